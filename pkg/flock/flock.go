@@ -1,0 +1,114 @@
+// Package flock takes advisory locks on files and directories, with a deadline
+// and an error that names the process in the way.
+//
+// The locks are flock(2) locks: the kernel drops them when their holder exits,
+// however it exits, so that a killed process never leaves one behind.
+package flock
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mode says whom a lock keeps out.
+type Mode int
+
+// Shared holders keep out an Exclusive one; an Exclusive one keeps out all.
+const (
+	Shared    Mode = unix.LOCK_SH
+	Exclusive Mode = unix.LOCK_EX
+)
+
+// ErrTimeout is what a lock that was not had in time wraps.
+var ErrTimeout = errors.New("lock is held by another process")
+
+// Lock is a lock that is held until Unlock.
+type Lock struct{ file *os.File }
+
+// Acquire locks path, a file or directory that exists and that the caller may
+// read, and waits up to wait for whoever holds it. On a network namespace's
+// file (/proc/self/ns/net, /run/netns/NAME) the lock is one per namespace,
+// however many paths lead to it: all of them open the same inode of nsfs.
+func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	fd := int(f.Fd())
+	if err := flock(fd, int(mode)|unix.LOCK_NB); err == nil {
+		return &Lock{f}, nil
+	} else if !errors.Is(err, unix.EWOULDBLOCK) {
+		_ = f.Close() // never locked
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	// The kernel wakes a blocked flock(2) at once, where polling would cost a
+	// pause for every process in the queue; only the deadline needs a second
+	// thread.
+	done := make(chan error, 1)
+	go func() { done <- flock(fd, int(mode)) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			_ = f.Close() // never locked
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return &Lock{f}, nil
+	case <-time.After(wait):
+		go func() { <-done; _ = f.Close() }() // gives it back, should it come after all
+		return nil, fmt.Errorf("lock %s: waited %s for %s: %w", path, wait, holders(fd), ErrTimeout)
+	}
+}
+
+// Unlock gives the lock back. A nil Lock is none.
+func (l *Lock) Unlock() {
+	if l != nil {
+		_ = l.file.Close() // read only; closing it is what unlocks
+	}
+}
+
+// flock is flock(2), tried again when a signal interrupts it: the Go runtime
+// sends some of its own.
+func flock(fd, how int) error {
+	for {
+		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// holders names the processes that hold a lock on fd's inode, from /proc/locks:
+//
+//	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
+//
+// A line with "->" is a waiter. Only the inode is compared: the device that is
+// printed there is the file system's, which stat(2) does not always give.
+func holders(fd int) string {
+	var st unix.Stat_t
+	f, err := os.Open("/proc/locks")
+	if err != nil || unix.Fstat(fd, &st) != nil {
+		return "an unknown process"
+	}
+	defer f.Close()
+	var found []string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", st.Ino)) {
+			continue
+		}
+		name, err := os.ReadFile("/proc/" + fields[4] + "/comm")
+		if err != nil {
+			name = []byte("?")
+		}
+		found = append(found, fmt.Sprintf("process %s (%s)", fields[4], strings.TrimSpace(string(name))))
+	}
+	if len(found) == 0 {
+		return "an unknown process"
+	}
+	return strings.Join(found, ", ")
+}
