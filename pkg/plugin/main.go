@@ -1,0 +1,94 @@
+// Package plugin is the edge between CNI and our plugins, the same for each of
+// them: it starts the verbs, prints errors as the specification asks, knows the
+// error codes, and reads configurations so that a misspelt key is noticed.
+package plugin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// Version is the release that this build was made from; the linker sets it.
+var Version = "devel"
+
+// Main runs one CNI command as the plugin called name and returns the exit
+// status. It reads CNI_* from the environment and the network configuration
+// from standard input, and prints one JSON object, a result or an error, on
+// standard output.
+//
+// skel does the most of it. What is added: errors carry cniVersion, and VERSION
+// answers with the version it was asked in (CNI specification 1.1.0, "Error"
+// and "VERSION"), where skel leaves out the one and ignores the other.
+func Main(name string, verbs skel.CNIFuncs) int {
+	// A plugin lives for milliseconds, too short to need its garbage collected.
+	debug.SetGCPercent(-1)
+
+	asked := version.Current()
+	if os.Getenv("CNI_COMMAND") != "" {
+		stdin, err := io.ReadAll(os.Stdin)
+		if err != nil {
+			return fail(asked, Errorf(types.ErrIOFailure, "read configuration from standard input: %w", err))
+		}
+		var conf struct {
+			CNIVersion string `json:"cniVersion"`
+		}
+		if json.Unmarshal(stdin, &conf) == nil && conf.CNIVersion != "" {
+			asked = conf.CNIVersion // else skel reports what is wrong with it
+		}
+		if os.Stdin, err = refill(stdin); err != nil {
+			return fail(asked, Errorf(types.ErrIOFailure, "pass on the configuration: %w", err))
+		}
+	}
+	info := versionInfo{version.All, asked}
+	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI plugin "+name+" "+Version); err != nil {
+		return fail(asked, err)
+	}
+	return 0
+}
+
+// refill returns a file to read data from: skel insists on reading the
+// configuration from os.Stdin itself.
+func refill(data []byte) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = w.Write(data) // fails only when skel has stopped reading
+		_ = w.Close()
+	}()
+	return r, nil
+}
+
+// fail prints e on standard output, where libcni looks for it.
+func fail(asked string, e *types.Error) int {
+	out := struct {
+		CNIVersion string `json:"cniVersion"`
+		*types.Error
+	}{asked, e}
+	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		fmt.Fprintln(os.Stderr, e)
+	}
+	return 1
+}
+
+// versionInfo is version.All, which answers VERSION in the version asked.
+type versionInfo struct {
+	version.PluginInfo
+	asked string
+}
+
+// Encode prints the answer to VERSION.
+func (v versionInfo) Encode(w io.Writer) error {
+	return json.NewEncoder(w).Encode(struct {
+		CNIVersion        string   `json:"cniVersion"`
+		SupportedVersions []string `json:"supportedVersions"`
+	}{v.asked, v.SupportedVersions()})
+}
