@@ -1,0 +1,77 @@
+package setup
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+const (
+	// owner stands first in the alias of every link that we make.
+	owner = "bridgeveth"
+	// portPrefix is what NetworkManager, dhcpcd and others know to leave alone.
+	portPrefix = "veth"
+	// portDigits fill IFNAMSIZ-1 = 15 letters; 11 digits of base 32 are 55 bits.
+	portDigits = 11
+)
+
+// Attachment names one interface of one container on one network. No part
+// holds a slash: CNI specification 1.1.0, "Parameters".
+type Attachment struct{ Network, Container, Interface string }
+
+// String is the attachment in clear, the alias of its port.
+func (a Attachment) String() string {
+	return strings.Join([]string{owner, a.Network, a.Container, a.Interface}, "/")
+}
+
+// ParseAttachment is the inverse of String. ok is false for any other alias.
+func ParseAttachment(alias string) (a Attachment, ok bool) {
+	f := strings.Split(alias, "/")
+	if len(f) != 4 || f[0] != owner {
+		return Attachment{}, false
+	}
+	return Attachment{f[1], f[2], f[3]}, true
+}
+
+// Port is the name of the host end of the attachment's veth pair. It depends on
+// the attachment alone, so that DEL finds the port with nothing else to go by.
+func (a Attachment) Port() string {
+	digest := a.digest()
+	return portPrefix + strings.ToLower(base32.StdEncoding.EncodeToString(digest[:])[:portDigits])
+}
+
+func (a Attachment) digest() [sha256.Size]byte { return sha256.Sum256([]byte(a.String())) }
+
+// isPort says whether name has the form of Port's.
+func isPort(name string) bool {
+	digits, found := strings.CutPrefix(name, portPrefix)
+	return found && len(digits) == portDigits &&
+		strings.Trim(digits, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}
+
+// portMAC is the link-layer address of the host end.
+func (a Attachment) portMAC() net.HardwareAddr {
+	digest := a.digest()
+	return net.HardwareAddr{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
+}
+
+// containerMAC is the link-layer address of the container's end. It follows from
+// the first IP address, where there is one: neighbours that still remember the
+// address's last holder then send to the right one.
+func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
+	mac := net.HardwareAddr{0x0a, 0x58, 0, 0, 0, 0} // locally administered
+	digest := a.digest()
+	id := digest[:4]
+	if len(addresses) > 0 {
+		if ip := addresses[0].Addr(); ip.Is4() {
+			id = ip.AsSlice()
+		} else {
+			sum := sha256.Sum256(ip.AsSlice())
+			id = sum[:4]
+		}
+	}
+	copy(mac[2:], id)
+	return mac
+}

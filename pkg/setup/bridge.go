@@ -1,0 +1,141 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNotBridge says that the bridge's name belongs to a link of another kind.
+	ErrNotBridge = errors.New("that link is no bridge")
+	// ErrAddressConflict says that the bridge has another address already.
+	ErrAddressConflict = errors.New("the bridge has another address")
+	// ErrBridgeFull says that the bridge has 1023 ports, BR_MAX_PORTS-1 in
+	// net/bridge/br_private.h, and takes no more.
+	ErrBridgeFull = errors.New("the bridge has no port left (Linux allows 1023); use a second network with a bridge of its own")
+)
+
+// EnsureBridge returns the bridge called name, up, made when absent. created
+// tells the caller whether undoing that means deleting it. A new bridge has the
+// MTU in bytes (0: the kernel's default), a link-layer address that no port
+// changes, and a mark that lets its last port take it along. An existing bridge
+// keeps its MTU. A link of another kind is ErrNotBridge and is left alone.
+func (n *Namespace) EnsureBridge(name string, mtu int) (br *netlink.Bridge, created bool, err error) {
+	link, err := n.link(name)
+	if absent(err) {
+		if created, err = n.createBridge(name, mtu); err == nil {
+			link, err = n.link(name)
+		}
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	br, ok := link.(*netlink.Bridge)
+	if !ok {
+		return nil, false, fmt.Errorf("%s is of type %s: %w", name, link.Type(), ErrNotBridge)
+	}
+	if br.Flags&unix.IFF_UP == 0 {
+		if err := n.nl.LinkSetUp(br); err != nil {
+			return nil, created, fmt.Errorf("set bridge %s up: %w", name, err)
+		}
+	}
+	return br, created, nil
+}
+
+// createBridge makes a bridge of ours, down. created is false when another
+// process came first.
+func (n *Namespace) createBridge(name string, mtu int) (created bool, err error) {
+	var b batch
+	make := b.add("create bridge "+name, newLinkRequest(name, "bridge", unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, randomMAC()))
+	if mtu != 0 {
+		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	}
+	// Aliases and address generation modes are not applied on creation.
+	mark := b.add("mark bridge "+name, newLinkRequest(name, "", 0))
+	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
+	withoutIPv6Noise(mark)
+	err = n.send(b)
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// newLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it
+// makes one of the kind, without it changes the one that is there.
+func newLinkRequest(name, kind string, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if kind != "" {
+		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+		req.AddData(info)
+	}
+	return req
+}
+
+// DeleteBridge deletes the bridge called name if EnsureBridge made it. Ports
+// that it still has lose their bridge, so the caller makes sure there are none.
+func (n *Namespace) DeleteBridge(name string) error {
+	br, err := n.link(name)
+	if absent(err) || err == nil && br.Attrs().Alias != owner {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return n.deleteLink(name)
+}
+
+// ports lists the names of a bridge's ports.
+func (n *Namespace) ports(bridge netlink.Link) (names []string, err error) {
+	links, err := dump(n.nl.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().MasterIndex == bridge.Attrs().Index {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names, nil
+}
+
+// EnsureGateway gives the bridge an address. Another IPv4 address, or an IPv6
+// address of an overlapping subnet, that is not among keep is ErrAddressConflict;
+// with replace it is deleted instead.
+func (n *Namespace) EnsureGateway(br netlink.Link, gateway netip.Prefix, keep []netip.Prefix, replace bool) error {
+	present, err := n.addresses(br)
+	if err != nil || slices.Contains(present, gateway) {
+		return err
+	}
+	for _, other := range present {
+		if !conflict(gateway, other) || slices.Contains(keep, other) {
+			continue
+		}
+		if !replace {
+			return fmt.Errorf("give bridge %s address %s: %w, %s", br.Attrs().Name, gateway, ErrAddressConflict, other)
+		}
+		if err := n.deleteAddress(br, other); err != nil {
+			return err
+		}
+	}
+	return n.addAddress(br, gateway)
+}
+
+// conflict says whether two addresses of one bridge exclude each other, in the
+// sense of the reference plugin's forceAddress.
+func conflict(a, b netip.Prefix) bool {
+	if a.Addr().Is4() {
+		return b.Addr().Is4()
+	}
+	return a.Overlaps(b)
+}

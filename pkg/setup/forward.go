@@ -1,0 +1,305 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+	"golang.org/x/sys/unix"
+)
+
+// Forward says how packets of a bridge get past a FORWARD chain that denies.
+type Forward int
+
+const (
+	// ForwardIPTables accepts them by rules in the chain itself: a verdict in a
+	// table of our own would not do, since every base chain on the hook has to
+	// let a packet pass (nft(8), "verdict statement").
+	ForwardIPTables Forward = iota
+	// ForwardSysctl keeps bridged packets from all of iptables, for every bridge
+	// of the host. Routed packets still meet the chain.
+	ForwardSysctl
+	// ForwardNone leaves it to others.
+	ForwardNone
+)
+
+const (
+	filterTable  = "filter"
+	forwardBase  = "FORWARD"
+	forwardChain = "BRIDGEVETH-FORWARD" // at most 28 letters: XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h
+	accept       = "ACCEPT"
+
+	xtablesWait = 10 // seconds that an iptables process waits for the xtables lock
+)
+
+// Bits of state_mask in xt_conntrack_mtinfo3, linux/netfilter/xt_conntrack.h.
+const (
+	stateEstablished = 1 << 1
+	stateRelated     = 1 << 2
+	stateDNAT        = 1 << 7
+)
+
+// ErrNoIPTables says that rules are missing and so is the program to set them.
+var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
+	`install iptables, or choose another "forward"`)
+
+// before are the chains behind whose jumps ours stands, so that what Docker and
+// the administrator (DOCKER-USER is his) deny stays denied. dockerd puts them at
+// the top at every start, where they stay before ours.
+var before = []string{"DOCKER-USER", "DOCKER-FORWARD", "DOCKER-ISOLATION-STAGE-1"}
+
+// rule is what we know of an iptables rule: enough for ours, and for jumps.
+type rule struct {
+	in, out string // interfaces; "" is any
+	states  uint16 // of conntrack; 0 is any
+	target  string // a chain or a verdict
+	other   bool   // it matches on something else besides
+}
+
+// forwardRules lists the rules of a bridge: a fixed number, however many
+// containers are on it.
+func forwardRules(bridge string) []rule {
+	return []rule{
+		{in: bridge, out: bridge, target: accept},                                          // bridged, where br_netfilter shows them to iptables
+		{out: bridge, states: stateRelated | stateEstablished | stateDNAT, target: accept}, // replies, and published ports
+		{in: bridge, target: accept},                                                       // outgoing
+		{out: bridge, target: accept},                                                      // new inbound: containers are reachable, as Kubernetes asks
+	}
+}
+
+// args is the rule as arguments of iptables(8).
+func (r rule) args() (args []string) {
+	if r.in != "" {
+		args = append(args, "-i", r.in)
+	}
+	if r.out != "" {
+		args = append(args, "-o", r.out)
+	}
+	if r.states != 0 {
+		args = append(args, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT")
+	}
+	return append(args, "-j", r.target)
+}
+
+// xtables is the filter table of one family in one of the two implementations
+// of iptables, each of which has a FORWARD chain of its own.
+type xtables struct {
+	flavour string // "nft" or "legacy"
+	family  int    // AF_INET or AF_INET6
+	forward []rule // chain FORWARD
+	own     []rule // our chain
+	inForce bool   // it has a FORWARD chain that packets pass
+}
+
+// readXtables reads a family's tables in all flavours, without a process.
+func (n *Namespace) readXtables(family int) ([]xtables, error) {
+	byNFT, err := n.readNFT(family)
+	if err != nil {
+		return nil, err
+	}
+	byLegacy, err := n.readLegacy(family)
+	if err != nil {
+		return nil, err
+	}
+	return []xtables{byNFT, byLegacy}, nil
+}
+
+// accepts says whether the table has a bridge's rules, where they belong.
+func (t xtables) accepts(bridge string) bool {
+	for _, want := range forwardRules(bridge) {
+		if !slices.Contains(t.own, want) {
+			return false
+		}
+	}
+	at, behind := -1, -1
+	for i, r := range t.forward {
+		if r == (rule{target: forwardChain}) {
+			at = i
+		}
+		if slices.Contains(before, r.target) {
+			behind = i
+		}
+	}
+	return at > behind
+}
+
+// mentions says whether the table has any rule of a bridge.
+func (t xtables) mentions(bridge string) bool {
+	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
+}
+
+// forwardLacks lists the tables in force that lack a bridge's rules. Where no
+// iptables is in force yet, the rules go to the flavour that the host would use:
+// a dockerd that starts later finds them there.
+func (n *Namespace) forwardLacks(bridge string, families []int) (lacks []lack, err error) {
+	for _, family := range families {
+		tables, err := n.readXtables(family)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(tables, func(t xtables) bool { return t.inForce }) {
+			tables = []xtables{{family: family, inForce: true}}
+		}
+		for _, t := range tables {
+			if t.inForce && !t.accepts(bridge) {
+				lacks = append(lacks, lack{
+					what: fmt.Sprintf("rules of bridge %s in %s", bridge, t),
+					mend: func() error { return n.addForward(t, bridge) },
+				})
+			}
+		}
+	}
+	return lacks, nil
+}
+
+func (t xtables) String() string {
+	name := t.program("iptables")
+	return fmt.Sprintf("%s %s %s", name, filterTable, forwardBase)
+}
+
+// program is the name of a program for the table's family: ip6tables-nft.
+func (t xtables) program(name string) string {
+	if t.family == unix.AF_INET6 {
+		name = strings.Replace(name, "iptables", "ip6tables", 1)
+	}
+	if t.flavour != "" {
+		name += "-" + t.flavour
+	}
+	return name
+}
+
+// EnsureForward lets the packets of a bridge through FORWARD, in every flavour of
+// iptables in force, for the families given (AF_INET, AF_INET6). DeleteForward is
+// its inverse. Two processes at once need a lock: see AttachPort.
+func (n *Namespace) EnsureForward(bridge string, families ...int) error {
+	lacks, err := n.forwardLacks(bridge, families)
+	if err != nil {
+		return err
+	}
+	return mend(lacks)
+}
+
+// DeleteForward takes back the rules of a bridge and, with the last of them, our
+// chain and the jump to it.
+func (n *Namespace) DeleteForward(bridge string) error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		tables, err := n.readXtables(family)
+		errs = append(errs, err)
+		for _, t := range tables {
+			if t.mentions(bridge) {
+				errs = append(errs, n.removeForward(t, bridge))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addForward runs iptables in the namespace to add a bridge's rules to a table.
+func (n *Namespace) addForward(t xtables, bridge string) error {
+	return n.withProgram(t, func(ipt *iptables.IPTables) error {
+		exists, err := ipt.ChainExists(filterTable, forwardChain)
+		if err == nil && !exists {
+			err = ipt.NewChain(filterTable, forwardChain)
+		}
+		if err != nil {
+			return err
+		}
+		for _, r := range forwardRules(bridge) {
+			if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
+				return err
+			}
+		}
+		return placeJump(ipt)
+	})
+}
+
+// placeJump puts the one jump to our chain right behind those of before, or at
+// the top. So it stands ahead of a REJECT that ends the chain, as ufw has it, but
+// behind the administrator's rules.
+func placeJump(ipt *iptables.IPTables) error {
+	jump := []string{"-j", forwardChain}
+	for {
+		exists, err := ipt.Exists(filterTable, forwardBase, jump...)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			break
+		}
+		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
+			return err
+		}
+	}
+	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
+	if err != nil {
+		return err
+	}
+	position := 1
+	for i, line := range list {
+		if _, target, _ := strings.Cut(line, " -j "); slices.Contains(before, target) {
+			position = i + 1
+		}
+	}
+	return ipt.Insert(filterTable, forwardBase, position, jump...)
+}
+
+// removeForward is the inverse of addForward.
+func (n *Namespace) removeForward(t xtables, bridge string) error {
+	return n.withProgram(t, func(ipt *iptables.IPTables) error {
+		for _, r := range forwardRules(bridge) {
+			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+				return err
+			}
+		}
+		left, err := ipt.List(filterTable, forwardChain) // the chain, then its rules
+		if err != nil || len(left) > 1 {
+			return err
+		}
+		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
+			return err
+		}
+		return ipt.DeleteChain(filterTable, forwardChain)
+	})
+}
+
+// withProgram calls f with the iptables that writes to a table.
+func (n *Namespace) withProgram(t xtables, f func(*iptables.IPTables) error) error {
+	path, err := findProgram(t)
+	if err != nil {
+		return err
+	}
+	family := iptables.ProtocolIPv4
+	if t.family == unix.AF_INET6 {
+		family = iptables.ProtocolIPv6
+	}
+	return n.Do(func() error {
+		ipt, err := iptables.New(iptables.Path(path), iptables.IPFamily(family), iptables.Timeout(xtablesWait))
+		if err == nil {
+			err = f(ipt)
+		}
+		if err != nil {
+			return fmt.Errorf("run %s: %w", path, err)
+		}
+		return nil
+	})
+}
+
+// findProgram looks for a table's program under the name that says the flavour,
+// and under the plain one, which on some distributions is all there is. Daemons
+// often run without the sbin folders in PATH.
+func findProgram(t xtables) (string, error) {
+	plain := xtables{family: t.family}.program("iptables")
+	for _, name := range slices.Compact([]string{t.program("iptables"), plain}) {
+		for _, dir := range []string{"", "/usr/sbin", "/sbin", "/usr/local/sbin"} {
+			if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+				return path, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s: %w", plain, ErrNoIPTables)
+}

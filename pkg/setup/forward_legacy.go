@@ -1,0 +1,196 @@
+package setup
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket options, sizes and offsets of the interface between iptables-legacy and
+// the kernel: linux/netfilter/x_tables.h, linux/netfilter_ipv4/ip_tables.h and
+// linux/netfilter_ipv6/ip6_tables.h, on 64-bit machines. All numbers are bytes.
+const (
+	soGetInfo    = 64 // IPT_SO_GET_INFO, IP6T_SO_GET_INFO
+	soGetEntries = 65 // IPT_SO_GET_ENTRIES, IP6T_SO_GET_ENTRIES
+
+	infoSize      = 84 // struct ipt_getinfo
+	infoForward   = 44 // its hook_entry[NF_INET_FORWARD]
+	infoOutput    = 48 // its hook_entry[NF_INET_LOCAL_OUT]
+	infoTotal     = 80 // its size
+	entriesHeader = 40 // struct ipt_get_entries, before entrytable
+	entriesTotal  = 32 // its size
+
+	extensionName  = 2                   // name in struct xt_entry_match and xt_entry_target, after their size
+	extensionData  = 32                  // what follows either
+	nameSize       = 29                  // XT_EXTENSION_MAXNAMELEN
+	conntrackState = extensionData + 150 // state_mask in struct xt_conntrack_mtinfo3
+
+	verdictAccept = -2 // -NF_ACCEPT - 1; from 0 on a verdict is the offset of a chain's first rule
+)
+
+// entryLayout says where a family's struct ipt_entry or ip6t_entry, which a rule
+// begins with, keeps things.
+type entryLayout struct {
+	inet, level int    // for socket(2) and getsockopt(2)
+	names       string // the list of tables in use, below /proc/net
+	addresses   int    // how long source, destination and their masks are, from 0 on
+	in, out     int    // interfaces, IFNAMSIZ each; their masks are as long, and follow
+	conditions  [2]int // protocol, flags and inversions: from, to
+	target      int    // where target_offset is; next_offset follows
+	matches     int    // struct ipt_entry's own size
+}
+
+var (
+	layout4 = entryLayout{unix.AF_INET, unix.SOL_IP, "ip_tables_names", 16, 16, 32, [2]int{80, 84}, 88, 112}
+	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
+)
+
+// readLegacy reads the filter table of iptables-legacy, if it is in force.
+// Asking the kernel for a table makes it, which is why the list comes first.
+func (n *Namespace) readLegacy(family int) (xtables, error) {
+	t := xtables{flavour: "legacy", family: family}
+	layout := layout4
+	if family == unix.AF_INET6 {
+		layout = layout6
+	}
+	err := n.Do(func() error {
+		// /proc/net would be the main thread's.
+		names, err := os.ReadFile("/proc/thread-self/net/" + layout.names)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("list tables of iptables-legacy: %w", err)
+		}
+		if t.inForce = slices.Contains(strings.Fields(string(names)), filterTable); !t.inForce {
+			return nil
+		}
+		info, table, err := layout.fetch()
+		if err == nil {
+			t.forward, t.own = layout.parse(info, table)
+		}
+		return err
+	})
+	return t, err
+}
+
+// fetch returns struct ipt_getinfo and the entries of the filter table.
+func (l entryLayout) fetch() (info, table []byte, err error) {
+	fd, err := unix.Socket(l.inet, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open socket for iptables-legacy: %w", err)
+	}
+	defer unix.Close(fd)
+	for {
+		info = make([]byte, infoSize)
+		copy(info, filterTable)
+		if err := getsockopt(fd, l.level, soGetInfo, info); err != nil {
+			return nil, nil, fmt.Errorf("read table filter of iptables-legacy: %w", err)
+		}
+		total := binary.NativeEndian.Uint32(info[infoTotal:])
+		table = make([]byte, entriesHeader+total)
+		copy(table, filterTable)
+		binary.NativeEndian.PutUint32(table[entriesTotal:], total)
+		err := getsockopt(fd, l.level, soGetEntries, table)
+		if err == nil {
+			return info, table[entriesHeader:], nil
+		}
+		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: it grew or shrank meanwhile
+			return nil, nil, fmt.Errorf("read rules of iptables-legacy: %w", err)
+		}
+	}
+}
+
+// parse returns the rules of FORWARD and of our chain, each with the entry that
+// ends it, which is the policy or a return. A chain that is not built in begins
+// with an entry whose target is called ERROR and holds the chain's name.
+func (l entryLayout) parse(info, table []byte) (forward, own []rule) {
+	chainAt := map[int]string{
+		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
+		int(binary.NativeEndian.Uint32(info[infoOutput:])):  "OUTPUT",
+	}
+	l.each(table, func(_, next int, _, target []byte) {
+		if text(target[extensionName:], nameSize) == "ERROR" {
+			chainAt[next] = text(target[extensionData:], nameSize)
+		}
+	})
+	chain := ""
+	l.each(table, func(at, _ int, entry, target []byte) {
+		if name, begins := chainAt[at]; begins {
+			chain = name
+		}
+		switch chain {
+		case forwardBase:
+			forward = append(forward, l.rule(entry, target, chainAt))
+		case forwardChain:
+			own = append(own, l.rule(entry, target, chainAt))
+		}
+	})
+	return forward, own
+}
+
+// each calls f with the offset of each entry and of the one after it, with the
+// entry up to its target, and with the target.
+func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byte)) {
+	for at := 0; at < len(table); {
+		toTarget := int(binary.NativeEndian.Uint16(table[at+l.target:]))
+		next := at + int(binary.NativeEndian.Uint16(table[at+l.target+2:]))
+		f(at, next, table[at:at+toTarget], table[at+toTarget:next])
+		at = next
+	}
+}
+
+// rule reads one entry.
+func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule) {
+	var wildIn, wildOut bool
+	r.in, wildIn = l.iface(entry, l.in)
+	r.out, wildOut = l.iface(entry, l.out)
+	r.other = wildIn || wildOut || !zero(entry[:l.addresses]) || !zero(entry[l.conditions[0]:l.conditions[1]])
+	for m := entry[l.matches:]; len(m) > 0; m = m[binary.NativeEndian.Uint16(m):] {
+		if text(m[extensionName:], nameSize) == "conntrack" && int(binary.NativeEndian.Uint16(m)) >= conntrackState+2 {
+			r.states = binary.NativeEndian.Uint16(m[conntrackState:])
+		} else {
+			r.other = true
+		}
+	}
+	if r.target = text(target[extensionName:], nameSize); r.target == "" { // the standard target
+		switch verdict := int(int32(binary.NativeEndian.Uint32(target[extensionData:]))); {
+		case verdict == verdictAccept:
+			r.target = accept
+		case verdict >= 0:
+			r.target = chainAt[verdict]
+		}
+	}
+	return r
+}
+
+// iface reads an interface's name. wild says that it is only a beginning, as in
+// "eth+": the mask of a whole name covers the zero byte after it.
+func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
+	name = text(entry[at:], unix.IFNAMSIZ)
+	mask := entry[at+l.out-l.in+unix.IFNAMSIZ:]
+	return name, name != "" && len(name) < unix.IFNAMSIZ && mask[len(name)] == 0
+}
+
+func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+// text reads a string that ends with a zero byte or after size bytes.
+func text(b []byte, size int) string {
+	s, _, _ := bytes.Cut(b[:size], []byte{0})
+	return string(s)
+}
+
+// getsockopt is getsockopt(2) with a buffer that is read and written.
+func getsockopt(fd, level, option int, buffer []byte) error {
+	size := uint32(len(buffer))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
+		uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

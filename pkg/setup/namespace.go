@@ -1,0 +1,227 @@
+// Package setup joins containers to a Linux bridge: network namespaces, the
+// bridge, veth pairs, addresses and routes, and what lets the packets through:
+// the FORWARD rules and masquerade.
+//
+// Each Ensure or Add function may be called again with the same arguments and
+// has an inverse, which succeeds on what is already gone. Functions act in the
+// Namespace that they are given. CAP_NET_ADMIN in it is needed throughout, and
+// CAP_SYS_ADMIN to enter or make one. A network namespace belongs to a thread,
+// so callers lock theirs first (runtime.LockOSThread). Nothing here logs, prints,
+// or reads the environment, but for the search for iptables in PATH.
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// namedDir is where ip-netns(8) keeps named namespaces, as bind mounts.
+const namedDir = "/run/netns"
+
+var (
+	// ErrNoNamespace says that nothing is at a namespace's path any more.
+	ErrNoNamespace = errors.New("no network namespace is there")
+	// ErrNotNamespace says that something else is there: the empty file that a
+	// lost bind mount leaves, as a rule.
+	ErrNotNamespace = errors.New("that is no network namespace")
+)
+
+// Namespace is a network namespace, with a netlink socket in it.
+type Namespace struct {
+	Path string // as given to OpenNamespace; "" for the calling thread's
+	// Device and Inode identify the namespace for as long as it lives, whatever
+	// path leads to it (ioctl_ns(2)).
+	Device, Inode uint64
+
+	handle  netns.NsHandle
+	nl      *netlink.Handle          // NETLINK_ROUTE, bound to the namespace
+	raw     map[int]*nl.SocketHandle // the same, for requests that nl has no function for
+	nftConn *nftables.Conn
+}
+
+// CurrentNamespace returns the calling thread's namespace.
+func CurrentNamespace() (*Namespace, error) {
+	h, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("open the current network namespace: %w", err)
+	}
+	return newNamespace("", h)
+}
+
+// OpenNamespace returns the namespace at path (/run/netns/NAME,
+// /proc/PID/ns/net). Its errors wrap ErrNoNamespace or ErrNotNamespace.
+func OpenNamespace(path string) (*Namespace, error) {
+	h, err := netns.GetFromPath(path)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("open %s: %w", path, ErrNoNamespace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", &os.PathError{Op: "open", Path: path, Err: err})
+	}
+	kind, err := unix.IoctlRetInt(int(h), unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNET {
+		_ = h.Close() // read only
+		return nil, fmt.Errorf("open %s: %w", path, ErrNotNamespace)
+	}
+	return newNamespace(path, h)
+}
+
+// newNamespace takes over h, which it closes when it fails.
+func newNamespace(path string, h netns.NsHandle) (n *Namespace, err error) {
+	defer func() {
+		if err != nil {
+			_ = h.Close() // read only
+		}
+	}()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(h), &st); err != nil {
+		return nil, fmt.Errorf("stat network namespace %s: %w", path, err)
+	}
+	handle, err := netlink.NewHandleAt(h, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket in network namespace %s: %w", path, err)
+	}
+	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, handle: h, nl: handle}, nil
+}
+
+// socket returns the socket for requests that are made here, opened at its
+// first use.
+func (n *Namespace) socket() (*nl.NetlinkSocket, error) {
+	if n.raw == nil {
+		s, err := nl.GetNetlinkSocketAt(n.handle, netns.None(), unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("open netlink socket: %w", err)
+		}
+		n.raw = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+	}
+	return n.raw[unix.NETLINK_ROUTE].Socket, nil
+}
+
+// Close gives back the file and the socket. The namespace itself stays.
+func (n *Namespace) Close() {
+	n.nl.Close()
+	for _, s := range n.raw {
+		s.Close()
+	}
+	if n.nftConn != nil {
+		_ = n.nftConn.CloseLasting() // nothing is pending
+	}
+	_ = n.handle.Close() // read only
+}
+
+// Same says whether two Namespaces are one.
+func (n *Namespace) Same(m *Namespace) bool {
+	return n.Device == m.Device && n.Inode == m.Inode
+}
+
+// Do runs f with the calling thread in the namespace. Should the way back fail,
+// the thread is lost: it stays locked to its goroutine and dies with it.
+func (n *Namespace) Do(f func() error) (err error) {
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open the current network namespace: %w", err)
+	}
+	defer before.Close()
+	if before.Equal(n.handle) {
+		defer runtime.UnlockOSThread()
+		return f()
+	}
+	if err := netns.Set(n.handle); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace %s: %w", n.Path, err)
+	}
+	defer func() {
+		if back := netns.Set(before); back != nil {
+			err = errors.Join(err, fmt.Errorf("leave network namespace %s: %w", n.Path, back))
+			return
+		}
+		runtime.UnlockOSThread()
+	}()
+	return f()
+}
+
+// EnsureNamed returns the namespace that ip-netns(8) knows as name, made when
+// absent, with lo up. DeleteNamed is its inverse.
+func EnsureNamed(name string) (*Namespace, error) {
+	path := filepath.Join(namedDir, name)
+	n, err := OpenNamespace(path)
+	if errors.Is(err, ErrNotNamespace) { // half made by a killed process
+		if err := DeleteNamed(name); err != nil {
+			return nil, err
+		}
+	}
+	if err != nil {
+		if err := makeNamed(name); err != nil {
+			return nil, err
+		}
+		if n, err = OpenNamespace(path); err != nil {
+			return nil, err
+		}
+	}
+	if err := n.loopbackUp(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// makeNamed makes a named namespace. It ends with the calling thread inside, from
+// where it has to come back.
+func makeNamed(name string) error {
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open the current network namespace: %w", err)
+	}
+	defer before.Close()
+	made, err := netns.NewNamed(name)
+	if err == nil {
+		err = made.Close() // the bind mount keeps it
+	}
+	if back := netns.Set(before); back != nil { // as in Do, the thread is lost
+		return errors.Join(err, fmt.Errorf("leave network namespace %s: %w", name, back))
+	}
+	runtime.UnlockOSThread()
+	if err != nil {
+		return fmt.Errorf("make network namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// DeleteNamed removes the name of a namespace made by EnsureNamed or ip-netns(8).
+// The namespace goes with its last name, process and socket.
+func DeleteNamed(name string) error {
+	path := filepath.Join(namedDir, name)
+	err := unix.Unmount(path, unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // EINVAL: nothing is mounted there
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("delete network namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// loopbackUp sets lo up; with it come 127.0.0.1 and ::1.
+func (n *Namespace) loopbackUp() error {
+	lo, err := n.link("lo")
+	if err != nil {
+		return err
+	}
+	if err := n.nl.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}

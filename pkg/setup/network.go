@@ -1,0 +1,295 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+)
+
+// lockWait is how long a step waits for others to be done with the bridge. The
+// longest of them runs some twenty iptables processes.
+const lockWait = 30 * time.Second
+
+// Network is what the containers on one bridge share. All of it is made once,
+// and is the same size however many containers there are.
+type Network struct {
+	Bridge         string
+	MTU            int            // bytes, of a bridge that is made; 0 is the kernel's default
+	IPv4, IPv6     bool           // the families that its packets belong to
+	Gateways       []netip.Prefix // the bridge's own addresses; forwarding is on for their families
+	ReplaceAddress bool           // instead of ErrAddressConflict
+	Forward        Forward
+	Masquerade     []netip.Prefix // subnets
+}
+
+// lack is something that a network needs and that is not there.
+type lack struct {
+	what string
+	mend func() error
+}
+
+// mend makes up for all that is missing, in order.
+func mend(lacks []lack) error {
+	for _, l := range lacks {
+		if err := l.mend(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lacks compares the namespace with the network, without changing anything. ADD
+// mends what it finds, CHECK reports it. What it finds comes in an order in
+// which it can be mended.
+func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
+	for _, look := range []func(*Network) ([]lack, error){
+		n.bridgeLacks, n.forwardingLacks, n.filterLacks,
+		func(net *Network) ([]lack, error) { return n.masqueradeLacks(net.Bridge, net.Masquerade) },
+	} {
+		found, err := look(net)
+		if err != nil {
+			return nil, err
+		}
+		lacks = append(lacks, found...)
+	}
+	return lacks, nil
+}
+
+// bridgeLacks looks for the bridge and its addresses.
+func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
+	br, err := n.link(net.Bridge)
+	var present []netip.Prefix
+	switch {
+	case absent(err):
+		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
+	case err != nil:
+		return nil, err
+	case br.Type() != "bridge":
+		return nil, fmt.Errorf("%s is of type %s: %w", net.Bridge, br.Type(), ErrNotBridge)
+	case br.Attrs().Flags&unix.IFF_UP == 0:
+		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
+	}
+	if br != nil && len(net.Gateways) > 0 {
+		if present, err = n.addresses(br); err != nil {
+			return nil, err
+		}
+	}
+	return append(lacks, n.gatewayLacks(net, present)...), nil
+}
+
+func (n *Namespace) ensureBridge(net *Network) error {
+	_, _, err := n.EnsureBridge(net.Bridge, net.MTU)
+	return err
+}
+
+// gatewayLacks compares the network's gateways with the bridge's addresses.
+func (n *Namespace) gatewayLacks(net *Network, present []netip.Prefix) (lacks []lack) {
+	has := map[netip.Prefix]bool{}
+	for _, p := range present {
+		has[p] = true
+	}
+	for _, g := range net.Gateways {
+		if has[g] {
+			continue
+		}
+		lacks = append(lacks, lack{
+			what: fmt.Sprintf("address %s of bridge %s", g, net.Bridge),
+			mend: func() error {
+				br, err := n.link(net.Bridge)
+				if err != nil {
+					return err
+				}
+				return n.EnsureGateway(br, g, net.Gateways, net.ReplaceAddress)
+			},
+		})
+	}
+	return lacks
+}
+
+// forwardingLacks looks at the sysctls that let the host route for containers.
+func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
+	wanted := map[string]bool{}
+	for _, g := range net.Gateways {
+		wanted[forwardingSysctl(g.Addr())] = true
+	}
+	for key := range wanted {
+		value, err := n.sysctl(key)
+		if err != nil {
+			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+		}
+		if value != "1" {
+			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.enableForwarding(key) }})
+		}
+	}
+	return lacks, nil
+}
+
+func forwardingSysctl(a netip.Addr) string {
+	if a.Is4() {
+		return sysctlForward4
+	}
+	return sysctlForward6
+}
+
+// enableForwarding lets the host route. An interface that takes its default route
+// from router advertisements would lose it with IPv6 forwarding on, unless its
+// accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra").
+func (n *Namespace) enableForwarding(key string) error {
+	if key == sysctlForward6 {
+		err := n.Do(func() error {
+			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
+			for _, path := range all {
+				if value, readErr := os.ReadFile(path); readErr == nil && string(value) == "1\n" {
+					err = errors.Join(err, os.WriteFile(path, []byte("2"), 0))
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("keep router advertisements with IPv6 forwarding: %w", err)
+		}
+	}
+	return n.setSysctl(key, "1")
+}
+
+// filterLacks looks for what gets packets past a FORWARD chain that denies.
+func (n *Namespace) filterLacks(net *Network) (lacks []lack, err error) {
+	switch net.Forward {
+	case ForwardIPTables:
+		return n.forwardLacks(net.Bridge, net.families())
+	case ForwardSysctl:
+		for family, key := range map[int]string{unix.AF_INET: sysctlBridge4, unix.AF_INET6: sysctlBridge6} {
+			value, err := n.sysctl(key)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // no br_netfilter: iptables sees no bridged packet
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+			}
+			if value != "0" && net.has(family) {
+				lacks = append(lacks, lack{"sysctl net/" + key + "=0", func() error { return n.setSysctl(key, "0") }})
+			}
+		}
+	}
+	return lacks, nil
+}
+
+func (net *Network) has(family int) bool {
+	return family == unix.AF_INET && net.IPv4 || family == unix.AF_INET6 && net.IPv6
+}
+
+func (net *Network) families() (families []int) {
+	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+		if net.has(f) {
+			families = append(families, f)
+		}
+	}
+	return families
+}
+
+// holdNetwork makes sure that the network is complete and stays so until the
+// lock is given back: time to plug in a port, which then holds the network
+// itself. Where all is in place, as it mostly is, many hold it at once.
+//
+// The lock is on the file of the namespace: there is one in each host, no folder
+// needs to exist for it, and nothing is left behind.
+func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
+	lock, err := n.lock(flock.Shared)
+	if err != nil {
+		return nil, err
+	}
+	lacks, err := n.lacks(net)
+	if err == nil && len(lacks) == 0 {
+		return lock, nil
+	}
+	lock.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if lock, err = n.lock(flock.Exclusive); err != nil {
+		return nil, err
+	}
+	if lacks, err = n.lacks(net); err == nil { // another may have mended it meanwhile
+		err = mend(lacks)
+	}
+	if err != nil {
+		lock.Unlock()
+		return nil, errors.Join(err, n.ReleaseNetwork(net.Bridge))
+	}
+	return lock, nil
+}
+
+func (n *Namespace) lock(mode flock.Mode) (lock *flock.Lock, err error) {
+	err = n.Do(func() error {
+		lock, err = flock.Acquire("/proc/thread-self/ns/net", mode, lockWait)
+		return err
+	})
+	return lock, err
+}
+
+// ReleaseNetwork takes back all that a bridge's network has on the host, unless a
+// port of ours is still on the bridge: rules, masquerade, the gateway addresses,
+// and the bridge itself if we made it and nobody else uses it.
+func (n *Namespace) ReleaseNetwork(bridge string) error {
+	if used, err := n.inUse(bridge); used || err != nil {
+		return err
+	}
+	lock, err := n.lock(flock.Exclusive)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if used, err := n.inUse(bridge); used || err != nil {
+		return err
+	}
+	return errors.Join(n.DeleteForward(bridge), n.DeleteMasquerade(bridge), n.releaseBridge(bridge))
+}
+
+// inUse says whether a bridge has a port of ours.
+func (n *Namespace) inUse(bridge string) (used bool, err error) {
+	err = n.eachPort(bridge, func(p bridgePort) bool {
+		used = p.ours()
+		return !used
+	})
+	return used, err
+}
+
+// releaseBridge takes our addresses off a bridge that stays, because it was there
+// before us or somebody else has joined it, and deletes it otherwise.
+func (n *Namespace) releaseBridge(name string) error {
+	br, err := n.link(name)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	shared := false
+	if err := n.eachPort(name, func(bridgePort) bool { shared = true; return false }); err != nil {
+		return err
+	}
+	if !shared && br.Attrs().Alias == owner {
+		return n.DeleteBridge(name)
+	}
+	return n.deleteOwnAddresses(br)
+}
+
+func (n *Namespace) deleteOwnAddresses(link netlink.Link) error {
+	addresses, err := n.ownAddresses(link)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range addresses {
+		errs = append(errs, n.deleteAddress(link, a))
+	}
+	return errors.Join(errs...)
+}

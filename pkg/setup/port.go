@@ -1,0 +1,165 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A port may take portWait to forward, once both its ends are up: the kernel sees
+// the carrier in a work queue of its own (net/core/link_watch.c).
+const (
+	portWait  = 2 * time.Second
+	portPause = 200 * time.Microsecond
+)
+
+// ErrAttached says that the attachment exists and works.
+var ErrAttached = errors.New("it is attached already; delete that attachment first")
+
+// Port is a container's place on a network: a veth pair with one end on the
+// bridge and the other in the container's namespace.
+type Port struct {
+	Attachment
+	Container *Namespace
+	Network   *Network
+	MTU       int // bytes, of both ends; 0 is that of the bridge
+	Hairpin   bool
+	Addresses []netip.Prefix // of the container
+	Routes    []Route        // of the container, in an order in which each finds its gateway
+}
+
+// Plugged tells what AttachPort has made.
+type Plugged struct {
+	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
+	MTU                              int // bytes
+}
+
+// CheckAttachable says whether AttachPort would find the names free, before
+// anything is touched: the errors are ErrAttached, ErrTaken or ErrNotBridge. What
+// a killed AttachPort has left of the same attachment is deleted.
+func (n *Namespace) CheckAttachable(p *Port) error {
+	br, err := n.link(p.Network.Bridge)
+	if err != nil && !absent(err) {
+		return err
+	}
+	if err == nil && br.Type() != "bridge" {
+		return fmt.Errorf("%s is of type %s: %w", p.Network.Bridge, br.Type(), ErrNotBridge)
+	}
+	port, err := n.link(p.Port())
+	if err == nil {
+		// The port goes up last, so one that is down was never finished.
+		if port.Attrs().Flags&net.FlagUp != 0 {
+			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
+		}
+		err = n.deleteLink(p.Port())
+	}
+	if err != nil && !absent(err) {
+		return err
+	}
+	_, err = p.Container.link(p.Interface)
+	if err == nil {
+		return fmt.Errorf("create %s in network namespace %s: the name is taken: %w", p.Interface, p.Container.Path, ErrTaken)
+	}
+	if !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// AttachPort connects a container to its network, which it makes or mends first,
+// and returns when packets pass. If it fails it leaves nothing of it. DetachPort
+// is its inverse.
+//
+// Any number may run at once: whatever is shared by the containers of a host is
+// made under a lock on the host's namespace.
+func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
+	if err := n.CheckAttachable(p); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge))
+		}
+	}()
+	done, err = n.plug(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Container.configure(p.Interface, p.Addresses, p.Routes); err != nil {
+		return nil, err
+	}
+	port, err := n.link(p.Port())
+	if err != nil {
+		return nil, err
+	}
+	if err := n.nl.LinkSetUp(port); err != nil {
+		return nil, fmt.Errorf("set port %s up: %w", p.Port(), err)
+	}
+	return done, n.awaitForwarding(p.Port())
+}
+
+// DetachPort deletes a port, wherever its other end is, and with the last port of
+// the bridge all that belongs to the network.
+func (n *Namespace) DetachPort(a Attachment, bridge string) error {
+	return errors.Join(n.deleteLink(a.Port()), n.ReleaseNetwork(bridge))
+}
+
+// plug makes the veth pair, down, while it holds the network.
+func (n *Namespace) plug(p *Port) (*Plugged, error) {
+	lock, err := n.holdNetwork(p.Network)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	br, err := n.link(p.Network.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	done := &Plugged{br.Attrs().HardwareAddr, p.portMAC(), p.containerMAC(p.Addresses), p.mtu(br.Attrs().MTU)}
+	pair := veth{
+		name: p.Port(), mac: done.PortMAC, masterIndex: br.Attrs().Index,
+		peer: p.Interface, peerMAC: done.ContainerMAC, peerNamespace: p.Container,
+		mtu: done.MTU,
+	}
+	var b batch
+	b.add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.name, pair.peer, p.Network.Bridge), pair.request())
+	b.add("configure port "+pair.name, p.portRequest())
+	err = n.send(b)
+	if errors.Is(err, unix.EXFULL) {
+		err = fmt.Errorf("add port to bridge %s: %w", p.Network.Bridge, ErrBridgeFull)
+	}
+	return done, err
+}
+
+// portRequest gives the host end its alias and its settings as a port, none of
+// which the kernel applies on creation.
+func (p *Port) portRequest() *nl.NetlinkRequest {
+	req := newLinkRequest(p.Port(), "", 0)
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.String())))
+	withoutIPv6Noise(req)
+	if p.Hairpin {
+		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(brportMode, nl.Uint8Attr(1))
+		req.AddData(info)
+	}
+	return req
+}
+
+// awaitForwarding waits until the bridge forwards what comes from a port.
+func (n *Namespace) awaitForwarding(name string) error {
+	for start := time.Now(); ; time.Sleep(portPause) {
+		port, err := n.port(name)
+		if port.forwarding || err != nil {
+			return err
+		}
+		if time.Since(start) > portWait {
+			return fmt.Errorf("wait for port %s: after %s the bridge does not forward its packets; does it run STP?", name, portWait)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+// Package setuptest gives tests a host of their own: a network and a mount
+// namespace that nobody else sees and that go with the test, containers in it,
+// and a way to see whether anything was left behind.
+package setuptest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// EnterHost puts the calling goroutine, and every program it starts, into new
+// network and mount namespaces: lo is up, /run and /var/lib/cni are empty, forwarding is
+// off and bridged packets go through iptables. The thread is never given back, so
+// namespaces and mounts end with the test. Call it in the innermost subtest.
+//
+// Without the right to do so it skips the test, or fails it where REQUIRE_NETNS
+// is set.
+func EnterHost(t testing.TB) *setup.Namespace {
+	t.Helper()
+	runtime.LockOSThread()
+	err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
+	switch {
+	case errors.Is(err, unix.EPERM) && os.Getenv("REQUIRE_NETNS") == "":
+		t.Skip("needs the right to make namespaces: run make test")
+	case err != nil:
+		t.Fatalf("unshare(CLONE_NEWNET|CLONE_NEWNS): %v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatalf("make mounts private: %v", err)
+	}
+	for _, dir := range []string{"/run", "/var/lib"} {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+			t.Fatalf("mount tmpfs on %s: %v", dir, err)
+		}
+	}
+	// sysfs shows the network namespace that it was mounted in.
+	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		t.Fatalf("mount sysfs: %v", err)
+	}
+	Run(t, "ip", "link", "set", "lo", "up")
+	for key, value := range map[string]string{
+		"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0",
+		"bridge/bridge-nf-call-iptables": "1", "bridge/bridge-nf-call-ip6tables": "1",
+	} {
+		SetSysctl(t, key, value)
+	}
+	host, err := setup.CurrentNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(host.Close)
+	return host
+}
+
+// SetSysctl sets a key below /proc/sys/net.
+func SetSysctl(t testing.TB, key, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/"+key, []byte(value), 0); err != nil {
+		t.Fatalf("set sysctl: %v", err)
+	}
+}
+
+// Sysctl reads a key below /proc/sys/net.
+func Sysctl(t testing.TB, key string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/net/" + key)
+	if err != nil {
+		t.Fatalf("read sysctl: %v", err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// Container makes a named network namespace, as ip-netns(8) has them.
+func Container(t testing.TB, name string) *setup.Namespace {
+	t.Helper()
+	c, err := setup.EnsureNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		if err := setup.DeleteNamed(name); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// Run runs a program in the calling thread's namespaces and returns what it
+// printed; its failure is the test's.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if cmd.Err != nil { // not in our PATH, perhaps in the extended one
+		for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
+			if _, err := os.Stat(dir + name); err == nil {
+				cmd.Path, cmd.Err = dir+name, nil
+			}
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	return string(out)
+}
+
+// In is Run inside a container.
+func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out string) {
+	t.Helper()
+	if err := c.Do(func() error { out = Run(t, name, args...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Ping says whether one of three echo requests from a container is answered.
+func Ping(t testing.TB, from *setup.Namespace, to string) bool {
+	t.Helper()
+	var err error
+	if doErr := from.Do(func() error {
+		err = exec.Command("ping", "-n", "-c", "1", "-W", "1", to).Run()
+		return nil
+	}); doErr != nil {
+		t.Fatal(doErr)
+	}
+	var status *exec.ExitError
+	if err != nil && !errors.As(err, &status) {
+		t.Fatalf("ping: %v", err)
+	}
+	return err == nil
+}
+
+// DropForward sets the policy of FORWARD to DROP as dockerd does, by each of the
+// programs given.
+func DropForward(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		Run(t, p, "-P", "FORWARD", "DROP")
+	}
+}
+
+// volatile is what changes by itself in what Dump shows.
+var volatile = regexp.MustCompile(`packets \d+ bytes \d+|\[\d+:\d+\]|# (Generated|Completed).*| expires \S+`)
+
+// Dump is the state of a host that an ADD may change and a DEL must restore, as
+// text: links, addresses, routes, rules, and the files below the folders given.
+func Dump(t testing.TB, dirs ...string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, command := range [][]string{
+		{"ip", "-o", "link"},
+		{"ip", "-o", "addr"},
+		{"ip", "route"}, // the local table follows from the addresses
+		{"ip", "-6", "route"},
+		{"nft", "list", "ruleset"},
+	} {
+		fmt.Fprintf(&all, "# %s\n%s", strings.Join(command, " "), Run(t, command[0], command[1:]...))
+	}
+	for _, family := range []string{"ip", "ip6"} {
+		// Listing a table would make it.
+		if names, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names"); err == nil && len(names) > 0 {
+			program := strings.Replace("iptables-legacy-save", "ip", family, 1)
+			fmt.Fprintf(&all, "# %s\n%s", program, Run(t, program))
+		}
+	}
+	for _, dir := range dirs {
+		out, err := exec.Command("find", dir, "-type", "f").Output()
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			out = []byte("none\n")
+		}
+		fmt.Fprintf(&all, "# files in %s\n%s", dir, out)
+	}
+	return volatile.ReplaceAllString(all.String(), "")
+}

@@ -1,0 +1,49 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// The sysctls that matter here, below /proc/sys/net. Each network namespace has
+// its own (Linux 5.3 and later for those of br_netfilter).
+const (
+	sysctlForward4 = "ipv4/ip_forward"
+	sysctlForward6 = "ipv6/conf/all/forwarding"
+	sysctlBridge4  = "bridge/bridge-nf-call-iptables"
+	sysctlBridge6  = "bridge/bridge-nf-call-ip6tables"
+)
+
+// sysctl reads a value in the namespace. The error is os.ErrNotExist where the
+// kernel has no such thing: IPv6 or br_netfilter is missing.
+func (n *Namespace) sysctl(key string) (value string, err error) {
+	err = n.Do(func() error {
+		b, err := os.ReadFile("/proc/sys/net/" + key)
+		value = strings.TrimSpace(string(b))
+		return err
+	})
+	return value, err
+}
+
+// setSysctl gives a key the value, unless it has it already: /proc/sys may be
+// read-only, and right all the same.
+func (n *Namespace) setSysctl(key, value string) error {
+	if now, err := n.sysctl(key); err == nil && now == value {
+		return nil
+	}
+	err := n.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) })
+	if err != nil {
+		return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
+	}
+	return nil
+}
+
+// setSysctlIfAny is setSysctl where a kernel without the key needs nothing.
+func (n *Namespace) setSysctlIfAny(key, value string) error {
+	if err := n.setSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+)
+
+// VerifyPort compares a port and its network with what AttachPort made of them,
+// and changes nothing. The error names everything that is missing or different;
+// nil says that nothing is. Routes that the port does not list are not looked at.
+func (n *Namespace) VerifyPort(p *Port) error {
+	lacks, err := n.lacks(p.Network)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, l := range lacks {
+		wrong = append(wrong, fmt.Errorf("%s: missing", l.what))
+	}
+	wrong = append(wrong, n.verifyPort(p), p.verifyContainer(n))
+	return errors.Join(wrong...)
+}
+
+// verifyPort looks at the host end.
+func (n *Namespace) verifyPort(p *Port) error {
+	br, err := n.link(p.Network.Bridge)
+	if err != nil {
+		return nil //nolint:nilerr // reported already, as something the network lacks
+	}
+	port, err := n.link(p.Port())
+	if absent(err) {
+		return fmt.Errorf("port %s: missing", p.Port())
+	}
+	if err != nil {
+		return err
+	}
+	state, err := n.port(p.Port())
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		differ("port "+p.Port()+" on bridge "+p.Network.Bridge, state.master == br.Attrs().Index, true),
+		differ("port "+p.Port()+" up", state.up, true),
+		differ("port "+p.Port()+" forwarding", state.forwarding, true),
+		differ("hairpin mode of port "+p.Port(), state.hairpin, p.Hairpin),
+		differ("MTU of port "+p.Port(), port.Attrs().MTU, p.mtu(br.Attrs().MTU)),
+	)
+}
+
+// mtu is the MTU of both ends, on a bridge with the given one.
+func (p *Port) mtu(bridge int) int {
+	if p.MTU != 0 {
+		return p.MTU
+	}
+	return bridge
+}
+
+// verifyContainer looks at the container's end.
+func (p *Port) verifyContainer(host *Namespace) error {
+	link, err := p.Container.link(p.Interface)
+	if absent(err) {
+		return fmt.Errorf("interface %s in %s: missing", p.Interface, p.Container.Path)
+	}
+	if err != nil {
+		return err
+	}
+	attrs := link.Attrs()
+	wrong := []error{differ("interface "+p.Interface+" up", attrs.Flags&net.FlagUp != 0, true)}
+	if port, err := host.link(p.Port()); err == nil {
+		wrong = append(wrong,
+			differ("peer of "+p.Interface, attrs.ParentIndex, port.Attrs().Index),
+			differ("MTU of "+p.Interface, attrs.MTU, port.Attrs().MTU))
+	}
+	if want := p.containerMAC(p.Addresses); !bytes.Equal(attrs.HardwareAddr, want) {
+		wrong = append(wrong, differ("MAC of "+p.Interface, attrs.HardwareAddr.String(), want.String()))
+	}
+	present, err := p.Container.addresses(link)
+	wrong = append(wrong, err)
+	for _, a := range p.Addresses {
+		wrong = append(wrong, differ("address "+a.String()+" on "+p.Interface, slices.Contains(present, a), true))
+	}
+	for _, r := range p.Routes {
+		has, err := p.Container.hasRoute(link, r)
+		wrong = append(wrong, err, differ("route "+r.String(), has || err != nil, true))
+	}
+	return errors.Join(wrong...)
+}
+
+// differ is an error unless is and want are the same.
+func differ[T comparable](what string, is, want T) error {
+	if is == want {
+		return nil
+	}
+	return fmt.Errorf("%s: is %v instead of %v", what, is, want)
+}

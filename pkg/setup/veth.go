@@ -1,0 +1,133 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// vethInfoPeer is VETH_INFO_PEER in linux/veth.h.
+const vethInfoPeer = 1
+
+// veth is a pair of interfaces that is still to be made: one end here, the other
+// in peerNamespace.
+type veth struct {
+	name, peer       string
+	mac, peerMAC     net.HardwareAddr
+	peerNamespace    *Namespace
+	mtu, masterIndex int // master 0: none
+}
+
+// request is the one message that makes the pair, each end under its name in
+// its place. Making both ends here and moving one costs ten times as much: the
+// kernel waits for all readers of the device to be gone (netdev_run_todo).
+func (v veth) request() *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	for _, attr := range ethernet(v.name, v.mac, v.mtu) {
+		req.AddData(attr)
+	}
+	if v.masterIndex != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(v.masterIndex))))
+	}
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vethInfoPeer, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	for _, attr := range ethernet(v.peer, v.peerMAC, v.mtu) {
+		peer.AddChild(attr)
+	}
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.peerNamespace.handle)))
+	req.AddData(info)
+	return req
+}
+
+// ethernet lists the attributes that both ends have.
+func ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
+	attrs := []*nl.RtAttr{
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
+		nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
+	}
+	if mtu != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	}
+	return attrs
+}
+
+// End is one end of a veth pair that joins two namespaces directly.
+type End struct {
+	Namespace *Namespace
+	Interface string
+	Addresses []netip.Prefix
+}
+
+// Join connects two namespaces by a veth pair, both ends up. Deleting either
+// end is the inverse. A pair that is there already is completed.
+func Join(a, b End) error {
+	pair := veth{name: a.Interface, peer: b.Interface, mac: randomMAC(), peerMAC: randomMAC(), peerNamespace: b.Namespace}
+	var make batch
+	make.add(fmt.Sprintf("create veth pair %s, %s", a.Interface, b.Interface), pair.request())
+	if err := a.Namespace.send(make); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return errors.Join(
+		a.Namespace.configure(a.Interface, a.Addresses, nil),
+		b.Namespace.configure(b.Interface, b.Addresses, nil),
+	)
+}
+
+// configure sets a link of ours up, and lo with it, and gives it addresses and
+// routes. It works without the kernel's own ideas about IPv6: generated
+// addresses, duplicate address detection and router advertisements.
+func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Route) error {
+	if err := n.loopbackUp(); err != nil {
+		return err
+	}
+	link, err := n.link(name)
+	if err != nil {
+		return err
+	}
+	var quiet batch
+	withoutIPv6Noise(quiet.add("configure "+name, newLinkRequest(name, "", 0)))
+	if err := n.send(quiet); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
+		if err := n.setSysctl("ipv6/conf/"+name+"/disable_ipv6", "0"); err != nil {
+			return err
+		}
+		// IPv6 wants a link-local address on every interface (RFC 4291, section
+		// 2.1). Ours needs no second to be tried for duplicates.
+		addresses = slices.Insert(slices.Clone(addresses), 0, linkLocal(link.Attrs().HardwareAddr))
+	}
+	// A router on the link must not add addresses and routes of its own.
+	if err := n.setSysctlIfAny("ipv6/conf/"+name+"/accept_ra", "0"); err != nil {
+		return err
+	}
+	return n.raise(link, addresses, routes)
+}
+
+// raise sets a link up and gives it addresses and routes. Addresses come after
+// the link is up, and routes after the addresses that lead to their gateways.
+func (n *Namespace) raise(link netlink.Link, addresses []netip.Prefix, routes []Route) error {
+	if err := n.nl.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", link.Attrs().Name, err)
+	}
+	for _, a := range addresses {
+		if err := n.addAddress(link, a); err != nil {
+			return err
+		}
+	}
+	for _, r := range routes {
+		if err := n.addRoute(link, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
