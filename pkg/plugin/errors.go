@@ -15,15 +15,16 @@ const (
 	CodeProgram                     // a program that is needed is not installed
 	CodeDrift                       // CHECK: something is not as ADD left it
 	CodeKernel                      // the kernel refused a step
+	CodeDelegate                    // the IPAM plugin failed without a code of its own
 )
 
 // Errorf returns a CNI error with a code and a message made as by fmt.Errorf.
 // A CNI error among the arguments of %w keeps its own code: whoever raised it
-// knew better.
+// knew better, unless it is the code that says nothing.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error
-	if errors.As(err, &inner) {
+	if errors.As(err, &inner) && inner.Code != types.ErrInternal {
 		code = inner.Code
 	}
 	return types.NewError(code, err.Error(), "")

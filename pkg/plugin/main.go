@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
 )
 
 // Version is the release that this build was made from; the linker sets it.
@@ -27,8 +29,11 @@ var Version = "devel"
 // answers with the version it was asked in (CNI specification 1.1.0, "Error"
 // and "VERSION"), where skel leaves out the one and ignores the other.
 func Main(name string, verbs skel.CNIFuncs) int {
-	// A plugin lives for milliseconds, too short to need its garbage collected.
+	// A plugin lives for milliseconds, too short to need its garbage collected,
+	// and short enough to finish what it began: only SIGKILL ends it half-way. A
+	// reader that is gone becomes an error of the write, which undoes the ADD.
 	debug.SetGCPercent(-1)
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	asked := version.Current()
 	if os.Getenv("CNI_COMMAND") != "" {

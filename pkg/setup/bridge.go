@@ -38,7 +38,7 @@ func (n *Namespace) EnsureBridge(name string, mtu int) (br *netlink.Bridge, crea
 	}
 	br, ok := link.(*netlink.Bridge)
 	if !ok {
-		return nil, false, fmt.Errorf("%s is of type %s: %w", name, link.Type(), ErrNotBridge)
+		return nil, false, notBridge(link)
 	}
 	if br.Flags&unix.IFF_UP == 0 {
 		if err := n.nl.LinkSetUp(br); err != nil {
@@ -46,6 +46,23 @@ func (n *Namespace) EnsureBridge(name string, mtu int) (br *netlink.Bridge, crea
 		}
 	}
 	return br, created, nil
+}
+
+// CheckBridge says whether EnsureBridge could give out a bridge of that name:
+// ErrNotBridge where it belongs to something else.
+func (n *Namespace) CheckBridge(name string) error {
+	link, err := n.link(name)
+	if err == nil && link.Type() != "bridge" {
+		return notBridge(link)
+	}
+	if err != nil && !absent(err) {
+		return err
+	}
+	return nil
+}
+
+func notBridge(link netlink.Link) error {
+	return fmt.Errorf("%s is of type %s: %w", link.Attrs().Name, link.Type(), ErrNotBridge)
 }
 
 // createBridge makes a bridge of ours, down. created is false when another
@@ -93,20 +110,6 @@ func (n *Namespace) DeleteBridge(name string) error {
 		return err
 	}
 	return n.deleteLink(name)
-}
-
-// ports lists the names of a bridge's ports.
-func (n *Namespace) ports(bridge netlink.Link) (names []string, err error) {
-	links, err := dump(n.nl.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	for _, l := range links {
-		if l.Attrs().MasterIndex == bridge.Attrs().Index {
-			names = append(names, l.Attrs().Name)
-		}
-	}
-	return names, nil
 }
 
 // EnsureGateway gives the bridge an address. Another IPv4 address, or an IPv6

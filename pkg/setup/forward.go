@@ -183,6 +183,23 @@ func (n *Namespace) EnsureForward(bridge string, families ...int) error {
 	return mend(lacks)
 }
 
+// CheckForward says whether EnsureForward could do its work: ErrNoIPTables where
+// rules are missing and so is the program. It changes nothing.
+func (n *Namespace) CheckForward(bridge string, families ...int) error {
+	for _, family := range families {
+		lacks, err := n.forwardLacks(bridge, []int{family})
+		if err != nil {
+			return err
+		}
+		if len(lacks) > 0 {
+			if _, err := findProgram(xtables{family: family}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // DeleteForward takes back the rules of a bridge and, with the last of them, our
 // chain and the jump to it.
 func (n *Namespace) DeleteForward(bridge string) error {

@@ -73,7 +73,7 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 	case err != nil:
 		return nil, err
 	case br.Type() != "bridge":
-		return nil, fmt.Errorf("%s is of type %s: %w", net.Bridge, br.Type(), ErrNotBridge)
+		return nil, notBridge(br)
 	case br.Attrs().Flags&unix.IFF_UP == 0:
 		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
 	}

@@ -36,19 +36,15 @@ type Port struct {
 // Plugged tells what AttachPort has made.
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
-	MTU                              int // bytes
+	BridgeMTU, MTU                   int // bytes; MTU is that of both ends
 }
 
 // CheckAttachable says whether AttachPort would find the names free, before
 // anything is touched: the errors are ErrAttached, ErrTaken or ErrNotBridge. What
 // a killed AttachPort has left of the same attachment is deleted.
 func (n *Namespace) CheckAttachable(p *Port) error {
-	br, err := n.link(p.Network.Bridge)
-	if err != nil && !absent(err) {
+	if err := n.CheckBridge(p.Network.Bridge); err != nil {
 		return err
-	}
-	if err == nil && br.Type() != "bridge" {
-		return fmt.Errorf("%s is of type %s: %w", p.Network.Bridge, br.Type(), ErrNotBridge)
 	}
 	port, err := n.link(p.Port())
 	if err == nil {
@@ -73,41 +69,45 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 
 // AttachPort connects a container to its network, which it makes or mends first,
 // and returns when packets pass. If it fails it leaves nothing of it. DetachPort
-// is its inverse.
+// is its inverse. Call CheckAttachable before: a name that is taken is an error
+// here too, but one of the kernel's.
 //
-// Any number may run at once: whatever is shared by the containers of a host is
-// made under a lock on the host's namespace.
+// Any number may run at once: whatever the containers of a host share is made
+// under a lock on the host's namespace.
 func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
-	if err := n.CheckAttachable(p); err != nil {
-		return nil, err
+	if done, err = n.plug(p); err != nil {
+		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge))
-		}
-	}()
-	done, err = n.plug(p)
-	if err != nil {
-		return nil, err
+	if err = n.raisePort(p); err != nil {
+		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge))
 	}
+	return done, nil
+}
+
+// raisePort sets both ends up, the container's first: a port that is up is one
+// that was finished.
+func (n *Namespace) raisePort(p *Port) error {
 	if err := p.Container.configure(p.Interface, p.Addresses, p.Routes); err != nil {
-		return nil, err
+		return err
 	}
 	port, err := n.link(p.Port())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.nl.LinkSetUp(port); err != nil {
-		return nil, fmt.Errorf("set port %s up: %w", p.Port(), err)
+		return fmt.Errorf("set port %s up: %w", p.Port(), err)
 	}
-	return done, n.awaitForwarding(p.Port())
+	return n.awaitForwarding(p.Port())
 }
 
 // DetachPort deletes a port, wherever its other end is, and with the last port of
 // the bridge all that belongs to the network.
 func (n *Namespace) DetachPort(a Attachment, bridge string) error {
-	return errors.Join(n.deleteLink(a.Port()), n.ReleaseNetwork(bridge))
+	return errors.Join(n.Unplug(a), n.ReleaseNetwork(bridge))
 }
+
+// Unplug deletes a port and leaves the network.
+func (n *Namespace) Unplug(a Attachment) error { return n.deleteLink(a.Port()) }
 
 // plug makes the veth pair, down, while it holds the network.
 func (n *Namespace) plug(p *Port) (*Plugged, error) {
@@ -120,13 +120,16 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	if err != nil {
 		return nil, err
 	}
-	done := &Plugged{br.Attrs().HardwareAddr, p.portMAC(), p.containerMAC(p.Addresses), p.mtu(br.Attrs().MTU)}
+	done := &Plugged{
+		BridgeMAC: br.Attrs().HardwareAddr, PortMAC: p.portMAC(), ContainerMAC: p.containerMAC(p.Addresses),
+		BridgeMTU: br.Attrs().MTU, MTU: p.mtu(br.Attrs().MTU),
+	}
 	pair := veth{
 		name: p.Port(), mac: done.PortMAC, masterIndex: br.Attrs().Index,
 		peer: p.Interface, peerMAC: done.ContainerMAC, peerNamespace: p.Container,
 		mtu: done.MTU,
 	}
-	var b batch
+	var b batch // of which the second fails only where the first has
 	b.add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.name, pair.peer, p.Network.Bridge), pair.request())
 	b.add("configure port "+pair.name, p.portRequest())
 	err = n.send(b)

@@ -99,6 +99,12 @@ func (n *Namespace) listPorts(bridge int, f func(bridgePort) bool) error {
 	}
 }
 
+// HasPort says whether an attachment has its port, finished or not.
+func (n *Namespace) HasPort(a Attachment) bool {
+	_, err := n.link(a.Port())
+	return err == nil
+}
+
 // port looks up one link, as a port. It asks for what link does not tell.
 func (n *Namespace) port(name string) (p bridgePort, err error) {
 	if _, err := n.socket(); err != nil {

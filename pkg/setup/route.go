@@ -34,12 +34,13 @@ func (n *Namespace) addRoute(link netlink.Link, r Route) error {
 	return fmt.Errorf("add route %s: %w", r, err)
 }
 
-// hasRoute says whether the main table holds the route.
+// hasRoute says whether the route is there, in whatever table: plugins that come
+// after ours in a chain move routes (sbr).
 func (n *Namespace) hasRoute(link netlink.Link, r Route) (bool, error) {
 	want := r.toLibrary(link)
 	found, err := dump(func() ([]netlink.Route, error) {
 		return n.nl.RouteListFiltered(familyOf(r.Destination.Addr()), want,
-			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW)
+			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", err)

@@ -47,3 +47,9 @@ func (n *Namespace) setSysctlIfAny(key, value string) error {
 	}
 	return nil
 }
+
+// HasIPv6 says whether the kernel has IPv6 (ipv6.disable=1 takes it away).
+func (n *Namespace) HasIPv6() bool {
+	_, err := n.sysctl(sysctlForward6)
+	return err == nil
+}

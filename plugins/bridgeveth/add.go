@@ -1,0 +1,188 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// minIPv6MTU is the least that a link with IPv6 may have, in bytes: RFC 8200,
+// section 5.
+const minIPv6MTU = 1280
+
+// Where things stand in the interfaces of our results.
+const bridgeIndex, portIndex, containerIndex = 0, 1, 2
+
+// add is the verb ADD (CNI specification 1.1.0, "ADD"). It refuses what it can
+// before it touches anything, and takes back everything when a step fails.
+func add(args *skel.CmdArgs) (err error) {
+	c, err := readConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	host, container, err := namespaces(args)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	defer container.Close()
+	port := c.port(args, container)
+	if err := host.CheckAttachable(port); err != nil {
+		return cniError(err)
+	}
+	ipam, err := newDelegate(c, args, host)
+	if err != nil {
+		return err
+	}
+	var undo setup.Undo
+	defer func() {
+		if err != nil {
+			err = cniError(errors.Join(err, undo.Run()))
+		}
+	}()
+
+	undo.Push("reservation of addresses", ipam.del) // also of those that a failed ADD of the delegate left
+	result, err := ipam.add()
+	if err != nil {
+		return err
+	}
+	if err := c.complete(result); err != nil {
+		return err
+	}
+	c.fill(port, result)
+	plugged, err := host.AttachPort(port)
+	if err != nil {
+		return err
+	}
+	undo.Push("attachment", func() error { return host.DetachPort(port.Attachment, c.Bridge) })
+	c.warn()
+	c.describe(result, port, plugged)
+	return printResult(result, c.CNIVersion)
+}
+
+// complete adds to the IPAM plugin's result what the configuration asks for:
+// gateways, default routes, DNS.
+func (c *config) complete(r *current.Result) error {
+	if c.IPAM.Type != "" && len(r.IPs) == 0 {
+		return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave no address", c.IPAM.Type)
+	}
+	for _, ip := range r.IPs {
+		ip.Interface = current.Int(containerIndex)
+		if ip.Address.IP.To4() == nil && c.MTU != 0 && c.MTU < minIPv6MTU {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.MTU, ip.Address.IP, minIPv6MTU)
+		}
+		if c.IsGateway && ip.Gateway == nil {
+			ip.Gateway = firstHost(ip.Address)
+		}
+		if c.IsDefaultGateway {
+			r.Routes = withDefault(r.Routes, ip.Gateway)
+		}
+	}
+	if !c.DNS.IsEmpty() {
+		r.DNS = c.DNS
+	}
+	return nil
+}
+
+// firstHost is the address after that of the network.
+func firstHost(n net.IPNet) net.IP {
+	return toPrefix(n).Masked().Addr().Next().AsSlice()
+}
+
+// withDefault adds a default route by gateway, unless one of its family is there
+// already. One that is there without a gateway gets this one.
+func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
+	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	if gateway.To4() == nil {
+		all = net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	for _, r := range routes {
+		if r.Dst.String() == all.String() {
+			if r.GW == nil {
+				r.GW = gateway
+			}
+			return routes
+		}
+	}
+	return append(routes, &types.Route{Dst: all, GW: gateway})
+}
+
+// fill gives the port, and its network, what the result says.
+func (c *config) fill(p *setup.Port, r *current.Result) {
+	gateways := map[bool]netip.Addr{} // by "is IPv4"
+	for _, ip := range r.IPs {
+		address := toPrefix(ip.Address)
+		is4 := address.Addr().Is4()
+		p.Addresses = append(p.Addresses, address)
+		p.Network.IPv4 = p.Network.IPv4 || is4
+		p.Network.IPv6 = p.Network.IPv6 || !is4
+		if c.IPMasq {
+			p.Network.Masquerade = append(p.Network.Masquerade, address.Masked())
+		}
+		gateway, ok := netip.AddrFromSlice(ip.Gateway)
+		if !ok {
+			continue
+		}
+		gateway = gateway.Unmap()
+		if !gateways[is4].IsValid() {
+			gateways[is4] = gateway
+		}
+		if c.IsGateway {
+			p.Network.Gateways = append(p.Network.Gateways, netip.PrefixFrom(gateway, address.Bits()))
+		}
+	}
+	for _, r := range r.Routes {
+		route := setup.Route{Destination: toPrefix(r.Dst)}
+		if gateway, ok := netip.AddrFromSlice(r.GW); ok {
+			route.Gateway = gateway.Unmap()
+		} else {
+			route.Gateway = gateways[route.Destination.Addr().Is4()]
+		}
+		p.Routes = append(p.Routes, route)
+	}
+	if len(r.IPs) == 0 { // layer 2 only: frames of either family
+		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()
+	}
+}
+
+// warn says on standard error what forward: sysctl does besides.
+func (c *config) warn() {
+	if forwards[c.Forward] == setup.ForwardSysctl {
+		fmt.Fprintf(os.Stderr, `bridgeveth: network %s: "forward": "sysctl" takes the bridged packets of every bridge on this host past iptables; `+
+			"Docker's isolation of containers and Kubernetes' services on the same node may need them there\n", c.Name)
+	}
+}
+
+// toPrefix is n as netip has it, an IPv4 address in four bytes.
+func toPrefix(n net.IPNet) netip.Prefix {
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits)
+}
+
+// describe puts the interfaces into the result.
+func (c *config) describe(r *current.Result, p *setup.Port, done *setup.Plugged) {
+	r.CNIVersion = current.ImplementedSpecVersion
+	r.Interfaces = []*current.Interface{
+		bridgeIndex:    {Name: c.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU},
+		portIndex:      {Name: p.Port(), Mac: done.PortMAC.String(), Mtu: done.MTU},
+		containerIndex: {Name: p.Interface, Mac: done.ContainerMAC.String(), Mtu: done.MTU, Sandbox: p.Container.Path},
+	}
+}
+
+// printResult prints a result as the version asks.
+func printResult(r *current.Result, version string) error {
+	if err := types.PrintResult(r, version); err != nil {
+		return plugin.Errorf(types.ErrIOFailure, "print the result in version %s: %w", version, err)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// defaultBridge is the reference plugin's, so that configurations carry over.
+const defaultBridge = "cni0"
+
+// config is the network configuration that a runtime gives us. Its keys are in
+// docs/configuration.md.
+type config struct {
+	types.PluginConf
+	Bridge           string `json:"bridge"`
+	IsGateway        bool   `json:"isGateway"`
+	IsDefaultGateway bool   `json:"isDefaultGateway"`
+	ForceAddress     bool   `json:"forceAddress"`
+	IPMasq           bool   `json:"ipMasq"`
+	MTU              int    `json:"mtu"` // bytes
+	HairpinMode      bool   `json:"hairpinMode"`
+	Forward          string `json:"forward"`
+	runtimeKeys
+}
+
+// runtimeKeys are those that libcni leaves in the configuration, and that a
+// configuration of one plugin, made into a list by libcni, may hold.
+type runtimeKeys struct {
+	Args                   json.RawMessage `json:"args"`
+	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`
+	CNIVersions            json.RawMessage `json:"cniVersions"`
+	DisableCheck           json.RawMessage `json:"disableCheck"`
+	DisableGC              json.RawMessage `json:"disableGC"`
+	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
+}
+
+// forwards maps the values of "forward".
+var forwards = map[string]setup.Forward{
+	"": setup.ForwardIPTables, "iptables": setup.ForwardIPTables,
+	"sysctl": setup.ForwardSysctl, "none": setup.ForwardNone,
+}
+
+// readConfig reads the configuration. wrong is what is the matter with it: ADD,
+// CHECK and STATUS refuse it, while DEL and GC do all they can with the rest of
+// it, since what it once made has to go.
+func readConfig(data []byte) (c *config, wrong error) {
+	c = &config{}
+	wrong = plugin.Decode(data, c, "")
+	if c.Bridge == "" {
+		c.Bridge = defaultBridge
+	}
+	c.IsGateway = c.IsGateway || c.IsDefaultGateway
+	if wrong == nil {
+		wrong = c.validate()
+	}
+	return c, wrong
+}
+
+// validate finds every mistake at once, before anything is touched.
+func (c *config) validate() error {
+	var bad []error
+	if err := utils.ValidateInterfaceName(c.Bridge); err != nil {
+		bad = append(bad, fmt.Errorf("bridge: %q is no name for a link: %s %s; use up to 15 letters and digits", c.Bridge, err.Msg, err.Details))
+	}
+	if c.MTU != 0 && (c.MTU < setup.MinMTU || c.MTU > setup.MaxMTU) {
+		bad = append(bad, fmt.Errorf("mtu: %d is outside %d..%d bytes; leave it out for that of the bridge", c.MTU, setup.MinMTU, setup.MaxMTU))
+	}
+	if _, known := forwards[c.Forward]; !known {
+		bad = append(bad, fmt.Errorf("forward: %q is none of iptables, sysctl, none", c.Forward))
+	}
+	if c.IPAM.Type == "" {
+		bad = append(bad, c.needsIPAM()...)
+	}
+	if len(bad) > 0 {
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, plugin.Join(bad...))
+	}
+	return nil
+}
+
+// needsIPAM lists what makes no sense without addresses.
+func (c *config) needsIPAM() (bad []error) {
+	for key, set := range map[string]bool{"isGateway": c.IsGateway, "ipMasq": c.IPMasq} {
+		if set {
+			bad = append(bad, fmt.Errorf(`%s: true needs addresses; set "ipam", or leave the key out`, key))
+		}
+	}
+	if old, err := version.GreaterThan("0.3.0", c.CNIVersion); err == nil && old {
+		bad = append(bad, fmt.Errorf(`cniVersion: a result of %s must hold an address; set "ipam", or use 0.3.0 or newer`, c.CNIVersion))
+	}
+	return bad
+}
+
+// network is the part of the configuration that is the same for each container.
+func (c *config) network() *setup.Network {
+	return &setup.Network{
+		Bridge: c.Bridge, MTU: c.MTU, ReplaceAddress: c.ForceAddress, Forward: forwards[c.Forward],
+	}
+}
+
+// port is the attachment that a command is about, still without addresses.
+func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
+	return &setup.Port{
+		Attachment: c.attachment(args), Container: container,
+		Network: c.network(), MTU: c.MTU, Hairpin: c.HairpinMode,
+	}
+}
+
+func (c *config) attachment(args *skel.CmdArgs) setup.Attachment {
+	return setup.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
+}
+
+// namespaces opens the host's namespace, which is ours, and the container's.
+func namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error) {
+	if host, err = setup.CurrentNamespace(); err != nil {
+		return nil, nil, cniError(err)
+	}
+	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host) {
+		container.Close()
+		err = fmt.Errorf("open %s: %w", args.Netns, errOwnNamespace)
+	}
+	if err != nil {
+		host.Close()
+		return nil, nil, cniError(fmt.Errorf("CNI_NETNS: %w", err))
+	}
+	return host, container, nil
+}
+
+// errOwnNamespace says that a container would be its own host.
+var errOwnNamespace = errors.New("that is the host's own network namespace; name the container's")

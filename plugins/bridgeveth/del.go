@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// del is the verb DEL (CNI specification 1.1.0, "DEL"). All that it needs is the
+// attachment's name: neither its namespace nor what ADD returned.
+//
+// The link goes first. Should that fail, its address stays reserved, since it is
+// still in use; everything else goes as far as it can.
+func del(args *skel.CmdArgs) error {
+	c, wrong := readConfig(args.StdinData)
+	if wrong != nil && c.Name == "" {
+		return wrong
+	}
+	host, err := setup.CurrentNamespace()
+	if err != nil {
+		return cniError(err)
+	}
+	defer host.Close()
+	if err := refuseOwn(args, host); err != nil {
+		return cniError(err)
+	}
+	if err := host.Unplug(c.attachment(args)); err != nil {
+		return cniError(err)
+	}
+	ipam, err := newDelegate(c, args, host)
+	if err == nil {
+		err = ipam.del()
+	}
+	return cniError(errors.Join(err, host.ReleaseNetwork(c.Bridge)))
+}
+
+// refuseOwn refuses a container that would be its own host. One whose namespace
+// is gone is none.
+func refuseOwn(args *skel.CmdArgs, host *setup.Namespace) error {
+	container, err := setup.OpenNamespace(args.Netns)
+	if err != nil {
+		return nil //nolint:nilerr // gone, or a file that a lost mount left: there is nothing in it to mind
+	}
+	defer container.Close()
+	if container.Same(host) {
+		return fmt.Errorf("CNI_NETNS: open %s: %w", args.Netns, errOwnNamespace)
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// codes gives each error of pkg/setup that a runtime or a person may act upon
+// its code; the first that fits counts.
+var codes = []struct {
+	err  error
+	code uint
+}{
+	{setup.ErrNoNamespace, types.ErrInvalidNetNS},
+	{setup.ErrNotNamespace, types.ErrInvalidNetNS},
+	{errOwnNamespace, types.ErrInvalidNetNS},
+	{setup.ErrNotBridge, plugin.CodeTaken},
+	{setup.ErrTaken, plugin.CodeTaken},
+	{setup.ErrAttached, plugin.CodeTaken},
+	{setup.ErrAddressConflict, plugin.CodeTaken},
+	{setup.ErrBridgeFull, plugin.CodeExhausted},
+	{setup.ErrNoIPTables, plugin.CodeProgram},
+	{flock.ErrTimeout, types.ErrTryAgainLater},
+}
+
+// cniError is the one place where errors get their codes. nil stays nil.
+func cniError(err error) error {
+	if err == nil {
+		return nil
+	}
+	code := plugin.CodeKernel
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			code = c.code
+			break
+		}
+	}
+	return plugin.Errorf(code, "%w", err)
+}
