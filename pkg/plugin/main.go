@@ -61,15 +61,15 @@ func Main(name string, verbs skel.CNIFuncs) int {
 // refill returns a file to read data from: skel insists on reading the
 // configuration from os.Stdin itself.
 func refill(data []byte) (*os.File, error) {
-	r, w, err := os.Pipe()
+	fd, err := unix.MemfdCreate("network configuration", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	go func() {
-		_, _ = w.Write(data) // fails only when skel has stopped reading
-		_ = w.Close()
-	}()
-	return r, nil
+	f := os.NewFile(uintptr(fd), "network configuration")
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // fail prints e on standard output, where libcni looks for it.

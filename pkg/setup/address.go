@@ -74,13 +74,12 @@ func (n *Namespace) addresses(link netlink.Link) ([]netip.Prefix, error) {
 
 // ownAddresses lists the addresses of a link that addAddress set.
 func (n *Namespace) ownAddresses(link netlink.Link) ([]netip.Prefix, error) {
-	if _, err := n.socket(); err != nil {
-		return nil, err
-	}
 	return dump(func() (found []netip.Prefix, err error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-		req.Sockets = n.raw
+		if err := n.use(req, unix.NETLINK_ROUTE); err != nil {
+			return nil, err
+		}
 		messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)

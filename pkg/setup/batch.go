@@ -29,7 +29,7 @@ func (b *batch) add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 // send sends the batch in the namespace and returns the error of the first
 // request that failed.
 func (n *Namespace) send(b batch) error {
-	socket, err := n.socket()
+	socket, err := n.socket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}

@@ -27,10 +27,10 @@ const (
 	entriesHeader = 40 // struct ipt_get_entries, before entrytable
 	entriesTotal  = 32 // its size
 
-	extensionName  = 2                   // name in struct xt_entry_match and xt_entry_target, after their size
-	extensionData  = 32                  // what follows either
-	nameSize       = 29                  // XT_EXTENSION_MAXNAMELEN
-	conntrackState = extensionData + 150 // state_mask in struct xt_conntrack_mtinfo3
+	extensionName  = 2   // name in struct xt_entry_match and xt_entry_target, after their size
+	extensionData  = 32  // what follows either
+	nameSize       = 29  // XT_EXTENSION_MAXNAMELEN
+	conntrackState = 150 // state_mask in struct xt_conntrack_mtinfo3
 
 	verdictAccept = -2 // -NF_ACCEPT - 1; from 0 on a verdict is the offset of a chain's first rule
 )
@@ -151,8 +151,8 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	r.out, wildOut = l.iface(entry, l.out)
 	r.other = wildIn || wildOut || !zero(entry[:l.addresses]) || !zero(entry[l.conditions[0]:l.conditions[1]])
 	for m := entry[l.matches:]; len(m) > 0; m = m[binary.NativeEndian.Uint16(m):] {
-		if text(m[extensionName:], nameSize) == "conntrack" && int(binary.NativeEndian.Uint16(m)) >= conntrackState+2 {
-			r.states = binary.NativeEndian.Uint16(m[conntrackState:])
+		if text(m[extensionName:], nameSize) == "conntrack" && int(binary.NativeEndian.Uint16(m)) >= extensionData+conntrackState+2 {
+			r.states = binary.NativeEndian.Uint16(m[extensionData+conntrackState:])
 		} else {
 			r.other = true
 		}

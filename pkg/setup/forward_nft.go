@@ -2,15 +2,18 @@ package setup
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// nft returns a connection to the namespace's nf_tables, opened at its first use.
+// nft returns a connection to the namespace's nf_tables, opened at its first use,
+// to change rules with. Reading them comes with every ADD and is done below: the
+// library's listings cost half a millisecond each, and fail where somebody else's
+// rule is new to it.
 func (n *Namespace) nft() (*nftables.Conn, error) {
 	if n.nftConn == nil {
 		c, err := nftables.New(nftables.WithNetNSFd(int(n.handle)), nftables.AsLasting())
@@ -31,7 +34,7 @@ func nftFamily(family int) nftables.TableFamily {
 }
 
 // readNFT reads the filter table that iptables-nft keeps: two dumps of one chain
-// each, well under a millisecond.
+// each.
 func (n *Namespace) readNFT(family int) (t xtables, err error) {
 	t = xtables{flavour: "nft", family: family}
 	if t.forward, err = n.nftRules(family, filterTable, forwardBase); err != nil {
@@ -39,26 +42,11 @@ func (n *Namespace) readNFT(family int) (t xtables, err error) {
 	}
 	if t.inForce = len(t.forward) > 0; !t.inForce {
 		t.inForce, err = n.hasNFTChain(family, filterTable, forwardBase)
-		return t, err // without the jump, what our chain holds does not matter
 	}
-	t.own, err = n.nftRules(family, filterTable, forwardChain)
+	if err == nil && t.inForce {
+		t.own, err = n.nftRules(family, filterTable, forwardChain)
+	}
 	return t, err
-}
-
-// nftRules reads the rules of a chain; a chain that does not exist has none.
-func (n *Namespace) nftRules(family int, table, chain string) (rules []rule, err error) {
-	c, err := n.nft()
-	if err != nil {
-		return nil, err
-	}
-	found, err := c.GetRules(&nftables.Table{Name: table, Family: nftFamily(family)}, &nftables.Chain{Name: chain})
-	if err != nil {
-		return nil, fmt.Errorf("read nf_tables chain %s: %w", chain, err)
-	}
-	for _, r := range found {
-		rules = append(rules, parseNFT(r.Exprs))
-	}
-	return rules, nil
 }
 
 // hasNFTChain says whether a chain exists.
@@ -79,42 +67,119 @@ func (n *Namespace) hasNFTChain(family int, table, chain string) (bool, error) {
 	return false, nil
 }
 
+// nftRules reads the rules of a chain; a chain that does not exist has none.
+func (n *Namespace) nftRules(family int, table, chain string) (rules []rule, err error) {
+	dumped, err := n.dumpChain(family, table, chain)
+	for _, attrs := range dumped {
+		rules = append(rules, parseNFT(attrs[unix.NFTA_RULE_EXPRESSIONS]))
+	}
+	return rules, err
+}
+
+// dumpChain returns the attributes (NFTA_RULE_*) of each rule of a chain.
+func (n *Namespace) dumpChain(family int, table, chain string) (rules []nfAttrs, err error) {
+	messages, err := dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+		if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
+			return nil, err
+		}
+		req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
+		req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)))
+		req.AddData(nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
+		return req.Execute(unix.NETLINK_NETFILTER, 0)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read nf_tables chain %s: %w", chain, err)
+	}
+	for _, m := range messages {
+		rules = append(rules, parseAttrs(m[nl.SizeofNfgenmsg:]))
+	}
+	return rules, nil
+}
+
+// nfAttrs are netlink attributes by type.
+type nfAttrs map[uint16][]byte
+
+// parseAttrs reads attributes, which nf_tables marks where they hold others.
+func parseAttrs(b []byte) nfAttrs {
+	attrs := nfAttrs{}
+	eachAttr(b, func(kind uint16, value []byte) { attrs[kind] = value })
+	return attrs
+}
+
+func eachAttr(b []byte, f func(kind uint16, value []byte)) {
+	for len(b) >= unix.SizeofRtAttr {
+		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
+		if size < unix.SizeofRtAttr || size > len(b) {
+			return
+		}
+		f(kind, b[unix.SizeofRtAttr:size])
+		b = b[min(len(b), (size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
+	}
+}
+
+// number reads a 32-bit attribute of nf_tables, 0 if it is missing.
+func (a nfAttrs) number(kind uint16) uint32 {
+	if len(a[kind]) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(a[kind])
+}
+
 // parseNFT reads a rule as iptables-nft writes it: native expressions for
-// interfaces and verdicts, an xt match for conntrack.
-func parseNFT(exprs []expr.Any) (r rule) {
-	var key expr.MetaKey
-	for _, e := range exprs {
-		switch e := e.(type) {
-		case *expr.Meta:
-			key = e.Key
-		case *expr.Cmp:
-			// Without the zero byte it is only the beginning of a name, as in "eth+".
-			name, whole := bytes.CutSuffix(e.Data, []byte{0})
-			switch {
-			case e.Op != expr.CmpOpEq || !whole:
-				r.other = true
-			case key == expr.MetaKeyIIFNAME:
-				r.in = text(name, len(name))
-			case key == expr.MetaKeyOIFNAME:
-				r.out = text(name, len(name))
-			default:
-				r.other = true
-			}
-		case *expr.Match:
-			if info, ok := e.Info.(*xt.ConntrackMtinfo3); ok {
-				r.states = info.StateMask
-			} else {
-				r.other = true
-			}
-		case *expr.Verdict:
-			r.target = e.Chain
-			if e.Kind == expr.VerdictAccept {
+// interfaces and verdicts, an xt match for conntrack. NFTA_* and NFT_* are in
+// linux/netfilter/nf_tables.h.
+func parseNFT(expressions []byte) (r rule) {
+	var key uint32
+	eachAttr(expressions, func(_ uint16, element []byte) {
+		e := parseAttrs(element)
+		data := parseAttrs(e[unix.NFTA_EXPR_DATA])
+		switch text(e[unix.NFTA_EXPR_NAME], len(e[unix.NFTA_EXPR_NAME])) {
+		case "meta":
+			key = data.number(unix.NFTA_META_KEY)
+		case "cmp":
+			r.compare(key, data)
+		case "match":
+			r.match(data)
+		case "immediate":
+			verdict := parseAttrs(parseAttrs(data[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT])
+			r.target = text(verdict[unix.NFTA_VERDICT_CHAIN], len(verdict[unix.NFTA_VERDICT_CHAIN]))
+			if r.target == "" && verdict.number(unix.NFTA_VERDICT_CODE) == nfAccept {
 				r.target = accept
 			}
-		case *expr.Counter:
+		case "counter":
 		default:
 			r.other = true
 		}
-	}
+	})
 	return r
+}
+
+// nfAccept is NF_ACCEPT in linux/netfilter.h.
+const nfAccept = 1
+
+// compare reads a comparison of a packet's interface. Without the zero byte it is
+// only the beginning of a name, as in "eth+".
+func (r *rule) compare(key uint32, cmp nfAttrs) {
+	name, whole := bytes.CutSuffix(parseAttrs(cmp[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE], []byte{0})
+	switch {
+	case cmp.number(unix.NFTA_CMP_OP) != unix.NFT_CMP_EQ || !whole:
+		r.other = true
+	case key == unix.NFT_META_IIFNAME:
+		r.in = text(name, len(name))
+	case key == unix.NFT_META_OIFNAME:
+		r.out = text(name, len(name))
+	default:
+		r.other = true
+	}
+}
+
+// match reads an xt match.
+func (r *rule) match(m nfAttrs) {
+	name, info := text(m[unix.NFTA_MATCH_NAME], len(m[unix.NFTA_MATCH_NAME])), m[unix.NFTA_MATCH_INFO]
+	if name == "conntrack" && len(info) >= conntrackState+2 {
+		r.states = binary.NativeEndian.Uint16(info[conntrackState:])
+	} else {
+		r.other = true
+	}
 }

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,11 +27,11 @@ func masqueraded(bridge string, subnet netip.Prefix) string {
 // masqueradeLacks lists the subnets that lack their rule.
 func (n *Namespace) masqueradeLacks(bridge string, subnets []netip.Prefix) (lacks []lack, err error) {
 	for _, subnet := range subnets {
-		rules, err := n.masqueradeRules(familyOf(subnet.Addr()), masqueraded(bridge, subnet))
+		rules, err := n.masqueradeRules(familyOf(subnet.Addr()))
 		if err != nil {
 			return nil, err
 		}
-		if len(rules) == 0 {
+		if rules[masqueraded(bridge, subnet)] == 0 {
 			lacks = append(lacks, lack{
 				what: fmt.Sprintf("masquerade of %s behind %s", subnet, bridge),
 				mend: func() error { return n.addMasquerade(bridge, subnet) },
@@ -52,23 +53,16 @@ func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) err
 	return mend(lacks)
 }
 
-// masqueradeRules lists our rules of a family whose comment begins as given.
-func (n *Namespace) masqueradeRules(family int, comment string) (found []*nftables.Rule, err error) {
-	c, err := n.nft()
-	if err != nil {
-		return nil, err
-	}
-	table := &nftables.Table{Name: ownTable, Family: nftFamily(family)}
-	all, err := c.GetRules(table, &nftables.Chain{Name: masqueradeChain})
-	if err != nil {
-		return nil, fmt.Errorf("read nf_tables chain %s: %w", masqueradeChain, err)
-	}
-	for _, r := range all {
-		if text, _ := userdata.GetString(r.UserData, userdata.TypeComment); strings.HasPrefix(text, comment) {
-			found = append(found, r)
+// masqueradeRules lists the handles of our rules of a family, by their comments.
+func (n *Namespace) masqueradeRules(family int) (map[string]uint64, error) {
+	dumped, err := n.dumpChain(family, ownTable, masqueradeChain)
+	found := map[string]uint64{}
+	for _, attrs := range dumped {
+		if comment, ok := userdata.GetString(attrs[unix.NFTA_RULE_USERDATA], userdata.TypeComment); ok {
+			found[comment] = binary.BigEndian.Uint64(attrs[unix.NFTA_RULE_HANDLE])
 		}
 	}
-	return found, nil
+	return found, err
 }
 
 // addMasquerade adds table, chain and rule in one transaction.
@@ -133,28 +127,33 @@ func (n *Namespace) DeleteMasquerade(bridge string) error {
 }
 
 func (n *Namespace) deleteMasquerade(family int, bridge string) error {
-	ours, err := n.masqueradeRules(family, bridge+" ")
-	if err != nil || len(ours) == 0 {
-		return err
-	}
-	all, err := n.masqueradeRules(family, "")
+	all, err := n.masqueradeRules(family)
 	if err != nil {
 		return err
+	}
+	table := &nftables.Table{Name: ownTable, Family: nftFamily(family)}
+	chain := &nftables.Chain{Name: masqueradeChain, Table: table}
+	var ours []*nftables.Rule
+	for comment, handle := range all {
+		if strings.HasPrefix(comment, bridge+" ") {
+			ours = append(ours, &nftables.Rule{Table: table, Chain: chain, Handle: handle})
+		}
+	}
+	if len(ours) == 0 {
+		return nil
 	}
 	c, err := n.nft()
 	if err != nil {
 		return err
 	}
 	if len(all) == len(ours) {
-		c.DelTable(&nftables.Table{Name: ownTable, Family: nftFamily(family)})
+		c.DelTable(table)
 	} else {
 		for _, r := range ours {
-			if err := c.DelRule(r); err != nil {
-				return fmt.Errorf("delete masquerade of %s: %w", bridge, err)
-			}
+			err = errors.Join(err, c.DelRule(r))
 		}
 	}
-	if err := c.Flush(); err != nil {
+	if err := errors.Join(err, c.Flush()); err != nil {
 		return fmt.Errorf("delete masquerade of %s: %w", bridge, err)
 	}
 	return nil

@@ -44,7 +44,7 @@ type Namespace struct {
 
 	handle  netns.NsHandle
 	nl      *netlink.Handle          // NETLINK_ROUTE, bound to the namespace
-	raw     map[int]*nl.SocketHandle // the same, for requests that nl has no function for
+	raw     map[int]*nl.SocketHandle // by protocol, for requests that nl has no function for
 	nftConn *nftables.Conn
 }
 
@@ -77,38 +77,59 @@ func OpenNamespace(path string) (*Namespace, error) {
 
 // newNamespace takes over h, which it closes when it fails.
 func newNamespace(path string, h netns.NsHandle) (n *Namespace, err error) {
+	n = &Namespace{Path: path, handle: h, raw: map[int]*nl.SocketHandle{}}
 	defer func() {
 		if err != nil {
-			_ = h.Close() // read only
+			n.Close()
 		}
 	}()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(h), &st); err != nil {
 		return nil, fmt.Errorf("stat network namespace %s: %w", path, err)
 	}
-	handle, err := netlink.NewHandleAt(h, unix.NETLINK_ROUTE)
+	n.Device, n.Inode = st.Dev, st.Ino
+	err = n.Do(func() error { // one visit for both sockets
+		if n.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("open netlink socket in network namespace %s: %w", path, err)
+		}
+		_, err := n.socket(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket in network namespace %s: %w", path, err)
+		return nil, err
 	}
-	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, handle: h, nl: handle}, nil
+	return n, nil
 }
 
-// socket returns the socket for requests that are made here, opened at its
-// first use.
-func (n *Namespace) socket() (*nl.NetlinkSocket, error) {
-	if n.raw == nil {
-		s, err := nl.GetNetlinkSocketAt(n.handle, netns.None(), unix.NETLINK_ROUTE)
+// socket returns the socket of a protocol for requests that are made here, opened
+// at its first use.
+func (n *Namespace) socket(protocol int) (*nl.NetlinkSocket, error) {
+	if n.raw[protocol] == nil {
+		err := n.Do(func() error {
+			s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol) // where we are
+			n.raw[protocol] = &nl.SocketHandle{Socket: s}
+			return err
+		})
 		if err != nil {
+			delete(n.raw, protocol)
 			return nil, fmt.Errorf("open netlink socket: %w", err)
 		}
-		n.raw = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
 	}
-	return n.raw[unix.NETLINK_ROUTE].Socket, nil
+	return n.raw[protocol].Socket, nil
+}
+
+// use makes a request travel by our socket of a protocol.
+func (n *Namespace) use(req *nl.NetlinkRequest, protocol int) error {
+	_, err := n.socket(protocol)
+	req.Sockets = n.raw
+	return err
 }
 
 // Close gives back the file and the socket. The namespace itself stays.
 func (n *Namespace) Close() {
-	n.nl.Close()
+	if n.nl != nil {
+		n.nl.Close()
+	}
 	for _, s := range n.raw {
 		s.Close()
 	}

@@ -107,11 +107,10 @@ func (n *Namespace) HasPort(a Attachment) bool {
 
 // port looks up one link, as a port. It asks for what link does not tell.
 func (n *Namespace) port(name string) (p bridgePort, err error) {
-	if _, err := n.socket(); err != nil {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
+	if err := n.use(req, unix.NETLINK_ROUTE); err != nil {
 		return p, err
 	}
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
-	req.Sockets = n.raw
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
