@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -29,10 +28,9 @@ var Version = "devel"
 // answers with the version it was asked in (CNI specification 1.1.0, "Error"
 // and "VERSION"), where skel leaves out the one and ignores the other.
 func Main(name string, verbs skel.CNIFuncs) int {
-	// A plugin lives for milliseconds, too short to need its garbage collected,
-	// and short enough to finish what it began: only SIGKILL ends it half-way. A
-	// reader that is gone becomes an error of the write, which undoes the ADD.
-	debug.SetGCPercent(-1)
+	// A plugin lives for milliseconds, short enough to finish what it began: only
+	// SIGKILL ends it half-way. A reader that is gone becomes an error of the
+	// write, which undoes the ADD.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	asked := version.Current()

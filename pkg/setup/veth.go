@@ -53,6 +53,13 @@ func ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	attrs := []*nl.RtAttr{
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
+		// One queue each way, where the kernel would make one for each processor
+		// and a folder in sysfs for each queue (veth_get_num_queues in
+		// drivers/net/veth.c). A veth has no use for more, unless XDP or GRO is
+		// switched on: it sends without a lock and receives through the backlog
+		// of the processor that it is on.
+		nl.NewRtAttr(unix.IFLA_NUM_TX_QUEUES, nl.Uint32Attr(1)),
+		nl.NewRtAttr(unix.IFLA_NUM_RX_QUEUES, nl.Uint32Attr(1)),
 	}
 	if mtu != 0 {
 		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))

@@ -8,16 +8,12 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
-
-// A network namespace belongs to a thread, and so do we.
-func init() { runtime.LockOSThread() }
 
 func main() {
 	name, verbs := "bridgeveth", skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
