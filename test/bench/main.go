@@ -1,0 +1,157 @@
+// Bench measures what a container runtime waits for: ADD and DEL through libcni,
+// with the plugins as executables, each container in its own network namespace.
+// It does so for this project and for the plugins that a user would otherwise
+// pick, side by side: the systems take turns, so that whatever disturbs the
+// machine disturbs all of them.
+//
+// Run it from the top of the tree, after make build, as root or under
+// unshare -rmn or as an ordinary user who may create user namespaces:
+//
+//	go run ./test/bench [-short] [-systems a,b] [-json FILE]
+//
+// Everything happens in namespaces that vanish with the process. Times are
+// reported, never judged: the exit status is 1 only when something did not run.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+func init() { runtime.LockOSThread() } // keep main on thread 0, whose namespaces never change
+
+// options is the command line.
+type options struct {
+	rounds   int      // timed turns per system and case
+	attached []int    // containers attached beforehand, ascending
+	parallel []int    // operations at a time
+	systems  []string // keys of systems
+	bin      string   // absolute directory of our plugins
+	peers    string   // absolute directory of the reference plugins
+	json     string   // file for the report as JSON, or ""
+}
+
+func main() {
+	opts, err := parseOptions(os.Args[1:])
+	if err == flag.ErrHelp {
+		return
+	}
+	if err == nil {
+		err = run(opts)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run prepares the plugins, goes into the sandbox and measures there.
+func run(opts options) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if !inSandbox() {
+		if err := buildPeers(ctx, opts.peers); err != nil {
+			return err
+		}
+		return enterSandbox(ctx)
+	}
+	if err := closeSandbox(); err != nil {
+		return err
+	}
+	rep, err := measure(ctx, opts)
+	if rep == nil {
+		return err
+	}
+	rep.print(os.Stdout)
+	if opts.json != "" {
+		if jerr := rep.writeJSON(opts.json); jerr != nil {
+			return jerr
+		}
+	}
+	return err
+}
+
+// parseOptions reads the command line.
+func parseOptions(args []string) (opts options, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	short := flags.Bool("short", false, "a minute at most: fewer rounds, 0 and 50 containers attached")
+	rounds := flags.Int("rounds", 0, "timed turns per system and case (default 25, or 3 with -short)")
+	attached := flags.String("attached", "", `containers attached beforehand (default "0,400", or "0,50" with -short)`)
+	parallel := flags.String("parallel", "1,8", "operations at a time")
+	chosen := flags.String("systems", strings.Join(systemKeys(), ","), "what to measure")
+	bin := flags.String("bin", "bin", "directory of this project's plugins")
+	peers := flags.String("peers", ".cache/bench", "directory to build the reference plugins in")
+	flags.StringVar(&opts.json, "json", "", "write the report to this `file` as well")
+	if err := flags.Parse(args); err != nil {
+		return opts, err
+	}
+	if flags.NArg() > 0 {
+		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if opts.rounds = *rounds; opts.rounds <= 0 {
+		opts.rounds = choose(*short, 3, 25)
+	}
+	if *attached == "" {
+		*attached = choose(*short, "0,50", "0,400")
+	}
+	if opts.attached, err = parseCounts("attached", *attached, 0, maxAttached); err != nil {
+		return opts, err
+	}
+	if opts.parallel, err = parseCounts("parallel", *parallel, 1, maxParallel); err != nil {
+		return opts, err
+	}
+	if opts.systems, err = parseSystems(*chosen); err != nil {
+		return opts, err
+	}
+	if opts.bin, err = filepath.Abs(*bin); err != nil {
+		return opts, err
+	}
+	opts.peers, err = filepath.Abs(*peers)
+	return opts, err
+}
+
+// A Linux bridge has 1023 ports (BR_PORT_BITS in net/bridge/br_private.h): the
+// attached containers must leave room for those that come and go.
+const maxAttached, maxParallel = 900, 100
+
+// parseCounts reads a comma-separated list of numbers, and sorts it.
+func parseCounts(name, list string, least, most int) ([]int, error) {
+	var counts []int
+	for field := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(field))
+		if err != nil || n < least || n > most {
+			return nil, fmt.Errorf("-%s: %q is no number in %d..%d", name, field, least, most)
+		}
+		counts = append(counts, n)
+	}
+	slices.Sort(counts)
+	return slices.Compact(counts), nil
+}
+
+// parseSystems reads a comma-separated list of system keys.
+func parseSystems(list string) ([]string, error) {
+	keys := strings.Split(list, ",")
+	for _, key := range keys {
+		if !slices.Contains(systemKeys(), key) {
+			return nil, fmt.Errorf("-systems: %q is none of %s", key, strings.Join(systemKeys(), ", "))
+		}
+	}
+	return keys, nil
+}
+
+// choose returns a when it holds, and b otherwise.
+func choose[T any](holds bool, a, b T) T {
+	if holds {
+		return a
+	}
+	return b
+}

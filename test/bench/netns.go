@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// newGuests makes count containers to be: network namespaces bound to a path,
+// empty and with lo down.
+func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
+	guests := make([]*guest, count)
+	return guests, onThread(func() error {
+		if err := n.enter(); err != nil {
+			return err
+		}
+		for i := range guests {
+			port := firstPort + i
+			guests[i] = &guest{port: port, netns: filepath.Join(netnsDir, fmt.Sprint(port))}
+			if err := n.bindNetns(guests[i].netns); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// bindNetns makes a network namespace at path; the thread stays in the node.
+func (n *node) bindNetns(path string) error {
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("make a container's namespace: %w", err)
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", path, err)
+	}
+	return unix.Setns(int(n.net.Fd()), unix.CLONE_NEWNET)
+}
+
+// inGuest runs f on a thread inside the guest's network namespace.
+func (n *node) inGuest(g *guest, f func() error) error {
+	return onThread(func() error {
+		if err := n.enter(); err != nil {
+			return err
+		}
+		ns, err := os.Open(g.netns)
+		if err != nil {
+			return err
+		}
+		defer ns.Close() // read only
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter %s: %w", g.netns, err)
+		}
+		return f()
+	})
+}
+
+// loopback sets lo of the thread's namespace up or down.
+func loopback(up bool) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if up {
+		err = netlink.LinkSetUp(lo)
+	} else if lo.Attrs().RawFlags&unix.IFF_UP != 0 {
+		err = netlink.LinkSetDown(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("set lo up or down: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// report is all that was found out.
+type report struct {
+	Kernel   string         `json:"kernel"`
+	CPUs     int            `json:"cpus"`
+	CPU      string         `json:"cpu"`
+	Go       string         `json:"go"` // of this program
+	Iptables string         `json:"iptables"`
+	Ours     string         `json:"bridgeveth"` // "" when not built
+	Peers    string         `json:"reference"`
+	Rounds   int            `json:"rounds"`
+	Seconds  float64        `json:"seconds"` // the whole run
+	Filling  []filling      `json:"filling"`
+	Tables   []table        `json:"tables"`
+	Pings    []connectivity `json:"connectivity"`
+}
+
+// filling says how long it took to attach containers to a system's bridge.
+type filling struct {
+	System  string  `json:"system"`
+	From    int     `json:"from"` // attached before
+	To      int     `json:"to"`   // attached after
+	Seconds float64 `json:"seconds"`
+}
+
+// table is one operation in one case.
+type table struct {
+	Operation string `json:"operation"`
+	Attached  int    `json:"attached"`
+	Parallel  int    `json:"parallel"`
+	Rows      []row  `json:"rows"`
+}
+
+// row is one system's line in a table. Ratios are absent (0) where the other
+// system was not measured.
+type row struct {
+	System string `json:"system"`
+	figures
+	ToPlain    float64 `json:"medianToPlain,omitempty"`
+	ToChain    float64 `json:"medianToChain,omitempty"`
+	CPUToPlain float64 `json:"cpuToPlain,omitempty"`
+}
+
+// connectivity says whether containers on one bridge reach each other.
+type connectivity struct {
+	System string `json:"system"`
+	Passes bool   `json:"passes"`
+}
+
+// newReport describes the machine and the programs.
+func newReport(opts options) (*report, error) {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return nil, fmt.Errorf("read kernel release: %w", err)
+	}
+	iptables, err := exec.Command("iptables", "--version").Output()
+	if err != nil {
+		return nil, fmt.Errorf("iptables --version: %w", err)
+	}
+	peers, err := programVersion(filepath.Join(opts.peers, "bridge"))
+	if err != nil {
+		return nil, err
+	}
+	ours, err := programVersion(filepath.Join(opts.bin, "bridgeveth"))
+	if err != nil {
+		ours = "" // newLanes says so, if it is wanted
+	}
+	return &report{
+		Kernel: unix.ByteSliceToString(uts.Release[:]), CPUs: runtime.NumCPU(), CPU: cpuModel(),
+		Go: runtime.Version(), Iptables: strings.TrimSpace(string(iptables)),
+		Ours: ours, Peers: peers, Rounds: opts.rounds,
+	}, nil
+}
+
+// cpuModel returns the processor's name, or "" where /proc/cpuinfo has none.
+func cpuModel() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "" // the heading does without
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.Trim(name, " \t:\n")
+		}
+	}
+	return ""
+}
+
+// fill brings the lane to so many attached containers and notes how long it took.
+func (r *report) fill(l *lane, attached int) {
+	before := len(l.residents)
+	if attached <= before {
+		return
+	}
+	took, err := l.fill(attached)
+	if err != nil {
+		l.err = err
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return
+	}
+	r.Filling = append(r.Filling, filling{System: l.key, From: before, To: attached, Seconds: took.Seconds()})
+	fmt.Fprintf(os.Stderr, "%-16s %d containers attached in %.1f s\n", l.key, attached-before, took.Seconds())
+}
+
+// add takes a case's tables in.
+func (r *report) add(c *benchCase) {
+	r.Tables = append(r.Tables, c.table("ADD", c.adds), c.table("DEL", c.dels))
+}
+
+// table sums up one operation of the case.
+func (c *benchCase) table(operation string, samples map[*lane]*sample) table {
+	t := table{Operation: operation, Attached: c.attached, Parallel: c.parallel}
+	for _, l := range c.lanes {
+		if samples[l] != nil && l.err == nil {
+			t.Rows = append(t.Rows, row{System: l.key, figures: samples[l].figures()})
+		}
+	}
+	plain, chain := t.row(keyPlain), t.row(keyChain)
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		if plain != nil {
+			r.ToPlain, r.CPUToPlain = r.MedianMS/plain.MedianMS, r.CPUMS/plain.CPUMS
+		}
+		if chain != nil {
+			r.ToChain = r.MedianMS / chain.MedianMS
+		}
+	}
+	return t
+}
+
+// row returns a system's line, or nil.
+func (t *table) row(key string) *row {
+	for i := range t.Rows {
+		if t.Rows[i].System == key {
+			return &t.Rows[i]
+		}
+	}
+	return nil
+}
+
+// connectivity notes what the pings have shown: a lane that has not failed did
+// what was expected of it.
+func (r *report) connectivity(lanes []*lane) {
+	for _, l := range running(lanes) {
+		r.Pings = append(r.Pings, connectivity{System: l.key, Passes: l.opens || !l.node.filters})
+	}
+}
+
+// writeJSON writes the report to a file.
+func (r *report) writeJSON(path string) error {
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}

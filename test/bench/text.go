@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+)
+
+// target is what ADD with masquerade and the FORWARD fix may cost at most,
+// against the reference's ADD with neither.
+const target = 0.50
+
+// print writes the report for people.
+func (r *report) print(w io.Writer) {
+	r.printHeading(w)
+	for i := range r.Tables {
+		r.Tables[i].print(w)
+	}
+	r.printFilling(w)
+	r.printPings(w)
+	r.printTarget(w)
+}
+
+// printHeading says what was measured, with what, on what.
+func (r *report) printHeading(w io.Writer) {
+	fmt.Fprintf(w, "ADD and DEL through libcni, %d rounds in turns, %.0f s\n\n", r.Rounds, r.Seconds)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "kernel\t%s, %d CPUs (%s)\n", r.Kernel, r.CPUs, r.CPU)
+	fmt.Fprintf(tw, "this program\t%s, %s\n", r.Go, r.Iptables)
+	fmt.Fprintf(tw, "our plugins\t%s\n", choose(r.Ours != "", r.Ours, "not built"))
+	fmt.Fprintf(tw, "their plugins\t%s\n\n", r.Peers)
+	for i := range systems {
+		fmt.Fprintf(tw, "%s\t%s\n", systems[i].key, systems[i].title)
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+}
+
+// print writes the table. Ratios are this system's figure over the other's.
+func (t *table) print(w io.Writer) {
+	if len(t.Rows) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s, %d attached, %d at a time (%d each)\n", t.Operation, t.Attached, t.Parallel, t.Rows[0].Count)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "system\tmedian ms\tp99 ms\tCPU ms\tper second\tmedian/plain\tmedian/chain\tCPU/plain\t")
+	for _, r := range t.Rows {
+		fmt.Fprintf(tw, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%s\t%s\t%s\t\n", r.System, r.MedianMS, r.P99MS, r.CPUMS,
+			r.PerSecond, ratio(r.ToPlain), ratio(r.ToChain), ratio(r.CPUToPlain))
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+}
+
+// ratio writes a ratio, or a dash where there is none.
+func ratio(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// printFilling writes how long filling the bridges took.
+func (r *report) printFilling(w io.Writer) {
+	if len(r.Filling) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nfilling the bridge, %d ADDs at a time\n", attachers)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "system\tcontainers\tseconds\tper second\t")
+	for _, f := range r.Filling {
+		fmt.Fprintf(tw, "%s\t%d to %d\t%.1f\t%.1f\t\n", f.System, f.From, f.To, f.Seconds, float64(f.To-f.From)/f.Seconds)
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+}
+
+// printPings writes who reaches whom.
+func (r *report) printPings(w io.Writer) {
+	fmt.Fprint(w, "\nping from container to container on one bridge, FORWARD policy DROP"+
+		" (container to gateway passes everywhere)\n")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, p := range r.Pings {
+		fmt.Fprintf(tw, "%s\t%s\n", p.System, choose(p.Passes, "passes", "blocked, as expected: nothing here opens FORWARD"))
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+}
+
+// printTarget writes the ratio that this project sets itself.
+func (r *report) printTarget(w io.Writer) {
+	fmt.Fprintln(w)
+	for i := range r.Tables {
+		t := &r.Tables[i]
+		ours := t.row(keyFix)
+		if t.Operation != "ADD" || ours == nil || ours.ToPlain == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "ADD with masquerade and FORWARD fix / reference plain ADD = %.2f (target <= %.2f), %d attached, %d at a time\n",
+			ours.ToPlain, target, t.Attached, t.Parallel)
+	}
+}
