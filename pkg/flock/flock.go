@@ -60,7 +60,11 @@ func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 		}
 		return &Lock{f}, nil
 	case <-time.After(wait):
-		go func() { <-done; _ = f.Close() }() // gives it back, should it come after all
+		go func() {
+			if <-done == nil { // it came after all: give it back
+				_ = f.Close() // read only
+			}
+		}()
 		return nil, fmt.Errorf("lock %s: waited %s for %s: %w", path, wait, holders(fd), ErrTimeout)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
@@ -116,7 +117,7 @@ func (s *Store) load(path string) (err error) {
 		NoSync:  true, NoGrowSync: true,
 		FreelistType: bolt.FreelistMapType, NoStatistics: true,
 	})
-	if errors.Is(err, bolt.ErrInvalid) || errors.Is(err, bolt.ErrChecksum) || errors.Is(err, bolt.ErrVersionMismatch) {
+	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if err != nil {

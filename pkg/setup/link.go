@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MinMTU and MaxMTU are what Linux takes for a bridge and a veth pair, in bytes:
-// RFC 791, and ETH_MAX_MTU in linux/if_ether.h.
 const (
-	MinMTU, MaxMTU = 68, 65535
+	// MinMTU is the least MTU of a bridge and of a veth pair, in bytes: RFC 791.
+	MinMTU = 68
+	// MaxMTU is the largest, in bytes: ETH_MAX_MTU in linux/if_ether.h.
+	MaxMTU = 65535
 
 	addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE in linux/if_link.h
 )

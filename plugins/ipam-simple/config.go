@@ -72,7 +72,7 @@ func readConfig(data []byte) (c *config, wrong error) {
 func (c *config) readSets() error {
 	var bad []error
 	if c.IPAM.addresses != (addresses{}) {
-		r, errs := c.IPAM.addresses.read("ipam.")
+		r, errs := c.IPAM.read("ipam.")
 		bad = append(bad, errs...)
 		c.sets = append(c.sets, ipam.Set{r})
 	}
