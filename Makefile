@@ -1,0 +1,62 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export CGO_ENABLED := 0
+export PATH := $(PATH):/usr/sbin:/sbin
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/bridgeveth/bridgeveth/pkg/plugin.Version=$(VERSION)
+DEST    := $(DESTDIR)/opt/cni/bin
+LINT    := .cache/bin/golangci-lint-2.15.0
+
+# A network namespace of our own: root has the right to, anybody else needs a user
+# namespace around it.
+UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
+
+build: ## build bridgeveth and ipam-simple into bin/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./plugins/bridgeveth
+	mv bin/bridgeveth.new bin/bridgeveth
+	ln -f bin/bridgeveth bin/ipam-simple
+
+install: build ## install both into $(DESTDIR)/opt/cni/bin
+	install -d '$(DEST)'
+	install -m 755 bin/bridgeveth '$(DEST)/.bridgeveth.new'
+	ln -f '$(DEST)/.bridgeveth.new' '$(DEST)/.ipam-simple.new'
+	mv -f '$(DEST)/.bridgeveth.new' '$(DEST)/bridgeveth'
+	mv -f '$(DEST)/.ipam-simple.new' '$(DEST)/ipam-simple'
+
+demo: build .cache/bin/cnitool ## show the problem and the cure, in a throw-away host
+	@hack/need.sh ip iptables nft ping unshare
+	@hack/br_netfilter.sh
+	@go build -o .cache/bin/demo ./hack/demo
+	@$(UNSHARE) .cache/bin/demo bin .cache/bin/cnitool
+
+test: build ## run every test
+	@hack/need.sh ip iptables iptables-legacy nft ping strace unshare
+	@hack/br_netfilter.sh
+	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
+	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin hack/test.sh
+
+bench: build ## measure ADD and DEL beside the reference plugins (BENCH=-short for a minute)
+	@hack/need.sh ip iptables nft unshare
+	@hack/br_netfilter.sh
+	go run ./test/bench $(BENCH)
+
+lint: $(LINT) ## check formatting, style and mistakes
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	$(LINT) run ./...
+
+clean: ## remove what was built
+	rm -rf bin .cache
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-9s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+
+.cache/bin/cnitool: go.mod
+	go build -o $@ github.com/containernetworking/cni/cnitool
+
+$(LINT):
+	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	mv .cache/bin/golangci-lint $@
+
+.PHONY: build install demo test bench lint clean help

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs what is missing of the programs named, from Debian's packages, and
+# says so. Changes nothing where all are there. Needs root to install.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+
+package() { # the package that a program comes in
+	case $1 in
+	ip) echo iproute2 ;;
+	iptables | ip6tables | iptables-nft | iptables-legacy) echo iptables ;;
+	nft) echo nftables ;;
+	ping) echo iputils-ping ;;
+	unshare) echo util-linux ;;
+	*) echo "$1" ;;
+	esac
+}
+
+missing=
+for program; do
+	command -v "$program" >/dev/null || missing="$missing $(package "$program")"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "missing; as root: apt-get install$missing" >&2
+	exit 1
+fi
+echo "missing, installing:$missing" >&2
+apt-get update -qq >&2
+# shellcheck disable=SC2086 # a list of words
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2

@@ -1,0 +1,30 @@
+#!/bin/bash
+# Runs every test: as root as it is, as anybody else as root of a user namespace.
+# Prints a line for each package, the reason of each skip, and everything where a
+# test fails. In CI a skip is a failure too, unless its reason says that it is a
+# listed one: "LISTED SKIP: ...".
+set -u
+export REQUIRE_NETNS=1
+mkdir -p .cache
+log=.cache/test.log
+
+run=()
+[ "$(id -u)" = 0 ] || run=(unshare -rmn)
+"${run[@]}" go test -count=1 -timeout 14m -v "$@" ./... >"$log" 2>&1
+status=$?
+
+if [ $status != 0 ]; then
+	cat "$log"
+	exit $status
+fi
+grep -E '^(ok|\?)' "$log"
+skips=$(grep -A1 -E '^ *--- SKIP' "$log" || true)
+if [ -n "$skips" ]; then
+	echo "skipped:"
+	echo "$skips"
+	if [ -n "${CI:-}" ] && [ "$(grep -c -- '--- SKIP' <<<"$skips")" != "$(grep -c 'LISTED SKIP' <<<"$skips")" ]; then
+		echo "a skip that is not listed counts as a failure in CI" >&2
+		exit 1
+	fi
+fi
+echo "passed: $(grep -c -E '^ *--- PASS' "$log") tests"
