@@ -1,0 +1,269 @@
+// Demo shows, in words for a beginner, why containers on a bridge cannot reach each
+// other on a host with Docker, and what cures it. make demo runs it in network and
+// mount namespaces of its own, so that the host stays as it is.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+const bridge = "br0"
+
+func main() {
+	runtime.LockOSThread() // a network namespace belongs to a thread
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: demo PLUGINS CNITOOL; run make demo")
+		os.Exit(2)
+	}
+	d := &demo{plugins: absolute(os.Args[1]), cnitool: absolute(os.Args[2])}
+	for _, chapter := range []func() error{d.prepare, d.pair, d.blocked, d.cure, d.network, d.clean} {
+		if err := chapter(); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return abs
+}
+
+// demo is a throw-away host.
+type demo struct {
+	plugins, cnitool string
+	host             *setup.Namespace
+	before           string
+}
+
+// prepare makes the host one on which dockerd has just been started.
+func (d *demo) prepare() (err error) {
+	for _, dir := range []string{"/run", "/var/lib"} {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+			return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
+		}
+	}
+	if d.host, err = setup.CurrentNamespace(); err != nil {
+		return err
+	}
+	for _, command := range []string{
+		"ip link set lo up", "echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables", "iptables -P FORWARD DROP",
+	} {
+		if _, err := run(command); err != nil {
+			return err
+		}
+	}
+	d.before, err = d.state()
+	return err
+}
+
+// pair joins two namespaces directly.
+func (d *demo) pair() error {
+	title("1. Two containers, one cable",
+		"A container's network is a network namespace: interfaces, addresses and routes of its own.",
+		"A veth pair is a cable: what goes in at one end comes out at the other.")
+	left, right, err := d.twoNamespaces()
+	if err != nil {
+		return err
+	}
+	defer left.Close()
+	defer right.Close()
+	step("two namespaces", "ip netns add left; ip netns add right")
+	err = setup.Join(
+		setup.End{Namespace: left, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}},
+		setup.End{Namespace: right, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}},
+	)
+	if err != nil {
+		return err
+	}
+	step("a veth pair, an end in each", "ip link add eth0 netns left type veth peer name eth0 netns right")
+	step("an address for each end", "ip -n left addr add 10.9.0.1/24 dev eth0; ip -n left link set eth0 up   # and on the right")
+	if err := expectPing("left", "10.9.0.2", true); err != nil {
+		return err
+	}
+	return errors.Join(setup.DeleteNamed("left"), setup.DeleteNamed("right"))
+}
+
+func (d *demo) twoNamespaces() (left, right *setup.Namespace, err error) {
+	if left, err = setup.EnsureNamed("left"); err != nil {
+		return nil, nil, err
+	}
+	if right, err = setup.EnsureNamed("right"); err != nil {
+		left.Close()
+		return nil, nil, err
+	}
+	return left, right, nil
+}
+
+// blocked attaches three containers to a bridge without the cure.
+func (d *demo) blocked() error {
+	title("2. Three containers, one bridge, and nothing pings",
+		"A bridge is a switch: each container's cable is plugged into one of its ports.",
+		"But this host has Docker, or had it. Docker sets the policy of iptables' FORWARD chain to DROP,",
+		"and the kernel (br_netfilter) shows iptables even what one port of a bridge sends to another.")
+	step("what Docker did", "iptables -P FORWARD DROP")
+	for _, c := range []string{"red", "green", "blue"} {
+		ns, err := setup.EnsureNamed(c)
+		if err != nil {
+			return err
+		}
+		ns.Close()
+		if err := d.cni("add", c, "none"); err != nil {
+			return err
+		}
+		step("container "+c+` attached, with "forward": "none"`, "cnitool add demo /run/netns/"+c)
+	}
+	fmt.Println("\n   By hand that would be, for each container:")
+	for _, c := range []string{
+		"ip link add br0 type bridge; ip link set br0 up                     # once",
+		"ip link add vethred master br0 type veth peer name eth0 netns red; ip link set vethred up",
+		"ip -n red addr add 10.1.0.2/24 dev eth0; ip -n red link set eth0 up; ip -n red route add default via 10.1.0.1",
+	} {
+		fmt.Println("     $", c)
+	}
+	if err := show("the ports of the bridge, all up:", "ip -br link show master br0"); err != nil {
+		return err
+	}
+	if err := expectPing("red", "10.1.0.3", false); err != nil {
+		return err
+	}
+	return show("and here the packets went, into the policy:", "iptables -vS FORWARD")
+}
+
+// cure puts the rules where packets need them.
+func (d *demo) cure() error {
+	title("3. The cure: rules that accept what comes from the bridge, in the right place",
+		"They stand in a chain of their own, behind the administrator's rules and Docker's, ahead of all else.",
+		`bridgeveth does this by itself at every ADD, unless told "forward": "none".`)
+	if err := d.host.EnsureForward(bridge, unix.AF_INET); err != nil {
+		return err
+	}
+	if err := show("the rules, a fixed number for each bridge:", "iptables -S FORWARD; iptables -S BRIDGEVETH-FORWARD"); err != nil {
+		return err
+	}
+	for _, to := range []string{"10.1.0.3", "10.1.0.4", "10.1.0.1"} {
+		if err := expectPing("red", to, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// network shows what the containers have.
+func (d *demo) network() error {
+	title("4. What a container has now", "An address that ipam-simple keeps for it, and a route by way of the bridge.")
+	if err := show("addresses and routes of red:", "ip -n red -br addr; ip -n red route"); err != nil {
+		return err
+	}
+	return show("the bridge, their gateway:", "ip -br addr show br0")
+}
+
+// clean deletes the containers and shows that nothing is left.
+func (d *demo) clean() error {
+	title("5. Away with it", "DEL takes back what ADD made; with the last container go the rules and the bridge.")
+	for _, c := range []string{"red", "green", "blue"} {
+		if err := d.cni("del", c, "none"); err != nil {
+			return err
+		}
+		step("container "+c+" detached", "cnitool del demo /run/netns/"+c)
+		if err := setup.DeleteNamed(c); err != nil {
+			return err
+		}
+	}
+	after, err := d.state()
+	if err != nil {
+		return err
+	}
+	if after != d.before {
+		return fmt.Errorf("something is left; before:\n%s\nafter:\n%s", d.before, after)
+	}
+	fmt.Println("\n   Links, addresses, routes and rules are as they were before step 1.")
+	return nil
+}
+
+// state is what a host's network looks like.
+func (d *demo) state() (string, error) {
+	return run("ip -o link; ip -o addr; ip route; iptables -S")
+}
+
+// cni runs the real cnitool with a configuration.
+func (d *demo) cni(verb, container, forward string) error {
+	conf, err := json.Marshal(map[string]any{
+		"cniVersion": "1.1.0", "name": "demo",
+		"plugins": []any{map[string]any{
+			"type": "bridgeveth", "bridge": bridge, "isDefaultGateway": true, "forward": forward,
+			"ipam": map[string]any{"type": "ipam-simple", "subnet": "10.1.0.0/24"},
+		}},
+	})
+	if err == nil {
+		err = os.WriteFile("/run/demo.conflist", conf, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(d.cnitool, verb, "demo", "/run/netns/"+container)
+	cmd.Env = append(os.Environ(), "NETCONFPATH=/run", "CNI_PATH="+d.plugins)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+func title(heading string, words ...string) {
+	fmt.Printf("\n%s\n%s\n", heading, strings.Repeat("=", len(heading)))
+	for _, w := range words {
+		fmt.Println(w)
+	}
+	fmt.Println()
+}
+
+func step(what, command string) { fmt.Printf(" * %s\n     $ %s\n", what, command) }
+
+// show runs a command and prints it with what it says.
+func show(what, command string) error {
+	out, err := run(command)
+	fmt.Printf("\n   %s\n     $ %s\n", what, command)
+	for line := range strings.Lines(out) {
+		fmt.Print("       ", line)
+	}
+	return err
+}
+
+// expectPing pings, and fails the demo if the outcome is another than it says.
+func expectPing(from, to string, want bool) error {
+	command := fmt.Sprintf("ip netns exec %s ping -c 1 -W 1 %s", from, to)
+	_, err := run(command)
+	outcome := map[bool]string{true: "answered", false: "NO ANSWER"}
+	fmt.Printf("\n   ping from %s to %s: %s\n     $ %s\n", from, to, outcome[err == nil], command)
+	if (err == nil) != want {
+		return fmt.Errorf("ping from %s to %s: %s, which it should not be (%w)", from, to, outcome[err == nil], err)
+	}
+	return nil
+}
+
+// run runs a line of shell.
+func run(line string) (string, error) {
+	cmd := exec.Command("sh", "-c", line)
+	var out, trouble bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &trouble
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%s: %w\n%s", line, err, trouble.String())
+	}
+	return out.String(), nil
+}
