@@ -1,0 +1,102 @@
+// Package conf holds network configurations that are ready to use, and the proof
+// that they are.
+package conf
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestConfigurations loads each file as a runtime does, and runs all verbs.
+func TestConfigurations(t *testing.T) {
+	plugins := t.TempDir()
+	build(t, plugins)
+	files, err := filepath.Glob("*.conflist")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("found %v: %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(file, func(t *testing.T) {
+			setuptest.EnterHost(t)
+			for _, program := range []string{"iptables", "ip6tables"} {
+				setuptest.DropForward(t, program)
+			}
+			list, err := libcni.ConfListFromFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if list.CNIVersion != "1.1.0" {
+				t.Errorf("libcni negotiated %s, want 1.1.0", list.CNIVersion)
+			}
+			before := setuptest.Dump(t)
+			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("DEL left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// build puts the plugins into dir, one file under two names.
+func build(t *testing.T, dir string) {
+	t.Helper()
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bridgeveth"), "../plugins/bridgeveth").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	if err := os.Link(filepath.Join(dir, "bridgeveth"), filepath.Join(dir, "ipam-simple")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runVerbs attaches two containers, lets the one ping the other where they have
+// addresses, and detaches them.
+func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigList) {
+	t.Helper()
+	ctx := context.Background()
+	a, b := setuptest.Container(t, "a"), setuptest.Container(t, "b")
+	var attached []*libcni.RuntimeConf
+	var results []*current.Result
+	for name, ns := range map[string]string{"a": a.Path, "b": b.Path} {
+		rt := &libcni.RuntimeConf{ContainerID: name, NetNS: ns, IfName: "eth0"}
+		r, err := cni.AddNetworkList(ctx, list, rt)
+		if err != nil {
+			t.Fatalf("ADD: %v", err)
+		}
+		result, err := current.GetResult(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attached, results = append(attached, rt), append(results, result)
+		if err := cni.CheckNetworkList(ctx, list, rt); err != nil {
+			t.Errorf("CHECK: %v", err)
+		}
+	}
+	if err := cni.GetStatusNetworkList(ctx, list); err != nil {
+		t.Errorf("STATUS: %v", err)
+	}
+	for _, r := range results {
+		for _, ip := range r.IPs {
+			for _, from := range []*setup.Namespace{a, b} { // one of them pings itself
+				if !setuptest.Ping(t, from, ip.Address.IP.String()) {
+					t.Errorf("%s cannot ping %s", from.Path, ip.Address.IP)
+				}
+			}
+		}
+	}
+	for _, rt := range attached {
+		if err := cni.DelNetworkList(ctx, list, rt); err != nil {
+			t.Errorf("DEL: %v", err)
+		}
+	}
+}
