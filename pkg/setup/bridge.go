@@ -120,25 +120,35 @@ func (n *Namespace) EnsureGateway(br netlink.Link, gateway netip.Prefix, keep []
 	if err != nil || slices.Contains(present, gateway) {
 		return err
 	}
-	for _, other := range present {
-		if !conflict(gateway, other) || slices.Contains(keep, other) {
-			continue
+	for {
+		other, found := findConflict(gateway, present, keep)
+		if !found {
+			return n.addAddress(br, gateway)
 		}
 		if !replace {
-			return fmt.Errorf("give bridge %s address %s: %w, %s", br.Attrs().Name, gateway, ErrAddressConflict, other)
+			return addressConflict(br.Attrs().Name, gateway, other)
 		}
 		if err := n.deleteAddress(br, other); err != nil {
 			return err
 		}
+		present = slices.DeleteFunc(present, func(p netip.Prefix) bool { return p == other })
 	}
-	return n.addAddress(br, gateway)
 }
 
-// conflict says whether two addresses of one bridge exclude each other, in the
-// sense of the reference plugin's forceAddress.
-func conflict(a, b netip.Prefix) bool {
-	if a.Addr().Is4() {
-		return b.Addr().Is4()
+// findConflict returns an address among present, but not among keep, that a bridge
+// cannot have beside the gateway's, in the sense of the reference plugin's
+// forceAddress: in IPv4 any other, in IPv6 one of an overlapping subnet.
+func findConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
+	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
+		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
+		return conflict && !slices.Contains(keep, p)
+	})
+	if i < 0 {
+		return netip.Prefix{}, false
 	}
-	return a.Overlaps(b)
+	return present[i], true
+}
+
+func addressConflict(bridge string, gateway, other netip.Prefix) error {
+	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that, or set forceAddress", bridge, gateway, ErrAddressConflict, other)
 }

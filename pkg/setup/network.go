@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -82,7 +83,8 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 			return nil, err
 		}
 	}
-	return append(lacks, n.gatewayLacks(net, present)...), nil
+	gateways, err := n.gatewayLacks(net, present)
+	return append(lacks, gateways...), err
 }
 
 func (n *Namespace) ensureBridge(net *Network) error {
@@ -90,15 +92,15 @@ func (n *Namespace) ensureBridge(net *Network) error {
 	return err
 }
 
-// gatewayLacks compares the network's gateways with the bridge's addresses.
-func (n *Namespace) gatewayLacks(net *Network, present []netip.Prefix) (lacks []lack) {
-	has := map[netip.Prefix]bool{}
-	for _, p := range present {
-		has[p] = true
-	}
+// gatewayLacks compares the network's gateways with the bridge's addresses, and
+// refuses one that cannot be set before anything is.
+func (n *Namespace) gatewayLacks(net *Network, present []netip.Prefix) (lacks []lack, err error) {
 	for _, g := range net.Gateways {
-		if has[g] {
+		if slices.Contains(present, g) {
 			continue
+		}
+		if other, found := findConflict(g, present, net.Gateways); found && !net.ReplaceAddress {
+			return nil, addressConflict(net.Bridge, g, other)
 		}
 		lacks = append(lacks, lack{
 			what: fmt.Sprintf("address %s of bridge %s", g, net.Bridge),
@@ -111,7 +113,7 @@ func (n *Namespace) gatewayLacks(net *Network, present []netip.Prefix) (lacks []
 			},
 		})
 	}
-	return lacks
+	return lacks, nil
 }
 
 // forwardingLacks looks at the sysctls that let the host route for containers.

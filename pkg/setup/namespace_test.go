@@ -1,0 +1,72 @@
+package setup_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+func TestOpenNamespace(t *testing.T) {
+	t.Parallel()
+	setuptest.EnterHost(t)
+	if err := os.WriteFile("/run/file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path string
+		want error
+	}{
+		{"/run/none", setup.ErrNoNamespace},
+		{"/run/file/none", setup.ErrNoNamespace},
+		{"", setup.ErrNoNamespace},
+		{"/run/file", setup.ErrNotNamespace},
+		{"/run", setup.ErrNotNamespace},
+		{"/proc/self/ns/uts", setup.ErrNotNamespace},
+		{"/proc/thread-self/ns/net", nil},
+	} {
+		n, err := setup.OpenNamespace(tt.path)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%q: got %v, want %v", tt.path, err, tt.want)
+		}
+		if err == nil {
+			n.Close()
+		}
+	}
+}
+
+// TestNamed makes a named namespace twice and deletes it twice.
+func TestNamed(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	var made []*setup.Namespace
+	for range 2 {
+		n, err := setup.EnsureNamed("c1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		made = append(made, n)
+	}
+	if !made[0].Same(made[1]) || made[0].Same(host) {
+		t.Error("not one namespace of its own")
+	}
+	if !setuptest.Ping(t, made[0], "127.0.0.1") {
+		t.Error("lo is down")
+	}
+	for range 2 {
+		if err := setup.DeleteNamed("c1"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // as a lost mount leaves it
+		t.Fatal(err)
+	}
+	n, err := setup.EnsureNamed("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+}

@@ -1,0 +1,248 @@
+package setup_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// attach is AttachPort, which must succeed.
+func attach(t testing.TB, host *setup.Namespace, p *setup.Port) *setup.Port {
+	t.Helper()
+	if err := host.CheckAttachable(p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.AttachPort(p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestAttachFails spoils one thing after another and shows that a failed
+// AttachPort leaves the host as it was.
+func TestAttachFails(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(testing.TB, *setup.Namespace, *setup.Port)
+		want  string
+	}{
+		{"unreachable gateway", func(_ testing.TB, _ *setup.Namespace, p *setup.Port) {
+			p.Routes[0].Gateway = netip.MustParseAddr("192.0.2.1")
+		}, "add route 0.0.0.0/0 via 192.0.2.1: network is unreachable"},
+		{"another address on the bridge", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
+		}, "the bridge has another address, 10.99.0.1/24"},
+		{"a bridge that is none", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "other")
+		}, "br0 is of type veth: that link is no bridge"},
+		{"interface name taken", func(t testing.TB, _ *setup.Namespace, p *setup.Port) {
+			setuptest.In(t, p.Container, "ip", "link", "add", "eth0", "type", "bridge")
+		}, "create eth0"},
+		{"no iptables", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+			setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy")
+		}, "iptables: no such program"},
+		{"IPv6 without its sysctls", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+			setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net/ipv6")
+		}, "net/ipv6/conf/all/forwarding"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			host := setuptest.EnterHost(t)
+			dropAll(t, "nft")
+			p := port(t, 1, setup.ForwardIPTables)
+			tt.spoil(t, host, p)
+			before := setuptest.Dump(t)
+			err := host.CheckAttachable(p)
+			if err == nil {
+				_, err = host.AttachPort(p)
+			}
+			if err == nil {
+				t.Fatal("it succeeded")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %q, want %q in it", err, tt.want)
+			}
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("failed AttachPort left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestAttachedAlready shows that a second attachment of the same name is refused
+// and leaves the first alone, while one that was never finished gives way.
+func TestAttachedAlready(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	p := attach(t, host, port(t, 1, setup.ForwardNone))
+	before := setuptest.Dump(t)
+	if err := host.CheckAttachable(p); !errors.Is(err, setup.ErrAttached) {
+		t.Errorf("got %v, want ErrAttached", err)
+	}
+	if _, err := host.AttachPort(p); err == nil {
+		t.Error("a second AttachPort succeeded")
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("the first attachment has changed (-before +after):\n%s", diff)
+	}
+	setuptest.Run(t, "ip", "link", "set", p.Port(), "down") // as a killed ADD leaves it
+	attach(t, host, p)
+	if err := host.VerifyPort(p); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOthersBridge shows that a bridge which was there before stays as it was.
+func TestOthersBridge(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	dropAll(t, "nft")
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+	setuptest.Run(t, "ip", "link", "set", "br0", "addrgenmode", "none", "up")
+	setuptest.Run(t, "ip", "link", "add", "uplink", "master", "br0", "type", "veth", "peer", "name", "switch")
+	before := setuptest.Dump(t)
+	p := attach(t, host, port(t, 1, setup.ForwardIPTables))
+	if !setuptest.Ping(t, p.Container, "10.88.0.1") {
+		t.Error("no answer from the gateway")
+	}
+	if err := host.DetachPort(p.Attachment, "br0"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("the bridge has changed (-before +after):\n%s", diff)
+	}
+}
+
+// TestReplaceAddress shows that the bridge's other address makes way if asked.
+func TestReplaceAddress(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+	setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
+	p := port(t, 1, setup.ForwardNone)
+	p.Network.ReplaceAddress = true
+	attach(t, host, p)
+	addresses := setuptest.Run(t, "ip", "-o", "-4", "addr", "show", "br0")
+	if strings.Contains(addresses, "10.99.0.1") || !strings.Contains(addresses, "10.88.0.1/24") {
+		t.Errorf("got %s", addresses)
+	}
+}
+
+// TestParallel attaches and detaches many at once: one set of rules, and nothing
+// left in the end.
+func TestParallel(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	dropAll(t, "nft")
+	before := setuptest.Dump(t)
+	const containers = 20
+	ports := make([]*setup.Port, containers)
+	for i := range ports {
+		ports[i] = port(t, i+1, setup.ForwardIPTables)
+	}
+	each := func(what string, f func(*setup.Namespace, *setup.Port) error) {
+		var group sync.WaitGroup
+		for _, p := range ports {
+			group.Go(func() {
+				if err := host.Do(func() error { // a thread of the process is in its first namespace
+					own, err := setup.CurrentNamespace()
+					if err != nil {
+						return err
+					}
+					defer own.Close()
+					return f(own, p)
+				}); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+			})
+		}
+		group.Wait()
+	}
+	each("attach", func(own *setup.Namespace, p *setup.Port) error { _, err := own.AttachPort(p); return err })
+	if got := rules(t, "iptables", "BRIDGEVETH-FORWARD"); len(got) != 4 {
+		t.Errorf("our chain holds %q, want 4 rules", got)
+	}
+	if got := rules(t, "iptables", "FORWARD"); len(got) != 1 {
+		t.Errorf("FORWARD holds %q, want 1 jump", got)
+	}
+	if got := strings.Count(setuptest.Run(t, "nft", "list", "ruleset"), "masquerade comment"); got != 2 {
+		t.Errorf("%d masquerade rules, want one for each family", got)
+	}
+	if !setuptest.Ping(t, ports[0].Container, "10.88.0.21") {
+		t.Error("no answer from the last container")
+	}
+	each("detach", func(own *setup.Namespace, p *setup.Port) error { return own.DetachPort(p.Attachment, "br0") })
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("something is left (-before +after):\n%s", diff)
+	}
+}
+
+// TestCollect shows that GC takes what is not valid, of its network only, and what
+// a killed ADD has left.
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	keep := attach(t, host, port(t, 1, setup.ForwardNone))
+	stale := attach(t, host, port(t, 2, setup.ForwardNone))
+	other := port(t, 3, setup.ForwardNone)
+	other.Network, other.Attachment.Network = keep.Network, "another"
+	attach(t, host, other)
+	unfinished := port(t, 4, setup.ForwardNone)
+	setuptest.Run(t, "ip", "link", "add", unfinished.Port(), "master", "br0", "type", "veth", "peer", "name", "lost")
+	if err := host.Collect("net", "br0", []setup.Attachment{keep.Attachment}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		p    *setup.Port
+		left bool
+	}{{keep, true}, {stale, false}, {other, true}, {unfinished, false}} {
+		if got := host.HasPort(want.p.Attachment); got != want.left {
+			t.Errorf("port of %s: %v, want %v", want.p.Attachment, got, want.left)
+		}
+	}
+}
+
+// TestVerify breaks one thing after another that AttachPort has made.
+func TestVerify(t *testing.T) {
+	for _, tt := range []struct{ name, command, want string }{
+		{"port down", "ip link set PORT down", "port PORT up: is false"},
+		{"port off the bridge", "ip link set PORT nomaster", "port PORT on bridge br0: is false"},
+		{"port gone", "ip link del PORT", "port PORT: missing"},
+		{"hairpin", "ip link set PORT type bridge_slave hairpin on", "hairpin mode of port PORT: is true"},
+		{"MTU of the port", "ip link set PORT mtu 1400", "MTU of eth0: is 1500 instead of 1400"},
+		{"bridge down", "ip link set br0 down", "state up of bridge br0: missing"},
+		{"gateway address", "ip addr del 10.88.0.1/24 dev br0", "address 10.88.0.1/24 of bridge br0: missing"},
+		{"forwarding", "echo 0 >/proc/sys/net/ipv4/ip_forward", "sysctl net/ipv4/ip_forward=1: missing"},
+		{"rules", "iptables -F FORWARD", "rules of bridge br0 in iptables-nft filter FORWARD: missing"},
+		{"masquerade", "nft delete table ip6 bridgeveth", "masquerade of fd88::/64 behind br0: missing"},
+		{"interface down", "ip -n c1 link set eth0 down", "interface eth0 up: is false"},
+		{"address", "ip -n c1 addr del 10.88.0.2/24 dev eth0", "address 10.88.0.2/24 on eth0: is false"},
+		{"IPv6 address", "ip -n c1 addr del fd88::2/64 dev eth0", "address fd88::2/64 on eth0: is false"},
+		{"route", "ip -n c1 route del default", "route 0.0.0.0/0 via 10.88.0.1: is false"},
+		{"MAC", "ip -n c1 link set eth0 address 02:00:00:00:00:01", "MAC of eth0: is 02:00:00:00:00:01"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			host := setuptest.EnterHost(t)
+			dropAll(t, "nft")
+			p := attach(t, host, port(t, 1, setup.ForwardIPTables))
+			if err := host.VerifyPort(p); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			name := strings.NewReplacer("PORT", p.Port())
+			setuptest.Run(t, "sh", "-c", name.Replace(tt.command))
+			err := host.VerifyPort(p)
+			if err == nil || !strings.Contains(err.Error(), name.Replace(tt.want)) {
+				t.Errorf("got %v, want %q in it", err, name.Replace(tt.want))
+			}
+		})
+	}
+}
