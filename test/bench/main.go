@@ -83,9 +83,9 @@ func run(opts options) error {
 // parseOptions reads the command line.
 func parseOptions(args []string) (opts options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	short := flags.Bool("short", false, "a minute at most: fewer rounds, 0 and 50 containers attached")
+	short := flags.Bool("short", false, "a minute at most: fewer rounds, 1 and 50 containers attached")
 	rounds := flags.Int("rounds", 0, "timed turns per system and case (default 25, or 3 with -short)")
-	attached := flags.String("attached", "", `containers attached beforehand (default "0,400", or "0,50" with -short)`)
+	attached := flags.String("attached", "", `containers attached beforehand (default "0,1,400", or "1,50" with -short)`)
 	parallel := flags.String("parallel", "1,8", "operations at a time")
 	chosen := flags.String("systems", strings.Join(systemKeys(), ","), "what to measure")
 	bin := flags.String("bin", "bin", "directory of this project's plugins")
@@ -101,7 +101,7 @@ func parseOptions(args []string) (opts options, err error) {
 		opts.rounds = choose(*short, 3, 25)
 	}
 	if *attached == "" {
-		*attached = choose(*short, "0,50", "0,400")
+		*attached = choose(*short, "1,50", "0,1,400")
 	}
 	if opts.attached, err = parseCounts("attached", *attached, 0, maxAttached); err != nil {
 		return opts, err

@@ -83,7 +83,9 @@ func (r *report) printPings(w io.Writer) {
 	_ = tw.Flush() // w is standard output: who would be told?
 }
 
-// printTarget writes the ratio that this project sets itself.
+// printTarget writes the ratio that this project sets itself. With 0 attached, our
+// last DEL takes down the network that the reference plugins leave behind, so that
+// the next ADD sets it up anew: the steady path begins with 1.
 func (r *report) printTarget(w io.Writer) {
 	fmt.Fprintln(w)
 	for i := range r.Tables {
