@@ -19,14 +19,17 @@ const (
 	ownerMark = 'b'
 )
 
-// addAddress gives link an address, for good and ready for use at once: without
-// duplicate address detection, which would hold an IPv6 address back for a
-// second or two (RFC 4862, section 5.4). One that is there already is left.
-func (n *Namespace) addAddress(link netlink.Link, p netip.Prefix) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+// addAddress gives a link an address, for good and ready for use at once: without
+// duplicate address detection, which would hold an IPv6 address back for a second
+// or two (RFC 4862, section 5.4). One that is there already is left.
+func (b *batch) addAddress(name string, index int, p netip.Prefix) {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	msg := nl.NewIfAddrmsg(familyOf(p.Addr()))
-	msg.Index = uint32(link.Attrs().Index)
+	msg.Index = uint32(index)
 	msg.Prefixlen = uint8(p.Bits())
+	if p.Addr().IsLinkLocalUnicast() {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
 	req.AddData(msg)
 	ip := p.Addr().AsSlice()
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip))
@@ -37,15 +40,7 @@ func (n *Namespace) addAddress(link netlink.Link, p netip.Prefix) error {
 	} else if p.Bits() < 31 { // RFC 3021: shorter subnets have no broadcast address
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
-	if p.Addr().IsLinkLocalUnicast() {
-		msg.Scope = unix.RT_SCOPE_LINK
-	}
-	b := batch{}
-	b.add(fmt.Sprintf("add address %s to %s", p, link.Attrs().Name), req)
-	if err := n.send(b); err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	return nil
+	b.ensure(fmt.Sprintf("add address %s to %s", p, name), req, unix.EEXIST)
 }
 
 // deleteAddress is the inverse of addAddress.

@@ -17,12 +17,18 @@ type batch []step
 type step struct {
 	what string
 	req  *nl.NetlinkRequest
+	done syscall.Errno // with it the kernel says that it is so already
 }
 
 // add appends a request; what names it in errors.
 func (b *batch) add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
+	return b.ensure(what, req, 0)
+}
+
+// ensure is add, with an answer of the kernel's that means success as well.
+func (b *batch) ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
 	req.Flags |= unix.NLM_F_ACK
-	*b = append(*b, step{what, req})
+	*b = append(*b, step{what, req, done})
 	return req
 }
 
@@ -34,10 +40,10 @@ func (n *Namespace) send(b batch) error {
 		return err
 	}
 	var out []byte
-	pending := map[uint32]string{}
+	pending := map[uint32]step{}
 	for _, s := range b {
 		out = append(out, s.req.Serialize()...)
-		pending[s.req.Seq] = s.what
+		pending[s.req.Seq] = s
 	}
 	if err := unix.Sendto(socket.GetFd(), out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("send to netlink: %w", err)
@@ -49,13 +55,14 @@ func (n *Namespace) send(b batch) error {
 			return fmt.Errorf("receive from netlink: %w", err)
 		}
 		for _, m := range replies {
-			what, ours := pending[m.Header.Seq]
+			s, ours := pending[m.Header.Seq]
 			if !ours || m.Header.Type != unix.NLMSG_ERROR {
 				continue
 			}
 			delete(pending, m.Header.Seq)
-			if errno := -int32(nl.NativeEndian().Uint32(m.Data)); errno != 0 && first == nil {
-				first = fmt.Errorf("%s: %w", what, syscall.Errno(errno))
+			errno := syscall.Errno(-int32(nl.NativeEndian().Uint32(m.Data)))
+			if errno != 0 && errno != s.done && first == nil {
+				first = fmt.Errorf("%s: %w", s.what, errno)
 			}
 		}
 	}

@@ -41,8 +41,10 @@ func (n *Namespace) EnsureBridge(name string, mtu int) (br *netlink.Bridge, crea
 		return nil, false, notBridge(link)
 	}
 	if br.Flags&unix.IFF_UP == 0 {
-		if err := n.nl.LinkSetUp(br); err != nil {
-			return nil, created, fmt.Errorf("set bridge %s up: %w", name, err)
+		var up batch
+		up.setUp(name)
+		if err := n.send(up); err != nil {
+			return nil, created, err
 		}
 	}
 	return br, created, nil
@@ -123,7 +125,9 @@ func (n *Namespace) EnsureGateway(br netlink.Link, gateway netip.Prefix, keep []
 	for {
 		other, found := findConflict(gateway, present, keep)
 		if !found {
-			return n.addAddress(br, gateway)
+			var b batch
+			b.addAddress(br.Attrs().Name, br.Attrs().Index, gateway)
+			return n.send(b)
 		}
 		if !replace {
 			return addressConflict(br.Attrs().Name, gateway, other)

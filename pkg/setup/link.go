@@ -51,6 +51,16 @@ func absent(err error) bool {
 	return errors.As(err, &notFound)
 }
 
+// setUp sets the link called name up.
+func (b *batch) setUp(name string) {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	b.add("set "+name+" up", req)
+}
+
 // deleteLink deletes the link called name, if there is one. Deleting one end of
 // a veth pair deletes both.
 func (n *Namespace) deleteLink(name string) error {

@@ -190,7 +190,9 @@ func EnsureNamed(name string) (*Namespace, error) {
 			return nil, err
 		}
 	}
-	if err := n.loopbackUp(); err != nil {
+	var up batch
+	up.setUp("lo") // with it come 127.0.0.1 and ::1
+	if err := n.send(up); err != nil {
 		n.Close()
 		return nil, err
 	}
@@ -231,18 +233,6 @@ func DeleteNamed(name string) error {
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("delete network namespace %s: %w", name, err)
-	}
-	return nil
-}
-
-// loopbackUp sets lo up; with it come 127.0.0.1 and ::1.
-func (n *Namespace) loopbackUp() error {
-	lo, err := n.link("lo")
-	if err != nil {
-		return err
-	}
-	if err := n.nl.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("set lo up: %w", err)
 	}
 	return nil
 }

@@ -90,12 +90,10 @@ func (n *Namespace) raisePort(p *Port) error {
 	if err := p.Container.configure(p.Interface, p.Addresses, p.Routes); err != nil {
 		return err
 	}
-	port, err := n.link(p.Port())
-	if err != nil {
+	var up batch
+	up.setUp(p.Port())
+	if err := n.send(up); err != nil {
 		return err
-	}
-	if err := n.nl.LinkSetUp(port); err != nil {
-		return fmt.Errorf("set port %s up: %w", p.Port(), err)
 	}
 	return n.awaitForwarding(p.Port())
 }

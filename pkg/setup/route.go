@@ -1,11 +1,11 @@
 package setup
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,21 +23,29 @@ func (r Route) String() string {
 	return r.Destination.String() + " via " + r.Gateway.String()
 }
 
-// addRoute adds a route through link; one that is there already is left. A
+// addRoute adds a route through a link; one that is there already is left. A
 // gateway that no route leads to is an error of the kernel's: ENETUNREACH, or
 // EHOSTUNREACH for IPv6.
-func (n *Namespace) addRoute(link netlink.Link, r Route) error {
-	err := n.nl.RouteAdd(r.toLibrary(link))
-	if err == nil || errors.Is(err, unix.EEXIST) {
-		return nil
+func (b *batch) addRoute(index int, r Route) {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	msg := nl.NewRtMsg() // main table, protocol boot, unicast
+	msg.Family = uint8(familyOf(r.Destination.Addr()))
+	msg.Dst_len = uint8(r.Destination.Bits())
+	msg.Scope = unix.RT_SCOPE_LINK
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Destination.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	if r.Gateway.IsValid() {
+		msg.Scope = unix.RT_SCOPE_UNIVERSE
+		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
 	}
-	return fmt.Errorf("add route %s: %w", r, err)
+	b.ensure("add route "+r.String(), req, unix.EEXIST)
 }
 
 // hasRoute says whether the route is there, in whatever table: plugins that come
 // after ours in a chain move routes (sbr).
 func (n *Namespace) hasRoute(link netlink.Link, r Route) (bool, error) {
-	want := r.toLibrary(link)
+	want := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Destination), Gw: r.Gateway.AsSlice()}
 	found, err := dump(func() ([]netlink.Route, error) {
 		return n.nl.RouteListFiltered(familyOf(r.Destination.Addr()), want,
 			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
@@ -46,13 +54,4 @@ func (n *Namespace) hasRoute(link netlink.Link, r Route) (bool, error) {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
 	return len(found) > 0, nil
-}
-
-func (r Route) toLibrary(link netlink.Link) *netlink.Route {
-	out := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Destination), Scope: netlink.SCOPE_LINK}
-	if r.Gateway.IsValid() {
-		out.Gw = r.Gateway.AsSlice()
-		out.Scope = netlink.SCOPE_UNIVERSE
-	}
-	return out
 }

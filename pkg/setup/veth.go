@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -90,19 +89,18 @@ func Join(a, b End) error {
 }
 
 // configure sets a link of ours up, and lo with it, and gives it addresses and
-// routes. It works without the kernel's own ideas about IPv6: generated
-// addresses, duplicate address detection and router advertisements.
+// routes. It works without the kernel's own ideas about IPv6: generated addresses,
+// duplicate address detection and router advertisements, all of which have to be
+// off before it is up.
 func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Route) error {
-	if err := n.loopbackUp(); err != nil {
+	var before batch
+	before.setUp("lo")
+	withoutIPv6Noise(before.add("configure "+name, newLinkRequest(name, "", 0)))
+	if err := n.send(before); err != nil {
 		return err
 	}
 	link, err := n.link(name)
 	if err != nil {
-		return err
-	}
-	var quiet batch
-	withoutIPv6Noise(quiet.add("configure "+name, newLinkRequest(name, "", 0)))
-	if err := n.send(quiet); err != nil {
 		return err
 	}
 	if slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
@@ -117,24 +115,13 @@ func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Ro
 	if err := n.setSysctlIfAny("ipv6/conf/"+name+"/accept_ra", "0"); err != nil {
 		return err
 	}
-	return n.raise(link, addresses, routes)
-}
-
-// raise sets a link up and gives it addresses and routes. Addresses come after
-// the link is up, and routes after the addresses that lead to their gateways.
-func (n *Namespace) raise(link netlink.Link, addresses []netip.Prefix, routes []Route) error {
-	if err := n.nl.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", link.Attrs().Name, err)
-	}
+	var up batch // in the order in which one needs the other
+	up.setUp(name)
 	for _, a := range addresses {
-		if err := n.addAddress(link, a); err != nil {
-			return err
-		}
+		up.addAddress(name, link.Attrs().Index, a)
 	}
 	for _, r := range routes {
-		if err := n.addRoute(link, r); err != nil {
-			return err
-		}
+		up.addRoute(link.Attrs().Index, r)
 	}
-	return nil
+	return n.send(up)
 }

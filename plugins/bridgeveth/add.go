@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -179,10 +180,31 @@ func (c *config) describe(r *current.Result, p *setup.Port, done *setup.Plugged)
 	}
 }
 
-// printResult prints a result as the version asks.
+// printResult prints a result as the version asks. The library writes, reads and
+// writes its own result again to leave out an empty dns, which takes longer than
+// to create the veth pair's addresses and routes.
 func printResult(r *current.Result, version string) error {
-	if err := types.PrintResult(r, version); err != nil {
-		return plugin.Errorf(types.ErrIOFailure, "print the result in version %s: %w", version, err)
+	converted, err := r.GetAsVersion(version)
+	if err != nil {
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "cniVersion: the result cannot be told in %s: %w", version, err)
+	}
+	if full, ok := converted.(*current.Result); ok {
+		out := struct {
+			CNIVersion string               `json:"cniVersion"`
+			Interfaces []*current.Interface `json:"interfaces,omitempty"`
+			IPs        []*current.IPConfig  `json:"ips,omitempty"`
+			Routes     []*types.Route       `json:"routes,omitempty"`
+			DNS        *types.DNS           `json:"dns,omitempty"`
+		}{full.CNIVersion, full.Interfaces, full.IPs, full.Routes, nil}
+		if !full.DNS.IsEmpty() {
+			out.DNS = &full.DNS
+		}
+		err = json.NewEncoder(os.Stdout).Encode(out)
+	} else {
+		err = converted.Print()
+	}
+	if err != nil {
+		return plugin.Errorf(types.ErrIOFailure, "print the result: %w", err)
 	}
 	return nil
 }
