@@ -1,0 +1,253 @@
+// Package cnitool drives the whole job by the real cnitool: attach, ping, check,
+// collect, detach, and see that nothing is left.
+package cnitool
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// programs is the folder with cnitool and all plugins.
+var programs string
+
+func TestMain(m *testing.M) {
+	status := 1
+	defer func() { os.Exit(status) }()
+	var err error
+	if programs, err = os.MkdirTemp("", "bridgeveth-cnitool-"); err == nil {
+		defer os.RemoveAll(programs)
+		err = build(programs)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	status = m.Run()
+}
+
+// build makes ours, under its two names, cnitool, and other IPAM plugins.
+func build(dir string) error {
+	for name, source := range map[string]string{
+		"bridgeveth": "../../plugins/bridgeveth",
+		"cnitool":    "github.com/containernetworking/cni/cnitool",
+		"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
+		"static":     "github.com/containernetworking/plugins/plugins/ipam/static",
+	} {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), source).CombinedOutput(); err != nil {
+			return fmt.Errorf("go build %s: %w\n%s", source, err, out)
+		}
+	}
+	return os.Link(filepath.Join(dir, "bridgeveth"), filepath.Join(dir, "ipam-simple"))
+}
+
+// object is a JSON object.
+type object map[string]any
+
+// with returns a copy that has the keys of extra besides.
+func (o object) with(extra object) object {
+	all := object{}
+	for _, from := range []object{o, extra} {
+		for key, value := range from {
+			all[key] = value
+		}
+	}
+	return all
+}
+
+// dual is a network with both families, and what makes containers reach the world.
+var dual = object{
+	"type": "bridgeveth", "bridge": "br0", "isDefaultGateway": true, "ipMasq": true,
+	"ipam": object{"type": "ipam-simple", "ranges": [][]object{
+		{{"subnet": "10.88.0.0/24"}}, {{"subnet": "fd88::/64"}},
+	}},
+}
+
+// single is an IPv4 network.
+var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}})
+
+// node is a host of the test's own, with one network.
+type node struct {
+	*setup.Namespace
+	t testing.TB
+}
+
+// newNode enters a host whose FORWARD policy is DROP, by each of the flavours of
+// iptables given, and configures its network.
+func newNode(t testing.TB, plugin object, flavours ...string) *node {
+	t.Helper()
+	n := &node{setuptest.EnterHost(t), t}
+	for _, f := range flavours {
+		setuptest.DropForward(t, "iptables-"+f, "ip6tables-"+f)
+	}
+	n.configure(plugin)
+	return n
+}
+
+// configure writes the network's configuration to where cnitool finds it.
+func (n *node) configure(plugin object) {
+	n.t.Helper()
+	list := object{"cniVersion": "1.1.0", "name": "net", "plugins": []object{plugin}}
+	b, err := json.Marshal(list)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.MkdirAll("/run/net.d", 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile("/run/net.d/10-net.conflist", b, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// cnitool runs the real thing. It knows containers by their namespace's path.
+func (n *node) cnitool(verb string, c *setup.Namespace) (string, error) {
+	path := "/run/netns/none"
+	if c != nil {
+		path = c.Path
+	}
+	cmd := exec.Command(filepath.Join(programs, "cnitool"), verb, "net", path)
+	cmd.Env = append(os.Environ(), "NETCONFPATH=/run/net.d", "CNI_PATH="+programs)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("cnitool %s: %w: %s", verb, err, out)
+	}
+	return string(out), nil
+}
+
+// must is cnitool, which has to succeed.
+func (n *node) must(verb string, containers ...*setup.Namespace) {
+	n.t.Helper()
+	for _, c := range containers {
+		if _, err := n.cnitool(verb, c); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// containers makes so many namespaces.
+func (n *node) containers(count int) (all []*setup.Namespace) {
+	n.t.Helper()
+	for i := range count {
+		all = append(all, setuptest.Container(n.t, fmt.Sprintf("c%d", i+1)))
+	}
+	return all
+}
+
+// outside makes a namespace beyond the host: 192.0.2.2 and 2001:db8::2, with a
+// route to the containers if asked.
+func (n *node) outside(routed bool) *setup.Namespace {
+	n.t.Helper()
+	out := setuptest.Container(n.t, "outside")
+	ends := []setup.End{
+		{Namespace: n.Namespace, Interface: "uplink", Addresses: []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64"),
+		}},
+		{Namespace: out, Interface: "eth0", Addresses: []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64"),
+		}},
+	}
+	if err := setup.Join(ends[0], ends[1]); err != nil {
+		n.t.Fatal(err)
+	}
+	if routed {
+		setuptest.In(n.t, out, "ip", "route", "add", "10.88.0.0/24", "via", "192.0.2.1")
+		setuptest.In(n.t, out, "ip", "route", "add", "fd88::/64", "via", "2001:db8::1")
+	}
+	return out
+}
+
+// call is one command to a plugin, without cnitool in between.
+type call struct {
+	verb, container, netns, ifname string
+	conf                           object
+	program                        string   // bridgeveth, unless given
+	before                         []string // what to run it by, such as strace
+}
+
+// answer is what a plugin says.
+type answer struct {
+	stdout, stderr []byte
+	err            error // it ended otherwise than with status 0
+}
+
+// run calls the plugin.
+func (c call) run(t testing.TB) (a answer) {
+	t.Helper()
+	cmd := c.command(t)
+	var out, trouble bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &trouble
+	a.err = cmd.Run()
+	a.stdout, a.stderr = out.Bytes(), trouble.Bytes()
+	var exit *exec.ExitError
+	if a.err != nil && !errors.As(a.err, &exit) {
+		t.Fatal(a.err)
+	}
+	return a
+}
+
+func (c call) command(t testing.TB) *exec.Cmd {
+	t.Helper()
+	program := c.program
+	if program == "" {
+		program = "bridgeveth"
+	}
+	argv := append(append([]string{}, c.before...), filepath.Join(programs, program))
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "CNI_PATH="+programs, "CNI_COMMAND="+c.verb,
+		"CNI_CONTAINERID="+c.container, "CNI_NETNS="+c.netns, "CNI_IFNAME="+c.ifname)
+	conf, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net"}.with(c.conf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = bytes.NewReader(conf)
+	return cmd
+}
+
+// on returns a call about container number i's eth0.
+func on(verb string, i int, conf object) call {
+	name := fmt.Sprintf("c%d", i)
+	return call{verb: verb, container: name, netns: "/run/netns/" + name, ifname: "eth0", conf: conf}
+}
+
+// ok fails the test unless the plugin succeeded.
+func (a answer) ok(t testing.TB) answer {
+	t.Helper()
+	if a.err != nil {
+		t.Fatalf("%v: %s%s", a.err, a.stdout, a.stderr)
+	}
+	return a
+}
+
+// failure is an error of CNI's.
+type failure struct {
+	CNIVersion string `json:"cniVersion"`
+	Code       uint   `json:"code"`
+	Msg        string `json:"msg"`
+}
+
+// failed reads the error on standard output, which has to be all there is.
+func (a answer) failed(t testing.TB) (f failure) {
+	t.Helper()
+	if a.err == nil {
+		t.Fatalf("it succeeded: %s", a.stdout)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(a.stdout))
+	if err := decoder.Decode(&f); err != nil {
+		t.Fatalf("standard output is no error of CNI's: %v: %q", err, a.stdout)
+	}
+	if rest := strings.TrimSpace(string(a.stdout[decoder.InputOffset():])); rest != "" {
+		t.Fatalf("more than one object on standard output: %s", a.stdout)
+	}
+	return f
+}

@@ -1,0 +1,257 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestMainJob attaches three containers under a FORWARD policy of DROP, pings every
+// way there is, and detaches them.
+func TestMainJob(t *testing.T) {
+	for _, flavours := range []string{"nft", "legacy", "nft legacy"} {
+		for _, tt := range []struct {
+			forward          string
+			onBridge, beyond bool
+		}{
+			{"none", false, false}, {"iptables", true, true}, {"sysctl", true, false},
+		} {
+			for _, masquerade := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s/%s/masquerade=%v", flavours, tt.forward, masquerade), func(t *testing.T) {
+					t.Parallel()
+					n := newNode(t, dual.with(object{"forward": tt.forward, "ipMasq": masquerade}), strings.Fields(flavours)...)
+					outside := n.outside(!masquerade)
+					c := n.containers(3)
+					before := setuptest.Dump(t)
+					n.must("add", c...)
+					n.must("check", c...)
+					n.must("status", nil)
+					for _, path := range []struct {
+						from *setup.Namespace
+						to   []string
+						want bool
+					}{
+						{c[0], []string{"10.88.0.3", "fd88::3"}, tt.onBridge},
+						{c[2], []string{"10.88.0.2", "fd88::2"}, tt.onBridge},
+						{c[1], []string{"10.88.0.1", "fd88::1"}, true},
+						{n.Namespace, []string{"10.88.0.4", "fd88::4"}, true},
+						{c[0], []string{"192.0.2.2", "2001:db8::2"}, tt.beyond},
+						{outside, []string{"10.88.0.2", "fd88::2"}, tt.beyond && !masquerade}, // without a route it cannot
+					} {
+						for _, to := range path.to {
+							if got := setuptest.Ping(t, path.from, to); got != path.want {
+								t.Errorf("ping from %s to %s: %v, want %v", path.from.Path, to, got, path.want)
+							}
+						}
+					}
+					n.must("del", c...)
+					n.must("del", c[0]) // once more
+					if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+						t.Errorf("DEL left traces (-before +after):\n%s", diff)
+					}
+					if left := leases(t); len(left) > 0 {
+						t.Errorf("leases are left: %v", left)
+					}
+				})
+			}
+		}
+	}
+}
+
+// leases lists the attachments that hold an address, by the store itself.
+func leases(t testing.TB) (holders []string) {
+	t.Helper()
+	all, err := storedLeases("net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all {
+		holders = append(holders, l.Container+" "+l.Address.String())
+	}
+	return holders
+}
+
+// TestGC forgets an attachment, as a runtime that crashed does, and shows that the
+// leak is collected while the others stay.
+func TestGC(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	n.must("add", c...)
+	stale, err := filepath.Glob("/var/lib/cni/results/net-*")
+	if err != nil || len(stale) != 2 {
+		t.Fatalf("results in libcni's cache: %v, %v", stale, err)
+	}
+	ids := make([]string, 2) // cnitool's container IDs
+	for i, path := range stale {
+		ids[i] = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "net-"), "-eth0")
+	}
+	conf := single.with(object{"cni.dev/valid-attachments": []object{{"containerID": ids[0], "ifname": "eth0"}}})
+	call{verb: "GC", conf: conf}.run(t).ok(t)
+	held := leases(t)
+	if len(held) != 1 || !strings.HasPrefix(held[0], ids[0]) {
+		t.Errorf("leases after GC: %v, want that of %s", held, ids[0])
+	}
+	if got := strings.Count(setuptest.Run(t, "ip", "-o", "link", "show", "master", "br0"), "\n"); got != 1 {
+		t.Errorf("%d ports after GC, want 1", got)
+	}
+	for _, tt := range []struct {
+		name  string
+		conf  object
+		code  uint
+		ports bool
+	}{
+		{"no list", single, 7, true},
+		{"null", single.with(object{"cni.dev/valid-attachments": nil}), 0, false},
+	} {
+		a := call{verb: "GC", conf: tt.conf}.run(t)
+		if tt.code != 0 {
+			if f := a.failed(t); f.Code != tt.code || !strings.Contains(f.Msg, "cni.dev/valid-attachments") {
+				t.Errorf("%s: got %+v, want code %d", tt.name, f, tt.code)
+			}
+		} else {
+			a.ok(t)
+		}
+		if got := len(leases(t)) == 1; got != tt.ports {
+			t.Errorf("%s: the attachment is there: %v, want %v", tt.name, got, tt.ports)
+		}
+	}
+}
+
+// TestDelegates runs other IPAM plugins, and ours from another file, as programs.
+func TestDelegates(t *testing.T) {
+	copied := filepath.Join(t.TempDir(), "ipam-simple")
+	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
+	if err == nil {
+		err = os.WriteFile(copied, b, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		ipam    object
+		prepare func(testing.TB)
+	}{
+		{"host-local", object{"type": "host-local", "subnet": "10.88.0.0/24", "dataDir": "/run/host-local"}, nil},
+		{"static", object{"type": "static", "addresses": []object{{"address": "10.88.0.2/24", "gateway": "10.88.0.1"}}}, nil},
+		{"ipam-simple in its process", object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}, nil},
+		{"ipam-simple from another file", object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}, func(t testing.TB) {
+			setuptest.Run(t, "mount", "--bind", copied, filepath.Join(programs, "ipam-simple"))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single.with(object{"ipam": tt.ipam}), "nft")
+			if tt.prepare != nil {
+				tt.prepare(t)
+			}
+			c := n.containers(1)
+			before := setuptest.Dump(t)
+			n.must("add", c...)
+			n.must("check", c...)
+			n.must("status", nil)
+			addresses := setuptest.In(t, c[0], "ip", "-o", "-4", "addr", "show", "eth0")
+			if !strings.Contains(addresses, "10.88.0.2/24") {
+				t.Errorf("got %s", addresses)
+			}
+			if !setuptest.Ping(t, c[0], "10.88.0.1") {
+				t.Error("no answer from the gateway")
+			}
+			n.must("del", c...)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("DEL left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestNoProcess looks at the system calls of the steady path: our own start is the
+// only one.
+func TestNoProcess(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, dual, "nft", "legacy")
+	n.containers(3)
+	first := on("ADD", 1, dual).run(t).ok(t)
+	trace := []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=execve,execveat"}
+	check := dual.with(object{"prevResult": json.RawMessage(first.stdout)})
+	for _, c := range []call{on("ADD", 2, dual), on("CHECK", 1, check), on("STATUS", 1, dual), on("DEL", 2, dual)} {
+		c.before = trace
+		c.run(t).ok(t)
+		got, err := os.ReadFile("/run/trace")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if count := strings.Count(string(got), "execve"); count != 1 {
+			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
+		}
+	}
+	// The illness: where rules are missing, programs are what puts them there.
+	setuptest.Run(t, "iptables", "-F", "FORWARD")
+	c := on("ADD", 3, dual)
+	c.before = trace
+	c.run(t).ok(t)
+	if got, _ := os.ReadFile("/run/trace"); strings.Count(string(got), "execve") < 2 {
+		t.Errorf("the trace shows no program although rules were missing:\n%s", got)
+	}
+}
+
+// TestManyCycles attaches and detaches a hundred times beside a container that
+// stays, and twenty at once.
+func TestManyCycles(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.containers(22)
+	on("ADD", 1, single).run(t).ok(t)
+	before := setuptest.Dump(t)
+	for range 100 {
+		on("ADD", 2, single).run(t).ok(t)
+		on("DEL", 2, single).run(t).ok(t)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("100 cycles left traces (-before +after):\n%s", diff)
+	}
+	on("DEL", 1, single).run(t).ok(t)
+
+	fresh := setuptest.Dump(t)
+	var started []*exec.Cmd
+	for i := range 20 {
+		cmd := on("ADD", i+3, single).command(t)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		started = append(started, cmd)
+	}
+	for _, cmd := range started {
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	rules := setuptest.Run(t, "iptables", "-S")
+	for rule, want := range map[string]int{"-A FORWARD": 1, "-A BRIDGEVETH-FORWARD": 4, "-N BRIDGEVETH-FORWARD": 1} {
+		if got := strings.Count(rules, rule); got != want {
+			t.Errorf("%d times %q, want %d:\n%s", got, rule, want, rules)
+		}
+	}
+	if got := strings.Count(setuptest.Run(t, "nft", "list", "table", "ip", "bridgeveth"), "masquerade comment"); got != 1 {
+		t.Errorf("%d masquerade rules, want 1", got)
+	}
+	if held := leases(t); len(held) != 20 {
+		t.Errorf("%d leases, want 20: %v", len(held), held)
+	}
+	for i := range 20 {
+		on("DEL", i+3, single).run(t).ok(t)
+	}
+	if diff := cmp.Diff(fresh, setuptest.Dump(t)); diff != "" {
+		t.Errorf("20 at once left traces (-before +after):\n%s", diff)
+	}
+}
