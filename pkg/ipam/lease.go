@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"syscall"
@@ -211,17 +212,17 @@ func (s *Store) Retain(name string, valid []Attachment) error {
 // Free counts the addresses of a set that are left, up to math.MaxUint64. Those
 // that a dead attachment holds count as taken.
 func (s *Store) Free(name string, set Set) (free uint64, err error) {
+	leased := make([]uint64, len(set))
 	err = s.view(name, func(n network) error {
-		for _, r := range set {
-			size := r.Size()
-			if left := size - min(size, n.count(r)); free+left < free {
-				free = ^uint64(0)
-			} else {
-				free += left
-			}
+		for i, r := range set {
+			leased[i] = n.count(r)
 		}
 		return nil
 	})
+	for i, r := range set {
+		left := r.Size() - min(r.Size(), leased[i])
+		free += min(left, math.MaxUint64-free)
+	}
 	return free, err
 }
 

@@ -46,21 +46,7 @@ func Decode(data []byte, v any, path string) error {
 		return nil
 	}
 	slices.SortFunc(unknown, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return Errorf(types.ErrUnsupportedField, "%w", Join(unknown...))
-}
-
-// Join is errors.Join in one line: a CNI message is read in a log.
-func Join(errs ...error) error {
-	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
-	if len(errs) < 2 {
-		return errors.Join(errs...)
-	}
-	verbs := strings.TrimSuffix(strings.Repeat("%w; ", len(errs)), "; ")
-	args := make([]any, len(errs))
-	for i, err := range errs {
-		args[i] = err
-	}
-	return fmt.Errorf(verbs, args...)
+	return Errorf(types.ErrUnsupportedField, "%w", errors.Join(unknown...))
 }
 
 // fields lists the keys that encoding/json reads into a struct.

@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -27,5 +28,6 @@ func Errorf(code uint, format string, args ...any) *types.Error {
 	if errors.As(err, &inner) && inner.Code != types.ErrInternal {
 		code = inner.Code
 	}
-	return types.NewError(code, err.Error(), "")
+	oneLine := strings.ReplaceAll(err.Error(), "\n", "; ") // it is read in a log
+	return types.NewError(code, oneLine, "")
 }

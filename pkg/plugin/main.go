@@ -51,6 +51,10 @@ func Main(name string, verbs skel.CNIFuncs) int {
 	}
 	info := versionInfo{version.All, asked}
 	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI plugin "+name+" "+Version); err != nil {
+		if err.Code == types.ErrInvalidEnvironmentVariables { // skel does not say what the values are
+			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
+				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
+		}
 		return fail(asked, err)
 	}
 	return 0

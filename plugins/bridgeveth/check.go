@@ -35,7 +35,7 @@ func check(args *skel.CmdArgs) error {
 	}
 	port := c.port(args, container)
 	c.fill(port, previous)
-	if err := plugin.Join(ipam.check(), host.VerifyPort(port)); err != nil {
+	if err := errors.Join(ipam.check(), host.VerifyPort(port)); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of %s in container %s: %w", args.IfName, args.ContainerID, err)
 	}
 	return nil

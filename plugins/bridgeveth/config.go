@@ -81,7 +81,7 @@ func (c *config) validate() error {
 		bad = append(bad, c.needsIPAM()...)
 	}
 	if len(bad) > 0 {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, plugin.Join(bad...))
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package ipamsimple
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -89,7 +90,7 @@ func (c *config) readSets() error {
 		bad = c.checkSets()
 	}
 	if len(bad) > 0 {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, plugin.Join(bad...))
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
 		wrong = append(wrong, fmt.Errorf("address %s: leased, but not in prevResult", a))
 	}
 	if len(wrong) > 0 {
-		return plugin.Errorf(plugin.CodeDrift, "%w", plugin.Join(wrong...))
+		return plugin.Errorf(plugin.CodeDrift, "%w", errors.Join(wrong...))
 	}
 	return nil
 }

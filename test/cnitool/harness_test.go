@@ -234,6 +234,7 @@ type failure struct {
 	CNIVersion string `json:"cniVersion"`
 	Code       uint   `json:"code"`
 	Msg        string `json:"msg"`
+	Details    string `json:"details"`
 }
 
 // failed reads the error on standard output, which has to be all there is.

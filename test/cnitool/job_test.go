@@ -127,6 +127,25 @@ func TestGC(t *testing.T) {
 	}
 }
 
+// TestCnitoolGC shows what cnitool gc does: libcni detaches every attachment that it
+// remembers, and then sends no list at all, which we refuse to take for an empty one.
+func TestCnitoolGC(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	before := setuptest.Dump(t)
+	n.must("add", n.containers(2)...)
+	_, err := n.cnitool("gc", nil)
+	if err == nil || !strings.Contains(err.Error(), "cni.dev/valid-attachments: the key is missing") {
+		t.Errorf("got %v, want a refusal that names the key", err)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("gc left traces (-before +after):\n%s", diff)
+	}
+	if left := leases(t); len(left) > 0 {
+		t.Errorf("leases are left: %v", left)
+	}
+}
+
 // TestDelegates runs other IPAM plugins, and ours from another file, as programs.
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")

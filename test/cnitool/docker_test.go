@@ -1,0 +1,132 @@
+package cnitool
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// dockerWait is how long dockerd may take to start.
+const dockerWait = time.Minute
+
+// dockerd starts Docker's daemon in the test's host, with everything it keeps below
+// /run. It ends with the test, or before, by the function returned.
+func dockerd(t *testing.T) (stop func()) {
+	t.Helper()
+	bin := os.Getenv("DOCKER_BIN")
+	program := filepath.Join(bin, "dockerd")
+	if _, err := os.Stat(program); bin == "" || err != nil {
+		t.Skip("LISTED SKIP: no dockerd in DOCKER_BIN; run make test where Debian's packages can be had")
+	}
+	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
+		t.Skip("LISTED SKIP: dockerd needs root outside of a user namespace")
+	}
+	cmd := exec.Command(program, "--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec",
+		"--pidfile", "/run/docker.pid", "-H", "unix:///run/docker.sock", "--storage-driver", "vfs")
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the containerd that it starts
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Error("dockerd does not end")
+		}
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever is left of its group
+	}
+	t.Cleanup(stop)
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat("/run/docker.sock"); err == nil && strings.Contains(setuptest.Run(t, "iptables", "-S", "FORWARD"), "DOCKER-USER") {
+			return stop
+		}
+		select {
+		case err := <-ended:
+			stopped = true
+			t.Fatalf("dockerd: %v\n%s", err, said.String())
+		default:
+		}
+		if time.Since(start) > dockerWait {
+			t.Fatalf("dockerd is not ready:\n%s", said.String())
+		}
+	}
+}
+
+// TestDocker is the scene that this project was born from, with the real dockerd: it
+// finds forwarding off, switches it on, and sets the policy of FORWARD to DROP.
+func TestDocker(t *testing.T) {
+	n := newNode(t, single.with(object{"forward": "none"}))
+	stop := dockerd(t)
+	if got := setuptest.Run(t, "iptables", "-S", "FORWARD"); !strings.Contains(got, "-P FORWARD DROP") {
+		t.Fatalf("dockerd has not set the policy:\n%s", got)
+	}
+	before := sortedLines(setuptest.Dump(t))
+	c := n.containers(3)
+
+	n.must("add", c[0], c[1])
+	if setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Fatal(`the ping passes with "forward": "none"`)
+	}
+	n.configure(single)
+	n.must("add", c[2])
+	if !setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error(`the ping is dropped with "forward": "iptables"`)
+	}
+	placed := func(when string) {
+		t.Helper()
+		rules := setuptest.Run(t, "iptables", "-S", "FORWARD")
+		ours := strings.Index(rules, "-j BRIDGEVETH-FORWARD")
+		for _, docker := range []string{"-j DOCKER-USER", "-j DOCKER-ISOLATION-STAGE-1"} {
+			if at := strings.Index(rules, docker); at < 0 || ours < at {
+				t.Errorf("%s our jump does not stand behind %q:\n%s", when, docker, rules)
+			}
+		}
+	}
+	placed("at first")
+
+	stop()
+	dockerd(t)
+	placed("after a restart of dockerd")
+	if !setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error("the ping is dropped after a restart of dockerd")
+	}
+	setuptest.Run(t, "iptables", "-I", "DOCKER-USER", "-d", "10.88.0.3", "-j", "DROP")
+	if setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error("the administrator's DROP is bypassed")
+	}
+	setuptest.Run(t, "iptables", "-D", "DOCKER-USER", "-d", "10.88.0.3", "-j", "DROP")
+
+	n.must("del", c...)
+	if diff := cmp.Diff(before, sortedLines(setuptest.Dump(t))); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// sortedLines makes up for dockerd, which makes its chains in another order when it
+// is started again.
+func sortedLines(dump string) []string {
+	lines := strings.Split(dump, "\n")
+	slices.Sort(lines)
+	return lines
+}

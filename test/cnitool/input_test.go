@@ -1,0 +1,241 @@
+package cnitool
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// ipamKeys is single with other keys for ipam-simple.
+func ipamKeys(keys object) object {
+	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
+}
+
+// TestBadInput makes each mistake once: a deliberate code, a message that names the
+// key, the value and the remedy, and a host that is as it was.
+func TestBadInput(t *testing.T) {
+	own := func(c *call) { c.netns = "/proc/self/ns/net" }
+	for _, tt := range []struct {
+		name  string
+		conf  object
+		spoil func(testing.TB)
+		call  func(*call)
+		code  uint
+		want  []string
+	}{
+		{name: "misspelt key", conf: single.with(object{"isGatewya": true}), code: 2, want: []string{"isGatewya", "true", `did you mean "isGateway"?`}},
+		{name: "misspelt key of ipam", conf: ipamKeys(object{"subnte": "10.1.0.0/16"}), code: 2, want: []string{"ipam.subnte", "10.1.0.0/16", `"subnet"`}},
+		{name: "wrong type", conf: single.with(object{"mtu": "large"}), code: 7, want: []string{"mtu", "string", "a number"}},
+		{name: "mtu too small", conf: single.with(object{"mtu": 67}), code: 7, want: []string{"mtu: 67", "68..65535"}},
+		{name: "mtu too large", conf: single.with(object{"mtu": 65536}), code: 7, want: []string{"mtu: 65536"}},
+		{name: "mtu too small for IPv6", conf: dual.with(object{"mtu": 1279}), code: 7, want: []string{"mtu: 1279", "1280"}},
+		{name: "forward", conf: single.with(object{"forward": "maybe"}), code: 7, want: []string{"forward", `"maybe"`, "iptables, sysctl, none"}},
+		{name: "bridge name too long", conf: single.with(object{"bridge": "a-name-of-sixteen"}), code: 7, want: []string{"bridge", "a-name-of-sixteen", "15"}},
+		{name: "bridge name with a slash", conf: single.with(object{"bridge": "a/b"}), code: 7, want: []string{"bridge", "a/b"}},
+		{name: "every mistake at once", conf: single.with(object{"mtu": -1, "forward": "no", "bridge": "a b"}), code: 7, want: []string{"mtu: -1", `forward: "no"`, `bridge: "a b"`}},
+		{name: "gateway without addresses", conf: object{"type": "bridgeveth", "isGateway": true}, code: 7, want: []string{"isGateway", "ipam"}},
+		{name: "bridge is a veth", conf: single, spoil: func(t testing.TB) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
+		}, code: 101, want: []string{"br0", "veth", "no bridge"}},
+		{name: "another address on the bridge", conf: single, spoil: func(t testing.TB) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
+		}, code: 101, want: []string{"br0", "10.99.0.1/24", "forceAddress"}},
+		{name: "subnet with host bits", conf: ipamKeys(object{"subnet": "10.1.2.3/16"}), code: 7, want: []string{"ipam.subnet", "10.1.2.3/16", "10.1.0.0/16"}},
+		{name: "no subnet", conf: ipamKeys(object{"subnet": "ten"}), code: 7, want: []string{"ipam.subnet", `"ten"`}},
+		{name: "gateway outside", conf: ipamKeys(object{"subnet": "10.1.0.0/16", "gateway": "10.2.0.1"}), code: 7, want: []string{"ipam.gateway", "10.2.0.1", "10.1.0.0/16"}},
+		{name: "overlap", conf: ipamKeys(object{"ranges": [][]object{{{"subnet": "10.1.0.0/16"}}, {{"subnet": "10.1.2.0/24"}}}}), code: 7, want: []string{"ipam.ranges", "overlap"}},
+		{name: "no range", conf: ipamKeys(object{}), code: 7, want: []string{"ipam.ranges"}},
+		{name: "resolvConf unreadable", conf: ipamKeys(object{"subnet": "10.1.0.0/16", "resolvConf": "/none"}), code: 7, want: []string{"ipam.resolvConf", "/none"}},
+		{name: "IPAM plugin missing", conf: single.with(object{"ipam": object{"type": "nobody"}}), code: 7, want: []string{"ipam.type", "nobody", "CNI_PATH"}},
+		{name: "IPAM plugin by path", conf: single.with(object{"ipam": object{"type": "../x"}}), code: 7, want: []string{"ipam.type", "../x"}},
+		{name: "IPAM plugin fails", conf: single.with(object{"ipam": object{"type": "host-local", "subnet": "10.1.2.3/16"}}), code: 105, want: []string{"host-local", "10.1.0.0"}},
+		{name: "no such namespace", conf: single, call: func(c *call) { c.netns = "/run/netns/none" }, code: 8, want: []string{"CNI_NETNS", "/run/netns/none"}},
+		{name: "no namespace", conf: single, call: func(c *call) { c.netns = "/run/file" }, spoil: func(t testing.TB) {
+			if err := os.WriteFile("/run/file", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, code: 8, want: []string{"CNI_NETNS", "/run/file"}},
+		{name: "our own namespace", conf: single, call: own, code: 8, want: []string{"CNI_NETNS", "host's own"}},
+		{name: "our own namespace, DEL", conf: single, call: func(c *call) { own(c); c.verb = "DEL" }, code: 8, want: []string{"CNI_NETNS", "host's own"}},
+		{name: "interface name taken", conf: single, spoil: func(t testing.TB) {
+			setuptest.Run(t, "ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
+		}, code: 101, want: []string{"eth0", "/run/netns/c1"}},
+		{name: "interface name too long", conf: single, call: func(c *call) { c.ifname = "a-name-of-sixteen" }, code: 4, want: []string{`CNI_IFNAME="a-name-of-sixteen"`}},
+		{name: "no iptables", conf: single, spoil: func(t testing.TB) { setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy") },
+			code: 102, want: []string{"iptables", "install iptables", "forward"}},
+		{name: "STATUS without iptables", conf: single, call: func(c *call) { c.verb = "STATUS" },
+			spoil: func(t testing.TB) { setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy") }, code: 50, want: []string{"iptables"}},
+		{name: "unreachable gateway", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "routes": []object{{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}}}),
+			code: 104, want: []string{"192.0.2.0/24", "198.51.100.1"}},
+		{name: "two addresses in an old result", conf: single.with(object{"cniVersion": "0.2.0", "ipam": object{
+			"type": "static", "addresses": []object{{"address": "10.1.0.2/16"}, {"address": "10.2.0.2/16"}},
+		}, "isDefaultGateway": false}), code: 105, want: []string{"static"}},
+		{name: "no addresses in an old result", conf: object{"type": "bridgeveth", "cniVersion": "0.2.0"}, code: 7, want: []string{"0.2.0", "ipam"}},
+		{name: "store damaged", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "dataDir": "/run/leases"}), spoil: func(t testing.TB) {
+			setuptest.Run(t, "sh", "-c", "mkdir /run/leases; : >/run/leases/leases-$(cat /proc/sys/kernel/random/boot_id).db")
+		}, code: 5, want: []string{"ipam.dataDir", "/run/leases/leases-", "damaged"}},
+		{name: "store not writable", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "dataDir": "/proc/leases"}), code: 5, want: []string{"ipam.dataDir", "/proc/leases"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, tt.conf, "nft")
+			n.containers(1)
+			if tt.spoil != nil {
+				tt.spoil(t)
+			}
+			c := on("ADD", 1, tt.conf)
+			if tt.call != nil {
+				tt.call(&c)
+			}
+			before := setuptest.Dump(t)
+			f := c.run(t).failed(t)
+			version, _ := tt.conf["cniVersion"].(string)
+			if version == "" {
+				version = "1.1.0"
+			}
+			if f.Code != tt.code || f.CNIVersion != version {
+				t.Errorf("got code %d of version %q, want %d of %s: %s", f.Code, f.CNIVersion, tt.code, version, f.Msg)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(f.Msg+f.Details, want) {
+					t.Errorf("%q is not in %+v", want, f)
+				}
+			}
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("it left traces (-before +after):\n%s", diff)
+			}
+			if !strings.HasPrefix(tt.name, "store") {
+				if held := leases(t); len(held) > 0 {
+					t.Errorf("leases are left: %v", held)
+				}
+			}
+		})
+	}
+}
+
+// TestExhausted uses up a pool, and shows that a container whose namespace died
+// unnoticed gives its address back before anyone hears of it.
+func TestExhausted(t *testing.T) {
+	t.Parallel()
+	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway's
+	n := newNode(t, conf, "nft")
+	n.containers(2)
+	dying := on("ADD", 3, conf)
+	setuptest.Run(t, "sh", "-c", "touch "+dying.netns+" && unshare --net="+dying.netns+" true") // nobody else has it open
+	dying.run(t).ok(t)
+	before := setuptest.Dump(t)
+	f := on("ADD", 2, conf).run(t).failed(t)
+	if f.Code != 100 || !strings.Contains(f.Msg, "10.88.0.1-10.88.0.2 (1 of 1 leased)") {
+		t.Errorf("got %+v, want code 100 and the range", f)
+	}
+	if f := (call{verb: "STATUS", conf: conf}).run(t).failed(t); f.Code != 100 {
+		t.Errorf("STATUS: got %+v, want code 100", f)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("it left traces (-before +after):\n%s", diff)
+	}
+	setuptest.Run(t, "sh", "-c", "umount "+dying.netns+" && rm "+dying.netns)
+	for range 100 { // the kernel takes the namespace down in its own time
+		if setuptest.Run(t, "ip", "-o", "link", "show", "type", "veth") == "" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	call{verb: "STATUS", conf: conf}.run(t).ok(t)
+	on("ADD", 2, conf).run(t).ok(t)
+	on("DEL", 2, conf).run(t).ok(t)
+	dying.verb = "DEL"
+	dying.run(t).ok(t)
+}
+
+// TestDelWithoutNamespace detaches containers whose namespace is missing, in each
+// way that it can be.
+func TestDelWithoutNamespace(t *testing.T) {
+	for _, netns := range []string{"", "/run/netns/none", "/run/file"} {
+		t.Run(fmt.Sprintf("%q", netns), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			n.containers(1)
+			if err := os.WriteFile("/run/file", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := setuptest.Dump(t)
+			on("ADD", 1, single).run(t).ok(t)
+			c := on("DEL", 1, single)
+			c.netns = netns
+			c.run(t).ok(t)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("DEL left traces (-before +after):\n%s", diff)
+			}
+			if held := leases(t); len(held) > 0 {
+				t.Errorf("leases are left: %v", held)
+			}
+		})
+	}
+}
+
+// TestKilled kills an ADD after every so many system calls. What it leaves, a DEL
+// takes away, and a repeated ADD is not disturbed by.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, dual, "nft")
+	n.containers(2)
+	on("ADD", 2, dual).run(t).ok(t)
+	before := setuptest.Dump(t)
+	const step = 3
+	killed := 0
+	for _, syscall := range []string{"sendto", "setns", "pwrite64", "flock", "openat"} {
+		for at := 1; ; at += step {
+			c := on("ADD", 1, dual)
+			c.before = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + syscall,
+				"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", syscall, at)}
+			if a := c.run(t); a.err == nil {
+				on("DEL", 1, dual).run(t).ok(t)
+				break // it has not so many of them
+			}
+			killed++
+			if killed%2 == 0 {
+				on("ADD", 1, dual).run(t).ok(t)
+			}
+			on("DEL", 1, dual).run(t).ok(t)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Fatalf("killed at %s number %d, DEL left traces (-before +after):\n%s", syscall, at, diff)
+			}
+			if held := leases(t); len(held) != 2 {
+				t.Fatalf("killed at %s number %d: leases %v, want those of c2", syscall, at, held)
+			}
+		}
+	}
+	if killed < 10 {
+		t.Errorf("killed only %d times", killed)
+	}
+	t.Logf("killed %d times", killed)
+}
+
+// TestVersions compares the result of each version of CNI with testdata/.
+func TestVersions(t *testing.T) {
+	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			conf := dual.with(object{"cniVersion": version, "dns": object{"nameservers": []string{"192.0.2.53"}}})
+			n := newNode(t, conf, "nft")
+			n.containers(1)
+			a := on("ADD", 1, conf).run(t).ok(t)
+			mac := strings.Fields(setuptest.Run(t, "ip", "-br", "link", "show", "br0"))[2]
+			got := strings.ReplaceAll(string(a.stdout), mac, "BRIDGE-MAC")
+			golden(t, filepath.Join("testdata", version+".golden"), got)
+			if v := (call{verb: "VERSION", conf: conf}).run(t).ok(t); !strings.Contains(string(v.stdout), `{"cniVersion":"`+version+`","supportedVersions"`) {
+				t.Errorf("VERSION: %s", v.stdout)
+			}
+			on("DEL", 1, conf).run(t).ok(t)
+		})
+	}
+}
