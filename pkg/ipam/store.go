@@ -21,6 +21,8 @@ const (
 	unfinished  = ".new"
 	bootIDFile  = "/proc/sys/kernel/random/boot_id"
 
+	leastPages = 4 // that bbolt makes a file of
+
 	// format is raised whenever what the file holds changes its meaning.
 	format = "1"
 )
@@ -77,7 +79,7 @@ func open(dir, boot string, wait time.Duration) (s *Store, err error) {
 	info, err := os.Stat(s.path)
 	if errors.Is(err, os.ErrNotExist) {
 		err = s.create()
-	} else if err == nil && info.Size() == 0 { // bbolt would begin anew
+	} else if err == nil && info.Size() < int64(leastPages*os.Getpagesize()) { // bbolt would begin anew in an empty one
 		err = ErrDamaged
 	}
 	if err == nil {
@@ -155,7 +157,7 @@ func (s *Store) checkFormat(isNew bool) error {
 // Close gives the store to the next process.
 func (s *Store) Close() error {
 	defer s.lock.Unlock()
-	if err := s.db.Close(); err != nil {
+	if err := s.guard(s.db.Close); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
 	}
 	return nil

@@ -40,8 +40,9 @@ func dockerd(t *testing.T) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var failure error
+	ended := make(chan struct{})
+	go func() { failure = cmd.Wait(); close(ended) }()
 	stopped := false
 	stop = func() {
 		if stopped {
@@ -62,9 +63,9 @@ func dockerd(t *testing.T) (stop func()) {
 			return stop
 		}
 		select {
-		case err := <-ended:
+		case <-ended:
 			stopped = true
-			t.Fatalf("dockerd: %v\n%s", err, said.String())
+			t.Fatalf("dockerd: %v\n%s", failure, said.String())
 		default:
 		}
 		if time.Since(start) > dockerWait {

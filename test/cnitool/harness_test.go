@@ -111,25 +111,24 @@ func (n *node) configure(plugin object) {
 }
 
 // cnitool runs the real thing. It knows containers by their namespace's path.
-func (n *node) cnitool(verb string, c *setup.Namespace) (string, error) {
+func (n *node) cnitool(verb string, c *setup.Namespace) error {
 	path := "/run/netns/none"
 	if c != nil {
 		path = c.Path
 	}
 	cmd := exec.Command(filepath.Join(programs, "cnitool"), verb, "net", path)
 	cmd.Env = append(os.Environ(), "NETCONFPATH=/run/net.d", "CNI_PATH="+programs)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("cnitool %s: %w: %s", verb, err, out)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cnitool %s: %w: %s", verb, err, out)
 	}
-	return string(out), nil
+	return nil
 }
 
 // must is cnitool, which has to succeed.
 func (n *node) must(verb string, containers ...*setup.Namespace) {
 	n.t.Helper()
 	for _, c := range containers {
-		if _, err := n.cnitool(verb, c); err != nil {
+		if err := n.cnitool(verb, c); err != nil {
 			n.t.Fatal(err)
 		}
 	}
