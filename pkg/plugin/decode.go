@@ -29,7 +29,7 @@ func Decode(data []byte, v any, path string) error {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
 			return Errorf(types.ErrInvalidNetworkConfig, "%s%s: a JSON %s stands where %s belongs",
-				path, wrong.Field, wrong.Value, article(wrong.Type))
+				path, keyPath(wrong.Field, reflect.TypeOf(v).Elem()), wrong.Value, article(wrong.Type))
 		}
 		return Errorf(types.ErrInvalidNetworkConfig, "%sconfiguration: %w", path, err)
 	}
@@ -47,6 +47,16 @@ func Decode(data []byte, v any, path string) error {
 	}
 	slices.SortFunc(unknown, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return Errorf(types.ErrUnsupportedField, "%w", errors.Join(unknown...))
+}
+
+// keyPath is the path of a key as a person writes it: encoding/json names the
+// structs that a field is embedded by as well.
+func keyPath(field string, t reflect.Type) string {
+	path := slices.DeleteFunc(strings.Split(field, "."), func(name string) bool {
+		f, ok := t.FieldByName(name)
+		return ok && f.Anonymous
+	})
+	return strings.Join(path, ".")
 }
 
 // fields lists the keys that encoding/json reads into a struct.
