@@ -14,7 +14,7 @@ run=()
 status=$?
 
 if [ $status != 0 ]; then
-	cat "$log"
+	grep -v -E '^=== |^ *--- PASS' "$log"
 	exit $status
 fi
 grep -E '^(ok|\?)' "$log"

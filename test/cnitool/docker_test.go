@@ -2,6 +2,7 @@ package cnitool
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +60,7 @@ func dockerd(t *testing.T) (stop func()) {
 	}
 	t.Cleanup(stop)
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := os.Stat("/run/docker.sock"); err == nil && strings.Contains(setuptest.Run(t, "iptables", "-S", "FORWARD"), "DOCKER-USER") {
+		if dockerAnswers() {
 			return stop
 		}
 		select {
@@ -72,6 +73,22 @@ func dockerd(t *testing.T) (stop func()) {
 			t.Fatalf("dockerd is not ready:\n%s", said.String())
 		}
 	}
+}
+
+// dockerAnswers says whether dockerd serves requests, which it does once its rules
+// are in place.
+func dockerAnswers() bool {
+	conn, err := net.Dial("unix", "/run/docker.sock")
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	answer := make([]byte, 64)
+	_, err = conn.Write([]byte("GET /_ping HTTP/1.0\r\n\r\n"))
+	if err == nil {
+		_, err = conn.Read(answer)
+	}
+	return err == nil && bytes.Contains(answer, []byte(" 200 "))
 }
 
 // TestDocker is the scene that this project was born from, with the real dockerd: it
