@@ -52,8 +52,10 @@ var (
 	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
 )
 
-// readLegacy reads the filter table of iptables-legacy, if it is in force.
-// Asking the kernel for a table makes it, which is why the list comes first.
+// readLegacy reads the filter table of iptables-legacy, if it is in force. Asking
+// the kernel for a table makes it, so the list of those in use comes first. Within
+// a user namespace nobody may read that; there a table that is as the kernel makes
+// it counts as none.
 func (n *Namespace) readLegacy(family int) (xtables, error) {
 	t := xtables{flavour: "legacy", family: family}
 	layout := layout4
@@ -63,15 +65,20 @@ func (n *Namespace) readLegacy(family int) (xtables, error) {
 	err := n.Do(func() error {
 		// /proc/net would be the main thread's.
 		names, err := os.ReadFile("/proc/thread-self/net/" + layout.names)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		unknown := errors.Is(err, os.ErrPermission)
+		if err != nil && !unknown && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("list tables of iptables-legacy: %w", err)
 		}
-		if t.inForce = slices.Contains(strings.Fields(string(names)), filterTable); !t.inForce {
+		if t.inForce = unknown || slices.Contains(strings.Fields(string(names)), filterTable); !t.inForce {
 			return nil
 		}
 		info, table, err := layout.fetch()
 		if err == nil {
 			t.forward, t.own = layout.parse(info, table)
+		}
+		untouched := len(t.forward) == 1 && t.forward[0].target == accept || errors.Is(err, unix.ENOPROTOOPT)
+		if unknown && untouched {
+			t.inForce, err = false, nil
 		}
 		return err
 	})

@@ -188,10 +188,12 @@ func Dump(t testing.TB, dirs ...string) string {
 		fmt.Fprintf(&all, "# %s\n%s", strings.Join(command, " "), Run(t, command[0], command[1:]...))
 	}
 	for _, family := range []string{"ip", "ip6"} {
-		// Listing a table would make it.
-		if names, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names"); err == nil && len(names) > 0 {
-			program := strings.Replace("iptables-legacy-save", "ip", family, 1)
-			fmt.Fprintf(&all, "# %s\n%s", program, Run(t, program))
+		// Listing a table would make it. The names cannot be read within a user
+		// namespace.
+		names, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names")
+		if len(names) > 0 || errors.Is(err, os.ErrPermission) {
+			program := strings.Replace("iptables-legacy", "ip", family, 1)
+			fmt.Fprintf(&all, "# %s\n%s", program, Run(t, program, "-S"))
 		}
 	}
 	for _, dir := range dirs {
