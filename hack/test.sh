@@ -8,6 +8,7 @@ export REQUIRE_NETNS=1
 mkdir -p .cache
 log=.cache/test.log
 
+go mod download # in a namespace of its own there is no way to the modules
 run=()
 [ "$(id -u)" = 0 ] || run=(unshare -rmn)
 "${run[@]}" go test -count=1 -timeout 14m -v "$@" ./... >"$log" 2>&1
