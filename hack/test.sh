@@ -19,7 +19,7 @@ if [ $status != 0 ]; then
 	exit $status
 fi
 grep -E '^(ok|\?)' "$log"
-skips=$(grep -A1 -E '^ *--- SKIP' "$log" || true)
+skips=$(grep -B1 -E '^ *--- SKIP' "$log" || true)
 if [ -n "$skips" ]; then
 	echo "skipped:"
 	echo "$skips"
