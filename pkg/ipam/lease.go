@@ -1,23 +1,20 @@
 package ipam
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// ErrExhausted says that every address of a set is leased.
-var ErrExhausted = errors.New("no address is left")
-
-// Attachment names one interface of one container on one network.
+// Attachment names one interface of one container on one network. No part of it
+// holds a zero byte, which no environment variable can either.
 type Attachment struct{ Network, Container, Interface string }
 
-// key is the attachment within its network. Neither part holds a zero byte.
+// key is the attachment within its network.
 func (a Attachment) key() []byte { return []byte(a.Container + "\x00" + a.Interface) }
 
 // Namespace is a container's network namespace. Device and Inode are those of the
@@ -45,190 +42,75 @@ func (n Namespace) Gone() bool { return n.Inode != 0 && NamespaceAt(n.Path) != n
 type Lease struct {
 	Attachment
 	Address   netip.Prefix // with the length of its subnet
-	Gateway   netip.Addr
+	Gateway   netip.Addr   // none when zero
 	Namespace Namespace
 	Time      time.Time
-	Range     string // the key of the range that it came from
 }
 
-// Request asks for one address of each set.
-type Request struct {
-	Attachment
-	Namespace Namespace
-	Sets      []Set
-	// Alive is asked of leases when a set is used up. Those that are not alive are
-	// taken back.
-	Alive func(Lease) bool
-}
+// leaseFields is how many parts a lease has in the store.
+const leaseFields = 8
 
-// Reserve returns a lease for each set, in their order: those that the attachment
-// has already, if they fit, or new ones. Either all are given or none. Freed
-// addresses rest as long as possible: those never used come first, then those
-// freed longest ago. The cost does not depend on the number of leases.
-func (s *Store) Reserve(r Request) (leases []Lease, err error) {
-	err = s.update(r.Network, func(n network) error {
-		if leases, err = n.held(r.Attachment); err != nil {
-			return err
-		}
-		if fit(leases, r.Sets) {
-			return n.moveTo(leases, r.Namespace)
-		}
-		if err := n.release(leases); err != nil {
-			return err
-		}
-		leases = nil
-		for i, set := range r.Sets {
-			lease, err := n.reserve(set, r)
-			if err != nil {
-				return fmt.Errorf("set %d: %w", i, err)
-			}
-			leases = append(leases, lease)
-		}
-		return n.hold(r.Attachment, leases)
-	})
-	if err != nil {
-		return nil, err
+// encode is the lease as the store has it under its address: text, one part after
+// another, a zero byte between them. A million leases are to be listed in a second,
+// and the file is to be legible to strings(1).
+func (l Lease) encode() []byte {
+	gateway := ""
+	if l.Gateway.IsValid() {
+		gateway = l.Gateway.String()
 	}
-	return leases, nil
+	return []byte(strings.Join([]string{
+		l.Container, l.Interface, strconv.Itoa(l.Address.Bits()), gateway,
+		l.Namespace.Path, strconv.FormatUint(l.Namespace.Device, 10), strconv.FormatUint(l.Namespace.Inode, 10),
+		strconv.FormatInt(l.Time.UnixNano(), 10),
+	}, "\x00"))
 }
 
-// fit says whether there is one lease for each set, in order.
-func fit(leases []Lease, sets []Set) bool {
-	if len(leases) != len(sets) || len(leases) == 0 {
-		return false
+// decodeLease reads what encode wrote.
+func decodeLease(network string, address netip.Addr, record []byte) (l Lease, err error) {
+	f := fields{parts: strings.Split(string(record), "\x00")}
+	if len(f.parts) != leaseFields {
+		return l, fmt.Errorf("%w: the lease of %s has %d parts", ErrDamaged, address, len(f.parts))
 	}
-	for i, l := range leases {
-		if !sets[i].Serves(l.Address.Addr()) {
-			return false
-		}
-	}
-	return true
-}
-
-// moveTo records that leases are used in another namespace than before.
-func (n network) moveTo(leases []Lease, ns Namespace) error {
-	for i := range leases {
-		if leases[i].Namespace == ns {
-			continue
-		}
-		leases[i].Namespace = ns
-		if err := n.put(leases[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reserve finds a free address in a set, if need be after it has taken back what
-// dead attachments hold.
-func (n network) reserve(set Set, r Request) (Lease, error) {
-	for _, reclaim := range []bool{false, true} {
-		if reclaim {
-			if err := n.reclaim(r.Alive); err != nil {
-				return Lease{}, err
-			}
-		}
-		for _, from := range set {
-			a, err := n.take(from)
-			if err != nil {
-				return Lease{}, err
-			}
-			if a.IsValid() {
-				lease := Lease{
-					Attachment: r.Attachment, Namespace: r.Namespace, Time: time.Now().Round(0),
-					Address: netip.PrefixFrom(a, from.Subnet.Bits()), Gateway: from.Gateway, Range: from.String(),
-				}
-				return lease, n.put(lease)
-			}
-		}
-	}
-	return Lease{}, fmt.Errorf("network %s: %w in %s", r.Network, ErrExhausted, n.describe(set))
-}
-
-// reclaim takes back the leases that are not alive.
-func (n network) reclaim(alive func(Lease) bool) error {
-	if alive == nil {
-		return nil
-	}
-	all, err := n.leases()
-	if err != nil {
-		return err
-	}
-	for _, l := range all {
-		if alive(l) {
-			continue
-		}
-		held, err := n.held(l.Attachment)
-		if err == nil {
-			err = n.release(held)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Release gives back what an attachment holds; holding nothing is no error.
-func (s *Store) Release(a Attachment) error {
-	return s.update(a.Network, func(n network) error {
-		leases, err := n.held(a)
-		if err != nil {
-			return err
-		}
-		return n.release(leases)
-	})
-}
-
-// Held lists what an attachment holds.
-func (s *Store) Held(a Attachment) (leases []Lease, err error) {
-	err = s.view(a.Network, func(n network) error {
-		leases, err = n.held(a)
-		return err
-	})
-	return leases, err
-}
-
-// Leases lists those of a network, by address.
-func (s *Store) Leases(name string) (leases []Lease, err error) {
-	err = s.view(name, func(n network) error {
-		leases, err = n.leases()
-		return err
-	})
-	return leases, err
-}
-
-// Retain gives back the leases of a network's attachments that are not in valid.
-func (s *Store) Retain(name string, valid []Attachment) error {
-	keep := map[string]bool{}
-	for _, a := range valid {
-		keep[string(a.key())] = true
-	}
-	return s.update(name, func(n network) error {
-		return n.reclaim(func(l Lease) bool { return keep[string(l.key())] })
-	})
-}
-
-// Free counts the addresses of a set that are left, up to math.MaxUint64. Those
-// that a dead attachment holds count as taken.
-func (s *Store) Free(name string, set Set) (free uint64, err error) {
-	leased := make([]uint64, len(set))
-	err = s.view(name, func(n network) error {
-		for i, r := range set {
-			leased[i] = n.count(r)
-		}
-		return nil
-	})
-	for i, r := range set {
-		left := r.Size() - min(r.Size(), leased[i])
-		free += min(left, math.MaxUint64-free)
-	}
-	return free, err
-}
-
-func decodeLease(b []byte) (l Lease, err error) {
-	if err := json.Unmarshal(b, &l); err != nil {
-		return l, fmt.Errorf("%w: a lease is unreadable: %w", ErrDamaged, err)
+	l.Network, l.Container, l.Interface = network, f.text(), f.text()
+	l.Address = netip.PrefixFrom(address, int(f.number(8)))
+	l.Gateway = f.address()
+	l.Namespace = Namespace{f.text(), f.number(64), f.number(64)}
+	l.Time = time.Unix(0, int64(f.number(63)))
+	if f.err != nil || !l.Address.IsValid() {
+		return l, fmt.Errorf("%w: the lease of %s makes no sense", ErrDamaged, address)
 	}
 	return l, nil
+}
+
+// fields reads the parts of a record, one by one; err is the first mistake.
+type fields struct {
+	parts []string
+	err   error
+}
+
+func (f *fields) text() (part string) {
+	part, f.parts = f.parts[0], f.parts[1:]
+	return part
+}
+
+func (f *fields) number(bits int) uint64 {
+	n, err := strconv.ParseUint(f.text(), 10, bits)
+	f.note(err)
+	return n
+}
+
+// address reads an address, none when empty.
+func (f *fields) address() (a netip.Addr) {
+	if part := f.text(); part != "" {
+		var err error
+		a, err = netip.ParseAddr(part)
+		f.note(err)
+	}
+	return a
+}
+
+func (f *fields) note(err error) {
+	if f.err == nil {
+		f.err = err
+	}
 }

@@ -5,22 +5,19 @@ package ipam
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
 	"slices"
 )
 
-// minHostBits is how many bits a subnet must leave for addresses: one for the
-// network, one for a gateway, one for a container.
-const minHostBits = 2
-
 // Range is a run of addresses of one subnet, Start and End included, of which
 // the gateway's is never handed out.
 type Range struct {
 	Subnet     netip.Prefix
 	Start, End netip.Addr
-	Gateway    netip.Addr
+	Gateway    netip.Addr // none when zero
 }
 
 // Set is a list of ranges of one family that are used up one after another. An
@@ -29,71 +26,99 @@ type Set []Range
 
 // Complete returns the range with what it leaves open filled in: from the address
 // after the network's to the last, which in IPv4 is the one before broadcast, and
-// the first as the gateway. Each error begins with the field that it is about.
+// the first as the gateway. Subnets that have neither a network's nor a broadcast
+// address (/31 and /127, RFC 3021 and RFC 6164) are used whole, of which the
+// second address is the gateway's; those of one address (/32 and /128) have no
+// gateway. Each error begins with the field that it is about.
 func (r Range) Complete() (Range, []error) {
-	if !r.Subnet.IsValid() {
-		return r, []error{fmt.Errorf("subnet: it is missing; give one, such as 10.1.0.0/16")}
+	bad := checkSubnet(r.Subnet)
+	if r.Subnet = r.Subnet.Masked(); !r.Subnet.IsValid() || r.Subnet.Addr().Is4In6() {
+		return r, bad
 	}
-	if network := r.Subnet.Masked(); network != r.Subnet {
-		return r, []error{fmt.Errorf("subnet: %s has host bits set; write %s", r.Subnet, network)}
+	first, last := usable(r.Subnet)
+	if !r.Start.IsValid() {
+		r.Start = first
 	}
-	if r.Subnet.Addr().BitLen()-r.Subnet.Bits() < minHostBits {
-		return r, []error{fmt.Errorf("subnet: %s is too small to have a gateway and a container; use a prefix length of at most %d",
-			r.Subnet, r.Subnet.Addr().BitLen()-minHostBits)}
+	if !r.End.IsValid() {
+		r.End = last
 	}
-	first := r.Subnet.Addr().Next()
-	for _, open := range []struct {
-		field *netip.Addr
-		value netip.Addr
-	}{{&r.Start, first}, {&r.End, last(r.Subnet)}, {&r.Gateway, first}} {
-		if !open.field.IsValid() {
-			*open.field = open.value
-		}
+	if !r.Gateway.IsValid() && !r.Subnet.IsSingleIP() {
+		r.Gateway = r.Subnet.Addr().Next()
 	}
-	return r, r.mistakes()
+	return r, append(bad, r.mistakes()...)
+}
+
+// checkSubnet lists what is wrong with a subnet.
+func checkSubnet(p netip.Prefix) []error {
+	switch {
+	case !p.IsValid():
+		return []error{errors.New("subnet: it is missing; give one, such as 10.1.0.0/16")}
+	case p.Addr().Is4In6():
+		return []error{fmt.Errorf("subnet: %s is IPv4 in the clothes of IPv6; write it as 10.1.0.0/16", p)}
+	case p != p.Masked():
+		return []error{fmt.Errorf("subnet: %s has host bits set; write %s", p, p.Masked())}
+	}
+	return nil
+}
+
+// usable returns the first and the last address of a subnet that an interface can
+// have.
+func usable(subnet netip.Prefix) (first, last netip.Addr) {
+	first = subnet.Addr()
+	all := first.As16()
+	for i := subnet.Bits() + 128 - first.BitLen(); i < 128; i++ {
+		all[i/8] |= 1 << (7 - i%8)
+	}
+	last = netip.AddrFrom16(all)
+	if first.Is4() {
+		last = last.Unmap()
+	}
+	if first.BitLen()-subnet.Bits() < 2 {
+		return first, last
+	}
+	if first.Is4() {
+		last = last.Prev() // before broadcast
+	}
+	return first.Next(), last
 }
 
 // mistakes lists what is wrong with a range that leaves nothing open.
 func (r Range) mistakes() (bad []error) {
+	first, last := usable(r.Subnet)
 	for _, field := range []struct {
 		name  string
 		value netip.Addr
 	}{{"rangeStart", r.Start}, {"rangeEnd", r.End}, {"gateway", r.Gateway}} {
-		if !r.Subnet.Contains(field.value) {
-			bad = append(bad, fmt.Errorf("%s: %s is outside subnet %s", field.name, field.value, r.Subnet))
+		if v := field.value; v.IsValid() && !between(first, v, last) {
+			bad = append(bad, fmt.Errorf("%s: %s is none of the addresses of subnet %s, which are %s to %s",
+				field.name, v, r.Subnet, first, last))
 		}
 	}
-	if len(bad) == 0 && r.End.Less(r.Start) {
-		bad = append(bad, fmt.Errorf("rangeStart: %s comes after rangeEnd, %s", r.Start, r.End))
+	if len(bad) > 0 {
+		return bad
 	}
-	if len(bad) == 0 && r.Start == r.End && r.Start == r.Gateway {
-		bad = append(bad, fmt.Errorf("gateway: %s is the only address of the range, which leaves none to hand out", r.Gateway))
+	if r.End.Less(r.Start) {
+		return []error{fmt.Errorf("rangeStart: %s comes after rangeEnd, %s; swap them", r.Start, r.End)}
 	}
-	return bad
+	if r.Start == r.End && r.Start == r.Gateway {
+		return []error{fmt.Errorf("gateway: %s is the only address of the range, which leaves none to hand out; widen the range", r.Gateway)}
+	}
+	return nil
 }
 
-// last is the last address of a subnet that a container may have.
-func last(subnet netip.Prefix) netip.Addr {
-	a := subnet.Addr().As16()
-	bits := subnet.Bits() + 128 - subnet.Addr().BitLen()
-	for i := bits; i < 128; i++ {
-		a[i/8] |= 1 << (7 - i%8)
-	}
-	end := netip.AddrFrom16(a)
-	if subnet.Addr().Is4() {
-		return end.Unmap().Prev() // before broadcast
-	}
-	return end
+// between says whether a is from first to last, all of one family.
+func between(first, a, last netip.Addr) bool {
+	return a.BitLen() == first.BitLen() && a.Zone() == "" && !a.Less(first) && !last.Less(a)
 }
 
 // Contains says whether an address may be handed out from the range.
 func (r Range) Contains(a netip.Addr) bool {
-	return a != r.Gateway && !a.Less(r.Start) && !r.End.Less(a) && a.BitLen() == r.Start.BitLen()
+	return a != r.Gateway && between(r.Start, a, r.End)
 }
 
 // Overlaps says whether two ranges share an address.
 func (r Range) Overlaps(o Range) bool {
-	return r.Start.BitLen() == o.Start.BitLen() && !r.End.Less(o.Start) && !o.End.Less(r.Start)
+	return between(r.Start, o.Start, r.End) || between(o.Start, r.Start, o.End)
 }
 
 // Size is how many addresses the range hands out, or math.MaxUint64 if they are
@@ -105,13 +130,13 @@ func (r Range) Size() uint64 {
 	if high != 0 || low == math.MaxUint64 {
 		return math.MaxUint64
 	}
-	if !r.Gateway.Less(r.Start) && !r.End.Less(r.Gateway) {
+	if between(r.Start, r.Gateway, r.End) {
 		return low
 	}
 	return low + 1
 }
 
-// String is the range as a person writes it; it is also its key in the store.
+// String is the range as a person writes it.
 func (r Range) String() string { return r.Start.String() + "-" + r.End.String() }
 
 // Serves says whether an address may be handed out from the set.

@@ -7,81 +7,122 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// parseRange makes a range of its fields as text; empty ones are left open.
-func parseRange(t testing.TB, subnet, start, end, gateway string) (r Range) {
+// compareAddresses lets cmp look at addresses.
+var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+
+// parseRange reads a subnet, and if there are more words start, end and gateway,
+// "-" for one that is left open.
+func parseRange(t testing.TB, text string) (r Range) {
 	t.Helper()
-	if subnet != "" {
-		r.Subnet = netip.MustParsePrefix(subnet)
-	}
-	for text, to := range map[*netip.Addr]string{&r.Start: start, &r.End: end, &r.Gateway: gateway} {
-		if to != "" {
-			*text = netip.MustParseAddr(to)
+	words := strings.Fields(text)
+	r.Subnet = netip.MustParsePrefix(words[0])
+	for i, field := range []*netip.Addr{&r.Start, &r.End, &r.Gateway} {
+		if i+1 < len(words) && words[i+1] != "-" {
+			*field = netip.MustParseAddr(words[i+1])
 		}
+	}
+	return r
+}
+
+// complete reads a range and fills it in.
+func complete(t testing.TB, text string) Range {
+	t.Helper()
+	r, bad := parseRange(t, text).Complete()
+	if bad != nil {
+		t.Fatalf("%s: %v", text, bad)
 	}
 	return r
 }
 
 func TestComplete(t *testing.T) {
 	for _, tt := range []struct {
-		subnet, start, end, gateway string
-		want                        string // range, gateway, size
-		size                        uint64
-		bad                         []string
+		in, want string
+		size     uint64
 	}{
-		{subnet: "10.1.0.0/16", want: "10.1.0.1-10.1.255.254 10.1.0.1", size: 65533},
-		{subnet: "10.1.0.0/30", want: "10.1.0.1-10.1.0.2 10.1.0.1", size: 1},
-		{subnet: "10.1.0.0/24", start: "10.1.0.10", end: "10.1.0.19", want: "10.1.0.10-10.1.0.19 10.1.0.1", size: 10},
-		{subnet: "10.1.0.0/24", start: "10.1.0.10", end: "10.1.0.19", gateway: "10.1.0.12", want: "10.1.0.10-10.1.0.19 10.1.0.12", size: 9},
-		{subnet: "fd00::/64", want: "fd00::1-fd00::ffff:ffff:ffff:ffff fd00::1", size: math.MaxUint64 - 1},
-		{subnet: "fd00::/48", want: "fd00::1-fd00::ffff:ffff:ffff:ffff:ffff fd00::1", size: math.MaxUint64},
-		{subnet: "fd00::/126", want: "fd00::1-fd00::3 fd00::1", size: 2},
-		{bad: []string{"subnet: it is missing"}},
-		{subnet: "10.1.2.3/16", bad: []string{"subnet: 10.1.2.3/16 has host bits set; write 10.1.0.0/16"}},
-		{subnet: "10.1.0.0/31", bad: []string{"subnet: 10.1.0.0/31 is too small", "at most 30"}},
-		{subnet: "fd00::/127", bad: []string{"at most 126"}},
-		{subnet: "10.1.0.0/24", start: "10.2.0.1", end: "fd00::1", gateway: "10.3.0.1", bad: []string{
-			"rangeStart: 10.2.0.1 is outside subnet 10.1.0.0/24", "rangeEnd: fd00::1 is outside", "gateway: 10.3.0.1 is outside",
-		}},
-		{subnet: "10.1.0.0/24", start: "10.1.0.9", end: "10.1.0.8", bad: []string{"rangeStart: 10.1.0.9 comes after rangeEnd, 10.1.0.8"}},
-		{subnet: "10.1.0.0/24", start: "10.1.0.1", end: "10.1.0.1", bad: []string{"gateway: 10.1.0.1 is the only address"}},
+		{"10.1.0.0/16", "10.1.0.0/16 10.1.0.1 10.1.255.254 10.1.0.1", 65533},
+		{"10.1.0.0/24 10.1.0.10 10.1.0.20", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.1", 11},
+		{"10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", 10},
+		{"10.1.0.0/24 - - 10.1.0.254", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.254", 253},
+		{"10.1.0.4/30", "10.1.0.4/30 10.1.0.5 10.1.0.6 10.1.0.5", 1},
+		{"10.1.0.4/31", "10.1.0.4/31 10.1.0.4 10.1.0.5 10.1.0.5", 1},
+		{"10.1.0.4/32", "10.1.0.4/32 10.1.0.4 10.1.0.4 -", 1},
+		{"255.255.255.252/30", "255.255.255.252/30 255.255.255.253 255.255.255.254 255.255.255.253", 1},
+		{"fd00::/64", "fd00::/64 fd00::1 fd00::ffff:ffff:ffff:ffff fd00::1", math.MaxUint64 - 1},
+		{"fd00::/56", "fd00::/56 fd00::1 fd00:0:0:ff:ffff:ffff:ffff:ffff fd00::1", math.MaxUint64},
+		{"fd00::/125", "fd00::/125 fd00::1 fd00::7 fd00::1", 6},
+		{"fd00::2/127", "fd00::2/127 fd00::2 fd00::3 fd00::3", 1},
+		{"fd00::2/128", "fd00::2/128 fd00::2 fd00::2 -", 1},
+		{"ffff::/16", "ffff::/16 ffff::1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff::1", math.MaxUint64},
 	} {
-		t.Run(tt.subnet+" "+tt.start+" "+tt.end, func(t *testing.T) {
-			r, errs := parseRange(t, tt.subnet, tt.start, tt.end, tt.gateway).Complete()
-			if len(tt.bad) == 0 {
-				if got := r.String() + " " + r.Gateway.String(); len(errs) > 0 || got != tt.want || r.Size() != tt.size {
-					t.Errorf("got %s of %d, %v; want %s of %d", got, r.Size(), errs, tt.want, tt.size)
-				}
-				return
+		t.Run(tt.in, func(t *testing.T) {
+			got := complete(t, tt.in)
+			if diff := cmp.Diff(parseRange(t, tt.want), got, compareAddresses); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
-			var all []string
-			for _, err := range errs {
-				all = append(all, err.Error())
+			if got.Size() != tt.size {
+				t.Errorf("size %d, want %d", got.Size(), tt.size)
 			}
-			for _, want := range tt.bad {
-				if !strings.Contains(strings.Join(all, "\n"), want) {
-					t.Errorf("%q is not in %q", want, all)
-				}
+		})
+	}
+}
+
+func TestCompleteMistakes(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		in   Range
+		want []string
+	}{
+		{"nothing", Range{}, []string{"subnet: it is missing; give one, such as 10.1.0.0/16"}},
+		{"host bits", parseRange(t, "10.1.0.7/24"), []string{"subnet: 10.1.0.7/24 has host bits set; write 10.1.0.0/24"}},
+		{"mapped", parseRange(t, "::ffff:10.1.0.0/112"), []string{"subnet: ::ffff:10.1.0.0/112 is IPv4 in the clothes of IPv6; write it as 10.1.0.0/16"}},
+		{"all at once", parseRange(t, "10.1.0.7/24 10.2.0.1 10.1.0.255 10.1.0.0"), []string{
+			"subnet: 10.1.0.7/24 has host bits set; write 10.1.0.0/24",
+			"rangeStart: 10.2.0.1 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+			"rangeEnd: 10.1.0.255 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+			"gateway: 10.1.0.0 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+		}},
+		{"other family", parseRange(t, "10.1.0.0/24 fd00::1"), []string{
+			"rangeStart: fd00::1 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+		}},
+		{"zone", parseRange(t, "fe80::/64 - - fe80::1%eth0"), []string{
+			"gateway: fe80::1%eth0 is none of the addresses of subnet fe80::/64, which are fe80::1 to fe80::ffff:ffff:ffff:ffff",
+		}},
+		{"start after end", parseRange(t, "10.1.0.0/24 10.1.0.20 10.1.0.10"), []string{"rangeStart: 10.1.0.20 comes after rangeEnd, 10.1.0.10; swap them"}},
+		{"only the gateway", parseRange(t, "10.1.0.0/24 10.1.0.1 10.1.0.1"), []string{
+			"gateway: 10.1.0.1 is the only address of the range, which leaves none to hand out; widen the range",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, bad := tt.in.Complete()
+			var got []string
+			for _, err := range bad {
+				got = append(got, err.Error())
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
 func TestOverlaps(t *testing.T) {
-	a, _ := parseRange(t, "10.1.0.0/24", "10.1.0.10", "10.1.0.19", "").Complete()
 	for _, tt := range []struct {
-		subnet, start, end string
-		want               bool
+		a, b string
+		want bool
 	}{
-		{"10.1.0.0/24", "10.1.0.19", "10.1.0.30", true},
-		{"10.1.0.0/24", "10.1.0.20", "10.1.0.30", false},
-		{"10.1.0.0/16", "", "", true},
-		{"fd00::/64", "", "", false},
+		{"10.1.0.0/24", "10.1.0.0/24", true},
+		{"10.1.0.0/16", "10.1.7.0/24", true},
+		{"10.1.0.0/24", "10.1.1.0/24", false},
+		{"10.1.0.0/24 10.1.0.2 10.1.0.9", "10.1.0.0/24 10.1.0.9 10.1.0.20", true},
+		{"10.1.0.0/24 10.1.0.2 10.1.0.8", "10.1.0.0/24 10.1.0.9 10.1.0.20", false},
+		{"0.0.0.0/1", "fd00::/64", false},
 	} {
-		b, _ := parseRange(t, tt.subnet, tt.start, tt.end, "").Complete()
-		if diff := cmp.Diff([]bool{tt.want, tt.want}, []bool{a.Overlaps(b), b.Overlaps(a)}); diff != "" {
-			t.Errorf("%s and %s (-want +got):\n%s", a, b, diff)
+		a, b := complete(t, tt.a), complete(t, tt.b)
+		if a.Overlaps(b) != tt.want || b.Overlaps(a) != tt.want {
+			t.Errorf("%s, %s: want %v", tt.a, tt.b, tt.want)
 		}
 	}
 }

@@ -1,10 +1,10 @@
 package ipamsimple
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -16,25 +16,37 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// defaultDataDir is where leases are kept: for one boot, as /run is.
-const defaultDataDir = "/run/ipam-simple"
+const (
+	defaultDataDir = "/run/ipam-simple" // where leases are kept: for one boot, as /run is
+	firstVersion   = "0.1.0"            // of a configuration without cniVersion, as libcni has it
+	rangesVersion  = "0.3.0"            // the first whose result holds several addresses of a family
+)
 
-// config is the network configuration; what is not ours of it is ignored.
+// config is what the plugin needs of a network configuration. The other keys are
+// the calling plugin's.
 type config struct {
-	types.PluginConf
-	IPAM settings `json:"-"`
-	sets []ipam.Set
+	Version string          `json:"cniVersion"`
+	Name    string          `json:"name"`
+	IPAM    json.RawMessage `json:"ipam"`
+
+	dataDir string
+	sets    []ipam.Set
+	routes  []*types.Route
+	dns     types.DNS
 }
 
 // settings are the keys below "ipam". Their names and meanings are host-local's.
-// Strings that may be empty mean the same as absent ones: runtimes send such.
+// Empty strings mean the same as absent ones: runtimes send such.
 type settings struct {
-	Type string `json:"type"`
-	addresses
-	Ranges     [][]addresses  `json:"ranges"`
-	Routes     []*types.Route `json:"routes"`
-	ResolvConf string         `json:"resolvConf"`
-	DataDir    string         `json:"dataDir"`
+	Type       string              `json:"type"`
+	Subnet     string              `json:"subnet"` // this and the next three are the first set
+	RangeStart string              `json:"rangeStart"`
+	RangeEnd   string              `json:"rangeEnd"`
+	Gateway    string              `json:"gateway"`
+	Ranges     [][]json.RawMessage `json:"ranges"`
+	Routes     []json.RawMessage   `json:"routes"`
+	ResolvConf string              `json:"resolvConf"`
+	DataDir    string              `json:"dataDir"`
 }
 
 // addresses are the keys of one range.
@@ -45,57 +57,89 @@ type addresses struct {
 	Gateway    string `json:"gateway"`
 }
 
-// readConfig reads the configuration. ADD, CHECK and STATUS refuse one with which
-// something is wrong; DEL and GC go on with what could be read.
-func readConfig(data []byte) (c *config, wrong error) {
-	c = &config{}
-	var raw struct {
-		IPAM json.RawMessage `json:"ipam"`
+// readNetwork reads which network it is.
+func readNetwork(data []byte) (*config, error) {
+	c := &config{Version: firstVersion, dataDir: defaultDataDir}
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, plugin.Errorf(types.ErrDecodingFailure, "configuration: %w", err)
 	}
-	c.IPAM.DataDir = defaultDataDir
-	if err := json.Unmarshal(data, &raw); err != nil {
-		return c, plugin.Errorf(types.ErrDecodingFailure, "network configuration: %w", err)
+	if c.Name == "" {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "name: it is missing; give the network one")
 	}
-	_ = json.Unmarshal(data, &c.PluginConf) // its mistakes are the calling plugin's to report; what is right is read
-	if len(raw.IPAM) == 0 {
-		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, `ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, Name)
-	}
-	if wrong = plugin.Decode(raw.IPAM, &c.IPAM, "ipam."); c.IPAM.DataDir == "" {
-		c.IPAM.DataDir = defaultDataDir
-	}
-	if wrong == nil {
-		wrong = c.readSets()
-	}
-	return c, wrong
+	return c, nil
 }
 
-// readSets reads and checks all ranges, and reports every mistake at once.
-func (c *config) readSets() error {
-	var bad []error
-	if c.IPAM.addresses != (addresses{}) {
-		r, errs := c.IPAM.read("ipam.")
-		bad = append(bad, errs...)
+// readStore reads which network it is, and where its leases are. DEL and GC need
+// no more, whatever has become of the ranges since ADD.
+func readStore(data []byte) (*config, error) {
+	c, err := readNetwork(data)
+	if err != nil || len(c.IPAM) == 0 {
+		return c, err
+	}
+	var ipam struct {
+		DataDir string `json:"dataDir"`
+	}
+	if err := json.Unmarshal(c.IPAM, &ipam); err != nil {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.dataDir: %w", err)
+	}
+	c.dataDir = cmp.Or(ipam.DataDir, c.dataDir)
+	return c, nil
+}
+
+// readConfig reads all of the configuration, and reports every mistake at once.
+func readConfig(data []byte) (*config, error) {
+	c, err := readNetwork(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.IPAM) == 0 {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig,
+			`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, Name)
+	}
+	var ipam settings
+	bad := []error{plugin.Decode(c.IPAM, &ipam, "ipam.")}
+	c.dataDir = cmp.Or(ipam.DataDir, c.dataDir)
+	bad = append(bad, c.readSets(&ipam)...)
+	bad = append(bad, c.readRoutes(ipam.Routes)...)
+	c.dns, err = readResolvConf(ipam.ResolvConf)
+	bad = append(bad, err)
+	if err := errors.Join(bad...); err != nil {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+	}
+	return c, nil
+}
+
+// readSets reads the ranges and lists what is wrong with them.
+func (c *config) readSets(s *settings) (bad []error) {
+	if first := (addresses{s.Subnet, s.RangeStart, s.RangeEnd, s.Gateway}); first != (addresses{}) {
+		r, mistakes := first.read("ipam.")
+		bad = append(bad, mistakes...)
 		c.sets = append(c.sets, ipam.Set{r})
 	}
-	for i, list := range c.IPAM.Ranges {
+	for i, list := range s.Ranges {
 		var set ipam.Set
-		for j, a := range list {
-			r, errs := a.read(fmt.Sprintf("ipam.ranges[%d][%d].", i, j))
-			bad = append(bad, errs...)
+		for j, data := range list {
+			var a addresses
+			path := fmt.Sprintf("ipam.ranges[%d][%d].", i, j)
+			if err := plugin.Decode(data, &a, path); err != nil {
+				bad = append(bad, err)
+			}
+			r, mistakes := a.read(path)
+			bad = append(bad, mistakes...)
 			set = append(set, r)
+		}
+		if len(set) == 0 {
+			bad = append(bad, fmt.Errorf("ipam.ranges[%d]: the set is empty; give it a range, or leave it out", i))
 		}
 		c.sets = append(c.sets, set)
 	}
-	if len(bad) == 0 {
-		bad = c.checkSets()
-	}
 	if len(bad) > 0 {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
+		return bad
 	}
-	return nil
+	return c.checkSets()
 }
 
-// read makes a range of the keys below path.
+// read makes a range of the keys below path and lists what is wrong with them.
 func (a addresses) read(path string) (r ipam.Range, bad []error) {
 	var err error
 	if a.Subnet != "" {
@@ -110,47 +154,59 @@ func (a addresses) read(path string) (r ipam.Range, bad []error) {
 		if field.value == "" {
 			continue
 		}
-		if *field.to, err = netip.ParseAddr(field.value); err != nil {
-			bad = append(bad, fmt.Errorf("%s%s: %q is no IP address", path, field.name, field.value))
+		address, err := netip.ParseAddr(field.value)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("%s%s: %q is no IP address; write one of the subnet's, or leave it out", path, field.name, field.value))
 		}
+		*field.to = address.Unmap()
 	}
-	if len(bad) > 0 {
-		return r, bad
+	if a.Subnet != "" && !r.Subnet.IsValid() {
+		return r, bad // nothing can be said about the others
 	}
-	r, bad = r.Complete()
-	for i := range bad {
-		bad[i] = fmt.Errorf("%s%w", path, bad[i])
+	r, mistakes := r.Complete()
+	for _, mistake := range mistakes {
+		bad = append(bad, fmt.Errorf("%s%w", path, mistake))
 	}
 	return r, bad
 }
 
-// checkSets looks for mistakes between ranges.
+// checkSets lists what is wrong between ranges that are right by themselves.
 func (c *config) checkSets() (bad []error) {
 	if len(c.sets) == 0 {
-		bad = append(bad, fmt.Errorf(`ipam.ranges: there is no range; give "ranges" or "subnet"`))
+		return []error{errors.New(`ipam.ranges: there is no range; give "ranges" or "subnet"`)}
 	}
 	var all []ipam.Range
-	families := map[bool]int{} // sets, by "is IPv4"
-	for i, set := range c.sets {
-		if len(set) == 0 {
-			bad = append(bad, fmt.Errorf("ipam.ranges[%d]: the set is empty; give it a range, or leave it out", i))
-			continue
-		}
-		families[set[0].Subnet.Addr().Is4()]++
+	families := map[int]int{} // sets, by bits of an address
+	for _, set := range c.sets {
+		family := set[0].Start.BitLen()
+		families[family]++
 		for _, r := range set {
-			if r.Subnet.Addr().Is4() != set[0].Subnet.Addr().Is4() {
-				bad = append(bad, fmt.Errorf("ipam.ranges: %s and %s are of two families in one set; give each a set of its own", set[0].Subnet, r.Subnet))
+			if r.Start.BitLen() != family {
+				bad = append(bad, fmt.Errorf("ipam.ranges: %s and %s are of two families in one set; give each a set of its own", set[0], r))
 			}
-			if o := slices.IndexFunc(all, r.Overlaps); o >= 0 {
-				bad = append(bad, fmt.Errorf("ipam.ranges: %s and %s overlap; an address can be in one range only", all[o], r))
+			for _, o := range all {
+				bad = append(bad, clash(r, o))
 			}
 			all = append(all, r)
 		}
 	}
-	if old, err := version.GreaterThan("0.3.0", c.CNIVersion); err == nil && old && max(families[true], families[false]) > 1 {
-		bad = append(bad, fmt.Errorf("cniVersion: a result of %s holds one address of each family; use 0.3.0 or newer for more sets", c.CNIVersion))
+	if old, err := version.GreaterThan(rangesVersion, c.Version); err == nil && old && max(families[32], families[128]) > 1 {
+		bad = append(bad, fmt.Errorf("cniVersion: a result of %s holds one address of each family; use %s or newer for more sets", c.Version, rangesVersion))
 	}
 	return bad
+}
+
+// clash is what keeps two ranges from being used together, nil if nothing does.
+func clash(a, b ipam.Range) error {
+	switch {
+	case a.Overlaps(b):
+		return fmt.Errorf("ipam.ranges: %s and %s overlap; an address can be in one range only", b, a)
+	case a.Contains(b.Gateway):
+		return fmt.Errorf("ipam.ranges: %s hands out %s, the gateway of %s; give both the same gateway, or other bounds", a, b.Gateway, b)
+	case b.Contains(a.Gateway):
+		return clash(b, a)
+	}
+	return nil
 }
 
 // serves says whether an address is from one of the ranges.
@@ -158,11 +214,7 @@ func (c *config) serves(a netip.Addr) bool {
 	return slices.ContainsFunc(c.sets, func(s ipam.Set) bool { return s.Serves(a) })
 }
 
+// attachment is the one that a verb is about.
 func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
-}
-
-// toIPNet is p as the CNI library has it.
-func toIPNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -4,16 +4,21 @@
 package ipamsimple
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/netip"
-	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
@@ -25,7 +30,7 @@ const Name = "ipam-simple"
 
 // lockWait is how long a verb waits for others to be done with the store. Each
 // holds it for less than a millisecond.
-const lockWait = 10 * time.Second
+var lockWait = 10 * time.Second
 
 // HasLink says whether an attachment still has its link on the host. A plugin that
 // calls our verbs, and knows how it names its links, sets it: a lease whose
@@ -34,17 +39,23 @@ var HasLink = func(ipam.Attachment) bool { return false }
 
 // Verbs are the plugin's, for skel.
 func Verbs() skel.CNIFuncs {
-	return skel.CNIFuncs{
-		Add: func(args *skel.CmdArgs) error {
-			result, err := Add(args)
-			if err != nil {
-				return err
-			}
-			conf, _ := readConfig(args.StdinData) // Add has read it already
-			return types.PrintResult(result, conf.CNIVersion)
-		},
-		Del: Del, Check: Check, GC: GC, Status: Status,
+	return skel.CNIFuncs{Add: printAdd, Del: Del, Check: Check, GC: GC, Status: Status}
+}
+
+// printAdd is Add with its result printed, in the version of the configuration.
+func printAdd(args *skel.CmdArgs) error {
+	c, err := readConfig(args.StdinData)
+	if err != nil {
+		return err
 	}
+	result, err := c.add(args)
+	if err != nil {
+		return err
+	}
+	if err := types.PrintResult(result, c.Version); err != nil {
+		return plugin.Errorf(types.ErrIOFailure, "print result: %w", err)
+	}
+	return nil
 }
 
 // Add reserves one address from each set, or returns those that the attachment
@@ -55,12 +66,13 @@ func Add(args *skel.CmdArgs) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	dns, err := c.IPAM.dns()
-	if err != nil {
-		return nil, err
-	}
-	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.IPAM.Routes, DNS: dns}
-	err = c.withStore(func(s *ipam.Store) error {
+	return c.add(args)
+}
+
+func (c *config) add(args *skel.CmdArgs) (*current.Result, error) {
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
+	s, err := ipam.Open(c.dataDir, lockWait)
+	err = use(s, err, func() error {
 		leases, err := s.Reserve(ipam.Request{
 			Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Alive: alive,
 		})
@@ -80,16 +92,17 @@ func Add(args *skel.CmdArgs) (*current.Result, error) {
 // alive says whether a lease may still be in use.
 func alive(l ipam.Lease) bool { return !l.Namespace.Gone() || HasLink(l.Attachment) }
 
-// Del gives back what the attachment holds. It needs no ranges.
+// Del frees what the attachment holds. It needs no ranges.
 func Del(args *skel.CmdArgs) error {
-	c, wrong := readConfig(args.StdinData)
-	if wrong != nil && c.Name == "" {
-		return wrong
+	c, err := readStore(args.StdinData)
+	if err != nil {
+		return err
 	}
-	if _, err := os.Stat(c.IPAM.DataDir); errors.Is(err, os.ErrNotExist) {
+	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, no leases
 	}
-	return c.withStore(func(s *ipam.Store) error { return s.Release(c.attachment(args)) })
+	return use(s, err, func() error { return s.Release(c.attachment(args)) })
 }
 
 // Check compares the attachment's leases with the addresses in prevResult that are
@@ -99,23 +112,38 @@ func Check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := version.ParsePrevResult(&c.PluginConf); err != nil || c.PrevResult == nil {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: CHECK needs what ADD returned: %w", errors.Join(err, errMissing))
-	}
-	result, err := current.NewResultFromResult(c.PrevResult)
+	result, err := readPrevResult(args.StdinData)
 	if err != nil {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
-	return c.withStore(func(s *ipam.Store) error {
-		leases, err := s.Held(c.attachment(args))
+	var leases []ipam.Lease
+	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	if !errors.Is(err, fs.ErrNotExist) {
+		err = use(s, err, func() (err error) {
+			leases, err = s.Held(c.attachment(args))
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		return c.compare(leases, result)
-	})
+	}
+	return c.compare(leases, result)
 }
 
-var errMissing = errors.New("it is missing")
+// readPrevResult reads what ADD returned.
+func readPrevResult(data []byte) (*current.Result, error) {
+	var conf types.PluginConf
+	if err := json.Unmarshal(data, &conf); err != nil {
+		return nil, err
+	}
+	if err := version.ParsePrevResult(&conf); err != nil {
+		return nil, err
+	}
+	if conf.PrevResult == nil {
+		return nil, errors.New("it is missing; CHECK needs what ADD returned")
+	}
+	return current.NewResultFromResult(conf.PrevResult)
+}
 
 // compare finds the addresses of a result that are not leased, and the leases that
 // are not in it.
@@ -125,16 +153,18 @@ func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
 		leased[l.Address.Addr()] = true
 	}
 	var wrong []error
+	if len(leases) == 0 {
+		wrong = append(wrong, errors.New("no address is leased to the interface"))
+	}
 	for _, ip := range result.IPs {
 		a, _ := netip.AddrFromSlice(ip.Address.IP)
-		a = a.Unmap()
-		if !leased[a] && c.serves(a) {
-			wrong = append(wrong, fmt.Errorf("address %s: no lease says that it is this attachment's", a))
+		if a = a.Unmap(); !leased[a] && c.serves(a) {
+			wrong = append(wrong, fmt.Errorf("address %s: it is in prevResult, but not leased to the interface", a))
 		}
 		delete(leased, a)
 	}
-	for a := range leased {
-		wrong = append(wrong, fmt.Errorf("address %s: leased, but not in prevResult", a))
+	for _, a := range slices.SortedFunc(maps.Keys(leased), netip.Addr.Compare) {
+		wrong = append(wrong, fmt.Errorf("address %s: it is leased to the interface, but not in prevResult", a))
 	}
 	if len(wrong) > 0 {
 		return plugin.Errorf(plugin.CodeDrift, "%w", errors.Join(wrong...))
@@ -142,11 +172,12 @@ func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
 	return nil
 }
 
-// GC gives back the leases of all attachments that are not in the valid list.
+// GC frees the leases of all attachments that are not in the valid list. Like DEL
+// it needs no ranges.
 func GC(args *skel.CmdArgs) error {
-	c, wrong := readConfig(args.StdinData)
-	if wrong != nil && c.Name == "" {
-		return wrong
+	c, err := readStore(args.StdinData)
+	if err != nil {
+		return err
 	}
 	listed, err := plugin.ValidAttachments(args.StdinData)
 	if err != nil {
@@ -156,57 +187,55 @@ func GC(args *skel.CmdArgs) error {
 	for _, a := range listed {
 		valid = append(valid, ipam.Attachment{Network: c.Name, Container: a.ContainerID, Interface: a.IfName})
 	}
-	return c.withStore(func(s *ipam.Store) error { return s.Retain(c.Name, valid) })
+	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no store, no leases
+	}
+	return use(s, err, func() error { return s.Retain(c.Name, valid) })
 }
 
-// Status is an error when a set has no address left, not even after taking back
-// those of dead attachments, or when the store cannot be used.
+// Status is an error when a set has no address left, not even by taking back those
+// of dead attachments, or when the store cannot be used. It changes nothing.
 func Status(args *skel.CmdArgs) error {
 	c, err := readConfig(args.StdinData)
 	if err != nil {
 		return err
 	}
-	return c.withStore(func(s *ipam.Store) error {
-		for _, set := range c.sets {
-			if err := c.status(s, set); err != nil {
-				return err
-			}
-		}
-		return nil
+	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writable(c.dataDir)
+	}
+	return use(s, err, func() error {
+		return s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
 	})
 }
 
-func (c *config) status(s *ipam.Store, set ipam.Set) error {
-	free, err := s.Free(c.Name, set)
-	if err != nil || free > 0 {
-		return err
+// writable says whether a store could be made in a folder, or in the nearest one
+// above it that exists.
+func writable(dir string) error {
+	err := unix.Access(dir, unix.W_OK|unix.X_OK)
+	if errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {
+		return writable(filepath.Dir(dir))
 	}
-	leases, err := s.Leases(c.Name)
 	if err != nil {
-		return err
+		return plugin.Errorf(types.ErrIOFailure, "ipam.dataDir: write to %s: %w", dir, err)
 	}
-	for _, l := range leases {
-		if set.Serves(l.Address.Addr()) && !alive(l) {
-			return nil
-		}
-	}
-	return fmt.Errorf("network %s: %w in %v", c.Name, ipam.ErrExhausted, set)
+	return nil
 }
 
-// withStore calls f with the store and gives errors their codes.
-func (c *config) withStore(f func(*ipam.Store) error) error {
-	s, err := ipam.Open(c.IPAM.DataDir, lockWait)
+// use calls f with the store that was opened, closes it, and gives errors, also
+// that of opening it, their codes.
+func use(s *ipam.Store, err error, f func() error) error {
 	if err == nil {
-		err = f(s)
-		err = errors.Join(err, s.Close())
+		err = errors.Join(f(), s.Close())
 	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, ipam.ErrExhausted):
-		return plugin.Errorf(plugin.CodeExhausted, "%w; see the network's other containers, or widen its range", err)
+		return plugin.Errorf(plugin.CodeExhausted, "%w; remove containers of the network, or widen its range", err)
 	case errors.Is(err, flock.ErrTimeout):
-		return plugin.Errorf(types.ErrTryAgainLater, "%w", err)
+		return plugin.Errorf(types.ErrTryAgainLater, "ipam.dataDir: %w", err)
 	}
 	return plugin.Errorf(types.ErrIOFailure, "ipam.dataDir: %w", err)
 }

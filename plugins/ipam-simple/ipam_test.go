@@ -1,237 +1,401 @@
 package ipamsimple
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// args is a command about container id, with ipam's keys as JSON.
-func args(id, conf string) *skel.CmdArgs {
-	return &skel.CmdArgs{
-		ContainerID: id, IfName: "eth0", Netns: "/none/" + id,
-		StdinData: []byte(`{"cniVersion":"1.1.0","name":"net","type":"bridgeveth",` + conf + `}`),
+var update = flag.Bool("update", false, "rewrite testdata/*.golden")
+
+// pluginVar makes this test's executable the plugin.
+const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(pluginVar) != "" {
+		os.Exit(plugin.Main(Name, Verbs()))
 	}
+	os.Exit(m.Run())
 }
 
-// pool is a configuration with its leases in dir.
-func pool(dir, keys string) string {
-	return `"ipam":{"type":"ipam-simple","dataDir":"` + dir + `",` + keys + `}`
-}
-
-// code is that of a CNI error, 0 of none.
-func code(t testing.TB, err error) uint {
+// call runs a verb in a process of its own and returns what it prints.
+func call(t *testing.T, verb, container, conf string) string {
 	t.Helper()
-	if err == nil {
-		return 0
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), pluginVar+"=1", "CNI_COMMAND="+verb, "CNI_CONTAINERID="+container, "CNI_IFNAME=eth0",
+		"CNI_NETNS=/run/netns/none", "CNI_PATH=/opt/cni/bin")
+	cmd.Stdin = strings.NewReader(conf)
+	var errout bytes.Buffer
+	cmd.Stderr = &errout
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || errout.Len() > 0 {
+		t.Fatalf("%s: %v: %s", verb, err, errout.String())
 	}
-	var e *types.Error
-	if !errors.As(err, &e) {
-		t.Fatalf("%v has no code", err)
-	}
-	return e.Code
+	return string(out)
 }
 
-func TestAdd(t *testing.T) {
-	dir := t.TempDir()
-	resolv := filepath.Join(dir, "resolv.conf")
-	if err := os.WriteFile(resolv, []byte("# none\nnameserver 192.0.2.1\nnameserver\nsearch a b\noptions ndots:2 rotate\noptions edns0\ndomain example.org\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	conf := pool(dir, `"RANGES":[[{"SubNet":"10.1.0.0/16","rangeStart":"10.1.2.0","rangeEnd":"","gateway":""}],[{"subnet":"fd00::/64"}]],
-		"routes":[{"dst":"192.0.2.0/24","gw":"10.1.0.9","mtu":1400,"advmss":1300,"priority":7,"table":100,"scope":0}],"resolvConf":"`+resolv+`"`)
-	want := `{"cniVersion":"1.1.0","dns":{"domain":"example.org","nameservers":["192.0.2.1"],"options":["ndots:2","rotate","edns0"],"search":["a","b"]},` +
-		`"ips":[{"address":"10.1.2.0/16","gateway":"10.1.0.1"},{"address":"fd00::2/64","gateway":"fd00::1"}],` +
-		`"routes":[{"advmss":1300,"dst":"192.0.2.0/24","gw":"10.1.0.9","mtu":1400,"priority":7,"scope":0,"table":100}]}`
-	for range 2 { // the same again
-		result, err := Add(args("c1", conf))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := json.Marshal(result)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, string(got)); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
-	}
-	if err := Del(args("c1", pool(dir, `"ranges":"broken"`))); err != nil { // it needs none
-		t.Error(err)
-	}
-	if err := Del(args("c1", conf)); err != nil {
-		t.Error(err)
-	}
-	result, err := Add(args("c1", conf))
-	if err != nil || result.IPs[0].Address.IP.String() != "10.1.2.1" {
-		t.Errorf("after DEL: got %v, %v; want the next address", result, err)
-	}
+// dual is a network of two sets with all that a result can hold, whose leases are
+// in dir.
+func dual(version, dir string) string {
+	return fmt.Sprintf(`{"cniVersion": %q, "name": "net", "type": "any", "somebody": "else's", "ipam": {
+		"type": "ipam-simple", "dataDir": %q, "subnet": "10.1.0.0/29", "ranges": [[{"subnet": "fd00::/64"}]],
+		"routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16", "gw": "10.1.0.6", "mtu": 1400, "advmss": 1300, "priority": 7, "table": 0, "scope": 253}]
+	}}`, version, dir)
 }
 
-func TestDelBeforeAnything(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "none")
-	if err := Del(args("c1", pool(dir, `"subnet":"10.1.0.0/16"`))); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		t.Error("DEL has made a store")
-	}
-}
-
-func TestExhausted(t *testing.T) {
-	dir := t.TempDir()
-	conf := pool(dir, `"subnet":"10.1.0.0/30"`)
-	if err := Status(args("", conf)); err != nil {
-		t.Errorf("STATUS before anything: %v", err)
-	}
-	netns := filepath.Join(dir, "ns")
-	if err := os.WriteFile(netns, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	first := args("c1", conf)
-	first.Netns = netns
-	if _, err := Add(first); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Add(args("c2", conf)); code(t, err) != 100 {
-		t.Errorf("ADD: got %v, want code 100", err)
-	}
-	if err := Status(args("", conf)); code(t, err) != 100 {
-		t.Errorf("STATUS: got %v, want code 100", err)
-	}
-	if err := os.Remove(netns); err != nil {
-		t.Fatal(err)
-	}
-	HasLink = func(ipam.Attachment) bool { return true }
-	if _, err := Add(args("c2", conf)); code(t, err) != 100 {
-		t.Errorf("ADD while the link is there: got %v, want code 100", err)
-	}
-	HasLink = func(ipam.Attachment) bool { return false }
-	if err := Status(args("", conf)); err != nil {
-		t.Errorf("STATUS with a lease to take back: %v", err)
-	}
-	if _, err := Add(args("c2", conf)); err != nil {
-		t.Errorf("ADD with a lease to take back: %v", err)
-	}
-}
-
-func TestCheck(t *testing.T) {
-	dir := t.TempDir()
-	conf := pool(dir, `"subnet":"10.1.0.0/16"`)
-	if _, err := Add(args("c1", conf)); err != nil {
-		t.Fatal(err)
-	}
-	previous := func(address string) string {
-		return conf + `,"prevResult":{"cniVersion":"1.1.0","ips":[{"address":"` + address + `"},{"address":"192.0.2.7/24"}]}`
-	}
-	for _, tt := range []struct {
-		name, conf string
-		id         string
-		code       uint
-		want       string
-	}{
-		{"as ADD left it", previous("10.1.0.2/16"), "c1", 0, ""},
-		{"another address", previous("10.1.0.3/16"), "c1", 103, "10.1.0.3"},
-		{"no lease", previous("10.1.0.2/16"), "c2", 103, "10.1.0.2"},
-		{"no result", conf, "c1", 7, "prevResult"},
-	} {
-		err := Check(args(tt.id, tt.conf))
-		if code(t, err) != tt.code || err != nil && !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v, want code %d and %q", tt.name, err, tt.code, tt.want)
-		}
-	}
-}
-
-func TestGC(t *testing.T) {
-	dir := t.TempDir()
-	conf := pool(dir, `"subnet":"10.1.0.0/16"`)
-	for _, tt := range []struct {
-		list string
-		code uint
-		left int
-	}{
-		{``, 7, 2},
-		{`,"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"},{"containerID":"c2","ifname":"eth1"}]`, 0, 1},
-		{`,"cni.dev/valid-attachments":[]`, 0, 0},
-		{`,"cni.dev/valid-attachments":null`, 0, 0},
-	} {
-		for _, id := range []string{"c1", "c2"} {
-			if _, err := Add(args(id, conf)); err != nil {
+// TestResult prints the result in each version: files in testdata.
+func TestResult(t *testing.T) {
+	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		t.Run(version, func(t *testing.T) {
+			got := call(t, "ADD", "c", dual(version, t.TempDir()))
+			file := filepath.Join("testdata", "result-"+version+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := GC(args("", conf+tt.list)); code(t, err) != tt.code {
-			t.Errorf("%s: got %v, want code %d", tt.list, err, tt.code)
-		}
-		s, err := ipam.Open(dir, lockWait)
-		if err != nil {
-			t.Fatal(err)
-		}
-		leases, err := s.Leases("net")
-		if err := errors.Join(err, s.Close()); err != nil || len(leases) != tt.left {
-			t.Errorf("%s: %d leases left, %v; want %d", tt.list, len(leases), err, tt.left)
-		}
-	}
-}
-
-func TestReadConfig(t *testing.T) {
-	for _, tt := range []struct {
-		name, conf string
-		code       uint
-		want       []string
-	}{
-		{"no JSON", `"ipam":`, 6, nil},
-		{"no ipam", `"bridge":"br0"`, 7, []string{"ipam: it is missing"}},
-		{"every mistake at once", pool("", `"subnet":"10.1.2.3/16","ranges":[[{"subnet":"x"},{"subnet":"10.2.0.0/16","gateway":"y"}]]`), 7,
-			[]string{"ipam.subnet: 10.1.2.3/16", `ipam.ranges[0][0].subnet: "x"`, `ipam.ranges[0][1].gateway: "y"`}},
-		{"two families in a set", pool("", `"ranges":[[{"subnet":"10.1.0.0/16"},{"subnet":"fd00::/64"}]]`), 7, []string{"two families"}},
-		{"overlap", pool("", `"subnet":"10.1.0.0/16","ranges":[[{"subnet":"10.1.2.0/24"}]]`), 7, []string{"overlap"}},
-		{"an empty set", pool("", `"ranges":[[]]`), 7, []string{"ipam.ranges[0]: the set is empty"}},
-		{"misspelt", pool("", `"subnet":"10.1.0.0/16","resolvconv":"x"`), 2, []string{`ipam.resolvconv`, `did you mean "resolvConf"`}},
-		{"wrong type", pool("", `"ranges":{"subnet":"10.1.0.0/16"}`), 7, []string{"ipam.ranges", "a list"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			_, err := readConfig(args("", tt.conf).StdinData)
-			if code(t, err) != tt.code {
-				t.Errorf("got %v, want code %d", err, tt.code)
-			}
-			for _, want := range tt.want {
-				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Errorf("%q is not in %v", want, err)
-				}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// FuzzConfig reads arbitrary configurations: what is accepted has valid ranges.
-func FuzzConfig(f *testing.F) {
-	f.Add([]byte(`{"name":"net","ipam":{"type":"ipam-simple","subnet":"10.1.0.0/16"}}`))
-	f.Add([]byte(`{"name":"net","ipam":{"ranges":[[{"subnet":"fd00::/64","rangeStart":"fd00::9"}]],"routes":[{"dst":"::/0"}]}}`))
-	f.Add([]byte(`{"ipam":null}`))
-	f.Fuzz(func(t *testing.T, conf []byte) {
-		c, err := readConfig(conf)
-		if err != nil {
-			return
+// args are those of a container's eth0; its namespace is a file, which like a
+// namespace has a device and an inode.
+func args(t *testing.T, container, conf string) *skel.CmdArgs {
+	t.Helper()
+	netns := filepath.Join(t.TempDir(), "ns")
+	if err := os.WriteFile(netns, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &skel.CmdArgs{ContainerID: container, IfName: "eth0", Netns: netns, StdinData: []byte(conf)}
+}
+
+// small is a network of so many addresses, at most 5, whose leases are in dir.
+func small(dir string, size int) string {
+	return network(fmt.Sprintf(`{"subnet": "10.1.0.0/29", "rangeEnd": "10.1.0.%d", "dataDir": %q}`, size+1, dir))
+}
+
+// add returns the addresses of a container.
+func add(t *testing.T, a *skel.CmdArgs) (list []string) {
+	t.Helper()
+	r, err := Add(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range r.IPs {
+		list = append(list, ip.Address.String())
+	}
+	return list
+}
+
+// wantError fails the test unless err has the code and holds the words.
+func wantError(t *testing.T, err error, code uint, words ...string) {
+	t.Helper()
+	var e *types.Error
+	if !errors.As(err, &e) || e.Code != code {
+		t.Fatalf("got %v, want code %d", err, code)
+	}
+	for _, word := range words {
+		if !strings.Contains(e.Msg, word) {
+			t.Errorf("%q is not in %q", word, e.Msg)
 		}
-		if len(c.sets) == 0 {
-			t.Fatal("accepted without a range")
-		}
-		for _, set := range c.sets {
-			for _, r := range set {
-				if completed, errs := r.Complete(); len(errs) > 0 || completed != r {
-					t.Errorf("accepted %v: %v", r, errs)
-				}
+	}
+}
+
+// withPrev is a configuration with the addresses as CHECK gets them.
+func withPrev(t *testing.T, conf string, addresses ...string) []byte {
+	t.Helper()
+	prev := &current.Result{CNIVersion: "1.1.0"}
+	for _, a := range addresses {
+		prev.IPs = append(prev.IPs, &current.IPConfig{Address: toIPNet(netip.MustParsePrefix(a))})
+	}
+	var keys map[string]any
+	if err := json.Unmarshal([]byte(conf), &keys); err != nil {
+		t.Fatal(err)
+	}
+	keys["prevResult"] = prev
+	data, err := json.Marshal(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestAddRepeated(t *testing.T) {
+	a := args(t, "c", dual("1.1.0", t.TempDir()))
+	first, again := add(t, a), add(t, a)
+	if diff := cmp.Diff(first, again); diff != "" || len(first) != 2 {
+		t.Errorf("first %v (-first +again):\n%s", first, diff)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	conf := small(t.TempDir(), 3)
+	a := args(t, "c", conf)
+	add(t, args(t, "other", conf)) // has .2
+	add(t, a)                      // has .3
+	for _, tt := range []struct {
+		name string
+		prev []string
+		want []string
+	}{
+		{"as it was", []string{"10.1.0.3/29"}, nil},
+		{"and one that is not ours", []string{"192.0.2.1/24", "10.1.0.3/29"}, nil},
+		{"none", nil, []string{"10.1.0.3: it is leased"}},
+		{"the other's", []string{"10.1.0.2/29"}, []string{"10.1.0.2: it is in prevResult", "10.1.0.3: it is leased"}},
+		{"one more", []string{"10.1.0.3/29", "10.1.0.4/29"}, []string{"10.1.0.4: it is in prevResult"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			check := *a
+			check.StdinData = withPrev(t, conf, tt.prev...)
+			if err := Check(&check); tt.want != nil {
+				wantError(t, err, plugin.CodeDrift, tt.want...)
+			} else if err != nil {
+				t.Error(err)
 			}
+		})
+	}
+	t.Run("without prevResult", func(t *testing.T) { wantError(t, Check(a), 7, "prevResult") })
+	t.Run("without a lease", func(t *testing.T) {
+		if err := Del(a); err != nil {
+			t.Fatal(err)
+		}
+		a.StdinData = withPrev(t, conf, "10.1.0.3/29")
+		wantError(t, Check(a), plugin.CodeDrift, "no address is leased")
+	})
+	t.Run("without a store", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "none")
+		a.StdinData = withPrev(t, small(dir, 3), "10.1.0.3/29")
+		wantError(t, Check(a), plugin.CodeDrift, "no address is leased")
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("CHECK has made %s", dir)
 		}
 	})
+}
+
+// TestDel frees an address whatever has become of the ranges.
+func TestDel(t *testing.T) {
+	for _, ipam := range []string{
+		`{"subnet": "10.1.0.0/29", "dataDir": %q}`,
+		`{"dataDir": %q}`,
+		`{"subnet": "ten", "ranges": 7, "routes": "x", "resolvConf": "/none", "unknown": 1, "dataDir": %q}`,
+	} {
+		dir := t.TempDir()
+		a := args(t, "c", small(dir, 1))
+		add(t, a)
+		wantError(t, Status(a), plugin.CodeExhausted)
+		del := *a
+		del.Netns = ""
+		del.StdinData = []byte(network(fmt.Sprintf(ipam, dir)))
+		for range 2 {
+			if err := Del(&del); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Status(a); err != nil {
+			t.Errorf("%s: after DEL: %v", ipam, err)
+		}
+	}
+}
+
+func TestDelWithoutStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	if err := Del(args(t, "c", small(dir, 1))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("DEL has made %s", dir)
+	}
+	wantError(t, Del(args(t, "c", network(`{"dataDir": 7}`))), 7, "ipam.dataDir")
+}
+
+func TestGC(t *testing.T) {
+	dir := t.TempDir()
+	conf := small(dir, 3)
+	collect := func(valid string) error {
+		return GC(&skel.CmdArgs{StdinData: []byte(fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "ipam": {"dataDir": %q}%s}`, dir, valid))})
+	}
+	for _, tt := range []struct {
+		name, valid string
+		left        string
+	}{
+		{"one", `, "cni.dev/valid-attachments": [{"containerID": "b", "ifname": "eth0"}]`, "b"},
+		{"another interface", `, "cni.dev/valid-attachments": [{"containerID": "b", "ifname": "eth1"}]`, ""},
+		{"none", `, "cni.dev/valid-attachments": []`, ""},
+		{"null", `, "cni.dev/valid-attachments": null, "cni.dev/attachments": [{"containerID": "a", "ifname": "eth0"}]`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, c := range []string{"a", "b", "c"} {
+				add(t, args(t, c, conf))
+			}
+			if err := collect(tt.valid); err != nil {
+				t.Fatal(err)
+			}
+			if got := holders(t, dir); got != tt.left {
+				t.Errorf("left: %q, want %q", got, tt.left)
+			}
+		})
+	}
+	t.Run("absent", func(t *testing.T) {
+		add(t, args(t, "a", conf))
+		wantError(t, collect(""), 7, "cni.dev/valid-attachments")
+		if got := holders(t, dir); got != "a" {
+			t.Errorf("left: %q, want a", got)
+		}
+	})
+}
+
+// holders lists the containers with leases.
+func holders(t *testing.T, dir string) string {
+	t.Helper()
+	s, err := ipam.Open(dir, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	leases, err := s.Leases("net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, l := range leases {
+		list = append(list, l.Container)
+	}
+	return strings.Join(list, " ")
+}
+
+// TestReclaim uses up a network, and lets containers die without a DEL.
+func TestReclaim(t *testing.T) {
+	defer func() { HasLink = func(ipam.Attachment) bool { return false } }()
+	conf := small(t.TempDir(), 2)
+	dying, living, newcomer := args(t, "dying", conf), args(t, "living", conf), args(t, "new", conf)
+	add(t, dying)
+	add(t, living)
+	_, err := Add(newcomer)
+	wantError(t, err, plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)", "widen")
+	wantError(t, Status(newcomer), plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)")
+
+	if err := os.Remove(dying.Netns); err != nil {
+		t.Fatal(err)
+	}
+	HasLink = func(a ipam.Attachment) bool {
+		return a == ipam.Attachment{Network: "net", Container: "dying", Interface: "eth0"}
+	}
+	_, err = Add(newcomer)
+	wantError(t, err, plugin.CodeExhausted)
+
+	HasLink = func(ipam.Attachment) bool { return false }
+	if err := Status(newcomer); err != nil {
+		t.Errorf("STATUS with a dead container: %v", err)
+	}
+	if got := add(t, newcomer); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
+		t.Errorf("got %v, want the dead one's", got)
+	}
+}
+
+// TestReclaimUnseen keeps the lease of a namespace that could not be looked at.
+func TestReclaimUnseen(t *testing.T) {
+	conf := small(t.TempDir(), 1)
+	a := args(t, "unseen", conf)
+	a.Netns = "/run/netns/none"
+	add(t, a)
+	wantError(t, Status(a), plugin.CodeExhausted)
+}
+
+func TestStatusWithoutStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	a := args(t, "", small(dir, 1))
+	if err := Status(a); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
+		t.Errorf("STATUS has made %s", filepath.Dir(dir))
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.StdinData = []byte(small(filepath.Join(file, "sub"), 1))
+	wantError(t, Status(a), types.ErrIOFailure, "ipam.dataDir", file)
+}
+
+// TestUnusableStore runs each verb with a store that is locked, and one that is
+// damaged.
+func TestUnusableStore(t *testing.T) {
+	defer func(d time.Duration) { lockWait = d }(lockWait)
+	lockWait = 10 * time.Millisecond
+	dir := t.TempDir()
+	a := args(t, "c", small(dir, 3))
+	addresses := add(t, a)
+	var keys map[string]any
+	if err := json.Unmarshal(withPrev(t, string(a.StdinData), addresses...), &keys); err != nil {
+		t.Fatal(err)
+	}
+	keys["cni.dev/valid-attachments"] = []any{}
+	a.StdinData, _ = json.Marshal(keys) // it was unmarshalled just now
+	verbs := map[string]func(*skel.CmdArgs) error{
+		"ADD": func(a *skel.CmdArgs) error { _, err := Add(a); return err },
+		"DEL": Del, "CHECK": Check, "GC": GC, "STATUS": Status,
+	}
+	lock, err := flock.Acquire(dir, flock.Exclusive, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, verb := range verbs {
+		t.Run(name+" locked", func(t *testing.T) {
+			wantError(t, verb(a), types.ErrTryAgainLater, "ipam.dataDir", fmt.Sprint("process ", os.Getpid()))
+		})
+	}
+	lock.Unlock()
+	files, err := filepath.Glob(filepath.Join(dir, "leases-*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	if err := os.Truncate(files[0], 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, verb := range verbs {
+		t.Run(name+" damaged", func(t *testing.T) {
+			wantError(t, verb(a), types.ErrIOFailure, "ipam.dataDir", files[0], "damaged", "reboot")
+		})
+	}
+}
+
+// TestErrorPrinted shows that an error is one JSON object with a version, and that
+// a mistake leaves no store.
+func TestErrorPrinted(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	got := call(t, "ADD", "c", network(fmt.Sprintf(`{"dataDir": %q, "subnet": "10.1.0.1/29"}`, dir)))
+	want := `{"cniVersion":"1.1.0","code":7,"msg":"network net: ipam.subnet: 10.1.0.1/29 has host bits set; write 10.1.0.0/29"}` + "\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("ADD has made %s", dir)
+	}
 }

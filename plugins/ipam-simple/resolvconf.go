@@ -1,28 +1,25 @@
 package ipamsimple
 
 import (
-	"bufio"
-	"bytes"
+	"fmt"
 	"os"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// dns reads the file that resolvConf names, in the format of resolv.conf(5). As
-// there, the last search or domain line counts.
-func (s *settings) dns() (dns types.DNS, err error) {
-	if s.ResolvConf == "" {
+// readResolvConf reads a file in the format of resolv.conf(5). As there, the last
+// search and the last domain line count. No path is no file.
+func readResolvConf(path string) (dns types.DNS, err error) {
+	if path == "" {
 		return dns, nil
 	}
-	file, err := os.ReadFile(s.ResolvConf)
+	file, err := os.ReadFile(path)
 	if err != nil {
-		return dns, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.resolvConf: %w", err)
+		return dns, fmt.Errorf("ipam.resolvConf: %w; name a file that exists, or leave it out", err)
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(file)); lines.Scan(); {
-		words := strings.Fields(lines.Text())
+	for line := range strings.Lines(string(file)) {
+		words := strings.Fields(line)
 		if len(words) < 2 {
 			continue
 		}

@@ -1,0 +1,116 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// benchSets are a /12 and a /64: room for a million.
+func benchSets(t testing.TB) []Set {
+	return []Set{{complete(t, "10.0.0.0/12")}, {complete(t, "fd00::/64")}}
+}
+
+// populate gives the first addresses to so many containers, named as a runtime
+// does. It takes a thousand at a time: bbolt keeps what a transaction has changed
+// of a page in one sorted slice.
+func populate(t testing.TB, dir string, containers int) {
+	t.Helper()
+	s := tryOpen(t, dir)
+	r := Request{Sets: benchSets(t)}
+	for done := 0; done < containers; done += 1000 {
+		err := s.update("net", func(n *network) error {
+			for i := done; i < min(done+1000, containers); i++ {
+				id := fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i)
+				r.Attachment = Attachment{"net", id, "eth0"}
+				r.Namespace = Namespace{"/run/netns/cni-" + id[:36], 4, uint64(4026532000 + i)}
+				if _, err := n.reserve(r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withOpen calls f within an Open and a Close of its own, as each process has.
+func withOpen(b *testing.B, dir string, f func(*Store) error) {
+	s, err := Open(dir, time.Second)
+	if err == nil {
+		err = errors.Join(f(s), s.Close())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkStore does what the verbs do, each in an open of its own, beside 0 to a
+// million containers with an IPv4 and an IPv6 lease each.
+func BenchmarkStore(b *testing.B) {
+	for _, containers := range []int{0, 1_000, 65_000, 1_000_000} {
+		b.Run(fmt.Sprint(containers), func(b *testing.B) {
+			dir := b.TempDir()
+			populate(b, dir, containers)
+			dual := Request{Attachment: Attachment{"net", "new", "eth0"}, Sets: benchSets(b)}
+			single := dual
+			single.Sets = dual.Sets[:1]
+			for _, verb := range []struct {
+				name string
+				do   func(*Store) error
+			}{
+				{"Open", func(*Store) error { return nil }},
+				{"Room", func(s *Store) error { return s.Room(dual) }},
+				{"Held", func(s *Store) error { _, err := s.Held(dual.Attachment); return err }},
+			} {
+				b.Run(verb.name, func(b *testing.B) {
+					for b.Loop() {
+						withOpen(b, dir, verb.do)
+					}
+				})
+			}
+			b.Run("ReserveRelease", func(b *testing.B) { benchmarkPair(b, dir, single) })
+			b.Run("ReserveReleaseDual", func(b *testing.B) { benchmarkPair(b, dir, dual) })
+		})
+	}
+}
+
+// benchmarkPair is an ADD and a DEL.
+func benchmarkPair(b *testing.B, dir string, r Request) {
+	for b.Loop() {
+		withOpen(b, dir, func(s *Store) error {
+			_, err := s.Reserve(r)
+			return err
+		})
+		withOpen(b, dir, func(s *Store) error { return s.Release(r.Attachment) })
+	}
+}
+
+// BenchmarkRetain is a GC that finds one container in a thousand gone.
+func BenchmarkRetain(b *testing.B) {
+	for _, containers := range []int{1_000, 65_000} {
+		b.Run(fmt.Sprint(containers), func(b *testing.B) {
+			dir := b.TempDir()
+			populate(b, dir, containers)
+			s := tryOpen(b, dir)
+			defer s.Close()
+			var valid []Attachment
+			if err := s.view("net", func(n *network) error {
+				return n.each(func(a Attachment) { valid = append(valid, a) })
+			}); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if err := s.Retain("net", valid[containers/1000:]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,98 @@
+package ipam
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/fnv"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// FuzzStore writes something somewhere into one of the pages that hang a store's
+// file together, mends the checksum if there is one, and cuts the file. What
+// follows is a lease, or an error that names the file; never a panic.
+//
+// The pages of data are left out: bbolt has no checksum of theirs, and a letter
+// that is wrong in a network's name makes another network.
+func FuzzStore(f *testing.F) {
+	path := fill(f, f.TempDir(), 40)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var pages []int // 0, 1 and the lists of free pages, old ones included
+	for page := range len(whole) / pageSize {
+		if page < metaPages || binary.NativeEndian.Uint16(whole[page*pageSize+8:]) == freelistFlag {
+			pages = append(pages, page)
+		}
+	}
+	f.Add(uint8(0), uint16(0), []byte{}, uint16(0))
+	f.Add(uint8(0), uint16(metaOffset+16), []byte{9}, uint16(0)) // root
+	f.Add(uint8(1), uint16(metaOffset+32), []byte{9}, uint16(0)) // list of free pages
+	f.Add(uint8(1), uint16(metaOffset+40), []byte{0xff}, uint16(0))
+	f.Add(uint8(2), uint16(10), []byte{0xff, 0xff}, uint16(0))
+	f.Add(uint8(2), uint16(metaOffset), []byte{3, 0, 0, 0, 0, 0, 0, 0, 3}, uint16(1))
+	f.Fuzz(func(t *testing.T, which uint8, offset uint16, patch []byte, less uint16) {
+		file := bytes.Clone(whole)
+		page := file[pages[int(which)%len(pages)]*pageSize:][:pageSize]
+		copy(page[int(offset)%pageSize:], patch)
+		sum := fnv.New64a()
+		_, _ = sum.Write(page[metaOffset:][:metaSum]) // cannot fail
+		if int(which)%len(pages) < metaPages {
+			binary.NativeEndian.PutUint64(page[metaOffset+metaSum:], sum.Sum64())
+		}
+		file = file[:len(file)-int(less)%len(file)]
+		path := filepath.Join(t.TempDir(), filepath.Base(path))
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		reserveNamed(t, path)
+	})
+}
+
+// reserveNamed reserves in what may be a store, where each error has its name.
+func reserveNamed(t *testing.T, path string) {
+	s, err := Open(filepath.Dir(path), time.Second)
+	if err == nil {
+		defer s.Close()
+		_, err = s.Reserve(request(t, "new", "10.0.0.0/16", "fd00::/64"))
+	}
+	if err != nil && !strings.HasPrefix(err.Error(), path+": ") {
+		t.Error(err)
+	}
+}
+
+// FuzzRecord reads anything as a lease and as a pool. What is accepted is what is
+// written again.
+func FuzzRecord(f *testing.F) {
+	address := netip.MustParseAddr("10.1.0.2")
+	f.Add(Lease{Attachment: Attachment{"net", "c", "eth0"}, Address: netip.PrefixFrom(address, 16), Time: time.Unix(1, 2)}.encode())
+	f.Add((&pool{start: address, end: address, leased: 1}).encode())
+	f.Fuzz(func(t *testing.T, record []byte) {
+		l, err := decodeLease("net", address, record)
+		if err == nil {
+			again, err := decodeLease("net", address, l.encode())
+			if diff := cmp.Diff(l, again, compareAddresses); diff != "" || err != nil {
+				t.Errorf("%v (-first +again):\n%s", err, diff)
+			}
+		} else if !errors.Is(err, ErrDamaged) {
+			t.Error(err)
+		}
+		p, err := decodePool(addressKey(address), record)
+		if err == nil {
+			again, err := decodePool(addressKey(address), p.encode())
+			if err != nil || *again != *p {
+				t.Errorf("first %v, again %v, %v", p, again, err)
+			}
+		} else if !errors.Is(err, ErrDamaged) {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,431 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// tryOpen opens the store in dir.
+func tryOpen(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// openTemp opens a new store, which is closed and looked at when the test ends.
+func openTemp(t testing.TB) *Store {
+	t.Helper()
+	s := tryOpen(t, t.TempDir())
+	t.Cleanup(func() {
+		checkSound(t, s)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// request asks for container's eth0, of sets with one range each.
+func request(t testing.TB, container string, ranges ...string) Request {
+	t.Helper()
+	r := Request{Attachment: Attachment{"net", container, "eth0"}}
+	for _, text := range ranges {
+		r.Sets = append(r.Sets, Set{complete(t, text)})
+	}
+	return r
+}
+
+// reserve returns the addresses that r is given, or the error.
+func reserve(s *Store, r Request) string {
+	leases, err := s.Reserve(r)
+	if err != nil {
+		return err.Error()
+	}
+	return addresses(leases)
+}
+
+func addresses(leases []Lease) string {
+	var list []string
+	for _, l := range leases {
+		list = append(list, l.Address.String())
+	}
+	return strings.Join(list, " ")
+}
+
+func release(t testing.TB, s *Store, containers ...string) {
+	t.Helper()
+	for _, c := range containers {
+		if err := s.Release(Attachment{"net", c, "eth0"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// expect fails the test unless r is given want.
+func expect(t testing.TB, s *Store, r Request, want string) {
+	t.Helper()
+	if got := reserve(s, r); got != want {
+		t.Errorf("%s: got %s, want %s", r.Container, got, want)
+	}
+}
+
+func TestReserveRepeated(t *testing.T) {
+	s := openTemp(t)
+	r := request(t, "a", "10.0.0.0/29", "fd00::/64")
+	r.Namespace = Namespace{"/run/netns/a", 1, 2}
+	first, err := s.Reserve(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Lease{
+		{r.Attachment, netip.MustParsePrefix("10.0.0.2/29"), netip.MustParseAddr("10.0.0.1"), r.Namespace, first[0].Time},
+		{r.Attachment, netip.MustParsePrefix("fd00::2/64"), netip.MustParseAddr("fd00::1"), r.Namespace, first[1].Time},
+	}
+	if diff := cmp.Diff(want, first, compareAddresses); diff != "" {
+		t.Errorf("first (-want +got):\n%s", diff)
+	}
+	r.Namespace.Inode = 3 // the container was started again
+	want[0].Namespace.Inode, want[1].Namespace.Inode = 3, 3
+	again, err := s.Reserve(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, again, compareAddresses); diff != "" {
+		t.Errorf("again (-want +got):\n%s", diff)
+	}
+	held, err := s.Held(r.Attachment)
+	if diff := cmp.Diff(want, held, compareAddresses); diff != "" || err != nil {
+		t.Errorf("held: %v (-want +got):\n%s", err, diff)
+	}
+	all, err := s.Leases("net")
+	if diff := cmp.Diff(want, all, compareAddresses); diff != "" || err != nil {
+		t.Errorf("leases: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestReserveOrder shows that a freed address rests as long as possible.
+func TestReserveOrder(t *testing.T) {
+	s := openTemp(t)
+	const pool = "10.0.0.0/29" // hands out .2 to .6
+	expect(t, s, request(t, "a", pool), "10.0.0.2/29")
+	expect(t, s, request(t, "b", pool), "10.0.0.3/29")
+	expect(t, s, request(t, "c", pool), "10.0.0.4/29")
+	release(t, s, "b", "a")
+	expect(t, s, request(t, "d", pool), "10.0.0.5/29")
+	expect(t, s, request(t, "e", pool), "10.0.0.6/29")
+	expect(t, s, request(t, "f", pool), "10.0.0.3/29")
+	release(t, s, "e")
+	expect(t, s, request(t, "g", pool), "10.0.0.2/29")
+	expect(t, s, request(t, "h", pool), "10.0.0.6/29")
+	expect(t, s, request(t, "i", pool), "network net: no address is left in 10.0.0.1-10.0.0.6 (5 of 5 leased)")
+}
+
+// TestReserveRests shows that the queue of a range that is never used up is bounded.
+func TestReserveRests(t *testing.T) {
+	defer func(n uint64) { maxResting = n }(maxResting)
+	maxResting = 2
+	s := openTemp(t)
+	for i, want := range []string{"fd00::2/64", "fd00::3/64", "fd00::2/64", "fd00::3/64", "fd00::2/64"} {
+		c := fmt.Sprint(i)
+		expect(t, s, request(t, c, "fd00::/64"), want)
+		release(t, s, c)
+	}
+	r := request(t, "a", "fd00::/64")
+	expect(t, s, r, "fd00::3/64")
+}
+
+// TestReserveSet uses up a set of several ranges as one pool.
+func TestReserveSet(t *testing.T) {
+	s := openTemp(t)
+	for i, want := range []string{"10.0.0.2/30", "10.0.1.2/29", "10.0.1.3/29"} {
+		r := request(t, fmt.Sprint(i))
+		r.Sets = []Set{{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29 - 10.0.1.3")}}
+		expect(t, s, r, want)
+	}
+	r := request(t, "x")
+	r.Sets = []Set{{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29 - 10.0.1.3")}}
+	expect(t, s, r, "network net: no address is left in 10.0.0.1-10.0.0.2 (1 of 1 leased), 10.0.1.1-10.0.1.3 (2 of 2 leased)")
+}
+
+// TestReserveAtomic shows that one address is not given without the other.
+func TestReserveAtomic(t *testing.T) {
+	s := openTemp(t)
+	expect(t, s, request(t, "a", "fd00::/126 - fd00::2"), "fd00::2/126")
+	_, err := s.Reserve(request(t, "b", "10.0.0.0/29", "fd00::/126 - fd00::2"))
+	if !errors.Is(err, ErrExhausted) {
+		t.Fatalf("got %v, want ErrExhausted", err)
+	}
+	all, err := s.Leases("net")
+	if got := addresses(all); got != "fd00::2/126" || err != nil {
+		t.Errorf("leases %s, %v", got, err)
+	}
+}
+
+// TestReserveOtherSets changes the configuration of a container that runs.
+func TestReserveOtherSets(t *testing.T) {
+	s := openTemp(t)
+	expect(t, s, request(t, "a", "10.0.0.0/29"), "10.0.0.2/29")
+	expect(t, s, request(t, "a", "fd00::/64", "10.0.0.0/29"), "fd00::2/64 10.0.0.2/29")
+	expect(t, s, request(t, "a", "10.0.0.0/28", "fd00::/64"), "10.0.0.2/28 fd00::2/64")
+	expect(t, s, request(t, "a", "10.9.0.0/29"), "10.9.0.2/29")
+	all, err := s.Leases("net")
+	if got := addresses(all); got != "10.9.0.2/29" || err != nil {
+		t.Errorf("leases %s, %v", got, err)
+	}
+	expect(t, s, request(t, "a"), "")
+}
+
+// TestReserveOtherRange changes the bounds and the gateway of a range in use: each
+// of its addresses can still be had, once.
+func TestReserveOtherRange(t *testing.T) {
+	s := openTemp(t)
+	for i := range 5 {
+		reserve(s, request(t, fmt.Sprint(i), "10.0.0.0/28 - 10.0.0.6")) // .2 to .6
+	}
+	release(t, s, "0", "3")
+	const wider = "10.0.0.0/28 - 10.0.0.8 10.0.0.8"
+	for i, want := range []string{"10.0.0.1/28", "10.0.0.2/28", "10.0.0.5/28", "10.0.0.7/28"} {
+		expect(t, s, request(t, fmt.Sprint("new", i), wider), want)
+	}
+	checkSound(t, s)
+	expect(t, s, request(t, "x", wider), "network net: no address is left in 10.0.0.1-10.0.0.8 (7 of 7 leased)")
+	release(t, s, "new2", "1", "new3")
+	const narrower = "10.0.0.0/28 10.0.0.3 10.0.0.6"
+	expect(t, s, request(t, "x", narrower), "10.0.0.3/28")
+	expect(t, s, request(t, "y", narrower), "10.0.0.5/28")
+	expect(t, s, request(t, "z", narrower), "network net: no address is left in 10.0.0.3-10.0.0.6 (4 of 4 leased)")
+}
+
+// TestReserveReclaims shows a range that is dry because of containers that have
+// died, and that only those lose their addresses.
+func TestReserveReclaims(t *testing.T) {
+	s := openTemp(t)
+	const v4, v6 = "10.0.0.0/29 - 10.0.0.4", "fd00::/64" // .2 to .4
+	for _, c := range []string{"live", "dead", "limp"} {
+		reserve(s, request(t, c, v4, v6))
+	}
+	r := request(t, "new", v4, v6)
+	expect(t, s, r, "network net: no address is left in 10.0.0.1-10.0.0.4 (3 of 3 leased)")
+	if err := s.Room(r); !errors.Is(err, ErrExhausted) {
+		t.Errorf("room: got %v, want ErrExhausted", err)
+	}
+	r.Alive = func(l Lease) bool { return l.Container == "live" || l.Container == "limp" }
+	before, _ := s.Leases("net")
+	if err := s.Room(r); err != nil {
+		t.Errorf("room: %v", err)
+	}
+	if after, _ := s.Leases("net"); len(after) != len(before) {
+		t.Errorf("Room has changed the leases: %v", after)
+	}
+	expect(t, s, r, "10.0.0.3/29 fd00::5/64")
+	if left, err := s.Held(Attachment{"net", "dead", "eth0"}); left != nil || err != nil {
+		t.Errorf("dead still holds %v, %v", left, err)
+	}
+	expect(t, s, request(t, "live", v4, v6), "10.0.0.2/29 fd00::2/64")
+}
+
+func TestRetain(t *testing.T) {
+	s := openTemp(t)
+	for _, c := range []string{"a", "b", "c"} {
+		reserve(s, request(t, c, "10.0.0.0/29"))
+	}
+	other := request(t, "a", "10.0.0.0/29")
+	other.Network = "other"
+	reserve(s, other)
+	if err := s.Retain("net", []Attachment{{"net", "b", "eth0"}, {"net", "c", "eth1"}}); err != nil {
+		t.Fatal(err)
+	}
+	for network, want := range map[string]string{"net": "10.0.0.3/29", "other": "10.0.0.2/29", "none": ""} {
+		all, err := s.Leases(network)
+		if got := addresses(all); got != want || err != nil {
+			t.Errorf("%s: got %s, %v, want %s", network, got, err, want)
+		}
+	}
+	if err := s.Retain("net", nil); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.Leases("net"); len(all) > 0 || err != nil {
+		t.Errorf("left: %v, %v", all, err)
+	}
+}
+
+func TestReleaseNothing(t *testing.T) {
+	s := openTemp(t)
+	release(t, s, "a", "a")
+	if held, err := s.Held(Attachment{"none", "a", "eth0"}); held != nil || err != nil {
+		t.Errorf("got %v, %v", held, err)
+	}
+}
+
+// model is what the store is to do, in the plainest way.
+type model struct {
+	held map[Attachment][]netip.Addr
+	dead map[Attachment]bool
+}
+
+// layouts are what the configuration is changed between.
+var layouts = [][]string{
+	{"10.0.0.0/29"},
+	{"10.0.0.0/29", "fd00::/125"},
+	{"fd00::/125 - fd00::5 fd00::5", "10.0.0.0/28 10.0.0.3 10.0.0.9"},
+	{"10.0.0.0/28 - - 10.0.0.14"},
+}
+
+// holder is who has an address, if anybody has.
+func (m *model) holder(a netip.Addr) (Attachment, bool) {
+	for who, list := range m.held {
+		if slices.Contains(list, a) {
+			return who, true
+		}
+	}
+	return Attachment{}, false
+}
+
+// mayFail says whether some set has no address for r: none that it holds, and all
+// others held by the living.
+func (m *model) mayFail(r Request) bool {
+	return slices.ContainsFunc(r.Sets, func(set Set) bool {
+		for a := set[0].Start; between(set[0].Start, a, set[0].End); a = a.Next() {
+			who, held := m.holder(a)
+			if set.Serves(a) && (!held || who == r.Attachment || m.dead[who]) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// reserve compares what r was given with what it should be, and notes it.
+func (m *model) reserve(t *testing.T, r Request, leases []Lease, err error) {
+	if failed := err != nil; failed != m.mayFail(r) || failed && !errors.Is(err, ErrExhausted) {
+		t.Fatalf("%v: got %v, %v; held are %v", r, leases, err, m.held)
+	}
+	if err != nil {
+		return
+	}
+	var given []netip.Addr
+	for i, l := range leases {
+		a := l.Address.Addr()
+		given = append(given, a)
+		who, held := m.holder(a)
+		if !r.Sets[i].Serves(a) || held && who != r.Attachment && !m.dead[who] {
+			t.Fatalf("%v was given %s, which %v holds", r, a, who)
+		}
+		if held && who != r.Attachment {
+			for who := range m.dead { // all of the set's dead are released
+				if slices.ContainsFunc(m.held[who], r.Sets[i].Serves) {
+					delete(m.held, who)
+				}
+			}
+		}
+		for _, old := range m.held[r.Attachment] {
+			if r.Sets[i].Serves(old) && old != a {
+				t.Fatalf("%v had %s and was given %s", r, old, a)
+			}
+		}
+	}
+	m.held[r.Attachment] = given
+}
+
+// TestAgainstModel drives random sequences and compares the store with the model
+// after each step.
+func TestAgainstModel(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			runModel(t, rand.New(rand.NewPCG(seed, 1)))
+		})
+	}
+}
+
+func runModel(t *testing.T, random *rand.Rand) {
+	dir, layout := t.TempDir(), 0
+	boot(t, "boot0")
+	s := tryOpen(t, dir)
+	defer func() { _ = s.Close() }() // the test has failed, or it is closed below
+	m := model{map[Attachment][]netip.Addr{}, map[Attachment]bool{}}
+	for step := range 250 {
+		r := request(t, string(rune('a'+random.IntN(12))), layouts[layout]...)
+		r.Alive = func(l Lease) bool { return !m.dead[l.Attachment] }
+		switch n := random.IntN(100); {
+		case n < 50:
+			delete(m.dead, r.Attachment)
+			room := s.Room(r)
+			leases, err := s.Reserve(r)
+			if (room == nil) != (err == nil) && m.held[r.Attachment] == nil {
+				t.Fatalf("room says %v, reserve %v", room, err)
+			}
+			m.reserve(t, r, leases, err)
+		case n < 75:
+			if err := s.Release(r.Attachment); err != nil {
+				t.Fatal(err)
+			}
+			delete(m.held, r.Attachment)
+		case n < 85:
+			m.dead[r.Attachment] = true
+		case n < 88:
+			if err := s.Retain("net", []Attachment{r.Attachment}); err != nil {
+				t.Fatal(err)
+			}
+			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
+		case n < 92:
+			layout = random.IntN(len(layouts))
+		case n < 93:
+			boot(t, fmt.Sprint("boot", step))
+			m.held = map[Attachment][]netip.Addr{}
+			fallthrough
+		default:
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = tryOpen(t, dir)
+		}
+		m.compare(t, s)
+	}
+}
+
+// compare fails the test unless the store holds what the model does.
+func (m *model) compare(t *testing.T, s *Store) {
+	t.Helper()
+	checkSound(t, s)
+	leases, err := s.Leases("net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := map[netip.Addr]Attachment{}, map[netip.Addr]Attachment{}
+	for _, l := range leases {
+		got[l.Address.Addr()] = l.Attachment
+	}
+	for who, list := range m.held {
+		for _, a := range list {
+			want[a] = who
+		}
+	}
+	if diff := cmp.Diff(want, got, compareAddresses); diff != "" {
+		t.Fatalf("leases (-want +got):\n%s", diff)
+	}
+}
+
+// boot pretends for the rest of the test that the host was booted anew.
+func boot(t testing.TB, id string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "boot_id")
+	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := bootIDFile
+	bootIDFile = file
+	t.Cleanup(func() { bootIDFile = old })
+}

@@ -1,0 +1,170 @@
+package ipamsimple
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+)
+
+// network is a configuration whose key "ipam" is given.
+func network(ipam string) string {
+	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", "bridge": "br0", "ipam": %s}`, ipam)
+}
+
+// describe prints sets in one line: ranges with their gateways.
+func describe(sets []ipam.Set) string {
+	var all []string
+	for _, set := range sets {
+		var ranges []string
+		for _, r := range set {
+			ranges = append(ranges, fmt.Sprintf("%s/%d via %s", r, r.Subnet.Bits(), r.Gateway))
+		}
+		all = append(all, strings.Join(ranges, ", "))
+	}
+	return strings.Join(all, "; ")
+}
+
+func TestReadConfig(t *testing.T) {
+	for _, tt := range []struct{ name, ipam, want string }{
+		{"one subnet", `{"type": "ipam-simple", "subnet": "10.1.0.0/16"}`, "10.1.0.1-10.1.255.254/16 via 10.1.0.1"},
+		{"all of one range", `{"subnet": "10.1.0.0/16", "rangeStart": "10.1.2.3", "rangeEnd": "10.1.2.9", "gateway": "10.1.0.9"}`,
+			"10.1.2.3-10.1.2.9/16 via 10.1.0.9"},
+		{"empty strings", `{"subnet": "10.1.0.0/16", "rangeStart": "", "rangeEnd": "", "gateway": "", "dataDir": "", "resolvConf": ""}`,
+			"10.1.0.1-10.1.255.254/16 via 10.1.0.1"},
+		{"keys in any case", `{"SUBNET": "10.1.0.0/16", "rangestart": "10.1.2.3", "Ranges": [[{"Subnet": "fd00::/64"}]]}`,
+			"10.1.2.3-10.1.255.254/16 via 10.1.0.1; fd00::1-fd00::ffff:ffff:ffff:ffff/64 via fd00::1"},
+		{"one subnet and ranges", `{"ranges": [[{"subnet": "10.2.0.0/24"}, {"subnet": "10.3.0.0/24"}], [{"subnet": "10.4.0.0/24"}]], "subnet": "10.1.0.0/24"}`,
+			"10.1.0.1-10.1.0.254/24 via 10.1.0.1; 10.2.0.1-10.2.0.254/24 via 10.2.0.1, 10.3.0.1-10.3.0.254/24 via 10.3.0.1; 10.4.0.1-10.4.0.254/24 via 10.4.0.1"},
+		{"IPv4 in the clothes of IPv6", `{"subnet": "10.1.0.0/16", "gateway": "::ffff:10.1.0.9"}`, "10.1.0.1-10.1.255.254/16 via 10.1.0.9"},
+		{"two ranges of a subnet", `{"ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.9"}, {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.20"}]]}`,
+			"10.1.0.1-10.1.0.9/24 via 10.1.0.1, 10.1.0.20-10.1.0.254/24 via 10.1.0.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := readConfig([]byte(network(tt.ipam)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, describe(c.sets)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if c.dataDir != defaultDataDir {
+				t.Errorf("dataDir %s", c.dataDir)
+			}
+		})
+	}
+}
+
+func TestReadConfigMistakes(t *testing.T) {
+	const prefix = "network net: "
+	for _, tt := range []struct {
+		name, conf string
+		code       uint
+		want       string
+	}{
+		{"no JSON", `{"name": `, 6, "configuration: unexpected end of JSON input"},
+		{"no name", `{"cniVersion": "1.1.0"}`, 7, "name: it is missing; give the network one"},
+		{"no ipam", `{"name": "net"}`, 7, `ipam: it is missing; give {"type": "ipam-simple", "subnet": "10.1.0.0/16"}`},
+		{"ipam is no object", network(`7`), 6, prefix + "ipam.configuration is no JSON object: json: cannot unmarshal number into Go value of type map[string]json.RawMessage; ipam.ranges: there is no range; give \"ranges\" or \"subnet\""},
+		{"no range", network(`{}`), 7, prefix + `ipam.ranges: there is no range; give "ranges" or "subnet"`},
+		{"empty set", network(`{"ranges": [[]]}`), 7, prefix + "ipam.ranges[0]: the set is empty; give it a range, or leave it out"},
+		{"misspelt", network(`{"subnet": "10.1.0.0/16", "rangeStrat": "10.1.0.9"}`), 2, prefix + `ipam.rangeStrat: unknown key, with value "10.1.0.9"; did you mean "rangeStart"?`},
+		{"misspelt in a range", network(`{"ranges": [[{"subnet": "10.1.0.0/16", "gatway": "10.1.0.9"}]]}`), 2,
+			prefix + `ipam.ranges[0][0].gatway: unknown key, with value "10.1.0.9"; did you mean "gateway"?`},
+		{"misspelt in a route", network(`{"subnet": "10.1.0.0/16", "routes": [{"dst": "0.0.0.0/0", "via": "10.1.0.9"}]}`), 2,
+			prefix + `ipam.routes[0].via: unknown key, with value "10.1.0.9"`},
+		{"all at once", network(`{"subnet": "10.1.0.7/16", "gateway": "10.2.0.1", "ranges": [[{"subnet": "ten"}, {"rangeStart": "x"}]], "routes": [{"gw": "y"}], "resolvConf": "/none"}`), 7,
+			prefix + "ipam.subnet: 10.1.0.7/16 has host bits set; write 10.1.0.0/16; " +
+				"ipam.gateway: 10.2.0.1 is none of the addresses of subnet 10.1.0.0/16, which are 10.1.0.1 to 10.1.255.254; " +
+				`ipam.ranges[0][0].subnet: "ten" is no subnet; write one as 10.1.0.0/16 or fd00:1::/64; ` +
+				`ipam.ranges[0][1].rangeStart: "x" is no IP address; write one of the subnet's, or leave it out; ` +
+				"ipam.ranges[0][1].subnet: it is missing; give one, such as 10.1.0.0/16; " +
+				`ipam.routes[0].dst: "" is no subnet; write one as 0.0.0.0/0 or fd00:1::/64; ` +
+				`ipam.routes[0].gw: "y" is no IP address; write one, or leave it out for the gateway of the address; ` +
+				"ipam.resolvConf: open /none: no such file or directory; name a file that exists, or leave it out"},
+		{"wrong type", network(`{"subnet": 10}`), 7, prefix + `ipam.subnet: a JSON number stands where a string belongs; ipam.ranges: there is no range; give "ranges" or "subnet"`},
+		{"mixed families", network(`{"ranges": [[{"subnet": "10.1.0.0/16"}, {"subnet": "fd00::/64"}]]}`), 7,
+			prefix + "ipam.ranges: 10.1.0.1-10.1.255.254 and fd00::1-fd00::ffff:ffff:ffff:ffff are of two families in one set; give each a set of its own"},
+		{"overlap in a set", network(`{"ranges": [[{"subnet": "10.1.0.0/16"}, {"subnet": "10.1.2.0/24"}]]}`), 7,
+			prefix + "ipam.ranges: 10.1.0.1-10.1.255.254 and 10.1.2.1-10.1.2.254 overlap; an address can be in one range only"},
+		{"overlap of sets", network(`{"subnet": "10.1.0.0/16", "ranges": [[{"subnet": "10.1.2.0/24"}]]}`), 7,
+			prefix + "ipam.ranges: 10.1.0.1-10.1.255.254 and 10.1.2.1-10.1.2.254 overlap; an address can be in one range only"},
+		{"another's gateway", network(`{"ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.9", "gateway": "10.1.0.254"}, {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.20"}]]}`), 7,
+			prefix + "ipam.ranges: 10.1.0.20-10.1.0.254 hands out 10.1.0.254, the gateway of 10.1.0.1-10.1.0.9; give both the same gateway, or other bounds"},
+		{"old result", `{"cniVersion": "0.2.0", "name": "net", "ipam": {"ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "10.2.0.0/16"}]]}}`, 7,
+			prefix + "cniVersion: a result of 0.2.0 holds one address of each family; use 0.3.0 or newer for more sets"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := readConfig([]byte(tt.conf))
+			var e *types.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("got %v, %v", c, err)
+			}
+			if diff := cmp.Diff(tt.want, e.Msg); diff != "" || e.Code != tt.code {
+				t.Errorf("code %d, want %d (-want +got):\n%s", e.Code, tt.code, diff)
+			}
+		})
+	}
+}
+
+func TestReadResolvConf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte(`# a comment
+; nameserver 192.0.2.9
+nameserver 192.0.2.1
+nameserver	fd00::1
+domain old.example
+domain example.org
+search a.example
+search b.example c.example
+options ndots:2
+options edns0 trust-ad
+sortlist 10.0.0.0
+nameserver
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readResolvConf(path)
+	want := types.DNS{
+		Nameservers: []string{"192.0.2.1", "fd00::1"}, Domain: "example.org",
+		Search: []string{"b.example", "c.example"}, Options: []string{"ndots:2", "edns0", "trust-ad"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+// FuzzReadConfig reads anything: the outcome is a configuration or a mistake with
+// a code, and a configuration that is accepted makes sense.
+func FuzzReadConfig(f *testing.F) {
+	f.Add(network(`{"type": "ipam-simple", "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "routes": [{"dst": "0.0.0.0/0"}]}`))
+	f.Add(network(`{"ranges": [[{"subnet": "10.1.0.0/31"}], [{"subnet": "fd00::/128"}]], "dataDir": "/x"}`))
+	f.Fuzz(func(t *testing.T, conf string) {
+		if strings.Contains(strings.ToLower(conf), "resolvconf") {
+			return // it would read that file
+		}
+		c, err := readConfig([]byte(conf))
+		var e *types.Error
+		if err != nil {
+			if !errors.As(err, &e) || e.Code == 0 || e.Code == types.ErrInternal || c != nil {
+				t.Fatalf("got %v, %v", c, err)
+			}
+			return
+		}
+		for i, set := range c.sets {
+			for j, r := range set {
+				again, bad := r.Complete()
+				if bad != nil || again != r || r.Size() == 0 || len(c.sets) == 0 {
+					t.Fatalf("accepted %d, %d: %v, %v", i, j, r, bad)
+				}
+			}
+		}
+	})
+}
