@@ -30,10 +30,13 @@ func (n *Namespace) sysctl(key string) (value string, err error) {
 // setSysctl gives a key the value, unless it has it already: /proc/sys may be
 // read-only, and right all the same.
 func (n *Namespace) setSysctl(key, value string) error {
-	if now, err := n.sysctl(key); err == nil && now == value {
-		return nil
-	}
-	err := n.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) })
+	err := n.Do(func() error {
+		path := "/proc/sys/net/" + key
+		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == value {
+			return nil
+		}
+		return os.WriteFile(path, []byte(value), 0)
+	})
 	if err != nil {
 		return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
 	}

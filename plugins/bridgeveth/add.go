@@ -82,7 +82,10 @@ func (c *config) complete(r *current.Result) error {
 			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.MTU, ip.Address.IP, minIPv6MTU)
 		}
 		if c.IsGateway && ip.Gateway == nil {
-			ip.Gateway = firstHost(ip.Address)
+			if ip.Gateway = firstHost(ip.Address); ip.Gateway.Equal(ip.Address.IP) || !ip.Address.Contains(ip.Gateway) {
+				return plugin.Errorf(types.ErrInvalidNetworkConfig,
+					`isGateway: %s leaves no address for the gateway; set "gateway" for its range`, &ip.Address)
+			}
 		}
 		if c.IsDefaultGateway {
 			r.Routes = withDefault(r.Routes, ip.Gateway)

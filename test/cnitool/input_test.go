@@ -48,6 +48,9 @@ func TestBadInput(t *testing.T) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
 		}, code: 101, want: []string{"br0", "10.99.0.1/24", "forceAddress"}},
+		{name: "no room for a gateway", conf: ipamKeys(object{"subnet": "10.1.0.0/32"}), code: 7, want: []string{"isGateway", "10.1.0.0/32", `"gateway"`}},
+		{name: "misspelt key of a range", conf: ipamKeys(object{"ranges": [][]object{{{"subnet": "10.1.0.0/16", "rangeBegin": "10.1.0.9"}}}}),
+			code: 2, want: []string{"ipam.ranges[0][0].rangeBegin", "10.1.0.9"}},
 		{name: "subnet with host bits", conf: ipamKeys(object{"subnet": "10.1.2.3/16"}), code: 7, want: []string{"ipam.subnet", "10.1.2.3/16", "10.1.0.0/16"}},
 		{name: "no subnet", conf: ipamKeys(object{"subnet": "ten"}), code: 7, want: []string{"ipam.subnet", `"ten"`}},
 		{name: "gateway outside", conf: ipamKeys(object{"subnet": "10.1.0.0/16", "gateway": "10.2.0.1"}), code: 7, want: []string{"ipam.gateway", "10.2.0.1", "10.1.0.0/16"}},
