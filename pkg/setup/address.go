@@ -1,12 +1,12 @@
 package setup
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +22,26 @@ const (
 // addAddress gives a link an address, for good and ready for use at once: without
 // duplicate address detection, which would hold an IPv6 address back for a second
 // or two (RFC 4862, section 5.4). One that is there already is left.
-func (b *batch) addAddress(name string, index int, p netip.Prefix) {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+func (b *batch) addAddress(l link, p netip.Prefix) {
+	req := addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l, p)
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{ownerMark}))
+	if p.Addr().Is6() {
+		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
+	} else if p.Bits() < 31 { // RFC 3021: shorter subnets have no broadcast address
+		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
+	}
+	b.ensure(fmt.Sprintf("add address %s to %s", p, l.name), req, unix.EEXIST)
+}
+
+// deleteAddress is the inverse of addAddress.
+func (b *batch) deleteAddress(l link, p netip.Prefix) {
+	b.ensure(fmt.Sprintf("delete address %s from %s", p, l.name), addressRequest(unix.RTM_DELADDR, 0, l, p), unix.EADDRNOTAVAIL)
+}
+
+func addressRequest(verb, flags int, l link, p netip.Prefix) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(verb, flags)
 	msg := nl.NewIfAddrmsg(familyOf(p.Addr()))
-	msg.Index = uint32(index)
+	msg.Index = uint32(l.index)
 	msg.Prefixlen = uint8(p.Bits())
 	if p.Addr().IsLinkLocalUnicast() {
 		msg.Scope = unix.RT_SCOPE_LINK
@@ -34,70 +50,48 @@ func (b *batch) addAddress(name string, index int, p netip.Prefix) {
 	ip := p.Addr().AsSlice()
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip))
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip))
-	req.AddData(nl.NewRtAttr(ifaProto, []byte{ownerMark}))
-	if p.Addr().Is6() {
-		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
-	} else if p.Bits() < 31 { // RFC 3021: shorter subnets have no broadcast address
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
-	}
-	b.ensure(fmt.Sprintf("add address %s to %s", p, name), req, unix.EEXIST)
+	return req
 }
 
-// deleteAddress is the inverse of addAddress.
-func (n *Namespace) deleteAddress(link netlink.Link, p netip.Prefix) error {
-	err := n.nl.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)})
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("delete address %s from %s: %w", p, link.Attrs().Name, err)
-	}
-	return nil
-}
-
-// addresses lists those of a link, without the link-local ones of IPv6.
-func (n *Namespace) addresses(link netlink.Link) ([]netip.Prefix, error) {
-	all, err := dump(func() ([]netlink.Addr, error) { return n.nl.AddrList(link, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
-	}
-	var found []netip.Prefix
-	for _, a := range all {
-		if p := prefixOf(a.IPNet); !p.Addr().Is6() || !p.Addr().IsLinkLocalUnicast() {
-			found = append(found, p)
-		}
-	}
-	return found, nil
-}
-
-// ownAddresses lists the addresses of a link that addAddress set.
-func (n *Namespace) ownAddresses(link netlink.Link) ([]netip.Prefix, error) {
-	return dump(func() (found []netip.Prefix, err error) {
+// addresses lists those of a link, without the link-local ones of IPv6; own are
+// those of them that addAddress set.
+func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
+	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
 		if err := n.use(req, unix.NETLINK_ROUTE); err != nil {
 			return nil, err
 		}
-		messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
-		if err != nil {
-			return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
-		}
-		for _, m := range messages {
-			if p, own := ownAddress(m, link.Attrs().Index); own {
-				found = append(found, p)
-			}
-		}
-		return found, nil
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list addresses of %s: %w", l.name, err)
+	}
+	for _, m := range messages {
+		header := nl.DeserializeIfAddrmsg(m)
+		attrs, err := nl.ParseRouteAttrAsMap(m[header.Len():])
+		if err != nil {
+			return nil, nil, fmt.Errorf("read address message: %w", err)
+		}
+		a, ok := netip.AddrFromSlice(localAddress(attrs))
+		if !ok || int(header.Index) != l.index || a.Is6() && a.IsLinkLocalUnicast() {
+			continue
+		}
+		p := netip.PrefixFrom(a, int(header.Prefixlen))
+		all = append(all, p)
+		if bytes.Equal(attrs[ifaProto].Value, []byte{ownerMark}) {
+			own = append(own, p)
+		}
+	}
+	return all, own, nil
 }
 
-// ownAddress reads an RTM_NEWADDR message about a link.
-func ownAddress(m []byte, index int) (p netip.Prefix, own bool) {
-	header := nl.DeserializeIfAddrmsg(m)
-	attrs, err := nl.ParseRouteAttrAsMap(m[header.Len():])
-	proto, marked := attrs[ifaProto]
-	if err != nil || int(header.Index) != index || !marked || proto.Value[0] != ownerMark {
-		return p, false
+// localAddress is IFA_LOCAL, which IPv6 leaves out unless the link has a peer.
+func localAddress(attrs map[uint16]syscall.NetlinkRouteAttr) []byte {
+	if local, ok := attrs[unix.IFA_LOCAL]; ok {
+		return local.Value
 	}
-	a, ok := netip.AddrFromSlice(attrs[unix.IFA_ADDRESS].Value)
-	return netip.PrefixFrom(a, int(header.Prefixlen)), ok
+	return attrs[unix.IFA_ADDRESS].Value
 }
 
 // broadcast is the last address of an IPv4 subnet.

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -21,50 +20,48 @@ var (
 	ErrBridgeFull = errors.New("the bridge has no port left (Linux allows 1023); use a second network with a bridge of its own")
 )
 
-// EnsureBridge returns the bridge called name, up, made when absent. created
-// tells the caller whether undoing that means deleting it. A new bridge has the
-// MTU in bytes (0: the kernel's default), a link-layer address that no port
+// EnsureBridge makes the bridge called name, if it is absent, and sets it up.
+// created tells the caller whether undoing that means deleting it. A new bridge has
+// the MTU in bytes (0: the kernel's default), a link-layer address that no port
 // changes, and a mark that lets its last port take it along. An existing bridge
 // keeps its MTU. A link of another kind is ErrNotBridge and is left alone.
-func (n *Namespace) EnsureBridge(name string, mtu int) (br *netlink.Bridge, created bool, err error) {
-	link, err := n.link(name)
+func (n *Namespace) EnsureBridge(name string, mtu int) (created bool, err error) {
+	br, err := n.link(name)
 	if absent(err) {
 		if created, err = n.createBridge(name, mtu); err == nil {
-			link, err = n.link(name)
+			br, err = n.link(name)
 		}
 	}
-	if err != nil {
-		return nil, false, err
+	if err == nil {
+		err = br.mustBridge()
 	}
-	br, ok := link.(*netlink.Bridge)
-	if !ok {
-		return nil, false, notBridge(link)
+	if err != nil || br.up {
+		return created, err
 	}
-	if br.Flags&unix.IFF_UP == 0 {
-		var up batch
-		up.setUp(name)
-		if err := n.send(up); err != nil {
-			return nil, created, err
-		}
-	}
-	return br, created, nil
+	var up batch
+	up.setUp(name)
+	return created, n.send(up)
 }
 
 // CheckBridge says whether EnsureBridge could give out a bridge of that name:
 // ErrNotBridge where it belongs to something else.
 func (n *Namespace) CheckBridge(name string) error {
-	link, err := n.link(name)
-	if err == nil && link.Type() != "bridge" {
-		return notBridge(link)
+	l, err := n.link(name)
+	if absent(err) {
+		return nil
 	}
-	if err != nil && !absent(err) {
+	if err != nil {
 		return err
 	}
-	return nil
+	return l.mustBridge()
 }
 
-func notBridge(link netlink.Link) error {
-	return fmt.Errorf("%s is of type %s: %w", link.Attrs().Name, link.Type(), ErrNotBridge)
+// mustBridge is ErrNotBridge for a link that is none.
+func (l link) mustBridge() error {
+	if l.kind == "bridge" {
+		return nil
+	}
+	return fmt.Errorf("%s is of type %q: %w", l.name, l.kind, ErrNotBridge)
 }
 
 // createBridge makes a bridge of ours, down. created is false when another
@@ -105,7 +102,7 @@ func newLinkRequest(name, kind string, flags int) *nl.NetlinkRequest {
 // that it still has lose their bridge, so the caller makes sure there are none.
 func (n *Namespace) DeleteBridge(name string) error {
 	br, err := n.link(name)
-	if absent(err) || err == nil && br.Attrs().Alias != owner {
+	if absent(err) || err == nil && br.alias != owner {
 		return nil
 	}
 	if err != nil {
@@ -114,29 +111,32 @@ func (n *Namespace) DeleteBridge(name string) error {
 	return n.deleteLink(name)
 }
 
-// EnsureGateway gives the bridge an address. Another IPv4 address, or an IPv6
-// address of an overlapping subnet, that is not among keep is ErrAddressConflict;
-// with replace it is deleted instead.
-func (n *Namespace) EnsureGateway(br netlink.Link, gateway netip.Prefix, keep []netip.Prefix, replace bool) error {
-	present, err := n.addresses(br)
+// EnsureGateway gives a bridge an address. Another IPv4 address, or an IPv6 address
+// of an overlapping subnet, that is not among keep is ErrAddressConflict; with
+// replace it is deleted instead.
+func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []netip.Prefix, replace bool) error {
+	br, err := n.link(bridge)
+	if err != nil {
+		return err
+	}
+	present, _, err := n.addresses(br)
 	if err != nil || slices.Contains(present, gateway) {
 		return err
 	}
+	var b batch
 	for {
 		other, found := findConflict(gateway, present, keep)
 		if !found {
-			var b batch
-			b.addAddress(br.Attrs().Name, br.Attrs().Index, gateway)
-			return n.send(b)
+			break
 		}
 		if !replace {
-			return addressConflict(br.Attrs().Name, gateway, other)
+			return addressConflict(bridge, gateway, other)
 		}
-		if err := n.deleteAddress(br, other); err != nil {
-			return err
-		}
+		b.deleteAddress(br, other)
 		present = slices.DeleteFunc(present, func(p netip.Prefix) bool { return p == other })
 	}
+	b.addAddress(br, gateway)
+	return n.send(b)
 }
 
 // findConflict returns an address among present, but not among keep, that a bridge

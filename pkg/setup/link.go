@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -19,6 +20,15 @@ const (
 	MaxMTU = 65535
 
 	addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE in linux/if_link.h
+
+	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h: half of what
+	// the kernel says about a link is counters.
+	extSkipStats = 1 << 3
+
+	brportState = 1 // IFLA_BRPORT_STATE in linux/if_link.h
+	brportMode  = 4 // IFLA_BRPORT_MODE: hairpin
+
+	stateForwarding = 3 // BR_STATE_FORWARDING in linux/if_bridge.h
 )
 
 // ErrTaken says that a name belongs to something else, which is left alone.
@@ -35,20 +45,84 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// link returns the link called name; unless there is one the error is a
-// netlink.LinkNotFoundError (see absent).
-func (n *Namespace) link(name string) (netlink.Link, error) {
-	l, err := n.nl.LinkByName(name)
+// link is what we need to know of a network interface.
+type link struct {
+	index       int
+	name, alias string
+	kind        string // "bridge", "veth"; "" for the likes of a network card
+	mac         net.HardwareAddr
+	mtu         int // bytes
+	up          bool
+	peer        int  // index of a veth's other end, in its namespace
+	master      int  // index of the bridge that it is a port of; 0 is none
+	forwarding  bool // as a port of a bridge
+	hairpin     bool // as a port of a bridge
+}
+
+// link looks up the link called name; absent tells of an error whether there is
+// none.
+func (n *Namespace) link(name string) (l link, err error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	if err := n.use(req, unix.NETLINK_ROUTE); err != nil {
+		return l, err
+	}
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
+	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err == nil && len(messages) != 1 {
+		err = fmt.Errorf("got %d answers", len(messages))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("look up link %s: %w", name, err)
+		return l, fmt.Errorf("look up link %s: %w", name, err)
+	}
+	return parseLink(messages[0])
+}
+
+// absent says whether err is that of a link that does not exist.
+func absent(err error) bool { return errors.Is(err, unix.ENODEV) }
+
+// parseLink reads an RTM_NEWLINK message.
+func parseLink(m []byte) (l link, err error) {
+	header := nl.DeserializeIfInfomsg(m)
+	l.index, l.up = int(header.Index), header.Flags&unix.IFF_UP != 0
+	attrs, err := nl.ParseRouteAttr(m[header.Len():])
+	for _, a := range attrs {
+		switch a.Attr.Type {
+		case unix.IFLA_IFNAME:
+			l.name = text(a.Value, len(a.Value))
+		case unix.IFLA_IFALIAS:
+			l.alias = text(a.Value, len(a.Value))
+		case unix.IFLA_ADDRESS:
+			l.mac = a.Value
+		case unix.IFLA_MTU:
+			l.mtu = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.IFLA_LINK:
+			l.peer = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.IFLA_MASTER:
+			l.master = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.IFLA_LINKINFO:
+			err = errors.Join(err, l.parseInfo(a.Value))
+		}
+	}
+	if err != nil {
+		return l, fmt.Errorf("read link message: %w", err)
 	}
 	return l, nil
 }
 
-// absent says whether err is that of a link that does not exist.
-func absent(err error) bool {
-	var notFound netlink.LinkNotFoundError
-	return errors.As(err, &notFound)
+// parseInfo reads IFLA_LINKINFO: the link's kind, and what its bridge says of it.
+func (l *link) parseInfo(info []byte) error {
+	parts, err := nl.ParseRouteAttrAsMap(info)
+	kind, master := parts[nl.IFLA_INFO_KIND].Value, parts[nl.IFLA_INFO_SLAVE_KIND].Value
+	l.kind = text(kind, len(kind))
+	if err != nil || text(master, len(master)) != "bridge" {
+		return err
+	}
+	settings, err := nl.ParseRouteAttrAsMap(parts[nl.IFLA_INFO_SLAVE_DATA].Value)
+	l.forwarding = bytes.Equal(settings[brportState].Value, []byte{stateForwarding})
+	l.hairpin = bytes.Equal(settings[brportMode].Value, []byte{1})
+	return err
 }
 
 // setUp sets the link called name up.
@@ -64,17 +138,12 @@ func (b *batch) setUp(name string) {
 // deleteLink deletes the link called name, if there is one. Deleting one end of
 // a veth pair deletes both.
 func (n *Namespace) deleteLink(name string) error {
-	l, err := n.link(name)
-	if absent(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := n.nl.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete link %s: %w", name, err)
-	}
-	return nil
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	var b batch
+	b.ensure("delete link "+name, req, unix.ENODEV)
+	return n.send(b)
 }
 
 // randomMAC returns a locally administered unicast address. An explicit address
@@ -100,16 +169,6 @@ func withoutIPv6Noise(req *nl.NetlinkRequest) {
 // ipNet is a netip.Prefix as the library wants it.
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// prefixOf is the inverse of ipNet.
-func prefixOf(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	a, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
 // familyOf returns AF_INET or AF_INET6.

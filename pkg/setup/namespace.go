@@ -43,8 +43,8 @@ type Namespace struct {
 	Device, Inode uint64
 
 	handle  netns.NsHandle
-	nl      *netlink.Handle          // NETLINK_ROUTE, bound to the namespace
-	raw     map[int]*nl.SocketHandle // by protocol, for requests that nl has no function for
+	sockets map[int]*nl.SocketHandle // by protocol, bound to the namespace
+	routes  *netlink.Handle          // for what the library has a function for
 	nftConn *nftables.Conn
 }
 
@@ -77,7 +77,7 @@ func OpenNamespace(path string) (*Namespace, error) {
 
 // newNamespace takes over h, which it closes when it fails.
 func newNamespace(path string, h netns.NsHandle) (n *Namespace, err error) {
-	n = &Namespace{Path: path, handle: h, raw: map[int]*nl.SocketHandle{}}
+	n = &Namespace{Path: path, handle: h, sockets: map[int]*nl.SocketHandle{}}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -88,49 +88,51 @@ func newNamespace(path string, h netns.NsHandle) (n *Namespace, err error) {
 		return nil, fmt.Errorf("stat network namespace %s: %w", path, err)
 	}
 	n.Device, n.Inode = st.Dev, st.Ino
-	err = n.Do(func() error { // one visit for both sockets
-		if n.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-			return fmt.Errorf("open netlink socket in network namespace %s: %w", path, err)
-		}
-		_, err := n.socket(unix.NETLINK_ROUTE)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return n, nil
+	_, err = n.socket(unix.NETLINK_ROUTE)
+	return n, err
 }
 
-// socket returns the socket of a protocol for requests that are made here, opened
-// at its first use.
+// library returns the library's own connection, opened at its first use.
+func (n *Namespace) library() (*netlink.Handle, error) {
+	if n.routes == nil {
+		h, err := netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("open netlink socket in network namespace %s: %w", n.Path, err)
+		}
+		n.routes = h
+	}
+	return n.routes, nil
+}
+
+// socket returns the socket of a protocol, opened at its first use.
 func (n *Namespace) socket(protocol int) (*nl.NetlinkSocket, error) {
-	if n.raw[protocol] == nil {
+	if n.sockets[protocol] == nil {
 		err := n.Do(func() error {
 			s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol) // where we are
-			n.raw[protocol] = &nl.SocketHandle{Socket: s}
+			n.sockets[protocol] = &nl.SocketHandle{Socket: s}
 			return err
 		})
 		if err != nil {
-			delete(n.raw, protocol)
+			delete(n.sockets, protocol)
 			return nil, fmt.Errorf("open netlink socket: %w", err)
 		}
 	}
-	return n.raw[protocol].Socket, nil
+	return n.sockets[protocol].Socket, nil
 }
 
 // use makes a request travel by our socket of a protocol.
 func (n *Namespace) use(req *nl.NetlinkRequest, protocol int) error {
 	_, err := n.socket(protocol)
-	req.Sockets = n.raw
+	req.Sockets = n.sockets
 	return err
 }
 
 // Close gives back the file and the socket. The namespace itself stays.
 func (n *Namespace) Close() {
-	if n.nl != nil {
-		n.nl.Close()
+	if n.routes != nil {
+		n.routes.Close()
 	}
-	for _, s := range n.raw {
+	for _, s := range n.sockets {
 		s.Close()
 	}
 	if n.nftConn != nil {

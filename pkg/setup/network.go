@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
@@ -73,13 +72,13 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
 	case err != nil:
 		return nil, err
-	case br.Type() != "bridge":
-		return nil, notBridge(br)
-	case br.Attrs().Flags&unix.IFF_UP == 0:
+	case br.mustBridge() != nil:
+		return nil, br.mustBridge()
+	case !br.up:
 		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
 	}
-	if br != nil && len(net.Gateways) > 0 {
-		if present, err = n.addresses(br); err != nil {
+	if err == nil && len(net.Gateways) > 0 {
+		if present, _, err = n.addresses(br); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +87,7 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 }
 
 func (n *Namespace) ensureBridge(net *Network) error {
-	_, _, err := n.EnsureBridge(net.Bridge, net.MTU)
+	_, err := n.EnsureBridge(net.Bridge, net.MTU)
 	return err
 }
 
@@ -104,13 +103,7 @@ func (n *Namespace) gatewayLacks(net *Network, present []netip.Prefix) (lacks []
 		}
 		lacks = append(lacks, lack{
 			what: fmt.Sprintf("address %s of bridge %s", g, net.Bridge),
-			mend: func() error {
-				br, err := n.link(net.Bridge)
-				if err != nil {
-					return err
-				}
-				return n.EnsureGateway(br, g, net.Gateways, net.ReplaceAddress)
-			},
+			mend: func() error { return n.EnsureGateway(net.Bridge, g, net.Gateways, net.ReplaceAddress) },
 		})
 	}
 	return lacks, nil
@@ -257,7 +250,7 @@ func (n *Namespace) ReleaseNetwork(bridge string) error {
 
 // inUse says whether a bridge has a port of ours.
 func (n *Namespace) inUse(bridge string) (used bool, err error) {
-	err = n.eachPort(bridge, func(p bridgePort) bool {
+	err = n.eachPort(bridge, func(p link) bool {
 		used = p.ours()
 		return !used
 	})
@@ -275,23 +268,23 @@ func (n *Namespace) releaseBridge(name string) error {
 		return err
 	}
 	shared := false
-	if err := n.eachPort(name, func(bridgePort) bool { shared = true; return false }); err != nil {
+	if err := n.eachPort(name, func(link) bool { shared = true; return false }); err != nil {
 		return err
 	}
-	if !shared && br.Attrs().Alias == owner {
+	if !shared && br.alias == owner {
 		return n.DeleteBridge(name)
 	}
 	return n.deleteOwnAddresses(br)
 }
 
-func (n *Namespace) deleteOwnAddresses(link netlink.Link) error {
-	addresses, err := n.ownAddresses(link)
+func (n *Namespace) deleteOwnAddresses(l link) error {
+	_, own, err := n.addresses(l)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, a := range addresses {
-		errs = append(errs, n.deleteAddress(link, a))
+	var b batch
+	for _, p := range own {
+		b.deleteAddress(l, p)
 	}
-	return errors.Join(errs...)
+	return n.send(b)
 }

@@ -49,7 +49,7 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 	port, err := n.link(p.Port())
 	if err == nil {
 		// The port goes up last, so one that is down was never finished.
-		if port.Attrs().Flags&net.FlagUp != 0 {
+		if port.up {
 			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
 		}
 		err = n.deleteLink(p.Port())
@@ -119,11 +119,11 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 		return nil, err
 	}
 	done := &Plugged{
-		BridgeMAC: br.Attrs().HardwareAddr, PortMAC: p.portMAC(), ContainerMAC: p.containerMAC(p.Addresses),
-		BridgeMTU: br.Attrs().MTU, MTU: p.mtu(br.Attrs().MTU),
+		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.containerMAC(p.Addresses),
+		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu),
 	}
 	pair := veth{
-		name: p.Port(), mac: done.PortMAC, masterIndex: br.Attrs().Index,
+		name: p.Port(), mac: done.PortMAC, masterIndex: br.index,
 		peer: p.Interface, peerMAC: done.ContainerMAC, peerNamespace: p.Container,
 		mtu: done.MTU,
 	}
@@ -155,7 +155,7 @@ func (p *Port) portRequest() *nl.NetlinkRequest {
 // awaitForwarding waits until the bridge forwards what comes from a port.
 func (n *Namespace) awaitForwarding(name string) error {
 	for start := time.Now(); ; time.Sleep(portPause) {
-		port, err := n.port(name)
+		port, err := n.link(name)
 		if port.forwarding || err != nil {
 			return err
 		}

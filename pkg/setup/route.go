@@ -26,7 +26,7 @@ func (r Route) String() string {
 // addRoute adds a route through a link; one that is there already is left. A
 // gateway that no route leads to is an error of the kernel's: ENETUNREACH, or
 // EHOSTUNREACH for IPv6.
-func (b *batch) addRoute(index int, r Route) {
+func (b *batch) addRoute(l link, r Route) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	msg := nl.NewRtMsg() // main table, protocol boot, unicast
 	msg.Family = uint8(familyOf(r.Destination.Addr()))
@@ -34,7 +34,7 @@ func (b *batch) addRoute(index int, r Route) {
 	msg.Scope = unix.RT_SCOPE_LINK
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Destination.Addr().AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(l.index))))
 	if r.Gateway.IsValid() {
 		msg.Scope = unix.RT_SCOPE_UNIVERSE
 		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
@@ -44,10 +44,14 @@ func (b *batch) addRoute(index int, r Route) {
 
 // hasRoute says whether the route is there, in whatever table: plugins that come
 // after ours in a chain move routes (sbr).
-func (n *Namespace) hasRoute(link netlink.Link, r Route) (bool, error) {
-	want := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Destination), Gw: r.Gateway.AsSlice()}
+func (n *Namespace) hasRoute(l link, r Route) (bool, error) {
+	library, err := n.library()
+	if err != nil {
+		return false, err
+	}
+	want := &netlink.Route{LinkIndex: l.index, Dst: ipNet(r.Destination), Gw: r.Gateway.AsSlice()}
 	found, err := dump(func() ([]netlink.Route, error) {
-		return n.nl.RouteListFiltered(familyOf(r.Destination.Addr()), want,
+		return library.RouteListFiltered(familyOf(r.Destination.Addr()), want,
 			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 )
 
@@ -37,16 +36,12 @@ func (n *Namespace) verifyPort(p *Port) error {
 	if err != nil {
 		return err
 	}
-	state, err := n.port(p.Port())
-	if err != nil {
-		return err
-	}
 	return errors.Join(
-		differ("port "+p.Port()+" on bridge "+p.Network.Bridge, state.master == br.Attrs().Index, true),
-		differ("port "+p.Port()+" up", state.up, true),
-		differ("port "+p.Port()+" forwarding", state.forwarding, true),
-		differ("hairpin mode of port "+p.Port(), state.hairpin, p.Hairpin),
-		differ("MTU of port "+p.Port(), port.Attrs().MTU, p.mtu(br.Attrs().MTU)),
+		differ("port "+p.Port()+" on bridge "+p.Network.Bridge, port.master == br.index, true),
+		differ("port "+p.Port()+" up", port.up, true),
+		differ("port "+p.Port()+" forwarding", port.forwarding, true),
+		differ("hairpin mode of port "+p.Port(), port.hairpin, p.Hairpin),
+		differ("MTU of port "+p.Port(), port.mtu, p.mtu(br.mtu)),
 	)
 }
 
@@ -60,30 +55,29 @@ func (p *Port) mtu(bridge int) int {
 
 // verifyContainer looks at the container's end.
 func (p *Port) verifyContainer(host *Namespace) error {
-	link, err := p.Container.link(p.Interface)
+	l, err := p.Container.link(p.Interface)
 	if absent(err) {
 		return fmt.Errorf("interface %s in %s: missing", p.Interface, p.Container.Path)
 	}
 	if err != nil {
 		return err
 	}
-	attrs := link.Attrs()
-	wrong := []error{differ("interface "+p.Interface+" up", attrs.Flags&net.FlagUp != 0, true)}
+	wrong := []error{differ("interface "+p.Interface+" up", l.up, true)}
 	if port, err := host.link(p.Port()); err == nil {
 		wrong = append(wrong,
-			differ("peer of "+p.Interface, attrs.ParentIndex, port.Attrs().Index),
-			differ("MTU of "+p.Interface, attrs.MTU, port.Attrs().MTU))
+			differ("peer of "+p.Interface, l.peer, port.index),
+			differ("MTU of "+p.Interface, l.mtu, port.mtu))
 	}
-	if want := p.containerMAC(p.Addresses); !bytes.Equal(attrs.HardwareAddr, want) {
-		wrong = append(wrong, differ("MAC of "+p.Interface, attrs.HardwareAddr.String(), want.String()))
+	if want := p.containerMAC(p.Addresses); !bytes.Equal(l.mac, want) {
+		wrong = append(wrong, differ("MAC of "+p.Interface, l.mac.String(), want.String()))
 	}
-	present, err := p.Container.addresses(link)
+	present, _, err := p.Container.addresses(l)
 	wrong = append(wrong, err)
 	for _, a := range p.Addresses {
 		wrong = append(wrong, differ("address "+a.String()+" on "+p.Interface, slices.Contains(present, a), true))
 	}
 	for _, r := range p.Routes {
-		has, err := p.Container.hasRoute(link, r)
+		has, err := p.Container.hasRoute(l, r)
 		wrong = append(wrong, err, differ("route "+r.String(), has || err != nil, true))
 	}
 	return errors.Join(wrong...)

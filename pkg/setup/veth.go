@@ -99,7 +99,7 @@ func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Ro
 	if err := n.send(before); err != nil {
 		return err
 	}
-	link, err := n.link(name)
+	l, err := n.link(name)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Ro
 		}
 		// IPv6 wants a link-local address on every interface (RFC 4291, section
 		// 2.1). Ours needs no second to be tried for duplicates.
-		addresses = slices.Insert(slices.Clone(addresses), 0, linkLocal(link.Attrs().HardwareAddr))
+		addresses = slices.Insert(slices.Clone(addresses), 0, linkLocal(l.mac))
 	}
 	// A router on the link must not add addresses and routes of its own.
 	if err := n.setSysctlIfAny("ipv6/conf/"+name+"/accept_ra", "0"); err != nil {
@@ -118,10 +118,10 @@ func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Ro
 	var up batch // in the order in which one needs the other
 	up.setUp(name)
 	for _, a := range addresses {
-		up.addAddress(name, link.Attrs().Index, a)
+		up.addAddress(l, a)
 	}
 	for _, r := range routes {
-		up.addRoute(link.Attrs().Index, r)
+		up.addRoute(l, r)
 	}
 	return n.send(up)
 }
