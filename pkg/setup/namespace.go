@@ -146,9 +146,22 @@ func (n *Namespace) Same(m *Namespace) bool {
 	return n.Device == m.Device && n.Inode == m.Inode
 }
 
-// Do runs f with the calling thread in the namespace. Should the way back fail,
-// the thread is lost: it stays locked to its goroutine and dies with it.
-func (n *Namespace) Do(f func() error) (err error) {
+// Do runs f with the calling thread in the namespace.
+func (n *Namespace) Do(f func() error) error {
+	return comeBack(func(before netns.NsHandle) error {
+		if !before.Equal(n.handle) {
+			if err := netns.Set(n.handle); err != nil {
+				return fmt.Errorf("enter network namespace %s: %w", n.Path, err)
+			}
+		}
+		return f()
+	})
+}
+
+// comeBack runs f, which may leave the calling thread in another namespace than
+// the one before, and returns there. Should the way back fail, the thread is lost:
+// it stays locked to its goroutine and dies with it.
+func comeBack(f func(before netns.NsHandle) error) (err error) {
 	runtime.LockOSThread()
 	before, err := netns.Get()
 	if err != nil {
@@ -156,22 +169,14 @@ func (n *Namespace) Do(f func() error) (err error) {
 		return fmt.Errorf("open the current network namespace: %w", err)
 	}
 	defer before.Close()
-	if before.Equal(n.handle) {
-		defer runtime.UnlockOSThread()
-		return f()
-	}
-	if err := netns.Set(n.handle); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %s: %w", n.Path, err)
-	}
 	defer func() {
 		if back := netns.Set(before); back != nil {
-			err = errors.Join(err, fmt.Errorf("leave network namespace %s: %w", n.Path, back))
+			err = errors.Join(err, fmt.Errorf("return to the network namespace before: %w", back))
 			return
 		}
 		runtime.UnlockOSThread()
 	}()
-	return f()
+	return f(before)
 }
 
 // EnsureNamed returns the namespace that ip-netns(8) knows as name, made when
@@ -201,28 +206,18 @@ func EnsureNamed(name string) (*Namespace, error) {
 	return n, nil
 }
 
-// makeNamed makes a named namespace. It ends with the calling thread inside, from
-// where it has to come back.
+// makeNamed makes a named namespace, which ends with the calling thread inside.
 func makeNamed(name string) error {
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open the current network namespace: %w", err)
-	}
-	defer before.Close()
-	made, err := netns.NewNamed(name)
-	if err == nil {
-		err = made.Close() // the bind mount keeps it
-	}
-	if back := netns.Set(before); back != nil { // as in Do, the thread is lost
-		return errors.Join(err, fmt.Errorf("leave network namespace %s: %w", name, back))
-	}
-	runtime.UnlockOSThread()
-	if err != nil {
-		return fmt.Errorf("make network namespace %s: %w", name, err)
-	}
-	return nil
+	return comeBack(func(netns.NsHandle) error {
+		made, err := netns.NewNamed(name)
+		if err == nil {
+			err = made.Close() // the bind mount keeps it
+		}
+		if err != nil {
+			return fmt.Errorf("make network namespace %s: %w", name, err)
+		}
+		return nil
+	})
 }
 
 // DeleteNamed removes the name of a namespace made by EnsureNamed or ip-netns(8).

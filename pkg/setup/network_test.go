@@ -2,7 +2,9 @@ package setup_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -244,5 +246,70 @@ func TestVerify(t *testing.T) {
 				t.Errorf("got %v, want %q in it", err, name.Replace(tt.want))
 			}
 		})
+	}
+}
+
+// TestPortSettings looks at what a port was asked to be.
+func TestPortSettings(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	p := port(t, 1, setup.ForwardNone)
+	p.Hairpin, p.MTU = true, 1400
+	attach(t, host, p)
+	if err := host.VerifyPort(p); err != nil {
+		t.Error(err)
+	}
+	for _, look := range []struct{ got, want string }{
+		{setuptest.Run(t, "ip", "-d", "link", "show", p.Port()), "hairpin on"},
+		{setuptest.Run(t, "ip", "-d", "link", "show", p.Port()), "mtu 1400"},
+		{setuptest.Run(t, "ip", "-d", "link", "show", p.Port()), "alias " + p.String()},
+		{setuptest.Run(t, "ip", "-d", "link", "show", p.Port()), "addrgenmode none"},
+		{setuptest.In(t, p.Container, "ip", "-d", "link", "show", "eth0"), "mtu 1400"},
+		{setuptest.In(t, p.Container, "cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra"), "0"},
+		{setuptest.In(t, p.Container, "ip", "addr", "show", "lo"), "127.0.0.1"},
+	} {
+		if !strings.Contains(look.got, look.want) {
+			t.Errorf("%q is not in %s", look.want, look.got)
+		}
+	}
+}
+
+// TestRouterAdvertisements shows that an interface which takes its default route
+// from a router goes on doing so when the host begins to forward.
+func TestRouterAdvertisements(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	setuptest.Run(t, "ip", "link", "add", "uplink", "type", "veth", "peer", "name", "other")
+	setuptest.SetSysctl(t, "ipv6/conf/uplink/accept_ra", "1")
+	setuptest.SetSysctl(t, "ipv6/conf/other/accept_ra", "0")
+	attach(t, host, port(t, 1, setup.ForwardNone))
+	for link, want := range map[string]string{"uplink": "2", "other": "0"} {
+		if got := setuptest.Sysctl(t, "ipv6/conf/"+link+"/accept_ra"); got != want {
+			t.Errorf("accept_ra of %s is %s, want %s", link, got, want)
+		}
+	}
+	if got := setuptest.Sysctl(t, "ipv6/conf/all/forwarding"); got != "1" {
+		t.Errorf("forwarding is %s", got)
+	}
+}
+
+// TestBridgeFull fills a bridge and shows what comes of one more port.
+func TestBridgeFull(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	if _, err := host.EnsureBridge("br0", 0); err != nil {
+		t.Fatal(err)
+	}
+	var lines strings.Builder
+	for i := range 1023 {
+		fmt.Fprintf(&lines, "link add p%d master br0 type veth peer name q%d\n", i, i)
+	}
+	if err := os.WriteFile("/run/batch", []byte(lines.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	setuptest.Run(t, "ip", "-batch", "/run/batch")
+	_, err := host.AttachPort(port(t, 1, setup.ForwardNone))
+	if !errors.Is(err, setup.ErrBridgeFull) {
+		t.Errorf("got %v, want ErrBridgeFull", err)
 	}
 }
