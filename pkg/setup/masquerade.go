@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	ownTable        = "bridgeveth" // of families ip and ip6
-	masqueradeChain = "masquerade"
+	ownTable        = "bridgeveth"  // of families ip and ip6
+	masqueradeChain = "postrouting" // no word of nft(8) itself: a saved ruleset has to load again
 )
 
 // masqueraded names a rule, in the comment that nft(8) shows.

@@ -23,9 +23,9 @@ func (r Route) String() string {
 	return r.Destination.String() + " via " + r.Gateway.String()
 }
 
-// addRoute adds a route through a link; one that is there already is left. A
-// gateway that no route leads to is an error of the kernel's: ENETUNREACH, or
-// EHOSTUNREACH for IPv6.
+// addRoute adds a route through a link. One to the same destination that is there
+// already, by another link, is EEXIST. A gateway that no route leads to is
+// ENETUNREACH, or EHOSTUNREACH for IPv6.
 func (b *batch) addRoute(l link, r Route) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	msg := nl.NewRtMsg() // main table, protocol boot, unicast
@@ -39,7 +39,7 @@ func (b *batch) addRoute(l link, r Route) {
 		msg.Scope = unix.RT_SCOPE_UNIVERSE
 		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
 	}
-	b.ensure("add route "+r.String(), req, unix.EEXIST)
+	b.add("add route "+r.String(), req)
 }
 
 // hasRoute says whether the route is there, in whatever table: plugins that come

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
@@ -23,6 +24,7 @@ var codes = []struct {
 	{setup.ErrTaken, plugin.CodeTaken},
 	{setup.ErrAttached, plugin.CodeTaken},
 	{setup.ErrAddressConflict, plugin.CodeTaken},
+	{unix.EEXIST, plugin.CodeTaken},
 	{setup.ErrBridgeFull, plugin.CodeExhausted},
 	{setup.ErrNoIPTables, plugin.CodeProgram},
 	{flock.ErrTimeout, types.ErrTryAgainLater},

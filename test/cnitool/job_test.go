@@ -1,6 +1,7 @@
 package cnitool
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -272,5 +273,53 @@ func TestManyCycles(t *testing.T) {
 	}
 	if diff := cmp.Diff(fresh, setuptest.Dump(t)); diff != "" {
 		t.Errorf("20 at once left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestComingAndGoing lets containers come and go at once, so that the last of them
+// takes the network down while the next one sets it up. Each reaches its gateway,
+// and the rules are there, for as long as it is attached.
+func TestComingAndGoing(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft")
+	for i := range 4 {
+		setuptest.Container(t, fmt.Sprintf("c%d", i+1))
+	}
+	before := setuptest.Dump(t)
+	conf, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net"}.with(single))
+	if err == nil {
+		err = os.WriteFile("/run/conf.json", conf, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = `set -e
+		export CNI_PATH=%[1]s CNI_CONTAINERID=c%[2]d CNI_NETNS=/run/netns/c%[2]d CNI_IFNAME=eth0
+		for i in $(seq 12); do
+			CNI_COMMAND=ADD %[1]s/bridgeveth </run/conf.json >/run/c%[2]d.json
+			ip netns exec c%[2]d ping -q -n -c 1 -W 2 10.88.0.1
+			iptables -C FORWARD -j BRIDGEVETH-FORWARD
+			iptables -C BRIDGEVETH-FORWARD -i br0 -j ACCEPT
+			nft list chain ip bridgeveth postrouting >/run/c%[2]d.nft
+			CNI_COMMAND=DEL %[1]s/bridgeveth </run/conf.json
+		done`
+	var running []*exec.Cmd
+	outputs := make([]bytes.Buffer, 4)
+	for i := range outputs {
+		cmd := exec.Command("sh", "-c", fmt.Sprintf(each, programs, i+1))
+		cmd.Stdout, cmd.Stderr = &outputs[i], &outputs[i]
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		running = append(running, cmd)
+	}
+	for i, cmd := range running {
+		if err := cmd.Wait(); err != nil {
+			said, _ := os.ReadFile(fmt.Sprintf("/run/c%d.json", i+1))
+			t.Errorf("container %d: %v\n%s%s", i+1, err, outputs[i].String(), said)
+		}
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("something is left (-before +after):\n%s", diff)
 	}
 }
