@@ -29,50 +29,71 @@ const (
 var ErrTimeout = errors.New("lock is held by another process")
 
 // Lock is a lock that is held until Unlock.
-type Lock struct{ file *os.File }
+type Lock struct {
+	fd   int
+	file *os.File // that was opened for the lock, if one was
+}
 
 // Acquire locks path, a file or directory that exists and that the caller may
-// read, and waits up to wait for whoever holds it. On a network namespace's
-// file (/proc/self/ns/net, /run/netns/NAME) the lock is one per namespace,
-// however many paths lead to it: all of them open the same inode of nsfs.
+// read, and waits up to wait for whoever holds it.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	fd := int(f.Fd())
-	if err := flock(fd, int(mode)|unix.LOCK_NB); err == nil {
-		return &Lock{f}, nil
-	} else if !errors.Is(err, unix.EWOULDBLOCK) {
-		_ = f.Close() // never locked
+	l, err := take(&Lock{int(f.Fd()), f}, mode, wait)
+	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// AcquireFD is Acquire of a file that is open, and stays so after Unlock. The same
+// file descriptor cannot be kept from itself.
+func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
+	return take(&Lock{fd: fd}, mode, wait)
+}
+
+// take takes the lock, or lets go of it.
+func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
+	err := flock(l.fd, int(mode)|unix.LOCK_NB)
+	if err == nil {
+		return l, nil
+	}
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		l.Unlock()
+		return nil, err
 	}
 	// The kernel wakes a blocked flock(2) at once, where polling would cost a
 	// pause for every process in the queue; only the deadline needs a second
 	// thread.
 	done := make(chan error, 1)
-	go func() { done <- flock(fd, int(mode)) }()
+	go func() { done <- flock(l.fd, int(mode)) }()
 	select {
 	case err := <-done:
 		if err != nil {
-			_ = f.Close() // never locked
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			l.Unlock()
+			return nil, err
 		}
-		return &Lock{f}, nil
+		return l, nil
 	case <-time.After(wait):
 		go func() {
 			if <-done == nil { // it came after all: give it back
-				_ = f.Close() // read only
+				l.Unlock()
 			}
 		}()
-		return nil, fmt.Errorf("lock %s: waited %s for %s: %w", path, wait, holders(fd), ErrTimeout)
+		return nil, fmt.Errorf("waited %s for %s: %w", wait, holders(l.fd), ErrTimeout)
 	}
 }
 
 // Unlock gives the lock back. A nil Lock is none.
 func (l *Lock) Unlock() {
-	if l != nil {
-		_ = l.file.Close() // read only; closing it is what unlocks
+	if l == nil {
+		return
+	}
+	_ = flock(l.fd, unix.LOCK_UN) // fails only for a file that is closed, and so unlocked
+	if l.file != nil {
+		_ = l.file.Close() // read only
 	}
 }
 

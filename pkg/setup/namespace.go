@@ -35,7 +35,8 @@ var (
 	ErrNotNamespace = errors.New("that is no network namespace")
 )
 
-// Namespace is a network namespace, with a netlink socket in it.
+// Namespace is a network namespace, with a netlink socket in it. One goroutine at a
+// time uses it.
 type Namespace struct {
 	Path string // as given to OpenNamespace; "" for the calling thread's
 	// Device and Inode identify the namespace for as long as it lives, whatever
@@ -148,11 +149,15 @@ func (n *Namespace) Same(m *Namespace) bool {
 
 // Do runs f with the calling thread in the namespace.
 func (n *Namespace) Do(f func() error) error {
-	return comeBack(func(before netns.NsHandle) error {
-		if !before.Equal(n.handle) {
-			if err := netns.Set(n.handle); err != nil {
-				return fmt.Errorf("enter network namespace %s: %w", n.Path, err)
-			}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var here unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &here); err == nil && here.Dev == n.Device && here.Ino == n.Inode {
+		return f()
+	}
+	return comeBack(func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", n.Path, err)
 		}
 		return f()
 	})
@@ -161,7 +166,7 @@ func (n *Namespace) Do(f func() error) error {
 // comeBack runs f, which may leave the calling thread in another namespace than
 // the one before, and returns there. Should the way back fail, the thread is lost:
 // it stays locked to its goroutine and dies with it.
-func comeBack(f func(before netns.NsHandle) error) (err error) {
+func comeBack(f func() error) (err error) {
 	runtime.LockOSThread()
 	before, err := netns.Get()
 	if err != nil {
@@ -176,7 +181,7 @@ func comeBack(f func(before netns.NsHandle) error) (err error) {
 		}
 		runtime.UnlockOSThread()
 	}()
-	return f(before)
+	return f()
 }
 
 // EnsureNamed returns the namespace that ip-netns(8) knows as name, made when
@@ -208,7 +213,7 @@ func EnsureNamed(name string) (*Namespace, error) {
 
 // makeNamed makes a named namespace, which ends with the calling thread inside.
 func makeNamed(name string) error {
-	return comeBack(func(netns.NsHandle) error {
+	return comeBack(func() error {
 		made, err := netns.NewNamed(name)
 		if err == nil {
 			err = made.Close() // the bind mount keeps it

@@ -194,8 +194,9 @@ func (net *Network) families() (families []int) {
 // lock is given back: time to plug in a port, which then holds the network
 // itself. Where all is in place, as it mostly is, many hold it at once.
 //
-// The lock is on the file of the namespace: there is one in each host, no folder
-// needs to exist for it, and nothing is left behind.
+// The lock is on the file of the namespace, one inode of nsfs whatever path leads to
+// it: there is one in each host, no folder needs to exist for it, and nothing is
+// left behind.
 func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
 	lock, err := n.lock(flock.Shared)
 	if err != nil {
@@ -222,12 +223,12 @@ func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
 	return lock, nil
 }
 
-func (n *Namespace) lock(mode flock.Mode) (lock *flock.Lock, err error) {
-	err = n.Do(func() error {
-		lock, err = flock.Acquire("/proc/thread-self/ns/net", mode, lockWait)
-		return err
-	})
-	return lock, err
+func (n *Namespace) lock(mode flock.Mode) (*flock.Lock, error) {
+	l, err := flock.AcquireFD(int(n.handle), mode, lockWait)
+	if err != nil {
+		return nil, fmt.Errorf("lock the host's network namespace: %w", err)
+	}
+	return l, nil
 }
 
 // ReleaseNetwork takes back all that a bridge's network has on the host, unless a

@@ -27,15 +27,18 @@ func (n *Namespace) sysctl(key string) (value string, err error) {
 	return value, err
 }
 
-// setSysctl gives a key the value, unless it has it already: /proc/sys may be
-// read-only, and right all the same.
+// setSysctl gives a key the value. Where it cannot, because /proc/sys is read-only,
+// that is an error only if the value is another.
 func (n *Namespace) setSysctl(key, value string) error {
 	err := n.Do(func() error {
 		path := "/proc/sys/net/" + key
-		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == value {
-			return nil
+		err := os.WriteFile(path, []byte(value), 0)
+		if err != nil {
+			if now, readErr := os.ReadFile(path); readErr == nil && strings.TrimSpace(string(now)) == value {
+				return nil
+			}
 		}
-		return os.WriteFile(path, []byte(value), 0)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
