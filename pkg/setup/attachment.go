@@ -15,15 +15,28 @@ const (
 	portPrefix = "veth"
 	// portDigits fill IFNAMSIZ-1 = 15 letters; 11 digits of base 32 are 55 bits.
 	portDigits = 11
+	// maxAlias is IFALIASZ-1 in linux/if.h, in bytes.
+	maxAlias = 255
+	// MaxNetwork is how long a network's name may be, in bytes: it stands in the
+	// aliases of ports as a whole.
+	MaxNetwork = 200
 )
 
 // Attachment names one interface of one container on one network. No part
 // holds a slash: CNI specification 1.1.0, "Parameters".
 type Attachment struct{ Network, Container, Interface string }
 
-// String is the attachment in clear, the alias of its port.
+// String is the attachment in clear, as in the alias of its port.
 func (a Attachment) String() string {
 	return strings.Join([]string{owner, a.Network, a.Container, a.Interface}, "/")
+}
+
+// alias is String, with as much of the container's name as fits.
+func (a Attachment) alias() string {
+	if over := len(a.String()) - maxAlias; over > 0 {
+		a.Container = a.Container[:max(0, len(a.Container)-over)]
+	}
+	return a.String()
 }
 
 // ParseAttachment is the inverse of String. ok is false for any other alias.

@@ -127,12 +127,15 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 		peer: p.Interface, peerMAC: done.ContainerMAC, peerNamespace: p.Container,
 		mtu: done.MTU,
 	}
-	var b batch // of which the second fails only where the first has
+	var b batch
 	b.add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.name, pair.peer, p.Network.Bridge), pair.request())
 	b.add("configure port "+pair.name, p.portRequest())
 	err = n.send(b)
 	if errors.Is(err, unix.EXFULL) {
 		err = fmt.Errorf("add port to bridge %s: %w", p.Network.Bridge, ErrBridgeFull)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
+		err = errors.Join(err, n.Unplug(p.Attachment))
 	}
 	return done, err
 }
@@ -141,7 +144,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 // which the kernel applies on creation.
 func (p *Port) portRequest() *nl.NetlinkRequest {
 	req := newLinkRequest(p.Port(), "", 0)
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.String())))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	withoutIPv6Noise(req)
 	if p.Hairpin {
 		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)

@@ -71,6 +71,9 @@ func (c *config) validate() error {
 	if err := utils.ValidateInterfaceName(c.Bridge); err != nil {
 		bad = append(bad, fmt.Errorf("bridge: %q is no name for a link: %s %s; use up to 15 letters and digits", c.Bridge, err.Msg, err.Details))
 	}
+	if len(c.Name) > setup.MaxNetwork {
+		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
+	}
 	if c.MTU != 0 && (c.MTU < setup.MinMTU || c.MTU > setup.MaxMTU) {
 		bad = append(bad, fmt.Errorf("mtu: %d is outside %d..%d bytes; leave it out for that of the bridge", c.MTU, setup.MinMTU, setup.MaxMTU))
 	}

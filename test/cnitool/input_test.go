@@ -33,6 +33,7 @@ func TestBadInput(t *testing.T) {
 		{name: "misspelt key", conf: single.with(object{"isGatewya": true}), code: 2, want: []string{"isGatewya", "true", `did you mean "isGateway"?`}},
 		{name: "misspelt key of ipam", conf: ipamKeys(object{"subnte": "10.1.0.0/16"}), code: 2, want: []string{"ipam.subnte", "10.1.0.0/16", `"subnet"`}},
 		{name: "wrong type", conf: single.with(object{"mtu": "large"}), code: 7, want: []string{"mtu", "string", "a number"}},
+		{name: "name too long", conf: single.with(object{"name": strings.Repeat("n", 201)}), code: 7, want: []string{"name: nnn", "201", "200"}},
 		{name: "mtu too small", conf: single.with(object{"mtu": 67}), code: 7, want: []string{"mtu: 67", "68..65535"}},
 		{name: "mtu too large", conf: single.with(object{"mtu": 65536}), code: 7, want: []string{"mtu: 65536"}},
 		{name: "mtu too small for IPv6", conf: dual.with(object{"mtu": 1279}), code: 7, want: []string{"mtu: 1279", "1280"}},
@@ -185,12 +186,36 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestKilled kills an ADD after every so many system calls. What it leaves, a DEL
-// takes away, and a repeated ADD is not disturbed by.
+// TestLongNames attaches a container whose name, and whose network's, are as long as
+// can be, and finds it again.
+func TestLongNames(t *testing.T) {
+	t.Parallel()
+	conf := single.with(object{"name": strings.Repeat("n", 200)})
+	n := newNode(t, conf, "nft")
+	n.containers(1)
+	before := setuptest.Dump(t)
+	add, del := on("ADD", 1, conf), on("DEL", 1, conf)
+	add.container = strings.Repeat("c", 300)
+	del.container = add.container
+	add.run(t).ok(t)
+	keep := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{{"containerID": add.container, "ifname": "eth0"}}})}
+	keep.run(t).ok(t)
+	if setuptest.Dump(t) == before {
+		t.Error("GC took it for another")
+	}
+	gone := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{}})}
+	gone.run(t).ok(t)
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("GC left traces (-before +after):\n%s", diff)
+	}
+	del.run(t).ok(t)
+}
+
+// TestKilled kills an ADD after every so many system calls. What it leaves, a
+// repeated ADD is not disturbed by, and a DEL takes away.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, dual, "nft")
-	n.containers(2)
+	c1 := newNode(t, dual, "nft").containers(2)[0]
 	on("ADD", 2, dual).run(t).ok(t)
 	before := setuptest.Dump(t)
 	const step = 3
@@ -205,8 +230,11 @@ func TestKilled(t *testing.T) {
 				break // it has not so many of them
 			}
 			killed++
-			if killed%2 == 0 {
-				on("ADD", 1, dual).run(t).ok(t)
+			if again := on("ADD", 1, dual).run(t); again.err != nil {
+				// It had done everything but print, and is refused like any other.
+				if f := again.failed(t); f.Code != 101 || !setuptest.Ping(t, c1, "10.88.0.1") {
+					t.Errorf("killed at %s number %d: a repeated ADD fails: %+v", syscall, at, f)
+				}
 			}
 			on("DEL", 1, dual).run(t).ok(t)
 			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
