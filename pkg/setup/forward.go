@@ -208,12 +208,25 @@ func (n *Namespace) DeleteForward(bridge string) error {
 		tables, err := n.readXtables(family)
 		errs = append(errs, err)
 		for _, t := range tables {
-			if t.mentions(bridge) {
+			hollow, err := n.hollow(t)
+			if errs = append(errs, err); hollow || t.mentions(bridge) {
 				errs = append(errs, n.removeForward(t, bridge))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// hollow says whether our chain is there without a rule: a process was killed while
+// it made the chain, or took it away.
+func (n *Namespace) hollow(t xtables) (bool, error) {
+	if !t.inForce || t.flavour == "legacy" {
+		return len(t.own) == 1, nil // the entry that ends the chain
+	}
+	if len(t.own) > 0 {
+		return false, nil
+	}
+	return n.hasNFTChain(t.family, filterTable, forwardChain)
 }
 
 // addForward runs iptables in the namespace to add a bridge's rules to a table.

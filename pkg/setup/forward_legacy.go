@@ -113,8 +113,8 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 }
 
 // parse returns the rules of FORWARD and of our chain, each with the entry that
-// ends it, which is the policy or a return. A chain that is not built in begins
-// with an entry whose target is called ERROR and holds the chain's name.
+// ends it, which is the policy or a return. Before a chain that is not built in is
+// an entry whose target is called ERROR and holds the chain's name.
 func (l entryLayout) parse(info, table []byte) (forward, own []rule) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
@@ -129,6 +129,8 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule) {
 	l.each(table, func(at, _ int, entry, target []byte) {
 		if name, begins := chainAt[at]; begins {
 			chain = name
+		} else if text(target[extensionName:], nameSize) == "ERROR" {
+			chain = ""
 		}
 		switch chain {
 		case forwardBase:

@@ -3,6 +3,7 @@ package setup
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -51,20 +52,18 @@ func (n *Namespace) readNFT(family int) (t xtables, err error) {
 
 // hasNFTChain says whether a chain exists.
 func (n *Namespace) hasNFTChain(family int, table, chain string) (bool, error) {
-	c, err := n.nft()
-	if err != nil {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETCHAIN, 0)
+	if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
 		return false, err
 	}
-	chains, err := c.ListChainsOfTableFamily(nftFamily(family))
-	if err != nil {
-		return false, fmt.Errorf("list nf_tables chains: %w", err)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)))
+	req.AddData(nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain)))
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return false, fmt.Errorf("look up nf_tables chain %s: %w", chain, err)
 	}
-	for _, found := range chains {
-		if found.Table.Name == table && found.Name == chain {
-			return true, nil
-		}
-	}
-	return false, nil
+	return err == nil, nil
 }
 
 // nftRules reads the rules of a chain; a chain that does not exist has none.

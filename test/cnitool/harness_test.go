@@ -4,6 +4,7 @@ package cnitool
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,6 +172,7 @@ type call struct {
 	verb, container, netns, ifname string
 	conf                           object
 	program                        string   // bridgeveth, unless given
+	path                           string   // CNI_PATH, if another than programs
 	before                         []string // what to run it by, such as strace
 }
 
@@ -203,7 +205,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	}
 	argv := append(append([]string{}, c.before...), filepath.Join(programs, program))
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "CNI_PATH="+programs, "CNI_COMMAND="+c.verb,
+	cmd.Env = append(os.Environ(), "CNI_PATH="+cmp.Or(c.path, programs), "CNI_COMMAND="+c.verb,
 		"CNI_CONTAINERID="+c.container, "CNI_NETNS="+c.netns, "CNI_IFNAME="+c.ifname)
 	conf, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net"}.with(c.conf))
 	if err != nil {

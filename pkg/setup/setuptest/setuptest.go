@@ -162,11 +162,22 @@ func Hide(t testing.TB, programs ...string) {
 			if _, err := os.Stat(path); err != nil {
 				continue
 			}
-			if err := unix.Mount("/dev/null", path, "", unix.MS_BIND, ""); err != nil { // not executable
+			if err := hide(path); err != nil {
 				t.Fatalf("hide %s: %v", path, err)
 			}
 		}
 	}
+}
+
+// hide covers a file by one that is not executable. Other than mount(2) it covers a
+// symbolic link itself: all of iptables are links to the same program.
+func hide(path string) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // volatile is what changes by itself in what Dump shows: counters, and what the

@@ -1,0 +1,145 @@
+package cnitool
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestKilledFirst kills the first ADD of a host, the one that makes bridge and rules
+// and starts programs, each time a little later. TestKilled has the others.
+func TestKilledFirst(t *testing.T) {
+	t.Parallel()
+	newNode(t, dual, "nft", "legacy").containers(1)
+	before := setuptest.Dump(t)
+	start := time.Now()
+	on("ADD", 1, dual).run(t).ok(t)
+	whole := time.Since(start)
+	on("DEL", 1, dual).run(t).ok(t)
+
+	const tries = 12
+	killed := 0
+	for try := range tries {
+		after := whole * time.Duration(try) / tries
+		cmd := on("ADD", 1, dual).command(t)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after)
+		_ = cmd.Process.Kill() // it may have ended
+		if cmd.Wait() != nil {
+			killed++
+		}
+		awaitNoIPTables(t)
+		if try%2 == 1 {
+			if again := on("ADD", 1, dual).run(t); again.err != nil {
+				// It had done everything but print.
+				if f := again.failed(t); f.Code != 101 {
+					t.Errorf("killed after %s: a repeated ADD fails: %+v", after, f)
+				}
+			}
+		}
+		on("DEL", 1, dual).run(t).ok(t)
+		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+			t.Fatalf("killed after %s, DEL left traces (-before +after):\n%s", after, diff)
+		}
+		if held := leases(t); len(held) > 0 {
+			t.Fatalf("killed after %s: leases are left: %v", after, held)
+		}
+	}
+	if killed < tries/3 {
+		t.Errorf("killed only %d times", killed)
+	}
+}
+
+// awaitNoIPTables waits until the iptables that a killed ADD was running, if any, is
+// done in our namespace: nobody kills that one.
+func awaitNoIPTables(t testing.TB) {
+	t.Helper()
+	ours, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		running := false
+		all, _ := os.ReadDir("/proc")
+		for _, p := range all {
+			name, err := os.ReadFile("/proc/" + p.Name() + "/comm")
+			ns, _ := os.Readlink("/proc/" + p.Name() + "/ns/net")
+			running = running || err == nil && ns == ours && strings.Contains(string(name), "tables")
+		}
+		if !running {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("iptables does not end")
+}
+
+// TestKilledBetweenPrograms kills the first ADD of a host, and its DEL, each time when
+// it starts one program later: so rules are half made, or half taken away.
+func TestKilledBetweenPrograms(t *testing.T) {
+	for _, tt := range []struct{ verb, flavour string }{{"ADD", "nft"}, {"DEL", "nft"}, {"ADD", "legacy"}, {"DEL", "legacy"}} {
+		t.Run(tt.verb+" "+tt.flavour, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, single, tt.flavour).containers(1)
+			before := setuptest.Dump(t)
+			for at := 1; ; at++ {
+				killAt(t, at)
+				if tt.verb == "DEL" {
+					on("ADD", 1, single).run(t).ok(t)
+				}
+				cmd := on(tt.verb, 1, single).command(t)
+				cmd.Env = append(cmd.Env, "PATH="+killers+":"+os.Getenv("PATH"))
+				err := cmd.Run()
+				if at%2 == 0 {
+					on("ADD", 1, single).run(t)
+				}
+				on("DEL", 1, single).run(t).ok(t)
+				if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+					t.Fatalf("killed at program %d, DEL left traces (-before +after):\n%s", at, diff)
+				}
+				if held := leases(t); len(held) > 0 {
+					t.Fatalf("killed at program %d: leases are left: %v", at, held)
+				}
+				if err == nil {
+					if at < 5 {
+						t.Errorf("it starts only %d programs", at-1)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// killers is a folder with programs that kill whoever starts them.
+const killers = "/run/killers"
+
+// killAt puts iptables into the folder killers: each run of it does what it should,
+// until one, counted from now, kills its parent instead.
+func killAt(t testing.TB, at int) {
+	t.Helper()
+	if err := os.RemoveAll(killers); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(killers, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf(`#!/bin/sh
+echo >>%[1]s/count
+[ $(wc -l <%[1]s/count) -lt %[2]d ] || { kill -KILL $PPID; exit 1; }
+exec /usr/sbin/$(basename $0) "$@"
+`, killers, at)
+	for _, program := range []string{"iptables", "iptables-nft", "iptables-legacy"} {
+		if err := os.WriteFile(killers+"/"+program, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestDrift takes away one thing after another that ADD has made: cnitool check
+// names it and puts nothing back, and the next ADD mends what containers share.
+func TestDrift(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		spoil   []string
+		want    string
+		mendest bool // by the next ADD
+	}{
+		{"rules flushed", []string{"iptables", "-F", "FORWARD"}, "iptables-nft filter FORWARD", true},
+		{"jump displaced", []string{"sh", "-c", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER"}, "iptables-nft filter FORWARD", true},
+		{"one rule deleted", []string{"ip6tables", "-D", "BRIDGEVETH-FORWARD", "-i", "br0", "-j", "ACCEPT"}, "ip6tables-nft filter FORWARD", true},
+		{"legacy DROP since", []string{"iptables-legacy", "-P", "FORWARD", "DROP"}, "iptables-legacy filter FORWARD", true},
+		{"everything of nft flushed", []string{"nft", "flush", "ruleset"}, "masquerade of 10.88.0.0/24", true},
+		{"bridge down", []string{"ip", "link", "set", "br0", "down"}, "state up of bridge br0", true},
+		{"gateway gone", []string{"ip", "addr", "del", "10.88.0.1/24", "dev", "br0"}, "address 10.88.0.1/24 of bridge br0", true},
+		{"forwarding off", []string{"sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"}, "sysctl net/ipv4/ip_forward", true},
+		{"container's address gone", []string{"ip", "-n", "c1", "addr", "del", "10.88.0.2/24", "dev", "eth0"}, "10.88.0.2/24", false},
+		{"container's default route gone", []string{"ip", "-n", "c1", "route", "del", "default"}, "0.0.0.0/0", false},
+		{"container's interface down", []string{"ip", "-n", "c1", "link", "set", "eth0", "down"}, "eth0", false},
+		{"port off the bridge", []string{"sh", "-c", "ip link set $(ip -o link show master br0 | sed 's/.*: \\(veth[^@]*\\).*/\\1/') nomaster"}, "on bridge br0", false},
+		{"lease gone", []string{"sh", "-c", "rm /run/ipam-simple/leases-*"}, "no address is leased", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, dual, "nft")
+			c := n.containers(2)
+			n.must("add", c[0])
+			n.must("check", c[0])
+			setuptest.Run(t, tt.spoil[0], tt.spoil[1:]...)
+			before := setuptest.Dump(t)
+			if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("check: got %v, want %q", err, tt.want)
+			}
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("check changed something (-before +after):\n%s", diff)
+			}
+			n.must("add", c[1])
+			if err := n.cnitool("check", c[0]); (err == nil) != tt.mendest {
+				t.Errorf("check after another ADD: %v", err)
+			}
+			if tt.mendest && !setuptest.Ping(t, c[0], "10.88.0.3") {
+				t.Error("the next ADD has not mended the network")
+			}
+			n.must("del", c...)
+		})
+	}
+}
+
+// TestStrangeResults gives CHECK a prevResult that no plugin should ever write.
+func TestStrangeResults(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(1)
+	on("ADD", 1, single).run(t).ok(t)
+	for _, tt := range []struct {
+		result string
+		codes  [2]uint
+	}{
+		{`{"cniVersion":"1.1.0"}`, [2]uint{103}},
+		{`{"cniVersion":"1.1.0","ips":"no"}`, [2]uint{6, 7}},
+		{`"no"`, [2]uint{6, 7}},
+		{`{"cniVersion":"9.0.0"}`, [2]uint{6, 7}},
+		{`{"cniVersion":"1.1.0","interfaces":[{"name":"eth0"}],"ips":[{"interface":1,"address":"10.88.0.2/24"}]}`, [2]uint{103}},
+	} {
+		c := on("CHECK", 1, single.with(object{"prevResult": json.RawMessage(tt.result)}))
+		f := c.run(t).failed(t)
+		if f.Code != tt.codes[0] && f.Code != tt.codes[1] {
+			t.Errorf("%s: got %+v, want one of codes %v", tt.result, f, tt.codes)
+		}
+	}
+	on("DEL", 1, single.with(object{"prevResult": json.RawMessage(`{"cniVersion":"9.0.0"}`)})).run(t).ok(t)
+}
+
+// TestOldVersions asks for verbs that the configuration's version does not have.
+func TestOldVersions(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(1)
+	for _, tt := range []struct{ verb, version string }{
+		{"CHECK", "0.1.0"}, {"CHECK", "0.3.1"}, {"GC", "1.0.0"}, {"STATUS", "1.0.0"}, {"STATUS", "0.4.0"},
+	} {
+		conf := single.with(object{"cniVersion": tt.version})
+		if f := on(tt.verb, 1, conf).run(t).failed(t); f.Code != 1 || f.CNIVersion != tt.version {
+			t.Errorf("%s of %s: got %+v, want code 1", tt.verb, tt.version, f)
+		}
+	}
+}
+
+// TestMissingIP6Tables shows that an IPv4 network needs no ip6tables, and one of both
+// families does.
+func TestMissingIP6Tables(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	setuptest.Hide(t, "ip6tables", "ip6tables-nft", "ip6tables-legacy")
+	empty := setuptest.Dump(t)
+	f := on("ADD", 1, dual).run(t).failed(t)
+	if f.Code != 102 || !strings.Contains(f.Msg, "ip6tables") {
+		t.Errorf("got %+v, want code 102 and ip6tables", f)
+	}
+	if diff := cmp.Diff(empty, setuptest.Dump(t)); diff != "" {
+		t.Errorf("a failed ADD left traces (-before +after):\n%s", diff)
+	}
+	n.must("status", nil)
+	n.must("add", c...)
+	n.must("check", c...)
+	if !setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error("the ping is dropped")
+	}
+	n.must("del", c...)
+	if diff := cmp.Diff(empty, setuptest.Dump(t)); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestForgotten lets libcni's cache lose an attachment whose container lives on:
+// cnitool gc sends no list of attachments, so it is left alone until GC is given one.
+func TestForgotten(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	before := setuptest.Dump(t)
+	c := n.containers(2)
+	n.must("add", c[0])
+	lost, err := filepath.Glob("/var/lib/cni/results/net-*")
+	if err != nil || len(lost) != 1 || os.Remove(lost[0]) != nil {
+		t.Fatalf("results in libcni's cache: %v, %v", lost, err)
+	}
+	n.must("add", c[1])
+	if err := n.cnitool("gc", nil); err == nil {
+		t.Error("gc says that all is well")
+	}
+	if held := leases(t); len(held) != 1 || !setuptest.Ping(t, c[0], "10.88.0.1") {
+		t.Errorf("leases %v, want that of the container that libcni forgot, which works on", held)
+	}
+	call{verb: "GC", conf: single.with(object{"cni.dev/valid-attachments": []object{}})}.run(t).ok(t)
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("GC left traces (-before +after):\n%s", diff)
+	}
+	if held := leases(t); len(held) > 0 {
+		t.Errorf("leases are left: %v", held)
+	}
+}
