@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -20,12 +21,12 @@ func populate(t testing.TB, dir string, containers int) {
 	s := tryOpen(t, dir)
 	r := Request{Sets: benchSets(t)}
 	for done := 0; done < containers; done += 1000 {
-		err := s.update("net", func(n *network) error {
+		err := s.reserving("net", func(n *network) error {
 			for i := done; i < min(done+1000, containers); i++ {
 				id := fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i)
 				r.Attachment = Attachment{"net", id, "eth0"}
 				r.Namespace = Namespace{"/run/netns/cni-" + id[:36], 4, uint64(4026532000 + i)}
-				if _, err := n.reserve(r); err != nil {
+				if _, err := n.reserve(r, make([]netip.Addr, len(r.Sets))); err != nil {
 					return err
 				}
 			}
@@ -101,7 +102,7 @@ func BenchmarkRetain(b *testing.B) {
 			s := tryOpen(b, dir)
 			defer s.Close()
 			var valid []Attachment
-			if err := s.view("net", func(n *network) error {
+			if err := s.reading("net", func(n *network) error {
 				return n.each(func(a Attachment) { valid = append(valid, a) })
 			}); err != nil {
 				b.Fatal(err)

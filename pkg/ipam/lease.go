@@ -43,12 +43,29 @@ type Lease struct {
 	Attachment
 	Address   netip.Prefix // with the length of its subnet
 	Gateway   netip.Addr   // none when zero
-	Namespace Namespace
+	Namespace Namespace    // the zero one where it is not known
 	Time      time.Time
+	Sticky    Sticky
+	Until     time.Time // it is kept so long for Sticky's name, its attachment being gone; else zero
+}
+
+// Sticky asks that an address stays with a name, such as that of a pod, for whoever
+// comes under it next. The zero Sticky asks for nothing.
+type Sticky struct {
+	Name string
+	For  time.Duration // how long after the attachment is gone
 }
 
 // leaseFields is how many parts a lease has in the store.
-const leaseFields = 8
+const leaseFields = 11
+
+// describe says who has the lease, since when.
+func (l Lease) describe() string {
+	if !l.Until.IsZero() {
+		return fmt.Sprintf("it is kept for %s until %s", l.Sticky.Name, l.Until.Format(time.RFC3339))
+	}
+	return fmt.Sprintf("container %s, interface %s, has it since %s", l.Container, l.Interface, l.Time.Format(time.RFC3339))
+}
 
 // encode is the lease as the store has it under its address: text, one part after
 // another, a zero byte between them. A million leases are to be listed in a second,
@@ -61,8 +78,16 @@ func (l Lease) encode() []byte {
 	return []byte(strings.Join([]string{
 		l.Container, l.Interface, strconv.Itoa(l.Address.Bits()), gateway,
 		l.Namespace.Path, strconv.FormatUint(l.Namespace.Device, 10), strconv.FormatUint(l.Namespace.Inode, 10),
-		strconv.FormatInt(l.Time.UnixNano(), 10),
+		formatTime(l.Time), l.Sticky.Name, strconv.FormatInt(int64(l.Sticky.For), 10), formatTime(l.Until),
 	}, "\x00"))
+}
+
+// formatTime is a time in nanoseconds since 1970, empty for the zero time.
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixNano(), 10)
 }
 
 // decodeLease reads what encode wrote.
@@ -75,7 +100,9 @@ func decodeLease(network string, address netip.Addr, record []byte) (l Lease, er
 	l.Address = netip.PrefixFrom(address, int(f.number(8)))
 	l.Gateway = f.address()
 	l.Namespace = Namespace{f.text(), f.number(64), f.number(64)}
-	l.Time = time.Unix(0, int64(f.number(63)))
+	l.Time = f.time()
+	l.Sticky = Sticky{f.text(), time.Duration(f.number(63))}
+	l.Until = f.time()
 	if f.err != nil || !l.Address.IsValid() {
 		return l, fmt.Errorf("%w: the lease of %s makes no sense", ErrDamaged, address)
 	}
@@ -107,6 +134,17 @@ func (f *fields) address() (a netip.Addr) {
 		f.note(err)
 	}
 	return a
+}
+
+// time reads a time, the zero one when empty.
+func (f *fields) time() time.Time {
+	part := f.text()
+	if part == "" {
+		return time.Time{}
+	}
+	n, err := strconv.ParseInt(part, 10, 64)
+	f.note(err)
+	return time.Unix(0, n)
 }
 
 func (f *fields) note(err error) {

@@ -14,7 +14,7 @@ func TestLeaseEncoding(t *testing.T) {
 	for _, want := range []Lease{
 		{
 			Attachment{"n", "c", "eth0"}, netip.MustParsePrefix("10.1.0.2/16"), netip.MustParseAddr("10.1.0.1"),
-			Namespace{"/run/netns/a\nb", 4, 4026532000}, time.Unix(1, 2),
+			Namespace{"/run/netns/a\nb", 4, 4026532000}, time.Unix(1, 2), Sticky{"ns/pod", time.Hour}, time.Unix(3, 4),
 		},
 		{Attachment: Attachment{"n", "c", ""}, Address: netip.MustParsePrefix("fd00::2/128"), Time: time.Unix(0, 0)},
 	} {
@@ -30,9 +30,13 @@ func TestLeaseEncoding(t *testing.T) {
 
 func TestDecodeLeaseDamaged(t *testing.T) {
 	address := netip.MustParseAddr("10.1.0.2")
+	if l, err := decodeLease("n", address, []byte("c\x00eth0\x0016\x00\x00\x004\x005\x006\x00\x000\x00")); err != nil {
+		t.Fatalf("what the others are made of is no lease: %v, %v", l, err)
+	}
 	for _, record := range []string{
-		"", "c", "c\x00eth0\x0016\x00\x00\x004\x005", "c\x00eth0\x0033\x00\x00\x004\x005\x006",
-		"c\x00eth0\x0016\x0010.1\x00\x004\x005\x006", "c\x00eth0\x0016\x00\x00\x00-4\x005\x006",
+		"", "c", "c\x00eth0\x0016\x00\x00\x004\x005", "c\x00eth0\x0033\x00\x00\x004\x005\x006\x00\x000\x00",
+		"c\x00eth0\x0016\x0010.1\x00\x004\x005\x006\x00\x000\x00", "c\x00eth0\x0016\x00\x00\x00-4\x005\x006\x00\x000\x00",
+		"c\x00eth0\x0016\x00\x00\x004\x005\x00x\x00\x000\x00", "c\x00eth0\x0016\x00\x00\x004\x005\x006\x00\x00-1\x00",
 	} {
 		if l, err := decodeLease("n", address, []byte(record)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%q: %v, %v", record, l, err)

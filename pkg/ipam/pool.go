@@ -3,35 +3,46 @@ package ipam
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// maxResting bounds the queue of a range too large to be used up: beyond it the
+// ErrShared says that a range belongs to another network of the store.
+var ErrShared = errors.New("is in use by another network; give one of them another subnet, or a store of its own")
+
+// maxResting bounds the queue of a set too large to be used up: beyond it the
 // address that was freed longest ago comes before those never used. A million
 // of them are about 60 MB. Tests lower it.
 var maxResting uint64 = 1 << 20
 
 // pool is what is known of the addresses of a range. Those that are free are the
-// ones from unused on that have no lease, and those in the queue.
+// ones from unused on that have no record, and those that rest: each of the latter
+// stands once in the queue, and its record says where.
 //
 // Pools never overlap, and stay when a configuration no longer has their range:
 // an address can then be freed without knowing any.
 type pool struct {
 	start, end, gateway netip.Addr
-	unused              netip.Addr // the first address never handed out; zero when there is none
+	unused              netip.Addr // from here on, none was handed out in turn; zero when all were
 	leased              uint64     // how many addresses are
-	head, tail          uint64     // numbers in the queue: of its first address, and of the next one to be freed
+	resting             uint64     // how many are in the queue
 }
 
 // poolFields is how many parts a pool has in the store, beside its key.
-const poolFields = 6
+const poolFields = 5
 
 // serves says whether the pool is that of r.
 func (p *pool) serves(r Range) bool {
 	return p != nil && p.start == r.Start && p.end == r.End && p.gateway == r.Gateway
+}
+
+// covers says whether an address is one of the pool's.
+func (p *pool) covers(a netip.Addr) bool {
+	return p != nil && a != p.gateway && between(p.start, a, p.end)
 }
 
 // encode is the pool as the store has it under its last address.
@@ -44,7 +55,7 @@ func (p *pool) encode() []byte {
 		}
 		parts = append(parts, text)
 	}
-	for _, n := range []uint64{p.leased, p.head, p.tail} {
+	for _, n := range []uint64{p.leased, p.resting} {
 		parts = append(parts, strconv.FormatUint(n, 10))
 	}
 	return []byte(strings.Join(parts, "\x00"))
@@ -60,8 +71,8 @@ func decodePool(key, record []byte) (*pool, error) {
 	if len(f.parts) != poolFields {
 		return nil, fmt.Errorf("%w: the pool up to %s has %d parts", ErrDamaged, end, len(f.parts))
 	}
-	p := &pool{f.address(), end, f.address(), f.address(), f.number(64), f.number(64), f.number(64)}
-	if f.err != nil || !between(p.start, p.end, p.end) || p.head > p.tail {
+	p := &pool{f.address(), end, f.address(), f.address(), f.number(64), f.number(64)}
+	if f.err != nil || !between(p.start, p.end, p.end) {
 		return nil, fmt.Errorf("%w: the pool up to %s makes no sense", ErrDamaged, end)
 	}
 	return p, nil
@@ -90,19 +101,17 @@ func (n *network) pool(r Range) (*pool, error) {
 
 // adopt makes the pool of a range that is new in the configuration. The pools that
 // it overlaps are those of its predecessors and go; their leases stay, and the
-// order in which their addresses were freed is forgotten.
+// order in which their addresses were freed is forgotten. Since a pool may also be
+// new because the file is damaged, all leases are looked at.
 func (n *network) adopt(r Range) (*pool, error) {
-	for {
-		old, err := n.poolFrom(r.Start)
-		if err != nil {
-			return nil, err
-		}
-		if old == nil || bytes.Compare(addressKey(r.End), addressKey(old.start)) < 0 {
-			break
-		}
-		if err := n.drop(old); err != nil {
-			return nil, err
-		}
+	if err := n.checkShared(r); err != nil {
+		return nil, err
+	}
+	if err := n.checkHeld(); err != nil {
+		return nil, err
+	}
+	if err := n.dropWithin(r); err != nil {
+		return nil, err
 	}
 	leased, err := n.leased(r)
 	if err != nil {
@@ -112,14 +121,64 @@ func (n *network) adopt(r Range) (*pool, error) {
 	return p, n.save(p)
 }
 
-// drop removes a pool and its queue.
-func (n *network) drop(p *pool) error {
-	for ; p.head < p.tail; p.head++ {
-		if err := n.resting.Delete(p.queueKey(p.head)); err != nil {
+// overlapping returns a pool that has an address of r, nil if there is none.
+func (n *network) overlapping(r Range) (*pool, error) {
+	p, err := n.poolFrom(r.Start)
+	if err != nil || p == nil || !r.Overlaps(Range{Start: p.start, End: p.end}) {
+		return nil, err
+	}
+	return p, nil
+}
+
+// checkShared refuses a range of which another network has leases. Pools of others
+// that are empty are in nobody's way.
+func (n *network) checkShared(r Range) error {
+	return n.tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
+		if string(name) == n.name {
+			return nil
+		}
+		other, err := openNetwork(n.tx, string(name))
+		if err != nil {
+			return err
+		}
+		p, err := other.overlapping(r)
+		if err != nil || p == nil || p.leased == 0 {
+			return err
+		}
+		return fmt.Errorf("network %s: range %s %w: %s has leased %d addresses of %s-%s", n.name, r, ErrShared, name, p.leased, p.start, p.end)
+	})
+}
+
+// dropWithin removes the pools that have an address of r, with their queues.
+func (n *network) dropWithin(r Range) error {
+	for {
+		p, err := n.overlapping(r)
+		if err != nil || p == nil {
+			return err
+		}
+		if err := n.drop(p); err != nil {
 			return err
 		}
 	}
-	return n.pools.Delete(addressKey(p.end))
+}
+
+// drop removes a pool and its queue.
+func (n *network) drop(p *pool) error {
+	for {
+		a, found, err := n.longestRested(p)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return n.pools.Delete(addressKey(p.end))
+		}
+		if err := n.leaveQueue(p, a.address); err != nil {
+			return err
+		}
+		if err := n.addresses.Delete(addressKey(a.address)); err != nil {
+			return err
+		}
+	}
 }
 
 // leased counts the addresses of a range that are.
@@ -140,103 +199,177 @@ func (n *network) leased(r Range) (count uint64, err error) {
 	return count, err
 }
 
-// take finds a free address in a set and counts it as leased. The zero address
-// says that there is none.
+// take finds a free address in a set and counts it as leased: the first that was
+// never used or, where there is none, the one that was freed longest ago. The zero
+// address says that there is none.
 func (n *network) take(set Set) (a netip.Addr, err error) {
+	var pools []*pool
+	resting := uint64(0)
 	for _, r := range set {
+		if r.OnRequest {
+			continue
+		}
 		p, err := n.pool(r)
 		if err != nil {
 			return a, err
 		}
-		if a, err = n.next(p); err != nil {
+		pools = append(pools, p)
+		resting += p.resting
+	}
+	choices := []func([]*pool) (*pool, netip.Addr, error){n.firstUnused, n.firstRested}
+	if resting >= maxResting {
+		slices.Reverse(choices)
+	}
+	for _, choose := range choices {
+		p, a, err := choose(pools)
+		if err != nil {
 			return a, err
 		}
-		if a.IsValid() {
-			p.leased++
-		}
-		if err := n.save(p); err != nil || a.IsValid() {
-			return a, err
+		if p != nil {
+			return a, n.occupy(p, a)
 		}
 	}
 	return a, nil
 }
 
-// next chooses a free address of a pool. The zero address says that there is none.
-func (n *network) next(p *pool) (netip.Addr, error) {
-	if p.tail-p.head < maxResting {
-		if a := n.nextUnused(p); a.IsValid() {
-			return a, nil
+// firstUnused returns the first address of some pools that was never handed out, and
+// its pool, nil if there is none. It passes over those that were, on request or
+// before the range was as it is, of which each is met only once.
+func (n *network) firstUnused(pools []*pool) (*pool, netip.Addr, error) {
+	for _, p := range pools {
+		if !p.unused.IsValid() {
+			continue
+		}
+		for p.unused.IsValid() && (p.unused == p.gateway || n.addresses.Get(addressKey(p.unused)) != nil) {
+			p.advance()
+		}
+		if p.unused.IsValid() {
+			return p, p.unused, nil
+		}
+		if err := n.save(p); err != nil {
+			return nil, netip.Addr{}, err
 		}
 	}
-	if a, err := n.nextRested(p); err != nil || a.IsValid() {
-		return a, err
+	return nil, netip.Addr{}, nil
+}
+
+// advance passes over an address that was never used.
+func (p *pool) advance() {
+	if p.unused = p.unused.Next(); !between(p.start, p.unused, p.end) {
+		p.unused = netip.Addr{}
 	}
-	return n.nextUnused(p), nil
 }
 
-// isFree says whether an address of a pool may be handed out.
-func (n *network) isFree(p *pool, a netip.Addr) bool {
-	return a != p.gateway && n.leases.Get(addressKey(a)) == nil
+// place is where an address stands in the queue: lower numbers were freed earlier.
+type place struct {
+	address netip.Addr
+	number  uint64
 }
 
-// nextUnused returns the first address that was never handed out. It passes over
-// leases from before the range was as it is, of which each is met only once.
-func (n *network) nextUnused(p *pool) netip.Addr {
-	for p.unused.IsValid() {
-		a := p.unused
-		if p.unused = a.Next(); !between(p.start, p.unused, p.end) {
-			p.unused = netip.Addr{}
-		}
-		if n.isFree(p, a) {
-			return a
-		}
-	}
-	return netip.Addr{}
-}
-
-// nextRested returns the address that was freed longest ago.
-func (n *network) nextRested(p *pool) (netip.Addr, error) {
-	for p.head < p.tail {
-		key := p.queueKey(p.head)
-		a, err := keyAddress(n.resting.Get(key))
+// firstRested returns the address of some pools that was freed longest ago, and its
+// pool, nil if there is none.
+func (n *network) firstRested(pools []*pool) (from *pool, a netip.Addr, err error) {
+	var first place
+	for _, p := range pools {
+		at, found, err := n.longestRested(p)
 		if err != nil {
-			return a, err
+			return nil, a, err
 		}
-		if err := n.resting.Delete(key); err != nil {
-			return a, err
-		}
-		if p.head++; n.isFree(p, a) {
-			return a, nil
+		if found && (from == nil || at.number < first.number) {
+			from, first = p, at
 		}
 	}
-	return netip.Addr{}, nil
+	return from, first.address, nil
+}
+
+// longestRested returns the head of a pool's queue.
+func (n *network) longestRested(p *pool) (at place, found bool, err error) {
+	prefix := addressKey(p.end)
+	k, v := n.queue.Cursor().Seek(prefix)
+	if !bytes.HasPrefix(k, prefix) || len(k) != len(prefix)+placeSize {
+		return at, false, nil
+	}
+	at.number = binary.BigEndian.Uint64(k[len(prefix):])
+	at.address, err = keyAddress(v)
+	return at, true, err
+}
+
+// queueKey is where the address with a number rests.
+func (p *pool) queueKey(number uint64) []byte {
+	return binary.BigEndian.AppendUint64(bytes.Clone(addressKey(p.end)), number)
+}
+
+// placeSize is how long the record of an address that rests is: its number in the
+// queue. That of a lease is longer.
+const placeSize = 8
+
+// isPlace says whether the record of an address is its place in the queue.
+func isPlace(record []byte) bool { return len(record) == placeSize }
+
+// occupy counts a free address of a pool as leased, and takes it out of the queue.
+func (n *network) occupy(p *pool, a netip.Addr) error {
+	if err := n.leaveQueue(p, a); err != nil {
+		return err
+	}
+	if a == p.unused {
+		p.advance()
+	}
+	p.leased++
+	return n.save(p)
+}
+
+// occupyAny is occupy for an address that may be of no pool.
+func (n *network) occupyAny(a netip.Addr) error {
+	p, err := n.poolFrom(a)
+	if err != nil || !p.covers(a) {
+		return err
+	}
+	return n.occupy(p, a)
+}
+
+// leaveQueue takes an address out of its pool's queue, if it is there.
+func (n *network) leaveQueue(p *pool, a netip.Addr) error {
+	record := n.addresses.Get(addressKey(a))
+	if !isPlace(record) {
+		return nil
+	}
+	if p.resting == 0 {
+		return fmt.Errorf("%w: %s rests, but none of its pool does", ErrDamaged, a)
+	}
+	p.resting--
+	return n.queue.Delete(p.queueKey(binary.BigEndian.Uint64(record)))
 }
 
 // free removes the lease of an address, and puts the address at the end of its
 // pool's queue.
 func (n *network) free(a netip.Addr) error {
 	key := addressKey(a)
-	if err := n.leases.Delete(key); err != nil {
+	p, err := n.poolFrom(a)
+	if err != nil {
 		return err
 	}
-	p, err := n.poolFrom(a)
-	if err != nil || p == nil || a == p.gateway || !between(p.start, a, p.end) {
-		return err // it is of no range that is in use
+	if !p.covers(a) {
+		return n.addresses.Delete(key) // it is of no range that is in use
 	}
 	if p.leased == 0 {
 		return fmt.Errorf("%w: %s is leased, but none of its pool is", ErrDamaged, a)
 	}
 	p.leased--
-	if !p.unused.IsValid() || a.Less(p.unused) {
-		if err := n.resting.Put(p.queueKey(p.tail), key); err != nil {
-			return err
-		}
-		p.tail++
+	if err := n.rest(p, a); err != nil {
+		return err
 	}
 	return n.save(p)
 }
 
-// queueKey is where the address with a number rests.
-func (p *pool) queueKey(number uint64) []byte {
-	return binary.BigEndian.AppendUint64(bytes.Clone(addressKey(p.end)), number)
+// rest puts an address at the end of its pool's queue.
+func (n *network) rest(p *pool, a netip.Addr) error {
+	number, err := n.queue.NextSequence()
+	if err != nil {
+		return err
+	}
+	p.resting++
+	if err := n.queue.Put(p.queueKey(number), addressKey(a)); err != nil {
+		return err
+	}
+	return n.addresses.Put(addressKey(a), binary.BigEndian.AppendUint64(nil, number))
 }

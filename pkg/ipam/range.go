@@ -18,15 +18,17 @@ type Range struct {
 	Subnet     netip.Prefix
 	Start, End netip.Addr
 	Gateway    netip.Addr // none when zero
+	OnRequest  bool       // only who asks for an address of it gets one
 }
 
-// Set is a list of ranges of one family that are used up one after another. An
-// attachment gets one address from each Set that it asks of.
+// Set is a list of ranges of one family that are used as one pool. An attachment
+// gets one address from each Set that it asks of.
 type Set []Range
 
 // Complete returns the range with what it leaves open filled in: from the address
 // after the network's to the last, which in IPv4 is the one before broadcast, and
-// the first as the gateway. Subnets that have neither a network's nor a broadcast
+// the first as the gateway. A range that begins or ends with the network's or the
+// broadcast address, which host-local takes, does so beside it. Subnets that have neither a network's nor a broadcast
 // address (/31 and /127, RFC 3021 and RFC 6164) are used whole, of which the
 // second address is the gateway's; those of one address (/32 and /128) have no
 // gateway. Each error begins with the field that it is about.
@@ -36,10 +38,10 @@ func (r Range) Complete() (Range, []error) {
 		return r, bad
 	}
 	first, last := usable(r.Subnet)
-	if !r.Start.IsValid() {
+	if !r.Start.IsValid() || r.Start == r.Subnet.Addr() {
 		r.Start = first
 	}
-	if !r.End.IsValid() {
+	if !r.End.IsValid() || r.End == last.Next() && r.Subnet.Contains(r.End) {
 		r.End = last
 	}
 	if !r.Gateway.IsValid() && !r.Subnet.IsSingleIP() {
@@ -64,15 +66,7 @@ func checkSubnet(p netip.Prefix) []error {
 // usable returns the first and the last address of a subnet that an interface can
 // have.
 func usable(subnet netip.Prefix) (first, last netip.Addr) {
-	first = subnet.Addr()
-	all := first.As16()
-	for i := subnet.Bits() + 128 - first.BitLen(); i < 128; i++ {
-		all[i/8] |= 1 << (7 - i%8)
-	}
-	last = netip.AddrFrom16(all)
-	if first.Is4() {
-		last = last.Unmap()
-	}
+	first, last = subnet.Addr(), lastOf(subnet)
 	if first.BitLen()-subnet.Bits() < 2 {
 		return first, last
 	}
@@ -118,7 +112,7 @@ func (r Range) Contains(a netip.Addr) bool {
 
 // Overlaps says whether two ranges share an address.
 func (r Range) Overlaps(o Range) bool {
-	return between(r.Start, o.Start, r.End) || between(o.Start, r.Start, o.End)
+	return Span{r.Start, r.End}.overlaps(Span{o.Start, o.End})
 }
 
 // Size is how many addresses the range hands out, or math.MaxUint64 if they are
@@ -137,9 +131,69 @@ func (r Range) Size() uint64 {
 }
 
 // String is the range as a person writes it.
-func (r Range) String() string { return r.Start.String() + "-" + r.End.String() }
+func (r Range) String() string { return Span{r.Start, r.End}.String() }
+
+// Split returns the parts of a range, handed out as a set: what is left of it
+// without the spans to exclude and those for static use, and the latter, which may
+// lie anywhere in the subnet and are handed out on request. Each error begins with
+// the field that it is about.
+func (r Range) Split(exclude, static []Span) (set Set, bad []error) {
+	first, last := usable(r.Subnet)
+	for _, s := range exclude {
+		if !s.overlaps(Span{r.Start, r.End}) && !slices.ContainsFunc(static, s.overlaps) {
+			bad = append(bad, fmt.Errorf("exclude: %s has no address of range %s; leave it out", s, r))
+		}
+	}
+	for _, s := range static {
+		if !between(first, s.First, last) || !between(first, s.Last, last) {
+			bad = append(bad, fmt.Errorf("static: %s is not within the addresses of subnet %s, which are %s to %s", s, r.Subnet, first, last))
+		}
+	}
+	if len(bad) > 0 {
+		return nil, bad
+	}
+	set = r.without(slices.Concat(exclude, static))
+	if len(set) == 0 {
+		return nil, []error{errors.New("exclude: it and static leave no address to hand out; widen the range, or leave some out")}
+	}
+	for _, s := range static {
+		part := Range{r.Subnet, s.First, s.Last, r.Gateway, true}
+		set = append(set, part.without(exclude)...)
+	}
+	return set, nil
+}
+
+// without cuts spans out of a range. Parts that have no address to hand out are
+// left out.
+func (r Range) without(spans []Span) (parts Set) {
+	slices.SortFunc(spans, func(a, b Span) int { return a.First.Compare(b.First) })
+	for _, s := range spans {
+		if !s.overlaps(Span{r.Start, r.End}) {
+			continue
+		}
+		before := r
+		before.End, r.Start = s.First.Prev(), s.Last.Next()
+		if parts = parts.with(before); !between(r.Start, r.End, r.End) {
+			return parts
+		}
+	}
+	return parts.with(r)
+}
+
+// with appends a range that is not empty.
+func (s Set) with(r Range) Set {
+	if !between(r.Start, r.End, r.End) || r.Size() == 0 {
+		return s
+	}
+	return append(s, r)
+}
 
 // Serves says whether an address may be handed out from the set.
 func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
+}
+
+// dynamic says whether an address may be handed out without a request for it.
+func (s Set) dynamic(a netip.Addr) bool {
+	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })
 }

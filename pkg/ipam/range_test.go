@@ -46,6 +46,7 @@ func TestComplete(t *testing.T) {
 		{"10.1.0.0/24 10.1.0.10 10.1.0.20", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.1", 11},
 		{"10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", 10},
 		{"10.1.0.0/24 - - 10.1.0.254", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.254", 253},
+		{"10.1.0.0/24 10.1.0.0 10.1.0.255", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.1", 253}, // as host-local takes it
 		{"10.1.0.4/30", "10.1.0.4/30 10.1.0.5 10.1.0.6 10.1.0.5", 1},
 		{"10.1.0.4/31", "10.1.0.4/31 10.1.0.4 10.1.0.5 10.1.0.5", 1},
 		{"10.1.0.4/32", "10.1.0.4/32 10.1.0.4 10.1.0.4 -", 1},
@@ -78,10 +79,10 @@ func TestCompleteMistakes(t *testing.T) {
 		{"nothing", Range{}, []string{"subnet: it is missing; give one, such as 10.1.0.0/16"}},
 		{"host bits", parseRange(t, "10.1.0.7/24"), []string{"subnet: 10.1.0.7/24 has host bits set; write 10.1.0.0/24"}},
 		{"mapped", parseRange(t, "::ffff:10.1.0.0/112"), []string{"subnet: ::ffff:10.1.0.0/112 is IPv4 in the clothes of IPv6; write it as 10.1.0.0/16"}},
-		{"all at once", parseRange(t, "10.1.0.7/24 10.2.0.1 10.1.0.255 10.1.0.0"), []string{
+		{"all at once", parseRange(t, "10.1.0.7/24 10.2.0.1 10.1.1.0 10.1.0.0"), []string{
 			"subnet: 10.1.0.7/24 has host bits set; write 10.1.0.0/24",
 			"rangeStart: 10.2.0.1 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
-			"rangeEnd: 10.1.0.255 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+			"rangeEnd: 10.1.1.0 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
 			"gateway: 10.1.0.0 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
 		}},
 		{"other family", parseRange(t, "10.1.0.0/24 fd00::1"), []string{
@@ -103,6 +104,79 @@ func TestCompleteMistakes(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// parseSpans reads spans.
+func parseSpans(t testing.TB, texts ...string) (list []Span) {
+	t.Helper()
+	for _, text := range texts {
+		s, err := ParseSpan(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func TestParseSpan(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.1.0.9":             "10.1.0.9-10.1.0.9",
+		"10.1.0.64/28":         "10.1.0.64-10.1.0.79",
+		"10.1.0.9-10.1.0.20":   "10.1.0.9-10.1.0.20",
+		"10.1.0.9 - 10.1.0.20": "10.1.0.9-10.1.0.20",
+		"fd00::/126":           "fd00::-fd00::3",
+		"fd00::1-fd00::1":      "fd00::1-fd00::1",
+		"":                     "", "ten": "", "10.1.0.65/28": "", "10.1.0.9-": "", "10.1.0.9-10.1.0.8": "",
+		"10.1.0.9-fd00::1": "", "fe80::1%eth0": "", "10.1.0.0/33": "", "1-2-3": "",
+	} {
+		got, err := ParseSpan(text)
+		if (err != nil) != (want == "") || err == nil && got.String() != want {
+			t.Errorf("%q: got %s, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	spans := func(texts ...string) []string { return texts }
+	for _, tt := range []struct {
+		name, in        string
+		exclude, static []string
+		want            string
+	}{
+		{"nothing", "10.1.0.0/24", nil, nil, "10.1.0.1-10.1.0.254"},
+		{"a hole", "10.1.0.0/24", spans("10.1.0.64/28"), nil, "10.1.0.1-10.1.0.63 10.1.0.80-10.1.0.254"},
+		{"the ends", "10.1.0.0/24", spans("10.1.0.250-10.1.0.255", "10.1.0.0/29"), nil, "10.1.0.8-10.1.0.249"},
+		{"one within another, and they touch", "10.1.0.0/24", spans("10.1.0.10-10.1.0.20", "10.1.0.12", "10.1.0.21"), nil, "10.1.0.1-10.1.0.9 10.1.0.22-10.1.0.254"},
+		{"next to the gateway", "10.1.0.0/24", spans("10.1.0.2-10.1.0.9"), nil, "10.1.0.10-10.1.0.254"},
+		{"the last of all", "ffff::/16 ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0", spans("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff8/125"), nil,
+			"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff7"},
+		{"static within", "10.1.0.0/24", nil, spans("10.1.0.10-10.1.0.19"), "10.1.0.1-10.1.0.9 10.1.0.20-10.1.0.254 on request 10.1.0.10-10.1.0.19"},
+		{"static beside", "10.1.0.0/24 10.1.0.100", nil, spans("10.1.0.0-10.1.0.49"), "error"},
+		{"static beside, and some of it excluded", "10.1.0.0/24 10.1.0.100", spans("10.1.0.20"), spans("10.1.0.10-10.1.0.49"),
+			"10.1.0.100-10.1.0.254 on request 10.1.0.10-10.1.0.19 on request 10.1.0.21-10.1.0.49"},
+		{"elsewhere", "10.1.0.0/24", spans("10.2.0.0/24"), nil, "error"},
+		{"the other family", "10.1.0.0/24", nil, spans("fd00::1"), "error"},
+		{"everything", "10.1.0.0/24", spans("10.1.0.0/24"), nil, "error"},
+		{"all but the gateway", "10.1.0.0/24", spans("10.1.0.2-10.1.0.99"), spans("10.1.0.100-10.1.0.254"), "error"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			set, bad := complete(t, tt.in).Split(parseSpans(t, tt.exclude...), parseSpans(t, tt.static...))
+			var got []string
+			for _, r := range set {
+				if r.OnRequest {
+					got = append(got, "on request")
+				}
+				got = append(got, r.String())
+			}
+			if bad != nil {
+				got = []string{"error"}
+			}
+			if diff := cmp.Diff(tt.want, strings.Join(got, " ")); diff != "" {
+				t.Errorf("%v (-want +got):\n%s", bad, diff)
 			}
 		})
 	}

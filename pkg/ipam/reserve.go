@@ -7,30 +7,59 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
-// ErrExhausted says that every address of a set is leased.
-var ErrExhausted = errors.New("no address is left")
+var (
+	// ErrExhausted says that every address of a set is leased.
+	ErrExhausted = errors.New("no address is left")
+	// ErrTaken says that a requested address is leased to somebody else.
+	ErrTaken = errors.New("is leased already")
+	// ErrNotServed says that a requested address is not handed out.
+	ErrNotServed = errors.New("cannot be had")
+)
+
+// refused says whether an error is about the request, the store being sound.
+func refused(err error) bool {
+	for _, refusal := range []error{ErrExhausted, ErrTaken, ErrNotServed, ErrShared} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
 
 // Request asks for one address of each set.
 type Request struct {
 	Attachment
 	Namespace Namespace
-	Sets      []Set // of ranges that are complete and do not overlap
-	// Alive is asked of leases when a set is used up. Those that are not alive are
-	// taken back. Without it, all are.
+	Sets      []Set        // of ranges that are complete and do not overlap
+	Addresses []netip.Addr // those wanted: at most one of each set, any where there is none
+	Sticky    Sticky
+	Memory    string // the folder that keeps sticky addresses for the next boot; needed if Sticky is not zero
+	// Alive is asked of leases when a set is used up, and of those that have a
+	// wanted address. Those that are not alive are taken back. Without it, all are.
 	Alive func(Lease) bool
 }
 
-// Reserve returns a lease for each set, in their order: those that the attachment
-// has already, if they fit, or new ones. What else it has is freed. Either all of
-// that happens or nothing. Freed addresses rest as long as possible: those never
-// used come first, then those freed longest ago. The cost does not depend on the
-// number of leases as long as an address is left.
+// Reserve returns a lease for each set, in their order: of the address that is
+// wanted, or that the attachment has already, or that its name had, or of another.
+// What else the attachment has is freed. Either all of that happens or nothing.
+// Freed addresses rest as long as possible: those never used come first, then those
+// freed longest ago. The cost does not depend on the number of leases as long as an
+// address is left. The error may be ErrExhausted, ErrTaken, ErrNotServed or
+// ErrShared, with nothing changed.
 func (s *Store) Reserve(r Request) (leases []Lease, err error) {
-	err = s.update(r.Network, func(n *network) error {
-		leases, err = n.reserve(r)
-		return err
+	wanted, err := r.wanted()
+	if err != nil {
+		return nil, err
+	}
+	err = s.reserving(r.Network, func(n *network) error {
+		if leases, err = n.reserve(r, wanted); err != nil || len(n.memos) == 0 || r.Memory == "" {
+			return err
+		}
+		return withMemory(r.Memory, func(m *memory) error { return m.save(n.name, n.memos) })
 	})
 	if err != nil {
 		return nil, err
@@ -39,35 +68,40 @@ func (s *Store) Reserve(r Request) (leases []Lease, err error) {
 }
 
 // Room says whether Reserve would find an address in each set for another
-// attachment. Unlike Reserve it changes nothing. It may be ErrExhausted.
+// attachment. Unlike Reserve it changes nothing. It may be ErrExhausted or
+// ErrShared.
 func (s *Store) Room(r Request) error {
-	return s.view(r.Network, func(n *network) error {
+	return s.view(func(tx *bolt.Tx) error {
+		n, err := openNetwork(tx, r.Network)
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			n = &network{name: r.Network, tx: tx}
+		}
 		for _, set := range r.Sets {
-			room, err := n.room(set, r)
-			if err != nil {
+			if err := n.room(set, r); err != nil {
 				return err
-			}
-			if !room {
-				return n.exhausted(set)
 			}
 		}
 		return nil
 	})
 }
 
-// Release frees what an attachment holds; holding nothing is no error.
+// Release frees what an attachment holds, or keeps it for its name; holding nothing
+// is no error.
 func (s *Store) Release(a Attachment) error {
-	return s.update(a.Network, func(n *network) error { return n.release(a) })
+	return s.changing(a.Network, func(n *network) error { return n.release(a) })
 }
 
-// Retain frees the leases of a network's attachments that are not in valid: all of
+// Retain is Release for a network's attachments that are not in valid: all of
 // them or, after an error, none.
 func (s *Store) Retain(name string, valid []Attachment) error {
 	keep := map[string]bool{}
 	for _, a := range valid {
 		keep[string(a.key())] = true
 	}
-	return s.update(name, func(n *network) error {
+	return s.changing(name, func(n *network) error {
 		var stale []Attachment
 		err := n.each(func(a Attachment) {
 			if !keep[string(a.key())] {
@@ -83,26 +117,52 @@ func (s *Store) Retain(name string, valid []Attachment) error {
 
 // Held lists what an attachment holds, in the order of the sets it was asked of.
 func (s *Store) Held(a Attachment) (leases []Lease, err error) {
-	err = s.view(a.Network, func(n *network) error {
+	err = s.reading(a.Network, func(n *network) error {
 		leases, err = n.held(a)
 		return err
 	})
 	return leases, err
 }
 
-// Leases lists those of a network, by address.
-func (s *Store) Leases(name string) (leases []Lease, err error) {
-	err = s.view(name, func(n *network) error {
-		return n.within(lowest, highest, func(l Lease) bool {
-			leases = append(leases, l)
-			return true
-		})
-	})
-	return leases, err
+// wanted sorts the wanted addresses by set; the zero address is any.
+func (r Request) wanted() ([]netip.Addr, error) {
+	wanted := make([]netip.Addr, len(r.Sets))
+	for _, a := range r.Addresses {
+		i := slices.IndexFunc(r.Sets, func(s Set) bool { return s.Serves(a) })
+		if i < 0 {
+			return nil, fmt.Errorf("%s %w: %s", a, ErrNotServed, r.whyNot(a))
+		}
+		if wanted[i].IsValid() {
+			return nil, fmt.Errorf("%s %w: %s is of the same set, which gives one address", a, ErrNotServed, wanted[i])
+		}
+		wanted[i] = a
+	}
+	return wanted, nil
+}
+
+// whyNot says why no set hands out an address.
+func (r Request) whyNot(a netip.Addr) string {
+	var all []string
+	for _, set := range r.Sets {
+		for _, from := range set {
+			if from.Gateway == a {
+				return "it is the gateway's"
+			}
+			all = append(all, from.String())
+		}
+	}
+	return "it is in none of the ranges, which are " + strings.Join(all, ", ")
 }
 
 // reserve is Reserve within a transaction.
-func (n *network) reserve(r Request) ([]Lease, error) {
+func (n *network) reserve(r Request, wanted []netip.Addr) ([]Lease, error) {
+	now := time.Now().Round(0)
+	if err := n.expire(now); err != nil {
+		return nil, err
+	}
+	if err := n.recallOnce(r.Memory, r.Sticky, now); err != nil {
+		return nil, err
+	}
 	held, err := n.held(r.Attachment)
 	if err != nil {
 		return nil, err
@@ -110,16 +170,18 @@ func (n *network) reserve(r Request) ([]Lease, error) {
 	leases := make([]Lease, len(r.Sets))
 	for i, set := range r.Sets {
 		var a netip.Addr
-		since := time.Now().Round(0)
-		old := slices.IndexFunc(held, func(l Lease) bool { return set.Serves(l.Address.Addr()) })
+		since := now
+		old := slices.IndexFunc(held, func(l Lease) bool {
+			return set.Serves(l.Address.Addr()) && (!wanted[i].IsValid() || wanted[i] == l.Address.Addr())
+		})
 		if old >= 0 {
 			a, since = held[old].Address.Addr(), held[old].Time
 			held = slices.Delete(held, old, old+1)
-		} else if a, err = n.find(set, r); err != nil {
+		} else if a, err = n.find(set, wanted[i], r); err != nil {
 			return nil, err
 		}
 		from := set[slices.IndexFunc(set, func(f Range) bool { return f.Contains(a) })]
-		leases[i] = Lease{r.Attachment, netip.PrefixFrom(a, from.Subnet.Bits()), from.Gateway, r.Namespace, since}
+		leases[i] = Lease{r.Attachment, netip.PrefixFrom(a, from.Subnet.Bits()), from.Gateway, r.Namespace, since, r.Sticky, time.Time{}}
 		if err := n.put(leases[i]); err != nil {
 			return nil, err
 		}
@@ -129,21 +191,33 @@ func (n *network) reserve(r Request) ([]Lease, error) {
 			return nil, err
 		}
 	}
-	return leases, n.hold(r.Attachment, leases)
+	if err := n.hold(r.Attachment, leases); err != nil {
+		return nil, err
+	}
+	return leases, n.remember(r, leases)
 }
 
-// find takes a free address of a set, if need be after it has freed what dead
-// attachments hold there.
-func (n *network) find(set Set, r Request) (netip.Addr, error) {
-	if a, err := n.take(set); err != nil || a.IsValid() {
+// find takes an address of a set: the one that is wanted, that the name of r had,
+// or any that is free. For that it ends what is kept for others and, if need be,
+// frees what dead attachments hold.
+func (n *network) find(set Set, wanted netip.Addr, r Request) (netip.Addr, error) {
+	if wanted.IsValid() {
+		holder, err := n.claim(set, wanted, r)
+		if err == nil && holder != nil {
+			err = fmt.Errorf("%s %w: %s", wanted, ErrTaken, holder.describe())
+		}
+		return wanted, err
+	}
+	if a, err := n.recall(set, r); err != nil || a.IsValid() {
 		return a, err
 	}
-	dead, err := n.dead(set, r, false)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	if err := n.release(dead...); err != nil {
-		return netip.Addr{}, err
+	for _, makeRoom := range []func(Set, Request) error{n.breakPromise, n.reclaim, n.breakPromise} {
+		if a, err := n.take(set); err != nil || a.IsValid() {
+			return a, err
+		}
+		if err := makeRoom(set, r); err != nil {
+			return netip.Addr{}, err
+		}
 	}
 	a, err := n.take(set)
 	if err == nil && !a.IsValid() {
@@ -152,15 +226,79 @@ func (n *network) find(set Set, r Request) (netip.Addr, error) {
 	return a, err
 }
 
-// room says whether a set has a free address, or would after taking back.
-func (n *network) room(set Set, r Request) (bool, error) {
+// claim takes one address of a set, from those who keep it or are dead. If somebody
+// alive has it, it returns that lease instead.
+func (n *network) claim(set Set, a netip.Addr, r Request) (holder *Lease, err error) {
 	for _, from := range set {
-		if leased, err := n.leased(from); err != nil || leased < from.Size() {
-			return true, err
+		if from.Contains(a) && !from.OnRequest {
+			if _, err := n.pool(from); err != nil { // which counts the address
+				return nil, err
+			}
 		}
 	}
+	l, leased, err := n.lease(a)
+	if err == nil && leased && l.Until.IsZero() {
+		if r.Alive == nil || r.Alive(l) {
+			return &l, nil
+		}
+		if err = n.release(l.Attachment); err == nil {
+			l, leased, err = n.lease(a)
+		}
+	}
+	if err == nil && leased {
+		if l.Sticky.Name == r.Sticky.Name && l.Interface == r.Interface {
+			err = n.unkeep(l)
+		} else {
+			err = n.forget(l)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, n.occupyAny(a)
+}
+
+// room says whether a set has a free address, or would after taking back.
+func (n *network) room(set Set, r Request) error {
+	if n.root == nil { // nothing is leased yet
+		return n.shared(set)
+	}
+	for _, from := range set {
+		if from.OnRequest {
+			continue
+		}
+		if leased, err := n.leased(from); err != nil || leased < from.Size() {
+			return errors.Join(err, n.shared(set))
+		}
+	}
+	_, kept, err := n.firstKept(set)
+	if err != nil || kept {
+		return err
+	}
 	dead, err := n.dead(set, r, true)
-	return len(dead) > 0, err
+	if err == nil && len(dead) == 0 {
+		err = n.exhausted(set)
+	}
+	return err
+}
+
+// shared is ErrShared when another network has leases of a set's ranges.
+func (n *network) shared(set Set) error {
+	for _, r := range set {
+		if err := n.checkShared(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reclaim frees what dead attachments hold in a set.
+func (n *network) reclaim(set Set, r Request) error {
+	dead, err := n.dead(set, r, false)
+	if err != nil {
+		return err
+	}
+	return n.release(dead...)
 }
 
 // dead lists the attachments with a lease in a set that are not alive, or just the
@@ -171,7 +309,7 @@ func (n *network) dead(set Set, r Request, one bool) (dead []Attachment, err err
 	}
 	for _, from := range set {
 		err := n.within(from.Start, from.End, func(l Lease) bool {
-			if from.Contains(l.Address.Addr()) && !r.Alive(l) {
+			if !from.OnRequest && from.Contains(l.Address.Addr()) && l.Until.IsZero() && !r.Alive(l) {
 				dead = append(dead, l.Attachment)
 			}
 			return !one || len(dead) == 0
@@ -187,6 +325,9 @@ func (n *network) dead(set Set, r Request, one bool) (dead []Attachment, err err
 func (n *network) exhausted(set Set) error {
 	var parts []string
 	for _, r := range set {
+		if r.OnRequest {
+			continue
+		}
 		leased, err := n.leased(r)
 		if err != nil {
 			return err

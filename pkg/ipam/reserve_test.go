@@ -91,8 +91,8 @@ func TestReserveRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Lease{
-		{r.Attachment, netip.MustParsePrefix("10.0.0.2/29"), netip.MustParseAddr("10.0.0.1"), r.Namespace, first[0].Time},
-		{r.Attachment, netip.MustParsePrefix("fd00::2/64"), netip.MustParseAddr("fd00::1"), r.Namespace, first[1].Time},
+		{r.Attachment, netip.MustParsePrefix("10.0.0.2/29"), netip.MustParseAddr("10.0.0.1"), r.Namespace, first[0].Time, Sticky{}, time.Time{}},
+		{r.Attachment, netip.MustParsePrefix("fd00::2/64"), netip.MustParseAddr("fd00::1"), r.Namespace, first[1].Time, Sticky{}, time.Time{}},
 	}
 	if diff := cmp.Diff(want, first, compareAddresses); diff != "" {
 		t.Errorf("first (-want +got):\n%s", diff)
@@ -174,6 +174,101 @@ func TestReserveAtomic(t *testing.T) {
 	}
 }
 
+// TestReserveSetRests shows that the ranges of a set are one pool: an address of the
+// first is not used again before one of the second that was freed earlier.
+func TestReserveSetRests(t *testing.T) {
+	s := openTemp(t)
+	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // .2, and .2 to .6
+	ask := func(c string) Request {
+		return Request{Attachment: Attachment{"net", c, "eth0"}, Sets: []Set{set}}
+	}
+	expect(t, s, ask("a"), "10.0.0.2/30")
+	release(t, s, "a")
+	for i, want := range []string{"10.0.1.2/29", "10.0.1.3/29", "10.0.1.4/29", "10.0.1.5/29", "10.0.1.6/29"} {
+		expect(t, s, ask(fmt.Sprint(i)), want)
+	}
+	release(t, s, "2")
+	expect(t, s, ask("b"), "10.0.0.2/30")
+	release(t, s, "b")
+	expect(t, s, ask("c"), "10.0.1.4/29")
+}
+
+// TestReserveWanted asks for particular addresses.
+func TestReserveWanted(t *testing.T) {
+	s := openTemp(t)
+	pool := complete(t, "10.0.0.0/29") // hands out .2 to .6
+	set, bad := pool.Split(nil, parseSpans(t, "10.0.0.5"))
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	ask := func(container string, wanted ...string) Request {
+		r := Request{Attachment: Attachment{"net", container, "eth0"}, Sets: []Set{set, {complete(t, "fd00::/64")}}}
+		for _, w := range wanted {
+			r.Addresses = append(r.Addresses, netip.MustParseAddr(w))
+		}
+		return r
+	}
+	expect(t, s, ask("a", "10.0.0.3"), "10.0.0.3/29 fd00::2/64")
+	expect(t, s, ask("b", "fd00::7", "10.0.0.4"), "10.0.0.4/29 fd00::7/64")
+	expect(t, s, ask("c"), "10.0.0.2/29 fd00::3/64")
+	expect(t, s, ask("d"), "10.0.0.6/29 fd00::4/64")
+	expect(t, s, ask("e", "10.0.0.5"), "10.0.0.5/29 fd00::5/64") // none but that is left, and it is for who asks
+	for _, tt := range []struct {
+		wanted []string
+		kind   error
+		want   string
+	}{
+		{nil, ErrExhausted, "10.0.0.1-10.0.0.4 (3 of 3 leased), 10.0.0.6-10.0.0.6 (1 of 1 leased)"},
+		{[]string{"10.0.0.3"}, ErrTaken, "10.0.0.3 is leased already: container a, interface eth0, has it since 20"},
+		{[]string{"10.0.0.1"}, ErrNotServed, "10.0.0.1 cannot be had: it is the gateway's"},
+		{[]string{"10.9.0.1"}, ErrNotServed, "10.9.0.1 cannot be had: it is in none of the ranges, which are 10.0.0.1-10.0.0.4, 10.0.0.6-10.0.0.6, 10.0.0.5-10.0.0.5, fd00::1-"},
+		{[]string{"10.0.0.3", "10.0.0.4"}, ErrNotServed, "10.0.0.4 cannot be had: 10.0.0.3 is of the same set, which gives one address"},
+	} {
+		_, err := s.Reserve(ask("x", tt.wanted...))
+		if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: got %v, want %s", tt.wanted, err, tt.want)
+		}
+	}
+	if held, err := s.Held(ask("x").Attachment); held != nil || err != nil {
+		t.Errorf("refused, and yet it holds %v, %v", held, err)
+	}
+
+	// One's own can be changed, and the old one is free.
+	release(t, s, "e")
+	expect(t, s, ask("a", "10.0.0.5"), "10.0.0.5/29 fd00::2/64")
+	expect(t, s, ask("f"), "10.0.0.3/29 fd00::6/64")
+	expect(t, s, ask("a"), "10.0.0.5/29 fd00::2/64")
+
+	// That of a dead one is taken.
+	r := ask("g", "10.0.0.4")
+	r.Alive = func(l Lease) bool { return l.Container != "b" }
+	expect(t, s, r, "10.0.0.4/29 fd00::8/64")
+	if held, err := s.Held(ask("b").Attachment); held != nil || err != nil {
+		t.Errorf("dead, and yet it holds %v, %v", held, err)
+	}
+}
+
+// TestShared puts two networks on one subnet.
+func TestShared(t *testing.T) {
+	s := openTemp(t)
+	other := func(r Request) Request { r.Network = "other"; return r }
+	expect(t, s, request(t, "a", "10.0.0.0/24"), "10.0.0.2/24")
+	expect(t, s, other(request(t, "b", "10.0.1.0/24")), "10.0.1.2/24")
+	r := other(request(t, "c", "10.0.0.0/16"))
+	for _, err := range []error{s.Room(r), errorOf(s.Reserve(r))} {
+		if !errors.Is(err, ErrShared) || !strings.Contains(err.Error(), "net has leased 1 addresses of 10.0.0.1-10.0.0.254") {
+			t.Errorf("got %v, want ErrShared", err)
+		}
+	}
+	release(t, s, "a")
+	expect(t, s, r, "10.0.0.2/16")
+	if _, err := s.Reserve(request(t, "a", "10.0.0.0/24")); err != nil {
+		t.Logf("and the first is refused now: %v", err)
+	}
+}
+
+func errorOf(_ []Lease, err error) error { return err }
+
 // TestReserveOtherSets changes the configuration of a container that runs.
 func TestReserveOtherSets(t *testing.T) {
 	s := openTemp(t)
@@ -242,13 +337,13 @@ func TestRetain(t *testing.T) {
 	for _, c := range []string{"a", "b", "c"} {
 		reserve(s, request(t, c, "10.0.0.0/29"))
 	}
-	other := request(t, "a", "10.0.0.0/29")
+	other := request(t, "a", "10.9.0.0/29")
 	other.Network = "other"
 	reserve(s, other)
 	if err := s.Retain("net", []Attachment{{"net", "b", "eth0"}, {"net", "c", "eth1"}}); err != nil {
 		t.Fatal(err)
 	}
-	for network, want := range map[string]string{"net": "10.0.0.3/29", "other": "10.0.0.2/29", "none": ""} {
+	for network, want := range map[string]string{"net": "10.0.0.3/29", "other": "10.9.0.2/29", "none": ""} {
 		all, err := s.Leases(network)
 		if got := addresses(all); got != want || err != nil {
 			t.Errorf("%s: got %s, %v, want %s", network, got, err, want)
@@ -294,24 +389,36 @@ func (m *model) holder(a netip.Addr) (Attachment, bool) {
 	return Attachment{}, false
 }
 
-// mayFail says whether some set has no address for r: none that it holds, and all
-// others held by the living.
-func (m *model) mayFail(r Request) bool {
-	return slices.ContainsFunc(r.Sets, func(set Set) bool {
+// refusal is why r is to fail, nil if it is not: an address that is wanted is not
+// handed out or held by the living, or some set has none for it.
+func (m *model) refusal(r Request) error {
+	for _, a := range r.Addresses {
+		if !slices.ContainsFunc(r.Sets, func(s Set) bool { return s.Serves(a) }) {
+			return ErrNotServed
+		}
+	}
+	for _, set := range r.Sets {
+		taken, full := false, true
 		for a := set[0].Start; between(set[0].Start, a, set[0].End); a = a.Next() {
 			who, held := m.holder(a)
-			if set.Serves(a) && (!held || who == r.Attachment || m.dead[who]) {
-				return false
-			}
+			free := !held || who == r.Attachment || m.dead[who]
+			taken = taken || slices.Contains(r.Addresses, a) && !free
+			full = full && (!set.Serves(a) || !free)
 		}
-		return true
-	})
+		switch {
+		case taken:
+			return ErrTaken
+		case full:
+			return ErrExhausted
+		}
+	}
+	return nil
 }
 
 // reserve compares what r was given with what it should be, and notes it.
-func (m *model) reserve(t *testing.T, r Request, leases []Lease, err error) {
-	if failed := err != nil; failed != m.mayFail(r) || failed && !errors.Is(err, ErrExhausted) {
-		t.Fatalf("%v: got %v, %v; held are %v", r, leases, err, m.held)
+func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err error) {
+	if want := m.refusal(r); !errors.Is(err, want) || (err == nil) != (want == nil) {
+		t.Fatalf("%v: got %v, %v, want %v; held are %v", r, leases, err, want, m.held)
 	}
 	if err != nil {
 		return
@@ -320,24 +427,26 @@ func (m *model) reserve(t *testing.T, r Request, leases []Lease, err error) {
 	for i, l := range leases {
 		a := l.Address.Addr()
 		given = append(given, a)
-		who, held := m.holder(a)
-		if !r.Sets[i].Serves(a) || held && who != r.Attachment && !m.dead[who] {
+		if who, held := m.holder(a); !r.Sets[i].Serves(a) || held && who != r.Attachment && !m.dead[who] {
 			t.Fatalf("%v was given %s, which %v holds", r, a, who)
 		}
-		if held && who != r.Attachment {
-			for who := range m.dead { // all of the set's dead are released
-				if slices.ContainsFunc(m.held[who], r.Sets[i].Serves) {
-					delete(m.held, who)
-				}
-			}
-		}
 		for _, old := range m.held[r.Attachment] {
-			if r.Sets[i].Serves(old) && old != a {
+			if r.Sets[i].Serves(old) && old != a && !slices.Contains(r.Addresses, a) {
 				t.Fatalf("%v had %s and was given %s", r, old, a)
 			}
 		}
 	}
+	for _, a := range r.Addresses {
+		if !slices.Contains(given, a) {
+			t.Fatalf("%v wanted %s and was given %v", r, a, given)
+		}
+	}
 	m.held[r.Attachment] = given
+	for who := range m.dead { // they may have been taken back
+		if held, err := s.Held(who); err == nil && held == nil {
+			delete(m.held, who)
+		}
+	}
 }
 
 // TestAgainstModel drives random sequences and compares the store with the model
@@ -351,23 +460,30 @@ func TestAgainstModel(t *testing.T) {
 }
 
 func runModel(t *testing.T, random *rand.Rand) {
-	dir, layout := t.TempDir(), 0
+	dir, memory, layout := t.TempDir(), t.TempDir(), 0
 	boot(t, "boot0")
 	s := tryOpen(t, dir)
 	defer func() { _ = s.Close() }() // the test has failed, or it is closed below
 	m := model{map[Attachment][]netip.Addr{}, map[Attachment]bool{}}
 	for step := range 250 {
 		r := request(t, string(rune('a'+random.IntN(12))), layouts[layout]...)
+		r.Memory = memory
 		r.Alive = func(l Lease) bool { return !m.dead[l.Attachment] }
 		switch n := random.IntN(100); {
 		case n < 50:
 			delete(m.dead, r.Attachment)
+			if random.IntN(4) == 0 {
+				r.Sticky = Sticky{fmt.Sprint("ns/", random.IntN(5)), time.Hour}
+			}
 			room := s.Room(r)
+			if random.IntN(4) == 0 {
+				r.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(15))})}
+			}
 			leases, err := s.Reserve(r)
-			if (room == nil) != (err == nil) && m.held[r.Attachment] == nil {
+			if (room == nil) != (err == nil) && m.held[r.Attachment] == nil && r.Addresses == nil {
 				t.Fatalf("room says %v, reserve %v", room, err)
 			}
-			m.reserve(t, r, leases, err)
+			m.reserve(t, s, r, leases, err)
 		case n < 75:
 			if err := s.Release(r.Attachment); err != nil {
 				t.Fatal(err)
@@ -406,7 +522,9 @@ func (m *model) compare(t *testing.T, s *Store) {
 	}
 	got, want := map[netip.Addr]Attachment{}, map[netip.Addr]Attachment{}
 	for _, l := range leases {
-		got[l.Address.Addr()] = l.Attachment
+		if l.Until.IsZero() {
+			got[l.Address.Addr()] = l.Attachment
+		}
 	}
 	for who, list := range m.held {
 		for _, a := range list {

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -33,14 +34,22 @@ func checkSound(t testing.TB, s *Store) {
 // unsound is the first contradiction.
 func (n *network) unsound() error {
 	leased := map[netip.Addr]Attachment{}
+	kept := 0
 	err := n.within(lowest, highest, func(l Lease) bool {
 		leased[l.Address.Addr()] = l.Attachment
+		if !l.Until.IsZero() {
+			kept++
+		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
 	listed := 0
+	err = n.eachKept(func(Lease) bool { listed++; return true })
+	if err != nil || listed != kept {
+		return fmt.Errorf("%d addresses are kept, %d listed as such, %w", kept, listed, err)
+	}
 	var broken error
 	err = n.each(func(a Attachment) {
 		leases, err := n.held(a)
@@ -65,10 +74,10 @@ func (n *network) unsound() error {
 			return fmt.Errorf("pools up to %s and %s overlap", last.end, p.end)
 		}
 		last = p
-		resting += int(p.tail - p.head)
+		resting += int(p.resting)
 		return n.checkPool(p, leased)
 	})
-	if queued := n.resting.Stats().KeyN; err == nil && queued != resting {
+	if queued := n.queue.Stats().KeyN; err == nil && queued != resting {
 		err = fmt.Errorf("%d addresses rest, %d of them in a queue", queued, resting)
 	}
 	return err
@@ -77,16 +86,23 @@ func (n *network) unsound() error {
 // checkPool compares a pool with the leases there are. Only small ones are walked.
 func (n *network) checkPool(p *pool, leased map[netip.Addr]Attachment) error {
 	free := map[netip.Addr]int{}
-	for number := p.head; number < p.tail; number++ {
-		a, err := keyAddress(n.resting.Get(p.queueKey(number)))
+	c, prefix := n.queue.Cursor(), addressKey(p.end)
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		a, err := keyAddress(v)
 		if err != nil {
 			return err
 		}
+		if record := n.addresses.Get(v); !isPlace(record) || !bytes.Equal(record, k[16:]) {
+			return fmt.Errorf("%s does not know its place in the queue", a)
+		}
 		free[a]++
+	}
+	if len(free) != int(p.resting) {
+		return fmt.Errorf("%d addresses rest, counted as %d", len(free), p.resting)
 	}
 	count, r := uint64(0), Range{Start: p.start, End: p.end, Gateway: p.gateway}
 	for a := p.start; between(p.start, a, p.end) && r.Size() < 1<<17; a = a.Next() {
-		if p.unused.IsValid() && !a.Less(p.unused) {
+		if p.unused.IsValid() && !a.Less(p.unused) && n.addresses.Get(addressKey(a)) == nil {
 			free[a]++
 		}
 		_, held := leased[a]
