@@ -65,6 +65,9 @@ func (f *file) load() error {
 // create makes an empty file under another name and renames it, so that a killed
 // process leaves either none or a whole one.
 func (f *file) create() error {
+	if err := os.Remove(f.path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what was left unfinished: %w", err)
+	}
 	db, err := bolt.Open(f.path+unfinished, 0o600, f.options(nil))
 	if err != nil {
 		return err

@@ -89,8 +89,7 @@ func open(dir string, wait time.Duration, absent func(*Store) error) (s *Store, 
 	return s, nil
 }
 
-// create makes an empty store. Those of earlier boots, and what was left
-// unfinished, go first.
+// create makes an empty store. Those of earlier boots, finished or not, go first.
 func (s *Store) create() error {
 	old, err := filepath.Glob(filepath.Join(filepath.Dir(s.path), storePrefix+"*"))
 	if err != nil {

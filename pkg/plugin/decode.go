@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,23 +16,15 @@ import (
 // maxShown is how many bytes of a wrong value an error shows.
 const maxShown = 60
 
-// Decode reads the JSON object data into v, a pointer to a struct, and reports
-// each key that is no field of v. path is what stands before a key in errors,
-// "" or "ipam.". Keys match as encoding/json matches them, whatever their case:
-// runtimes depend on it. Errors have code 6 (not JSON), 7 (a value of the wrong
-// type) or 2 (unknown keys).
+// Decode reads the JSON object data into v, a pointer to a struct, like Read, and
+// reports each key that is no field of v: code 2.
 func Decode(data []byte, v any, path string) error {
+	if err := Read(data, v, path); err != nil {
+		return err
+	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return Errorf(types.ErrDecodingFailure, "%sconfiguration is no JSON object: %w", path, err)
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			return Errorf(types.ErrInvalidNetworkConfig, "%s%s: a JSON %s stands where %s belongs",
-				path, keyPath(wrong.Field, reflect.TypeOf(v).Elem()), wrong.Value, article(wrong.Type))
-		}
-		return Errorf(types.ErrInvalidNetworkConfig, "%sconfiguration: %w", path, err)
 	}
 	known := fields(reflect.TypeOf(v).Elem())
 	var unknown []error
@@ -47,6 +40,23 @@ func Decode(data []byte, v any, path string) error {
 	}
 	slices.SortFunc(unknown, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return Errorf(types.ErrUnsupportedField, "%w", errors.Join(unknown...))
+}
+
+// Read reads the JSON object data into v, a pointer to a struct, and passes over keys
+// that are no field of v. path is what stands before a key in errors, "" or "ipam.".
+// Keys match as encoding/json matches them, whatever their case: runtimes depend on
+// it. Errors have code 6 (not JSON) or 7 (a value of the wrong type).
+func Read(data []byte, v any, path string) error {
+	err := json.Unmarshal(data, v)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrong):
+		key := strings.TrimSuffix(path+keyPath(wrong.Field, reflect.TypeOf(v).Elem()), ".")
+		return Errorf(types.ErrInvalidNetworkConfig, "%s: a JSON %s stands where %s belongs", cmp.Or(key, "configuration"), wrong.Value, article(wrong.Type))
+	}
+	return Errorf(types.ErrDecodingFailure, "%sconfiguration is no JSON object: %w", path, err)
 }
 
 // keyPath is the path of a key as a person writes it: encoding/json names the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
 )
 
 type keys struct {
@@ -32,7 +33,7 @@ func TestDecode(t *testing.T) {
 		want []string
 	}{
 		{`{"name":"x","MTU":1,"bridges":["a"],"cni.dev/anything":1}`, 0, nil},
-		{`[]`, types.ErrDecodingFailure, []string{"no JSON object"}},
+		{`[]`, types.ErrInvalidNetworkConfig, []string{"p: a JSON array stands where an object belongs"}},
 		{`{`, types.ErrDecodingFailure, nil},
 		{`{"mtu":"x"}`, types.ErrInvalidNetworkConfig, []string{"p.mtu", "string", "a number"}},
 		{`{"bridges":1}`, types.ErrInvalidNetworkConfig, []string{"p.bridges", "a list"}},
@@ -58,6 +59,18 @@ func TestDecode(t *testing.T) {
 			if !strings.Contains(e.Msg, want) {
 				t.Errorf("%q is not in %q", want, e.Msg)
 			}
+		}
+	}
+}
+
+func TestArgs(t *testing.T) {
+	for text, want := range map[string]map[string]string{
+		"":                            {},
+		"IgnoreUnknown=1;IP=10.1.0.9": {"IgnoreUnknown": "1", "IP": "10.1.0.9"},
+		"a=b=c;junk;=x;;a=d;e=":       {"a": "d", "e": ""},
+	} {
+		if diff := cmp.Diff(want, Args(text)); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -17,9 +18,12 @@ import (
 )
 
 const (
-	defaultDataDir = "/run/ipam-simple" // where leases are kept: for one boot, as /run is
-	firstVersion   = "0.1.0"            // of a configuration without cniVersion, as libcni has it
-	rangesVersion  = "0.3.0"            // the first whose result holds several addresses of a family
+	defaultDataDir   = "/run/ipam-simple"      // where leases are kept: for one boot, as /run is
+	defaultStickyDir = "/var/lib/ipam-simple"  // where sticky addresses are: beyond it
+	defaultImport    = "/var/lib/cni/networks" // dataDir of host-local, unless it is given another
+
+	firstVersion  = "0.1.0" // of a configuration without cniVersion, as libcni has it
+	rangesVersion = "0.3.0" // the first whose result holds several addresses of a family
 )
 
 // config is what the plugin needs of a network configuration. The other keys are
@@ -28,67 +32,77 @@ type config struct {
 	Version string          `json:"cniVersion"`
 	Name    string          `json:"name"`
 	IPAM    json.RawMessage `json:"ipam"`
+	Args    json.RawMessage `json:"args"`
+	Runtime json.RawMessage `json:"runtimeConfig"`
 
-	dataDir string
-	sets    []ipam.Set
-	routes  []*types.Route
-	dns     types.DNS
+	place
+	sets          []ipam.Set
+	routes        []*types.Route
+	dns           types.DNS
+	readyWhenFull bool
+	stickyFor     time.Duration // 0: not at all
+	stickyDir     string
+
+	capabilities capabilities
+	wanted       []netip.Addr
+	wantedBy     string // the key that names them
+	wantedCode   uint   // of an error about them
+	pod          string // namespace and name, where addresses are sticky
+}
+
+// place are the keys below "ipam" that say where leases are.
+type place struct {
+	DataDir    string `json:"dataDir"`
+	ImportFrom string `json:"importFrom"`
 }
 
 // settings are the keys below "ipam". Their names and meanings are host-local's.
 // Empty strings mean the same as absent ones: runtimes send such.
 type settings struct {
-	Type       string              `json:"type"`
-	Subnet     string              `json:"subnet"` // this and the next three are the first set
-	RangeStart string              `json:"rangeStart"`
-	RangeEnd   string              `json:"rangeEnd"`
-	Gateway    string              `json:"gateway"`
-	Ranges     [][]json.RawMessage `json:"ranges"`
-	Routes     []json.RawMessage   `json:"routes"`
-	ResolvConf string              `json:"resolvConf"`
-	DataDir    string              `json:"dataDir"`
+	Type string `json:"type"`
+	addresses
+	Ranges        [][]json.RawMessage `json:"ranges"`
+	Routes        []json.RawMessage   `json:"routes"`
+	ResolvConf    string              `json:"resolvConf"`
+	ReadyWhenFull bool                `json:"readyWhenFull"`
+	Sticky        string              `json:"sticky"`
+	StickyDir     string              `json:"stickyDir"`
+	place
 }
 
 // addresses are the keys of one range.
 type addresses struct {
-	Subnet     string `json:"subnet"`
-	RangeStart string `json:"rangeStart"`
-	RangeEnd   string `json:"rangeEnd"`
-	Gateway    string `json:"gateway"`
+	Subnet     string   `json:"subnet"`
+	RangeStart string   `json:"rangeStart"`
+	RangeEnd   string   `json:"rangeEnd"`
+	Gateway    string   `json:"gateway"`
+	Exclude    []string `json:"exclude"`
+	Static     []string `json:"static"`
 }
 
-// readNetwork reads which network it is.
+// readNetwork reads which network it is, and where its leases are. DEL and GC need
+// no more, whatever has become of the ranges since ADD.
 func readNetwork(data []byte) (*config, error) {
-	c := &config{Version: firstVersion, dataDir: defaultDataDir}
-	if err := json.Unmarshal(data, c); err != nil {
-		return nil, plugin.Errorf(types.ErrDecodingFailure, "configuration: %w", err)
+	c := &config{Version: firstVersion}
+	if err := plugin.Read(data, c, ""); err != nil {
+		return nil, err
 	}
 	if c.Name == "" {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "name: it is missing; give the network one")
 	}
-	return c, nil
-}
-
-// readStore reads which network it is, and where its leases are. DEL and GC need
-// no more, whatever has become of the ranges since ADD.
-func readStore(data []byte) (*config, error) {
-	c, err := readNetwork(data)
-	if err != nil || len(c.IPAM) == 0 {
-		return c, err
+	if len(c.IPAM) > 0 {
+		if err := plugin.Read(c.IPAM, &c.place, "ipam."); err != nil {
+			return nil, err
+		}
 	}
-	var ipam struct {
-		DataDir string `json:"dataDir"`
-	}
-	if err := json.Unmarshal(c.IPAM, &ipam); err != nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.dataDir: %w", err)
-	}
-	c.dataDir = cmp.Or(ipam.DataDir, c.dataDir)
+	c.DataDir = cmp.Or(c.DataDir, defaultDataDir)
+	c.ImportFrom = cmp.Or(c.ImportFrom, defaultImport)
 	return c, nil
 }
 
 // readConfig reads all of the configuration, and reports every mistake at once.
-func readConfig(data []byte) (*config, error) {
-	c, err := readNetwork(data)
+func readConfig(args *skel.CmdArgs) (*config, error) {
+	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return nil, err
 	}
@@ -98,49 +112,80 @@ func readConfig(data []byte) (*config, error) {
 	}
 	var ipam settings
 	bad := []error{plugin.Decode(c.IPAM, &ipam, "ipam.")}
-	c.dataDir = cmp.Or(ipam.DataDir, c.dataDir)
+	if len(c.Runtime) > 0 {
+		bad = append(bad, plugin.Read(c.Runtime, &c.capabilities, "runtimeConfig."))
+	}
 	bad = append(bad, c.readSets(&ipam)...)
 	bad = append(bad, c.readRoutes(ipam.Routes)...)
+	bad = append(bad, c.readSticky(&ipam))
+	c.readyWhenFull = ipam.ReadyWhenFull
 	c.dns, err = readResolvConf(ipam.ResolvConf)
-	bad = append(bad, err)
+	bad = append(bad, err, c.readRequest(args.Args))
 	if err := errors.Join(bad...); err != nil {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
 	return c, nil
 }
 
-// readSets reads the ranges and lists what is wrong with them.
-func (c *config) readSets(s *settings) (bad []error) {
-	if first := (addresses{s.Subnet, s.RangeStart, s.RangeEnd, s.Gateway}); first != (addresses{}) {
-		r, mistakes := first.read("ipam.")
-		bad = append(bad, mistakes...)
-		c.sets = append(c.sets, ipam.Set{r})
+// readSticky reads how long an address stays with a pod that is gone.
+func (c *config) readSticky(s *settings) (err error) {
+	c.stickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
+	if s.Sticky == "" {
+		return nil
 	}
-	for i, list := range s.Ranges {
-		var set ipam.Set
-		for j, data := range list {
-			var a addresses
-			path := fmt.Sprintf("ipam.ranges[%d][%d].", i, j)
-			if err := plugin.Decode(data, &a, path); err != nil {
-				bad = append(bad, err)
-			}
-			r, mistakes := a.read(path)
-			bad = append(bad, mistakes...)
-			set = append(set, r)
-		}
-		if len(set) == 0 {
-			bad = append(bad, fmt.Errorf("ipam.ranges[%d]: the set is empty; give it a range, or leave it out", i))
-		}
+	if c.stickyFor, err = time.ParseDuration(s.Sticky); err != nil || c.stickyFor <= 0 {
+		return fmt.Errorf("ipam.sticky: %q is no time; write one as 30m or 24h", s.Sticky)
+	}
+	return nil
+}
+
+// readSets reads the ranges and lists what is wrong with them: first those that the
+// runtime asks for, then the single one, then the others.
+func (c *config) readSets(s *settings) (bad []error) {
+	bad = c.readRanges("runtimeConfig.ipRanges", c.capabilities.IPRanges)
+	if first := s.addresses; !first.empty() {
+		set, mistakes := first.read("ipam.")
+		bad = append(bad, mistakes...)
 		c.sets = append(c.sets, set)
 	}
+	bad = append(bad, c.readRanges("ipam.ranges", s.Ranges)...)
 	if len(bad) > 0 {
 		return bad
 	}
 	return c.checkSets()
 }
 
-// read makes a range of the keys below path and lists what is wrong with them.
-func (a addresses) read(path string) (r ipam.Range, bad []error) {
+// readRanges reads a list of sets below a key.
+func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
+	for i, list := range sets {
+		var set ipam.Set
+		for j, data := range list {
+			var a addresses
+			path := fmt.Sprintf("%s[%d][%d].", key, i, j)
+			if err := plugin.Decode(data, &a, path); err != nil {
+				bad = append(bad, err)
+			}
+			parts, mistakes := a.read(path)
+			bad = append(bad, mistakes...)
+			set = append(set, parts...)
+		}
+		if len(list) == 0 {
+			bad = append(bad, fmt.Errorf("%s[%d]: the set is empty; give it a range, or leave it out", key, i))
+		}
+		c.sets = append(c.sets, set)
+	}
+	return bad
+}
+
+// empty says whether none of the keys is given.
+func (a addresses) empty() bool {
+	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
+}
+
+// read makes a range, in parts, of the keys below path and lists what is wrong with
+// them.
+func (a addresses) read(path string) (set ipam.Set, bad []error) {
+	var r ipam.Range
 	var err error
 	if a.Subnet != "" {
 		if r.Subnet, err = netip.ParsePrefix(a.Subnet); err != nil {
@@ -160,14 +205,32 @@ func (a addresses) read(path string) (r ipam.Range, bad []error) {
 		}
 		*field.to = address.Unmap()
 	}
-	if a.Subnet != "" && !r.Subnet.IsValid() {
-		return r, bad // nothing can be said about the others
+	exclude, mistakes := parseSpans(path+"exclude", a.Exclude)
+	bad = append(bad, mistakes...)
+	static, mistakes := parseSpans(path+"static", a.Static)
+	if bad = append(bad, mistakes...); a.Subnet != "" && !r.Subnet.IsValid() {
+		return nil, bad // nothing can be said about the others
 	}
-	r, mistakes := r.Complete()
+	r, mistakes = r.Complete()
+	if len(bad)+len(mistakes) == 0 {
+		set, mistakes = r.Split(exclude, static)
+	}
 	for _, mistake := range mistakes {
 		bad = append(bad, fmt.Errorf("%s%w", path, mistake))
 	}
-	return r, bad
+	return set, bad
+}
+
+// parseSpans reads a list of addresses, subnets and spans below a key.
+func parseSpans(key string, texts []string) (list []ipam.Span, bad []error) {
+	for i, text := range texts {
+		s, err := ipam.ParseSpan(text)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("%s[%d]: %w", key, i, err))
+		}
+		list = append(list, s)
+	}
+	return list, bad
 }
 
 // checkSets lists what is wrong between ranges that are right by themselves.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 
@@ -25,7 +26,8 @@ func describe(sets []ipam.Set) string {
 	for _, set := range sets {
 		var ranges []string
 		for _, r := range set {
-			ranges = append(ranges, fmt.Sprintf("%s/%d via %s", r, r.Subnet.Bits(), r.Gateway))
+			onRequest := map[bool]string{true: " on request"}[r.OnRequest]
+			ranges = append(ranges, fmt.Sprintf("%s/%d via %s%s", r, r.Subnet.Bits(), r.Gateway, onRequest))
 		}
 		all = append(all, strings.Join(ranges, ", "))
 	}
@@ -44,19 +46,21 @@ func TestReadConfig(t *testing.T) {
 		{"one subnet and ranges", `{"ranges": [[{"subnet": "10.2.0.0/24"}, {"subnet": "10.3.0.0/24"}], [{"subnet": "10.4.0.0/24"}]], "subnet": "10.1.0.0/24"}`,
 			"10.1.0.1-10.1.0.254/24 via 10.1.0.1; 10.2.0.1-10.2.0.254/24 via 10.2.0.1, 10.3.0.1-10.3.0.254/24 via 10.3.0.1; 10.4.0.1-10.4.0.254/24 via 10.4.0.1"},
 		{"IPv4 in the clothes of IPv6", `{"subnet": "10.1.0.0/16", "gateway": "::ffff:10.1.0.9"}`, "10.1.0.1-10.1.255.254/16 via 10.1.0.9"},
+		{"excluded and static", `{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.100", "exclude": ["10.1.0.200-10.1.0.254"], "static": ["10.1.0.8/29"]}`,
+			"10.1.0.100-10.1.0.199/24 via 10.1.0.1, 10.1.0.8-10.1.0.15/24 via 10.1.0.1 on request"},
 		{"two ranges of a subnet", `{"ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.9"}, {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.20"}]]}`,
 			"10.1.0.1-10.1.0.9/24 via 10.1.0.1, 10.1.0.20-10.1.0.254/24 via 10.1.0.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig([]byte(network(tt.ipam)))
+			c, err := readConfig(&skel.CmdArgs{StdinData: []byte(network(tt.ipam))})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tt.want, describe(c.sets)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if c.dataDir != defaultDataDir {
-				t.Errorf("dataDir %s", c.dataDir)
+			if c.DataDir != defaultDataDir {
+				t.Errorf("dataDir %s", c.DataDir)
 			}
 		})
 	}
@@ -69,10 +73,10 @@ func TestReadConfigMistakes(t *testing.T) {
 		code       uint
 		want       string
 	}{
-		{"no JSON", `{"name": `, 6, "configuration: unexpected end of JSON input"},
+		{"no JSON", `{"name": `, 6, "configuration is no JSON object: unexpected end of JSON input"},
 		{"no name", `{"cniVersion": "1.1.0"}`, 7, "name: it is missing; give the network one"},
 		{"no ipam", `{"name": "net"}`, 7, `ipam: it is missing; give {"type": "ipam-simple", "subnet": "10.1.0.0/16"}`},
-		{"ipam is no object", network(`7`), 6, prefix + "ipam.configuration is no JSON object: json: cannot unmarshal number into Go value of type map[string]json.RawMessage; ipam.ranges: there is no range; give \"ranges\" or \"subnet\""},
+		{"ipam is no object", network(`7`), 7, "ipam: a JSON number stands where an object belongs"},
 		{"no range", network(`{}`), 7, prefix + `ipam.ranges: there is no range; give "ranges" or "subnet"`},
 		{"empty set", network(`{"ranges": [[]]}`), 7, prefix + "ipam.ranges[0]: the set is empty; give it a range, or leave it out"},
 		{"misspelt", network(`{"subnet": "10.1.0.0/16", "rangeStrat": "10.1.0.9"}`), 2, prefix + `ipam.rangeStrat: unknown key, with value "10.1.0.9"; did you mean "rangeStart"?`},
@@ -98,11 +102,23 @@ func TestReadConfigMistakes(t *testing.T) {
 			prefix + "ipam.ranges: 10.1.0.1-10.1.255.254 and 10.1.2.1-10.1.2.254 overlap; an address can be in one range only"},
 		{"another's gateway", network(`{"ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.9", "gateway": "10.1.0.254"}, {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.20"}]]}`), 7,
 			prefix + "ipam.ranges: 10.1.0.20-10.1.0.254 hands out 10.1.0.254, the gateway of 10.1.0.1-10.1.0.9; give both the same gateway, or other bounds"},
+		{"exclude", network(`{"subnet": "10.1.0.0/24", "exclude": ["10.1.0.9-"], "static": ["10.1.1.0/24"]}`), 7,
+			prefix + `ipam.exclude[0]: "10.1.0.9-" is no address, subnet or span; write one as 10.1.0.9, 10.1.0.64/28 or 10.1.0.9-10.1.0.20`},
+		{"static elsewhere", network(`{"ranges": [[{"subnet": "10.1.0.0/24", "static": ["10.1.1.0/24"]}]]}`), 7,
+			prefix + "ipam.ranges[0][0].static: 10.1.1.0-10.1.1.255 is not within the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254"},
+		{"sticky", network(`{"subnet": "10.1.0.0/24", "sticky": "a day"}`), 7, prefix + `ipam.sticky: "a day" is no time; write one as 30m or 24h`},
+		{"sticky no time", network(`{"subnet": "10.1.0.0/24", "sticky": "0s"}`), 7, prefix + `ipam.sticky: "0s" is no time; write one as 30m or 24h`},
+		{"ranges of the runtime", `{"cniVersion": "1.0.0", "name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "runtimeConfig": {"ipRanges": [[{"Subnet": "10.1.0.0/25", "RangeStart": ""}]]}}`, 7,
+			prefix + "ipam.ranges: 10.1.0.1-10.1.0.126 and 10.1.0.1-10.1.0.254 overlap; an address can be in one range only"},
+		{"a capability of the wrong type", `{"name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "runtimeConfig": {"ips": "10.1.0.9"}}`, 7,
+			prefix + "runtimeConfig.ips: a JSON string stands where a list belongs"},
+		{"no address", `{"name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "args": {"cni": {"ips": ["10.1.0.9/99"]}}}`, 7,
+			prefix + `args.cni.ips: "10.1.0.9/99" is no IP address; write one as 10.1.0.9 or fd00:1::9/64`},
 		{"old result", `{"cniVersion": "0.2.0", "name": "net", "ipam": {"ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "10.2.0.0/16"}]]}}`, 7,
 			prefix + "cniVersion: a result of 0.2.0 holds one address of each family; use 0.3.0 or newer for more sets"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig([]byte(tt.conf))
+			c, err := readConfig(&skel.CmdArgs{StdinData: []byte(tt.conf)})
 			var e *types.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("got %v, %v", c, err)
@@ -112,6 +128,51 @@ func TestReadConfigMistakes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReadRequest says in several places which addresses are wanted.
+func TestReadRequest(t *testing.T) {
+	const conf = `{"name": "net", "ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]], "sticky": "1h"}%s}`
+	const capability, args = `, "runtimeConfig": {"ips": ["10.1.0.9/24", "fd00::9"]}`, `, "args": {"cni": {"ips": ["10.1.0.8"]}}`
+	for _, tt := range []struct{ name, keys, args, want, by, pod string }{
+		{"nowhere", "", "", "[]", "CNI_ARGS: IP", ""},
+		{"everywhere", `, "runtimeConfig": {"IPs": ["10.1.0.9/24", "fd00::9"]}, "args": {"cni": {"ips": ["10.1.0.8"]}}`, "IP=10.1.0.7", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
+		{"capability", capability, "", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
+		{"an empty capability", `, "runtimeConfig": {"ips": [""]}` + args, "", "[10.1.0.8]", "args.cni.ips", ""},
+		{"args", args, "IP=10.1.0.7", "[10.1.0.8]", "args.cni.ips", ""},
+		{"environment", `, "args": {"other": 7}`, "IgnoreUnknown=1;IP=10.1.0.7/16,fd00::7;MAC=02:00:00:00:00:01", "[10.1.0.7 fd00::7]", "CNI_ARGS: IP", ""},
+		{"environment without a value", "", "IP=;junk;=;K8S_POD_NAME=p;K8S_POD_NAMESPACE=n", "[]", "CNI_ARGS: IP", "n/p"},
+		{"IPv4 in the clothes of IPv6", "", "IP=::ffff:10.1.0.7", "[10.1.0.7]", "CNI_ARGS: IP", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := readConfig(&skel.CmdArgs{StdinData: fmt.Appendf(nil, conf, tt.keys), Args: tt.args})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(c.wanted); got != tt.want || c.wantedBy != tt.by || c.pod != tt.pod {
+				t.Errorf("got %s by %s for %q, want %s by %s for %q", got, c.wantedBy, c.pod, tt.want, tt.by, tt.pod)
+			}
+		})
+	}
+}
+
+// FuzzCNIArgs gives anything as CNI_ARGS, of which only a wrong IP is a mistake.
+func FuzzCNIArgs(f *testing.F) {
+	for _, args := range []string{"", "IP=10.1.0.7", "IgnoreUnknown=1;K8S_POD_NAME=p;IP=fd00::7/64,10.1.0.7;MAC=", "IP=ten", "IP=1;IP=", "a=b=c;;=;IP"} {
+		f.Add(args)
+	}
+	f.Fuzz(func(t *testing.T, args string) {
+		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(network(`{"subnet": "10.1.0.0/24", "sticky": "1h"}`)), Args: args})
+		var e *types.Error
+		switch {
+		case err == nil:
+			if strings.Contains(c.pod, ";") || len(c.wanted) > 0 && !strings.Contains(args, "IP=") {
+				t.Errorf("wants %v for %q", c.wanted, c.pod)
+			}
+		case !errors.As(err, &e) || e.Code != types.ErrInvalidEnvironmentVariables || !strings.Contains(args, "IP="):
+			t.Error(err)
+		}
+	})
 }
 
 func TestReadResolvConf(t *testing.T) {
@@ -150,7 +211,7 @@ func FuzzReadConfig(f *testing.F) {
 		if strings.Contains(strings.ToLower(conf), "resolvconf") {
 			return // it would read that file
 		}
-		c, err := readConfig([]byte(conf))
+		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(conf)})
 		var e *types.Error
 		if err != nil {
 			if !errors.As(err, &e) || e.Code == 0 || e.Code == types.ErrInternal || c != nil {

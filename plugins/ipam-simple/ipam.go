@@ -44,7 +44,7 @@ func Verbs() skel.CNIFuncs {
 
 // printAdd is Add with its result printed, in the version of the configuration.
 func printAdd(args *skel.CmdArgs) error {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func printAdd(args *skel.CmdArgs) error {
 // has. The result holds no interfaces: CNI specification 1.1.0, "Delegated Plugins
 // (IPAM)".
 func Add(args *skel.CmdArgs) (*current.Result, error) {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +71,9 @@ func Add(args *skel.CmdArgs) (*current.Result, error) {
 
 func (c *config) add(args *skel.CmdArgs) (*current.Result, error) {
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
-	s, err := ipam.Open(c.dataDir, lockWait)
-	err = use(s, err, func() error {
-		leases, err := s.Reserve(ipam.Request{
-			Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Alive: alive,
-		})
+	s, err := c.open()
+	err = c.use(s, err, func() error {
+		leases, err := s.Reserve(c.request(args))
 		for _, l := range leases {
 			result.IPs = append(result.IPs, &current.IPConfig{
 				Address: toIPNet(l.Address), Gateway: l.Gateway.AsSlice(),
@@ -89,26 +87,34 @@ func (c *config) add(args *skel.CmdArgs) (*current.Result, error) {
 	return result, nil
 }
 
+// request is what an attachment asks of the store.
+func (c *config) request(args *skel.CmdArgs) ipam.Request {
+	return ipam.Request{
+		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.wanted,
+		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, Memory: c.stickyDir, Alive: alive,
+	}
+}
+
 // alive says whether a lease may still be in use.
 func alive(l ipam.Lease) bool { return !l.Namespace.Gone() || HasLink(l.Attachment) }
 
 // Del frees what the attachment holds. It needs no ranges.
 func Del(args *skel.CmdArgs) error {
-	c, err := readStore(args.StdinData)
+	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return err
 	}
-	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	s, err := c.openExisting()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, no leases
 	}
-	return use(s, err, func() error { return s.Release(c.attachment(args)) })
+	return c.use(s, err, func() error { return s.Release(c.attachment(args)) })
 }
 
 // Check compares the attachment's leases with the addresses in prevResult that are
 // from our ranges; other plugins may have added more.
 func Check(args *skel.CmdArgs) error {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return err
 	}
@@ -117,9 +123,9 @@ func Check(args *skel.CmdArgs) error {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
 	var leases []ipam.Lease
-	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	s, err := c.openExisting()
 	if !errors.Is(err, fs.ErrNotExist) {
-		err = use(s, err, func() (err error) {
+		err = c.use(s, err, func() (err error) {
 			leases, err = s.Held(c.attachment(args))
 			return err
 		})
@@ -175,7 +181,7 @@ func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
 // GC frees the leases of all attachments that are not in the valid list. Like DEL
 // it needs no ranges.
 func GC(args *skel.CmdArgs) error {
-	c, err := readStore(args.StdinData)
+	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return err
 	}
@@ -187,26 +193,31 @@ func GC(args *skel.CmdArgs) error {
 	for _, a := range listed {
 		valid = append(valid, ipam.Attachment{Network: c.Name, Container: a.ContainerID, Interface: a.IfName})
 	}
-	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	s, err := c.openExisting()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, no leases
 	}
-	return use(s, err, func() error { return s.Retain(c.Name, valid) })
+	return c.use(s, err, func() error { return s.Retain(c.Name, valid) })
 }
 
 // Status is an error when a set has no address left, not even by taking back those
-// of dead attachments, or when the store cannot be used. It changes nothing.
+// of dead attachments, unless the configuration takes that for ready, or when the
+// store cannot be used. It changes nothing.
 func Status(args *skel.CmdArgs) error {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return err
 	}
-	s, err := ipam.OpenExisting(c.dataDir, lockWait)
+	s, err := c.openExisting()
 	if errors.Is(err, fs.ErrNotExist) {
-		return writable(c.dataDir)
+		return writable(c.DataDir)
 	}
-	return use(s, err, func() error {
-		return s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
+	return c.use(s, err, func() error {
+		err := s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
+		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
+			return nil
+		}
+		return err
 	})
 }
 
@@ -223,9 +234,27 @@ func writable(dir string) error {
 	return nil
 }
 
+// open opens the store, made when absent.
+func (c *config) open() (*ipam.Store, error) {
+	s, err := ipam.Open(c.DataDir, lockWait)
+	if err == nil {
+		s.HostLocal = c.ImportFrom
+	}
+	return s, err
+}
+
+// openExisting opens the store. There may be none, and so no lease: then it is
+// fs.ErrNotExist.
+func (c *config) openExisting() (*ipam.Store, error) {
+	if ipam.HasHostLocal(c.ImportFrom, c.Name) {
+		return c.open() // what that has reserved is ours to free
+	}
+	return ipam.OpenExisting(c.DataDir, lockWait)
+}
+
 // use calls f with the store that was opened, closes it, and gives errors, also
 // that of opening it, their codes.
-func use(s *ipam.Store, err error, f func() error) error {
+func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	if err == nil {
 		err = errors.Join(f(), s.Close())
 	}
@@ -234,6 +263,12 @@ func use(s *ipam.Store, err error, f func() error) error {
 		return nil
 	case errors.Is(err, ipam.ErrExhausted):
 		return plugin.Errorf(plugin.CodeExhausted, "%w; remove containers of the network, or widen its range", err)
+	case errors.Is(err, ipam.ErrTaken):
+		return plugin.Errorf(plugin.CodeTaken, "%s: %w; ask for another, or for none", c.wantedBy, err)
+	case errors.Is(err, ipam.ErrNotServed):
+		return plugin.Errorf(c.wantedCode, "%s: %w", c.wantedBy, err)
+	case errors.Is(err, ipam.ErrShared):
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.ranges: %w", err)
 	case errors.Is(err, flock.ErrTimeout):
 		return plugin.Errorf(types.ErrTryAgainLater, "ipam.dataDir: %w", err)
 	}

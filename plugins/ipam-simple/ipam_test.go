@@ -6,10 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -271,9 +273,15 @@ func TestGC(t *testing.T) {
 }
 
 // holders lists the containers with leases.
-func holders(t *testing.T, dir string) string {
+func holders(t *testing.T, dir string) string { return strings.Join(attached(t, dir), " ") }
+
+// attached lists the container of each lease, kept ones left out, in order.
+func attached(t *testing.T, dir string) (list []string) {
 	t.Helper()
-	s, err := ipam.Open(dir, time.Second)
+	s, err := ipam.OpenExisting(dir, time.Second)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,11 +290,13 @@ func holders(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list []string
 	for _, l := range leases {
-		list = append(list, l.Container)
+		if l.Until.IsZero() {
+			list = append(list, l.Container)
+		}
 	}
-	return strings.Join(list, " ")
+	slices.Sort(list)
+	return list
 }
 
 // TestReclaim uses up a network, and lets containers die without a DEL.
@@ -325,6 +335,111 @@ func TestReclaimUnseen(t *testing.T) {
 	a.Netns = "/run/netns/none"
 	add(t, a)
 	wantError(t, Status(a), plugin.CodeExhausted)
+}
+
+// TestWanted asks for addresses by each way there is, and is told who has them.
+func TestWanted(t *testing.T) {
+	conf := small(t.TempDir(), 3)
+	a := args(t, "a", conf)
+	a.Args = "IgnoreUnknown=1;IP=10.1.0.3"
+	if got := add(t, a); !cmp.Equal(got, []string{"10.1.0.3/29"}) {
+		t.Errorf("got %v", got)
+	}
+	for _, tt := range []struct {
+		keys, args string
+		code       uint
+		want       string
+	}{
+		{"", "IP=10.1.0.3", plugin.CodeTaken, "CNI_ARGS: IP: 10.1.0.3 is leased already: container a, interface eth0, has it since 20"},
+		{`, "args": {"cni": {"ips": ["10.1.0.3"]}}`, "", plugin.CodeTaken, "args.cni.ips: 10.1.0.3 is leased already"},
+		{`, "runtimeConfig": {"ips": ["10.1.0.1"]}`, "", types.ErrInvalidNetworkConfig, "runtimeConfig.ips: 10.1.0.1 cannot be had: it is the gateway's"},
+		{"", "IP=10.1.0.6", types.ErrInvalidEnvironmentVariables, "CNI_ARGS: IP: 10.1.0.6 cannot be had: it is in none of the ranges, which are 10.1.0.1-10.1.0.4"},
+		{"", "IP=ten", types.ErrInvalidEnvironmentVariables, `CNI_ARGS: IP: "ten" is no IP address`},
+	} {
+		b := args(t, "b", strings.TrimSuffix(conf, "}")+tt.keys+"}")
+		b.Args = tt.args
+		_, err := Add(b)
+		wantError(t, err, tt.code, tt.want)
+	}
+	if err := os.Remove(a.Netns); err != nil { // a dies
+		t.Fatal(err)
+	}
+	b := args(t, "b", conf)
+	b.Args = a.Args
+	if got := add(t, b); !cmp.Equal(got, []string{"10.1.0.3/29"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestReadyWhenFull takes a full network for ready, as long as the store is sound.
+func TestReadyWhenFull(t *testing.T) {
+	dir := t.TempDir()
+	a := args(t, "a", strings.Replace(small(dir, 1), `"dataDir"`, `"readyWhenFull": true, "dataDir"`, 1))
+	add(t, a)
+	if err := Status(a); err != nil {
+		t.Error(err)
+	}
+	_, err := Add(args(t, "b", string(a.StdinData)))
+	wantError(t, err, plugin.CodeExhausted)
+	fill := filepath.Join(dir, "none")
+	a.StdinData = bytes.Replace(a.StdinData, []byte(dir), []byte(filepath.Join(fill, "x")), 1)
+	if err := os.WriteFile(fill, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, Status(a), types.ErrIOFailure)
+}
+
+// TestShared puts two networks on one subnet by mistake.
+func TestShared(t *testing.T) {
+	conf := small(t.TempDir(), 3)
+	add(t, args(t, "a", conf))
+	b := args(t, "b", strings.Replace(conf, `"name": "net"`, `"name": "other"`, 1))
+	_, err := Add(b)
+	const want = "ipam.ranges: network other: range 10.1.0.1-10.1.0.4 is in use by another network; give one of them another subnet, or a store of its own: net has leased 1 addresses"
+	wantError(t, err, types.ErrInvalidNetworkConfig, want)
+	wantError(t, Status(b), types.ErrInvalidNetworkConfig, want)
+}
+
+// TestSticky brings a pod back in another container.
+func TestSticky(t *testing.T) {
+	conf := strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, t.TempDir()), 1)
+	a := args(t, "a", conf)
+	a.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod"
+	first := add(t, a)
+	if err := Del(&skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(conf)}); err != nil {
+		t.Fatal(err)
+	}
+	if other := add(t, args(t, "other", conf)); cmp.Equal(other, first) {
+		t.Errorf("somebody else got %v", other)
+	}
+	a.ContainerID = "b"
+	if again := add(t, a); !cmp.Equal(again, first) {
+		t.Errorf("got %v, want %v again", again, first)
+	}
+}
+
+// TestImport changes over from host-local while a container runs.
+func TestImport(t *testing.T) {
+	old := t.TempDir()
+	if err := os.Mkdir(filepath.Join(old, "net"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(old, "net", "10.1.0.2"), []byte("running\r\neth0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conf := strings.Replace(small(filepath.Join(t.TempDir(), "new"), 3), `"dataDir"`, fmt.Sprintf(`"importFrom": %q, "dataDir"`, old), 1)
+	running := args(t, "running", conf)
+	running.StdinData = withPrev(t, conf, "10.1.0.2/29")
+	if err := Check(running); err != nil {
+		t.Error(err)
+	}
+	if got := add(t, args(t, "new", conf)); !cmp.Equal(got, []string{"10.1.0.3/29"}) {
+		t.Errorf("got %v", got)
+	}
+	if err := Del(running); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, Check(running), plugin.CodeDrift, "no address is leased")
 }
 
 func TestStatusWithoutStore(t *testing.T) {

@@ -1,0 +1,144 @@
+package ipamsimple
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/bridgeveth/bridgeveth/test/kill"
+)
+
+// killedHost is a host that is changing over from host-local, with sticky addresses.
+type killedHost struct{ dir, conf string }
+
+// newKilledHost makes one where "running" has an address of host-local's.
+func newKilledHost(t *testing.T) killedHost {
+	t.Helper()
+	dir := t.TempDir()
+	reserved := filepath.Join(dir, "host-local", "net", "10.1.0.3")
+	err := os.MkdirAll(filepath.Dir(reserved), 0o755)
+	if err == nil {
+		err = os.WriteFile(reserved, []byte("running\r\neth0"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return killedHost{dir, network(fmt.Sprintf(`{"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]],
+		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
+}
+
+// killed runs a verb in a process that is killed at a system call, if it makes that
+// many.
+func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
+	t.Helper()
+	stdin, err := os.CreateTemp(h.dir, "conf")
+	if err == nil {
+		_, err = stdin.WriteString(h.conf)
+	}
+	if err == nil {
+		_, err = stdin.Seek(0, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	env := append(os.Environ(), pluginVar+"=1", "CNI_COMMAND="+verb, "CNI_CONTAINERID="+container, "CNI_IFNAME=eth0",
+		"CNI_NETNS=/run/netns/none", "CNI_PATH=/opt/cni/bin", "CNI_ARGS=K8S_POD_NAMESPACE=ns;K8S_POD_NAME="+container)
+	killed, err := kill.At(call, []string{"/proc/self/exe"}, env, []*os.File{stdin, nil, nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return killed
+}
+
+// sound fails the test if a store or a memory is not as bbolt leaves it.
+func (h killedHost) sound(t *testing.T) {
+	t.Helper()
+	for _, pattern := range []string{"leases/*.db", "sticky/*.db"} {
+		files, err := filepath.Glob(filepath.Join(h.dir, pattern))
+		if err != nil || len(files) > 1 {
+			t.Fatal(files, err)
+		}
+		for _, path := range files {
+			db, err := bolt.Open(path, 0, nil) // read only, it would leave its lock to whatever is being started
+			if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			err = db.View(func(tx *bolt.Tx) error {
+				for err := range tx.Check() {
+					t.Errorf("%s: %v", path, err)
+				}
+				return nil
+			})
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host where
+// nothing is there yet and on one where all is. The store is sound each time, and
+// holds what it held before, or what it was to hold after.
+func TestKilledAnywhere(t *testing.T) {
+	for _, tt := range []struct {
+		name, verb    string
+		fresh         bool
+		before, after string
+	}{
+		{"first ADD", "ADD", true, "", "running,victim,victim"},
+		{"ADD", "ADD", false, "other,other,running", "other,other,running,victim,victim"},
+		{"DEL", "DEL", false, "other,other,running,victim,victim", "other,other,running"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			outcomes := map[string]int{}
+			for call := 1; ; call++ {
+				h := newKilledHost(t)
+				victim := args(t, "victim", h.conf)
+				victim.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=victim"
+				if !tt.fresh {
+					add(t, args(t, "other", h.conf))
+				}
+				if tt.verb == "DEL" {
+					add(t, victim)
+				}
+				killed := h.killed(t, call, tt.verb, "victim")
+				h.sound(t)
+				holders := h.holders(t)
+				outcomes[holders]++
+				if holders != tt.before && holders != tt.after {
+					t.Fatalf("killed at system call %d: leases of %s, want of %s or of %s", call, holders, tt.before, tt.after)
+				}
+				// The next one finds it as it should be.
+				if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim)); tt.fresh && diff != "" {
+					t.Errorf("killed at system call %d (-want +got):\n%s", call, diff)
+				}
+				next := add(t, args(t, "next", h.conf))
+				if got := h.holders(t); strings.Count(got, "next") != 2 || strings.Contains(strings.Join(next, " "), "10.1.0.3/") {
+					t.Errorf("killed at system call %d: next got %v beside %s", call, next, got)
+				}
+				if !killed {
+					break
+				}
+			}
+			if outcomes[tt.before] < 50 || outcomes[tt.after] < 2 {
+				t.Errorf("leases of: %v", outcomes)
+			}
+			t.Logf("leases of: %v", outcomes)
+		})
+	}
+}
+
+// holders lists who has leases, by name. Addresses that are kept for a name have no
+// holder.
+func (h killedHost) holders(t *testing.T) string {
+	t.Helper()
+	return strings.Join(attached(t, filepath.Join(h.dir, "leases")), ",")
+}
