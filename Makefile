@@ -6,19 +6,22 @@ export PATH := $(PATH):/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/bridgeveth/bridgeveth/pkg/plugin.Version=$(VERSION)
 DEST    := $(DESTDIR)/opt/cni/bin
+SBIN    := $(DESTDIR)/usr/local/sbin
 LINT    := .cache/bin/golangci-lint-2.15.0
 
 # A network namespace of our own: root has the right to, anybody else needs a user
 # namespace around it.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
-build: ## build bridgeveth and ipam-simple into bin/
+build: ## build bridgeveth, ipam-simple and bvctl into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./plugins/bridgeveth
 	mv bin/bridgeveth.new bin/bridgeveth
 	ln -f bin/bridgeveth bin/ipam-simple
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bvctl ./cmd/bvctl
 
-install: build ## install both into $(DESTDIR)/opt/cni/bin
-	install -d '$(DEST)'
+install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(DESTDIR)/usr/local/sbin
+	install -d '$(DEST)' '$(SBIN)'
+	install -m 755 bin/bvctl '$(SBIN)/bvctl'
 	install -m 755 bin/bridgeveth '$(DEST)/.bridgeveth.new'
 	ln -f '$(DEST)/.bridgeveth.new' '$(DEST)/.ipam-simple.new'
 	mv -f '$(DEST)/.bridgeveth.new' '$(DEST)/bridgeveth'

@@ -5,8 +5,8 @@ set -eu
 if [ -z "${INSIDE:-}" ]; then
 	exec env INSIDE=1 unshare -m "$0"
 fi
-for dir in /opt/cni /etc/cni; do
+for dir in /opt/cni /etc/cni /usr/local/sbin; do
 	mkdir -p "$dir"
 	mount -t tmpfs tmpfs "$dir"
 done
-bash -eux <(awk '/^```sh$/ {on = 1; next} /^```/ {on = 0} on' README.md)
+PATH=$PATH:/usr/local/sbin bash -eux <(awk '/^```sh$/ {on = 1; next} /^```/ {on = 0} on' README.md)

@@ -56,10 +56,10 @@ func (s *Store) Reserve(r Request) (leases []Lease, err error) {
 		return nil, err
 	}
 	err = s.reserving(r.Network, func(n *network) error {
-		if leases, err = n.reserve(r, wanted); err != nil || len(n.memos) == 0 || r.Memory == "" {
+		if leases, err = n.reserve(r, wanted); err != nil {
 			return err
 		}
-		return withMemory(r.Memory, func(m *memory) error { return m.save(n.name, n.memos) })
+		return n.tellMemories()
 	})
 	if err != nil {
 		return nil, err
@@ -112,6 +112,35 @@ func (s *Store) Retain(name string, valid []Attachment) error {
 			return err
 		}
 		return n.release(stale...)
+	})
+}
+
+// Free ends a lease that Leases has listed, with all that its attachment holds, and
+// keeps nothing for its name. A lease that is another one by now is left alone.
+func (s *Store) Free(l Lease) error {
+	return s.changing(l.Network, func(n *network) error {
+		now, leased, err := n.lease(l.Address.Addr())
+		if err != nil || !leased || now.Attachment != l.Attachment {
+			return err
+		}
+		all := []Lease{now}
+		if now.Until.IsZero() {
+			if all, err = n.held(now.Attachment); err != nil {
+				return err
+			}
+			if err := n.release(now.Attachment); err != nil {
+				return err
+			}
+		}
+		for _, l := range all {
+			if now, leased, err = n.lease(l.Address.Addr()); err == nil && leased && !now.Until.IsZero() {
+				err = n.forget(now)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return n.tellMemories()
 	})
 }
 

@@ -256,10 +256,29 @@ func withMemory(dir string, f func(*memory) error) error {
 	return errors.Join(f(m), m.named(m.close()))
 }
 
+// recalledKey says that a memory was recalled, and so where there is one.
+var recalledKey = []byte("recalled ")
+
+// tellMemories writes what has changed of names to the memories that the network has
+// had since the host was booted.
+func (n *network) tellMemories() error {
+	if len(n.memos) == 0 {
+		return nil
+	}
+	c := n.root.Cursor()
+	for k, _ := c.Seek(recalledKey); bytes.HasPrefix(k, recalledKey); k, _ = c.Next() {
+		dir := string(k[len(recalledKey):])
+		if err := withMemory(dir, func(m *memory) error { return m.save(n.name, n.memos) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // recallOnce keeps what names had before the host was booted, if that was not done
 // yet. Their time begins anew.
 func (n *network) recallOnce(dir string, sticky Sticky, now time.Time) error {
-	done := []byte("recalled " + dir)
+	done := append(bytes.Clone(recalledKey), dir...)
 	if sticky.Name == "" || n.root.Get(done) != nil {
 		return nil
 	}

@@ -53,6 +53,20 @@ func addressRequest(verb, flags int, l link, p netip.Prefix) *nl.NetlinkRequest 
 	return req
 }
 
+// Addresses lists those of the interface called name, without the link-local ones of
+// IPv6. An interface that does not exist has none.
+func (n *Namespace) Addresses(name string) ([]netip.Prefix, error) {
+	l, err := n.link(name)
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, _, err := n.addresses(l)
+	return all, err
+}
+
 // addresses lists those of a link, without the link-local ones of IPv6; own are
 // those of them that addAddress set.
 func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {

@@ -27,6 +27,16 @@ const (
 	ForwardNone
 )
 
+// ParseForward reads a Forward by its name: iptables, sysctl or none.
+func ParseForward(name string) (Forward, error) {
+	for f, known := range []string{"iptables", "sysctl", "none"} {
+		if name == known {
+			return Forward(f), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is none of iptables, sysctl, none", name)
+}
+
 const (
 	filterTable  = "filter"
 	forwardBase  = "FORWARD"

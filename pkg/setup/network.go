@@ -18,6 +18,10 @@ import (
 // longest of them runs some twenty iptables processes.
 const lockWait = 30 * time.Second
 
+// DefaultBridge is the bridge of a network that names none: that of the reference
+// plugin, so that configurations carry over.
+const DefaultBridge = "cni0"
+
 // Network is what the containers on one bridge share. All of it is made once,
 // and is the same size however many containers there are.
 type Network struct {
@@ -28,6 +32,16 @@ type Network struct {
 	ReplaceAddress bool           // instead of ErrAddressConflict
 	Forward        Forward
 	Masquerade     []netip.Prefix // subnets
+}
+
+// Missing lists what the network needs and the namespace lacks, without changing
+// anything.
+func (n *Namespace) Missing(net *Network) (what []string, err error) {
+	lacks, err := n.lacks(net)
+	for _, l := range lacks {
+		what = append(what, l.what)
+	}
+	return what, err
 }
 
 // lack is something that a network needs and that is not there.

@@ -38,7 +38,7 @@ func (n *Namespace) eachPort(bridge string, f func(link) bool) error {
 }
 
 // listPorts is one pass of eachPort, on a socket of its own, which is closed with
-// the rest of the listing unread.
+// the rest of the listing unread. Bridge 0 stands for all links.
 func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 	socket, err := nl.GetNetlinkSocketAt(n.handle, netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
@@ -47,7 +47,9 @@ func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 	defer socket.Close()
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	if bridge != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	}
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
 	if err := socket.Send(req); err != nil {
 		return fmt.Errorf("list ports: %w", err)
@@ -70,11 +72,44 @@ func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 			if err != nil {
 				return err
 			}
-			if p.master == bridge && !f(p) { // kernels before 4.4 list all links
+			if (bridge == 0 || p.master == bridge) && !f(p) { // kernels before 4.4 list all links
 				return nil
 			}
 		}
 	}
+}
+
+// FoundPort is a port of ours as it is on the host.
+type FoundPort struct {
+	Attachment
+	Name   string
+	Bridge string // none when empty
+	Up     bool   // it is finished
+}
+
+// Ports lists the ports of ours in the namespace, on whichever bridge they are.
+// Those without an alias, half made by a process that was killed, have no
+// Attachment.
+func (n *Namespace) Ports() (ports []FoundPort, err error) {
+	var all []link
+	for {
+		all = nil
+		err = n.listPorts(0, func(l link) bool { all = append(all, l); return true })
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	names := map[int]string{}
+	for _, l := range all {
+		names[l.index] = l.name
+	}
+	for _, l := range all {
+		if l.ours() && l.kind == "veth" {
+			a, _ := ParseAttachment(l.alias)
+			ports = append(ports, FoundPort{a, l.name, names[l.master], l.up})
+		}
+	}
+	return ports, err
 }
 
 // HasPort says whether an attachment has its port, finished or not.

@@ -11,13 +11,13 @@ import (
 // and changes nothing. The error names everything that is missing or different;
 // nil says that nothing is. Routes that the port does not list are not looked at.
 func (n *Namespace) VerifyPort(p *Port) error {
-	lacks, err := n.lacks(p.Network)
+	missing, err := n.Missing(p.Network)
 	if err != nil {
 		return err
 	}
 	var wrong []error
-	for _, l := range lacks {
-		wrong = append(wrong, fmt.Errorf("%s: missing", l.what))
+	for _, what := range missing {
+		wrong = append(wrong, fmt.Errorf("%s: missing", what))
 	}
 	wrong = append(wrong, n.verifyPort(p), p.verifyContainer(n))
 	return errors.Join(wrong...)

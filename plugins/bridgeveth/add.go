@@ -160,7 +160,7 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 
 // warn says on standard error what forward: sysctl does besides.
 func (c *config) warn() {
-	if forwards[c.Forward] == setup.ForwardSysctl {
+	if c.forward == setup.ForwardSysctl {
 		fmt.Fprintf(os.Stderr, `bridgeveth: network %s: "forward": "sysctl" takes the bridged packets of every bridge on this host past iptables; `+
 			"Docker's isolation of containers and Kubernetes' services on the same node may need them there\n", c.Name)
 	}

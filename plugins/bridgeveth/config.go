@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,9 +14,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
-
-// defaultBridge is the reference plugin's, so that configurations carry over.
-const defaultBridge = "cni0"
 
 // config is the network configuration that a runtime gives us. Its keys are in
 // docs/configuration.md.
@@ -30,6 +28,8 @@ type config struct {
 	HairpinMode      bool   `json:"hairpinMode"`
 	Forward          string `json:"forward"`
 	runtimeKeys
+
+	forward setup.Forward
 }
 
 // runtimeKeys are those that libcni leaves in the configuration, and that a
@@ -43,12 +43,6 @@ type runtimeKeys struct {
 	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
 }
 
-// forwards maps the values of "forward".
-var forwards = map[string]setup.Forward{
-	"": setup.ForwardIPTables, "iptables": setup.ForwardIPTables,
-	"sysctl": setup.ForwardSysctl, "none": setup.ForwardNone,
-}
-
 // readConfig reads the configuration. wrong is what is the matter with it: ADD,
 // CHECK and STATUS refuse it, while DEL and GC do all they can with the rest of
 // it, since what it once made has to go.
@@ -56,7 +50,7 @@ func readConfig(data []byte) (c *config, wrong error) {
 	c = &config{}
 	wrong = plugin.Decode(data, c, "")
 	if c.Bridge == "" {
-		c.Bridge = defaultBridge
+		c.Bridge = setup.DefaultBridge
 	}
 	c.IsGateway = c.IsGateway || c.IsDefaultGateway
 	if wrong == nil {
@@ -77,8 +71,9 @@ func (c *config) validate() error {
 	if c.MTU != 0 && (c.MTU < setup.MinMTU || c.MTU > setup.MaxMTU) {
 		bad = append(bad, fmt.Errorf("mtu: %d is outside %d..%d bytes; leave it out for that of the bridge", c.MTU, setup.MinMTU, setup.MaxMTU))
 	}
-	if _, known := forwards[c.Forward]; !known {
-		bad = append(bad, fmt.Errorf("forward: %q is none of iptables, sysctl, none", c.Forward))
+	var err error
+	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
+		bad = append(bad, fmt.Errorf("forward: %w", err))
 	}
 	if c.IPAM.Type == "" {
 		bad = append(bad, c.needsIPAM()...)
@@ -105,7 +100,7 @@ func (c *config) needsIPAM() (bad []error) {
 // network is the part of the configuration that is the same for each container.
 func (c *config) network() *setup.Network {
 	return &setup.Network{
-		Bridge: c.Bridge, MTU: c.MTU, ReplaceAddress: c.ForceAddress, Forward: forwards[c.Forward],
+		Bridge: c.Bridge, MTU: c.MTU, ReplaceAddress: c.ForceAddress, Forward: c.forward,
 	}
 }
 

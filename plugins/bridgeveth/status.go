@@ -31,7 +31,7 @@ func status(args *skel.CmdArgs) error {
 	if err := host.CheckBridge(c.Bridge); err != nil {
 		return cniError(err)
 	}
-	if forwards[c.Forward] == setup.ForwardIPTables {
+	if c.forward == setup.ForwardIPTables {
 		if err := host.CheckForward(c.Bridge, unix.AF_INET); err != nil {
 			return plugin.Errorf(types.ErrPluginNotAvailable, "forward: %w", err)
 		}

@@ -17,8 +17,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
+// DefaultDataDir is where leases are kept: for one boot, as /run is.
+const DefaultDataDir = "/run/ipam-simple"
+
 const (
-	defaultDataDir   = "/run/ipam-simple"      // where leases are kept: for one boot, as /run is
 	defaultStickyDir = "/var/lib/ipam-simple"  // where sticky addresses are: beyond it
 	defaultImport    = "/var/lib/cni/networks" // dataDir of host-local, unless it is given another
 
@@ -95,7 +97,7 @@ func readNetwork(data []byte) (*config, error) {
 			return nil, err
 		}
 	}
-	c.DataDir = cmp.Or(c.DataDir, defaultDataDir)
+	c.DataDir = cmp.Or(c.DataDir, DefaultDataDir)
 	c.ImportFrom = cmp.Or(c.ImportFrom, defaultImport)
 	return c, nil
 }

@@ -59,7 +59,7 @@ func TestReadConfig(t *testing.T) {
 			if diff := cmp.Diff(tt.want, describe(c.sets)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if c.DataDir != defaultDataDir {
+			if c.DataDir != DefaultDataDir {
 				t.Errorf("dataDir %s", c.DataDir)
 			}
 		})

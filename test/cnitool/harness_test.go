@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 func build(dir string) error {
 	for name, source := range map[string]string{
 		"bridgeveth": "../../plugins/bridgeveth",
+		"bvctl":      "../../cmd/bvctl",
 		"cnitool":    "github.com/containernetworking/cni/cnitool",
 		"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
 		"static":     "github.com/containernetworking/plugins/plugins/ipam/static",
@@ -173,6 +174,7 @@ type call struct {
 	conf                           object
 	program                        string   // bridgeveth, unless given
 	path                           string   // CNI_PATH, if another than programs
+	args                           string   // CNI_ARGS
 	before                         []string // what to run it by, such as strace
 }
 
@@ -206,7 +208,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	argv := append(append([]string{}, c.before...), filepath.Join(programs, program))
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "CNI_PATH="+cmp.Or(c.path, programs), "CNI_COMMAND="+c.verb,
-		"CNI_CONTAINERID="+c.container, "CNI_NETNS="+c.netns, "CNI_IFNAME="+c.ifname)
+		"CNI_CONTAINERID="+c.container, "CNI_NETNS="+c.netns, "CNI_IFNAME="+c.ifname, "CNI_ARGS="+c.args)
 	conf, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net"}.with(c.conf))
 	if err != nil {
 		t.Fatal(err)

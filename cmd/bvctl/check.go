@@ -1,0 +1,184 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// newCheck returns "bvctl leases check".
+func newCheck(h *host) *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Compare leases with namespaces, links and rules, and say how to mend what is wrong", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newChecker(h)
+			if err != nil {
+				return err
+			}
+			defer c.ns.Close()
+			if err := c.check(); err != nil {
+				return err
+			}
+			return c.report(cmd.OutOrStdout())
+		},
+	}
+}
+
+// finding is something that is wrong, and what mends it.
+type finding struct{ what, remedy string }
+
+// checker compares leases with the host.
+type checker struct {
+	host     *host
+	ns       *setup.Namespace
+	ports    map[setup.Attachment]setup.FoundPort
+	leases   []ipam.Lease
+	findings []finding
+}
+
+func newChecker(h *host) (*checker, error) {
+	ns, err := setup.CurrentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	ports, err := ns.Ports()
+	if err != nil {
+		ns.Close()
+		return nil, err
+	}
+	c := &checker{host: h, ns: ns, ports: map[setup.Attachment]setup.FoundPort{}}
+	for _, p := range ports {
+		c.ports[p.Attachment] = p
+	}
+	return c, nil
+}
+
+// found notes that something is wrong.
+func (c *checker) found(remedy, format string, args ...any) {
+	c.findings = append(c.findings, finding{fmt.Sprintf(format, args...), remedy})
+}
+
+// check looks at everything, and changes nothing.
+func (c *checker) check() error {
+	err := c.host.withStores(func(s *ipam.Store) error {
+		return filter{}.each(s, func(l ipam.Lease) { c.leases = append(c.leases, l) })
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range c.leases {
+		if l.Until.IsZero() {
+			if err := c.checkLease(l); err != nil {
+				return err
+			}
+		}
+	}
+	c.checkPorts()
+	return c.checkNetworks()
+}
+
+// checkLease compares a lease with its namespace and its link.
+func (c *checker) checkLease(l ipam.Lease) error {
+	who := fmt.Sprintf("network %s: %s is leased to container %s, interface %s", l.Network, l.Address, l.Container, l.Interface)
+	_, plugged := c.ports[attachmentOf(l)]
+	if l.Namespace.Gone() {
+		if plugged {
+			c.found("have the runtime remove the container; or ip link delete "+attachmentOf(l).Port()+", and then: "+releaseCommand(l),
+				"%s, whose namespace %s is gone; its link is left", who, l.Namespace.Path)
+		} else {
+			c.found(releaseCommand(l)+"; or nothing: it is taken back when the range is full",
+				"%s, whose namespace %s is gone", who, l.Namespace.Path)
+		}
+		return nil
+	}
+	if l.Namespace == (ipam.Namespace{}) {
+		return nil // taken over from host-local: nothing is known of it
+	}
+	container, err := setup.OpenNamespace(l.Namespace.Path)
+	if err != nil {
+		c.found("look whether the path is still a namespace: findmnt "+l.Namespace.Path, "%s, whose namespace cannot be opened: %v", who, err)
+		return nil
+	}
+	defer container.Close()
+	present, err := container.Addresses(l.Interface)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(present, func(p netip.Prefix) bool { return p.Addr() == l.Address.Addr() }) {
+		c.found("remove the container and make it again: nobody else reaches it meanwhile", "%s, which does not have it: it has %v", who, present)
+	}
+	return nil
+}
+
+// checkPorts finds ports of networks with leases that have none themselves.
+func (c *checker) checkPorts() {
+	leased, networks := map[setup.Attachment]bool{}, map[string]bool{}
+	for _, l := range c.leases {
+		leased[attachmentOf(l)] = true
+		networks[l.Network] = true
+	}
+	for a, p := range c.ports {
+		switch {
+		case !p.Up:
+			c.found("nothing: the next ADD or DEL of the container takes it away", "port %s was never finished: a process was killed", p.Name)
+		case networks[a.Network] && !leased[a]:
+			c.found("remove the container and make it again: its address may be given to another", "port %s of container %s, network %s: no address is leased to it", p.Name, a.Container, a.Network)
+		}
+	}
+}
+
+// checkNetworks compares the networks that have containers with what the host has.
+func (c *checker) checkNetworks() error {
+	for _, n := range c.host.networks() {
+		var leases []ipam.Lease
+		for _, l := range c.leases {
+			if _, plugged := c.ports[attachmentOf(l)]; plugged && l.Network == n.Name {
+				leases = append(leases, l)
+			}
+		}
+		if len(leases) == 0 || n.Type != "bridgeveth" {
+			continue
+		}
+		wanted, err := n.wanted(leases)
+		if err != nil {
+			return err
+		}
+		missing, err := c.ns.Missing(wanted)
+		if err != nil {
+			return err
+		}
+		for _, what := range missing {
+			c.found("nothing, if a container is about to start: its ADD puts that back for all", "network %s: %s: missing", n.Name, what)
+		}
+	}
+	return nil
+}
+
+func attachmentOf(l ipam.Lease) setup.Attachment {
+	return setup.Attachment{Network: l.Network, Container: l.Container, Interface: l.Interface}
+}
+
+// releaseCommand is what frees a lease.
+func releaseCommand(l ipam.Lease) string {
+	return fmt.Sprintf("bvctl leases release --network %s --address %s", l.Network, l.Address.Addr())
+}
+
+// report prints what was found.
+func (c *checker) report(w io.Writer) error {
+	slices.SortFunc(c.findings, func(a, b finding) int { return cmp.Compare(a.what, b.what) })
+	for _, f := range c.findings {
+		fmt.Fprintf(w, "%s\n  to mend it: %s\n", f.what, f.remedy)
+	}
+	if len(c.findings) > 0 {
+		return errUnhealthy
+	}
+	fmt.Fprintf(w, "%d leases: all is well\n", len(c.leases))
+	return nil
+}

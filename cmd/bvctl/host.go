@@ -1,0 +1,126 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
+)
+
+// lockWait is how long to wait for plugins to be done with the store.
+const lockWait = 10 * time.Second
+
+// host is where bvctl looks.
+type host struct{ confDir, dataDir string }
+
+// network are the keys of a configuration that bvctl needs.
+type network struct {
+	Name             string `json:"-"`
+	Type             string `json:"type"`
+	Bridge           string `json:"bridge"`
+	IsGateway        bool   `json:"isGateway"`
+	IsDefaultGateway bool   `json:"isDefaultGateway"`
+	IPMasq           bool   `json:"ipMasq"`
+	Forward          string `json:"forward"`
+	IPAM             struct {
+		Type    string `json:"type"`
+		DataDir string `json:"dataDir"`
+	} `json:"ipam"`
+}
+
+// networks reads the configurations that use bridgeveth or ipam-simple. A folder that
+// is not there holds none. What cannot be read is said on standard error: the others
+// are still of use.
+func (h *host) networks() (list []network) {
+	files, err := libcni.ConfFiles(h.confDir, []string{".conf", ".conflist", ".json"})
+	if err != nil {
+		complain(fmt.Errorf("list %s: %w", h.confDir, err))
+	}
+	for _, file := range files {
+		conf, err := readList(file)
+		if err != nil {
+			complain(fmt.Errorf("%s: %w", file, err))
+			continue
+		}
+		for _, p := range conf.Plugins {
+			n := network{Name: conf.Name}
+			if err := json.Unmarshal(p.Bytes, &n); err != nil {
+				complain(fmt.Errorf("%s: %w", file, err))
+			} else if n.Type == "bridgeveth" || n.IPAM.Type == ipamsimple.Name {
+				list = append(list, n)
+			}
+		}
+	}
+	return list
+}
+
+// readList reads a configuration, also one of a single plugin.
+func readList(file string) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.ConfListFromFile(file)
+	if err == nil {
+		return list, nil
+	}
+	single, otherwise := libcni.ConfFromFile(file) //nolint:staticcheck // administrators still have such files
+	if otherwise != nil {
+		return nil, err
+	}
+	return libcni.ConfListFromConf(single)
+}
+
+func complain(err error) { fmt.Fprintln(os.Stderr, "bvctl:", err) }
+
+// withStores calls f with each store there is.
+func (h *host) withStores(f func(*ipam.Store) error) error {
+	dirs := []string{h.dataDir}
+	if h.dataDir == "" {
+		dirs[0] = ipamsimple.DefaultDataDir
+		for _, n := range h.networks() {
+			if dir := n.IPAM.DataDir; n.IPAM.Type == ipamsimple.Name && dir != "" && !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	for _, dir := range dirs {
+		s, err := ipam.OpenExisting(dir, lockWait)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(f(s), s.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted is what the network needs on the host, given the leases that it has.
+func (n network) wanted(leases []ipam.Lease) (*setup.Network, error) {
+	forward, err := setup.ParseForward(cmp.Or(n.Forward, "iptables"))
+	if err != nil {
+		return nil, fmt.Errorf("network %s: forward: %w", n.Name, err)
+	}
+	net := &setup.Network{Bridge: cmp.Or(n.Bridge, setup.DefaultBridge), Forward: forward}
+	for _, l := range leases {
+		if l.Address.IsSingleIP() {
+			continue // taken over from host-local: its subnet is not known
+		}
+		net.IPv4 = net.IPv4 || l.Address.Addr().Is4()
+		net.IPv6 = net.IPv6 || l.Address.Addr().Is6()
+		if subnet := l.Address.Masked(); n.IPMasq && !slices.Contains(net.Masquerade, subnet) {
+			net.Masquerade = append(net.Masquerade, subnet)
+		}
+	}
+	return net, nil
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+)
+
+const (
+	barWidth = 20            // letters of the bar of a range
+	maxExact = 1_000_000_000 // addresses of a range: more than that are printed as 1.8e+19
+)
+
+// filter chooses leases; an empty part fits all.
+type filter struct{ network, container, address string }
+
+// lease is a lease as it is printed.
+type lease struct {
+	Network   string     `json:"network"`
+	Address   string     `json:"address"`
+	Container string     `json:"container,omitempty"`
+	Interface string     `json:"interface,omitempty"`
+	Pod       string     `json:"pod,omitempty"`
+	Namespace string     `json:"namespace,omitempty"`
+	Since     time.Time  `json:"since"`
+	Until     *time.Time `json:"until,omitempty"`
+	State     string     `json:"state"` // one of those below
+}
+
+const (
+	stateAttached  = "attached"
+	stateGone      = "gone"      // its namespace is, and nobody has said DEL
+	stateKept      = "kept"      // for its pod
+	stateInherited = "inherited" // from host-local: its namespace is not known
+)
+
+// usage is a range as it is printed.
+type usage struct {
+	Network string `json:"network"`
+	Range   string `json:"range"`
+	Leased  uint64 `json:"leased"`
+	Size    uint64 `json:"size"`
+}
+
+// listing is all that "bvctl leases" prints.
+type listing struct {
+	Leases []lease `json:"leases"`
+	Ranges []usage `json:"ranges"`
+}
+
+// newLeases returns "bvctl leases".
+func newLeases(h *host) *cobra.Command {
+	var f filter
+	var output string
+	cmd := &cobra.Command{
+		Use: "leases", Short: "List who has which address, and how full the ranges are", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output: %q is none of table, json", output)
+			}
+			if err := f.check(); err != nil {
+				return err
+			}
+			var l listing
+			if err := h.withStores(func(s *ipam.Store) error { return l.read(s, f) }); err != nil {
+				return err
+			}
+			if output == "json" {
+				return l.json(cmd.OutOrStdout())
+			}
+			return l.table(cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cmd.PersistentFlags().StringVar(&f.network, "network", "", "only of this network")
+	cmd.PersistentFlags().StringVar(&f.container, "container", "", "only of this container; the beginning of its ID is enough")
+	cmd.PersistentFlags().StringVar(&f.address, "address", "", "only this address")
+	cmd.AddCommand(newCheck(h), newRelease(h, &f))
+	return cmd
+}
+
+// check looks whether the filter makes sense.
+func (f filter) check() error {
+	if _, err := netip.ParseAddr(f.address); f.address != "" && err != nil {
+		return fmt.Errorf("--address: %q is no IP address", f.address)
+	}
+	return nil
+}
+
+// each calls visit with the leases of a store that fit.
+func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
+	names, err := s.Networks()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if f.network != "" && f.network != name {
+			continue
+		}
+		leases, err := s.Leases(name)
+		if err != nil {
+			return err
+		}
+		for _, l := range leases {
+			if strings.HasPrefix(l.Container, f.container) && f.fits(l.Address.Addr()) {
+				visit(l)
+			}
+		}
+	}
+	return nil
+}
+
+func (f filter) fits(a netip.Addr) bool {
+	wanted, err := netip.ParseAddr(f.address)
+	return f.address == "" || err == nil && wanted.Unmap() == a
+}
+
+// read adds a store's leases and ranges.
+func (l *listing) read(s *ipam.Store, f filter) error {
+	if err := f.each(s, func(found ipam.Lease) { l.Leases = append(l.Leases, describe(found)) }); err != nil {
+		return err
+	}
+	names, err := s.Networks()
+	for _, name := range names {
+		if f.network != "" && f.network != name {
+			continue
+		}
+		ranges, usageErr := s.Usage(name)
+		for _, u := range ranges {
+			l.Ranges = append(l.Ranges, usage{name, u.Span.String(), u.Leased, u.Size})
+		}
+		err = errors.Join(err, usageErr)
+	}
+	return err
+}
+
+// describe is a lease as it is printed.
+func describe(l ipam.Lease) lease {
+	out := lease{
+		Network: l.Network, Address: l.Address.String(), Container: l.Container, Interface: l.Interface,
+		Pod: l.Sticky.Name, Namespace: l.Namespace.Path, Since: l.Time, State: stateOf(l),
+	}
+	if !l.Until.IsZero() {
+		out.Until = &l.Until
+	}
+	return out
+}
+
+func stateOf(l ipam.Lease) string {
+	switch {
+	case !l.Until.IsZero():
+		return stateKept
+	case l.Namespace == ipam.Namespace{}:
+		return stateInherited
+	case l.Namespace.Gone():
+		return stateGone
+	}
+	return stateAttached
+}
+
+func (l *listing) json(w io.Writer) error {
+	if l.Leases == nil {
+		l.Leases = []lease{}
+	}
+	if l.Ranges == nil {
+		l.Ranges = []usage{}
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(l)
+}
+
+func (l *listing) table(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NETWORK\tADDRESS\tCONTAINER\tINTERFACE\tPOD\tSINCE\tSTATE")
+	for _, l := range l.Leases {
+		state := l.State
+		if l.Until != nil {
+			state += " until " + l.Until.Format(time.DateTime)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Network, l.Address, shorten(l.Container), l.Interface, orDash(l.Pod), l.Since.Format(time.DateTime), state)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(l.Ranges) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, u := range l.Ranges {
+		size := strconv.FormatUint(u.Size, 10)
+		if u.Size > maxExact {
+			size = fmt.Sprintf("%.1e", float64(u.Size))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d of %s leased\n", u.Network, u.Range, bar(u.Leased, u.Size), u.Leased, size)
+	}
+	return t.Flush()
+}
+
+// shorten is a container's ID as people write it: its first 12 letters, which the
+// filter takes too.
+func shorten(id string) string {
+	if len(id) == 64 {
+		return id[:12]
+	}
+	return orDash(id)
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// bar draws how full a range is. It looks empty, or full, only when it is.
+func bar(leased, size uint64) string {
+	full := int(float64(leased) / float64(size) * barWidth)
+	switch {
+	case leased >= size:
+		full = barWidth
+	case leased > 0:
+		full = min(max(full, 1), barWidth-1)
+	}
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", barWidth-full) + "]"
+}
+
+// newRelease returns "bvctl leases release".
+func newRelease(h *host, f *filter) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "release", Short: "Free the leases that --container, --address or --network choose", Args: cobra.NoArgs,
+		Long: "Free leases. Those of containers that are alive stay, unless forced: another container may then get the\naddress of one that still uses it.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if *f == (filter{}) {
+				return errors.New("say which: --container, --address or --network")
+			}
+			if err := f.check(); err != nil {
+				return err
+			}
+			return h.release(cmd.OutOrStdout(), *f, force)
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "also those of containers that may be alive")
+	return cmd
+}
+
+// release frees the leases that fit and says what it did with each.
+func (h *host) release(w io.Writer, f filter, force bool) error {
+	refused := false
+	err := h.withStores(func(s *ipam.Store) error {
+		var chosen []ipam.Lease
+		if err := f.each(s, func(l ipam.Lease) { chosen = append(chosen, l) }); err != nil {
+			return err
+		}
+		for _, l := range chosen {
+			switch state := stateOf(l); {
+			case !force && (state == stateAttached || state == stateInherited):
+				refused = true
+				fmt.Fprintf(w, "%s of container %s on %s is in use, or may be (%s): left alone; --force frees it\n", l.Address, l.Container, l.Network, state)
+			default:
+				if err := s.Free(l); err != nil {
+					return err
+				}
+				fmt.Fprintf(w, "%s of container %s on %s: free\n", l.Address, l.Container, l.Network)
+			}
+		}
+		return nil
+	})
+	if err == nil && refused {
+		err = errUnhealthy
+	}
+	return err
+}

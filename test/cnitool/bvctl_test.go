@@ -1,0 +1,205 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// bvctl runs it and returns what it prints, and its status: 0, or 1 for something
+// that is wrong.
+func bvctl(t testing.TB, args ...string) (out string, status int) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, args...)...)
+	var trouble strings.Builder
+	cmd.Stderr = &trouble
+	b, err := cmd.Output()
+	if status = cmd.ProcessState.ExitCode(); status > 1 || trouble.Len() > 0 {
+		t.Fatalf("bvctl %v: %v: %s", args, err, trouble.String())
+	}
+	return string(b), status
+}
+
+// TestLeases lists the leases of attached containers, of one that died and of one
+// that a pod comes back to.
+func TestLeases(t *testing.T) {
+	t.Parallel()
+	sticky := dual.with(object{"ipam": dual["ipam"].(object).with(object{"sticky": "1h", "stickyDir": "/run/sticky"})})
+	n := newNode(t, sticky, "nft")
+	c := n.containers(3)
+	pod := on("ADD", 3, sticky)
+	pod.args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"
+	for _, a := range []call{on("ADD", 1, sticky), on("ADD", 2, sticky), pod} {
+		a.run(t).ok(t)
+	}
+	pod.verb = "DEL"
+	pod.run(t).ok(t)
+	c[1].Close()
+	setup.DeleteNamed("c2")
+
+	var got struct {
+		Leases []struct{ Address, Container, Pod, State string }
+		Ranges []struct {
+			Network, Range string
+			Leased, Size   uint64
+		}
+	}
+	out, _ := bvctl(t, "leases", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := got
+	want.Leases = nil
+	for _, l := range [][4]string{
+		{"10.88.0.2/24", "c1", "", "attached"}, {"10.88.0.3/24", "c2", "", "gone"}, {"10.88.0.4/24", "c3", "shop/web", "kept"},
+		{"fd88::2/64", "c1", "", "attached"}, {"fd88::3/64", "c2", "", "gone"}, {"fd88::4/64", "c3", "shop/web", "kept"},
+	} {
+		want.Leases = append(want.Leases, struct{ Address, Container, Pod, State string }{l[0], l[1], l[2], l[3]})
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(got.Ranges) != 2 || got.Ranges[0].Leased != 3 || got.Ranges[0].Size != 253 {
+		t.Errorf("ranges %+v", got.Ranges)
+	}
+
+	table, _ := bvctl(t, "leases", "--container", "c3", "--address", "10.88.0.4")
+	for _, want := range []string{"NETWORK", "shop/web", "kept until", "10.88.0.1-10.88.0.254", "[#...................]  3 of 253 leased", "3 of 1.8e+19 leased"} {
+		if !strings.Contains(table, want) {
+			t.Errorf("%q is not in\n%s", want, table)
+		}
+	}
+	if strings.Contains(table, "c1") {
+		t.Errorf("c1 was not asked for:\n%s", table)
+	}
+
+	// Only what nobody uses is freed without more ado.
+	out, status := bvctl(t, "leases", "release", "--network", "net")
+	if status != 1 || strings.Count(out, ": free") != 4 || strings.Count(out, "left alone") != 2 {
+		t.Errorf("status %d:\n%s", status, out)
+	}
+	if held := leases(t); !cmp.Equal(held, []string{"c1 10.88.0.2/24", "c1 fd88::2/64"}) {
+		t.Errorf("left: %v", held)
+	}
+	if _, status := bvctl(t, "leases", "release", "--address", "fd88::2", "--force"); status != 0 || len(leases(t)) != 0 {
+		t.Errorf("status %d, left: %v", status, leases(t))
+	}
+}
+
+// TestLeasesCheck breaks one thing at a time: it is found, nothing else is, and what
+// is said to mend it does.
+func TestLeasesCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		spoil  func(n *node, c []*setup.Namespace)
+		want   []string
+		remedy func(n *node, c []*setup.Namespace)
+	}{
+		{"nothing", func(*node, []*setup.Namespace) {}, nil, nil},
+		{"namespace gone, link gone", func(n *node, c []*setup.Namespace) {
+			setup.DeleteNamed("c1")
+			setuptest.Run(n.t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
+		}, []string{
+			"10.88.0.2/24 is leased to container c1, interface eth0, whose namespace /run/netns/c1 is gone\n", "bvctl leases release --network net --address 10.88.0.2",
+		}, func(n *node, _ []*setup.Namespace) {
+			bvctl(n.t, "leases", "release", "--network", "net", "--address", "10.88.0.2")
+		}},
+		{"another namespace there, link left", func(n *node, c []*setup.Namespace) {
+			setuptest.Run(n.t, "sh", "-c", "umount -l /run/netns/c1 && unshare -n mount --bind /proc/self/ns/net /run/netns/c1")
+		}, []string{"whose namespace /run/netns/c1 is gone; its link is left"}, func(n *node, _ []*setup.Namespace) {
+			on("DEL", 1, dual).run(n.t).ok(n.t)
+		}},
+		{"address gone", func(n *node, c []*setup.Namespace) {
+			setuptest.In(n.t, c[0], "ip", "addr", "del", "10.88.0.2/24", "dev", "eth0")
+		}, []string{"10.88.0.2/24 is leased to container c1, interface eth0, which does not have it: it has [fd88::2/64]"}, func(n *node, _ []*setup.Namespace) {
+			on("DEL", 1, dual).run(n.t).ok(n.t)
+			on("ADD", 1, dual).run(n.t).ok(n.t)
+		}},
+		{"lease gone", func(n *node, _ []*setup.Namespace) {
+			bvctl(n.t, "leases", "release", "--container", "c1", "--force")
+		}, []string{"container c1, network net: no address is leased to it"}, func(n *node, _ []*setup.Namespace) {
+			on("DEL", 1, dual).run(n.t).ok(n.t)
+			on("ADD", 1, dual).run(n.t).ok(n.t)
+		}},
+		{"rules gone", func(n *node, _ []*setup.Namespace) {
+			setuptest.Run(n.t, "nft", "flush", "ruleset")
+			setuptest.DropForward(n.t, "iptables-nft", "ip6tables-nft")
+		}, []string{"network net: rules of bridge br0 in iptables-nft filter FORWARD: missing", "network net: masquerade of 10.88.0.0/24"}, func(n *node, c []*setup.Namespace) {
+			setuptest.Container(n.t, "c3")
+			on("ADD", 3, dual).run(n.t).ok(n.t)
+		}},
+		{"unfinished", func(n *node, c []*setup.Namespace) {
+			setuptest.Run(n.t, "ip", "link", "set", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port(), "down")
+		}, []string{"was never finished: a process was killed"}, func(n *node, _ []*setup.Namespace) {
+			on("ADD", 1, dual).run(n.t).ok(n.t)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, dual, "nft")
+			c := n.containers(2)
+			on("ADD", 1, dual).run(t).ok(t)
+			on("ADD", 2, dual).run(t).ok(t)
+			tt.spoil(n, c)
+			before := setuptest.Dump(t)
+			out, status := bvctl(t, "leases", "check")
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("it changed something (-before +after):\n%s", diff)
+			}
+			if tt.want == nil {
+				if status != 0 || out != "4 leases: all is well\n" {
+					t.Errorf("status %d:\n%s", status, out)
+				}
+				return
+			}
+			for _, want := range tt.want {
+				if status != 1 || !strings.Contains(out, want) {
+					t.Errorf("status %d, %q is not in\n%s", status, want, out)
+				}
+			}
+			if strings.Contains(out, "c2") {
+				t.Errorf("c2 is well:\n%s", out)
+			}
+			tt.remedy(n, c)
+			if out, status := bvctl(t, "leases", "check"); status != 0 {
+				t.Errorf("it is not mended:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestBvctlMistakes shows that a mistake is named, and that a host without anything
+// is well.
+func TestBvctlMistakes(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft")
+	if out, status := bvctl(t, "leases", "check"); status != 0 || out != "0 leases: all is well\n" {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if out, status := bvctl(t, "leases", "-o", "json"); status != 0 || !strings.Contains(out, `"leases": []`) {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if err := os.WriteFile("/run/net.d/20-broken.conflist", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"leases -o xml", `--output: "xml" is none of table, json`},
+		{"leases release", "say which: --container, --address or --network"},
+		{"leases release --address ten", `--address: "ten" is no IP address`},
+		{"leases --address ten", `--address: "ten" is no IP address`},
+		{"leases", "/run/net.d/20-broken.conflist"},
+	} {
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, strings.Fields(tt.args)...)...)
+		if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), tt.want) {
+			t.Errorf("%s: %q is not in\n%s", tt.args, tt.want, out)
+		}
+	}
+}
