@@ -74,7 +74,7 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 	if otherwise != nil {
 		return nil, err
 	}
-	return libcni.ConfListFromConf(single)
+	return libcni.ConfListFromConf(single) //nolint:staticcheck // see above
 }
 
 func complain(err error) { fmt.Fprintln(os.Stderr, "bvctl:", err) }

@@ -137,7 +137,7 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		}
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
-			l.Ranges = append(l.Ranges, usage{name, u.Span.String(), u.Leased, u.Size})
+			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
 		}
 		err = errors.Join(err, usageErr)
 	}

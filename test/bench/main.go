@@ -36,6 +36,7 @@ type options struct {
 	attached []int    // containers attached beforehand, ascending
 	parallel []int    // operations at a time
 	systems  []string // keys of systems
+	leases   []int    // beside which IPAM plugins are measured, ascending
 	bin      string   // absolute directory of our plugins
 	peers    string   // absolute directory of the reference plugins
 	json     string   // file for the report as JSON, or ""
@@ -72,6 +73,9 @@ func run(opts options) error {
 	if rep == nil {
 		return err
 	}
+	var ipamErr error
+	rep.IPAM, ipamErr = measureIPAM(ctx, opts)
+	err = errors.Join(err, ipamErr)
 	rep.print(os.Stdout)
 	if opts.json != "" {
 		if jerr := rep.writeJSON(opts.json); jerr != nil {
@@ -88,6 +92,7 @@ func parseOptions(args []string) (opts options, err error) {
 	rounds := flags.Int("rounds", 0, "timed turns per system and case (default 25, or 3 with -short)")
 	attached := flags.String("attached", "", `containers attached beforehand (default "0,1,400", or "1,50" with -short)`)
 	parallel := flags.String("parallel", "1,8", "operations at a time")
+	leases := flags.String("leases", "", `leases beside which IPAM plugins are measured (default "0,1000,16000,65000,1000000", or without the last with -short)`)
 	chosen := flags.String("systems", strings.Join(systemKeys(), ","), "what to measure")
 	bin := flags.String("bin", "bin", "directory of this project's plugins")
 	peers := flags.String("peers", ".cache/bench", "directory to build the reference plugins in")
@@ -103,6 +108,12 @@ func parseOptions(args []string) (opts options, err error) {
 	}
 	if *attached == "" {
 		*attached = choose(*short, "1,50", "0,1,400")
+	}
+	if *leases == "" {
+		*leases = choose(*short, "0,1000,16000,65000", "0,1000,16000,65000,1000000")
+	}
+	if opts.leases, err = parseCounts("leases", *leases, 0, maxLeases); err != nil {
+		return opts, err
 	}
 	if opts.attached, err = parseCounts("attached", *attached, 0, maxAttached); err != nil {
 		return opts, err

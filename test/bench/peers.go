@@ -10,12 +10,13 @@ import (
 )
 
 // peerPackages are the reference plugins; go.mod names each in a tool line, and
-// so decides their version.
+// so decides their version. The last is the measure of a start.
 var peerPackages = []string{
 	"github.com/containernetworking/plugins/plugins/main/bridge",
 	"github.com/containernetworking/plugins/plugins/ipam/host-local",
 	"github.com/containernetworking/plugins/plugins/meta/portmap",
 	"github.com/containernetworking/plugins/plugins/meta/firewall",
+	"github.com/bridgeveth/bridgeveth/test/bench/empty",
 }
 
 // buildPeers builds the reference plugins into dir, without cgo as their

@@ -26,6 +26,7 @@ type report struct {
 	Filling  []filling      `json:"filling"`
 	Tables   []table        `json:"tables"`
 	Pings    []connectivity `json:"connectivity"`
+	IPAM     *ipamReport    `json:"ipam,omitempty"`
 }
 
 // filling says how long it took to attach containers to a system's bridge.

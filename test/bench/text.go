@@ -18,6 +18,9 @@ func (r *report) print(w io.Writer) {
 	}
 	r.printFilling(w)
 	r.printPings(w)
+	if r.IPAM != nil {
+		r.IPAM.print(w)
+	}
 	r.printTarget(w)
 }
 

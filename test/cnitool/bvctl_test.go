@@ -43,7 +43,9 @@ func TestLeases(t *testing.T) {
 	pod.verb = "DEL"
 	pod.run(t).ok(t)
 	c[1].Close()
-	setup.DeleteNamed("c2")
+	if err := setup.DeleteNamed("c2"); err != nil {
+		t.Fatal(err)
+	}
 
 	var got struct {
 		Leases []struct{ Address, Container, Pod, State string }
@@ -105,7 +107,9 @@ func TestLeasesCheck(t *testing.T) {
 	}{
 		{"nothing", func(*node, []*setup.Namespace) {}, nil, nil},
 		{"namespace gone, link gone", func(n *node, c []*setup.Namespace) {
-			setup.DeleteNamed("c1")
+			if err := setup.DeleteNamed("c1"); err != nil {
+				n.t.Fatal(err)
+			}
 			setuptest.Run(n.t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
 		}, []string{
 			"10.88.0.2/24 is leased to container c1, interface eth0, whose namespace /run/netns/c1 is gone\n", "bvctl leases release --network net --address 10.88.0.2",

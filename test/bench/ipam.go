@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+)
+
+const (
+	ipamSubnet   = "10.0.0.0/12"          // room for a million
+	slowOp       = 100 * time.Millisecond // from which on a plugin gets few turns
+	slowTurns    = 3
+	maxLeases    = 1_000_000
+	hostLocalMax = 65_000 // leases: with more of them its ADD takes minutes
+
+	targetFlat  = 1.2 // ours with 65,000 leases over ours with none
+	targetPeer  = 100 // host-local over ours, with 65,000 leases
+	targetStart = 1.5 // ours with no lease over a program that does nothing
+)
+
+// allocator is an IPAM plugin, which is run as a program of its own.
+type allocator struct {
+	name, path string
+	dir        string // of its leases
+	most       int    // leases
+	fill       func(dir string, from, to int) error
+}
+
+// ipamRow is what an allocator took beside so many leases. Times are milliseconds.
+type ipamRow struct {
+	Plugin string  `json:"plugin"`
+	Leases int     `json:"leases"`
+	AddMS  float64 `json:"addMs"`
+	DelMS  float64 `json:"delMs"`
+	Count  int     `json:"count"`
+}
+
+// ipamReport is all of them, and what a program takes that does nothing.
+type ipamReport struct {
+	EmptyMS float64   `json:"emptyMs"`
+	Rows    []ipamRow `json:"rows"`
+}
+
+// measureIPAM fills the stores of the IPAM plugins and lets these take turns.
+func measureIPAM(ctx context.Context, opts options) (*ipamReport, error) {
+	dir, err := os.MkdirTemp("", "bench-ipam-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // the same kind of file system for both
+		return nil, fmt.Errorf("mount tmpfs: %w", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // it goes with the sandbox
+	plugins := []allocator{
+		{"ipam-simple", filepath.Join(opts.bin, "ipam-simple"), dir + "/ipam-simple", maxLeases, fillOurs},
+		{"host-local", filepath.Join(opts.peers, "host-local"), dir + "/host-local", hostLocalMax, fillHostLocal},
+	}
+	rep := &ipamReport{}
+	filled := 0
+	for _, leases := range opts.leases {
+		plugins = slices.DeleteFunc(plugins, func(a allocator) bool { return leases > a.most })
+		for _, a := range plugins {
+			if err := a.fill(a.dir, filled, leases); err != nil {
+				return nil, fmt.Errorf("fill the store of %s: %w", a.name, err)
+			}
+		}
+		filled = leases
+		adds, dels := map[string]*sample{}, map[string]*sample{}
+		for _, a := range plugins {
+			adds[a.name], dels[a.name] = &sample{}, &sample{}
+		}
+		var empty sample
+		for range 4 * opts.rounds {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			took, err := timed(exec.Command(filepath.Join(opts.peers, "empty")))
+			if err != nil {
+				return nil, err
+			}
+			empty.took = append(empty.took, took)
+			for _, a := range plugins {
+				if err := a.turn(adds[a.name], dels[a.name]); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if rep.EmptyMS == 0 {
+			rep.EmptyMS = medianMS(empty)
+		}
+		for _, a := range plugins {
+			rep.Rows = append(rep.Rows, ipamRow{a.name, leases, medianMS(*adds[a.name]), medianMS(*dels[a.name]), len(adds[a.name].took)})
+		}
+	}
+	return rep, nil
+}
+
+func medianMS(s sample) float64 {
+	return milliseconds(quantile(slices.Sorted(slices.Values(s.took)), 0.5))
+}
+
+// turn attaches and detaches once, unless that was slow often enough.
+func (a allocator) turn(adds, dels *sample) error {
+	if n := len(adds.took); n >= slowTurns && adds.took[n-1] > slowOp {
+		return nil
+	}
+	for _, step := range []struct {
+		verb string
+		to   *sample
+	}{{"ADD", adds}, {"DEL", dels}} {
+		took, err := timed(a.command(step.verb))
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", step.verb, a.name, err)
+		}
+		step.to.took = append(step.to.took, took)
+	}
+	return nil
+}
+
+// command runs a verb.
+func (a allocator) command(verb string) *exec.Cmd {
+	conf, _ := json.Marshal(map[string]any{ // strings are no error
+		"cniVersion": "1.0.0", "name": networkName, "type": "bench",
+		"ipam": map[string]string{"type": a.name, "subnet": ipamSubnet, "dataDir": a.dir},
+	})
+	cmd := exec.Command(a.path)
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+containerID(0), "CNI_IFNAME=eth0",
+		"CNI_NETNS=/proc/self/ns/net", "CNI_NETNS_OVERRIDE=1", "CNI_PATH="+filepath.Dir(a.path))
+	cmd.Stdin = bytes.NewReader(conf)
+	return cmd
+}
+
+// timed runs a program.
+func timed(cmd *exec.Cmd) (time.Duration, error) {
+	began := time.Now()
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", cmd.Path, err, out)
+	}
+	return time.Since(began), nil
+}
+
+// containerID is as long as a runtime's.
+func containerID(i int) string { return fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i) }
+
+// fillOurs leases addresses by the store itself: a process for each would take an
+// hour for a million.
+func fillOurs(dir string, from, to int) error {
+	if from == to {
+		return nil
+	}
+	s, err := ipam.Open(dir, time.Minute)
+	if err != nil {
+		return err
+	}
+	pool, bad := ipam.Range{Subnet: netip.MustParsePrefix(ipamSubnet)}.Complete()
+	r := ipam.Request{Sets: []ipam.Set{{pool}}}
+	err = errors.Join(bad...)
+	for i := from + 1; err == nil && i <= to; i++ {
+		r.Attachment = ipam.Attachment{Network: networkName, Container: containerID(i), Interface: "eth0"}
+		_, err = s.Reserve(r)
+	}
+	return errors.Join(err, s.Close())
+}
+
+// fillHostLocal writes a file for each address, as host-local does, and the last one
+// that it has reserved.
+func fillHostLocal(dir string, from, to int) error {
+	dir = filepath.Join(dir, networkName)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	address := netip.MustParsePrefix(ipamSubnet).Addr().Next()
+	for i := range to {
+		if address = address.Next(); i < from {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, address.String()), []byte(containerID(i+1)+"\r\neth0"), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "last_reserved_ip.0"), []byte(address.String()), 0o600)
+}
+
+// row returns a plugin's figures beside so many leases, or nil.
+func (r *ipamReport) row(plugin string, leases int) *ipamRow {
+	for i := range r.Rows {
+		if r.Rows[i].Plugin == plugin && r.Rows[i].Leases == leases {
+			return &r.Rows[i]
+		}
+	}
+	return nil
+}
+
+// print writes the table, and the ratios that this project sets itself.
+func (r *ipamReport) print(w io.Writer) {
+	fmt.Fprintf(w, "\nIPAM plugins by themselves, a process each; a Go program that does nothing takes %.2f ms\n", r.EmptyMS)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "plugin\tleases\tADD ms\tDEL ms\tADD/its ADD with 0\tADD/ours\t")
+	for _, row := range r.Rows {
+		var own, ours float64
+		if first := r.row(row.Plugin, 0); first != nil {
+			own = row.AddMS / first.AddMS
+		}
+		if other := r.row("ipam-simple", row.Leases); other != nil && other.Plugin != row.Plugin {
+			ours = row.AddMS / other.AddMS
+		}
+		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%s\t%s\t\n", row.Plugin, row.Leases, row.AddMS, row.DelMS, ratio(own), ratio(ours))
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+	fmt.Fprintln(w)
+	none, many, peer := r.row("ipam-simple", 0), r.row("ipam-simple", hostLocalMax), r.row("host-local", hostLocalMax)
+	if none != nil {
+		fmt.Fprintf(w, "ipam-simple ADD / a program that does nothing = %.2f (target <= %.1f)\n", none.AddMS/r.EmptyMS, targetStart)
+	}
+	if none != nil && many != nil && peer != nil {
+		fmt.Fprintf(w, "ipam-simple ADD with %d leases / with none = %.2f (target <= %.1f)\n", hostLocalMax, many.AddMS/none.AddMS, targetFlat)
+		fmt.Fprintf(w, "host-local ADD / ipam-simple ADD, with %d leases = %.0f (target >= %d)\n", hostLocalMax, peer.AddMS/many.AddMS, targetPeer)
+	}
+}
