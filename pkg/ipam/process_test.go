@@ -7,10 +7,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bridgeveth/bridgeveth/test/kill"
 )
 
 // workerVar makes this test's executable a process that uses a store: it holds the
@@ -24,6 +27,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case words[2] == "reserve":
 		workReserve(words[0], words[1])
+	case words[2] == "once":
+		workOnce(words[0], words[1], words[3:])
 	default:
 		workForever(words[0], words[1])
 	}
@@ -72,6 +77,35 @@ func workForever(name, dir string) {
 		}
 		die(err)
 		die(s.Close())
+	}
+}
+
+// workOnce reserves, of the sets of a layout, or frees, once.
+func workOnce(name, dir string, words []string) {
+	bootIDFile = words[0]
+	layout, err := strconv.Atoi(words[1])
+	die(err)
+	var t testing.T // see workerSets
+	s, err := Open(dir, time.Minute)
+	die(err)
+	r := request(&t, name, layouts[layout]...)
+	if words[2] == "free" {
+		die(s.Release(r.Attachment))
+	} else {
+		_, err := s.Reserve(r)
+		die(err)
+	}
+	die(s.Close())
+}
+
+// killOnce runs workOnce and kills it somewhere. begin and end are how many system
+// calls it makes before the first that matters, and in all, by rough measure.
+func killOnce(t *testing.T, random *rand.Rand, words ...string) {
+	t.Helper()
+	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))
+	const begin, end = 150, 420
+	if _, err := kill.At(begin+random.IntN(end-begin), []string{"/proc/self/exe"}, env, []*os.File{nil, nil, nil}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -496,9 +496,27 @@ func runModel(t *testing.T, random *rand.Rand) {
 				t.Fatal(err)
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
-		case n < 92:
-			layout = random.IntN(len(layouts))
+		case n < 90: // killed: it holds what it held, or what it was to hold
+			verb := []string{"reserve", "free"}[random.IntN(2)]
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			killOnce(t, random, r.Container, dir, "once", bootIDFile, fmt.Sprint(layout), verb)
+			s = tryOpen(t, dir)
+			held, err := s.Held(r.Attachment)
+			switch {
+			case err != nil:
+				t.Fatal(err)
+			case addresses(held) == addressesOf(m.held[r.Attachment], held):
+			case verb == "free" && held == nil:
+				delete(m.held, r.Attachment)
+			default:
+				r.Alive = nil // it did not ask
+				m.reserve(t, s, r, held, nil)
+			}
 		case n < 93:
+			layout = random.IntN(len(layouts))
+		case n < 94:
 			boot(t, fmt.Sprint("boot", step))
 			m.held = map[Attachment][]netip.Addr{}
 			fallthrough
@@ -510,6 +528,20 @@ func runModel(t *testing.T, random *rand.Rand) {
 		}
 		m.compare(t, s)
 	}
+}
+
+// addressesOf prints what the model has in the lengths of prefixes that leases have.
+func addressesOf(list []netip.Addr, leases []Lease) string {
+	var all []string
+	for i, a := range list {
+		if i < len(leases) {
+			all = append(all, netip.PrefixFrom(a, leases[i].Address.Bits()).String())
+		}
+	}
+	if len(list) != len(leases) {
+		return "others"
+	}
+	return strings.Join(all, " ")
 }
 
 // compare fails the test unless the store holds what the model does.

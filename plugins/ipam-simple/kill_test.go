@@ -99,7 +99,8 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			outcomes := map[string]int{}
-			for call := 1; ; call++ {
+			// How many calls it makes is not the same every time.
+			for call, whole := 1, 0; whole < 10; call++ {
 				h := newKilledHost(t)
 				victim := args(t, "victim", h.conf)
 				victim.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=victim"
@@ -112,7 +113,11 @@ func TestKilledAnywhere(t *testing.T) {
 				killed := h.killed(t, call, tt.verb, "victim")
 				h.sound(t)
 				holders := h.holders(t)
-				outcomes[holders]++
+				if killed {
+					outcomes[holders]++
+				} else {
+					whole++
+				}
 				if holders != tt.before && holders != tt.after {
 					t.Fatalf("killed at system call %d: leases of %s, want of %s or of %s", call, holders, tt.before, tt.after)
 				}
@@ -124,14 +129,10 @@ func TestKilledAnywhere(t *testing.T) {
 				if got := h.holders(t); strings.Count(got, "next") != 2 || strings.Contains(strings.Join(next, " "), "10.1.0.3/") {
 					t.Errorf("killed at system call %d: next got %v beside %s", call, next, got)
 				}
-				if !killed {
-					break
-				}
 			}
-			if outcomes[tt.before] < 50 || outcomes[tt.after] < 2 {
-				t.Errorf("leases of: %v", outcomes)
+			if outcomes[tt.before] < 50 || outcomes[tt.after] < 1 {
+				t.Errorf("killed, and then leases of: %v", outcomes)
 			}
-			t.Logf("leases of: %v", outcomes)
 		})
 	}
 }
