@@ -136,6 +136,12 @@ func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []ne
 		present = slices.DeleteFunc(present, func(p netip.Prefix) bool { return p == other })
 	}
 	b.addAddress(br, gateway)
+	if gateway.Addr().Is6() && br.alias == owner {
+		// What the host forwards from elsewhere it asks neighbours for by this one
+		// (ndisc_send_ns in net/ipv6/ndisc.c): without it, nobody but the host itself
+		// reaches a container that has not spoken yet.
+		b.addAddress(br, linkLocal(br.mac))
+	}
 	return n.send(b)
 }
 

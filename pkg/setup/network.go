@@ -31,7 +31,9 @@ type Network struct {
 	Gateways       []netip.Prefix // the bridge's own addresses; forwarding is on for their families
 	ReplaceAddress bool           // instead of ErrAddressConflict
 	Forward        Forward
-	Masquerade     []netip.Prefix // subnets
+	Masquerade     []netip.Prefix // subnets whose packets get the host's address where they leave
+	MasqueradeNot  []netip.Prefix // destinations to which they do not
+	HostPorts      []netip.Prefix // subnets with containers that have host ports
 }
 
 // Missing lists what the network needs and the namespace lacks, without changing
@@ -65,8 +67,7 @@ func mend(lacks []lack) error {
 // which it can be mended.
 func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	for _, look := range []func(*Network) ([]lack, error){
-		n.bridgeLacks, n.forwardingLacks, n.filterLacks,
-		func(net *Network) ([]lack, error) { return n.masqueradeLacks(net.Bridge, net.Masquerade) },
+		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.natLacks, n.localnetLacks,
 	} {
 		found, err := look(net)
 		if err != nil {
@@ -169,6 +170,19 @@ func (n *Namespace) enableForwarding(key string) error {
 	return n.setSysctl(key, "1")
 }
 
+// localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports.
+func (n *Namespace) localnetLacks(net *Network) (lacks []lack, err error) {
+	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return nil, nil
+	}
+	key := fmt.Sprintf(sysctlLocalnet, net.Bridge)
+	value, err := n.sysctl(key)
+	if value == "1" || err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return []lack{{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }}}, nil
+}
+
 // filterLacks looks for what gets packets past a FORWARD chain that denies.
 func (n *Namespace) filterLacks(net *Network) (lacks []lack, err error) {
 	switch net.Forward {
@@ -260,7 +274,7 @@ func (n *Namespace) ReleaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
 		return err
 	}
-	return errors.Join(n.DeleteForward(bridge), n.DeleteMasquerade(bridge), n.releaseBridge(bridge))
+	return errors.Join(n.DeleteForward(bridge), n.DeleteNAT(bridge), n.releaseBridge(bridge))
 }
 
 // inUse says whether a bridge has a port of ours.

@@ -31,6 +31,7 @@ type Port struct {
 	Hairpin   bool
 	Addresses []netip.Prefix // of the container
 	Routes    []Route        // of the container, in an order in which each finds its gateway
+	HostPorts []HostPort     // that lead to the container's first address of each family
 }
 
 // Plugged tells what AttachPort has made.
@@ -52,7 +53,7 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 		if port.up {
 			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
 		}
-		err = n.deleteLink(p.Port())
+		err = n.Unplug(p.Attachment, p.HostPorts...)
 	}
 	if err != nil && !absent(err) {
 		return err
@@ -78,8 +79,11 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 	if done, err = n.plug(p); err != nil {
 		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
-	if err = n.raisePort(p); err != nil {
-		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge))
+	if err = n.publish(p); err == nil {
+		err = n.raisePort(p)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
 	}
 	return done, nil
 }
@@ -98,14 +102,17 @@ func (n *Namespace) raisePort(p *Port) error {
 	return n.awaitForwarding(p.Port())
 }
 
-// DetachPort deletes a port, wherever its other end is, and with the last port of
-// the bridge all that belongs to the network.
-func (n *Namespace) DetachPort(a Attachment, bridge string) error {
-	return errors.Join(n.Unplug(a), n.ReleaseNetwork(bridge))
+// DetachPort deletes a port, wherever its other end is, and its host ports, and with
+// the last port of the bridge all that belongs to the network. Where its host ports
+// are known it is quicker to name them.
+func (n *Namespace) DetachPort(a Attachment, bridge string, known ...HostPort) error {
+	return errors.Join(n.Unplug(a, known...), n.ReleaseNetwork(bridge))
 }
 
-// Unplug deletes a port and leaves the network.
-func (n *Namespace) Unplug(a Attachment) error { return n.deleteLink(a.Port()) }
+// Unplug deletes a port and its host ports, and leaves the network.
+func (n *Namespace) Unplug(a Attachment, known ...HostPort) error {
+	return errors.Join(n.unpublish(a, known), n.deleteLink(a.Port()))
+}
 
 // plug makes the veth pair, down, while it holds the network.
 func (n *Namespace) plug(p *Port) (*Plugged, error) {
@@ -135,7 +142,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 		err = fmt.Errorf("add port to bridge %s: %w", p.Network.Bridge, ErrBridgeFull)
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
-		err = errors.Join(err, n.Unplug(p.Attachment))
+		err = errors.Join(err, n.deleteLink(p.Port()))
 	}
 	return done, err
 }

@@ -140,5 +140,7 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	for _, name := range stale {
 		errs = append(errs, n.deleteLink(name))
 	}
+	abandoned, err := n.published(func(e element) bool { return e.owner.Network == network && !keep[e.owner.port] })
+	errs = append(errs, err, n.deleteElements(abandoned))
 	return errors.Join(append(errs, n.ReleaseNetwork(bridge))...)
 }

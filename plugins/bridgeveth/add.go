@@ -60,11 +60,14 @@ func add(args *skel.CmdArgs) (err error) {
 		return err
 	}
 	c.fill(port, result)
+	if err := c.publish(port); err != nil {
+		return err
+	}
 	plugged, err := host.AttachPort(port)
 	if err != nil {
 		return err
 	}
-	undo.Push("attachment", func() error { return host.DetachPort(port.Attachment, c.Bridge) })
+	undo.Push("attachment", func() error { return host.DetachPort(port.Attachment, c.Bridge, c.hostPorts...) })
 	c.warn()
 	c.describe(result, port, plugged)
 	return printResult(result, c.CNIVersion)

@@ -35,6 +35,9 @@ func check(args *skel.CmdArgs) error {
 	}
 	port := c.port(args, container)
 	c.fill(port, previous)
+	if err := c.publish(port); err != nil {
+		return err
+	}
 	if err := errors.Join(ipam.check(), host.VerifyPort(port)); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of %s in container %s: %w", args.IfName, args.ContainerID, err)
 	}

@@ -29,7 +29,8 @@ type config struct {
 	Forward          string `json:"forward"`
 	runtimeKeys
 
-	forward setup.Forward
+	forward   setup.Forward
+	hostPorts []setup.HostPort
 }
 
 // runtimeKeys are those that libcni leaves in the configuration, and that a
@@ -55,6 +56,9 @@ func readConfig(data []byte) (c *config, wrong error) {
 	c.IsGateway = c.IsGateway || c.IsDefaultGateway
 	if wrong == nil {
 		wrong = c.validate()
+	}
+	if err := c.readRuntime(); wrong == nil {
+		wrong = err
 	}
 	return c, wrong
 }

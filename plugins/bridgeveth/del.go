@@ -27,7 +27,7 @@ func del(args *skel.CmdArgs) error {
 	if err := refuseOwn(args, host); err != nil {
 		return cniError(err)
 	}
-	if err := host.Unplug(c.attachment(args)); err != nil {
+	if err := host.Unplug(c.attachment(args), c.hostPorts...); err != nil {
 		return cniError(err)
 	}
 	ipam, err := newDelegate(c, args, host)

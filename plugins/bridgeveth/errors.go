@@ -36,6 +36,9 @@ func cniError(err error) error {
 		return nil
 	}
 	code := plugin.CodeKernel
+	if taken := (*setup.PortTakenError)(nil); errors.As(err, &taken) {
+		code = plugin.CodeTaken
+	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
 			code = c.code

@@ -20,6 +20,7 @@ const (
 // Keys of the systems that ratios are taken of.
 const (
 	keyFix   = "bridgeveth-masq"
+	keyFull  = "bridgeveth-full"
 	keyPlain = "reference"
 	keyChain = "reference-chain"
 )
@@ -44,6 +45,9 @@ var systems = []system{
 	}, {
 		key: keyFix, title: "the same with ipMasq and the FORWARD fix", ours: true, opens: true,
 		plugins: []plugin{ours(plugin{"forward": "iptables", "ipMasq": true})},
+	}, {
+		key: keyFull, title: "the same with one host port", ours: true, opens: true,
+		plugins: []plugin{ours(plugin{"forward": "iptables", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}})},
 	}, {
 		key: keyPlain, title: "bridge + host-local",
 		plugins: []plugin{reference(plugin{})},

@@ -201,10 +201,11 @@ func TestNoProcess(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
 	n.containers(3)
+	published := publishing(dual, object{"hostPort": 8080, "containerPort": 80})
 	first := on("ADD", 1, dual).run(t).ok(t)
 	trace := []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=execve,execveat"}
 	check := dual.with(object{"prevResult": json.RawMessage(first.stdout)})
-	for _, c := range []call{on("ADD", 2, dual), on("CHECK", 1, check), on("STATUS", 1, dual), on("DEL", 2, dual)} {
+	for _, c := range []call{on("ADD", 2, dual), on("CHECK", 1, check), on("STATUS", 1, dual), on("DEL", 2, dual), on("ADD", 2, published), on("DEL", 2, published)} {
 		c.before = trace
 		c.run(t).ok(t)
 		got, err := os.ReadFile("/run/trace")

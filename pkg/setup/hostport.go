@@ -1,0 +1,325 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The maps of host ports, one for those of all the host's addresses and one for
+// those of a particular one. An element is, as nft(8) shows it,
+//
+//	tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.88.0.2 . 80
+//
+// where PORT is the name of the container's port on the bridge.
+const (
+	portsOfAny = "ports"
+	portsOfOne = "ports_of_address"
+)
+
+// sysctlLocalnet lets packets from 127.0.0.1 go by an interface, and those to it come.
+const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
+
+// HostPort publishes a port of a container on the host.
+type HostPort struct {
+	Protocol  uint8      // IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP
+	Address   netip.Addr // of the host; 0.0.0.0 or :: is any of that family, and zero any of both
+	Port      uint16     // of the host
+	Container uint16     // the port of the container
+}
+
+// PortTakenError says that a host port is another attachment's.
+type PortTakenError struct {
+	HostPort
+	Holder Attachment
+}
+
+func (e *PortTakenError) Error() string {
+	return fmt.Sprintf("host port %s is taken by container %s, interface %s, of network %s", e.HostPort, e.Holder.Container, e.Holder.Interface, e.Holder.Network)
+}
+
+// String is the port as a person writes it: "tcp 192.0.2.1:8080".
+func (h HostPort) String() string {
+	address := "*"
+	if h.named() {
+		address = h.Address.String()
+		if h.Address.Is6() {
+			address = "[" + address + "]"
+		}
+	}
+	return h.protocol() + " " + address + ":" + strconv.Itoa(int(h.Port))
+}
+
+// named says whether the port is of a particular address.
+func (h HostPort) named() bool { return h.Address.IsValid() && !h.Address.IsUnspecified() }
+
+func (h HostPort) protocol() string {
+	names := map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}
+	return names[h.Protocol]
+}
+
+// hostPorts is what a subnet needs for containers with host ports: the maps, the way
+// to them, which is the same for all bridges,
+//
+//	prerouting, output:  fib daddr type local jump hostports
+//	hostports:           dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
+//	                     dnat ip to meta l4proto . th dport map @ports
+//
+// and masquerade where the answer would pass the host by, or could not come back:
+//
+//	postrouting:  ct status dnat ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
+//	              ct status dnat ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
+//
+// For the latter the kernel has to let 127.0.0.1 out by the bridge. So that it does
+// not also let containers reach what listens there, as in CVE-2020-8558:
+//
+//	arriving:  iifname BRIDGE ip daddr 127.0.0.0/8 drop
+func hostPorts(bridge string, subnet netip.Prefix) feature {
+	marker := comment(bridge, subnet, "hostports")
+	is6 := subnet.Addr().Is6()
+	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
+	return feature{
+		marker: marker, what: fmt.Sprintf("host ports of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
+		add: func(c *nftables.Conn, t *nftables.Table) error {
+			any, one := portMaps(t)
+			if err := errors.Join(c.AddSet(any, nil), c.AddSet(one, nil)); err != nil {
+				return err
+			}
+			if err := addWay(c, t, any, one); err != nil {
+				return err
+			}
+			addRules(c, t, ownRule{chain: postrouting, comment: marker, exprs: slices.Concat(translated(), source(subnet), destination(subnet), masq)})
+			if is6 {
+				return nil // IPv6 has no way for ::1 to leave the host
+			}
+			loopback := netip.MustParsePrefix("127.0.0.0/8")
+			addRules(c, t,
+				ownRule{chain: postrouting, comment: comment(bridge, subnet, "loopback"),
+					exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridge), masq)},
+				ownRule{chain: beforeNAT, comment: comment(bridge, subnet, "loopback"),
+					exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, bridge), destination(loopback), drop())})
+			return nil
+		},
+	}
+}
+
+// portMaps are the maps in a table.
+func portMaps(t *nftables.Table) (any, one *nftables.Set) {
+	address := nftables.TypeIPAddr
+	if t.Family == nftables.TableFamilyIPv6 {
+		address = nftables.TypeIP6Addr
+	}
+	target := nftables.MustConcatSetType(address, nftables.TypeInetService)
+	any = &nftables.Set{
+		Table: t, Name: portsOfAny, IsMap: true, Concatenation: true, DataType: target,
+		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+	}
+	one = &nftables.Set{
+		Table: t, Name: portsOfOne, IsMap: true, Concatenation: true, DataType: target,
+		KeyType: nftables.MustConcatSetType(address, nftables.TypeInetProto, nftables.TypeInetService),
+	}
+	return any, one
+}
+
+// addWay leads packets to the maps. It begins with an empty chain, so that two
+// bridges do not do so twice.
+func addWay(c *nftables.Conn, t *nftables.Table, any, one *nftables.Set) error {
+	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
+	offset, words := uint32(destination4), uint32(1)
+	if t.Family == nftables.TableFamilyIPv6 {
+		offset, words = destination6, 4
+	}
+	dnat := func(at uint32, set *nftables.Set) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at},
+			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+			&expr.Counter{},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.Family), RegAddrMin: register, RegProtoMin: register + words},
+		}
+	}
+	daddr := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4 * words}
+	for _, chain := range []chain{toHostPorts, prerouting, output} {
+		c.FlushChain(c.AddChain(chain.in(t)))
+	}
+	jump := slices.Concat(toHost(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: toHostPorts.name}})
+	addRules(c, t,
+		ownRule{chain: toHostPorts, exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, one))},
+		ownRule{chain: toHostPorts, exprs: dnat(register, any)},
+		ownRule{chain: prerouting, exprs: jump}, ownRule{chain: output, exprs: jump})
+	return nil
+}
+
+// publish adds the host ports of an attachment, all or none. One that is taken is a
+// PortTakenError, unless its holder is gone: that one's go.
+func (n *Namespace) publish(p *Port) error {
+	list := elements(p.HostPorts, p.Addresses)
+	if len(list) == 0 {
+		return nil
+	}
+	for _, e := range list {
+		if err := n.evict(e, p.Attachment); err != nil {
+			return err
+		}
+	}
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		err = errors.Join(err, c.SetAddElements(e.in(), []nftables.SetElement{{Key: e.key, Val: e.target, Comment: portComment(p.Attachment)}}))
+	}
+	if err := errors.Join(err, c.Flush()); err != nil {
+		if errors.Is(err, unix.EEXIST) { // another came in between
+			for _, e := range list {
+				err = errors.Join(n.evict(e, p.Attachment), err)
+			}
+		}
+		return fmt.Errorf("add host ports: %w", err)
+	}
+	return n.forgetFlows(list)
+}
+
+// evict makes way for an element where the holder of another one like it is gone. A
+// port of all addresses and one of a particular address are in each other's way.
+func (n *Namespace) evict(e element, by Attachment) error {
+	rivals, err := n.rivals(e)
+	if err != nil {
+		return err
+	}
+	for _, r := range rivals {
+		if _, err := n.link(r.owner.port); r.owner.port != by.Port() && !absent(err) {
+			return errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
+		}
+	}
+	return n.deleteElements(rivals)
+}
+
+// rivals lists the elements with which packets to the same address and port would
+// have two targets.
+func (n *Namespace) rivals(e element) (list []element, err error) {
+	if e.set == portsOfAny {
+		list, err = n.list(e.family, portsOfOne, func(found element) bool {
+			return found.port.Port == e.port.Port && found.port.Protocol == e.port.Protocol
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	same := []element{e}
+	if e.set == portsOfOne {
+		size := len(e.key)
+		same = append(same, element{family: e.family, set: portsOfAny, key: e.key[size-8:]})
+	}
+	for _, s := range same {
+		found, err := n.find(s)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, found...)
+	}
+	return list, nil
+}
+
+// unpublish deletes the host ports of an attachment. Where known are given, those are
+// looked at and no others: its cost does not depend on how many there are.
+func (n *Namespace) unpublish(a Attachment, known []HostPort) error {
+	ours := func(e element) bool { return e.owner.port == a.Port() }
+	if len(known) == 0 {
+		list, err := n.published(ours)
+		if err != nil {
+			return err
+		}
+		return n.deleteElements(list)
+	}
+	both := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	var list []element
+	for _, e := range elements(known, both) {
+		found, err := n.find(e)
+		if err != nil {
+			return err
+		}
+		list = append(list, slices.DeleteFunc(found, func(e element) bool { return !ours(e) })...)
+	}
+	return n.deleteElements(list)
+}
+
+// deleteElements deletes elements, and the flows of their ports.
+func (n *Namespace) deleteElements(list []element) error {
+	if len(list) == 0 {
+		return nil
+	}
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		err = errors.Join(err, c.SetDeleteElements(e.in(), []nftables.SetElement{{Key: e.key}}))
+	}
+	if err := errors.Join(err, c.Flush()); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete host ports: %w", err)
+	}
+	return n.forgetFlows(list)
+}
+
+// forgetFlows makes conntrack forget the flows to UDP ports whose target has changed:
+// as long as packets come, it would send them where it did before.
+func (n *Namespace) forgetFlows(list []element) error {
+	filters := map[int][]netlink.CustomConntrackFilter{}
+	for _, e := range list {
+		if e.port.Protocol != unix.IPPROTO_UDP {
+			continue
+		}
+		f := &netlink.ConntrackFilter{}
+		if err := errors.Join(f.AddProtocol(e.port.Protocol), f.AddPort(netlink.ConntrackOrigDstPort, e.port.Port)); err != nil {
+			return err
+		}
+		if e.port.named() {
+			if err := f.AddIP(netlink.ConntrackOrigDstIP, e.port.Address.AsSlice()); err != nil {
+				return err
+			}
+		}
+		filters[e.family] = append(filters[e.family], f)
+	}
+	if len(filters) == 0 {
+		return nil
+	}
+	h, err := netlink.NewHandleAt(n.handle, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return fmt.Errorf("open conntrack: %w", err)
+	}
+	defer h.Close()
+	for family, list := range filters {
+		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), list...); err != nil {
+			return fmt.Errorf("forget flows of UDP ports: %w", err)
+		}
+	}
+	return nil
+}
+
+// verifyHostPorts compares the host ports of a port with the maps.
+func (n *Namespace) verifyHostPorts(p *Port) error {
+	if len(p.HostPorts) == 0 {
+		return nil
+	}
+	present, err := n.published(func(e element) bool { return e.owner.port == p.Port() })
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, want := range elements(p.HostPorts, p.Addresses) {
+		found := slices.ContainsFunc(present, func(e element) bool {
+			return e.family == want.family && e.set == want.set && bytes.Equal(e.key, want.key) && bytes.Equal(e.target, want.target)
+		})
+		wrong = append(wrong, differ(fmt.Sprintf("host port %s to the container", want.port), found, true))
+	}
+	return errors.Join(wrong...)
+}

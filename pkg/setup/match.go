@@ -1,0 +1,96 @@
+package setup
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Offsets into the network header, in bytes: RFC 791 and RFC 8200.
+const (
+	source4, destination4 = 12, 16
+	source6, destination6 = 8, 24
+)
+
+// source matches packets from a subnet.
+func source(subnet netip.Prefix) []expr.Any {
+	if subnet.Addr().Is6() {
+		return within(source6, subnet)
+	}
+	return within(source4, subnet)
+}
+
+// destination matches packets to a subnet.
+func destination(subnet netip.Prefix) []expr.Any {
+	if subnet.Addr().Is6() {
+		return within(destination6, subnet)
+	}
+	return within(destination4, subnet)
+}
+
+func within(offset uint32, subnet netip.Prefix) []expr.Any {
+	return masked(offset, ipNet(subnet).Mask, expr.CmpOpEq, subnet.Masked().Addr().AsSlice())
+}
+
+// notMulticast matches packets to none of 224.0.0.0/4, or of ff00::/8.
+func notMulticast(is6 bool) []expr.Any {
+	if is6 {
+		return masked(destination6, []byte{255, 0, 0, 0}, expr.CmpOpNeq, []byte{255, 0, 0, 0})
+	}
+	return masked(destination4, []byte{240, 0, 0, 0}, expr.CmpOpNeq, []byte{224, 0, 0, 0})
+}
+
+// masked compares bytes of the network header under a mask.
+func masked(offset uint32, mask []byte, op expr.CmpOp, value []byte) []expr.Any {
+	size := uint32(len(mask))
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)},
+		&expr.Cmp{Op: op, Register: 1, Data: value},
+	}
+}
+
+// interfaceIs compares the interface that a packet comes or goes by.
+func interfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: op, Register: 1, Data: binaryutil.PutString(name + "\x00")},
+	}
+}
+
+// Bits of conntrack, as nf_tables has them: linux/netfilter/nf_conntrack_common.h.
+const (
+	ctInvalid = 1 << 0 // NF_CT_STATE_INVALID_BIT
+	ctDNAT    = 1 << 5 // IPS_DST_NAT
+)
+
+// invalid matches packets of no connection that is known.
+func invalid() []expr.Any { return ctHas(expr.CtKeySTATE, ctInvalid) }
+
+// translated matches packets of connections whose destination we have changed, or
+// somebody else has.
+func translated() []expr.Any { return ctHas(expr.CtKeySTATUS, ctDNAT) }
+
+func ctHas(key expr.CtKey, bit uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: key, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bit), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// toHost matches packets to an address of the host's own.
+func toHost() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+func drop() []expr.Any { return verdict(expr.VerdictDrop) }
+
+func verdict(kind expr.VerdictKind) []expr.Any {
+	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: kind}}
+}

@@ -1,0 +1,322 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// publishing is a network with host ports, as a runtime asks for them.
+func publishing(conf object, mappings ...object) object {
+	return conf.with(object{"runtimeConfig": object{"portMappings": mappings}})
+}
+
+// serve answers in a namespace, by TCP and by UDP, with the address of who asks.
+func serve(t testing.TB, ns *setup.Namespace, port int) {
+	t.Helper()
+	err := ns.Do(func() error {
+		l, err := net.Listen("tcp", fmt.Sprint(":", port))
+		if err != nil {
+			return err
+		}
+		p, err := net.ListenPacket("udp", fmt.Sprint(":", port))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close(); p.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprint(c, c.RemoteAddr())
+				c.Close()
+			}
+		}()
+		go func() {
+			b := make([]byte, 100)
+			for {
+				_, from, err := p.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = p.WriteTo([]byte(from.String()), from) // who asks waits in vain
+			}
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask returns who the server took us for, "" if it did not answer.
+func ask(t testing.TB, from *setup.Namespace, network, address string, port int) string {
+	t.Helper()
+	answer := ""
+	err := from.Do(func() error {
+		c, err := net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), time.Second)
+		if err != nil {
+			return nil //nolint:nilerr // no answer
+		}
+		defer c.Close()
+		b := make([]byte, 100)
+		if _, err := c.Write([]byte("hello")); err != nil {
+			return nil //nolint:nilerr // no answer
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Second)) // of an open connection
+		if n, err := c.Read(b); err == nil {
+			answer, _, _ = net.SplitHostPort(string(b[:n]))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// TestHostPortPaths sends packets to a container's host ports from everywhere, under
+// FORWARD policies of DROP. want is whom the container takes the sender for.
+func TestHostPortPaths(t *testing.T) {
+	for _, masquerade := range []bool{true, false} {
+		t.Run(fmt.Sprintf("masquerade=%v", masquerade), func(t *testing.T) {
+			t.Parallel()
+			conf := dual.with(object{"ipMasq": masquerade})
+			n := newNode(t, conf, "nft", "legacy")
+			outside := n.outside(false)
+			c := n.containers(2)
+			server, sibling := c[0], c[1]
+			before := setuptest.Dump(t)
+			serve(t, server, 80)
+			published := publishing(conf, object{"hostPort": 8080, "containerPort": 80}, object{"HostPort": 8080, "ContainerPort": 80, "Protocol": "UDP", "HostIP": ""})
+			paths := []struct {
+				name string
+				from *setup.Namespace
+				to   string
+				want string
+			}{
+				{"outside", outside, "192.0.2.1", "192.0.2.2"}, {"outside", outside, "2001:db8::1", "2001:db8::2"},
+				{"outside to the gateway", outside, "10.88.0.1", ""},
+				{"host", n.Namespace, "192.0.2.1", "192.0.2.1"}, {"host", n.Namespace, "2001:db8::1", "2001:db8::1"},
+				{"host to the gateway", n.Namespace, "10.88.0.1", "10.88.0.1"}, {"host to the gateway", n.Namespace, "fd88::1", "fd88::1"},
+				{"localhost", n.Namespace, "127.0.0.1", "10.88.0.1"}, {"localhost", n.Namespace, "127.9.9.9", "10.88.0.1"},
+				{"localhost", n.Namespace, "::1", ""}, // it cannot leave the host
+				{"itself", server, "192.0.2.1", "10.88.0.1"}, {"itself", server, "2001:db8::1", "fd88::1"},
+				{"itself by the gateway", server, "10.88.0.1", "10.88.0.1"}, {"itself by the gateway", server, "fd88::1", "fd88::1"},
+				{"sibling", sibling, "192.0.2.1", "10.88.0.1"}, {"sibling", sibling, "2001:db8::1", "fd88::1"},
+				{"sibling, past the host", sibling, "10.88.0.2", ""}, // no port 8080 there
+			}
+			on("ADD", 2, conf).run(t).ok(t)
+			on("ADD", 1, conf).run(t).ok(t)
+			for _, p := range paths {
+				if got := ask(t, p.from, "tcp", p.to, 8080); got != "" {
+					t.Errorf("without host ports: %s to %s: answered %s", p.name, p.to, got)
+				}
+			}
+			on("DEL", 1, conf).run(t).ok(t)
+			added := on("ADD", 1, published).run(t).ok(t)
+			on("CHECK", 1, published.with(object{"prevResult": json.RawMessage(added.stdout)})).run(t).ok(t)
+			for _, p := range paths {
+				for _, network := range []string{"tcp", "udp"} {
+					if got := ask(t, p.from, network, p.to, 8080); got != p.want {
+						t.Errorf("%s %s to %s: got %q, want %q", network, p.name, p.to, got, p.want)
+					}
+				}
+			}
+			on("DEL", 1, published).run(t).ok(t)
+			on("DEL", 2, conf).run(t).ok(t)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("DEL left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHostPortAddress publishes on one address of the host, and on one family.
+func TestHostPortAddress(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, dual, "nft")
+	outside := n.outside(false)
+	setuptest.Run(t, "ip", "addr", "add", "192.0.2.9/24", "dev", "uplink")
+	c := n.containers(1)
+	serve(t, c[0], 80)
+	conf := publishing(dual,
+		object{"hostPort": 8081, "containerPort": 80, "hostIP": "192.0.2.9"},
+		object{"hostPort": 8082, "containerPort": 80, "hostIP": "0.0.0.0"},
+		object{"hostPort": 8083, "containerPort": 80, "hostIP": "::"},
+		object{"hostPort": 8084, "containerPort": 80, "hostIP": "127.0.0.1"})
+	on("ADD", 1, conf).run(t).ok(t)
+	for _, tt := range []struct {
+		from *setup.Namespace
+		to   string
+		port int
+		want bool
+	}{
+		{outside, "192.0.2.9", 8081, true}, {outside, "192.0.2.1", 8081, false}, {outside, "2001:db8::1", 8081, false}, {n.Namespace, "192.0.2.9", 8081, true},
+		{outside, "192.0.2.9", 8082, true}, {outside, "192.0.2.1", 8082, true}, {outside, "2001:db8::1", 8082, false},
+		{outside, "192.0.2.1", 8083, false}, {outside, "2001:db8::1", 8083, true},
+		{outside, "192.0.2.1", 8084, false}, {n.Namespace, "127.0.0.1", 8084, true}, {n.Namespace, "192.0.2.1", 8084, false},
+	} {
+		if got := ask(t, tt.from, "tcp", tt.to, tt.port) != ""; got != tt.want {
+			t.Errorf("from %q to %s, port %d: %v, want %v", tt.from.Path, tt.to, tt.port, got, tt.want)
+		}
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+}
+
+// TestLocalnetGuard shows that containers do not reach what listens on the host's
+// loopback, although the kernel would let them where host ports are used.
+func TestLocalnetGuard(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(1)
+	serve(t, n.Namespace, 9999)
+	conf := publishing(single, object{"hostPort": 8080, "containerPort": 80})
+	on("ADD", 1, conf).run(t).ok(t)
+	setuptest.In(t, c[0], "ip", "route", "add", "127.0.0.7/32", "via", "10.88.0.1")
+	setuptest.In(t, c[0], "sh", "-c", "ip addr del 127.0.0.1/8 dev lo; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet")
+	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got != "" {
+		t.Errorf("the host's loopback answered %s", got)
+	}
+	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "arriving")
+	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got == "" {
+		t.Error("without the guard it does not answer either: the test shows nothing")
+	}
+}
+
+// TestHostPortTaken asks for ports that another container has, in all the ways in
+// which they are the same: refused, with its name, and with nothing left.
+func TestHostPortTaken(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, dual, "nft")
+	n.containers(2)
+	first := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 9090, "containerPort": 90, "hostIP": "192.0.2.1", "protocol": "udp"})
+	on("ADD", 1, first).run(t).ok(t)
+	before := setuptest.Dump(t)
+	for _, tt := range []struct {
+		mapping object
+		want    string
+	}{
+		{object{"hostPort": 8080, "containerPort": 1}, "host port tcp *:8080 is taken by container c1, interface eth0, of network net"},
+		{object{"hostPort": 8080, "containerPort": 1, "hostIP": "192.0.2.1"}, "host port tcp *:8080 is taken by container c1"},
+		{object{"hostPort": 8080, "containerPort": 1, "hostIP": "fd00::1"}, "host port tcp *:8080 is taken by container c1"},
+		{object{"hostPort": 9090, "containerPort": 1, "protocol": "udp"}, "host port udp 192.0.2.1:9090 is taken by container c1"},
+		{object{"hostPort": 9090, "containerPort": 1, "protocol": "udp", "hostIP": "192.0.2.1"}, "host port udp 192.0.2.1:9090 is taken by container c1"},
+		{object{"hostPort": 8080, "containerPort": 80, "protocol": "icmp"}, `runtimeConfig.portMappings[1].protocol: "icmp" is none of tcp, udp, sctp`},
+		{object{"hostPort": 70000, "containerPort": 80}, "runtimeConfig.portMappings[1].hostPort: 70000 is no port"},
+		{object{"hostPort": 1, "containerPort": 0}, "runtimeConfig.portMappings[1].containerPort: 0 is no port"},
+		{object{"hostPort": 1, "containerPort": 1, "hostIP": "here"}, `runtimeConfig.portMappings[1].hostIP: "here" is no address of the host`},
+		{object{"hostPort": 7000, "containerPort": 1}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list twice"},
+	} {
+		second := publishing(dual, object{"hostPort": 7000, "containerPort": 1}, tt.mapping)
+		f := on("ADD", 2, second).run(t).failed(t)
+		if want := map[bool]uint{true: 101, false: 7}[strings.Contains(tt.want, "taken")]; f.Code != want || !strings.Contains(f.Msg, tt.want) {
+			t.Errorf("got %+v, want code %d, %q", f, want, tt.want)
+		}
+		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+			t.Fatalf("a failed ADD left traces (-before +after):\n%s", diff)
+		}
+		on("DEL", 2, second).run(t).ok(t) // as runtimes do
+		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+			t.Fatalf("its DEL took what is another's (-before +after):\n%s", diff)
+		}
+	}
+	for _, mapping := range []object{
+		{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}, {"hostPort": 9090, "containerPort": 80}, {"hostPort": 9090, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.7"},
+	} {
+		other := publishing(dual, mapping)
+		on("ADD", 2, other).run(t).ok(t)
+		on("DEL", 2, other).run(t).ok(t)
+	}
+
+	// A container that died unnoticed is in nobody's way.
+	setuptest.Run(t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
+	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80})).run(t).ok(t)
+}
+
+// TestHostPortsGone takes host ports away in every way that a DEL may come.
+func TestHostPortsGone(t *testing.T) {
+	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})
+	for _, tt := range []struct {
+		name string
+		do   func(*testing.T)
+	}{
+		{"as it was added", func(t *testing.T) { on("DEL", 1, conf).run(t).ok(t) }},
+		{"without its ports", func(t *testing.T) { on("DEL", 1, dual).run(t).ok(t) }},
+		{"without a namespace", func(t *testing.T) {
+			d := on("DEL", 1, dual)
+			d.netns = ""
+			d.run(t).ok(t)
+		}},
+		{"by GC", func(t *testing.T) {
+			valid := []object{{"containerID": "c2", "ifname": "eth0"}}
+			call{verb: "GC", conf: dual.with(object{"cni.dev/valid-attachments": valid})}.run(t).ok(t)
+		}},
+		{"by GC, when its link is gone", func(t *testing.T) {
+			setuptest.Run(t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
+			valid := []object{{"containerID": "c2", "ifname": "eth0"}}
+			call{verb: "GC", conf: dual.with(object{"cni.dev/valid-attachments": valid})}.run(t).ok(t)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, dual, "nft")
+			n.containers(2)
+			other := publishing(dual, object{"hostPort": 7000, "containerPort": 80})
+			on("ADD", 2, other).run(t).ok(t)
+			before := setuptest.Dump(t)
+			on("ADD", 1, conf).run(t).ok(t)
+			if maps := setuptest.Run(t, "nft", "list", "ruleset"); strings.Count(maps, "/c1/eth0") != 3 {
+				t.Errorf("want three elements of c1's:\n%s", maps)
+			}
+			tt.do(t)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("it left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestStaleFlows keeps a UDP conversation going while its container is replaced. The
+// illness is conntrack's: it sends the packets where it did before.
+func TestStaleFlows(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	outside := n.outside(false)
+	c := n.containers(2)
+	serve(t, c[1], 80)
+	conf := publishing(single, object{"hostPort": 5353, "containerPort": 80, "protocol": "udp"})
+	var conn net.Conn
+	err := outside.Do(func() (err error) {
+		conn, err = net.Dial("udp", "192.0.2.1:5353")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := func() bool {
+		_, _ = conn.Write([]byte("hello")) // refused, if nobody listens
+		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		count, _ := conn.Read(make([]byte, 100))
+		return count > 0
+	}
+	answers() // to the host itself, where nobody listens: a flow without a target
+	on("ADD", 1, conf).run(t).ok(t)
+	answers() // to the first container, where nobody listens
+	on("DEL", 1, conf).run(t).ok(t)
+	on("ADD", 2, conf).run(t).ok(t)
+	if first := answers(); !first && !answers() { // the first may be lost while the neighbour is asked for
+		t.Error("packets still go where they did before")
+	}
+}
