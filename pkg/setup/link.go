@@ -25,8 +25,9 @@ const (
 	// the kernel says about a link is counters.
 	extSkipStats = 1 << 3
 
-	brportState = 1 // IFLA_BRPORT_STATE in linux/if_link.h
-	brportMode  = 4 // IFLA_BRPORT_MODE: hairpin
+	brportState    = 1  // IFLA_BRPORT_STATE in linux/if_link.h
+	brportMode     = 4  // IFLA_BRPORT_MODE: hairpin
+	brportIsolated = 33 // IFLA_BRPORT_ISOLATED, Linux 4.18
 
 	stateForwarding = 3 // BR_STATE_FORWARDING in linux/if_bridge.h
 )
@@ -57,6 +58,7 @@ type link struct {
 	master      int  // index of the bridge that it is a port of; 0 is none
 	forwarding  bool // as a port of a bridge
 	hairpin     bool // as a port of a bridge
+	isolated    bool // as a port of a bridge
 }
 
 // link looks up the link called name; absent tells of an error whether there is
@@ -122,6 +124,7 @@ func (l *link) parseInfo(info []byte) error {
 	settings, err := nl.ParseRouteAttrAsMap(parts[nl.IFLA_INFO_SLAVE_DATA].Value)
 	l.forwarding = bytes.Equal(settings[brportState].Value, []byte{stateForwarding})
 	l.hairpin = bytes.Equal(settings[brportMode].Value, []byte{1})
+	l.isolated = bytes.Equal(settings[brportIsolated].Value, []byte{1})
 	return err
 }
 

@@ -27,11 +27,13 @@ type Port struct {
 	Attachment
 	Container *Namespace
 	Network   *Network
-	MTU       int // bytes, of both ends; 0 is that of the bridge
-	Hairpin   bool
-	Addresses []netip.Prefix // of the container
-	Routes    []Route        // of the container, in an order in which each finds its gateway
-	HostPorts []HostPort     // that lead to the container's first address of each family
+	MTU       int              // bytes, of both ends; 0 is that of the bridge
+	MAC       net.HardwareAddr // of the container's end; nil is one that follows from its address
+	Hairpin   bool             // the bridge may send back by the port what came by it
+	Isolated  bool             // it sends nothing to other isolated ports, and gets nothing from them
+	Addresses []netip.Prefix   // of the container
+	Routes    []Route          // of the container, in an order in which each finds its gateway
+	HostPorts []HostPort       // that lead to the container's first address of each family
 }
 
 // Plugged tells what AttachPort has made.
@@ -126,7 +128,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 		return nil, err
 	}
 	done := &Plugged{
-		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.containerMAC(p.Addresses),
+		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.mac(),
 		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu),
 	}
 	pair := veth{
@@ -153,13 +155,26 @@ func (p *Port) portRequest() *nl.NetlinkRequest {
 	req := newLinkRequest(p.Port(), "", 0)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	withoutIPv6Noise(req)
-	if p.Hairpin {
+	if p.Hairpin || p.Isolated {
 		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(brportMode, nl.Uint8Attr(1))
+		settings := info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
+		for setting, on := range map[int]bool{brportMode: p.Hairpin, brportIsolated: p.Isolated} {
+			if on {
+				settings.AddRtAttr(setting, nl.Uint8Attr(1))
+			}
+		}
 		req.AddData(info)
 	}
 	return req
+}
+
+// mac is the link-layer address of the container's end.
+func (p *Port) mac() net.HardwareAddr {
+	if p.MAC != nil {
+		return p.MAC
+	}
+	return p.containerMAC(p.Addresses)
 }
 
 // awaitForwarding waits until the bridge forwards what comes from a port.

@@ -9,12 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Route is a route of a container, in its main table. An invalid Gateway means
-// that the destination is on the link.
+// Route is a route of a container. An invalid Gateway means that the destination is
+// on the link. What is zero or nil is left to the kernel.
 type Route struct {
 	Destination netip.Prefix
 	Gateway     netip.Addr
+	MTU, AdvMSS int  // bytes
+	Priority    int  // the lower the better: RTA_PRIORITY
+	Table       *int // the main one when nil
+	Scope       *int // RT_SCOPE_*; IPv4 only
 }
+
+// Metrics of linux/rtnetlink.h.
+const (
+	rtaxMTU    = 2 // RTAX_MTU
+	rtaxAdvMSS = 8 // RTAX_ADVMSS
+)
 
 func (r Route) String() string {
 	if !r.Gateway.IsValid() {
@@ -38,6 +48,25 @@ func (b *batch) addRoute(l link, r Route) {
 	if r.Gateway.IsValid() {
 		msg.Scope = unix.RT_SCOPE_UNIVERSE
 		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
+	}
+	if r.Scope != nil {
+		msg.Scope = uint8(*r.Scope)
+	}
+	if r.Table != nil {
+		msg.Table = unix.RT_TABLE_UNSPEC
+		req.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(*r.Table))))
+	}
+	if r.Priority != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority))))
+	}
+	if r.MTU != 0 || r.AdvMSS != 0 {
+		metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+		for metric, value := range map[int]int{rtaxMTU: r.MTU, rtaxAdvMSS: r.AdvMSS} {
+			if value != 0 {
+				metrics.AddRtAttr(metric, nl.Uint32Attr(uint32(value)))
+			}
+		}
+		req.AddData(metrics)
 	}
 	b.add("add route "+r.String(), req)
 }

@@ -41,6 +41,7 @@ func (n *Namespace) verifyPort(p *Port) error {
 		differ("port "+p.Port()+" up", port.up, true),
 		differ("port "+p.Port()+" forwarding", port.forwarding, true),
 		differ("hairpin mode of port "+p.Port(), port.hairpin, p.Hairpin),
+		differ("isolation of port "+p.Port(), port.isolated, p.Isolated),
 		differ("MTU of port "+p.Port(), port.mtu, p.mtu(br.mtu)),
 	)
 }
@@ -68,7 +69,7 @@ func (p *Port) verifyContainer(host *Namespace) error {
 			differ("peer of "+p.Interface, l.peer, port.index),
 			differ("MTU of "+p.Interface, l.mtu, port.mtu))
 	}
-	if want := p.containerMAC(p.Addresses); !bytes.Equal(l.mac, want) {
+	if want := p.mac(); !bytes.Equal(l.mac, want) {
 		wrong = append(wrong, differ("MAC of "+p.Interface, l.mac.String(), want.String()))
 	}
 	present, _, err := p.Container.addresses(l)

@@ -26,7 +26,7 @@ const bridgeIndex, portIndex, containerIndex = 0, 1, 2
 // add is the verb ADD (CNI specification 1.1.0, "ADD"). It refuses what it can
 // before it touches anything, and takes back everything when a step fails.
 func add(args *skel.CmdArgs) (err error) {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,9 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 		}
 	}
 	for _, r := range r.Routes {
-		route := setup.Route{Destination: toPrefix(r.Dst)}
+		route := setup.Route{
+			Destination: toPrefix(r.Dst), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
+		}
 		if gateway, ok := netip.AddrFromSlice(r.GW); ok {
 			route.Gateway = gateway.Unmap()
 		} else {

@@ -15,7 +15,7 @@ import (
 // has made is compared with prevResult, and nothing is changed. The error has
 // code CodeDrift and names all that is wrong.
 func check(args *skel.CmdArgs) error {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return err
 	}

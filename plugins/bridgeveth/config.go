@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -19,18 +21,22 @@ import (
 // docs/configuration.md.
 type config struct {
 	types.PluginConf
-	Bridge           string `json:"bridge"`
-	IsGateway        bool   `json:"isGateway"`
-	IsDefaultGateway bool   `json:"isDefaultGateway"`
-	ForceAddress     bool   `json:"forceAddress"`
-	IPMasq           bool   `json:"ipMasq"`
-	MTU              int    `json:"mtu"` // bytes
-	HairpinMode      bool   `json:"hairpinMode"`
-	Forward          string `json:"forward"`
+	Bridge           string   `json:"bridge"`
+	IsGateway        bool     `json:"isGateway"`
+	IsDefaultGateway bool     `json:"isDefaultGateway"`
+	ForceAddress     bool     `json:"forceAddress"`
+	IPMasq           bool     `json:"ipMasq"`
+	MasqExclude      []string `json:"masqExclude"` // subnets
+	MTU              int      `json:"mtu"`         // bytes
+	HairpinMode      bool     `json:"hairpinMode"`
+	PortIsolation    bool     `json:"portIsolation"`
+	Forward          string   `json:"forward"`
 	runtimeKeys
 
-	forward   setup.Forward
-	hostPorts []setup.HostPort
+	forward     setup.Forward
+	masqExclude []netip.Prefix
+	hostPorts   []setup.HostPort
+	mac         net.HardwareAddr // of the container, if it is to have a particular one
 }
 
 // runtimeKeys are those that libcni leaves in the configuration, and that a
@@ -47,9 +53,9 @@ type runtimeKeys struct {
 // readConfig reads the configuration. wrong is what is the matter with it: ADD,
 // CHECK and STATUS refuse it, while DEL and GC do all they can with the rest of
 // it, since what it once made has to go.
-func readConfig(data []byte) (c *config, wrong error) {
+func readConfig(args *skel.CmdArgs) (c *config, wrong error) {
 	c = &config{}
-	wrong = plugin.Decode(data, c, "")
+	wrong = plugin.Decode(args.StdinData, c, "")
 	if c.Bridge == "" {
 		c.Bridge = setup.DefaultBridge
 	}
@@ -57,7 +63,7 @@ func readConfig(data []byte) (c *config, wrong error) {
 	if wrong == nil {
 		wrong = c.validate()
 	}
-	if err := c.readRuntime(); wrong == nil {
+	if err := c.readRuntime(args.Args); wrong == nil {
 		wrong = err
 	}
 	return c, wrong
@@ -78,6 +84,16 @@ func (c *config) validate() error {
 	var err error
 	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
 		bad = append(bad, fmt.Errorf("forward: %w", err))
+	}
+	for i, text := range c.MasqExclude {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			bad = append(bad, fmt.Errorf("masqExclude[%d]: %q is no subnet; write one as 10.0.0.0/8 or fd00::/8", i, text))
+		}
+		c.masqExclude = append(c.masqExclude, p)
+	}
+	if len(c.MasqExclude) > 0 && !c.IPMasq {
+		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
 	}
 	if c.IPAM.Type == "" {
 		bad = append(bad, c.needsIPAM()...)
@@ -104,7 +120,7 @@ func (c *config) needsIPAM() (bad []error) {
 // network is the part of the configuration that is the same for each container.
 func (c *config) network() *setup.Network {
 	return &setup.Network{
-		Bridge: c.Bridge, MTU: c.MTU, ReplaceAddress: c.ForceAddress, Forward: c.forward,
+		Bridge: c.Bridge, MTU: c.MTU, ReplaceAddress: c.ForceAddress, Forward: c.forward, MasqueradeNot: c.masqExclude,
 	}
 }
 
@@ -112,7 +128,7 @@ func (c *config) network() *setup.Network {
 func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
 	return &setup.Port{
 		Attachment: c.attachment(args), Container: container,
-		Network: c.network(), MTU: c.MTU, Hairpin: c.HairpinMode,
+		Network: c.network(), MTU: c.MTU, MAC: c.mac, Hairpin: c.HairpinMode, Isolated: c.PortIsolation,
 	}
 }
 

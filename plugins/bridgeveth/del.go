@@ -15,7 +15,7 @@ import (
 // The link goes first. Should that fail, its address stays reserved, since it is
 // still in use; everything else goes as far as it can.
 func del(args *skel.CmdArgs) error {
-	c, wrong := readConfig(args.StdinData)
+	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
 		return wrong
 	}

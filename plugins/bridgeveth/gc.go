@@ -13,7 +13,7 @@ import (
 // of the network that is not in the valid list, goes on after errors, and
 // reports them all.
 func gc(args *skel.CmdArgs) error {
-	c, wrong := readConfig(args.StdinData)
+	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
 		return wrong
 	}

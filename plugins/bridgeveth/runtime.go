@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 // capabilities are the keys below "runtimeConfig" that are ours. containerd writes
 // them as its Go fields are called, "HostPort", which is the same to us.
 type capabilities struct {
+	MAC          string        `json:"mac"`
 	PortMappings []portMapping `json:"portMappings"`
 }
 
@@ -33,12 +35,14 @@ type portMapping struct {
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // readRuntime reads what the runtime asks for.
-func (c *config) readRuntime() error {
-	if len(c.RuntimeConfig) == 0 {
-		return nil
-	}
+func (c *config) readRuntime(envArgs string) error {
 	var asked capabilities
-	if err := plugin.Read(c.RuntimeConfig, &asked, "runtimeConfig."); err != nil {
+	if len(c.RuntimeConfig) > 0 {
+		if err := plugin.Read(c.RuntimeConfig, &asked, "runtimeConfig."); err != nil {
+			return err
+		}
+	}
+	if err := c.readMAC(asked.MAC, envArgs); err != nil {
 		return err
 	}
 	var bad []error
@@ -58,6 +62,40 @@ func (c *config) readRuntime() error {
 	}
 	if len(bad) > 0 {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
+	}
+	return nil
+}
+
+// readMAC reads which MAC the container is to have. Of the places where a runtime may
+// say so the first counts that names one, as the conventions have it
+// (containernetworking/cni, CONVENTIONS.md).
+func (c *config) readMAC(capability, envArgs string) (err error) {
+	var args struct {
+		CNI struct {
+			MAC string `json:"mac"`
+		} `json:"cni"`
+	}
+	if len(c.Args) > 0 {
+		if err := plugin.Read(c.Args, &args, "args."); err != nil {
+			return err
+		}
+	}
+	for _, place := range []struct {
+		key, value string
+		code       uint
+	}{
+		{"runtimeConfig.mac", capability, types.ErrInvalidNetworkConfig},
+		{"args.cni.mac", args.CNI.MAC, types.ErrInvalidNetworkConfig},
+		{"CNI_ARGS: MAC", plugin.Args(envArgs)["MAC"], types.ErrInvalidEnvironmentVariables},
+	} {
+		if place.value == "" {
+			continue
+		}
+		c.mac, err = net.ParseMAC(place.value)
+		if err != nil || len(c.mac) != 6 || c.mac[0]&1 == 1 || c.mac.String() == "00:00:00:00:00:00" {
+			return plugin.Errorf(place.code, "%s: %q is no MAC address of one interface; write one as 02:00:00:00:00:01", place.key, place.value)
+		}
+		return nil
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 // status is the verb STATUS (CNI specification 1.1.0, "STATUS"): an error says
 // why an ADD could not be served now. It changes nothing.
 func status(args *skel.CmdArgs) error {
-	c, err := readConfig(args.StdinData)
+	c, err := readConfig(args)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,212 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestMAC asks for a MAC in each place where a runtime may do so.
+func TestMAC(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(1)
+	const capability, args, env = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
+	both := object{"runtimeConfig": object{"mac": capability}, "args": object{"cni": object{"mac": args}}}
+	for _, tt := range []struct {
+		name string
+		keys object
+		env  string
+		want string
+	}{
+		{"everywhere", both, "MAC=" + env, capability},
+		{"args", object{"args": both["args"]}, "MAC=" + env, args},
+		{"environment", object{"runtimeConfig": object{"mac": ""}}, "IgnoreUnknown=1;MAC=" + env + ";IP=10.88.0.9", env},
+		{"nowhere", object{}, "", "0a:58:0a:58:00:09"}, // it follows from the address
+	} {
+		add := on("ADD", 1, single.with(tt.keys))
+		add.args = tt.env
+		if tt.name == "nowhere" {
+			add.args = "IP=10.88.0.9"
+		}
+		a := add.run(t).ok(t)
+		if link := setuptest.In(t, c[0], "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, tt.want) || !strings.Contains(string(a.stdout), tt.want) {
+			t.Errorf("%s: %s is neither in %s nor in %s", tt.name, tt.want, link, a.stdout)
+		}
+		check := on("CHECK", 1, single.with(tt.keys).with(object{"prevResult": json.RawMessage(a.stdout)}))
+		check.args = add.args
+		check.run(t).ok(t)
+		on("DEL", 1, single).run(t).ok(t)
+	}
+	for _, tt := range []struct {
+		keys object
+		env  string
+		code uint
+		want string
+	}{
+		{object{"runtimeConfig": object{"mac": "02:00"}}, "", 7, `runtimeConfig.mac: "02:00" is no MAC address`},
+		{object{"args": object{"cni": object{"mac": "01:00:5e:00:00:01"}}}, "", 7, `args.cni.mac: "01:00:5e:00:00:01" is no MAC address of one interface`},
+		{object{}, "MAC=none", 4, `CNI_ARGS: MAC: "none" is no MAC address`},
+		{object{"args": object{"cni": object{"mac": 7}}}, "", 7, "args.cni.mac: a JSON number stands where a string belongs"},
+	} {
+		add := on("ADD", 1, single.with(tt.keys))
+		add.args = tt.env
+		if f := add.run(t).failed(t); f.Code != tt.code || !strings.Contains(f.Msg, tt.want) {
+			t.Errorf("got %+v, want code %d, %q", f, tt.code, tt.want)
+		}
+	}
+}
+
+// TestMasqExclude looks at what address a server beyond the host sees.
+func TestMasqExclude(t *testing.T) {
+	for _, tt := range []struct {
+		exclude []string
+		want    [2]string
+	}{
+		{nil, [2]string{"192.0.2.1", "2001:db8::1"}},
+		{[]string{"192.0.2.0/24"}, [2]string{"10.88.0.2", "2001:db8::1"}},
+		{[]string{"2001:db8::/32", "198.51.100.0/24"}, [2]string{"192.0.2.1", "fd88::2"}},
+	} {
+		t.Run(fmt.Sprint(tt.exclude), func(t *testing.T) {
+			t.Parallel()
+			conf := dual.with(object{"masqExclude": tt.exclude})
+			n := newNode(t, conf, "nft")
+			outside := n.outside(true)
+			c := n.containers(1)
+			before := setuptest.Dump(t)
+			serve(t, outside, 80)
+			n.must("add", c...)
+			n.must("check", c...)
+			got := [2]string{ask(t, c[0], "tcp", "192.0.2.2", 80), ask(t, c[0], "tcp", "2001:db8::2", 80)}
+			if got != tt.want {
+				t.Errorf("the server sees %v, want %v", got, tt.want)
+			}
+			n.must("del", c...)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("DEL left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestInvalidPackets lets conntrack lose a connection that goes on. What the container
+// sends then would leave the host with its private source.
+func TestInvalidPackets(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	outside := n.outside(false)
+	c := n.containers(1)
+	n.must("add", c...)
+	setuptest.SetSysctl(t, "netfilter/nf_conntrack_tcp_loose", "0")
+	setuptest.In(t, outside, "sh", "-c", "nft add table ip seen; nft add chain ip seen in '{ type filter hook prerouting priority 0; }'; nft add rule ip seen in ip saddr 10.88.0.0/24 counter")
+	var listener net.Listener
+	if err := outside.Do(func() (err error) { listener, err = net.Listen("tcp", ":80"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	leaks := func() bool {
+		var conn net.Conn
+		if err := c[0].Do(func() (err error) { conn, err = net.DialTimeout("tcp", "192.0.2.2:80", time.Second); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write([]byte("hello")) // into the buffer
+		time.Sleep(100 * time.Millisecond)
+		return !strings.Contains(setuptest.In(t, outside, "nft", "list", "table", "ip", "seen"), "counter packets 0")
+	}
+	if leaks() {
+		t.Error("a packet left with its private source")
+	}
+	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "forwarded")
+	if !leaks() {
+		t.Error("without the rule none leaves either: the test shows nothing")
+	}
+}
+
+// TestPortIsolation keeps containers of one bridge apart.
+func TestPortIsolation(t *testing.T) {
+	for _, isolated := range []bool{false, true} {
+		t.Run(fmt.Sprint(isolated), func(t *testing.T) {
+			t.Parallel()
+			conf := single.with(object{"portIsolation": isolated})
+			n := newNode(t, conf, "nft")
+			outside := n.outside(false)
+			c := n.containers(2)
+			n.must("add", c...)
+			n.must("check", c...)
+			if got := setuptest.Ping(t, c[0], "10.88.0.3"); got == isolated {
+				t.Errorf("ping from container to container: %v", got)
+			}
+			if !setuptest.Ping(t, c[0], "10.88.0.1") || !setuptest.Ping(t, c[0], "192.0.2.2") {
+				t.Error("no answer from the gateway, or from beyond")
+			}
+			_ = outside
+			port := strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ip -o link show master br0 | sed 's/.*: \\(veth[^@]*\\).*/\\1/' | head -1"))
+			setuptest.Run(t, "ip", "link", "set", port, "type", "bridge_slave", "isolated", map[bool]string{true: "off", false: "on"}[isolated])
+			if n.cnitool("check", c[0]) == nil && n.cnitool("check", c[1]) == nil {
+				t.Error("check does not see that the isolation has changed")
+			}
+			n.must("del", c...)
+		})
+	}
+}
+
+// TestRouteFields looks at routes with all that CNI 1.1.0 lets them have.
+func TestRouteFields(t *testing.T) {
+	t.Parallel()
+	ipam := dual["ipam"].(object).with(object{"routes": []object{
+		{"dst": "198.51.100.0/24", "mtu": 1400, "advmss": 1360, "priority": 50},
+		{"dst": "203.0.113.0/24", "gw": "10.88.0.1", "table": 100},
+		{"dst": "198.18.0.0/15", "gw": "10.88.0.1", "table": 0},
+		{"dst": "2001:db8:1::/48", "mtu": 1300, "priority": 7, "table": 1000},
+	}})
+	conf := dual.with(object{"ipam": ipam})
+	n := newNode(t, conf, "nft")
+	c := n.containers(1)
+	n.must("add", c...)
+	n.must("check", c...)
+	got := setuptest.In(t, c[0], "ip", "route", "show", "table", "all") + setuptest.In(t, c[0], "ip", "-6", "route", "show", "table", "all")
+	for _, want := range []string{
+		"198.51.100.0/24 via 10.88.0.1 dev eth0 metric 50 mtu 1400 advmss 1360", "203.0.113.0/24 via 10.88.0.1 dev eth0 table 100",
+		"198.18.0.0/15 via 10.88.0.1 dev eth0 \n", "2001:db8:1::/48 via fd88::1 dev eth0 table 1000 metric 7 mtu 1300",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	n.must("del", c...)
+}
+
+// TestKeyMistakes gives new keys wrong values.
+func TestKeyMistakes(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(1)
+	before := setuptest.Dump(t)
+	for _, tt := range []struct {
+		keys object
+		want string
+	}{
+		{object{"masqExclude": []string{"10.0.0.0/8", "here"}}, `masqExclude[1]: "here" is no subnet`},
+		{object{"masqExclude": []string{"10.0.0.1/8"}}, `masqExclude[0]: "10.0.0.1/8" is no subnet`},
+		{object{"ipMasq": false, "masqExclude": []string{"10.0.0.0/8"}}, "masqExclude: nothing is masqueraded"},
+		{object{"portIsolation": "yes"}, "portIsolation: a JSON string stands where true or false belongs"},
+	} {
+		if f := on("ADD", 1, single.with(tt.keys)).run(t).failed(t); f.Code != 7 || !strings.Contains(f.Msg, tt.want) {
+			t.Errorf("got %+v, want code 7, %q", f, tt.want)
+		}
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("refusals left traces (-before +after):\n%s", diff)
+	}
+}
