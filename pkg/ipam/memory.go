@@ -1,0 +1,160 @@
+package ipam
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+const (
+	memoryFile = "sticky.db"
+
+	// memoryWait is for other stores that share the folder.
+	memoryWait = 5 * time.Second
+)
+
+// memo notes a change of a name's addresses for the memory.
+func (n *network) memo(key, record []byte) {
+	if n.memos == nil {
+		n.memos = map[string][]byte{}
+	}
+	n.memos[string(key)] = record
+}
+
+// memory keeps the names' addresses in a folder, for the next boot. Unlike the
+// store it waits for the disk; it is written only when a name is new or gone.
+type memory struct{ file }
+
+// openMemory opens the memory in dir, both made when absent.
+func openMemory(dir string) (*memory, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create folder of sticky addresses: %w", err)
+	}
+	m := &memory{file{path: filepath.Join(dir, memoryFile), wait: memoryWait, sync: true}}
+	err := m.load()
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = m.create(); err == nil {
+			err = m.load()
+		}
+	}
+	if err != nil {
+		return nil, m.named(err)
+	}
+	return m, nil
+}
+
+// withMemory calls f with the memory in dir.
+func withMemory(dir string, f func(*memory) error) error {
+	m, err := openMemory(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(m), m.named(m.close()))
+}
+
+// recalledKey says that a memory was recalled, and so where there is one.
+var recalledKey = []byte("recalled ")
+
+// tellMemories writes what has changed of names to the memories that the network has
+// had since the host was booted.
+func (n *network) tellMemories() error {
+	if len(n.memos) == 0 {
+		return nil
+	}
+	c := n.root.Cursor()
+	for k, _ := c.Seek(recalledKey); bytes.HasPrefix(k, recalledKey); k, _ = c.Next() {
+		dir := string(k[len(recalledKey):])
+		if err := withMemory(dir, func(m *memory) error { return m.save(n.name, n.memos) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recallOnce keeps what names had before the host was booted, if that was not done
+// yet. Their time begins anew.
+func (n *network) recallOnce(dir string, sticky Sticky, now time.Time) error {
+	done := append(bytes.Clone(recalledKey), dir...)
+	if sticky.Name == "" || n.root.Get(done) != nil {
+		return nil
+	}
+	remembered := map[string][]byte{}
+	err := withMemory(dir, func(m *memory) error {
+		return m.view(func(tx *bolt.Tx) error {
+			b := tx.Bucket(networksBucket).Bucket([]byte(n.name))
+			if b == nil {
+				return nil
+			}
+			return b.ForEach(func(k, v []byte) error { remembered[string(k)] = bytes.Clone(v); return nil })
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for key, record := range remembered {
+		if err := n.keepRemembered(key, record, Lease{Time: now, Sticky: sticky}); err != nil {
+			return err
+		}
+	}
+	return n.root.Put(done, nil)
+}
+
+// keepRemembered keeps the addresses of a name that nobody has by now.
+func (n *network) keepRemembered(key string, record []byte, l Lease) error {
+	name, ifname, _ := bytes.Cut([]byte(key), []byte{0})
+	l.Attachment = Attachment{Network: n.name, Interface: string(ifname)}
+	l.Sticky.Name = string(name)
+	list, err := decodeAddresses(record)
+	if err != nil {
+		return err
+	}
+	names, err := n.root.CreateBucketIfNotExists(namesBucket)
+	if err == nil && names.Get([]byte(key)) == nil {
+		err = names.Put([]byte(key), record)
+	}
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		_, leased, err := n.lease(a)
+		if err != nil {
+			return err
+		}
+		if leased {
+			continue
+		}
+		if err := n.occupyAny(a); err != nil {
+			return err
+		}
+		l.Address = netip.PrefixFrom(a, a.BitLen())
+		if _, err := n.keep(l, l.Time); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save writes what has changed of a network's names.
+func (m *memory) save(network string, memos map[string][]byte) error {
+	return m.update(func(tx *bolt.Tx) error {
+		b, err := tx.Bucket(networksBucket).CreateBucketIfNotExists([]byte(network))
+		for key, record := range memos {
+			switch {
+			case err != nil:
+				return err
+			case len(record) == 0:
+				err = b.Delete([]byte(key))
+			default:
+				err = b.Put([]byte(key), record)
+			}
+		}
+		return err
+	})
+}
