@@ -71,6 +71,34 @@ func (b *batch) addRoute(l link, r Route) {
 	b.add("add route "+r.String(), req)
 }
 
+// UplinkMTU is the least MTU, in bytes, of the links that the host's default routes of
+// either family leave by; 0 where it has none.
+func (n *Namespace) UplinkMTU() (mtu int, err error) {
+	library, err := n.library()
+	if err != nil {
+		return 0, err
+	}
+	for _, everywhere := range []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")} {
+		routes, err := dump(func() ([]netlink.Route, error) {
+			want := &netlink.Route{Dst: ipNet(everywhere), Table: unix.RT_TABLE_MAIN}
+			return library.RouteListFiltered(familyOf(everywhere.Addr()), want, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return 0, fmt.Errorf("list default routes: %w", err)
+		}
+		for _, r := range routes {
+			l, err := library.LinkByIndex(r.LinkIndex)
+			if err != nil {
+				continue // a route of several next hops, or one that is gone just now
+			}
+			if found := l.Attrs().MTU; mtu == 0 || found < mtu {
+				mtu = found
+			}
+		}
+	}
+	return mtu, nil
+}
+
 // hasRoute says whether the route is there, in whatever table: plugins that come
 // after ours in a chain move routes (sbr).
 func (n *Namespace) hasRoute(l link, r Route) (bool, error) {

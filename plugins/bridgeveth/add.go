@@ -36,6 +36,11 @@ func add(args *skel.CmdArgs) (err error) {
 	}
 	defer host.Close()
 	defer container.Close()
+	if c.autoMTU {
+		if c.mtu, err = host.UplinkMTU(); err != nil {
+			return cniError(err)
+		}
+	}
 	port := c.port(args, container)
 	if err := host.CheckAttachable(port); err != nil {
 		return cniError(err)
@@ -81,8 +86,8 @@ func (c *config) complete(r *current.Result) error {
 	}
 	for _, ip := range r.IPs {
 		ip.Interface = current.Int(containerIndex)
-		if ip.Address.IP.To4() == nil && c.MTU != 0 && c.MTU < minIPv6MTU {
-			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.MTU, ip.Address.IP, minIPv6MTU)
+		if ip.Address.IP.To4() == nil && c.mtu != 0 && c.mtu < minIPv6MTU {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.mtu, ip.Address.IP, minIPv6MTU)
 		}
 		if c.IsGateway && ip.Gateway == nil {
 			if ip.Gateway = firstHost(ip.Address); ip.Gateway.Equal(ip.Address.IP) || !ip.Address.Contains(ip.Gateway) {

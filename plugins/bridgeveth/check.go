@@ -33,6 +33,13 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if c.autoMTU { // that of the uplink when it was attached
+		for _, i := range previous.Interfaces {
+			if i.Name == args.IfName && i.Sandbox != "" {
+				c.mtu = i.Mtu
+			}
+		}
+	}
 	port := c.port(args, container)
 	c.fill(port, previous)
 	if err := c.publish(port); err != nil {

@@ -21,19 +21,21 @@ import (
 // docs/configuration.md.
 type config struct {
 	types.PluginConf
-	Bridge           string   `json:"bridge"`
-	IsGateway        bool     `json:"isGateway"`
-	IsDefaultGateway bool     `json:"isDefaultGateway"`
-	ForceAddress     bool     `json:"forceAddress"`
-	IPMasq           bool     `json:"ipMasq"`
-	MasqExclude      []string `json:"masqExclude"` // subnets
-	MTU              int      `json:"mtu"`         // bytes
-	HairpinMode      bool     `json:"hairpinMode"`
-	PortIsolation    bool     `json:"portIsolation"`
-	Forward          string   `json:"forward"`
+	Bridge           string          `json:"bridge"`
+	IsGateway        bool            `json:"isGateway"`
+	IsDefaultGateway bool            `json:"isDefaultGateway"`
+	ForceAddress     bool            `json:"forceAddress"`
+	IPMasq           bool            `json:"ipMasq"`
+	MasqExclude      []string        `json:"masqExclude"` // subnets
+	MTU              json.RawMessage `json:"mtu"`         // bytes, or "auto"
+	HairpinMode      bool            `json:"hairpinMode"`
+	PortIsolation    bool            `json:"portIsolation"`
+	Forward          string          `json:"forward"`
 	runtimeKeys
 
 	forward     setup.Forward
+	mtu         int  // bytes; 0 is that of the bridge
+	autoMTU     bool // it is to be that of the uplink
 	masqExclude []netip.Prefix
 	hostPorts   []setup.HostPort
 	mac         net.HardwareAddr // of the container, if it is to have a particular one
@@ -78,9 +80,7 @@ func (c *config) validate() error {
 	if len(c.Name) > setup.MaxNetwork {
 		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
 	}
-	if c.MTU != 0 && (c.MTU < setup.MinMTU || c.MTU > setup.MaxMTU) {
-		bad = append(bad, fmt.Errorf("mtu: %d is outside %d..%d bytes; leave it out for that of the bridge", c.MTU, setup.MinMTU, setup.MaxMTU))
-	}
+	bad = append(bad, c.readMTU())
 	var err error
 	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
 		bad = append(bad, fmt.Errorf("forward: %w", err))
@@ -98,8 +98,23 @@ func (c *config) validate() error {
 	if c.IPAM.Type == "" {
 		bad = append(bad, c.needsIPAM()...)
 	}
-	if len(bad) > 0 {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
+	if err := errors.Join(bad...); err != nil {
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// readMTU reads the MTU: a number, or the word for that of the uplink.
+func (c *config) readMTU() error {
+	var word string
+	switch {
+	case len(c.MTU) == 0 || string(c.MTU) == "null":
+	case json.Unmarshal(c.MTU, &word) == nil && word == "auto":
+		c.autoMTU = true
+	case json.Unmarshal(c.MTU, &c.mtu) != nil:
+		return fmt.Errorf(`mtu: %s stands where a number of bytes belongs, or "auto"`, c.MTU)
+	case c.mtu != 0 && (c.mtu < setup.MinMTU || c.mtu > setup.MaxMTU):
+		return fmt.Errorf(`mtu: %d is outside %d..%d bytes; leave it out for that of the bridge, or write "auto" for that of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
 	}
 	return nil
 }
@@ -120,7 +135,7 @@ func (c *config) needsIPAM() (bad []error) {
 // network is the part of the configuration that is the same for each container.
 func (c *config) network() *setup.Network {
 	return &setup.Network{
-		Bridge: c.Bridge, MTU: c.MTU, ReplaceAddress: c.ForceAddress, Forward: c.forward, MasqueradeNot: c.masqExclude,
+		Bridge: c.Bridge, MTU: c.mtu, ReplaceAddress: c.ForceAddress, Forward: c.forward, MasqueradeNot: c.masqExclude,
 	}
 }
 
@@ -128,7 +143,7 @@ func (c *config) network() *setup.Network {
 func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
 	return &setup.Port{
 		Attachment: c.attachment(args), Container: container,
-		Network: c.network(), MTU: c.MTU, MAC: c.mac, Hairpin: c.HairpinMode, Isolated: c.PortIsolation,
+		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode, Isolated: c.PortIsolation,
 	}
 }
 

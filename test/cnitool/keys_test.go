@@ -200,6 +200,8 @@ func TestKeyMistakes(t *testing.T) {
 		{object{"masqExclude": []string{"10.0.0.0/8", "here"}}, `masqExclude[1]: "here" is no subnet`},
 		{object{"masqExclude": []string{"10.0.0.1/8"}}, `masqExclude[0]: "10.0.0.1/8" is no subnet`},
 		{object{"ipMasq": false, "masqExclude": []string{"10.0.0.0/8"}}, "masqExclude: nothing is masqueraded"},
+		{object{"mtu": "large"}, `mtu: "large" stands where a number of bytes belongs, or "auto"`},
+		{object{"mtu": []int{1}}, "mtu: [1] stands where a number of bytes belongs"},
 		{object{"portIsolation": "yes"}, "portIsolation: a JSON string stands where true or false belongs"},
 	} {
 		if f := on("ADD", 1, single.with(tt.keys)).run(t).failed(t); f.Code != 7 || !strings.Contains(f.Msg, tt.want) {
@@ -208,5 +210,27 @@ func TestKeyMistakes(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
 		t.Errorf("refusals left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestAutoMTU takes the MTU from the uplink, and reports it.
+func TestAutoMTU(t *testing.T) {
+	t.Parallel()
+	conf := dual.with(object{"mtu": "auto"})
+	n := newNode(t, conf, "nft")
+	n.outside(false)
+	c := n.containers(3)
+	for i, tt := range []struct{ prepare, want string }{
+		{"true", "1500"}, // no default route: the kernel's
+		{"ip link set uplink mtu 1420; ip route add default via 192.0.2.2", "1420"},
+		{"ip link set uplink mtu 1380; ip route del default; ip -6 route add default via 2001:db8::2", "1380"},
+	} {
+		setuptest.Run(t, "sh", "-c", tt.prepare)
+		a := on("ADD", i+1, conf).run(t).ok(t)
+		if link := setuptest.In(t, c[i], "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu "+tt.want+" ") || !strings.Contains(string(a.stdout), `"mtu":`+tt.want) {
+			t.Errorf("want %s: %s%s", tt.want, link, a.stdout)
+		}
+		setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1400") // CHECK has to do with what was
+		on("CHECK", i+1, conf.with(object{"prevResult": json.RawMessage(a.stdout)})).run(t).ok(t)
 	}
 }
