@@ -28,8 +28,11 @@ func (n *Namespace) nft() (*nftables.Conn, error) {
 
 // nftFamily is a family as nf_tables counts them.
 func nftFamily(family int) nftables.TableFamily {
-	if family == unix.AF_INET6 {
+	switch family {
+	case unix.AF_INET6:
 		return nftables.TableFamilyIPv6
+	case unix.AF_BRIDGE:
+		return nftables.TableFamilyBridge
 	}
 	return nftables.TableFamilyIPv4
 }

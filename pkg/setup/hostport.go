@@ -83,11 +83,11 @@ func (h HostPort) protocol() string {
 //
 //	arriving:  iifname BRIDGE ip daddr 127.0.0.0/8 drop
 func hostPorts(bridge string, subnet netip.Prefix) feature {
-	marker := comment(bridge, subnet, "hostports")
+	marker := comment(bridge, subnet.String(), "hostports")
 	is6 := subnet.Addr().Is6()
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	return feature{
-		marker: marker, what: fmt.Sprintf("host ports of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
+		chain: postrouting, marker: marker, what: fmt.Sprintf("host ports of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			any, one := portMaps(t)
 			if err := errors.Join(c.AddSet(any, nil), c.AddSet(one, nil)); err != nil {
@@ -102,9 +102,9 @@ func hostPorts(bridge string, subnet netip.Prefix) feature {
 			}
 			loopback := netip.MustParsePrefix("127.0.0.0/8")
 			addRules(c, t,
-				ownRule{chain: postrouting, comment: comment(bridge, subnet, "loopback"),
+				ownRule{chain: postrouting, comment: comment(bridge, subnet.String(), "loopback"),
 					exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridge), masq)},
-				ownRule{chain: beforeNAT, comment: comment(bridge, subnet, "loopback"),
+				ownRule{chain: beforeNAT, comment: comment(bridge, subnet.String(), "loopback"),
 					exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, bridge), destination(loopback), drop())})
 			return nil
 		},
@@ -161,12 +161,12 @@ func addWay(c *nftables.Conn, t *nftables.Table, any, one *nftables.Set) error {
 // publish adds the host ports of an attachment, all or none. One that is taken is a
 // PortTakenError, unless its holder is gone: that one's go.
 func (n *Namespace) publish(p *Port) error {
-	list := elements(p.HostPorts, p.Addresses)
+	list := mappings(p.HostPorts, p.Addresses)
 	if len(list) == 0 {
 		return nil
 	}
-	for _, e := range list {
-		if err := n.evict(e, p.Attachment); err != nil {
+	for _, m := range list {
+		if err := n.evict(m, p.Attachment); err != nil {
 			return err
 		}
 	}
@@ -174,13 +174,13 @@ func (n *Namespace) publish(p *Port) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
-		err = errors.Join(err, c.SetAddElements(e.in(), []nftables.SetElement{{Key: e.key, Val: e.target, Comment: portComment(p.Attachment)}}))
+	for _, m := range list {
+		err = errors.Join(err, c.SetAddElements(m.in(), []nftables.SetElement{{Key: m.key, Val: m.value, Comment: portComment(p.Attachment)}}))
 	}
 	if err := errors.Join(err, c.Flush()); err != nil {
 		if errors.Is(err, unix.EEXIST) { // another came in between
-			for _, e := range list {
-				err = errors.Join(n.evict(e, p.Attachment), err)
+			for _, m := range list {
+				err = errors.Join(n.evict(m, p.Attachment), err)
 			}
 		}
 		return fmt.Errorf("add host ports: %w", err)
@@ -190,8 +190,8 @@ func (n *Namespace) publish(p *Port) error {
 
 // evict makes way for an element where the holder of another one like it is gone. A
 // port of all addresses and one of a particular address are in each other's way.
-func (n *Namespace) evict(e element, by Attachment) error {
-	rivals, err := n.rivals(e)
+func (n *Namespace) evict(m mapping, by Attachment) error {
+	rivals, err := n.rivals(m)
 	if err != nil {
 		return err
 	}
@@ -200,24 +200,24 @@ func (n *Namespace) evict(e element, by Attachment) error {
 			return errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
 		}
 	}
-	return n.deleteElements(rivals)
+	return n.deleteMappings(rivals)
 }
 
-// rivals lists the elements with which packets to the same address and port would
+// rivals lists the mappings with which packets to the same address and port would
 // have two targets.
-func (n *Namespace) rivals(e element) (list []element, err error) {
-	if e.set == portsOfAny {
-		list, err = n.list(e.family, portsOfOne, func(found element) bool {
-			return found.port.Port == e.port.Port && found.port.Protocol == e.port.Protocol
-		})
-		if err != nil {
+func (n *Namespace) rivals(m mapping) (list []mapping, err error) {
+	if m.set == portsOfAny {
+		if list, err = n.list(m.family, portsOfOne); err != nil {
 			return nil, err
 		}
+		list = slices.DeleteFunc(list, func(found mapping) bool {
+			return found.port.Port != m.port.Port || found.port.Protocol != m.port.Protocol
+		})
 	}
-	same := []element{e}
-	if e.set == portsOfOne {
-		size := len(e.key)
-		same = append(same, element{family: e.family, set: portsOfAny, key: e.key[size-8:]})
+	same := []mapping{m}
+	if m.set == portsOfOne {
+		size := len(m.key)
+		same = append(same, mapping{element: element{family: m.family, set: portsOfAny, key: m.key[size-8:]}})
 	}
 	for _, s := range same {
 		found, err := n.find(s)
@@ -232,28 +232,28 @@ func (n *Namespace) rivals(e element) (list []element, err error) {
 // unpublish deletes the host ports of an attachment. Where known are given, those are
 // looked at and no others: its cost does not depend on how many there are.
 func (n *Namespace) unpublish(a Attachment, known []HostPort) error {
-	ours := func(e element) bool { return e.owner.port == a.Port() }
+	ours := func(m mapping) bool { return m.owner.port == a.Port() }
 	if len(known) == 0 {
 		list, err := n.published(ours)
 		if err != nil {
 			return err
 		}
-		return n.deleteElements(list)
+		return n.deleteMappings(list)
 	}
 	both := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	var list []element
-	for _, e := range elements(known, both) {
-		found, err := n.find(e)
+	var list []mapping
+	for _, m := range mappings(known, both) {
+		found, err := n.find(m)
 		if err != nil {
 			return err
 		}
-		list = append(list, slices.DeleteFunc(found, func(e element) bool { return !ours(e) })...)
+		list = append(list, slices.DeleteFunc(found, func(m mapping) bool { return !ours(m) })...)
 	}
-	return n.deleteElements(list)
+	return n.deleteMappings(list)
 }
 
-// deleteElements deletes elements, and the flows of their ports.
-func (n *Namespace) deleteElements(list []element) error {
+// deleteMappings deletes host ports, and the flows of their ports.
+func (n *Namespace) deleteMappings(list []mapping) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -261,8 +261,8 @@ func (n *Namespace) deleteElements(list []element) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
-		err = errors.Join(err, c.SetDeleteElements(e.in(), []nftables.SetElement{{Key: e.key}}))
+	for _, m := range list {
+		err = errors.Join(err, c.SetDeleteElements(m.in(), []nftables.SetElement{{Key: m.key}}))
 	}
 	if err := errors.Join(err, c.Flush()); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete host ports: %w", err)
@@ -272,22 +272,22 @@ func (n *Namespace) deleteElements(list []element) error {
 
 // forgetFlows makes conntrack forget the flows to UDP ports whose target has changed:
 // as long as packets come, it would send them where it did before.
-func (n *Namespace) forgetFlows(list []element) error {
+func (n *Namespace) forgetFlows(list []mapping) error {
 	filters := map[int][]netlink.CustomConntrackFilter{}
-	for _, e := range list {
-		if e.port.Protocol != unix.IPPROTO_UDP {
+	for _, m := range list {
+		if m.port.Protocol != unix.IPPROTO_UDP {
 			continue
 		}
 		f := &netlink.ConntrackFilter{}
-		if err := errors.Join(f.AddProtocol(e.port.Protocol), f.AddPort(netlink.ConntrackOrigDstPort, e.port.Port)); err != nil {
+		if err := errors.Join(f.AddProtocol(m.port.Protocol), f.AddPort(netlink.ConntrackOrigDstPort, m.port.Port)); err != nil {
 			return err
 		}
-		if e.port.named() {
-			if err := f.AddIP(netlink.ConntrackOrigDstIP, e.port.Address.AsSlice()); err != nil {
+		if m.port.named() {
+			if err := f.AddIP(netlink.ConntrackOrigDstIP, m.port.Address.AsSlice()); err != nil {
 				return err
 			}
 		}
-		filters[e.family] = append(filters[e.family], f)
+		filters[m.family] = append(filters[m.family], f)
 	}
 	if len(filters) == 0 {
 		return nil
@@ -310,14 +310,14 @@ func (n *Namespace) verifyHostPorts(p *Port) error {
 	if len(p.HostPorts) == 0 {
 		return nil
 	}
-	present, err := n.published(func(e element) bool { return e.owner.port == p.Port() })
+	present, err := n.published(func(m mapping) bool { return m.owner.port == p.Port() })
 	if err != nil {
 		return err
 	}
 	var wrong []error
-	for _, want := range elements(p.HostPorts, p.Addresses) {
-		found := slices.ContainsFunc(present, func(e element) bool {
-			return e.family == want.family && e.set == want.set && bytes.Equal(e.key, want.key) && bytes.Equal(e.target, want.target)
+	for _, want := range mappings(p.HostPorts, p.Addresses) {
+		found := slices.ContainsFunc(present, func(m mapping) bool {
+			return m.family == want.family && m.set == want.set && bytes.Equal(m.key, want.key) && bytes.Equal(m.value, want.value)
 		})
 		wrong = append(wrong, differ(fmt.Sprintf("host port %s to the container", want.port), found, true))
 	}

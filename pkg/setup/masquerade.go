@@ -12,10 +12,10 @@ import (
 // EnsureMasquerade gives packets from a bridge's subnets the address of the
 // interface that they leave the host by, unless they stay on the bridge or are
 // multicast. Those that belong to no connection that is known are dropped, which
-// would leave as they are. DeleteNAT is its inverse. Two processes at once need a
+// would leave as they are. DeleteRules is its inverse. Two processes at once need a
 // lock: see AttachPort.
 func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) error {
-	lacks, err := n.natLacks(&Network{Bridge: bridge, Masquerade: subnets})
+	lacks, err := n.featureLacks(&Network{Bridge: bridge, Masquerade: subnets})
 	if err != nil {
 		return err
 	}
@@ -35,12 +35,12 @@ func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) err
 func masquerade(bridge string, subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := slices.Concat(source(subnet), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, bridge))
-	marker := comment(bridge, subnet, "masquerade")
+	marker := comment(bridge, subnet.String(), "masquerade")
 	return feature{
-		marker: marker, what: fmt.Sprintf("masquerade of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
+		chain: postrouting, marker: marker, what: fmt.Sprintf("masquerade of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			addRules(c, t,
-				ownRule{chain: forwardFilter, comment: comment(bridge, subnet, "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
+				ownRule{chain: forwardFilter, comment: comment(bridge, subnet.String(), "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
 				ownRule{chain: postrouting, comment: marker, exprs: slices.Concat(leaves, notMulticast(is6), []expr.Any{&expr.Counter{}, &expr.Masq{}})})
 			return nil
 		},
@@ -53,9 +53,9 @@ func masquerade(bridge string, subnet netip.Prefix) feature {
 //
 // ahead of the masquerade of SUBNET. It ends our own chain only.
 func masqueradeNot(bridge string, subnet, to netip.Prefix) feature {
-	marker := comment(bridge, subnet, "to", to.String())
+	marker := comment(bridge, subnet.String(), "to", to.String())
 	return feature{
-		marker: marker, what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, bridge, to), family: familyOf(subnet.Addr()),
+		chain: postrouting, marker: marker, what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, bridge, to), family: familyOf(subnet.Addr()),
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			addRules(c, t, ownRule{chain: postrouting, comment: marker, first: true,
 				exprs: slices.Concat(source(subnet), destination(to), verdict(expr.VerdictAccept))})

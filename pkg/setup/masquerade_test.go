@@ -33,7 +33,7 @@ func TestMasqueradeRules(t *testing.T) {
 		}
 	}
 	for _, bridge := range []string{"br0", "br0", "br01"} {
-		if err := host.DeleteNAT(bridge); err != nil {
+		if err := host.DeleteRules(bridge); err != nil {
 			t.Fatal(err)
 		}
 	}

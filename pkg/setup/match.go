@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Offsets into the network header, in bytes: RFC 791 and RFC 8200.
+// Offsets into the network header, in bytes: RFC 791, RFC 8200 and RFC 826.
 const (
 	source4, destination4 = 12, 16
 	source6, destination6 = 8, 24
+	sourceARP             = 14
 )
 
 // source matches packets from a subnet.
@@ -52,7 +53,7 @@ func masked(offset uint32, mask []byte, op expr.CmpOp, value []byte) []expr.Any 
 	}
 }
 
-// interfaceIs compares the interface that a packet comes or goes by.
+// interfaceIs compares the interface that a packet comes or goes by, or its kind.
 func interfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -60,24 +61,47 @@ func interfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	}
 }
 
+// metaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind
+// of link that a packet comes by, such as "bridge".
+const metaIIFKind expr.MetaKey = 26
+
+// protocolIs compares what a frame holds: ETH_P_* in linux/if_ether.h.
+func protocolIs(op expr.CmpOp, protocol uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
+		&expr.Cmp{Op: op, Register: 1, Data: binaryutil.BigEndian.PutUint16(protocol)},
+	}
+}
+
 // Bits of conntrack, as nf_tables has them: linux/netfilter/nf_conntrack_common.h.
 const (
-	ctInvalid = 1 << 0 // NF_CT_STATE_INVALID_BIT
-	ctDNAT    = 1 << 5 // IPS_DST_NAT
+	ctInvalid     = 1 << 0 // NF_CT_STATE_INVALID_BIT
+	ctEstablished = 1 << 1 // NF_CT_STATE_BIT(IP_CT_ESTABLISHED)
+	ctRelated     = 1 << 2 // NF_CT_STATE_BIT(IP_CT_RELATED)
+	ctDNAT        = 1 << 5 // IPS_DST_NAT
 )
 
 // invalid matches packets of no connection that is known.
-func invalid() []expr.Any { return ctHas(expr.CtKeySTATE, ctInvalid) }
+func invalid() []expr.Any { return ctBits(expr.CtKeySTATE, ctInvalid, expr.CmpOpNeq) }
+
+// unanswered matches packets of connections that had no answer yet.
+func unanswered() []expr.Any {
+	return ctBits(expr.CtKeySTATE, ctEstablished|ctRelated, expr.CmpOpEq)
+}
 
 // translated matches packets of connections whose destination we have changed, or
 // somebody else has.
-func translated() []expr.Any { return ctHas(expr.CtKeySTATUS, ctDNAT) }
+func translated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpNeq) }
 
-func ctHas(key expr.CtKey, bit uint32) []expr.Any {
+// untranslated matches all others.
+func untranslated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpEq) }
+
+// ctBits compares bits of conntrack's with none at all.
+func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: key, Register: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bit), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: 1, Data: make([]byte, 4)},
 	}
 }
 

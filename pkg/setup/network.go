@@ -34,6 +34,8 @@ type Network struct {
 	Masquerade     []netip.Prefix // subnets whose packets get the host's address where they leave
 	MasqueradeNot  []netip.Prefix // destinations to which they do not
 	HostPorts      []netip.Prefix // subnets with containers that have host ports
+	Ingress        Ingress
+	Guarded        bool // it has ports that send under certain addresses only
 }
 
 // Missing lists what the network needs and the namespace lacks, without changing
@@ -67,7 +69,7 @@ func mend(lacks []lack) error {
 // which it can be mended.
 func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	for _, look := range []func(*Network) ([]lack, error){
-		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.natLacks, n.localnetLacks,
+		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.featureLacks, n.ingressLacks, n.localnetLacks,
 	} {
 		found, err := look(net)
 		if err != nil {
@@ -274,7 +276,7 @@ func (n *Namespace) ReleaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
 		return err
 	}
-	return errors.Join(n.DeleteForward(bridge), n.DeleteNAT(bridge), n.releaseBridge(bridge))
+	return errors.Join(n.DeleteForward(bridge), n.DeleteRules(bridge), n.releaseBridge(bridge))
 }
 
 // inUse says whether a bridge has a port of ours.

@@ -31,6 +31,7 @@ type Port struct {
 	MAC       net.HardwareAddr // of the container's end; nil is one that follows from its address
 	Hairpin   bool             // the bridge may send back by the port what came by it
 	Isolated  bool             // it sends nothing to other isolated ports, and gets nothing from them
+	Guard     Guard
 	Addresses []netip.Prefix   // of the container
 	Routes    []Route          // of the container, in an order in which each finds its gateway
 	HostPorts []HostPort       // that lead to the container's first address of each family
@@ -81,8 +82,10 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 	if done, err = n.plug(p); err != nil {
 		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
-	if err = n.publish(p); err == nil {
-		err = n.raisePort(p)
+	for _, step := range []func(*Port) error{n.guardPort, n.publish, n.raisePort} {
+		if err = step(p); err != nil {
+			break
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
@@ -111,9 +114,9 @@ func (n *Namespace) DetachPort(a Attachment, bridge string, known ...HostPort) e
 	return errors.Join(n.Unplug(a, known...), n.ReleaseNetwork(bridge))
 }
 
-// Unplug deletes a port and its host ports, and leaves the network.
+// Unplug deletes a port, its host ports and its guard, and leaves the network.
 func (n *Namespace) Unplug(a Attachment, known ...HostPort) error {
-	return errors.Join(n.unpublish(a, known), n.deleteLink(a.Port()))
+	return errors.Join(n.unpublish(a, known), n.deleteLink(a.Port()), n.unguardPort(a.Port()))
 }
 
 // plug makes the veth pair, down, while it holds the network.

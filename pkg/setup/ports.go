@@ -140,7 +140,12 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	for _, name := range stale {
 		errs = append(errs, n.deleteLink(name))
 	}
-	abandoned, err := n.published(func(e element) bool { return e.owner.Network == network && !keep[e.owner.port] })
-	errs = append(errs, err, n.deleteElements(abandoned))
+	abandoned, err := n.published(func(m mapping) bool { return m.owner.Network == network && !keep[m.owner.port] })
+	errs = append(errs, err, n.deleteMappings(abandoned))
+	unguarded, err := n.guarded(func(o portOwner) bool { return o.Network == network && !keep[o.port] })
+	errs = append(errs, err)
+	for _, o := range unguarded {
+		errs = append(errs, n.unguardPort(o.port))
+	}
 	return errors.Join(append(errs, n.ReleaseNetwork(bridge))...)
 }

@@ -19,7 +19,7 @@ func (n *Namespace) VerifyPort(p *Port) error {
 	for _, what := range missing {
 		wrong = append(wrong, fmt.Errorf("%s: missing", what))
 	}
-	wrong = append(wrong, n.verifyPort(p), p.verifyContainer(n), n.verifyHostPorts(p))
+	wrong = append(wrong, n.verifyPort(p), p.verifyContainer(n), n.verifyHostPorts(p), n.verifyGuard(p))
 	return errors.Join(wrong...)
 }
 

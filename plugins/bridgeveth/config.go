@@ -30,10 +30,14 @@ type config struct {
 	MTU              json.RawMessage `json:"mtu"`         // bytes, or "auto"
 	HairpinMode      bool            `json:"hairpinMode"`
 	PortIsolation    bool            `json:"portIsolation"`
+	MACSpoofCheck    bool            `json:"macspoofchk"`
+	IPSpoofCheck     bool            `json:"ipspoofchk"`
+	IngressPolicy    string          `json:"ingressPolicy"`
 	Forward          string          `json:"forward"`
 	runtimeKeys
 
 	forward     setup.Forward
+	ingress     setup.Ingress
 	mtu         int  // bytes; 0 is that of the bridge
 	autoMTU     bool // it is to be that of the uplink
 	masqExclude []netip.Prefix
@@ -85,6 +89,9 @@ func (c *config) validate() error {
 	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
 		bad = append(bad, fmt.Errorf("forward: %w", err))
 	}
+	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
+		bad = append(bad, fmt.Errorf("ingressPolicy: %w", err))
+	}
 	for i, text := range c.MasqExclude {
 		p, err := netip.ParsePrefix(text)
 		if err != nil || p != p.Masked() {
@@ -121,7 +128,7 @@ func (c *config) readMTU() error {
 
 // needsIPAM lists what makes no sense without addresses.
 func (c *config) needsIPAM() (bad []error) {
-	for key, set := range map[string]bool{"isGateway": c.IsGateway, "ipMasq": c.IPMasq} {
+	for key, set := range map[string]bool{"isGateway": c.IsGateway, "ipMasq": c.IPMasq, "ipspoofchk": c.IPSpoofCheck} {
 		if set {
 			bad = append(bad, fmt.Errorf(`%s: true needs addresses; set "ipam", or leave the key out`, key))
 		}
@@ -136,14 +143,27 @@ func (c *config) needsIPAM() (bad []error) {
 func (c *config) network() *setup.Network {
 	return &setup.Network{
 		Bridge: c.Bridge, MTU: c.mtu, ReplaceAddress: c.ForceAddress, Forward: c.forward, MasqueradeNot: c.masqExclude,
+		Ingress: c.ingress, Guarded: c.guard() != setup.GuardNone,
 	}
+}
+
+// guard says under which addresses containers may send.
+func (c *config) guard() setup.Guard {
+	switch {
+	case c.IPSpoofCheck:
+		return setup.GuardIP
+	case c.MACSpoofCheck:
+		return setup.GuardMAC
+	}
+	return setup.GuardNone
 }
 
 // port is the attachment that a command is about, still without addresses.
 func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
 	return &setup.Port{
 		Attachment: c.attachment(args), Container: container,
-		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode, Isolated: c.PortIsolation,
+		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode,
+		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(),
 	}
 }
 

@@ -126,7 +126,7 @@ func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out stri
 	return out
 }
 
-// Ping says whether one of three echo requests from a container is answered.
+// Ping says whether an echo request from a container is answered within a second.
 func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	t.Helper()
 	var err error

@@ -4,8 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
+		"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -14,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownTable is our table of the families ip and ip6: address translation, and what
-// is dropped for good.
+// ownTable is our table: of the families ip and ip6 for address translation and what
+// is not to be forwarded, of the family bridge for what no port may send. What it
+// drops is dropped, whatever rules others have.
 const ownTable = "bridgeveth"
 
 // chain is one of our table's. No name is a word of nft(8) itself: a saved ruleset
@@ -28,15 +28,21 @@ type chain struct {
 }
 
 var (
-	// postrouting has a rule for everything that a bridge has in the table.
 	postrouting   = chain{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource}
 	prerouting    = chain{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest}
 	output        = chain{"locally", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest}
 	toHostPorts   = chain{name: "hostports"}
 	beforeNAT     = chain{"arriving", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw}
 	forwardFilter = chain{"forwarded", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
-	perBridge     = []chain{postrouting, beforeNAT, forwardFilter} // those with rules of bridges
 )
+
+// chainsOf lists those with rules of bridges.
+func chainsOf(family int) []chain {
+	if family == unix.AF_BRIDGE {
+		return []chain{beforeNAT}
+	}
+	return []chain{postrouting, beforeNAT, forwardFilter}
+}
 
 // ownRule is a rule of ours. Its comment, which nft(8) shows, begins with the bridge.
 type ownRule struct {
@@ -46,9 +52,10 @@ type ownRule struct {
 	first   bool // ahead of the others
 }
 
-// feature is something that a bridge's subnet needs of our table. It is made in one
-// transaction: where the rule called marker is in postrouting, all of it is there.
+// feature is something that a bridge needs of our table. It is made in one
+// transaction: where the rule called marker is in the chain, all of it is there.
 type feature struct {
+	chain        chain
 	marker, what string
 	family       int
 	add          func(c *nftables.Conn, t *nftables.Table) error
@@ -67,19 +74,27 @@ func (net *Network) features() (list []feature) {
 	for _, subnet := range net.HostPorts {
 		list = append(list, hostPorts(net.Bridge, subnet))
 	}
+	if net.Guarded {
+		list = append(list, guard(net.Bridge))
+	}
 	return list
 }
 
-// natLacks looks for the features of a network.
-func (n *Namespace) natLacks(net *Network) (lacks []lack, err error) {
-	present := map[int]map[string]uint64{}
+// featureLacks looks for the features of a network.
+func (n *Namespace) featureLacks(net *Network) (lacks []lack, err error) {
+	type place struct {
+		family int
+		chain  string
+	}
+	present := map[place]map[string]uint64{}
 	for _, f := range net.features() {
-		if present[f.family] == nil {
-			if present[f.family], err = n.ownRules(f.family, postrouting); err != nil {
+		at := place{f.family, f.chain.name}
+		if present[at] == nil {
+			if present[at], err = n.ownRules(f.family, f.chain); err != nil {
 				return nil, err
 			}
 		}
-		if present[f.family][f.marker] == 0 {
+		if present[at][f.marker] == 0 {
 			lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})
 		}
 	}
@@ -104,14 +119,15 @@ func (n *Namespace) addFeature(f feature) error {
 	if err != nil {
 		return err
 	}
-	err = f.add(c, c.AddTable(natTable(f.family)))
+	err = f.add(c, c.AddTable(table(f.family)))
 	if err := errors.Join(err, c.Flush()); err != nil {
 		return fmt.Errorf("add %s: %w", f.what, err)
 	}
 	return nil
 }
 
-func natTable(family int) *nftables.Table {
+// table is ours in a family.
+func table(family int) *nftables.Table {
 	return &nftables.Table{Name: ownTable, Family: nftFamily(family)}
 }
 
@@ -135,28 +151,35 @@ func addRules(c *nftables.Conn, t *nftables.Table, rules ...ownRule) {
 	}
 }
 
-// DeleteNAT takes back all that a bridge has in our tables and, with the last
-// bridge, the tables: masquerade, and what host ports need. The host ports of
+// DeleteRules takes back all that a bridge has in our tables and, with the last
+// bridge, the tables: masquerade, filters, and what host ports need. The host ports of
 // containers go with these, see DetachPort.
-func (n *Namespace) DeleteNAT(bridge string) error {
+func (n *Namespace) DeleteRules(bridge string) error {
 	var errs []error
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		errs = append(errs, n.deleteNAT(family, bridge))
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		errs = append(errs, n.deleteRules(family, bridge))
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Namespace) deleteNAT(family int, bridge string) error {
-	all, err := n.ownRules(family, postrouting)
-	if err != nil {
-		return err
+func (n *Namespace) deleteRules(family int, bridge string) error {
+	own := table(family)
+	var mine []*nftables.Rule
+	others := false
+	for _, chain := range chainsOf(family) {
+		rules, err := n.ownRules(family, chain)
+		if err != nil {
+			return err
+		}
+		for comment, handle := range rules {
+			if strings.HasPrefix(comment, bridge+" ") {
+				mine = append(mine, &nftables.Rule{Table: own, Chain: chain.in(own), Handle: handle})
+			} else {
+				others = true
+			}
+		}
 	}
-	others, ours := false, false
-	for comment := range all {
-		mine := strings.HasPrefix(comment, bridge+" ")
-		ours, others = ours || mine, others || !mine
-	}
-	if !ours {
+	if len(mine) == 0 {
 		return nil
 	}
 	c, err := n.nft()
@@ -164,37 +187,33 @@ func (n *Namespace) deleteNAT(family int, bridge string) error {
 		return err
 	}
 	if others {
-		err = n.deleteRules(c, family, bridge)
+		for _, r := range mine {
+			err = errors.Join(err, c.DelRule(r))
+		}
 	} else {
-		c.DelTable(natTable(family))
+		c.DelTable(own)
 	}
 	if err := errors.Join(err, c.Flush()); err != nil {
-		return fmt.Errorf("delete NAT of %s: %w", bridge, err)
+		return fmt.Errorf("delete the rules of %s: %w", bridge, err)
 	}
 	return nil
 }
 
-// deleteRules deletes the rules of a bridge.
-func (n *Namespace) deleteRules(c *nftables.Conn, family int, bridge string) error {
-	table := natTable(family)
-	for _, chain := range perBridge {
-		rules, err := n.ownRules(family, chain)
-		if err != nil {
-			return err
-		}
-		for comment, handle := range rules {
-			if strings.HasPrefix(comment, bridge+" ") {
-				err = errors.Join(err, c.DelRule(&nftables.Rule{Table: table, Chain: chain.in(table), Handle: handle}))
-			}
-		}
-		if err != nil {
-			return err
-		}
+// deleteRule deletes one rule.
+func (n *Namespace) deleteRule(family int, from chain, handle uint64) error {
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	own := table(family)
+	err = c.DelRule(&nftables.Rule{Table: own, Chain: from.in(own), Handle: handle})
+	if err := errors.Join(err, c.Flush()); err != nil {
+		return fmt.Errorf("delete a rule of chain %s: %w", from.name, err)
 	}
 	return nil
 }
 
-// comment names a rule of a bridge's subnet.
-func comment(bridge string, subnet netip.Prefix, what ...string) string {
-	return strings.Join(slices.Concat([]string{bridge, subnet.String()}, what), " ")
+// comment names a rule of a bridge.
+func comment(bridge string, what ...string) string {
+	return strings.Join(slices.Concat([]string{bridge}, what), " ")
 }

@@ -1,0 +1,261 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The sets of the guard. An element of the first says how a port is guarded, those of
+// the others are the port's own name with one of the addresses that it may send under.
+const (
+	guardedPorts = "guarded"
+	guardedMACs  = "macs"
+	guardedIPv4  = "addresses4"
+	guardedIPv6  = "addresses6"
+)
+
+// The chains that packets of guarded ports go through.
+var (
+	guardMAC = chain{name: "guard_mac"}
+	guardIP  = chain{name: "guard_address"}
+)
+
+// guard is what a bridge needs for ports that may send under certain addresses only.
+// The rules are the same for all ports, in the words of nft(8):
+//
+//	arriving:       iifname vmap @guarded
+//	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
+//	                meta protocol arp iifname . arp saddr ip != @addresses4 counter drop
+//	                meta protocol ip6 iifname . ip6 saddr != @addresses6 counter drop
+//	                meta protocol != ip, arp, ip6 counter drop
+//	                jump guard_mac
+//	guard_mac:      iifname . ether saddr != @macs counter drop
+//
+// The first is there once for each bridge, which costs a packet a look each: what would
+// tell bridges apart, "ibrname", is an option of the kernel's that not all have. The guard
+// stands before br_netfilter and the bridge's own learning. The kernel has taken a
+// VLAN tag off before, so that none hides what is in the packet.
+func guard(bridge string) feature {
+	marker := comment(bridge, "guard")
+	return feature{
+		chain: beforeNAT, marker: marker, what: "guard against spoofed addresses on " + bridge, family: unix.AF_BRIDGE,
+		add: func(c *nftables.Conn, t *nftables.Table) error {
+			// A chain has to be there before a map may lead to it, and the sets before rules.
+			for _, chain := range []chain{guardMAC, guardIP} {
+				c.FlushChain(c.AddChain(chain.in(t)))
+			}
+			ports, sets := guardSets(t)
+			if err := c.AddSet(ports, nil); err != nil {
+				return err
+			}
+			for _, s := range sets {
+				if err := c.AddSet(s, nil); err != nil {
+					return err
+				}
+			}
+			for _, p := range []struct {
+				protocol uint16
+				set      *nftables.Set
+				at       expr.Payload
+			}{
+				{unix.ETH_P_IP, sets[guardedIPv4], expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source4, Len: 4}},
+				{unix.ETH_P_ARP, sets[guardedIPv4], expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: sourceARP, Len: 4}},
+				{unix.ETH_P_IPV6, sets[guardedIPv6], expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source6, Len: 16}},
+			} {
+				addRules(c, t, ownRule{chain: guardIP, exprs: slices.Concat(protocolIs(expr.CmpOpEq, p.protocol), notAmong(p.at, p.set), drop())})
+			}
+			addRules(c, t,
+				ownRule{chain: guardIP, exprs: slices.Concat(
+					protocolIs(expr.CmpOpNeq, unix.ETH_P_IP), protocolIs(expr.CmpOpNeq, unix.ETH_P_ARP), protocolIs(expr.CmpOpNeq, unix.ETH_P_IPV6), drop())},
+				ownRule{chain: guardIP, exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.name}}},
+				ownRule{chain: guardMAC, exprs: slices.Concat(
+					notAmong(expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}, sets[guardedMACs]), drop())},
+				ownRule{chain: beforeNAT, comment: marker, exprs: []expr.Any{
+					&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+					&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: ports.Name, SetID: ports.ID},
+				}})
+			return nil
+		},
+	}
+}
+
+// guardSets are the sets in a table, the first by itself and the others by name.
+func guardSets(t *nftables.Table) (ports *nftables.Set, sets map[string]*nftables.Set) {
+	ports = &nftables.Set{Table: t, Name: guardedPorts, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict}
+	sets = map[string]*nftables.Set{}
+	for name, kind := range map[string]nftables.SetDatatype{
+		guardedMACs: nftables.TypeEtherAddr, guardedIPv4: nftables.TypeIPAddr, guardedIPv6: nftables.TypeIP6Addr,
+	} {
+		sets[name] = &nftables.Set{Table: t, Name: name, Concatenation: true, KeyType: nftables.MustConcatSetType(nftables.TypeIFName, kind)}
+	}
+	return ports, sets
+}
+
+// notAmong matches packets whose port, with a part of the packet, is not in the set.
+func notAmong(part expr.Payload, set *nftables.Set) []expr.Any {
+	part.DestRegister = 2 // right behind the 16 bytes of register 1
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&part,
+		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true},
+	}
+}
+
+// Guard says under which addresses a port may send.
+type Guard int
+
+const (
+	// GuardNone lets it send under any.
+	GuardNone Guard = iota
+	// GuardMAC holds it to its MAC address.
+	GuardMAC
+	// GuardIP holds it to its IP addresses besides, in IP and ARP, and to these protocols.
+	GuardIP
+)
+
+// allowances are the elements of the guard of a port, the first of them that of
+// guardedPorts. The unspecified address is what IPv4 and IPv6 look for duplicates under.
+func (p *Port) allowances() (list []element) {
+	port := interfaceKey(p.Port())
+	list = append(list,
+		element{set: guardedPorts, key: port, comment: portComment(p.Attachment)},
+		element{set: guardedMACs, key: slices.Concat(port, p.mac(), []byte{0, 0})})
+	if p.Guard < GuardIP {
+		return list
+	}
+	for _, a := range p.Addresses {
+		set, more := guardedIPv4, []netip.Addr{netip.IPv4Unspecified()}
+		if a.Addr().Is6() {
+			set, more = guardedIPv6, []netip.Addr{netip.IPv6Unspecified(), linkLocal(p.mac()).Addr()}
+		}
+		for _, a := range append(more, a.Addr()) {
+			e := element{set: set, key: slices.Concat(port, a.AsSlice())}
+			if !slices.ContainsFunc(list, e.same) {
+				list = append(list, e)
+			}
+		}
+	}
+	return list
+}
+
+func (e element) same(other element) bool { return e.set == other.set && bytes.Equal(e.key, other.key) }
+
+// interfaceKey is a name as nf_tables compares it: IFNAMSIZ bytes.
+func interfaceKey(name string) []byte {
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
+}
+
+// chain is where packets of a port so guarded go.
+func (g Guard) chain() string {
+	if g == GuardIP {
+		return guardIP.name
+	}
+	return guardMAC.name
+}
+
+// guardPort begins to look at what a port sends. What a killed process has left of the
+// same port goes.
+func (n *Namespace) guardPort(p *Port) error {
+	if p.Guard == GuardNone {
+		return nil
+	}
+	if err := n.unguardPort(p.Port()); err != nil {
+		return err
+	}
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	ports, sets := guardSets(table(unix.AF_BRIDGE))
+	for _, e := range p.allowances() {
+		if e.set == guardedPorts {
+			verdict := &expr.Verdict{Kind: expr.VerdictGoto, Chain: p.Guard.chain()}
+			err = errors.Join(err, c.SetAddElements(ports, []nftables.SetElement{{Key: e.key, VerdictData: verdict, Comment: e.comment}}))
+		} else {
+			err = errors.Join(err, c.SetAddElements(sets[e.set], []nftables.SetElement{{Key: e.key}}))
+		}
+	}
+	if err := errors.Join(err, c.Flush()); err != nil {
+		return fmt.Errorf("guard port %s: %w", p.Port(), err)
+	}
+	return nil
+}
+
+// unguardPort is the inverse of guardPort. For a port that is not guarded it costs one
+// look.
+func (n *Namespace) unguardPort(name string) error {
+	port := interfaceKey(name)
+	found, err := n.element(unix.AF_BRIDGE, guardedPorts, port)
+	if len(found) == 0 || err != nil {
+		return err
+	}
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	ports, sets := guardSets(table(unix.AF_BRIDGE))
+	err = c.SetDeleteElements(ports, []nftables.SetElement{{Key: port}})
+	for name, set := range sets {
+		list, listErr := n.elements(unix.AF_BRIDGE, name)
+		err = errors.Join(err, listErr)
+		for _, e := range list {
+			if bytes.HasPrefix(e.key, port) {
+				err = errors.Join(err, c.SetDeleteElements(set, []nftables.SetElement{{Key: e.key}}))
+			}
+		}
+	}
+	if err := errors.Join(err, c.Flush()); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("end the guard of port %s: %w", name, err)
+	}
+	return nil
+}
+
+// guarded lists the chosen owners of guarded ports.
+func (n *Namespace) guarded(chosen func(portOwner) bool) (list []portOwner, err error) {
+	found, err := n.elements(unix.AF_BRIDGE, guardedPorts)
+	for _, e := range found {
+		if o := parseOwner(e.comment); chosen(o) {
+			list = append(list, o)
+		}
+	}
+	return list, err
+}
+
+// verifyGuard compares the guard of a port with what guardPort made.
+func (n *Namespace) verifyGuard(p *Port) error {
+	var wrong []error
+	port := interfaceKey(p.Port())
+	found, err := n.element(unix.AF_BRIDGE, guardedPorts, port)
+	if err != nil {
+		return err
+	}
+	if p.Guard == GuardNone || len(found) == 0 {
+		return differ("port "+p.Port()+" guarded", len(found) > 0, p.Guard != GuardNone)
+	}
+	for _, e := range p.allowances() {
+		found, err := n.element(unix.AF_BRIDGE, e.set, e.key)
+		wrong = append(wrong, err, differ(fmt.Sprintf("%s of port %s in set %s", guardedAddress(e), p.Port(), e.set), len(found) > 0 || err != nil, true))
+	}
+	return errors.Join(wrong...)
+}
+
+// guardedAddress is the address in an element's key.
+func guardedAddress(e element) string {
+	rest := e.key[unix.IFNAMSIZ:]
+	switch e.set {
+	case guardedPorts:
+		return "name"
+	case guardedMACs:
+		return net.HardwareAddr(rest[:6]).String()
+	}
+	a, _ := netip.AddrFromSlice(rest)
+	return a.String()
+}
