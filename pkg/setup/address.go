@@ -20,14 +20,14 @@ const (
 )
 
 // addAddress gives a link an address, for good and ready for use at once: without
-// duplicate address detection, which would hold an IPv6 address back for a second
-// or two (RFC 4862, section 5.4). One that is there already is left.
-func (b *batch) addAddress(l link, p netip.Prefix) {
+// duplicate address detection, unless asked, which would hold an IPv6 address back for a
+// second or two (RFC 4862, section 5.4). One that is there already is left.
+func (b *batch) addAddress(l link, p netip.Prefix, detect bool) {
 	req := addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{ownerMark}))
-	if p.Addr().Is6() {
+	if p.Addr().Is6() && !detect {
 		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
-	} else if p.Bits() < 31 { // RFC 3021: shorter subnets have no broadcast address
+	} else if p.Addr().Is4() && p.Bits() < 31 { // RFC 3021: shorter subnets have no broadcast address
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
 	b.ensure(fmt.Sprintf("add address %s to %s", p, l.name), req, unix.EEXIST)
@@ -67,8 +67,8 @@ func (n *Namespace) Addresses(name string) ([]netip.Prefix, error) {
 	return all, err
 }
 
-// addresses lists those of a link, without the link-local ones of IPv6; own are
-// those of them that addAddress set.
+// addresses lists those of a link, without the link-local ones of IPv6 and those that
+// are of no use because a neighbour has them; own are those of them that addAddress set.
 func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
 	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -88,7 +88,7 @@ func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
 			return nil, nil, fmt.Errorf("read address message: %w", err)
 		}
 		a, ok := netip.AddrFromSlice(localAddress(attrs))
-		if !ok || int(header.Index) != l.index || a.Is6() && a.IsLinkLocalUnicast() {
+		if !ok || int(header.Index) != l.index || a.Is6() && a.IsLinkLocalUnicast() || header.Flags&unix.IFA_F_DADFAILED != 0 {
 			continue
 		}
 		p := netip.PrefixFrom(a, int(header.Prefixlen))

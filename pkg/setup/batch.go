@@ -35,6 +35,9 @@ func (b *batch) ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) 
 // send sends the batch in the namespace and returns the error of the first
 // request that failed.
 func (n *Namespace) send(b batch) error {
+	if len(b) == 0 {
+		return nil
+	}
 	socket, err := n.socket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -111,10 +112,32 @@ func (n *Namespace) DeleteBridge(name string) error {
 	return n.deleteLink(name)
 }
 
-// EnsureGateway gives a bridge an address. Another IPv4 address, or an IPv6 address
-// of an overlapping subnet, that is not among keep is ErrAddressConflict; with
-// replace it is deleted instead.
-func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []netip.Prefix, replace bool) error {
+// Conflict says what becomes of an address of the bridge's that stands in a gateway's
+// way: in IPv4 any other, in IPv6 one of an overlapping subnet.
+type Conflict int
+
+const (
+	// ConflictError refuses the gateway: ErrAddressConflict.
+	ConflictError Conflict = iota
+	// ConflictReplace deletes the other address.
+	ConflictReplace
+	// ConflictAdd leaves it beside the gateway.
+	ConflictAdd
+)
+
+var conflictNames = []string{"error", "replace", "add"}
+
+// ParseConflict reads a Conflict by its name: error, replace or add.
+func ParseConflict(name string) (Conflict, error) {
+	if i := slices.Index(conflictNames, name); i >= 0 {
+		return Conflict(i), nil
+	}
+	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(conflictNames, ", "))
+}
+
+// EnsureGateway gives a bridge an address. keep are other gateways of the same network,
+// which no conflict is seen with.
+func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []netip.Prefix, policy Conflict) error {
 	br, err := n.link(bridge)
 	if err != nil {
 		return err
@@ -124,30 +147,29 @@ func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []ne
 		return err
 	}
 	var b batch
-	for {
+	for policy != ConflictAdd {
 		other, found := findConflict(gateway, present, keep)
 		if !found {
 			break
 		}
-		if !replace {
+		if policy == ConflictError {
 			return addressConflict(bridge, gateway, other)
 		}
 		b.deleteAddress(br, other)
 		present = slices.DeleteFunc(present, func(p netip.Prefix) bool { return p == other })
 	}
-	b.addAddress(br, gateway)
+	b.addAddress(br, gateway, false)
 	if gateway.Addr().Is6() && br.alias == owner {
 		// What the host forwards from elsewhere it asks neighbours for by this one
 		// (ndisc_send_ns in net/ipv6/ndisc.c): without it, nobody but the host itself
 		// reaches a container that has not spoken yet.
-		b.addAddress(br, linkLocal(br.mac))
+		b.addAddress(br, linkLocal(br.mac), false)
 	}
 	return n.send(b)
 }
 
-// findConflict returns an address among present, but not among keep, that a bridge
-// cannot have beside the gateway's, in the sense of the reference plugin's
-// forceAddress: in IPv4 any other, in IPv6 one of an overlapping subnet.
+// findConflict returns an address among present, but not among keep, that is in the
+// gateway's way, in the sense of the reference plugin's forceAddress.
 func findConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
 	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
 		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
@@ -160,5 +182,5 @@ func findConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 }
 
 func addressConflict(bridge string, gateway, other netip.Prefix) error {
-	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that, or set forceAddress", bridge, gateway, ErrAddressConflict, other)
+	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
 }

@@ -54,6 +54,7 @@ type link struct {
 	mac         net.HardwareAddr
 	mtu         int // bytes
 	up          bool
+	promiscuous bool
 	peer        int  // index of a veth's other end, in its namespace
 	master      int  // index of the bridge that it is a port of; 0 is none
 	forwarding  bool // as a port of a bridge
@@ -87,7 +88,7 @@ func absent(err error) bool { return errors.Is(err, unix.ENODEV) }
 // parseLink reads an RTM_NEWLINK message.
 func parseLink(m []byte) (l link, err error) {
 	header := nl.DeserializeIfInfomsg(m)
-	l.index, l.up = int(header.Index), header.Flags&unix.IFF_UP != 0
+	l.index, l.up, l.promiscuous = int(header.Index), header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_PROMISC != 0
 	attrs, err := nl.ParseRouteAttr(m[header.Len():])
 	for _, a := range attrs {
 		switch a.Attr.Type {
@@ -129,13 +130,22 @@ func (l *link) parseInfo(info []byte) error {
 }
 
 // setUp sets the link called name up.
-func (b *batch) setUp(name string) {
+func (b *batch) setUp(name string) { b.setFlag("set "+name+" up", name, unix.IFF_UP) }
+
+func (b *batch) setFlag(what, name string, flag uint32) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
+	msg.Flags, msg.Change = flag, flag
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	b.add("set "+name+" up", req)
+	b.add(what, req)
+}
+
+// setPromiscuous has the link called name take in all frames.
+func (n *Namespace) setPromiscuous(name string) error {
+	var b batch
+	b.setFlag("make "+name+" promiscuous", name, unix.IFF_PROMISC)
+	return n.send(b)
 }
 
 // deleteLink deletes the link called name, if there is one. Deleting one end of

@@ -25,17 +25,18 @@ const DefaultBridge = "cni0"
 // Network is what the containers on one bridge share. All of it is made once,
 // and is the same size however many containers there are.
 type Network struct {
-	Bridge         string
-	MTU            int            // bytes, of a bridge that is made; 0 is the kernel's default
-	IPv4, IPv6     bool           // the families that its packets belong to
-	Gateways       []netip.Prefix // the bridge's own addresses; forwarding is on for their families
-	ReplaceAddress bool           // instead of ErrAddressConflict
-	Forward        Forward
-	Masquerade     []netip.Prefix // subnets whose packets get the host's address where they leave
-	MasqueradeNot  []netip.Prefix // destinations to which they do not
-	HostPorts      []netip.Prefix // subnets with containers that have host ports
-	Ingress        Ingress
-	Guarded        bool // it has ports that send under certain addresses only
+	Bridge        string
+	MTU           int            // bytes, of a bridge that is made; 0 is the kernel's default
+	IPv4, IPv6    bool           // the families that its packets belong to
+	Gateways      []netip.Prefix // the bridge's own addresses; forwarding is on for their families
+	Conflict      Conflict       // what becomes of other addresses of the bridge
+	Promiscuous   bool           // the bridge takes in all frames; a bridge that stays goes on doing so
+	Forward       Forward
+	Masquerade    []netip.Prefix // subnets whose packets get the host's address where they leave
+	MasqueradeNot []netip.Prefix // destinations to which they do not
+	HostPorts     []netip.Prefix // subnets with containers that have host ports
+	Ingress       Ingress
+	Guarded       bool // it has ports that send under certain addresses only
 }
 
 // Missing lists what the network needs and the namespace lacks, without changing
@@ -83,7 +84,7 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 // bridgeLacks looks for the bridge and its addresses.
 func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 	br, err := n.link(net.Bridge)
-	var present []netip.Prefix
+	var present, own []netip.Prefix
 	switch {
 	case absent(err):
 		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
@@ -94,12 +95,15 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 	case !br.up:
 		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
 	}
+	if net.Promiscuous && !br.promiscuous {
+		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
+	}
 	if err == nil && len(net.Gateways) > 0 {
-		if present, _, err = n.addresses(br); err != nil {
+		if present, own, err = n.addresses(br); err != nil {
 			return nil, err
 		}
 	}
-	gateways, err := n.gatewayLacks(net, present)
+	gateways, err := n.gatewayLacks(net, present, own)
 	return append(lacks, gateways...), err
 }
 
@@ -108,19 +112,28 @@ func (n *Namespace) ensureBridge(net *Network) error {
 	return err
 }
 
-// gatewayLacks compares the network's gateways with the bridge's addresses, and
-// refuses one that cannot be set before anything is.
-func (n *Namespace) gatewayLacks(net *Network, present []netip.Prefix) (lacks []lack, err error) {
+// gatewayLacks compares the network's gateways with the bridge's addresses, of which
+// own are ours, and refuses one that cannot be set before anything is.
+func (n *Namespace) gatewayLacks(net *Network, present, own []netip.Prefix) (lacks []lack, err error) {
 	for _, g := range net.Gateways {
 		if slices.Contains(present, g) {
 			continue
 		}
-		if other, found := findConflict(g, present, net.Gateways); found && !net.ReplaceAddress {
-			return nil, addressConflict(net.Bridge, g, other)
+		policy := net.Conflict
+		if other, found := findConflict(g, present, net.Gateways); found && policy == ConflictError {
+			// One of ours that no container needs is what a killed process has left.
+			used, err := n.inUse(net.Bridge)
+			if err != nil {
+				return nil, err
+			}
+			if used || !slices.Contains(own, other) {
+				return nil, addressConflict(net.Bridge, g, other)
+			}
+			policy = ConflictReplace
 		}
 		lacks = append(lacks, lack{
 			what: fmt.Sprintf("address %s of bridge %s", g, net.Bridge),
-			mend: func() error { return n.EnsureGateway(net.Bridge, g, net.Gateways, net.ReplaceAddress) },
+			mend: func() error { return n.EnsureGateway(net.Bridge, g, net.Gateways, policy) },
 		})
 	}
 	return lacks, nil

@@ -130,7 +130,7 @@ func TestReplaceAddress(t *testing.T) {
 	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 	setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
 	p := port(t, 1, setup.ForwardNone)
-	p.Network.ReplaceAddress = true
+	p.Network.Conflict = setup.ConflictReplace
 	attach(t, host, p)
 	addresses := setuptest.Run(t, "ip", "-o", "-4", "addr", "show", "br0")
 	if strings.Contains(addresses, "10.99.0.1") || !strings.Contains(addresses, "10.88.0.1/24") {

@@ -32,9 +32,13 @@ type Port struct {
 	Hairpin   bool             // the bridge may send back by the port what came by it
 	Isolated  bool             // it sends nothing to other isolated ports, and gets nothing from them
 	Guard     Guard
-	Addresses []netip.Prefix   // of the container
-	Routes    []Route          // of the container, in an order in which each finds its gateway
-	HostPorts []HostPort       // that lead to the container's first address of each family
+	Addresses []netip.Prefix // of the container
+	Routes    []Route        // of the container, in an order in which each finds its gateway
+	HostPorts []HostPort     // that lead to the container's first address of each family
+
+	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before its end is up
+	DetectDuplicates bool              // of IPv6 addresses: they are of use only some seconds later
+	Down             bool              // the container's end is left as the kernel makes it, for somebody else
 }
 
 // Plugged tells what AttachPort has made.
@@ -96,12 +100,21 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 // raisePort sets both ends up, the container's first: a port that is up is one
 // that was finished.
 func (n *Namespace) raisePort(p *Port) error {
-	if err := p.Container.configure(p.Interface, p.Addresses, p.Routes); err != nil {
-		return err
+	if !p.Down {
+		before, err := p.Container.sysctls(p.Sysctls)
+		if err != nil {
+			return err
+		}
+		if err := p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates}); err != nil {
+			for key, value := range before { // not all are the interface's own, and go with it
+				err = errors.Join(err, p.Container.setSysctl(key, value))
+			}
+			return err
+		}
 	}
 	var up batch
 	up.setUp(p.Port())
-	if err := n.send(up); err != nil {
+	if err := n.send(up); err != nil || p.Down {
 		return err
 	}
 	return n.awaitForwarding(p.Port())

@@ -21,10 +21,21 @@ const (
 func (n *Namespace) sysctl(key string) (value string, err error) {
 	err = n.Do(func() error {
 		b, err := os.ReadFile("/proc/sys/net/" + key)
-		value = strings.TrimSpace(string(b))
+		value = strings.Join(strings.Fields(string(b)), " ") // some are lists, with tabs between
 		return err
 	})
 	return value, err
+}
+
+// sysctls reads the values of keys.
+func (n *Namespace) sysctls(keys map[string]string) (values map[string]string, err error) {
+	values = map[string]string{}
+	for key := range keys {
+		if values[key], err = n.sysctl(key); err != nil {
+			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+		}
+	}
+	return values, nil
 }
 
 // setSysctl gives a key the value. Where it cannot, because /proc/sys is read-only,

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-		"slices"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"

@@ -39,7 +39,7 @@ func (n *Namespace) verifyPort(p *Port) error {
 	return errors.Join(
 		differ("port "+p.Port()+" on bridge "+p.Network.Bridge, port.master == br.index, true),
 		differ("port "+p.Port()+" up", port.up, true),
-		differ("port "+p.Port()+" forwarding", port.forwarding, true),
+		differ("port "+p.Port()+" forwarding", port.forwarding || p.Down, true),
 		differ("hairpin mode of port "+p.Port(), port.hairpin, p.Hairpin),
 		differ("isolation of port "+p.Port(), port.isolated, p.Isolated),
 		differ("MTU of port "+p.Port(), port.mtu, p.mtu(br.mtu)),
@@ -63,7 +63,7 @@ func (p *Port) verifyContainer(host *Namespace) error {
 	if err != nil {
 		return err
 	}
-	wrong := []error{differ("interface "+p.Interface+" up", l.up, true)}
+	wrong := []error{differ("interface "+p.Interface+" up", l.up || p.Down, true)}
 	if port, err := host.link(p.Port()); err == nil {
 		wrong = append(wrong,
 			differ("peer of "+p.Interface, l.peer, port.index),
@@ -76,6 +76,11 @@ func (p *Port) verifyContainer(host *Namespace) error {
 	wrong = append(wrong, err)
 	for _, a := range p.Addresses {
 		wrong = append(wrong, differ("address "+a.String()+" on "+p.Interface, slices.Contains(present, a), true))
+	}
+	values, err := p.Container.sysctls(p.Sysctls)
+	wrong = append(wrong, err)
+	for key := range values {
+		wrong = append(wrong, differ("sysctl net/"+key+" of the container", values[key], p.Sysctls[key]))
 	}
 	for _, r := range p.Routes {
 		has, err := p.Container.hasRoute(l, r)

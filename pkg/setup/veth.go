@@ -83,16 +83,24 @@ func Join(a, b End) error {
 		return err
 	}
 	return errors.Join(
-		a.Namespace.configure(a.Interface, a.Addresses, nil),
-		b.Namespace.configure(b.Interface, b.Addresses, nil),
+		a.Namespace.configure(a.Interface, inside{addresses: a.Addresses}),
+		b.Namespace.configure(b.Interface, inside{addresses: b.Addresses}),
 	)
 }
 
-// configure sets a link of ours up, and lo with it, and gives it addresses and
-// routes. It works without the kernel's own ideas about IPv6: generated addresses,
-// duplicate address detection and router advertisements, all of which have to be
-// off before it is up.
-func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Route) error {
+// inside is what a link of ours gets in its namespace.
+type inside struct {
+	addresses []netip.Prefix
+	routes    []Route // in an order in which each finds its gateway
+	sysctls   map[string]string
+	detect    bool // duplicates of IPv6 addresses
+}
+
+// configure sets a link of ours up, and lo with it, and gives it what is to be inside.
+// It works without the kernel's own ideas about IPv6: generated addresses, duplicate
+// address detection and router advertisements, all of which have to be off before it is
+// up.
+func (n *Namespace) configure(name string, to inside) error {
 	var before batch
 	before.setUp("lo")
 	withoutIPv6Noise(before.add("configure "+name, newLinkRequest(name, "", 0)))
@@ -103,6 +111,7 @@ func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Ro
 	if err != nil {
 		return err
 	}
+	addresses := to.addresses
 	if slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
 		if err := n.setSysctl("ipv6/conf/"+name+"/disable_ipv6", "0"); err != nil {
 			return err
@@ -115,12 +124,17 @@ func (n *Namespace) configure(name string, addresses []netip.Prefix, routes []Ro
 	if err := n.setSysctlIfAny("ipv6/conf/"+name+"/accept_ra", "0"); err != nil {
 		return err
 	}
+	for key, value := range to.sysctls {
+		if err := n.setSysctl(key, value); err != nil {
+			return err
+		}
+	}
 	var up batch // in the order in which one needs the other
 	up.setUp(name)
 	for _, a := range addresses {
-		up.addAddress(l, a)
+		up.addAddress(l, a, to.detect)
 	}
-	for _, r := range routes {
+	for _, r := range to.routes {
 		up.addRoute(l, r)
 	}
 	return n.send(up)

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -25,18 +28,23 @@ type config struct {
 	IsGateway        bool            `json:"isGateway"`
 	IsDefaultGateway bool            `json:"isDefaultGateway"`
 	ForceAddress     bool            `json:"forceAddress"`
+	GatewayConflict  string          `json:"gatewayConflict"`
 	IPMasq           bool            `json:"ipMasq"`
+	IPMasqBackend    string          `json:"ipMasqBackend"`
 	MasqExclude      []string        `json:"masqExclude"` // subnets
 	MTU              json.RawMessage `json:"mtu"`         // bytes, or "auto"
 	HairpinMode      bool            `json:"hairpinMode"`
+	PromiscMode      bool            `json:"promiscMode"`
 	PortIsolation    bool            `json:"portIsolation"`
 	MACSpoofCheck    bool            `json:"macspoofchk"`
 	IPSpoofCheck     bool            `json:"ipspoofchk"`
 	IngressPolicy    string          `json:"ingressPolicy"`
 	Forward          string          `json:"forward"`
 	runtimeKeys
+	containerKeys
 
 	forward     setup.Forward
+	conflict    setup.Conflict
 	ingress     setup.Ingress
 	mtu         int  // bytes; 0 is that of the bridge
 	autoMTU     bool // it is to be that of the uplink
@@ -54,6 +62,13 @@ type runtimeKeys struct {
 	DisableCheck           json.RawMessage `json:"disableCheck"`
 	DisableGC              json.RawMessage `json:"disableGC"`
 	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
+}
+
+// containerKeys say how a container's end of the pair is set up.
+type containerKeys struct {
+	EnableDAD                 bool              `json:"enabledad"`
+	DisableContainerInterface bool              `json:"disableContainerInterface"`
+	Sysctl                    map[string]string `json:"sysctl"` // by key, such as net.ipv4.conf.IFNAME.rp_filter
 }
 
 // readConfig reads the configuration. wrong is what is the matter with it: ADD,
@@ -84,7 +99,7 @@ func (c *config) validate() error {
 	if len(c.Name) > setup.MaxNetwork {
 		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
 	}
-	bad = append(bad, c.readMTU())
+	bad = append(bad, c.readMTU(), c.readConflict(), c.validateSysctls())
 	var err error
 	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
 		bad = append(bad, fmt.Errorf("forward: %w", err))
@@ -99,6 +114,18 @@ func (c *config) validate() error {
 		}
 		c.masqExclude = append(c.masqExclude, p)
 	}
+	if !slices.Contains([]string{"", "iptables", "nftables"}, c.IPMasqBackend) {
+		bad = append(bad, fmt.Errorf("ipMasqBackend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.IPMasqBackend))
+	}
+	if c.HairpinMode && c.PromiscMode {
+		bad = append(bad, errors.New("promiscMode: with hairpinMode a container would get its own packets twice; set one of them"))
+	}
+	if c.DisableContainerInterface && c.IPAM.Type != "" {
+		bad = append(bad, errors.New(`disableContainerInterface: an interface that is down takes no address; leave out "ipam"`))
+	}
+	if c.DisableContainerInterface && len(c.Sysctl) > 0 {
+		bad = append(bad, errors.New(`sysctl: disableContainerInterface leaves the interface as it is; leave one of them out`))
+	}
 	if len(c.MasqExclude) > 0 && !c.IPMasq {
 		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
 	}
@@ -109,6 +136,43 @@ func (c *config) validate() error {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// readConflict reads what becomes of another address of the bridge's. forceAddress is
+// the reference plugin's word for one of the answers.
+func (c *config) readConflict() (err error) {
+	if c.conflict, err = setup.ParseConflict(cmp.Or(c.GatewayConflict, "error")); err != nil {
+		return fmt.Errorf("gatewayConflict: %w", err)
+	}
+	if c.ForceAddress {
+		if c.GatewayConflict != "" && c.conflict != setup.ConflictReplace {
+			return fmt.Errorf("gatewayConflict: %q is not what forceAddress says; leave one of them out", c.GatewayConflict)
+		}
+		c.conflict = setup.ConflictReplace
+	}
+	return nil
+}
+
+// validateSysctls looks at the keys: what is outside of /proc/sys/net is not the
+// container's own.
+func (c *config) validateSysctls() error {
+	var bad []error
+	for key := range c.Sysctl {
+		path := sysctlPath(key, "IFNAME")
+		if !strings.HasPrefix(path, "net/") || !filepath.IsLocal(path) || filepath.Clean(path) != path {
+			bad = append(bad, fmt.Errorf("sysctl: %q is no key of the network's; write one as net.ipv4.conf.IFNAME.rp_filter", key))
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// sysctlPath is where a key is below /proc/sys. As sysctl(8) has it, the first of "." and
+// "/" in a key is what parts are told apart by; IFNAME stands for the interface.
+func sysctlPath(key, ifname string) string {
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
+		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)
+	}
+	return strings.ReplaceAll(key, "IFNAME", ifname)
 }
 
 // readMTU reads the MTU: a number, or the word for that of the uplink.
@@ -142,7 +206,7 @@ func (c *config) needsIPAM() (bad []error) {
 // network is the part of the configuration that is the same for each container.
 func (c *config) network() *setup.Network {
 	return &setup.Network{
-		Bridge: c.Bridge, MTU: c.mtu, ReplaceAddress: c.ForceAddress, Forward: c.forward, MasqueradeNot: c.masqExclude,
+		Bridge: c.Bridge, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, Forward: c.forward, MasqueradeNot: c.masqExclude,
 		Ingress: c.ingress, Guarded: c.guard() != setup.GuardNone,
 	}
 }
@@ -160,10 +224,15 @@ func (c *config) guard() setup.Guard {
 
 // port is the attachment that a command is about, still without addresses.
 func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
+	sysctls := map[string]string{}
+	for key, value := range c.Sysctl {
+		sysctls[strings.TrimPrefix(sysctlPath(key, args.IfName), "net/")] = strings.Join(strings.Fields(value), " ")
+	}
 	return &setup.Port{
 		Attachment: c.attachment(args), Container: container,
 		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode,
 		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(),
+		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Down: c.DisableContainerInterface,
 	}
 }
 

@@ -133,7 +133,7 @@ func (m portMapping) read(path string) (h setup.HostPort, bad []error) {
 // address of each family is what they lead to.
 func (c *config) publish(p *setup.Port) error {
 	p.HostPorts = c.hostPorts
-	p.Hairpin = p.Hairpin || len(c.hostPorts) > 0 // so that the container reaches its own
+	p.Hairpin = p.Hairpin || len(c.hostPorts) > 0 && !c.PromiscMode // so that the container reaches its own
 	for _, is4 := range []bool{true, false} {
 		first := slices.IndexFunc(p.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == is4 })
 		for _, h := range c.hostPorts {

@@ -48,7 +48,7 @@ func TestBadInput(t *testing.T) {
 		{name: "another address on the bridge", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
-		}, code: 101, want: []string{"br0", "10.99.0.1/24", "forceAddress"}},
+		}, code: 101, want: []string{"br0", "10.99.0.1/24", `set "gatewayConflict" to "replace"`}},
 		{name: "no room for a gateway", conf: ipamKeys(object{"subnet": "10.1.0.0/32"}), code: 7, want: []string{"isGateway", "10.1.0.0/32", `"gateway"`}},
 		{name: "misspelt key of a range", conf: ipamKeys(object{"ranges": [][]object{{{"subnet": "10.1.0.0/16", "rangeBegin": "10.1.0.9"}}}}),
 			code: 2, want: []string{"ipam.ranges[0][0].rangeBegin", "10.1.0.9"}},

@@ -202,6 +202,18 @@ func TestKeyMistakes(t *testing.T) {
 		{object{"ipMasq": false, "masqExclude": []string{"10.0.0.0/8"}}, "masqExclude: nothing is masqueraded"},
 		{object{"mtu": "large"}, `mtu: "large" stands where a number of bytes belongs, or "auto"`},
 		{object{"mtu": []int{1}}, "mtu: [1] stands where a number of bytes belongs"},
+		{object{"ipMasqBackend": "firewalld"}, `ipMasqBackend: "firewalld" is none of iptables, nftables`},
+		{object{"ingressPolicy": "closed"}, `ingressPolicy: "closed" is none of open, same-bridge, isolated`},
+		{object{"gatewayConflict": "win"}, `gatewayConflict: "win" is none of error, replace, add`},
+		{object{"gatewayConflict": "add", "forceAddress": true}, `gatewayConflict: "add" is not what forceAddress says`},
+		{object{"promiscMode": true, "hairpinMode": true}, "promiscMode: with hairpinMode"},
+		{object{"disableContainerInterface": true}, "disableContainerInterface: an interface that is down takes no address"},
+		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "disableContainerInterface": true, "sysctl": object{"net.core.somaxconn": "1"}}, "sysctl: disableContainerInterface leaves"},
+		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "ipspoofchk": true}, `ipspoofchk: true needs addresses`},
+		{object{"sysctl": object{"kernel.hostname": "x"}}, `sysctl: "kernel.hostname" is no key of the network's`},
+		{object{"sysctl": object{"net/../kernel/hostname": "x"}}, `sysctl: "net/../kernel/hostname" is no key`},
+		{object{"sysctl": object{"net.": "x"}}, `sysctl: "net." is no key`},
+		{object{"sysctl": object{"net.ipv4.ip_forward": 1}}, "sysctl: a JSON number stands where a string belongs"},
 		{object{"portIsolation": "yes"}, "portIsolation: a JSON string stands where true or false belongs"},
 	} {
 		if f := on("ADD", 1, single.with(tt.keys)).run(t).failed(t); f.Code != 7 || !strings.Contains(f.Msg, tt.want) {
@@ -232,5 +244,192 @@ func TestAutoMTU(t *testing.T) {
 		}
 		setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1400") // CHECK has to do with what was
 		on("CHECK", i+1, conf.with(object{"prevResult": json.RawMessage(a.stdout)})).run(t).ok(t)
+	}
+}
+
+// TestGatewayConflict gives the bridge an address before, and looks at what becomes of it.
+func TestGatewayConflict(t *testing.T) {
+	for _, tt := range []struct {
+		keys  object
+		code  uint // of the error, if there is to be one
+		stays bool
+	}{
+		{object{}, 101, true},
+		{object{"gatewayConflict": "error"}, 101, true},
+		{object{"gatewayConflict": "replace"}, 0, false},
+		{object{"forceAddress": true}, 0, false},
+		{object{"gatewayConflict": "add"}, 0, true},
+	} {
+		t.Run(fmt.Sprint(tt.keys), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			c := n.containers(1)
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
+			add := on("ADD", 1, single.with(tt.keys)).run(t)
+			if tt.code != 0 {
+				if f := add.failed(t); f.Code != tt.code {
+					t.Errorf("got %+v, want code %d", f, tt.code)
+				}
+			} else if add.ok(t); !setuptest.Ping(t, c[0], "10.88.0.1") {
+				t.Error("no answer from the gateway")
+			}
+			on("DEL", 1, single.with(tt.keys)).run(t).ok(t)
+			addresses := setuptest.Run(t, "ip", "-o", "addr", "show", "br0")
+			if strings.Contains(addresses, "10.99.0.1/24") != tt.stays || strings.Contains(addresses, "10.88.0.1") {
+				t.Errorf("in the end the bridge has %s", addresses)
+			}
+		})
+	}
+}
+
+// TestChangedSubnet moves a network to another subnet: not while it has containers of the
+// old one, and without a word when all that is left is the address of a killed process.
+func TestChangedSubnet(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(2)
+	moved := single.with(object{"name": "moved", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
+	on("ADD", 1, single).run(t).ok(t)
+	if f := on("ADD", 2, moved).run(t).failed(t); f.Code != 101 || !strings.Contains(f.Msg, "10.88.0.1/24") {
+		t.Errorf("got %+v, want code 101 and the address", f)
+	}
+	setuptest.Run(t, "ip", "netns", "exec", "c1", "ip", "link", "delete", "eth0")
+	on("ADD", 2, moved).run(t).ok(t)
+	if addresses := setuptest.Run(t, "ip", "-o", "-4", "addr", "show", "br0"); strings.Contains(addresses, "10.88.0.1") {
+		t.Errorf("the bridge has %s", addresses)
+	}
+	on("DEL", 2, moved).run(t).ok(t)
+	on("DEL", 1, single).run(t).ok(t)
+}
+
+// TestPromiscMode looks at the bridge's flag. A sniffer, which CHECK of the reference
+// plugin takes for a fault, sets none.
+func TestPromiscMode(t *testing.T) {
+	t.Parallel()
+	conf := single.with(object{"promiscMode": true})
+	n := newNode(t, conf, "nft")
+	c := n.containers(2)
+	before := setuptest.Dump(t)
+	n.must("add", c[0])
+	n.must("check", c[0])
+	if link := setuptest.Run(t, "ip", "link", "show", "br0"); !strings.Contains(link, "PROMISC") {
+		t.Errorf("not promiscuous: %s", link)
+	}
+	setuptest.Run(t, "ip", "link", "set", "br0", "promisc", "off")
+	if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), "promiscuous mode of bridge br0") {
+		t.Errorf("check: %v", err)
+	}
+	n.must("add", c[1])
+	n.must("check", c...)
+	n.must("del", c...)
+	n.configure(single)
+	n.must("add", c[0])
+	setuptest.Run(t, "ip", "link", "set", "br0", "promisc", "on")
+	n.must("check", c[0])
+	n.must("del", c[0])
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestEnableDAD gives two containers the same IPv6 address. Only who looks for duplicates
+// can know.
+func TestEnableDAD(t *testing.T) {
+	for _, enabled := range []bool{false, true} {
+		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
+			t.Parallel()
+			conf := object{"type": "bridgeveth", "bridge": "br0", "enabledad": enabled, "ipam": object{
+				"type": "static", "addresses": []object{{"address": "fd88::7/64"}},
+			}}
+			n := newNode(t, conf, "nft")
+			c := n.containers(2)
+			a := on("ADD", 1, conf).run(t).ok(t)
+			address := func(i int) string { return setuptest.In(t, c[i], "ip", "-o", "addr", "show", "eth0", "to", "fd88::7") }
+			if got := address(0); strings.Contains(got, "nodad") == enabled || !enabled && strings.Contains(got, "tentative") {
+				t.Errorf("the address is %s", got)
+			}
+			for i := 0; i < 50 && strings.Contains(address(0), "tentative"); i++ {
+				time.Sleep(100 * time.Millisecond)
+			}
+			on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(a.stdout)})).run(t).ok(t)
+			second := on("ADD", 2, conf.with(object{"runtimeConfig": object{"mac": "02:00:00:00:00:07"}})).run(t).ok(t)
+			for i := 0; i < 50 && enabled && !strings.Contains(address(1), "dadfailed"); i++ {
+				time.Sleep(100 * time.Millisecond)
+			}
+			check := on("CHECK", 2, conf.with(object{"runtimeConfig": object{"mac": "02:00:00:00:00:07"}, "prevResult": json.RawMessage(second.stdout)})).run(t)
+			if enabled {
+				if f := check.failed(t); f.Code != 103 || !strings.Contains(f.Msg, "fd88::7/64") {
+					t.Errorf("CHECK of the duplicate: %+v", f)
+				}
+			} else {
+				check.ok(t)
+			}
+		})
+	}
+}
+
+// TestDisableContainerInterface leaves the container's end to others.
+func TestDisableContainerInterface(t *testing.T) {
+	t.Parallel()
+	conf := object{"type": "bridgeveth", "bridge": "br0", "disableContainerInterface": true}
+	n := newNode(t, conf, "nft")
+	c := n.containers(1)
+	before := setuptest.Dump(t)
+	n.must("add", c...)
+	n.must("check", c...)
+	if link := setuptest.In(t, c[0], "ip", "link", "show", "eth0"); strings.Contains(link, ",UP") {
+		t.Errorf("it is up: %s", link)
+	}
+	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 {
+		t.Errorf("a name that is taken: %+v", f)
+	}
+	setuptest.In(t, c[0], "ip", "link", "set", "eth0", "up")
+	n.must("check", c...)
+	n.must("del", c...)
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestSysctl sets keys of the interface and of its namespace, and takes those of the
+// namespace back where an ADD fails after them.
+func TestSysctl(t *testing.T) {
+	t.Parallel()
+	sysctls := object{"net.ipv4.conf.IFNAME.rp_filter": "2", "net/ipv4/conf/IFNAME/arp_filter": "1", "net.ipv4.ip_local_port_range": "20000 30000"}
+	conf := single.with(object{"sysctl": sysctls})
+	n := newNode(t, conf, "nft")
+	c := n.containers(1)
+	get := func() string {
+		return setuptest.In(t, c[0], "sh", "-c", "cd /proc/sys/net/ipv4; cat ip_local_port_range; cat conf/eth0.5/rp_filter conf/eth0.5/arp_filter; true")
+	}
+	add := on("ADD", 1, conf)
+	add.ifname = "eth0.5" // a name with a dot in it
+	a := add.run(t).ok(t)
+	if got, want := get(), "20000\t30000\n2\n1\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	check := on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(a.stdout)}))
+	check.ifname = add.ifname
+	check.run(t).ok(t)
+	setuptest.In(t, c[0], "sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/eth0.5/arp_filter")
+	if f := check.run(t).failed(t); f.Code != 103 || !strings.Contains(f.Msg, "sysctl net/ipv4/conf/eth0.5/arp_filter of the container: is 0 instead of 1") {
+		t.Errorf("CHECK: %+v", f)
+	}
+	del := on("DEL", 1, conf)
+	del.ifname = add.ifname
+	del.run(t).ok(t)
+
+	setuptest.In(t, c[0], "sh", "-c", "echo 32768 60999 >/proc/sys/net/ipv4/ip_local_port_range")
+	for _, keys := range []object{
+		{"sysctl": object{"net.ipv4.ip_local_port_range": "20000 30000", "net.ipv4.nothing": "1"}},
+		{"sysctl": object{"net.ipv4.ip_local_port_range": "many"}},
+		{"sysctl": sysctls, "ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24", "routes": []object{{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}}}},
+	} {
+		if f := on("ADD", 1, single.with(keys)).run(t).failed(t); f.Code != 104 {
+			t.Errorf("got %+v, want code 104", f)
+		}
+		if got := setuptest.In(t, c[0], "cat", "/proc/sys/net/ipv4/ip_local_port_range"); got != "32768\t60999\n" {
+			t.Errorf("%v: left as %q", keys, got)
+		}
 	}
 }
