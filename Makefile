@@ -39,6 +39,9 @@ test: build ## run every test
 	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
 	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin hack/test.sh
 
+test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
+	hack/test-vm.sh
+
 bench: build ## measure ADD and DEL beside the reference plugins (BENCH=-short for a minute)
 	@hack/need.sh ip iptables nft unshare
 	@hack/br_netfilter.sh
@@ -62,4 +65,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build install demo test bench lint clean help
+.PHONY: build install demo test test-vm bench lint clean help

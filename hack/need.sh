@@ -11,6 +11,9 @@ package() { # the package that a program comes in
 	nft) echo nftables ;;
 	ping) echo iputils-ping ;;
 	unshare) echo util-linux ;;
+	qemu-system-x86_64) echo qemu-system-x86 ;;
+	modprobe) echo kmod ;;
+	xz) echo xz-utils ;;
 	*) echo "$1" ;;
 	esac
 }

@@ -19,22 +19,34 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// programs is the folder with cnitool and all plugins.
-var programs string
+// programs is the folder with cnitool and all plugins: a new one, or that named by
+// PROGRAMS, whose contents are used as they are if there are any.
+var programs = os.Getenv("PROGRAMS")
 
 func TestMain(m *testing.M) {
 	status := 1
 	defer func() { os.Exit(status) }()
-	var err error
-	if programs, err = os.MkdirTemp("", "bridgeveth-cnitool-"); err == nil {
-		defer os.RemoveAll(programs)
-		err = build(programs)
-	}
-	if err != nil {
+	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return
 	}
+	if os.Getenv("PROGRAMS") == "" {
+		defer os.RemoveAll(programs)
+	}
 	status = m.Run()
+}
+
+// prepare sees to it that the programs are there.
+func prepare() (err error) {
+	if programs == "" {
+		if programs, err = os.MkdirTemp("", "bridgeveth-cnitool-"); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(programs, "ipam-simple")); err == nil {
+		return nil
+	}
+	return build(programs)
 }
 
 // build makes ours, under its two names, cnitool, and other IPAM plugins.

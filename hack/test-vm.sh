@@ -1,0 +1,24 @@
+#!/bin/bash
+# Runs the tests that send packets under Debian's own kernels, in a virtual machine: they
+# have what this machine's kernel may lack. SUITES are where the kernels come from, TESTS
+# is a pattern of other tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+vm=$PWD/.cache/vm
+rm -rf "$vm/programs"
+mkdir -p "$vm/programs"
+export PROGRAMS=$vm/programs REQUIRE_NETNS=1
+go test -run '^$' ./test/cnitool # builds the programs
+go test -c -o "$vm/cnitool.test" ./test/cnitool
+tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnetGuard|TestIngressPolicy|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD}
+status=0
+for suite in ${SUITES:-bookworm bookworm-backports}; do
+	SUITE=$suite hack/vm.sh sh -ec "uname -r; hack/br_netfilter.sh
+		cd test/cnitool; $vm/cnitool.test -test.v -test.parallel 4 -test.timeout 25m -test.run '$tests'" >"$vm/$suite.log" 2>&1 || status=$?
+	head -1 "$vm/$suite.log"
+	grep -E '^(---|    ---|FAIL|PASS|panic|ok)' "$vm/$suite.log" || tail "$vm/$suite.log"
+	if [ $status != 0 ] || grep -q -- '--- SKIP' "$vm/$suite.log"; then
+		echo "not all passed under the kernel of $suite; all of it: $vm/$suite.log" >&2
+		exit 1
+	fi
+done
