@@ -142,6 +142,16 @@ func (t xtables) mentions(bridge string) bool {
 	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
 }
 
+// vlansOf lists the VLAN links of a bridge that the table has rules of.
+func (t xtables) vlansOf(bridge string) (names []string) {
+	for _, r := range t.own {
+		if isVLANOf(bridge, r.in) && !slices.Contains(names, r.in) {
+			names = append(names, r.in)
+		}
+	}
+	return names
+}
+
 // forwardLacks lists the tables in force that lack a bridge's rules. Where no
 // iptables is in force yet, the rules go to the flavour that the host would use:
 // a dockerd that starts later finds them there.
@@ -221,6 +231,11 @@ func (n *Namespace) DeleteForward(bridge string) error {
 			hollow, err := n.hollow(t)
 			if errs = append(errs, err); hollow || t.mentions(bridge) {
 				errs = append(errs, n.removeForward(t, bridge))
+			}
+			for _, name := range t.vlansOf(bridge) {
+				if l, err := n.link(name); err != nil || l.kind != "bridge" {
+					errs = append(errs, n.removeForward(t, name))
+				}
 			}
 		}
 	}

@@ -28,7 +28,7 @@ var (
 	guardIP  = chain{name: "guard_address"}
 )
 
-// guard is what a bridge needs for ports that may send under certain addresses only.
+// guarding is what a bridge needs for ports that may send under certain addresses only.
 // The rules are the same for all ports, in the words of nft(8):
 //
 //	arriving:       iifname vmap @guarded
@@ -43,10 +43,10 @@ var (
 // tell bridges apart, "ibrname", is an option of the kernel's that not all have. The guard
 // stands before br_netfilter and the bridge's own learning. The kernel has taken a
 // VLAN tag off before, so that none hides what is in the packet.
-func guard(bridge string) feature {
-	marker := comment(bridge, "guard")
+func (net *Network) guarding() feature {
+	marker := net.comment("guard")
 	return feature{
-		chain: beforeNAT, marker: marker, what: "guard against spoofed addresses on " + bridge, family: unix.AF_BRIDGE,
+		chain: beforeNAT, marker: marker, what: "guard against spoofed addresses on " + net.Bridge, family: unix.AF_BRIDGE,
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			// A chain has to be there before a map may lead to it, and the sets before rules.
 			for _, chain := range []chain{guardMAC, guardIP} {

@@ -25,6 +25,9 @@ const (
 	portsOfOne = "ports_of_address"
 )
 
+// loopbackRule ends the comment of rules about the host's loopback.
+const loopbackRule = "loopback"
+
 // sysctlLocalnet lets packets from 127.0.0.1 go by an interface, and those to it come.
 const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
 
@@ -66,7 +69,7 @@ func (h HostPort) protocol() string {
 	return names[h.Protocol]
 }
 
-// hostPorts is what a subnet needs for containers with host ports: the maps, the way
+// publishing is what a subnet needs for containers with host ports: the maps, the way
 // to them, which is the same for all bridges,
 //
 //	prerouting, output:  fib daddr type local jump hostports
@@ -82,12 +85,12 @@ func (h HostPort) protocol() string {
 // not also let containers reach what listens there, as in CVE-2020-8558:
 //
 //	arriving:  iifname BRIDGE ip daddr 127.0.0.0/8 drop
-func hostPorts(bridge string, subnet netip.Prefix) feature {
-	marker := comment(bridge, subnet.String(), "hostports")
+func (net *Network) publishing(subnet netip.Prefix) feature {
+	marker := net.comment(subnet.String(), "hostports")
 	is6 := subnet.Addr().Is6()
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	return feature{
-		chain: postrouting, marker: marker, what: fmt.Sprintf("host ports of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
+		chain: postrouting, marker: marker, what: fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			any, one := portMaps(t)
 			if err := errors.Join(c.AddSet(any, nil), c.AddSet(one, nil)); err != nil {
@@ -101,11 +104,13 @@ func hostPorts(bridge string, subnet netip.Prefix) feature {
 				return nil // IPv6 has no way for ::1 to leave the host
 			}
 			loopback := netip.MustParsePrefix("127.0.0.0/8")
-			addRules(c, t,
-				ownRule{chain: postrouting, comment: comment(bridge, subnet.String(), "loopback"),
-					exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridge), masq)},
-				ownRule{chain: beforeNAT, comment: comment(bridge, subnet.String(), "loopback"),
-					exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, bridge), destination(loopback), drop())})
+			mark := net.comment(subnet.String(), loopbackRule)
+			addRules(c, t, ownRule{chain: postrouting, comment: mark,
+				exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq)})
+			for _, name := range net.links() {
+				addRules(c, t, ownRule{chain: beforeNAT, comment: net.comment(subnet.String(), name, loopbackRule),
+					exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, name), destination(loopback), drop())})
+			}
 			return nil
 		},
 	}

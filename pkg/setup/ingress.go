@@ -43,14 +43,14 @@ func (i Ingress) String() string { return ingressNames[i] }
 //
 // and, for IngressIsolated, without the second match: ports that are isolated on the
 // bridge could otherwise send to each other by way of the gateway.
-func ingressRule(bridge string, policy Ingress) ownRule {
+func (net *Network) ingressRule() ownRule {
 	from := interfaceIs(metaIIFKind, expr.CmpOpEq, "bridge")
-	if policy == IngressSameBridge {
-		from = slices.Concat(from, interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, bridge))
+	if net.Ingress == IngressSameBridge {
+		from = slices.Concat(from, interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 	}
 	return ownRule{
-		chain: forwardFilter, comment: comment(bridge, "ingress", policy.String()),
-		exprs: slices.Concat(from, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridge), unanswered(), untranslated(), drop()),
+		chain: forwardFilter, comment: net.comment("ingress", net.Ingress.String()),
+		exprs: slices.Concat(from, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), unanswered(), untranslated(), drop()),
 	}
 }
 
@@ -62,9 +62,9 @@ func (n *Namespace) ingressLacks(net *Network) (lacks []lack, err error) {
 		if err != nil {
 			return nil, err
 		}
-		wanted := ingressRule(net.Bridge, net.Ingress)
+		wanted := net.ingressRule()
 		for found, handle := range present {
-			if strings.HasPrefix(found, comment(net.Bridge, "ingress")) && (found != wanted.comment || net.Ingress == IngressOpen) {
+			if strings.HasPrefix(found, net.comment("ingress")) && (found != wanted.comment || net.Ingress == IngressOpen) {
 				lacks = append(lacks, lack{
 					fmt.Sprintf("ingress policy %s instead of the rule %q", net.Ingress, found),
 					func() error { return n.deleteRule(family, forwardFilter, handle) },
@@ -73,7 +73,7 @@ func (n *Namespace) ingressLacks(net *Network) (lacks []lack, err error) {
 		}
 		if net.Ingress != IngressOpen && present[wanted.comment] == 0 {
 			f := feature{
-				what: fmt.Sprintf("ingress policy %s of %s", net.Ingress, net.Bridge), family: family,
+				what: fmt.Sprintf("ingress policy %s of %s", net.Ingress, net.RoutedBy()), family: family,
 				add: func(c *nftables.Conn, t *nftables.Table) error { addRules(c, t, wanted); return nil },
 			}
 			lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})

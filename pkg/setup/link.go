@@ -3,6 +3,7 @@ package setup
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -55,11 +56,14 @@ type link struct {
 	mtu         int // bytes
 	up          bool
 	promiscuous bool
-	peer        int  // index of a veth's other end, in its namespace
+	peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
 	master      int  // index of the bridge that it is a port of; 0 is none
 	forwarding  bool // as a port of a bridge
 	hairpin     bool // as a port of a bridge
 	isolated    bool // as a port of a bridge
+
+	filtersVLANs bool // as a bridge
+	vlan         int  // as a VLAN link, on the link of index peer
 }
 
 // link looks up the link called name; absent tells of an error whether there is
@@ -119,6 +123,14 @@ func (l *link) parseInfo(info []byte) error {
 	parts, err := nl.ParseRouteAttrAsMap(info)
 	kind, master := parts[nl.IFLA_INFO_KIND].Value, parts[nl.IFLA_INFO_SLAVE_KIND].Value
 	l.kind = text(kind, len(kind))
+	eachAttr(parts[nl.IFLA_INFO_DATA].Value, func(attr uint16, value []byte) {
+		switch {
+		case l.kind == "bridge" && attr == bridgeVLANFilter:
+			l.filtersVLANs = bytes.Equal(value, []byte{1})
+		case l.kind == "vlan" && attr == vlanID:
+			l.vlan = int(binary.NativeEndian.Uint16(value))
+		}
+	})
 	if err != nil || text(master, len(master)) != "bridge" {
 		return err
 	}

@@ -32,15 +32,15 @@ func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) err
 //
 // Conntrack translates no packet that it takes for invalid: it would go out with its
 // private source, and the far end would answer it by a reset (containernetworking/plugins#816).
-func masquerade(bridge string, subnet netip.Prefix) feature {
+func (net *Network) masquerade(subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
-	leaves := slices.Concat(source(subnet), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, bridge))
-	marker := comment(bridge, subnet.String(), "masquerade")
+	leaves := slices.Concat(source(subnet), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
+	marker := net.comment(subnet.String(), "masquerade")
 	return feature{
-		chain: postrouting, marker: marker, what: fmt.Sprintf("masquerade of %s behind %s", subnet, bridge), family: familyOf(subnet.Addr()),
+		chain: postrouting, marker: marker, what: fmt.Sprintf("masquerade of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			addRules(c, t,
-				ownRule{chain: forwardFilter, comment: comment(bridge, subnet.String(), "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
+				ownRule{chain: forwardFilter, comment: net.comment(subnet.String(), "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
 				ownRule{chain: postrouting, comment: marker, exprs: slices.Concat(leaves, notMulticast(is6), []expr.Any{&expr.Counter{}, &expr.Masq{}})})
 			return nil
 		},
@@ -52,10 +52,10 @@ func masquerade(bridge string, subnet netip.Prefix) feature {
 //	ip saddr SUBNET ip daddr TO counter accept
 //
 // ahead of the masquerade of SUBNET. It ends our own chain only.
-func masqueradeNot(bridge string, subnet, to netip.Prefix) feature {
-	marker := comment(bridge, subnet.String(), "to", to.String())
+func (net *Network) masqueradeNot(subnet, to netip.Prefix) feature {
+	marker := net.comment(subnet.String(), "to", to.String())
 	return feature{
-		chain: postrouting, marker: marker, what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, bridge, to), family: familyOf(subnet.Addr()),
+		chain: postrouting, marker: marker, what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: familyOf(subnet.Addr()),
 		add: func(c *nftables.Conn, t *nftables.Table) error {
 			addRules(c, t, ownRule{chain: postrouting, comment: marker, first: true,
 				exprs: slices.Concat(source(subnet), destination(to), verdict(expr.VerdictAccept))})

@@ -26,6 +26,7 @@ const DefaultBridge = "cni0"
 // and is the same size however many containers there are.
 type Network struct {
 	Bridge        string
+	VLANs         VLANs
 	MTU           int            // bytes, of a bridge that is made; 0 is the kernel's default
 	IPv4, IPv6    bool           // the families that its packets belong to
 	Gateways      []netip.Prefix // the bridge's own addresses; forwarding is on for their families
@@ -84,7 +85,6 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 // bridgeLacks looks for the bridge and its addresses.
 func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 	br, err := n.link(net.Bridge)
-	var present, own []netip.Prefix
 	switch {
 	case absent(err):
 		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
@@ -98,12 +98,12 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 	if net.Promiscuous && !br.promiscuous {
 		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
 	}
-	if err == nil && len(net.Gateways) > 0 {
-		if present, own, err = n.addresses(br); err != nil {
-			return nil, err
-		}
+	vlan, vlanErr := n.vlanLacks(net, br)
+	if vlanErr != nil {
+		return nil, vlanErr
 	}
-	gateways, err := n.gatewayLacks(net, present, own)
+	lacks = append(lacks, vlan...)
+	gateways, err := n.gatewayLacks(net, br)
 	return append(lacks, gateways...), err
 }
 
@@ -112,9 +112,25 @@ func (n *Namespace) ensureBridge(net *Network) error {
 	return err
 }
 
-// gatewayLacks compares the network's gateways with the bridge's addresses, of which
-// own are ours, and refuses one that cannot be set before anything is.
-func (n *Namespace) gatewayLacks(net *Network, present, own []netip.Prefix) (lacks []lack, err error) {
+// gatewayLacks compares the network's gateways with the addresses of the link that it is
+// routed by, the bridge l or a VLAN link, and refuses one that cannot be set before
+// anything is.
+func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error) {
+	if len(net.Gateways) == 0 {
+		return nil, nil
+	}
+	name := net.RoutedBy()
+	if name != net.Bridge {
+		if l, err = n.link(name); err != nil && !absent(err) {
+			return nil, err
+		}
+	}
+	var present, own []netip.Prefix
+	if l.index != 0 {
+		if present, own, err = n.addresses(l); err != nil {
+			return nil, err
+		}
+	}
 	for _, g := range net.Gateways {
 		if slices.Contains(present, g) {
 			continue
@@ -127,13 +143,13 @@ func (n *Namespace) gatewayLacks(net *Network, present, own []netip.Prefix) (lac
 				return nil, err
 			}
 			if used || !slices.Contains(own, other) {
-				return nil, addressConflict(net.Bridge, g, other)
+				return nil, addressConflict(name, g, other)
 			}
 			policy = ConflictReplace
 		}
 		lacks = append(lacks, lack{
-			what: fmt.Sprintf("address %s of bridge %s", g, net.Bridge),
-			mend: func() error { return n.EnsureGateway(net.Bridge, g, net.Gateways, policy) },
+			what: fmt.Sprintf("address %s of bridge %s", g, name),
+			mend: func() error { return n.EnsureGateway(name, g, net.Gateways, policy) },
 		})
 	}
 	return lacks, nil
@@ -190,19 +206,30 @@ func (n *Namespace) localnetLacks(net *Network) (lacks []lack, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
 	}
-	key := fmt.Sprintf(sysctlLocalnet, net.Bridge)
-	value, err := n.sysctl(key)
-	if value == "1" || err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	for _, name := range net.links() {
+		key := fmt.Sprintf(sysctlLocalnet, name)
+		value, err := n.sysctl(key)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		if value != "1" {
+			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
+		}
 	}
-	return []lack{{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }}}, nil
+	return lacks, nil
 }
 
 // filterLacks looks for what gets packets past a FORWARD chain that denies.
 func (n *Namespace) filterLacks(net *Network) (lacks []lack, err error) {
 	switch net.Forward {
 	case ForwardIPTables:
-		return n.forwardLacks(net.Bridge, net.families())
+		for _, name := range net.links() {
+			found, err := n.forwardLacks(name, net.families())
+			if err != nil {
+				return nil, err
+			}
+			lacks = append(lacks, found...)
+		}
 	case ForwardSysctl:
 		for family, key := range map[int]string{unix.AF_INET: sysctlBridge4, unix.AF_INET6: sysctlBridge6} {
 			value, err := n.sysctl(key)
@@ -318,7 +345,7 @@ func (n *Namespace) releaseBridge(name string) error {
 	if !shared && br.alias == owner {
 		return n.DeleteBridge(name)
 	}
-	return n.deleteOwnAddresses(br)
+	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br))
 }
 
 func (n *Namespace) deleteOwnAddresses(l link) error {

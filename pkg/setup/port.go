@@ -86,7 +86,7 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 	if done, err = n.plug(p); err != nil {
 		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
-	for _, step := range []func(*Port) error{n.guardPort, n.publish, n.raisePort} {
+	for _, step := range []func(*Port) error{n.tagPort, n.guardPort, n.publish, n.raisePort} {
 		if err = step(p); err != nil {
 			break
 		}

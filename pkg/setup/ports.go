@@ -79,6 +79,14 @@ func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 	}
 }
 
+// allLinks lists the links of the namespace.
+func (n *Namespace) allLinks() ([]link, error) {
+	return dump(func() (all []link, err error) {
+		err = n.listPorts(0, func(l link) bool { all = append(all, l); return true })
+		return all, err
+	})
+}
+
 // FoundPort is a port of ours as it is on the host.
 type FoundPort struct {
 	Attachment
@@ -91,14 +99,7 @@ type FoundPort struct {
 // Those without an alias, half made by a process that was killed, have no
 // Attachment.
 func (n *Namespace) Ports() (ports []FoundPort, err error) {
-	var all []link
-	for {
-		all = nil
-		err = n.listPorts(0, func(l link) bool { all = append(all, l); return true })
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
+	all, err := n.allLinks()
 	names := map[int]string{}
 	for _, l := range all {
 		names[l.index] = l.name

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -64,18 +63,18 @@ type feature struct {
 // features lists what a network needs, in the order in which it can be made.
 func (net *Network) features() (list []feature) {
 	for _, subnet := range net.Masquerade {
-		list = append(list, masquerade(net.Bridge, subnet))
+		list = append(list, net.masquerade(subnet))
 		for _, to := range net.MasqueradeNot {
 			if to.Addr().Is4() == subnet.Addr().Is4() {
-				list = append(list, masqueradeNot(net.Bridge, subnet, to))
+				list = append(list, net.masqueradeNot(subnet, to))
 			}
 		}
 	}
 	for _, subnet := range net.HostPorts {
-		list = append(list, hostPorts(net.Bridge, subnet))
+		list = append(list, net.publishing(subnet))
 	}
 	if net.Guarded {
-		list = append(list, guard(net.Bridge))
+		list = append(list, net.guarding())
 	}
 	return list
 }
@@ -165,7 +164,7 @@ func (n *Namespace) DeleteRules(bridge string) error {
 func (n *Namespace) deleteRules(family int, bridge string) error {
 	own := table(family)
 	var mine []*nftables.Rule
-	others := false
+	others, guarded := false, false
 	for _, chain := range chainsOf(family) {
 		rules, err := n.ownRules(family, chain)
 		if err != nil {
@@ -174,6 +173,7 @@ func (n *Namespace) deleteRules(family int, bridge string) error {
 		for comment, handle := range rules {
 			if strings.HasPrefix(comment, bridge+" ") {
 				mine = append(mine, &nftables.Rule{Table: own, Chain: chain.in(own), Handle: handle})
+				guarded = guarded || strings.HasSuffix(comment, " "+loopbackRule)
 			} else {
 				others = true
 			}
@@ -185,6 +185,11 @@ func (n *Namespace) deleteRules(family int, bridge string) error {
 	c, err := n.nft()
 	if err != nil {
 		return err
+	}
+	if guarded { // before the rule goes that keeps the host's loopback to itself
+		if err := n.setSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0"); err != nil {
+			return err
+		}
 	}
 	if others {
 		for _, r := range mine {
@@ -213,7 +218,8 @@ func (n *Namespace) deleteRule(family int, from chain, handle uint64) error {
 	return nil
 }
 
-// comment names a rule of a bridge.
-func comment(bridge string, what ...string) string {
-	return strings.Join(slices.Concat([]string{bridge}, what), " ")
+// comment names a rule of a network: by the bridge, by which it is found again, and by the
+// link that the network is routed by where that is another.
+func (net *Network) comment(what ...string) string {
+	return strings.Join(append(net.links(), what...), " ")
 }

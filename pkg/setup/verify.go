@@ -37,6 +37,7 @@ func (n *Namespace) verifyPort(p *Port) error {
 		return err
 	}
 	return errors.Join(
+		n.verifyVLANs(p, port),
 		differ("port "+p.Port()+" on bridge "+p.Network.Bridge, port.master == br.index, true),
 		differ("port "+p.Port()+" up", port.up, true),
 		differ("port "+p.Port()+" forwarding", port.forwarding || p.Down, true),

@@ -191,6 +191,9 @@ func (c *config) describe(r *current.Result, p *setup.Port, done *setup.Plugged)
 		portIndex:      {Name: p.Port(), Mac: done.PortMAC.String(), Mtu: done.MTU},
 		containerIndex: {Name: p.Interface, Mac: done.ContainerMAC.String(), Mtu: done.MTU, Sandbox: p.Container.Path},
 	}
+	if routed := p.Network.RoutedBy(); routed != c.Bridge { // a VLAN link has what it is on
+		r.Interfaces = append(r.Interfaces, &current.Interface{Name: routed, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU})
+	}
 }
 
 // printResult prints a result as the version asks. The library writes, reads and

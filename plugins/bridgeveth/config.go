@@ -42,9 +42,11 @@ type config struct {
 	Forward          string          `json:"forward"`
 	runtimeKeys
 	containerKeys
+	vlanKeys
 
 	forward     setup.Forward
 	conflict    setup.Conflict
+	vlans       setup.VLANs
 	ingress     setup.Ingress
 	mtu         int  // bytes; 0 is that of the bridge
 	autoMTU     bool // it is to be that of the uplink
@@ -69,6 +71,20 @@ type containerKeys struct {
 	EnableDAD                 bool              `json:"enabledad"`
 	DisableContainerInterface bool              `json:"disableContainerInterface"`
 	Sysctl                    map[string]string `json:"sysctl"` // by key, such as net.ipv4.conf.IFNAME.rp_filter
+}
+
+// vlanKeys say which VLANs containers are in.
+type vlanKeys struct {
+	VLAN                int         `json:"vlan"`
+	VLANTrunk           []vlanTrunk `json:"vlanTrunk"`
+	PreserveDefaultVLAN bool        `json:"preserveDefaultVlan"`
+}
+
+// vlanTrunk is one VLAN, or a range, or both.
+type vlanTrunk struct {
+	ID    *int `json:"id"`
+	MinID *int `json:"minID"`
+	MaxID *int `json:"maxID"`
 }
 
 // readConfig reads the configuration. wrong is what is the matter with it: ADD,
@@ -99,7 +115,7 @@ func (c *config) validate() error {
 	if len(c.Name) > setup.MaxNetwork {
 		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
 	}
-	bad = append(bad, c.readMTU(), c.readConflict(), c.validateSysctls())
+	bad = append(bad, c.readMTU(), c.readConflict(), c.validateSysctls(), c.readVLANs())
 	var err error
 	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
 		bad = append(bad, fmt.Errorf("forward: %w", err))
@@ -175,6 +191,52 @@ func sysctlPath(key, ifname string) string {
 	return strings.ReplaceAll(key, "IFNAME", ifname)
 }
 
+// readVLANs reads the VLANs.
+func (c *config) readVLANs() error {
+	var bad []error
+	if c.VLAN < 0 || c.VLAN > setup.MaxVLAN {
+		bad = append(bad, fmt.Errorf("vlan: %d is outside 1..%d; leave it out for none", c.VLAN, setup.MaxVLAN))
+	}
+	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
+	for i, t := range c.VLANTrunk {
+		ranges, err := t.ranges()
+		if err != nil {
+			bad = append(bad, fmt.Errorf("vlanTrunk[%d]: %w", i, err))
+		}
+		c.vlans.Trunk = append(c.vlans.Trunk, ranges...)
+	}
+	switch routed := fmt.Sprintf("%s.%d", c.Bridge, c.VLAN); {
+	case !c.IsGateway:
+	case c.VLAN == 0 && len(c.VLANTrunk) > 0 && !c.PreserveDefaultVLAN:
+		bad = append(bad, errors.New(`vlanTrunk: the gateway would be in the bridge's default VLAN, and containers are not; set "vlan", or "preserveDefaultVlan"`))
+	case c.VLAN != 0 && len(routed) > maxInterfaceName:
+		bad = append(bad, fmt.Errorf("vlan: the gateway's link would be called %s, which is longer than %d letters; use a shorter bridge", routed, maxInterfaceName))
+	}
+	return errors.Join(bad...)
+}
+
+// maxInterfaceName is IFNAMSIZ-1 in linux/if.h, in bytes.
+const maxInterfaceName = 15
+
+// ranges lists the VLANs of an entry.
+func (t vlanTrunk) ranges() (list []setup.VLANRange, err error) {
+	if t.ID != nil {
+		list = append(list, setup.VLANRange{First: *t.ID, Last: *t.ID})
+	}
+	if (t.MinID == nil) != (t.MaxID == nil) || t.ID == nil && t.MinID == nil {
+		return nil, errors.New(`it has to have "id", or both of "minID" and "maxID"`)
+	}
+	if t.MinID != nil {
+		list = append(list, setup.VLANRange{First: *t.MinID, Last: *t.MaxID})
+	}
+	for _, r := range list {
+		if r.First < 1 || r.First > r.Last || r.Last > setup.MaxVLAN {
+			return nil, fmt.Errorf("%d to %d is no range within 1..%d", r.First, r.Last, setup.MaxVLAN)
+		}
+	}
+	return list, nil
+}
+
 // readMTU reads the MTU: a number, or the word for that of the uplink.
 func (c *config) readMTU() error {
 	var word string
@@ -206,7 +268,7 @@ func (c *config) needsIPAM() (bad []error) {
 // network is the part of the configuration that is the same for each container.
 func (c *config) network() *setup.Network {
 	return &setup.Network{
-		Bridge: c.Bridge, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, Forward: c.forward, MasqueradeNot: c.masqExclude,
+		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, Forward: c.forward, MasqueradeNot: c.masqExclude,
 		Ingress: c.ingress, Guarded: c.guard() != setup.GuardNone,
 	}
 }

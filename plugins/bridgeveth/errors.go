@@ -25,6 +25,7 @@ var codes = []struct {
 	{setup.ErrAttached, plugin.CodeTaken},
 	{setup.ErrAddressConflict, plugin.CodeTaken},
 	{unix.EEXIST, plugin.CodeTaken},
+	{setup.ErrNoVLANs, plugin.CodeTaken},
 	{setup.ErrBridgeFull, plugin.CodeExhausted},
 	{setup.ErrNoIPTables, plugin.CodeProgram},
 	{flock.ErrTimeout, types.ErrTryAgainLater},

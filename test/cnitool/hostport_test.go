@@ -180,6 +180,7 @@ func TestLocalnetGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	c := n.containers(1)
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // it stays in the end
 	serve(t, n.Namespace, 9999)
 	conf := publishing(single, object{"hostPort": 8080, "containerPort": 80})
 	on("ADD", 1, conf).run(t).ok(t)
@@ -191,6 +192,12 @@ func TestLocalnetGuard(t *testing.T) {
 	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "arriving")
 	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got == "" {
 		t.Error("without the guard it does not answer either: the test shows nothing")
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	on("ADD", 1, conf).run(t).ok(t)
+	on("DEL", 1, conf).run(t).ok(t)
+	if got := setuptest.Sysctl(t, "ipv4/conf/br0/route_localnet"); got != "0" {
+		t.Errorf("without the guard's rule route_localnet stays %s", got)
 	}
 }
 

@@ -214,6 +214,11 @@ func TestKeyMistakes(t *testing.T) {
 		{object{"sysctl": object{"net/../kernel/hostname": "x"}}, `sysctl: "net/../kernel/hostname" is no key`},
 		{object{"sysctl": object{"net.": "x"}}, `sysctl: "net." is no key`},
 		{object{"sysctl": object{"net.ipv4.ip_forward": 1}}, "sysctl: a JSON number stands where a string belongs"},
+		{object{"vlan": 4095}, "vlan: 4095 is outside 1..4094"},
+		{object{"vlanTrunk": []object{{"minID": 3}}}, `vlanTrunk[0]: it has to have "id", or both of "minID" and "maxID"`},
+		{object{"vlan": 5, "vlanTrunk": []object{{"id": 1}, {"minID": 9, "maxID": 8}}}, "vlanTrunk[1]: 9 to 8 is no range within 1..4094"},
+		{object{"vlanTrunk": []object{{"id": 7}}}, "vlanTrunk: the gateway would be in the bridge's default VLAN"},
+		{object{"vlan": 100, "bridge": "bridge-of-12"}, "vlan: the gateway's link would be called bridge-of-12.100"},
 		{object{"portIsolation": "yes"}, "portIsolation: a JSON string stands where true or false belongs"},
 	} {
 		if f := on("ADD", 1, single.with(tt.keys)).run(t).failed(t); f.Code != 7 || !strings.Contains(f.Msg, tt.want) {

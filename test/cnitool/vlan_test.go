@@ -1,0 +1,185 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// needsVLANs ends the test here where bridges cannot keep VLANs apart, after it has seen
+// that this is told, with nothing left.
+func needsVLANs(t *testing.T) {
+	t.Helper()
+	setuptest.Run(t, "sh", "-c", "ip link add probe type bridge; ip link set probe type bridge vlan_filtering 1 || true")
+	can := strings.Contains(setuptest.Run(t, "ip", "-d", "link", "show", "probe"), "vlan_filtering 1")
+	setuptest.Run(t, "ip", "link", "delete", "probe")
+	if can {
+		return
+	}
+	before := setuptest.Dump(t)
+	setuptest.Container(t, "none")
+	f := call{verb: "ADD", container: "none", netns: "/run/netns/none", ifname: "eth0", conf: single.with(object{"vlan": 100})}.run(t).failed(t)
+	if f.Code != 104 || !strings.Contains(f.Msg, "CONFIG_BRIDGE_VLAN_FILTERING") {
+		t.Errorf("got %+v, want code 104 and the kernel's option", f)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("a failed ADD left traces (-before +after):\n%s", diff)
+	}
+	t.Skip("LISTED SKIP: no VLANs on bridges in this kernel; make test-vm has one with them")
+}
+
+// vlan is network number i in a VLAN of its own, on the bridge of all.
+func vlan(i, id int) object {
+	return dual.with(object{"name": fmt.Sprint("vlan", id), "vlan": id, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
+		{{"subnet": fmt.Sprintf("10.%d.0.0/24", i)}}, {{"subnet": fmt.Sprintf("fd%d::/64", i)}},
+	}}})
+}
+
+// TestVLAN keeps networks on one bridge apart, each with its gateway, host ports and
+// masquerade.
+func TestVLAN(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	needsVLANs(t)
+	outside := n.outside(false)
+	c := n.containers(4)
+	first, second := vlan(81, 100), vlan(82, 200)
+	before := setuptest.Dump(t)
+	published := publishing(first, object{"hostPort": 8080, "containerPort": 80})
+	on("ADD", 1, published).run(t).ok(t)
+	on("ADD", 2, first).run(t).ok(t)
+	on("ADD", 3, second).run(t).ok(t)
+	serve(t, c[0], 80)
+	serve(t, outside, 80)
+	setuptest.In(t, c[2], "ip", "addr", "add", "10.81.0.9/24", "dev", "eth0") // on the wrong side
+	for _, p := range []struct {
+		from *setup.Namespace
+		to   string
+		want bool
+	}{
+		{c[0], "10.81.0.1", true}, {c[0], "fd81::1", true}, {c[0], "10.81.0.3", true}, {c[0], "fd81::3", true},
+		{c[0], "10.82.0.2", true}, {c[2], "fd81::3", true}, // by way of the gateways
+		{c[2], "10.81.0.2", false},
+	} {
+		if got := setuptest.Ping(t, p.from, p.to); got != p.want {
+			t.Errorf("ping from %s to %s: %v", p.from.Path, p.to, got)
+		}
+	}
+	for _, a := range []struct {
+		from     *setup.Namespace
+		to       string
+		port     int
+		wantFrom string
+	}{
+		{c[0], "192.0.2.2", 80, "192.0.2.1"}, {c[0], "2001:db8::2", 80, "2001:db8::1"},
+		{outside, "192.0.2.1", 8080, "192.0.2.2"}, {c[2], "192.0.2.1", 8080, "10.81.0.1"}, {n.Namespace, "127.0.0.1", 8080, "10.81.0.1"},
+		{c[1], "192.0.2.1", 8080, "10.81.0.1"}, {c[0], "192.0.2.1", 8080, "10.81.0.1"},
+	} {
+		if got := ask(t, a.from, "tcp", a.to, a.port); got != a.wantFrom {
+			t.Errorf("%s:%d took %s for %q, want %s", a.to, a.port, a.from.Path, got, a.wantFrom)
+		}
+	}
+	a := on("ADD", 4, first.with(object{"ingressPolicy": "same-bridge"})).run(t).ok(t)
+	check := on("CHECK", 4, checking(first.with(object{"ingressPolicy": "same-bridge"}), a))
+	check.run(t).ok(t)
+	port := setup.Attachment{Network: "vlan100", Container: "c4", Interface: "eth0"}.Port()
+	for _, spoil := range []string{
+		"bridge vlan del dev " + port + " vid 100", "bridge vlan add dev " + port + " vid 100", "bridge vlan add dev " + port + " vid 100 pvid untagged; bridge vlan add dev " + port + " vid 200",
+	} {
+		setuptest.Run(t, "sh", "-c", spoil)
+		if f := check.run(t).failed(t); f.Code != 103 || !strings.Contains(f.Msg, "in VLAN") {
+			t.Errorf("%s: CHECK says %+v", spoil, f)
+		}
+	}
+	for i, conf := range []object{first, first, second, first} {
+		on("DEL", i+1, conf).run(t).ok(t)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// checking is a configuration with what ADD has answered.
+func checking(conf object, a answer) object {
+	return conf.with(object{"prevResult": json.RawMessage(a.stdout)})
+}
+
+// TestVLANTrunk has containers tag their own frames.
+func TestVLANTrunk(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		keys   object
+		passes map[int]bool // 0: without a tag
+	}{
+		{"trunk", object{}, map[int]bool{0: false, 30: true, 41: true, 50: false}},
+		{"trunk and native", object{"vlan": 41}, map[int]bool{0: true, 30: true, 50: false}},
+		{"trunk and default", object{"preserveDefaultVlan": true}, map[int]bool{0: true, 30: true, 50: false}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conf := object{"type": "bridgeveth", "bridge": "br0", "vlanTrunk": []object{{"id": 30}, {"minID": 40, "maxID": 42}}}.with(tt.keys)
+			n := newNode(t, conf, "nft")
+			needsVLANs(t)
+			c := n.containers(2)
+			before := setuptest.Dump(t)
+			n.must("add", c...)
+			n.must("check", c...)
+			for i, inside := range c {
+				for id := range tt.passes {
+					name := "eth0"
+					if id != 0 {
+						name = fmt.Sprint("eth0.", id)
+						setuptest.In(t, inside, "ip", "link", "add", "link", "eth0", "name", name, "type", "vlan", "id", fmt.Sprint(id))
+					}
+					setuptest.In(t, inside, "ip", "addr", "add", fmt.Sprintf("10.9.%d.%d/24", id, i+1), "dev", name)
+					setuptest.In(t, inside, "ip", "link", "set", name, "up")
+				}
+			}
+			for id, want := range tt.passes {
+				if got := setuptest.Ping(t, c[0], fmt.Sprintf("10.9.%d.2", id)); got != want {
+					t.Errorf("VLAN %d: ping passes: %v, want %v", id, got, want)
+				}
+			}
+			n.must("del", c...)
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("DEL left traces (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestVLANOnOthersBridge leaves a bridge that was there as it was: refused without VLAN
+// filtering, used with it.
+func TestVLANOnOthersBridge(t *testing.T) {
+	t.Parallel()
+	conf := vlan(81, 100)
+	n := newNode(t, single, "nft")
+	needsVLANs(t)
+	c := n.containers(1)
+	setuptest.Run(t, "ip", "link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge")
+	setuptest.Run(t, "ip", "link", "set", "br0", "addrgenmode", "none")
+	before := setuptest.Dump(t)
+	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 || !strings.Contains(f.Msg, "vlan_filtering 1") {
+		t.Errorf("got %+v, want code 101 and the remedy", f)
+	}
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("a refused ADD left traces (-before +after):\n%s", diff)
+	}
+	setuptest.Run(t, "ip", "link", "set", "br0", "up", "type", "bridge", "vlan_filtering", "1")
+	state := func() string { return setuptest.Dump(t) + setuptest.Run(t, "bridge", "vlan", "show") }
+	before = state()
+	on("ADD", 1, conf).run(t).ok(t)
+	if !setuptest.Ping(t, c[0], "10.81.0.1") {
+		t.Error("no answer from the gateway")
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	if diff := cmp.Diff(before, state()); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
