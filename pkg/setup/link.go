@@ -51,6 +51,7 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 type link struct {
 	index       int
 	name, alias string
+	port        string // the name by which it is a port of ours: its own or an alternative one; "" is none
 	kind        string // "bridge", "veth"; "" for the likes of a network card
 	mac         net.HardwareAddr
 	mtu         int // bytes
@@ -95,9 +96,12 @@ func parseLink(m []byte) (l link, err error) {
 	l.index, l.up, l.promiscuous = int(header.Index), header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_PROMISC != 0
 	attrs, err := nl.ParseRouteAttr(m[header.Len():])
 	for _, a := range attrs {
-		switch a.Attr.Type {
+		switch a.Attr.Type &^ unix.NLA_F_NESTED {
 		case unix.IFLA_IFNAME:
 			l.name = text(a.Value, len(a.Value))
+			l.mayBePort(l.name)
+		case unix.IFLA_PROP_LIST:
+			eachAttr(a.Value, func(_ uint16, name []byte) { l.mayBePort(text(name, len(name))) })
 		case unix.IFLA_IFALIAS:
 			l.alias = text(a.Value, len(a.Value))
 		case unix.IFLA_ADDRESS:
@@ -116,6 +120,12 @@ func parseLink(m []byte) (l link, err error) {
 		return l, fmt.Errorf("read link message: %w", err)
 	}
 	return l, nil
+}
+
+func (l *link) mayBePort(name string) {
+	if isPort(name) {
+		l.port = name
+	}
 }
 
 // parseInfo reads IFLA_LINKINFO: the link's kind, and what its bridge says of it.

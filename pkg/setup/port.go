@@ -22,9 +22,10 @@ const (
 var ErrAttached = errors.New("it is attached already; delete that attachment first")
 
 // Port is a container's place on a network: a veth pair with one end on the
-// bridge and the other in the container's namespace.
+// bridge and the other in the container's namespace, or a link that was given.
 type Port struct {
 	Attachment
+	Given     string // the link that another plugin has made on the host, such as a tap; what is behind it is left alone
 	Container *Namespace
 	Network   *Network
 	MTU       int              // bytes, of both ends; 0 is that of the bridge
@@ -57,12 +58,16 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 	port, err := n.link(p.Port())
 	if err == nil {
 		// The port goes up last, so one that is down was never finished.
-		if port.up {
+		if port.up && port.master != 0 {
 			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
 		}
 		err = n.Unplug(p.Attachment, p.HostPorts...)
 	}
 	if err != nil && !absent(err) {
+		return err
+	}
+	if p.Given != "" {
+		_, err = n.given(p)
 		return err
 	}
 	_, err = p.Container.link(p.Interface)
@@ -100,7 +105,7 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 // raisePort sets both ends up, the container's first: a port that is up is one
 // that was finished.
 func (n *Namespace) raisePort(p *Port) error {
-	if !p.Down {
+	if !p.Down && p.Given == "" {
 		before, err := p.Container.sysctls(p.Sysctls)
 		if err != nil {
 			return err
@@ -113,26 +118,27 @@ func (n *Namespace) raisePort(p *Port) error {
 		}
 	}
 	var up batch
-	up.setUp(p.Port())
-	if err := n.send(up); err != nil || p.Down {
+	up.setUp(p.name())
+	if err := n.send(up); err != nil || p.Down || p.Given != "" {
 		return err
 	}
 	return n.awaitForwarding(p.Port())
 }
 
-// DetachPort deletes a port, wherever its other end is, and its host ports, and with
+// DetachPort deletes a port, wherever its other end is, or takes a given link off the
+// bridge. Its host ports go too, and with
 // the last port of the bridge all that belongs to the network. Where its host ports
 // are known it is quicker to name them.
 func (n *Namespace) DetachPort(a Attachment, bridge string, known ...HostPort) error {
 	return errors.Join(n.Unplug(a, known...), n.ReleaseNetwork(bridge))
 }
 
-// Unplug deletes a port, its host ports and its guard, and leaves the network.
+// Unplug is DetachPort that leaves the network.
 func (n *Namespace) Unplug(a Attachment, known ...HostPort) error {
-	return errors.Join(n.unpublish(a, known), n.deleteLink(a.Port()), n.unguardPort(a.Port()))
+	return errors.Join(n.unpublish(a, known), n.removePort(a.Port()), n.unguardPort(a.Port()))
 }
 
-// plug makes the veth pair, down, while it holds the network.
+// plug makes the veth pair, down, or plugs in the given link, while it holds the network.
 func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	lock, err := n.holdNetwork(p.Network)
 	if err != nil {
@@ -142,6 +148,9 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	br, err := n.link(p.Network.Bridge)
 	if err != nil {
 		return nil, err
+	}
+	if p.Given != "" {
+		return n.plugGiven(p, br)
 	}
 	done := &Plugged{
 		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.mac(),
@@ -156,21 +165,40 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	b.add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.name, pair.peer, p.Network.Bridge), pair.request())
 	b.add("configure port "+pair.name, p.portRequest())
 	err = n.send(b)
-	if errors.Is(err, unix.EXFULL) {
-		err = fmt.Errorf("add port to bridge %s: %w", p.Network.Bridge, ErrBridgeFull)
-	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
-		err = errors.Join(err, n.deleteLink(p.Port()))
+		err = errors.Join(explainFull(br.name, err), n.deleteLink(p.Port()))
 	}
 	return done, err
+}
+
+// explainFull says more of the error that a bridge without a free port gives.
+func explainFull(bridge string, err error) error {
+	if errors.Is(err, unix.EXFULL) {
+		return fmt.Errorf("add port to bridge %s: %w", bridge, ErrBridgeFull)
+	}
+	return err
+}
+
+// name is what the kernel calls the link on the bridge.
+func (p *Port) name() string {
+	if p.Given != "" {
+		return p.Given
+	}
+	return p.Port()
 }
 
 // portRequest gives the host end its alias and its settings as a port, none of
 // which the kernel applies on creation.
 func (p *Port) portRequest() *nl.NetlinkRequest {
-	req := newLinkRequest(p.Port(), "", 0)
+	req := p.settingsRequest()
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	withoutIPv6Noise(req)
+	return req
+}
+
+// settingsRequest sets what a port of a bridge may do.
+func (p *Port) settingsRequest() *nl.NetlinkRequest {
+	req := newLinkRequest(p.name(), "", 0)
 	if p.Hairpin || p.Isolated {
 		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))

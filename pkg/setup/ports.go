@@ -105,7 +105,7 @@ func (n *Namespace) Ports() (ports []FoundPort, err error) {
 		names[l.index] = l.name
 	}
 	for _, l := range all {
-		if l.ours() && l.kind == "veth" {
+		if l.ours() && l.port != "" {
 			a, _ := ParseAttachment(l.alias)
 			ports = append(ports, FoundPort{a, l.name, names[l.master], l.up})
 		}
@@ -129,8 +129,8 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	var stale []string
 	err := n.eachPort(bridge, func(p link) bool {
 		a, known := ParseAttachment(p.alias)
-		if p.ours() && !keep[p.name] && (!known || a.Network == network) {
-			stale = append(stale, p.name)
+		if p.ours() && p.port != "" && !keep[p.port] && (!known || a.Network == network) {
+			stale = append(stale, p.port)
 		}
 		return true
 	})
@@ -139,7 +139,7 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	}
 	var errs []error
 	for _, name := range stale {
-		errs = append(errs, n.deleteLink(name))
+		errs = append(errs, n.removePort(name))
 	}
 	abandoned, err := n.published(func(m mapping) bool { return m.owner.Network == network && !keep[m.owner.port] })
 	errs = append(errs, err, n.deleteMappings(abandoned))

@@ -29,22 +29,28 @@ func (n *Namespace) verifyPort(p *Port) error {
 	if err != nil {
 		return nil //nolint:nilerr // reported already, as something the network lacks
 	}
-	port, err := n.link(p.Port())
+	name := p.name()
+	port, err := n.link(name)
 	if absent(err) {
-		return fmt.Errorf("port %s: missing", p.Port())
+		return fmt.Errorf("port %s: missing", name)
 	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(
+	wrong := []error{
 		n.verifyVLANs(p, port),
-		differ("port "+p.Port()+" on bridge "+p.Network.Bridge, port.master == br.index, true),
-		differ("port "+p.Port()+" up", port.up, true),
-		differ("port "+p.Port()+" forwarding", port.forwarding || p.Down, true),
-		differ("hairpin mode of port "+p.Port(), port.hairpin, p.Hairpin),
-		differ("isolation of port "+p.Port(), port.isolated, p.Isolated),
-		differ("MTU of port "+p.Port(), port.mtu, p.mtu(br.mtu)),
-	)
+		differ("port "+name+" on bridge "+p.Network.Bridge, port.master == br.index, true),
+		differ("port "+name+" up", port.up, true),
+		differ("hairpin mode of port "+name, port.hairpin, p.Hairpin),
+		differ("isolation of port "+name, port.isolated, p.Isolated),
+	}
+	if p.Given != "" { // its MTU and its carrier are somebody else's
+		return errors.Join(append(wrong, differ("second name of port "+name, port.port, p.Port()))...)
+	}
+	return errors.Join(append(wrong,
+		differ("port "+name+" forwarding", port.forwarding || p.Down, true),
+		differ("MTU of port "+name, port.mtu, p.mtu(br.mtu)),
+	)...)
 }
 
 // mtu is the MTU of both ends, on a bridge with the given one.
@@ -57,6 +63,9 @@ func (p *Port) mtu(bridge int) int {
 
 // verifyContainer looks at the container's end.
 func (p *Port) verifyContainer(host *Namespace) error {
+	if p.Given != "" {
+		return nil
+	}
 	l, err := p.Container.link(p.Interface)
 	if absent(err) {
 		return fmt.Errorf("interface %s in %s: missing", p.Interface, p.Container.Path)

@@ -161,7 +161,7 @@ func (n *Namespace) tagPort(p *Port) error {
 	if !v.any() {
 		return nil
 	}
-	port, err := n.link(p.Port())
+	port, err := n.link(p.name())
 	if err != nil {
 		return err
 	}

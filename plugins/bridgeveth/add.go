@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -19,9 +20,6 @@ import (
 // minIPv6MTU is the least that a link with IPv6 may have, in bytes: RFC 8200,
 // section 5.
 const minIPv6MTU = 1280
-
-// Where things stand in the interfaces of our results.
-const bridgeIndex, portIndex, containerIndex = 0, 1, 2
 
 // add is the verb ADD (CNI specification 1.1.0, "ADD"). It refuses what it can
 // before it touches anything, and takes back everything when a step fails.
@@ -42,6 +40,13 @@ func add(args *skel.CmdArgs) (err error) {
 		}
 	}
 	port := c.port(args, container)
+	previous, err := c.previous()
+	if err == nil && previous != nil {
+		err = c.accept(port, previous, args)
+	}
+	if err != nil {
+		return err
+	}
 	if err := host.CheckAttachable(port); err != nil {
 		return cniError(err)
 	}
@@ -60,6 +65,9 @@ func add(args *skel.CmdArgs) (err error) {
 	result, err := ipam.add()
 	if err != nil {
 		return err
+	}
+	if previous != nil {
+		result = joined(previous, result)
 	}
 	if err := c.complete(result); err != nil {
 		return err
@@ -81,11 +89,15 @@ func add(args *skel.CmdArgs) (err error) {
 // complete adds to the IPAM plugin's result what the configuration asks for:
 // gateways, default routes, DNS.
 func (c *config) complete(r *current.Result) error {
-	if c.IPAM.Type != "" && len(r.IPs) == 0 {
-		return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave no address", c.IPAM.Type)
+	if len(r.IPs) == 0 {
+		if c.IPAM.Type != "" {
+			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave no address", c.IPAM.Type)
+		}
+		if err := errors.Join(c.needsAddresses()...); err != nil {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+		}
 	}
 	for _, ip := range r.IPs {
-		ip.Interface = current.Int(containerIndex)
 		if ip.Address.IP.To4() == nil && c.mtu != 0 && c.mtu < minIPv6MTU {
 			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.mtu, ip.Address.IP, minIPv6MTU)
 		}
@@ -103,6 +115,24 @@ func (c *config) complete(r *current.Result) error {
 		r.DNS = c.DNS
 	}
 	return nil
+}
+
+// needsAddresses lists what makes no sense without addresses.
+func (c *config) needsAddresses() (bad []error) {
+	for _, key := range []struct {
+		name string
+		set  bool
+	}{
+		{"isGateway", c.IsGateway}, {"ipMasq", c.IPMasq}, {"ipspoofchk", c.IPSpoofCheck}, {"runtimeConfig.portMappings", len(c.hostPorts) > 0},
+	} {
+		if key.set {
+			bad = append(bad, fmt.Errorf(`%s: it needs addresses, and there is none; set "ipam", or leave the key out`, key.name))
+		}
+	}
+	if old, err := version.GreaterThan("0.3.0", c.CNIVersion); err == nil && old {
+		bad = append(bad, fmt.Errorf(`cniVersion: a result of %s must hold an address; set "ipam", or use 0.3.0 or newer`, c.CNIVersion))
+	}
+	return bad
 }
 
 // firstHost is the address after that of the network.
@@ -186,10 +216,18 @@ func toPrefix(n net.IPNet) netip.Prefix {
 // describe puts the interfaces into the result.
 func (c *config) describe(r *current.Result, p *setup.Port, done *setup.Plugged) {
 	r.CNIVersion = current.ImplementedSpecVersion
-	r.Interfaces = []*current.Interface{
-		bridgeIndex:    {Name: c.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU},
-		portIndex:      {Name: p.Port(), Mac: done.PortMAC.String(), Mtu: done.MTU},
-		containerIndex: {Name: p.Interface, Mac: done.ContainerMAC.String(), Mtu: done.MTU, Sandbox: p.Container.Path},
+	bridge := &current.Interface{Name: c.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU}
+	if p.Given != "" {
+		r.Interfaces = append(r.Interfaces, bridge)
+	} else {
+		r.Interfaces = []*current.Interface{
+			bridge,
+			{Name: p.Port(), Mac: done.PortMAC.String(), Mtu: done.MTU},
+			{Name: p.Interface, Mac: done.ContainerMAC.String(), Mtu: done.MTU, Sandbox: p.Container.Path},
+		}
+		for _, ip := range r.IPs {
+			ip.Interface = current.Int(len(r.Interfaces) - 1)
+		}
 	}
 	if routed := p.Network.RoutedBy(); routed != c.Bridge { // a VLAN link has what it is on
 		r.Interfaces = append(r.Interfaces, &current.Interface{Name: routed, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU})

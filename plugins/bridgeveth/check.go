@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
@@ -19,9 +19,12 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	previous, err := c.previous(args)
+	previous, err := c.previous()
 	if err != nil {
 		return err
+	}
+	if previous == nil {
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
 	}
 	host, container, err := namespaces(args)
 	if err != nil {
@@ -41,6 +44,9 @@ func check(args *skel.CmdArgs) error {
 		}
 	}
 	port := c.port(args, container)
+	if port.Given = givenLink(previous, port); port.Given == "" {
+		keepOwn(previous, args.IfName)
+	}
 	c.fill(port, previous)
 	if err := c.publish(port); err != nil {
 		return err
@@ -51,26 +57,11 @@ func check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// previous reads prevResult and leaves the addresses of our interface in it:
-// plugins before or after us may have added others.
-func (c *config) previous(args *skel.CmdArgs) (*current.Result, error) {
-	err := version.ParsePrevResult(&c.PluginConf)
-	if err == nil && c.PrevResult == nil {
-		err = errors.New("it is missing; CHECK needs what ADD returned")
-	}
-	var result *current.Result
-	if err == nil {
-		result, err = current.NewResultFromResult(c.PrevResult)
-	}
-	if err != nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
-	}
-	var ours []*current.IPConfig
-	for _, ip := range result.IPs {
-		if i := ip.Interface; i == nil || *i < len(result.Interfaces) && result.Interfaces[*i].Name == args.IfName {
-			ours = append(ours, ip)
-		}
-	}
-	result.IPs = ours
-	return result, nil
+// keepOwn leaves the addresses of our interface in a result: plugins before or after us
+// may have added others.
+func keepOwn(r *current.Result, ifname string) {
+	r.IPs = slices.DeleteFunc(r.IPs, func(ip *current.IPConfig) bool {
+		i := ip.Interface
+		return i != nil && (*i < 0 || *i >= len(r.Interfaces) || r.Interfaces[*i].Name != ifname)
+	})
 }

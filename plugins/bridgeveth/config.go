@@ -14,7 +14,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -145,9 +144,6 @@ func (c *config) validate() error {
 	if len(c.MasqExclude) > 0 && !c.IPMasq {
 		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
 	}
-	if c.IPAM.Type == "" {
-		bad = append(bad, c.needsIPAM()...)
-	}
 	if err := errors.Join(bad...); err != nil {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
@@ -250,19 +246,6 @@ func (c *config) readMTU() error {
 		return fmt.Errorf(`mtu: %d is outside %d..%d bytes; leave it out for that of the bridge, or write "auto" for that of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
 	}
 	return nil
-}
-
-// needsIPAM lists what makes no sense without addresses.
-func (c *config) needsIPAM() (bad []error) {
-	for key, set := range map[string]bool{"isGateway": c.IsGateway, "ipMasq": c.IPMasq, "ipspoofchk": c.IPSpoofCheck} {
-		if set {
-			bad = append(bad, fmt.Errorf(`%s: true needs addresses; set "ipam", or leave the key out`, key))
-		}
-	}
-	if old, err := version.GreaterThan("0.3.0", c.CNIVersion); err == nil && old {
-		bad = append(bad, fmt.Errorf(`cniVersion: a result of %s must hold an address; set "ipam", or use 0.3.0 or newer`, c.CNIVersion))
-	}
-	return bad
 }
 
 // network is the part of the configuration that is the same for each container.

@@ -57,9 +57,6 @@ func (c *config) readRuntime(envArgs string) error {
 		c.hostPorts = append(c.hostPorts, h)
 		bad = append(bad, mistakes...)
 	}
-	if len(c.hostPorts) > 0 && c.IPAM.Type == "" {
-		bad = append(bad, errors.New(`runtimeConfig.portMappings: host ports lead to an address; set "ipam"`))
-	}
 	if len(bad) > 0 {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
 	}

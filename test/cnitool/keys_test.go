@@ -209,7 +209,7 @@ func TestKeyMistakes(t *testing.T) {
 		{object{"promiscMode": true, "hairpinMode": true}, "promiscMode: with hairpinMode"},
 		{object{"disableContainerInterface": true}, "disableContainerInterface: an interface that is down takes no address"},
 		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "disableContainerInterface": true, "sysctl": object{"net.core.somaxconn": "1"}}, "sysctl: disableContainerInterface leaves"},
-		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "ipspoofchk": true}, `ipspoofchk: true needs addresses`},
+		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "ipspoofchk": true}, `ipspoofchk: it needs addresses`},
 		{object{"sysctl": object{"kernel.hostname": "x"}}, `sysctl: "kernel.hostname" is no key of the network's`},
 		{object{"sysctl": object{"net/../kernel/hostname": "x"}}, `sysctl: "net/../kernel/hostname" is no key`},
 		{object{"sysctl": object{"net.": "x"}}, `sysctl: "net." is no key`},

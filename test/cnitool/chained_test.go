@@ -1,0 +1,159 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// behind is a configuration of a plugin that comes after another, with that one's result.
+func behind(conf, result object) object {
+	return conf.with(object{"prevResult": object{"cniVersion": "1.1.0"}.with(result)})
+}
+
+// tap is the result of a plugin that has made one for a virtual machine.
+var tap = object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "mac": "02:00:00:00:00:09", "sandbox": "vm-1"}}}
+
+// TestGivenTap plugs in a tap that another plugin has made, and leaves it as it was.
+func TestGivenTap(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(2)
+	setuptest.Run(t, "ip", "tuntap", "add", "tap0", "mode", "tap")
+	setuptest.Run(t, "ip", "link", "set", "tap0", "up")
+	before := setuptest.Dump(t)
+	conf := behind(single.with(object{"portIsolation": true}), tap)
+	a := on("ADD", 1, conf).run(t).ok(t)
+	var result struct {
+		Interfaces []object `json:"interfaces"`
+		IPs        []object `json:"ips"`
+	}
+	if err := json.Unmarshal(a.stdout, &result); err != nil {
+		t.Fatal(err)
+	}
+	if len(result.Interfaces) != 3 || result.Interfaces[0]["name"] != "tap0" || result.Interfaces[2]["name"] != "br0" ||
+		len(result.IPs) != 1 || result.IPs[0]["address"] != "10.88.0.2/24" || result.IPs[0]["interface"] != 1.0 {
+		t.Errorf("the result is not that of the plugin before with ours: %s", a.stdout)
+	}
+	if link := setuptest.Run(t, "ip", "-o", "-d", "link", "show", "tap0"); !strings.Contains(link, "master br0") || !strings.Contains(link, "isolated on") {
+		t.Errorf("not plugged in: %s", link)
+	}
+	check := on("CHECK", 1, checking(conf, a))
+	check.run(t).ok(t)
+	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 {
+		t.Errorf("the second ADD: got %+v, want code 101", f)
+	}
+	call{verb: "GC", conf: single.with(object{"cni.dev/valid-attachments": []object{{"containerID": "c1", "ifname": "eth0"}}})}.run(t).ok(t)
+	check.run(t).ok(t)
+	on("ADD", 2, single).run(t).ok(t)
+	on("DEL", 2, single).run(t).ok(t)
+	check.run(t).ok(t)
+	setuptest.Run(t, "ip", "link", "set", "tap0", "nomaster")
+	if f := check.run(t).failed(t); f.Code != 103 || !strings.Contains(f.Msg, "port tap0 on bridge br0") {
+		t.Errorf("CHECK of a tap that is off the bridge: %+v", f)
+	}
+	setuptest.Run(t, "ip", "link", "set", "tap0", "master", "br0")
+	for _, end := range []call{on("DEL", 1, single), {verb: "GC", conf: single.with(object{"cni.dev/valid-attachments": []object{}})}} {
+		end.run(t).ok(t)
+		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+			t.Errorf("%s left traces (-before +after):\n%s", end.verb, diff)
+		}
+		if held := leases(t); len(held) > 0 {
+			t.Errorf("leases are left: %v", held)
+		}
+		on("ADD", 1, conf).run(t).ok(t)
+	}
+	setuptest.Run(t, "ip", "link", "delete", "tap0") // its machine has died
+	on("DEL", 1, single).run(t).ok(t)
+	if left := setuptest.Dump(t); strings.Contains(left, "br0") || strings.Contains(left, "bridgeveth") {
+		t.Errorf("something is left: %s", left)
+	}
+}
+
+// TestGivenVeth plugs in one that another plugin has set up within the container: packets
+// pass by the gateway, the masquerade and a host port.
+func TestGivenVeth(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	outside := n.outside(false)
+	c := n.containers(2)
+	given := setup.End{Namespace: n.Namespace, Interface: "host0"}
+	if err := setup.Join(given, setup.End{Namespace: c[0], Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.88.0.77/24")}}); err != nil {
+		t.Fatal(err)
+	}
+	setuptest.In(t, c[0], "ip", "route", "add", "default", "via", "10.88.0.1")
+	serve(t, c[0], 80)
+	serve(t, outside, 80)
+	before := setuptest.Dump(t)
+	conf := behind(publishing(single, object{"hostPort": 8080, "containerPort": 80}), object{
+		"interfaces": []object{{"name": "host0"}, {"name": "eth0", "sandbox": c[0].Path}},
+		"ips":        []object{{"address": "10.88.0.77/24", "interface": 1}},
+	})
+	delete(conf, "ipam")
+	a := on("ADD", 1, conf).run(t).ok(t)
+	on("CHECK", 1, checking(conf, a)).run(t).ok(t)
+	on("ADD", 2, single).run(t).ok(t)
+	if !setuptest.Ping(t, c[1], "10.88.0.77") {
+		t.Error("no answer from the container")
+	}
+	if got := ask(t, c[0], "tcp", "192.0.2.2", 80); got != "192.0.2.1" {
+		t.Errorf("a server outside sees %s", got)
+	}
+	if got := ask(t, outside, "tcp", "192.0.2.1", 8080); got != "192.0.2.2" {
+		t.Errorf("by the host port the container sees %s", got)
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	on("DEL", 2, single).run(t).ok(t)
+	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestGivenMistakes cannot plug in what the plugin before has returned.
+func TestGivenMistakes(t *testing.T) {
+	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}
+	for _, tt := range []struct {
+		name  string
+		keys  object
+		given object
+		spoil string
+		code  uint
+		want  string
+	}{
+		{"no result", nil, nil, "", 7, "prevResult: "},
+		{"nothing on the host", nil, object{"interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}, "", 7, "prevResult: it lists no interface on the host"},
+		{"two links", nil, object{"interfaces": []object{{"name": "tap0"}, {"name": "tap1"}}}, "", 7, "prevResult: it lists tap0, tap1 on the host"},
+		{"no such link", nil, tap, "ip link delete tap0", 7, "plug tap0 into bridge br0: there is no such link on the host"},
+		{"on another bridge", nil, tap, "ip link add br1 type bridge; ip link set tap0 master br1", 101, "plug tap0 into bridge br0: it is plugged in already"},
+		{"somebody else's", nil, tap, "ip link set tap0 alias mine", 101, `plug tap0 into bridge br0: it has the alias "mine"`},
+		{"a bridge", nil, tap, "ip link delete tap0; ip link add tap0 type bridge", 104, "plug tap0 into bridge br0: "},
+		{"addresses for the inside", nil, inside, "", 7, "ipam: the interface in the container is set up by the plugin that made it"},
+		{"keys for the inside", object{"macspoofchk": true, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "0"}}, tap, "", 7, "macspoofchk: what is behind tap0"},
+		{"without addresses", object{"ipam": object{}}, tap, "", 7, "isGateway: it needs addresses"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, single, "nft").containers(1)
+			setuptest.Run(t, "sh", "-c", "ip tuntap add tap0 mode tap; "+tt.spoil)
+			before := setuptest.Dump(t)
+			conf := single.with(tt.keys).with(object{"prevResult": "wrong"})
+			if tt.given != nil {
+				conf = behind(conf, tt.given)
+			}
+			if f := on("ADD", 1, conf).run(t).failed(t); f.Code != tt.code || !strings.Contains(f.Msg, tt.want) {
+				t.Errorf("got %+v, want code %d, %q", f, tt.code, tt.want)
+			}
+			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+				t.Errorf("a refused ADD left traces (-before +after):\n%s", diff)
+			}
+			if held := leases(t); len(held) > 0 {
+				t.Errorf("leases are left: %v", held)
+			}
+		})
+	}
+}
