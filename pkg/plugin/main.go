@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -49,15 +50,33 @@ func Main(name string, verbs skel.CNIFuncs) int {
 			return fail(asked, Errorf(types.ErrIOFailure, "pass on the configuration: %w", err))
 		}
 	}
+	verbs.Add, verbs.Del = unchecked(verbs.Add), unchecked(verbs.Del)
 	info := versionInfo{version.All, asked}
 	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI plugin "+name+" "+Version); err != nil {
 		if err.Code == types.ErrInvalidEnvironmentVariables { // skel does not say what the values are
 			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
 				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
 		}
+		if os.Getenv("CNI_COMMAND") == "DEL" {
+			err.Msg, err.Details = toBeRetried.Replace(err.Msg), toBeRetried.Replace(err.Details)
+		}
 		return fail(asked, err)
 	}
 	return 0
+}
+
+// toBeRetried keeps words out of the errors of DEL by which containerd takes one that
+// failed for done, and never calls it again (github.com/containerd/go-cni, Remove).
+var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
+
+// unchecked keeps skel from looking, once the verb is done and has printed its result,
+// whether CNI_NETNS is the plugin's own namespace: an error would then come second on
+// standard output, and of what is done already.
+func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) error {
+		args.NetnsOverride = "true"
+		return verb(args)
+	}
 }
 
 // refill returns a file to read data from: skel insists on reading the

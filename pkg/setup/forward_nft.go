@@ -17,11 +17,14 @@ import (
 // rule is new to it.
 func (n *Namespace) nft() (*nftables.Conn, error) {
 	if n.nftConn == nil {
-		c, err := nftables.New(nftables.WithNetNSFd(int(n.handle)), nftables.AsLasting())
+		err := n.Do(func() (err error) {
+			n.nftConn, err = nftables.New(nftables.AsLasting())
+			return err
+		})
 		if err != nil {
+			n.nftConn = nil
 			return nil, fmt.Errorf("open nf_tables: %w", err)
 		}
-		n.nftConn = c
 	}
 	return n.nftConn, nil
 }

@@ -197,20 +197,22 @@ func (n *Namespace) unguardPort(name string) error {
 	if len(found) == 0 || err != nil {
 		return err
 	}
+	ports, sets := guardSets(table(unix.AF_BRIDGE))
+	var allowed []element // all of them, before any goes: by the port's own they are found
+	for name := range sets {
+		list, err := n.elements(unix.AF_BRIDGE, name)
+		if err != nil {
+			return err
+		}
+		allowed = append(allowed, slices.DeleteFunc(list, func(e element) bool { return !bytes.HasPrefix(e.key, port) })...)
+	}
 	c, err := n.nft()
 	if err != nil {
 		return err
 	}
-	ports, sets := guardSets(table(unix.AF_BRIDGE))
 	err = c.SetDeleteElements(ports, []nftables.SetElement{{Key: port}})
-	for name, set := range sets {
-		list, listErr := n.elements(unix.AF_BRIDGE, name)
-		err = errors.Join(err, listErr)
-		for _, e := range list {
-			if bytes.HasPrefix(e.key, port) {
-				err = errors.Join(err, c.SetDeleteElements(set, []nftables.SetElement{{Key: e.key}}))
-			}
-		}
+	for _, e := range allowed {
+		err = errors.Join(err, c.SetDeleteElements(sets[e.set], []nftables.SetElement{{Key: e.key}}))
 	}
 	if err := errors.Join(err, c.Flush()); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("end the guard of port %s: %w", name, err)

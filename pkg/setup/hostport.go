@@ -269,7 +269,15 @@ func (n *Namespace) deleteMappings(list []mapping) error {
 	for _, m := range list {
 		err = errors.Join(err, c.SetDeleteElements(m.in(), []nftables.SetElement{{Key: m.key}}))
 	}
-	if err := errors.Join(err, c.Flush()); err != nil && !errors.Is(err, unix.ENOENT) {
+	err = errors.Join(err, c.Flush())
+	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process took one of them, so none went
+		err = nil
+		for _, m := range list {
+			err = errors.Join(err, n.deleteMappings([]mapping{m}))
+		}
+		return err
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete host ports: %w", err)
 	}
 	return n.forgetFlows(list)

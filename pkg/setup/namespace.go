@@ -108,17 +108,25 @@ func (n *Namespace) library() (*netlink.Handle, error) {
 // socket returns the socket of a protocol, opened at its first use.
 func (n *Namespace) socket(protocol int) (*nl.NetlinkSocket, error) {
 	if n.sockets[protocol] == nil {
-		err := n.Do(func() error {
-			s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol) // where we are
-			n.sockets[protocol] = &nl.SocketHandle{Socket: s}
-			return err
-		})
+		s, err := n.newSocket(protocol)
 		if err != nil {
-			delete(n.sockets, protocol)
-			return nil, fmt.Errorf("open netlink socket: %w", err)
+			return nil, err
 		}
+		n.sockets[protocol] = &nl.SocketHandle{Socket: s}
 	}
 	return n.sockets[protocol].Socket, nil
+}
+
+// newSocket opens a socket, which the caller closes.
+func (n *Namespace) newSocket(protocol int) (s *nl.NetlinkSocket, err error) {
+	err = n.Do(func() error {
+		s, err = nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol) // where we are
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return s, nil
 }
 
 // use makes a request travel by our socket of a protocol.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,9 +39,9 @@ func (n *Namespace) eachPort(bridge string, f func(link) bool) error {
 // listPorts is one pass of eachPort, on a socket of its own, which is closed with
 // the rest of the listing unread. Bridge 0 stands for all links.
 func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
-	socket, err := nl.GetNetlinkSocketAt(n.handle, netns.None(), unix.NETLINK_ROUTE)
+	socket, err := n.newSocket(unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("open netlink socket: %w", err)
+		return err
 	}
 	defer socket.Close()
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)

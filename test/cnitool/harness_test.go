@@ -260,7 +260,7 @@ func (a answer) failed(t testing.TB) (f failure) {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(a.stdout))
 	if err := decoder.Decode(&f); err != nil {
-		t.Fatalf("standard output is no error of CNI's: %v: %q", err, a.stdout)
+		t.Fatalf("standard output is no error of CNI's: %v: %q, standard error: %q", err, a.stdout, a.stderr)
 	}
 	if rest := strings.TrimSpace(string(a.stdout[decoder.InputOffset():])); rest != "" {
 		t.Fatalf("more than one object on standard output: %s", a.stdout)

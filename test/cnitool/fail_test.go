@@ -1,0 +1,127 @@
+package cnitool
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// everything is a network that uses all that needs a step of its own.
+var everything = publishing(dual.with(object{
+	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
+}), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"})
+
+// failing runs a call whose so manieth system call of a kind fails. failed says how many
+// did: strace counts for each thread.
+func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
+	t.Helper()
+	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
+		"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", syscall, errno, at)}
+	a = c.run(t)
+	trace, err := os.ReadFile("/run/trace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, strings.Count(string(trace), "(INJECTED)")
+}
+
+// TestFailsAnywhere has one system call of ADD fail after another: either it does
+// without it, or it fails with an error of CNI's and leaves the host as it was.
+func TestFailsAnywhere(t *testing.T) {
+	for _, tt := range []struct {
+		syscall, errno string
+		step           int
+	}{
+		{"sendto", "ENOBUFS", 1}, {"sendmsg", "ENOBUFS", 1}, {"recvfrom", "EIO", 3}, {"recvmsg", "EIO", 9}, {"openat", "EMFILE", 3}, {"setns", "EPERM", 1},
+		{"write", "EIO", 1}, {"pwrite64", "ENOSPC", 1}, {"flock", "ENOLCK", 1}, {"bind", "ENOMEM", 1}, {"socket", "EMFILE", 1},
+	} {
+		t.Run(tt.syscall, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, everything, "nft").containers(2)
+			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
+			for _, first := range []bool{true, false} { // the network's first container does more
+				if !first {
+					on("ADD", 2, publishing(everything, object{"hostPort": 7000, "containerPort": 80})).run(t).ok(t)
+				}
+				before := setuptest.Dump(t)
+				refused := 0
+				for at := 1; ; at += tt.step {
+					a, failed := failing(t, add, tt.syscall, tt.errno, at)
+					if failed == 0 {
+						a.ok(t)
+						del.run(t).ok(t)
+						break // it has not so many of them
+					}
+					when := fmt.Sprintf("%s number %d fails, first container: %v", tt.syscall, at, first)
+					if a.err != nil {
+						refused++
+						if tt.syscall != "write" { // by which the error is told
+							if f := a.failed(t); f.Code == 0 || f.Msg == "" {
+								t.Errorf("%s: got %+v", when, f)
+							}
+						}
+					}
+					if a.err == nil || failed > 1 { // in the latter case the undoing has failed too
+						del.run(t).ok(t)
+					}
+					if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+						t.Fatalf("%s: it left traces (-before +after):\n%s", when, diff)
+					}
+					if held := leases(t); first && len(held) > 0 || len(held) > 2 {
+						t.Fatalf("%s: leases are left: %v", when, held)
+					}
+				}
+				if refused == 0 {
+					t.Errorf("%s: no ADD failed", tt.syscall)
+				}
+			}
+		})
+	}
+}
+
+// TestDelFailsAnywhere does so with DEL. Its error has none of the words that make
+// containerd take it for done, and the next DEL leaves nothing.
+func TestDelFailsAnywhere(t *testing.T) {
+	for _, tt := range []struct {
+		syscall, errno string
+		step           int
+	}{
+		{"sendto", "ENOENT", 1}, {"sendmsg", "ENOENT", 1}, {"openat", "ENOENT", 4}, {"openat", "EMFILE", 5}, {"pwrite64", "ENOSPC", 1}, {"flock", "ENOLCK", 1}, {"socket", "EMFILE", 1},
+	} {
+		t.Run(tt.syscall+" "+tt.errno, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, everything, "nft").containers(1)
+			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
+			before := setuptest.Dump(t)
+			refused := 0
+			for at, failed := 1, 1; failed > 0; at += tt.step {
+				add.run(t).ok(t)
+				var a answer
+				if a, failed = failing(t, del, tt.syscall, tt.errno, at); a.err != nil {
+					refused++
+					f := a.failed(t)
+					for _, words := range []string{"not found", "no such file or directory"} {
+						if strings.Contains(f.Msg+f.Details, words) {
+							t.Errorf("%s number %d fails: %q is in %+v", tt.syscall, at, words, f)
+						}
+					}
+				}
+				del.run(t).ok(t)
+				if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
+					t.Fatalf("%s number %d fails: it left traces (-before +after):\n%s", tt.syscall, at, diff)
+				}
+				if held := leases(t); len(held) > 0 {
+					t.Fatalf("%s number %d fails: leases are left: %v", tt.syscall, at, held)
+				}
+			}
+			if refused == 0 {
+				t.Errorf("%s: no DEL failed", tt.syscall)
+			}
+		})
+	}
+}
