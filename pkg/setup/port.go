@@ -18,6 +18,9 @@ const (
 	portPause = 200 * time.Microsecond
 )
 
+// AnyMTU has VerifyPort not look at the MTU of a port.
+const AnyMTU = -1
+
 // ErrAttached says that the attachment exists and works.
 var ErrAttached = errors.New("it is attached already; delete that attachment first")
 

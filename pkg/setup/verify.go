@@ -47,10 +47,11 @@ func (n *Namespace) verifyPort(p *Port) error {
 	if p.Given != "" { // its MTU and its carrier are somebody else's
 		return errors.Join(append(wrong, differ("second name of port "+name, port.port, p.Port()))...)
 	}
-	return errors.Join(append(wrong,
-		differ("port "+name+" forwarding", port.forwarding || p.Down, true),
-		differ("MTU of port "+name, port.mtu, p.mtu(br.mtu)),
-	)...)
+	wrong = append(wrong, differ("port "+name+" forwarding", port.forwarding || p.Down, true))
+	if p.MTU != AnyMTU {
+		wrong = append(wrong, differ("MTU of port "+name, port.mtu, p.mtu(br.mtu)))
+	}
+	return errors.Join(wrong...)
 }
 
 // mtu is the MTU of both ends, on a bridge with the given one.
@@ -77,7 +78,8 @@ func (p *Port) verifyContainer(host *Namespace) error {
 	if port, err := host.link(p.Port()); err == nil {
 		wrong = append(wrong,
 			differ("peer of "+p.Interface, l.peer, port.index),
-			differ("MTU of "+p.Interface, l.mtu, port.mtu))
+			// Plugins behind ours, such as tuning, make it less, and do not tell.
+			differ("MTU of "+p.Interface, l.mtu, min(l.mtu, port.mtu)))
 	}
 	if want := p.mac(); !bytes.Equal(l.mac, want) {
 		wrong = append(wrong, differ("MAC of "+p.Interface, l.mac.String(), want.String()))

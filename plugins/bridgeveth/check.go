@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"errors"
+	"net"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -9,6 +11,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // check is the verb CHECK (CNI specification 1.1.0, "CHECK"): everything that ADD
@@ -36,16 +39,10 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if c.autoMTU { // that of the uplink when it was attached
-		for _, i := range previous.Interfaces {
-			if i.Name == args.IfName && i.Sandbox != "" {
-				c.mtu = i.Mtu
-			}
-		}
-	}
 	port := c.port(args, container)
 	if port.Given = givenLink(previous, port); port.Given == "" {
 		keepOwn(previous, args.IfName)
+		c.expect(port, previous)
 	}
 	c.fill(port, previous)
 	if err := c.publish(port); err != nil {
@@ -55,6 +52,19 @@ func check(args *skel.CmdArgs) error {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of %s in container %s: %w", args.IfName, args.ContainerID, err)
 	}
 	return nil
+}
+
+// expect has the port look as a result says: its MTU may have been that of the uplink, and
+// plugins behind ours, such as tuning, change the MAC of the container's end.
+func (c *config) expect(p *setup.Port, r *current.Result) {
+	for _, i := range r.Interfaces {
+		switch mac, err := net.ParseMAC(i.Mac); {
+		case c.autoMTU && i.Name == p.Port():
+			p.MTU = cmp.Or(i.Mtu, setup.AnyMTU) // not told before CNI 1.1.0
+		case i.Name == p.Interface && i.Sandbox != "" && err == nil:
+			p.MAC = mac
+		}
+	}
 }
 
 // keepOwn leaves the addresses of our interface in a result: plugins before or after us

@@ -57,6 +57,10 @@ func build(dir string) error {
 		"cnitool":    "github.com/containernetworking/cni/cnitool",
 		"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
 		"static":     "github.com/containernetworking/plugins/plugins/ipam/static",
+		"firewall":   "github.com/containernetworking/plugins/plugins/meta/firewall",
+		"portmap":    "github.com/containernetworking/plugins/plugins/meta/portmap",
+		"sbr":        "github.com/containernetworking/plugins/plugins/meta/sbr",
+		"tuning":     "github.com/containernetworking/plugins/plugins/meta/tuning",
 	} {
 		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), source).CombinedOutput(); err != nil {
 			return fmt.Errorf("go build %s: %w\n%s", source, err, out)
@@ -93,14 +97,15 @@ var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "1
 // node is a host of the test's own, with one network.
 type node struct {
 	*setup.Namespace
-	t testing.TB
+	t   testing.TB
+	env []string // of cnitool, besides what it needs
 }
 
 // newNode enters a host whose FORWARD policy is DROP, by each of the flavours of
 // iptables given, and configures its network.
 func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	t.Helper()
-	n := &node{setuptest.EnterHost(t), t}
+	n := &node{Namespace: setuptest.EnterHost(t), t: t}
 	for _, f := range flavours {
 		setuptest.DropForward(t, "iptables-"+f, "ip6tables-"+f)
 	}
@@ -132,6 +137,7 @@ func (n *node) cnitool(verb string, c *setup.Namespace) error {
 	}
 	cmd := exec.Command(filepath.Join(programs, "cnitool"), verb, "net", path)
 	cmd.Env = append(os.Environ(), "NETCONFPATH=/run/net.d", "CNI_PATH="+programs)
+	cmd.Env = append(cmd.Env, n.env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cnitool %s: %w: %s", verb, err, out)
 	}
