@@ -16,40 +16,41 @@ const (
 )
 
 // source matches packets from a subnet.
-func source(subnet netip.Prefix) []expr.Any {
-	if subnet.Addr().Is6() {
-		return within(source6, subnet)
-	}
-	return within(source4, subnet)
-}
+func source(subnet netip.Prefix) []expr.Any { return within(source4, source6, subnet, expr.CmpOpEq) }
 
 // destination matches packets to a subnet.
 func destination(subnet netip.Prefix) []expr.Any {
-	if subnet.Addr().Is6() {
-		return within(destination6, subnet)
-	}
-	return within(destination4, subnet)
-}
-
-func within(offset uint32, subnet netip.Prefix) []expr.Any {
-	return masked(offset, ipNet(subnet).Mask, expr.CmpOpEq, subnet.Masked().Addr().AsSlice())
+	return within(destination4, destination6, subnet, expr.CmpOpEq)
 }
 
 // notMulticast matches packets to none of 224.0.0.0/4, or of ff00::/8.
 func notMulticast(is6 bool) []expr.Any {
+	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	if is6 {
-		return masked(destination6, []byte{255, 0, 0, 0}, expr.CmpOpNeq, []byte{255, 0, 0, 0})
+		multicast = netip.MustParsePrefix("ff00::/8")
 	}
-	return masked(destination4, []byte{240, 0, 0, 0}, expr.CmpOpNeq, []byte{224, 0, 0, 0})
+	return within(destination4, destination6, multicast, expr.CmpOpNeq)
 }
 
-// masked compares bytes of the network header under a mask.
-func masked(offset uint32, mask []byte, op expr.CmpOp, value []byte) []expr.Any {
-	size := uint32(len(mask))
+// within compares an address in the network header with a subnet, in the form that nft(8)
+// gives it and shows again: whole bytes, or all of the address under a mask.
+func within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
+	offset, address := offset4, subnet.Masked().Addr().AsSlice()
+	if subnet.Addr().Is6() {
+		offset = offset6
+	}
+	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(address))}
+	switch bits := subnet.Bits(); {
+	case bits == 0:
+		return nil // all there are
+	case bits%8 == 0:
+		load.Len = uint32(bits / 8)
+		return []expr.Any{load, &expr.Cmp{Op: op, Register: 1, Data: address[:load.Len]}}
+	}
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)},
-		&expr.Cmp{Op: op, Register: 1, Data: value},
+		load,
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: load.Len, Mask: ipNet(subnet).Mask, Xor: make([]byte, load.Len)},
+		&expr.Cmp{Op: op, Register: 1, Data: address},
 	}
 }
 

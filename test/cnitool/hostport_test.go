@@ -133,6 +133,16 @@ func TestHostPortPaths(t *testing.T) {
 					}
 				}
 			}
+			serve(t, outside, 8080) // the same port elsewhere is somebody else's
+			for _, to := range []string{"192.0.2.2", "2001:db8::2"} {
+				want := map[string]string{"192.0.2.2": "192.0.2.1", "2001:db8::2": "2001:db8::1"}[to]
+				if !masquerade {
+					want = "" // there is no way back
+				}
+				if got := ask(t, sibling, "tcp", to, 8080); got != want {
+					t.Errorf("sibling to port 8080 of %s: got %q, want %q", to, got, want)
+				}
+			}
 			on("DEL", 1, published).run(t).ok(t)
 			on("DEL", 2, conf).run(t).ok(t)
 			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
