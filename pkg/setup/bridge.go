@@ -16,10 +16,12 @@ var (
 	ErrNotBridge = errors.New("that link is no bridge")
 	// ErrAddressConflict says that the bridge has another address already.
 	ErrAddressConflict = errors.New("the bridge has another address")
-	// ErrBridgeFull says that the bridge has 1023 ports, BR_MAX_PORTS-1 in
-	// net/bridge/br_private.h, and takes no more.
+	// ErrBridgeFull says that the bridge has maxPorts, and takes no more.
 	ErrBridgeFull = errors.New("the bridge has no port left (Linux allows 1023); use a second network with a bridge of its own")
 )
+
+// maxPorts is how many ports a bridge has: BR_MAX_PORTS-1 in net/bridge/br_private.h.
+const maxPorts = 1023
 
 // EnsureBridge makes the bridge called name, if it is absent, and sets it up.
 // created tells the caller whether undoing that means deleting it. A new bridge has

@@ -50,6 +50,28 @@ func (n *Namespace) Missing(net *Network) (what []string, err error) {
 	return what, err
 }
 
+// CheckNetwork says whether a port could be attached to the network, as far as can be
+// told without its addresses: ErrNotBridge, ErrNoVLANs, ErrNoIPTables, ErrBridgeFull. It
+// changes nothing.
+func (n *Namespace) CheckNetwork(net *Network) error {
+	if _, err := n.lacks(net); err != nil {
+		return err
+	}
+	if net.Forward == ForwardIPTables {
+		if err := n.CheckForward(net.Bridge, net.families()...); err != nil {
+			return err
+		}
+	}
+	ports := 0
+	if err := n.eachPort(net.Bridge, func(link) bool { ports++; return true }); err != nil {
+		return err
+	}
+	if ports >= maxPorts {
+		return ErrBridgeFull
+	}
+	return nil
+}
+
 // lack is something that a network needs and that is not there.
 type lack struct {
 	what string

@@ -312,4 +312,12 @@ func TestBridgeFull(t *testing.T) {
 	if !errors.Is(err, setup.ErrBridgeFull) {
 		t.Errorf("got %v, want ErrBridgeFull", err)
 	}
+	network := &setup.Network{Bridge: "br0"}
+	if err := host.CheckNetwork(network); !errors.Is(err, setup.ErrBridgeFull) {
+		t.Errorf("CheckNetwork: got %v, want ErrBridgeFull", err)
+	}
+	setuptest.Run(t, "ip", "link", "delete", "p7")
+	if err := host.CheckNetwork(network); err != nil {
+		t.Errorf("CheckNetwork with one port left: %v", err)
+	}
 }

@@ -136,7 +136,8 @@ func (c *config) publish(p *setup.Port) error {
 		for _, h := range c.hostPorts {
 			if first < 0 && h.Address.IsValid() && h.Address.Is4() == is4 {
 				return plugin.Errorf(types.ErrInvalidNetworkConfig,
-					"runtimeConfig.portMappings: host port %s needs an address of that family in the container; add a range of it, or name another hostIP", h)
+					"runtimeConfig.portMappings: host port %s needs an %s address in the container; add a range of them, or name another hostIP",
+					h, map[bool]string{true: "IPv4", false: "IPv6"}[is4])
 			}
 			if first >= 0 && (!h.Address.IsValid() || h.Address.Is4() == is4) {
 				p.Network.HostPorts = append(p.Network.HostPorts, p.Addresses[first].Masked())

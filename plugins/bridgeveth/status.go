@@ -1,9 +1,10 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -28,13 +29,11 @@ func status(args *skel.CmdArgs) error {
 	if err := ipam.status(); err != nil {
 		return err
 	}
-	if err := host.CheckBridge(c.Bridge); err != nil {
-		return cniError(err)
+	network := c.network()
+	network.IPv4 = true // which families there will be is the IPAM plugin's to say
+	err = host.CheckNetwork(network)
+	if err != nil && !errors.Is(err, setup.ErrBridgeFull) {
+		err = plugin.Errorf(types.ErrPluginNotAvailable, "network %s: %w", c.Name, err)
 	}
-	if c.forward == setup.ForwardIPTables {
-		if err := host.CheckForward(c.Bridge, unix.AF_INET); err != nil {
-			return plugin.Errorf(types.ErrPluginNotAvailable, "forward: %w", err)
-		}
-	}
-	return nil
+	return cniError(err)
 }

@@ -77,6 +77,25 @@ func TestBadInput(t *testing.T) {
 			code: 102, want: []string{"iptables", "install iptables", "forward"}},
 		{name: "STATUS without iptables", conf: single, call: func(c *call) { c.verb = "STATUS" },
 			spoil: func(t testing.TB) { setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy") }, code: 50, want: []string{"iptables"}},
+		{name: "STATUS, bridge is a veth", conf: single, call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
+		}, code: 50, want: []string{"br0", "veth", "no bridge"}},
+		{name: "STATUS, wrong key", conf: single.with(object{"mtu": 1}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{"mtu: 1"}},
+		{name: "STATUS, no IPAM plugin", conf: single.with(object{"ipam": object{"type": "nobody"}}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{"ipam.type", "nobody"}},
+		{name: "STATUS, store not writable", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "dataDir": "/run/ro/leases"}), call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
+			setuptest.Run(t, "sh", "-c", "mkdir /run/ro && mount -t tmpfs -o ro none /run/ro")
+		}, code: 5, want: []string{"ipam.dataDir"}},
+		{name: "STATUS, bridge without VLAN filtering", conf: single.with(object{"vlan": 7}), call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+		}, code: 50, want: []string{"br0", "vlan_filtering 1"}},
+		{name: "iptables fails", conf: single, spoil: func(t testing.TB) { failingIPTables(t) }, code: 104, want: []string{"iptables", "no luck"}},
+		{name: "sysctls cannot be written", conf: single, spoil: func(t testing.TB) {
+			setuptest.Run(t, "sh", "-c", "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys")
+		}, code: 104, want: []string{"sysctl", "ip_forward", "read-only"}},
+		{name: "bridge with STP", conf: single, spoil: func(t testing.TB) {
+			setuptest.Run(t, "ip", "link", "add", "br0", "up", "address", "02:00:00:00:00:01", "type", "bridge", "stp_state", "1")
+		}, code: 104, want: []string{"does it run STP?"}},
+		{name: "host port of the other family", conf: publishing(single, object{"hostPort": 80, "containerPort": 80, "hostIP": "::"}), code: 7, want: []string{"runtimeConfig.portMappings", "host port tcp *:80 needs an IPv6 address"}},
 		{name: "unreachable gateway", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "routes": []object{{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}}}),
 			code: 104, want: []string{"192.0.2.0/24", "198.51.100.1"}},
 		{name: "two addresses in an old result", conf: single.with(object{"cniVersion": "0.2.0", "ipam": object{
@@ -125,6 +144,17 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// failingIPTables takes the place of iptables in all its forms, and fails where rules are
+// to be added.
+func failingIPTables(t testing.TB) {
+	t.Helper()
+	setuptest.Run(t, "sh", "-c", `
+		printf '#!/bin/sh\ncase "$*" in *-A*|*-I*|*-N*) echo no luck >&2; exit 1;; esac; exec xtables-nft-multi iptables "$@"\n' >/run/failing; chmod +x /run/failing
+		mkdir /run/sbin; cp -P /usr/sbin/* /run/sbin/
+		for name in iptables iptables-nft; do rm -f /run/sbin/$name; cp /run/failing /run/sbin/$name; done
+		mount --bind /run/sbin /usr/sbin`)
+}
+
 // TestExhausted uses up a pool, and shows that a container whose namespace died
 // unnoticed gives its address back before anyone hears of it.
 func TestExhausted(t *testing.T) {
@@ -161,13 +191,13 @@ func TestExhausted(t *testing.T) {
 }
 
 // TestDelWithoutNamespace detaches containers whose namespace is missing, in each
-// way that it can be.
+// way that it can be, or that is said to be another's.
 func TestDelWithoutNamespace(t *testing.T) {
-	for _, netns := range []string{"", "/run/netns/none", "/run/file"} {
+	for _, netns := range []string{"", "/run/netns/none", "/run/file", "/run/netns/c2"} {
 		t.Run(fmt.Sprintf("%q", netns), func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, single, "nft")
-			n.containers(1)
+			newNode(t, single, "nft").containers(2)
+			on("ADD", 2, single).run(t).ok(t)
 			if err := os.WriteFile("/run/file", nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -179,8 +209,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
 				t.Errorf("DEL left traces (-before +after):\n%s", diff)
 			}
-			if held := leases(t); len(held) > 0 {
-				t.Errorf("leases are left: %v", held)
+			if held := leases(t); fmt.Sprint(held) != "[c2 10.88.0.2/24]" {
+				t.Errorf("leases %v, want that of c2", held)
 			}
 		})
 	}
