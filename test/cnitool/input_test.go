@@ -245,22 +245,22 @@ func TestLongNames(t *testing.T) {
 // repeated ADD is not disturbed by, and a DEL takes away.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	c1 := newNode(t, dual, "nft").containers(2)[0]
-	on("ADD", 2, dual).run(t).ok(t)
+	c1 := newNode(t, everything, "nft").containers(2)[0]
+	on("ADD", 2, publishing(everything, object{"hostPort": 7000, "containerPort": 80})).run(t).ok(t)
 	before := setuptest.Dump(t)
 	const step = 3
 	killed := 0
-	for _, syscall := range []string{"sendto", "setns", "pwrite64", "flock", "openat"} {
+	for _, syscall := range []string{"sendto", "sendmsg", "setns", "pwrite64", "flock", "openat"} {
 		for at := 1; ; at += step {
-			c := on("ADD", 1, dual)
+			c := on("ADD", 1, everything)
 			c.before = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + syscall,
 				"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", syscall, at)}
 			if a := c.run(t); a.err == nil {
-				on("DEL", 1, dual).run(t).ok(t)
+				on("DEL", 1, everything).run(t).ok(t)
 				break // it has not so many of them
 			}
 			killed++
-			if again := on("ADD", 1, dual).run(t); again.err != nil {
+			if again := on("ADD", 1, everything).run(t); again.err != nil {
 				// It had done everything but print, and is refused like any other. Perhaps
 				// it was still waiting for the kernel to see the port's carrier.
 				answered := false
@@ -271,7 +271,7 @@ func TestKilled(t *testing.T) {
 					t.Errorf("killed at %s number %d: a repeated ADD fails: %+v", syscall, at, f)
 				}
 			}
-			on("DEL", 1, dual).run(t).ok(t)
+			on("DEL", 1, everything).run(t).ok(t)
 			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
 				t.Fatalf("killed at %s number %d, DEL left traces (-before +after):\n%s", syscall, at, diff)
 			}
