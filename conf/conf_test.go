@@ -11,7 +11,6 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -40,9 +39,7 @@ func TestConfigurations(t *testing.T) {
 			}
 			before := setuptest.Dump(t)
 			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }

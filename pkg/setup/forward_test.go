@@ -189,7 +189,5 @@ func TestForwardTwoBridges(t *testing.T) {
 	if err := host.DeleteForward("br01"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("something is left (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "something is left")
 }

@@ -37,7 +37,5 @@ func TestMasqueradeRules(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("something is left (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "something is left")
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -72,9 +70,7 @@ func TestAttachFails(t *testing.T) {
 			if !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %q, want %q in it", err, tt.want)
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("failed AttachPort left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "failed AttachPort left traces")
 		})
 	}
 }
@@ -92,9 +88,7 @@ func TestAttachedAlready(t *testing.T) {
 	if _, err := host.AttachPort(p); err == nil {
 		t.Error("a second AttachPort succeeded")
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("the first attachment has changed (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "the first attachment has changed")
 	setuptest.Run(t, "ip", "link", "set", p.Port(), "down") // as a killed ADD leaves it
 	attach(t, host, p)
 	if err := host.VerifyPort(p); err != nil {
@@ -118,9 +112,7 @@ func TestOthersBridge(t *testing.T) {
 	if err := host.DetachPort(p.Attachment, "br0"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("the bridge has changed (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "the bridge has changed")
 }
 
 // TestReplaceAddress shows that the bridge's other address makes way if asked.
@@ -182,9 +174,7 @@ func TestParallel(t *testing.T) {
 		t.Error("no answer from the last container")
 	}
 	each("detach", func(own *setup.Namespace, p *setup.Port) error { return own.DetachPort(p.Attachment, "br0") })
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("something is left (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "something is left")
 }
 
 // TestCollect shows that GC takes what is not valid, of its network only, and what

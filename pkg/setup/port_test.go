@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -90,9 +88,7 @@ func TestForward(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-					t.Errorf("DetachPort left traces (-before +after):\n%s", diff)
-				}
+				setuptest.Same(t, before, "DetachPort left traces")
 			})
 		}
 	}

@@ -155,9 +155,7 @@ func TestLeasesCheck(t *testing.T) {
 			tt.spoil(n, c)
 			before := setuptest.Dump(t)
 			out, status := bvctl(t, "leases", "check")
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("it changed something (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "it changed something")
 			if tt.want == nil {
 				if status != 0 || out != "4 leases: all is well\n" {
 					t.Errorf("status %d:\n%s", status, out)

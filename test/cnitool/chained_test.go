@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -60,12 +58,8 @@ func TestGivenTap(t *testing.T) {
 	setuptest.Run(t, "ip", "link", "set", "tap0", "master", "br0")
 	for _, end := range []call{on("DEL", 1, single), {verb: "GC", conf: single.with(object{"cni.dev/valid-attachments": []object{}})}} {
 		end.run(t).ok(t)
-		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-			t.Errorf("%s left traces (-before +after):\n%s", end.verb, diff)
-		}
-		if held := leases(t); len(held) > 0 {
-			t.Errorf("leases are left: %v", held)
-		}
+		setuptest.Same(t, before, "%s left traces", end.verb)
+		noLeases(t)
 		on("ADD", 1, conf).run(t).ok(t)
 	}
 	setuptest.Run(t, "ip", "link", "delete", "tap0") // its machine has died
@@ -109,9 +103,7 @@ func TestGivenVeth(t *testing.T) {
 	}
 	on("DEL", 1, conf).run(t).ok(t)
 	on("DEL", 2, single).run(t).ok(t)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 }
 
 // TestGivenMistakes cannot plug in what the plugin before has returned.
@@ -148,12 +140,8 @@ func TestGivenMistakes(t *testing.T) {
 			if f := on("ADD", 1, conf).run(t).failed(t); f.Code != tt.code || !strings.Contains(f.Msg, tt.want) {
 				t.Errorf("got %+v, want code %d, %q", f, tt.code, tt.want)
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("a refused ADD left traces (-before +after):\n%s", diff)
-			}
-			if held := leases(t); len(held) > 0 {
-				t.Errorf("leases are left: %v", held)
-			}
+			setuptest.Same(t, before, "a refused ADD left traces")
+			noLeases(t)
 		})
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -61,9 +59,7 @@ func TestCheckSees(t *testing.T) {
 			if f := check.run(t).failed(t); f.Code != 103 || !strings.Contains(f.Msg, tt.want) {
 				t.Errorf("got %+v, want code 103, %q", f, tt.want)
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("CHECK changed something (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "CHECK changed something")
 			on("DEL", 1, conf).run(t).ok(t)
 		})
 	}

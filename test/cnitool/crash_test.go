@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -46,8 +44,8 @@ func TestKilledFirst(t *testing.T) {
 			}
 		}
 		on("DEL", 1, dual).run(t).ok(t)
-		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-			t.Fatalf("killed after %s, DEL left traces (-before +after):\n%s", after, diff)
+		if !setuptest.Same(t, before, "killed after %s, DEL left traces", after) {
+			t.FailNow()
 		}
 		if held := leases(t); len(held) > 0 {
 			t.Fatalf("killed after %s: leases are left: %v", after, held)
@@ -102,8 +100,8 @@ func TestKilledBetweenPrograms(t *testing.T) {
 					on("ADD", 1, single).run(t)
 				}
 				on("DEL", 1, single).run(t).ok(t)
-				if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-					t.Fatalf("killed at program %d, DEL left traces (-before +after):\n%s", at, diff)
+				if !setuptest.Same(t, before, "killed at program %d, DEL left traces", at) {
+					t.FailNow()
 				}
 				if held := leases(t); len(held) > 0 {
 					t.Fatalf("killed at program %d: leases are left: %v", at, held)

@@ -42,9 +42,7 @@ func TestDelegatesAgree(t *testing.T) {
 			if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 {
 				t.Errorf("got %+v, want code 101", f)
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("a failed ADD left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "a failed ADD left traces")
 			if left, _ := os.ReadDir("/run/host-local/net"); strings.Contains(fmt.Sprint(left), "10.88.0.") {
 				t.Errorf("a failed ADD left a lease: %v", left)
 			}
@@ -103,9 +101,7 @@ func TestBadDelegate(t *testing.T) {
 					}
 				}
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("it left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "it left traces")
 			if verbs, _ := os.ReadFile("/run/verbs"); string(verbs) != "DEL\n" {
 				t.Errorf("after ADD the delegate was asked %q, want DEL", verbs)
 			}

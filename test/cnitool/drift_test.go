@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -40,9 +38,7 @@ func TestDrift(t *testing.T) {
 			if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("check: got %v, want %q", err, tt.want)
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("check changed something (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "check changed something")
 			n.must("add", c[1])
 			n.must("check", c[0])
 			if !setuptest.Ping(t, c[0], "10.88.0.3") {
@@ -103,9 +99,7 @@ func TestMissingIP6Tables(t *testing.T) {
 	if f.Code != 102 || !strings.Contains(f.Msg, "ip6tables") {
 		t.Errorf("got %+v, want code 102 and ip6tables", f)
 	}
-	if diff := cmp.Diff(empty, setuptest.Dump(t)); diff != "" {
-		t.Errorf("a failed ADD left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, empty, "a failed ADD left traces")
 	n.must("status", nil)
 	n.must("add", c...)
 	n.must("check", c...)
@@ -113,9 +107,7 @@ func TestMissingIP6Tables(t *testing.T) {
 		t.Error("the ping is dropped")
 	}
 	n.must("del", c...)
-	if diff := cmp.Diff(empty, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, empty, "DEL left traces")
 }
 
 // TestForgotten lets libcni's cache lose an attachment whose container lives on:
@@ -138,10 +130,6 @@ func TestForgotten(t *testing.T) {
 		t.Errorf("leases %v, want that of the container that libcni forgot, which works on", held)
 	}
 	call{verb: "GC", conf: single.with(object{"cni.dev/valid-attachments": []object{}})}.run(t).ok(t)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("GC left traces (-before +after):\n%s", diff)
-	}
-	if held := leases(t); len(held) > 0 {
-		t.Errorf("leases are left: %v", held)
-	}
+	setuptest.Same(t, before, "GC left traces")
+	noLeases(t)
 }

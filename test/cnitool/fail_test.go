@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -69,8 +67,8 @@ func TestFailsAnywhere(t *testing.T) {
 					if a.err == nil || failed > 1 { // in the latter case the undoing has failed too
 						del.run(t).ok(t)
 					}
-					if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-						t.Fatalf("%s: it left traces (-before +after):\n%s", when, diff)
+					if !setuptest.Same(t, before, "%s: it left traces", when) {
+						t.FailNow()
 					}
 					if held := leases(t); first && len(held) > 0 || len(held) > 2 {
 						t.Fatalf("%s: leases are left: %v", when, held)
@@ -112,8 +110,8 @@ func TestDelFailsAnywhere(t *testing.T) {
 					}
 				}
 				del.run(t).ok(t)
-				if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-					t.Fatalf("%s number %d fails: it left traces (-before +after):\n%s", tt.syscall, at, diff)
+				if !setuptest.Same(t, before, "%s number %d fails: it left traces", tt.syscall, at) {
+					t.FailNow()
 				}
 				if held := leases(t); len(held) > 0 {
 					t.Fatalf("%s number %d fails: leases are left: %v", tt.syscall, at, held)

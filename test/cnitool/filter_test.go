@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -77,9 +75,7 @@ func TestIngressPolicy(t *testing.T) {
 					on("DEL", i, conf).run(t).ok(t)
 				}
 				on("DEL", 3, neighbour).run(t).ok(t)
-				if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-					t.Errorf("DEL left traces (-before +after):\n%s", diff)
-				}
+				setuptest.Same(t, before, "DEL left traces")
 			})
 		}
 	}
@@ -173,9 +169,7 @@ func TestSpoofing(t *testing.T) {
 				}
 			}
 			n.must("del", c...)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }
@@ -214,9 +208,7 @@ func TestGuardGone(t *testing.T) {
 			before := setuptest.Dump(t)
 			on("ADD", 1, conf).run(t).ok(t)
 			tt.do(t)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("it left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "it left traces")
 			on("DEL", 2, conf).run(t).ok(t)
 		})
 	}

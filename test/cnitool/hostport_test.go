@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -85,6 +83,20 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 	return answer
 }
 
+// dial opens a connection that ends with the test.
+func dial(t testing.TB, from *setup.Namespace, network, address string) (conn net.Conn) {
+	t.Helper()
+	err := from.Do(func() (err error) {
+		conn, err = net.DialTimeout(network, address, time.Second)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // TestHostPortPaths sends packets to a container's host ports from everywhere, under
 // FORWARD policies of DROP. want is whom the container takes the sender for.
 func TestHostPortPaths(t *testing.T) {
@@ -145,9 +157,7 @@ func TestHostPortPaths(t *testing.T) {
 			}
 			on("DEL", 1, published).run(t).ok(t)
 			on("DEL", 2, conf).run(t).ok(t)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }
@@ -240,12 +250,12 @@ func TestHostPortTaken(t *testing.T) {
 		if want := map[bool]uint{true: 101, false: 7}[strings.Contains(tt.want, "taken")]; f.Code != want || !strings.Contains(f.Msg, tt.want) {
 			t.Errorf("got %+v, want code %d, %q", f, want, tt.want)
 		}
-		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-			t.Fatalf("a failed ADD left traces (-before +after):\n%s", diff)
+		if !setuptest.Same(t, before, "a failed ADD left traces") {
+			t.FailNow()
 		}
 		on("DEL", 2, second).run(t).ok(t) // as runtimes do
-		if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-			t.Fatalf("its DEL took what is another's (-before +after):\n%s", diff)
+		if !setuptest.Same(t, before, "its DEL took what is another's") {
+			t.FailNow()
 		}
 	}
 	for _, mapping := range []object{
@@ -297,9 +307,7 @@ func TestHostPortsGone(t *testing.T) {
 				t.Errorf("want three elements of c1's:\n%s", maps)
 			}
 			tt.do(t)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("it left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "it left traces")
 		})
 	}
 }
@@ -313,15 +321,7 @@ func TestStaleFlows(t *testing.T) {
 	c := n.containers(2)
 	serve(t, c[1], 80)
 	conf := publishing(single, object{"hostPort": 5353, "containerPort": 80, "protocol": "udp"})
-	var conn net.Conn
-	err := outside.Do(func() (err error) {
-		conn, err = net.Dial("udp", "192.0.2.1:5353")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dial(t, outside, "udp", "192.0.2.1:5353")
 	answers := func() bool {
 		_, _ = conn.Write([]byte("hello")) // refused, if nobody listens
 		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -132,13 +130,9 @@ func TestBadInput(t *testing.T) {
 					t.Errorf("%q is not in %+v", want, f)
 				}
 			}
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("it left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "it left traces")
 			if !strings.HasPrefix(tt.name, "store") {
-				if held := leases(t); len(held) > 0 {
-					t.Errorf("leases are left: %v", held)
-				}
+				noLeases(t)
 			}
 		})
 	}
@@ -173,9 +167,7 @@ func TestExhausted(t *testing.T) {
 	if f := (call{verb: "STATUS", conf: conf}).run(t).failed(t); f.Code != 100 {
 		t.Errorf("STATUS: got %+v, want code 100", f)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("it left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "it left traces")
 	setuptest.Run(t, "sh", "-c", "umount "+dying.netns+" && rm "+dying.netns)
 	for range 100 { // the kernel takes the namespace down in its own time
 		if setuptest.Run(t, "ip", "-o", "link", "show", "type", "veth") == "" {
@@ -206,9 +198,7 @@ func TestDelWithoutNamespace(t *testing.T) {
 			c := on("DEL", 1, single)
 			c.netns = netns
 			c.run(t).ok(t)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 			if held := leases(t); fmt.Sprint(held) != "[c2 10.88.0.2/24]" {
 				t.Errorf("leases %v, want that of c2", held)
 			}
@@ -235,9 +225,7 @@ func TestLongNames(t *testing.T) {
 	}
 	gone := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{}})}
 	gone.run(t).ok(t)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("GC left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "GC left traces")
 	del.run(t).ok(t)
 }
 
@@ -272,8 +260,8 @@ func TestKilled(t *testing.T) {
 				}
 			}
 			on("DEL", 1, everything).run(t).ok(t)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Fatalf("killed at %s number %d, DEL left traces (-before +after):\n%s", syscall, at, diff)
+			if !setuptest.Same(t, before, "killed at %s number %d, DEL left traces", syscall, at) {
+				t.FailNow()
 			}
 			if held := leases(t); len(held) != 2 {
 				t.Fatalf("killed at %s number %d: leases %v, want those of c2", syscall, at, held)

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -56,12 +54,8 @@ func TestMainJob(t *testing.T) {
 					}
 					n.must("del", c...)
 					n.must("del", c[0]) // once more
-					if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-						t.Errorf("DEL left traces (-before +after):\n%s", diff)
-					}
-					if left := leases(t); len(left) > 0 {
-						t.Errorf("leases are left: %v", left)
-					}
+					setuptest.Same(t, before, "DEL left traces")
+					noLeases(t)
 				})
 			}
 		}
@@ -79,6 +73,14 @@ func leases(t testing.TB) (holders []string) {
 		holders = append(holders, l.Container+" "+l.Address.String())
 	}
 	return holders
+}
+
+// noLeases fails the test if anybody holds an address.
+func noLeases(t testing.TB) {
+	t.Helper()
+	if held := leases(t); len(held) > 0 {
+		t.Errorf("leases are left: %v", held)
+	}
 }
 
 // TestGC forgets an attachment, as a runtime that crashed does, and shows that the
@@ -139,12 +141,8 @@ func TestCnitoolGC(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "cni.dev/valid-attachments: the key is missing") {
 		t.Errorf("got %v, want a refusal that names the key", err)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("gc left traces (-before +after):\n%s", diff)
-	}
-	if left := leases(t); len(left) > 0 {
-		t.Errorf("leases are left: %v", left)
-	}
+	setuptest.Same(t, before, "gc left traces")
+	noLeases(t)
 }
 
 // TestDelegates runs other IPAM plugins, and ours from another file, as programs.
@@ -188,9 +186,7 @@ func TestDelegates(t *testing.T) {
 				t.Error("no answer from the gateway")
 			}
 			n.must("del", c...)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }
@@ -237,9 +233,7 @@ func TestManyCycles(t *testing.T) {
 		on("ADD", 2, single).run(t).ok(t)
 		on("DEL", 2, single).run(t).ok(t)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("100 cycles left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "100 cycles left traces")
 }
 
 // TestComingAndGoing lets containers come and go at once, so that the last of them
@@ -285,7 +279,5 @@ func TestComingAndGoing(t *testing.T) {
 			t.Errorf("container %d: %v\n%s%s", i+1, err, outputs[i].String(), said)
 		}
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("something is left (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "something is left")
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -90,9 +89,7 @@ func TestMasqExclude(t *testing.T) {
 				t.Errorf("the server sees %v, want %v", got, tt.want)
 			}
 			n.must("del", c...)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }
@@ -113,11 +110,7 @@ func TestInvalidPackets(t *testing.T) {
 	}
 	defer listener.Close()
 	leaks := func() bool {
-		var conn net.Conn
-		if err := c[0].Do(func() (err error) { conn, err = net.DialTimeout("tcp", "192.0.2.2:80", time.Second); return err }); err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dial(t, c[0], "tcp", "192.0.2.2:80")
 		if err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
 			t.Fatal(err)
 		}
@@ -225,9 +218,7 @@ func TestKeyMistakes(t *testing.T) {
 			t.Errorf("got %+v, want code 7, %q", f, tt.want)
 		}
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("refusals left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "refusals left traces")
 }
 
 // TestAutoMTU takes the MTU from the uplink, and reports it.
@@ -332,9 +323,7 @@ func TestPromiscMode(t *testing.T) {
 	setuptest.Run(t, "ip", "link", "set", "br0", "promisc", "on")
 	n.must("check", c[0])
 	n.must("del", c[0])
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 }
 
 // TestEnableDAD gives two containers the same IPv6 address. Only who looks for duplicates
@@ -391,9 +380,7 @@ func TestDisableContainerInterface(t *testing.T) {
 	setuptest.In(t, c[0], "ip", "link", "set", "eth0", "up")
 	n.must("check", c...)
 	n.must("del", c...)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 }
 
 // TestSysctl sets keys of the interface and of its namespace, and takes those of the

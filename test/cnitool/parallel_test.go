@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -62,12 +60,8 @@ func TestTwentyAtOnce(t *testing.T) {
 		t.Errorf("want one bridge:\n%s", got)
 	}
 	atOnce("DEL")
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("20 at once left traces (-before +after):\n%s", diff)
-	}
-	if left := leases(t); len(left) > 0 {
-		t.Errorf("leases are left: %v", left)
-	}
+	setuptest.Same(t, before, "20 at once left traces")
+	noLeases(t)
 }
 
 // TestTwoNetworks shows that the networks of a host share chain, jump and table, and
@@ -109,9 +103,7 @@ func TestTwoNetworks(t *testing.T) {
 		t.Error("no answer from the gateway")
 	}
 	on("DEL", 1, dual).run(t).ok(t)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 	for _, network := range []string{"net", "other"} {
 		if left, err := storedLeases(network); err != nil || len(left) > 0 {
 			t.Errorf("leases of %s are left: %v, %v", network, left, err)
@@ -143,7 +135,5 @@ func TestSecondInterface(t *testing.T) {
 	}
 	second.verb = "DEL"
 	second.run(t).ok(t)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -179,9 +177,7 @@ func TestWithoutIPv6(t *testing.T) {
 		t.Error("no answer from the sibling")
 	}
 	n.must("del", c...)
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 }
 
 // TestReferenceKeys has keys of the reference plugin that need no packets: each row is a
@@ -249,9 +245,7 @@ func TestReferenceKeys(t *testing.T) {
 				}
 			}
 			on("DEL", 1, tt.conf).run(t).ok(t)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }

@@ -28,9 +28,7 @@ func needsVLANs(t *testing.T) {
 	if f.Code != 104 || !strings.Contains(f.Msg, "CONFIG_BRIDGE_VLAN_FILTERING") {
 		t.Errorf("got %+v, want code 104 and the kernel's option", f)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("a failed ADD left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "a failed ADD left traces")
 	t.Skip("LISTED SKIP: no VLANs on bridges in this kernel; make test-vm has one with them")
 }
 
@@ -100,9 +98,7 @@ func TestVLAN(t *testing.T) {
 	for i, conf := range []object{first, first, second, first} {
 		on("DEL", i+1, conf).run(t).ok(t)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("DEL left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "DEL left traces")
 }
 
 // checking is a configuration with what ADD has answered.
@@ -147,9 +143,7 @@ func TestVLANTrunk(t *testing.T) {
 				}
 			}
 			n.must("del", c...)
-			if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-				t.Errorf("DEL left traces (-before +after):\n%s", diff)
-			}
+			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
 }
@@ -168,9 +162,7 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 || !strings.Contains(f.Msg, "vlan_filtering 1") {
 		t.Errorf("got %+v, want code 101 and the remedy", f)
 	}
-	if diff := cmp.Diff(before, setuptest.Dump(t)); diff != "" {
-		t.Errorf("a refused ADD left traces (-before +after):\n%s", diff)
-	}
+	setuptest.Same(t, before, "a refused ADD left traces")
 	setuptest.Run(t, "ip", "link", "set", "br0", "up", "type", "bridge", "vlan_filtering", "1")
 	state := func() string { return setuptest.Dump(t) + setuptest.Run(t, "bridge", "vlan", "show") }
 	before = state()

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -215,4 +216,15 @@ func Dump(t testing.TB, dirs ...string) string {
 		fmt.Fprintf(&all, "# files in %s\n%s", dir, out)
 	}
 	return volatile.ReplaceAllString(all.String(), "")
+}
+
+// Same fails the test unless the host is as Dump has shown it before. complaint says what
+// went wrong otherwise, such as "DEL left traces".
+func Same(t testing.TB, before, complaint string, args ...any) bool {
+	t.Helper()
+	diff := cmp.Diff(before, Dump(t))
+	if diff != "" {
+		t.Errorf(complaint+" (-before +after):\n%s", append(args, diff)...)
+	}
+	return diff == ""
 }
