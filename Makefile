@@ -14,7 +14,7 @@ LINT    := .cache/bin/golangci-lint-2.15.0
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
 build: ## build bridgeveth, ipam-simple and bvctl into bin/
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./plugins/bridgeveth
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./cmd/bridgeveth
 	mv bin/bridgeveth.new bin/bridgeveth
 	ln -f bin/bridgeveth bin/ipam-simple
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bvctl ./cmd/bvctl

@@ -47,7 +47,7 @@ func TestConfigurations(t *testing.T) {
 // build puts the plugins into dir, one file under two names.
 func build(t *testing.T, dir string) {
 	t.Helper()
-	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bridgeveth"), "../plugins/bridgeveth").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bridgeveth"), "../cmd/bridgeveth").CombinedOutput()
 	if err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}

@@ -52,7 +52,7 @@ func prepare() (err error) {
 // build makes ours, under its two names, cnitool, and other IPAM plugins.
 func build(dir string) error {
 	for name, source := range map[string]string{
-		"bridgeveth": "../../plugins/bridgeveth",
+		"bridgeveth": "../../cmd/bridgeveth",
 		"bvctl":      "../../cmd/bvctl",
 		"cnitool":    "github.com/containernetworking/cni/cnitool",
 		"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
