@@ -13,7 +13,7 @@ go test -c -o "$vm/cnitool.test" ./test/cnitool
 tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnetGuard|TestIngressPolicy|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestKubernetesServices|TestAddressesAtOnce|TestOwnRules|TestGiven}
 status=0
 for suite in ${SUITES:-bookworm bookworm-backports}; do
-	SUITE=$suite hack/vm.sh sh -ec "uname -r; hack/br_netfilter.sh
+	SUITE=$suite hack/vm.sh sh -ec "uname -r; hack/br_netfilter.sh; modprobe tun
 		cd test/cnitool; $vm/cnitool.test -test.v -test.parallel 4 -test.timeout 25m -test.run '$tests'" >"$vm/$suite.log" 2>&1 || status=$?
 	head -1 "$vm/$suite.log"
 	grep -E '^(---|    ---|FAIL|PASS|panic|ok)' "$vm/$suite.log" || tail "$vm/$suite.log"
