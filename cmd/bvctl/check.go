@@ -136,26 +136,17 @@ func (c *checker) checkPorts() {
 
 // checkNetworks compares the networks that have containers with what the host has.
 func (c *checker) checkNetworks() error {
-	for _, n := range c.host.networks() {
-		var leases []ipam.Lease
-		for _, l := range c.leases {
-			if _, plugged := c.ports[attachmentOf(l)]; plugged && l.Network == n.Name {
-				leases = append(leases, l)
-			}
-		}
-		if len(leases) == 0 || n.Type != "bridgeveth" {
-			continue
-		}
-		wanted, err := n.wanted(leases)
-		if err != nil {
-			return err
-		}
-		missing, err := c.ns.Missing(wanted)
+	networks, err := c.host.networksBut(c.ns, nil)
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		missing, err := c.ns.Missing(n.wanted)
 		if err != nil {
 			return err
 		}
 		for _, what := range missing {
-			c.found("nothing, if a container is about to start: its ADD puts that back for all", "network %s: %s: missing", n.Name, what)
+			c.found("bvctl repair; the next ADD does it too", "network %s: %s: missing", n.name, what)
 		}
 	}
 	return nil

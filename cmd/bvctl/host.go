@@ -1,11 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
@@ -21,21 +22,18 @@ import (
 const lockWait = 10 * time.Second
 
 // host is where bvctl looks.
-type host struct{ confDir, dataDir string }
+type host struct{ confDir, dataDir, cacheDir string }
 
 // network are the keys of a configuration that bvctl needs.
 type network struct {
-	Name             string `json:"-"`
-	Type             string `json:"type"`
-	Bridge           string `json:"bridge"`
-	IsGateway        bool   `json:"isGateway"`
-	IsDefaultGateway bool   `json:"isDefaultGateway"`
-	IPMasq           bool   `json:"ipMasq"`
-	Forward          string `json:"forward"`
-	IPAM             struct {
+	Name   string `json:"-"`
+	Type   string `json:"type"`
+	Bridge string `json:"bridge"`
+	IPAM   struct {
 		Type    string `json:"type"`
 		DataDir string `json:"dataDir"`
 	} `json:"ipam"`
+	conf []byte // all of it, as the plugin gets it
 }
 
 // networks reads the configurations that use bridgeveth or ipam-simple. A folder that
@@ -54,7 +52,12 @@ func (h *host) networks() (list []network) {
 		}
 		for _, p := range conf.Plugins {
 			n := network{Name: conf.Name}
-			if err := json.Unmarshal(p.Bytes, &n); err != nil {
+			whole, err := libcni.InjectConf(p, map[string]any{"name": conf.Name, "cniVersion": conf.CNIVersion})
+			if err == nil {
+				n.conf = whole.Bytes
+				err = json.Unmarshal(p.Bytes, &n)
+			}
+			if err != nil {
 				complain(fmt.Errorf("%s: %w", file, err))
 			} else if n.Type == "bridgeveth" || n.IPAM.Type == ipamsimple.Name {
 				list = append(list, n)
@@ -105,22 +108,13 @@ func (h *host) withStores(f func(*ipam.Store) error) error {
 	return nil
 }
 
-// wanted is what the network needs on the host, given the leases that it has.
-func (n network) wanted(leases []ipam.Lease) (*setup.Network, error) {
-	forward, err := setup.ParseForward(cmp.Or(n.Forward, "iptables"))
-	if err != nil {
-		return nil, fmt.Errorf("network %s: forward: %w", n.Name, err)
-	}
-	net := &setup.Network{Bridge: cmp.Or(n.Bridge, setup.DefaultBridge), Forward: forward}
-	for _, l := range leases {
-		if l.Address.IsSingleIP() {
-			continue // taken over from host-local: its subnet is not known
-		}
-		net.IPv4 = net.IPv4 || l.Address.Addr().Is4()
-		net.IPv6 = net.IPv6 || l.Address.Addr().Is6()
-		if subnet := l.Address.Masked(); n.IPMasq && !slices.Contains(net.Masquerade, subnet) {
-			net.Masquerade = append(net.Masquerade, subnet)
+// wanted is what the network needs on the host for containers with these addresses.
+func (n network) wanted(addresses []netip.Prefix) (*setup.Network, error) {
+	var whole []netip.Prefix
+	for _, a := range addresses {
+		if !a.IsSingleIP() { // or else taken over from host-local: its subnet is not known
+			whole = append(whole, a)
 		}
 	}
-	return net, nil
+	return bridgeveth.Wanted(n.conf, whole)
 }

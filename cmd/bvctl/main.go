@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/spf13/cobra"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
@@ -37,6 +38,7 @@ func newRoot() *cobra.Command {
 	var h host
 	root.PersistentFlags().StringVar(&h.confDir, "conf-dir", "/etc/cni/net.d", "folder of the network configurations")
 	root.PersistentFlags().StringVar(&h.dataDir, "data-dir", "", "folder of leases (default: those of the configurations, and "+ipamsimple.DefaultDataDir+")")
-	root.AddCommand(newLeases(&h))
+	root.PersistentFlags().StringVar(&h.cacheDir, "cache-dir", libcni.CacheDir, "folder where libcni keeps what it has attached")
+	root.AddCommand(newLeases(&h), newRepair(&h))
 	return root
 }

@@ -18,40 +18,72 @@ import (
 // has made is compared with prevResult, and nothing is changed. The error has
 // code CodeDrift and names all that is wrong.
 func check(args *skel.CmdArgs) error {
-	c, err := readConfig(args)
+	a, err := openAttached(args)
 	if err != nil {
 		return err
 	}
-	previous, err := c.previous()
+	defer a.close()
+	ipam, err := newDelegate(a.config, args, a.host)
 	if err != nil {
 		return err
 	}
-	if previous == nil {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
-	}
-	host, container, err := namespaces(args)
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	defer container.Close()
-	ipam, err := newDelegate(c, args, host)
-	if err != nil {
-		return err
-	}
-	port := c.port(args, container)
-	if port.Given = givenLink(previous, port); port.Given == "" {
-		keepOwn(previous, args.IfName)
-		c.expect(port, previous)
-	}
-	c.fill(port, previous)
-	if err := c.publish(port); err != nil {
-		return err
-	}
-	if err := errors.Join(ipam.check(), host.VerifyPort(port)); err != nil {
+	if err := errors.Join(ipam.check(), a.host.VerifyPort(a.port)); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of %s in container %s: %w", args.IfName, args.ContainerID, err)
 	}
 	return nil
+}
+
+// Repair puts back what an attachment has lost on the host since ADD, by the arguments of
+// CHECK, and says what that was.
+func Repair(args *skel.CmdArgs) (mended []string, err error) {
+	a, err := openAttached(args)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	return a.host.RepairPort(a.port)
+}
+
+// attached is what ADD has made, by its configuration and its result.
+type attached struct {
+	*config
+	host *setup.Namespace
+	port *setup.Port
+}
+
+// openAttached reads the arguments of CHECK.
+func openAttached(args *skel.CmdArgs) (a *attached, err error) {
+	c, err := readConfig(args)
+	if err != nil {
+		return nil, err
+	}
+	previous, err := c.previous()
+	if err != nil {
+		return nil, err
+	}
+	if previous == nil {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
+	}
+	host, container, err := namespaces(args)
+	if err != nil {
+		return nil, err
+	}
+	a = &attached{config: c, host: host, port: c.port(args, container)}
+	if a.port.Given = givenLink(previous, a.port); a.port.Given == "" {
+		keepOwn(previous, args.IfName)
+		c.expect(a.port, previous)
+	}
+	c.fill(a.port, previous)
+	if err := c.publish(a.port); err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *attached) close() {
+	a.host.Close()
+	a.port.Container.Close()
 }
 
 // expect has the port look as a result says: its MTU may have been that of the uplink, and

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// record is what libcni keeps of an attachment for as long as it lasts: all that ADD was
+// given, and what it returned (libcni/api.go, cachedInfo).
+type record struct {
+	Container    string          `json:"containerId"`
+	Config       []byte          `json:"config"`
+	Interface    string          `json:"ifName"`
+	Network      string          `json:"networkName"`
+	Namespace    string          `json:"netns"`
+	Args         [][2]string     `json:"cniArgs"`
+	Capabilities map[string]any  `json:"capabilityArgs"`
+	Result       json.RawMessage `json:"result"`
+}
+
+// records reads those of the folder of libcni's. One that cannot be read is said on
+// standard error.
+func (h *host) records() (list []record, err error) {
+	dir := filepath.Join(h.cacheDir, "results")
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name())
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its container ended just now
+		}
+		var r record
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err != nil {
+			complain(fmt.Errorf("%s: %w", path, err))
+			continue
+		}
+		list = append(list, r)
+	}
+	return list, err
+}
+
+func (r record) attachment() setup.Attachment {
+	return setup.Attachment{Network: r.Network, Container: r.Container, Interface: r.Interface}
+}
+
+func (r record) String() string {
+	who := fmt.Sprintf("network %s, container %s", r.Network, r.Container)
+	if pod := r.pod(); pod != "" {
+		who += ", pod " + pod
+	}
+	return who
+}
+
+// pod is the name of the container's pod, "" if it has none.
+func (r record) pod() string {
+	args := map[string]string{}
+	for _, a := range r.Args {
+		args[a[0]] = a[1]
+	}
+	if args["K8S_POD_NAME"] == "" {
+		return ""
+	}
+	return args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"]
+}
+
+// command is a call of a plugin of the list, as libcni would make it for CHECK; nil if the
+// list does not have the plugin.
+func (r record) command(plugin string) (*skel.CmdArgs, error) {
+	list, err := libcni.ConfListFromBytes(r.Config)
+	if err != nil {
+		single, otherwise := libcni.ConfFromBytes(r.Config) //nolint:staticcheck // administrators still have such files
+		if otherwise != nil {
+			return nil, err
+		}
+		if list, err = libcni.ConfListFromConf(single); err != nil { //nolint:staticcheck // see above
+			return nil, err
+		}
+	}
+	for _, p := range list.Plugins {
+		if p.Network.Type != plugin {
+			continue
+		}
+		asked := map[string]any{}
+		for name, supported := range p.Network.Capabilities {
+			if data, ok := r.Capabilities[name]; ok && supported {
+				asked[name] = data
+			}
+		}
+		conf, err := libcni.InjectConf(p, map[string]any{"name": list.Name, "cniVersion": list.CNIVersion, "prevResult": r.Result, "runtimeConfig": asked})
+		if err != nil {
+			return nil, err
+		}
+		args := make([]string, 0, len(r.Args))
+		for _, a := range r.Args {
+			args = append(args, a[0]+"="+a[1])
+		}
+		return &skel.CmdArgs{
+			ContainerID: r.Container, Netns: r.Namespace, IfName: r.Interface, Args: strings.Join(args, ";"), StdinData: conf.Bytes,
+		}, nil
+	}
+	return nil, nil //nolint:nilnil // as documented
+}

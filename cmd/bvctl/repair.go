@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
+)
+
+// newRepair returns "bvctl repair".
+func newRepair(h *host) *cobra.Command {
+	return &cobra.Command{
+		Use: "repair", Short: "Put back what the host has lost of what its containers need", Args: cobra.NoArgs,
+		Long: `Put back what the host has lost of what its containers need: forwarding rules, masquerade,
+gateways, host ports, filters, the settings of ports. Containers keep running; what is
+inside of them is left alone. What is in place stays as it is.
+
+What a container was given is read from the folder where its runtime's libcni keeps it. Of
+a container that is not there, only the network is looked at, by its configuration.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ns, err := setup.CurrentNamespace()
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			return h.repair(ns, cmd.OutOrStdout())
+		},
+	}
+}
+
+// repair goes on after errors, which it says on standard error.
+func (h *host) repair(ns *setup.Namespace, w io.Writer) error {
+	records, err := h.records()
+	if err != nil {
+		return err
+	}
+	count, failed := 0, false
+	report := func(of string, mended []string, err error) {
+		for _, what := range mended {
+			count++
+			fmt.Fprintf(w, "%s: put back %s\n", of, what)
+		}
+		if err != nil {
+			failed = true
+			complain(fmt.Errorf("%s: %w", of, err))
+		}
+	}
+	known := map[setup.Attachment]bool{}
+	for _, r := range records {
+		if !ns.HasPort(r.attachment()) {
+			continue // of another plugin, or of a container that is gone
+		}
+		call, err := r.command("bridgeveth")
+		if call == nil && err == nil {
+			continue
+		}
+		var mended []string
+		if err == nil {
+			mended, err = bridgeveth.Repair(call)
+		}
+		known[r.attachment()] = true
+		report(r.String(), mended, err)
+	}
+	unknown, err := h.networksBut(ns, known)
+	if err != nil {
+		return err
+	}
+	for _, n := range unknown {
+		mended, err := ns.RepairNetwork(n.wanted)
+		report("network "+n.name, mended, err)
+	}
+	switch {
+	case failed:
+		return errUnhealthy
+	case count == 0:
+		fmt.Fprintln(w, "nothing was missing")
+	}
+	return nil
+}
+
+// needed is a network and what its containers need of the host.
+type needed struct {
+	name   string
+	wanted *setup.Network
+}
+
+// networksBut lists what networks need for containers that have a port and are not among
+// those known.
+func (h *host) networksBut(ns *setup.Namespace, known map[setup.Attachment]bool) (list []needed, err error) {
+	addresses := map[string][]netip.Prefix{} // by network
+	err = h.withStores(func(s *ipam.Store) error {
+		return filter{}.each(s, func(l ipam.Lease) {
+			if a := attachmentOf(l); !known[a] && ns.HasPort(a) {
+				addresses[l.Network] = append(addresses[l.Network], l.Address)
+			}
+		})
+	})
+	for _, n := range h.networks() {
+		if n.Type != "bridgeveth" || len(addresses[n.Name]) == 0 {
+			continue
+		}
+		wanted, wrong := n.wanted(addresses[n.Name])
+		if wrong != nil {
+			err = errors.Join(err, fmt.Errorf("network %s: %w", n.Name, wrong))
+			continue
+		}
+		list = append(list, needed{n.Name, wanted})
+	}
+	return list, err
+}

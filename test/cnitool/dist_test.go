@@ -1,0 +1,23 @@
+package cnitool
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestUnits has systemd look at the units, with bvctl where they expect it.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	setuptest.EnterHost(t)
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("LISTED SKIP: no systemd here to look at its units")
+	}
+	setuptest.Run(t, "mount", "-t", "tmpfs", "none", "/usr/local/sbin")
+	setuptest.Run(t, "cp", programs+"/bvctl", "/usr/local/sbin/bvctl")
+	if out := setuptest.Run(t, "sh", "-c", "systemd-analyze verify ../../dist/*.service 2>&1"); strings.TrimSpace(out) != "" {
+		t.Errorf("systemd-analyze: %s", out)
+	}
+}

@@ -1,0 +1,123 @@
+package cnitool
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestRepair loses in several ways what running containers need of the host: nothing
+// passes, bvctl repair puts it back, and the second time there is nothing to do.
+func TestRepair(t *testing.T) {
+	conf := dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "capabilities": object{"portMappings": true}})
+	for _, tt := range []struct {
+		name, spoil string
+		want        []string // of what is said
+		unseen      bool     // packets pass all the same
+	}{
+		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", []string{"put back rules of bridge br0 in iptables-nft filter FORWARD"}, false},
+		{"our chain flushed", "iptables -F BRIDGEVETH-FORWARD; ip6tables -F BRIDGEVETH-FORWARD", []string{"put back rules of bridge br0 in ip6tables-nft filter FORWARD"}, false},
+		{"ruleset flushed, Docker's policy set again", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP",
+			[]string{"masquerade of 10.88.0.0/24", "host ports of port", "guard of port", "rules of bridge br0"}, false},
+		{"our tables deleted", "nft delete table ip bridgeveth; nft delete table ip6 bridgeveth; nft delete table bridge bridgeveth", []string{"host ports of port", "guard of port"}, false},
+		{"elements deleted", "nft flush map ip bridgeveth ports; nft flush map ip6 bridgeveth ports; nft flush map bridge bridgeveth guarded", []string{"host ports of port", "guard of port"}, false},
+		{"forwarding off", "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", []string{"put back sysctl net/ipv4/ip_forward=1"}, false},
+		{"gateway gone", "ip addr flush dev br0", []string{"address 10.88.0.1/24 of bridge br0", "address fd88::1/64 of bridge br0"}, false},
+		{"bridge down", "ip link set br0 down", []string{"state up of bridge br0"}, false},
+		{"ports off the bridge", "for p in $(ls /sys/class/net/br0/brif 2>/dev/null || ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p nomaster; done", []string{"settings of port"}, false},
+		{"ports down", "for p in $(ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p down; done", []string{"settings of port"}, false},
+		{"hairpin off", "for p in $(ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p type bridge_slave hairpin off; done", []string{"settings of port"}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, conf, "nft")
+			published := []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+			n.env = published
+			outside := n.outside(false)
+			c := n.containers(2)
+			n.must("add", c[0])
+			n.env = nil
+			n.must("add", c[1])
+			serve(t, c[0], 80)
+			serve(t, outside, 80)
+			all := func() (broken []string) {
+				for _, p := range []struct {
+					name     string
+					from     *setup.Namespace
+					to, want string
+					port     int
+				}{
+					{"sibling", c[1], "10.88.0.2", "10.88.0.3", 80}, {"sibling", c[1], "fd88::2", "fd88::3", 80},
+					{"to outside", c[0], "192.0.2.2", "192.0.2.1", 80}, {"to outside", c[0], "2001:db8::2", "2001:db8::1", 80},
+					{"host port", outside, "192.0.2.1", "192.0.2.2", 8080}, {"host port", outside, "2001:db8::1", "2001:db8::2", 8080},
+					{"its own host port", c[0], "192.0.2.1", "10.88.0.1", 8080},
+				} {
+					if got := ask(t, p.from, "tcp", p.to, p.port); got != p.want {
+						broken = append(broken, p.name+" "+p.to)
+					}
+				}
+				return broken
+			}
+			if broken := all(); len(broken) > 0 {
+				t.Fatalf("at first %v", broken)
+			}
+			setuptest.Run(t, "sh", "-c", tt.spoil)
+			n.env = published
+			if len(all()) == 0 && !tt.unseen || n.cnitool("check", c[0]) == nil {
+				t.Error("nothing is broken: the test shows nothing")
+			}
+			out, status := bvctl(t, "repair")
+			for _, want := range tt.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%q is not in\n%s", want, out)
+				}
+			}
+			broken := all()
+			for range 3 { // neighbours that did not answer are asked for once a second
+				if len(broken) > 0 {
+					broken = all()
+				}
+			}
+			if status != 0 || len(broken) > 0 {
+				t.Errorf("status %d, still broken %v:\n%s", status, broken, out)
+			}
+			n.must("check", c[0])
+			n.env = nil
+			n.must("check", c[1])
+			if out, status := bvctl(t, "repair"); status != 0 || out != "nothing was missing\n" {
+				t.Errorf("the second time: status %d, %s", status, out)
+			}
+			n.must("del", c...)
+		})
+	}
+}
+
+// TestRepairWithoutRecord knows of a container only that it is there: its network is put
+// back by the configuration, with its policy.
+func TestRepairWithoutRecord(t *testing.T) {
+	t.Parallel()
+	conf := single.with(object{"ingressPolicy": "same-bridge"})
+	n := newNode(t, conf, "nft")
+	c := n.containers(2)
+	for i := range c {
+		on("ADD", i+1, conf).run(t).ok(t)
+	}
+	before := setuptest.Dump(t)
+	if out, status := bvctl(t, "repair"); status != 0 || out != "nothing was missing\n" {
+		t.Errorf("status %d, %s", status, out)
+	}
+	setuptest.Same(t, before, "repair changed something")
+	setuptest.Run(t, "sh", "-c", "nft flush ruleset; iptables -P FORWARD DROP")
+	if setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error("the ping passes: the test shows nothing")
+	}
+	out, status := bvctl(t, "repair")
+	if status != 0 || !strings.Contains(out, "network net: put back masquerade of 10.88.0.0/24") || !strings.Contains(out, "ingress") {
+		t.Errorf("status %d, %s", status, out)
+	}
+	if !setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error("the ping is dropped still")
+	}
+}
