@@ -89,9 +89,14 @@ func (n *Namespace) allLinks() ([]link, error) {
 // FoundPort is a port of ours as it is on the host.
 type FoundPort struct {
 	Attachment
-	Name   string
-	Bridge string // none when empty
-	Up     bool   // it is finished
+	Name       string
+	Key        string // what the attachment's Port is: Name, unless the link was given
+	Bridge     string // none when empty
+	Up         bool   // it is finished
+	Forwarding bool   // the bridge forwards what comes by it
+	Isolated   bool
+	Hairpin    bool
+	MTU        int // bytes
 }
 
 // Ports lists the ports of ours in the namespace, on whichever bridge they are.
@@ -106,7 +111,7 @@ func (n *Namespace) Ports() (ports []FoundPort, err error) {
 	for _, l := range all {
 		if l.ours() && l.port != "" {
 			a, _ := ParseAttachment(l.alias)
-			ports = append(ports, FoundPort{a, l.name, names[l.master], l.up})
+			ports = append(ports, FoundPort{a, l.name, l.port, names[l.master], l.up, l.forwarding, l.isolated, l.hairpin, l.mtu})
 		}
 	}
 	return ports, err

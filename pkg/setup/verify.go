@@ -11,6 +11,11 @@ import (
 // and changes nothing. The error names everything that is missing or different;
 // nil says that nothing is. Routes that the port does not list are not looked at.
 func (n *Namespace) VerifyPort(p *Port) error {
+	return errors.Join(n.VerifyHost(p), n.VerifyContainer(p))
+}
+
+// VerifyHost is VerifyPort on the host: of what RepairPort puts back.
+func (n *Namespace) VerifyHost(p *Port) error {
 	missing, err := n.Missing(p.Network)
 	if err != nil {
 		return err
@@ -19,7 +24,7 @@ func (n *Namespace) VerifyPort(p *Port) error {
 	for _, what := range missing {
 		wrong = append(wrong, fmt.Errorf("%s: missing", what))
 	}
-	wrong = append(wrong, n.verifyPort(p), p.verifyContainer(n), n.verifyHostPorts(p), n.verifyGuard(p))
+	wrong = append(wrong, n.verifyPort(p), n.verifyHostPorts(p), n.verifyGuard(p))
 	return errors.Join(wrong...)
 }
 
@@ -62,8 +67,8 @@ func (p *Port) mtu(bridge int) int {
 	return bridge
 }
 
-// verifyContainer looks at the container's end.
-func (p *Port) verifyContainer(host *Namespace) error {
+// VerifyContainer is VerifyPort inside of the container.
+func (n *Namespace) VerifyContainer(p *Port) error {
 	if p.Given != "" {
 		return nil
 	}
@@ -75,7 +80,7 @@ func (p *Port) verifyContainer(host *Namespace) error {
 		return err
 	}
 	wrong := []error{differ("interface "+p.Interface+" up", l.up || p.Down, true)}
-	if port, err := host.link(p.Port()); err == nil {
+	if port, err := n.link(p.Port()); err == nil {
 		wrong = append(wrong,
 			differ("peer of "+p.Interface, l.peer, port.index),
 			// Plugins behind ours, such as tuning, make it less, and do not tell.

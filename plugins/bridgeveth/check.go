@@ -33,6 +33,17 @@ func check(args *skel.CmdArgs) error {
 	return nil
 }
 
+// Verify is CHECK without the IPAM plugin, told apart: what is not as ADD has left it on
+// the host, which Repair puts back, and inside of the container.
+func Verify(args *skel.CmdArgs) (host, inside error) {
+	a, err := openAttached(args)
+	if err != nil {
+		return err, nil
+	}
+	defer a.close()
+	return a.host.VerifyHost(a.port), a.host.VerifyContainer(a.port)
+}
+
 // Repair puts back what an attachment has lost on the host since ADD, by the arguments of
 // CHECK, and says what that was.
 func Repair(args *skel.CmdArgs) (mended []string, err error) {

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// container is an attachment with all that is known of it: by the kernel, by libcni's
+// record and by its lease.
+type container struct {
+	setup.Attachment
+	pod       string
+	namespace string // its path; "" if nobody knows
+	port      setup.FoundPort
+	bridge    string // that it belongs on
+	addresses []netip.Prefix
+	since     time.Time     // its lease began
+	check     *skel.CmdArgs // for CHECK; nil without a record
+}
+
+// name is what a person calls it: its pod, or its ID.
+func (c *container) name() string { return cmp.Or(c.pod, c.Container) }
+
+// goesBy says whether a person may have meant the container: by its ID or the beginning
+// of it, its pod, its namespace, or an address.
+func (c *container) goesBy(name string) bool {
+	a, err := netip.ParseAddr(name)
+	return strings.HasPrefix(c.Container, name) || c.pod == name || c.namespace == name || strings.HasSuffix(c.pod, "/"+name) ||
+		err == nil && slices.ContainsFunc(c.addresses, func(p netip.Prefix) bool { return p.Addr() == a })
+}
+
+// containers lists those of bridgeveth's: with a port on the host, or with a record of one
+// that is gone.
+func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
+	ports, err := ns.Ports()
+	if err != nil {
+		return nil, err
+	}
+	byKey := map[string]*container{}
+	for _, p := range ports {
+		c := &container{Attachment: p.Attachment, port: p, bridge: p.Bridge}
+		byKey[p.Key] = c
+		list = append(list, c)
+	}
+	records, err := h.records()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		call, err := r.command("bridgeveth")
+		if err != nil {
+			complain(err)
+		}
+		if call == nil {
+			continue
+		}
+		c := byKey[r.attachment().Port()]
+		if c == nil {
+			c = &container{port: setup.FoundPort{Name: r.attachment().Port()}}
+			byKey[c.port.Name] = c
+			list = append(list, c)
+		}
+		c.Attachment, c.pod, c.namespace, c.check = r.attachment(), r.pod(), r.Namespace, call
+		c.addresses = r.addresses()
+		var conf struct {
+			Bridge string `json:"bridge"`
+		}
+		if json.Unmarshal(call.StdinData, &conf) == nil {
+			c.bridge = cmp.Or(conf.Bridge, setup.DefaultBridge)
+		}
+	}
+	err = h.withStores(func(s *ipam.Store) error {
+		return filter{}.each(s, func(l ipam.Lease) {
+			c := byKey[attachmentOf(l).Port()]
+			if c == nil || !l.Until.IsZero() {
+				return
+			}
+			c.since = l.Time
+			c.namespace = cmp.Or(c.namespace, l.Namespace.Path)
+			c.Attachment = attachmentOf(l)
+			if !slices.Contains(c.addresses, l.Address) && !l.Address.IsSingleIP() {
+				c.addresses = append(c.addresses, l.Address)
+			}
+		})
+	})
+	slices.SortFunc(list, func(a, b *container) int {
+		return cmp.Or(strings.Compare(a.bridge, b.bridge), strings.Compare(a.Network, b.Network), strings.Compare(a.name(), b.name()), strings.Compare(a.Interface, b.Interface))
+	})
+	return list, err
+}
+
+// addresses are those of the result.
+func (r record) addresses() (list []netip.Prefix) {
+	var result struct {
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
+	}
+	if json.Unmarshal(r.Result, &result) == nil {
+		for _, ip := range result.IPs {
+			list = append(list, ip.Address)
+		}
+	}
+	return list
+}

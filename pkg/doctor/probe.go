@@ -1,0 +1,140 @@
+package doctor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+const (
+	probeWait  = 500 * time.Millisecond // for an answer
+	probeTries = 2                      // the first may have to wait for the neighbour
+
+	echoRequest4, echoReply4 = 8, 0     // RFC 792
+	echoRequest6, echoReply6 = 128, 129 // RFC 4443
+	echoHeader               = 8        // bytes
+)
+
+// probe is a socket for ICMP echo requests, of a namespace.
+type probe struct {
+	fd   int
+	to   netip.Addr
+	id   uint16
+	next uint16 // sequence number
+}
+
+// newProbe opens a socket. Packets are never fragmented.
+func newProbe(ns *setup.Namespace, from, to netip.Addr) (*probe, error) {
+	p := &probe{to: to, id: uint16(rand.Uint32())} // a connection of its own to conntrack
+	err := ns.Do(func() (err error) {
+		if to.Is4() {
+			p.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+		} else {
+			p.fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+		}
+		if err != nil {
+			return fmt.Errorf("open a socket for ICMP: %w", err)
+		}
+		if to.Is4() {
+			err = errors.Join(
+				unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE),
+				unix.Bind(p.fd, &unix.SockaddrInet4{Addr: from.As4()}))
+		} else {
+			err = errors.Join(
+				unix.SetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE),
+				unix.Bind(p.fd, &unix.SockaddrInet6{Addr: from.As16()}))
+		}
+		if err != nil {
+			unix.Close(p.fd)
+			return fmt.Errorf("send from %s: %w", from, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *probe) close() { unix.Close(p.fd) }
+
+// ask sends an echo request, of size bytes with its IP header, and says whether it was
+// answered.
+func (p *probe) ask(size int) (bool, error) {
+	header := 20
+	if p.to.Is6() {
+		header = 40
+	}
+	p.next++
+	request := make([]byte, max(size-header, echoHeader))
+	request[0] = echoRequest4
+	binary.BigEndian.PutUint16(request[4:], p.id)
+	binary.BigEndian.PutUint16(request[6:], p.next)
+	var target unix.Sockaddr
+	if p.to.Is6() {
+		request[0] = echoRequest6 // the kernel writes the checksum
+		target = &unix.SockaddrInet6{Addr: p.to.As16()}
+	} else {
+		binary.BigEndian.PutUint16(request[2:], checksum(request))
+		target = &unix.SockaddrInet4{Addr: p.to.As4()}
+	}
+	if err := unix.Sendto(p.fd, request, 0, target); err != nil {
+		return false, fmt.Errorf("send to %s: %w", p.to, err)
+	}
+	for end := time.Now().Add(probeWait); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return false, nil
+		}
+		wait := unix.NsecToTimeval(left.Nanoseconds())
+		if err := unix.SetsockoptTimeval(p.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+			return false, err
+		}
+		answer := make([]byte, 1<<16)
+		n, _, err := unix.Recvfrom(p.fd, answer, 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return false, nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return false, fmt.Errorf("no answer from %s: %w", p.to, err)
+		}
+		if p.answers(answer[:max(n, 0)]) {
+			return true, nil
+		}
+	}
+}
+
+// answers says whether a packet is the reply to our last request.
+func (p *probe) answers(packet []byte) bool {
+	reply := byte(echoReply6)
+	if p.to.Is4() { // with its IP header
+		if len(packet) < 20 {
+			return false
+		}
+		packet, reply = packet[min(len(packet), int(packet[0]&15)*4):], echoReply4
+	}
+	return len(packet) >= echoHeader && packet[0] == reply &&
+		binary.BigEndian.Uint16(packet[4:]) == p.id && binary.BigEndian.Uint16(packet[6:]) == p.next
+}
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i]) << 8
+		if i+1 < len(b) {
+			sum += uint32(b[i+1])
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

@@ -1,0 +1,228 @@
+package doctor
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// traceTable is there for the time of a walk.
+const traceTable = "bridgeveth-doctor"
+
+// traceWait is how long after the packet the kernel's messages about it are waited for.
+const traceWait = 50 * time.Millisecond
+
+// verdict is what a chain of nf_tables has said of our packet.
+type verdict struct {
+	family       uint8 // NFPROTO_*
+	table, chain string
+	handle       uint64 // of the rule; 0 is the policy
+	dropped      bool
+}
+
+// trace has nf_tables of a namespace tell about packets between two addresses.
+type trace struct {
+	ns     *setup.Namespace
+	socket *nl.NetlinkSocket
+}
+
+// startTrace begins to listen. stop is its inverse.
+func startTrace(ns *setup.Namespace, a, b netip.Addr) (*trace, error) {
+	t := &trace{ns: ns}
+	err := ns.Do(func() (err error) {
+		if err := deleteTraceTable(); err != nil {
+			return err
+		}
+		if t.socket, err = nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE); err != nil {
+			return fmt.Errorf("listen to nf_tables: %w", err)
+		}
+		if err := addTraceTable(a, b); err != nil {
+			t.socket.Close()
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// addTraceTable marks packets from a to b, and their answers, at every place where one can
+// come in: bridged, by a link, and from the host itself.
+func addTraceTable(a, b netip.Addr) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	family := nftables.TableFamilyIPv4
+	if a.Is6() {
+		family = nftables.TableFamilyIPv6
+	}
+	early := nftables.ChainPriorityRef(-400) // ahead of raw
+	for _, at := range []struct {
+		family nftables.TableFamily
+		hook   *nftables.ChainHook
+	}{{nftables.TableFamilyBridge, nftables.ChainHookPrerouting}, {family, nftables.ChainHookPrerouting}, {family, nftables.ChainHookOutput}} {
+		t := c.AddTable(&nftables.Table{Name: traceTable, Family: at.family})
+		chain := c.AddChain(&nftables.Chain{
+			Name: fmt.Sprintf("hook%d", *at.hook), Table: t, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: early,
+		})
+		for _, way := range [][2]netip.Addr{{a, b}, {b, a}} {
+			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(between(way[0], way[1]),
+				&expr.Immediate{Register: 1, Data: []byte{1}},
+				&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: 1},
+			)})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("trace packets by nf_tables: %w", err)
+	}
+	return nil
+}
+
+// between matches packets of a source and a destination.
+func between(from, to netip.Addr) []expr.Any {
+	protocol, source, destination := uint16(unix.ETH_P_IP), uint32(12), uint32(16)
+	if from.Is6() {
+		protocol, source, destination = unix.ETH_P_IPV6, 8, 24
+	}
+	match := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, protocol)},
+	}
+	for offset, address := range map[uint32]netip.Addr{source: from, destination: to} {
+		match = append(match,
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(address.BitLen() / 8)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address.AsSlice()})
+	}
+	return match
+}
+
+// deleteTraceTable deletes the tables, also those of a process that was killed.
+func deleteTraceTable() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		return fmt.Errorf("list tables of nf_tables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == traceTable {
+			c.DelTable(t)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("delete table %s: %w", traceTable, err)
+	}
+	return nil
+}
+
+// stop ends the trace and returns what was said, in order.
+func (t *trace) stop() (verdicts []verdict, err error) {
+	time.Sleep(traceWait)
+	defer t.socket.Close()
+	err = t.ns.Do(deleteTraceTable)
+	_ = t.socket.SetReceiveTimeout(&unix.Timeval{Usec: 1000}) // or else what is there is read, and no more
+	for {
+		messages, _, failed := t.socket.Receive()
+		if failed != nil {
+			return verdicts, err // there is nothing more
+		}
+		for _, m := range messages {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE {
+				if v, ok := parseTrace(m.Data); ok && v.table != traceTable {
+					verdicts = append(verdicts, v)
+				}
+			}
+		}
+	}
+}
+
+// parseTrace reads NFT_MSG_TRACE. ok is false for a rule that left the matter open.
+func parseTrace(data []byte) (v verdict, ok bool) {
+	if len(data) < nl.SizeofNfgenmsg {
+		return v, false
+	}
+	v.family = data[0]
+	attrs, err := nl.ParseRouteAttr(data[nl.SizeofNfgenmsg:])
+	if err != nil {
+		return v, false
+	}
+	var kind uint32
+	code := int32(unix.NFT_CONTINUE)
+	for _, a := range attrs {
+		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
+		case unix.NFTA_TRACE_TABLE:
+			v.table = cString(a.Value)
+		case unix.NFTA_TRACE_CHAIN:
+			v.chain = cString(a.Value)
+		case unix.NFTA_TRACE_RULE_HANDLE:
+			v.handle = binary.BigEndian.Uint64(a.Value)
+		case unix.NFTA_TRACE_TYPE:
+			kind = binary.BigEndian.Uint32(a.Value)
+		case unix.NFTA_TRACE_VERDICT:
+			if parts, err := nl.ParseRouteAttr(a.Value); err == nil && len(parts) > 0 {
+				code = int32(binary.BigEndian.Uint32(parts[0].Value))
+			}
+		case unix.NFTA_TRACE_POLICY:
+			code = int32(binary.BigEndian.Uint32(a.Value))
+		}
+	}
+	v.dropped = code == nfDrop
+	return v, kind == unix.NFT_TRACETYPE_RULE && (v.dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
+}
+
+// Verdicts of linux/netfilter.h.
+const nfDrop, nfAccept = 0, 1
+
+func cString(b []byte) string { return strings.TrimRight(string(b), "\x00") }
+
+// families are those of nf_tables, as nft(8) has them.
+var families = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge"}
+
+// where is the chain in words.
+func (v verdict) where() string {
+	return fmt.Sprintf("chain %s of table %s %s", v.chain, families[v.family], v.table)
+}
+
+// text is the rule, or the policy, in the words of nft(8), as far as that is installed.
+func (v verdict) text(ns *setup.Namespace) string {
+	if v.handle == 0 {
+		return "policy drop"
+	}
+	out := ""
+	_ = ns.Do(func() error { // without it the handle has to do
+		b, err := exec.Command(program("nft"), "-a", "list", "chain", families[v.family], v.table, v.chain).Output()
+		out = string(b)
+		return err
+	})
+	rule := regexp.MustCompile(fmt.Sprintf(`(?m)^\s*(.*?) # handle %d$`, v.handle)).FindStringSubmatch(out)
+	if rule == nil {
+		return fmt.Sprintf("rule with handle %d", v.handle)
+	}
+	return fmt.Sprintf("%s # handle %d", rule[1], v.handle)
+}
+
+// program is a program's path. Not everybody has the sbin folders in PATH.
+func program(name string) string {
+	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
+			return path
+		}
+	}
+	return name
+}

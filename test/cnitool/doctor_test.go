@@ -1,0 +1,228 @@
+package cnitool
+
+import (
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// diagnosis is what bvctl doctor prints as JSON.
+type diagnosis []struct {
+	From, To string
+	Answered bool
+	Stations []struct{ Name, State, What, Remedy string }
+	Obstacle *struct {
+		Name, What, Remedy string
+		Advice             bool
+	}
+}
+
+// doctor runs bvctl doctor.
+func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d", "doctor", "-o", "json"}, args...)...)
+	var trouble strings.Builder
+	cmd.Stderr = &trouble
+	out, err := cmd.Output()
+	if status = cmd.ProcessState.ExitCode(); status > 1 {
+		t.Fatalf("bvctl doctor %v: %v: %s", args, err, trouble.String())
+	}
+	if err := json.Unmarshal(out, &d); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return d, status
+}
+
+// obstacle is the first one, in words, with containers called by their namespaces.
+func (d diagnosis) obstacle() string {
+	for _, r := range d {
+		if r.Obstacle != nil {
+			said := r.Obstacle.Name + ": " + r.Obstacle.What
+			for _, c := range []string{"c1", "c2", "c3"} {
+				id := sha512.Sum512([]byte("/run/netns/" + c)) // as cnitool makes it
+				said = strings.ReplaceAll(said, fmt.Sprintf("cnitool-%x", id[:10]), c)
+			}
+			return said
+		}
+	}
+	return ""
+}
+
+// TestDoctor breaks one thing at a time on a node where all is well, and asks the doctor
+// for the way on which it shows. It names the true obstacle; where it names a command that
+// cures it, --fix does.
+func TestDoctor(t *testing.T) {
+	ip := func(i string) string { return "nsenter --net=/run/netns/c" + i + " " }
+	port := func(n string) string {
+		return "$(ip -o link show master br0 | sed -n '" + n + "s/^[0-9]*: \\([^@:]*\\).*/\\1/p')"
+	}
+	for _, tt := range []struct {
+		name  string
+		keys  object
+		spoil string
+		to    string // c2, unless given
+		want  string // in the obstacle
+		fixed bool   // by --fix
+	}{
+		{"policy DROP", object{"forward": "none"}, "", "", "dropped by chain FORWARD of table ip filter: policy drop", false},
+		{"policy DROP in iptables-legacy", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables-legacy -P FORWARD DROP", "", "dropped by iptables-legacy, policy DROP of FORWARD", false},
+		{"our rules flushed", nil, "iptables -F FORWARD", "", "chain FORWARD of table ip filter: policy drop", true},
+		{"trailing REJECT", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables -A FORWARD -j REJECT", "", "dropped by chain FORWARD of table ip filter: counter packets", false},
+		{"a rule of iptables-legacy", nil, "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -I FORWARD -s 10.88.0.2 -j DROP", "", "-A FORWARD -s 10.88.0.2/32 -j DROP", true},
+		{"the administrator's DROP", nil, "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; iptables -A DOCKER-USER -d 10.88.0.3 -j DROP", "", "dropped by chain DOCKER-USER of table ip filter: ip daddr 10.88.0.3", false},
+		{"an unknown table", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; policy drop; }'", "", "dropped by chain fw of table inet mine: policy drop", false},
+		{"an unknown rule", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; }'; nft add rule inet mine fw meta l4proto icmp drop", "", "dropped by chain fw of table inet mine: meta l4proto icmp drop # handle", false},
+		{"a table of the bridge family", nil, "nft add table bridge mine; nft add chain bridge mine fw '{ type filter hook prerouting priority 0; policy drop; }'", "", "dropped by chain fw of table bridge mine: policy drop", false},
+		{"a rule in the container", nil, ip("2") + "nft add table ip mine; " + ip("2") + "nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "", "dropped by chain in of table ip mine in the container's own namespace: policy drop", false},
+		{"masquerade flushed", nil, "nft flush chain ip bridgeveth postrouting", "192.0.2.2", "as ADD left c1: masquerade of 10.88.0.0/24 behind br0: missing", true},
+		{"no masquerade, and no way back", object{"ipMasq": false}, "", "192.0.2.2", "way back: the packet leaves the host as from 10.88.0.2", false},
+		{"no default route", nil, ip("1") + "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2", true},
+		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; the gateway of bridge br0 is 10.88.0.1", true},
+		{"a blackhole in the container", nil, ip("1") + "ip route add blackhole 192.0.2.2", "192.0.2.2", "route of c1: ", false},
+		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "10.88.0.1, which nobody has", true},
+		{"duplicate address", nil, ip("3") + "ip addr add 10.88.0.3/24 dev eth0", "", "c3 has 10.88.0.3 too", false},
+		{"duplicate address on the host", nil, "ip addr add 10.88.0.3/32 dev br0", "", "the host has 10.88.0.3 too", false},
+		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "", "address of c1: it is 10.88.0.2/31 instead of 10.88.0.2/24", false},
+		{"address gone", nil, ip("2") + "ip addr del 10.88.0.3/24 dev eth0", "", "address of c2: eth0 does not have 10.88.0.3", true},
+		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "br0 refuses what comes from 10.88.0.2", false},
+		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "way back: answers to 10.88.0.2 leave by uplink instead of bridge br0", false},
+		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not route", true},
+		{"no route on the host", nil, "", "198.51.100.7", "route of the host: it has none to 198.51.100.7", false},
+		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false},
+		{"the container's link down", nil, ip("2") + "ip link set eth0 down", "", "interface of c2: eth0 is down", true},
+		{"port down", nil, "ip link set " + port("1") + " down", "", " is down", true},
+		{"port off the bridge", nil, "ip link set " + port("1") + " nomaster", "", "is on no bridge instead of br0", true},
+		{"bridge down", nil, "ip link set br0 down", "", "bridge br0: it is down", true},
+		{"port isolated", nil, "ip link set " + port("1") + " type bridge_slave isolated on; ip link set " + port("2") + " type bridge_slave isolated on", "", "isolation: ports", true},
+		{"spoof filter", object{"macspoofchk": true}, ip("1") + "ip link set eth0 address 02:00:00:00:00:09; " + ip("1") + "ip neigh replace 10.88.0.3 lladdr 0a:58:0a:58:00:03 dev eth0 nud permanent", "", "dropped by chain guard_mac of table bridge bridgeveth", false},
+		{"another MAC", nil, ip("1") + "ip link set eth0 address 02:00:00:00:00:09", "", "as ADD left c1: MAC of eth0: is 02:00:00:00:00:09", false},
+		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: it takes 02:00:00:00:00:77 for 10.88.0.3", true},
+		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "packets of full size: vanish", true},
+		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "MTU", false},
+		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 answers no ping", true},
+		{"nobody there", nil, "", "192.0.2.77", "our packet: it left the host, and nobody answered", false},
+		{"ingress policy", object{"ingressPolicy": "isolated"}, "", "", "isolation: ports", false},
+		{"STP", nil, "ip link set br0 type bridge stp_state 1; ip link set " + port("1") + " down; ip link set " + port("1") + " up", "", "forwarding: is false", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conf := single.with(tt.keys)
+			n := newNode(t, conf, "nft")
+			n.outside(false)
+			n.must("add", n.containers(3)...)
+			from, to := "/run/netns/c1", tt.to
+			if to == "" {
+				to = "/run/netns/c2"
+			}
+			if tt.keys == nil && tt.spoil != "" {
+				if d, status := doctor(t, from, to); status != 0 || len(d) != 1 || !d[0].Answered {
+					t.Fatalf("at first: status %d, %+v", status, d)
+				}
+			}
+			if tt.spoil != "" {
+				setuptest.Run(t, "sh", "-c", tt.spoil)
+			}
+			before := setuptest.Dump(t)
+			d, status := doctor(t, from, to)
+			setuptest.Same(t, before, "the doctor changed something")
+			if status != 1 || !strings.Contains(d.obstacle(), tt.want) {
+				t.Errorf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), tt.want, d)
+			}
+			d, status = doctor(t, "--fix", from, to)
+			if fixed := status == 0; fixed != tt.fixed {
+				t.Errorf("after --fix: status %d, obstacle %q", status, d.obstacle())
+			}
+		})
+	}
+}
+
+// TestDoctorHealthy has nothing to say about a node where all is well, with everything that
+// can be configured, in both families, with br_netfilter and without.
+func TestDoctorHealthy(t *testing.T) {
+	for _, netfilter := range []string{"0", "1"} {
+		t.Run("br_netfilter="+netfilter, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "hairpinMode": true}), "nft", "legacy")
+			for _, family := range []string{"ip", "ip6"} {
+				setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", netfilter)
+			}
+			n.outside(false)
+			n.must("add", n.containers(3)...)
+			before := setuptest.Dump(t)
+			for _, args := range [][]string{{}, {"10.88.0.2"}, {"/run/netns/c1", "fd88::3"}, {"/run/netns/c1", "192.0.2.2"}, {"/run/netns/c1", "2001:db8::2"}, {"/run/netns/c1", "10.88.0.1"}} {
+				d, status := doctor(t, args...)
+				if status != 0 || len(d) == 0 {
+					t.Errorf("doctor %v: status %d, %s", args, status, d.obstacle())
+				}
+				for _, r := range d {
+					if !r.Answered {
+						t.Errorf("doctor %v: %s to %s: no answer: %+v", args, r.From, r.To, r.Stations)
+					}
+				}
+			}
+			setuptest.Same(t, before, "the doctor changed something")
+			if out, status := bvctl(t, "doctor"); status != 0 || !strings.HasSuffix(out, "all is well\n") || !strings.Contains(out, "✓ our packet: answered") {
+				t.Errorf("status %d: %s", status, out)
+			}
+		})
+	}
+}
+
+// track makes a connection of UDP that has been answered: others the kernel forgets when it
+// is short of room.
+func track(from, to uint16) error {
+	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
+	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
+	tuple := func(kind int, source, destination []byte, from, to uint16) *nl.RtAttr {
+		t := nl.NewRtAttr(kind|unix.NLA_F_NESTED, nil)
+		ip := t.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil)
+		ip.AddRtAttr(nl.CTA_IP_V4_SRC, source)
+		ip.AddRtAttr(nl.CTA_IP_V4_DST, destination)
+		proto := t.AddRtAttr(nl.CTA_TUPLE_PROTO|unix.NLA_F_NESTED, nil)
+		proto.AddRtAttr(nl.CTA_PROTO_NUM, []byte{unix.IPPROTO_UDP})
+		proto.AddRtAttr(nl.CTA_PROTO_SRC_PORT, port(from))
+		proto.AddRtAttr(nl.CTA_PROTO_DST_PORT, port(to))
+		return t
+	}
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_NEW, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(tuple(nl.CTA_TUPLE_ORIG, a, b, from, to))
+	req.AddData(tuple(nl.CTA_TUPLE_REPLY, b, a, to, from))
+	const answered = 1<<1 | 1<<2 | 1<<3 // IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED
+	req.AddData(nl.NewRtAttr(nl.CTA_STATUS, binary.BigEndian.AppendUint32(nil, answered)))
+	req.AddData(nl.NewRtAttr(nl.CTA_TIMEOUT, binary.BigEndian.AppendUint32(nil, 300)))
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	return err
+}
+
+// TestDoctorConntrackFull fills the table of connections.
+func TestDoctorConntrackFull(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(2)...)
+	limit, err := strconv.Atoi(setuptest.Sysctl(t, "netfilter/nf_conntrack_max"))
+	if err != nil || limit > 1<<19 {
+		t.Skipf("LISTED SKIP: a table of %d connections is too large to fill", limit)
+	}
+	for i := 0; err == nil && i <= limit; i++ {
+		err = track(uint16(i>>8), uint16(i&255))
+	}
+	if err != nil && !errors.Is(err, unix.ENOMEM) {
+		t.Fatal(err)
+	}
+	if d, status := doctor(t, "/run/netns/c1", "/run/netns/c2"); status != 1 || !strings.Contains(d.obstacle(), "conntrack: its table is full") {
+		t.Errorf("status %d, obstacle %q", status, d.obstacle())
+	}
+}
