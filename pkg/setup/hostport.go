@@ -318,6 +318,22 @@ func (n *Namespace) forgetFlows(list []mapping) error {
 	return nil
 }
 
+// HostPorts lists the host ports of all containers in words, each once, by the Port of the
+// attachment that they lead to.
+func (n *Namespace) HostPorts() (map[string][]string, error) {
+	all, err := n.published(func(mapping) bool { return true })
+	list := map[string][]string{}
+	for _, m := range all {
+		if text := m.port.String(); !slices.Contains(list[m.owner.port], text) { // of both families
+			list[m.owner.port] = append(list[m.owner.port], text)
+		}
+	}
+	for _, ports := range list {
+		slices.Sort(ports)
+	}
+	return list, err
+}
+
 // verifyHostPorts compares the host ports of a port with the maps.
 func (n *Namespace) verifyHostPorts(p *Port) error {
 	if len(p.HostPorts) == 0 {

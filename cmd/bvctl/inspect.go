@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// attachment is a container's place on a network as it is printed.
+type attachment struct {
+	Bridge    string         `json:"bridge"`
+	Network   string         `json:"network"`
+	Container string         `json:"container"`
+	Pod       string         `json:"pod,omitempty"`
+	Interface string         `json:"interface"`
+	Namespace string         `json:"namespace,omitempty"`
+	Port      string         `json:"port"`
+	State     string         `json:"state"` // one of those below
+	Addresses []netip.Prefix `json:"addresses"`
+	HostPorts []string       `json:"hostPorts,omitempty"` // "tcp 192.0.2.1:8080"
+	Since     *time.Time     `json:"since,omitempty"`     // its lease began
+}
+
+const (
+	portForwards   = "forwarding"
+	portDown       = "down"
+	portBlocked    = "not forwarding"
+	portUnplugged  = "off its bridge"
+	portMissing    = "missing"
+	portUnfinished = "unfinished" // by an ADD that was killed
+)
+
+// newInspect returns "bvctl inspect".
+func newInspect(h *host) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "inspect", Short: "List every container with its port, addresses and host ports", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output: %q is none of table, json", output)
+			}
+			ns, err := setup.CurrentNamespace()
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			list, err := h.attachments(ns)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(list)
+			}
+			return printAttachments(list, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+// attachments lists all there are, by bridge.
+func (h *host) attachments(ns *setup.Namespace) ([]attachment, error) {
+	all, err := h.containers(ns)
+	if err != nil {
+		return nil, err
+	}
+	published, err := ns.HostPorts()
+	if err != nil {
+		return nil, err
+	}
+	list := []attachment{}
+	for _, c := range all {
+		a := attachment{
+			Bridge: c.bridge, Network: c.Network, Container: c.Container, Pod: c.pod, Interface: c.Interface, Namespace: c.namespace,
+			Port: c.port.Name, State: c.state(), Addresses: c.addresses, HostPorts: published[c.port.Key],
+		}
+		if !c.since.IsZero() {
+			a.Since = &c.since
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// state is how the container's port is.
+func (c *container) state() string {
+	switch p := c.port; {
+	case p.Key == "":
+		return portMissing
+	case c.Container == "":
+		return portUnfinished
+	case p.Bridge != c.bridge || p.Bridge == "":
+		return portUnplugged
+	case !p.Up:
+		return portDown
+	case !p.Forwarding:
+		return portBlocked
+	}
+	return portForwards
+}
+
+func printAttachments(list []attachment, w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BRIDGE\tNETWORK\tCONTAINER\tPOD\tINTERFACE\tPORT\tSTATE\tADDRESSES\tHOST PORTS\tSINCE")
+	for _, a := range list {
+		var addresses []string
+		for _, p := range a.Addresses {
+			addresses = append(addresses, p.String())
+		}
+		since := ""
+		if a.Since != nil {
+			since = a.Since.Format(time.DateTime)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Bridge, a.Network, shorten(a.Container), orDash(a.Pod), a.Interface, a.Port, a.State,
+			orDash(strings.Join(addresses, " ")), orDash(strings.Join(a.HostPorts, ", ")), orDash(since))
+	}
+	return t.Flush()
+}

@@ -1,0 +1,69 @@
+package cnitool
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestInspect lists containers with what the kernel, libcni and the leases know of them, in
+// each state that a port may be in.
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	conf := dual.with(object{"capabilities": object{"portMappings": true}})
+	n := newNode(t, conf, "nft")
+	n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+	c := n.containers(4)
+	n.must("add", c[0])
+	n.env = nil
+	n.must("add", c[1:3]...)
+	on("ADD", 4, dual).run(t).ok(t) // libcni knows nothing of it
+	var list []struct {
+		Container, Namespace, Port, State string
+		Addresses, HostPorts              []string
+	}
+	read := func() {
+		t.Helper()
+		out, status := bvctl(t, "inspect", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 || len(list) != 4 {
+			t.Fatalf("status %d, %v: %s", status, err, out)
+		}
+	}
+	read()
+	spoil := map[string]string{}
+	for _, a := range list {
+		if a.State != "forwarding" || len(a.Addresses) != 2 {
+			t.Errorf("%+v", a)
+		}
+		switch a.Namespace {
+		case "/run/netns/c1":
+			if strings.Join(a.HostPorts, " ") != "tcp *:8080" {
+				t.Errorf("host ports %v", a.HostPorts)
+			}
+			spoil[a.Namespace] = "off its bridge"
+			setuptest.Run(t, "ip", "link", "set", a.Port, "nomaster")
+		case "/run/netns/c2":
+			spoil[a.Namespace] = "missing"
+			setuptest.Run(t, "ip", "link", "delete", a.Port)
+		case "/run/netns/c3":
+			spoil[a.Namespace] = "down"
+			setuptest.Run(t, "ip", "link", "set", a.Port, "down")
+		case "/run/netns/c4":
+			if a.Container != "c4" {
+				t.Errorf("container %q", a.Container)
+			}
+			spoil[a.Namespace] = "forwarding"
+		}
+	}
+	read()
+	for _, a := range list {
+		if a.State != spoil[a.Namespace] {
+			t.Errorf("%s: %q, want %q", a.Namespace, a.State, spoil[a.Namespace])
+		}
+	}
+	if table, _ := bvctl(t, "inspect"); !strings.Contains(table, "10.88.0.5/24 fd88::5/64") || !strings.Contains(table, "tcp *:8080") {
+		t.Errorf("the table:\n%s", table)
+	}
+}
