@@ -41,6 +41,7 @@ const (
 	filterTable  = "filter"
 	forwardBase  = "FORWARD"
 	forwardChain = "BRIDGEVETH-FORWARD" // at most 28 letters: XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h
+	adminChain   = "BRIDGEVETH-ADMIN"
 	accept       = "ACCEPT"
 
 	xtablesWait = 10 // seconds that an iptables process waits for the xtables lock
@@ -118,8 +119,15 @@ func (n *Namespace) readXtables(family int) ([]xtables, error) {
 	return []xtables{byNFT, byLegacy}, nil
 }
 
+// toAdmin is the first rule of our chain: what the administrator writes into the chain
+// that it leads to is heard before we accept anything.
+var toAdmin = rule{target: adminChain}
+
 // accepts says whether the table has a bridge's rules, where they belong.
 func (t xtables) accepts(bridge string) bool {
+	if slices.Index(t.own, toAdmin) != 0 {
+		return false
+	}
 	for _, want := range forwardRules(bridge) {
 		if !slices.Contains(t.own, want) {
 			return false
@@ -242,13 +250,13 @@ func (n *Namespace) DeleteForward(bridge string) error {
 	return errors.Join(errs...)
 }
 
-// hollow says whether our chain is there without a rule: a process was killed while
-// it made the chain, or took it away.
+// hollow says whether our chain is there without a rule of a bridge: a process was
+// killed while it made the chain, or took it away.
 func (n *Namespace) hollow(t xtables) (bool, error) {
-	if !t.inForce || t.flavour == "legacy" {
-		return len(t.own) == 1, nil // the entry that ends the chain
+	if len(t.own) > 0 { // legacy has an entry that ends the chain
+		return !slices.ContainsFunc(t.own, func(r rule) bool { return r.in != "" || r.out != "" }), nil
 	}
-	if len(t.own) > 0 {
+	if !t.inForce || t.flavour == "legacy" {
 		return false, nil
 	}
 	return n.hasNFTChain(t.family, filterTable, forwardChain)
@@ -257,12 +265,19 @@ func (n *Namespace) hollow(t xtables) (bool, error) {
 // addForward runs iptables in the namespace to add a bridge's rules to a table.
 func (n *Namespace) addForward(t xtables, bridge string) error {
 	return n.withProgram(t, func(ipt *iptables.IPTables) error {
-		exists, err := ipt.ChainExists(filterTable, forwardChain)
-		if err == nil && !exists {
-			err = ipt.NewChain(filterTable, forwardChain)
+		for _, chain := range []string{forwardChain, adminChain} {
+			exists, err := ipt.ChainExists(filterTable, chain)
+			if err == nil && !exists {
+				err = ipt.NewChain(filterTable, chain)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
+		if slices.Index(t.own, toAdmin) != 0 {
+			if err := ipt.InsertUnique(filterTable, forwardChain, 1, toAdmin.args()...); err != nil {
+				return err
+			}
 		}
 		for _, r := range forwardRules(bridge) {
 			if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
@@ -312,14 +327,32 @@ func (n *Namespace) removeForward(t xtables, bridge string) error {
 			}
 		}
 		left, err := ipt.List(filterTable, forwardChain) // the chain, then its rules
-		if err != nil || len(left) > 1 {
+		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
 		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
 			return err
 		}
-		return ipt.DeleteChain(filterTable, forwardChain)
+		if err := ipt.ClearAndDeleteChain(filterTable, forwardChain); err != nil {
+			return err
+		}
+		return deleteAdminChain(ipt)
 	})
+}
+
+// deleteAdminChain deletes the administrator's chain, unless he has written into it or
+// jumps to it himself.
+func deleteAdminChain(ipt *iptables.IPTables) error {
+	exists, err := ipt.ChainExists(filterTable, adminChain)
+	if err != nil || !exists {
+		return err
+	}
+	rules, err := ipt.List(filterTable, adminChain)
+	if err != nil || len(rules) > 1 {
+		return err
+	}
+	_ = ipt.DeleteChain(filterTable, adminChain) // it fails where he jumps to it
+	return nil
 }
 
 // withProgram calls f with the iptables that writes to a table.

@@ -95,8 +95,8 @@ func TestForwardPlacement(t *testing.T) {
 					if diff := cmp.Diff(tt.want, rules(t, program, "FORWARD")); diff != "" {
 						t.Fatalf("FORWARD (-want +got):\n%s", diff)
 					}
-					if got := rules(t, program, "BRIDGEVETH-FORWARD"); len(got) != 4 {
-						t.Fatalf("our chain holds %q, want 4 rules", got)
+					if got := rules(t, program, "BRIDGEVETH-FORWARD"); len(got) != 5 || got[0] != "-j BRIDGEVETH-ADMIN" {
+						t.Fatalf("our chain holds %q, want the administrator's and 4 rules", got)
 					}
 				}
 				if err := host.DeleteForward("br0"); err != nil {
@@ -117,7 +117,8 @@ func TestForwardHeals(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
 		{"flushed chain", "iptables -F BRIDGEVETH-FORWARD"},
-		{"half a chain", "iptables -D BRIDGEVETH-FORWARD 1; iptables -D BRIDGEVETH-FORWARD -i br0 -j ACCEPT; iptables -D BRIDGEVETH-FORWARD -o br0 -j ACCEPT"},
+		{"administrator's jump gone", "iptables -D BRIDGEVETH-FORWARD -j BRIDGEVETH-ADMIN; iptables -P FORWARD DROP; iptables -F FORWARD"},
+		{"half a chain", "iptables -D BRIDGEVETH-FORWARD 2; iptables -D BRIDGEVETH-FORWARD -i br0 -j ACCEPT; iptables -D BRIDGEVETH-FORWARD -o br0 -j ACCEPT"},
 		{"flushed ruleset", "nft flush ruleset; iptables -P FORWARD DROP"},
 		{"another DROP in legacy", "iptables-legacy -P FORWARD DROP"},
 	} {
@@ -145,21 +146,43 @@ func TestForwardHeals(t *testing.T) {
 	}
 }
 
-// TestForwardHonoursAdministrator shows that what DOCKER-USER drops stays dropped.
+// TestForwardHonoursAdministrator shows that what the administrator drops stays dropped, in
+// Docker's chain for him and in ours, and that what he has written there stays.
 func TestForwardHonoursAdministrator(t *testing.T) {
-	t.Parallel()
-	host := setuptest.EnterHost(t)
-	dropAll(t, "nft")
-	setuptest.Run(t, "iptables", "-N", "DOCKER-USER")
-	setuptest.Run(t, "iptables", "-A", "FORWARD", "-j", "DOCKER-USER")
-	a := attach(t, host, port(t, 1, setup.ForwardIPTables))
-	attach(t, host, port(t, 2, setup.ForwardIPTables))
-	if !setuptest.Ping(t, a.Container, "10.88.0.3") {
-		t.Fatal("the ping is dropped")
-	}
-	setuptest.Run(t, "iptables", "-A", "DOCKER-USER", "-d", "10.88.0.3", "-j", "DROP")
-	if setuptest.Ping(t, a.Container, "10.88.0.3") {
-		t.Error("the administrator's DROP is bypassed")
+	for _, flavour := range []string{"nft", "legacy"} {
+		for _, chain := range []string{"DOCKER-USER", "BRIDGEVETH-ADMIN"} {
+			t.Run(flavour+"/"+chain, func(t *testing.T) {
+				t.Parallel()
+				host := setuptest.EnterHost(t)
+				program := "iptables-" + flavour
+				dropAll(t, flavour)
+				if chain == "DOCKER-USER" {
+					setuptest.Run(t, program, "-N", chain)
+					setuptest.Run(t, program, "-A", "FORWARD", "-j", chain)
+				}
+				a := attach(t, host, port(t, 1, setup.ForwardIPTables))
+				b := attach(t, host, port(t, 2, setup.ForwardIPTables))
+				if !setuptest.Ping(t, a.Container, "10.88.0.3") {
+					t.Fatal("the ping is dropped")
+				}
+				setuptest.Run(t, program, "-A", chain, "-d", "10.88.0.3", "-j", "DROP")
+				dropped := func(when string) {
+					t.Helper()
+					if setuptest.Ping(t, a.Container, "10.88.0.3") {
+						t.Errorf("%s the administrator's DROP is bypassed", when)
+					}
+				}
+				dropped("at once")
+				for _, p := range []*setup.Port{a, b} {
+					if err := host.DetachPort(p.Attachment, "br0"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				attach(t, host, a)
+				attach(t, host, b)
+				dropped("on the next network")
+			})
+		}
 	}
 }
 
@@ -175,14 +198,14 @@ func TestForwardTwoBridges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := rules(t, "iptables", "BRIDGEVETH-FORWARD"); len(got) != 8 {
-		t.Fatalf("got %q, want 8 rules", got)
+	if got := rules(t, "iptables", "BRIDGEVETH-FORWARD"); len(got) != 9 {
+		t.Fatalf("got %q, want the administrator's and 8 rules", got)
 	}
 	if err := host.DeleteForward("br0"); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range rules(t, "iptables", "BRIDGEVETH-FORWARD") {
-		if !strings.Contains(r, " br01 ") {
+		if !strings.Contains(r, " br01 ") && r != "-j BRIDGEVETH-ADMIN" {
 			t.Errorf("left behind: %s", r)
 		}
 	}
