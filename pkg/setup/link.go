@@ -56,6 +56,7 @@ type link struct {
 	mac         net.HardwareAddr
 	mtu         int // bytes
 	up          bool
+	running     bool // it has a carrier, and the kernel has seen it
 	promiscuous bool
 	peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
 	master      int  // index of the bridge that it is a port of; 0 is none
@@ -93,7 +94,8 @@ func absent(err error) bool { return errors.Is(err, unix.ENODEV) }
 // parseLink reads an RTM_NEWLINK message.
 func parseLink(m []byte) (l link, err error) {
 	header := nl.DeserializeIfInfomsg(m)
-	l.index, l.up, l.promiscuous = int(header.Index), header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_PROMISC != 0
+	l.index = int(header.Index)
+	l.up, l.running, l.promiscuous = header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_RUNNING != 0, header.Flags&unix.IFF_PROMISC != 0
 	attrs, err := nl.ParseRouteAttr(m[header.Len():])
 	for _, a := range attrs {
 		switch a.Attr.Type &^ unix.NLA_F_NESTED {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -125,7 +126,13 @@ func (n *Namespace) raisePort(p *Port) error {
 	if err := n.send(up); err != nil || p.Down || p.Given != "" {
 		return err
 	}
-	return n.awaitForwarding(p.Port())
+	if err := n.awaitForwarding(p.Port()); err != nil {
+		return err
+	}
+	if err := p.Container.awaitCarrier(p.Interface, func(l link) bool { return l.running }); err != nil {
+		return fmt.Errorf("wait for %s in %s: %w", p.Interface, p.Container.Path, err) // without, IPv6 has no route yet
+	}
+	return nil
 }
 
 // DetachPort deletes a port, wherever its other end is, or takes a given link off the
@@ -222,13 +229,22 @@ func (p *Port) mac() net.HardwareAddr {
 
 // awaitForwarding waits until the bridge forwards what comes from a port.
 func (n *Namespace) awaitForwarding(name string) error {
+	if err := n.awaitCarrier(name, func(l link) bool { return l.forwarding }); err != nil {
+		return fmt.Errorf("wait for port %s: the bridge does not forward its packets; does it run STP? %w", name, err)
+	}
+	return nil
+}
+
+// awaitCarrier waits until a link is as it is once the kernel has seen its carrier. Since
+// Linux 6.9 asking makes it look (rtnl_getlink in net/core/rtnetlink.c).
+func (n *Namespace) awaitCarrier(name string, ready func(link) bool) error {
 	for start := time.Now(); ; time.Sleep(portPause) {
-		port, err := n.link(name)
-		if port.forwarding || err != nil {
+		l, err := n.link(name)
+		if err != nil || ready(l) {
 			return err
 		}
 		if time.Since(start) > portWait {
-			return fmt.Errorf("wait for port %s: after %s the bridge does not forward its packets; does it run STP?", name, portWait)
+			return fmt.Errorf("after %s it has no carrier: %w", portWait, os.ErrDeadlineExceeded)
 		}
 	}
 }
