@@ -37,7 +37,8 @@ test: build ## run every test
 	@hack/need.sh ip iptables iptables-legacy nft ping strace unshare
 	@hack/br_netfilter.sh
 	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
-	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin hack/test.sh
+	@hack/firewalld.sh || echo 'no firewalld here: its tests will say so' >&2
+	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld hack/test.sh
 
 test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh

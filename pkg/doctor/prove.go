@@ -110,16 +110,28 @@ func (w *walk) dropped(v verdict, ns *setup.Namespace) {
 	if ns != w.Host {
 		place = " in the container's own namespace"
 	}
-	advice := fmt.Sprintf("whoever wrote that rule has to let the packet pass: nft -a list chain %s %s %s", families[v.family], v.table, v.chain)
+	w.sad(fmt.Sprintf("%s %s%s", droppedBy, v.where(), place), w.adviceOn(v, ns), "%s", v.text(ns))
+}
+
+// adviceOn is what to do about a rule that drops, which depends on whose it is.
+func (w *walk) adviceOn(v verdict, ns *setup.Namespace) string {
+	chain := fmt.Sprintf("%s %s %s", families[v.family], v.table, v.chain)
+	theirs := "whoever wrote that rule has to let the packet pass: nft -a list chain " + chain
 	switch {
 	case v.table == "bridgeveth":
-		advice = "that is what the network's configuration says: ingressPolicy, macspoofchk, ipspoofchk, ipMasq"
-	case ns == w.Host && v.table == "filter" && v.chain != "DOCKER-USER" && ns.CheckForward(w.a.Bridge, familyOf(w.from)) == nil:
-		if v.chain == "FORWARD" || strings.HasPrefix(v.chain, "ufw") {
-			advice = `give the network "forward": "iptables" (the default), and run: bvctl repair`
-		}
+		return "that is what the network's configuration says: ingressPolicy, inbound, macspoofchk, ipspoofchk, ipMasq"
+	case ns != w.Host:
+		return theirs
+	case v.table == "firewalld":
+		return `give the network "forward": "auto" (the default), and run: bvctl repair; or it is a rule of yours: firewall-cmd --list-all-policies`
+	case v.table != "filter" || families[v.family] == "inet":
+		return theirs + `; or give the network "forwardChains", and run: bvctl repair`
+	case v.chain != "FORWARD" && !strings.HasPrefix(v.chain, "ufw"):
+		return theirs
+	case ns.CheckForward(w.a.Bridge, familyOf(w.from)) == nil:
+		return `give the network "forward": "auto" (the default), and run: bvctl repair`
 	}
-	w.sad(fmt.Sprintf("%s %s%s", droppedBy, v.where(), place), advice, "%s", v.text(ns))
+	return theirs
 }
 
 // silence says what may be behind a packet that nobody has dropped and nobody answered.
@@ -243,7 +255,7 @@ func remedyOf(name string) string {
 	case strings.HasPrefix(name, "the filter"):
 		return "the way back to the sender is another: look at the routes, or set rp_filter to 2"
 	case strings.Contains(name, "FORWARD") && !strings.Contains(name, "container"):
-		return `give the network "forward": "iptables" (the default), and run: bvctl repair`
+		return `give the network "forward": "auto" (the default), and run: bvctl repair`
 	}
 	return "whoever wrote that rule has to let the packet pass: iptables-legacy-save -c"
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,7 @@ type walk struct {
 	ports    map[string]setup.FoundPort // by name
 	routed   bool                       // the host routes between the two
 	local    bool                       // the target is the host itself
+	filtered bool                       // bridged packets meet what filters forwarded ones
 	refused  bool                       // the filter of reverse paths was found to refuse it
 }
 
@@ -56,6 +58,9 @@ func (d *Doctor) Walk(a, b *End, is4 bool) (*Report, error) {
 	w.bridge(a)
 	if w.routed {
 		w.routing()
+	}
+	if w.routed || w.filtered && !w.local {
+		w.chains()
 	}
 	if b.Namespace != nil {
 		if a.Bridge == b.Bridge && w.ports[a.Port].Isolated && w.ports[b.Port].Isolated {
@@ -350,6 +355,7 @@ func (w *walk) bridge(e *End) {
 		calls, _ := w.sysctl(w.Host, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[w.from.Is4()])
 		if calls == "1" {
 			w.good(station, "up; iptables sees bridged packets too (br_netfilter)")
+			w.filtered = true
 		} else {
 			w.good(station, "up; bridged packets go past iptables")
 		}
@@ -423,6 +429,29 @@ func (w *walk) reversePath(link string) bool {
 			"%s refuses what comes from %s, whose way back is another (rp_filter=1)", link, w.from)
 	}
 	return w.refused
+}
+
+// chains lists those that a forwarded packet has to pass, in their order. What they do with
+// ours is proved later.
+func (w *walk) chains() {
+	chains, err := w.Host.ForwardChains(familyOf(w.from))
+	if err != nil {
+		w.note("forward chains", "%v", err)
+	}
+	for _, c := range chains {
+		if c.Owner == setup.OwnerUs {
+			continue
+		}
+		what := fmt.Sprintf("priority %d, %s", c.Priority, cmp.Or(string(c.Owner), "not one that we know"))
+		if c.Denies != "" {
+			what += ", " + c.Denies
+		}
+		if station := "chain " + c.String(); c.Owner == setup.OwnerUnknown && c.Denies != "" {
+			w.note(station, "%s", what)
+		} else {
+			w.good(station, "%s", what)
+		}
+	}
 }
 
 // conntrack looks whether there is room for another connection.

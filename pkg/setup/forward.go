@@ -12,14 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Forward says how packets of a bridge get past a FORWARD chain that denies.
+// Forward says how packets of a bridge get past chains that deny. Every base chain on
+// the hook has to let a packet pass, so an accept in a table of our own would not do
+// (nft(8), "verdict statement"): each is cured in its own way.
 type Forward int
 
 const (
-	// ForwardIPTables accepts them by rules in the chain itself: a verdict in a
-	// table of our own would not do, since every base chain on the hook has to
-	// let a packet pass (nft(8), "verdict statement").
-	ForwardIPTables Forward = iota
+	// ForwardAuto cures what is in force: iptables, firewalld, both. Where neither
+	// is, the rules of iptables are set all the same if there is an iptables, for
+	// what may come later.
+	ForwardAuto Forward = iota
+	// ForwardIPTables accepts them by rules in FORWARD, in every flavour in force.
+	ForwardIPTables
+	// ForwardFirewalld puts the bridge into a zone of firewalld's.
+	ForwardFirewalld
 	// ForwardSysctl keeps bridged packets from all of iptables, for every bridge
 	// of the host. Routed packets still meet the chain.
 	ForwardSysctl
@@ -27,14 +33,14 @@ const (
 	ForwardNone
 )
 
-// ParseForward reads a Forward by its name: iptables, sysctl or none.
+var forwardNames = []string{"auto", "iptables", "firewalld", "sysctl", "none"}
+
+// ParseForward reads a Forward by its name: auto, iptables, firewalld, sysctl or none.
 func ParseForward(name string) (Forward, error) {
-	for f, known := range []string{"iptables", "sysctl", "none"} {
-		if name == known {
-			return Forward(f), nil
-		}
+	if f := slices.Index(forwardNames, name); f >= 0 {
+		return Forward(f), nil
 	}
-	return 0, fmt.Errorf("%q is none of iptables, sysctl, none", name)
+	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(forwardNames, ", "))
 }
 
 const (
@@ -42,6 +48,7 @@ const (
 	forwardBase  = "FORWARD"
 	forwardChain = "BRIDGEVETH-FORWARD" // at most 28 letters: XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h
 	adminChain   = "BRIDGEVETH-ADMIN"
+	dockerDrops  = "DOCKER-ISOLATION-STAGE-2" // what leaves by any of Docker's bridges
 	accept       = "ACCEPT"
 
 	xtablesWait = 10 // seconds that an iptables process waits for the xtables lock
@@ -52,6 +59,8 @@ const (
 	stateEstablished = 1 << 1
 	stateRelated     = 1 << 2
 	stateDNAT        = 1 << 7
+
+	statesOpen = stateRelated | stateEstablished | stateDNAT
 )
 
 // ErrNoIPTables says that rules are missing and so is the program to set them.
@@ -75,10 +84,20 @@ type rule struct {
 // containers are on it.
 func forwardRules(bridge string) []rule {
 	return []rule{
-		{in: bridge, out: bridge, target: accept},                                          // bridged, where br_netfilter shows them to iptables
-		{out: bridge, states: stateRelated | stateEstablished | stateDNAT, target: accept}, // replies, and published ports
-		{in: bridge, target: accept},                                                       // outgoing
-		{out: bridge, target: accept},                                                      // new inbound: containers are reachable, as Kubernetes asks
+		{in: bridge, out: bridge, target: accept},         // bridged, where br_netfilter shows them to iptables
+		{out: bridge, states: statesOpen, target: accept}, // replies, and published ports
+		{in: bridge, target: accept},                      // outgoing
+		{out: bridge, target: accept},                     // new inbound: containers are reachable, as Kubernetes asks
+	}
+}
+
+// isolationRules lists those ahead of them that keep Docker's containers from ours, but
+// for replies and published ports, as Docker keeps its own networks apart. Up to Docker 27
+// nothing but the policy of FORWARD does so, which our rules would get around.
+func isolationRules(bridge string) []rule {
+	return []rule{
+		{in: bridge, states: statesOpen, target: accept},
+		{in: bridge, target: dockerDrops},
 	}
 }
 
@@ -104,6 +123,7 @@ type xtables struct {
 	forward []rule // chain FORWARD
 	own     []rule // our chain
 	inForce bool   // it has a FORWARD chain that packets pass
+	docker  bool   // it has the chain by which Docker keeps networks apart
 }
 
 // readXtables reads a family's tables in all flavours, without a process.
@@ -131,6 +151,16 @@ func (t xtables) accepts(bridge string) bool {
 	for _, want := range forwardRules(bridge) {
 		if !slices.Contains(t.own, want) {
 			return false
+		}
+	}
+	if t.docker { // in their order, and ahead of what lets everything out
+		last := -1
+		for _, want := range append(isolationRules(bridge), rule{in: bridge, target: accept}) {
+			at := slices.Index(t.own, want)
+			if at <= last {
+				return false
+			}
+			last = at
 		}
 	}
 	at, behind := -1, -1
@@ -162,8 +192,8 @@ func (t xtables) vlansOf(bridge string) (names []string) {
 
 // forwardLacks lists the tables in force that lack a bridge's rules. Where no
 // iptables is in force yet, the rules go to the flavour that the host would use:
-// a dockerd that starts later finds them there.
-func (n *Namespace) forwardLacks(bridge string, families []int) (lacks []lack, err error) {
+// a dockerd that starts later finds them there. must says that its absence matters.
+func (n *Namespace) forwardLacks(bridge string, families []int, must bool) (lacks []lack, err error) {
 	for _, family := range families {
 		tables, err := n.readXtables(family)
 		if err != nil {
@@ -171,6 +201,9 @@ func (n *Namespace) forwardLacks(bridge string, families []int) (lacks []lack, e
 		}
 		if !slices.ContainsFunc(tables, func(t xtables) bool { return t.inForce }) {
 			tables = []xtables{{family: family, inForce: true}}
+			if _, err := findProgram(tables[0]); err != nil && !must {
+				continue
+			}
 		}
 		for _, t := range tables {
 			if t.inForce && !t.accepts(bridge) {
@@ -204,7 +237,7 @@ func (t xtables) program(name string) string {
 // iptables in force, for the families given (AF_INET, AF_INET6). DeleteForward is
 // its inverse. Two processes at once need a lock: see AttachPort.
 func (n *Namespace) EnsureForward(bridge string, families ...int) error {
-	lacks, err := n.forwardLacks(bridge, families)
+	lacks, err := n.forwardLacks(bridge, families, true)
 	if err != nil {
 		return err
 	}
@@ -214,8 +247,12 @@ func (n *Namespace) EnsureForward(bridge string, families ...int) error {
 // CheckForward says whether EnsureForward could do its work: ErrNoIPTables where
 // rules are missing and so is the program. It changes nothing.
 func (n *Namespace) CheckForward(bridge string, families ...int) error {
+	return n.checkForward(bridge, families, true)
+}
+
+func (n *Namespace) checkForward(bridge string, families []int, must bool) error {
 	for _, family := range families {
-		lacks, err := n.forwardLacks(bridge, []int{family})
+		lacks, err := n.forwardLacks(bridge, []int{family}, must)
 		if err != nil {
 			return err
 		}
@@ -284,6 +321,16 @@ func (n *Namespace) addForward(t xtables, bridge string) error {
 				return err
 			}
 		}
+		if t.docker {
+			for _, r := range slices.Backward(isolationRules(bridge)) {
+				if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+					return err
+				}
+				if err := ipt.Insert(filterTable, forwardChain, 2, r.args()...); err != nil {
+					return err
+				}
+			}
+		}
 		return placeJump(ipt)
 	})
 }
@@ -321,7 +368,10 @@ func placeJump(ipt *iptables.IPTables) error {
 // removeForward is the inverse of addForward.
 func (n *Namespace) removeForward(t xtables, bridge string) error {
 	return n.withProgram(t, func(ipt *iptables.IPTables) error {
-		for _, r := range forwardRules(bridge) {
+		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
+			if !slices.Contains(t.own, r) {
+				continue // and so may be the chain that it leads to
+			}
 			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 				return err
 			}

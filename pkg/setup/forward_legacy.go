@@ -74,7 +74,7 @@ func (n *Namespace) readLegacy(family int) (xtables, error) {
 		}
 		info, table, err := layout.fetch()
 		if err == nil {
-			t.forward, t.own = layout.parse(info, table)
+			t.forward, t.own, t.docker = layout.parse(info, table)
 		}
 		untouched := len(t.forward) == 1 && t.forward[0].target == accept || errors.Is(err, unix.ENOPROTOOPT)
 		if unknown && untouched {
@@ -113,9 +113,9 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 }
 
 // parse returns the rules of FORWARD and of our chain, each with the entry that
-// ends it, which is the policy or a return. Before a chain that is not built in is
+// ends it, which is the policy or a return, and whether there is Docker's. Before a chain that is not built in is
 // an entry whose target is called ERROR and holds the chain's name.
-func (l entryLayout) parse(info, table []byte) (forward, own []rule) {
+func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
 		int(binary.NativeEndian.Uint32(info[infoOutput:])):  "OUTPUT",
@@ -123,6 +123,7 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule) {
 	l.each(table, func(_, next int, _, target []byte) {
 		if text(target[extensionName:], nameSize) == "ERROR" {
 			chainAt[next] = text(target[extensionData:], nameSize)
+			docker = docker || chainAt[next] == dockerDrops
 		}
 	})
 	chain := ""
@@ -139,7 +140,7 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule) {
 			own = append(own, l.rule(entry, target, chainAt))
 		}
 	})
-	return forward, own
+	return forward, own, docker
 }
 
 // each calls f with the offset of each entry and of the one after it, with the

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -29,9 +31,15 @@ func (n *Namespace) nft() (*nftables.Conn, error) {
 	return n.nftConn, nil
 }
 
+// familyInet stands for both families of IP in nf_tables. It is the kernel's number for
+// AF_UNIX elsewhere, which has no packets to filter.
+const familyInet = unix.NFPROTO_INET
+
 // nftFamily is a family as nf_tables counts them.
 func nftFamily(family int) nftables.TableFamily {
 	switch family {
+	case familyInet:
+		return nftables.TableFamilyINet
 	case unix.AF_INET6:
 		return nftables.TableFamilyIPv6
 	case unix.AF_BRIDGE:
@@ -53,21 +61,31 @@ func (n *Namespace) readNFT(family int) (t xtables, err error) {
 	if err == nil && t.inForce {
 		t.own, err = n.nftRules(family, filterTable, forwardChain)
 	}
+	if err == nil && slices.ContainsFunc(t.forward, func(r rule) bool { return slices.Contains(before, r.target) }) {
+		t.docker, err = n.hasNFTChain(family, filterTable, dockerDrops)
+	}
 	return t, err
 }
 
 // hasNFTChain says whether a chain exists.
 func (n *Namespace) hasNFTChain(family int, table, chain string) (bool, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETCHAIN, 0)
+	return n.exists(unix.NFT_MSG_GETCHAIN, family,
+		nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain)))
+}
+
+// exists says whether nf_tables has what a request asks for.
+func (n *Namespace) exists(message, family int, attributes ...*nl.RtAttr) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, 0)
 	if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
 		return false, err
 	}
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)))
-	req.AddData(nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain)))
+	for _, a := range attributes {
+		req.AddData(a)
+	}
 	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return false, fmt.Errorf("look up nf_tables chain %s: %w", chain, err)
+		return false, fmt.Errorf("look up in nf_tables: %w", err)
 	}
 	return err == nil, nil
 }
@@ -81,25 +99,55 @@ func (n *Namespace) nftRules(family int, table, chain string) (rules []rule, err
 	return rules, err
 }
 
-// dumpChain returns the attributes (NFTA_RULE_*) of each rule of a chain.
+// dumpChain returns the attributes (NFTA_RULE_*) of each rule of a chain, or of all
+// chains of a table where chain is "".
 func (n *Namespace) dumpChain(family int, table, chain string) (rules []nfAttrs, err error) {
-	messages, err := dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-		if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
-			return nil, err
-		}
-		req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
-		req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)))
-		req.AddData(nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
-		return req.Execute(unix.NETLINK_NETFILTER, 0)
-	})
+	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
+	if chain != "" {
+		what = append(what, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
+	}
+	messages, err := n.dumpNFT(unix.NFT_MSG_GETRULE, uint8(nftFamily(family)), what...)
 	if err != nil {
 		return nil, fmt.Errorf("read nf_tables chain %s: %w", chain, err)
 	}
 	for _, m := range messages {
-		rules = append(rules, parseAttrs(m[nl.SizeofNfgenmsg:]))
+		rules = append(rules, m.nfAttrs)
 	}
 	return rules, nil
+}
+
+// nfMessage is what nf_tables answers: the attributes of a table, chain or rule.
+type nfMessage struct {
+	family uint8 // NFPROTO_*
+	nfAttrs
+}
+
+// dumpNFT lists what a request asks for, of a family or, with 0, of all.
+func (n *Namespace) dumpNFT(message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
+	messages, err := dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
+		if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
+			return nil, err
+		}
+		req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
+		for _, a := range attributes {
+			req.AddData(a)
+		}
+		return req.Execute(unix.NETLINK_NETFILTER, 0)
+	})
+	for _, m := range messages {
+		list = append(list, nfMessage{m[0], parseAttrs(m[nl.SizeofNfgenmsg:])})
+	}
+	return list, err
+}
+
+// text reads a name.
+func (a nfAttrs) text(kind uint16) string { return text(a[kind], len(a[kind])) }
+
+// ruleComment is a rule's comment, as nft(8) shows it.
+func ruleComment(rule nfAttrs) string {
+	comment, _ := userdata.GetString(rule[unix.NFTA_RULE_USERDATA], userdata.TypeComment)
+	return comment
 }
 
 // nfAttrs are netlink attributes by type.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 )
 
@@ -37,47 +36,51 @@ func ParseIngress(name string) (Ingress, error) {
 
 func (i Ingress) String() string { return ingressNames[i] }
 
-// ingressRule is what keeps connections out of a bridge, in the words of nft(8),
+// ingressPolicy is what keeps connections out of a bridge, in the words of nft(8),
 //
 //	iifkind "bridge" iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
 //
 // and, for IngressIsolated, without the second match: ports that are isolated on the
 // bridge could otherwise send to each other by way of the gateway.
-func (net *Network) ingressRule() ownRule {
+func (net *Network) ingressPolicy() policy {
+	p := policy{chain: forwardFilter, name: "ingress"}
+	if net.Ingress == IngressOpen {
+		return p
+	}
 	from := interfaceIs(metaIIFKind, expr.CmpOpEq, "bridge")
 	if net.Ingress == IngressSameBridge {
 		from = slices.Concat(from, interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 	}
-	return ownRule{
-		chain: forwardFilter, comment: net.comment("ingress", net.Ingress.String()),
-		exprs: slices.Concat(from, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), unanswered(), untranslated(), drop()),
-	}
+	p.add(net.Ingress.String(), slices.Concat(from, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), unanswered(), untranslated(), drop()))
+	return p
 }
 
-// ingressLacks compares a bridge's rules with the policy of the network: a policy
-// that was changed takes the place of the one before.
-func (n *Namespace) ingressLacks(net *Network) (lacks []lack, err error) {
-	for _, family := range net.families() {
-		present, err := n.ownRules(family, forwardFilter)
-		if err != nil {
-			return nil, err
-		}
-		wanted := net.ingressRule()
-		for found, handle := range present {
-			if strings.HasPrefix(found, net.comment("ingress")) && (found != wanted.comment || net.Ingress == IngressOpen) {
-				lacks = append(lacks, lack{
-					fmt.Sprintf("ingress policy %s instead of the rule %q", net.Ingress, found),
-					func() error { return n.deleteRule(family, forwardFilter, handle) },
-				})
-			}
-		}
-		if net.Ingress != IngressOpen && present[wanted.comment] == 0 {
-			f := feature{
-				what: fmt.Sprintf("ingress policy %s of %s", net.Ingress, net.RoutedBy()), family: family,
-				add: func(c *nftables.Conn, t *nftables.Table) error { addRules(c, t, wanted); return nil },
-			}
-			lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})
+// inboundPolicy keeps out new connections from anywhere but the host and the bridge
+// itself, but for those to published ports:
+//
+//	iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
+func (net *Network) inboundPolicy() policy {
+	p := policy{chain: forwardFilter, name: "inbound"}
+	if net.AnswersOnly {
+		p.add("established", slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()),
+			interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), unanswered(), untranslated(), drop()))
+	}
+	return p
+}
+
+// markPolicy sets bits of the mark of the bridge's packets before other chains see them:
+//
+//	iifname BRIDGE meta mark set meta mark | MARK
+//	oifname BRIDGE meta mark set meta mark | MARK
+//
+// so that an administrator can accept them in a chain that we cannot write to.
+func (net *Network) markPolicy() policy {
+	p := policy{chain: marking, name: "mark"}
+	if net.Mark != 0 {
+		for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
+			way := map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
+			p.add(fmt.Sprintf("%#x %s", net.Mark, way), slices.Concat(interfaceIs(key, expr.CmpOpEq, net.RoutedBy()), orMark(net.Mark)))
 		}
 	}
-	return lacks, nil
+	return p
 }

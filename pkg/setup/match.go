@@ -114,6 +114,20 @@ func toHost() []expr.Any {
 	}
 }
 
+// orMark sets bits of a packet's mark and leaves the others: nf_tables has no "or", so
+// those that are to be set are cleared by the mask and then flipped.
+func orMark(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Counter{},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(^bits), Xor: binaryutil.NativeEndian.PutUint32(bits),
+		},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
 func drop() []expr.Any { return verdict(expr.VerdictDrop) }
 
 func verdict(kind expr.VerdictKind) []expr.Any {

@@ -33,10 +33,13 @@ type Network struct {
 	Conflict      Conflict       // what becomes of other addresses of the bridge
 	Promiscuous   bool           // the bridge takes in all frames; a bridge that stays goes on doing so
 	Forward       Forward
+	ForwardChains []Chain        // of others, that are to accept its packets besides
+	Mark          uint32         // bits that are set in the mark of its packets before others filter them
 	Masquerade    []netip.Prefix // subnets whose packets get the host's address where they leave
 	MasqueradeNot []netip.Prefix // destinations to which they do not
 	HostPorts     []netip.Prefix // subnets with containers that have host ports
 	Ingress       Ingress
+	AnswersOnly   bool // from beyond the host only replies come in, and what goes to published ports
 	Guarded       bool // it has ports that send under certain addresses only
 }
 
@@ -51,14 +54,15 @@ func (n *Namespace) Missing(net *Network) (what []string, err error) {
 }
 
 // CheckNetwork says whether a port could be attached to the network, as far as can be
-// told without its addresses: ErrNotBridge, ErrNoVLANs, ErrNoIPTables, ErrBridgeFull. It
+// told without its addresses: ErrNotBridge, ErrNoVLANs, ErrNoIPTables, ErrNoFirewalld,
+// ErrNoChain, ErrBridgeFull. It
 // changes nothing.
 func (n *Namespace) CheckNetwork(net *Network) error {
 	if _, err := n.lacks(net); err != nil {
 		return err
 	}
-	if net.Forward == ForwardIPTables {
-		if err := n.CheckForward(net.Bridge, net.families()...); err != nil {
+	if net.Forward == ForwardAuto || net.Forward == ForwardIPTables {
+		if err := n.checkForward(net.Bridge, net.families(), net.Forward == ForwardIPTables); err != nil {
 			return err
 		}
 	}
@@ -93,7 +97,7 @@ func mend(lacks []lack) error {
 // which it can be mended.
 func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	for _, look := range []func(*Network) ([]lack, error){
-		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.featureLacks, n.ingressLacks, n.localnetLacks,
+		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.featureLacks, n.policyLacks, n.localnetLacks,
 	} {
 		found, err := look(net)
 		if err != nil {
@@ -241,29 +245,51 @@ func (n *Namespace) localnetLacks(net *Network) (lacks []lack, err error) {
 	return lacks, nil
 }
 
-// filterLacks looks for what gets packets past a FORWARD chain that denies.
+// filterLacks looks for what gets packets past chains that deny.
 func (n *Namespace) filterLacks(net *Network) (lacks []lack, err error) {
+	var looks []func(*Network) ([]lack, error)
 	switch net.Forward {
+	case ForwardAuto:
+		looks = append(looks, n.iptablesLacks, n.firewalldLacks)
 	case ForwardIPTables:
-		for _, name := range net.links() {
-			found, err := n.forwardLacks(name, net.families())
-			if err != nil {
-				return nil, err
-			}
-			lacks = append(lacks, found...)
-		}
+		looks = append(looks, n.iptablesLacks)
+	case ForwardFirewalld:
+		looks = append(looks, n.firewalldLacks)
 	case ForwardSysctl:
-		for family, key := range map[int]string{unix.AF_INET: sysctlBridge4, unix.AF_INET6: sysctlBridge6} {
-			value, err := n.sysctl(key)
-			if errors.Is(err, os.ErrNotExist) {
-				continue // no br_netfilter: iptables sees no bridged packet
-			}
-			if err != nil {
-				return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
-			}
-			if value != "0" && net.has(family) {
-				lacks = append(lacks, lack{"sysctl net/" + key + "=0", func() error { return n.setSysctl(key, "0") }})
-			}
+		looks = append(looks, n.sysctlLacks)
+	}
+	for _, look := range append(looks, n.chainLacks) {
+		found, err := look(net)
+		if err != nil {
+			return nil, err
+		}
+		lacks = append(lacks, found...)
+	}
+	return lacks, nil
+}
+
+func (n *Namespace) iptablesLacks(net *Network) (lacks []lack, err error) {
+	for _, name := range net.links() {
+		found, err := n.forwardLacks(name, net.families(), net.Forward == ForwardIPTables)
+		if err != nil {
+			return nil, err
+		}
+		lacks = append(lacks, found...)
+	}
+	return lacks, nil
+}
+
+func (n *Namespace) sysctlLacks(net *Network) (lacks []lack, err error) {
+	for family, key := range map[int]string{unix.AF_INET: sysctlBridge4, unix.AF_INET6: sysctlBridge6} {
+		value, err := n.sysctl(key)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // no br_netfilter: iptables sees no bridged packet
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+		}
+		if value != "0" && net.has(family) {
+			lacks = append(lacks, lack{"sysctl net/" + key + "=0", func() error { return n.setSysctl(key, "0") }})
 		}
 	}
 	return lacks, nil
@@ -338,7 +364,7 @@ func (n *Namespace) ReleaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
 		return err
 	}
-	return errors.Join(n.DeleteForward(bridge), n.DeleteRules(bridge), n.releaseBridge(bridge))
+	return errors.Join(n.DeleteForward(bridge), n.deleteFromChains(bridge), n.deleteFromFirewalld(bridge), n.DeleteRules(bridge), n.releaseBridge(bridge))
 }
 
 // inUse says whether a bridge has a port of ours.

@@ -33,6 +33,7 @@ var (
 	toHostPorts   = chain{name: "hostports"}
 	beforeNAT     = chain{"arriving", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw}
 	forwardFilter = chain{"forwarded", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
+	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
 )
 
 // chainsOf lists those with rules of bridges.
@@ -40,7 +41,7 @@ func chainsOf(family int) []chain {
 	if family == unix.AF_BRIDGE {
 		return []chain{beforeNAT}
 	}
-	return []chain{postrouting, beforeNAT, forwardFilter}
+	return []chain{postrouting, beforeNAT, forwardFilter, marking}
 }
 
 // ownRule is a rule of ours. Its comment, which nft(8) shows, begins with the bridge.
@@ -100,12 +101,66 @@ func (n *Namespace) featureLacks(net *Network) (lacks []lack, err error) {
 	return lacks, nil
 }
 
+// policy is what a network's configuration says about something, in rules of one chain:
+// the ones that are there take the place of those before, none of all of them.
+type policy struct {
+	chain chain
+	name  string // that the rules' comments begin with, after the network's
+	rules map[string][]expr.Any
+}
+
+func (p *policy) add(value string, exprs []expr.Any) {
+	if p.rules == nil {
+		p.rules = map[string][]expr.Any{}
+	}
+	p.rules[value] = exprs
+}
+
+// policyLacks compares the rules that are there with the policies of the network.
+func (n *Namespace) policyLacks(net *Network) (lacks []lack, err error) {
+	for _, family := range net.families() {
+		present := map[string]map[string]uint64{} // by chain and comment
+		for _, p := range []policy{net.ingressPolicy(), net.inboundPolicy(), net.markPolicy()} {
+			if present[p.chain.name] == nil {
+				if present[p.chain.name], err = n.ownRules(family, p.chain); err != nil {
+					return nil, err
+				}
+			}
+			lacks = append(lacks, n.compare(net, family, p, present[p.chain.name])...)
+		}
+	}
+	return lacks, nil
+}
+
+func (n *Namespace) compare(net *Network, family int, p policy, present map[string]uint64) (lacks []lack) {
+	wanted := map[string]bool{}
+	for value, exprs := range p.rules {
+		r := ownRule{chain: p.chain, comment: net.comment(p.name, value), exprs: exprs}
+		if wanted[r.comment] = true; present[r.comment] == 0 {
+			f := feature{
+				what: fmt.Sprintf("policy %s %s of %s", p.name, value, net.RoutedBy()), family: family,
+				add: func(c *nftables.Conn, t *nftables.Table) error { addRules(c, t, r); return nil },
+			}
+			lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})
+		}
+	}
+	for comment, handle := range present {
+		if strings.HasPrefix(comment, net.comment(p.name)+" ") && !wanted[comment] {
+			lacks = append(lacks, lack{
+				fmt.Sprintf("policy %s as configured, instead of the rule %q", p.name, comment),
+				func() error { return n.deleteRule(family, p.chain, handle) },
+			})
+		}
+	}
+	return lacks
+}
+
 // ownRules lists the handles of the rules of a chain of ours, by their comments.
 func (n *Namespace) ownRules(family int, c chain) (map[string]uint64, error) {
 	dumped, err := n.dumpChain(family, ownTable, c.name)
 	found := map[string]uint64{}
 	for _, attrs := range dumped {
-		if comment, ok := userdata.GetString(attrs[unix.NFTA_RULE_USERDATA], userdata.TypeComment); ok {
+		if comment := ruleComment(attrs); comment != "" {
 			found[comment] = binary.BigEndian.Uint64(attrs[unix.NFTA_RULE_HANDLE])
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -38,12 +39,14 @@ type config struct {
 	MACSpoofCheck    bool            `json:"macspoofchk"`
 	IPSpoofCheck     bool            `json:"ipspoofchk"`
 	IngressPolicy    string          `json:"ingressPolicy"`
-	Forward          string          `json:"forward"`
 	runtimeKeys
+	forwardKeys
 	containerKeys
 	vlanKeys
 
 	forward     setup.Forward
+	chains      []setup.Chain // those of others that are to accept the bridge's packets
+	mark        uint32
 	conflict    setup.Conflict
 	vlans       setup.VLANs
 	ingress     setup.Ingress
@@ -63,6 +66,14 @@ type runtimeKeys struct {
 	DisableCheck           json.RawMessage `json:"disableCheck"`
 	DisableGC              json.RawMessage `json:"disableGC"`
 	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
+}
+
+// forwardKeys say how packets get past chains of others, and which come in.
+type forwardKeys struct {
+	Forward       string   `json:"forward"`
+	ForwardChains []string `json:"forwardChains"` // "inet filter forward"
+	ForwardMark   string   `json:"forwardMark"`   // "0x100000"
+	Inbound       string   `json:"inbound"`
 }
 
 // containerKeys say how a container's end of the pair is set up.
@@ -115,10 +126,8 @@ func (c *config) validate() error {
 		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
 	}
 	bad = append(bad, c.readMTU(), c.readConflict(), c.validateSysctls(), c.readVLANs())
+	bad = append(bad, c.readForward()...)
 	var err error
-	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "iptables")); err != nil {
-		bad = append(bad, fmt.Errorf("forward: %w", err))
-	}
 	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
 		bad = append(bad, fmt.Errorf("ingressPolicy: %w", err))
 	}
@@ -148,6 +157,32 @@ func (c *config) validate() error {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// readForward reads how packets get past chains of others.
+func (c *config) readForward() (bad []error) {
+	var err error
+	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "auto")); err != nil {
+		bad = append(bad, fmt.Errorf("forward: %w", err))
+	}
+	for i, text := range c.ForwardChains {
+		chain, err := setup.ParseChain(text)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("forwardChains[%d]: %w", i, err))
+		}
+		c.chains = append(c.chains, chain)
+	}
+	if c.ForwardMark != "" {
+		mark, err := strconv.ParseUint(c.ForwardMark, 0, 32)
+		if err != nil || mark == 0 {
+			bad = append(bad, fmt.Errorf(`forwardMark: %q is no mark; write bits of 32, as "0x100000"`, c.ForwardMark))
+		}
+		c.mark = uint32(mark)
+	}
+	if !slices.Contains([]string{"", "open", "established"}, c.Inbound) {
+		bad = append(bad, fmt.Errorf("inbound: %q is none of open, established", c.Inbound))
+	}
+	return bad
 }
 
 // readConflict reads what becomes of another address of the bridge's. forceAddress is
@@ -251,8 +286,8 @@ func (c *config) readMTU() error {
 // network is the part of the configuration that is the same for each container.
 func (c *config) network() *setup.Network {
 	return &setup.Network{
-		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, Forward: c.forward, MasqueradeNot: c.masqExclude,
-		Ingress: c.ingress, Guarded: c.guard() != setup.GuardNone,
+		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, MasqueradeNot: c.masqExclude,
+		Forward: c.forward, ForwardChains: c.chains, Mark: c.mark, Ingress: c.ingress, AnswersOnly: c.Inbound == "established", Guarded: c.guard() != setup.GuardNone,
 	}
 }
 

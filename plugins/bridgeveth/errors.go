@@ -29,6 +29,10 @@ var codes = []struct {
 	{setup.ErrNoLink, types.ErrInvalidNetworkConfig},
 	{setup.ErrBridgeFull, plugin.CodeExhausted},
 	{setup.ErrNoIPTables, plugin.CodeProgram},
+	{setup.ErrNoFirewalld, plugin.CodeProgram},
+	{setup.ErrStrictForwardPorts, types.ErrInvalidNetworkConfig},
+	{setup.ErrNoChain, types.ErrInvalidNetworkConfig},
+	{setup.ErrDenied, types.ErrLimitedConnectivity},
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 

@@ -2,9 +2,11 @@ package bridgeveth
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -34,6 +36,11 @@ func status(args *skel.CmdArgs) error {
 	err = host.CheckNetwork(network)
 	if err != nil && !errors.Is(err, setup.ErrBridgeFull) {
 		err = plugin.Errorf(types.ErrPluginNotAvailable, "network %s: %w", c.Name, err)
+	}
+	if err == nil && c.IsGateway && c.forward != setup.ForwardNone {
+		if err = host.CheckDenied(unix.AF_INET); err != nil {
+			err = fmt.Errorf("network %s: %w", c.Name, err)
+		}
 	}
 	return cniError(err)
 }

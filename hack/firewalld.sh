@@ -1,0 +1,29 @@
+#!/bin/sh
+# Puts firewalld into .cache/firewalld/SUITE, from Debian's packages of two releases: 1.3 of
+# bookworm, and 2.3 of trixie. It is unpacked there rather than installed: a package that is
+# installed would start it, which changes the host's own firewall. What it needs beside
+# itself starts nothing.
+set -eu
+cd "$(dirname "$0")/.."
+cache=$PWD/.cache/firewalld
+[ -x "$cache/bookworm/usr/sbin/firewalld" ] && [ -x "$cache/trixie/usr/sbin/firewalld" ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then
+	DEBIAN_FRONTEND=noninteractive apt-get update -qq
+	apt-get install -y -qq --no-install-recommends dbus-daemon gir1.2-glib-2.0 python3-dbus python3-gi python3-nftables >&2
+fi
+for suite in bookworm trixie; do
+	new=$cache/$suite.new
+	rm -rf "$new" "${cache:?}/$suite"
+	mkdir -p "$new/apt/lists/partial" "$new/root"
+	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
+	echo "deb $mirror $suite main" >"$new/apt/sources"
+	# The sandbox user of apt may not write here.
+	set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
+		-o Dir::State::Lists="$new/apt/lists" -o Dir::Cache="$new/apt"
+	apt-get "$@" update
+	(cd "$new/apt" && apt-get "$@" download firewalld python3-firewall)
+	for package in "$new"/apt/*.deb; do dpkg -x "$package" "$new/root"; done
+	mv "$new/root" "$cache/$suite"
+	rm -rf "$new"
+done

@@ -1,0 +1,146 @@
+package setup
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// Chain is a chain of nf_tables, of somebody else's.
+type Chain struct {
+	Family      string // ip, ip6 or inet
+	Table, Name string
+}
+
+// ParseChain reads a chain in the words of nft(8): FAMILY TABLE CHAIN.
+func ParseChain(text string) (Chain, error) {
+	words := strings.Fields(text)
+	if len(words) != 3 || !slices.Contains([]string{"ip", "ip6", "inet"}, words[0]) {
+		return Chain{}, fmt.Errorf("%q is no chain; write one as \"inet filter forward\": family (ip, ip6 or inet), table, chain", text)
+	}
+	return Chain{words[0], words[1], words[2]}, nil
+}
+
+func (c Chain) String() string { return strings.Join([]string{c.Family, c.Table, c.Name}, " ") }
+
+// family is a Chain's, as the kernel counts them.
+func (c Chain) family() int {
+	return map[string]int{"ip": unix.AF_INET, "ip6": unix.AF_INET6, "inet": familyInet}[c.Family]
+}
+
+// byIPTables says whether iptables-nft keeps the chain.
+func (c Chain) byIPTables() bool {
+	return c.Family != "inet" && slices.Contains([]string{"filter", "nat", "mangle", "raw", "security"}, c.Table)
+}
+
+// inChain is how the comments begin of rules in others' chains.
+const inChain = "bridgeveth "
+
+// chainLacks looks for the rules that let packets through chains of others, first in
+// them:
+//
+//	iifname BRIDGE counter accept
+//	oifname BRIDGE counter accept
+func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
+	for _, chain := range net.ForwardChains {
+		exists, err := n.hasNFTChain(chain.family(), chain.Table, chain.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !exists {
+			return nil, fmt.Errorf("forwardChains: nf_tables has no chain %s: %w", chain, ErrNoChain)
+		}
+		dumped, err := n.dumpChain(chain.family(), chain.Table, chain.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, link := range net.links() {
+			for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} { // each goes ahead of the one before
+				way := map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
+				comment := inChain + link + " " + way
+				if !slices.ContainsFunc(dumped, func(rule nfAttrs) bool { return ruleComment(rule) == comment }) {
+					lacks = append(lacks, lack{
+						fmt.Sprintf("rule for packets of %s, %s, in chain %s", link, way, chain),
+						func() error {
+							return n.acceptIn(chain, comment, interfaceIs(key, expr.CmpOpEq, link))
+						},
+					})
+				}
+			}
+		}
+	}
+	return lacks, nil
+}
+
+// ErrNoChain says that a chain is not there, as when its table was not loaded yet.
+var ErrNoChain = errors.New("it has to be loaded before containers start")
+
+// acceptIn adds a rule at the top of somebody else's chain.
+func (n *Namespace) acceptIn(chain Chain, comment string, match []expr.Any) error {
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Name: chain.Table, Family: nftFamily(chain.family())}
+	c.InsertRule(&nftables.Rule{
+		Table: t, Chain: &nftables.Chain{Name: chain.Name, Table: t}, Exprs: slices.Concat(match, verdict(expr.VerdictAccept)),
+		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
+	})
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("add a rule to chain %s: %w", chain, err)
+	}
+	return nil
+}
+
+// deleteFromChains takes back the rules of a bridge from all chains of others, whether
+// its network still names them or not. The tables that iptables keeps are no place for
+// such rules, and may be large.
+func (n *Namespace) deleteFromChains(bridge string) error {
+	tables, err := n.nftTables()
+	if err != nil {
+		return err
+	}
+	var c *nftables.Conn
+	for _, t := range tables {
+		if t.byIPTables() || t.owner() == OwnerUs {
+			continue
+		}
+		rules, err := n.dumpChain(t.family(), t.Table, "")
+		if err != nil {
+			return err
+		}
+		for _, rule := range rules {
+			link, ours := strings.CutPrefix(ruleComment(rule), inChain)
+			link, _, _ = strings.Cut(link, " ")
+			if !ours || link != bridge && !isVLANOf(bridge, link) {
+				continue
+			}
+			if c, err = n.nft(); err != nil {
+				return err
+			}
+			in := &nftables.Table{Name: t.Table, Family: nftFamily(t.family())}
+			name := rule[unix.NFTA_RULE_CHAIN]
+			err := c.DelRule(&nftables.Rule{
+				Table: in, Chain: &nftables.Chain{Name: text(name, len(name)), Table: in},
+				Handle: binary.BigEndian.Uint64(rule[unix.NFTA_RULE_HANDLE]),
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if c == nil {
+		return nil
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("take rules of %s out of others' chains: %w", bridge, err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package setup
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// BaseChain is a chain on the forward hook: one that each forwarded packet of its family
+// has to pass, whatever the others say.
+type BaseChain struct {
+	Chain
+	Priority int32 // those with less come first
+	Owner    Owner
+	Denies   string // what denies a packet that no rule is about, such as "policy drop"; "" if nothing does
+	Opens    bool   // some rule may let new connections pass all the same
+}
+
+// Owner says whose a chain is, and so how packets are got past it.
+type Owner string
+
+// The owners that we know.
+const (
+	OwnerIPTables  Owner = "iptables-nft"
+	OwnerLegacy    Owner = "iptables-legacy"
+	OwnerFirewalld Owner = "firewalld"
+	OwnerDocker    Owner = "docker" // its tables of nf_tables: they deny its own bridges' packets only
+	OwnerUs        Owner = "bridgeveth"
+	OwnerUnknown   Owner = "" // only whoever wrote it can let packets pass
+)
+
+// owner says whose the chain is.
+func (c Chain) owner() Owner {
+	switch {
+	case c.byIPTables() && c.Table == filterTable && c.Name == forwardBase:
+		return OwnerIPTables
+	case c.Table == ownTable:
+		return OwnerUs
+	case c.Family == "inet" && c.Table == firewalldTable:
+		return OwnerFirewalld
+	case c.Table == "docker-bridges":
+		return OwnerDocker
+	}
+	return OwnerUnknown
+}
+
+// families of nf_tables that packets of IP pass, by their numbers.
+var ipFamilies = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
+
+// nftTables lists the tables of IP, as chains without a name.
+func (n *Namespace) nftTables() (list []Chain, err error) {
+	dumped, err := n.dumpNFT(unix.NFT_MSG_GETTABLE, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list tables of nf_tables: %w", err)
+	}
+	for _, m := range dumped {
+		if family, ok := ipFamilies[m.family]; ok {
+			list = append(list, Chain{Family: family, Table: m.text(unix.NFTA_TABLE_NAME)})
+		}
+	}
+	return list, nil
+}
+
+// hookForward is NF_INET_FORWARD in linux/netfilter.h.
+const hookForward = 2
+
+// ForwardChains lists the chains that packets of a family (AF_INET, AF_INET6) pass where
+// they are forwarded, in their order. It changes nothing. What rules mean that jump, or
+// look a verdict up, is not found out: they count as such that may let packets pass.
+func (n *Namespace) ForwardChains(family int) (list []BaseChain, err error) {
+	dumped, err := n.dumpNFT(unix.NFT_MSG_GETCHAIN, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list chains of nf_tables: %w", err)
+	}
+	for _, m := range dumped {
+		hook := parseAttrs(m.nfAttrs[unix.NFTA_CHAIN_HOOK])
+		name, ip := ipFamilies[m.family]
+		if !ip || hook[unix.NFTA_HOOK_HOOKNUM] == nil || hook.number(unix.NFTA_HOOK_HOOKNUM) != hookForward {
+			continue
+		}
+		c := BaseChain{
+			Chain:    Chain{name, m.text(unix.NFTA_CHAIN_TABLE), m.text(unix.NFTA_CHAIN_NAME)},
+			Priority: int32(hook.number(unix.NFTA_HOOK_PRIORITY)),
+		}
+		if f := c.family(); f != family && f != familyInet {
+			continue
+		}
+		c.Owner = c.owner()
+		rules, err := n.dumpChain(c.family(), c.Table, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		if m.nfAttrs[unix.NFTA_CHAIN_POLICY] != nil && m.number(unix.NFTA_CHAIN_POLICY) == nfDrop {
+			c.Denies = "policy drop"
+		}
+		for i, rule := range rules {
+			opens, denies := effect(rule[unix.NFTA_RULE_EXPRESSIONS])
+			c.Opens = c.Opens || opens
+			if i == len(rules)-1 && denies && c.Denies == "" {
+				c.Denies = "last rule drop or reject"
+			}
+		}
+		list = append(list, c)
+	}
+	legacy, err := n.readLegacy(family)
+	if err != nil {
+		return nil, err
+	}
+	if legacy.inForce {
+		c := BaseChain{Chain: Chain{map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], filterTable, forwardBase}, Owner: OwnerLegacy, Opens: true}
+		if last := len(legacy.forward) - 1; last >= 0 && legacy.forward[last].target != accept {
+			c.Denies = "policy DROP"
+		} else if last > 0 && (legacy.forward[last-1] == rule{target: "REJECT"} || legacy.forward[last-1] == rule{}) {
+			c.Denies = "last rule drop or reject"
+		}
+		list = append(list, c)
+	}
+	slices.SortStableFunc(list, func(a, b BaseChain) int { return cmp.Compare(a.Priority, b.Priority) })
+	return list, nil
+}
+
+// Numbers of linux/netfilter.h and linux/netfilter/nf_conntrack_common.h.
+const (
+	nfDrop = 0
+	ctNew  = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
+)
+
+// effect says of a rule of somebody else's whether it may let a new connection pass, and
+// whether it denies all that gets to it.
+func effect(expressions []byte) (opens, denies bool) {
+	certain, state, known := true, false, false
+	eachAttr(expressions, func(_ uint16, element []byte) {
+		e := parseAttrs(element)
+		data := parseAttrs(e[unix.NFTA_EXPR_DATA])
+		switch name := e.text(unix.NFTA_EXPR_NAME); name {
+		case "counter", "log":
+		case "reject":
+			denies = certain
+		case "immediate":
+			verdict := parseAttrs(parseAttrs(data[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT])
+			switch {
+			case verdict[unix.NFTA_VERDICT_CODE] == nil:
+			case verdict.number(unix.NFTA_VERDICT_CODE) == nfDrop:
+				denies = certain
+			default:
+				opens = !known
+			}
+		default:
+			switch {
+			case name == "ct":
+				state = data.number(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE
+			case name == "bitwise" && state: // ct state established,related
+				mask := parseAttrs(data[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
+				known = known || len(mask) == 4 && binary.NativeEndian.Uint32(mask)&ctNew == 0
+			case name == "lookup" && data[unix.NFTA_LOOKUP_DREG] != nil: // a map, perhaps of verdicts
+				opens = true
+			}
+			certain = false
+		}
+	})
+	return opens, denies
+}
+
+// ErrDenied says that packets of a network are dropped where only somebody else can let
+// them pass.
+var ErrDenied = errors.New("packets of its containers are dropped")
+
+// CheckDenied looks for a chain that is nobody's that we know and that lets no new
+// connection pass, whoever's it is: ErrDenied.
+func (n *Namespace) CheckDenied(family int) error {
+	chains, err := n.ForwardChains(family)
+	if err != nil {
+		return err
+	}
+	for _, c := range chains {
+		if c.Owner == OwnerUnknown && c.Denies != "" && !c.Opens {
+			return fmt.Errorf(`%w by chain %s of nf_tables (%s): accept them there, or set "forwardChains": ["%s"]`, ErrDenied, c.Chain, c.Denies, c.Chain)
+		}
+	}
+	return nil
+}

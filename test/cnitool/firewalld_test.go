@@ -1,0 +1,208 @@
+package cnitool
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// busConfig lets everybody do everything, on a bus that only the test sees.
+const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/><allow send_type="method_return"/><allow send_type="error"/>
+    <allow receive_type="method_call"/><allow receive_type="signal"/><allow receive_type="method_return"/><allow receive_type="error"/>
+  </policy>
+</busconfig>`
+
+// firewalld starts the one of a release of Debian's in the test's host, with a D-Bus of its
+// own, which the function returned ends. Both end with the test.
+func firewalld(t *testing.T, release string) (stopBus func()) {
+	t.Helper()
+	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), release)
+	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {
+		t.Skip("LISTED SKIP: no firewalld in FIREWALLD_ROOT; run make test where Debian's packages can be had")
+	}
+	for _, dir := range []string{"/run/dbus", "/run/etc", "/run/work"} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// It looks for its files in /usr and writes to /etc.
+	for dir, writable := range map[string]string{"/usr": "", "/etc": ",upperdir=/run/etc,workdir=/run/work"} {
+		err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+filepath.Join(root, dir)+":"+dir+writable)
+		if err != nil {
+			t.Fatalf("mount firewalld's %s over that of the host: %v", dir, err)
+		}
+	}
+	if err := os.WriteFile("/run/dbus/test.conf", []byte(busConfig), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stopBus = daemon(t, "dbus-daemon", "--config-file=/run/dbus/test.conf", "--nofork", "--nopidfile")
+	awaitTrue(t, "a socket of D-Bus", func() bool { _, err := os.Stat("/run/dbus/system_bus_socket"); return err == nil })
+	daemon(t, "/usr/sbin/firewalld", "--nofork", "--nopid")
+	awaitTrue(t, "firewalld", func() bool { return exec.Command("firewall-cmd", "--state").Run() == nil })
+	return stopBus
+}
+
+// daemon starts a program that ends with the test, or before, by the function returned.
+func daemon(t *testing.T, name string, args ...string) (stop func()) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		killer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait() // by the signal
+		killer.Stop()
+		if t.Failed() {
+			t.Logf("%s said: %s", name, said.String())
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// awaitTrue waits up to half a minute.
+func awaitTrue(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for start := time.Now(); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 30*time.Second {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestFirewalld shows that firewalld rejects what containers send, that a zone alone is
+// half a cure, that ours is a whole one, and that it comes back after a reload.
+func TestFirewalld(t *testing.T) {
+	for _, release := range []string{"bookworm", "trixie"} { // 1.3, 2.3
+		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
+	}
+}
+
+func testFirewalld(t *testing.T, release string) {
+	w := newWorld(t, "")
+	firewalld(t, release)
+	cmd := func(args ...string) { t.Helper(); setuptest.Run(t, "firewall-cmd", args...) }
+	blocked := func(when string, want []string) {
+		t.Helper()
+		if diff := cmp.Diff(want, w.blocked(), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: blocked (-want +got):\n%s", when, diff)
+		}
+	}
+	w.add(dual.with(object{"forward": "none"}))
+	// Published ports are what firewalld itself lets pass.
+	rejected := both("sibling", "out", "in")
+	blocked("without us", rejected)
+	cmd("--zone=trusted", "--add-interface=br0")
+	blocked("with a zone alone", both("in"))
+	cmd("--zone=trusted", "--remove-interface=br0")
+	w.must("del", w.c...)
+
+	for _, forward := range []string{"auto", "firewalld"} {
+		w.add(dual.with(object{"forward": forward}))
+		blocked(forward, nil)
+		w.must("check", w.c[1])
+		cmd("--policy=bridgeveth-in", "--add-rich-rule=rule family=ipv4 source address=192.0.2.2 drop")
+		blocked("with a rule of the administrator's", []string{"in"})
+		cmd("--reload")
+		blocked("after a reload", rejected)
+		if err := w.cnitool("check", w.c[1]); err == nil || !strings.Contains(err.Error(), "br0 in zone bridgeveth of firewalld: missing") {
+			t.Errorf("CHECK after a reload: %v", err)
+		}
+		if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "put back br0 in zone bridgeveth of firewalld") {
+			t.Errorf("repair: status %d: %s", status, out)
+		}
+		blocked("after a repair", nil)
+		cmd("--reload")
+		more := w.containers(3)[2]
+		w.must("add", more)
+		blocked("after the next ADD", nil)
+		w.must("del", append(w.c, more)...)
+		if out := setuptest.Run(t, "firewall-cmd", "--zone=bridgeveth", "--list-interfaces"); strings.TrimSpace(out) != "" {
+			t.Errorf("left in the zone: %s", out)
+		}
+	}
+	noLeases(t)
+
+	// What an administrator has decided counts.
+	w.must("add", w.c[0])
+	cmd("--zone=bridgeveth", "--change-interface=br0")
+	cmd("--zone=drop", "--change-interface=br0")
+	w.must("add", w.c[1])
+	if out := setuptest.Run(t, "firewall-cmd", "--get-zone-of-interface=br0"); strings.TrimSpace(out) != "drop" {
+		t.Errorf("the administrator's zone was changed to %s", out)
+	}
+}
+
+// TestFirewalldStrict shows that a host port that firewalld would block makes ADD fail, and
+// say why.
+func TestFirewalldStrict(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	firewalld(t, "trixie")
+	w.add(dual.with(object{"forward": "none"}))
+	setuptest.Run(t, "sed", "-i", "s/^StrictForwardPorts=.*/StrictForwardPorts=yes/", "/etc/firewalld/firewalld.conf")
+	setuptest.Run(t, "sh", "-c", "cp -r ../../dist/firewalld/* /etc/firewalld/")
+	setuptest.Run(t, "firewall-cmd", "--reload")
+	if got := setuptest.Run(t, "firewall-cmd", "--info-policy=bridgeveth-in"); !strings.Contains(got, "target: ACCEPT") {
+		t.Errorf("the policy of dist: %s", got)
+	}
+	if diff := cmp.Diff(everyWay, w.blocked()); diff != "" {
+		t.Fatalf("blocked without us (-want +got):\n%s", diff)
+	}
+	w.must("del", w.c...)
+	mapping := object{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
+	f := on("ADD", 1, publishing(dual, mapping)).run(t).failed(t)
+	if !strings.Contains(f.Msg, "StrictForwardPorts=no") {
+		t.Errorf("%+v", f)
+	}
+	noLeases(t)
+	on("ADD", 1, dual).run(t).ok(t)
+	on("DEL", 1, dual).run(t).ok(t)
+}
+
+// TestFirewalldMissing shows what ADD says where firewalld is asked for and does not run,
+// or runs and cannot be asked.
+func TestFirewalldMissing(t *testing.T) {
+	t.Parallel()
+	newNode(t, dual).containers(1)
+	refused := func(forward, want string) {
+		t.Helper()
+		before := setuptest.Dump(t)
+		f := on("ADD", 1, dual.with(object{"forward": forward})).run(t).failed(t)
+		if f.Code != plugin.CodeProgram || !strings.Contains(f.Msg, want) {
+			t.Errorf("%s: %+v, want %q", forward, f, want)
+		}
+		setuptest.Same(t, before, "the refused ADD left traces")
+		noLeases(t)
+	}
+	refused("firewalld", `firewalld does not run here with its nf_tables backend: start it, or choose another "forward"`)
+	stopBus := firewalld(t, "bookworm")
+	stopBus()
+	refused("auto", "the D-Bus to ask it by cannot be reached")
+}
