@@ -380,13 +380,19 @@ func (n *Namespace) removeForward(t xtables, bridge string) error {
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
+		// Our own chain goes last: by it the next DEL sees that this one was killed.
+		if len(left) == 2 {
+			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
+				return err
+			}
+		}
+		if err := deleteAdminChain(ipt); err != nil {
+			return err
+		}
 		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
 			return err
 		}
-		if err := ipt.ClearAndDeleteChain(filterTable, forwardChain); err != nil {
-			return err
-		}
-		return deleteAdminChain(ipt)
+		return ipt.DeleteChain(filterTable, forwardChain)
 	})
 }
 
@@ -401,8 +407,11 @@ func deleteAdminChain(ipt *iptables.IPTables) error {
 	if err != nil || len(rules) > 1 {
 		return err
 	}
-	_ = ipt.DeleteChain(filterTable, adminChain) // it fails where he jumps to it
-	return nil
+	err = ipt.DeleteChain(filterTable, adminChain)
+	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
+		return nil // he jumps to it: iptables-nft, iptables-legacy
+	}
+	return err
 }
 
 // withProgram calls f with the iptables that writes to a table.

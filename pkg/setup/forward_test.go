@@ -181,6 +181,16 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 				attach(t, host, a)
 				attach(t, host, b)
 				dropped("on the next network")
+				if chain != "BRIDGEVETH-ADMIN" {
+					return
+				}
+				// Nor does it go while he leads packets to it himself.
+				setuptest.Run(t, program, "-F", chain)
+				setuptest.Run(t, program, "-A", "INPUT", "-j", chain)
+				if err := host.DeleteForward("br0"); err != nil {
+					t.Error(err)
+				}
+				setuptest.Run(t, program, "-S", chain)
 			})
 		}
 	}
