@@ -106,14 +106,16 @@ func (n *Namespace) featureLacks(net *Network) (lacks []lack, err error) {
 type policy struct {
 	chain chain
 	name  string // that the rules' comments begin with, after the network's
-	rules map[string][]expr.Any
+	rules []policyRule
+}
+
+type policyRule struct {
+	value string // that the rule's comment ends with
+	exprs []expr.Any
 }
 
 func (p *policy) add(value string, exprs []expr.Any) {
-	if p.rules == nil {
-		p.rules = map[string][]expr.Any{}
-	}
-	p.rules[value] = exprs
+	p.rules = append(p.rules, policyRule{value, exprs})
 }
 
 // policyLacks compares the rules that are there with the policies of the network.
@@ -134,11 +136,11 @@ func (n *Namespace) policyLacks(net *Network) (lacks []lack, err error) {
 
 func (n *Namespace) compare(net *Network, family int, p policy, present map[string]uint64) (lacks []lack) {
 	wanted := map[string]bool{}
-	for value, exprs := range p.rules {
-		r := ownRule{chain: p.chain, comment: net.comment(p.name, value), exprs: exprs}
+	for _, rule := range p.rules {
+		r := ownRule{chain: p.chain, comment: net.comment(p.name, rule.value), exprs: rule.exprs}
 		if wanted[r.comment] = true; present[r.comment] == 0 {
 			f := feature{
-				what: fmt.Sprintf("policy %s %s of %s", p.name, value, net.RoutedBy()), family: family,
+				what: fmt.Sprintf("policy %s %s of %s", p.name, rule.value, net.RoutedBy()), family: family,
 				add: func(c *nftables.Conn, t *nftables.Table) error { addRules(c, t, r); return nil },
 			}
 			lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})

@@ -1,0 +1,74 @@
+package cnitool
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// listing is a block of docs/forward.md: a situation, what is listed of it, and the text.
+var listing = regexp.MustCompile("(<!-- (.*): (.*) -->\n```\n)((?s:.*?))(```\n)")
+
+// TestListings compares the rules that docs/forward.md shows with what ADD makes. With
+// -update it writes them.
+func TestListings(t *testing.T) {
+	if version := setuptest.Run(t, "nft", "--version"); !strings.Contains(version, " v1.0.6 ") {
+		t.Skip("LISTED SKIP: the page has rules in the words of nft 1.0.6, and here is " + version)
+	}
+	const page = "../../docs/forward.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docker := func(rules string) string { return "ip link add docker0 type bridge; I=iptables-nft\n" + rules }
+	situations := map[string]struct {
+		rules string
+		conf  object
+	}{
+		"policy DROP":     {rules: "iptables-nft -P FORWARD DROP"},
+		"Docker 20 to 27": {rules: docker(docker27)},
+		"Docker 28":       {rules: docker(docker28)},
+		"chain":           {rules: unknown, conf: object{"forwardChains": []string{"inet filter forward"}}},
+		"policies":        {conf: object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}},
+	}
+	made := map[string]string{}
+	for _, block := range listing.FindAllStringSubmatch(string(text), -1) {
+		t.Run(block[2]+", "+block[3], func(t *testing.T) {
+			s, known := situations[block[2]]
+			if !known {
+				t.Fatalf("no such situation: %q", block[2])
+			}
+			newNode(t, dual).containers(1)
+			setuptest.Run(t, "sh", "-ec", s.rules)
+			conf := publishing(dual.with(s.conf), object{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"})
+			on("ADD", 1, conf).run(t).ok(t)
+			got := ""
+			if block[3] == "iptables" {
+				for _, chain := range []string{"FORWARD", "BRIDGEVETH-FORWARD"} {
+					got += setuptest.Run(t, "iptables-nft", "-S", chain)
+				}
+			} else {
+				got = setuptest.Run(t, "nft", append([]string{"-s", "list", "table"}, strings.Fields(block[3])...)...)
+			}
+			if block[2] == "policies" { // what the others have not
+				got = chainOf(got, "forwarded") + chainOf(got, "marking")
+			}
+			made[block[1]] = got
+			on("DEL", 1, conf).run(t).ok(t)
+		})
+	}
+	golden(t, page, listing.ReplaceAllStringFunc(string(text), func(block string) string {
+		parts := listing.FindStringSubmatch(block)
+		return parts[1] + made[parts[1]] + parts[5]
+	}))
+}
+
+// chainOf is the part about a chain of what nft lists of a table.
+func chainOf(listed, chain string) string {
+	_, rest, _ := strings.Cut(listed, "\tchain "+chain+" {\n")
+	inside, _, _ := strings.Cut(rest, "\n\t}\n")
+	return "\tchain " + chain + " {\n" + inside + "\n\t}\n"
+}
