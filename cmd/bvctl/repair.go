@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,32 +16,68 @@ import (
 
 // newRepair returns "bvctl repair".
 func newRepair(h *host) *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	cmd := &cobra.Command{
 		Use: "repair", Short: "Put back what the host has lost of what its containers need", Args: cobra.NoArgs,
 		Long: `Put back what the host has lost of what its containers need: forwarding rules, masquerade,
 gateways, host ports, filters, the settings of ports. Containers keep running; what is
 inside of them is left alone. What is in place stays as it is.
 
 What a container was given is read from the folder where its runtime's libcni keeps it. Of
-a container that is not there, only the network is looked at, by its configuration.`,
+a container that is not there, only the network is looked at, by its configuration.
+
+With --watch it goes on doing so: whenever rules of nf_tables change, whoever changes them,
+and once in half a minute, since iptables-legacy and sysctls change in silence.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ns, err := setup.CurrentNamespace()
 			if err != nil {
 				return err
 			}
 			defer ns.Close()
-			return h.repair(ns, cmd.OutOrStdout())
+			if watch {
+				return h.watch(ns, cmd.OutOrStdout())
+			}
+			count, err := h.repair(ns, cmd.OutOrStdout())
+			if count == 0 && err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), "nothing was missing")
+			}
+			return err
 		},
 	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, whenever rules change")
+	return cmd
 }
 
-// repair goes on after errors, which it says on standard error.
-func (h *host) repair(ns *setup.Namespace, w io.Writer) error {
-	records, err := h.records()
+const (
+	watchQuiet = 300 * time.Millisecond // between the last change of rules and the repair
+	watchLong  = 30 * time.Second       // between looks at what changes in silence
+)
+
+// watch repairs until it is killed.
+func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
+	rules, err := ns.WatchRules()
 	if err != nil {
 		return err
 	}
-	count, failed := 0, false
+	defer rules.Close()
+	for {
+		if _, err := h.repair(ns, w); err != nil && !errors.Is(err, errUnhealthy) {
+			complain(err) // it may be better the next time
+		}
+		if err := rules.Wait(watchQuiet, watchLong); err != nil {
+			return err
+		}
+	}
+}
+
+// repair puts back what is missing, and says how much that was. It goes on after errors,
+// which it says on standard error.
+func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
+	records, err := h.records()
+	if err != nil {
+		return 0, err
+	}
+	failed := false
 	report := func(of string, mended []string, err error) {
 		for _, what := range mended {
 			count++
@@ -69,19 +106,16 @@ func (h *host) repair(ns *setup.Namespace, w io.Writer) error {
 	}
 	unknown, err := h.networksBut(ns, known)
 	if err != nil {
-		return err
+		return count, err
 	}
 	for _, n := range unknown {
 		mended, err := ns.RepairNetwork(n.wanted)
 		report("network "+n.name, mended, err)
 	}
-	switch {
-	case failed:
-		return errUnhealthy
-	case count == 0:
-		fmt.Fprintln(w, "nothing was missing")
+	if failed {
+		err = errUnhealthy
 	}
-	return nil
+	return count, err
 }
 
 // needed is a network and what its containers need of the host.

@@ -142,6 +142,10 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
+		stopWatch := daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
+		cmd("--complete-reload")
+		awaitTrue(t, "all to pass again after a complete reload", func() bool { return len(w.blocked()) == 0 })
+		stopWatch()
 		w.must("del", append(w.c, more)...)
 		if out := setuptest.Run(t, "firewall-cmd", "--zone=bridgeveth", "--list-interfaces"); strings.TrimSpace(out) != "" {
 			t.Errorf("left in the zone: %s", out)

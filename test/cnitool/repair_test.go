@@ -1,6 +1,7 @@
 package cnitool
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -119,5 +120,23 @@ func TestRepairWithoutRecord(t *testing.T) {
 	}
 	if !setuptest.Ping(t, c[0], "10.88.0.3") {
 		t.Error("the ping is dropped still")
+	}
+}
+
+// TestRepairWatch loses rules under the eyes of bvctl repair --watch, which puts them back
+// without being told.
+func TestRepairWatch(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	n.must("add", c...)
+	passes := func() bool { return setuptest.Ping(t, c[0], "10.88.0.3") }
+	daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
+	for _, spoil := range []string{"iptables -F FORWARD", "nft flush ruleset; iptables -P FORWARD DROP", "iptables -F FORWARD"} {
+		setuptest.Run(t, "sh", "-c", spoil)
+		if passes() {
+			t.Logf("%s: it was put back already", spoil)
+		}
+		awaitTrue(t, "the ping to pass again", passes)
 	}
 }
