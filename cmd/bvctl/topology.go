@@ -1,0 +1,184 @@
+package main
+
+import (
+	"embed"
+	"fmt"
+	"html"
+	"io"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// drawings are the pictures' templates, by what -o calls them.
+//
+//go:embed drawings
+var drawings embed.FS
+
+var pictures = []string{"tree", "dot", "mermaid", "svg"}
+
+// newTopology returns "bvctl topology".
+func newTopology(h *host) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "topology", Short: "Draw bridges and what is plugged into them", Args: cobra.NoArgs,
+		Long: `Draw bridges and what is plugged into them, from what the kernel says: as a tree for the
+terminal, in the language of Graphviz (dot -Tpng), for Mermaid, or as SVG.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !slices.Contains(pictures, output) {
+				return fmt.Errorf("--output: %q is none of %s", output, strings.Join(pictures, ", "))
+			}
+			ns, err := setup.CurrentNamespace()
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			bridges, err := h.topology(ns)
+			if err != nil {
+				return err
+			}
+			return draw(output, bridges, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "tree", strings.Join(pictures, ", "))
+	return cmd
+}
+
+// drawnBridge is a bridge and what is plugged into it.
+type drawnBridge struct {
+	Name  string
+	Lines []string // its addresses
+	Ports []drawnPort
+}
+
+// drawnPort is a container's place on a bridge.
+type drawnPort struct {
+	Name  string
+	Well  bool     // it forwards
+	State string   // what is the matter with it otherwise
+	Lines []string // of the container: who it is, and what it has
+}
+
+// topology lists the bridges that containers are on.
+func (h *host) topology(ns *setup.Namespace) (bridges []drawnBridge, err error) {
+	list, err := h.attachments(ns)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range list { // by bridge
+		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
+			b := drawnBridge{Name: a.Bridge}
+			addresses, err := ns.Addresses(a.Bridge)
+			if err != nil {
+				complain(err) // there are ports of it, and it is gone
+			}
+			for _, p := range addresses {
+				if !p.Addr().IsLinkLocalUnicast() {
+					b.Lines = append(b.Lines, p.String())
+				}
+			}
+			bridges = append(bridges, b)
+		}
+		b := &bridges[len(bridges)-1]
+		name := a.Pod
+		if name == "" {
+			name = shorten(a.Container)
+		}
+		p := drawnPort{Name: a.Port, Well: a.State == portForwards, State: a.State, Lines: []string{fmt.Sprintf("%s %s", orDash(name), a.Interface)}}
+		for _, address := range a.Addresses {
+			p.Lines = append(p.Lines, address.String())
+		}
+		for _, port := range a.HostPorts {
+			p.Lines = append(p.Lines, "host port "+port)
+		}
+		b.Ports = append(b.Ports, p)
+	}
+	return bridges, nil
+}
+
+// draw writes a picture.
+func draw(kind string, bridges []drawnBridge, w io.Writer) error {
+	t, err := template.New(kind).Funcs(template.FuncMap{
+		"quote": func(s string) string {
+			return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+		},
+		"br":    func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "\n", "<br/>") },
+		"html":  html.EscapeString,
+		"join":  strings.Join,
+		"last":  func(i int, of []drawnPort) bool { return i == len(of)-1 },
+		"all":   func(first string, more []string) []string { return append([]string{first}, more...) },
+		"place": place,
+	}).ParseFS(drawings, "drawings/"+kind)
+	if err != nil {
+		return err
+	}
+	return t.ExecuteTemplate(w, kind, bridges)
+}
+
+// Sizes in a picture, in pixels.
+const (
+	boxWidth, boxGap = 210, 20
+	boxesInRow       = 5
+	bridgeHeight     = 50
+	lineHeight       = 16
+)
+
+// placed says where the parts of a picture are.
+type placed struct {
+	Width, Height, BoxHeight int
+	Bridges                  []placedBridge
+}
+
+type placedBridge struct {
+	drawnBridge
+	Y, Width int
+	Boxes    []placedBox
+}
+
+type placedBox struct {
+	drawnPort
+	X, Y  int
+	Wire  string // to the bridge, in the language of SVG's paths
+	Texts []placedText
+}
+
+type placedText struct {
+	Y    int
+	Text string
+}
+
+// place puts containers below their bridges, so many in a row. The wires of later rows
+// pass between the boxes of those above.
+func place(bridges []drawnBridge) placed {
+	lines := 0
+	for _, b := range bridges {
+		for _, port := range b.Ports {
+			lines = max(lines, len(port.Lines))
+		}
+	}
+	p := placed{Width: boxesInRow*(boxWidth+boxGap) + boxGap, Height: boxGap, BoxHeight: (lines + 1) * lineHeight}
+	for _, b := range bridges {
+		drawn := placedBridge{drawnBridge: b, Y: p.Height, Width: p.Width - boxGap/2}
+		bottom := p.Height + bridgeHeight
+		row := p.BoxHeight + 2*boxGap
+		for i, port := range b.Ports {
+			box := placedBox{drawnPort: port, X: boxGap + i%boxesInRow*(boxWidth+boxGap), Y: bottom + 2*boxGap + i/boxesInRow*row}
+			middle := box.X + boxWidth/2
+			box.Wire = fmt.Sprintf("M%d %d V%d", middle, bottom, box.Y)
+			if i >= boxesInRow {
+				box.Wire = fmt.Sprintf("M%d %d V%d H%d V%d", box.X-boxGap/2, bottom, box.Y-boxGap, middle, box.Y)
+			}
+			for j, line := range port.Lines {
+				box.Texts = append(box.Texts, placedText{box.Y + (j+1)*lineHeight + lineHeight/4, line})
+			}
+			drawn.Boxes = append(drawn.Boxes, box)
+		}
+		p.Height = bottom + 2*boxGap + (len(b.Ports)+boxesInRow-1)/boxesInRow*row
+		p.Bridges = append(p.Bridges, drawn)
+	}
+	return p
+}

@@ -1,0 +1,47 @@
+package cnitool
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestTopology draws two bridges, one with a container whose port is down.
+func TestTopology(t *testing.T) {
+	n := newNode(t, dual)
+	c := n.containers(8)
+	other := single.with(object{"name": "other", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
+	on("ADD", 1, publishing(dual, object{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"})).run(t).ok(t)
+	n.env = []string{"CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-1"}
+	n.must("add", c[1])
+	for i := 3; i <= 7; i++ {
+		on("ADD", i, dual).run(t).ok(t)
+	}
+	on("ADD", 8, other).run(t).ok(t)
+	setuptest.Run(t, "sh", "-c", "ip link set $(ip -o link show master br1 | sed 's/^[0-9]*: //; s/@.*//') down")
+	for _, kind := range []string{"tree", "dot", "mermaid", "svg"} {
+		got, status := bvctl(t, "topology", "-o", kind)
+		if status != 0 {
+			t.Fatal(got)
+		}
+		page := filepath.Join("testdata", "topology."+kind)
+		if kind == "svg" {
+			page = "../../docs/topology.svg" // shown in docs/inspect.md
+		}
+		golden(t, page, got)
+		if kind == "svg" {
+			for d := xml.NewDecoder(strings.NewReader(got)); ; {
+				if _, err := d.Token(); errors.Is(err, io.EOF) {
+					break
+				} else if err != nil {
+					t.Fatalf("SVG: %v", err)
+				}
+			}
+		}
+	}
+}
