@@ -57,12 +57,16 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}
 }
 
+// patience is how long an answer may take. On a busy host a neighbour, or a connection, may
+// have to be asked for twice, which the kernel does after a second.
+const patience = 2500 * time.Millisecond
+
 // ask returns who the server took us for, "" if it did not answer.
 func ask(t testing.TB, from *setup.Namespace, network, address string, port int) string {
 	t.Helper()
 	answer := ""
 	err := from.Do(func() error {
-		c, err := net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), time.Second)
+		c, err := net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
 		if err != nil {
 			return nil //nolint:nilerr // no answer
 		}
@@ -71,7 +75,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 		if _, err := c.Write([]byte("hello")); err != nil {
 			return nil //nolint:nilerr // no answer
 		}
-		_ = c.SetDeadline(time.Now().Add(time.Second)) // of an open connection
+		_ = c.SetDeadline(time.Now().Add(patience)) // of an open connection
 		if n, err := c.Read(b); err == nil {
 			answer, _, _ = net.SplitHostPort(string(b[:n]))
 		}
@@ -87,7 +91,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 func dial(t testing.TB, from *setup.Namespace, network, address string) (conn net.Conn) {
 	t.Helper()
 	err := from.Do(func() (err error) {
-		conn, err = net.DialTimeout(network, address, time.Second)
+		conn, err = net.DialTimeout(network, address, patience)
 		return err
 	})
 	if err != nil {
