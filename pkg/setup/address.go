@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -73,27 +72,21 @@ func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
 	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-		if err := n.use(req, unix.NETLINK_ROUTE); err != nil {
-			return nil, err
-		}
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+		return n.ask(unix.NETLINK_ROUTE, req)
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses of %s: %w", l.name, err)
 	}
 	for _, m := range messages {
 		header := nl.DeserializeIfAddrmsg(m)
-		attrs, err := nl.ParseRouteAttrAsMap(m[header.Len():])
-		if err != nil {
-			return nil, nil, fmt.Errorf("read address message: %w", err)
-		}
-		a, ok := netip.AddrFromSlice(localAddress(attrs))
+		is := attrs(m[header.Len():])
+		a, ok := netip.AddrFromSlice(localAddress(is))
 		if !ok || int(header.Index) != l.index || a.Is6() && a.IsLinkLocalUnicast() || header.Flags&unix.IFA_F_DADFAILED != 0 {
 			continue
 		}
 		p := netip.PrefixFrom(a, int(header.Prefixlen))
 		all = append(all, p)
-		if bytes.Equal(attrs[ifaProto].Value, []byte{ownerMark}) {
+		if bytes.Equal(is.get(ifaProto), []byte{ownerMark}) {
 			own = append(own, p)
 		}
 	}
@@ -101,11 +94,11 @@ func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
 }
 
 // localAddress is IFA_LOCAL, which IPv6 leaves out unless the link has a peer.
-func localAddress(attrs map[uint16]syscall.NetlinkRouteAttr) []byte {
-	if local, ok := attrs[unix.IFA_LOCAL]; ok {
-		return local.Value
+func localAddress(is attrs) []byte {
+	if local := is.get(unix.IFA_LOCAL); local != nil {
+		return local
 	}
-	return attrs[unix.IFA_ADDRESS].Value
+	return is.get(unix.IFA_ADDRESS)
 }
 
 // broadcast is the last address of an IPv4 subnet.

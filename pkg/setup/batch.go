@@ -1,7 +1,9 @@
 package setup
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -43,31 +45,23 @@ func (n *Namespace) send(b batch) error {
 		return err
 	}
 	var out []byte
-	pending := map[uint32]step{}
 	for _, s := range b {
 		out = append(out, s.req.Serialize()...)
-		pending[s.req.Seq] = s
 	}
-	if err := unix.Sendto(socket.GetFd(), out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("send to netlink: %w", err)
+	if err := socket.send(out); err != nil {
+		return err
 	}
 	var first error
-	for len(pending) > 0 {
-		replies, _, err := socket.Receive()
-		if err != nil {
-			return fmt.Errorf("receive from netlink: %w", err)
-		}
-		for _, m := range replies {
-			s, ours := pending[m.Header.Seq]
-			if !ours || m.Header.Type != unix.NLMSG_ERROR {
-				continue
-			}
-			delete(pending, m.Header.Seq)
-			errno := syscall.Errno(-int32(nl.NativeEndian().Uint32(m.Data)))
-			if errno != 0 && errno != s.done && first == nil {
-				first = fmt.Errorf("%s: %w", s.what, errno)
+	pending := len(b)
+	err = socket.receive(func(m message) bool {
+		i := slices.IndexFunc(b, func(s step) bool { return s.req.Seq == m.sequence })
+		if i >= 0 && m.kind == unix.NLMSG_ERROR {
+			pending--
+			if err := m.failure(); err != nil && !errors.Is(err, b[i].done) && first == nil {
+				first = fmt.Errorf("%s: %w", b[i].what, err)
 			}
 		}
-	}
-	return first
+		return pending > 0
+	})
+	return errors.Join(err, first)
 }

@@ -65,7 +65,7 @@ func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 			for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} { // each goes ahead of the one before
 				way := map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 				comment := inChain + link + " " + way
-				if !slices.ContainsFunc(dumped, func(rule nfAttrs) bool { return ruleComment(rule) == comment }) {
+				if !slices.ContainsFunc(dumped, func(rule attrs) bool { return ruleComment(rule) == comment }) {
 					lacks = append(lacks, lack{
 						fmt.Sprintf("rule for packets of %s, %s, in chain %s", link, way, chain),
 						func() error {
@@ -126,10 +126,9 @@ func (n *Namespace) deleteFromChains(bridge string) error {
 				return err
 			}
 			in := &nftables.Table{Name: t.Table, Family: nftFamily(t.family())}
-			name := rule[unix.NFTA_RULE_CHAIN]
 			err := c.DelRule(&nftables.Rule{
-				Table: in, Chain: &nftables.Chain{Name: text(name, len(name)), Table: in},
-				Handle: binary.BigEndian.Uint64(rule[unix.NFTA_RULE_HANDLE]),
+				Table: in, Chain: &nftables.Chain{Name: rule.text(unix.NFTA_RULE_CHAIN), Table: in},
+				Handle: binary.BigEndian.Uint64(rule.get(unix.NFTA_RULE_HANDLE)),
 			})
 			if err != nil {
 				return err

@@ -76,14 +76,11 @@ func (n *Namespace) hasNFTChain(family int, table, chain string) (bool, error) {
 // exists says whether nf_tables has what a request asks for.
 func (n *Namespace) exists(message, family int, attributes ...*nl.RtAttr) (bool, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, 0)
-	if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
-		return false, err
-	}
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
 	for _, a := range attributes {
 		req.AddData(a)
 	}
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	_, err := n.ask(unix.NETLINK_NETFILTER, req)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, fmt.Errorf("look up in nf_tables: %w", err)
 	}
@@ -93,15 +90,15 @@ func (n *Namespace) exists(message, family int, attributes ...*nl.RtAttr) (bool,
 // nftRules reads the rules of a chain; a chain that does not exist has none.
 func (n *Namespace) nftRules(family int, table, chain string) (rules []rule, err error) {
 	dumped, err := n.dumpChain(family, table, chain)
-	for _, attrs := range dumped {
-		rules = append(rules, parseNFT(attrs[unix.NFTA_RULE_EXPRESSIONS]))
+	for _, rule := range dumped {
+		rules = append(rules, parseNFT(rule.get(unix.NFTA_RULE_EXPRESSIONS)))
 	}
 	return rules, err
 }
 
 // dumpChain returns the attributes (NFTA_RULE_*) of each rule of a chain, or of all
 // chains of a table where chain is "".
-func (n *Namespace) dumpChain(family int, table, chain string) (rules []nfAttrs, err error) {
+func (n *Namespace) dumpChain(family int, table, chain string) (rules []attrs, err error) {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
 	if chain != "" {
 		what = append(what, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
@@ -111,7 +108,7 @@ func (n *Namespace) dumpChain(family int, table, chain string) (rules []nfAttrs,
 		return nil, fmt.Errorf("read nf_tables chain %s: %w", chain, err)
 	}
 	for _, m := range messages {
-		rules = append(rules, m.nfAttrs)
+		rules = append(rules, m.attrs)
 	}
 	return rules, nil
 }
@@ -119,75 +116,39 @@ func (n *Namespace) dumpChain(family int, table, chain string) (rules []nfAttrs,
 // nfMessage is what nf_tables answers: the attributes of a table, chain or rule.
 type nfMessage struct {
 	family uint8 // NFPROTO_*
-	nfAttrs
+	attrs
 }
 
 // dumpNFT lists what a request asks for, of a family or, with 0, of all.
 func (n *Namespace) dumpNFT(message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
 	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
-		if err := n.use(req, unix.NETLINK_NETFILTER); err != nil {
-			return nil, err
-		}
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 		for _, a := range attributes {
 			req.AddData(a)
 		}
-		return req.Execute(unix.NETLINK_NETFILTER, 0)
+		return n.ask(unix.NETLINK_NETFILTER, req)
 	})
 	for _, m := range messages {
-		list = append(list, nfMessage{m[0], parseAttrs(m[nl.SizeofNfgenmsg:])})
+		list = append(list, nfMessage{m[0], attrs(m[nl.SizeofNfgenmsg:])})
 	}
 	return list, err
 }
 
-// text reads a name.
-func (a nfAttrs) text(kind uint16) string { return text(a[kind], len(a[kind])) }
-
 // ruleComment is a rule's comment, as nft(8) shows it.
-func ruleComment(rule nfAttrs) string {
-	comment, _ := userdata.GetString(rule[unix.NFTA_RULE_USERDATA], userdata.TypeComment)
+func ruleComment(rule attrs) string {
+	comment, _ := userdata.GetString(rule.get(unix.NFTA_RULE_USERDATA), userdata.TypeComment)
 	return comment
-}
-
-// nfAttrs are netlink attributes by type.
-type nfAttrs map[uint16][]byte
-
-// parseAttrs reads attributes, which nf_tables marks where they hold others.
-func parseAttrs(b []byte) nfAttrs {
-	attrs := nfAttrs{}
-	eachAttr(b, func(kind uint16, value []byte) { attrs[kind] = value })
-	return attrs
-}
-
-func eachAttr(b []byte, f func(kind uint16, value []byte)) {
-	for len(b) >= unix.SizeofRtAttr {
-		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
-		if size < unix.SizeofRtAttr || size > len(b) {
-			return
-		}
-		f(kind, b[unix.SizeofRtAttr:size])
-		b = b[min(len(b), (size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
-	}
-}
-
-// number reads a 32-bit attribute of nf_tables, 0 if it is missing.
-func (a nfAttrs) number(kind uint16) uint32 {
-	if len(a[kind]) != 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(a[kind])
 }
 
 // parseNFT reads a rule as iptables-nft writes it: native expressions for
 // interfaces and verdicts, an xt match for conntrack. NFTA_* and NFT_* are in
 // linux/netfilter/nf_tables.h.
-func parseNFT(expressions []byte) (r rule) {
+func parseNFT(expressions attrs) (r rule) {
 	var key uint32
-	eachAttr(expressions, func(_ uint16, element []byte) {
-		e := parseAttrs(element)
-		data := parseAttrs(e[unix.NFTA_EXPR_DATA])
-		switch text(e[unix.NFTA_EXPR_NAME], len(e[unix.NFTA_EXPR_NAME])) {
+	expressions.each(func(_ uint16, expression []byte) {
+		data := attrs(expression).get(unix.NFTA_EXPR_DATA)
+		switch attrs(expression).text(unix.NFTA_EXPR_NAME) {
 		case "meta":
 			key = data.number(unix.NFTA_META_KEY)
 		case "cmp":
@@ -195,8 +156,8 @@ func parseNFT(expressions []byte) (r rule) {
 		case "match":
 			r.match(data)
 		case "immediate":
-			verdict := parseAttrs(parseAttrs(data[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT])
-			r.target = text(verdict[unix.NFTA_VERDICT_CHAIN], len(verdict[unix.NFTA_VERDICT_CHAIN]))
+			verdict := data.in(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
+			r.target = verdict.text(unix.NFTA_VERDICT_CHAIN)
 			if r.target == "" && verdict.number(unix.NFTA_VERDICT_CODE) == nfAccept {
 				r.target = accept
 			}
@@ -213,8 +174,8 @@ const nfAccept = 1
 
 // compare reads a comparison of a packet's interface. Without the zero byte it is
 // only the beginning of a name, as in "eth+".
-func (r *rule) compare(key uint32, cmp nfAttrs) {
-	name, whole := bytes.CutSuffix(parseAttrs(cmp[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE], []byte{0})
+func (r *rule) compare(key uint32, cmp attrs) {
+	name, whole := bytes.CutSuffix(cmp.in(unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE), []byte{0})
 	switch {
 	case cmp.number(unix.NFTA_CMP_OP) != unix.NFT_CMP_EQ || !whole:
 		r.other = true
@@ -228,8 +189,8 @@ func (r *rule) compare(key uint32, cmp nfAttrs) {
 }
 
 // match reads an xt match.
-func (r *rule) match(m nfAttrs) {
-	name, info := text(m[unix.NFTA_MATCH_NAME], len(m[unix.NFTA_MATCH_NAME])), m[unix.NFTA_MATCH_INFO]
+func (r *rule) match(m attrs) {
+	name, info := m.text(unix.NFTA_MATCH_NAME), m.get(unix.NFTA_MATCH_INFO)
 	if name == "conntrack" && len(info) >= conntrackState+2 {
 		r.states = binary.NativeEndian.Uint16(info[conntrackState:])
 	} else {

@@ -77,9 +77,9 @@ func (n *Namespace) ForwardChains(family int) (list []BaseChain, err error) {
 		return nil, fmt.Errorf("list chains of nf_tables: %w", err)
 	}
 	for _, m := range dumped {
-		hook := parseAttrs(m.nfAttrs[unix.NFTA_CHAIN_HOOK])
+		hook := m.get(unix.NFTA_CHAIN_HOOK)
 		name, ip := ipFamilies[m.family]
-		if !ip || hook[unix.NFTA_HOOK_HOOKNUM] == nil || hook.number(unix.NFTA_HOOK_HOOKNUM) != hookForward {
+		if !ip || hook.get(unix.NFTA_HOOK_HOOKNUM) == nil || hook.number(unix.NFTA_HOOK_HOOKNUM) != hookForward {
 			continue
 		}
 		c := BaseChain{
@@ -94,11 +94,11 @@ func (n *Namespace) ForwardChains(family int) (list []BaseChain, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if m.nfAttrs[unix.NFTA_CHAIN_POLICY] != nil && m.number(unix.NFTA_CHAIN_POLICY) == nfDrop {
+		if m.get(unix.NFTA_CHAIN_POLICY) != nil && m.number(unix.NFTA_CHAIN_POLICY) == nfDrop {
 			c.Denies = "policy drop"
 		}
 		for i, rule := range rules {
-			opens, denies := effect(rule[unix.NFTA_RULE_EXPRESSIONS])
+			opens, denies := effect(rule.get(unix.NFTA_RULE_EXPRESSIONS))
 			c.Opens = c.Opens || opens
 			if i == len(rules)-1 && denies && c.Denies == "" {
 				c.Denies = "last rule drop or reject"
@@ -131,19 +131,18 @@ const (
 
 // effect says of a rule of somebody else's whether it may let a new connection pass, and
 // whether it denies all that gets to it.
-func effect(expressions []byte) (opens, denies bool) {
+func effect(expressions attrs) (opens, denies bool) {
 	certain, state, known := true, false, false
-	eachAttr(expressions, func(_ uint16, element []byte) {
-		e := parseAttrs(element)
-		data := parseAttrs(e[unix.NFTA_EXPR_DATA])
-		switch name := e.text(unix.NFTA_EXPR_NAME); name {
+	expressions.each(func(_ uint16, expression []byte) {
+		data := attrs(expression).get(unix.NFTA_EXPR_DATA)
+		switch name := attrs(expression).text(unix.NFTA_EXPR_NAME); name {
 		case "counter", "log":
 		case "reject":
 			denies = certain
 		case "immediate":
-			verdict := parseAttrs(parseAttrs(data[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT])
+			verdict := data.in(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
 			switch {
-			case verdict[unix.NFTA_VERDICT_CODE] == nil:
+			case verdict.get(unix.NFTA_VERDICT_CODE) == nil:
 			case verdict.number(unix.NFTA_VERDICT_CODE) == nfDrop:
 				denies = certain
 			default:
@@ -154,9 +153,9 @@ func effect(expressions []byte) (opens, denies bool) {
 			case name == "ct":
 				state = data.number(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE
 			case name == "bitwise" && state: // ct state established,related
-				mask := parseAttrs(data[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
+				mask := data.in(unix.NFTA_BITWISE_MASK, unix.NFTA_DATA_VALUE)
 				known = known || len(mask) == 4 && binary.NativeEndian.Uint32(mask)&ctNew == 0
-			case name == "lookup" && data[unix.NFTA_LOOKUP_DREG] != nil: // a map, perhaps of verdicts
+			case name == "lookup" && data.get(unix.NFTA_LOOKUP_DREG) != nil: // a map, perhaps of verdicts
 				opens = true
 			}
 			certain = false

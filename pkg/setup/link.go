@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -36,17 +36,6 @@ const (
 // ErrTaken says that a name belongs to something else, which is left alone.
 var ErrTaken = errors.New("it belongs to something else")
 
-// dump calls a listing again for as long as the kernel says that it changed
-// while it was read (NLM_F_DUMP_INTR).
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
-}
-
 // link is what we need to know of a network interface.
 type link struct {
 	index       int
@@ -72,56 +61,34 @@ type link struct {
 // none.
 func (n *Namespace) link(name string) (l link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	if err := n.use(req, unix.NETLINK_ROUTE); err != nil {
-		return l, err
-	}
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
-	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	messages, err := n.ask(unix.NETLINK_ROUTE, req)
 	if err == nil && len(messages) != 1 {
 		err = fmt.Errorf("got %d answers", len(messages))
 	}
 	if err != nil {
 		return l, fmt.Errorf("look up link %s: %w", name, err)
 	}
-	return parseLink(messages[0])
+	return parseLink(messages[0]), nil
 }
 
 // absent says whether err is that of a link that does not exist.
 func absent(err error) bool { return errors.Is(err, unix.ENODEV) }
 
 // parseLink reads an RTM_NEWLINK message.
-func parseLink(m []byte) (l link, err error) {
+func parseLink(m []byte) (l link) {
 	header := nl.DeserializeIfInfomsg(m)
 	l.index = int(header.Index)
 	l.up, l.running, l.promiscuous = header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_RUNNING != 0, header.Flags&unix.IFF_PROMISC != 0
-	attrs, err := nl.ParseRouteAttr(m[header.Len():])
-	for _, a := range attrs {
-		switch a.Attr.Type &^ unix.NLA_F_NESTED {
-		case unix.IFLA_IFNAME:
-			l.name = text(a.Value, len(a.Value))
-			l.mayBePort(l.name)
-		case unix.IFLA_PROP_LIST:
-			eachAttr(a.Value, func(_ uint16, name []byte) { l.mayBePort(text(name, len(name))) })
-		case unix.IFLA_IFALIAS:
-			l.alias = text(a.Value, len(a.Value))
-		case unix.IFLA_ADDRESS:
-			l.mac = a.Value
-		case unix.IFLA_MTU:
-			l.mtu = int(nl.NativeEndian().Uint32(a.Value))
-		case unix.IFLA_LINK:
-			l.peer = int(nl.NativeEndian().Uint32(a.Value))
-		case unix.IFLA_MASTER:
-			l.master = int(nl.NativeEndian().Uint32(a.Value))
-		case unix.IFLA_LINKINFO:
-			err = errors.Join(err, l.parseInfo(a.Value))
-		}
-	}
-	if err != nil {
-		return l, fmt.Errorf("read link message: %w", err)
-	}
-	return l, nil
+	is := attrs(m[header.Len():])
+	l.name, l.alias, l.mac = is.text(unix.IFLA_IFNAME), is.text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(is.get(unix.IFLA_ADDRESS)))
+	l.mtu, l.peer, l.master = is.integer(unix.IFLA_MTU), is.integer(unix.IFLA_LINK), is.integer(unix.IFLA_MASTER)
+	l.mayBePort(l.name)
+	is.get(unix.IFLA_PROP_LIST).each(func(_ uint16, name []byte) { l.mayBePort(text(name, len(name))) })
+	l.parseInfo(is.get(unix.IFLA_LINKINFO))
+	return l
 }
 
 func (l *link) mayBePort(name string) {
@@ -131,26 +98,24 @@ func (l *link) mayBePort(name string) {
 }
 
 // parseInfo reads IFLA_LINKINFO: the link's kind, and what its bridge says of it.
-func (l *link) parseInfo(info []byte) error {
-	parts, err := nl.ParseRouteAttrAsMap(info)
-	kind, master := parts[nl.IFLA_INFO_KIND].Value, parts[nl.IFLA_INFO_SLAVE_KIND].Value
-	l.kind = text(kind, len(kind))
-	eachAttr(parts[nl.IFLA_INFO_DATA].Value, func(attr uint16, value []byte) {
-		switch {
-		case l.kind == "bridge" && attr == bridgeVLANFilter:
-			l.filtersVLANs = bytes.Equal(value, []byte{1})
-		case l.kind == "vlan" && attr == vlanID:
-			l.vlan = int(binary.NativeEndian.Uint16(value))
+func (l *link) parseInfo(info attrs) {
+	l.kind = info.text(nl.IFLA_INFO_KIND)
+	data := info.get(nl.IFLA_INFO_DATA)
+	switch l.kind {
+	case "bridge":
+		l.filtersVLANs = bytes.Equal(data.get(bridgeVLANFilter), []byte{1})
+	case "vlan":
+		if id := data.get(vlanID); len(id) == 2 {
+			l.vlan = int(binary.NativeEndian.Uint16(id))
 		}
-	})
-	if err != nil || text(master, len(master)) != "bridge" {
-		return err
 	}
-	settings, err := nl.ParseRouteAttrAsMap(parts[nl.IFLA_INFO_SLAVE_DATA].Value)
-	l.forwarding = bytes.Equal(settings[brportState].Value, []byte{stateForwarding})
-	l.hairpin = bytes.Equal(settings[brportMode].Value, []byte{1})
-	l.isolated = bytes.Equal(settings[brportIsolated].Value, []byte{1})
-	return err
+	if info.text(nl.IFLA_INFO_SLAVE_KIND) != "bridge" {
+		return
+	}
+	settings := info.get(nl.IFLA_INFO_SLAVE_DATA)
+	l.forwarding = bytes.Equal(settings.get(brportState), []byte{stateForwarding})
+	l.hairpin = bytes.Equal(settings.get(brportMode), []byte{1})
+	l.isolated = bytes.Equal(settings.get(brportIsolated), []byte{1})
 }
 
 // setUp sets the link called name up.

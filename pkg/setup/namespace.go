@@ -19,7 +19,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -44,8 +43,8 @@ type Namespace struct {
 	Device, Inode uint64
 
 	handle  netns.NsHandle
-	sockets map[int]*nl.SocketHandle // by protocol, bound to the namespace
-	routes  *netlink.Handle          // for what the library has a function for
+	sockets map[int]*socket // by protocol
+	routes  *netlink.Handle // for what the library has a function for
 	nftConn *nftables.Conn
 }
 
@@ -78,7 +77,7 @@ func OpenNamespace(path string) (*Namespace, error) {
 
 // newNamespace takes over h, which it closes when it fails.
 func newNamespace(path string, h netns.NsHandle) (n *Namespace, err error) {
-	n = &Namespace{Path: path, handle: h, sockets: map[int]*nl.SocketHandle{}}
+	n = &Namespace{Path: path, handle: h, sockets: map[int]*socket{}}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -105,44 +104,13 @@ func (n *Namespace) library() (*netlink.Handle, error) {
 	return n.routes, nil
 }
 
-// socket returns the socket of a protocol, opened at its first use.
-func (n *Namespace) socket(protocol int) (*nl.NetlinkSocket, error) {
-	if n.sockets[protocol] == nil {
-		s, err := n.newSocket(protocol)
-		if err != nil {
-			return nil, err
-		}
-		n.sockets[protocol] = &nl.SocketHandle{Socket: s}
-	}
-	return n.sockets[protocol].Socket, nil
-}
-
-// newSocket opens a socket, which the caller closes.
-func (n *Namespace) newSocket(protocol int) (s *nl.NetlinkSocket, err error) {
-	err = n.Do(func() error {
-		s, err = nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol) // where we are
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
-	return s, nil
-}
-
-// use makes a request travel by our socket of a protocol.
-func (n *Namespace) use(req *nl.NetlinkRequest, protocol int) error {
-	_, err := n.socket(protocol)
-	req.Sockets = n.sockets
-	return err
-}
-
 // Close gives back the file and the socket. The namespace itself stays.
 func (n *Namespace) Close() {
 	if n.routes != nil {
 		n.routes.Close()
 	}
 	for _, s := range n.sockets {
-		s.Close()
+		s.close()
 	}
 	if n.nftConn != nil {
 		_ = n.nftConn.CloseLasting() // nothing is pending

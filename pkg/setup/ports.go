@@ -3,7 +3,6 @@ package setup
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -43,39 +42,29 @@ func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 	if err != nil {
 		return err
 	}
-	defer socket.Close()
+	defer socket.close()
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if bridge != 0 {
 		req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
 	}
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
-	if err := socket.Send(req); err != nil {
+	err = socket.send(req.Serialize())
+	if err == nil {
+		var failed error
+		err = socket.receive(func(m message) bool {
+			if failed = m.failure(); failed != nil || m.kind == unix.NLMSG_DONE {
+				return false
+			}
+			p := parseLink(m.data)
+			return bridge != 0 && p.master != bridge || f(p) // kernels before 4.4 list all links
+		})
+		err = errors.Join(err, failed)
+	}
+	if err != nil {
 		return fmt.Errorf("list ports: %w", err)
 	}
-	for {
-		messages, _, err := socket.Receive()
-		if err != nil {
-			return fmt.Errorf("list ports: %w", err)
-		}
-		for _, m := range messages {
-			switch {
-			case m.Header.Flags&unix.NLM_F_DUMP_INTR != 0:
-				return netlink.ErrDumpInterrupted
-			case m.Header.Type == unix.NLMSG_DONE:
-				return nil
-			case m.Header.Type == unix.NLMSG_ERROR:
-				return fmt.Errorf("list ports: %w", syscall.Errno(-int32(nl.NativeEndian().Uint32(m.Data))))
-			}
-			p, err := parseLink(m.Data)
-			if err != nil {
-				return err
-			}
-			if (bridge == 0 || p.master == bridge) && !f(p) { // kernels before 4.4 list all links
-				return nil
-			}
-		}
-	}
+	return nil
 }
 
 // allLinks lists the links of the namespace.

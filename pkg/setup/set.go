@@ -21,38 +21,30 @@ type element struct {
 
 // element looks up an element by its key: there is one or none.
 func (n *Namespace) element(family int, set string, key []byte) ([]element, error) {
-	req, err := n.elementRequest(family, set, 0)
-	if err != nil {
-		return nil, err
-	}
+	req := elementRequest(family, set, 0)
 	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
 	wanted := list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, nil).AddRtAttr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, nil)
 	wanted.AddRtAttr(unix.NFTA_DATA_VALUE, key)
 	req.AddData(list)
-	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	messages, err := n.ask(unix.NETLINK_NETFILTER, req)
 	return readElements(family, set, messages, err)
 }
 
 // elements lists those of a set. One that does not exist has none.
 func (n *Namespace) elements(family int, set string) ([]element, error) {
 	messages, err := dump(func() ([][]byte, error) {
-		req, err := n.elementRequest(family, set, unix.NLM_F_DUMP)
-		if err != nil {
-			return nil, err
-		}
-		return req.Execute(unix.NETLINK_NETFILTER, 0)
+		return n.ask(unix.NETLINK_NETFILTER, elementRequest(family, set, unix.NLM_F_DUMP))
 	})
 	return readElements(family, set, messages, err)
 }
 
 // elementRequest asks for elements of a set.
-func (n *Namespace) elementRequest(family int, set string, flags int) (*nl.NetlinkRequest, error) {
+func elementRequest(family int, set string, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, flags)
-	err := n.use(req, unix.NETLINK_NETFILTER)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
 	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(ownTable)))
 	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
-	return req, err
+	return req
 }
 
 // readElements reads the answers to NFT_MSG_GETSETELEM.
@@ -61,14 +53,13 @@ func readElements(family int, set string, messages [][]byte, err error) (list []
 		return nil, fmt.Errorf("read elements of nf_tables set %s: %w", set, err)
 	}
 	for _, m := range messages {
-		attrs := parseAttrs(m[nl.SizeofNfgenmsg:])
-		eachAttr(attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
-			e := parseAttrs(b)
-			comment, _ := userdata.GetString(e[unix.NFTA_SET_ELEM_USERDATA], userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+		attrs(m[nl.SizeofNfgenmsg:]).get(unix.NFTA_SET_ELEM_LIST_ELEMENTS).each(func(_ uint16, b []byte) {
+			e := attrs(b)
+			comment, _ := userdata.GetString(e.get(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 			list = append(list, element{
 				family: family, set: set, comment: comment,
-				key:   parseAttrs(e[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE],
-				value: parseAttrs(e[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VALUE],
+				key:   e.in(unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE),
+				value: e.in(unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE),
 			})
 		})
 	}

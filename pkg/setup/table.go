@@ -161,9 +161,9 @@ func (n *Namespace) compare(net *Network, family int, p policy, present map[stri
 func (n *Namespace) ownRules(family int, c chain) (map[string]uint64, error) {
 	dumped, err := n.dumpChain(family, ownTable, c.name)
 	found := map[string]uint64{}
-	for _, attrs := range dumped {
-		if comment := ruleComment(attrs); comment != "" {
-			found[comment] = binary.BigEndian.Uint64(attrs[unix.NFTA_RULE_HANDLE])
+	for _, rule := range dumped {
+		if comment := ruleComment(rule); comment != "" {
+			found[comment] = binary.BigEndian.Uint64(rule.get(unix.NFTA_RULE_HANDLE))
 		}
 	}
 	return found, err

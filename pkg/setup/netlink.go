@@ -1,0 +1,203 @@
+package setup
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// receiveSize is what the kernel may answer at once, in bytes: NLMSG_GOODSIZE in
+// linux/netlink.h is less, but a link with many virtual functions takes more.
+const receiveSize = 64 << 10
+
+// socket is a netlink socket, for what every ADD and DEL asks and says. It blocks, since
+// the kernel has answered by the time a message is sent, and takes all answers in one
+// buffer. The library's own has a new one of 64 KB for each answer, fresh memory that
+// costs more than many an answer does, and waits by the Go runtime's poller.
+type socket struct {
+	fd     int
+	buffer []byte
+}
+
+// newSocket opens a socket in the namespace, which the caller closes.
+func (n *Namespace) newSocket(protocol int) (*socket, error) {
+	s := &socket{buffer: make([]byte, receiveSize)}
+	err := n.Do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return s, nil
+}
+
+// socket returns the namespace's socket of a protocol, opened at its first use.
+func (n *Namespace) socket(protocol int) (*socket, error) {
+	if n.sockets[protocol] == nil {
+		s, err := n.newSocket(protocol)
+		if err != nil {
+			return nil, err
+		}
+		n.sockets[protocol] = s
+	}
+	return n.sockets[protocol], nil
+}
+
+func (s *socket) close() { _ = unix.Close(s.fd) } // nothing is buffered
+
+// send sends bytes to the kernel, which works through the requests in them, in order, before
+// it returns.
+func (s *socket) send(requests []byte) error {
+	if _, err := unix.Write(s.fd, requests); err != nil {
+		return fmt.Errorf("send to netlink: %w", err)
+	}
+	return nil
+}
+
+// message is one of the kernel's. data is good until the next are received.
+type message struct {
+	kind, flags uint16
+	sequence    uint32
+	data        []byte
+}
+
+// receive calls f with messages until it says false.
+func (s *socket) receive(f func(message) bool) error {
+	for {
+		size, err := unix.Read(s.fd, s.buffer)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("receive from netlink: %w", err)
+		}
+		for b := s.buffer[:size]; len(b) >= unix.NLMSG_HDRLEN; {
+			length := int(binary.NativeEndian.Uint32(b))
+			if length < unix.NLMSG_HDRLEN || length > len(b) {
+				return fmt.Errorf("receive from netlink: a message of %d bytes: %w", length, os.ErrInvalid)
+			}
+			m := message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:length]}
+			if !f(m) {
+				return nil
+			}
+			b = b[min(len(b), (length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+		}
+	}
+}
+
+// failure is what an answer says that is an error, an acknowledgement or the end of a
+// listing.
+func (m message) failure() error {
+	switch {
+	case m.flags&unix.NLM_F_DUMP_INTR != 0:
+		return netlink.ErrDumpInterrupted
+	case (m.kind == unix.NLMSG_ERROR || m.kind == unix.NLMSG_DONE) && len(m.data) >= 4:
+		if errno := -int32(binary.NativeEndian.Uint32(m.data)); errno != 0 {
+			return syscall.Errno(errno)
+		}
+	}
+	return nil
+}
+
+// ask sends one request and returns the data of the answers to it: of a listing all, and
+// otherwise the one.
+func (n *Namespace) ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte, err error) {
+	s, err := n.socket(protocol)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.send(req.Serialize()); err != nil {
+		return nil, err
+	}
+	var failed error
+	err = s.receive(func(m message) bool {
+		if m.sequence != req.Seq {
+			return true
+		}
+		if failed == nil {
+			failed = m.failure()
+		}
+		if m.kind == unix.NLMSG_ERROR || m.kind == unix.NLMSG_DONE {
+			return false
+		}
+		answers = append(answers, slices.Clone(m.data))
+		return m.flags&unix.NLM_F_MULTI != 0
+	})
+	return answers, errors.Join(err, failed)
+}
+
+// dump calls a listing again for as long as the kernel says that it changed
+// while it was read (NLM_F_DUMP_INTR).
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+}
+
+// attrs are netlink attributes, as they came.
+type attrs []byte
+
+// each calls f with each attribute.
+func (a attrs) each(f func(kind uint16, value []byte)) {
+	for len(a) >= unix.SizeofRtAttr {
+		size, kind := int(binary.NativeEndian.Uint16(a)), binary.NativeEndian.Uint16(a[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
+		if size < unix.SizeofRtAttr || size > len(a) {
+			return
+		}
+		f(kind, a[unix.SizeofRtAttr:size])
+		a = a[min(len(a), (size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
+	}
+}
+
+// get returns an attribute's value, nil if there is none. Of several the last counts.
+func (a attrs) get(kind uint16) (value attrs) {
+	a.each(func(k uint16, v []byte) {
+		if k == kind {
+			value = v
+		}
+	})
+	return value
+}
+
+// in is get of an attribute within others.
+func (a attrs) in(kinds ...uint16) attrs {
+	for _, kind := range kinds {
+		a = a.get(kind)
+	}
+	return a
+}
+
+// text reads a name: what is before its zero byte, if it has one.
+func (a attrs) text(kind uint16) string {
+	value := a.get(kind)
+	return text(value, len(value))
+}
+
+// number reads a 32-bit attribute of nf_tables, 0 if it is missing.
+func (a attrs) number(kind uint16) uint32 {
+	value := a.get(kind)
+	if len(value) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(value)
+}
+
+// integer reads a 32-bit attribute of rtnetlink, 0 if it is missing.
+func (a attrs) integer(kind uint16) int {
+	value := a.get(kind)
+	if len(value) != 4 {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint32(value))
+}
