@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -14,7 +15,7 @@ const (
 	opTimeout  = time.Minute // for one ADD or DEL, so that a plugin that hangs is found
 	firstPort  = 20000       // host port of a node's first guest
 	attachers  = 8           // ADDs at a time when filling the bridge
-	leastBatch = 4           // ADDs in a turn, then as many DELs, at least
+	leastBatch = 4           // ADDs in a turn, then as many CHECKs and DELs, at least
 )
 
 // lane is a system on its node: one of those that take turns.
@@ -23,6 +24,7 @@ type lane struct {
 	node      *node
 	cni       *libcni.CNIConfig
 	list      *libcni.NetworkConfigList
+	floor     *floor   // instead of plugins
 	residents []*guest // attached for good
 	visitors  []*guest // come and go
 	serial    int      // of the last container ID
@@ -30,43 +32,67 @@ type lane struct {
 }
 
 // newLane makes the system's node, with room for visitors that come and go.
-func newLane(s *system, plugins string, visitors int) (*lane, error) {
-	list, err := s.config()
-	if err != nil {
-		return nil, err
-	}
+func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	n, err := newNode()
 	if err != nil {
 		return nil, err
 	}
-	l := &lane{system: s, node: n, list: list}
-	l.cni = libcni.NewCNIConfigWithCacheDir([]string{plugins}, stateDir+"/cache", nil)
+	l = &lane{system: s, node: n}
+	if s.key == keyFloor {
+		err = onThread(func() error {
+			if err := n.enter(); err != nil {
+				return err
+			}
+			l.floor, err = newFloor(filepath.Join(opts.peers, "start"))
+			return err
+		})
+	} else {
+		l.list, err = s.config()
+		l.cni = libcni.NewCNIConfigWithCacheDir([]string{choose(s.ours, opts.bin, opts.peers)}, stateDir+"/cache", nil)
+	}
+	if err != nil {
+		return nil, err
+	}
 	l.visitors, err = n.newGuests(visitors, firstPort)
 	return l, err
 }
 
-// add attaches a guest.
-func (l *lane) add(g *guest) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
-	defer cancel()
-	began := time.Now()
-	g.result, err = l.cni.AddNetworkList(ctx, l.list, g.runtimeConf())
-	g.took = time.Since(began)
-	if err != nil {
-		return fmt.Errorf("%s: ADD: %w", l.key, err)
-	}
-	return nil
+// add attaches a guest, on a thread in the node, as check looks after it and del detaches
+// it.
+func (l *lane) add(g *guest) error {
+	return l.do("ADD", g, func(ctx context.Context) (err error) {
+		if l.floor != nil {
+			return l.floor.add(g)
+		}
+		g.result, err = l.cni.AddNetworkList(ctx, l.list, g.runtimeConf())
+		return err
+	})
 }
 
-// del detaches a guest.
+func (l *lane) check(g *guest) error {
+	return l.do("CHECK", g, func(ctx context.Context) error {
+		return l.cni.CheckNetworkList(ctx, l.list, g.runtimeConf())
+	})
+}
+
 func (l *lane) del(g *guest) error {
+	return l.do("DEL", g, func(ctx context.Context) error {
+		if l.floor != nil {
+			return l.floor.del(g)
+		}
+		return l.cni.DelNetworkList(ctx, l.list, g.runtimeConf())
+	})
+}
+
+// do runs an operation and takes its time.
+func (l *lane) do(operation string, g *guest, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
 	began := time.Now()
-	err := l.cni.DelNetworkList(ctx, l.list, g.runtimeConf())
+	err := f(ctx)
 	g.took = time.Since(began)
 	if err != nil {
-		return fmt.Errorf("%s: DEL: %w", l.key, err)
+		return fmt.Errorf("%s: %s: %w", l.key, operation, err)
 	}
 	return nil
 }
@@ -90,33 +116,39 @@ func (l *lane) fill(count int) (time.Duration, error) {
 	return l.node.each(guests, attachers, l.add)
 }
 
-// turn attaches and detaches a batch of visitors, parallel at a time. With
+// turn attaches, checks and detaches a batch of visitors, parallel at a time. With
 // verify, packets are sent in between.
-func (l *lane) turn(parallel int, verify bool) (add, del sample, err error) {
+func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
 	l.name(batch)
-	if add, err = l.timed(batch, parallel, l.add); err != nil {
-		return add, del, err
+	samples = map[string]sample{}
+	if samples["ADD"], err = l.timed(batch, parallel, l.add); err != nil {
+		return nil, err
 	}
 	if verify {
 		if err := l.verify(batch[0], batch[1]); err != nil {
-			return add, del, err
+			return nil, err
 		}
 	}
-	if del, err = l.timed(batch, parallel, l.del); err != nil {
-		return add, del, err
+	if l.floor == nil {
+		if samples["CHECK"], err = l.timed(batch, parallel, l.check); err != nil {
+			return nil, err
+		}
+	}
+	if samples["DEL"], err = l.timed(batch, parallel, l.del); err != nil {
+		return nil, err
 	}
 	for _, g := range batch { // some plugins set lo up: let them do so again
 		if err := l.node.inGuest(g, func() error { return loopback(false) }); err != nil {
-			return add, del, err
+			return nil, err
 		}
 	}
-	return add, del, nil
+	return samples, nil
 }
 
 // timed measures f for each guest, parallel at a time.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
-	before, err := childrenCPU()
+	before, err := l.cpu()
 	if err != nil {
 		return sample{}, err
 	}
@@ -124,7 +156,7 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 	if err != nil {
 		return sample{}, err
 	}
-	after, err := childrenCPU()
+	after, err := l.cpu()
 	s := sample{wall: wall, cpu: after - before}
 	for _, g := range guests {
 		s.took = append(s.took, g.took)
@@ -132,15 +164,22 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 	return s, err
 }
 
-// childrenCPU returns the user and system time of all children that have been
-// waited for, and of theirs. What the kernel does on its own threads, such as
-// freeing a link later, is in nobody's account.
-func childrenCPU() (time.Duration, error) {
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &usage); err != nil {
-		return 0, fmt.Errorf("read CPU time of children: %w", err)
+// cpu returns the user and system time of all children that have been waited for, and of
+// theirs; and our own where we do the work, as on the floor. What the kernel does on its
+// own threads, such as freeing a link later, is in nobody's account.
+func (l *lane) cpu() (sum time.Duration, err error) {
+	whose := []int{unix.RUSAGE_CHILDREN}
+	if l.floor != nil {
+		whose = append(whose, unix.RUSAGE_SELF)
 	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
+	for _, who := range whose {
+		var usage unix.Rusage
+		if err := unix.Getrusage(who, &usage); err != nil {
+			return 0, fmt.Errorf("read CPU time: %w", err)
+		}
+		sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	return sum, nil
 }
 
 // verify pings the gateway from a, which must answer: else the figures are of

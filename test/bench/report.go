@@ -26,29 +26,29 @@ type report struct {
 	Filling  []filling      `json:"filling"`
 	Tables   []table        `json:"tables"`
 	Pings    []connectivity `json:"connectivity"`
+	Sizes    []size         `json:"sizes"`
 	IPAM     *ipamReport    `json:"ipam,omitempty"`
 }
 
 // filling says how long it took to attach containers to a system's bridge.
 type filling struct {
-	System  string  `json:"system"`
-	From    int     `json:"from"` // attached before
-	To      int     `json:"to"`   // attached after
-	Seconds float64 `json:"seconds"`
+	System     string  `json:"system"`
+	Containers int     `json:"containers"`
+	Seconds    float64 `json:"seconds"`
 }
 
-// table is one operation in one case.
+// table is one operation in one scenario.
 type table struct {
 	Operation string `json:"operation"`
-	Attached  int    `json:"attached"`
-	Parallel  int    `json:"parallel"`
+	Scenario  string `json:"scenario"`
 	Rows      []row  `json:"rows"`
 }
 
 // row is one system's line in a table. Ratios are absent (0) where the other
 // system was not measured.
 type row struct {
-	System string `json:"system"`
+	System   string `json:"system"`
+	Attached int    `json:"attached"` // beforehand
 	figures
 	ToPlain    float64 `json:"medianToPlain,omitempty"`
 	ToChain    float64 `json:"medianToChain,omitempty"`
@@ -101,32 +101,34 @@ func cpuModel() string {
 }
 
 // fill brings the lane to so many attached containers and notes how long it took.
-func (r *report) fill(l *lane, attached int) {
-	before := len(l.residents)
-	if attached <= before {
-		return
-	}
+func (r *report) fill(l *lane, attached int) error {
 	took, err := l.fill(attached)
 	if err != nil {
-		l.err = err
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return
+		return err
 	}
-	r.Filling = append(r.Filling, filling{System: l.key, From: before, To: attached, Seconds: took.Seconds()})
-	fmt.Fprintf(os.Stderr, "%-16s %d containers attached in %.1f s\n", l.key, attached-before, took.Seconds())
+	if attached >= leastFilling {
+		r.Filling = append(r.Filling, filling{System: l.key, Containers: attached, Seconds: took.Seconds()})
+		fmt.Fprintf(os.Stderr, "%-16s %d containers attached in %.1f s\n", l.key, attached, took.Seconds())
+	}
+	return nil
 }
 
-// add takes a case's tables in.
-func (r *report) add(c *benchCase) {
-	r.Tables = append(r.Tables, c.table("ADD", c.adds), c.table("DEL", c.dels))
+// leastFilling is how many containers are worth a line.
+const leastFilling = 10
+
+// add takes a scenario's tables in.
+func (r *report) add(of *contest) {
+	for _, operation := range operations {
+		r.Tables = append(r.Tables, of.table(operation))
+	}
 }
 
-// table sums up one operation of the case.
-func (c *benchCase) table(operation string, samples map[*lane]*sample) table {
-	t := table{Operation: operation, Attached: c.attached, Parallel: c.parallel}
-	for _, l := range c.lanes {
-		if samples[l] != nil && l.err == nil {
-			t.Rows = append(t.Rows, row{System: l.key, figures: samples[l].figures()})
+// table sums up one operation.
+func (r *contest) table(operation string) table {
+	t := table{Operation: operation, Scenario: r.name}
+	for _, l := range r.lanes {
+		if s := r.samples[operation][l]; s != nil && l.err == nil {
+			t.Rows = append(t.Rows, row{System: l.key, Attached: len(l.residents), figures: s.figures()})
 		}
 	}
 	plain, chain := t.row(keyPlain), t.row(keyChain)
@@ -142,7 +144,7 @@ func (c *benchCase) table(operation string, samples map[*lane]*sample) table {
 	return t
 }
 
-// row returns a system's line, or nil.
+// row returns a system's line, the first, or nil.
 func (t *table) row(key string) *row {
 	for i := range t.Rows {
 		if t.Rows[i].System == key {
@@ -154,9 +156,11 @@ func (t *table) row(key string) *row {
 
 // connectivity notes what the pings have shown: a lane that has not failed did
 // what was expected of it.
-func (r *report) connectivity(lanes []*lane) {
-	for _, l := range running(lanes) {
-		r.Pings = append(r.Pings, connectivity{System: l.key, Passes: l.opens || !l.node.filters})
+func (r *report) connectivity(lanes map[member]*lane) {
+	for _, s := range systems {
+		if l := lanes[member{s.key, steady}]; l != nil && l.err == nil {
+			r.Pings = append(r.Pings, connectivity{System: l.key, Passes: l.opens || !l.node.filters})
+		}
 	}
 }
 

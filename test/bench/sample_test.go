@@ -41,6 +41,9 @@ func TestQuantile(t *testing.T) {
 
 func TestSystemsLoad(t *testing.T) {
 	for i := range systems {
+		if systems[i].plugins == nil { // the floor
+			continue
+		}
 		t.Run(systems[i].key, func(t *testing.T) {
 			list, err := systems[i].config()
 			if err != nil {

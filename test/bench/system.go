@@ -14,15 +14,18 @@ const (
 	networkName = "bench"
 	bridgeName  = "bench0"
 	subnet      = "10.88.0.0/16"
+	subnet6     = "fd88::/64"
 	leaseDir    = "/run/bench/leases"
 )
 
 // Keys of the systems that ratios are taken of.
 const (
-	keyFix   = "bridgeveth-masq"
-	keyFull  = "bridgeveth-full"
-	keyPlain = "reference"
-	keyChain = "reference-chain"
+	keyFloor     = "floor"
+	keyFull      = "bridgeveth-full"
+	keyDual      = "bridgeveth-dual"
+	keyPlain     = "reference"
+	keyPlainDual = "reference-dual"
+	keyChain     = "reference-chain"
 )
 
 // system is one way to attach a container to a bridge.
@@ -40,28 +43,41 @@ type plugin map[string]any
 // systems is all that can be measured, ours first.
 var systems = []system{
 	{
+		key: keyFloor, title: "the kernel's work alone, and one start of a program", opens: true,
+	}, {
 		key: "bridgeveth", title: "bridgeveth + ipam-simple", ours: true,
 		plugins: []plugin{ours(plugin{"forward": "none"})},
 	}, {
-		key: keyFix, title: "the same with ipMasq and the FORWARD fix", ours: true, opens: true,
-		plugins: []plugin{ours(plugin{"forward": "iptables", "ipMasq": true})},
+		key: keyFull, title: "the same with ipMasq, the FORWARD fix and one host port", ours: true, opens: true,
+		plugins: []plugin{ours(full)},
 	}, {
-		key: keyFull, title: "the same with one host port", ours: true, opens: true,
-		plugins: []plugin{ours(plugin{"forward": "iptables", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}})},
+		key: keyDual, title: "the same with IPv6 besides", ours: true, opens: true,
+		plugins: []plugin{dualStack(ours(full))},
 	}, {
 		key: keyPlain, title: "bridge + host-local",
 		plugins: []plugin{reference(plugin{})},
 	}, {
-		key: "reference-masq", title: "the same with ipMasq",
-		plugins: []plugin{reference(plugin{"ipMasq": true})},
+		key: keyPlainDual, title: "the same with IPv6 besides",
+		plugins: []plugin{dualStack(reference(plugin{}))},
 	}, {
-		key: keyChain, title: "the same with ipMasq, portmap (one host port) and firewall", opens: true,
+		key: keyChain, title: "bridge with ipMasq + host-local, portmap (one host port) and firewall", opens: true,
 		plugins: []plugin{
 			reference(plugin{"ipMasq": true}),
 			{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}},
 			{"type": "firewall", "backend": "iptables"},
 		},
 	},
+}
+
+// full is what containers need on a host where FORWARD denies.
+var full = plugin{"forward": "iptables", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}}
+
+// dualStack gives a configuration a range of IPv6 besides that of IPv4.
+func dualStack(p plugin) plugin {
+	ipam := p["ipam"].(map[string]any)
+	delete(ipam, "subnet")
+	ipam["ranges"] = [][]map[string]string{{{"subnet": subnet}}, {{"subnet": subnet6}}}
+	return p
 }
 
 // ours returns a configuration of this project's plugin, with what extra adds.

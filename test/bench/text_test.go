@@ -13,24 +13,27 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
-// TestPrint prints a report whose figures are made up: ADD takes 2, 10 and 40 ms.
+// TestPrint prints a report whose figures are made up.
 func TestPrint(t *testing.T) {
 	rep := &report{
 		Kernel: "6.1.0", CPUs: 2, CPU: "Example", Go: "go1.26.0", Iptables: "iptables v1.8.9 (nf_tables)",
 		Peers: "github.com/containernetworking/plugins v1.9.1, go1.26.0", Rounds: 1, Seconds: 60,
-		Filling: []filling{{System: keyFix, From: 0, To: 400, Seconds: 2}},
+		Filling: []filling{{System: keyFull, Containers: 1000, Seconds: 2}},
+		Sizes:   []size{{sizeOurs, 6000, 9000}, {sizePeer, 5000, 10000}},
 	}
-	var lanes []*lane
-	for _, key := range []string{keyFix, keyPlain, keyChain} {
-		lanes = append(lanes, &lane{system: findSystem(key), node: &node{filters: true}})
+	all := map[member]*lane{}
+	for i, s := range scenarios(1, 1000) {
+		c := &contest{scenario: s}
+		for j, m := range s.members {
+			all[m] = &lane{system: findSystem(m.system), node: &node{filters: true}, residents: make([]*guest, m.attached)}
+			c.lanes = append(c.lanes, all[m])
+			d := time.Duration((i+1)*(j+1)) * time.Millisecond
+			one := sample{took: []time.Duration{d}, wall: d, cpu: d / 2}
+			c.record(all[m], map[string]sample{"ADD": one, "CHECK": one, "DEL": one})
+		}
+		rep.add(c)
 	}
-	c := newCase(0, 1, lanes)
-	for i, ms := range []time.Duration{2, 10, 40} {
-		s := sample{took: []time.Duration{ms * time.Millisecond}, wall: ms * time.Millisecond, cpu: ms * time.Millisecond / 2}
-		c.record(lanes[i], s, s)
-	}
-	rep.add(c)
-	rep.connectivity(lanes)
+	rep.connectivity(all)
 
 	var got bytes.Buffer
 	rep.print(&got)

@@ -1,0 +1,21 @@
+// Peak runs a program, and says on standard error how much memory it had at most, in
+// kilobytes. It is small, since the kernel counts the memory of whoever starts a program
+// for that of the program (ru_maxrss in getrusage(2)).
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+func main() {
+	cmd := exec.Command(os.Args[1])
+	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stderr, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
+}

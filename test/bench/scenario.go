@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// scenario is a situation that systems are measured in, in turns.
+type scenario struct {
+	name     string
+	parallel int // operations at a time
+	rounds   int // timed turns
+	members  []member
+}
+
+// member is a system, with so many containers attached beforehand. One is attached at
+// least: with our last DEL goes the network that the reference plugins leave behind, so
+// that the steady path begins there.
+type member struct {
+	system   string
+	attached int
+}
+
+const (
+	steady = 1
+	burst  = 100
+)
+
+// A scenario's name is what its tables are found by.
+const (
+	oneByOne = "one at a time"
+	eight    = "8 at a time"
+	crowded  = "one at a time, crowded or not"
+	atOnce   = "100 at once"
+)
+
+// scenarios lists all of them. crowd is how many containers a crowded bridge has.
+func scenarios(rounds, crowd int) []scenario {
+	return []scenario{
+		{oneByOne, 1, rounds, []member{{keyFloor, steady}, {"bridgeveth", steady}, {keyFull, steady}, {keyPlain, steady}, {keyChain, steady}}},
+		{eight, 8, rounds, []member{{keyFloor, steady}, {keyFull, steady}, {keyPlain, steady}, {keyChain, steady}}},
+		{crowded, 1, rounds, []member{{keyFull, steady}, {keyFull, crowd}, {keyDual, steady}, {keyDual, crowd}}},
+		{atOnce, burst, (rounds + 4) / 5, []member{{keyDual, steady}, {keyPlainDual, steady}}},
+	}
+}
+
+// field is all lanes of a run: a scenario takes what those before it have made.
+type field struct {
+	opts  options
+	lanes map[member]*lane
+}
+
+// measure runs all scenarios and reports them. An error says what did not run; the
+// report, if there is one, holds the rest.
+func measure(ctx context.Context, opts options) (*report, error) {
+	began := time.Now()
+	rep, err := newReport(opts)
+	if err != nil {
+		return nil, err
+	}
+	all := field{opts, map[member]*lane{}}
+	var missing []error
+	for _, s := range scenarios(opts.rounds, opts.crowd) {
+		r := &contest{scenario: s}
+		for _, m := range s.members {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			l, err := all.lane(m, rep)
+			missing = append(missing, err)
+			if l != nil {
+				r.lanes = append(r.lanes, l)
+			}
+		}
+		if err := r.measure(ctx); err != nil {
+			return nil, err
+		}
+		rep.add(r)
+	}
+	rep.Seconds = time.Since(began).Seconds()
+	for _, l := range all.lanes {
+		missing = append(missing, l.err)
+	}
+	rep.connectivity(all.lanes)
+	rep.Sizes, err = measureSizes(opts)
+	return rep, errors.Join(append(missing, err)...)
+}
+
+// lane returns the lane of a member, made at its first use; nil if it cannot run, with an
+// error, or is not wanted.
+func (f *field) lane(m member, rep *report) (*lane, error) {
+	if l := f.lanes[m]; l != nil {
+		return l, nil
+	}
+	if !slices.Contains(f.opts.systems, m.system) {
+		return nil, nil //nolint:nilnil // as documented
+	}
+	s := findSystem(m.system)
+	plugins := choose(s.ours, f.opts.bin, f.opts.peers)
+	for _, p := range s.plugins {
+		if _, err := os.Stat(filepath.Join(plugins, p["type"].(string))); err != nil {
+			return nil, fmt.Errorf("%s is left out: %w (make build)", m.system, err)
+		}
+	}
+	l, err := newLane(s, f.opts, burst)
+	if err == nil {
+		err = rep.fill(l, m.attached)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is left out: %w", m.system, err)
+	}
+	f.lanes[m] = l
+	return l, nil
+}
+
+// contest is a scenario that is measured.
+type contest struct {
+	scenario
+	lanes   []*lane
+	samples map[string]map[*lane]*sample // by operation
+}
+
+// operations are what is measured, in the order of the tables.
+var operations = []string{"ADD", "CHECK", "DEL"}
+
+// measure lets the lanes take turns. The first round only warms up. The order is
+// turned round every time, so that none always follows the slowest. In the first
+// and the last round, packets are sent. A lane that fails is out of it; the error
+// is about the run as a whole.
+func (r *contest) measure(ctx context.Context) error {
+	for round := range r.rounds + 1 {
+		order := slices.Clone(r.lanes)
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, l := range order {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if l.err != nil {
+				continue
+			}
+			turn, err := l.turn(r.parallel, round == 0 || round == r.rounds)
+			if err != nil {
+				l.err = err
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				continue
+			}
+			if round > 0 {
+				r.record(l, turn)
+			}
+		}
+	}
+	return nil
+}
+
+// record adds a turn to what was measured.
+func (r *contest) record(l *lane, turn map[string]sample) {
+	if r.samples == nil {
+		r.samples = map[string]map[*lane]*sample{}
+	}
+	for operation, s := range turn {
+		if r.samples[operation] == nil {
+			r.samples[operation] = map[*lane]*sample{}
+		}
+		if r.samples[operation][l] == nil {
+			r.samples[operation][l] = &sample{}
+		}
+		r.samples[operation][l].join(s)
+	}
+}

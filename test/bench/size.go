@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// size is how large a plugin is, on disk and in memory.
+type size struct {
+	Plugin   string  `json:"plugin"`
+	BinaryKB float64 `json:"binaryKb"`
+	MemoryKB float64 `json:"memoryKb"` // at most, median of several ADDs
+}
+
+const (
+	sizeOurs = "bridgeveth"
+	sizePeer = "bridge"
+	sizeRuns = 9
+)
+
+// measureSizes has each plugin make an attachment, with its IPAM plugin.
+func measureSizes(opts options) (sizes []size, err error) {
+	for _, s := range []struct{ key, plugin, dir string }{{keyFull, sizeOurs, opts.bin}, {keyPlain, sizePeer, opts.peers}} {
+		if !slices.Contains(opts.systems, s.key) {
+			continue
+		}
+		path := filepath.Join(s.dir, s.plugin)
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		memory, err := measureMemory(findSystem(s.key), opts, path)
+		if err != nil {
+			return nil, err
+		}
+		sizes = append(sizes, size{s.plugin, float64(info.Size()) / 1024, memory})
+	}
+	return sizes, nil
+}
+
+// measureMemory returns the kilobytes that a plugin has at most in an ADD. A DEL follows.
+func measureMemory(s *system, opts options, path string) (median float64, err error) {
+	l, err := newLane(s, opts, 1)
+	if err != nil {
+		return 0, err
+	}
+	peak := filepath.Join(opts.peers, "peak")
+	var all []float64
+	_, err = l.node.each(l.visitors, 1, func(g *guest) error {
+		for range sizeRuns {
+			for _, verb := range []string{"ADD", "DEL"} {
+				out, err := l.plugin(verb, g, peak, path)
+				if err != nil {
+					return err
+				}
+				kb, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
+				if err != nil {
+					return fmt.Errorf("memory of %s: %w", path, err)
+				}
+				if verb == "ADD" {
+					all = append(all, kb)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	slices.Sort(all)
+	return all[len(all)/2], nil
+}
+
+// plugin runs a program, with arguments, as the first plugin of the lane's list, and
+// returns what it says on standard error.
+func (l *lane) plugin(verb string, g *guest, program ...string) (string, error) {
+	cmd := exec.Command(program[0], program[1:]...)
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID=memory", "CNI_NETNS="+g.netns, "CNI_IFNAME="+containerIf,
+		"CNI_PATH="+filepath.Dir(program[len(program)-1]))
+	conf := strings.TrimSuffix(string(l.list.Plugins[0].Bytes), "}") + `,"cniVersion":"1.1.0","name":"` + networkName + `"}`
+	cmd.Stdin = strings.NewReader(conf)
+	var said strings.Builder
+	cmd.Stderr = &said
+	if out, err := cmd.Output(); err != nil {
+		return "", fmt.Errorf("%s of %v: %w: %s%s", verb, program, err, out, said.String())
+	}
+	return said.String(), nil
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+)
+
+// target is a ratio that this project sets itself, with what it is made of: the figures of
+// two rows.
+type target struct {
+	what  string
+	limit float64
+	least bool // the limit is the least, not the most
+	ratio func(*report) float64
+}
+
+// targets are all of them.
+var targets = []target{
+	{"ADD, all features / the floor", 1.5, false, median("ADD", oneByOne, keyFull, keyFloor)},
+	{"ADD, all features / bridge + host-local", 0.30, false, median("ADD", oneByOne, keyFull, keyPlain)},
+	{"ADD, all features / bridge + host-local + portmap + firewall", 0.06, false, median("ADD", oneByOne, keyFull, keyChain)},
+	{"DEL, all features / bridge + host-local", 0.35, false, median("DEL", oneByOne, keyFull, keyPlain)},
+	{"DEL, all features / bridge + host-local + portmap + firewall", 0.06, false, median("DEL", oneByOne, keyFull, keyChain)},
+	{"ADD to a crowded bridge / to one with 1 container", 1.25, false, crowding(keyFull)},
+	{"the same, dual stack", 1.25, false, crowding(keyDual)},
+	{"8 at a time, ADDs a second / bridge + host-local", 6, true, throughput(eight, keyFull, keyPlain)},
+	{"8 at a time, ADDs a second / bridge + host-local + portmap + firewall", 25, true, throughput(eight, keyFull, keyChain)},
+	{"100 dual-stack ADDs at once, wall time / bridge + host-local", 0.25, false, throughput(atOnce, keyPlainDual, keyDual)},
+	{"CHECK / ADD", 0.6, false, checkToAdd},
+	{"CPU time of ADD / bridge + host-local", 0.35, false, cpu("ADD")},
+	{"CPU time of DEL / bridge + host-local", 0.35, false, cpu("DEL")},
+	{"peak memory / bridge", 1.0, false, sizes(func(s size) float64 { return s.MemoryKB })},
+	{"size of the binary / bridge", 1.0, false, sizes(func(s size) float64 { return s.BinaryKB })},
+}
+
+// bounds are the same ratios for the floor: nothing that starts a Go program for each
+// container and has the kernel do this work can do better.
+var bounds = map[string]func(*report) float64{
+	targets[1].what: median("ADD", oneByOne, keyFloor, keyPlain),
+	targets[2].what: median("ADD", oneByOne, keyFloor, keyChain),
+	targets[3].what: median("DEL", oneByOne, keyFloor, keyPlain),
+	targets[4].what: median("DEL", oneByOne, keyFloor, keyChain),
+	targets[7].what: throughput(eight, keyFloor, keyPlain),
+	targets[8].what: throughput(eight, keyFloor, keyChain),
+	targets[11].what: func(r *report) float64 {
+		return over(r.row("ADD", oneByOne, keyFloor), r.row("ADD", oneByOne, keyPlain), cpuOf)
+	},
+	targets[12].what: func(r *report) float64 {
+		return over(r.row("DEL", oneByOne, keyFloor), r.row("DEL", oneByOne, keyPlain), cpuOf)
+	},
+}
+
+// row returns a line, or nil.
+func (r *report) row(operation, scenario, key string) *row {
+	for i := range r.Tables {
+		if t := &r.Tables[i]; t.Operation == operation && t.Scenario == scenario {
+			return t.row(key)
+		}
+	}
+	return nil
+}
+
+// over is a figure of a row over that of another, 0 where one is missing.
+func over(a, b *row, figure func(*row) float64) float64 {
+	if a == nil || b == nil {
+		return 0
+	}
+	return figure(a) / figure(b)
+}
+
+func medianOf(r *row) float64 { return r.MedianMS }
+func cpuOf(r *row) float64    { return r.CPUMS }
+
+func median(operation, scenario, a, b string) func(*report) float64 {
+	return func(r *report) float64 {
+		return over(r.row(operation, scenario, a), r.row(operation, scenario, b), medianOf)
+	}
+}
+
+func throughput(scenario, a, b string) func(*report) float64 {
+	return func(r *report) float64 {
+		return over(r.row("ADD", scenario, a), r.row("ADD", scenario, b), func(r *row) float64 { return r.PerSecond })
+	}
+}
+
+func cpu(operation string) func(*report) float64 {
+	return func(r *report) float64 {
+		return over(r.row(operation, oneByOne, keyFull), r.row(operation, oneByOne, keyPlain), cpuOf)
+	}
+}
+
+func checkToAdd(r *report) float64 {
+	return over(r.row("CHECK", oneByOne, keyFull), r.row("ADD", oneByOne, keyFull), medianOf)
+}
+
+// crowding compares a system's two lines in the scenario for it.
+func crowding(key string) func(*report) float64 {
+	return func(r *report) float64 {
+		var few, many *row
+		for i := range r.Tables {
+			if t := &r.Tables[i]; t.Operation == "ADD" && t.Scenario == crowded {
+				few = t.row(key)
+				for j := range t.Rows {
+					if t.Rows[j].System == key && t.Rows[j].Attached > steady {
+						many = &t.Rows[j]
+					}
+				}
+			}
+		}
+		return over(many, few, medianOf)
+	}
+}
+
+func sizes(figure func(size) float64) func(*report) float64 {
+	return func(r *report) float64 {
+		of := map[string]float64{}
+		for _, s := range r.Sizes {
+			of[s.Plugin] = figure(s)
+		}
+		if of[sizePeer] == 0 {
+			return 0
+		}
+		return of[sizeOurs] / of[sizePeer]
+	}
+}
+
+// holds says whether a ratio is what the target wants; one that was not measured is not.
+func (t target) holds(ratio float64) bool {
+	if t.least {
+		return ratio >= t.limit
+	}
+	return ratio > 0 && ratio <= t.limit
+}
+
+// met says whether all targets are.
+func (r *report) met() bool {
+	for _, t := range targets {
+		if !t.holds(t.ratio(r)) {
+			return false
+		}
+	}
+	return true
+}
+
+// printTargets writes the ratios that this project sets itself, what they are, and what
+// the floor's are.
+func (r *report) printTargets(w io.Writer) {
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "what\ttarget\tmeasured\tfloor\t")
+	for _, t := range targets {
+		measured, bound := t.ratio(r), 0.0
+		if f := bounds[t.what]; f != nil {
+			bound = f(r)
+		}
+		fmt.Fprintf(tw, "%s\t%s %.2f\t%s\t%s\t%s\n", t.what, choose(t.least, ">=", "<="), t.limit, ratio(measured), ratio(bound), choose(t.holds(measured), "", "missed"))
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+}
