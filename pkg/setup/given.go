@@ -63,7 +63,7 @@ func (n *Namespace) removePort(name string) error {
 		return err
 	}
 	if l.name == name {
-		return n.deleteLink(name)
+		return n.removeLink(l)
 	}
 	var b batch
 	leave := b.ensure("take "+l.name+" off its bridge", newLinkRequest(l.name, "", 0), unix.ENODEV)

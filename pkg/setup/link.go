@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -140,12 +141,40 @@ func (n *Namespace) setPromiscuous(name string) error {
 // deleteLink deletes the link called name, if there is one. Deleting one end of
 // a veth pair deletes both.
 func (n *Namespace) deleteLink(name string) error {
+	var b batch
+	b.ensure("delete link "+name, deletionRequest(name), unix.ENODEV)
+	return n.send(b)
+}
+
+// deleteLinks deletes links as deleteLink does, all at once: as a group of their own they
+// keep the kernel waiting once, where each by itself would for twenty milliseconds.
+func (n *Namespace) deleteLinks(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	group := nl.Uint32Attr(mathrand.Uint32() | 1<<31) // nobody's: people number theirs from 1
+	var errs []error
+	for some := range slices.Chunk(names, 100) { // their answers wait in the socket, until it is full
+		var b batch
+		for _, name := range some {
+			join := b.ensure("put link "+name+" into a group", newLinkRequest(name, "", 0), unix.ENODEV)
+			join.AddData(nl.NewRtAttr(unix.IFLA_GROUP, group))
+		}
+		errs = append(errs, n.send(b))
+	}
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, group))
 	var b batch
-	b.ensure("delete link "+name, req, unix.ENODEV)
-	return n.send(b)
+	b.ensure(fmt.Sprintf("delete %d links", len(names)), req, unix.ENODEV)
+	return errors.Join(append(errs, n.send(b))...)
+}
+
+func deletionRequest(name string) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	return req
 }
 
 // randomMAC returns a locally administered unicast address. An explicit address

@@ -119,19 +119,22 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	for _, a := range valid {
 		keep[a.Port()] = true
 	}
-	var stale []string
+	var stale, given []string
 	err := n.eachPort(bridge, func(p link) bool {
 		a, known := ParseAttachment(p.alias)
-		if p.ours() && p.port != "" && !keep[p.port] && (!known || a.Network == network) {
-			stale = append(stale, p.port)
+		switch mine := p.ours() && p.port != "" && !keep[p.port] && (!known || a.Network == network); {
+		case mine && p.port == p.name:
+			stale = append(stale, p.name)
+		case mine:
+			given = append(given, p.port)
 		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, name := range stale {
+	errs := []error{n.deleteLinks(stale)}
+	for _, name := range given {
 		errs = append(errs, n.removePort(name))
 	}
 	abandoned, err := n.published(func(m mapping) bool { return m.owner.Network == network && !keep[m.owner.port] })

@@ -1,0 +1,90 @@
+package setup_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// links counts the links of a namespace whose names begin with a prefix.
+func links(t *testing.T, in *setup.Namespace, prefix string) int {
+	t.Helper()
+	return strings.Count(setuptest.In(t, in, "ip", "-o", "link"), ": "+prefix)
+}
+
+// TestUnplugged shows that both ends of the pair are gone when Unplug returns, although the
+// kernel is not done with them, when there is one and when there are many at once.
+func TestUnplugged(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	const count = 12
+	var ports []*setup.Port
+	for i := range count {
+		p := port(t, i+1, setup.ForwardNone)
+		if _, err := host.AttachPort(p); err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, p)
+	}
+	if err := host.Unplug(ports[0].Attachment); err != nil {
+		t.Fatal(err)
+	}
+	if links(t, ports[0].Container, "eth0") != 0 || links(t, host, ports[0].Port()) != 0 {
+		t.Error("an end of the pair is left")
+	}
+	if err := host.Unplug(ports[0].Attachment); err != nil {
+		t.Errorf("of one that is gone: %v", err)
+	}
+	var group sync.WaitGroup
+	for _, p := range ports[1:] {
+		group.Go(func() {
+			err := host.Do(func() error { // a Namespace is for one goroutine
+				own, err := setup.CurrentNamespace()
+				if err != nil {
+					return err
+				}
+				defer own.Close()
+				return own.Unplug(p.Attachment)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if n := links(t, host, "veth"); n != 0 {
+		t.Errorf("%d ports are left", n)
+	}
+}
+
+// TestCollectMany has more links to delete at once than a socket has room for answers.
+func TestCollectMany(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	inside := setuptest.Container(t, "many")
+	const count = 300
+	var script strings.Builder
+	script.WriteString("link add br0 type bridge\nlink add other type veth peer name another\nlink set other master br0\n")
+	for i := range count {
+		a := setup.Attachment{Network: "net", Container: fmt.Sprintf("c%d", i), Interface: "eth0"}
+		fmt.Fprintf(&script, "link add %s type veth peer name p%d netns many\nlink set %s master br0 alias %s\n", a.Port(), i, a.Port(), a)
+	}
+	batch := exec.Command("ip", "-batch", "-")
+	batch.Stdin, batch.Stderr = strings.NewReader(script.String()), os.Stderr
+	if err := batch.Run(); err != nil {
+		t.Fatal(err)
+	}
+	keep := setup.Attachment{Network: "net", Container: "c7", Interface: "eth0"}
+	if err := host.Collect("net", "br0", []setup.Attachment{keep}); err != nil {
+		t.Fatal(err)
+	}
+	if n := links(t, inside, "p"); n != 1 || links(t, host, keep.Port()) != 1 || links(t, host, "other") != 1 {
+		t.Errorf("%d containers are left:\n%s", n, setuptest.Run(t, "ip", "-o", "link"))
+	}
+}
