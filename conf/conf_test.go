@@ -4,8 +4,6 @@ package conf
 
 import (
 	"context"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -14,12 +12,15 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestConfigurations loads each file as a runtime does, and runs all verbs.
 func TestConfigurations(t *testing.T) {
 	plugins := t.TempDir()
-	build(t, plugins)
+	if err := harness.Build(plugins, "bridgeveth"); err != nil {
+		t.Fatal(err)
+	}
 	files, err := filepath.Glob("*.conflist")
 	if err != nil || len(files) < 6 {
 		t.Fatalf("found %v: %v", files, err)
@@ -41,18 +42,6 @@ func TestConfigurations(t *testing.T) {
 			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
 			setuptest.Same(t, before, "DEL left traces")
 		})
-	}
-}
-
-// build puts the plugins into dir, one file under two names.
-func build(t *testing.T, dir string) {
-	t.Helper()
-	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bridgeveth"), "../cmd/bridgeveth").CombinedOutput()
-	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	if err := os.Link(filepath.Join(dir, "bridgeveth"), filepath.Join(dir, "ipam-simple")); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -17,56 +17,14 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with cnitool and all plugins: a new one, or that named by
-// PROGRAMS, whose contents are used as they are if there are any.
-var programs = os.Getenv("PROGRAMS")
+// programs is the folder with cnitool and all plugins.
+var programs string
 
 func TestMain(m *testing.M) {
-	status := 1
-	defer func() { os.Exit(status) }()
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return
-	}
-	if os.Getenv("PROGRAMS") == "" {
-		defer os.RemoveAll(programs)
-	}
-	status = m.Run()
-}
-
-// prepare sees to it that the programs are there.
-func prepare() (err error) {
-	if programs == "" {
-		if programs, err = os.MkdirTemp("", "bridgeveth-cnitool-"); err != nil {
-			return err
-		}
-	}
-	if _, err := os.Stat(filepath.Join(programs, "ipam-simple")); err == nil {
-		return nil
-	}
-	return build(programs)
-}
-
-// build makes ours, under its two names, cnitool, and other IPAM plugins.
-func build(dir string) error {
-	for name, source := range map[string]string{
-		"bridgeveth": "../../cmd/bridgeveth",
-		"bvctl":      "../../cmd/bvctl",
-		"cnitool":    "github.com/containernetworking/cni/cnitool",
-		"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
-		"static":     "github.com/containernetworking/plugins/plugins/ipam/static",
-		"firewall":   "github.com/containernetworking/plugins/plugins/meta/firewall",
-		"portmap":    "github.com/containernetworking/plugins/plugins/meta/portmap",
-		"sbr":        "github.com/containernetworking/plugins/plugins/meta/sbr",
-		"tuning":     "github.com/containernetworking/plugins/plugins/meta/tuning",
-	} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), source).CombinedOutput(); err != nil {
-			return fmt.Errorf("go build %s: %w\n%s", source, err, out)
-		}
-	}
-	return os.Link(filepath.Join(dir, "bridgeveth"), filepath.Join(dir, "ipam-simple"))
+	harness.Main(m, &programs, "bridgeveth", "bvctl", "cnitool", "host-local", "static", "firewall", "portmap", "sbr", "tuning")
 }
 
 // object is a JSON object.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestMainJob attaches three containers under a FORWARD policy of DROP, pings every
@@ -65,7 +66,7 @@ func TestMainJob(t *testing.T) {
 // leases lists the attachments that hold an address, by the store itself.
 func leases(t testing.TB) (holders []string) {
 	t.Helper()
-	all, err := storedLeases("net")
+	all, err := harness.Leases("net")
 	if err != nil {
 		t.Fatal(err)
 	}

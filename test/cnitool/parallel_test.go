@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestTwentyAtOnce attaches twenty containers at once to a bridge that is not there
@@ -105,7 +106,7 @@ func TestTwoNetworks(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 	setuptest.Same(t, before, "DEL left traces")
 	for _, network := range []string{"net", "other"} {
-		if left, err := storedLeases(network); err != nil || len(left) > 0 {
+		if left, err := harness.Leases(network); err != nil || len(left) > 0 {
 			t.Errorf("leases of %s are left: %v, %v", network, left, err)
 		}
 	}

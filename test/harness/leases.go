@@ -1,4 +1,4 @@
-package cnitool
+package harness
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// storedLeases reads the leases of a network where the plugin keeps them.
-func storedLeases(network string) ([]ipam.Lease, error) {
+// Leases reads the leases of a network where the plugin keeps them.
+func Leases(network string) ([]ipam.Lease, error) {
 	const dir = "/run/ipam-simple"
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
