@@ -64,6 +64,29 @@ func EnterHost(t testing.TB) *setup.Namespace {
 	return host
 }
 
+// inHostVar names the test to a process that InHost has started for it.
+const inHostVar = "SETUPTEST_IN_HOST"
+
+// InHost runs test in a host as EnterHost makes it, and in a process of its own, every
+// thread of which is there: a library that starts goroutines acts in that host too. What
+// stands before the call in a test is run in both processes.
+func InHost(t *testing.T, test func()) {
+	t.Helper()
+	if os.Getenv(inHostVar) == t.Name() {
+		test()
+		return
+	}
+	EnterHost(t)
+	name := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run", name)
+	cmd.Env = append(os.Environ(), inHostVar+"="+t.Name())
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL} // the thread is this test's, to its end
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
+		t.Errorf("in its own process (%v):\n%s", err, out)
+	}
+}
+
 // SetSysctl sets a key below /proc/sys/net.
 func SetSysctl(t testing.TB, key, value string) {
 	t.Helper()

@@ -1,0 +1,238 @@
+// Package crio drives the plugins as CRI-O does, through its library ocicni, on the
+// configuration that is shipped for it.
+package crio
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/cri-o/ocicni/pkg/ocicni"
+	"github.com/sirupsen/logrus"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// programs is the folder with all plugins.
+var programs string
+
+func TestMain(m *testing.M) {
+	harness.Main(m, &programs, "bridgeveth", "bvctl", "bridge", "host-local")
+}
+
+// object is a JSON object.
+type object = map[string]any
+
+// change is what a test wants otherwise in the shipped configuration.
+type change func(list, plugin, ipam object)
+
+// reference is the same network by the reference plugins.
+func reference(_, plugin, ipam object) {
+	plugin["type"], ipam["type"] = "bridge", "host-local"
+}
+
+// version has a runtime speak one version.
+func version(v string) change {
+	return func(list, _, _ object) {
+		list["cniVersion"] = v
+		delete(list, "cniVersions")
+	}
+}
+
+// only has the network lease so many IPv4 addresses, from 10.87.0.2.
+func only(count int) change {
+	return func(_, _, ipam object) {
+		ipam["ranges"] = [][]object{{{"subnet": "10.87.0.0/24", "rangeStart": "10.87.0.2", "rangeEnd": fmt.Sprint("10.87.0.", count+1)}}}
+	}
+}
+
+// node is a host with CRI-O's library.
+type node struct {
+	ocicni.CNIPlugin
+	t    *testing.T
+	conf string // the folder that the library watches
+	log  *os.File
+}
+
+// newNode starts the library, whose FORWARD policy is DROP, on the shipped configuration
+// with the changes given.
+func newNode(t *testing.T, changes ...change) *node {
+	t.Helper()
+	setuptest.DropForward(t, "iptables", "ip6tables")
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, conf: t.TempDir(), log: log}
+	logrus.SetOutput(log)
+	t.Cleanup(func() {
+		t.Logf("ocicni says:\n%s", n.said())
+		log.Close()
+	})
+	n.configure(changes...)
+	n.start(programs)
+	return n
+}
+
+// said is what the library has written to its log.
+func (n *node) said() string {
+	n.t.Helper()
+	b, err := os.ReadFile(n.log.Name())
+	if err != nil {
+		n.t.Error(err)
+	}
+	return string(b)
+}
+
+// configure writes the shipped configuration, with the changes given, to where the library
+// looks for it.
+func (n *node) configure(changes ...change) {
+	n.t.Helper()
+	b, err := os.ReadFile("../../conf/10-crio.conflist")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if len(changes) > 0 {
+		var list object
+		if err := json.Unmarshal(b, &list); err != nil {
+			n.t.Fatal(err)
+		}
+		plugin := list["plugins"].([]any)[0].(object)
+		for _, c := range changes {
+			c(list, plugin, plugin["ipam"].(object))
+		}
+		if b, err = json.Marshal(list); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(n.conf, "10-crio.conflist"), b, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// start is a start of CRI-O, with the plugins in dir.
+func (n *node) start(dir string) {
+	n.t.Helper()
+	cri, err := ocicni.InitCNI("", n.conf, dir)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.CNIPlugin = cri
+	n.t.Cleanup(func() { _ = cri.Shutdown() }) // it only ends its watch
+}
+
+// pod makes a namespace for pod number i, and says of it what CRI-O does.
+func (n *node) pod(i int) ocicni.PodNetwork {
+	n.t.Helper()
+	name := fmt.Sprintf("pod-%d", i)
+	c := setuptest.Container(n.t, name)
+	c.Close() // it is to end when nothing else keeps it
+	return ocicni.PodNetwork{
+		Name: fmt.Sprintf("web-%d", i), Namespace: "shop", UID: fmt.Sprintf("0f3a-%d", i),
+		ID: fmt.Sprintf("%064x", i), NetNS: c.Path,
+	}
+}
+
+// up is what CRI-O does when it starts a pod: ADD, and CHECK as soon as it is done.
+func (n *node) up(p ocicni.PodNetwork) (*current.Result, error) {
+	if _, err := n.SetUpPod(p); err != nil {
+		return nil, err
+	}
+	results, err := n.GetPodNetworkStatus(p)
+	if err != nil {
+		return nil, err
+	}
+	if len(results) != 1 || results[0].Name != "crio" || results[0].Ifname != "eth0" {
+		return nil, fmt.Errorf("results are %+v", results)
+	}
+	return current.NewResultFromResult(results[0].Result)
+}
+
+// pods starts pods 1 to count.
+func (n *node) pods(count int) (all []ocicni.PodNetwork) {
+	n.t.Helper()
+	for i := range count {
+		p := n.pod(i + 1)
+		if _, err := n.up(p); err != nil {
+			n.t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// down ends pods, each of which has to succeed.
+func (n *node) down(pods ...ocicni.PodNetwork) {
+	n.t.Helper()
+	for _, p := range pods {
+		if err := n.TearDownPod(p); err != nil {
+			n.t.Errorf("tear down %s: %v", p.Name, err)
+		}
+	}
+}
+
+// die ends a pod's namespace behind CRI-O's back, and leaves the file that it was mounted
+// on.
+func (n *node) die(p ocicni.PodNetwork) {
+	n.t.Helper()
+	setuptest.Run(n.t, "umount", p.NetNS)
+}
+
+// ping says whether a pod gets an answer from an address.
+func (n *node) ping(p ocicni.PodNetwork, to string) bool {
+	n.t.Helper()
+	c, err := setup.OpenNamespace(p.NetNS)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer c.Close()
+	return setuptest.Ping(n.t, c, to)
+}
+
+// held lists who has which IPv4 address of the network, by our leases and by host-local's
+// files: "1 10.87.0.2" is pod 1's.
+func (n *node) held() (all []string) {
+	n.t.Helper()
+	leases, err := harness.Leases("crio")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, l := range leases {
+		if l.Address.Addr().Is4() {
+			all = append(all, strings.TrimLeft(l.Container, "0")+" "+l.Address.Addr().String())
+		}
+	}
+	const dir = "/var/lib/cni/networks/crio"
+	files, _ := os.ReadDir(dir) // it is there with host-local alone
+	for _, f := range files {
+		if a, err := netip.ParseAddr(f.Name()); err == nil && a.Is4() {
+			b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			id, _, _ := strings.Cut(string(b), "\r\n")
+			all = append(all, strings.TrimLeft(id, "0")+" "+f.Name())
+		}
+	}
+	return all
+}
+
+// nothingLeft fails the test unless the host is as it was, with no lease and nothing in
+// libcni's cache.
+func (n *node) nothingLeft(before, complaint string) {
+	n.t.Helper()
+	setuptest.Same(n.t, before, complaint)
+	if held := n.held(); len(held) > 0 {
+		n.t.Errorf("%s: leases of %v", complaint, held)
+	}
+	if cached, err := filepath.Glob("/var/lib/cni/results/*"); err != nil || len(cached) > 0 {
+		n.t.Errorf("%s: in libcni's cache %v, %v", complaint, cached, err)
+	}
+}

@@ -1,0 +1,100 @@
+package crio
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestValidation has CRI-O look at a configuration: it passes over one whose plugin is not
+// there or does not list its version, and says why in its log alone.
+func TestValidation(t *testing.T) {
+	setuptest.InHost(t, func() {
+		n := newNode(t)
+		n.accepts("as shipped", "")
+		for _, v := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+			n.configure(version(v))
+			n.start(programs)
+			n.accepts(v, "")
+		}
+		// The file that CRI-O brings is called so, which is before ours.
+		if err := os.Rename(filepath.Join(n.conf, "10-crio.conflist"), filepath.Join(n.conf, "10-crio-bridge.conflist")); err != nil {
+			t.Fatal(err)
+		}
+		n.configure(func(list, _, _ object) { list["name"] = "ours" })
+		n.start(programs)
+		n.accepts("the first of two", "")
+		if err := os.Remove(filepath.Join(n.conf, "10-crio-bridge.conflist")); err != nil {
+			t.Fatal(err)
+		}
+
+		n.configure(version("1.2.0"))
+		n.start(programs)
+		n.accepts("1.2.0", `plugin bridgeveth does not support config version \"1.2.0\"`)
+		n.configure()
+		n.start(t.TempDir())
+		n.accepts("no plugin", `failed to find plugin \"bridgeveth\" in path`)
+	})
+}
+
+// accepts fails the test unless the library takes what is configured for its network, or
+// has none and gives the reason.
+func (n *node) accepts(what, reason string) {
+	n.t.Helper()
+	err := n.Status()
+	switch got := n.GetDefaultNetworkName(); {
+	case reason == "" && (got != "crio" || err != nil):
+		n.t.Errorf("%s: network %q: %v", what, got, err)
+	case reason == "":
+	case got != "" || err == nil || !strings.Contains(err.Error(), "no CNI configuration file in "+n.conf):
+		n.t.Errorf("%s: network %q: %v", what, got, err)
+	case !strings.Contains(n.said(), reason):
+		n.t.Errorf("%s: %q is not in its log", what, reason)
+	}
+}
+
+// TestInstalledLater installs the plugins while CRI-O runs: first none, then one without
+// its IPAM plugin, which CRI-O does not look for, but STATUS does.
+func TestInstalledLater(t *testing.T) {
+	setuptest.InHost(t, func() {
+		n := newNode(t)
+		dir := t.TempDir()
+		n.start(dir)
+		n.accepts("no plugin", `failed to find plugin \"bridgeveth\" in path`)
+		install := func(name string) { // as make install does
+			t.Helper()
+			next := filepath.Join(dir, "."+name+".new")
+			if err := os.Link(filepath.Join(programs, "bridgeveth"), next); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(next, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		install("bridgeveth")
+		n.becomes(`there is no plugin "ipam-simple" in CNI_PATH`)
+		install("ipam-simple")
+		n.becomes("")
+		if err := os.Remove(filepath.Join(n.conf, "10-crio.conflist")); err != nil {
+			t.Fatal(err)
+		}
+		n.becomes("no CNI configuration file in " + n.conf)
+	})
+}
+
+// becomes waits until Status gives a reason, or none.
+func (n *node) becomes(reason string) {
+	n.t.Helper()
+	var err error
+	for range 500 {
+		if err = n.Status(); err == nil && reason == "" || err != nil && reason != "" && strings.Contains(err.Error(), reason) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	n.t.Errorf("status is %v, want %q", err, reason)
+}

@@ -1,0 +1,136 @@
+package crio
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cri-o/ocicni/pkg/ocicni"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// TestStatus polls STATUS while the only address is free, taken and free again. The
+// reference plugins see nothing of it, nor does anybody before CNI 1.1.0.
+func TestStatus(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		changes []change
+		tells   bool
+	}{
+		{"reference", []change{reference}, false},
+		{"1.0.0", []change{version("1.0.0")}, false},
+		{"as shipped", nil, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setuptest.InHost(t, func() {
+				n := newNode(t, slices.Concat(tt.changes, []change{only(1)})...)
+				if err := n.StatusWithContext(t.Context()); err != nil {
+					t.Fatalf("with a free address: %v", err)
+				}
+				p := n.pods(1)[0]
+				if err := n.StatusWithContext(t.Context()); tt.tells != (err != nil) || err != nil && !strings.Contains(err.Error(), "10.87.0.2") {
+					t.Errorf("without one: %v", err)
+				}
+				if _, err := n.up(n.pod(2)); err == nil {
+					t.Error("a second pod got an address")
+				}
+				n.down(p)
+				if err := n.StatusWithContext(t.Context()); err != nil {
+					t.Errorf("with a free address again: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestGC starts CRI-O when pods have died: of one everything is known, of the other libcni
+// has lost its result. The reference plugins keep what the other had. With nobody left the
+// list of the valid is null.
+func TestGC(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		changes []change
+		left    string // who holds what at the end
+	}{
+		{"reference", []change{reference}, "[3 10.87.0.4]"},
+		{"as shipped", nil, "[]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setuptest.InHost(t, func() {
+				n := newNode(t, tt.changes...)
+				before := setuptest.Dump(t)
+				pods := n.pods(3)
+				n.die(pods[1])
+				n.die(pods[2])
+				setuptest.Run(t, "rm", pods[1].NetNS, pods[2].NetNS, "/var/lib/cni/results/crio-"+pods[2].ID+"-eth0")
+				dir := programs
+				if tt.changes == nil {
+					dir = harness.Recorder(t, programs)
+				}
+				n.start(dir)
+				if err := n.GC(t.Context(), []*ocicni.PodNetwork{&pods[0]}); err != nil {
+					t.Errorf("GC: %v", err)
+				}
+				if _, err := n.GetPodNetworkStatus(pods[0]); err != nil || !n.ping(pods[0], "10.87.0.1") {
+					t.Errorf("the pod that lives: %v", err)
+				}
+				want := strings.Replace(tt.left, "[", "[1 10.87.0.2 ", 1)
+				if got := fmt.Sprint(n.held()); got != strings.Replace(want, " ]", "]", 1) {
+					t.Errorf("leases %s, want %s", got, want)
+				}
+				if err := n.GC(t.Context(), nil); err != nil {
+					t.Errorf("GC with nobody: %v", err)
+				}
+				if got := fmt.Sprint(n.held()); got != tt.left {
+					t.Errorf("with nobody: leases %s, want %s", got, tt.left)
+				}
+				if tt.changes == nil {
+					if got := harness.Received(t, "GC", "cni.dev/valid-attachments"); string(got) != "null" {
+						t.Errorf("the list of nobody is %q, want null", got)
+					}
+					n.nothingLeft(before, "GC left traces")
+				}
+			})
+		})
+	}
+}
+
+// TestStartFull starts CRI-O where pods that it has forgotten have all the addresses. It
+// collects them only when STATUS has once succeeded: if not, until a person helps, no pod
+// starts.
+func TestStartFull(t *testing.T) {
+	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
+	for _, tt := range []struct {
+		name    string
+		dead    bool
+		changes []change
+		left    string
+	}{
+		{"dead", true, nil, "[]"},
+		{"alive", false, nil, "[1 10.87.0.2 2 10.87.0.3]"},
+		{"alive, and ready when full", false, []change{ready}, "[]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setuptest.InHost(t, func() {
+				n := newNode(t, append(tt.changes, only(2))...)
+				for _, p := range n.pods(2) {
+					if tt.dead {
+						n.die(p)
+					}
+				}
+				n.start(programs)
+				if n.StatusWithContext(t.Context()) == nil {
+					if err := n.GC(t.Context(), nil); err != nil {
+						t.Error(err)
+					}
+				}
+				if got := fmt.Sprint(n.held()); got != tt.left {
+					t.Errorf("leases %s, want %s", got, tt.left)
+				}
+			})
+		})
+	}
+}
