@@ -46,6 +46,7 @@ var sources = map[string]string{
 	"bvctl":      "github.com/bridgeveth/bridgeveth/cmd/bvctl",
 	"cnitool":    "github.com/containernetworking/cni/cnitool",
 	"bridge":     reference + "main/bridge",
+	"loopback":   reference + "main/loopback",
 	"host-local": reference + "ipam/host-local",
 	"static":     reference + "ipam/static",
 	"firewall":   reference + "meta/firewall",

@@ -1,0 +1,107 @@
+// Package gocni drives the plugins as containerd does, through its library go-cni, on the
+// configuration that is shipped for it.
+package gocni
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	gocni "github.com/containerd/go-cni"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// programs is the folder with all plugins.
+var programs string
+
+func TestMain(m *testing.M) {
+	harness.Main(m, &programs, "bridgeveth", "bridge", "host-local", "loopback")
+}
+
+// object is a JSON object.
+type object = map[string]any
+
+// change is what a test wants otherwise in the shipped configuration.
+type change func(list, plugin, ipam object)
+
+// node is a host with containerd's library.
+type node struct {
+	gocni.CNI
+	t    *testing.T
+	conf string // the folder with configurations
+	dirs []string
+}
+
+// newNode prepares a host, whose FORWARD policy is DROP.
+func newNode(t *testing.T) *node {
+	t.Helper()
+	setuptest.DropForward(t, "iptables", "ip6tables")
+	return &node{t: t, conf: t.TempDir(), dirs: []string{programs}}
+}
+
+// configure writes the shipped configuration as a network's, with the changes given.
+func (n *node) configure(name string, changes ...change) {
+	n.t.Helper()
+	b, err := os.ReadFile("../../conf/10-containerd.conflist")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var list object
+	if err := json.Unmarshal(b, &list); err != nil {
+		n.t.Fatal(err)
+	}
+	plugin := list["plugins"].([]any)[0].(object)
+	list["name"] = name
+	for _, c := range changes {
+		c(list, plugin, plugin["ipam"].(object))
+	}
+	if b, err = json.Marshal(list); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(n.conf, name+".conflist"), b, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// start loads the networks as containerd does: its own lo, and so many of those configured.
+func (n *node) start(networks int) {
+	n.t.Helper()
+	c, err := gocni.New(gocni.WithMinNetworkCount(networks+1), gocni.WithPluginConfDir(n.conf), gocni.WithPluginMaxConfNum(networks), gocni.WithPluginDir(n.dirs))
+	if err == nil {
+		err = c.Load(gocni.WithLoNetwork, gocni.WithDefaultConf)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.CNI = c
+}
+
+// container makes container number i, and says what containerd does of its pod.
+func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.NamespaceOpts) {
+	n.t.Helper()
+	id = fmt.Sprintf("%064x", i)
+	return id, setuptest.Container(n.t, fmt.Sprintf("cni-%d", i)), gocni.WithLabels(map[string]string{
+		"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": "shop", "K8S_POD_NAME": fmt.Sprint("web-", i), "K8S_POD_INFRA_CONTAINER_ID": id, "K8S_POD_UID": fmt.Sprint("0f3a-", i),
+	})
+}
+
+// nothingLeft fails the test unless the host is as it was, with no lease and nothing in
+// libcni's cache.
+func (n *node) nothingLeft(before string, networks ...string) {
+	n.t.Helper()
+	const complaint = "Remove left traces"
+	setuptest.Same(n.t, before, complaint)
+	for _, name := range networks {
+		if left, err := harness.Leases(name); err != nil || len(left) > 0 {
+			n.t.Errorf("%s: leases of %v, %v", complaint, left, err)
+		}
+	}
+	if cached, err := filepath.Glob("/var/lib/cni/results/*"); err != nil || len(cached) > 0 {
+		n.t.Errorf("%s: in libcni's cache %v, %v", complaint, cached, err)
+	}
+}

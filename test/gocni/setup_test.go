@@ -1,0 +1,215 @@
+package gocni
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gocni "github.com/containerd/go-cni"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// second has the second network beside the first one.
+func second(_, plugin, ipam object) {
+	plugin["bridge"] = "cni1"
+	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the first has the default route
+	ipam["ranges"] = [][]object{{{"subnet": "10.96.0.0/16"}}}
+}
+
+// TestSetup attaches containers to lo and to two networks, which containerd does for all
+// of them at once unless told otherwise, and ten containers at once besides.
+func TestSetup(t *testing.T) {
+	for _, way := range []struct {
+		name  string
+		setup func(gocni.CNI, context.Context, string, string, ...gocni.NamespaceOpts) (*gocni.Result, error)
+	}{{"at once", gocni.CNI.Setup}, {"serially", gocni.CNI.SetupSerially}} {
+		t.Run(way.name, func(t *testing.T) {
+			setuptest.InHost(t, func() {
+				n := newNode(t)
+				n.configure("first")
+				n.configure("second", second)
+				n.start(2)
+				before := setuptest.Dump(t)
+				var all sync.WaitGroup
+				for i := range 10 {
+					id, c, labels := n.container(i)
+					all.Go(func() {
+						if err := attached(way.setup(n.CNI, t.Context(), id, c.Path, labels)); err != nil {
+							t.Errorf("container %d: %v", i, err)
+						}
+					})
+				}
+				all.Wait()
+				c, err := setup.OpenNamespace("/run/netns/cni-0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				for _, to := range []string{"127.0.0.1", "10.86.0.11", "10.96.0.11"} {
+					if !setuptest.Ping(t, c, to) {
+						t.Errorf("no answer from %s", to)
+					}
+				}
+				for i := range 10 {
+					all.Go(func() {
+						if err := n.Remove(t.Context(), fmt.Sprintf("%064x", i), fmt.Sprintf("/run/netns/cni-%d", i)); err != nil {
+							t.Errorf("container %d: %v", i, err)
+						}
+					})
+				}
+				all.Wait()
+				n.nothingLeft(before, "first", "second")
+			})
+		})
+	}
+}
+
+// attached says what is wrong with a result of a container on both networks.
+func attached(r *gocni.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	for name, subnet := range map[string]string{"lo": "127.0.0.", "eth0": "10.86.0.", "eth1": "10.96.0."} {
+		i := r.Interfaces[name]
+		if i == nil || len(i.IPConfigs) == 0 || !strings.HasPrefix(i.IPConfigs[0].IP.String(), subnet) || i.Sandbox == "" {
+			return fmt.Errorf("%s is %+v", name, i)
+		}
+	}
+	return nil
+}
+
+// TestCapabilities asks for host ports and for limits, in the words of containerd's types,
+// which have no names for JSON.
+func TestCapabilities(t *testing.T) {
+	setuptest.InHost(t, func() {
+		n := newNode(t)
+		n.configure("net", func(_, plugin, _ object) {
+			plugin["capabilities"] = object{"portMappings": true, "bandwidth": true, "dns": true, "cgroupPath": true, "io.kubernetes.cri.pod-annotations": true}
+		})
+		n.dirs = []string{harness.Recorder(t, programs), programs}
+		n.start(1)
+		before := setuptest.Dump(t)
+		id, c, labels := n.container(1)
+		asked := []gocni.NamespaceOpts{
+			labels,
+			gocni.WithCapabilityPortMap([]gocni.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}, {ContainerPort: 81, Protocol: "tcp"}}),
+			gocni.WithCapabilityBandWidth(gocni.BandWidth{IngressRate: 8000000, IngressBurst: 4294967295, EgressRate: 8000000, EgressBurst: 4294967295}),
+			gocni.WithCapabilityDNS(gocni.DNS{Servers: []string{"192.0.2.53"}, Searches: []string{"shop.svc"}, Options: []string{"ndots:5"}}),
+			gocni.WithCapabilityCgroupPath("/kubepods.slice/pod1"),
+			gocni.WithCapability("io.kubernetes.cri.pod-annotations", map[string]string{"kubernetes.io/config.source": "api"}),
+		}
+		var server net.Listener
+		if err := c.Do(func() (err error) { server, err = net.Listen("tcp", ":80"); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		open := func() bool {
+			conn, err := net.DialTimeout("tcp", "127.0.0.1:8080", time.Second)
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		}
+		if open() {
+			t.Error("the host port is open without us")
+		}
+		if _, err := n.Setup(t.Context(), id, c.Path, asked...); err != nil {
+			t.Fatal(err)
+		}
+		told := string(harness.Received(t, "ADD", "runtimeConfig"))
+		for _, words := range []string{
+			`{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}`, `{"IngressRate":8000000,"IngressBurst":4294967295,"EgressRate":8000000,"EgressBurst":4294967295}`,
+		} {
+			if !strings.Contains(told, words) {
+				t.Errorf("%s is not in what we are told: %s", words, told)
+			}
+		}
+		if !open() {
+			t.Error("the host port is not open")
+		}
+		// Limits are of no effect yet: what is asked for under "bandwidth" only does no harm.
+		if err := n.Remove(t.Context(), id, c.Path, asked...); err != nil {
+			t.Error(err)
+		}
+		if open() {
+			t.Error("the host port is still open")
+		}
+		n.nothingLeft(before, "net")
+	})
+}
+
+// TestSetupFails has one of two networks fail: the other is there already, or comes just
+// then, until containerd takes both away.
+func TestSetupFails(t *testing.T) {
+	setuptest.InHost(t, func() {
+		n := newNode(t)
+		n.configure("first")
+		n.configure("second", second, func(_, _, ipam object) { ipam["ranges"] = only("10.96.0") })
+		n.start(2)
+		id, c, labels := n.container(1)
+		if err := attached(n.Setup(t.Context(), id, c.Path, labels)); err != nil {
+			t.Fatal(err)
+		}
+		before := setuptest.Dump(t)
+		another, ns, labels := n.container(2)
+		if _, err := n.Setup(t.Context(), another, ns.Path, labels); err == nil || !strings.Contains(err.Error(), "10.96.0.2") {
+			t.Errorf("without a free address: %v", err)
+		}
+		if err := n.Remove(t.Context(), another, ns.Path, labels); err != nil {
+			t.Error(err)
+		}
+		setuptest.Same(t, before, "the failed one left traces")
+		if held, err := harness.Leases("first"); err != nil || len(held) != 1 || held[0].Container != id {
+			t.Errorf("leases of the first network: %v, %v", held, err)
+		}
+	})
+}
+
+// only has one address, 2, in a subnet.
+func only(subnet string) [][]object {
+	return [][]object{{{"subnet": subnet + ".0/24", "rangeStart": subnet + ".2", "rangeEnd": subnet + ".2"}}}
+}
+
+// TestCheck has the library look at a container, before and after its rules are gone, and
+// at its network while addresses are there and when none is. It leaves out lo, since CHECK
+// is not known to the version that containerd has it in.
+func TestCheck(t *testing.T) {
+	setuptest.InHost(t, func() {
+		n := newNode(t)
+		n.configure("net", func(_, _, ipam object) { ipam["ranges"] = only("10.86.0") })
+		c, err := gocni.New(gocni.WithPluginConfDir(n.conf), gocni.WithPluginDir(n.dirs), gocni.WithDefaultConf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, ns, labels := n.container(1)
+		if err := c.Status(); err != nil {
+			t.Errorf("status with a free address: %v", err)
+		}
+		if _, err := c.Setup(t.Context(), id, ns.Path, labels); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Status(); err == nil || !strings.Contains(err.Error(), "10.86.0.2") {
+			t.Errorf("status without one: %v", err)
+		}
+		if err := c.Check(t.Context(), id, ns.Path, labels); err != nil {
+			t.Errorf("check: %v", err)
+		}
+		setuptest.Run(t, "iptables", "-F")
+		if err := c.Check(t.Context(), id, ns.Path, labels); err == nil || !strings.Contains(err.Error(), "FORWARD") {
+			t.Errorf("check without rules: %v", err)
+		}
+		if err := c.Remove(t.Context(), id, ns.Path, labels); err != nil {
+			t.Error(err)
+		}
+		if err := c.Status(); err != nil {
+			t.Errorf("status with a free address again: %v", err)
+		}
+	})
+}
