@@ -3,6 +3,7 @@ package setup
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -33,11 +34,13 @@ func (r Route) String() string {
 	return r.Destination.String() + " via " + r.Gateway.String()
 }
 
-// addRoute adds a route through a link. One to the same destination that is there
-// already, by another link, is EEXIST. A gateway that no route leads to is
-// ENETUNREACH, or EHOSTUNREACH for IPv6.
+// addRoute adds a route through a link. One to the same destination by another gateway
+// stays, such as the default route of another network: IPv4 takes the new one first
+// (fib_table_insert in net/ipv4/fib_trie.c), IPv6 shares its flows between them
+// (fib6_add_rt2node in net/ipv6/ip6_fib.c). The very same route is EEXIST. A gateway
+// that no route leads to is ENETUNREACH, or EHOSTUNREACH for IPv6.
 func (b *batch) addRoute(l link, r Route) {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE)
 	msg := nl.NewRtMsg() // main table, protocol boot, unicast
 	msg.Family = uint8(familyOf(r.Destination.Addr()))
 	msg.Dst_len = uint8(r.Destination.Bits())
@@ -106,13 +109,18 @@ func (n *Namespace) hasRoute(l link, r Route) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	want := &netlink.Route{LinkIndex: l.index, Dst: ipNet(r.Destination), Gw: r.Gateway.AsSlice()}
 	found, err := dump(func() ([]netlink.Route, error) {
-		return library.RouteListFiltered(familyOf(r.Destination.Addr()), want,
-			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
+		want := &netlink.Route{Dst: ipNet(r.Destination)}
+		return library.RouteListFiltered(familyOf(r.Destination.Addr()), want, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
-	return len(found) > 0, nil
+	return slices.ContainsFunc(found, func(f netlink.Route) bool {
+		// IPv6 has routes by several gateways as one.
+		hops := append(f.MultiPath, &netlink.NexthopInfo{LinkIndex: f.LinkIndex, Gw: f.Gw})
+		return slices.ContainsFunc(hops, func(h *netlink.NexthopInfo) bool {
+			return h.LinkIndex == l.index && h.Gw.Equal(r.Gateway.AsSlice())
+		})
+	}), nil
 }
