@@ -39,10 +39,7 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	}
 	l = &lane{system: s, node: n}
 	if s.key == keyFloor {
-		err = onThread(func() error {
-			if err := n.enter(); err != nil {
-				return err
-			}
+		err = n.run(func() (err error) {
 			l.floor, err = newFloor(filepath.Join(opts.peers, "start"))
 			return err
 		})

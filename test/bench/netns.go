@@ -13,10 +13,7 @@ import (
 // empty and with lo down.
 func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	guests := make([]*guest, count)
-	return guests, onThread(func() error {
-		if err := n.enter(); err != nil {
-			return err
-		}
+	return guests, n.run(func() error {
 		for i := range guests {
 			port := firstPort + i
 			guests[i] = &guest{port: port, netns: filepath.Join(netnsDir, fmt.Sprint(port))}
@@ -44,10 +41,7 @@ func (n *node) bindNetns(path string) error {
 
 // inGuest runs f on a thread inside the guest's network namespace.
 func (n *node) inGuest(g *guest, f func() error) error {
-	return onThread(func() error {
-		if err := n.enter(); err != nil {
-			return err
-		}
+	return n.run(func() error {
 		ns, err := os.Open(g.netns)
 		if err != nil {
 			return err

@@ -77,8 +77,13 @@ func (n *node) configure() error {
 	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("enable bridge netfilter: %w", err)
 	}
-	if out, err := exec.Command("iptables", "-w", "-P", "FORWARD", "DROP").CombinedOutput(); err != nil {
-		return fmt.Errorf("iptables -P FORWARD DROP: %w: %s", err, out)
+	return forwardPolicy("DROP")
+}
+
+// forwardPolicy sets that of FORWARD, in the network that the thread is in.
+func forwardPolicy(policy string) error {
+	if out, err := exec.Command("iptables", "-w", "-P", "FORWARD", policy).CombinedOutput(); err != nil {
+		return fmt.Errorf("iptables -P FORWARD %s: %w: %s", policy, err, out)
 	}
 	return nil
 }
@@ -106,6 +111,16 @@ func (n *node) enter() error {
 		return fmt.Errorf("enter the node's network: %w", err)
 	}
 	return nil
+}
+
+// run runs f on a thread inside the node.
+func (n *node) run(f func() error) error {
+	return onThread(func() error {
+		if err := n.enter(); err != nil {
+			return err
+		}
+		return f()
+	})
 }
 
 // each calls f once for every guest, parallel at a time, on threads inside the

@@ -27,6 +27,7 @@ type report struct {
 	Tables   []table        `json:"tables"`
 	Pings    []connectivity `json:"connectivity"`
 	Sizes    []size         `json:"sizes"`
+	Paths    []pathRow      `json:"paths"`
 	IPAM     *ipamReport    `json:"ipam,omitempty"`
 }
 

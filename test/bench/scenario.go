@@ -88,6 +88,8 @@ func measure(ctx context.Context, opts options) (*report, error) {
 	}
 	rep.connectivity(all.lanes)
 	rep.Sizes, err = measureSizes(opts)
+	missing = append(missing, err)
+	rep.Paths, err = measurePaths(ctx, opts)
 	return rep, errors.Join(append(missing, err)...)
 }
 

@@ -22,6 +22,7 @@ const (
 const (
 	keyFloor     = "floor"
 	keyFull      = "bridgeveth-full"
+	keySysctl    = "bridgeveth-sysctl"
 	keyDual      = "bridgeveth-dual"
 	keyPlain     = "reference"
 	keyPlainDual = "reference-dual"
@@ -51,7 +52,10 @@ var systems = []system{
 		key: keyFull, title: "the same with ipMasq, the FORWARD fix and one host port", ours: true, opens: true,
 		plugins: []plugin{ours(full)},
 	}, {
-		key: keyDual, title: "the same with IPv6 besides", ours: true, opens: true,
+		key: keySysctl, title: "the same, with bridged packets past iptables by the sysctl", ours: true, opens: true,
+		plugins: []plugin{ours(plugin{"forward": "sysctl", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}})},
+	}, {
+		key: keyDual, title: "bridgeveth-full with IPv6 besides", ours: true, opens: true,
 		plugins: []plugin{dualStack(ours(full))},
 	}, {
 		key: keyPlain, title: "bridge + host-local",

@@ -31,6 +31,7 @@ var targets = []target{
 	{"CPU time of ADD / bridge + host-local", 0.35, false, cpu("ADD")},
 	{"CPU time of DEL / bridge + host-local", 0.35, false, cpu("DEL")},
 	{"peak memory / bridge", 1.0, false, sizes(func(s size) float64 { return s.MemoryKB })},
+	{"packets: worst path / bridge + host-local + portmap + firewall", 1 - tolerance, true, (*report).pathRatio},
 	{"size of the binary / bridge", 1.0, false, sizes(func(s size) float64 { return s.BinaryKB })},
 }
 

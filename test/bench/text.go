@@ -14,6 +14,7 @@ func (r *report) print(w io.Writer) {
 	}
 	r.printFilling(w)
 	r.printPings(w)
+	r.printPaths(w)
 	if r.IPAM != nil {
 		r.IPAM.print(w)
 	}

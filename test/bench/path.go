@@ -1,0 +1,278 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+const (
+	pathTime  = 300 * time.Millisecond // for each measurement of throughput
+	exchanges = 2000                   // of a measurement of latency
+	pathPort  = 80                     // of the containers' servers, and of others'
+
+	// tolerance is how far two runs of the same system lie apart.
+	tolerance = 0.05
+)
+
+// Who is outside, and the host's address there.
+var outsideHost, outsideGuest = net.IPv4(192, 0, 2, 1), net.IPv4(192, 0, 2, 2)
+
+// path is one that packets go.
+type path struct {
+	name     string
+	bridged  bool                // and not routed
+	from, to func(*scene) *guest // nil is the host
+	address  func(*scene) string
+}
+
+var paths = []path{
+	{"container to container", true, first, second, func(s *scene) string { return s.address(s.second, pathPort) }},
+	{"container to host", false, first, host, func(s *scene) string { return net.JoinHostPort(s.gateway.String(), strconv.Itoa(pathPort)) }},
+	{"outside to host port", false, outside, second, func(s *scene) string {
+		return net.JoinHostPort(outsideHost.String(), strconv.Itoa(s.second.port))
+	}},
+	{"container to outside, masqueraded", false, first, outside, func(s *scene) string {
+		return net.JoinHostPort(outsideGuest.String(), strconv.Itoa(pathPort))
+	}},
+}
+
+func first(s *scene) *guest   { return s.first }
+func second(s *scene) *guest  { return s.second }
+func outside(s *scene) *guest { return s.outside }
+func host(*scene) *guest      { return nil }
+
+// scene is a lane with two containers, and somebody outside.
+type scene struct {
+	*lane
+	first, second, outside *guest
+	gateway                net.IP
+}
+
+// pathRow is what a system does on a path.
+type pathRow struct {
+	Path    string  `json:"path"`
+	System  string  `json:"system"`
+	Gbits   float64 `json:"gbits"`   // a second, by one TCP connection; median
+	Latency float64 `json:"latency"` // microseconds there and back, by TCP; median
+}
+
+// pathSystems are compared: ours, the same where bridged packets pass iptables by, which is
+// all that it is for, and the reference plugins.
+var pathSystems = []string{keyFull, keySysctl, keyChain}
+
+// measurePaths sends packets on all paths, in turns.
+func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error) {
+	var scenes []*scene
+	for _, key := range pathSystems {
+		if !slices.Contains(opts.systems, key) {
+			continue
+		}
+		s, err := newScene(findSystem(key), opts)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		scenes = append(scenes, s)
+	}
+	for _, p := range paths {
+		gbits, latency := map[*scene][]float64{}, map[*scene][]float64{}
+		scenes := slices.DeleteFunc(slices.Clone(scenes), func(s *scene) bool { return s.key == keySysctl && !p.bridged })
+		for range max(3, opts.rounds/3) {
+			for _, s := range scenes {
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				g, l, err := s.measure(p)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s: %w", s.key, p.name, err)
+				}
+				gbits[s], latency[s] = append(gbits[s], g), append(latency[s], l)
+			}
+		}
+		for _, s := range scenes {
+			rows = append(rows, pathRow{p.name, s.key, middle(gbits[s]), middle(latency[s])})
+		}
+	}
+	return rows, nil
+}
+
+func middle(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// newScene attaches two containers, and joins somebody outside to the host. FORWARD's policy
+// is ACCEPT, without which the reference plugins let nobody reach a host port.
+func newScene(s *system, opts options) (*scene, error) {
+	l, err := newLane(s, opts, 3)
+	if err != nil {
+		return nil, err
+	}
+	sc := &scene{lane: l, first: l.visitors[0], second: l.visitors[1], outside: l.visitors[2]}
+	l.name(l.visitors)
+	if _, err := l.node.each(l.visitors[:2], 1, l.add); err != nil {
+		return nil, err
+	}
+	if _, sc.gateway, err = sc.first.addresses(); err != nil {
+		return nil, err
+	}
+	return sc, errors.Join(
+		l.node.inGuest(sc.outside, func() error { return joinOutside(l.node) }),
+		l.node.run(func() error { return errors.Join(setAddress("uplink", outsideHost), forwardPolicy("ACCEPT")) }),
+	)
+}
+
+// joinOutside connects the thread's namespace with a node.
+func joinOutside(n *node) error {
+	pair := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: containerIf}, PeerName: "uplink", PeerNamespace: netlink.NsFd(int(n.net.Fd())),
+	}
+	if err := netlink.LinkAdd(pair); err != nil {
+		return err
+	}
+	return setAddress(containerIf, outsideGuest)
+}
+
+// setAddress gives a link of the thread's namespace an address, and sets it up.
+func setAddress(name string, address net.IP) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	err = netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: address, Mask: net.CIDRMask(24, 32)}})
+	return errors.Join(err, netlink.LinkSetUp(l))
+}
+
+// address is where a container serves.
+func (s *scene) address(g *guest, port int) string {
+	own, _, err := g.addresses()
+	if err != nil {
+		return "" // which nobody serves
+	}
+	return net.JoinHostPort(own.String(), strconv.Itoa(port))
+}
+
+// in runs f in a guest's namespace, or the node's.
+func (s *scene) in(g *guest, f func() error) error {
+	if g == nil {
+		return s.node.run(f)
+	}
+	return s.node.inGuest(g, f)
+}
+
+// measure sends packets on a path, by two connections one after the other.
+func (s *scene) measure(p path) (gbits, latency float64, err error) {
+	var l net.Listener
+	err = s.in(p.to(s), func() (err error) { l, err = net.Listen("tcp4", ":"+strconv.Itoa(pathPort)); return err })
+	if err != nil {
+		return 0, 0, err
+	}
+	defer l.Close()
+	for _, step := range []struct {
+		to      *float64
+		measure func(client, server net.Conn) (float64, error)
+	}{{&gbits, carried}, {&latency, roundTrip}} {
+		var client net.Conn
+		err := s.in(p.from(s), func() (err error) { client, err = net.DialTimeout("tcp4", p.address(s), 5*time.Second); return err })
+		if err != nil {
+			return 0, 0, err
+		}
+		server, err := l.Accept()
+		if err == nil {
+			*step.to, err = step.measure(client, server)
+			err = errors.Join(err, server.Close())
+		}
+		if err := errors.Join(err, client.Close()); err != nil {
+			return 0, 0, err
+		}
+	}
+	return gbits, latency, nil
+}
+
+// carried returns the Gbit/s that one connection carries.
+func carried(client, server net.Conn) (float64, error) {
+	sent := make(chan error, 1)
+	began := time.Now()
+	go func() {
+		b := make([]byte, 128<<10)
+		var err error
+		for err == nil && time.Since(began) < pathTime {
+			_, err = client.Write(b)
+		}
+		sent <- errors.Join(err, client.(*net.TCPConn).CloseWrite())
+	}()
+	n, err := io.Copy(io.Discard, server)
+	took := time.Since(began)
+	return float64(n) * 8 / took.Seconds() / 1e9, errors.Join(err, <-sent)
+}
+
+// roundTrip returns the median of the microseconds from a byte to its answer.
+func roundTrip(client, server net.Conn) (float64, error) {
+	echoed := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(server, server, exchanges)
+		echoed <- err
+	}()
+	took := make([]float64, exchanges)
+	b := []byte{1}
+	for i := range took {
+		began := time.Now()
+		if _, err := client.Write(b); err != nil {
+			return 0, err
+		}
+		if _, err := io.ReadFull(client, b); err != nil {
+			return 0, err
+		}
+		took[i] = float64(time.Since(began).Nanoseconds()) / 1000
+	}
+	return middle(took), <-echoed
+}
+
+// pathRatio is the least of ours over the reference's, of throughput and of latency the
+// other way round; 0 where something is missing.
+func (r *report) pathRatio() float64 {
+	least := 0.0
+	for _, p := range paths {
+		ours, theirs := r.path(p.name, keyFull), r.path(p.name, keyChain)
+		if ours == nil || theirs == nil {
+			return 0
+		}
+		least = min(cmp.Or(least, 100), ours.Gbits/theirs.Gbits, theirs.Latency/ours.Latency)
+	}
+	return least
+}
+
+func (r *report) path(name, key string) *pathRow {
+	i := slices.IndexFunc(r.Paths, func(p pathRow) bool { return p.Path == name && p.System == key })
+	if i < 0 {
+		return nil
+	}
+	return &r.Paths[i]
+}
+
+// printPaths writes the table.
+func (r *report) printPaths(w io.Writer) {
+	if len(r.Paths) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\none TCP connection at a time; ratios are to the reference, more is better")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "path\tsystem\tGbit/s\tratio\tthere and back, µs\tratio\t")
+	for _, p := range r.Paths {
+		var faster, sooner float64
+		if theirs := r.path(p.Path, keyChain); theirs != nil {
+			faster, sooner = p.Gbits/theirs.Gbits, theirs.Latency/p.Latency
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%.2f\t%s\t%.1f\t%s\t\n", p.Path, p.System, p.Gbits, ratio(faster), p.Latency, ratio(sooner))
+	}
+	_ = tw.Flush() // w is standard output: who would be told?
+}
