@@ -4,13 +4,14 @@
 # is a pattern of other tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+hack/need.sh iperf3
 vm=$PWD/.cache/vm
 rm -rf "$vm/programs"
 mkdir -p "$vm/programs"
 export PROGRAMS=$vm/programs REQUIRE_NETNS=1
 go test -run '^$' ./test/cnitool # builds the programs
 go test -c -o "$vm/cnitool.test" ./test/cnitool
-tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnetGuard|TestIngressPolicy|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestKubernetesServices|TestAddressesAtOnce|TestOwnRules|TestGiven}
+tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnetGuard|TestIngressPolicy|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestKubernetesServices|TestAddressesAtOnce|TestOwnRules|TestGiven|TestBandwidth$}
 status=0
 for suite in ${SUITES:-bookworm bookworm-backports}; do
 	SUITE=$suite hack/vm.sh sh -ec "uname -r; hack/br_netfilter.sh; modprobe tun

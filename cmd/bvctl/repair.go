@@ -20,7 +20,7 @@ func newRepair(h *host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "repair", Short: "Put back what the host has lost of what its containers need", Args: cobra.NoArgs,
 		Long: `Put back what the host has lost of what its containers need: forwarding rules, masquerade,
-gateways, host ports, filters, the settings of ports. Containers keep running; what is
+gateways, host ports, filters, limits, the settings of ports. Containers keep running; what is
 inside of them is left alone. What is in place stays as it is.
 
 What a container was given is read from the folder where its runtime's libcni keeps it. Of

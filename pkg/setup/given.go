@@ -52,20 +52,25 @@ func (n *Namespace) given(p *Port) (l link, err error) {
 	return l, nil
 }
 
-// removePort deletes a port of ours, and takes one that was given off its bridge. One
-// that is gone is no error.
+// removePort deletes a port of ours with its IFB, and takes one that was given off its
+// bridge. One that is gone is no error.
 func (n *Namespace) removePort(name string) error {
 	l, err := n.link(name)
-	if absent(err) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !absent(err) {
 		return err
 	}
-	if l.name == name {
+	var b batch
+	if l.index == 0 || l.name == name {
+		b.delete(ifbOf(name)) // most have none, which trying tells in microseconds
+		if err := n.send(b); err != nil || l.index == 0 {
+			return err
+		}
 		return n.removeLink(l)
 	}
-	var b batch
+	if err := n.unlimit(&b, l); err != nil {
+		return err
+	}
+	b.delete(ifbOf(name))
 	leave := b.ensure("take "+l.name+" off its bridge", newLinkRequest(l.name, "", 0), unix.ENODEV)
 	leave.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0)))
 	leave.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, nil))

@@ -48,6 +48,7 @@ type link struct {
 	up          bool
 	running     bool // it has a carrier, and the kernel has seen it
 	promiscuous bool
+	limited     bool // what leaves by it goes through a token bucket, whoever made it
 	peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
 	master      int  // index of the bridge that it is a port of; 0 is none
 	forwarding  bool // as a port of a bridge
@@ -86,6 +87,7 @@ func parseLink(m []byte) (l link) {
 	is := attrs(m[header.Len():])
 	l.name, l.alias, l.mac = is.text(unix.IFLA_IFNAME), is.text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(is.get(unix.IFLA_ADDRESS)))
 	l.mtu, l.peer, l.master = is.integer(unix.IFLA_MTU), is.integer(unix.IFLA_LINK), is.integer(unix.IFLA_MASTER)
+	l.limited = is.text(unix.IFLA_QDISC) == "tbf"
 	l.mayBePort(l.name)
 	is.get(unix.IFLA_PROP_LIST).each(func(_ uint16, name []byte) { l.mayBePort(text(name, len(name))) })
 	l.parseInfo(is.get(unix.IFLA_LINKINFO))
@@ -142,8 +144,13 @@ func (n *Namespace) setPromiscuous(name string) error {
 // a veth pair deletes both.
 func (n *Namespace) deleteLink(name string) error {
 	var b batch
-	b.ensure("delete link "+name, deletionRequest(name), unix.ENODEV)
+	b.delete(name)
 	return n.send(b)
+}
+
+// delete is deleteLink.
+func (b *batch) delete(name string) {
+	b.ensure("delete link "+name, deletionRequest(name), unix.ENODEV)
 }
 
 // deleteLinks deletes links as deleteLink does, all at once: as a group of their own they

@@ -39,6 +39,7 @@ type Port struct {
 	Guard     Guard
 	Addresses []netip.Prefix // of the container
 	Routes    []Route        // of the container, in an order in which each finds its gateway
+	Bandwidth Bandwidth      // limits in bits per second; zero is none
 	HostPorts []HostPort     // that lead to the container's first address of each family
 
 	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before its end is up
@@ -95,7 +96,7 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 	if done, err = n.plug(p); err != nil {
 		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
-	for _, step := range []func(*Port) error{n.tagPort, n.guardPort, n.publish, n.raisePort} {
+	for _, step := range []func(*Port) error{n.tagPort, n.guardPort, n.limitPort, n.publish, n.raisePort} {
 		if err = step(p); err != nil {
 			break
 		}

@@ -133,7 +133,8 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{n.deleteLinks(stale)}
+	ifbs, err := n.staleIFBs(network, keep)
+	errs := []error{err, n.deleteLinks(append(stale, ifbs...))}
 	for _, name := range given {
 		errs = append(errs, n.removePort(name))
 	}

@@ -54,6 +54,7 @@ func (n *Namespace) portLacks(p *Port) (lacks []lack) {
 		{n.verifyPort, "settings of port ", n.resetPort},
 		{n.verifyHostPorts, "host ports of port ", n.publish},
 		{n.verifyGuard, "guard of port ", n.reguardPort},
+		{n.verifyBandwidth, "bandwidth of port ", n.limitPort},
 	} {
 		if part.verify(p) != nil {
 			lacks = append(lacks, lack{part.what + p.name(), func() error { return part.mend(p) }})

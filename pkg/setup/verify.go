@@ -24,7 +24,7 @@ func (n *Namespace) VerifyHost(p *Port) error {
 	for _, what := range missing {
 		wrong = append(wrong, fmt.Errorf("%s: missing", what))
 	}
-	wrong = append(wrong, n.verifyPort(p), n.verifyHostPorts(p), n.verifyGuard(p))
+	wrong = append(wrong, n.verifyPort(p), n.verifyHostPorts(p), n.verifyGuard(p), n.verifyBandwidth(p))
 	return errors.Join(wrong...)
 }
 

@@ -54,6 +54,7 @@ type config struct {
 	autoMTU     bool // it is to be that of the uplink
 	masqExclude []netip.Prefix
 	hostPorts   []setup.HostPort
+	bandwidth   setup.Bandwidth
 	mac         net.HardwareAddr // of the container, if it is to have a particular one
 }
 
@@ -311,7 +312,7 @@ func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	return &setup.Port{
 		Attachment: c.attachment(args), Container: container,
 		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode,
-		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(),
+		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(), Bandwidth: c.bandwidth,
 		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Down: c.DisableContainerInterface,
 	}
 }

@@ -20,6 +20,16 @@ import (
 type capabilities struct {
 	MAC          string        `json:"mac"`
 	PortMappings []portMapping `json:"portMappings"`
+	Bandwidth    bandwidth     `json:"bandwidth"`
+}
+
+// bandwidth is the capability of that name (containernetworking/cni, CONVENTIONS.md), in
+// bits per second and bits; 0 is none.
+type bandwidth struct {
+	IngressRate  int64 `json:"ingressRate"`
+	IngressBurst int64 `json:"ingressBurst"`
+	EgressRate   int64 `json:"egressRate"`
+	EgressBurst  int64 `json:"egressBurst"`
 }
 
 // portMapping is an entry of the capability portMappings (containernetworking/cni,
@@ -46,6 +56,7 @@ func (c *config) readRuntime(envArgs string) error {
 		return err
 	}
 	var bad []error
+	c.bandwidth, bad = asked.Bandwidth.read()
 	for i, m := range asked.PortMappings {
 		if m.HostPort == 0 {
 			continue // a port that is not published: runtimes list such
@@ -95,6 +106,31 @@ func (c *config) readMAC(capability, envArgs string) (err error) {
 		return nil
 	}
 	return nil
+}
+
+// read reads the limits and lists what is wrong with them.
+func (b bandwidth) read() (limits setup.Bandwidth, bad []error) {
+	for _, way := range []struct {
+		key         string
+		rate, burst int64
+		limit       *setup.Limit
+	}{
+		{"runtimeConfig.bandwidth.ingress", b.IngressRate, b.IngressBurst, &limits.Ingress},
+		{"runtimeConfig.bandwidth.egress", b.EgressRate, b.EgressBurst, &limits.Egress},
+	} {
+		switch {
+		case way.rate == 0 && way.burst == 0:
+		case way.rate == 0:
+			bad = append(bad, fmt.Errorf("%[1]sRate: there is none with %[1]sBurst %[2]d; give bits per second, or leave both out for no limit", way.key, way.burst))
+		case way.rate < setup.MinRate:
+			bad = append(bad, fmt.Errorf("%sRate: %d is too little; give %d bits per second or more, or leave it out for no limit", way.key, way.rate, setup.MinRate))
+		case way.burst <= 0:
+			bad = append(bad, fmt.Errorf("%[1]sBurst: %[2]d lets nothing pass at %[1]sRate %[3]d; give the bits that may pass at once", way.key, way.burst, way.rate))
+		default:
+			*way.limit = setup.Limit{Rate: uint64(way.rate), Burst: uint64(way.burst)}
+		}
+	}
+	return limits, bad
 }
 
 // read reads the entry below path and lists what is wrong with it.

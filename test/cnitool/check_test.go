@@ -86,7 +86,7 @@ func TestCheckIgnores(t *testing.T) {
 		{"rules behind ours", "iptables -A FORWARD -j ACCEPT; iptables -t nat -A POSTROUTING -j ACCEPT"},
 		{"Kubernetes' rules", "iptables -N KUBE-FORWARD; iptables -I FORWARD 2 -j KUBE-FORWARD"},
 		{"another table", "nft add table inet other; nft add chain inet other forward '{ type filter hook forward priority 0; }'"},
-		{"a standard qdisc", "tc qdisc add dev " + portOf + " root pfifo"},
+		{"a standard qdisc", "tc qdisc add dev br0 root pfifo; tc -n c1 qdisc add dev eth0 root pfifo"},
 	} {
 		setuptest.Run(t, "sh", "-c", tt.do)
 		if a := check.run(t); a.err != nil {

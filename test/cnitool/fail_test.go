@@ -10,9 +10,9 @@ import (
 )
 
 // everything is a network that uses all that needs a step of its own.
-var everything = publishing(dual.with(object{
+var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
-}), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"})
+}), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
 // failing runs a call whose so manieth system call of a kind fails. failed says how many
 // did: strace counts for each thread.
