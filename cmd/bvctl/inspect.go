@@ -26,7 +26,14 @@ type attachment struct {
 	State     string         `json:"state"` // one of those below
 	Addresses []netip.Prefix `json:"addresses"`
 	HostPorts []string       `json:"hostPorts,omitempty"` // "tcp 192.0.2.1:8080"
-	Since     *time.Time     `json:"since,omitempty"`     // its lease began
+	Bandwidth *bandwidth     `json:"bandwidth,omitempty"`
+	Since     *time.Time     `json:"since,omitempty"` // its lease began
+}
+
+// bandwidth are a container's limits, in bits per second; 0 is none.
+type bandwidth struct {
+	Ingress uint64 `json:"ingressRate"`
+	Egress  uint64 `json:"egressRate"`
 }
 
 const (
@@ -42,7 +49,7 @@ const (
 func newInspect(h *host) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "inspect", Short: "List every container with its port, addresses and host ports", Args: cobra.NoArgs,
+		Use: "inspect", Short: "List every container with its port, addresses, host ports and limits", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output: %q is none of table, json", output)
@@ -84,6 +91,9 @@ func (h *host) attachments(ns *setup.Namespace) ([]attachment, error) {
 			Bridge: c.bridge, Network: c.Network, Container: c.Container, Pod: c.pod, Interface: c.Interface, Namespace: c.namespace,
 			Port: c.port.Name, State: c.state(), Addresses: c.addresses, HostPorts: published[c.port.Key],
 		}
+		if limits := c.port.Bandwidth; limits != (setup.Bandwidth{}) {
+			a.Bandwidth = &bandwidth{limits.Ingress.Rate, limits.Egress.Rate}
+		}
 		if !c.since.IsZero() {
 			a.Since = &c.since
 		}
@@ -109,9 +119,31 @@ func (c *container) state() string {
 	return portForwards
 }
 
+// String is the limits in short: "in 10M out 2.5M".
+func (b *bandwidth) String() string {
+	if b == nil {
+		return "-"
+	}
+	var words []string
+	for _, way := range []struct {
+		name string
+		rate uint64
+	}{{"in", b.Ingress}, {"out", b.Egress}} {
+		if way.rate == 0 {
+			continue
+		}
+		rate, unit := float64(way.rate), 0
+		for ; rate >= 1000 && unit < 4; unit++ {
+			rate /= 1000
+		}
+		words = append(words, fmt.Sprintf("%s %.4g%s", way.name, rate, []string{"", "k", "M", "G", "T"}[unit]))
+	}
+	return strings.Join(words, " ")
+}
+
 func printAttachments(list []attachment, w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BRIDGE\tNETWORK\tCONTAINER\tPOD\tINTERFACE\tPORT\tSTATE\tADDRESSES\tHOST PORTS\tSINCE")
+	fmt.Fprintln(t, "BRIDGE\tNETWORK\tCONTAINER\tPOD\tINTERFACE\tPORT\tSTATE\tADDRESSES\tHOST PORTS\tLIMITS\tSINCE")
 	for _, a := range list {
 		var addresses []string
 		for _, p := range a.Addresses {
@@ -121,8 +153,8 @@ func printAttachments(list []attachment, w io.Writer) error {
 		if a.Since != nil {
 			since = a.Since.Format(time.DateTime)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Bridge, a.Network, shorten(a.Container), orDash(a.Pod), a.Interface, a.Port, a.State,
-			orDash(strings.Join(addresses, " ")), orDash(strings.Join(a.HostPorts, ", ")), orDash(since))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Bridge, a.Network, shorten(a.Container), orDash(a.Pod), a.Interface, a.Port, a.State,
+			orDash(strings.Join(addresses, " ")), orDash(strings.Join(a.HostPorts, ", ")), a.Bandwidth, orDash(since))
 	}
 	return t.Flush()
 }

@@ -114,6 +114,14 @@ func (n *Namespace) staleIFBs(network string, keep map[string]bool) (names []str
 	return names, err
 }
 
+// bandwidth reads the rates of a port's limits. Links without any are not asked about.
+func (n *Namespace) bandwidth(port, ifb link) (limits Bandwidth, err error) {
+	to, err := n.bucket(port)
+	from, fromErr := n.bucket(ifb)
+	limits.Ingress.Rate, limits.Egress.Rate = to.rate*8, from.rate*8
+	return limits, errors.Join(err, fromErr)
+}
+
 // verifyBandwidth compares the limits of a port with what limitPort made. Of a port that is
 // to have none, nothing is looked at.
 func (n *Namespace) verifyBandwidth(p *Port) error {

@@ -85,7 +85,8 @@ type FoundPort struct {
 	Forwarding bool   // the bridge forwards what comes by it
 	Isolated   bool
 	Hairpin    bool
-	MTU        int // bytes
+	MTU        int       // bytes
+	Bandwidth  Bandwidth // its rates; the bursts are not told
 }
 
 // Ports lists the ports of ours in the namespace, on whichever bridge they are.
@@ -93,14 +94,16 @@ type FoundPort struct {
 // Attachment.
 func (n *Namespace) Ports() (ports []FoundPort, err error) {
 	all, err := n.allLinks()
-	names := map[int]string{}
+	names, byName := map[int]string{}, map[string]link{}
 	for _, l := range all {
-		names[l.index] = l.name
+		names[l.index], byName[l.name] = l.name, l
 	}
 	for _, l := range all {
 		if l.ours() && l.port != "" {
 			a, _ := ParseAttachment(l.alias)
-			ports = append(ports, FoundPort{a, l.name, l.port, names[l.master], l.up, l.forwarding, l.isolated, l.hairpin, l.mtu})
+			limits, limitsErr := n.bandwidth(l, byName[ifbOf(l.port)])
+			err = errors.Join(err, limitsErr)
+			ports = append(ports, FoundPort{a, l.name, l.port, names[l.master], l.up, l.forwarding, l.isolated, l.hairpin, l.mtu, limits})
 		}
 	}
 	return ports, err

@@ -12,9 +12,9 @@ import (
 // each state that a port may be in.
 func TestInspect(t *testing.T) {
 	t.Parallel()
-	conf := dual.with(object{"capabilities": object{"portMappings": true}})
+	conf := dual.with(object{"capabilities": object{"portMappings": true, "bandwidth": true}})
 	n := newNode(t, conf, "nft")
-	n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+	n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}], "bandwidth": {"ingressRate": 10000000, "ingressBurst": 1000000, "egressRate": 2500000, "egressBurst": 1000000}}`}
 	c := n.containers(4)
 	n.must("add", c[0])
 	n.env = nil
@@ -23,6 +23,7 @@ func TestInspect(t *testing.T) {
 	var list []struct {
 		Container, Namespace, Port, State string
 		Addresses, HostPorts              []string
+		Bandwidth                         *struct{ IngressRate, EgressRate int }
 	}
 	read := func() {
 		t.Helper()
@@ -42,9 +43,15 @@ func TestInspect(t *testing.T) {
 			if strings.Join(a.HostPorts, " ") != "tcp *:8080" {
 				t.Errorf("host ports %v", a.HostPorts)
 			}
+			if a.Bandwidth == nil || a.Bandwidth.IngressRate != 10e6 || a.Bandwidth.EgressRate != 2500e3 {
+				t.Errorf("limits %+v", a.Bandwidth)
+			}
 			spoil[a.Namespace] = "off its bridge"
 			setuptest.Run(t, "ip", "link", "set", a.Port, "nomaster")
 		case "/run/netns/c2":
+			if a.Bandwidth != nil {
+				t.Errorf("limits %+v", a.Bandwidth)
+			}
 			spoil[a.Namespace] = "missing"
 			setuptest.Run(t, "ip", "link", "delete", a.Port)
 		case "/run/netns/c3":
@@ -63,7 +70,7 @@ func TestInspect(t *testing.T) {
 			t.Errorf("%s: %q, want %q", a.Namespace, a.State, spoil[a.Namespace])
 		}
 	}
-	if table, _ := bvctl(t, "inspect"); !strings.Contains(table, "10.88.0.5/24 fd88::5/64") || !strings.Contains(table, "tcp *:8080") {
+	if table, _ := bvctl(t, "inspect"); !strings.Contains(table, "10.88.0.5/24 fd88::5/64") || !strings.Contains(table, "tcp *:8080  in 10M out 2.5M  ") {
 		t.Errorf("the table:\n%s", table)
 	}
 }
