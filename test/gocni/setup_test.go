@@ -134,7 +134,10 @@ func TestCapabilities(t *testing.T) {
 		if !open() {
 			t.Error("the host port is not open")
 		}
-		// Limits are of no effect yet: what is asked for under "bandwidth" only does no harm.
+		buckets := setuptest.Run(t, "tc", "qdisc", "show")
+		if n := strings.Count(buckets, " rate 8Mbit "); n != 2 {
+			t.Errorf("%d of 2 limits are there:\n%s", n, buckets)
+		}
 		if err := n.Remove(t.Context(), id, c.Path, asked...); err != nil {
 			t.Error(err)
 		}
