@@ -16,5 +16,5 @@ func main() {
 	if filepath.Base(os.Args[0]) == ipamsimple.Name {
 		name, verbs = ipamsimple.Name, ipamsimple.Verbs()
 	}
-	os.Exit(plugin.Main(name, verbs))
+	os.Exit(plugin.Main(name, plugin.Version, verbs))
 }

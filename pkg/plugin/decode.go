@@ -36,6 +36,15 @@ func Decode(data []byte, v any, path string) error {
 	return Errorf(types.ErrUnsupportedField, "%w", errors.Join(unknown...))
 }
 
+// IgnoreUnknown is nil for an error of Decode's that only says that keys are unknown, and
+// err otherwise: the reference plugins pass over such keys.
+func IgnoreUnknown(err error) error {
+	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrUnsupportedField {
+		return nil
+	}
+	return err
+}
+
 // Read reads the JSON object data into v, a pointer to a struct, and passes over keys
 // that are no field of v. path is what stands before a key in errors, "" or "ipam.".
 // Keys match as encoding/json matches them, whatever their case: runtimes depend on

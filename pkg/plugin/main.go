@@ -20,15 +20,16 @@ import (
 // Version is the release that this build was made from; the linker sets it.
 var Version = "devel"
 
-// Main runs one CNI command as the plugin called name and returns the exit
-// status. It reads CNI_* from the environment and the network configuration
+// Main runs one CNI command as the plugin called name, of a version such as v1.2.3, and
+// returns the exit status. It reads CNI_* from the environment and the network configuration
 // from standard input, and prints one JSON object, a result or an error, on
-// standard output.
+// standard output. Without a command it says who it is on standard error, in the words of
+// the reference plugins, which programs read.
 //
 // skel does the most of it. What is added: errors carry cniVersion, and VERSION
 // answers with the version it was asked in (CNI specification 1.1.0, "Error"
 // and "VERSION"), where skel leaves out the one and ignores the other.
-func Main(name string, verbs skel.CNIFuncs) int {
+func Main(name, release string, verbs skel.CNIFuncs) int {
 	// A plugin lives for milliseconds, short enough to finish what it began: only
 	// SIGKILL ends it half-way. A reader that is gone becomes an error of the
 	// write, which undoes the ADD.
@@ -52,7 +53,7 @@ func Main(name string, verbs skel.CNIFuncs) int {
 	}
 	verbs.Add, verbs.Del = unchecked(verbs.Add), unchecked(verbs.Del)
 	info := versionInfo{version.All, asked}
-	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI plugin "+name+" "+Version); err != nil {
+	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI "+name+" plugin "+release); err != nil {
 		if err.Code == types.ErrInvalidEnvironmentVariables { // skel does not say what the values are
 			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
 				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)

@@ -108,7 +108,7 @@ func TestEdits(t *testing.T) {
 func TestMain(m *testing.M) {
 	if os.Getenv("PLUGIN_TEST") != "" {
 		fails := func(*skel.CmdArgs) error { return Errorf(101, "it is taken") }
-		os.Exit(Main("example", skel.CNIFuncs{Add: fails, Del: fails}))
+		os.Exit(Main("example", Version, skel.CNIFuncs{Add: fails, Del: fails}))
 	}
 	os.Exit(m.Run())
 }
@@ -121,7 +121,7 @@ func TestPlugin(t *testing.T) {
 	}{
 		{"VERSION", `{"cniVersion":"0.4.0"}`, 0, `{"cniVersion":"0.4.0","supportedVersions":["0.1.0"`, ""},
 		{"VERSION", ``, 0, `{"cniVersion":"1.`, ""},
-		{"", ``, 0, "", "CNI plugin example devel\n"},
+		{"", ``, 0, "", "CNI example plugin devel\n"},
 		{"ADD", `{"cniVersion":"0.3.1","name":"net"}`, 1, `{"cniVersion":"0.3.1","code":101,"msg":"it is taken"}`, ""},
 		{"ADD", `{"cniVersion":"9.9.9","name":"net"}`, 1, `{"cniVersion":"9.9.9","code":1,`, ""},
 		{"ADD", `not json`, 1, `"code":6`, ""},

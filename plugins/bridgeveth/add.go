@@ -1,7 +1,6 @@
 package bridgeveth
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -28,19 +27,19 @@ func add(args *skel.CmdArgs) (err error) {
 	if err != nil {
 		return err
 	}
-	host, container, err := namespaces(args)
+	host, container, err := Namespaces(args)
 	if err != nil {
-		return err
+		return Error(err)
 	}
 	defer host.Close()
 	defer container.Close()
 	if c.autoMTU {
 		if c.mtu, err = host.UplinkMTU(); err != nil {
-			return cniError(err)
+			return Error(err)
 		}
 	}
 	port := c.port(args, container)
-	previous, err := c.previous()
+	previous, err := plugin.Previous(&c.PluginConf)
 	if err == nil && previous != nil {
 		err = c.accept(port, previous, args)
 	}
@@ -48,7 +47,7 @@ func add(args *skel.CmdArgs) (err error) {
 		return err
 	}
 	if err := host.CheckAttachable(port); err != nil {
-		return cniError(err)
+		return Error(err)
 	}
 	ipam, err := newDelegate(c, args, host)
 	if err != nil {
@@ -57,7 +56,7 @@ func add(args *skel.CmdArgs) (err error) {
 	var undo setup.Undo
 	defer func() {
 		if err != nil {
-			err = cniError(errors.Join(err, undo.Run()))
+			err = Error(errors.Join(err, undo.Run()))
 		}
 	}()
 
@@ -83,7 +82,7 @@ func add(args *skel.CmdArgs) (err error) {
 	undo.Push("attachment", func() error { return host.DetachPort(port.Attachment, c.Bridge, c.hostPorts...) })
 	c.warn()
 	c.describe(result, port, plugged)
-	return printResult(result, c.CNIVersion)
+	return plugin.PrintResult(result, c.CNIVersion)
 }
 
 // complete adds to the IPAM plugin's result what the configuration asks for:
@@ -232,33 +231,4 @@ func (c *config) describe(r *current.Result, p *setup.Port, done *setup.Plugged)
 	if routed := p.Network.RoutedBy(); routed != c.Bridge { // a VLAN link has what it is on
 		r.Interfaces = append(r.Interfaces, &current.Interface{Name: routed, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU})
 	}
-}
-
-// printResult prints a result as the version asks. The library writes, reads and
-// writes its own result again to leave out an empty dns, which takes longer than
-// to create the veth pair's addresses and routes.
-func printResult(r *current.Result, version string) error {
-	converted, err := r.GetAsVersion(version)
-	if err != nil {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "cniVersion: the result cannot be told in %s: %w", version, err)
-	}
-	if full, ok := converted.(*current.Result); ok {
-		out := struct {
-			CNIVersion string               `json:"cniVersion"`
-			Interfaces []*current.Interface `json:"interfaces,omitempty"`
-			IPs        []*current.IPConfig  `json:"ips,omitempty"`
-			Routes     []*types.Route       `json:"routes,omitempty"`
-			DNS        *types.DNS           `json:"dns,omitempty"`
-		}{full.CNIVersion, full.Interfaces, full.IPs, full.Routes, nil}
-		if !full.DNS.IsEmpty() {
-			out.DNS = &full.DNS
-		}
-		err = json.NewEncoder(os.Stdout).Encode(out)
-	} else {
-		err = converted.Print()
-	}
-	if err != nil {
-		return plugin.Errorf(types.ErrIOFailure, "print the result: %w", err)
-	}
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -18,22 +17,6 @@ import (
 // After a plugin that has made the interface, such as a tap, there is no veth pair to
 // make: its end on the host is plugged into the bridge (containernetworking/cni,
 // CONVENTIONS.md, "Chained Plugins"). What is at the other end is that plugin's.
-
-// previous reads prevResult; nil without it.
-func (c *config) previous() (*current.Result, error) {
-	if c.RawPrevResult == nil {
-		return nil, nil //nolint:nilnil // as documented
-	}
-	err := version.ParsePrevResult(&c.PluginConf)
-	var result *current.Result
-	if err == nil {
-		result, err = current.NewResultFromResult(c.PrevResult)
-	}
-	if err != nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
-	}
-	return result, nil
-}
 
 // hostLinks lists the interfaces of a result that are on the host, but for the bridge and
 // its VLAN links.

@@ -68,16 +68,16 @@ func openAttached(args *skel.CmdArgs) (a *attached, err error) {
 	if err != nil {
 		return nil, err
 	}
-	previous, err := c.previous()
+	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil {
 		return nil, err
 	}
 	if previous == nil {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
 	}
-	host, container, err := namespaces(args)
+	host, container, err := Namespaces(args)
 	if err != nil {
-		return nil, err
+		return nil, Error(err)
 	}
 	a = &attached{config: c, host: host, port: c.port(args, container)}
 	if a.port.Given = givenLink(previous, a.port); a.port.Given == "" {

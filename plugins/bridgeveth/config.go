@@ -321,10 +321,11 @@ func (c *config) attachment(args *skel.CmdArgs) setup.Attachment {
 	return setup.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }
 
-// namespaces opens the host's namespace, which is ours, and the container's.
-func namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error) {
+// Namespaces opens the host's namespace, which is ours, and the container's. What is wrong
+// with the latter is setup.ErrNoNamespace, setup.ErrNotNamespace or another error.
+func Namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error) {
 	if host, err = setup.CurrentNamespace(); err != nil {
-		return nil, nil, cniError(err)
+		return nil, nil, err
 	}
 	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host) {
 		container.Close()
@@ -332,7 +333,7 @@ func namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error
 	}
 	if err != nil {
 		host.Close()
-		return nil, nil, cniError(fmt.Errorf("CNI_NETNS: %w", err))
+		return nil, nil, fmt.Errorf("CNI_NETNS: %w", err)
 	}
 	return host, container, nil
 }

@@ -21,20 +21,20 @@ func del(args *skel.CmdArgs) error {
 	}
 	host, err := setup.CurrentNamespace()
 	if err != nil {
-		return cniError(err)
+		return Error(err)
 	}
 	defer host.Close()
 	if err := refuseOwn(args, host); err != nil {
-		return cniError(err)
+		return Error(err)
 	}
 	if err := host.Unplug(c.attachment(args), c.hostPorts...); err != nil {
-		return cniError(err)
+		return Error(err)
 	}
 	ipam, err := newDelegate(c, args, host)
 	if err == nil {
 		err = ipam.del()
 	}
-	return cniError(errors.Join(err, host.ReleaseNetwork(c.Bridge)))
+	return Error(errors.Join(err, host.ReleaseNetwork(c.Bridge)))
 }
 
 // refuseOwn refuses a container that would be its own host. One whose namespace

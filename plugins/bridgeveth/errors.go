@@ -36,8 +36,8 @@ var codes = []struct {
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 
-// cniError is the one place where errors get their codes. nil stays nil.
-func cniError(err error) error {
+// Error is the one place where errors get their codes. nil stays nil.
+func Error(err error) error {
 	if err == nil {
 		return nil
 	}

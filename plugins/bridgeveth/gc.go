@@ -23,7 +23,7 @@ func gc(args *skel.CmdArgs) error {
 	}
 	host, err := setup.CurrentNamespace()
 	if err != nil {
-		return cniError(err)
+		return Error(err)
 	}
 	defer host.Close()
 	var valid []setup.Attachment
@@ -35,5 +35,5 @@ func gc(args *skel.CmdArgs) error {
 	if missing == nil {
 		missing = ipam.gc()
 	}
-	return cniError(errors.Join(err, missing))
+	return Error(errors.Join(err, missing))
 }

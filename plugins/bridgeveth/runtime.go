@@ -4,12 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -19,7 +15,7 @@ import (
 // them as its Go fields are called, "HostPort", which is the same to us.
 type capabilities struct {
 	MAC          string        `json:"mac"`
-	PortMappings []portMapping `json:"portMappings"`
+	PortMappings []PortMapping `json:"portMappings"`
 	Bandwidth    bandwidth     `json:"bandwidth"`
 }
 
@@ -31,18 +27,6 @@ type bandwidth struct {
 	EgressRate   int64 `json:"egressRate"`
 	EgressBurst  int64 `json:"egressBurst"`
 }
-
-// portMapping is an entry of the capability portMappings (containernetworking/cni,
-// CONVENTIONS.md).
-type portMapping struct {
-	HostPort      int    `json:"hostPort"`
-	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"` // tcp when empty
-	HostIP        string `json:"hostIP"`   // any when empty
-}
-
-// protocols are those that have ports, by their names.
-var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // readRuntime reads what the runtime asks for.
 func (c *config) readRuntime(envArgs string) error {
@@ -56,20 +40,11 @@ func (c *config) readRuntime(envArgs string) error {
 		return err
 	}
 	var bad []error
+	var err error
 	c.bandwidth, bad = asked.Bandwidth.read()
-	for i, m := range asked.PortMappings {
-		if m.HostPort == 0 {
-			continue // a port that is not published: runtimes list such
-		}
-		h, mistakes := m.read(fmt.Sprintf("runtimeConfig.portMappings[%d].", i))
-		if slices.Contains(c.hostPorts, h) {
-			mistakes = append(mistakes, fmt.Errorf("runtimeConfig.portMappings[%d]: host port %s is in the list twice", i, h))
-		}
-		c.hostPorts = append(c.hostPorts, h)
-		bad = append(bad, mistakes...)
-	}
-	if len(bad) > 0 {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, errors.Join(bad...))
+	c.hostPorts, err = ReadHostPorts(asked.PortMappings)
+	if err := errors.Join(append(bad, err)...); err != nil {
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
 	return nil
 }
@@ -131,55 +106,4 @@ func (b bandwidth) read() (limits setup.Bandwidth, bad []error) {
 		}
 	}
 	return limits, bad
-}
-
-// read reads the entry below path and lists what is wrong with it.
-func (m portMapping) read(path string) (h setup.HostPort, bad []error) {
-	name := strings.ToLower(m.Protocol)
-	if name == "" {
-		name = "tcp"
-	}
-	protocol, known := protocols[name]
-	if !known {
-		bad = append(bad, fmt.Errorf("%sprotocol: %q is none of tcp, udp, sctp", path, m.Protocol))
-	}
-	for _, port := range []struct {
-		key   string
-		value int
-	}{{"hostPort", m.HostPort}, {"containerPort", m.ContainerPort}} {
-		if port.value < 1 || port.value > 65535 {
-			bad = append(bad, fmt.Errorf("%s%s: %d is no port; give one of 1..65535", path, port.key, port.value))
-		}
-	}
-	h = setup.HostPort{Protocol: protocol, Port: uint16(m.HostPort), Container: uint16(m.ContainerPort)}
-	if m.HostIP != "" {
-		address, err := netip.ParseAddr(m.HostIP)
-		if err != nil || address.Zone() != "" {
-			bad = append(bad, fmt.Errorf("%shostIP: %q is no address of the host; write one, or leave it out for all", path, m.HostIP))
-		}
-		h.Address = address.Unmap()
-	}
-	return h, bad
-}
-
-// publish gives the port its host ports, and the network what they need: the first
-// address of each family is what they lead to.
-func (c *config) publish(p *setup.Port) error {
-	p.HostPorts = c.hostPorts
-	p.Hairpin = p.Hairpin || len(c.hostPorts) > 0 && !c.PromiscMode // so that the container reaches its own
-	for _, is4 := range []bool{true, false} {
-		first := slices.IndexFunc(p.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == is4 })
-		for _, h := range c.hostPorts {
-			if first < 0 && h.Address.IsValid() && h.Address.Is4() == is4 {
-				return plugin.Errorf(types.ErrInvalidNetworkConfig,
-					"runtimeConfig.portMappings: host port %s needs an %s address in the container; add a range of them, or name another hostIP",
-					h, map[bool]string{true: "IPv4", false: "IPv6"}[is4])
-			}
-			if first >= 0 && (!h.Address.IsValid() || h.Address.Is4() == is4) {
-				p.Network.HostPorts = append(p.Network.HostPorts, p.Addresses[first].Masked())
-				break
-			}
-		}
-	}
-	return nil
 }

@@ -21,7 +21,7 @@ func status(args *skel.CmdArgs) error {
 	}
 	host, err := setup.CurrentNamespace()
 	if err != nil {
-		return cniError(err)
+		return Error(err)
 	}
 	defer host.Close()
 	ipam, err := newDelegate(c, args, host)
@@ -42,5 +42,5 @@ func status(args *skel.CmdArgs) error {
 			err = fmt.Errorf("network %s: %w", c.Name, err)
 		}
 	}
-	return cniError(err)
+	return Error(err)
 }

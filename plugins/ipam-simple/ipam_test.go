@@ -33,7 +33,7 @@ const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(pluginVar) != "" {
-		os.Exit(plugin.Main(Name, Verbs()))
+		os.Exit(plugin.Main(Name, plugin.Version, Verbs()))
 	}
 	os.Exit(m.Run())
 }

@@ -1,0 +1,101 @@
+package bridgeveth
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// PortMapping is an entry of the capability portMappings (containernetworking/cni,
+// CONVENTIONS.md).
+type PortMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"` // tcp when empty
+	HostIP        string `json:"hostIP"`   // any when empty
+}
+
+// protocols are those that have ports, by their names.
+var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
+// ReadHostPorts reads the capability portMappings. The error lists every mistake.
+func ReadHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
+	var bad []error
+	for i, m := range mappings {
+		if m.HostPort == 0 {
+			continue // a port that is not published: runtimes list such
+		}
+		h, mistakes := m.read(fmt.Sprintf("runtimeConfig.portMappings[%d].", i))
+		if slices.Contains(ports, h) {
+			mistakes = append(mistakes, fmt.Errorf("runtimeConfig.portMappings[%d]: host port %s is in the list twice", i, h))
+		}
+		ports = append(ports, h)
+		bad = append(bad, mistakes...)
+	}
+	return ports, errors.Join(bad...)
+}
+
+// read reads the entry below path and lists what is wrong with it.
+func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
+	name := strings.ToLower(m.Protocol)
+	if name == "" {
+		name = "tcp"
+	}
+	protocol, known := protocols[name]
+	if !known {
+		bad = append(bad, fmt.Errorf("%sprotocol: %q is none of tcp, udp, sctp", path, m.Protocol))
+	}
+	for _, port := range []struct {
+		key   string
+		value int
+	}{{"hostPort", m.HostPort}, {"containerPort", m.ContainerPort}} {
+		if port.value < 1 || port.value > 65535 {
+			bad = append(bad, fmt.Errorf("%s%s: %d is no port; give one of 1..65535", path, port.key, port.value))
+		}
+	}
+	h = setup.HostPort{Protocol: protocol, Port: uint16(m.HostPort), Container: uint16(m.ContainerPort)}
+	if m.HostIP != "" {
+		address, err := netip.ParseAddr(m.HostIP)
+		if err != nil || address.Zone() != "" {
+			bad = append(bad, fmt.Errorf("%shostIP: %q is no address of the host; write one, or leave it out for all", path, m.HostIP))
+		}
+		h.Address = address.Unmap()
+	}
+	return h, bad
+}
+
+// publish gives the port its host ports, and the network what they need: the first
+// address of each family is what they lead to.
+func (c *config) publish(p *setup.Port) error {
+	p.Hairpin = p.Hairpin || len(c.hostPorts) > 0 && !c.PromiscMode // so that the container reaches its own
+	return Publish(p, c.hostPorts)
+}
+
+// Publish gives a port with addresses its host ports, and its network what they need: the
+// first address of each family is what they lead to.
+func Publish(p *setup.Port, ports []setup.HostPort) error {
+	p.HostPorts = ports
+	for _, is4 := range []bool{true, false} {
+		first := slices.IndexFunc(p.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == is4 })
+		for _, h := range ports {
+			if first < 0 && h.Address.IsValid() && h.Address.Is4() == is4 {
+				return plugin.Errorf(types.ErrInvalidNetworkConfig,
+					"runtimeConfig.portMappings: host port %s needs an %s address in the container; add a range of them, or name another hostIP",
+					h, map[bool]string{true: "IPv4", false: "IPv6"}[is4])
+			}
+			if first >= 0 && (!h.Address.IsValid() || h.Address.Is4() == is4) {
+				p.Network.HostPorts = append(p.Network.HostPorts, p.Addresses[first].Masked())
+				break
+			}
+		}
+	}
+	return nil
+}
