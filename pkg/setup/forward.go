@@ -69,8 +69,9 @@ var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /us
 
 // before are the chains behind whose jumps ours stands, so that what Docker and
 // the administrator (DOCKER-USER is his) deny stays denied. dockerd puts them at
-// the top at every start, where they stay before ours.
-var before = []string{"DOCKER-USER", "DOCKER-FORWARD", "DOCKER-ISOLATION-STAGE-1"}
+// the top at every start, where they stay before ours. CNI-FORWARD is of the reference
+// plugin firewall, and begins with a jump to CNI-ADMIN, the administrator's.
+var before = []string{"DOCKER-USER", "DOCKER-FORWARD", "DOCKER-ISOLATION-STAGE-1", "CNI-FORWARD"}
 
 // rule is what we know of an iptables rule: enough for ours, and for jumps.
 type rule struct {

@@ -42,12 +42,18 @@ func (n *Namespace) verifyPort(p *Port) error {
 	if err != nil {
 		return err
 	}
+	isolated := p.Isolated
+	if port.isolated && !isolated {
+		if isolated, err = n.isolatedBehind(p.Network); err != nil {
+			return err
+		}
+	}
 	wrong := []error{
 		n.verifyVLANs(p, port),
 		differ("port "+name+" on bridge "+p.Network.Bridge, port.master == br.index, true),
 		differ("port "+name+" up", port.up, true),
 		differ("hairpin mode of port "+name, port.hairpin, p.Hairpin),
-		differ("isolation of port "+name, port.isolated, p.Isolated),
+		differ("isolation of port "+name, port.isolated, isolated),
 	}
 	if p.Given != "" { // its MTU and its carrier are somebody else's
 		return errors.Join(append(wrong, differ("second name of port "+name, port.port, p.Port()))...)
