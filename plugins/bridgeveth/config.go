@@ -104,6 +104,9 @@ type vlanTrunk struct {
 func readConfig(args *skel.CmdArgs) (c *config, wrong error) {
 	c = &config{}
 	wrong = plugin.Decode(args.StdinData, c, "")
+	if c.Type == Reference {
+		wrong = plugin.IgnoreUnknown(wrong)
+	}
 	if c.Bridge == "" {
 		c.Bridge = setup.DefaultBridge
 	}

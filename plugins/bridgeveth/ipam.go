@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -37,7 +38,7 @@ func newDelegate(c *config, args *skel.CmdArgs, host *setup.Namespace) (*delegat
 		path := filepath.Join(dir, d.name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			d.path = path
-			d.self = d.name == ipamsimple.Name && isSelf(info)
+			d.self = slices.Contains(ipamsimple.Names, d.name) && isSelf(info)
 			break
 		}
 	}

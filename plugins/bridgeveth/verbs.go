@@ -5,6 +5,13 @@ package bridgeveth
 
 import "github.com/containernetworking/cni/pkg/skel"
 
+// Name is what the program is called by, and Reference the plugin of the reference
+// implementation whose place it takes where it is installed by that name.
+const (
+	Name      = "bridgeveth"
+	Reference = "bridge"
+)
+
 // Verbs are the plugin's, for skel.
 func Verbs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}

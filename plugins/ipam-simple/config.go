@@ -54,6 +54,7 @@ type config struct {
 
 // place are the keys below "ipam" that say where leases are.
 type place struct {
+	Type       string `json:"type"`
 	DataDir    string `json:"dataDir"`
 	ImportFrom string `json:"importFrom"`
 }
@@ -61,7 +62,6 @@ type place struct {
 // settings are the keys below "ipam". Their names and meanings are host-local's.
 // Empty strings mean the same as absent ones: runtimes send such.
 type settings struct {
-	Type string `json:"type"`
 	addresses
 	Ranges        [][]json.RawMessage `json:"ranges"`
 	Routes        []json.RawMessage   `json:"routes"`
@@ -97,6 +97,9 @@ func readNetwork(data []byte) (*config, error) {
 			return nil, err
 		}
 	}
+	if c.Type == Reference { // its dataDir is where it has kept its reservations, too
+		c.ImportFrom = cmp.Or(c.ImportFrom, c.DataDir)
+	}
 	c.DataDir = cmp.Or(c.DataDir, DefaultDataDir)
 	c.ImportFrom = cmp.Or(c.ImportFrom, defaultImport)
 	return c, nil
@@ -113,7 +116,7 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 			`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, Name)
 	}
 	var ipam settings
-	bad := []error{plugin.Decode(c.IPAM, &ipam, "ipam.")}
+	bad := []error{c.decode(c.IPAM, &ipam, "ipam.")}
 	if len(c.Runtime) > 0 {
 		bad = append(bad, plugin.Read(c.Runtime, &c.capabilities, "runtimeConfig."))
 	}
@@ -127,6 +130,16 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
 	return c, nil
+}
+
+// decode is plugin.Decode, which under the name of host-local passes over unknown keys as
+// that does.
+func (c *config) decode(data []byte, v any, path string) error {
+	err := plugin.Decode(data, v, path)
+	if c.Type == Reference {
+		err = plugin.IgnoreUnknown(err)
+	}
+	return err
 }
 
 // readSticky reads how long an address stays with a pod that is gone.
@@ -164,7 +177,7 @@ func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) 
 		for j, data := range list {
 			var a addresses
 			path := fmt.Sprintf("%s[%d][%d].", key, i, j)
-			if err := plugin.Decode(data, &a, path); err != nil {
+			if err := c.decode(data, &a, path); err != nil {
 				bad = append(bad, err)
 			}
 			parts, mistakes := a.read(path)

@@ -25,8 +25,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Name is what the program is called by.
-const Name = "ipam-simple"
+// Name is what the program is called by, and Reference the plugin of the reference
+// implementation whose place it takes where it is installed by that name.
+const (
+	Name      = "ipam-simple"
+	Reference = "host-local"
+)
+
+// Names are both.
+var Names = []string{Name, Reference}
 
 // lockWait is how long a verb waits for others to be done with the store. Each
 // holds it for less than a millisecond.

@@ -47,6 +47,7 @@ var sources = map[string]string{
 	"cnitool":    "github.com/containernetworking/cni/cnitool",
 	"bridge":     reference + "main/bridge",
 	"loopback":   reference + "main/loopback",
+	"ptp":        reference + "main/ptp",
 	"host-local": reference + "ipam/host-local",
 	"static":     reference + "ipam/static",
 	"firewall":   reference + "meta/firewall",

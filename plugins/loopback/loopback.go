@@ -1,0 +1,94 @@
+// Package loopback is the CNI plugin loopback of the reference implementation: it sets
+// a container's lo up. See docs/dropin.md.
+package loopback
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
+)
+
+// Name is what the program is called by.
+const Name = "loopback"
+
+// Verbs are the plugin's, for skel. It has nothing to collect, and is always ready.
+func Verbs() skel.CNIFuncs {
+	nothing := func(*skel.CmdArgs) error { return nil }
+	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: nothing, Status: nothing}
+}
+
+// add is the verb ADD. CNI_IFNAME makes no difference: there is one lo.
+func add(args *skel.CmdArgs) error {
+	var conf types.PluginConf
+	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
+		return err
+	}
+	previous, err := plugin.Previous(&conf)
+	if err != nil {
+		return err
+	}
+	result := &current.Result{
+		CNIVersion: current.ImplementedSpecVersion,
+		Interfaces: []*current.Interface{{Name: "lo", Mac: "00:00:00:00:00:00", Sandbox: args.Netns}},
+	}
+	err = inside(args, func(container *setup.Namespace) error {
+		addresses, err := container.RaiseLoopback()
+		has := map[bool]bool{} // by "is IPv4"
+		for _, a := range addresses {
+			if !a.Addr().IsLoopback() {
+				return fmt.Errorf("lo has the address %s, which is none of loopback", a.Addr())
+			}
+			if is4 := a.Addr().Is4(); !has[is4] {
+				has[is4] = true
+				result.IPs = append(result.IPs, &current.IPConfig{
+					Interface: current.Int(0), Address: net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())},
+				})
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return bridgeveth.Error(err)
+	}
+	if previous != nil {
+		result = previous
+	}
+	return plugin.PrintResult(result, conf.CNIVersion)
+}
+
+// del is the verb DEL. A namespace that is gone has no lo.
+func del(args *skel.CmdArgs) error {
+	err := inside(args, (*setup.Namespace).LowerLoopback)
+	if args.Netns == "" || errors.Is(err, setup.ErrNoNamespace) || errors.Is(err, setup.ErrNotNamespace) {
+		return nil
+	}
+	return bridgeveth.Error(err)
+}
+
+// check is the verb CHECK. It changes nothing.
+func check(args *skel.CmdArgs) error {
+	if err := inside(args, (*setup.Namespace).VerifyLoopback); err != nil {
+		return plugin.Errorf(plugin.CodeDrift, "CHECK of lo in container %s: %w", args.ContainerID, err)
+	}
+	return nil
+}
+
+// inside calls f with the container's namespace, which may not be ours: DEL would set the
+// host's own lo down.
+func inside(args *skel.CmdArgs, f func(*setup.Namespace) error) error {
+	host, container, err := bridgeveth.Namespaces(args)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	defer container.Close()
+	return f(container)
+}

@@ -1,0 +1,263 @@
+// Package dropin runs configurations that name plugins of the reference implementation, by
+// those and by ours under their names, through libcni as runtimes do.
+package dropin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// names are those of the reference's plugins that we answer to.
+var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
+
+// Folders of programs. In each is all that a list needs: what is not of ours in "ours" and
+// "kept" is the reference's. In "kept" that which ours replace is there, in its folder.
+var reference, ours, kept string
+
+func TestMain(m *testing.M) {
+	status := 1
+	defer func() { os.Exit(status) }()
+	dir, err := os.MkdirTemp("", "bridgeveth-dropin-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	status = m.Run()
+}
+
+func build(dir string) error {
+	reference, ours, kept = filepath.Join(dir, "reference"), filepath.Join(dir, "ours"), filepath.Join(dir, "kept")
+	inside := filepath.Join(kept, "reference")
+	for _, d := range []string{reference, ours, inside} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	others := []string{"tuning", "ptp"}
+	if err := harness.Build(reference, slices.Concat(names, others, []string{"bridgeveth", "bvctl", "cnitool"})...); err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, os.Link(filepath.Join(reference, "bridgeveth"), filepath.Join(ours, name)),
+			os.Link(filepath.Join(reference, "bridgeveth"), filepath.Join(kept, name)),
+			os.Link(filepath.Join(reference, name), filepath.Join(inside, name)))
+	}
+	for _, name := range others {
+		errs = append(errs, os.Link(filepath.Join(reference, name), filepath.Join(ours, name)), os.Link(filepath.Join(reference, name), filepath.Join(kept, name)))
+	}
+	return errors.Join(errs...)
+}
+
+// object is a JSON object.
+type object map[string]any
+
+// with returns a copy that has the keys of extra besides.
+func (o object) with(extra object) object {
+	all := object{}
+	for _, from := range []object{o, extra} {
+		for key, value := range from {
+			all[key] = value
+		}
+	}
+	return all
+}
+
+// portMapping is as go-cni has it, without tags: that is how nerdctl passes it on.
+type portMapping struct {
+	HostPort, ContainerPort int32
+	Protocol, HostIP        string
+}
+
+// node is a host of the test's own, whose FORWARD policy is DROP.
+type node struct {
+	*setup.Namespace
+	t testing.TB
+}
+
+func newNode(t testing.TB) *node {
+	t.Helper()
+	n := &node{setuptest.EnterHost(t), t}
+	setuptest.DropForward(t, "iptables-nft", "ip6tables-nft")
+	setuptest.Run(t, "nft", "add", "table", "ip", "nat") // it is iptables', and stays
+	return n
+}
+
+// outside makes a namespace beyond the host, which is 192.0.2.1 to it.
+func (n *node) outside() *setup.Namespace {
+	n.t.Helper()
+	out := setuptest.Container(n.t, "outside")
+	ends := []setup.End{
+		{Namespace: n.Namespace, Interface: "uplink", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}},
+		{Namespace: out, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")}},
+	}
+	if err := setup.Join(ends[0], ends[1]); err != nil {
+		n.t.Fatal(err)
+	}
+	return out
+}
+
+// attachment is what a runtime does with one interface of one container.
+type attachment struct {
+	t       testing.TB
+	list    *libcni.NetworkConfigList
+	runtime *libcni.RuntimeConf
+	cni     *libcni.CNIConfig
+}
+
+// attach prepares one, by the plugins of a folder.
+func attach(t testing.TB, dir, container string, list object, ports ...portMapping) *attachment {
+	t.Helper()
+	b, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := libcni.ConfListFromBytes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &attachment{t, parsed, &libcni.RuntimeConf{
+		ContainerID: container, NetNS: "/run/netns/" + container, IfName: "eth0",
+		Args: [][2]string{{"IgnoreUnknown", "1"}}, CapabilityArgs: map[string]any{},
+	}, libcni.NewCNIConfigWithCacheDir([]string{dir}, "/run/cni-cache", nil)}
+	if len(ports) > 0 {
+		a.runtime.CapabilityArgs["portMappings"] = ports
+	}
+	return a
+}
+
+// add returns the result as the version of the list has it.
+func (a *attachment) add() (object, error) {
+	result, err := a.cni.AddNetworkList(context.Background(), a.list, a.runtime)
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	decoded := object{}
+	if err := errors.Join(result.PrintTo(&text), json.Unmarshal(text.Bytes(), &decoded)); err != nil {
+		a.t.Fatal(err)
+	}
+	return decoded, nil
+}
+
+func (a *attachment) check() error {
+	return a.cni.CheckNetworkList(context.Background(), a.list, a.runtime)
+}
+
+// del is DEL as nerdctl has it: without a namespace.
+func (a *attachment) del() error {
+	gone := *a.runtime
+	gone.NetNS = ""
+	return a.cni.DelNetworkList(context.Background(), a.list, &gone)
+}
+
+// must fails the test unless it went well.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (a *attachment) mustAdd() object {
+	a.t.Helper()
+	result, err := a.add()
+	must(a.t, err)
+	return result
+}
+
+// refused fails the test unless an error of CNI's has the code and says so.
+func refused(t testing.TB, err error, code uint, want string) {
+	t.Helper()
+	said := &types.Error{}
+	if !errors.As(err, &said) || said.Code != code || !strings.Contains(said.Msg, want) {
+		t.Errorf("got %v, want code %d and %q", err, code, want)
+	}
+}
+
+// serve answers in a namespace, by TCP, with the address of who asks.
+func serve(t testing.TB, ns *setup.Namespace, port int) {
+	t.Helper()
+	must(t, ns.Do(func() error {
+		l, err := net.Listen("tcp", fmt.Sprint(":", port))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprint(c, host)
+				c.Close()
+			}
+		}()
+		return nil
+	}))
+}
+
+// ask returns who the server took us for, "" if it did not answer.
+func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
+	t.Helper()
+	must(t, from.Do(func() error {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return nil //nolint:nilerr // no answer
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Second)) // of an open connection
+		b, _ := io.ReadAll(c)                          // none is no answer
+		answer = string(b)
+		return nil
+	}))
+	return answer
+}
+
+// call runs one of our programs with a configuration as it is, and returns what it says.
+func call(t testing.TB, program, verb, container string, conf object) (object, error) {
+	t.Helper()
+	b, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net", "type": filepath.Base(program)}.with(conf))
+	must(t, err)
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+container, "CNI_NETNS=/run/netns/"+container,
+		"CNI_IFNAME=eth0", "CNI_PATH="+filepath.Dir(program))
+	cmd.Stdin = bytes.NewReader(b)
+	out, err := cmd.Output()
+	answer := object{}
+	if len(out) > 0 && json.Unmarshal(out, &answer) != nil {
+		t.Fatalf("%s %s prints %q", program, verb, out)
+	}
+	if err != nil {
+		said := &types.Error{}
+		must(t, json.Unmarshal(out, said))
+		return nil, said
+	}
+	return answer, nil
+}

@@ -1,0 +1,143 @@
+package dropin
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// nerdctlNetwork is a configuration as "nerdctl network create" writes it (pkg/netutil).
+func nerdctlNetwork(name, bridgeName, subnet, gateway string) object {
+	return object{
+		"cniVersion": "1.0.0", "name": name, "nerdctlID": strings.Repeat("0a", 32), "nerdctlLabels": object{},
+		"plugins": []object{
+			{
+				"type": "bridge", "bridge": bridgeName, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+				"ipam": object{"ranges": [][]object{{{"gateway": gateway, "subnet": subnet}}}, "routes": []object{{"dst": "0.0.0.0/0"}}, "type": "host-local"},
+			},
+			{"type": "portmap", "capabilities": object{"portMappings": true}},
+			{"type": "firewall", "ingressPolicy": "same-bridge"},
+			{"type": "tuning"},
+		},
+	}
+}
+
+// usedPorts lists those that nerdctl takes for used (pkg/portutil).
+func usedPorts(t testing.TB) (ports []string) {
+	t.Helper()
+	if exec.Command("iptables-nft", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "1").Run() != nil {
+		return nil // there is no such chain
+	}
+	for _, line := range strings.Split(setuptest.Run(t, "iptables-nft", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT"), "\n") {
+		if m := regexp.MustCompile(`--dports ((,?\d+)+)`).FindStringSubmatch(line); m != nil {
+			ports = append(ports, strings.Split(m[1], ",")...)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// TestNerdctl does what its hook does: a DEL that finds nothing, ADD, and in the end DEL
+// without a namespace. A host port, under a FORWARD policy of DROP, is what the reference
+// cannot reach.
+func TestNerdctl(t *testing.T) {
+	for _, tt := range []struct{ name, dir, answer string }{{"reference", reference, ""}, {"ours", ours, "192.0.2.2"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			outside := n.outside()
+			before := setuptest.Dump(t)
+			var all []*attachment
+			for i, network := range []object{
+				nerdctlNetwork("one", "br-0a0a0a0a0a0a", "10.4.1.0/24", "10.4.1.1"), nerdctlNetwork("one", "br-0a0a0a0a0a0a", "10.4.1.0/24", "10.4.1.1"),
+				nerdctlNetwork("two", "br-0b0b0b0b0b0b", "10.4.2.0/24", "10.4.2.1"),
+			} {
+				id := "default-" + strings.Repeat(string("123"[i]), 64)
+				setuptest.Container(t, id)
+				a := attach(t, tt.dir, id, network)
+				a.runtime.Args = append(a.runtime.Args, [2]string{"NERDCTL_CNI_DHCP_HOSTNAME", "web"})
+				if i == 0 {
+					a.runtime.CapabilityArgs["portMappings"] = []portMapping{web, {HostPort: 49153, ContainerPort: 53, Protocol: "udp"}}
+				}
+				must(t, a.del())
+				a.mustAdd()
+				all = append(all, a)
+			}
+			web, sibling, stranger := all[0].container(), all[1].container(), all[2].container()
+			serve(t, web, 80)
+			if !setuptest.Ping(t, sibling, "10.4.1.2") {
+				t.Error("no answer to the sibling")
+			}
+			if setuptest.Ping(t, stranger, "10.4.1.2") {
+				t.Error("the networks are not kept apart")
+			}
+			if got := ask(t, n.Namespace, "192.0.2.1:8080"); got == "" {
+				t.Error("no answer to the host")
+			}
+			if got := ask(t, outside, "192.0.2.1:8080"); got != tt.answer {
+				t.Errorf("from outside the container sees %q, want %q", got, tt.answer)
+			}
+			if got := strings.Join(usedPorts(t), " "); got != "49153 8080" {
+				t.Errorf("nerdctl takes for used: %q", got)
+			}
+			for _, a := range all {
+				must(t, a.del())
+			}
+			if tt.dir == ours {
+				setuptest.Same(t, before, "DEL left traces")
+			} else if left := setuptest.Dump(t); !strings.Contains(left, "br-0a0a0a0a0a0a") {
+				t.Error("the reference has left no bridge behind: the test shows nothing")
+			}
+		})
+	}
+}
+
+// TestListed shows the lists of ports to iptables: of many, and none that are not for IPv4.
+func TestListed(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	before := setuptest.Dump(t)
+	var ports []portMapping
+	for i := range int32(40) {
+		ports = append(ports, portMapping{HostPort: 2000 + i, ContainerPort: 80, Protocol: []string{"tcp", "udp"}[i%2]})
+	}
+	network := list("1.0.0", bridge.with(object{"isDefaultGateway": true, "ipam": twice}), portmap)
+	a := attach(t, ours, "c1", network, append(ports, portMapping{HostPort: 3000, ContainerPort: 80, Protocol: "tcp", HostIP: "::"})...)
+	a.mustAdd()
+	if got := usedPorts(t); len(got) != 40 || slices.Contains(got, "3000") {
+		t.Errorf("listed are %v", got)
+	}
+	rules := setuptest.Run(t, "iptables-nft", "-t", "nat", "-S")
+	if !strings.Contains(rules, "-p udp -m udp -m multiport --dports 2001,") || !strings.Contains(rules, "bridgeveth/net/c1/eth0") {
+		t.Errorf("iptables shows:\n%s", rules)
+	}
+	must(t, a.del())
+	setuptest.Same(t, before, "DEL left traces")
+}
+
+// TestBanner asks each name who it is, as nerdctl asks firewall: without any variable.
+func TestBanner(t *testing.T) {
+	mod, err := os.ReadFile("../../go.mod")
+	must(t, err)
+	release := regexp.MustCompile(`containernetworking/plugins (v\S+)`).FindStringSubmatch(string(mod))[1]
+	for _, name := range names {
+		cmd := exec.Command(filepath.Join(ours, name))
+		cmd.Env = []string{}
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		must(t, cmd.Run())
+		first, _, _ := strings.Cut(said.String(), "\n")
+		// As semver.org has it, 9 and 10: numbers, and what makes no difference.
+		if !regexp.MustCompile("^CNI " + name + " plugin " + regexp.QuoteMeta(release) + `\+bridgeveth(\.[0-9A-Za-z-]+)+$`).MatchString(first) {
+			t.Errorf("%s says %q, want the release that it is compared with, %s", name, first, release)
+		}
+	}
+}

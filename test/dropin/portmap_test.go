@@ -1,0 +1,211 @@
+package dropin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+var web = portMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}
+
+// elements counts an attachment's elements in our maps of host ports.
+func elements(t testing.TB, container string) int {
+	t.Helper()
+	return strings.Count(setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"), "/"+container+"/eth0\"")
+}
+
+// TestPortmap publishes behind bridge, in every way that DEL and CHECK come.
+func TestPortmap(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		del  func(*attachment) error
+	}{
+		{"without a namespace", (*attachment).del},
+		{"without a result", func(a *attachment) error {
+			setuptest.Run(t, "rm", "-r", "/run/cni-cache")
+			return a.del()
+		}},
+		{"without its ports", func(a *attachment) error {
+			a.runtime.CapabilityArgs = nil
+			return a.del()
+		}},
+		{"by GC", func(a *attachment) error {
+			for _, name := range []string{"portmap", "bridge"} {
+				conf := bridge.with(object{"type": name, "cni.dev/valid-attachments": []object{{"containerID": "c2", "ifname": "eth0"}}})
+				if _, err := call(a.t, filepath.Join(ours, name), "GC", "c1", conf); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			outside := n.outside()
+			c1 := setuptest.Container(t, "c1")
+			setuptest.Container(t, "c2")
+			serve(t, c1, 80)
+			network := list("1.1.0", bridge, portmap)
+			other := attach(t, ours, "c2", network, portMapping{HostPort: 9090, ContainerPort: 80, Protocol: "udp"})
+			other.mustAdd()
+			before := setuptest.Dump(t)
+			a := attach(t, ours, "c1", network, web)
+			a.mustAdd()
+			must(t, a.check())
+			for from, ns := range map[string]*setup.Namespace{"outside": outside, "the host": n.Namespace, "itself": c1} {
+				if ask(t, ns, "192.0.2.1:8080") == "" {
+					t.Errorf("no answer to %s", from)
+				}
+			}
+			if ask(t, n.Namespace, "127.0.0.1:8080") == "" {
+				t.Error("no answer to localhost")
+			}
+			setuptest.Run(t, "nft", "delete", "element", "ip", "bridgeveth", "ports", "{ tcp . 8080 }")
+			refused(t, a.check(), 103, "host port tcp *:8080 to the container")
+			must(t, a.del())
+			a.mustAdd()
+			setuptest.Run(t, "iptables-nft", "-t", "nat", "-D", "CNI-HOSTPORT-DNAT", "2") // nerdctl does so
+			refused(t, a.check(), 103, "host ports in chain CNI-HOSTPORT-DNAT")
+			must(t, a.del())
+			a.mustAdd()
+			must(t, tt.del(a))
+			setuptest.Same(t, before, "it left traces")
+			must(t, other.del())
+		})
+	}
+}
+
+// TestPortmapTaken asks for a port that another container has.
+func TestPortmapTaken(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	setuptest.Container(t, "c2")
+	network := list("1.0.0", bridge, portmap)
+	first, second := attach(t, ours, "c1", network, web), attach(t, ours, "c2", network, web)
+	first.mustAdd()
+	before := setuptest.Dump(t)
+	_, err := second.add()
+	refused(t, err, 101, "host port tcp *:8080 is taken by container c1, interface eth0, of network net")
+	must(t, second.del()) // as runtimes do
+	setuptest.Same(t, before, "it left traces")
+}
+
+// TestPortmapTwice has bridge publish the ports itself, so that portmap finds them there.
+func TestPortmapTwice(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	before := setuptest.Dump(t)
+	a := attach(t, ours, "c1", list("1.0.0", bridge.with(object{"capabilities": object{"portMappings": true}}), portmap), web)
+	a.mustAdd()
+	if got := elements(t, "c1"); got != 1 {
+		t.Errorf("%d elements, want 1", got)
+	}
+	must(t, a.check())
+	must(t, a.del())
+	setuptest.Same(t, before, "DEL left traces")
+}
+
+// TestNoHostPorts passes the result on, whoever has made the interface, as for most pods.
+func TestNoHostPorts(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	given := object{"cniVersion": "1.1.0", "interfaces": []any{map[string]any{"name": "eth0", "sandbox": "/run/netns/c1"}}}
+	got, err := call(t, filepath.Join(ours, "portmap"), "ADD", "c1", object{"prevResult": given})
+	must(t, err)
+	want, _ := json.Marshal(given)
+	if text, _ := json.Marshal(got); string(text) != string(want) {
+		t.Errorf("got %s, want %s", text, want)
+	}
+}
+
+// TestKeysRefused names keys of portmap and firewall that ask for what cannot be had.
+func TestKeysRefused(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	published := object{"portMappings": []portMapping{web}}
+	for _, tt := range []struct {
+		plugin string
+		conf   object
+		want   string // nothing, if it is accepted
+	}{
+		{"portmap", object{"backend": "iptables", "snat": false, "markMasqBit": 14, "conditionsV4": []string{}}, ""},
+		{"portmap", object{"backend": "nftables", "snat": true, "externalSetMarkChain": "KUBE-MARK-MASQ"}, ""},
+		{"portmap", object{"backend": "ebtables"}, `backend: "ebtables" is none of iptables, nftables`},
+		{"portmap", object{"markMasqBit": 32}, "markMasqBit: 32 is outside 0..31"},
+		{"portmap", object{"markMasqBit": 3, "externalSetMarkChain": "X"}, "markMasqBit: externalSetMarkChain says otherwise"},
+		{"portmap", object{"masqAll": true}, "masqAll: containers get to see who asks"},
+		{"portmap", object{"conditionsV4": []string{"!", "-d", "192.0.2.0/24"}}, `conditionsV4: "! -d 192.0.2.0/24": there is no rule`},
+		{"portmap", object{"conditionsV6": []string{"-i", "eth0"}}, `conditionsV6: "-i eth0": there is no rule`},
+		{"portmap", object{"runtimeConfig": object{"portMappings": []portMapping{{HostPort: 70000, ContainerPort: 80}}}}, "runtimeConfig.portMappings[0].hostPort: 70000 is no port"},
+		{"firewall", object{"backend": "", "iptablesAdminChainName": "CNI-ADMIN", "firewalldZone": "trusted", "ingressPolicy": "open"}, ""},
+		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // which says nothing there
+		{"firewall", object{"iptablesAdminChainName": "MINE"}, `iptablesAdminChainName: "MINE": the administrator's chain is BRIDGEVETH-ADMIN`},
+		{"firewall", object{"backend": "firewalld", "firewalldZone": "internal"}, `firewalldZone: "internal": the bridge is put into the zone bridgeveth`},
+		{"firewall", object{"ingressPolicy": "closed"}, `ingressPolicy: "closed" is none of open, same-bridge, isolated`},
+	} {
+		result, err := call(t, filepath.Join(ours, "bridge"), "ADD", "c1", bridge)
+		must(t, err)
+		before := setuptest.Dump(t)
+		conf := object{"runtimeConfig": published, "prevResult": result}.with(tt.conf)
+		_, err = call(t, filepath.Join(ours, tt.plugin), "ADD", "c1", conf)
+		_, status := call(t, filepath.Join(ours, tt.plugin), "STATUS", "c1", conf)
+		if tt.want == "" {
+			must(t, err)
+			must(t, status)
+		} else {
+			refused(t, err, 7, tt.want)
+			refused(t, status, 7, tt.want)
+			setuptest.Same(t, before, "a refused ADD left traces")
+		}
+		for _, name := range []string{tt.plugin, "bridge"} { // DEL does what it can
+			_, err := call(t, filepath.Join(ours, name), "DEL", "c1", bridge.with(conf).with(object{"type": name}))
+			must(t, err)
+		}
+	}
+}
+
+// TestAtOnce has containers with host ports come and go at once: what they share is there
+// for as long as one of them is, and gone with the last.
+func TestAtOnce(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	for i := range 6 {
+		setuptest.Container(t, fmt.Sprintf("c%d", i))
+	}
+	b, err := json.Marshal(list("1.1.0", bridge, portmap, firewall.with(object{"ingressPolicy": "same-bridge"})))
+	must(t, err)
+	must(t, os.Mkdir("/run/net.d", 0o755))
+	must(t, os.WriteFile("/run/net.d/10-net.conflist", b, 0o600))
+	before := setuptest.Dump(t)
+	const each = `export NETCONFPATH=/run/net.d CNI_PATH=%[1]s CAP_ARGS='{"portMappings": [{"hostPort": 808%[2]d, "containerPort": 80, "protocol": "tcp"}]}'
+		for i in 1 2 3 4 5 6; do
+			for verb in add check del; do %[3]s/cnitool $verb net /run/netns/c%[2]d || exit 1; done
+		done`
+	var running []*exec.Cmd
+	outputs := make([]bytes.Buffer, 6)
+	for i := range outputs {
+		cmd := exec.Command("sh", "-c", fmt.Sprintf(each, ours, i, reference))
+		cmd.Stdout, cmd.Stderr = &outputs[i], &outputs[i]
+		must(t, cmd.Start())
+		running = append(running, cmd)
+	}
+	for i, cmd := range running {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("container %d: %v\n%s", i, err, outputs[i].String())
+		}
+	}
+	setuptest.Same(t, before, "something is left")
+}

@@ -1,0 +1,154 @@
+package dropin
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// container opens the namespace that it is about.
+func (a *attachment) container() *setup.Namespace {
+	a.t.Helper()
+	ns, err := setup.OpenNamespace(a.runtime.NetNS)
+	must(a.t, err)
+	a.t.Cleanup(ns.Close)
+	return ns
+}
+
+// TestSwap replaces the programs while a container is attached: its CHECK and its DEL are
+// those of the reference, kept beside ours, its address is not given to another, and
+// nothing of it is left.
+func TestSwap(t *testing.T) {
+	for _, tt := range []struct {
+		name, dir string
+		cleans    bool
+	}{{"reference kept", kept, true}, {"reference gone", ours, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t)
+			setuptest.Container(t, "c1")
+			setuptest.Container(t, "c2")
+			setuptest.Container(t, "c3")
+			network := list("1.0.0", bridge, portmap, firewall)
+			// What the reference makes once and never takes back.
+			first := attach(t, reference, "c3", network, portMapping{HostPort: 7070, ContainerPort: 80, Protocol: "tcp"})
+			first.mustAdd()
+			must(t, first.cni.DelNetworkList(t.Context(), first.list, first.runtime))
+			before := setuptest.Dump(t)
+			attach(t, reference, "c1", network, web).mustAdd()
+
+			old, fresh := attach(t, tt.dir, "c1", network, web), attach(t, tt.dir, "c2", network, portMapping{HostPort: 9090, ContainerPort: 80, Protocol: "tcp"})
+			if err := old.check(); (err == nil) != tt.cleans {
+				t.Errorf("CHECK of a container from before: %v", err)
+			}
+			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has that after it
+				t.Errorf("the address of c2 is %s", got)
+			}
+			must(t, fresh.check())
+			if !setuptest.Ping(t, old.container(), "10.88.0.2") {
+				t.Error("the containers do not reach each other")
+			}
+			must(t, old.cni.DelNetworkList(t.Context(), old.list, old.runtime))
+			must(t, fresh.check())
+			must(t, fresh.del())
+			left := setuptest.Run(t, "iptables-nft", "-t", "nat", "-S")
+			if cleaned := !strings.Contains(left, "c1"); cleaned != tt.cleans {
+				t.Errorf("its rules are gone: %v, want %v", cleaned, tt.cleans)
+			}
+			if tt.cleans {
+				setuptest.Same(t, before, "it left traces")
+			}
+		})
+	}
+}
+
+// addresses lists those of a result.
+func addresses(result object) (list []string) {
+	for _, each := range result["ips"].([]any) {
+		list = append(list, each.(map[string]any)["address"].(string))
+	}
+	return list
+}
+
+// TestBehindOthers puts portmap and firewall behind ptp: the reference's do it, if they are
+// there, and otherwise it is refused.
+func TestBehindOthers(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	ptp := object{"type": "ptp", "ipam": hostLocal}
+	for _, tt := range []struct {
+		plugin object
+		dir    string
+	}{{portmap, ours}, {firewall, ours}, {portmap, kept}, {firewall, kept}} {
+		a := attach(t, tt.dir, "c1", list("1.0.0", ptp, tt.plugin), web)
+		_, err := a.add()
+		if tt.dir == ours {
+			refused(t, err, 7, "prevResult: eth0 is no interface of ours")
+		} else {
+			must(t, err)
+			must(t, a.check())
+		}
+		must(t, a.cni.DelNetworkList(t.Context(), a.list, a.runtime))
+		if left := setuptest.Dump(t); strings.Contains(left, "c1") {
+			t.Errorf("something of it is left:\n%s", left)
+		}
+	}
+}
+
+// TestHostLocal keeps leases for containers where the configuration says, and takes over
+// what the reference has reserved there.
+func TestHostLocal(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	for _, c := range []string{"c1", "c2", "c3"} {
+		setuptest.Container(t, c)
+	}
+	for _, dir := range []string{"", "/var/lib/elsewhere"} {
+		ipam := object{"type": "host-local", "subnet": "10.88.0.0/24"}
+		if dir != "" {
+			ipam["dataDir"] = dir
+		}
+		conf := bridge.with(object{"ipam": ipam})
+		add := func(programs, container string) string {
+			result, err := call(t, filepath.Join(programs, "host-local"), "ADD", container, conf)
+			must(t, err)
+			return addresses(result)[0]
+		}
+		if first, second := add(reference, "c1"), add(ours, "c2"); first != "10.88.0.2/24" || second != "10.88.0.3/24" {
+			t.Errorf("c1 has %s of the reference, and c2 %s of ours", first, second)
+		}
+		_, err := call(t, filepath.Join(ours, "host-local"), "DEL", "c1", conf)
+		must(t, err)
+		_, err = call(t, filepath.Join(ours, "host-local"), "DEL", "c2", conf)
+		must(t, err)
+		store := "/run/ipam-simple"
+		if dir != "" {
+			store = dir
+		}
+		if found, err := filepath.Glob(store + "/leases-*"); len(found) != 1 || err != nil {
+			t.Errorf("leases are not in %s: %v, %v", store, found, err)
+		}
+	}
+}
+
+// TestOneProcess starts bridge, which calls host-local within itself.
+func TestOneProcess(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	wrapper := filepath.Join(t.TempDir(), "bridge")
+	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n"), 0o755))
+	// The rules of a network are set by programs: those of this one are none.
+	_, err := call(t, wrapper, "ADD", "c1", bridge.with(object{"forward": "none"}))
+	must(t, err)
+	trace, err := os.ReadFile("/run/trace")
+	must(t, err)
+	if strings.Count(string(trace), "execve") != 1 {
+		t.Errorf("it started other programs:\n%s", trace)
+	}
+}
