@@ -139,6 +139,7 @@ func TestReadRequest(t *testing.T) {
 		{"everywhere", `, "runtimeConfig": {"IPs": ["10.1.0.9/24", "fd00::9"]}, "args": {"cni": {"ips": ["10.1.0.8"]}}`, "IP=10.1.0.7", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
 		{"capability", capability, "", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
 		{"an empty capability", `, "runtimeConfig": {"ips": [""]}` + args, "", "[10.1.0.8]", "args.cni.ips", ""},
+		{"one address twice", `, "runtimeConfig": {"ips": ["10.1.0.9", "10.1.0.9/24"]}`, "", "[10.1.0.9]", "runtimeConfig.ips", ""},
 		{"args", args, "IP=10.1.0.7", "[10.1.0.8]", "args.cni.ips", ""},
 		{"environment", `, "args": {"other": 7}`, "IgnoreUnknown=1;IP=10.1.0.7/16,fd00::7;MAC=02:00:00:00:00:01", "[10.1.0.7 fd00::7]", "CNI_ARGS: IP", ""},
 		{"environment without a value", "", "IP=;junk;=;K8S_POD_NAME=p;K8S_POD_NAMESPACE=n", "[]", "CNI_ARGS: IP", "n/p"},

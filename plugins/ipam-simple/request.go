@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -67,7 +68,9 @@ func parseAddresses(texts []string) (list []netip.Addr, err error) {
 		if _, prefixErr := netip.ParsePrefix(text); err != nil || address != text && prefixErr != nil {
 			return nil, fmt.Errorf("%q is no IP address; write one as 10.1.0.9 or fd00:1::9/64", text)
 		}
-		list = append(list, a.Unmap())
+		if a = a.Unmap(); !slices.Contains(list, a) { // podman says it twice
+			list = append(list, a)
+		}
 	}
 	return list, nil
 }
