@@ -56,7 +56,7 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 		return nil, err
 	}
 	for _, r := range records {
-		call, err := r.command("bridgeveth")
+		call, err := r.attached()
 		if err != nil {
 			complain(err)
 		}

@@ -36,6 +36,12 @@ type network struct {
 	conf []byte // all of it, as the plugin gets it
 }
 
+// mayBeOurs says whether the network uses bridgeveth or ipam-simple, as far as can be told
+// from their names.
+func (n network) mayBeOurs() bool {
+	return n.Type == bridgeveth.Name || n.Type == bridgeveth.Reference || slices.Contains(ipamsimple.Names, n.IPAM.Type)
+}
+
 // networks reads the configurations that use bridgeveth or ipam-simple. A folder that
 // is not there holds none. What cannot be read is said on standard error: the others
 // are still of use.
@@ -59,7 +65,7 @@ func (h *host) networks() (list []network) {
 			}
 			if err != nil {
 				complain(fmt.Errorf("%s: %w", file, err))
-			} else if n.Type == "bridgeveth" || n.IPAM.Type == ipamsimple.Name {
+			} else if n.mayBeOurs() {
 				list = append(list, n)
 			}
 		}
@@ -88,7 +94,7 @@ func (h *host) withStores(f func(*ipam.Store) error) error {
 	if h.dataDir == "" {
 		dirs[0] = ipamsimple.DefaultDataDir
 		for _, n := range h.networks() {
-			if dir := n.IPAM.DataDir; n.IPAM.Type == ipamsimple.Name && dir != "" && !slices.Contains(dirs, dir) {
+			if dir := n.IPAM.DataDir; slices.Contains(ipamsimple.Names, n.IPAM.Type) && dir != "" && !slices.Contains(dirs, dir) {
 				dirs = append(dirs, dir)
 			}
 		}

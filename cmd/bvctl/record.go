@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
 // record is what libcni keeps of an attachment for as long as it lasts: all that ADD was
@@ -77,6 +79,16 @@ func (r record) pod() string {
 		return ""
 	}
 	return args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"]
+}
+
+// attached is the call of the plugin that has attached the container; nil if that is none of
+// ours. A bridge is, if its result names our port.
+func (r record) attached() (*skel.CmdArgs, error) {
+	call, err := r.command(bridgeveth.Name)
+	if call == nil && err == nil && bytes.Contains(r.Result, []byte(r.attachment().Port())) {
+		return r.command(bridgeveth.Reference)
+	}
+	return call, err
 }
 
 // command is a call of a plugin of the list, as libcni would make it for CHECK; nil if the

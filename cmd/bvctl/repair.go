@@ -7,11 +7,14 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/spf13/cobra"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
+	"github.com/bridgeveth/bridgeveth/plugins/firewall"
+	"github.com/bridgeveth/bridgeveth/plugins/portmap"
 )
 
 // newRepair returns "bvctl repair".
@@ -93,13 +96,13 @@ func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
 		if !ns.HasPort(r.attachment()) {
 			continue // of another plugin, or of a container that is gone
 		}
-		call, err := r.command("bridgeveth")
+		call, err := r.attached()
 		if call == nil && err == nil {
 			continue
 		}
 		var mended []string
 		if err == nil {
-			mended, err = bridgeveth.Repair(call)
+			mended, err = r.repair(call)
 		}
 		known[r.attachment()] = true
 		report(r.String(), mended, err)
@@ -116,6 +119,25 @@ func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
 		err = errUnhealthy
 	}
 	return count, err
+}
+
+// repair puts back what an attachment lacks, by the call that has attached it. Where that is
+// of bridge, portmap and firewall behind it are ours too.
+func (r record) repair(call *skel.CmdArgs) (mended []string, err error) {
+	mended, err = bridgeveth.Repair(call)
+	if first, otherwise := r.command(bridgeveth.Reference); first == nil {
+		return mended, errors.Join(err, otherwise)
+	}
+	for name, repair := range map[string]func(*skel.CmdArgs) ([]string, error){portmap.Name: portmap.Repair, firewall.Name: firewall.Repair} {
+		call, failed := r.command(name)
+		if call != nil && failed == nil {
+			var more []string
+			more, failed = repair(call)
+			mended = append(mended, more...)
+		}
+		err = errors.Join(err, failed)
+	}
+	return mended, err
 }
 
 // needed is a network and what its containers need of the host.
@@ -136,7 +158,7 @@ func (h *host) networksBut(ns *setup.Namespace, known map[setup.Attachment]bool)
 		})
 	})
 	for _, n := range h.networks() {
-		if n.Type != "bridgeveth" || len(addresses[n.Name]) == 0 {
+		if len(addresses[n.Name]) == 0 || n.Type != bridgeveth.Name && n.Type != bridgeveth.Reference {
 			continue
 		}
 		wanted, wrong := n.wanted(addresses[n.Name])

@@ -1,0 +1,51 @@
+package dropin
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestRepair puts back all that a chain has on the host after somebody has flushed it.
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	outside := n.outside()
+	c1 := setuptest.Container(t, "c1")
+	serve(t, c1, 80)
+	network := list("1.1.0", bridge, portmap, firewall.with(object{"ingressPolicy": "same-bridge"}))
+	b, err := json.Marshal(network)
+	must(t, err)
+	must(t, os.Mkdir("/run/net.d", 0o755))
+	must(t, os.WriteFile("/run/net.d/10-net.conflist", b, 0o600))
+	a := attach(t, ours, "c1", network, web)
+	a.mustAdd()
+	bvctl := func(args ...string) string {
+		return setuptest.Run(t, filepath.Join(reference, "bvctl"), append([]string{"--conf-dir", "/run/net.d", "--cache-dir", "/run/cni-cache"}, args...)...)
+	}
+	if got := bvctl("inspect"); !strings.Contains(got, "tcp *:8080") || !strings.Contains(got, "10.88.0.2") {
+		t.Errorf("inspect shows:\n%s", got)
+	}
+	setuptest.Run(t, "nft", "flush", "ruleset")
+	setuptest.DropForward(t, "iptables-nft")
+	if ask(t, outside, "192.0.2.1:8080") != "" || a.check() == nil {
+		t.Fatal("nothing is missing: the test shows nothing")
+	}
+	said := bvctl("repair")
+	for _, want := range []string{"put back host ports of port", "put back policy firewall same-bridge", "put back rules of bridge br0"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is not in what repair says:\n%s", want, said)
+		}
+	}
+	must(t, a.check())
+	if ask(t, outside, "192.0.2.1:8080") == "" {
+		t.Error("no answer after the repair")
+	}
+	if again := bvctl("repair"); again != "nothing was missing\n" {
+		t.Errorf("the second time it says:\n%s", again)
+	}
+}
