@@ -38,7 +38,8 @@ test: build ## run every test
 	@hack/br_netfilter.sh
 	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
 	@hack/firewalld.sh || echo 'no firewalld here: its tests will say so' >&2
-	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld hack/test.sh
+	@hack/podman.sh || echo 'no podman here: its test will say so' >&2
+	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman hack/test.sh
 
 test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh

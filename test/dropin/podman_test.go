@@ -1,0 +1,142 @@
+package dropin
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// podmanConf has everything below /run, and no cgroups, which are not the test's own.
+const podmanConf = `[containers]
+cgroups = "disabled"
+seccomp_profile = "unconfined"
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[network]
+network_backend = "cni"
+cni_plugin_dirs = [%[1]q]
+network_config_dir = "/run/podman/net.d"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+conmon_path = ["%[2]s/bin/conmon"]
+runtime = "crun"
+[engine.runtimes]
+crun = ["%[2]s/bin/crun"]
+`
+
+// podman is the real thing in the test's host, by the plugins of a folder.
+type podman struct {
+	t    testing.TB
+	root string
+}
+
+func newPodman(t testing.TB, plugins string) *podman {
+	t.Helper()
+	p := &podman{t, os.Getenv("PODMAN_ROOT")}
+	if _, err := os.Stat(p.root + "/bin/podman"); p.root == "" || err != nil {
+		t.Skip("LISTED SKIP: no podman in PODMAN_ROOT; run make test where Debian's packages can be had")
+	}
+	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
+		t.Skip("LISTED SKIP: podman as root needs root outside of a user namespace")
+	}
+	// Its locks, and the hierarchy of cgroups that crun looks at.
+	setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
+	setuptest.Run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+	// podman would make the folder of namespaces a mount of its own, over those that are there.
+	setuptest.Run(t, "sh", "-c", "mkdir /run/netns; mount --bind /run/netns /run/netns; mount --make-rshared /run/netns")
+	image := "/run/podman/image"
+	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
+	must(t, os.MkdirAll(image+"/bin", 0o755))
+	must(t, os.WriteFile("/run/podman/home/.config/containers/policy.json", []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`), 0o600))
+	setuptest.Run(t, "cp", p.root+"/root/bin/busybox", image+"/bin/")
+	setuptest.Run(t, "tar", "-C", image, "-cf", image+".tar", ".")
+	must(t, os.WriteFile("/run/podman/containers.conf", fmt.Appendf(nil, podmanConf, plugins, p.root), 0o600))
+	p.run("import", image+".tar", "image")
+	t.Cleanup(func() { p.run("rm", "-f", "-t", "0", "-a") })
+	return p
+}
+
+// run runs a command of podman's, which has to succeed.
+func (p *podman) run(args ...string) string {
+	p.t.Helper()
+	command := []string{"CONTAINERS_CONF=/run/podman/containers.conf", "HOME=/run/podman/home", "TMPDIR=/run/podman",
+		p.root + "/bin/podman", "--root", "/run/podman/storage", "--runroot", "/run/podman/state", "--storage-driver", "vfs"}
+	return strings.TrimSpace(setuptest.Run(p.t, "env", append(command, args...)...))
+}
+
+// up starts a container that says hello at port 80, and returns its address.
+func (p *podman) up(name string, options ...string) string {
+	p.t.Helper()
+	args := append([]string{"run", "-d", "--name", name, "--network", "one"}, options...)
+	p.run(append(args, "image", "/bin/busybox", "sh", "-c", "while echo hello | /bin/busybox nc -l -p 80; do :; done")...)
+	return p.run("inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", name)
+}
+
+// TestPodman runs podman 4.3 on a host with Docker's FORWARD policy of DROP. Between
+// containers and from the host all is well with the reference's plugins too; from outside
+// their host ports are not reached.
+func TestPodman(t *testing.T) {
+	for _, tt := range []struct {
+		name, dir, outside string
+	}{{"reference", reference, ""}, {"ours", ours, "hello\n"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			p := newPodman(t, tt.dir)
+			outside := n.outside()
+			before := setuptest.Dump(t)
+			p.run("network", "create", "--subnet", "10.89.5.0/24", "one")
+			if conf, err := os.ReadFile("/run/podman/net.d/one.conflist"); err != nil || !strings.Contains(string(conf), `"type": "bridge"`) {
+				t.Fatalf("podman has not written a configuration for bridge: %v %s", err, conf)
+			}
+			web := p.up("web", "-p", "8080:80")
+			if got := p.up("client", "--ip", "10.89.5.77"); got != "10.89.5.77" {
+				t.Errorf("asked for 10.89.5.77, the client has %s", got)
+			}
+			p.run("network", "reload", "-a")
+			p.run("exec", "client", "/bin/busybox", "ping", "-c", "1", "-W", "1", web)
+			if got := answers(t, n.Namespace, web+":80"); got != "hello\n" {
+				t.Errorf("the container answers %q to the host", got)
+			}
+			if got := answers(t, n.Namespace, "192.0.2.1:8080"); got != "hello\n" {
+				t.Errorf("the host port answers %q to the host", got)
+			}
+			if got := answers(t, outside, "192.0.2.1:8080"); got != tt.outside {
+				t.Errorf("the host port answers %q from outside, want %q", got, tt.outside)
+			}
+			p.run("stop", "-t", "0", "web")
+			if got := ask(t, n.Namespace, "192.0.2.1:8080"); got != "" {
+				t.Errorf("the host port of a container that is stopped answers %q", got)
+			}
+			p.run("start", "web")
+			if got := answers(t, outside, "192.0.2.1:8080"); got != tt.outside {
+				t.Errorf("started again, it answers %q", got)
+			}
+			p.run("rm", "-f", "-t", "0", "-a")
+			p.run("network", "rm", "one")
+			diff := cmp.Diff(before, setuptest.Dump(t))
+			if (diff == "") != (tt.dir == ours) {
+				t.Errorf("in the end (-before +after):\n%s", diff)
+			}
+			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // outside's
+				t.Errorf("namespaces are left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// answers is ask of a program that does not listen all the time, for two seconds.
+func answers(t testing.TB, from *setup.Namespace, address string) (answer string) {
+	t.Helper()
+	for start := time.Now(); answer == "" && time.Since(start) < 2*time.Second; time.Sleep(20 * time.Millisecond) {
+		answer = ask(t, from, address)
+	}
+	return answer
+}
