@@ -27,6 +27,12 @@ install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(
 	mv -f '$(DEST)/.bridgeveth.new' '$(DEST)/bridgeveth'
 	mv -f '$(DEST)/.ipam-simple.new' '$(DEST)/ipam-simple'
 
+install-dropin: install ## install bridgeveth also in place of the reference plugins, which are kept in .../reference
+	hack/dropin.sh install '$(DEST)'
+
+uninstall-dropin: ## put the reference plugins back in their place
+	hack/dropin.sh uninstall '$(DEST)'
+
 demo: build .cache/bin/cnitool ## show the problem and the cure, in a throw-away host
 	@hack/need.sh ip iptables nft ping unshare
 	@hack/br_netfilter.sh
@@ -58,7 +64,7 @@ clean: ## remove what was built
 	rm -rf bin .cache
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-9s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .cache/bin/cnitool: go.mod
 	go build -o $@ github.com/containernetworking/cni/cnitool
@@ -67,4 +73,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build install demo test test-vm bench lint clean help
+.PHONY: build install install-dropin uninstall-dropin demo test test-vm bench lint clean help

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Has bridgeveth answer to the names of the reference plugins in a folder where it is
+# installed, or gives the names back. Those that it replaces are kept in the folder reference
+# below, where it finds them for what is none of its own.
+#
+#   hack/dropin.sh install|uninstall DIR
+set -eu
+verb=$1
+cd "$2"
+
+ours() { env -i "./$1" 2>&1 </dev/null | grep -q '^CNI .*+bridgeveth\.'; }
+
+for name in bridge host-local portmap firewall loopback; do
+	case $verb in
+	install)
+		if [ -e "$name" ] && ! ours "$name"; then
+			mkdir -p reference
+			cp -pL "$name" "reference/.$name.new"
+			mv -f "reference/.$name.new" "reference/$name"
+			echo "$2/$name: was $(env -i "./$name" 2>&1 </dev/null | head -1), which is now reference/$name"
+		fi
+		ln -f bridgeveth ".$name.new"
+		mv -f ".$name.new" "$name"
+		;;
+	uninstall)
+		if [ -e "reference/$name" ]; then
+			mv -f "reference/$name" "$name"
+		elif [ -e "$name" ] && ours "$name"; then
+			rm "$name"
+		fi
+		;;
+	esac
+done
+[ "$verb" = install ] || [ ! -d reference ] || rmdir reference

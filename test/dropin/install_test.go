@@ -1,0 +1,70 @@
+package dropin
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestInstall takes the places of the reference's plugins, twice, and gives them back.
+func TestInstall(t *testing.T) {
+	dir := t.TempDir()
+	copyFile := func(from, to string) {
+		b, err := os.ReadFile(from)
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(dir, to), b, 0o755))
+	}
+	is := func() (list []string) { // who answers to each name
+		for _, name := range append([]string{"tuning"}, names...) {
+			out, err := exec.Command("env", "-i", filepath.Join(dir, name)).CombinedOutput()
+			who := map[bool]string{true: "ours", false: "theirs"}[strings.Contains(string(out), "+bridgeveth.")]
+			if err != nil {
+				who = "nobody"
+			}
+			list = append(list, name+" is "+who)
+		}
+		return list
+	}
+	for _, name := range []string{"tuning", "host-local", "portmap", "firewall", "loopback"} {
+		copyFile(filepath.Join(reference, name), name)
+	}
+	must(t, os.Symlink(filepath.Join(reference, "bridge"), filepath.Join(dir, "bridge")))
+	before := is()
+	for i := range 2 {
+		copyFile(filepath.Join(reference, "bridgeveth"), "bridgeveth.new") // by rename, as make install does
+		must(t, os.Rename(filepath.Join(dir, "bridgeveth.new"), filepath.Join(dir, "bridgeveth")))
+		said := setuptest.Run(t, "../../hack/dropin.sh", "install", dir)
+		want := []string{"tuning is theirs", "bridge is ours", "host-local is ours", "portmap is ours", "firewall is ours", "loopback is ours"}
+		if diff := cmp.Diff(want, is()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if kept, err := os.ReadDir(filepath.Join(dir, "reference")); err != nil || len(kept) != 5 {
+			t.Errorf("kept are %v, %v", kept, err)
+		}
+		if named := strings.Count(said, "which is now reference/"); named != []int{5, 0}[i] {
+			t.Errorf("the %d. time it says %q", i+1, said)
+		}
+		info, err := os.Stat(filepath.Join(dir, "bridge"))
+		must(t, err)
+		if self, err := os.Stat(filepath.Join(dir, "bridgeveth")); err != nil || !os.SameFile(info, self) {
+			t.Error("bridge is another file")
+		}
+	}
+	setuptest.Run(t, "../../hack/dropin.sh", "uninstall", dir)
+	if diff := cmp.Diff(before, is()); diff != "" {
+		t.Errorf("given back (-before +after):\n%s", diff)
+	}
+	must(t, os.Remove(filepath.Join(dir, "bridge")))
+	setuptest.Run(t, "../../hack/dropin.sh", "install", dir)
+	setuptest.Run(t, "../../hack/dropin.sh", "uninstall", dir)
+	if !slices.Contains(is(), "bridge is nobody") {
+		t.Errorf("a name that was nobody's is not free again: %v", is())
+	}
+}
