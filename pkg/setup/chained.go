@@ -106,11 +106,11 @@ func (n *Namespace) filteredLacks(p *Port) (lacks []lack, err error) {
 	behind := p.Network.ingressPolicy()
 	behind.name = policyBehind
 	for _, family := range p.Network.families() {
-		present, err := n.ownRules(family, behind.chain)
+		present, err := n.ownRules(family)
 		if err != nil {
 			return nil, err
 		}
-		lacks = append(lacks, n.compare(p.Network, family, behind, present)...)
+		lacks = append(lacks, n.compare(p.Network, family, behind, present[behind.chain.name])...)
 	}
 	port, err := n.link(p.Port())
 	if err == nil && p.Network.Ingress == IngressIsolated && !port.isolated {
@@ -123,11 +123,11 @@ func (n *Namespace) filteredLacks(p *Port) (lacks []lack, err error) {
 // network.
 func (n *Namespace) isolatedBehind(net *Network) (bool, error) {
 	for _, family := range net.families() {
-		rules, err := n.ownRules(family, forwardFilter)
+		rules, err := n.ownRules(family)
 		if err != nil {
 			return false, err
 		}
-		if rules[net.comment(policyBehind, IngressIsolated.String())] != 0 {
+		if len(rules[forwardFilter.name][net.comment(policyBehind, IngressIsolated.String())]) > 0 {
 			return true, nil
 		}
 	}

@@ -28,63 +28,67 @@ var (
 	guardIP  = chain{name: "guard_address"}
 )
 
-// guarding is what a bridge needs for ports that may send under certain addresses only.
-// The rules are the same for all ports, in the words of nft(8):
+// guards are the rules for ports that may send under certain addresses only, in the words
+// of nft(8). They are the same for all bridges:
 //
-//	arriving:       iifname vmap @guarded
 //	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
 //	                meta protocol arp iifname . arp saddr ip != @addresses4 counter drop
 //	                meta protocol ip6 iifname . ip6 saddr != @addresses6 counter drop
 //	                meta protocol != ip, arp, ip6 counter drop
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
+func guards() feature {
+	mac := expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}
+	f := feature{
+		family: unix.AF_BRIDGE, shared: []chain{guardMAC, guardIP},
+		sets: func(c *nftables.Conn, t *nftables.Table) error {
+			ports, sets := guardSets(t)
+			err := c.AddSet(ports, nil)
+			for _, s := range sets {
+				err = errors.Join(err, c.AddSet(s, nil))
+			}
+			return err
+		},
+		rules: []ownRule{{chain: guardMAC, comment: "mac", exprs: slices.Concat(notAmong(mac, guardedMACs), drop())}},
+	}
+	others := []expr.Any{}
+	for _, p := range []struct {
+		name     string
+		protocol uint16
+		set      string
+		at       expr.Payload
+	}{
+		{"ip", unix.ETH_P_IP, guardedIPv4, expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source4, Len: 4}},
+		{"arp", unix.ETH_P_ARP, guardedIPv4, expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: sourceARP, Len: 4}},
+		{"ip6", unix.ETH_P_IPV6, guardedIPv6, expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source6, Len: 16}},
+	} {
+		f.rules = append(f.rules, ownRule{
+			chain: guardIP, comment: p.name, exprs: slices.Concat(protocolIs(expr.CmpOpEq, p.protocol), notAmong(p.at, p.set), drop()),
+		})
+		others = append(others, protocolIs(expr.CmpOpNeq, p.protocol)...)
+	}
+	f.rules = append(f.rules,
+		ownRule{chain: guardIP, comment: "others", exprs: append(others, drop()...)},
+		ownRule{chain: guardIP, comment: "mac", exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.name}}})
+	return f
+}
+
+// guarding is what a bridge needs for such ports: their rules, and what leads there:
 //
-// The first is there once for each bridge, which costs a packet a look each: what would
+//	arriving:  iifname vmap @guarded
+//
+// The latter is there once for each bridge, which costs a packet a look each: what would
 // tell bridges apart, "ibrname", is an option of the kernel's that not all have. The guard
 // stands before br_netfilter and the bridge's own learning. The kernel has taken a
 // VLAN tag off before, so that none hides what is in the packet.
 func (net *Network) guarding() feature {
-	marker := net.comment("guard")
-	return feature{
-		chain: beforeNAT, marker: marker, what: "guard against spoofed addresses on " + net.Bridge, family: unix.AF_BRIDGE,
-		add: func(c *nftables.Conn, t *nftables.Table) error {
-			// A chain has to be there before a map may lead to it, and the sets before rules.
-			for _, chain := range []chain{guardMAC, guardIP} {
-				c.FlushChain(c.AddChain(chain.in(t)))
-			}
-			ports, sets := guardSets(t)
-			if err := c.AddSet(ports, nil); err != nil {
-				return err
-			}
-			for _, s := range sets {
-				if err := c.AddSet(s, nil); err != nil {
-					return err
-				}
-			}
-			for _, p := range []struct {
-				protocol uint16
-				set      *nftables.Set
-				at       expr.Payload
-			}{
-				{unix.ETH_P_IP, sets[guardedIPv4], expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source4, Len: 4}},
-				{unix.ETH_P_ARP, sets[guardedIPv4], expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: sourceARP, Len: 4}},
-				{unix.ETH_P_IPV6, sets[guardedIPv6], expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source6, Len: 16}},
-			} {
-				addRules(c, t, ownRule{chain: guardIP, exprs: slices.Concat(protocolIs(expr.CmpOpEq, p.protocol), notAmong(p.at, p.set), drop())})
-			}
-			addRules(c, t,
-				ownRule{chain: guardIP, exprs: slices.Concat(
-					protocolIs(expr.CmpOpNeq, unix.ETH_P_IP), protocolIs(expr.CmpOpNeq, unix.ETH_P_ARP), protocolIs(expr.CmpOpNeq, unix.ETH_P_IPV6), drop())},
-				ownRule{chain: guardIP, exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.name}}},
-				ownRule{chain: guardMAC, exprs: slices.Concat(
-					notAmong(expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}, sets[guardedMACs]), drop())},
-				ownRule{chain: beforeNAT, comment: marker, exprs: []expr.Any{
-					&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-					&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: ports.Name, SetID: ports.ID},
-				}})
-			return nil
-		},
-	}
+	f := guards()
+	f.what = "guard against spoofed addresses on " + net.Bridge
+	f.rules = append(f.rules, ownRule{chain: beforeNAT, comment: net.comment("guard"), exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: guardedPorts},
+	}})
+	return f
 }
 
 // guardSets are the sets in a table, the first by itself and the others by name.
@@ -100,12 +104,12 @@ func guardSets(t *nftables.Table) (ports *nftables.Set, sets map[string]*nftable
 }
 
 // notAmong matches packets whose port, with a part of the packet, is not in the set.
-func notAmong(part expr.Payload, set *nftables.Set) []expr.Any {
+func notAmong(part expr.Payload, set string) []expr.Any {
 	part.DestRegister = 2 // right behind the 16 bytes of register 1
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&part,
-		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true},
+		&expr.Lookup{SourceRegister: 1, SetName: set, Invert: true},
 	}
 }
 

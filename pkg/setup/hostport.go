@@ -69,14 +69,8 @@ func (h HostPort) protocol() string {
 	return names[h.Protocol]
 }
 
-// publishing is what a subnet needs for containers with host ports: the maps, the way
-// to them, which is the same for all bridges,
-//
-//	prerouting, output:  fib daddr type local jump hostports
-//	hostports:           dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
-//	                     dnat ip to meta l4proto . th dport map @ports
-//
-// and masquerade where the answer would pass the host by, or could not come back:
+// publishing is what a subnet needs for containers with host ports: the way to them, and
+// masquerade where the answer would pass the host by, or could not come back:
 //
 //	postrouting:  ct status dnat ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
 //	              ct status dnat ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
@@ -86,32 +80,63 @@ func (h HostPort) protocol() string {
 //
 //	arriving:  iifname BRIDGE ip daddr 127.0.0.0/8 drop
 func (net *Network) publishing(subnet netip.Prefix) feature {
-	marker := net.comment(subnet.String(), "hostports")
-	is6 := subnet.Addr().Is6()
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
+	f := wayToHostPorts(familyOf(subnet.Addr()))
+	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
+	f.rules = append(f.rules, ownRule{
+		chain: postrouting, comment: net.comment(subnet.String(), "hostports"),
+		exprs: slices.Concat(translated(), source(subnet), destination(subnet), masq),
+	})
+	if subnet.Addr().Is6() {
+		return f // IPv6 has no way for ::1 to leave the host
+	}
+	loopback := netip.MustParsePrefix("127.0.0.0/8")
+	f.rules = append(f.rules, ownRule{
+		chain: postrouting, comment: net.comment(subnet.String(), loopbackRule),
+		exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
+	})
+	for _, name := range net.links() {
+		f.rules = append(f.rules, ownRule{
+			chain: beforeNAT, comment: net.comment(subnet.String(), name, loopbackRule),
+			exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, name), destination(loopback), drop()),
+		})
+	}
+	return f
+}
+
+// wayToHostPorts leads packets to the maps, the same for all bridges:
+//
+//	prerouting, output:  fib daddr type local jump hostports
+//	hostports:           dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
+//	                     dnat ip to meta l4proto . th dport map @ports
+func wayToHostPorts(family int) feature {
+	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
+	offset, words := uint32(destination4), uint32(1)
+	if family == unix.AF_INET6 {
+		offset, words = destination6, 4
+	}
+	dnat := func(at uint32, set string) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at},
+			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set},
+			&expr.Counter{},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(nftFamily(family)), RegAddrMin: register, RegProtoMin: register + words},
+		}
+	}
+	daddr := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4 * words}
+	jump := slices.Concat(toHost(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: toHostPorts.name}})
 	return feature{
-		chain: postrouting, marker: marker, what: fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
-		add: func(c *nftables.Conn, t *nftables.Table) error {
+		family: family, shared: []chain{toHostPorts, prerouting, output},
+		sets: func(c *nftables.Conn, t *nftables.Table) error {
 			any, one := portMaps(t)
-			if err := errors.Join(c.AddSet(any, nil), c.AddSet(one, nil)); err != nil {
-				return err
-			}
-			if err := addWay(c, t, any, one); err != nil {
-				return err
-			}
-			addRules(c, t, ownRule{chain: postrouting, comment: marker, exprs: slices.Concat(translated(), source(subnet), destination(subnet), masq)})
-			if is6 {
-				return nil // IPv6 has no way for ::1 to leave the host
-			}
-			loopback := netip.MustParsePrefix("127.0.0.0/8")
-			mark := net.comment(subnet.String(), loopbackRule)
-			addRules(c, t, ownRule{chain: postrouting, comment: mark,
-				exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq)})
-			for _, name := range net.links() {
-				addRules(c, t, ownRule{chain: beforeNAT, comment: net.comment(subnet.String(), name, loopbackRule),
-					exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, name), destination(loopback), drop())})
-			}
-			return nil
+			return errors.Join(c.AddSet(any, nil), c.AddSet(one, nil))
+		},
+		rules: []ownRule{
+			{chain: toHostPorts, comment: "one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
+			{chain: toHostPorts, comment: "any address", exprs: dnat(register, portsOfAny)},
+			{chain: prerouting, comment: "host ports", exprs: jump},
+			{chain: output, comment: "host ports", exprs: jump},
 		},
 	}
 }
@@ -132,35 +157,6 @@ func portMaps(t *nftables.Table) (any, one *nftables.Set) {
 		KeyType: nftables.MustConcatSetType(address, nftables.TypeInetProto, nftables.TypeInetService),
 	}
 	return any, one
-}
-
-// addWay leads packets to the maps. It begins with an empty chain, so that two
-// bridges do not do so twice.
-func addWay(c *nftables.Conn, t *nftables.Table, any, one *nftables.Set) error {
-	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
-	offset, words := uint32(destination4), uint32(1)
-	if t.Family == nftables.TableFamilyIPv6 {
-		offset, words = destination6, 4
-	}
-	dnat := func(at uint32, set *nftables.Set) []expr.Any {
-		return []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at},
-			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
-			&expr.Counter{},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.Family), RegAddrMin: register, RegProtoMin: register + words},
-		}
-	}
-	daddr := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4 * words}
-	for _, chain := range []chain{toHostPorts, prerouting, output} {
-		c.FlushChain(c.AddChain(chain.in(t)))
-	}
-	jump := slices.Concat(toHost(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: toHostPorts.name}})
-	addRules(c, t,
-		ownRule{chain: toHostPorts, exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, one))},
-		ownRule{chain: toHostPorts, exprs: dnat(register, any)},
-		ownRule{chain: prerouting, exprs: jump}, ownRule{chain: output, exprs: jump})
-	return nil
 }
 
 // publish adds the host ports of an attachment, all or none. One that is taken is a

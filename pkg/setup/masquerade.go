@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 )
 
@@ -15,7 +14,7 @@ import (
 // would leave as they are. DeleteRules is its inverse. Two processes at once need a
 // lock: see AttachPort.
 func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) error {
-	lacks, err := n.featureLacks(&Network{Bridge: bridge, Masquerade: subnets})
+	lacks, err := n.tableLacks(&Network{Bridge: bridge, Masquerade: subnets})
 	if err != nil {
 		return err
 	}
@@ -35,14 +34,14 @@ func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) err
 func (net *Network) masquerade(subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := slices.Concat(source(subnet), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
-	marker := net.comment(subnet.String(), "masquerade")
 	return feature{
-		chain: postrouting, marker: marker, what: fmt.Sprintf("masquerade of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
-		add: func(c *nftables.Conn, t *nftables.Table) error {
-			addRules(c, t,
-				ownRule{chain: forwardFilter, comment: net.comment(subnet.String(), "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
-				ownRule{chain: postrouting, comment: marker, exprs: slices.Concat(leaves, notMulticast(is6), []expr.Any{&expr.Counter{}, &expr.Masq{}})})
-			return nil
+		what: fmt.Sprintf("masquerade of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
+		rules: []ownRule{
+			{chain: forwardFilter, comment: net.comment(subnet.String(), "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
+			{
+				chain: postrouting, comment: net.comment(subnet.String(), "masquerade"),
+				exprs: slices.Concat(leaves, notMulticast(is6), []expr.Any{&expr.Counter{}, &expr.Masq{}}),
+			},
 		},
 	}
 }
@@ -53,13 +52,11 @@ func (net *Network) masquerade(subnet netip.Prefix) feature {
 //
 // ahead of the masquerade of SUBNET. It ends our own chain only.
 func (net *Network) masqueradeNot(subnet, to netip.Prefix) feature {
-	marker := net.comment(subnet.String(), "to", to.String())
 	return feature{
-		chain: postrouting, marker: marker, what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: familyOf(subnet.Addr()),
-		add: func(c *nftables.Conn, t *nftables.Table) error {
-			addRules(c, t, ownRule{chain: postrouting, comment: marker, first: true,
-				exprs: slices.Concat(source(subnet), destination(to), verdict(expr.VerdictAccept))})
-			return nil
-		},
+		what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: familyOf(subnet.Addr()),
+		rules: []ownRule{{
+			chain: postrouting, comment: net.comment(subnet.String(), "to", to.String()), first: true,
+			exprs: slices.Concat(source(subnet), destination(to), verdict(expr.VerdictAccept)),
+		}},
 	}
 }

@@ -97,7 +97,7 @@ func mend(lacks []lack) error {
 // which it can be mended.
 func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	for _, look := range []func(*Network) ([]lack, error){
-		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.featureLacks, n.policyLacks, n.localnetLacks,
+		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.tableLacks, n.localnetLacks,
 	} {
 		found, err := look(net)
 		if err != nil {

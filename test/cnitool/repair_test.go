@@ -1,9 +1,13 @@
 package cnitool
 
 import (
+	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -92,6 +96,88 @@ func TestRepair(t *testing.T) {
 			}
 			n.must("del", c...)
 		})
+	}
+}
+
+// TestFlushedChains flushes one of our own chains: CHECK says so, and either bvctl repair
+// or the next ADD puts its rules back, each once.
+func TestFlushedChains(t *testing.T) {
+	const another = "0a580a580003" + "0a580a580009" + "0800" + "45000038000000004001" + "00000a5800020a580003" // another MAC
+	conf := dual.with(object{
+		"ipspoofchk": true, "ingressPolicy": "same-bridge", "inbound": "established", "forwardMark": "0x100000",
+		"masqExclude": []string{"203.0.113.0/24"}, "capabilities": object{"portMappings": true},
+	})
+	for _, tt := range []struct {
+		family, chain string
+		broken        bool // something arrives that should not, or does not that should
+	}{
+		{"ip", "prerouting", true}, {"ip", "hostports", true}, {"ip", "locally", true}, {"ip", "postrouting", false},
+		{"ip", "arriving", false}, {"ip", "forwarded", false}, {"ip", "marking", false},
+		{"ip6", "prerouting", true}, {"ip6", "hostports", true}, {"ip6", "forwarded", false},
+		{"bridge", "arriving", true}, {"bridge", "guard_mac", true}, {"bridge", "guard_address", true},
+	} {
+		for _, cure := range []string{"repair", "ADD"} {
+			t.Run(tt.family+" "+tt.chain+" "+cure, func(t *testing.T) {
+				t.Parallel()
+				n := newNode(t, conf, "nft")
+				setuptest.SetSysctl(t, "bridge/bridge-nf-call-iptables", "0") // it looks at checksums
+				outside, c := n.outside(false), n.containers(3)
+				before := setuptest.Dump(t)
+				publish := func(port int) {
+					n.env = []string{fmt.Sprintf(`CAP_ARGS={"portMappings": [{"hostPort": %d, "containerPort": 80, "protocol": "tcp"}]}`, port)}
+				}
+				for i := range 2 {
+					publish(8080 + i)
+					n.must("add", c[i])
+				}
+				serve(t, c[0], 80)
+				publish(8080)
+				broken := func() bool {
+					switch {
+					case tt.family == "bridge":
+						return passes(t, c[0], c[1], another)
+					case tt.chain == "locally":
+						return ask(t, n.Namespace, "tcp", "127.0.0.1", 8080) == ""
+					case tt.family == "ip6":
+						return ask(t, outside, "tcp", "2001:db8::1", 8080) == ""
+					}
+					return ask(t, outside, "tcp", "192.0.2.1", 8080) == ""
+				}
+				if broken() {
+					t.Fatal("broken at first")
+				}
+				rules := func() []string {
+					list := strings.Split(setuptest.Run(t, "nft", "-s", "list", "table", tt.family, "bridgeveth"), "\n")
+					slices.Sort(list)
+					return list
+				}
+				whole := rules()
+				setuptest.Run(t, "nft", "flush", "chain", tt.family, "bridgeveth", tt.chain)
+				if got := broken(); got != tt.broken {
+					t.Errorf("broken by the flush: %v, want %v", got, tt.broken)
+				}
+				if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), ": missing") {
+					t.Errorf("CHECK says %v", err)
+				}
+				if cure == "ADD" {
+					publish(8082)
+					n.must("add", c[2])
+					n.must("del", c[2])
+					publish(8080)
+				} else if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "put back") {
+					t.Errorf("status %d: %s", status, out)
+				}
+				if broken() {
+					t.Error("broken still")
+				}
+				if diff := cmp.Diff(whole, rules()); diff != "" {
+					t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
+				}
+				n.must("check", c[0])
+				n.must("del", c...)
+				setuptest.Same(t, before, "DEL left traces")
+			})
+		}
 	}
 }
 
