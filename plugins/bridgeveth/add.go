@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -166,8 +167,8 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 		p.Addresses = append(p.Addresses, address)
 		p.Network.IPv4 = p.Network.IPv4 || is4
 		p.Network.IPv6 = p.Network.IPv6 || !is4
-		if c.IPMasq {
-			p.Network.Masquerade = append(p.Network.Masquerade, address.Masked())
+		if subnet := address.Masked(); c.IPMasq && !slices.Contains(p.Network.Masquerade, subnet) {
+			p.Network.Masquerade = append(p.Network.Masquerade, subnet)
 		}
 		gateway, ok := netip.AddrFromSlice(ip.Gateway)
 		if !ok {
@@ -177,8 +178,8 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 		if !gateways[is4].IsValid() {
 			gateways[is4] = gateway
 		}
-		if c.IsGateway {
-			p.Network.Gateways = append(p.Network.Gateways, netip.PrefixFrom(gateway, address.Bits()))
+		if g := netip.PrefixFrom(gateway, address.Bits()); c.IsGateway && !slices.Contains(p.Network.Gateways, g) {
+			p.Network.Gateways = append(p.Network.Gateways, g)
 		}
 	}
 	for _, r := range r.Routes {

@@ -2,6 +2,7 @@ package cnitool
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -181,14 +182,24 @@ func TestFlushedChains(t *testing.T) {
 	}
 }
 
-// TestRepairWithoutRecord knows of a container only that it is there: its network is put
-// back by the configuration, with its policy.
+// TestRepairWithoutRecord knows of containers only that they are there: their network is
+// put back by its configuration, with its policy, as it was for the first of them.
 func TestRepairWithoutRecord(t *testing.T) {
 	t.Parallel()
-	conf := single.with(object{"ingressPolicy": "same-bridge"})
+	conf := dual.with(object{"ingressPolicy": "same-bridge"})
 	n := newNode(t, conf, "nft")
-	c := n.containers(2)
-	for i := range c {
+	c := n.containers(4)
+	other := single.with(object{"bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
+	n.configure(other)
+	if err := os.Rename("/run/net.d/10-net.conflist", "/run/net.d/20-other.conflist"); err != nil {
+		t.Fatal(err)
+	}
+	setuptest.Run(t, "sed", "-i", `s/"name":"net"/"name":"other"/`, "/run/net.d/20-other.conflist")
+	n.configure(conf)
+	other["name"] = "other"
+	on("ADD", 4, other).run(t).ok(t)
+	without := setuptest.Dump(t)
+	for i := range 3 {
 		on("ADD", i+1, conf).run(t).ok(t)
 	}
 	before := setuptest.Dump(t)
@@ -196,17 +207,35 @@ func TestRepairWithoutRecord(t *testing.T) {
 		t.Errorf("status %d, %s", status, out)
 	}
 	setuptest.Same(t, before, "repair changed something")
-	setuptest.Run(t, "sh", "-c", "nft flush ruleset; iptables -P FORWARD DROP")
+	rules := func() string {
+		return setuptest.Run(t, "sh", "-c", "nft -s list table ip bridgeveth | grep br0; nft -s list table ip6 bridgeveth | grep br0")
+	}
+	whole := rules()
+	setuptest.Run(t, "sh", "-c", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
 	if setuptest.Ping(t, c[0], "10.88.0.3") {
 		t.Error("the ping passes: the test shows nothing")
 	}
-	out, status := bvctl(t, "repair")
-	if status != 0 || !strings.Contains(out, "network net: put back masquerade of 10.88.0.0/24") || !strings.Contains(out, "ingress") {
+	out, status := bvctl(t, "leases", "check")
+	if strings.Count(out, "masquerade of 10.88.0.0/24") != 1 {
+		t.Errorf("leases check: status %d, %s", status, out)
+	}
+	out, status = bvctl(t, "repair")
+	if status != 0 || strings.Count(out, "network net: put back masquerade of 10.88.0.0/24") != 1 || !strings.Contains(out, "ingress") {
 		t.Errorf("status %d, %s", status, out)
 	}
 	if !setuptest.Ping(t, c[0], "10.88.0.3") {
 		t.Error("the ping is dropped still")
 	}
+	if diff := cmp.Diff(whole, rules()); diff != "" {
+		t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
+	}
+	// DEL takes a rule that is there twice, however that came about.
+	setuptest.Run(t, "nft", "add", "rule", "ip", "bridgeveth", "forwarded", "counter", "comment", `"br0 10.88.0.0/24 invalid"`)
+	for i := range 3 {
+		on("DEL", i+1, conf).run(t).ok(t)
+	}
+	setuptest.Same(t, without, "DEL left traces")
+	on("DEL", 4, other).run(t).ok(t)
 }
 
 // TestRepairWatch loses rules under the eyes of bvctl repair --watch, which puts them back
