@@ -53,7 +53,8 @@ and once in half a minute, since iptables-legacy and sysctls change in silence.`
 
 const (
 	watchQuiet = 300 * time.Millisecond // between the last change of rules and the repair
-	watchLong  = 30 * time.Second       // between looks at what changes in silence
+	watchMost  = time.Second            // between the first change and the repair, however many follow
+	watchIdle  = 30 * time.Second       // between looks at what changes in silence
 )
 
 // watch repairs until it is killed.
@@ -67,7 +68,7 @@ func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
 		if _, err := h.repair(ns, w); err != nil && !errors.Is(err, errUnhealthy) {
 			complain(err) // it may be better the next time
 		}
-		if err := rules.Wait(watchQuiet, watchLong); err != nil {
+		if err := rules.Wait(watchQuiet, watchMost, watchIdle); err != nil {
 			return err
 		}
 	}

@@ -28,13 +28,14 @@ func (n *Namespace) WatchRules() (*RuleWatch, error) {
 }
 
 // Wait returns when rules have changed, and then none for the time of quiet: who changes
-// them often does so in several steps. It returns after longest in any case.
-func (w *RuleWatch) Wait(quiet, longest time.Duration) error {
-	end := time.Now().Add(longest)
-	changed, err := w.poll(longest)
+// them often does so in several steps. Where somebody goes on and on, it returns a time of
+// most after the first change, and after idle where nobody changes anything.
+func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
+	changed, err := w.poll(idle)
+	end := time.Now().Add(most)
 	for changed && err == nil && time.Now().Before(end) {
 		if err = w.drain(); err == nil {
-			changed, err = w.poll(quiet)
+			changed, err = w.poll(min(quiet, time.Until(end)))
 		}
 	}
 	if err != nil {
@@ -46,7 +47,7 @@ func (w *RuleWatch) Wait(quiet, longest time.Duration) error {
 // poll says whether something comes within a time.
 func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(within.Milliseconds()))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(max(0, within).Milliseconds()))
 		if !errors.Is(err, unix.EINTR) {
 			return n > 0, err
 		}
