@@ -50,6 +50,8 @@ const (
 	adminChain   = "BRIDGEVETH-ADMIN"
 	dockerDrops  = "DOCKER-ISOLATION-STAGE-2" // what leaves by any of Docker's bridges
 	accept       = "ACCEPT"
+	deny         = "DROP"
+	reject       = "REJECT"
 
 	xtablesWait = 10 // seconds that an iptables process waits for the xtables lock
 )
@@ -143,38 +145,6 @@ func (n *Namespace) readXtables(family int) ([]xtables, error) {
 // toAdmin is the first rule of our chain: what the administrator writes into the chain
 // that it leads to is heard before we accept anything.
 var toAdmin = rule{target: adminChain}
-
-// accepts says whether the table has a bridge's rules, where they belong.
-func (t xtables) accepts(bridge string) bool {
-	if slices.Index(t.own, toAdmin) != 0 {
-		return false
-	}
-	for _, want := range forwardRules(bridge) {
-		if !slices.Contains(t.own, want) {
-			return false
-		}
-	}
-	if t.docker { // in their order, and ahead of what lets everything out
-		last := -1
-		for _, want := range append(isolationRules(bridge), rule{in: bridge, target: accept}) {
-			at := slices.Index(t.own, want)
-			if at <= last {
-				return false
-			}
-			last = at
-		}
-	}
-	at, behind := -1, -1
-	for i, r := range t.forward {
-		if r == (rule{target: forwardChain}) {
-			at = i
-		}
-		if slices.Contains(before, r.target) {
-			behind = i
-		}
-	}
-	return at > behind
-}
 
 // mentions says whether the table has any rule of a bridge.
 func (t xtables) mentions(bridge string) bool {
@@ -313,27 +283,37 @@ func (n *Namespace) addForward(t xtables, bridge string) error {
 			}
 		}
 		if slices.Index(t.own, toAdmin) != 0 {
-			if err := ipt.InsertUnique(filterTable, forwardChain, 1, toAdmin.args()...); err != nil {
+			if err := moveTo(ipt, 1, toAdmin); err != nil {
 				return err
 			}
 		}
-		for _, r := range forwardRules(bridge) {
-			if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
-				return err
+		ahead := forwardRules(bridge)
+		if !t.hasForeign() {
+			for _, r := range ahead {
+				if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
+					return err
+				}
 			}
+			ahead = nil
 		}
 		if t.docker {
-			for _, r := range slices.Backward(isolationRules(bridge)) {
-				if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
-					return err
-				}
-				if err := ipt.Insert(filterTable, forwardChain, 2, r.args()...); err != nil {
-					return err
-				}
+			ahead = append(isolationRules(bridge), ahead...)
+		}
+		for _, r := range slices.Backward(ahead) {
+			if err := moveTo(ipt, 2, r); err != nil {
+				return err
 			}
 		}
 		return placeJump(ipt)
 	})
+}
+
+// moveTo puts a rule of our chain at a position, wherever it was.
+func moveTo(ipt *iptables.IPTables, position int, r rule) error {
+	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+		return err
+	}
+	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
 }
 
 // placeJump puts the one jump to our chain right behind those of before, or at

@@ -1,7 +1,6 @@
 package setup
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,6 +47,8 @@ const inChain = "bridgeveth "
 //
 //	iifname BRIDGE counter accept
 //	oifname BRIDGE counter accept
+//
+// What was put ahead of them since stays there, unless it denies everything.
 func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 	for _, chain := range net.ForwardChains {
 		exists, err := n.hasNFTChain(chain.family(), chain.Table, chain.Name)
@@ -65,7 +66,8 @@ func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 			for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} { // each goes ahead of the one before
 				way := map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 				comment := inChain + link + " " + way
-				if !slices.ContainsFunc(dumped, func(rule attrs) bool { return ruleComment(rule) == comment }) {
+				at := slices.IndexFunc(dumped, called(comment))
+				if at < 0 || slices.ContainsFunc(dumped[:at], deniesAll) {
 					lacks = append(lacks, lack{
 						fmt.Sprintf("rule for packets of %s, %s, in chain %s", link, way, chain),
 						func() error {
@@ -82,18 +84,41 @@ func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 // ErrNoChain says that a chain is not there, as when its table was not loaded yet.
 var ErrNoChain = errors.New("it has to be loaded before containers start")
 
-// acceptIn adds a rule at the top of somebody else's chain.
+// called finds a rule by its comment.
+func called(comment string) func(attrs) bool {
+	return func(rule attrs) bool { return ruleComment(rule) == comment }
+}
+
+// deniesAll says whether a rule denies all that gets to it.
+func deniesAll(rule attrs) bool {
+	_, denies := effect(rule.get(unix.NFTA_RULE_EXPRESSIONS))
+	return denies
+}
+
+// acceptIn adds a rule at the top of somebody else's chain, or moves it ahead of the first
+// that denies everything.
 func (n *Namespace) acceptIn(chain Chain, comment string, match []expr.Any) error {
+	dumped, err := n.dumpChain(chain.family(), chain.Table, chain.Name)
+	if err != nil {
+		return err
+	}
 	c, err := n.nft()
 	if err != nil {
 		return err
 	}
 	t := &nftables.Table{Name: chain.Table, Family: nftFamily(chain.family())}
-	c.InsertRule(&nftables.Rule{
+	rule := &nftables.Rule{
 		Table: t, Chain: &nftables.Chain{Name: chain.Name, Table: t}, Exprs: slices.Concat(match, verdict(expr.VerdictAccept)),
 		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
-	})
-	if err := c.Flush(); err != nil {
+	}
+	for _, old := range slices.DeleteFunc(slices.Clone(dumped), func(rule attrs) bool { return !called(comment)(rule) }) {
+		err = errors.Join(err, deleteRules(c, rule.Chain, []uint64{ruleHandle(old)}))
+		if at := slices.IndexFunc(dumped, deniesAll); at >= 0 {
+			rule.Position = ruleHandle(dumped[at])
+		}
+	}
+	c.InsertRule(rule)
+	if err := errors.Join(err, c.Flush()); err != nil {
 		return fmt.Errorf("add a rule to chain %s: %w", chain, err)
 	}
 	return nil
@@ -128,7 +153,7 @@ func (n *Namespace) deleteFromChains(bridge string) error {
 			in := &nftables.Table{Name: t.Table, Family: nftFamily(t.family())}
 			err := c.DelRule(&nftables.Rule{
 				Table: in, Chain: &nftables.Chain{Name: rule.text(unix.NFTA_RULE_CHAIN), Table: in},
-				Handle: binary.BigEndian.Uint64(rule.get(unix.NFTA_RULE_HANDLE)),
+				Handle: ruleHandle(rule),
 			})
 			if err != nil {
 				return err

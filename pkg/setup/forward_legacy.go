@@ -32,6 +32,7 @@ const (
 	nameSize       = 29  // XT_EXTENSION_MAXNAMELEN
 	conntrackState = 150 // state_mask in struct xt_conntrack_mtinfo3
 
+	verdictDrop   = -1 // -NF_DROP - 1
 	verdictAccept = -2 // -NF_ACCEPT - 1; from 0 on a verdict is the offset of a chain's first rule
 )
 
@@ -161,14 +162,17 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	r.out, wildOut = l.iface(entry, l.out)
 	r.other = wildIn || wildOut || !zero(entry[:l.addresses]) || !zero(entry[l.conditions[0]:l.conditions[1]])
 	for m := entry[l.matches:]; len(m) > 0; m = m[binary.NativeEndian.Uint16(m):] {
-		if text(m[extensionName:], nameSize) == "conntrack" && int(binary.NativeEndian.Uint16(m)) >= extensionData+conntrackState+2 {
+		switch name := text(m[extensionName:], nameSize); {
+		case name == "conntrack" && int(binary.NativeEndian.Uint16(m)) >= extensionData+conntrackState+2:
 			r.states = binary.NativeEndian.Uint16(m[extensionData+conntrackState:])
-		} else {
+		case name != "comment":
 			r.other = true
 		}
 	}
 	if r.target = text(target[extensionName:], nameSize); r.target == "" { // the standard target
 		switch verdict := int(int32(binary.NativeEndian.Uint32(target[extensionData:]))); {
+		case verdict == verdictDrop:
+			r.target = deny
 		case verdict == verdictAccept:
 			r.target = accept
 		case verdict >= 0:

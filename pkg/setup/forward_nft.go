@@ -158,10 +158,14 @@ func parseNFT(expressions attrs) (r rule) {
 		case "immediate":
 			verdict := data.in(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
 			r.target = verdict.text(unix.NFTA_VERDICT_CHAIN)
-			if r.target == "" && verdict.number(unix.NFTA_VERDICT_CODE) == nfAccept {
-				r.target = accept
+			if verdicts := map[uint32]string{nfDrop: deny, nfAccept: accept}; r.target == "" && verdict.get(unix.NFTA_VERDICT_CODE) != nil {
+				r.target = verdicts[verdict.number(unix.NFTA_VERDICT_CODE)]
 			}
-		case "counter":
+		case "target": // of xtables
+			r.target = data.text(unix.NFTA_TARGET_NAME)
+		case "reject": // of nft(8)
+			r.target = reject
+		case "counter", "log":
 		default:
 			r.other = true
 		}
@@ -191,9 +195,10 @@ func (r *rule) compare(key uint32, cmp attrs) {
 // match reads an xt match.
 func (r *rule) match(m attrs) {
 	name, info := m.text(unix.NFTA_MATCH_NAME), m.get(unix.NFTA_MATCH_INFO)
-	if name == "conntrack" && len(info) >= conntrackState+2 {
+	switch {
+	case name == "conntrack" && len(info) >= conntrackState+2:
 		r.states = binary.NativeEndian.Uint16(info[conntrackState:])
-	} else {
+	case name != "comment":
 		r.other = true
 	}
 }

@@ -1,6 +1,7 @@
 package setup_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +144,124 @@ func TestForwardHeals(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestForwardGetsAhead puts a rule that denies everything ahead of ours, in each flavour:
+// it is seen, and the next AttachPort gets ahead of it, behind Docker's chain for the
+// administrator, and deletes nothing of anybody's. What has a match in FORWARD is left.
+func TestForwardGetsAhead(t *testing.T) {
+	for _, flavour := range []string{"nft", "legacy"} {
+		for _, tt := range []struct{ name, do string }{
+			{"REJECT at the top", "$I -I FORWARD -j REJECT"},
+			{"DROP with a comment", "$I -I FORWARD -m comment --comment closed -j DROP"},
+			{"our jump behind a REJECT", "$I -D FORWARD -j BRIDGEVETH-FORWARD; $I -A FORWARD -j REJECT; $I -A FORWARD -j BRIDGEVETH-FORWARD"},
+			{"REJECT between Docker's chain and our jump", "$I -N DOCKER-USER; $I -A DOCKER-USER -s 192.0.2.0/24 -j DROP; $I -I FORWARD -j REJECT; $I -I FORWARD -j DOCKER-USER"},
+			{"DROP at the top of our chain", "$I -I BRIDGEVETH-FORWARD -j DROP"},
+			{"DROP behind the administrator's in our chain", "$I -I BRIDGEVETH-FORWARD 2 -j DROP"},
+			{"DROP of our bridge in our chain", "$I -I BRIDGEVETH-FORWARD 2 -i br0 -j DROP"},
+			{"return in our chain", "$I -I BRIDGEVETH-FORWARD 2 -j RETURN"},
+		} {
+			t.Run(flavour+"/"+tt.name, func(t *testing.T) {
+				t.Parallel()
+				host := setuptest.EnterHost(t)
+				dropAll(t, flavour)
+				a := attach(t, host, port(t, 1, setup.ForwardIPTables))
+				b := attach(t, host, port(t, 2, setup.ForwardIPTables))
+				setuptest.Run(t, "sh", "-ec", "I=iptables-"+flavour+"; "+tt.do)
+				if setuptest.Ping(t, a.Container, "10.88.0.3") {
+					t.Fatal("the ping passes: the test shows nothing")
+				}
+				if err := host.VerifyPort(b); err == nil {
+					t.Error("VerifyPort finds nothing wrong")
+				}
+				theirs := othersRules(t, "iptables-"+flavour)
+				attach(t, host, port(t, 3, setup.ForwardIPTables))
+				if !setuptest.Ping(t, a.Container, "10.88.0.3") {
+					t.Errorf("the next AttachPort has not got ahead of it: %q, %q", rules(t, "iptables-"+flavour, "FORWARD"), rules(t, "iptables-"+flavour, "BRIDGEVETH-FORWARD"))
+				}
+				if err := host.VerifyPort(b); err != nil {
+					t.Error(err)
+				}
+				if diff := cmp.Diff(theirs, othersRules(t, "iptables-"+flavour)); diff != "" {
+					t.Errorf("others' rules have changed (-before +after):\n%s", diff)
+				}
+				in := rules(t, "iptables-"+flavour, "FORWARD")
+				if user := slices.Index(in, "-j DOCKER-USER"); user > slices.Index(in, "-j BRIDGEVETH-FORWARD") {
+					t.Errorf("our jump stands ahead of the administrator's: %q", in)
+				}
+				setuptest.Run(t, "iptables-"+flavour, "-I", "FORWARD", "-i", "br0", "-j", "DROP")
+				if err := host.VerifyPort(b); err != nil {
+					t.Errorf("a rule with a match is the administrator's: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// othersRules lists the rules of FORWARD and of our chain that are not ours.
+func othersRules(t testing.TB, program string) (list []string) {
+	t.Helper()
+	for _, chain := range []string{"FORWARD", "BRIDGEVETH-FORWARD"} {
+		for _, r := range rules(t, program, chain) {
+			if !strings.Contains(r, "BRIDGEVETH") && !strings.HasSuffix(r, "-j ACCEPT") {
+				list = append(list, r)
+			}
+		}
+	}
+	return list
+}
+
+// TestForwardClosed shows that a rule which denies everything ahead of Docker's chain for
+// the administrator is not got ahead of, but named.
+func TestForwardClosed(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	dropAll(t, "nft")
+	setuptest.Run(t, "sh", "-ec", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER")
+	if err := host.CheckDenied(unix.AF_INET); err != nil {
+		t.Fatal(err)
+	}
+	setuptest.Run(t, "iptables", "-I", "FORWARD", "-j", "REJECT")
+	if err := host.CheckDenied(unix.AF_INET); !errors.Is(err, setup.ErrDenied) || !strings.Contains(err.Error(), "DOCKER-USER") {
+		t.Errorf("got %v", err)
+	}
+	attach(t, host, port(t, 1, setup.ForwardIPTables))
+	if got, want := rules(t, "iptables", "FORWARD"), []string{"-j REJECT --reject-with icmp-port-unreachable", "-j DOCKER-USER", "-j BRIDGEVETH-FORWARD"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestForwardChainGetsAhead puts a rule that denies everything ahead of ours in a chain of
+// the administrator's: ours go right ahead of it, behind what has a match.
+func TestForwardChainGetsAhead(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	setuptest.Run(t, "sh", "-ec", "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 0; policy drop; }'")
+	chained := func(i int) *setup.Port {
+		p := port(t, i, setup.ForwardNone)
+		p.Network.ForwardChains = []setup.Chain{{Family: "inet", Table: "mine", Name: "fw"}}
+		return attach(t, host, p)
+	}
+	a, b := chained(1), chained(2)
+	setuptest.Run(t, "sh", "-ec", "nft insert rule inet mine fw counter drop; nft insert rule inet mine fw ip saddr 192.0.2.9 drop")
+	if setuptest.Ping(t, a.Container, "10.88.0.3") {
+		t.Fatal("the ping passes: the test shows nothing")
+	}
+	if err := host.VerifyPort(b); err == nil {
+		t.Error("VerifyPort finds nothing wrong")
+	}
+	chained(3)
+	if !setuptest.Ping(t, a.Container, "10.88.0.3") {
+		t.Error("the next AttachPort has not got ahead of it")
+	}
+	if err := host.VerifyPort(b); err != nil {
+		t.Error(err)
+	}
+	got := setuptest.Run(t, "nft", "-s", "list", "chain", "inet", "mine", "fw")
+	at := func(text string) int { return strings.Index(got, text) }
+	if at("192.0.2.9") > at("br0 incoming") || at("br0 incoming") > at("counter drop") || strings.Count(got, "br0 ") != 2 {
+		t.Errorf("ours do not stand between the two:\n%s", got)
 	}
 }
 

@@ -114,7 +114,7 @@ func (n *Namespace) ForwardChains(family int) (list []BaseChain, err error) {
 		c := BaseChain{Chain: Chain{map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], filterTable, forwardBase}, Owner: OwnerLegacy, Opens: true}
 		if last := len(legacy.forward) - 1; last >= 0 && legacy.forward[last].target != accept {
 			c.Denies = "policy DROP"
-		} else if last > 0 && (legacy.forward[last-1] == rule{target: "REJECT"} || legacy.forward[last-1] == rule{}) {
+		} else if last > 0 && legacy.forward[last-1].denies() {
 			c.Denies = "last rule drop or reject"
 		}
 		list = append(list, c)
@@ -169,7 +169,8 @@ func effect(expressions attrs) (opens, denies bool) {
 var ErrDenied = errors.New("packets of its containers are dropped")
 
 // CheckDenied looks for a chain that is nobody's that we know and that lets no new
-// connection pass, whoever's it is: ErrDenied.
+// connection pass, whoever's it is, and for a rule of FORWARD that denies everything ahead
+// of Docker's chains, where ours does not go: ErrDenied.
 func (n *Namespace) CheckDenied(family int) error {
 	chains, err := n.ForwardChains(family)
 	if err != nil {
@@ -178,6 +179,15 @@ func (n *Namespace) CheckDenied(family int) error {
 	for _, c := range chains {
 		if c.Owner == OwnerUnknown && c.Denies != "" && !c.Opens {
 			return fmt.Errorf(`%w by chain %s of nf_tables (%s): accept them there, or set "forwardChains": ["%s"]`, ErrDenied, c.Chain, c.Denies, c.Chain)
+		}
+	}
+	tables, err := n.readXtables(family)
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if t.closed() {
+			return fmt.Errorf("%w by a rule of %s that denies everything ahead of Docker's chains: put it behind them, or into DOCKER-USER", ErrDenied, t)
 		}
 	}
 	return nil
