@@ -2,6 +2,8 @@ package setup
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -27,6 +29,7 @@ func (n *Namespace) RepairNetwork(net *Network) (mended []string, err error) {
 	return n.repair(func() ([]lack, error) { return n.lacks(net) })
 }
 
+// repair mends what a look finds, and looks again: what is there now was mended.
 func (n *Namespace) repair(look func() ([]lack, error)) (mended []string, err error) {
 	lock, err := n.lock(flock.Exclusive)
 	if err != nil {
@@ -34,10 +37,18 @@ func (n *Namespace) repair(look func() ([]lack, error)) (mended []string, err er
 	}
 	defer lock.Unlock()
 	lacks, err := look()
+	if len(lacks) == 0 {
+		return nil, err
+	}
 	for _, l := range lacks {
-		if failed := l.mend(); failed != nil {
-			err = errors.Join(err, failed)
-		} else {
+		err = errors.Join(err, l.mend())
+	}
+	left, again := look()
+	err = errors.Join(err, again)
+	for _, l := range lacks {
+		if slices.ContainsFunc(left, func(other lack) bool { return other.what == l.what }) {
+			err = errors.Join(err, fmt.Errorf("%s: still missing", l.what))
+		} else if again == nil {
 			mended = append(mended, l.what)
 		}
 	}

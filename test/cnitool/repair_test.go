@@ -3,6 +3,7 @@ package cnitool
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -236,6 +237,26 @@ func TestRepairWithoutRecord(t *testing.T) {
 	}
 	setuptest.Same(t, without, "DEL left traces")
 	on("DEL", 4, other).run(t).ok(t)
+}
+
+// TestRepairLooksAgain has an iptables that does nothing and says that all went well: what
+// was not put back is not said to be.
+func TestRepairLooksAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(1)
+	n.must("add", c...)
+	setuptest.Run(t, "iptables", "-F", "FORWARD")
+	if err := os.WriteFile("/run/iptables-nft", []byte("#!/bin/sh\necho iptables v1.8.9\n[ \"$3\" != -C ]\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(programs, "bvctl"), "repair")
+	cmd.Env = append(os.Environ(), "PATH=/run:"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err == nil || strings.Contains(string(out), "put back") || !strings.Contains(string(out), "rules of bridge br0 in iptables-nft filter FORWARD: still missing") {
+		t.Errorf("%v: %s", err, out)
+	}
+	n.must("del", c...)
 }
 
 // TestRepairWatch loses rules under the eyes of bvctl repair --watch, which puts them back
