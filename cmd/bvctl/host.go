@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -115,8 +114,8 @@ func (h *host) withStores(f func(*ipam.Store) error) error {
 }
 
 // wanted is what the network needs on the host for containers with these addresses.
-func (n network) wanted(addresses []netip.Prefix) (*setup.Network, error) {
-	var whole []netip.Prefix
+func (n network) wanted(addresses []bridgeveth.Address) (*setup.Network, error) {
+	var whole []bridgeveth.Address
 	for _, a := range addresses {
 		if !a.IsSingleIP() { // or else taken over from host-local: its subnet is not known
 			whole = append(whole, a)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -150,11 +149,11 @@ type needed struct {
 // networksBut lists what networks need for containers that have a port and are not among
 // those known.
 func (h *host) networksBut(ns *setup.Namespace, known map[setup.Attachment]bool) (list []needed, err error) {
-	addresses := map[string][]netip.Prefix{} // by network
+	addresses := map[string][]bridgeveth.Address{} // by network
 	err = h.withStores(func(s *ipam.Store) error {
 		return filter{}.each(s, func(l ipam.Lease) {
 			if a := attachmentOf(l); !known[a] && ns.HasPort(a) {
-				addresses[l.Network] = append(addresses[l.Network], l.Address)
+				addresses[l.Network] = append(addresses[l.Network], bridgeveth.Address{Prefix: l.Address, Gateway: l.Gateway})
 			}
 		})
 	})

@@ -10,21 +10,32 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
+// Address is one of a container's, as its IPAM plugin gave it.
+type Address struct {
+	netip.Prefix
+	Gateway netip.Addr // none when zero
+}
+
 // Wanted is what a network's configuration wants of the host, for containers with these
-// addresses. The gateways are left out: they are the IPAM plugin's to name.
-func Wanted(conf []byte, addresses []netip.Prefix) (*setup.Network, error) {
+// addresses.
+func Wanted(conf []byte, addresses []Address) (*setup.Network, error) {
 	c, err := readConfig(&skel.CmdArgs{StdinData: conf})
 	if err != nil {
 		return nil, err
 	}
-	c.IsGateway = false
+	port := &setup.Port{Network: c.network()}
+	if len(addresses) == 0 {
+		return port.Network, nil
+	}
 	result := &current.Result{}
 	for _, a := range addresses {
-		result.IPs = append(result.IPs, &current.IPConfig{Address: net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}})
+		result.IPs = append(result.IPs, &current.IPConfig{
+			Address: net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}, Gateway: a.Gateway.AsSlice(),
+		})
 	}
-	port := &setup.Port{Network: c.network()}
-	if len(addresses) > 0 {
-		c.fill(port, result)
+	if err := c.complete(result); err != nil {
+		return nil, err
 	}
+	c.fill(port, result)
 	return port.Network, nil
 }

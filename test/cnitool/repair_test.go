@@ -212,7 +212,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 		return setuptest.Run(t, "sh", "-c", "nft -s list table ip bridgeveth | grep br0; nft -s list table ip6 bridgeveth | grep br0")
 	}
 	whole := rules()
-	setuptest.Run(t, "sh", "-c", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+	setuptest.Run(t, "sh", "-c", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; ip addr flush dev br0; echo 0 >/proc/sys/net/ipv4/ip_forward")
 	if setuptest.Ping(t, c[0], "10.88.0.3") {
 		t.Error("the ping passes: the test shows nothing")
 	}
@@ -224,8 +224,13 @@ func TestRepairWithoutRecord(t *testing.T) {
 	if status != 0 || strings.Count(out, "network net: put back masquerade of 10.88.0.0/24") != 1 || !strings.Contains(out, "ingress") {
 		t.Errorf("status %d, %s", status, out)
 	}
-	if !setuptest.Ping(t, c[0], "10.88.0.3") {
-		t.Error("the ping is dropped still")
+	for _, to := range []string{"10.88.0.3", "10.88.0.1", "fd88::1"} {
+		if !setuptest.Ping(t, c[0], to) {
+			t.Errorf("no answer from %s still", to)
+		}
+	}
+	if got := setuptest.Sysctl(t, "ipv4/ip_forward"); got != "1" {
+		t.Errorf("ip_forward is %s", got)
 	}
 	if diff := cmp.Diff(whole, rules()); diff != "" {
 		t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
