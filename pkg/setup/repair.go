@@ -83,7 +83,10 @@ func (n *Namespace) resetPort(p *Port) error {
 	var b batch
 	join := b.add("plug "+p.name()+" into bridge "+br.name, newLinkRequest(p.name(), "", 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.index))))
-	b.add("configure port "+p.name(), p.settingsRequest())
+	settings := b.add("configure port "+p.name(), p.settingsRequest())
+	if p.Given == "" && p.MTU != AnyMTU {
+		settings.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(p.mtu(br.mtu)))))
+	}
 	b.setUp(p.name())
 	if err := errors.Join(n.send(b), n.tagPort(p)); err != nil || p.Down || p.Given != "" {
 		return err

@@ -97,13 +97,14 @@ func (a *attached) close() {
 	a.port.Container.Close()
 }
 
-// expect has the port look as a result says: its MTU may have been that of the uplink, and
-// plugins behind ours, such as tuning, change the MAC of the container's end.
+// expect has the port look as a result says: its MTU may have been that of the uplink, or
+// of the bridge at the time, and plugins behind ours, such as tuning, change the MAC of the
+// container's end.
 func (c *config) expect(p *setup.Port, r *current.Result) {
 	for _, i := range r.Interfaces {
 		switch mac, err := net.ParseMAC(i.Mac); {
-		case c.autoMTU && i.Name == p.Port():
-			p.MTU = cmp.Or(i.Mtu, setup.AnyMTU) // not told before CNI 1.1.0
+		case i.Name == p.Port():
+			p.MTU = cmp.Or(i.Mtu, c.mtu, setup.AnyMTU) // not told before CNI 1.1.0
 		case i.Name == p.Interface && i.Sandbox != "" && err == nil:
 			p.MAC = mac
 		}

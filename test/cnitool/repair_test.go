@@ -35,6 +35,7 @@ func TestRepair(t *testing.T) {
 		{"bridge down", "ip link set br0 down", []string{"state up of bridge br0"}, false},
 		{"ports off the bridge", "for p in $(ls /sys/class/net/br0/brif 2>/dev/null || ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p nomaster; done", []string{"settings of port"}, false},
 		{"ports down", "for p in $(ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p down; done", []string{"settings of port"}, false},
+		{"MTU of a port", "ip link set $(ip -o link show master br0 | sed -n '1s/^[0-9]*: //; 1s/@.*//p') mtu 1400", []string{"settings of port"}, true},
 		{"hairpin off", "for p in $(ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p type bridge_slave hairpin off; done", []string{"settings of port"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
