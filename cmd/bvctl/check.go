@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -80,8 +81,13 @@ func (c *checker) check() error {
 			}
 		}
 	}
-	c.checkPorts()
-	return c.checkNetworks()
+	needs, err := c.host.needs(c.ns)
+	if err != nil {
+		return err
+	}
+	c.checkPorts(needs)
+	c.checkNeeds(needs)
+	return nil
 }
 
 // checkLease compares a lease with its namespace and its link.
@@ -117,8 +123,13 @@ func (c *checker) checkLease(l ipam.Lease) error {
 	return nil
 }
 
-// checkPorts finds ports of networks with leases that have none themselves.
-func (c *checker) checkPorts() {
+// checkPorts finds ports of networks with leases that have none themselves, and those that
+// nobody has finished: what has a record was.
+func (c *checker) checkPorts(needs []need) {
+	recorded := map[setup.Attachment]bool{}
+	for _, n := range needs {
+		recorded[n.attachment] = true
+	}
 	leased, networks := map[setup.Attachment]bool{}, map[string]bool{}
 	for _, l := range c.leases {
 		leased[attachmentOf(l)] = true
@@ -126,7 +137,7 @@ func (c *checker) checkPorts() {
 	}
 	for a, p := range c.ports {
 		switch {
-		case !p.Up:
+		case !p.Up && !recorded[a]:
 			c.found("nothing: the next ADD or DEL of the container takes it away", "port %s was never finished: a process was killed", p.Name)
 		case networks[a.Network] && !leased[a]:
 			c.found("remove the container and make it again: its address may be given to another", "port %s of container %s, network %s: no address is leased to it", p.Name, a.Container, a.Network)
@@ -134,22 +145,28 @@ func (c *checker) checkPorts() {
 	}
 }
 
-// checkNetworks compares the networks that have containers with what the host has.
-func (c *checker) checkNetworks() error {
-	networks, err := c.host.networksBut(c.ns, nil)
-	if err != nil {
-		return err
+// checkNeeds compares what containers need with what the host has, as repair does.
+func (c *checker) checkNeeds(all []need) {
+	said := map[finding]bool{}
+	find := func(remedy, format string, args ...any) {
+		f := finding{fmt.Sprintf(format, args...), remedy}
+		if !said[f] { // what a network lacks is the same for all of its containers
+			c.findings = append(c.findings, f)
+		}
+		said[f] = true
 	}
-	for _, n := range networks {
-		missing, err := c.ns.Missing(n.wanted)
+	for _, n := range all {
+		network, port, err := n.lost()
+		for _, what := range network {
+			find("bvctl repair; the next ADD does it too", "network %s: %s: missing", n.network, what)
+		}
+		if port != nil {
+			find("bvctl repair", "%s: %s", n.of, strings.ReplaceAll(port.Error(), "\n", "; "))
+		}
 		if err != nil {
-			return err
-		}
-		for _, what := range missing {
-			c.found("bvctl repair; the next ADD does it too", "network %s: %s: missing", n.name, what)
+			find("have the runtime remove the container", "%s: %v", n.of, err)
 		}
 	}
-	return nil
 }
 
 func attachmentOf(l ipam.Lease) setup.Attachment {

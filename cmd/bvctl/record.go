@@ -15,6 +15,8 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
+	"github.com/bridgeveth/bridgeveth/plugins/firewall"
+	"github.com/bridgeveth/bridgeveth/plugins/portmap"
 )
 
 // record is what libcni keeps of an attachment for as long as it lasts: all that ADD was
@@ -89,6 +91,51 @@ func (r record) attached() (*skel.CmdArgs, error) {
 		return r.command(bridgeveth.Reference)
 	}
 	return call, err
+}
+
+// behind are the plugins of ours that add to what bridge has made.
+var behind = []struct {
+	name   string
+	check  func(*skel.CmdArgs) error
+	repair func(*skel.CmdArgs) ([]string, error)
+}{
+	{portmap.Name, portmap.Check, portmap.Repair},
+	{firewall.Name, firewall.Check, firewall.Repair},
+}
+
+// lost is what repair puts back, of the network and of the port.
+func (r record) lost(call *skel.CmdArgs) (network []string, port, err error) {
+	network, port, err = bridgeveth.Lost(call)
+	if first, otherwise := r.command(bridgeveth.Reference); first == nil {
+		return network, port, errors.Join(err, otherwise)
+	}
+	for _, p := range behind {
+		call, failed := r.command(p.name)
+		if call != nil && failed == nil {
+			port = errors.Join(port, p.check(call))
+		}
+		err = errors.Join(err, failed)
+	}
+	return network, port, err
+}
+
+// repair puts back what an attachment lacks, by the call that has attached it. Where that is
+// of bridge, portmap and firewall behind it are ours too.
+func (r record) repair(call *skel.CmdArgs) (mended []string, err error) {
+	mended, err = bridgeveth.Repair(call)
+	if first, otherwise := r.command(bridgeveth.Reference); first == nil {
+		return mended, errors.Join(err, otherwise)
+	}
+	for _, p := range behind {
+		call, failed := r.command(p.name)
+		if call != nil && failed == nil {
+			var more []string
+			more, failed = p.repair(call)
+			mended = append(mended, more...)
+		}
+		err = errors.Join(err, failed)
+	}
+	return mended, err
 }
 
 // command is a call of a plugin of the list, as libcni would make it for CHECK; nil if the

@@ -6,14 +6,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/spf13/cobra"
 
-	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
-	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
-	"github.com/bridgeveth/bridgeveth/plugins/firewall"
-	"github.com/bridgeveth/bridgeveth/plugins/portmap"
 )
 
 // newRepair returns "bvctl repair".
@@ -76,97 +71,24 @@ func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
 // repair puts back what is missing, and says how much that was. It goes on after errors,
 // which it says on standard error.
 func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
-	records, err := h.records()
+	all, err := h.needs(ns)
 	if err != nil {
 		return 0, err
 	}
 	failed := false
-	report := func(of string, mended []string, err error) {
+	for _, n := range all {
+		mended, err := n.repair()
 		for _, what := range mended {
 			count++
-			fmt.Fprintf(w, "%s: put back %s\n", of, what)
+			fmt.Fprintf(w, "%s: put back %s\n", n.of, what)
 		}
 		if err != nil {
 			failed = true
-			complain(fmt.Errorf("%s: %w", of, err))
+			complain(fmt.Errorf("%s: %w", n.of, err))
 		}
-	}
-	known := map[setup.Attachment]bool{}
-	for _, r := range records {
-		if !ns.HasPort(r.attachment()) {
-			continue // of another plugin, or of a container that is gone
-		}
-		call, err := r.attached()
-		if call == nil && err == nil {
-			continue
-		}
-		var mended []string
-		if err == nil {
-			mended, err = r.repair(call)
-		}
-		known[r.attachment()] = true
-		report(r.String(), mended, err)
-	}
-	unknown, err := h.networksBut(ns, known)
-	if err != nil {
-		return count, err
-	}
-	for _, n := range unknown {
-		mended, err := ns.RepairNetwork(n.wanted)
-		report("network "+n.name, mended, err)
 	}
 	if failed {
 		err = errUnhealthy
 	}
 	return count, err
-}
-
-// repair puts back what an attachment lacks, by the call that has attached it. Where that is
-// of bridge, portmap and firewall behind it are ours too.
-func (r record) repair(call *skel.CmdArgs) (mended []string, err error) {
-	mended, err = bridgeveth.Repair(call)
-	if first, otherwise := r.command(bridgeveth.Reference); first == nil {
-		return mended, errors.Join(err, otherwise)
-	}
-	for name, repair := range map[string]func(*skel.CmdArgs) ([]string, error){portmap.Name: portmap.Repair, firewall.Name: firewall.Repair} {
-		call, failed := r.command(name)
-		if call != nil && failed == nil {
-			var more []string
-			more, failed = repair(call)
-			mended = append(mended, more...)
-		}
-		err = errors.Join(err, failed)
-	}
-	return mended, err
-}
-
-// needed is a network and what its containers need of the host.
-type needed struct {
-	name   string
-	wanted *setup.Network
-}
-
-// networksBut lists what networks need for containers that have a port and are not among
-// those known.
-func (h *host) networksBut(ns *setup.Namespace, known map[setup.Attachment]bool) (list []needed, err error) {
-	addresses := map[string][]bridgeveth.Address{} // by network
-	err = h.withStores(func(s *ipam.Store) error {
-		return filter{}.each(s, func(l ipam.Lease) {
-			if a := attachmentOf(l); !known[a] && ns.HasPort(a) {
-				addresses[l.Network] = append(addresses[l.Network], bridgeveth.Address{Prefix: l.Address, Gateway: l.Gateway})
-			}
-		})
-	})
-	for _, n := range h.networks() {
-		if len(addresses[n.Name]) == 0 || n.Type != bridgeveth.Name && n.Type != bridgeveth.Reference {
-			continue
-		}
-		wanted, wrong := n.wanted(addresses[n.Name])
-		if wrong != nil {
-			err = errors.Join(err, fmt.Errorf("network %s: %w", n.Name, wrong))
-			continue
-		}
-		list = append(list, needed{n.Name, wanted})
-	}
-	return list, err
 }

@@ -24,8 +24,12 @@ func (n *Namespace) VerifyHost(p *Port) error {
 	for _, what := range missing {
 		wrong = append(wrong, fmt.Errorf("%s: missing", what))
 	}
-	wrong = append(wrong, n.verifyPort(p), n.verifyHostPorts(p), n.verifyGuard(p), n.verifyBandwidth(p))
-	return errors.Join(wrong...)
+	return errors.Join(append(wrong, n.VerifyPlug(p))...)
+}
+
+// VerifyPlug is VerifyHost of the port alone, without its network.
+func (n *Namespace) VerifyPlug(p *Port) error {
+	return errors.Join(n.verifyPort(p), n.verifyHostPorts(p), n.verifyGuard(p), n.verifyBandwidth(p))
 }
 
 // verifyPort looks at the host end.

@@ -44,6 +44,18 @@ func Verify(args *skel.CmdArgs) (host, inside error) {
 	return a.host.VerifyHost(a.port), a.host.VerifyContainer(a.port)
 }
 
+// Lost tells what Repair would put back: what the network lacks, and what is wrong with the
+// port.
+func Lost(args *skel.CmdArgs) (network []string, port, err error) {
+	a, err := openAttached(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer a.close()
+	network, err = a.host.Missing(a.port.Network)
+	return network, a.host.VerifyPlug(a.port), err
+}
+
 // Repair puts back what an attachment has lost on the host since ADD, by the arguments of
 // CHECK, and says what that was.
 func Repair(args *skel.CmdArgs) (mended []string, err error) {

@@ -23,7 +23,7 @@ const Name = "firewall"
 // Verbs are the plugin's, for skel. DEL and GC have nothing to do: what ADD sets goes with
 // the network's last container, which is the first plugin's to see.
 func Verbs() skel.CNIFuncs {
-	return skel.CNIFuncs{Add: add, Del: nothing, Check: check, GC: nothing, Status: status}
+	return skel.CNIFuncs{Add: add, Del: nothing, Check: Check, GC: nothing, Status: status}
 }
 
 // config holds the keys of the reference plugin. Others are passed over, as by that.
@@ -92,8 +92,8 @@ func open(args *skel.CmdArgs) (*config, *bridgeveth.Behind, error) {
 	return c, b, nil
 }
 
-// check is the verb CHECK. It changes nothing.
-func check(args *skel.CmdArgs) error {
+// Check is the verb CHECK. It changes nothing.
+func Check(args *skel.CmdArgs) error {
 	_, b, err := open(args)
 	if err != nil {
 		return err

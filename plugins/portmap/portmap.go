@@ -22,7 +22,7 @@ const Name = "portmap"
 
 // Verbs are the plugin's, for skel.
 func Verbs() skel.CNIFuncs {
-	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
+	return skel.CNIFuncs{Add: add, Del: del, Check: Check, GC: gc, Status: status}
 }
 
 // config holds the keys of the reference plugin. Others are passed over, as by that.
@@ -125,8 +125,8 @@ func del(args *skel.CmdArgs) error {
 	return bridgeveth.Error(host.UnpublishPort(bridgeveth.AttachmentOf(c.Name, args), c.ports...))
 }
 
-// check is the verb CHECK. It changes nothing.
-func check(args *skel.CmdArgs) error {
+// Check is the verb CHECK. It changes nothing.
+func Check(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil || len(c.ports) == 0 {
 		return err

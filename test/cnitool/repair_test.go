@@ -245,6 +245,50 @@ func TestRepairWithoutRecord(t *testing.T) {
 	on("DEL", 4, other).run(t).ok(t)
 }
 
+// TestCheckAndRepairAgree has bvctl leases check say what bvctl repair puts back, and nothing
+// else, whatever has become of the configuration.
+func TestCheckAndRepairAgree(t *testing.T) {
+	conf := dual.with(object{"capabilities": object{"portMappings": true}})
+	for _, tt := range []struct{ name, do, want string }{
+		{"a host port", "nft flush map ip bridgeveth ports", "host port tcp *:8080 to the container: is false"},
+		{"rules of a network", "nft delete table ip bridgeveth", "network net: masquerade of 10.88.0.0/24 behind br0: missing"},
+		{"its configuration is gone", "rm /run/net.d/*; nft delete table ip bridgeveth", "network net: masquerade of 10.88.0.0/24 behind br0: missing"},
+		{"a port down", "ip link set $(ip -o link show master br0 | sed -n '1s/^[0-9]*: //; 1s/@.*//p') down", "up: is false"},
+		{"its configuration is of another bridge", "sed -i s/br0/br7/ /run/net.d/*", ""},
+		{"the same, without records", "sed -i s/br0/br7/ /run/net.d/*; rm -r /var/lib/cni/results", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, conf, "nft")
+			c := n.containers(2)
+			n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+			n.must("add", c[0])
+			n.env = nil
+			n.must("add", c[1])
+			const well, nothing = "4 leases: all is well\n", "nothing was missing\n"
+			if out, _ := bvctl(t, "leases", "check"); out != well {
+				t.Fatalf("at first: %s", out)
+			}
+			setuptest.Run(t, "sh", "-ec", tt.do)
+			before := setuptest.Dump(t)
+			out, status := bvctl(t, "leases", "check")
+			setuptest.Same(t, before, "it changed something")
+			if tt.want == "" && out != well || tt.want != "" && (status != 1 || strings.Count(out, tt.want) != 1) {
+				t.Errorf("status %d, want %q once in\n%s", status, tt.want, out)
+			}
+			if out, status := bvctl(t, "repair"); status != 0 || (out == nothing) != (tt.want == "") {
+				t.Errorf("repair: status %d, %s", status, out)
+			}
+			if tt.want == "" {
+				setuptest.Same(t, before, "repair changed something")
+			}
+			if out, _ := bvctl(t, "leases", "check"); out != well {
+				t.Errorf("it is not mended: %s", out)
+			}
+		})
+	}
+}
+
 // TestRepairLooksAgain has an iptables that does nothing and says that all went well: what
 // was not put back is not said to be.
 func TestRepairLooksAgain(t *testing.T) {

@@ -3,6 +3,7 @@ package dropin
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,6 +35,10 @@ func TestRepair(t *testing.T) {
 	setuptest.DropForward(t, "iptables-nft")
 	if ask(t, outside, "192.0.2.1:8080") != "" || a.check() == nil {
 		t.Fatal("nothing is missing: the test shows nothing")
+	}
+	check := exec.Command(filepath.Join(reference, "bvctl"), "--conf-dir", "/run/net.d", "--cache-dir", "/run/cni-cache", "leases", "check")
+	if out, err := check.Output(); err == nil || !strings.Contains(string(out), "CHECK of host ports") || !strings.Contains(string(out), "CHECK of filters") {
+		t.Errorf("leases check: %v, says:\n%s", err, out)
 	}
 	said := bvctl("repair")
 	for _, want := range []string{"put back host ports of port", "put back policy firewall same-bridge", "put back rules of bridge br0"} {
