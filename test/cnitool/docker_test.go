@@ -124,10 +124,22 @@ func TestDocker(t *testing.T) {
 	placed("at first")
 
 	stop()
-	dockerd(t)
+	stop = dockerd(t)
 	placed("after a restart of dockerd")
 	if !setuptest.Ping(t, c[0], "10.88.0.3") {
 		t.Error("the ping is dropped after a restart of dockerd")
+	}
+	for _, wiped := range []string{"iptables -F FORWARD", "iptables -F"} {
+		stop()
+		setuptest.Run(t, "sh", "-c", wiped)
+		stop = dockerd(t)
+		if setuptest.Ping(t, c[0], "10.88.0.3") {
+			t.Errorf("%s: the ping passes: the test shows nothing", wiped)
+		}
+		if out, status := bvctl(t, "repair"); status != 0 || !setuptest.Ping(t, c[0], "10.88.0.3") {
+			t.Errorf("%s, a restart of dockerd, a repair: status %d, the ping is dropped: %s", wiped, status, out)
+		}
+		placed("after " + wiped)
 	}
 	setuptest.Run(t, "iptables", "-I", "DOCKER-USER", "-d", "10.88.0.3", "-j", "DROP")
 	if setuptest.Ping(t, c[0], "10.88.0.3") {

@@ -102,6 +102,67 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestNextADD wipes rules as others do: the next ADD brings back whatever its network needs,
+// for all of its containers, and bvctl repair their host ports besides.
+func TestNextADD(t *testing.T) {
+	conf := dual.with(object{"capabilities": object{"portMappings": true}})
+	for _, tt := range []struct {
+		name, wipe string
+		ports      bool // they come back with the ADD
+	}{
+		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", true},
+		{"all of iptables flushed", "iptables -F; iptables -X; ip6tables -F; ip6tables -X", true},
+		{"ruleset flushed, Docker's policy set again", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, conf, "nft")
+			outside, c := n.outside(true), n.containers(3)
+			published := []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+			n.env = published
+			n.must("add", c[0])
+			n.env = nil
+			n.must("add", c[1])
+			serve(t, c[0], 80)
+			serve(t, outside, 80)
+			type way struct {
+				name, to string
+				from     *setup.Namespace
+				port     int
+				want     string // whom the other end takes us for
+			}
+			ways := []way{
+				{"sibling", "10.88.0.2", c[1], 80, "10.88.0.3"}, {"sibling", "fd88::2", c[1], 80, "fd88::3"},
+				{"to outside", "192.0.2.2", c[0], 80, "192.0.2.1"}, {"to outside", "2001:db8::2", c[0], 80, "2001:db8::1"},
+				{"from outside", "10.88.0.2", outside, 80, "192.0.2.2"}, {"from outside", "fd88::2", outside, 80, "2001:db8::2"},
+			}
+			ports := []way{
+				{"host port", "192.0.2.1", outside, 8080, "192.0.2.2"}, {"host port", "2001:db8::1", outside, 8080, "2001:db8::2"},
+				{"its own host port", "192.0.2.1", c[0], 8080, "10.88.0.1"},
+			}
+			open := func(when string, ways []way, want bool) {
+				t.Helper()
+				for _, w := range ways {
+					if got := ask(t, w.from, "tcp", w.to, w.port); (got == w.want) != want {
+						t.Errorf("%s: %s %s: taken for %q, want %q: %v", when, w.name, w.to, got, w.want, want)
+					}
+				}
+			}
+			open("at first", append(ways, ports...), true)
+			setuptest.Run(t, "sh", "-c", tt.wipe)
+			open("when it is wiped", ways, false)
+			n.must("add", c[2])
+			open("after the next ADD", ways, true)
+			open("after the next ADD", ports, tt.ports)
+			if out, status := bvctl(t, "repair"); status != 0 {
+				t.Errorf("repair: status %d, %s", status, out)
+			}
+			open("after a repair", append(ways, ports...), true)
+			n.must("del", c...)
+		})
+	}
+}
+
 // TestFlushedChains flushes one of our own chains: CHECK says so, and either bvctl repair
 // or the next ADD puts its rules back, each once.
 func TestFlushedChains(t *testing.T) {
