@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	opTimeout  = time.Minute // for one ADD or DEL, so that a plugin that hangs is found
-	firstPort  = 20000       // host port of a node's first guest
-	attachers  = 8           // ADDs at a time when filling the bridge
-	leastBatch = 4           // ADDs in a turn, then as many CHECKs and DELs, at least
+	opTimeout   = time.Minute // for one ADD or DEL, so that a plugin that hangs is found
+	firstPort   = 20000       // host port of a node's first guest
+	attachers   = 8           // ADDs at a time when filling the bridge
+	mostFlooded = 900         // ports that a broadcast reaches: with as many as net.core.netdev_max_backlog, 1000, the answer to it is lost
+	leastBatch  = 4           // ADDs in a turn, then as many CHECKs and DELs, at least
 )
 
 // lane is a system on its node: one of those that take turns.
@@ -122,7 +123,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 	if samples["ADD"], err = l.timed(batch, parallel, l.add); err != nil {
 		return nil, err
 	}
-	if verify {
+	if verify && len(l.residents) < mostFlooded {
 		if err := l.verify(batch[0], batch[1]); err != nil {
 			return nil, err
 		}

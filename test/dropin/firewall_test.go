@@ -78,14 +78,14 @@ func TestIngressPolicy(t *testing.T) {
 			}
 			if tt.policy != "open" {
 				// The next container's bridge leaves the rule alone.
-				rule := regexp.MustCompile(`"br0 firewall .*" # handle \d+`)
+				rule := regexp.MustCompile(`"br0 firewall .*" # (handle \d+)`)
 				first := rule.FindString(setuptest.Run(t, "nft", "-a", "list", "chain", "ip", "bridgeveth", "forwarded"))
 				must(t, all[1].del())
 				all[1].mustAdd()
 				if again := rule.FindString(setuptest.Run(t, "nft", "-a", "list", "chain", "ip", "bridgeveth", "forwarded")); first == "" || again != first {
 					t.Errorf("the rule was %q, and is %q", first, again)
 				}
-				setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "forwarded")
+				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
 				// With that policy, isolated ports would be nobody's doing.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}

@@ -1,0 +1,82 @@
+#!/bin/bash
+# Says where the time of an ADD and of a DEL goes: runs a hundred of each under perf(1), in
+# namespaces that go with it, with masquerade, the FORWARD fix and a host port, and prints
+# the share of each step. Needs root, and perf (Debian: linux-perf).
+#
+#   hack/profile.sh [COUNT]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+count=${1:-100}
+if [ -z "${INSIDE:-}" ]; then
+	hack/need.sh ip iptables perf unshare
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	CGO_ENABLED=0 go build -o "$dir/built" ./cmd/bridgeveth # with symbols
+	cp "$dir/built" "$dir/bridgeveth"                       # as install(1) leaves it
+	ln "$dir/bridgeveth" "$dir/ipam-simple"
+	INSIDE=$dir unshare -mn "$0" "$count"
+	exit
+fi
+mount -t tmpfs tmpfs /run
+mkdir -p /run/netns
+ip link set lo up
+iptables -P FORWARD DROP
+call() { # verb, number of the container, and what to run the plugin by
+	local verb=$1 i=$2
+	shift 2
+	CNI_COMMAND=$verb CNI_CONTAINERID=c$i CNI_NETNS=/run/netns/c$i CNI_IFNAME=eth0 CNI_PATH=$INSIDE "$@" "$INSIDE/bridgeveth" <<-END
+		{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", "bridge": "br0", "isDefaultGateway": true, "ipMasq": true,
+		 "runtimeConfig": {"portMappings": [{"hostPort": 808$i, "containerPort": 80, "protocol": "tcp"}]},
+		 "ipam": {"type": "ipam-simple", "subnet": "10.88.0.0/16", "dataDir": "/run/leases"}}
+	END
+}
+ip netns add c1
+ip netns add c2
+call ADD 1 >/dev/null
+for n in $(seq "$count"); do
+	for verb in ADD DEL; do
+		call $verb 2 perf record -q -F 20000 -e cpu-clock -g -o "/run/$verb.$n" >/dev/null
+	done
+done
+call DEL 1
+
+# The steps, in the order in which they are looked for: the first whose function is in the
+# stack has the sample.
+steps() {
+	cat <<-END
+		package inits|runtime.doInit
+		lease|ipam-simple.Add|ipam-simple.Del
+		configuration|plugin.Decode|plugin.Read|bridgeveth.readConfig|skel.(*dispatcher).getCmdArgs
+		namespaces, sockets|bridgeveth.namespaces|setup.CurrentNamespace|bridgeveth.refuseOwn|setup.(*Namespace).Close
+		is anything in the way|setup.(*Namespace).CheckAttachable
+		is the network complete|setup.(*Namespace).holdNetwork|setup.(*Namespace).ReleaseNetwork
+		veth pair|setup.(*Namespace).plug|setup.(*Namespace).removePort
+		host port|setup.(*Namespace).publish|setup.(*Namespace).unpublish|setup.(*Namespace).unguardPort
+		inside the container|setup.(*Namespace).configure
+		up, until packets pass|setup.(*Namespace).raisePort
+		result|bridgeveth.printResult
+		other work of ours|main.main
+		start of the Go runtime|runtime.
+	END
+}
+for verb in ADD DEL; do
+	echo "$verb:"
+	for n in $(seq "$count"); do perf script -i "/run/$verb.$n" -F comm,ip,sym --no-inline 2>/dev/null; done |
+		awk -v steps="$(steps)" '
+			BEGIN { count = split(steps, line, "\n") }
+			function take(  i, j, n, part) {
+				if (stack == "") return
+				all++
+				for (i = 1; i <= count; i++) {
+					n = split(line[i], part, "|")
+					for (j = 2; j <= n; j++) if (index(stack, part[j])) { samples[part[1]]++; stack = ""; return }
+				}
+				samples["exec and exit, in the kernel"]++
+				stack = ""
+			}
+			/^bridgeveth/ { take(); stack = " "; next }
+			/^[^ \t]/ { take(); next }
+			stack != "" { stack = stack " " $0 }
+			END { take(); for (s in samples) printf "%5.1f %%  %s\n", 100 * samples[s] / all, s }' | sort -rn
+done
