@@ -34,8 +34,8 @@ var (
 	ErrNotNamespace = errors.New("that is no network namespace")
 )
 
-// Namespace is a network namespace, with a netlink socket in it. One goroutine at a
-// time uses it.
+// Namespace is a network namespace, with netlink sockets in it as they are needed. One
+// goroutine at a time uses it.
 type Namespace struct {
 	Path string // as given to OpenNamespace; "" for the calling thread's
 	// Device and Inode identify the namespace for as long as it lives, whatever
@@ -76,20 +76,13 @@ func OpenNamespace(path string) (*Namespace, error) {
 }
 
 // newNamespace takes over h, which it closes when it fails.
-func newNamespace(path string, h netns.NsHandle) (n *Namespace, err error) {
-	n = &Namespace{Path: path, handle: h, sockets: map[int]*socket{}}
-	defer func() {
-		if err != nil {
-			n.Close()
-		}
-	}()
+func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(h), &st); err != nil {
+		_ = h.Close() // read only
 		return nil, fmt.Errorf("stat network namespace %s: %w", path, err)
 	}
-	n.Device, n.Inode = st.Dev, st.Ino
-	_, err = n.socket(unix.NETLINK_ROUTE)
-	return n, err
+	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, handle: h, sockets: map[int]*socket{}}, nil
 }
 
 // library returns the library's own connection, opened at its first use.
