@@ -20,6 +20,7 @@ const (
 	echoRequest4, echoReply4 = 8, 0     // RFC 792
 	echoRequest6, echoReply6 = 128, 129 // RFC 4443
 	echoHeader               = 8        // bytes
+	echoID                   = 4        // where it stands
 )
 
 // probe is a socket for ICMP echo requests, of a namespace.

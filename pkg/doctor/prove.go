@@ -37,7 +37,7 @@ func (w *walk) prove() error {
 	}
 	var traces []*trace
 	for _, ns := range watched {
-		t, err := startTrace(ns, w.from, w.to)
+		t, err := startTrace(ns, flow{w.from, w.to, p.id})
 		if err != nil {
 			for _, t := range traces {
 				_, _ = t.stop() // the first error counts

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -23,6 +24,10 @@ const traceTable = "bridgeveth-doctor"
 // traceWait is how long after the packet the kernel's messages about it are waited for.
 const traceWait = 50 * time.Millisecond
 
+// traceBuffer is room for the kernel's messages, in bytes: it sends one for each rule that
+// the packet meets, of some 2 kB with all that it is counted for.
+const traceBuffer = 16 << 20
+
 // verdict is what a chain of nf_tables has said of our packet.
 type verdict struct {
 	family       uint8 // NFPROTO_*
@@ -31,14 +36,14 @@ type verdict struct {
 	dropped      bool
 }
 
-// trace has nf_tables of a namespace tell about packets between two addresses.
+// trace has nf_tables of a namespace tell about our packets.
 type trace struct {
 	ns     *setup.Namespace
 	socket *nl.NetlinkSocket
 }
 
 // startTrace begins to listen. stop is its inverse.
-func startTrace(ns *setup.Namespace, a, b netip.Addr) (*trace, error) {
+func startTrace(ns *setup.Namespace, f flow) (*trace, error) {
 	t := &trace{ns: ns}
 	err := ns.Do(func() (err error) {
 		if err := deleteTraceTable(); err != nil {
@@ -47,11 +52,13 @@ func startTrace(ns *setup.Namespace, a, b netip.Addr) (*trace, error) {
 		if t.socket, err = nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE); err != nil {
 			return fmt.Errorf("listen to nf_tables: %w", err)
 		}
-		if err := addTraceTable(a, b); err != nil {
-			t.socket.Close()
-			return err
+		if err = t.socket.SetReceiveBufferSize(traceBuffer, true); err == nil {
+			err = addTraceTable(f)
 		}
-		return nil
+		if err != nil {
+			t.socket.Close()
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -59,15 +66,21 @@ func startTrace(ns *setup.Namespace, a, b netip.Addr) (*trace, error) {
 	return t, nil
 }
 
-// addTraceTable marks packets from a to b, and their answers, at every place where one can
-// come in: bridged, by a link, and from the host itself.
-func addTraceTable(a, b netip.Addr) error {
+// flow is our packets, from a to b, and their answers.
+type flow struct {
+	a, b netip.Addr
+	id   uint16 // of the echo: others' packets between the two are not ours
+}
+
+// addTraceTable marks our packets and their answers at every place where one can come in:
+// bridged, by a link, and from the host itself.
+func addTraceTable(f flow) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nf_tables: %w", err)
 	}
 	family := nftables.TableFamilyIPv4
-	if a.Is6() {
+	if f.a.Is6() {
 		family = nftables.TableFamilyIPv6
 	}
 	early := nftables.ChainPriorityRef(-400) // ahead of raw
@@ -79,8 +92,8 @@ func addTraceTable(a, b netip.Addr) error {
 		chain := c.AddChain(&nftables.Chain{
 			Name: fmt.Sprintf("hook%d", *at.hook), Table: t, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: early,
 		})
-		for _, way := range [][2]netip.Addr{{a, b}, {b, a}} {
-			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(between(way[0], way[1]),
+		for _, way := range []flow{f, {f.b, f.a, f.id}} {
+			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(way.match(),
 				&expr.Immediate{Register: 1, Data: []byte{1}},
 				&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: 1},
 			)})
@@ -92,21 +105,22 @@ func addTraceTable(a, b netip.Addr) error {
 	return nil
 }
 
-// between matches packets of a source and a destination.
-func between(from, to netip.Addr) []expr.Any {
-	protocol, source, destination := uint16(unix.ETH_P_IP), uint32(12), uint32(16)
-	if from.Is6() {
-		protocol, source, destination = unix.ETH_P_IPV6, 8, 24
+// match matches packets of ICMP from a to b.
+func (f flow) match() []expr.Any {
+	protocol, icmp, source, destination := uint16(unix.ETH_P_IP), byte(unix.IPPROTO_ICMP), uint32(12), uint32(16)
+	if f.a.Is6() {
+		protocol, icmp, source, destination = unix.ETH_P_IPV6, unix.IPPROTO_ICMPV6, 8, 24
 	}
-	match := []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, protocol)},
+	var match []expr.Any
+	is := func(what expr.Any, value []byte) {
+		match = append(match, what, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value})
 	}
-	for offset, address := range map[uint32]netip.Addr{source: from, destination: to} {
-		match = append(match,
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(address.BitLen() / 8)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address.AsSlice()})
+	is(&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}, binary.BigEndian.AppendUint16(nil, protocol))
+	for offset, address := range map[uint32]netip.Addr{source: f.a, destination: f.b} {
+		is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(address.BitLen() / 8)}, address.AsSlice())
 	}
+	is(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, []byte{icmp})
+	is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: echoID, Len: 2}, binary.BigEndian.AppendUint16(nil, f.id))
 	return match
 }
 
@@ -139,6 +153,9 @@ func (t *trace) stop() (verdicts []verdict, err error) {
 	_ = t.socket.SetReceiveTimeout(&unix.Timeval{Usec: 1000}) // or else what is there is read, and no more
 	for {
 		messages, _, failed := t.socket.Receive()
+		if errors.Is(failed, unix.ENOBUFS) {
+			continue // some were lost, the others are there
+		}
 		if failed != nil {
 			return verdicts, err // there is nothing more
 		}
