@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,14 +9,17 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
@@ -36,15 +40,17 @@ gateway and to its neighbour on the bridge; without either, for every container.
 			if output != "text" && output != "json" {
 				return fmt.Errorf("--output: %q is none of text, json", output)
 			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+			context.AfterFunc(ctx, stop) // the second kills
 			x, err := newExamination(h)
 			if err != nil {
 				return err
 			}
 			defer x.close()
-			reports, err := x.walk(args)
+			reports, err := x.walk(ctx, args)
 			if err == nil && fix {
 				if err = x.fix(reports, cmd.ErrOrStderr()); err == nil {
-					reports, err = x.walk(args) // how it is now
+					reports, err = x.walk(ctx, args) // how it is now
 				}
 			}
 			if err != nil {
@@ -63,19 +69,29 @@ type examination struct {
 	*doctor.Doctor
 	ends []*doctor.End
 	all  []*container // in the order of ends
+	lock *flock.Lock  // a doctor's counters and traces are disturbed by another's packets
 }
+
+const (
+	doctorLock = "/run/bridgeveth-doctor.lock"
+	doctorWait = 2 * time.Minute // for another doctor, who may look at all of the node
+)
 
 func newExamination(h *host) (*examination, error) {
 	ns, err := setup.CurrentNamespace()
 	if err != nil {
 		return nil, err
 	}
-	all, err := h.containers(ns)
-	if err != nil {
-		ns.Close()
+	x := &examination{Doctor: &doctor.Doctor{Host: ns}}
+	if err := x.acquire(); err != nil {
+		x.close()
 		return nil, err
 	}
-	x := &examination{Doctor: &doctor.Doctor{Host: ns}}
+	all, err := h.containers(ns)
+	if err != nil {
+		x.close()
+		return nil, err
+	}
 	for _, c := range all {
 		e := &doctor.End{Name: c.name(), Interface: c.Interface, Port: c.port.Name, Bridge: c.bridge, Addresses: c.addresses}
 		if e.Namespace, err = setup.OpenNamespace(c.namespace); err != nil {
@@ -88,10 +104,26 @@ func newExamination(h *host) (*examination, error) {
 		x.ends, x.all = append(x.ends, e), append(x.all, c)
 	}
 	x.Ends = x.ends
+	if err := x.Tidy(); err != nil {
+		x.close()
+		return nil, err
+	}
 	return x, nil
 }
 
+// acquire waits for other doctors.
+func (x *examination) acquire() error {
+	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock: %w", err)
+	}
+	defer f.Close()
+	x.lock, err = flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
+	return err
+}
+
 func (x *examination) close() {
+	x.lock.Unlock()
 	for _, e := range x.ends {
 		e.Namespace.Close()
 	}
@@ -99,7 +131,7 @@ func (x *examination) close() {
 }
 
 // walk goes all the ways that are asked for.
-func (x *examination) walk(args []string) (reports []*doctor.Report, err error) {
+func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
 	from := x.ends
 	if len(args) > 0 {
 		a, err := x.find(args[0])
@@ -125,7 +157,7 @@ func (x *examination) walk(args []string) (reports []*doctor.Report, err error) 
 				if !has(a, is4) || !has(b, is4) {
 					continue
 				}
-				r, err := x.Walk(a, b, is4)
+				r, err := x.Walk(ctx, a, b, is4)
 				if err != nil {
 					return nil, err
 				}

@@ -3,7 +3,7 @@
 // a packet of its own, whose way through nf_tables the kernel tells (nft_trace).
 //
 // Nothing is changed but for a table of nf_tables that traces the packet, which is gone
-// afterwards. CAP_NET_ADMIN and CAP_SYS_ADMIN are needed in the host's namespace.
+// afterwards: only one doctor at a time may work on a host. CAP_NET_ADMIN and CAP_SYS_ADMIN are needed in the host's namespace.
 package doctor
 
 import (

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ const droppedBy = "dropped by"
 const smallest = 84
 
 // prove sends a packet and says what became of it.
-func (w *walk) prove() error {
+func (w *walk) prove(ctx context.Context) error {
 	p, err := newProbe(w.a.Namespace, w.from, w.to)
 	if err != nil {
 		w.note("our packet", "%v", err)
@@ -49,6 +50,9 @@ func (w *walk) prove() error {
 	before := w.counters(watched)
 	var failure error
 	for range probeTries {
+		if ctx.Err() != nil {
+			break
+		}
 		if w.Answered, err = p.ask(smallest); w.Answered {
 			break
 		}
@@ -70,6 +74,9 @@ func (w *walk) prove() error {
 				passed = append(passed, v)
 			}
 		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	if w.Answered {
 		for i, s := range w.Stations {

@@ -18,9 +18,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// traceTable is there for the time of a walk.
-const traceTable = "bridgeveth-doctor"
-
 // traceWait is how long after the packet the kernel's messages about it are waited for.
 const traceWait = 50 * time.Millisecond
 
@@ -38,22 +35,20 @@ type verdict struct {
 
 // trace has nf_tables of a namespace tell about our packets.
 type trace struct {
-	ns     *setup.Namespace
 	socket *nl.NetlinkSocket
+	rules  *nftables.Conn
+	tables []*nftables.Table
 }
 
 // startTrace begins to listen. stop is its inverse.
 func startTrace(ns *setup.Namespace, f flow) (*trace, error) {
-	t := &trace{ns: ns}
+	t := &trace{}
 	err := ns.Do(func() (err error) {
-		if err := deleteTraceTable(); err != nil {
-			return err
-		}
 		if t.socket, err = nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE); err != nil {
 			return fmt.Errorf("listen to nf_tables: %w", err)
 		}
 		if err = t.socket.SetReceiveBufferSize(traceBuffer, true); err == nil {
-			err = addTraceTable(f)
+			t.rules, t.tables, err = mark(f)
 		}
 		if err != nil {
 			t.socket.Close()
@@ -72,37 +67,36 @@ type flow struct {
 	id   uint16 // of the echo: others' packets between the two are not ours
 }
 
-// addTraceTable marks our packets and their answers at every place where one can come in:
+// mark marks our packets and their answers at every place where one can come in:
 // bridged, by a link, and from the host itself.
-func addTraceTable(f flow) error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nf_tables: %w", err)
-	}
+func mark(f flow) (*nftables.Conn, []*nftables.Table, error) {
 	family := nftables.TableFamilyIPv4
 	if f.a.Is6() {
 		family = nftables.TableFamilyIPv6
 	}
+	c, tables, err := addTables(nftables.TableFamilyBridge, family)
+	if err != nil {
+		return nil, nil, err
+	}
 	early := nftables.ChainPriorityRef(-400) // ahead of raw
 	for _, at := range []struct {
-		family nftables.TableFamily
-		hook   *nftables.ChainHook
-	}{{nftables.TableFamilyBridge, nftables.ChainHookPrerouting}, {family, nftables.ChainHookPrerouting}, {family, nftables.ChainHookOutput}} {
-		t := c.AddTable(&nftables.Table{Name: traceTable, Family: at.family})
+		table *nftables.Table
+		hook  *nftables.ChainHook
+	}{{tables[0], nftables.ChainHookPrerouting}, {tables[1], nftables.ChainHookPrerouting}, {tables[1], nftables.ChainHookOutput}} {
 		chain := c.AddChain(&nftables.Chain{
-			Name: fmt.Sprintf("hook%d", *at.hook), Table: t, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: early,
+			Name: fmt.Sprintf("hook%d", *at.hook), Table: at.table, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: early,
 		})
 		for _, way := range []flow{f, {f.b, f.a, f.id}} {
-			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(way.match(),
+			c.AddRule(&nftables.Rule{Table: at.table, Chain: chain, Exprs: append(way.match(),
 				&expr.Immediate{Register: 1, Data: []byte{1}},
 				&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: 1},
 			)})
 		}
 	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("trace packets by nf_tables: %w", err)
+		return nil, nil, errors.Join(fmt.Errorf("trace packets by nf_tables: %w", err), deleteTables(c, tables))
 	}
-	return nil
+	return c, tables, nil
 }
 
 // match matches packets of ICMP from a to b.
@@ -124,32 +118,11 @@ func (f flow) match() []expr.Any {
 	return match
 }
 
-// deleteTraceTable deletes the tables, also those of a process that was killed.
-func deleteTraceTable() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nf_tables: %w", err)
-	}
-	tables, err := c.ListTables()
-	if err != nil {
-		return fmt.Errorf("list tables of nf_tables: %w", err)
-	}
-	for _, t := range tables {
-		if t.Name == traceTable {
-			c.DelTable(t)
-		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("delete table %s: %w", traceTable, err)
-	}
-	return nil
-}
-
 // stop ends the trace and returns what was said, in order.
 func (t *trace) stop() (verdicts []verdict, err error) {
 	time.Sleep(traceWait)
 	defer t.socket.Close()
-	err = t.ns.Do(deleteTraceTable)
+	err = deleteTables(t.rules, t.tables)
 	_ = t.socket.SetReceiveTimeout(&unix.Timeval{Usec: 1000}) // or else what is there is read, and no more
 	for {
 		messages, _, failed := t.socket.Receive()

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -30,8 +31,9 @@ type walk struct {
 	refused  bool                       // the filter of reverse paths was found to refuse it
 }
 
-// Walk goes the way of a packet from a container to another end, in one family.
-func (d *Doctor) Walk(a, b *End, is4 bool) (*Report, error) {
+// Walk goes the way of a packet from a container to another end, in one family. The end of
+// ctx ends it, with the error of ctx.
+func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error) {
 	w := &walk{Doctor: d, Report: &Report{From: a.Name, To: b.Name}, a: a, b: b, ports: map[string]setup.FoundPort{}}
 	source, ok := a.address(is4)
 	target, ok2 := b.address(is4)
@@ -77,7 +79,7 @@ func (d *Doctor) Walk(a, b *End, is4 bool) (*Report, error) {
 	w.conntrack()
 	w.drift(a)
 	w.drift(b)
-	return w.Report, w.prove()
+	return w.Report, w.prove(ctx)
 }
 
 func label(e *End, a netip.Addr) string {

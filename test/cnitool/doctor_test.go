@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink/nl"
@@ -179,6 +180,65 @@ func TestDoctorHealthy(t *testing.T) {
 				t.Errorf("status %d: %s", status, out)
 			}
 		})
+	}
+}
+
+// TestDoctorKilled kills the doctor while his packet is on its way. His tables go with him;
+// on kernels that do not know owners of tables, the next doctor takes them away.
+func TestDoctorKilled(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			c := n.containers(3)
+			n.must("add", c...)
+			setuptest.Run(t, "iptables", "-A", "BRIDGEVETH-ADMIN", "-d", "10.88.0.3", "-j", "DROP")
+			tables := func() string {
+				return setuptest.Run(t, "nft", "list", "ruleset") + setuptest.In(t, c[0], "nft", "list", "ruleset") + setuptest.In(t, c[1], "nft", "list", "ruleset")
+			}
+			cmd := exec.Command(filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "doctor", "/run/netns/c1", "/run/netns/c2")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			there := ""
+			for range 1000 {
+				if there = tables(); strings.Contains(there, "bridgeveth-doctor") {
+					break
+				}
+			}
+			err := cmd.Process.Signal(signal)
+			_ = cmd.Wait() // as killed
+			if err != nil || !strings.Contains(there, "bridgeveth-doctor") {
+				t.Fatalf("%v: the doctor has no table:\n%s", err, there)
+			}
+			if signal == syscall.SIGKILL && !strings.Contains(there, "flags owner") {
+				doctor(t, "/run/netns/c3", "10.88.0.1")
+			}
+			if left := tables(); strings.Contains(left, "bridgeveth-doctor") {
+				t.Errorf("left:\n%s", left)
+			}
+		})
+	}
+}
+
+// TestDoctorsAtOnce runs several at a time: they wait for each other.
+func TestDoctorsAtOnce(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(2)...)
+	var all []*exec.Cmd
+	for range 4 {
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "doctor")
+		cmd.Stderr = &strings.Builder{}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, cmd)
+	}
+	for _, cmd := range all {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %s", err, cmd.Stderr)
+		}
 	}
 }
 

@@ -1,0 +1,119 @@
+package doctor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// traceTable is there for the time of a walk.
+const traceTable = "bridgeveth-doctor"
+
+// tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h: the table goes with the
+// socket that made it, however its process ends. Linux 5.12.
+const tableOwner = 0x2
+
+// addTables makes a table in each family, and returns them with the connection that they
+// belong to. deleteTables is its inverse; so is the end of the process, where the kernel
+// knows owners.
+func addTables(families ...nftables.TableFamily) (*nftables.Conn, []*nftables.Table, error) {
+	var tables []*nftables.Table
+	for _, family := range families {
+		tables = append(tables, &nftables.Table{Name: traceTable, Family: family})
+	}
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error { return ownTables(c, tables) }))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // as before 5.12
+		if c, err = nftables.New(nftables.AsLasting()); err == nil {
+			for _, t := range tables {
+				c.AddTable(t)
+			}
+			err = c.Flush()
+		}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("add table %s to nf_tables: %w", traceTable, err)
+	}
+	return c, tables, nil
+}
+
+// deleteTables deletes tables, and the connection with them.
+func deleteTables(c *nftables.Conn, tables []*nftables.Table) error {
+	for _, t := range tables {
+		c.DelTable(t)
+	}
+	err := c.Flush()
+	if err = errors.Join(err, c.CloseLasting()); err != nil {
+		return fmt.Errorf("delete table %s: %w", traceTable, err)
+	}
+	return nil
+}
+
+// ownTables makes tables that belong to a socket, which the library has no word for.
+func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
+	message := func(kind int, flags netlink.HeaderFlags, family byte, resource uint16, attributes []byte) netlink.Message {
+		head := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
+		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags}, Data: append(head, attributes...)}
+	}
+	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(traceTable + "\x00")},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, tableOwner)},
+	})
+	if err != nil {
+		return err
+	}
+	batch := []netlink.Message{message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)}
+	for _, t := range tables {
+		batch = append(batch, message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge, byte(t.Family), 0, attributes))
+	}
+	batch = append(batch, message(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil))
+	if _, err := c.SendMessages(batch); err != nil {
+		return err
+	}
+	for range tables { // or the first error
+		if _, err := c.Receive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Tidy takes away what a doctor who was killed has left on the host and in containers, as
+// happens before Linux 5.12. No other may be at work.
+func (d *Doctor) Tidy() error {
+	namespaces := []*setup.Namespace{d.Host}
+	for _, e := range d.Ends {
+		namespaces = append(namespaces, e.Namespace)
+	}
+	var wrong []error
+	for _, ns := range namespaces {
+		wrong = append(wrong, ns.Do(deleteLeftTables))
+	}
+	return errors.Join(wrong...)
+}
+
+// deleteLeftTables is Tidy in one namespace.
+func deleteLeftTables() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		return fmt.Errorf("list tables of nf_tables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == traceTable {
+			c.DelTable(t)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("delete table %s: %w", traceTable, err)
+	}
+	return nil
+}
