@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -23,19 +24,44 @@ type container struct {
 	port      setup.FoundPort
 	bridge    string // that it belongs on
 	addresses []netip.Prefix
-	since     time.Time     // its lease began
-	check     *skel.CmdArgs // for CHECK; nil without a record
+	routes    []netip.Prefix // where those lead that it was given
+	since     time.Time      // its lease began
+	check     *skel.CmdArgs  // for CHECK; nil without a record
 }
 
 // name is what a person calls it: its pod, or its ID.
 func (c *container) name() string { return cmp.Or(c.pod, c.Container) }
 
+// likeness is how well a container goes by a name.
+type likeness int
+
+const (
+	another likeness = iota
+	perhaps          // it begins so, or is called so in whichever namespace of Kubernetes
+	exactly
+)
+
 // goesBy says whether a person may have meant the container: by its ID or the beginning
-// of it, its pod, its namespace, or an address.
-func (c *container) goesBy(name string) bool {
+// of it, its pod, its network namespace by whatever path, or an address.
+func (c *container) goesBy(name string) likeness {
 	a, err := netip.ParseAddr(name)
-	return strings.HasPrefix(c.Container, name) || c.pod == name || c.namespace == name || strings.HasSuffix(c.pod, "/"+name) ||
-		err == nil && slices.ContainsFunc(c.addresses, func(p netip.Prefix) bool { return p.Addr() == a })
+	switch {
+	case name == "":
+	case c.Container == name, c.pod == name, sameFile(c.namespace, name),
+		err == nil && slices.ContainsFunc(c.addresses, func(p netip.Prefix) bool { return p.Addr() == a.Unmap() }):
+		return exactly
+	case strings.HasPrefix(c.Container, name), strings.HasSuffix(c.pod, "/"+name):
+		return perhaps
+	}
+	return another
+}
+
+// sameFile says whether two paths lead to the same file, or are the same where there is
+// none.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	second, err2 := os.Stat(b)
+	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
 }
 
 // containers lists those of bridgeveth's: with a port on the host, or with a record of one
@@ -70,7 +96,7 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 			list = append(list, c)
 		}
 		c.Attachment, c.pod, c.namespace, c.check = r.attachment(), r.pod(), r.Namespace, call
-		c.addresses = r.addresses()
+		c.addresses, c.routes = r.given()
 		var conf struct {
 			Bridge string `json:"bridge"`
 		}
@@ -98,17 +124,23 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 	return list, err
 }
 
-// addresses are those of the result.
-func (r record) addresses() (list []netip.Prefix) {
+// given are the addresses of the result, and where its routes lead.
+func (r record) given() (addresses, routes []netip.Prefix) {
 	var result struct {
 		IPs []struct {
 			Address netip.Prefix `json:"address"`
 		} `json:"ips"`
+		Routes []struct {
+			Dst netip.Prefix `json:"dst"`
+		} `json:"routes"`
 	}
 	if json.Unmarshal(r.Result, &result) == nil {
 		for _, ip := range result.IPs {
-			list = append(list, ip.Address)
+			addresses = append(addresses, ip.Address)
+		}
+		for _, route := range result.Routes {
+			routes = append(routes, route.Dst)
 		}
 	}
-	return list
+	return addresses, routes
 }

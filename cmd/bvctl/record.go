@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -34,11 +35,20 @@ type record struct {
 
 // records reads those of the folder of libcni's. One that cannot be read is said on
 // standard error.
-func (h *host) records() (list []record, err error) {
+func (h *host) records() ([]record, error) {
+	list, damaged, err := h.readRecords()
+	for _, d := range damaged {
+		complain(d)
+	}
+	return list, err
+}
+
+// readRecords is records, with an error for each that cannot be read.
+func (h *host) readRecords() (list []record, damaged []error, err error) {
 	dir := filepath.Join(h.cacheDir, "results")
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name())
@@ -51,12 +61,12 @@ func (h *host) records() (list []record, err error) {
 			err = json.Unmarshal(b, &r)
 		}
 		if err != nil {
-			complain(fmt.Errorf("%s: %w", path, err))
+			damaged = append(damaged, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
 		list = append(list, r)
 	}
-	return list, err
+	return list, damaged, err
 }
 
 func (r record) attachment() setup.Attachment {
@@ -71,7 +81,8 @@ func (r record) String() string {
 	return who
 }
 
-// pod is the name of the container's pod, "" if it has none.
+// pod is the name of the container's pod, "" if it has none. It ends on a terminal, in
+// tables and in pictures: what controls those is taken out.
 func (r record) pod() string {
 	args := map[string]string{}
 	for _, a := range r.Args {
@@ -80,7 +91,12 @@ func (r record) pod() string {
 	if args["K8S_POD_NAME"] == "" {
 		return ""
 	}
-	return args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"]
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, args["K8S_POD_NAMESPACE"]+"/"+args["K8S_POD_NAME"])
 }
 
 // attached is the call of the plugin that has attached the container; nil if that is none of

@@ -1,9 +1,11 @@
 // Package doctor finds out why a packet does not arrive: it walks a packet's way from a
 // container to another or to an address, looks at each station, and proves the verdict by
-// a packet of its own, whose way through nf_tables the kernel tells (nft_trace).
+// a packet of its own. Of one that is lost, the kernel tells the way through nf_tables
+// (nft_trace).
 //
 // Nothing is changed but for a table of nf_tables that traces the packet, which is gone
-// afterwards: only one doctor at a time may work on a host. CAP_NET_ADMIN and CAP_SYS_ADMIN are needed in the host's namespace.
+// afterwards: only one doctor at a time may work on a host. CAP_NET_ADMIN, CAP_NET_RAW and
+// CAP_SYS_ADMIN are needed in the host's namespace.
 package doctor
 
 import (
@@ -23,13 +25,17 @@ type End struct {
 	Port      string           // the link on the host, and the bridge that it belongs on
 	Bridge    string
 	Addresses []netip.Prefix // that the container was given, or that of what is beyond the host
+	Routes    []netip.Prefix // where the routes lead that the container was given
 	// Drift says what differs from what ADD has made, on the host and inside, a line each.
-	// nil where nobody knows what that was.
+	// nil where nobody knows what that was. It is asked at most once.
 	Drift func() (host, inside error)
+
+	drifted      bool
+	host, inside []string
 }
 
-// address is the first address of a family.
-func (e *End) address(is4 bool) (netip.Prefix, bool) {
+// Address is the first address of a family.
+func (e *End) Address(is4 bool) (netip.Prefix, bool) {
 	i := slices.IndexFunc(e.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == is4 })
 	if i < 0 {
 		return netip.Prefix{}, false
@@ -54,9 +60,13 @@ type Station struct {
 	What   string `json:"what"`
 	Remedy string `json:"remedy,omitempty"` // a command that cures it, or advice where Advice is set
 	Advice bool   `json:"advice,omitempty"`
+
+	always bool // it is bad even if our packet was answered
+	root   bool // if it is bad, what drops packets elsewhere does so because of it
 }
 
-// Report is a walk: its stations in the packet's order.
+// Report is a walk: its stations in the packet's order. Without To it is about what From
+// is called, and no packet was sent.
 type Report struct {
 	From     string    `json:"from"`
 	To       string    `json:"to"`
@@ -64,20 +74,21 @@ type Report struct {
 	Answered bool      `json:"answered"` // the packet of our own was
 }
 
-// Obstacle is the station that keeps the packet from arriving: what dropped our own packet
-// if that is known, or else the first that is bad. nil is none.
+// Obstacle is the station that keeps the packet from arriving: what led it astray, what
+// dropped our own packet if that is known, or else the first that is bad. nil is none.
 func (r *Report) Obstacle() *Station {
-	var first *Station
-	for i := range r.Stations {
-		s := &r.Stations[i]
-		if s.State != Bad {
-			continue
-		}
-		if first == nil || strings.HasPrefix(s.Name, droppedBy) {
-			first = s
+	for _, is := range []func(*Station) bool{
+		func(s *Station) bool { return s.root },
+		func(s *Station) bool { return strings.HasPrefix(s.Name, droppedBy) },
+		func(*Station) bool { return true },
+	} {
+		for i := range r.Stations {
+			if s := &r.Stations[i]; s.State == Bad && is(s) {
+				return s
+			}
 		}
 	}
-	return first
+	return nil
 }
 
 // Healthy says whether nothing is wrong.
@@ -101,8 +112,20 @@ func (r *Report) sad(name, advice, format string, args ...any) {
 	r.Stations = append(r.Stations, Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
 }
 
-// Doctor looks at one host.
+// settle makes notes of what was bad, once our packet was answered: it is in nobody's way
+// then. What always is remains.
+func (r *Report) settle() {
+	for i, s := range r.Stations {
+		if s.State == Bad && !s.always {
+			r.Stations[i].State = Note
+		}
+	}
+}
+
+// Doctor looks at one host, as it is when he first looks.
 type Doctor struct {
 	Host *setup.Namespace
 	Ends []*End // all containers of the host, among which duplicates are looked for
+
+	known *survey
 }

@@ -14,8 +14,7 @@ import (
 )
 
 const (
-	probeWait  = 500 * time.Millisecond // for an answer
-	probeTries = 2                      // the first may have to wait for the neighbour
+	probeWait = 500 * time.Millisecond // for an answer
 
 	echoRequest4, echoReply4 = 8, 0     // RFC 792
 	echoRequest6, echoReply6 = 128, 129 // RFC 4443
@@ -66,9 +65,30 @@ func newProbe(ns *setup.Namespace, from, to netip.Addr) (*probe, error) {
 
 func (p *probe) close() { unix.Close(p.fd) }
 
+// flow is what our packets are known by.
+func (p *probe) flow(from netip.Addr) flow { return flow{from, p.to, p.id} }
+
 // ask sends an echo request, of size bytes with its IP header, and says whether it was
 // answered.
 func (p *probe) ask(size int) (bool, error) {
+	if err := p.send(size); err != nil {
+		return false, err
+	}
+	return p.await(1)
+}
+
+// burst sends so many small requests at once, and says whether one was answered.
+func (p *probe) burst(count int) (bool, error) {
+	for range count {
+		if err := p.send(smallest); err != nil {
+			return false, err
+		}
+	}
+	return p.await(count)
+}
+
+// send sends a request of size bytes.
+func (p *probe) send(size int) error {
 	header := 20
 	if p.to.Is6() {
 		header = 40
@@ -76,7 +96,7 @@ func (p *probe) ask(size int) (bool, error) {
 	p.next++
 	request := make([]byte, max(size-header, echoHeader))
 	request[0] = echoRequest4
-	binary.BigEndian.PutUint16(request[4:], p.id)
+	binary.BigEndian.PutUint16(request[echoID:], p.id)
 	binary.BigEndian.PutUint16(request[6:], p.next)
 	var target unix.Sockaddr
 	if p.to.Is6() {
@@ -87,8 +107,14 @@ func (p *probe) ask(size int) (bool, error) {
 		target = &unix.SockaddrInet4{Addr: p.to.As4()}
 	}
 	if err := unix.Sendto(p.fd, request, 0, target); err != nil {
-		return false, fmt.Errorf("send to %s: %w", p.to, err)
+		return fmt.Errorf("send to %s: %w", p.to, err)
 	}
+	return nil
+}
+
+// await waits for the answer to one of the last requests.
+func (p *probe) await(count int) (bool, error) {
+	answer := make([]byte, 1<<16)
 	for end := time.Now().Add(probeWait); ; {
 		left := time.Until(end)
 		if left <= 0 {
@@ -98,7 +124,6 @@ func (p *probe) ask(size int) (bool, error) {
 		if err := unix.SetsockoptTimeval(p.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 			return false, err
 		}
-		answer := make([]byte, 1<<16)
 		n, _, err := unix.Recvfrom(p.fd, answer, 0)
 		if errors.Is(err, unix.EAGAIN) {
 			return false, nil
@@ -106,14 +131,14 @@ func (p *probe) ask(size int) (bool, error) {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return false, fmt.Errorf("no answer from %s: %w", p.to, err)
 		}
-		if p.answers(answer[:max(n, 0)]) {
+		if p.answers(answer[:max(n, 0)], count) {
 			return true, nil
 		}
 	}
 }
 
-// answers says whether a packet is the reply to our last request.
-func (p *probe) answers(packet []byte) bool {
+// answers says whether a packet is the reply to one of our last requests.
+func (p *probe) answers(packet []byte, count int) bool {
 	reply := byte(echoReply6)
 	if p.to.Is4() { // with its IP header
 		if len(packet) < 20 {
@@ -122,7 +147,7 @@ func (p *probe) answers(packet []byte) bool {
 		packet, reply = packet[min(len(packet), int(packet[0]&15)*4):], echoReply4
 	}
 	return len(packet) >= echoHeader && packet[0] == reply &&
-		binary.BigEndian.Uint16(packet[4:]) == p.id && binary.BigEndian.Uint16(packet[6:]) == p.next
+		binary.BigEndian.Uint16(packet[echoID:]) == p.id && p.next-binary.BigEndian.Uint16(packet[6:]) < uint16(count)
 }
 
 // checksum is that of RFC 1071.

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -25,13 +22,11 @@ const traceWait = 50 * time.Millisecond
 // the packet meets, of some 2 kB with all that it is counted for.
 const traceBuffer = 16 << 20
 
-// verdict is what a chain of nf_tables has said of our packet.
-type verdict struct {
-	family       uint8 // NFPROTO_*
-	table, chain string
-	handle       uint64 // of the rule; 0 is the policy
-	dropped      bool
-}
+// Where a packet was seen: our chains are called so, with the hook.
+const (
+	request = "request" // from a to b
+	reply   = "reply"
+)
 
 // trace has nf_tables of a namespace tell about our packets.
 type trace struct {
@@ -40,15 +35,22 @@ type trace struct {
 	tables []*nftables.Table
 }
 
-// startTrace begins to listen. stop is its inverse.
-func startTrace(ns *setup.Namespace, f flow) (*trace, error) {
+// flow is our packets, from a to b, and their answers.
+type flow struct {
+	a, b netip.Addr
+	id   uint16 // of the echo: others' packets between the two are not ours
+}
+
+// startTrace begins to listen to what becomes of packets in a namespace, also of such that
+// a link drops as they come in. stop is its inverse.
+func startTrace(ns *setup.Namespace, f flow, links ...string) (*trace, error) {
 	t := &trace{}
 	err := ns.Do(func() (err error) {
 		if t.socket, err = nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE); err != nil {
 			return fmt.Errorf("listen to nf_tables: %w", err)
 		}
 		if err = t.socket.SetReceiveBufferSize(traceBuffer, true); err == nil {
-			t.rules, t.tables, err = mark(f)
+			err = t.mark(f, links)
 		}
 		if err != nil {
 			t.socket.Close()
@@ -61,60 +63,65 @@ func startTrace(ns *setup.Namespace, f flow) (*trace, error) {
 	return t, nil
 }
 
-// flow is our packets, from a to b, and their answers.
-type flow struct {
-	a, b netip.Addr
-	id   uint16 // of the echo: others' packets between the two are not ours
-}
-
-// mark marks our packets and their answers at every place where one can come in:
-// bridged, by a link, and from the host itself.
-func mark(f flow) (*nftables.Conn, []*nftables.Table, error) {
+// mark marks our packets and their answers at every place where one can come in: bridged,
+// by a link, and from the host itself.
+func (t *trace) mark(f flow, links []string) (err error) {
 	family := nftables.TableFamilyIPv4
 	if f.a.Is6() {
 		family = nftables.TableFamilyIPv6
 	}
-	c, tables, err := addTables(nftables.TableFamilyBridge, family)
-	if err != nil {
-		return nil, nil, err
+	if t.rules, t.tables, err = addTables(nftables.TableFamilyBridge, family, nftables.TableFamilyNetdev); err != nil {
+		return err
 	}
-	early := nftables.ChainPriorityRef(-400) // ahead of raw
-	for _, at := range []struct {
-		table *nftables.Table
-		hook  *nftables.ChainHook
-	}{{tables[0], nftables.ChainHookPrerouting}, {tables[1], nftables.ChainHookPrerouting}, {tables[1], nftables.ChainHookOutput}} {
-		chain := c.AddChain(&nftables.Chain{
-			Name: fmt.Sprintf("hook%d", *at.hook), Table: at.table, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: early,
-		})
-		for _, way := range []flow{f, {f.b, f.a, f.id}} {
-			c.AddRule(&nftables.Rule{Table: at.table, Chain: chain, Exprs: append(way.match(),
-				&expr.Immediate{Register: 1, Data: []byte{1}},
-				&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: 1},
-			)})
-		}
+	t.markAt(f, t.tables[0], nftables.ChainHookPrerouting, "prerouting", "")
+	t.markAt(f, t.tables[1], nftables.ChainHookPrerouting, "prerouting", "")
+	t.markAt(f, t.tables[1], nftables.ChainHookOutput, "output", "")
+	if err := t.rules.Flush(); err != nil {
+		return errors.Join(fmt.Errorf("trace packets by nf_tables: %w", err), deleteTables(t.rules, t.tables))
 	}
-	if err := c.Flush(); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("trace packets by nf_tables: %w", err), deleteTables(c, tables))
+	for i, link := range links {
+		t.markAt(f, t.tables[2], nftables.ChainHookIngress, fmt.Sprintf("ingress%d", i), link)
+		_ = t.rules.Flush() // the link is gone, or the kernel was built without the hook: nothing drops packets there
 	}
-	return c, tables, nil
+	return nil
 }
 
-// match matches packets of ICMP from a to b.
-func (f flow) match() []expr.Any {
+// early is ahead of raw, and of all that is likely.
+var early = nftables.ChainPriorityRef(-400)
+
+// markAt marks our packets at a hook, and their answers.
+func (t *trace) markAt(f flow, table *nftables.Table, hook *nftables.ChainHook, name, link string) {
+	for way, match := range map[string][]expr.Any{
+		request: match(f.a, f.b, f.id),
+		reply:   match(f.b, netip.Addr{}, f.id), // to whatever address a was masqueraded to
+	} {
+		chain := t.rules.AddChain(&nftables.Chain{
+			Name: way + " " + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: early, Device: link,
+		})
+		t.rules.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(match,
+			&expr.Immediate{Register: 1, Data: []byte{1}},
+			&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: 1},
+		)})
+	}
+}
+
+// match matches echoes of ICMP. No destination is any.
+func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 	protocol, icmp, source, destination := uint16(unix.ETH_P_IP), byte(unix.IPPROTO_ICMP), uint32(12), uint32(16)
-	if f.a.Is6() {
+	if from.Is6() {
 		protocol, icmp, source, destination = unix.ETH_P_IPV6, unix.IPPROTO_ICMPV6, 8, 24
 	}
-	var match []expr.Any
 	is := func(what expr.Any, value []byte) {
 		match = append(match, what, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value})
 	}
 	is(&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}, binary.BigEndian.AppendUint16(nil, protocol))
-	for offset, address := range map[uint32]netip.Addr{source: f.a, destination: f.b} {
-		is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(address.BitLen() / 8)}, address.AsSlice())
+	address := uint32(from.BitLen() / 8)
+	is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: source, Len: address}, from.AsSlice())
+	if to.IsValid() {
+		is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: destination, Len: address}, to.AsSlice())
 	}
 	is(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, []byte{icmp})
-	is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: echoID, Len: 2}, binary.BigEndian.AppendUint16(nil, f.id))
+	is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: echoID, Len: 2}, binary.BigEndian.AppendUint16(nil, id))
 	return match
 }
 
@@ -134,7 +141,7 @@ func (t *trace) stop() (verdicts []verdict, err error) {
 		}
 		for _, m := range messages {
 			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE {
-				if v, ok := parseTrace(m.Data); ok && v.table != traceTable {
+				if v, ok := parseTrace(m.Data); ok {
 					verdicts = append(verdicts, v)
 				}
 			}
@@ -142,7 +149,8 @@ func (t *trace) stop() (verdicts []verdict, err error) {
 	}
 }
 
-// parseTrace reads NFT_MSG_TRACE. ok is false for a rule that left the matter open.
+// parseTrace reads NFT_MSG_TRACE. ok is false for a rule that left the matter open, unless
+// it is ours.
 func parseTrace(data []byte) (v verdict, ok bool) {
 	if len(data) < nl.SizeofNfgenmsg {
 		return v, false
@@ -173,46 +181,8 @@ func parseTrace(data []byte) (v verdict, ok bool) {
 		}
 	}
 	v.dropped = code == nfDrop
+	if v.table == traceTable {
+		return v, kind == unix.NFT_TRACETYPE_RULE && v.handle != 0 // the end of a chain has none
+	}
 	return v, kind == unix.NFT_TRACETYPE_RULE && (v.dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
-}
-
-// Verdicts of linux/netfilter.h.
-const nfDrop, nfAccept = 0, 1
-
-func cString(b []byte) string { return strings.TrimRight(string(b), "\x00") }
-
-// families are those of nf_tables, as nft(8) has them.
-var families = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge"}
-
-// where is the chain in words.
-func (v verdict) where() string {
-	return fmt.Sprintf("chain %s of table %s %s", v.chain, families[v.family], v.table)
-}
-
-// text is the rule, or the policy, in the words of nft(8), as far as that is installed.
-func (v verdict) text(ns *setup.Namespace) string {
-	if v.handle == 0 {
-		return "policy drop"
-	}
-	out := ""
-	_ = ns.Do(func() error { // without it the handle has to do
-		b, err := exec.Command(program("nft"), "-a", "list", "chain", families[v.family], v.table, v.chain).Output()
-		out = string(b)
-		return err
-	})
-	rule := regexp.MustCompile(fmt.Sprintf(`(?m)^\s*(.*?) # handle %d$`, v.handle)).FindStringSubmatch(out)
-	if rule == nil {
-		return fmt.Sprintf("rule with handle %d", v.handle)
-	}
-	return fmt.Sprintf("%s # handle %d", rule[1], v.handle)
-}
-
-// program is a program's path. Not everybody has the sbin folders in PATH.
-func program(name string) string {
-	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
-			return path
-		}
-	}
-	return name
 }

@@ -215,6 +215,13 @@ func (n *Namespace) EnsureForward(bridge string, families ...int) error {
 	return mend(lacks)
 }
 
+// AcceptsForward says whether every FORWARD chain of a family has the rules of a bridge,
+// where they belong. It changes nothing.
+func (n *Namespace) AcceptsForward(bridge string, family int) (bool, error) {
+	lacks, err := n.forwardLacks(bridge, []int{family}, false)
+	return len(lacks) == 0, err
+}
+
 // CheckForward says whether EnsureForward could do its work: ErrNoIPTables where
 // rules are missing and so is the program. It changes nothing.
 func (n *Namespace) CheckForward(bridge string, families ...int) error {

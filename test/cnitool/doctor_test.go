@@ -97,12 +97,12 @@ func TestDoctor(t *testing.T) {
 		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "10.88.0.1, which nobody has", true},
 		{"duplicate address", nil, ip("3") + "ip addr add 10.88.0.3/24 dev eth0", "", "c3 has 10.88.0.3 too", false},
 		{"duplicate address on the host", nil, "ip addr add 10.88.0.3/32 dev br0", "", "the host has 10.88.0.3 too", false},
-		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "", "address of c1: it is 10.88.0.2/31 instead of 10.88.0.2/24", false},
+		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "/run/netns/c3", "address of c1: it is 10.88.0.2/31 instead of 10.88.0.2/24", true},
 		{"address gone", nil, ip("2") + "ip addr del 10.88.0.3/24 dev eth0", "", "address of c2: eth0 does not have 10.88.0.3", true},
 		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "br0 refuses what comes from 10.88.0.2", false},
 		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "way back: answers to 10.88.0.2 leave by uplink instead of bridge br0", false},
 		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not route", true},
-		{"no route on the host", nil, "", "198.51.100.7", "route of the host: it has none to 198.51.100.7", false},
+		{"no route on the host", nil, "", "198.51.100.7", "route of the host: no way to 198.51.100.7: no route leads there", false},
 		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false},
 		{"the container's link down", nil, ip("2") + "ip link set eth0 down", "", "interface of c2: eth0 is down", true},
 		{"port down", nil, "ip link set " + port("1") + " down", "", " is down", true},
@@ -113,9 +113,25 @@ func TestDoctor(t *testing.T) {
 		{"another MAC", nil, ip("1") + "ip link set eth0 address 02:00:00:00:00:09", "", "as ADD left c1: MAC of eth0: is 02:00:00:00:00:09", false},
 		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: it takes 02:00:00:00:00:77 for 10.88.0.3", true},
 		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "packets of full size: vanish", true},
-		{"MTU of the ports at odds", nil, "ip link set " + port("2") + " mtu 1300", "", "MTU", true},
+		{"MTU of a port", nil, "ip link set " + port("2") + " mtu 1300", "", "MTU", true},
+		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "packets of full size: vanish: of 1300 bytes", false},
 		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 answers no ping", true},
 		{"nobody there", nil, "", "192.0.2.77", "our packet: it left the host, and nobody answered", false},
+		{"a counter of others", object{}, "iptables-legacy -A INPUT -s 192.0.2.2 -j DROP; " + programs + "/bvctl --conf-dir /run/net.d repair; timeout 8 nsenter --net=/run/netns/outside ping -q -i 0.05 192.0.2.1 >/dev/null 2>&1 &", "192.0.2.77", "our packet: it left the host, and nobody answered", false},
+		{"a machine on the bridge", object{}, "ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up; ip -n outside addr add 10.88.0.50/24 dev eth1; ip -n outside link set eth1 up; " + ip("1") + "ip link set eth0 down", "10.88.0.50", "interface of c1: eth0 is down", true},
+		{"the gateway ignores pings", nil, "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.1", "the host answers no ping", true},
+		{"the bridge does not tell its MAC", nil, "echo 8 >/proc/sys/net/ipv4/conf/br0/arp_ignore; " + ip("1") + "ip neigh flush dev eth0", "10.88.0.1", "neighbours of the host: br0 does not tell its MAC", true},
+		{"NOARP", nil, ip("2") + "ip link set eth0 arp off", "", "neighbours of c2: eth0 neither asks", true},
+		{"the host takes another for it", nil, "ip neigh replace 10.88.0.2 lladdr 02:00:00:00:00:77 dev br0 nud permanent", "10.88.0.1", "neighbour of the host: it takes 02:00:00:00:00:77 for 10.88.0.2", true},
+		{"the bridge believes it elsewhere", nil, "bridge fdb replace 0a:58:0a:58:00:03 dev " + port("1") + " master static", "", "bridge br0 about c2: it sends", true},
+		{"the port is not flooded", nil, "bridge link set dev " + port("2") + " flood off learning off; bridge fdb flush dev " + port("2") + " master 2>/dev/null; ip link set " + port("2") + " down; ip link set " + port("2") + " up", "", "bridge br0 about c2: it knows no MAC", true},
+		{"a table of the netdev family", nil, "nft add table netdev mine; nft add chain netdev mine e \"{ type filter hook ingress device " + port("1") + " priority 0; policy drop; }\"", "", "dropped by chain e of table netdev mine: policy drop", false},
+		{"ebtables", nil, "ebtables -P FORWARD DROP", "", "dropped by chain FORWARD of table bridge filter: policy drop", false},
+		{"a rule ahead of ours", nil, "iptables -I FORWARD -p icmp -j DROP", "", "dropped by chain FORWARD of table ip filter: ", false},
+		{"forwarding off for the bridge", nil, "echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding", "192.0.2.2", "forwarding: the host does not route: net/ipv4/conf/br0/forwarding is 0", true},
+		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no way to 192.0.2.2: a prohibit", false},
+		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "our packet: it reached the host, and did not reach c2", false},
+		{"nobody there on the bridge", object{}, "", "10.88.0.99", "our packet: nobody answered when c1 asked who has 10.88.0.99", false},
 		{"ingress policy", object{"ingressPolicy": "isolated"}, "", "", "isolation: ports", false},
 		{"STP", nil, "ip link set br0 type bridge stp_state 1; ip link set " + port("1") + " down; ip link set " + port("1") + " up", "", "forwarding: is false", false},
 	} {
@@ -145,7 +161,7 @@ func TestDoctor(t *testing.T) {
 			}
 			d, status = doctor(t, "--fix", from, to)
 			if fixed := status == 0; fixed != tt.fixed {
-				t.Errorf("after --fix: status %d, obstacle %q", status, d.obstacle())
+				t.Errorf("after --fix: status %d, obstacle %q\n%+v", status, d.obstacle(), d)
 			}
 		})
 	}
@@ -176,10 +192,80 @@ func TestDoctorHealthy(t *testing.T) {
 				}
 			}
 			setuptest.Same(t, before, "the doctor changed something")
-			if out, status := bvctl(t, "doctor"); status != 0 || !strings.HasSuffix(out, "all is well\n") || !strings.Contains(out, "✓ our packet: answered") {
+			if out, status := bvctl(t, "doctor"); status != 0 || !strings.HasSuffix(out, "all is well\n") || strings.Count(out, "\n") != 4*3+1 {
 				t.Errorf("status %d: %s", status, out)
 			}
 		})
+	}
+}
+
+// TestDoctorWays goes ways that are none of container to container, and says what there is
+// to say.
+func TestDoctorWays(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, dual, "nft")
+	n.outside(false)
+	n.must("add", n.containers(2)...)
+	setuptest.Run(t, "sh", "-c", "ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up; ip -n outside addr add 10.88.0.50/24 dev eth1; ip -n outside link set eth1 up; iptables -P FORWARD ACCEPT")
+	for _, to := range []string{"10.88.0.50", "10.88.0.2", "127.0.0.1", "::1", "fd88::2", "::ffff:10.88.0.3", "/var/run/../../run/netns/c2"} {
+		if d, status := doctor(t, "/run/netns/c1", to); status != 0 || !d[0].Answered {
+			t.Errorf("to %s: status %d, obstacle %q\n%+v", to, status, d.obstacle(), d)
+		}
+	}
+	for _, args := range [][]string{{""}, {"/run/netns/c1", ""}, {"cnitool-"}} {
+		if out, err := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"doctor"}, args...)...).CombinedOutput(); err == nil || strings.Contains(string(out), "→") {
+			t.Errorf("doctor %q: %v: %s", args, err, out)
+		}
+	}
+	// what is in nobody's way is said, and once
+	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "postrouting")
+	d, status := doctor(t)
+	var wrong []string
+	for _, r := range d {
+		if r.Obstacle != nil {
+			wrong = append(wrong, r.From+" to "+r.To+": "+r.Obstacle.What)
+		}
+	}
+	if status != 1 || len(wrong) != 1 || !strings.Contains(wrong[0], " to : masquerade of 10.88.0.0/24 behind br0: missing") {
+		t.Errorf("status %d, %q", status, wrong)
+	}
+}
+
+// TestDoctorLayer2 looks at a network without addresses.
+func TestDoctorLayer2(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")
+	if out, status := bvctl(t, "doctor"); status != 0 || out != "there are no containers\n" {
+		t.Errorf("status %d: %s", status, out)
+	}
+	n.must("add", n.containers(2)...)
+	for _, args := range [][]string{{}, {"/run/netns/c1"}, {"/run/netns/c1", "/run/netns/c2"}} {
+		if d, status := doctor(t, args...); status != 0 || len(d) == 0 {
+			t.Errorf("%v: status %d, %+v", args, status, d)
+		}
+		setuptest.Run(t, "ip", "link", "set", "br0", "down")
+		if d, status := doctor(t, args...); status != 1 || d.obstacle() != "bridge br0: it is down" {
+			t.Errorf("%v: status %d, obstacle %q", args, status, d.obstacle())
+		}
+		if d, status := doctor(t, append([]string{"--fix"}, args...)...); status != 0 {
+			t.Errorf("%v: after --fix: status %d, obstacle %q", args, status, d.obstacle())
+		}
+	}
+}
+
+// TestDoctorRemains is told of containers that are half gone, and of records that nobody
+// can read.
+func TestDoctorRemains(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(2)...)
+	setuptest.Run(t, "sh", "-c", "umount -l /run/netns/c1; mv /run/netns/c1 /run/gone")
+	if d, status := doctor(t); status != 1 || !strings.HasPrefix(d.obstacle(), "namespace of c1: interface eth0 of network net: open /run/netns/c1: no network namespace is there") {
+		t.Errorf("status %d, obstacle %q", status, d.obstacle())
+	}
+	setuptest.Run(t, "sh", "-c", "for f in /var/lib/cni/results/*; do echo '{' >$f; done")
+	if d, status := doctor(t); status != 1 || !strings.HasPrefix(d.obstacle(), "record: /var/lib/cni/results/") {
+		t.Errorf("status %d, obstacle %q", status, d.obstacle())
 	}
 }
 

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
+)
+
+// examination is one look at the node.
+type examination struct {
+	*doctor.Doctor
+	host *host
+	all  []*container
+	ends []*doctor.End // of each of all; without a namespace if it cannot be entered
+	sick map[*doctor.End]*doctor.Report
+	more []*doctor.Report // what is wrong with no container in particular
+}
+
+const (
+	doctorLock = "/run/bridgeveth-doctor.lock"
+	doctorWait = 2 * time.Minute // for another doctor, who may look at all of the node
+)
+
+// acquireDoctor waits for other doctors: each would take the others' packets for his own.
+func acquireDoctor() (*flock.Lock, error) {
+	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	defer f.Close()
+	return flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
+}
+
+func newExamination(h *host) (*examination, error) {
+	ns, err := setup.CurrentNamespace()
+	if err != nil {
+		return nil, err
+	}
+	x := &examination{Doctor: &doctor.Doctor{Host: ns}, host: h, sick: map[*doctor.End]*doctor.Report{}}
+	if x.all, err = h.containers(ns); err != nil {
+		x.close()
+		return nil, err
+	}
+	for _, c := range x.all {
+		e := &doctor.End{Name: c.name(), Interface: c.Interface, Port: c.port.Name, Bridge: c.bridge, Addresses: c.addresses, Routes: c.routes}
+		x.ends = append(x.ends, e)
+		if e.Namespace, err = setup.OpenNamespace(c.namespace); err != nil {
+			x.sick[e] = sickness(e.Name, "namespace of "+e.Name, "have the runtime remove the container",
+				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
+			continue
+		}
+		if c.check != nil {
+			e.Drift = func() (host, inside error) { return bridgeveth.Verify(c.check) }
+		}
+		x.Ends = append(x.Ends, e)
+	}
+	if _, damaged, err := h.readRecords(); err == nil {
+		for _, d := range damaged {
+			x.more = append(x.more, sickness("libcni's records", "record", "nobody but its runtime knows whose it is: have that remove containers that bvctl inspect does not show, and then the file", d.Error()))
+		}
+	}
+	if err := x.Tidy(); err != nil {
+		x.close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// sickness is a report on what needs no walk.
+func sickness(of, station, advice, what string) *doctor.Report {
+	return &doctor.Report{From: of, Stations: []doctor.Station{{Name: station, State: doctor.Bad, What: what, Remedy: advice, Advice: true}}}
+}
+
+func (x *examination) close() {
+	for _, e := range x.Ends {
+		e.Namespace.Close()
+	}
+	x.Host.Close()
+}
+
+// walk goes all the ways that are asked for.
+func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
+	from, concerned := x.ends, x.ends
+	if len(args) > 0 {
+		a, err := x.find(args[0])
+		if err != nil {
+			return nil, err
+		}
+		if a == nil {
+			return nil, fmt.Errorf("%q is no container of bridgeveth's; bvctl inspect lists them", args[0])
+		}
+		from, concerned = []*doctor.End{a}, []*doctor.End{a}
+	} else {
+		reports = x.more
+	}
+	for _, a := range from {
+		if sick := x.sick[a]; sick != nil {
+			reports = append(reports, sick)
+			continue
+		}
+		targets := x.nearby(a)
+		if len(args) == 2 {
+			b, err := x.target(args[1])
+			if err != nil {
+				return nil, err
+			}
+			targets = []*doctor.End{b}
+			if concerned = append(concerned, b); x.sick[b] != nil {
+				reports = append(reports, x.sick[b])
+				continue
+			}
+		}
+		walked, err := x.walkAll(ctx, a, targets)
+		if err != nil {
+			return nil, err
+		}
+		reports = append(reports, walked...)
+	}
+	if drifted := x.Drifted(concerned, reports); drifted != nil {
+		reports = append(reports, drifted)
+	}
+	return reports, nil
+}
+
+// walkAll goes from a container to others, in each family that both have, or looks at
+// their links where there is none.
+func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doctor.End) (reports []*doctor.Report, err error) {
+	add := func(b *doctor.End, r *doctor.Report) {
+		if !r.Healthy() && (x.gone(a) || b != nil && x.gone(b)) {
+			r = &doctor.Report{From: r.From, To: r.To, Stations: []doctor.Station{{Name: "container", State: doctor.Note, What: "one of the two was removed meanwhile"}}}
+		}
+		reports = append(reports, r)
+	}
+	for _, b := range targets {
+		common := false
+		for _, is4 := range []bool{true, false} {
+			if !has(a, is4) || !has(b, is4) {
+				continue
+			}
+			common = true
+			r, err := x.Walk(ctx, a, b, is4)
+			if err != nil {
+				return nil, err
+			}
+			add(b, r)
+		}
+		if common {
+			continue
+		}
+		if b.Namespace == nil {
+			return nil, fmt.Errorf("%s has no address of the family of %s", a.Name, b.Name)
+		}
+		r, err := x.Link(a, b)
+		if err != nil {
+			return nil, err
+		}
+		add(b, r)
+	}
+	if len(targets) == 0 {
+		r, err := x.Link(a, nil)
+		if err != nil {
+			return nil, err
+		}
+		add(nil, r)
+	}
+	return reports, nil
+}
+
+// gone says whether a container was removed since.
+func (x *examination) gone(e *doctor.End) bool {
+	at := slices.Index(x.ends, e)
+	if at < 0 {
+		return false
+	}
+	now, err := x.host.containers(x.Host)
+	return err == nil && !slices.ContainsFunc(now, func(c *container) bool { return c.Attachment == x.all[at].Attachment })
+}
+
+func has(e *doctor.End, is4 bool) bool {
+	_, ok := e.Address(is4)
+	return ok
+}
+
+// find looks a container up; nil is none.
+func (x *examination) find(name string) (found *doctor.End, err error) {
+	for _, like := range []likeness{exactly, perhaps} {
+		var names []string
+		for i, c := range x.all {
+			if c.goesBy(name) == like {
+				found = x.ends[i]
+				names = append(names, c.name()+" "+c.Interface)
+			}
+		}
+		if len(names) > 1 {
+			return nil, fmt.Errorf("%q may be any of %s; be more precise, or name its address", name, strings.Join(names, ", "))
+		}
+		if found != nil {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+// target is a container, or an address.
+func (x *examination) target(name string) (*doctor.End, error) {
+	b, err := x.find(name)
+	if b != nil || err != nil {
+		return b, err
+	}
+	address, err := netip.ParseAddr(name)
+	if err != nil {
+		return nil, fmt.Errorf("%q is neither a container of bridgeveth's nor an address", name)
+	}
+	address = address.Unmap()
+	return &doctor.End{Name: address.String(), Addresses: []netip.Prefix{netip.PrefixFrom(address, address.BitLen())}}, nil
+}
+
+// nearby are the gateways of a container, and the next container on its bridge.
+func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
+	gateways, err := x.Host.Addresses(a.Bridge)
+	if err != nil {
+		complain(err)
+	}
+	for _, g := range gateways {
+		if slices.ContainsFunc(a.Addresses, func(p netip.Prefix) bool { return p.Contains(g.Addr()) }) {
+			list = append(list, &doctor.End{Name: g.Addr().String(), Addresses: []netip.Prefix{netip.PrefixFrom(g.Addr(), g.Addr().BitLen())}})
+		}
+	}
+	at := slices.Index(x.Ends, a)
+	for i := 1; i < len(x.Ends); i++ {
+		if b := x.Ends[(at+i)%len(x.Ends)]; b.Bridge == a.Bridge {
+			return append(list, b)
+		}
+	}
+	return list
+}
+
+// carrierWait is how long the kernel may take to see that a link has a carrier
+// (net/core/link_watch.c).
+const carrierWait = time.Second
+
+// cure runs the commands of what is bad, each once.
+func cure(reports []*doctor.Report, w io.Writer) error {
+	done := map[string]bool{}
+	self, err := os.Executable() // bvctl is in many of them
+	if err != nil {
+		return err
+	}
+	for _, r := range reports {
+		for _, s := range r.Stations {
+			if s.State != doctor.Bad || s.Advice || done[s.Remedy] {
+				continue
+			}
+			done[s.Remedy] = true
+			fmt.Fprintln(w, "+", s.Remedy)
+			cmd := exec.Command("sh", "-c", s.Remedy)
+			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(self)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				fmt.Fprintf(w, "%v: %s", err, out)
+			}
+		}
+	}
+	if len(done) > 0 {
+		time.Sleep(carrierWait)
+	}
+	return nil
+}

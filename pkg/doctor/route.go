@@ -1,0 +1,229 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// way looks at a container's route to an address, and at the neighbour that it leads by.
+func (w *walk) way(e *End, from, to netip.Addr) {
+	station := "route of " + e.Name
+	var routes []netlink.Route
+	var link netlink.Link
+	err := e.Namespace.Do(func() (err error) {
+		if link, err = netlink.LinkByName(e.Interface); err != nil {
+			return err
+		}
+		routes, err = netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
+		return err
+	})
+	if link == nil {
+		return // said already
+	}
+	if err != nil || len(routes) == 0 {
+		w.noRoute(station, e, to, err)
+		return
+	}
+	gateway := w.gateway(e, to.Is4())
+	r := routes[0]
+	hop, _ := netip.AddrFromSlice(r.Gw)
+	hop = hop.Unmap()
+	switch {
+	case routeType(r.Type) != "":
+		w.sad(station, e.in("ip %s route del %s %s", familyFlag(to), routeType(r.Type), to), "%s is not reached by a %s route", to, routeType(r.Type))
+		return
+	case r.LinkIndex != link.Attrs().Index:
+		w.note(station, "%s is reached by another interface than %s", to, e.Interface)
+		return
+	case hop.IsValid():
+		if w.holders[hop] == nil && w.inSubnet(e, hop) {
+			if !gateway.IsValid() {
+				w.bad(station, "bvctl repair", "by %s, which nobody has: bridge %s lost its address", hop, e.Bridge)
+			} else {
+				w.bad(station, e.in("ip %s route replace default via %s dev %s", familyFlag(to), gateway, e.Interface), "by %s, which nobody has; the gateway of bridge %s is %s", hop, e.Bridge, gateway)
+			}
+			return
+		}
+		w.good(station, "to %s by %s", to, hop)
+	case w.routed:
+		w.sad(station, "look at the prefix of its address and at its routes", "%s is looked for on the link, and is not there", to)
+		return
+	default:
+		w.good(station, "to %s on the link", to)
+		hop = to
+	}
+	w.neighbour(e, link, hop)
+}
+
+// inSubnet says whether an address is within one of the container's own.
+func (w *walk) inSubnet(e *End, a netip.Addr) bool {
+	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// noRoute says what is to be done about a route that a container does not have: it is put
+// back if ADD had made it.
+func (w *walk) noRoute(station string, e *End, to netip.Addr, err error) {
+	gateway := w.gateway(e, to.Is4())
+	i := slices.IndexFunc(e.Routes, func(p netip.Prefix) bool { return p.Contains(to) })
+	switch {
+	case err != nil && !errors.Is(err, unix.ENETUNREACH):
+		w.sad(station, "look at "+e.in("ip %s route show table all", familyFlag(to))+", and at "+e.in("ip %s rule", familyFlag(to)), "no way to %s: %s", to, routeError(err))
+	case i >= 0 && gateway.IsValid():
+		w.bad(station, e.in("ip %s route add %s via %s dev %s", familyFlag(to), e.Routes[i].Masked(), gateway, e.Interface), "it has none to %s: that to %s is gone", to, e.Routes[i])
+	default:
+		w.sad(station, `if the network is to have a default route, give it "isDefaultGateway": true, and make the container again`, "it has none to %s", to)
+	}
+}
+
+// gateway is the bridge's address within the container's subnet.
+func (w *walk) gateway(e *End, is4 bool) (gateway netip.Addr) {
+	given, _ := e.Address(is4)
+	for a, holders := range w.holders {
+		if given.IsValid() && given.Contains(a) && slices.ContainsFunc(holders, func(h holder) bool { return h.end == nil && isOf(h.link, e.Bridge) }) {
+			gateway = a
+		}
+	}
+	return gateway
+}
+
+// isOf says whether a link is a bridge or one of its VLANs.
+func isOf(link, bridge string) bool { return link == bridge || strings.HasPrefix(link, bridge+".") }
+
+// neighbour compares what a container believes to be a neighbour's MAC with what it is.
+func (w *walk) neighbour(e *End, link netlink.Link, hop netip.Addr) {
+	station := "neighbour of " + e.Name
+	var all []netlink.Neigh
+	err := e.Namespace.Do(func() (err error) {
+		all, err = dump(here.NeighList, link.Attrs().Index, familyOf(hop))
+		return err
+	})
+	if err != nil {
+		w.note(station, "%v", err)
+		return
+	}
+	if n, want := wrong(all, hop, w.macOf(hop)); n != nil {
+		w.bad(station, e.in("ip neigh del %s dev %s", hop, e.Interface), "it takes %s for %s, which has %s", n.HardwareAddr, hop, want)
+		return
+	}
+	w.good(station, "nothing wrong is remembered of %s", hop)
+}
+
+// wrong is what is remembered of an address, if that is another MAC than its own. Nobody
+// knows that of who is beyond the host.
+func wrong(all []netlink.Neigh, hop netip.Addr, want net.HardwareAddr) (*netlink.Neigh, net.HardwareAddr) {
+	for _, n := range all {
+		a, _ := netip.AddrFromSlice(n.IP)
+		if a.Unmap() == hop && len(n.HardwareAddr) > 0 && want != nil && n.HardwareAddr.String() != want.String() {
+			return &n, want
+		}
+	}
+	return nil, nil
+}
+
+// macOf is the MAC of who has an address: of a container, or else of the host.
+func (w *walk) macOf(a netip.Addr) net.HardwareAddr {
+	var mac net.HardwareAddr
+	for _, h := range w.holders[a] {
+		if h.end != nil && h.end.Interface == h.link && slices.ContainsFunc(h.end.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
+			return h.mac
+		}
+		if h.end == nil {
+			mac = h.mac
+		}
+	}
+	return mac
+}
+
+// routing looks at what the host does with a packet that it is to route.
+func (w *walk) routing() {
+	if !w.forwards() {
+		return
+	}
+	var there, back []netlink.Route
+	var out, in netlink.Link
+	err := w.Host.Do(func() (err error) {
+		there, err = netlink.RouteGetWithOptions(w.to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: w.from.AsSlice(), Iif: w.a.Bridge})
+		if err == nil && len(there) > 0 && there[0].LinkIndex != 0 {
+			out, _ = netlink.LinkByIndex(there[0].LinkIndex)
+		}
+		if back, _ = netlink.RouteGet(w.from.AsSlice()); len(back) > 0 && back[0].LinkIndex != 0 {
+			in, _ = netlink.LinkByIndex(back[0].LinkIndex)
+		}
+		return err
+	})
+	station := "route of the host"
+	look := fmt.Sprintf("ip %[1]s rule; ip %[1]s route show table all match %[2]s", familyFlag(w.to), w.to)
+	switch {
+	case (errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL)) && w.reversePath(w.a.Bridge):
+		return
+	case err != nil || len(there) == 0:
+		w.sad(station, "look at "+look+": name the router that leads there (ip route add), or take away what is in the way", "no way to %s: %s", w.to, routeError(err))
+		return
+	case routeType(there[0].Type) != "":
+		w.sad(station, "look at "+look, "it drops what goes to %s: a %s route is in the way", w.to, routeType(there[0].Type))
+		return
+	case out != nil && w.b.Namespace != nil && !isOf(out.Attrs().Name, w.b.Bridge):
+		w.sad(station, "another route is in the way: "+look, "to %s by %s instead of bridge %s", w.to, out.Attrs().Name, w.b.Bridge)
+		w.Stations[len(w.Stations)-1].root = true
+	case out != nil:
+		w.good(station, "to %s by %s", w.to, out.Attrs().Name)
+	}
+	if in != nil && !isOf(in.Attrs().Name, w.a.Bridge) {
+		w.sad("way back", "another route is in the way: "+strings.ReplaceAll(look, w.to.String(), w.from.String()), "answers to %s leave by %s instead of bridge %s", w.from, in.Attrs().Name, w.a.Bridge)
+		w.Stations[len(w.Stations)-1].root = true
+	}
+}
+
+// forwards says whether the host routes what comes from the bridge.
+func (w *walk) forwards() bool {
+	family, key := "ipv4", "ipv4/ip_forward"
+	if w.from.Is6() {
+		family, key = "ipv6", "ipv6/conf/all/forwarding"
+	}
+	for _, key := range []string{key, family + "/conf/" + w.a.Bridge + "/forwarding"} {
+		if value := sysctl(w.Host, key); value != "" && value != "1" {
+			w.bad("forwarding", setSysctl(key, "1"), "the host does not route: net/%s is %s", key, value)
+			return false
+		}
+	}
+	w.good("forwarding", "the host routes %s", familyName(w.from.Is4()))
+	return true
+}
+
+// reversePath says whether the filter of reverse paths is strict at a link, which the way
+// back does not leave by.
+func (w *walk) reversePath(link string) bool {
+	key := "ipv4/conf/" + link + "/rp_filter"
+	if w.from.Is4() && max(sysctl(w.Host, "ipv4/conf/all/rp_filter"), sysctl(w.Host, key)) == "1" {
+		w.refused = true
+		w.bad("reverse path", setSysctl(key, "2"), "%s refuses what comes from %s, whose way back is another (rp_filter=1)", link, w.from)
+	}
+	return w.refused
+}
+
+// routeError says why the kernel finds no route (net/ipv4/route.c, net/ipv6/ip6_fib.c).
+func routeError(err error) string {
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return "a blackhole route is in the way"
+	case errors.Is(err, unix.EACCES):
+		return "a prohibit route or rule is in the way"
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return "an unreachable route or rule is in the way"
+	case errors.Is(err, unix.ENETUNREACH) || err == nil:
+		return "no route leads there"
+	}
+	return err.Error()
+}
+
+// routeType names what is not for packets to go by (ip-route(8)).
+func routeType(kind int) string {
+	return map[int]string{unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw"}[kind]
+}
