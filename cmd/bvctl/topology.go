@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -121,16 +122,19 @@ func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 
 // Sizes in a picture, in pixels.
 const (
-	boxWidth, boxGap = 210, 20
+	boxWidth, boxGap = 210, 20 // a box is wider if its text is
 	boxesInRow       = 5
 	bridgeHeight     = 50
 	lineHeight       = 16
+	letterWidth      = 7
 )
 
 // placed says where the parts of a picture are.
 type placed struct {
-	Width, Height, BoxHeight int
-	Bridges                  []placedBridge
+	Width, Height       int
+	BoxWidth, BoxHeight int
+	BoxMiddle           int // where what is beside the wire begins
+	Bridges             []placedBridge
 }
 
 type placedBridge struct {
@@ -154,20 +158,26 @@ type placedText struct {
 // place puts containers below their bridges, so many in a row. The wires of later rows
 // pass between the boxes of those above.
 func place(bridges []drawnBridge) placed {
-	lines := 0
+	lines, width := 0, boxWidth
 	for _, b := range bridges {
 		for _, port := range b.Ports {
 			lines = max(lines, len(port.Lines))
+			for _, line := range port.Lines {
+				width = max(width, utf8.RuneCountInString(line)*letterWidth+boxGap)
+			}
 		}
 	}
-	p := placed{Width: boxesInRow*(boxWidth+boxGap) + boxGap, Height: boxGap, BoxHeight: (lines + 1) * lineHeight}
+	p := placed{
+		Width: boxesInRow*(width+boxGap) + boxGap, Height: boxGap,
+		BoxWidth: width, BoxHeight: (lines + 1) * lineHeight, BoxMiddle: width/2 + 5,
+	}
 	for _, b := range bridges {
 		drawn := placedBridge{drawnBridge: b, Y: p.Height, Width: p.Width - boxGap/2}
 		bottom := p.Height + bridgeHeight
 		row := p.BoxHeight + 2*boxGap
 		for i, port := range b.Ports {
-			box := placedBox{drawnPort: port, X: boxGap + i%boxesInRow*(boxWidth+boxGap), Y: bottom + 2*boxGap + i/boxesInRow*row}
-			middle := box.X + boxWidth/2
+			box := placedBox{drawnPort: port, X: boxGap + i%boxesInRow*(width+boxGap), Y: bottom + 2*boxGap + i/boxesInRow*row}
+			middle := box.X + width/2
 			box.Wire = fmt.Sprintf("M%d %d V%d", middle, bottom, box.Y)
 			if i >= boxesInRow {
 				box.Wire = fmt.Sprintf("M%d %d V%d H%d V%d", box.X-boxGap/2, bottom, box.Y-boxGap, middle, box.Y)

@@ -45,3 +45,25 @@ func TestTopology(t *testing.T) {
 		}
 	}
 }
+
+// TestTopologyNames draws pods whose names are long, and ones that would write on the
+// terminal.
+func TestTopologyNames(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single)
+	long := strings.Repeat("long-", 12)
+	n.env = []string{"CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=" + long}
+	c := n.containers(2)
+	n.must("add", c[0])
+	n.env = []string{"CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=red\x1b[31m\nblue"}
+	n.must("add", c[1])
+	for _, args := range [][]string{{"inspect"}, {"topology"}, {"topology", "-o", "svg"}, {"topology", "-o", "dot"}, {"doctor"}} {
+		got, _ := bvctl(t, args...)
+		if !strings.Contains(got, "shop/red\uFFFD[31m\uFFFDblue") || !strings.Contains(got, long) || strings.Contains(got, "\x1b") {
+			t.Errorf("%v: %q", args, got)
+		}
+		if args[len(args)-1] == "svg" && strings.Contains(got, `width="210"`) {
+			t.Errorf("boxes are too small: %s", got)
+		}
+	}
+}
