@@ -51,7 +51,7 @@ gateway and to its neighbour on the bridge; without either, for every container.
 // what is wrong.
 func examine(ctx context.Context, h *host, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("the doctor needs root: he enters containers, and sends packets from there")
+		return nil, errors.New("bvctl needs root: the doctor enters containers, and sends packets from there")
 	}
 	if slices.Contains(args, "") {
 		return nil, errors.New(`"" is no container; bvctl inspect lists them`)

@@ -106,6 +106,12 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = x.more
 	}
 	for _, a := range from {
+		if unwell(reports) >= enough {
+			reports = append(reports, &doctor.Report{From: "other containers", Stations: []doctor.Station{
+				{Name: "patience", State: doctor.Note, What: "cure these first: the rest is not looked at, since each way that is lost takes seconds"},
+			}})
+			break
+		}
 		if sick := x.sick[a]; sick != nil {
 			reports = append(reports, sick)
 			continue
@@ -128,17 +134,35 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		}
 		reports = append(reports, walked...)
 	}
-	if drifted := x.Drifted(concerned, reports); drifted != nil {
+	drifted := x.Drifted(concerned, reports)
+	if drifted != nil { // what was removed meanwhile does not count
+		drifted = x.Drifted(x.present(concerned), reports)
+	}
+	if drifted != nil {
 		reports = append(reports, drifted)
 	}
 	return reports, nil
+}
+
+// enough is how many ways that are lost are looked at: what is wrong with the node is so
+// with all of them.
+const enough = 5
+
+// unwell counts ways that are lost.
+func unwell(reports []*doctor.Report) (count int) {
+	for _, r := range reports {
+		if r.To != "" && !r.Healthy() {
+			count++
+		}
+	}
+	return count
 }
 
 // walkAll goes from a container to others, in each family that both have, or looks at
 // their links where there is none.
 func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doctor.End) (reports []*doctor.Report, err error) {
 	add := func(b *doctor.End, r *doctor.Report) {
-		if !r.Healthy() && (x.gone(a) || b != nil && x.gone(b)) {
+		if !r.Healthy() && len(x.present([]*doctor.End{a, b})) < 2 {
 			r = &doctor.Report{From: r.From, To: r.To, Stations: []doctor.Station{{Name: "container", State: doctor.Note, What: "one of the two was removed meanwhile"}}}
 		}
 		reports = append(reports, r)
@@ -178,14 +202,16 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 	return reports, nil
 }
 
-// gone says whether a container was removed since.
-func (x *examination) gone(e *doctor.End) bool {
-	at := slices.Index(x.ends, e)
-	if at < 0 {
-		return false
-	}
+// present are those that have not been removed since.
+func (x *examination) present(ends []*doctor.End) []*doctor.End {
 	now, err := x.host.containers(x.Host)
-	return err == nil && !slices.ContainsFunc(now, func(c *container) bool { return c.Attachment == x.all[at].Attachment })
+	if err != nil {
+		return ends
+	}
+	return slices.DeleteFunc(slices.Clone(ends), func(e *doctor.End) bool {
+		at := slices.Index(x.ends, e)
+		return at >= 0 && !slices.ContainsFunc(now, func(c *container) bool { return c.Attachment == x.all[at].Attachment })
+	})
 }
 
 func has(e *doctor.End, is4 bool) bool {

@@ -46,6 +46,7 @@ func (w *walk) bridge(e *End) {
 		return
 	case w.from.Is6() && (w.local || w.routed) && sysctl(w.Host, off) == "1":
 		w.bad(station, setSysctl(off, "0")+"; bvctl repair", "IPv6 is switched off on it: net/%s is 1", off)
+		w.Stations[len(w.Stations)-1].root = true
 		return
 	}
 	w.filtered = sysctl(w.Host, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[w.from.Is4()]) == "1"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/google/nftables"
@@ -130,14 +131,17 @@ func (t *trace) stop() (verdicts []verdict, err error) {
 	time.Sleep(traceWait)
 	defer t.socket.Close()
 	err = deleteTables(t.rules, t.tables)
-	_ = t.socket.SetReceiveTimeout(&unix.Timeval{Usec: 1000}) // or else what is there is read, and no more
-	for {
-		messages, _, failed := t.socket.Receive()
-		if errors.Is(failed, unix.ENOBUFS) {
+	for buffer := make([]byte, 1<<16); ; {
+		n, _, failed := unix.Recvfrom(t.socket.GetFd(), buffer, unix.MSG_DONTWAIT)
+		if errors.Is(failed, unix.ENOBUFS) || errors.Is(failed, unix.EINTR) {
 			continue // some were lost, the others are there
 		}
 		if failed != nil {
 			return verdicts, err // there is nothing more
+		}
+		messages, failed := syscall.ParseNetlinkMessage(buffer[:n])
+		if failed != nil {
+			return verdicts, fmt.Errorf("listen to nf_tables: %w", failed)
 		}
 		for _, m := range messages {
 			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -132,6 +133,9 @@ func TestDoctor(t *testing.T) {
 		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no way to 192.0.2.2: a prohibit", false},
 		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "our packet: it reached the host, and did not reach c2", false},
 		{"nobody there on the bridge", object{}, "", "10.88.0.99", "our packet: nobody answered when c1 asked who has 10.88.0.99", false},
+		{"no default route, and none meant", object{"isDefaultGateway": false, "isGateway": true}, "", "192.0.2.2", "route of c1: it has none to 192.0.2.2", false},
+		{"no IPv6 in the container", object{"ipam": dual["ipam"]}, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'", "fd88::3", "address of c2: IPv6 is switched off in the container", false},
+		{"no IPv6 on the bridge", object{"ipam": dual["ipam"]}, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6", "2001:db8::2", "bridge br0: IPv6 is switched off on it", true},
 		{"ingress policy", object{"ingressPolicy": "isolated"}, "", "", "isolation: ports", false},
 		{"STP", nil, "ip link set br0 type bridge stp_state 1; ip link set " + port("1") + " down; ip link set " + port("1") + " up", "", "forwarding: is false", false},
 	} {
@@ -266,6 +270,67 @@ func TestDoctorRemains(t *testing.T) {
 	setuptest.Run(t, "sh", "-c", "for f in /var/lib/cni/results/*; do echo '{' >$f; done")
 	if d, status := doctor(t); status != 1 || !strings.HasPrefix(d.obstacle(), "record: /var/lib/cni/results/") {
 		t.Errorf("status %d, obstacle %q", status, d.obstacle())
+	}
+}
+
+// TestDoctorQuotes runs a command about a container at a path that a shell would take for
+// something else.
+func TestDoctorQuotes(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := setuptest.Container(t, "a b'$(touch run)")
+	n.must("add", c)
+	setuptest.In(t, c, "ip", "link", "set", "eth0", "down")
+	if d, status := doctor(t, c.Path); status != 1 || !strings.Contains(d.obstacle(), "eth0 is down") {
+		t.Errorf("status %d, obstacle %q", status, d.obstacle())
+	}
+	doctor(t, "--fix", c.Path)
+	if out := setuptest.In(t, c, "ip", "-o", "link", "show", "eth0"); !strings.Contains(out, ",UP") {
+		t.Errorf("eth0 is not up: %s", out)
+	}
+	if _, err := os.Stat("run"); err == nil {
+		t.Error("the shell ran what it should not")
+	}
+}
+
+// TestDoctorLosesContainer removes a container that its packet is on the way to.
+func TestDoctorLosesContainer(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	n.must("add", c...)
+	setuptest.Run(t, "iptables", "-A", "BRIDGEVETH-ADMIN", "-d", "10.88.0.3", "-j", "DROP")
+	cmd := exec.Command(filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "doctor", "/run/netns/c1", "/run/netns/c2")
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		if strings.Contains(setuptest.Run(t, "nft", "list", "tables"), "bridgeveth-doctor") {
+			break
+		}
+	}
+	n.must("del", c[1])
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "removed meanwhile") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// TestDoctorPatience looks at a node where no container reaches its neighbour.
+func TestDoctorPatience(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"forward": "none"}), "nft")
+	n.must("add", n.containers(8)...)
+	d, status := doctor(t)
+	lost := 0
+	for _, r := range d {
+		if r.Obstacle != nil {
+			lost++
+		}
+	}
+	if status != 1 || lost != 5 || d[len(d)-1].From != "other containers" {
+		t.Errorf("status %d, %d lost: %+v", status, lost, d)
 	}
 }
 
