@@ -71,73 +71,74 @@ func TestDoctor(t *testing.T) {
 		return "$(ip -o link show master br0 | sed -n '" + n + "s/^[0-9]*: \\([^@:]*\\).*/\\1/p')"
 	}
 	for _, tt := range []struct {
-		name  string
-		keys  object
-		spoil string
-		to    string // c2, unless given
-		want  string // in the obstacle
-		fixed bool   // by --fix
+		name   string
+		keys   object
+		spoil  string
+		to     string // c2, unless given
+		want   string // in the obstacle
+		fixed  bool   // by --fix
+		advice string // in the remedy
 	}{
-		{"policy DROP", object{"forward": "none"}, "", "", "dropped by chain FORWARD of table ip filter: policy drop", false},
-		{"policy DROP in iptables-legacy", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables-legacy -P FORWARD DROP", "", "dropped by iptables-legacy, policy DROP of FORWARD", false},
-		{"our rules flushed", nil, "iptables -F FORWARD", "", "chain FORWARD of table ip filter: policy drop", true},
-		{"trailing REJECT", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables -A FORWARD -j REJECT", "", "dropped by chain FORWARD of table ip filter: counter packets", false},
-		{"a rule of iptables-legacy", nil, "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -I FORWARD -s 10.88.0.2 -j DROP", "", "-A FORWARD -s 10.88.0.2/32 -j DROP", true},
-		{"the administrator's DROP", nil, "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; iptables -A DOCKER-USER -d 10.88.0.3 -j DROP", "", "dropped by chain DOCKER-USER of table ip filter: ip daddr 10.88.0.3", false},
-		{"an unknown table", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; policy drop; }'", "", "dropped by chain fw of table inet mine: policy drop", false},
-		{"an unknown rule", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; }'; nft add rule inet mine fw meta l4proto icmp drop", "", "dropped by chain fw of table inet mine: meta l4proto icmp drop # handle", false},
-		{"a hundred rules ahead of the one that drops", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; }'; for i in $(seq 100); do echo add rule inet mine fw meta l4proto icmp counter; done | nft -f -; nft add rule inet mine fw meta l4proto icmp drop", "", "dropped by chain fw of table inet mine: meta l4proto icmp drop # handle", false},
-		{"others' packets between the two", nil, "iptables -A BRIDGEVETH-ADMIN -p icmp -j DROP; timeout 6 " + ip("1") + "bash -c 'while :; do echo >/dev/udp/10.88.0.3/9; done' >/dev/null 2>&1 &", "", "dropped by chain BRIDGEVETH-ADMIN of table ip filter: ", false},
-		{"a table of the bridge family", nil, "nft add table bridge mine; nft add chain bridge mine fw '{ type filter hook prerouting priority 0; policy drop; }'", "", "dropped by chain fw of table bridge mine: policy drop", false},
-		{"a rule in the container", nil, ip("2") + "nft add table ip mine; " + ip("2") + "nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "", "dropped by chain in of table ip mine in the container's own namespace: policy drop", false},
-		{"masquerade flushed", nil, "nft flush chain ip bridgeveth postrouting", "192.0.2.2", "as ADD left c1: masquerade of 10.88.0.0/24 behind br0: missing", true},
-		{"no masquerade, and no way back", object{"ipMasq": false}, "", "192.0.2.2", "way back: the packet leaves the host as from 10.88.0.2", false},
-		{"no default route", nil, ip("1") + "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2", true},
-		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; the gateway of bridge br0 is 10.88.0.1", true},
-		{"a blackhole in the container", nil, ip("1") + "ip route add blackhole 192.0.2.2", "192.0.2.2", "route of c1: ", false},
-		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "10.88.0.1, which nobody has", true},
-		{"duplicate address", nil, ip("3") + "ip addr add 10.88.0.3/24 dev eth0", "", "c3 has 10.88.0.3 too", false},
-		{"duplicate address on the host", nil, "ip addr add 10.88.0.3/32 dev br0", "", "the host has 10.88.0.3 too", false},
-		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "/run/netns/c3", "address of c1: it is 10.88.0.2/31 instead of 10.88.0.2/24", true},
-		{"address gone", nil, ip("2") + "ip addr del 10.88.0.3/24 dev eth0", "", "address of c2: eth0 does not have 10.88.0.3", true},
-		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "br0 refuses what comes from 10.88.0.2", false},
-		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "way back: answers to 10.88.0.2 leave by uplink instead of bridge br0", false},
-		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not route", true},
-		{"no route on the host", nil, "", "198.51.100.7", "route of the host: no way to 198.51.100.7: no route leads there", false},
-		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false},
-		{"the container's link down", nil, ip("2") + "ip link set eth0 down", "", "interface of c2: eth0 is down", true},
-		{"port down", nil, "ip link set " + port("1") + " down", "", " is down", true},
-		{"port off the bridge", nil, "ip link set " + port("1") + " nomaster", "", "is on no bridge instead of br0", true},
-		{"bridge down", nil, "ip link set br0 down", "", "bridge br0: it is down", true},
-		{"port isolated", nil, "ip link set " + port("1") + " type bridge_slave isolated on; ip link set " + port("2") + " type bridge_slave isolated on", "", "isolation: ports", true},
-		{"spoof filter", object{"macspoofchk": true}, ip("1") + "ip link set eth0 address 02:00:00:00:00:09; " + ip("1") + "ip neigh replace 10.88.0.3 lladdr 0a:58:0a:58:00:03 dev eth0 nud permanent", "", "dropped by chain guard_mac of table bridge bridgeveth", false},
-		{"another MAC", nil, ip("1") + "ip link set eth0 address 02:00:00:00:00:09", "", "as ADD left c1: MAC of eth0: is 02:00:00:00:00:09", false},
-		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: it takes 02:00:00:00:00:77 for 10.88.0.3", true},
-		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "packets of full size: vanish", true},
-		{"MTU of a port", nil, "ip link set " + port("2") + " mtu 1300", "", "MTU", true},
-		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "packets of full size: vanish: of 1300 bytes", false},
-		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 answers no ping", true},
-		{"nobody there", nil, "", "192.0.2.77", "our packet: it left the host, and nobody answered", false},
-		{"a counter of others", object{}, "iptables-legacy -A INPUT -s 192.0.2.2 -j DROP; " + programs + "/bvctl --conf-dir /run/net.d repair; timeout 8 nsenter --net=/run/netns/outside ping -q -i 0.05 192.0.2.1 >/dev/null 2>&1 &", "192.0.2.77", "our packet: it left the host, and nobody answered", false},
-		{"a machine on the bridge", object{}, "ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up; ip -n outside addr add 10.88.0.50/24 dev eth1; ip -n outside link set eth1 up; " + ip("1") + "ip link set eth0 down", "10.88.0.50", "interface of c1: eth0 is down", true},
-		{"the gateway ignores pings", nil, "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.1", "the host answers no ping", true},
-		{"the bridge does not tell its MAC", nil, "echo 8 >/proc/sys/net/ipv4/conf/br0/arp_ignore; " + ip("1") + "ip neigh flush dev eth0", "10.88.0.1", "neighbours of the host: br0 does not tell its MAC", true},
-		{"NOARP", nil, ip("2") + "ip link set eth0 arp off", "", "neighbours of c2: eth0 neither asks", true},
-		{"the host takes another for it", nil, "ip neigh replace 10.88.0.2 lladdr 02:00:00:00:00:77 dev br0 nud permanent", "10.88.0.1", "neighbour of the host: it takes 02:00:00:00:00:77 for 10.88.0.2", true},
-		{"the bridge believes it elsewhere", nil, "bridge fdb replace 0a:58:0a:58:00:03 dev " + port("1") + " master static", "", "bridge br0 about c2: it sends", true},
-		{"the port is not flooded", nil, "bridge link set dev " + port("2") + " flood off learning off; bridge fdb flush dev " + port("2") + " master 2>/dev/null; ip link set " + port("2") + " down; ip link set " + port("2") + " up", "", "bridge br0 about c2: it knows no MAC", true},
-		{"a table of the netdev family", nil, "nft add table netdev mine; nft add chain netdev mine e \"{ type filter hook ingress device " + port("1") + " priority 0; policy drop; }\"", "", "dropped by chain e of table netdev mine: policy drop", false},
-		{"ebtables", nil, "ebtables -P FORWARD DROP", "", "dropped by chain FORWARD of table bridge filter: policy drop", false},
-		{"a rule ahead of ours", nil, "iptables -I FORWARD -p icmp -j DROP", "", "dropped by chain FORWARD of table ip filter: ", false},
-		{"forwarding off for the bridge", nil, "echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding", "192.0.2.2", "forwarding: the host does not route: net/ipv4/conf/br0/forwarding is 0", true},
-		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no way to 192.0.2.2: a prohibit", false},
-		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "our packet: it reached the host, and did not reach c2", false},
-		{"nobody there on the bridge", object{}, "", "10.88.0.99", "our packet: nobody answered when c1 asked who has 10.88.0.99", false},
-		{"no default route, and none meant", object{"isDefaultGateway": false, "isGateway": true}, "", "192.0.2.2", "route of c1: it has none to 192.0.2.2", false},
-		{"no IPv6 in the container", object{"ipam": dual["ipam"]}, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'", "fd88::3", "address of c2: IPv6 is switched off in the container", false},
-		{"no IPv6 on the bridge", object{"ipam": dual["ipam"]}, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6", "2001:db8::2", "bridge br0: IPv6 is switched off on it", true},
-		{"ingress policy", object{"ingressPolicy": "isolated"}, "", "", "isolation: ports", false},
-		{"STP", nil, "ip link set br0 type bridge stp_state 1; ip link set " + port("1") + " down; ip link set " + port("1") + " up", "", "forwarding: is false", false},
+		{"policy DROP", object{"forward": "none"}, "", "", "dropped by chain FORWARD of table ip filter: policy drop", false, `"forward": "auto"`},
+		{"policy DROP in iptables-legacy", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables-legacy -P FORWARD DROP", "", "dropped by iptables-legacy, policy DROP of FORWARD", false, ""},
+		{"our rules flushed", nil, "iptables -F FORWARD", "", "chain FORWARD of table ip filter: policy drop", true, `bvctl repair`},
+		{"trailing REJECT", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables -A FORWARD -j REJECT", "", "dropped by chain FORWARD of table ip filter: counter packets", false, ""},
+		{"a rule of iptables-legacy", nil, "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -I FORWARD -s 10.88.0.2 -j DROP", "", "-A FORWARD -s 10.88.0.2/32 -j DROP", true, ""},
+		{"the administrator's DROP", nil, "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; iptables -A DOCKER-USER -d 10.88.0.3 -j DROP", "", "dropped by chain DOCKER-USER of table ip filter: ip daddr 10.88.0.3", false, ""},
+		{"an unknown table", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; policy drop; }'", "", "dropped by chain fw of table inet mine: policy drop", false, ""},
+		{"an unknown rule", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; }'; nft add rule inet mine fw meta l4proto icmp drop", "", "dropped by chain fw of table inet mine: meta l4proto icmp drop # handle", false, ""},
+		{"a hundred rules ahead of the one that drops", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; }'; for i in $(seq 100); do echo add rule inet mine fw meta l4proto icmp counter; done | nft -f -; nft add rule inet mine fw meta l4proto icmp drop", "", "dropped by chain fw of table inet mine: meta l4proto icmp drop # handle", false, ""},
+		{"others' packets between the two", nil, "iptables -A BRIDGEVETH-ADMIN -p icmp -j DROP; timeout 6 " + ip("1") + "bash -c 'while :; do echo >/dev/udp/10.88.0.3/9; done' >/dev/null 2>&1 &", "", "dropped by chain BRIDGEVETH-ADMIN of table ip filter: ", false, ""},
+		{"a table of the bridge family", nil, "nft add table bridge mine; nft add chain bridge mine fw '{ type filter hook prerouting priority 0; policy drop; }'", "", "dropped by chain fw of table bridge mine: policy drop", false, ""},
+		{"a rule in the container", nil, ip("2") + "nft add table ip mine; " + ip("2") + "nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "", "dropped by chain in of table ip mine in the container's own namespace: policy drop", false, ""},
+		{"masquerade flushed", nil, "nft flush chain ip bridgeveth postrouting", "192.0.2.2", "as ADD left c1: masquerade of 10.88.0.0/24 behind br0: missing", true, ""},
+		{"no masquerade, and no way back", object{"ipMasq": false}, "", "192.0.2.2", "way back: the packet leaves the host as from 10.88.0.2", false, `give 192.0.2.2 a route back`},
+		{"no default route", nil, ip("1") + "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2", true, ""},
+		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; the gateway of bridge br0 is 10.88.0.1", true, ""},
+		{"a blackhole in the container", nil, ip("1") + "ip route add blackhole 192.0.2.2", "192.0.2.2", "route of c1: ", false, ""},
+		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "10.88.0.1, which nobody has", true, ""},
+		{"duplicate address", nil, ip("3") + "ip addr add 10.88.0.3/24 dev eth0", "", "c3 has 10.88.0.3 too", false, ""},
+		{"duplicate address on the host", nil, "ip addr add 10.88.0.3/32 dev br0", "", "the host has 10.88.0.3 too", false, ""},
+		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "/run/netns/c3", "address of c1: it is 10.88.0.2/31 instead of 10.88.0.2/24", true, ""},
+		{"address gone", nil, ip("2") + "ip addr del 10.88.0.3/24 dev eth0", "", "address of c2: eth0 does not have 10.88.0.3", true, ""},
+		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "br0 refuses what comes from 10.88.0.2", false, ""},
+		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "way back: answers to 10.88.0.2 leave by uplink instead of bridge br0", false, ""},
+		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not route", true, ""},
+		{"no route on the host", nil, "", "198.51.100.7", "route of the host: no way to 198.51.100.7: no route leads there", false, ""},
+		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false, `look at ip -4 rule`},
+		{"the container's link down", nil, ip("2") + "ip link set eth0 down", "", "interface of c2: eth0 is down", true, ""},
+		{"port down", nil, "ip link set " + port("1") + " down", "", " is down", true, ""},
+		{"port off the bridge", nil, "ip link set " + port("1") + " nomaster", "", "is on no bridge instead of br0", true, ""},
+		{"bridge down", nil, "ip link set br0 down", "", "bridge br0: it is down", true, ""},
+		{"port isolated", nil, "ip link set " + port("1") + " type bridge_slave isolated on; ip link set " + port("2") + " type bridge_slave isolated on", "", "isolation: ports", true, ""},
+		{"spoof filter", object{"macspoofchk": true}, ip("1") + "ip link set eth0 address 02:00:00:00:00:09; " + ip("1") + "ip neigh replace 10.88.0.3 lladdr 0a:58:0a:58:00:03 dev eth0 nud permanent", "", "dropped by chain guard_mac of table bridge bridgeveth", false, ""},
+		{"another MAC", nil, ip("1") + "ip link set eth0 address 02:00:00:00:00:09", "", "as ADD left c1: MAC of eth0: is 02:00:00:00:00:09", false, ""},
+		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: it takes 02:00:00:00:00:77 for 10.88.0.3", true, ""},
+		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "packets of full size: vanish", true, ""},
+		{"MTU of a port", nil, "ip link set " + port("2") + " mtu 1300", "", "packets of full size: vanish: of 1300 bytes", true, ""},
+		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "packets of full size: vanish: of 1300 bytes", true, ""},
+		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 answers no ping", true, ""},
+		{"nobody there", nil, "", "192.0.2.77", "our packet: it left the host, and nobody answered", false, ""},
+		{"a counter of others", object{}, "iptables-legacy -A INPUT -s 192.0.2.2 -j DROP; " + programs + "/bvctl --conf-dir /run/net.d repair; timeout 8 nsenter --net=/run/netns/outside ping -q -i 0.05 192.0.2.1 >/dev/null 2>&1 &", "192.0.2.77", "our packet: it left the host, and nobody answered", false, ""},
+		{"a machine on the bridge", object{}, "ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up; ip -n outside addr add 10.88.0.50/24 dev eth1; ip -n outside link set eth1 up; " + ip("1") + "ip link set eth0 down", "10.88.0.50", "interface of c1: eth0 is down", true, ""},
+		{"the gateway ignores pings", nil, "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.1", "the host answers no ping", true, ""},
+		{"the bridge does not tell its MAC", nil, "echo 8 >/proc/sys/net/ipv4/conf/br0/arp_ignore; " + ip("1") + "ip neigh flush dev eth0", "10.88.0.1", "neighbours of the host: br0 does not tell its MAC", true, ""},
+		{"NOARP", nil, ip("2") + "ip link set eth0 arp off", "", "neighbours of c2: eth0 neither asks", true, ""},
+		{"the host takes another for it", nil, "ip neigh replace 10.88.0.2 lladdr 02:00:00:00:00:77 dev br0 nud permanent", "10.88.0.1", "neighbour of the host: it takes 02:00:00:00:00:77 for 10.88.0.2", true, ""},
+		{"the bridge believes it elsewhere", nil, "bridge fdb replace 0a:58:0a:58:00:03 dev " + port("1") + " master static", "", "bridge br0 about c2: it sends", true, ""},
+		{"the port is not flooded", nil, "bridge link set dev " + port("2") + " flood off learning off; bridge fdb flush dev " + port("2") + " master 2>/dev/null; ip link set " + port("2") + " down; ip link set " + port("2") + " up", "", "bridge br0 about c2: it knows no MAC", true, ""},
+		{"a table of the netdev family", nil, "nft add table netdev mine; nft add chain netdev mine e \"{ type filter hook ingress device " + port("1") + " priority 0; policy drop; }\"", "", "dropped by chain e of table netdev mine: policy drop", false, `nft -a list chain netdev mine e`},
+		{"ebtables", nil, "ebtables -P FORWARD DROP", "", "dropped by chain FORWARD of table bridge filter: policy drop", false, `nft -a list chain bridge filter FORWARD`},
+		{"a rule ahead of ours", nil, "iptables -I FORWARD -p icmp -j DROP", "", "dropped by chain FORWARD of table ip filter: ", false, `that rule stands ahead of ours; whoever wrote that rule has to let the packet pass: nft -a list chain ip filter FORWARD; or take it away: nft delete rule ip filter FORWARD handle`},
+		{"forwarding off for the bridge", nil, "echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding", "192.0.2.2", "forwarding: the host does not route: net/ipv4/conf/br0/forwarding is 0", true, ""},
+		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no way to 192.0.2.2: a prohibit", false, ""},
+		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "our packet: it reached the host, and did not reach c2", false, ""},
+		{"nobody there on the bridge", object{}, "", "10.88.0.99", "our packet: nobody answered when c1 asked who has 10.88.0.99", false, ""},
+		{"no default route, and none meant", object{"isDefaultGateway": false, "isGateway": true}, "", "192.0.2.2", "route of c1: it has none to 192.0.2.2", false, ""},
+		{"no IPv6 in the container", object{"ipam": dual["ipam"]}, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'", "fd88::3", "address of c2: IPv6 is switched off in the container", false, ""},
+		{"no IPv6 on the bridge", object{"ipam": dual["ipam"]}, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6", "2001:db8::2", "bridge br0: IPv6 is switched off on it", true, ""},
+		{"ingress policy", object{"ingressPolicy": "isolated"}, "", "", "isolation: ports", false, ""},
+		{"STP", nil, "ip link set br0 type bridge stp_state 1; ip link set " + port("1") + " down; ip link set " + port("1") + " up", "", "forwarding: is false", false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -162,6 +163,14 @@ func TestDoctor(t *testing.T) {
 			setuptest.Same(t, before, "the doctor changed something")
 			if status != 1 || !strings.Contains(d.obstacle(), tt.want) {
 				t.Errorf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), tt.want, d)
+			}
+			for _, s := range d[0].Stations {
+				if said := s.What + s.Remedy; strings.Contains(said, "%") || strings.Contains(said, "<nil>") {
+					t.Errorf("not in words: %q", said)
+				}
+			}
+			if d[0].Obstacle != nil && !strings.Contains(d[0].Obstacle.Remedy, tt.advice) {
+				t.Errorf("remedy %q, want %q", d[0].Obstacle.Remedy, tt.advice)
 			}
 			d, status = doctor(t, "--fix", from, to)
 			if fixed := status == 0; fixed != tt.fixed {
