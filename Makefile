@@ -45,7 +45,16 @@ test: build ## run every test
 	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
 	@hack/firewalld.sh || echo 'no firewalld here: its tests will say so' >&2
 	@hack/podman.sh || echo 'no podman here: its test will say so' >&2
-	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman hack/test.sh
+	@hack/containerd.sh || echo 'no containerd here: its tests will say so' >&2
+	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman \
+		CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh
+
+test-runtimes: build ## run pods by every runtime there is, of several versions
+	@hack/need.sh ip iptables iptables-legacy nft
+	@hack/br_netfilter.sh
+	@hack/containerd.sh 2
+	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 \
+		hack/test.sh ./test/containerd/...
 
 test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh
@@ -73,4 +82,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build install install-dropin uninstall-dropin demo test test-vm bench lint clean help
+.PHONY: build install install-dropin uninstall-dropin demo test test-runtimes test-vm bench lint clean help

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs every test: as root as it is, as anybody else as root of a user namespace.
+# Runs every test, or those of the packages named: as root as it is, as anybody else as root
+# of a user namespace.
 # Prints a line for each package, the reason of each skip, and everything where a
 # test fails. In CI a skip is a failure too, unless its reason says that it is a
 # listed one: "LISTED SKIP: ...".
@@ -11,7 +12,7 @@ log=.cache/test.log
 go mod download # in a namespace of its own there is no way to the modules
 run=()
 [ "$(id -u)" = 0 ] || run=(unshare -rmn)
-"${run[@]}" go test -count=1 -timeout 14m -v "$@" ./... >"$log" 2>&1
+"${run[@]}" go test -count=1 -timeout 14m -v "${@:-./...}" >"$log" 2>&1
 status=$?
 
 if [ $status != 0 ]; then

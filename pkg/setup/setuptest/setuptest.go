@@ -45,10 +45,7 @@ func EnterHost(t testing.TB) *setup.Namespace {
 			t.Fatalf("mount tmpfs on %s: %v", dir, err)
 		}
 	}
-	// sysfs shows the network namespace that it was mounted in.
-	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
-		t.Fatalf("mount sysfs: %v", err)
-	}
+	mountSys(t)
 	Run(t, "ip", "link", "set", "lo", "up")
 	for key, value := range map[string]string{
 		"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0",
@@ -64,6 +61,24 @@ func EnterHost(t testing.TB) *setup.Namespace {
 	return host
 }
 
+// mountSys mounts a new sysfs, which shows the network namespace that it is mounted in. Below
+// it the cgroups stay those of the machine.
+func mountSys(t testing.TB) {
+	t.Helper()
+	const path = "/sys/fs/cgroup"
+	cgroups, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		t.Fatalf("open_tree %s: %v", path, err)
+	}
+	defer unix.Close(cgroups)
+	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		t.Fatalf("mount sysfs: %v", err)
+	}
+	if err := unix.MoveMount(cgroups, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		t.Fatalf("move_mount %s: %v", path, err)
+	}
+}
+
 // inHostVar names the test to a process that InHost has started for it.
 const inHostVar = "SETUPTEST_IN_HOST"
 
@@ -71,6 +86,25 @@ const inHostVar = "SETUPTEST_IN_HOST"
 // thread of which is there: a library that starts goroutines acts in that host too. What
 // stands before the call in a test is run in both processes.
 func InHost(t *testing.T, test func()) {
+	t.Helper()
+	inHost(t, 0, test)
+}
+
+// InPIDNamespace is InHost, where the process is also the first of a PID namespace: what the
+// test starts and loses sight of becomes its child, and ends with it. It needs root outside
+// of a user namespace.
+func InPIDNamespace(t *testing.T, test func()) {
+	t.Helper()
+	inHost(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() {
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			t.Fatalf("mount proc: %v", err)
+		}
+		test()
+	})
+}
+
+// inHost is InHost, with namespaces of the process's own besides, by flags of clone(2).
+func inHost(t *testing.T, namespaces uintptr, test func()) {
 	t.Helper()
 	if os.Getenv(inHostVar) == t.Name() {
 		test()
@@ -80,7 +114,10 @@ func InHost(t *testing.T, test func()) {
 	name := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run", name)
 	cmd.Env = append(os.Environ(), inHostVar+"="+t.Name())
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL} // the thread is this test's, to its end
+	cmd.SysProcAttr = &unix.SysProcAttr{
+		Cloneflags: namespaces,
+		Pdeathsig:  unix.SIGKILL, // the thread is this test's, to its end
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
 		t.Errorf("in its own process (%v):\n%s", err, out)

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Puts what the tests with containerd need into .cache/containerd: Debian's containerd, with
+# runc, that hack/docker.sh unpacks (debian); an image that holds busybox (image.tar); and with
+# the argument 2 a containerd 2, in the version that hack/containerd/go.mod names (2).
+set -eu
+cd "$(dirname "$0")/.."
+cache=$PWD/.cache/containerd
+hack/docker.sh
+mkdir -p "$cache"
+ln -sfn ../docker/bin "$cache/debian"
+
+if [ ! -f "$cache/image.tar" ]; then
+	new=$cache/image.new
+	rm -rf "$new"
+	mkdir -p "$new/packages"
+	# The sandbox user of apt may not write here.
+	(cd "$new/packages" && apt-get -o APT::Sandbox::User=root download -qq busybox-static umoci)
+	for package in "$new"/packages/*.deb; do dpkg -x "$package" "$new/root"; done
+	mkdir -p "$new/layer/bin" "$new/layer/www"
+	cp "$new/root/bin/busybox" "$new/layer/bin"
+	for applet in httpd ip ping sleep; do ln -s busybox "$new/layer/bin/$applet"; done
+	echo here >"$new/layer/www/index.html"
+	tar -C "$new/layer" --owner 0 --group 0 --numeric-owner -cf "$new/layer.tar" .
+	umoci() { "$new/root/usr/bin/umoci" --log error "$@"; }
+	umoci init --layout "$new/oci"
+	umoci new --image "$new/oci:latest"
+	umoci raw add-layer --image "$new/oci:latest" "$new/layer.tar"
+	umoci config --image "$new/oci:latest" --config.cmd /bin/sleep --config.cmd 3600 --config.env PATH=/bin
+	umoci gc --layout "$new/oci"
+	tar -C "$new/oci" -cf "$new/image.tar" .
+	mv "$new/image.tar" "$cache/image.tar"
+	rm -rf "$new"
+fi
+
+[ "${1:-}" = 2 ] || exit 0
+version=$(go list -C hack/containerd -m -f '{{.Version}}' github.com/containerd/containerd/v2)
+[ -x "$cache/2/containerd" ] && [ "$(cat "$cache/2/version")" = "$version" ] && exit 0
+rm -rf "$cache/2"
+mkdir -p "$cache/2.new"
+echo "building containerd $version" >&2
+CGO_ENABLED=0 nice -n 19 go build -C hack/containerd -trimpath -o "$cache/2.new/" \
+	-ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=$version" tool
+ln -sf ../debian/runc "$cache/2.new/runc"
+echo "$version" >"$cache/2.new/version"
+mv "$cache/2.new" "$cache/2"

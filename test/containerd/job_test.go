@@ -1,0 +1,146 @@
+package containerd
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// server is a web server in the foreground, with the page of the image.
+var server = []string{"httpd", "-f", "-p", "80", "-h", "/www"}
+
+// TestPod is the whole job: without the cure nothing gets from pod to pod, with it everything
+// does, and in by a host port. Nothing is left of the pods.
+func TestPod(t *testing.T) {
+	each(t, func(n *node) {
+		n.configure(map[string]any{"forward": "none"})
+		a, b := n.mustRun(n.podConfig(1)), n.mustRun(n.podConfig(2))
+		if n.ping(n.container(a), b.address) == nil {
+			n.Fatal(`the ping passes with "forward": "none"`)
+		}
+		n.nothingLeft(a, b)
+
+		n.configure(nil)
+		a, b = n.mustRun(n.podConfig(3)), n.mustRun(n.published(4))
+		if want := []string{a.address + "/16 " + a.id, b.address + "/16 " + b.id}; !slices.Equal(leases(n), want) {
+			n.Errorf("leases %q, want %q, as containerd says", leases(n), want)
+		}
+		n.container(b, server...)
+		n.reachable(b)
+		if err := n.ping(n.container(a), b.address); err != nil {
+			n.Error(err)
+		}
+		for _, address := range []string{b.address + ":80", "192.0.2.1:8080"} {
+			if !n.get(n.inside(a), address) {
+				n.Errorf("from a pod %s does not answer", address)
+			}
+		}
+		for _, p := range []*pod{a, b} {
+			if out := setuptest.Run(n, "/opt/cni/bin/bvctl", "inspect"); !strings.Contains(out, p.id[:12]) || !strings.Contains(out, p.address) {
+				n.Errorf("bvctl inspect does not list %s with %s:\n%s", p.id, p.address, out)
+			}
+		}
+
+		before := n.look()
+		_, err := n.run(n.published(5))
+		if err == nil || !strings.Contains(err.Error(), b.id) {
+			n.Errorf("a host port that is taken: %v, want that %s has it", err, b.id)
+		}
+		n.same(before, "a pod that was refused left traces")
+		n.nothingLeft(a, b)
+	})
+}
+
+// reachable fails the test unless the web server of the published pod answers, from the host
+// by the pod's address and from outside by the host port.
+func (n *node) reachable(p *pod) {
+	n.Helper()
+	await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })
+	if !n.get(n.outside, "192.0.2.1:8080") {
+		n.Error("from outside the host port does not answer")
+	}
+}
+
+// TestRestart kills containerd and starts it again while pods run.
+func TestRestart(t *testing.T) {
+	each(t, func(n *node) {
+		a, b := n.mustRun(n.podConfig(1)), n.mustRun(n.published(2))
+		n.container(b, server...)
+		n.reachable(b)
+		n.kill()
+		n.reachable(b)
+		n.start()
+		n.reachable(b)
+		s, err := n.runtime.PodSandboxStatus(n.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: b.id})
+		if err != nil || s.Status.State != cri.PodSandboxState_SANDBOX_READY || s.Status.Network.GetIp() != b.address {
+			n.Errorf("after the restart: %v, %v", s, err)
+		}
+		c := n.mustRun(n.podConfig(3))
+		if slices.Contains([]string{a.address, b.address}, c.address) {
+			n.Errorf("%s is given twice", c.address)
+		}
+		n.nothingLeft(a, b, c)
+	})
+}
+
+// TestLostNamespace takes the name of a pod's network namespace away before the pod is
+// stopped, so that containerd has none to give to DEL.
+func TestLostNamespace(t *testing.T) {
+	each(t, func(n *node) {
+		p := n.mustRun(n.published(1))
+		setuptest.Run(n, "umount", p.netns)
+		if err := os.Remove(p.netns); err != nil {
+			n.Fatal(err)
+		}
+		n.nothingLeft(p)
+		// Its port is free again.
+		n.nothingLeft(n.mustRun(n.published(2)))
+	})
+}
+
+// TestManyPods brings 50 pods up at once, and takes them away at once.
+func TestManyPods(t *testing.T) {
+	each(t, func(n *node) {
+		pods := make([]*pod, 50)
+		n.atOnce(len(pods), func(i int) (err error) { pods[i], err = n.run(n.podConfig(i)); return err })
+		holder := map[string]string{}
+		for _, p := range pods {
+			if other, taken := holder[p.address]; taken {
+				n.Errorf("%s is given to %s and to %s", p.address, other, p.id)
+			}
+			holder[p.address] = p.id
+		}
+		if held := leases(n); len(held) != len(pods) {
+			n.Errorf("%d leases for %d pods: %v", len(held), len(pods), held)
+		}
+		last := pods[len(pods)-1].address
+		if err := n.ping(n.container(pods[0]), last); err != nil {
+			n.Errorf("from the first pod to the last: %v", err)
+		}
+		n.atOnce(len(pods), func(i int) error { return n.remove(pods[i]) })
+		n.nothingLeft()
+	})
+}
+
+// atOnce calls f with 0 to count-1, all at once; each has to succeed.
+func (n *node) atOnce(count int, f func(i int) error) {
+	n.Helper()
+	errs := make([]error, count)
+	var all sync.WaitGroup
+	for i := range count {
+		all.Go(func() { errs[i] = f(i) })
+	}
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			n.Fatal(fmt.Sprint(i, ": ", err))
+		}
+	}
+}

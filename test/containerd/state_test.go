@@ -1,0 +1,116 @@
+package containerd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// state is what pods leave in a host, if they leave anything.
+type state struct {
+	Network, Mounts, Netns, Processes, Cgroups, Leases, Results []string
+}
+
+// look takes the host's state.
+func (n *node) look() state {
+	n.Helper()
+	return state{
+		Network:   strings.Split(setuptest.Dump(n), "\n"),
+		Mounts:    mounts(n),
+		Netns:     files(n, "/run/netns/*"),
+		Processes: processes(n),
+		Cgroups:   slices.DeleteFunc(cgroups(n), func(path string) bool { return filepath.Base(path) == n.cgroup }),
+		Leases:    leases(n),
+		Results:   files(n, "/var/lib/cni/results/*"),
+	}
+}
+
+// same fails the test unless the host is as it was before. A shim may take its time to end.
+func (n *node) same(before state, complaint string) {
+	n.Helper()
+	var diff string
+	for range 200 {
+		if diff = cmp.Diff(before, n.look(), cmpopts.EquateEmpty()); diff == "" {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.Errorf("%s (-before +after):\n%s", complaint, diff)
+}
+
+// nothingLeft takes pods away, and fails the test unless the host is as it was before the
+// first.
+func (n *node) nothingLeft(pods ...*pod) {
+	n.Helper()
+	for _, p := range pods {
+		if err := n.remove(p); err != nil {
+			n.Error(err)
+		}
+	}
+	n.same(n.before, "pods left traces")
+}
+
+// files lists the paths that a pattern matches.
+func files(t testing.TB, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// mounts lists the mount points.
+func mounts(t testing.TB) (points []string) {
+	t.Helper()
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(info)) {
+		points = append(points, strings.Fields(line)[4])
+	}
+	slices.Sort(points)
+	return points
+}
+
+// processes lists the programs that run, but for those that have ended and that nobody has
+// asked how: the first process of a PID namespace, which this one is, inherits them.
+func processes(t testing.TB) (names []string) {
+	t.Helper()
+	for _, path := range files(t, "/proc/[0-9]*/stat") {
+		stat, err := os.ReadFile(path) // PID (NAME) STATE ...
+		if err != nil {
+			continue // it has ended
+		}
+		name, rest, _ := strings.Cut(string(stat[strings.IndexByte(string(stat), '(')+1:]), ") ")
+		if rest[0] != 'Z' {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// leases lists who holds which address.
+func leases(t testing.TB) (held []string) {
+	t.Helper()
+	all, err := harness.Leases("containerd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all {
+		held = append(held, fmt.Sprint(l.Address, " ", l.Container))
+	}
+	return held
+}
