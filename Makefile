@@ -52,9 +52,10 @@ test: build ## run every test
 test-runtimes: build ## run pods by every runtime there is, of several versions
 	@hack/need.sh ip iptables iptables-legacy nft
 	@hack/br_netfilter.sh
+	@hack/podman.sh
 	@hack/containerd.sh 2
-	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 \
-		hack/test.sh ./test/containerd/...
+	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 PODMAN_ROOT=$(CURDIR)/.cache/podman \
+		hack/test.sh ./test/containerd ./test/crio ./test/gocni ./test/dropin
 
 test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh

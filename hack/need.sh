@@ -13,6 +13,7 @@ package() { # the package that a program comes in
 	unshare) echo util-linux ;;
 	qemu-system-x86_64) echo qemu-system-x86 ;;
 	modprobe) echo kmod ;;
+	perf) echo linux-perf ;;
 	xz) echo xz-utils ;;
 	*) echo "$1" ;;
 	esac

@@ -55,7 +55,7 @@ steps() {
 		host port|setup.(*Namespace).publish|setup.(*Namespace).unpublish|setup.(*Namespace).unguardPort
 		inside the container|setup.(*Namespace).configure
 		up, until packets pass|setup.(*Namespace).raisePort
-		result|bridgeveth.printResult
+		result|plugin.PrintResult
 		other work of ours|main.main
 		start of the Go runtime|runtime.
 	END
