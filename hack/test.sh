@@ -12,7 +12,8 @@ log=.cache/test.log
 go mod download # in a namespace of its own there is no way to the modules
 run=()
 [ "$(id -u)" = 0 ] || run=(unshare -rmn)
-"${run[@]}" go test -count=1 -timeout 14m -v "${@:-./...}" >"$log" 2>&1
+# Most of the time tests wait for packets that do not come, more of them than processors.
+"${run[@]}" go test -count=1 -parallel 6 -timeout 14m -v "${@:-./...}" >"$log" 2>&1
 status=$?
 
 if [ $status != 0 ]; then
