@@ -70,3 +70,32 @@ func TestNamed(t *testing.T) {
 	}
 	n.Close()
 }
+
+// TestCloseTwice closes a namespace again when the numbers of its sockets are other files'.
+func TestCloseTwice(t *testing.T) {
+	t.Parallel()
+	setuptest.EnterHost(t)
+	n, err := setup.CurrentNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Addresses("lo"); err != nil { // by a socket
+		t.Fatal(err)
+	}
+	n.Close()
+	var files []*os.File
+	for range 8 {
+		f, err := os.Open("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	n.Close()
+	for _, f := range files {
+		if _, err := f.Read(make([]byte, 1)); err != nil {
+			t.Errorf("somebody else's file was closed: %v", err)
+		}
+	}
+}

@@ -51,7 +51,13 @@ func (n *Namespace) socket(protocol int) (*socket, error) {
 	return n.sockets[protocol], nil
 }
 
-func (s *socket) close() { _ = unix.Close(s.fd) } // nothing is buffered
+// close may be called again: the number may be another file's by then.
+func (s *socket) close() {
+	if s.fd >= 0 {
+		_ = unix.Close(s.fd) // nothing is buffered
+	}
+	s.fd = -1
+}
 
 // send sends bytes to the kernel, which works through the requests in them, in order, before
 // it returns.

@@ -2,11 +2,14 @@ package cnitool
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -67,6 +70,9 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 	answer := ""
 	err := from.Do(func() error {
 		c, err := net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
+		if errors.Is(err, unix.EHOSTUNREACH) { // a neighbour, given up just now that did not answer those before us
+			c, err = net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
+		}
 		if err != nil {
 			return nil //nolint:nilerr // no answer
 		}
