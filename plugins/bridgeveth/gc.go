@@ -17,7 +17,7 @@ func gc(args *skel.CmdArgs) error {
 	if wrong != nil && c.Name == "" {
 		return wrong
 	}
-	listed, err := plugin.ValidAttachments(args.StdinData)
+	valid, err := ValidAttachments(c.Name, args)
 	if err != nil {
 		return err
 	}
@@ -26,14 +26,20 @@ func gc(args *skel.CmdArgs) error {
 		return Error(err)
 	}
 	defer host.Close()
-	var valid []setup.Attachment
-	for _, a := range listed {
-		valid = append(valid, setup.Attachment{Network: c.Name, Container: a.ContainerID, Interface: a.IfName})
-	}
 	err = host.Collect(c.Name, c.Bridge, valid)
 	ipam, missing := newDelegate(c, args, host)
 	if missing == nil {
 		missing = ipam.gc()
 	}
 	return Error(errors.Join(err, missing))
+}
+
+// ValidAttachments are those of a network that GC is to leave alone: see
+// plugin.ValidAttachments.
+func ValidAttachments(network string, args *skel.CmdArgs) (valid []setup.Attachment, err error) {
+	listed, err := plugin.ValidAttachments(args.StdinData)
+	for _, a := range listed {
+		valid = append(valid, setup.Attachment{Network: network, Container: a.ContainerID, Interface: a.IfName})
+	}
+	return valid, err
 }

@@ -169,13 +169,9 @@ func gc(args *skel.CmdArgs) error {
 	if wrong != nil && c.Name == "" {
 		return wrong
 	}
-	listed, err := plugin.ValidAttachments(args.StdinData)
+	valid, err := bridgeveth.ValidAttachments(c.Name, args)
 	if err != nil {
 		return err
-	}
-	var valid []setup.Attachment
-	for _, a := range listed {
-		valid = append(valid, setup.Attachment{Network: c.Name, Container: a.ContainerID, Interface: a.IfName})
 	}
 	host, err := setup.CurrentNamespace()
 	if err != nil {
