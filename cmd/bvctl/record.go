@@ -109,49 +109,47 @@ func (r record) attached() (*skel.CmdArgs, error) {
 	return call, err
 }
 
-// behind are the plugins of ours that add to what bridge has made.
-var behind = []struct {
+// chained is a plugin of ours that adds to what bridge has made.
+type chained struct {
 	name   string
 	check  func(*skel.CmdArgs) error
 	repair func(*skel.CmdArgs) ([]string, error)
-}{
-	{portmap.Name, portmap.Check, portmap.Repair},
-	{firewall.Name, firewall.Check, firewall.Repair},
+}
+
+// behind calls f with each plugin of ours that stands in the list behind bridge, and with
+// the call that it had. It goes on after errors.
+func (r record) behind(f func(chained, *skel.CmdArgs) error) error {
+	first, err := r.command(bridgeveth.Reference)
+	if first == nil {
+		return err
+	}
+	for _, p := range []chained{{portmap.Name, portmap.Check, portmap.Repair}, {firewall.Name, firewall.Check, firewall.Repair}} {
+		call, failed := r.command(p.name)
+		if call != nil && failed == nil {
+			failed = f(p, call)
+		}
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // lost is what repair puts back, of the network and of the port.
 func (r record) lost(call *skel.CmdArgs) (network []string, port, err error) {
 	network, port, err = bridgeveth.Lost(call)
-	if first, otherwise := r.command(bridgeveth.Reference); first == nil {
-		return network, port, errors.Join(err, otherwise)
-	}
-	for _, p := range behind {
-		call, failed := r.command(p.name)
-		if call != nil && failed == nil {
-			port = errors.Join(port, p.check(call))
-		}
-		err = errors.Join(err, failed)
-	}
-	return network, port, err
+	otherwise := r.behind(func(p chained, call *skel.CmdArgs) error { port = errors.Join(port, p.check(call)); return nil })
+	return network, port, errors.Join(err, otherwise)
 }
 
 // repair puts back what an attachment lacks, by the call that has attached it. Where that is
 // of bridge, portmap and firewall behind it are ours too.
 func (r record) repair(call *skel.CmdArgs) (mended []string, err error) {
 	mended, err = bridgeveth.Repair(call)
-	if first, otherwise := r.command(bridgeveth.Reference); first == nil {
-		return mended, errors.Join(err, otherwise)
-	}
-	for _, p := range behind {
-		call, failed := r.command(p.name)
-		if call != nil && failed == nil {
-			var more []string
-			more, failed = p.repair(call)
-			mended = append(mended, more...)
-		}
-		err = errors.Join(err, failed)
-	}
-	return mended, err
+	otherwise := r.behind(func(p chained, call *skel.CmdArgs) error {
+		more, err := p.repair(call)
+		mended = append(mended, more...)
+		return err
+	})
+	return mended, errors.Join(err, otherwise)
 }
 
 // command is a call of a plugin of the list, as libcni would make it for CHECK; nil if the
