@@ -121,19 +121,18 @@ func (n *Namespace) unlist(chosen func(attrs) bool) (left int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	t := &nftables.Table{Name: listTable, Family: nftables.TableFamilyIPv4}
+	var gone []uint64
 	for _, r := range rules {
-		if !chosen(r) {
-			left++
-			continue
+		if chosen(r) {
+			gone = append(gone, ruleHandle(r))
 		}
-		rule := &nftables.Rule{Table: t, Chain: &nftables.Chain{Name: listChain, Table: t}, Handle: binary.BigEndian.Uint64(r.get(unix.NFTA_RULE_HANDLE))}
-		err = errors.Join(err, c.DelRule(rule))
 	}
+	chain := &nftables.Chain{Name: listChain, Table: &nftables.Table{Name: listTable, Family: nftables.TableFamilyIPv4}}
+	err = deleteRules(c, chain, gone)
 	if err := errors.Join(err, c.Flush()); err != nil {
 		return 0, fmt.Errorf("take host ports off chain %s: %w", listChain, err)
 	}
-	return left, nil
+	return len(rules) - len(gone), nil
 }
 
 // verifyShown says whether the host ports of a port are listed. Without the chain, none can

@@ -16,15 +16,11 @@ func (n *Namespace) VerifyPort(p *Port) error {
 
 // VerifyHost is VerifyPort on the host: of what RepairPort puts back.
 func (n *Namespace) VerifyHost(p *Port) error {
-	missing, err := n.Missing(p.Network)
+	lacks, err := n.lacks(p.Network)
 	if err != nil {
 		return err
 	}
-	var wrong []error
-	for _, what := range missing {
-		wrong = append(wrong, fmt.Errorf("%s: missing", what))
-	}
-	return errors.Join(append(wrong, n.VerifyPlug(p))...)
+	return errors.Join(missing(lacks), n.VerifyPlug(p))
 }
 
 // VerifyPlug is VerifyHost of the port alone, without its network.
