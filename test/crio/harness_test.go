@@ -3,7 +3,6 @@
 package crio
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -30,8 +29,7 @@ func TestMain(m *testing.M) {
 // object is a JSON object.
 type object = map[string]any
 
-// change is what a test wants otherwise in the shipped configuration.
-type change func(list, plugin, ipam object)
+type change = harness.Change
 
 // reference is the same network by the reference plugins.
 func reference(_, plugin, ipam object) {
@@ -95,26 +93,7 @@ func (n *node) said() string {
 // looks for it.
 func (n *node) configure(changes ...change) {
 	n.t.Helper()
-	b, err := os.ReadFile("../../conf/10-crio.conflist")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if len(changes) > 0 {
-		var list object
-		if err := json.Unmarshal(b, &list); err != nil {
-			n.t.Fatal(err)
-		}
-		plugin := list["plugins"].([]any)[0].(object)
-		for _, c := range changes {
-			c(list, plugin, plugin["ipam"].(object))
-		}
-		if b, err = json.Marshal(list); err != nil {
-			n.t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(n.conf, "10-crio.conflist"), b, 0o600); err != nil {
-		n.t.Fatal(err)
-	}
+	harness.Configure(n.t, "10-crio.conflist", filepath.Join(n.conf, "10-crio.conflist"), changes...)
 }
 
 // start is a start of CRI-O, with the plugins in dir.

@@ -3,9 +3,7 @@
 package gocni
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -26,8 +24,7 @@ func TestMain(m *testing.M) {
 // object is a JSON object.
 type object = map[string]any
 
-// change is what a test wants otherwise in the shipped configuration.
-type change func(list, plugin, ipam object)
+type change = harness.Change
 
 // node is a host with containerd's library.
 type node struct {
@@ -47,25 +44,8 @@ func newNode(t *testing.T) *node {
 // configure writes the shipped configuration as a network's, with the changes given.
 func (n *node) configure(name string, changes ...change) {
 	n.t.Helper()
-	b, err := os.ReadFile("../../conf/10-containerd.conflist")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	var list object
-	if err := json.Unmarshal(b, &list); err != nil {
-		n.t.Fatal(err)
-	}
-	plugin := list["plugins"].([]any)[0].(object)
-	list["name"] = name
-	for _, c := range changes {
-		c(list, plugin, plugin["ipam"].(object))
-	}
-	if b, err = json.Marshal(list); err != nil {
-		n.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(n.conf, name+".conflist"), b, 0o600); err != nil {
-		n.t.Fatal(err)
-	}
+	named := func(list, _, _ object) { list["name"] = name }
+	harness.Configure(n.t, "10-containerd.conflist", filepath.Join(n.conf, name+".conflist"), append([]change{named}, changes...)...)
 }
 
 // start loads the networks as containerd does: its own lo, and so many of those configured.

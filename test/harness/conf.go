@@ -1,0 +1,37 @@
+package harness
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+)
+
+// Change is what a test wants otherwise in a configuration that is shipped: in all of it, in
+// its first plugin, and in what that one says of addresses.
+type Change = func(list, plugin, ipam map[string]any)
+
+// Configure writes a configuration that is shipped in conf/ to a file, as it is unless there
+// are changes.
+func Configure(t testing.TB, shipped, file string, changes ...Change) {
+	t.Helper()
+	b, err := os.ReadFile("../../conf/" + shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(changes) > 0 {
+		var list map[string]any
+		if err := json.Unmarshal(b, &list); err != nil {
+			t.Fatal(err)
+		}
+		plugin := list["plugins"].([]any)[0].(map[string]any)
+		for _, c := range changes {
+			c(list, plugin, plugin["ipam"].(map[string]any))
+		}
+		if b, err = json.Marshal(list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
