@@ -39,6 +39,6 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&h.confDir, "conf-dir", "/etc/cni/net.d", "folder of the network configurations")
 	root.PersistentFlags().StringVar(&h.dataDir, "data-dir", "", "folder of leases (default: those of the configurations, and "+ipamsimple.DefaultDataDir+")")
 	root.PersistentFlags().StringVar(&h.cacheDir, "cache-dir", libcni.CacheDir, "folder where libcni keeps what it has attached")
-	root.AddCommand(newDoctor(&h), newInspect(&h), newLeases(&h), newRepair(&h), newTopology(&h))
+	root.AddCommand(newDoctor(&h), newFirewalld(), newInspect(&h), newLeases(&h), newRepair(&h), newTopology(&h))
 	return root
 }

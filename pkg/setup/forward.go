@@ -425,16 +425,24 @@ func (n *Namespace) withProgram(t xtables, f func(*iptables.IPTables) error) err
 }
 
 // findProgram looks for a table's program under the name that says the flavour,
-// and under the plain one, which on some distributions is all there is. Daemons
-// often run without the sbin folders in PATH.
+// and under the plain one, which on some distributions is all there is.
 func findProgram(t xtables) (string, error) {
 	plain := xtables{family: t.family}.program("iptables")
 	for _, name := range slices.Compact([]string{t.program("iptables"), plain}) {
-		for _, dir := range []string{"", "/usr/sbin", "/sbin", "/usr/local/sbin"} {
-			if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-				return path, nil
-			}
+		if path, err := programPath(name); err == nil {
+			return path, nil
 		}
 	}
 	return "", fmt.Errorf("%s: %w", plain, ErrNoIPTables)
+}
+
+// programPath looks for a program in PATH, and in the sbin folders, which daemons often run
+// without.
+func programPath(name string) (path string, err error) {
+	for _, dir := range []string{"", "/usr/sbin", "/sbin", "/usr/local/sbin"} {
+		if path, err = exec.LookPath(filepath.Join(dir, name)); err == nil {
+			break
+		}
+	}
+	return path, err
 }

@@ -7,7 +7,7 @@
 // Namespace that they are given. CAP_NET_ADMIN in it is needed throughout, and
 // CAP_SYS_ADMIN to enter or make one. A network namespace belongs to a thread,
 // so callers lock theirs first (runtime.LockOSThread). Nothing here logs, prints,
-// or reads the environment, but for the search for iptables in PATH.
+// or reads the environment, but for the search for iptables and bvctl in PATH.
 package setup
 
 import (

@@ -195,10 +195,13 @@ func TestFirewalldStrict(t *testing.T) {
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)
+	program := ""
 	refused := func(forward, want string) {
 		t.Helper()
 		before := setuptest.Dump(t)
-		f := on("ADD", 1, dual.with(object{"forward": forward})).run(t).failed(t)
+		add := on("ADD", 1, dual.with(object{"forward": forward}))
+		add.program = program
+		f := add.run(t).failed(t)
 		if f.Code != plugin.CodeProgram || !strings.Contains(f.Msg, want) {
 			t.Errorf("%s: %+v, want %q", forward, f, want)
 		}
@@ -207,6 +210,10 @@ func TestFirewalldMissing(t *testing.T) {
 	}
 	refused("firewalld", `firewalld does not run here with its nf_tables backend: start it, or choose another "forward"`)
 	stopBus := firewalld(t, "bookworm")
+	setuptest.Run(t, "cp", "--parents", programs+"/bridgeveth", "/run")
+	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // without bvctl beside it
+	refused("auto", "bvctl, which asks it, is neither beside the plugin nor in PATH: install it")
+	program = ""
 	stopBus()
 	refused("auto", "the D-Bus to ask it by cannot be reached")
 }

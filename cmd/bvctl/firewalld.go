@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/firewalld"
+)
+
+// newFirewalld returns "bvctl firewalld", by which the plugins ask firewalld (askFirewalld
+// in pkg/setup). Answers are words, one a line.
+func newFirewalld() *cobra.Command {
+	group := &cobra.Command{Use: "firewalld", Short: "Ask firewalld, for the plugins", Hidden: true}
+	for _, q := range []struct {
+		use, short string
+		args       int
+		ask        func(c *firewalld.Client, args []string) (answer []string, err error)
+	}{
+		{"zone LINK", "Say which zone a link is in, if any", 1, func(c *firewalld.Client, args []string) ([]string, error) {
+			zone, err := c.ZoneOf(args[0])
+			return []string{zone}, err
+		}},
+		{"links", "List what is in our zone", 0, func(c *firewalld.Client, _ []string) ([]string, error) { return c.Links() }},
+		{"bind LINK", "Put a link into our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Bind(args[0]) }},
+		{"release LINK", "Take a link out of our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Release(args[0]) }},
+		{"strict", "Say whether firewalld drops what goes to our published ports", 0, func(c *firewalld.Client, _ []string) ([]string, error) {
+			return []string{map[bool]string{true: "yes", false: "no"}[c.Strict()]}, nil
+		}},
+	} {
+		group.AddCommand(&cobra.Command{Use: q.use, Short: q.short, Args: cobra.ExactArgs(q.args), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := firewalld.Dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			answer, err := q.ask(c, args)
+			for _, word := range answer {
+				fmt.Fprintln(cmd.OutOrStdout(), word)
+			}
+			return err
+		}})
+	}
+	return group
+}
