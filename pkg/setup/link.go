@@ -2,11 +2,10 @@ package setup
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -159,7 +158,7 @@ func (n *Namespace) deleteLinks(names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	group := nl.Uint32Attr(mathrand.Uint32() | 1<<31) // nobody's: people number theirs from 1
+	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // nobody's: people number theirs from 1
 	var errs []error
 	for some := range slices.Chunk(names, 100) { // their answers wait in the socket, until it is full
 		var b batch
@@ -188,8 +187,7 @@ func deletionRequest(name string) *nl.NetlinkRequest {
 // is one that udev leaves alone (MACAddressPolicy in systemd.link(5)), and one
 // that keeps a bridge from taking that of whichever port comes next.
 func randomMAC() net.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	_, _ = rand.Read(mac) // never fails, as documented
+	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }
