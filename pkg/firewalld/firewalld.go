@@ -2,7 +2,7 @@
 // firewalld.dbus(5).
 //
 // It is not for the plugins themselves, which start for each container: the library of
-// D-Bus makes them an eighth larger, and their start as much slower. They run bvctl, once
+// D-Bus makes them an eighth larger, and their start about a tenth slower. They run bvctl, once
 // for a bridge.
 package firewalld
 
