@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,7 @@ func newFirewalld() *cobra.Command {
 		{"bind LINK", "Put a link into our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Bind(args[0]) }},
 		{"release LINK", "Take a link out of our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Release(args[0]) }},
 		{"strict", "Say whether firewalld drops what goes to our published ports", 0, func(c *firewalld.Client, _ []string) ([]string, error) {
-			return []string{map[bool]string{true: "yes", false: "no"}[c.Strict()]}, nil
+			return []string{strconv.FormatBool(c.Strict())}, nil
 		}},
 	} {
 		group.AddCommand(&cobra.Command{Use: q.use, Short: q.short, Args: cobra.ExactArgs(q.args), RunE: func(cmd *cobra.Command, args []string) error {

@@ -100,7 +100,11 @@ func (w *walk) counters(namespaces []*setup.Namespace) map[counter]int {
 			if used, err := os.ReadFile("/proc/thread-self/net/" + names[0]); err != nil || len(used) == 0 {
 				return err // asking iptables-legacy would make its tables
 			}
-			saved, err := exec.Command(program(names[1]), "-c").Output()
+			save, err := setup.ProgramPath(names[1])
+			if err != nil {
+				return err
+			}
+			saved, err := exec.Command(save, "-c").Output()
 			for rule, count := range legacyDrops(string(saved)) {
 				all[counter{ns, rule}] = count
 			}

@@ -46,7 +46,11 @@ func (v verdict) text(ns *setup.Namespace) string {
 	}
 	out := ""
 	_ = ns.Do(func() error { // without it the handle has to do
-		b, err := exec.Command(program("nft"), "-a", "list", "chain", families[v.family], v.table, v.chain).Output()
+		nft, err := setup.ProgramPath("nft")
+		if err != nil {
+			return err
+		}
+		b, err := exec.Command(nft, "-a", "list", "chain", families[v.family], v.table, v.chain).Output()
 		out = string(b)
 		return err
 	})
@@ -55,14 +59,4 @@ func (v verdict) text(ns *setup.Namespace) string {
 		return fmt.Sprintf("rule with handle %d", v.handle)
 	}
 	return fmt.Sprintf("%s # handle %d", rule[1], v.handle)
-}
-
-// program is a program's path. Not everybody has the sbin folders in PATH.
-func program(name string) string {
-	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
-			return path
-		}
-	}
-	return name
 }

@@ -2,8 +2,8 @@
 // firewalld.dbus(5).
 //
 // It is not for the plugins themselves, which start for each container: the library of
-// D-Bus makes them an eighth larger, and their start about a tenth slower. They run bvctl, once
-// for a bridge.
+// D-Bus makes them an eighth larger, and their start about a tenth slower. They run bvctl,
+// once for a bridge, and for a host port.
 package firewalld
 
 import (
@@ -21,8 +21,8 @@ import (
 // (firewalld.policies(5)). Zone and policy are made once and stay; what is in the zone,
 // firewalld forgets with each reload.
 const (
-	Zone   = "bridgeveth"
-	policy = "bridgeveth-in" // at most 18 letters
+	ourZone   = "bridgeveth"
+	ourPolicy = "bridgeveth-in" // at most 18 letters
 
 	bus    = "org.fedoraproject.FirewallD1"
 	path   = "/org/fedoraproject/FirewallD1"
@@ -35,7 +35,7 @@ const (
 
 // Client is a connection to the daemon. Root may use it.
 type Client struct {
-	*dbus.Conn
+	conn *dbus.Conn
 	ctx  context.Context
 	stop context.CancelFunc
 }
@@ -53,7 +53,7 @@ func Dial() (*Client, error) {
 
 // Close ends the connection.
 func (c *Client) Close() {
-	_ = c.Conn.Close() // nothing is left to be said
+	_ = c.conn.Close() // nothing is left to be said
 	c.stop()
 }
 
@@ -64,7 +64,7 @@ func (c *Client) call(method string, args ...any) *dbus.Call {
 	if strings.HasPrefix(method, "config.") {
 		object = config
 	}
-	call := c.Object(bus, object).CallWithContext(c.ctx, bus+"."+method, 0, args...)
+	call := c.conn.Object(bus, object).CallWithContext(c.ctx, bus+"."+method, 0, args...)
 	if call.Err != nil {
 		call.Err = fmt.Errorf("%s: %w", method, call.Err)
 	}
@@ -73,12 +73,14 @@ func (c *Client) call(method string, args ...any) *dbus.Call {
 
 // ZoneOf is the zone that a link is in, or "".
 func (c *Client) ZoneOf(link string) (zone string, err error) {
-	return zone, c.call("zone.getZoneOfInterface", link).Store(&zone)
+	err = c.call("zone.getZoneOfInterface", link).Store(&zone)
+	return zone, err
 }
 
 // Links lists what is in our zone. That there is no such zone is an error.
 func (c *Client) Links() (links []string, err error) {
-	return links, c.call("zone.getInterfaces", Zone).Store(&links)
+	err = c.call("zone.getInterfaces", ourZone).Store(&links)
+	return links, err
 }
 
 // Bind puts a link into our zone, which is made, with the policy, when absent.
@@ -86,18 +88,18 @@ func (c *Client) Bind(link string) error {
 	if err := c.define(); err != nil {
 		return err
 	}
-	return c.call("zone.addInterface", Zone, link).Err
+	return c.call("zone.addInterface", ourZone, link).Err
 }
 
 // Release takes a link out of our zone.
 func (c *Client) Release(link string) error {
-	return c.call("zone.removeInterface", Zone, link).Err
+	return c.call("zone.removeInterface", ourZone, link).Err
 }
 
 // Strict says whether the daemon drops what goes to ports that it has not published itself
 // (StrictForwardPorts in firewalld.conf(5)). Before firewalld 2.3 there is no such thing.
 func (c *Client) Strict() bool {
-	strict, err := c.Object(bus, config).GetProperty(bus + ".config.StrictForwardPorts")
+	strict, err := c.conn.Object(bus, config).GetProperty(bus + ".config.StrictForwardPorts")
 	return err == nil && strict.Value() == "yes"
 }
 
@@ -111,26 +113,26 @@ func (c *Client) has(method, name string) (bool, error) {
 // define makes our zone and our policy, in firewalld's permanent configuration, from where
 // a reload takes them: at run time it makes none.
 func (c *Client) define() error {
-	zoned, err := c.has("zone.getZones", Zone)
+	zone, err := c.has("zone.getZones", ourZone)
 	if err != nil {
 		return err
 	}
-	opened, err := c.has("policy.getPolicies", policy)
-	if err != nil || zoned && opened {
+	policy, err := c.has("policy.getPolicies", ourPolicy)
+	if err != nil || zone && policy {
 		return err
 	}
 	for _, d := range []struct {
 		list, add, name string
 		settings        map[string]dbus.Variant
 	}{
-		{"config.getZoneNames", "config.addZone2", Zone, map[string]dbus.Variant{
-			"target": dbus.MakeVariant("ACCEPT"), "short": dbus.MakeVariant(Zone),
+		{"config.getZoneNames", "config.addZone2", ourZone, map[string]dbus.Variant{
+			"target": dbus.MakeVariant("ACCEPT"), "short": dbus.MakeVariant(ourZone),
 			"description": dbus.MakeVariant("Bridges of containers: what comes from them is let out."),
 		}},
-		{"config.getPolicyNames", "config.addPolicy", policy, map[string]dbus.Variant{
-			"target": dbus.MakeVariant("ACCEPT"), "short": dbus.MakeVariant(policy),
+		{"config.getPolicyNames", "config.addPolicy", ourPolicy, map[string]dbus.Variant{
+			"target": dbus.MakeVariant("ACCEPT"), "short": dbus.MakeVariant(ourPolicy),
 			"description":   dbus.MakeVariant("Containers on these bridges may be reached."),
-			"ingress_zones": dbus.MakeVariant([]string{"ANY"}), "egress_zones": dbus.MakeVariant([]string{Zone}),
+			"ingress_zones": dbus.MakeVariant([]string{"ANY"}), "egress_zones": dbus.MakeVariant([]string{ourZone}),
 		}},
 	} {
 		defined, err := c.has(d.list, d.name)

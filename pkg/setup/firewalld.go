@@ -75,7 +75,7 @@ func (net *Network) checkStrict() error {
 		return nil
 	}
 	strict, err := askFirewalld("strict")
-	if err == nil && slices.Equal(strict, []string{"yes"}) {
+	if err == nil && slices.Equal(strict, []string{"true"}) {
 		err = ErrStrictForwardPorts
 	}
 	return err
@@ -84,20 +84,17 @@ func (net *Network) checkStrict() error {
 // askFirewalld has "bvctl firewalld" ask the daemon, and returns the words of its answer.
 // The bvctl beside our own program is preferred.
 func askFirewalld(question ...string) (answer []string, err error) {
-	const name = "bvctl"
-	var path string
-	if self, selfErr := os.Executable(); selfErr == nil {
-		path, err = exec.LookPath(filepath.Join(filepath.Dir(self), name))
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
-	if path == "" {
-		path, err = programPath(name)
-	}
+	path, err := ProgramPath("bvctl", filepath.Dir(self))
 	if err != nil {
 		return nil, fmt.Errorf("firewalld is in force, and bvctl, which asks it, is neither beside the plugin nor in PATH: install it: %w", ErrNoFirewalld)
 	}
 	out, err := exec.Command(path, append([]string{"firewalld"}, question...)...).Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		err = errors.New(string(bytes.TrimSpace(failed.Stderr)))
+		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(failed.Stderr))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("firewalld is in force, and cannot be asked: %w: %w", err, ErrNoFirewalld)

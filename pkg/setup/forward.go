@@ -3,8 +3,6 @@ package setup
 import (
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -429,20 +427,9 @@ func (n *Namespace) withProgram(t xtables, f func(*iptables.IPTables) error) err
 func findProgram(t xtables) (string, error) {
 	plain := xtables{family: t.family}.program("iptables")
 	for _, name := range slices.Compact([]string{t.program("iptables"), plain}) {
-		if path, err := programPath(name); err == nil {
+		if path, err := ProgramPath(name); err == nil {
 			return path, nil
 		}
 	}
 	return "", fmt.Errorf("%s: %w", plain, ErrNoIPTables)
-}
-
-// programPath looks for a program in PATH, and in the sbin folders, which daemons often run
-// without.
-func programPath(name string) (path string, err error) {
-	for _, dir := range []string{"", "/usr/sbin", "/sbin", "/usr/local/sbin"} {
-		if path, err = exec.LookPath(filepath.Join(dir, name)); err == nil {
-			break
-		}
-	}
-	return path, err
 }
