@@ -74,7 +74,9 @@ func Build(dir string, names ...string) error {
 	if len(missing) == 3 {
 		return nil
 	}
-	if out, err := exec.Command("go", missing...).CombinedOutput(); err != nil {
+	build := exec.Command("go", missing...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %v: %w\n%s", missing, err, out)
 	}
 	err := os.Link(filepath.Join(dir, "bridgeveth"), filepath.Join(dir, "ipam-simple"))
