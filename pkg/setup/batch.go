@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,17 +37,39 @@ func (b *batch) ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) 
 
 // send sends the batch in the namespace and returns the error of the first
 // request that failed.
-func (n *Namespace) send(b batch) error {
+func (n *Namespace) send(b batch) error { return n.exchange(unix.NETLINK_ROUTE, b, nil, nil) }
+
+// transact sends a batch of requests to nf_tables as one transaction: the kernel does all of
+// it or nothing (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
+func (n *Namespace) transact(b batch) error {
+	frame := func(kind int) *nl.NetlinkRequest {
+		req := nl.NewNetlinkRequest(kind, 0)
+		subsystem := binary.BigEndian.AppendUint16(nil, unix.NFNL_SUBSYS_NFTABLES)
+		req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
+		return req
+	}
+	return n.exchange(unix.NETLINK_NETFILTER, b, frame(unix.NFNL_MSG_BATCH_BEGIN), frame(unix.NFNL_MSG_BATCH_END))
+}
+
+// exchange sends the batch, between begin and end where these are given, and waits for the
+// answers. One to begin is about all of it.
+func (n *Namespace) exchange(protocol int, b batch, begin, end *nl.NetlinkRequest) error {
 	if len(b) == 0 {
 		return nil
 	}
-	socket, err := n.socket(unix.NETLINK_ROUTE)
+	socket, err := n.socket(protocol)
 	if err != nil {
 		return err
 	}
 	var out []byte
+	if begin != nil {
+		out = begin.Serialize()
+	}
 	for _, s := range b {
 		out = append(out, s.req.Serialize()...)
+	}
+	if end != nil {
+		out = append(out, end.Serialize()...)
 	}
 	if err := socket.send(out); err != nil {
 		return err
@@ -55,11 +78,15 @@ func (n *Namespace) send(b batch) error {
 	pending := len(b)
 	err = socket.receive(func(m message) bool {
 		i := slices.IndexFunc(b, func(s step) bool { return s.req.Seq == m.sequence })
-		if i >= 0 && m.kind == unix.NLMSG_ERROR {
+		switch {
+		case m.kind != unix.NLMSG_ERROR:
+		case i >= 0:
 			pending--
 			if err := m.failure(); err != nil && !errors.Is(err, b[i].done) && first == nil {
 				first = fmt.Errorf("%s: %w", b[i].what, err)
 			}
+		case begin != nil && m.sequence == begin.Seq:
+			first, pending = m.failure(), 0
 		}
 		return pending > 0
 	})

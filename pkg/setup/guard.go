@@ -129,9 +129,14 @@ const (
 // guardedPorts. The unspecified address is what IPv4 and IPv6 look for duplicates under.
 func (p *Port) allowances() (list []element) {
 	port := interfaceKey(p.Port())
-	list = append(list,
-		element{set: guardedPorts, key: port, comment: portComment(p.Attachment)},
-		element{set: guardedMACs, key: slices.Concat(port, p.mac(), []byte{0, 0})})
+	allow := func(set string, address []byte) {
+		e := element{family: unix.AF_BRIDGE, set: set, key: slices.Concat(port, address)}
+		if !slices.ContainsFunc(list, e.same) {
+			list = append(list, e)
+		}
+	}
+	allow(guardedPorts, nil)
+	allow(guardedMACs, append(slices.Clone(p.mac()), 0, 0))
 	if p.Guard < GuardIP {
 		return list
 	}
@@ -141,10 +146,7 @@ func (p *Port) allowances() (list []element) {
 			set, more = guardedIPv6, []netip.Addr{netip.IPv6Unspecified(), linkLocal(p.mac()).Addr()}
 		}
 		for _, a := range append(more, a.Addr()) {
-			e := element{set: set, key: slices.Concat(port, a.AsSlice())}
-			if !slices.ContainsFunc(list, e.same) {
-				list = append(list, e)
-			}
+			allow(set, a.AsSlice())
 		}
 	}
 	return list
@@ -174,20 +176,9 @@ func (n *Namespace) guardPort(p *Port) error {
 	if err := n.unguardPort(p.Port()); err != nil {
 		return err
 	}
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	ports, sets := guardSets(table(unix.AF_BRIDGE))
-	for _, e := range p.allowances() {
-		if e.set == guardedPorts {
-			verdict := &expr.Verdict{Kind: expr.VerdictGoto, Chain: p.Guard.chain()}
-			err = errors.Join(err, c.SetAddElements(ports, []nftables.SetElement{{Key: e.key, VerdictData: verdict, Comment: e.comment}}))
-		} else {
-			err = errors.Join(err, c.SetAddElements(sets[e.set], []nftables.SetElement{{Key: e.key}}))
-		}
-	}
-	if err := errors.Join(err, c.Flush()); err != nil {
+	list := p.allowances()
+	list[0].chain, list[0].comment = p.Guard.chain(), portComment(p.Attachment)
+	if err := n.addElements(list); err != nil {
 		return fmt.Errorf("guard port %s: %w", p.Port(), err)
 	}
 	return nil
@@ -201,24 +192,15 @@ func (n *Namespace) unguardPort(name string) error {
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	ports, sets := guardSets(table(unix.AF_BRIDGE))
-	var allowed []element // all of them, before any goes: by the port's own they are found
-	for name := range sets {
+	going := found // and with it all that it allows: by it they are found
+	for _, name := range []string{guardedMACs, guardedIPv4, guardedIPv6} {
 		list, err := n.elements(unix.AF_BRIDGE, name)
 		if err != nil {
 			return err
 		}
-		allowed = append(allowed, slices.DeleteFunc(list, func(e element) bool { return !bytes.HasPrefix(e.key, port) })...)
+		going = append(going, slices.DeleteFunc(list, func(e element) bool { return !bytes.HasPrefix(e.key, port) })...)
 	}
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	err = c.SetDeleteElements(ports, []nftables.SetElement{{Key: port}})
-	for _, e := range allowed {
-		err = errors.Join(err, c.SetDeleteElements(sets[e.set], []nftables.SetElement{{Key: e.key}}))
-	}
-	if err := errors.Join(err, c.Flush()); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := n.deleteElements(going); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("end the guard of port %s: %w", name, err)
 	}
 	return nil

@@ -171,14 +171,12 @@ func (n *Namespace) publish(p *Port) error {
 			return err
 		}
 	}
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
+	var elements []element
 	for _, m := range list {
-		err = errors.Join(err, c.SetAddElements(m.in(), []nftables.SetElement{{Key: m.key, Val: m.value, Comment: portComment(p.Attachment)}}))
+		m.comment = portComment(p.Attachment)
+		elements = append(elements, m.element)
 	}
-	if err := errors.Join(err, c.Flush()); err != nil {
+	if err := n.addElements(elements); err != nil {
 		if errors.Is(err, unix.EEXIST) { // another came in between
 			for _, m := range list {
 				err = errors.Join(n.evict(m, p.Attachment), err)
@@ -258,14 +256,11 @@ func (n *Namespace) deleteMappings(list []mapping) error {
 	if len(list) == 0 {
 		return nil
 	}
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
+	var elements []element
 	for _, m := range list {
-		err = errors.Join(err, c.SetDeleteElements(m.in(), []nftables.SetElement{{Key: m.key}}))
+		elements = append(elements, m.element)
 	}
-	err = errors.Join(err, c.Flush())
+	err := n.deleteElements(elements)
 	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process took one of them, so none went
 		err = nil
 		for _, m := range list {

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,11 +42,6 @@ func mappings(ports []HostPort, addresses []netip.Prefix) (list []mapping) {
 		}
 	}
 	return list
-}
-
-// in is the map that a host port belongs to.
-func (m mapping) in() *nftables.Set {
-	return &nftables.Set{Table: table(m.family), Name: m.set, IsMap: true, Concatenation: true}
 }
 
 // find looks up a host port by its key: there is one or none.

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,16 +17,14 @@ type element struct {
 	set     string
 	key     []byte // parts of four bytes each, or of a multiple of that
 	value   []byte // of a map
+	chain   string // of a map of verdicts: the one to go to
 	comment string
 }
 
 // element looks up an element by its key: there is one or none.
 func (n *Namespace) element(family int, set string, key []byte) ([]element, error) {
-	req := elementRequest(family, set, 0)
-	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
-	wanted := list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, nil).AddRtAttr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, nil)
-	wanted.AddRtAttr(unix.NFTA_DATA_VALUE, key)
-	req.AddData(list)
+	req := elementRequest(family, set, unix.NFT_MSG_GETSETELEM, 0)
+	req.AddData(element{key: key}.attribute())
 	messages, err := n.ask(unix.NETLINK_NETFILTER, req)
 	return readElements(family, set, messages, err)
 }
@@ -33,14 +32,14 @@ func (n *Namespace) element(family int, set string, key []byte) ([]element, erro
 // elements lists those of a set. One that does not exist has none.
 func (n *Namespace) elements(family int, set string) ([]element, error) {
 	messages, err := dump(func() ([][]byte, error) {
-		return n.ask(unix.NETLINK_NETFILTER, elementRequest(family, set, unix.NLM_F_DUMP))
+		return n.ask(unix.NETLINK_NETFILTER, elementRequest(family, set, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP))
 	})
 	return readElements(family, set, messages, err)
 }
 
-// elementRequest asks for elements of a set.
-func elementRequest(family int, set string, flags int) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, flags)
+// elementRequest begins a request about elements of a set.
+func elementRequest(family int, set string, message, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(nftFamily(family)), Version: nl.NFNETLINK_V0})
 	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(ownTable)))
 	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
@@ -64,6 +63,54 @@ func readElements(family int, set string, messages [][]byte, err error) (list []
 		})
 	}
 	return list, nil
+}
+
+// addElements adds elements, all or none.
+func (n *Namespace) addElements(list []element) error {
+	return n.changeElements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, list)
+}
+
+// deleteElements deletes the elements with the keys of those given, all or none.
+func (n *Namespace) deleteElements(list []element) error {
+	var keys []element
+	for _, e := range list {
+		keys = append(keys, element{family: e.family, set: e.set, key: e.key})
+	}
+	return n.changeElements(unix.NFT_MSG_DELSETELEM, 0, keys)
+}
+
+// changeElements writes the requests itself, since ADD has one for each host port: the
+// library's connection, with a socket of its own that waits by the Go runtime's poller,
+// takes 0.2 ms more.
+func (n *Namespace) changeElements(message, flags int, list []element) error {
+	var b batch
+	for _, e := range list {
+		req := elementRequest(e.family, e.set, message, flags)
+		req.AddData(e.attribute())
+		b.add("element of "+e.set, req)
+	}
+	return n.transact(b)
+}
+
+// attribute is the element as a list of one, as requests have it.
+func (e element) attribute() *nl.RtAttr {
+	nested := func(in *nl.RtAttr, kind int) *nl.RtAttr { return in.AddRtAttr(kind|unix.NLA_F_NESTED, nil) }
+	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
+	a := nested(list, unix.NFTA_LIST_ELEM)
+	nested(a, unix.NFTA_SET_ELEM_KEY).AddRtAttr(unix.NFTA_DATA_VALUE, e.key)
+	if len(e.value) > 0 {
+		nested(a, unix.NFTA_SET_ELEM_DATA).AddRtAttr(unix.NFTA_DATA_VALUE, e.value)
+	}
+	if e.chain != "" {
+		verdict := nested(nested(a, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VERDICT)
+		jump := int32(unix.NFT_GOTO)
+		verdict.AddRtAttr(unix.NFTA_VERDICT_CODE, binary.BigEndian.AppendUint32(nil, uint32(jump)))
+		verdict.AddRtAttr(unix.NFTA_VERDICT_CHAIN, nl.ZeroTerminated(e.chain))
+	}
+	if e.comment != "" {
+		a.AddRtAttr(unix.NFTA_SET_ELEM_USERDATA, userdata.AppendString(nil, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, e.comment))
+	}
+	return list
 }
 
 // maxComment is how long the comment of an element may be, in bytes:
