@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -69,6 +71,50 @@ func TestNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Close()
+}
+
+// TestDo goes into namespaces from within others, and remembers a thread's own only while
+// the thread is there.
+func TestDo(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	container, err := setup.EnsureNamed("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer container.Close()
+	is := func(what string, want *setup.Namespace) {
+		t.Helper()
+		var here unix.Stat_t
+		if err := unix.Stat("/proc/thread-self/ns/net", &here); err != nil {
+			t.Fatal(err)
+		}
+		if here.Ino != want.Inode {
+			t.Errorf("%s: in another namespace", what)
+		}
+	}
+	in := func(n *setup.Namespace, f func()) {
+		t.Helper()
+		if err := n.Do(func() error { f(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var visited *setup.Namespace
+	in(container, func() {
+		is("container", container)
+		in(host, func() { is("host within container", host) })
+		in(container, func() { is("container within container", container) })
+		is("back in the container", container)
+		if visited, err = setup.CurrentNamespace(); err != nil {
+			t.Fatal(err)
+		}
+		in(visited, func() { is("the container as current", container) })
+	})
+	defer visited.Close()
+	is("back", host)
+	in(host, func() { is("host", host) })
+	in(visited, func() { is("what was current in the container", container) })
+	is("at last", host)
 }
 
 // TestCloseTwice closes a namespace again when the numbers of its sockets are other files'.
