@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 // Mode says whom a lock keeps out.
@@ -37,7 +39,7 @@ type Lock struct {
 // Acquire locks path, a file or directory that exists and that the caller may
 // read, and waits up to wait for whoever holds it.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
-	f, err := os.Open(path)
+	f, err := files.Open(path, unix.O_RDONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}

@@ -11,6 +11,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 const (
@@ -92,7 +94,7 @@ func (f *file) options(look func(*os.File) error) *bolt.Options {
 			if look != nil {
 				flags &^= os.O_CREATE
 			}
-			if opened, err = os.OpenFile(path, flags, mode); err != nil {
+			if opened, err = files.Open(path, flags, mode); err != nil {
 				return nil, err
 			}
 			if look != nil {

@@ -11,6 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
@@ -65,7 +66,7 @@ func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 // open opens the store in a folder that exists. It calls absent where there is
 // none.
 func open(dir string, wait time.Duration, absent func(*Store) error) (s *Store, err error) {
-	boot, err := os.ReadFile(bootIDFile)
+	boot, err := files.Read(bootIDFile)
 	if err != nil {
 		return nil, fmt.Errorf("read ID of the boot: %w", err)
 	}

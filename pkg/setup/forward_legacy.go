@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 // Socket options, sizes and offsets of the interface between iptables-legacy and
@@ -65,7 +67,7 @@ func (n *Namespace) readLegacy(family int) (xtables, error) {
 	}
 	err := n.Do(func() error {
 		// /proc/net would be the main thread's.
-		names, err := os.ReadFile("/proc/thread-self/net/" + layout.names)
+		names, err := files.Read("/proc/thread-self/net/" + layout.names)
 		unknown := errors.Is(err, os.ErrPermission)
 		if err != nil && !unknown && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("list tables of iptables-legacy: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
@@ -214,8 +215,8 @@ func (n *Namespace) enableForwarding(key string) error {
 		err := n.Do(func() error {
 			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
 			for _, path := range all {
-				if value, readErr := os.ReadFile(path); readErr == nil && string(value) == "1\n" {
-					err = errors.Join(err, os.WriteFile(path, []byte("2"), 0))
+				if value, readErr := files.Read(path); readErr == nil && string(value) == "1\n" {
+					err = errors.Join(err, files.Write(path, "2"))
 				}
 			}
 			return err

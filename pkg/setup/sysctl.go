@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 // The sysctls that matter here, below /proc/sys/net. Each network namespace has
@@ -20,7 +22,7 @@ const (
 // kernel has no such thing: IPv6 or br_netfilter is missing.
 func (n *Namespace) sysctl(key string) (value string, err error) {
 	err = n.Do(func() error {
-		b, err := os.ReadFile("/proc/sys/net/" + key)
+		b, err := files.Read("/proc/sys/net/" + key)
 		value = strings.Join(strings.Fields(string(b)), " ") // some are lists, with tabs between
 		return err
 	})
@@ -43,9 +45,9 @@ func (n *Namespace) sysctls(keys map[string]string) (values map[string]string, e
 func (n *Namespace) setSysctl(key, value string) error {
 	err := n.Do(func() error {
 		path := "/proc/sys/net/" + key
-		err := os.WriteFile(path, []byte(value), 0)
+		err := files.Write(path, value)
 		if err != nil {
-			if now, readErr := os.ReadFile(path); readErr == nil && strings.TrimSpace(string(now)) == value {
+			if now, readErr := files.Read(path); readErr == nil && strings.TrimSpace(string(now)) == value {
 				return nil
 			}
 		}
