@@ -35,24 +35,18 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	// write, which undoes the ADD.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
-	asked := version.Current()
+	var stdin configuration
 	if os.Getenv("CNI_COMMAND") != "" {
-		stdin, err := io.ReadAll(os.Stdin)
-		if err != nil {
-			return fail(asked, Errorf(types.ErrIOFailure, "read configuration from standard input: %w", err))
-		}
-		var conf struct {
-			CNIVersion string `json:"cniVersion"`
-		}
-		if json.Unmarshal(stdin, &conf) == nil && conf.CNIVersion != "" {
-			asked = conf.CNIVersion // else skel reports what is wrong with it
+		var err error
+		if stdin, err = io.ReadAll(os.Stdin); err != nil {
+			return stdin.fail(Errorf(types.ErrIOFailure, "read configuration from standard input: %w", err))
 		}
 		if os.Stdin, err = refill(stdin); err != nil {
-			return fail(asked, Errorf(types.ErrIOFailure, "pass on the configuration: %w", err))
+			return stdin.fail(Errorf(types.ErrIOFailure, "pass on the configuration: %w", err))
 		}
 	}
 	verbs.Add, verbs.Del = unchecked(verbs.Add), unchecked(verbs.Del)
-	info := versionInfo{version.All, asked}
+	info := versionInfo{version.All, stdin}
 	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI "+name+" plugin "+release); err != nil {
 		if err.Code == types.ErrInvalidEnvironmentVariables { // skel does not say what the values are
 			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
@@ -61,7 +55,7 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 		if os.Getenv("CNI_COMMAND") == "DEL" {
 			err.Msg, err.Details = toBeRetried.Replace(err.Msg), toBeRetried.Replace(err.Details)
 		}
-		return fail(asked, err)
+		return stdin.fail(err)
 	}
 	return 0
 }
@@ -94,12 +88,27 @@ func refill(data []byte) (*os.File, error) {
 	return f, nil
 }
 
+// configuration is that of the network, as it came.
+type configuration []byte
+
+// version is the cniVersion that it names, and the latest where it names none. Errors and the
+// answer to VERSION are told in it; nothing else pays for reading it once more.
+func (c configuration) version() string {
+	var conf struct {
+		CNIVersion string `json:"cniVersion"`
+	}
+	if json.Unmarshal(c, &conf) == nil && conf.CNIVersion != "" {
+		return conf.CNIVersion // else skel reports what is wrong with it
+	}
+	return version.Current()
+}
+
 // fail prints e on standard output, where libcni looks for it.
-func fail(asked string, e *types.Error) int {
+func (c configuration) fail(e *types.Error) int {
 	out := struct {
 		CNIVersion string `json:"cniVersion"`
 		*types.Error
-	}{asked, e}
+	}{c.version(), e}
 	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
 		fmt.Fprintln(os.Stderr, e)
 	}
@@ -109,7 +118,7 @@ func fail(asked string, e *types.Error) int {
 // versionInfo is version.All, which answers VERSION in the version asked.
 type versionInfo struct {
 	version.PluginInfo
-	asked string
+	asked configuration
 }
 
 // Encode prints the answer to VERSION.
@@ -117,5 +126,5 @@ func (v versionInfo) Encode(w io.Writer) error {
 	return json.NewEncoder(w).Encode(struct {
 		CNIVersion        string   `json:"cniVersion"`
 		SupportedVersions []string `json:"supportedVersions"`
-	}{v.asked, v.SupportedVersions()})
+	}{v.asked.version(), v.SupportedVersions()})
 }

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"encoding/json"
 	"os"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -38,26 +37,14 @@ func PassOn(conf *types.PluginConf) error {
 	return PrintResult(previous, conf.CNIVersion)
 }
 
-// PrintResult prints a result as the version asks. The library writes, reads and
-// writes its own result again to leave out an empty dns, which takes longer than
-// to create the veth pair's addresses and routes.
+// PrintResult prints a result as the version asks.
 func PrintResult(r *current.Result, version string) error {
 	converted, err := r.GetAsVersion(version)
 	if err != nil {
 		return Errorf(types.ErrInvalidNetworkConfig, "cniVersion: the result cannot be told in %s: %w", version, err)
 	}
-	if full, ok := converted.(*current.Result); ok {
-		out := struct {
-			CNIVersion string               `json:"cniVersion"`
-			Interfaces []*current.Interface `json:"interfaces,omitempty"`
-			IPs        []*current.IPConfig  `json:"ips,omitempty"`
-			Routes     []*types.Route       `json:"routes,omitempty"`
-			DNS        *types.DNS           `json:"dns,omitempty"`
-		}{full.CNIVersion, full.Interfaces, full.IPs, full.Routes, nil}
-		if !full.DNS.IsEmpty() {
-			out.DNS = &full.DNS
-		}
-		err = json.NewEncoder(os.Stdout).Encode(out)
+	if latest, ok := converted.(*current.Result); ok {
+		_, err = os.Stdout.Write(encodeResult(latest))
 	} else {
 		err = converted.Print()
 	}
