@@ -23,6 +23,14 @@ type step struct {
 	done syscall.Errno // with it the kernel says that it is so already
 }
 
+// acknowledged is 1 where the kernel answers a step that succeeds, and else 0.
+func (s step) acknowledged() int {
+	if s.req.Flags&unix.NLM_F_ACK != 0 {
+		return 1
+	}
+	return 0
+}
+
 // add appends a request; what names it in errors.
 func (b *batch) add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	return b.ensure(what, req, 0)
@@ -47,6 +55,9 @@ func (n *Namespace) transact(b batch) error {
 		subsystem := binary.BigEndian.AppendUint16(nil, unix.NFNL_SUBSYS_NFTABLES)
 		req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
 		return req
+	}
+	for i := range len(b) - 1 { // a word for each would not fit where they are thousands; what fails is told anyway
+		b[i].req.Flags &^= unix.NLM_F_ACK
 	}
 	return n.exchange(unix.NETLINK_NETFILTER, b, frame(unix.NFNL_MSG_BATCH_BEGIN), frame(unix.NFNL_MSG_BATCH_END))
 }
@@ -75,13 +86,16 @@ func (n *Namespace) exchange(protocol int, b batch, begin, end *nl.NetlinkReques
 		return err
 	}
 	var first error
-	pending := len(b)
+	pending := 0
+	for _, s := range b {
+		pending += s.acknowledged()
+	}
 	err = socket.receive(func(m message) bool {
 		i := slices.IndexFunc(b, func(s step) bool { return s.req.Seq == m.sequence })
 		switch {
 		case m.kind != unix.NLMSG_ERROR:
 		case i >= 0:
-			pending--
+			pending -= b[i].acknowledged()
 			if err := m.failure(); err != nil && !errors.Is(err, b[i].done) && first == nil {
 				first = fmt.Errorf("%s: %w", b[i].what, err)
 			}
@@ -90,5 +104,11 @@ func (n *Namespace) exchange(protocol int, b batch, begin, end *nl.NetlinkReques
 		}
 		return pending > 0
 	})
+	if errors.Is(err, unix.EAGAIN) { // answers were lost, after the first that count
+		err = nil
+		if first == nil {
+			first = fmt.Errorf("receive from netlink: %w", unix.ENOBUFS)
+		}
+	}
 	return errors.Join(err, first)
 }

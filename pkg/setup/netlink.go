@@ -17,8 +17,8 @@ import (
 // linux/netlink.h is less, but a link with many virtual functions takes more.
 const receiveSize = 64 << 10
 
-// socket is a netlink socket, for what every ADD and DEL asks and says. It blocks, since
-// the kernel has answered by the time a message is sent, and takes all answers in one
+// socket is a netlink socket, for what every ADD and DEL asks and says. Nothing waits for it,
+// since the kernel has answered by the time a message is sent, and it takes all answers in one
 // buffer. The library's own has a new one of 64 KB for each answer, fresh memory that
 // costs more than many an answer does, and waits by the Go runtime's poller.
 type socket struct {
@@ -46,6 +46,10 @@ func (n *Namespace) socket(protocol int) (*socket, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := unix.SetNonblock(s.fd, true); err != nil { // an answer that did not fit is lost: nobody is to wait for it
+			s.close()
+			return nil, fmt.Errorf("prepare netlink socket: %w", err)
+		}
 		n.sockets[protocol] = s
 	}
 	return n.sockets[protocol], nil
@@ -62,7 +66,14 @@ func (s *socket) close() {
 // send sends bytes to the kernel, which works through the requests in them, in order, before
 // it returns.
 func (s *socket) send(requests []byte) error {
-	if _, err := unix.Write(s.fd, requests); err != nil {
+	_, err := unix.Write(s.fd, requests)
+	if errors.Is(err, unix.EMSGSIZE) { // more than net.core.wmem_default
+		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(requests))
+		if err == nil {
+			_, err = unix.Write(s.fd, requests)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("send to netlink: %w", err)
 	}
 	return nil

@@ -347,3 +347,28 @@ func TestStaleFlows(t *testing.T) {
 		t.Error("packets still go where they did before")
 	}
 }
+
+// TestThousandsOfHostPorts publishes more than a netlink socket has room for by default, on
+// the way there and on the way back.
+func TestThousandsOfHostPorts(t *testing.T) {
+	t.Parallel()
+	var mappings []object
+	for port := range 3000 {
+		mappings = append(mappings, object{"hostPort": 10000 + port, "containerPort": 80})
+	}
+	conf := publishing(dual, mappings...)
+	newNode(t, conf, "nft").containers(2)
+	published := func() int {
+		return strings.Count(setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"), "comment")
+	}
+	other := on("ADD", 2, publishing(dual, object{"hostPort": 9000, "containerPort": 80}))
+	other.run(t).ok(t)
+	on("ADD", 1, conf).run(t).ok(t)
+	if n := published(); n != 3001 {
+		t.Errorf("%d ports are published, want 3001", n)
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	if n := published(); n != 1 {
+		t.Errorf("%d ports are published after DEL, want 1", n)
+	}
+}
