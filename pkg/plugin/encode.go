@@ -16,9 +16,9 @@ func encodeResult(r *current.Result) []byte {
 	var e encoder
 	e.object("", func() {
 		e.text("cniVersion", r.CNIVersion)
-		list(&e, "interfaces", r.Interfaces, e.iface)
-		list(&e, "ips", r.IPs, e.ip)
-		list(&e, "routes", r.Routes, e.route)
+		objects(&e, "interfaces", r.Interfaces, e.iface)
+		objects(&e, "ips", r.IPs, e.ip)
+		objects(&e, "routes", r.Routes, e.route)
 		if !r.DNS.IsEmpty() {
 			e.object("dns", func() {
 				list(&e, "nameservers", r.DNS.Nameservers, e.string)
@@ -32,35 +32,29 @@ func encodeResult(r *current.Result) []byte {
 }
 
 func (e *encoder) iface(i *current.Interface) {
-	e.object("", func() {
-		e.key("name")
-		e.string(i.Name)
-		e.text("mac", i.Mac)
-		e.number("mtu", i.Mtu)
-		e.text("sandbox", i.Sandbox)
-		e.text("socketPath", i.SocketPath)
-		e.text("pciID", i.PciID)
-	})
+	e.key("name")
+	e.string(i.Name)
+	e.text("mac", i.Mac)
+	e.number("mtu", i.Mtu)
+	e.text("sandbox", i.Sandbox)
+	e.text("socketPath", i.SocketPath)
+	e.text("pciID", i.PciID)
 }
 
 func (e *encoder) ip(c *current.IPConfig) {
-	e.object("", func() {
-		e.pointer("interface", c.Interface)
-		e.text("address", c.Address.String())
-		e.address("gateway", c.Gateway)
-	})
+	e.pointer("interface", c.Interface)
+	e.text("address", c.Address.String())
+	e.address("gateway", c.Gateway)
 }
 
 func (e *encoder) route(r *types.Route) {
-	e.object("", func() {
-		e.text("dst", r.Dst.String())
-		e.address("gw", r.GW)
-		e.number("mtu", r.MTU)
-		e.number("advmss", r.AdvMSS)
-		e.number("priority", r.Priority)
-		e.pointer("table", r.Table)
-		e.pointer("scope", r.Scope)
-	})
+	e.text("dst", r.Dst.String())
+	e.address("gw", r.GW)
+	e.number("mtu", r.MTU)
+	e.number("advmss", r.AdvMSS)
+	e.number("priority", r.Priority)
+	e.pointer("table", r.Table)
+	e.pointer("scope", r.Scope)
 }
 
 // encoder is JSON as it is written. Keys whose values are empty are left out.
@@ -98,6 +92,19 @@ func list[T any](e *encoder, key string, all []T, each func(T)) {
 		each(one)
 	}
 	*e = append(*e, ']')
+}
+
+// objects is list of objects, by their members. One that is not there is null, as another
+// plugin may have written it.
+func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
+	list(e, key, all, func(one *T) {
+		if one == nil {
+			e.next()
+			*e = append(*e, "null"...)
+			return
+		}
+		e.object("", func() { members(one) })
+	})
 }
 
 // string writes a value by itself, or after its key.

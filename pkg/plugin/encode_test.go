@@ -35,8 +35,9 @@ func TestEncodeResult(t *testing.T) {
 	}
 	for name, r := range map[string]*current.Result{
 		"full": full, "empty": {CNIVersion: "1.0.0"},
-		"empty lists": {CNIVersion: "1.0.0", Interfaces: []*current.Interface{}, IPs: []*current.IPConfig{}, Routes: []*types.Route{}},
-		"dns":         {CNIVersion: "1.0.0", DNS: types.DNS{Domain: "example.org"}},
+		"empty lists":      {CNIVersion: "1.0.0", Interfaces: []*current.Interface{}, IPs: []*current.IPConfig{}, Routes: []*types.Route{}},
+		"nothing in lists": {CNIVersion: "1.0.0", Interfaces: []*current.Interface{nil, {Name: "a"}}, IPs: []*current.IPConfig{nil, nil}, Routes: []*types.Route{nil}},
+		"dns":              {CNIVersion: "1.0.0", DNS: types.DNS{Domain: "example.org"}},
 	} {
 		got := encodeResult(r)
 		library, err := json.Marshal(r)
