@@ -23,14 +23,6 @@ type step struct {
 	done syscall.Errno // with it the kernel says that it is so already
 }
 
-// acknowledged is 1 where the kernel answers a step that succeeds, and else 0.
-func (s step) acknowledged() int {
-	if s.req.Flags&unix.NLM_F_ACK != 0 {
-		return 1
-	}
-	return 0
-}
-
 // add appends a request; what names it in errors.
 func (b *batch) add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	return b.ensure(what, req, 0)
@@ -38,7 +30,6 @@ func (b *batch) add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 
 // ensure is add, with an answer of the kernel's that means success as well.
 func (b *batch) ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
-	req.Flags |= unix.NLM_F_ACK
 	*b = append(*b, step{what, req, done})
 	return req
 }
@@ -56,14 +47,13 @@ func (n *Namespace) transact(b batch) error {
 		req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
 		return req
 	}
-	for i := range len(b) - 1 { // a word for each would not fit where they are thousands; what fails is told anyway
-		b[i].req.Flags &^= unix.NLM_F_ACK
-	}
 	return n.exchange(unix.NETLINK_NETFILTER, b, frame(unix.NFNL_MSG_BATCH_BEGIN), frame(unix.NFNL_MSG_BATCH_END))
 }
 
 // exchange sends the batch, between begin and end where these are given, and waits for the
-// answers. One to begin is about all of it.
+// answer to its last request. Of those before it only what fails is answered, and before: a
+// word for each would not fit in the socket where they are thousands. An answer to begin is
+// about all of it.
 func (n *Namespace) exchange(protocol int, b batch, begin, end *nl.NetlinkRequest) error {
 	if len(b) == 0 {
 		return nil
@@ -72,6 +62,8 @@ func (n *Namespace) exchange(protocol int, b batch, begin, end *nl.NetlinkReques
 	if err != nil {
 		return err
 	}
+	last := len(b) - 1
+	b[last].req.Flags |= unix.NLM_F_ACK
 	var out []byte
 	if begin != nil {
 		out = begin.Serialize()
@@ -86,23 +78,20 @@ func (n *Namespace) exchange(protocol int, b batch, begin, end *nl.NetlinkReques
 		return err
 	}
 	var first error
-	pending := 0
-	for _, s := range b {
-		pending += s.acknowledged()
-	}
 	err = socket.receive(func(m message) bool {
 		i := slices.IndexFunc(b, func(s step) bool { return s.req.Seq == m.sequence })
 		switch {
 		case m.kind != unix.NLMSG_ERROR:
 		case i >= 0:
-			pending -= b[i].acknowledged()
 			if err := m.failure(); err != nil && !errors.Is(err, b[i].done) && first == nil {
 				first = fmt.Errorf("%s: %w", b[i].what, err)
 			}
+			return i != last
 		case begin != nil && m.sequence == begin.Seq:
-			first, pending = m.failure(), 0
+			first = m.failure()
+			return false
 		}
-		return pending > 0
+		return true
 	})
 	if errors.Is(err, unix.EAGAIN) { // answers were lost, after the first that count
 		err = nil

@@ -42,9 +42,8 @@ func guards() feature {
 	f := feature{
 		family: unix.AF_BRIDGE, shared: []chain{guardMAC, guardIP},
 		sets: func(c *nftables.Conn, t *nftables.Table) error {
-			ports, sets := guardSets(t)
-			err := c.AddSet(ports, nil)
-			for _, s := range sets {
+			var err error
+			for _, s := range guardSets(t) {
 				err = errors.Join(err, c.AddSet(s, nil))
 			}
 			return err
@@ -91,16 +90,15 @@ func (net *Network) guarding() feature {
 	return f
 }
 
-// guardSets are the sets in a table, the first by itself and the others by name.
-func guardSets(t *nftables.Table) (ports *nftables.Set, sets map[string]*nftables.Set) {
-	ports = &nftables.Set{Table: t, Name: guardedPorts, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict}
-	sets = map[string]*nftables.Set{}
+// guardSets are the sets in a table.
+func guardSets(t *nftables.Table) []*nftables.Set {
+	sets := []*nftables.Set{{Table: t, Name: guardedPorts, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict}}
 	for name, kind := range map[string]nftables.SetDatatype{
 		guardedMACs: nftables.TypeEtherAddr, guardedIPv4: nftables.TypeIPAddr, guardedIPv6: nftables.TypeIP6Addr,
 	} {
-		sets[name] = &nftables.Set{Table: t, Name: name, Concatenation: true, KeyType: nftables.MustConcatSetType(nftables.TypeIFName, kind)}
+		sets = append(sets, &nftables.Set{Table: t, Name: name, Concatenation: true, KeyType: nftables.MustConcatSetType(nftables.TypeIFName, kind)})
 	}
-	return ports, sets
+	return sets
 }
 
 // notAmong matches packets whose port, with a part of the packet, is not in the set.
@@ -129,13 +127,15 @@ const (
 // guardedPorts. The unspecified address is what IPv4 and IPv6 look for duplicates under.
 func (p *Port) allowances() (list []element) {
 	port := interfaceKey(p.Port())
+	list = append(list, element{
+		family: unix.AF_BRIDGE, set: guardedPorts, key: port, chain: p.Guard.chain(), comment: portComment(p.Attachment),
+	})
 	allow := func(set string, address []byte) {
 		e := element{family: unix.AF_BRIDGE, set: set, key: slices.Concat(port, address)}
 		if !slices.ContainsFunc(list, e.same) {
 			list = append(list, e)
 		}
 	}
-	allow(guardedPorts, nil)
 	allow(guardedMACs, append(slices.Clone(p.mac()), 0, 0))
 	if p.Guard < GuardIP {
 		return list
@@ -176,9 +176,7 @@ func (n *Namespace) guardPort(p *Port) error {
 	if err := n.unguardPort(p.Port()); err != nil {
 		return err
 	}
-	list := p.allowances()
-	list[0].chain, list[0].comment = p.Guard.chain(), portComment(p.Attachment)
-	if err := n.addElements(list); err != nil {
+	if err := n.addElements(p.allowances()); err != nil {
 		return fmt.Errorf("guard port %s: %w", p.Port(), err)
 	}
 	return nil

@@ -17,9 +17,9 @@ import (
 // linux/netlink.h is less, but a link with many virtual functions takes more.
 const receiveSize = 64 << 10
 
-// socket is a netlink socket, for what every ADD and DEL asks and says. Nothing waits for it,
-// since the kernel has answered by the time a message is sent, and it takes all answers in one
-// buffer. The library's own has a new one of 64 KB for each answer, fresh memory that
+// socket is a netlink socket, for what every ADD and DEL asks and says. It does not
+// block: the kernel has answered by the time a message is sent, and an answer that had no room
+// is lost. It takes all answers in one buffer. The library's own has a new one of 64 KB for each answer, fresh memory that
 // costs more than many an answer does, and waits by the Go runtime's poller.
 type socket struct {
 	fd     int
@@ -30,7 +30,7 @@ type socket struct {
 func (n *Namespace) newSocket(protocol int) (*socket, error) {
 	s := &socket{buffer: make([]byte, receiveSize)}
 	err := n.Do(func() (err error) {
-		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 		return err
 	})
 	if err != nil {
@@ -45,10 +45,6 @@ func (n *Namespace) socket(protocol int) (*socket, error) {
 		s, err := n.newSocket(protocol)
 		if err != nil {
 			return nil, err
-		}
-		if err := unix.SetNonblock(s.fd, true); err != nil { // an answer that did not fit is lost: nobody is to wait for it
-			s.close()
-			return nil, fmt.Errorf("prepare netlink socket: %w", err)
 		}
 		n.sockets[protocol] = s
 	}

@@ -54,8 +54,7 @@ type removal struct {
 // listen opens what the removal needs.
 func (r *removal) listen(n *Namespace) (err error) {
 	if r.told, err = n.newSocket(unix.NETLINK_ROUTE); err == nil {
-		err = errors.Join(unix.SetNonblock(r.told.fd, true),
-			unix.Bind(r.told.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK}))
+		err = unix.Bind(r.told.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK})
 	}
 	if err == nil {
 		r.asking, err = n.newSocket(unix.NETLINK_ROUTE)
