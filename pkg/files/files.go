@@ -30,16 +30,11 @@ func Read(path string) (content []byte, err error) {
 	defer unix.Close(fd)
 	part := make([]byte, 4096)
 	for {
-		size, err := unix.Read(fd, part)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
-		case size == 0:
-			return content, nil
-		default:
-			content = append(content, part[:size]...)
+		size, err := retried("read", path, func() (int, error) { return unix.Read(fd, part) })
+		if size == 0 || err != nil {
+			return content, err
 		}
+		content = append(content, part[:size]...)
 	}
 }
 
@@ -50,27 +45,25 @@ func Write(path, content string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	for {
-		_, err := unix.Write(fd, []byte(content))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return &fs.PathError{Op: "write", Path: path, Err: err}
-		}
-		return nil
-	}
+	_, err = retried("write", path, func() (int, error) { return unix.Write(fd, []byte(content)) })
+	return err
 }
 
 func open(path string, flags int, mode os.FileMode) (fd int, err error) {
+	return retried("open", path, func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, uint32(mode.Perm())) })
+}
+
+// retried makes a system call again for as long as signals interrupt it: the Go runtime sends
+// some of its own.
+func retried(op, path string, call func() (int, error)) (result int, err error) {
 	for {
-		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, uint32(mode.Perm()))
+		result, err = call()
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+			return -1, &fs.PathError{Op: op, Path: path, Err: err}
 		}
-		return fd, nil
+		return result, nil
 	}
 }
