@@ -34,20 +34,22 @@ func TestFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string
 		step           int
+		onlyFirst      bool // it is of the library that makes rules, and the second container finds them made
 	}{
-		{"sendto", "ENOBUFS", 1}, {"sendmsg", "ENOBUFS", 1}, {"recvfrom", "EIO", 3}, {"recvmsg", "EIO", 9}, {"openat", "EMFILE", 3}, {"setns", "EPERM", 1},
-		{"write", "EIO", 1}, {"read", "EIO", 7}, {"pwrite64", "ENOSPC", 1}, {"flock", "ENOLCK", 1}, {"bind", "ENOMEM", 1}, {"socket", "EMFILE", 1},
+		{"sendto", "ENOBUFS", 1, false}, {"sendmsg", "ENOBUFS", 1, true}, {"recvfrom", "EIO", 3, false}, {"recvmsg", "EIO", 9, true},
+		{"openat", "EMFILE", 3, false}, {"setns", "EPERM", 1, false}, {"write", "EIO", 1, false}, {"read", "EIO", 7, false},
+		{"pwrite64", "ENOSPC", 1, false}, {"flock", "ENOLCK", 1, false}, {"bind", "ENOMEM", 1, false}, {"socket", "EMFILE", 1, false},
 	} {
 		t.Run(tt.syscall, func(t *testing.T) {
 			t.Parallel()
 			newNode(t, everything, "nft").containers(2)
 			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
-			refused := 0
 			for _, first := range []bool{true, false} { // the network's first container does more
 				if !first {
 					on("ADD", 2, publishing(everything, object{"hostPort": 7000, "containerPort": 80})).run(t).ok(t)
 				}
 				before := setuptest.Dump(t)
+				refused := 0
 				for at := 1; ; at += tt.step {
 					a, failed := failing(t, add, tt.syscall, tt.errno, at)
 					if failed == 0 {
@@ -74,9 +76,9 @@ func TestFailsAnywhere(t *testing.T) {
 						t.Fatalf("%s: leases are left: %v", when, held)
 					}
 				}
-			}
-			if refused == 0 {
-				t.Errorf("%s: no ADD failed", tt.syscall)
+				if refused == 0 && (first || !tt.onlyFirst) {
+					t.Errorf("%s: no ADD failed", tt.syscall)
+				}
 			}
 		})
 	}
