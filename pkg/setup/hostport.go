@@ -327,17 +327,14 @@ func (n *Namespace) HostPorts() (map[string][]string, error) {
 
 // verifyHostPorts compares the host ports of a port with the maps.
 func (n *Namespace) verifyHostPorts(p *Port) error {
-	if len(p.HostPorts) == 0 {
-		return nil
-	}
-	present, err := n.published(func(m mapping) bool { return m.owner.port == p.Port() })
-	if err != nil {
-		return err
-	}
 	var wrong []error
 	for _, want := range mappings(p.HostPorts, p.Addresses) {
+		present, err := n.find(want)
+		if err != nil {
+			return err
+		}
 		found := slices.ContainsFunc(present, func(m mapping) bool {
-			return m.family == want.family && m.set == want.set && bytes.Equal(m.key, want.key) && bytes.Equal(m.value, want.value)
+			return m.owner.port == p.Port() && bytes.Equal(m.value, want.value)
 		})
 		wrong = append(wrong, differ(fmt.Sprintf("host port %s to the container", want.port), found, true))
 	}
