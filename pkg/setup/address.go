@@ -71,7 +71,9 @@ func (n *Namespace) Addresses(name string) ([]netip.Prefix, error) {
 func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
 	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
+		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		msg.Index = uint32(l.index)
+		req.AddData(msg)
 		return n.ask(unix.NETLINK_ROUTE, req)
 	})
 	if err != nil {

@@ -36,6 +36,9 @@ func (n *Namespace) newSocket(protocol int) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
+	// With it the kernel lists the addresses of the link that was named, from Linux 4.20 on;
+	// before, and without, those of all links.
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return s, nil
 }
 
