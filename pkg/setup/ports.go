@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// pieceSize is how much of a listing of links is read at once, in bytes: as libmnl does.
+const pieceSize = 8 << 10
+
 // ours says whether we made a port. One without our alias is half made, by a
 // process that was killed; its name gives it away.
 func (l link) ours() bool {
@@ -36,19 +39,23 @@ func (n *Namespace) eachPort(bridge string, f func(link) bool) error {
 }
 
 // listPorts is one pass of eachPort, on a socket of its own, which is closed with
-// the rest of the listing unread. Bridge 0 stands for all links.
+// the rest of the listing unread. Bridge 0 stands for all links. It does not ask to be spared
+// the counters: with any IFLA_EXT_MASK the kernel first looks through all links for the
+// largest answer (rtnl_calcit in net/core/rtnetlink.c).
 func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 	socket, err := n.newSocket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer socket.close()
+	// While an answer is read the kernel writes the next, as large as there is room for here
+	// (netlink_recvmsg in net/netlink/af_netlink.c), for nothing where the first was enough.
+	socket.buffer = socket.buffer[:pieceSize]
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if bridge != 0 {
 		req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
 	}
-	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
 	err = socket.send(req.Serialize())
 	if err == nil {
 		var failed error
