@@ -184,27 +184,19 @@ func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error)
 
 // forwardingLacks looks at the sysctls that let the host route for containers.
 func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
-	wanted := map[string]bool{}
-	for _, g := range net.Gateways {
-		wanted[forwardingSysctl(g.Addr())] = true
-	}
-	for key := range wanted {
-		value, err := n.sysctl(key)
+	for family, key := range map[int]string{unix.AF_INET: sysctlForward4, unix.AF_INET6: sysctlForward6} {
+		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return familyOf(g.Addr()) == family }) {
+			continue
+		}
+		on, err := n.forwards(family)
 		if err != nil {
 			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
 		}
-		if value != "1" {
+		if !on {
 			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.enableForwarding(key) }})
 		}
 	}
 	return lacks, nil
-}
-
-func forwardingSysctl(a netip.Addr) string {
-	if a.Is4() {
-		return sysctlForward4
-	}
-	return sysctlForward6
 }
 
 // enableForwarding lets the host route. An interface that takes its default route
