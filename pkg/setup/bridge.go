@@ -26,8 +26,8 @@ const maxPorts = 1023
 // EnsureBridge makes the bridge called name, if it is absent, and sets it up.
 // created tells the caller whether undoing that means deleting it. A new bridge has
 // the MTU in bytes (0: the kernel's default), a link-layer address that no port
-// changes, and a mark that lets its last port take it along. An existing bridge
-// keeps its MTU. A link of another kind is ErrNotBridge and is left alone.
+// changes, no multicast snooping, and a mark that lets its last port take it along. An
+// existing bridge keeps what it has. A link of another kind is ErrNotBridge and is left alone.
 func (n *Namespace) EnsureBridge(name string, mtu int) (created bool, err error) {
 	br, err := n.link(name)
 	if absent(err) {
@@ -71,7 +71,11 @@ func (l link) mustBridge() error {
 // process came first.
 func (n *Namespace) createBridge(name string, mtu int) (created bool, err error) {
 	var b batch
-	make := b.add("create bridge "+name, newLinkRequest(name, "bridge", unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	make := b.add("create bridge "+name, newLinkRequest(name, "", unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	// Snooping keeps nothing from any port unless somebody on the bridge queries for groups,
+	// but each port that comes or goes has the timers of all ports set anew
+	// (br_port_state_selection in net/bridge/br_stp_if.c).
+	make.AddData(bridgeSetting(nl.IFLA_BR_MCAST_SNOOPING, 0))
 	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, randomMAC()))
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
@@ -85,6 +89,14 @@ func (n *Namespace) createBridge(name string, mtu int) (created bool, err error)
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// bridgeSetting is IFLA_LINKINFO with a setting of a bridge as a whole.
+func bridgeSetting(setting int, value uint8) *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(setting, nl.Uint8Attr(value))
+	return info
 }
 
 // newLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -179,7 +180,21 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
 		err = errors.Join(explainFull(br.name, err), n.deleteLink(p.Port()))
 	}
+	if err == nil && br.alias == owner && !p.Down {
+		p.reportOnce()
+	}
 	return done, err
+}
+
+// reportOnce has the container's end tell once of the IPv6 multicast groups that it joins,
+// where the kernel would tell again within a second in case that was lost (RFC 3810, section
+// 6.1). On a bridge that does not snoop nobody listens, but each report goes to all ports, and
+// costs each of their containers a look. Where it fails they have that look.
+func (p *Port) reportOnce() {
+	const hour = "3600000" // milliseconds: the second report comes at any time within
+	if slices.ContainsFunc(p.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
+		_ = p.Container.setSysctl("ipv6/conf/"+p.Interface+"/mldv2_unsolicited_report_interval", hour)
+	}
 }
 
 // explainFull says more of the error that a bridge without a free port gives.

@@ -95,10 +95,7 @@ func (l link) mayFilterVLANs() error {
 func (n *Namespace) filterVLANs(bridge string) error {
 	var b batch
 	req := b.add("filter by VLAN on bridge "+bridge, newLinkRequest(bridge, "", 0))
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
-	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(bridgeVLANFilter, nl.Uint8Attr(1))
-	req.AddData(info)
+	req.AddData(bridgeSetting(bridgeVLANFilter, 1))
 	err := n.send(b)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = fmt.Errorf("%w; this kernel is without CONFIG_BRIDGE_VLAN_FILTERING", err)

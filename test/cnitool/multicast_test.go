@@ -1,0 +1,84 @@
+package cnitool
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestMulticast keeps a bridge of ours from snooping, and its containers from reporting twice
+// what no snooping bridge hears. On a bridge of somebody else's both are as the kernel has
+// them. Container 2 hears what container 1 sends to a group on either.
+func TestMulticast(t *testing.T) {
+	for _, tt := range []struct{ name, before, snooping, interval string }{
+		{"ours", "true", "0", "3600000"},
+		{"somebody else's", "ip link add br0 type bridge; ip link set br0 up", "1", "1000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, dual, "nft")
+			c := n.containers(2)
+			setuptest.Run(t, "sh", "-c", tt.before)
+			for i := range c {
+				on("ADD", i+1, dual).run(t).ok(t)
+			}
+			if got := setuptest.Run(t, "ip", "-d", "link", "show", "br0"); !strings.Contains(got, "mcast_snooping "+tt.snooping) {
+				t.Errorf("want mcast_snooping %s:\n%s", tt.snooping, got)
+			}
+			if got := setuptest.In(t, c[0], "cat", "/proc/sys/net/ipv6/conf/eth0/mldv2_unsolicited_report_interval"); strings.TrimSpace(got) != tt.interval {
+				t.Errorf("a report is repeated within %s ms, want %s", got, tt.interval)
+			}
+			hearsGroup(t, c[0], c[1])
+		})
+	}
+}
+
+// hearsGroup sends to a group that another container has joined.
+func hearsGroup(t *testing.T, from, to *setup.Namespace) {
+	t.Helper()
+	group := func() (*net.Interface, *net.UDPAddr, error) { // by number: names are cached for the process
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return nil, nil, err
+		}
+		return eth0, &net.UDPAddr{IP: net.ParseIP("ff02::4242"), Port: 4242, Zone: strconv.Itoa(eth0.Index)}, nil
+	}
+	var in *net.UDPConn
+	err := to.Do(func() error {
+		eth0, address, err := group()
+		if err != nil {
+			return err
+		}
+		in, err = net.ListenMulticastUDP("udp6", eth0, address)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	err = from.Do(func() error {
+		_, address, err := group()
+		if err != nil {
+			return err
+		}
+		out, err := net.DialUDP("udp6", nil, address)
+		if err != nil {
+			return err
+		}
+		defer out.Close()
+		_, err = out.Write([]byte("all"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second)) // the read tells
+	if _, err := in.Read(make([]byte, 10)); err != nil {
+		t.Errorf("what is sent to a group does not arrive: %v", err)
+	}
+}
