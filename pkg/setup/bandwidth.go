@@ -87,12 +87,13 @@ func (n *Namespace) makeIFB(p *Port, mtu int) (link, error) {
 	name := ifbOf(p.Port())
 	var b batch
 	b.delete(name)
-	create := newLinkRequest(name, "ifb", unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	create := newLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	create.AddData(linkInfo("ifb"))
 	for _, attr := range ethernet(name, p.portMAC(), mtu)[1:] { // the name is there
 		create.AddData(attr)
 	}
 	b.add("create "+name, create)
-	settings := b.add("configure "+name, newLinkRequest(name, "", 0))
+	settings := b.add("configure "+name, newLinkRequest(name, 0))
 	settings.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	withoutIPv6Noise(settings)
 	b.setUp(name)

@@ -71,17 +71,17 @@ func (l link) mustBridge() error {
 // process came first.
 func (n *Namespace) createBridge(name string, mtu int) (created bool, err error) {
 	var b batch
-	make := b.add("create bridge "+name, newLinkRequest(name, "", unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	make := b.add("create bridge "+name, newLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
 	// Snooping keeps nothing from any port unless somebody on the bridge queries for groups,
 	// but each port that comes or goes has the timers of all ports set anew
 	// (br_port_state_selection in net/bridge/br_stp_if.c).
-	make.AddData(bridgeSetting(nl.IFLA_BR_MCAST_SNOOPING, 0))
+	make.AddData(linkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))))
 	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, randomMAC()))
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 	}
 	// Aliases and address generation modes are not applied on creation.
-	mark := b.add("mark bridge "+name, newLinkRequest(name, "", 0))
+	mark := b.add("mark bridge "+name, newLinkRequest(name, 0))
 	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
 	withoutIPv6Noise(mark)
 	err = n.send(b)
@@ -91,26 +91,26 @@ func (n *Namespace) createBridge(name string, mtu int) (created bool, err error)
 	return err == nil, err
 }
 
-// bridgeSetting is IFLA_LINKINFO with a setting of a bridge as a whole.
-func bridgeSetting(setting int, value uint8) *nl.RtAttr {
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
-	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(setting, nl.Uint8Attr(value))
-	return info
-}
-
 // newLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it
-// makes one of the kind, without it changes the one that is there.
-func newLinkRequest(name, kind string, flags int) *nl.NetlinkRequest {
+// makes one, of the kind that linkInfo says, without it changes the one that is there.
+func newLinkRequest(name string, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	if kind != "" {
-		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-		info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
-		req.AddData(info)
-	}
 	return req
+}
+
+// linkInfo is IFLA_LINKINFO: a link's kind, and settings that only that kind has.
+func linkInfo(kind string, settings ...*nl.RtAttr) *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	if len(settings) > 0 {
+		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		for _, s := range settings {
+			data.AddChild(s)
+		}
+	}
+	return info
 }
 
 // DeleteBridge deletes the bridge called name if EnsureBridge made it. Ports

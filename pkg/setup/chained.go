@@ -137,7 +137,7 @@ func (n *Namespace) isolatedBehind(net *Network) (bool, error) {
 // isolate keeps a port of a bridge from others that are isolated.
 func (n *Namespace) isolate(port link) error {
 	var b batch
-	req := b.add("isolate port "+port.name, newLinkRequest(port.name, "", 0))
+	req := b.add("isolate port "+port.name, newLinkRequest(port.name, 0))
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(brportIsolated, nl.Uint8Attr(1))

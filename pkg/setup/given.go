@@ -21,7 +21,7 @@ func (n *Namespace) plugGiven(p *Port, br link) (*Plugged, error) {
 	}
 	var b batch
 	b.add(fmt.Sprintf("name %s also %s", l.name, p.Port()), altNameRequest(unix.RTM_NEWLINKPROP, l, p.Port()))
-	join := b.add(fmt.Sprintf("plug %s into bridge %s", l.name, br.name), newLinkRequest(l.name, "", 0))
+	join := b.add(fmt.Sprintf("plug %s into bridge %s", l.name, br.name), newLinkRequest(l.name, 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.index))))
 	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	b.add("configure port "+l.name, p.settingsRequest())
@@ -71,7 +71,7 @@ func (n *Namespace) removePort(name string) error {
 		return err
 	}
 	b.delete(ifbOf(name))
-	leave := b.ensure("take "+l.name+" off its bridge", newLinkRequest(l.name, "", 0), unix.ENODEV)
+	leave := b.ensure("take "+l.name+" off its bridge", newLinkRequest(l.name, 0), unix.ENODEV)
 	leave.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0)))
 	leave.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, nil))
 	// Last, since by that name it is found.

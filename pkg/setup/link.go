@@ -163,7 +163,7 @@ func (n *Namespace) deleteLinks(names []string) error {
 	for some := range slices.Chunk(names, 100) { // their answers wait in the socket, until it is full
 		var b batch
 		for _, name := range some {
-			join := b.ensure("put link "+name+" into a group", newLinkRequest(name, "", 0), unix.ENODEV)
+			join := b.ensure("put link "+name+" into a group", newLinkRequest(name, 0), unix.ENODEV)
 			join.AddData(nl.NewRtAttr(unix.IFLA_GROUP, group))
 		}
 		errs = append(errs, n.send(b))

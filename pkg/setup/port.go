@@ -224,7 +224,7 @@ func (p *Port) portRequest() *nl.NetlinkRequest {
 
 // settingsRequest sets what a port of a bridge may do.
 func (p *Port) settingsRequest() *nl.NetlinkRequest {
-	req := newLinkRequest(p.name(), "", 0)
+	req := newLinkRequest(p.name(), 0)
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
 	settings := info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)

@@ -81,7 +81,7 @@ func (n *Namespace) resetPort(p *Port) error {
 		return err
 	}
 	var b batch
-	join := b.add("plug "+p.name()+" into bridge "+br.name, newLinkRequest(p.name(), "", 0))
+	join := b.add("plug "+p.name()+" into bridge "+br.name, newLinkRequest(p.name(), 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.index))))
 	settings := b.add("configure port "+p.name(), p.settingsRequest())
 	if p.Given == "" && p.MTU != AnyMTU {

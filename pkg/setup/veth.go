@@ -35,15 +35,13 @@ func (v veth) request() *nl.NetlinkRequest {
 	if v.masterIndex != 0 {
 		req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(v.masterIndex))))
 	}
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
-	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vethInfoPeer, nil)
+	peer := nl.NewRtAttr(vethInfoPeer, nil)
 	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
 	for _, attr := range ethernet(v.peer, v.peerMAC, v.mtu) {
 		peer.AddChild(attr)
 	}
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.peerNamespace.handle)))
-	req.AddData(info)
+	req.AddData(linkInfo("veth", peer))
 	return req
 }
 
@@ -103,7 +101,7 @@ type inside struct {
 func (n *Namespace) configure(name string, to inside) error {
 	var before batch
 	before.setUp("lo")
-	withoutIPv6Noise(before.add("configure "+name, newLinkRequest(name, "", 0)))
+	withoutIPv6Noise(before.add("configure "+name, newLinkRequest(name, 0)))
 	if err := n.send(before); err != nil {
 		return err
 	}

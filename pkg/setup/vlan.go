@@ -94,8 +94,8 @@ func (l link) mayFilterVLANs() error {
 // filterVLANs has a bridge of ours keep VLANs apart.
 func (n *Namespace) filterVLANs(bridge string) error {
 	var b batch
-	req := b.add("filter by VLAN on bridge "+bridge, newLinkRequest(bridge, "", 0))
-	req.AddData(bridgeSetting(bridgeVLANFilter, 1))
+	req := b.add("filter by VLAN on bridge "+bridge, newLinkRequest(bridge, 0))
+	req.AddData(linkInfo("bridge", nl.NewRtAttr(bridgeVLANFilter, nl.Uint8Attr(1))))
 	err := n.send(b)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = fmt.Errorf("%w; this kernel is without CONFIG_BRIDGE_VLAN_FILTERING", err)
@@ -112,13 +112,10 @@ func (n *Namespace) ensureVLANLink(net *Network) error {
 	}
 	name := net.RoutedBy()
 	var b batch
-	make := b.ensure("create VLAN link "+name, newLinkRequest(name, "", unix.NLM_F_CREATE|unix.NLM_F_EXCL), unix.EEXIST)
+	make := b.ensure("create VLAN link "+name, newLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL), unix.EEXIST)
 	make.AddData(nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(br.index))))
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vlan"))
-	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vlanID, nl.Uint16Attr(uint16(net.VLANs.Native)))
-	make.AddData(info)
-	mark := b.add("mark VLAN link "+name, newLinkRequest(name, "", 0))
+	make.AddData(linkInfo("vlan", nl.NewRtAttr(vlanID, nl.Uint16Attr(uint16(net.VLANs.Native)))))
+	mark := b.add("mark VLAN link "+name, newLinkRequest(name, 0))
 	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
 	withoutIPv6Noise(mark)
 	b.setUp(name)
