@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -51,7 +50,8 @@ type Port struct {
 // Plugged tells what AttachPort has made.
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
-	BridgeMTU, MTU                   int // bytes; MTU is that of both ends
+	BridgeMTU, MTU                   int  // bytes; MTU is that of both ends
+	ours                             bool // the bridge, which then does not snoop multicast
 }
 
 // CheckAttachable says whether AttachPort would find the names free, before
@@ -97,10 +97,13 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 	if done, err = n.plug(p); err != nil {
 		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
-	for _, step := range []func(*Port) error{n.tagPort, n.guardPort, n.limitPort, n.publish, n.raisePort} {
+	for _, step := range []func(*Port) error{n.tagPort, n.guardPort, n.limitPort, n.publish} {
 		if err = step(p); err != nil {
 			break
 		}
+	}
+	if err == nil {
+		err = n.raisePort(p, done)
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
@@ -110,13 +113,13 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 
 // raisePort sets both ends up, the container's first: a port that is up is one
 // that was finished.
-func (n *Namespace) raisePort(p *Port) error {
+func (n *Namespace) raisePort(p *Port, on *Plugged) error {
 	if !p.Down && p.Given == "" {
 		before, err := p.Container.sysctls(p.Sysctls)
 		if err != nil {
 			return err
 		}
-		if err := p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates}); err != nil {
+		if err := p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.ours}); err != nil {
 			for key, value := range before { // not all are the interface's own, and go with it
 				err = errors.Join(err, p.Container.setSysctl(key, value))
 			}
@@ -166,7 +169,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	}
 	done := &Plugged{
 		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.mac(),
-		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu),
+		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu), ours: br.alias == owner,
 	}
 	pair := veth{
 		name: p.Port(), mac: done.PortMAC, masterIndex: br.index,
@@ -180,21 +183,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
 		err = errors.Join(explainFull(br.name, err), n.deleteLink(p.Port()))
 	}
-	if err == nil && br.alias == owner && !p.Down {
-		p.reportOnce()
-	}
 	return done, err
-}
-
-// reportOnce has the container's end tell once of the IPv6 multicast groups that it joins,
-// where the kernel would tell again within a second in case that was lost (RFC 3810, section
-// 6.1). On a bridge that does not snoop nobody listens, but each report goes to all ports, and
-// costs each of their containers a look. Where it fails they have that look.
-func (p *Port) reportOnce() {
-	const hour = "3600000" // milliseconds: the second report comes at any time within
-	if slices.ContainsFunc(p.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
-		_ = p.Container.setSysctl("ipv6/conf/"+p.Interface+"/mldv2_unsolicited_report_interval", hour)
-	}
 }
 
 // explainFull says more of the error that a bridge without a free port gives.

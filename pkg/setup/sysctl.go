@@ -46,25 +46,30 @@ func (n *Namespace) sysctls(keys map[string]string) (values map[string]string, e
 // setSysctl gives a key the value. Where it cannot, because /proc/sys is read-only,
 // that is an error only if the value is another.
 func (n *Namespace) setSysctl(key, value string) error {
-	err := n.Do(func() error {
-		path := "/proc/sys/net/" + key
-		err := files.Write(path, value)
-		if err != nil {
-			if now, readErr := files.Read(path); readErr == nil && strings.TrimSpace(string(now)) == value {
-				return nil
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
-	}
-	return nil
+	return n.Do(func() error { return writeSysctl(key, value) })
 }
 
 // setSysctlIfAny is setSysctl where a kernel without the key needs nothing.
 func (n *Namespace) setSysctlIfAny(key, value string) error {
-	if err := n.setSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
+	return n.Do(func() error { return writeSysctlIfAny(key, value) })
+}
+
+// writeSysctl is setSysctl in the thread's namespace.
+func writeSysctl(key, value string) error {
+	path := "/proc/sys/net/" + key
+	err := files.Write(path, value)
+	if err == nil {
+		return nil
+	}
+	if now, readErr := files.Read(path); readErr == nil && strings.TrimSpace(string(now)) == value {
+		return nil
+	}
+	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
+}
+
+// writeSysctlIfAny is setSysctlIfAny in the thread's namespace.
+func writeSysctlIfAny(key, value string) error {
+	if err := writeSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil

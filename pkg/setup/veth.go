@@ -92,6 +92,12 @@ type inside struct {
 	routes    []Route // in an order in which each finds its gateway
 	sysctls   map[string]string
 	detect    bool // duplicates of IPv6 addresses
+	unheard   bool // nobody on its link listens to what it reports of multicast groups
+}
+
+// has6 says whether it has an IPv6 address.
+func (i inside) has6() bool {
+	return slices.ContainsFunc(i.addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
 }
 
 // configure sets a link of ours up, and lo with it, and gives it what is to be inside.
@@ -110,22 +116,13 @@ func (n *Namespace) configure(name string, to inside) error {
 		return err
 	}
 	addresses := to.addresses
-	if slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
-		if err := n.setSysctl("ipv6/conf/"+name+"/disable_ipv6", "0"); err != nil {
-			return err
-		}
+	if to.has6() {
 		// IPv6 wants a link-local address on every interface (RFC 4291, section
 		// 2.1). Ours needs no second to be tried for duplicates.
 		addresses = slices.Insert(slices.Clone(addresses), 0, linkLocal(l.mac))
 	}
-	// A router on the link must not add addresses and routes of its own.
-	if err := n.setSysctlIfAny("ipv6/conf/"+name+"/accept_ra", "0"); err != nil {
+	if err := n.Do(func() error { return to.writeSysctls(name) }); err != nil {
 		return err
-	}
-	for key, value := range to.sysctls {
-		if err := n.setSysctl(key, value); err != nil {
-			return err
-		}
 	}
 	var up batch // in the order in which one needs the other
 	up.setUp(name)
@@ -136,4 +133,32 @@ func (n *Namespace) configure(name string, to inside) error {
 		up.addRoute(l, r)
 	}
 	return n.send(up)
+}
+
+// writeSysctls sets those of a link in the thread's namespace.
+func (i inside) writeSysctls(name string) error {
+	const hour = "3600000" // milliseconds
+	conf := "ipv6/conf/" + name + "/"
+	if i.has6() {
+		if i.unheard {
+			// It tells once of the groups that it joins, where the kernel would tell again
+			// within a second in case that was lost, and now does at any time within the hour
+			// (RFC 3810, section 6.1): each report goes to all ports of a bridge that does not
+			// snoop, and costs their containers a look. Where this fails they have that look.
+			_ = writeSysctl(conf+"mldv2_unsolicited_report_interval", hour)
+		}
+		if err := writeSysctl(conf+"disable_ipv6", "0"); err != nil {
+			return err
+		}
+	}
+	// A router on the link must not add addresses and routes of its own.
+	if err := writeSysctlIfAny(conf+"accept_ra", "0"); err != nil {
+		return err
+	}
+	for key, value := range i.sysctls {
+		if err := writeSysctl(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
