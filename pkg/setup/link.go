@@ -31,6 +31,9 @@ const (
 	brportIsolated = 33 // IFLA_BRPORT_ISOLATED, Linux 4.18
 
 	stateForwarding = 3 // BR_STATE_FORWARDING in linux/if_bridge.h
+
+	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: IPv4's sysctls of the link, 32 bits each
+	routeLocalnet = 25 // where IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1, is among them
 )
 
 // ErrTaken says that a name belongs to something else, which is left alone.
@@ -47,6 +50,7 @@ type link struct {
 	up          bool
 	running     bool // it has a carrier, and the kernel has seen it
 	promiscuous bool
+	localnet    bool // 127.0.0.0/8 may come and go by it: route_localnet
 	limited     bool // what leaves by it goes through a token bucket, whoever made it
 	peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
 	master      int  // index of the bridge that it is a port of; 0 is none
@@ -87,6 +91,9 @@ func parseLink(m []byte) (l link) {
 	l.name, l.alias, l.mac = is.text(unix.IFLA_IFNAME), is.text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(is.get(unix.IFLA_ADDRESS)))
 	l.mtu, l.peer, l.master = is.integer(unix.IFLA_MTU), is.integer(unix.IFLA_LINK), is.integer(unix.IFLA_MASTER)
 	l.limited = is.text(unix.IFLA_QDISC) == "tbf"
+	if sysctls := is.in(unix.IFLA_AF_SPEC, unix.AF_INET, inetConf); len(sysctls) >= 4*(routeLocalnet+1) {
+		l.localnet = binary.NativeEndian.Uint32(sysctls[4*routeLocalnet:]) != 0
+	}
 	l.mayBePort(l.name)
 	is.get(unix.IFLA_PROP_LIST).each(func(_ uint16, name []byte) { l.mayBePort(text(name, len(name))) })
 	l.parseInfo(is.get(unix.IFLA_LINKINFO))

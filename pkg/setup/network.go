@@ -97,10 +97,18 @@ func mend(lacks []lack) error {
 // mends what it finds, CHECK reports it. What it finds comes in an order in
 // which it can be mended.
 func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
-	for _, look := range []func(*Network) ([]lack, error){
-		n.bridgeLacks, n.forwardingLacks, n.filterLacks, n.tableLacks, n.localnetLacks,
+	br, err := n.link(net.Bridge)
+	if err != nil && !absent(err) {
+		return nil, err
+	}
+	for _, look := range []func() ([]lack, error){
+		func() ([]lack, error) { return n.bridgeLacks(net, br) },
+		func() ([]lack, error) { return n.forwardingLacks(net) },
+		func() ([]lack, error) { return n.filterLacks(net) },
+		func() ([]lack, error) { return n.tableLacks(net) },
+		func() ([]lack, error) { return n.localnetLacks(net, br) },
 	} {
-		found, err := look(net)
+		found, err := look()
 		if err != nil {
 			return nil, err
 		}
@@ -109,14 +117,12 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	return lacks, nil
 }
 
-// bridgeLacks looks for the bridge and its addresses.
-func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
-	br, err := n.link(net.Bridge)
+// bridgeLacks looks for the bridge, which is the zero link where there is none, and its
+// addresses.
+func (n *Namespace) bridgeLacks(net *Network, br link) (lacks []lack, err error) {
 	switch {
-	case absent(err):
+	case br.index == 0:
 		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
-	case err != nil:
-		return nil, err
 	case br.mustBridge() != nil:
 		return nil, br.mustBridge()
 	case !br.up:
@@ -125,9 +131,9 @@ func (n *Namespace) bridgeLacks(net *Network) (lacks []lack, err error) {
 	if net.Promiscuous && !br.promiscuous {
 		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
 	}
-	vlan, vlanErr := n.vlanLacks(net, br)
-	if vlanErr != nil {
-		return nil, vlanErr
+	vlan, err := n.vlanLacks(net, br)
+	if err != nil {
+		return nil, err
 	}
 	lacks = append(lacks, vlan...)
 	gateways, err := n.gatewayLacks(net, br)
@@ -220,18 +226,21 @@ func (n *Namespace) enableForwarding(key string) error {
 	return n.setSysctl(key, "1")
 }
 
-// localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports.
-func (n *Namespace) localnetLacks(net *Network) (lacks []lack, err error) {
+// localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports by the
+// bridge or its VLAN link.
+func (n *Namespace) localnetLacks(net *Network, br link) (lacks []lack, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
 	}
 	for _, name := range net.links() {
-		key := fmt.Sprintf(sysctlLocalnet, name)
-		value, err := n.sysctl(key)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
+		l := br
+		if name != net.Bridge {
+			if l, err = n.link(name); err != nil && !absent(err) {
+				return nil, err
+			}
 		}
-		if value != "1" {
+		if !l.localnet {
+			key := fmt.Sprintf(sysctlLocalnet, name)
 			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
 		}
 	}
