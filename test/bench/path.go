@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	pathTime  = 300 * time.Millisecond // for each measurement of throughput
+	pathTime  = 100 * time.Millisecond // for each measurement of throughput
 	exchanges = 2000                   // of a measurement of latency
 	pathPort  = 80                     // of the containers' servers, and of others'
 
@@ -96,7 +96,7 @@ func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error)
 	for _, p := range paths {
 		gbits, latency := map[*scene][]float64{}, map[*scene][]float64{}
 		scenes := slices.DeleteFunc(slices.Clone(scenes), func(s *scene) bool { return s.key == keySysctl && !p.bridged })
-		for range max(3, opts.rounds/2) {
+		for range 2 * opts.rounds {
 			for _, s := range scenes {
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
