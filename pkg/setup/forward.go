@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-iptables/iptables"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,8 +49,6 @@ const (
 	accept       = "ACCEPT"
 	deny         = "DROP"
 	reject       = "REJECT"
-
-	xtablesWait = 10 // seconds that an iptables process waits for the xtables lock
 )
 
 // Bits of state_mask in xt_conntrack_mtinfo3, linux/netfilter/xt_conntrack.h.
@@ -62,10 +59,6 @@ const (
 
 	statesOpen = stateRelated | stateEstablished | stateDNAT
 )
-
-// ErrNoIPTables says that rules are missing and so is the program to set them.
-var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
-	`install iptables, or choose another "forward"`)
 
 // before are the chains behind whose jumps ours stands, so that what Docker and
 // the administrator (DOCKER-USER is his) deny stays denied. dockerd puts them at
@@ -273,163 +266,4 @@ func (n *Namespace) hollow(t xtables) (bool, error) {
 		return false, nil
 	}
 	return n.hasNFTChain(t.family, filterTable, forwardChain)
-}
-
-// addForward runs iptables in the namespace to add a bridge's rules to a table.
-func (n *Namespace) addForward(t xtables, bridge string) error {
-	return n.withProgram(t, func(ipt *iptables.IPTables) error {
-		for _, chain := range []string{forwardChain, adminChain} {
-			exists, err := ipt.ChainExists(filterTable, chain)
-			if err == nil && !exists {
-				err = ipt.NewChain(filterTable, chain)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if slices.Index(t.own, toAdmin) != 0 {
-			if err := moveTo(ipt, 1, toAdmin); err != nil {
-				return err
-			}
-		}
-		ahead := forwardRules(bridge)
-		if !t.hasForeign() {
-			for _, r := range ahead {
-				if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
-					return err
-				}
-			}
-			ahead = nil
-		}
-		if t.docker {
-			ahead = append(isolationRules(bridge), ahead...)
-		}
-		for _, r := range slices.Backward(ahead) {
-			if err := moveTo(ipt, 2, r); err != nil {
-				return err
-			}
-		}
-		return placeJump(ipt)
-	})
-}
-
-// moveTo puts a rule of our chain at a position, wherever it was.
-func moveTo(ipt *iptables.IPTables, position int, r rule) error {
-	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
-		return err
-	}
-	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
-}
-
-// placeJump puts the one jump to our chain right behind those of before, or at
-// the top. So it stands ahead of a REJECT that ends the chain, as ufw has it, but
-// behind the administrator's rules.
-func placeJump(ipt *iptables.IPTables) error {
-	jump := []string{"-j", forwardChain}
-	for {
-		exists, err := ipt.Exists(filterTable, forwardBase, jump...)
-		if err != nil {
-			return err
-		}
-		if !exists {
-			break
-		}
-		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
-			return err
-		}
-	}
-	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
-	if err != nil {
-		return err
-	}
-	position := 1
-	for i, line := range list {
-		if _, target, _ := strings.Cut(line, " -j "); slices.Contains(before, target) {
-			position = i + 1
-		}
-	}
-	return ipt.Insert(filterTable, forwardBase, position, jump...)
-}
-
-// removeForward is the inverse of addForward.
-func (n *Namespace) removeForward(t xtables, bridge string) error {
-	return n.withProgram(t, func(ipt *iptables.IPTables) error {
-		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
-			if !slices.Contains(t.own, r) {
-				continue // and so may be the chain that it leads to
-			}
-			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
-				return err
-			}
-		}
-		left, err := ipt.List(filterTable, forwardChain) // the chain, then its rules
-		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
-			return err
-		}
-		// Our own chain goes last: by it the next DEL sees that this one was killed.
-		if len(left) == 2 {
-			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
-				return err
-			}
-		}
-		if err := deleteAdminChain(ipt); err != nil {
-			return err
-		}
-		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
-			return err
-		}
-		return ipt.DeleteChain(filterTable, forwardChain)
-	})
-}
-
-// deleteAdminChain deletes the administrator's chain, unless he has written into it or
-// jumps to it himself.
-func deleteAdminChain(ipt *iptables.IPTables) error {
-	exists, err := ipt.ChainExists(filterTable, adminChain)
-	if err != nil || !exists {
-		return err
-	}
-	rules, err := ipt.List(filterTable, adminChain)
-	if err != nil || len(rules) > 1 {
-		return err
-	}
-	err = ipt.DeleteChain(filterTable, adminChain)
-	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
-		return nil // he jumps to it: iptables-nft, iptables-legacy
-	}
-	return err
-}
-
-// withProgram calls f with the iptables that writes to a table.
-func (n *Namespace) withProgram(t xtables, f func(*iptables.IPTables) error) error {
-	path, err := findProgram(t)
-	if err != nil {
-		return err
-	}
-	family := iptables.ProtocolIPv4
-	if t.family == unix.AF_INET6 {
-		family = iptables.ProtocolIPv6
-	}
-	return n.Do(func() error {
-		ipt, err := iptables.New(iptables.Path(path), iptables.IPFamily(family), iptables.Timeout(xtablesWait))
-		if err == nil {
-			err = f(ipt)
-		}
-		if err != nil {
-			return fmt.Errorf("run %s: %w", path, err)
-		}
-		return nil
-	})
-}
-
-// findProgram looks for a table's program under the name that says the flavour,
-// and under the plain one, which on some distributions is all there is.
-func findProgram(t xtables) (string, error) {
-	plain := xtables{family: t.family}.program("iptables")
-	for _, name := range slices.Compact([]string{t.program("iptables"), plain}) {
-		if path, err := ProgramPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: %w", plain, ErrNoIPTables)
 }

@@ -5,19 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bridgeveth/bridgeveth/pkg/files"
-	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
-
-// lockWait is how long a step waits for others to be done with the bridge. The
-// longest of them runs some twenty iptables processes.
-const lockWait = 30 * time.Second
 
 // DefaultBridge is the bridge of a network that names none: that of the reference
 // plugin, so that configurations carry over.
@@ -188,65 +179,6 @@ func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error)
 	return lacks, nil
 }
 
-// forwardingLacks looks at the sysctls that let the host route for containers.
-func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
-	for family, key := range map[int]string{unix.AF_INET: sysctlForward4, unix.AF_INET6: sysctlForward6} {
-		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return familyOf(g.Addr()) == family }) {
-			continue
-		}
-		on, err := n.forwards(family)
-		if err != nil {
-			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
-		}
-		if !on {
-			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.enableForwarding(key) }})
-		}
-	}
-	return lacks, nil
-}
-
-// enableForwarding lets the host route. An interface that takes its default route
-// from router advertisements would lose it with IPv6 forwarding on, unless its
-// accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra").
-func (n *Namespace) enableForwarding(key string) error {
-	if key == sysctlForward6 {
-		err := n.Do(func() error {
-			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
-			for _, path := range all {
-				if value, readErr := files.Read(path); readErr == nil && string(value) == "1\n" {
-					err = errors.Join(err, files.Write(path, "2"))
-				}
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("keep router advertisements with IPv6 forwarding: %w", err)
-		}
-	}
-	return n.setSysctl(key, "1")
-}
-
-// localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports by the
-// bridge or its VLAN link.
-func (n *Namespace) localnetLacks(net *Network, br link) (lacks []lack, err error) {
-	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
-		return nil, nil
-	}
-	for _, name := range net.links() {
-		l := br
-		if name != net.Bridge {
-			if l, err = n.link(name); err != nil && !absent(err) {
-				return nil, err
-			}
-		}
-		if !l.localnet {
-			key := fmt.Sprintf(sysctlLocalnet, name)
-			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
-		}
-	}
-	return lacks, nil
-}
-
 // filterLacks looks for what gets packets past chains that deny.
 func (n *Namespace) filterLacks(net *Network) (lacks []lack, err error) {
 	var looks []func(*Network) ([]lack, error)
@@ -308,104 +240,4 @@ func (net *Network) families() (families []int) {
 		}
 	}
 	return families
-}
-
-// holdNetwork makes sure that the network is complete and stays so until the
-// lock is given back: time to plug in a port, which then holds the network
-// itself. Where all is in place, as it mostly is, many hold it at once.
-//
-// The lock is on the file of the namespace, one inode of nsfs whatever path leads to
-// it: there is one in each host, no folder needs to exist for it, and nothing is
-// left behind.
-func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
-	lock, err := n.lock(flock.Shared)
-	if err != nil {
-		return nil, err
-	}
-	lacks, err := n.lacks(net)
-	if err == nil && len(lacks) == 0 {
-		return lock, nil
-	}
-	lock.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	if lock, err = n.lock(flock.Exclusive); err != nil {
-		return nil, err
-	}
-	if lacks, err = n.lacks(net); err == nil { // another may have mended it meanwhile
-		err = mend(lacks)
-	}
-	if err != nil {
-		lock.Unlock()
-		return nil, errors.Join(err, n.ReleaseNetwork(net.Bridge))
-	}
-	return lock, nil
-}
-
-func (n *Namespace) lock(mode flock.Mode) (*flock.Lock, error) {
-	l, err := flock.AcquireFD(int(n.handle), mode, lockWait)
-	if err != nil {
-		return nil, fmt.Errorf("lock the host's network namespace: %w", err)
-	}
-	return l, nil
-}
-
-// ReleaseNetwork takes back all that a bridge's network has on the host, unless a
-// port of ours is still on the bridge: rules, masquerade, the gateway addresses,
-// and the bridge itself if we made it and nobody else uses it.
-func (n *Namespace) ReleaseNetwork(bridge string) error {
-	if used, err := n.inUse(bridge); used || err != nil {
-		return err
-	}
-	lock, err := n.lock(flock.Exclusive)
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	if used, err := n.inUse(bridge); used || err != nil {
-		return err
-	}
-	return errors.Join(n.DeleteForward(bridge), n.deleteFromChains(bridge), n.deleteFromFirewalld(bridge), n.DeleteRules(bridge), n.releaseBridge(bridge))
-}
-
-// inUse says whether a bridge has a port of ours.
-func (n *Namespace) inUse(bridge string) (used bool, err error) {
-	err = n.eachPort(bridge, func(p link) bool {
-		used = p.ours()
-		return !used
-	})
-	return used, err
-}
-
-// releaseBridge takes our addresses off a bridge that stays, because it was there
-// before us or somebody else has joined it, and deletes it otherwise.
-func (n *Namespace) releaseBridge(name string) error {
-	br, err := n.link(name)
-	if absent(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	shared := false
-	if err := n.eachPort(name, func(link) bool { shared = true; return false }); err != nil {
-		return err
-	}
-	if !shared && br.alias == owner {
-		return n.DeleteBridge(name)
-	}
-	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br))
-}
-
-func (n *Namespace) deleteOwnAddresses(l link) error {
-	_, own, err := n.addresses(l)
-	if err != nil {
-		return err
-	}
-	var b batch
-	for _, p := range own {
-		b.deleteAddress(l, p)
-	}
-	return n.send(b)
 }

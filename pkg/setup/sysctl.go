@@ -6,9 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
-
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
@@ -73,29 +70,6 @@ func writeSysctlIfAny(key, value string) error {
 		return err
 	}
 	return nil
-}
-
-// forwards says whether the namespace routes packets of a family: what sysctlForward4 and
-// sysctlForward6 tell, by netlink. For a path below /proc/sys/net the kernel looks at those of
-// all namespaces, one after the other (proc_sys_compare in fs/proc/proc_sysctl.c), and there
-// is one of IPv6 for each container: with a thousand that is a millisecond.
-func (n *Namespace) forwards(family int) (bool, error) {
-	const (
-		index      = 1          // NETCONFA_IFINDEX in linux/netconf.h
-		all        = ^uint32(0) // NETCONFA_IFINDEX_ALL
-		forwarding = 2          // NETCONFA_FORWARDING
-	)
-	req := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, 0)
-	req.AddData(&nl.RtGenMsg{RtGenmsg: unix.RtGenmsg{Family: uint8(family)}})
-	req.AddData(nl.NewRtAttr(index, nl.Uint32Attr(all)))
-	answers, err := n.ask(unix.NETLINK_ROUTE, req)
-	if err == nil && (len(answers) != 1 || len(answers[0]) < 4) {
-		err = fmt.Errorf("got %d answers", len(answers))
-	}
-	if err != nil {
-		return false, err
-	}
-	return attrs(answers[0][4:]).integer(forwarding) != 0, nil
 }
 
 // HasIPv6 says whether the kernel has IPv6 (ipv6.disable=1 takes it away).

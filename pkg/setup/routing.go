@@ -1,0 +1,96 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
+)
+
+// forwardingLacks looks at the sysctls that let the host route for containers.
+func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
+	for family, key := range map[int]string{unix.AF_INET: sysctlForward4, unix.AF_INET6: sysctlForward6} {
+		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return familyOf(g.Addr()) == family }) {
+			continue
+		}
+		on, err := n.forwards(family)
+		if err != nil {
+			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+		}
+		if !on {
+			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.enableForwarding(key) }})
+		}
+	}
+	return lacks, nil
+}
+
+// enableForwarding lets the host route. An interface that takes its default route
+// from router advertisements would lose it with IPv6 forwarding on, unless its
+// accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra").
+func (n *Namespace) enableForwarding(key string) error {
+	if key == sysctlForward6 {
+		err := n.Do(func() error {
+			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
+			for _, path := range all {
+				if value, readErr := files.Read(path); readErr == nil && string(value) == "1\n" {
+					err = errors.Join(err, files.Write(path, "2"))
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("keep router advertisements with IPv6 forwarding: %w", err)
+		}
+	}
+	return n.setSysctl(key, "1")
+}
+
+// localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports by the
+// bridge or its VLAN link.
+func (n *Namespace) localnetLacks(net *Network, br link) (lacks []lack, err error) {
+	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return nil, nil
+	}
+	for _, name := range net.links() {
+		l := br
+		if name != net.Bridge {
+			if l, err = n.link(name); err != nil && !absent(err) {
+				return nil, err
+			}
+		}
+		if !l.localnet {
+			key := fmt.Sprintf(sysctlLocalnet, name)
+			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
+		}
+	}
+	return lacks, nil
+}
+
+// forwards says whether the namespace routes packets of a family: what sysctlForward4 and
+// sysctlForward6 tell, by netlink. For a path below /proc/sys/net the kernel looks at those of
+// all namespaces, one after the other (proc_sys_compare in fs/proc/proc_sysctl.c), and there
+// is one of IPv6 for each container: with a thousand that is a millisecond.
+func (n *Namespace) forwards(family int) (bool, error) {
+	const (
+		index      = 1          // NETCONFA_IFINDEX in linux/netconf.h
+		all        = ^uint32(0) // NETCONFA_IFINDEX_ALL
+		forwarding = 2          // NETCONFA_FORWARDING
+	)
+	req := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, 0)
+	req.AddData(&nl.RtGenMsg{RtGenmsg: unix.RtGenmsg{Family: uint8(family)}})
+	req.AddData(nl.NewRtAttr(index, nl.Uint32Attr(all)))
+	answers, err := n.ask(unix.NETLINK_ROUTE, req)
+	if err == nil && (len(answers) != 1 || len(answers[0]) < 4) {
+		err = fmt.Errorf("got %d answers", len(answers))
+	}
+	if err != nil {
+		return false, err
+	}
+	return attrs(answers[0][4:]).integer(forwarding) != 0, nil
+}
