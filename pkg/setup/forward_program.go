@@ -67,27 +67,31 @@ func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 // the top. So it stands ahead of a REJECT that ends the chain, as ufw has it, but
 // behind the administrator's rules.
 func placeJump(ipt *iptables.IPTables) error {
-	jump := []string{"-j", forwardChain}
-	for {
-		exists, err := ipt.Exists(filterTable, forwardBase, jump...)
-		if err != nil {
-			return err
-		}
-		if !exists {
-			break
-		}
-		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
-			return err
-		}
-	}
 	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
 		return err
 	}
-	position := 1
-	for i, line := range list {
-		if _, target, _ := strings.Cut(line, " -j "); slices.Contains(before, target) {
-			position = i + 1
+	jump := []string{"-j", forwardChain}
+	position, others := 1, 0
+	var found []int // where, among the others, it stands
+	for _, line := range list {
+		head, target, _ := strings.Cut(line, " -j ")
+		switch {
+		case head == "-A "+forwardBase && target == forwardChain:
+			found = append(found, others+1)
+		case strings.HasPrefix(head, "-A "):
+			others++
+			if slices.Contains(before, target) {
+				position = others + 1
+			}
+		}
+	}
+	if slices.Equal(found, []int{position}) {
+		return nil
+	}
+	for range found {
+		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
+			return err
 		}
 	}
 	return ipt.Insert(filterTable, forwardBase, position, jump...)
