@@ -72,8 +72,8 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 		name := key
 		if _, exact := rest[key]; !exact {
 			for other := range rest {
-				if strings.EqualFold(other, key) {
-					name = other
+				if strings.EqualFold(other, key) && (name == key || other < name) {
+					name = other // of several always the same one
 				}
 			}
 		}
@@ -156,6 +156,9 @@ func suggest(key string, known []string) string {
 	}
 	if best == "" {
 		return ""
+	}
+	if distance == 0 { // read would have taken it
+		return fmt.Sprintf("; %q is there already", best)
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
 }

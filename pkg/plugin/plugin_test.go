@@ -40,6 +40,8 @@ func TestDecode(t *testing.T) {
 		{`{"inner":{"deep":1}}`, types.ErrInvalidNetworkConfig, []string{"p.inner.deep", "true or false"}},
 		{`{"mtv":1,"nothing like it":{"a": [1, 2]}}`, types.ErrUnsupportedField,
 			[]string{`p.mtv: unknown key, with value 1; did you mean "mtu"?`, `p.nothing like it: unknown key, with value {"a":[1,2]}`}},
+		{`{"MTU":1,"Mtu":2}`, types.ErrUnsupportedField, []string{`p.Mtu: unknown key, with value 2; "mtu" is there already`}},
+		{`{"mtu":1,"MTU":2}`, types.ErrUnsupportedField, []string{`p.MTU: unknown key, with value 2; "mtu" is there already`}},
 		{`{"far":"` + strings.Repeat("x", 100) + `"}`, types.ErrUnsupportedField, []string{"xxx…"}},
 	} {
 		var k keys
