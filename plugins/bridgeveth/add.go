@@ -23,7 +23,7 @@ const minIPv6MTU = 1280
 
 // add is the verb ADD (CNI specification 1.1.0, "ADD"). It refuses what it can
 // before it touches anything, and takes back everything when a step fails.
-func add(args *skel.CmdArgs) (err error) {
+func add(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err
@@ -34,26 +34,39 @@ func add(args *skel.CmdArgs) (err error) {
 	}
 	defer host.Close()
 	defer container.Close()
-	if c.autoMTU {
-		if c.mtu, err = host.UplinkMTU(); err != nil {
-			return Error(err)
-		}
-	}
-	port := c.port(args, container)
-	previous, err := plugin.Previous(&c.PluginConf)
-	if err == nil && previous != nil {
-		err = c.accept(port, previous, args)
-	}
+	port, previous, err := c.plan(args, host, container)
 	if err != nil {
-		return err
-	}
-	if err := host.CheckAttachable(port); err != nil {
 		return Error(err)
 	}
 	ipam, err := newDelegate(c, args, host)
 	if err != nil {
 		return err
 	}
+	return c.attach(host, port, previous, ipam)
+}
+
+// plan is the port that is to be, as far as it is known without its addresses, where
+// nothing stands in its way, and the result of the plugin before in the list, if there is
+// one.
+func (c *config) plan(args *skel.CmdArgs, host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
+	if c.autoMTU {
+		if c.mtu, err = host.UplinkMTU(); err != nil {
+			return nil, nil, err
+		}
+	}
+	port = c.port(args, container)
+	previous, err = plugin.Previous(&c.PluginConf)
+	if err == nil && previous != nil {
+		err = c.accept(port, previous, args)
+	}
+	if err == nil {
+		err = host.CheckAttachable(port)
+	}
+	return port, previous, err
+}
+
+// attach reserves the addresses, attaches the port and prints the result.
+func (c *config) attach(host *setup.Namespace, port *setup.Port, previous *current.Result, ipam *delegate) (err error) {
 	var undo setup.Undo
 	defer func() {
 		if err != nil {
