@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -19,34 +21,45 @@ import (
 // container with a host port, asked for by a process that is running already and knows
 // the node, and one start of a program that does nothing. Nothing is looked up, locked,
 // checked, remembered or printed.
+//
+// It keeps its containers from disturbing each other as ours do: no generated IPv6
+// addresses, no snooping, one report of IPv6 groups.
 type floor struct {
 	start  string // the program that does nothing
-	bridge int    // index
+	dual   bool   // IPv6 besides
+	node   netns.NsHandle
+	bridge int // index
 	ports  *nftables.Set
 }
 
-var floorGateway = net.IPv4(10, 88, 0, 1)
+var floorGateway, floorGateway6 = net.IPv4(10, 88, 0, 1), net.ParseIP("fd88::1")
 
 // newFloor makes the bridge, the map of host ports, and a FORWARD rule, on the node that the
 // thread is in.
-func newFloor(start string) (*floor, error) {
-	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}
+func newFloor(start string, dual bool, n *node) (*floor, error) {
+	snooping := false
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}, MulticastSnooping: &snooping}
 	if err := netlink.LinkAdd(br); err != nil {
 		return nil, fmt.Errorf("make the floor's bridge: %w", err)
 	}
 	if err := netlink.LinkSetUp(br); err != nil {
 		return nil, err
 	}
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: floorGateway, Mask: net.CIDRMask(16, 32)}}
-	if err := netlink.AddrAdd(br, address); err != nil {
-		return nil, err
+	gateways := []*net.IPNet{{IP: floorGateway, Mask: net.CIDRMask(16, 32)}}
+	if dual {
+		gateways = append(gateways, &net.IPNet{IP: floorGateway6, Mask: net.CIDRMask(64, 128)})
+	}
+	for _, g := range gateways {
+		if err := netlink.AddrAdd(br, &netlink.Addr{IPNet: g, Flags: unix.IFA_F_NODAD}); err != nil {
+			return nil, err
+		}
 	}
 	for _, rule := range []string{"-i", "-o"} {
 		if out, err := exec.Command("iptables", "-w", "-I", "FORWARD", rule, bridgeName, "-j", "ACCEPT").CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("iptables -I FORWARD: %w: %s", err, out)
 		}
 	}
-	f := &floor{start: start, bridge: br.Index}
+	f := &floor{start: start, dual: dual, node: netns.NsHandle(n.net.Fd()), bridge: br.Index}
 	return f, f.publishing()
 }
 
@@ -79,6 +92,13 @@ func (f *floor) address(g *guest) net.IP {
 	return net.IPv4(ip[0], ip[1], byte(g.port>>8), byte(g.port)).To4()
 }
 
+// address6 is in the network of an address that ends with zeros, such as fe80::.
+func (f *floor) address6(of string, g *guest) *net.IPNet {
+	ip := net.ParseIP(of)
+	binary.BigEndian.PutUint16(ip[14:], uint16(g.port))
+	return &net.IPNet{IP: ip, Mask: net.CIDRMask(64, 128)}
+}
+
 // host is the name of the host end.
 func (f *floor) host(g *guest) string { return fmt.Sprintf("floor%d", g.port) }
 
@@ -103,7 +123,7 @@ func (f *floor) add(g *guest) error {
 	}
 	defer inside.Close()
 	pair := &netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: f.host(g), MasterIndex: f.bridge, NumTxQueues: 1, NumRxQueues: 1, Flags: net.FlagUp},
+		LinkAttrs: netlink.LinkAttrs{Name: f.host(g), MasterIndex: f.bridge, NumTxQueues: 1, NumRxQueues: 1},
 		PeerName:  containerIf, PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerNumTxQueues: 1, PeerNumRxQueues: 1,
 	}
 	if err := netlink.LinkAdd(pair); err != nil {
@@ -112,8 +132,17 @@ func (f *floor) add(g *guest) error {
 	if err := f.publish(func(c *nftables.Conn) error { return c.SetAddElements(f.ports, f.element(g)) }); err != nil {
 		return err
 	}
-	return f.configure(inside, g)
+	if err := netlink.LinkSetIP6AddrGenMode(pair, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
+		return err
+	}
+	if err := f.configure(inside, netns.NsHandle(ns.Fd()), g); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(pair)
 }
+
+// check looks after nothing.
+func (f *floor) check() error { return exec.Command(f.start).Run() }
 
 // publish changes the map of host ports.
 func (f *floor) publish(change func(*nftables.Conn) error) error {
@@ -127,8 +156,8 @@ func (f *floor) publish(change func(*nftables.Conn) error) error {
 	return c.Flush()
 }
 
-// configure sets up what is inside the guest.
-func (f *floor) configure(inside *netlink.Handle, g *guest) error {
+// configure sets up what is inside the guest, by a socket in its namespace.
+func (f *floor) configure(inside *netlink.Handle, ns netns.NsHandle, g *guest) error {
 	lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}} // LOOPBACK_IFINDEX in linux/net/flow.h
 	if err := inside.LinkSetUp(lo); err != nil {
 		return err
@@ -137,8 +166,16 @@ func (f *floor) configure(inside *netlink.Handle, g *guest) error {
 	if err != nil {
 		return err
 	}
+	if err := inside.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
+		return err
+	}
 	if err := inside.LinkSetUp(link); err != nil {
 		return err
+	}
+	if f.dual {
+		if err := f.configure6(inside, link, ns, g); err != nil {
+			return err
+		}
 	}
 	own := net.IPNet{IP: f.address(g), Mask: net.CIDRMask(16, 32)}
 	if err := inside.AddrAdd(link, &netlink.Addr{IPNet: &own}); err != nil {
@@ -149,6 +186,23 @@ func (f *floor) configure(inside *netlink.Handle, g *guest) error {
 	}
 	g.result = &current.Result{CNIVersion: "1.0.0", IPs: []*current.IPConfig{{Address: own, Gateway: floorGateway}}}
 	return nil
+}
+
+// configure6 is configure's for IPv6.
+func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.NsHandle, g *guest) error {
+	if err := netns.Set(ns); err != nil {
+		return err
+	}
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+containerIf+"/mldv2_unsolicited_report_interval", []byte("3600000"), 0)
+	if err := errors.Join(err, netns.Set(f.node)); err != nil {
+		return err
+	}
+	for _, own := range []*net.IPNet{f.address6("fe80::", g), f.address6("fd88::", g)} {
+		if err := inside.AddrAdd(link, &netlink.Addr{IPNet: own, Flags: unix.IFA_F_NODAD}); err != nil {
+			return err
+		}
+	}
+	return inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: floorGateway6})
 }
 
 // del detaches a guest, on a thread in the node.

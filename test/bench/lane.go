@@ -39,9 +39,9 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 		return nil, err
 	}
 	l = &lane{system: s, node: n}
-	if s.key == keyFloor {
+	if s.plugins == nil {
 		err = n.run(func() (err error) {
-			l.floor, err = newFloor(filepath.Join(opts.peers, "start"))
+			l.floor, err = newFloor(filepath.Join(opts.peers, "start"), s.key == keyFloorDual, n)
 			return err
 		})
 	} else {
@@ -69,6 +69,9 @@ func (l *lane) add(g *guest) error {
 
 func (l *lane) check(g *guest) error {
 	return l.do("CHECK", g, func(ctx context.Context) error {
+		if l.floor != nil {
+			return l.floor.check()
+		}
 		return l.cni.CheckNetworkList(ctx, l.list, g.runtimeConf())
 	})
 }
@@ -128,10 +131,8 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 			return nil, err
 		}
 	}
-	if l.floor == nil {
-		if samples["CHECK"], err = l.timed(batch, parallel, l.check); err != nil {
-			return nil, err
-		}
+	if samples["CHECK"], err = l.timed(batch, parallel, l.check); err != nil {
+		return nil, err
 	}
 	if samples["DEL"], err = l.timed(batch, parallel, l.del); err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ func TestQuantile(t *testing.T) {
 
 func TestSystemsLoad(t *testing.T) {
 	for i := range systems {
-		if systems[i].plugins == nil { // the floor
+		if systems[i].plugins == nil { // a floor
 			continue
 		}
 		t.Run(systems[i].key, func(t *testing.T) {

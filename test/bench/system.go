@@ -21,6 +21,7 @@ const (
 // Keys of the systems that ratios are taken of.
 const (
 	keyFloor     = "floor"
+	keyFloorDual = "floor-dual"
 	keyFull      = "bridgeveth-full"
 	keySysctl    = "bridgeveth-sysctl"
 	keyDual      = "bridgeveth-dual"
@@ -34,7 +35,7 @@ type system struct {
 	key     string // for -systems and the tables
 	title   string
 	ours    bool
-	plugins []plugin // in the order of the chain
+	plugins []plugin // in the order of the chain; none is a floor
 	opens   bool     // lets bridged packets through when FORWARD's policy is DROP
 }
 
@@ -45,6 +46,8 @@ type plugin map[string]any
 var systems = []system{
 	{
 		key: keyFloor, title: "the kernel's work alone, and one start of a program", opens: true,
+	}, {
+		key: keyFloorDual, title: "the same with IPv6 besides", opens: true,
 	}, {
 		key: "bridgeveth", title: "bridgeveth + ipam-simple", ours: true,
 		plugins: []plugin{ours(plugin{"forward": "none"})},

@@ -25,11 +25,11 @@ var targets = []target{
 	{"DEL, all features / bridge + host-local", 0.35, false, median("DEL", keyFull, keyPlain), median("DEL", keyFloor, keyPlain)},
 	{"DEL, all features / bridge + host-local + portmap + firewall", 0.06, false, median("DEL", keyFull, keyChain), median("DEL", keyFloor, keyChain)},
 	{"ADD to a crowded bridge / to one with 1 container", 1.25, false, crowding(keyFull), nil},
-	{"the same, dual stack", 1.25, false, crowding(keyDual), nil},
+	{"the same, dual stack", 1.25, false, crowding(keyDual), crowding(keyFloorDual)},
 	{"8 at a time, ADDs a second / bridge + host-local", 6, true, throughput(eight, keyFull, keyPlain), throughput(eight, keyFloor, keyPlain)},
 	{"8 at a time, ADDs a second / bridge + host-local + portmap + firewall", 25, true, throughput(eight, keyFull, keyChain), throughput(eight, keyFloor, keyChain)},
-	{"100 dual-stack ADDs at once, wall time / bridge + host-local", 0.25, false, throughput(atOnce, keyPlainDual, keyDual), nil},
-	{"CHECK / ADD", 0.6, false, checkToAdd, nil},
+	{"100 dual-stack ADDs at once, wall time / bridge + host-local", 0.25, false, throughput(atOnce, keyPlainDual, keyDual), throughput(atOnce, keyPlainDual, keyFloorDual)},
+	{"CHECK / ADD", 0.6, false, checkOf(keyFull), checkOf(keyFloor)},
 	{"CPU time of ADD / bridge + host-local", 0.35, false, cpu("ADD", keyFull), cpu("ADD", keyFloor)},
 	{"CPU time of DEL / bridge + host-local", 0.35, false, cpu("DEL", keyFull), cpu("DEL", keyFloor)},
 	{"peak memory / bridge", 1.0, false, sizes(func(s size) float64 { return s.MemoryKB }), nil},
@@ -76,8 +76,11 @@ func cpu(operation, key string) func(*report) float64 {
 	}
 }
 
-func checkToAdd(r *report) float64 {
-	return over(r.row("CHECK", oneByOne, keyFull), r.row("ADD", oneByOne, keyFull), medianOf)
+// checkOf compares a system's CHECK with our ADD.
+func checkOf(key string) func(*report) float64 {
+	return func(r *report) float64 {
+		return over(r.row("CHECK", oneByOne, key), r.row("ADD", oneByOne, keyFull), medianOf)
+	}
 }
 
 // crowding compares a system's two lines in the scenario for it.
