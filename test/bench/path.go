@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	pathTime  = 100 * time.Millisecond // for each measurement of throughput
-	exchanges = 2000                   // of a measurement of latency
-	pathPort  = 80                     // of the containers' servers, and of others'
+	pathTime  = 25 * time.Millisecond // for each measurement of throughput
+	exchanges = 500                   // of a measurement of latency
+	pathPort  = 80                    // of the containers' servers, and of others'
 
 	// tolerance is how far two runs of the same system lie apart.
 	tolerance = 0.05
@@ -75,7 +75,7 @@ var pathSystems = []string{keyFull, keySysctl, keyChain}
 // measurePaths sends packets on all paths, in turns, on one processor: who sends, who receives
 // and the kernel between them share it, and a figure is the whole work of a packet. On two it
 // would mostly be where the scheduler has put them, which differs from run to run by more than
-// systems do. The best of each counts: what else the machine does can only make it worse.
+// systems do. The best of many short tries counts: what else the machine does can only make it worse.
 func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error) {
 	all, err := pin()
 	if err != nil {
@@ -96,7 +96,7 @@ func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error)
 	for _, p := range paths {
 		gbits, latency := map[*scene][]float64{}, map[*scene][]float64{}
 		scenes := slices.DeleteFunc(slices.Clone(scenes), func(s *scene) bool { return s.key == keySysctl && !p.bridged })
-		for range 2 * opts.rounds {
+		for range 8 * opts.rounds {
 			for _, s := range scenes {
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
