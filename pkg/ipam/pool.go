@@ -90,13 +90,19 @@ func (n *network) poolFrom(a netip.Addr) (*pool, error) {
 
 func (n *network) save(p *pool) error { return n.pools.Put(addressKey(p.end), p.encode()) }
 
-// pool returns the pool of a range, made when absent.
+// pool returns the pool of a range, made when absent. As long as it has no leases, another
+// network may have come to have some of the range.
 func (n *network) pool(r Range) (*pool, error) {
 	p, err := n.poolFrom(r.End)
-	if err != nil || p.serves(r) {
-		return p, err
+	switch {
+	case err != nil:
+		return nil, err
+	case !p.serves(r):
+		return n.adopt(r)
+	case p.leased == 0:
+		return p, n.checkShared(r)
 	}
-	return n.adopt(r)
+	return p, nil
 }
 
 // adopt makes the pool of a range that is new in the configuration. The pools that
@@ -141,12 +147,37 @@ func (n *network) checkShared(r Range) error {
 		if err != nil {
 			return err
 		}
-		p, err := other.overlapping(r)
-		if err != nil || p == nil || p.leased == 0 {
+		leased, err := other.leasedOf(r)
+		if err != nil || leased == "" {
 			return err
 		}
-		return fmt.Errorf("network %s: range %s %w: %s has leased %d addresses of %s-%s", n.name, r, ErrShared, name, p.leased, p.start, p.end)
+		return fmt.Errorf("network %s: range %s %w: %s has leased %s", n.name, r, ErrShared, name, leased)
 	})
+}
+
+// leasedOf says what the network has leased of a range, or may lease any time: of its pools
+// that overlap, or on request; "" is nothing.
+func (n *network) leasedOf(r Range) (what string, err error) {
+	c := n.pools.Cursor()
+	for k, record := c.Seek(addressKey(r.Start)); k != nil; k, record = c.Next() {
+		p, err := decodePool(k, record)
+		if err != nil {
+			return "", err
+		}
+		if !r.Overlaps(Range{Start: p.start, End: p.end}) {
+			break
+		}
+		if p.leased > 0 {
+			return fmt.Sprintf("%d addresses of %s-%s", p.leased, p.start, p.end), nil
+		}
+	}
+	err = n.within(r.Start, r.End, func(l Lease) bool {
+		if r.Contains(l.Address.Addr()) {
+			what = l.Address.Addr().String()
+		}
+		return what == ""
+	})
+	return what, err
 }
 
 // dropWithin removes the pools that have an address of r, with their queues.

@@ -259,10 +259,15 @@ func (n *network) find(set Set, wanted netip.Addr, r Request) (netip.Addr, error
 // alive has it, it returns that lease instead.
 func (n *network) claim(set Set, a netip.Addr, r Request) (holder *Lease, err error) {
 	for _, from := range set {
-		if from.Contains(a) && !from.OnRequest {
-			if _, err := n.pool(from); err != nil { // which counts the address
-				return nil, err
-			}
+		switch {
+		case !from.Contains(a):
+		case from.OnRequest:
+			err = n.checkShared(from)
+		default:
+			_, err = n.pool(from) // which counts the address
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	l, leased, err := n.lease(a)

@@ -248,22 +248,44 @@ func TestReserveWanted(t *testing.T) {
 	}
 }
 
-// TestShared puts two networks on one subnet.
+// TestShared puts two networks on one subnet: who has a lease there first keeps the other
+// out, whatever was known of the ranges before.
 func TestShared(t *testing.T) {
 	s := openTemp(t)
 	other := func(r Request) Request { r.Network = "other"; return r }
-	expect(t, s, request(t, "a", "10.0.0.0/24"), "10.0.0.2/24")
-	expect(t, s, other(request(t, "b", "10.0.1.0/24")), "10.0.1.2/24")
-	r := other(request(t, "c", "10.0.0.0/16"))
-	for _, err := range []error{s.Room(r), errorOf(s.Reserve(r))} {
-		if !errors.Is(err, ErrShared) || !strings.Contains(err.Error(), "net has leased 1 addresses of 10.0.0.1-10.0.0.254") {
-			t.Errorf("got %v, want ErrShared", err)
+	refused := func(r Request, want string) {
+		t.Helper()
+		for _, err := range []error{s.Room(r), errorOf(s.Reserve(r))} {
+			if !errors.Is(err, ErrShared) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s of %s: got %v, want %s", r.Container, r.Network, err, want)
+			}
 		}
 	}
+	expect(t, s, request(t, "a", "10.0.0.0/24"), "10.0.0.2/24")
+	expect(t, s, other(request(t, "b", "10.0.1.0/24")), "10.0.1.2/24")
+	wide := other(request(t, "c", "10.0.0.0/16"))
+	refused(wide, "net has leased 1 addresses of 10.0.0.1-10.0.0.254")
 	release(t, s, "a")
-	expect(t, s, r, "10.0.0.2/16")
-	if _, err := s.Reserve(request(t, "a", "10.0.0.0/24")); err != nil {
-		t.Logf("and the first is refused now: %v", err)
+	expect(t, s, wide, "10.0.0.2/16")
+	refused(request(t, "a", "10.0.0.0/24"), "other has leased 2 addresses of 10.0.0.1-10.0.255.254")
+
+	// The second of its pools, the first being empty.
+	two := request(t, "d", "10.2.0.0/25")
+	two.Sets[0] = append(two.Sets[0], complete(t, "10.2.0.128/25"))
+	two.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.130")}
+	expect(t, s, two, "10.2.0.130/25")
+	refused(other(request(t, "e", "10.2.0.0/24")), "net has leased 1 addresses of 10.2.0.129-10.2.0.254")
+
+	// What is had on request alone has no pool.
+	static := request(t, "f", "10.3.0.0/24")
+	static.Sets[0][0].OnRequest = true
+	static.Addresses = []netip.Addr{netip.MustParseAddr("10.3.0.9")}
+	expect(t, s, static, "10.3.0.9/24")
+	refused(other(request(t, "g", "10.3.0.0/24")), "net has leased 10.3.0.9")
+	release(t, s, "f")
+	expect(t, s, other(request(t, "g", "10.3.0.0/24")), "10.3.0.2/24")
+	if err := errorOf(s.Reserve(static)); !errors.Is(err, ErrShared) {
+		t.Errorf("static: got %v, want ErrShared", err)
 	}
 }
 
