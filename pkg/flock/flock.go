@@ -53,7 +53,16 @@ func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 // AcquireFD is Acquire of a file that is open, and stays so after Unlock. The same
 // file descriptor cannot be kept from itself.
 func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
-	return take(&Lock{fd: fd}, mode, wait)
+	err := flock(fd, int(mode)|unix.LOCK_NB)
+	if err == nil {
+		return &Lock{fd: fd}, nil
+	}
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, err
+	}
+	// To wait takes an open file of its own: a lock that comes too late is given back at any
+	// time, when this one may be locked anew or the number be another file's.
+	return Acquire(fmt.Sprintf("/proc/self/fd/%d", fd), mode, wait)
 }
 
 // take takes the lock, or lets go of it.
@@ -80,9 +89,11 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 		return l, nil
 	case <-time.After(wait):
 		go func() {
-			if <-done == nil { // it came after all: give it back
-				l.Unlock()
+			if err := <-done; err != nil {
+				_ = l.file.Close() // read only
+				return
 			}
+			l.Unlock() // it came after all: give it back
 		}()
 		return nil, fmt.Errorf("waited %s for %s: %w", wait, holders(l.fd), ErrTimeout)
 	}

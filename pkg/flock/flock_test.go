@@ -66,6 +66,36 @@ func TestAcquireWaits(t *testing.T) {
 	second.Unlock()
 }
 
+// TestAcquireFDTooLate gives up on a lock, has it later, and keeps it: who gave up does not
+// give it back.
+func TestAcquireFDTooLate(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	held, err := Acquire(dir, Exclusive, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := AcquireFD(int(f.Fd()), Shared, 10*time.Millisecond); !errors.Is(err, ErrTimeout) {
+		t.Fatalf("got %v, want ErrTimeout", err)
+	}
+	held.Unlock()
+	mine, err := AcquireFD(int(f.Fd()), Exclusive, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mine.Unlock()
+	for range 10 {
+		if other, err := Acquire(dir, Exclusive, 10*time.Millisecond); err == nil {
+			other.Unlock()
+			t.Fatal("somebody else has the lock too")
+		}
+	}
+}
+
 func TestAcquireMissing(t *testing.T) {
 	if _, err := Acquire(t.TempDir()+"/none", Shared, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want ErrNotExist", err)
