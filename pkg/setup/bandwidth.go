@@ -95,7 +95,7 @@ func (n *Namespace) makeIFB(p *Port, mtu int) (link, error) {
 	b.add("create "+name, create)
 	settings := b.add("configure "+name, newLinkRequest(name, 0))
 	settings.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
-	withoutIPv6Noise(settings)
+	b.silenceIPv6(name)
 	b.setUp(name)
 	if err := n.send(b); err != nil {
 		return link{}, err

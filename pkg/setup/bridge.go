@@ -80,10 +80,10 @@ func (n *Namespace) createBridge(name string, mtu int) (created bool, err error)
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 	}
-	// Aliases and address generation modes are not applied on creation.
+	// Aliases are not applied on creation.
 	mark := b.add("mark bridge "+name, newLinkRequest(name, 0))
 	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
-	withoutIPv6Noise(mark)
+	b.silenceIPv6(name)
 	err = n.send(b)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil

@@ -199,14 +199,15 @@ func randomMAC() net.HardwareAddr {
 	return mac
 }
 
-// withoutIPv6Noise makes a request turn off the address that the kernel would
-// generate for a link, and with it the MLD reports, neighbour and router
-// solicitations that every port of the bridge would be flooded with. It must
-// come before the link is set up.
-func withoutIPv6Noise(req *nl.NetlinkRequest) {
+// silenceIPv6 turns off the address that the kernel would generate for the link called
+// name, and with it the MLD reports, neighbour and router solicitations that every
+// port of the bridge would be flooded with. It must come before the link is set up. A
+// link without IPv6, on a kernel without or with an MTU below 1280, has none; a message
+// that asks for other things besides would be refused as a whole.
+func (b *batch) silenceIPv6(name string) {
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
-	req.AddData(spec)
+	b.ensure("silence IPv6 on "+name, newLinkRequest(name, 0), unix.EAFNOSUPPORT).AddData(spec)
 }
 
 // ipNet is a netip.Prefix as the library wants it.

@@ -179,6 +179,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	var b batch
 	b.add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.name, pair.peer, p.Network.Bridge), pair.request())
 	b.add("configure port "+pair.name, p.portRequest())
+	b.silenceIPv6(pair.name)
 	err = n.send(b)
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
 		err = errors.Join(explainFull(br.name, err), n.deleteLink(p.Port()))
@@ -207,7 +208,6 @@ func (p *Port) name() string {
 func (p *Port) portRequest() *nl.NetlinkRequest {
 	req := p.settingsRequest()
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
-	withoutIPv6Noise(req)
 	return req
 }
 

@@ -107,7 +107,7 @@ func (i inside) has6() bool {
 func (n *Namespace) configure(name string, to inside) error {
 	var before batch
 	before.setUp("lo")
-	withoutIPv6Noise(before.add("configure "+name, newLinkRequest(name, 0)))
+	before.silenceIPv6(name)
 	if err := n.send(before); err != nil {
 		return err
 	}

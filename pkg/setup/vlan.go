@@ -117,7 +117,7 @@ func (n *Namespace) ensureVLANLink(net *Network) error {
 	make.AddData(linkInfo("vlan", nl.NewRtAttr(vlanID, nl.Uint16Attr(uint16(net.VLANs.Native)))))
 	mark := b.add("mark VLAN link "+name, newLinkRequest(name, 0))
 	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
-	withoutIPv6Noise(mark)
+	b.silenceIPv6(name)
 	b.setUp(name)
 	return errors.Join(n.send(b), n.changeVLAN(br, VLANRange{net.VLANs.Native, net.VLANs.Native}, vlanOfBridge))
 }

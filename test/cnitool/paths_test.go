@@ -211,6 +211,7 @@ func TestReferenceKeys(t *testing.T) {
 		{name: "ipMasqBackend nftables", conf: dual.with(object{"ipMasqBackend": "nftables"}), where: host, want: []string{"masquerade"}},
 		{name: "mtu of a bridge that is made, and of the port", conf: dual.with(object{"mtu": 1400}), where: host + "| grep -c 'mtu 1400'", want: []string{"2"}},
 		{name: "mtu inside", conf: dual.with(object{"mtu": 1400}), where: container, want: []string{"mtu 1400"}},
+		{name: "mtu too small for IPv6", conf: single.with(object{"mtu": 1000}), where: host + "| grep -c 'mtu 1000'", want: []string{"2"}},
 		{name: "hairpinMode", conf: dual.with(object{"hairpinMode": true}), where: host, want: []string{"hairpin on"}},
 		{name: "no hairpinMode", conf: dual, where: host, want: []string{"hairpin off"}},
 		{name: "arguments of others", conf: dual, args: "K8S_POD_NAME=a;K8S_POD_NAMESPACE=b;NERDCTL_CNI_DHCP_HOSTNAME=c;MAC=02:00:00:00:00:05;IP=10.88.0.99", where: container,
