@@ -34,6 +34,8 @@ const (
 
 	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: IPv4's sysctls of the link, 32 bits each
 	routeLocalnet = 25 // where IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1, is among them
+	inet6Conf     = 2  // IFLA_INET6_CONF: IPv6's
+	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
 )
 
 // ErrTaken says that a name belongs to something else, which is left alone.
@@ -51,6 +53,7 @@ type link struct {
 	running     bool // it has a carrier, and the kernel has seen it
 	promiscuous bool
 	localnet    bool // 127.0.0.0/8 may come and go by it: route_localnet
+	acceptsRA   bool // routers on it give the host addresses and routes
 	limited     bool // what leaves by it goes through a token bucket, whoever made it
 	peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
 	master      int  // index of the bridge that it is a port of; 0 is none
@@ -91,9 +94,9 @@ func parseLink(m []byte) (l link) {
 	l.name, l.alias, l.mac = is.text(unix.IFLA_IFNAME), is.text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(is.get(unix.IFLA_ADDRESS)))
 	l.mtu, l.peer, l.master = is.integer(unix.IFLA_MTU), is.integer(unix.IFLA_LINK), is.integer(unix.IFLA_MASTER)
 	l.limited = is.text(unix.IFLA_QDISC) == "tbf"
-	if sysctls := is.in(unix.IFLA_AF_SPEC, unix.AF_INET, inetConf); len(sysctls) >= 4*(routeLocalnet+1) {
-		l.localnet = binary.NativeEndian.Uint32(sysctls[4*routeLocalnet:]) != 0
-	}
+	families := is.get(unix.IFLA_AF_SPEC)
+	l.localnet = families.in(unix.AF_INET, inetConf).sysctl(routeLocalnet)
+	l.acceptsRA = families.in(unix.AF_INET6, inet6Conf).sysctl(acceptRA)
 	l.mayBePort(l.name)
 	is.get(unix.IFLA_PROP_LIST).each(func(_ uint16, name []byte) { l.mayBePort(text(name, len(name))) })
 	l.parseInfo(is.get(unix.IFLA_LINKINFO))

@@ -209,6 +209,11 @@ func (a attrs) number(kind uint16) uint32 {
 	return binary.BigEndian.Uint32(value)
 }
 
+// sysctl says whether one of those of a link, 32 bits each, is on.
+func (a attrs) sysctl(number int) bool {
+	return len(a) >= 4*(number+1) && binary.NativeEndian.Uint32(a[4*number:]) != 0
+}
+
 // integer reads a 32-bit attribute of rtnetlink, 0 if it is missing.
 func (a attrs) integer(kind uint16) int {
 	value := a.get(kind)

@@ -94,6 +94,7 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	}
 	for _, look := range []func() ([]lack, error){
 		func() ([]lack, error) { return n.bridgeLacks(net, br) },
+		func() ([]lack, error) { return n.routerLacks(net, br) },
 		func() ([]lack, error) { return n.forwardingLacks(net) },
 		func() ([]lack, error) { return n.filterLacks(net) },
 		func() ([]lack, error) { return n.tableLacks(net) },

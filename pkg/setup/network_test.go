@@ -273,7 +273,7 @@ func TestRouterAdvertisements(t *testing.T) {
 	setuptest.SetSysctl(t, "ipv6/conf/uplink/accept_ra", "1")
 	setuptest.SetSysctl(t, "ipv6/conf/other/accept_ra", "0")
 	attach(t, host, port(t, 1, setup.ForwardNone))
-	for link, want := range map[string]string{"uplink": "2", "other": "0"} {
+	for link, want := range map[string]string{"uplink": "2", "other": "0", "br0": "0", "default": "1"} {
 		if got := setuptest.Sysctl(t, "ipv6/conf/"+link+"/accept_ra"); got != want {
 			t.Errorf("accept_ra of %s is %s, want %s", link, got, want)
 		}

@@ -30,14 +30,45 @@ func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
 	return lacks, nil
 }
 
+// routerLacks looks whether a container could make itself the host's router, by a router
+// advertisement on a bridge or VLAN link of ours. There is no router for the host on these.
+func (n *Namespace) routerLacks(net *Network, br link) (lacks []lack, err error) {
+	return n.eachLink(net, br, func(name string, l link) []lack {
+		if l.index != 0 && (l.alias != owner || !l.acceptsRA) || !n.HasIPv6() {
+			return nil
+		}
+		key := "ipv6/conf/" + name + "/accept_ra"
+		return []lack{{"sysctl net/" + key + "=0", func() error { return n.setSysctlIfAny(key, "0") }}}
+	})
+}
+
+// eachLink joins what look finds of the links that a network's packets come and go by, the
+// bridge br and perhaps a VLAN link, each the zero link where there is none.
+func (n *Namespace) eachLink(net *Network, br link, look func(name string, l link) []lack) (lacks []lack, err error) {
+	for _, name := range net.links() {
+		l := br
+		if name != net.Bridge {
+			if l, err = n.link(name); err != nil && !absent(err) {
+				return nil, err
+			}
+		}
+		lacks = append(lacks, look(name, l)...)
+	}
+	return lacks, nil
+}
+
 // enableForwarding lets the host route. An interface that takes its default route
 // from router advertisements would lose it with IPv6 forwarding on, unless its
-// accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra").
+// accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"). What links that are
+// yet to come do is left alone.
 func (n *Namespace) enableForwarding(key string) error {
 	if key == sysctlForward6 {
 		err := n.Do(func() error {
 			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
 			for _, path := range all {
+				if link := filepath.Base(filepath.Dir(path)); link == "all" || link == "default" {
+					continue
+				}
 				if value, readErr := files.Read(path); readErr == nil && string(value) == "1\n" {
 					err = errors.Join(err, files.Write(path, "2"))
 				}
@@ -57,19 +88,13 @@ func (n *Namespace) localnetLacks(net *Network, br link) (lacks []lack, err erro
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
 	}
-	for _, name := range net.links() {
-		l := br
-		if name != net.Bridge {
-			if l, err = n.link(name); err != nil && !absent(err) {
-				return nil, err
-			}
+	return n.eachLink(net, br, func(name string, l link) []lack {
+		if l.localnet {
+			return nil
 		}
-		if !l.localnet {
-			key := fmt.Sprintf(sysctlLocalnet, name)
-			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
-		}
-	}
-	return lacks, nil
+		key := fmt.Sprintf(sysctlLocalnet, name)
+		return []lack{{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }}}
+	})
 }
 
 // forwards says whether the namespace routes packets of a family: what sysctlForward4 and
