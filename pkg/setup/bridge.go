@@ -1,14 +1,18 @@
 package setup
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 var (
@@ -76,7 +80,7 @@ func (n *Namespace) createBridge(name string, mtu int) (created bool, err error)
 	// but each port that comes or goes has the timers of all ports set anew
 	// (br_port_state_selection in net/bridge/br_stp_if.c).
 	make.AddData(linkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))))
-	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, randomMAC()))
+	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, n.bridgeMAC(name)))
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 	}
@@ -89,6 +93,17 @@ func (n *Namespace) createBridge(name string, mtu int) (created bool, err error)
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// bridgeMAC is the link-layer address of a bridge that we make, for as long as the host is
+// up: containers go on finding their gateway when the bridge is made anew under them.
+func (n *Namespace) bridgeMAC(name string) net.HardwareAddr {
+	boot, err := files.Read("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return randomMAC() // another host might have the same otherwise
+	}
+	digest := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name))
+	return net.HardwareAddr{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
 }
 
 // newLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it

@@ -31,8 +31,8 @@ func (n *Namespace) VerifyPlug(p *Port) error {
 // verifyPort looks at the host end.
 func (n *Namespace) verifyPort(p *Port) error {
 	br, err := n.link(p.Network.Bridge)
-	if err != nil {
-		return nil //nolint:nilerr // reported already, as something the network lacks
+	if err != nil && !absent(err) {
+		return err
 	}
 	name := p.name()
 	port, err := n.link(name)
@@ -50,7 +50,7 @@ func (n *Namespace) verifyPort(p *Port) error {
 	}
 	wrong := []error{
 		n.verifyVLANs(p, port),
-		differ("port "+name+" on bridge "+p.Network.Bridge, port.master == br.index, true),
+		differ("port "+name+" on bridge "+p.Network.Bridge, br.index != 0 && port.master == br.index, true),
 		differ("port "+name+" up", port.up, true),
 		differ("hairpin mode of port "+name, port.hairpin, p.Hairpin),
 		differ("isolation of port "+name, port.isolated, isolated),
@@ -59,7 +59,7 @@ func (n *Namespace) verifyPort(p *Port) error {
 		return errors.Join(append(wrong, differ("second name of port "+name, port.port, p.Port()))...)
 	}
 	wrong = append(wrong, differ("port "+name+" forwarding", port.forwarding || p.Down, true))
-	if p.MTU != AnyMTU {
+	if p.MTU != AnyMTU && br.index != 0 {
 		wrong = append(wrong, differ("MTU of port "+name, port.mtu, p.mtu(br.mtu)))
 	}
 	return errors.Join(wrong...)

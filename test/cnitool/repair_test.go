@@ -33,6 +33,7 @@ func TestRepair(t *testing.T) {
 		{"forwarding off", "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", []string{"put back sysctl net/ipv4/ip_forward=1"}, false},
 		{"gateway gone", "ip addr flush dev br0", []string{"address 10.88.0.1/24 of bridge br0", "address fd88::1/64 of bridge br0"}, false},
 		{"bridge down", "ip link set br0 down", []string{"state up of bridge br0"}, false},
+		{"bridge deleted", "ip link del br0", []string{"put back bridge br0", "settings of port"}, false},
 		{"ports off the bridge", "for p in $(ls /sys/class/net/br0/brif 2>/dev/null || ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p nomaster; done", []string{"settings of port"}, false},
 		{"ports down", "for p in $(ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p down; done", []string{"settings of port"}, false},
 		{"MTU of a port", "ip link set $(ip -o link show master br0 | sed -n '1s/^[0-9]*: //; 1s/@.*//p') mtu 1400", []string{"settings of port"}, true},
