@@ -166,10 +166,12 @@ func (n *Namespace) publish(p *Port) error {
 	if len(list) == 0 {
 		return nil
 	}
-	for _, m := range list {
-		if err := n.evict(m, p.Attachment); err != nil {
-			return err
-		}
+	gone, err := n.inTheWay(list, p.Attachment)
+	if err == nil {
+		err = n.deleteMappings(gone)
+	}
+	if err != nil {
+		return err
 	}
 	var elements []element
 	for _, m := range list {
@@ -178,28 +180,31 @@ func (n *Namespace) publish(p *Port) error {
 	}
 	if err := n.addElements(elements); err != nil {
 		if errors.Is(err, unix.EEXIST) { // another came in between
-			for _, m := range list {
-				err = errors.Join(n.evict(m, p.Attachment), err)
-			}
+			_, taken := n.inTheWay(list, p.Attachment)
+			err = errors.Join(taken, err)
 		}
 		return fmt.Errorf("add host ports: %w", err)
 	}
 	return n.forgetFlows(list)
 }
 
-// evict makes way for an element where the holder of another one like it is gone. A
-// port of all addresses and one of a particular address are in each other's way.
-func (n *Namespace) evict(m mapping, by Attachment) error {
-	rivals, err := n.rivals(m)
-	if err != nil {
-		return err
-	}
-	for _, r := range rivals {
-		if _, err := n.link(r.owner.port); r.owner.port != by.Port() && !absent(err) {
-			return errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
+// inTheWay lists the mappings that have to go for those of an attachment: its own, and those
+// of holders that are gone. A port of all addresses and one of a particular address are in
+// each other's way.
+func (n *Namespace) inTheWay(list []mapping, of Attachment) (gone []mapping, err error) {
+	for _, m := range list {
+		rivals, err := n.rivals(m)
+		if err != nil {
+			return nil, err
 		}
+		for _, r := range rivals {
+			if _, err := n.link(r.owner.port); r.owner.port != of.Port() && !absent(err) {
+				return nil, errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
+			}
+		}
+		gone = append(gone, rivals...)
 	}
-	return n.deleteMappings(rivals)
+	return gone, nil
 }
 
 // rivals lists the mappings with which packets to the same address and port would

@@ -371,6 +371,30 @@ func TestRepairLooksAgain(t *testing.T) {
 	n.must("del", c...)
 }
 
+// TestRepairTaken repairs a container one of whose host ports is another's by now: it keeps
+// those that it has.
+func TestRepairTaken(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"capabilities": object{"portMappings": true}}), "nft")
+	n.outside(false)
+	c := n.containers(2)
+	publish := func(ports string) { n.env = []string{`CAP_ARGS={"portMappings": [` + ports + `]}`} }
+	const first, second = `{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}`, `{"hostPort": 8081, "containerPort": 81, "protocol": "tcp"}`
+	publish(first + ", " + second)
+	n.must("add", c[0])
+	setuptest.Run(t, "nft", "delete", "element", "ip", "bridgeveth", "ports", "{ tcp . 8081 }")
+	publish(second)
+	n.must("add", c[1])
+	before := setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports")
+	out, err := exec.Command(filepath.Join(programs, "bvctl"), "repair").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "host port tcp *:8081 is taken") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if after := setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"); after != before || strings.Count(after, "tcp .") != 2 {
+		t.Errorf("repair has changed\n%sto\n%s", before, after)
+	}
+}
+
 // TestRepairWatch loses rules under the eyes of bvctl repair --watch, which puts them back
 // without being told.
 func TestRepairWatch(t *testing.T) {
