@@ -90,12 +90,18 @@ func (n *Namespace) UplinkMTU() (mtu int, err error) {
 			return 0, fmt.Errorf("list default routes: %w", err)
 		}
 		for _, r := range routes {
-			l, err := library.LinkByIndex(r.LinkIndex)
-			if err != nil {
-				continue // a route of several next hops, or one that is gone just now
+			links := []int{r.LinkIndex}
+			for _, hop := range r.MultiPath {
+				links = append(links, hop.LinkIndex)
 			}
-			if found := l.Attrs().MTU; mtu == 0 || found < mtu {
-				mtu = found
+			for _, index := range links {
+				l, err := library.LinkByIndex(index)
+				if err != nil {
+					continue // a route of several next hops has none itself; or it is gone just now
+				}
+				if found := l.Attrs().MTU; mtu == 0 || found < mtu {
+					mtu = found
+				}
 			}
 		}
 	}

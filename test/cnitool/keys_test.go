@@ -227,11 +227,12 @@ func TestAutoMTU(t *testing.T) {
 	conf := dual.with(object{"mtu": "auto"})
 	n := newNode(t, conf, "nft")
 	n.outside(false)
-	c := n.containers(3)
+	c := n.containers(4)
 	for i, tt := range []struct{ prepare, want string }{
 		{"true", "1500"}, // no default route: the kernel's
 		{"ip link set uplink mtu 1420; ip route add default via 192.0.2.2", "1420"},
 		{"ip link set uplink mtu 1380; ip route del default; ip -6 route add default via 2001:db8::2", "1380"},
+		{"ip link set uplink mtu 1360; ip -6 route del default; ip route add default nexthop via 192.0.2.2 nexthop via 192.0.2.3", "1360"},
 	} {
 		setuptest.Run(t, "sh", "-c", tt.prepare)
 		a := on("ADD", i+1, conf).run(t).ok(t)
