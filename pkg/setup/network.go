@@ -58,11 +58,11 @@ func (n *Namespace) CheckNetwork(net *Network) error {
 			return err
 		}
 	}
-	ports := 0
-	if err := n.eachPort(net.Bridge, func(link) bool { ports++; return true }); err != nil {
+	ports := map[int]bool{}
+	if err := n.eachPort(net.Bridge, func(p link) bool { ports[p.index] = true; return true }); err != nil {
 		return err
 	}
-	if ports >= maxPorts {
+	if len(ports) >= maxPorts {
 		return ErrBridgeFull
 	}
 	return nil

@@ -19,7 +19,8 @@ func (l link) ours() bool {
 	return ok || l.alias == "" && isPort(l.name)
 }
 
-// eachPort calls f with each port of a bridge until f says false. The kernel
+// eachPort calls f with each port of a bridge until f says false, and perhaps with some of
+// them again, when ports have come or gone meanwhile. The kernel
 // fills a listing as it is read, so a caller who needs one port costs no more
 // with a thousand of them. A bridge that does not exist has no ports.
 func (n *Namespace) eachPort(bridge string, f func(link) bool) error {
@@ -116,10 +117,11 @@ func (n *Namespace) Ports() (ports []FoundPort, err error) {
 	return ports, err
 }
 
-// HasPort says whether an attachment has its port, finished or not.
+// HasPort says whether an attachment has its port, finished or not. Where the kernel does not
+// tell, it may have.
 func (n *Namespace) HasPort(a Attachment) bool {
 	_, err := n.link(a.Port())
-	return err == nil
+	return !absent(err)
 }
 
 // Collect deletes the ports of a network's attachments that are not in valid, on

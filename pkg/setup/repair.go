@@ -97,7 +97,7 @@ func (n *Namespace) resetPort(p *Port) error {
 // reguardPort makes the guard of a port what it should be, which may be none.
 func (n *Namespace) reguardPort(p *Port) error {
 	if p.Guard == GuardNone {
-		return n.unguardPort(p.name())
+		return n.unguardPort(p.Port())
 	}
 	return n.guardPort(p)
 }

@@ -12,8 +12,9 @@ import (
 // del is the verb DEL (CNI specification 1.1.0, "DEL"). All that it needs is the
 // attachment's name: neither its namespace nor what ADD returned.
 //
-// The link goes first. Should that fail, its address stays reserved, since it is
-// still in use; everything else goes as far as it can.
+// The link goes first, with its host ports. Should that fail, all else stays for the next
+// DEL: its address is still in use, or a host port leads to it. Otherwise each of the other
+// things goes, whatever becomes of the rest.
 func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
