@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 const (
@@ -256,15 +257,24 @@ func newRelease(h *host, f *filter) *cobra.Command {
 
 // release frees the leases that fit and says what it did with each.
 func (h *host) release(w io.Writer, f filter, force bool) error {
+	ns, err := setup.CurrentNamespace()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
 	refused := false
-	err := h.withStores(func(s *ipam.Store) error {
+	err = h.withStores(func(s *ipam.Store) error {
 		var chosen []ipam.Lease
 		if err := f.each(s, func(l ipam.Lease) { chosen = append(chosen, l) }); err != nil {
 			return err
 		}
 		for _, l := range chosen {
-			switch state := stateOf(l); {
-			case !force && (state == stateAttached || state == stateInherited):
+			state := stateOf(l)
+			if state == stateGone && ns.HasPort(attachmentOf(l)) {
+				state = "its link is left"
+			}
+			switch {
+			case !force && state != stateGone && state != stateKept:
 				refused = true
 				fmt.Fprintf(w, "%s of container %s on %s is in use, or may be (%s): left alone; --force frees it\n", l.Address, l.Container, l.Network, state)
 			default:
