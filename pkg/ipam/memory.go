@@ -82,7 +82,7 @@ func (n *network) tellMemories() error {
 // yet. Their time begins anew.
 func (n *network) recallOnce(dir string, sticky Sticky, now time.Time) error {
 	done := append(bytes.Clone(recalledKey), dir...)
-	if sticky.Name == "" || n.root.Get(done) != nil {
+	if sticky.For == 0 || n.root.Get(done) != nil { // who has no name must not take a name's either
 		return nil
 	}
 	remembered := map[string][]byte{}
@@ -116,10 +116,13 @@ func (n *network) keepRemembered(key string, record []byte, l Lease) error {
 		return err
 	}
 	names, err := n.root.CreateBucketIfNotExists(namesBucket)
-	if err == nil && names.Get([]byte(key)) == nil {
-		err = names.Put([]byte(key), record)
-	}
 	if err != nil {
+		return err
+	}
+	if names.Get([]byte(key)) != nil { // it has come since, and has others
+		return nil
+	}
+	if err := names.Put([]byte(key), record); err != nil {
 		return err
 	}
 	for _, a := range list {

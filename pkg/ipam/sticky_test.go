@@ -122,6 +122,40 @@ func TestStickyReboot(t *testing.T) {
 	})
 }
 
+// TestStickyRebootUnnamed boots the host, and a container without a name comes first.
+func TestStickyRebootUnnamed(t *testing.T) {
+	dir, memory := t.TempDir(), t.TempDir()
+	unnamed := request(t, "first", "10.0.0.0/29")
+	unnamed.Memory, unnamed.Sticky.For = memory, time.Hour
+	for _, id := range []string{"one", "two"} {
+		boot(t, id)
+		s := tryOpen(t, dir)
+		if id == "two" {
+			expect(t, s, unnamed, "10.0.0.3/29")
+		}
+		expect(t, s, sticky(t, memory, "pod", "p", "10.0.0.0/29"), "10.0.0.2/29")
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestStickyMemories has a name come back that is remembered with another address in a
+// second folder: it keeps the one that it has, and the other is free.
+func TestStickyMemories(t *testing.T) {
+	old, now := t.TempDir(), t.TempDir()
+	before := openTemp(t)
+	expect(t, before, request(t, "x", "10.0.0.0/29"), "10.0.0.2/29")
+	expect(t, before, sticky(t, old, "pod", "p", "10.0.0.0/29"), "10.0.0.3/29")
+
+	s := openTemp(t)
+	expect(t, s, sticky(t, now, "pod", "p", "10.0.0.0/29"), "10.0.0.2/29")
+	expect(t, s, sticky(t, old, "other", "o", "10.0.0.0/29"), "10.0.0.3/29")
+	checkSound(t, s)
+	release(t, s, "p")
+	expect(t, s, sticky(t, now, "pod", "q", "10.0.0.0/29"), "10.0.0.2/29")
+}
+
 // TestStickyWaits shows what the disk is waited for: only a name that is new.
 func TestStickyWaits(t *testing.T) {
 	s, memory := openTemp(t), t.TempDir()
