@@ -37,7 +37,7 @@ type config struct {
 	Args    json.RawMessage `json:"args"`
 	Runtime json.RawMessage `json:"runtimeConfig"`
 
-	place
+	place         `json:"-"` // below "ipam"
 	sets          []ipam.Set
 	routes        []*types.Route
 	dns           types.DNS

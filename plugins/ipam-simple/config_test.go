@@ -66,6 +66,14 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+// TestReadConfigElsewhere has keys of the calling plugin's that are ours below "ipam".
+func TestReadConfigElsewhere(t *testing.T) {
+	c, err := readNetwork([]byte(`{"name": "net", "type": "host-local", "dataDir": "/elsewhere", "importFrom": "/elsewhere", "ipam": {"type": "ipam-simple"}}`))
+	if err != nil || c.Type != Name || c.DataDir != DefaultDataDir || c.ImportFrom != defaultImport {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
 func TestReadConfigMistakes(t *testing.T) {
 	const prefix = "network net: "
 	for _, tt := range []struct {

@@ -49,7 +49,8 @@ func Verbs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: printAdd, Del: Del, Check: Check, GC: GC, Status: Status}
 }
 
-// printAdd is Add with its result printed, in the version of the configuration.
+// printAdd is Add with its result printed, in the version of the configuration. Where nobody
+// reads it, nobody is to have the addresses.
 func printAdd(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -59,8 +60,8 @@ func printAdd(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := types.PrintResult(result, c.Version); err != nil {
-		return plugin.Errorf(types.ErrIOFailure, "print result: %w", err)
+	if err := plugin.PrintResult(result, c.Version); err != nil {
+		return plugin.Errorf(types.ErrIOFailure, "%w", errors.Join(err, Del(args)))
 	}
 	return nil
 }

@@ -148,6 +148,23 @@ func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	return data
 }
 
+// TestAddUnheard has ADD print where there is no room: it keeps no address.
+func TestAddUnheard(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	stdout := os.Stdout
+	os.Stdout = full
+	defer func() { os.Stdout = stdout }()
+	conf := small(t.TempDir(), 1)
+	wantError(t, printAdd(args(t, "a", conf)), types.ErrIOFailure, "no space left on device")
+	if got := add(t, args(t, "b", conf)); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
+		t.Errorf("the next one got %v", got)
+	}
+}
+
 func TestAddRepeated(t *testing.T) {
 	a := args(t, "c", dual("1.1.0", t.TempDir()))
 	first, again := add(t, a), add(t, a)
