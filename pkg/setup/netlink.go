@@ -54,6 +54,13 @@ func (n *Namespace) socket(protocol int) (*socket, error) {
 	return n.sockets[protocol], nil
 }
 
+// abandon closes a socket on which an answer, or the rest of one, was not read: until it is
+// the kernel takes no other listing (netlink_dump_start in net/netlink/af_netlink.c).
+func (n *Namespace) abandon(protocol int) {
+	n.sockets[protocol].close()
+	delete(n.sockets, protocol)
+}
+
 // close may be called again: the number may be another file's by then.
 func (s *socket) close() {
 	if s.fd >= 0 {
@@ -147,6 +154,9 @@ func (n *Namespace) ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte,
 		answers = append(answers, slices.Clone(m.data))
 		return m.flags&unix.NLM_F_MULTI != 0
 	})
+	if err != nil {
+		n.abandon(protocol)
+	}
 	return answers, errors.Join(err, failed)
 }
 
