@@ -48,7 +48,7 @@ steps() {
 		package inits|runtime.doInit
 		lease|ipam-simple.Add|ipam-simple.Del
 		configuration|plugin.Decode|plugin.Read|bridgeveth.readConfig|skel.(*dispatcher).getCmdArgs
-		namespaces, sockets|bridgeveth.namespaces|setup.CurrentNamespace|bridgeveth.refuseOwn|setup.(*Namespace).Close
+		namespaces, sockets|bridgeveth.Namespaces|setup.CurrentNamespace|bridgeveth.refuseOwn|setup.(*Namespace).Close
 		is anything in the way|setup.(*Namespace).CheckAttachable
 		is the network complete|setup.(*Namespace).holdNetwork|setup.(*Namespace).ReleaseNetwork
 		veth pair|setup.(*Namespace).plug|setup.(*Namespace).removePort

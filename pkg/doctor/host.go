@@ -87,7 +87,7 @@ func (w *walk) conntrack() {
 		return // there is no conntrack
 	}
 	used, _ := strconv.Atoi(sysctl(w.Host, "netfilter/nf_conntrack_count"))
-	if most, _ := strconv.Atoi(limit); used >= most {
+	if most, _ := strconv.Atoi(limit); most > 0 && used >= most { // 0 is no limit
 		w.bad("conntrack", setSysctl("netfilter/nf_conntrack_max", strconv.Itoa(2*most)), "its table is full, with %d connections: new ones are dropped", used)
 	} else {
 		w.good("conntrack", "%d of %d connections", used, most)

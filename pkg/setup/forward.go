@@ -213,12 +213,8 @@ func (n *Namespace) AcceptsForward(bridge string, family int) (bool, error) {
 	return len(lacks) == 0, err
 }
 
-// CheckForward says whether EnsureForward could do its work: ErrNoIPTables where
-// rules are missing and so is the program. It changes nothing.
-func (n *Namespace) CheckForward(bridge string, families ...int) error {
-	return n.checkForward(bridge, families, true)
-}
-
+// checkForward says whether the rules of a bridge could be set: ErrNoIPTables where they are
+// missing and so is the program. It changes nothing. must is as in forwardLacks.
 func (n *Namespace) checkForward(bridge string, families []int, must bool) error {
 	for _, family := range families {
 		lacks, err := n.forwardLacks(bridge, []int{family}, must)

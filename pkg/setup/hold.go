@@ -40,7 +40,7 @@ func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
 	}
 	if err != nil {
 		lock.Unlock()
-		return nil, errors.Join(err, n.ReleaseNetwork(net.Bridge))
+		return nil, err
 	}
 	return lock, nil
 }

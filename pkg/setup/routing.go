@@ -21,7 +21,7 @@ func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
 		}
 		on, err := n.forwards(family)
 		if err != nil {
-			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+			return nil, fmt.Errorf("ask the kernel for sysctl net/%s: %w", key, err)
 		}
 		if !on {
 			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.enableForwarding(key) }})

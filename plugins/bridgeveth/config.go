@@ -321,7 +321,7 @@ func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 }
 
 func (c *config) attachment(args *skel.CmdArgs) setup.Attachment {
-	return setup.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
+	return AttachmentOf(c.Name, args)
 }
 
 // Namespaces opens the host's namespace, which is ours, and the container's. What is wrong
