@@ -103,7 +103,7 @@ func (n *Namespace) library() (*netlink.Handle, error) {
 	return n.routes, nil
 }
 
-// Close gives back the file and the socket. The namespace itself stays.
+// Close gives back the file and the sockets. The namespace itself stays.
 func (n *Namespace) Close() {
 	if n.routes != nil {
 		n.routes.Close()

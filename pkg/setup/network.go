@@ -46,9 +46,9 @@ func (n *Namespace) Missing(net *Network) (what []string, err error) {
 }
 
 // CheckNetwork says whether a port could be attached to the network, as far as can be
-// told without its addresses: ErrNotBridge, ErrNoVLANs, ErrNoIPTables, ErrNoFirewalld,
-// ErrNoChain, ErrBridgeFull. It
-// changes nothing.
+// told without its addresses: ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict,
+// ErrNoIPTables, ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull. It changes
+// nothing.
 func (n *Namespace) CheckNetwork(net *Network) error {
 	if _, err := n.lacks(net); err != nil {
 		return err

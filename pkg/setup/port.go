@@ -55,8 +55,9 @@ type Plugged struct {
 }
 
 // CheckAttachable says whether AttachPort would find the names free, before
-// anything is touched: the errors are ErrAttached, ErrTaken or ErrNotBridge. What
-// a killed AttachPort has left of the same attachment is deleted.
+// anything is touched: the errors are ErrAttached, ErrTaken, ErrNotBridge or, of a link
+// that is given, ErrNoLink. What a killed AttachPort has left of the same attachment is
+// deleted.
 func (n *Namespace) CheckAttachable(p *Port) error {
 	if err := n.CheckBridge(p.Network.Bridge); err != nil {
 		return err

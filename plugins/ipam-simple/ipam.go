@@ -36,7 +36,8 @@ const (
 var Names = []string{Name, Reference}
 
 // lockWait is how long a verb waits for others to be done with the store. Each
-// holds it for less than a millisecond.
+// holds it for less than a millisecond, or for as long as the disk takes where the
+// addresses of a name are new.
 var lockWait = 10 * time.Second
 
 // HasLink says whether an attachment still has its link on the host. A plugin that
