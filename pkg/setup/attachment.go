@@ -66,8 +66,7 @@ func isPort(name string) bool {
 
 // portMAC is the link-layer address of the host end.
 func (a Attachment) portMAC() net.HardwareAddr {
-	digest := a.digest()
-	return net.HardwareAddr{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
+	return digestMAC(a.digest())
 }
 
 // containerMAC is the link-layer address of the container's end. It follows from

@@ -102,30 +102,7 @@ func (n *Namespace) bridgeMAC(name string) net.HardwareAddr {
 	if err != nil {
 		return randomMAC() // another host might have the same otherwise
 	}
-	digest := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name))
-	return net.HardwareAddr{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
-}
-
-// newLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it
-// makes one, of the kind that linkInfo says, without it changes the one that is there.
-func newLinkRequest(name string, flags int) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	return req
-}
-
-// linkInfo is IFLA_LINKINFO: a link's kind, and settings that only that kind has.
-func linkInfo(kind string, settings ...*nl.RtAttr) *nl.RtAttr {
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
-	if len(settings) > 0 {
-		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
-		for _, s := range settings {
-			data.AddChild(s)
-		}
-	}
-	return info
+	return digestMAC(sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name)))
 }
 
 // DeleteBridge deletes the bridge called name if EnsureBridge made it. Ports

@@ -3,9 +3,6 @@ package setup
 import (
 	"errors"
 	"fmt"
-
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 )
 
 // What follows is for plugins that come behind ours in a chain, and add to a port that is
@@ -138,10 +135,7 @@ func (n *Namespace) isolatedBehind(net *Network) (bool, error) {
 func (n *Namespace) isolate(port link) error {
 	var b batch
 	req := b.add("isolate port "+port.name, newLinkRequest(port.name, 0))
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-	info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(brportIsolated, nl.Uint8Attr(1))
-	req.AddData(info)
+	req.AddData(portInfo(map[int]bool{brportIsolated: true}))
 	return n.send(b)
 }
 

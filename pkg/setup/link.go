@@ -2,6 +2,7 @@ package setup
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -130,6 +131,39 @@ func (l *link) parseInfo(info attrs) {
 	l.isolated = bytes.Equal(settings.get(brportIsolated), []byte{1})
 }
 
+// newLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it
+// makes one, of the kind that linkInfo says, without it changes the one that is there.
+func newLinkRequest(name string, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	return req
+}
+
+// linkInfo is IFLA_LINKINFO: a link's kind, and settings that only that kind has.
+func linkInfo(kind string, settings ...*nl.RtAttr) *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	if len(settings) > 0 {
+		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		for _, s := range settings {
+			data.AddChild(s)
+		}
+	}
+	return info
+}
+
+// portInfo is IFLA_LINKINFO of a port of a bridge: what it may do, by IFLA_BRPORT number.
+func portInfo(settings map[int]bool) *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	data := info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
+	for setting, on := range settings {
+		data.AddRtAttr(setting, nl.Uint8Attr(map[bool]uint8{true: 1}[on]))
+	}
+	return info
+}
+
 // setUp sets the link called name up.
 func (b *batch) setUp(name string) { b.setFlag("set "+name+" up", name, unix.IFF_UP) }
 
@@ -200,6 +234,11 @@ func randomMAC() net.HardwareAddr {
 	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	mac[0] = mac[0]&^1 | 2
 	return mac
+}
+
+// digestMAC is such an address that follows from a digest.
+func digestMAC(digest [sha256.Size]byte) net.HardwareAddr {
+	return append(net.HardwareAddr{0x02}, digest[:5]...)
 }
 
 // silenceIPv6 turns off the address that the kernel would generate for the link called

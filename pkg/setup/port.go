@@ -215,13 +215,7 @@ func (p *Port) portRequest() *nl.NetlinkRequest {
 // settingsRequest sets what a port of a bridge may do.
 func (p *Port) settingsRequest() *nl.NetlinkRequest {
 	req := newLinkRequest(p.name(), 0)
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-	settings := info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
-	for setting, on := range map[int]bool{brportMode: p.Hairpin, brportIsolated: p.Isolated} {
-		settings.AddRtAttr(setting, nl.Uint8Attr(map[bool]uint8{true: 1}[on]))
-	}
-	req.AddData(info)
+	req.AddData(portInfo(map[int]bool{brportMode: p.Hairpin, brportIsolated: p.Isolated}))
 	return req
 }
 
