@@ -88,17 +88,17 @@ func mend(lacks []lack) error {
 // mends what it finds, CHECK reports it. What it finds comes in an order in
 // which it can be mended.
 func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
-	br, err := n.link(net.Bridge)
-	if err != nil && !absent(err) {
+	links, err := n.linksOf(net)
+	if err != nil {
 		return nil, err
 	}
 	for _, look := range []func() ([]lack, error){
-		func() ([]lack, error) { return n.bridgeLacks(net, br) },
-		func() ([]lack, error) { return n.routerLacks(net, br) },
+		func() ([]lack, error) { return n.bridgeLacks(net, links) },
+		func() ([]lack, error) { return n.routerLacks(net, links), nil },
 		func() ([]lack, error) { return n.forwardingLacks(net) },
 		func() ([]lack, error) { return n.filterLacks(net) },
 		func() ([]lack, error) { return n.tableLacks(net) },
-		func() ([]lack, error) { return n.localnetLacks(net, br) },
+		func() ([]lack, error) { return n.localnetLacks(net, links), nil },
 	} {
 		found, err := look()
 		if err != nil {
@@ -109,9 +109,22 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	return lacks, nil
 }
 
-// bridgeLacks looks for the bridge, which is the zero link where there is none, and its
-// addresses.
-func (n *Namespace) bridgeLacks(net *Network, br link) (lacks []lack, err error) {
+// linksOf reads the links of net.links, each the zero link where there is none.
+func (n *Namespace) linksOf(net *Network) (links []link, err error) {
+	for _, name := range net.links() {
+		l, err := n.link(name)
+		if err != nil && !absent(err) {
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	return links, nil
+}
+
+// bridgeLacks looks for the bridge, the first of the links, for what it needs for VLANs, and
+// for the addresses of the last, by which the network is routed.
+func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err error) {
+	br, routed := links[0], links[len(links)-1]
 	switch {
 	case br.index == 0:
 		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
@@ -123,12 +136,12 @@ func (n *Namespace) bridgeLacks(net *Network, br link) (lacks []lack, err error)
 	if net.Promiscuous && !br.promiscuous {
 		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
 	}
-	vlan, err := n.vlanLacks(net, br)
+	vlan, err := n.vlanLacks(net, br, routed)
 	if err != nil {
 		return nil, err
 	}
 	lacks = append(lacks, vlan...)
-	gateways, err := n.gatewayLacks(net, br)
+	gateways, err := n.gatewayLacks(net, routed)
 	return append(lacks, gateways...), err
 }
 
@@ -145,11 +158,6 @@ func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error)
 		return nil, nil
 	}
 	name := net.RoutedBy()
-	if name != net.Bridge {
-		if l, err = n.link(name); err != nil && !absent(err) {
-			return nil, err
-		}
-	}
 	var present, own []netip.Prefix
 	if l.index != 0 {
 		if present, own, err = n.addresses(l); err != nil {

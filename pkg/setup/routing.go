@@ -32,29 +32,15 @@ func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
 
 // routerLacks looks whether a container could make itself the host's router, by a router
 // advertisement on a bridge or VLAN link of ours. There is no router for the host on these.
-func (n *Namespace) routerLacks(net *Network, br link) (lacks []lack, err error) {
-	return n.eachLink(net, br, func(name string, l link) []lack {
-		if l.index != 0 && (l.alias != owner || !l.acceptsRA) || !n.HasIPv6() {
-			return nil
+func (n *Namespace) routerLacks(net *Network, links []link) (lacks []lack) {
+	for i, name := range net.links() {
+		if l := links[i]; l.index != 0 && (l.alias != owner || !l.acceptsRA) || !n.HasIPv6() {
+			continue
 		}
 		key := "ipv6/conf/" + name + "/accept_ra"
-		return []lack{{"sysctl net/" + key + "=0", func() error { return n.setSysctlIfAny(key, "0") }}}
-	})
-}
-
-// eachLink joins what look finds of the links that a network's packets come and go by, the
-// bridge br and perhaps a VLAN link, each the zero link where there is none.
-func (n *Namespace) eachLink(net *Network, br link, look func(name string, l link) []lack) (lacks []lack, err error) {
-	for _, name := range net.links() {
-		l := br
-		if name != net.Bridge {
-			if l, err = n.link(name); err != nil && !absent(err) {
-				return nil, err
-			}
-		}
-		lacks = append(lacks, look(name, l)...)
+		lacks = append(lacks, lack{"sysctl net/" + key + "=0", func() error { return n.setSysctlIfAny(key, "0") }})
 	}
-	return lacks, nil
+	return lacks
 }
 
 // enableForwarding lets the host route. An interface that takes its default route
@@ -84,17 +70,18 @@ func (n *Namespace) enableForwarding(key string) error {
 
 // localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports by the
 // bridge or its VLAN link.
-func (n *Namespace) localnetLacks(net *Network, br link) (lacks []lack, err error) {
+func (n *Namespace) localnetLacks(net *Network, links []link) (lacks []lack) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
-		return nil, nil
+		return nil
 	}
-	return n.eachLink(net, br, func(name string, l link) []lack {
-		if l.localnet {
-			return nil
+	for i, name := range net.links() {
+		if links[i].localnet {
+			continue
 		}
 		key := fmt.Sprintf(sysctlLocalnet, name)
-		return []lack{{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }}}
-	})
+		lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
+	}
+	return lacks
 }
 
 // forwards says whether the namespace routes packets of a family: what sysctlForward4 and

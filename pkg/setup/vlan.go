@@ -55,8 +55,9 @@ func (net *Network) links() []string {
 // isVLANOf says whether a link's name is that of a VLAN link on the bridge.
 func isVLANOf(bridge, name string) bool { return strings.HasPrefix(name, bridge+".") }
 
-// vlanLacks looks for what a bridge needs for VLANs.
-func (n *Namespace) vlanLacks(net *Network, br link) (lacks []lack, err error) {
+// vlanLacks looks for what a bridge needs for VLANs, with the link by which the network is
+// routed.
+func (n *Namespace) vlanLacks(net *Network, br, routed link) (lacks []lack, err error) {
 	if !net.VLANs.any() {
 		return nil, nil
 	}
@@ -69,14 +70,11 @@ func (n *Namespace) vlanLacks(net *Network, br link) (lacks []lack, err error) {
 	if net.RoutedBy() == net.Bridge {
 		return lacks, nil
 	}
-	l, err := n.link(net.RoutedBy())
 	switch {
-	case absent(err):
-	case err != nil:
-		return nil, err
-	case l.kind != "vlan" || l.vlan != net.VLANs.Native || l.peer != br.index:
-		return nil, fmt.Errorf("route VLAN %d of bridge %s by %s: the name is taken: %w", net.VLANs.Native, net.Bridge, l.name, ErrTaken)
-	case l.up:
+	case routed.index == 0:
+	case routed.kind != "vlan" || routed.vlan != net.VLANs.Native || routed.peer != br.index:
+		return nil, fmt.Errorf("route VLAN %d of bridge %s by %s: the name is taken: %w", net.VLANs.Native, net.Bridge, routed.name, ErrTaken)
+	case routed.up:
 		return lacks, nil
 	}
 	return append(lacks, lack{"link " + net.RoutedBy(), func() error { return n.ensureVLANLink(net) }}), nil
