@@ -273,16 +273,15 @@ func (h *host) release(w io.Writer, f filter, force bool) error {
 			if state == stateGone && ns.HasPort(attachmentOf(l)) {
 				state = "its link is left"
 			}
-			switch {
-			case !force && state != stateGone && state != stateKept:
+			if !force && state != stateGone && state != stateKept {
 				refused = true
 				fmt.Fprintf(w, "%s of container %s on %s is in use, or may be (%s): left alone; --force frees it\n", l.Address, l.Container, l.Network, state)
-			default:
-				if err := s.Free(l); err != nil {
-					return err
-				}
-				fmt.Fprintf(w, "%s of container %s on %s: free\n", l.Address, l.Container, l.Network)
+				continue
 			}
+			if err := s.Free(l); err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "%s of container %s on %s: free\n", l.Address, l.Container, l.Network)
 		}
 		return nil
 	})
