@@ -109,7 +109,7 @@ func (f *floor) element(g *guest) []nftables.SetElement {
 
 // add attaches a guest, on a thread in the node.
 func (f *floor) add(g *guest) error {
-	if err := exec.Command(f.start).Run(); err != nil {
+	if err := f.launch(); err != nil {
 		return err
 	}
 	ns, err := os.Open(g.netns)
@@ -141,8 +141,8 @@ func (f *floor) add(g *guest) error {
 	return netlink.LinkSetUp(pair)
 }
 
-// check looks after nothing.
-func (f *floor) check() error { return exec.Command(f.start).Run() }
+// launch is the one start of a program, and all of a CHECK: it looks after nothing.
+func (f *floor) launch() error { return exec.Command(f.start).Run() }
 
 // publish changes the map of host ports.
 func (f *floor) publish(change func(*nftables.Conn) error) error {
@@ -207,7 +207,7 @@ func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.N
 
 // del detaches a guest, on a thread in the node.
 func (f *floor) del(g *guest) error {
-	if err := exec.Command(f.start).Run(); err != nil {
+	if err := f.launch(); err != nil {
 		return err
 	}
 	link, err := netlink.LinkByName(f.host(g))

@@ -70,7 +70,7 @@ func (l *lane) add(g *guest) error {
 func (l *lane) check(g *guest) error {
 	return l.do("CHECK", g, func(ctx context.Context) error {
 		if l.floor != nil {
-			return l.floor.check()
+			return l.floor.launch()
 		}
 		return l.cni.CheckNetworkList(ctx, l.list, g.runtimeConf())
 	})
