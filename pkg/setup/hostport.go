@@ -163,29 +163,35 @@ func portMaps(t *nftables.Table) (any, one *nftables.Set) {
 // PortTakenError, unless its holder is gone: that one's go.
 func (n *Namespace) publish(p *Port) error {
 	list := mappings(p.HostPorts, p.Addresses)
-	if len(list) == 0 {
-		return nil
+	for len(list) > 0 {
+		err := n.claim(list, p.Attachment)
+		if !errors.Is(err, unix.ERESTART) {
+			return err
+		}
 	}
-	gone, err := n.inTheWay(list, p.Attachment)
-	if err == nil {
-		err = n.deleteMappings(gone)
-	}
+	return nil
+}
+
+// claim adds mappings of an attachment in the place of those that have to go. Two that
+// are in each other's way may have different keys, which the kernel would take both. So it
+// is told what the look was at: where nf_tables has changed since, the error is ERESTART.
+func (n *Namespace) claim(list []mapping, of Attachment) error {
+	seen, err := n.generation()
 	if err != nil {
 		return err
 	}
-	var elements []element
-	for _, m := range list {
-		m.comment = portComment(p.Attachment)
-		elements = append(elements, m.element)
+	gone, err := n.inTheWay(list, of)
+	if err != nil {
+		return err
 	}
-	if err := n.addElements(elements); err != nil {
-		if errors.Is(err, unix.EEXIST) { // another came in between
-			_, taken := n.inTheWay(list, p.Attachment)
-			err = errors.Join(taken, err)
-		}
+	claimed := elementsOf(list)
+	for i := range claimed {
+		claimed[i].comment = portComment(of)
+	}
+	if err := n.changeElements(seen, elementsOf(gone), claimed); err != nil {
 		return fmt.Errorf("add host ports: %w", err)
 	}
-	return n.forgetFlows(list)
+	return n.forgetFlows(append(gone, list...))
 }
 
 // inTheWay lists the mappings that have to go for those of an attachment: its own, and those
@@ -198,7 +204,10 @@ func (n *Namespace) inTheWay(list []mapping, of Attachment) (gone []mapping, err
 			return nil, err
 		}
 		for _, r := range rivals {
-			if _, err := n.link(r.owner.port); r.owner.port != of.Port() && !absent(err) {
+			if r.owner.port == of.Port() {
+				continue
+			}
+			if _, err := n.link(r.owner.port); !absent(err) {
 				return nil, errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
 			}
 		}
@@ -261,11 +270,7 @@ func (n *Namespace) deleteMappings(list []mapping) error {
 	if len(list) == 0 {
 		return nil
 	}
-	var elements []element
-	for _, m := range list {
-		elements = append(elements, m.element)
-	}
-	err := n.deleteElements(elements)
+	err := n.deleteElements(elementsOf(list))
 	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process took one of them, so none went
 		err = nil
 		for _, m := range list {

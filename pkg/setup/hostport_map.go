@@ -44,6 +44,14 @@ func mappings(ports []HostPort, addresses []netip.Prefix) (list []mapping) {
 	return list
 }
 
+// elementsOf are the mappings as elements.
+func elementsOf(list []mapping) (elements []element) {
+	for _, m := range list {
+		elements = append(elements, m.element)
+	}
+	return elements
+}
+
 // find looks up a host port by its key: there is one or none.
 func (n *Namespace) find(m mapping) ([]mapping, error) {
 	found, err := n.element(m.family, m.set, m.key)

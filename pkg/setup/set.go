@@ -67,29 +67,31 @@ func readElements(family int, set string, messages [][]byte, err error) (list []
 
 // addElements adds elements, all or none.
 func (n *Namespace) addElements(list []element) error {
-	return n.changeElements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, list)
+	return n.changeElements(anyGeneration, nil, list)
 }
 
 // deleteElements deletes the elements with the keys of those given, all or none.
 func (n *Namespace) deleteElements(list []element) error {
-	var keys []element
-	for _, e := range list {
-		keys = append(keys, element{family: e.family, set: e.set, key: e.key})
-	}
-	return n.changeElements(unix.NFT_MSG_DELSETELEM, 0, keys)
+	return n.changeElements(anyGeneration, list, nil)
 }
 
-// changeElements writes the requests itself, since ADD has one for each host port: the
-// library's connection, with a socket of its own that waits by the Go runtime's poller,
-// takes 0.2 ms more.
-func (n *Namespace) changeElements(message, flags int, list []element) error {
+// changeElements deletes elements and adds others, all or nothing, if nf_tables is still of
+// the generation that was seen: ERESTART otherwise. It writes the requests itself, since ADD
+// has one for each host port: the library's connection, with a socket of its own that waits
+// by the Go runtime's poller, takes 0.2 ms more.
+func (n *Namespace) changeElements(seen uint32, gone, added []element) error {
 	var b batch
-	for _, e := range list {
-		req := elementRequest(e.family, e.set, message, flags)
+	for _, e := range gone {
+		req := elementRequest(e.family, e.set, unix.NFT_MSG_DELSETELEM, 0)
+		req.AddData(element{key: e.key}.attribute())
+		b.add("element of "+e.set, req)
+	}
+	for _, e := range added {
+		req := elementRequest(e.family, e.set, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE)
 		req.AddData(e.attribute())
 		b.add("element of "+e.set, req)
 	}
-	return n.transact(b)
+	return n.transact(b, seen)
 }
 
 // attribute is the element as a list of one, as requests have it.
