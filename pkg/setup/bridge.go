@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -27,12 +28,12 @@ var (
 // maxPorts is how many ports a bridge has: BR_MAX_PORTS-1 in net/bridge/br_private.h.
 const maxPorts = 1023
 
-// EnsureBridge makes the bridge called name, if it is absent, and sets it up.
-// created tells the caller whether undoing that means deleting it. A new bridge has
-// the MTU in bytes (0: the kernel's default), a link-layer address that no port
+// EnsureBridge makes the bridge called name, if it is absent, and sets it up. A new bridge
+// has the MTU in bytes (0: the kernel's default), a link-layer address that no port
 // changes, no multicast snooping, and a mark that lets its last port take it along. An
 // existing bridge keeps what it has. A link of another kind is ErrNotBridge and is left alone.
-func (n *Namespace) EnsureBridge(name string, mtu int) (created bool, err error) {
+func (n *Namespace) EnsureBridge(name string, mtu int) error {
+	created := false
 	br, err := n.link(name)
 	if absent(err) {
 		if created, err = n.createBridge(name, mtu); err == nil {
@@ -43,11 +44,14 @@ func (n *Namespace) EnsureBridge(name string, mtu int) (created bool, err error)
 		err = br.mustBridge()
 	}
 	if err != nil || br.up {
-		return created, err
+		return err
 	}
 	var up batch
+	if created || n.made(br) {
+		up.markOwn(name)
+	}
 	up.setUp(name)
-	return created, n.send(up)
+	return n.send(up)
 }
 
 // CheckBridge says whether EnsureBridge could give out a bridge of that name:
@@ -71,8 +75,8 @@ func (l link) mustBridge() error {
 	return fmt.Errorf("%s is of type %q: %w", l.name, l.kind, ErrNotBridge)
 }
 
-// createBridge makes a bridge of ours, down. created is false when another
-// process came first.
+// createBridge makes a bridge of ours, down and without its mark. created is false when
+// another came first: that one's is not ours to mark.
 func (n *Namespace) createBridge(name string, mtu int) (created bool, err error) {
 	var b batch
 	make := b.add("create bridge "+name, newLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
@@ -84,15 +88,17 @@ func (n *Namespace) createBridge(name string, mtu int) (created bool, err error)
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 	}
-	// Aliases are not applied on creation.
-	mark := b.add("mark bridge "+name, newLinkRequest(name, 0))
-	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
-	b.silenceIPv6(name)
 	err = n.send(b)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// made says whether we made a bridge or VLAN link: by its mark, or by the MAC of a bridge whose
+// maker was killed before it could mark it and set it up.
+func (n *Namespace) made(l link) bool {
+	return l.alias == owner || l.alias == "" && !l.up && l.kind == "bridge" && bytes.Equal(l.mac, n.bridgeMAC(l.name))
 }
 
 // bridgeMAC is the link-layer address of a bridge that we make, for as long as the host is
@@ -109,7 +115,7 @@ func (n *Namespace) bridgeMAC(name string) net.HardwareAddr {
 // that it still has lose their bridge, so the caller makes sure there are none.
 func (n *Namespace) DeleteBridge(name string) error {
 	br, err := n.link(name)
-	if absent(err) || err == nil && br.alias != owner {
+	if absent(err) || err == nil && !n.made(br) {
 		return nil
 	}
 	if err != nil {

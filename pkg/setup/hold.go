@@ -94,7 +94,7 @@ func (n *Namespace) releaseBridge(name string) error {
 	if err := n.eachPort(name, func(link) bool { shared = true; return false }); err != nil {
 		return err
 	}
-	if !shared && br.alias == owner {
+	if !shared && n.made(br) {
 		return n.DeleteBridge(name)
 	}
 	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br))

@@ -241,6 +241,13 @@ func digestMAC(digest [sha256.Size]byte) net.HardwareAddr {
 	return append(net.HardwareAddr{0x02}, digest[:5]...)
 }
 
+// markOwn marks a bridge or VLAN link that we have just made, which is down, as ours:
+// aliases are not applied on creation.
+func (b *batch) markOwn(name string) {
+	b.add("mark "+name, newLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
+	b.silenceIPv6(name)
+}
+
 // silenceIPv6 turns off the address that the kernel would generate for the link called
 // name, and with it the MLD reports, neighbour and router solicitations that every
 // port of the bridge would be flooded with. It must come before the link is set up. A

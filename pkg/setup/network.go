@@ -127,11 +127,11 @@ func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err e
 	br, routed := links[0], links[len(links)-1]
 	switch {
 	case br.index == 0:
-		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
+		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.EnsureBridge(net.Bridge, net.MTU) }})
 	case br.mustBridge() != nil:
 		return nil, br.mustBridge()
 	case !br.up:
-		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.ensureBridge(net) }})
+		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.EnsureBridge(net.Bridge, net.MTU) }})
 	}
 	if net.Promiscuous && !br.promiscuous {
 		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
@@ -143,11 +143,6 @@ func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err e
 	lacks = append(lacks, vlan...)
 	gateways, err := n.gatewayLacks(net, routed)
 	return append(lacks, gateways...), err
-}
-
-func (n *Namespace) ensureBridge(net *Network) error {
-	_, err := n.EnsureBridge(net.Bridge, net.MTU)
-	return err
 }
 
 // gatewayLacks compares the network's gateways with the addresses of the link that it is

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -113,6 +115,41 @@ func TestOthersBridge(t *testing.T) {
 		t.Fatal(err)
 	}
 	setuptest.Same(t, before, "the bridge has changed")
+}
+
+// TestBridgeRace has somebody else make the bridge in the same instant: theirs is not marked
+// as ours, which would let the last port take it along.
+func TestBridgeRace(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	library, err := netlink.NewHandle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer library.Close()
+	first := 0
+	for range 50 {
+		theirs := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+		var both sync.WaitGroup
+		var made error
+		both.Go(func() { made = library.LinkAdd(theirs) })
+		if err := host.EnsureBridge("br0", 0); err != nil {
+			t.Fatal(err)
+		}
+		both.Wait()
+		if made == nil {
+			first++
+			if shown := setuptest.Run(t, "ip", "link", "show", "br0"); strings.Contains(shown, "alias") {
+				t.Fatalf("their bridge is marked: %s", shown)
+			}
+		}
+		if err := library.LinkDel(theirs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first == 0 {
+		t.Error("they never came first")
+	}
 }
 
 // TestReplaceAddress shows that the bridge's other address makes way if asked.
@@ -287,7 +324,7 @@ func TestRouterAdvertisements(t *testing.T) {
 func TestBridgeFull(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
-	if _, err := host.EnsureBridge("br0", 0); err != nil {
+	if err := host.EnsureBridge("br0", 0); err != nil {
 		t.Fatal(err)
 	}
 	var lines strings.Builder

@@ -61,7 +61,7 @@ func (n *Namespace) vlanLacks(net *Network, br, routed link) (lacks []lack, err 
 	if !net.VLANs.any() {
 		return nil, nil
 	}
-	if err := br.mayFilterVLANs(); err != nil {
+	if err := n.mayFilterVLANs(br); err != nil {
 		return nil, err
 	}
 	if !br.filtersVLANs {
@@ -82,8 +82,8 @@ func (n *Namespace) vlanLacks(net *Network, br, routed link) (lacks []lack, err 
 
 // mayFilterVLANs refuses to change a bridge of somebody else's: its ports could lose each
 // other.
-func (l link) mayFilterVLANs() error {
-	if l.index == 0 || l.filtersVLANs || l.alias == owner {
+func (n *Namespace) mayFilterVLANs(l link) error {
+	if l.index == 0 || l.filtersVLANs || n.made(l) {
 		return nil
 	}
 	return fmt.Errorf("use VLANs on bridge %s: %w, and was there before; have it do so by: ip link set %s type bridge vlan_filtering 1", l.name, ErrNoVLANs, l.name)
@@ -109,15 +109,18 @@ func (n *Namespace) ensureVLANLink(net *Network) error {
 		return err
 	}
 	name := net.RoutedBy()
-	var b batch
-	make := b.ensure("create VLAN link "+name, newLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL), unix.EEXIST)
+	var create, up batch
+	make := create.add("create VLAN link "+name, newLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
 	make.AddData(nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(br.index))))
 	make.AddData(linkInfo("vlan", nl.NewRtAttr(vlanID, nl.Uint16Attr(uint16(net.VLANs.Native)))))
-	mark := b.add("mark VLAN link "+name, newLinkRequest(name, 0))
-	mark.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(owner)))
-	b.silenceIPv6(name)
-	b.setUp(name)
-	return errors.Join(n.send(b), n.changeVLAN(br, VLANRange{net.VLANs.Native, net.VLANs.Native}, vlanOfBridge))
+	switch err := n.send(create); {
+	case err == nil:
+		up.markOwn(name)
+	case !errors.Is(err, unix.EEXIST): // with EEXIST it is not ours
+		return err
+	}
+	up.setUp(name)
+	return errors.Join(n.send(up), n.changeVLAN(br, VLANRange{net.VLANs.Native, net.VLANs.Native}, vlanOfBridge))
 }
 
 // How a link is in a VLAN, as `bridge vlan` has it.

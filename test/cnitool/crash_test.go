@@ -56,6 +56,32 @@ func TestKilledFirst(t *testing.T) {
 	}
 }
 
+// TestKilledBetweenMessages kills the first ADD of a host before each message to the kernel
+// that it writes itself: what is made by one and marked by the next is found again.
+func TestKilledBetweenMessages(t *testing.T) {
+	t.Parallel()
+	conf := single.with(object{"forward": "none"})
+	newNode(t, conf, "nft").containers(1)
+	before := setuptest.Dump(t)
+	for at := 1; ; at++ {
+		c := on("ADD", 1, conf)
+		c.before = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write",
+			"-e", fmt.Sprintf("inject=write:signal=KILL:when=%d", at)}
+		done := c.run(t).err == nil
+		on("DEL", 1, conf).run(t).ok(t)
+		if !setuptest.Same(t, before, "killed at message %d, DEL left traces", at) {
+			t.FailNow()
+		}
+		if !done {
+			continue
+		}
+		if at < 20 {
+			t.Errorf("it writes only %d messages", at-1)
+		}
+		return
+	}
+}
+
 // awaitNoIPTables waits until the iptables that a killed ADD was running, if any, is
 // done in our namespace: nobody kills that one.
 func awaitNoIPTables(t testing.TB) {
