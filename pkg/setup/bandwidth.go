@@ -103,12 +103,12 @@ func (n *Namespace) makeIFB(p *Port, mtu int) (link, error) {
 	return n.link(name)
 }
 
-// staleIFBs lists the IFBs of a network's ports that are not to be kept.
-func (n *Namespace) staleIFBs(network string, keep map[string]bool) (names []string, err error) {
+// staleIFBs lists the IFBs of ports that are gone.
+func (n *Namespace) staleIFBs(gone func(portOwner) bool) (names []string, err error) {
 	all, err := n.allLinks()
 	for _, l := range all {
 		digits, found := strings.CutPrefix(l.name, ifbPrefix)
-		if a, ours := ParseAttachment(l.alias); ours && found && a.Network == network && !keep[portPrefix+digits] {
+		if a, ours := ParseAttachment(l.alias); ours && found && gone(portOwner{portPrefix + digits, a}) {
 			names = append(names, l.name)
 		}
 	}

@@ -70,13 +70,9 @@ func (n *Namespace) VerifyPublished(p *Port) error {
 
 // CollectPublished deletes the host ports of a network's attachments that are not in valid.
 func (n *Namespace) CollectPublished(network string, valid []Attachment) error {
-	keep := map[string]bool{}
-	for _, a := range valid {
-		keep[a.Port()] = true
-	}
-	stale := func(o portOwner) bool { return o.Network == network && !keep[o.port] }
-	abandoned, err := n.published(func(m mapping) bool { return stale(m.owner) })
-	return errors.Join(err, n.deleteMappings(abandoned), n.hidePorts(stale))
+	gone := unlisted(network, valid)
+	abandoned, err := n.published(func(m mapping) bool { return gone(m.owner) })
+	return errors.Join(err, n.deleteMappings(abandoned), n.hidePorts(gone))
 }
 
 // EnsureFiltered lets the packets of a port's network past chains that deny, and applies its
@@ -137,13 +133,4 @@ func (n *Namespace) isolate(port link) error {
 	req := b.add("isolate port "+port.name, newLinkRequest(port.name, 0))
 	req.AddData(portInfo(map[int]bool{brportIsolated: true}))
 	return n.send(b)
-}
-
-// missing is an error that names what is lacking, nil if nothing is.
-func missing(lacks []lack) error {
-	var wrong []error
-	for _, l := range lacks {
-		wrong = append(wrong, fmt.Errorf("%s: missing", l.what))
-	}
-	return errors.Join(wrong...)
 }

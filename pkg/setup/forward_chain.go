@@ -64,12 +64,11 @@ func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 		}
 		for _, link := range net.links() {
 			for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} { // each goes ahead of the one before
-				way := map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
-				comment := inChain + link + " " + way
+				comment := inChain + link + " " + way(key)
 				at := slices.IndexFunc(dumped, called(comment))
 				if at < 0 || slices.ContainsFunc(dumped[:at], deniesAll) {
 					lacks = append(lacks, lack{
-						fmt.Sprintf("rule for packets of %s, %s, in chain %s", link, way, chain),
+						fmt.Sprintf("rule for packets of %s, %s, in chain %s", link, way(key), chain),
 						func() error {
 							return n.acceptIn(chain, comment, interfaceIs(key, expr.CmpOpEq, link))
 						},

@@ -194,12 +194,6 @@ func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 
 func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
-// text reads a string that ends with a zero byte or after size bytes.
-func text(b []byte, size int) string {
-	s, _, _ := bytes.Cut(b[:size], []byte{0})
-	return string(s)
-}
-
 // getsockopt is getsockopt(2) with a buffer that is read and written.
 func getsockopt(fd, level, option int, buffer []byte) error {
 	size := uint32(len(buffer))

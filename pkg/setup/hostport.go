@@ -28,9 +28,6 @@ const (
 // loopbackRule ends the comment of rules about the host's loopback.
 const loopbackRule = "loopback"
 
-// sysctlLocalnet lets packets from 127.0.0.1 go by an interface, and those to it come.
-const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
-
 // HostPort publishes a port of a container on the host.
 type HostPort struct {
 	Protocol  uint8      // IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP

@@ -78,8 +78,7 @@ func (net *Network) markPolicy() policy {
 	p := policy{chain: marking, name: "mark"}
 	if net.Mark != 0 {
 		for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
-			way := map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
-			p.add(fmt.Sprintf("%#x %s", net.Mark, way), slices.Concat(interfaceIs(key, expr.CmpOpEq, net.RoutedBy()), orMark(net.Mark)))
+			p.add(fmt.Sprintf("%#x %s", net.Mark, way(key)), slices.Concat(interfaceIs(key, expr.CmpOpEq, net.RoutedBy()), orMark(net.Mark)))
 		}
 	}
 	return p

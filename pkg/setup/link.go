@@ -165,12 +165,13 @@ func portInfo(settings map[int]bool) *nl.RtAttr {
 }
 
 // setUp sets the link called name up.
-func (b *batch) setUp(name string) { b.setFlag("set "+name+" up", name, unix.IFF_UP) }
+func (b *batch) setUp(name string) { b.setFlag("set "+name+" up", name, unix.IFF_UP, unix.IFF_UP) }
 
-func (b *batch) setFlag(what, name string, flag uint32) {
+// setFlag sets a flag of the link called name to itself or to 0.
+func (b *batch) setFlag(what, name string, flag, value uint32) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Flags, msg.Change = flag, flag
+	msg.Flags, msg.Change = value, flag
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	b.add(what, req)
@@ -179,7 +180,7 @@ func (b *batch) setFlag(what, name string, flag uint32) {
 // setPromiscuous has the link called name take in all frames.
 func (n *Namespace) setPromiscuous(name string) error {
 	var b batch
-	b.setFlag("make "+name+" promiscuous", name, unix.IFF_PROMISC)
+	b.setFlag("make "+name+" promiscuous", name, unix.IFF_PROMISC, unix.IFF_PROMISC)
 	return n.send(b)
 }
 
@@ -221,7 +222,7 @@ func (n *Namespace) deleteLinks(names []string) error {
 }
 
 func deletionRequest(name string) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	return req

@@ -3,7 +3,6 @@ package setup
 import (
 	"net/netip"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,12 +27,7 @@ func (n *Namespace) RaiseLoopback() ([]netip.Prefix, error) {
 // LowerLoopback sets lo down.
 func (n *Namespace) LowerLoopback() error {
 	var b batch
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Change = unix.IFF_UP
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(loopback)))
-	b.add("set "+loopback+" down", req)
+	b.setFlag("set "+loopback+" down", loopback, unix.IFF_UP, 0)
 	return n.send(b)
 }
 

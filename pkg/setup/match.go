@@ -54,6 +54,11 @@ func within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	}
 }
 
+// way names the packets of a link that interfaceIs matches by key, as seen from its containers.
+func way(key expr.MetaKey) string {
+	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
+}
+
 // interfaceIs compares the interface that a packet comes or goes by, or its kind.
 func interfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -208,6 +209,12 @@ func (a attrs) in(kinds ...uint16) attrs {
 func (a attrs) text(kind uint16) string {
 	value := a.get(kind)
 	return text(value, len(value))
+}
+
+// text reads a string that ends with a zero byte or after size bytes.
+func text(b []byte, size int) string {
+	s, _, _ := bytes.Cut(b[:size], []byte{0})
+	return string(s)
 }
 
 // number reads a 32-bit attribute of nf_tables, 0 if it is missing.

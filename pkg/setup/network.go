@@ -84,6 +84,15 @@ func mend(lacks []lack) error {
 	return nil
 }
 
+// missing is an error that names what is lacking, nil if nothing is.
+func missing(lacks []lack) error {
+	var wrong []error
+	for _, l := range lacks {
+		wrong = append(wrong, fmt.Errorf("%s: missing", l.what))
+	}
+	return errors.Join(wrong...)
+}
+
 // lacks compares the namespace with the network, without changing anything. ADD
 // mends what it finds, CHECK reports it. What it finds comes in an order in
 // which it can be mended.

@@ -149,7 +149,8 @@ func (n *Namespace) DetachPort(a Attachment, bridge string, known ...HostPort) e
 	return errors.Join(n.Unplug(a, known...), n.ReleaseNetwork(bridge))
 }
 
-// Unplug is DetachPort that leaves the network.
+// Unplug is DetachPort that leaves the network. A process that goes on after it has a child
+// left to reap (removal.go).
 func (n *Namespace) Unplug(a Attachment, known ...HostPort) error {
 	return errors.Join(n.unpublish(a, known), n.removePort(a.Port()), n.unguardPort(a.Port()))
 }

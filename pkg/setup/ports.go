@@ -64,8 +64,7 @@ func (n *Namespace) listPorts(bridge int, f func(link) bool) error {
 			if failed = m.failure(); failed != nil || m.kind == unix.NLMSG_DONE {
 				return false
 			}
-			p := parseLink(m.data)
-			return bridge != 0 && p.master != bridge || f(p) // kernels before 4.4 list all links
+			return f(parseLink(m.data))
 		})
 		err = errors.Join(err, failed)
 	}
@@ -111,7 +110,10 @@ func (n *Namespace) Ports() (ports []FoundPort, err error) {
 			a, _ := ParseAttachment(l.alias)
 			limits, limitsErr := n.bandwidth(l, byName[ifbOf(l.port)])
 			err = errors.Join(err, limitsErr)
-			ports = append(ports, FoundPort{a, l.name, l.port, names[l.master], l.up, l.forwarding, l.isolated, l.hairpin, l.mtu, limits})
+			ports = append(ports, FoundPort{
+				Attachment: a, Name: l.name, Key: l.port, Bridge: names[l.master], Up: l.up, Forwarding: l.forwarding,
+				Isolated: l.isolated, Hairpin: l.hairpin, MTU: l.mtu, Bandwidth: limits,
+			})
 		}
 	}
 	return ports, err
@@ -127,17 +129,18 @@ func (n *Namespace) HasPort(a Attachment) bool {
 // Collect deletes the ports of a network's attachments that are not in valid, on
 // the bridge given, and with the last of all the network. It goes on after errors.
 func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
-	keep := map[string]bool{}
-	for _, a := range valid {
-		keep[a.Port()] = true
-	}
+	gone := unlisted(network, valid)
 	var stale, given []string
 	err := n.eachPort(bridge, func(p link) bool {
 		a, known := ParseAttachment(p.alias)
-		switch mine := p.ours() && p.port != "" && !keep[p.port] && (!known || a.Network == network); {
-		case mine && p.port == p.name:
+		if !known {
+			a.Network = network // as far as anybody can tell
+		}
+		switch {
+		case !p.ours() || p.port == "" || !gone(portOwner{p.port, a}):
+		case p.port == p.name:
 			stale = append(stale, p.name)
-		case mine:
+		default:
 			given = append(given, p.port)
 		}
 		return true
@@ -145,14 +148,14 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	if err != nil {
 		return err
 	}
-	ifbs, err := n.staleIFBs(network, keep)
+	ifbs, err := n.staleIFBs(gone)
 	errs := []error{err, n.deleteLinks(append(stale, ifbs...))}
 	for _, name := range given {
 		errs = append(errs, n.removePort(name))
 	}
-	abandoned, err := n.published(func(m mapping) bool { return m.owner.Network == network && !keep[m.owner.port] })
+	abandoned, err := n.published(func(m mapping) bool { return gone(m.owner) })
 	errs = append(errs, err, n.deleteMappings(abandoned))
-	unguarded, err := n.guarded(func(o portOwner) bool { return o.Network == network && !keep[o.port] })
+	unguarded, err := n.guarded(gone)
 	errs = append(errs, err)
 	for _, o := range unguarded {
 		errs = append(errs, n.unguardPort(o.port))

@@ -32,7 +32,9 @@ func (n *Namespace) removeLink(l link) error {
 	if err != nil {
 		return err
 	}
-	if err := r.begin(deletionRequest(l.name).Serialize()); err != nil {
+	request := deletionRequest(l.name)
+	request.Flags |= unix.NLM_F_ACK
+	if err := r.begin(request.Serialize()); err != nil {
 		return n.deleteLink(l.name)
 	}
 	gone, err := r.wait(n)

@@ -13,6 +13,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
+// sysctlLocalnet lets packets from 127.0.0.1 go by an interface, and those to it come.
+const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
+
 // forwardingLacks looks at the sysctls that let the host route for containers.
 func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
 	for family, key := range map[int]string{unix.AF_INET: sysctlForward4, unix.AF_INET6: sysctlForward6} {

@@ -137,3 +137,12 @@ func parseOwner(comment string) (o portOwner) {
 	parts := append(strings.Split(text, "/"), "?", "?", "?")
 	return portOwner{port, Attachment{parts[1], parts[2], parts[3]}}
 }
+
+// unlisted chooses the owners of a network that are none of the attachments given.
+func unlisted(network string, valid []Attachment) func(portOwner) bool {
+	keep := map[string]bool{}
+	for _, a := range valid {
+		keep[a.Port()] = true
+	}
+	return func(o portOwner) bool { return o.Network == network && !keep[o.port] }
+}

@@ -83,12 +83,12 @@ func (n *Namespace) deleteRulesOf(family int, bridge string) error {
 		return err
 	}
 	mine := map[chain][]uint64{}
-	others, guarded := false, false
+	others, localnet := false, false
 	for _, chain := range chainsOf(family) {
 		for comment, handles := range present[chain.name] {
 			if strings.HasPrefix(comment, bridge+" ") {
 				mine[chain] = append(mine[chain], handles...)
-				guarded = guarded || strings.HasSuffix(comment, " "+loopbackRule)
+				localnet = localnet || strings.HasSuffix(comment, " "+loopbackRule)
 			} else {
 				others = true
 			}
@@ -97,7 +97,7 @@ func (n *Namespace) deleteRulesOf(family int, bridge string) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	if guarded { // before the rule goes that keeps the host's loopback to itself
+	if localnet { // before the rule goes that keeps the host's loopback to itself
 		if err := n.setSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0"); err != nil {
 			return err
 		}
