@@ -63,6 +63,7 @@ type link struct {
 	isolated    bool // as a port of a bridge
 
 	filtersVLANs bool // as a bridge
+	snoops       bool // as a bridge: what is sent to a multicast group goes to its members only
 	vlan         int  // as a VLAN link, on the link of index peer
 }
 
@@ -117,6 +118,7 @@ func (l *link) parseInfo(info attrs) {
 	switch l.kind {
 	case "bridge":
 		l.filtersVLANs = bytes.Equal(data.get(bridgeVLANFilter), []byte{1})
+		l.snoops = bytes.Equal(data.get(nl.IFLA_BR_MCAST_SNOOPING), []byte{1})
 	case "vlan":
 		if id := data.get(vlanID); len(id) == 2 {
 			l.vlan = int(binary.NativeEndian.Uint16(id))

@@ -51,7 +51,7 @@ type Port struct {
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
 	BridgeMTU, MTU                   int  // bytes; MTU is that of both ends
-	ours                             bool // the bridge, which then does not snoop multicast
+	unheard                          bool // nobody on the bridge listens to reports of multicast groups
 }
 
 // CheckAttachable says whether AttachPort would find the names free, before
@@ -120,7 +120,7 @@ func (n *Namespace) raisePort(p *Port, on *Plugged) error {
 		if err != nil {
 			return err
 		}
-		if err := p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.ours}); err != nil {
+		if err := p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.unheard}); err != nil {
 			for key, value := range before { // not all are the interface's own, and go with it
 				err = errors.Join(err, p.Container.setSysctl(key, value))
 			}
@@ -171,7 +171,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	}
 	done := &Plugged{
 		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.mac(),
-		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu), ours: br.alias == owner,
+		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu), unheard: br.alias == owner && !br.snoops,
 	}
 	pair := veth{
 		name: p.Port(), mac: done.PortMAC, masterIndex: br.index,

@@ -13,10 +13,12 @@ import (
 
 // TestMulticast keeps a bridge of ours from snooping, and its containers from reporting twice
 // what no snooping bridge hears. On a bridge of somebody else's both are as the kernel has
-// them. Container 2 hears what container 1 sends to a group on either.
+// them, and so are reports on one of ours that was made to snoop. Container 2 hears what
+// container 1 sends to a group on each.
 func TestMulticast(t *testing.T) {
 	for _, tt := range []struct{ name, before, snooping, interval string }{
 		{"ours", "true", "0", "3600000"},
+		{"ours, that snoops", "true", "1", "1000"},
 		{"somebody else's", "ip link add br0 type bridge; ip link set br0 up", "1", "1000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -26,11 +28,14 @@ func TestMulticast(t *testing.T) {
 			setuptest.Run(t, "sh", "-c", tt.before)
 			for i := range c {
 				on("ADD", i+1, dual).run(t).ok(t)
+				if tt.snooping == "1" {
+					setuptest.Run(t, "ip", "link", "set", "br0", "type", "bridge", "mcast_snooping", "1")
+				}
 			}
 			if got := setuptest.Run(t, "ip", "-d", "link", "show", "br0"); !strings.Contains(got, "mcast_snooping "+tt.snooping) {
 				t.Errorf("want mcast_snooping %s:\n%s", tt.snooping, got)
 			}
-			if got := setuptest.In(t, c[0], "cat", "/proc/sys/net/ipv6/conf/eth0/mldv2_unsolicited_report_interval"); strings.TrimSpace(got) != tt.interval {
+			if got := setuptest.In(t, c[1], "cat", "/proc/sys/net/ipv6/conf/eth0/mldv2_unsolicited_report_interval"); strings.TrimSpace(got) != tt.interval {
 				t.Errorf("a report is repeated within %s ms, want %s", got, tt.interval)
 			}
 			hearsGroup(t, c[0], c[1])
