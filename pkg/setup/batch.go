@@ -1,7 +1,6 @@
 package setup
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,40 +36,6 @@ func (b *batch) ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) 
 // send sends the batch in the namespace and returns the error of the first
 // request that failed.
 func (n *Namespace) send(b batch) error { return n.exchange(unix.NETLINK_ROUTE, b, nil, nil) }
-
-// anyGeneration is what transact takes where it does not matter what has changed before.
-const anyGeneration = 0
-
-// transact sends a batch of requests to nf_tables as one transaction: the kernel does all of
-// it or nothing (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). Nothing is done, with
-// ERESTART, when nf_tables is not of the generation that the caller has seen.
-func (n *Namespace) transact(b batch, seen uint32) error {
-	frame := func(kind int) *nl.NetlinkRequest {
-		req := nl.NewNetlinkRequest(kind, 0)
-		subsystem := binary.BigEndian.AppendUint16(nil, unix.NFNL_SUBSYS_NFTABLES)
-		req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
-		return req
-	}
-	begin := frame(unix.NFNL_MSG_BATCH_BEGIN)
-	if seen != anyGeneration {
-		begin.AddData(nl.NewRtAttr(unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, seen)))
-	}
-	return n.exchange(unix.NETLINK_NETFILTER, b, begin, frame(unix.NFNL_MSG_BATCH_END))
-}
-
-// generation is the number of nf_tables' last transaction.
-func (n *Namespace) generation() (uint32, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
-	req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0})
-	answers, err := n.ask(unix.NETLINK_NETFILTER, req)
-	if err == nil && len(answers) != 1 {
-		err = fmt.Errorf("got %d answers", len(answers))
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the generation of nf_tables: %w", err)
-	}
-	return attrs(answers[0][nl.SizeofNfgenmsg:]).number(unix.NFTA_GEN_ID), nil
-}
 
 // exchange sends the batch, between begin and end where these are given, and waits for the
 // answer to its last request. Of those before it only what fails is answered, and before: a

@@ -1,7 +1,6 @@
 package setup
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -145,9 +144,6 @@ func (n *Namespace) ownRules(family int) (foundRules, error) {
 	}
 	return found, err
 }
-
-// ruleHandle is what the kernel tells rules apart by.
-func ruleHandle(rule attrs) uint64 { return binary.BigEndian.Uint64(rule.get(unix.NFTA_RULE_HANDLE)) }
 
 // addFeature adds a feature, in the place of what is there of it, and the table where it
 // is absent, in one transaction.

@@ -133,14 +133,6 @@ func (n *Namespace) deleteOwn(family int, from chain, handles []uint64) error {
 	return nil
 }
 
-// deleteRules has the next transaction delete rules of a chain.
-func deleteRules(c *nftables.Conn, from *nftables.Chain, handles []uint64) (err error) {
-	for _, handle := range handles {
-		err = errors.Join(err, c.DelRule(&nftables.Rule{Table: from.Table, Chain: from, Handle: handle}))
-	}
-	return err
-}
-
 // comment names a rule of a network: by the bridge, by which it is found again, and by the
 // link that the network is routed by where that is another.
 func (net *Network) comment(what ...string) string {
