@@ -14,6 +14,7 @@ package() { # the package that a program comes in
 	qemu-system-x86_64) echo qemu-system-x86 ;;
 	modprobe) echo kmod ;;
 	perf) echo linux-perf ;;
+	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
 	*) echo "$1" ;;
 	esac

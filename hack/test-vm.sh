@@ -9,7 +9,7 @@ vm=$PWD/.cache/vm
 rm -rf "$vm/programs"
 mkdir -p "$vm/programs"
 export PROGRAMS=$vm/programs REQUIRE_NETNS=1
-go test -run '^$' ./test/cnitool # builds the programs
+go test -count=1 -run '^$' ./test/cnitool # builds the programs
 go test -c -o "$vm/cnitool.test" ./test/cnitool
 tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnetGuard|TestIngressPolicy|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestKubernetesServices|TestAddressesAtOnce|TestOwnRules|TestGiven|TestBandwidth$}
 status=0

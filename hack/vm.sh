@@ -13,6 +13,10 @@ PATH=$PATH:/usr/sbin:/sbin
 suite=${SUITE:-bookworm}
 dir=$PWD/.cache/vm/$suite
 hack/need.sh qemu-system-x86_64 busybox modprobe xz
+if ldd "$(command -v busybox)" >/dev/null 2>&1; then
+	echo "busybox needs libraries, which the virtual machine begins without; as root: apt-get install busybox-static" >&2
+	exit 1
+fi
 
 fetch() { # a kernel, into $dir; apt has lists of its own there
 	local apt=(-qq -o Dir::Etc::SourceList="$dir/new/sources" -o Dir::Etc::SourceParts=/dev/null
