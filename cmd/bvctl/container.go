@@ -24,9 +24,9 @@ type container struct {
 	port      setup.FoundPort
 	bridge    string // that it belongs on
 	addresses []netip.Prefix
-	routes    []netip.Prefix // where those lead that it was given
-	since     time.Time      // its lease began
-	check     *skel.CmdArgs  // for CHECK; nil without a record
+	routes    []setup.Route // that it was given, of the main table
+	since     time.Time     // its lease began
+	check     *skel.CmdArgs // for CHECK; nil without a record
 }
 
 // name is what a person calls it: its pod, or its ID.
@@ -124,22 +124,33 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 	return list, err
 }
 
-// given are the addresses of the result, and where its routes lead.
-func (r record) given() (addresses, routes []netip.Prefix) {
+// given are the addresses of the result, and its routes of the main table. One without a
+// gateway of its own goes by that of the first address of its family (CNI specification,
+// "routes").
+func (r record) given() (addresses []netip.Prefix, routes []setup.Route) {
 	var result struct {
 		IPs []struct {
 			Address netip.Prefix `json:"address"`
+			Gateway netip.Addr   `json:"gateway"`
 		} `json:"ips"`
 		Routes []struct {
-			Dst netip.Prefix `json:"dst"`
+			Dst   netip.Prefix `json:"dst"`
+			GW    netip.Addr   `json:"gw"`
+			Table *int         `json:"table"`
 		} `json:"routes"`
 	}
-	if json.Unmarshal(r.Result, &result) == nil {
-		for _, ip := range result.IPs {
-			addresses = append(addresses, ip.Address)
-		}
-		for _, route := range result.Routes {
-			routes = append(routes, route.Dst)
+	if json.Unmarshal(r.Result, &result) != nil {
+		return nil, nil
+	}
+	gateways := map[bool]netip.Addr{} // by "is IPv4"
+	for _, ip := range result.IPs {
+		addresses = append(addresses, ip.Address)
+		is4 := ip.Address.Addr().Is4()
+		gateways[is4] = cmp.Or(gateways[is4], ip.Gateway)
+	}
+	for _, route := range result.Routes {
+		if route.Table == nil {
+			routes = append(routes, setup.Route{Destination: route.Dst, Gateway: cmp.Or(route.GW, gateways[route.Dst.Addr().Is4()])})
 		}
 	}
 	return addresses, routes

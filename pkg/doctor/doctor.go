@@ -25,7 +25,7 @@ type End struct {
 	Port      string           // the link on the host, and the bridge that it belongs on
 	Bridge    string
 	Addresses []netip.Prefix // that the container was given, or that of what is beyond the host
-	Routes    []netip.Prefix // where the routes lead that the container was given
+	Routes    []setup.Route  // that the container was given, of the main table
 	// Drift says what differs from what ADD has made, on the host and inside, a line each.
 	// nil where nobody knows what that was. It is asked at most once.
 	Drift func() (host, inside error)

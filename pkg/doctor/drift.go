@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -65,6 +66,12 @@ func lines(err error) []string {
 }
 
 // lacksForward says whether the bridge's rules in FORWARD are gone that ADD has set.
-func (e *End) lacksForward() bool {
-	return slices.ContainsFunc(e.drift()[0], func(line string) bool { return strings.HasPrefix(line, "rules of bridge "+e.Bridge+" ") })
+func (e *End) lacksForward() bool { return e.lacks("rules of bridge " + e.Bridge + " ") }
+
+// lacksGateway says whether the bridge's own address is gone that ADD has set.
+func (e *End) lacksGateway(a netip.Addr) bool { return e.lacks("address " + a.String() + "/") }
+
+// lacks says whether the host lacks what is told in a line that begins so.
+func (e *End) lacks(prefix string) bool {
+	return slices.ContainsFunc(e.drift()[0], func(line string) bool { return strings.HasPrefix(line, prefix) })
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // way looks at a container's route to an address, and at the neighbour that it leads by.
@@ -31,7 +33,6 @@ func (w *walk) way(e *End, from, to netip.Addr) {
 		w.noRoute(station, e, to, err)
 		return
 	}
-	gateway := w.gateway(e, to.Is4())
 	r := routes[0]
 	hop, _ := netip.AddrFromSlice(r.Gw)
 	hop = hop.Unmap()
@@ -44,12 +45,10 @@ func (w *walk) way(e *End, from, to netip.Addr) {
 		return
 	case hop.IsValid():
 		if w.holders[hop] == nil && w.inSubnet(e, hop) {
-			if !gateway.IsValid() {
-				w.bad(station, "bvctl repair", "by %s, which nobody has: bridge %s lost its address", hop, e.Bridge)
-			} else {
-				w.bad(station, e.in("ip %s route replace default via %s dev %s", familyFlag(to), gateway, e.Interface), "by %s, which nobody has; the gateway of bridge %s is %s", hop, e.Bridge, gateway)
+			if !w.beyondBridge(station, e, to, hop) {
+				return
 			}
-			return
+			w.routed = w.routed && e != w.a // by that router, not by the host
 		}
 		w.good(station, "to %s by %s", to, hop)
 	case w.routed:
@@ -67,30 +66,56 @@ func (w *walk) inSubnet(e *End, a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
+// beyondBridge says whether a next hop that nobody on this host has is a router that the
+// container was given, elsewhere on the LAN that its bridge is a part of. Or else it says
+// what is to be done about it.
+func (w *walk) beyondBridge(station string, e *End, to, hop netip.Addr) bool {
+	given := e.given(to)
+	switch {
+	case given.Gateway == hop && e.lacksGateway(hop):
+		w.bad(station, "bvctl repair", "by %s, which nobody has: bridge %s lost its address", hop, e.Bridge)
+	case given.Gateway == hop:
+		return true
+	case given.Destination.IsValid():
+		w.bad(station, e.route("replace", given), "by %s, which nobody has; it was given %s", hop, given)
+	default:
+		w.sad(station, "run bvctl repair if it was the bridge's; or it is another router's: is that up, and on bridge "+e.Bridge+"?", "by %s, which nobody on this host has", hop)
+	}
+	return false
+}
+
 // noRoute says what is to be done about a route that a container does not have: it is put
 // back if ADD had made it.
 func (w *walk) noRoute(station string, e *End, to netip.Addr, err error) {
-	gateway := w.gateway(e, to.Is4())
-	i := slices.IndexFunc(e.Routes, func(p netip.Prefix) bool { return p.Contains(to) })
+	given := e.given(to)
 	switch {
 	case err != nil && !errors.Is(err, unix.ENETUNREACH):
 		w.sad(station, "look at "+e.in("ip %s route show table all", familyFlag(to))+", and at "+e.in("ip %s rule", familyFlag(to)), "no way to %s: %s", to, routeError(err))
-	case i >= 0 && gateway.IsValid():
-		w.bad(station, e.in("ip %s route add %s via %s dev %s", familyFlag(to), e.Routes[i].Masked(), gateway, e.Interface), "it has none to %s: that to %s is gone", to, e.Routes[i])
+	case given.Destination.IsValid():
+		w.bad(station, e.route("add", given), "it has none to %s: that to %s is gone", to, given.Destination)
 	default:
 		w.sad(station, `if the network is to have a default route, give it "isDefaultGateway": true, and make the container again`, "it has none to %s", to)
 	}
 }
 
-// gateway is the bridge's address within the container's subnet.
-func (w *walk) gateway(e *End, is4 bool) (gateway netip.Addr) {
-	given, _ := e.Address(is4)
-	for a, holders := range w.holders {
-		if given.IsValid() && given.Contains(a) && slices.ContainsFunc(holders, func(h holder) bool { return h.end == nil && isOf(h.link, e.Bridge) }) {
-			gateway = a
+// given is the route to an address that the container was given, the narrowest of several;
+// its Destination is not valid if there is none.
+func (e *End) given(to netip.Addr) (narrowest setup.Route) {
+	for _, r := range e.Routes {
+		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {
+			narrowest = r
 		}
 	}
-	return gateway
+	return narrowest
+}
+
+// route is a command that adds or replaces a route of a container.
+func (e *End) route(verb string, r setup.Route) string {
+	to := r.Destination.Masked()
+	if !r.Gateway.IsValid() {
+		return e.in("ip %s route %s %s dev %s", familyFlag(to.Addr()), verb, to, e.Interface)
+	}
+	return e.in("ip %s route %s %s via %s dev %s", familyFlag(to.Addr()), verb, to, r.Gateway, e.Interface)
 }
 
 // isOf says whether a link is a bridge or one of its VLANs.

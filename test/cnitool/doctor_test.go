@@ -94,7 +94,7 @@ func TestDoctor(t *testing.T) {
 		{"masquerade flushed", nil, "nft flush chain ip bridgeveth postrouting", "192.0.2.2", "as ADD left c1: masquerade of 10.88.0.0/24 behind br0: missing", true, ""},
 		{"no masquerade, and no way back", object{"ipMasq": false}, "", "192.0.2.2", "way back: the packet leaves the host as from 10.88.0.2", false, `give 192.0.2.2 a route back`},
 		{"no default route", nil, ip("1") + "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2", true, ""},
-		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; the gateway of bridge br0 is 10.88.0.1", true, ""},
+		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; it was given 0.0.0.0/0 via 10.88.0.1", true, ""},
 		{"a blackhole in the container", nil, ip("1") + "ip route add blackhole 192.0.2.2", "192.0.2.2", "route of c1: ", false, ""},
 		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "10.88.0.1, which nobody has", true, ""},
 		{"duplicate address", nil, ip("3") + "ip addr add 10.88.0.3/24 dev eth0", "", "c3 has 10.88.0.3 too", false, ""},
@@ -241,6 +241,52 @@ func TestDoctorWays(t *testing.T) {
 	}
 	if status != 1 || len(wrong) != 1 || !strings.Contains(wrong[0], " to : masquerade of 10.88.0.0/24 behind br0: missing") {
 		t.Errorf("status %d, %q", status, wrong)
+	}
+}
+
+// TestDoctorKeepsGateway looks at a LAN that the bridge is a part of, with a router beyond it:
+// the containers' gateway, which a cure is not to replace by the bridge's own address.
+func TestDoctorKeepsGateway(t *testing.T) {
+	for _, bridge := range []string{"with an address of its own", "without an address"} {
+		for _, tt := range []struct{ name, spoil, to, want string }{
+			{"nobody there", "", "192.0.2.77", "our packet: it left the host, and nobody answered"},
+			{"a route gone", "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2: that to 0.0.0.0/0 is gone"},
+			{"another gateway", "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; it was given 0.0.0.0/0 via 10.88.0.50"},
+			{"the narrower of two routes gone", "ip route del 198.51.100.0/24", "198.51.100.2", "route of c1: by 10.88.0.50, which nobody has; it was given 198.51.100.0/24 via 10.88.0.51"},
+			{"both gone", "sh -c 'ip route del 198.51.100.0/24; ip route del default'", "198.51.100.2", "route of c1: it has none to 198.51.100.2: that to 198.51.100.0/24 is gone"},
+		} {
+			t.Run(bridge+"/"+tt.name, func(t *testing.T) {
+				t.Parallel()
+				n := newNode(t, object{"type": "bridgeveth", "bridge": "br0", "ipam": object{
+					"type": "ipam-simple", "ranges": [][]object{{{"subnet": "10.88.0.0/24", "gateway": "10.88.0.50"}}},
+					"routes": []object{{"dst": "0.0.0.0/0"}, {"dst": "198.51.100.0/24", "gw": "10.88.0.51"}},
+				}}, "nft")
+				n.outside(false)
+				c := n.containers(1)[0]
+				n.must("add", c)
+				setuptest.Run(t, "sh", "-c", `ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up
+					for a in 10.88.0.50/24 10.88.0.51/24; do ip -n outside addr add $a dev eth1; done; ip -n outside link set eth1 up`)
+				if strings.HasPrefix(bridge, "with ") {
+					setuptest.Run(t, "ip", "addr", "add", "10.88.0.9/24", "dev", "br0")
+				}
+				given := setuptest.In(t, c, "ip", "route")
+				if tt.spoil != "" {
+					setuptest.Run(t, "sh", "-c", "nsenter --net=/run/netns/c1 "+tt.spoil)
+				}
+				if d, status := doctor(t, c.Path, tt.to); status != 1 || !strings.HasPrefix(d.obstacle(), tt.want) {
+					t.Errorf("status %d, obstacle %q, want %q", status, d.obstacle(), tt.want)
+				}
+				doctor(t, "--fix", c.Path, tt.to)
+				for _, route := range strings.Split(setuptest.In(t, c, "ip", "route"), "\n") {
+					if !strings.Contains(given, route) {
+						t.Errorf("after --fix: %s, which is none of\n%s", route, given)
+					}
+				}
+				if d, _ := doctor(t, c.Path, "192.0.2.2"); tt.to == "192.0.2.2" && !d[0].Answered {
+					t.Errorf("after --fix: %q", d.obstacle())
+				}
+			})
+		}
 	}
 }
 
