@@ -25,9 +25,9 @@ var bursts = []int{2, 3}
 
 // send sends the bursts, and says by how much each counter went up with each of them. It
 // ends at the first answer.
-func (w *walk) send(ctx context.Context, p *probe, watched []*setup.Namespace) (grown map[counter][]int, failure error) {
+func (w *walk) send(ctx context.Context, p *probe, posts []post) (grown map[counter][]int, failure error) {
 	grown = map[counter][]int{}
-	before := w.counters(watched)
+	before := w.counters(posts)
 	for _, size := range bursts {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -39,7 +39,7 @@ func (w *walk) send(ctx context.Context, p *probe, watched []*setup.Namespace) (
 		if err != nil {
 			failure = err
 		}
-		after := w.counters(watched)
+		after := w.counters(posts)
 		for c, count := range after {
 			grown[c] = append(grown[c], count-before[c])
 		}
@@ -89,12 +89,12 @@ func (c counter) remedy(w *walk) (remedy string, advice bool) {
 }
 
 // counters reads them all.
-func (w *walk) counters(namespaces []*setup.Namespace) map[counter]int {
+func (w *walk) counters(posts []post) map[counter]int {
 	all := map[counter]int{}
-	for _, ns := range namespaces {
-		_ = ns.Do(func() error { // what cannot be read has no counters
+	for _, at := range posts {
+		_ = at.ns.Do(func() error { // what cannot be read has no counters
 			if b, err := os.ReadFile("/proc/thread-self/net/netstat"); err == nil {
-				all[counter{ns, ""}] = counterOf(string(b), "IPReversePathFilter")
+				all[counter{at.ns, ""}] = counterOf(string(b), "IPReversePathFilter")
 			}
 			names := map[bool][2]string{true: {"ip_tables_names", "iptables-legacy-save"}, false: {"ip6_tables_names", "ip6tables-legacy-save"}}[w.from.Is4()]
 			if used, err := os.ReadFile("/proc/thread-self/net/" + names[0]); err != nil || len(used) == 0 {
@@ -106,7 +106,7 @@ func (w *walk) counters(namespaces []*setup.Namespace) map[counter]int {
 			}
 			saved, err := exec.Command(save, "-c").Output()
 			for rule, count := range legacyDrops(string(saved)) {
-				all[counter{ns, rule}] = count
+				all[counter{at.ns, rule}] = count
 			}
 			return err
 		})

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,51 +52,17 @@ func (w *walk) investigate(ctx context.Context) error {
 		return err
 	}
 	defer p.close()
-	watched := map[*setup.Namespace][]string{w.Host: {w.a.Port, w.a.Bridge}}
-	order := []*setup.Namespace{w.Host}
-	watch := func(e *End) {
-		if _, is := watched[e.Namespace]; e.Namespace != nil && !is {
-			watched[e.Namespace] = []string{e.Interface}
-			order = append(order, e.Namespace)
-		}
-	}
-	watch(w.a)
-	watch(w.b)
-	if w.b.Port != "" && w.b != w.a {
-		watched[w.Host] = append(watched[w.Host], w.b.Port)
-		if w.b.Bridge != w.a.Bridge {
-			watched[w.Host] = append(watched[w.Host], w.b.Bridge)
-		}
-	}
-	traces := map[*setup.Namespace]*trace{}
-	stop := func() (sightings, error) {
-		seen := sightings{}
-		var first error
-		for ns, t := range traces {
-			verdicts, err := t.stop()
-			if seen[ns] = verdicts; first == nil {
-				first = err
-			}
-		}
-		return seen, first
-	}
-	for _, ns := range order {
-		t, err := startTrace(ns, p.flow(w.from), watched[ns]...)
-		if err != nil {
-			_, _ = stop() // the first error counts
-			return err
-		}
-		traces[ns] = t
-	}
-	grown, failure := w.send(ctx, p, order)
-	seen, err := stop()
+	posts := w.posts()
+	var grown map[counter][]int
+	var failure error
+	seen, err := watch(posts, p.flow(w.from), func() { grown, failure = w.send(ctx, p, posts) })
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil || w.Answered {
 		return err
 	}
-	w.judged(seen, order)
+	w.judged(seen)
 	w.counted(grown)
 	w.drifted()
 	if o := w.Obstacle(); o != nil && strings.HasPrefix(o.Name, droppedBy) {
@@ -106,26 +73,88 @@ func (w *walk) investigate(ctx context.Context) error {
 	return nil
 }
 
-// sightings are what nf_tables has said of our packets, by namespace.
-type sightings map[*setup.Namespace][]verdict
+// post is a namespace where our packets are watched, and its links that they come in by.
+type post struct {
+	ns    *setup.Namespace
+	links []string
+}
 
-// judged says what chains have let our packets pass, and which have dropped them.
-func (w *walk) judged(seen sightings, order []*setup.Namespace) {
-	said := map[string]bool{}
-	for _, ns := range order {
-		for _, v := range seen[ns] {
-			if v.table == traceTable || said[v.where()] || v.dropped || ns != w.Host {
-				continue
+// posts are the host's namespace, and those of the two ends, which may be one and the same.
+func (w *walk) posts() (all []post) {
+	add := func(ns *setup.Namespace, links ...string) {
+		i := slices.IndexFunc(all, func(p post) bool { return p.ns.Same(ns) })
+		if i < 0 {
+			i = len(all)
+			all = append(all, post{ns: ns})
+		}
+		for _, link := range links {
+			if !slices.Contains(all[i].links, link) {
+				all[i].links = append(all[i].links, link)
 			}
-			said[v.where()] = true
-			w.good(v.where(), "lets it pass")
 		}
 	}
-	for _, ns := range order {
-		for _, v := range seen[ns] {
+	for _, e := range w.containers() {
+		add(w.Host, e.Port, e.Bridge)
+		add(e.Namespace, e.Interface)
+	}
+	return all
+}
+
+// sightings are what nf_tables has said of our packets, by namespace.
+type sightings []sighting
+
+type sighting struct {
+	ns       *setup.Namespace
+	verdicts []verdict
+}
+
+// watch has nf_tables of all posts tell what becomes of our packets, which send sends.
+func watch(posts []post, f flow, send func()) (seen sightings, err error) {
+	var traces []*trace
+	for _, at := range posts {
+		t, failed := startTrace(at.ns, f, at.links...)
+		if failed != nil {
+			err = failed
+			break
+		}
+		traces = append(traces, t)
+	}
+	if err == nil {
+		send()
+	}
+	for i, t := range traces {
+		verdicts, failed := t.stop()
+		seen = append(seen, sighting{posts[i].ns, verdicts})
+		err = errors.Join(err, failed)
+	}
+	return seen, err
+}
+
+// of are those of a namespace.
+func (s sightings) of(ns *setup.Namespace) []verdict {
+	i := slices.IndexFunc(s, func(at sighting) bool { return at.ns.Same(ns) })
+	if i < 0 {
+		return nil
+	}
+	return s[i].verdicts
+}
+
+// judged says what chains of the host have let our packets pass, and which have dropped
+// them, here or there.
+func (w *walk) judged(seen sightings) {
+	said := map[string]bool{}
+	for _, v := range seen.of(w.Host) {
+		if v.table == traceTable || said[v.where()] || v.dropped {
+			continue
+		}
+		said[v.where()] = true
+		w.good(v.where(), "lets it pass")
+	}
+	for _, at := range seen {
+		for _, v := range at.verdicts {
 			if v.dropped && !said["drop "+v.where()] {
 				said["drop "+v.where()] = true
-				w.dropped(v, ns)
+				w.dropped(v, at.ns)
 			}
 		}
 	}
@@ -134,9 +163,8 @@ func (w *walk) judged(seen sightings, order []*setup.Namespace) {
 // drifted adds what differs of the two from what ADD has made.
 func (w *walk) drifted() {
 	said := map[string]bool{}
-	w.drift(w.a, said)
-	if w.b != w.a {
-		w.drift(w.b, said)
+	for _, e := range w.containers() {
+		w.drift(e, said)
 	}
 }
 
@@ -191,13 +219,13 @@ func (w *walk) openUp(theirs string) string {
 
 // seen says whether our packet, or its answer, came to a namespace.
 func (s sightings) seen(ns *setup.Namespace, way string) bool {
-	return slices.ContainsFunc(s[ns], func(v verdict) bool { return v.table == traceTable && strings.HasPrefix(v.chain, way+" ") })
+	return slices.ContainsFunc(s.of(ns), func(v verdict) bool { return v.table == traceTable && strings.HasPrefix(v.chain, way+" ") })
 }
 
 // translated says whether a rule for what leaves the host has taken our packet, as one of
 // masquerade does.
 func (s sightings) translated(ns *setup.Namespace) bool {
-	return slices.ContainsFunc(s[ns], func(v verdict) bool {
+	return slices.ContainsFunc(s.of(ns), func(v verdict) bool {
 		return strings.EqualFold(v.chain, "postrouting") && v.handle != 0 && v.family != unix.NFPROTO_BRIDGE
 	})
 }

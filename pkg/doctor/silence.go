@@ -23,8 +23,9 @@ func (w *walk) silence(seen sightings, failure error) {
 	}
 }
 
-// beyond says whether the target is neither the host's nor one of its containers'.
-func (w *walk) beyond() bool { return w.b.Namespace == nil && !w.local }
+// beyond says whether the target is neither the host's nor one of its
+// containers'.
+func (w *walk) beyond() bool { return w.b.Namespace == nil && !w.local && !w.own }
 
 // lost is where our packet was seen last, and where to look.
 func (w *walk) lost(seen sightings, failure error) (what, advice string) {
@@ -35,7 +36,7 @@ func (w *walk) lost(seen sightings, failure error) (what, advice string) {
 		return "it did not leave " + a + ": " + failure.Error(), "look at its routes and at rules of its own: " + w.a.in("ip rule")
 	case !seen.seen(w.a.Namespace, request):
 		return "it did not leave " + a, "look at rules of its own: " + w.a.in("iptables-legacy-save")
-	case w.b == w.a || !w.beyond() && !w.local && w.b.Namespace == nil:
+	case w.own:
 		return "it is its own, and was not answered", "look at lo: " + w.a.in("ip addr show dev lo")
 	case !seen.seen(w.Host, request) && w.unanswered(w.a).IsValid():
 		return fmt.Sprintf("nobody answered when %s asked who has %s", a, w.unanswered(w.a)), "is that address up, and on bridge " + w.a.Bridge + "? Look at queues and at filters too: " + w.a.in("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"

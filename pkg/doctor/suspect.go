@@ -18,10 +18,7 @@ func (w *walk) suspects() {
 	if bridged {
 		w.speaks(w.Host, w.a.Bridge, nil)
 	}
-	for _, e := range []*End{w.a, w.b} {
-		if e.Namespace == nil {
-			continue
-		}
+	for _, e := range w.containers() {
 		w.speaks(e.Namespace, e.Interface, e)
 		if bridged {
 			w.remembered(e)
@@ -29,11 +26,10 @@ func (w *walk) suspects() {
 		w.learnt(e)
 		w.queue(e.Namespace, e.Interface, e)
 		w.queue(w.Host, e.Port, nil)
-		if e == w.b && e == w.a {
-			return
-		}
 	}
 	switch {
+	case w.own:
+		w.echoes(w.a.Namespace, w.a)
 	case w.b.Namespace != nil:
 		w.echoes(w.b.Namespace, w.b)
 	case w.local:

@@ -18,6 +18,7 @@ type walk struct {
 	from, to netip.Addr
 	routed   bool // the host routes between the two
 	local    bool // the target is the host itself
+	own      bool // the target is the container itself, by whichever of its interfaces
 	filtered bool // bridged packets meet what filters forwarded ones
 	refused  bool // the filter of reverse paths was found to refuse it
 }
@@ -36,7 +37,7 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	}
 	w := &walk{Doctor: d, survey: known, a: a, b: b, from: source.Addr(), to: target.Addr()}
 	w.Report = &Report{From: label(a, w.from), To: label(b, w.to)}
-	if w.to.IsLoopback() || a == b || known.has(a.Namespace, w.to) {
+	if w.own = w.to.IsLoopback() || a == b || known.has(a.Namespace, w.to); w.own {
 		w.inside(a, source)
 		w.good("route of "+a.Name, "%s is its own", w.to)
 		return w.Report, w.prove(ctx)
@@ -88,6 +89,14 @@ func (d *Doctor) Link(a, b *End) (*Report, error) {
 		w.inside(b, netip.Prefix{})
 	}
 	return w.Report, nil
+}
+
+// containers are those of the two ends that are one, each once.
+func (w *walk) containers() []*End {
+	if w.b.Namespace == nil || w.b == w.a {
+		return []*End{w.a}
+	}
+	return []*End{w.a, w.b}
 }
 
 // onBridge says whether the host looks for the target on the container's bridge, as that

@@ -290,6 +290,38 @@ func TestDoctorKeepsGateway(t *testing.T) {
 	}
 }
 
+// TestDoctorTwoInterfaces goes from one interface of a container to another, or to itself.
+func TestDoctorTwoInterfaces(t *testing.T) {
+	for _, tt := range []struct{ name, spoil, to, want string }{
+		{"nothing", "true", "10.89.0.2", ""},
+		{"a rule of its own", "nft add table ip mine; nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "10.89.0.2", "dropped by chain in of table ip mine in the container's own namespace: policy drop"},
+		{"a counter of its own", "iptables-legacy -A INPUT -j DROP", "10.89.0.2", "dropped by iptables-legacy in a container, -A INPUT -j DROP: its counter went up by as many as we sent"},
+		{"pings ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.89.0.2", "our packet: c1 answers no ping"},
+		{"pings to itself ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.2", "our packet: c1 answers no ping"},
+		{"pings to 127.0.0.1 ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "127.0.0.1", "our packet: c1 answers no ping"},
+		{"no loopback", "ip link set lo down", "10.89.0.2", "our packet: it is its own, and was not answered"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			c := n.containers(1)[0]
+			n.must("add", c)
+			second := on("ADD", 1, single.with(object{"name": "other", "bridge": "br1", "isDefaultGateway": false, "isGateway": true, "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}}))
+			second.ifname = "eth1"
+			second.run(t).ok(t)
+			setuptest.In(t, c, "sh", "-c", tt.spoil)
+			before := setuptest.Dump(t) + setuptest.In(t, c, "nft", "list", "tables")
+			d, status := doctor(t, "10.88.0.2", tt.to)
+			if status != min(len(tt.want), 1) || !strings.HasPrefix(d.obstacle(), tt.want) {
+				t.Errorf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), tt.want, d)
+			}
+			if after := setuptest.Dump(t) + setuptest.In(t, c, "nft", "list", "tables"); after != before {
+				t.Errorf("the doctor changed something: before\n%s\nafter\n%s", before, after)
+			}
+		})
+	}
+}
+
 // TestDoctorLayer2 looks at a network without addresses.
 func TestDoctorLayer2(t *testing.T) {
 	t.Parallel()
