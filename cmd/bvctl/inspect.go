@@ -89,7 +89,7 @@ func (h *host) attachments(ns *setup.Namespace) ([]attachment, error) {
 	for _, c := range all {
 		a := attachment{
 			Bridge: c.bridge, Network: c.Network, Container: c.Container, Pod: c.pod, Interface: c.Interface, Namespace: c.namespace,
-			Port: c.port.Name, State: c.state(), Addresses: c.addresses, HostPorts: published[c.port.Key],
+			Port: c.port.Name, State: c.state(), Addresses: append([]netip.Prefix{}, c.addresses...), HostPorts: published[c.port.Key],
 		}
 		if limits := c.port.Bandwidth; limits != (setup.Bandwidth{}) {
 			a.Bandwidth = &bandwidth{limits.Ingress.Rate, limits.Egress.Rate}

@@ -69,7 +69,7 @@ type Station struct {
 // is called, and no packet was sent.
 type Report struct {
 	From     string    `json:"from"`
-	To       string    `json:"to"`
+	To       string    `json:"to,omitempty"`
 	Stations []Station `json:"stations"`
 	Answered bool      `json:"answered"` // the packet of our own was
 }

@@ -41,7 +41,7 @@ func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	if status = cmd.ProcessState.ExitCode(); status > 1 {
 		t.Fatalf("bvctl doctor %v: %v: %s", args, err, trouble.String())
 	}
-	if err := json.Unmarshal(out, &d); err != nil {
+	if err := json.Unmarshal(out, &d); err != nil || strings.Contains(string(out), `"to": ""`) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return d, status

@@ -74,3 +74,13 @@ func TestInspect(t *testing.T) {
 		t.Errorf("the table:\n%s", table)
 	}
 }
+
+// TestInspectLayer2 lists a container that has no addresses.
+func TestInspectLayer2(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")
+	n.must("add", n.containers(1)...)
+	if out, status := bvctl(t, "inspect", "-o", "json"); status != 0 || !strings.Contains(out, `"addresses": []`) {
+		t.Errorf("status %d: %s", status, out)
+	}
+}
