@@ -26,7 +26,8 @@ func newFirewalld() *cobra.Command {
 		{"bind LINK", "Put a link into our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Bind(args[0]) }},
 		{"release LINK", "Take a link out of our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Release(args[0]) }},
 		{"strict", "Say whether firewalld drops what goes to our published ports", 0, func(c *firewalld.Client, _ []string) ([]string, error) {
-			return []string{strconv.FormatBool(c.Strict())}, nil
+			strict, err := c.Strict()
+			return []string{strconv.FormatBool(strict)}, err
 		}},
 	} {
 		group.AddCommand(&cobra.Command{Use: q.use, Short: q.short, Args: cobra.ExactArgs(q.args), RunE: func(cmd *cobra.Command, args []string) error {

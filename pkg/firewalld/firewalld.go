@@ -97,10 +97,16 @@ func (c *Client) Release(link string) error {
 }
 
 // Strict says whether the daemon drops what goes to ports that it has not published itself
-// (StrictForwardPorts in firewalld.conf(5)). Before firewalld 2.3 there is no such thing.
-func (c *Client) Strict() bool {
-	strict, err := c.conn.Object(bus, config).GetProperty(bus + ".config.StrictForwardPorts")
-	return err == nil && strict.Value() == "yes"
+// (StrictForwardPorts in firewalld.conf(5)). Before firewalld 2.3 there is no such thing:
+// asked for all of its properties, the daemon leaves it out, where asked for that one it
+// would give an error like any other.
+func (c *Client) Strict() (bool, error) {
+	var properties map[string]dbus.Variant
+	err := c.conn.Object(bus, config).CallWithContext(c.ctx, "org.freedesktop.DBus.Properties.GetAll", 0, bus+".config").Store(&properties)
+	if err != nil {
+		return false, fmt.Errorf("read StrictForwardPorts: %w", err)
+	}
+	return properties["StrictForwardPorts"].Value() == "yes", nil
 }
 
 // has says whether a method's answer lists a name.
