@@ -68,7 +68,8 @@ func (c *checker) found(remedy, format string, args ...any) {
 
 // check looks at everything, and changes nothing.
 func (c *checker) check() error {
-	err := c.host.withStores(func(s *ipam.Store) error {
+	networks := c.host.networks()
+	err := c.host.withStores(networks, func(s *ipam.Store) error {
 		return filter{}.each(s, func(l ipam.Lease) { c.leases = append(c.leases, l) })
 	})
 	if err != nil {
@@ -81,7 +82,7 @@ func (c *checker) check() error {
 			}
 		}
 	}
-	needs, err := c.host.needs(c.ns)
+	needs, err := c.host.needs(c.ns, networks)
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 			c.bridge = cmp.Or(conf.Bridge, setup.DefaultBridge)
 		}
 	}
-	err = h.withStores(func(s *ipam.Store) error {
+	err = h.withStores(h.networks(), func(s *ipam.Store) error {
 		return filter{}.each(s, func(l ipam.Lease) {
 			c := byKey[attachmentOf(l).Port()]
 			if c == nil || !l.Until.IsZero() {

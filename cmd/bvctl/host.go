@@ -87,12 +87,13 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 
 func complain(err error) { fmt.Fprintln(os.Stderr, "bvctl:", err) }
 
-// withStores calls f with each store there is.
-func (h *host) withStores(f func(*ipam.Store) error) error {
+// withStores calls f with each store there is: those of the networks given and the default
+// one, unless one is named by --data-dir.
+func (h *host) withStores(networks []network, f func(*ipam.Store) error) error {
 	dirs := []string{h.dataDir}
 	if h.dataDir == "" {
 		dirs[0] = ipamsimple.DefaultDataDir
-		for _, n := range h.networks() {
+		for _, n := range networks {
 			if dir := n.IPAM.DataDir; slices.Contains(ipamsimple.Names, n.IPAM.Type) && dir != "" && !slices.Contains(dirs, dir) {
 				dirs = append(dirs, dir)
 			}

@@ -73,7 +73,7 @@ func newLeases(h *host) *cobra.Command {
 				return err
 			}
 			var l listing
-			if err := h.withStores(func(s *ipam.Store) error { return l.read(s, f) }); err != nil {
+			if err := h.withStores(h.networks(), func(s *ipam.Store) error { return l.read(s, f) }); err != nil {
 				return err
 			}
 			if output == "json" {
@@ -263,7 +263,7 @@ func (h *host) release(w io.Writer, f filter, force bool) error {
 	}
 	defer ns.Close()
 	refused := false
-	err = h.withStores(func(s *ipam.Store) error {
+	err = h.withStores(h.networks(), func(s *ipam.Store) error {
 		var chosen []ipam.Lease
 		if err := f.each(s, func(l ipam.Lease) { chosen = append(chosen, l) }); err != nil {
 			return err

@@ -21,8 +21,8 @@ type need struct {
 	repair func() (mended []string, err error)
 }
 
-// needs lists those of all containers that have their port.
-func (h *host) needs(ns *setup.Namespace) (list []need, err error) {
+// needs lists those of all containers that have their port; networks are those configured.
+func (h *host) needs(ns *setup.Namespace, networks []network) (list []need, err error) {
 	found, err := ns.Ports()
 	if err != nil {
 		return nil, err
@@ -55,17 +55,17 @@ func (h *host) needs(ns *setup.Namespace) (list []need, err error) {
 		list = append(list, n)
 		delete(ports, key)
 	}
-	unrecorded, err := h.networksOf(ns, ports)
+	unrecorded, err := h.networksOf(ns, networks, ports)
 	return append(list, unrecorded...), err
 }
 
 // networksOf lists what networks need, by their configuration, for containers of which no
 // more is known than their ports and leases. A port on another bridge than the
 // configuration's was made by another one.
-func (h *host) networksOf(ns *setup.Namespace, ports map[string]setup.FoundPort) (list []need, err error) {
+func (h *host) networksOf(ns *setup.Namespace, networks []network, ports map[string]setup.FoundPort) (list []need, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]bridgeveth.Address{}
-	err = h.withStores(func(s *ipam.Store) error {
+	err = h.withStores(networks, func(s *ipam.Store) error {
 		return filter{}.each(s, func(l ipam.Lease) {
 			if p, plugged := ports[attachmentOf(l).Port()]; plugged {
 				at := place{l.Network, p.Bridge} // no bridge if it was taken off
@@ -73,7 +73,7 @@ func (h *host) networksOf(ns *setup.Namespace, ports map[string]setup.FoundPort)
 			}
 		})
 	})
-	for _, n := range h.networks() {
+	for _, n := range networks {
 		of := append(addresses[place{n.Name, cmp.Or(n.Bridge, setup.DefaultBridge)}], addresses[place{n.Name, ""}]...)
 		if len(of) == 0 || n.Type != bridgeveth.Name && n.Type != bridgeveth.Reference {
 			continue

@@ -71,7 +71,7 @@ func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
 // repair puts back what is missing, and says how much that was. It goes on after errors,
 // which it says on standard error.
 func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
-	all, err := h.needs(ns)
+	all, err := h.needs(ns, h.networks())
 	if err != nil {
 		return 0, err
 	}

@@ -216,3 +216,19 @@ func TestBvctlMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestBvctlReadsOnce complains of a configuration that cannot be read once.
+func TestBvctlReadsOnce(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(1)...)
+	if err := os.WriteFile("/run/net.d/20-broken.conflist", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"repair", "leases check", "leases", "inspect"} {
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, strings.Fields(args)...)...)
+		if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), "20-broken.conflist") != 1 {
+			t.Errorf("%s: %v: %s", args, err, out)
+		}
+	}
+}
