@@ -44,6 +44,7 @@ type checker struct {
 	findings []finding
 }
 
+// newChecker looks at the ports there are. Its namespace is to be closed.
 func newChecker(h *host) (*checker, error) {
 	ns, err := setup.CurrentNamespace()
 	if err != nil {
@@ -170,6 +171,7 @@ func (c *checker) checkNeeds(all []need) {
 	}
 }
 
+// attachmentOf is what a lease is held for.
 func attachmentOf(l ipam.Lease) setup.Attachment {
 	return setup.Attachment{Network: l.Network, Container: l.Container, Interface: l.Interface}
 }

@@ -38,6 +38,7 @@ func acquireDoctor() (*flock.Lock, error) {
 	return flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
 }
 
+// newExamination enters all containers there are, and close leaves them.
 func newExamination(h *host) (*examination, error) {
 	ns, err := setup.CurrentNamespace()
 	if err != nil {

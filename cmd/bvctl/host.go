@@ -75,16 +75,25 @@ func (h *host) networks() (list []network) {
 // readList reads a configuration, also one of a single plugin.
 func readList(file string) (*libcni.NetworkConfigList, error) {
 	list, err := libcni.ConfListFromFile(file)
-	if err == nil {
+	conf, _ := os.ReadFile(file) // or else err says already why not
+	return orSingle(list, err, conf)
+}
+
+// orSingle is a list as libcni has read it, or if there is none in conf, a list of the single
+// plugin which that configures. libcni 1.3 takes that for a list without plugins, or says
+// that it has none.
+func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
+	if err == nil && len(list.Plugins) > 0 {
 		return list, nil
 	}
-	single, otherwise := libcni.ConfFromFile(file) //nolint:staticcheck // administrators still have such files
-	if otherwise != nil {
-		return nil, err
+	single, wrong := libcni.ConfFromBytes(conf) //nolint:staticcheck // administrators still have such files
+	if wrong != nil {
+		return list, err
 	}
 	return libcni.ConfListFromConf(single) //nolint:staticcheck // see above
 }
 
+// complain says what is wrong, but no reason to stop, on standard error.
 func complain(err error) { fmt.Fprintln(os.Stderr, "bvctl:", err) }
 
 // withStores calls f with each store there is: those of the networks given and the default

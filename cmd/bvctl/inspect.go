@@ -141,6 +141,7 @@ func (b *bandwidth) String() string {
 	return strings.Join(words, " ")
 }
 
+// printAttachments prints them as a table.
 func printAttachments(list []attachment, w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "BRIDGE\tNETWORK\tCONTAINER\tPOD\tINTERFACE\tPORT\tSTATE\tADDRESSES\tHOST PORTS\tLIMITS\tSINCE")

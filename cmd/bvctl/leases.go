@@ -121,6 +121,7 @@ func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	return nil
 }
 
+// fits says whether an address is the one that was asked for, if any.
 func (f filter) fits(a netip.Addr) bool {
 	wanted, err := netip.ParseAddr(f.address)
 	return f.address == "" || err == nil && wanted.Unmap() == a
@@ -157,6 +158,7 @@ func describe(l ipam.Lease) lease {
 	return out
 }
 
+// stateOf is the state of a lease, one of those above.
 func stateOf(l ipam.Lease) string {
 	switch {
 	case !l.Until.IsZero():
@@ -169,6 +171,7 @@ func stateOf(l ipam.Lease) string {
 	return stateAttached
 }
 
+// json prints it for programs.
 func (l *listing) json(w io.Writer) error {
 	if l.Leases == nil {
 		l.Leases = []lease{}
@@ -181,6 +184,7 @@ func (l *listing) json(w io.Writer) error {
 	return e.Encode(l)
 }
 
+// table prints it for people.
 func (l *listing) table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NETWORK\tADDRESS\tCONTAINER\tINTERFACE\tPOD\tSINCE\tSTATE")
@@ -216,6 +220,7 @@ func shorten(id string) string {
 	return orDash(id)
 }
 
+// orDash is a text for a column that is never empty.
 func orDash(text string) string {
 	if text == "" {
 		return "-"

@@ -69,10 +69,12 @@ func (h *host) readRecords() (list []record, damaged []error, err error) {
 	return list, damaged, err
 }
 
+// attachment is what the record is about, as our port and our leases name it.
 func (r record) attachment() setup.Attachment {
 	return setup.Attachment{Network: r.Network, Container: r.Container, Interface: r.Interface}
 }
 
+// String is whose it is, in words.
 func (r record) String() string {
 	who := fmt.Sprintf("network %s, container %s", r.Network, r.Container)
 	if pod := r.pod(); pod != "" {
@@ -156,14 +158,8 @@ func (r record) repair(call *skel.CmdArgs) (mended []string, err error) {
 // list does not have the plugin.
 func (r record) command(plugin string) (*skel.CmdArgs, error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
-	if err != nil {
-		single, otherwise := libcni.ConfFromBytes(r.Config) //nolint:staticcheck // administrators still have such files
-		if otherwise != nil {
-			return nil, err
-		}
-		if list, err = libcni.ConfListFromConf(single); err != nil { //nolint:staticcheck // see above
-			return nil, err
-		}
+	if list, err = orSingle(list, err, r.Config); err != nil {
+		return nil, err
 	}
 	for _, p := range list.Plugins {
 		if p.Network.Type != plugin {

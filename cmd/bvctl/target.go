@@ -9,6 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
 )
 
+// has says whether an end has an address of a family.
 func has(e *doctor.End, is4 bool) bool {
 	_, ok := e.Address(is4)
 	return ok

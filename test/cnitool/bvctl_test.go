@@ -2,6 +2,7 @@ package cnitool
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -229,6 +230,51 @@ func TestBvctlReadsOnce(t *testing.T) {
 		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, strings.Fields(args)...)...)
 		if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), "20-broken.conflist") != 1 {
 			t.Errorf("%s: %v: %s", args, err, out)
+		}
+	}
+}
+
+// TestBvctlSinglePlugin repairs a network that is configured as administrators did before
+// there were lists: by what is recorded of its container, and without that by the file.
+func TestBvctlSinglePlugin(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	conf, err := json.Marshal(single.with(object{"cniVersion": "0.4.0", "name": "net"}))
+	if err == nil {
+		err = errors.Join(os.Remove("/run/net.d/10-net.conflist"), os.WriteFile("/run/net.d/10-net.conf", conf, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.must("add", n.containers(1)...)
+	record := func(conf []byte) {
+		t.Helper()
+		files, err := filepath.Glob("/var/lib/cni/results/*")
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%v: %v", files, err)
+		}
+		if conf == nil {
+			err = os.Remove(files[0])
+		} else {
+			var r object
+			b, unread := os.ReadFile(files[0])
+			err = errors.Join(unread, json.Unmarshal(b, &r))
+			r["config"] = conf // as a runtime records it that attaches to single plugins
+			b, unwritten := json.Marshal(r)
+			err = errors.Join(err, unwritten, os.WriteFile(files[0], b, 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		conf []byte
+		want string
+	}{{conf, "network net, container cnitool-"}, {nil, "network net: "}} {
+		record(tt.conf)
+		setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "postrouting")
+		if out, status := bvctl(t, "repair"); status != 0 || !strings.HasPrefix(out, tt.want) || !strings.Contains(out, "put back masquerade of 10.88.0.0/24") {
+			t.Errorf("status %d, %q is not in %s", status, tt.want, out)
 		}
 	}
 }
