@@ -97,7 +97,7 @@ func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.N
 func complain(err error) { fmt.Fprintln(os.Stderr, "bvctl:", err) }
 
 // withStores calls f with each store there is: those of the networks given and the default
-// one, unless one is named by --data-dir.
+// one, unless one is named by --data-dir. It goes on after errors.
 func (h *host) withStores(networks []network, f func(*ipam.Store) error) error {
 	dirs := []string{h.dataDir}
 	if h.dataDir == "" {
@@ -108,6 +108,7 @@ func (h *host) withStores(networks []network, f func(*ipam.Store) error) error {
 			}
 		}
 	}
+	var wrong []error
 	for _, dir := range dirs {
 		s, err := ipam.OpenExisting(dir, lockWait)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -116,11 +117,9 @@ func (h *host) withStores(networks []network, f func(*ipam.Store) error) error {
 		if err == nil {
 			err = errors.Join(f(s), s.Close())
 		}
-		if err != nil {
-			return err
-		}
+		wrong = append(wrong, err)
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 // wanted is what the network needs on the host for containers with these addresses.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -60,31 +61,23 @@ func newInspect(h *host) *cobra.Command {
 			}
 			defer ns.Close()
 			list, err := h.attachments(ns)
-			if err != nil {
-				return err
-			}
 			if output == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(list)
+				return errors.Join(err, e.Encode(list))
 			}
-			return printAttachments(list, cmd.OutOrStdout())
+			return errors.Join(err, printAttachments(list, cmd.OutOrStdout()))
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	return cmd
 }
 
-// attachments lists all there are, by bridge.
+// attachments lists all there are, by bridge, with an error if something is not known of
+// them.
 func (h *host) attachments(ns *setup.Namespace) ([]attachment, error) {
 	all, err := h.containers(ns)
-	if err != nil {
-		return nil, err
-	}
-	published, err := ns.HostPorts()
-	if err != nil {
-		return nil, err
-	}
+	published, unknown := ns.HostPorts()
 	list := []attachment{}
 	for _, c := range all {
 		a := attachment{
@@ -99,7 +92,7 @@ func (h *host) attachments(ns *setup.Namespace) ([]attachment, error) {
 		}
 		list = append(list, a)
 	}
-	return list, nil
+	return list, errors.Join(err, unknown)
 }
 
 // state is how the container's port is.

@@ -73,13 +73,11 @@ func newLeases(h *host) *cobra.Command {
 				return err
 			}
 			var l listing
-			if err := h.withStores(h.networks(), func(s *ipam.Store) error { return l.read(s, f) }); err != nil {
-				return err
-			}
+			err := h.withStores(h.networks(), func(s *ipam.Store) error { return l.read(s, f) })
 			if output == "json" {
-				return l.json(cmd.OutOrStdout())
+				return errors.Join(err, l.json(cmd.OutOrStdout()))
 			}
-			return l.table(cmd.OutOrStdout())
+			return errors.Join(err, l.table(cmd.OutOrStdout()))
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")

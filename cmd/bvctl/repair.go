@@ -68,13 +68,11 @@ func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
 	}
 }
 
-// repair puts back what is missing, and says how much that was. It goes on after errors,
-// which it says on standard error.
+// repair puts back what is missing, and says how much that was. It goes on after errors. Those
+// of a container it says on standard error; that not all is known that there is to repair is
+// returned.
 func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
 	all, err := h.needs(ns, h.networks())
-	if err != nil {
-		return 0, err
-	}
 	failed := false
 	for _, n := range all {
 		mended, err := n.repair()
@@ -87,7 +85,7 @@ func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
 			complain(fmt.Errorf("%s: %w", n.of, err))
 		}
 	}
-	if failed {
+	if err == nil && failed {
 		err = errUnhealthy
 	}
 	return count, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -39,10 +40,7 @@ terminal, in the language of Graphviz (dot -Tpng), for Mermaid, or as SVG.`,
 			}
 			defer ns.Close()
 			bridges, err := h.topology(ns)
-			if err != nil {
-				return err
-			}
-			return draw(output, bridges, cmd.OutOrStdout())
+			return errors.Join(err, draw(output, bridges, cmd.OutOrStdout()))
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "tree", strings.Join(pictures, ", "))
@@ -64,12 +62,9 @@ type drawnPort struct {
 	Lines []string // of the container: who it is, and what it has
 }
 
-// topology lists the bridges that containers are on.
+// topology lists the bridges that containers are on, with the error of attachments.
 func (h *host) topology(ns *setup.Namespace) (bridges []drawnBridge, err error) {
 	list, err := h.attachments(ns)
-	if err != nil {
-		return nil, err
-	}
 	for _, a := range list { // by bridge
 		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
 			b := drawnBridge{Name: a.Bridge}
@@ -98,7 +93,7 @@ func (h *host) topology(ns *setup.Namespace) (bridges []drawnBridge, err error) 
 		}
 		b.Ports = append(b.Ports, p)
 	}
-	return bridges, nil
+	return bridges, err
 }
 
 // draw writes a picture.

@@ -278,3 +278,43 @@ func TestBvctlSinglePlugin(t *testing.T) {
 		}
 	}
 }
+
+// TestBvctlDamagedStore names two stores that are damaged, and looks at the one between them.
+func TestBvctlDamagedStore(t *testing.T) {
+	t.Parallel()
+	in := func(dir string) object {
+		return single.with(object{"ipam": single["ipam"].(object).with(object{"dataDir": dir})})
+	}
+	n := newNode(t, in("/run/healthy"), "nft")
+	n.must("add", n.containers(1)...)
+	list, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "other", "plugins": []object{in("/run/damaged")}})
+	if err == nil {
+		err = os.WriteFile("/run/net.d/20-other.conflist", list, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	setuptest.Run(t, "sh", "-c", `for dir in /run/ipam-simple /run/damaged; do mkdir $dir; echo >$dir/$(basename /run/healthy/leases-*.db); done
+		nft flush chain ip bridgeveth postrouting`)
+	for _, tt := range []struct{ args, want string }{
+		{"leases", "10.88.0.2/24"},
+		{"leases -o json", "10.88.0.2/24"},
+		{"inspect", "10.88.0.2/24"},
+		{"inspect -o json", "10.88.0.2/24"},
+		{"topology", "10.88.0.2/24"},
+		{"repair", "put back masquerade of 10.88.0.0/24"},
+		{"leases release --address 10.88.0.2 --force", "10.88.0.2/24 of container"},
+	} {
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, strings.Fields(tt.args)...)...)
+		var trouble strings.Builder
+		cmd.Stderr = &trouble
+		out, _ := cmd.Output()
+		said := trouble.String()
+		if status := cmd.ProcessState.ExitCode(); status != 2 || !strings.Contains(string(out), tt.want) {
+			t.Errorf("%s: status %d, %q is not in\n%s", tt.args, status, tt.want, out)
+		}
+		if !strings.Contains(said, "/run/ipam-simple/") || !strings.Contains(said, "/run/damaged/") {
+			t.Errorf("%s: it names not both stores: %s", tt.args, said)
+		}
+	}
+}
