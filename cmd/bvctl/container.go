@@ -95,26 +95,12 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 			byKey[c.port.Name] = c
 			list = append(list, c)
 		}
-		c.Attachment, c.pod, c.namespace, c.check = r.attachment(), r.pod(), r.Namespace, call
-		c.addresses, c.routes = r.given()
-		var conf struct {
-			Bridge string `json:"bridge"`
-		}
-		if json.Unmarshal(call.StdinData, &conf) == nil {
-			c.bridge = cmp.Or(conf.Bridge, setup.DefaultBridge)
-		}
+		c.recorded(r, call)
 	}
 	err = h.withStores(h.networks(), func(s *ipam.Store) error {
 		return filter{}.each(s, func(l ipam.Lease) {
-			c := byKey[attachmentOf(l).Port()]
-			if c == nil || !l.Until.IsZero() {
-				return
-			}
-			c.since = l.Time
-			c.namespace = cmp.Or(c.namespace, l.Namespace.Path)
-			c.Attachment = attachmentOf(l)
-			if !slices.Contains(c.addresses, l.Address) && !l.Address.IsSingleIP() {
-				c.addresses = append(c.addresses, l.Address)
+			if c := byKey[attachmentOf(l).Port()]; c != nil && l.Until.IsZero() {
+				c.leased(l)
 			}
 		})
 	})
@@ -122,6 +108,28 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 		return cmp.Or(strings.Compare(a.bridge, b.bridge), strings.Compare(a.Network, b.Network), strings.Compare(a.name(), b.name()), strings.Compare(a.Interface, b.Interface))
 	})
 	return list, err
+}
+
+// recorded adds what libcni's record of a container says, and the call that has attached it.
+func (c *container) recorded(r record, call *skel.CmdArgs) {
+	c.Attachment, c.pod, c.namespace, c.check = r.attachment(), r.pod(), r.Namespace, call
+	c.addresses, c.routes = r.given()
+	var conf struct {
+		Bridge string `json:"bridge"`
+	}
+	if json.Unmarshal(call.StdinData, &conf) == nil {
+		c.bridge = cmp.Or(conf.Bridge, setup.DefaultBridge)
+	}
+}
+
+// leased adds what one of a container's leases says.
+func (c *container) leased(l ipam.Lease) {
+	c.since = l.Time
+	c.namespace = cmp.Or(c.namespace, l.Namespace.Path)
+	c.Attachment = attachmentOf(l)
+	if !slices.Contains(c.addresses, l.Address) && !l.Address.IsSingleIP() {
+		c.addresses = append(c.addresses, l.Address)
+	}
 }
 
 // given are the addresses of the result, and its routes of the main table. One without a

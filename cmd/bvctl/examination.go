@@ -88,7 +88,7 @@ func (x *examination) close() {
 
 // walk goes all the ways that are asked for.
 func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
-	from, concerned := x.ends, x.ends
+	from, reports := x.ends, x.more
 	if len(args) > 0 {
 		a, err := x.find(args[0])
 		if err != nil {
@@ -97,9 +97,15 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		if a == nil {
 			return nil, fmt.Errorf("%q is no container of bridgeveth's; bvctl inspect lists them", args[0])
 		}
-		from, concerned = []*doctor.End{a}, []*doctor.End{a}
-	} else {
-		reports = x.more
+		from, reports = []*doctor.End{a}, nil
+	}
+	concerned := from
+	var to *doctor.End
+	if len(args) == 2 {
+		if to, err = x.target(args[1]); err != nil {
+			return nil, err
+		}
+		concerned = append(concerned, to)
 	}
 	for _, a := range from {
 		if unwell(reports) >= enough {
@@ -108,23 +114,7 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 			}})
 			break
 		}
-		if sick := x.sick[a]; sick != nil {
-			reports = append(reports, sick)
-			continue
-		}
-		targets := x.nearby(a)
-		if len(args) == 2 {
-			b, err := x.target(args[1])
-			if err != nil {
-				return nil, err
-			}
-			targets = []*doctor.End{b}
-			if concerned = append(concerned, b); x.sick[b] != nil {
-				reports = append(reports, x.sick[b])
-				continue
-			}
-		}
-		walked, err := x.walkAll(ctx, a, targets)
+		walked, err := x.walkFrom(ctx, a, to)
 		if err != nil {
 			return nil, err
 		}
@@ -138,6 +128,20 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, drifted)
 	}
 	return reports, nil
+}
+
+// walkFrom goes from a container to another end, or to what is nearby if that is nil. Where
+// one cannot be entered, there is no way to go.
+func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
+	for _, e := range []*doctor.End{a, to} {
+		if sick := x.sick[e]; sick != nil {
+			return []*doctor.Report{sick}, nil
+		}
+	}
+	if to == nil {
+		return x.walkAll(ctx, a, x.nearby(a))
+	}
+	return x.walkAll(ctx, a, []*doctor.End{to})
 }
 
 // enough is how many ways that are lost are looked at: what is wrong with the node is so
