@@ -20,6 +20,10 @@ const (
 
 	// format is raised whenever what a file holds changes its meaning.
 	format = "1"
+
+	// alienWait is what bbolt waits for its own lock on a file. We have a lock on its folder
+	// already, so only an alien, such as bbolt's command, can be in the way.
+	alienWait = 50 * time.Millisecond
 )
 
 // formatKey is where a file's format stands.
@@ -28,19 +32,21 @@ var formatBucket, formatKey = []byte("store"), []byte("format")
 var (
 	// ErrDamaged says that a file cannot be read. What it held is unknown, so
 	// nothing more is handed out from it.
-	ErrDamaged = errors.New("the store is damaged; stop the containers of its networks and delete it, or reboot")
+	ErrDamaged = errors.New("the file is damaged")
 	// ErrNewer says that a later release wrote the file.
-	ErrNewer = errors.New("a later release wrote the store; use that one until the next reboot")
+	ErrNewer = errors.New("a later release wrote the file; use that one")
 )
 
-// file is a file of bbolt's, whose contents are networks.
+// file is a file of bbolt's, whose contents are networks. Whoever uses it has locked its
+// folder: it is made, and looked at, before bbolt locks anything, and bbolt looks for its
+// own lock only every 50 ms.
 type file struct {
 	db     *bolt.DB
 	f      *os.File // db's
 	path   string
-	sync   bool          // each change is on the disk before it is done
-	wait   time.Duration // for bbolt's own lock
-	broken error         // why the file is no longer to be touched
+	cure   string // what to do when it is damaged
+	sync   bool   // each change is on the disk before it is done
+	broken error  // why the file is no longer to be touched
 }
 
 // load opens the file, which exists, and looks whether it is one of ours.
@@ -85,7 +91,7 @@ func (f *file) create() error {
 // bbolt trusts it.
 func (f *file) options(look func(*os.File) error) *bolt.Options {
 	return &bolt.Options{
-		Timeout: f.wait, PageSize: pageSize,
+		Timeout: alienWait, PageSize: pageSize,
 		NoSync: !f.sync, NoGrowSync: !f.sync, NoStatistics: true,
 		// An array is quicker to load than a map, and it is loaded each time; the
 		// list is short, unless a great many leases were freed at once.
@@ -173,12 +179,15 @@ func (f *file) view(look func(*bolt.Tx) error) error {
 	return f.named(f.guard(func() error { return f.db.View(look) }))
 }
 
-// named adds the file's name to errors that are about it.
+// named adds the file's name to errors that are about it, and what to do when it is damaged.
 func (f *file) named(err error) error {
 	var path *fs.PathError
 	var other *fileError
 	if err == nil || refused(err) || errors.As(err, &other) || errors.As(err, &path) && path.Path == f.path {
 		return err
+	}
+	if errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w; %s", err, f.cure)
 	}
 	return &fileError{f.path, err}
 }
@@ -189,5 +198,8 @@ type fileError struct {
 	err  error
 }
 
+// Error begins with the file's name.
 func (e *fileError) Error() string { return e.path + ": " + e.err.Error() }
+
+// Unwrap is for errors.Is and errors.As.
 func (e *fileError) Unwrap() error { return e.err }

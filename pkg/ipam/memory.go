@@ -11,14 +11,20 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
 const (
 	memoryFile = "sticky.db"
+	memoryCure = "delete it: each name then gets another address once"
 
-	// memoryWait is for other stores that share the folder.
+	// memoryWait is for other stores that share the folder, each of which may wait for the disk.
 	memoryWait = 5 * time.Second
 )
+
+// ErrMemory marks what is wrong with the memory, the store being sound.
+var ErrMemory = errors.New("sticky addresses")
 
 // memo notes a change of a name's addresses for the memory.
 func (n *network) memo(key, record []byte) {
@@ -32,31 +38,43 @@ func (n *network) memo(key, record []byte) {
 // store it waits for the disk; it is written only when a name is new or gone.
 type memory struct{ file }
 
-// openMemory opens the memory in dir, both made when absent.
-func openMemory(dir string) (*memory, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create folder of sticky addresses: %w", err)
+// withMemory calls f with the memory in dir, both made when absent. Its errors are ErrMemory.
+func (n *network) withMemory(dir string, f func(*memory) error) error {
+	err := os.MkdirAll(dir, 0o700)
+	var lock *flock.Lock
+	if err == nil {
+		lock, err = n.lockMemory(dir)
 	}
-	m := &memory{file{path: filepath.Join(dir, memoryFile), wait: memoryWait, sync: true}}
-	err := m.load()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	defer lock.Unlock()
+	m := &memory{file{path: filepath.Join(dir, memoryFile), cure: memoryCure, sync: true}}
+	err = m.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = m.create(); err == nil {
 			err = m.load()
 		}
 	}
-	if err != nil {
-		return nil, m.named(err)
+	if err == nil {
+		err = errors.Join(f(m), m.close())
 	}
-	return m, nil
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMemory, m.named(err))
+	}
+	return nil
 }
 
-// withMemory calls f with the memory in dir.
-func withMemory(dir string, f func(*memory) error) error {
-	m, err := openMemory(dir)
+// lockMemory keeps other stores from a folder. One that is the store's own is locked already.
+func (n *network) lockMemory(dir string) (lock *flock.Lock, err error) {
+	own, err := os.Stat(filepath.Dir(n.tx.DB().Path()))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return errors.Join(f(m), m.named(m.close()))
+	if asked, err := os.Stat(dir); err != nil || os.SameFile(own, asked) {
+		return nil, err
+	}
+	return flock.Acquire(dir, flock.Exclusive, memoryWait)
 }
 
 // recalledKey says that a memory was recalled, and so where there is one.
@@ -71,7 +89,7 @@ func (n *network) tellMemories() error {
 	c := n.root.Cursor()
 	for k, _ := c.Seek(recalledKey); bytes.HasPrefix(k, recalledKey); k, _ = c.Next() {
 		dir := string(k[len(recalledKey):])
-		if err := withMemory(dir, func(m *memory) error { return m.save(n.name, n.memos) }); err != nil {
+		if err := n.withMemory(dir, func(m *memory) error { return m.save(n.name, n.memos) }); err != nil {
 			return err
 		}
 	}
@@ -85,15 +103,10 @@ func (n *network) recallOnce(dir string, sticky Sticky, now time.Time) error {
 	if sticky.For == 0 || n.root.Get(done) != nil { // who has no name must not take a name's either
 		return nil
 	}
-	remembered := map[string][]byte{}
-	err := withMemory(dir, func(m *memory) error {
-		return m.view(func(tx *bolt.Tx) error {
-			b := tx.Bucket(networksBucket).Bucket([]byte(n.name))
-			if b == nil {
-				return nil
-			}
-			return b.ForEach(func(k, v []byte) error { remembered[string(k)] = bytes.Clone(v); return nil })
-		})
+	var remembered map[string][]byte
+	err := n.withMemory(dir, func(m *memory) (err error) {
+		remembered, err = m.names(n.name)
+		return err
 	})
 	if err != nil {
 		return err
@@ -142,6 +155,23 @@ func (n *network) keepRemembered(key string, record []byte, l Lease) error {
 		}
 	}
 	return nil
+}
+
+// names are a network's, with their addresses.
+func (m *memory) names(network string) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	err := m.view(func(tx *bolt.Tx) error {
+		b := tx.Bucket(networksBucket).Bucket([]byte(network))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(name, record []byte) error {
+			all[string(name)] = bytes.Clone(record)
+			_, err := decodeAddresses(record)
+			return err
+		})
+	})
+	return all, err
 }
 
 // save writes what has changed of a network's names.

@@ -7,11 +7,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/bridgeveth/bridgeveth/test/kill"
 )
@@ -27,6 +30,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case words[2] == "reserve":
 		workReserve(words[0], words[1])
+	case words[2] == "sticky":
+		workSticky(words[0], words[1], words[3])
 	case words[2] == "once":
 		workOnce(words[0], words[1], words[3:])
 	default:
@@ -58,6 +63,19 @@ func workReserve(name, dir string) {
 		die(err)
 		die(s.Close())
 		fmt.Println(addresses(leases))
+	}
+}
+
+// workSticky reserves for 10 pods, whose addresses are remembered in a folder.
+func workSticky(name, dir, memory string) {
+	var t testing.T // see workerSets
+	for i := range 10 {
+		s, err := Open(dir, time.Minute)
+		die(err)
+		pod := fmt.Sprint(name, "-", i)
+		_, err = s.Reserve(sticky(&t, memory, pod, pod, "10.0.0.0/24"))
+		die(err)
+		die(s.Close())
 	}
 }
 
@@ -153,6 +171,41 @@ func TestProcesses(t *testing.T) {
 	leases, err := s.Leases("net")
 	if want := 2 * processes * each; len(given) != want || len(leases) != want || err != nil {
 		t.Errorf("given %d, leased %d, %v, want %d", len(given), len(leases), err, want)
+	}
+}
+
+// TestStickyProcesses has processes with a store each remember names in one folder, the
+// memory's making included.
+func TestStickyProcesses(t *testing.T) {
+	const processes, each = 8, 10
+	for range 5 {
+		memory := filepath.Join(t.TempDir(), "memory")
+		var outputs [processes]strings.Builder
+		var wait sync.WaitGroup
+		for i := range processes {
+			cmd := startWorker(t, &outputs[i], fmt.Sprint("w", i), t.TempDir(), "sticky", memory)
+			wait.Go(func() {
+				if err := cmd.Wait(); err != nil {
+					t.Errorf("worker %d: %v: %s", i, err, outputs[i].String())
+				}
+			})
+		}
+		wait.Wait()
+		s := openTemp(t)
+		if _, err := s.Reserve(sticky(t, memory, "new", "new", "10.0.1.0/24")); err != nil {
+			t.Fatal(err)
+		}
+		remembered := 0
+		err := s.view(func(tx *bolt.Tx) error {
+			n, err := openNetwork(tx, "net")
+			if err == nil {
+				remembered = n.root.Bucket(namesBucket).Stats().KeyN
+			}
+			return err
+		})
+		if want := processes*each + 1; remembered != want || err != nil {
+			t.Errorf("%d names are remembered, %v, want %d", remembered, err, want)
+		}
 	}
 }
 

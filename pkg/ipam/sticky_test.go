@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // sticky asks for a container of a pod.
@@ -115,8 +118,9 @@ func TestStickyReboot(t *testing.T) {
 	}
 	again("four", func(s *Store) {
 		_, err := s.Reserve(sticky(t, memory, "a", "w", v4, v6))
-		if !errors.Is(err, ErrDamaged) || err.Error()[:len(memory)] != memory {
-			t.Errorf("got %v, want ErrDamaged of %s", err, memory)
+		want := "sticky addresses: " + filepath.Join(memory, memoryFile) + ": the file is damaged (it is 0 bytes long); delete it: each name then gets another address once"
+		if !errors.Is(err, ErrDamaged) || err.Error() != want {
+			t.Errorf("got %v, want ErrDamaged: %s", err, want)
 		}
 		expect(t, s, request(t, "w", v4, v6), "10.0.0.2/29 fd00::2/64")
 	})
@@ -154,6 +158,36 @@ func TestStickyMemories(t *testing.T) {
 	checkSound(t, s)
 	release(t, s, "p")
 	expect(t, s, sticky(t, now, "pod", "q", "10.0.0.0/29"), "10.0.0.2/29")
+}
+
+// TestStickySpoilt reads a memory whose record makes no sense: that file is named, not the
+// store.
+func TestStickySpoilt(t *testing.T) {
+	s, memory := openTemp(t), t.TempDir()
+	expect(t, s, sticky(t, memory, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
+	err := s.update(func(tx *bolt.Tx) error {
+		n, err := openNetwork(tx, "net")
+		if err != nil {
+			return err
+		}
+		n.memo(nameKey("ns/b", "eth0"), []byte("short"))
+		return n.tellMemories()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = openTemp(t).Reserve(sticky(t, memory, "a", "1", "10.0.0.0/24"))
+	if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), filepath.Join(memory, memoryFile)+": ") {
+		t.Errorf("got %v, want ErrDamaged of %s", err, memory)
+	}
+}
+
+// TestStickyOwnFolder keeps the memory beside the store.
+func TestStickyOwnFolder(t *testing.T) {
+	dir := t.TempDir()
+	s := tryOpen(t, dir)
+	defer s.Close()
+	expect(t, s, sticky(t, dir, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
 }
 
 // TestStickyWaits shows what the disk is waited for: only a name that is new.

@@ -19,9 +19,7 @@ const (
 	storePrefix = "leases-" // then the boot's ID, so that no store outlives its boot
 	storeSuffix = ".db"
 
-	// alienWait is what bbolt waits for its own lock on the store. We have a lock
-	// already, so only an alien, such as bbolt's command, can be in the way.
-	alienWait = 50 * time.Millisecond
+	storeCure = "stop the containers of its networks and delete it, or reboot"
 )
 
 // bootIDFile is a variable for tests to boot by.
@@ -70,13 +68,12 @@ func open(dir string, wait time.Duration, absent func(*Store) error) (s *Store, 
 	if err != nil {
 		return nil, fmt.Errorf("read ID of the boot: %w", err)
 	}
-	// Our lock is on the folder: bbolt's own is looked at only every 50 ms.
 	lock, err := flock.Acquire(dir, flock.Exclusive, wait)
 	if err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, storePrefix+strings.TrimSpace(string(boot))+storeSuffix)
-	s = &Store{file: file{path: path, wait: alienWait}, lock: lock}
+	s = &Store{file: file{path: path, cure: storeCure}, lock: lock}
 	err = s.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = absent(s); err == nil {

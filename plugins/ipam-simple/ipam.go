@@ -267,6 +267,10 @@ func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	if err == nil {
 		err = errors.Join(f(), s.Close())
 	}
+	key := "ipam.dataDir"
+	if errors.Is(err, ipam.ErrMemory) {
+		key = "ipam.stickyDir"
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -279,7 +283,7 @@ func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	case errors.Is(err, ipam.ErrShared):
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.ranges: %w", err)
 	case errors.Is(err, flock.ErrTimeout):
-		return plugin.Errorf(types.ErrTryAgainLater, "ipam.dataDir: %w", err)
+		return plugin.Errorf(types.ErrTryAgainLater, "%s: %w", key, err)
 	}
-	return plugin.Errorf(types.ErrIOFailure, "ipam.dataDir: %w", err)
+	return plugin.Errorf(types.ErrIOFailure, "%s: %w", key, err)
 }

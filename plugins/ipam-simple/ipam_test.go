@@ -518,6 +518,30 @@ func TestUnusableStore(t *testing.T) {
 	}
 }
 
+// TestUnusableMemory adds a pod while sticky addresses are locked, and when they are damaged.
+func TestUnusableMemory(t *testing.T) {
+	t.Parallel() // it waits for the lock
+	sticky := t.TempDir()
+	a := args(t, "a", strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, sticky), 1))
+	a.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod"
+	lock, err := flock.Acquire(sticky, flock.Exclusive, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Add(a)
+	wantError(t, err, types.ErrTryAgainLater, "ipam.stickyDir", fmt.Sprint("process ", os.Getpid()))
+	lock.Unlock()
+	file := filepath.Join(sticky, "sticky.db")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Add(a)
+	wantError(t, err, types.ErrIOFailure, "ipam.stickyDir", file, "damaged", "delete it")
+	if strings.Contains(err.Error(), "reboot") {
+		t.Errorf("%v: the file outlives a reboot", err)
+	}
+}
+
 // TestErrorPrinted shows that an error is one JSON object with a version, and that
 // a mistake leaves no store.
 func TestErrorPrinted(t *testing.T) {
