@@ -76,15 +76,19 @@ func (f *file) create() error {
 	if err := os.Remove(f.path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove what was left unfinished: %w", err)
 	}
-	db, err := bolt.Open(f.path+unfinished, 0o600, f.options(nil))
-	if err != nil {
-		return err
-	}
-	err = db.Update(writeFormat)
-	if err := errors.Join(err, db.Close()); err != nil {
+	if err := f.begin(f.path + unfinished); err != nil {
 		return err
 	}
 	return os.Rename(f.path+unfinished, f.path)
+}
+
+// begin makes a file that is empty, or absent, one of ours.
+func (f *file) begin(path string) error {
+	db, err := bolt.Open(path, 0o600, f.options(nil))
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Update(writeFormat), db.Close())
 }
 
 // options are bbolt's. With look the file must exist, and is looked at before
@@ -172,6 +176,17 @@ func (f *file) guard(do func() error) (err error) {
 // update changes the file, all at once or not at all.
 func (f *file) update(change func(*bolt.Tx) error) error {
 	return f.named(f.guard(func() error { return f.db.Update(change) }))
+}
+
+// try makes a change, and takes it back: the file stays as it is.
+func (f *file) try(change func(*bolt.Tx) error) error {
+	return f.named(f.guard(func() error {
+		tx, err := f.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		return errors.Join(change(tx), tx.Rollback())
+	}))
 }
 
 // view reads the file.

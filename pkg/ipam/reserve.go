@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 var (
@@ -71,14 +69,7 @@ func (s *Store) Reserve(r Request) (leases []Lease, err error) {
 // attachment. Unlike Reserve it changes nothing. It may be ErrExhausted or
 // ErrShared.
 func (s *Store) Room(r Request) error {
-	return s.view(func(tx *bolt.Tx) error {
-		n, err := openNetwork(tx, r.Network)
-		if err != nil {
-			return err
-		}
-		if n == nil {
-			n = &network{name: r.Network, tx: tx}
-		}
+	return s.trying(r.Network, func(n *network) error {
 		for _, set := range r.Sets {
 			if err := n.room(set, r); err != nil {
 				return err
@@ -294,9 +285,6 @@ func (n *network) claim(set Set, a netip.Addr, r Request) (holder *Lease, err er
 
 // room says whether a set has a free address, or would after taking back.
 func (n *network) room(set Set, r Request) error {
-	if n.root == nil { // nothing is leased yet
-		return n.shared(set)
-	}
 	for _, from := range set {
 		if from.OnRequest {
 			continue

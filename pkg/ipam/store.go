@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
@@ -61,6 +62,24 @@ func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 	return open(dir, wait, func(*Store) error { return fs.ErrNotExist })
 }
 
+// Empty makes a store that is nowhere, for one that only looks where there is none: at what
+// host-local has reserved, above all.
+func Empty() (*Store, error) {
+	fd, err := unix.MemfdCreate("leases", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a store in memory: %w", err)
+	}
+	defer unix.Close(fd) // bbolt opens it by itself
+	s := &Store{file: file{path: fmt.Sprintf("/proc/self/fd/%d", fd)}}
+	if err = s.begin(s.path); err == nil {
+		err = s.load()
+	}
+	if err != nil {
+		return nil, s.named(err)
+	}
+	return s, nil
+}
+
 // open opens the store in a folder that exists. It calls absent where there is
 // none.
 func open(dir string, wait time.Duration, absent func(*Store) error) (s *Store, err error) {
@@ -109,16 +128,24 @@ func (s *Store) Close() error {
 
 // reserving changes a network's leases, and makes the network where it is new.
 func (s *Store) reserving(name string, f func(*network) error) error {
-	return s.update(func(tx *bolt.Tx) error {
-		n, err := createNetwork(tx, name)
-		if err == nil {
-			err = n.importOnce(s.HostLocal)
-		}
-		if err != nil {
-			return err
-		}
-		return f(n)
-	})
+	return s.update(func(tx *bolt.Tx) error { return s.prepared(tx, name, f) })
+}
+
+// trying is reserving that leaves the store as it is.
+func (s *Store) trying(name string, f func(*network) error) error {
+	return s.try(func(tx *bolt.Tx) error { return s.prepared(tx, name, f) })
+}
+
+// prepared calls f with a network, made when absent, that has what host-local had.
+func (s *Store) prepared(tx *bolt.Tx, name string, f func(*network) error) error {
+	n, err := createNetwork(tx, name)
+	if err == nil {
+		err = n.importOnce(s.HostLocal)
+	}
+	if err != nil {
+		return err
+	}
+	return f(n)
 }
 
 // changing changes a network's leases. A network that is not in the store has
@@ -130,10 +157,11 @@ func (s *Store) changing(name string, f func(*network) error) error {
 	return s.update(func(tx *bolt.Tx) error { return with(tx, name, f) })
 }
 
-// reading reads a network's leases, like changing.
+// reading reads a network's leases, like changing. The reservations of host-local are left
+// for the next change to take over.
 func (s *Store) reading(name string, f func(*network) error) error {
 	if s.awaits(name) {
-		return s.reserving(name, f)
+		return s.trying(name, f)
 	}
 	return s.view(func(tx *bolt.Tx) error { return with(tx, name, f) })
 }

@@ -113,7 +113,7 @@ func Del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.openExisting()
+	s, err := c.openToFree()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, no leases
 	}
@@ -132,15 +132,13 @@ func Check(args *skel.CmdArgs) error {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
 	var leases []ipam.Lease
-	s, err := c.openExisting()
-	if !errors.Is(err, fs.ErrNotExist) {
-		err = c.use(s, err, func() (err error) {
-			leases, err = s.Held(c.attachment(args))
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	s, err := c.openToLook()
+	err = c.use(s, err, func() (err error) {
+		leases, err = s.Held(c.attachment(args))
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	return c.compare(leases, result)
 }
@@ -202,7 +200,7 @@ func GC(args *skel.CmdArgs) error {
 	for _, a := range listed {
 		valid = append(valid, ipam.Attachment{Network: c.Name, Container: a.ContainerID, Interface: a.IfName})
 	}
-	s, err := c.openExisting()
+	s, err := c.openToFree()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, no leases
 	}
@@ -217,10 +215,10 @@ func Status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.openExisting()
-	if errors.Is(err, fs.ErrNotExist) {
-		return writable(c.DataDir)
+	if err := writable(c.DataDir); err != nil {
+		return err
 	}
+	s, err := c.openToLook()
 	return c.use(s, err, func() error {
 		err := s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
 		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
@@ -252,13 +250,25 @@ func (c *config) open() (*ipam.Store, error) {
 	return s, err
 }
 
-// openExisting opens the store. There may be none, and so no lease: then it is
+// openToFree opens the store. There may be none, and so no lease: then it is
 // fs.ErrNotExist.
-func (c *config) openExisting() (*ipam.Store, error) {
+func (c *config) openToFree() (*ipam.Store, error) {
 	if ipam.HasHostLocal(c.ImportFrom, c.Name) {
 		return c.open() // what that has reserved is ours to free
 	}
 	return ipam.OpenExisting(c.DataDir, lockWait)
+}
+
+// openToLook opens the store, or an empty one where there is none.
+func (c *config) openToLook() (*ipam.Store, error) {
+	s, err := ipam.OpenExisting(c.DataDir, lockWait)
+	if errors.Is(err, fs.ErrNotExist) {
+		s, err = ipam.Empty()
+	}
+	if err == nil {
+		s.HostLocal = c.ImportFrom
+	}
+	return s, err
 }
 
 // use calls f with the store that was opened, closes it, and gives errors, also

@@ -435,8 +435,9 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// TestImport changes over from host-local while a container runs.
-func TestImport(t *testing.T) {
+// inherited is small, where host-local has given .2 to the container "running".
+func inherited(t *testing.T, dir string, size int) string {
+	t.Helper()
 	old := t.TempDir()
 	if err := os.Mkdir(filepath.Join(old, "net"), 0o755); err != nil {
 		t.Fatal(err)
@@ -444,7 +445,47 @@ func TestImport(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(old, "net", "10.1.0.2"), []byte("running\r\neth0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	conf := strings.Replace(small(filepath.Join(t.TempDir(), "new"), 3), `"dataDir"`, fmt.Sprintf(`"importFrom": %q, "dataDir"`, old), 1)
+	return strings.Replace(small(dir, size), `"dataDir"`, fmt.Sprintf(`"importFrom": %q, "dataDir"`, old), 1)
+}
+
+// TestLookBeforeImport has STATUS and CHECK see what host-local has reserved, and change
+// nothing: first without a store, then with one of another network.
+func TestLookBeforeImport(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	full := args(t, "running", inherited(t, dir, 1))
+	free := args(t, "running", inherited(t, dir, 2))
+	full.StdinData, free.StdinData = withPrev(t, string(full.StdinData), "10.1.0.2/29"), withPrev(t, string(free.StdinData), "10.1.0.2/29")
+	look := func() {
+		t.Helper()
+		wantError(t, Status(full), plugin.CodeExhausted, "(1 of 1 leased)")
+		for _, err := range []error{Status(free), Check(full), Check(free)} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	look()
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("STATUS or CHECK has made %s", dir)
+	}
+	add(t, args(t, "a", strings.NewReplacer(`"name": "net"`, `"name": "other"`, "10.1.", "10.2.").Replace(small(dir, 3))))
+	stores, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(stores) != 1 {
+		t.Fatal(stores, err)
+	}
+	before, err := os.ReadFile(stores[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	look()
+	if after, err := os.ReadFile(stores[0]); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("STATUS or CHECK has changed the store, %v", err)
+	}
+}
+
+// TestImport changes over from host-local while a container runs.
+func TestImport(t *testing.T) {
+	conf := inherited(t, filepath.Join(t.TempDir(), "new"), 3)
 	running := args(t, "running", conf)
 	running.StdinData = withPrev(t, conf, "10.1.0.2/29")
 	if err := Check(running); err != nil {
