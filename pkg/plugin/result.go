@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"net"
+	"net/netip"
 	"os"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -23,6 +25,11 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 		return nil, Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
 	return result, nil
+}
+
+// IPNet is a prefix as results have it.
+func IPNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // PassOn prints prevResult as the result of a plugin that adds nothing to it.

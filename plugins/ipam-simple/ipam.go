@@ -4,7 +4,6 @@
 package ipamsimple
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +16,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
@@ -85,7 +83,7 @@ func (c *config) add(args *skel.CmdArgs) (*current.Result, error) {
 		leases, err := s.Reserve(c.request(args))
 		for _, l := range leases {
 			result.IPs = append(result.IPs, &current.IPConfig{
-				Address: toIPNet(l.Address), Gateway: l.Gateway.AsSlice(),
+				Address: plugin.IPNet(l.Address), Gateway: l.Gateway.AsSlice(),
 			})
 		}
 		return err
@@ -127,9 +125,16 @@ func Check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	result, err := readPrevResult(args.StdinData)
+	var conf types.PluginConf
+	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
+		return err
+	}
+	result, err := plugin.Previous(&conf)
+	if err == nil && result == nil {
+		err = plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
+	}
 	if err != nil {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
+		return err
 	}
 	var leases []ipam.Lease
 	s, err := c.openToLook()
@@ -141,21 +146,6 @@ func Check(args *skel.CmdArgs) error {
 		return err
 	}
 	return c.compare(leases, result)
-}
-
-// readPrevResult reads what ADD returned.
-func readPrevResult(data []byte) (*current.Result, error) {
-	var conf types.PluginConf
-	if err := json.Unmarshal(data, &conf); err != nil {
-		return nil, err
-	}
-	if err := version.ParsePrevResult(&conf); err != nil {
-		return nil, err
-	}
-	if conf.PrevResult == nil {
-		return nil, errors.New("it is missing; CHECK needs what ADD returned")
-	}
-	return current.NewResultFromResult(conf.PrevResult)
 }
 
 // compare finds the addresses of a result that are not leased, and the leases that

@@ -134,7 +134,7 @@ func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	t.Helper()
 	prev := &current.Result{CNIVersion: "1.1.0"}
 	for _, a := range addresses {
-		prev.IPs = append(prev.IPs, &current.IPConfig{Address: toIPNet(netip.MustParsePrefix(a))})
+		prev.IPs = append(prev.IPs, &current.IPConfig{Address: plugin.IPNet(netip.MustParsePrefix(a))})
 	}
 	var keys map[string]any
 	if err := json.Unmarshal([]byte(conf), &keys); err != nil {

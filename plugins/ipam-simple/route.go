@@ -3,7 +3,6 @@ package ipamsimple
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -41,13 +40,8 @@ func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
 			bad = append(bad, fmt.Errorf("%sgw: %q is no IP address; write one, or leave it out for the gateway of the address", path, r.GW))
 		}
 		c.routes = append(c.routes, &types.Route{
-			Dst: toIPNet(dst), GW: gw.AsSlice(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
+			Dst: plugin.IPNet(dst), GW: gw.AsSlice(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 		})
 	}
 	return bad
-}
-
-// toIPNet is p as the CNI library has it.
-func toIPNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
