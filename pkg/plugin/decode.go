@@ -56,9 +56,9 @@ func Read(data []byte, v any, path string) error {
 
 // read returns the keys that are no field of v, and those that are.
 //
-// It has encoding/json read each value by itself, since for a struct it would look at all
-// fields there are, and what they may hold, before it reads the first: once in a process,
-// which with ours is each time, and that takes longer than all the reading.
+// It has encoding/json read each value by itself, and never a struct: for one it would look at
+// all fields there are, and what they may hold, before it reads the first. Once in a process,
+// that is, but ours lives for one.
 func read(data []byte, v any, path string) (rest map[string]json.RawMessage, known []string, err error) {
 	err = json.Unmarshal(data, &rest)
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
@@ -82,11 +82,44 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 			return
 		}
 		delete(rest, name)
-		if wrong := json.Unmarshal(value, field.Addr().Interface()); wrong != nil && err == nil {
-			err = mistake(path+name, wrong)
+		if wrong := readValue(value, field, path+name); wrong != nil && err == nil {
+			err = wrong
 		}
 	})
 	return rest, known, err
+}
+
+// readValue reads the value of a key into a field.
+func readValue(data []byte, field reflect.Value, key string) error {
+	into := field.Addr().Interface()
+	_, itself := into.(json.Unmarshaler)
+	switch kind := field.Kind(); {
+	case itself:
+	case kind == reflect.Struct:
+		return Read(data, into, key+".")
+	case kind == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
+		return readList(data, field, key)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return mistake(key, err)
+	}
+	return nil
+}
+
+// readList reads a list of structs.
+func readList(data []byte, field reflect.Value, key string) error {
+	var values []json.RawMessage
+	if err := json.Unmarshal(data, &values); err != nil {
+		return mistake(key, err)
+	}
+	list := reflect.MakeSlice(field.Type(), len(values), len(values))
+	for i, value := range values {
+		if err := Read(value, list.Index(i).Addr().Interface(), fmt.Sprintf("%s[%d].", key, i)); err != nil {
+			return err
+		}
+	}
+	field.Set(list)
+	return nil
 }
 
 // eachField calls f with each field of a struct that has a key, those of embedded structs

@@ -21,9 +21,12 @@ type keys struct {
 type embedded struct {
 	MTU     int      `json:"mtu"`
 	Bridges []string `json:"bridges"`
-	Inner   struct {
-		Deep bool `json:"deep"`
-	} `json:"inner"`
+	Inner   inner    `json:"inner"`
+	List    []inner  `json:"list"`
+}
+
+type inner struct {
+	Deep bool `json:"deep"`
 }
 
 func TestDecode(t *testing.T) {
@@ -33,11 +36,15 @@ func TestDecode(t *testing.T) {
 		want []string
 	}{
 		{`{"name":"x","MTU":1,"bridges":["a"],"cni.dev/anything":1}`, 0, nil},
+		{`{"mtu":1,"inner":null,"list":[{"Deep":true,"more":1},null]}`, 0, nil},
 		{`[]`, types.ErrInvalidNetworkConfig, []string{"p: a JSON array stands where an object belongs"}},
 		{`{`, types.ErrDecodingFailure, nil},
 		{`{"mtu":"x"}`, types.ErrInvalidNetworkConfig, []string{"p.mtu", "string", "a number"}},
 		{`{"bridges":1}`, types.ErrInvalidNetworkConfig, []string{"p.bridges", "a list"}},
 		{`{"inner":{"deep":1}}`, types.ErrInvalidNetworkConfig, []string{"p.inner.deep", "true or false"}},
+		{`{"list":[{},{"deep":1}]}`, types.ErrInvalidNetworkConfig, []string{"p.list[1].deep", "true or false"}},
+		{`{"list":[true]}`, types.ErrInvalidNetworkConfig, []string{"p.list[0]: a JSON bool stands where an object belongs"}},
+		{`{"list":{}}`, types.ErrInvalidNetworkConfig, []string{"p.list: a JSON object stands where a list belongs"}},
 		{`{"mtv":1,"nothing like it":{"a": [1, 2]}}`, types.ErrUnsupportedField,
 			[]string{`p.mtv: unknown key, with value 1; did you mean "mtu"?`, `p.nothing like it: unknown key, with value {"a":[1,2]}`}},
 		{`{"MTU":1,"Mtu":2}`, types.ErrUnsupportedField, []string{`p.Mtu: unknown key, with value 2; "mtu" is there already`}},
@@ -48,7 +55,7 @@ func TestDecode(t *testing.T) {
 		err := Decode([]byte(tt.data), &k, "p.")
 		var e *types.Error
 		if tt.code == 0 {
-			if err != nil || k.MTU != 1 {
+			if err != nil || k.MTU != 1 || len(k.List) > 0 && !k.List[0].Deep {
 				t.Errorf("%s: got %v, %+v", tt.data, err, k)
 			}
 			continue
