@@ -33,7 +33,7 @@ func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) err
 // private source, and the far end would answer it by a reset (containernetworking/plugins#816).
 func (net *Network) masquerade(subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
-	leaves := slices.Concat(source(subnet), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
+	leaves := net.leaves(subnet)
 	return feature{
 		what: fmt.Sprintf("masquerade of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
 		rules: []ownRule{
@@ -48,15 +48,21 @@ func (net *Network) masquerade(subnet netip.Prefix) feature {
 
 // masqueradeNot is
 //
-//	ip saddr SUBNET ip daddr TO counter accept
+//	ip saddr SUBNET oifname != BRIDGE ip daddr TO counter accept
 //
-// ahead of the masquerade of SUBNET. It ends our own chain only.
+// ahead of the masquerade of SUBNET. It ends our own chain only, which has rules for what stays
+// on the bridge, too: see publishing.
 func (net *Network) masqueradeNot(subnet, to netip.Prefix) feature {
 	return feature{
 		what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: familyOf(subnet.Addr()),
 		rules: []ownRule{{
 			chain: postrouting, comment: net.comment(subnet.String(), "to", to.String()), first: true,
-			exprs: slices.Concat(source(subnet), destination(to), verdict(expr.VerdictAccept)),
+			exprs: slices.Concat(net.leaves(subnet), destination(to), verdict(expr.VerdictAccept)),
 		}},
 	}
+}
+
+// leaves matches packets of a subnet that go elsewhere than back to the network.
+func (net *Network) leaves(subnet netip.Prefix) []expr.Any {
+	return slices.Concat(source(subnet), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 }

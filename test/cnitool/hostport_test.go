@@ -110,10 +110,10 @@ func dial(t testing.TB, from *setup.Namespace, network, address string) (conn ne
 // TestHostPortPaths sends packets to a container's host ports from everywhere, under
 // FORWARD policies of DROP. want is whom the container takes the sender for.
 func TestHostPortPaths(t *testing.T) {
-	for _, masquerade := range []bool{true, false} {
-		t.Run(fmt.Sprintf("masquerade=%v", masquerade), func(t *testing.T) {
+	for _, keys := range []object{{"ipMasq": true}, {"ipMasq": false}, {"ipMasq": true, "masqExclude": []string{"10.0.0.0/8", "fd00::/8"}}} {
+		t.Run(fmt.Sprint(keys), func(t *testing.T) {
 			t.Parallel()
-			conf := dual.with(object{"ipMasq": masquerade})
+			conf := dual.with(keys)
 			n := newNode(t, conf, "nft", "legacy")
 			outside := n.outside(false)
 			c := n.containers(2)
@@ -158,7 +158,7 @@ func TestHostPortPaths(t *testing.T) {
 			serve(t, outside, 8080) // the same port elsewhere is somebody else's
 			for _, to := range []string{"192.0.2.2", "2001:db8::2"} {
 				want := map[string]string{"192.0.2.2": "192.0.2.1", "2001:db8::2": "2001:db8::1"}[to]
-				if !masquerade {
+				if keys["ipMasq"] == false {
 					want = "" // there is no way back
 				}
 				if got := ask(t, sibling, "tcp", to, 8080); got != want {
