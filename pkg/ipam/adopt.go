@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrShared says that a range belongs to another network of the store.
@@ -47,7 +48,7 @@ func (n *network) overlapping(r Range) (pools []*pool, err error) {
 }
 
 // checkShared refuses a range of which another network has leases. Pools of others
-// that are empty are in nobody's way.
+// that are empty are in nobody's way, and what they keep for names gives way.
 func (n *network) checkShared(r Range) error {
 	return n.tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
 		if string(name) == n.name {
@@ -57,12 +58,38 @@ func (n *network) checkShared(r Range) error {
 		if err != nil {
 			return err
 		}
+		if err := other.yield(r); err != nil {
+			return err
+		}
 		leased, err := other.leasedOf(r)
 		if err != nil || leased == "" {
 			return err
 		}
 		return fmt.Errorf("network %s: range %s %w: %s has leased %s", n.name, r, ErrShared, name, leased)
 	})
+}
+
+// yield frees what is kept of a range for names, and of pools that overlap it. Their
+// names still have it, in case that it is free when they come.
+func (n *network) yield(r Range) error {
+	pools, err := n.overlapping(r)
+	if err != nil {
+		return err
+	}
+	var kept []Lease
+	err = n.eachKept(func(l Lease) bool {
+		a := l.Address.Addr()
+		if r.Contains(a) || slices.ContainsFunc(pools, func(p *pool) bool { return p.covers(a) }) {
+			kept = append(kept, l)
+		}
+		return true
+	})
+	for _, l := range kept {
+		if err == nil {
+			err = n.unkeep(l)
+		}
+	}
+	return err
 }
 
 // leasedOf says what the network has leased of a range, or may lease any time: of its pools

@@ -220,11 +220,16 @@ func (n *network) occupy(p *pool, a netip.Addr) error {
 	return n.save(p)
 }
 
-// occupyAny is occupy for an address that may be of no pool.
+// occupyAny is occupy for an address that may be of no pool, or of one that is not in use. A
+// pool without leases is dropped: with one it would be the network's alone, and other
+// networks may have come to have some of it.
 func (n *network) occupyAny(a netip.Addr) error {
 	p, err := n.poolFrom(a)
-	if err != nil || !p.covers(a) {
+	switch {
+	case err != nil || !p.covers(a):
 		return err
+	case p.leased == 0:
+		return n.drop(p)
 	}
 	return n.occupy(p, a)
 }

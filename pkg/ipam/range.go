@@ -193,6 +193,11 @@ func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }
 
+// from is the range of the set that an address which it serves is handed out from.
+func (s Set) from(a netip.Addr) Range {
+	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
+}
+
 // dynamic says whether an address may be handed out without a request for it.
 func (s Set) dynamic(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })

@@ -200,7 +200,7 @@ func (n *network) reserve(r Request, wanted []netip.Addr) ([]Lease, error) {
 		} else if a, err = n.find(set, wanted[i], r); err != nil {
 			return nil, err
 		}
-		from := set[slices.IndexFunc(set, func(f Range) bool { return f.Contains(a) })]
+		from := set.from(a)
 		leases[i] = Lease{r.Attachment, netip.PrefixFrom(a, from.Subnet.Bits()), from.Gateway, r.Namespace, since, r.Sticky, time.Time{}}
 		if err := n.put(leases[i]); err != nil {
 			return nil, err
@@ -249,17 +249,14 @@ func (n *network) find(set Set, wanted netip.Addr, r Request) (netip.Addr, error
 // claim takes one address of a set, from those who keep it or are dead. If somebody
 // alive has it, it returns that lease instead.
 func (n *network) claim(set Set, a netip.Addr, r Request) (holder *Lease, err error) {
-	for _, from := range set {
-		switch {
-		case !from.Contains(a):
-		case from.OnRequest:
-			err = n.checkShared(from)
-		default:
-			_, err = n.pool(from) // which counts the address
-		}
-		if err != nil {
-			return nil, err
-		}
+	from := set.from(a)
+	if from.OnRequest {
+		err = n.checkShared(from)
+	} else {
+		_, err = n.pool(from) // which counts the address
+	}
+	if err != nil {
+		return nil, err
 	}
 	l, leased, err := n.lease(a)
 	if err == nil && leased && l.Until.IsZero() {
@@ -280,7 +277,14 @@ func (n *network) claim(set Set, a netip.Addr, r Request) (holder *Lease, err er
 	if err != nil {
 		return nil, err
 	}
-	return nil, n.occupyAny(a)
+	if from.OnRequest {
+		return nil, n.occupyAny(a)
+	}
+	p, err := n.pool(from) // as it is now
+	if err != nil {
+		return nil, err
+	}
+	return nil, n.occupy(p, a)
 }
 
 // room says whether a set has a free address, or would after taking back.
@@ -304,9 +308,13 @@ func (n *network) room(set Set, r Request) error {
 	return err
 }
 
-// shared is ErrShared when another network has leases of a set's ranges.
+// shared is ErrShared when another network has leases of the ranges that a set hands out
+// without a request.
 func (n *network) shared(set Set) error {
 	for _, r := range set {
+		if r.OnRequest {
+			continue
+		}
 		if err := n.checkShared(r); err != nil {
 			return err
 		}

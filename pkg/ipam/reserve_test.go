@@ -291,6 +291,68 @@ func TestShared(t *testing.T) {
 
 func errorOf(_ []Lease, err error) error { return err }
 
+// TestSharedOnRequest gives an address on request out of a range that was the network's own
+// once, and of which another network has some by now. It does not get the rest back.
+func TestSharedOnRequest(t *testing.T) {
+	s := openTemp(t)
+	const whole = "10.0.0.0/28"
+	own := request(t, "a", whole)
+	expect(t, s, own, "10.0.0.2/28")
+	release(t, s, "a")
+	other := request(t, "b", "10.0.0.0/28 10.0.0.8")
+	other.Network = "other"
+	expect(t, s, other, "10.0.0.8/28")
+
+	static := request(t, "c", "10.0.0.0/28 10.0.0.2 10.0.0.6")
+	static.Sets[0][0].OnRequest = true
+	static.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.4")}
+	expect(t, s, static, "10.0.0.4/28")
+	for range 10 {
+		if leases, err := s.Reserve(request(t, "d", whole)); !errors.Is(err, ErrShared) {
+			t.Fatalf("got %v, %v, want ErrShared", leases, err)
+		}
+	}
+}
+
+// TestSharedStatic has another network lease what is handed out on request only: that is in
+// the way of a request, and of nothing else.
+func TestSharedStatic(t *testing.T) {
+	s := openTemp(t)
+	other := request(t, "a", "10.0.0.0/28 10.0.0.8")
+	other.Network = "other"
+	expect(t, s, other, "10.0.0.8/28")
+	r := request(t, "b", "10.0.0.0/28 - 10.0.0.7", "fd00::/64")
+	static := complete(t, "10.0.0.0/28 10.0.0.8")
+	static.OnRequest = true
+	r.Sets[0] = append(r.Sets[0], static)
+	if err := s.Room(r); err != nil {
+		t.Errorf("room: %v", err)
+	}
+	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
+}
+
+// TestSharedKept renames a network whose addresses are all kept for names: they give way.
+func TestSharedKept(t *testing.T) {
+	s, memory := openTemp(t), t.TempDir()
+	expect(t, s, sticky(t, memory, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")
+	renamed := request(t, "b", "10.0.0.0/28")
+	renamed.Network = "other"
+	if _, err := s.Reserve(renamed); !errors.Is(err, ErrShared) {
+		t.Fatalf("got %v, want ErrShared", err)
+	}
+	release(t, s, "a")
+	if err := s.Room(renamed); err != nil {
+		t.Errorf("room: %v", err)
+	}
+	if all, err := s.Leases("net"); len(all) != 1 || err != nil {
+		t.Errorf("room has changed the leases: %v, %v", all, err)
+	}
+	expect(t, s, renamed, "10.0.0.2/28")
+	if _, err := s.Reserve(sticky(t, memory, "pod", "c", "10.0.0.0/28")); !errors.Is(err, ErrShared) {
+		t.Errorf("got %v, want ErrShared", err)
+	}
+}
+
 // TestReserveOtherSets changes the configuration of a container that runs.
 func TestReserveOtherSets(t *testing.T) {
 	s := openTemp(t)
