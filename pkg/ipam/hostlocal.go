@@ -74,8 +74,8 @@ func importedKey(dataDir string) []byte { return []byte("imported " + dataDir) }
 // hostLocalLeases reads the reservations in a folder of host-local's: a file for
 // each address, which holds the container's ID and in the next line the interface
 // (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins). Empty
-// ones, which it leaves when a disk is full, and those from before the host was
-// booted are nobody's.
+// ones, which it leaves when a disk is full, those of zero bytes, which a file system
+// leaves after a crash, and those from before the host was booted are nobody's.
 func hostLocalLeases(dir, network string) (leases []Lease, err error) {
 	booted, err := bootTime()
 	if err != nil {
@@ -102,7 +102,7 @@ func hostLocalLeases(dir, network string) (leases []Lease, err error) {
 			return nil, err
 		}
 		words := strings.Fields(string(content))
-		if len(words) == 0 || info.ModTime().Before(booted) {
+		if len(words) == 0 || strings.Contains(string(content), "\x00") || info.ModTime().Before(booted) {
 			continue
 		}
 		owner := Attachment{network, words[0], defaultInterface}

@@ -28,7 +28,7 @@ func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 func TestImport(t *testing.T) {
 	files := map[string]string{
 		"10.0.0.2": "old\r\neth0", "fd00::2": "old\r\neth0", "10.0.0.3": "gone\r\neth0", "10.0.0.4": "ancient",
-		"10.0.0.5": "", "last_reserved_ip.0": "10.0.0.5", "lock": "", "10.0.0.6": "rebooted\r\neth0", "10.9.0.1": "far\r\neth1",
+		"10.0.0.5": "", "fd00::3": "\x00\x00\x00", "last_reserved_ip.0": "10.0.0.5", "lock": "", "10.0.0.6": "rebooted\r\neth0", "10.9.0.1": "far\r\neth1",
 	}
 	const v4, v6 = "10.0.0.0/29", "fd00::/64"
 	for _, first := range []string{"DEL", "CHECK", "GC", "ADD"} {
