@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -24,6 +25,8 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if err != nil {
 		return nil, Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
+	// Another plugin may have written null. Nothing counts the addresses, unlike interfaces.
+	result.IPs = slices.DeleteFunc(result.IPs, func(ip *current.IPConfig) bool { return ip == nil })
 	return result, nil
 }
 
