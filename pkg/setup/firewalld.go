@@ -115,7 +115,7 @@ func (n *Namespace) deleteFromFirewalld(bridge string) error {
 	}
 	var errs []error
 	for _, link := range links {
-		if link == bridge || isVLANOf(bridge, link) {
+		if n.belongs(link, bridge) {
 			_, err := askFirewalld("release", link)
 			errs = append(errs, err)
 		}

@@ -142,10 +142,10 @@ func (t xtables) mentions(bridge string) bool {
 	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
 }
 
-// vlansOf lists the VLAN links of a bridge that the table has rules of.
-func (t xtables) vlansOf(bridge string) (names []string) {
+// links lists those that the table has rules of.
+func (t xtables) links() (names []string) {
 	for _, r := range t.own {
-		if isVLANOf(bridge, r.in) && !slices.Contains(names, r.in) {
+		if r.in != "" && !slices.Contains(names, r.in) {
 			names = append(names, r.in)
 		}
 	}
@@ -242,8 +242,8 @@ func (n *Namespace) DeleteForward(bridge string) error {
 			if errs = append(errs, err); hollow || t.mentions(bridge) {
 				errs = append(errs, n.removeForward(t, bridge))
 			}
-			for _, name := range t.vlansOf(bridge) {
-				if l, err := n.link(name); err != nil || l.kind != "bridge" {
+			for _, name := range t.links() {
+				if name != bridge && n.belongs(name, bridge) {
 					errs = append(errs, n.removeForward(t, name))
 				}
 			}

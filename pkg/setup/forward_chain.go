@@ -124,8 +124,8 @@ func (n *Namespace) acceptIn(chain Chain, comment string, match []expr.Any) erro
 }
 
 // deleteFromChains takes back the rules of a bridge from all chains of others, whether
-// its network still names them or not. The tables that iptables keeps are no place for
-// such rules, and may be large.
+// its network still names them or not. The tables that iptables has besides filter are no place
+// for such rules, and may be large.
 func (n *Namespace) deleteFromChains(bridge string) error {
 	tables, err := n.nftTables()
 	if err != nil {
@@ -133,7 +133,7 @@ func (n *Namespace) deleteFromChains(bridge string) error {
 	}
 	var c *nftables.Conn
 	for _, t := range tables {
-		if t.byIPTables() || t.owner() == OwnerUs {
+		if t.byIPTables() && t.Table != filterTable || t.owner() == OwnerUs {
 			continue
 		}
 		rules, err := n.dumpChain(t.family(), t.Table, "")
@@ -143,7 +143,7 @@ func (n *Namespace) deleteFromChains(bridge string) error {
 		for _, rule := range rules {
 			link, ours := strings.CutPrefix(ruleComment(rule), inChain)
 			link, _, _ = strings.Cut(link, " ")
-			if !ours || link != bridge && !isVLANOf(bridge, link) {
+			if !ours || !n.belongs(link, bridge) {
 				continue
 			}
 			if c, err = n.nft(); err != nil {

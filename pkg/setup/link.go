@@ -84,8 +84,9 @@ func (n *Namespace) link(name string) (l link, err error) {
 	return parseLink(messages[0]), nil
 }
 
-// absent says whether err is that of a link that does not exist.
-func absent(err error) bool { return errors.Is(err, unix.ENODEV) }
+// absent says whether err is that of a link that does not exist, or cannot: by a name that is
+// too long.
+func absent(err error) bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ERANGE) }
 
 // parseLink reads an RTM_NEWLINK message.
 func parseLink(m []byte) (l link) {

@@ -112,9 +112,11 @@ func (e element) attribute() *nl.RtAttr {
 	return list
 }
 
-// maxComment is how long the comment of an element may be, in bytes:
-// NFT_USERDATA_MAXLEN in linux/netfilter/nf_tables.h, less its header and its end.
-const maxComment = 253
+// maxComment is how long the comment of an element may be, in bytes: all that is said of an
+// attribute, its header and its end included, is a byte (struct nft_set_ext_tmpl in
+// net/netfilter/nf_tables.h). The kernel refuses one that is longer by one byte, and drops
+// silently those that are longer still.
+const maxComment = 251
 
 // portOwner is whose an element is, by its comment.
 type portOwner struct {

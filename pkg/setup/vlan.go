@@ -52,8 +52,15 @@ func (net *Network) links() []string {
 	return slices.Compact([]string{net.Bridge, net.RoutedBy()})
 }
 
-// isVLANOf says whether a link's name is that of a VLAN link on the bridge.
-func isVLANOf(bridge, name string) bool { return strings.HasPrefix(name, bridge+".") }
+// belongs says whether a name is that of a bridge or of a VLAN link on it, which may be gone
+// already. Another bridge may be called so, too.
+func (n *Namespace) belongs(name, bridge string) bool {
+	if name == bridge || !strings.HasPrefix(name, bridge+".") {
+		return name == bridge
+	}
+	l, err := n.link(name)
+	return err != nil || l.kind != "bridge"
+}
 
 // vlanLacks looks for what a bridge needs for VLANs, with the link by which the network is
 // routed.
