@@ -104,15 +104,14 @@ func (n *Namespace) makeIFB(p *Port, mtu int) (link, error) {
 }
 
 // staleIFBs lists the IFBs of ports that are gone.
-func (n *Namespace) staleIFBs(gone func(portOwner) bool) (names []string, err error) {
-	all, err := n.allLinks()
-	for _, l := range all {
+func staleIFBs(links []link, gone func(portOwner) bool) (names []string) {
+	for _, l := range links {
 		digits, found := strings.CutPrefix(l.name, ifbPrefix)
 		if a, ours := ParseAttachment(l.alias); ours && found && gone(portOwner{portPrefix + digits, a}) {
 			names = append(names, l.name)
 		}
 	}
-	return names, err
+	return names
 }
 
 // bandwidth reads the rates of a port's limits. Links without any are not asked about.

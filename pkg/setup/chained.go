@@ -2,7 +2,6 @@ package setup
 
 import (
 	"errors"
-	"fmt"
 )
 
 // What follows is for plugins that come behind ours in a chain, and add to a port that is
@@ -21,15 +20,8 @@ func (n *Namespace) BridgeOf(a Attachment) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	library, err := n.library()
-	if err != nil {
-		return "", err
-	}
-	br, err := library.LinkByIndex(port.master)
-	if err != nil {
-		return "", fmt.Errorf("look up the bridge of %s: %w", port.name, err)
-	}
-	return br.Attrs().Name, nil
+	br, err := n.linkAt(port.master)
+	return br.name, err
 }
 
 // PublishPort adds the host ports of a port that is attached, all or none, and what its

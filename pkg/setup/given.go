@@ -26,7 +26,8 @@ func (n *Namespace) plugGiven(p *Port, br link) (*Plugged, error) {
 	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	b.add("configure port "+l.name, p.settingsRequest())
 	if err := n.send(b); err != nil {
-		return nil, errors.Join(explainFull(br.name, err), n.removePort(p.Port()))
+		_, undoErr := n.removePort(p.Port())
+		return nil, errors.Join(explainFull(br.name, err), undoErr)
 	}
 	return &Plugged{BridgeMAC: br.mac, BridgeMTU: br.mtu, PortMAC: l.mac, MTU: l.mtu}, nil
 }
@@ -52,30 +53,43 @@ func (n *Namespace) given(p *Port) (l link, err error) {
 	return l, nil
 }
 
-// removePort deletes a port of ours with its IFB, and takes one that was given off its
-// bridge. One that is gone is no error.
-func (n *Namespace) removePort(name string) error {
+// removePort deletes a port of ours with its IFB, or takes one that was given off its bridge,
+// and says which bridge that was, "" if it had none. One that is gone is no error.
+func (n *Namespace) removePort(name string) (bridge string, err error) {
 	l, err := n.link(name)
 	if err != nil && !absent(err) {
-		return err
+		return "", err
+	}
+	if l.master != 0 {
+		br, err := n.linkAt(l.master)
+		if err != nil && !absent(err) {
+			return "", err
+		}
+		bridge = br.name
 	}
 	var b batch
 	if l.index == 0 || l.name == name {
 		b.delete(ifbOf(name)) // most have none, which trying tells in microseconds
 		if err := n.send(b); err != nil || l.index == 0 {
-			return err
+			return bridge, err
 		}
-		return n.removeLink(l)
+		return bridge, n.removeLink(l)
 	}
+	return bridge, n.giveBack(l, name)
+}
+
+// giveBack takes a link that was given off its bridge, with all that it had as a port.
+func (n *Namespace) giveBack(l link, port string) error {
+	var b batch
 	if err := n.unlimit(&b, l); err != nil {
 		return err
 	}
-	b.delete(ifbOf(name))
+	b.delete(ifbOf(port))
 	leave := b.ensure("take "+l.name+" off its bridge", newLinkRequest(l.name, 0), unix.ENODEV)
 	leave.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0)))
 	leave.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, nil))
 	// Last, since by that name it is found.
-	b.ensure("take the name "+name+" from "+l.name, altNameRequest(unix.RTM_DELLINKPROP, l, name), unix.ENODEV)
+	b.ensure("take the name "+port+" from "+l.name, altNameRequest(unix.RTM_DELLINKPROP, l, port), unix.ENODEV)
 	return n.send(b)
 }
 

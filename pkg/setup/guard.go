@@ -167,14 +167,10 @@ func (g Guard) chain() string {
 	return guardMAC.name
 }
 
-// guardPort begins to look at what a port sends. What a killed process has left of the
-// same port goes.
+// guardPort begins to look at what a port sends.
 func (n *Namespace) guardPort(p *Port) error {
 	if p.Guard == GuardNone {
 		return nil
-	}
-	if err := n.unguardPort(p.Port()); err != nil {
-		return err
 	}
 	if err := n.addElements(p.allowances()); err != nil {
 		return fmt.Errorf("guard port %s: %w", p.Port(), err)

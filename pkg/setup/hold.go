@@ -3,6 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
@@ -53,10 +54,21 @@ func (n *Namespace) lock(mode flock.Mode) (*flock.Lock, error) {
 	return l, nil
 }
 
-// ReleaseNetwork takes back all that a bridge's network has on the host, unless a
+// ReleaseNetwork takes back all that the network of each bridge has on the host, unless a
 // port of ours is still on the bridge: rules, masquerade, the gateway addresses,
 // and the bridge itself if we made it and nobody else uses it.
-func (n *Namespace) ReleaseNetwork(bridge string) error {
+func (n *Namespace) ReleaseNetwork(bridges ...string) error {
+	slices.Sort(bridges)
+	var errs []error
+	for _, bridge := range slices.Compact(bridges) {
+		if bridge != "" {
+			errs = append(errs, n.releaseNetwork(bridge))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Namespace) releaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
 		return err
 	}

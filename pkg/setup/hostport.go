@@ -239,27 +239,38 @@ func (n *Namespace) rivals(m mapping) (list []mapping, err error) {
 	return list, nil
 }
 
-// unpublish deletes the host ports of an attachment. Where known are given, those are
-// looked at and no others: its cost does not depend on how many there are.
+// unpublish deletes the host ports of an attachment. Where known are given, and are there, it
+// looks at those and no others: its cost does not depend on how many there are.
 func (n *Namespace) unpublish(a Attachment, known []HostPort) error {
 	ours := func(m mapping) bool { return m.owner.port == a.Port() }
-	if len(known) == 0 {
-		list, err := n.published(ours)
-		if err != nil {
-			return err
-		}
-		return n.deleteMappings(list)
+	list, err := n.knownOf(known, ours)
+	if err == nil && len(list) == 0 {
+		list, err = n.published(ours)
 	}
-	both := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	var list []mapping
-	for _, m := range mappings(known, both) {
-		found, err := n.find(m)
-		if err != nil {
-			return err
-		}
-		list = append(list, slices.DeleteFunc(found, func(m mapping) bool { return !ours(m) })...)
+	if err != nil {
+		return err
 	}
 	return n.deleteMappings(list)
+}
+
+// knownOf looks up host ports that should be an attachment's. It returns none if one of them
+// is not: then the attachment has others.
+func (n *Namespace) knownOf(known []HostPort, ours func(mapping) bool) (list []mapping, err error) {
+	both := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	for _, port := range known {
+		before := len(list)
+		for _, m := range mappings([]HostPort{port}, both) {
+			found, err := n.find(m)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, slices.DeleteFunc(found, func(m mapping) bool { return !ours(m) })...)
+		}
+		if len(list) == before {
+			return nil, nil
+		}
+	}
+	return list, nil
 }
 
 // deleteMappings deletes host ports, and the flows of their ports.

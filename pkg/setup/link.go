@@ -69,17 +69,38 @@ type link struct {
 
 // link looks up the link called name; absent tells of an error whether there is
 // none.
-func (n *Namespace) link(name string) (l link, err error) {
+func (n *Namespace) link(name string) (link, error) {
+	l, err := n.lookUp(nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err != nil {
+		return l, fmt.Errorf("look up link %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// linkAt is link by index.
+func (n *Namespace) linkAt(index int) (link, error) {
+	at := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	at.Index = int32(index)
+	l, err := n.lookUp(at)
+	if err != nil {
+		return l, fmt.Errorf("look up link number %d: %w", index, err)
+	}
+	return l, nil
+}
+
+// lookUp looks up the one link that a message is about.
+func (n *Namespace) lookUp(about ...nl.NetlinkRequestData) (l link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	for _, data := range about {
+		req.AddData(data)
+	}
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extSkipStats)))
 	messages, err := n.ask(unix.NETLINK_ROUTE, req)
 	if err == nil && len(messages) != 1 {
 		err = fmt.Errorf("got %d answers", len(messages))
 	}
 	if err != nil {
-		return l, fmt.Errorf("look up link %s: %w", name, err)
+		return l, err
 	}
 	return parseLink(messages[0]), nil
 }

@@ -68,9 +68,11 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 		if port.up && port.master != 0 {
 			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
 		}
-		err = n.Unplug(p.Attachment, p.HostPorts...)
+		_, err = n.Unplug(p.Attachment, p.HostPorts...)
+	} else if absent(err) { // it may have gone with its namespace
+		err = n.forgetPort(p.Port())
 	}
-	if err != nil && !absent(err) {
+	if err != nil {
 		return err
 	}
 	if p.Given != "" {
@@ -115,23 +117,35 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 // raisePort sets both ends up, the container's first: a port that is up is one
 // that was finished.
 func (n *Namespace) raisePort(p *Port, on *Plugged) error {
-	if !p.Down && p.Given == "" {
-		before, err := p.Container.sysctls(p.Sysctls)
-		if err != nil {
-			return err
-		}
-		if err := p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.unheard}); err != nil {
-			for key, value := range before { // not all are the interface's own, and go with it
-				err = errors.Join(err, p.Container.setSysctl(key, value))
-			}
-			return err
-		}
+	if p.Down || p.Given != "" {
+		return n.setPortUp(p)
 	}
-	var up batch
-	up.setUp(p.name())
-	if err := n.send(up); err != nil || p.Down || p.Given != "" {
+	before, err := p.Container.sysctls(p.Sysctls)
+	if err != nil {
 		return err
 	}
+	if err = p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.unheard}); err == nil {
+		err = n.setPortUp(p)
+	}
+	if err == nil {
+		err = n.awaitPort(p)
+	}
+	if err != nil {
+		for key, value := range before { // not all are the interface's own, and go with it
+			err = errors.Join(err, p.Container.setSysctl(key, value))
+		}
+	}
+	return err
+}
+
+func (n *Namespace) setPortUp(p *Port) error {
+	var up batch
+	up.setUp(p.name())
+	return n.send(up)
+}
+
+// awaitPort waits until packets pass.
+func (n *Namespace) awaitPort(p *Port) error {
 	if err := n.awaitForwarding(p.Port()); err != nil {
 		return err
 	}
@@ -146,13 +160,25 @@ func (n *Namespace) raisePort(p *Port, on *Plugged) error {
 // the last port of the bridge all that belongs to the network. Where its host ports
 // are known it is quicker to name them.
 func (n *Namespace) DetachPort(a Attachment, bridge string, known ...HostPort) error {
-	return errors.Join(n.Unplug(a, known...), n.ReleaseNetwork(bridge))
+	on, err := n.Unplug(a, known...)
+	return errors.Join(err, n.ReleaseNetwork(bridge, on))
 }
 
-// Unplug is DetachPort that leaves the network. A process that goes on after it has a child
+// forgetPort deletes what is left on the host of a port that is not there, but for its host
+// ports: these take long to find.
+func (n *Namespace) forgetPort(name string) error {
+	var b batch
+	b.delete(ifbOf(name))
+	return errors.Join(n.send(b), n.unguardPort(name))
+}
+
+// Unplug is DetachPort that leaves the network, and says which bridge the port was on, "" if
+// none. A process that goes on after it has a child
 // left to reap (removal.go).
-func (n *Namespace) Unplug(a Attachment, known ...HostPort) error {
-	return errors.Join(n.unpublish(a, known), n.removePort(a.Port()), n.unguardPort(a.Port()))
+func (n *Namespace) Unplug(a Attachment, known ...HostPort) (bridge string, err error) {
+	published := n.unpublish(a, known)
+	bridge, err = n.removePort(a.Port())
+	return bridge, errors.Join(published, err, n.unguardPort(a.Port()))
 }
 
 // plug makes the veth pair, down, or plugs in the given link, while it holds the network.

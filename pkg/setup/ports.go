@@ -7,6 +7,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
 // pieceSize is how much of a listing of links is read at once, in bytes: as libmnl does.
@@ -126,32 +128,40 @@ func (n *Namespace) HasPort(a Attachment) bool {
 	return !absent(err)
 }
 
-// Collect deletes the ports of a network's attachments that are not in valid, on
-// the bridge given, and with the last of all the network. It goes on after errors.
+// Collect deletes the ports of a network's attachments that are not in valid, on whichever
+// bridge they are, with the last of all the network, and those that a killed process has left
+// on the bridge given. It goes on after errors.
 func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	gone := unlisted(network, valid)
-	var stale, given []string
-	err := n.eachPort(bridge, func(p link) bool {
-		a, known := ParseAttachment(p.alias)
-		if !known {
-			a.Network = network // as far as anybody can tell
-		}
-		switch {
-		case !p.ours() || p.port == "" || !gone(portOwner{p.port, a}):
-		case p.port == p.name:
-			stale = append(stale, p.name)
-		default:
-			given = append(given, p.port)
-		}
-		return true
-	})
+	all, err := n.settledLinks()
 	if err != nil {
 		return err
 	}
-	ifbs, err := n.staleIFBs(gone)
-	errs := []error{err, n.deleteLinks(append(stale, ifbs...))}
+	names := map[int]string{}
+	for _, l := range all {
+		names[l.index] = l.name
+	}
+	bridges := []string{bridge}
+	var stale, given []string
+	for _, l := range all {
+		a, known := ParseAttachment(l.alias)
+		if !known && names[l.master] == bridge {
+			a.Network = network // as far as anybody can tell
+		}
+		if !l.ours() || l.port == "" || !gone(portOwner{l.port, a}) {
+			continue
+		}
+		bridges = append(bridges, names[l.master])
+		if l.port == l.name {
+			stale = append(stale, l.name)
+		} else {
+			given = append(given, l.port)
+		}
+	}
+	errs := []error{n.deleteLinks(append(stale, staleIFBs(all, gone)...))}
 	for _, name := range given {
-		errs = append(errs, n.removePort(name))
+		_, err := n.removePort(name)
+		errs = append(errs, err)
 	}
 	abandoned, err := n.published(func(m mapping) bool { return gone(m.owner) })
 	errs = append(errs, err, n.deleteMappings(abandoned))
@@ -160,5 +170,15 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	for _, o := range unguarded {
 		errs = append(errs, n.unguardPort(o.port))
 	}
-	return errors.Join(append(errs, n.ReleaseNetwork(bridge))...)
+	return errors.Join(append(errs, n.ReleaseNetwork(bridges...))...)
+}
+
+// settledLinks is allLinks at a time when none is half made but by a process that was killed.
+func (n *Namespace) settledLinks() ([]link, error) {
+	lock, err := n.lock(flock.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	return n.allLinks()
 }

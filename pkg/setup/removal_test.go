@@ -32,13 +32,13 @@ func TestUnplugged(t *testing.T) {
 		}
 		ports = append(ports, p)
 	}
-	if err := host.Unplug(ports[0].Attachment); err != nil {
+	if _, err := host.Unplug(ports[0].Attachment); err != nil {
 		t.Fatal(err)
 	}
 	if links(t, ports[0].Container, "eth0") != 0 || links(t, host, ports[0].Port()) != 0 {
 		t.Error("an end of the pair is left")
 	}
-	if err := host.Unplug(ports[0].Attachment); err != nil {
+	if _, err := host.Unplug(ports[0].Attachment); err != nil {
 		t.Errorf("of one that is gone: %v", err)
 	}
 	var group sync.WaitGroup
@@ -50,7 +50,8 @@ func TestUnplugged(t *testing.T) {
 					return err
 				}
 				defer own.Close()
-				return own.Unplug(p.Attachment)
+				_, err = own.Unplug(p.Attachment)
+				return err
 			})
 			if err != nil {
 				t.Error(err)

@@ -28,14 +28,15 @@ func del(args *skel.CmdArgs) error {
 	if err := refuseOwn(args, host); err != nil {
 		return Error(err)
 	}
-	if err := host.Unplug(c.attachment(args), c.hostPorts...); err != nil {
+	on, err := host.Unplug(c.attachment(args), c.hostPorts...)
+	if err != nil {
 		return Error(err)
 	}
 	ipam, err := newDelegate(c, args, host)
 	if err == nil {
 		err = ipam.del()
 	}
-	return Error(errors.Join(err, host.ReleaseNetwork(c.Bridge)))
+	return Error(errors.Join(err, host.ReleaseNetwork(c.Bridge, on)))
 }
 
 // refuseOwn refuses a container that would be its own host. One whose namespace
