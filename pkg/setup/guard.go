@@ -34,6 +34,7 @@ var (
 //	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
 //	                meta protocol arp iifname . arp saddr ip != @addresses4 counter drop
 //	                meta protocol ip6 iifname . ip6 saddr != @addresses6 counter drop
+//	                meta protocol ip6 icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @addresses6 counter drop
 //	                meta protocol != ip, arp, ip6 counter drop
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
@@ -66,7 +67,10 @@ func guards() feature {
 		})
 		others = append(others, protocolIs(expr.CmpOpNeq, p.protocol)...)
 	}
+	// What IPv6 has for ARP's answer names in the packet whose MAC it is told of (RFC 4861, 4.4).
+	target := expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 16}
 	f.rules = append(f.rules,
+		ownRule{chain: guardIP, comment: "neighbour", exprs: slices.Concat(protocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), neighbourAdvertisement(), notAmong(target, guardedIPv6), drop())},
 		ownRule{chain: guardIP, comment: "others", exprs: append(others, drop()...)},
 		ownRule{chain: guardIP, comment: "mac", exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.name}}})
 	return f

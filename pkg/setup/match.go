@@ -54,6 +54,16 @@ func within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	}
 }
 
+// neighbourAdvertisement matches packets of ICMPv6 type 136 (RFC 4861, section 4.4).
+func neighbourAdvertisement() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{136}},
+	}
+}
+
 // way names the packets of a link that interfaceIs matches by key, as seen from its containers.
 func way(key expr.MetaKey) string {
 	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]

@@ -117,6 +117,8 @@ func TestSpoofing(t *testing.T) {
 		linkLocal    = "86dd" + "6000000000103b40" + "fe80000000000000" + "08580afffe580002" + "fd880000000000000000000000000003"
 		unspecified  = "86dd" + "6000000000103b40" + "00000000000000000000000000000000" + "ff0200000000000000000001ff000002"
 		somethingNew = "88b5"
+		advertised   = "86dd" + "6000000000203aff" + "fd880000000000000000000000000002" + "fd880000000000000000000000000003" +
+			"88000000e0000000" + "fd8800000000000000000000000000%s" + "0201" + mac
 	)
 	frames := []struct {
 		name     string
@@ -133,6 +135,8 @@ func TestSpoofing(t *testing.T) {
 		{"another IPv4", other + mac + fmt.Sprintf(ip, byV4), true, false},
 		{"another IPv6", other + mac + fmt.Sprintf(ip6, "63"), true, false},
 		{"ARP for another", all + mac + fmt.Sprintf(arp, byV4), true, false},
+		{"advertising itself as a neighbour", other + mac + fmt.Sprintf(advertised, "02"), true, true},
+		{"advertising the gateway as itself", other + mac + fmt.Sprintf(advertised, "01"), true, false},
 		{"another IPv4 behind a tag", other + mac + tagged + fmt.Sprintf(ip, byV4), true, false},
 		{"another protocol", all + mac + somethingNew, true, false},
 	}
