@@ -34,6 +34,7 @@ const (
 	stateForwarding = 3 // BR_STATE_FORWARDING in linux/if_bridge.h
 
 	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: IPv4's sysctls of the link, 32 bits each
+	forwarding    = 0  // where IPV4_DEVCONF_FORWARDING, and DEVCONF_FORWARDING, is among them
 	routeLocalnet = 25 // where IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1, is among them
 	inet6Conf     = 2  // IFLA_INET6_CONF: IPv6's
 	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
@@ -53,6 +54,8 @@ type link struct {
 	up          bool
 	running     bool // it has a carrier, and the kernel has seen it
 	promiscuous bool
+	forwards4   bool // the host routes IPv4 that comes by it
+	forwards6   bool // and IPv6
 	localnet    bool // 127.0.0.0/8 may come and go by it: route_localnet
 	acceptsRA   bool // routers on it give the host addresses and routes
 	limited     bool // what leaves by it goes through a token bucket, whoever made it
@@ -119,6 +122,8 @@ func parseLink(m []byte) (l link) {
 	l.mtu, l.peer, l.master = is.integer(unix.IFLA_MTU), is.integer(unix.IFLA_LINK), is.integer(unix.IFLA_MASTER)
 	l.limited = is.text(unix.IFLA_QDISC) == "tbf"
 	families := is.get(unix.IFLA_AF_SPEC)
+	l.forwards4 = families.in(unix.AF_INET, inetConf).sysctl(forwarding)
+	l.forwards6 = families.in(unix.AF_INET6, inet6Conf).sysctl(forwarding)
 	l.localnet = families.in(unix.AF_INET, inetConf).sysctl(routeLocalnet)
 	l.acceptsRA = families.in(unix.AF_INET6, inet6Conf).sysctl(acceptRA)
 	l.mayBePort(l.name)

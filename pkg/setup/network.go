@@ -104,7 +104,7 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 	for _, look := range []func() ([]lack, error){
 		func() ([]lack, error) { return n.bridgeLacks(net, links) },
 		func() ([]lack, error) { return n.routerLacks(net, links), nil },
-		func() ([]lack, error) { return n.forwardingLacks(net) },
+		func() ([]lack, error) { return n.forwardingLacks(net, links[len(links)-1]) },
 		func() ([]lack, error) { return n.filterLacks(net) },
 		func() ([]lack, error) { return n.tableLacks(net) },
 		func() ([]lack, error) { return n.localnetLacks(net, links), nil },

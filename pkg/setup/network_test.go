@@ -320,6 +320,33 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 }
 
+// TestForwardingByDefault attaches where new links do not forward although the host does, and
+// where somebody has switched it off for the bridge.
+func TestForwardingByDefault(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	joinOutside(t, host)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		setuptest.SetSysctl(t, family+"/conf/all/forwarding", "1")
+		setuptest.SetSysctl(t, family+"/conf/default/forwarding", "0")
+	}
+	first := attach(t, host, port(t, 1, setup.ForwardNone))
+	for _, family := range []string{"ipv4", "ipv6"} {
+		key := family + "/conf/br0/forwarding"
+		if got := setuptest.Sysctl(t, key); got != "1" {
+			t.Errorf("%s is %s", key, got)
+		}
+		setuptest.SetSysctl(t, key, "0")
+		if err := host.VerifyPort(first); err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("got %v, want a word of %s", err, key)
+		}
+	}
+	second := attach(t, host, port(t, 2, setup.ForwardNone))
+	if !setuptest.Ping(t, second.Container, "192.0.2.2") {
+		t.Error("no answer from outside")
+	}
+}
+
 // TestBridgeFull fills a bridge and shows what comes of one more port.
 func TestBridgeFull(t *testing.T) {
 	t.Parallel()

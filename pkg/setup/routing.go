@@ -16,18 +16,30 @@ import (
 // sysctlLocalnet lets packets from 127.0.0.1 go by an interface, and those to it come.
 const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
 
-// forwardingLacks looks at the sysctls that let the host route for containers.
-func (n *Namespace) forwardingLacks(net *Network) (lacks []lack, err error) {
+// forwardingLacks looks at the sysctls that let the host route for containers: that of all
+// links, and that of the one that the network is routed by, which may be another by default.
+func (n *Namespace) forwardingLacks(net *Network, l link) (lacks []lack, err error) {
 	for family, key := range map[int]string{unix.AF_INET: sysctlForward4, unix.AF_INET6: sysctlForward6} {
 		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return familyOf(g.Addr()) == family }) {
 			continue
 		}
-		on, err := n.forwards(family)
+		on, err := n.forwards(family, allLinks)
 		if err != nil {
 			return nil, fmt.Errorf("ask the kernel for sysctl net/%s: %w", key, err)
 		}
 		if !on {
 			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.enableForwarding(key) }})
+			continue
+		}
+		on = family == unix.AF_INET && l.forwards4 || family == unix.AF_INET6 && l.forwards6
+		if l.index == 0 { // still to be made
+			if on, err = n.forwards(family, newLinks); err != nil {
+				return nil, fmt.Errorf("ask the kernel for the default of sysctl net/%s: %w", key, err)
+			}
+		}
+		if !on {
+			own := map[int]string{unix.AF_INET: "ipv4", unix.AF_INET6: "ipv6"}[family] + "/conf/" + net.RoutedBy() + "/forwarding"
+			lacks = append(lacks, lack{"sysctl net/" + own + "=1", func() error { return n.setSysctl(own, "1") }})
 		}
 	}
 	return lacks, nil
@@ -87,19 +99,24 @@ func (n *Namespace) localnetLacks(net *Network, links []link) (lacks []lack) {
 	return lacks
 }
 
+// What forwards tells of, besides one link.
+const (
+	allLinks = ^uint32(0) // NETCONFA_IFINDEX_ALL in linux/netconf.h
+	newLinks = ^uint32(1) // NETCONFA_IFINDEX_DEFAULT
+)
+
 // forwards says whether the namespace routes packets of a family: what sysctlForward4 and
-// sysctlForward6 tell, by netlink. For a path below /proc/sys/net the kernel looks at those of
-// all namespaces, one after the other (proc_sys_compare in fs/proc/proc_sysctl.c), and there
+// sysctlForward6 tell, or the default of new links, by netlink. For a path below /proc/sys/net
+// the kernel looks at those of all namespaces, one after the other (proc_sys_compare in fs/proc/proc_sysctl.c), and there
 // is one of IPv6 for each container: with a thousand that is a millisecond.
-func (n *Namespace) forwards(family int) (bool, error) {
+func (n *Namespace) forwards(family int, which uint32) (bool, error) {
 	const (
-		index      = 1          // NETCONFA_IFINDEX in linux/netconf.h
-		all        = ^uint32(0) // NETCONFA_IFINDEX_ALL
-		forwarding = 2          // NETCONFA_FORWARDING
+		index      = 1 // NETCONFA_IFINDEX in linux/netconf.h
+		forwarding = 2 // NETCONFA_FORWARDING
 	)
 	req := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, 0)
 	req.AddData(&nl.RtGenMsg{RtGenmsg: unix.RtGenmsg{Family: uint8(family)}})
-	req.AddData(nl.NewRtAttr(index, nl.Uint32Attr(all)))
+	req.AddData(nl.NewRtAttr(index, nl.Uint32Attr(which)))
 	answers, err := n.ask(unix.NETLINK_ROUTE, req)
 	if err == nil && (len(answers) != 1 || len(answers[0]) < 4) {
 		err = fmt.Errorf("got %d answers", len(answers))
