@@ -172,6 +172,9 @@ func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []ne
 	}
 	b.addAddress(br, gateway, false)
 	if gateway.Addr().Is6() && br.alias == owner {
+		if err := n.setSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // it may be 1 by default
+			return err
+		}
 		// What the host forwards from elsewhere it asks neighbours for by this one
 		// (ndisc_send_ns in net/ipv6/ndisc.c): without it, nobody but the host itself
 		// reaches a container that has not spoken yet.

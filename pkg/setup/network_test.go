@@ -347,6 +347,17 @@ func TestForwardingByDefault(t *testing.T) {
 	}
 }
 
+// TestIPv6OffByDefault attaches where new links have no IPv6.
+func TestIPv6OffByDefault(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	setuptest.SetSysctl(t, "ipv6/conf/default/disable_ipv6", "1")
+	p := attach(t, host, port(t, 1, setup.ForwardNone))
+	if !setuptest.Ping(t, p.Container, "fd88::1") {
+		t.Error("no answer from the gateway")
+	}
+}
+
 // TestBridgeFull fills a bridge and shows what comes of one more port.
 func TestBridgeFull(t *testing.T) {
 	t.Parallel()
