@@ -17,6 +17,7 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
 	}
+	dropNulls(conf.RawPrevResult)
 	err := version.ParsePrevResult(conf)
 	var result *current.Result
 	if err == nil {
@@ -25,9 +26,37 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if err != nil {
 		return nil, Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
-	// Another plugin may have written null. Nothing counts the addresses, unlike interfaces.
-	result.IPs = slices.DeleteFunc(result.IPs, func(ip *current.IPConfig) bool { return ip == nil })
 	return result, nil
+}
+
+// dropNulls takes null out of the lists of a result, where another plugin may have written
+// it, before the library converts old versions: that does not expect it either. Addresses
+// name their interface by its place in the list; -1 is none.
+func dropNulls(result map[string]any) {
+	isNull := func(v any) bool { return v == nil }
+	var places []int // of interfaces, by those before
+	interfaces, _ := result["interfaces"].([]any)
+	next := 0
+	for _, i := range interfaces {
+		if isNull(i) {
+			places = append(places, -1)
+			continue
+		}
+		places = append(places, next)
+		next++
+	}
+	for key, value := range result {
+		if list, ok := value.([]any); ok {
+			result[key] = slices.DeleteFunc(list, isNull)
+		}
+	}
+	addresses, _ := result["ips"].([]any)
+	for _, a := range addresses {
+		address, _ := a.(map[string]any)
+		if before, ok := address["interface"].(float64); ok && before >= 0 && int(before) < len(places) {
+			address["interface"] = places[int(before)]
+		}
+	}
 }
 
 // IPNet is a prefix as results have it.
