@@ -123,13 +123,10 @@ func readConfig(args *skel.CmdArgs) (c *config, wrong error) {
 // validate finds every mistake at once, before anything is touched.
 func (c *config) validate() error {
 	var bad []error
-	if err := utils.ValidateInterfaceName(c.Bridge); err != nil {
-		bad = append(bad, fmt.Errorf("bridge: %q is no name for a link: %s %s; use up to 15 letters and digits", c.Bridge, err.Msg, err.Details))
-	}
 	if len(c.Name) > setup.MaxNetwork {
 		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
 	}
-	bad = append(bad, c.readMTU(), c.readConflict(), c.validateSysctls(), c.readVLANs())
+	bad = append(bad, c.validateBridge(), c.readMTU(), c.readConflict(), c.validateSysctls(), c.readVLANs())
 	bad = append(bad, c.readForward()...)
 	var err error
 	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
@@ -161,6 +158,24 @@ func (c *config) validate() error {
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// validateBridge looks at the bridge's name, in which two characters that the kernel allows
+// mean more: "%d" becomes a number (__dev_alloc_name in net/core/dev.c), and "+" in the end any
+// letters that follow (iptables(8), "--in-interface").
+func (c *config) validateBridge() error {
+	why := ""
+	switch err := utils.ValidateInterfaceName(c.Bridge); {
+	case err != nil:
+		why = strings.TrimSpace(err.Msg + " " + err.Details)
+	case strings.Contains(c.Bridge, "%"):
+		why = "for % the kernel puts a number of its own"
+	case strings.HasSuffix(c.Bridge, "+"):
+		why = "to iptables it is every link that is called so or longer"
+	default:
+		return nil
+	}
+	return fmt.Errorf("bridge: %q is no name for a link: %s; use up to 15 letters and digits", c.Bridge, why)
 }
 
 // readForward reads how packets get past chains of others.
