@@ -83,6 +83,12 @@ func (c *config) publish(p *setup.Port) error {
 // first address of each family is what they lead to.
 func Publish(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
+	for _, h := range ports {
+		if len(p.Addresses) == 0 && !h.Address.IsValid() {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig,
+				`runtimeConfig.portMappings: host port %s needs an address in the container, and there is none; set "ipam", or do not publish it`, h)
+		}
+	}
 	for _, is4 := range []bool{true, false} {
 		first := slices.IndexFunc(p.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == is4 })
 		for _, h := range ports {

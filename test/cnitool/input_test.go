@@ -101,6 +101,7 @@ func TestBadInput(t *testing.T) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "up", "address", "02:00:00:00:00:01", "type", "bridge", "stp_state", "1")
 		}, code: 104, want: []string{"does it run STP?"}},
 		{name: "host port of the other family", conf: publishing(single, object{"hostPort": 80, "containerPort": 80, "hostIP": "::"}), code: 7, want: []string{"runtimeConfig.portMappings", "host port tcp *:80 needs an IPv6 address"}},
+		{name: "host port without addresses", conf: publishing(object{"type": "bridgeveth"}, object{"hostPort": 80, "containerPort": 80}), code: 7, want: []string{"runtimeConfig.portMappings: it needs addresses", `set "ipam"`}},
 		{name: "unreachable gateway", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "routes": []object{{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}}}),
 			code: 104, want: []string{"192.0.2.0/24", "198.51.100.1"}},
 		{name: "two addresses in an old result", conf: single.with(object{"cniVersion": "0.2.0", "ipam": object{

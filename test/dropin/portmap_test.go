@@ -100,6 +100,29 @@ func TestPortmapTaken(t *testing.T) {
 	setuptest.Same(t, before, "it left traces")
 }
 
+// TestPortmapNowhere publishes ports of a container that has no address they could lead to.
+func TestPortmapNowhere(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	setuptest.Container(t, "c1")
+	for want, mapping := range map[string]portMapping{
+		"host port tcp *:8080 needs an address in the container":              web,
+		"host port tcp 192.0.2.1:8080 needs an IPv4 address in the container": {HostPort: 8080, ContainerPort: 80, Protocol: "tcp", HostIP: "192.0.2.1"},
+	} {
+		result, err := call(t, filepath.Join(ours, "bridge"), "ADD", "c1", object{"bridge": "br0"})
+		must(t, err)
+		before := setuptest.Dump(t)
+		conf := object{"runtimeConfig": object{"portMappings": []portMapping{mapping}}, "prevResult": result}
+		_, err = call(t, filepath.Join(ours, "portmap"), "ADD", "c1", conf)
+		refused(t, err, 7, want)
+		setuptest.Same(t, before, "a refused ADD left traces")
+		for _, name := range []string{"portmap", "bridge"} {
+			_, err := call(t, filepath.Join(ours, name), "DEL", "c1", object{"bridge": "br0"})
+			must(t, err)
+		}
+	}
+}
+
 // TestPortmapTwice has bridge publish the ports itself, so that portmap finds them there.
 func TestPortmapTwice(t *testing.T) {
 	t.Parallel()
