@@ -34,13 +34,24 @@ func ReadHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 			continue // a port that is not published: runtimes list such
 		}
 		h, mistakes := m.read(fmt.Sprintf("runtimeConfig.portMappings[%d].", i))
-		if slices.Contains(ports, h) {
-			mistakes = append(mistakes, fmt.Errorf("runtimeConfig.portMappings[%d]: host port %s is in the list twice", i, h))
+		if j := slices.IndexFunc(ports, func(o setup.HostPort) bool { return same(o, h) }); j >= 0 {
+			mistakes = append(mistakes, fmt.Errorf("runtimeConfig.portMappings[%d]: host port %s is in the list already, as %s; leave one of them out", i, h, ports[j]))
 		}
 		ports = append(ports, h)
 		bad = append(bad, mistakes...)
 	}
 	return ports, errors.Join(bad...)
+}
+
+// same says whether some packet would be for both host ports, wherever they lead to.
+func same(a, b setup.HostPort) bool {
+	if a.Port != b.Port || a.Protocol != b.Protocol {
+		return false
+	}
+	if !a.Address.IsValid() || !b.Address.IsValid() {
+		return true
+	}
+	return a.Address == b.Address || a.Address.Is4() == b.Address.Is4() && (a.Address.IsUnspecified() || b.Address.IsUnspecified())
 }
 
 // read reads the entry below path and lists what is wrong with it.

@@ -253,7 +253,10 @@ func TestHostPortTaken(t *testing.T) {
 		{object{"hostPort": 70000, "containerPort": 80}, "runtimeConfig.portMappings[1].hostPort: 70000 is no port"},
 		{object{"hostPort": 1, "containerPort": 0}, "runtimeConfig.portMappings[1].containerPort: 0 is no port"},
 		{object{"hostPort": 1, "containerPort": 1, "hostIP": "here"}, `runtimeConfig.portMappings[1].hostIP: "here" is no address of the host`},
-		{object{"hostPort": 7000, "containerPort": 1}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list twice"},
+		{object{"hostPort": 7000, "containerPort": 1}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already, as tcp *:7000"},
+		{object{"hostPort": 7000, "containerPort": 2}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already"},
+		{object{"hostPort": 7000, "containerPort": 1, "hostIP": "0.0.0.0"}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already"},
+		{object{"hostPort": 7000, "containerPort": 2, "hostIP": "192.0.2.1"}, "runtimeConfig.portMappings[1]: host port tcp 192.0.2.1:7000 is in the list already, as tcp *:7000"},
 	} {
 		second := publishing(dual, object{"hostPort": 7000, "containerPort": 1}, tt.mapping)
 		f := on("ADD", 2, second).run(t).failed(t)
@@ -275,6 +278,11 @@ func TestHostPortTaken(t *testing.T) {
 		on("ADD", 2, other).run(t).ok(t)
 		on("DEL", 2, other).run(t).ok(t)
 	}
+
+	apart := publishing(dual, object{"hostPort": 7000, "containerPort": 1, "hostIP": "0.0.0.0"}, object{"hostPort": 7000, "containerPort": 2, "hostIP": "::"},
+		object{"hostPort": 7000, "containerPort": 3, "protocol": "udp", "hostIP": "192.0.2.1"}, object{"hostPort": 7000, "containerPort": 4, "protocol": "udp", "hostIP": "192.0.2.2"})
+	on("ADD", 2, apart).run(t).ok(t)
+	on("DEL", 2, apart).run(t).ok(t)
 
 	// A container that died unnoticed is in nobody's way.
 	setuptest.Run(t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
