@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -204,7 +205,10 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 		} else {
 			route.Gateway = gateways[route.Destination.Addr().Is4()]
 		}
-		p.Routes = append(p.Routes, route)
+		// The kernel refuses a route that is there already (EEXIST).
+		if !slices.ContainsFunc(p.Routes, func(o setup.Route) bool { return reflect.DeepEqual(o, route) }) {
+			p.Routes = append(p.Routes, route)
+		}
 	}
 	if len(r.IPs) == 0 { // layer 2 only: frames of either family
 		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()

@@ -181,6 +181,27 @@ func TestRouteFields(t *testing.T) {
 	n.must("del", c...)
 }
 
+// TestRoutesTwice lists routes more than once, also in other words.
+func TestRoutesTwice(t *testing.T) {
+	t.Parallel()
+	ipam := dual["ipam"].(object).with(object{"routes": []object{
+		{"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0"}, {"dst": "198.51.100.0/24"}, {"dst": "198.51.100.0/24", "gw": "10.88.0.1"}, {"dst": "198.51.100.0/24", "priority": 7},
+		{"dst": "203.0.113.0/24", "table": 100}, {"dst": "203.0.113.0/24", "table": 100}, {"dst": "2001:db8:1::/48"}, {"dst": "2001:db8:1::/48"},
+	}})
+	conf := dual.with(object{"ipam": ipam})
+	n := newNode(t, conf, "nft")
+	c := n.containers(1)
+	n.must("add", c...)
+	n.must("check", c...)
+	got := setuptest.In(t, c[0], "ip", "route", "show", "table", "all") // of both families
+	for route, want := range map[string]int{"default via 10.88.0.1": 1, "198.51.100.0/24 via 10.88.0.1": 2, "203.0.113.0/24 via 10.88.0.1": 1, "2001:db8:1::/48 via fd88::1": 1} {
+		if count := strings.Count(got, route); count != want {
+			t.Errorf("%q is there %d times, want %d:\n%s", route, count, want, got)
+		}
+	}
+	n.must("del", c...)
+}
+
 // TestKeyMistakes gives new keys wrong values.
 func TestKeyMistakes(t *testing.T) {
 	t.Parallel()
