@@ -74,5 +74,7 @@ func (b *Behind) fill() {
 	own.Routes = nil
 	if len(own.IPs) > 0 {
 		c.fill(b.Port, &own)
+	} else { // layer 2 only, as for the plugin before
+		net.IPv4, net.IPv6 = true, b.Host.HasIPv6()
 	}
 }

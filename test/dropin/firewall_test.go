@@ -97,6 +97,32 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
+// TestIngressPolicyLayer2 keeps containers apart that have no addresses of ours.
+func TestIngressPolicyLayer2(t *testing.T) {
+	t.Parallel()
+	newNode(t)
+	layer2 := object{"type": "bridge", "bridge": "br0"}
+	var all []*attachment
+	before := setuptest.Dump(t)
+	c1, c2 := setuptest.Container(t, "c1"), setuptest.Container(t, "c2")
+	for _, name := range []string{"c1", "c2"} {
+		all = append(all, attach(t, ours, name, list("1.1.0", layer2, firewall.with(object{"ingressPolicy": "isolated"}))))
+		all[len(all)-1].mustAdd()
+	}
+	setuptest.In(t, c1, "ip", "addr", "add", "10.88.0.2/24", "dev", "eth0")
+	setuptest.In(t, c2, "ip", "addr", "add", "10.88.0.3/24", "dev", "eth0")
+	for _, a := range all {
+		must(t, a.check())
+	}
+	if setuptest.Ping(t, c1, "10.88.0.3") {
+		t.Error("they reach each other")
+	}
+	for _, a := range all {
+		must(t, a.del())
+	}
+	setuptest.Same(t, before, "DEL left traces")
+}
+
 // TestIngressPolicyChanged takes the old policy back with the next container.
 func TestIngressPolicyChanged(t *testing.T) {
 	t.Parallel()
