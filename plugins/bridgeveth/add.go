@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -155,14 +156,15 @@ func firstHost(n net.IPNet) net.IP {
 }
 
 // withDefault adds a default route by gateway, unless one of its family is there
-// already. One that is there without a gateway gets this one.
+// already, in the main table. One that is there without a gateway gets this one.
 func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if gateway.To4() == nil {
 		all = net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 	}
 	for _, r := range routes {
-		if r.Dst.String() == all.String() {
+		main := r.Table == nil || *r.Table == unix.RT_TABLE_UNSPEC || *r.Table == unix.RT_TABLE_MAIN
+		if main && r.Dst.String() == all.String() {
 			if r.GW == nil {
 				r.GW = gateway
 			}

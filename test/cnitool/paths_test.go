@@ -204,6 +204,8 @@ func TestReferenceKeys(t *testing.T) {
 			where: container, want: []string{"default via 10.88.0.1 dev eth0", "default via fd88::1 dev eth0"}},
 		{name: "isDefaultGateway, with another gateway of the IPAM plugin's", conf: routes(object{"dst": "0.0.0.0/0", "gw": "10.88.0.9"}),
 			where: container, want: []string{"default via 10.88.0.9 dev eth0", "default via fd88::1 dev eth0"}, absent: []string{"via 10.88.0.1"}},
+		{name: "isDefaultGateway, with a default route in another table", conf: routes(object{"dst": "0.0.0.0/0", "table": 100}, object{"dst": "::/0", "table": 254}),
+			where: "ip route; ip route show table 100 | sed s/default/moved/; ip -6 route", want: []string{"default via 10.88.0.1 dev eth0", "moved via 10.88.0.1 dev eth0", "default via fd88::1 dev eth0"}},
 		{name: "the same route twice", conf: routes(object{"dst": "198.51.100.0/24"}, object{"dst": "203.0.113.0/24"}),
 			where: container, want: []string{"198.51.100.0/24 via 10.88.0.1", "203.0.113.0/24 via 10.88.0.1"}},
 		{name: "ipMasq off", conf: dual.with(object{"ipMasq": false}), where: host, want: []string{"master br0"}, absent: []string{"masquerade"}},
