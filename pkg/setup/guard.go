@@ -156,8 +156,6 @@ func (p *Port) allowances() (list []element) {
 	return list
 }
 
-func (e element) same(other element) bool { return e.set == other.set && bytes.Equal(e.key, other.key) }
-
 // interfaceKey is a name as nf_tables compares it: IFNAMSIZ bytes.
 func interfaceKey(name string) []byte {
 	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)

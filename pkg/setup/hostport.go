@@ -201,14 +201,16 @@ func (n *Namespace) inTheWay(list []mapping, of Attachment) (gone []mapping, err
 			return nil, err
 		}
 		for _, r := range rivals {
-			if r.owner.port == of.Port() {
-				continue
+			if slices.ContainsFunc(gone, func(g mapping) bool { return g.same(r.element) }) {
+				continue // it was in another one's way already
 			}
-			if _, err := n.link(r.owner.port); !absent(err) {
-				return nil, errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
+			if r.owner.port != of.Port() {
+				if _, err := n.link(r.owner.port); !absent(err) {
+					return nil, errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
+				}
 			}
+			gone = append(gone, r)
 		}
-		gone = append(gone, rivals...)
 	}
 	return gone, nil
 }

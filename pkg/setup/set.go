@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +20,11 @@ type element struct {
 	value   []byte // of a map
 	chain   string // of a map of verdicts: the one to go to
 	comment string
+}
+
+// same says whether two elements are in each other's place.
+func (e element) same(other element) bool {
+	return e.family == other.family && e.set == other.set && bytes.Equal(e.key, other.key)
 }
 
 // element looks up an element by its key: there is one or none.
