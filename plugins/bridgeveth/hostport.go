@@ -43,15 +43,14 @@ func ReadHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	return ports, errors.Join(bad...)
 }
 
-// same says whether some packet would be for both host ports, wherever they lead to.
+// same says whether two host ports are one, wherever they lead to. One of a particular address
+// and one of all may be a container's both: the particular one goes first.
 func same(a, b setup.HostPort) bool {
-	if a.Port != b.Port || a.Protocol != b.Protocol {
+	all := func(h setup.HostPort) bool { return !h.Address.IsValid() || h.Address.IsUnspecified() }
+	if a.Port != b.Port || a.Protocol != b.Protocol || all(a) != all(b) {
 		return false
 	}
-	if !a.Address.IsValid() || !b.Address.IsValid() {
-		return true
-	}
-	return a.Address == b.Address || a.Address.Is4() == b.Address.Is4() && (a.Address.IsUnspecified() || b.Address.IsUnspecified())
+	return a.Address == b.Address || !a.Address.IsValid() || !b.Address.IsValid()
 }
 
 // read reads the entry below path and lists what is wrong with it.

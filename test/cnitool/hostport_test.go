@@ -256,7 +256,6 @@ func TestHostPortTaken(t *testing.T) {
 		{object{"hostPort": 7000, "containerPort": 1}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already, as tcp *:7000"},
 		{object{"hostPort": 7000, "containerPort": 2}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already"},
 		{object{"hostPort": 7000, "containerPort": 1, "hostIP": "0.0.0.0"}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already"},
-		{object{"hostPort": 7000, "containerPort": 2, "hostIP": "192.0.2.1"}, "runtimeConfig.portMappings[1]: host port tcp 192.0.2.1:7000 is in the list already, as tcp *:7000"},
 	} {
 		second := publishing(dual, object{"hostPort": 7000, "containerPort": 1}, tt.mapping)
 		f := on("ADD", 2, second).run(t).failed(t)
@@ -284,9 +283,14 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, apart).run(t).ok(t)
 	on("DEL", 2, apart).run(t).ok(t)
 
+	// A container may have both, each with a target of its own.
+	both := publishing(dual, object{"hostPort": 6000, "containerPort": 80}, object{"hostPort": 6000, "containerPort": 90, "hostIP": "192.0.2.1"})
+	on("CHECK", 2, both.with(object{"prevResult": json.RawMessage(on("ADD", 2, both).run(t).ok(t).stdout)})).run(t).ok(t)
+	on("DEL", 2, both).run(t).ok(t)
+
 	// A container that died unnoticed is in nobody's way.
 	setuptest.Run(t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
-	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80})).run(t).ok(t)
+	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 90, "hostIP": "192.0.2.1"})).run(t).ok(t)
 }
 
 // TestHostPortsGone takes host ports away in every way that a DEL may come.
