@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -17,8 +18,10 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
 	}
-	dropNulls(conf.RawPrevResult)
-	err := version.ParsePrevResult(conf)
+	err := refuseNulls(conf.RawPrevResult)
+	if err == nil {
+		err = version.ParsePrevResult(conf)
+	}
 	var result *current.Result
 	if err == nil {
 		result, err = current.NewResultFromResult(conf.PrevResult)
@@ -29,34 +32,16 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// dropNulls takes null out of the lists of a result, where another plugin may have written
-// it, before the library converts old versions: that does not expect it either. Addresses
-// name their interface by its place in the list; -1 is none.
-func dropNulls(result map[string]any) {
-	isNull := func(v any) bool { return v == nil }
-	var places []int // of interfaces, by those before
-	interfaces, _ := result["interfaces"].([]any)
-	next := 0
-	for _, i := range interfaces {
-		if isNull(i) {
-			places = append(places, -1)
-			continue
-		}
-		places = append(places, next)
-		next++
-	}
+// refuseNulls names a null in one of the lists of a result. The library's own conversions do
+// not expect any.
+func refuseNulls(result map[string]any) error {
 	for key, value := range result {
-		if list, ok := value.([]any); ok {
-			result[key] = slices.DeleteFunc(list, isNull)
+		list, _ := value.([]any)
+		if i := slices.Index(list, nil); i >= 0 {
+			return fmt.Errorf("%s[%d]: null stands where an object belongs", key, i)
 		}
 	}
-	addresses, _ := result["ips"].([]any)
-	for _, a := range addresses {
-		address, _ := a.(map[string]any)
-		if before, ok := address["interface"].(float64); ok && before >= 0 && int(before) < len(places) {
-			address["interface"] = places[int(before)]
-		}
-	}
+	return nil
 }
 
 // IPNet is a prefix as results have it.

@@ -199,13 +199,6 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a null", func(t *testing.T) {
-		check := *a
-		check.StdinData = bytes.Replace(withPrev(t, conf, "10.1.0.3/29"), []byte(`"ips":[`), []byte(`"ips":[null,`), 1)
-		if err := Check(&check); err != nil {
-			t.Error(err)
-		}
-	})
 	t.Run("without prevResult", func(t *testing.T) { wantError(t, Check(a), 7, "prevResult") })
 	t.Run("without a lease", func(t *testing.T) {
 		if err := Del(a); err != nil {

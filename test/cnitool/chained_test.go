@@ -119,7 +119,7 @@ func TestGivenMistakes(t *testing.T) {
 	}{
 		{"no result", nil, nil, "", 7, "prevResult: "},
 		{"nothing on the host", nil, object{"interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}, "", 7, "prevResult: it lists no interface on the host"},
-		{"nothing", nil, object{"interfaces": []any{nil}}, "", 7, "prevResult: it lists no interface on the host"},
+		{"nothing", nil, object{"interfaces": []any{nil}}, "", 7, "prevResult: interfaces[0]: null stands where an object belongs"},
 		{"two links", nil, object{"interfaces": []object{{"name": "tap0"}, {"name": "tap1"}}}, "", 7, "prevResult: it lists tap0, tap1 on the host"},
 		{"no such link", nil, tap, "ip link delete tap0", 7, "plug tap0 into bridge br0: there is no such link on the host"},
 		{"on another bridge", nil, tap, "ip link add br1 type bridge; ip link set tap0 master br1", 101, "plug tap0 into bridge br0: it is plugged in already"},
