@@ -1,12 +1,12 @@
 package bridgeveth
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -29,9 +29,7 @@ func Wanted(conf []byte, addresses []Address) (*setup.Network, error) {
 	}
 	result := &current.Result{}
 	for _, a := range addresses {
-		result.IPs = append(result.IPs, &current.IPConfig{
-			Address: net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}, Gateway: a.Gateway.AsSlice(),
-		})
+		result.IPs = append(result.IPs, &current.IPConfig{Address: plugin.IPNet(a.Prefix), Gateway: a.Gateway.AsSlice()})
 	}
 	if err := c.complete(result); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ package loopback
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -49,7 +48,7 @@ func add(args *skel.CmdArgs) error {
 			if is4 := a.Addr().Is4(); !has[is4] {
 				has[is4] = true
 				result.IPs = append(result.IPs, &current.IPConfig{
-					Interface: current.Int(0), Address: net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())},
+					Interface: current.Int(0), Address: plugin.IPNet(a),
 				})
 			}
 		}
