@@ -39,10 +39,8 @@ func (net *Network) features() (list []feature) {
 	}
 	for _, subnet := range net.Masquerade {
 		add(net.masquerade(subnet))
-		for _, to := range net.MasqueradeNot {
-			if to.Addr().Is4() == subnet.Addr().Is4() {
-				add(net.masqueradeNot(subnet, to))
-			}
+		for _, to := range net.keptFrom(subnet) {
+			add(net.masqueradeNot(subnet, to))
 		}
 	}
 	for _, subnet := range net.HostPorts {

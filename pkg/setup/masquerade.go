@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -27,23 +28,37 @@ func (n *Namespace) EnsureMasquerade(bridge string, subnets ...netip.Prefix) err
 //
 // and, for IPv6, the like; and ahead of it, where packets are forwarded,
 //
-//	ip saddr SUBNET oifname != BRIDGE ct state invalid counter drop
+//	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
 //
 // Conntrack translates no packet that it takes for invalid: it would go out with its
 // private source, and the far end would answer it by a reset (containernetworking/plugins#816).
+// To each TO, where it is to go out so, it may: the answers need not come by this host.
 func (net *Network) masquerade(subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := net.leaves(subnet)
+	untranslated, comment := leaves, net.comment(subnet.String(), "invalid")
+	if kept := net.keptFrom(subnet); len(kept) > 0 {
+		for _, to := range kept {
+			untranslated = slices.Concat(untranslated, within(destination4, destination6, to, expr.CmpOpNeq))
+		}
+		digest := sha256.Sum256(fmt.Append(nil, kept)) // there is no room for many
+		comment += fmt.Sprintf(" but to %x", digest[:4])
+	}
 	return feature{
 		what: fmt.Sprintf("masquerade of %s behind %s", subnet, net.Bridge), family: familyOf(subnet.Addr()),
 		rules: []ownRule{
-			{chain: forwardFilter, comment: net.comment(subnet.String(), "invalid"), exprs: slices.Concat(leaves, invalid(), drop())},
+			{chain: forwardFilter, comment: comment, exprs: slices.Concat(untranslated, invalid(), drop())},
 			{
 				chain: postrouting, comment: net.comment(subnet.String(), "masquerade"),
 				exprs: slices.Concat(leaves, notMulticast(is6), []expr.Any{&expr.Counter{}, &expr.Masq{}}),
 			},
 		},
 	}
+}
+
+// keptFrom are the destinations to which packets of a subnet keep their source.
+func (net *Network) keptFrom(subnet netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(net.MasqueradeNot), func(to netip.Prefix) bool { return to.Addr().Is4() != subnet.Addr().Is4() })
 }
 
 // masqueradeNot is

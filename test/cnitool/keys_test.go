@@ -95,15 +95,24 @@ func TestMasqExclude(t *testing.T) {
 }
 
 // TestInvalidPackets lets conntrack lose a connection that goes on. What the container
-// sends then would leave the host with its private source.
+// sends then would leave the host with its private source, as it should to a destination that
+// is excluded.
 func TestInvalidPackets(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, single, "nft")
-	outside := n.outside(false)
+	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
+		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
+			t.Parallel()
+			testInvalidPackets(t, single.with(object{"masqExclude": exclude}), len(exclude) == 2)
+		})
+	}
+}
+
+func testInvalidPackets(t *testing.T, conf object, excluded bool) {
+	n := newNode(t, conf, "nft")
+	outside := n.outside(true)
 	c := n.containers(1)
 	n.must("add", c...)
 	setuptest.SetSysctl(t, "netfilter/nf_conntrack_tcp_loose", "0")
-	setuptest.In(t, outside, "sh", "-c", "nft add table ip seen; nft add chain ip seen in '{ type filter hook prerouting priority 0; }'; nft add rule ip seen in ip saddr 10.88.0.0/24 counter")
+	setuptest.In(t, outside, "sh", "-c", "nft add table ip seen; nft add chain ip seen in '{ type filter hook prerouting priority 0; }'; nft add rule ip seen in ip saddr 10.88.0.0/24 'tcp flags & psh == psh' counter")
 	var listener net.Listener
 	if err := outside.Do(func() (err error) { listener, err = net.Listen("tcp", ":80"); return err }); err != nil {
 		t.Fatal(err)
@@ -118,9 +127,10 @@ func TestInvalidPackets(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		return !strings.Contains(setuptest.In(t, outside, "nft", "list", "table", "ip", "seen"), "counter packets 0")
 	}
-	if leaks() {
-		t.Error("a packet left with its private source")
+	if got := leaks(); got != excluded {
+		t.Errorf("a packet left with its private source: %v, want %v", got, excluded)
 	}
+	n.must("check", c...)
 	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "forwarded")
 	if !leaks() {
 		t.Error("without the rule none leaves either: the test shows nothing")
