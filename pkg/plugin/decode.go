@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -24,15 +25,14 @@ func Decode(data []byte, v any, path string) error {
 		return err
 	}
 	var unknown []error
-	for key, value := range rest {
+	for _, key := range slices.Sorted(maps.Keys(rest)) {
 		if !strings.HasPrefix(key, "cni.dev/") {
-			unknown = append(unknown, fmt.Errorf("%s%s: unknown key, with value %s%s", path, key, show(value), suggest(key, known)))
+			unknown = append(unknown, fmt.Errorf("%s%s: unknown key, with value %s%s", path, key, show(rest[key]), suggest(key, known)))
 		}
 	}
 	if len(unknown) == 0 {
 		return nil
 	}
-	slices.SortFunc(unknown, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return Errorf(types.ErrUnsupportedField, "%w", errors.Join(unknown...))
 }
 
