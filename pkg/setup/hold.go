@@ -58,10 +58,9 @@ func (n *Namespace) lock(mode flock.Mode) (*flock.Lock, error) {
 // port of ours is still on the bridge: rules, masquerade, the gateway addresses,
 // and the bridge itself if we made it and nobody else uses it.
 func (n *Namespace) ReleaseNetwork(bridges ...string) error {
-	slices.Sort(bridges)
 	var errs []error
-	for _, bridge := range slices.Compact(bridges) {
-		if bridge != "" {
+	for i, bridge := range bridges {
+		if bridge != "" && !slices.Contains(bridges[:i], bridge) {
 			errs = append(errs, n.releaseNetwork(bridge))
 		}
 	}

@@ -21,6 +21,16 @@ type Route struct {
 	Scope       *int // RT_SCOPE_*; IPv4 only
 }
 
+// Same says whether two routes are one.
+func (r Route) Same(other Route) bool {
+	equal := func(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
+	if !equal(r.Table, other.Table) || !equal(r.Scope, other.Scope) {
+		return false
+	}
+	r.Table, r.Scope = other.Table, other.Scope
+	return r == other
+}
+
 // Metrics of linux/rtnetlink.h.
 const (
 	rtaxMTU    = 2 // RTAX_MTU

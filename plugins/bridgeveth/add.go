@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -208,7 +207,7 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 			route.Gateway = gateways[route.Destination.Addr().Is4()]
 		}
 		// The kernel refuses a route that is there already (EEXIST).
-		if !slices.ContainsFunc(p.Routes, func(o setup.Route) bool { return reflect.DeepEqual(o, route) }) {
+		if !slices.ContainsFunc(p.Routes, route.Same) {
 			p.Routes = append(p.Routes, route)
 		}
 	}
