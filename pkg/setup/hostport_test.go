@@ -31,19 +31,11 @@ func TestHostPortRivals(t *testing.T) {
 		ready.Add(len(ports))
 		for i, p := range ports {
 			done.Go(func() {
-				if err := host.Do(func() error { // a thread of the process is in its first namespace
-					own, err := setup.CurrentNamespace()
+				results[i] = apart(host, func(own *setup.Namespace) error {
 					ready.Done()
-					if err != nil {
-						return err
-					}
-					defer own.Close()
 					ready.Wait()
-					results[i] = own.PublishPort(p)
-					return nil
-				}); err != nil {
-					t.Error(err)
-				}
+					return own.PublishPort(p)
+				})
 			})
 		}
 		done.Wait()

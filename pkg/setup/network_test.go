@@ -27,6 +27,19 @@ func attach(t testing.TB, host *setup.Namespace, p *setup.Port) *setup.Port {
 	return p
 }
 
+// apart calls f with a Namespace of its own for the host: one is for one goroutine, and a thread
+// of the process is in its first namespace.
+func apart(host *setup.Namespace, f func(own *setup.Namespace) error) error {
+	return host.Do(func() error {
+		own, err := setup.CurrentNamespace()
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		return f(own)
+	})
+}
+
 // TestAttachFails spoils one thing after another and shows that a failed
 // AttachPort leaves the host as it was.
 func TestAttachFails(t *testing.T) {
@@ -183,14 +196,7 @@ func TestParallel(t *testing.T) {
 		var group sync.WaitGroup
 		for _, p := range ports {
 			group.Go(func() {
-				if err := host.Do(func() error { // a thread of the process is in its first namespace
-					own, err := setup.CurrentNamespace()
-					if err != nil {
-						return err
-					}
-					defer own.Close()
-					return f(own, p)
-				}); err != nil {
+				if err := apart(host, func(own *setup.Namespace) error { return f(own, p) }); err != nil {
 					t.Errorf("%s: %v", what, err)
 				}
 			})

@@ -44,13 +44,8 @@ func TestUnplugged(t *testing.T) {
 	var group sync.WaitGroup
 	for _, p := range ports[1:] {
 		group.Go(func() {
-			err := host.Do(func() error { // a Namespace is for one goroutine
-				own, err := setup.CurrentNamespace()
-				if err != nil {
-					return err
-				}
-				defer own.Close()
-				_, err = own.Unplug(p.Attachment)
+			err := apart(host, func(own *setup.Namespace) error {
+				_, err := own.Unplug(p.Attachment)
 				return err
 			})
 			if err != nil {
