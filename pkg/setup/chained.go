@@ -14,14 +14,13 @@ const policyBehind = "firewall"
 // BridgeOf is the bridge that an attachment's port is on; "" where it has no port.
 func (n *Namespace) BridgeOf(a Attachment) (string, error) {
 	port, err := n.link(a.Port())
-	if absent(err) || err == nil && port.master == 0 {
+	if absent(err) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	br, err := n.linkAt(port.master)
-	return br.name, err
+	return n.bridgeOf(port)
 }
 
 // PublishPort adds the host ports of a port that is attached, all or none, and what its

@@ -179,6 +179,7 @@ func (n *Namespace) forwardLacks(bridge string, families []int, must bool) (lack
 	return lacks, nil
 }
 
+// String is the chain that packets pass, by the program that shows it.
 func (t xtables) String() string {
 	name := t.program("iptables")
 	return fmt.Sprintf("%s %s %s", name, filterTable, forwardBase)

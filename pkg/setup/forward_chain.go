@@ -27,6 +27,7 @@ func ParseChain(text string) (Chain, error) {
 	return Chain{words[0], words[1], words[2]}, nil
 }
 
+// String is the chain as nft(8) writes it, and ParseChain reads it.
 func (c Chain) String() string { return strings.Join([]string{c.Family, c.Table, c.Name}, " ") }
 
 // family is a Chain's, as the kernel counts them.

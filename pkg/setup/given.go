@@ -60,12 +60,8 @@ func (n *Namespace) removePort(name string) (bridge string, err error) {
 	if err != nil && !absent(err) {
 		return "", err
 	}
-	if l.master != 0 {
-		br, err := n.linkAt(l.master)
-		if err != nil && !absent(err) {
-			return "", err
-		}
-		bridge = br.name
+	if bridge, err = n.bridgeOf(l); err != nil {
+		return "", err
 	}
 	var b batch
 	if l.index == 0 || l.name == name {

@@ -42,6 +42,7 @@ type PortTakenError struct {
 	Holder Attachment
 }
 
+// Error names the port and its holder.
 func (e *PortTakenError) Error() string {
 	return fmt.Sprintf("host port %s is taken by container %s, interface %s, of network %s", e.HostPort, e.Holder.Container, e.Holder.Interface, e.Holder.Network)
 }

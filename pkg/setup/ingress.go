@@ -34,6 +34,7 @@ func ParseIngress(name string) (Ingress, error) {
 	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(ingressNames, ", "))
 }
 
+// String is the name that ParseIngress reads.
 func (i Ingress) String() string { return ingressNames[i] }
 
 // ingressPolicy is what keeps connections out of a bridge, in the words of nft(8),

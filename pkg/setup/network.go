@@ -134,13 +134,14 @@ func (n *Namespace) linksOf(net *Network) (links []link, err error) {
 // for the addresses of the last, by which the network is routed.
 func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err error) {
 	br, routed := links[0], links[len(links)-1]
+	ensure := func() error { return n.EnsureBridge(net.Bridge, net.MTU) }
 	switch {
 	case br.index == 0:
-		lacks = append(lacks, lack{"bridge " + net.Bridge, func() error { return n.EnsureBridge(net.Bridge, net.MTU) }})
+		lacks = append(lacks, lack{"bridge " + net.Bridge, ensure})
 	case br.mustBridge() != nil:
 		return nil, br.mustBridge()
 	case !br.up:
-		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, func() error { return n.EnsureBridge(net.Bridge, net.MTU) }})
+		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, ensure})
 	}
 	if net.Promiscuous && !br.promiscuous {
 		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})

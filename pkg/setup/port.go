@@ -173,8 +173,7 @@ func (n *Namespace) forgetPort(name string) error {
 }
 
 // Unplug is DetachPort that leaves the network, and says which bridge the port was on, "" if
-// none. A process that goes on after it has a child
-// left to reap (removal.go).
+// none. A process that goes on after it has a child left to reap (removal.go).
 func (n *Namespace) Unplug(a Attachment, known ...HostPort) (bridge string, err error) {
 	published := n.unpublish(a, known)
 	bridge, err = n.removePort(a.Port())

@@ -21,6 +21,19 @@ func (l link) ours() bool {
 	return ok || l.alias == "" && isPort(l.name)
 }
 
+// bridgeOf is the name of the bridge that a link is a port of; "" if it is none's, or that
+// has gone.
+func (n *Namespace) bridgeOf(l link) (string, error) {
+	if l.master == 0 {
+		return "", nil
+	}
+	br, err := n.linkAt(l.master)
+	if err != nil && !absent(err) {
+		return "", err
+	}
+	return br.name, nil
+}
+
 // eachPort calls f with each port of a bridge until f says false, and perhaps with some of
 // them again, when ports have come or gone meanwhile. The kernel
 // fills a listing as it is read, so a caller who needs one port costs no more

@@ -37,6 +37,7 @@ const (
 	rtaxAdvMSS = 8 // RTAX_ADVMSS
 )
 
+// String is where the route leads, and by which gateway.
 func (r Route) String() string {
 	if !r.Gateway.IsValid() {
 		return r.Destination.String() + " on the link"

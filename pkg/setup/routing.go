@@ -107,8 +107,9 @@ const (
 
 // forwards says whether the namespace routes packets of a family: what sysctlForward4 and
 // sysctlForward6 tell, or the default of new links, by netlink. For a path below /proc/sys/net
-// the kernel looks at those of all namespaces, one after the other (proc_sys_compare in fs/proc/proc_sysctl.c), and there
-// is one of IPv6 for each container: with a thousand that is a millisecond.
+// the kernel looks at those of all namespaces, one after the other (proc_sys_compare in
+// fs/proc/proc_sysctl.c), and there is one of IPv6 for each container: with a thousand that is
+// a millisecond.
 func (n *Namespace) forwards(family int, which uint32) (bool, error) {
 	const (
 		index      = 1 // NETCONFA_IFINDEX in linux/netconf.h
