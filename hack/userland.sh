@@ -1,0 +1,43 @@
+#!/bin/sh
+# Puts the iptables and nft of other Debian releases into .cache/userland/SUITE/bin: 1.8.11 and
+# 1.1 of trixie, and the newest, of sid. They are unpacked there with the libraries of their
+# release, rather than installed: the host's own stay as they are. Needs no root.
+#
+#   hack/userland.sh SUITE...
+set -eu
+cd "$(dirname "$0")/.."
+for suite; do
+	to=$PWD/.cache/userland/$suite
+	[ -x "$to/bin/nft" ] && continue
+	new=$to.new
+	rm -rf "$to" "$new"
+	mkdir -p "$new/apt/lists/partial" "$new/root" "$new/bin"
+	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
+	echo "deb $mirror $suite main" >"$new/apt/sources"
+	# The sandbox user of apt may not write here. No package counts as installed, so that apt
+	# names all the libraries.
+	touch "$new/apt/status"
+	set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
+		-o Dir::State::Lists="$new/apt/lists" -o Dir::State::status="$new/apt/status" -o Dir::Cache="$new/apt"
+	apt-get "$@" update
+	packages=$(apt-get "$@" -s --no-install-recommends install iptables nftables | sed -n 's/^Inst \(iptables\|nftables\|lib[^ ]*\) .*/\1/p')
+	# shellcheck disable=SC2086 # a list of words
+	(cd "$new/apt" && apt-get "$@" download $packages)
+	for package in "$new"/apt/*.deb; do dpkg -x "$package" "$new/root"; done
+	rm -r "$new/apt"
+
+	libraries=$to/root/usr/lib/x86_64-linux-gnu:$to/root/lib/x86_64-linux-gnu
+	# Their C library is newer than the host's, so each starts by the loader of its own release.
+	loader=$(cd "$new/root" && find usr/lib64 lib64 -name 'ld-linux*' 2>/dev/null | head -1)
+	run="XTABLES_LIBDIR=$to/root/usr/lib/x86_64-linux-gnu/xtables exec $to/root/$loader --library-path $libraries"
+	for family in ip ip6; do
+		for name in "${family}tables" "${family}tables-save" "${family}tables-restore"; do
+			printf '#!/bin/sh\n%s %s/root/usr/sbin/xtables-nft-multi %s "$@"\n' "$run" "$to" "$name" >"$new/bin/$name"
+			legacy=${family}tables-legacy${name#"${family}tables"}
+			printf '#!/bin/sh\n%s %s/root/usr/sbin/xtables-legacy-multi %s "$@"\n' "$run" "$to" "$legacy" >"$new/bin/$legacy"
+		done
+	done
+	printf '#!/bin/sh\n%s %s/root/usr/sbin/nft "$@"\n' "$run" "$to" >"$new/bin/nft"
+	chmod +x "$new"/bin/*
+	mv "$new" "$to"
+done
