@@ -21,7 +21,7 @@ import (
 // referenceVersion is the release of containernetworking/plugins that ours behave like
 // under the names of its plugins. It is what they say there, since programs conclude
 // from it what a plugin can do: nerdctl wants v1.1.0 of firewall, and v1.7.1 for some.
-const referenceVersion = "v1.9.1"
+const referenceVersion = "v1.10.0"
 
 // program is what the file is under a name.
 type program struct {

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 func TestPrint(t *testing.T) {
 	rep := &report{
 		Kernel: "6.1.0", CPUs: 2, CPU: "Example", Go: "go1.26.0", Iptables: "iptables v1.8.9 (nf_tables)",
-		Peers: "github.com/containernetworking/plugins v1.9.1, go1.26.0", Rounds: 1, Seconds: 60,
+		Peers: "github.com/containernetworking/plugins v1.10.0, go1.26.0", Rounds: 1, Seconds: 60,
 		Filling: []filling{{System: keyFull, Containers: 1000, Seconds: 2}},
 		Sizes:   []size{{sizeOurs, 6000, 9000}, {sizePeer, 5000, 10000}},
 	}
