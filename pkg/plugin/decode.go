@@ -17,38 +17,28 @@ import (
 // maxShown is how many bytes of a wrong value an error shows.
 const maxShown = 60
 
-// Decode reads the JSON object data into v, a pointer to a struct, like Read, and
-// reports each key that is no field of v: code 2.
-func Decode(data []byte, v any, path string) error {
-	rest, known, err := read(data, v, path)
-	if err != nil {
-		return err
-	}
-	var unknown []error
+// Decode reads the JSON object data into v, a pointer to a struct, like Read. unknown reports
+// each key that is no field of v, with code 2: the reference plugins ignore such keys, so a
+// caller that runs under one of their names drops it.
+func Decode(data []byte, v any, path string) (unknown, wrong error) {
+	rest, known, wrong := read(data, v, path)
+	var keys []error
 	for _, key := range slices.Sorted(maps.Keys(rest)) {
 		if !strings.HasPrefix(key, "cni.dev/") {
-			unknown = append(unknown, fmt.Errorf("%s%s: unknown key, with value %s%s", path, key, show(rest[key]), suggest(key, known)))
+			keys = append(keys, fmt.Errorf("%s%s: unknown key, with value %s%s", path, key, show(rest[key]), suggest(key, known)))
 		}
 	}
-	if len(unknown) == 0 {
-		return nil
+	if len(keys) > 0 {
+		unknown = Errorf(types.ErrUnsupportedField, "%w", errors.Join(keys...))
 	}
-	return Errorf(types.ErrUnsupportedField, "%w", errors.Join(unknown...))
-}
-
-// IgnoreUnknown is nil for an error of Decode's that only says that keys are unknown, and
-// err otherwise: the reference plugins pass over such keys.
-func IgnoreUnknown(err error) error {
-	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrUnsupportedField {
-		return nil
-	}
-	return err
+	return unknown, wrong
 }
 
 // Read reads the JSON object data into v, a pointer to a struct, and passes over keys
 // that are no field of v. path is what stands before a key in errors, "" or "ipam.".
 // Keys match as encoding/json matches them, whatever their case: runtimes depend on
-// it. Errors have code 6 (not JSON) or 7 (a value of the wrong type).
+// it. The error names every value of the wrong type, whose field stays as it was; it has code
+// 6 (not JSON) or 7 (a value of the wrong type).
 func Read(data []byte, v any, path string) error {
 	_, _, err := read(data, v, path)
 	return err
@@ -67,6 +57,7 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 	if err != nil {
 		return nil, nil, Errorf(types.ErrDecodingFailure, "%sconfiguration is no JSON object: %w", path, err)
 	}
+	var wrong []error
 	eachField(reflect.ValueOf(v).Elem(), func(key string, field reflect.Value) {
 		known = append(known, key)
 		name := key
@@ -82,11 +73,11 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 			return
 		}
 		delete(rest, name)
-		if wrong := readValue(value, field, path+name); wrong != nil && err == nil {
-			err = wrong
+		if err := readValue(value, field, path+name); err != nil {
+			wrong = append(wrong, err)
 		}
 	})
-	return rest, known, err
+	return rest, known, errors.Join(wrong...)
 }
 
 // readValue reads the value of a key into a field.
@@ -106,17 +97,19 @@ func readValue(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// readList reads a list of structs.
+// readList reads a list of structs, all of them or none.
 func readList(data []byte, field reflect.Value, key string) error {
 	var values []json.RawMessage
 	if err := json.Unmarshal(data, &values); err != nil {
 		return mistake(key, err)
 	}
 	list := reflect.MakeSlice(field.Type(), len(values), len(values))
+	var wrong []error
 	for i, value := range values {
-		if err := Read(value, list.Index(i).Addr().Interface(), fmt.Sprintf("%s[%d].", key, i)); err != nil {
-			return err
-		}
+		wrong = append(wrong, Read(value, list.Index(i).Addr().Interface(), fmt.Sprintf("%s[%d].", key, i)))
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return err
 	}
 	field.Set(list)
 	return nil

@@ -44,6 +44,9 @@ func TestDecode(t *testing.T) {
 		{`{"inner":{"deep":1}}`, types.ErrInvalidNetworkConfig, []string{"p.inner.deep", "true or false"}},
 		{`{"list":[{},{"deep":1}]}`, types.ErrInvalidNetworkConfig, []string{"p.list[1].deep", "true or false"}},
 		{`{"list":[true]}`, types.ErrInvalidNetworkConfig, []string{"p.list[0]: a JSON bool stands where an object belongs"}},
+		{`{"mtu":"x","list":[{"deep":1},{"deep":2}],"inner":5,"name":7}`, types.ErrInvalidNetworkConfig,
+			[]string{"p.mtu: a", "p.list[0].deep: a", "p.list[1].deep: a", "p.inner: a", "p.name: a"}},
+		{`{"mtu":"x","mtv":1}`, types.ErrUnsupportedField, []string{"p.mtu: a", "p.mtv: unknown"}},
 		{`{"list":{}}`, types.ErrInvalidNetworkConfig, []string{"p.list: a JSON object stands where a list belongs"}},
 		{`{"mtv":1,"nothing like it":{"a": [1, 2]}}`, types.ErrUnsupportedField,
 			[]string{`p.mtv: unknown key, with value 1; did you mean "mtu"?`, `p.nothing like it: unknown key, with value {"a":[1,2]}`}},
@@ -52,7 +55,7 @@ func TestDecode(t *testing.T) {
 		{`{"far":"` + strings.Repeat("x", 100) + `"}`, types.ErrUnsupportedField, []string{"xxx…"}},
 	} {
 		var k keys
-		err := Decode([]byte(tt.data), &k, "p.")
+		err := errors.Join(Decode([]byte(tt.data), &k, "p."))
 		var e *types.Error
 		if tt.code == 0 {
 			if err != nil || k.MTU != 1 || len(k.List) > 0 && !k.List[0].Deep {
@@ -65,8 +68,8 @@ func TestDecode(t *testing.T) {
 			continue
 		}
 		for _, want := range tt.want {
-			if !strings.Contains(e.Msg, want) {
-				t.Errorf("%q is not in %q", want, e.Msg)
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q is not in %q", want, err)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
 // config is the network configuration that a runtime gives us. Its keys are in
@@ -98,29 +99,33 @@ type vlanTrunk struct {
 	MaxID *int `json:"maxID"`
 }
 
-// readConfig reads the configuration. wrong is what is the matter with it: ADD,
-// CHECK and STATUS refuse it, while DEL and GC do all they can with the rest of
-// it, since what it once made has to go.
+// readConfig reads the configuration. wrong names every mistake in it at once, those below
+// "ipam" too where the IPAM plugin is ours. ADD, CHECK and STATUS refuse such a configuration.
+// DEL and GC do all they can with the rest of it: what it once made has to go.
 func readConfig(args *skel.CmdArgs) (c *config, wrong error) {
 	c = &config{}
-	wrong = plugin.Decode(args.StdinData, c, "")
+	unknown, wrong := plugin.Decode(args.StdinData, c, "")
+	if c.Name == "" {
+		return c, wrong // it is no configuration at all
+	}
 	if c.Type == Reference {
-		wrong = plugin.IgnoreUnknown(wrong)
+		unknown = nil
 	}
 	if c.Bridge == "" {
 		c.Bridge = setup.DefaultBridge
 	}
 	c.IsGateway = c.IsGateway || c.IsDefaultGateway
+	wrong = errors.Join(unknown, wrong, c.validate(), c.readRuntime(args.Args))
 	if wrong == nil {
-		wrong = c.validate()
+		return c, nil // a verb of the IPAM plugin reads what is below "ipam"
 	}
-	if err := c.readRuntime(args.Args); wrong == nil {
-		wrong = err
+	if _, self := findIPAM(c.IPAM.Type, args.Path); self {
+		wrong = errors.Join(wrong, ipamsimple.Validate(args))
 	}
-	return c, wrong
+	return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, wrong)
 }
 
-// validate finds every mistake at once, before anything is touched.
+// validate finds every wrong value, before anything is touched.
 func (c *config) validate() error {
 	var bad []error
 	if len(c.Name) > setup.MaxNetwork {
@@ -154,10 +159,7 @@ func (c *config) validate() error {
 	if len(c.MasqExclude) > 0 && !c.IPMasq {
 		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
 	}
-	if err := errors.Join(bad...); err != nil {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
-	}
-	return nil
+	return errors.Join(bad...)
 }
 
 // validateBridge looks at the bridge's name, in which two characters that the kernel allows

@@ -34,15 +34,7 @@ func newDelegate(c *config, args *skel.CmdArgs, host *setup.Namespace) (*delegat
 	if filepath.Base(d.name) != d.name {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.type: %q is a path; give the name of a file in CNI_PATH", d.name)
 	}
-	for _, dir := range filepath.SplitList(args.Path) {
-		path := filepath.Join(dir, d.name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			d.path = path
-			d.self = slices.Contains(ipamsimple.Names, d.name) && isSelf(info)
-			break
-		}
-	}
-	if d.path == "" {
+	if d.path, d.self = findIPAM(d.name, args.Path); d.path == "" {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.type: there is no plugin %q in CNI_PATH (%s); install it there", d.name, args.Path)
 	}
 	if d.self {
@@ -51,6 +43,18 @@ func newDelegate(c *config, args *skel.CmdArgs, host *setup.Namespace) (*delegat
 		}
 	}
 	return d, nil
+}
+
+// findIPAM looks an IPAM plugin up in CNI_PATH. path is empty where there is none. self says
+// that it is ipam-simple within this very file.
+func findIPAM(name, cniPath string) (path string, self bool) {
+	for _, dir := range filepath.SplitList(cniPath) {
+		path = filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, slices.Contains(ipamsimple.Names, name) && isSelf(info)
+		}
+	}
+	return "", false
 }
 
 // isSelf says whether a file is the one that is running: to call its functions is

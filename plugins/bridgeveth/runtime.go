@@ -31,22 +31,16 @@ type bandwidth struct {
 // readRuntime reads what the runtime asks for.
 func (c *config) readRuntime(envArgs string) error {
 	var asked capabilities
+	var wrong error
 	if len(c.RuntimeConfig) > 0 {
-		if err := plugin.Read(c.RuntimeConfig, &asked, "runtimeConfig."); err != nil {
-			return err
-		}
+		wrong = plugin.Read(c.RuntimeConfig, &asked, "runtimeConfig.")
 	}
-	if err := c.readMAC(asked.MAC, envArgs); err != nil {
-		return err
-	}
+	wrong = errors.Join(wrong, c.readMAC(asked.MAC, envArgs))
 	var bad []error
 	var err error
 	c.bandwidth, bad = asked.Bandwidth.read()
 	c.hostPorts, err = ReadHostPorts(asked.PortMappings)
-	if err := errors.Join(append(bad, err)...); err != nil {
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
-	}
-	return nil
+	return errors.Join(append(bad, wrong, err)...)
 }
 
 // readMAC reads which MAC the container is to have. Of the places where a runtime may

@@ -40,10 +40,10 @@ type config struct {
 
 func readConfig(args *skel.CmdArgs) (*config, error) {
 	c := &config{}
-	if err := plugin.Read(args.StdinData, c, ""); err != nil {
-		return c, err
+	bad := []error{plugin.Read(args.StdinData, c, "")}
+	if c.Name == "" {
+		return c, bad[0] // it is no configuration at all
 	}
-	var bad []error
 	var err error
 	// Anything else is its default to the reference, too.
 	if backends := []string{"iptables", "firewalld"}; slices.Contains(backends, c.Backend) {

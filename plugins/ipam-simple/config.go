@@ -111,9 +111,25 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.read(args); err != nil {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+	}
+	return c, nil
+}
+
+// Validate names every mistake in what is ours of a configuration. It changes nothing.
+func Validate(args *skel.CmdArgs) error {
+	c, err := readNetwork(args.StdinData)
+	if err != nil {
+		return err
+	}
+	return c.read(args)
+}
+
+// read reads what readNetwork has left, and reports every mistake at once.
+func (c *config) read(args *skel.CmdArgs) (err error) {
 	if len(c.IPAM) == 0 {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig,
-			`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, Name)
+		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, Name)
 	}
 	var ipam settings
 	bad := []error{c.decode(c.IPAM, &ipam, "ipam.")}
@@ -125,21 +141,17 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 	bad = append(bad, c.readSticky(&ipam))
 	c.readyWhenFull = ipam.ReadyWhenFull
 	c.dns, err = readResolvConf(ipam.ResolvConf)
-	bad = append(bad, err, c.readRequest(args.Args))
-	if err := errors.Join(bad...); err != nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
-	}
-	return c, nil
+	return errors.Join(append(bad, err, c.readRequest(args.Args))...)
 }
 
 // decode is plugin.Decode, which under the name of host-local passes over unknown keys as
 // that does.
 func (c *config) decode(data []byte, v any, path string) error {
-	err := plugin.Decode(data, v, path)
+	unknown, wrong := plugin.Decode(data, v, path)
 	if c.Type == Reference {
-		err = plugin.IgnoreUnknown(err)
+		return wrong
 	}
-	return err
+	return errors.Join(unknown, wrong)
 }
 
 // readSticky reads how long an address stays with a pod that is gone.

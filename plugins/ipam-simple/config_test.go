@@ -83,7 +83,7 @@ func TestReadConfigMistakes(t *testing.T) {
 	}{
 		{"no JSON", `{"name": `, 6, "configuration is no JSON object: unexpected end of JSON input"},
 		{"no name", `{"cniVersion": "1.1.0"}`, 7, "name: it is missing; give the network one"},
-		{"no ipam", `{"name": "net"}`, 7, `ipam: it is missing; give {"type": "ipam-simple", "subnet": "10.1.0.0/16"}`},
+		{"no ipam", `{"name": "net"}`, 7, prefix + `ipam: it is missing; give {"type": "ipam-simple", "subnet": "10.1.0.0/16"}`},
 		{"ipam is no object", network(`7`), 7, "ipam: a JSON number stands where an object belongs"},
 		{"no range", network(`{}`), 7, prefix + `ipam.ranges: there is no range; give "ranges" or "subnet"`},
 		{"empty set", network(`{"ranges": [[]]}`), 7, prefix + "ipam.ranges[0]: the set is empty; give it a range, or leave it out"},

@@ -2,6 +2,7 @@ package ipamsimple
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -27,7 +28,7 @@ func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
 	for i, data := range list {
 		var r route
 		path := fmt.Sprintf("ipam.routes[%d].", i)
-		if err := plugin.Decode(data, &r, path); err != nil {
+		if err := errors.Join(plugin.Decode(data, &r, path)); err != nil {
 			bad = append(bad, err)
 			continue
 		}

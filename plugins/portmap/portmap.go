@@ -44,10 +44,10 @@ type config struct {
 // readConfig reads the configuration. DEL does what it can with one that is wrong.
 func readConfig(args *skel.CmdArgs) (*config, error) {
 	c := &config{}
-	if err := plugin.Read(args.StdinData, c, ""); err != nil {
-		return c, err
+	bad := []error{plugin.Read(args.StdinData, c, "")}
+	if c.Name == "" {
+		return c, bad[0] // it is no configuration at all
 	}
-	var bad []error
 	if !slices.Contains([]string{"", "iptables", "nftables"}, c.Backend) {
 		bad = append(bad, fmt.Errorf("backend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.Backend))
 	}

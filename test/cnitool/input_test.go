@@ -46,6 +46,12 @@ func TestBadInput(t *testing.T) {
 		{name: "bridge name that is a pattern", conf: single.with(object{"bridge": "br+"}), code: 7, want: []string{`bridge: "br+"`, "iptables", "letters and digits"}},
 		{name: "STATUS, bridge name that is a pattern", conf: single.with(object{"bridge": "br+"}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{`bridge: "br+"`}},
 		{name: "every mistake at once", conf: single.with(object{"mtu": -1, "forward": "no", "bridge": "a b"}), code: 7, want: []string{"mtu: -1", `forward: "no"`, `bridge: "a b"`}},
+		{name: "mistakes of every kind at once", conf: ipamKeys(object{"subnet": "ten", "rangeStrat": "10.1.0.9", "sticky": 7}).with(object{
+			"isGatway": true, "mtu": -5, "vlan": 9999, "ipMasq": "yes", "runtimeConfig": object{"mac": "x", "bandwidth": object{"ingressRate": 1}},
+		}), code: 2, want: []string{"isGatway: unknown key", "mtu: -5", "vlan: 9999", "ipMasq: a JSON string", `runtimeConfig.mac: "x"`, "ingressRate: 1",
+			"ipam.subnet: \"ten\"", "ipam.rangeStrat: unknown key", "ipam.sticky: a JSON number"}},
+		{name: "STATUS, mistakes of every kind at once", conf: ipamKeys(object{"rangeStrat": "10.1.0.9"}).with(object{"isGatway": true, "mtu": -5}),
+			call: func(c *call) { c.verb = "STATUS" }, code: 2, want: []string{"isGatway", "mtu: -5", "ipam.rangeStrat", "ipam.ranges: there is no range"}},
 		{name: "gateway without addresses", conf: object{"type": "bridgeveth", "isGateway": true}, code: 7, want: []string{"isGateway", "ipam"}},
 		{name: "bridge is a veth", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
