@@ -22,7 +22,8 @@ var (
 	// ErrAddressConflict says that the bridge has another address already.
 	ErrAddressConflict = errors.New("the bridge has another address")
 	// ErrBridgeFull says that the bridge has maxPorts, and takes no more.
-	ErrBridgeFull = errors.New("the bridge has no port left (Linux allows 1023); use a second network with a bridge of its own")
+	ErrBridgeFull = errors.New(`the bridge has no port left (Linux allows 1023); add a second network: copy the configuration, ` +
+		`give it another "name", "bridge" and range, and name the ranges of both in "masqExclude" of each`)
 )
 
 // maxPorts is how many ports a bridge has: BR_MAX_PORTS-1 in net/bridge/br_private.h.

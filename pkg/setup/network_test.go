@@ -383,6 +383,11 @@ func TestBridgeFull(t *testing.T) {
 	if !errors.Is(err, setup.ErrBridgeFull) {
 		t.Errorf("got %v, want ErrBridgeFull", err)
 	}
+	for _, remedy := range []string{`"name"`, `"bridge"`, `"masqExclude"`} {
+		if err != nil && !strings.Contains(err.Error(), remedy) {
+			t.Errorf("%v does not say what becomes of %s", err, remedy)
+		}
+	}
 	network := &setup.Network{Bridge: "br0"}
 	if err := host.CheckNetwork(network); !errors.Is(err, setup.ErrBridgeFull) {
 		t.Errorf("CheckNetwork: got %v, want ErrBridgeFull", err)

@@ -94,6 +94,31 @@ func TestMasqExclude(t *testing.T) {
 	}
 }
 
+// TestSecondNetwork does what the error of a full bridge says: a second network on a bridge of its
+// own. Its containers and those of the first reach each other under their own addresses.
+func TestSecondNetwork(t *testing.T) {
+	t.Parallel()
+	both := []string{"10.88.0.0/24", "10.89.0.0/24"}
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	first := single.with(object{"masqExclude": both})
+	second := first.with(object{"name": "net2", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": both[1]}})
+	before := setuptest.Dump(t)
+	a, b := on("ADD", 1, first), on("ADD", 2, second)
+	a.run(t).ok(t)
+	b.run(t).ok(t)
+	serve(t, c[0], 80)
+	serve(t, c[1], 80)
+	got := [2]string{ask(t, c[0], "tcp", "10.89.0.2", 80), ask(t, c[1], "tcp", "10.88.0.2", 80)}
+	if want := [2]string{"10.88.0.2", "10.89.0.2"}; got != want {
+		t.Errorf("the servers see %v, want %v", got, want)
+	}
+	a.verb, b.verb = "DEL", "DEL"
+	a.run(t).ok(t)
+	b.run(t).ok(t)
+	setuptest.Same(t, before, "DEL left traces")
+}
+
 // TestInvalidPackets lets conntrack lose a connection that goes on. What the container
 // sends then would leave the host with its private source, as it should to a destination that
 // is excluded.
