@@ -69,6 +69,7 @@ lint: $(LINT) ## check formatting, style and mistakes
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	$(LINT) run ./...
+	hack/subjects.sh
 
 clean: ## remove what was built
 	rm -rf bin .cache
