@@ -16,6 +16,7 @@ import (
 type ownRule struct {
 	chain   chain
 	comment string
+	before  string // the comment of the rule that older builds have in its place, if another
 	exprs   []expr.Any
 	first   bool // ahead of the others
 }
@@ -163,7 +164,8 @@ func (n *Namespace) addFeature(f feature) error {
 	}
 	for _, r := range f.rules {
 		if !slices.Contains(f.shared, r.chain) {
-			err = errors.Join(err, deleteRules(c, r.chain.in(t), present[r.chain.name][r.comment]))
+			stale := slices.Concat(present[r.chain.name][r.comment], present[r.chain.name][r.before])
+			err = errors.Join(err, deleteRules(c, r.chain.in(t), stale))
 		}
 	}
 	addRules(c, t, f.rules...)

@@ -70,8 +70,11 @@ func (h HostPort) protocol() string {
 // publishing is what a subnet needs for containers with host ports: the way to them, and
 // masquerade where the answer would pass the host by, or could not come back:
 //
-//	postrouting:  ct status dnat ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
-//	              ct status dnat ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
+//	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
+//	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
+//
+// The label is set by our own redirection: see wayToHostPorts. A connection that others
+// redirect, such as kube-proxy, keeps its source address.
 //
 // For the latter the kernel has to let 127.0.0.1 out by the bridge. So that it does
 // not also let containers reach what listens there, as in CVE-2020-8558:
@@ -82,16 +85,16 @@ func (net *Network) publishing(subnet netip.Prefix) feature {
 	f := wayToHostPorts(familyOf(subnet.Addr()))
 	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
 	f.rules = append(f.rules, ownRule{
-		chain: postrouting, comment: net.comment(subnet.String(), "hostports"),
-		exprs: slices.Concat(translated(), source(subnet), destination(subnet), masq),
+		chain: postrouting, comment: net.comment(subnet.String(), "own hostports"), before: net.comment(subnet.String(), "hostports"),
+		exprs: slices.Concat(labelled(), source(subnet), destination(subnet), masq),
 	})
 	if subnet.Addr().Is6() {
 		return f // IPv6 has no way for ::1 to leave the host
 	}
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	f.rules = append(f.rules, ownRule{
-		chain: postrouting, comment: net.comment(subnet.String(), loopbackRule),
-		exprs: slices.Concat(translated(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
+		chain: postrouting, comment: net.comment(subnet.String(), "own", loopbackRule), before: net.comment(subnet.String(), loopbackRule),
+		exprs: slices.Concat(labelled(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
 	})
 	for _, name := range net.links() {
 		f.rules = append(f.rules, ownRule{
@@ -105,8 +108,14 @@ func (net *Network) publishing(subnet netip.Prefix) feature {
 // wayToHostPorts leads packets to the maps, the same for all bridges:
 //
 //	prerouting, output:  fib daddr type local jump hostports
-//	hostports:           dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
-//	                     dnat ip to meta l4proto . th dport map @ports
+//	hostports:           ct label set 98 dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
+//	                     ct label set 98 dnat ip to meta l4proto . th dport map @ports
+//
+// The label tells publishing that the connection is redirected by us. The rule sets it after
+// the lookup in the map, so only where the port is found. (nft -f of a saved ruleset sets it
+// before. Until the rules are made anew, connections that others redirect from an address of
+// the host are then masqueraded within the network.) A bit of a mark would not do: others save,
+// restore and compare marks as a whole.
 func wayToHostPorts(family int) feature {
 	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
 	offset, words := uint32(destination4), uint32(1)
@@ -119,6 +128,8 @@ func wayToHostPorts(family int) feature {
 			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 			&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set},
 			&expr.Counter{},
+			&expr.Immediate{Register: unix.NFT_REG_4, Data: labelBit()}, // behind what the lookup has found
+			&expr.Ct{Key: expr.CtKeyLABELS, Register: unix.NFT_REG_4, SourceRegister: true},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(nftFamily(family)), RegAddrMin: register, RegProtoMin: register + words},
 		}
 	}
@@ -131,8 +142,8 @@ func wayToHostPorts(family int) feature {
 			return errors.Join(c.AddSet(any, nil), c.AddSet(one, nil))
 		},
 		rules: []ownRule{
-			{chain: toHostPorts, comment: "one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
-			{chain: toHostPorts, comment: "any address", exprs: dnat(register, portsOfAny)},
+			{chain: toHostPorts, comment: "labelled, one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
+			{chain: toHostPorts, comment: "labelled, any address", exprs: dnat(register, portsOfAny)},
 			{chain: prerouting, comment: "host ports", exprs: jump},
 			{chain: output, comment: "host ports", exprs: jump},
 		},

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/google/nftables/binaryutil"
@@ -105,9 +106,28 @@ func unanswered() []expr.Any {
 	return ctBits(expr.CtKeySTATE, ctEstablished|ctRelated, expr.CmpOpEq)
 }
 
-// translated matches packets of connections whose destination we have changed, or
-// somebody else has.
-func translated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpNeq) }
+// ownLabel is the bit of conntrack's labels (connlabel.conf) that is set on connections which
+// our host ports redirect. No program that we know of uses it.
+const ownLabel = 98
+
+// labelBit returns the labels of a connection that has ownLabel and no other: 128 bits, in
+// words of the host's byte order (struct nf_conn_labels in the kernel).
+func labelBit() []byte {
+	const word, labels = 32, 128
+	bit := make([]byte, labels/8)
+	binary.NativeEndian.PutUint32(bit[ownLabel/word*4:], 1<<(ownLabel%word))
+	return bit
+}
+
+// labelled matches packets of connections with ownLabel.
+func labelled() []expr.Any {
+	bit := labelBit()
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyLABELS, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(bit)), Mask: bit, Xor: make([]byte, len(bit))},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, len(bit))},
+	}
+}
 
 // untranslated matches all others.
 func untranslated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpEq) }

@@ -68,52 +68,6 @@ func TestMasqueradePaths(t *testing.T) {
 	}
 }
 
-// TestKubernetesServices has services as kube-proxy makes them, in iptables, with its mark
-// for what it masquerades itself. Ours change nothing about them.
-func TestKubernetesServices(t *testing.T) {
-	t.Parallel()
-	conf := single.with(object{"hairpinMode": true})
-	n := newNode(t, conf, "nft")
-	outside := n.outside(false)
-	c := n.containers(2)
-	on("ADD", 1, conf).run(t).ok(t)
-	on("ADD", 2, conf).run(t).ok(t)
-	setuptest.Run(t, "sh", "-ec", `
-		iptables -t nat -N KUBE-MARK-MASQ
-		iptables -t nat -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
-		iptables -t nat -N KUBE-POSTROUTING
-		iptables -t nat -I POSTROUTING -j KUBE-POSTROUTING
-		iptables -t nat -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
-		iptables -t nat -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
-		iptables -t nat -A KUBE-POSTROUTING -j MASQUERADE
-		iptables -t nat -N KUBE-SERVICES
-		iptables -t nat -A PREROUTING -j KUBE-SERVICES
-		iptables -t nat -A OUTPUT -j KUBE-SERVICES
-		iptables -t nat -A KUBE-SERVICES -d 192.0.2.1 -p tcp --dport 30080 -j KUBE-MARK-MASQ
-		iptables -t nat -A KUBE-SERVICES -d 192.0.2.1 -p tcp --dport 30080 -j DNAT --to-destination 10.88.0.2:80
-		iptables -t nat -A KUBE-SERVICES -s 10.88.0.2 -d 10.96.0.1 -p tcp --dport 80 -j KUBE-MARK-MASQ
-		iptables -t nat -A KUBE-SERVICES -d 10.96.0.1 -p tcp --dport 80 -j DNAT --to-destination 10.88.0.2:80
-		iptables -t nat -A KUBE-SERVICES -d 10.96.0.2 -p tcp --dport 80 -j DNAT --to-destination 192.0.2.2:80`)
-	serve(t, c[0], 80)
-	serve(t, outside, 80)
-	for _, p := range []struct {
-		name string
-		from *setup.Namespace
-		to   string
-		port int
-		want string
-	}{
-		{"a port of the node", outside, "192.0.2.1", 30080, "10.88.0.1"},
-		{"a service, by a sibling", c[1], "10.96.0.1", 80, "10.88.0.3"},
-		{"a service, by its own container", c[0], "10.96.0.1", 80, "10.88.0.1"},
-		{"a service beyond the host", c[1], "10.96.0.2", 80, "192.0.2.1"},
-	} {
-		if got := ask(t, p.from, "tcp", p.to, p.port); got != p.want {
-			t.Errorf("%s: got %q, want %q", p.name, got, p.want)
-		}
-	}
-}
-
 // TestOwnRules looks at all rules of ours at once: no mark is touched, multicast goes out
 // as it is, and what counts packets is there for who looks for a fault.
 func TestOwnRules(t *testing.T) {
