@@ -37,6 +37,15 @@ func (n *network) importOnce(dataDir string) error {
 	if err != nil {
 		return fmt.Errorf("take over reservations of host-local: %w", err)
 	}
+	if err := n.takeOver(leases); err != nil {
+		return err
+	}
+	return n.root.Put(importedKey(dataDir), nil)
+}
+
+// takeOver adds leases that somebody else has given. Where an address is leased here, our own
+// lease counts.
+func (n *network) takeOver(leases []Lease) error {
 	holds := map[Attachment][]Lease{}
 	for _, l := range leases {
 		if _, held, err := n.lease(l.Address.Addr()); err != nil {
@@ -61,7 +70,7 @@ func (n *network) importOnce(dataDir string) error {
 			return err
 		}
 	}
-	return n.root.Put(importedKey(dataDir), nil)
+	return nil
 }
 
 // imported says whether the network has what host-local had.
@@ -77,7 +86,7 @@ func importedKey(dataDir string) []byte { return []byte("imported " + dataDir) }
 // ones, which it leaves when a disk is full, those of zero bytes, which a file system
 // leaves after a crash, and those from before the host was booted are nobody's.
 func hostLocalLeases(dir, network string) (leases []Lease, err error) {
-	booted, err := bootTime()
+	booted, err := BootTime()
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +123,8 @@ func hostLocalLeases(dir, network string) (leases []Lease, err error) {
 	return leases, nil
 }
 
-// bootTime is when the host was booted.
-func bootTime() (time.Time, error) {
+// BootTime is when the host was booted. What is older is of no container that runs.
+func BootTime() (time.Time, error) {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
 		return time.Time{}, fmt.Errorf("read time since boot: %w", err)

@@ -43,11 +43,8 @@ type network struct {
 	memos                                map[string][]byte // by nameKey: what the memory is to be told
 }
 
-// createNetwork returns a network's buckets, made when absent.
+// createNetwork makes a network's buckets, which are absent.
 func createNetwork(tx *bolt.Tx, name string) (*network, error) {
-	if n, err := openNetwork(tx, name); n != nil || err != nil {
-		return n, err
-	}
 	b, err := tx.Bucket(networksBucket).CreateBucket([]byte(name))
 	for _, key := range [][]byte{addressesBucket, attachmentsBucket, poolsBucket, queueBucket} {
 		if err == nil {

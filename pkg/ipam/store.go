@@ -20,7 +20,7 @@ const (
 	storePrefix = "leases-" // then the boot's ID, so that no store outlives its boot
 	storeSuffix = ".db"
 
-	storeCure = "stop the containers of its networks and delete it, or reboot"
+	storeCure = "delete it: the next ADD of each network takes over the addresses of the containers that are attached"
 )
 
 // bootIDFile is a variable for tests to boot by.
@@ -40,6 +40,10 @@ type Store struct {
 	// HostLocal is the dataDir of host-local, whose reservations are taken over
 	// where a network is new to the store; none when empty.
 	HostLocal string
+	// Present lists which addresses of a network containers have now, by other evidence than
+	// the store: their links, or what a runtime has recorded. It is asked where a network is
+	// new to the store, as after the file was deleted on a running host. None when nil.
+	Present func(network string) ([]Lease, error)
 
 	file
 	lock *flock.Lock
@@ -136,9 +140,13 @@ func (s *Store) trying(name string, f func(*network) error) error {
 	return s.try(func(tx *bolt.Tx) error { return s.prepared(tx, name, f) })
 }
 
-// prepared calls f with a network, made when absent, that has what host-local had.
+// prepared calls f with a network, made when absent, that has what its containers have, and
+// what host-local had.
 func (s *Store) prepared(tx *bolt.Tx, name string, f func(*network) error) error {
-	n, err := createNetwork(tx, name)
+	n, err := openNetwork(tx, name)
+	if err == nil && n == nil {
+		n, err = s.rebuild(tx, name)
+	}
 	if err == nil {
 		err = n.importOnce(s.HostLocal)
 	}
@@ -148,19 +156,35 @@ func (s *Store) prepared(tx *bolt.Tx, name string, f func(*network) error) error
 	return f(n)
 }
 
+// rebuild makes a network that has the leases of the containers that are attached.
+func (s *Store) rebuild(tx *bolt.Tx, name string) (*network, error) {
+	n, err := createNetwork(tx, name)
+	if err != nil || s.Present == nil {
+		return n, err
+	}
+	leases, err := s.Present(name)
+	if err == nil {
+		err = n.takeOver(leases)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take over the addresses of attached containers: %w", err)
+	}
+	return n, nil
+}
+
 // changing changes a network's leases. A network that is not in the store has
 // none, and f is not called.
 func (s *Store) changing(name string, f func(*network) error) error {
-	if s.awaits(name) {
+	if _, inherits := s.awaits(name); inherits {
 		return s.reserving(name, f)
 	}
 	return s.update(func(tx *bolt.Tx) error { return with(tx, name, f) })
 }
 
-// reading reads a network's leases, like changing. The reservations of host-local are left
-// for the next change to take over.
+// reading reads a network's leases, like changing. What is to be taken over is left for the
+// next change to take over.
 func (s *Store) reading(name string, f func(*network) error) error {
-	if s.awaits(name) {
+	if rebuilds, inherits := s.awaits(name); rebuilds || inherits {
 		return s.trying(name, f)
 	}
 	return s.view(func(tx *bolt.Tx) error { return with(tx, name, f) })
@@ -175,15 +199,19 @@ func with(tx *bolt.Tx, name string, f func(*network) error) error {
 	return f(n)
 }
 
-// awaits says whether host-local has reservations of a network that were not taken
-// over yet. It may be wrong that it does.
-func (s *Store) awaits(name string) bool {
-	if !HasHostLocal(s.HostLocal, name) {
-		return false
+// awaits says what a network still has to take over: what its containers have, where it is
+// new to the store, and the reservations of host-local. It may be wrong that it does.
+func (s *Store) awaits(name string) (rebuilds, inherits bool) {
+	inherits = HasHostLocal(s.HostLocal, name)
+	if s.Present == nil && !inherits {
+		return false, false
 	}
 	known := false
 	err := s.view(func(tx *bolt.Tx) error {
-		return with(tx, name, func(n *network) error { known = n.imported(s.HostLocal); return nil })
+		return with(tx, name, func(n *network) error {
+			known, inherits = true, inherits && !n.imported(s.HostLocal)
+			return nil
+		})
 	})
-	return err == nil && !known
+	return err == nil && !known && s.Present != nil, err == nil && inherits
 }

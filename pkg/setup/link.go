@@ -60,10 +60,12 @@ type link struct {
 	acceptsRA   bool // routers on it give the host addresses and routes
 	limited     bool // what leaves by it goes through a token bucket, whoever made it
 	peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
-	master      int  // index of the bridge that it is a port of; 0 is none
-	forwarding  bool // as a port of a bridge
-	hairpin     bool // as a port of a bridge
-	isolated    bool // as a port of a bridge
+	// peerNamespace numbers the namespace of peer, as the kernel has it; none where that is ours.
+	peerNamespace []byte
+	master        int  // index of the bridge that it is a port of; 0 is none
+	forwarding    bool // as a port of a bridge
+	hairpin       bool // as a port of a bridge
+	isolated      bool // as a port of a bridge
 
 	filtersVLANs bool // as a bridge
 	snoops       bool // as a bridge: what is sent to a multicast group goes to its members only
@@ -120,6 +122,7 @@ func parseLink(m []byte) (l link) {
 	is := attrs(m[header.Len():])
 	l.name, l.alias, l.mac = is.text(unix.IFLA_IFNAME), is.text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(is.get(unix.IFLA_ADDRESS)))
 	l.mtu, l.peer, l.master = is.integer(unix.IFLA_MTU), is.integer(unix.IFLA_LINK), is.integer(unix.IFLA_MASTER)
+	l.peerNamespace = slices.Clone(is.get(linkNetNSID))
 	l.limited = is.text(unix.IFLA_QDISC) == "tbf"
 	families := is.get(unix.IFLA_AF_SPEC)
 	l.forwards4 = families.in(unix.AF_INET, inetConf).sysctl(forwarding)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -41,6 +42,7 @@ func newDelegate(c *config, args *skel.CmdArgs, host *setup.Namespace) (*delegat
 		ipamsimple.HasLink = func(a ipam.Attachment) bool {
 			return host.HasPort(setup.Attachment{Network: a.Network, Container: a.Container, Interface: a.Interface})
 		}
+		ipamsimple.Inhabitants = func(network string) ([]ipam.Lease, error) { return inhabitants(host, network) }
 	}
 	return d, nil
 }
@@ -55,6 +57,17 @@ func findIPAM(name, cniPath string) (path string, self bool) {
 		}
 	}
 	return "", false
+}
+
+// inhabitants are the addresses that are seen at the containers of a network, as leases.
+func inhabitants(host *setup.Namespace, network string) (leases []ipam.Lease, err error) {
+	all, err := host.Inhabitants(network)
+	for _, i := range all {
+		for _, address := range i.Addresses {
+			leases = append(leases, ipam.Lease{Attachment: ipam.Attachment(i.Attachment), Address: address, Time: time.Now()})
+		}
+	}
+	return leases, err
 }
 
 // isSelf says whether a file is the one that is running: to call its functions is

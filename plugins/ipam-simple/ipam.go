@@ -235,7 +235,7 @@ func writable(dir string) error {
 func (c *config) open() (*ipam.Store, error) {
 	s, err := ipam.Open(c.DataDir, lockWait)
 	if err == nil {
-		s.HostLocal = c.ImportFrom
+		s.HostLocal, s.Present = c.ImportFrom, present
 	}
 	return s, err
 }
@@ -256,7 +256,7 @@ func (c *config) openToLook() (*ipam.Store, error) {
 		s, err = ipam.Empty()
 	}
 	if err == nil {
-		s.HostLocal = c.ImportFrom
+		s.HostLocal, s.Present = c.ImportFrom, present
 	}
 	return s, err
 }

@@ -1,0 +1,102 @@
+package ipamsimple
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+)
+
+// recordsDir is where libcni records what it has attached, unless a runtime gives it another
+// folder (CacheDir in libcni/api.go, with "results"). Tests have their own.
+var recordsDir = "/var/lib/cni/results"
+
+// Inhabitants lists the addresses that containers have on a network. A plugin that calls our
+// verbs, and knows its links, sets it, as with HasLink.
+var Inhabitants = func(string) ([]ipam.Lease, error) { return nil, nil }
+
+// present lists the addresses that a network's containers have now, where the store does not
+// know them: those in libcni's records, and those that are seen at the containers' links.
+func present(network string) ([]ipam.Lease, error) {
+	recorded, err := recorded(network)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := Inhabitants(network)
+	return append(recorded, seen...), err
+}
+
+// recorded lists the addresses of a network in libcni's records (cachedInfo in libcni/api.go).
+// It passes over records of containers that are gone, and over files that it cannot read: they
+// are the runtime's, and no reason for a network to stand still.
+func recorded(network string) (leases []ipam.Lease, err error) {
+	booted, err := ipam.BootTime()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(recordsDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), network+"-") {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || info.ModTime().Before(booted) {
+			continue
+		}
+		for _, l := range readRecord(filepath.Join(recordsDir, e.Name()), info.ModTime()) {
+			if l.Network == network && (l.Namespace.Inode != 0 || HasLink(l.Attachment)) {
+				leases = append(leases, l)
+			}
+		}
+	}
+	return leases, nil
+}
+
+// readRecord lists the addresses in one of libcni's records, none if it cannot be read. Its
+// result is of any version, 0.1.0 to the latest.
+func readRecord(path string, since time.Time) (leases []ipam.Lease) {
+	var r struct {
+		Container string          `json:"containerId"`
+		Interface string          `json:"ifName"`
+		Network   string          `json:"networkName"`
+		Namespace string          `json:"netns"`
+		Result    json.RawMessage `json:"result"`
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		return nil
+	}
+	raw, err := create.CreateFromBytes(r.Result)
+	if err != nil {
+		return nil
+	}
+	result, err := current.NewResultFromResult(raw)
+	if err != nil {
+		return nil
+	}
+	for _, ip := range result.IPs {
+		a, _ := netip.AddrFromSlice(ip.Address.IP)
+		bits, _ := ip.Address.Mask.Size()
+		gateway, _ := netip.AddrFromSlice(ip.Gateway)
+		l := ipam.Lease{
+			Attachment: ipam.Attachment{Network: r.Network, Container: r.Container, Interface: r.Interface},
+			Address:    netip.PrefixFrom(a.Unmap(), bits), Gateway: gateway.Unmap(), Namespace: ipam.NamespaceAt(r.Namespace), Time: since,
+		}
+		if l.Address.IsValid() {
+			leases = append(leases, l)
+		}
+	}
+	return leases
+}
