@@ -18,16 +18,10 @@ import (
 const (
 	unfinished = ".new" // the end of the name that a file has while it is made
 
-	// format is raised whenever what a file holds changes its meaning.
-	format = "1"
-
 	// alienWait is what bbolt waits for its own lock on a file. We have a lock on its folder
 	// already, so only an alien, such as bbolt's command, can be in the way.
 	alienWait = 50 * time.Millisecond
 )
-
-// formatKey is where a file's format stands.
-var formatBucket, formatKey = []byte("store"), []byte("format")
 
 var (
 	// ErrDamaged says that a file cannot be read. What it held is unknown, so
@@ -44,6 +38,7 @@ type file struct {
 	db     *bolt.DB
 	f      *os.File // db's
 	path   string
+	layout layout
 	cure   string // what to do when it is damaged
 	sync   bool   // each change is on the disk before it is done
 	broken error  // why the file is no longer to be touched
@@ -64,7 +59,14 @@ func (f *file) load() error {
 	if err != nil {
 		return err
 	}
-	if err := f.guard(func() error { return f.db.View(checkFormat) }); err != nil {
+	err = f.guard(func() error {
+		err := f.db.View(f.layout.check)
+		if errors.Is(err, errOlder) {
+			err = f.db.Update(f.layout.upgrade)
+		}
+		return err
+	})
+	if err != nil {
 		return errors.Join(err, f.close())
 	}
 	return nil
@@ -88,7 +90,7 @@ func (f *file) begin(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(db.Update(writeFormat), db.Close())
+	return errors.Join(db.Update(f.layout.write), db.Close())
 }
 
 // options are bbolt's. With look the file must exist, and is looked at before
@@ -117,33 +119,6 @@ func (f *file) options(look func(*os.File) error) *bolt.Options {
 			return opened, nil
 		},
 	}
-}
-
-// writeFormat makes a new file one of ours.
-func writeFormat(tx *bolt.Tx) error {
-	b, err := tx.CreateBucket(formatBucket)
-	if err == nil {
-		err = b.Put(formatKey, []byte(format))
-	}
-	if err == nil {
-		_, err = tx.CreateBucket(networksBucket)
-	}
-	return err
-}
-
-// checkFormat compares the file's format with ours.
-func checkFormat(tx *bolt.Tx) error {
-	b := tx.Bucket(formatBucket)
-	if b == nil {
-		return ErrDamaged
-	}
-	if found := string(b.Get(formatKey)); found != format {
-		return fmt.Errorf("%w (its format is %q, ours %q)", ErrNewer, found, format)
-	}
-	if tx.Bucket(networksBucket) == nil {
-		return ErrDamaged
-	}
-	return nil
 }
 
 // close closes the file, without bbolt where that could wait forever: it may have

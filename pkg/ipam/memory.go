@@ -49,7 +49,7 @@ func (n *network) withMemory(dir string, f func(*memory) error) error {
 		return fmt.Errorf("%w: %w", ErrMemory, err)
 	}
 	defer lock.Unlock()
-	m := &memory{file{path: filepath.Join(dir, memoryFile), cure: memoryCure, sync: true}}
+	m := &memory{file{path: filepath.Join(dir, memoryFile), layout: memoryLayout, cure: memoryCure, sync: true}}
 	err = m.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = m.create(); err == nil {

@@ -74,7 +74,7 @@ func Empty() (*Store, error) {
 		return nil, fmt.Errorf("make a store in memory: %w", err)
 	}
 	defer unix.Close(fd) // bbolt opens it by itself
-	s := &Store{file: file{path: fmt.Sprintf("/proc/self/fd/%d", fd)}}
+	s := &Store{file: file{path: fmt.Sprintf("/proc/self/fd/%d", fd), layout: storeLayout}}
 	if err = s.begin(s.path); err == nil {
 		err = s.load()
 	}
@@ -96,7 +96,7 @@ func open(dir string, wait time.Duration, absent func(*Store) error) (s *Store, 
 		return nil, err
 	}
 	path := filepath.Join(dir, storePrefix+strings.TrimSpace(string(boot))+storeSuffix)
-	s = &Store{file: file{path: path, cure: storeCure}, lock: lock}
+	s = &Store{file: file{path: path, layout: storeLayout, cure: storeCure}, lock: lock}
 	err = s.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = absent(s); err == nil {

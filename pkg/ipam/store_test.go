@@ -162,11 +162,11 @@ var spoils = []spoilt{
 	{"noise in the second meta page", func(f []byte) []byte { return overwrite(f, pageSize+40, 8) }, ErrDamaged},
 	{"a later bbolt", func(f []byte) []byte { f = bytes.Clone(f); f[20] = 9; return f }, ErrNewer},
 	{"a later release", func(f []byte) []byte {
-		return bytes.ReplaceAll(f, []byte("format1"), []byte("format9"))
+		return bytes.ReplaceAll(f, []byte("format2"), []byte("format9"))
 	}, ErrNewer},
 	{"no format", func(f []byte) []byte {
-		return bytes.ReplaceAll(f, []byte("format1"), []byte("farmat1"))
-	}, ErrNewer},
+		return bytes.ReplaceAll(f, []byte("format2"), []byte("farmat2"))
+	}, ErrDamaged},
 }
 
 // TestOpenSpoilt opens what is no store, or not ours: the error names the file,

@@ -1,0 +1,141 @@
+package ipam
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+)
+
+var update = flag.Bool("update", false, "write the layout of a format that has none yet")
+
+// moment is a time as records have it, which differs from run to run.
+var moment = regexp.MustCompile(`[0-9]{19}`)
+
+// describe lists the buckets, keys and records below a bucket.
+func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
+	fmt.Fprintf(out, "%s (sequence %d)\n", name, b.Sequence())
+	return b.ForEach(func(k, v []byte) error {
+		if v == nil && b.Bucket(k) != nil {
+			return describe(out, name+"/"+string(k), b.Bucket(k))
+		}
+		if strings.HasSuffix(name, "/kept") { // the end of its time comes first
+			k = append([]byte("TIME "), k[8:]...)
+		}
+		fmt.Fprintf(out, "%s: %q = %q\n", name, k, moment.ReplaceAll(v, []byte("TIME")))
+		return nil
+	})
+}
+
+// TestLayout compares all that a file holds, after leases of every kind, with what a file of
+// the same format held before. Where it differs, raise the format, say how the one before is
+// read, and run it with -update.
+func TestLayout(t *testing.T) {
+	dir := t.TempDir()
+	s := tryOpen(t, dir)
+	s.HostLocal = hostLocal(t, map[string]string{"10.0.0.9": "inherited\r\neth0"})
+	for _, name := range []string{"first", "second", "freed", "kept"} {
+		r := request(t, name, "10.0.0.0/28", "fd00::/64")
+		r.Namespace = Namespace{"/run/netns/" + name, 4, 4026531840}
+		if name == "kept" || name == "second" {
+			r.Sticky, r.Memory = Sticky{"shop/" + name, time.Hour}, filepath.Join(dir, "memory")
+		}
+		if _, err := s.Reserve(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onRequest := request(t, "wanted", "10.0.1.0/28")
+	onRequest.Sets[0][0].OnRequest, onRequest.Addresses = true, []netip.Addr{netip.MustParseAddr("10.0.1.5")}
+	if _, err := s.Reserve(onRequest); err != nil {
+		t.Fatal(err)
+	}
+	release(t, s, "freed", "kept")
+	compare := func(kind string, l layout, f *file) {
+		t.Helper()
+		var got strings.Builder
+		err := f.view(func(tx *bolt.Tx) error {
+			return tx.ForEach(func(name []byte, b *bolt.Bucket) error { return describe(&got, string(name), b) })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(strings.ReplaceAll(got.String(), s.HostLocal, "HOSTLOCAL"), dir, "DIR")
+		golden := fmt.Sprintf("testdata/layout/%s-%d.golden", kind, l.format)
+		want, err := os.ReadFile(golden)
+		if errors.Is(err, os.ErrNotExist) && *update {
+			want = []byte(text)
+			err = os.WriteFile(golden, want, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), text); diff != "" {
+			t.Errorf("the layout of the %s is not that of format %d; raise the format (-want +got):\n%s", kind, l.format, diff)
+		}
+	}
+	compare("store", storeLayout, &s.file)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{file{path: filepath.Join(dir, "memory", memoryFile), layout: memoryLayout}}
+	if err := m.load(); err != nil {
+		t.Fatal(err)
+	}
+	compare("memory", memoryLayout, &m.file)
+	if err := m.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUpgrade opens stores of format 1: one with today's records keeps its leases, and one with
+// the shorter records from before is damaged, which nothing is handed out from.
+func TestUpgrade(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(*network) error
+		want  error
+	}{
+		{"records of today", func(*network) error { return nil }, nil},
+		{"records of eight parts", func(n *network) error {
+			k, v := n.addresses.Cursor().First()
+			return n.addresses.Put(bytes.Clone(k), bytes.Join(bytes.Split(v, []byte{0})[:8], []byte{0}))
+		}, ErrDamaged},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := tryOpen(t, dir)
+			expect(t, s, request(t, "old", "10.0.0.0/28"), "10.0.0.2/28")
+			err := s.update(func(tx *bolt.Tx) error {
+				n, err := openNetwork(tx, "net")
+				return errors.Join(err, tt.spoil(n), layout{format: 1}.sign(tx))
+			})
+			if err := errors.Join(err, s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				s, err = Open(dir, time.Second)
+				if !errors.Is(err, tt.want) {
+					t.Fatalf("got %v, want %v", err, tt.want)
+				}
+				if err != nil {
+					continue
+				}
+				expect(t, s, request(t, "old", "10.0.0.0/28"), "10.0.0.2/28")
+				expect(t, s, request(t, "new", "10.0.0.0/28"), "10.0.0.3/28")
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
