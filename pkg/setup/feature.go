@@ -16,7 +16,6 @@ import (
 type ownRule struct {
 	chain   chain
 	comment string
-	before  string // the comment of the rule that older builds have in its place, if another
 	exprs   []expr.Any
 	first   bool // ahead of the others
 }
@@ -29,6 +28,7 @@ type feature struct {
 	shared []chain                                         // whose rules are all among its, the same for each bridge
 	sets   func(c *nftables.Conn, t *nftables.Table) error // adds those that rules refer to; nil for none
 	rules  []ownRule
+	former []ownRule // of older builds, in whose place these are, by chain and comment
 }
 
 // features lists what a network needs, each once, in the order in which it can be made.
@@ -162,10 +162,9 @@ func (n *Namespace) addFeature(f feature) error {
 	if f.sets != nil {
 		err = f.sets(c, t)
 	}
-	for _, r := range f.rules {
+	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
-			stale := slices.Concat(present[r.chain.name][r.comment], present[r.chain.name][r.before])
-			err = errors.Join(err, deleteRules(c, r.chain.in(t), stale))
+			err = errors.Join(err, deleteRules(c, r.chain.in(t), present[r.chain.name][r.comment]))
 		}
 	}
 	addRules(c, t, f.rules...)

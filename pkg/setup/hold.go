@@ -108,7 +108,7 @@ func (n *Namespace) releaseBridge(name string) error {
 	if !shared && n.made(br) {
 		return n.DeleteBridge(name)
 	}
-	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br))
+	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br), n.closeLocalnet(br))
 }
 
 func (n *Namespace) deleteOwnAddresses(l link) error {

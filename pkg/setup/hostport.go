@@ -28,6 +28,9 @@ const (
 // loopbackRule ends the comment of rules about the host's loopback.
 const loopbackRule = "loopback"
 
+// loopback4 is the IPv4 loopback network, RFC 1122, section 3.2.1.3.
+var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+
 // HostPort publishes a port of a container on the host.
 type HostPort struct {
 	Protocol  uint8      // IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP
@@ -76,40 +79,40 @@ func (h HostPort) protocol() string {
 // The label is set by our own redirection: see wayToHostPorts. A connection that others
 // redirect, such as kube-proxy, keeps its source address.
 //
-// For the latter the kernel has to let 127.0.0.1 out by the bridge. So that it does
-// not also let containers reach what listens there, as in CVE-2020-8558:
-//
-//	arriving:  iifname BRIDGE ip daddr 127.0.0.0/8 drop
+// For the latter the kernel has to let 127.0.0.1 out by the bridge: see localnet.go.
 func (net *Network) publishing(subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := wayToHostPorts(familyOf(subnet.Addr()))
 	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
+	f.former = []ownRule{{chain: postrouting, comment: net.comment(subnet.String(), "hostports")}}
 	f.rules = append(f.rules, ownRule{
-		chain: postrouting, comment: net.comment(subnet.String(), "own hostports"), before: net.comment(subnet.String(), "hostports"),
+		chain: postrouting, comment: net.comment(subnet.String(), "own hostports"),
 		exprs: slices.Concat(labelled(), source(subnet), destination(subnet), masq),
 	})
 	if subnet.Addr().Is6() {
 		return f // IPv6 has no way for ::1 to leave the host
 	}
-	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	f.rules = append(f.rules, ownRule{
-		chain: postrouting, comment: net.comment(subnet.String(), "own", loopbackRule), before: net.comment(subnet.String(), loopbackRule),
-		exprs: slices.Concat(labelled(), source(loopback), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
+		chain: postrouting, comment: net.comment(subnet.String(), "own", loopbackRule),
+		exprs: slices.Concat(labelled(), source(loopback4), interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
 	})
+	f.former = append(f.former, ownRule{chain: postrouting, comment: net.comment(subnet.String(), loopbackRule)})
 	for _, name := range net.links() {
-		f.rules = append(f.rules, ownRule{
-			chain: beforeNAT, comment: net.comment(subnet.String(), name, loopbackRule),
-			exprs: slices.Concat(interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, name), destination(loopback), drop()),
-		})
+		f.former = append(f.former, ownRule{chain: beforeNAT, comment: net.comment(subnet.String(), name, loopbackRule)})
 	}
 	return f
 }
 
 // wayToHostPorts leads packets to the maps, the same for all bridges:
 //
-//	prerouting, output:  fib daddr type local jump hostports
+//	prerouting:          ip daddr != 127.0.0.0/8 fib daddr type local jump hostports
+//	locally:             fib daddr type local jump hostports
 //	hostports:           ct label set 98 dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
 //	                     ct label set 98 dnat ip to meta l4proto . th dport map @ports
+//
+// What comes from elsewhere with the destination 127.0.0.1 is for no host port: the kernel drops
+// such packets only later (martian destinations), when they are redirected already. Of ::1 it
+// lets none in (ip6_rcv_core in net/ipv6/ip6_input.c).
 //
 // The label tells publishing that the connection is redirected by us. The rule sets it after
 // the lookup in the map, so only where the port is found. (nft -f of a saved ruleset sets it
@@ -135,7 +138,11 @@ func wayToHostPorts(family int) feature {
 	}
 	daddr := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4 * words}
 	jump := slices.Concat(toHost(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: toHostPorts.name}})
-	return feature{
+	arriving := jump
+	if family == unix.AF_INET {
+		arriving = slices.Concat(within(destination4, destination6, loopback4, expr.CmpOpNeq), jump)
+	}
+	f := feature{
 		family: family, shared: []chain{toHostPorts, prerouting, output},
 		sets: func(c *nftables.Conn, t *nftables.Table) error {
 			any, one := portMaps(t)
@@ -144,10 +151,14 @@ func wayToHostPorts(family int) feature {
 		rules: []ownRule{
 			{chain: toHostPorts, comment: "labelled, one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
 			{chain: toHostPorts, comment: "labelled, any address", exprs: dnat(register, portsOfAny)},
-			{chain: prerouting, comment: "host ports", exprs: jump},
+			{chain: prerouting, comment: "host ports of others than loopback", exprs: arriving},
 			{chain: output, comment: "host ports", exprs: jump},
 		},
 	}
+	if family == unix.AF_INET {
+		f.shared, f.rules = append(f.shared, answers), append(f.rules, answersToLoopback())
+	}
+	return f
 }
 
 // portMaps are the maps in a table.

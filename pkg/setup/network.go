@@ -107,7 +107,7 @@ func (n *Namespace) lacks(net *Network) (lacks []lack, err error) {
 		func() ([]lack, error) { return n.forwardingLacks(net, links[len(links)-1]) },
 		func() ([]lack, error) { return n.filterLacks(net) },
 		func() ([]lack, error) { return n.tableLacks(net) },
-		func() ([]lack, error) { return n.localnetLacks(net, links), nil },
+		func() ([]lack, error) { return n.localnetLacks(net, links) },
 	} {
 		found, err := look()
 		if err != nil {

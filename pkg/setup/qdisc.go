@@ -15,10 +15,10 @@ import (
 const (
 	// bucketHandle tells our token buckets from those of others: "6276:" in tc(8).
 	bucketHandle = 'b'<<24 | 'v'<<16
-	// ingressHandle is that of every ingress qdisc: "ffff:".
+	// ingressHandle is that of every qdisc of kind ingress or clsact: "ffff:".
 	ingressHandle = 0xffff0000
-	// redirectPriority tells our filter from those of others.
-	redirectPriority = 'b'<<8 | 'v'
+	// ownPriority tells our filters from those of others.
+	ownPriority = 'b'<<8 | 'v'
 	// tick is the unit of times in struct tc_tbf_qopt, in nanoseconds: PSCHED_SHIFT in
 	// net/pkt_sched.h.
 	tick = 64
@@ -125,9 +125,13 @@ func (b *batch) deleteRedirect(from link) {
 
 func redirectRequest(verb, flags int, from link) *nl.NetlinkRequest {
 	req := qdiscRequest(verb, flags, from, 0, ingressHandle, "u32")
-	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
-	req.Data[0].(*nl.TcMsg).Info = redirectPriority<<16 | uint32(protocol)
+	req.Data[0].(*nl.TcMsg).Info = ownPriority<<16 | uint32(everyProtocol())
 	return req
+}
+
+// everyProtocol is ETH_P_ALL in network byte order, as filters have their protocol.
+func everyProtocol() uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }
 
 // redirected is the index of the link that addRedirect sends to what comes by a link: 0 is
@@ -146,8 +150,8 @@ func (n *Namespace) redirected(l link) (to int, others bool, err error) {
 	}
 	to = none
 	for _, f := range filters {
-		others = others || f.Attrs().Priority != redirectPriority
-		if u, ok := f.(*netlink.U32); ok && u.Priority == redirectPriority && len(u.Actions) == 1 {
+		others = others || f.Attrs().Priority != ownPriority
+		if u, ok := f.(*netlink.U32); ok && u.Priority == ownPriority && len(u.Actions) == 1 {
 			if m, ok := u.Actions[0].(*netlink.MirredAction); ok {
 				to = m.Ifindex
 			}

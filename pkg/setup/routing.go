@@ -13,9 +13,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// sysctlLocalnet lets packets from 127.0.0.1 go by an interface, and those to it come.
-const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
-
 // forwardingLacks looks at the sysctls that let the host route for containers: that of all
 // links, and that of the one that the network is routed by, which may be another by default.
 func (n *Namespace) forwardingLacks(net *Network, l link) (lacks []lack, err error) {
@@ -81,22 +78,6 @@ func (n *Namespace) enableForwarding(key string) error {
 		}
 	}
 	return n.setSysctl(key, "1")
-}
-
-// localnetLacks looks at the sysctl that lets the host's 127.0.0.1 reach host ports by the
-// bridge or its VLAN link.
-func (n *Namespace) localnetLacks(net *Network, links []link) (lacks []lack) {
-	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
-		return nil
-	}
-	for i, name := range net.links() {
-		if links[i].localnet {
-			continue
-		}
-		key := fmt.Sprintf(sysctlLocalnet, name)
-		lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
-	}
-	return lacks
 }
 
 // What forwards tells of, besides one link.

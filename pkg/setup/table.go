@@ -30,6 +30,7 @@ var (
 	output        = chain{"locally", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest}
 	toHostPorts   = chain{name: "hostports"}
 	beforeNAT     = chain{"arriving", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw}
+	answers       = chain{"answers", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1)}
 	forwardFilter = chain{"forwarded", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
 	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
 )
@@ -97,7 +98,7 @@ func (n *Namespace) deleteRulesOf(family int, bridge string) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	if localnet { // before the rule goes that keeps the host's loopback to itself
+	if localnet { // an older build's guard of the host's loopback is among these rules
 		if err := n.setSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0"); err != nil {
 			return err
 		}

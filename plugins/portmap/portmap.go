@@ -52,7 +52,7 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 		bad = append(bad, fmt.Errorf("backend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.Backend))
 	}
 	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > 31) {
-		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, no mark is used", *c.MarkMasqBit))
+		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, it makes no difference", *c.MarkMasqBit))
 	}
 	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
 		bad = append(bad, errors.New("markMasqBit: externalSetMarkChain says otherwise; leave one of them out"))

@@ -29,6 +29,7 @@ func TestCheckSees(t *testing.T) {
 		{"host port", "nft flush map ip bridgeveth ports", "host port tcp *:8080 to the container: is false"},
 		{"host port of UDP", "nft flush map ip6 bridgeveth ports", "host port udp *:5353 to the container: is false"},
 		{"localhost", "echo 0 >/proc/sys/net/ipv4/conf/br0/route_localnet", "route_localnet=1: missing"},
+		{"guard of localhost", "tc filter del dev br0 ingress", "guard of 127.0.0.0/8 on br0: missing"},
 		{"router advertisements", "echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra", "accept_ra=0: missing"},
 		{"guard", "nft flush map bridge bridgeveth guarded", "port " + portOf + " guarded: is false"},
 		{"guard's address", "nft flush set bridge bridgeveth addresses4", "10.88.0.2 of port " + portOf},

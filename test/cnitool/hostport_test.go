@@ -204,33 +204,6 @@ func TestHostPortAddress(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestLocalnetGuard shows that containers do not reach what listens on the host's
-// loopback, although the kernel would let them where host ports are used.
-func TestLocalnetGuard(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, single, "nft")
-	c := n.containers(1)
-	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // it stays in the end
-	serve(t, n.Namespace, 9999)
-	conf := publishing(single, object{"hostPort": 8080, "containerPort": 80})
-	on("ADD", 1, conf).run(t).ok(t)
-	setuptest.In(t, c[0], "ip", "route", "add", "127.0.0.7/32", "via", "10.88.0.1")
-	setuptest.In(t, c[0], "sh", "-c", "ip addr del 127.0.0.1/8 dev lo; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet")
-	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got != "" {
-		t.Errorf("the host's loopback answered %s", got)
-	}
-	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "arriving")
-	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got == "" {
-		t.Error("without the guard it does not answer either: the test shows nothing")
-	}
-	on("DEL", 1, conf).run(t).ok(t)
-	on("ADD", 1, conf).run(t).ok(t)
-	on("DEL", 1, conf).run(t).ok(t)
-	if got := setuptest.Sysctl(t, "ipv4/conf/br0/route_localnet"); got != "0" {
-		t.Errorf("without the guard's rule route_localnet stays %s", got)
-	}
-}
-
 // TestHostPortTaken asks for ports that another container has, in all the ways in
 // which they are the same: refused, with its name, and with nothing left.
 func TestHostPortTaken(t *testing.T) {

@@ -1,0 +1,249 @@
+package cnitool
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// intoLoopback prepares a container, or a machine of the LAN, that may do in its own namespace
+// what it wants: it sends what is for 127.0.0.7 to the host.
+func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
+	t.Helper()
+	setuptest.In(t, c, "ip", "route", "add", "127.0.0.7/32", "via", host)
+	setuptest.In(t, c, "sh", "-c", "ip addr del 127.0.0.1/8 dev lo; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet")
+}
+
+// TestLocalnetGuard shows that nobody but the host reaches what listens on the host's loopback,
+// although the kernel would let containers where host ports are used: with all rules of the
+// host flushed, too, and nothing repaired. Without the guard they do.
+func TestLocalnetGuard(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	outside := n.outside(false)
+	c := n.containers(1)
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // it stays in the end
+	setuptest.Run(t, "ip", "link", "set", "br0", "up")
+	before := setuptest.Run(t, "tc", "qdisc", "show", "dev", "br0")
+	serve(t, n.Namespace, 9999)
+	conf := publishing(single, object{"hostPort": 8080, "containerPort": 80})
+	on("ADD", 1, conf).run(t).ok(t)
+	intoLoopback(t, c[0], "10.88.0.1")
+	intoLoopback(t, outside, "192.0.2.1")
+	closed := func(when string) {
+		t.Helper()
+		for name, from := range map[string]*setup.Namespace{"a container": c[0], "the LAN": outside} {
+			if got := ask(t, from, "tcp", "127.0.0.7", 9999); got != "" {
+				t.Errorf("%s: the host's loopback answered %s, in %s", when, got, name)
+			}
+		}
+	}
+	closed("after ADD")
+	setuptest.Run(t, "nft", "flush", "ruleset")
+	closed("after nft flush ruleset")
+	for tags := range 4 {
+		if reaches(t, c[0], n.Namespace, tags) {
+			t.Errorf("a frame with %d VLAN tags arrives", tags)
+		}
+	}
+	setuptest.Run(t, "tc", "filter", "del", "dev", "br0", "ingress")
+	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got == "" {
+		t.Error("without the guard it does not answer either: the test shows nothing")
+	}
+	for tags := range 4 {
+		if !reaches(t, c[0], n.Namespace, tags) {
+			t.Errorf("without the guard a frame with %d VLAN tags does not arrive either: the test shows nothing", tags)
+		}
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	on("ADD", 1, conf).run(t).ok(t)
+	setuptest.Run(t, "nft", "flush", "ruleset")
+	on("DEL", 1, conf).run(t).ok(t)
+	if got := setuptest.Sysctl(t, "ipv4/conf/br0/route_localnet"); got != "0" {
+		t.Errorf("route_localnet stays %s", got)
+	}
+	if got := setuptest.Run(t, "tc", "qdisc", "show", "dev", "br0"); got != before {
+		t.Errorf("DEL left %s, there was %s", got, before)
+	}
+}
+
+// reaches says whether a packet of UDP to 127.0.0.7 arrives at the host that a container sends
+// behind so many tags of VLAN 0, which the kernel takes off whatever VLANs there are.
+func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool) {
+	t.Helper()
+	var server net.PacketConn
+	var gateway net.HardwareAddr
+	err := host.Do(func() (err error) {
+		br, err := net.InterfaceByName("br0")
+		if err == nil {
+			gateway = br.HardwareAddr
+			server, err = net.ListenPacket("udp4", "127.0.0.7:0")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	frame := append(append([]byte{}, gateway...), 0x0a, 0x58, 10, 88, 0, 2)
+	for range tags {
+		frame = append(frame, 0x81, 0, 0, 0)
+	}
+	header := []byte{0x45, 0, 0, 32, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 10, 88, 0, 2, 127, 0, 0, 7}
+	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	frame = append(append(frame, 0x08, 0), header...)
+	frame = binary.BigEndian.AppendUint16(append(frame, 0x30, 0x39), uint16(server.LocalAddr().(*net.UDPAddr).Port))
+	frame = append(frame, 0, 12, 0, 0, 'h', 'e', 'r', 'e')
+	sender := packetSocket(t, from)
+	defer unix.Close(sender)
+	if _, err := unix.Write(sender, frame); err != nil {
+		t.Fatal(err)
+	}
+	_ = server.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // of an open socket
+	_, _, err = server.ReadFrom(make([]byte, 100))
+	return err == nil
+}
+
+// checksum is the one of an IPv4 header in which it is still zero: RFC 1071.
+func checksum(header []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(header); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	return ^uint16(sum + sum>>16)
+}
+
+// TestLocalnetAlone publishes on 127.0.0.1: that is this host and nobody else. Neither a machine
+// of the LAN nor a container, of the same bridge or another, gets an answer: with and without
+// br_netfilter, and where the kernel would let packets to 127.0.0.0/8 in by all links.
+func TestLocalnetAlone(t *testing.T) {
+	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
+		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			outside := n.outside(false)
+			c := n.containers(3)
+			setuptest.SetSysctl(t, "ipv4/conf/all/route_localnet", tt.everywhere)
+			setuptest.SetSysctl(t, "bridge/bridge-nf-call-iptables", tt.netfilter)
+			conf := publishing(single, object{"hostPort": 8084, "containerPort": 80, "hostIP": "127.0.0.7"}, object{"hostPort": 8085, "containerPort": 80})
+			other := single.with(object{"name": "other", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
+			on("ADD", 1, conf).run(t).ok(t)
+			on("ADD", 2, single).run(t).ok(t)
+			on("ADD", 3, other).run(t).ok(t)
+			serve(t, c[0], 80)
+			intoLoopback(t, c[1], "10.88.0.1")
+			intoLoopback(t, c[2], "10.89.0.1")
+			intoLoopback(t, outside, "192.0.2.1")
+			for _, port := range []int{8084, 8085} {
+				if got := ask(t, n.Namespace, "tcp", "127.0.0.7", port); got != "10.88.0.1" {
+					t.Errorf("the host at port %d: got %q, want an answer to 10.88.0.1", port, got)
+				}
+				for name, from := range map[string]*setup.Namespace{"the LAN": outside, "a sibling": c[1], "another bridge": c[2]} {
+					if got := ask(t, from, "tcp", "127.0.0.7", port); got != "" {
+						t.Errorf("port %d answers %s, in %s", port, got, name)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestLocalnetBeside puts the guard beside filters of others, which stay when it goes.
+func TestLocalnetBeside(t *testing.T) {
+	for _, qdisc := range []string{"clsact", "ingress"} {
+		t.Run(qdisc, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			n.containers(1)
+			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+			setuptest.Run(t, "tc", "qdisc", "add", "dev", "br0", qdisc)
+			setuptest.Run(t, "tc", "filter", "add", "dev", "br0", "ingress", "pref", "9", "bpf", "da", "bytecode", "1,6 0 0 4294967295")
+			filters := func() string { return setuptest.Run(t, "tc", "filter", "show", "dev", "br0", "ingress") }
+			before := filters()
+			conf := publishing(single, object{"hostPort": 8080, "containerPort": 80})
+			added := on("ADD", 1, conf).run(t).ok(t)
+			on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(added.stdout)})).run(t).ok(t)
+			if !strings.Contains(filters(), "pref 25206 bpf") {
+				t.Errorf("there is no guard:\n%s", filters())
+			}
+			on("DEL", 1, conf).run(t).ok(t)
+			if got := filters(); got != before {
+				t.Errorf("DEL left\n%s, there was\n%s", got, before)
+			}
+		})
+	}
+}
+
+// older is what the first builds had for a network with host ports: each redirected packet
+// within the network was masqueraded, and a rule was all that guarded the host's loopback.
+const older = `
+	add table ip bridgeveth
+	flush chain ip bridgeveth hostports
+	flush chain ip bridgeveth prerouting
+	flush chain ip bridgeveth locally
+	flush chain ip bridgeveth postrouting
+	delete chain ip bridgeveth answers
+	table ip bridgeveth {
+		chain postrouting {
+			ct status dnat ip saddr 10.88.0.0/24 ip daddr 10.88.0.0/24 counter masquerade comment "br0 10.88.0.0/24 hostports"
+			ct status dnat ip saddr 127.0.0.0/8 oifname "br0" counter masquerade comment "br0 10.88.0.0/24 loopback"
+		}
+		chain hostports {
+			counter dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address comment "one address"
+			counter dnat ip to meta l4proto . th dport map @ports comment "any address"
+		}
+		chain prerouting { fib daddr type local jump hostports comment "host ports"; }
+		chain locally { fib daddr type local jump hostports comment "host ports"; }
+		chain arriving {
+			type filter hook prerouting priority raw; policy accept;
+			iifname "br0" ip daddr 127.0.0.0/8 counter drop comment "br0 10.88.0.0/24 br0 loopback"
+		}
+	}`
+
+// TestHostPortUpgrade replaces the rules of an older build by those of this one, at the next ADD
+// with a host port and by repair.
+func TestHostPortUpgrade(t *testing.T) {
+	for _, by := range []string{"ADD", "repair"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			conf := publishing(single.with(object{"ipMasq": false, "capabilities": object{"portMappings": true}}), object{"hostPort": 8080, "containerPort": 80})
+			n := newNode(t, conf, "nft")
+			n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80}]}`}
+			c := n.containers(2)
+			n.must("add", c[0])
+			counts := regexp.MustCompile(`packets \d+ bytes \d+ `)
+			state := func() []string {
+				rules := regexp.MustCompile(`(?m)^.*comment "[^/]*"$`).FindAllString(setuptest.Run(t, "nft", "list", "table", "ip", "bridgeveth"), -1)
+				for i := range rules {
+					rules[i] = counts.ReplaceAllString(rules[i], "")
+				}
+				slices.Sort(rules) // chains stand in the order in which they came
+				return append(rules, setuptest.Run(t, "tc", "filter", "show", "dev", "br0", "ingress"))
+			}
+			want := state()
+			setuptest.Run(t, "nft", older)
+			setuptest.Run(t, "tc", "qdisc", "del", "dev", "br0", "clsact")
+			if by == "ADD" {
+				on("ADD", 2, publishing(conf, object{"hostPort": 9090, "containerPort": 80})).run(t).ok(t)
+			} else {
+				setuptest.Run(t, filepath.Join(programs, "bvctl"), "repair")
+			}
+			if diff := cmp.Diff(want, state()); diff != "" {
+				t.Errorf("rules differ from those of a new network (-new +replaced):\n%s", diff)
+			}
+		})
+	}
+}
