@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -136,29 +137,24 @@ func (c *container) leased(l ipam.Lease) {
 // gateway of its own goes by that of the first address of its family (CNI specification,
 // "routes").
 func (r record) given() (addresses []netip.Prefix, routes []setup.Route) {
-	var result struct {
-		IPs []struct {
-			Address netip.Prefix `json:"address"`
-			Gateway netip.Addr   `json:"gateway"`
-		} `json:"ips"`
-		Routes []struct {
-			Dst   netip.Prefix `json:"dst"`
-			GW    netip.Addr   `json:"gw"`
-			Table *int         `json:"table"`
-		} `json:"routes"`
+	var raw map[string]any
+	if json.Unmarshal(r.Result, &raw) != nil {
+		return nil, nil
 	}
-	if json.Unmarshal(r.Result, &result) != nil {
+	result, err := plugin.ParseResult(raw, "")
+	if err != nil {
 		return nil, nil
 	}
 	gateways := map[bool]netip.Addr{} // by "is IPv4"
 	for _, ip := range result.IPs {
-		addresses = append(addresses, ip.Address)
-		is4 := ip.Address.Addr().Is4()
-		gateways[is4] = cmp.Or(gateways[is4], ip.Gateway)
+		address := plugin.Prefix(ip.Address)
+		addresses = append(addresses, address)
+		is4 := address.Addr().Is4()
+		gateways[is4] = cmp.Or(gateways[is4], plugin.Addr(ip.Gateway))
 	}
 	for _, route := range result.Routes {
-		if route.Table == nil {
-			routes = append(routes, setup.Route{Destination: route.Dst, Gateway: cmp.Or(route.GW, gateways[route.Dst.Addr().Is4()])})
+		if dst := plugin.Prefix(route.Dst); route.Table == nil {
+			routes = append(routes, setup.Route{Destination: dst, Gateway: cmp.Or(plugin.Addr(route.GW), gateways[dst.Addr().Is4()])})
 		}
 	}
 	return addresses, routes

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,9 +65,29 @@ func (h *host) readRecords() (list []record, damaged []error, err error) {
 			damaged = append(damaged, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
+		r.Namespace = cmp.Or(r.Namespace, r.sandbox())
 		list = append(list, r)
 	}
 	return list, damaged, err
+}
+
+// sandbox is the path of the container's namespace by the result: libcni before 1.2, as in
+// containerd 1.6 and podman 4, keeps it nowhere else.
+func (r record) sandbox() string {
+	var result struct {
+		Interfaces []struct {
+			Name    string `json:"name"`
+			Sandbox string `json:"sandbox"`
+		} `json:"interfaces"`
+	}
+	if json.Unmarshal(r.Result, &result) == nil {
+		for _, i := range result.Interfaces {
+			if i.Name == r.Interface && i.Sandbox != "" {
+				return i.Sandbox
+			}
+		}
+	}
+	return ""
 }
 
 // attachment is what the record is about, as our port and our leases name it.

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,7 +10,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/cni/pkg/types/create"
 )
 
 // Previous reads prevResult, what the plugin before in a chain or the ADD before a CHECK has
@@ -19,17 +20,33 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 		return nil, nil //nolint:nilnil // as documented
 	}
 	err := refuseNulls(conf.RawPrevResult)
-	if err == nil {
-		err = version.ParsePrevResult(conf)
-	}
 	var result *current.Result
 	if err == nil {
-		result, err = current.NewResultFromResult(conf.PrevResult)
+		result, err = ParseResult(conf.RawPrevResult, conf.CNIVersion)
 	}
 	if err != nil {
 		return nil, Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
 	}
 	return result, nil
+}
+
+// ParseResult reads a result of any version: the one that the result names, or else the one
+// given. The record that libcni keeps of an attachment holds the result in the version that its
+// runtime spoke. That may be older than the newest version of the configuration (cniVersions).
+func ParseResult(result map[string]any, version string) (*current.Result, error) {
+	if own, _ := result["cniVersion"].(string); own != "" {
+		version = own
+	}
+	result["cniVersion"] = version // the library wants it there
+	b, err := json.Marshal(result)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := create.Create(version, b)
+	if err != nil {
+		return nil, err
+	}
+	return current.NewResultFromResult(parsed)
 }
 
 // refuseNulls names a null in one of the lists of a result. The library's own conversions do
@@ -47,6 +64,18 @@ func refuseNulls(result map[string]any) error {
 // IPNet is a prefix as results have it.
 func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// Prefix is n as netip has it, an IPv4 address in four bytes.
+func Prefix(n net.IPNet) netip.Prefix {
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(Addr(n.IP), bits)
+}
+
+// Addr is ip as netip has it, an IPv4 address in four bytes; the zero Addr where there is none.
+func Addr(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }
 
 // PassOn prints prevResult as the result of a plugin that adds nothing to it.

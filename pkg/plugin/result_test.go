@@ -27,3 +27,26 @@ func TestPreviousNulls(t *testing.T) {
 		}
 	}
 }
+
+// TestPreviousVersions reads results of each version under a configuration of each other one,
+// as libcni's records have them.
+func TestPreviousVersions(t *testing.T) {
+	ips := `"ips":[{"version":"4","interface":0,"address":"10.1.0.2/16","gateway":"10.1.0.1"}],"interfaces":[{"name":"eth0","sandbox":"/x"}]`
+	results := map[string]string{"0.1.0": `"ip4":{"ip":"10.1.0.2/16","gateway":"10.1.0.1"}`, "0.3.1": ips, "0.4.0": ips, "1.0.0": ips, "1.1.0": ips}
+	for own, result := range results {
+		for configured := range results {
+			result := result
+			if own != configured { // else it is left out, as by libraries before 1.0.0
+				result = fmt.Sprintf(`"cniVersion":%q,%s`, own, results[own])
+			}
+			var conf types.PluginConf
+			if err := json.Unmarshal(fmt.Appendf(nil, `{"cniVersion":%q,"prevResult":{%s}}`, configured, result), &conf); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Previous(&conf)
+			if err != nil || len(got.IPs) != 1 || got.IPs[0].Address.String() != "10.1.0.2/16" || got.IPs[0].Gateway.String() != "10.1.0.1" {
+				t.Errorf("result of %s, configuration of %s: got %v, %v", own, configured, got, err)
+			}
+		}
+	}
+}

@@ -151,7 +151,7 @@ func (c *config) needsAddresses() (bad []error) {
 
 // firstHost is the address after that of the network.
 func firstHost(n net.IPNet) net.IP {
-	return toPrefix(n).Masked().Addr().Next().AsSlice()
+	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
 }
 
 // withDefault adds a default route by gateway, unless one of its family is there
@@ -177,7 +177,7 @@ func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 func (c *config) fill(p *setup.Port, r *current.Result) {
 	gateways := map[bool]netip.Addr{} // by "is IPv4"
 	for _, ip := range r.IPs {
-		address := toPrefix(ip.Address)
+		address := plugin.Prefix(ip.Address)
 		is4 := address.Addr().Is4()
 		p.Addresses = append(p.Addresses, address)
 		p.Network.IPv4 = p.Network.IPv4 || is4
@@ -199,7 +199,7 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 	}
 	for _, r := range r.Routes {
 		route := setup.Route{
-			Destination: toPrefix(r.Dst), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
+			Destination: plugin.Prefix(r.Dst), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 		}
 		if gateway, ok := netip.AddrFromSlice(r.GW); ok {
 			route.Gateway = gateway.Unmap()
@@ -222,13 +222,6 @@ func (c *config) warn() {
 		fmt.Fprintf(os.Stderr, `bridgeveth: network %s: "forward": "sysctl" takes the bridged packets of every bridge on this host past iptables; `+
 			"Docker's isolation of containers and Kubernetes' services on the same node may need them there\n", c.Name)
 	}
-}
-
-// toPrefix is n as netip has it, an IPv4 address in four bytes.
-func toPrefix(n net.IPNet) netip.Prefix {
-	a, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
 // describe puts the interfaces into the result.

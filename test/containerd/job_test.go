@@ -3,6 +3,7 @@ package containerd
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,44 @@ func TestPod(t *testing.T) {
 			n.Errorf("a host port that is taken: %v, want that %s has it", err, b.id)
 		}
 		n.same(before, "a pod that was refused left traces")
+		n.nothingLeft(a, b)
+	})
+}
+
+// TestRepair has somebody flush the rules under running pods. bvctl reads containerd's records,
+// whose results are of the CNI version that it speaks: 0.4.0 for containerd 1.6, although the
+// configuration lists newer ones.
+func TestRepair(t *testing.T) {
+	each(t, func(n *node) {
+		n.configure(nil)
+		a, b := n.mustRun(n.podConfig(1)), n.mustRun(n.published(2))
+		client := n.container(a)
+		n.container(b, server...)
+		n.reachable(b)
+		bvctl := func(args ...string) (string, error) {
+			out, err := exec.Command("/opt/cni/bin/bvctl", args...).CombinedOutput()
+			return string(out), err
+		}
+		if out, err := bvctl("leases", "check"); err != nil {
+			n.Errorf("leases check of healthy pods: %v: %s", err, out)
+		}
+		if out, err := bvctl("doctor"); err != nil {
+			n.Errorf("doctor of healthy pods: %v: %s", err, out)
+		}
+		setuptest.Run(n, "sh", "-c", "iptables -F; ip6tables -F; nft flush table ip bridgeveth")
+		if n.ping(client, b.address) == nil || n.get(n.outside, "192.0.2.1:8080") {
+			n.Fatal("packets pass without rules: the test shows nothing")
+		}
+		if out, err := bvctl("leases", "check"); err == nil || strings.Contains(out, "remove the container") {
+			n.Errorf("leases check without rules: %v: %s", err, out)
+		}
+		if out, err := bvctl("repair"); err != nil || !strings.Contains(out, "put back") {
+			n.Errorf("repair: %v: %s", err, out)
+		}
+		if err := n.ping(client, b.address); err != nil {
+			n.Errorf("after the repair: %v", err)
+		}
+		n.reachable(b)
 		n.nothingLeft(a, b)
 	})
 }

@@ -111,6 +111,9 @@ func TestPodman(t *testing.T) {
 			if got := answers(t, outside, "192.0.2.1:8080"); got != tt.outside {
 				t.Errorf("the host port answers %q from outside, want %q", got, tt.outside)
 			}
+			if tt.dir == ours {
+				repairs(t, outside)
+			}
 			p.run("stop", "-t", "0", "web")
 			if got := ask(t, n.Namespace, "192.0.2.1:8080"); got != "" {
 				t.Errorf("the host port of a container that is stopped answers %q", got)
@@ -139,4 +142,17 @@ func answers(t testing.TB, from *setup.Namespace, address string) (answer string
 		answer = ask(t, from, address)
 	}
 	return answer
+}
+
+// repairs has somebody flush the rules, and bvctl put them back by podman's records.
+func repairs(t *testing.T, outside *setup.Namespace) {
+	t.Helper()
+	setuptest.Run(t, "sh", "-c", "iptables -F; nft flush table ip bridgeveth")
+	if got := ask(t, outside, "192.0.2.1:8080"); got != "" {
+		t.Fatal("the host port answers without rules: the test shows nothing")
+	}
+	setuptest.Run(t, filepath.Join(reference, "bvctl"), "--conf-dir", "/run/podman/net.d", "repair")
+	if got := answers(t, outside, "192.0.2.1:8080"); got != "hello\n" {
+		t.Errorf("after bvctl repair the host port answers %q", got)
+	}
 }
