@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
@@ -15,10 +14,16 @@ import (
 // (net/core/link_watch.c).
 const carrierWait = time.Second
 
-// cure runs the commands of what is bad, each once.
+// systemPath comes first where a cure looks for its programs. Elsewhere in PATH, and in the
+// folder of bvctl itself, may be a CNI plugin that is called like one of them: "bridge" runs
+// without arguments, prints its version and ends with 0.
+const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+// cure runs the commands of what is bad, each once. Whether they cured anything is for the
+// caller to see.
 func cure(reports []*doctor.Report, w io.Writer) error {
 	done := map[string]bool{}
-	self, err := os.Executable() // bvctl is in many of them
+	self, err := os.Executable() // many cures are "bvctl repair"
 	if err != nil {
 		return err
 	}
@@ -29,8 +34,8 @@ func cure(reports []*doctor.Report, w io.Writer) error {
 			}
 			done[s.Remedy] = true
 			fmt.Fprintln(w, "+", s.Remedy)
-			cmd := exec.Command("sh", "-c", s.Remedy)
-			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(self)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+			cmd := exec.Command("/bin/sh", "-c", `bvctl() { "$BVCTL" "$@"; }; `+s.Remedy)
+			cmd.Env = append(os.Environ(), "PATH="+systemPath+":"+os.Getenv("PATH"), "BVCTL="+self)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				fmt.Fprintf(w, "%v: %s", err, out)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -177,6 +178,31 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("after --fix: status %d, obstacle %q\n%+v", status, d.obstacle(), d)
 			}
 		})
+	}
+}
+
+// TestDoctorFixBesidePlugins runs bvctl from a folder where a CNI plugin is called like the
+// program of a cure, which is the system's.
+func TestDoctorFixBesidePlugins(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(2)...)
+	dir := t.TempDir()
+	for name, of := range map[string]string{"bvctl": "bvctl", "bridge": "bridgeveth", "ip": "bridgeveth", "sysctl": "bridgeveth"} {
+		setuptest.Run(t, "cp", filepath.Join(programs, of), filepath.Join(dir, name))
+	}
+	id := sha512.Sum512([]byte("/run/netns/c2"))
+	port := setup.Attachment{Network: "net", Container: fmt.Sprintf("cnitool-%x", id[:10]), Interface: "eth0"}.Port()
+	setuptest.Run(t, "bridge", "link", "set", "dev", port, "flood", "off", "learning", "off")
+	setuptest.Run(t, "ip", "link", "set", port, "down")
+	setuptest.Run(t, "ip", "link", "set", port, "up")
+	fix := exec.Command(filepath.Join(dir, "bvctl"), "--conf-dir", "/run/net.d", "doctor", "--fix")
+	fix.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	if out, err := fix.CombinedOutput(); err != nil || !strings.Contains(string(out), "+ bridge link set dev "+port) {
+		t.Errorf("doctor --fix: %v: %s", err, out)
+	}
+	if out := setuptest.Run(t, "bridge", "-d", "link", "show", "dev", port); !strings.Contains(out, "flood on") || !strings.Contains(out, "learning on") {
+		t.Errorf("nothing was cured: %s", out)
 	}
 }
 
