@@ -67,7 +67,7 @@ func BenchmarkStore(b *testing.B) {
 				do   func(*Store) error
 			}{
 				{"Open", func(*Store) error { return nil }},
-				{"Room", func(s *Store) error { return s.Room(dual) }},
+				{"Room", func(s *Store) error { _, err := s.Room(dual); return err }},
 				{"Held", func(s *Store) error { _, err := s.Held(dual.Attachment); return err }},
 			} {
 				b.Run(verb.name, func(b *testing.B) {

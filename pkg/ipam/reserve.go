@@ -65,18 +65,21 @@ func (s *Store) Reserve(r Request) (leases []Lease, err error) {
 	return leases, nil
 }
 
-// Room says whether Reserve would find an address in each set for another
-// attachment. Unlike Reserve it changes nothing. It may be ErrExhausted or
+// Room returns the range of each set in which Reserve would find an address for another
+// attachment. Unlike Reserve it changes nothing. The error may be ErrExhausted or
 // ErrShared.
-func (s *Store) Room(r Request) error {
-	return s.trying(r.Network, func(n *network) error {
+func (s *Store) Room(r Request) (from []Range, err error) {
+	err = s.trying(r.Network, func(n *network) error {
 		for _, set := range r.Sets {
-			if err := n.room(set, r); err != nil {
+			free, err := n.room(set, r)
+			if err != nil {
 				return err
 			}
+			from = append(from, free)
 		}
 		return nil
 	})
+	return from, err
 }
 
 // Release frees what an attachment holds, or keeps it for its name; holding nothing
@@ -287,25 +290,28 @@ func (n *network) claim(set Set, a netip.Addr, r Request) (holder *Lease, err er
 	return nil, n.occupy(p, a)
 }
 
-// room says whether a set has a free address, or would after taking back.
-func (n *network) room(set Set, r Request) error {
+// room returns the range of a set that has a free address, or would after taking back.
+func (n *network) room(set Set, r Request) (Range, error) {
 	for _, from := range set {
 		if from.OnRequest {
 			continue
 		}
 		if leased, err := n.leased(from); err != nil || leased < from.Size() {
-			return errors.Join(err, n.shared(set))
+			return from, errors.Join(err, n.shared(set))
 		}
 	}
-	_, kept, err := n.firstKept(set)
-	if err != nil || kept {
-		return err
+	kept, found, err := n.firstKept(set)
+	if err == nil && found {
+		return set.from(kept.Address.Addr()), nil
 	}
-	dead, err := n.dead(set, r, true)
+	var dead []Attachment
+	if err == nil {
+		dead, err = n.dead(set, r, true)
+	}
 	if err == nil && len(dead) == 0 {
 		err = n.exhausted(set)
 	}
-	return err
+	return set[0], err
 }
 
 // shared is ErrShared when another network has leases of the ranges that a set hands out

@@ -48,13 +48,13 @@ func TestSticky(t *testing.T) {
 	release(t, s, "q2", "p4")
 	expect(t, s, sticky(t, memory, "", "y", v4, v6), "10.0.0.6/29 fd00::6/64")
 	expect(t, s, sticky(t, memory, "", "z", v4, v6), "10.0.0.2/29 fd00::7/64")
-	if err := s.Room(sticky(t, memory, "", "z", v4)); err != nil {
+	if _, err := s.Room(sticky(t, memory, "", "z", v4)); err != nil {
 		t.Errorf("room: %v", err)
 	}
 	expect(t, s, sticky(t, memory, "", "a", v4, v6), "10.0.0.3/29 fd00::8/64")
 	expect(t, s, sticky(t, memory, "p", "p5", v4, v6), "10.0.0.4/29 fd00::4/64")
 	expect(t, s, sticky(t, memory, "q", "q3", v6), "fd00::3/64")
-	if err := s.Room(sticky(t, memory, "", "z", v4)); !errors.Is(err, ErrExhausted) {
+	if _, err := s.Room(sticky(t, memory, "", "z", v4)); !errors.Is(err, ErrExhausted) {
 		t.Errorf("room: got %v, want ErrExhausted", err)
 	}
 }

@@ -219,11 +219,11 @@ func TestForwardClosed(t *testing.T) {
 	host := setuptest.EnterHost(t)
 	dropAll(t, "nft")
 	setuptest.Run(t, "sh", "-ec", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER")
-	if err := host.CheckDenied(unix.AF_INET); err != nil {
+	if err := host.CheckDenied(&setup.Network{IPv4: true}); err != nil {
 		t.Fatal(err)
 	}
 	setuptest.Run(t, "iptables", "-I", "FORWARD", "-j", "REJECT")
-	if err := host.CheckDenied(unix.AF_INET); !errors.Is(err, setup.ErrDenied) || !strings.Contains(err.Error(), "DOCKER-USER") {
+	if err := host.CheckDenied(&setup.Network{IPv4: true}); !errors.Is(err, setup.ErrDenied) || !strings.Contains(err.Error(), "DOCKER-USER") {
 		t.Errorf("got %v", err)
 	}
 	attach(t, host, port(t, 1, setup.ForwardIPTables))

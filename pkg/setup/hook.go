@@ -168,16 +168,34 @@ func effect(expressions attrs) (opens, denies bool) {
 // them pass.
 var ErrDenied = errors.New("packets of its containers are dropped")
 
-// CheckDenied looks for a chain that is nobody's that we know and that lets no new
-// connection pass, whoever's it is, and for a rule of FORWARD that denies everything ahead
-// of Docker's chains, where ours does not go: ErrDenied.
-func (n *Namespace) CheckDenied(family int) error {
+// CheckDenied looks for what would drop a network's packets although AttachPort has done all it
+// does: ErrDenied. Of a network of both families it looks at IPv4, so that one without IPv6
+// beyond the host passes. Where the families are not known yet, both have to be denied.
+func (n *Namespace) CheckDenied(net *Network) error {
+	families := net.families()
+	if len(families) > 0 {
+		return n.checkDenied(net, families[0])
+	}
+	err := n.checkDenied(net, unix.AF_INET)
+	if err == nil {
+		return nil
+	}
+	if err6 := n.checkDenied(net, unix.AF_INET6); err6 == nil || !errors.Is(err6, ErrDenied) {
+		return err6
+	}
+	return err
+}
+
+// checkDenied looks for a chain that we do not know the owner of and that lets no new connection
+// pass, unless it is one of net.ForwardChains, and for a rule of FORWARD that denies everything
+// ahead of Docker's chains, where ours does not go: ErrDenied.
+func (n *Namespace) checkDenied(net *Network, family int) error {
 	chains, err := n.ForwardChains(family)
 	if err != nil {
 		return err
 	}
 	for _, c := range chains {
-		if c.Owner == OwnerUnknown && c.Denies != "" && !c.Opens {
+		if c.Owner == OwnerUnknown && c.Denies != "" && !c.Opens && !slices.Contains(net.ForwardChains, c.Chain) {
 			return fmt.Errorf(`%w by chain %s of nf_tables (%s): accept them there, or set "forwardChains": ["%s"]`, ErrDenied, c.Chain, c.Denies, c.Chain)
 		}
 	}

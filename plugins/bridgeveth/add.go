@@ -50,10 +50,8 @@ func add(args *skel.CmdArgs) error {
 // nothing stands in its way, and the result of the plugin before in the list, if there is
 // one.
 func (c *config) plan(args *skel.CmdArgs, host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
-	if c.autoMTU {
-		if c.mtu, err = host.UplinkMTU(); err != nil {
-			return nil, nil, err
-		}
+	if err := c.resolveMTU(host); err != nil {
+		return nil, nil, err
 	}
 	port = c.port(args, container)
 	previous, err = plugin.Previous(&c.PluginConf)
@@ -64,6 +62,14 @@ func (c *config) plan(args *skel.CmdArgs, host, container *setup.Namespace) (por
 		err = host.CheckAttachable(port)
 	}
 	return port, previous, err
+}
+
+// resolveMTU replaces "auto" by the number that it stands for.
+func (c *config) resolveMTU(host *setup.Namespace) (err error) {
+	if c.autoMTU {
+		c.mtu, err = host.UplinkMTU()
+	}
+	return err
 }
 
 // attach reserves the addresses, attaches the port and prints the result.

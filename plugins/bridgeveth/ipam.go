@@ -100,10 +100,22 @@ func (d *delegate) add() (*current.Result, error) {
 	return result, nil
 }
 
-func (d *delegate) del() error    { return d.call("DEL", ipamsimple.Del) }
-func (d *delegate) check() error  { return d.call("CHECK", ipamsimple.Check) }
-func (d *delegate) gc() error     { return d.call("GC", ipamsimple.GC) }
-func (d *delegate) status() error { return d.call("STATUS", ipamsimple.Status) }
+func (d *delegate) del() error   { return d.call("DEL", ipamsimple.Del) }
+func (d *delegate) check() error { return d.call("CHECK", ipamsimple.Check) }
+func (d *delegate) gc() error    { return d.call("GC", ipamsimple.GC) }
+
+// status says whether addresses can be had, and which result an ADD would have: the subnets and
+// gateways of its addresses. result is nil where only the IPAM plugin itself knows that.
+func (d *delegate) status() (result *current.Result, err error) {
+	switch {
+	case d.name == "":
+		return &current.Result{}, nil
+	case d.self:
+		return ipamsimple.Foresee(d.args)
+	}
+	_, err = d.execute("STATUS")
+	return nil, err
+}
 
 // call runs a verb that has no result, in this process or in another.
 func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {

@@ -6,14 +6,15 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// status is the verb STATUS (CNI specification 1.1.0, "STATUS"): an error says
-// why an ADD could not be served now. It changes nothing.
+// status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would,
+// and if the packets of the container would be forwarded. A runtime that waits for STATUS
+// calls no ADD before, so what ADD itself puts right must not be an error here: STATUS goes
+// the way of ADD, with the subnets and gateways that ADD would get. It changes nothing.
 func status(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -28,19 +29,34 @@ func status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := ipam.status(); err != nil {
+	result, err := ipam.status()
+	if err != nil {
 		return err
 	}
-	network := c.network()
-	network.IPv4 = true // which families there will be is the IPAM plugin's to say
-	err = host.CheckNetwork(network)
+	if err := c.resolveMTU(host); err != nil {
+		return Error(err)
+	}
+	port := c.port(args, host) // a container has the same kernel
+	if result != nil {
+		if err := c.complete(result); err != nil {
+			return err
+		}
+		c.fill(port, result)
+	}
+	if err := c.checkHost(host, port.Network); err != nil {
+		return Error(fmt.Errorf("network %s: %w", c.Name, err))
+	}
+	return nil
+}
+
+// checkHost says why the host would not take a port of the network, or would drop its packets.
+func (c *config) checkHost(host *setup.Namespace, network *setup.Network) error {
+	err := host.CheckNetwork(network)
 	if err != nil && !errors.Is(err, setup.ErrBridgeFull) {
-		err = plugin.Errorf(types.ErrPluginNotAvailable, "network %s: %w", c.Name, err)
+		return plugin.Errorf(types.ErrPluginNotAvailable, "%w", err)
 	}
 	if err == nil && c.IsGateway && c.forward != setup.ForwardNone {
-		if err = host.CheckDenied(unix.AF_INET); err != nil {
-			err = fmt.Errorf("network %s: %w", c.Name, err)
-		}
+		err = host.CheckDenied(network)
 	}
-	return Error(err)
+	return err
 }

@@ -201,21 +201,42 @@ func GC(args *skel.CmdArgs) error {
 // of dead attachments, unless the configuration takes that for ready, or when the
 // store cannot be used. It changes nothing.
 func Status(args *skel.CmdArgs) error {
+	_, err := Foresee(args)
+	return err
+}
+
+// Foresee is Status that returns the result of the ADD that it promises. Of each address
+// the subnet and the gateway count, and not the address itself.
+func Foresee(args *skel.CmdArgs) (*current.Result, error) {
 	c, err := readConfig(args)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := writable(c.DataDir); err != nil {
-		return err
+		return nil, err
 	}
+	var ranges []ipam.Range
 	s, err := c.openToLook()
-	return c.use(s, err, func() error {
-		err := s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
+	err = c.use(s, err, func() (err error) {
+		ranges, err = s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
 		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
-			return nil
+			ranges, err = nil, nil
+			for _, set := range c.sets {
+				ranges = append(ranges, set[0])
+			}
 		}
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
+	for _, r := range ranges {
+		result.IPs = append(result.IPs, &current.IPConfig{
+			Address: plugin.IPNet(netip.PrefixFrom(r.Start, r.Subnet.Bits())), Gateway: r.Gateway.AsSlice(),
+		})
+	}
+	return result, nil
 }
 
 // writable says whether a store could be made in a folder, or in the nearest one

@@ -1,0 +1,102 @@
+package cnitool
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// Rules that accept packets by their mark, and rules that deny one family.
+const (
+	acceptMark = unknown + "nft add rule inet filter forward meta mark and 0x100000 != 0 accept\n"
+	deny4      = "nft add table ip mine; nft add chain ip mine fw '{ type filter hook forward priority 5; policy drop; }'\n"
+	deny6      = "nft add table ip6 mine; nft add chain ip6 mine fw '{ type filter hook forward priority 5; policy drop; }'\n"
+	ownAddress = "ip link add br0 type bridge; ip addr add 10.99.0.1/24 dev br0; ip link set br0 up\n"
+)
+
+// TestStatusLikeADD compares STATUS with the ADD that follows: STATUS succeeds if ADD does and
+// the container's packets leave the host. A runtime that waits for STATUS never calls that ADD
+// otherwise.
+func TestStatusLikeADD(t *testing.T) {
+	only6 := ipamKeys(object{"subnet": "fd88::/64"})
+	foreign := single.with(object{"ipam": object{"type": "host-local", "dataDir": "/run/host-local", "subnet": "fd88::/64"}})
+	chain := object{"forwardChains": []string{"inet filter forward"}}
+	type codes struct{ nothing, one, gone uint } // of STATUS; 0 is success
+	for _, tt := range []struct {
+		name  string
+		rules string
+		hide  []string
+		conf  object
+		want  codes
+		inner bool // the container's packets are not to leave the host
+	}{
+		{name: "no firewall", conf: dual},
+		{name: "iptables-nft denies", rules: "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", conf: dual},
+		{name: "iptables-legacy denies", rules: "iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP", conf: dual},
+		{name: "a chain denies", rules: unknown, conf: dual, want: codes{51, 51, 51}},
+		{name: "a chain denies, forwardChains", rules: unknown, conf: dual.with(chain)},
+		{name: "a chain denies, forwardMark without a rule", rules: unknown, conf: dual.with(object{"forwardMark": "0x100000"}), want: codes{51, 51, 51}},
+		{name: "a chain denies, forwardMark", rules: acceptMark, conf: dual.with(object{"forwardMark": "0x100000"})},
+		{name: "another chain denies, forwardChains", rules: unknown + deny4, conf: dual.with(chain), want: codes{51, 51, 51}},
+		{name: "both chains deny, forwardChains", rules: unknown + deny4, conf: single.with(object{"forwardChains": []string{"inet filter forward", "ip mine fw"}})},
+		{name: "the chain is not there, forwardChains", conf: dual.with(chain), want: codes{50, 50, 50}},
+		{name: "a chain denies, forward none", rules: unknown, conf: dual.with(object{"forward": "none"}), inner: true},
+		{name: "a chain denies, layer 2", rules: unknown, conf: object{"type": "bridgeveth", "bridge": "br0"}, inner: true},
+		{name: "IPv4 denied, IPv6 network", rules: deny4, conf: only6},
+		{name: "IPv6 denied, IPv6 network", rules: deny6, conf: only6, want: codes{51, 51, 51}},
+		{name: "IPv6 denied, forwardChains", rules: deny6, conf: only6.with(object{"forwardChains": []string{"ip6 mine fw"}})},
+		{name: "IPv4 denied, IPv6 network of another IPAM plugin", rules: deny4, conf: foreign},
+		{name: "no iptables, IPv6 network", rules: "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", hide: []string{"iptables", "iptables-nft", "iptables-legacy"}, conf: only6},
+		{name: "another address on the bridge", rules: ownAddress, conf: single, want: codes{50, 50, 50}},
+		{name: "another address on the bridge, gatewayConflict", rules: ownAddress, conf: single.with(object{"gatewayConflict": "add"})},
+		{name: "one address", conf: ipamKeys(object{"subnet": "10.88.0.0/30"}), want: codes{0, 100, 0}},
+		{name: "no address for the gateway", conf: ipamKeys(object{"subnet": "10.88.0.0/32"}), want: codes{7, 7, 7}},
+		{name: "too small an MTU", conf: only6.with(object{"mtu": 1279}), want: codes{7, 7, 7}},
+		{name: "layer 2 with a gateway", conf: object{"type": "bridgeveth", "bridge": "br0", "isGateway": true}, want: codes{7, 7, 7}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, tt.conf)
+			setuptest.Run(t, "sh", "-ec", tt.rules)
+			setuptest.Hide(t, tt.hide...)
+			n.outside(false)
+			c := n.containers(2)
+			probe := func(state string, want uint) {
+				t.Helper()
+				before := setuptest.Dump(t)
+				a := on("STATUS", 0, tt.conf).run(t)
+				setuptest.Same(t, before, state+": STATUS changed something")
+				var code uint
+				if a.err != nil {
+					code = a.failed(t).Code
+				}
+				if code != want {
+					t.Errorf("%s: STATUS has code %d, want %d: %s", state, code, want, a.stdout)
+				}
+				added := on("ADD", 2, tt.conf).run(t)
+				works := added.err == nil && (tt.inner || reachesOut(t, c[1]))
+				if works != (want == 0) {
+					t.Errorf("%s: STATUS has code %d, and ADD: %s", state, code, added.stdout)
+				}
+				on("DEL", 2, tt.conf).run(t).ok(t)
+			}
+			probe("nothing attached", tt.want.nothing)
+			on("ADD", 1, tt.conf).run(t)
+			probe("one attached", tt.want.one)
+			on("DEL", 1, tt.conf).run(t).ok(t)
+			probe("all gone", tt.want.gone)
+		})
+	}
+}
+
+// reachesOut says whether a container gets an answer from beyond the host in the first family
+// that it has an address of.
+func reachesOut(t testing.TB, c *setup.Namespace) bool {
+	t.Helper()
+	if strings.Contains(setuptest.In(t, c, "ip", "-4", "route"), "default") {
+		return setuptest.Ping(t, c, "192.0.2.2")
+	}
+	return setuptest.Ping(t, c, "2001:db8::2")
+}
