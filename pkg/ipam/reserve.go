@@ -54,6 +54,9 @@ func (s *Store) Reserve(r Request) (leases []Lease, err error) {
 		return nil, err
 	}
 	err = s.reserving(r.Network, func(n *network) error {
+		if err := s.spare(n.tx.Size()); err != nil {
+			return err
+		}
 		if leases, err = n.reserve(r, wanted); err != nil {
 			return err
 		}

@@ -304,9 +304,9 @@ func mount(t *testing.T, kilobytes int) string {
 }
 
 // TestFullDisk fills a disk with leases. The last one fails and is not there; the
-// others are, and can be freed.
+// others are.
 func TestFullDisk(t *testing.T) {
-	dir := mount(t, 128)
+	dir := mount(t, 512)
 	s := tryOpen(t, dir)
 	given, err := 0, error(nil)
 	for ; err == nil; given++ {
@@ -324,8 +324,66 @@ func TestFullDisk(t *testing.T) {
 	if len(leases) != given-1 || err != nil {
 		t.Errorf("%d leases of %d, %v", len(leases), given-1, err)
 	}
-	t.Logf("%d leases; freeing one: %v", len(leases), s.Release(leases[0].Attachment))
 	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFreeOnFullDisk takes what is left of a disk, and then frees all leases, one by one or at
+// once: it needs no space, however many leases there are, and whether they are kept.
+func TestFreeOnFullDisk(t *testing.T) {
+	for _, leases := range []int{1, 2, 7, 60, 500, 3000} {
+		for _, sticky := range []bool{false, true} {
+			for _, one := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%d leases, sticky %v, one by one %v", leases, sticky, one), func(t *testing.T) {
+					dir, memory := mount(t, 8192), t.TempDir()
+					s := tryOpen(t, dir)
+					for i := range leases {
+						r := request(t, fmt.Sprint("container-", i), "10.0.0.0/16", "fd00::/64")
+						r.Namespace = Namespace{"/run/netns/container", 4, 4026531840}
+						if sticky {
+							r.Sticky, r.Memory = Sticky{fmt.Sprint("shop/web-", i%100), time.Hour}, memory
+						}
+						if _, err := s.Reserve(r); err != nil {
+							t.Fatal(err)
+						}
+					}
+					fillDisk(t, filepath.Join(dir, "filler"))
+					var err error
+					if !one {
+						err = s.Retain("net", nil)
+					}
+					for i := 0; one && i < leases && err == nil; i++ {
+						if err = s.Release(Attachment{"net", fmt.Sprint("container-", i), "eth0"}); i%50 == 0 {
+							err = errors.Join(err, s.Close())
+							s = tryOpen(t, dir)
+						}
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					checkSound(t, s)
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// fillDisk makes a file that takes all the space that is left.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
 	}
 }
@@ -340,7 +398,7 @@ func TestFullDiskCreate(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
-	dir := mount(t, 128)
+	dir := mount(t, 512)
 	readOnly := func(flags uintptr) {
 		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
 			t.Fatal(err)

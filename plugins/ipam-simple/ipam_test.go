@@ -554,7 +554,7 @@ func TestUnusableStore(t *testing.T) {
 	}
 	for name, verb := range verbs {
 		t.Run(name+" damaged", func(t *testing.T) {
-			wantError(t, verb(a), types.ErrIOFailure, "ipam.dataDir", files[0], "damaged", "reboot")
+			wantError(t, verb(a), types.ErrIOFailure, "ipam.dataDir", files[0], "damaged", "delete it")
 		})
 	}
 }

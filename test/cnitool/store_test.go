@@ -1,9 +1,13 @@
 package cnitool
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -59,5 +63,63 @@ func TestStoreDeleted(t *testing.T) {
 			noLeases(t)
 			setuptest.Same(t, before, "DEL left traces")
 		})
+	}
+}
+
+// TestFullDisk fills the file system of the store under attached containers. DEL and GC need
+// no space, and free every lease.
+func TestFullDisk(t *testing.T) {
+	for _, sticky := range []bool{false, true} {
+		t.Run(fmt.Sprintf("sticky=%v", sticky), func(t *testing.T) {
+			t.Parallel()
+			conf := dual
+			if sticky {
+				ipam := object{"sticky": "1h"}
+				conf = dual.with(object{"ipam": dual["ipam"].(object).with(ipam)})
+			}
+			newNode(t, conf, "nft").containers(5)
+			if err := os.Mkdir("/run/ipam-simple", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Mount("none", "/run/ipam-simple", "tmpfs", 0, "size=1m"); err != nil {
+				t.Fatal(err)
+			}
+			before := setuptest.Dump(t)
+			verb := func(verb string, i int) call {
+				c := on(verb, i, conf)
+				c.args = fmt.Sprintf("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web%d", i)
+				return c
+			}
+			for i := range 5 {
+				verb("ADD", i+1).run(t).ok(t)
+			}
+			fill(t, "/run/ipam-simple/filler")
+			for i := range 3 {
+				verb("DEL", i+1).run(t).ok(t)
+			}
+			gc := on("GC", 0, conf.with(object{"cni.dev/valid-attachments": []object{}}))
+			gc.container, gc.netns, gc.ifname = "", "", ""
+			gc.run(t).ok(t)
+			if held := leases(t); len(held) > 0 && !sticky {
+				t.Errorf("leases are left: %v", held)
+			}
+			setuptest.Same(t, before, "DEL left traces")
+		})
+	}
+}
+
+// fill makes a file that takes all the space that is left.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
 	}
 }
