@@ -13,6 +13,8 @@ const (
 	owner = "bridgeveth"
 	// portPrefix is what NetworkManager, dhcpcd and others know to leave alone.
 	portPrefix = "veth"
+	// portMACPrefix is the highest first byte of an address that is local and of one interface.
+	portMACPrefix = 0xfe
 	// portDigits fill IFNAMSIZ-1 = 15 letters; 11 digits of base 32 are 55 bits.
 	portDigits = 11
 	// maxAlias is IFALIASZ-1 in linux/if.h, in bytes.
@@ -64,9 +66,12 @@ func isPort(name string) bool {
 		strings.Trim(digits, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }
 
-// portMAC is the link-layer address of the host end.
+// portMAC is the link-layer address of the port. A bridge without an address of its own takes the
+// lowest one of its ports (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c). No network
+// card has one as high as this, so that a bridge with a card keeps the card's.
 func (a Attachment) portMAC() net.HardwareAddr {
-	return digestMAC(a.digest())
+	digest := a.digest()
+	return append(net.HardwareAddr{portMACPrefix}, digest[:5]...)
 }
 
 // containerMAC is the link-layer address of the container's end. It follows from

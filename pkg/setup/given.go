@@ -25,11 +25,15 @@ func (n *Namespace) plugGiven(p *Port, br link) (*Plugged, error) {
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.index))))
 	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	b.add("configure port "+l.name, p.settingsRequest())
-	if err := n.send(b); err != nil {
+	done := &Plugged{BridgeMTU: br.mtu, PortMAC: l.mac, MTU: l.mtu}
+	if err = n.send(b); err == nil {
+		done.BridgeMAC, err = n.keepMAC(br)
+	}
+	if err != nil {
 		_, undoErr := n.removePort(p.Port())
 		return nil, errors.Join(explainFull(br.name, err), undoErr)
 	}
-	return &Plugged{BridgeMAC: br.mac, BridgeMTU: br.mtu, PortMAC: l.mac, MTU: l.mtu}, nil
+	return done, nil
 }
 
 // given looks up the link that another plugin has made for a port: ErrNoLink, or ErrTaken

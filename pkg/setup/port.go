@@ -207,7 +207,9 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	b.add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.name, pair.peer, p.Network.Bridge), pair.request())
 	b.add("configure port "+pair.name, p.portRequest())
 	b.silenceIPv6(pair.name)
-	err = n.send(b)
+	if err = n.send(b); err == nil {
+		done.BridgeMAC, err = n.keepMAC(br)
+	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
 		err = errors.Join(explainFull(br.name, err), n.deleteLink(p.Port()))
 	}
