@@ -1,7 +1,6 @@
 package setup
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -145,8 +144,11 @@ func wayToHostPorts(family int) feature {
 	f := feature{
 		family: family, shared: []chain{toHostPorts, prerouting, output},
 		sets: func(c *nftables.Conn, t *nftables.Table) error {
-			any, one := portMaps(t)
-			return errors.Join(c.AddSet(any, nil), c.AddSet(one, nil))
+			var err error
+			for _, m := range portMaps(t) {
+				err = errors.Join(err, c.AddSet(m, nil))
+			}
+			return err
 		},
 		rules: []ownRule{
 			{chain: toHostPorts, comment: "labelled, one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
@@ -162,21 +164,20 @@ func wayToHostPorts(family int) feature {
 }
 
 // portMaps are the maps in a table.
-func portMaps(t *nftables.Table) (any, one *nftables.Set) {
+func portMaps(t *nftables.Table) (maps []*nftables.Set) {
 	address := nftables.TypeIPAddr
 	if t.Family == nftables.TableFamilyIPv6 {
 		address = nftables.TypeIP6Addr
 	}
-	target := nftables.MustConcatSetType(address, nftables.TypeInetService)
-	any = &nftables.Set{
-		Table: t, Name: portsOfAny, IsMap: true, Concatenation: true, DataType: target,
-		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+	key := []nftables.SetDatatype{nftables.TypeIFName, address, nftables.TypeInetProto, nftables.TypeInetService}
+	for i, name := range []string{portsOfAny, portsOfOne, portsWaiting} {
+		maps = append(maps, &nftables.Set{
+			Table: t, Name: name, IsMap: true, Concatenation: true,
+			KeyType:  nftables.MustConcatSetType(key[len(key)-2-i:]...),
+			DataType: nftables.MustConcatSetType(address, nftables.TypeInetService),
+		})
 	}
-	one = &nftables.Set{
-		Table: t, Name: portsOfOne, IsMap: true, Concatenation: true, DataType: target,
-		KeyType: nftables.MustConcatSetType(address, nftables.TypeInetProto, nftables.TypeInetService),
-	}
-	return any, one
+	return maps
 }
 
 // publish adds the host ports of an attachment, all or none. One that is taken is a
@@ -200,59 +201,76 @@ func (n *Namespace) claim(list []mapping, of Attachment) error {
 	if err != nil {
 		return err
 	}
-	gone, err := n.inTheWay(list, of)
+	gone, claimed, err := n.places(list, of)
 	if err != nil {
 		return err
 	}
-	claimed := elementsOf(list)
-	for i := range claimed {
-		claimed[i].comment = portComment(of)
+	added := elementsOf(claimed)
+	for i := range added {
+		added[i].comment = portComment(of)
 	}
-	if err := n.changeElements(seen, elementsOf(gone), claimed); err != nil {
+	if err := n.changeElements(seen, elementsOf(gone), added); err != nil {
 		return fmt.Errorf("add host ports: %w", err)
 	}
-	return n.forgetFlows(append(gone, list...))
+	return n.forgetFlows(append(gone, claimed...))
 }
 
-// inTheWay lists the mappings that have to go for those of an attachment: its own, and those
-// of holders that are gone. A port of all addresses and one of a particular address are in
-// each other's way.
-func (n *Namespace) inTheWay(list []mapping, of Attachment) (gone []mapping, err error) {
+// places finds the places of an attachment's mappings: among those that serve, or among those
+// that wait where another interface of the container serves the same port. gone have to go for
+// them: its own, and those of holders that are gone. A port of all addresses and one of a
+// particular address are in each other's way, unless both are the container's.
+func (n *Namespace) places(list []mapping, of Attachment) (gone, claimed []mapping, err error) {
+	waiters, err := n.waiters()
+	if err != nil {
+		return nil, nil, err
+	}
+	alive := map[string]bool{}
 	for _, m := range list {
 		rivals, err := n.rivals(m)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		for _, r := range rivals {
-			if slices.ContainsFunc(gone, func(g mapping) bool { return g.same(r.element) }) {
+		place := m
+		for _, r := range append(rivals, waiters...) {
+			if !m.overlaps(r) || slices.ContainsFunc(gone, func(g mapping) bool { return g.same(r.element) }) {
 				continue // it was in another one's way already
 			}
-			if r.owner.port != of.Port() {
-				if _, err := n.link(r.owner.port); !absent(err) {
-					return nil, errors.Join(err, &PortTakenError{r.port, r.owner.Attachment})
+			present, known := alive[r.owner.port]
+			if !known && r.owner.port != of.Port() {
+				if present, err = n.present(r.owner); err != nil {
+					return nil, nil, err
 				}
+				alive[r.owner.port] = present
 			}
-			gone = append(gone, r)
+			switch {
+			case !present:
+				gone = append(gone, r)
+			case r.owner.Container != of.Container:
+				return nil, nil, &PortTakenError{r.port, r.owner.Attachment}
+			case !r.same(m.element):
+			case !m.shares(of, r):
+				return nil, nil, &PortTakenError{r.port, r.owner.Attachment}
+			default:
+				place = m.waiting(of)
+			}
 		}
+		claimed = append(claimed, place)
 	}
-	return gone, nil
+	return gone, claimed, nil
 }
 
-// rivals lists the mappings with which packets to the same address and port would
+// rivals lists the mappings that serve with which packets to the same address and port would
 // have two targets.
 func (n *Namespace) rivals(m mapping) (list []mapping, err error) {
 	if m.set == portsOfAny {
 		if list, err = n.list(m.family, portsOfOne); err != nil {
 			return nil, err
 		}
-		list = slices.DeleteFunc(list, func(found mapping) bool {
-			return found.port.Port != m.port.Port || found.port.Protocol != m.port.Protocol
-		})
+		list = slices.DeleteFunc(list, func(found mapping) bool { return !m.overlaps(found) })
 	}
 	same := []mapping{m}
 	if m.set == portsOfOne {
-		size := len(m.key)
-		same = append(same, mapping{element: element{family: m.family, set: portsOfAny, key: m.key[size-8:]}})
+		same = append(same, mapping{element: element{family: m.family, set: portsOfAny, key: m.key[len(m.key)-portKey:]}})
 	}
 	for _, s := range same {
 		found, err := n.find(s)
@@ -278,32 +296,42 @@ func (n *Namespace) unpublish(a Attachment, known []HostPort) error {
 	return n.deleteMappings(list)
 }
 
-// knownOf looks up host ports that should be an attachment's. It returns none if one of them
-// is not: then the attachment has others.
+// knownOf looks up host ports that should be an attachment's, whether they serve or wait. It
+// returns none if one of them is not: then the attachment has others.
 func (n *Namespace) knownOf(known []HostPort, ours func(mapping) bool) (list []mapping, err error) {
+	if len(known) == 0 {
+		return nil, nil
+	}
+	waiting, err := n.waiters()
+	if err != nil {
+		return nil, err
+	}
+	waiting = slices.DeleteFunc(waiting, func(m mapping) bool { return !ours(m) })
 	both := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	for _, port := range known {
-		before := len(list)
+		before, waits := len(list), false
 		for _, m := range mappings([]HostPort{port}, both) {
 			found, err := n.find(m)
 			if err != nil {
 				return nil, err
 			}
 			list = append(list, slices.DeleteFunc(found, func(m mapping) bool { return !ours(m) })...)
+			waits = waits || slices.ContainsFunc(waiting, func(w mapping) bool { return w.serving().same(m.element) })
 		}
-		if len(list) == before {
+		if len(list) == before && !waits {
 			return nil, nil
 		}
 	}
-	return list, nil
+	return append(list, waiting...), nil
 }
 
-// deleteMappings deletes host ports, and the flows of their ports.
+// deleteMappings deletes host ports, or has other interfaces of their containers serve them, and
+// deletes the flows of their ports.
 func (n *Namespace) deleteMappings(list []mapping) error {
 	if len(list) == 0 {
 		return nil
 	}
-	err := n.deleteElements(elementsOf(list))
+	err := n.handOver(list)
 	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process took one of them, so none went
 		err = nil
 		for _, m := range list {
@@ -322,7 +350,7 @@ func (n *Namespace) deleteMappings(list []mapping) error {
 func (n *Namespace) forgetFlows(list []mapping) error {
 	filters := map[int][]netlink.CustomConntrackFilter{}
 	for _, m := range list {
-		if m.port.Protocol != unix.IPPROTO_UDP {
+		if m.port.Protocol != unix.IPPROTO_UDP || m.set == portsWaiting {
 			continue
 		}
 		f := &netlink.ConntrackFilter{}
@@ -350,36 +378,4 @@ func (n *Namespace) forgetFlows(list []mapping) error {
 		}
 	}
 	return nil
-}
-
-// HostPorts lists the host ports of all containers in words, each once, by the Port of the
-// attachment that they lead to.
-func (n *Namespace) HostPorts() (map[string][]string, error) {
-	all, err := n.published(func(mapping) bool { return true })
-	list := map[string][]string{}
-	for _, m := range all {
-		if text := m.port.String(); !slices.Contains(list[m.owner.port], text) { // of both families
-			list[m.owner.port] = append(list[m.owner.port], text)
-		}
-	}
-	for _, ports := range list {
-		slices.Sort(ports)
-	}
-	return list, err
-}
-
-// verifyHostPorts compares the host ports of a port with the maps.
-func (n *Namespace) verifyHostPorts(p *Port) error {
-	var wrong []error
-	for _, want := range mappings(p.HostPorts, p.Addresses) {
-		present, err := n.find(want)
-		if err != nil {
-			return err
-		}
-		found := slices.ContainsFunc(present, func(m mapping) bool {
-			return m.owner.port == p.Port() && bytes.Equal(m.value, want.value)
-		})
-		wrong = append(wrong, differ(fmt.Sprintf("host port %s to the container", want.port), found, true))
-	}
-	return errors.Join(wrong...)
 }

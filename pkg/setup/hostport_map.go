@@ -2,11 +2,16 @@ package setup
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
+
+// portKey is how much of a key protocol and port take, in bytes: each a multiple of four.
+const portKey = 8
 
 // mapping is a host port as an element of one of the maps.
 type mapping struct {
@@ -67,7 +72,7 @@ func (n *Namespace) list(family int, set string) ([]mapping, error) {
 // published lists the chosen host ports of all maps.
 func (n *Namespace) published(chosen func(mapping) bool) (list []mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		for _, set := range []string{portsOfAny, portsOfOne} {
+		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
 			found, err := n.list(family, set)
 			if err != nil {
 				return nil, err
@@ -81,16 +86,52 @@ func (n *Namespace) published(chosen func(mapping) bool) (list []mapping, err er
 // readMappings reads the host ports out of keys and values.
 func readMappings(elements []element) (list []mapping) {
 	for _, e := range elements {
-		address, rest := len(e.key)-8, len(e.value)-4
+		key := e.key
+		if e.set == portsWaiting {
+			key = key[min(len(key), unix.IFNAMSIZ):]
+		}
+		address, rest := len(key)-portKey, len(e.value)-4
 		if address < 0 || rest < 0 {
 			continue // none of ours
 		}
 		m := mapping{element: e, owner: parseOwner(e.comment)}
-		m.port.Address, _ = netip.AddrFromSlice(e.key[:address])
-		m.port.Protocol = e.key[address]
-		m.port.Port = binary.BigEndian.Uint16(e.key[address+4:])
+		m.port.Address, _ = netip.AddrFromSlice(key[:address])
+		m.port.Protocol = key[address]
+		m.port.Port = binary.BigEndian.Uint16(key[address+4:])
 		m.port.Container = binary.BigEndian.Uint16(e.value[rest:])
 		list = append(list, m)
 	}
 	return list
+}
+
+// HostPorts lists the host ports of all containers in words, each once, by the Port of the
+// attachment that they lead to. One that waits is told with the interface that serves it.
+func (n *Namespace) HostPorts() (map[string][]string, error) {
+	all, err := n.published(func(mapping) bool { return true })
+	list := map[string][]string{}
+	for _, m := range all {
+		text := m.port.String()
+		if m.set == portsWaiting {
+			text += " (waits)"
+			if i := slices.IndexFunc(all, func(s mapping) bool { return s.same(m.serving().element) }); i >= 0 {
+				text = fmt.Sprintf("%s (served by %s of network %s)", m.port, all[i].owner.Interface, all[i].owner.Network)
+			}
+		}
+		if !slices.Contains(list[m.owner.port], text) { // of both families
+			list[m.owner.port] = append(list[m.owner.port], text)
+		}
+	}
+	for _, ports := range list {
+		slices.Sort(ports)
+	}
+	return list, err
+}
+
+// verifyHostPorts compares the host ports of a port with the maps.
+func (n *Namespace) verifyHostPorts(p *Port) error {
+	var wrong []error
+	for _, want := range mappings(p.HostPorts, p.Addresses) {
+		wrong = append(wrong, n.verifyHostPort(p, want))
+	}
+	return errors.Join(wrong...)
 }
