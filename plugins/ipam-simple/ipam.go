@@ -38,11 +38,6 @@ var Names = []string{Name, Reference}
 // addresses of a name are new.
 var lockWait = 10 * time.Second
 
-// HasLink says whether an attachment still has its link on the host. A plugin that
-// calls our verbs, and knows how it names its links, sets it: a lease whose
-// namespace cannot be seen any more is kept while there is one.
-var HasLink = func(ipam.Attachment) bool { return false }
-
 // Verbs are the plugin's, for skel.
 func Verbs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: printAdd, Del: Del, Check: Check, GC: GC, Status: Status}
@@ -101,9 +96,6 @@ func (c *config) request(args *skel.CmdArgs) ipam.Request {
 		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, Memory: c.stickyDir, Alive: alive,
 	}
 }
-
-// alive says whether a lease may still be in use.
-func alive(l ipam.Lease) bool { return !l.Namespace.Gone() || HasLink(l.Attachment) }
 
 // Del frees what the attachment holds. It needs no ranges.
 func Del(args *skel.CmdArgs) error {
@@ -197,9 +189,9 @@ func GC(args *skel.CmdArgs) error {
 	return c.use(s, err, func() error { return s.Retain(c.Name, valid) })
 }
 
-// Status is an error when a set has no address left, not even by taking back those
-// of dead attachments, unless the configuration takes that for ready, or when the
-// store cannot be used. It changes nothing.
+// Status is an error when a set has no address left, not even by freeing what GC
+// would free, unless the configuration takes that for ready, or when the store cannot
+// be used. It changes nothing.
 func Status(args *skel.CmdArgs) error {
 	_, err := Foresee(args)
 	return err
@@ -218,7 +210,7 @@ func Foresee(args *skel.CmdArgs) (*current.Result, error) {
 	var ranges []ipam.Range
 	s, err := c.openToLook()
 	err = c.use(s, err, func() (err error) {
-		ranges, err = s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: alive})
+		ranges, err = s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: needed()})
 		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
 			ranges, err = nil, nil
 			for _, set := range c.sets {

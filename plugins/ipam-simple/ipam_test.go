@@ -226,6 +226,7 @@ func TestDel(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		a := args(t, "c", small(dir, 1))
+		inhabit(t, a)
 		add(t, a)
 		wantError(t, Status(a), plugin.CodeExhausted)
 		del := *a
@@ -318,9 +319,11 @@ func attached(t *testing.T, dir string) (list []string) {
 
 // TestReclaim uses up a network, and lets containers die without a DEL.
 func TestReclaim(t *testing.T) {
-	defer func() { HasLink = func(ipam.Attachment) bool { return false } }()
+	defer func() { HasLink = nil }()
 	conf := small(t.TempDir(), 2)
 	dying, living, newcomer := args(t, "dying", conf), args(t, "living", conf), args(t, "new", conf)
+	inhabit(t, dying)
+	inhabit(t, living)
 	add(t, dying)
 	add(t, living)
 	_, err := Add(newcomer)
@@ -336,12 +339,20 @@ func TestReclaim(t *testing.T) {
 	_, err = Add(newcomer)
 	wantError(t, err, plugin.CodeExhausted)
 
-	HasLink = func(ipam.Attachment) bool { return false }
+	HasLink = nil
 	if err := Status(newcomer); err != nil {
 		t.Errorf("STATUS with a dead container: %v", err)
 	}
 	if got := add(t, newcomer); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
 		t.Errorf("got %v, want the dead one's", got)
+	}
+}
+
+// inhabit gives a container a namespace that has a process: that of the test.
+func inhabit(t *testing.T, a *skel.CmdArgs) {
+	t.Helper()
+	if err := errors.Join(os.Remove(a.Netns), os.Symlink("/proc/self/ns/net", a.Netns)); err != nil {
+		t.Fatal(err)
 	}
 }
 

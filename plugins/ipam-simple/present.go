@@ -56,7 +56,7 @@ func recorded(network string) (leases []ipam.Lease, err error) {
 			continue
 		}
 		for _, l := range readRecord(filepath.Join(recordsDir, e.Name()), info.ModTime()) {
-			if l.Network == network && (l.Namespace.Inode != 0 || HasLink(l.Attachment)) {
+			if l.Network == network && (l.Namespace.Inode != 0 || hasLink(l.Attachment)) {
 				leases = append(leases, l)
 			}
 		}

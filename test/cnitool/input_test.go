@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -178,8 +179,19 @@ func TestExhausted(t *testing.T) {
 	if f.Code != 100 || !strings.Contains(f.Msg, "10.88.0.1-10.88.0.2 (1 of 1 leased)") {
 		t.Errorf("got %+v, want code 100 and the range", f)
 	}
+	c, err := setup.OpenNamespace(dying.netns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := setuptest.Inhabit(t, c)
+	c.Close()
 	if f := (call{verb: "STATUS", conf: conf}).run(t).failed(t); f.Code != 100 {
 		t.Errorf("STATUS: got %+v, want code 100", f)
+	}
+	stop()
+	call{verb: "STATUS", conf: conf}.run(t).ok(t) // for GC to come, which ADD does not wait for
+	if f := on("ADD", 2, conf).run(t).failed(t); f.Code != 100 {
+		t.Errorf("got %+v, want code 100: a pod without a process may start again", f)
 	}
 	setuptest.Same(t, before, "it left traces")
 	setuptest.Run(t, "sh", "-c", "umount "+dying.netns+" && rm "+dying.netns)

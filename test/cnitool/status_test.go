@@ -83,6 +83,7 @@ func TestStatusLikeADD(t *testing.T) {
 				on("DEL", 2, tt.conf).run(t).ok(t)
 			}
 			probe("nothing attached", tt.want.nothing)
+			setuptest.Inhabit(t, c[0])
 			on("ADD", 1, tt.conf).run(t)
 			probe("one attached", tt.want.one)
 			on("DEL", 1, tt.conf).run(t).ok(t)

@@ -164,6 +164,17 @@ func (n *node) die(p ocicni.PodNetwork) {
 	setuptest.Run(n.t, "umount", p.NetNS)
 }
 
+// inhabit starts a process in a pod's namespace.
+func (n *node) inhabit(p ocicni.PodNetwork) {
+	n.t.Helper()
+	c, err := setup.OpenNamespace(p.NetNS)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer c.Close()
+	setuptest.Inhabit(n.t, c)
+}
+
 // ping says whether a pod gets an answer from an address.
 func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	n.t.Helper()

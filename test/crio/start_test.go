@@ -8,6 +8,7 @@ import (
 
 	"github.com/cri-o/ocicni/pkg/ocicni"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
@@ -31,6 +32,7 @@ func TestStatus(t *testing.T) {
 					t.Fatalf("with a free address: %v", err)
 				}
 				p := n.pods(1)[0]
+				n.inhabit(p)
 				if err := n.StatusWithContext(t.Context()); tt.tells != (err != nil) || err != nil && !strings.Contains(err.Error(), "10.87.0.2") {
 					t.Errorf("without one: %v", err)
 				}
@@ -99,27 +101,32 @@ func TestGC(t *testing.T) {
 }
 
 // TestStartFull starts CRI-O where pods that it has forgotten have all the addresses. It
-// collects them only when STATUS has once succeeded: if not, until a person helps, no pod
-// starts.
+// collects them only when STATUS has once succeeded. A pod without a process, or without its
+// link, must not keep STATUS failing, also where its namespace is still pinned: no pod would
+// start until a person helps.
 func TestStartFull(t *testing.T) {
 	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
+	unplug := func(n *node, p ocicni.PodNetwork) {
+		n.inhabit(p)
+		setuptest.Run(n.t, "ip", "link", "delete", setup.Attachment{Network: "crio", Container: p.ID, Interface: "eth0"}.Port())
+	}
 	for _, tt := range []struct {
 		name    string
-		dead    bool
+		lose    func(*node, ocicni.PodNetwork)
 		changes []change
 		left    string
 	}{
-		{"dead", true, nil, "[]"},
-		{"alive", false, nil, "[1 10.87.0.2 2 10.87.0.3]"},
-		{"alive, and ready when full", false, []change{ready}, "[]"},
+		{"dead", (*node).die, nil, "[]"},
+		{"pinned, no process", func(*node, ocicni.PodNetwork) {}, nil, "[]"},
+		{"no link", unplug, nil, "[]"},
+		{"alive", (*node).inhabit, nil, "[1 10.87.0.2 2 10.87.0.3]"},
+		{"alive, and ready when full", (*node).inhabit, []change{ready}, "[]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			setuptest.InHost(t, func() {
 				n := newNode(t, append(tt.changes, only(2))...)
 				for _, p := range n.pods(2) {
-					if tt.dead {
-						n.die(p)
-					}
+					tt.lose(n, p)
 				}
 				n.start(programs)
 				if n.StatusWithContext(t.Context()) == nil {

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -156,6 +157,26 @@ func Container(t testing.TB, name string) *setup.Namespace {
 		}
 	})
 	return c
+}
+
+// Inhabit starts a process in a container, which waits until stop is called or the test ends.
+func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
+	t.Helper()
+	cmd := exec.Command("cat") // it ends with its standard input, and so with the test's process
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = c.Do(cmd.Start)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // Run runs a program in the calling thread's namespaces and returns what it
