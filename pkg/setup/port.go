@@ -44,6 +44,7 @@ type Port struct {
 
 	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before its end is up
 	DetectDuplicates bool              // of IPv6 addresses: they are of use only some seconds later
+	Autoconfigured   bool              // routers on the network give the container IPv6 addresses and routes (RFC 4862)
 	Down             bool              // the container's end is left as the kernel makes it, for somebody else
 }
 
@@ -124,7 +125,7 @@ func (n *Namespace) raisePort(p *Port, on *Plugged) error {
 	if err != nil {
 		return err
 	}
-	if err = p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.unheard}); err == nil {
+	if err = p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.unheard, p.Autoconfigured}); err == nil {
 		err = n.setPortUp(p)
 	}
 	if err == nil {

@@ -93,6 +93,7 @@ type inside struct {
 	sysctls   map[string]string
 	detect    bool // duplicates of IPv6 addresses
 	unheard   bool // nobody on its link listens to what it reports of multicast groups
+	automatic bool // the kernel's defaults for IPv6 stay: generated addresses, router advertisements
 }
 
 // has6 says whether it has an IPv6 address.
@@ -103,11 +104,13 @@ func (i inside) has6() bool {
 // configure sets a link of ours up, and lo with it, and gives it what is to be inside.
 // It works without the kernel's own ideas about IPv6: generated addresses, duplicate
 // address detection and router advertisements, all of which have to be off before it is
-// up.
+// up. They stay on where the network's owner brings the addresses.
 func (n *Namespace) configure(name string, to inside) error {
 	var before batch
 	before.setUp("lo")
-	before.silenceIPv6(name)
+	if !to.automatic {
+		before.silenceIPv6(name)
+	}
 	if err := n.send(before); err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func (n *Namespace) configure(name string, to inside) error {
 		return err
 	}
 	addresses := to.addresses
-	if to.has6() {
+	if to.has6() && !to.automatic {
 		// IPv6 wants a link-local address on every interface (RFC 4291, section
 		// 2.1). Ours needs no second to be tried for duplicates.
 		addresses = slices.Insert(slices.Clone(addresses), 0, linkLocal(l.mac))
@@ -151,9 +154,10 @@ func (i inside) writeSysctls(name string) error {
 			return err
 		}
 	}
-	// A router on the link must not add addresses and routes of its own.
-	if err := writeSysctlIfAny(conf+"accept_ra", "0"); err != nil {
-		return err
+	if !i.automatic { // a router on the link must not add addresses and routes of its own
+		if err := writeSysctlIfAny(conf+"accept_ra", "0"); err != nil {
+			return err
+		}
 	}
 	for key, value := range i.sysctls {
 		if err := writeSysctl(key, value); err != nil {

@@ -217,7 +217,7 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 			p.Routes = append(p.Routes, route)
 		}
 	}
-	if len(r.IPs) == 0 { // layer 2 only: frames of either family
+	if len(r.IPs) == 0 || p.Autoconfigured { // frames of either family
 		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()
 	}
 }

@@ -333,9 +333,13 @@ func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 		Attachment: c.attachment(args), Container: container,
 		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode,
 		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(), Bandwidth: c.bandwidth,
-		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Down: c.DisableContainerInterface,
+		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Autoconfigured: c.autoconfigured(), Down: c.DisableContainerInterface,
 	}
 }
+
+// autoconfigured reports whether the addresses are those of the network's owner: there is no IPAM
+// plugin, or the one that asks a DHCP server.
+func (c *config) autoconfigured() bool { return c.IPAM.Type == "" || c.IPAM.Type == "dhcp" }
 
 func (c *config) attachment(args *skel.CmdArgs) setup.Attachment {
 	return AttachmentOf(c.Name, args)
