@@ -6,11 +6,10 @@
 package flock
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +29,33 @@ const (
 // ErrTimeout is what a lock that was not had in time wraps.
 var ErrTimeout = errors.New("lock is held by another process")
 
+// limit is until when the process waits for locks, and extension is how much longer it does so
+// for what takes back a call that has failed. Both are zero where nothing is limited.
+var limit, extension atomic.Int64 // nanoseconds since 1970, and nanoseconds
+
+// Limit has the process wait for locks no longer than wait from now on, all waits together,
+// and until undo more from Undoing on. A wait that begins later fails unless the lock is free.
+func Limit(wait, undo time.Duration) {
+	limit.Store(time.Now().Add(wait).UnixNano())
+	extension.Store(int64(undo))
+}
+
+// Undoing says that what follows takes back a call that has failed. Only the first time has
+// an effect.
+func Undoing() {
+	if more := extension.Swap(0); more != 0 {
+		limit.Add(more)
+	}
+}
+
+// limited is a wait, or what the process has left for it.
+func limited(wait time.Duration) time.Duration {
+	if end := limit.Load(); end != 0 {
+		wait = min(wait, time.Until(time.Unix(0, end)))
+	}
+	return max(wait, 0)
+}
+
 // Lock is a lock that is held until Unlock.
 type Lock struct {
 	fd   int
@@ -39,12 +65,11 @@ type Lock struct {
 // Acquire locks path, a file or directory that exists and that the caller may
 // read, and waits up to wait for whoever holds it.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
-	f, err := files.Open(path, unix.O_RDONLY, 0)
+	l, err := open(path)
 	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
+		return nil, err
 	}
-	l, err := take(&Lock{int(f.Fd()), f}, mode, wait)
-	if err != nil {
+	if l, err = take(l, mode, wait); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return l, nil
@@ -62,7 +87,25 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	}
 	// To wait takes an open file of its own: a lock that comes too late is given back at any
 	// time, when this one may be locked anew or the number be another file's.
-	return Acquire(fmt.Sprintf("/proc/self/fd/%d", fd), mode, wait)
+	link := fmt.Sprintf("/proc/self/fd/%d", fd)
+	l, err := open(link)
+	if err == nil {
+		l, err = take(l, mode, wait)
+	}
+	if err != nil {
+		name, _ := os.Readlink(link) // "net:[4026531840]" of a namespace
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// open opens a file to lock it.
+func open(path string) (*Lock, error) {
+	f, err := files.Open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	return &Lock{int(f.Fd()), f}, nil
 }
 
 // take takes the lock, or lets go of it.
@@ -78,7 +121,7 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	// The kernel wakes a blocked flock(2) at once, where polling would cost a
 	// pause for every process in the queue; only the deadline needs a second
 	// thread.
-	done := make(chan error, 1)
+	done, start := make(chan error, 1), time.Now()
 	go func() { done <- flock(l.fd, int(mode)) }()
 	select {
 	case err := <-done:
@@ -87,7 +130,7 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 			return nil, err
 		}
 		return l, nil
-	case <-time.After(wait):
+	case <-time.After(limited(wait)):
 		go func() {
 			if err := <-done; err != nil {
 				_ = l.file.Close() // read only
@@ -95,7 +138,7 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 			}
 			l.Unlock() // it came after all: give it back
 		}()
-		return nil, fmt.Errorf("waited %s for %s: %w", wait, holders(l.fd), ErrTimeout)
+		return nil, fmt.Errorf("waited %s for %s: %w", time.Since(start).Round(time.Millisecond), holders(l.fd), ErrTimeout)
 	}
 }
 
@@ -118,35 +161,4 @@ func flock(fd, how int) error {
 			return err
 		}
 	}
-}
-
-// holders names the processes that hold a lock on fd's inode, from /proc/locks:
-//
-//	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
-//
-// A line with "->" is a waiter. Only the inode is compared: the device that is
-// printed there is the file system's, which stat(2) does not always give.
-func holders(fd int) string {
-	var st unix.Stat_t
-	f, err := os.Open("/proc/locks")
-	if err != nil || unix.Fstat(fd, &st) != nil {
-		return "an unknown process"
-	}
-	defer f.Close()
-	var found []string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", st.Ino)) {
-			continue
-		}
-		name, err := os.ReadFile("/proc/" + fields[4] + "/comm")
-		if err != nil {
-			name = []byte("?")
-		}
-		found = append(found, fmt.Sprintf("process %s (%s)", fields[4], strings.TrimSpace(string(name))))
-	}
-	if len(found) == 0 {
-		return "an unknown process"
-	}
-	return strings.Join(found, ", ")
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,4 +102,70 @@ func TestAcquireMissing(t *testing.T) {
 	if _, err := Acquire(t.TempDir()+"/none", Shared, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want ErrNotExist", err)
 	}
+}
+
+// TestLimit shares the time that a process has between its waits. What takes a call back has
+// the rest, once.
+func TestLimit(t *testing.T) {
+	t.Cleanup(func() { limit.Store(0); extension.Store(0) })
+	if got := limited(time.Hour); got != time.Hour {
+		t.Errorf("without a limit: %s", got)
+	}
+	dir := t.TempDir()
+	held, err := Acquire(dir, Exclusive, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Unlock()
+	Limit(20*time.Millisecond, time.Hour)
+	for range 3 {
+		if _, err := Acquire(dir, Exclusive, 24*time.Hour); !errors.Is(err, ErrTimeout) {
+			t.Fatalf("got %v, want ErrTimeout", err)
+		}
+	}
+	if got := limited(time.Hour); got != 0 {
+		t.Errorf("after three waits %s are left", got)
+	}
+	free, err := Acquire(t.TempDir(), Exclusive, 0)
+	if err != nil {
+		t.Fatalf("a lock that is free: %v", err)
+	}
+	free.Unlock()
+	Undoing()
+	Undoing()
+	if got := limited(24 * time.Hour); got < time.Minute || got > time.Hour {
+		t.Errorf("while undoing %s are left, want an hour", got)
+	}
+}
+
+// TestStoppedHolder names a process that holds a lock and is stopped, with its command.
+func TestStoppedHolder(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("flock", "--no-fork", dir, "sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill() // it is ended in any case
+		_ = cmd.Wait()
+	}()
+	for { // until it has the lock
+		l, err := Acquire(dir, Exclusive, 0)
+		if err != nil {
+			break
+		}
+		l.Unlock()
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("for process %d (sleep 1000), which is stopped: continue it by \"kill -CONT %[1]d\"", cmd.Process.Pid)
+	var got string
+	for range 100 { // the signal may take a moment
+		_, err := Acquire(dir, Exclusive, 0)
+		if got = fmt.Sprint(err); strings.HasPrefix(got, "lock "+dir+": waited ") && strings.Contains(got, want) {
+			return
+		}
+	}
+	t.Errorf("got %q, want %q", got, want)
 }

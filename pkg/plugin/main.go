@@ -10,15 +10,24 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
 // Version is the release that this build was made from; the linker sets it.
 var Version = "devel"
+
+// A call waits for locks that others hold no longer than lockWait, all waits together, and what
+// takes a failed ADD back no longer than undoWait more. So it ends, with an error that names
+// the holder, before a runtime gives up: CRI-O after 30 s for GC of all networks, CRI-O and
+// containerd after a minute for DEL, kubelet after four minutes for a pod.
+const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
 // Main runs one CNI command as the plugin called name, of a version such as v1.2.3, and
 // returns the exit status. It reads CNI_* from the environment and the network configuration
@@ -31,6 +40,7 @@ var Version = "devel"
 // and "VERSION"), where skel leaves out the one and ignores the other.
 func Main(name, release string, verbs skel.CNIFuncs) int {
 	growStack()
+	flock.Limit(lockWait, undoWait)
 	// A plugin lives for milliseconds, short enough to finish what it began: only
 	// SIGKILL ends it half-way. A reader that is gone becomes an error of the
 	// write, which undoes the ADD.

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
-// lockWait is how long a step waits for others to be done with the bridge. The
-// longest of them runs some twenty iptables processes.
+// lockWait is how long a step waits for others to be done with the bridge, unless the process
+// has less time (flock.Limit). The longest of them runs some twenty iptables processes.
 const lockWait = 30 * time.Second
 
 // holdNetwork makes sure that the network is complete and stays so until the

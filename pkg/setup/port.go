@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
 // A port may take portWait to forward, once both its ends are up: the kernel sees
@@ -98,7 +100,10 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 // Any number may run at once: whatever the containers of a host share is made
 // under a lock on the host's namespace.
 func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
-	if done, err = n.plug(p); err != nil {
+	if done, err = n.plug(p); errors.Is(err, flock.ErrTimeout) {
+		return nil, err // nothing was done, and the next wait would be for the same process
+	} else if err != nil {
+		flock.Undoing()
 		return nil, errors.Join(err, n.ReleaseNetwork(p.Network.Bridge))
 	}
 	for _, step := range []func(*Port) error{n.tagPort, n.guardPort, n.limitPort, n.publish} {
@@ -110,6 +115,7 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 		err = n.raisePort(p, done)
 	}
 	if err != nil {
+		flock.Undoing()
 		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
 	}
 	return done, nil

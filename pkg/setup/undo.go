@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
 // Undo is a stack of inverses: what to call, newest first, to take back the
@@ -23,6 +25,7 @@ func (u *Undo) Push(what string, do func() error) {
 // Run takes back everything, newest first, once. An inverse that fails does not
 // stop the others; the errors come joined.
 func (u *Undo) Run() error {
+	flock.Undoing()
 	var errs []error
 	for _, s := range slices.Backward(*u) {
 		if err := s.do(); err != nil {

@@ -81,8 +81,10 @@ func (c *config) attach(host *setup.Namespace, port *setup.Port, previous *curre
 		}
 	}()
 
-	undo.Push("reservation of addresses", ipam.del) // also of those that a failed ADD of the delegate left
 	result, err := ipam.add()
+	if !ipam.refused(err) {
+		undo.Push("reservation of addresses", ipam.del) // also of those that a failed ADD of the delegate left
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package bridgeveth
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -98,6 +99,13 @@ func (d *delegate) add() (*current.Result, error) {
 		return nil, d.failed("ADD", fmt.Errorf("read its result: %w", err))
 	}
 	return result, nil
+}
+
+// refused says of an error of add whether nothing can have been reserved: the store was not had
+// in time. To take that back would be to wait for the same process again.
+func (d *delegate) refused(err error) bool {
+	var coded *types.Error
+	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
 }
 
 func (d *delegate) del() error   { return d.call("DEL", ipamsimple.Del) }

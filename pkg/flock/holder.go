@@ -1,0 +1,60 @@
+package flock
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxCommand is how much of a holder's command line an error shows, in bytes.
+const maxCommand = 200
+
+// holders names the processes that hold a lock on fd's inode, from /proc/locks:
+//
+//	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
+//
+// A line with "->" is a waiter. Only the inode is compared: the device that is
+// printed there is the file system's, which stat(2) does not always give.
+func holders(fd int) string {
+	var st unix.Stat_t
+	f, err := os.Open("/proc/locks")
+	if err != nil || unix.Fstat(fd, &st) != nil {
+		return "an unknown process"
+	}
+	defer f.Close()
+	var found []string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", st.Ino)) {
+			continue
+		}
+		found = append(found, describe(fields[4]))
+	}
+	if len(found) == 0 {
+		return "an unknown process"
+	}
+	return strings.Join(found, ", ")
+}
+
+// describe names a process by its number and its command line. Of one that is stopped it says
+// what has it go on.
+func describe(pid string) string {
+	dir := "/proc/" + pid + "/"
+	command, err := os.ReadFile(dir + "cmdline")
+	if err != nil || len(command) == 0 {
+		return "process " + pid
+	}
+	command = bytes.TrimSpace(bytes.ReplaceAll(command[:min(len(command), maxCommand)], []byte{0}, []byte{' '}))
+	who := fmt.Sprintf("process %s (%s)", pid, command)
+	// The state stands behind the name, which is in brackets: proc_pid_stat(5).
+	stat, _ := os.ReadFile(dir + "stat")
+	_, after, _ := strings.Cut(string(stat[max(0, bytes.LastIndexByte(stat, ')')):]), " ")
+	if strings.HasPrefix(strings.ToLower(after), "t") {
+		who += fmt.Sprintf(", which is stopped: continue it by \"kill -CONT %s\"", pid)
+	}
+	return who
+}

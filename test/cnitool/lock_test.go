@@ -1,0 +1,98 @@
+package cnitool
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// hold starts a process that locks a file, and stops it. release ends it.
+func hold(t *testing.T, path string) (pid int, release func()) {
+	t.Helper()
+	cmd := exec.Command("flock", "--no-fork", path, "sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	release = func() {
+		if !ended {
+			_ = cmd.Process.Kill() // SIGKILL ends a stopped process too
+			_ = cmd.Wait()
+		}
+		ended = true
+	}
+	t.Cleanup(release)
+	for {
+		l, err := flock.Acquire(path, flock.Exclusive, 0)
+		if err != nil {
+			break
+		}
+		l.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid, release
+}
+
+// blocking is a flock(2) that waits, in what strace says.
+var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
+
+// TestStoppedHolder attaches a container while a stopped process holds a lock. ADD waits for it
+// once, not again when it takes back what it has done, and names the process, its command and
+// the lock. It leaves nothing; when the process has gone, it succeeds.
+func TestStoppedHolder(t *testing.T) {
+	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, dual, "nft").containers(1)
+			before := setuptest.Dump(t)
+			if err := os.MkdirAll("/run/ipam-simple", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			said, err := filepath.EvalSymlinks(path)
+			if err != nil {
+				said, err = os.Readlink(path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, release := hold(t, path)
+			add := on("ADD", 1, dual)
+			add.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=flock"}
+			f := add.run(t).failed(t)
+			for _, want := range []string{fmt.Sprintf("process %d (sleep 1000), which is stopped", pid), "lock " + said + ": "} {
+				if !strings.Contains(f.Msg, want) {
+					t.Errorf("%q is not in %q", want, f.Msg)
+				}
+			}
+			if f.Code != types.ErrTryAgainLater || strings.Contains(f.Msg, "/proc/self") {
+				t.Errorf("got %+v", f)
+			}
+			trace, err := os.ReadFile("/run/trace")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if waits := blocking.FindAll(trace, -1); len(waits) != 1 {
+				t.Errorf("it has waited %d times:\n%s", len(waits), trace)
+			}
+			release()
+			setuptest.Same(t, before, "a failed ADD left traces")
+			noLeases(t)
+			on("ADD", 1, dual).run(t).ok(t)
+			on("DEL", 1, dual).run(t).ok(t)
+		})
+	}
+}
