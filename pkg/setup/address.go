@@ -69,30 +69,49 @@ func (n *Namespace) Addresses(name string) ([]netip.Prefix, error) {
 // addresses lists those of a link, without the link-local ones of IPv6 and those that
 // are of no use because a neighbour has them; own are those of them that addAddress set.
 func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
-	messages, err := dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
-		msg.Index = uint32(l.index)
-		req.AddData(msg)
-		return n.ask(unix.NETLINK_ROUTE, req)
-	})
+	found, err := n.allAddresses(l.index)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses of %s: %w", l.name, err)
 	}
+	for _, a := range found {
+		if a.link != l.index || a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		all = append(all, a.Prefix)
+		if a.own {
+			own = append(own, a.Prefix)
+		}
+	}
+	return all, own, nil
+}
+
+// linkAddress is an address of a link.
+type linkAddress struct {
+	netip.Prefix
+	link int  // its index
+	own  bool // addAddress set it
+}
+
+// allAddresses lists those of all links, without those that are of no use because a neighbour
+// has them. Some kernels list only those of the link given; 0 is none.
+func (n *Namespace) allAddresses(link int) (all []linkAddress, err error) {
+	messages, err := dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		msg.Index = uint32(link)
+		req.AddData(msg)
+		return n.ask(unix.NETLINK_ROUTE, req)
+	})
 	for _, m := range messages {
 		header := nl.DeserializeIfAddrmsg(m)
 		is := attrs(m[header.Len():])
 		a, ok := netip.AddrFromSlice(localAddress(is))
-		if !ok || int(header.Index) != l.index || a.Is6() && a.IsLinkLocalUnicast() || header.Flags&unix.IFA_F_DADFAILED != 0 {
-			continue
-		}
-		p := netip.PrefixFrom(a, int(header.Prefixlen))
-		all = append(all, p)
-		if bytes.Equal(is.get(ifaProto), []byte{ownerMark}) {
-			own = append(own, p)
+		if ok && header.Flags&unix.IFA_F_DADFAILED == 0 {
+			own := bytes.Equal(is.get(ifaProto), []byte{ownerMark})
+			all = append(all, linkAddress{netip.PrefixFrom(a, int(header.Prefixlen)), int(header.Index), own})
 		}
 	}
-	return all, own, nil
+	return all, err
 }
 
 // localAddress is IFA_LOCAL, which IPv6 leaves out unless the link has a peer.

@@ -160,7 +160,8 @@ const (
 	ConflictError Conflict = iota
 	// ConflictReplace deletes the other address.
 	ConflictReplace
-	// ConflictAdd leaves it beside the gateway.
+	// ConflictAdd leaves it beside the gateway. One that we set goes with the last container
+	// of its subnet.
 	ConflictAdd
 )
 
@@ -182,10 +183,15 @@ func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []ne
 		return err
 	}
 	present, _, err := n.addresses(br)
-	if err != nil || slices.Contains(present, gateway) {
+	if err != nil || hasGateway(present, gateway) {
 		return err
 	}
 	var b batch
+	for _, p := range present {
+		if sameAddress6(p, gateway) { // the kernel takes an IPv6 address once, by whatever prefix
+			b.deleteAddress(br, p)
+		}
+	}
 	for policy != ConflictAdd {
 		other, found := findConflict(gateway, present, keep)
 		if !found {
@@ -221,6 +227,22 @@ func findConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 		return netip.Prefix{}, false
 	}
 	return present[i], true
+}
+
+// hasGateway says whether a gateway is among the addresses of a link. In IPv6 the same address in
+// a larger subnet does as well.
+func hasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
+	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
+		return p == gateway || sameAddress6(p, gateway) && p.Bits() < gateway.Bits()
+	})
+}
+
+func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
+
+// rangeConflict is addressConflict with the gateway of containers of ours.
+func rangeConflict(bridge string, gateway, other netip.Prefix) error {
+	return fmt.Errorf("give bridge %s address %s: %w, %s, the gateway of containers that are attached; set \"gatewayConflict\" to \"add\" "+
+		"to keep both until the last of them has gone, or delete them first", bridge, gateway, ErrAddressConflict, other)
 }
 
 func addressConflict(bridge string, gateway, other netip.Prefix) error {

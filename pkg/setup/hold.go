@@ -69,7 +69,7 @@ func (n *Namespace) ReleaseNetwork(bridges ...string) error {
 
 func (n *Namespace) releaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
-		return err
+		return errors.Join(err, n.retireGateways(bridge))
 	}
 	lock, err := n.lock(flock.Exclusive)
 	if err != nil {

@@ -170,7 +170,7 @@ func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error)
 		}
 	}
 	for _, g := range net.Gateways {
-		if slices.Contains(present, g) {
+		if hasGateway(present, g) {
 			continue
 		}
 		policy := net.Conflict
@@ -179,6 +179,9 @@ func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error)
 			used, err := n.inUse(net.Bridge)
 			if err != nil {
 				return nil, err
+			}
+			if used && slices.Contains(own, other) {
+				return nil, rangeConflict(name, g, other)
 			}
 			if used || !slices.Contains(own, other) {
 				return nil, addressConflict(name, g, other)
