@@ -80,7 +80,7 @@ var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or d
 // standard output, and of what is done already.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
-		args.NetnsOverride = "true"
+		defer func() { args.NetnsOverride = "true" }() // the verb reads what the caller has set
 		return verb(args)
 	}
 }

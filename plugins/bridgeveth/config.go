@@ -250,6 +250,9 @@ func (c *config) readVLANs() error {
 		bad = append(bad, fmt.Errorf("vlan: %d is outside 1..%d; leave it out for none", c.VLAN, setup.MaxVLAN))
 	}
 	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
+	if c.Type == Reference && c.VLAN == 0 && len(c.VLANTrunk) > 0 {
+		c.vlans.KeepDefault = true // the reference leaves frames without a tag in the bridge's default VLAN
+	}
 	for i, t := range c.VLANTrunk {
 		ranges, err := t.ranges()
 		if err != nil {
@@ -259,7 +262,7 @@ func (c *config) readVLANs() error {
 	}
 	switch routed := fmt.Sprintf("%s.%d", c.Bridge, c.VLAN); {
 	case !c.IsGateway:
-	case c.VLAN == 0 && len(c.VLANTrunk) > 0 && !c.PreserveDefaultVLAN:
+	case c.VLAN == 0 && len(c.VLANTrunk) > 0 && !c.vlans.KeepDefault:
 		bad = append(bad, errors.New(`vlanTrunk: the gateway would be in the bridge's default VLAN, and containers are not; set "vlan", or "preserveDefaultVlan"`))
 	case c.VLAN != 0 && len(routed) > maxInterfaceName:
 		bad = append(bad, fmt.Errorf("vlan: the gateway's link would be called %s, which is longer than %d letters; use a shorter bridge", routed, maxInterfaceName))
@@ -351,7 +354,7 @@ func Namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error
 	if host, err = setup.CurrentNamespace(); err != nil {
 		return nil, nil, err
 	}
-	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host) {
+	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host) && !ownMeant(args) {
 		container.Close()
 		err = fmt.Errorf("open %s: %w", args.Netns, errOwnNamespace)
 	}
@@ -362,5 +365,11 @@ func Namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error
 	return host, container, nil
 }
 
+// ownMeant reports whether the caller says by CNI_NETNS_OVERRIDE that it means the host's own
+// namespace, in the words that the CNI library takes (containernetworking/cni, pkg/skel).
+func ownMeant(args *skel.CmdArgs) bool {
+	return args.NetnsOverride == "1" || strings.EqualFold(args.NetnsOverride, "true")
+}
+
 // errOwnNamespace says that a container would be its own host.
-var errOwnNamespace = errors.New("that is the host's own network namespace; name the container's")
+var errOwnNamespace = errors.New("that is the host's own network namespace; name the container's, or set CNI_NETNS_OVERRIDE=1 if it is meant")

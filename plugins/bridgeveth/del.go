@@ -47,7 +47,7 @@ func refuseOwn(args *skel.CmdArgs, host *setup.Namespace) error {
 		return nil //nolint:nilerr // gone, or a file that a lost mount left: there is nothing in it to mind
 	}
 	defer container.Close()
-	if container.Same(host) {
+	if container.Same(host) && !ownMeant(args) {
 		return fmt.Errorf("CNI_NETNS: open %s: %w", args.Netns, errOwnNamespace)
 	}
 	return nil

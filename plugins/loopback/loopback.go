@@ -38,7 +38,7 @@ func add(args *skel.CmdArgs) error {
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{{Name: "lo", Mac: "00:00:00:00:00:00", Sandbox: args.Netns}},
 	}
-	err = inside(args, func(container *setup.Namespace) error {
+	err = inside(args, func(_, container *setup.Namespace) error {
 		addresses, err := container.RaiseLoopback()
 		has := map[bool]bool{} // by "is IPv4"
 		for _, a := range addresses {
@@ -65,7 +65,12 @@ func add(args *skel.CmdArgs) error {
 
 // del is the verb DEL. A namespace that is gone has no lo.
 func del(args *skel.CmdArgs) error {
-	err := inside(args, (*setup.Namespace).LowerLoopback)
+	err := inside(args, func(host, container *setup.Namespace) error {
+		if container.Same(host) {
+			return nil // CNI_NETNS_OVERRIDE: the host needs its own lo
+		}
+		return container.LowerLoopback()
+	})
 	if args.Netns == "" || errors.Is(err, setup.ErrNoNamespace) || errors.Is(err, setup.ErrNotNamespace) {
 		return nil
 	}
@@ -74,20 +79,19 @@ func del(args *skel.CmdArgs) error {
 
 // check is the verb CHECK. It changes nothing.
 func check(args *skel.CmdArgs) error {
-	if err := inside(args, (*setup.Namespace).VerifyLoopback); err != nil {
+	if err := inside(args, func(_, container *setup.Namespace) error { return container.VerifyLoopback() }); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of lo in container %s: %w", args.ContainerID, err)
 	}
 	return nil
 }
 
-// inside calls f with the container's namespace, which may not be ours: DEL would set the
-// host's own lo down.
-func inside(args *skel.CmdArgs, f func(*setup.Namespace) error) error {
+// inside calls f with the host's namespace, and with the container's.
+func inside(args *skel.CmdArgs, f func(host, container *setup.Namespace) error) error {
 	host, container, err := bridgeveth.Namespaces(args)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
 	defer container.Close()
-	return f(container)
+	return f(host, container)
 }

@@ -79,7 +79,7 @@ func TestBadInput(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, code: 8, want: []string{"CNI_NETNS", "/run/file"}},
-		{name: "our own namespace", conf: single, call: own, code: 8, want: []string{"CNI_NETNS", "host's own"}},
+		{name: "our own namespace", conf: single, call: own, code: 8, want: []string{"CNI_NETNS", "host's own", "CNI_NETNS_OVERRIDE=1"}},
 		{name: "our own namespace, DEL", conf: single, call: func(c *call) { own(c); c.verb = "DEL" }, code: 8, want: []string{"CNI_NETNS", "host's own"}},
 		{name: "interface name taken", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
@@ -162,6 +162,26 @@ func failingIPTables(t testing.TB) {
 		mkdir /run/sbin; cp -P /usr/sbin/* /run/sbin/
 		for name in iptables iptables-nft; do rm -f /run/sbin/$name; cp /run/failing /run/sbin/$name; done
 		mount --bind /run/sbin /usr/sbin`)
+}
+
+// TestOwnNamespace attaches the host's own namespace, for a caller that says that it means it.
+func TestOwnNamespace(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft")
+	before := setuptest.Dump(t)
+	for _, word := range []string{"1", "True"} {
+		c := call{verb: "ADD", container: "own", netns: "/proc/self/ns/net", ifname: "eth7", conf: single, before: []string{"env", "CNI_NETNS_OVERRIDE=" + word}}
+		result := c.run(t).ok(t)
+		if out := setuptest.Run(t, "ip", "addr", "show", "eth7"); !strings.Contains(out, "inet 10.88.0.") {
+			t.Errorf("eth7 is %s", out)
+		}
+		c.verb, c.conf = "CHECK", checking(single, result)
+		c.run(t).ok(t)
+		c.verb = "DEL"
+		c.run(t).ok(t)
+		setuptest.Run(t, "ip", "route", "flush", "cache")
+		setuptest.Same(t, before, "DEL left traces")
+	}
 }
 
 // TestExhausted uses up a pool, and shows that a container whose namespace died

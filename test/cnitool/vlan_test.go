@@ -115,6 +115,7 @@ func TestVLANTrunk(t *testing.T) {
 	}{
 		{"trunk", object{}, map[int]bool{0: false, 30: true, 41: true, 50: false}},
 		{"trunk and native", object{"vlan": 41}, map[int]bool{0: true, 30: true, 50: false}},
+		{"trunk, by the reference's name", object{"type": "bridge"}, map[int]bool{0: true, 30: true, 50: false}},
 		{"trunk and default", object{"preserveDefaultVlan": true}, map[int]bool{0: true, 30: true, 50: false}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -124,9 +125,8 @@ func TestVLANTrunk(t *testing.T) {
 			needsVLANs(t)
 			c := n.containers(2)
 			before := setuptest.Dump(t)
-			n.must("add", c...)
-			n.must("check", c...)
 			for i, inside := range c {
+				on("CHECK", i+1, checking(conf, on("ADD", i+1, conf).run(t).ok(t))).run(t).ok(t)
 				for id := range tt.passes {
 					name := "eth0"
 					if id != 0 {
@@ -142,7 +142,9 @@ func TestVLANTrunk(t *testing.T) {
 					t.Errorf("VLAN %d: ping passes: %v, want %v", id, got, want)
 				}
 			}
-			n.must("del", c...)
+			for i := range c {
+				on("DEL", i+1, conf).run(t).ok(t)
+			}
 			setuptest.Same(t, before, "DEL left traces")
 		})
 	}
