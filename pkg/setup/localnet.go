@@ -164,7 +164,11 @@ func (n *Namespace) closeLocalnet(l link) error {
 			return err
 		}
 	}
-	if err := n.setSysctl(fmt.Sprintf(sysctlLocalnet, l.name), "0"); err != nil {
+	err = n.setSysctl(fmt.Sprintf(sysctlLocalnet, l.name), "0")
+	if errors.Is(err, unix.EROFS) {
+		return nil // it was on before us and stays so, and the guard with it
+	}
+	if err != nil {
 		return err
 	}
 	var b batch

@@ -44,12 +44,17 @@ func (n *Namespace) forwardingLacks(net *Network, l link) (lacks []lack, err err
 
 // routerLacks looks whether a container could make itself the host's router, by a router
 // advertisement on a bridge or VLAN link of ours. There is no router for the host on these.
+// Where /proc/sys is read-only there is nothing to be done about it, and no network needs it: a
+// host that routes IPv6 takes no advertisements unless accept_ra is 2.
 func (n *Namespace) routerLacks(net *Network, links []link) (lacks []lack) {
 	for i, name := range net.links() {
 		if l := links[i]; l.index != 0 && (l.alias != owner || !l.acceptsRA) || !n.HasIPv6() {
 			continue
 		}
 		key := "ipv6/conf/" + name + "/accept_ra"
+		if n.fixed("ipv6/conf/default/accept_ra") {
+			continue
+		}
 		lacks = append(lacks, lack{"sysctl net/" + key + "=0", func() error { return n.setSysctlIfAny(key, "0") }})
 	}
 	return lacks
@@ -60,7 +65,7 @@ func (n *Namespace) routerLacks(net *Network, links []link) (lacks []lack) {
 // accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"). What links that are
 // yet to come do is left alone.
 func (n *Namespace) enableForwarding(key string) error {
-	if key == sysctlForward6 {
+	if key == sysctlForward6 && !n.fixed(key) {
 		err := n.Do(func() error {
 			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
 			for _, path := range all {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
@@ -61,7 +63,17 @@ func writeSysctl(key, value string) error {
 	if now, readErr := files.Read(path); readErr == nil && strings.TrimSpace(string(now)) == value {
 		return nil
 	}
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("set sysctl net/%s to %s: %w; have whoever mounts /proc/sys set it, or mount it writable", key, value, err)
+	}
 	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
+}
+
+// fixed says whether nobody here can set a key, because /proc/sys is read-only: in a container
+// within a container, as a rule.
+func (n *Namespace) fixed(key string) bool {
+	err := n.Do(func() error { return unix.Access("/proc/sys/net/"+key, unix.W_OK) })
+	return errors.Is(err, unix.EROFS)
 }
 
 // writeSysctlIfAny is setSysctlIfAny in the thread's namespace.

@@ -99,7 +99,8 @@ func (n *Namespace) deleteRulesOf(family int, bridge string) error {
 		return nil
 	}
 	if localnet { // an older build's guard of the host's loopback is among these rules
-		if err := n.setSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0"); err != nil {
+		err := n.setSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0")
+		if err != nil && !errors.Is(err, unix.EROFS) { // read-only: it was on before us
 			return err
 		}
 	}

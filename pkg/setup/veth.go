@@ -155,7 +155,9 @@ func (i inside) writeSysctls(name string) error {
 		}
 	}
 	if !i.automatic { // a router on the link must not add addresses and routes of its own
-		if err := writeSysctlIfAny(conf+"accept_ra", "0"); err != nil {
+		err := writeSysctlIfAny(conf+"accept_ra", "0")
+		// A read-only /proc/sys is no reason to refuse a network that has not asked for IPv6.
+		if err != nil && (i.has6() || !errors.Is(err, unix.EROFS)) {
 			return err
 		}
 	}

@@ -47,7 +47,7 @@ func TestCheckSees(t *testing.T) {
 		{"route of a table", "ip -n c1 route del 198.51.100.0/24 table 100", "route 198.51.100.0/24 via 10.88.0.1: is false"},
 		{"sysctl", "ip netns exec c1 sh -c 'echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter'", "rp_filter of the container: is 0 instead of 2"},
 		{"FORWARD rules", "ip6tables -F BRIDGEVETH-FORWARD", "rules of bridge br0 in ip6tables-nft filter FORWARD: missing"},
-		{"lease", "rm /run/ipam-simple/leases-*", "no address is leased"},
+		{"lease", programs + "/bvctl leases release --force --container c1", "no address is leased"},
 		{"interface", "ip -n c1 link del eth0", "port " + portOf + ": missing"},
 		{"bridge", "ip link del br0", "bridge br0: missing"},
 	} {
