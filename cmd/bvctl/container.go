@@ -25,9 +25,9 @@ type container struct {
 	port      setup.FoundPort
 	bridge    string // that it belongs on
 	addresses []netip.Prefix
-	routes    []setup.Route // that it was given, of the main table
-	since     time.Time     // its lease began
-	check     *skel.CmdArgs // for CHECK; nil without a record
+	routes    []setup.Route               // that it was given, of the main table
+	since     time.Time                   // its lease began
+	drift     func() (host, inside error) // what differs from what ADD has made; nil without a record
 }
 
 // name is what a person calls it: its pod, or its ID.
@@ -113,7 +113,8 @@ func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
 
 // recorded adds what libcni's record of a container says, and the call that has attached it.
 func (c *container) recorded(r record, call *skel.CmdArgs) {
-	c.Attachment, c.pod, c.namespace, c.check = r.attachment(), r.pod(), r.Namespace, call
+	c.Attachment, c.pod, c.namespace = r.attachment(), r.pod(), r.Namespace
+	c.drift = func() (host, inside error) { return r.verify(call) }
 	c.addresses, c.routes = r.given()
 	var conf struct {
 		Bridge string `json:"bridge"`

@@ -10,7 +10,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
-	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
 // examination is one look at the node.
@@ -57,9 +56,7 @@ func newExamination(h *host) (*examination, error) {
 				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
 			continue
 		}
-		if c.check != nil {
-			e.Drift = func() (host, inside error) { return bridgeveth.Verify(c.check) }
-		}
+		e.Drift = c.drift
 		x.Ends = append(x.Ends, e)
 	}
 	if _, damaged, err := h.readRecords(); err == nil {

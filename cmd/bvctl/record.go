@@ -156,6 +156,13 @@ func (r record) behind(f func(chained, *skel.CmdArgs) error) error {
 	return err
 }
 
+// verify says what is not as ADD has left it, by ours and by plugins of ours behind it: on the
+// host, which repair puts back, and inside of the container.
+func (r record) verify(call *skel.CmdArgs) (host, inside error) {
+	host, inside = bridgeveth.Verify(call)
+	return errors.Join(host, r.behind(func(p chained, call *skel.CmdArgs) error { return p.check(call) })), inside
+}
+
 // lost is what repair puts back, of the network and of the port.
 func (r record) lost(call *skel.CmdArgs) (network []string, port, err error) {
 	network, port, err = bridgeveth.Lost(call)

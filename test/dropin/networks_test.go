@@ -157,7 +157,11 @@ func TestTwoNetworksTold(t *testing.T) {
 	must(t, two.check())
 
 	setuptest.Run(t, "nft", "flush", "map", "ip", "bridgeveth", "ports_waiting")
-	refused(t, two.check(), 103, "host port tcp *:8080 to the container, behind interface eth0 of network one that serves it: is false")
+	const behind = "host port tcp *:8080 to the container, behind interface eth0 of network one that serves it: is false"
+	refused(t, two.check(), 103, behind)
+	if out, err := exec.Command(filepath.Join(reference, "bvctl"), "doctor", "--cache-dir", "/run/cni-cache").CombinedOutput(); err == nil || !strings.Contains(string(out), behind) {
+		t.Errorf("the doctor says, with error %v:\n%s", err, out)
+	}
 	setuptest.Run(t, "nft", "flush", "map", "ip", "bridgeveth", "ports")
 	refused(t, one.check(), 103, "host port tcp *:8080 to the container: is false")
 	setuptest.Run(t, "nft", "flush", "ruleset")
