@@ -72,6 +72,7 @@ type rule struct {
 	states  uint16 // of conntrack; 0 is any
 	target  string // a chain or a verdict
 	other   bool   // it matches on something else besides
+	native  bool   // it looks at conntrack as nft(8) does, and never iptables: a saved ruleset was loaded
 }
 
 // forwardRules lists the rules of a bridge: a fixed number, however many
@@ -154,7 +155,8 @@ func (t xtables) links() (names []string) {
 
 // forwardLacks lists the tables in force that lack a bridge's rules. Where no
 // iptables is in force yet, the rules go to the flavour that the host would use:
-// a dockerd that starts later finds them there. must says that its absence matters.
+// a dockerd that starts later finds them there. must says that its absence matters. The error is
+// ErrNoIPTables where a table denies, and only a program that is missing could change it.
 func (n *Namespace) forwardLacks(bridge string, families []int, must bool) (lacks []lack, err error) {
 	for _, family := range families {
 		tables, err := n.readXtables(family)
@@ -168,15 +170,36 @@ func (n *Namespace) forwardLacks(bridge string, families []int, must bool) (lack
 			}
 		}
 		for _, t := range tables {
-			if t.inForce && !t.accepts(bridge) {
-				lacks = append(lacks, lack{
-					what: fmt.Sprintf("rules of bridge %s in %s", bridge, t),
-					mend: func() error { return n.addForward(t, bridge) },
-				})
+			if !t.inForce || t.accepts(bridge) {
+				continue
 			}
+			if !t.byNetlink() {
+				if _, err := findProgram(t); err != nil && t.denial() == "" {
+					continue // packets pass without
+				} else if err != nil {
+					return nil, fmt.Errorf("add rules to %s, which denies packets (%s): %w", t, t.denial(), err)
+				}
+			}
+			lacks = append(lacks, lack{
+				what: fmt.Sprintf("rules of bridge %s in %s", bridge, t),
+				mend: func() error { return n.addForward(t, bridge) },
+			})
 		}
 	}
 	return lacks, nil
+}
+
+// denial is what denies packets that no rule of FORWARD is about, in iptables-legacy, whose list
+// ends with the policy; "" if nothing does.
+func (t xtables) denial() string {
+	last := len(t.forward) - 1
+	switch {
+	case last >= 0 && t.forward[last].target != accept:
+		return "policy DROP"
+	case last > 0 && t.forward[last-1].denies():
+		return "last rule drop or reject"
+	}
+	return ""
 }
 
 // String is the chain that packets pass, by the program that shows it.
@@ -212,23 +235,6 @@ func (n *Namespace) EnsureForward(bridge string, families ...int) error {
 func (n *Namespace) AcceptsForward(bridge string, family int) (bool, error) {
 	lacks, err := n.forwardLacks(bridge, []int{family}, false)
 	return len(lacks) == 0, err
-}
-
-// checkForward says whether the rules of a bridge could be set: ErrNoIPTables where they are
-// missing and so is the program. It changes nothing. must is as in forwardLacks.
-func (n *Namespace) checkForward(bridge string, families []int, must bool) error {
-	for _, family := range families {
-		lacks, err := n.forwardLacks(bridge, []int{family}, must)
-		if err != nil {
-			return err
-		}
-		if len(lacks) > 0 {
-			if _, err := findProgram(xtables{family: family}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // DeleteForward takes back the rules of a bridge and, with the last of them, our

@@ -61,6 +61,8 @@ func parseNFT(expressions attrs) (r rule) {
 		case "reject": // of nft(8)
 			r.target = reject
 		case "counter", "log":
+		case "ct":
+			r.other, r.native = true, true
 		default:
 			r.other = true
 		}

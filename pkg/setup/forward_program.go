@@ -17,8 +17,12 @@ const xtablesWait = 10
 var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
 	`install iptables, or choose another "forward"`)
 
-// addForward runs iptables in the namespace to add a bridge's rules to a table.
+// addForward adds a bridge's rules to a table. It runs iptables in the namespace where they
+// cannot be written by netlink.
 func (n *Namespace) addForward(t xtables, bridge string) error {
+	if t.byNetlink() {
+		return n.addNFT(t, bridge)
+	}
 	return n.withProgram(t, func(ipt *iptables.IPTables) error {
 		for _, chain := range []string{forwardChain, adminChain} {
 			exists, err := ipt.ChainExists(filterTable, chain)
@@ -99,6 +103,9 @@ func placeJump(ipt *iptables.IPTables) error {
 
 // removeForward is the inverse of addForward.
 func (n *Namespace) removeForward(t xtables, bridge string) error {
+	if t.byNetlink() {
+		return n.removeNFT(t, bridge)
+	}
 	return n.withProgram(t, func(ipt *iptables.IPTables) error {
 		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
 			if !slices.Contains(t.own, r) {

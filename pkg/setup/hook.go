@@ -111,12 +111,7 @@ func (n *Namespace) ForwardChains(family int) (list []BaseChain, err error) {
 		return nil, err
 	}
 	if legacy.inForce {
-		c := BaseChain{Chain: Chain{map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], filterTable, forwardBase}, Owner: OwnerLegacy, Opens: true}
-		if last := len(legacy.forward) - 1; last >= 0 && legacy.forward[last].target != accept {
-			c.Denies = "policy DROP"
-		} else if last > 0 && legacy.forward[last-1].denies() {
-			c.Denies = "last rule drop or reject"
-		}
+		c := BaseChain{Chain: Chain{map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], filterTable, forwardBase}, Owner: OwnerLegacy, Opens: true, Denies: legacy.denial()}
 		list = append(list, c)
 	}
 	slices.SortStableFunc(list, func(a, b BaseChain) int { return cmp.Compare(a.Priority, b.Priority) })

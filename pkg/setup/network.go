@@ -53,11 +53,6 @@ func (n *Namespace) CheckNetwork(net *Network) error {
 	if _, err := n.lacks(net); err != nil {
 		return err
 	}
-	if net.Forward == ForwardAuto || net.Forward == ForwardIPTables {
-		if err := n.checkForward(net.Bridge, net.families(), net.Forward == ForwardIPTables); err != nil {
-			return err
-		}
-	}
 	ports := map[int]bool{}
 	if err := n.eachPort(net.Bridge, func(p link) bool { ports[p.index] = true; return true }); err != nil {
 		return err

@@ -107,19 +107,20 @@ func awaitNoIPTables(t testing.TB) {
 }
 
 // TestKilledBetweenPrograms kills the first ADD of a host, and its DEL, each time when
-// it starts one program later: so rules are half made, or half taken away.
+// it starts one program later: so rules of iptables-legacy are half made, or half taken away.
+// Those of iptables-nft are one transaction.
 func TestKilledBetweenPrograms(t *testing.T) {
-	for _, tt := range []struct{ verb, flavour string }{{"ADD", "nft"}, {"DEL", "nft"}, {"ADD", "legacy"}, {"DEL", "legacy"}} {
-		t.Run(tt.verb+" "+tt.flavour, func(t *testing.T) {
+	for _, verb := range []string{"ADD", "DEL"} {
+		t.Run(verb, func(t *testing.T) {
 			t.Parallel()
-			newNode(t, single, tt.flavour).containers(1)
+			newNode(t, single, "legacy").containers(1)
 			before := setuptest.Dump(t)
 			for at := 1; ; at++ {
 				killAt(t, at)
-				if tt.verb == "DEL" {
+				if verb == "DEL" {
 					on("ADD", 1, single).run(t).ok(t)
 				}
-				cmd := on(tt.verb, 1, single).command(t)
+				cmd := on(verb, 1, single).command(t)
 				cmd.Env = append(cmd.Env, "PATH="+killers+":"+os.Getenv("PATH"))
 				err := cmd.Run()
 				if at%2 == 0 {

@@ -85,10 +85,6 @@ func TestBadInput(t *testing.T) {
 			setuptest.Run(t, "ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
 		}, code: 101, want: []string{"eth0", "/run/netns/c1"}},
 		{name: "interface name too long", conf: single, call: func(c *call) { c.ifname = "a-name-of-sixteen" }, code: 4, want: []string{`CNI_IFNAME="a-name-of-sixteen"`}},
-		{name: "no iptables", conf: single, spoil: func(t testing.TB) { setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy") },
-			code: 102, want: []string{"iptables", "install iptables", "forward"}},
-		{name: "STATUS without iptables", conf: single, call: func(c *call) { c.verb = "STATUS" },
-			spoil: func(t testing.TB) { setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy") }, code: 50, want: []string{"iptables"}},
 		{name: "STATUS, bridge is a veth", conf: single, call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
 		}, code: 50, want: []string{"br0", "veth", "no bridge"}},
@@ -100,7 +96,7 @@ func TestBadInput(t *testing.T) {
 		{name: "STATUS, bridge without VLAN filtering", conf: single.with(object{"vlan": 7}), call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 		}, code: 50, want: []string{"br0", "vlan_filtering 1"}},
-		{name: "iptables fails", conf: single, spoil: func(t testing.TB) { failingIPTables(t) }, code: 104, want: []string{"iptables", "no luck"}},
+		{name: "iptables fails", conf: single, spoil: func(t testing.TB) { setuptest.DropForward(t, "iptables-legacy"); failingIPTables(t) }, code: 104, want: []string{"iptables", "no luck"}},
 		{name: "bridge with STP", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "up", "address", "02:00:00:00:00:01", "type", "bridge", "stp_state", "1")
 		}, code: 104, want: []string{"does it run STP?"}},
@@ -155,9 +151,9 @@ func TestBadInput(t *testing.T) {
 func failingIPTables(t testing.TB) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", `
-		printf '#!/bin/sh\ncase "$*" in *-A*|*-I*|*-N*) echo no luck >&2; exit 1;; esac; exec xtables-nft-multi iptables "$@"\n' >/run/failing; chmod +x /run/failing
+		printf '#!/bin/sh\ncase "$*" in *-A*|*-I*|*-N*) echo no luck >&2; exit 1;; esac; exec xtables-legacy-multi iptables "$@"\n' >/run/failing; chmod +x /run/failing
 		mkdir /run/sbin; cp -P /usr/sbin/* /run/sbin/
-		for name in iptables iptables-nft; do rm -f /run/sbin/$name; cp /run/failing /run/sbin/$name; done
+		for name in iptables iptables-legacy; do rm -f /run/sbin/$name; cp /run/failing /run/sbin/$name; done
 		mount --bind /run/sbin /usr/sbin`)
 }
 

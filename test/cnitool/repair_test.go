@@ -177,7 +177,7 @@ func TestFlushedChains(t *testing.T) {
 		broken        bool // something arrives that should not, or does not that should
 	}{
 		{"ip", "prerouting", true}, {"ip", "hostports", true}, {"ip", "locally", true}, {"ip", "postrouting", false},
-		{"ip", "arriving", false}, {"ip", "forwarded", false}, {"ip", "marking", false},
+		{"ip", "answers", false}, {"ip", "forwarded", false}, {"ip", "marking", false},
 		{"ip6", "prerouting", true}, {"ip6", "hostports", true}, {"ip6", "forwarded", false},
 		{"bridge", "arriving", true}, {"bridge", "guard_mac", true}, {"bridge", "guard_address", true},
 	} {
@@ -355,17 +355,17 @@ func TestCheckAndRepairAgree(t *testing.T) {
 // was not put back is not said to be.
 func TestRepairLooksAgain(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, single, "nft")
+	n := newNode(t, single, "legacy")
 	c := n.containers(1)
 	n.must("add", c...)
-	setuptest.Run(t, "iptables", "-F", "FORWARD")
-	if err := os.WriteFile("/run/iptables-nft", []byte("#!/bin/sh\necho iptables v1.8.9\n[ \"$3\" != -C ]\n"), 0o700); err != nil {
+	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
+	if err := os.WriteFile("/run/iptables-legacy", []byte("#!/bin/sh\necho iptables v1.8.9 (legacy)\n[ \"$3\" != -C ]\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), "repair")
 	cmd.Env = append(os.Environ(), "PATH=/run:"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	if err == nil || strings.Contains(string(out), "put back") || !strings.Contains(string(out), "rules of bridge br0 in iptables-nft filter FORWARD: still missing") {
+	if err == nil || strings.Contains(string(out), "put back") || !strings.Contains(string(out), "rules of bridge br0 in iptables-legacy filter FORWARD: still missing") {
 		t.Errorf("%v: %s", err, out)
 	}
 	n.must("del", c...)

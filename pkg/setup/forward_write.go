@@ -1,0 +1,198 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
+)
+
+// What follows writes the filter table of iptables-nft by netlink, in the very form in which
+// iptables writes and reads it. It costs no process, works on hosts without the program, and where
+// iptables refuses the table: once a ruleset that "nft list ruleset" has printed is loaded again,
+// some of iptables' rules are nft(8)'s own, which iptables calls incompatible.
+
+// byNetlink reports whether a table is written so. Where no iptables is in force it is, if the
+// host's iptables is iptables-nft.
+func (t xtables) byNetlink() bool {
+	if t.flavour != "" {
+		return t.flavour == "nft"
+	}
+	path, err := findProgram(t)
+	if err != nil {
+		return true // nobody is there who would want another
+	}
+	resolved, err := filepath.EvalSymlinks(path)
+	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
+}
+
+// table is the table in nf_tables.
+func (t xtables) table() *nftables.Table {
+	return &nftables.Table{Name: filterTable, Family: nftFamily(t.family)}
+}
+
+// expressions is the rule as iptables-nft writes it.
+func (r rule) expressions() (list []expr.Any) {
+	if r.in != "" {
+		list = append(list, interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.in)...)
+	}
+	if r.out != "" {
+		list = append(list, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, r.out)...)
+	}
+	if r.states != 0 {
+		const matchState = 1 << 0 // XT_CONNTRACK_STATE in linux/netfilter/xt_conntrack.h
+		info := &xt.ConntrackMtinfo3{}
+		info.MatchFlags, info.StateMask = matchState, r.states
+		list = append(list, &expr.Match{Name: "conntrack", Rev: 3, Info: info})
+	}
+	list = append(list, &expr.Counter{})
+	if r.target == accept {
+		return append(list, &expr.Verdict{Kind: expr.VerdictAccept})
+	}
+	return append(list, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.target})
+}
+
+// nftChain is a chain of the table: its rules, and what the kernel tells them apart by.
+type nftChain struct {
+	*nftables.Chain
+	rules   []rule
+	handles []uint64
+}
+
+// listChain reads a chain. One that does not exist has no rules.
+func (n *Namespace) listChain(t xtables, name string) (l nftChain, err error) {
+	l.Chain = &nftables.Chain{Name: name, Table: t.table()}
+	dumped, err := n.dumpChain(t.family, filterTable, name)
+	for _, r := range dumped {
+		l.rules = append(l.rules, parseNFT(r.get(unix.NFTA_RULE_EXPRESSIONS)))
+		l.handles = append(l.handles, ruleHandle(r))
+	}
+	return l, err
+}
+
+// deleteFrom has the next transaction delete the chosen rules.
+func (l nftChain) deleteFrom(c *nftables.Conn, chosen func(rule) bool) error {
+	var handles []uint64
+	for i, r := range l.rules {
+		if chosen(r) {
+			handles = append(handles, l.handles[i])
+		}
+	}
+	return deleteRules(c, l.Chain, handles)
+}
+
+// ours reports whether a rule of our chain is one of a bridge's, as we make it or as nft(8) has
+// changed it.
+func ours(r rule, bridge string) bool {
+	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
+	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
+}
+
+// change reads both chains of a table and has f put a transaction together, which is sent. It is
+// done again where somebody else has deleted a rule in between.
+func (n *Namespace) change(t xtables, f func(c *nftables.Conn, base, own nftChain) error) error {
+	const tries = 5
+	c, err := n.nft()
+	for range tries {
+		var base, own nftChain
+		if err == nil {
+			base, err = n.listChain(t, forwardBase)
+		}
+		if err == nil {
+			own, err = n.listChain(t, forwardChain)
+		}
+		if err != nil {
+			return err
+		}
+		if err = f(c, base, own); err != nil {
+			return err
+		}
+		if err = c.Flush(); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("change %s: %w", t, err)
+	}
+	return nil
+}
+
+// addNFT adds a bridge's rules to the table, in the place of what is there of them, behind the
+// jump to the administrator's chain and ahead of what somebody else has put into ours.
+func (n *Namespace) addNFT(t xtables, bridge string) error {
+	return n.change(t, func(c *nftables.Conn, base, own nftChain) error {
+		c.AddTable(t.table())
+		if !t.inForce || t.flavour == "" {
+			base.Type, base.Hooknum, base.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
+			c.AddChain(base.Chain)
+		}
+		c.AddChain(own.Chain)
+		c.AddChain(&nftables.Chain{Name: adminChain, Table: t.table()})
+		if err := own.deleteFrom(c, func(r rule) bool { return r == toAdmin || ours(r, bridge) }); err != nil {
+			return err
+		}
+		wanted := []rule{toAdmin}
+		if t.docker {
+			wanted = append(wanted, isolationRules(bridge)...)
+		}
+		for _, r := range slices.Backward(append(wanted, forwardRules(bridge)...)) {
+			c.InsertRule(&nftables.Rule{Table: own.Table, Chain: own.Chain, Exprs: r.expressions()})
+		}
+		return placeJumpNFT(c, base)
+	})
+}
+
+// placeJumpNFT is placeJump.
+func placeJumpNFT(c *nftables.Conn, base nftChain) error {
+	toOwn := rule{target: forwardChain}
+	if err := base.deleteFrom(c, func(r rule) bool { return r == toOwn }); err != nil {
+		return err
+	}
+	jump := &nftables.Rule{Table: base.Table, Chain: base.Chain, Exprs: toOwn.expressions()}
+	if at := (xtables{forward: base.rules}).lastBefore(); at >= 0 {
+		jump.Position = base.handles[at]
+		c.AddRule(jump) // right behind it
+	} else {
+		c.InsertRule(jump)
+	}
+	return nil
+}
+
+// removeNFT is the inverse of addNFT. With the last bridge go the jump and our chain, and the
+// administrator's, unless he has written into it or jumps to it himself.
+func (n *Namespace) removeNFT(t xtables, bridge string) error {
+	last := false
+	err := n.change(t, func(c *nftables.Conn, base, own nftChain) error {
+		last = !slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) })
+		if !last {
+			return own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
+		}
+		if err := base.deleteFrom(c, func(r rule) bool { return r == rule{target: forwardChain} }); err != nil {
+			return err
+		}
+		c.DelChain(own.Chain) // with its rules
+		return nil
+	})
+	if !last || err != nil {
+		return err
+	}
+	admin, err := n.listChain(t, adminChain)
+	if exists, existsErr := n.hasNFTChain(t.family, filterTable, adminChain); !exists || len(admin.rules) > 0 || err != nil || existsErr != nil {
+		return errors.Join(err, existsErr)
+	}
+	c, err := n.nft()
+	if err != nil {
+		return err
+	}
+	c.DelChain(admin.Chain)
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) { // EBUSY: he jumps to it
+		return fmt.Errorf("delete chain %s: %w", adminChain, err)
+	}
+	return nil
+}
