@@ -72,6 +72,11 @@ func (e *End) lacksForward() bool { return e.lacks("rules of bridge " + e.Bridge
 func (e *End) lacksGateway(a netip.Addr) bool { return e.lacks("address " + a.String() + "/") }
 
 // lacks says whether the host lacks what is told in a line that begins so.
-func (e *End) lacks(prefix string) bool {
-	return slices.ContainsFunc(e.drift()[0], func(line string) bool { return strings.HasPrefix(line, prefix) })
+func (e *End) lacks(prefix string) bool { return begins(e.drift()[0], prefix) }
+
+// lacksInside is lacks of the container.
+func (e *End) lacksInside(prefix string) bool { return begins(e.drift()[1], prefix) }
+
+func begins(lines []string, prefix string) bool {
+	return slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, prefix) })
 }

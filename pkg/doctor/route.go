@@ -92,6 +92,10 @@ func (w *walk) noRoute(station string, e *End, to netip.Addr, err error) {
 	case err != nil && !errors.Is(err, unix.ENETUNREACH):
 		w.sad(station, "look at "+e.in("ip %s route show table all", familyFlag(to))+", and at "+e.in("ip %s rule", familyFlag(to)), "no way to %s: %s", to, routeError(err))
 	case given.Destination.IsValid():
+		toGateway := setup.Route{Destination: netip.PrefixFrom(given.Gateway, given.Gateway.BitLen())}
+		if e.lacksInside("route " + toGateway.String()) { // the kernel refuses the other without it
+			w.bad(station, e.route("add", toGateway), "it has none to its gateway %s", given.Gateway)
+		}
 		w.bad(station, e.route("add", given), "it has none to %s: that to %s is gone", to, given.Destination)
 	default:
 		w.sad(station, `if the network is to have a default route, give it "isDefaultGateway": true, and make the container again`, "it has none to %s", to)

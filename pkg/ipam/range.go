@@ -82,11 +82,14 @@ func (r Range) mistakes() (bad []error) {
 	for _, field := range []struct {
 		name  string
 		value netip.Addr
-	}{{"rangeStart", r.Start}, {"rangeEnd", r.End}, {"gateway", r.Gateway}} {
+	}{{"rangeStart", r.Start}, {"rangeEnd", r.End}} {
 		if v := field.value; v.IsValid() && !between(first, v, last) {
 			bad = append(bad, fmt.Errorf("%s: %s is none of the addresses of subnet %s, which are %s to %s",
 				field.name, v, r.Subnet, first, last))
 		}
+	}
+	if err := r.checkGateway(); err != nil {
+		bad = append(bad, err)
 	}
 	if len(bad) > 0 {
 		return bad
@@ -96,6 +99,22 @@ func (r Range) mistakes() (bad []error) {
 	}
 	if r.Start == r.End && r.Start == r.Gateway {
 		return []error{fmt.Errorf("gateway: %s is the only address of the range, which leaves none to hand out; widen the range", r.Gateway)}
+	}
+	return nil
+}
+
+// checkGateway says what is wrong with the gateway. It may be outside of the subnet, such as a
+// router's fe80::1: the container reaches it on its link all the same.
+func (r Range) checkGateway() error {
+	g := r.Gateway
+	first, last := usable(r.Subnet)
+	switch {
+	case !g.IsValid():
+		return nil
+	case g.BitLen() != first.BitLen() || g.Zone() != "" || g.IsUnspecified() || g.IsMulticast() || g.IsLoopback():
+		return fmt.Errorf("gateway: %s is no gateway for subnet %s; give an address of a router on the link", g, r.Subnet)
+	case r.Subnet.Contains(g) && !between(first, g, last):
+		return fmt.Errorf("gateway: %s is none of the addresses of subnet %s, which are %s to %s", g, r.Subnet, first, last)
 	}
 	return nil
 }

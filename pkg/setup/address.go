@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -62,19 +63,28 @@ func (n *Namespace) Addresses(name string) ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, _, err := n.addresses(l)
-	return all, err
+	return n.addresses(l)
 }
 
 // addresses lists those of a link, without the link-local ones of IPv6 and those that
-// are of no use because a neighbour has them; own are those of them that addAddress set.
-func (n *Namespace) addresses(l link) (all, own []netip.Prefix, err error) {
+// are of no use because a neighbour has them.
+func (n *Namespace) addresses(l link) ([]netip.Prefix, error) {
+	all, _, err := n.addressesOf(l)
+	return slices.DeleteFunc(all, linkLocal6), err
+}
+
+// linkLocal6 says whether an address is a link-local one of IPv6.
+func linkLocal6(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }
+
+// addressesOf is addresses with the link-local ones of IPv6, which a gateway may be; own are
+// those of them that addAddress set.
+func (n *Namespace) addressesOf(l link) (all, own []netip.Prefix, err error) {
 	found, err := n.allAddresses(l.index)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses of %s: %w", l.name, err)
 	}
 	for _, a := range found {
-		if a.link != l.index || a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() {
+		if a.link != l.index {
 			continue
 		}
 		all = append(all, a.Prefix)

@@ -182,7 +182,7 @@ func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []ne
 	if err != nil {
 		return err
 	}
-	present, _, err := n.addresses(br)
+	present, _, err := n.addressesOf(br)
 	if err != nil || hasGateway(present, gateway) {
 		return err
 	}
@@ -221,7 +221,7 @@ func (n *Namespace) EnsureGateway(bridge string, gateway netip.Prefix, keep []ne
 func findConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
 	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
 		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
-		return conflict && !slices.Contains(keep, p)
+		return conflict && !linkLocal6(p) && !slices.Contains(keep, p)
 	})
 	if i < 0 {
 		return netip.Prefix{}, false

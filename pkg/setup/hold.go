@@ -3,6 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -111,13 +112,22 @@ func (n *Namespace) releaseBridge(name string) error {
 	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br), n.closeLocalnet(br))
 }
 
+// deleteOwnAddresses takes back the gateways of a link, and the routes to their containers.
 func (n *Namespace) deleteOwnAddresses(l link) error {
-	_, own, err := n.addresses(l)
+	_, own, err := n.addressesOf(l)
 	if err != nil {
 		return err
 	}
 	var b batch
 	for _, p := range own {
+		if p == linkLocal(l.mac) {
+			continue
+		}
+		if p.IsSingleIP() {
+			if err := n.deleteOnLink(&b, l, func(netip.Prefix) bool { return true }); err != nil {
+				return err
+			}
+		}
 		b.deleteAddress(l, p)
 	}
 	return n.send(b)

@@ -20,7 +20,7 @@ func (n *Namespace) RaiseLoopback() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	addresses, _, err := n.addresses(l)
+	addresses, err := n.addresses(l)
 	return addresses, err
 }
 

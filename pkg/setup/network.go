@@ -22,6 +22,7 @@ type Network struct {
 	MTU           int            // bytes, of a bridge that is made; 0 is the kernel's default
 	IPv4, IPv6    bool           // the families that its packets belong to
 	Gateways      []netip.Prefix // the bridge's own addresses; forwarding is on for their families
+	OnLink        []netip.Prefix // addresses of containers whose subnet has no gateway in it: the host gets a route to the subnet
 	Conflict      Conflict       // what becomes of other addresses of the bridge
 	Promiscuous   bool           // the bridge takes in all frames; a bridge that stays goes on doing so
 	Forward       Forward
@@ -147,7 +148,11 @@ func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err e
 	}
 	lacks = append(lacks, vlan...)
 	gateways, err := n.gatewayLacks(net, routed)
-	return append(lacks, gateways...), err
+	if err != nil {
+		return nil, err
+	}
+	routes, err := n.onLinkLacks(net, routed)
+	return slices.Concat(lacks, gateways, routes), err
 }
 
 // gatewayLacks compares the network's gateways with the addresses of the link that it is
@@ -160,7 +165,7 @@ func (n *Namespace) gatewayLacks(net *Network, l link) (lacks []lack, err error)
 	name := net.RoutedBy()
 	var present, own []netip.Prefix
 	if l.index != 0 {
-		if present, own, err = n.addresses(l); err != nil {
+		if present, own, err = n.addressesOf(l); err != nil {
 			return nil, err
 		}
 	}

@@ -10,9 +10,9 @@ import (
 // retireGateways deletes the gateway addresses of ours on a bridge in use, or on its VLAN links,
 // whose subnet has no container any more, where the link has another one of the family: the range
 // of the network has changed. The host would go on sending packets for the old subnet to the
-// bridge, also when another node has that subnet by then.
+// bridge, also when another node has that subnet by then. The same goes for routes to containers.
 func (n *Namespace) retireGateways(bridge string) error {
-	if old, err := n.severalGateways(bridge); len(old) == 0 || err != nil {
+	if old, outside, err := n.retirable(bridge); len(old)+len(outside) == 0 || err != nil {
 		return err
 	}
 	lock, err := n.lock(flock.Exclusive)
@@ -20,7 +20,7 @@ func (n *Namespace) retireGateways(bridge string) error {
 		return err
 	}
 	defer lock.Unlock()
-	old, err := n.severalGateways(bridge)
+	old, outside, err := n.retirable(bridge)
 	if err != nil {
 		return err
 	}
@@ -29,43 +29,53 @@ func (n *Namespace) retireGateways(bridge string) error {
 		return err
 	}
 	var b batch
+	unused := func(p netip.Prefix) bool { return !slices.ContainsFunc(inUse, p.Contains) }
 	for _, gateway := range old {
-		if !slices.ContainsFunc(inUse, gateway.Contains) {
+		if unused(gateway.Prefix) {
 			b.deleteAddress(link{index: gateway.link, name: bridge}, gateway.Prefix)
+		}
+	}
+	for _, l := range outside {
+		if err := n.deleteOnLink(&b, l, unused); err != nil {
+			return err
 		}
 	}
 	return n.send(b)
 }
 
-// severalGateways lists the addresses that we set on a bridge and on its VLAN links, if the link
-// has more than one of the family. An address without a subnet tells nothing of its containers,
-// and is left out.
-func (n *Namespace) severalGateways(bridge string) (several []linkAddress, err error) {
+// retirable lists the addresses that we set on a bridge and on its VLAN links, if the link has
+// more than one of the family, and those links that have a gateway outside of the subnets of
+// containers, to which there are routes of ours instead.
+func (n *Namespace) retirable(bridge string) (several []linkAddress, outside []link, err error) {
 	type kind struct {
-		link int
-		is4  bool
+		link     int
+		is4, one bool
 	}
 	own := map[kind][]linkAddress{}
 	all, err := n.allAddresses(0)
 	for _, a := range all {
-		if a.own && !a.IsSingleIP() && !a.Addr().IsLinkLocalUnicast() {
-			k := kind{a.link, a.Addr().Is4()}
+		if a.own && (a.IsSingleIP() || !linkLocal6(a.Prefix)) {
+			k := kind{a.link, a.Addr().Is4(), a.IsSingleIP()}
 			own[k] = append(own[k], a)
 		}
 	}
 	for k, gateways := range own {
-		if len(gateways) < 2 {
+		if !k.one && len(gateways) < 2 {
 			continue
 		}
 		l, err := n.linkAt(k.link)
-		if err != nil && !absent(err) {
-			return nil, err
-		}
-		if err == nil && n.belongs(l.name, bridge) {
+		switch {
+		case absent(err):
+		case err != nil:
+			return nil, nil, err
+		case !n.belongs(l.name, bridge):
+		case k.one:
+			outside = append(outside, l)
+		default:
 			several = append(several, gateways...)
 		}
 	}
-	return several, err
+	return several, outside, err
 }
 
 // addressesBehind lists the addresses of the containers on a bridge. known is false where the

@@ -31,6 +31,14 @@ func (r Route) Same(other Route) bool {
 	return r == other
 }
 
+// AddRoute adds a route of the container, unless it is there already: the kernel would refuse
+// it (EEXIST).
+func (p *Port) AddRoute(r Route) {
+	if !slices.ContainsFunc(p.Routes, r.Same) {
+		p.Routes = append(p.Routes, r)
+	}
+}
+
 // Metrics of linux/rtnetlink.h.
 const (
 	rtaxMTU    = 2 // RTAX_MTU
@@ -51,8 +59,14 @@ func (r Route) String() string {
 // (fib6_add_rt2node in net/ipv6/ip6_fib.c). The very same route is EEXIST. A gateway
 // that no route leads to is ENETUNREACH, or EHOSTUNREACH for IPv6.
 func (b *batch) addRoute(l link, r Route) {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE)
-	msg := nl.NewRtMsg() // main table, protocol boot, unicast
+	b.add("add route "+r.String(), routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, l, r, unix.RTPROT_BOOT))
+}
+
+// routeRequest is a message about a route through a link. protocol says who made the route.
+func routeRequest(verb, flags int, l link, r Route, protocol uint8) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(verb, flags)
+	msg := nl.NewRtMsg() // main table, unicast
+	msg.Protocol = protocol
 	msg.Family = uint8(familyOf(r.Destination.Addr()))
 	msg.Dst_len = uint8(r.Destination.Bits())
 	msg.Scope = unix.RT_SCOPE_LINK
@@ -82,7 +96,7 @@ func (b *batch) addRoute(l link, r Route) {
 		}
 		req.AddData(metrics)
 	}
-	b.add("add route "+r.String(), req)
+	return req
 }
 
 // UplinkMTU is the least MTU, in bytes, of the links that the host's default routes of

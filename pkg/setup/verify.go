@@ -95,7 +95,7 @@ func (n *Namespace) VerifyContainer(p *Port) error {
 	if want := p.mac(); !bytes.Equal(l.mac, want) {
 		wrong = append(wrong, differ("MAC of "+p.Interface, l.mac.String(), want.String()))
 	}
-	present, _, err := p.Container.addresses(l)
+	present, err := p.Container.addresses(l)
 	wrong = append(wrong, err)
 	for _, a := range p.Addresses {
 		wrong = append(wrong, differ("address "+a.String()+" on "+p.Interface, slices.Contains(present, a), true))

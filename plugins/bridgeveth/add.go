@@ -184,6 +184,7 @@ func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 // fill gives the port, and its network, what the result says.
 func (c *config) fill(p *setup.Port, r *current.Result) {
 	gateways := map[bool]netip.Addr{} // by "is IPv4"
+	var outside []netip.Addr          // those of them that are in no subnet of the container's
 	for _, ip := range r.IPs {
 		address := plugin.Prefix(ip.Address)
 		is4 := address.Addr().Is4()
@@ -201,7 +202,15 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 		if !gateways[is4].IsValid() {
 			gateways[is4] = gateway
 		}
-		if g := netip.PrefixFrom(gateway, address.Bits()); c.IsGateway && !slices.Contains(p.Network.Gateways, g) {
+		g := netip.PrefixFrom(gateway, address.Bits())
+		if !address.Contains(gateway) {
+			g = netip.PrefixFrom(gateway, gateway.BitLen())
+			outside = append(outside, gateway)
+			if c.IsGateway {
+				p.Network.OnLink = append(p.Network.OnLink, address)
+			}
+		}
+		if c.IsGateway && !slices.Contains(p.Network.Gateways, g) {
 			p.Network.Gateways = append(p.Network.Gateways, g)
 		}
 	}
@@ -214,10 +223,10 @@ func (c *config) fill(p *setup.Port, r *current.Result) {
 		} else {
 			route.Gateway = gateways[route.Destination.Addr().Is4()]
 		}
-		// The kernel refuses a route that is there already (EEXIST).
-		if !slices.ContainsFunc(p.Routes, route.Same) {
-			p.Routes = append(p.Routes, route)
+		if slices.Contains(outside, route.Gateway) && (route.Gateway.Is4() || !route.Gateway.IsLinkLocalUnicast()) {
+			p.AddRoute(setup.Route{Destination: netip.PrefixFrom(route.Gateway, route.Gateway.BitLen())})
 		}
+		p.AddRoute(route)
 	}
 	if len(r.IPs) == 0 || p.Autoconfigured { // frames of either family
 		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()

@@ -92,9 +92,9 @@ func TestReadConfigMistakes(t *testing.T) {
 			prefix + `ipam.ranges[0][0].gatway: unknown key, with value "10.1.0.9"; did you mean "gateway"?`},
 		{"misspelt in a route", network(`{"subnet": "10.1.0.0/16", "routes": [{"dst": "0.0.0.0/0", "via": "10.1.0.9"}]}`), 2,
 			prefix + `ipam.routes[0].via: unknown key, with value "10.1.0.9"`},
-		{"all at once", network(`{"subnet": "10.1.0.7/16", "gateway": "10.2.0.1", "ranges": [[{"subnet": "ten"}, {"rangeStart": "x"}]], "routes": [{"gw": "y"}], "resolvConf": "/none"}`), 7,
+		{"all at once", network(`{"subnet": "10.1.0.7/16", "gateway": "10.1.0.0", "ranges": [[{"subnet": "ten"}, {"rangeStart": "x"}]], "routes": [{"gw": "y"}], "resolvConf": "/none"}`), 7,
 			prefix + "ipam.subnet: 10.1.0.7/16 has host bits set; write 10.1.0.0/16; " +
-				"ipam.gateway: 10.2.0.1 is none of the addresses of subnet 10.1.0.0/16, which are 10.1.0.1 to 10.1.255.254; " +
+				"ipam.gateway: 10.1.0.0 is none of the addresses of subnet 10.1.0.0/16, which are 10.1.0.1 to 10.1.255.254; " +
 				`ipam.ranges[0][0].subnet: "ten" is no subnet; write one as 10.1.0.0/16 or fd00:1::/64; ` +
 				`ipam.ranges[0][1].rangeStart: "x" is no IP address; write one of the subnet's, or leave it out; ` +
 				"ipam.ranges[0][1].subnet: it is missing; give one, such as 10.1.0.0/16; " +
