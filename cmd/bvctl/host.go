@@ -94,7 +94,7 @@ func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.N
 }
 
 // complain says what is wrong, but no reason to stop, on standard error.
-func complain(err error) { fmt.Fprintln(os.Stderr, "bvctl:", err) }
+func complain(err error) { fmt.Fprintln(stderr, "bvctl:", err) }
 
 // withStores calls f with each store there is: those of the networks given and the default
 // one, unless one is named by --data-dir. It goes on after errors.

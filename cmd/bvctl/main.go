@@ -21,7 +21,7 @@ var errUnhealthy = errors.New("something is wrong")
 func main() {
 	if err := newRoot().Execute(); err != nil {
 		if !errors.Is(err, errUnhealthy) {
-			fmt.Fprintln(os.Stderr, "bvctl:", err)
+			fmt.Fprintln(stderr, "bvctl:", err)
 			os.Exit(2)
 		}
 		os.Exit(1)
@@ -35,6 +35,8 @@ func newRoot() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		Long: "Look after bridgeveth's containers and their addresses.\n\nExit status: 0 all is well, 1 something is wrong, 2 bvctl itself failed.",
 	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	var h host
 	root.PersistentFlags().StringVar(&h.confDir, "conf-dir", "/etc/cni/net.d", "folder of the network configurations")
 	root.PersistentFlags().StringVar(&h.dataDir, "data-dir", "", "folder of leases (default: those of the configurations, and "+ipamsimple.DefaultDataDir+")")

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"unicode"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -104,8 +103,7 @@ func (r record) String() string {
 	return who
 }
 
-// pod is the name of the container's pod, "" if it has none. It ends on a terminal, in
-// tables and in pictures: what controls those is taken out.
+// pod is the name of the container's pod, in one line; "" if it has none.
 func (r record) pod() string {
 	args := map[string]string{}
 	for _, a := range r.Args {
@@ -114,12 +112,7 @@ func (r record) pod() string {
 	if args["K8S_POD_NAME"] == "" {
 		return ""
 	}
-	return strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return unicode.ReplacementChar
-	}, args["K8S_POD_NAMESPACE"]+"/"+args["K8S_POD_NAME"])
+	return strings.NewReplacer("\n", "\uFFFD", "\t", "\uFFFD").Replace(args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"])
 }
 
 // attached is the call of the plugin that has attached the container; nil if that is none of

@@ -44,7 +44,7 @@ func (a Attachment) alias() string {
 // ParseAttachment is the inverse of String. ok is false for any other alias.
 func ParseAttachment(alias string) (a Attachment, ok bool) {
 	f := strings.Split(alias, "/")
-	if len(f) != 4 || f[0] != owner {
+	if len(f) != 4 || f[0] != owner || strings.ContainsAny(alias, "\n\t") { // which no name in CNI has
 		return Attachment{}, false
 	}
 	return Attachment{f[1], f[2], f[3]}, true
