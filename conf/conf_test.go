@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -46,6 +48,35 @@ func TestConfigurations(t *testing.T) {
 			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
 			setuptest.Same(t, before, "DEL left traces")
 		})
+	}
+}
+
+// TestDescribed has the README name every file, with the subnets that it uses.
+func TestDescribed(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	subnet := regexp.MustCompile(`"subnet": "([^"]*)"`)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, row, found := strings.Cut(string(readme), "| `"+file+"` |")
+		row, _, _ = strings.Cut(row, "\n")
+		if !found {
+			t.Errorf("README.md does not name %s", file)
+		}
+		for _, match := range subnet.FindAllStringSubmatch(string(b), -1) {
+			if !strings.Contains(row, match[1]) {
+				t.Errorf("README.md does not say that %s uses %s", file, match[1])
+			}
+		}
 	}
 }
 

@@ -88,12 +88,15 @@ func (n *node) configure(plugin object) {
 }
 
 // cnitool runs the real thing. It knows containers by their namespace's path.
-func (n *node) cnitool(verb string, c *setup.Namespace) error {
+func (n *node) cnitool(verb string, c *setup.Namespace) error { return n.cnitoolOn("net", verb, c) }
+
+// cnitoolOn is cnitool for a network of another name.
+func (n *node) cnitoolOn(network, verb string, c *setup.Namespace) error {
 	path := "/run/netns/none"
 	if c != nil {
 		path = c.Path
 	}
-	cmd := exec.Command(filepath.Join(programs, "cnitool"), verb, "net", path)
+	cmd := exec.Command(filepath.Join(programs, "cnitool"), verb, network, path)
 	cmd.Env = append(os.Environ(), "NETCONFPATH=/run/net.d", "CNI_PATH="+programs)
 	cmd.Env = append(cmd.Env, n.env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
