@@ -154,6 +154,14 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
+		// What "nft flush ruleset" leaves of the ruleset where firewalld 2 owns its table, for which the
+		// host's nft is too old.
+		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
+		blocked("after a flush", both("published"))
+		if out, status := bvctl(t, "repair"); status != 0 {
+			t.Errorf("repair after a flush: status %d: %s", status, out)
+		}
+		blocked("after a flush and a repair", nil)
 		stopWatch := daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
 		cmd("--complete-reload")
 		awaitTrue(t, "all to pass again after a complete reload", func() bool { return len(w.blocked()) == 0 })
