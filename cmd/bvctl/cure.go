@@ -14,35 +14,55 @@ import (
 // (net/core/link_watch.c).
 const carrierWait = time.Second
 
-// systemPath comes first where a cure looks for its programs. Elsewhere in PATH, and in the
-// folder of bvctl itself, may be a CNI plugin that is called like one of them: "bridge" runs
-// without arguments, prints its version and ends with 0.
-const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin"
+// systemPath is where a cure looks for its programs, on NixOS too. Elsewhere in PATH, and in
+// the folder of bvctl itself, may be a CNI plugin that is called like one of them: "bridge"
+// runs without arguments, prints its version and ends with 0.
+const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
-// cure runs the commands of what is bad, each once. Whether they cured anything is for the
-// caller to see.
-func cure(reports []*doctor.Report, w io.Writer) error {
-	done := map[string]bool{}
+// cure runs the commands of what is bad, each once, and returns those. Whether they cured
+// anything is for another look to say.
+func cure(reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
+	tried = map[string]bool{}
 	self, err := os.Executable() // many cures are "bvctl repair"
 	if err != nil {
-		return err
+		return nil, err
 	}
+	each(reports, func(s doctor.Station) {
+		if tried[s.Remedy] {
+			return
+		}
+		tried[s.Remedy] = true
+		fmt.Fprintln(w, "+", s.Remedy)
+		cmd := exec.Command("/bin/sh", "-c", `bvctl() { "$BVCTL" "$@"; }; `+s.Remedy)
+		cmd.Env = append(os.Environ(), "PATH="+systemPath, "BVCTL="+self)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Fprintf(w, "%v: %s", err, out)
+		}
+	})
+	if len(tried) > 0 {
+		time.Sleep(carrierWait)
+	}
+	return tried, nil
+}
+
+// vain says which of the commands that were run have cured nothing.
+func vain(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
+	said := map[string]bool{}
+	each(reports, func(s doctor.Station) {
+		if tried[s.Remedy] && !said[s.Remedy] {
+			said[s.Remedy] = true
+			fmt.Fprintf(w, "in vain: %s\n  %s: %s\n", s.Remedy, s.Name, s.What)
+		}
+	})
+}
+
+// each calls f with what is bad and has a command that cures it.
+func each(reports []*doctor.Report, f func(doctor.Station)) {
 	for _, r := range reports {
 		for _, s := range r.Stations {
-			if s.State != doctor.Bad || s.Advice || done[s.Remedy] {
-				continue
-			}
-			done[s.Remedy] = true
-			fmt.Fprintln(w, "+", s.Remedy)
-			cmd := exec.Command("/bin/sh", "-c", `bvctl() { "$BVCTL" "$@"; }; `+s.Remedy)
-			cmd.Env = append(os.Environ(), "PATH="+systemPath+":"+os.Getenv("PATH"), "BVCTL="+self)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				fmt.Fprintf(w, "%v: %s", err, out)
+			if s.State == doctor.Bad && !s.Advice {
+				f(s)
 			}
 		}
 	}
-	if len(done) > 0 {
-		time.Sleep(carrierWait)
-	}
-	return nil
 }

@@ -61,21 +61,28 @@ func examine(ctx context.Context, h *host, args []string, fix bool, w io.Writer)
 		return nil, err
 	}
 	defer lock.Unlock()
-	for {
-		x, err := newExamination(h)
-		if err != nil {
-			return nil, err
-		}
-		reports, err := x.walk(ctx, args)
-		x.close()
-		if err != nil || !fix {
-			return reports, err
-		}
-		if err := cure(reports, w); err != nil {
-			return nil, err
-		}
-		fix = false
+	reports, err := h.examineOnce(ctx, args)
+	if err != nil || !fix {
+		return reports, err
 	}
+	tried, err := cure(reports, w)
+	if err != nil || len(tried) == 0 {
+		return reports, err
+	}
+	if reports, err = h.examineOnce(ctx, args); err == nil {
+		vain(reports, tried, w)
+	}
+	return reports, err
+}
+
+// examineOnce goes all the ways that are asked for.
+func (h *host) examineOnce(ctx context.Context, args []string) ([]*doctor.Report, error) {
+	x, err := newExamination(h)
+	if err != nil {
+		return nil, err
+	}
+	defer x.close()
+	return x.walk(ctx, args)
 }
 
 // marks of stations, for a terminal.
@@ -99,8 +106,12 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 			return err
 		}
 	} else {
-		for _, r := range reports {
-			show(r, verbose, w)
+		if verbose {
+			for _, r := range reports {
+				show(r, w)
+			}
+		} else {
+			summarize(reports, w)
 		}
 		if len(reports) == 0 {
 			fmt.Fprintln(w, "there are no containers")
@@ -114,32 +125,60 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 	return nil
 }
 
-// show prints a report: the obstacle last, where it is read first. Of one where all is well
-// it is one line, and what is worth to be known, unless all is asked for.
-func show(r *doctor.Report, verbose bool, w io.Writer) {
-	way := r.From
-	if r.To != "" {
-		way += " → " + r.To
-	}
-	if r.Healthy() && !verbose {
-		fmt.Fprintf(w, "✓ %s\n", way)
-	} else {
-		fmt.Fprintln(w, way)
-	}
+// show prints a report with all its stations: the obstacle last, where it is read first.
+func show(r *doctor.Report, w io.Writer) {
+	fmt.Fprintln(w, r.Way())
 	for _, s := range r.Stations {
-		if !r.Healthy() || verbose || s.State != doctor.Good {
-			fmt.Fprintf(w, "  %s %s: %s\n", marks[s.State], s.Name, s.What)
-		}
+		fmt.Fprintf(w, "  %s %s: %s\n", marks[s.State], s.Name, s.What)
 	}
 	if o := r.Obstacle(); o != nil {
 		fmt.Fprintf(w, "\n  The obstacle: %s: %s\n", o.Name, o.What)
-		if o.Advice {
-			fmt.Fprintf(w, "  What to do: %s\n", o.Remedy)
-		} else {
-			fmt.Fprintf(w, "  The cure:   %s\n", o.Remedy)
+		showRemedy(o, w)
+	}
+	fmt.Fprintln(w)
+}
+
+// showRemedy prints what to do about a station.
+func showRemedy(s *doctor.Station, w io.Writer) {
+	if s.Advice {
+		fmt.Fprintf(w, "  What to do: %s\n", s.Remedy)
+	} else {
+		fmt.Fprintf(w, "  The cure:   %s\n", s.Remedy)
+	}
+}
+
+// summarize prints a line for each way on which all is well, with its notes, and then each
+// obstacle once, with the ways that it blocks.
+func summarize(reports []*doctor.Report, w io.Writer) {
+	var obstacles []doctor.Station
+	blocked := map[doctor.Station][]*doctor.Report{}
+	for _, r := range reports {
+		if o := r.Obstacle(); o != nil {
+			if blocked[*o] == nil {
+				obstacles = append(obstacles, *o)
+			}
+			blocked[*o] = append(blocked[*o], r)
+			continue
+		}
+		fmt.Fprintf(w, "✓ %s\n", r.Way())
+		for _, s := range r.Stations {
+			if s.State != doctor.Good {
+				fmt.Fprintf(w, "  %s %s: %s\n", marks[s.State], s.Name, s.What)
+			}
 		}
 	}
-	if !r.Healthy() || verbose {
-		fmt.Fprintln(w)
+	for _, o := range obstacles {
+		fmt.Fprintf(w, "\n✗ %s: %s\n", o.Name, o.What)
+		showRemedy(&o, w)
+		said := map[doctor.Station]bool{o: true}
+		for _, r := range blocked[o] {
+			fmt.Fprintf(w, "  · %s\n", r.Way())
+			for _, s := range r.Stations {
+				if s.State == doctor.Bad && !said[s] {
+					fmt.Fprintf(w, "    ✗ %s: %s\n", s.Name, s.What)
+					said[s] = true
+				}
+			}
+		}
 	}
 }

@@ -74,6 +74,14 @@ type Report struct {
 	Answered bool      `json:"answered"` // the packet of our own was
 }
 
+// Way is the two ends in words, or the one.
+func (r *Report) Way() string {
+	if r.To == "" {
+		return r.From
+	}
+	return r.From + " → " + r.To
+}
+
 // Obstacle is the station that keeps the packet from arriving: what led it astray, what
 // dropped our own packet if that is known, or else the first that is bad. nil is none.
 func (r *Report) Obstacle() *Station {

@@ -39,7 +39,8 @@ func (v verdict) where() string {
 	return fmt.Sprintf("chain %s of table %s %s", v.chain, families[v.family], v.table)
 }
 
-// text is the rule, or the policy, in the words of nft(8), as far as that is installed.
+// text is the rule, or the policy, in the words of nft(8), as far as that is installed. It has
+// no counters, so that the same rule reads the same on every way.
 func (v verdict) text(ns *setup.Namespace) string {
 	if v.handle == 0 {
 		return "policy drop"
@@ -50,7 +51,7 @@ func (v verdict) text(ns *setup.Namespace) string {
 		if err != nil {
 			return err
 		}
-		b, err := exec.Command(nft, "-a", "list", "chain", families[v.family], v.table, v.chain).Output()
+		b, err := exec.Command(nft, "-s", "-a", "list", "chain", families[v.family], v.table, v.chain).Output()
 		out = string(b)
 		return err
 	})

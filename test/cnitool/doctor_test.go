@@ -83,7 +83,7 @@ func TestDoctor(t *testing.T) {
 		{"policy DROP", object{"forward": "none"}, "", "", "dropped by chain FORWARD of table ip filter: policy drop", false, `"forward": "auto"`},
 		{"policy DROP in iptables-legacy", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables-legacy -P FORWARD DROP", "", "dropped by iptables-legacy, policy DROP of FORWARD", false, ""},
 		{"our rules flushed", nil, "iptables -F FORWARD", "", "chain FORWARD of table ip filter: policy drop", true, `bvctl repair`},
-		{"trailing REJECT", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables -A FORWARD -j REJECT", "", "dropped by chain FORWARD of table ip filter: counter packets", false, ""},
+		{"trailing REJECT", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables -A FORWARD -j REJECT", "", "dropped by chain FORWARD of table ip filter: counter reject", false, ""},
 		{"a rule of iptables-legacy", nil, "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -I FORWARD -s 10.88.0.2 -j DROP", "", "-A FORWARD -s 10.88.0.2/32 -j DROP", true, ""},
 		{"the administrator's DROP", nil, "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; iptables -A DOCKER-USER -d 10.88.0.3 -j DROP", "", "dropped by chain DOCKER-USER of table ip filter: ip daddr 10.88.0.3", false, ""},
 		{"an unknown table", nil, "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 10; policy drop; }'", "", "dropped by chain fw of table inet mine: policy drop", false, ""},
@@ -444,6 +444,49 @@ func TestDoctorPatience(t *testing.T) {
 	}
 	if status != 1 || lost != 5 || d[len(d)-1].From != "other containers" {
 		t.Errorf("status %d, %d lost: %+v", status, lost, d)
+	}
+}
+
+// TestDoctorOnce asks about a node whose containers all meet the same obstacle: it is printed
+// once, with the ways that it blocks. -v shows each walk.
+func TestDoctorOnce(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			n.must("add", n.containers(4)...)
+			setuptest.Run(t, "sh", "-c", spoil)
+			out, status := bvctl(t, "doctor")
+			if status != 1 || strings.Count(out, "dropped by chain") != 1 || strings.Contains(out, "route of") {
+				t.Errorf("status %d, the obstacle is not there once:\n%s", status, out)
+			}
+			after := out[strings.Index(out, "dropped by chain"):]
+			for _, way := range []string{"(10.88.0.2) → ", "(10.88.0.3) → ", "(10.88.0.4) → ", "(10.88.0.5) → "} {
+				if strings.Count(after, way) != 1 {
+					t.Errorf("%q is not there once as blocked:\n%s", way, out)
+				}
+			}
+			if out, status := bvctl(t, "doctor", "-v"); status != 1 || strings.Count(out, "The obstacle: ") != 4 || strings.Count(out, "route of") < 8 {
+				t.Errorf("-v: status %d:\n%s", status, out)
+			}
+		})
+	}
+}
+
+// TestDoctorInVain has somebody undo each cure at once: --fix says that it was in vain.
+func TestDoctorInVain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.outside(false)
+	n.must("add", n.containers(1)...)
+	undo := daemon(t, "sh", "-c", "while :; do echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding; done")
+	fix := exec.Command(filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "doctor", "--fix", "/run/netns/c1", "192.0.2.2")
+	out, err := fix.CombinedOutput()
+	undo()
+	const cure = "sysctl -w net.ipv4.conf.br0.forwarding=1\n"
+	if err == nil || !strings.Contains(string(out), "+ "+cure) || !strings.Contains(string(out), "in vain: "+cure) {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
