@@ -12,6 +12,7 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
@@ -56,12 +57,19 @@ func recorded(network string) (leases []ipam.Lease, err error) {
 			continue
 		}
 		for _, l := range readRecord(filepath.Join(recordsDir, e.Name()), info.ModTime()) {
-			if l.Network == network && (l.Namespace.Inode != 0 || hasLink(l.Attachment)) {
+			if l.Network == network && (isNamespace(l.Namespace.Path) || hasLink(l.Attachment)) {
 				leases = append(leases, l)
 			}
 		}
 	}
 	return leases, nil
+}
+
+// isNamespace says whether there is a namespace at path. When one is unmounted, the plain file that
+// it was mounted on stays.
+func isNamespace(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC
 }
 
 // readRecord lists the addresses in one of libcni's records, none if it cannot be read. Its
