@@ -42,7 +42,7 @@ func (n *Namespace) firewalldLacks(net *Network) (lacks []lack, err error) {
 	if err := net.checkStrict(); err != nil {
 		return nil, err
 	}
-	zones, err := n.nftRules(familyInet, firewalldTable, "filter_FORWARD_ZONES")
+	zones, err := n.nftRules(familyInet, firewalldTable, "filter_FORWARD_ZONES", all)
 	if err != nil {
 		return nil, err
 	}

@@ -45,10 +45,13 @@ const (
 	forwardBase  = "FORWARD"
 	forwardChain = "BRIDGEVETH-FORWARD" // at most 28 letters: XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h
 	adminChain   = "BRIDGEVETH-ADMIN"
-	dockerDrops  = "DOCKER-ISOLATION-STAGE-2" // what leaves by any of Docker's bridges
 	accept       = "ACCEPT"
 	deny         = "DROP"
 	reject       = "REJECT"
+
+	dockerForward  = "DOCKER-FORWARD"           // from Docker 28.0.1 on it leads to dockerIsolates
+	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // keeps Docker's networks apart
+	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // what leaves by any of Docker's bridges
 )
 
 // Bits of state_mask in xt_conntrack_mtinfo3, linux/netfilter/xt_conntrack.h.
@@ -64,7 +67,7 @@ const (
 // the administrator (DOCKER-USER is his) deny stays denied. dockerd puts them at
 // the top at every start, where they stay before ours. CNI-FORWARD is of the reference
 // plugin firewall, and begins with a jump to CNI-ADMIN, the administrator's.
-var before = []string{"DOCKER-USER", "DOCKER-FORWARD", "DOCKER-ISOLATION-STAGE-1", "CNI-FORWARD"}
+var before = []string{"DOCKER-USER", dockerForward, dockerIsolates, "CNI-FORWARD"}
 
 // rule is what we know of an iptables rule: enough for ours, and for jumps.
 type rule struct {

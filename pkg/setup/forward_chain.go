@@ -59,26 +59,43 @@ func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 		if !exists {
 			return nil, fmt.Errorf("forwardChains: nf_tables has no chain %s: %w", chain, ErrNoChain)
 		}
-		dumped, err := n.dumpChain(chain.family(), chain.Table, chain.Name)
+		var wanted []wayIn
+		for _, link := range net.links() { // each goes ahead of the one before
+			wanted = append(wanted, wayIn{link, expr.MetaKeyOIFNAME}, wayIn{link, expr.MetaKeyIIFNAME})
+		}
+		missing, err := n.missingIn(chain, wanted)
 		if err != nil {
 			return nil, err
 		}
-		for _, link := range net.links() {
-			for _, key := range []expr.MetaKey{expr.MetaKeyOIFNAME, expr.MetaKeyIIFNAME} { // each goes ahead of the one before
-				comment := inChain + link + " " + way(key)
-				at := slices.IndexFunc(dumped, called(comment))
-				if at < 0 || slices.ContainsFunc(dumped[:at], deniesAll) {
-					lacks = append(lacks, lack{
-						fmt.Sprintf("rule for packets of %s, %s, in chain %s", link, way(key), chain),
-						func() error {
-							return n.acceptIn(chain, comment, interfaceIs(key, expr.CmpOpEq, link))
-						},
-					})
-				}
-			}
+		for _, w := range missing {
+			lacks = append(lacks, lack{
+				fmt.Sprintf("rule for packets of %s, %s, in chain %s", w.link, way(w.key), chain),
+				func() error { return n.acceptIn(chain, w.comment(), interfaceIs(w.key, expr.CmpOpEq, w.link)) },
+			})
 		}
 	}
 	return lacks, nil
+}
+
+// wayIn is one way that packets of a link go, for which there is a rule in a chain of others.
+type wayIn struct {
+	link string
+	key  expr.MetaKey
+}
+
+func (w wayIn) comment() string { return inChain + w.link + " " + way(w.key) }
+
+// missingIn returns the ways without a rule ahead of whatever denies everything in the chain. It
+// reads no further than it has to: what others have behind our rules costs nothing.
+func (n *Namespace) missingIn(chain Chain, wanted []wayIn) ([]wayIn, error) {
+	return dump(func() ([]wayIn, error) {
+		missing := slices.Clone(wanted)
+		err := n.eachRule(chain.family(), chain.Table, chain.Name, func(rule attrs) bool {
+			missing = slices.DeleteFunc(missing, func(w wayIn) bool { return w.comment() == ruleComment(rule) })
+			return len(missing) > 0 && !deniesAll(rule)
+		})
+		return missing, err
+	})
 }
 
 // ErrNoChain says that a chain is not there, as when its table was not loaded yet.

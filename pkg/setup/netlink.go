@@ -134,14 +134,26 @@ func (m message) failure() error {
 // ask sends one request and returns the data of the answers to it: of a listing all, and
 // otherwise the one.
 func (n *Namespace) ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte, err error) {
+	err = n.each(protocol, req, func(data []byte) bool {
+		answers = append(answers, slices.Clone(data))
+		return true
+	})
+	return answers, err
+}
+
+// each sends one request and calls f with the data of each answer to it until f says false. The
+// kernel lists as much at a time as fits into a buffer, so that what f does not want to see costs
+// little. data is good until the next call.
+func (n *Namespace) each(protocol int, req *nl.NetlinkRequest, f func(data []byte) bool) error {
 	s, err := n.socket(protocol)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.send(req.Serialize()); err != nil {
-		return nil, err
+		return err
 	}
 	var failed error
+	enough := false
 	err = s.receive(func(m message) bool {
 		if m.sequence != req.Seq {
 			return true
@@ -152,13 +164,13 @@ func (n *Namespace) ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte,
 		if m.kind == unix.NLMSG_ERROR || m.kind == unix.NLMSG_DONE {
 			return false
 		}
-		answers = append(answers, slices.Clone(m.data))
-		return m.flags&unix.NLM_F_MULTI != 0
+		enough = !f(m.data)
+		return !enough && m.flags&unix.NLM_F_MULTI != 0
 	})
-	if err != nil {
+	if err != nil || enough {
 		n.abandon(protocol)
 	}
-	return answers, errors.Join(err, failed)
+	return errors.Join(err, failed)
 }
 
 // dump calls a listing again for as long as the kernel says that it changed
@@ -206,9 +218,12 @@ func (a attrs) in(kinds ...uint16) attrs {
 }
 
 // text reads a name: what is before its zero byte, if it has one.
-func (a attrs) text(kind uint16) string {
-	value := a.get(kind)
-	return text(value, len(value))
+func (a attrs) text(kind uint16) string { return string(a.word(kind)) }
+
+// word is text in place.
+func (a attrs) word(kind uint16) []byte {
+	word, _, _ := bytes.Cut(a.get(kind), []byte{0})
+	return word
 }
 
 // text reads a string that ends with a zero byte or after size bytes.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -74,19 +75,30 @@ func (n *Namespace) exists(message, family int, attributes ...*nl.RtAttr) (bool,
 
 // dumpChain returns the attributes (NFTA_RULE_*) of each rule of a chain, or of all
 // chains of a table where chain is "".
-func (n *Namespace) dumpChain(family int, table, chain string) (rules []attrs, err error) {
+func (n *Namespace) dumpChain(family int, table, chain string) ([]attrs, error) {
+	return dump(func() (rules []attrs, err error) {
+		err = n.eachRule(family, table, chain, func(rule attrs) bool {
+			rules = append(rules, slices.Clone(rule))
+			return true
+		})
+		return rules, err
+	})
+}
+
+// eachRule calls f with the rules that dumpChain returns, in order, until f says false. What it
+// costs does not depend on how many rules are behind that one. rule is good until the next call.
+// The error is ErrDumpInterrupted where the rules changed meanwhile: see dump.
+func (n *Namespace) eachRule(family int, table, chain string, f func(rule attrs) bool) error {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
 	if chain != "" {
 		what = append(what, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
 	}
-	messages, err := n.dumpNFT(unix.NFT_MSG_GETRULE, uint8(nftFamily(family)), what...)
+	req := nftRequest(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, uint8(nftFamily(family)), what...)
+	err := n.each(unix.NETLINK_NETFILTER, req, func(data []byte) bool { return f(attrs(data[nl.SizeofNfgenmsg:])) })
 	if err != nil {
-		return nil, fmt.Errorf("read nf_tables chain %s: %w", chain, err)
+		return fmt.Errorf("read nf_tables chain %s: %w", chain, err)
 	}
-	for _, m := range messages {
-		rules = append(rules, m.attrs)
-	}
-	return rules, nil
+	return nil
 }
 
 // nfMessage is what nf_tables answers: the attributes of a table, chain or rule.

@@ -1,0 +1,63 @@
+package cnitool
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// readBytes finds what a system call has read, in what strace says.
+var readBytes = regexp.MustCompile(`(?m) = (\d+)$`)
+
+// TestManyForeignRules has thousands of others' rules behind ours, where they matter to nobody: an
+// ADD does not read them.
+func TestManyForeignRules(t *testing.T) {
+	const restore = `{ echo "*filter"; for i in $(seq %d); do echo "-A FORWARD -s 192.0.2.9 -p tcp --dport $i -j ACCEPT"; done; echo COMMIT; } | iptables-restore -n`
+	const load = `{ for i in $(seq %d); do echo "add rule inet filter forward ip saddr 192.0.2.9 tcp dport $i accept"; done; } | nft -f -`
+	for _, tt := range []struct {
+		name, rules, add string
+		conf             object
+	}{
+		{"FORWARD", "iptables -P FORWARD DROP", restore, single},
+		{"FORWARD, Docker 28", "I=iptables\n" + docker28, restore, single},
+		{"FORWARD, Docker 20 to 27", "I=iptables\n" + docker27, restore, single},
+		{"a chain of forwardChains", unknown, load, single.with(object{"forwardChains": []string{"inet filter forward"}})},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, tt.conf)
+			n.containers(3)
+			setuptest.Run(t, "sh", "-ec", tt.rules)
+			first := on("ADD", 1, tt.conf).run(t).ok(t)
+			read := func(i int) (sum int) {
+				t.Helper()
+				add := on("ADD", i, tt.conf)
+				add.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=read"}
+				add.run(t).ok(t)
+				trace, err := os.ReadFile("/run/trace")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, size := range readBytes.FindAllSubmatch(trace, -1) {
+					count, err := strconv.Atoi(string(size[1]))
+					if err != nil {
+						t.Fatal(err)
+					}
+					sum += count
+				}
+				return sum
+			}
+			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 200))
+			few := read(2)
+			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 3000))
+			if many := read(3); many > few+20<<10 {
+				t.Errorf("an ADD reads %d bytes with 3,200 rules, and %d with 200", many, few)
+			}
+			on("CHECK", 1, checking(tt.conf, first)).run(t).ok(t)
+		})
+	}
+}
