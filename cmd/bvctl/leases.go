@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +58,8 @@ type usage struct {
 type listing struct {
 	Leases []lease `json:"leases"`
 	Ranges []usage `json:"ranges"`
+
+	configured map[string]bool // networks, by name
 }
 
 // newLeases returns "bvctl leases".
@@ -72,8 +75,13 @@ func newLeases(h *host) *cobra.Command {
 			if err := f.check(); err != nil {
 				return err
 			}
-			var l listing
-			err := h.withStores(h.networks(), func(s *ipam.Store) error { return l.read(s, f) })
+			l := listing{configured: map[string]bool{}}
+			networks := h.networks()
+			for _, n := range networks {
+				l.configured[n.Name] = true
+			}
+			err := h.withStores(networks, func(s *ipam.Store) error { return l.read(s, f) })
+			err = errors.Join(err, l.namePods(h))
 			if output == "json" {
 				return errors.Join(err, l.json(cmd.OutOrStdout()))
 			}
@@ -137,9 +145,27 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		}
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
+			if u.Leased == 0 && !l.configured[name] {
+				continue // of a network that was removed: the store remembers which one had it
+			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
 		}
 		err = errors.Join(err, usageErr)
+	}
+	return err
+}
+
+// namePods adds the pods' names by libcni's records, as inspect does: a lease knows the name only
+// where addresses are sticky.
+func (l *listing) namePods(h *host) error {
+	records, err := h.records()
+	pods := map[setup.Attachment]string{}
+	for _, r := range records {
+		pods[r.attachment()] = r.pod()
+	}
+	for i := range l.Leases {
+		of := &l.Leases[i]
+		of.Pod = cmp.Or(of.Pod, pods[setup.Attachment{Network: of.Network, Container: of.Container, Interface: of.Interface}])
 	}
 	return err
 }

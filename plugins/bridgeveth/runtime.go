@@ -59,18 +59,15 @@ func (c *config) readMAC(capability, envArgs string) (err error) {
 	}
 	for _, place := range []struct {
 		key, value string
-		code       uint
 	}{
-		{"runtimeConfig.mac", capability, types.ErrInvalidNetworkConfig},
-		{"args.cni.mac", args.CNI.MAC, types.ErrInvalidNetworkConfig},
-		{"CNI_ARGS: MAC", plugin.Args(envArgs)["MAC"], types.ErrInvalidEnvironmentVariables},
+		{"runtimeConfig.mac", capability}, {"args.cni.mac", args.CNI.MAC}, {"CNI_ARGS: MAC", plugin.Args(envArgs)["MAC"]},
 	} {
 		if place.value == "" {
 			continue
 		}
 		c.mac, err = net.ParseMAC(place.value)
 		if err != nil || len(c.mac) != 6 || c.mac[0]&1 == 1 || c.mac.String() == "00:00:00:00:00:00" {
-			return plugin.Errorf(place.code, "%s: %q is no MAC address of one interface; write one as 02:00:00:00:00:01", place.key, place.value)
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %q is no MAC address of one interface; write one as 02:00:00:00:00:01", place.key, place.value)
 		}
 		return nil
 	}

@@ -48,7 +48,6 @@ type config struct {
 	capabilities capabilities
 	wanted       []netip.Addr
 	wantedBy     string // the key that names them
-	wantedCode   uint   // of an error about them
 	pod          string // namespace and name, where addresses are sticky
 }
 

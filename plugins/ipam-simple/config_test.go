@@ -178,7 +178,7 @@ func FuzzCNIArgs(f *testing.F) {
 			if strings.Contains(c.pod, ";") || len(c.wanted) > 0 && !strings.Contains(args, "IP=") {
 				t.Errorf("wants %v for %q", c.wanted, c.pod)
 			}
-		case !errors.As(err, &e) || e.Code != types.ErrInvalidEnvironmentVariables || !strings.Contains(args, "IP="):
+		case !errors.As(err, &e) || e.Code != types.ErrInvalidNetworkConfig || !strings.Contains(args, "IP="):
 			t.Error(err)
 		}
 	})

@@ -292,7 +292,7 @@ func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	case errors.Is(err, ipam.ErrTaken):
 		return plugin.Errorf(plugin.CodeTaken, "%s: %w; ask for another, or for none", c.wantedBy, err)
 	case errors.Is(err, ipam.ErrNotServed):
-		return plugin.Errorf(c.wantedCode, "%s: %w", c.wantedBy, err)
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", c.wantedBy, err)
 	case errors.Is(err, ipam.ErrShared):
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.ranges: %w", err)
 	case errors.Is(err, flock.ErrTimeout):

@@ -381,8 +381,8 @@ func TestWanted(t *testing.T) {
 		{"", "IP=10.1.0.3", plugin.CodeTaken, "CNI_ARGS: IP: 10.1.0.3 is leased already: container a, interface eth0, has it since 20"},
 		{`, "args": {"cni": {"ips": ["10.1.0.3"]}}`, "", plugin.CodeTaken, "args.cni.ips: 10.1.0.3 is leased already"},
 		{`, "runtimeConfig": {"ips": ["10.1.0.1"]}`, "", types.ErrInvalidNetworkConfig, "runtimeConfig.ips: 10.1.0.1 cannot be had: it is the gateway's"},
-		{"", "IP=10.1.0.6", types.ErrInvalidEnvironmentVariables, "CNI_ARGS: IP: 10.1.0.6 cannot be had: it is in none of the ranges, which are 10.1.0.1-10.1.0.4"},
-		{"", "IP=ten", types.ErrInvalidEnvironmentVariables, `CNI_ARGS: IP: "ten" is no IP address`},
+		{"", "IP=10.1.0.6", types.ErrInvalidNetworkConfig, "CNI_ARGS: IP: 10.1.0.6 cannot be had: it is in none of the ranges, which are 10.1.0.1-10.1.0.4"},
+		{"", "IP=ten", types.ErrInvalidNetworkConfig, `CNI_ARGS: IP: "ten" is no IP address`},
 	} {
 		b := args(t, "b", strings.TrimSuffix(conf, "}")+tt.keys+"}")
 		b.Args = tt.args

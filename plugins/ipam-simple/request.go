@@ -34,19 +34,16 @@ func (c *config) readRequest(envArgs string) error {
 	}
 	env := plugin.Args(envArgs)
 	for _, place := range []struct {
-		key  string
-		ips  []string
-		code uint
+		key string
+		ips []string
 	}{
-		{"runtimeConfig.ips", c.capabilities.IPs, types.ErrInvalidNetworkConfig},
-		{"args.cni.ips", args.CNI.IPs, types.ErrInvalidNetworkConfig},
-		{"CNI_ARGS: IP", strings.Split(env["IP"], ","), types.ErrInvalidEnvironmentVariables},
+		{"runtimeConfig.ips", c.capabilities.IPs}, {"args.cni.ips", args.CNI.IPs}, {"CNI_ARGS: IP", strings.Split(env["IP"], ",")},
 	} {
 		var err error
 		if c.wanted, err = parseAddresses(place.ips); err != nil {
-			return plugin.Errorf(place.code, "%s: %w", place.key, err)
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", place.key, err)
 		}
-		if c.wantedBy, c.wantedCode = place.key, place.code; len(c.wanted) > 0 {
+		if c.wantedBy = place.key; len(c.wanted) > 0 {
 			break
 		}
 	}

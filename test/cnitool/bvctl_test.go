@@ -106,6 +106,15 @@ func TestLeases(t *testing.T) {
 	if _, status := bvctl(t, "leases", "release", "--address", "fd88::2", "--force"); status != 0 || len(leases(t)) != 0 {
 		t.Errorf("status %d, left: %v", status, leases(t))
 	}
+	if out, _ := bvctl(t, "leases"); !strings.Contains(out, "0 of 253 leased") {
+		t.Errorf("an empty range of a configured network is not listed:\n%s", out)
+	}
+	if err := os.Remove("/run/net.d/10-net.conflist"); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := bvctl(t, "leases"); strings.Contains(out, "253") {
+		t.Errorf("the network was removed, and is listed:\n%s", out)
+	}
 }
 
 // TestLeasesCheck breaks one thing at a time: it is found, nothing else is, and what

@@ -53,7 +53,7 @@ func TestMAC(t *testing.T) {
 	}{
 		{object{"runtimeConfig": object{"mac": "02:00"}}, "", 7, `runtimeConfig.mac: "02:00" is no MAC address`},
 		{object{"args": object{"cni": object{"mac": "01:00:5e:00:00:01"}}}, "", 7, `args.cni.mac: "01:00:5e:00:00:01" is no MAC address of one interface`},
-		{object{}, "MAC=none", 4, `CNI_ARGS: MAC: "none" is no MAC address`},
+		{object{}, "MAC=none", 7, `CNI_ARGS: MAC: "none" is no MAC address`},
 		{object{"args": object{"cni": object{"mac": 7}}}, "", 7, "args.cni.mac: a JSON number stands where a string belongs"},
 	} {
 		add := on("ADD", 1, single.with(tt.keys))

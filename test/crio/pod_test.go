@@ -114,6 +114,9 @@ func TestLookUp(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
 		p := n.pods(1)[0]
+		if out := setuptest.Run(t, programs+"/bvctl", "leases", "--conf-dir", n.conf); strings.Count(out, "shop/web-1") != 2 {
+			t.Errorf("bvctl leases does not name the pod:\n%s", out)
+		}
 		n.configure(func(_, plugin, _ object) { plugin["mtu"] = 1400 }) // CHECK is for what ADD was given
 		n.start(programs)
 		look := func() error { _, err := n.GetPodNetworkStatus(p); return err }
