@@ -102,7 +102,7 @@ func (n *Namespace) localnetLacks(net *Network, links []link) (lacks []lack, err
 		}
 		if !links[i].localnet {
 			key := fmt.Sprintf(sysctlLocalnet, name)
-			lacks = append(lacks, lack{"sysctl net/" + key + "=1", func() error { return n.setSysctl(key, "1") }})
+			lacks = append(lacks, lack{aSysctl + key + "=1", func() error { return n.setSysctl(key, "1") }})
 		}
 	}
 	return lacks, nil

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,12 +48,18 @@ func (n *Namespace) Missing(net *Network) (what []string, err error) {
 }
 
 // CheckNetwork says whether a port could be attached to the network, as far as can be
-// told without its addresses: ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict,
-// ErrNoIPTables, ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull. It changes
-// nothing.
+// told without trying: ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict,
+// ErrNoIPTables, ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull, or
+// unix.EROFS of a sysctl. It changes nothing.
 func (n *Namespace) CheckNetwork(net *Network) error {
-	if _, err := n.lacks(net); err != nil {
+	lacks, err := n.lacks(net)
+	if err != nil {
 		return err
+	}
+	for _, l := range lacks {
+		if key, is := l.sysctl(); is && n.fixed(key) {
+			return fmt.Errorf("%s: missing: %w; have whoever mounts /proc/sys set it, or mount it writable", l.what, unix.EROFS)
+		}
 	}
 	ports := map[int]bool{}
 	if err := n.eachPort(net.Bridge, func(p link) bool { ports[p.index] = true; return true }); err != nil {
@@ -68,6 +75,17 @@ func (n *Namespace) CheckNetwork(net *Network) error {
 type lack struct {
 	what string
 	mend func() error
+}
+
+// aSysctl is how what is lacking begins where it is a sysctl: "sysctl net/KEY=VALUE".
+const aSysctl = "sysctl net/"
+
+// sysctl is the key that is to be set.
+func (l lack) sysctl() (key string, is bool) {
+	if key, is = strings.CutPrefix(l.what, aSysctl); is {
+		key, _, _ = strings.Cut(key, "=")
+	}
+	return key, is
 }
 
 // mend makes up for all that is missing, in order.
@@ -240,7 +258,7 @@ func (n *Namespace) sysctlLacks(net *Network) (lacks []lack, err error) {
 			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
 		}
 		if value != "0" && net.has(family) {
-			lacks = append(lacks, lack{"sysctl net/" + key + "=0", func() error { return n.setSysctl(key, "0") }})
+			lacks = append(lacks, lack{aSysctl + key + "=0", func() error { return n.setSysctl(key, "0") }})
 		}
 	}
 	return lacks, nil

@@ -16,6 +16,10 @@ const (
 	ownAddress = "ip link add br0 type bridge; ip addr add 10.99.0.1/24 dev br0; ip link set br0 up\n"
 )
 
+const readOnly = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys\n"
+
+var allPrograms = []string{"iptables", "iptables-nft", "iptables-legacy", "ip6tables", "ip6tables-nft", "ip6tables-legacy"}
+
 // TestStatusLikeADD compares STATUS with the ADD that follows: STATUS succeeds if ADD does and
 // the container's packets leave the host. A runtime that waits for STATUS never calls that ADD
 // otherwise.
@@ -29,6 +33,7 @@ func TestStatusLikeADD(t *testing.T) {
 		rules string
 		hide  []string
 		conf  object
+		first object // another network, which a container is on before
 		want  codes
 		inner bool // the container's packets are not to leave the host
 	}{
@@ -51,6 +56,16 @@ func TestStatusLikeADD(t *testing.T) {
 		{name: "no iptables, IPv6 network", rules: "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", hide: []string{"iptables", "iptables-nft", "iptables-legacy"}, conf: only6},
 		{name: "another address on the bridge", rules: ownAddress, conf: single, want: codes{50, 50, 50}},
 		{name: "another address on the bridge, gatewayConflict", rules: ownAddress, conf: single.with(object{"gatewayConflict": "add"})},
+		{name: "the bridge is a veth", rules: "ip link add br0 type veth peer name br1", conf: single, want: codes{50, 50, 50}},
+		{name: "a bridge that does not filter by VLAN", rules: "ip link add br0 type bridge", conf: single.with(object{"vlan": 7}), want: codes{50, 50, 50}},
+		{name: "a rule that denies ahead of Docker's chains", rules: "iptables -N DOCKER-USER; iptables -A FORWARD -j DROP; iptables -A FORWARD -j DOCKER-USER", conf: single, want: codes{51, 51, 51}},
+		{name: "no iptables, nothing denies", hide: allPrograms, conf: dual},
+		{name: "no iptables, iptables-nft denies", rules: "iptables -P FORWARD DROP", hide: allPrograms, conf: single},
+		{name: "no iptables, iptables-legacy denies", rules: "iptables-legacy -P FORWARD DROP", hide: allPrograms, conf: single, want: codes{50, 50, 50}},
+		{name: "sysctls are read-only", rules: readOnly, conf: single, want: codes{50, 50, 50}},
+		{name: "sysctls are read-only, forwarding is on", rules: "sysctl -qw net.ipv4.ip_forward=1; " + readOnly, conf: single},
+		{name: "the store is read-only", rules: "mkdir /run/ro; mount -t tmpfs -o ro none /run/ro", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "dataDir": "/run/ro/leases"}), want: codes{5, 5, 5}},
+		{name: "another network has the range", conf: single.with(object{"name": "second"}), first: single, want: codes{7, 7, 7}},
 		{name: "one address", conf: ipamKeys(object{"subnet": "10.88.0.0/30"}), want: codes{0, 100, 0}},
 		{name: "no address for the gateway", conf: ipamKeys(object{"subnet": "10.88.0.0/32"}), want: codes{7, 7, 7}},
 		{name: "too small an MTU", conf: only6.with(object{"mtu": 1279}), want: codes{7, 7, 7}},
@@ -59,15 +74,24 @@ func TestStatusLikeADD(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, tt.conf)
+			n.outside(false)
 			setuptest.Run(t, "sh", "-ec", tt.rules)
 			setuptest.Hide(t, tt.hide...)
-			n.outside(false)
-			c := n.containers(2)
+			c := n.containers(3)
+			if tt.first != nil {
+				setuptest.Inhabit(t, c[2])
+				on("ADD", 3, tt.first).run(t).ok(t)
+			}
 			probe := func(state string, want uint) {
 				t.Helper()
-				before := setuptest.Dump(t)
+				before := ""
+				if tt.hide == nil { // Dump needs the programs
+					before = setuptest.Dump(t)
+				}
 				a := on("STATUS", 0, tt.conf).run(t)
-				setuptest.Same(t, before, state+": STATUS changed something")
+				if tt.hide == nil {
+					setuptest.Same(t, before, state+": STATUS changed something")
+				}
 				var code uint
 				if a.err != nil {
 					code = a.failed(t).Code
