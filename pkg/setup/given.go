@@ -25,13 +25,13 @@ func (n *Namespace) plugGiven(p *Port, br link) (*Plugged, error) {
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.index))))
 	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.alias())))
 	b.add("configure port "+l.name, p.settingsRequest())
-	done := &Plugged{BridgeMTU: br.mtu, PortMAC: l.mac, MTU: l.mtu}
+	done := &Plugged{BridgeMTU: br.mtu, PortMAC: l.mac, MTU: l.mtu, bridge: br.index}
 	if err = n.send(b); err == nil {
 		done.BridgeMAC, err = n.keepMAC(br)
 	}
 	if err != nil {
 		_, undoErr := n.removePort(p.Port())
-		return nil, errors.Join(explainFull(br.name, err), undoErr)
+		return nil, errors.Join(n.explainGone(br.index, explainFull(br.name, err)), undoErr)
 	}
 	return done, nil
 }

@@ -21,11 +21,17 @@ const (
 	portPause = 200 * time.Microsecond
 )
 
+// attachTries is how often AttachPort starts again when somebody deletes its bridge.
+const attachTries = 5
+
 // AnyMTU has VerifyPort not look at the MTU of a port.
 const AnyMTU = -1
 
 // ErrAttached says that the attachment exists and works.
 var ErrAttached = errors.New("it is attached already; delete that attachment first")
+
+// ErrBridgeGone says that somebody deleted the bridge while a port was made on it.
+var ErrBridgeGone = errors.New("somebody has deleted the bridge meanwhile")
 
 // Port is a container's place on a network: a veth pair with one end on the
 // bridge and the other in the container's namespace, or a link that was given.
@@ -55,6 +61,7 @@ type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
 	BridgeMTU, MTU                   int  // bytes; MTU is that of both ends
 	unheard                          bool // nobody on the bridge listens to reports of multicast groups
+	bridge                           int  // its index
 }
 
 // CheckAttachable says whether AttachPort would find the names free, before
@@ -95,11 +102,21 @@ func (n *Namespace) CheckAttachable(p *Port) error {
 // AttachPort connects a container to its network, which it makes or mends first,
 // and returns when packets pass. If it fails it leaves nothing of it. DetachPort
 // is its inverse. Call CheckAttachable before: a name that is taken is an error
-// here too, but one of the kernel's.
+// here too, but one of the kernel's. Where somebody deletes the bridge meanwhile it starts
+// again, and fails with ErrBridgeGone when that goes on.
 //
 // Any number may run at once: whatever the containers of a host share is made
 // under a lock on the host's namespace.
 func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
+	for range attachTries {
+		if done, err = n.attachOnce(p); !errors.Is(err, ErrBridgeGone) {
+			break
+		}
+	}
+	return done, err
+}
+
+func (n *Namespace) attachOnce(p *Port) (done *Plugged, err error) {
 	if done, err = n.plug(p); errors.Is(err, flock.ErrTimeout) {
 		return nil, err // nothing was done, and the next wait would be for the same process
 	} else if err != nil {
@@ -116,9 +133,24 @@ func (n *Namespace) AttachPort(p *Port) (done *Plugged, err error) {
 	}
 	if err != nil {
 		flock.Undoing()
-		return nil, errors.Join(err, n.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
+		return nil, errors.Join(n.explainGone(done.bridge, err), n.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
 	}
 	return done, nil
+}
+
+// explainGone says of an error that it comes of the end of a bridge, by its index, if that has
+// come: the kernel then has many errors for what is done with a port. 0 is a bridge of which
+// no more is known than that it was not found.
+func (n *Namespace) explainGone(bridge int, err error) error {
+	gone := bridge == 0
+	if !gone {
+		_, failed := n.linkAt(bridge)
+		gone = absent(failed)
+	}
+	if gone {
+		err = fmt.Errorf("%w: %w", ErrBridgeGone, err)
+	}
+	return err
 }
 
 // raisePort sets both ends up, the container's first: a port that is up is one
@@ -190,11 +222,14 @@ func (n *Namespace) Unplug(a Attachment, known ...HostPort) (bridge string, err 
 // plug makes the veth pair, down, or plugs in the given link, while it holds the network.
 func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	lock, err := n.holdNetwork(p.Network)
-	if err != nil {
-		return nil, err
+	var br link
+	if err == nil {
+		defer lock.Unlock()
+		br, err = n.link(p.Network.Bridge)
 	}
-	defer lock.Unlock()
-	br, err := n.link(p.Network.Bridge)
+	if absent(err) {
+		return nil, n.explainGone(0, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +239,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	done := &Plugged{
 		BridgeMAC: br.mac, PortMAC: p.portMAC(), ContainerMAC: p.mac(),
 		BridgeMTU: br.mtu, MTU: p.mtu(br.mtu), unheard: br.alias == owner && !br.snoops,
+		bridge: br.index,
 	}
 	pair := veth{
 		name: p.Port(), mac: done.PortMAC, masterIndex: br.index,
@@ -218,7 +254,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 		done.BridgeMAC, err = n.keepMAC(br)
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
-		err = errors.Join(explainFull(br.name, err), n.deleteLink(p.Port()))
+		err = errors.Join(n.explainGone(br.index, explainFull(br.name, err)), n.deleteLink(p.Port()))
 	}
 	return done, err
 }
@@ -264,7 +300,12 @@ func (p *Port) mac() net.HardwareAddr {
 
 // awaitForwarding waits until the bridge forwards what comes from a port.
 func (n *Namespace) awaitForwarding(name string) error {
-	if err := n.awaitCarrier(name, func(l link) bool { return l.forwarding }); err != nil {
+	plugged := true
+	err := n.awaitCarrier(name, func(l link) bool { plugged = l.master != 0; return l.forwarding || !plugged })
+	if !plugged {
+		return fmt.Errorf("wait for port %s: it is on no bridge any more", name)
+	}
+	if err != nil {
 		return fmt.Errorf("wait for port %s: the bridge does not forward its packets; does it run STP? %w", name, err)
 	}
 	return nil

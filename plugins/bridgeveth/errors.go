@@ -33,6 +33,7 @@ var codes = []struct {
 	{setup.ErrStrictForwardPorts, types.ErrInvalidNetworkConfig},
 	{setup.ErrNoChain, types.ErrInvalidNetworkConfig},
 	{setup.ErrDenied, types.ErrLimitedConnectivity},
+	{setup.ErrBridgeGone, types.ErrTryAgainLater},
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 

@@ -3,9 +3,13 @@ package cnitool
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -165,6 +169,97 @@ exec /usr/sbin/$(basename $0) "$@"
 	for _, program := range []string{"iptables", "iptables-nft", "iptables-legacy"} {
 		if err := os.WriteFile(killers+"/"+program, []byte(script), 0o755); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestBridgeDeleted stops an ADD before each message to the kernel that it writes itself, deletes
+// the bridge, and has it go on: it makes the bridge anew, and the container reaches its gateway.
+func TestBridgeDeleted(t *testing.T) {
+	t.Parallel()
+	conf := single.with(object{"forward": "none"})
+	c := newNode(t, conf, "nft").containers(1)
+	before := setuptest.Dump(t)
+	deleted, late := 0, 0
+	for at := 1; ; at++ {
+		add := on("ADD", 1, conf)
+		add.before = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write",
+			"-e", fmt.Sprintf("inject=write:signal=STOP:when=%d", at)}
+		cmd := add.command(t)
+		var said strings.Builder
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1) // which awaitStopped may put back
+		go func() { ended <- cmd.Wait() }()
+		pid := awaitStopped(t, cmd.Process.Pid, ended)
+		if pid == 0 {
+			if err := <-ended; err != nil {
+				t.Fatalf("without a stop: %v: %s", err, said.String())
+			}
+			on("DEL", 1, conf).run(t).ok(t)
+			break // it writes no more messages
+		}
+		was := strings.Contains(setuptest.Run(t, "sh", "-c", "ip link delete br0 2>/dev/null && echo deleted || true"), "deleted")
+		if err := goOn(pid, ended); err != nil {
+			t.Errorf("bridge deleted before message %d: %v: %s", at, err, said.String())
+		}
+		if was {
+			deleted++
+			if !setuptest.Ping(t, c[0], "10.88.0.1") {
+				late++ // when packets had passed already
+			}
+		}
+		on("DEL", 1, conf).run(t).ok(t)
+		if !setuptest.Same(t, before, "bridge deleted before message %d, DEL left traces", at) {
+			t.FailNow()
+		}
+	}
+	if deleted < 10 || late > 3 {
+		t.Errorf("the bridge was deleted %d times, %d times too late for ADD to see", deleted, late)
+	}
+}
+
+// awaitStopped waits until the process that strace runs is stopped, and returns its number, or
+// 0 if strace has ended.
+func awaitStopped(t *testing.T, strace int, ended chan error) (pid int) {
+	t.Helper()
+	for {
+		select {
+		case err := <-ended:
+			ended <- err
+			return 0
+		case <-time.After(time.Millisecond):
+		}
+		all, err := filepath.Glob("/proc/[0-9]*/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range all {
+			stat, _ := os.ReadFile(path) // it may have ended
+			pid, about, _ := strings.Cut(string(stat), " ")
+			// A process that is traced is in state t when it is stopped, and for a moment at each
+			// of its system calls.
+			if strings.HasPrefix(about, fmt.Sprintf("(bridgeveth) t %d ", strace)) {
+				number, err := strconv.Atoi(pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return number
+			}
+		}
+	}
+}
+
+// goOn continues a process, as often as it stops, and waits for its end.
+func goOn(pid int, ended chan error) error {
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(10 * time.Millisecond):
+			_ = unix.Kill(pid, unix.SIGCONT) // it may have ended
 		}
 	}
 }
