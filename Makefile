@@ -40,7 +40,7 @@ demo: build .cache/bin/cnitool ## show the problem and the cure, in a throw-away
 	@$(UNSHARE) .cache/bin/demo bin .cache/bin/cnitool
 
 test: build ## run every test
-	@hack/need.sh ip iperf3 iptables iptables-legacy nft ping strace unshare
+	@hack/need.sh busybox ip iperf3 iptables iptables-legacy nft ping strace unshare
 	@hack/br_netfilter.sh
 	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
 	@hack/firewalld.sh || echo 'no firewalld here: its tests will say so' >&2

@@ -144,6 +144,9 @@ func (p *Port) allowances() (list []element) {
 	if p.Guard < GuardIP {
 		return list
 	}
+	if len(p.Addresses) == 0 { // it asks a DHCP server for one
+		allow(guardedIPv4, netip.IPv4Unspecified().AsSlice())
+	}
 	for _, a := range p.Addresses {
 		set, more := guardedIPv4, []netip.Addr{netip.IPv4Unspecified()}
 		if a.Addr().Is6() {

@@ -163,7 +163,7 @@ func (n *Namespace) raisePort(p *Port, on *Plugged) error {
 	if err != nil {
 		return err
 	}
-	if err = p.Container.configure(p.Interface, inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, on.unheard, p.Autoconfigured}); err == nil {
+	if err = p.Container.configure(p.Interface, p.inside(on.unheard)); err == nil {
 		err = n.setPortUp(p)
 	}
 	if err == nil {
@@ -175,6 +175,33 @@ func (n *Namespace) raisePort(p *Port, on *Plugged) error {
 		}
 	}
 	return err
+}
+
+// GiveAddresses completes a port that AttachPort made without addresses, because a DHCP server is
+// asked for them by the port itself. It gives the container its addresses and routes, and makes
+// what the host and the network need for them: the guard, host ports, gateways, masquerade. p.MAC has
+// to be that of Plugged. If it fails, DetachPort takes back what it has made. The address and
+// its guard come first: if a later step fails, the lease is given back from that address.
+func (n *Namespace) GiveAddresses(p *Port) error {
+	if p.Given == "" {
+		if err := p.Container.configure(p.Interface, p.inside(false)); err != nil {
+			return err
+		}
+	}
+	if err := n.guardPort(p); err != nil {
+		return err
+	}
+	lock, err := n.holdNetwork(p.Network)
+	if err != nil {
+		return err
+	}
+	lock.Unlock() // the port itself holds the network
+	return n.publish(p)
+}
+
+// inside is what the container's end gets. unheard is that of Plugged.
+func (p *Port) inside(unheard bool) inside {
+	return inside{p.Addresses, p.Routes, p.Sysctls, p.DetectDuplicates, unheard, p.Autoconfigured}
 }
 
 func (n *Namespace) setPortUp(p *Port) error {

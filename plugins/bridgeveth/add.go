@@ -72,7 +72,8 @@ func (c *config) resolveMTU(host *setup.Namespace) (err error) {
 	return err
 }
 
-// attach reserves the addresses, attaches the port and prints the result.
+// attach reserves the addresses, attaches the port and prints the result. Where the IPAM plugin asks
+// by the container's interface, the port comes first.
 func (c *config) attach(host *setup.Namespace, port *setup.Port, previous *current.Result, ipam *delegate) (err error) {
 	var undo setup.Undo
 	defer func() {
@@ -81,6 +82,20 @@ func (c *config) attach(host *setup.Namespace, port *setup.Port, previous *curre
 		}
 	}()
 
+	var plugged *setup.Plugged
+	connect := func() (err error) {
+		if plugged, err = host.AttachPort(port); err == nil {
+			undo.Push("attachment", func() error { return host.DetachPort(port.Attachment, c.Bridge, c.hostPorts...) })
+		}
+		return err
+	}
+	if c.asksByInterface() {
+		c.fill(port, &current.Result{})
+		if err := connect(); err != nil {
+			return err
+		}
+		port.MAC = plugged.ContainerMAC
+	}
 	result, err := ipam.add()
 	if !ipam.refused(err) {
 		undo.Push("reservation of addresses", ipam.del) // also of those that a failed ADD of the delegate left
@@ -95,14 +110,17 @@ func (c *config) attach(host *setup.Namespace, port *setup.Port, previous *curre
 		return err
 	}
 	c.fill(port, result)
-	if err := c.publish(port); err != nil {
+	if err = Publish(port, c.hostPorts); err != nil {
 		return err
 	}
-	plugged, err := host.AttachPort(port)
+	if plugged == nil {
+		err = connect()
+	} else {
+		err = host.GiveAddresses(port)
+	}
 	if err != nil {
 		return err
 	}
-	undo.Push("attachment", func() error { return host.DetachPort(port.Attachment, c.Bridge, c.hostPorts...) })
 	c.warn()
 	c.describe(result, port, plugged)
 	return plugin.PrintResult(result, c.CNIVersion)

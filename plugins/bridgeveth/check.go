@@ -97,7 +97,7 @@ func openAttached(args *skel.CmdArgs) (a *attached, err error) {
 		c.expect(a.port, previous)
 	}
 	c.fill(a.port, previous)
-	if err := c.publish(a.port); err != nil {
+	if err := Publish(a.port, c.hostPorts); err != nil {
 		a.close()
 		return nil, err
 	}

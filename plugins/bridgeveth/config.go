@@ -334,15 +334,22 @@ func (c *config) port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	}
 	return &setup.Port{
 		Attachment: c.attachment(args), Container: container,
-		Network: c.network(), MTU: c.mtu, MAC: c.mac, Hairpin: c.HairpinMode,
+		Network: c.network(), MTU: c.mtu, MAC: c.mac,
+		Hairpin:  c.HairpinMode || len(c.hostPorts) > 0 && !c.PromiscMode, // a container with host ports reaches its own
 		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(), Bandwidth: c.bandwidth,
 		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Autoconfigured: c.autoconfigured(), Down: c.DisableContainerInterface,
 	}
 }
 
-// autoconfigured reports whether the addresses are those of the network's owner: there is no IPAM
-// plugin, or the one that asks a DHCP server.
-func (c *config) autoconfigured() bool { return c.IPAM.Type == "" || c.IPAM.Type == "dhcp" }
+// asksByInterface reports whether the IPAM plugin asks a server for addresses by the container's
+// interface, which therefore has to be there before.
+func (c *config) asksByInterface() bool { return c.IPAM.Type == "dhcp" }
+
+// autoconfigured reports whether a container may have addresses of the network's owner besides those
+// of the IPAM plugin.
+func (c *config) autoconfigured() bool {
+	return c.IPAM.Type == "" || c.asksByInterface() && !c.IPSpoofCheck
+}
 
 func (c *config) attachment(args *skel.CmdArgs) setup.Attachment {
 	return AttachmentOf(c.Name, args)

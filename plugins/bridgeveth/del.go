@@ -14,7 +14,8 @@ import (
 //
 // The link goes first, with its host ports. Should that fail, all else stays for the next
 // DEL: its address is still in use, or a host port leads to it. Otherwise each of the other
-// things goes, whatever becomes of the rest.
+// things goes, whatever becomes of the rest. A lease that was had by the link is given back before, by
+// the link.
 func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
@@ -28,15 +29,19 @@ func del(args *skel.CmdArgs) error {
 	if err := refuseOwn(args, host); err != nil {
 		return Error(err)
 	}
+	ipam, released := newDelegate(c, args, host)
+	usable := released == nil
+	if usable && c.asksByInterface() {
+		released = ipam.del()
+	}
 	on, err := host.Unplug(c.attachment(args), c.hostPorts...)
 	if err != nil {
-		return Error(err)
+		return Error(errors.Join(err, released))
 	}
-	ipam, err := newDelegate(c, args, host)
-	if err == nil {
-		err = ipam.del()
+	if usable && !c.asksByInterface() {
+		released = ipam.del()
 	}
-	return Error(errors.Join(err, host.ReleaseNetwork(c.Bridge, on)))
+	return Error(errors.Join(released, host.ReleaseNetwork(c.Bridge, on)))
 }
 
 // refuseOwn refuses a container that would be its own host. One whose namespace

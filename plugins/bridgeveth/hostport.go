@@ -82,13 +82,6 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	return h, bad
 }
 
-// publish gives the port its host ports, and the network what they need: the first
-// address of each family is what they lead to.
-func (c *config) publish(p *setup.Port) error {
-	p.Hairpin = p.Hairpin || len(c.hostPorts) > 0 && !c.PromiscMode // so that the container reaches its own
-	return Publish(p, c.hostPorts)
-}
-
 // Publish gives a port with addresses its host ports, and its network what they need: the
 // first address of each family is what they lead to.
 func Publish(p *setup.Port, ports []setup.HostPort) error {

@@ -2,10 +2,8 @@ package cnitool
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -47,9 +45,8 @@ func advertise(t testing.TB, router *setup.Namespace) {
 	}
 }
 
-// TestAutoconfiguration has a router on a LAN advertise a prefix. Containers of layer 2 networks,
-// and those that have their address of the LAN's DHCP server, get an address of it and a default
-// route; others, whose addresses are ours to give, do not.
+// TestAutoconfiguration has a router on a LAN advertise a prefix. Containers of layer 2 networks
+// get an address of it and a default route; others, whose addresses are ours to give, do not.
 func TestAutoconfiguration(t *testing.T) {
 	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
 	for _, tt := range []struct {
@@ -58,29 +55,15 @@ func TestAutoconfiguration(t *testing.T) {
 		want bool
 	}{
 		{"layer 2", layer2, true},
-		{"DHCP", layer2.with(object{"ipam": object{"type": "dhcp"}}), true},
 		{"addresses of ours", single.with(object{"isDefaultGateway": false, "ipMasq": false}), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, tt.conf, "nft")
 			c := n.containers(1)[0]
-			router := setuptest.Container(t, "router")
-			setuptest.Run(t, "sh", "-ec", "ip link add br0 type bridge; echo 0 >/proc/sys/net/ipv6/conf/br0/accept_ra; ip link set br0 up; ip link add card type veth peer name eth0 netns router; ip link set card master br0 up; ip -n router link set eth0 up")
-			awaitTrue(t, "the router's address", func() bool {
-				return strings.Contains(setuptest.In(t, router, "ip", "-6", "addr", "show", "dev", "eth0", "-tentative"), "fe80")
-			})
-			// What the dhcp plugin of the reference answers; its daemon is another program.
-			dhcp := t.TempDir()
-			script := `#!/bin/sh
-				[ $CNI_COMMAND != ADD ] || echo '{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.2/24","gateway":"10.88.0.1"}]}'`
-			if err := os.WriteFile(dhcp+"/dhcp", []byte(script), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			router := lan(t)
 			before := setuptest.Dump(t)
-			call := on("ADD", 1, tt.conf)
-			call.path = programs + ":" + dhcp
-			result := call.run(t).ok(t)
+			result := on("ADD", 1, tt.conf).run(t).ok(t)
 			configured := func() bool {
 				advertise(t, router)
 				return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0"), "fd77::") &&
@@ -94,10 +77,8 @@ func TestAutoconfiguration(t *testing.T) {
 					t.Errorf("the container has IPv6: %s", out)
 				}
 			}
-			call.verb, call.conf = "CHECK", tt.conf.with(object{"prevResult": json.RawMessage(result.stdout)})
-			call.run(t).ok(t)
-			call.verb = "DEL"
-			call.run(t).ok(t)
+			on("CHECK", 1, checking(tt.conf, result)).run(t).ok(t)
+			on("DEL", 1, tt.conf).run(t).ok(t)
 			setuptest.Same(t, before, "DEL left traces")
 		})
 	}

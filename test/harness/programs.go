@@ -48,6 +48,7 @@ var sources = map[string]string{
 	"bridge":     reference + "main/bridge",
 	"loopback":   reference + "main/loopback",
 	"ptp":        reference + "main/ptp",
+	"dhcp":       reference + "ipam/dhcp",
 	"host-local": reference + "ipam/host-local",
 	"static":     reference + "ipam/static",
 	"firewall":   reference + "meta/firewall",

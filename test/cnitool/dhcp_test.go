@@ -1,0 +1,124 @@
+package cnitool
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// lan is a bridge of the administrator's, with a network card that leads to a router on a LAN. The
+// router has 10.88.0.200.
+func lan(t *testing.T) (router *setup.Namespace) {
+	t.Helper()
+	router = setuptest.Container(t, "router")
+	setuptest.Run(t, "sh", "-ec", "ip link add br0 type bridge; echo 0 >/proc/sys/net/ipv6/conf/br0/accept_ra; ip link set br0 up; "+
+		"ip link add card type veth peer name eth0 netns router; ip link set card address 52:54:00:12:34:56 master br0 up; "+
+		"ip -n router addr add 10.88.0.200/24 dev eth0; ip -n router link set eth0 up")
+	awaitTrue(t, "the router's address", func() bool {
+		return strings.Contains(setuptest.In(t, router, "ip", "-6", "addr", "show", "dev", "eth0", "-tentative"), "fe80")
+	})
+	return router
+}
+
+// dhcpServer leases out 10.88.0.50 and 10.88.0.51 for an hour, and has them renewed every 3 seconds.
+// acks counts what it has granted, and leased says whether it has a lease that is not given back.
+func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased func() bool) {
+	t.Helper()
+	conf := "interface eth0\nstart 10.88.0.50\nend 10.88.0.51\nlease_file /run/udhcpd.leases\npidfile /run/udhcpd.pid\n" +
+		"option subnet 255.255.255.0\noption router 10.88.0.200\noption lease 3600\noption 0x3a 00000003\n"
+	if err := os.WriteFile("/run/udhcpd.conf", []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	daemon(t, "nsenter", "--net="+router.Path, "sh", "-c", "exec busybox udhcpd -f /run/udhcpd.conf >/run/udhcpd.log 2>&1")
+	said := func(what string) int {
+		log, _ := os.ReadFile("/run/udhcpd.log") // there is none before it starts
+		return strings.Count(string(log), what)
+	}
+	acks = func() int { return said("sending ACK") }
+	leased = func() bool {
+		written := said("received SIGUSR1")
+		setuptest.Run(t, "sh", "-ec", "kill -USR1 $(cat /run/udhcpd.pid)")
+		awaitTrue(t, "the list of leases", func() bool { return said("received SIGUSR1") > written })
+		for line := range strings.Lines(setuptest.Run(t, "busybox", "dumpleases", "-f", "/run/udhcpd.leases")) {
+			if strings.Contains(line, "10.88.0.5") && !strings.Contains(line, "expired") {
+				return true
+			}
+		}
+		return false
+	}
+	return acks, leased
+}
+
+// TestDHCP attaches containers by the reference's IPAM plugin dhcp. Its daemon asks a server on the
+// LAN by the container's own interface, keeps the lease while the container runs, and gives it back.
+func TestDHCP(t *testing.T) {
+	dhcp := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
+	for _, tt := range []struct {
+		name       string
+		conf       object
+		autoconfig bool // the container has the addresses of router advertisements, too
+	}{
+		{"plain", dhcp, true},
+		{"by the reference's name", dhcp.with(object{"type": "bridge"}), true},
+		{"macspoofchk", dhcp.with(object{"macspoofchk": true}), true},
+		{"ipspoofchk", dhcp.with(object{"ipspoofchk": true}), false},
+		{"host ports, masquerade and a limit", publishing(dhcp.with(object{"ipMasq": true}), object{"hostPort": 8080, "containerPort": 80}).with(object{
+			"runtimeConfig": object{"portMappings": []object{{"hostPort": 8080, "containerPort": 80}}, "bandwidth": object{"ingressRate": 1e8, "ingressBurst": 1e7}},
+		}), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, tt.conf, "nft")
+			router := lan(t)
+			acks, leased := dhcpServer(t, router)
+			stop := daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
+			awaitTrue(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
+			c := n.containers(1)[0]
+			before := setuptest.Dump(t)
+			on("STATUS", 1, tt.conf).run(t).ok(t)
+			check := on("CHECK", 1, checking(tt.conf, on("ADD", 1, tt.conf).run(t).ok(t)))
+			check.run(t).ok(t)
+			if out := setuptest.In(t, c, "ip", "route"); !strings.Contains(out, "default via 10.88.0.200") {
+				t.Errorf("routes: %s", out)
+			}
+			if !leased() || !setuptest.Ping(t, c, "10.88.0.200") {
+				t.Error("no lease, or no answer from the router")
+			}
+			granted := acks()
+			awaitTrue(t, "a renewal", func() bool { return acks() > granted })
+			automatic := func() bool {
+				advertise(t, router)
+				return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr"), "fd77::")
+			}
+			if tt.autoconfig {
+				awaitTrue(t, "the address of a router advertisement", automatic)
+			} else if automatic() {
+				t.Error("the container has an address that it may not send under")
+			}
+			check.run(t).ok(t)
+			on("DEL", 1, tt.conf).run(t).ok(t)
+			if leased() {
+				t.Error("after DEL the server's lease is left")
+			}
+			on("GC", 1, tt.conf.with(object{"cni.dev/valid-attachments": []object{}})).run(t).ok(t)
+			setuptest.Same(t, before, "DEL left traces")
+
+			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
+			before = setuptest.Dump(t)
+			if f := on("ADD", 1, tt.conf.with(object{"isGateway": true})).run(t).failed(t); f.Code != 101 {
+				t.Errorf("got %+v, want code 101", f)
+			}
+			if leased() {
+				t.Error("after a failed ADD the server's lease is left")
+			}
+			stop()
+			if f := on("ADD", 1, tt.conf).run(t).failed(t); f.Code != 105 || !strings.Contains(f.Msg, "dhcp") {
+				t.Errorf("without the daemon: got %+v, want code 105", f)
+			}
+			setuptest.Same(t, before, "a failed ADD left traces")
+		})
+	}
+}
