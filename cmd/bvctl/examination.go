@@ -64,6 +64,9 @@ func newExamination(h *host) (*examination, error) {
 			x.more = append(x.more, sickness("libcni's records", "record", "nobody but its runtime knows whose it is: have that remove containers that bvctl inspect does not show, and then the file", d.Error()))
 		}
 	}
+	if incompatible, err := x.Incompatible(); err == nil && incompatible != nil {
+		x.more = append(x.more, incompatible)
+	}
 	if err := x.Tidy(); err != nil {
 		x.close()
 		return nil, err

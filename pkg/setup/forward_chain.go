@@ -37,7 +37,7 @@ func (c Chain) family() int {
 
 // byIPTables says whether iptables-nft keeps the chain.
 func (c Chain) byIPTables() bool {
-	return c.Family != "inet" && slices.Contains([]string{"filter", "nat", "mangle", "raw", "security"}, c.Table)
+	return c.Family != "inet" && slices.Contains(iptablesTables, c.Table)
 }
 
 // inChain is how the comments begin of rules in others' chains.

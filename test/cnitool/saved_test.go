@@ -1,10 +1,15 @@
 package cnitool
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -90,6 +95,62 @@ func TestSavedRuleset(t *testing.T) {
 			on("DEL", i+1, conf).run(t).ok(t)
 		}
 		setuptest.Same(t, before, "DEL left traces")
+	})
+}
+
+// TestIncompatibleChains compares the chains that the doctor names with those that iptables
+// refuses, for rules of all kinds that nft(8) may have loaded into tables of iptables, and for
+// Docker's after a round of saving and loading.
+func TestIncompatibleChains(t *testing.T) {
+	eachUserland(t, func(t *testing.T, u userland) {
+		n := newNode(t, dual)
+		u.run(t, "I=iptables\n"+docker27+"I=ip6tables\n"+docker27+"iptables -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE")
+		n.must("add", n.containers(1)...)
+		named := func() (names []string) {
+			t.Helper()
+			out, status := bvctl(t, "doctor")
+			if status != 0 {
+				t.Errorf("status %d: %s", status, out)
+			}
+			for _, m := range regexp.MustCompile(`chain (\S+ \S+ \S+): iptables refuses`).FindAllStringSubmatch(out, -1) {
+				names = append(names, m[1])
+			}
+			slices.Sort(names)
+			return names
+		}
+		refused := func() (names []string) {
+			t.Helper()
+			for _, table := range []string{"ip filter", "ip6 filter", "ip nat"} {
+				family, name, _ := strings.Cut(table, " ")
+				list := "nft list table " + table + " 2>/dev/null | sed -n 's/^.chain \\(.*\\) {/\\1/p'"
+				for chain := range strings.FieldsSeq(u.run(t, list)) {
+					if out := u.run(t, fmt.Sprintf("%stables -t %s -S %s 2>&1 || :", family, name, chain)); strings.Contains(out, "incompatible") {
+						names = append(names, table+" "+chain)
+					}
+				}
+			}
+			slices.Sort(names)
+			return names
+		}
+		if got := named(); len(got) > 0 {
+			t.Errorf("at first the doctor names %q", got)
+		}
+		u.run(t, "nft list ruleset >/run/saved; nft flush ruleset; nft -f /run/saved")
+		if out, status := bvctl(t, "repair"); status != 0 {
+			t.Fatal(out)
+		}
+		if diff := cmp.Diff(refused(), named()); diff != "" || len(named()) == 0 {
+			t.Errorf("iptables refuses, and the doctor names (-want +got):\n%s", diff)
+		}
+		for i, rule := range []string{
+			"ct state established accept", "reject", `iifname "br0" ip saddr 10.0.0.0/8 tcp dport 80 counter drop`, "limit rate 5/second accept",
+			"log prefix x group 5", "log level debug", "ip saddr { 10.0.0.1, 10.0.0.2 } accept", "tcp dport 80-90 accept", "meta mark 1 accept", "fib daddr type local accept",
+		} {
+			u.run(t, fmt.Sprintf("nft add chain ip filter kind%[1]d; nft 'add rule ip filter kind%[1]d %[2]s'", i, rule))
+		}
+		if diff := cmp.Diff(refused(), named()); diff != "" {
+			t.Errorf("iptables refuses, and the doctor names (-want +got):\n%s", diff)
+		}
 	})
 }
 
