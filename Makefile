@@ -42,7 +42,7 @@ demo: build .cache/bin/cnitool ## show the problem and the cure, in a throw-away
 test: build ## run every test
 	@hack/need.sh busybox ip iperf3 iptables iptables-legacy nft ping strace unshare
 	@hack/br_netfilter.sh
-	@hack/docker.sh || echo 'no dockerd here: its test will say so' >&2
+	@hack/docker.sh trixie sid || echo 'no dockerd of some release here: its test will say so' >&2
 	@hack/firewalld.sh || echo 'no firewalld here: its tests will say so' >&2
 	@hack/podman.sh || echo 'no podman here: its test will say so' >&2
 	@hack/containerd.sh || echo 'no containerd here: its tests will say so' >&2

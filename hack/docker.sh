@@ -1,23 +1,44 @@
 #!/bin/sh
-# Puts dockerd, and what it starts, into .cache/docker/bin, from Debian's packages.
-# They are unpacked there rather than installed: a package that is installed would
-# start a daemon, which changes the host's own firewall.
+# Puts dockerd, and what it starts, into .cache/docker/bin, from Debian's packages, and those of
+# other releases, such as trixie and sid, into .cache/docker/SUITE/bin. They are unpacked there
+# rather than installed: a package that is installed would start a daemon, which changes the
+# host's own firewall.
+#
+#   hack/docker.sh [SUITE...]
 set -eu
 cd "$(dirname "$0")/.."
 to=$PWD/.cache/docker
-[ -x "$to/bin/dockerd" ] && exit 0
+mkdir -p "$to"
 
-if [ "$(id -u)" = 0 ]; then
-	DEBIAN_FRONTEND=noninteractive apt-get update -qq
-	apt-get install -y -qq --no-install-recommends libdevmapper1.02.1 libseccomp2 >&2
+if [ ! -x "$to/bin/dockerd" ]; then
+	if [ "$(id -u)" = 0 ]; then
+		DEBIAN_FRONTEND=noninteractive apt-get update -qq
+		apt-get install -y -qq --no-install-recommends libdevmapper1.02.1 libseccomp2 >&2
+	fi
+	rm -rf "$to/bin" "$to/root" "$to/new"
+	mkdir -p "$to/new"
+	# The sandbox user of apt may not write here.
+	(cd "$to/new" && apt-get -o APT::Sandbox::User=root download -qq docker.io containerd runc tini)
+	for deb in "$to"/new/*.deb; do dpkg -x "$deb" "$to/root"; done
+	mkdir "$to/new/bin"
+	for program in "$to"/root/usr/bin/* "$to"/root/usr/sbin/*; do ln -s "$program" "$to/new/bin"; done
+	ln -s "$to/root/usr/bin/tini-static" "$to/new/bin/docker-init"
+	mv "$to/new/bin" "$to/bin"
+	rm -r "$to/new"
 fi
-rm -rf "$to" "$to.new"
-mkdir -p "$to.new/packages" "$to.new/bin"
-cd "$to.new/packages"
-# The sandbox user of apt may not write here.
-apt-get -o APT::Sandbox::User=root download -qq docker.io containerd runc tini
-for deb in *.deb; do dpkg -x "$deb" ../root; done
-cd ../bin
-for program in ../root/usr/bin/* ../root/usr/sbin/*; do ln -sf "$program" .; done
-ln -sf ../root/usr/bin/tini-static docker-init
-mv "$to.new" "$to"
+
+for suite; do
+	[ -x "$to/$suite/bin/dockerd" ] && continue
+	new=$to/$suite.new
+	rm -rf "$to/$suite" "$new"
+	mkdir -p "$new/bin"
+	hack/unpack.sh "$suite" "$new/root" docker.io containerd runc
+	# Their C library is newer than the host's, so each starts by the loader of its own release.
+	root=$to/$suite/root
+	for program in "$new"/root/usr/bin/* "$new"/root/usr/sbin/docker*; do
+		printf '#!/bin/sh\nexec %s/usr/lib64/ld-linux-x86-64.so.2 --library-path %s/usr/lib/x86_64-linux-gnu %s "$@"\n' \
+			"$root" "$root" "$root${program#"$new/root"}" >"$new/bin/${program##*/}"
+	done
+	chmod +x "$new"/bin/*
+	mv "$new" "$to/$suite"
+done

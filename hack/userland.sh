@@ -11,20 +11,8 @@ for suite; do
 	[ -x "$to/bin/nft" ] && continue
 	new=$to.new
 	rm -rf "$to" "$new"
-	mkdir -p "$new/apt/lists/partial" "$new/root" "$new/bin"
-	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
-	echo "deb $mirror $suite main" >"$new/apt/sources"
-	# The sandbox user of apt may not write here. No package counts as installed, so that apt
-	# names all the libraries.
-	touch "$new/apt/status"
-	set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
-		-o Dir::State::Lists="$new/apt/lists" -o Dir::State::status="$new/apt/status" -o Dir::Cache="$new/apt"
-	apt-get "$@" update
-	packages=$(apt-get "$@" -s --no-install-recommends install iptables nftables | sed -n 's/^Inst \(iptables\|nftables\|lib[^ ]*\) .*/\1/p')
-	# shellcheck disable=SC2086 # a list of words
-	(cd "$new/apt" && apt-get "$@" download $packages)
-	for package in "$new"/apt/*.deb; do dpkg -x "$package" "$new/root"; done
-	rm -r "$new/apt"
+	mkdir -p "$new/bin"
+	hack/unpack.sh "$suite" "$new/root" iptables nftables
 
 	libraries=$to/root/usr/lib/x86_64-linux-gnu:$to/root/lib/x86_64-linux-gnu
 	# Their C library is newer than the host's, so each starts by the loader of its own release.

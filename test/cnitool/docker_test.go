@@ -20,14 +20,13 @@ import (
 // dockerWait is how long dockerd may take to start.
 const dockerWait = time.Minute
 
-// dockerd starts Docker's daemon in the test's host, with everything it keeps below
-// /run. It ends with the test, or before, by the function returned.
-func dockerd(t *testing.T) (stop func()) {
+// dockerd starts the Docker daemon of a folder in the test's host, with everything it keeps
+// below /run. It ends with the test, or before, by the function returned.
+func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
-	bin := os.Getenv("DOCKER_BIN")
 	program := filepath.Join(bin, "dockerd")
-	if _, err := os.Stat(program); bin == "" || err != nil {
-		t.Skip("LISTED SKIP: no dockerd in DOCKER_BIN; run make test where Debian's packages can be had")
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("LISTED SKIP: no dockerd of this release; run make test where Debian's packages can be had")
 	}
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: dockerd needs root outside of a user namespace")
@@ -94,8 +93,24 @@ func dockerAnswers() bool {
 // TestDocker is the scene that this project was born from, with the real dockerd: it
 // finds forwarding off, switches it on, and sets the policy of FORWARD to DROP.
 func TestDocker(t *testing.T) {
+	for release, bin := range map[string]string{
+		"of the host": os.Getenv("DOCKER_BIN"),
+		"trixie":      "../../.cache/docker/trixie/bin", // 26
+		"sid":         "../../.cache/docker/sid/bin",    // 28 or later
+	} {
+		t.Run(release, func(t *testing.T) {
+			bin, err := filepath.Abs(bin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			testDocker(t, bin)
+		})
+	}
+}
+
+func testDocker(t *testing.T, bin string) {
 	n := newNode(t, single.with(object{"forward": "none"}))
-	stop := dockerd(t)
+	stop := dockerd(t, bin)
 	if got := setuptest.Run(t, "iptables", "-S", "FORWARD"); !strings.Contains(got, "-P FORWARD DROP") {
 		t.Fatalf("dockerd has not set the policy:\n%s", got)
 	}
@@ -115,16 +130,24 @@ func TestDocker(t *testing.T) {
 		t.Helper()
 		rules := setuptest.Run(t, "iptables", "-S", "FORWARD")
 		ours := strings.Index(rules, "-j BRIDGEVETH-FORWARD")
-		for _, docker := range []string{"-j DOCKER-USER", "-j DOCKER-ISOLATION-STAGE-1"} {
-			if at := strings.Index(rules, docker); at < 0 || ours < at {
+		found := 0
+		// The last two are one and the same, up to Docker 27 and from 28.0.1 on.
+		for _, docker := range []string{"-j DOCKER-USER", "-j DOCKER-ISOLATION-STAGE-1", "-j DOCKER-FORWARD"} {
+			switch at := strings.Index(rules, docker); {
+			case at > ours:
 				t.Errorf("%s our jump does not stand behind %q:\n%s", when, docker, rules)
+			case at >= 0:
+				found++
 			}
+		}
+		if ours < 0 || found != 2 {
+			t.Errorf("%s jumps are missing:\n%s", when, rules)
 		}
 	}
 	placed("at first")
 
 	stop()
-	stop = dockerd(t)
+	stop = dockerd(t, bin)
 	placed("after a restart of dockerd")
 	if !setuptest.Ping(t, c[0], "10.88.0.3") {
 		t.Error("the ping is dropped after a restart of dockerd")
@@ -132,7 +155,7 @@ func TestDocker(t *testing.T) {
 	for _, wiped := range []string{"iptables -F FORWARD", "iptables -F"} {
 		stop()
 		setuptest.Run(t, "sh", "-c", wiped)
-		stop = dockerd(t)
+		stop = dockerd(t, bin)
 		if setuptest.Ping(t, c[0], "10.88.0.3") {
 			t.Errorf("%s: the ping passes: the test shows nothing", wiped)
 		}

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Unpacks packages of a Debian release, and the libraries that they need, into a folder. Nothing is
+# installed: the host's own programs stay as they are, and no daemon starts. Needs no root.
+#
+#   hack/unpack.sh SUITE FOLDER PACKAGE...
+set -eu
+suite=$1 to=$2
+shift 2
+apt=$(mktemp -d)
+trap 'rm -rf "$apt"' EXIT
+mkdir -p "$apt/lists/partial" "$to"
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
+echo "deb $mirror $suite main" >"$apt/sources"
+# No package counts as installed, so that apt names all the libraries.
+touch "$apt/status"
+get() {
+	# The sandbox user of apt may not write here.
+	apt-get -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$apt/sources" -o Dir::Etc::SourceParts=/dev/null \
+		-o Dir::State::Lists="$apt/lists" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" "$@"
+}
+get update
+named=$(printf '%s\|' "$@")
+packages=$(get -s --no-install-recommends install "$@" | sed -n "s/^Inst \(${named}lib[^ ]*\) .*/\1/p")
+# shellcheck disable=SC2086 # a list of words
+(cd "$apt" && get download $packages)
+for package in "$apt"/*.deb; do dpkg -x "$package" "$to"; done
