@@ -48,31 +48,32 @@ func (n *Namespace) retireGateways(bridge string) error {
 // containers, to which there are routes of ours instead.
 func (n *Namespace) retirable(bridge string) (several []linkAddress, outside []link, err error) {
 	type kind struct {
-		link     int
-		is4, one bool
+		link int
+		is4  bool
 	}
 	own := map[kind][]linkAddress{}
 	all, err := n.allAddresses(0)
 	for _, a := range all {
 		if a.own && (a.IsSingleIP() || !linkLocal6(a.Prefix)) {
-			k := kind{a.link, a.Addr().Is4(), a.IsSingleIP()}
+			k := kind{a.link, a.Addr().Is4()}
 			own[k] = append(own[k], a)
 		}
 	}
 	for k, gateways := range own {
-		if !k.one && len(gateways) < 2 {
+		within := slices.DeleteFunc(slices.Clone(gateways), func(a linkAddress) bool { return a.IsSingleIP() })
+		if len(gateways) == 1 && len(within) == 1 {
 			continue
 		}
 		l, err := n.linkAt(k.link)
-		switch {
-		case absent(err):
-		case err != nil:
+		if err != nil && !absent(err) {
 			return nil, nil, err
-		case !n.belongs(l.name, bridge):
-		case k.one:
+		}
+		if err != nil || !n.belongs(l.name, bridge) {
+			continue
+		}
+		several = append(several, within...)
+		if len(within) < len(gateways) {
 			outside = append(outside, l)
-		default:
-			several = append(several, gateways...)
 		}
 	}
 	return several, outside, err

@@ -177,3 +177,40 @@ func TestVLANOnOthersBridge(t *testing.T) {
 		t.Errorf("DEL left traces (-before +after):\n%s", diff)
 	}
 }
+
+// TestVLANRangeChanged edits the ranges of a network in a VLAN while it has a container, beside
+// a network in another VLAN. The old gateway goes with that container. The new one is outside of
+// its subnet, so that the host needs a route by the VLAN link.
+func TestVLANRangeChanged(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	needsVLANs(t)
+	before := setuptest.Dump(t)
+	c := n.containers(3)
+	other, first := vlan(83, 300), vlan(81, 100)
+	second := first.with(object{"gatewayConflict": "add", "ipam": object{"type": "ipam-simple", "ranges": [][]object{
+		{{"subnet": "10.82.0.0/24"}}, {{"subnet": "fd82::/64", "gateway": "fe80::1"}},
+	}}})
+	on("ADD", 3, other).run(t).ok(t)
+	on("ADD", 1, first).run(t).ok(t)
+	on("ADD", 2, second).run(t).ok(t)
+	for _, p := range []struct {
+		from *setup.Namespace
+		to   string
+	}{{c[0], "10.81.0.1"}, {c[0], "fd81::1"}, {c[1], "10.82.0.1"}, {c[1], "fe80::1%eth0"}, {n.Namespace, "fd82::1"}, {c[2], "10.83.0.1"}} {
+		if !setuptest.Ping(t, p.from, p.to) {
+			t.Errorf("%s gets no answer from %s", p.from.Path, p.to)
+		}
+	}
+	on("DEL", 1, second).run(t).ok(t)
+	got, err := n.Addresses("br0.100")
+	if want := "[10.82.0.1/24]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("the VLAN link has %v, %v, want %s", got, err, want)
+	}
+	if got, err := n.Addresses("br0.300"); err != nil || len(got) != 2 {
+		t.Errorf("the other VLAN link has %v, %v", got, err)
+	}
+	on("DEL", 2, second).run(t).ok(t)
+	on("DEL", 3, other).run(t).ok(t)
+	setuptest.Same(t, before, "DEL left traces")
+}
