@@ -112,32 +112,6 @@ func (n *Namespace) bridgeMAC(name string) net.HardwareAddr {
 	return digestMAC(sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name)))
 }
 
-// keepMAC gives a bridge back the link-layer address that it had before a port joined, and returns
-// the one that it has. A bridge that somebody else made may have none of its own: it takes the
-// lowest one of its ports, changes it as ports come and go, and has 00:00:00:00:00:00 after the last
-// one. Every change would cut the bridge's neighbours off until they ask again.
-func (n *Namespace) keepMAC(before link) (net.HardwareAddr, error) {
-	if before.alias == owner {
-		return before.mac, nil
-	}
-	now, err := n.linkAt(before.index)
-	if err != nil {
-		return nil, err
-	}
-	mac := before.mac
-	switch {
-	case bytes.Equal(mac, make([]byte, len(mac))):
-		mac = n.bridgeMAC(before.name)
-	case bytes.Equal(mac, now.mac) && mac[0] != portMACPrefix:
-		return mac, nil // its own, or that of a port that stays
-	case mac[0] == portMACPrefix && now.mac[0] != portMACPrefix:
-		return now.mac, nil // another ADD has given it back the one from before both
-	}
-	var b batch
-	b.add("give "+before.name+" its MAC address", newLinkRequest(before.name, 0)).AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
-	return mac, n.send(b)
-}
-
 // DeleteBridge deletes the bridge called name if EnsureBridge made it. Ports
 // that it still has lose their bridge, so the caller makes sure there are none.
 func (n *Namespace) DeleteBridge(name string) error {

@@ -20,7 +20,8 @@ func (n *Namespace) BridgeOf(a Attachment) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return n.bridgeOf(port)
+	br, err := n.bridgeOf(port)
+	return br.name, err
 }
 
 // PublishPort adds the host ports of a port that is attached, all or none, and what its

@@ -27,7 +27,7 @@ func (n *Namespace) plugGiven(p *Port, br link) (*Plugged, error) {
 	b.add("configure port "+l.name, p.settingsRequest())
 	done := &Plugged{BridgeMTU: br.mtu, PortMAC: l.mac, MTU: l.mtu, bridge: br.index}
 	if err = n.send(b); err == nil {
-		done.BridgeMAC, err = n.keepMAC(br)
+		done.BridgeMAC, err = n.keepMACWith(br, l.mac)
 	}
 	if err != nil {
 		_, undoErr := n.removePort(p.Port())
@@ -64,24 +64,26 @@ func (n *Namespace) removePort(name string) (bridge string, err error) {
 	if err != nil && !absent(err) {
 		return "", err
 	}
-	if bridge, err = n.bridgeOf(l); err != nil {
+	br, err := n.bridgeOf(l)
+	if err != nil {
 		return "", err
 	}
 	var b batch
+	b.keepMACWithout(br, l)
 	if l.index == 0 || l.name == name {
 		b.delete(ifbOf(name)) // most have none, which trying tells in microseconds
 		if err := n.send(b); err != nil || l.index == 0 {
-			return bridge, err
+			return br.name, err
 		}
-		return bridge, n.removeLink(l)
+		return br.name, n.removeLink(l)
 	}
-	return bridge, n.giveBack(l, name)
+	return br.name, n.giveBack(&b, l, name)
 }
 
-// giveBack takes a link that was given off its bridge, with all that it had as a port.
-func (n *Namespace) giveBack(l link, port string) error {
-	var b batch
-	if err := n.unlimit(&b, l); err != nil {
+// giveBack takes a link that was given off its bridge, with all that it had as a port, as the last
+// of the batch.
+func (n *Namespace) giveBack(b *batch, l link, port string) error {
+	if err := n.unlimit(b, l); err != nil {
 		return err
 	}
 	b.delete(ifbOf(port))
@@ -90,7 +92,7 @@ func (n *Namespace) giveBack(l link, port string) error {
 	leave.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, nil))
 	// Last, since by that name it is found.
 	b.ensure("take the name "+port+" from "+l.name, altNameRequest(unix.RTM_DELLINKPROP, l, port), unix.ENODEV)
-	return n.send(b)
+	return n.send(*b)
 }
 
 // altNameRequest adds an alternative name to a link, or takes it away.

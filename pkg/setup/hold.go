@@ -102,11 +102,11 @@ func (n *Namespace) releaseBridge(name string) error {
 	if err != nil {
 		return err
 	}
-	shared := false
-	if err := n.eachPort(name, func(link) bool { shared = true; return false }); err != nil {
+	bare, err := n.portless(name)
+	if err != nil {
 		return err
 	}
-	if !shared && n.made(br) {
+	if bare && n.made(br) {
 		return n.DeleteBridge(name)
 	}
 	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br), n.closeLocalnet(br))

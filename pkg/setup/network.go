@@ -157,6 +157,13 @@ func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err e
 	case !br.up:
 		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, ensure})
 	}
+	if br.lostMAC() {
+		lacks = append(lacks, lack{"MAC address of bridge " + net.Bridge, func() error {
+			var b batch
+			b.assignMAC(br, randomMAC())
+			return n.send(b)
+		}})
+	}
 	if net.Promiscuous && !br.promiscuous {
 		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
 	}

@@ -254,6 +254,9 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 		defer lock.Unlock()
 		br, err = n.link(p.Network.Bridge)
 	}
+	if err == nil {
+		err = n.keepMACBefore(br)
+	}
 	if absent(err) {
 		return nil, n.explainGone(0, err)
 	}
@@ -278,7 +281,7 @@ func (n *Namespace) plug(p *Port) (*Plugged, error) {
 	b.add("configure port "+pair.name, p.portRequest())
 	b.silenceIPv6(pair.name)
 	if err = n.send(b); err == nil {
-		done.BridgeMAC, err = n.keepMAC(br)
+		done.BridgeMAC, err = n.keepMACWith(br, done.PortMAC)
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST it is not ours
 		err = errors.Join(n.explainGone(br.index, explainFull(br.name, err)), n.deleteLink(p.Port()))

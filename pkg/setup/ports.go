@@ -21,17 +21,22 @@ func (l link) ours() bool {
 	return ok || l.alias == "" && isPort(l.name)
 }
 
-// bridgeOf is the name of the bridge that a link is a port of; "" if it is none's, or that
-// has gone.
-func (n *Namespace) bridgeOf(l link) (string, error) {
+// bridgeOf is the bridge that a link is a port of; the zero link if it is none's, or that has gone.
+func (n *Namespace) bridgeOf(l link) (br link, err error) {
 	if l.master == 0 {
-		return "", nil
+		return br, nil
 	}
-	br, err := n.linkAt(l.master)
-	if err != nil && !absent(err) {
-		return "", err
+	if br, err = n.linkAt(l.master); absent(err) {
+		err = nil
 	}
-	return br.name, nil
+	return br, err
+}
+
+// portless says whether a bridge has no port, whoever's.
+func (n *Namespace) portless(bridge string) (bool, error) {
+	none := true
+	err := n.eachPort(bridge, func(link) bool { none = false; return false })
+	return none, err
 }
 
 // eachPort calls f with each port of a bridge until f says false, and perhaps with some of
@@ -150,28 +155,31 @@ func (n *Namespace) Collect(network, bridge string, valid []Attachment) error {
 	if err != nil {
 		return err
 	}
-	names := map[int]string{}
+	byIndex := map[int]link{}
 	for _, l := range all {
-		names[l.index] = l.name
+		byIndex[l.index] = l
 	}
 	bridges := []string{bridge}
+	var before batch
 	var stale, given []string
 	for _, l := range all {
 		a, known := ParseAttachment(l.alias)
-		if !known && names[l.master] == bridge {
+		on := byIndex[l.master]
+		if !known && on.name == bridge {
 			a.Network = network // as far as anybody can tell
 		}
 		if !l.ours() || l.port == "" || !gone(portOwner{l.port, a}) {
 			continue
 		}
-		bridges = append(bridges, names[l.master])
+		bridges = append(bridges, on.name)
+		before.keepMACWithout(on, l)
 		if l.port == l.name {
 			stale = append(stale, l.name)
 		} else {
 			given = append(given, l.port)
 		}
 	}
-	errs := []error{n.deleteLinks(append(stale, staleIFBs(all, gone)...))}
+	errs := []error{n.send(before), n.deleteLinks(append(stale, staleIFBs(all, gone)...))}
 	for _, name := range given {
 		_, err := n.removePort(name)
 		errs = append(errs, err)

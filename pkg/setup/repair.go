@@ -77,6 +77,9 @@ func (n *Namespace) portLacks(p *Port) (lacks []lack) {
 // resetPort puts a port on its bridge, with its settings.
 func (n *Namespace) resetPort(p *Port) error {
 	br, err := n.link(p.Network.Bridge)
+	if err == nil {
+		err = n.keepMACBefore(br)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,14 @@
 package cnitool
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -74,5 +77,121 @@ func TestBridgeMAC(t *testing.T) {
 			step("ADD", 1)
 			step("DEL", 1)
 		})
+	}
+}
+
+// takeOver gives the bridge the MAC address of container i's port, as builds before this one did,
+// whose ports had a lower one.
+func takeOver(t testing.TB, i int) string {
+	t.Helper()
+	setuptest.Run(t, "ip", "link", "set", setup.Attachment{Network: "net", Container: fmt.Sprint("c", i), Interface: "eth0"}.Port(), "address", "02:00:00:00:00:01")
+	if got := bridgeMAC(t); got != "02:00:00:00:00:01" {
+		t.Fatalf("the bridge has MAC %s, not the lowest of its ports", got)
+	}
+	return "02:00:00:00:00:01"
+}
+
+// TestBridgeMACWithoutPort detaches the container whose port the bridge has its MAC address from.
+func TestBridgeMACWithoutPort(t *testing.T) {
+	for _, tt := range []struct {
+		verb string
+		conf object
+	}{
+		{"DEL", single}, {"GC", single.with(object{"cni.dev/valid-attachments": []object{{"containerID": "c2", "ifname": "eth0"}}})},
+	} {
+		t.Run(tt.verb, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			lan(t)
+			setuptest.Run(t, "ip", "addr", "add", "10.88.0.1/24", "dev", "br0")
+			c := n.containers(2)
+			on("ADD", 1, single).run(t).ok(t)
+			on("ADD", 2, single).run(t).ok(t)
+			want := takeOver(t, 1)
+			if !setuptest.Ping(t, c[1], "10.88.0.1") {
+				t.Fatal("no answer from the host")
+			}
+			on(tt.verb, 1, tt.conf).run(t).ok(t)
+			if got := bridgeMAC(t); got != want {
+				t.Errorf("the bridge has MAC %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// TestBridgeMACOfGivenLink plugs a link with a low MAC address into a bridge, and takes it off again.
+func TestBridgeMACOfGivenLink(t *testing.T) {
+	t.Parallel()
+	conf := behind(single, tap)
+	newNode(t, conf, "nft").containers(1)
+	lan(t)
+	setuptest.Run(t, "ip", "link", "add", "tap0", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "machine")
+	want := bridgeMAC(t)
+	if result := on("ADD", 1, conf).run(t).ok(t); bridgeMAC(t) != want || !strings.Contains(string(result.stdout), `"br0","mac":"`+want) {
+		t.Errorf("the bridge has MAC %s, want %s; result: %s", bridgeMAC(t), want, result.stdout)
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	if got := bridgeMAC(t); got != want {
+		t.Errorf("after DEL the bridge has MAC %s, want %s", got, want)
+	}
+}
+
+// TestBridgeMACMadeAnew repairs containers whose bridge the administrator has made anew.
+func TestBridgeMACMadeAnew(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	setuptest.Run(t, "sh", "-ec", "ip link add br0 type bridge; ip link set br0 up")
+	n.must("add", c...)
+	setuptest.Run(t, "sh", "-ec", "ip link del br0; ip link add br0 type bridge; ip link set br0 up")
+	want := bridgeMAC(t)
+	if out, status := bvctl(t, "repair"); status != 0 {
+		t.Fatal(out)
+	}
+	if !setuptest.Ping(t, c[0], "10.88.0.1") {
+		t.Error("no answer from the host")
+	}
+	if got := bridgeMAC(t); got != want {
+		t.Errorf("the bridge has MAC %s, want %s", got, want)
+	}
+	n.must("del", c...)
+	if got := bridgeMAC(t); got != want {
+		t.Errorf("after DEL the bridge has MAC %s, want %s", got, want)
+	}
+}
+
+// TestBridgeMACAtOnce adds containers all at once to a bridge without a port, of a network that needs
+// nothing else on the host: none of them waits for another.
+func TestBridgeMACAtOnce(t *testing.T) {
+	t.Parallel()
+	const count = 12
+	conf := object{"type": "bridgeveth", "bridge": "br0", "forward": "none"}
+	n := newNode(t, conf, "nft")
+	n.containers(count)
+	for range 5 {
+		setuptest.Run(t, "sh", "-ec", "ip link add br0 type bridge; ip link set br0 up")
+		want := bridgeMAC(t)
+		var all []*exec.Cmd
+		var said [count]bytes.Buffer
+		for i := range count {
+			cmd := on("ADD", i+1, conf).command(t)
+			cmd.Stdout = &said[i]
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, cmd)
+		}
+		for i, cmd := range all {
+			if err := cmd.Wait(); err != nil || !strings.Contains(said[i].String(), want) {
+				t.Errorf("ADD: %v: %s, want MAC %s", err, said[i].String(), want)
+			}
+		}
+		if got := bridgeMAC(t); got != want {
+			t.Errorf("the bridge has MAC %s, want %s", got, want)
+		}
+		for i := range count {
+			on("DEL", i+1, conf).run(t).ok(t)
+		}
+		setuptest.Run(t, "ip", "link", "del", "br0")
 	}
 }
