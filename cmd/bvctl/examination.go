@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -74,6 +75,24 @@ func newExamination(h *host) (*examination, error) {
 	return x, nil
 }
 
+// through looks at what only passes through the node to containers of other nodes, as far as the
+// configurations tell their ranges.
+func (x *examination) through() ([]*doctor.Report, error) {
+	var ranges []netip.Prefix
+	for _, n := range x.host.networks() {
+		for _, text := range n.MasqExclude {
+			if p, err := netip.ParsePrefix(text); err == nil && !slices.Contains(ranges, p) {
+				ranges = append(ranges, p)
+			}
+		}
+	}
+	r, err := x.Through(ranges)
+	if r == nil || err != nil {
+		return nil, err
+	}
+	return []*doctor.Report{r}, nil
+}
+
 // sickness is a report on what needs no walk.
 func sickness(of, station, advice, what string) *doctor.Report {
 	return &doctor.Report{From: of, Stations: []doctor.Station{{Name: station, State: doctor.Bad, What: what, Remedy: advice, Advice: true}}}
@@ -127,7 +146,11 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	if drifted != nil {
 		reports = append(reports, drifted)
 	}
-	return reports, nil
+	if len(args) > 0 {
+		return reports, nil
+	}
+	passing, err := x.through()
+	return append(reports, passing...), err
 }
 
 // walkFrom goes from a container to another end, or to what is nearby if that is nil. Where

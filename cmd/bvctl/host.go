@@ -28,7 +28,10 @@ type network struct {
 	Name   string `json:"-"`
 	Type   string `json:"type"`
 	Bridge string `json:"bridge"`
-	IPAM   struct {
+	// MasqExclude are ranges that packets reach with the container's own address, such as those of
+	// containers on other nodes.
+	MasqExclude []string `json:"masqExclude"`
+	IPAM        struct {
 		Type    string `json:"type"`
 		DataDir string `json:"dataDir"`
 	} `json:"ipam"`

@@ -134,6 +134,8 @@ func effect(expressions attrs) (opens, denies bool) {
 		case "counter", "log":
 		case "reject":
 			denies = certain
+		case "target": // of iptables-nft, which writes REJECT so
+			denies = certain && data.text(unix.NFTA_TARGET_NAME) == "REJECT"
 		case "immediate":
 			verdict := data.in(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
 			switch {
