@@ -1,13 +1,20 @@
 #!/bin/sh
 # Puts what the tests with containerd need into .cache/containerd: Debian's containerd, with
-# runc, that hack/docker.sh unpacks (debian); an image that holds busybox (image.tar); and with
-# the argument 2 a containerd 2, in the version that hack/containerd/go.mod names (2).
+# runc, that hack/docker.sh unpacks (debian), and that of Debian 13 (trixie); an image that holds
+# busybox (image.tar); and with the argument 2 a containerd 2, in the version that
+# hack/containerd/go.mod names (2).
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/containerd
-hack/docker.sh
-mkdir -p "$cache"
+hack/docker.sh trixie
+mkdir -p "$cache/trixie"
 ln -sfn ../docker/bin "$cache/debian"
+# The programs themselves: a shim that the loader has started would start the loader in its own
+# place. They make do with an older C library; runc does not.
+for program in containerd containerd-shim-runc-v2 ctr; do
+	ln -sfn "../../docker/trixie/root/usr/bin/$program" "$cache/trixie/$program"
+done
+ln -sfn ../debian/runc "$cache/trixie/runc"
 
 if [ ! -f "$cache/image.tar" ]; then
 	new=$cache/image.new

@@ -37,8 +37,8 @@ func TestCtr(t *testing.T) {
 	})
 }
 
-// TestCtrDetached runs a container that ctr does not wait for. ctr 2 calls DEL when it kills
-// it; ctr 1.6 never does, and leaves it to whoever looks at the leases.
+// TestCtrDetached runs a container that ctr does not wait for. ctr calls DEL when it removes
+// the task; that of 1.6 never does, and leaves it to whoever looks at the leases.
 func TestCtrDetached(t *testing.T) {
 	each(t, func(n *node) {
 		n.ctr("images", "import", "--index-name", image, archive)
@@ -46,7 +46,7 @@ func TestCtrDetached(t *testing.T) {
 		n.ctr("tasks", "kill", "--signal", "SIGKILL", "server")
 		n.ctr("tasks", "rm", "--force", "server")
 		n.ctr("containers", "rm", "server")
-		if !n.old {
+		if !n.forgets {
 			n.nothingLeft()
 			return
 		}

@@ -26,9 +26,9 @@ func TestMain(m *testing.M) {
 	harness.Main(m, &programs, "bridgeveth", "bvctl")
 }
 
-// prepare puts everything where users have it. What is written to /etc or /opt stays in the
+// prepare puts everything where users have it, with the configuration of containerd. What is written to /etc or /opt stays in the
 // test's host.
-func prepare(t *testing.T) {
+func prepare(t *testing.T, config string) {
 	t.Helper()
 	for _, dir := range []string{"/etc", "/opt"} {
 		upper, work := "/run/upper"+dir, "/run/work"+dir
@@ -41,7 +41,7 @@ func prepare(t *testing.T) {
 	setuptest.Run(t, "cp", "-a", programs+"/.", "/opt/cni/bin")
 	setuptest.Run(t, "ln", "/opt/cni/bin/bridgeveth", "/opt/cni/bin/loopback") // which containerd runs for every pod
 	setuptest.Run(t, "cp", "../../conf/10-containerd.conflist", conflist)
-	if err := os.WriteFile("/etc/containerd/config.toml", []byte(daemonConfig), 0o600); err != nil {
+	if err := os.WriteFile("/etc/containerd/config.toml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -27,8 +27,8 @@ import (
 const image = "docker.io/library/busybox:latest"
 
 // daemonConfig is containerd's, with what a machine without AppArmor and without the right to
-// lower an OOM score needs; of CNI there is nothing in it. Version 2 is what 1.6 reads, and
-// 2.x still takes.
+// lower an OOM score needs; of CNI there is nothing in it but what release.config adds. Version 2
+// is what 1.6 reads, and 2.x still takes.
 const daemonConfig = `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
@@ -48,13 +48,24 @@ var archive = filepath.Join(root, "image.tar")
 // release is one containerd to test with.
 type release struct {
 	name, bin string
-	old       bool // it calls no STATUS, and its ctr no DEL for what it has not waited for
-	remedy    string
+	silent    bool   // it calls no STATUS
+	forgets   bool   // its ctr calls no DEL for what it has not waited for
+	config    string // besides daemonConfig
+	remedy    string // where it is missing
 }
 
+// pluginFolder is what docs/runtimes.md tells users of Debian 13 to write: its containerd looks for
+// plugins in /usr/lib/cni even without a configuration.
+const pluginFolder = `  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+`
+
+const packages = "run make test where Debian's packages can be had"
+
 var releases = []release{
-	{"debian", filepath.Join(root, "debian"), true, "run make test where Debian's packages can be had"},
-	{"2", os.Getenv("CONTAINERD2_BIN"), false, "run make test-runtimes"},
+	{"debian", filepath.Join(root, "debian"), true, true, "", packages},
+	{"trixie", filepath.Join(root, "trixie"), true, false, pluginFolder, packages},
+	{"2", os.Getenv("CONTAINERD2_BIN"), false, false, "", "run make test-runtimes"},
 }
 
 // each runs a test with each containerd there is, in a host of its own.
@@ -104,7 +115,7 @@ func newNode(t *testing.T, r release) *node {
 		t.Fatal(err)
 	}
 	setuptest.DropForward(t, "iptables", "ip6tables")
-	prepare(t)
+	prepare(t, daemonConfig+r.config)
 	n.Cleanup(func() {
 		said, err := os.ReadFile(daemonLog)
 		for line := range strings.Lines(string(said)) {
