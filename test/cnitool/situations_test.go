@@ -97,7 +97,8 @@ var everyWay = both("sibling", "out", "in", "published")
 // Rules that others write, for each $I of the programs.
 const (
 	dockerBridge = `
-		ip netns add d; ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip addr add fd17::1/64 dev docker0 nodad
+		ip netns add d; ip -n d link set lo up # Go asks once, where it first listens, whether there is IPv6
+		ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip addr add fd17::1/64 dev docker0 nodad
 		ip link add vd type veth peer name eth0 netns d; ip link set vd master docker0 up; ip link set docker0 up
 		ip -n d link set eth0 up; ip -n d addr add 172.17.0.2/16 dev eth0; ip -n d addr add fd17::2/64 dev eth0 nodad
 		ip -n d route add default via 172.17.0.1; ip -n d route add default via fd17::1
