@@ -207,14 +207,14 @@ func (t xtables) denial() string {
 
 // String is the chain that packets pass, by the program that shows it.
 func (t xtables) String() string {
-	name := t.program("iptables")
-	return fmt.Sprintf("%s %s %s", name, filterTable, forwardBase)
+	return fmt.Sprintf("%s %s %s", t.program(), filterTable, forwardBase)
 }
 
-// program is the name of a program for the table's family: ip6tables-nft.
-func (t xtables) program(name string) string {
+// program is the name of the iptables for the table's family and flavour: ip6tables-nft.
+func (t xtables) program() string {
+	name := "iptables"
 	if t.family == unix.AF_INET6 {
-		name = strings.Replace(name, "iptables", "ip6tables", 1)
+		name = "ip6tables"
 	}
 	if t.flavour != "" {
 		name += "-" + t.flavour

@@ -3,6 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -175,14 +176,20 @@ func (n *Namespace) withProgram(t xtables, f func(*iptables.IPTables) error) err
 	})
 }
 
-// findProgram looks for a table's program under the name that says the flavour,
-// and under the plain one, which on some distributions is all there is.
+// findProgram looks for a table's program under the name that says the flavour, and under the
+// plain one, which on some distributions is all there is, unless that writes to the other flavour.
 func findProgram(t xtables) (string, error) {
-	plain := xtables{family: t.family}.program("iptables")
-	for _, name := range slices.Compact([]string{t.program("iptables"), plain}) {
-		if path, err := ProgramPath(name); err == nil {
+	plain := xtables{family: t.family}.program()
+	for _, name := range slices.Compact([]string{t.program(), plain}) {
+		if path, err := ProgramPath(name); err == nil && (t.flavour == "" || !writesNFT(path)) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s: %w", plain, ErrNoIPTables)
+	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
+}
+
+// writesNFT reports whether a program is iptables-nft, by the file that it leads to.
+func writesNFT(path string) bool {
+	resolved, err := filepath.EvalSymlinks(path)
+	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
 }

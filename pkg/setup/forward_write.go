@@ -3,9 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -25,11 +23,7 @@ func (t xtables) byNetlink() bool {
 		return t.flavour == "nft"
 	}
 	path, err := findProgram(t)
-	if err != nil {
-		return true // nobody is there who would want another
-	}
-	resolved, err := filepath.EvalSymlinks(path)
-	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
+	return err != nil || writesNFT(path) // without a program nobody is there who would want another
 }
 
 // table is the table in nf_tables.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -88,19 +90,28 @@ func TestOldVersions(t *testing.T) {
 	}
 }
 
-// TestMissingIP6Tables shows that an IPv4 network needs no ip6tables, and one of both
-// families does.
+// TestMissingIP6Tables shows that an IPv4 network needs no ip6tables where iptables-legacy denies
+// both families, and a network of both does.
 func TestMissingIP6Tables(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, single, "nft")
+	n := newNode(t, single, "legacy")
 	c := n.containers(2)
 	setuptest.Hide(t, "ip6tables", "ip6tables-nft", "ip6tables-legacy")
-	empty := setuptest.Dump(t)
+	state := func() string {
+		return setuptest.Run(t, "sh", "-c", "ip -o link; ip route; iptables-legacy -S; nft list ruleset")
+	}
+	empty := state()
+	same := func(what string) {
+		t.Helper()
+		if diff := cmp.Diff(empty, state()); diff != "" {
+			t.Errorf("%s left traces (-before +after):\n%s", what, diff)
+		}
+	}
 	f := on("ADD", 1, dual).run(t).failed(t)
 	if f.Code != 102 || !strings.Contains(f.Msg, "ip6tables") {
 		t.Errorf("got %+v, want code 102 and ip6tables", f)
 	}
-	setuptest.Same(t, empty, "a failed ADD left traces")
+	same("a failed ADD")
 	n.must("status", nil)
 	n.must("add", c...)
 	n.must("check", c...)
@@ -108,7 +119,7 @@ func TestMissingIP6Tables(t *testing.T) {
 		t.Error("the ping is dropped")
 	}
 	n.must("del", c...)
-	setuptest.Same(t, empty, "DEL left traces")
+	same("DEL")
 }
 
 // TestForgotten lets libcni's cache lose an attachment whose container lives on:

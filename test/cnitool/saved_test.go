@@ -231,21 +231,31 @@ func TestWithoutIPTables(t *testing.T) {
 }
 
 // TestNeedsIPTables has iptables-legacy deny packets on a host without the program, which alone
-// could change that.
+// could change that: the iptables of the other flavour writes elsewhere.
 func TestNeedsIPTables(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, single, "legacy")
-	n.containers(1)
-	setuptest.Hide(t, "iptables", "iptables-nft", "iptables-legacy")
-	for verb, code := range map[string]uint{"ADD": 102, "STATUS": 50} {
-		f := on(verb, 1, single).run(t).failed(t)
-		for _, want := range []string{"iptables-legacy filter FORWARD", "policy DROP", "install iptables", "forward"} {
-			if f.Code != code || !strings.Contains(f.Msg, want) {
-				t.Errorf("%s: got %+v, want code %d and %q", verb, f, code, want)
+	for name, hidden := range map[string][]string{
+		"no iptables": {"iptables", "iptables-nft", "iptables-legacy"}, "iptables-nft alone": {"iptables-legacy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "legacy")
+			n.containers(1)
+			setuptest.Hide(t, hidden...)
+			before := setuptest.Run(t, "nft", "list", "ruleset")
+			for verb, code := range map[string]uint{"ADD": 102, "STATUS": 50} {
+				f := on(verb, 1, single).run(t).failed(t)
+				for _, want := range []string{"iptables-legacy filter FORWARD", "policy DROP", "iptables-legacy: no such program", "install iptables", "forward"} {
+					if f.Code != code || !strings.Contains(f.Msg, want) {
+						t.Errorf("%s: got %+v, want code %d and %q", verb, f, code, want)
+					}
+				}
 			}
-		}
-	}
-	if left := setuptest.Run(t, "ip", "-o", "link"); strings.Contains(left, "veth") || strings.Contains(left, "br0") {
-		t.Errorf("links are left: %s", left)
+			if left := setuptest.Run(t, "ip", "-o", "link"); strings.Contains(left, "veth") || strings.Contains(left, "br0") {
+				t.Errorf("links are left: %s", left)
+			}
+			if after := setuptest.Run(t, "nft", "list", "ruleset"); after != before {
+				t.Errorf("rules are left:\n%s", after)
+			}
+		})
 	}
 }
