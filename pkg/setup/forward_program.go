@@ -56,7 +56,7 @@ func (n *Namespace) addForward(t xtables, bridge string) error {
 				return err
 			}
 		}
-		return placeJump(ipt)
+		return t.placeJump(ipt)
 	})
 }
 
@@ -71,19 +71,18 @@ func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 // placeJump puts the one jump to our chain right behind those of before, or at
 // the top. So it stands ahead of a REJECT that ends the chain, as ufw has it, but
 // behind the administrator's rules.
-func placeJump(ipt *iptables.IPTables) error {
+func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
 		return err
 	}
 	jump := []string{"-j", forwardChain}
-	position, others := 1, 0
-	var found []int // where, among the others, it stands
+	position, others, found := 1, 0, 0
 	for _, line := range list {
 		head, target, _ := strings.Cut(line, " -j ")
 		switch {
 		case head == "-A "+forwardBase && target == forwardChain:
-			found = append(found, others+1)
+			found++
 		case strings.HasPrefix(head, "-A "):
 			others++
 			if slices.Contains(before, target) {
@@ -91,8 +90,8 @@ func placeJump(ipt *iptables.IPTables) error {
 			}
 		}
 	}
-	if slices.Equal(found, []int{position}) {
-		return nil
+	if found == 1 && t.jumps() {
+		return nil // what others have put ahead of it since stays there
 	}
 	for range found {
 		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
@@ -132,7 +131,7 @@ func (n *Namespace) removeForward(t xtables, bridge string) error {
 		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
 			return err
 		}
-		return ipt.DeleteChain(filterTable, forwardChain)
+		return deleteUnused(ipt, forwardChain)
 	})
 }
 
@@ -147,9 +146,14 @@ func deleteAdminChain(ipt *iptables.IPTables) error {
 	if err != nil || len(rules) > 1 {
 		return err
 	}
-	err = ipt.DeleteChain(filterTable, adminChain)
+	return deleteUnused(ipt, adminChain)
+}
+
+// deleteUnused deletes a chain unless somebody jumps to it.
+func deleteUnused(ipt *iptables.IPTables, chain string) error {
+	err := ipt.DeleteChain(filterTable, chain)
 	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
-		return nil // he jumps to it: iptables-nft, iptables-legacy
+		return nil // iptables-nft, iptables-legacy
 	}
 	return err
 }

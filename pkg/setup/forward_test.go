@@ -343,37 +343,3 @@ func TestForwardTwoBridges(t *testing.T) {
 	}
 	setuptest.Same(t, before, "something is left")
 }
-
-// TestForwardBehindMany has others' rules by the hundreds, which are not all read: a jump to
-// Docker's chain that comes only behind them is seen all the same, and ours goes behind it.
-func TestForwardBehindMany(t *testing.T) {
-	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
-		t.Run(chain, func(t *testing.T) {
-			t.Parallel()
-			host := setuptest.EnterHost(t)
-			dropAll(t, "nft")
-			ensure := func(want int) {
-				t.Helper()
-				if err := host.EnsureForward("br0", unix.AF_INET); err != nil {
-					t.Fatal(err)
-				}
-				if at := slices.Index(rules(t, "iptables", "FORWARD"), "-j BRIDGEVETH-FORWARD"); at != want {
-					t.Errorf("our jump is rule %d, want %d", at, want)
-				}
-			}
-			ensure(0)
-			setuptest.Run(t, "sh", "-ec", `{ echo "*filter"; for i in $(seq 300); do echo "-A FORWARD -s 192.0.2.9 -j ACCEPT"; done; echo COMMIT; } | iptables-restore -n`)
-			ensure(0)
-			setuptest.Run(t, "iptables", "-N", chain)
-			ensure(0)
-			setuptest.Run(t, "iptables", "-A", "FORWARD", "-j", chain)
-			if ok, err := host.AcceptsForward("br0", unix.AF_INET); ok || err != nil {
-				t.Errorf("the jump behind them is not seen: %v", err)
-			}
-			ensure(301)
-			if ok, err := host.AcceptsForward("br0", unix.AF_INET); !ok || err != nil {
-				t.Errorf("something is missing still: %v", err)
-			}
-		})
-	}
-}

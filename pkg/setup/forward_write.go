@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -145,7 +146,11 @@ func (n *Namespace) addNFT(t xtables, bridge string) error {
 // placeJumpNFT is placeJump.
 func placeJumpNFT(c *nftables.Conn, base nftChain) error {
 	toOwn := rule{target: forwardChain}
-	if err := base.deleteFrom(c, func(r rule) bool { return r == toOwn }); err != nil {
+	isJump := func(r rule) bool { return r == toOwn }
+	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {
+		return nil // what others have put ahead of it since stays there
+	}
+	if err := base.deleteFrom(c, isJump); err != nil {
 		return err
 	}
 	jump := &nftables.Rule{Table: base.Table, Chain: base.Chain, Exprs: toOwn.expressions()}
@@ -158,35 +163,47 @@ func placeJumpNFT(c *nftables.Conn, base nftChain) error {
 	return nil
 }
 
-// removeNFT is the inverse of addNFT. With the last bridge go the jump and our chain, and the
-// administrator's, unless he has written into it or jumps to it himself.
+// removeNFT is the inverse of addNFT. With the last bridge go the jump and both chains, unless
+// somebody has written into them or jumps to them himself.
 func (n *Namespace) removeNFT(t xtables, bridge string) error {
-	last := false
-	err := n.change(t, func(c *nftables.Conn, base, own nftChain) error {
-		last = !slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) })
-		if !last {
+	return n.change(t, func(c *nftables.Conn, base, own nftChain) error {
+		if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) }) {
 			return own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
 		}
-		if err := base.deleteFrom(c, func(r rule) bool { return r == rule{target: forwardChain} }); err != nil {
+		jump := func(r rule) bool { return r == rule{target: forwardChain} }
+		if err := errors.Join(own.deleteFrom(c, func(rule) bool { return true }), base.deleteFrom(c, jump)); err != nil {
 			return err
 		}
-		c.DelChain(own.Chain) // with its rules
-		return nil
+		admin := &nftables.Chain{Name: adminChain, Table: t.table()}
+		return errors.Join(
+			n.deleteUnused(c, own.Chain, len(own.rules)+count(base.rules, jump)),
+			n.deleteUnused(c, admin, count(own.rules, func(r rule) bool { return r == toAdmin })),
+		)
 	})
-	if !last || err != nil {
-		return err
+}
+
+func count(rules []rule, chosen func(rule) bool) (count int) {
+	for _, r := range rules {
+		if chosen(r) {
+			count++
+		}
 	}
-	admin, err := n.listChain(t, adminChain)
-	if exists, existsErr := n.hasNFTChain(t.family, filterTable, adminChain); !exists || len(admin.rules) > 0 || err != nil || existsErr != nil {
-		return errors.Join(err, existsErr)
+	return count
+}
+
+// deleteUnused has the next transaction delete a chain if all that it holds, and all that leads to
+// it, is a number of rules that go in the same transaction.
+func (n *Namespace) deleteUnused(c *nftables.Conn, chain *nftables.Chain, rules int) error {
+	req := nftRequest(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), chainNamed(chain.Table.Name, chain.Name)...)
+	answers, err := n.ask(unix.NETLINK_NETFILTER, req)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	c, err := n.nft()
 	if err != nil {
-		return err
+		return fmt.Errorf("look up chain %s: %w", chain.Name, err)
 	}
-	c.DelChain(admin.Chain)
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) { // EBUSY: he jumps to it
-		return fmt.Errorf("delete chain %s: %w", adminChain, err)
+	if attrs(answers[0][nl.SizeofNfgenmsg:]).number(unix.NFTA_CHAIN_USE) == uint32(rules) {
+		c.DelChain(chain)
 	}
 	return nil
 }

@@ -60,8 +60,12 @@ func nftRequest(message, flags int, family uint8, attributes ...*nl.RtAttr) *nl.
 
 // hasNFTChain says whether a chain exists.
 func (n *Namespace) hasNFTChain(family int, table, chain string) (bool, error) {
-	return n.exists(unix.NFT_MSG_GETCHAIN, family,
-		nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain)))
+	return n.exists(unix.NFT_MSG_GETCHAIN, family, chainNamed(table, chain)...)
+}
+
+// chainNamed names a chain in requests about chains.
+func chainNamed(table, chain string) []*nl.RtAttr {
+	return []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain))}
 }
 
 // exists says whether nf_tables has what a request asks for.
