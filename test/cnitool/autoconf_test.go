@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,37 +46,102 @@ func advertise(t testing.TB, router *setup.Namespace) {
 	}
 }
 
-// TestAutoconfiguration has a router on a LAN advertise a prefix. Containers of layer 2 networks
-// get an address of it and a default route; others, whose addresses are ours to give, do not.
+// autoconfigured says whether a container has an address and a default route of advertise's, once a
+// witness on the same bridge has them, which listens to routers.
+func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
+	t.Helper()
+	has := func(c *setup.Namespace) bool {
+		return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr"), "fd77::") &&
+			strings.Contains(setuptest.In(t, c, "ip", "-6", "route", "show", "default"), "via fe80::")
+	}
+	awaitTrue(t, "the witness's address", func() bool { advertise(t, router); return has(witness) })
+	return has(c)
+}
+
+// askDHCPv6 sends a packet as a client of DHCPv6 does, and returns what comes back from a server (RFC
+// 8415, section 7): to a group on the link, and to the client's link-local address.
+func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
+	t.Helper()
+	listen := func(ns *setup.Namespace, group net.IP, port int) (c *net.UDPConn, link *net.Interface) {
+		err := ns.Do(func() (err error) {
+			if link, err = net.InterfaceByName("eth0"); err != nil {
+				return err
+			}
+			if group == nil {
+				c, err = net.ListenUDP("udp6", &net.UDPAddr{Port: port})
+			} else {
+				c, err = net.ListenMulticastUDP("udp6", link, &net.UDPAddr{IP: group, Port: port})
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() }) // nothing is buffered
+		return c, link
+	}
+	group := net.ParseIP("ff02::1:2")
+	to, _ := listen(server, group, 547)
+	from, link := listen(client, nil, 546)
+	go func() {
+		packet := make([]byte, 64)
+		if n, who, err := to.ReadFromUDP(packet); err == nil {
+			_, _ = to.WriteToUDP(append([]byte("reply to "), packet[:n]...), who) // the client waits for it
+		}
+	}()
+	packet := make([]byte, 64)
+	if _, err := from.WriteToUDP([]byte("solicit"), &net.UDPAddr{IP: group, Port: 547, Zone: strconv.Itoa(link.Index)}); err != nil {
+		t.Error(err)
+	}
+	_ = from.SetReadDeadline(time.Now().Add(10 * time.Second))
+	n, _, err := from.ReadFromUDP(packet)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(packet[:n])
+}
+
+// TestAutoconfiguration has a LAN with a router, which advertises a prefix, and with a DHCP server.
+// Containers of layer 2 networks get what these give. Others, whose addresses are ours to give, have none
+// of it, although FORWARD lets it pass.
 func TestAutoconfiguration(t *testing.T) {
-	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
 	for _, tt := range []struct {
 		name string
 		conf object
 		want bool
 	}{
-		{"layer 2", layer2, true},
+		{"layer 2", object{"type": "bridgeveth", "bridge": "br0"}, true},
 		{"addresses of ours", single.with(object{"isDefaultGateway": false, "ipMasq": false}), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, tt.conf, "nft")
 			c := n.containers(1)[0]
-			router := lan(t)
+			router, witness := lan(t)
 			before := setuptest.Dump(t)
 			result := on("ADD", 1, tt.conf).run(t).ok(t)
-			configured := func() bool {
-				advertise(t, router)
-				return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0"), "fd77::") &&
-					strings.Contains(setuptest.In(t, c, "ip", "-6", "route", "show", "default"), "via fe80::")
+			if !tt.want {
+				setuptest.Run(t, "ip6tables-nft", "-P", "FORWARD", "ACCEPT")
+			}
+			if got := autoconfigured(t, router, witness, c); got != tt.want {
+				t.Errorf("the container listens to routers: %v, want %v", got, tt.want)
+			}
+			if out := setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "inet6") != tt.want {
+				t.Errorf("IPv6 of the container, want %v: %s", tt.want, out)
 			}
 			if tt.want {
-				awaitTrue(t, "the address of a router", configured)
-			} else {
-				time.Sleep(300 * time.Millisecond)
-				if out := setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0"); configured() || strings.Contains(out, "inet6") {
-					t.Errorf("the container has IPv6: %s", out)
+				dhcpServer(t, router)
+				if out := setuptest.In(t, c, "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true"); !strings.Contains(out, "lease of 10.88.0.5") {
+					t.Errorf("DHCP: %s", out)
 				}
+				awaitTrue(t, "the container's link-local address", func() bool {
+					return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0", "-tentative"), "fe80")
+				})
+				if got := askDHCPv6(t, router, c); got != "reply to solicit" {
+					t.Errorf("DHCPv6: %q", got)
+				}
+			} else {
+				setuptest.Run(t, "ip6tables-nft", "-P", "FORWARD", "DROP")
 			}
 			on("CHECK", 1, checking(tt.conf, result)).run(t).ok(t)
 			on("DEL", 1, tt.conf).run(t).ok(t)

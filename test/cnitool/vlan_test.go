@@ -214,3 +214,22 @@ func TestVLANRangeChanged(t *testing.T) {
 	on("DEL", 3, other).run(t).ok(t)
 	setuptest.Same(t, before, "DEL left traces")
 }
+
+// TestVLANOnEmptiedBridge attaches to a bridge that has lost its last port, and with it its MAC
+// address. The VLAN link of the gateway is to have one.
+func TestVLANOnEmptiedBridge(t *testing.T) {
+	t.Parallel()
+	conf := vlan(81, 100)
+	n := newNode(t, single, "nft")
+	needsVLANs(t)
+	c := n.containers(1)
+	setuptest.Run(t, "sh", "-ec", "ip link add br0 up type bridge vlan_filtering 1; ip link add p type veth peer name q; ip link set p master br0; ip link del p")
+	if got := bridgeMAC(t); got != "00:00:00:00:00:00" {
+		t.Fatalf("the bridge has MAC %s", got)
+	}
+	on("CHECK", 1, checking(conf, on("ADD", 1, conf).run(t).ok(t))).run(t).ok(t)
+	if !setuptest.Ping(t, c[0], "10.81.0.1") {
+		t.Errorf("no answer from the gateway: %s", setuptest.Run(t, "ip", "link"))
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+}
