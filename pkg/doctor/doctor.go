@@ -102,22 +102,31 @@ func (r *Report) Obstacle() *Station {
 // Healthy says whether nothing is wrong.
 func (r *Report) Healthy() bool { return r.Obstacle() == nil }
 
+// add adds a station in lines of its own: a container chooses names in its namespace, and one of
+// several lines would look like another station.
+func (r *Report) add(s Station) {
+	for _, text := range []*string{&s.Name, &s.What, &s.Remedy} {
+		*text = strings.ReplaceAll(*text, "\n", "; ")
+	}
+	r.Stations = append(r.Stations, s)
+}
+
 func (r *Report) good(name, format string, args ...any) {
-	r.Stations = append(r.Stations, Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
+	r.add(Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
 }
 
 func (r *Report) note(name, format string, args ...any) {
-	r.Stations = append(r.Stations, Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
+	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
 }
 
 // bad notes what is wrong, with a command that cures it.
 func (r *Report) bad(name, command, format string, args ...any) {
-	r.Stations = append(r.Stations, Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: command})
+	r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: command})
 }
 
 // sad notes what is wrong, with advice to a person.
 func (r *Report) sad(name, advice, format string, args ...any) {
-	r.Stations = append(r.Stations, Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
+	r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
 }
 
 // settle makes notes of what was bad, once our packet was answered: it is in nobody's way

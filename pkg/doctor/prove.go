@@ -179,12 +179,23 @@ func (w *walk) dropped(v verdict, ns *setup.Namespace) {
 	w.Stations[len(w.Stations)-1].Advice = advice
 }
 
+// enter is what a command for a namespace begins with; "" for the host.
+func (w *walk) enter(ns *setup.Namespace) string {
+	for _, e := range w.containers() {
+		if ns != w.Host && e.Namespace.Same(ns) {
+			return e.in("")
+		}
+	}
+	return ""
+}
+
 // remedyOf is what to do about a rule that drops, which depends on whose it is.
 func (w *walk) remedyOf(v verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	family := families[v.family]
-	theirs := "whoever wrote that rule has to let the packet pass: nft -a list chain " + v.place()
+	nft := w.enter(ns) + "nft "
+	theirs := "whoever wrote that rule has to let the packet pass: " + nft + "-a list chain " + v.place()
 	if v.handle != 0 {
-		theirs += fmt.Sprintf("; or take it away: nft delete rule %s handle %d", v.place(), v.handle)
+		theirs += fmt.Sprintf("; or take it away: %sdelete rule %s handle %d", nft, v.place(), v.handle)
 	}
 	byIPTables := slices.Contains([]string{"ip", "ip6"}, family) && v.table == "filter"
 	switch {

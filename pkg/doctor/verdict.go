@@ -29,9 +29,9 @@ var families = map[uint8]string{
 	unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
 }
 
-// place is the chain as nft(8) is to be told.
+// place is the chain as a command for nft(8) names it.
 func (v verdict) place() string {
-	return fmt.Sprintf("%s %s %s", families[v.family], v.table, v.chain)
+	return command("%s %s %s", families[v.family], v.table, v.chain)
 }
 
 // where is the chain in words.
@@ -40,12 +40,16 @@ func (v verdict) where() string {
 }
 
 // text is the rule, or the policy, in the words of nft(8), as far as that is installed. It has
-// no counters, so that the same rule reads the same on every way.
+// no counters, so that the same rule reads the same on every way. nft(8) reads its arguments as
+// one text, in which a container's names might be commands: only plain names are asked for.
 func (v verdict) text(ns *setup.Namespace) string {
 	if v.handle == 0 {
 		return "policy drop"
 	}
 	out := ""
+	if !plain.MatchString(v.table) || !plain.MatchString(v.chain) {
+		return fmt.Sprintf("rule with handle %d", v.handle)
+	}
 	_ = ns.Do(func() error { // without it the handle has to do
 		nft, err := setup.ProgramPath("nft")
 		if err != nil {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -403,6 +405,42 @@ func TestDoctorQuotes(t *testing.T) {
 	}
 	if _, err := os.Stat("run"); err == nil {
 		t.Error("the shell ran what it should not")
+	}
+}
+
+// TestDoctorNames meets a table in a container whose name would be commands for nft(8) and for a
+// shell, and another line of the doctor's.
+func TestDoctorNames(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	n.must("add", c...)
+	const name = "a in; add table ip run; # $(touch run)\n# all is well"
+	setuptest.In(t, c[1], "nft", "add table ip a; add chain ip a in")
+	err := c[1].Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: name})
+		chain := conn.AddChain(&nftables.Chain{
+			Table: table, Name: "in", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+		})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}})
+		return conn.Flush()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, status := bvctl(t, "doctor", c[0].Path, c[1].Path)
+	if status != 1 || !strings.Contains(out, "dropped by chain in of table ip a in; ") || strings.Contains(out, "\n#") {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if want := "nsenter --net=/run/netns/c2 nft delete rule ip '" + strings.ReplaceAll(name, "\n", "; ") + "' in handle"; !strings.Contains(out, want) {
+		t.Errorf("no %q: %s", want, out)
+	}
+	if exec.Command("nsenter", "--net=/run/netns/c2", "nft", "list", "table", "ip", "run").Run() == nil {
+		t.Error("nft ran what it should not")
 	}
 }
 
