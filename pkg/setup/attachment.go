@@ -74,6 +74,9 @@ func (a Attachment) portMAC() net.HardwareAddr {
 	return append(net.HardwareAddr{portMACPrefix}, digest[:5]...)
 }
 
+// formerMAC is the portMAC of older builds, which tells the ports that they have attached.
+func (a Attachment) formerMAC() net.HardwareAddr { return digestMAC(a.digest()) }
+
 // containerMAC is the link-layer address of the container's end. It follows from
 // the first IP address, where there is one: neighbours that still remember the
 // address's last holder then send to the right one.

@@ -99,7 +99,7 @@ func (n *Namespace) filteredLacks(p *Port) (lacks []lack, err error) {
 	}
 	port, err := n.link(p.Port())
 	if err == nil && p.Network.Ingress == IngressIsolated && !port.isolated {
-		lacks = append(lacks, lack{"isolation of port " + port.name, func() error { return n.isolate(port) }})
+		lacks = append(lacks, lack{what: "isolation of port " + port.name, mend: func() error { return n.isolate(port) }})
 	}
 	return lacks, err
 }

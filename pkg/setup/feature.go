@@ -28,7 +28,7 @@ type feature struct {
 	shared []chain                                         // whose rules are all among its, the same for each bridge
 	sets   func(c *nftables.Conn, t *nftables.Table) error // adds those that rules refer to; nil for none
 	rules  []ownRule
-	former []ownRule // of older builds, in whose place these are, by chain and comment
+	former []ownRule // what an older build made of it, by chain and comment; these take its place
 }
 
 // features lists what a network needs, each once, in the order in which it can be made.
@@ -67,8 +67,9 @@ func (n *Namespace) tableLacks(net *Network) (lacks []lack, err error) {
 			return nil, err
 		}
 		for _, f := range mine {
-			if !present.have(f) {
-				lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})
+			if !present.have(f.rules) {
+				former := len(f.former) > 0 && present.have(f.former)
+				lacks = append(lacks, lack{what: f.what, mend: func() error { return n.addFeature(f) }, newer: former})
 			}
 		}
 		if net.has(family) {
@@ -104,14 +105,14 @@ func (n *Namespace) compare(net *Network, family int, p policy, present map[stri
 		r := ownRule{chain: p.chain, comment: net.comment(p.name, rule.value), exprs: rule.exprs}
 		if wanted[r.comment] = true; len(present[r.comment]) == 0 {
 			f := feature{what: fmt.Sprintf("policy %s %s of %s", p.name, rule.value, net.RoutedBy()), family: family, rules: []ownRule{r}}
-			lacks = append(lacks, lack{f.what, func() error { return n.addFeature(f) }})
+			lacks = append(lacks, lack{what: f.what, mend: func() error { return n.addFeature(f) }})
 		}
 	}
 	for comment, handles := range present {
 		if strings.HasPrefix(comment, net.comment(p.name)+" ") && !wanted[comment] {
 			lacks = append(lacks, lack{
-				fmt.Sprintf("policy %s as configured, instead of the rule %q", p.name, comment),
-				func() error { return n.deleteOwn(family, p.chain, handles) },
+				what: fmt.Sprintf("policy %s as configured, instead of the rule %q", p.name, comment),
+				mend: func() error { return n.deleteOwn(family, p.chain, handles) },
 			})
 		}
 	}
@@ -122,9 +123,9 @@ func (n *Namespace) compare(net *Network, family int, p policy, present map[stri
 // several of one comment.
 type foundRules map[string]map[string][]uint64
 
-// have says whether all rules of a feature are there.
-func (found foundRules) have(f feature) bool {
-	return !slices.ContainsFunc(f.rules, func(r ownRule) bool { return len(found[r.chain.name][r.comment]) == 0 })
+// have says whether all the rules are there.
+func (found foundRules) have(rules []ownRule) bool {
+	return !slices.ContainsFunc(rules, func(r ownRule) bool { return len(found[r.chain.name][r.comment]) == 0 })
 }
 
 // ownRules lists the rules of our table in a family that have a comment.
@@ -165,6 +166,7 @@ func (n *Namespace) addFeature(f feature) error {
 	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
 			err = errors.Join(err, deleteRules(c, r.chain.in(t), present[r.chain.name][r.comment]))
+			delete(present[r.chain.name], r.comment) // it may be in both lists
 		}
 	}
 	addRules(c, t, f.rules...)

@@ -56,8 +56,8 @@ func (n *Namespace) firewalldLacks(net *Network) (lacks []lack, err error) {
 		}
 		if len(zone) == 0 {
 			lacks = append(lacks, lack{
-				fmt.Sprintf("%s in zone bridgeveth of firewalld", link),
-				func() error { _, err := askFirewalld("bind", link); return err },
+				what: fmt.Sprintf("%s in zone bridgeveth of firewalld", link),
+				mend: func() error { _, err := askFirewalld("bind", link); return err },
 			})
 		}
 	}

@@ -69,8 +69,8 @@ func (n *Namespace) chainLacks(net *Network) (lacks []lack, err error) {
 		}
 		for _, w := range missing {
 			lacks = append(lacks, lack{
-				fmt.Sprintf("rule for packets of %s, %s, in chain %s", w.link, way(w.key), chain),
-				func() error { return n.acceptIn(chain, w.comment(), interfaceIs(w.key, expr.CmpOpEq, w.link)) },
+				what: fmt.Sprintf("rule for packets of %s, %s, in chain %s", w.link, way(w.key), chain),
+				mend: func() error { return n.acceptIn(chain, w.comment(), interfaceIs(w.key, expr.CmpOpEq, w.link)) },
 			})
 		}
 	}

@@ -28,6 +28,9 @@ var (
 	guardIP  = chain{name: "guard_address"}
 )
 
+// neighbourRule is the comment of a rule that older builds did without.
+const neighbourRule = "neighbour"
+
 // guards are the rules for ports that may send under certain addresses only, in the words
 // of nft(8). They are the same for all bridges:
 //
@@ -70,7 +73,7 @@ func guards() feature {
 	// What IPv6 has for ARP's answer names in the packet whose MAC it is told of (RFC 4861, 4.4).
 	target := expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 16}
 	f.rules = append(f.rules,
-		ownRule{chain: guardIP, comment: "neighbour", exprs: slices.Concat(protocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), neighbourAdvertisement(), notAmong(target, guardedIPv6), drop())},
+		ownRule{chain: guardIP, comment: neighbourRule, exprs: slices.Concat(protocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), neighbourAdvertisement(), notAmong(target, guardedIPv6), drop())},
 		ownRule{chain: guardIP, comment: "others", exprs: append(others, drop()...)},
 		ownRule{chain: guardIP, comment: "mac", exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.name}}})
 	return f
@@ -87,10 +90,12 @@ func guards() feature {
 func (net *Network) guarding() feature {
 	f := guards()
 	f.what = "guard against spoofed addresses on " + net.Bridge
-	f.rules = append(f.rules, ownRule{chain: beforeNAT, comment: net.comment("guard"), exprs: []expr.Any{
+	f.former = slices.DeleteFunc(slices.Clone(f.rules), func(r ownRule) bool { return r.comment == neighbourRule })
+	leading := ownRule{chain: beforeNAT, comment: net.comment("guard"), exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: guardedPorts},
-	}})
+	}}
+	f.rules, f.former = append(f.rules, leading), append(f.former, leading)
 	return f
 }
 

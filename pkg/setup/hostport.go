@@ -83,7 +83,7 @@ func (net *Network) publishing(subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := wayToHostPorts(familyOf(subnet.Addr()))
 	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
-	f.former = []ownRule{{chain: postrouting, comment: net.comment(subnet.String(), "hostports")}}
+	f.former = append(f.former, ownRule{chain: postrouting, comment: net.comment(subnet.String(), "hostports")})
 	f.rules = append(f.rules, ownRule{
 		chain: postrouting, comment: net.comment(subnet.String(), "own hostports"),
 		exprs: slices.Concat(labelled(), source(subnet), destination(subnet), masq),
@@ -155,6 +155,10 @@ func wayToHostPorts(family int) feature {
 			{chain: toHostPorts, comment: "labelled, any address", exprs: dnat(register, portsOfAny)},
 			{chain: prerouting, comment: "host ports of others than loopback", exprs: arriving},
 			{chain: output, comment: "host ports", exprs: jump},
+		},
+		former: []ownRule{
+			{chain: toHostPorts, comment: "one address"}, {chain: toHostPorts, comment: "any address"},
+			{chain: prerouting, comment: "host ports"}, {chain: output, comment: "host ports"},
 		},
 	}
 	if family == unix.AF_INET {

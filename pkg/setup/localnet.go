@@ -98,11 +98,11 @@ func (n *Namespace) localnetLacks(net *Network, links []link) (lacks []lack, err
 			}
 		}
 		if !guarded {
-			lacks = append(lacks, lack{"guard of 127.0.0.0/8 on " + name, func() error { return n.guardLocalnet(name) }})
+			lacks = append(lacks, lack{what: "guard of 127.0.0.0/8 on " + name, mend: func() error { return n.guardLocalnet(name) }, newer: true})
 		}
 		if !links[i].localnet {
 			key := fmt.Sprintf(sysctlLocalnet, name)
-			lacks = append(lacks, lack{aSysctl + key + "=1", func() error { return n.setSysctl(key, "1") }})
+			lacks = append(lacks, lack{what: aSysctl + key + "=1", mend: func() error { return n.setSysctl(key, "1") }})
 		}
 	}
 	return lacks, nil

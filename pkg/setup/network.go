@@ -73,8 +73,9 @@ func (n *Namespace) CheckNetwork(net *Network) error {
 
 // lack is something that a network needs and that is not there.
 type lack struct {
-	what string
-	mend func() error
+	what  string
+	mend  func() error
+	newer bool // builds whose ports have formerMAC did without it
 }
 
 // aSysctl is how what is lacking begins where it is a sysctl: "sysctl net/KEY=VALUE".
@@ -151,21 +152,21 @@ func (n *Namespace) bridgeLacks(net *Network, links []link) (lacks []lack, err e
 	ensure := func() error { return n.EnsureBridge(net.Bridge, net.MTU) }
 	switch {
 	case br.index == 0:
-		lacks = append(lacks, lack{"bridge " + net.Bridge, ensure})
+		lacks = append(lacks, lack{what: "bridge " + net.Bridge, mend: ensure})
 	case br.mustBridge() != nil:
 		return nil, br.mustBridge()
 	case !br.up:
-		lacks = append(lacks, lack{"state up of bridge " + net.Bridge, ensure})
+		lacks = append(lacks, lack{what: "state up of bridge " + net.Bridge, mend: ensure})
 	}
 	if br.lostMAC() {
-		lacks = append(lacks, lack{"MAC address of bridge " + net.Bridge, func() error {
+		lacks = append(lacks, lack{what: "MAC address of bridge " + net.Bridge, mend: func() error {
 			var b batch
 			b.assignMAC(br, randomMAC())
 			return n.send(b)
 		}})
 	}
 	if net.Promiscuous && !br.promiscuous {
-		lacks = append(lacks, lack{"promiscuous mode of bridge " + net.Bridge, func() error { return n.setPromiscuous(net.Bridge) }})
+		lacks = append(lacks, lack{what: "promiscuous mode of bridge " + net.Bridge, mend: func() error { return n.setPromiscuous(net.Bridge) }})
 	}
 	vlan, err := n.vlanLacks(net, br, routed)
 	if err != nil {
@@ -265,7 +266,7 @@ func (n *Namespace) sysctlLacks(net *Network) (lacks []lack, err error) {
 			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
 		}
 		if value != "0" && net.has(family) {
-			lacks = append(lacks, lack{aSysctl + key + "=0", func() error { return n.setSysctl(key, "0") }})
+			lacks = append(lacks, lack{what: aSysctl + key + "=0", mend: func() error { return n.setSysctl(key, "0") }})
 		}
 	}
 	return lacks, nil

@@ -25,8 +25,8 @@ func (n *Namespace) onLinkLacks(net *Network, l link) (lacks []lack, err error) 
 			}
 		}
 		lacks = append(lacks, lack{
-			fmt.Sprintf("route to %s by bridge %s", a.Masked(), name),
-			func() error { return n.ensureOnLink(name, a.Masked()) },
+			what: fmt.Sprintf("route to %s by bridge %s", a.Masked(), name),
+			mend: func() error { return n.ensureOnLink(name, a.Masked()) },
 		})
 	}
 	return lacks, nil

@@ -68,7 +68,7 @@ func (n *Namespace) portLacks(p *Port) (lacks []lack) {
 		{n.verifyBandwidth, "bandwidth of port ", n.limitPort},
 	} {
 		if part.verify(p) != nil {
-			lacks = append(lacks, lack{part.what + p.name(), func() error { return part.mend(p) }})
+			lacks = append(lacks, lack{what: part.what + p.name(), mend: func() error { return part.mend(p) }})
 		}
 	}
 	return lacks

@@ -25,7 +25,7 @@ func (n *Namespace) forwardingLacks(net *Network, l link) (lacks []lack, err err
 			return nil, fmt.Errorf("ask the kernel for sysctl net/%s: %w", key, err)
 		}
 		if !on {
-			lacks = append(lacks, lack{aSysctl + key + "=1", func() error { return n.enableForwarding(key) }})
+			lacks = append(lacks, lack{what: aSysctl + key + "=1", mend: func() error { return n.enableForwarding(key) }})
 			continue
 		}
 		on = family == unix.AF_INET && l.forwards4 || family == unix.AF_INET6 && l.forwards6
@@ -36,7 +36,7 @@ func (n *Namespace) forwardingLacks(net *Network, l link) (lacks []lack, err err
 		}
 		if !on {
 			own := map[int]string{unix.AF_INET: "ipv4", unix.AF_INET6: "ipv6"}[family] + "/conf/" + net.RoutedBy() + "/forwarding"
-			lacks = append(lacks, lack{aSysctl + own + "=1", func() error { return n.setSysctl(own, "1") }})
+			lacks = append(lacks, lack{what: aSysctl + own + "=1", mend: func() error { return n.setSysctl(own, "1") }})
 		}
 	}
 	return lacks, nil
@@ -55,7 +55,7 @@ func (n *Namespace) routerLacks(net *Network, links []link) (lacks []lack) {
 		if n.fixed("ipv6/conf/default/accept_ra") {
 			continue
 		}
-		lacks = append(lacks, lack{aSysctl + key + "=0", func() error { return n.setSysctlIfAny(key, "0") }})
+		lacks = append(lacks, lack{what: aSysctl + key + "=0", mend: func() error { return n.setSysctlIfAny(key, "0") }, newer: true})
 	}
 	return lacks
 }

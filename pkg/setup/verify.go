@@ -14,11 +14,15 @@ func (n *Namespace) VerifyPort(p *Port) error {
 	return errors.Join(n.VerifyHost(p), n.VerifyContainer(p))
 }
 
-// VerifyHost is VerifyPort on the host: of what RepairPort puts back.
+// VerifyHost is VerifyPort on the host: of what RepairPort puts back. A port that an older
+// build has attached is held to what that build made.
 func (n *Namespace) VerifyHost(p *Port) error {
 	lacks, err := n.lacks(p.Network)
 	if err != nil {
 		return err
+	}
+	if port, err := n.link(p.name()); err == nil && bytes.Equal(port.mac, p.formerMAC()) {
+		lacks = slices.DeleteFunc(lacks, func(l lack) bool { return l.newer })
 	}
 	return errors.Join(missing(lacks), n.VerifyPlug(p))
 }

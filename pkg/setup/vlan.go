@@ -72,7 +72,7 @@ func (n *Namespace) vlanLacks(net *Network, br, routed link) (lacks []lack, err 
 		return nil, err
 	}
 	if !br.filtersVLANs {
-		lacks = append(lacks, lack{"VLAN filtering of bridge " + net.Bridge, func() error { return n.filterVLANs(net.Bridge) }})
+		lacks = append(lacks, lack{what: "VLAN filtering of bridge " + net.Bridge, mend: func() error { return n.filterVLANs(net.Bridge) }})
 	}
 	if net.RoutedBy() == net.Bridge {
 		return lacks, nil
@@ -84,7 +84,7 @@ func (n *Namespace) vlanLacks(net *Network, br, routed link) (lacks []lack, err 
 	case routed.up:
 		return lacks, nil
 	}
-	return append(lacks, lack{"link " + net.RoutedBy(), func() error { return n.ensureVLANLink(net) }}), nil
+	return append(lacks, lack{what: "link " + net.RoutedBy(), mend: func() error { return n.ensureVLANLink(net) }}), nil
 }
 
 // mayFilterVLANs refuses to change a bridge of somebody else's: its ports could lose each

@@ -68,6 +68,68 @@ func TestCheckSees(t *testing.T) {
 	}
 }
 
+// olderBuild makes of what ADD has made what builds made that did without some of it, as nft(8)
+// printed that. The port has the MAC that they gave it.
+const olderBuild = `
+ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
+echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra
+tc qdisc del dev br0 clsact
+handle=$(nft -a list chain bridge bridgeveth guard_address | sed -n 's/.*"neighbour" # handle //p')
+nft delete rule bridge bridgeveth guard_address handle $handle
+nft -f - <<'END'
+flush chain ip bridgeveth postrouting
+flush chain ip bridgeveth hostports
+flush chain ip bridgeveth prerouting
+flush chain ip bridgeveth answers
+table ip bridgeveth {
+	chain postrouting {
+		ct status dnat ip saddr 10.88.0.0/24 ip daddr 10.88.0.0/24 counter masquerade comment "br0 10.88.0.0/24 hostports"
+		ct status dnat ip saddr 127.0.0.0/8 oifname "br0" counter masquerade comment "br0 10.88.0.0/24 loopback"
+	}
+	chain hostports {
+		counter dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address comment "one address"
+		counter dnat ip to meta l4proto . th dport map @ports comment "any address"
+	}
+	chain prerouting {
+		fib daddr type local jump hostports comment "host ports"
+	}
+	chain arriving {
+		type filter hook prerouting priority raw
+		iifname "br0" ip daddr 127.0.0.0/8 counter drop comment "br0 10.88.0.0/24 br0 loopback"
+	}
+}
+END`
+
+// TestCheckOlder looks after a container that an older build has attached: CHECK passes, sees
+// what is lost of what that build made, and bvctl repair adds what is newer.
+func TestCheckOlder(t *testing.T) {
+	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
+	for _, tt := range []struct{ name, spoil, want string }{
+		{"as it was", "true", ""},
+		{"host ports lost", "nft flush chain ip bridgeveth hostports", "host ports of 10.88.0.0/24 behind br0: missing"},
+		{"masquerade of host ports lost", "nft flush chain ip bridgeveth postrouting", "host ports of 10.88.0.0/24 behind br0: missing"},
+		{"guard lost", "nft flush chain bridge bridgeveth arriving", "guard against spoofed addresses on br0: missing"},
+		{"attached anew", "ip link set " + portOf + " address fe:2a:f5:25:ed:d6", "accept_ra=0: missing"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, conf, "nft").containers(2)
+			a := on("ADD", 1, conf).run(t).ok(t)
+			check := on("CHECK", 1, checking(conf, a))
+			setuptest.Run(t, "sh", "-ec", olderBuild)
+			setuptest.Run(t, "sh", "-ec", tt.spoil)
+			if tt.want == "" {
+				check.run(t).ok(t)
+			} else if f := check.run(t).failed(t); f.Code != 103 || !strings.Contains(f.Msg, tt.want) {
+				t.Errorf("got %+v, want code 103, %q", f, tt.want)
+			}
+			on("ADD", 2, publishing(conf, object{"hostPort": 9090, "containerPort": 80})).run(t).ok(t)
+			setuptest.Run(t, "ip", "link", "set", portOf, "address", "fe:2a:f5:25:ed:d6")
+			check.run(t).ok(t)
+		})
+	}
+}
+
 // TestCheckIgnores does what others may do: none of it is CHECK's business.
 func TestCheckIgnores(t *testing.T) {
 	t.Parallel()
