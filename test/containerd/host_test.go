@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	harness.Main(m, &programs, "bridgeveth", "bvctl")
 }
 
-// prepare puts everything where users have it, with the configuration of containerd. What is written to /etc or /opt stays in the
-// test's host.
+// prepare puts everything where users have it, with the configuration of containerd. What is
+// written to /etc or /opt stays in the test's host.
 func prepare(t *testing.T, config string) {
 	t.Helper()
 	for _, dir := range []string{"/etc", "/opt"} {
