@@ -68,6 +68,7 @@ type link struct {
 	isolated      bool // as a port of a bridge
 
 	filtersVLANs bool // as a bridge
+	defaultVLAN  int  // as a bridge: that its new ports are in, without a tag; 0 is none
 	snoops       bool // as a bridge: what is sent to a multicast group goes to its members only
 	vlan         int  // as a VLAN link, on the link of index peer
 }
@@ -148,6 +149,9 @@ func (l *link) parseInfo(info attrs) {
 	switch l.kind {
 	case "bridge":
 		l.filtersVLANs = bytes.Equal(data.get(bridgeVLANFilter), []byte{1})
+		if id := data.get(nl.IFLA_BR_VLAN_DEFAULT_PVID); len(id) == 2 {
+			l.defaultVLAN = int(binary.NativeEndian.Uint16(id))
+		}
 		l.snoops = bytes.Equal(data.get(nl.IFLA_BR_MCAST_SNOOPING), []byte{1})
 	case "vlan":
 		if id := data.get(vlanID); len(id) == 2 {

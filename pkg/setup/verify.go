@@ -53,7 +53,7 @@ func (n *Namespace) verifyPort(p *Port) error {
 		}
 	}
 	wrong := []error{
-		n.verifyVLANs(p, port),
+		n.verifyVLANs(p, br, port),
 		differ("port "+name+" on bridge "+p.Network.Bridge, br.index != 0 && port.master == br.index, true),
 		differ("port "+name+" up", port.up, true),
 		differ("hairpin mode of port "+name, port.hairpin, p.Hairpin),

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,8 +16,9 @@ import (
 // apart (Documentation/networking/bridge.rst, "VLAN"). The zero VLANs are none at all.
 type VLANs struct {
 	Native      int         // of frames without a tag, and where the gateways are; 1..4094, 0 is none
+	Untagged    int         // of frames without a tag, where Native is none; gateways are on the bridge itself
 	Trunk       []VLANRange // of frames that keep their tags
-	KeepDefault bool        // ports stay in the bridge's default VLAN besides
+	KeepDefault bool        // ports stay in the bridge's default VLAN besides (ip-link(8), "vlan_default_pvid")
 }
 
 // VLANRange is from First to Last, both included.
@@ -26,8 +28,6 @@ const (
 	// MaxVLAN is the last VLAN there may be: IEEE 802.1Q, table 9-2.
 	MaxVLAN = 4094
 
-	defaultVLAN = 1 // IFLA_BR_VLAN_DEFAULT_PVID, unless somebody has changed it
-
 	vlanID           = 1 // IFLA_VLAN_ID in linux/if_link.h
 	bridgeVLANFilter = 7 // IFLA_BR_VLAN_FILTERING
 )
@@ -36,6 +36,9 @@ const (
 var ErrNoVLANs = errors.New("it does not filter by VLAN")
 
 func (v VLANs) any() bool { return v.Native != 0 || len(v.Trunk) > 0 }
+
+// untagged is the VLAN of frames without a tag; 0 is none, or the bridge's default one.
+func (v VLANs) untagged() int { return cmp.Or(v.Native, v.Untagged) }
 
 // RoutedBy is the link by which the host routes for the network: the bridge, or a VLAN
 // link on it. Its name has to be of up to 15 letters.
@@ -168,14 +171,8 @@ func (n *Namespace) tagPort(p *Port) error {
 		return err
 	}
 	if !v.KeepDefault {
-		h, err := n.library()
-		if err != nil {
+		if err := n.leaveDefaultVLAN(port); err != nil {
 			return err
-		}
-		// It is in it by itself, unless the bridge has none.
-		of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: port.index}}
-		if err := h.BridgeVlanDel(of, defaultVLAN, false, false, false, true); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("take %s out of VLAN %d: %w", port.name, defaultVLAN, err)
 		}
 	}
 	for _, r := range v.Trunk {
@@ -183,14 +180,32 @@ func (n *Namespace) tagPort(p *Port) error {
 			return err
 		}
 	}
-	if v.Native != 0 { // last: what is native is so although it is in the trunk too
-		return n.changeVLAN(port, VLANRange{v.Native, v.Native}, vlanNative)
+	if id := v.untagged(); id != 0 { // last: what is native is so although it is in the trunk too
+		return n.changeVLAN(port, VLANRange{id, id}, vlanNative)
+	}
+	return nil
+}
+
+// leaveDefaultVLAN takes a port out of the default VLAN of its bridge, which it was put into when it
+// joined.
+func (n *Namespace) leaveDefaultVLAN(port link) error {
+	br, err := n.bridgeOf(port)
+	if br.defaultVLAN == 0 || err != nil {
+		return err
+	}
+	h, err := n.library()
+	if err != nil {
+		return err
+	}
+	of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: port.index}}
+	if err := h.BridgeVlanDel(of, uint16(br.defaultVLAN), false, false, false, true); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("take %s out of VLAN %d: %w", port.name, br.defaultVLAN, err)
 	}
 	return nil
 }
 
 // verifyVLANs compares the VLANs of a port with those of its network.
-func (n *Namespace) verifyVLANs(p *Port, port link) error {
+func (n *Namespace) verifyVLANs(p *Port, br, port link) error {
 	v := p.Network.VLANs
 	if !v.any() {
 		return nil
@@ -208,17 +223,17 @@ func (n *Namespace) verifyVLANs(p *Port, port link) error {
 		present[int(info.Vid)] = info
 	}
 	var wrong []error
-	if v.Native != 0 {
-		info := present[v.Native]
+	untagged := v.untagged()
+	if untagged != 0 {
+		info := present[untagged]
 		native := info != nil && info.PortVID() && info.EngressUntag()
-		wrong = append(wrong, differ(fmt.Sprintf("port %s natively in VLAN %d", port.name, v.Native), native, true))
+		wrong = append(wrong, differ(fmt.Sprintf("port %s natively in VLAN %d", port.name, untagged), native, true))
 	}
 	wanted := func(id int) bool {
-		return id == v.Native || id == defaultVLAN && v.KeepDefault ||
-			slices.ContainsFunc(v.Trunk, func(r VLANRange) bool { return r.First <= id && id <= r.Last })
+		return slices.ContainsFunc(v.Trunk, func(r VLANRange) bool { return r.First <= id && id <= r.Last })
 	}
 	for id := 1; id <= MaxVLAN; id++ {
-		if id == v.Native || id == defaultVLAN && v.KeepDefault {
+		if id == untagged || id == br.defaultVLAN && v.KeepDefault {
 			continue
 		}
 		if is := present[id] != nil; is != wanted(id) {

@@ -251,7 +251,7 @@ func (c *config) readVLANs() error {
 	}
 	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
 	if c.Type == Reference && c.VLAN == 0 && len(c.VLANTrunk) > 0 {
-		c.vlans.KeepDefault = true // the reference leaves frames without a tag in the bridge's default VLAN
+		c.vlans.Untagged = 1 // as the reference has it, whatever the bridge's default VLAN is
 	}
 	for i, t := range c.VLANTrunk {
 		ranges, err := t.ranges()
@@ -262,7 +262,7 @@ func (c *config) readVLANs() error {
 	}
 	switch routed := fmt.Sprintf("%s.%d", c.Bridge, c.VLAN); {
 	case !c.IsGateway:
-	case c.VLAN == 0 && len(c.VLANTrunk) > 0 && !c.vlans.KeepDefault:
+	case c.VLAN == 0 && len(c.VLANTrunk) > 0 && !c.PreserveDefaultVLAN && c.vlans.Untagged == 0:
 		bad = append(bad, errors.New(`vlanTrunk: the gateway would be in the bridge's default VLAN, and containers are not; set "vlan", or "preserveDefaultVlan"`))
 	case c.VLAN != 0 && len(routed) > maxInterfaceName:
 		bad = append(bad, fmt.Errorf("vlan: the gateway's link would be called %s, which is longer than %d letters; use a shorter bridge", routed, maxInterfaceName))

@@ -24,7 +24,7 @@ import (
 var programs string
 
 func TestMain(m *testing.M) {
-	harness.Main(m, &programs, "bridgeveth", "bvctl", "cnitool", "host-local", "static", "dhcp", "firewall", "portmap", "sbr", "tuning")
+	harness.Main(m, &programs, "bridgeveth", "bvctl", "cnitool", "bridge", "host-local", "static", "dhcp", "firewall", "portmap", "sbr", "tuning")
 }
 
 // object is a JSON object.

@@ -233,3 +233,50 @@ func TestVLANOnEmptiedBridge(t *testing.T) {
 	}
 	on("DEL", 1, conf).run(t).ok(t)
 }
+
+// TestVLANsOfReference has the reference's bridge put a port into VLANs, and then ours under its name:
+// the port is in the same VLANs, whatever the default VLAN of the bridge is.
+func TestVLANsOfReference(t *testing.T) {
+	bridge := func(pvid int) string {
+		return fmt.Sprintf("ip link add br0 up type bridge vlan_filtering 1 vlan_default_pvid %d", pvid)
+	}
+	trunk := []object{{"id": 30}, {"minID": 40, "maxID": 42}}
+	for _, tt := range []struct{ name, bridge string }{
+		{"its own bridge", "true"}, {"default VLAN 1", bridge(1)}, {"default VLAN 50", bridge(50)}, {"no default VLAN", bridge(0)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, single, "nft").containers(1)
+			needsVLANs(t)
+			for _, keys := range []object{
+				{"vlan": 100}, {"vlan": 1}, {"vlan": 100, "vlanTrunk": trunk}, {"vlanTrunk": trunk}, {"vlanTrunk": []object{{"id": 1}, {"id": 30}}},
+			} {
+				for _, preserve := range []bool{false, true} {
+					conf := object{"type": "bridge", "bridge": "br0", "preserveDefaultVlan": preserve}.with(keys)
+					setuptest.Run(t, "sh", "-c", tt.bridge)
+					got := map[string]string{}
+					for _, program := range []string{"bridge", "bridgeveth"} {
+						add := on("ADD", 1, conf)
+						add.program = program
+						a := add.run(t).ok(t)
+						var result struct{ Interfaces []struct{ Name string } }
+						if err := json.Unmarshal(a.stdout, &result); err != nil {
+							t.Fatal(err)
+						}
+						port := result.Interfaces[1].Name
+						got[program] = strings.ReplaceAll(setuptest.Run(t, "bridge", "-j", "vlan", "show", "dev", port), port, "PORT")
+						if program == "bridgeveth" {
+							on("CHECK", 1, checking(conf, a)).run(t).ok(t)
+						}
+						add.verb = "DEL"
+						add.run(t).ok(t)
+					}
+					if diff := cmp.Diff(got["bridge"], got["bridgeveth"]); diff != "" {
+						t.Errorf("%v, preserveDefaultVlan %v (-reference +ours):\n%s", keys, preserve, diff)
+					}
+					setuptest.Run(t, "sh", "-c", "ip link del br0 || true")
+				}
+			}
+		})
+	}
+}
