@@ -117,3 +117,32 @@ func TestDHCP(t *testing.T) {
 		})
 	}
 }
+
+// TestDHCPKilled kills an ADD while it waits for a DHCP server that does not answer. The port is up
+// by then, so the next ADD refuses it, and DEL takes it away.
+func TestDHCPKilled(t *testing.T) {
+	t.Parallel()
+	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
+	n := newNode(t, conf, "nft")
+	lan(t)
+	daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
+	awaitTrue(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
+	c := n.containers(1)[0]
+	before := setuptest.Dump(t)
+	add := on("ADD", 1, conf).command(t)
+	if err := add.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitTrue(t, "the container's interface", func() bool {
+		return strings.Contains(setuptest.In(t, c, "ip", "-o", "link"), "eth0") && strings.Contains(setuptest.Run(t, "ip", "-o", "link", "show", "master", "br0", "up"), "veth")
+	})
+	if err := add.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = add.Wait() // it was killed
+	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 {
+		t.Errorf("got %+v, want code 101", f)
+	}
+	on("DEL", 1, conf).run(t).ok(t)
+	setuptest.Same(t, before, "DEL left traces")
+}
