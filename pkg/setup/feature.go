@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,8 +26,8 @@ type ownRule struct {
 type feature struct {
 	what   string
 	family int
-	shared []chain                                         // whose rules are all among its, the same for each bridge
-	sets   func(c *nftables.Conn, t *nftables.Table) error // adds those that rules refer to; nil for none
+	shared []chain                               // whose rules are all among its, the same for each bridge
+	sets   func(*nftables.Table) []*nftables.Set // that rules refer to, added where they are absent; nil for none
 	rules  []ownRule
 	former []ownRule // what an older build made of it, by chain and comment; these take its place
 }
@@ -161,7 +162,7 @@ func (n *Namespace) addFeature(f feature) error {
 		c.FlushChain(c.AddChain(chain.in(t)))
 	}
 	if f.sets != nil {
-		err = f.sets(c, t)
+		err = n.addSets(c, f.sets(t))
 	}
 	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
@@ -172,6 +173,23 @@ func (n *Namespace) addFeature(f feature) error {
 	addRules(c, t, f.rules...)
 	if err := errors.Join(err, c.Flush()); err != nil {
 		return fmt.Errorf("add %s: %w", f.what, err)
+	}
+	return nil
+}
+
+// addSets has the next transaction add the sets that are absent. The kernel refuses to add a set
+// again with other flags (nft_set_is_same in net/netfilter/nf_tables_api.c), and a set that nft(8)
+// has loaded lacks NFT_SET_CONCAT.
+func (n *Namespace) addSets(c *nftables.Conn, sets []*nftables.Set) error {
+	for _, s := range sets {
+		found, err := n.exists(unix.NFT_MSG_GETSET, int(s.Table.Family),
+			nl.NewRtAttr(unix.NFTA_SET_TABLE, nl.ZeroTerminated(s.Table.Name)), nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(s.Name)))
+		if err == nil && !found {
+			err = c.AddSet(s, nil)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

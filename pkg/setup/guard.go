@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -45,13 +46,7 @@ func guards() feature {
 	mac := expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}
 	f := feature{
 		family: unix.AF_BRIDGE, shared: []chain{guardMAC, guardIP},
-		sets: func(c *nftables.Conn, t *nftables.Table) error {
-			var err error
-			for _, s := range guardSets(t) {
-				err = errors.Join(err, c.AddSet(s, nil))
-			}
-			return err
-		},
+		sets:  guardSets,
 		rules: []ownRule{{chain: guardMAC, comment: "mac", exprs: slices.Concat(notAmong(mac, guardedMACs), drop())}},
 	}
 	others := []expr.Any{}
@@ -101,7 +96,10 @@ func (net *Network) guarding() feature {
 
 // guardSets are the sets in a table.
 func guardSets(t *nftables.Table) []*nftables.Set {
-	sets := []*nftables.Set{{Table: t, Name: guardedPorts, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict}}
+	sets := []*nftables.Set{{
+		Table: t, Name: guardedPorts, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict,
+		KeyByteOrder: binaryutil.NativeEndian, // without it nft(8) prints each name as "" and refuses to load that
+	}}
 	for name, kind := range map[string]nftables.SetDatatype{
 		guardedMACs: nftables.TypeEtherAddr, guardedIPv4: nftables.TypeIPAddr, guardedIPv6: nftables.TypeIP6Addr,
 	} {

@@ -143,13 +143,7 @@ func wayToHostPorts(family int) feature {
 	}
 	f := feature{
 		family: family, shared: []chain{toHostPorts, prerouting, output},
-		sets: func(c *nftables.Conn, t *nftables.Table) error {
-			var err error
-			for _, m := range portMaps(t) {
-				err = errors.Join(err, c.AddSet(m, nil))
-			}
-			return err
-		},
+		sets: portMaps,
 		rules: []ownRule{
 			{chain: toHostPorts, comment: "labelled, one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
 			{chain: toHostPorts, comment: "labelled, any address", exprs: dnat(register, portsOfAny)},
