@@ -111,10 +111,12 @@ func (r Range) checkGateway() error {
 	switch {
 	case !g.IsValid():
 		return nil
+	case r.Subnet.Contains(g.WithZone("")) && (g.Zone() != "" || !between(first, g, last)):
+		return fmt.Errorf("gateway: %s is none of the addresses of subnet %s, which are %s to %s", g, r.Subnet, first, last)
+	case r.Subnet.Contains(g):
+		return nil
 	case g.BitLen() != first.BitLen() || g.Zone() != "" || g.IsUnspecified() || g.IsMulticast() || g.IsLoopback():
 		return fmt.Errorf("gateway: %s is no gateway for subnet %s; give an address of a router on the link", g, r.Subnet)
-	case r.Subnet.Contains(g) && !between(first, g, last):
-		return fmt.Errorf("gateway: %s is none of the addresses of subnet %s, which are %s to %s", g, r.Subnet, first, last)
 	}
 	return nil
 }
