@@ -147,6 +147,9 @@ func (c *config) complete(r *current.Result) error {
 					`isGateway: %s leaves no address for the gateway; set "gateway" for its range`, &ip.Address)
 			}
 		}
+		if ip.Gateway != nil && (ip.Gateway.To4() == nil) != (ip.Address.IP.To4() == nil) {
+			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave %s the gateway %s, which is of the other family", c.IPAM.Type, &ip.Address, ip.Gateway)
+		}
 		if c.IsDefaultGateway {
 			r.Routes = withDefault(r.Routes, ip.Gateway)
 		}

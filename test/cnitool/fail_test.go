@@ -95,7 +95,7 @@ func TestDelFailsAnywhere(t *testing.T) {
 	} {
 		t.Run(tt.syscall+" "+tt.errno, func(t *testing.T) {
 			t.Parallel()
-			newNode(t, everything, "nft").containers(1)
+			newNode(t, everything, "nft", "legacy").containers(1)
 			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
 			before := setuptest.Dump(t)
 			refused := 0

@@ -213,8 +213,8 @@ func TestNoProcess(t *testing.T) {
 			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
 		}
 	}
-	// The illness: where rules are missing, programs are what puts them there.
-	setuptest.Run(t, "iptables", "-F", "FORWARD")
+	// The illness: where rules of iptables-legacy are missing, programs are what puts them there.
+	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
 	c := on("ADD", 3, dual)
 	c.before = trace
 	c.run(t).ok(t)

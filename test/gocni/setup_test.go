@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -195,6 +196,12 @@ func TestCheck(t *testing.T) {
 		if err := c.Status(); err != nil {
 			t.Errorf("status with a free address: %v", err)
 		}
+		// Without a process the address would count as one that GC can free.
+		process := exec.Command("nsenter", "--net="+ns.Path, "sleep", "infinity")
+		if err := process.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = process.Process.Kill(); _ = process.Wait() }() // by the signal
 		if _, err := c.Setup(t.Context(), id, ns.Path, labels); err != nil {
 			t.Fatal(err)
 		}
