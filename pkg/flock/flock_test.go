@@ -149,12 +149,15 @@ func TestStoppedHolder(t *testing.T) {
 		_ = cmd.Process.Kill() // it is ended in any case
 		_ = cmd.Wait()
 	}()
-	for { // until it has the lock
+	for { // until it has the lock, and has become sleep
 		l, err := Acquire(dir, Exclusive, 0)
-		if err != nil {
+		if err == nil {
+			l.Unlock()
+			continue
+		}
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)); err != nil || string(name) == "sleep\n" {
 			break
 		}
-		l.Unlock()
 	}
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
