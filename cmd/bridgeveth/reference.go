@@ -80,7 +80,7 @@ func isForeign(args *skel.CmdArgs) (bool, error) {
 			return false, nil
 		}
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return false, bridgeveth.Error(err)
 	}

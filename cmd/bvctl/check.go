@@ -38,7 +38,7 @@ type finding struct{ what, remedy string }
 // checker compares leases with the host.
 type checker struct {
 	host     *host
-	ns       *setup.Namespace
+	ns       *setup.Host
 	ports    map[setup.Attachment]setup.FoundPort
 	leases   []ipam.Lease
 	findings []finding
@@ -46,7 +46,7 @@ type checker struct {
 
 // newChecker looks at the ports there are. Its namespace is to be closed.
 func newChecker(h *host) (*checker, error) {
-	ns, err := setup.CurrentNamespace()
+	ns, err := setup.CurrentHost()
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (c *checker) checkLease(l ipam.Lease) error {
 		return nil
 	}
 	defer container.Close()
-	present, err := container.Addresses(l.Interface)
+	present, err := setup.Addresses(container, l.Interface)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func sameFile(a, b string) bool {
 
 // containers lists those of bridgeveth's: with a port on the host, or with a record of one
 // that is gone.
-func (h *host) containers(ns *setup.Namespace) (list []*container, err error) {
+func (h *host) containers(ns *setup.Host) (list []*container, err error) {
 	ports, err := ns.Ports()
 	if err != nil {
 		return nil, err

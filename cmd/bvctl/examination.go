@@ -40,7 +40,7 @@ func acquireDoctor() (*flock.Lock, error) {
 
 // newExamination enters all containers there are, and close leaves them.
 func newExamination(h *host) (*examination, error) {
-	ns, err := setup.CurrentNamespace()
+	ns, err := setup.CurrentHost()
 	if err != nil {
 		return nil, err
 	}

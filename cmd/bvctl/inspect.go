@@ -55,7 +55,7 @@ func newInspect(h *host) *cobra.Command {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output: %q is none of table, json", output)
 			}
-			ns, err := setup.CurrentNamespace()
+			ns, err := setup.CurrentHost()
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ func newInspect(h *host) *cobra.Command {
 
 // attachments lists all there are, by bridge, with an error if something is not known of
 // them.
-func (h *host) attachments(ns *setup.Namespace) ([]attachment, error) {
+func (h *host) attachments(ns *setup.Host) ([]attachment, error) {
 	all, err := h.containers(ns)
 	published, unknown := ns.HostPorts()
 	list := []attachment{}

@@ -286,7 +286,7 @@ func newRelease(h *host, f *filter) *cobra.Command {
 
 // release frees the leases that fit and says what it did with each.
 func (h *host) release(w io.Writer, f filter, force bool) error {
-	ns, err := setup.CurrentNamespace()
+	ns, err := setup.CurrentHost()
 	if err != nil {
 		return err
 	}

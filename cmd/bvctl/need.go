@@ -22,7 +22,7 @@ type need struct {
 }
 
 // needs lists those of all containers that have their port; networks are those configured.
-func (h *host) needs(ns *setup.Namespace, networks []network) (list []need, err error) {
+func (h *host) needs(ns *setup.Host, networks []network) (list []need, err error) {
 	found, err := ns.Ports()
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (h *host) needs(ns *setup.Namespace, networks []network) (list []need, err 
 // networksOf lists what networks need, by their configuration, for containers of which no
 // more is known than their ports and leases. A port on another bridge than the
 // configuration's was made by another one.
-func (h *host) networksOf(ns *setup.Namespace, networks []network, ports map[string]setup.FoundPort) (list []need, err error) {
+func (h *host) networksOf(ns *setup.Host, networks []network, ports map[string]setup.FoundPort) (list []need, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]bridgeveth.Address{}
 	err = h.withStores(networks, func(s *ipam.Store) error {

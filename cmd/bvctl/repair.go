@@ -26,7 +26,7 @@ a container that is not there, only the network is looked at, by its configurati
 With --watch it goes on doing so: whenever rules of nf_tables change, whoever changes them,
 and once in half a minute, since iptables-legacy and sysctls change in silence.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ns, err := setup.CurrentNamespace()
+			ns, err := setup.CurrentHost()
 			if err != nil {
 				return err
 			}
@@ -52,7 +52,7 @@ const (
 )
 
 // watch repairs until it is killed.
-func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
+func (h *host) watch(ns *setup.Host, w io.Writer) error {
 	rules, err := ns.WatchRules()
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (h *host) watch(ns *setup.Namespace, w io.Writer) error {
 // repair puts back what is missing, and says how much that was. It goes on after errors. Those
 // of a container it says on standard error; that not all is known that there is to repair is
 // returned.
-func (h *host) repair(ns *setup.Namespace, w io.Writer) (count int, err error) {
+func (h *host) repair(ns *setup.Host, w io.Writer) (count int, err error) {
 	all, err := h.needs(ns, h.networks())
 	failed := false
 	for _, n := range all {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // has says whether an end has an address of a family.
@@ -51,7 +52,7 @@ func (x *examination) target(name string) (*doctor.End, error) {
 
 // nearby are the gateways of a container, and the next container on its bridge.
 func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
-	gateways, err := x.Host.Addresses(a.Bridge)
+	gateways, err := setup.Addresses(x.Host.Namespace, a.Bridge)
 	if err != nil {
 		complain(err)
 	}

@@ -34,7 +34,7 @@ terminal, in the language of Graphviz (dot -Tpng), for Mermaid, or as SVG.`,
 			if !slices.Contains(pictures, output) {
 				return fmt.Errorf("--output: %q is none of %s", output, strings.Join(pictures, ", "))
 			}
-			ns, err := setup.CurrentNamespace()
+			ns, err := setup.CurrentHost()
 			if err != nil {
 				return err
 			}
@@ -63,12 +63,12 @@ type drawnPort struct {
 }
 
 // topology lists the bridges that containers are on, with the error of attachments.
-func (h *host) topology(ns *setup.Namespace) (bridges []drawnBridge, err error) {
+func (h *host) topology(ns *setup.Host) (bridges []drawnBridge, err error) {
 	list, err := h.attachments(ns)
 	for _, a := range list { // by bridge
 		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
 			b := drawnBridge{Name: a.Bridge}
-			addresses, err := ns.Addresses(a.Bridge)
+			addresses, err := setup.Addresses(ns.Namespace, a.Bridge)
 			if err != nil {
 				complain(err) // there are ports of it, and it is gone
 			}

@@ -48,7 +48,7 @@ func absolute(path string) string {
 // demo is a throw-away host.
 type demo struct {
 	plugins, cnitool string
-	host             *setup.Namespace
+	host             *setup.Host
 	before           string
 }
 
@@ -59,7 +59,7 @@ func (d *demo) prepare() (err error) {
 			return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 		}
 	}
-	if d.host, err = setup.CurrentNamespace(); err != nil {
+	if d.host, err = setup.CurrentHost(); err != nil {
 		return err
 	}
 	for _, command := range []string{

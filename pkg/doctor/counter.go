@@ -52,7 +52,7 @@ func (w *walk) send(ctx context.Context, p *probe, posts []post) (grown map[coun
 func (w *walk) counted(grown map[counter][]int) {
 	for c, by := range grown {
 		place := ""
-		if c.ns != w.Host {
+		if c.ns != w.Host.Namespace {
 			place = " in a container"
 		}
 		name := "the filter of reverse paths" + place
@@ -78,7 +78,7 @@ func (c counter) remedy(w *walk) (remedy string, advice bool) {
 	switch {
 	case c.rule == "":
 		return "the way back to the sender is another: look at the routes, or set rp_filter to 2", true
-	case c.ns == w.Host && w.a.lacksForward() && strings.Contains(c.rule, "FORWARD"):
+	case c.ns == w.Host.Namespace && w.a.lacksForward() && strings.Contains(c.rule, "FORWARD"):
 		return "bvctl repair", false
 	}
 	program := map[bool]string{true: "iptables-legacy", false: "ip6tables-legacy"}[w.from.Is4()]

@@ -141,7 +141,7 @@ func (r *Report) settle() {
 
 // Doctor looks at one host, as it is when he first looks.
 type Doctor struct {
-	Host *setup.Namespace
+	Host *setup.Host
 	Ends []*End // all containers of the host, among which duplicates are looked for
 
 	known *survey

@@ -44,12 +44,12 @@ func (w *walk) bridge(e *End) {
 	case !w.from.IsValid():
 		w.good(station, "up")
 		return
-	case w.from.Is6() && (w.local || w.routed) && sysctl(w.Host, off) == "1":
+	case w.from.Is6() && (w.local || w.routed) && sysctl(w.Host.Namespace, off) == "1":
 		w.bad(station, setSysctl(off, "0")+"; bvctl repair", "IPv6 is switched off on it: net/%s is 1", off)
 		w.Stations[len(w.Stations)-1].root = true
 		return
 	}
-	w.filtered = sysctl(w.Host, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[w.from.Is4()]) == "1"
+	w.filtered = sysctl(w.Host.Namespace, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[w.from.Is4()]) == "1"
 	if w.filtered {
 		w.good(station, "up; iptables sees bridged packets too (br_netfilter)")
 	} else {
@@ -82,11 +82,11 @@ func (w *walk) chains() {
 
 // conntrack looks whether there is room for another connection.
 func (w *walk) conntrack() {
-	limit := sysctl(w.Host, "netfilter/nf_conntrack_max")
+	limit := sysctl(w.Host.Namespace, "netfilter/nf_conntrack_max")
 	if limit == "" {
 		return // there is no conntrack
 	}
-	used, _ := strconv.Atoi(sysctl(w.Host, "netfilter/nf_conntrack_count"))
+	used, _ := strconv.Atoi(sysctl(w.Host.Namespace, "netfilter/nf_conntrack_count"))
 	if most, _ := strconv.Atoi(limit); most > 0 && used >= most { // 0 is no limit
 		w.bad("conntrack", setSysctl("netfilter/nf_conntrack_max", strconv.Itoa(2*most)), "its table is full, with %d connections: new ones are dropped", used)
 	} else {

@@ -94,7 +94,7 @@ func (w *walk) posts() (all []post) {
 		}
 	}
 	for _, e := range w.containers() {
-		add(w.Host, e.Port, e.Bridge)
+		add(w.Host.Namespace, e.Port, e.Bridge)
 		add(e.Namespace, e.Interface)
 	}
 	return all
@@ -143,7 +143,7 @@ func (s sightings) of(ns *setup.Namespace) []verdict {
 // them, here or there.
 func (w *walk) judged(seen sightings) {
 	said := map[string]bool{}
-	for _, v := range seen.of(w.Host) {
+	for _, v := range seen.of(w.Host.Namespace) {
 		if v.table == traceTable || said[v.where()] || v.dropped {
 			continue
 		}
@@ -171,7 +171,7 @@ func (w *walk) drifted() {
 // dropped names the rule that dropped our packet.
 func (w *walk) dropped(v verdict, ns *setup.Namespace) {
 	place := ""
-	if ns != w.Host {
+	if ns != w.Host.Namespace {
 		place = " in the container's own namespace"
 	}
 	remedy, advice := w.remedyOf(v, ns)
@@ -182,7 +182,7 @@ func (w *walk) dropped(v verdict, ns *setup.Namespace) {
 // enter is what a command for a namespace begins with; "" for the host.
 func (w *walk) enter(ns *setup.Namespace) string {
 	for _, e := range w.containers() {
-		if ns != w.Host && e.Namespace.Same(ns) {
+		if ns != w.Host.Namespace && e.Namespace.Same(ns) {
 			return e.in("")
 		}
 	}
@@ -201,7 +201,7 @@ func (w *walk) remedyOf(v verdict, ns *setup.Namespace) (remedy string, advice b
 	switch {
 	case v.table == "bridgeveth":
 		return "that is what the network's configuration says: ingressPolicy, inbound, macspoofchk, ipspoofchk, ipMasq", true
-	case ns != w.Host:
+	case ns != w.Host.Namespace:
 		return theirs, true
 	case family == "bridge":
 		return theirs + "; ebtables -L has it too, if that made it", true

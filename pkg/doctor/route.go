@@ -217,7 +217,7 @@ func (w *walk) forwards() bool {
 		family, key = "ipv6", "ipv6/conf/all/forwarding"
 	}
 	for _, key := range []string{key, family + "/conf/" + w.a.Bridge + "/forwarding"} {
-		if value := sysctl(w.Host, key); value != "" && value != "1" {
+		if value := sysctl(w.Host.Namespace, key); value != "" && value != "1" {
 			w.bad("forwarding", setSysctl(key, "1"), "the host does not route: net/%s is %s", key, value)
 			return false
 		}
@@ -230,7 +230,7 @@ func (w *walk) forwards() bool {
 // back does not leave by.
 func (w *walk) reversePath(link string) bool {
 	key := "ipv4/conf/" + link + "/rp_filter"
-	if w.from.Is4() && max(sysctl(w.Host, "ipv4/conf/all/rp_filter"), sysctl(w.Host, key)) == "1" {
+	if w.from.Is4() && max(sysctl(w.Host.Namespace, "ipv4/conf/all/rp_filter"), sysctl(w.Host.Namespace, key)) == "1" {
 		w.refused = true
 		w.bad("reverse path", setSysctl(key, "2"), "%s refuses what comes from %s, whose way back is another (rp_filter=1)", link, w.from)
 	}

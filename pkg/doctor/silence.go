@@ -15,7 +15,7 @@ func (w *walk) silence(seen sightings, failure error) {
 	switch {
 	case w.Obstacle() != nil:
 		w.note("our packet", "no answer: %s", what)
-	case w.beyond() && failure == nil && w.routed && seen.seen(w.Host, request) && !seen.seen(w.Host, reply) && !seen.translated(w.Host):
+	case w.beyond() && failure == nil && w.routed && seen.seen(w.Host.Namespace, request) && !seen.seen(w.Host.Namespace, reply) && !seen.translated(w.Host.Namespace):
 		w.sad("way back", fmt.Sprintf(`set "ipMasq" for the network, or give %s a route back`, w.to),
 			"the packet leaves the host as from %s, and whoever gets it needs a route back to that address", w.from)
 	default:
@@ -38,13 +38,13 @@ func (w *walk) lost(seen sightings, failure error) (what, advice string) {
 		return "it did not leave " + a, "look at rules of its own: " + w.a.in("iptables-legacy-save")
 	case w.own:
 		return "it is its own, and was not answered", "look at lo: " + w.a.in("ip addr show dev lo")
-	case !seen.seen(w.Host, request) && w.unanswered(w.a).IsValid():
+	case !seen.seen(w.Host.Namespace, request) && w.unanswered(w.a).IsValid():
 		return fmt.Sprintf("nobody answered when %s asked who has %s", a, w.unanswered(w.a)), "is that address up, and on bridge " + w.a.Bridge + "? Look at queues and at filters too: " + w.a.in("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"
-	case !seen.seen(w.Host, request):
+	case !seen.seen(w.Host.Namespace, request):
 		return "it left " + a + ", and did not reach port " + w.a.Port, "look at who " + a + " takes for whom, at queues and at filters: " + w.a.in("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"
-	case w.local && !seen.seen(w.Host, reply):
+	case w.local && !seen.seen(w.Host.Namespace, reply):
 		return "it reached the host, which did not answer", "look at rules of iptables-legacy, at ip rule, and at who the host takes for whom: ip neigh show dev " + w.a.Bridge
-	case w.beyond() && !seen.seen(w.Host, reply):
+	case w.beyond() && !seen.seen(w.Host.Namespace, reply):
 		return "it left the host, and nobody answered", "look beyond this host: is that address up, and does it answer pings?"
 	case w.local || w.beyond():
 		return "the answer came to the host, and did not reach " + a, fromHost + w.a.Port
@@ -52,7 +52,7 @@ func (w *walk) lost(seen sightings, failure error) (what, advice string) {
 		return "it reached the host, and did not reach " + b, fromHost + w.b.Port
 	case !seen.seen(w.b.Namespace, reply):
 		return "it reached " + b + ", which did not answer", "look at rules of its own, and at its routes: " + w.b.in("ip route get %s", w.from)
-	case !seen.seen(w.Host, reply):
+	case !seen.seen(w.Host.Namespace, reply):
 		return "the answer left " + b + ", and did not reach port " + w.b.Port, "look at who " + b + " takes for whom, at queues and at filters: " + w.b.in("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"
 	}
 	return "the answer came to the host, and did not reach " + a, fromHost + w.a.Port

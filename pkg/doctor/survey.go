@@ -40,7 +40,7 @@ func (d *Doctor) look() (*survey, error) {
 	for _, p := range ports {
 		s.ports[p.Name] = p
 	}
-	if err := s.add(d.Host, nil); err != nil {
+	if err := s.add(d.Host.Namespace, nil); err != nil {
 		return nil, err
 	}
 	for _, e := range d.Ends {

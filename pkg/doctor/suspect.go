@@ -16,7 +16,7 @@ import (
 func (w *walk) suspects() {
 	bridged := w.local || w.routed
 	if bridged {
-		w.speaks(w.Host, w.a.Bridge, nil)
+		w.speaks(w.Host.Namespace, w.a.Bridge, nil)
 	}
 	for _, e := range w.containers() {
 		w.speaks(e.Namespace, e.Interface, e)
@@ -25,7 +25,7 @@ func (w *walk) suspects() {
 		}
 		w.learnt(e)
 		w.queue(e.Namespace, e.Interface, e)
-		w.queue(w.Host, e.Port, nil)
+		w.queue(w.Host.Namespace, e.Port, nil)
 	}
 	switch {
 	case w.own:
@@ -33,7 +33,7 @@ func (w *walk) suspects() {
 	case w.b.Namespace != nil:
 		w.echoes(w.b.Namespace, w.b)
 	case w.local:
-		w.echoes(w.Host, nil)
+		w.echoes(w.Host.Namespace, nil)
 	}
 }
 

@@ -86,7 +86,7 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 // Tidy takes away what a doctor who was killed has left on the host and in containers, as
 // happens before Linux 5.12. No other may be at work.
 func (d *Doctor) Tidy() error {
-	namespaces := []*setup.Namespace{d.Host}
+	namespaces := []*setup.Namespace{d.Host.Namespace}
 	for _, e := range d.Ends {
 		namespaces = append(namespaces, e.Namespace)
 	}

@@ -42,7 +42,7 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 		w.good("route of "+a.Name, "%s is its own", w.to)
 		return w.Report, w.prove(ctx)
 	}
-	w.local = known.has(d.Host, w.to)
+	w.local = known.has(d.Host.Namespace, w.to)
 	w.routed = !w.local && a.Bridge != b.Bridge && (b.Namespace != nil || !w.onBridge())
 
 	w.inside(a, source)

@@ -2,6 +2,12 @@ package setup
 
 import (
 	"errors"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
 // What follows is for plugins that come behind ours in a chain, and add to a port that is
@@ -12,35 +18,35 @@ import (
 const policyBehind = "firewall"
 
 // BridgeOf is the bridge that an attachment's port is on; "" where it has no port.
-func (n *Namespace) BridgeOf(a Attachment) (string, error) {
-	port, err := n.link(a.Port())
-	if absent(err) {
+func (n *Host) BridgeOf(a Attachment) (string, error) {
+	port, err := rtnl.ByName(n.Namespace, a.Port())
+	if rtnl.Absent(err) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	br, err := n.bridgeOf(port)
-	return br.name, err
+	br, err := bridges.BridgeOf(n.Namespace, port)
+	return br.Name, err
 }
 
 // PublishPort adds the host ports of a port that is attached, all or none, and what its
 // network needs for them, as AttachPort does. Those that it has already are left. They are
 // listed for others besides, see showPorts. UnpublishPort is its inverse, and so is DetachPort but
 // for the list.
-func (n *Namespace) PublishPort(p *Port) error {
+func (n *Host) PublishPort(p *Port) error {
 	lock, err := n.holdNetwork(p.Network)
 	if err != nil {
 		return err
 	}
-	if n.verifyHostPorts(p) != nil {
-		err = n.publish(p)
+	if ownrules.VerifyHostPorts(n.Namespace, p) != nil {
+		err = ownrules.Publish(n.Namespace, p)
 	}
 	lock.Unlock()
 	if err != nil {
 		return err
 	}
-	if err := n.showPorts(p); err != nil {
+	if err := ownrules.ShowPorts(n.Namespace, p); err != nil {
 		return errors.Join(err, n.UnpublishPort(p.Attachment, p.HostPorts...))
 	}
 	return nil
@@ -48,71 +54,71 @@ func (n *Namespace) PublishPort(p *Port) error {
 
 // UnpublishPort deletes the host ports of an attachment, whether its port is still there
 // or not. It is quicker to name those that are known.
-func (n *Namespace) UnpublishPort(a Attachment, known ...HostPort) error {
-	gone := func(o portOwner) bool { return o.port == a.Port() }
-	return errors.Join(n.unpublish(a, known), n.hidePorts(gone))
+func (n *Host) UnpublishPort(a Attachment, known ...HostPort) error {
+	gone := func(o ownrules.PortOwner) bool { return o.Port == a.Port() }
+	return errors.Join(ownrules.Unpublish(n.Namespace, a, known), ownrules.HidePorts(n.Namespace, gone))
 }
 
 // VerifyPublished compares a port and its network with what PublishPort has made, and
 // changes nothing.
-func (n *Namespace) VerifyPublished(p *Port) error {
-	lacks, err := n.lacks(p.Network)
-	return errors.Join(missing(lacks), err, n.verifyHostPorts(p), n.verifyShown(p))
+func (n *Host) VerifyPublished(p *Port) error {
+	missing, err := n.missing(p.Network)
+	return errors.Join(plan.Error(missing), err, ownrules.VerifyHostPorts(n.Namespace, p), ownrules.VerifyShown(n.Namespace, p))
 }
 
 // CollectPublished deletes the host ports of a network's attachments that are not in valid.
-func (n *Namespace) CollectPublished(network string, valid []Attachment) error {
-	gone := unlisted(network, valid)
-	abandoned, err := n.published(func(m mapping) bool { return gone(m.owner) })
-	return errors.Join(err, n.deleteMappings(abandoned), n.hidePorts(gone))
+func (n *Host) CollectPublished(network string, valid []Attachment) error {
+	gone := ownrules.Unlisted(network, valid)
+	abandoned, err := ownrules.Published(n.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })
+	return errors.Join(err, ownrules.DeleteMappings(n.Namespace, abandoned), ownrules.HidePorts(n.Namespace, gone))
 }
 
 // EnsureFiltered lets the packets of a port's network past chains that deny, and applies its
 // ingress policy, in addition to what the network had before: see Network.Forward and
 // Network.Ingress. It goes with the network. It says what was missing.
-func (n *Namespace) EnsureFiltered(p *Port) (mended []string, err error) {
-	lacks, err := n.filteredLacks(p)
-	if err != nil || len(lacks) == 0 {
+func (n *Host) EnsureFiltered(p *Port) (mended []string, err error) {
+	missing, err := n.missingFiltered(p)
+	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
-	return n.repair(func() ([]lack, error) { return n.filteredLacks(p) })
+	return n.repair(func() ([]plan.Difference, error) { return n.missingFiltered(p) })
 }
 
 // VerifyFiltered says what is missing of what EnsureFiltered does, and changes nothing.
-func (n *Namespace) VerifyFiltered(p *Port) error {
-	lacks, err := n.filteredLacks(p)
-	return errors.Join(missing(lacks), err)
+func (n *Host) VerifyFiltered(p *Port) error {
+	missing, err := n.missingFiltered(p)
+	return errors.Join(plan.Error(missing), err)
 }
 
-func (n *Namespace) filteredLacks(p *Port) (lacks []lack, err error) {
-	if lacks, err = n.filterLacks(p.Network); err != nil {
+func (n *Host) missingFiltered(p *Port) (missing []plan.Difference, err error) {
+	if missing, err = n.missingFilters(p.Network); err != nil {
 		return nil, err
 	}
-	behind := p.Network.ingressPolicy()
-	behind.name = policyBehind
-	for _, family := range p.Network.families() {
-		present, err := n.ownRules(family)
+	behind := ownrules.IngressPolicy(p.Network)
+	behind.Name = policyBehind
+	for _, family := range p.Network.Families() {
+		present, err := ownrules.Rules(n.Namespace, family)
 		if err != nil {
 			return nil, err
 		}
-		lacks = append(lacks, n.compare(p.Network, family, behind, present[behind.chain.name])...)
+		missing = append(missing, ownrules.ComparePolicy(n.Namespace, p.Network, family, behind, present[behind.Chain.Name])...)
 	}
-	port, err := n.link(p.Port())
-	if err == nil && p.Network.Ingress == IngressIsolated && !port.isolated {
-		lacks = append(lacks, lack{what: "isolation of port " + port.name, mend: func() error { return n.isolate(port) }})
+	port, err := rtnl.ByName(n.Namespace, p.Port())
+	if err == nil && p.Network.Ingress == IngressIsolated && !port.Isolated {
+		missing = append(missing, plan.Difference{What: "isolation of port " + port.Name, Restore: func() error { return n.isolate(port) }})
 	}
-	return lacks, err
+	return missing, err
 }
 
 // isolatedBehind says whether the ingress policy of EnsureFiltered isolates the ports of a
 // network.
-func (n *Namespace) isolatedBehind(net *Network) (bool, error) {
-	for _, family := range net.families() {
-		rules, err := n.ownRules(family)
+func (n *Host) isolatedBehind(net *Network) (bool, error) {
+	for _, family := range net.Families() {
+		rules, err := ownrules.Rules(n.Namespace, family)
 		if err != nil {
 			return false, err
 		}
-		if len(rules[forwardFilter.name][net.comment(policyBehind, IngressIsolated.String())]) > 0 {
+		if len(rules[ownrules.ForwardFilter.Name][net.Comment(policyBehind, IngressIsolated.String())]) > 0 {
 			return true, nil
 		}
 	}
@@ -120,9 +126,9 @@ func (n *Namespace) isolatedBehind(net *Network) (bool, error) {
 }
 
 // isolate keeps a port of a bridge from others that are isolated.
-func (n *Namespace) isolate(port link) error {
-	var b batch
-	req := b.add("isolate port "+port.name, newLinkRequest(port.name, 0))
-	req.AddData(portInfo(map[int]bool{brportIsolated: true}))
-	return n.send(b)
+func (n *Host) isolate(port rtnl.Link) error {
+	var b netns.Batch
+	req := b.Add("isolate port "+port.Name, rtnl.NewLinkRequest(port.Name, 0))
+	req.AddData(rtnl.PortInfo(map[int]bool{rtnl.BrportIsolated: true}))
+	return n.Send(b)
 }

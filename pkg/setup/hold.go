@@ -2,17 +2,17 @@ package setup
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
-
-// lockWait is how long a step waits for others to be done with the bridge, unless the process
-// has less time (flock.Limit). The longest of them runs some twenty iptables processes.
-const lockWait = 30 * time.Second
 
 // holdNetwork makes sure that the network is complete and stays so until the
 // lock is given back: time to plug in a port, which then holds the network
@@ -21,24 +21,24 @@ const lockWait = 30 * time.Second
 // The lock is on the file of the namespace, one inode of nsfs whatever path leads to
 // it: there is one in each host, no folder needs to exist for it, and nothing is
 // left behind.
-func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
-	lock, err := n.lock(flock.Shared)
+func (n *Host) holdNetwork(net *Network) (*flock.Lock, error) {
+	lock, err := n.Lock(flock.Shared)
 	if err != nil {
 		return nil, err
 	}
-	lacks, err := n.lacks(net)
-	if err == nil && len(lacks) == 0 {
+	missing, err := n.missing(net)
+	if err == nil && len(missing) == 0 {
 		return lock, nil
 	}
 	lock.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	if lock, err = n.lock(flock.Exclusive); err != nil {
+	if lock, err = n.Lock(flock.Exclusive); err != nil {
 		return nil, err
 	}
-	if lacks, err = n.lacks(net); err == nil { // another may have mended it meanwhile
-		err = mend(lacks)
+	if missing, err = n.missing(net); err == nil { // another may have mended it meanwhile
+		err = plan.RestoreAll(missing)
 	}
 	if err != nil {
 		lock.Unlock()
@@ -47,18 +47,10 @@ func (n *Namespace) holdNetwork(net *Network) (*flock.Lock, error) {
 	return lock, nil
 }
 
-func (n *Namespace) lock(mode flock.Mode) (*flock.Lock, error) {
-	l, err := flock.AcquireFD(int(n.handle), mode, lockWait)
-	if err != nil {
-		return nil, fmt.Errorf("lock the host's network namespace: %w", err)
-	}
-	return l, nil
-}
-
 // ReleaseNetwork takes back all that the network of each bridge has on the host, unless a
 // port of ours is still on the bridge: rules, masquerade, the gateway addresses,
 // and the bridge itself if we made it and nobody else uses it.
-func (n *Namespace) ReleaseNetwork(bridges ...string) error {
+func (n *Host) ReleaseNetwork(bridges ...string) error {
 	var errs []error
 	for i, bridge := range bridges {
 		if bridge != "" && !slices.Contains(bridges[:i], bridge) {
@@ -68,11 +60,11 @@ func (n *Namespace) ReleaseNetwork(bridges ...string) error {
 	return errors.Join(errs...)
 }
 
-func (n *Namespace) releaseNetwork(bridge string) error {
+func (n *Host) releaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
-		return errors.Join(err, n.retireGateways(bridge))
+		return errors.Join(err, bridges.RetireGateways(n.Namespace, bridge))
 	}
-	lock, err := n.lock(flock.Exclusive)
+	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {
 		return err
 	}
@@ -80,13 +72,13 @@ func (n *Namespace) releaseNetwork(bridge string) error {
 	if used, err := n.inUse(bridge); used || err != nil {
 		return err
 	}
-	return errors.Join(n.DeleteForward(bridge), n.deleteFromChains(bridge), n.deleteFromFirewalld(bridge), n.DeleteRules(bridge), n.releaseBridge(bridge))
+	return errors.Join(forward.Delete(n.Namespace, bridge), forward.DeleteFromChains(n.Namespace, bridge), forward.DeleteFromFirewalld(n.Namespace, bridge), ownrules.DeleteRules(n.Namespace, bridge), n.releaseBridge(bridge))
 }
 
 // inUse says whether a bridge has a port of ours.
-func (n *Namespace) inUse(bridge string) (used bool, err error) {
-	err = n.eachPort(bridge, func(p link) bool {
-		used = p.ours()
+func (n *Host) inUse(bridge string) (used bool, err error) {
+	err = bridges.EachPort(n.Namespace, bridge, func(p rtnl.Link) bool {
+		used = p.Ours()
 		return !used
 	})
 	return used, err
@@ -94,41 +86,41 @@ func (n *Namespace) inUse(bridge string) (used bool, err error) {
 
 // releaseBridge takes our addresses off a bridge that stays, because it was there
 // before us or somebody else has joined it, and deletes it otherwise.
-func (n *Namespace) releaseBridge(name string) error {
-	br, err := n.link(name)
-	if absent(err) {
+func (n *Host) releaseBridge(name string) error {
+	br, err := rtnl.ByName(n.Namespace, name)
+	if rtnl.Absent(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	bare, err := n.portless(name)
+	bare, err := bridges.Portless(n.Namespace, name)
 	if err != nil {
 		return err
 	}
-	if bare && n.made(br) {
-		return n.DeleteBridge(name)
+	if bare && bridges.Made(n.Namespace, br) {
+		return bridges.DeleteBridge(n.Namespace, name)
 	}
-	return errors.Join(n.deleteVLANLinks(br), n.deleteOwnAddresses(br), n.closeLocalnet(br))
+	return errors.Join(bridges.DeleteVLANLinks(n.Namespace, br), n.deleteOwnAddresses(br), ownrules.CloseLocalnet(n.Namespace, br))
 }
 
 // deleteOwnAddresses takes back the gateways of a link, and the routes to their containers.
-func (n *Namespace) deleteOwnAddresses(l link) error {
-	_, own, err := n.addressesOf(l)
+func (n *Host) deleteOwnAddresses(l rtnl.Link) error {
+	_, own, err := rtnl.WithLinkLocal(n.Namespace, l)
 	if err != nil {
 		return err
 	}
-	var b batch
+	var b netns.Batch
 	for _, p := range own {
-		if p == linkLocal(l.mac) {
+		if p == rtnl.LinkLocal(l.MAC) {
 			continue
 		}
 		if p.IsSingleIP() {
-			if err := n.deleteOnLink(&b, l, func(netip.Prefix) bool { return true }); err != nil {
+			if err := bridges.DeleteOnLink(n.Namespace, &b, l, func(netip.Prefix) bool { return true }); err != nil {
 				return err
 			}
 		}
-		b.deleteAddress(l, p)
+		rtnl.DeleteAddress(&b, l, p)
 	}
-	return n.send(b)
+	return n.Send(b)
 }

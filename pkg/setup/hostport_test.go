@@ -31,7 +31,7 @@ func TestHostPortRivals(t *testing.T) {
 		ready.Add(len(ports))
 		for i, p := range ports {
 			done.Go(func() {
-				results[i] = apart(host, func(own *setup.Namespace) error {
+				results[i] = apart(host, func(own *setup.Host) error {
 					ready.Done()
 					ready.Wait()
 					return own.PublishPort(p)

@@ -52,7 +52,7 @@ func TestNamed(t *testing.T) {
 		defer n.Close()
 		made = append(made, n)
 	}
-	if !made[0].Same(made[1]) || made[0].Same(host) {
+	if !made[0].Same(made[1]) || made[0].Same(host.Namespace) {
 		t.Error("not one namespace of its own")
 	}
 	if !setuptest.Ping(t, made[0], "127.0.0.1") {
@@ -99,33 +99,33 @@ func TestDo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var visited *setup.Namespace
+	var visited *setup.Host
 	in(container, func() {
 		is("container", container)
-		in(host, func() { is("host within container", host) })
+		in(host.Namespace, func() { is("host within container", host.Namespace) })
 		in(container, func() { is("container within container", container) })
 		is("back in the container", container)
-		if visited, err = setup.CurrentNamespace(); err != nil {
+		if visited, err = setup.CurrentHost(); err != nil {
 			t.Fatal(err)
 		}
-		in(visited, func() { is("the container as current", container) })
+		in(visited.Namespace, func() { is("the container as current", container) })
 	})
 	defer visited.Close()
-	is("back", host)
-	in(host, func() { is("host", host) })
-	in(visited, func() { is("what was current in the container", container) })
-	is("at last", host)
+	is("back", host.Namespace)
+	in(host.Namespace, func() { is("host", host.Namespace) })
+	in(visited.Namespace, func() { is("what was current in the container", container) })
+	is("at last", host.Namespace)
 }
 
 // TestCloseTwice closes a namespace again when the numbers of its sockets are other files'.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)
-	n, err := setup.CurrentNamespace()
+	n, err := setup.CurrentHost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Addresses("lo"); err != nil { // by a socket
+	if _, err := setup.Addresses(n.Namespace, "lo"); err != nil { // by a socket
 		t.Fatal(err)
 	}
 	n.Close()

@@ -16,7 +16,7 @@ import (
 )
 
 // attach is AttachPort, which must succeed.
-func attach(t testing.TB, host *setup.Namespace, p *setup.Port) *setup.Port {
+func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	t.Helper()
 	if err := host.CheckAttachable(p); err != nil {
 		t.Fatal(err)
@@ -29,9 +29,9 @@ func attach(t testing.TB, host *setup.Namespace, p *setup.Port) *setup.Port {
 
 // apart calls f with a Namespace of its own for the host: one is for one goroutine, and a thread
 // of the process is in its first namespace.
-func apart(host *setup.Namespace, f func(own *setup.Namespace) error) error {
+func apart(host *setup.Host, f func(own *setup.Host) error) error {
 	return host.Do(func() error {
-		own, err := setup.CurrentNamespace()
+		own, err := setup.CurrentHost()
 		if err != nil {
 			return err
 		}
@@ -45,23 +45,23 @@ func apart(host *setup.Namespace, f func(own *setup.Namespace) error) error {
 func TestAttachFails(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		spoil func(testing.TB, *setup.Namespace, *setup.Port)
+		spoil func(testing.TB, *setup.Host, *setup.Port)
 		want  string
 	}{
-		{"unreachable gateway", func(_ testing.TB, _ *setup.Namespace, p *setup.Port) {
+		{"unreachable gateway", func(_ testing.TB, _ *setup.Host, p *setup.Port) {
 			p.Routes[0].Gateway = netip.MustParseAddr("192.0.2.1")
 		}, "add route 0.0.0.0/0 via 192.0.2.1: network is unreachable"},
-		{"another address on the bridge", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+		{"another address on the bridge", func(t testing.TB, _ *setup.Host, _ *setup.Port) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
 		}, "the bridge has another address, 10.99.0.1/24"},
-		{"a bridge that is none", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+		{"a bridge that is none", func(t testing.TB, _ *setup.Host, _ *setup.Port) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "other")
 		}, "br0 is of type \"veth\": that link is no bridge"},
-		{"interface name taken", func(t testing.TB, _ *setup.Namespace, p *setup.Port) {
+		{"interface name taken", func(t testing.TB, _ *setup.Host, p *setup.Port) {
 			setuptest.In(t, p.Container, "ip", "link", "add", "eth0", "type", "bridge")
 		}, "create eth0"},
-		{"IPv6 without its sysctls", func(t testing.TB, _ *setup.Namespace, _ *setup.Port) {
+		{"IPv6 without its sysctls", func(t testing.TB, _ *setup.Host, _ *setup.Port) {
 			setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net/ipv6")
 		}, "net/ipv6/conf/all/forwarding"},
 	} {
@@ -189,18 +189,18 @@ func TestParallel(t *testing.T) {
 	for i := range ports {
 		ports[i] = port(t, i+1, setup.ForwardIPTables)
 	}
-	each := func(what string, f func(*setup.Namespace, *setup.Port) error) {
+	each := func(what string, f func(*setup.Host, *setup.Port) error) {
 		var group sync.WaitGroup
 		for _, p := range ports {
 			group.Go(func() {
-				if err := apart(host, func(own *setup.Namespace) error { return f(own, p) }); err != nil {
+				if err := apart(host, func(own *setup.Host) error { return f(own, p) }); err != nil {
 					t.Errorf("%s: %v", what, err)
 				}
 			})
 		}
 		group.Wait()
 	}
-	each("attach", func(own *setup.Namespace, p *setup.Port) error { _, err := own.AttachPort(p); return err })
+	each("attach", func(own *setup.Host, p *setup.Port) error { _, err := own.AttachPort(p); return err })
 	if got := rules(t, "iptables", "BRIDGEVETH-FORWARD"); len(got) != 5 {
 		t.Errorf("our chain holds %q, want the administrator's and 4 rules", got)
 	}
@@ -213,7 +213,7 @@ func TestParallel(t *testing.T) {
 	if !setuptest.Ping(t, ports[0].Container, "10.88.0.21") {
 		t.Error("no answer from the last container")
 	}
-	each("detach", func(own *setup.Namespace, p *setup.Port) error { return own.DetachPort(p.Attachment, "br0") })
+	each("detach", func(own *setup.Host, p *setup.Port) error { return own.DetachPort(p.Attachment, "br0") })
 	setuptest.Same(t, before, "something is left")
 }
 

@@ -75,7 +75,7 @@ func TestForward(t *testing.T) {
 				}{
 					{a.Container, "10.88.0.3", tt.onBridge}, {a.Container, "fd88::3", tt.onBridge},
 					{a.Container, "10.88.0.1", true}, {a.Container, "fd88::1", true},
-					{host, "10.88.0.2", true}, {host, "fd88::2", true},
+					{host.Namespace, "10.88.0.2", true}, {host.Namespace, "fd88::2", true},
 					{a.Container, "192.0.2.2", tt.fromOutside}, {a.Container, "2001:db8::2", tt.fromOutside},
 					{outside, "10.88.0.2", tt.fromOutside}, {outside, "fd88::2", tt.fromOutside},
 				} {
@@ -96,7 +96,7 @@ func TestForward(t *testing.T) {
 
 // joinOutside makes a namespace beyond the host: 192.0.2.2 and 2001:db8::2, with
 // a way back to the containers.
-func joinOutside(t testing.TB, host *setup.Namespace) *setup.Namespace {
+func joinOutside(t testing.TB, host *setup.Host) *setup.Namespace {
 	t.Helper()
 	outside := setuptest.Container(t, "outside")
 	prefixes := func(p ...string) (out []netip.Prefix) {
@@ -106,7 +106,7 @@ func joinOutside(t testing.TB, host *setup.Namespace) *setup.Namespace {
 		return out
 	}
 	if err := setup.Join(
-		setup.End{Namespace: host, Interface: "uplink", Addresses: prefixes("192.0.2.1/24", "2001:db8::1/64")},
+		setup.End{Namespace: host.Namespace, Interface: "uplink", Addresses: prefixes("192.0.2.1/24", "2001:db8::1/64")},
 		setup.End{Namespace: outside, Interface: "eth0", Addresses: prefixes("192.0.2.2/24", "2001:db8::2/64")},
 	); err != nil {
 		t.Fatal(err)

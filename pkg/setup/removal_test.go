@@ -35,7 +35,7 @@ func TestUnplugged(t *testing.T) {
 	if _, err := host.Unplug(ports[0].Attachment); err != nil {
 		t.Fatal(err)
 	}
-	if links(t, ports[0].Container, "eth0") != 0 || links(t, host, ports[0].Port()) != 0 {
+	if links(t, ports[0].Container, "eth0") != 0 || links(t, host.Namespace, ports[0].Port()) != 0 {
 		t.Error("an end of the pair is left")
 	}
 	if _, err := host.Unplug(ports[0].Attachment); err != nil {
@@ -44,7 +44,7 @@ func TestUnplugged(t *testing.T) {
 	var group sync.WaitGroup
 	for _, p := range ports[1:] {
 		group.Go(func() {
-			err := apart(host, func(own *setup.Namespace) error {
+			err := apart(host, func(own *setup.Host) error {
 				_, err := own.Unplug(p.Attachment)
 				return err
 			})
@@ -54,7 +54,7 @@ func TestUnplugged(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if n := links(t, host, "veth"); n != 0 {
+	if n := links(t, host.Namespace, "veth"); n != 0 {
 		t.Errorf("%d ports are left", n)
 	}
 }
@@ -80,7 +80,7 @@ func TestCollectMany(t *testing.T) {
 	if err := host.Collect("net", "br0", []setup.Attachment{keep}); err != nil {
 		t.Fatal(err)
 	}
-	if n := links(t, inside, "p"); n != 1 || links(t, host, keep.Port()) != 1 || links(t, host, "other") != 1 {
+	if n := links(t, inside, "p"); n != 1 || links(t, host.Namespace, keep.Port()) != 1 || links(t, host.Namespace, "other") != 1 {
 		t.Errorf("%d containers are left:\n%s", n, setuptest.Run(t, "ip", "-o", "link"))
 	}
 }

@@ -49,7 +49,7 @@ func add(args *skel.CmdArgs) error {
 // plan is the port that is to be, as far as it is known without its addresses, where
 // nothing stands in its way, and the result of the plugin before in the list, if there is
 // one.
-func (c *config) plan(args *skel.CmdArgs, host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
+func (c *config) plan(args *skel.CmdArgs, host *setup.Host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
 	if err := c.resolveMTU(host); err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +65,7 @@ func (c *config) plan(args *skel.CmdArgs, host, container *setup.Namespace) (por
 }
 
 // resolveMTU replaces "auto" by the number that it stands for.
-func (c *config) resolveMTU(host *setup.Namespace) (err error) {
+func (c *config) resolveMTU(host *setup.Host) (err error) {
 	if c.autoMTU {
 		c.mtu, err = host.UplinkMTU()
 	}
@@ -74,7 +74,7 @@ func (c *config) resolveMTU(host *setup.Namespace) (err error) {
 
 // attach reserves the addresses, attaches the port and prints the result. Where the IPAM plugin asks
 // by the container's interface, the port comes first.
-func (c *config) attach(host *setup.Namespace, port *setup.Port, previous *current.Result, ipam *delegate) (err error) {
+func (c *config) attach(host *setup.Host, port *setup.Port, previous *current.Result, ipam *delegate) (err error) {
 	var undo setup.Undo
 	defer func() {
 		if err != nil {

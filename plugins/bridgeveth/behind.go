@@ -20,7 +20,7 @@ func AttachmentOf(network string, args *skel.CmdArgs) setup.Attachment {
 
 // Behind is what a plugin that comes behind ours in a chain has to know.
 type Behind struct {
-	Host     *setup.Namespace
+	Host     *setup.Host
 	Port     *setup.Port // as ours has made it, with nothing that the other plugin adds
 	Previous *current.Result
 }
@@ -35,7 +35,7 @@ func OpenBehind(conf *types.PluginConf, args *skel.CmdArgs) (b *Behind, err erro
 	if previous == nil {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s behind bridge in "plugins"`, conf.Type)
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return nil, Error(err)
 	}

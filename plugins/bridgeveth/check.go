@@ -70,7 +70,7 @@ func Repair(args *skel.CmdArgs) (mended []string, err error) {
 // attached is what ADD has made, by its configuration and its result.
 type attached struct {
 	*config
-	host *setup.Namespace
+	host *setup.Host
 	port *setup.Port
 }
 

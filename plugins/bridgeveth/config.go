@@ -357,11 +357,11 @@ func (c *config) attachment(args *skel.CmdArgs) setup.Attachment {
 
 // Namespaces opens the host's namespace, which is ours, and the container's. What is wrong
 // with the latter is setup.ErrNoNamespace, setup.ErrNotNamespace or another error.
-func Namespaces(args *skel.CmdArgs) (host, container *setup.Namespace, err error) {
-	if host, err = setup.CurrentNamespace(); err != nil {
+func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
+	if host, err = setup.CurrentHost(); err != nil {
 		return nil, nil, err
 	}
-	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host) && !ownMeant(args) {
+	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host.Namespace) && !ownMeant(args) {
 		container.Close()
 		err = fmt.Errorf("open %s: %w", args.Netns, errOwnNamespace)
 	}

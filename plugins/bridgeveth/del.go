@@ -21,7 +21,7 @@ func del(args *skel.CmdArgs) error {
 	if wrong != nil && c.Name == "" {
 		return wrong
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return Error(err)
 	}
@@ -46,13 +46,13 @@ func del(args *skel.CmdArgs) error {
 
 // refuseOwn refuses a container that would be its own host. One whose namespace
 // is gone is none.
-func refuseOwn(args *skel.CmdArgs, host *setup.Namespace) error {
+func refuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	container, err := setup.OpenNamespace(args.Netns)
 	if err != nil {
 		return nil //nolint:nilerr // gone, or a file that a lost mount left: there is nothing in it to mind
 	}
 	defer container.Close()
-	if container.Same(host) && !ownMeant(args) {
+	if container.Same(host.Namespace) && !ownMeant(args) {
 		return fmt.Errorf("CNI_NETNS: open %s: %w", args.Netns, errOwnNamespace)
 	}
 	return nil

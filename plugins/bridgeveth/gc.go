@@ -21,7 +21,7 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return Error(err)
 	}

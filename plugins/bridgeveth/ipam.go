@@ -28,7 +28,7 @@ type delegate struct {
 }
 
 // newDelegate looks up the plugin in CNI_PATH.
-func newDelegate(c *config, args *skel.CmdArgs, host *setup.Namespace) (*delegate, error) {
+func newDelegate(c *config, args *skel.CmdArgs, host *setup.Host) (*delegate, error) {
 	d := &delegate{name: c.IPAM.Type, args: args}
 	if d.name == "" {
 		return d, nil
@@ -61,7 +61,7 @@ func findIPAM(name, cniPath string) (path string, self bool) {
 }
 
 // inhabitants are the addresses that are seen at the containers of a network, as leases.
-func inhabitants(host *setup.Namespace, network string) (leases []ipam.Lease, err error) {
+func inhabitants(host *setup.Host, network string) (leases []ipam.Lease, err error) {
 	all, err := host.Inhabitants(network)
 	for _, i := range all {
 		for _, address := range i.Addresses {

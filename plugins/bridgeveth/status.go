@@ -20,7 +20,7 @@ func status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return Error(err)
 	}
@@ -36,7 +36,7 @@ func status(args *skel.CmdArgs) error {
 	if err := c.resolveMTU(host); err != nil {
 		return Error(err)
 	}
-	port := c.port(args, host) // a container has the same kernel
+	port := c.port(args, host.Namespace) // a container has the same kernel
 	if result != nil {
 		if err := c.complete(result); err != nil {
 			return err
@@ -50,7 +50,7 @@ func status(args *skel.CmdArgs) error {
 }
 
 // checkHost says why the host would not take a port of the network, or would drop its packets.
-func (c *config) checkHost(host *setup.Namespace, network *setup.Network) error {
+func (c *config) checkHost(host *setup.Host, network *setup.Network) error {
 	err := host.CheckNetwork(network)
 	if err != nil && !errors.Is(err, setup.ErrBridgeFull) {
 		return plugin.Errorf(types.ErrPluginNotAvailable, "%w", err)

@@ -38,8 +38,8 @@ func add(args *skel.CmdArgs) error {
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{{Name: "lo", Mac: "00:00:00:00:00:00", Sandbox: args.Netns}},
 	}
-	err = inside(args, func(_, container *setup.Namespace) error {
-		addresses, err := container.RaiseLoopback()
+	err = inside(args, func(_ *setup.Host, container *setup.Namespace) error {
+		addresses, err := setup.RaiseLoopback(container)
 		has := map[bool]bool{} // by "is IPv4"
 		for _, a := range addresses {
 			if !a.Addr().IsLoopback() {
@@ -65,11 +65,11 @@ func add(args *skel.CmdArgs) error {
 
 // del is the verb DEL. A namespace that is gone has no lo.
 func del(args *skel.CmdArgs) error {
-	err := inside(args, func(host, container *setup.Namespace) error {
-		if container.Same(host) {
+	err := inside(args, func(host *setup.Host, container *setup.Namespace) error {
+		if container.Same(host.Namespace) {
 			return nil // CNI_NETNS_OVERRIDE: the host needs its own lo
 		}
-		return container.LowerLoopback()
+		return setup.LowerLoopback(container)
 	})
 	if args.Netns == "" || errors.Is(err, setup.ErrNoNamespace) || errors.Is(err, setup.ErrNotNamespace) {
 		return nil
@@ -79,14 +79,14 @@ func del(args *skel.CmdArgs) error {
 
 // check is the verb CHECK. It changes nothing.
 func check(args *skel.CmdArgs) error {
-	if err := inside(args, func(_, container *setup.Namespace) error { return container.VerifyLoopback() }); err != nil {
+	if err := inside(args, func(_ *setup.Host, container *setup.Namespace) error { return setup.VerifyLoopback(container) }); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of lo in container %s: %w", args.ContainerID, err)
 	}
 	return nil
 }
 
 // inside calls f with the host's namespace, and with the container's.
-func inside(args *skel.CmdArgs, f func(host, container *setup.Namespace) error) error {
+func inside(args *skel.CmdArgs, f func(host *setup.Host, container *setup.Namespace) error) error {
 	host, container, err := bridgeveth.Namespaces(args)
 	if err != nil {
 		return err

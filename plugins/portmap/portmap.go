@@ -117,7 +117,7 @@ func del(args *skel.CmdArgs) error {
 	if wrong != nil && c.Name == "" {
 		return wrong
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return bridgeveth.Error(err)
 	}
@@ -173,7 +173,7 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		return bridgeveth.Error(err)
 	}

@@ -37,7 +37,7 @@ var ifbOf1 = strings.Replace(portOf, "veth", "ifb", 1)
 // burst, and TCP's start.
 func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	t.Helper()
-	addresses, err := from.Addresses("eth0")
+	addresses, err := setup.Addresses(from, "eth0")
 	of := slices.IndexFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 })
 	if err != nil || of < 0 {
 		t.Fatalf("addresses %v: %v", addresses, err)

@@ -54,7 +54,7 @@ var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "1
 
 // node is a host of the test's own, with one network.
 type node struct {
-	*setup.Namespace
+	*setup.Host
 	t   testing.TB
 	env []string // of cnitool, besides what it needs
 }
@@ -63,7 +63,7 @@ type node struct {
 // iptables given, and configures its network.
 func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	t.Helper()
-	n := &node{Namespace: setuptest.EnterHost(t), t: t}
+	n := &node{Host: setuptest.EnterHost(t), t: t}
 	for _, f := range flavours {
 		setuptest.DropForward(t, "iptables-"+f, "ip6tables-"+f)
 	}

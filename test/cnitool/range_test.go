@@ -69,7 +69,7 @@ func TestRangeChanged(t *testing.T) {
 			n.must("check", c[2])
 			if tt.name == "another subnet" {
 				want := []netip.Prefix{netip.MustParsePrefix("10.89.0.1/24"), netip.MustParsePrefix("fd89::1/64")}
-				if got, err := n.Addresses("br0"); err != nil || !slices.Equal(got, want) {
+				if got, err := setup.Addresses(n.Namespace, "br0"); err != nil || !slices.Equal(got, want) {
 					t.Errorf("the bridge has %v, %v, want %v", got, err, want)
 				}
 			}

@@ -203,11 +203,11 @@ func TestVLANRangeChanged(t *testing.T) {
 		}
 	}
 	on("DEL", 1, second).run(t).ok(t)
-	got, err := n.Addresses("br0.100")
+	got, err := setup.Addresses(n.Namespace, "br0.100")
 	if want := "[10.82.0.1/24]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("the VLAN link has %v, %v, want %s", got, err, want)
 	}
-	if got, err := n.Addresses("br0.300"); err != nil || len(got) != 2 {
+	if got, err := setup.Addresses(n.Namespace, "br0.300"); err != nil || len(got) != 2 {
 		t.Errorf("the other VLAN link has %v, %v", got, err)
 	}
 	on("DEL", 2, second).run(t).ok(t)

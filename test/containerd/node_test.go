@@ -102,14 +102,14 @@ type node struct {
 
 func newNode(t *testing.T, r release) *node {
 	t.Helper()
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(host.Close)
-	n := &node{T: t, release: r, cgroup: cgroup(t), host: host, outside: setuptest.Container(t, "outside")}
+	n := &node{T: t, release: r, cgroup: cgroup(t), host: host.Namespace, outside: setuptest.Container(t, "outside")}
 	err = setup.Join(
-		setup.End{Namespace: host, Interface: "uplink", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}},
+		setup.End{Namespace: host.Namespace, Interface: "uplink", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}},
 		setup.End{Namespace: n.outside, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")}})
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ type portMapping struct {
 
 // node is a host of the test's own, whose FORWARD policy is DROP.
 type node struct {
-	*setup.Namespace
+	*setup.Host
 	t testing.TB
 }
 

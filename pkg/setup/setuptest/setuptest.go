@@ -28,7 +28,7 @@ import (
 //
 // Without the right to do so it skips the test, or fails it where REQUIRE_NETNS
 // is set.
-func EnterHost(t testing.TB) *setup.Namespace {
+func EnterHost(t testing.TB) *setup.Host {
 	t.Helper()
 	runtime.LockOSThread()
 	err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
@@ -54,7 +54,7 @@ func EnterHost(t testing.TB) *setup.Namespace {
 	} {
 		SetSysctl(t, key, value)
 	}
-	host, err := setup.CurrentNamespace()
+	host, err := setup.CurrentHost()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,72 @@
+package bridges
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// Inhabitant is a container's interface that is attached to a network, with the addresses that
+// it has now, without the link-local ones of IPv6.
+type Inhabitant struct {
+	plan.Attachment
+	Addresses []netip.Prefix
+}
+
+// Inhabitants lists what is attached to a network by veth pairs of ours, finished or not. The
+// kernel tells the addresses at the other end of each pair: nobody needs to know where the
+// containers' namespaces are. Before Linux 4.20 it does not, and there are none. It takes a
+// listing of all links, and one message for each attachment.
+func Inhabitants(n *netns.Namespace, network string) (all []Inhabitant, err error) {
+	links, err := allLinks(n)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		a, ours := plan.ParseAttachment(l.Alias)
+		if !ours || a.Network != network || len(l.PeerNamespace) == 0 {
+			continue
+		}
+		addresses, err := peerAddresses(n, l)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Inhabitant{a, addresses})
+	}
+	return all, nil
+}
+
+// peerAddresses lists the addresses at the other end of a veth pair, none where the pair has
+// gone meanwhile.
+func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err error) {
+	messages, err := netns.Dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		msg.Index = uint32(l.Peer)
+		req.AddData(msg)
+		req.AddData(nl.NewRtAttr(rtnl.TargetNetNSID, l.PeerNamespace))
+		return n.Ask(unix.NETLINK_ROUTE, req)
+	})
+	if err != nil {
+		if _, gone := rtnl.ByIndex(n, l.Index); rtnl.Absent(gone) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("list addresses behind port %s: %w", l.Name, err)
+	}
+	for _, m := range messages {
+		header := nl.DeserializeIfAddrmsg(m)
+		is := netns.Attrs(m[header.Len():])
+		a, ok := netip.AddrFromSlice(rtnl.LocalAddress(is))
+		// An older kernel lists the host's own addresses.
+		if ok && int(header.Index) == l.Peer && is.Get(rtnl.TargetNetNSID) != nil && !a.IsLinkLocalUnicast() {
+			all = append(all, netip.PrefixFrom(a, int(header.Prefixlen)))
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,93 @@
+package bridges
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// MissingOnLink looks for the host's routes to containers that have a gateway outside of their
+// subnet: no address of the link brings such a route along. Any route by the link will do.
+func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
+	name := net.RoutedBy()
+	for _, a := range net.OnLink {
+		if l.Index != 0 {
+			leads, err := leadsTo(n, a.Addr(), l)
+			if err != nil {
+				return nil, err
+			}
+			if leads {
+				continue
+			}
+		}
+		missing = append(missing, plan.Difference{
+			What:    fmt.Sprintf("route to %s by bridge %s", a.Masked(), name),
+			Restore: func() error { return ensureOnLink(n, name, a.Masked()) },
+		})
+	}
+	return missing, nil
+}
+
+// leadsTo says whether the host sends packets for an address by a link.
+func leadsTo(n *netns.Namespace, a netip.Addr, l rtnl.Link) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, 0)
+	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(netns.FamilyOf(a)), Dst_len: uint8(a.BitLen())}})
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, a.AsSlice()))
+	answers, err := n.Ask(unix.NETLINK_ROUTE, req)
+	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} { // also by such a route
+		if errors.Is(err, none) {
+			return false, nil
+		}
+	}
+	if err != nil || len(answers) != 1 || len(answers[0]) < unix.SizeofRtMsg {
+		return false, fmt.Errorf("look up route to %s: %d answers: %w", a, len(answers), err)
+	}
+	return netns.Attrs(answers[0][unix.SizeofRtMsg:]).Integer(unix.RTA_OIF) == l.Index, nil
+}
+
+// ensureOnLink gives the host a route to a subnet by a link. Its protocol says that it is ours.
+func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
+	l, err := rtnl.ByName(n, name)
+	if err != nil {
+		return err
+	}
+	var b netns.Batch
+	r := plan.Route{Destination: subnet}
+	b.Ensure("add route "+r.String(), rtnl.RouteRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, l, r, rtnl.OwnerMark), unix.EEXIST)
+	return n.Send(b)
+}
+
+// DeleteOnLink deletes the routes that ensureOnLink has made by a link, where old says so.
+func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, old func(netip.Prefix) bool) error {
+	library, err := n.Library()
+	if err != nil {
+		return err
+	}
+	routes, err := netns.Dump(func() ([]netlink.Route, error) {
+		want := &netlink.Route{LinkIndex: l.Index, Protocol: rtnl.OwnerMark}
+		return library.RouteListFiltered(unix.AF_UNSPEC, want, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return fmt.Errorf("list routes by %s: %w", l.Name, err)
+	}
+	for _, found := range routes {
+		if found.Dst == nil {
+			continue // a default route is none of those
+		}
+		a, ok := netip.AddrFromSlice(found.Dst.IP)
+		bits, _ := found.Dst.Mask.Size()
+		r := plan.Route{Destination: netip.PrefixFrom(a, bits)}
+		if ok && old(r.Destination) {
+			b.Ensure("delete route "+r.String(), rtnl.RouteRequest(unix.RTM_DELROUTE, 0, l, r, rtnl.OwnerMark), unix.ESRCH)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package forward
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// iptablesTables are the tables that iptables-nft keeps in a family.
+var iptablesTables = []string{filterTable, "nat", "mangle", "raw", "security"}
+
+// readable are the expressions that iptables-nft reads: supported_exprs in its iptables/nft.c.
+var readable = []string{"match", "target", "payload", "meta", "cmp", "bitwise", "counter", "immediate", "lookup", "range", "limit"}
+
+// IncompatibleChains returns the chains of others in a family (AF_INET, AF_INET6) with a rule that
+// iptables-nft cannot read. iptables refuses to list or to change such a chain ("incompatible, use
+// 'nft' tool"), and any command about the table as a whole. A saved ruleset that nft(8) has loaded
+// leaves them, since nft prints some rules of iptables in words of its own. IncompatibleChains reads
+// all rules of these tables and changes nothing.
+func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
+	name := ipFamilies[uint8(nft.Family(family))]
+	return netns.Dump(func() (chains []plan.Chain, err error) {
+		for _, table := range iptablesTables {
+			err := nft.EachRule(n, family, table, "", func(rule netns.Attrs) bool {
+				c := plan.Chain{Family: name, Table: table, Name: rule.Text(unix.NFTA_RULE_CHAIN)}
+				if c.Name != forwardChain && !slices.Contains(chains, c) && !iptablesReads(rule.Get(unix.NFTA_RULE_EXPRESSIONS)) {
+					chains = append(chains, c)
+				}
+				return true
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return chains, nil
+	})
+}
+
+// iptablesReads reports whether iptables-nft reads a rule: of log only what NFLOG is made of.
+func iptablesReads(expressions netns.Attrs) bool {
+	reads := true
+	expressions.Each(func(_ uint16, expression []byte) {
+		name := netns.Attrs(expression).Text(unix.NFTA_EXPR_NAME)
+		group := netns.Attrs(expression).In(unix.NFTA_EXPR_DATA, unix.NFTA_LOG_GROUP)
+		reads = reads && (slices.Contains(readable, name) || name == "log" && group != nil)
+	})
+	return reads
+}

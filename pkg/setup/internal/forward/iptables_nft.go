@@ -1,0 +1,152 @@
+package forward
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+)
+
+// readNFT reads the filter table that iptables-nft keeps: FORWARD as far as it matters, and
+// our chain.
+func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
+	t = xtables{flavour: "nft", family: family}
+	if t.forward, err = readForward(n, family); err != nil {
+		return t, err
+	}
+	if t.inForce = len(t.forward) > 0; !t.inForce {
+		t.inForce, err = nft.HasChain(n, family, filterTable, forwardBase)
+	}
+	if err == nil && t.inForce {
+		t.own, err = nftRules(n, family, filterTable, forwardChain, all)
+	}
+	if err == nil && slices.ContainsFunc(t.forward, func(r rule) bool { return slices.Contains(before, r.target) }) {
+		t.docker, err = nft.HasChain(n, family, filterTable, dockerDrops)
+	}
+	return t, err
+}
+
+// someRules is how many rules of FORWARD are read in any case: some two answers of the kernel's.
+const someRules = 100
+
+// readForward reads the rules of FORWARD. Where others have thousands, those far behind our jump
+// are not read: they change nothing, unless the only jump to one of the chains in before is among
+// them.
+func readForward(n *netns.Namespace, family int) ([]rule, error) {
+	jumped := false
+	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
+		last := len(seen) - 1
+		jumped = jumped && last > 0 || seen[last] == (rule{target: forwardChain})
+		return len(seen) < someRules || !jumped
+	})
+	if err != nil || len(rules) < someRules || !jumped {
+		return rules, err
+	}
+	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
+	for _, chain := range before {
+		if leadsTo(chain) || chain == dockerIsolates && leadsTo(dockerForward) {
+			continue
+		}
+		exists, err := nft.HasChain(n, family, filterTable, chain)
+		if err != nil {
+			return nil, err
+		}
+		if exists {
+			return nftRules(n, family, filterTable, forwardBase, all)
+		}
+	}
+	return rules, nil
+}
+
+// all has nftRules read all rules of a chain.
+func all([]rule) bool { return true }
+
+// nftRules reads the rules of a chain up to the first after which more says false; a chain that
+// does not exist has none.
+func nftRules(n *netns.Namespace, family int, table, chain string, more func(seen []rule) bool) ([]rule, error) {
+	return netns.Dump(func() (rules []rule, err error) {
+		err = nft.EachRule(n, family, table, chain, func(r netns.Attrs) bool {
+			rules = append(rules, parseNFT(r.Get(unix.NFTA_RULE_EXPRESSIONS)))
+			return more(rules)
+		})
+		return rules, err
+	})
+}
+
+// parseNFT reads a rule as iptables-nft writes it: native expressions for
+// interfaces and verdicts, an xt match for conntrack. NFTA_* and NFT_* are in
+// linux/netfilter/nf_tables.h.
+func parseNFT(expressions netns.Attrs) (r rule) {
+	var key uint32
+	expressions.Each(func(_ uint16, expression []byte) {
+		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)
+		switch string(netns.Attrs(expression).Word(unix.NFTA_EXPR_NAME)) { // in place, without a copy
+		case "meta":
+			key = data.Number(unix.NFTA_META_KEY)
+		case "cmp":
+			r.compare(key, data)
+		case "match":
+			r.match(data)
+		case "immediate":
+			r.target = verdictOf(data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT))
+		case "target": // of xtables
+			r.target = data.Text(unix.NFTA_TARGET_NAME)
+		case "reject": // of nft(8)
+			r.target = reject
+		case "counter", "log":
+		case "ct":
+			r.other, r.native = true, true
+		default:
+			r.other = true
+		}
+	})
+	return r
+}
+
+// nfAccept is NF_ACCEPT in linux/netfilter.h.
+const nfAccept = 1
+
+// verdictOf returns the chain that a verdict leads to, accept, deny, or "" for another.
+func verdictOf(verdict netns.Attrs) string {
+	if chain := verdict.Text(unix.NFTA_VERDICT_CHAIN); chain != "" || verdict.Get(unix.NFTA_VERDICT_CODE) == nil {
+		return chain
+	}
+	switch verdict.Number(unix.NFTA_VERDICT_CODE) {
+	case nfDrop:
+		return deny
+	case nfAccept:
+		return accept
+	}
+	return ""
+}
+
+// compare reads a comparison of a packet's interface. Without the zero byte it is
+// only the beginning of a name, as in "eth+".
+func (r *rule) compare(key uint32, cmp netns.Attrs) {
+	name, whole := bytes.CutSuffix(cmp.In(unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE), []byte{0})
+	switch {
+	case cmp.Number(unix.NFTA_CMP_OP) != unix.NFT_CMP_EQ || !whole:
+		r.other = true
+	case key == unix.NFT_META_IIFNAME:
+		r.in = netns.Text(name, len(name))
+	case key == unix.NFT_META_OIFNAME:
+		r.out = netns.Text(name, len(name))
+	default:
+		r.other = true
+	}
+}
+
+// match reads an xt match.
+func (r *rule) match(m netns.Attrs) {
+	info := m.Get(unix.NFTA_MATCH_INFO)
+	switch name := m.Word(unix.NFTA_MATCH_NAME); {
+	case string(name) == "conntrack" && len(info) >= conntrackState+2:
+		r.states = binary.NativeEndian.Uint16(info[conntrackState:])
+	case string(name) != "comment":
+		r.other = true
+	}
+}

@@ -1,0 +1,212 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+)
+
+// What follows writes the filter table of iptables-nft by netlink, in the very form in which
+// iptables writes and reads it. It costs no process, works on hosts without the program, and where
+// iptables refuses the table: once a ruleset that "nft list ruleset" has printed is loaded again,
+// some of iptables' rules are nft(8)'s own, which iptables calls incompatible.
+
+// byNetlink reports whether a table is written so. Where no iptables is in force it is, if the
+// host's iptables is iptables-nft.
+func (t xtables) byNetlink() bool {
+	if t.flavour != "" {
+		return t.flavour == "nft"
+	}
+	path, err := findProgram(t)
+	return err != nil || writesNFT(path) // without a program nobody is there who would want another
+}
+
+// table is the table in nf_tables.
+func (t xtables) table() *nftables.Table {
+	return &nftables.Table{Name: filterTable, Family: nft.Family(t.family)}
+}
+
+// expressions is the rule as iptables-nft writes it.
+func (r rule) expressions() (list []expr.Any) {
+	if r.in != "" {
+		list = append(list, nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.in)...)
+	}
+	if r.out != "" {
+		list = append(list, nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, r.out)...)
+	}
+	if r.states != 0 {
+		const matchState = 1 << 0 // XT_CONNTRACK_STATE in linux/netfilter/xt_conntrack.h
+		info := &xt.ConntrackMtinfo3{}
+		info.MatchFlags, info.StateMask = matchState, r.states
+		list = append(list, &expr.Match{Name: "conntrack", Rev: 3, Info: info})
+	}
+	list = append(list, &expr.Counter{})
+	if r.target == accept {
+		return append(list, &expr.Verdict{Kind: expr.VerdictAccept})
+	}
+	return append(list, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.target})
+}
+
+// nftChain is a chain of the table: its rules, and what the kernel tells them apart by.
+type nftChain struct {
+	*nftables.Chain
+	rules   []rule
+	handles []uint64
+}
+
+// listChain reads a chain. One that does not exist has no rules.
+func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err error) {
+	l.Chain = &nftables.Chain{Name: name, Table: t.table()}
+	dumped, err := nft.Rules(n, t.family, filterTable, name)
+	for _, r := range dumped {
+		l.rules = append(l.rules, parseNFT(r.Get(unix.NFTA_RULE_EXPRESSIONS)))
+		l.handles = append(l.handles, nft.Handle(r))
+	}
+	return l, err
+}
+
+// deleteFrom has the next transaction delete the chosen rules.
+func (l nftChain) deleteFrom(c *nftables.Conn, chosen func(rule) bool) error {
+	var handles []uint64
+	for i, r := range l.rules {
+		if chosen(r) {
+			handles = append(handles, l.handles[i])
+		}
+	}
+	return nft.DeleteRules(c, l.Chain, handles)
+}
+
+// ours reports whether a rule of our chain is one of a bridge's, as we make it or as nft(8) has
+// changed it.
+func ours(r rule, bridge string) bool {
+	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
+	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
+}
+
+// change reads both chains of a table and has f put a transaction together, which is sent. It is
+// done again where somebody else has deleted a rule in between.
+func change(n *netns.Namespace, t xtables, f func(c *nftables.Conn, base, own nftChain) error) error {
+	const tries = 5
+	c, err := nft.Conn(n)
+	for range tries {
+		var base, own nftChain
+		if err == nil {
+			base, err = listChain(n, t, forwardBase)
+		}
+		if err == nil {
+			own, err = listChain(n, t, forwardChain)
+		}
+		if err != nil {
+			return err
+		}
+		if err = f(c, base, own); err != nil {
+			return err
+		}
+		if err = c.Flush(); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("change %s: %w", t, err)
+	}
+	return nil
+}
+
+// addNFT adds a bridge's rules to the table, in the place of what is there of them, behind the
+// jump to the administrator's chain and ahead of what somebody else has put into ours.
+func addNFT(n *netns.Namespace, t xtables, bridge string) error {
+	return change(n, t, func(c *nftables.Conn, base, own nftChain) error {
+		c.AddTable(t.table())
+		if !t.inForce || t.flavour == "" {
+			base.Type, base.Hooknum, base.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
+			c.AddChain(base.Chain)
+		}
+		c.AddChain(own.Chain)
+		c.AddChain(&nftables.Chain{Name: adminChain, Table: t.table()})
+		if err := own.deleteFrom(c, func(r rule) bool { return r == toAdmin || ours(r, bridge) }); err != nil {
+			return err
+		}
+		wanted := []rule{toAdmin}
+		if t.docker {
+			wanted = append(wanted, isolationRules(bridge)...)
+		}
+		for _, r := range slices.Backward(append(wanted, forwardRules(bridge)...)) {
+			c.InsertRule(&nftables.Rule{Table: own.Table, Chain: own.Chain, Exprs: r.expressions()})
+		}
+		return placeJumpNFT(c, base)
+	})
+}
+
+// placeJumpNFT is placeJump.
+func placeJumpNFT(c *nftables.Conn, base nftChain) error {
+	toOwn := rule{target: forwardChain}
+	isJump := func(r rule) bool { return r == toOwn }
+	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {
+		return nil // what others have put ahead of it since stays there
+	}
+	if err := base.deleteFrom(c, isJump); err != nil {
+		return err
+	}
+	jump := &nftables.Rule{Table: base.Table, Chain: base.Chain, Exprs: toOwn.expressions()}
+	if at := (xtables{forward: base.rules}).lastBefore(); at >= 0 {
+		jump.Position = base.handles[at]
+		c.AddRule(jump) // right behind it
+	} else {
+		c.InsertRule(jump)
+	}
+	return nil
+}
+
+// removeNFT is the inverse of addNFT. With the last bridge go the jump and both chains, unless
+// somebody has written into them or jumps to them himself.
+func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
+	return change(n, t, func(c *nftables.Conn, base, own nftChain) error {
+		if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) }) {
+			return own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
+		}
+		jump := func(r rule) bool { return r == rule{target: forwardChain} }
+		if err := errors.Join(own.deleteFrom(c, func(rule) bool { return true }), base.deleteFrom(c, jump)); err != nil {
+			return err
+		}
+		admin := &nftables.Chain{Name: adminChain, Table: t.table()}
+		return errors.Join(
+			deleteIfUnused(n, c, own.Chain, len(own.rules)+count(base.rules, jump)),
+			deleteIfUnused(n, c, admin, count(own.rules, func(r rule) bool { return r == toAdmin })),
+		)
+	})
+}
+
+func count(rules []rule, chosen func(rule) bool) (count int) {
+	for _, r := range rules {
+		if chosen(r) {
+			count++
+		}
+	}
+	return count
+}
+
+// deleteIfUnused has the next transaction delete a chain if all that it holds, and all that leads to
+// it, is a number of rules that go in the same transaction.
+func deleteIfUnused(n *netns.Namespace, c *nftables.Conn, chain *nftables.Chain, rules int) error {
+	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
+	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look up chain %s: %w", chain.Name, err)
+	}
+	if netns.Attrs(answers[0][nl.SizeofNfgenmsg:]).Number(unix.NFTA_CHAIN_USE) == uint32(rules) {
+		c.DelChain(chain)
+	}
+	return nil
+}

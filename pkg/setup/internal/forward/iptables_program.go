@@ -1,0 +1,201 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+)
+
+// xtablesWait is how many seconds an iptables process waits for the xtables lock.
+const xtablesWait = 10
+
+// ErrNoIPTables says that rules are missing and so is the program to set them.
+var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
+	`install iptables, or choose another "forward"`)
+
+// addForward adds a bridge's rules to a table. It runs iptables in the namespace where they
+// cannot be written by netlink.
+func addForward(n *netns.Namespace, t xtables, bridge string) error {
+	if t.byNetlink() {
+		return addNFT(n, t, bridge)
+	}
+	return withProgram(n, t, func(ipt *iptables.IPTables) error {
+		for _, chain := range []string{forwardChain, adminChain} {
+			exists, err := ipt.ChainExists(filterTable, chain)
+			if err == nil && !exists {
+				err = ipt.NewChain(filterTable, chain)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if slices.Index(t.own, toAdmin) != 0 {
+			if err := moveTo(ipt, 1, toAdmin); err != nil {
+				return err
+			}
+		}
+		ahead := forwardRules(bridge)
+		if !t.hasForeign() {
+			for _, r := range ahead {
+				if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
+					return err
+				}
+			}
+			ahead = nil
+		}
+		if t.docker {
+			ahead = append(isolationRules(bridge), ahead...)
+		}
+		for _, r := range slices.Backward(ahead) {
+			if err := moveTo(ipt, 2, r); err != nil {
+				return err
+			}
+		}
+		return t.placeJump(ipt)
+	})
+}
+
+// moveTo puts a rule of our chain at a position, wherever it was.
+func moveTo(ipt *iptables.IPTables, position int, r rule) error {
+	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+		return err
+	}
+	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
+}
+
+// placeJump puts the one jump to our chain right behind those of before, or at
+// the top. So it stands ahead of a REJECT that ends the chain, as ufw has it, but
+// behind the administrator's rules.
+func (t xtables) placeJump(ipt *iptables.IPTables) error {
+	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
+	if err != nil {
+		return err
+	}
+	jump := []string{"-j", forwardChain}
+	position, others, found := 1, 0, 0
+	for _, line := range list {
+		head, target, _ := strings.Cut(line, " -j ")
+		switch {
+		case head == "-A "+forwardBase && target == forwardChain:
+			found++
+		case strings.HasPrefix(head, "-A "):
+			others++
+			if slices.Contains(before, target) {
+				position = others + 1
+			}
+		}
+	}
+	if found == 1 && t.jumps() {
+		return nil // what others have put ahead of it since stays there
+	}
+	for range found {
+		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
+			return err
+		}
+	}
+	return ipt.Insert(filterTable, forwardBase, position, jump...)
+}
+
+// removeForward is the inverse of addForward.
+func removeForward(n *netns.Namespace, t xtables, bridge string) error {
+	if t.byNetlink() {
+		return removeNFT(n, t, bridge)
+	}
+	return withProgram(n, t, func(ipt *iptables.IPTables) error {
+		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
+			if !slices.Contains(t.own, r) {
+				continue // and so may be the chain that it leads to
+			}
+			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+				return err
+			}
+		}
+		left, err := ipt.List(filterTable, forwardChain) // the chain, then its rules
+		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
+			return err
+		}
+		// Our own chain goes last: by it the next DEL sees that this one was killed.
+		if len(left) == 2 {
+			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
+				return err
+			}
+		}
+		if err := deleteAdminChain(ipt); err != nil {
+			return err
+		}
+		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
+			return err
+		}
+		return deleteUnused(ipt, forwardChain)
+	})
+}
+
+// deleteAdminChain deletes the administrator's chain, unless he has written into it or
+// jumps to it himself.
+func deleteAdminChain(ipt *iptables.IPTables) error {
+	exists, err := ipt.ChainExists(filterTable, adminChain)
+	if err != nil || !exists {
+		return err
+	}
+	rules, err := ipt.List(filterTable, adminChain)
+	if err != nil || len(rules) > 1 {
+		return err
+	}
+	return deleteUnused(ipt, adminChain)
+}
+
+// deleteUnused deletes a chain unless somebody jumps to it.
+func deleteUnused(ipt *iptables.IPTables, chain string) error {
+	err := ipt.DeleteChain(filterTable, chain)
+	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
+		return nil // iptables-nft, iptables-legacy
+	}
+	return err
+}
+
+// withProgram calls f with the iptables that writes to a table.
+func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error) error {
+	path, err := findProgram(t)
+	if err != nil {
+		return err
+	}
+	family := iptables.ProtocolIPv4
+	if t.family == unix.AF_INET6 {
+		family = iptables.ProtocolIPv6
+	}
+	return n.Do(func() error {
+		ipt, err := iptables.New(iptables.Path(path), iptables.IPFamily(family), iptables.Timeout(xtablesWait))
+		if err == nil {
+			err = f(ipt)
+		}
+		if err != nil {
+			return fmt.Errorf("run %s: %w", path, err)
+		}
+		return nil
+	})
+}
+
+// findProgram looks for a table's program under the name that says the flavour, and under the
+// plain one, which on some distributions is all there is, unless that writes to the other flavour.
+func findProgram(t xtables) (string, error) {
+	plain := xtables{family: t.family}.program()
+	for _, name := range slices.Compact([]string{t.program(), plain}) {
+		if path, err := ProgramPath(name); err == nil && (t.flavour == "" || !writesNFT(path)) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
+}
+
+// writesNFT reports whether a program is iptables-nft, by the file that it leads to.
+func writesNFT(path string) bool {
+	resolved, err := filepath.EvalSymlinks(path)
+	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
+}

@@ -1,0 +1,94 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
+)
+
+// SysctlPrefix is how what is lacking begins where it is a sysctl: "sysctl net/KEY=VALUE".
+const SysctlPrefix = "sysctl net/"
+
+// The sysctls that matter here, below /proc/sys/net. Each network namespace has
+// its own (Linux 5.3 and later for those of br_netfilter).
+const (
+	SysctlForward4 = "ipv4/ip_forward"
+	SysctlForward6 = "ipv6/conf/all/forwarding"
+	SysctlBridge4  = "bridge/bridge-nf-call-iptables"
+	SysctlBridge6  = "bridge/bridge-nf-call-ip6tables"
+)
+
+// Sysctl reads a value in the namespace. The error is os.ErrNotExist where the
+// kernel has no such thing: IPv6 or br_netfilter is missing.
+func (n *Namespace) Sysctl(key string) (value string, err error) {
+	err = n.Do(func() error {
+		b, err := files.Read("/proc/sys/net/" + key)
+		value = strings.Join(strings.Fields(string(b)), " ") // some are lists, with tabs between
+		return err
+	})
+	return value, err
+}
+
+// Sysctls reads the values of keys.
+func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, err error) {
+	values = map[string]string{}
+	for key := range keys {
+		if values[key], err = n.Sysctl(key); err != nil {
+			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
+		}
+	}
+	return values, nil
+}
+
+// SetSysctl gives a key the value. Where it cannot, because /proc/sys is read-only,
+// that is an error only if the value is another.
+func (n *Namespace) SetSysctl(key, value string) error {
+	return n.Do(func() error { return WriteSysctl(key, value) })
+}
+
+// SetSysctlIfAny is setSysctl where a kernel without the key needs nothing.
+func (n *Namespace) SetSysctlIfAny(key, value string) error {
+	return n.Do(func() error { return WriteSysctlIfAny(key, value) })
+}
+
+// WriteSysctl is setSysctl in the thread's namespace.
+func WriteSysctl(key, value string) error {
+	path := "/proc/sys/net/" + key
+	err := files.Write(path, value)
+	if err == nil {
+		return nil
+	}
+	if now, readErr := files.Read(path); readErr == nil && strings.TrimSpace(string(now)) == value {
+		return nil
+	}
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("set sysctl net/%s to %s: %w; have whoever mounts /proc/sys set it, or mount it writable", key, value, err)
+	}
+	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
+}
+
+// Fixed says whether nobody here can set a key, because /proc/sys is read-only: in a container
+// within a container, as a rule.
+func (n *Namespace) Fixed(key string) bool {
+	err := n.Do(func() error { return unix.Access("/proc/sys/net/"+key, unix.W_OK) })
+	return errors.Is(err, unix.EROFS)
+}
+
+// WriteSysctlIfAny is setSysctlIfAny in the thread's namespace.
+func WriteSysctlIfAny(key, value string) error {
+	if err := WriteSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// HasIPv6 says whether the kernel has IPv6 (ipv6.disable=1 takes it away).
+func (n *Namespace) HasIPv6() bool {
+	_, err := n.Sysctl(SysctlForward6)
+	return err == nil
+}

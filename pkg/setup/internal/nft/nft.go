@@ -1,0 +1,183 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+)
+
+// Conn returns a connection to the namespace's nf_tables, opened at its first use,
+// to change rules with. Reading them comes with every ADD and is done below: the
+// library's listings cost half a millisecond each, and fail where somebody else's
+// rule is new to it.
+func Conn(n *netns.Namespace) (*nftables.Conn, error) {
+	kept, err := n.Keep("nf_tables", func() (io.Closer, error) {
+		c, err := nftables.New(nftables.AsLasting())
+		return lasting{c}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open nf_tables: %w", err)
+	}
+	return kept.(lasting).Conn, nil
+}
+
+// lasting is a connection as Keep closes it.
+type lasting struct{ *nftables.Conn }
+
+// Close closes the connection; nothing is pending.
+func (l lasting) Close() error { return l.CloseLasting() }
+
+// FamilyINet stands for both families of IP in nf_tables. It is the kernel's number for
+// AF_UNIX elsewhere, which has no packets to filter.
+const FamilyINet = unix.NFPROTO_INET
+
+// Family is a family as nf_tables counts them.
+func Family(family int) nftables.TableFamily {
+	switch family {
+	case FamilyINet:
+		return nftables.TableFamilyINet
+	case unix.AF_INET6:
+		return nftables.TableFamilyIPv6
+	case unix.AF_BRIDGE:
+		return nftables.TableFamilyBridge
+	}
+	return nftables.TableFamilyIPv4
+}
+
+// Request begins a request to nf_tables about what the attributes name, of a family
+// (NFPROTO_*) or, with 0, of all.
+func Request(message, flags int, family uint8, attributes ...*nl.RtAttr) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
+	for _, a := range attributes {
+		req.AddData(a)
+	}
+	return req
+}
+
+// HasChain says whether a chain exists.
+func HasChain(n *netns.Namespace, family int, table, chain string) (bool, error) {
+	return Exists(n, unix.NFT_MSG_GETCHAIN, family, ChainNamed(table, chain)...)
+}
+
+// ChainNamed names a chain in requests about chains.
+func ChainNamed(table, chain string) []*nl.RtAttr {
+	return []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain))}
+}
+
+// Exists says whether nf_tables has what a request asks for.
+func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (bool, error) {
+	_, err := n.Ask(unix.NETLINK_NETFILTER, Request(message, 0, uint8(Family(family)), attributes...))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return false, fmt.Errorf("look up in nf_tables: %w", err)
+	}
+	return err == nil, nil
+}
+
+// Rules returns the attributes (NFTA_RULE_*) of each rule of a chain, or of all
+// chains of a table where chain is "".
+func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, error) {
+	return netns.Dump(func() (rules []netns.Attrs, err error) {
+		err = EachRule(n, family, table, chain, func(rule netns.Attrs) bool {
+			rules = append(rules, slices.Clone(rule))
+			return true
+		})
+		return rules, err
+	})
+}
+
+// EachRule calls f with the rules that dumpChain returns, in order, until f says false. What it
+// costs does not depend on how many rules are behind that one. rule is good until the next call.
+// The error is ErrDumpInterrupted where the rules changed meanwhile: see dump.
+func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule netns.Attrs) bool) error {
+	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
+	if chain != "" {
+		what = append(what, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
+	}
+	req := Request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, uint8(Family(family)), what...)
+	err := n.Each(unix.NETLINK_NETFILTER, req, func(data []byte) bool { return f(netns.Attrs(data[nl.SizeofNfgenmsg:])) })
+	if err != nil {
+		return fmt.Errorf("read nf_tables chain %s: %w", chain, err)
+	}
+	return nil
+}
+
+// nfMessage is what nf_tables answers: the attributes of a table, chain or rule.
+type nfMessage struct {
+	Family uint8 // NFPROTO_*
+	netns.Attrs
+}
+
+// List lists what a request asks for, of a family or, with 0, of all.
+func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
+	messages, err := netns.Dump(func() ([][]byte, error) {
+		return n.Ask(unix.NETLINK_NETFILTER, Request(message, unix.NLM_F_DUMP, family, attributes...))
+	})
+	for _, m := range messages {
+		list = append(list, nfMessage{m[0], netns.Attrs(m[nl.SizeofNfgenmsg:])})
+	}
+	return list, err
+}
+
+// Comment is a rule's comment, as nft(8) shows it.
+func Comment(rule netns.Attrs) string {
+	comment, _ := userdata.GetString(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment)
+	return comment
+}
+
+// Handle is what the kernel tells rules apart by.
+func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
+
+// DeleteRules has the next transaction delete rules of a chain.
+func DeleteRules(c *nftables.Conn, from *nftables.Chain, handles []uint64) (err error) {
+	for _, handle := range handles {
+		err = errors.Join(err, c.DelRule(&nftables.Rule{Table: from.Table, Chain: from, Handle: handle}))
+	}
+	return err
+}
+
+// AnyGeneration is what transact takes where it does not matter what has changed before.
+const AnyGeneration = 0
+
+// Transact sends a batch of requests to nf_tables as one transaction: the kernel does all of
+// it or nothing (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). Nothing is done, with
+// ERESTART, when nf_tables is not of the generation that the caller has seen.
+func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
+	frame := func(kind int) *nl.NetlinkRequest {
+		req := nl.NewNetlinkRequest(kind, 0)
+		subsystem := binary.BigEndian.AppendUint16(nil, unix.NFNL_SUBSYS_NFTABLES)
+		req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
+		return req
+	}
+	begin := frame(unix.NFNL_MSG_BATCH_BEGIN)
+	if seen != AnyGeneration {
+		begin.AddData(nl.NewRtAttr(unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, seen)))
+	}
+	return n.Exchange(unix.NETLINK_NETFILTER, b, begin, frame(unix.NFNL_MSG_BATCH_END))
+}
+
+// Generation is the number of nf_tables' last transaction.
+func Generation(n *netns.Namespace) (uint32, error) {
+	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC))
+	if err == nil && len(answers) != 1 {
+		err = fmt.Errorf("got %d answers", len(answers))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the generation of nf_tables: %w", err)
+	}
+	return netns.Attrs(answers[0][nl.SizeofNfgenmsg:]).Number(unix.NFTA_GEN_ID), nil
+}
+
+// OwnTable is our table: of the families ip and ip6 for address translation and what
+// is not to be forwarded, of the family bridge for what no port may send. What it
+// drops is dropped, whatever rules others have.
+const OwnTable = "bridgeveth"

@@ -1,0 +1,199 @@
+package ownrules
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// ownRule is a rule of ours. Its comment, which nft(8) shows, tells it from the others of
+// its chain, and begins with the bridge that it is of.
+type ownRule struct {
+	chain   chain
+	comment string
+	exprs   []expr.Any
+	first   bool // ahead of the others
+}
+
+// feature is something that a bridge needs of our table: rules, and what they refer to. It
+// is made in one transaction, anew where one of the rules is missing.
+type feature struct {
+	what   string
+	family int
+	shared []chain                               // whose rules are all among its, the same for each bridge
+	sets   func(*nftables.Table) []*nftables.Set // that rules refer to, added where they are absent; nil for none
+	rules  []ownRule
+	former []ownRule // what an older build made of it, by chain and comment; these take its place
+}
+
+// features lists what a network needs, each once, in the order in which it can be made.
+func features(net *plan.Network) (list []feature) {
+	add := func(f feature) {
+		if !slices.ContainsFunc(list, func(other feature) bool { return other.what == f.what }) {
+			list = append(list, f)
+		}
+	}
+	for _, subnet := range net.Masquerade {
+		add(masquerade(net, subnet))
+		for _, to := range keptFrom(net, subnet) {
+			add(masqueradeNot(net, subnet, to))
+		}
+	}
+	for _, subnet := range net.HostPorts {
+		add(publishing(net, subnet))
+	}
+	if net.Guarded {
+		add(guarding(net))
+	}
+	return list
+}
+
+// MissingRules compares our tables with what a network needs of them, by one dump for each
+// family.
+func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
+	features := features(net)
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		mine := slices.DeleteFunc(slices.Clone(features), func(f feature) bool { return f.family != family })
+		if len(mine) == 0 && !net.Has(family) {
+			continue
+		}
+		present, err := Rules(n, family)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range mine {
+			if !present.have(f.rules) {
+				former := len(f.former) > 0 && present.have(f.former)
+				missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return addFeature(n, f) }, Newer: former})
+			}
+		}
+		if net.Has(family) {
+			for _, p := range []policy{IngressPolicy(net), inboundPolicy(net), markPolicy(net)} {
+				missing = append(missing, ComparePolicy(n, net, family, p, present[p.Chain.Name])...)
+			}
+		}
+	}
+	return missing, nil
+}
+
+// policy is what a network's configuration says about something, in rules of one chain:
+// the ones that are there take the place of those before, none of all of them.
+type policy struct {
+	Chain chain
+	Name  string // that the rules' comments begin with, after the network's
+	rules []policyRule
+}
+
+type policyRule struct {
+	value string // that the rule's comment ends with
+	exprs []expr.Any
+}
+
+func (p *policy) add(value string, exprs []expr.Any) {
+	p.rules = append(p.rules, policyRule{value, exprs})
+}
+
+// ComparePolicy compares the rules that are there of a chain with a policy of the network.
+func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
+	wanted := map[string]bool{}
+	for _, rule := range p.rules {
+		r := ownRule{chain: p.Chain, comment: net.Comment(p.Name, rule.value), exprs: rule.exprs}
+		if wanted[r.comment] = true; len(present[r.comment]) == 0 {
+			f := feature{what: fmt.Sprintf("policy %s %s of %s", p.Name, rule.value, net.RoutedBy()), family: family, rules: []ownRule{r}}
+			missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return addFeature(n, f) }})
+		}
+	}
+	for comment, handles := range present {
+		if strings.HasPrefix(comment, net.Comment(p.Name)+" ") && !wanted[comment] {
+			missing = append(missing, plan.Difference{
+				What:    fmt.Sprintf("policy %s as configured, instead of the rule %q", p.Name, comment),
+				Restore: func() error { return deleteOwn(n, family, p.Chain, handles) },
+			})
+		}
+	}
+	return missing
+}
+
+// foundRules are the handles of rules that are there, by chain and comment. There may be
+// several of one comment.
+type foundRules map[string]map[string][]uint64
+
+// have says whether all the rules are there.
+func (found foundRules) have(rules []ownRule) bool {
+	return !slices.ContainsFunc(rules, func(r ownRule) bool { return len(found[r.chain.Name][r.comment]) == 0 })
+}
+
+// Rules lists the rules of our table in a family that have a comment.
+func Rules(n *netns.Namespace, family int) (foundRules, error) {
+	dumped, err := nft.Rules(n, family, nft.OwnTable, "")
+	found := foundRules{}
+	for _, rule := range dumped {
+		chain, comment := rule.Text(unix.NFTA_RULE_CHAIN), nft.Comment(rule)
+		if comment == "" {
+			continue
+		}
+		if found[chain] == nil {
+			found[chain] = map[string][]uint64{}
+		}
+		found[chain][comment] = append(found[chain][comment], nft.Handle(rule))
+	}
+	return found, err
+}
+
+// addFeature adds a feature, in the place of what is there of it, and the table where it
+// is absent, in one transaction.
+func addFeature(n *netns.Namespace, f feature) error {
+	present, err := Rules(n, f.family)
+	if err != nil {
+		return err
+	}
+	c, err := nft.Conn(n)
+	if err != nil {
+		return err
+	}
+	t := c.AddTable(table(f.family))
+	for _, chain := range f.shared {
+		c.FlushChain(c.AddChain(chain.in(t)))
+	}
+	if f.sets != nil {
+		err = addSets(n, c, f.sets(t))
+	}
+	for _, r := range slices.Concat(f.rules, f.former) {
+		if !slices.Contains(f.shared, r.chain) {
+			err = errors.Join(err, nft.DeleteRules(c, r.chain.in(t), present[r.chain.Name][r.comment]))
+			delete(present[r.chain.Name], r.comment) // it may be in both lists
+		}
+	}
+	addRules(c, t, f.rules...)
+	if err := errors.Join(err, c.Flush()); err != nil {
+		return fmt.Errorf("add %s: %w", f.what, err)
+	}
+	return nil
+}
+
+// addSets has the next transaction add the sets that are absent. The kernel refuses to add a set
+// again with other flags (nft_set_is_same in net/netfilter/nf_tables_api.c), and a set that nft(8)
+// has loaded missing NFT_SET_CONCAT.
+func addSets(n *netns.Namespace, c *nftables.Conn, sets []*nftables.Set) error {
+	for _, s := range sets {
+		found, err := nft.Exists(n, unix.NFT_MSG_GETSET, int(s.Table.Family),
+			nl.NewRtAttr(unix.NFTA_SET_TABLE, nl.ZeroTerminated(s.Table.Name)), nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(s.Name)))
+		if err == nil && !found {
+			err = c.AddSet(s, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+package ownrules
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// The maps of host ports, one for those of all the host's addresses and one for
+// those of a particular one. An element is, as nft(8) shows it,
+//
+//	tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.88.0.2 . 80
+//
+// where PORT is the name of the container's port on the bridge.
+const (
+	portsOfAny = "ports"
+	portsOfOne = "ports_of_address"
+)
+
+// loopbackRule ends the comment of rules about the host's loopback.
+const loopbackRule = "loopback"
+
+// loopback4 is the IPv4 loopback network, RFC 1122, section 3.2.1.3.
+var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+
+// publishing is what a subnet needs for containers with host ports: the way to them, and
+// masquerade where the answer would pass the host by, or could not come back:
+//
+//	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
+//	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
+//
+// The label is set by our own redirection: see wayToHostPorts. A connection that others
+// redirect, such as kube-proxy, keeps its source address.
+//
+// For the latter the kernel has to let 127.0.0.1 out by the bridge: see localnet.go.
+func publishing(net *plan.Network, subnet netip.Prefix) feature {
+	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
+	f := wayToHostPorts(netns.FamilyOf(subnet.Addr()))
+	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
+	f.former = append(f.former, ownRule{chain: postrouting, comment: net.Comment(subnet.String(), "hostports")})
+	f.rules = append(f.rules, ownRule{
+		chain: postrouting, comment: net.Comment(subnet.String(), "own hostports"),
+		exprs: slices.Concat(nft.Labelled(), nft.Source(subnet), nft.Destination(subnet), masq),
+	})
+	if subnet.Addr().Is6() {
+		return f // IPv6 has no way for ::1 to leave the host
+	}
+	f.rules = append(f.rules, ownRule{
+		chain: postrouting, comment: net.Comment(subnet.String(), "own", loopbackRule),
+		exprs: slices.Concat(nft.Labelled(), nft.Source(loopback4), nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
+	})
+	f.former = append(f.former, ownRule{chain: postrouting, comment: net.Comment(subnet.String(), loopbackRule)})
+	for _, name := range net.Links() {
+		f.former = append(f.former, ownRule{chain: beforeNAT, comment: net.Comment(subnet.String(), name, loopbackRule)})
+	}
+	return f
+}
+
+// wayToHostPorts leads packets to the maps, the same for all bridges:
+//
+//	prerouting:          ip daddr != 127.0.0.0/8 fib daddr type local jump hostports
+//	locally:             fib daddr type local jump hostports
+//	hostports:           ct label set 98 dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
+//	                     ct label set 98 dnat ip to meta l4proto . th dport map @ports
+//
+// What comes from elsewhere with the destination 127.0.0.1 is for no host port: the kernel drops
+// such packets only later (martian destinations), when they are redirected already. Of ::1 it
+// lets none in (ip6_rcv_core in net/ipv6/ip6_input.c).
+//
+// The label tells publishing that the connection is redirected by us. The rule sets it after
+// the lookup in the map, so only where the port is found. (nft -f of a saved ruleset sets it
+// before. Until the rules are made anew, connections that others redirect from an address of
+// the host are then masqueraded within the network.) A bit of a mark would not do: others save,
+// restore and compare marks as a whole.
+func wayToHostPorts(family int) feature {
+	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
+	offset, words := uint32(nft.Destination4), uint32(1)
+	if family == unix.AF_INET6 {
+		offset, words = nft.Destination6, 4
+	}
+	dnat := func(at uint32, set string) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at},
+			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set},
+			&expr.Counter{},
+			&expr.Immediate{Register: unix.NFT_REG_4, Data: nft.LabelBit()}, // behind what the lookup has found
+			&expr.Ct{Key: expr.CtKeyLABELS, Register: unix.NFT_REG_4, SourceRegister: true},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(nft.Family(family)), RegAddrMin: register, RegProtoMin: register + words},
+		}
+	}
+	daddr := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4 * words}
+	jump := slices.Concat(nft.ToHost(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: toHostPorts.Name}})
+	arriving := jump
+	if family == unix.AF_INET {
+		arriving = slices.Concat(nft.Within(nft.Destination4, nft.Destination6, loopback4, expr.CmpOpNeq), jump)
+	}
+	f := feature{
+		family: family, shared: []chain{toHostPorts, prerouting, output},
+		sets: portMaps,
+		rules: []ownRule{
+			{chain: toHostPorts, comment: "labelled, one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
+			{chain: toHostPorts, comment: "labelled, any address", exprs: dnat(register, portsOfAny)},
+			{chain: prerouting, comment: "host ports of others than loopback", exprs: arriving},
+			{chain: output, comment: "host ports", exprs: jump},
+		},
+		former: []ownRule{
+			{chain: toHostPorts, comment: "one address"}, {chain: toHostPorts, comment: "any address"},
+			{chain: prerouting, comment: "host ports"}, {chain: output, comment: "host ports"},
+		},
+	}
+	if family == unix.AF_INET {
+		f.shared, f.rules = append(f.shared, answers), append(f.rules, answersToLoopback())
+	}
+	return f
+}
+
+// portMaps are the maps in a table.
+func portMaps(t *nftables.Table) (maps []*nftables.Set) {
+	address := nftables.TypeIPAddr
+	if t.Family == nftables.TableFamilyIPv6 {
+		address = nftables.TypeIP6Addr
+	}
+	key := []nftables.SetDatatype{nftables.TypeIFName, address, nftables.TypeInetProto, nftables.TypeInetService}
+	for i, name := range []string{portsOfAny, portsOfOne, portsWaiting} {
+		maps = append(maps, &nftables.Set{
+			Table: t, Name: name, IsMap: true, Concatenation: true,
+			KeyType:  nftables.MustConcatSetType(key[len(key)-2-i:]...),
+			DataType: nftables.MustConcatSetType(address, nftables.TypeInetService),
+		})
+	}
+	return maps
+}
+
+// Publish adds the host ports of an attachment, all or none. One that is taken is a
+// PortTakenError, unless its holder is gone: that one's go.
+func Publish(n *netns.Namespace, p *plan.Port) error {
+	list := mappings(p.HostPorts, p.Addresses)
+	for len(list) > 0 {
+		err := claim(n, list, p.Attachment)
+		if !errors.Is(err, unix.ERESTART) {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim adds mappings of an attachment in the place of those that have to go. Two that
+// are in each other's way may have different keys, which the kernel would take both. So it
+// is told what the look was at: where nf_tables has changed since, the error is ERESTART.
+func claim(n *netns.Namespace, list []Mapping, of plan.Attachment) error {
+	seen, err := nft.Generation(n)
+	if err != nil {
+		return err
+	}
+	gone, claimed, err := places(n, list, of)
+	if err != nil {
+		return err
+	}
+	added := elementsOf(claimed)
+	for i := range added {
+		added[i].comment = portComment(of)
+	}
+	if err := changeElements(n, seen, elementsOf(gone), added); err != nil {
+		return fmt.Errorf("add host ports: %w", err)
+	}
+	return forgetFlows(n, append(gone, claimed...))
+}
+
+// places finds the places of an attachment's mappings: among those that serve, or among those
+// that wait where another interface of the container serves the same port. gone have to go for
+// them: its own, and those of holders that are gone. A port of all addresses and one of a
+// particular address are in each other's way, unless both are the container's.
+func places(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
+	waiters, err := waiters(n)
+	if err != nil {
+		return nil, nil, err
+	}
+	alive := map[string]bool{}
+	for _, m := range list {
+		rivals, err := rivals(n, m)
+		if err != nil {
+			return nil, nil, err
+		}
+		place := m
+		for _, r := range append(rivals, waiters...) {
+			if !m.overlaps(r) || slices.ContainsFunc(gone, func(g Mapping) bool { return g.same(r.element) }) {
+				continue // it was in another one's way already
+			}
+			present, known := alive[r.Owner.Port]
+			if !known && r.Owner.Port != of.Port() {
+				if present, err = isPresent(n, r.Owner); err != nil {
+					return nil, nil, err
+				}
+				alive[r.Owner.Port] = present
+			}
+			switch {
+			case !present:
+				gone = append(gone, r)
+			case r.Owner.Container != of.Container:
+				return nil, nil, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
+			case !r.same(m.element):
+			case !m.shares(of, r):
+				return nil, nil, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
+			default:
+				place = m.waiting(of)
+			}
+		}
+		claimed = append(claimed, place)
+	}
+	return gone, claimed, nil
+}
+
+// rivals lists the mappings that serve with which packets to the same address and port would
+// have two targets.
+func rivals(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
+	if m.set == portsOfAny {
+		if list, err = listMappings(n, m.family, portsOfOne); err != nil {
+			return nil, err
+		}
+		list = slices.DeleteFunc(list, func(found Mapping) bool { return !m.overlaps(found) })
+	}
+	same := []Mapping{m}
+	if m.set == portsOfOne {
+		same = append(same, Mapping{element: element{family: m.family, set: portsOfAny, key: m.key[len(m.key)-portKey:]}})
+	}
+	for _, s := range same {
+		found, err := find(n, s)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, found...)
+	}
+	return list, nil
+}
+
+// Unpublish deletes the host ports of an attachment. Where known are given, and are there, it
+// looks at those and no others: its cost does not depend on how many there are.
+func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) error {
+	ours := func(m Mapping) bool { return m.Owner.Port == a.Port() }
+	list, err := knownOf(n, known, ours)
+	if err == nil && len(list) == 0 {
+		list, err = Published(n, ours)
+	}
+	if err != nil {
+		return err
+	}
+	return DeleteMappings(n, list)
+}
+
+// knownOf looks up host ports that should be an attachment's, whether they serve or wait. It
+// returns none if one of them is not: then the attachment has others.
+func knownOf(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
+	if len(known) == 0 {
+		return nil, nil
+	}
+	waiting, err := waiters(n)
+	if err != nil {
+		return nil, err
+	}
+	waiting = slices.DeleteFunc(waiting, func(m Mapping) bool { return !ours(m) })
+	both := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	for _, port := range known {
+		before, waits := len(list), false
+		for _, m := range mappings([]plan.HostPort{port}, both) {
+			found, err := find(n, m)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, slices.DeleteFunc(found, func(m Mapping) bool { return !ours(m) })...)
+			waits = waits || slices.ContainsFunc(waiting, func(w Mapping) bool { return w.serving().same(m.element) })
+		}
+		if len(list) == before && !waits {
+			return nil, nil
+		}
+	}
+	return append(list, waiting...), nil
+}
+
+// DeleteMappings deletes host ports, or has other interfaces of their containers serve them, and
+// deletes the flows of their ports.
+func DeleteMappings(n *netns.Namespace, list []Mapping) error {
+	if len(list) == 0 {
+		return nil
+	}
+	err := handOver(n, list)
+	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process took one of them, so none went
+		err = nil
+		for _, m := range list {
+			err = errors.Join(err, DeleteMappings(n, []Mapping{m}))
+		}
+		return err
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete host ports: %w", err)
+	}
+	return forgetFlows(n, list)
+}
+
+// forgetFlows makes conntrack forget the flows to UDP ports whose target has changed:
+// as long as packets come, it would send them where it did before.
+func forgetFlows(n *netns.Namespace, list []Mapping) error {
+	filters := map[int][]netlink.CustomConntrackFilter{}
+	for _, m := range list {
+		if m.port.Protocol != unix.IPPROTO_UDP || m.set == portsWaiting {
+			continue
+		}
+		f := &netlink.ConntrackFilter{}
+		if err := errors.Join(f.AddProtocol(m.port.Protocol), f.AddPort(netlink.ConntrackOrigDstPort, m.port.Port)); err != nil {
+			return err
+		}
+		if m.port.Named() {
+			if err := f.AddIP(netlink.ConntrackOrigDstIP, m.port.Address.AsSlice()); err != nil {
+				return err
+			}
+		}
+		filters[m.family] = append(filters[m.family], f)
+	}
+	if len(filters) == 0 {
+		return nil
+	}
+	h, err := netlink.NewHandleAt(n.Handle, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return fmt.Errorf("open conntrack: %w", err)
+	}
+	defer h.Close()
+	for family, list := range filters {
+		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), list...); err != nil {
+			return fmt.Errorf("forget flows of UDP ports: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package ownrules
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// portKey is how much of a key protocol and port take, in bytes: each a multiple of four.
+const portKey = 8
+
+// Mapping is a host port as an element of one of the maps.
+type Mapping struct {
+	element
+	port  plan.HostPort
+	Owner PortOwner // of one that was found
+}
+
+// mappings lists where the host ports of a container belong: a port of any address in
+// both families, as far as the container has an address of them.
+func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) {
+	first := map[int]netip.Addr{}
+	for _, a := range addresses {
+		if family := netns.FamilyOf(a.Addr()); !first[family].IsValid() {
+			first[family] = a.Addr()
+		}
+	}
+	for _, p := range ports {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			if p.Address.IsValid() && netns.FamilyOf(p.Address) != family {
+				continue
+			}
+			e := Mapping{element: element{family: family, set: portsOfAny}, port: p}
+			if p.Named() {
+				e.set, e.key = portsOfOne, p.Address.AsSlice()
+			}
+			e.key = append(e.key, p.Protocol, 0, 0, 0)
+			e.key = append(binary.BigEndian.AppendUint16(e.key, p.Port), 0, 0)
+			if to := first[family]; to.IsValid() {
+				e.value = append(binary.BigEndian.AppendUint16(to.AsSlice(), p.Container), 0, 0)
+				list = append(list, e)
+			}
+		}
+	}
+	return list
+}
+
+// elementsOf are the mappings as elements.
+func elementsOf(list []Mapping) (elements []element) {
+	for _, m := range list {
+		elements = append(elements, m.element)
+	}
+	return elements
+}
+
+// find looks up a host port by its key: there is one or none.
+func find(n *netns.Namespace, m Mapping) ([]Mapping, error) {
+	found, err := findElement(n, m.family, m.set, m.key)
+	return readMappings(found), err
+}
+
+// listMappings lists the host ports of a map.
+func listMappings(n *netns.Namespace, family int, set string) ([]Mapping, error) {
+	all, err := listElements(n, family, set)
+	return readMappings(all), err
+}
+
+// Published lists the chosen host ports of all maps.
+func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, err error) {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
+			found, err := listMappings(n, family, set)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, slices.DeleteFunc(found, func(m Mapping) bool { return !chosen(m) })...)
+		}
+	}
+	return list, nil
+}
+
+// readMappings reads the host ports out of keys and values.
+func readMappings(elements []element) (list []Mapping) {
+	for _, e := range elements {
+		key := e.key
+		if e.set == portsWaiting {
+			key = key[min(len(key), unix.IFNAMSIZ):]
+		}
+		address, rest := len(key)-portKey, len(e.value)-4
+		if address < 0 || rest < 0 {
+			continue // none of ours
+		}
+		m := Mapping{element: e, Owner: parseOwner(e.comment)}
+		m.port.Address, _ = netip.AddrFromSlice(key[:address])
+		m.port.Protocol = key[address]
+		m.port.Port = binary.BigEndian.Uint16(key[address+4:])
+		m.port.Container = binary.BigEndian.Uint16(e.value[rest:])
+		list = append(list, m)
+	}
+	return list
+}
+
+// HostPorts lists the host ports of all containers in words, each once, by the Port of the
+// attachment that they lead to. One that waits is told with the interface that serves it.
+func HostPorts(n *netns.Namespace) (map[string][]string, error) {
+	all, err := Published(n, func(Mapping) bool { return true })
+	list := map[string][]string{}
+	for _, m := range all {
+		text := m.port.String()
+		if m.set == portsWaiting {
+			text += " (waits)"
+			if i := slices.IndexFunc(all, func(s Mapping) bool { return s.same(m.serving().element) }); i >= 0 {
+				text = fmt.Sprintf("%s (served by %s of network %s)", m.port, all[i].Owner.Interface, all[i].Owner.Network)
+			}
+		}
+		if !slices.Contains(list[m.Owner.Port], text) { // of both families
+			list[m.Owner.Port] = append(list[m.Owner.Port], text)
+		}
+	}
+	for _, ports := range list {
+		slices.Sort(ports)
+	}
+	return list, err
+}
+
+// VerifyHostPorts compares the host ports of a port with the maps.
+func VerifyHostPorts(n *netns.Namespace, p *plan.Port) error {
+	var wrong []error
+	for _, want := range mappings(p.HostPorts, p.Addresses) {
+		wrong = append(wrong, verifyHostPort(n, p, want))
+	}
+	return errors.Join(wrong...)
+}

@@ -1,0 +1,169 @@
+package ownrules
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// A runtime sends the same host ports to each network of a container. The first interface that
+// is attached gets a port, and serves it. The others wait for it: each has an element in a map
+// that no rule looks at,
+//
+//	veth… . 0.0.0.0 . tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.89.0.2 . 80
+//
+// with the name of its own port on the bridge, and 0.0.0.0 for all addresses. When the
+// interface that serves is detached, one that waits takes its place, in the same transaction.
+const portsWaiting = "ports_waiting"
+
+// waiting is the element of a host port that waits for an attachment.
+func (m Mapping) waiting(of plan.Attachment) Mapping {
+	address := m.key[:len(m.key)-portKey]
+	if len(address) == 0 {
+		address = unspecified(m.family).AsSlice()
+	}
+	m.set, m.key = portsWaiting, slices.Concat(interfaceKey(of.Port()), address, m.key[len(m.key)-portKey:])
+	return m
+}
+
+// serving is the inverse of waiting: the element by which packets are redirected.
+func (m Mapping) serving() Mapping {
+	if m.set != portsWaiting {
+		return m
+	}
+	m.set, m.key = portsOfOne, m.key[unix.IFNAMSIZ:]
+	if address := len(m.key) - portKey; !m.port.Named() {
+		m.set, m.key = portsOfAny, m.key[address:]
+	}
+	return m
+}
+
+func unspecified(family int) netip.Addr {
+	if family == unix.AF_INET6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+// overlaps says whether packets to the same address and port would have two targets.
+func (m Mapping) overlaps(other Mapping) bool {
+	return m.family == other.family && m.port.Protocol == other.port.Protocol && m.port.Port == other.port.Port &&
+		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
+}
+
+// shares says whether another mapping is for the same port of the same container.
+func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
+	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
+}
+
+// isPresent says whether the port of an owner is there.
+func isPresent(n *netns.Namespace, o PortOwner) (bool, error) {
+	_, err := rtnl.ByName(n, o.Port)
+	if rtnl.Absent(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// waiters lists the host ports that wait.
+func waiters(n *netns.Namespace) (list []Mapping, err error) {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		found, err := listMappings(n, family, portsWaiting)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, found...)
+	}
+	return list, nil
+}
+
+// heirs lists, of those that wait, one for each mapping that goes: the first whose port is still
+// there and stays.
+func heirs(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
+	waiters, err := waiters(n)
+	if err != nil || len(waiters) == 0 {
+		return nil, err
+	}
+	leaving := map[string]bool{}
+	for _, g := range gone {
+		leaving[g.Owner.Port] = true
+	}
+	for _, g := range gone {
+		for _, w := range waiters {
+			if leaving[w.Owner.Port] || !w.serving().same(g.element) {
+				continue
+			}
+			present, err := isPresent(n, w.Owner)
+			if err != nil {
+				return nil, err
+			}
+			if present {
+				list = append(list, w)
+				break
+			}
+		}
+	}
+	return list, nil
+}
+
+// handOver deletes mappings, and has those serve that wait for them.
+func handOver(n *netns.Namespace, gone []Mapping) error {
+	for {
+		seen, err := nft.Generation(n)
+		if err != nil {
+			return err
+		}
+		heirs, err := heirs(n, gone)
+		if err != nil {
+			return err
+		}
+		var serving []element
+		for _, h := range heirs {
+			e := h.serving().element
+			e.comment = h.comment
+			serving = append(serving, e)
+		}
+		err = changeElements(n, seen, elementsOf(slices.Concat(gone, heirs)), serving)
+		if !errors.Is(err, unix.ERESTART) {
+			return err
+		}
+	}
+}
+
+// verifyHostPort says whether packets to a host port get to the container: by the port, or by
+// another interface of the container that the port waits for.
+func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
+	what := fmt.Sprintf("host port %s to the container", want.port)
+	present, err := find(n, want)
+	if err != nil {
+		return err
+	}
+	if len(present) == 0 {
+		return plan.Differ(what, false, true)
+	}
+	holder := present[0]
+	waits := false
+	if holder.Owner.Port != p.Port() && want.shares(p.Attachment, holder) {
+		if waits, err = isPresent(n, holder.Owner); err != nil {
+			return err
+		}
+	}
+	if !waits {
+		return plan.Differ(what, holder.Owner.Port == p.Port() && bytes.Equal(holder.value, want.value), true)
+	}
+	found, err := find(n, want.waiting(p.Attachment))
+	if err != nil {
+		return err
+	}
+	what += fmt.Sprintf(", behind interface %s of network %s that serves it", holder.Owner.Interface, holder.Owner.Network)
+	return plan.Differ(what, len(found) == 1 && bytes.Equal(found[0].value, want.value), true)
+}

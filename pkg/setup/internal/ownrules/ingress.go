@@ -1,0 +1,59 @@
+package ownrules
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables/expr"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// IngressPolicy is what keeps connections out of a bridge, in the words of nft(8),
+//
+//	iifkind "bridge" iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
+//
+// and, for IngressIsolated, without the second match: ports that are isolated on the
+// bridge could otherwise send to each other by way of the gateway.
+func IngressPolicy(net *plan.Network) policy {
+	p := policy{Chain: ForwardFilter, Name: "ingress"}
+	if net.Ingress == plan.IngressOpen {
+		return p
+	}
+	from := nft.InterfaceIs(nft.MetaIIFKind, expr.CmpOpEq, "bridge")
+	if net.Ingress == plan.IngressSameBridge {
+		from = slices.Concat(from, nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()))
+	}
+	p.add(net.Ingress.String(), slices.Concat(from, nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Unanswered(), nft.Untranslated(), nft.Drop()))
+	return p
+}
+
+// inboundPolicy keeps out new connections from anywhere but the host and the bridge
+// itself, but for those to published ports:
+//
+//	iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
+func inboundPolicy(net *plan.Network) policy {
+	p := policy{Chain: ForwardFilter, Name: "inbound"}
+	if net.AnswersOnly {
+		p.add("established", slices.Concat(nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()),
+			nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Unanswered(), nft.Untranslated(), nft.Drop()))
+	}
+	return p
+}
+
+// markPolicy sets bits of the mark of the bridge's packets before other chains see them:
+//
+//	iifname BRIDGE meta mark set meta mark | MARK
+//	oifname BRIDGE meta mark set meta mark | MARK
+//
+// so that an administrator can accept them in a chain that we cannot write to.
+func markPolicy(net *plan.Network) policy {
+	p := policy{Chain: marking, Name: "mark"}
+	if net.Mark != 0 {
+		for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
+			p.add(fmt.Sprintf("%#x %s", net.Mark, nft.Way(key)), slices.Concat(nft.InterfaceIs(key, expr.CmpOpEq, net.RoutedBy()), nft.OrMark(net.Mark)))
+		}
+	}
+	return p
+}

@@ -1,0 +1,209 @@
+package ownrules
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// A host port answers on the host's 127.0.0.1 too. For that the kernel has to let packets from
+// 127.0.0.0/8 leave by the bridge, and the answers come back: route_localnet. Alone, it would
+// also let containers reach what listens on the host's loopback, as in CVE-2020-8558. So a
+// guard drops what arrives for 127.0.0.0/8 and is no such answer. It is a tc filter and no rule of
+// nf_tables, because "nft flush ruleset", which many firewalls begin with, leaves the sysctl on.
+// The guard is set before the sysctl is, and goes after it.
+//
+// With br_netfilter, conntrack has changed the destination of answers back to 127.0.0.1 before
+// the bridge takes them in. A rule marks these answers for the guard (see answersToLoopback).
+// When that rule is flushed, nothing gets through.
+
+// sysctlLocalnet lets packets from 127.0.0.0/8 leave by a link, and those to it come.
+const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
+
+// localnetMark is the bit of a packet's mark that says that it is an answer to the host's loopback.
+const localnetMark = 0x1000
+
+// What classic BPF can load besides bytes of the frame: SKF_AD_OFF, and the numbers behind it in
+// linux/filter.h.
+const (
+	frameProtocol = 1<<32 - 0x1000 // of what is behind the MAC header, or the tag that was taken off
+	frameMark     = 1<<32 - 0x1000 + 20
+	frameVLANTag  = 1<<32 - 0x1000 + 44
+)
+
+// localnetGuard is the guard as a program of classic BPF. It drops frames to the host's loopback
+// without the mark, tagged or not: the kernel has taken off one tag, and the destination is 16
+// bytes into the IPv4 header. It also drops frames with another tag behind one of VLAN 0: the
+// kernel takes off any number of those, but only after the filter (__netif_receive_skb_core in
+// net/core/dev.c).
+var localnetGuard = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_8021Q, Jt: 5},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_8021AD, Jt: 4, Jf: 6},
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: ethernetHeader + nft.Destination4},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 127, Jf: 4},
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: frameMark},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: localnetMark, Jt: 2, Jf: 3},
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameVLANTag},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 0xfff, Jf: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // TC_ACT_UNSPEC: other filters decide
+	{Code: unix.BPF_RET | unix.BPF_K, K: uint32(netlink.TC_ACT_SHOT)},
+}
+
+// ethernetHeader is ETH_HLEN in linux/if_ether.h, in bytes.
+const ethernetHeader = 14
+
+// Of linux/pkt_cls.h: attributes and a flag of the classifier "bpf".
+const (
+	bpfOpsLen        = 4 // TCA_BPF_OPS_LEN
+	bpfOps           = 5 // TCA_BPF_OPS
+	bpfFlags         = 8 // TCA_BPF_FLAGS
+	bpfActDirect     = 1 // TCA_BPF_FLAG_ACT_DIRECT: what the program returns is the verdict
+	clsactArriving   = netlink.HANDLE_MIN_INGRESS
+	clsactLeaving    = netlink.HANDLE_MIN_EGRESS
+	localnetGuardTag = 1 // handle of the filter, so that it is replaced and not added twice
+)
+
+// answersToLoopback marks for the guard what host ports answer to the host's loopback:
+//
+//	answers:  ct label 98 ct direction reply ip daddr 127.0.0.0/8 meta mark set meta mark | 0x1000
+func answersToLoopback() ownRule {
+	reply := []expr.Any{
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}, // IP_CT_DIR_REPLY
+	}
+	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnetMark))}
+}
+
+// MissingLocalnet looks at what lets the host's 127.0.0.1 reach host ports by the bridge or its
+// VLAN link, and at what guards it.
+func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
+	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return nil, nil
+	}
+	for i, name := range net.Links() {
+		guarded := false
+		if links[i].Index != 0 {
+			if guarded, _, err = localnetFilters(n, links[i], clsactArriving); err != nil {
+				return nil, err
+			}
+		}
+		if !guarded {
+			missing = append(missing, plan.Difference{What: "guard of 127.0.0.0/8 on " + name, Restore: func() error { return guardLocalnet(n, name) }, Newer: true})
+		}
+		if !links[i].Localnet {
+			key := fmt.Sprintf(sysctlLocalnet, name)
+			missing = append(missing, plan.Difference{What: netns.SysctlPrefix + key + "=1", Restore: func() error { return n.SetSysctl(key, "1") }})
+		}
+	}
+	return missing, nil
+}
+
+// localnetFilters says whether the guard is among the filters of a link, for what arrives by it
+// or leaves, and whether filters of others are.
+func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
+	messages, err := netns.Dump(func() ([][]byte, error) {
+		return n.Ask(unix.NETLINK_ROUTE, filterRequest(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, l, parent, 0))
+	})
+	if err != nil {
+		return false, false, fmt.Errorf("list filters of %s: %w", l.Name, err)
+	}
+	for _, m := range messages {
+		msg := nl.DeserializeTcMsg(m)
+		is := netns.Attrs(m[msg.Len():])
+		options := is.Get(nl.TCA_OPTIONS)
+		switch {
+		case msg.Info>>16 != rtnl.OwnPriority || is.Text(nl.TCA_KIND) != "bpf":
+			others = true
+		case bytes.Equal(options.Get(bpfOps), bytecode(localnetGuard)) && options.Integer(bpfFlags)&bpfActDirect != 0:
+			guarded = true
+		}
+	}
+	return guarded, others, nil
+}
+
+// guardLocalnet puts the guard on a link, in the place of one that is there. Filters of others
+// stay, with the qdisc that they are on.
+func guardLocalnet(n *netns.Namespace, name string) error {
+	l, err := rtnl.ByName(n, name)
+	if err != nil {
+		return err
+	}
+	var b netns.Batch
+	// EINVAL: there is a qdisc "ingress", on which the filter may be as well.
+	b.Ensure("watch what comes by "+name, rtnl.QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.EINVAL)
+	req := filterRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, l, clsactArriving, localnetGuardTag)
+	program := bytecode(localnetGuard)
+	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options.AddRtAttr(bpfOpsLen, nl.Uint16Attr(uint16(len(localnetGuard))))
+	options.AddRtAttr(bpfOps, program)
+	options.AddRtAttr(bpfFlags, nl.Uint32Attr(bpfActDirect))
+	req.AddData(options)
+	b.Add("guard 127.0.0.0/8 on "+name+" by a tc filter (kernel options NET_SCH_INGRESS, NET_CLS_BPF)", req)
+	return n.Send(b)
+}
+
+// CloseLocalnet takes back what localnetLacks had made on a link that stays: the sysctl, then
+// the guard, then the qdisc, unless others have filters on it.
+func CloseLocalnet(n *netns.Namespace, l rtnl.Link) error {
+	guarded, others, err := localnetFilters(n, l, clsactArriving)
+	if err != nil || !guarded {
+		return err
+	}
+	if !others {
+		if _, others, err = localnetFilters(n, l, clsactLeaving); err != nil {
+			return err
+		}
+	}
+	err = n.SetSysctl(fmt.Sprintf(sysctlLocalnet, l.Name), "0")
+	if errors.Is(err, unix.EROFS) {
+		return nil // it was on before us and stays so, and the guard with it
+	}
+	if err != nil {
+		return err
+	}
+	var b netns.Batch
+	if others {
+		b.Ensure("take the guard of 127.0.0.0/8 from "+l.Name, filterRequest(unix.RTM_DELTFILTER, 0, l, clsactArriving, localnetGuardTag), unix.ENOENT)
+	} else {
+		b.Ensure("take the guard of 127.0.0.0/8 from "+l.Name, rtnl.QdiscRequest(unix.RTM_DELQDISC, 0, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.ENOENT)
+	}
+	if err := n.Send(b); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the qdisc is somebody's "ingress"
+		return err
+	}
+	return nil
+}
+
+// filterRequest is about the guard, or with NLM_F_DUMP about all filters of a link.
+func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(verb, flags)
+	msg := &nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent}
+	if req.AddData(msg); flags&unix.NLM_F_DUMP == 0 {
+		msg.Info = rtnl.OwnPriority<<16 | uint32(rtnl.EveryProtocol())
+		req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("bpf")))
+	}
+	return req
+}
+
+// bytecode is a program as the kernel takes it: struct sock_filter in linux/filter.h.
+func bytecode(program []unix.SockFilter) (b []byte) {
+	for _, i := range program {
+		b = binary.NativeEndian.AppendUint16(b, i.Code)
+		b = binary.NativeEndian.AppendUint32(append(b, i.Jt, i.Jf), i.K)
+	}
+	return b
+}

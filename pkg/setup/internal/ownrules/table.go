@@ -1,0 +1,135 @@
+package ownrules
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+)
+
+// chain is one of our table's. No name is a word of nft(8) itself: a saved ruleset
+// has to load again.
+type chain struct {
+	Name     string
+	kind     nftables.ChainType // "" for one that is only jumped to
+	hook     *nftables.ChainHook
+	priority *nftables.ChainPriority
+}
+
+// The chains of our table.
+var (
+	postrouting   = chain{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource}
+	prerouting    = chain{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest}
+	output        = chain{"locally", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest}
+	toHostPorts   = chain{Name: "hostports"}
+	beforeNAT     = chain{"arriving", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw}
+	answers       = chain{"answers", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1)}
+	ForwardFilter = chain{"forwarded", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
+	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
+)
+
+// chainsOf lists those with rules of bridges.
+func chainsOf(family int) []chain {
+	if family == unix.AF_BRIDGE {
+		return []chain{beforeNAT}
+	}
+	return []chain{postrouting, beforeNAT, ForwardFilter, marking}
+}
+
+// table is ours in a family.
+func table(family int) *nftables.Table {
+	return &nftables.Table{Name: nft.OwnTable, Family: nft.Family(family)}
+}
+
+// in is the chain in a table.
+func (c chain) in(t *nftables.Table) *nftables.Chain {
+	return &nftables.Chain{Name: c.Name, Table: t, Type: c.kind, Hooknum: c.hook, Priority: c.priority}
+}
+
+// addRules adds rules, and their chains where they are absent.
+func addRules(c *nftables.Conn, t *nftables.Table, rules ...ownRule) {
+	for _, r := range rules {
+		rule := &nftables.Rule{
+			Table: t, Chain: c.AddChain(r.chain.in(t)), Exprs: r.exprs, UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
+		}
+		if r.first {
+			c.InsertRule(rule)
+		} else {
+			c.AddRule(rule)
+		}
+	}
+}
+
+// DeleteRules takes back all that a bridge has in our tables and, with the last
+// bridge, the tables: masquerade, filters, and what host ports need. The host ports of
+// containers go with these, see DetachPort.
+func DeleteRules(n *netns.Namespace, bridge string) error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		errs = append(errs, deleteRulesOf(n, family, bridge))
+	}
+	return errors.Join(errs...)
+}
+
+func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
+	present, err := Rules(n, family)
+	if err != nil {
+		return err
+	}
+	mine := map[chain][]uint64{}
+	others, localnet := false, false
+	for _, chain := range chainsOf(family) {
+		for comment, handles := range present[chain.Name] {
+			if strings.HasPrefix(comment, bridge+" ") {
+				mine[chain] = append(mine[chain], handles...)
+				localnet = localnet || strings.HasSuffix(comment, " "+loopbackRule)
+			} else {
+				others = true
+			}
+		}
+	}
+	if len(mine) == 0 {
+		return nil
+	}
+	if localnet { // an older build's guard of the host's loopback is among these rules
+		err := n.SetSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0")
+		if err != nil && !errors.Is(err, unix.EROFS) { // read-only: it was on before us
+			return err
+		}
+	}
+	c, err := nft.Conn(n)
+	if err != nil {
+		return err
+	}
+	own := table(family)
+	if others {
+		for chain, handles := range mine {
+			err = errors.Join(err, nft.DeleteRules(c, chain.in(own), handles))
+		}
+	} else {
+		c.DelTable(own)
+	}
+	if err := errors.Join(err, c.Flush()); err != nil {
+		return fmt.Errorf("delete the rules of %s: %w", bridge, err)
+	}
+	return nil
+}
+
+// deleteOwn deletes rules of a chain of ours.
+func deleteOwn(n *netns.Namespace, family int, from chain, handles []uint64) error {
+	c, err := nft.Conn(n)
+	if err != nil {
+		return err
+	}
+	err = nft.DeleteRules(c, from.in(table(family)), handles)
+	if err := errors.Join(err, c.Flush()); err != nil {
+		return fmt.Errorf("delete rules of chain %s: %w", from.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+package rtnl
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+const loopback = "lo"
+
+// RaiseLoopback sets lo up, by which the kernel gives it 127.0.0.1 and ::1, and returns
+// its addresses. LowerLoopback is its inverse.
+func RaiseLoopback(n *netns.Namespace) ([]netip.Prefix, error) {
+	var b netns.Batch
+	SetUp(&b, loopback)
+	if err := n.Send(b); err != nil {
+		return nil, err
+	}
+	l, err := ByName(n, loopback)
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := ListAddresses(n, l)
+	return addresses, err
+}
+
+// LowerLoopback sets lo down.
+func LowerLoopback(n *netns.Namespace) error {
+	var b netns.Batch
+	setFlag(&b, "set "+loopback+" down", loopback, unix.IFF_UP, 0)
+	return n.Send(b)
+}
+
+// VerifyLoopback says whether lo is up.
+func VerifyLoopback(n *netns.Namespace) error {
+	l, err := ByName(n, loopback)
+	if err != nil {
+		return err
+	}
+	return plan.Differ("interface "+loopback+" up", l.Up, true)
+}

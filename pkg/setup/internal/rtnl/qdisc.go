@@ -1,0 +1,183 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+)
+
+const (
+	// bucketHandle tells our token buckets from those of others: "6276:" in tc(8).
+	bucketHandle = 'b'<<24 | 'v'<<16
+	// IngressHandle is that of every qdisc of kind ingress or clsact: "ffff:".
+	IngressHandle = 0xffff0000
+	// OwnPriority tells our filters from those of others.
+	OwnPriority = 'b'<<8 | 'v'
+	// Tick is the unit of times in struct tc_tbf_qopt, in nanoseconds: PSCHED_SHIFT in
+	// net/pkt_sched.h.
+	Tick = 64
+)
+
+// Bucket is a token bucket as sch_tbf has it.
+type Bucket struct {
+	Rate  uint64 // bytes in a second, of whole Ethernet frames
+	Fill  uint32 // how long it takes to fill, in ticks: its size as a time
+	Limit uint32 // bytes that may wait
+}
+
+// String has the bucket's size in bytes, as tc(8) does.
+func (b Bucket) String() string {
+	if b.Rate == 0 {
+		return "none"
+	}
+	size := float64(b.Rate) * float64(b.Fill) * Tick / float64(time.Second)
+	return fmt.Sprintf("%d bit/s (burst %.0f bytes, limit %d bytes)", b.Rate*8, size, b.Limit)
+}
+
+// QdiscRequest is about a qdisc of a link.
+func QdiscRequest(verb, flags int, l Link, handle, parent uint32, kind string) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(verb, flags)
+	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent})
+	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(kind)))
+	return req
+}
+
+// AddBucket puts a bucket before what leaves by a link, or changes the one of ours that is
+// there. Another qdisc that somebody has put there goes if replace says so, and is EEXIST
+// otherwise.
+func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
+	flags := unix.NLM_F_CREATE
+	if replace {
+		flags |= unix.NLM_F_REPLACE
+	}
+	req := QdiscRequest(unix.RTM_NEWQDISC, flags, l, bucketHandle, netlink.HANDLE_ROOT, "tbf")
+	parms := nl.TcTbfQopt{Limit: t.Limit, Buffer: t.Fill}
+	parms.Rate.Linklayer = nl.LINKLAYER_ETHERNET
+	parms.Rate.Rate = uint32(min(t.Rate, math.MaxUint32))
+	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options.AddRtAttr(nl.TCA_TBF_PARMS, parms.Serialize())
+	if t.Rate > math.MaxUint32 {
+		options.AddRtAttr(nl.TCA_TBF_RATE64, nl.Uint64Attr(t.Rate))
+	}
+	req.AddData(options)
+	b.Add("limit the rate of "+l.Name, req)
+}
+
+// ReadBucket reads the bucket of ours that is before what leaves by a link; zero is none.
+func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
+	if !l.limited {
+		return t, nil
+	}
+	// With NLM_F_ECHO the answer comes to us (qdisc_notify in net/sched/sch_api.c). A
+	// listing would have those of all links.
+	req := QdiscRequest(unix.RTM_GETQDISC, unix.NLM_F_ECHO, l, 0, netlink.HANDLE_ROOT, "tbf")
+	messages, err := n.Ask(unix.NETLINK_ROUTE, req)
+	if Absent(err) || errors.Is(err, unix.ENOENT) {
+		return t, nil // gone since
+	}
+	if err == nil && len(messages) != 1 {
+		err = fmt.Errorf("got %d answers", len(messages))
+	}
+	if err != nil {
+		return t, fmt.Errorf("read the limit of %s: %w", l.Name, err)
+	}
+	msg := nl.DeserializeTcMsg(messages[0])
+	if msg.Handle != bucketHandle {
+		return t, nil
+	}
+	options := netns.Attrs(messages[0][msg.Len():]).Get(nl.TCA_OPTIONS)
+	if parms := options.Get(nl.TCA_TBF_PARMS); len(parms) >= nl.SizeofTcTbfQopt {
+		is := nl.DeserializeTcTbfQopt(parms)
+		t = Bucket{uint64(is.Rate.Rate), is.Buffer, is.Limit}
+	}
+	if rate := options.Get(nl.TCA_TBF_RATE64); len(rate) >= 8 {
+		t.Rate = binary.NativeEndian.Uint64(rate)
+	}
+	return t, nil
+}
+
+// AddRedirect sends what comes by a link out by another one, as "tc filter ... u32 match
+// u32 0 0 action mirred egress redirect" does.
+func AddRedirect(b *netns.Batch, from, to Link) {
+	b.Add("watch what comes by "+from.Name, QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, from, IngressHandle, netlink.HANDLE_INGRESS, "ingress"))
+	deleteRedirect(b, from)
+	all := nl.TcU32Sel{Flags: nl.TC_U32_TERMINAL, Nkeys: 1, Keys: make([]nl.TcU32Key, 1)}
+	mirred := nl.TcMirred{TcGen: nl.TcGen{Action: int32(netlink.TC_ACT_STOLEN)}, Eaction: int32(netlink.TCA_EGRESS_REDIR), Ifindex: uint32(to.Index)}
+	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options.AddRtAttr(nl.TCA_U32_SEL, all.Serialize())
+	action := options.AddRtAttr(nl.TCA_U32_ACT, nil).AddRtAttr(nl.TCA_ACT_TAB, nil)
+	action.AddRtAttr(nl.TCA_ACT_KIND, nl.ZeroTerminated("mirred"))
+	action.AddRtAttr(nl.TCA_ACT_OPTIONS, nil).AddRtAttr(nl.TCA_MIRRED_PARMS, mirred.Serialize())
+	req := redirectRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, from)
+	req.AddData(options)
+	b.Add("redirect what comes by "+from.Name+" to "+to.Name, req)
+}
+
+func deleteRedirect(b *netns.Batch, from Link) {
+	b.Ensure("take the redirection from "+from.Name, redirectRequest(unix.RTM_DELTFILTER, 0, from), unix.ENOENT)
+}
+
+func redirectRequest(verb, flags int, from Link) *nl.NetlinkRequest {
+	req := QdiscRequest(verb, flags, from, 0, IngressHandle, "u32")
+	req.Data[0].(*nl.TcMsg).Info = OwnPriority<<16 | uint32(EveryProtocol())
+	return req
+}
+
+// EveryProtocol is ETH_P_ALL in network byte order, as filters have their protocol.
+func EveryProtocol() uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
+}
+
+// Redirected is the index of the link that addRedirect sends to what comes by a link: 0 is
+// one that is gone, and none -1. others says whether there are filters of others.
+func Redirected(n *netns.Namespace, l Link) (to int, others bool, err error) {
+	const none = -1
+	h, err := n.Library()
+	if err != nil {
+		return none, false, err
+	}
+	filters, err := netns.Dump(func() ([]netlink.Filter, error) {
+		return h.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}, IngressHandle)
+	})
+	if err != nil {
+		return none, false, fmt.Errorf("list filters of %s: %w", l.Name, err)
+	}
+	to = none
+	for _, f := range filters {
+		others = others || f.Attrs().Priority != OwnPriority
+		if u, ok := f.(*netlink.U32); ok && u.Priority == OwnPriority && len(u.Actions) == 1 {
+			if m, ok := u.Actions[0].(*netlink.MirredAction); ok {
+				to = m.Ifindex
+			}
+		}
+	}
+	return to, others, nil
+}
+
+// Unlimit takes what limitPort has made off a link that stays. The IFB is left.
+func Unlimit(n *netns.Namespace, b *netns.Batch, l Link) error {
+	bucket, err := ReadBucket(n, l)
+	if err != nil {
+		return err
+	}
+	if bucket.Rate != 0 {
+		b.Ensure("take the limit from "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, bucketHandle, netlink.HANDLE_ROOT, "tbf"), unix.ENOENT)
+	}
+	switch to, others, err := Redirected(n, l); {
+	case err != nil:
+		return err
+	case to >= 0 && others:
+		deleteRedirect(b, l)
+	case to >= 0:
+		b.Ensure("take the redirection from "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, IngressHandle, netlink.HANDLE_INGRESS, "ingress"), unix.ENOENT)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package rtnl
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// Metrics of linux/rtnetlink.h.
+const (
+	rtaxMTU    = 2 // RTAX_MTU
+	rtaxAdvMSS = 8 // RTAX_ADVMSS
+)
+
+// addRoute adds a route through a link. One to the same destination by another gateway
+// stays, such as the default route of another network: IPv4 takes the new one first
+// (fib_table_insert in net/ipv4/fib_trie.c), IPv6 shares its flows between them
+// (fib6_add_rt2node in net/ipv6/ip6_fib.c). The very same route is EEXIST. A gateway
+// that no route leads to is ENETUNREACH, or EHOSTUNREACH for IPv6.
+func addRoute(b *netns.Batch, l Link, r plan.Route) {
+	b.Add("add route "+r.String(), RouteRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, l, r, unix.RTPROT_BOOT))
+}
+
+// RouteRequest is a message about a route through a link. protocol says who made the route.
+func RouteRequest(verb, flags int, l Link, r plan.Route, protocol uint8) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(verb, flags)
+	msg := nl.NewRtMsg() // main table, unicast
+	msg.Protocol = protocol
+	msg.Family = uint8(netns.FamilyOf(r.Destination.Addr()))
+	msg.Dst_len = uint8(r.Destination.Bits())
+	msg.Scope = unix.RT_SCOPE_LINK
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Destination.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(l.Index))))
+	if r.Gateway.IsValid() {
+		msg.Scope = unix.RT_SCOPE_UNIVERSE
+		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
+	}
+	if r.Scope != nil {
+		msg.Scope = uint8(*r.Scope)
+	}
+	if r.Table != nil {
+		msg.Table = unix.RT_TABLE_UNSPEC
+		req.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(*r.Table))))
+	}
+	if r.Priority != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority))))
+	}
+	if r.MTU != 0 || r.AdvMSS != 0 {
+		metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+		for metric, value := range map[int]int{rtaxMTU: r.MTU, rtaxAdvMSS: r.AdvMSS} {
+			if value != 0 {
+				metrics.AddRtAttr(metric, nl.Uint32Attr(uint32(value)))
+			}
+		}
+		req.AddData(metrics)
+	}
+	return req
+}
+
+// UplinkMTU is the least MTU, in bytes, of the links that the host's default routes of
+// either family leave by; 0 where it has none.
+func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
+	library, err := n.Library()
+	if err != nil {
+		return 0, err
+	}
+	for _, everywhere := range []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")} {
+		routes, err := netns.Dump(func() ([]netlink.Route, error) {
+			want := &netlink.Route{Dst: netns.IPNet(everywhere), Table: unix.RT_TABLE_MAIN}
+			return library.RouteListFiltered(netns.FamilyOf(everywhere.Addr()), want, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return 0, fmt.Errorf("list default routes: %w", err)
+		}
+		for _, r := range routes {
+			links := []int{r.LinkIndex}
+			for _, hop := range r.MultiPath {
+				links = append(links, hop.LinkIndex)
+			}
+			for _, index := range links {
+				l, err := library.LinkByIndex(index)
+				if err != nil {
+					continue // a route of several next hops has none itself; or it is gone just now
+				}
+				if found := l.Attrs().MTU; mtu == 0 || found < mtu {
+					mtu = found
+				}
+			}
+		}
+	}
+	return mtu, nil
+}
+
+// HasRoute says whether the route is there, in whatever table: plugins that come
+// after ours in a chain move routes (sbr).
+func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
+	library, err := n.Library()
+	if err != nil {
+		return false, err
+	}
+	found, err := netns.Dump(func() ([]netlink.Route, error) {
+		want := &netlink.Route{Dst: netns.IPNet(r.Destination)}
+		return library.RouteListFiltered(netns.FamilyOf(r.Destination.Addr()), want, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return false, fmt.Errorf("list routes: %w", err)
+	}
+	return slices.ContainsFunc(found, func(f netlink.Route) bool {
+		// IPv6 has routes by several gateways as one.
+		hops := append(f.MultiPath, &netlink.NexthopInfo{LinkIndex: f.LinkIndex, Gw: f.Gw})
+		return slices.ContainsFunc(hops, func(h *netlink.NexthopInfo) bool {
+			return h.LinkIndex == l.Index && h.Gw.Equal(r.Gateway.AsSlice())
+		})
+	}), nil
+}

@@ -1,0 +1,34 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// End is one end of a veth pair that joins two namespaces directly.
+type End struct {
+	Namespace *Namespace
+	Interface string
+	Addresses []netip.Prefix
+}
+
+// Join connects two namespaces by a veth pair, both ends up. Deleting either
+// end is the inverse. A pair that is there already is completed.
+func Join(a, b End) error {
+	pair := rtnl.Veth{Name: a.Interface, Peer: b.Interface, MAC: rtnl.RandomMAC(), PeerMAC: rtnl.RandomMAC(), PeerNamespace: b.Namespace}
+	var make netns.Batch
+	make.Add(fmt.Sprintf("create veth pair %s, %s", a.Interface, b.Interface), pair.Request())
+	if err := a.Namespace.Send(make); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return errors.Join(
+		rtnl.Configure(a.Namespace, a.Interface, rtnl.Inside{Addresses: a.Addresses}),
+		rtnl.Configure(b.Namespace, b.Interface, rtnl.Inside{Addresses: b.Addresses}),
+	)
+}
