@@ -261,7 +261,7 @@ func TestNeedsIPTables(t *testing.T) {
 }
 
 // TestSavedGuard saves and loads the ruleset while guarded containers run: nft(8) reads what it
-// has printed, and the next ADD repairs the guard that it has loaded. nft before 1.0.8 has no word
+// has printed, and the next ADD repairs the guard that it has loaded. nft 1.0.6 has no word
 // for the target of a neighbour advertisement, and refuses what it prints of that rule.
 func TestSavedGuard(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
