@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
 // names lists a folder.
@@ -348,7 +349,7 @@ func TestFreeOnFullDisk(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					fillDisk(t, filepath.Join(dir, "filler"))
+					setuptest.FillDisk(t, filepath.Join(dir, "filler"))
 					var err error
 					if !one {
 						err = s.Retain("net", nil)
@@ -369,22 +370,6 @@ func TestFreeOnFullDisk(t *testing.T) {
 				})
 			}
 		}
-	}
-}
-
-// fillDisk makes a file that takes all the space that is left.
-func fillDisk(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
 	}
 }
 

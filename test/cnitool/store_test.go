@@ -1,7 +1,6 @@
 package cnitool
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -93,7 +92,7 @@ func TestFullDisk(t *testing.T) {
 			for i := range 5 {
 				verb("ADD", i+1).run(t).ok(t)
 			}
-			fill(t, "/run/ipam-simple/filler")
+			setuptest.FillDisk(t, "/run/ipam-simple/filler")
 			for i := range 3 {
 				verb("DEL", i+1).run(t).ok(t)
 			}
@@ -105,21 +104,5 @@ func TestFullDisk(t *testing.T) {
 			}
 			setuptest.Same(t, before, "DEL left traces")
 		})
-	}
-}
-
-// fill makes a file that takes all the space that is left.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
 	}
 }

@@ -179,6 +179,22 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	return stop
 }
 
+// FillDisk makes a file that takes all the space that is left.
+func FillDisk(t testing.TB, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
 // Run runs a program in the calling thread's namespaces and returns what it
 // printed; its failure is the test's.
 func Run(t testing.TB, name string, args ...string) string {
