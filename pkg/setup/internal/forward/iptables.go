@@ -114,6 +114,9 @@ func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 // that it leads to is heard before we accept anything.
 var toAdmin = rule{target: adminChain}
 
+// toOwn is the jump from FORWARD to our chain.
+var toOwn = rule{target: forwardChain}
+
 // mentions says whether the table has any rule of a bridge.
 func (t xtables) mentions(bridge string) bool {
 	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })

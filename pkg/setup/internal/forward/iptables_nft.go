@@ -40,7 +40,7 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
 		last := len(seen) - 1
-		jumped = jumped && last > 0 || seen[last] == (rule{target: forwardChain})
+		jumped = jumped && last > 0 || seen[last] == toOwn
 		return len(seen) < someRules || !jumped
 	})
 	if err != nil || len(rules) < someRules || !jumped {

@@ -148,7 +148,6 @@ func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 
 // placeJumpNFT is placeJump.
 func placeJumpNFT(c *nftables.Conn, base nftChain) error {
-	toOwn := rule{target: forwardChain}
 	isJump := func(r rule) bool { return r == toOwn }
 	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {
 		return nil // what others have put ahead of it since stays there
@@ -173,7 +172,7 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 		if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) }) {
 			return own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
 		}
-		jump := func(r rule) bool { return r == rule{target: forwardChain} }
+		jump := func(r rule) bool { return r == toOwn }
 		if err := errors.Join(own.deleteFrom(c, func(rule) bool { return true }), base.deleteFrom(c, jump)); err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ func (t xtables) accepts(bridge string) bool { return t.jumps() && t.has(bridge)
 func (t xtables) jumps() bool {
 	at, behind := -1, t.lastBefore()
 	for i, r := range t.forward {
-		if r == (rule{target: forwardChain}) {
+		if r == toOwn {
 			at = i
 		}
 	}
