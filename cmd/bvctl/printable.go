@@ -22,6 +22,7 @@ type printable struct {
 	rest []byte // the beginning of a character whose end has not come
 }
 
+// Write keeps back a character that is cut at the end of b, until its rest comes.
 func (p *printable) Write(b []byte) (int, error) {
 	text := append(p.rest, b...)
 	var clean bytes.Buffer

@@ -22,7 +22,7 @@ import (
 // plugin, so that configurations carry over.
 const DefaultBridge = "cni0"
 
-// Missing lists what the network needs and the namespace missing, without changing
+// Missing lists what the network needs and the namespace lacks, without changing
 // anything.
 func (n *Host) Missing(net *Network) (what []string, err error) {
 	missing, err := n.missing(net)

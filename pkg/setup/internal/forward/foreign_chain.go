@@ -37,7 +37,7 @@ const inChain = "bridgeveth "
 //	oifname BRIDGE counter accept
 //
 // What was put ahead of them since stays there, unless it denies everything.
-func MissingChains(n *netns.Namespace, net *plan.Network) (lacks []plan.Difference, err error) {
+func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Difference, err error) {
 	for _, chain := range net.ForwardChains {
 		exists, err := nft.HasChain(n, chainFamily(chain), chain.Table, chain.Name)
 		if err != nil {
@@ -55,13 +55,13 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (lacks []plan.Differen
 			return nil, err
 		}
 		for _, w := range missing {
-			lacks = append(lacks, plan.Difference{
+			differences = append(differences, plan.Difference{
 				What:    fmt.Sprintf("rule for packets of %s, %s, in chain %s", w.link, nft.Way(w.key), chain),
 				Restore: func() error { return acceptIn(n, chain, w.comment(), nft.InterfaceIs(w.key, expr.CmpOpEq, w.link)) },
 			})
 		}
 	}
-	return lacks, nil
+	return differences, nil
 }
 
 // wayIn is one way that packets of a link go, for which there is a rule in a chain of others.

@@ -183,7 +183,7 @@ func addFeature(n *netns.Namespace, f feature) error {
 
 // addSets has the next transaction add the sets that are absent. The kernel refuses to add a set
 // again with other flags (nft_set_is_same in net/netfilter/nf_tables_api.c), and a set that nft(8)
-// has loaded missing NFT_SET_CONCAT.
+// has loaded lacks NFT_SET_CONCAT.
 func addSets(n *netns.Namespace, c *nftables.Conn, sets []*nftables.Set) error {
 	for _, s := range sets {
 		found, err := nft.Exists(n, unix.NFT_MSG_GETSET, int(s.Table.Family),

@@ -13,8 +13,8 @@ type Difference struct {
 }
 
 // RestoreAll makes up for all that is missing, in order.
-func RestoreAll(lacks []Difference) error {
-	for _, l := range lacks {
+func RestoreAll(missing []Difference) error {
+	for _, l := range missing {
 		if err := l.Restore(); err != nil {
 			return err
 		}
@@ -23,9 +23,9 @@ func RestoreAll(lacks []Difference) error {
 }
 
 // Error is an error that names what is lacking, nil if nothing is.
-func Error(lacks []Difference) error {
+func Error(missing []Difference) error {
 	var wrong []error
-	for _, l := range lacks {
+	for _, l := range missing {
 		wrong = append(wrong, fmt.Errorf("%s: missing", l.What))
 	}
 	return errors.Join(wrong...)

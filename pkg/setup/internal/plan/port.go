@@ -55,6 +55,14 @@ type Port struct {
 	Down             bool              // the container's end is left as the kernel makes it, for somebody else
 }
 
+// MTUOn is the MTU of both ends, on a bridge with the given one.
+func (p *Port) MTUOn(bridge int) int {
+	if p.MTU != 0 {
+		return p.MTU
+	}
+	return bridge
+}
+
 // LinkName is what the kernel calls the link on the bridge.
 func (p *Port) LinkName() string {
 	if p.Given != "" {
