@@ -167,6 +167,20 @@ func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) 
 // HasPort reports whether an attachment has a port.
 func (h *Host) HasPort(a Attachment) bool { return bridges.HasPort(h.Namespace, a) }
 
+// BridgeOf returns the name of the bridge that an attachment's port is on, "" if the attachment
+// has no port.
+func (h *Host) BridgeOf(a Attachment) (string, error) {
+	port, err := rtnl.ByName(h.Namespace, a.Port())
+	if rtnl.Absent(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	br, err := bridges.BridgeOf(h.Namespace, port)
+	return br.Name, err
+}
+
 // HostPorts lists the host ports of all containers in words, each once, by the Port of the
 // attachment that they lead to.
 func (h *Host) HostPorts() (map[string][]string, error) { return ownrules.HostPorts(h.Namespace) }

@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
@@ -18,36 +18,36 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DefaultBridge is the bridge of a network that names none: that of the reference
-// plugin, so that configurations carry over.
+// DefaultBridge is the bridge of a network whose configuration names none. The reference plugin
+// has the same default, so its configurations work here.
 const DefaultBridge = "cni0"
 
-// Missing lists what the network needs and the namespace lacks, without changing
-// anything.
-func (n *Host) Missing(net *Network) (what []string, err error) {
-	missing, err := n.missing(net)
-	for _, l := range missing {
-		what = append(what, l.What)
+// Missing returns the names of what a network needs and the host does not have. It changes
+// nothing.
+func (h *Host) Missing(net *Network) (what []string, err error) {
+	missing, err := h.missing(net)
+	for _, d := range missing {
+		what = append(what, d.What)
 	}
 	return what, err
 }
 
-// CheckNetwork says whether a port could be attached to the network, as far as can be
-// told without trying: ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict,
-// ErrNoIPTables, ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull, or
-// unix.EROFS of a sysctl. It changes nothing.
-func (n *Host) CheckNetwork(net *Network) error {
-	missing, err := n.missing(net)
+// CheckNetwork reports whether a port could be attached to the network, as far as this can be
+// known without an attempt. Its errors are ErrNotBridge, ErrNoVLANs, ErrTaken,
+// ErrAddressConflict, ErrNoIPTables, ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain,
+// ErrBridgeFull, or unix.EROFS for a sysctl. It changes nothing.
+func (h *Host) CheckNetwork(net *Network) error {
+	missing, err := h.missing(net)
 	if err != nil {
 		return err
 	}
-	for _, l := range missing {
-		if key, is := sysctl(l); is && n.Fixed(key) {
-			return fmt.Errorf("%s: missing: %w; have whoever mounts /proc/sys set it, or mount it writable", l.What, unix.EROFS)
+	for _, d := range missing {
+		if d.Sysctl != "" && h.Fixed(d.Sysctl) {
+			return fmt.Errorf("%s: missing: %w; have whoever mounts /proc/sys set it, or mount it writable", d.What, unix.EROFS)
 		}
 	}
 	ports := map[int]bool{}
-	if err := bridges.EachPort(n.Namespace, net.Bridge, func(p rtnl.Link) bool { ports[p.Index] = true; return true }); err != nil {
+	if err := bridges.EachPort(h.Namespace, net.Bridge, func(p rtnl.Link) bool { ports[p.Index] = true; return true }); err != nil {
 		return err
 	}
 	if len(ports) >= bridges.MaxPorts {
@@ -56,33 +56,57 @@ func (n *Host) CheckNetwork(net *Network) error {
 	return nil
 }
 
-// sysctl is the key that is to be set.
-func sysctl(l plan.Difference) (key string, is bool) {
-	if key, is = strings.CutPrefix(l.What, netns.SysctlPrefix); is {
-		key, _, _ = strings.Cut(key, "=")
-	}
-	return key, is
-}
-
-// missing compares the namespace with the network, without changing anything. ADD
-// mends what it finds, CHECK reports it. What it finds comes in an order in
-// which it can be mended.
-func (n *Host) missing(net *Network) (missing []plan.Difference, err error) {
-	links, err := n.linksOf(net)
+// lockComplete restores what the network lacks and returns a lock under which the network stays
+// complete. The caller holds the lock until its port is on the bridge. From then on the port
+// itself keeps the network from being deleted. Usually nothing is missing, and many callers hold
+// the lock at the same time.
+//
+// The lock is on the file of the host's network namespace. That file is one inode of nsfs,
+// whatever path leads to it, so the lock needs no folder and leaves no file.
+func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
+	lock, err := h.Lock(flock.Shared)
 	if err != nil {
 		return nil, err
 	}
-	for _, look := range []func() ([]plan.Difference, error){
-		func() ([]plan.Difference, error) { return n.missingBridge(net, links) },
-		func() ([]plan.Difference, error) { return bridges.MissingNoRA(n.Namespace, net, links), nil },
+	missing, err := h.missing(net)
+	if err == nil && len(missing) == 0 {
+		return lock, nil
+	}
+	lock.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if lock, err = h.Lock(flock.Exclusive); err != nil {
+		return nil, err
+	}
+	if missing, err = h.missing(net); err == nil { // another process may have restored it meanwhile
+		err = plan.RestoreAll(missing)
+	}
+	if err != nil {
+		lock.Unlock()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// missing compares the host with the network. It changes nothing. ADD and repair restore the
+// differences, CHECK reports them. They come in an order in which they can be restored.
+func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
+	links, err := h.linksOf(net)
+	if err != nil {
+		return nil, err
+	}
+	for _, compare := range []func() ([]plan.Difference, error){
+		func() ([]plan.Difference, error) { return h.missingBridge(net, links) },
+		func() ([]plan.Difference, error) { return bridges.MissingNoRA(h.Namespace, net, links), nil },
 		func() ([]plan.Difference, error) {
-			return bridges.MissingForwarding(n.Namespace, net, links[len(links)-1])
+			return bridges.MissingForwarding(h.Namespace, net, links[len(links)-1])
 		},
-		func() ([]plan.Difference, error) { return n.missingFilters(net) },
-		func() ([]plan.Difference, error) { return ownrules.MissingRules(n.Namespace, net) },
-		func() ([]plan.Difference, error) { return ownrules.MissingLocalnet(n.Namespace, net, links) },
+		func() ([]plan.Difference, error) { return h.missingFilters(net) },
+		func() ([]plan.Difference, error) { return ownrules.MissingRules(h.Namespace, net) },
+		func() ([]plan.Difference, error) { return ownrules.MissingLocalnet(h.Namespace, net, links) },
 	} {
-		found, err := look()
+		found, err := compare()
 		if err != nil {
 			return nil, err
 		}
@@ -91,10 +115,10 @@ func (n *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	return missing, nil
 }
 
-// linksOf reads the links of net.links, each the zero link where there is none.
-func (n *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
+// linksOf returns the links that Network.Links names. A link that does not exist is the zero Link.
+func (h *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
 	for _, name := range net.Links() {
-		l, err := rtnl.ByName(n.Namespace, name)
+		l, err := rtnl.ByName(h.Namespace, name)
 		if err != nil && !rtnl.Absent(err) {
 			return nil, err
 		}
@@ -103,11 +127,11 @@ func (n *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
 	return links, nil
 }
 
-// missingBridge looks for the bridge, the first of the links, for what it needs for VLANs, and
-// for the addresses of the last, by which the network is routed.
-func (n *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Difference, err error) {
+// missingBridge compares the bridge, which is the first of the links, with its VLANs and its
+// gateway addresses. The last of the links has the gateway addresses.
+func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	br, routed := links[0], links[len(links)-1]
-	ensure := func() error { return bridges.EnsureBridge(n.Namespace, net.Bridge, net.MTU) }
+	ensure := func() error { return bridges.EnsureBridge(h.Namespace, net.Bridge, net.MTU) }
 	switch {
 	case br.Index == 0:
 		missing = append(missing, plan.Difference{What: "bridge " + net.Bridge, Restore: ensure})
@@ -120,36 +144,36 @@ func (n *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Di
 		missing = append(missing, plan.Difference{What: "MAC address of bridge " + net.Bridge, Restore: func() error {
 			var b netns.Batch
 			bridges.AssignMAC(&b, br, rtnl.RandomMAC())
-			return n.Send(b)
+			return h.Send(b)
 		}})
 	}
 	if net.Promiscuous && !br.Promiscuous {
-		missing = append(missing, plan.Difference{What: "promiscuous mode of bridge " + net.Bridge, Restore: func() error { return rtnl.SetPromiscuous(n.Namespace, net.Bridge) }})
+		missing = append(missing, plan.Difference{What: "promiscuous mode of bridge " + net.Bridge, Restore: func() error { return rtnl.SetPromiscuous(h.Namespace, net.Bridge) }})
 	}
-	vlan, err := bridges.MissingVLANs(n.Namespace, net, br, routed)
+	vlan, err := bridges.MissingVLANs(h.Namespace, net, br, routed)
 	if err != nil {
 		return nil, err
 	}
 	missing = append(missing, vlan...)
-	gateways, err := n.missingGateways(net, routed)
+	gateways, err := h.missingGateways(net, routed)
 	if err != nil {
 		return nil, err
 	}
-	routes, err := bridges.MissingOnLink(n.Namespace, net, routed)
+	routes, err := bridges.MissingOnLink(h.Namespace, net, routed)
 	return slices.Concat(missing, gateways, routes), err
 }
 
-// missingGateways compares the network's gateways with the addresses of the link that it is
-// routed by, the bridge l or a VLAN link, and refuses one that cannot be set before
-// anything is.
-func (n *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Difference, err error) {
+// missingGateways compares the network's gateways with the addresses of link l, which is the
+// bridge or a VLAN link on it. A gateway that cannot be added is an error, so that nothing is
+// changed before.
+func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	if len(net.Gateways) == 0 {
 		return nil, nil
 	}
 	name := net.RoutedBy()
 	var present, own []netip.Prefix
 	if l.Index != 0 {
-		if present, own, err = rtnl.WithLinkLocal(n.Namespace, l); err != nil {
+		if present, own, err = rtnl.WithLinkLocal(h.Namespace, l); err != nil {
 			return nil, err
 		}
 	}
@@ -159,8 +183,8 @@ func (n *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
-			// One of ours that no container needs is what a killed process has left.
-			used, err := n.inUse(net.Bridge)
+			// An address of ours that no container needs was left by a killed process.
+			used, err := h.inUse(net.Bridge)
 			if err != nil {
 				return nil, err
 			}
@@ -174,29 +198,29 @@ func (n *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		missing = append(missing, plan.Difference{
 			What:    fmt.Sprintf("address %s of bridge %s", g, name),
-			Restore: func() error { return bridges.EnsureGateway(n.Namespace, name, g, net.Gateways, policy) },
+			Restore: func() error { return bridges.EnsureGateway(h.Namespace, name, g, net.Gateways, policy) },
 		})
 	}
 	return missing, nil
 }
 
-// missingFilters looks for what gets packets past chains that deny.
-func (n *Host) missingFilters(net *Network) (missing []plan.Difference, err error) {
-	firewalld := func(net *Network) ([]plan.Difference, error) { return forward.MissingFirewalld(n.Namespace, net) }
-	chains := func(net *Network) ([]plan.Difference, error) { return forward.MissingChains(n.Namespace, net) }
-	var looks []func(*Network) ([]plan.Difference, error)
+// missingFilters compares the rules that accept packets in chains that deny them.
+func (h *Host) missingFilters(net *Network) (missing []plan.Difference, err error) {
+	firewalld := func(net *Network) ([]plan.Difference, error) { return forward.MissingFirewalld(h.Namespace, net) }
+	chains := func(net *Network) ([]plan.Difference, error) { return forward.MissingChains(h.Namespace, net) }
+	var compare []func(*Network) ([]plan.Difference, error)
 	switch net.Forward {
 	case ForwardAuto:
-		looks = append(looks, n.missingIPTables, firewalld)
+		compare = append(compare, h.missingIPTables, firewalld)
 	case ForwardIPTables:
-		looks = append(looks, n.missingIPTables)
+		compare = append(compare, h.missingIPTables)
 	case ForwardFirewalld:
-		looks = append(looks, firewalld)
+		compare = append(compare, firewalld)
 	case ForwardSysctl:
-		looks = append(looks, n.missingSysctls)
+		compare = append(compare, h.missingSysctls)
 	}
-	for _, look := range append(looks, chains) {
-		found, err := look(net)
+	for _, filter := range append(compare, chains) {
+		found, err := filter(net)
 		if err != nil {
 			return nil, err
 		}
@@ -205,9 +229,9 @@ func (n *Host) missingFilters(net *Network) (missing []plan.Difference, err erro
 	return missing, nil
 }
 
-func (n *Host) missingIPTables(net *Network) (missing []plan.Difference, err error) {
+func (h *Host) missingIPTables(net *Network) (missing []plan.Difference, err error) {
 	for _, name := range net.Links() {
-		found, err := forward.MissingIPTables(n.Namespace, name, net.Families(), net.Forward == ForwardIPTables)
+		found, err := forward.MissingIPTables(h.Namespace, name, net.Families(), net.Forward == ForwardIPTables)
 		if err != nil {
 			return nil, err
 		}
@@ -216,17 +240,17 @@ func (n *Host) missingIPTables(net *Network) (missing []plan.Difference, err err
 	return missing, nil
 }
 
-func (n *Host) missingSysctls(net *Network) (missing []plan.Difference, err error) {
+func (h *Host) missingSysctls(net *Network) (missing []plan.Difference, err error) {
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlBridge4, unix.AF_INET6: netns.SysctlBridge6} {
-		value, err := n.Sysctl(key)
+		value, err := h.Sysctl(key)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // no br_netfilter: iptables sees no bridged packet
+			continue // without br_netfilter, iptables sees no bridged packet
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)
 		}
 		if value != "0" && net.Has(family) {
-			missing = append(missing, plan.Difference{What: netns.SysctlPrefix + key + "=0", Restore: func() error { return n.SetSysctl(key, "0") }})
+			missing = append(missing, plan.SysctlDifference(key, "0", func() error { return h.SetSysctl(key, "0") }))
 		}
 	}
 	return missing, nil

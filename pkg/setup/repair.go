@@ -16,101 +16,91 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// RepairPort puts back what a port and its network have lost on the host since AttachPort
-// made it, and says what that was: after somebody has flushed the rules of the host, for
-// one. It goes on after errors. What is inside of the container is left alone.
-func (n *Host) RepairPort(p *Port) (mended []string, err error) {
-	return n.repair(func() ([]plan.Difference, error) {
-		missing, err := n.missing(p.Network)
+// RepairPort restores what a port and its network have lost on the host since AttachPort, for
+// instance after somebody has flushed the host's rules. It returns what it restored. It
+// continues after errors. It changes nothing in the container.
+func (h *Host) RepairPort(p *Port) (restored []string, err error) {
+	return h.repair(func() ([]plan.Difference, error) {
+		missing, err := h.missing(p.Network)
 		if err != nil {
 			return nil, err
 		}
-		return append(missing, n.missingOfPort(p)...), nil
+		return append(missing, h.missingOfPort(p)...), nil
 	})
 }
 
-// RepairNetwork is RepairPort of the network alone.
-func (n *Host) RepairNetwork(net *Network) (mended []string, err error) {
-	return n.repair(func() ([]plan.Difference, error) { return n.missing(net) })
+// RepairNetwork is RepairPort for the network alone.
+func (h *Host) RepairNetwork(net *Network) (restored []string, err error) {
+	return h.repair(func() ([]plan.Difference, error) { return h.missing(net) })
 }
 
-// repair mends what a look finds, and looks again: what is there now was mended.
-func (n *Host) repair(look func() ([]plan.Difference, error)) (mended []string, err error) {
-	lock, err := n.Lock(flock.Exclusive)
+// repair restores every difference that compare returns. Then it compares again: a difference
+// that is still there is an error.
+func (h *Host) repair(compare func() ([]plan.Difference, error)) (restored []string, err error) {
+	lock, err := h.Lock(flock.Exclusive)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Unlock()
-	missing, err := look()
+	missing, err := compare()
 	if len(missing) == 0 {
 		return nil, err
 	}
-	for _, l := range missing {
-		err = errors.Join(err, l.Restore())
+	for _, d := range missing {
+		err = errors.Join(err, d.Restore())
 	}
-	left, again := look()
+	left, again := compare()
 	err = errors.Join(err, again)
-	for _, l := range missing {
-		if slices.ContainsFunc(left, func(other plan.Difference) bool { return other.What == l.What }) {
-			err = errors.Join(err, fmt.Errorf("%s: still missing", l.What))
+	for _, d := range missing {
+		if slices.ContainsFunc(left, func(other plan.Difference) bool { return other.What == d.What }) {
+			err = errors.Join(err, fmt.Errorf("%s: still missing", d.What))
 		} else if again == nil {
-			mended = append(mended, l.What)
+			restored = append(restored, d.What)
 		}
 	}
-	return mended, err
+	return restored, err
 }
 
-// missingOfPort lists what is to be done for a port to be as AttachPort left it.
-func (n *Host) missingOfPort(p *Port) (missing []plan.Difference) {
-	for _, part := range []struct {
-		verify func(*Port) error
-		what   string
-		mend   func(*Port) error
-	}{
-		{n.verifyPort, "settings of port ", n.resetPort},
-		{in(n, ownrules.VerifyHostPorts), "host ports of port ", in(n, ownrules.Publish)},
-		{in(n, ownrules.VerifyGuard), "guard of port ", n.reguardPort},
-		{in(n, bridges.VerifyBandwidth), "bandwidth of port ", in(n, bridges.LimitPort)},
-	} {
+// missingOfPort returns the parts of a port that differ from the plan.
+func (h *Host) missingOfPort(p *Port) (missing []plan.Difference) {
+	for _, part := range h.portParts() {
 		if part.verify(p) != nil {
-			missing = append(missing, plan.Difference{What: part.what + p.LinkName(), Restore: func() error { return part.mend(p) }})
+			missing = append(missing, plan.Difference{
+				What:    part.name + " of port " + p.LinkName(),
+				Restore: func() error { return part.restore(p) },
+			})
 		}
 	}
 	return missing
 }
 
-// resetPort puts a port on its bridge, with its settings.
-func (n *Host) resetPort(p *Port) error {
-	br, err := rtnl.ByName(n.Namespace, p.Network.Bridge)
+// restoreSettings adds a port to its bridge again, with its settings.
+func (h *Host) restoreSettings(p *Port) error {
+	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
 	if err == nil {
-		err = bridges.KeepMACBefore(n.Namespace, br)
+		err = bridges.KeepMACBefore(h.Namespace, br)
 	}
 	if err != nil {
 		return err
 	}
 	var b netns.Batch
-	join := b.Add("plug "+p.LinkName()+" into bridge "+br.Name, rtnl.NewLinkRequest(p.LinkName(), 0))
+	join := b.Add("add "+p.LinkName()+" to bridge "+br.Name, rtnl.NewLinkRequest(p.LinkName(), 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))))
 	settings := b.Add("configure port "+p.LinkName(), settingsRequest(p))
-	if p.Given == "" && p.MTU != AnyMTU {
+	if p.ExistingLink == "" && p.MTU != AnyMTU {
 		settings.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(p.MTUOn(br.MTU)))))
 	}
 	rtnl.SetUp(&b, p.LinkName())
-	if err := errors.Join(n.Send(b), bridges.TagPort(n.Namespace, p)); err != nil || p.Down || p.Given != "" {
+	if err := errors.Join(h.Send(b), bridges.TagPort(h.Namespace, p)); err != nil || p.Down || p.ExistingLink != "" {
 		return err
 	}
-	return n.awaitForwarding(p.LinkName())
+	return h.awaitForwarding(p.LinkName())
 }
 
-// reguardPort makes the guard of a port what it should be, which may be none.
-func (n *Host) reguardPort(p *Port) error {
+// restoreGuard makes the guard of a port as planned, or deletes it if none is planned.
+func (h *Host) restoreGuard(p *Port) error {
 	if p.Guard == GuardNone {
-		return ownrules.UnguardPort(n.Namespace, p.Port())
+		return ownrules.UnguardPort(h.Namespace, p.Port())
 	}
-	return ownrules.GuardPort(n.Namespace, p)
-}
-
-// in is a function of the rooms below that works in the host's namespace.
-func in(n *Host, f func(*Namespace, *Port) error) func(*Port) error {
-	return func(p *Port) error { return f(n.Namespace, p) }
+	return ownrules.GuardPort(h.Namespace, p)
 }

@@ -12,39 +12,62 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// VerifyPort compares a port and its network with what AttachPort made of them,
-// and changes nothing. The error names everything that is missing or different;
-// nil says that nothing is. Routes that the port does not list are not looked at.
-func (n *Host) VerifyPort(p *Port) error {
-	return errors.Join(n.VerifyHost(p), n.VerifyContainer(p))
+// VerifyPort compares a port and its network with the plan. It changes nothing. The error names
+// everything that is missing or different. Routes that are not in the plan are ignored.
+func (h *Host) VerifyPort(p *Port) error {
+	return errors.Join(h.VerifyHost(p), h.VerifyContainer(p))
 }
 
-// VerifyHost is VerifyPort on the host: of what RepairPort puts back. A port that an older
-// build has attached is held to what that build made.
-func (n *Host) VerifyHost(p *Port) error {
-	missing, err := n.missing(p.Network)
+// VerifyHost is VerifyPort on the host's side: everything that RepairPort can restore. If an
+// older build has attached the port, rules that only newer builds make are not required.
+func (h *Host) VerifyHost(p *Port) error {
+	missing, err := h.missing(p.Network)
 	if err != nil {
 		return err
 	}
-	if port, err := rtnl.ByName(n.Namespace, p.LinkName()); err == nil && bytes.Equal(port.MAC, p.FormerMAC()) {
-		missing = slices.DeleteFunc(missing, func(l plan.Difference) bool { return l.Newer })
+	if port, err := rtnl.ByName(h.Namespace, p.LinkName()); err == nil && bytes.Equal(port.MAC, p.FormerMAC()) {
+		missing = slices.DeleteFunc(missing, func(d plan.Difference) bool { return d.Newer })
 	}
-	return errors.Join(plan.Error(missing), n.VerifyPlug(p))
+	return errors.Join(plan.Error(missing), h.VerifyHostEnd(p))
 }
 
-// VerifyPlug is VerifyHost of the port alone, without its network.
-func (n *Host) VerifyPlug(p *Port) error {
-	return errors.Join(n.verifyPort(p), ownrules.VerifyHostPorts(n.Namespace, p), ownrules.VerifyGuard(n.Namespace, p), bridges.VerifyBandwidth(n.Namespace, p))
+// VerifyHostEnd is VerifyHost without the network.
+func (h *Host) VerifyHostEnd(p *Port) error {
+	var wrong []error
+	for _, part := range h.portParts() {
+		wrong = append(wrong, part.verify(p))
+	}
+	return errors.Join(wrong...)
 }
 
-// verifyPort looks at the host end.
-func (n *Host) verifyPort(p *Port) error {
-	br, err := rtnl.ByName(n.Namespace, p.Network.Bridge)
+// portPart is one part of a port on the host. VerifyHostEnd compares all parts, RepairPort
+// restores those that differ.
+type portPart struct {
+	name    string
+	verify  func(*Port) error
+	restore func(*Port) error
+}
+
+func (h *Host) portParts() []portPart {
+	in := func(f func(*Namespace, *Port) error) func(*Port) error {
+		return func(p *Port) error { return f(h.Namespace, p) }
+	}
+	return []portPart{
+		{"settings", h.verifySettings, h.restoreSettings},
+		{"host ports", in(ownrules.VerifyHostPorts), in(ownrules.Publish)},
+		{"guard", in(ownrules.VerifyGuard), h.restoreGuard},
+		{"bandwidth", in(bridges.VerifyBandwidth), in(bridges.LimitPort)},
+	}
+}
+
+// verifySettings compares the link and its settings as a bridge port.
+func (h *Host) verifySettings(p *Port) error {
+	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
 	if err != nil && !rtnl.Absent(err) {
 		return err
 	}
 	name := p.LinkName()
-	port, err := rtnl.ByName(n.Namespace, name)
+	port, err := rtnl.ByName(h.Namespace, name)
 	if rtnl.Absent(err) {
 		return fmt.Errorf("port %s: missing", name)
 	}
@@ -53,19 +76,19 @@ func (n *Host) verifyPort(p *Port) error {
 	}
 	isolated := p.Isolated
 	if port.Isolated && !isolated {
-		if isolated, err = n.isolatedBehind(p.Network); err != nil {
+		if isolated, err = h.isolatedByChained(p.Network); err != nil {
 			return err
 		}
 	}
 	wrong := []error{
-		bridges.VerifyVLANs(n.Namespace, p, br, port),
+		bridges.VerifyVLANs(h.Namespace, p, br, port),
 		plan.Differ("port "+name+" on bridge "+p.Network.Bridge, br.Index != 0 && port.Master == br.Index, true),
 		plan.Differ("port "+name+" up", port.Up, true),
 		plan.Differ("hairpin mode of port "+name, port.Hairpin, p.Hairpin),
 		plan.Differ("isolation of port "+name, port.Isolated, isolated),
 	}
-	if p.Given != "" { // its MTU and its carrier are somebody else's
-		return errors.Join(append(wrong, plan.Differ("second name of port "+name, port.Port, p.Port()))...)
+	if p.ExistingLink != "" { // the plugin that made the link chooses its MTU and its carrier
+		return errors.Join(append(wrong, plan.Differ("alternative name of port "+name, port.Port, p.Port()))...)
 	}
 	wrong = append(wrong, plan.Differ("port "+name+" forwarding", port.Forwarding || p.Down, true))
 	if p.MTU != AnyMTU && br.Index != 0 {
@@ -74,9 +97,9 @@ func (n *Host) verifyPort(p *Port) error {
 	return errors.Join(wrong...)
 }
 
-// VerifyContainer is VerifyPort inside of the container.
-func (n *Host) VerifyContainer(p *Port) error {
-	if p.Given != "" {
+// VerifyContainer is VerifyPort in the container's network namespace.
+func (h *Host) VerifyContainer(p *Port) error {
+	if p.ExistingLink != "" {
 		return nil
 	}
 	l, err := rtnl.ByName(p.Container, p.Interface)
@@ -87,10 +110,11 @@ func (n *Host) VerifyContainer(p *Port) error {
 		return err
 	}
 	wrong := []error{plan.Differ("interface "+p.Interface+" up", l.Up || p.Down, true)}
-	if port, err := rtnl.ByName(n.Namespace, p.Port()); err == nil {
+	if port, err := rtnl.ByName(h.Namespace, p.Port()); err == nil {
 		wrong = append(wrong,
 			plan.Differ("peer of "+p.Interface, l.Peer, port.Index),
-			// Plugins behind ours, such as tuning, make it less, and do not tell.
+			// A smaller MTU is accepted: chained plugins such as tuning lower it, and their
+			// result does not say so.
 			plan.Differ("MTU of "+p.Interface, l.MTU, min(l.MTU, port.MTU)))
 	}
 	if want := p.EndMAC(); !bytes.Equal(l.MAC, want) {

@@ -116,7 +116,7 @@ func (c *config) attach(host *setup.Host, port *setup.Port, previous *current.Re
 	if plugged == nil {
 		err = connect()
 	} else {
-		err = host.GiveAddresses(port)
+		err = host.AddAddresses(port)
 	}
 	if err != nil {
 		return err
@@ -266,7 +266,7 @@ func (c *config) warn() {
 func (c *config) describe(r *current.Result, p *setup.Port, done *setup.Plugged) {
 	r.CNIVersion = current.ImplementedSpecVersion
 	bridge := &current.Interface{Name: c.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU}
-	if p.Given != "" {
+	if p.ExistingLink != "" {
 		r.Interfaces = append(r.Interfaces, bridge)
 	} else {
 		r.Interfaces = []*current.Interface{

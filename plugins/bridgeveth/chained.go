@@ -29,9 +29,9 @@ func hostLinks(r *current.Result, bridge string) (names []string) {
 	return names
 }
 
-// givenLink is the link on the host that ADD has plugged in, by its result; "" is a veth
+// existingLink is the link on the host that ADD has plugged in, by its result; "" is a veth
 // pair of our own.
-func givenLink(r *current.Result, p *setup.Port) string {
+func existingLink(r *current.Result, p *setup.Port) string {
 	names := hostLinks(r, p.Network.Bridge)
 	if len(names) == 0 || slices.Contains(names, p.Port()) {
 		return ""
@@ -46,7 +46,7 @@ func (c *config) accept(p *setup.Port, previous *current.Result, args *skel.CmdA
 	case 0:
 		bad = append(bad, errors.New("prevResult: it lists no interface on the host to plug into the bridge; put bridgeveth first, or behind a plugin that makes one"))
 	case 1:
-		p.Given = names[0]
+		p.ExistingLink = names[0]
 	default:
 		bad = append(bad, fmt.Errorf("prevResult: it lists %s on the host, and bridgeveth plugs in one; attach them by networks of their own", strings.Join(names, ", ")))
 	}
@@ -62,7 +62,7 @@ func (c *config) accept(p *setup.Port, previous *current.Result, args *skel.CmdA
 		{"disableContainerInterface", c.DisableContainerInterface}, {"mac", c.mac != nil},
 	} {
 		if key.set {
-			bad = append(bad, fmt.Errorf("%s: what is behind %s is set up by the plugin that made it; leave the key out", key.name, p.Given))
+			bad = append(bad, fmt.Errorf("%s: what is behind %s is set up by the plugin that made it; leave the key out", key.name, p.ExistingLink))
 		}
 	}
 	if err := errors.Join(bad...); err != nil {

@@ -53,7 +53,7 @@ func Lost(args *skel.CmdArgs) (network []string, port, err error) {
 	}
 	defer a.close()
 	network, err = a.host.Missing(a.port.Network)
-	return network, a.host.VerifyPlug(a.port), err
+	return network, a.host.VerifyHostEnd(a.port), err
 }
 
 // Repair puts back what an attachment has lost on the host since ADD, by the arguments of
@@ -92,7 +92,7 @@ func openAttached(args *skel.CmdArgs) (a *attached, err error) {
 		return nil, Error(err)
 	}
 	a = &attached{config: c, host: host, port: c.port(args, container)}
-	if a.port.Given = givenLink(previous, a.port); a.port.Given == "" {
+	if a.port.ExistingLink = existingLink(previous, a.port); a.port.ExistingLink == "" {
 		keepOwn(previous, args.IfName)
 		c.expect(a.port, previous)
 	}

@@ -52,7 +52,7 @@ func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	}
 	var b netns.Batch
 	if limit := p.Bandwidth.Ingress; limit.Rate != 0 {
-		rtnl.AddBucket(&b, port, bucket(limit, port.MTU), p.Given == "")
+		rtnl.AddBucket(&b, port, bucket(limit, port.MTU), p.ExistingLink == "")
 	}
 	if limit := p.Bandwidth.Egress; limit.Rate != 0 {
 		ifb, err := makeIFB(n, p, port.MTU)

@@ -28,7 +28,7 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 			return nil, fmt.Errorf("ask the kernel for sysctl net/%s: %w", key, err)
 		}
 		if !on {
-			missing = append(missing, plan.Difference{What: netns.SysctlPrefix + key + "=1", Restore: func() error { return enableForwarding(n, key) }})
+			missing = append(missing, plan.SysctlDifference(key, "1", func() error { return enableForwarding(n, key) }))
 			continue
 		}
 		on = family == unix.AF_INET && l.Forwards4 || family == unix.AF_INET6 && l.Forwards6
@@ -39,7 +39,7 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 		}
 		if !on {
 			own := map[int]string{unix.AF_INET: "ipv4", unix.AF_INET6: "ipv6"}[family] + "/conf/" + net.RoutedBy() + "/forwarding"
-			missing = append(missing, plan.Difference{What: netns.SysctlPrefix + own + "=1", Restore: func() error { return n.SetSysctl(own, "1") }})
+			missing = append(missing, plan.SysctlDifference(own, "1", func() error { return n.SetSysctl(own, "1") }))
 		}
 	}
 	return missing, nil
@@ -58,7 +58,9 @@ func MissingNoRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (miss
 		if n.Fixed("ipv6/conf/default/accept_ra") {
 			continue
 		}
-		missing = append(missing, plan.Difference{What: netns.SysctlPrefix + key + "=0", Restore: func() error { return n.SetSysctlIfAny(key, "0") }, Newer: true})
+		off := plan.SysctlDifference(key, "0", func() error { return n.SetSysctlIfAny(key, "0") })
+		off.Newer = true
+		missing = append(missing, off)
 	}
 	return missing
 }

@@ -11,9 +11,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// SysctlPrefix is how what is lacking begins where it is a sysctl: "sysctl net/KEY=VALUE".
-const SysctlPrefix = "sysctl net/"
-
 // The sysctls that matter here, below /proc/sys/net. Each network namespace has
 // its own (Linux 5.3 and later for those of br_netfilter).
 const (

@@ -33,9 +33,9 @@ const (
 	listedPorts = 15 // XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
 )
 
-// ShowPorts lists the host ports of a port, those of TCP and UDP that are for IPv4, unless
+// ListHostPorts lists the host ports of a port, those of TCP and UDP that are for IPv4, unless
 // they are listed already.
-func ShowPorts(n *netns.Namespace, p *plan.Port) error {
+func ListHostPorts(n *netns.Namespace, p *plan.Port) error {
 	want, owner := listed(p), portComment(p.Attachment)
 	if len(want) == 0 {
 		return nil
@@ -84,8 +84,8 @@ func listed(p *plan.Port) map[uint8][]uint16 {
 	return ports
 }
 
-// HidePorts takes the chosen ones off the list.
-func HidePorts(n *netns.Namespace, gone func(PortOwner) bool) error {
+// UnlistHostPorts takes the chosen ones off the list.
+func UnlistHostPorts(n *netns.Namespace, gone func(PortOwner) bool) error {
 	chosen := func(r netns.Attrs) bool { return gone(parseOwner(nft.Comment(r))) }
 	rules, err := nft.Rules(n, unix.AF_INET, listTable, listChain)
 	if err != nil || !slices.ContainsFunc(rules, chosen) {
@@ -138,9 +138,9 @@ func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err er
 	return len(rules) - len(gone), nil
 }
 
-// VerifyShown says whether the host ports of a port are listed. Without the chain, none can
-// be: see showPorts.
-func VerifyShown(n *netns.Namespace, p *plan.Port) error {
+// VerifyListed says whether the host ports of a port are listed. Without the chain, none can
+// be: see ListHostPorts.
+func VerifyListed(n *netns.Namespace, p *plan.Port) error {
 	exists, err := nft.HasChain(n, unix.AF_INET, listTable, listChain)
 	if err != nil || !exists || len(listed(p)) == 0 {
 		return err

@@ -107,7 +107,7 @@ func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 		}
 		if !links[i].Localnet {
 			key := fmt.Sprintf(sysctlLocalnet, name)
-			missing = append(missing, plan.Difference{What: netns.SysctlPrefix + key + "=1", Restore: func() error { return n.SetSysctl(key, "1") }})
+			missing = append(missing, plan.SysctlDifference(key, "1", func() error { return n.SetSysctl(key, "1") }))
 		}
 	}
 	return missing, nil

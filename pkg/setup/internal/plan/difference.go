@@ -5,33 +5,41 @@ import (
 	"fmt"
 )
 
-// Difference is something that a network needs and that is not there.
+// Difference is one thing that the plan asks for and the host does not have. ADD and repair
+// restore it, CHECK and the doctor report it.
 type Difference struct {
-	What    string
+	What    string // names the thing in errors: "bridge cni0"
 	Restore func() error
-	Newer   bool // builds whose ports have formerMAC did without it
+	Sysctl  string // the key below /proc/sys/net, if the thing is a sysctl
+	Newer   bool   // only newer builds make it; a port with Port.FormerMAC is complete without it
 }
 
-// RestoreAll makes up for all that is missing, in order.
+// SysctlDifference returns the Difference of a sysctl, by its key below /proc/sys/net, that has
+// not the value wanted.
+func SysctlDifference(key, value string, restore func() error) Difference {
+	return Difference{What: "sysctl net/" + key + "=" + value, Restore: restore, Sysctl: key}
+}
+
+// RestoreAll restores the differences in order, up to the first error.
 func RestoreAll(missing []Difference) error {
-	for _, l := range missing {
-		if err := l.Restore(); err != nil {
+	for _, d := range missing {
+		if err := d.Restore(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Error is an error that names what is lacking, nil if nothing is.
+// Error returns an error that names every difference, nil if there is none.
 func Error(missing []Difference) error {
 	var wrong []error
-	for _, l := range missing {
-		wrong = append(wrong, fmt.Errorf("%s: missing", l.What))
+	for _, d := range missing {
+		wrong = append(wrong, fmt.Errorf("%s: missing", d.What))
 	}
 	return errors.Join(wrong...)
 }
 
-// Differ is an error unless is and want are the same.
+// Differ returns an error unless is equals want.
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

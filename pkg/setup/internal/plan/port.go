@@ -36,18 +36,18 @@ const AnyMTU = -1
 // bridge and the other in the container's namespace, or a link that was given.
 type Port struct {
 	Attachment
-	Given     string // the link that another plugin has made on the host, such as a tap; what is behind it is left alone
-	Container *netns.Namespace
-	Network   *Network
-	MTU       int              // bytes, of both ends; 0 is that of the bridge
-	MAC       net.HardwareAddr // of the container's end; nil is one that follows from its address
-	Hairpin   bool             // the bridge may send back by the port what came by it
-	Isolated  bool             // it sends nothing to other isolated ports, and gets nothing from them
-	Guard     Guard
-	Addresses []netip.Prefix // of the container
-	Routes    []Route        // of the container, in an order in which each finds its gateway
-	Bandwidth Bandwidth      // limits in bits per second; zero is none
-	HostPorts []HostPort     // that lead to the container's first address of each family
+	ExistingLink string // host link that another plugin made (a tap, for instance) and that becomes the port; "" for a veth pair
+	Container    *netns.Namespace
+	Network      *Network
+	MTU          int              // bytes, of both ends; 0 is that of the bridge
+	MAC          net.HardwareAddr // of the container's end; nil is one that follows from its address
+	Hairpin      bool             // the bridge may send back by the port what came by it
+	Isolated     bool             // it sends nothing to other isolated ports, and gets nothing from them
+	Guard        Guard
+	Addresses    []netip.Prefix // of the container
+	Routes       []Route        // of the container, in an order in which each finds its gateway
+	Bandwidth    Bandwidth      // limits in bits per second; zero is none
+	HostPorts    []HostPort     // that lead to the container's first address of each family
 
 	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before its end is up
 	DetectDuplicates bool              // of IPv6 addresses: they are of use only some seconds later
@@ -65,8 +65,8 @@ func (p *Port) MTUOn(bridge int) int {
 
 // LinkName is what the kernel calls the link on the bridge.
 func (p *Port) LinkName() string {
-	if p.Given != "" {
-		return p.Given
+	if p.ExistingLink != "" {
+		return p.ExistingLink
 	}
 	return p.Port()
 }

@@ -1,0 +1,91 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// ErrNoLink is returned when Port.ExistingLink names a link that does not exist.
+var ErrNoLink = errors.New("there is no such link on the host")
+
+// plugExisting makes a bridge port of a link that another plugin has made. The link keeps its
+// name and gets the name of our ports as an alternative name (ip-link(8), "altname"; Linux 5.5).
+// All lookups by port name then find it, as they find a veth pair of ours.
+func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
+	l, err := h.existingLink(p)
+	if err != nil {
+		return nil, err
+	}
+	var b netns.Batch
+	b.Add(fmt.Sprintf("add alternative name %s to %s", p.Port(), l.Name), altNameRequest(unix.RTM_NEWLINKPROP, l, p.Port()))
+	join := b.Add(fmt.Sprintf("add %s to bridge %s", l.Name, br.Name), rtnl.NewLinkRequest(l.Name, 0))
+	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))))
+	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
+	b.Add("configure port "+l.Name, settingsRequest(p))
+	done := &Plugged{BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}
+	if err = h.Send(b); err == nil {
+		done.BridgeMAC, err = bridges.KeepMACWith(h.Namespace, br, l.MAC)
+	}
+	if err != nil {
+		_, undoErr := h.removePort(p.Port())
+		return nil, errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), undoErr)
+	}
+	return done, nil
+}
+
+// existingLink looks up Port.ExistingLink. It returns ErrNoLink, or ErrTaken if the link has a
+// bridge or an alias already.
+func (h *Host) existingLink(p *Port) (l rtnl.Link, err error) {
+	l, err = rtnl.ByName(h.Namespace, p.ExistingLink)
+	switch {
+	case rtnl.Absent(err):
+		err = ErrNoLink
+	case err != nil:
+	case l.Master != 0:
+		err = fmt.Errorf("the link is a port of another bridge or bond: %w", ErrTaken)
+	case l.Alias != "":
+		err = fmt.Errorf("the link has the alias %q: %w", l.Alias, ErrTaken)
+	case l.Name == p.Network.Bridge:
+		err = errors.New("the link is the bridge itself")
+	}
+	if err != nil {
+		return l, fmt.Errorf("add %s to bridge %s: %w", p.ExistingLink, p.Network.Bridge, err)
+	}
+	return l, nil
+}
+
+// removeExisting adds to the batch, at its end, the requests that take an existing link off its
+// bridge and delete everything that it had as a port, and sends the batch.
+func (h *Host) removeExisting(b *netns.Batch, l rtnl.Link, port string) error {
+	if err := rtnl.Unlimit(h.Namespace, b, l); err != nil {
+		return err
+	}
+	rtnl.Delete(b, plan.IFBOf(port))
+	leave := b.Ensure("take "+l.Name+" off its bridge", rtnl.NewLinkRequest(l.Name, 0), unix.ENODEV)
+	leave.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0)))
+	leave.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, nil))
+	// The alternative name goes last: a call after a crash finds the link by it.
+	b.Ensure("delete alternative name "+port+" of "+l.Name, altNameRequest(unix.RTM_DELLINKPROP, l, port), unix.ENODEV)
+	return h.Send(*b)
+}
+
+// altNameRequest adds an alternative name to a link (RTM_NEWLINKPROP) or deletes it
+// (RTM_DELLINKPROP).
+func altNameRequest(kind int, l rtnl.Link, name string) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(l.Index)
+	req.AddData(msg)
+	names := nl.NewRtAttr(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, nil)
+	names.AddRtAttr(unix.IFLA_ALT_IFNAME, nl.ZeroTerminated(name))
+	req.AddData(names)
+	return req
+}

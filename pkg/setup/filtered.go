@@ -1,0 +1,77 @@
+package setup
+
+import (
+	"errors"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+)
+
+// The functions of this file serve the plugin firewall, which adds an ingress policy to the
+// network of a port that an earlier plugin of the chain has attached.
+
+// policyChained names, in rule comments, the ingress policy that the plugin firewall has set. It
+// differs from the name of the policy in the network's own configuration.
+const policyChained = "firewall"
+
+// EnsureFiltered accepts the packets of a port's network in FORWARD chains that deny them, and
+// applies the ingress policy: see Network.Forward and Network.Ingress. Both add to what the
+// network's own configuration has set. Both are deleted with the network. EnsureFiltered
+// returns what was missing.
+func (h *Host) EnsureFiltered(p *Port) (restored []string, err error) {
+	missing, err := h.missingFiltered(p)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	return h.repair(func() ([]plan.Difference, error) { return h.missingFiltered(p) })
+}
+
+// VerifyFiltered compares the host with what EnsureFiltered makes. It changes nothing.
+func (h *Host) VerifyFiltered(p *Port) error {
+	missing, err := h.missingFiltered(p)
+	return errors.Join(plan.Error(missing), err)
+}
+
+func (h *Host) missingFiltered(p *Port) (missing []plan.Difference, err error) {
+	if missing, err = h.missingFilters(p.Network); err != nil {
+		return nil, err
+	}
+	policy := ownrules.IngressPolicy(p.Network)
+	policy.Name = policyChained
+	for _, family := range p.Network.Families() {
+		present, err := ownrules.Rules(h.Namespace, family)
+		if err != nil {
+			return nil, err
+		}
+		missing = append(missing, ownrules.ComparePolicy(h.Namespace, p.Network, family, policy, present[policy.Chain.Name])...)
+	}
+	port, err := rtnl.ByName(h.Namespace, p.Port())
+	if err == nil && p.Network.Ingress == IngressIsolated && !port.Isolated {
+		missing = append(missing, plan.Difference{What: "isolation of port " + port.Name, Restore: func() error { return h.isolate(port) }})
+	}
+	return missing, err
+}
+
+// isolatedByChained reports whether the plugin firewall isolates the ports of a network.
+func (h *Host) isolatedByChained(net *Network) (bool, error) {
+	for _, family := range net.Families() {
+		rules, err := ownrules.Rules(h.Namespace, family)
+		if err != nil {
+			return false, err
+		}
+		if len(rules[ownrules.ForwardFilter.Name][net.Comment(policyChained, IngressIsolated.String())]) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isolate stops a bridge port from exchanging frames with other isolated ports.
+func (h *Host) isolate(port rtnl.Link) error {
+	var b netns.Batch
+	req := b.Add("isolate port "+port.Name, rtnl.NewLinkRequest(port.Name, 0))
+	req.AddData(rtnl.PortInfo(map[int]bool{rtnl.BrportIsolated: true}))
+	return h.Send(b)
+}
