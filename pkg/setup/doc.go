@@ -1,16 +1,19 @@
-// Package setup joins containers to a Linux bridge: network namespaces, the bridge, veth pairs,
-// addresses and routes, and what lets the packets through: the FORWARD rules and masquerade.
+// Package setup connects containers to a Linux bridge. It makes network namespaces, the bridge,
+// veth pairs, addresses and routes, and the rules that packets need: the FORWARD rules,
+// masquerade, host ports.
 //
-// Start with Host: AttachPort makes a port and all that its network needs, DetachPort takes both
-// away, VerifyPort compares them with what they should be, and RepairPort restores what is
-// missing. Network and Port describe what should be there, as data.
+// Start with Host.AttachPort in attach.go. Network and Port describe, as data, what should exist.
+// AttachPort makes it, VerifyPort compares it, RepairPort restores it, DetachPort deletes it.
+// example_test.go shows all of this in 60 lines.
 //
-// Each Ensure or Add function may be called again with the same arguments and has an inverse,
-// which succeeds on what is already gone. Functions act in the Namespace that they are given.
-// They need CAP_NET_ADMIN in that namespace, and CAP_SYS_ADMIN to enter or make one. A network
-// namespace belongs to a thread, so callers lock theirs first (runtime.LockOSThread). This
-// package knows no CNI and no JSON, logs and prints nothing, and reads of the environment only
-// PATH, for iptables and bvctl.
+// A function named Ensure or Add may be called again with the same arguments. Its inverse
+// succeeds if there is nothing left to delete. Functions act in the Namespace that they are
+// called with. They need CAP_NET_ADMIN there, and CAP_SYS_ADMIN to enter or create a namespace.
+// A network namespace belongs to a thread, so callers lock their goroutine to its thread first
+// (runtime.LockOSThread).
 //
-// The rooms below internal/ import each other downwards only; docs/architecture.md draws them.
+// The package must not know CNI or JSON. It logs and prints nothing. Of the environment it reads
+// only PATH, to find iptables and bvctl.
+//
+// The packages below internal/ import each other downwards only. docs/architecture.md draws them.
 package setup

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestForwardBehindMany has others' rules by the hundreds, which are not all read: a jump to
-// Docker's chain that comes only behind them is seen all the same, and ours goes behind it.
+// TestForwardBehindMany has hundreds of rules of others, which AttachPort does not read to the end.
+// It still finds a jump to DOCKER-USER behind them, and puts our jump behind that one.
 func TestForwardBehindMany(t *testing.T) {
 	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
 		t.Run(chain, func(t *testing.T) {
@@ -44,9 +44,9 @@ func TestForwardBehindMany(t *testing.T) {
 	}
 }
 
-// TestForwardLeavesOthers has a rule of the administrator's with a match ahead of our jump, which
-// stays there when the rules of another bridge are added, and a jump of his to our chain, which is
-// in nobody's way when they go.
+// TestForwardLeavesOthers has an administrator's rule with a match before our jump. The rule keeps
+// its place when the rules of another bridge are added. The administrator's own jump to our chain
+// does not stop the deletion of our rules.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {

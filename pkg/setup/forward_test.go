@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// rules lists the rules of a chain, without "-A CHAIN".
+// rules returns the rules of a chain, without "-A CHAIN".
 func rules(t testing.TB, program, chain string) (list []string) {
 	t.Helper()
 	for line := range strings.Lines(setuptest.Run(t, program, "-S", chain)) {
@@ -24,8 +24,8 @@ func rules(t testing.TB, program, chain string) (list []string) {
 	return list
 }
 
-// TestForwardPlacement puts others' rules into FORWARD and looks where our jump
-// comes to stand, in both flavours.
+// TestForwardPlacement adds rules of others to FORWARD and checks the position of our jump, with
+// iptables-nft and iptables-legacy.
 func TestForwardPlacement(t *testing.T) {
 	const jump = "-j BRIDGEVETH-FORWARD"
 	for _, flavour := range []string{"nft", "legacy"} {
@@ -112,8 +112,8 @@ func TestForwardPlacement(t *testing.T) {
 	}
 }
 
-// TestForwardHeals wipes rules as others do, sees the ping fail, and that the next
-// EnsureForward mends it.
+// TestForwardHeals deletes rules as other programs do. The ping fails, and the next AttachPort
+// restores the rules.
 func TestForwardHeals(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
@@ -134,11 +134,11 @@ func TestForwardHeals(t *testing.T) {
 				t.Fatal("the ping passes although the rules are gone")
 			}
 			if err := host.VerifyPort(b); err == nil {
-				t.Error("VerifyPort finds nothing wrong")
+				t.Error("VerifyPort reports no difference")
 			}
 			attach(t, host, port(t, 3, setup.ForwardIPTables))
 			if !setuptest.Ping(t, a.Container, "10.88.0.3") {
-				t.Error("the next AttachPort has not mended it")
+				t.Error("the next AttachPort has not restored the rules")
 			}
 			if err := host.VerifyPort(b); err != nil {
 				t.Error(err)
@@ -147,9 +147,9 @@ func TestForwardHeals(t *testing.T) {
 	}
 }
 
-// TestForwardGetsAhead puts a rule that denies everything ahead of ours, in each flavour:
-// it is seen, and the next AttachPort gets ahead of it, behind Docker's chain for the
-// administrator, and deletes nothing of anybody's. What has a match in FORWARD is left.
+// TestForwardGetsAhead inserts a rule that denies everything before ours, with iptables-nft and
+// iptables-legacy. VerifyPort reports it. The next AttachPort moves our jump before it, but not
+// before DOCKER-USER, and changes no other rule. A rule with a match in FORWARD keeps its place.
 func TestForwardGetsAhead(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
@@ -170,15 +170,15 @@ func TestForwardGetsAhead(t *testing.T) {
 				b := attach(t, host, port(t, 2, setup.ForwardIPTables))
 				setuptest.Run(t, "sh", "-ec", "I=iptables-"+flavour+"; "+tt.do)
 				if setuptest.Ping(t, a.Container, "10.88.0.3") {
-					t.Fatal("the ping passes: the test shows nothing")
+					t.Fatal("the ping passes although the rule denies it")
 				}
 				if err := host.VerifyPort(b); err == nil {
-					t.Error("VerifyPort finds nothing wrong")
+					t.Error("VerifyPort reports no difference")
 				}
 				theirs := othersRules(t, "iptables-"+flavour)
 				attach(t, host, port(t, 3, setup.ForwardIPTables))
 				if !setuptest.Ping(t, a.Container, "10.88.0.3") {
-					t.Errorf("the next AttachPort has not got ahead of it: %q, %q", rules(t, "iptables-"+flavour, "FORWARD"), rules(t, "iptables-"+flavour, "BRIDGEVETH-FORWARD"))
+					t.Errorf("the next AttachPort has not moved our rules before it: %q, %q", rules(t, "iptables-"+flavour, "FORWARD"), rules(t, "iptables-"+flavour, "BRIDGEVETH-FORWARD"))
 				}
 				if err := host.VerifyPort(b); err != nil {
 					t.Error(err)
@@ -188,18 +188,18 @@ func TestForwardGetsAhead(t *testing.T) {
 				}
 				in := rules(t, "iptables-"+flavour, "FORWARD")
 				if user := slices.Index(in, "-j DOCKER-USER"); user > slices.Index(in, "-j BRIDGEVETH-FORWARD") {
-					t.Errorf("our jump stands ahead of the administrator's: %q", in)
+					t.Errorf("our jump is before the administrator's: %q", in)
 				}
 				setuptest.Run(t, "iptables-"+flavour, "-I", "FORWARD", "-i", "br0", "-j", "DROP")
 				if err := host.VerifyPort(b); err != nil {
-					t.Errorf("a rule with a match is the administrator's: %v", err)
+					t.Errorf("a rule with a match must keep its place: %v", err)
 				}
 			})
 		}
 	}
 }
 
-// othersRules lists the rules of FORWARD and of our chain that are not ours.
+// othersRules returns the rules of FORWARD and of our chain that are not ours.
 func othersRules(t testing.TB, program string) (list []string) {
 	t.Helper()
 	for _, chain := range []string{"FORWARD", "BRIDGEVETH-FORWARD"} {
@@ -212,8 +212,8 @@ func othersRules(t testing.TB, program string) (list []string) {
 	return list
 }
 
-// TestForwardClosed shows that a rule which denies everything ahead of Docker's chain for
-// the administrator is not got ahead of, but named.
+// TestForwardClosed has a rule that denies everything before DOCKER-USER. Our jump is not moved
+// before it. The error names the rule.
 func TestForwardClosed(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -232,8 +232,8 @@ func TestForwardClosed(t *testing.T) {
 	}
 }
 
-// TestForwardChainGetsAhead puts a rule that denies everything ahead of ours in a chain of
-// the administrator's: ours go right ahead of it, behind what has a match.
+// TestForwardChainGetsAhead inserts a rule that denies everything before ours in a chain of the
+// administrator. Ours move directly before it, and stay behind rules with a match.
 func TestForwardChainGetsAhead(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -246,14 +246,14 @@ func TestForwardChainGetsAhead(t *testing.T) {
 	a, b := chained(1), chained(2)
 	setuptest.Run(t, "sh", "-ec", "nft insert rule inet mine fw counter drop; nft insert rule inet mine fw ip saddr 192.0.2.9 drop")
 	if setuptest.Ping(t, a.Container, "10.88.0.3") {
-		t.Fatal("the ping passes: the test shows nothing")
+		t.Fatal("the ping passes although the rule denies it")
 	}
 	if err := host.VerifyPort(b); err == nil {
-		t.Error("VerifyPort finds nothing wrong")
+		t.Error("VerifyPort reports no difference")
 	}
 	chained(3)
 	if !setuptest.Ping(t, a.Container, "10.88.0.3") {
-		t.Error("the next AttachPort has not got ahead of it")
+		t.Error("the next AttachPort has not moved our rules before it")
 	}
 	if err := host.VerifyPort(b); err != nil {
 		t.Error(err)
@@ -265,8 +265,8 @@ func TestForwardChainGetsAhead(t *testing.T) {
 	}
 }
 
-// TestForwardHonoursAdministrator shows that what the administrator drops stays dropped, in
-// Docker's chain for him and in ours, and that what he has written there stays.
+// TestForwardHonoursAdministrator adds an administrator's DROP to DOCKER-USER and to our chain. Its
+// packets stay dropped, and the rules stay in place.
 func TestForwardHonoursAdministrator(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, chain := range []string{"DOCKER-USER", "BRIDGEVETH-ADMIN"} {
@@ -303,7 +303,7 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 				if chain != "BRIDGEVETH-ADMIN" {
 					return
 				}
-				// Nor does it go while he leads packets to it himself.
+				// The chain also stays while a jump of the administrator leads to it.
 				setuptest.Run(t, program, "-F", chain)
 				setuptest.Run(t, program, "-A", "INPUT", "-j", chain)
 				if err := host.DeleteForward("br0"); err != nil {
@@ -315,8 +315,8 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 	}
 }
 
-// TestForwardTwoBridges shows that bridges share the chain, and that it goes with
-// the last.
+// TestForwardTwoBridges attaches to two bridges, which share our chain. The chain is deleted with
+// the rules of the last bridge.
 func TestForwardTwoBridges(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

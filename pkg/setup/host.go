@@ -12,11 +12,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// Namespace is a network namespace, with netlink sockets in it that are opened at their first
-// use. One goroutine at a time uses it.
+// Namespace is an open network namespace with its netlink sockets. Each socket is opened at its
+// first use. Only one goroutine at a time may use a Namespace.
 type Namespace = netns.Namespace
 
-// Host is the network namespace that has the bridges, and the rules of their networks.
+// Host is the network namespace that has the bridges and the rules of their networks.
 type Host struct{ *Namespace }
 
 // CurrentHost returns the calling thread's namespace as a Host.
@@ -32,44 +32,44 @@ func CurrentHost() (*Host, error) {
 // wrap ErrNoNamespace or ErrNotNamespace.
 func OpenNamespace(path string) (*Namespace, error) { return netns.Open(path) }
 
-// DeleteNamed removes the name of a namespace made by EnsureNamed or ip-netns(8). The namespace
-// goes with its last name, process and socket.
+// DeleteNamed deletes the name of a namespace that EnsureNamed or ip-netns(8) made. The kernel
+// deletes the namespace with its last name, process and socket.
 func DeleteNamed(name string) error { return netns.DeleteNamed(name) }
 
 type (
-	// Attachment names one interface of one container on one network.
+	// Attachment identifies one interface of one container on one network.
 	Attachment = plan.Attachment
 	// Network is what the containers on one bridge share.
 	Network = plan.Network
-	// Port is a container's place on a network.
+	// Port is what connects one container to a network.
 	Port = plan.Port
 	// Route is a route of a container.
 	Route = plan.Route
-	// HostPort publishes a port of a container on the host.
+	// HostPort is a port of the host that leads to a port of a container.
 	HostPort = plan.HostPort
-	// PortTakenError says that a host port is another attachment's.
+	// PortTakenError is returned for a host port that belongs to another attachment.
 	PortTakenError = plan.PortTakenError
-	// Limit is a limit of bandwidth, in one direction.
+	// Limit is a bandwidth limit in one direction.
 	Limit = plan.Limit
-	// Bandwidth is the limits of a port.
+	// Bandwidth is the bandwidth limits of a port, in both directions.
 	Bandwidth = plan.Bandwidth
-	// VLANs are those that the ports of a network are in.
+	// VLANs are the VLANs of the ports of a network.
 	VLANs = plan.VLANs
-	// VLANRange is a run of VLANs, both ends included.
+	// VLANRange is a range of VLAN IDs, both ends included.
 	VLANRange = plan.VLANRange
-	// Guard says under which addresses a port may send.
+	// Guard selects which source addresses of a port are checked.
 	Guard = plan.Guard
-	// Forward says how packets get past FORWARD chains that deny them.
+	// Forward selects how packets are accepted in FORWARD chains that deny them.
 	Forward = plan.Forward
-	// Ingress says who may open connections to containers.
+	// Ingress selects who may open connections to containers.
 	Ingress = plan.Ingress
-	// Conflict says what becomes of another address of the bridge.
+	// Conflict selects what happens to another address of the bridge.
 	Conflict = plan.Conflict
-	// Chain is a chain of nf_tables that somebody else wrote.
+	// Chain names an nftables chain of somebody else.
 	Chain = plan.Chain
 )
 
-// Limits and choices of what should be there.
+// Limits of values, and the choices of each kind.
 const (
 	MinMTU     = plan.MinMTU
 	MaxMTU     = plan.MaxMTU
@@ -97,7 +97,7 @@ const (
 	ConflictAdd     = plan.ConflictAdd
 )
 
-// The errors that a caller may act upon, beside those of this package's own files.
+// Errors of the packages below that a caller may act upon.
 var (
 	ErrNoNamespace        = netns.ErrNoNamespace
 	ErrNotNamespace       = netns.ErrNotNamespace
@@ -128,40 +128,41 @@ func ParseChain(text string) (Chain, error) { return plan.ParseChain(text) }
 // ParseAttachment reads the alias of a link. ok is false for a link that is not ours.
 func ParseAttachment(alias string) (a Attachment, ok bool) { return plan.ParseAttachment(alias) }
 
-// ProgramPath looks for a program in the folders given, in PATH, and in the sbin folders. The
-// error is that of the last place.
+// ProgramPath looks for a program in the folders first, in PATH, and in the sbin folders. It
+// returns the error of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	return forward.ProgramPath(name, first...)
 }
 
-// Addresses lists those of the interface called name, without the link-local ones of IPv6. An
-// interface that does not exist has none.
+// Addresses returns the addresses of the interface called name, without IPv6 link-local
+// addresses. It returns none for an interface that does not exist.
 func Addresses(ns *Namespace, name string) ([]netip.Prefix, error) {
 	return rtnl.AddressesOf(ns, name)
 }
 
-// RaiseLoopback sets lo up, by which the kernel gives it 127.0.0.1 and ::1, and returns its
-// addresses. LowerLoopback is its inverse.
+// RaiseLoopback sets lo up and returns its addresses: the kernel then adds 127.0.0.1 and ::1.
+// LowerLoopback is the inverse.
 func RaiseLoopback(ns *Namespace) ([]netip.Prefix, error) { return rtnl.RaiseLoopback(ns) }
 
 // LowerLoopback sets lo down.
 func LowerLoopback(ns *Namespace) error { return rtnl.LowerLoopback(ns) }
 
-// VerifyLoopback reports whether lo is up.
+// VerifyLoopback returns an error if lo is down.
 func VerifyLoopback(ns *Namespace) error { return rtnl.VerifyLoopback(ns) }
 
-// UplinkMTU is the least MTU, in bytes, of the links that the default routes leave by.
+// UplinkMTU returns the smallest MTU, in bytes, of the links of the default routes.
 func (h *Host) UplinkMTU() (mtu int, err error) { return rtnl.UplinkMTU(h.Namespace) }
 
-// EnsureBridge makes the bridge called name, if it is absent, and sets it up: see bridges.Ensure.
+// EnsureBridge creates the bridge called name if there is none, and sets it up. mtu is in bytes; 0
+// is the kernel's default.
 func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
 
-// FoundPort is a port of ours that is on the host.
+// FoundPort is a port of ours on the host.
 type FoundPort = bridges.FoundPort
 
-// Ports lists the ports of ours on the host.
+// Ports returns all ports of ours on the host.
 func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) }
 
 // HasPort reports whether an attachment has a port.
@@ -181,42 +182,43 @@ func (h *Host) BridgeOf(a Attachment) (string, error) {
 	return br.Name, err
 }
 
-// HostPorts lists the host ports of all containers in words, each once, by the Port of the
-// attachment that they lead to.
+// HostPorts returns the host ports of all containers as text, such as "tcp *:8080", by the name
+// of the port that each leads to.
 func (h *Host) HostPorts() (map[string][]string, error) { return ownrules.HostPorts(h.Namespace) }
 
-// EnsureMasquerade gives packets from a bridge's subnets the address of the interface that they
-// leave the host by. DeleteRules is its inverse.
+// EnsureMasquerade makes the rules that replace the source address of packets from a bridge's
+// subnets by the address of the interface by which they leave the host. DeleteRules is the
+// inverse.
 func (h *Host) EnsureMasquerade(bridge string, subnets ...netip.Prefix) error {
 	return ownrules.EnsureMasquerade(h.Namespace, bridge, subnets...)
 }
 
-// DeleteRules takes back all that a bridge has in our tables of nf_tables.
+// DeleteRules deletes everything of a bridge in our nftables tables.
 func (h *Host) DeleteRules(bridge string) error { return ownrules.DeleteRules(h.Namespace, bridge) }
 
-// EnsureForward lets packets of a bridge past FORWARD chains that deny them, by the rules of
-// iptables. DeleteForward is its inverse.
+// EnsureForward makes the iptables rules that accept packets of a bridge in FORWARD chains that
+// deny them. DeleteForward is the inverse.
 func (h *Host) EnsureForward(bridge string, families ...int) error {
 	return forward.Ensure(h.Namespace, bridge, families...)
 }
 
-// DeleteForward takes back the rules of a bridge and, with the last of them, our chain and the
-// jump to it.
+// DeleteForward deletes the FORWARD rules of a bridge. With the last rule it deletes our chain and
+// the jump to it.
 func (h *Host) DeleteForward(bridge string) error { return forward.Delete(h.Namespace, bridge) }
 
-// AcceptsForward reports whether every FORWARD chain of a family has the rules of a bridge, where
-// they belong. It changes nothing.
+// AcceptsForward reports whether every FORWARD chain of a family (AF_INET, AF_INET6) has the rules
+// of a bridge in their place. It changes nothing.
 func (h *Host) AcceptsForward(bridge string, family int) (bool, error) {
 	return forward.Accepts(h.Namespace, bridge, family)
 }
 
-// BaseChain is a chain on the forward hook.
+// BaseChain is a base chain on the forward hook.
 type BaseChain = forward.BaseChain
 
-// Owner says whose a chain is.
+// Owner is the program that made a chain.
 type Owner = forward.Owner
 
-// The owners that a caller tells apart.
+// The known owners of base chains.
 const (
 	OwnerUs        = forward.OwnerUs
 	OwnerIPTables  = forward.OwnerIPTables
@@ -226,33 +228,32 @@ const (
 	OwnerUnknown   = forward.OwnerUnknown
 )
 
-// ForwardChains lists the chains that packets of a family (AF_INET, AF_INET6) pass where they
-// are forwarded, in their order. It changes nothing.
+// ForwardChains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6)
+// traverse, in order. It changes nothing.
 func (h *Host) ForwardChains(family int) ([]BaseChain, error) {
 	return forward.Chains(h.Namespace, family)
 }
 
-// CheckDenied returns ErrDenied where packets of a network are dropped that only somebody else
-// can let pass.
+// CheckDenied returns ErrDenied if a chain that we must not change drops packets of a network.
 func (h *Host) CheckDenied(net *Network) error { return forward.CheckDenied(h.Namespace, net) }
 
-// Inhabitant is a container's interface that is attached to a network.
+// Inhabitant is an interface of a container that is attached to a network.
 type Inhabitant = bridges.Inhabitant
 
-// Inhabitants lists what is attached to a network by veth pairs of ours, with the addresses at the
-// containers' ends.
+// Inhabitants returns the interfaces that our veth pairs attach to a network, with their addresses
+// in the container.
 func (h *Host) Inhabitants(network string) ([]Inhabitant, error) {
 	return bridges.Inhabitants(h.Namespace, network)
 }
 
-// IncompatibleChains lists the chains of others in a family (AF_INET, AF_INET6) that iptables
-// refuses, because nft(8) has loaded a saved ruleset. It changes nothing.
+// IncompatibleChains returns the chains of others in a family (AF_INET, AF_INET6) that iptables
+// refuses to change, because nft(8) has loaded them from a saved ruleset. It changes nothing.
 func (h *Host) IncompatibleChains(family int) ([]Chain, error) {
 	return forward.IncompatibleChains(h.Namespace, family)
 }
 
-// RuleWatch hears of changes of a namespace's rules in nf_tables.
+// RuleWatch receives a notification for each change of the nftables ruleset of a namespace.
 type RuleWatch = nft.RuleWatch
 
-// WatchRules starts to listen for changes of nf_tables. Close ends it.
+// WatchRules subscribes to changes of the nftables ruleset. RuleWatch.Close ends the subscription.
 func (h *Host) WatchRules() (*RuleWatch, error) { return nft.WatchRules(h.Namespace) }

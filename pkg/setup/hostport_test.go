@@ -12,8 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestHostPortRivals has two containers ask in the same instant for a port that only one can
-// have, of all addresses and of a particular one: two keys, so the kernel refuses neither.
+// TestHostPortRivals publishes one host port for two containers at the same moment, once on all
+// addresses and once on one address. These are two map keys, so the kernel refuses neither. Only
+// one container gets the port.
 func TestHostPortRivals(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -11,15 +11,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// End is one end of a veth pair that joins two namespaces directly.
+// End is one end of the veth pair that Join makes.
 type End struct {
 	Namespace *Namespace
 	Interface string
 	Addresses []netip.Prefix
 }
 
-// Join connects two namespaces by a veth pair, both ends up. Deleting either
-// end is the inverse. A pair that is there already is completed.
+// Join connects two namespaces by a veth pair and sets both ends up. If the pair exists already,
+// Join adds what is missing. The inverse is to delete either end.
 func Join(a, b End) error {
 	pair := rtnl.Veth{Name: a.Interface, Peer: b.Interface, MAC: rtnl.RandomMAC(), PeerMAC: rtnl.RandomMAC(), PeerNamespace: b.Namespace}
 	var make netns.Batch

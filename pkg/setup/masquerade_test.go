@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMasqueradeRules adds and deletes the rules of two bridges, each twice, and
-// shows that what nft(8) lists of them it loads again.
+// TestMasqueradeRules adds and deletes the rules of two bridges, each twice. nft(8) can load what it
+// has listed.
 func TestMasqueradeRules(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -8,12 +8,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// EnsureNamed returns the namespace that ip-netns(8) knows as name, made when
-// absent, with lo up. DeleteNamed is its inverse.
+// EnsureNamed returns the namespace that ip-netns(8) lists as name, with lo up. It creates the
+// namespace if there is none. DeleteNamed is the inverse.
 func EnsureNamed(name string) (*Namespace, error) {
 	path := filepath.Join(netns.NamedDir, name)
 	n, err := netns.Open(path)
-	if errors.Is(err, ErrNotNamespace) { // half made by a killed process
+	if errors.Is(err, ErrNotNamespace) { // a killed process left an unfinished one
 		if err := netns.DeleteNamed(name); err != nil {
 			return nil, err
 		}
@@ -27,7 +27,7 @@ func EnsureNamed(name string) (*Namespace, error) {
 		}
 	}
 	var up netns.Batch
-	rtnl.SetUp(&up, "lo") // with it come 127.0.0.1 and ::1
+	rtnl.SetUp(&up, "lo") // the kernel then adds 127.0.0.1 and ::1
 	if err := n.Send(up); err != nil {
 		n.Close()
 		return nil, err

@@ -39,7 +39,7 @@ func TestOpenNamespace(t *testing.T) {
 	}
 }
 
-// TestNamed makes a named namespace twice and deletes it twice.
+// TestNamed creates a named namespace twice and deletes it twice.
 func TestNamed(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -73,8 +73,8 @@ func TestNamed(t *testing.T) {
 	n.Close()
 }
 
-// TestDo goes into namespaces from within others, and remembers a thread's own only while
-// the thread is there.
+// TestDo enters namespaces from within others. The cached namespace of a thread is not used after
+// the thread has ended.
 func TestDo(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -117,7 +117,8 @@ func TestDo(t *testing.T) {
 	is("at last", host.Namespace)
 }
 
-// TestCloseTwice closes a namespace again when the numbers of its sockets are other files'.
+// TestCloseTwice closes a namespace a second time, after other files have got the file descriptors
+// of its sockets.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

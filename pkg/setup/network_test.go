@@ -15,7 +15,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// attach is AttachPort, which must succeed.
+// attach calls AttachPort and fails the test on an error.
 func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	t.Helper()
 	if err := host.CheckAttachable(p); err != nil {
@@ -27,8 +27,8 @@ func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	return p
 }
 
-// apart calls f with a Namespace of its own for the host: one is for one goroutine, and a thread
-// of the process is in its first namespace.
+// apart calls f with a second Host for the same namespace: a Namespace serves one goroutine only,
+// and new threads of the process start in its first namespace.
 func apart(host *setup.Host, f func(own *setup.Host) error) error {
 	return host.Do(func() error {
 		own, err := setup.CurrentHost()
@@ -40,8 +40,8 @@ func apart(host *setup.Host, f func(own *setup.Host) error) error {
 	})
 }
 
-// TestAttachFails spoils one thing after another and shows that a failed
-// AttachPort leaves the host as it was.
+// TestAttachFails makes AttachPort fail at different steps. The host is afterwards as it was
+// before.
 func TestAttachFails(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -77,7 +77,7 @@ func TestAttachFails(t *testing.T) {
 				_, err = host.AttachPort(p)
 			}
 			if err == nil {
-				t.Fatal("it succeeded")
+				t.Fatal("AttachPort succeeded")
 			}
 			if !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %q, want %q in it", err, tt.want)
@@ -87,8 +87,8 @@ func TestAttachFails(t *testing.T) {
 	}
 }
 
-// TestAttachedAlready shows that a second attachment of the same name is refused
-// and leaves the first alone, while one that was never finished gives way.
+// TestAttachedAlready attaches twice under one name: the second call is refused and the first
+// attachment still works. An unfinished first attachment is replaced.
 func TestAttachedAlready(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -108,7 +108,7 @@ func TestAttachedAlready(t *testing.T) {
 	}
 }
 
-// TestOthersBridge shows that a bridge which was there before stays as it was.
+// TestOthersBridge attaches to a bridge that existed before. It is not changed or deleted.
 func TestOthersBridge(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -127,8 +127,8 @@ func TestOthersBridge(t *testing.T) {
 	setuptest.Same(t, before, "the bridge has changed")
 }
 
-// TestBridgeRace has somebody else make the bridge in the same instant: theirs is not marked
-// as ours, which would let the last port take it along.
+// TestBridgeRace creates the bridge from outside at the same moment. That bridge is not marked as
+// ours: DetachPort of the last port deletes a bridge that is.
 func TestBridgeRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -150,7 +150,7 @@ func TestBridgeRace(t *testing.T) {
 		if made == nil {
 			first++
 			if shown := setuptest.Run(t, "ip", "link", "show", "br0"); strings.Contains(shown, "alias") {
-				t.Fatalf("their bridge is marked: %s", shown)
+				t.Fatalf("the bridge of others is marked as ours: %s", shown)
 			}
 		}
 		if err := library.LinkDel(theirs); err != nil {
@@ -158,11 +158,11 @@ func TestBridgeRace(t *testing.T) {
 		}
 	}
 	if first == 0 {
-		t.Error("they never came first")
+		t.Error("the bridge of others was never created first")
 	}
 }
 
-// TestReplaceAddress shows that the bridge's other address makes way if asked.
+// TestReplaceAddress attaches with ConflictReplace: the other address of the bridge is deleted.
 func TestReplaceAddress(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -177,8 +177,8 @@ func TestReplaceAddress(t *testing.T) {
 	}
 }
 
-// TestParallel attaches and detaches many at once: one set of rules, and nothing
-// left in the end.
+// TestParallel attaches and detaches many ports at once. There is one set of rules, and nothing is
+// left at the end.
 func TestParallel(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -217,8 +217,8 @@ func TestParallel(t *testing.T) {
 	setuptest.Same(t, before, "something is left")
 }
 
-// TestCollect shows that GC takes what is not valid, of its network only, and what
-// a killed ADD has left.
+// TestCollect deletes ports of its network that are not valid, and what a killed ADD has left. It
+// keeps valid ports and other networks.
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -242,7 +242,7 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestVerify breaks one thing after another that AttachPort has made.
+// TestVerify breaks each thing that AttachPort makes. VerifyPort names it.
 func TestVerify(t *testing.T) {
 	for _, tt := range []struct{ name, command, want string }{
 		{"port down", "ip link set PORT down", "port PORT up: is false"},
@@ -279,7 +279,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestPortSettings looks at what a port was asked to be.
+// TestPortSettings compares the settings of a port with those of its plan.
 func TestPortSettings(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -304,8 +304,8 @@ func TestPortSettings(t *testing.T) {
 	}
 }
 
-// TestRouterAdvertisements shows that an interface which takes its default route
-// from a router goes on doing so when the host begins to forward.
+// TestRouterAdvertisements has an interface whose default route comes from router advertisements.
+// It keeps accepting them when AttachPort switches forwarding on.
 func TestRouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -324,7 +324,7 @@ func TestRouterAdvertisements(t *testing.T) {
 }
 
 // TestForwardingByDefault attaches where new links do not forward although the host does, and
-// where somebody has switched it off for the bridge.
+// where forwarding is switched off for the bridge.
 func TestForwardingByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -341,7 +341,7 @@ func TestForwardingByDefault(t *testing.T) {
 		}
 		setuptest.SetSysctl(t, key, "0")
 		if err := host.VerifyPort(first); err == nil || !strings.Contains(err.Error(), key) {
-			t.Errorf("got %v, want a word of %s", err, key)
+			t.Errorf("got %v, which does not name %s", err, key)
 		}
 	}
 	second := attach(t, host, port(t, 2, setup.ForwardNone))
@@ -361,7 +361,7 @@ func TestIPv6OffByDefault(t *testing.T) {
 	}
 }
 
-// TestBridgeFull fills a bridge and shows what comes of one more port.
+// TestBridgeFull fills a bridge. One more port is refused with an error that names the remedy.
 func TestBridgeFull(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -382,7 +382,7 @@ func TestBridgeFull(t *testing.T) {
 	}
 	for _, remedy := range []string{`"name"`, `"bridge"`, `"masqExclude"`} {
 		if err != nil && !strings.Contains(err.Error(), remedy) {
-			t.Errorf("%v does not say what becomes of %s", err, remedy)
+			t.Errorf("%v does not name the remedy %s", err, remedy)
 		}
 	}
 	network := &setup.Network{Bridge: "br0"}

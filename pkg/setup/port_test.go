@@ -32,13 +32,13 @@ func port(t testing.TB, i int, forward setup.Forward) *setup.Port {
 	}
 }
 
-// dropAll sets FORWARD to DROP in the flavour given, for both families.
+// dropAll sets FORWARD to DROP for both families, by iptables-nft or iptables-legacy.
 func dropAll(t testing.TB, flavour string) {
 	setuptest.DropForward(t, "iptables-"+flavour, "ip6tables-"+flavour)
 }
 
-// TestForward shows the illness, two containers on one bridge that cannot reach
-// each other, and that each cure works where it should.
+// TestForward shows the fault: two containers on one bridge cannot reach each other. Then it shows
+// which paths each value of Forward opens.
 func TestForward(t *testing.T) {
 	for _, flavours := range [][]string{{"nft"}, {"legacy"}, {"nft", "legacy"}} {
 		for _, tt := range []struct {
@@ -94,8 +94,8 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// joinOutside makes a namespace beyond the host: 192.0.2.2 and 2001:db8::2, with
-// a way back to the containers.
+// joinOutside makes a namespace outside of the host, 192.0.2.2 and 2001:db8::2, with routes to the
+// containers.
 func joinOutside(t testing.TB, host *setup.Host) *setup.Namespace {
 	t.Helper()
 	outside := setuptest.Container(t, "outside")

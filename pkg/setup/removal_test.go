@@ -12,14 +12,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// links counts the links of a namespace whose names begin with a prefix.
+// links returns how many links of a namespace have names with the prefix.
 func links(t *testing.T, in *setup.Namespace, prefix string) int {
 	t.Helper()
 	return strings.Count(setuptest.In(t, in, "ip", "-o", "link"), ": "+prefix)
 }
 
-// TestUnplugged shows that both ends of the pair are gone when Unplug returns, although the
-// kernel is not done with them, when there is one and when there are many at once.
+// TestUnplugged deletes ports, one and many at once. When Unplug returns, both ends are gone for
+// every reader, although the kernel has not finished the deletion.
 func TestUnplugged(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -59,7 +59,7 @@ func TestUnplugged(t *testing.T) {
 	}
 }
 
-// TestCollectMany has more links to delete at once than a socket has room for answers.
+// TestCollectMany deletes more links at once than a socket buffer has room for answers.
 func TestCollectMany(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

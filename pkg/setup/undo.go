@@ -8,8 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
-// Undo is a stack of inverses: what to call, newest first, to take back the
-// steps done so far.
+// Undo is a stack of the inverses of the steps done so far.
 type Undo []inverse
 
 type inverse struct {
@@ -17,13 +16,13 @@ type inverse struct {
 	do   func() error
 }
 
-// Push adds the inverse of a step that was just done. what names it in errors.
+// Push adds the inverse of a step that has just succeeded. what names the step in errors.
 func (u *Undo) Push(what string, do func() error) {
 	*u = append(*u, inverse{what, do})
 }
 
-// Run takes back everything, newest first, once. An inverse that fails does not
-// stop the others; the errors come joined.
+// Run calls the inverses, newest first, and empties the stack. It continues after an error and
+// returns all errors joined.
 func (u *Undo) Run() error {
 	flock.Undoing()
 	var errs []error

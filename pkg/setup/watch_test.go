@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestWatchHearsOfAll changes rules, and waits for more quiet than there will be: it ends
-// all the same, and so it does where nobody changes anything.
+// TestWatchHearsOfAll changes rules all the time while RuleWatch waits for a pause. The wait ends
+// all the same, and also if nobody changes anything.
 func TestWatchHearsOfAll(t *testing.T) {
 	t.Parallel()
 	w, err := setuptest.EnterHost(t).WatchRules()

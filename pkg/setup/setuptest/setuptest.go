@@ -1,6 +1,8 @@
-// Package setuptest gives tests a host of their own: a network and a mount
-// namespace that nobody else sees and that go with the test, containers in it,
-// and a way to see whether anything was left behind.
+// Package setuptest gives each test a host of its own: a network namespace and a mount namespace,
+// which the kernel deletes when the test ends. It makes containers in that host, and compares the
+// host's state before and after, to show that nothing was left behind.
+//
+// Start with EnterHost. Dump and Same do the comparison.
 package setuptest
 
 import (
@@ -21,13 +23,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// EnterHost puts the calling goroutine, and every program it starts, into new
-// network and mount namespaces: lo is up, /run and /var/lib/cni are empty, forwarding is
-// off and bridged packets go through iptables. The thread is never given back, so
-// namespaces and mounts end with the test. Call it in the innermost subtest.
+// EnterHost moves the calling goroutine, and every program that it starts, into new network and
+// mount namespaces. There, lo is up, /run and /var/lib are empty, forwarding is off and bridged
+// packets traverse iptables. The goroutine stays locked to its thread, so the namespaces and
+// mounts end with the test. Call EnterHost in the innermost subtest.
 //
-// Without the right to do so it skips the test, or fails it where REQUIRE_NETNS
-// is set.
+// If the process has not the privileges, EnterHost skips the test, or fails it if REQUIRE_NETNS is
+// set.
 func EnterHost(t testing.TB) *setup.Host {
 	t.Helper()
 	runtime.LockOSThread()
@@ -62,8 +64,8 @@ func EnterHost(t testing.TB) *setup.Host {
 	return host
 }
 
-// mountSys mounts a new sysfs, which shows the network namespace that it is mounted in. Below
-// it the cgroups stay those of the machine.
+// mountSys mounts a new sysfs: a sysfs shows the network namespace in which it was mounted. The
+// cgroups below it stay those of the machine.
 func mountSys(t testing.TB) {
 	t.Helper()
 	const path = "/sys/fs/cgroup"
@@ -80,20 +82,19 @@ func mountSys(t testing.TB) {
 	}
 }
 
-// inHostVar names the test to a process that InHost has started for it.
+// inHostVar holds the name of the test in the process that InHost starts for it.
 const inHostVar = "SETUPTEST_IN_HOST"
 
-// InHost runs test in a host as EnterHost makes it, and in a process of its own, every
-// thread of which is there: a library that starts goroutines acts in that host too. What
-// stands before the call in a test is run in both processes.
+// InHost runs test in a host that EnterHost makes, in a process of its own. All threads of that
+// process are in the host, so goroutines of a library act there too. Statements before the call
+// run in both processes.
 func InHost(t *testing.T, test func()) {
 	t.Helper()
 	inHost(t, 0, test)
 }
 
-// InPIDNamespace is InHost, where the process is also the first of a PID namespace: what the
-// test starts and loses sight of becomes its child, and ends with it. It needs root outside
-// of a user namespace.
+// InPIDNamespace is InHost with a PID namespace, in which the process is PID 1. Daemons that the
+// test starts become its children and end with it. It needs root outside of a user namespace.
 func InPIDNamespace(t *testing.T, test func()) {
 	t.Helper()
 	inHost(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() {
@@ -104,7 +105,7 @@ func InPIDNamespace(t *testing.T, test func()) {
 	})
 }
 
-// inHost is InHost, with namespaces of the process's own besides, by flags of clone(2).
+// inHost is InHost with further namespaces, given as flags of clone(2).
 func inHost(t *testing.T, namespaces uintptr, test func()) {
 	t.Helper()
 	if os.Getenv(inHostVar) == t.Name() {
@@ -117,7 +118,7 @@ func inHost(t *testing.T, namespaces uintptr, test func()) {
 	cmd.Env = append(os.Environ(), inHostVar+"="+t.Name())
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Cloneflags: namespaces,
-		Pdeathsig:  unix.SIGKILL, // the thread is this test's, to its end
+		Pdeathsig:  unix.SIGKILL, // the parent thread lives as long as the test
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
@@ -143,7 +144,7 @@ func Sysctl(t testing.TB, key string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// Container makes a named network namespace, as ip-netns(8) has them.
+// Container makes a named network namespace, as ip-netns(8) does. It is deleted with the test.
 func Container(t testing.TB, name string) *setup.Namespace {
 	t.Helper()
 	c, err := setup.EnsureNamed(name)
@@ -159,10 +160,11 @@ func Container(t testing.TB, name string) *setup.Namespace {
 	return c
 }
 
-// Inhabit starts a process in a container, which waits until stop is called or the test ends.
+// Inhabit starts a process in a container. The process runs until stop is called or the test
+// ends.
 func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	t.Helper()
-	cmd := exec.Command("cat") // it ends with its standard input, and so with the test's process
+	cmd := exec.Command("cat") // cat ends when its standard input closes, so also with the test's process
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = c.Do(cmd.Start)
@@ -179,7 +181,7 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	return stop
 }
 
-// FillDisk makes a file that takes all the space that is left.
+// FillDisk makes a file that fills the file system of path.
 func FillDisk(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -195,13 +197,13 @@ func FillDisk(t testing.TB, path string) {
 	}
 }
 
-// Run runs a program in the calling thread's namespaces and returns what it
-// printed; its failure is the test's.
+// Run runs a program in the calling thread's namespaces and returns its output. If the program
+// fails, the test fails.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if cmd.Err != nil { // not in our PATH, perhaps in the extended one
+	if cmd.Err != nil { // exec.Command looked in our own PATH only
 		for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
 			if _, err := os.Stat(dir + name); err == nil {
 				cmd.Path, cmd.Err = dir+name, nil
@@ -215,7 +217,7 @@ func Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// In is Run inside a container.
+// In is Run in a container's network namespace.
 func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out string) {
 	t.Helper()
 	if err := c.Do(func() error { out = Run(t, name, args...); return nil }); err != nil {
@@ -224,8 +226,8 @@ func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out stri
 	return out
 }
 
-// Ping says whether one of some echo requests from a container is answered within two
-// seconds: on a busy host the kernel may have to ask a neighbour twice, which it does after one.
+// Ping reports whether to answers one of several echo requests within two seconds. One second is
+// too short on a busy host: the kernel repeats an unanswered ARP request after one second.
 func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	t.Helper()
 	var err error
@@ -242,8 +244,7 @@ func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	return err == nil
 }
 
-// DropForward sets the policy of FORWARD to DROP as dockerd does, by each of the
-// programs given.
+// DropForward sets the policy of FORWARD to DROP, as dockerd does, by each of the programs.
 func DropForward(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
@@ -251,8 +252,7 @@ func DropForward(t testing.TB, programs ...string) {
 	}
 }
 
-// Hide makes programs as good as missing, for the rest of the test, wherever they
-// are looked for.
+// Hide hides programs until the test ends, in every folder where they are searched.
 func Hide(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, name := range programs {
@@ -268,8 +268,8 @@ func Hide(t testing.TB, programs ...string) {
 	}
 }
 
-// hide covers a file by one that is not executable. Other than mount(2) it covers a
-// symbolic link itself: all of iptables are links to the same program.
+// hide mounts a file that is not executable over path. Unlike mount(2), move_mount(2) covers a
+// symbolic link itself: all iptables commands are links to the same program.
 func hide(path string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -279,27 +279,27 @@ func hide(path string) error {
 	return unix.MoveMount(fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-// volatile is what changes by itself in what Dump shows: counters, and what the
-// kernel learns of a carrier in its own time.
+// volatile matches the parts of Dump that change without an ADD or DEL: counters, and states that
+// the kernel updates some time after a carrier changes.
 var volatile = regexp.MustCompile(`NO-CARRIER,|,LOWER_UP|state [A-Z]+ | linkdown| tentative|packets \d+ bytes \d+|\[\d+:\d+\]|# (Generated|Completed).*| expires \S+`)
 
-// Dump is the state of a host that an ADD may change and a DEL must restore, as
-// text: links, addresses, routes, rules, and the files below the folders given.
+// Dump returns, as text, the state of a host that an ADD may change and a DEL must restore: links,
+// addresses, routes, rules, and the files in dirs.
 func Dump(t testing.TB, dirs ...string) string {
 	t.Helper()
 	var all strings.Builder
 	for _, command := range [][]string{
 		{"ip", "-o", "link"},
 		{"ip", "-o", "addr"},
-		{"ip", "route"}, // the local table follows from the addresses
+		{"ip", "route"}, // without the local table, which follows from the addresses
 		{"ip", "-6", "route"},
 		{"nft", "list", "ruleset"},
 	} {
 		fmt.Fprintf(&all, "# %s\n%s", strings.Join(command, " "), Run(t, command[0], command[1:]...))
 	}
 	for _, family := range []string{"ip", "ip6"} {
-		// Listing a table would make it. The names cannot be read within a user
-		// namespace.
+		// iptables-legacy creates a table when it lists one, so the names are read first. In a
+		// user namespace they cannot be read.
 		names, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names")
 		if len(names) > 0 || errors.Is(err, os.ErrPermission) {
 			program := strings.Replace("iptables-legacy", "ip", family, 1)
@@ -316,8 +316,8 @@ func Dump(t testing.TB, dirs ...string) string {
 	return volatile.ReplaceAllString(all.String(), "")
 }
 
-// Same fails the test unless the host is as Dump has shown it before. complaint says what
-// went wrong otherwise, such as "DEL left traces".
+// Same compares the host with an earlier Dump and fails the test if they differ. complaint begins
+// the message, such as "DEL left traces".
 func Same(t testing.TB, before, complaint string, args ...any) bool {
 	t.Helper()
 	diff := cmp.Diff(before, Dump(t))
