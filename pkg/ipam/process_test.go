@@ -16,7 +16,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/bridgeveth/bridgeveth/test/kill"
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 )
 
 // workerVar makes this test's executable a process that uses a store: it holds the
@@ -122,7 +122,7 @@ func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))
 	const begin, end = 150, 420
-	if _, err := kill.At(begin+random.IntN(end-begin), []string{"/proc/self/exe"}, env, []*os.File{nil, nil, nil}); err != nil {
+	if _, err := ptrace.Kill(begin+random.IntN(end-begin), []string{"/proc/self/exe"}, env, []*os.File{nil, nil, nil}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/bridgeveth/bridgeveth/test/kill"
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 )
 
 // killedHost is a host that is changing over from host-local, with sticky addresses.
@@ -50,7 +50,7 @@ func (h killedHost) killed(t *testing.T, call int, verb, container string) bool 
 	defer stdin.Close()
 	env := append(os.Environ(), pluginVar+"=1", "CNI_COMMAND="+verb, "CNI_CONTAINERID="+container, "CNI_IFNAME=eth0",
 		"CNI_NETNS=/run/netns/none", "CNI_PATH=/opt/cni/bin", "CNI_ARGS=K8S_POD_NAMESPACE=ns;K8S_POD_NAME="+container)
-	killed, err := kill.At(call, []string{"/proc/self/exe"}, env, []*os.File{stdin, nil, nil})
+	killed, err := ptrace.Kill(call, []string{"/proc/self/exe"}, env, []*os.File{stdin, nil, nil})
 	if err != nil {
 		t.Fatal(err)
 	}

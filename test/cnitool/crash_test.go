@@ -1,9 +1,9 @@
 package cnitool
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,67 +11,62 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestKilledFirst kills the first ADD of a host, the one that makes bridge and rules
-// and starts programs, each time a little later. TestKilled has the others.
+// TestKilledFirst kills the first ADD of a host, the ADD that makes the bridge and the rules and
+// starts programs, at system calls from its first to its last. TestKilled kills later ADDs.
 func TestKilledFirst(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft", "legacy").containers(1)
 	before := setuptest.Dump(t)
-	start := time.Now()
-	on("ADD", 1, dual).run(t).ok(t)
-	whole := time.Since(start)
+	calls := 0
+	on("ADD", 1, dual).traced(t, func(ptrace.Call) bool { calls++; return true }).ok(t)
 	on("DEL", 1, dual).run(t).ok(t)
 
 	const tries = 12
-	killed := 0
 	for try := range tries {
-		after := whole * time.Duration(try) / tries
-		cmd := on("ADD", 1, dual).command(t)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(after)
-		_ = cmd.Process.Kill() // it may have ended
-		if cmd.Wait() != nil {
-			killed++
-		}
+		at := 1 + calls*try/tries
+		left := at
+		a := on("ADD", 1, dual).traced(t, func(ptrace.Call) bool { left--; return left > 0 })
 		awaitNoIPTables(t)
 		if try%2 == 1 {
 			if again := on("ADD", 1, dual).run(t); again.err != nil {
-				// It had done everything but print.
+				// The killed ADD had done everything but print the result.
 				if f := again.failed(t); f.Code != 101 {
-					t.Errorf("killed after %s: a repeated ADD fails: %+v", after, f)
+					t.Errorf("killed at system call %d: a repeated ADD fails: %+v", at, f)
 				}
 			}
 		}
 		on("DEL", 1, dual).run(t).ok(t)
-		if !setuptest.Same(t, before, "killed after %s, DEL left traces", after) {
+		if !setuptest.Same(t, before, "killed at system call %d, DEL left traces", at) {
 			t.FailNow()
 		}
 		if held := leases(t); len(held) > 0 {
-			t.Fatalf("killed after %s: leases are left: %v", after, held)
+			t.Fatalf("killed at system call %d: leases are left: %v", at, held)
 		}
-	}
-	if killed < tries/3 {
-		t.Errorf("killed only %d times", killed)
+		if a.err == nil && try == 0 {
+			t.Errorf("ADD was not killed")
+		}
 	}
 }
 
-// TestKilledBetweenMessages kills the first ADD of a host before each message to the kernel
-// that it writes itself: what is made by one and marked by the next is found again.
+// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends: DEL
+// finds what one message makes and the next one would have marked.
 func TestKilledBetweenMessages(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
 	newNode(t, conf, "nft").containers(1)
 	before := setuptest.Dump(t)
 	for at := 1; ; at++ {
-		c := on("ADD", 1, conf)
-		c.before = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write",
-			"-e", fmt.Sprintf("inject=write:signal=KILL:when=%d", at)}
-		done := c.run(t).err == nil
+		sent := 0
+		done := on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
+			if sends(c) {
+				sent++
+			}
+			return sent < at
+		}).err == nil
 		on("DEL", 1, conf).run(t).ok(t)
 		if !setuptest.Same(t, before, "killed at message %d, DEL left traces", at) {
 			t.FailNow()
@@ -84,6 +79,16 @@ func TestKilledBetweenMessages(t *testing.T) {
 		}
 		return
 	}
+}
+
+// sends reports whether a system call sends a message: to the kernel by netlink, to a file such
+// as a sysctl, or the result. The Go runtime's writes to its own eventfd are none.
+func sends(c ptrace.Call) bool {
+	switch c.Number {
+	case unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG:
+		return !strings.HasPrefix(c.File(), "anon_inode:")
+	}
+	return false
 }
 
 // awaitNoIPTables waits until the iptables that a killed ADD was running, if any, is
@@ -173,93 +178,72 @@ exec /usr/sbin/$(basename $0) "$@"
 	}
 }
 
-// TestBridgeDeleted stops an ADD before each message to the kernel that it writes itself, deletes
-// the bridge, and has it go on: it makes the bridge anew, and the container reaches its gateway.
+// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge
+// anew, and the container reaches its gateway. ADD looks at the bridge for the last time after it
+// has set the port up. A bridge that is deleted later is one that worked when ADD ended.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
 	c := newNode(t, conf, "nft").containers(1)
 	before := setuptest.Dump(t)
-	deleted, late := 0, 0
+	deleted, last := 0, 0
 	for at := 1; ; at++ {
-		add := on("ADD", 1, conf)
-		add.before = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write",
-			"-e", fmt.Sprintf("inject=write:signal=STOP:when=%d", at)}
-		cmd := add.command(t)
-		var said strings.Builder
-		cmd.Stdout, cmd.Stderr = &said, &said
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1) // which awaitStopped may put back
-		go func() { ended <- cmd.Wait() }()
-		pid := awaitStopped(t, cmd.Process.Pid, ended)
-		if pid == 0 {
-			if err := <-ended; err != nil {
-				t.Fatalf("without a stop: %v: %s", err, said.String())
+		sent, there, up, looked := 0, false, false, false
+		a := on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
+			if !sends(c) {
+				return true
 			}
-			on("DEL", 1, conf).run(t).ok(t)
-			break // it writes no more messages
+			sent++
+			if sent <= at {
+				looked = up // the message before was sent with the port up
+				up = portUp(t)
+			}
+			if sent == at {
+				if _, err := os.Stat("/sys/class/net/br0"); err == nil {
+					there = true
+					setuptest.Run(t, "ip", "link", "delete", "br0")
+				}
+			}
+			return true
+		})
+		if a.err != nil {
+			t.Errorf("bridge deleted before message %d: %v: %s", at, a.err, a.stdout)
 		}
-		was := strings.Contains(setuptest.Run(t, "sh", "-c", "ip link delete br0 2>/dev/null && echo deleted || true"), "deleted")
-		if err := goOn(pid, ended); err != nil {
-			t.Errorf("bridge deleted before message %d: %v: %s", at, err, said.String())
-		}
-		if was {
+		if there {
 			deleted++
-			if !setuptest.Ping(t, c[0], "10.88.0.1") {
-				late++ // when packets had passed already
+			if up && !looked {
+				last++
+			}
+			if !looked && !setuptest.Ping(t, c[0], "10.88.0.1") {
+				t.Errorf("bridge deleted before message %d: no answer from the gateway", at)
 			}
 		}
 		on("DEL", 1, conf).run(t).ok(t)
 		if !setuptest.Same(t, before, "bridge deleted before message %d, DEL left traces", at) {
 			t.FailNow()
 		}
+		if sent < at {
+			break
+		}
 	}
-	if deleted < 10 || late > 3 {
-		t.Errorf("the bridge was deleted %d times, %d times too late for ADD to see", deleted, late)
+	if deleted < 10 || last == 0 {
+		t.Errorf("the bridge was deleted %d times, and %d times before the first look at a port that is up", deleted, last)
 	}
 }
 
-// awaitStopped waits until the process that strace runs is stopped, and returns its number, or
-// 0 if strace has ended.
-func awaitStopped(t *testing.T, strace int, ended chan error) (pid int) {
+// portUp reports whether the port of container c1 is there and set up.
+func portUp(t *testing.T) bool {
 	t.Helper()
-	for {
-		select {
-		case err := <-ended:
-			ended <- err
-			return 0
-		case <-time.After(time.Millisecond):
-		}
-		all, err := filepath.Glob("/proc/[0-9]*/stat")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range all {
-			stat, _ := os.ReadFile(path) // it may have ended
-			pid, about, _ := strings.Cut(string(stat), " ")
-			// A process that is traced is in state t when it is stopped, and for a moment at each
-			// of its system calls.
-			if strings.HasPrefix(about, fmt.Sprintf("(bridgeveth) t %d ", strace)) {
-				number, err := strconv.Atoi(pid)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return number
-			}
-		}
+	flags, err := os.ReadFile("/sys/class/net/" + portOf + "/flags")
+	if errors.Is(err, os.ErrNotExist) {
+		return false
 	}
-}
-
-// goOn continues a process, as often as it stops, and waits for its end.
-func goOn(pid int, ended chan error) error {
-	for {
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(10 * time.Millisecond):
-			_ = unix.Kill(pid, unix.SIGCONT) // it may have ended
-		}
+	var value uint64
+	if err == nil {
+		value, err = strconv.ParseUint(strings.TrimSpace(string(flags)), 0, 32)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value&unix.IFF_UP != 0
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 	"github.com/bridgeveth/bridgeveth/test/harness"
@@ -174,6 +176,43 @@ func (c call) run(t testing.TB) (a answer) {
 	var exit *exec.ExitError
 	if a.err != nil && !errors.As(a.err, &exit) {
 		t.Fatal(a.err)
+	}
+	return a
+}
+
+// traced calls the plugin under ptrace(2): see ptrace.Run.
+func (c call) traced(t testing.TB, before func(ptrace.Call) bool) (a answer) {
+	t.Helper()
+	cmd := c.command(t)
+	dir := t.TempDir()
+	var files []*os.File
+	for _, name := range []string{"stdin", "stdout", "stderr"} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	_, err := io.Copy(files[0], cmd.Stdin)
+	if err == nil {
+		_, err = files[0].Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := ptrace.Run(cmd.Args, cmd.Env, files, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !status.Exited() || status.ExitStatus() != 0 {
+		a.err = fmt.Errorf("%s ended with status %#x", cmd.Path, status)
+	}
+	if a.stdout, err = os.ReadFile(files[1].Name()); err == nil {
+		a.stderr, err = os.ReadFile(files[2].Name())
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return a
 }
