@@ -55,7 +55,7 @@ test-runtimes: build ## run pods by every runtime there is, of several versions
 	@hack/podman.sh
 	@hack/containerd.sh 2
 	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 PODMAN_ROOT=$(CURDIR)/.cache/podman \
-		hack/test.sh ./test/containerd ./test/crio ./test/gocni ./test/dropin
+		hack/test.sh ./containerd ./crio ./gocni ./dropin
 
 test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh
@@ -63,12 +63,12 @@ test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUIT
 bench: build ## measure ADD and DEL beside the reference plugins (BENCH=-short for a minute)
 	@hack/need.sh ip iptables nft unshare
 	@hack/br_netfilter.sh
-	go run ./test/bench $(BENCH)
+	@go build -C test -o $(CURDIR)/.cache/bin/bench ./bench
+	.cache/bin/bench $(BENCH)
 
 lint: $(LINT) ## check formatting, style and mistakes
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
-	go vet ./...
-	$(LINT) run ./...
+	for module in . test; do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
 	hack/subjects.sh
 
 clean: ## remove what was built
@@ -77,8 +77,8 @@ clean: ## remove what was built
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
-.cache/bin/cnitool: go.mod
-	go build -o $@ github.com/containernetworking/cni/cnitool
+.cache/bin/cnitool: test/go.mod
+	go build -C test -o $(CURDIR)/$@ github.com/containernetworking/cni/cnitool
 
 $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -9,8 +9,8 @@ vm=$PWD/.cache/vm
 rm -rf "$vm/programs"
 mkdir -p "$vm/programs"
 export PROGRAMS=$vm/programs REQUIRE_NETNS=1
-go test -count=1 -run '^$' ./test/cnitool # builds the programs
-go test -c -o "$vm/cnitool.test" ./test/cnitool
+go test -C test -count=1 -run '^$' ./cnitool # builds the programs
+go test -C test -c -o "$vm/cnitool.test" ./cnitool
 tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestGiven|TestBandwidth$}
 status=0
 for suite in ${SUITES:-bookworm bookworm-backports}; do

@@ -1,20 +1,26 @@
 #!/bin/bash
-# Runs every test, or those of the packages named: as root as it is, as anybody else as root
-# of a user namespace.
+# Runs every test of both modules, the product and test/, or the tests of the packages of test/
+# that are named. Root runs them as root. Anybody else runs them as root of a user namespace.
 # Prints a line for each package, the reason of each skip, and everything where a
 # test fails. In CI a skip is a failure too, unless its reason says that it is a
 # listed one: "LISTED SKIP: ...".
 set -u
 export REQUIRE_NETNS=1
 mkdir -p .cache
-log=.cache/test.log
-
-go mod download # in a namespace of its own there is no way to the modules
+log=$PWD/.cache/test.log
+: >"$log"
+status=0
 run=()
 [ "$(id -u)" = 0 ] || run=(unshare -rmn)
-# Most of the time tests wait for packets that do not come, more of them than processors.
-"${run[@]}" go test -count=1 -parallel 6 -timeout 14m -v "${@:-./...}" >"$log" 2>&1
-status=$?
+
+run_tests() { # folder of a module, packages
+	go mod download -C "$1" # in a namespace of its own there is no way to the modules
+	# Tests mostly wait for packets that do not come, so more of them run at once than there are
+	# processors.
+	"${run[@]}" go test -C "$1" -count=1 -parallel 6 -timeout 14m -v "${@:2}" >>"$log" 2>&1 || status=$?
+}
+[ $# != 0 ] || run_tests . ./...
+run_tests test "${@:-./...}"
 
 if [ $status != 0 ]; then
 	grep -v -E '^=== |^ *--- PASS' "$log"

@@ -4,10 +4,10 @@
 // pick, side by side: the systems take turns, so that whatever disturbs the
 // machine disturbs all of them.
 //
-// Run it from the top of the tree, after make build, as root or under
-// unshare -rmn or as an ordinary user who may create user namespaces:
+// Run it from the top of the tree, as root or under unshare -rmn or as an ordinary user
+// who may create user namespaces:
 //
-//	go run ./test/bench [-short] [-systems a,b] [-json FILE]
+//	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
 // Everything happens in namespaces that vanish with the process. The exit status is 0
 // when all targets are met, 2 when one is not, 1 when something did not run. With -short,

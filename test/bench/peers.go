@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// peerPackages are the reference plugins; go.mod names each in a tool line, and
+// peerPackages are the reference plugins; test/go.mod names each in a tool line, and
 // so decides their version. The others are measures of a start, and of memory.
 var peerPackages = []string{
 	"github.com/containernetworking/plugins/plugins/main/bridge",
@@ -33,7 +33,7 @@ func buildPeers(ctx context.Context, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(built)
-	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", built + string(filepath.Separator)}, peerPackages...)
+	args := append([]string{"build", "-C", "test", "-trimpath", "-ldflags", "-s -w", "-o", built + string(filepath.Separator)}, peerPackages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

@@ -125,7 +125,7 @@ func TestListed(t *testing.T) {
 
 // TestBanner asks each name who it is, as nerdctl asks firewall: without any variable.
 func TestBanner(t *testing.T) {
-	mod, err := os.ReadFile("../../go.mod")
+	mod, err := os.ReadFile("../go.mod")
 	must(t, err)
 	release := regexp.MustCompile(`containernetworking/plugins (v\S+)`).FindStringSubmatch(string(mod))[1]
 	for _, name := range names {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -39,11 +40,11 @@ func Main(m *testing.M, dir *string, names ...string) {
 	status = m.Run()
 }
 
-// sources are the packages of programs. go.mod names those of others in tool lines, and so
-// decides their version.
+// sources are the packages of programs. Those that begin with "./" are of the product. The tool
+// lines of test/go.mod name the others, and so decide their version.
 var sources = map[string]string{
-	"bridgeveth": "github.com/bridgeveth/bridgeveth/cmd/bridgeveth",
-	"bvctl":      "github.com/bridgeveth/bridgeveth/cmd/bvctl",
+	"bridgeveth": "./cmd/bridgeveth",
+	"bvctl":      "./cmd/bvctl",
 	"cnitool":    "github.com/containernetworking/cni/cnitool",
 	"bridge":     reference + "main/bridge",
 	"loopback":   reference + "main/loopback",
@@ -59,26 +60,34 @@ var sources = map[string]string{
 
 const reference = "github.com/containernetworking/plugins/plugins/"
 
+// product is the folder of the module that ships, seen from a suite. Its programs are built there,
+// with the dependencies of its own go.mod: those of test/go.mod may be newer.
+const product = "../.."
+
 // Build puts those of the programs named that are missing into dir, bridgeveth under both
 // of its names.
 func Build(dir string, names ...string) error {
-	missing := []string{"build", "-o", dir + "/"}
+	missing := map[string][]string{} // by the folder of their module
 	for _, name := range names {
 		source, known := sources[name]
 		if !known {
 			return fmt.Errorf("build %s: its package is not in the list", name)
 		}
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			missing = append(missing, source)
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			continue
 		}
+		module := ".."
+		if strings.HasPrefix(source, "./") {
+			module = product
+		}
+		missing[module] = append(missing[module], source)
 	}
-	if len(missing) == 3 {
-		return nil
-	}
-	build := exec.Command("go", missing...)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go %v: %w\n%s", missing, err, out)
+	for module, packages := range missing {
+		build := exec.Command("go", append([]string{"build", "-C", module, "-o", dir + "/"}, packages...)...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", build, err, out)
+		}
 	}
 	err := os.Link(filepath.Join(dir, "bridgeveth"), filepath.Join(dir, "ipam-simple"))
 	if errors.Is(err, os.ErrExist) {

@@ -1,5 +1,4 @@
-// Package conf holds network configurations that are ready to use, and the proof
-// that they are.
+// Package conf tests the network configurations of the folder conf/.
 package conf
 
 import (
@@ -20,18 +19,21 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
+// shipped is the folder with the configurations, seen from here.
+const shipped = "../../conf/"
+
 // TestConfigurations loads each file as a runtime does, and runs all verbs.
 func TestConfigurations(t *testing.T) {
 	plugins := t.TempDir()
 	if err := harness.Build(plugins, "bridgeveth"); err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("*.conflist")
+	files, err := filepath.Glob(shipped + "*.conflist")
 	if err != nil || len(files) < 6 {
 		t.Fatalf("found %v: %v", files, err)
 	}
 	for _, file := range files {
-		t.Run(file, func(t *testing.T) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
 			setuptest.EnterHost(t)
 			for _, program := range []string{"iptables", "ip6tables"} {
 				setuptest.DropForward(t, program)
@@ -53,11 +55,11 @@ func TestConfigurations(t *testing.T) {
 
 // TestDescribed has the README name every file, with the subnets that it uses.
 func TestDescribed(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+	readme, err := os.ReadFile(shipped + "README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("*.conflist")
+	files, err := filepath.Glob(shipped + "*.conflist")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,14 +69,14 @@ func TestDescribed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, row, found := strings.Cut(string(readme), "| `"+file+"` |")
+		_, row, found := strings.Cut(string(readme), "| `"+filepath.Base(file)+"` |")
 		row, _, _ = strings.Cut(row, "\n")
 		if !found {
-			t.Errorf("README.md does not name %s", file)
+			t.Errorf("README.md does not name %s", filepath.Base(file))
 		}
 		for _, match := range subnet.FindAllStringSubmatch(string(b), -1) {
 			if !strings.Contains(row, match[1]) {
-				t.Errorf("README.md does not say that %s uses %s", file, match[1])
+				t.Errorf("README.md does not say that %s uses %s", filepath.Base(file), match[1])
 			}
 		}
 	}
