@@ -114,8 +114,9 @@ func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 	return plan.DigestMAC(sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name)))
 }
 
-// DeleteBridge deletes the bridge called name if EnsureBridge made it. Ports
-// that it still has lose their bridge, so the caller makes sure there are none.
+// DeleteBridge deletes the bridge called name if EnsureBridge made it. The caller makes sure that
+// the bridge has no ports. DeleteBridge returns when the bridge is gone for every reader. The
+// kernel finishes the deletion later, see rtnl.RemoveLink.
 func DeleteBridge(n *netns.Namespace, name string) error {
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) || err == nil && !Made(n, br) {
@@ -124,7 +125,7 @@ func DeleteBridge(n *netns.Namespace, name string) error {
 	if err != nil {
 		return err
 	}
-	return rtnl.DeleteLink(n, name)
+	return rtnl.RemoveLink(n, br)
 }
 
 // EnsureGateway gives a bridge an address. keep are other gateways of the same network,
