@@ -74,8 +74,6 @@ const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra
 tc qdisc del dev br0 clsact
-handle=$(nft -a list chain bridge bridgeveth guard_address | sed -n 's/.*"neighbour" # handle //p')
-nft delete rule bridge bridgeveth guard_address handle $handle
 nft -f - <<'END'
 flush chain ip bridgeveth postrouting
 flush chain ip bridgeveth hostports
@@ -117,6 +115,7 @@ func TestCheckOlder(t *testing.T) {
 			a := on("ADD", 1, conf).run(t).ok(t)
 			check := on("CHECK", 1, checking(conf, a))
 			setuptest.Run(t, "sh", "-ec", olderBuild)
+			olderGuard(t, []string{"br0"}, 1)
 			setuptest.Run(t, "sh", "-ec", tt.spoil)
 			if tt.want == "" {
 				check.run(t).ok(t)

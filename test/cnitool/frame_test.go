@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,20 +28,31 @@ var mark = []byte("a mark!!")
 // one container's eth0 to another's.
 func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	t.Helper()
-	head, err := hex.DecodeString(beginning)
-	if err != nil {
-		t.Fatal(err)
-	}
-	frame := append(head, make([]byte, max(0, frameSize-len(mark)-len(head)))...)
 	receiver := packetSocket(t, to)
 	defer unix.Close(receiver)
 	sender := packetSocket(t, from)
 	defer unix.Close(sender)
-	if _, err := unix.Write(sender, append(frame, mark...)); err != nil {
+	if _, err := unix.Write(sender, marked(t, beginning)); err != nil {
 		t.Fatal(err)
 	}
+	return receives(t, receiver, 100*time.Millisecond)
+}
+
+// marked returns a frame, of which the beginning is given in hexadecimal, that ends with mark.
+func marked(t testing.TB, beginning string) []byte {
+	t.Helper()
+	head, err := hex.DecodeString(beginning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Concat(head, make([]byte, max(0, frameSize-len(mark)-len(head))), mark)
+}
+
+// receives reports whether a frame that ends with mark arrives at a packet socket in time.
+func receives(t testing.TB, receiver int, within time.Duration) bool {
+	t.Helper()
 	b := make([]byte, 2*frameSize)
-	for deadline := time.Now().Add(100 * time.Millisecond); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
 		size, err := unix.Read(receiver, b)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
@@ -52,6 +64,39 @@ func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 		}
 	}
 	return false
+}
+
+// flood sends a frame again and again from one container to another until end is called, which
+// returns how many frames were sent and how many arrived.
+func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func() (sent, arrived int)) {
+	t.Helper()
+	frame := marked(t, beginning)
+	receiver, sender := packetSocket(t, to), packetSocket(t, from)
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		sent := 0
+		for {
+			select {
+			case <-stop:
+				done <- sent
+				return
+			case <-time.After(200 * time.Microsecond):
+				if _, err := unix.Write(sender, frame); err == nil {
+					sent++
+				}
+			}
+		}
+	}()
+	return func() (sent, arrived int) {
+		close(stop)
+		sent = <-done
+		for receives(t, receiver, 100*time.Millisecond) {
+			arrived++
+		}
+		unix.Close(receiver)
+		unix.Close(sender)
+		return sent, arrived
+	}
 }
 
 // packetSocket opens a socket for the frames of a container's eth0.

@@ -59,11 +59,24 @@ func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	}
 }
 
-// NeighbourAdvertisement matches packets of ICMPv6 type 136 (RFC 4861, section 4.4).
-func NeighbourAdvertisement() []expr.Any {
+// NextHeaderIs compares the next header field of the IPv6 header: IPPROTO_*.
+func NextHeaderIs(op expr.CmpOp, protocol byte) []expr.Any {
+	return append(ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 1},
+		&expr.Cmp{Op: op, Register: 1, Data: []byte{protocol}})
+}
+
+// TransportIs matches packets of a transport protocol, IPPROTO_*, behind any IPv6 extension headers.
+func TransportIs(protocol byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+	}
+}
+
+// NeighbourAdvertisement matches packets of ICMPv6 that are of type 136 (RFC 4861, section 4.4).
+func NeighbourAdvertisement() []expr.Any {
+	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{136}},
 	}

@@ -1,12 +1,10 @@
 package ownrules
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -30,10 +28,12 @@ type ownRule struct {
 type feature struct {
 	what   string
 	family int
-	shared []chain                               // whose rules are all among its, the same for each bridge
-	sets   func(*nftables.Table) []*nftables.Set // that rules refer to, added where they are absent; nil for none
+	shared []chain   // whose rules are all among its, the same for each bridge
+	sets   []nft.Set // that rules refer to, added where they are absent
 	rules  []ownRule
 	former []ownRule // what an older build made of it, by chain and comment; these take its place
+
+	restore func(*netns.Namespace) error // makes the feature; nil is addFeature
 }
 
 // features lists what a network needs, each once, in the order in which it can be made.
@@ -74,7 +74,11 @@ func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Differe
 		for _, f := range mine {
 			if !present.have(f.rules) {
 				former := len(f.former) > 0 && present.have(f.former)
-				missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return addFeature(n, f) }, Newer: former})
+				restore := f.restore
+				if restore == nil {
+					restore = func(n *netns.Namespace) error { return addFeature(n, f) }
+				}
+				missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return restore(n) }, Former: former})
 			}
 		}
 		if net.Has(family) {
@@ -157,43 +161,37 @@ func addFeature(n *netns.Namespace, f feature) error {
 	if err != nil {
 		return err
 	}
-	c, err := nft.Conn(n)
-	if err != nil {
-		return err
-	}
-	t := c.AddTable(table(f.family))
+	t := table(f.family)
+	c := nft.NewChange(t)
+	c.AddTable()
 	for _, chain := range f.shared {
-		c.FlushChain(c.AddChain(chain.in(t)))
+		c.AddChain(chain.in(t))
+		c.FlushChain(chain.Name)
 	}
-	if f.sets != nil {
-		err = addSets(n, c, f.sets(t))
+	for _, s := range f.sets {
+		exists, err := hasSet(n, f.family, s.Name)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			c.AddSet(s)
+		}
 	}
 	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
-			err = errors.Join(err, nft.DeleteRules(c, r.chain.in(t), present[r.chain.Name][r.comment]))
+			c.DeleteRules(r.chain.Name, present[r.chain.Name][r.comment])
 			delete(present[r.chain.Name], r.comment) // it may be in both lists
 		}
 	}
 	addRules(c, t, f.rules...)
-	if err := errors.Join(err, c.Flush()); err != nil {
+	if err := c.Send(n, nft.AnyGeneration); err != nil {
 		return fmt.Errorf("add %s: %w", f.what, err)
 	}
 	return nil
 }
 
-// addSets has the next transaction add the sets that are absent. The kernel refuses to add a set
-// again with other flags (nft_set_is_same in net/netfilter/nf_tables_api.c), and a set that nft(8)
-// has loaded lacks NFT_SET_CONCAT.
-func addSets(n *netns.Namespace, c *nftables.Conn, sets []*nftables.Set) error {
-	for _, s := range sets {
-		found, err := nft.Exists(n, unix.NFT_MSG_GETSET, int(s.Table.Family),
-			nl.NewRtAttr(unix.NFTA_SET_TABLE, nl.ZeroTerminated(s.Table.Name)), nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(s.Name)))
-		if err == nil && !found {
-			err = c.AddSet(s, nil)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+// hasSet reports whether our table has a set.
+func hasSet(n *netns.Namespace, family int, name string) (bool, error) {
+	return nft.Exists(n, unix.NFT_MSG_GETSET, family,
+		nl.NewRtAttr(unix.NFTA_SET_TABLE, nl.ZeroTerminated(nft.OwnTable)), nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(name)))
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -19,13 +18,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The sets of the guard. An element of the first says how a port is guarded, those of
-// the others are the port's own name with one of the addresses that it may send under.
+// The sets of the guard. An element of guardedPorts is the name of a port and says how the port is
+// guarded. An element of the others is the name of a port and an address that the port may send from.
+// guardedTargets has the elements of guardedIPv6: nft(8) prints all keys of a set by one type, and has
+// no type for the target of a neighbour advertisement in every version.
 const (
-	guardedPorts = "guarded"
-	guardedMACs  = "macs"
-	guardedIPv4  = "addresses4"
-	guardedIPv6  = "addresses6"
+	guardedPorts   = "guarded"
+	guardedMACs    = "macs"
+	guardedIPv4    = "addresses4"
+	guardedIPv6    = "addresses6"
+	guardedTargets = "targets"
 )
 
 // The chains that packets of guarded ports go through.
@@ -34,83 +36,160 @@ var (
 	guardIP  = chain{Name: "guard_address"}
 )
 
-// neighbourRule is the comment of a rule that older builds did without.
-const neighbourRule = "neighbour"
+// leadingRule ends the comment of the rule that leads a bridge's packets to the guard.
+const leadingRule = "guard"
 
-// guards are the rules for ports that may send under certain addresses only, in the words
-// of nft(8). They are the same for all bridges:
+// guardRules are the rules for ports that may send from certain addresses only, in the words of
+// nft(8). They are the same for all bridges:
 //
 //	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
 //	                meta protocol arp iifname . arp saddr ip != @addresses4 counter drop
 //	                meta protocol ip6 iifname . ip6 saddr != @addresses6 counter drop
-//	                meta protocol ip6 icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @addresses6 counter drop
+//	                ip6 nexthdr ipv6-icmp icmpv6 type nd-neighbor-advert iifname . @nh,384,128 != @targets counter drop
+//	                ip6 nexthdr != ipv6-icmp icmpv6 type nd-neighbor-advert counter drop
 //	                meta protocol != ip, arp, ip6 counter drop
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
-func guards() feature {
-	mac := expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}
-	f := feature{
-		family: unix.AF_BRIDGE, shared: []chain{guardMAC, guardIP},
-		sets:  guardSets,
-		rules: []ownRule{{chain: guardMAC, comment: "mac", exprs: slices.Concat(notAmong(mac, guardedMACs), nft.Drop())}},
+//
+// A neighbour advertisement is IPv6's answer of ARP: it tells the MAC of its target (RFC 4861, section
+// 4.4). The target lies 48 bytes behind the beginning of the IPv6 header. Written from the beginning of
+// the ICMPv6 header, nft(8) would print it in words that other versions do not know. So extension
+// headers, by which the target lies elsewhere, are not allowed in advertisements. Hosts ignore
+// fragmented advertisements (RFC 6980).
+func guardRules() []ownRule {
+	source := func(base expr.PayloadBase, offset, length uint32) expr.Payload {
+		return expr.Payload{Base: base, Offset: offset, Len: length}
 	}
-	others := []expr.Any{}
-	for _, p := range []struct {
-		name     string
-		protocol uint16
-		set      string
-		at       expr.Payload
-	}{
-		{"ip", unix.ETH_P_IP, guardedIPv4, expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: nft.Source4, Len: 4}},
-		{"arp", unix.ETH_P_ARP, guardedIPv4, expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: nft.SourceARP, Len: 4}},
-		{"ip6", unix.ETH_P_IPV6, guardedIPv6, expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: nft.Source6, Len: 16}},
-	} {
-		f.rules = append(f.rules, ownRule{
-			chain: guardIP, comment: p.name, exprs: slices.Concat(nft.ProtocolIs(expr.CmpOpEq, p.protocol), notAmong(p.at, p.set), nft.Drop()),
-		})
-		others = append(others, nft.ProtocolIs(expr.CmpOpNeq, p.protocol)...)
+	const target = 48
+	none := slices.Concat(
+		nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_IP), nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_ARP), nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_IPV6))
+	drop := func(in chain, comment string, match ...[]expr.Any) ownRule {
+		return ownRule{chain: in, comment: comment, exprs: slices.Concat(slices.Concat(match...), nft.Drop())}
 	}
-	// What IPv6 has for ARP's answer names in the packet whose MAC it is told of (RFC 4861, 4.4).
-	target := expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 16}
-	f.rules = append(f.rules,
-		ownRule{chain: guardIP, comment: neighbourRule, exprs: slices.Concat(nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), nft.NeighbourAdvertisement(), notAmong(target, guardedIPv6), nft.Drop())},
-		ownRule{chain: guardIP, comment: "others", exprs: append(others, nft.Drop()...)},
-		ownRule{chain: guardIP, comment: "mac", exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.Name}}})
-	return f
+	return []ownRule{
+		drop(guardMAC, "MAC address", notAmong(source(expr.PayloadBaseLLHeader, 6, 6), guardedMACs)),
+		drop(guardIP, "IPv4 source", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IP), notAmong(source(expr.PayloadBaseNetworkHeader, nft.Source4, 4), guardedIPv4)),
+		drop(guardIP, "ARP sender", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_ARP), notAmong(source(expr.PayloadBaseNetworkHeader, nft.SourceARP, 4), guardedIPv4)),
+		drop(guardIP, "IPv6 source", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), notAmong(source(expr.PayloadBaseNetworkHeader, nft.Source6, 16), guardedIPv6)),
+		drop(guardIP, "neighbour advertisement", nft.NextHeaderIs(expr.CmpOpEq, unix.IPPROTO_ICMPV6), nft.NeighbourAdvertisement(),
+			notAmong(source(expr.PayloadBaseNetworkHeader, target, 16), guardedTargets)),
+		drop(guardIP, "neighbour advertisement behind extension headers", nft.NextHeaderIs(expr.CmpOpNeq, unix.IPPROTO_ICMPV6), nft.TransportIs(unix.IPPROTO_ICMPV6), nft.NeighbourAdvertisement()),
+		drop(guardIP, "other protocols", none),
+		{chain: guardIP, comment: "MAC address", exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.Name}}},
+	}
 }
 
-// guarding is what a bridge needs for such ports: their rules, and what leads there:
+// formerGuardRules are the rules of older builds, by chain and comment. Some had another one for
+// neighbour advertisements.
+var formerGuardRules = []ownRule{
+	{chain: guardMAC, comment: "mac"},
+	{chain: guardIP, comment: "ip"}, {chain: guardIP, comment: "arp"}, {chain: guardIP, comment: "ip6"},
+	{chain: guardIP, comment: "others"}, {chain: guardIP, comment: "mac"},
+}
+
+// guarding returns the feature that a bridge with guarded ports needs: the rules of the guard, and
+// the one that leads there:
 //
 //	arriving:  iifname vmap @guarded
 //
-// The latter is there once for each bridge, which costs a packet a look each: what would
-// tell bridges apart, "ibrname", is an option of the kernel's that not all have. The guard
-// stands before br_netfilter and the bridge's own learning. The kernel has taken a
-// VLAN tag off before, so that none hides what is in the packet.
+// Each bridge has its own leading rule, and all do the same, which costs a packet one lookup for each
+// bridge: the match that would tell bridges apart, "ibrname", is an option of the kernel that not all
+// kernels have. The guard stands before br_netfilter and before the bridge learns addresses. The kernel
+// has already removed a VLAN tag, so that no tag hides the contents of the packet.
 func guarding(net *plan.Network) feature {
-	f := guards()
-	f.what = "guard against spoofed addresses on " + net.Bridge
-	f.former = slices.DeleteFunc(slices.Clone(f.rules), func(r ownRule) bool { return r.comment == neighbourRule })
-	leading := ownRule{chain: beforeNAT, comment: net.Comment("guard"), exprs: []expr.Any{
+	leading := leadingTo(net.Comment(leadingRule))
+	return feature{
+		family: unix.AF_BRIDGE, what: "guard against spoofed addresses on " + net.Bridge,
+		rules:   append(guardRules(), leading),
+		former:  append(slices.Clone(formerGuardRules), leading),
+		restore: func(n *netns.Namespace) error { return restoreGuard(n, leading) },
+	}
+}
+
+// leadingTo returns the rule that leads packets to the guard, with a comment that names the bridge.
+func leadingTo(comment string) ownRule {
+	return ownRule{chain: beforeNAT, comment: comment, exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: guardedPorts},
 	}}
-	f.rules, f.former = append(f.rules, leading), append(f.former, leading)
-	return f
 }
 
-// guardSets are the sets in a table.
-func guardSets(t *nftables.Table) []*nftables.Set {
-	sets := []*nftables.Set{{
-		Table: t, Name: guardedPorts, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict,
-		KeyByteOrder: binaryutil.NativeEndian, // without it nft(8) prints each name as "" and refuses to load that
-	}}
-	for name, kind := range map[string]nftables.SetDatatype{
-		guardedMACs: nftables.TypeEtherAddr, guardedIPv4: nftables.TypeIPAddr, guardedIPv6: nftables.TypeIP6Addr,
-	} {
-		sets = append(sets, &nftables.Set{Table: t, Name: name, Concatenation: true, KeyType: nftables.MustConcatSetType(nftables.TypeIFName, kind)})
+// restoreGuard adds the leading rule of a bridge. If a rule of the guard is missing, for instance
+// because an older build wrote the table, it makes the whole table anew. The elements of all ports and
+// the leading rules of all bridges stay. All is one transaction, so that no guarded port is ever
+// without its guard.
+func restoreGuard(n *netns.Namespace, leading ownRule) error {
+	err := nft.AtOneGeneration(n, func(seen uint32) error {
+		present, err := Rules(n, unix.AF_BRIDGE)
+		if err != nil {
+			return err
+		}
+		t := table(unix.AF_BRIDGE)
+		c := nft.NewChange(t)
+		wanted := []ownRule{leading}
+		if !present.have(guardRules()) {
+			elements, err := guardElements(n)
+			if err != nil {
+				return err
+			}
+			c.AddTable() // only a table that exists can be deleted
+			c.DeleteTable()
+			c.AddTable()
+			for _, s := range guardSets() {
+				c.AddSet(s)
+			}
+			for comment := range present[beforeNAT.Name] {
+				if comment != leading.comment {
+					wanted = append(wanted, leadingTo(comment))
+				}
+			}
+			addRules(c, t, append(guardRules(), wanted...)...)
+			c.Append(elementBatch(nil, elements))
+		} else {
+			addRules(c, t, leading)
+		}
+		return c.Send(n, seen)
+	})
+	if err != nil {
+		return fmt.Errorf("add the guard against spoofed addresses: %w", err)
 	}
-	return sets
+	return nil
+}
+
+// guardElements lists the elements of all guarded ports. Older builds had no guardedTargets, and
+// builds may take turns: so its elements are always those of guardedIPv6.
+func guardElements(n *netns.Namespace) (list []element, err error) {
+	for _, set := range []string{guardedPorts, guardedMACs, guardedIPv4, guardedIPv6} {
+		found, err := listElements(n, unix.AF_BRIDGE, set)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, found...)
+		if set == guardedIPv6 {
+			for _, e := range found {
+				e.set = guardedTargets
+				list = append(list, e)
+			}
+		}
+	}
+	return list, nil
+}
+
+// guardSets returns the sets of the guard.
+func guardSets() []nft.Set {
+	const target, bits = 384, 128 // behind the beginning of the IPv6 header, see guardRules
+	of := func(kind nftables.SetDatatype) nftables.SetDatatype {
+		return nftables.MustConcatSetType(nftables.TypeIFName, kind)
+	}
+	targets := of(nftables.TypeInteger)
+	targets.Bytes = unix.IFNAMSIZ + bits/8
+	return []nft.Set{
+		{Name: guardedPorts, Key: nftables.TypeIFName, Value: nftables.TypeVerdict, UserData: nft.HostOrder()},
+		{Name: guardedMACs, Key: of(nftables.TypeEtherAddr)},
+		{Name: guardedIPv4, Key: of(nftables.TypeIPAddr)},
+		{Name: guardedIPv6, Key: of(nftables.TypeIP6Addr)},
+		{Name: guardedTargets, Key: targets, UserData: nft.TypeofPortAndPayload(target, bits)},
+	}
 }
 
 // notAmong matches packets whose port, with a part of the packet, is not in the set.
@@ -150,6 +229,9 @@ func allowances(p *plan.Port) (list []element) {
 		}
 		for _, a := range append(more, a.Addr()) {
 			allow(set, a.AsSlice())
+			if set == guardedIPv6 {
+				allow(guardedTargets, a.AsSlice())
+			}
 		}
 	}
 	return list
@@ -188,7 +270,7 @@ func UnguardPort(n *netns.Namespace, name string) error {
 		return err
 	}
 	going := found // and with it all that it allows: by it they are found
-	for _, name := range []string{guardedMACs, guardedIPv4, guardedIPv6} {
+	for _, name := range []string{guardedMACs, guardedIPv4, guardedIPv6, guardedTargets} {
 		list, err := listElements(n, unix.AF_BRIDGE, name)
 		if err != nil {
 			return err
@@ -223,7 +305,14 @@ func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	if p.Guard == plan.GuardNone || len(found) == 0 {
 		return plan.Differ("port "+p.Port()+" guarded", len(found) > 0, p.Guard != plan.GuardNone)
 	}
+	targets, err := hasSet(n, unix.AF_BRIDGE, guardedTargets)
+	if err != nil {
+		return err
+	}
 	for _, e := range allowances(p) {
+		if e.set == guardedTargets && !targets {
+			continue // an older build wrote the table: MissingRules names its rules
+		}
 		found, err := findElement(n, unix.AF_BRIDGE, e.set, e.key)
 		wrong = append(wrong, err, plan.Differ(fmt.Sprintf("%s of port %s in set %s", guardedAddress(e), p.Port(), e.set), len(found) > 0 || err != nil, true))
 	}

@@ -107,7 +107,7 @@ func wayToHostPorts(family int) feature {
 	}
 	f := feature{
 		family: family, shared: []chain{toHostPorts, prerouting, output},
-		sets: portMaps,
+		sets: portMaps(family),
 		rules: []ownRule{
 			{chain: toHostPorts, comment: "labelled, one address", exprs: slices.Concat([]expr.Any{daddr}, dnat(register+words, portsOfOne))},
 			{chain: toHostPorts, comment: "labelled, any address", exprs: dnat(register, portsOfAny)},
@@ -125,18 +125,16 @@ func wayToHostPorts(family int) feature {
 	return f
 }
 
-// portMaps are the maps in a table.
-func portMaps(t *nftables.Table) (maps []*nftables.Set) {
+// portMaps returns the maps of a family.
+func portMaps(family int) (maps []nft.Set) {
 	address := nftables.TypeIPAddr
-	if t.Family == nftables.TableFamilyIPv6 {
+	if family == unix.AF_INET6 {
 		address = nftables.TypeIP6Addr
 	}
 	key := []nftables.SetDatatype{nftables.TypeIFName, address, nftables.TypeInetProto, nftables.TypeInetService}
 	for i, name := range []string{portsOfAny, portsOfOne, portsWaiting} {
-		maps = append(maps, &nftables.Set{
-			Table: t, Name: name, IsMap: true, Concatenation: true,
-			KeyType:  nftables.MustConcatSetType(key[len(key)-2-i:]...),
-			DataType: nftables.MustConcatSetType(address, nftables.TypeInetService),
+		maps = append(maps, nft.Set{
+			Name: name, Key: nftables.MustConcatSetType(key[len(key)-2-i:]...), Value: nftables.MustConcatSetType(address, nftables.TypeInetService),
 		})
 	}
 	return maps

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
@@ -53,16 +52,10 @@ func (c chain) in(t *nftables.Table) *nftables.Chain {
 }
 
 // addRules adds rules, and their chains where they are absent.
-func addRules(c *nftables.Conn, t *nftables.Table, rules ...ownRule) {
+func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 	for _, r := range rules {
-		rule := &nftables.Rule{
-			Table: t, Chain: c.AddChain(r.chain.in(t)), Exprs: r.exprs, UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
-		}
-		if r.first {
-			c.InsertRule(rule)
-		} else {
-			c.AddRule(rule)
-		}
+		c.AddChain(r.chain.in(t))
+		c.AddRule(r.chain.Name, r.comment, r.exprs, r.first)
 	}
 }
 
@@ -103,19 +96,15 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 			return err
 		}
 	}
-	c, err := nft.Conn(n)
-	if err != nil {
-		return err
-	}
-	own := table(family)
+	c := nft.NewChange(table(family))
 	if others {
 		for chain, handles := range mine {
-			err = errors.Join(err, nft.DeleteRules(c, chain.in(own), handles))
+			c.DeleteRules(chain.Name, handles)
 		}
 	} else {
-		c.DelTable(own)
+		c.DeleteTable()
 	}
-	if err := errors.Join(err, c.Flush()); err != nil {
+	if err := c.Send(n, nft.AnyGeneration); err != nil {
 		return fmt.Errorf("delete the rules of %s: %w", bridge, err)
 	}
 	return nil
@@ -123,12 +112,9 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 
 // deleteOwn deletes rules of a chain of ours.
 func deleteOwn(n *netns.Namespace, family int, from chain, handles []uint64) error {
-	c, err := nft.Conn(n)
-	if err != nil {
-		return err
-	}
-	err = nft.DeleteRules(c, from.in(table(family)), handles)
-	if err := errors.Join(err, c.Flush()); err != nil {
+	c := nft.NewChange(table(family))
+	c.DeleteRules(from.Name, handles)
+	if err := c.Send(n, nft.AnyGeneration); err != nil {
 		return fmt.Errorf("delete rules of chain %s: %w", from.Name, err)
 	}
 	return nil

@@ -12,6 +12,7 @@ type Difference struct {
 	Restore func() error
 	Sysctl  string // the key below /proc/sys/net, if the thing is a sysctl
 	Newer   bool   // only newer builds make it; a port with Port.FormerMAC is complete without it
+	Former  bool   // the thing is there, as an older build made it; CHECK accepts that
 }
 
 // SysctlDifference returns the Difference of a sysctl, by its key below /proc/sys/net, that has
@@ -30,11 +31,14 @@ func RestoreAll(missing []Difference) error {
 	return nil
 }
 
-// Error returns an error that names every difference, nil if there is none.
+// Error returns an error that names every difference, except those that are Former, nil if there is
+// none.
 func Error(missing []Difference) error {
 	var wrong []error
 	for _, d := range missing {
-		wrong = append(wrong, fmt.Errorf("%s: missing", d.What))
+		if !d.Former {
+			wrong = append(wrong, fmt.Errorf("%s: missing", d.What))
+		}
 	}
 	return errors.Join(wrong...)
 }

@@ -1,0 +1,151 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+)
+
+// Change is a transaction on one table. Its methods add requests to the transaction, in order, and
+// Send sends them. The library's connection can write neither the user data of a set, nor a
+// transaction for one generation of nf_tables.
+type Change struct {
+	table *nftables.Table
+	batch netns.Batch
+	err   error // the first expression that could not be encoded
+}
+
+// NewChange returns an empty transaction on a table.
+func NewChange(t *nftables.Table) *Change { return &Change{table: t} }
+
+// Set describes a set or, with Value, a map.
+type Set struct {
+	Name     string
+	Key      nftables.SetDatatype
+	Value    nftables.SetDatatype // the zero value for a set
+	UserData []byte               // for nft(8), which prints and parses the keys by it
+}
+
+// Send sends the transaction: the kernel does all of it or nothing. The error is ERESTART, and
+// nothing is done, if nf_tables has changed since the generation seen. AnyGeneration accepts every
+// generation.
+func (c *Change) Send(n *netns.Namespace, seen uint32) error {
+	if c.err != nil {
+		return c.err
+	}
+	return Transact(n, c.batch, seen)
+}
+
+// add adds a request about the table.
+func (c *Change) add(what string, message, flags int, attributes ...*nl.RtAttr) {
+	const name = unix.NFTA_TABLE_NAME // the same number as NFTA_CHAIN_TABLE, NFTA_SET_TABLE and NFTA_RULE_TABLE
+	named := append([]*nl.RtAttr{nl.NewRtAttr(name, nl.ZeroTerminated(c.table.Name))}, attributes...)
+	c.batch.Add(what, Request(message, flags, uint8(c.table.Family), named...))
+}
+
+// AddTable adds the table unless it exists.
+func (c *Change) AddTable() {
+	c.add("add table "+c.table.Name, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE)
+}
+
+// DeleteTable deletes the table with all that it holds.
+func (c *Change) DeleteTable() {
+	c.add("delete table "+c.table.Name, unix.NFT_MSG_DELTABLE, 0)
+}
+
+// AddChain adds a chain unless it exists. A chain without a hook is one that others jump to.
+func (c *Change) AddChain(chain *nftables.Chain) {
+	attributes := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain.Name))}
+	if chain.Hooknum != nil {
+		hook := nl.NewRtAttr(unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, nil)
+		hook.AddRtAttr(unix.NFTA_HOOK_HOOKNUM, number(uint32(*chain.Hooknum)))
+		hook.AddRtAttr(unix.NFTA_HOOK_PRIORITY, number(uint32(*chain.Priority)))
+		attributes = append(attributes, hook, nl.NewRtAttr(unix.NFTA_CHAIN_TYPE, nl.ZeroTerminated(string(chain.Type))))
+	}
+	c.add("add chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, attributes...)
+}
+
+// FlushChain deletes the rules of a chain.
+func (c *Change) FlushChain(name string) {
+	c.add("flush chain "+name, unix.NFT_MSG_DELRULE, 0, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(name)))
+}
+
+// AddSet adds a set or a map. The kernel refuses one that exists with other flags (nft_set_is_same in
+// net/netfilter/nf_tables_api.c). NFT_SET_CONCAT is not among ours, because nft(8) does not set it: it
+// could not load a saved ruleset over the living one.
+func (c *Change) AddSet(s Set) {
+	flags := uint32(0)
+	attributes := []*nl.RtAttr{
+		nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(s.Name)),
+		nl.NewRtAttr(unix.NFTA_SET_ID, number(uint32(len(c.batch)+1))), // any number that is the set's alone in the transaction
+		nl.NewRtAttr(unix.NFTA_SET_KEY_TYPE, number(s.Key.GetNFTMagic())),
+		nl.NewRtAttr(unix.NFTA_SET_KEY_LEN, number(s.Key.Bytes)),
+	}
+	if s.Value.Name != "" {
+		flags = unix.NFT_SET_MAP
+		kind := s.Value.GetNFTMagic()
+		if s.Value == nftables.TypeVerdict {
+			kind = unix.NFT_DATA_VERDICT
+		}
+		attributes = append(attributes, nl.NewRtAttr(unix.NFTA_SET_DATA_TYPE, number(kind)), nl.NewRtAttr(unix.NFTA_SET_DATA_LEN, number(s.Value.Bytes)))
+	}
+	attributes = append(attributes, nl.NewRtAttr(unix.NFTA_SET_FLAGS, number(flags)))
+	if s.UserData != nil {
+		attributes = append(attributes, nl.NewRtAttr(unix.NFTA_SET_USERDATA, s.UserData))
+	}
+	c.add("add set "+s.Name, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, attributes...)
+}
+
+// Append adds requests of the caller's own, such as those about the elements of a set.
+func (c *Change) Append(b netns.Batch) { c.batch = append(c.batch, b...) }
+
+// AddRule adds a rule with a comment at the end of a chain, or ahead of its other rules.
+func (c *Change) AddRule(chain, comment string, exprs []expr.Any, first bool) {
+	list := nl.NewRtAttr(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, nil)
+	for _, e := range exprs {
+		encoded, err := expr.Marshal(byte(c.table.Family), e)
+		if err != nil && c.err == nil {
+			c.err = fmt.Errorf("rule %q of chain %s: %w", comment, chain, err)
+		}
+		list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, encoded)
+	}
+	flags := unix.NLM_F_CREATE
+	if !first {
+		flags |= unix.NLM_F_APPEND
+	}
+	c.add("add rule to chain "+chain, unix.NFT_MSG_NEWRULE, flags, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)), list,
+		nl.NewRtAttr(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment)))
+}
+
+// DeleteRules deletes the rules of a chain that have the handles.
+func (c *Change) DeleteRules(chain string, handles []uint64) {
+	for _, handle := range handles {
+		c.add("delete rule of chain "+chain, unix.NFT_MSG_DELRULE, 0, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)),
+			nl.NewRtAttr(unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, handle)))
+	}
+}
+
+// number encodes a 32-bit attribute of nf_tables.
+func number(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
+
+// AtOneGeneration calls f with nf_tables' generation, and again for as long as f's transaction, sent
+// for that generation, finds that nf_tables has changed since.
+func AtOneGeneration(n *netns.Namespace, f func(seen uint32) error) error {
+	for {
+		seen, err := Generation(n)
+		if err == nil {
+			err = f(seen)
+		}
+		if !errors.Is(err, unix.ERESTART) {
+			return err
+		}
+	}
+}

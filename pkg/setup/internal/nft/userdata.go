@@ -1,0 +1,52 @@
+package nft
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/google/nftables/userdata"
+)
+
+// Numbers of nft(8), which are the same from 1.0.6 to 1.1.7: enum byteorder, enum expr_ops and enum
+// proto_bases in its headers, and the numbers of attributes in src/mnl.c, src/meta.c and src/payload.c.
+const (
+	hostByteOrder = 1
+
+	exprPayload = 7
+	exprMeta    = 9
+	exprConcat  = 13
+
+	typeofKind, typeofData = 0, 1
+
+	metaInputName = 6 // NFT_META_IIFNAME
+	baseNetwork   = 2
+)
+
+// HostOrder is the user data of a set with keys in the host's byte order. Without it nft(8) prints
+// the name of an interface as "" and cannot load what it has printed.
+func HostOrder() []byte { return word(userdata.NFTNL_UDATA_SET_KEYBYTEORDER, hostByteOrder) }
+
+// TypeofPortAndPayload is the user data of a set whose keys are, in the words of nft(8),
+//
+//	typeof iifname . @nh,OFFSET,LENGTH
+//
+// both in bits.
+func TypeofPortAndPayload(offset, length uint32) []byte {
+	port := data(0, word(typeofKind, exprMeta), data(typeofData, word(0, metaInputName)))
+	const protocol, description = 0, 0 // none: the bits are no field of a protocol that nft(8) knows
+	payload := data(1, word(typeofKind, exprPayload), data(typeofData,
+		word(0, protocol), word(1, description), word(2, baseNetwork), word(3, offset), word(4, length)))
+	return slices.Concat(
+		word(userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 0), // each part has its own
+		data(userdata.NFTNL_UDATA_SET_KEY_TYPEOF, word(typeofKind, exprConcat), data(typeofData, port, payload)))
+}
+
+// data is an attribute of user data.
+func data(kind userdata.Type, parts ...[]byte) []byte {
+	return userdata.Append(nil, kind, slices.Concat(parts...))
+}
+
+// word is an attribute of 32 bits, in the host's byte order.
+func word(kind userdata.Type, value uint32) []byte {
+	return data(kind, binary.NativeEndian.AppendUint32(nil, value))
+}
