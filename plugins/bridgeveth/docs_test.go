@@ -1,7 +1,6 @@
 package bridgeveth
 
 import (
-	"fmt"
 	"os"
 	"reflect"
 	"regexp"
@@ -10,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // TestDocumented compares the keys that docs/configuration.md describes with those
@@ -40,18 +37,5 @@ func TestDocumented(t *testing.T) {
 	slices.Sort(read)
 	if diff := cmp.Diff(read, documented); diff != "" {
 		t.Errorf("keys (-read +documented):\n%s", diff)
-	}
-}
-
-// TestCodesDocumented compares the error codes of ours with those of the page.
-func TestCodesDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for code := plugin.CodeExhausted; code <= plugin.CodeDelegate; code++ {
-		if !strings.Contains(string(page), fmt.Sprintf("\n| %d | ", code)) {
-			t.Errorf("code %d is not documented", code)
-		}
 	}
 }

@@ -1,0 +1,325 @@
+package docs
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+)
+
+var update = flag.Bool("update", false, "give each message on errors.md that the code no longer has the closest new text")
+
+// pages are the pages whose quotations are compared with the code. CHANGELOG.md is not one of
+// them, because old entries quote old messages.
+var pages = []string{"*.md", "../README.md", "../conf/README.md"}
+
+// quotation finds a quoted message of this project: code in italics. "…" stands for a value, or
+// for a part that the quotation leaves out.
+var quotation = regexp.MustCompile("\\*`([^`]+)`\\*")
+
+// codeNumbers are the error codes by the names that the code uses.
+var codeNumbers = map[string]uint{
+	"ErrIncompatibleCNIVersion":      types.ErrIncompatibleCNIVersion,
+	"ErrUnsupportedField":            types.ErrUnsupportedField,
+	"ErrInvalidEnvironmentVariables": types.ErrInvalidEnvironmentVariables,
+	"ErrIOFailure":                   types.ErrIOFailure,
+	"ErrDecodingFailure":             types.ErrDecodingFailure,
+	"ErrInvalidNetworkConfig":        types.ErrInvalidNetworkConfig,
+	"ErrInvalidNetNS":                types.ErrInvalidNetNS,
+	"ErrTryAgainLater":               types.ErrTryAgainLater,
+	"ErrPluginNotAvailable":          types.ErrPluginNotAvailable,
+	"ErrLimitedConnectivity":         types.ErrLimitedConnectivity,
+	"ErrInternal":                    types.ErrInternal,
+	"CodeExhausted":                  plugin.CodeExhausted,
+	"CodeTaken":                      plugin.CodeTaken,
+	"CodeProgram":                    plugin.CodeProgram,
+	"CodeDrift":                      plugin.CodeDrift,
+	"CodeKernel":                     plugin.CodeKernel,
+	"CodeDelegate":                   plugin.CodeDelegate,
+}
+
+// message is a text in the source.
+type message struct {
+	text     string // with "…" for each value
+	at       string // FILE:LINE
+	code     string // the name of its code, where the same call gives it one
+	required bool   // errors.md has to list it
+}
+
+// TestQuotations checks that the code contains every message that a page quotes.
+func TestQuotations(t *testing.T) {
+	code := parse(t)
+	for _, pattern := range pages {
+		names, err := filepath.Glob(pattern)
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no page %s: %v", pattern, err)
+		}
+		for _, name := range names {
+			for _, quoted := range quotations(t, name) {
+				if !slices.ContainsFunc(code.messages, func(m message) bool { return m.contains(quoted) }) {
+					near := closest(quoted, code.messages)
+					t.Errorf("%s quotes *`%s`*, which is no message in the code. Closest is, in %s:\n\t%s", name, quoted, near.at, near.text)
+				}
+			}
+		}
+	}
+}
+
+// TestErrorsListed has errors.md list every error that names a remedy (after "; "), and every
+// error variable, below the code that the error has. With -update it replaces messages that
+// were reworded.
+func TestErrorsListed(t *testing.T) {
+	code := parse(t)
+	listed := map[string]string{} // each message, and the number of its code
+	for _, section := range strings.Split(read(t, "errors.md"), "\n## Code ")[1:] {
+		number, _, _ := strings.Cut(section, ":")
+		for _, m := range quotation.FindAllStringSubmatch(section, -1) {
+			listed[unescape(m[1])] = number
+		}
+	}
+	if *update {
+		rename(t, listed, code.messages)
+		return
+	}
+	for _, m := range code.messages {
+		number, found := listed[m.text]
+		switch {
+		case m.required && !found:
+			t.Errorf("%s: add this error to the table of its code in docs/errors.md, or run\n\tgo test ./docs -run TestErrorsListed -update\nif only its words have changed:\n\t*`%s`*", m.at, m.text)
+		case found && m.code != "" && number != strconv.Itoa(int(codeNumbers[m.code])):
+			t.Errorf("%s: this error has the code %s (%d), and docs/errors.md lists it below code %s:\n\t%s", m.at, m.code, codeNumbers[m.code], number, m.text)
+		}
+	}
+}
+
+// TestCodesListed checks that errors.md has a section for every error code that the code uses.
+func TestCodesListed(t *testing.T) {
+	page := read(t, "errors.md")
+	for name, at := range parse(t).codes {
+		number, known := codeNumbers[name]
+		if !known {
+			t.Errorf("%s: add types.%s to codeNumbers in docs/errors_test.go", at, name)
+		} else if !strings.Contains(page, fmt.Sprintf("\n## Code %d: ", number)) {
+			t.Errorf("%s: add a section \"## Code %d: …\" for %s to docs/errors.md", at, number, name)
+		}
+	}
+}
+
+// rename replaces messages on errors.md that the code does not have by the closest required
+// messages that the page does not list.
+func rename(t *testing.T, listed map[string]string, messages []message) {
+	t.Helper()
+	var added []message
+	for _, m := range messages {
+		if _, found := listed[m.text]; m.required && !found {
+			added = append(added, m)
+		}
+	}
+	page := read(t, "errors.md")
+	for text := range listed {
+		if len(added) == 0 || slices.ContainsFunc(messages, func(m message) bool { return m.text == text }) {
+			continue
+		}
+		near := closest(text, added)
+		t.Logf("replace %q\n\tby %q", text, near.text)
+		page = strings.ReplaceAll(page, "*`"+escape(text)+"`*", "*`"+escape(near.text)+"`*")
+		added = slices.DeleteFunc(added, func(m message) bool { return m.text == near.text })
+	}
+	if err := os.WriteFile("errors.md", []byte(page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// contains reports whether the message contains the parts of a quotation, in their order.
+func (m message) contains(quoted string) bool {
+	rest := m.text
+	for _, part := range strings.Split(quoted, "…") {
+		_, after, found := strings.Cut(rest, strings.TrimSpace(part))
+		if !found {
+			return false
+		}
+		rest = after
+	}
+	return true
+}
+
+// closest returns the message that has the most words in common with a text.
+func closest(text string, messages []message) message {
+	words := strings.Fields(text)
+	return slices.MaxFunc(messages, func(a, b message) int {
+		return cmp.Compare(a.likeness(words), b.likeness(words))
+	})
+}
+
+// likeness returns the share of the words that the message and words have in common, 0 to 1.
+func (m message) likeness(words []string) float64 {
+	own, common := strings.Fields(m.text), 0
+	for _, w := range own {
+		if slices.Contains(words, w) {
+			common++
+		}
+	}
+	return 2 * float64(common) / float64(len(own)+len(words)+1)
+}
+
+// quotations returns the messages that a page quotes.
+func quotations(t *testing.T, page string) (quoted []string) {
+	t.Helper()
+	for _, m := range quotation.FindAllStringSubmatch(read(t, page), -1) {
+		quoted = append(quoted, unescape(m[1]))
+	}
+	return quoted
+}
+
+// unescape returns a quotation as the code has it. In a Markdown table a "|" has to be escaped.
+func unescape(quoted string) string { return strings.ReplaceAll(quoted, `\|`, "|") }
+
+// escape is the inverse of unescape.
+func escape(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
+
+// read returns a page.
+
+func read(t *testing.T, page string) string {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// source is the part of the source code that the tests need.
+type source struct {
+	messages []message
+	codes    map[string]string // FILE:LINE of a use of each error code, by its name
+}
+
+// parse reads the Go files that ship, without tests.
+func parse(t *testing.T) *source {
+	t.Helper()
+	s := &source{codes: map[string]string{}}
+	for _, top := range []string{"cmd", "pkg", "plugins"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "setuptest") {
+				return err
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+			if err == nil {
+				s.read(set, file)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// read adds the messages and codes of a file.
+func (s *source) read(set *token.FileSet, file *ast.File) {
+	at := func(n ast.Node) string {
+		p := set.Position(n.Pos())
+		return fmt.Sprintf("%s:%d", strings.TrimPrefix(p.Filename, "../"), p.Line)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ValueSpec:
+			for i, v := range n.Values {
+				if call, ok := v.(*ast.CallExpr); ok && strings.HasPrefix(n.Names[i].Name, "Err") && nameOf(call.Fun) == "New" {
+					text, _ := literal(call.Args[0])
+					s.messages = append(s.messages, message{text: text, at: at(n), required: true})
+				}
+			}
+		case *ast.CallExpr:
+			if m := (message{at: at(n)}); m.isError(n) {
+				s.messages = append(s.messages, m)
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && (x.Name == "types" && strings.HasPrefix(n.Sel.Name, "Err") && n.Sel.Name != "Error" || x.Name == "plugin" && strings.HasPrefix(n.Sel.Name, "Code")) {
+				s.codes[n.Sel.Name] = at(n)
+			}
+		case ast.Expr:
+			if text, ok := literal(n); ok {
+				s.messages = append(s.messages, message{text: text, at: at(n)})
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// isError reports whether a call makes an error from a literal. It sets the text and the code of m.
+func (m *message) isError(call *ast.CallExpr) bool {
+	if name := nameOf(call.Fun); name != "Errorf" && name != "New" {
+		return false
+	}
+	for _, arg := range call.Args {
+		text, ok := literal(arg)
+		if !ok {
+			if name := nameOf(arg); codeNumbers[name] != 0 {
+				m.code = name
+			}
+			continue
+		}
+		m.text, m.required = text, strings.Contains(text, "; ")
+		return strings.Trim(text, "… :;") != ""
+	}
+	return false
+}
+
+// nameOf returns the last part of a name, such as Errorf of plugin.Errorf.
+func nameOf(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
+}
+
+// verbs matches a verb of package fmt.
+var verbs = regexp.MustCompile(`%(\[\d+\])?[+#]?[a-zA-Z]`)
+
+// dots matches several values in a row.
+var dots = regexp.MustCompile("…+")
+
+// literal returns the text of a string literal, or of several literals joined by +. It writes
+// "…" for each value.
+func literal(e ast.Expr) (text string, ok bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if e.Kind != token.STRING {
+			return "", false
+		}
+		text, err := strconv.Unquote(e.Value)
+		return dots.ReplaceAllString(verbs.ReplaceAllString(text, "…"), "…"), err == nil
+	case *ast.BinaryExpr:
+		left, ok := literal(e.X)
+		if !ok {
+			left = "…"
+		}
+		right, also := literal(e.Y)
+		if !also {
+			right = "…"
+		}
+		return dots.ReplaceAllString(left+right, "…"), e.Op == token.ADD && (ok || also)
+	}
+	return "", false
+}
