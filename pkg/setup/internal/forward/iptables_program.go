@@ -176,10 +176,23 @@ func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error
 			err = f(ipt)
 		}
 		if err != nil {
-			return fmt.Errorf("run %s: %w", path, err)
+			return fmt.Errorf("run %s: %w", path, singleLine(err))
 		}
 		return nil
 	})
+}
+
+// singleLine drops the blank lines and the hint at "iptables -h" from what iptables printed, as of an
+// extension that is not installed.
+func singleLine(err error) error {
+	var printed *iptables.Error
+	if !errors.As(err, &printed) {
+		return err
+	}
+	lines := slices.DeleteFunc(strings.Split(printed.Error(), "\n"), func(line string) bool {
+		return strings.TrimSpace(line) == "" || strings.HasPrefix(line, "Try `")
+	})
+	return errors.New(strings.Join(lines, ", "))
 }
 
 // findProgram looks for a table's program under the name that says the flavour, and under the
