@@ -103,6 +103,7 @@ var (
 	ErrNotNamespace       = netns.ErrNotNamespace
 	ErrTaken              = rtnl.ErrTaken
 	ErrNotBridge          = bridges.ErrNotBridge
+	ErrRenamed            = bridges.ErrRenamed
 	ErrAddressConflict    = bridges.ErrAddressConflict
 	ErrBridgeFull         = bridges.ErrBridgeFull
 	ErrNoVLANs            = bridges.ErrNoVLANs
@@ -158,6 +159,10 @@ func (h *Host) UplinkMTU() (mtu int, err error) { return rtnl.UplinkMTU(h.Namesp
 func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
+
+// RenamedTo returns the name that a bridge made as name has now, "" if no bridge of ours was renamed
+// so.
+func (h *Host) RenamedTo(name string) (string, error) { return bridges.RenamedTo(h.Namespace, name) }
 
 // FoundPort is a port of ours on the host.
 type FoundPort = bridges.FoundPort

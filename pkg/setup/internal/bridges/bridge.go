@@ -21,6 +21,8 @@ import (
 var (
 	// ErrNotBridge says that the bridge's name belongs to a link of another kind.
 	ErrNotBridge = errors.New("that link is no bridge")
+	// ErrRenamed says that somebody has renamed the bridge.
+	ErrRenamed = errors.New("it was renamed")
 	// ErrAddressConflict says that the bridge has another address already.
 	ErrAddressConflict = errors.New("the bridge has another address")
 	// ErrBridgeFull says that the bridge has maxPorts, and takes no more.
@@ -39,6 +41,9 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	created := false
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
+		if err := checkRenamed(n, name); err != nil {
+			return err
+		}
 		if created, err = createBridge(n, name, mtu); err == nil {
 			br, err = rtnl.ByName(n, name)
 		}
@@ -55,6 +60,16 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	}
 	rtnl.SetUp(&up, name)
 	return n.Send(up)
+}
+
+// checkRenamed returns ErrRenamed for a bridge of ours that has another name now. A second one would have
+// the same MAC and the same gateway addresses.
+func checkRenamed(n *netns.Namespace, name string) error {
+	now, err := RenamedTo(n, name)
+	if err != nil || now == "" {
+		return err
+	}
+	return fmt.Errorf("bridge %s: %w to %s; rename it back: ip link set %[3]s down; ip link set %[3]s name %[1]s; ip link set %[1]s up", name, ErrRenamed, now)
 }
 
 // CheckBridge says whether EnsureBridge could give out a bridge of that name:
@@ -96,6 +111,22 @@ func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err e
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// RenamedTo returns the name that a bridge made as name has now, "" if no bridge of ours was renamed
+// so. The bridge is known by its MAC.
+func RenamedTo(n *netns.Namespace, name string) (string, error) {
+	all, err := allLinks(n)
+	if err != nil {
+		return "", err
+	}
+	mac := bridgeMAC(n, name)
+	for _, l := range all {
+		if l.Kind == "bridge" && l.Alias == plan.Owner && l.Name != name && bytes.Equal(l.MAC, mac) {
+			return l.Name, nil
+		}
+	}
+	return "", nil
 }
 
 // Made says whether we made a bridge or VLAN link: by its mark, or by the MAC of a bridge whose

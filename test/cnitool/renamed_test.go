@@ -1,0 +1,37 @@
+package cnitool
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestBridgeRenamed renames the bridge of a running container. A second bridge would have the MAC
+// and the gateway of the first, so ADD and repair make none, and say how to rename it back.
+func TestBridgeRenamed(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	n.must("add", c[0])
+	setuptest.Run(t, "sh", "-c", "ip link set br0 down; ip link set br0 name br9; ip link set br9 up")
+	const back = "ip link set br9 down; ip link set br9 name br0; ip link set br0 up"
+	err := n.cnitool("add", c[1])
+	if err == nil || !strings.Contains(err.Error(), "bridge br0: it was renamed to br9; rename it back: "+back) {
+		t.Errorf("add: %v", err)
+	}
+	out, err := exec.Command(filepath.Join(programs, "bvctl"), "repair").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "bridge br0: it was renamed to br9") {
+		t.Errorf("repair: %v: %s", err, out)
+	}
+	if links := setuptest.Run(t, "ip", "-o", "link"); strings.Contains(links, "br0:") {
+		t.Errorf("a second bridge:\n%s", links)
+	}
+	setuptest.Run(t, "sh", "-c", back)
+	n.must("add", c[1])
+	if !setuptest.Ping(t, c[1], "10.88.0.2") {
+		t.Error("no answer after the bridge was renamed back")
+	}
+}
