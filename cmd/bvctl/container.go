@@ -14,6 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
 // container is an attachment with all that is known of it: by the kernel, by libcni's
@@ -26,6 +27,7 @@ type container struct {
 	bridge    string // that it belongs on
 	addresses []netip.Prefix
 	routes    []setup.Route               // that it was given, of the main table
+	gateways  []netip.Addr                // of its leases
 	since     time.Time                   // its lease began
 	drift     func() (host, inside error) // what differs from what ADD has made; nil without a record
 }
@@ -98,13 +100,19 @@ func (h *host) containers(ns *setup.Host) (list []*container, err error) {
 		}
 		c.recorded(r, call)
 	}
-	err = h.withStores(h.networks(), func(s *ipam.Store) error {
+	networks := h.networks()
+	err = h.withStores(networks, func(s *ipam.Store) error {
 		return filter{}.each(s, func(l ipam.Lease) {
 			if c := byKey[attachmentOf(l).Port()]; c != nil && l.Until.IsZero() {
 				c.leased(l)
 			}
 		})
 	})
+	for _, c := range list {
+		if c.drift == nil {
+			c.bridge = c.bridgeByConfiguration(ns, networks)
+		}
+	}
 	slices.SortFunc(list, func(a, b *container) int {
 		return cmp.Or(strings.Compare(a.bridge, b.bridge), strings.Compare(a.Network, b.Network), strings.Compare(a.name(), b.name()), strings.Compare(a.Interface, b.Interface))
 	})
@@ -132,6 +140,43 @@ func (c *container) leased(l ipam.Lease) {
 	if !slices.Contains(c.addresses, l.Address) && !l.Address.IsSingleIP() {
 		c.addresses = append(c.addresses, l.Address)
 	}
+	if l.Gateway.IsValid() {
+		c.gateways = append(c.gateways, l.Gateway)
+	}
+}
+
+// bridgeByConfiguration returns the bridge that a container without a record belongs on: that of its
+// network's configuration, if its port is on no bridge. A port on another bridge may have been made
+// before the configuration was changed. It has left its own bridge only if that one was renamed, or
+// has the container's gateway, and the other one does not.
+func (c *container) bridgeByConfiguration(ns *setup.Host, networks []network) string {
+	i := slices.IndexFunc(networks, func(n network) bool {
+		return n.Name == c.Network && (n.Type == bridgeveth.Name || n.Type == bridgeveth.Reference)
+	})
+	if i < 0 {
+		return c.bridge
+	}
+	configured := cmp.Or(networks[i].Bridge, setup.DefaultBridge)
+	if c.bridge == "" || c.bridge == configured {
+		return configured
+	}
+	renamed, err := ns.RenamedTo(configured)
+	if err != nil {
+		complain(err)
+	}
+	if renamed == c.bridge || c.hasGateway(ns, configured) && !c.hasGateway(ns, c.bridge) {
+		return configured
+	}
+	return c.bridge
+}
+
+// hasGateway reports whether a bridge has a gateway of the container.
+func (c *container) hasGateway(ns *setup.Host, bridge string) bool {
+	addresses, err := setup.Addresses(ns.Namespace, bridge)
+	if err != nil {
+		complain(err)
+	}
+	return slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return slices.Contains(c.gateways, p.Addr()) })
 }
 
 // given are the addresses of the result, and its routes of the main table. One without a

@@ -19,9 +19,12 @@ const carrierWait = time.Second
 // runs without arguments, prints its version and ends with 0.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
+// asCalled is bvctl as a shell function, with the folders that this process was given.
+const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
+
 // cure runs the commands of what is bad, each once, and returns those. Whether they cured
 // anything is for another look to say.
-func cure(reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
+func (h *host) cure(reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
 	self, err := os.Executable() // many cures are "bvctl repair"
 	if err != nil {
@@ -33,8 +36,8 @@ func cure(reports []*doctor.Report, w io.Writer) (tried map[string]bool, err err
 		}
 		tried[s.Remedy] = true
 		fmt.Fprintln(w, "+", s.Remedy)
-		cmd := exec.Command("/bin/sh", "-c", `bvctl() { "$BVCTL" "$@"; }; `+s.Remedy)
-		cmd.Env = append(os.Environ(), "PATH="+systemPath, "BVCTL="+self)
+		cmd := exec.Command("/bin/sh", "-c", asCalled+s.Remedy)
+		cmd.Env = append(os.Environ(), "PATH="+systemPath, "BVCTL="+self, "CONF_DIR="+h.confDir, "DATA_DIR="+h.dataDir, "CACHE_DIR="+h.cacheDir)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(w, "%v: %s", err, out)
 		}

@@ -65,7 +65,7 @@ func examine(ctx context.Context, h *host, args []string, fix bool, w io.Writer)
 	if err != nil || !fix {
 		return reports, err
 	}
-	tried, err := cure(reports, w)
+	tried, err := h.cure(reports, w)
 	if err != nil || len(tried) == 0 {
 		return reports, err
 	}

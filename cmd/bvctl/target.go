@@ -52,6 +52,9 @@ func (x *examination) target(name string) (*doctor.End, error) {
 
 // nearby are the gateways of a container, and the next container on its bridge.
 func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
+	if a.Bridge == "" {
+		return nil
+	}
 	gateways, err := setup.Addresses(x.Host.Namespace, a.Bridge)
 	if err != nil {
 		complain(err)

@@ -129,6 +129,9 @@ func (r *Report) sad(name, advice, format string, args ...any) {
 	r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
 }
 
+// isRoot marks the last station: if it is bad, what drops packets elsewhere does so because of it.
+func (r *Report) isRoot() { r.Stations[len(r.Stations)-1].root = true }
+
 // settle makes notes of what was bad, once our packet was answered: it is in nobody's way
 // then. What always is remains.
 func (r *Report) settle() {

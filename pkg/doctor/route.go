@@ -200,13 +200,13 @@ func (w *walk) routing() {
 		return
 	case out != nil && w.b.Namespace != nil && !isOf(out.Attrs().Name, w.b.Bridge):
 		w.sad(station, "another route is in the way: "+look, "to %s by %s instead of bridge %s", w.to, out.Attrs().Name, w.b.Bridge)
-		w.Stations[len(w.Stations)-1].root = true
+		w.isRoot()
 	case out != nil:
 		w.good(station, "to %s by %s", w.to, out.Attrs().Name)
 	}
 	if in != nil && !isOf(in.Attrs().Name, w.a.Bridge) {
 		w.sad("way back", "another route is in the way: "+strings.ReplaceAll(look, w.to.String(), w.from.String()), "answers to %s leave by %s instead of bridge %s", w.from, in.Attrs().Name, w.a.Bridge)
-		w.Stations[len(w.Stations)-1].root = true
+		w.isRoot()
 	}
 }
 

@@ -56,13 +56,23 @@ func (d diagnosis) obstacle() string {
 		if r.Obstacle != nil {
 			said := r.Obstacle.Name + ": " + r.Obstacle.What
 			for _, c := range []string{"c1", "c2", "c3"} {
-				id := sha512.Sum512([]byte("/run/netns/" + c)) // as cnitool makes it
-				said = strings.ReplaceAll(said, fmt.Sprintf("cnitool-%x", id[:10]), c)
+				said = strings.ReplaceAll(said, containerID("/run/netns/"+c), c)
 			}
 			return said
 		}
 	}
 	return ""
+}
+
+// containerID returns the ID that cnitool gives the container with a namespace.
+func containerID(path string) string {
+	id := sha512.Sum512([]byte(path))
+	return fmt.Sprintf("cnitool-%x", id[:10])
+}
+
+// portNameOf returns the name of the port of a container's eth0.
+func portNameOf(c *setup.Namespace) string {
+	return setup.Attachment{Network: "net", Container: containerID(c.Path), Interface: "eth0"}.Port()
 }
 
 // TestDoctor breaks one thing at a time on a node where all is well, and asks the doctor
@@ -111,7 +121,7 @@ func TestDoctor(t *testing.T) {
 		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false, `look at ip -4 rule`},
 		{"the container's link down", nil, ip("2") + "ip link set eth0 down", "", "interface of c2: eth0 is down", true, ""},
 		{"port down", nil, "ip link set " + port("1") + " down", "", " is down", true, ""},
-		{"port off the bridge", nil, "ip link set " + port("1") + " nomaster", "", "is on no bridge instead of br0", true, ""},
+		{"port off the bridge", nil, "ip link set " + port("1") + " nomaster", "", "is on no bridge; it belongs on br0", true, ""},
 		{"bridge down", nil, "ip link set br0 down", "", "bridge br0: it is down", true, ""},
 		{"port isolated", nil, "ip link set " + port("1") + " type bridge_slave isolated on; ip link set " + port("2") + " type bridge_slave isolated on", "", "isolation: ports", true, ""},
 		{"spoof filter", object{"macspoofchk": true}, ip("1") + "ip link set eth0 address 02:00:00:00:00:09; " + ip("1") + "ip neigh replace 10.88.0.3 lladdr 0a:58:0a:58:00:03 dev eth0 nud permanent", "", "dropped by chain guard_mac of table bridge bridgeveth", false, ""},
@@ -188,13 +198,13 @@ func TestDoctor(t *testing.T) {
 func TestDoctorFixBesidePlugins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
-	n.must("add", n.containers(2)...)
+	c := n.containers(2)
+	n.must("add", c...)
 	dir := t.TempDir()
 	for name, of := range map[string]string{"bvctl": "bvctl", "bridge": "bridgeveth", "ip": "bridgeveth", "sysctl": "bridgeveth"} {
 		setuptest.Run(t, "cp", filepath.Join(programs, of), filepath.Join(dir, name))
 	}
-	id := sha512.Sum512([]byte("/run/netns/c2"))
-	port := setup.Attachment{Network: "net", Container: fmt.Sprintf("cnitool-%x", id[:10]), Interface: "eth0"}.Port()
+	port := portNameOf(c[1])
 	setuptest.Run(t, "bridge", "link", "set", "dev", port, "flood", "off", "learning", "off")
 	setuptest.Run(t, "ip", "link", "set", port, "down")
 	setuptest.Run(t, "ip", "link", "set", port, "up")

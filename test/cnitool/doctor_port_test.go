@@ -1,0 +1,112 @@
+package cnitool
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestDoctorPortOffBridge takes a container's port, or its bridge, away from where ADD put it. The
+// container has spoken since, so it has the MAC of whoever answered then. The doctor names the port
+// or the bridge, and --fix restores it, with libcni's record of the container and without.
+func TestDoctorPortOffBridge(t *testing.T) {
+	for _, tt := range []struct {
+		name, spoil string
+		want        string // in the obstacle; PORT is the container's port
+		repair      bool   // "bvctl repair" restores it, where there is a record
+	}{
+		{"off its bridge", "ip link set PORT nomaster", "port of c1: PORT is on no bridge; it belongs on br0", true},
+		{"on another bridge", "ip link add br7 type bridge; ip link set br7 up; ip link set PORT master br7", "port of c1: PORT is on bridge br7; it belongs on br0", true},
+		{"down", "ip link set PORT down", "port of c1: PORT is down", true},
+		{"bridge down", "ip link set br0 down", "bridge br0: it is down", true},
+		{"bridge renamed", "ip link set br0 down; ip link set br0 name br9; ip link set br9 up", "bridge br0: it is not there; port PORT is on bridge br9: br0 was renamed to br9", false},
+		{"bridge deleted", "ip link del br0", "bridge br0: it is not there", true},
+	} {
+		for _, record := range []string{"with a record", "without a record"} {
+			t.Run(tt.name+"/"+record, func(t *testing.T) {
+				t.Parallel()
+				n := newNode(t, single, "nft")
+				c := n.containers(2)
+				n.must("add", c...)
+				port := portNameOf(c[0])
+				spoil := func() {
+					setuptest.Run(t, "sh", "-c", strings.ReplaceAll(tt.spoil, "PORT", port))
+					for _, to := range []string{"10.88.0.1", "10.88.0.3"} {
+						// Where the port is a link of its own, the host itself answers for 10.88.0.1, with the port's MAC.
+						_ = c[0].Do(exec.Command("ping", "-n", "-c", "1", "-w", "1", to).Run)
+					}
+				}
+				want := strings.ReplaceAll(tt.want, "PORT", port)
+				if record == "without a record" {
+					if err := os.RemoveAll("/var/lib/cni/results"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				spoil()
+				for _, args := range [][]string{{"10.88.0.2"}, {"10.88.0.2", "10.88.0.3"}} {
+					if d, status := doctor(t, args...); status != 1 || !strings.HasPrefix(d.obstacle(), want) {
+						t.Errorf("doctor %v: status %d, obstacle %q, want %q\n%+v", args, status, d.obstacle(), want, d)
+					}
+				}
+				if record == "with a record" && tt.repair {
+					out, status := bvctl(t, "repair")
+					if status != 0 || !setuptest.Ping(t, c[0], "10.88.0.3") || !setuptest.Ping(t, c[0], "10.88.0.1") {
+						t.Errorf("repair: status %d: %s", status, out)
+					}
+					spoil()
+				}
+				if d, status := doctor(t, "--fix"); status != 0 {
+					t.Errorf("after --fix: status %d, obstacle %q\n%+v", status, d.obstacle(), d)
+				}
+				if !setuptest.Ping(t, c[0], "10.88.0.3") || !setuptest.Ping(t, c[0], "10.88.0.1") {
+					t.Error("after --fix: no answer")
+				}
+			})
+		}
+	}
+}
+
+// TestDoctorPortUnknownBridge has nothing left that tells where a port belongs.
+func TestDoctorPortUnknownBridge(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(1)[0]
+	n.must("add", c)
+	port := portNameOf(c)
+	setuptest.Run(t, "sh", "-c", "rm -r /var/lib/cni/results; rm /run/net.d/*; ip link set "+port+" nomaster")
+	const want = "is on no bridge, and neither a record nor a configuration of its network says where it belongs"
+	if d, status := doctor(t, c.Path); status != 1 || !strings.Contains(d.obstacle(), port+" "+want) {
+		t.Errorf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), want, d)
+	}
+}
+
+// TestDoctorPortKeepsBridge has a network whose configuration names another bridge by now:
+// the containers that are attached stay where they are.
+func TestDoctorPortKeepsBridge(t *testing.T) {
+	for _, record := range []string{"with a record", "without a record"} {
+		t.Run(record, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single, "nft")
+			c := n.containers(2)
+			n.must("add", c...)
+			n.configure(single.with(object{"bridge": "br1"}))
+			if record == "without a record" {
+				if err := os.RemoveAll("/var/lib/cni/results"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, _ := bvctl(t, "doctor", "--fix", "-v"); true {
+				t.Log(out)
+			}
+			if d, status := doctor(t, "--fix"); status != 0 {
+				t.Errorf("status %d, obstacle %q", status, d.obstacle())
+			}
+			if out := setuptest.Run(t, "ip", "-o", "link", "show", "master", "br0"); strings.Count(out, "\n") != 2 {
+				t.Errorf("ports of br0:\n%s", out)
+			}
+		})
+	}
+}
