@@ -54,7 +54,7 @@ type release struct {
 	remedy    string // where it is missing
 }
 
-// pluginFolder is what docs/runtimes.md tells users of Debian 13 to write: its containerd looks for
+// pluginFolder is what docs/containerd.md tells users of Debian 13 to write: its containerd looks for
 // plugins in /usr/lib/cni even without a configuration.
 const pluginFolder = `  [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"

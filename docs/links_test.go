@@ -1,0 +1,43 @@
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// link finds a link of Markdown: its file, which may be "", and its anchor.
+var link = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
+
+// TestLinks checks that every link between pages leads to a file, and to a headline in it.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) < 20 {
+		t.Fatalf("found %v: %v", pages, err)
+	}
+	for _, page := range append(pages, "../README.md", "../CHANGELOG.md", "../conf/README.md") {
+		for _, to := range link.FindAllStringSubmatch(read(t, page), -1) {
+			path := page
+			if to[1] != "" {
+				path = filepath.Join(filepath.Dir(page), to[1])
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s: link %s: %v", page, to[0], err)
+			} else if to[2] != "" && !anchors(read(t, path))[to[2]] {
+				t.Errorf("%s: link %s: %s has no headline with this anchor", page, to[0], path)
+			}
+		}
+	}
+}
+
+// anchors returns the anchors that GitHub gives the headlines of a page.
+func anchors(page string) map[string]bool {
+	found := map[string]bool{}
+	for _, headline := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		kept := regexp.MustCompile(`[^\w -]`).ReplaceAllString(strings.ToLower(headline[1]), "")
+		found[strings.ReplaceAll(kept, " ", "-")] = true
+	}
+	return found
+}
