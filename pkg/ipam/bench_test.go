@@ -3,9 +3,10 @@ package ipam
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
 // benchSets are a /12 and a /64: room for a million.
@@ -21,12 +22,12 @@ func populate(t testing.TB, dir string, containers int) {
 	s := tryOpen(t, dir)
 	r := Request{Sets: benchSets(t)}
 	for done := 0; done < containers; done += 1000 {
-		err := s.reserving("net", func(n *network) error {
+		err := s.update("net", func(n *records.Network) error {
 			for i := done; i < min(done+1000, containers); i++ {
 				id := fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i)
-				r.Attachment = Attachment{"net", id, "eth0"}
-				r.Namespace = Namespace{"/run/netns/cni-" + id[:36], 4, uint64(4026532000 + i)}
-				if _, err := n.reserve(r, make([]netip.Addr, len(r.Sets))); err != nil {
+				r.Attachment = eth0(id)
+				r.Namespace = Namespace{Path: "/run/netns/cni-" + id[:36], Device: 4, Inode: uint64(4026532000 + i)}
+				if _, err := s.reserve(n, r); err != nil {
 					return err
 				}
 			}
@@ -59,7 +60,7 @@ func BenchmarkStore(b *testing.B) {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {
 			dir := b.TempDir()
 			populate(b, dir, containers)
-			dual := Request{Attachment: Attachment{"net", "new", "eth0"}, Sets: benchSets(b)}
+			dual := Request{Attachment: eth0("new"), Sets: benchSets(b)}
 			single := dual
 			single.Sets = dual.Sets[:1]
 			for _, verb := range []struct {
@@ -67,7 +68,7 @@ func BenchmarkStore(b *testing.B) {
 				do   func(*Store) error
 			}{
 				{"Open", func(*Store) error { return nil }},
-				{"Room", func(s *Store) error { _, err := s.Room(dual); return err }},
+				{"Room", func(s *Store) error { _, err := s.Available(dual); return err }},
 				{"Held", func(s *Store) error { _, err := s.Held(dual.Attachment); return err }},
 			} {
 				b.Run(verb.name, func(b *testing.B) {
@@ -102,13 +103,13 @@ func BenchmarkRetain(b *testing.B) {
 			s := tryOpen(b, dir)
 			defer s.Close()
 			var valid []Attachment
-			if err := s.reading("net", func(n *network) error {
-				return n.each(func(a Attachment) { valid = append(valid, a) })
+			if err := s.view("net", func(n *records.Network) error {
+				return n.EachAttachment(func(a Attachment) { valid = append(valid, a) })
 			}); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				if err := s.Retain("net", valid[containers/1000:]); err != nil {
+				if err := s.ReleaseExcept("net", valid[containers/1000:]); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -41,12 +41,12 @@ func TestImport(t *testing.T) {
 			}
 			switch first {
 			case "CHECK":
-				held, err := s.Held(Attachment{"net", "old", "eth0"})
+				held, err := s.Held(eth0("old"))
 				if err != nil || addresses(held) != "10.0.0.2/32 fd00::2/128" && addresses(held) != "fd00::2/128 10.0.0.2/32" {
 					t.Errorf("held: %v, %v", held, err)
 				}
 			case "GC":
-				if err := s.Retain("net", []Attachment{{"net", "old", "eth0"}, {"net", "ancient", "eth0"}, {"net", "far", "eth1"}}); err != nil {
+				if err := s.ReleaseExcept("net", []Attachment{eth0("old"), eth0("ancient"), {Network: "net", Container: "far", Interface: "eth1"}}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -15,6 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
 var update = flag.Bool("update", false, "write the layout of a format that has none yet")
@@ -46,9 +49,9 @@ func TestLayout(t *testing.T) {
 	s.HostLocal = hostLocal(t, map[string]string{"10.0.0.9": "inherited\r\neth0"})
 	for _, name := range []string{"first", "second", "freed", "kept"} {
 		r := request(t, name, "10.0.0.0/28", "fd00::/64")
-		r.Namespace = Namespace{"/run/netns/" + name, 4, 4026531840}
+		r.Namespace = Namespace{Path: "/run/netns/" + name, Device: 4, Inode: 4026531840}
 		if name == "kept" || name == "second" {
-			r.Sticky, r.Memory = Sticky{"shop/" + name, time.Hour}, filepath.Join(dir, "memory")
+			r.Sticky, r.StickyDir = Sticky{Name: "shop/" + name, For: time.Hour}, filepath.Join(dir, "memory")
 		}
 		if _, err := s.Reserve(r); err != nil {
 			t.Fatal(err)
@@ -60,17 +63,17 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	release(t, s, "freed", "kept")
-	compare := func(kind string, l layout, f *file) {
+	compare := func(kind string, f *boltfile.File) {
 		t.Helper()
 		var got strings.Builder
-		err := f.view(func(tx *bolt.Tx) error {
+		err := f.View(func(tx *bolt.Tx) error {
 			return tx.ForEach(func(name []byte, b *bolt.Bucket) error { return describe(&got, string(name), b) })
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		text := strings.ReplaceAll(strings.ReplaceAll(got.String(), s.HostLocal, "HOSTLOCAL"), dir, "DIR")
-		golden := fmt.Sprintf("testdata/layout/%s-%d.golden", kind, l.format)
+		golden := fmt.Sprintf("testdata/layout/%s-%d.golden", kind, f.Layout.Format)
 		want, err := os.ReadFile(golden)
 		if errors.Is(err, os.ErrNotExist) && *update {
 			want = []byte(text)
@@ -80,19 +83,19 @@ func TestLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(want), text); diff != "" {
-			t.Errorf("the layout of the %s is not that of format %d; raise the format (-want +got):\n%s", kind, l.format, diff)
+			t.Errorf("the layout of the %s is not that of format %d; raise the format (-want +got):\n%s", kind, f.Layout.Format, diff)
 		}
 	}
-	compare("store", storeLayout, &s.file)
+	compare("store", &s.file)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	m := &memory{file{path: filepath.Join(dir, "memory", memoryFile), layout: memoryLayout}}
-	if err := m.load(); err != nil {
+	names, err := stickyfile.Open(filepath.Join(dir, "memory"), dir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	compare("memory", memoryLayout, &m.file)
-	if err := m.close(); err != nil {
+	compare("sticky", &names.File)
+	if err := names.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,22 +105,22 @@ func TestLayout(t *testing.T) {
 func TestUpgrade(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		spoil func(*network) error
+		spoil func(addresses *bolt.Bucket) error
 		want  error
 	}{
-		{"records of today", func(*network) error { return nil }, nil},
-		{"records of eight parts", func(n *network) error {
-			k, v := n.addresses.Cursor().First()
-			return n.addresses.Put(bytes.Clone(k), bytes.Join(bytes.Split(v, []byte{0})[:8], []byte{0}))
+		{"records of today", func(*bolt.Bucket) error { return nil }, nil},
+		{"records of eight parts", func(addresses *bolt.Bucket) error {
+			k, v := addresses.Cursor().First()
+			return addresses.Put(bytes.Clone(k), bytes.Join(bytes.Split(v, []byte{0})[:8], []byte{0}))
 		}, ErrDamaged},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := tryOpen(t, dir)
 			expect(t, s, request(t, "old", "10.0.0.0/28"), "10.0.0.2/28")
-			err := s.update(func(tx *bolt.Tx) error {
-				n, err := openNetwork(tx, "net")
-				return errors.Join(err, tt.spoil(n), layout{format: 1}.sign(tx))
+			err := s.file.Update(func(tx *bolt.Tx) error {
+				addresses := tx.Bucket([]byte("networks")).Bucket([]byte("net")).Bucket([]byte("addresses"))
+				return errors.Join(tt.spoil(addresses), boltfile.Layout{Format: 1}.WriteFormat(tx))
 			})
 			if err := errors.Join(err, s.Close()); err != nil {
 				t.Fatal(err)

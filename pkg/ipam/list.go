@@ -1,50 +1,52 @@
 package ipam
 
 import (
-	bolt "go.etcd.io/bbolt"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
 // Usage says how full a range is.
 type Usage struct {
-	Span
-	Size   uint64 // addresses that it hands out, at most math.MaxUint64
-	Leased uint64 // with those that are kept for a name
+	Interval
+	Size   uint64 // number of addresses that the range gives out, at most math.MaxUint64
+	Leased uint64 // number of leased addresses, with those that are kept for a name
 }
 
-// Networks lists the networks that the store knows.
+// Networks returns the names of the networks in the store.
 func (s *Store) Networks() (names []string, err error) {
-	err = s.view(func(tx *bolt.Tx) error {
-		return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
-			names = append(names, string(name))
-			return nil
-		})
-	})
+	err = s.named(s.file.View(func(tx *boltfile.Tx) error {
+		names, err = records.Names(tx)
+		return err
+	}))
 	return names, err
 }
 
-// Leases lists those of a network, by address.
-func (s *Store) Leases(name string) (leases []Lease, err error) {
-	err = s.reading(name, func(n *network) error {
-		return n.within(lowest, highest, func(l Lease) bool {
-			leases = append(leases, l)
+// Leases returns the leases of a network, by address.
+func (s *Store) Leases(network string) (list []Lease, err error) {
+	err = s.view(network, func(n *records.Network) error {
+		return n.EachLease(records.Lowest, records.Highest, func(l Lease) bool {
+			list = append(list, l)
 			return true
 		})
 	})
-	return leases, err
+	return list, err
 }
 
-// Usage lists how full the ranges of a network are from which addresses were handed
-// out, by address. Addresses that are handed out on request are in none.
-func (s *Store) Usage(name string) (list []Usage, err error) {
-	err = s.reading(name, func(n *network) error {
-		return n.pools.ForEach(func(key, record []byte) error {
-			p, err := decodePool(key, record)
-			if err != nil {
-				return err
-			}
-			r := Range{Start: p.start, End: p.end, Gateway: p.gateway}
-			list = append(list, Usage{Span{p.start, p.end}, r.Size(), p.leased})
-			return nil
+// Held returns the leases of an attachment, in the order of the sets that it asked for.
+func (s *Store) Held(a Attachment) (held []Lease, err error) {
+	err = s.view(a.Network, func(n *records.Network) error {
+		held, err = n.Held(a)
+		return err
+	})
+	return held, err
+}
+
+// Usage returns how full the ranges of a network are from which addresses were given out, by
+// address. It has no ranges whose addresses are given out on request only.
+func (s *Store) Usage(network string) (list []Usage, err error) {
+	err = s.view(network, func(n *records.Network) error {
+		return n.EachPool(func(p *records.Pool) {
+			list = append(list, Usage{Interval{First: p.Start, Last: p.End}, p.Range().Size(), p.Leased})
 		})
 	})
 	return list, err

@@ -14,9 +14,8 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
 // workerVar makes this test's executable a process that uses a store: it holds the
@@ -59,7 +58,7 @@ func workReserve(name, dir string) {
 	for i := range 20 {
 		s, err := Open(dir, time.Minute)
 		die(err)
-		leases, err := s.Reserve(Request{Attachment: Attachment{"net", fmt.Sprint(name, "-", i), "eth0"}, Sets: workerSets()})
+		leases, err := s.Reserve(Request{Attachment: eth0(fmt.Sprint(name, "-", i)), Sets: workerSets()})
 		die(err)
 		die(s.Close())
 		fmt.Println(addresses(leases))
@@ -84,14 +83,14 @@ func workForever(name, dir string) {
 	for {
 		s, err := Open(dir, time.Minute)
 		die(err)
-		a := Attachment{"net", fmt.Sprint(name, "-", rand.IntN(50)), "eth0"}
+		a := Attachment{Network: "net", Container: fmt.Sprint(name, "-", rand.IntN(50)), Interface: "eth0"}
 		switch n := rand.IntN(20); {
 		case n < 12:
 			_, err = s.Reserve(Request{Attachment: a, Sets: workerSets()})
 		case n < 19:
 			err = s.Release(a)
 		default:
-			err = s.Retain("net", []Attachment{a})
+			err = s.ReleaseExcept("net", []Attachment{a})
 		}
 		die(err)
 		die(s.Close())
@@ -100,11 +99,10 @@ func workForever(name, dir string) {
 
 // workOnce reserves, of the sets of a layout, or frees, once.
 func workOnce(name, dir string, words []string) {
-	bootIDFile = words[0]
 	layout, err := strconv.Atoi(words[1])
 	die(err)
 	var t testing.T // see workerSets
-	s, err := Open(dir, time.Minute)
+	s, err := opener{bootIDFile: words[0]}.open(dir, time.Minute)
 	die(err)
 	r := request(&t, name, layouts[layout]...)
 	if words[2] == "free" {
@@ -196,12 +194,9 @@ func TestStickyProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 		remembered := 0
-		err := s.view(func(tx *bolt.Tx) error {
-			n, err := openNetwork(tx, "net")
-			if err == nil {
-				remembered = n.root.Bucket(namesBucket).Stats().KeyN
-			}
-			return err
+		err := s.file.View(func(tx *boltfile.Tx) error {
+			remembered = tx.Bucket([]byte("networks")).Bucket([]byte("net")).Bucket([]byte("names")).Stats().KeyN
+			return nil
 		})
 		if want := processes*each + 1; remembered != want || err != nil {
 			t.Errorf("%d names are remembered, %v, want %d", remembered, err, want)

@@ -13,12 +13,21 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
 // tryOpen opens the store in dir.
 func tryOpen(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir, time.Second)
+	return thisBoot.tryOpen(t, dir)
+}
+
+// tryOpen opens the store in dir, as in the opener's boot.
+func (o opener) tryOpen(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := o.open(dir, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,10 +47,36 @@ func openTemp(t testing.TB) *Store {
 	return s
 }
 
+// eth0 is the interface of that name of a container on the network "net".
+func eth0(container string) Attachment {
+	return Attachment{Network: "net", Container: container, Interface: "eth0"}
+}
+
+// compareAddresses lets cmp compare addresses.
+var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+
+// complete reads a subnet, and if there are more words start, end and gateway ("-" for one that
+// is left open), and completes the range.
+func complete(t testing.TB, text string) Range {
+	t.Helper()
+	words := strings.Fields(text)
+	r := Range{Subnet: netip.MustParsePrefix(words[0])}
+	for i, field := range []*netip.Addr{&r.Start, &r.End, &r.Gateway} {
+		if i+1 < len(words) && words[i+1] != "-" {
+			*field = netip.MustParseAddr(words[i+1])
+		}
+	}
+	r, bad := r.Complete()
+	if bad != nil {
+		t.Fatalf("%s: %v", text, bad)
+	}
+	return r
+}
+
 // request asks for container's eth0, of sets with one range each.
 func request(t testing.TB, container string, ranges ...string) Request {
 	t.Helper()
-	r := Request{Attachment: Attachment{"net", container, "eth0"}}
+	r := Request{Attachment: eth0(container)}
 	for _, text := range ranges {
 		r.Sets = append(r.Sets, Set{complete(t, text)})
 	}
@@ -68,7 +103,7 @@ func addresses(leases []Lease) string {
 func release(t testing.TB, s *Store, containers ...string) {
 	t.Helper()
 	for _, c := range containers {
-		if err := s.Release(Attachment{"net", c, "eth0"}); err != nil {
+		if err := s.Release(eth0(c)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,14 +120,14 @@ func expect(t testing.TB, s *Store, r Request, want string) {
 func TestReserveRepeated(t *testing.T) {
 	s := openTemp(t)
 	r := request(t, "a", "10.0.0.0/29", "fd00::/64")
-	r.Namespace = Namespace{"/run/netns/a", 1, 2}
+	r.Namespace = Namespace{Path: "/run/netns/a", Device: 1, Inode: 2}
 	first, err := s.Reserve(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []Lease{
-		{r.Attachment, netip.MustParsePrefix("10.0.0.2/29"), netip.MustParseAddr("10.0.0.1"), r.Namespace, first[0].Time, Sticky{}, time.Time{}},
-		{r.Attachment, netip.MustParsePrefix("fd00::2/64"), netip.MustParseAddr("fd00::1"), r.Namespace, first[1].Time, Sticky{}, time.Time{}},
+		{Attachment: r.Attachment, Address: netip.MustParsePrefix("10.0.0.2/29"), Gateway: netip.MustParseAddr("10.0.0.1"), Namespace: r.Namespace, Time: first[0].Time},
+		{Attachment: r.Attachment, Address: netip.MustParsePrefix("fd00::2/64"), Gateway: netip.MustParseAddr("fd00::1"), Namespace: r.Namespace, Time: first[1].Time},
 	}
 	if diff := cmp.Diff(want, first, compareAddresses); diff != "" {
 		t.Errorf("first (-want +got):\n%s", diff)
@@ -135,9 +170,8 @@ func TestReserveOrder(t *testing.T) {
 
 // TestReserveRests shows that the queue of a range that is never used up is bounded.
 func TestReserveRests(t *testing.T) {
-	defer func(n uint64) { maxResting = n }(maxResting)
-	maxResting = 2
 	s := openTemp(t)
+	s.maxQueued = 2
 	for i, want := range []string{"fd00::2/64", "fd00::3/64", "fd00::2/64", "fd00::3/64", "fd00::2/64"} {
 		c := fmt.Sprint(i)
 		expect(t, s, request(t, c, "fd00::/64"), want)
@@ -180,7 +214,7 @@ func TestReserveSetRests(t *testing.T) {
 	s := openTemp(t)
 	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // .2, and .2 to .6
 	ask := func(c string) Request {
-		return Request{Attachment: Attachment{"net", c, "eth0"}, Sets: []Set{set}}
+		return Request{Attachment: eth0(c), Sets: []Set{set}}
 	}
 	expect(t, s, ask("a"), "10.0.0.2/30")
 	release(t, s, "a")
@@ -197,12 +231,13 @@ func TestReserveSetRests(t *testing.T) {
 func TestReserveWanted(t *testing.T) {
 	s := openTemp(t)
 	pool := complete(t, "10.0.0.0/29") // hands out .2 to .6
-	set, bad := pool.Split(nil, parseSpans(t, "10.0.0.5"))
+	five := netip.MustParseAddr("10.0.0.5")
+	set, bad := pool.Split(nil, []Interval{{First: five, Last: five}})
 	if bad != nil {
 		t.Fatal(bad)
 	}
 	ask := func(container string, wanted ...string) Request {
-		r := Request{Attachment: Attachment{"net", container, "eth0"}, Sets: []Set{set, {complete(t, "fd00::/64")}}}
+		r := Request{Attachment: eth0(container), Sets: []Set{set, {complete(t, "fd00::/64")}}}
 		for _, w := range wanted {
 			r.Addresses = append(r.Addresses, netip.MustParseAddr(w))
 		}
@@ -241,7 +276,7 @@ func TestReserveWanted(t *testing.T) {
 
 	// That of a dead one is taken.
 	r := ask("g", "10.0.0.4")
-	r.Alive = func(l Lease) bool { return l.Container != "b" }
+	r.InUse = func(l Lease) bool { return l.Container != "b" }
 	expect(t, s, r, "10.0.0.4/29 fd00::8/64")
 	if held, err := s.Held(ask("b").Attachment); held != nil || err != nil {
 		t.Errorf("dead, and yet it holds %v, %v", held, err)
@@ -255,7 +290,7 @@ func TestShared(t *testing.T) {
 	other := func(r Request) Request { r.Network = "other"; return r }
 	refused := func(r Request, want string) {
 		t.Helper()
-		for _, err := range []error{errorOf(s.Room(r)), errorOf(s.Reserve(r))} {
+		for _, err := range []error{errorOf(s.Available(r)), errorOf(s.Reserve(r))} {
 			if !errors.Is(err, ErrShared) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s of %s: got %v, want %s", r.Container, r.Network, err, want)
 			}
@@ -325,7 +360,7 @@ func TestSharedStatic(t *testing.T) {
 	static := complete(t, "10.0.0.0/28 10.0.0.8")
 	static.OnRequest = true
 	r.Sets[0] = append(r.Sets[0], static)
-	if _, err := s.Room(r); err != nil {
+	if _, err := s.Available(r); err != nil {
 		t.Errorf("room: %v", err)
 	}
 	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
@@ -341,7 +376,7 @@ func TestSharedKept(t *testing.T) {
 		t.Fatalf("got %v, want ErrShared", err)
 	}
 	release(t, s, "a")
-	if _, err := s.Room(renamed); err != nil {
+	if _, err := s.Available(renamed); err != nil {
 		t.Errorf("room: %v", err)
 	}
 	if all, err := s.Leases("net"); len(all) != 1 || err != nil {
@@ -398,19 +433,19 @@ func TestReserveReclaims(t *testing.T) {
 	}
 	r := request(t, "new", v4, v6)
 	expect(t, s, r, "network net: no address is left in 10.0.0.1-10.0.0.4 (3 of 3 leased)")
-	if _, err := s.Room(r); !errors.Is(err, ErrExhausted) {
+	if _, err := s.Available(r); !errors.Is(err, ErrExhausted) {
 		t.Errorf("room: got %v, want ErrExhausted", err)
 	}
-	r.Alive = func(l Lease) bool { return l.Container == "live" || l.Container == "limp" }
+	r.InUse = func(l Lease) bool { return l.Container == "live" || l.Container == "limp" }
 	before, _ := s.Leases("net")
-	if _, err := s.Room(r); err != nil {
+	if _, err := s.Available(r); err != nil {
 		t.Errorf("room: %v", err)
 	}
 	if after, _ := s.Leases("net"); len(after) != len(before) {
 		t.Errorf("Room has changed the leases: %v", after)
 	}
 	expect(t, s, r, "10.0.0.3/29 fd00::5/64")
-	if left, err := s.Held(Attachment{"net", "dead", "eth0"}); left != nil || err != nil {
+	if left, err := s.Held(eth0("dead")); left != nil || err != nil {
 		t.Errorf("dead still holds %v, %v", left, err)
 	}
 	expect(t, s, request(t, "live", v4, v6), "10.0.0.2/29 fd00::2/64")
@@ -424,7 +459,7 @@ func TestRetain(t *testing.T) {
 	other := request(t, "a", "10.9.0.0/29")
 	other.Network = "other"
 	reserve(s, other)
-	if err := s.Retain("net", []Attachment{{"net", "b", "eth0"}, {"net", "c", "eth1"}}); err != nil {
+	if err := s.ReleaseExcept("net", []Attachment{eth0("b"), {Network: "net", Container: "c", Interface: "eth1"}}); err != nil {
 		t.Fatal(err)
 	}
 	for network, want := range map[string]string{"net": "10.0.0.3/29", "other": "10.9.0.2/29", "none": ""} {
@@ -433,7 +468,7 @@ func TestRetain(t *testing.T) {
 			t.Errorf("%s: got %s, %v, want %s", network, got, err, want)
 		}
 	}
-	if err := s.Retain("net", nil); err != nil {
+	if err := s.ReleaseExcept("net", nil); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := s.Leases("net"); len(all) > 0 || err != nil {
@@ -444,7 +479,7 @@ func TestRetain(t *testing.T) {
 func TestReleaseNothing(t *testing.T) {
 	s := openTemp(t)
 	release(t, s, "a", "a")
-	if held, err := s.Held(Attachment{"none", "a", "eth0"}); held != nil || err != nil {
+	if held, err := s.Held(Attachment{Network: "none", Container: "a", Interface: "eth0"}); held != nil || err != nil {
 		t.Errorf("got %v, %v", held, err)
 	}
 }
@@ -483,7 +518,7 @@ func (m *model) refusal(r Request) error {
 	}
 	for _, set := range r.Sets {
 		taken, full := false, true
-		for a := set[0].Start; between(set[0].Start, a, set[0].End); a = a.Next() {
+		for a := set[0].Start; ranges.Between(set[0].Start, a, set[0].End); a = a.Next() {
 			who, held := m.holder(a)
 			free := !held || who == r.Attachment || m.dead[who]
 			taken = taken || slices.Contains(r.Addresses, a) && !free
@@ -545,21 +580,21 @@ func TestAgainstModel(t *testing.T) {
 
 func runModel(t *testing.T, random *rand.Rand) {
 	dir, memory, layout := t.TempDir(), t.TempDir(), 0
-	boot(t, "boot0")
-	s := tryOpen(t, dir)
+	host := boot(t, "boot0")
+	s := host.tryOpen(t, dir)
 	defer func() { _ = s.Close() }() // the test has failed, or it is closed below
 	m := model{map[Attachment][]netip.Addr{}, map[Attachment]bool{}}
 	for step := range 250 {
 		r := request(t, string(rune('a'+random.IntN(12))), layouts[layout]...)
-		r.Memory = memory
-		r.Alive = func(l Lease) bool { return !m.dead[l.Attachment] }
+		r.StickyDir = memory
+		r.InUse = func(l Lease) bool { return !m.dead[l.Attachment] }
 		switch n := random.IntN(100); {
 		case n < 50:
 			delete(m.dead, r.Attachment)
 			if random.IntN(4) == 0 {
-				r.Sticky = Sticky{fmt.Sprint("ns/", random.IntN(5)), time.Hour}
+				r.Sticky = Sticky{Name: fmt.Sprint("ns/", random.IntN(5)), For: time.Hour}
 			}
-			_, room := s.Room(r)
+			_, room := s.Available(r)
 			if random.IntN(4) == 0 {
 				r.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(15))})}
 			}
@@ -576,7 +611,7 @@ func runModel(t *testing.T, random *rand.Rand) {
 		case n < 85:
 			m.dead[r.Attachment] = true
 		case n < 88:
-			if err := s.Retain("net", []Attachment{r.Attachment}); err != nil {
+			if err := s.ReleaseExcept("net", []Attachment{r.Attachment}); err != nil {
 				t.Fatal(err)
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
@@ -585,8 +620,8 @@ func runModel(t *testing.T, random *rand.Rand) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			killOnce(t, random, r.Container, dir, "once", bootIDFile, fmt.Sprint(layout), verb)
-			s = tryOpen(t, dir)
+			killOnce(t, random, r.Container, dir, "once", host.bootIDFile, fmt.Sprint(layout), verb)
+			s = host.tryOpen(t, dir)
 			held, err := s.Held(r.Attachment)
 			switch {
 			case err != nil:
@@ -595,20 +630,20 @@ func runModel(t *testing.T, random *rand.Rand) {
 			case verb == "free" && held == nil:
 				delete(m.held, r.Attachment)
 			default:
-				r.Alive = nil // it did not ask
+				r.InUse = nil // it did not ask
 				m.reserve(t, s, r, held, nil)
 			}
 		case n < 93:
 			layout = random.IntN(len(layouts))
 		case n < 94:
-			boot(t, fmt.Sprint("boot", step))
+			host = boot(t, fmt.Sprint("boot", step))
 			m.held = map[Attachment][]netip.Addr{}
 			fallthrough
 		default:
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = tryOpen(t, dir)
+			s = host.tryOpen(t, dir)
 		}
 		m.compare(t, s)
 	}
@@ -652,14 +687,12 @@ func (m *model) compare(t *testing.T, s *Store) {
 	}
 }
 
-// boot pretends for the rest of the test that the host was booted anew.
-func boot(t testing.TB, id string) {
+// boot returns an opener for a host that was booted with an ID.
+func boot(t testing.TB, id string) opener {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "boot_id")
 	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	old := bootIDFile
-	bootIDFile = file
-	t.Cleanup(func() { bootIDFile = old })
+	return opener{bootIDFile: file}
 }

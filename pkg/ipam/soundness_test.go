@@ -7,37 +7,47 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// checkSound fails the test unless all that a store says agrees: each lease is
-// listed for its attachment and for no other, pools do not overlap and count
-// right, and each free address of a pool can be handed out exactly once.
+// checkSound fails the test unless the records of a store agree with each other: each lease is
+// listed for its attachment and for no other, pools do not overlap and count correctly, and
+// each free address of a pool can be given out exactly once.
 func checkSound(t testing.TB, s *Store) {
 	t.Helper()
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.file.View(func(tx *boltfile.Tx) error {
 		for err := range tx.Check() {
 			t.Errorf("bbolt: %v", err)
 		}
-		return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
-			n, err := openNetwork(tx, string(name))
-			if err != nil {
+		names, err := records.Names(tx)
+		for _, name := range names {
+			n, openErr := records.Open(tx, name)
+			if openErr != nil {
+				return openErr
+			}
+			b := tx.Bucket([]byte("networks")).Bucket([]byte(name))
+			if err := unsound(n, b.Bucket([]byte("addresses")), b.Bucket([]byte("queue"))); err != nil {
 				return err
 			}
-			return n.unsound()
-		})
+		}
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// unsound is the first contradiction.
-func (n *network) unsound() error {
+// unsound returns the first contradiction between the records of a network. addresses and queue
+// are two of its buckets.
+func unsound(n *records.Network, addresses, queue *bolt.Bucket) error {
 	leased := map[netip.Addr]Attachment{}
 	kept := 0
-	err := n.within(lowest, highest, func(l Lease) bool {
+	err := n.EachLease(records.Lowest, records.Highest, func(l Lease) bool {
 		leased[l.Address.Addr()] = l.Attachment
-		if !l.Until.IsZero() {
+		if l.Kept() {
 			kept++
 		}
 		return true
@@ -46,15 +56,15 @@ func (n *network) unsound() error {
 		return err
 	}
 	listed := 0
-	err = n.eachKept(func(Lease) bool { listed++; return true })
+	err = n.EachKept(func(Lease) bool { listed++; return true })
 	if err != nil || listed != kept {
 		return fmt.Errorf("%d addresses are kept, %d listed as such, %w", kept, listed, err)
 	}
 	var broken error
-	err = n.each(func(a Attachment) {
-		leases, err := n.held(a)
-		if listed += len(leases); err != nil || len(leases) == 0 {
-			broken = fmt.Errorf("%v: %d leases, %w", a, len(leases), err)
+	err = n.EachAttachment(func(a Attachment) {
+		held, err := n.Held(a)
+		if listed += len(held); err != nil || len(held) == 0 {
+			broken = fmt.Errorf("%v: %d leases, %w", a, len(held), err)
 		}
 	})
 	if err != nil || broken != nil {
@@ -63,59 +73,59 @@ func (n *network) unsound() error {
 	if listed != len(leased) {
 		return fmt.Errorf("%d leases, %d of which are listed", len(leased), listed)
 	}
-	resting := 0
-	var last *pool
-	err = n.pools.ForEach(func(key, record []byte) error {
-		p, err := decodePool(key, record)
-		if err != nil {
-			return err
-		}
-		if last != nil && !last.end.Less(p.start) {
-			return fmt.Errorf("pools up to %s and %s overlap", last.end, p.end)
+	queued := 0
+	var last *records.Pool
+	err = n.EachPool(func(p *records.Pool) {
+		if last != nil && !last.End.Less(p.Start) {
+			broken = fmt.Errorf("pools up to %s and %s overlap", last.End, p.End)
 		}
 		last = p
-		resting += int(p.resting)
-		return n.checkPool(p, leased)
+		queued += int(p.Queued)
+		if err := checkPool(p, leased, addresses, queue); err != nil {
+			broken = err
+		}
 	})
-	if queued := n.queue.Stats().KeyN; err == nil && queued != resting {
-		err = fmt.Errorf("%d addresses rest, %d of them in a queue", queued, resting)
+	if broken != nil {
+		err = broken
+	}
+	if found := queue.Stats().KeyN; err == nil && found != queued {
+		err = fmt.Errorf("pools count %d free addresses in their queues, which hold %d", queued, found)
 	}
 	return err
 }
 
-// checkPool compares a pool with the leases there are. Only small ones are walked.
-func (n *network) checkPool(p *pool, leased map[netip.Addr]Attachment) error {
+// checkPool compares a pool with the leases and the free queue. Only in small pools it visits
+// every address.
+func checkPool(p *records.Pool, leased map[netip.Addr]Attachment, addresses, queue *bolt.Bucket) error {
 	free := map[netip.Addr]int{}
-	c, prefix := n.queue.Cursor(), addressKey(p.end)
-	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-		a, err := keyAddress(v)
-		if err != nil {
-			return err
+	end := p.End.As16()
+	c := queue.Cursor()
+	for k, v := c.Seek(end[:]); bytes.HasPrefix(k, end[:]); k, v = c.Next() {
+		if record := addresses.Get(v); !bytes.Equal(record, k[len(end):]) {
+			return fmt.Errorf("%x does not have its position in the free queue", v)
 		}
-		if record := n.addresses.Get(v); !isPlace(record) || !bytes.Equal(record, k[16:]) {
-			return fmt.Errorf("%s does not know its place in the queue", a)
-		}
-		free[a]++
+		free[netip.AddrFrom16([16]byte(v)).Unmap()]++
 	}
-	if len(free) != int(p.resting) {
-		return fmt.Errorf("%d addresses rest, counted as %d", len(free), p.resting)
+	if len(free) != int(p.Queued) {
+		return fmt.Errorf("%d addresses are in the free queue, counted as %d", len(free), p.Queued)
 	}
-	count, r := uint64(0), Range{Start: p.start, End: p.end, Gateway: p.gateway}
-	for a := p.start; between(p.start, a, p.end) && r.Size() < 1<<17; a = a.Next() {
-		if p.unused.IsValid() && !a.Less(p.unused) && n.addresses.Get(addressKey(a)) == nil {
+	count, r := uint64(0), p.Range()
+	for a := p.Start; ranges.Between(p.Start, a, p.End) && r.Size() < 1<<17; a = a.Next() {
+		key := a.As16()
+		if p.Unused.IsValid() && !a.Less(p.Unused) && addresses.Get(key[:]) == nil {
 			free[a]++
 		}
 		_, held := leased[a]
 		switch {
-		case a == p.gateway:
+		case a == p.Gateway:
 		case held:
 			count++
 		case free[a] != 1:
 			return fmt.Errorf("%s is free %d times", a, free[a])
 		}
 	}
-	if r.Size() < 1<<17 && count != p.leased {
-		return fmt.Errorf("%s: %d leases, counted as %d", r, count, p.leased)
+	if r.Size() < 1<<17 && count != p.Leased {
+		return fmt.Errorf("%s: %d leases, counted as %d", r, count, p.Leased)
 	}
 	return nil
 }

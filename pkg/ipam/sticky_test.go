@@ -9,15 +9,15 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
 // sticky asks for a container of a pod.
 func sticky(t testing.TB, memory, pod, container string, ranges ...string) Request {
 	r := request(t, container, ranges...)
-	r.Memory = memory
+	r.StickyDir = memory
 	if pod != "" {
-		r.Sticky = Sticky{"ns/" + pod, time.Hour}
+		r.Sticky = Sticky{Name: "ns/" + pod, For: time.Hour}
 	}
 	return r
 }
@@ -41,20 +41,20 @@ func TestSticky(t *testing.T) {
 
 	// A pod whose container died unnoticed.
 	r := sticky(t, memory, "p", "p4", v4, v6)
-	r.Alive = func(l Lease) bool { return l.Container != "p3" }
+	r.InUse = func(l Lease) bool { return l.Container != "p3" }
 	expect(t, s, r, "10.0.0.4/29 fd00::4/64")
 
 	// What is kept is given away before anybody hears "exhausted", the oldest first.
 	release(t, s, "q2", "p4")
 	expect(t, s, sticky(t, memory, "", "y", v4, v6), "10.0.0.6/29 fd00::6/64")
 	expect(t, s, sticky(t, memory, "", "z", v4, v6), "10.0.0.2/29 fd00::7/64")
-	if _, err := s.Room(sticky(t, memory, "", "z", v4)); err != nil {
+	if _, err := s.Available(sticky(t, memory, "", "z", v4)); err != nil {
 		t.Errorf("room: %v", err)
 	}
 	expect(t, s, sticky(t, memory, "", "a", v4, v6), "10.0.0.3/29 fd00::8/64")
 	expect(t, s, sticky(t, memory, "p", "p5", v4, v6), "10.0.0.4/29 fd00::4/64")
 	expect(t, s, sticky(t, memory, "q", "q3", v6), "fd00::3/64")
-	if _, err := s.Room(sticky(t, memory, "", "z", v4)); !errors.Is(err, ErrExhausted) {
+	if _, err := s.Available(sticky(t, memory, "", "z", v4)); !errors.Is(err, ErrExhausted) {
 		t.Errorf("room: got %v, want ErrExhausted", err)
 	}
 }
@@ -89,8 +89,7 @@ func TestStickyReboot(t *testing.T) {
 	dir, memory := t.TempDir(), t.TempDir()
 	const v4, v6 = "10.0.0.0/29", "fd00::/64"
 	again := func(id string, f func(*Store)) {
-		boot(t, id)
-		s := tryOpen(t, dir)
+		s := boot(t, id).tryOpen(t, dir)
 		f(s)
 		checkSound(t, s)
 		if err := s.Close(); err != nil {
@@ -113,12 +112,12 @@ func TestStickyReboot(t *testing.T) {
 		expect(t, s, sticky(t, memory, "b", "z", v4, v6), "10.0.0.3/29 fd00::3/64")
 		expect(t, s, sticky(t, memory, "a", "w", v4, v6), "10.0.0.5/29 fd00::5/64") // y has that of a
 	})
-	if err := os.WriteFile(filepath.Join(memory, memoryFile), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(memory, stickyfile.Name), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	again("four", func(s *Store) {
 		_, err := s.Reserve(sticky(t, memory, "a", "w", v4, v6))
-		want := "sticky addresses: " + filepath.Join(memory, memoryFile) + ": the file is damaged (it is 0 bytes long); delete it: each name then gets another address once"
+		want := "sticky addresses: " + filepath.Join(memory, stickyfile.Name) + ": the file is damaged (it is 0 bytes long); delete it: each name then gets another address once"
 		if !errors.Is(err, ErrDamaged) || err.Error() != want {
 			t.Errorf("got %v, want ErrDamaged: %s", err, want)
 		}
@@ -130,10 +129,9 @@ func TestStickyReboot(t *testing.T) {
 func TestStickyRebootUnnamed(t *testing.T) {
 	dir, memory := t.TempDir(), t.TempDir()
 	unnamed := request(t, "first", "10.0.0.0/29")
-	unnamed.Memory, unnamed.Sticky.For = memory, time.Hour
+	unnamed.StickyDir, unnamed.Sticky.For = memory, time.Hour
 	for _, id := range []string{"one", "two"} {
-		boot(t, id)
-		s := tryOpen(t, dir)
+		s := boot(t, id).tryOpen(t, dir)
 		if id == "two" {
 			expect(t, s, unnamed, "10.0.0.3/29")
 		}
@@ -165,19 +163,15 @@ func TestStickyMemories(t *testing.T) {
 func TestStickySpoilt(t *testing.T) {
 	s, memory := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, memory, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
-	err := s.update(func(tx *bolt.Tx) error {
-		n, err := openNetwork(tx, "net")
-		if err != nil {
-			return err
-		}
-		n.memo(nameKey("ns/b", "eth0"), []byte("short"))
-		return n.tellMemories()
-	})
+	f, err := stickyfile.Open(memory, s.dir())
+	if err == nil {
+		err = errors.Join(f.Save("net", map[string][]byte{"ns/b\x00eth0": []byte("short")}), f.Close())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = openTemp(t).Reserve(sticky(t, memory, "a", "1", "10.0.0.0/24"))
-	if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), filepath.Join(memory, memoryFile)+": ") {
+	if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrSticky) || !strings.Contains(err.Error(), filepath.Join(memory, stickyfile.Name)+": ") {
 		t.Errorf("got %v, want ErrDamaged of %s", err, memory)
 	}
 }
@@ -194,7 +188,7 @@ func TestStickyOwnFolder(t *testing.T) {
 func TestStickyWaits(t *testing.T) {
 	s, memory := openTemp(t), t.TempDir()
 	written := func() time.Time {
-		info, err := os.Stat(filepath.Join(memory, memoryFile))
+		info, err := os.Stat(filepath.Join(memory, stickyfile.Name))
 		if err != nil {
 			t.Fatal(err)
 		}

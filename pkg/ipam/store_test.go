@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -37,7 +38,13 @@ func names(t testing.TB, dir string) (list []string) {
 // fill makes a store of some leases and returns its file.
 func fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
-	s := tryOpen(t, dir)
+	return thisBoot.fill(t, dir, leases)
+}
+
+// fill makes a store of some leases, as in the opener's boot, and returns its file.
+func (o opener) fill(t testing.TB, dir string, leases int) string {
+	t.Helper()
+	s := o.tryOpen(t, dir)
 	for i := range leases {
 		if _, err := s.Reserve(request(t, fmt.Sprint(i), "10.0.0.0/16", "fd00::/64")); err != nil {
 			t.Fatal(err)
@@ -46,25 +53,24 @@ func fill(t testing.TB, dir string, leases int) string {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return s.path
+	return s.file.Path
 }
 
 // TestReboot shows that leases end with the boot, and with them their file.
 func TestReboot(t *testing.T) {
 	dir := t.TempDir()
-	boot(t, "one")
-	fill(t, dir, 3)
+	boot(t, "one").fill(t, dir, 3)
 	if err := os.WriteFile(filepath.Join(dir, "leases-zero.db.new"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "mine"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	boot(t, "two")
-	if _, err := OpenExisting(dir, 0); !errors.Is(err, fs.ErrNotExist) {
+	second := boot(t, "two")
+	if _, err := second.openExisting(dir, 0); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after a reboot: got %v, want ErrNotExist", err)
 	}
-	s := tryOpen(t, dir)
+	s := second.tryOpen(t, dir)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -77,11 +83,10 @@ func TestReboot(t *testing.T) {
 func TestOpenUnfinished(t *testing.T) {
 	for _, size := range []int{0, 100, 20000} {
 		dir := t.TempDir()
-		boot(t, "one")
 		if err := os.WriteFile(filepath.Join(dir, "leases-one.db.new"), make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		fill(t, dir, 1)
+		boot(t, "one").fill(t, dir, 1)
 		if got := names(t, dir); !slices.Equal(got, []string{"leases-one.db"}) {
 			t.Errorf("left: %v", got)
 		}
@@ -101,7 +106,7 @@ func TestOpenFolder(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("got %v, %v, want mode 0700", info.Mode(), err)
 	}
-	info, err = os.Stat(s.path)
+	info, err = os.Stat(s.file.Path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v, want mode 0600", info.Mode(), err)
 	}
@@ -261,12 +266,7 @@ func TestTruncatedWhileOpen(t *testing.T) {
 func TestCloseBroken(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
-	err := s.guard(func() error {
-		if _, err := s.db.Begin(true); err != nil {
-			return err
-		}
-		panic("at a bad page")
-	})
+	err := s.file.Try(func(*boltfile.Tx) error { panic("at a bad page") })
 	if !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v, want ErrDamaged", err)
 	}
@@ -313,7 +313,7 @@ func TestFullDisk(t *testing.T) {
 	for ; err == nil; given++ {
 		_, err = s.Reserve(request(t, fmt.Sprint(given), "10.0.0.0/16"))
 	}
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), s.path) {
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), s.file.Path) {
 		t.Fatalf("lease %d: got %v, want ENOSPC", given, err)
 	}
 	if err := s.Close(); err != nil {
@@ -341,9 +341,9 @@ func TestFreeOnFullDisk(t *testing.T) {
 					s := tryOpen(t, dir)
 					for i := range leases {
 						r := request(t, fmt.Sprint("container-", i), "10.0.0.0/16", "fd00::/64")
-						r.Namespace = Namespace{"/run/netns/container", 4, 4026531840}
+						r.Namespace = Namespace{Path: "/run/netns/container", Device: 4, Inode: 4026531840}
 						if sticky {
-							r.Sticky, r.Memory = Sticky{fmt.Sprint("shop/web-", i%100), time.Hour}, memory
+							r.Sticky, r.StickyDir = Sticky{Name: fmt.Sprint("shop/web-", i%100), For: time.Hour}, memory
 						}
 						if _, err := s.Reserve(r); err != nil {
 							t.Fatal(err)
@@ -352,10 +352,10 @@ func TestFreeOnFullDisk(t *testing.T) {
 					setuptest.FillDisk(t, filepath.Join(dir, "filler"))
 					var err error
 					if !one {
-						err = s.Retain("net", nil)
+						err = s.ReleaseExcept("net", nil)
 					}
 					for i := 0; one && i < leases && err == nil; i++ {
-						if err = s.Release(Attachment{"net", fmt.Sprint("container-", i), "eth0"}); i%50 == 0 {
+						if err = s.Release(eth0(fmt.Sprint("container-", i))); i%50 == 0 {
 							err = errors.Join(err, s.Close())
 							s = tryOpen(t, dir)
 						}

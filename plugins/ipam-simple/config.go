@@ -248,9 +248,9 @@ func (a addresses) read(path string) (set ipam.Set, bad []error) {
 }
 
 // parseSpans reads a list of addresses, subnets and spans below a key.
-func parseSpans(key string, texts []string) (list []ipam.Span, bad []error) {
+func parseSpans(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
-		s, err := ipam.ParseSpan(text)
+		s, err := ipam.ParseInterval(text)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("%s[%d]: %w", key, i, err))
 		}

@@ -93,7 +93,7 @@ func (c *config) add(args *skel.CmdArgs) (*current.Result, error) {
 func (c *config) request(args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
 		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.wanted,
-		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, Memory: c.stickyDir, Alive: alive,
+		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, StickyDir: c.stickyDir, InUse: alive,
 	}
 }
 
@@ -186,7 +186,7 @@ func GC(args *skel.CmdArgs) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, no leases
 	}
-	return c.use(s, err, func() error { return s.Retain(c.Name, valid) })
+	return c.use(s, err, func() error { return s.ReleaseExcept(c.Name, valid) })
 }
 
 // Status is an error when a set has no address left, not even by freeing what GC
@@ -210,7 +210,7 @@ func Foresee(args *skel.CmdArgs) (*current.Result, error) {
 	var ranges []ipam.Range
 	s, err := c.openToLook()
 	err = c.use(s, err, func() (err error) {
-		ranges, err = s.Room(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, Alive: needed()})
+		ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, InUse: needed()})
 		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
 			ranges, err = nil, nil
 			for _, set := range c.sets {
@@ -248,7 +248,7 @@ func writable(dir string) error {
 func (c *config) open() (*ipam.Store, error) {
 	s, err := ipam.Open(c.DataDir, lockWait)
 	if err == nil {
-		s.HostLocal, s.Present = c.ImportFrom, present
+		s.HostLocal, s.FindAttached = c.ImportFrom, present
 	}
 	return s, err
 }
@@ -266,10 +266,10 @@ func (c *config) openToFree() (*ipam.Store, error) {
 func (c *config) openToLook() (*ipam.Store, error) {
 	s, err := ipam.OpenExisting(c.DataDir, lockWait)
 	if errors.Is(err, fs.ErrNotExist) {
-		s, err = ipam.Empty()
+		s, err = ipam.OpenInMemory()
 	}
 	if err == nil {
-		s.HostLocal, s.Present = c.ImportFrom, present
+		s.HostLocal, s.FindAttached = c.ImportFrom, present
 	}
 	return s, err
 }
@@ -281,7 +281,7 @@ func (c *config) use(s *ipam.Store, err error, f func() error) error {
 		err = errors.Join(f(), s.Close())
 	}
 	key := "ipam.dataDir"
-	if errors.Is(err, ipam.ErrMemory) {
+	if errors.Is(err, ipam.ErrSticky) {
 		key = "ipam.stickyDir"
 	}
 	switch {

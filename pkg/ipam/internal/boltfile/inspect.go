@@ -1,4 +1,4 @@
-package ipam
+package boltfile
 
 import (
 	"encoding/binary"

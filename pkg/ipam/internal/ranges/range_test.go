@@ -1,4 +1,4 @@
-package ipam
+package ranges
 
 import (
 	"math"
@@ -112,11 +112,11 @@ func TestCompleteMistakes(t *testing.T) {
 	}
 }
 
-// parseSpans reads spans.
-func parseSpans(t testing.TB, texts ...string) (list []Span) {
+// parseIntervals reads spans.
+func parseIntervals(t testing.TB, texts ...string) (list []Interval) {
 	t.Helper()
 	for _, text := range texts {
-		s, err := ParseSpan(text)
+		s, err := ParseInterval(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func parseSpans(t testing.TB, texts ...string) (list []Span) {
 	return list
 }
 
-func TestParseSpan(t *testing.T) {
+func TestParseInterval(t *testing.T) {
 	for text, want := range map[string]string{
 		"10.1.0.9":             "10.1.0.9-10.1.0.9",
 		"10.1.0.64/28":         "10.1.0.64-10.1.0.79",
@@ -136,7 +136,7 @@ func TestParseSpan(t *testing.T) {
 		"":                     "", "ten": "", "10.1.0.65/28": "", "10.1.0.9-": "", "10.1.0.9-10.1.0.8": "",
 		"10.1.0.9-fd00::1": "", "fe80::1%eth0": "", "10.1.0.0/33": "", "1-2-3": "",
 	} {
-		got, err := ParseSpan(text)
+		got, err := ParseInterval(text)
 		if (err != nil) != (want == "") || err == nil && got.String() != want {
 			t.Errorf("%q: got %s, %v, want %q", text, got, err, want)
 		}
@@ -167,7 +167,7 @@ func TestSplit(t *testing.T) {
 		{"all but the gateway", "10.1.0.0/24", spans("10.1.0.2-10.1.0.99"), spans("10.1.0.100-10.1.0.254"), "error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			set, bad := complete(t, tt.in).Split(parseSpans(t, tt.exclude...), parseSpans(t, tt.static...))
+			set, bad := complete(t, tt.in).Split(parseIntervals(t, tt.exclude...), parseIntervals(t, tt.static...))
 			var got []string
 			for _, r := range set {
 				if r.OnRequest {

@@ -1,7 +1,4 @@
-// Package ipam hands out IP addresses: the ranges that they come from, the leases
-// that say who has which, and the store that keeps them for as long as the host
-// is up.
-package ipam
+package ranges
 
 import (
 	"encoding/binary"
@@ -9,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 )
 
 // Range is a run of addresses of one subnet, Start and End included, of which
@@ -20,10 +16,6 @@ type Range struct {
 	Gateway    netip.Addr // none when zero
 	OnRequest  bool       // only who asks for an address of it gets one
 }
-
-// Set is a list of ranges of one family that are used as one pool. An attachment
-// gets one address from each Set that it asks of.
-type Set []Range
 
 // Complete returns the range with what it leaves open filled in: from the address
 // after the network's to the last, which in IPv4 is the one before broadcast, and
@@ -83,7 +75,7 @@ func (r Range) mistakes() (bad []error) {
 		name  string
 		value netip.Addr
 	}{{"rangeStart", r.Start}, {"rangeEnd", r.End}} {
-		if v := field.value; v.IsValid() && !between(first, v, last) {
+		if v := field.value; v.IsValid() && !Between(first, v, last) {
 			bad = append(bad, fmt.Errorf("%s: %s is none of the addresses of subnet %s, which are %s to %s",
 				field.name, v, r.Subnet, first, last))
 		}
@@ -111,7 +103,7 @@ func (r Range) checkGateway() error {
 	switch {
 	case !g.IsValid():
 		return nil
-	case r.Subnet.Contains(g.WithZone("")) && (g.Zone() != "" || !between(first, g, last)):
+	case r.Subnet.Contains(g.WithZone("")) && (g.Zone() != "" || !Between(first, g, last)):
 		return fmt.Errorf("gateway: %s is none of the addresses of subnet %s, which are %s to %s", g, r.Subnet, first, last)
 	case r.Subnet.Contains(g):
 		return nil
@@ -121,19 +113,14 @@ func (r Range) checkGateway() error {
 	return nil
 }
 
-// between says whether a is from first to last, all of one family.
-func between(first, a, last netip.Addr) bool {
-	return a.BitLen() == first.BitLen() && a.Zone() == "" && !a.Less(first) && !last.Less(a)
-}
-
 // Contains says whether an address may be handed out from the range.
 func (r Range) Contains(a netip.Addr) bool {
-	return a != r.Gateway && between(r.Start, a, r.End)
+	return a != r.Gateway && Between(r.Start, a, r.End)
 }
 
 // Overlaps says whether two ranges share an address.
 func (r Range) Overlaps(o Range) bool {
-	return Span{r.Start, r.End}.overlaps(Span{o.Start, o.End})
+	return Interval{r.Start, r.End}.overlaps(Interval{o.Start, o.End})
 }
 
 // Size is how many addresses the range hands out, or math.MaxUint64 if they are
@@ -145,81 +132,11 @@ func (r Range) Size() uint64 {
 	if high != 0 || low == math.MaxUint64 {
 		return math.MaxUint64
 	}
-	if between(r.Start, r.Gateway, r.End) {
+	if Between(r.Start, r.Gateway, r.End) {
 		return low
 	}
 	return low + 1
 }
 
 // String is the range as a person writes it.
-func (r Range) String() string { return Span{r.Start, r.End}.String() }
-
-// Split returns the parts of a range, handed out as a set: what is left of it
-// without the spans to exclude and those for static use, and the latter, which may
-// lie anywhere in the subnet and are handed out on request. Each error begins with
-// the field that it is about.
-func (r Range) Split(exclude, static []Span) (set Set, bad []error) {
-	first, last := usable(r.Subnet)
-	for _, s := range exclude {
-		if !s.overlaps(Span{r.Start, r.End}) && !slices.ContainsFunc(static, s.overlaps) {
-			bad = append(bad, fmt.Errorf("exclude: %s has no address of range %s; leave it out", s, r))
-		}
-	}
-	for _, s := range static {
-		if !between(first, s.First, last) || !between(first, s.Last, last) {
-			bad = append(bad, fmt.Errorf("static: %s is not within the addresses of subnet %s, which are %s to %s", s, r.Subnet, first, last))
-		}
-	}
-	if len(bad) > 0 {
-		return nil, bad
-	}
-	set = r.without(slices.Concat(exclude, static))
-	if len(set) == 0 {
-		return nil, []error{errors.New("exclude: it and static leave no address to hand out; widen the range, or leave some out")}
-	}
-	for _, s := range static {
-		part := Range{r.Subnet, s.First, s.Last, r.Gateway, true}
-		set = append(set, part.without(exclude)...)
-	}
-	return set, nil
-}
-
-// without cuts spans out of a range. Parts that have no address to hand out are
-// left out.
-func (r Range) without(spans []Span) (parts Set) {
-	slices.SortFunc(spans, func(a, b Span) int { return a.First.Compare(b.First) })
-	for _, s := range spans {
-		if !s.overlaps(Span{r.Start, r.End}) {
-			continue
-		}
-		before := r
-		before.End, r.Start = s.First.Prev(), s.Last.Next()
-		if parts = parts.with(before); !between(r.Start, r.End, r.End) {
-			return parts
-		}
-	}
-	return parts.with(r)
-}
-
-// with appends a range that is not empty.
-func (s Set) with(r Range) Set {
-	if !between(r.Start, r.End, r.End) || r.Size() == 0 {
-		return s
-	}
-	return append(s, r)
-}
-
-// Serves says whether an address may be handed out from the set.
-func (s Set) Serves(a netip.Addr) bool {
-	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
-}
-
-// from is the range of the set that an address which it serves is handed out from.
-func (s Set) from(a netip.Addr) Range {
-	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
-}
-
-// dynamic says whether an address may be handed out without a request for it.
-func (s Set) dynamic(a netip.Addr) bool {
-	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })
-}
+func (r Range) String() string { return Interval{r.Start, r.End}.String() }

@@ -1,0 +1,109 @@
+package allocator
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+)
+
+// choose takes an address of a set:
+//
+//  1. the requested address, if there is one;
+//  2. the address that the attachment's name had before;
+//  3. any free address. When there is none, choose ends the lease that is kept for a name for
+//     the shortest time from now, and then the leases that are not in use.
+func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (netip.Addr, error) {
+	if requested.IsValid() {
+		holder, err := a.claim(set, requested, r)
+		if err == nil && holder != nil {
+			err = fmt.Errorf("%s %w: %s", requested, ErrTaken, describe(*holder))
+		}
+		return requested, err
+	}
+	if address, err := a.chooseSticky(set, r); err != nil || address.IsValid() {
+		return address, err
+	}
+	for _, makeRoom := range []func(ranges.Set, Request) error{a.endKept, a.reclaim, a.endKept} {
+		if address, err := a.takeFree(set); err != nil || address.IsValid() {
+			return address, err
+		}
+		if err := makeRoom(set, r); err != nil {
+			return netip.Addr{}, err
+		}
+	}
+	address, err := a.takeFree(set)
+	if err == nil && !address.IsValid() {
+		err = a.exhausted(set)
+	}
+	return address, err
+}
+
+// chooseSticky takes the address of a set that the request's name had before, if no other
+// attachment has it. It returns the zero address when there is none.
+func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
+	list, err := a.Network.NameAddresses(r.Sticky.Name, r.Interface)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, address := range list {
+		if !set.Serves(address) {
+			continue
+		}
+		if holder, err := a.claim(set, address, r); err != nil || holder == nil {
+			return address, err
+		}
+	}
+	return netip.Addr{}, nil
+}
+
+// claim takes one address of a set, also from a name that it is kept for, and from a lease that
+// is not in use. When the address is in use, claim returns the lease and takes nothing.
+func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder *leases.Lease, err error) {
+	from := set.RangeOf(address)
+	if from.OnRequest {
+		err = a.checkShared(from)
+	} else {
+		_, err = a.pool(from) // so that the pool counts the address
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, leased, err := a.Network.Lease(address)
+	if err == nil && leased && !l.Kept() {
+		if r.inUse(l) {
+			return &l, nil
+		}
+		if err = a.Network.Release(l.Attachment); err == nil {
+			l, leased, err = a.Network.Lease(address)
+		}
+	}
+	if err == nil && leased { // it is kept
+		if l.Sticky.Name == r.Sticky.Name && l.Interface == r.Interface {
+			err = a.Network.Unkeep(l)
+		} else {
+			err = a.Network.Forget(l)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if from.OnRequest {
+		return nil, a.Network.OccupyAny(address)
+	}
+	p, err := a.pool(from) // read again: freeing the address has changed it
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.Network.Occupy(p, address)
+}
+
+// describe says who has a lease.
+func describe(l leases.Lease) string {
+	if l.Kept() {
+		return fmt.Sprintf("it is kept for %s until %s", l.Sticky.Name, l.Until.Format(time.RFC3339))
+	}
+	return fmt.Sprintf("container %s, interface %s, has it since %s", l.Container, l.Interface, l.Time.Format(time.RFC3339))
+}

@@ -1,0 +1,122 @@
+package allocator
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
+)
+
+// takeFree takes a free address of a set: the first that was never used, else the one that was
+// freed longest ago. A set with MaxQueued freed addresses uses those first. takeFree returns
+// the zero address when no address is free.
+func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
+	var pools []*records.Pool
+	queued := uint64(0)
+	for _, r := range set {
+		if r.OnRequest {
+			continue
+		}
+		p, err := a.pool(r)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		pools = append(pools, p)
+		queued += p.Queued
+	}
+	choices := []func([]*records.Pool) (*records.Pool, netip.Addr, error){a.firstUnused, a.freedLongestAgo}
+	if queued >= a.MaxQueued {
+		slices.Reverse(choices)
+	}
+	for _, choice := range choices {
+		p, address, err := choice(pools)
+		if err != nil {
+			return address, err
+		}
+		if p != nil {
+			return address, a.Network.Occupy(p, address)
+		}
+	}
+	return netip.Addr{}, nil
+}
+
+// firstUnused returns the first address of some pools that was never given out, and its pool;
+// the pool is nil when there is none. It passes over addresses that were given out on request,
+// or before the pool was made, and meets each of those only once.
+func (a Allocator) firstUnused(pools []*records.Pool) (*records.Pool, netip.Addr, error) {
+	for _, p := range pools {
+		if !p.Unused.IsValid() {
+			continue
+		}
+		for p.Unused.IsValid() && (p.Unused == p.Gateway || a.Network.HasRecord(p.Unused)) {
+			p.Advance()
+		}
+		if p.Unused.IsValid() {
+			return p, p.Unused, nil
+		}
+		if err := a.Network.SavePool(p); err != nil {
+			return nil, netip.Addr{}, err
+		}
+	}
+	return nil, netip.Addr{}, nil
+}
+
+// freedLongestAgo returns the address of some pools that was freed longest ago, and its pool;
+// the pool is nil when no address was freed.
+func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, address netip.Addr, err error) {
+	var first records.Position
+	for _, p := range pools {
+		head, found, err := a.Network.QueueHead(p)
+		if err != nil {
+			return nil, address, err
+		}
+		if found && (from == nil || head.Number < first.Number) {
+			from, first = p, head
+		}
+	}
+	return from, first.Address, nil
+}
+
+// pool returns the pool of a range, and makes it when absent. A pool without leases keeps no
+// other network out, so pool checks again whether another network uses the range.
+func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
+	p, err := a.Network.PoolAt(r.End)
+	switch {
+	case err != nil:
+		return nil, err
+	case !p.Serves(r):
+		return a.newPool(r)
+	case p.Leased == 0:
+		return p, a.checkShared(r)
+	}
+	return p, nil
+}
+
+// newPool makes the pool of a range that is new in the configuration. It drops the pools that
+// overlap the range: they are of the configuration before. Their leases stay, and the order in
+// which their addresses were freed is lost. A pool may also be missing because the file is
+// damaged, so newPool checks all leases.
+func (a Allocator) newPool(r ranges.Range) (*records.Pool, error) {
+	if err := a.checkShared(r); err != nil {
+		return nil, err
+	}
+	if err := a.Network.CheckAttachments(); err != nil {
+		return nil, err
+	}
+	old, err := a.Network.Overlapping(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range old {
+		if err := a.Network.DropPool(p); err != nil {
+			return nil, err
+		}
+	}
+	leased, err := a.Network.Leased(r)
+	if err != nil {
+		return nil, err
+	}
+	p := &records.Pool{Start: r.Start, End: r.End, Gateway: r.Gateway, Unused: r.Start, Leased: leased}
+	return p, a.Network.SavePool(p)
+}

@@ -1,0 +1,120 @@
+package allocator
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+)
+
+// maxExpired bounds how many kept addresses one call of Expire frees, and so what it costs.
+const maxExpired = 16
+
+// Expire frees kept addresses whose time is over.
+func (a Allocator) Expire(now time.Time) error {
+	var over []leases.Lease
+	err := a.Network.EachKept(func(l leases.Lease) bool {
+		if l.Until.After(now) {
+			return false
+		}
+		over = append(over, l)
+		return len(over) < maxExpired
+	})
+	for _, l := range over {
+		if err == nil {
+			err = a.Network.Forget(l)
+		}
+	}
+	return err
+}
+
+// endKept frees the kept address of a set whose time ends first, if there is one.
+func (a Allocator) endKept(set ranges.Set, _ Request) error {
+	l, found, err := a.firstKept(set)
+	if err != nil || !found {
+		return err
+	}
+	return a.Network.Forget(l)
+}
+
+// firstKept returns the kept lease of a set whose time ends first.
+func (a Allocator) firstKept(set ranges.Set) (first leases.Lease, found bool, err error) {
+	err = a.Network.EachKept(func(l leases.Lease) bool {
+		first, found = l, set.Dynamic(l.Address.Addr())
+		return !found
+	})
+	return first, found, err
+}
+
+// reclaim releases the attachments that have a lease in a set which is not in use.
+func (a Allocator) reclaim(set ranges.Set, r Request) error {
+	unused, err := a.notInUse(set, r, false)
+	if err != nil {
+		return err
+	}
+	return a.Network.Release(unused...)
+}
+
+// notInUse returns the attachments that have a lease in a set which is not in use; with first,
+// at most one of them.
+func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []leases.Attachment, err error) {
+	if r.InUse == nil {
+		return nil, nil
+	}
+	for _, from := range set {
+		err := a.Network.EachLease(from.Start, from.End, func(l leases.Lease) bool {
+			if !from.OnRequest && from.Contains(l.Address.Addr()) && !l.Kept() && !r.InUse(l) {
+				unused = append(unused, l.Attachment)
+			}
+			return !first || len(unused) == 0
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return unused, nil
+}
+
+// available returns the range of a set that has a free address, or would have one after choose
+// has ended leases. It is ErrExhausted when there is none.
+func (a Allocator) available(set ranges.Set, r Request) (ranges.Range, error) {
+	for _, from := range set {
+		if from.OnRequest {
+			continue
+		}
+		if leased, err := a.Network.Leased(from); err != nil || leased < from.Size() {
+			return from, errors.Join(err, a.checkSetShared(set))
+		}
+	}
+	kept, found, err := a.firstKept(set)
+	if err == nil && found {
+		return set.RangeOf(kept.Address.Addr()), nil
+	}
+	var unused []leases.Attachment
+	if err == nil {
+		unused, err = a.notInUse(set, r, true)
+	}
+	if err == nil && len(unused) == 0 {
+		err = a.exhausted(set)
+	}
+	return set[0], err
+}
+
+// exhausted returns ErrExhausted with the number of leases in each range of a set.
+func (a Allocator) exhausted(set ranges.Set) error {
+	var full []string
+	for _, r := range set {
+		if r.OnRequest {
+			continue
+		}
+		leased, err := a.Network.Leased(r)
+		if err != nil {
+			return err
+		}
+		full = append(full, fmt.Sprintf("%s (%d of %d leased)", r, leased, r.Size()))
+	}
+	return fmt.Errorf("network %s: %w in %s", a.Network.Name, ErrExhausted, strings.Join(full, ", "))
+}

@@ -1,0 +1,80 @@
+package allocator
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+)
+
+var (
+	// ErrExhausted says that every address of a set is leased.
+	ErrExhausted = errors.New("no address is left")
+	// ErrTaken says that a requested address is leased to another attachment.
+	ErrTaken = errors.New("is leased already")
+	// ErrNotServed says that a requested address is not given out.
+	ErrNotServed = errors.New("cannot be had")
+	// ErrShared says that another network of the store has leases in a range.
+	ErrShared = errors.New("is in use by another network; give one of them another subnet, or a store of its own")
+)
+
+// Refused reports whether an error is about the request, and not about the store.
+func Refused(err error) bool {
+	for _, refusal := range []error{ErrExhausted, ErrTaken, ErrNotServed, ErrShared} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// Request asks for one address of each set.
+type Request struct {
+	leases.Attachment
+	Namespace leases.Namespace
+	Sets      []ranges.Set // ranges are complete and do not overlap
+	Addresses []netip.Addr // requested addresses, at most one of each set; a set without one gives any address
+	Sticky    leases.Sticky
+	StickyDir string // folder of the sticky file, which outlives a reboot; needed when Sticky is not zero
+	// InUse reports whether a lease may still be in use. It is called for the leases of a set
+	// that has no free address, and for the holder of a requested address. A lease that is not
+	// in use is ended. Without InUse every lease is in use.
+	InUse func(leases.Lease) bool
+}
+
+// inUse calls InUse.
+func (r Request) inUse(l leases.Lease) bool { return r.InUse == nil || r.InUse(l) }
+
+// bySet returns the requested address of each set; the zero address is any.
+func (r Request) bySet() ([]netip.Addr, error) {
+	requested := make([]netip.Addr, len(r.Sets))
+	for _, a := range r.Addresses {
+		i := slices.IndexFunc(r.Sets, func(s ranges.Set) bool { return s.Serves(a) })
+		if i < 0 {
+			return nil, fmt.Errorf("%s %w: %s", a, ErrNotServed, r.whyNot(a))
+		}
+		if requested[i].IsValid() {
+			return nil, fmt.Errorf("%s %w: %s is of the same set, which gives one address", a, ErrNotServed, requested[i])
+		}
+		requested[i] = a
+	}
+	return requested, nil
+}
+
+// whyNot says why no set gives out an address.
+func (r Request) whyNot(a netip.Addr) string {
+	var all []string
+	for _, set := range r.Sets {
+		for _, from := range set {
+			if from.Gateway == a {
+				return "it is the gateway's"
+			}
+			all = append(all, from.String())
+		}
+	}
+	return "it is in none of the ranges, which are " + strings.Join(all, ", ")
+}

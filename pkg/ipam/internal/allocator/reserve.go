@@ -1,0 +1,84 @@
+package allocator
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
+)
+
+// Allocator chooses addresses of one network.
+type Allocator struct {
+	Network *records.Network
+	// MaxQueued is how many freed addresses of a set wait before the one that was freed longest
+	// ago is used again ahead of addresses that were never used.
+	MaxQueued uint64
+}
+
+// MaxQueued bounds the free queue of a set that is too large to be used up. A million queued
+// addresses take about 60 MB in the store.
+const MaxQueued = 1 << 20
+
+// Reserve returns a lease for each set of a request, in their order. An address that the
+// attachment holds already, of these sets, stays; what else it holds is freed.
+func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
+	requested, err := r.bySet()
+	if err != nil {
+		return nil, err
+	}
+	held, err := a.Network.Held(r.Attachment)
+	if err != nil {
+		return nil, err
+	}
+	given := make([]leases.Lease, len(r.Sets))
+	for i, set := range r.Sets {
+		var address netip.Addr
+		since := now
+		old := slices.IndexFunc(held, func(l leases.Lease) bool {
+			return set.Serves(l.Address.Addr()) && (!requested[i].IsValid() || requested[i] == l.Address.Addr())
+		})
+		if old >= 0 {
+			address, since = held[old].Address.Addr(), held[old].Time
+			held = slices.Delete(held, old, old+1)
+		} else if address, err = a.choose(set, requested[i], r); err != nil {
+			return nil, err
+		}
+		given[i] = r.lease(set.RangeOf(address), address, since)
+		if err := a.Network.PutLease(given[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range held {
+		if err := a.Network.Free(l.Address.Addr()); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.Network.SetHeld(r.Attachment, given); err != nil {
+		return nil, err
+	}
+	return given, a.Network.SetNameAddresses(r.Sticky.Name, r.Interface, given)
+}
+
+// lease returns the lease of an address of a range.
+func (r Request) lease(from ranges.Range, address netip.Addr, since time.Time) leases.Lease {
+	return leases.Lease{
+		Attachment: r.Attachment, Address: netip.PrefixFrom(address, from.Subnet.Bits()), Gateway: from.Gateway,
+		Namespace: r.Namespace, Time: since, Sticky: r.Sticky,
+	}
+}
+
+// Available returns, for each set of a request, the range in which Reserve would find an
+// address for another attachment.
+func (a Allocator) Available(r Request) (from []ranges.Range, err error) {
+	for _, set := range r.Sets {
+		free, err := a.available(set, r)
+		if err != nil {
+			return nil, err
+		}
+		from = append(from, free)
+	}
+	return from, nil
+}

@@ -1,0 +1,199 @@
+package boltfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
+)
+
+const (
+	unfinishedSuffix = ".new" // a file has it in its name while Create makes it
+
+	// otherProgramWait is how long bbolt waits for its own lock on the file. The caller has
+	// locked the folder, so only another program, such as the command bbolt, can hold that lock.
+	otherProgramWait = 50 * time.Millisecond
+)
+
+var (
+	// ErrDamaged says that a file cannot be read. Its records are unknown, so no address may
+	// be given out from it.
+	ErrDamaged = errors.New("the file is damaged")
+	// ErrNewer says that a later release wrote the file.
+	ErrNewer = errors.New("a later release wrote the file; use that one")
+)
+
+// Tx is a transaction on a file.
+type Tx = bolt.Tx
+
+// File is a bbolt file. The caller has locked its folder: Load inspects the file before bbolt
+// locks it, and bbolt looks at its own lock only every 50 ms.
+type File struct {
+	Path   string
+	Layout Layout
+	Remedy string // what to do when the file is damaged
+	Sync   bool   // write each change to the disk before it is done
+
+	db     *bolt.DB
+	f      *os.File // the file that db has open
+	broken error    // why the file may no longer be used
+}
+
+// Load opens the file, which exists, and checks that it is complete and has the right format.
+func (f *File) Load() error {
+	err := f.guard(func() (err error) {
+		f.db, err = bolt.Open(f.Path, 0, f.options(inspect))
+		return err
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return errors.New("another program than bridgeveth has the file open; end it")
+	}
+	if f.broken != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return err
+	}
+	err = f.guard(func() error {
+		err := f.db.View(f.Layout.check)
+		if errors.Is(err, errOlder) {
+			err = f.db.Update(f.Layout.upgrade)
+		}
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return nil
+}
+
+// Create makes an empty file under another name and renames it. A killed process leaves
+// either no file or a complete one.
+func (f *File) Create() error {
+	if err := os.Remove(f.Path + unfinishedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the unfinished file of a killed process: %w", err)
+	}
+	if err := f.Init(f.Path + unfinishedSuffix); err != nil {
+		return err
+	}
+	return os.Rename(f.Path+unfinishedSuffix, f.Path)
+}
+
+// Init writes the format into a file at path that is empty or absent.
+func (f *File) Init(path string) error {
+	db, err := bolt.Open(path, 0o600, f.options(nil))
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Update(f.Layout.write), db.Close())
+}
+
+// options returns bbolt's options. With check, the file must exist, and check reads it before
+// bbolt does.
+func (f *File) options(check func(*os.File) error) *bolt.Options {
+	return &bolt.Options{
+		Timeout: otherProgramWait, PageSize: pageSize,
+		NoSync: !f.Sync, NoGrowSync: !f.Sync, NoStatistics: true,
+		// Each Load reads the list of free pages. An array is quicker to read than a map, and
+		// the list is short unless very many leases were freed at once.
+		FreelistType: bolt.FreelistArrayType,
+		OpenFile: func(path string, flags int, mode os.FileMode) (opened *os.File, err error) {
+			if check != nil {
+				flags &^= os.O_CREATE
+			}
+			if opened, err = files.Open(path, flags, mode); err != nil {
+				return nil, err
+			}
+			if check != nil {
+				err = check(opened)
+			}
+			if err != nil {
+				return nil, errors.Join(err, opened.Close())
+			}
+			f.f = opened
+			return opened, nil
+		},
+	}
+}
+
+// Close closes the file. After a panic of bbolt it does so without bbolt, whose own locks may
+// still be taken: bbolt would wait for them forever.
+func (f *File) Close() error {
+	if f.broken != nil {
+		// Closing does not unlock here: the mapped memory keeps the file open.
+		return errors.Join(unix.Flock(int(f.f.Fd()), unix.LOCK_UN), f.f.Close())
+	}
+	return f.db.Close()
+}
+
+// guard calls do and turns two faults into ErrDamaged: the panic of bbolt over a page that
+// it cannot read, and the memory fault of reading beyond the end of a truncated file. After
+// either, the file is not used again.
+func (f *File) guard(do func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			f.broken = fmt.Errorf("%w (%v)", ErrDamaged, p)
+			err = f.broken
+		}
+	}()
+	if f.broken != nil {
+		return f.broken
+	}
+	return do()
+}
+
+// Update changes the file: all of the change is written, or nothing after an error.
+func (f *File) Update(change func(*Tx) error) error {
+	return f.guard(func() error { return f.db.Update(change) })
+}
+
+// Try calls change and then takes the change back: the file stays as it is.
+func (f *File) Try(change func(*Tx) error) error {
+	return f.guard(func() error {
+		tx, err := f.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		return errors.Join(change(tx), tx.Rollback())
+	})
+}
+
+// View calls read, which may not change the file.
+func (f *File) View(read func(*Tx) error) error {
+	return f.guard(func() error { return f.db.View(read) })
+}
+
+// Named returns err with the file's path before it and, when the file is damaged, the remedy
+// after it. An error that names a file already is returned as it is.
+func (f *File) Named(err error) error {
+	var path *fs.PathError
+	var other *fileError
+	if err == nil || errors.As(err, &other) || errors.As(err, &path) && path.Path == f.Path {
+		return err
+	}
+	if errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w; %s", err, f.Remedy)
+	}
+	return &fileError{f.Path, err}
+}
+
+// fileError is an error about a file.
+type fileError struct {
+	path string
+	err  error
+}
+
+// Error begins with the file's path.
+func (e *fileError) Error() string { return e.path + ": " + e.err.Error() }
+
+// Unwrap returns the error without the path.
+func (e *fileError) Unwrap() error { return e.err }

@@ -1,0 +1,69 @@
+package boltfile
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// Layout says which records a kind of file holds, and in which format.
+type Layout struct {
+	// Format is a number that is raised with every change of the buckets, keys or records.
+	Format uint64
+	// Root is the name of the bucket that holds all records.
+	Root []byte
+	// Convert turns the records of format Format-1 into those of Format. It is nil when that
+	// format never existed.
+	Convert func(*Tx) error
+}
+
+// The format number is in this bucket, under this key.
+var formatBucket, formatKey = []byte("store"), []byte("format")
+
+// errOlder says that an earlier release wrote the file, in a format that can be converted.
+var errOlder = errors.New("an earlier release wrote the file")
+
+// write makes the buckets of a new file.
+func (l Layout) write(tx *Tx) error {
+	_, err := tx.CreateBucket(formatBucket)
+	if err == nil {
+		err = l.WriteFormat(tx)
+	}
+	if err == nil {
+		_, err = tx.CreateBucket(l.Root)
+	}
+	return err
+}
+
+// WriteFormat writes the format number.
+func (l Layout) WriteFormat(tx *Tx) error {
+	return tx.Bucket(formatBucket).Put(formatKey, strconv.AppendUint(nil, l.Format, 10))
+}
+
+// check compares the file's format number with ours.
+func (l Layout) check(tx *Tx) error {
+	b := tx.Bucket(formatBucket)
+	if b == nil || tx.Bucket(l.Root) == nil {
+		return ErrDamaged
+	}
+	found, err := strconv.ParseUint(string(b.Get(formatKey)), 10, 64)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w (its format is %q, ours %d)", ErrDamaged, b.Get(formatKey), l.Format)
+	case found > l.Format:
+		return fmt.Errorf("%w (its format is %d, ours %d)", ErrNewer, found, l.Format)
+	case found == l.Format:
+		return nil
+	case found == l.Format-1 && l.Convert != nil:
+		return errOlder
+	}
+	return fmt.Errorf("%w (its format %d is older than any that can be read, ours is %d)", ErrDamaged, found, l.Format)
+}
+
+// upgrade converts a file of the format before ours.
+func (l Layout) upgrade(tx *Tx) error {
+	if err := l.Convert(tx); err != nil {
+		return fmt.Errorf("upgrade from format %d: %w", l.Format-1, err)
+	}
+	return l.WriteFormat(tx)
+}

@@ -1,0 +1,87 @@
+package hostlocal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
+)
+
+// defaultInterface is the interface of a reservation that names none. host-local before
+// version 0.8 wrote such reservations.
+const defaultInterface = "eth0"
+
+// HasNetwork reports whether host-local has a folder for a network in its dataDir.
+func HasNetwork(dataDir, network string) bool {
+	if dataDir == "" {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(dataDir, network))
+	return err == nil && info.IsDir()
+}
+
+// Leases returns the reservations of a network in host-local's dataDir. host-local has a file
+// for each address, with the container's ID in the first line and the interface in the next
+// (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins).
+//
+// Three kinds of files are no reservation: empty files, which host-local leaves when a disk is
+// full; files of zero bytes, which a file system leaves after a crash; and files from before
+// the host was booted.
+func Leases(dataDir, network string) (list []leases.Lease, err error) {
+	booted, err := BootTime()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(dataDir, network)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		a, err := netip.ParseAddr(e.Name())
+		if err != nil {
+			continue // host-local's lock, or its record of the last address of a range
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // host-local has just freed it
+		}
+		if err != nil {
+			return nil, err
+		}
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		words := strings.Fields(string(content))
+		if len(words) == 0 || strings.Contains(string(content), "\x00") || info.ModTime().Before(booted) {
+			continue
+		}
+		holder := leases.Attachment{Network: network, Container: words[0], Interface: defaultInterface}
+		if len(words) > 1 {
+			holder.Interface = words[1]
+		}
+		list = append(list, leases.Lease{
+			Attachment: holder, Address: netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), Time: info.ModTime(),
+		})
+	}
+	return list, nil
+}
+
+// BootTime returns when the host was booted. A file from before that time belongs to no
+// container that runs.
+func BootTime() (time.Time, error) {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return time.Time{}, fmt.Errorf("read time since boot: %w", err)
+	}
+	return time.Now().Add(-time.Duration(up.Nano())), nil
+}

@@ -1,0 +1,59 @@
+package ranges
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Interval is all addresses from First to Last, both included, of one family.
+type Interval struct{ First, Last netip.Addr }
+
+// ParseInterval reads an address, a subnet, or the first and the last address with a
+// hyphen between them.
+func ParseInterval(text string) (Interval, error) {
+	wrong := fmt.Errorf("%q is no address, subnet or span; write one as 10.1.0.9, 10.1.0.64/28 or 10.1.0.9-10.1.0.20", text)
+	if p, err := netip.ParsePrefix(text); err == nil && p == p.Masked() {
+		return Interval{p.Addr(), lastOf(p)}, nil
+	}
+	from, to, isPair := strings.Cut(text, "-")
+	if !isPair {
+		to = from
+	}
+	first, err := netip.ParseAddr(strings.TrimSpace(from))
+	if err != nil || first.Zone() != "" {
+		return Interval{}, wrong
+	}
+	last, err := netip.ParseAddr(strings.TrimSpace(to))
+	if err != nil || !Between(first, last, last) {
+		return Interval{}, wrong
+	}
+	return Interval{first, last}, nil
+}
+
+// overlaps reports whether two intervals share an address.
+func (i Interval) overlaps(o Interval) bool {
+	return Between(i.First, o.First, i.Last) || Between(o.First, i.First, o.Last)
+}
+
+// String returns "FIRST-LAST".
+func (i Interval) String() string { return i.First.String() + "-" + i.Last.String() }
+
+// Between reports whether a is from first to last. It is false for an address of the other
+// family, and for an address with a zone.
+func Between(first, a, last netip.Addr) bool {
+	return a.BitLen() == first.BitLen() && a.Zone() == "" && !a.Less(first) && !last.Less(a)
+}
+
+// lastOf returns the last address of a subnet.
+func lastOf(p netip.Prefix) netip.Addr {
+	all := p.Addr().As16()
+	for i := p.Bits() + 128 - p.Addr().BitLen(); i < 128; i++ {
+		all[i/8] |= 1 << (7 - i%8)
+	}
+	last := netip.AddrFrom16(all)
+	if p.Addr().Is4() {
+		last = last.Unmap()
+	}
+	return last
+}

@@ -1,0 +1,46 @@
+package records
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+)
+
+// addressSize is the length of a stored address, in bytes.
+const addressSize = 16
+
+// addressKey returns an address as the store has it.
+func addressKey(a netip.Addr) []byte {
+	key := a.As16()
+	return key[:]
+}
+
+// keyAddress reads what addressKey wrote.
+func keyAddress(key []byte) (netip.Addr, error) {
+	a, ok := netip.AddrFromSlice(key)
+	if !ok || len(key) != addressSize {
+		return a, fmt.Errorf("%w: %x is no address", boltfile.ErrDamaged, key)
+	}
+	return a.Unmap(), nil
+}
+
+// encodeAddresses returns the addresses of leases, one after another.
+func encodeAddresses(leases []Lease) (record []byte) {
+	for _, l := range leases {
+		record = append(record, addressKey(l.Address.Addr())...)
+	}
+	return record
+}
+
+// DecodeAddresses reads a list of addresses, as the buckets attachments and names have it.
+func DecodeAddresses(record []byte) (list []netip.Addr, err error) {
+	for ; len(record) > 0; record = record[min(len(record), addressSize):] {
+		a, err := keyAddress(record[:min(len(record), addressSize)])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}

@@ -1,0 +1,132 @@
+package records
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+)
+
+// Layout is the layout of the store's file.
+var Layout = boltfile.Layout{Format: 2, Root: networksBucket, Convert: checkFormat1}
+
+// The store has these buckets. An address is stored as 16 bytes, so that the addresses of a
+// range are next to each other; for IPv4 see RFC 4291, 2.5.5.2.
+//
+//	networks/NAME/addresses     address: its lease, or its position in the free queue
+//	networks/NAME/attachments   container and interface: addresses, in the order of their sets
+//	networks/NAME/pools         last address of a range: pool
+//	networks/NAME/queue         last address of a range, position: free address
+//
+// Networks with sticky addresses have two more:
+//
+//	networks/NAME/names   name and interface: addresses
+//	networks/NAME/kept    end of the keeping time, address: nothing
+var (
+	networksBucket    = []byte("networks")
+	addressesBucket   = []byte("addresses")
+	attachmentsBucket = []byte("attachments")
+	poolsBucket       = []byte("pools")
+	queueBucket       = []byte("queue")
+	namesBucket       = []byte("names")
+	keptBucket        = []byte("kept")
+)
+
+// Lowest and Highest are the bounds of all addresses, as the store orders them.
+var (
+	Lowest  = netip.IPv6Unspecified()
+	Highest = netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
+)
+
+// fillPercent is how full bbolt makes the pages of the bucket addresses, as a fraction.
+// Addresses are first given out in ascending order, so bbolt seldom writes to a page again
+// after it has split the page.
+const fillPercent = 0.9
+
+// Network is the records of one network, within a transaction.
+type Network struct {
+	Name string
+
+	tx                                   *bolt.Tx
+	root                                 *bolt.Bucket
+	addresses, attachments, pools, queue *bolt.Bucket
+	changedNames                         map[string][]byte
+}
+
+// Create makes the buckets of a network that has none.
+func Create(tx *bolt.Tx, name string) (*Network, error) {
+	b, err := tx.Bucket(networksBucket).CreateBucket([]byte(name))
+	for _, key := range [][]byte{addressesBucket, attachmentsBucket, poolsBucket, queueBucket} {
+		if err == nil {
+			_, err = b.CreateBucket(key)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create network %q: %w", name, err)
+	}
+	return Open(tx, name)
+}
+
+// Open returns a network, or nil when the store does not have it.
+func Open(tx *bolt.Tx, name string) (*Network, error) {
+	b := tx.Bucket(networksBucket).Bucket([]byte(name))
+	if b == nil {
+		return nil, nil
+	}
+	n := &Network{
+		Name: name, tx: tx, root: b,
+		addresses: b.Bucket(addressesBucket), attachments: b.Bucket(attachmentsBucket), pools: b.Bucket(poolsBucket), queue: b.Bucket(queueBucket),
+	}
+	if n.addresses == nil || n.attachments == nil || n.pools == nil || n.queue == nil {
+		return nil, fmt.Errorf("%w: network %q is incomplete", boltfile.ErrDamaged, name)
+	}
+	n.addresses.FillPercent = fillPercent
+	return n, nil
+}
+
+// Names returns the names of all networks in the store.
+func Names(tx *bolt.Tx) (names []string, err error) {
+	err = tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
+		names = append(names, string(name))
+		return nil
+	})
+	return names, err
+}
+
+// EachOther calls visit with every other network of the store, until visit returns an error.
+func (n *Network) EachOther(visit func(*Network) error) error {
+	return n.tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
+		if string(name) == n.Name {
+			return nil
+		}
+		other, err := Open(n.tx, string(name))
+		if err != nil {
+			return err
+		}
+		return visit(other)
+	})
+}
+
+// Pages returns where bbolt's pages end in the file, in bytes.
+func (n *Network) Pages() int64 { return n.tx.Size() }
+
+// checkFormat1 accepts a store of format 1 whose records are those of format 2. Releases wrote
+// two layouts as format 1, and the second of them is format 2.
+func checkFormat1(tx *bolt.Tx) error {
+	return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
+		n, err := Open(tx, string(name))
+		if err != nil {
+			return err
+		}
+		if err := n.EachLease(Lowest, Highest, func(Lease) bool { return true }); err != nil {
+			return err
+		}
+		if err := n.EachPool(func(*Pool) {}); err != nil {
+			return err
+		}
+		return n.CheckAttachments()
+	})
+}

@@ -1,0 +1,206 @@
+package records
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+)
+
+// Pool says which addresses of a range are free: those from Unused on that have no record, and
+// those in the free queue. An address that is freed enters the queue at its end; queue.go.
+//
+// Pools never overlap. A pool stays when the configuration no longer has its range, so DEL can
+// free an address without knowing any range.
+type Pool struct {
+	Start, End, Gateway netip.Addr
+	Unused              netip.Addr // the first address that was never given out in turn; zero when all were
+	Leased              uint64     // number of leased addresses
+	Queued              uint64     // number of addresses in the free queue
+}
+
+// poolFields is the number of fields in the record of a pool. Its last address is the key.
+const poolFields = 5
+
+// Range returns the range of the pool, without its subnet.
+func (p *Pool) Range() ranges.Range {
+	return ranges.Range{Start: p.Start, End: p.End, Gateway: p.Gateway}
+}
+
+// Serves reports whether the pool is that of r. A nil pool serves no range.
+func (p *Pool) Serves(r ranges.Range) bool {
+	return p != nil && p.Start == r.Start && p.End == r.End && p.Gateway == r.Gateway
+}
+
+// Covers reports whether the pool gives out an address. A nil pool covers none.
+func (p *Pool) Covers(a netip.Addr) bool { return p != nil && p.Range().Contains(a) }
+
+// Advance moves Unused to the next address.
+func (p *Pool) Advance() {
+	if p.Unused = p.Unused.Next(); !ranges.Between(p.Start, p.Unused, p.End) {
+		p.Unused = netip.Addr{}
+	}
+}
+
+// encode returns the record of the pool, whose key is the pool's last address.
+func (p *Pool) encode() []byte {
+	var fields []string
+	for _, a := range []netip.Addr{p.Start, p.Gateway, p.Unused} {
+		text := ""
+		if a.IsValid() {
+			text = a.String()
+		}
+		fields = append(fields, text)
+	}
+	for _, n := range []uint64{p.Leased, p.Queued} {
+		fields = append(fields, strconv.FormatUint(n, 10))
+	}
+	return []byte(strings.Join(fields, "\x00"))
+}
+
+// decodePool reads what encode wrote.
+func decodePool(key, record []byte) (*Pool, error) {
+	end, err := keyAddress(key)
+	if err != nil {
+		return nil, err
+	}
+	f := fields{rest: strings.Split(string(record), "\x00")}
+	if len(f.rest) != poolFields {
+		return nil, fmt.Errorf("%w: the pool up to %s has %d parts", boltfile.ErrDamaged, end, len(f.rest))
+	}
+	p := &Pool{f.address(), end, f.address(), f.address(), f.number(64), f.number(64)}
+	if f.err != nil || !ranges.Between(p.Start, p.End, p.End) {
+		return nil, fmt.Errorf("%w: the pool up to %s makes no sense", boltfile.ErrDamaged, end)
+	}
+	return p, nil
+}
+
+// PoolAt returns the first pool that ends at an address or after it, nil if there is none. An
+// address before the start of that pool is of no pool.
+func (n *Network) PoolAt(a netip.Addr) (*Pool, error) {
+	key, record := n.pools.Cursor().Seek(addressKey(a))
+	if key == nil {
+		return nil, nil
+	}
+	return decodePool(key, record)
+}
+
+// EachPool calls visit with every pool, by address.
+func (n *Network) EachPool(visit func(*Pool)) error {
+	return n.pools.ForEach(func(key, record []byte) error {
+		p, err := decodePool(key, record)
+		if err == nil {
+			visit(p)
+		}
+		return err
+	})
+}
+
+// Overlapping returns the pools that share an address with r.
+func (n *Network) Overlapping(r ranges.Range) (pools []*Pool, err error) {
+	c := n.pools.Cursor()
+	for k, record := c.Seek(addressKey(r.Start)); k != nil; k, record = c.Next() {
+		p, err := decodePool(k, record)
+		if err != nil {
+			return nil, err
+		}
+		if !r.Overlaps(p.Range()) {
+			break
+		}
+		pools = append(pools, p)
+	}
+	return pools, nil
+}
+
+// Leased returns how many addresses of a range are leased. For a range with a pool it reads a
+// number; else it counts leases.
+func (n *Network) Leased(r ranges.Range) (count uint64, err error) {
+	p, err := n.PoolAt(r.End)
+	if err != nil {
+		return 0, err
+	}
+	if p.Serves(r) {
+		return p.Leased, nil
+	}
+	err = n.EachLease(r.Start, r.End, func(l Lease) bool {
+		if r.Contains(l.Address.Addr()) {
+			count++
+		}
+		return true
+	})
+	return count, err
+}
+
+// SavePool writes a pool.
+func (n *Network) SavePool(p *Pool) error { return n.pools.Put(addressKey(p.End), p.encode()) }
+
+// DropPool removes a pool and its free queue. Leases of its addresses stay.
+func (n *Network) DropPool(p *Pool) error {
+	for {
+		head, found, err := n.QueueHead(p)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return n.pools.Delete(addressKey(p.End))
+		}
+		if err := n.dequeue(p, head.Address); err != nil {
+			return err
+		}
+		if err := n.addresses.Delete(addressKey(head.Address)); err != nil {
+			return err
+		}
+	}
+}
+
+// HasRecord reports whether an address is leased or in a free queue.
+func (n *Network) HasRecord(a netip.Addr) bool { return n.addresses.Get(addressKey(a)) != nil }
+
+// Occupy counts a free address of a pool as leased, and takes it out of the free queue.
+func (n *Network) Occupy(p *Pool, a netip.Addr) error {
+	if err := n.dequeue(p, a); err != nil {
+		return err
+	}
+	if a == p.Unused {
+		p.Advance()
+	}
+	p.Leased++
+	return n.SavePool(p)
+}
+
+// OccupyAny is Occupy for an address that may have no pool, or a pool without leases. It drops
+// a pool without leases: such a pool may overlap one of another network by now, and a lease
+// would make its range this network's own.
+func (n *Network) OccupyAny(a netip.Addr) error {
+	p, err := n.PoolAt(a)
+	switch {
+	case err != nil || !p.Covers(a):
+		return err
+	case p.Leased == 0:
+		return n.DropPool(p)
+	}
+	return n.Occupy(p, a)
+}
+
+// Free removes the lease of an address, and puts the address at the end of its pool's free
+// queue. An address without a pool only loses its lease.
+func (n *Network) Free(a netip.Addr) error {
+	p, err := n.PoolAt(a)
+	if err != nil {
+		return err
+	}
+	if !p.Covers(a) {
+		return n.addresses.Delete(addressKey(a))
+	}
+	if p.Leased == 0 {
+		return fmt.Errorf("%w: %s is leased, but none of its pool is", boltfile.ErrDamaged, a)
+	}
+	p.Leased--
+	if err := n.enqueue(p, a); err != nil {
+		return err
+	}
+	return n.SavePool(p)
+}

@@ -1,0 +1,192 @@
+package records
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
+)
+
+// nameKey returns the key of one interface of a name.
+func nameKey(name, ifname string) []byte { return []byte(name + "\x00" + ifname) }
+
+// keptKey returns the key of a kept lease, which sorts leases by the end of their time.
+func keptKey(l Lease) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(l.Until.UnixNano())), addressKey(l.Address.Addr())...)
+}
+
+// NameAddresses returns the addresses of one interface of a name.
+func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
+	names := n.root.Bucket(namesBucket)
+	if name == "" || names == nil {
+		return nil, nil
+	}
+	return DecodeAddresses(names.Get(nameKey(name, ifname)))
+}
+
+// SetNameAddresses writes that a name has the addresses of leases, for one interface. Other
+// addresses that were kept for it are freed.
+func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
+	if name == "" {
+		return nil
+	}
+	names, err := n.root.CreateBucketIfNotExists(namesBucket)
+	if err != nil {
+		return err
+	}
+	key := nameKey(name, ifname)
+	old, err := DecodeAddresses(names.Get(key))
+	if err != nil {
+		return err
+	}
+	for _, a := range old {
+		l, leased, err := n.Lease(a)
+		if err != nil {
+			return err
+		}
+		if leased && l.Kept() && l.Sticky.Name == name {
+			if err := n.Unkeep(l); err != nil {
+				return err
+			}
+		}
+	}
+	record := encodeAddresses(held)
+	if bytes.Equal(names.Get(key), record) {
+		return nil // the sticky file has the same addresses
+	}
+	n.noteChange(key, record)
+	return names.Put(key, record)
+}
+
+// noteChange remembers a change of a name's addresses for ChangedNames.
+func (n *Network) noteChange(key, record []byte) {
+	if n.changedNames == nil {
+		n.changedNames = map[string][]byte{}
+	}
+	n.changedNames[string(key)] = record
+}
+
+// ChangedNames returns the names whose addresses this transaction has changed, as keys and
+// records for the sticky file. A name without a record has no addresses any more.
+func (n *Network) ChangedNames() map[string][]byte { return n.changedNames }
+
+// keep turns the lease of an attachment that has ended into one that is kept for its name. It
+// does nothing, and returns false, when the name has another address by now.
+func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
+	list, err := n.NameAddresses(l.Sticky.Name, l.Interface)
+	if err != nil || !slices.Contains(list, l.Address.Addr()) {
+		return false, err
+	}
+	bucket, err := n.root.CreateBucketIfNotExists(keptBucket)
+	if err != nil {
+		return false, err
+	}
+	l.Until = now.Add(l.Sticky.For)
+	if err := bucket.Put(keptKey(l), nil); err != nil {
+		return false, err
+	}
+	return true, n.PutLease(l)
+}
+
+// Unkeep frees a kept address. Its name still has the address, if it is free when the name
+// comes back.
+func (n *Network) Unkeep(l Lease) error {
+	if err := n.root.Bucket(keptBucket).Delete(keptKey(l)); err != nil {
+		return err
+	}
+	return n.Free(l.Address.Addr())
+}
+
+// Forget frees a kept address, and takes it away from its name.
+func (n *Network) Forget(l Lease) error {
+	names, key := n.root.Bucket(namesBucket), nameKey(l.Sticky.Name, l.Interface)
+	forgotten := addressKey(l.Address.Addr())
+	var rest []byte
+	for a := range slices.Chunk(names.Get(key), len(forgotten)) {
+		if !bytes.Equal(a, forgotten) {
+			rest = append(rest, a...)
+		}
+	}
+	n.noteChange(key, rest)
+	var err error
+	if len(rest) > 0 {
+		err = names.Put(key, rest)
+	} else {
+		err = names.Delete(key)
+	}
+	if err != nil {
+		return err
+	}
+	return n.Unkeep(l)
+}
+
+// EachKept calls visit with the kept leases, the one whose time ends first before the others,
+// until visit returns false.
+func (n *Network) EachKept(visit func(Lease) bool) error {
+	bucket := n.root.Bucket(keptBucket)
+	if bucket == nil {
+		return nil
+	}
+	c := bucket.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		a, err := keyAddress(k[min(len(k), 8):])
+		if err != nil {
+			return err
+		}
+		l, leased, err := n.Lease(a)
+		if err != nil {
+			return err
+		}
+		if !leased || !bytes.Equal(keptKey(l), k) {
+			return fmt.Errorf("%w: %s is kept and not leased so", boltfile.ErrDamaged, a)
+		}
+		if !visit(l) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// AddName adds a name with the addresses that an earlier boot had for it, and keeps those for
+// it that nobody has. key and record are those of the sticky file. A name that the network has
+// already stays as it is.
+func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
+	list, err := DecodeAddresses(record)
+	if err != nil {
+		return err
+	}
+	names, err := n.root.CreateBucketIfNotExists(namesBucket)
+	if err != nil {
+		return err
+	}
+	if names.Get([]byte(key)) != nil {
+		return nil
+	}
+	if err := names.Put([]byte(key), record); err != nil {
+		return err
+	}
+	name, ifname, _ := bytes.Cut([]byte(key), []byte{0})
+	for _, a := range list {
+		if _, leased, err := n.Lease(a); err != nil {
+			return err
+		} else if leased {
+			continue
+		}
+		if err := n.OccupyAny(a); err != nil {
+			return err
+		}
+		l := Lease{
+			Attachment: leases.Attachment{Network: n.Name, Interface: string(ifname)}, Address: netip.PrefixFrom(a, a.BitLen()),
+			Time: now, Sticky: leases.Sticky{Name: string(name), For: keepFor},
+		}
+		if _, err := n.keep(l, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}

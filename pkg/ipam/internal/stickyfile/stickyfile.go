@@ -1,0 +1,126 @@
+package stickyfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+)
+
+const (
+	// Name is the name of the file in its folder.
+	Name = "sticky.db"
+
+	remedy = "delete it: each name then gets another address once"
+
+	// lockWait is how long to wait for other stores that share the folder. Each of them may
+	// wait for the disk.
+	lockWait = 5 * time.Second
+)
+
+// ErrSticky marks an error that is about the sticky file, and not about the store.
+var ErrSticky = errors.New("sticky addresses")
+
+// The file has one bucket for each network: networks/NAME. It holds the names and their
+// addresses.
+var networksBucket = []byte("networks")
+
+// Layout is the layout of the file.
+var Layout = boltfile.Layout{Format: 1, Root: networksBucket}
+
+// File is an open sticky file.
+type File struct {
+	boltfile.File
+	lock *flock.Lock
+}
+
+// Open locks dir and opens the sticky file in it; both are made when absent. storeDir is the
+// folder of the store, which the caller has locked: when dir is the same folder, Open takes no
+// lock. Errors wrap ErrSticky.
+func Open(dir, storeDir string) (*File, error) {
+	f := &File{File: boltfile.File{Path: filepath.Join(dir, Name), Layout: Layout, Remedy: remedy, Sync: true}}
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		f.lock, err = lock(dir, storeDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSticky, err)
+	}
+	err = f.Load()
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = f.Create(); err == nil {
+			err = f.Load()
+		}
+	}
+	if err != nil {
+		f.lock.Unlock()
+		return nil, f.wrapped(err)
+	}
+	return f, nil
+}
+
+// lock locks dir, unless it is the folder of the store.
+func lock(dir, storeDir string) (*flock.Lock, error) {
+	store, err := os.Stat(storeDir)
+	if err != nil {
+		return nil, err
+	}
+	if asked, err := os.Stat(dir); err != nil || os.SameFile(store, asked) {
+		return nil, err
+	}
+	return flock.Acquire(dir, flock.Exclusive, lockWait)
+}
+
+// Close closes the file and unlocks its folder.
+func (f *File) Close() error {
+	defer f.lock.Unlock()
+	return f.wrapped(f.File.Close())
+}
+
+// wrapped names the file in an error.
+func (f *File) wrapped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrSticky, f.Named(err))
+}
+
+// Names returns the names of a network with their records. check is called with each record.
+func (f *File) Names(network string, check func(record []byte) error) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	err := f.View(func(tx *boltfile.Tx) error {
+		b := tx.Bucket(networksBucket).Bucket([]byte(network))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(name, record []byte) error {
+			all[string(name)] = bytes.Clone(record)
+			return check(record)
+		})
+	})
+	return all, f.wrapped(err)
+}
+
+// Save writes the changed names of a network. A name with an empty record is removed.
+func (f *File) Save(network string, changed map[string][]byte) error {
+	return f.wrapped(f.Update(func(tx *boltfile.Tx) error {
+		b, err := tx.Bucket(networksBucket).CreateBucketIfNotExists([]byte(network))
+		for key, record := range changed {
+			switch {
+			case err != nil:
+				return err
+			case len(record) == 0:
+				err = b.Delete([]byte(key))
+			default:
+				err = b.Put([]byte(key), record)
+			}
+		}
+		return err
+	}))
+}

@@ -1,0 +1,120 @@
+package ipam
+
+import (
+	"fmt"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/allocator"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/hostlocal"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
+)
+
+// allocator returns the allocator of a network.
+func (s *Store) allocator(n *records.Network) allocator.Allocator {
+	return allocator.Allocator{Network: n, MaxQueued: s.maxQueued}
+}
+
+// update calls f with a network, and writes what f changes. A network that is new to the store
+// is made.
+func (s *Store) update(name string, f func(*records.Network) error) error {
+	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
+}
+
+// try is update, but writes nothing.
+func (s *Store) try(name string, f func(*records.Network) error) error {
+	return s.named(s.file.Try(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
+}
+
+// updateExisting is update, but does not call f when the network has no leases to free: it is
+// not in the store, and host-local has no reservations for it.
+func (s *Store) updateExisting(name string, f func(*records.Network) error) error {
+	if _, imports := s.pending(name); imports {
+		return s.update(name, f)
+	}
+	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
+}
+
+// view calls f with a network to read it, if there is one. The network has the leases that the
+// next update takes over, but view does not write them.
+func (s *Store) view(name string, f func(*records.Network) error) error {
+	if rebuilds, imports := s.pending(name); rebuilds || imports {
+		return s.try(name, f)
+	}
+	return s.named(s.file.View(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
+}
+
+// withExisting calls f with a network, if it is in the store.
+func withExisting(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
+	n, err := records.Open(tx, name)
+	if n == nil || err != nil {
+		return err
+	}
+	return f(n)
+}
+
+// withNetwork calls f with a network, made when absent, that has taken over the leases of
+// attached containers and the reservations of host-local.
+func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
+	n, err := records.Open(tx, name)
+	if err == nil && n == nil {
+		n, err = s.rebuild(tx, name)
+	}
+	if err == nil {
+		err = s.importHostLocal(n)
+	}
+	if err != nil {
+		return err
+	}
+	return f(n)
+}
+
+// rebuild makes a network that has the leases of the containers that are attached.
+func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) {
+	n, err := records.Create(tx, name)
+	if err != nil || s.FindAttached == nil {
+		return n, err
+	}
+	found, err := s.FindAttached(name)
+	if err == nil {
+		err = n.TakeOver(found)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take over the addresses of attached containers: %w", err)
+	}
+	return n, nil
+}
+
+// importHostLocal takes over the reservations that host-local has made since the host was
+// booted, for containers that keep running while their network changes over to us. It does so
+// once for each network, and leaves host-local's folder as it is.
+func (s *Store) importHostLocal(n *records.Network) error {
+	if !hostlocal.HasNetwork(s.HostLocal, n.Name) || n.Imported(s.HostLocal) {
+		return nil
+	}
+	found, err := hostlocal.Leases(s.HostLocal, n.Name)
+	if err != nil {
+		return fmt.Errorf("take over reservations of host-local: %w", err)
+	}
+	if err := n.TakeOver(found); err != nil {
+		return err
+	}
+	return n.SetImported(s.HostLocal)
+}
+
+// pending reports what the next update of a network has to take over: the leases of attached
+// containers, when the network is new to the store, and the reservations of host-local. When
+// the store cannot be read, pending reports nothing: the caller meets the same error.
+func (s *Store) pending(name string) (rebuilds, imports bool) {
+	imports = HasHostLocal(s.HostLocal, name)
+	if s.FindAttached == nil && !imports {
+		return false, false
+	}
+	known := false
+	err := s.file.View(func(tx *boltfile.Tx) error {
+		return withExisting(tx, name, func(n *records.Network) error {
+			known, imports = true, imports && !n.Imported(s.HostLocal)
+			return nil
+		})
+	})
+	return err == nil && !known && s.FindAttached != nil, err == nil && imports
+}
