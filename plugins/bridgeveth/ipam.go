@@ -24,6 +24,7 @@ import (
 type delegate struct {
 	name, path string
 	self       bool // it is this very file, so its verbs are called in this process
+	inside     ipamsimple.Plugin
 	args       *skel.CmdArgs
 }
 
@@ -40,10 +41,10 @@ func newDelegate(c *config, args *skel.CmdArgs, host *setup.Host) (*delegate, er
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.type: there is no plugin %q in CNI_PATH (%s); install it there", d.name, args.Path)
 	}
 	if d.self {
-		ipamsimple.HasLink = func(a ipam.Attachment) bool {
+		d.inside.HasLink = func(a ipam.Attachment) bool {
 			return host.HasPort(setup.Attachment{Network: a.Network, Container: a.Container, Interface: a.Interface})
 		}
-		ipamsimple.Inhabitants = func(network string) ([]ipam.Lease, error) { return inhabitants(host, network) }
+		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return inhabitants(host, network) }
 	}
 	return d, nil
 }
@@ -84,7 +85,7 @@ func (d *delegate) add() (*current.Result, error) {
 	case d.name == "":
 		return &current.Result{}, nil
 	case d.self:
-		return ipamsimple.Add(d.args)
+		return d.inside.Add(d.args)
 	}
 	out, err := d.execute("ADD")
 	if err != nil {
@@ -108,9 +109,9 @@ func (d *delegate) refused(err error) bool {
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
 }
 
-func (d *delegate) del() error   { return d.call("DEL", ipamsimple.Del) }
-func (d *delegate) check() error { return d.call("CHECK", ipamsimple.Check) }
-func (d *delegate) gc() error    { return d.call("GC", ipamsimple.GC) }
+func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
+func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
+func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
 
 // status says whether addresses can be had, and which result an ADD would have: the subnets and
 // gateways of its addresses. result is nil where only the IPAM plugin itself knows that.
@@ -119,7 +120,7 @@ func (d *delegate) status() (result *current.Result, err error) {
 	case d.name == "":
 		return &current.Result{}, nil
 	case d.self:
-		return ipamsimple.Foresee(d.args)
+		return d.inside.ExpectedResult(d.args)
 	}
 	_, err = d.execute("STATUS")
 	return nil, err

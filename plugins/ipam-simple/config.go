@@ -231,9 +231,9 @@ func (a addresses) read(path string) (set ipam.Set, bad []error) {
 		}
 		*field.to = address.Unmap()
 	}
-	exclude, mistakes := parseSpans(path+"exclude", a.Exclude)
+	exclude, mistakes := parseIntervals(path+"exclude", a.Exclude)
 	bad = append(bad, mistakes...)
-	static, mistakes := parseSpans(path+"static", a.Static)
+	static, mistakes := parseIntervals(path+"static", a.Static)
 	if bad = append(bad, mistakes...); a.Subnet != "" && !r.Subnet.IsValid() {
 		return nil, bad // nothing can be said about the others
 	}
@@ -247,8 +247,8 @@ func (a addresses) read(path string) (set ipam.Set, bad []error) {
 	return set, bad
 }
 
-// parseSpans reads a list of addresses, subnets and spans below a key.
-func parseSpans(key string, texts []string) (list []ipam.Interval, bad []error) {
+// parseIntervals reads a list of addresses, subnets and spans below a key.
+func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
 		s, err := ipam.ParseInterval(text)
 		if err != nil {

@@ -31,6 +31,9 @@ var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 // pluginVar makes this test's executable the plugin.
 const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
 
+// alone is the plugin as a program of its own.
+var alone Plugin
+
 func TestMain(m *testing.M) {
 	if os.Getenv(pluginVar) != "" {
 		os.Exit(plugin.Main(Name, plugin.Version, Verbs()))
@@ -105,7 +108,7 @@ func small(dir string, size int) string {
 // add returns the addresses of a container.
 func add(t *testing.T, a *skel.CmdArgs) (list []string) {
 	t.Helper()
-	r, err := Add(a)
+	r, err := alone.Add(a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +162,7 @@ func TestAddUnheard(t *testing.T) {
 	os.Stdout = full
 	defer func() { os.Stdout = stdout }()
 	conf := small(t.TempDir(), 1)
-	wantError(t, printAdd(args(t, "a", conf)), types.ErrIOFailure, "no space left on device")
+	wantError(t, alone.printAdd(args(t, "a", conf)), types.ErrIOFailure, "no space left on device")
 	if got := add(t, args(t, "b", conf)); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
 		t.Errorf("the next one got %v", got)
 	}
@@ -192,25 +195,25 @@ func TestCheck(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			check := *a
 			check.StdinData = withPrev(t, conf, tt.prev...)
-			if err := Check(&check); tt.want != nil {
+			if err := alone.Check(&check); tt.want != nil {
 				wantError(t, err, plugin.CodeDrift, tt.want...)
 			} else if err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	t.Run("without prevResult", func(t *testing.T) { wantError(t, Check(a), 7, "prevResult") })
+	t.Run("without prevResult", func(t *testing.T) { wantError(t, alone.Check(a), 7, "prevResult") })
 	t.Run("without a lease", func(t *testing.T) {
-		if err := Del(a); err != nil {
+		if err := alone.Del(a); err != nil {
 			t.Fatal(err)
 		}
 		a.StdinData = withPrev(t, conf, "10.1.0.3/29")
-		wantError(t, Check(a), plugin.CodeDrift, "no address is leased")
+		wantError(t, alone.Check(a), plugin.CodeDrift, "no address is leased")
 	})
 	t.Run("without a store", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "none")
 		a.StdinData = withPrev(t, small(dir, 3), "10.1.0.3/29")
-		wantError(t, Check(a), plugin.CodeDrift, "no address is leased")
+		wantError(t, alone.Check(a), plugin.CodeDrift, "no address is leased")
 		if _, err := os.Stat(dir); !os.IsNotExist(err) {
 			t.Errorf("CHECK has made %s", dir)
 		}
@@ -228,16 +231,16 @@ func TestDel(t *testing.T) {
 		a := args(t, "c", small(dir, 1))
 		inhabit(t, a)
 		add(t, a)
-		wantError(t, Status(a), plugin.CodeExhausted)
+		wantError(t, alone.Status(a), plugin.CodeExhausted)
 		del := *a
 		del.Netns = ""
 		del.StdinData = []byte(network(fmt.Sprintf(ipam, dir)))
 		for range 2 {
-			if err := Del(&del); err != nil {
+			if err := alone.Del(&del); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := Status(a); err != nil {
+		if err := alone.Status(a); err != nil {
 			t.Errorf("%s: after DEL: %v", ipam, err)
 		}
 	}
@@ -245,20 +248,20 @@ func TestDel(t *testing.T) {
 
 func TestDelWithoutStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
-	if err := Del(args(t, "c", small(dir, 1))); err != nil {
+	if err := alone.Del(args(t, "c", small(dir, 1))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("DEL has made %s", dir)
 	}
-	wantError(t, Del(args(t, "c", network(`{"dataDir": 7}`))), 7, "ipam.dataDir")
+	wantError(t, alone.Del(args(t, "c", network(`{"dataDir": 7}`))), 7, "ipam.dataDir")
 }
 
 func TestGC(t *testing.T) {
 	dir := t.TempDir()
 	conf := small(dir, 3)
 	collect := func(valid string) error {
-		return GC(&skel.CmdArgs{StdinData: []byte(fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "ipam": {"dataDir": %q}%s}`, dir, valid))})
+		return alone.GC(&skel.CmdArgs{StdinData: []byte(fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "ipam": {"dataDir": %q}%s}`, dir, valid))})
 	}
 	for _, tt := range []struct {
 		name, valid string
@@ -319,28 +322,26 @@ func attached(t *testing.T, dir string) (list []string) {
 
 // TestReclaim uses up a network, and lets containers die without a DEL.
 func TestReclaim(t *testing.T) {
-	defer func() { HasLink = nil }()
 	conf := small(t.TempDir(), 2)
 	dying, living, newcomer := args(t, "dying", conf), args(t, "living", conf), args(t, "new", conf)
 	inhabit(t, dying)
 	inhabit(t, living)
 	add(t, dying)
 	add(t, living)
-	_, err := Add(newcomer)
+	_, err := alone.Add(newcomer)
 	wantError(t, err, plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)", "widen")
-	wantError(t, Status(newcomer), plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)")
+	wantError(t, alone.Status(newcomer), plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)")
 
 	if err := os.Remove(dying.Netns); err != nil {
 		t.Fatal(err)
 	}
-	HasLink = func(a ipam.Attachment) bool {
+	linked := Plugin{HasLink: func(a ipam.Attachment) bool {
 		return a == ipam.Attachment{Network: "net", Container: "dying", Interface: "eth0"}
-	}
-	_, err = Add(newcomer)
+	}}
+	_, err = linked.Add(newcomer)
 	wantError(t, err, plugin.CodeExhausted)
 
-	HasLink = nil
-	if err := Status(newcomer); err != nil {
+	if err := alone.Status(newcomer); err != nil {
 		t.Errorf("STATUS with a dead container: %v", err)
 	}
 	if got := add(t, newcomer); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
@@ -362,7 +363,7 @@ func TestReclaimUnseen(t *testing.T) {
 	a := args(t, "unseen", conf)
 	a.Netns = "/run/netns/none"
 	add(t, a)
-	wantError(t, Status(a), plugin.CodeExhausted)
+	wantError(t, alone.Status(a), plugin.CodeExhausted)
 }
 
 // TestWanted asks for addresses by each way there is, and is told who has them.
@@ -386,7 +387,7 @@ func TestWanted(t *testing.T) {
 	} {
 		b := args(t, "b", strings.TrimSuffix(conf, "}")+tt.keys+"}")
 		b.Args = tt.args
-		_, err := Add(b)
+		_, err := alone.Add(b)
 		wantError(t, err, tt.code, tt.want)
 	}
 	if err := os.Remove(a.Netns); err != nil { // a dies
@@ -404,17 +405,17 @@ func TestReadyWhenFull(t *testing.T) {
 	dir := t.TempDir()
 	a := args(t, "a", strings.Replace(small(dir, 1), `"dataDir"`, `"readyWhenFull": true, "dataDir"`, 1))
 	add(t, a)
-	if err := Status(a); err != nil {
+	if err := alone.Status(a); err != nil {
 		t.Error(err)
 	}
-	_, err := Add(args(t, "b", string(a.StdinData)))
+	_, err := alone.Add(args(t, "b", string(a.StdinData)))
 	wantError(t, err, plugin.CodeExhausted)
 	fill := filepath.Join(dir, "none")
 	a.StdinData = bytes.Replace(a.StdinData, []byte(dir), []byte(filepath.Join(fill, "x")), 1)
 	if err := os.WriteFile(fill, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, Status(a), types.ErrIOFailure)
+	wantError(t, alone.Status(a), types.ErrIOFailure)
 }
 
 // TestShared puts two networks on one subnet by mistake.
@@ -422,10 +423,10 @@ func TestShared(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	add(t, args(t, "a", conf))
 	b := args(t, "b", strings.Replace(conf, `"name": "net"`, `"name": "other"`, 1))
-	_, err := Add(b)
+	_, err := alone.Add(b)
 	const want = "ipam.ranges: network other: range 10.1.0.1-10.1.0.4 is in use by another network; give one of them another subnet, or a store of its own: net has leased 1 addresses"
 	wantError(t, err, types.ErrInvalidNetworkConfig, want)
-	wantError(t, Status(b), types.ErrInvalidNetworkConfig, want)
+	wantError(t, alone.Status(b), types.ErrInvalidNetworkConfig, want)
 }
 
 // TestSticky brings a pod back in another container.
@@ -434,7 +435,7 @@ func TestSticky(t *testing.T) {
 	a := args(t, "a", conf)
 	a.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod"
 	first := add(t, a)
-	if err := Del(&skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(conf)}); err != nil {
+	if err := alone.Del(&skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(conf)}); err != nil {
 		t.Fatal(err)
 	}
 	if other := add(t, args(t, "other", conf)); cmp.Equal(other, first) {
@@ -468,8 +469,8 @@ func TestLookBeforeImport(t *testing.T) {
 	full.StdinData, free.StdinData = withPrev(t, string(full.StdinData), "10.1.0.2/29"), withPrev(t, string(free.StdinData), "10.1.0.2/29")
 	look := func() {
 		t.Helper()
-		wantError(t, Status(full), plugin.CodeExhausted, "(1 of 1 leased)")
-		for _, err := range []error{Status(free), Check(full), Check(free)} {
+		wantError(t, alone.Status(full), plugin.CodeExhausted, "(1 of 1 leased)")
+		for _, err := range []error{alone.Status(free), alone.Check(full), alone.Check(free)} {
 			if err != nil {
 				t.Error(err)
 			}
@@ -499,22 +500,22 @@ func TestImport(t *testing.T) {
 	conf := inherited(t, filepath.Join(t.TempDir(), "new"), 3)
 	running := args(t, "running", conf)
 	running.StdinData = withPrev(t, conf, "10.1.0.2/29")
-	if err := Check(running); err != nil {
+	if err := alone.Check(running); err != nil {
 		t.Error(err)
 	}
 	if got := add(t, args(t, "new", conf)); !cmp.Equal(got, []string{"10.1.0.3/29"}) {
 		t.Errorf("got %v", got)
 	}
-	if err := Del(running); err != nil {
+	if err := alone.Del(running); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, Check(running), plugin.CodeDrift, "no address is leased")
+	wantError(t, alone.Check(running), plugin.CodeDrift, "no address is leased")
 }
 
 func TestStatusWithoutStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	a := args(t, "", small(dir, 1))
-	if err := Status(a); err != nil {
+	if err := alone.Status(a); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
@@ -525,14 +526,13 @@ func TestStatusWithoutStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.StdinData = []byte(small(filepath.Join(file, "sub"), 1))
-	wantError(t, Status(a), types.ErrIOFailure, "ipam.dataDir", file)
+	wantError(t, alone.Status(a), types.ErrIOFailure, "ipam.dataDir", file)
 }
 
 // TestUnusableStore runs each verb with a store that is locked, and one that is
 // damaged.
 func TestUnusableStore(t *testing.T) {
-	defer func(d time.Duration) { lockWait = d }(lockWait)
-	lockWait = 10 * time.Millisecond
+	p := Plugin{lockWait: 10 * time.Millisecond}
 	dir := t.TempDir()
 	a := args(t, "c", small(dir, 3))
 	addresses := add(t, a)
@@ -543,8 +543,8 @@ func TestUnusableStore(t *testing.T) {
 	keys["cni.dev/valid-attachments"] = []any{}
 	a.StdinData, _ = json.Marshal(keys) // it was unmarshalled just now
 	verbs := map[string]func(*skel.CmdArgs) error{
-		"ADD": func(a *skel.CmdArgs) error { _, err := Add(a); return err },
-		"DEL": Del, "CHECK": Check, "GC": GC, "STATUS": Status,
+		"ADD": func(a *skel.CmdArgs) error { _, err := p.Add(a); return err },
+		"DEL": p.Del, "CHECK": p.Check, "GC": p.GC, "STATUS": p.Status,
 	}
 	lock, err := flock.Acquire(dir, flock.Exclusive, 0)
 	if err != nil {
@@ -580,14 +580,14 @@ func TestUnusableMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Add(a)
+	_, err = alone.Add(a)
 	wantError(t, err, types.ErrTryAgainLater, "ipam.stickyDir", fmt.Sprint("process ", os.Getpid()))
 	lock.Unlock()
 	file := filepath.Join(sticky, "sticky.db")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Add(a)
+	_, err = alone.Add(a)
 	wantError(t, err, types.ErrIOFailure, "ipam.stickyDir", file, "damaged", "delete it")
 	if strings.Contains(err.Error(), "reboot") {
 		t.Errorf("%v: the file outlives a reboot", err)

@@ -18,28 +18,24 @@ import (
 )
 
 // recordsDir is where libcni records what it has attached, unless a runtime gives it another
-// folder (CacheDir in libcni/api.go, with "results"). Tests have their own.
-var recordsDir = "/var/lib/cni/results"
+// folder (CacheDir in libcni/api.go, with "results").
+const recordsDir = "/var/lib/cni/results"
 
-// Inhabitants lists the addresses that containers have on a network. A plugin that calls our
-// verbs, and knows its links, sets it, as with HasLink.
-var Inhabitants = func(string) ([]ipam.Lease, error) { return nil, nil }
-
-// present lists the addresses that a network's containers have now, where the store does not
-// know them: those in libcni's records, and those that are seen at the containers' links.
-func present(network string) ([]ipam.Lease, error) {
-	recorded, err := recorded(network)
-	if err != nil {
-		return nil, err
+// attachedLeases returns the addresses that the containers of a network have, for a network
+// that is new to the store: those in libcni's records, and those at the containers' links.
+func (p Plugin) attachedLeases(network string) ([]ipam.Lease, error) {
+	recorded, err := p.recordedLeases(network)
+	if err != nil || p.LinkAddresses == nil {
+		return recorded, err
 	}
-	seen, err := Inhabitants(network)
-	return append(recorded, seen...), err
+	atLinks, err := p.LinkAddresses(network)
+	return append(recorded, atLinks...), err
 }
 
-// recorded lists the addresses of a network in libcni's records (cachedInfo in libcni/api.go).
-// It passes over records of containers that are gone, and over files that it cannot read: they
-// are the runtime's, and no reason for a network to stand still.
-func recorded(network string) (leases []ipam.Lease, err error) {
+// recordedLeases returns the addresses of a network in libcni's records (cachedInfo in
+// libcni/api.go). It ignores records of containers that are gone. It also ignores files that it
+// cannot read: they belong to the runtime, and must not stop the network.
+func (p Plugin) recordedLeases(network string) (leases []ipam.Lease, err error) {
 	booted, err := ipam.BootTime()
 	if err != nil {
 		return nil, err
@@ -57,7 +53,7 @@ func recorded(network string) (leases []ipam.Lease, err error) {
 			continue
 		}
 		for _, l := range readRecord(filepath.Join(recordsDir, e.Name()), info.ModTime()) {
-			if l.Network == network && (isNamespace(l.Namespace.Path) || hasLink(l.Attachment)) {
+			if l.Network == network && (isNamespace(l.Namespace.Path) || p.hasLink(l.Attachment)) {
 				leases = append(leases, l)
 			}
 		}
@@ -65,15 +61,15 @@ func recorded(network string) (leases []ipam.Lease, err error) {
 	return leases, nil
 }
 
-// isNamespace says whether there is a namespace at path. When one is unmounted, the plain file that
-// it was mounted on stays.
+// isNamespace reports whether a namespace is mounted at path. After an unmount, the plain file
+// below it stays.
 func isNamespace(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC
 }
 
-// readRecord lists the addresses in one of libcni's records, none if it cannot be read. Its
-// result is of any version, 0.1.0 to the latest.
+// readRecord returns the addresses in one of libcni's records, or none when it cannot be read.
+// The result in a record is of any version, 0.1.0 to the latest.
 func readRecord(path string, since time.Time) (leases []ipam.Lease) {
 	var r struct {
 		Container string          `json:"containerId"`

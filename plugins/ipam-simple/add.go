@@ -1,0 +1,65 @@
+package ipamsimple
+
+import (
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+)
+
+// printAdd calls Add and prints its result in the version of the configuration. When the result
+// cannot be printed, printAdd frees the addresses again.
+func (p Plugin) printAdd(args *skel.CmdArgs) error {
+	c, err := readConfig(args)
+	if err != nil {
+		return err
+	}
+	result, err := p.add(c, args)
+	if err != nil {
+		return err
+	}
+	if err := plugin.PrintResult(result, c.Version); err != nil {
+		return plugin.Errorf(types.ErrIOFailure, "%w", errors.Join(err, p.Del(args)))
+	}
+	return nil
+}
+
+// Add reserves one address from each set, or returns the addresses that the attachment has. The
+// result has no interfaces: CNI specification 1.1.0, "Delegated Plugins (IPAM)".
+func (p Plugin) Add(args *skel.CmdArgs) (*current.Result, error) {
+	c, err := readConfig(args)
+	if err != nil {
+		return nil, err
+	}
+	return p.add(c, args)
+}
+
+func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
+	s, err := p.open(c)
+	err = c.use(s, err, func() error {
+		leases, err := s.Reserve(p.request(c, args))
+		for _, l := range leases {
+			result.IPs = append(result.IPs, &current.IPConfig{
+				Address: plugin.IPNet(l.Address), Gateway: l.Gateway.AsSlice(),
+			})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// request returns what an attachment asks of the store.
+func (p Plugin) request(c *config, args *skel.CmdArgs) ipam.Request {
+	return ipam.Request{
+		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.wanted,
+		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, StickyDir: c.stickyDir, InUse: p.mayBeInUse,
+	}
+}

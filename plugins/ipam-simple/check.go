@@ -1,0 +1,73 @@
+package ipamsimple
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+)
+
+// Check compares the attachment's leases with the addresses in prevResult that are from our
+// ranges. It ignores other addresses: other plugins may have added them.
+func (p Plugin) Check(args *skel.CmdArgs) error {
+	c, err := readConfig(args)
+	if err != nil {
+		return err
+	}
+	var conf types.PluginConf
+	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
+		return err
+	}
+	result, err := plugin.Previous(&conf)
+	if err == nil && result == nil {
+		err = plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
+	}
+	if err != nil {
+		return err
+	}
+	var leases []ipam.Lease
+	s, err := p.openToRead(c)
+	err = c.use(s, err, func() (err error) {
+		leases, err = s.Held(c.attachment(args))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.compare(leases, result)
+}
+
+// compare returns an error that names the addresses of a result that are not leased, and the
+// leases that are not in the result.
+func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
+	leased := map[netip.Addr]bool{}
+	for _, l := range leases {
+		leased[l.Address.Addr()] = true
+	}
+	var wrong []error
+	if len(leases) == 0 {
+		wrong = append(wrong, errors.New("no address is leased to the interface"))
+	}
+	for _, ip := range result.IPs {
+		a, _ := netip.AddrFromSlice(ip.Address.IP)
+		if a = a.Unmap(); !leased[a] && c.serves(a) {
+			wrong = append(wrong, fmt.Errorf("address %s: it is in prevResult, but not leased to the interface", a))
+		}
+		delete(leased, a)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(leased), netip.Addr.Compare) {
+		wrong = append(wrong, fmt.Errorf("address %s: it is leased to the interface, but not in prevResult", a))
+	}
+	if len(wrong) > 0 {
+		return plugin.Errorf(plugin.CodeDrift, "%w", errors.Join(wrong...))
+	}
+	return nil
+}

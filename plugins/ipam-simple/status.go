@@ -1,0 +1,70 @@
+package ipamsimple
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+)
+
+// Status returns an error when ADD could not reserve addresses: the store cannot be used, or a
+// set has no free address, not even after GC. With readyWhenFull a full set is no error. Status
+// changes nothing.
+func (p Plugin) Status(args *skel.CmdArgs) error {
+	_, err := p.ExpectedResult(args)
+	return err
+}
+
+// ExpectedResult is Status that also returns the result that ADD would have. Only the subnet
+// and the gateway of each address are those of ADD; the address itself is not.
+func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
+	c, err := readConfig(args)
+	if err != nil {
+		return nil, err
+	}
+	if err := writable(c.DataDir); err != nil {
+		return nil, err
+	}
+	var ranges []ipam.Range
+	s, err := p.openToRead(c)
+	err = c.use(s, err, func() (err error) {
+		ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, InUse: p.inUseAfterGC()})
+		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
+			ranges, err = nil, nil
+			for _, set := range c.sets {
+				ranges = append(ranges, set[0])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
+	for _, r := range ranges {
+		result.IPs = append(result.IPs, &current.IPConfig{
+			Address: plugin.IPNet(netip.PrefixFrom(r.Start, r.Subnet.Bits())), Gateway: r.Gateway.AsSlice(),
+		})
+	}
+	return result, nil
+}
+
+// writable returns an error unless a store can be made in a folder or, when it does not exist,
+// in the nearest folder above it that does.
+func writable(dir string) error {
+	err := unix.Access(dir, unix.W_OK|unix.X_OK)
+	if errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {
+		return writable(filepath.Dir(dir))
+	}
+	if err != nil {
+		return plugin.Errorf(types.ErrIOFailure, "ipam.dataDir: write to %s: %w", dir, err)
+	}
+	return nil
+}

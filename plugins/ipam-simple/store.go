@@ -1,0 +1,75 @@
+package ipamsimple
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+)
+
+func (p Plugin) wait() time.Duration { return cmp.Or(p.lockWait, defaultLockWait) }
+
+// open opens the store, made when absent.
+func (p Plugin) open(c *config) (*ipam.Store, error) {
+	s, err := ipam.Open(c.DataDir, p.wait())
+	return p.withSources(c, s, err)
+}
+
+// openToFree opens the store to free leases. When there is no store, and so no lease, the error
+// is fs.ErrNotExist.
+func (p Plugin) openToFree(c *config) (*ipam.Store, error) {
+	if ipam.HasHostLocal(c.ImportFrom, c.Name) {
+		return p.open(c) // the container may have a reservation of host-local
+	}
+	return ipam.OpenExisting(c.DataDir, p.wait())
+}
+
+// openToRead opens the store or, when there is none, an empty one in memory.
+func (p Plugin) openToRead(c *config) (*ipam.Store, error) {
+	s, err := ipam.OpenExisting(c.DataDir, p.wait())
+	if errors.Is(err, fs.ErrNotExist) {
+		s, err = ipam.OpenInMemory()
+	}
+	return p.withSources(c, s, err)
+}
+
+// withSources tells an opened store where a network that is new to it finds its leases.
+func (p Plugin) withSources(c *config, s *ipam.Store, err error) (*ipam.Store, error) {
+	if err == nil {
+		s.HostLocal, s.FindAttached = c.ImportFrom, p.attachedLeases
+	}
+	return s, err
+}
+
+// use calls f with the store that was opened, closes the store, and returns the error of
+// opening, f or closing with its code.
+func (c *config) use(s *ipam.Store, err error, f func() error) error {
+	if err == nil {
+		err = errors.Join(f(), s.Close())
+	}
+	key := "ipam.dataDir"
+	if errors.Is(err, ipam.ErrSticky) {
+		key = "ipam.stickyDir"
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ipam.ErrExhausted):
+		return plugin.Errorf(plugin.CodeExhausted, "%w; remove containers of the network, or widen its range", err)
+	case errors.Is(err, ipam.ErrTaken):
+		return plugin.Errorf(plugin.CodeTaken, "%s: %w; ask for another, or for none", c.wantedBy, err)
+	case errors.Is(err, ipam.ErrNotServed):
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", c.wantedBy, err)
+	case errors.Is(err, ipam.ErrShared):
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.ranges: %w", err)
+	case errors.Is(err, flock.ErrTimeout):
+		return plugin.Errorf(types.ErrTryAgainLater, "%s: %w", key, err)
+	}
+	return plugin.Errorf(types.ErrIOFailure, "%s: %w", key, err)
+}
