@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs every command of the README as it stands there, with throw-away folders in
-# place of those that it installs into.
+# Runs every command of README.md, with temporary file systems on the folders that the commands
+# install into. Then compares the picture in README.md with the output of make demo.
 set -eu
 if [ -z "${INSIDE:-}" ]; then
 	exec env INSIDE=1 unshare -m "$0"
@@ -10,3 +10,7 @@ for dir in /opt/cni /etc/cni /usr/local/sbin; do
 	mount -t tmpfs tmpfs "$dir"
 done
 PATH=$PATH:/usr/local/sbin bash -eux <(awk '/^```sh$/ {on = 1; next} /^```/ {on = 0} on' README.md)
+hack/demo-picture.sh | diff docs/demo.svg - || {
+	echo 'docs/demo.svg is out of date: hack/demo-picture.sh >docs/demo.svg' >&2
+	exit 1
+}

@@ -1,6 +1,6 @@
-// Demo shows, in words for a beginner, why containers on a bridge cannot reach each
-// other on a host with Docker, and what cures it. make demo runs it in network and
-// mount namespaces of its own, so that the host stays as it is.
+// Demo shows a beginner why containers on a bridge cannot reach each other on a host with
+// Docker, and how bridgeveth fixes this. make demo runs it in its own network and mount
+// namespaces, so the host does not change.
 package main
 
 import (
@@ -45,14 +45,14 @@ func absolute(path string) string {
 	return abs
 }
 
-// demo is a throw-away host.
+// demo is a simulated host.
 type demo struct {
 	plugins, cnitool string
 	host             *setup.Host
 	before           string
 }
 
-// prepare makes the host one on which dockerd has just been started.
+// prepare gives the host the settings that dockerd leaves: FORWARD policy DROP, br_netfilter on.
 func (d *demo) prepare() (err error) {
 	for _, dir := range []string{"/run", "/var/lib"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
@@ -73,18 +73,18 @@ func (d *demo) prepare() (err error) {
 	return err
 }
 
-// pair joins two namespaces directly.
+// pair connects two namespaces by a veth pair.
 func (d *demo) pair() error {
-	title("1. Two containers, one cable",
-		"A container's network is a network namespace: interfaces, addresses and routes of its own.",
-		"A veth pair is a cable: what goes in at one end comes out at the other.")
+	title("1. Connect two containers by a veth pair",
+		"A container has a network namespace: its own interfaces, addresses and routes.",
+		"A veth pair is a virtual cable: a packet that enters one end leaves the other end.")
 	left, right, err := d.twoNamespaces()
 	if err != nil {
 		return err
 	}
 	defer left.Close()
 	defer right.Close()
-	step("two namespaces", "ip netns add left; ip netns add right")
+	step("create two namespaces", "ip netns add left; ip netns add right")
 	err = setup.Join(
 		setup.End{Namespace: left, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}},
 		setup.End{Namespace: right, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}},
@@ -92,8 +92,8 @@ func (d *demo) pair() error {
 	if err != nil {
 		return err
 	}
-	step("a veth pair, an end in each", "ip link add eth0 netns left type veth peer name eth0 netns right")
-	step("an address for each end", "ip -n left addr add 10.9.0.1/24 dev eth0; ip -n left link set eth0 up   # and on the right")
+	step("create a veth pair with one end in each namespace", "ip link add eth0 netns left type veth peer name eth0 netns right")
+	step("give each end an address", "ip -n left addr add 10.9.0.1/24 dev eth0; ip -n left link set eth0 up   # the same in right")
 	if err := expectPing("left", "10.9.0.2", true); err != nil {
 		return err
 	}
@@ -111,13 +111,13 @@ func (d *demo) twoNamespaces() (left, right *setup.Namespace, err error) {
 	return left, right, nil
 }
 
-// blocked attaches three containers to a bridge without the cure.
+// blocked attaches three containers to a bridge without the FORWARD rules.
 func (d *demo) blocked() error {
-	title("2. Three containers, one bridge, and nothing pings",
-		"A bridge is a switch: each container's cable is plugged into one of its ports.",
-		"But this host has Docker, or had it. Docker sets the policy of iptables' FORWARD chain to DROP,",
-		"and the kernel (br_netfilter) shows iptables even what one port of a bridge sends to another.")
-	step("what Docker did", "iptables -P FORWARD DROP")
+	title("2. Three containers on one bridge: FORWARD drops their packets",
+		"A bridge is a virtual switch: each container is connected to one of its ports.",
+		"Docker sets the policy of the iptables chain FORWARD to DROP.",
+		"With br_netfilter, the kernel sends bridged packets through this chain too.")
+	step("set the policy, as Docker does", "iptables -P FORWARD DROP")
 	for _, c := range []string{"red", "green", "blue"} {
 		ns, err := setup.EnsureNamed(c)
 		if err != nil {
@@ -127,9 +127,9 @@ func (d *demo) blocked() error {
 		if err := d.cni("add", c, "none"); err != nil {
 			return err
 		}
-		step("container "+c+` attached, with "forward": "none"`, "cnitool add demo /run/netns/"+c)
+		step("attach container "+c+` with "forward": "none"`, "cnitool add demo /run/netns/"+c)
 	}
-	fmt.Println("\n   By hand that would be, for each container:")
+	fmt.Println("\n   The same by hand, for each container:")
 	for _, c := range []string{
 		"ip link add br0 type bridge; ip link set br0 up                     # once",
 		"ip link add vethred master br0 type veth peer name eth0 netns red; ip link set vethred up",
@@ -137,20 +137,20 @@ func (d *demo) blocked() error {
 	} {
 		fmt.Println("     $", c)
 	}
-	if err := show("the ports of the bridge, all up:", "ip -br link show master br0"); err != nil {
+	if err := show("all ports of the bridge are up:", "ip -br link show master br0"); err != nil {
 		return err
 	}
 	if err := expectPing("red", "10.1.0.3", false); err != nil {
 		return err
 	}
-	return show("and here the packets went, into the policy:", "iptables -vS FORWARD")
+	return show("the policy counts the dropped packet:", "iptables -vS FORWARD")
 }
 
-// cure puts the rules where packets need them.
+// cure adds the FORWARD rules.
 func (d *demo) cure() error {
-	title("3. The cure: rules that accept what comes from the bridge, in the right place",
-		"They stand in a chain of their own, behind the administrator's rules and Docker's, ahead of all else.",
-		`bridgeveth does this by itself at every ADD, unless told "forward": "none".`)
+	title("3. The fix: rules in FORWARD that accept the packets of the bridge",
+		"The rules are in their own chain. FORWARD jumps to this chain after Docker's chains and before all other rules.",
+		`bridgeveth adds the rules at every ADD, unless the configuration has "forward": "none".`)
 	if err := d.host.EnsureForward(bridge, unix.AF_INET); err != nil {
 		return err
 	}
@@ -165,23 +165,23 @@ func (d *demo) cure() error {
 	return nil
 }
 
-// network shows what the containers have.
+// network shows the addresses and routes of a container.
 func (d *demo) network() error {
-	title("4. What a container has now", "An address that ipam-simple keeps for it, and a route by way of the bridge.")
+	title("4. Look into a container", "ipam-simple has leased an address. The default route leads to the bridge.")
 	if err := show("addresses and routes of red:", "ip -n red -br addr; ip -n red route"); err != nil {
 		return err
 	}
-	return show("the bridge, their gateway:", "ip -br addr show br0")
+	return show("the bridge has the gateway address:", "ip -br addr show br0")
 }
 
-// clean deletes the containers and shows that nothing is left.
+// clean detaches and deletes the containers, and fails if anything is left.
 func (d *demo) clean() error {
-	title("5. Away with it", "DEL takes back what ADD made; with the last container go the rules and the bridge.")
+	title("5. Delete the containers", "DEL removes everything that ADD made. The last DEL also removes the rules and the bridge.")
 	for _, c := range []string{"red", "green", "blue"} {
 		if err := d.cni("del", c, "none"); err != nil {
 			return err
 		}
-		step("container "+c+" detached", "cnitool del demo /run/netns/"+c)
+		step("detach container "+c, "cnitool del demo /run/netns/"+c)
 		if err := setup.DeleteNamed(c); err != nil {
 			return err
 		}
@@ -193,16 +193,16 @@ func (d *demo) clean() error {
 	if after != d.before {
 		return fmt.Errorf("something is left; before:\n%s\nafter:\n%s", d.before, after)
 	}
-	fmt.Println("\n   Links, addresses, routes and rules are as they were before step 1.")
+	fmt.Println("\n   Links, addresses, routes and rules are the same as before step 1.")
 	return nil
 }
 
-// state is what a host's network looks like.
+// state lists the links, addresses, routes and rules of the host.
 func (d *demo) state() (string, error) {
 	return run("ip -o link; ip -o addr; ip route; iptables -S")
 }
 
-// cni runs the real cnitool with a configuration.
+// cni runs cnitool with a configuration.
 func (d *demo) cni(verb, container, forward string) error {
 	conf, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "demo",
@@ -235,7 +235,7 @@ func title(heading string, words ...string) {
 
 func step(what, command string) { fmt.Printf(" * %s\n     $ %s\n", what, command) }
 
-// show runs a command and prints it with what it says.
+// show runs a command and prints the command and its output.
 func show(what, command string) error {
 	out, err := run(command)
 	fmt.Printf("\n   %s\n     $ %s\n", what, command)
@@ -245,19 +245,19 @@ func show(what, command string) error {
 	return err
 }
 
-// expectPing pings, and fails the demo if the outcome is another than it says.
+// expectPing pings and prints the outcome. It returns an error if the outcome is not the expected one.
 func expectPing(from, to string, want bool) error {
 	command := fmt.Sprintf("ip netns exec %s ping -c 1 -W 1 %s", from, to)
 	_, err := run(command)
 	outcome := map[bool]string{true: "answered", false: "NO ANSWER"}
 	fmt.Printf("\n   ping from %s to %s: %s\n     $ %s\n", from, to, outcome[err == nil], command)
 	if (err == nil) != want {
-		return fmt.Errorf("ping from %s to %s: %s, which it should not be (%w)", from, to, outcome[err == nil], err)
+		return fmt.Errorf("ping from %s to %s: %s, expected %s (%w)", from, to, outcome[err == nil], outcome[want], err)
 	}
 	return nil
 }
 
-// run runs a line of shell.
+// run runs a shell command and returns its output.
 func run(line string) (string, error) {
 	cmd := exec.Command("sh", "-c", line)
 	var out, trouble bytes.Buffer
