@@ -13,6 +13,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // advertise sends a router advertisement for fd77::/64 to all nodes on the link of eth0: RFC 4861,
@@ -54,7 +55,7 @@ func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 		return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr"), "fd77::") &&
 			strings.Contains(setuptest.In(t, c, "ip", "-6", "route", "show", "default"), "via fe80::")
 	}
-	awaitTrue(t, "the witness's address", func() bool { advertise(t, router); return has(witness) })
+	harness.Await(t, "the witness's address", func() bool { advertise(t, router); return has(witness) })
 	return has(c)
 }
 
@@ -134,7 +135,7 @@ func TestAutoconfiguration(t *testing.T) {
 				if out := setuptest.In(t, c, "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true"); !strings.Contains(out, "lease of 10.88.0.5") {
 					t.Errorf("DHCP: %s", out)
 				}
-				awaitTrue(t, "the container's link-local address", func() bool {
+				harness.Await(t, "the container's link-local address", func() bool {
 					return strings.Contains(setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0", "-tentative"), "fe80")
 				})
 				if got := askDHCPv6(t, router, c); got != "reply to solicit" {

@@ -114,7 +114,7 @@ func TestBandwidth(t *testing.T) {
 			n.must("check", c)
 			for _, w := range ways {
 				got := 0.0
-				for try := 0; try < 3 && got < 0.95*w.limit; try++ { // on a busy host it may not come to send enough
+				for try := 0; try < 10 && got < 0.95*w.limit; try++ { // on a busy host the sender may get too little time
 					got = rate(t, w.from, w.to, tt.v6)
 					t.Logf("%s: %.2f of %.0f Mbit/s", w.name, got/1e6, w.limit/1e6)
 				}

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // bvctl runs it and returns what it prints, and its status: 0, or 1 for something
@@ -88,9 +88,7 @@ func TestLeases(t *testing.T) {
 	// Only what nobody uses is freed without more ado: a link may be left of a namespace
 	// whose name is gone.
 	gone := setup.Attachment{Network: "net", Container: "c2", Interface: "eth0"}
-	for deadline := time.Now().Add(10 * time.Second); n.HasPort(gone) && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond) // the kernel takes it away with its namespace, in the background
-	}
+	harness.Await(t, "an end of the port with its namespace", func() bool { return !n.HasPort(gone) })
 	setuptest.Run(t, "ip", "link", "add", gone.Port(), "type", "bridge")
 	if out, status := bvctl(t, "leases", "release", "--container", "c2"); status != 1 || strings.Count(out, "may be (its link is left)") != 2 {
 		t.Errorf("with its link: status %d:\n%s", status, out)

@@ -207,6 +207,25 @@ func TestChain(t *testing.T) {
 	}
 }
 
+// received runs a call and returns how many bytes it reads from the sockets whose description
+// in strace's output begins so.
+func received(t *testing.T, c call, sockets string) (bytes int) {
+	t.Helper()
+	c.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read,recvmsg"}
+	c.run(t).ok(t)
+	trace, err := os.ReadFile("/run/trace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(trace)) {
+		if _, size, found := strings.Cut(line, ") = "); found && strings.Contains(line, "<"+sockets) {
+			n, _ := strconv.Atoi(strings.TrimSpace(size)) // an error is none
+			bytes += n
+		}
+	}
+	return bytes
+}
+
 // TestCheckStaysFlat reads no more of the kernel with forty containers beside the one that
 // is looked after.
 func TestCheckStaysFlat(t *testing.T) {
@@ -216,29 +235,14 @@ func TestCheckStaysFlat(t *testing.T) {
 	publish := func(i int) object { return publishing(dual, object{"hostPort": 8000 + i, "containerPort": 80}) }
 	first := on("ADD", 1, publish(1)).run(t).ok(t)
 	check := on("CHECK", 1, publish(1).with(object{"prevResult": json.RawMessage(first.stdout)}))
-	check.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read"}
-	received := func() (bytes int) {
-		check.run(t).ok(t)
-		trace, err := os.ReadFile("/run/trace")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(trace)) {
-			if _, size, found := strings.Cut(line, ") = "); found && strings.Contains(line, "<NETLINK:") {
-				n, _ := strconv.Atoi(strings.TrimSpace(size)) // an error is none
-				bytes += n
-			}
-		}
-		return bytes
-	}
-	alone := received()
+	alone := received(t, check, "NETLINK:")
 	if alone < 1000 {
 		t.Fatalf("the trace shows %d bytes: it sees nothing", alone)
 	}
 	for i := range others {
 		on("ADD", i+2, publish(i+2)).run(t).ok(t)
 	}
-	if beside := received(); beside > alone+100 {
+	if beside := received(t, check, "NETLINK:"); beside > alone+100 {
 		t.Errorf("CHECK reads %d bytes of the kernel, and %d with %d containers more", alone, beside, others)
 	}
 }

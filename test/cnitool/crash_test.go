@@ -7,12 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestKilledFirst kills the first ADD of a host, the ADD that makes the bridge and the rules and
@@ -99,7 +99,7 @@ func awaitNoIPTables(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 200 {
+	harness.Await(t, "an end of iptables", func() bool {
 		running := false
 		all, _ := os.ReadDir("/proc")
 		for _, p := range all {
@@ -107,12 +107,8 @@ func awaitNoIPTables(t testing.TB) {
 			ns, _ := os.Readlink("/proc/" + p.Name() + "/ns/net")
 			running = running || err == nil && ns == ours && strings.Contains(string(name), "tables")
 		}
-		if !running {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("iptables does not end")
+		return !running
+	})
 }
 
 // TestKilledBetweenPrograms kills the first ADD of a host, and its DEL, each time when

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // lan makes a bridge of the administrator's, with a network card that leads to a router on a LAN, and
@@ -18,7 +19,7 @@ func lan(t *testing.T) (router, witness *setup.Namespace) {
 		"ip link add card type veth peer name eth0 netns router; ip link set card address 52:54:00:12:34:56 master br0 up; "+
 		"ip -n router addr add 10.88.0.200/24 dev eth0; ip -n router link set eth0 up; "+
 		"ip link add witness type veth peer name eth0 netns witness; ip link set witness address 52:54:00:12:34:57 master br0 up; ip -n witness link set eth0 up")
-	awaitTrue(t, "the router's address", func() bool {
+	harness.Await(t, "the router's address", func() bool {
 		return strings.Contains(setuptest.In(t, router, "ip", "-6", "addr", "show", "dev", "eth0", "-tentative"), "fe80")
 	})
 	return router, witness
@@ -42,7 +43,7 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	leased = func() bool {
 		written := said("received SIGUSR1")
 		setuptest.Run(t, "sh", "-ec", "kill -USR1 $(cat /run/udhcpd.pid)")
-		awaitTrue(t, "the list of leases", func() bool { return said("received SIGUSR1") > written })
+		harness.Await(t, "the list of leases", func() bool { return said("received SIGUSR1") > written })
 		for line := range strings.Lines(setuptest.Run(t, "busybox", "dumpleases", "-f", "/run/udhcpd.leases")) {
 			if strings.Contains(line, "10.88.0.5") && !strings.Contains(line, "expired") {
 				return true
@@ -76,7 +77,7 @@ func TestDHCP(t *testing.T) {
 			router, witness := lan(t)
 			acks, leased := dhcpServer(t, router)
 			stop := daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
-			awaitTrue(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
+			harness.Await(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
 			c := n.containers(1)[0]
 			before := setuptest.Dump(t)
 			on("STATUS", 1, tt.conf).run(t).ok(t)
@@ -89,7 +90,7 @@ func TestDHCP(t *testing.T) {
 				t.Error("no lease, or no answer from the router")
 			}
 			granted := acks()
-			awaitTrue(t, "a renewal", func() bool { return acks() > granted })
+			harness.Await(t, "a renewal", func() bool { return acks() > granted })
 			if got := autoconfigured(t, router, witness, c); got != tt.autoconfig {
 				t.Errorf("the container listens to routers: %v, want %v", got, tt.autoconfig)
 			}
@@ -126,14 +127,14 @@ func TestDHCPKilled(t *testing.T) {
 	n := newNode(t, conf, "nft")
 	lan(t)
 	daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
-	awaitTrue(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
+	harness.Await(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
 	c := n.containers(1)[0]
 	before := setuptest.Dump(t)
 	add := on("ADD", 1, conf).command(t)
 	if err := add.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaitTrue(t, "the container's interface", func() bool {
+	harness.Await(t, "the container's interface", func() bool {
 		return strings.Contains(setuptest.In(t, c, "ip", "-o", "link"), "eth0") && strings.Contains(setuptest.Run(t, "ip", "-o", "link", "show", "master", "br0", "up"), "veth")
 	})
 	if err := add.Process.Kill(); err != nil {

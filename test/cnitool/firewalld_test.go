@@ -16,6 +16,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // busConfig lets everybody do everything, on a bus that only the test sees.
@@ -50,7 +51,7 @@ func firewalld(t *testing.T, release string) (stopBus func()) {
 	}
 	stopBus = startBus(t)
 	daemon(t, "/usr/sbin/firewalld", "--nofork", "--nopid")
-	awaitTrue(t, "firewalld", func() bool { return exec.Command("firewall-cmd", "--state").Run() == nil })
+	harness.Await(t, "firewalld", func() bool { return exec.Command("firewall-cmd", "--state").Run() == nil })
 	return stopBus
 }
 
@@ -66,7 +67,7 @@ func startBus(t *testing.T) (stop func()) {
 		t.Fatal(err)
 	}
 	stop = daemon(t, "dbus-daemon", "--config-file=/run/dbus/test.conf", "--nofork", "--nopidfile")
-	awaitTrue(t, "a socket of D-Bus", func() bool { _, err := os.Stat("/run/dbus/system_bus_socket"); return err == nil })
+	harness.Await(t, "a socket of D-Bus", func() bool { _, err := os.Stat("/run/dbus/system_bus_socket"); return err == nil })
 	return stop
 }
 
@@ -96,16 +97,6 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	}
 	t.Cleanup(stop)
 	return stop
-}
-
-// awaitTrue waits up to half a minute.
-func awaitTrue(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for start := time.Now(); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
 
 // TestFirewalld shows that firewalld rejects what containers send, that a zone alone is
@@ -164,7 +155,7 @@ func testFirewalld(t *testing.T, release string) {
 		blocked("after a flush and a repair", nil)
 		stopWatch := daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
 		cmd("--complete-reload")
-		awaitTrue(t, "all to pass again after a complete reload", func() bool { return len(w.blocked()) == 0 })
+		harness.Await(t, "all to pass again after a complete reload", func() bool { return len(w.blocked()) == 0 })
 		stopWatch()
 		w.must("del", append(w.c, more)...)
 		if out := setuptest.Run(t, "firewall-cmd", "--zone=bridgeveth", "--list-interfaces"); strings.TrimSpace(out) != "" {

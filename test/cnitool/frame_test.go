@@ -35,7 +35,7 @@ func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	if _, err := unix.Write(sender, marked(t, beginning)); err != nil {
 		t.Fatal(err)
 	}
-	return receives(t, receiver, 100*time.Millisecond)
+	return receives(t, receiver, time.Second)
 }
 
 // marked returns a frame, of which the beginning is given in hexadecimal, that ends with mark.

@@ -319,7 +319,7 @@ func TestStaleFlows(t *testing.T) {
 	conn := dial(t, outside, "udp", "192.0.2.1:5353")
 	answers := func() bool {
 		_, _ = conn.Write([]byte("hello")) // refused, if nobody listens
-		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		count, _ := conn.Read(make([]byte, 100))
 		return count > 0
 	}

@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // ipamKeys is single with other keys for ipam-simple.
@@ -213,12 +213,9 @@ func TestExhausted(t *testing.T) {
 	}
 	setuptest.Same(t, before, "it left traces")
 	setuptest.Run(t, "sh", "-c", "umount "+dying.netns+" && rm "+dying.netns)
-	for range 100 { // the kernel takes the namespace down in its own time
-		if setuptest.Run(t, "ip", "-o", "link", "show", "type", "veth") == "" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	harness.Await(t, "an end of the namespace's veth pair", func() bool {
+		return setuptest.Run(t, "ip", "-o", "link", "show", "type", "veth") == ""
+	})
 	call{verb: "STATUS", conf: conf}.run(t).ok(t)
 	on("ADD", 2, conf).run(t).ok(t)
 	on("DEL", 2, conf).run(t).ok(t)

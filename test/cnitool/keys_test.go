@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestMAC asks for a MAC in each place where a runtime may do so.
@@ -149,8 +150,12 @@ func testInvalidPackets(t *testing.T, conf object, excluded bool) {
 			t.Fatal(err)
 		}
 		_, _ = conn.Write([]byte("hello")) // into the buffer
-		time.Sleep(100 * time.Millisecond)
-		return !strings.Contains(setuptest.In(t, outside, "nft", "list", "table", "ip", "seen"), "counter packets 0")
+		for start := time.Now(); time.Since(start) < patience; time.Sleep(20 * time.Millisecond) {
+			if !strings.Contains(setuptest.In(t, outside, "nft", "list", "table", "ip", "seen"), "counter packets 0") {
+				return true
+			}
+		}
+		return false
 	}
 	if got := leaks(); got != excluded {
 		t.Errorf("a packet left with its private source: %v, want %v", got, excluded)
@@ -399,14 +404,10 @@ func TestEnableDAD(t *testing.T) {
 			if got := address(0); strings.Contains(got, "nodad") == enabled || !enabled && strings.Contains(got, "tentative") {
 				t.Errorf("the address is %s", got)
 			}
-			for i := 0; i < 50 && strings.Contains(address(0), "tentative"); i++ {
-				time.Sleep(100 * time.Millisecond)
-			}
+			harness.Await(t, "an address that is no longer tentative", func() bool { return !strings.Contains(address(0), "tentative") })
 			on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(a.stdout)})).run(t).ok(t)
 			second := on("ADD", 2, conf.with(object{"runtimeConfig": object{"mac": "02:00:00:00:00:07"}})).run(t).ok(t)
-			for i := 0; i < 50 && enabled && !strings.Contains(address(1), "dadfailed"); i++ {
-				time.Sleep(100 * time.Millisecond)
-			}
+			harness.Await(t, "a duplicate that the kernel has found", func() bool { return !enabled || strings.Contains(address(1), "dadfailed") })
 			check := on("CHECK", 2, conf.with(object{"runtimeConfig": object{"mac": "02:00:00:00:00:07"}, "prevResult": json.RawMessage(second.stdout)})).run(t)
 			if enabled {
 				if f := check.failed(t); f.Code != 103 || !strings.Contains(f.Msg, "fd88::7/64") {

@@ -112,7 +112,7 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 	if _, err := unix.Write(sender, frame); err != nil {
 		t.Fatal(err)
 	}
-	_ = server.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // of an open socket
+	_ = server.SetReadDeadline(time.Now().Add(time.Second)) // of an open socket
 	_, _, err = server.ReadFrom(make([]byte, 100))
 	return err == nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestRepair loses in several ways what running containers need of the host: nothing
@@ -409,6 +410,6 @@ func TestRepairWatch(t *testing.T) {
 		if passes() {
 			t.Logf("%s: it was put back already", spoil)
 		}
-		awaitTrue(t, "the ping to pass again", passes)
+		harness.Await(t, "the ping to pass again", passes)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // ctrRun is a command of ctr that runs a container on the network.
@@ -25,9 +26,9 @@ func TestCtr(t *testing.T) {
 		if err := serving.Start(); err != nil {
 			n.Fatal(err)
 		}
-		await(n, "a lease", func() bool { return len(leases(n)) == 1 })
+		harness.Await(n, "a lease", func() bool { return len(leases(n)) == 1 })
 		address, _, _ := strings.Cut(leases(n)[0], "/")
-		await(n, "the web server", func() bool { return n.get(n.host, address+":80") })
+		harness.Await(n, "the web server", func() bool { return n.get(n.host, address+":80") })
 		n.ctr(n.ctrRun("--rm", "client", "ping", "-c", "1", "-W", "2", address)...)
 
 		n.ctr("tasks", "kill", "--signal", "SIGKILL", "server")
@@ -46,7 +47,7 @@ func TestCtrDetached(t *testing.T) {
 		n.ctr("images", "import", "--index-name", image, archive)
 		n.ctr(n.ctrRun("--detach", "killed", server...)...)
 		address, _, _ := strings.Cut(leases(n)[0], "/")
-		await(n, "the web server", func() bool { return n.get(n.host, address+":80") })
+		harness.Await(n, "the web server", func() bool { return n.get(n.host, address+":80") })
 		n.ctr("tasks", "kill", "--signal", "SIGCONT", "killed") // it runs on
 		if held := leases(n); (len(held) == 1) != n.forgets {
 			n.Errorf("after ctr tasks kill: leases %q", held)

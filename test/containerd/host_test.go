@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,25 +80,13 @@ func cgroups(t testing.TB) (paths []string) {
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	var err error
-	for range 100 { // a process that was killed may take its time
+	if !harness.Until(func() bool { // a process that was killed may take its time
 		err = nil
 		for _, path := range cgroups(t) {
 			err = errors.Join(err, os.Remove(path))
 		}
-		if err == nil {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Errorf("a cgroup stays: %v", err)
-}
-
-// await waits up to a minute.
-func await(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for start := time.Now(); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > time.Minute {
-			t.Fatalf("waited in vain for %s", what)
-		}
+		return err == nil
+	}) {
+		t.Errorf("a cgroup stays: %v", err)
 	}
 }

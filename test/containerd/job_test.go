@@ -12,6 +12,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // server is a web server in the foreground, with the page of the image.
@@ -101,7 +102,7 @@ func TestRepair(t *testing.T) {
 // by the pod's address and from outside by the host port.
 func (n *node) reachable(p *pod) {
 	n.Helper()
-	await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })
+	harness.Await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })
 	if !n.get(n.outside, "192.0.2.1:8080") {
 		n.Error("from outside the host port does not answer")
 	}

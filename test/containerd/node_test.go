@@ -21,6 +21,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // image is that of all pods and containers: busybox, which sleeps unless told otherwise.
@@ -129,7 +130,7 @@ func newNode(t *testing.T, r release) *node {
 	})
 	n.start()
 	n.ctr("-n", "k8s.io", "images", "import", "--index-name", image, archive)
-	await(t, "the image", func() bool {
+	harness.Await(t, "the image", func() bool {
 		got, err := n.images.ImageStatus(n.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: image}})
 		return err == nil && got.Image != nil
 	})
@@ -169,7 +170,7 @@ func (n *node) start() {
 	}
 	n.Cleanup(func() { socket.Close() })
 	n.runtime, n.images = cri.NewRuntimeServiceClient(socket), cri.NewImageServiceClient(socket)
-	await(n, "containerd", func() bool {
+	harness.Await(n, "containerd", func() bool {
 		select {
 		case <-ended:
 			n.Fatal("containerd has ended")
@@ -216,7 +217,7 @@ func (n *node) configure(keys map[string]any) {
 	if err := os.Rename(conflist+".new", conflist); err != nil {
 		n.Fatal(err)
 	}
-	await(n, "containerd to read its configuration", func() bool {
+	harness.Await(n, "containerd to read its configuration", func() bool {
 		s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{Verbose: true})
 		if err != nil {
 			n.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -39,13 +38,9 @@ func (n *node) look() state {
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string
-	for range 200 {
-		if diff = cmp.Diff(before, n.look(), cmpopts.EquateEmpty()); diff == "" {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
+	if !harness.Until(func() bool { diff = cmp.Diff(before, n.look(), cmpopts.EquateEmpty()); return diff == "" }) {
+		n.Errorf("%s (-before +after):\n%s", complaint, diff)
 	}
-	n.Errorf("%s (-before +after):\n%s", complaint, diff)
 }
 
 // nothingLeft takes pods away, and fails the test unless the host is as it was before the

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // TestValidation has CRI-O look at a configuration: it passes over one whose plugin is not
@@ -90,11 +90,10 @@ func TestInstalledLater(t *testing.T) {
 func (n *node) becomes(reason string) {
 	n.t.Helper()
 	var err error
-	for range 500 {
-		if err = n.Status(); err == nil && reason == "" || err != nil && reason != "" && strings.Contains(err.Error(), reason) {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
+	if !harness.Until(func() bool {
+		err = n.Status()
+		return err == nil && reason == "" || err != nil && reason != "" && strings.Contains(err.Error(), reason)
+	}) {
+		n.t.Errorf("status is %v, want %q", err, reason)
 	}
-	n.t.Errorf("status is %v, want %q", err, reason)
 }

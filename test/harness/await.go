@@ -1,0 +1,25 @@
+package harness
+
+import (
+	"testing"
+	"time"
+)
+
+// Until waits until a condition holds, and reports whether it does within a minute. A test that
+// passes does not depend on the minute: a slow machine takes longer, and is waited for.
+func Until(holds func() bool) bool {
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(20 * time.Millisecond) {
+		if holds() {
+			return true
+		}
+	}
+	return false
+}
+
+// Await is Until, and ends the test if the condition does not hold in time. what names it.
+func Await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	if !Until(holds) {
+		t.Fatalf("a minute has passed without %s", what)
+	}
+}
