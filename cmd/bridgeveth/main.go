@@ -1,6 +1,8 @@
-// Bridgeveth is the program of all CNI plugins here: it is the one that it is called by
-// the name of. Some names are those of plugins of the reference implementation, whose
-// places it takes (docs/dropin.md).
+// Bridgeveth is the program of all plugins. It runs the plugin that has the name of the executed file.
+// Some plugins take the place of the reference plugins of the same name (docs/dropin.md).
+//
+// Start with main.go, which has the table of plugins. Their verbs are in plugins/. reference.go calls
+// the reference plugins for attachments that they have made.
 package main
 
 import (
@@ -18,44 +20,44 @@ import (
 	"github.com/bridgeveth/bridgeveth/plugins/portmap"
 )
 
-// referenceVersion is the release of containernetworking/plugins that ours behave like
-// under the names of its plugins. It is what they say there, since programs conclude
-// from it what a plugin can do: nerdctl wants v1.1.0 of firewall, and v1.7.1 for some.
+// referenceVersion is the release of containernetworking/plugins that our plugins replace. They print
+// this version under the names of the reference plugins, because programs conclude from the version
+// what a plugin can do: nerdctl requires v1.1.0 of firewall, and v1.7.1 for some options.
 const referenceVersion = "v1.10.0"
 
-// program is what the file is under a name.
+// program is one plugin of this file.
 type program struct {
 	verbs     func() skel.CNIFuncs
-	reference bool // it takes the place of a plugin of the reference implementation
-	goesOn    bool // that one goes on with what is none of ours, if it has been kept
+	reference bool // takes the place of a reference plugin
+	delegates bool // calls the reference plugin for attachments that are not ours, see orReference
 }
 
 var programs = map[string]program{
-	bridgeveth.Name:      {verbs: bridgeveth.Verbs},
-	ipamsimple.Name:      {verbs: ipamsimple.Verbs},
-	bridgeveth.Reference: {verbs: bridgeveth.Verbs, reference: true, goesOn: true},
-	ipamsimple.Reference: {verbs: ipamsimple.Verbs, reference: true},
-	portmap.Name:         {verbs: portmap.Verbs, reference: true, goesOn: true},
-	firewall.Name:        {verbs: firewall.Verbs, reference: true, goesOn: true},
-	loopback.Name:        {verbs: loopback.Verbs, reference: true},
+	plugin.Bridgeveth: {verbs: bridgeveth.Verbs},
+	plugin.IPAMSimple: {verbs: ipamsimple.Verbs},
+	plugin.Bridge:     {verbs: bridgeveth.Verbs, reference: true, delegates: true},
+	plugin.HostLocal:  {verbs: ipamsimple.Verbs, reference: true},
+	plugin.PortMap:    {verbs: portmap.Verbs, reference: true, delegates: true},
+	plugin.Firewall:   {verbs: firewall.Verbs, reference: true, delegates: true},
+	plugin.Loopback:   {verbs: loopback.Verbs, reference: true},
 }
 
-// A network namespace belongs to a thread: main stays on the first. Locked here, where the
-// stack is shallow, that is also cheaper: the runtime starts a thread for it.
+// A network namespace belongs to a thread, so main stays on the first thread. The runtime starts another
+// thread for a locked one, which is cheaper here, where the stack is shallow.
 func init() { runtime.LockOSThread() }
 
 func main() {
 	name := filepath.Base(os.Args[0])
 	p, known := programs[name]
 	if !known {
-		name, p = bridgeveth.Name, programs[bridgeveth.Name]
+		name, p = plugin.Bridgeveth, programs[plugin.Bridgeveth]
 	}
 	verbs, release := p.verbs(), plugin.Version
 	if p.reference {
-		// What stands behind the plus makes no difference to who compares (semver.org, 10).
+		// Programs that compare versions ignore the part after the plus (semver.org, 10).
 		release = referenceVersion + "+bridgeveth." + plugin.Version
 	}
-	if p.goesOn {
+	if p.delegates {
 		verbs = orReference(name, verbs)
 	}
 	os.Exit(plugin.Main(name, release, verbs))

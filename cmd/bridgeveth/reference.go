@@ -9,18 +9,17 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
-	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
-// referenceDir is the folder beside our programs where make install-dropin puts those
-// that it replaces.
+// referenceDir is the folder beside this program where make install-dropin keeps the reference plugins.
 const referenceDir = "reference"
 
-// orReference has the plugin that ours replaces do its work for what is none of ours:
-// containers that it attached before it was replaced, and interfaces that others make, such
-// as ptp, in front of portmap or firewall. It is only called if it has been kept.
+// orReference returns verbs that call the reference plugin for attachments that are not ours: containers
+// that it attached before it was replaced, and interfaces of other plugins, such as ptp, before portmap
+// or firewall. It returns own if the reference plugin is not in referenceDir.
 func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	self, err := os.Executable()
 	if err != nil {
@@ -39,7 +38,7 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 			if !foreign {
 				return ours(args)
 			}
-			if verb == "DEL" { // whose it was may be impossible to say, so both do
+			if verb == "DEL" { // whose attachment it was may be unknown by now, so both plugins delete it
 				err = ours(args)
 			}
 			out, failed := plugin.Execute(path, verb, args.StdinData)
@@ -54,14 +53,14 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	}
 	all := own
 	all.Check, all.Del = theirs("CHECK", own.Check), theirs("DEL", own.Del)
-	if name != bridgeveth.Reference { // what is first in a chain attaches, and it is us
+	if name != plugin.Bridge { // bridge attaches, so the attachment is ours
 		all.Add = theirs("ADD", own.Add)
 	}
 	return all
 }
 
-// isForeign says whether an attachment is none of ours: its port is neither on the host nor
-// in what ADD has returned.
+// isForeign reports whether an attachment is not ours: its port is neither on the host nor in the result
+// of ADD.
 func isForeign(args *skel.CmdArgs) (bool, error) {
 	var conf struct {
 		Name       string `json:"name"`
@@ -72,9 +71,9 @@ func isForeign(args *skel.CmdArgs) (bool, error) {
 		} `json:"prevResult"`
 	}
 	if json.Unmarshal(args.StdinData, &conf) != nil {
-		return false, nil // ours says what is wrong with it
+		return false, nil // our plugin reports the error
 	}
-	a := bridgeveth.AttachmentOf(conf.Name, args)
+	a := attachment.Of(conf.Name, args)
 	for _, i := range conf.PrevResult.Interfaces {
 		if i.Name == a.Port() {
 			return false, nil
@@ -82,7 +81,7 @@ func isForeign(args *skel.CmdArgs) (bool, error) {
 	}
 	host, err := setup.CurrentHost()
 	if err != nil {
-		return false, bridgeveth.Error(err)
+		return false, attachment.Error(err)
 	}
 	defer host.Close()
 	return !host.HasPort(a), nil

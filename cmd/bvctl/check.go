@@ -10,16 +10,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // newCheck returns "bvctl leases check".
-func newCheck(h *host) *cobra.Command {
+func newCheck(inv *inventory.Inventory) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Compare leases with namespaces, links and rules, and say how to mend what is wrong", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newChecker(h)
+			c, err := newChecker(inv)
 			if err != nil {
 				return err
 			}
@@ -37,7 +38,7 @@ type finding struct{ what, remedy string }
 
 // checker compares leases with the host.
 type checker struct {
-	host     *host
+	inv      *inventory.Inventory
 	ns       *setup.Host
 	ports    map[setup.Attachment]setup.FoundPort
 	leases   []ipam.Lease
@@ -45,7 +46,7 @@ type checker struct {
 }
 
 // newChecker looks at the ports there are. Its namespace is to be closed.
-func newChecker(h *host) (*checker, error) {
+func newChecker(inv *inventory.Inventory) (*checker, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func newChecker(h *host) (*checker, error) {
 		ns.Close()
 		return nil, err
 	}
-	c := &checker{host: h, ns: ns, ports: map[setup.Attachment]setup.FoundPort{}}
+	c := &checker{inv: inv, ns: ns, ports: map[setup.Attachment]setup.FoundPort{}}
 	for _, p := range ports {
 		c.ports[p.Attachment] = p
 	}
@@ -69,9 +70,9 @@ func (c *checker) found(remedy, format string, args ...any) {
 
 // check looks at everything, and changes nothing.
 func (c *checker) check() error {
-	networks := c.host.networks()
-	err := c.host.withStores(networks, func(s *ipam.Store) error {
-		return filter{}.each(s, func(l ipam.Lease) { c.leases = append(c.leases, l) })
+	networks := c.inv.Networks()
+	err := c.inv.Stores(networks, func(s *ipam.Store) error {
+		return inventory.EachLease(s, "", "", func(l ipam.Lease) { c.leases = append(c.leases, l) })
 	})
 	if err != nil {
 		return err
@@ -83,22 +84,22 @@ func (c *checker) check() error {
 			}
 		}
 	}
-	needs, err := c.host.needs(c.ns, networks)
+	restorables, err := c.inv.Restorables(c.ns, networks)
 	if err != nil {
 		return err
 	}
-	c.checkPorts(needs)
-	c.checkNeeds(needs)
+	c.checkPorts(restorables)
+	c.checkRestorables(restorables)
 	return nil
 }
 
 // checkLease compares a lease with its namespace and its link.
 func (c *checker) checkLease(l ipam.Lease) error {
 	who := fmt.Sprintf("network %s: %s is leased to container %s, interface %s", l.Network, l.Address, l.Container, l.Interface)
-	_, plugged := c.ports[attachmentOf(l)]
+	_, plugged := c.ports[inventory.LeasedTo(l)]
 	if l.Namespace.Gone() {
 		if plugged {
-			c.found("have the runtime remove the container; or ip link delete "+attachmentOf(l).Port()+", and then: "+releaseCommand(l),
+			c.found("have the runtime remove the container; or ip link delete "+inventory.LeasedTo(l).Port()+", and then: "+releaseCommand(l),
 				"%s, whose namespace %s is gone; its link is left", who, l.Namespace.Path)
 		} else {
 			c.found(releaseCommand(l)+"; or nothing: it is taken back when the range is full",
@@ -127,14 +128,14 @@ func (c *checker) checkLease(l ipam.Lease) error {
 
 // checkPorts finds ports of networks with leases that have none themselves, and those that
 // nobody has finished: what has a record was.
-func (c *checker) checkPorts(needs []need) {
+func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	recorded := map[setup.Attachment]bool{}
-	for _, n := range needs {
-		recorded[n.attachment] = true
+	for _, n := range restorables {
+		recorded[n.Attachment] = true
 	}
 	leased, networks := map[setup.Attachment]bool{}, map[string]bool{}
 	for _, l := range c.leases {
-		leased[attachmentOf(l)] = true
+		leased[inventory.LeasedTo(l)] = true
 		networks[l.Network] = true
 	}
 	for a, p := range c.ports {
@@ -147,8 +148,8 @@ func (c *checker) checkPorts(needs []need) {
 	}
 }
 
-// checkNeeds compares what containers need with what the host has, as repair does.
-func (c *checker) checkNeeds(all []need) {
+// checkRestorables compares what containers need with what the host has, as repair does.
+func (c *checker) checkRestorables(all []inventory.Restorable) {
 	said := map[finding]bool{}
 	find := func(remedy, format string, args ...any) {
 		f := finding{fmt.Sprintf(format, args...), remedy}
@@ -158,22 +159,17 @@ func (c *checker) checkNeeds(all []need) {
 		said[f] = true
 	}
 	for _, n := range all {
-		network, port, err := n.lost()
+		network, port, err := n.Missing()
 		for _, what := range network {
-			find("bvctl repair; the next ADD does it too", "network %s: %s: missing", n.network, what)
+			find("bvctl repair; the next ADD does it too", "network %s: %s: missing", n.Network, what)
 		}
 		if port != nil {
-			find("bvctl repair", "%s: %s", n.of, strings.ReplaceAll(port.Error(), "\n", "; "))
+			find("bvctl repair", "%s: %s", n.Name, strings.ReplaceAll(port.Error(), "\n", "; "))
 		}
 		if err != nil {
-			find("have the runtime remove the container", "%s: %v", n.of, err)
+			find("have the runtime remove the container", "%s: %v", n.Name, err)
 		}
 	}
-}
-
-// attachmentOf is what a lease is held for.
-func attachmentOf(l ipam.Lease) setup.Attachment {
-	return setup.Attachment{Network: l.Network, Container: l.Container, Interface: l.Interface}
 }
 
 // releaseCommand is what frees a lease.

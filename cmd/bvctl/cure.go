@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
 // carrierWait is how long the kernel may take to see that a link has a carrier
@@ -24,7 +25,7 @@ const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DI
 
 // cure runs the commands of what is bad, each once, and returns those. Whether they cured
 // anything is for another look to say.
-func (h *host) cure(reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
+func cure(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
 	self, err := os.Executable() // many cures are "bvctl repair"
 	if err != nil {
@@ -37,7 +38,7 @@ func (h *host) cure(reports []*doctor.Report, w io.Writer) (tried map[string]boo
 		tried[s.Remedy] = true
 		fmt.Fprintln(w, "+", s.Remedy)
 		cmd := exec.Command("/bin/sh", "-c", asCalled+s.Remedy)
-		cmd.Env = append(os.Environ(), "PATH="+systemPath, "BVCTL="+self, "CONF_DIR="+h.confDir, "DATA_DIR="+h.dataDir, "CACHE_DIR="+h.cacheDir)
+		cmd.Env = append(os.Environ(), "PATH="+systemPath, "BVCTL="+self, "CONF_DIR="+inv.ConfDir, "DATA_DIR="+inv.DataDir, "CACHE_DIR="+inv.CacheDir)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(w, "%v: %s", err, out)
 		}

@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
 // newDoctor returns "bvctl doctor".
-func newDoctor(h *host) *cobra.Command {
+func newDoctor(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	var fix, verbose bool
 	cmd := &cobra.Command{
@@ -34,7 +35,7 @@ gateway and to its neighbour on the bridge; without either, for every container.
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 			context.AfterFunc(ctx, stop) // the second kills
-			reports, err := examine(ctx, h, args, fix, cmd.ErrOrStderr())
+			reports, err := examine(ctx, inv, args, fix, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -49,7 +50,7 @@ gateway and to its neighbour on the bridge; without either, for every container.
 
 // examine goes all the ways that are asked for, a second time if something was done about
 // what is wrong.
-func examine(ctx context.Context, h *host, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
+func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("bvctl needs root: the doctor enters containers, and sends packets from there")
 	}
@@ -61,23 +62,23 @@ func examine(ctx context.Context, h *host, args []string, fix bool, w io.Writer)
 		return nil, err
 	}
 	defer lock.Unlock()
-	reports, err := h.examineOnce(ctx, args)
+	reports, err := examineOnce(ctx, inv, args)
 	if err != nil || !fix {
 		return reports, err
 	}
-	tried, err := h.cure(reports, w)
+	tried, err := cure(inv, reports, w)
 	if err != nil || len(tried) == 0 {
 		return reports, err
 	}
-	if reports, err = h.examineOnce(ctx, args); err == nil {
+	if reports, err = examineOnce(ctx, inv, args); err == nil {
 		vain(reports, tried, w)
 	}
 	return reports, err
 }
 
 // examineOnce goes all the ways that are asked for.
-func (h *host) examineOnce(ctx context.Context, args []string) ([]*doctor.Report, error) {
-	x, err := newExamination(h)
+func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) ([]*doctor.Report, error) {
+	x, err := newExamination(inv)
 	if err != nil {
 		return nil, err
 	}

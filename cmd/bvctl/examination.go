@@ -10,14 +10,15 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // examination is one look at the node.
 type examination struct {
 	*doctor.Doctor
-	host *host
-	all  []*container
+	inv  *inventory.Inventory
+	all  []*inventory.Container
 	ends []*doctor.End // of each of all; without a namespace if it cannot be entered
 	sick map[*doctor.End]*doctor.Report
 	more []*doctor.Report // what is wrong with no container in particular
@@ -39,28 +40,28 @@ func acquireDoctor() (*flock.Lock, error) {
 }
 
 // newExamination enters all containers there are, and close leaves them.
-func newExamination(h *host) (*examination, error) {
+func newExamination(inv *inventory.Inventory) (*examination, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
 		return nil, err
 	}
-	x := &examination{Doctor: &doctor.Doctor{Host: ns}, host: h, sick: map[*doctor.End]*doctor.Report{}}
-	if x.all, err = h.containers(ns); err != nil {
+	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, sick: map[*doctor.End]*doctor.Report{}}
+	if x.all, err = inv.Containers(ns); err != nil {
 		x.close()
 		return nil, err
 	}
 	for _, c := range x.all {
-		e := &doctor.End{Name: c.name(), Interface: c.Interface, Port: c.port.Name, Bridge: c.bridge, Addresses: c.addresses, Routes: c.routes}
+		e := &doctor.End{Name: c.DisplayName(), Interface: c.Interface, Port: c.Port.Name, Bridge: c.Bridge, Addresses: c.Addresses, Routes: c.Routes}
 		x.ends = append(x.ends, e)
-		if e.Namespace, err = setup.OpenNamespace(c.namespace); err != nil {
+		if e.Namespace, err = setup.OpenNamespace(c.Namespace); err != nil {
 			x.sick[e] = sickness(e.Name, "namespace of "+e.Name, "have the runtime remove the container",
 				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
 			continue
 		}
-		e.Drift = c.drift
+		e.Drift = c.Verify
 		x.Ends = append(x.Ends, e)
 	}
-	if _, damaged, err := h.readRecords(); err == nil {
+	if _, damaged, err := inv.Records(); err == nil {
 		for _, d := range damaged {
 			x.more = append(x.more, sickness("libcni's records", "record", "nobody but its runtime knows whose it is: have that remove containers that bvctl inspect does not show, and then the file", d.Error()))
 		}
@@ -79,7 +80,7 @@ func newExamination(h *host) (*examination, error) {
 // configurations tell their ranges.
 func (x *examination) through() ([]*doctor.Report, error) {
 	var ranges []netip.Prefix
-	for _, n := range x.host.networks() {
+	for _, n := range x.inv.Networks() {
 		for _, text := range n.MasqExclude {
 			if p, err := netip.ParsePrefix(text); err == nil && !slices.Contains(ranges, p) {
 				ranges = append(ranges, p)
@@ -227,12 +228,12 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 
 // present are those that have not been removed since.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
-	now, err := x.host.containers(x.Host)
+	now, err := x.inv.Containers(x.Host)
 	if err != nil {
 		return ends
 	}
 	return slices.DeleteFunc(slices.Clone(ends), func(e *doctor.End) bool {
 		at := slices.Index(x.ends, e)
-		return at >= 0 && !slices.ContainsFunc(now, func(c *container) bool { return c.Attachment == x.all[at].Attachment })
+		return at >= 0 && !slices.ContainsFunc(now, func(c *inventory.Container) bool { return c.Attachment == x.all[at].Attachment })
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -47,7 +48,7 @@ const (
 )
 
 // newInspect returns "bvctl inspect".
-func newInspect(h *host) *cobra.Command {
+func newInspect(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "inspect", Short: "List every container with its port, addresses, host ports and limits", Args: cobra.NoArgs,
@@ -60,7 +61,7 @@ func newInspect(h *host) *cobra.Command {
 				return err
 			}
 			defer ns.Close()
-			list, err := h.attachments(ns)
+			list, err := attachments(inv, ns)
 			if output == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
@@ -75,20 +76,20 @@ func newInspect(h *host) *cobra.Command {
 
 // attachments lists all there are, by bridge, with an error if something is not known of
 // them.
-func (h *host) attachments(ns *setup.Host) ([]attachment, error) {
-	all, err := h.containers(ns)
+func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error) {
+	all, err := inv.Containers(ns)
 	published, unknown := ns.HostPorts()
 	list := []attachment{}
 	for _, c := range all {
 		a := attachment{
-			Bridge: c.bridge, Network: c.Network, Container: c.Container, Pod: c.pod, Interface: c.Interface, Namespace: c.namespace,
-			Port: c.port.Name, State: c.state(), Addresses: append([]netip.Prefix{}, c.addresses...), HostPorts: published[c.port.Key],
+			Bridge: c.Bridge, Network: c.Network, Container: c.Container, Pod: c.Pod, Interface: c.Interface, Namespace: c.Namespace,
+			Port: c.Port.Name, State: state(c), Addresses: append([]netip.Prefix{}, c.Addresses...), HostPorts: published[c.Port.Key],
 		}
-		if limits := c.port.Bandwidth; limits != (setup.Bandwidth{}) {
+		if limits := c.Port.Bandwidth; limits != (setup.Bandwidth{}) {
 			a.Bandwidth = &bandwidth{limits.Ingress.Rate, limits.Egress.Rate}
 		}
-		if !c.since.IsZero() {
-			a.Since = &c.since
+		if !c.Since.IsZero() {
+			a.Since = &c.Since
 		}
 		list = append(list, a)
 	}
@@ -96,13 +97,13 @@ func (h *host) attachments(ns *setup.Host) ([]attachment, error) {
 }
 
 // state is how the container's port is.
-func (c *container) state() string {
-	switch p := c.port; {
+func state(c *inventory.Container) string {
+	switch p := c.Port; {
 	case p.Key == "":
 		return portMissing
 	case c.Container == "":
 		return portUnfinished
-	case p.Bridge != c.bridge || p.Bridge == "":
+	case p.Bridge != c.Bridge || p.Bridge == "":
 		return portUnplugged
 	case !p.Up:
 		return portDown

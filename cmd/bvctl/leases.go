@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -63,7 +64,7 @@ type listing struct {
 }
 
 // newLeases returns "bvctl leases".
-func newLeases(h *host) *cobra.Command {
+func newLeases(inv *inventory.Inventory) *cobra.Command {
 	var f filter
 	var output string
 	cmd := &cobra.Command{
@@ -76,12 +77,12 @@ func newLeases(h *host) *cobra.Command {
 				return err
 			}
 			l := listing{configured: map[string]bool{}}
-			networks := h.networks()
+			networks := inv.Networks()
 			for _, n := range networks {
 				l.configured[n.Name] = true
 			}
-			err := h.withStores(networks, func(s *ipam.Store) error { return l.read(s, f) })
-			err = errors.Join(err, l.namePods(h))
+			err := inv.Stores(networks, func(s *ipam.Store) error { return l.read(s, f) })
+			err = errors.Join(err, l.namePods(inv))
 			if output == "json" {
 				return errors.Join(err, l.json(cmd.OutOrStdout()))
 			}
@@ -92,7 +93,7 @@ func newLeases(h *host) *cobra.Command {
 	cmd.PersistentFlags().StringVar(&f.network, "network", "", "only of this network")
 	cmd.PersistentFlags().StringVar(&f.container, "container", "", "only of this container; the beginning of its ID is enough")
 	cmd.PersistentFlags().StringVar(&f.address, "address", "", "only this address")
-	cmd.AddCommand(newCheck(h), newRelease(h, &f))
+	cmd.AddCommand(newCheck(inv), newRelease(inv, &f))
 	return cmd
 }
 
@@ -106,25 +107,11 @@ func (f filter) check() error {
 
 // each calls visit with the leases of a store that fit.
 func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
-	names, err := s.Networks()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if f.network != "" && f.network != name {
-			continue
+	return inventory.EachLease(s, f.network, f.container, func(l ipam.Lease) {
+		if f.fits(l.Address.Addr()) {
+			visit(l)
 		}
-		leases, err := s.Leases(name)
-		if err != nil {
-			return err
-		}
-		for _, l := range leases {
-			if strings.HasPrefix(l.Container, f.container) && f.fits(l.Address.Addr()) {
-				visit(l)
-			}
-		}
-	}
-	return nil
+	})
 }
 
 // fits says whether an address is the one that was asked for, if any.
@@ -157,12 +144,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 
 // namePods adds the pods' names by libcni's records, as inspect does: a lease knows the name only
 // where addresses are sticky.
-func (l *listing) namePods(h *host) error {
-	records, err := h.records()
-	pods := map[setup.Attachment]string{}
-	for _, r := range records {
-		pods[r.attachment()] = r.pod()
-	}
+func (l *listing) namePods(inv *inventory.Inventory) error {
+	pods, err := inv.Pods()
 	for i := range l.Leases {
 		of := &l.Leases[i]
 		of.Pod = cmp.Or(of.Pod, pods[setup.Attachment{Network: of.Network, Container: of.Container, Interface: of.Interface}])
@@ -265,7 +248,7 @@ func bar(leased, size uint64) string {
 }
 
 // newRelease returns "bvctl leases release".
-func newRelease(h *host, f *filter) *cobra.Command {
+func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "release", Short: "Free the leases that --container, --address or --network choose", Args: cobra.NoArgs,
@@ -277,7 +260,7 @@ func newRelease(h *host, f *filter) *cobra.Command {
 			if err := f.check(); err != nil {
 				return err
 			}
-			return h.release(cmd.OutOrStdout(), *f, force)
+			return release(inv, cmd.OutOrStdout(), *f, force)
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also those of containers that may be alive")
@@ -285,21 +268,21 @@ func newRelease(h *host, f *filter) *cobra.Command {
 }
 
 // release frees the leases that fit and says what it did with each.
-func (h *host) release(w io.Writer, f filter, force bool) error {
+func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error {
 	ns, err := setup.CurrentHost()
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
 	refused := false
-	err = h.withStores(h.networks(), func(s *ipam.Store) error {
+	err = inv.Stores(inv.Networks(), func(s *ipam.Store) error {
 		var chosen []ipam.Lease
 		if err := f.each(s, func(l ipam.Lease) { chosen = append(chosen, l) }); err != nil {
 			return err
 		}
 		for _, l := range chosen {
 			state := stateOf(l)
-			if state == stateGone && ns.HasPort(attachmentOf(l)) {
+			if state == stateGone && ns.HasPort(inventory.LeasedTo(l)) {
 				state = "its link is left"
 			}
 			if !force && state != stateGone && state != stateKept {

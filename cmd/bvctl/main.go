@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/containernetworking/cni/libcni"
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
-	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
 // errUnhealthy ends bvctl with status 1 when what is wrong was printed already.
@@ -37,10 +37,13 @@ func newRoot() *cobra.Command {
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	var h host
-	root.PersistentFlags().StringVar(&h.confDir, "conf-dir", "/etc/cni/net.d", "folder of the network configurations")
-	root.PersistentFlags().StringVar(&h.dataDir, "data-dir", "", "folder of leases (default: those of the configurations, and "+ipamsimple.DefaultDataDir+")")
-	root.PersistentFlags().StringVar(&h.cacheDir, "cache-dir", libcni.CacheDir, "folder where libcni keeps what it has attached")
-	root.AddCommand(newDoctor(&h), newFirewalld(), newInspect(&h), newLeases(&h), newRepair(&h), newTopology(&h))
+	inv := inventory.New(complain)
+	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
+	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of leases (default: those of the configurations, and "+ipam.DefaultDir+")")
+	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder where libcni keeps what it has attached")
+	root.AddCommand(newDoctor(inv), newFirewalld(), newInspect(inv), newLeases(inv), newRepair(inv), newTopology(inv))
 	return root
 }
+
+// complain prints an error after which bvctl continues on standard error.
+func complain(err error) { fmt.Fprintln(stderr, "bvctl:", err) }

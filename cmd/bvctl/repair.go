@@ -8,11 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // newRepair returns "bvctl repair".
-func newRepair(h *host) *cobra.Command {
+func newRepair(inv *inventory.Inventory) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use: "repair", Short: "Put back what the host has lost of what its containers need", Args: cobra.NoArgs,
@@ -32,9 +33,9 @@ and once in half a minute, since iptables-legacy and sysctls change in silence.`
 			}
 			defer ns.Close()
 			if watch {
-				return h.watch(ns, cmd.OutOrStdout())
+				return watchRules(inv, ns, cmd.OutOrStdout())
 			}
-			count, err := h.repair(ns, cmd.OutOrStdout())
+			count, err := repair(inv, ns, cmd.OutOrStdout())
 			if count == 0 && err == nil {
 				fmt.Fprintln(cmd.OutOrStdout(), "nothing was missing")
 			}
@@ -51,15 +52,15 @@ const (
 	watchIdle  = 30 * time.Second       // between looks at what changes in silence
 )
 
-// watch repairs until it is killed.
-func (h *host) watch(ns *setup.Host, w io.Writer) error {
+// watchRules repairs until it is killed.
+func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	rules, err := ns.WatchRules()
 	if err != nil {
 		return err
 	}
 	defer rules.Close()
 	for {
-		if _, err := h.repair(ns, w); err != nil && !errors.Is(err, errUnhealthy) {
+		if _, err := repair(inv, ns, w); err != nil && !errors.Is(err, errUnhealthy) {
 			complain(err) // it may be better the next time
 		}
 		if err := rules.Wait(watchQuiet, watchMost, watchIdle); err != nil {
@@ -71,18 +72,18 @@ func (h *host) watch(ns *setup.Host, w io.Writer) error {
 // repair puts back what is missing, and says how much that was. It goes on after errors. Those
 // of a container it says on standard error; that not all is known that there is to repair is
 // returned.
-func (h *host) repair(ns *setup.Host, w io.Writer) (count int, err error) {
-	all, err := h.needs(ns, h.networks())
+func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
+	all, err := inv.Restorables(ns, inv.Networks())
 	failed := false
 	for _, n := range all {
-		mended, err := n.repair()
+		mended, err := n.Repair()
 		for _, what := range mended {
 			count++
-			fmt.Fprintf(w, "%s: put back %s\n", n.of, what)
+			fmt.Fprintf(w, "%s: put back %s\n", n.Name, what)
 		}
 		if err != nil {
 			failed = true
-			complain(fmt.Errorf("%s: %w", n.of, err))
+			complain(fmt.Errorf("%s: %w", n.Name, err))
 		}
 	}
 	if err == nil && failed {

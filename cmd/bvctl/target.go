@@ -3,12 +3,45 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
+
+// likeness is how well a container matches a name.
+type likeness int
+
+const (
+	another likeness = iota
+	perhaps          // the beginning of its ID, or the name of its pod without the namespace of Kubernetes
+	exactly
+)
+
+// matches reports how well a container matches a name: its ID or the beginning of it, its pod, a path of
+// its network namespace, or an address.
+func matches(c *inventory.Container, name string) likeness {
+	a, err := netip.ParseAddr(name)
+	switch {
+	case name == "":
+	case c.Container == name, c.Pod == name, sameFile(c.Namespace, name),
+		err == nil && slices.ContainsFunc(c.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.Unmap() }):
+		return exactly
+	case strings.HasPrefix(c.Container, name), strings.HasSuffix(c.Pod, "/"+name):
+		return perhaps
+	}
+	return another
+}
+
+// sameFile reports whether two paths are equal or lead to the same file.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	second, err2 := os.Stat(b)
+	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
+}
 
 // has says whether an end has an address of a family.
 func has(e *doctor.End, is4 bool) bool {
@@ -21,9 +54,9 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 	for _, like := range []likeness{exactly, perhaps} {
 		var names []string
 		for i, c := range x.all {
-			if c.goesBy(name) == like {
+			if matches(c, name) == like {
 				found = x.ends[i]
-				names = append(names, c.name()+" "+c.Interface)
+				names = append(names, c.DisplayName()+" "+c.Interface)
 			}
 		}
 		if len(names) > 1 {

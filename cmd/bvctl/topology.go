@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -24,7 +25,7 @@ var drawings embed.FS
 var pictures = []string{"tree", "dot", "mermaid", "svg"}
 
 // newTopology returns "bvctl topology".
-func newTopology(h *host) *cobra.Command {
+func newTopology(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "topology", Short: "Draw bridges and what is plugged into them", Args: cobra.NoArgs,
@@ -39,7 +40,7 @@ terminal, in the language of Graphviz (dot -Tpng), for Mermaid, or as SVG.`,
 				return err
 			}
 			defer ns.Close()
-			bridges, err := h.topology(ns)
+			bridges, err := topology(inv, ns)
 			return errors.Join(err, draw(output, bridges, cmd.OutOrStdout()))
 		},
 	}
@@ -63,8 +64,8 @@ type drawnPort struct {
 }
 
 // topology lists the bridges that containers are on, with the error of attachments.
-func (h *host) topology(ns *setup.Host) (bridges []drawnBridge, err error) {
-	list, err := h.attachments(ns)
+func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, err error) {
+	list, err := attachments(inv, ns)
 	for _, a := range list { // by bridge
 		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
 			b := drawnBridge{Name: a.Bridge}

@@ -2,20 +2,19 @@ package bridgeveth
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// del is the verb DEL (CNI specification 1.1.0, "DEL"). All that it needs is the
-// attachment's name: neither its namespace nor what ADD returned.
+// del is the verb DEL (CNI specification 1.1.0, "DEL"). It needs only the attachment's name, neither
+// the container's namespace nor the result of ADD.
 //
-// The link goes first, with its host ports. Should that fail, all else stays for the next
-// DEL: its address is still in use, or a host port leads to it. Otherwise each of the other
-// things goes, whatever becomes of the rest. A lease that was had by the link is given back before, by
-// the link.
+// DEL deletes the link and the host ports first. If that fails, the address is still in use, so
+// everything else stays for the next DEL. Otherwise DEL continues after errors. With DHCP, the lease
+// is released before, because the client needs the link.
 func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
@@ -23,37 +22,23 @@ func del(args *skel.CmdArgs) error {
 	}
 	host, err := setup.CurrentHost()
 	if err != nil {
-		return Error(err)
+		return attachment.Error(err)
 	}
 	defer host.Close()
-	if err := refuseOwn(args, host); err != nil {
-		return Error(err)
+	if err := attachment.RefuseOwn(args, host); err != nil {
+		return attachment.Error(err)
 	}
 	ipam, released := newDelegate(c, args, host)
 	usable := released == nil
-	if usable && c.asksByInterface() {
+	if usable && c.UsesDHCP() {
 		released = ipam.del()
 	}
-	on, err := host.Unplug(c.attachment(args), c.hostPorts...)
+	bridge, err := host.Unplug(attachment.Of(c.Name, args), c.HostPorts()...)
 	if err != nil {
-		return Error(errors.Join(err, released))
+		return attachment.Error(errors.Join(err, released))
 	}
-	if usable && !c.asksByInterface() {
+	if usable && !c.UsesDHCP() {
 		released = ipam.del()
 	}
-	return Error(errors.Join(released, host.ReleaseNetwork(c.Bridge, on)))
-}
-
-// refuseOwn refuses a container that would be its own host. One whose namespace
-// is gone is none.
-func refuseOwn(args *skel.CmdArgs, host *setup.Host) error {
-	container, err := setup.OpenNamespace(args.Netns)
-	if err != nil {
-		return nil //nolint:nilerr // gone, or a file that a lost mount left: there is nothing in it to mind
-	}
-	defer container.Close()
-	if container.Same(host.Namespace) && !ownMeant(args) {
-		return fmt.Errorf("CNI_NETNS: open %s: %w", args.Netns, errOwnNamespace)
-	}
-	return nil
+	return attachment.Error(errors.Join(released, host.ReleaseNetwork(c.Bridge, bridge)))
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -13,23 +12,24 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
-// delegate is the IPAM plugin of a configuration. The zero delegate is none: a
-// network of layer 2 only.
+// delegate is the IPAM plugin of a configuration. Its name is empty for a network without IPAM plugin,
+// which has layer 2 only.
 type delegate struct {
 	name, path string
-	self       bool // it is this very file, so its verbs are called in this process
+	self       bool // the plugin is this file, so its verbs run in this process
 	inside     ipamsimple.Plugin
 	args       *skel.CmdArgs
 }
 
-// newDelegate looks up the plugin in CNI_PATH.
-func newDelegate(c *config, args *skel.CmdArgs, host *setup.Host) (*delegate, error) {
+// newDelegate looks up the IPAM plugin in CNI_PATH.
+func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*delegate, error) {
 	d := &delegate{name: c.IPAM.Type, args: args}
 	if d.name == "" {
 		return d, nil
@@ -49,19 +49,19 @@ func newDelegate(c *config, args *skel.CmdArgs, host *setup.Host) (*delegate, er
 	return d, nil
 }
 
-// findIPAM looks an IPAM plugin up in CNI_PATH. path is empty where there is none. self says
-// that it is ipam-simple within this very file.
+// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if there is none. self reports whether
+// it is ipam-simple in this file.
 func findIPAM(name, cniPath string) (path string, self bool) {
 	for _, dir := range filepath.SplitList(cniPath) {
 		path = filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			return path, slices.Contains(ipamsimple.Names, name) && isSelf(info)
+			return path, plugin.IsIPAMSimple(name) && isSelf(info)
 		}
 	}
 	return "", false
 }
 
-// inhabitants are the addresses that are seen at the containers of a network, as leases.
+// inhabitants returns the addresses on the interfaces of a network's containers, as leases.
 func inhabitants(host *setup.Host, network string) (leases []ipam.Lease, err error) {
 	all, err := host.Inhabitants(network)
 	for _, i := range all {
@@ -72,14 +72,13 @@ func inhabitants(host *setup.Host, network string) (leases []ipam.Lease, err err
 	return leases, err
 }
 
-// isSelf says whether a file is the one that is running: to call its functions is
-// then the same as to start it, less a process.
+// isSelf reports whether a file is the running program.
 func isSelf(file os.FileInfo) bool {
 	self, err := os.Stat("/proc/self/exe")
 	return err == nil && os.SameFile(self, file)
 }
 
-// add reserves addresses. Without an IPAM plugin there are none.
+// add reserves addresses. Without an IPAM plugin, the result is empty.
 func (d *delegate) add() (*current.Result, error) {
 	switch {
 	case d.name == "":
@@ -102,8 +101,8 @@ func (d *delegate) add() (*current.Result, error) {
 	return result, nil
 }
 
-// refused says of an error of add whether nothing can have been reserved: the store was not had
-// in time. To take that back would be to wait for the same process again.
+// refused reports whether an error of add means that nothing was reserved, because the store's lock was
+// not free in time. An undo would wait for the same lock again.
 func (d *delegate) refused(err error) bool {
 	var coded *types.Error
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
@@ -113,8 +112,8 @@ func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
 func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
 func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
 
-// status says whether addresses can be had, and which result an ADD would have: the subnets and
-// gateways of its addresses. result is nil where only the IPAM plugin itself knows that.
+// status returns an error if no address is free. Otherwise it returns the result that an ADD would have,
+// of which only subnets and gateways count. result is nil if the IPAM plugin is another program.
 func (d *delegate) status() (result *current.Result, err error) {
 	switch {
 	case d.name == "":
@@ -126,7 +125,7 @@ func (d *delegate) status() (result *current.Result, err error) {
 	return nil, err
 }
 
-// call runs a verb that has no result, in this process or in another.
+// call runs a verb without result, in this process or in another.
 func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {
 	switch {
 	case d.name == "":
@@ -147,7 +146,7 @@ func (d *delegate) execute(verb string) ([]byte, error) {
 	return out, nil
 }
 
-// failed keeps the delegate's own code, where it has given one.
+// failed wraps an error of the delegate. The delegate's own error code, if any, stays.
 func (d *delegate) failed(verb string, err error) error {
 	return plugin.Errorf(plugin.CodeDelegate, "%s of IPAM plugin %s: %w", verb, d.name, err)
 }

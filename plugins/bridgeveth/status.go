@@ -7,14 +7,15 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would,
-// and if the packets of the container would be forwarded. A runtime that waits for STATUS
-// calls no ADD before, so what ADD itself puts right must not be an error here: STATUS goes
-// the way of ADD, with the subnets and gateways that ADD would get. It changes nothing.
+// status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would succeed
+// and the container's packets would be forwarded. It runs the code of ADD with the subnets and
+// gateways that ADD would get, so STATUS does not fail for anything that ADD itself restores: some
+// runtimes call no ADD until STATUS succeeds. STATUS changes nothing.
 func status(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -22,7 +23,7 @@ func status(args *skel.CmdArgs) error {
 	}
 	host, err := setup.CurrentHost()
 	if err != nil {
-		return Error(err)
+		return attachment.Error(err)
 	}
 	defer host.Close()
 	ipam, err := newDelegate(c, args, host)
@@ -33,29 +34,30 @@ func status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := c.resolveMTU(host); err != nil {
-		return Error(err)
+	if err := c.ResolveMTU(host); err != nil {
+		return attachment.Error(err)
 	}
-	port := c.port(args, host.Namespace) // a container has the same kernel
+	port := c.Port(args, host.Namespace) // stands for a container's namespace, which has the same kernel
 	if result != nil {
-		if err := c.complete(result); err != nil {
+		if err := c.CompleteResult(result); err != nil {
 			return err
 		}
-		c.fill(port, result)
+		c.AddResult(port, result)
 	}
-	if err := c.checkHost(host, port.Network); err != nil {
-		return Error(fmt.Errorf("network %s: %w", c.Name, err))
+	if err := checkHost(host, port.Network, c.IsGateway); err != nil {
+		return attachment.Error(fmt.Errorf("network %s: %w", c.Name, err))
 	}
 	return nil
 }
 
-// checkHost says why the host would not take a port of the network, or would drop its packets.
-func (c *config) checkHost(host *setup.Host, network *setup.Network) error {
+// checkHost returns an error if the host would not attach a port to the network, or would drop the
+// port's packets.
+func checkHost(host *setup.Host, network *setup.Network, isGateway bool) error {
 	err := host.CheckNetwork(network)
 	if err != nil && !errors.Is(err, setup.ErrBridgeFull) {
 		return plugin.Errorf(types.ErrPluginNotAvailable, "%w", err)
 	}
-	if err == nil && c.IsGateway && c.forward != setup.ForwardNone {
+	if err == nil && isGateway && network.Forward != setup.ForwardNone {
 		err = host.CheckDenied(network)
 	}
 	return err

@@ -1,18 +1,37 @@
-// Package bridgeveth is the CNI plugin bridgeveth: it connects a container to a Linux
-// bridge by a veth pair, lets its packets through a FORWARD chain that denies them, and
-// leaves the choice of addresses to an IPAM plugin. Its program is cmd/bridgeveth.
+// Package bridgeveth holds the verbs of the CNI plugin bridgeveth. It connects a container to a Linux
+// bridge by a veth pair, accepts its packets in FORWARD chains that deny them, and takes addresses
+// from an IPAM plugin. Its program is cmd/bridgeveth.
+//
+// Start with add.go; del.go, check.go, gc.go and status.go are the other verbs, and ipam.go calls the
+// IPAM plugin. The configuration keys and the plan of an attachment are in pkg/attachment. The package
+// makes no kernel calls: pkg/setup does.
 package bridgeveth
 
-import "github.com/containernetworking/cni/pkg/skel"
+import (
+	"errors"
 
-// Name is what the program is called by, and Reference the plugin of the reference
-// implementation whose place it takes where it is installed by that name.
-const (
-	Name      = "bridgeveth"
-	Reference = "bridge"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
-// Verbs are the plugin's, for skel.
+// Verbs returns the plugin's verbs for skel.
 func Verbs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
+}
+
+// readConfig reads the configuration. The error names every mistake, including those below "ipam" if
+// the IPAM plugin runs in this process.
+func readConfig(args *skel.CmdArgs) (c *attachment.Config, wrong error) {
+	c, wrong = attachment.Read(args)
+	if wrong == nil || c.Name == "" {
+		return c, wrong // without a mistake so far, the IPAM plugin's verb reports its own
+	}
+	if _, self := findIPAM(c.IPAM.Type, args.Path); self {
+		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, ipamsimple.Validate(args)))
+	}
+	return c, wrong
 }

@@ -17,9 +17,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// DefaultDataDir is where leases are kept: for one boot, as /run is.
-const DefaultDataDir = "/run/ipam-simple"
-
 const (
 	defaultStickyDir = "/var/lib/ipam-simple"  // where sticky addresses are: beyond it
 	defaultImport    = "/var/lib/cni/networks" // dataDir of host-local, unless it is given another
@@ -96,10 +93,10 @@ func readNetwork(data []byte) (*config, error) {
 			return nil, err
 		}
 	}
-	if c.Type == Reference { // its dataDir is where it has kept its reservations, too
+	if c.Type == plugin.HostLocal { // its dataDir is where it has kept its reservations, too
 		c.ImportFrom = cmp.Or(c.ImportFrom, c.DataDir)
 	}
-	c.DataDir = cmp.Or(c.DataDir, DefaultDataDir)
+	c.DataDir = cmp.Or(c.DataDir, ipam.DefaultDir)
 	c.ImportFrom = cmp.Or(c.ImportFrom, defaultImport)
 	return c, nil
 }
@@ -128,7 +125,7 @@ func Validate(args *skel.CmdArgs) error {
 // read reads what readNetwork has left, and reports every mistake at once.
 func (c *config) read(args *skel.CmdArgs) (err error) {
 	if len(c.IPAM) == 0 {
-		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, Name)
+		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, plugin.IPAMSimple)
 	}
 	var ipam settings
 	bad := []error{c.decode(c.IPAM, &ipam, "ipam.")}
@@ -147,7 +144,7 @@ func (c *config) read(args *skel.CmdArgs) (err error) {
 // that does.
 func (c *config) decode(data []byte, v any, path string) error {
 	unknown, wrong := plugin.Decode(data, v, path)
-	if c.Type == Reference {
+	if c.Type == plugin.HostLocal {
 		return wrong
 	}
 	return errors.Join(unknown, wrong)

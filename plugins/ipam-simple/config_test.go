@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // network is a configuration whose key "ipam" is given.
@@ -59,7 +60,7 @@ func TestReadConfig(t *testing.T) {
 			if diff := cmp.Diff(tt.want, describe(c.sets)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if c.DataDir != DefaultDataDir {
+			if c.DataDir != ipam.DefaultDir {
 				t.Errorf("dataDir %s", c.DataDir)
 			}
 		})
@@ -69,7 +70,7 @@ func TestReadConfig(t *testing.T) {
 // TestReadConfigElsewhere has keys of the calling plugin's that are ours below "ipam".
 func TestReadConfigElsewhere(t *testing.T) {
 	c, err := readNetwork([]byte(`{"name": "net", "type": "host-local", "dataDir": "/elsewhere", "importFrom": "/elsewhere", "ipam": {"type": "ipam-simple"}}`))
-	if err != nil || c.Type != Name || c.DataDir != DefaultDataDir || c.ImportFrom != defaultImport {
+	if err != nil || c.Type != plugin.IPAMSimple || c.DataDir != ipam.DefaultDir || c.ImportFrom != defaultImport {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }

@@ -8,16 +8,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// Name is the name of the program. Reference is the name of the reference plugin whose place it
-// takes when it is installed under that name.
-const (
-	Name      = "ipam-simple"
-	Reference = "host-local"
-)
-
-// Names are both names.
-var Names = []string{Name, Reference}
-
 // Plugin has the verbs. The zero Plugin is ipam-simple as a program of its own; a plugin that
 // calls the verbs in its own process tells it about the links that it has made.
 type Plugin struct {

@@ -36,7 +36,7 @@ var alone Plugin
 
 func TestMain(m *testing.M) {
 	if os.Getenv(pluginVar) != "" {
-		os.Exit(plugin.Main(Name, plugin.Version, Verbs()))
+		os.Exit(plugin.Main(plugin.IPAMSimple, plugin.Version, Verbs()))
 	}
 	os.Exit(m.Run())
 }

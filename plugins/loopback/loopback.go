@@ -1,5 +1,6 @@
-// Package loopback is the CNI plugin loopback of the reference implementation: it sets
-// a container's lo up. See docs/dropin.md.
+// Package loopback holds the verbs of the CNI plugin loopback, in place of the reference plugin of that
+// name (docs/dropin.md). It sets the interface lo of a container up. It has no configuration keys and
+// makes no kernel calls: pkg/setup does.
 package loopback
 
 import (
@@ -10,21 +11,18 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
-	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
-// Name is what the program is called by.
-const Name = "loopback"
-
-// Verbs are the plugin's, for skel. It has nothing to collect, and is always ready.
+// Verbs returns the plugin's verbs for skel. There is nothing to collect, and STATUS always succeeds.
 func Verbs() skel.CNIFuncs {
 	nothing := func(*skel.CmdArgs) error { return nil }
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: nothing, Status: nothing}
 }
 
-// add is the verb ADD. CNI_IFNAME makes no difference: there is one lo.
+// add is the verb ADD. It ignores CNI_IFNAME: a namespace has one lo.
 func add(args *skel.CmdArgs) error {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -55,7 +53,7 @@ func add(args *skel.CmdArgs) error {
 		return err
 	})
 	if err != nil {
-		return bridgeveth.Error(err)
+		return attachment.Error(err)
 	}
 	if previous != nil {
 		result = previous
@@ -63,18 +61,18 @@ func add(args *skel.CmdArgs) error {
 	return plugin.PrintResult(result, conf.CNIVersion)
 }
 
-// del is the verb DEL. A namespace that is gone has no lo.
+// del is the verb DEL. A namespace that does not exist any more is no error.
 func del(args *skel.CmdArgs) error {
 	err := inside(args, func(host *setup.Host, container *setup.Namespace) error {
 		if container.Same(host.Namespace) {
-			return nil // CNI_NETNS_OVERRIDE: the host needs its own lo
+			return nil // allowed by CNI_NETNS_OVERRIDE; the host needs its own lo
 		}
 		return setup.LowerLoopback(container)
 	})
 	if args.Netns == "" || errors.Is(err, setup.ErrNoNamespace) || errors.Is(err, setup.ErrNotNamespace) {
 		return nil
 	}
-	return bridgeveth.Error(err)
+	return attachment.Error(err)
 }
 
 // check is the verb CHECK. It changes nothing.
@@ -85,9 +83,9 @@ func check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// inside calls f with the host's namespace, and with the container's.
+// inside calls f with the namespaces of the host and of the container.
 func inside(args *skel.CmdArgs, f func(host *setup.Host, container *setup.Namespace) error) error {
-	host, container, err := bridgeveth.Namespaces(args)
+	host, container, err := attachment.Namespaces(args)
 	if err != nil {
 		return err
 	}

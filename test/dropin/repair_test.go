@@ -37,7 +37,7 @@ func TestRepair(t *testing.T) {
 		t.Fatal("nothing is missing: the test shows nothing")
 	}
 	check := exec.Command(filepath.Join(reference, "bvctl"), "--conf-dir", "/run/net.d", "--cache-dir", "/run/cni-cache", "leases", "check")
-	if out, err := check.Output(); err == nil || !strings.Contains(string(out), "CHECK of host ports") || !strings.Contains(string(out), "CHECK of filters") {
+	if out, err := check.Output(); err == nil || !strings.Contains(string(out), "host port tcp *:8080") || !strings.Contains(string(out), "policy firewall same-bridge") {
 		t.Errorf("leases check: %v, says:\n%s", err, out)
 	}
 	said := bvctl("repair")

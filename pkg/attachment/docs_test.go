@@ -1,4 +1,4 @@
-package bridgeveth
+package attachment
 
 import (
 	"os"
@@ -25,7 +25,7 @@ func TestDocumented(t *testing.T) {
 		documented = append(documented, row[1])
 	}
 	var read []string
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[config]()) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		fromRuntime := []string{"", "-", "cniVersion", "name", "type", "capabilities", "prevResult", "args", "runtimeConfig", "cniVersions",
 			"disableCheck", "disableGC", "loadOnlyInlinedPlugins", "cni.dev/valid-attachments"}

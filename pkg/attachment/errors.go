@@ -1,4 +1,4 @@
-package bridgeveth
+package attachment
 
 import (
 	"errors"
@@ -11,8 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// codes gives each error of pkg/setup that a runtime or a person may act upon
-// its code; the first that fits counts.
+// codes maps errors of pkg/setup to CNI error codes. The first match counts.
 var codes = []struct {
 	err  error
 	code uint
@@ -38,7 +37,8 @@ var codes = []struct {
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 
-// Error is the one place where errors get their codes. nil stays nil.
+// Error gives an error of pkg/setup its CNI error code: plugin.CodeKernel unless codes has
+// another. An error with a code keeps it. Error returns nil for nil.
 func Error(err error) error {
 	if err == nil {
 		return nil

@@ -1,4 +1,4 @@
-package bridgeveth
+package attachment
 
 import (
 	"errors"
@@ -19,19 +19,19 @@ import (
 type PortMapping struct {
 	HostPort      int    `json:"hostPort"`
 	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"` // tcp when empty
-	HostIP        string `json:"hostIP"`   // any when empty
+	Protocol      string `json:"protocol"` // "" means tcp
+	HostIP        string `json:"hostIP"`   // "" means all addresses of the host
 }
 
-// protocols are those that have ports, by their names.
+// protocols are the protocols with ports, by name.
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
-// ReadHostPorts reads the capability portMappings. The error lists every mistake.
-func ReadHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
+// readHostPorts parses the capability portMappings. The error names every mistake.
+func readHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	var bad []error
 	for i, m := range mappings {
 		if m.HostPort == 0 {
-			continue // a port that is not published: runtimes list such
+			continue // not published; some runtimes list such ports
 		}
 		h, mistakes := m.read(fmt.Sprintf("runtimeConfig.portMappings[%d].", i))
 		if j := slices.IndexFunc(ports, func(o setup.HostPort) bool { return same(o, h) }); j >= 0 {
@@ -43,8 +43,8 @@ func ReadHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	return ports, errors.Join(bad...)
 }
 
-// same says whether two host ports are one, wherever they lead to. One of a particular address
-// and one of all may be a container's both: the particular one goes first.
+// same reports whether two host ports conflict, whatever their container ports are. A host port of
+// one address and a host port of all addresses do not conflict: the first one takes precedence.
 func same(a, b setup.HostPort) bool {
 	all := func(h setup.HostPort) bool { return !h.Address.IsValid() || h.Address.IsUnspecified() }
 	if a.Port != b.Port || a.Protocol != b.Protocol || all(a) != all(b) {
@@ -53,7 +53,7 @@ func same(a, b setup.HostPort) bool {
 	return a.Address == b.Address || !a.Address.IsValid() || !b.Address.IsValid()
 }
 
-// read reads the entry below path and lists what is wrong with it.
+// read returns the host port of the entry at path, and the mistakes in it.
 func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	name := strings.ToLower(m.Protocol)
 	if name == "" {
@@ -82,9 +82,9 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	return h, bad
 }
 
-// Publish gives a port with addresses its host ports, and its network what they need: the
-// first address of each family is what they lead to.
-func Publish(p *setup.Port, ports []setup.HostPort) error {
+// AddHostPorts adds host ports to a port, and the subnets that they lead to, to its network. Call
+// it after AddResult: host ports lead to the first address of each family.
+func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
 	for _, h := range ports {
 		if len(p.Addresses) == 0 && !h.Address.IsValid() {

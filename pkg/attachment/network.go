@@ -1,4 +1,4 @@
-package bridgeveth
+package attachment
 
 import (
 	"net/netip"
@@ -10,16 +10,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Address is one of a container's, as its IPAM plugin gave it.
+// Address is an address of a container, as its IPAM plugin has returned it.
 type Address struct {
 	netip.Prefix
-	Gateway netip.Addr // none when zero
+	Gateway netip.Addr // invalid means none
 }
 
-// Wanted is what a network's configuration wants of the host, for containers with these
-// addresses.
-func Wanted(conf []byte, addresses []Address) (*setup.Network, error) {
-	c, err := readConfig(&skel.CmdArgs{StdinData: conf})
+// NetworkOf returns the plan of a network by its configuration and the addresses of its containers,
+// without the results of their ADDs.
+func NetworkOf(conf []byte, addresses []Address) (*setup.Network, error) {
+	c, err := Read(&skel.CmdArgs{StdinData: conf})
 	if err != nil {
 		return nil, err
 	}
@@ -31,9 +31,9 @@ func Wanted(conf []byte, addresses []Address) (*setup.Network, error) {
 	for _, a := range addresses {
 		result.IPs = append(result.IPs, &current.IPConfig{Address: plugin.IPNet(a.Prefix), Gateway: a.Gateway.AsSlice()})
 	}
-	if err := c.complete(result); err != nil {
+	if err := c.CompleteResult(result); err != nil {
 		return nil, err
 	}
-	c.fill(port, result)
+	c.AddResult(port, result)
 	return port.Network, nil
 }

@@ -1,4 +1,4 @@
-package bridgeveth
+package attachment
 
 import (
 	"errors"
@@ -14,33 +14,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// After a plugin that has made the interface, such as a tap, there is no veth pair to
-// make: its end on the host is plugged into the bridge (containernetworking/cni,
-// CONVENTIONS.md, "Chained Plugins"). What is at the other end is that plugin's.
+// The functions of this file are for a bridgeveth that is not the first plugin of its list. The
+// plugin before it has made an interface, a tap for instance. bridgeveth then makes no veth pair, but
+// adds the host's end of that interface to the bridge (containernetworking/cni, CONVENTIONS.md,
+// "Chained Plugins").
 
-// hostLinks lists the interfaces of a result that are on the host, but for the bridge and
-// its VLAN links.
-func hostLinks(r *current.Result, bridge string) (names []string) {
-	for _, i := range r.Interfaces {
-		if i.Sandbox == "" && i.Name != bridge && !strings.HasPrefix(i.Name, bridge+".") {
-			names = append(names, i.Name)
-		}
-	}
-	return names
-}
-
-// existingLink is the link on the host that ADD has plugged in, by its result; "" is a veth
-// pair of our own.
-func existingLink(r *current.Result, p *setup.Port) string {
-	names := hostLinks(r, p.Network.Bridge)
-	if len(names) == 0 || slices.Contains(names, p.Port()) {
-		return ""
-	}
-	return names[0]
-}
-
-// accept takes the link to plug in from what the plugin before has returned.
-func (c *config) accept(p *setup.Port, previous *current.Result, args *skel.CmdArgs) error {
+// UseExistingLink sets p.ExistingLink to the host's link in the result of the plugin before. The
+// error names every key that does not apply to such a link.
+func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *skel.CmdArgs) error {
 	var bad []error
 	switch names := hostLinks(previous, c.Bridge); len(names) {
 	case 0:
@@ -71,9 +52,31 @@ func (c *config) accept(p *setup.Port, previous *current.Result, args *skel.CmdA
 	return nil
 }
 
-// joined is what the plugin before has returned, with our addresses. They are for what is
-// behind the link that is plugged in: a virtual machine, if the result names one.
-func joined(previous, own *current.Result) *current.Result {
+// hostLinks returns the names of the host's interfaces in a result, except the bridge and its VLAN
+// links.
+func hostLinks(r *current.Result, bridge string) (names []string) {
+	for _, i := range r.Interfaces {
+		if i.Sandbox == "" && i.Name != bridge && !strings.HasPrefix(i.Name, bridge+".") {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// existingLink returns the link that ADD has added to the bridge, by the result of ADD. It returns
+// "" for a veth pair of ours.
+func existingLink(r *current.Result, p *setup.Port) string {
+	names := hostLinks(r, p.Network.Bridge)
+	if len(names) == 0 || slices.Contains(names, p.Port()) {
+		return ""
+	}
+	return names[0]
+}
+
+// MergeResults adds our addresses, routes and DNS settings to the result of the plugin before. The
+// addresses belong to the interface in the sandbox, such as that of a virtual machine, or else to
+// the host's link.
+func MergeResults(previous, own *current.Result) *current.Result {
 	of := slices.IndexFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox != "" })
 	if of < 0 {
 		of = slices.IndexFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox == "" })

@@ -1,4 +1,4 @@
-package bridgeveth
+package attachment
 
 import (
 	"errors"
@@ -11,16 +11,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// capabilities are the keys below "runtimeConfig" that are ours. containerd writes
-// them as its Go fields are called, "HostPort", which is the same to us.
+// capabilities are the keys below "runtimeConfig". containerd writes "HostPort" instead of
+// "hostPort"; plugin.Read ignores the case.
 type capabilities struct {
 	MAC          string        `json:"mac"`
 	PortMappings []PortMapping `json:"portMappings"`
 	Bandwidth    bandwidth     `json:"bandwidth"`
 }
 
-// bandwidth is the capability of that name (containernetworking/cni, CONVENTIONS.md), in
-// bits per second and bits; 0 is none.
+// bandwidth is the capability bandwidth (containernetworking/cni, CONVENTIONS.md). Rates are in bits
+// per second, bursts in bits. 0 means no limit.
 type bandwidth struct {
 	IngressRate  int64 `json:"ingressRate"`
 	IngressBurst int64 `json:"ingressBurst"`
@@ -28,8 +28,8 @@ type bandwidth struct {
 	EgressBurst  int64 `json:"egressBurst"`
 }
 
-// readRuntime reads what the runtime asks for.
-func (c *config) readRuntime(envArgs string) error {
+// readRuntime parses runtimeConfig, args and CNI_ARGS.
+func (c *Config) readRuntime(envArgs string) error {
 	var asked capabilities
 	var wrong error
 	if len(c.RuntimeConfig) > 0 {
@@ -39,14 +39,13 @@ func (c *config) readRuntime(envArgs string) error {
 	var bad []error
 	var err error
 	c.bandwidth, bad = asked.Bandwidth.read()
-	c.hostPorts, err = ReadHostPorts(asked.PortMappings)
+	c.hostPorts, err = readHostPorts(asked.PortMappings)
 	return errors.Join(append(bad, wrong, err)...)
 }
 
-// readMAC reads which MAC the container is to have. Of the places where a runtime may
-// say so the first counts that names one, as the conventions have it
-// (containernetworking/cni, CONVENTIONS.md).
-func (c *config) readMAC(capability, envArgs string) (err error) {
+// readMAC parses the MAC that the runtime asks for. A runtime may name it in three places; the first
+// place that does counts (containernetworking/cni, CONVENTIONS.md).
+func (c *Config) readMAC(capability, envArgs string) (err error) {
 	var args struct {
 		CNI struct {
 			MAC string `json:"mac"`
@@ -74,7 +73,7 @@ func (c *config) readMAC(capability, envArgs string) (err error) {
 	return nil
 }
 
-// read reads the limits and lists what is wrong with them.
+// read returns the limits, and the mistakes in them.
 func (b bandwidth) read() (limits setup.Bandwidth, bad []error) {
 	for _, way := range []struct {
 		key         string

@@ -1,0 +1,164 @@
+package attachment
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Part is the part of an attachment that one plugin of its list has made.
+type Part interface {
+	// Verify compares the part with the host and with the container. It changes nothing. Repair
+	// restores the differences on the host.
+	Verify() (host, container error)
+	// Missing returns what Repair would restore: the names of missing parts of the network, and an
+	// error that names the differences of the port. It changes nothing.
+	Missing() (network []string, port, err error)
+	// Repair restores what the host has lost since ADD, and returns the names of those parts. It
+	// changes nothing in the container.
+	Repair() (restored []string, err error)
+	// Close closes the namespaces.
+	Close()
+}
+
+// OpenPart opens the part of bridgeveth, portmap or firewall by the arguments of CHECK. part is nil
+// if the plugin has made nothing.
+func OpenPart(args *skel.CmdArgs) (part Part, err error) {
+	var conf types.PluginConf
+	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
+		return nil, err
+	}
+	switch conf.Type {
+	case plugin.PortMap:
+		c, err := ReadPortMap(args)
+		if err != nil || len(c.HostPorts()) == 0 {
+			return nil, err
+		}
+		return c.Open(args)
+	case plugin.Firewall:
+		c, err := ReadFirewall(args)
+		if err != nil {
+			return nil, err
+		}
+		return c.Open(args)
+	}
+	c, err := Read(args)
+	if err != nil {
+		return nil, err
+	}
+	return c.Open(args)
+}
+
+// Attached is an attachment that ADD of bridgeveth has made. It is the Part of bridgeveth itself.
+type Attached struct {
+	Host     *setup.Host
+	Port     *setup.Port
+	Previous *current.Result // prevResult
+}
+
+// Open opens an attachment by the arguments of CHECK, which contain the result of ADD.
+func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
+	previous, err := plugin.Previous(&c.PluginConf)
+	if err != nil {
+		return nil, err
+	}
+	if previous == nil {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
+	}
+	host, container, err := Namespaces(args)
+	if err != nil {
+		return nil, Error(err)
+	}
+	a := &Attached{Host: host, Port: c.Port(args, container), Previous: previous}
+	if a.Port.ExistingLink = existingLink(previous, a.Port); a.Port.ExistingLink == "" {
+		keepOwn(previous, args.IfName)
+		c.expect(a.Port, previous)
+	}
+	c.AddResult(a.Port, previous)
+	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
+		a.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// Close closes the namespaces of the host and of the container.
+func (a *Attached) Close() {
+	a.Host.Close()
+	if a.Port.Container != nil {
+		a.Port.Container.Close()
+	}
+}
+
+// Verify implements Part.
+func (a *Attached) Verify() (host, container error) {
+	return a.Host.VerifyHost(a.Port), a.Host.VerifyContainer(a.Port)
+}
+
+// Missing implements Part.
+func (a *Attached) Missing() (network []string, port, err error) {
+	network, err = a.Host.Missing(a.Port.Network)
+	return network, a.Host.VerifyHostEnd(a.Port), err
+}
+
+// Repair implements Part.
+func (a *Attached) Repair() (restored []string, err error) { return a.Host.RepairPort(a.Port) }
+
+// openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port has
+// only what prevResult says: bridge, VLAN and addresses. Container is nil.
+func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
+	previous, err := plugin.Previous(conf)
+	if err != nil {
+		return nil, err
+	}
+	if previous == nil {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s behind bridge in "plugins"`, conf.Type)
+	}
+	host, err := setup.CurrentHost()
+	if err != nil {
+		return nil, Error(err)
+	}
+	defer func() {
+		if err != nil {
+			host.Close()
+		}
+	}()
+	of := Of(conf.Name, args)
+	bridge, err := host.BridgeOf(of)
+	if err != nil {
+		return nil, Error(err)
+	}
+	if bridge == "" {
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig,
+			"prevResult: %s is no interface of ours, and %s is only for those; put the reference's %s into the folder reference beside this program",
+			args.IfName, conf.Type, conf.Type)
+	}
+	a = &Attached{Host: host, Port: &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}, Previous: previous}
+	a.addPrevious()
+	return a, nil
+}
+
+// addPrevious adds the VLAN and the addresses of prevResult to the port and its network.
+func (a *Attached) addPrevious() {
+	net := a.Port.Network
+	for _, i := range a.Previous.Interfaces { // a VLAN link on the bridge, if the network has one
+		if vlan, found := strings.CutPrefix(i.Name, net.Bridge+"."); found && i.Sandbox == "" {
+			net.VLANs.Native, _ = strconv.Atoi(vlan) // 0 means no VLAN
+		}
+	}
+	own := *a.Previous // the caller prints Previous as it is
+	own.IPs, own.Routes = slices.Clone(own.IPs), nil
+	keepOwn(&own, a.Port.Interface)
+	if len(own.IPs) > 0 {
+		addResult(a.Port, &own, net.VLANs.Native != 0, false)
+	} else { // layer 2 only, as in addResult
+		net.IPv4, net.IPv6 = true, a.Host.HasIPv6()
+	}
+}

@@ -1,0 +1,245 @@
+package attachment
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Config is a network configuration of bridgeveth. docs/configuration.md describes its keys. The
+// unexported fields hold the values that Read has parsed.
+type Config struct {
+	types.PluginConf
+	Bridge           string          `json:"bridge"`
+	IsGateway        bool            `json:"isGateway"`
+	IsDefaultGateway bool            `json:"isDefaultGateway"`
+	ForceAddress     bool            `json:"forceAddress"`
+	GatewayConflict  string          `json:"gatewayConflict"`
+	IPMasq           bool            `json:"ipMasq"`
+	IPMasqBackend    string          `json:"ipMasqBackend"`
+	MasqExclude      []string        `json:"masqExclude"` // subnets
+	MTU              json.RawMessage `json:"mtu"`         // bytes, or "auto"
+	HairpinMode      bool            `json:"hairpinMode"`
+	PromiscMode      bool            `json:"promiscMode"`
+	PortIsolation    bool            `json:"portIsolation"`
+	MACSpoofCheck    bool            `json:"macspoofchk"`
+	IPSpoofCheck     bool            `json:"ipspoofchk"`
+	IngressPolicy    string          `json:"ingressPolicy"`
+	runtimeKeys
+	forwardKeys
+	containerKeys
+	vlanKeys
+
+	forward     setup.Forward
+	chains      []setup.Chain // foreign chains that must accept the bridge's packets
+	mark        uint32
+	conflict    setup.Conflict
+	vlans       setup.VLANs
+	ingress     setup.Ingress
+	mtu         int  // bytes; 0 means the MTU of the bridge
+	autoMTU     bool // the MTU of the uplink is wanted, see ResolveMTU
+	masqExclude []netip.Prefix
+	hostPorts   []setup.HostPort
+	bandwidth   setup.Bandwidth
+	mac         net.HardwareAddr // of the container's interface; nil means a MAC derived from its address
+}
+
+// runtimeKeys are keys that the runtime or libcni adds. libcni also leaves the keys of a list in the
+// configuration of a single plugin.
+type runtimeKeys struct {
+	Args                   json.RawMessage `json:"args"`
+	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`
+	CNIVersions            json.RawMessage `json:"cniVersions"`
+	DisableCheck           json.RawMessage `json:"disableCheck"`
+	DisableGC              json.RawMessage `json:"disableGC"`
+	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
+}
+
+// forwardKeys are the keys about foreign chains and about incoming connections.
+type forwardKeys struct {
+	Forward       string   `json:"forward"`
+	ForwardChains []string `json:"forwardChains"` // "inet filter forward"
+	ForwardMark   string   `json:"forwardMark"`   // "0x100000"
+	Inbound       string   `json:"inbound"`
+}
+
+// containerKeys are the keys about the container's end of the veth pair.
+type containerKeys struct {
+	EnableDAD                 bool              `json:"enabledad"`
+	DisableContainerInterface bool              `json:"disableContainerInterface"`
+	Sysctl                    map[string]string `json:"sysctl"` // by key, such as net.ipv4.conf.IFNAME.rp_filter
+}
+
+// vlanKeys are the keys about VLANs of the container's bridge port.
+type vlanKeys struct {
+	VLAN                int         `json:"vlan"`
+	VLANTrunk           []vlanTrunk `json:"vlanTrunk"`
+	PreserveDefaultVLAN bool        `json:"preserveDefaultVlan"`
+}
+
+// vlanTrunk is an entry of the key vlanTrunk: one VLAN, a range, or both.
+type vlanTrunk struct {
+	ID    *int `json:"id"`
+	MinID *int `json:"minID"`
+	MaxID *int `json:"maxID"`
+}
+
+// Read reads the configuration and the runtime's arguments. The error names every mistake, except
+// those below "ipam". c is never nil: DEL and GC also remove what a configuration with mistakes has
+// made. c.Name is empty if there is no configuration that can be read.
+func Read(args *skel.CmdArgs) (c *Config, wrong error) {
+	c = &Config{}
+	unknown, wrong := plugin.Decode(args.StdinData, c, "")
+	if c.Name == "" {
+		return c, wrong
+	}
+	if c.Type == plugin.Bridge { // the reference plugin ignores unknown keys
+		unknown = nil
+	}
+	if c.Bridge == "" {
+		c.Bridge = setup.DefaultBridge
+	}
+	c.IsGateway = c.IsGateway || c.IsDefaultGateway
+	if wrong = errors.Join(unknown, wrong, c.validate(), c.readRuntime(args.Args)); wrong != nil {
+		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, wrong)
+	}
+	return c, nil
+}
+
+// validate parses the values of the configuration's keys.
+func (c *Config) validate() error {
+	var bad []error
+	if len(c.Name) > setup.MaxNetwork {
+		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
+	}
+	bad = append(bad, c.validateBridge(), c.readMTU(), c.readConflict(), c.validateSysctls(), c.readVLANs())
+	bad = append(bad, c.readForward()...)
+	var err error
+	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
+		bad = append(bad, fmt.Errorf("ingressPolicy: %w", err))
+	}
+	for i, text := range c.MasqExclude {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			bad = append(bad, fmt.Errorf("masqExclude[%d]: %q is no subnet; write one as 10.0.0.0/8 or fd00::/8", i, text))
+		}
+		c.masqExclude = append(c.masqExclude, p)
+	}
+	if !slices.Contains([]string{"", "iptables", "nftables"}, c.IPMasqBackend) {
+		bad = append(bad, fmt.Errorf("ipMasqBackend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.IPMasqBackend))
+	}
+	if c.HairpinMode && c.PromiscMode {
+		bad = append(bad, errors.New("promiscMode: with hairpinMode a container would get its own packets twice; set one of them"))
+	}
+	if c.DisableContainerInterface && c.IPAM.Type != "" {
+		bad = append(bad, errors.New(`disableContainerInterface: an interface that is down takes no address; leave out "ipam"`))
+	}
+	if c.DisableContainerInterface && len(c.Sysctl) > 0 {
+		bad = append(bad, errors.New(`sysctl: disableContainerInterface leaves the interface as it is; leave one of them out`))
+	}
+	if len(c.MasqExclude) > 0 && !c.IPMasq {
+		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
+	}
+	return errors.Join(bad...)
+}
+
+// validateBridge checks the name of the bridge. It refuses two characters that the kernel accepts:
+// the kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c), and a "+" at the end
+// matches any suffix in iptables (iptables(8), "--in-interface").
+func (c *Config) validateBridge() error {
+	why := ""
+	switch err := utils.ValidateInterfaceName(c.Bridge); {
+	case err != nil:
+		why = strings.TrimSpace(err.Msg + " " + err.Details)
+	case strings.Contains(c.Bridge, "%"):
+		why = "for % the kernel puts a number of its own"
+	case strings.HasSuffix(c.Bridge, "+"):
+		why = "to iptables it is every link that is called so or longer"
+	default:
+		return nil
+	}
+	return fmt.Errorf("bridge: %q is no name for a link: %s; use up to 15 letters and digits", c.Bridge, why)
+}
+
+// readForward parses forward, forwardChains, forwardMark and inbound.
+func (c *Config) readForward() (bad []error) {
+	var err error
+	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "auto")); err != nil {
+		bad = append(bad, fmt.Errorf("forward: %w", err))
+	}
+	for i, text := range c.ForwardChains {
+		chain, err := setup.ParseChain(text)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("forwardChains[%d]: %w", i, err))
+		}
+		c.chains = append(c.chains, chain)
+	}
+	if c.ForwardMark != "" {
+		mark, err := strconv.ParseUint(c.ForwardMark, 0, 32)
+		if err != nil || mark == 0 {
+			bad = append(bad, fmt.Errorf(`forwardMark: %q is no mark; write bits of 32, as "0x100000"`, c.ForwardMark))
+		}
+		c.mark = uint32(mark)
+	}
+	if !slices.Contains([]string{"", "open", "established"}, c.Inbound) {
+		bad = append(bad, fmt.Errorf("inbound: %q is none of open, established", c.Inbound))
+	}
+	return bad
+}
+
+// readConflict parses gatewayConflict and forceAddress, which is the reference plugin's key for
+// "replace".
+func (c *Config) readConflict() (err error) {
+	if c.conflict, err = setup.ParseConflict(cmp.Or(c.GatewayConflict, "error")); err != nil {
+		return fmt.Errorf("gatewayConflict: %w", err)
+	}
+	if c.ForceAddress {
+		if c.GatewayConflict != "" && c.conflict != setup.ConflictReplace {
+			return fmt.Errorf("gatewayConflict: %q is not what forceAddress says; leave one of them out", c.GatewayConflict)
+		}
+		c.conflict = setup.ConflictReplace
+	}
+	return nil
+}
+
+// validateSysctls checks the keys of sysctl. Only those below /proc/sys/net belong to the container's
+// network namespace.
+func (c *Config) validateSysctls() error {
+	var bad []error
+	for key := range c.Sysctl {
+		path := sysctlPath(key, "IFNAME")
+		if !strings.HasPrefix(path, "net/") || !filepath.IsLocal(path) || filepath.Clean(path) != path {
+			bad = append(bad, fmt.Errorf("sysctl: %q is no key of the network's; write one as net.ipv4.conf.IFNAME.rp_filter", key))
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// readMTU parses mtu: a number of bytes, or "auto".
+func (c *Config) readMTU() error {
+	var word string
+	switch {
+	case len(c.MTU) == 0 || string(c.MTU) == "null":
+	case json.Unmarshal(c.MTU, &word) == nil && word == "auto":
+		c.autoMTU = true
+	case json.Unmarshal(c.MTU, &c.mtu) != nil:
+		return fmt.Errorf(`mtu: %s stands where a number of bytes belongs, or "auto"`, c.MTU)
+	case c.mtu != 0 && (c.mtu < setup.MinMTU || c.mtu > setup.MaxMTU):
+		return fmt.Errorf(`mtu: %d is outside %d..%d bytes; leave it out for that of the bridge, or write "auto" for that of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package attachment
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// FirewallConfig is a configuration of the plugin firewall. Its keys are those of the reference
+// plugin, which ignores other keys.
+type FirewallConfig struct {
+	types.PluginConf
+	Backend       string `json:"backend"`
+	AdminChain    string `json:"iptablesAdminChainName"`
+	Zone          string `json:"firewalldZone"`
+	IngressPolicy string `json:"ingressPolicy"`
+
+	forward setup.Forward
+	ingress setup.Ingress
+}
+
+// ReadFirewall is Read for the plugin firewall.
+func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
+	c = &FirewallConfig{}
+	bad := []error{plugin.Read(args.StdinData, c, "")}
+	if c.Name == "" {
+		return c, bad[0]
+	}
+	var err error
+	// The reference plugin uses its default for any other value, too.
+	if backends := []string{"iptables", "firewalld"}; slices.Contains(backends, c.Backend) {
+		c.forward, err = setup.ParseForward(c.Backend)
+		bad = append(bad, err)
+	}
+	if !slices.Contains([]string{"", "CNI-ADMIN", "BRIDGEVETH-ADMIN"}, c.AdminChain) {
+		bad = append(bad, fmt.Errorf("iptablesAdminChainName: %q: the administrator's chain is BRIDGEVETH-ADMIN; write your rules there, and leave the key out", c.AdminChain))
+	}
+	if c.forward != setup.ForwardIPTables && !slices.Contains([]string{"", "trusted", "bridgeveth"}, c.Zone) {
+		bad = append(bad, fmt.Errorf("firewalldZone: %q: the bridge is put into the zone bridgeveth; write your rules there, and leave the key out", c.Zone))
+	}
+	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
+		bad = append(bad, fmt.Errorf("ingressPolicy: %w", err))
+	}
+	if err := errors.Join(bad...); err != nil {
+		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+	}
+	return c, nil
+}
+
+// Filtered is the Part of firewall: FORWARD rules and the ingress policy of an attachment.
+type Filtered struct{ *Attached }
+
+// Open opens the attachment by the arguments of ADD or CHECK.
+func (c *FirewallConfig) Open(args *skel.CmdArgs) (*Filtered, error) {
+	a, err := openChained(&c.PluginConf, args)
+	if err != nil {
+		return nil, err
+	}
+	a.Port.Network.Forward, a.Port.Network.Ingress = c.forward, c.ingress
+	return &Filtered{a}, nil
+}
+
+// Verify implements Part.
+func (f *Filtered) Verify() (host, container error) { return f.Host.VerifyFiltered(f.Port), nil }
+
+// Missing implements Part.
+func (f *Filtered) Missing() (network []string, port, err error) {
+	return nil, f.Host.VerifyFiltered(f.Port), nil
+}
+
+// Repair implements Part. ADD of firewall calls it too: nothing exists before.
+func (f *Filtered) Repair() (restored []string, err error) { return f.Host.EnsureFiltered(f.Port) }

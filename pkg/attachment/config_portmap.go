@@ -1,0 +1,103 @@
+package attachment
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// PortMapConfig is a configuration of the plugin portmap. Its keys are those of the reference
+// plugin, which ignores other keys.
+type PortMapConfig struct {
+	types.PluginConf
+	Backend       string   `json:"backend"`
+	MasqAll       bool     `json:"masqAll"`
+	MarkMasqBit   *int     `json:"markMasqBit"`
+	SetMarkChain  string   `json:"externalSetMarkChain"`
+	ConditionsV4  []string `json:"conditionsV4"`
+	ConditionsV6  []string `json:"conditionsV6"`
+	RuntimeConfig struct {
+		PortMappings []PortMapping `json:"portMappings"`
+	} `json:"runtimeConfig"`
+
+	hostPorts []setup.HostPort
+}
+
+// ReadPortMap is Read for the plugin portmap.
+func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
+	c = &PortMapConfig{}
+	bad := []error{plugin.Read(args.StdinData, c, "")}
+	if c.Name == "" {
+		return c, bad[0]
+	}
+	if !slices.Contains([]string{"", "iptables", "nftables"}, c.Backend) {
+		bad = append(bad, fmt.Errorf("backend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.Backend))
+	}
+	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > 31) {
+		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, it makes no difference", *c.MarkMasqBit))
+	}
+	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
+		bad = append(bad, errors.New("markMasqBit: externalSetMarkChain says otherwise; leave one of them out"))
+	}
+	if c.MasqAll {
+		bad = append(bad, errors.New("masqAll: containers get to see who asks, unless the answer would not come back; leave it out"))
+	}
+	for key, conditions := range map[string][]string{"conditionsV4": c.ConditionsV4, "conditionsV6": c.ConditionsV6} {
+		if len(conditions) > 0 {
+			bad = append(bad, fmt.Errorf("%s: %q: there is no rule of its own to put them into; name a hostIP, or leave the key out", key, strings.Join(conditions, " ")))
+		}
+	}
+	var err error
+	c.hostPorts, err = readHostPorts(c.RuntimeConfig.PortMappings)
+	if err := errors.Join(append(bad, err)...); err != nil {
+		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+	}
+	return c, nil
+}
+
+// HostPorts returns the host ports that the runtime asks for.
+func (c *PortMapConfig) HostPorts() []setup.HostPort { return c.hostPorts }
+
+// Published is the Part of portmap: the host ports of an attachment.
+type Published struct{ *Attached }
+
+// Open opens the attachment by the arguments of ADD or CHECK.
+func (c *PortMapConfig) Open(args *skel.CmdArgs) (*Published, error) {
+	a, err := openChained(&c.PluginConf, args)
+	if err != nil {
+		return nil, err
+	}
+	// Without families, setup leaves the network's FORWARD rules alone.
+	a.Port.Network.IPv4, a.Port.Network.IPv6, a.Port.Network.Forward = false, false, setup.ForwardNone
+	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
+		a.Close()
+		return nil, err
+	}
+	return &Published{a}, nil
+}
+
+// Verify implements Part.
+func (p *Published) Verify() (host, container error) { return p.Host.VerifyPublished(p.Port), nil }
+
+// Missing implements Part.
+func (p *Published) Missing() (network []string, port, err error) {
+	return nil, p.Host.VerifyPublished(p.Port), nil
+}
+
+// Repair implements Part.
+func (p *Published) Repair() (restored []string, err error) {
+	if p.Host.VerifyPublished(p.Port) == nil {
+		return nil, nil
+	}
+	if err := p.Host.PublishPort(p.Port); err != nil {
+		return nil, err
+	}
+	return []string{"host ports of port " + p.Port.Port()}, nil
+}

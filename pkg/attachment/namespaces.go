@@ -1,0 +1,52 @@
+package attachment
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// errOwnNamespace is returned if the container's namespace is the host's own.
+var errOwnNamespace = errors.New("that is the host's own network namespace; name the container's, or set CNI_NETNS_OVERRIDE=1 if it is meant")
+
+// Namespaces opens the host's namespace, which is that of this process, and the container's,
+// CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace or
+// setup.ErrNotNamespace. The host's own namespace is an error unless CNI_NETNS_OVERRIDE allows it.
+func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
+	if host, err = setup.CurrentHost(); err != nil {
+		return nil, nil, err
+	}
+	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host.Namespace) && !allowsOwn(args) {
+		container.Close()
+		err = fmt.Errorf("open %s: %w", args.Netns, errOwnNamespace)
+	}
+	if err != nil {
+		host.Close()
+		return nil, nil, fmt.Errorf("CNI_NETNS: %w", err)
+	}
+	return host, container, nil
+}
+
+// RefuseOwn returns an error if CNI_NETNS is the host's own namespace, unless CNI_NETNS_OVERRIDE
+// allows it. DEL calls it: a namespace that does not exist any more is no error.
+func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
+	container, err := setup.OpenNamespace(args.Netns)
+	if err != nil {
+		return nil //nolint:nilerr // deleted, or the plain file that stays after an unmount: nothing to protect
+	}
+	defer container.Close()
+	if container.Same(host.Namespace) && !allowsOwn(args) {
+		return fmt.Errorf("CNI_NETNS: open %s: %w", args.Netns, errOwnNamespace)
+	}
+	return nil
+}
+
+// allowsOwn reports whether CNI_NETNS_OVERRIDE says that CNI_NETNS may be the host's own
+// namespace. The CNI library accepts the same values (containernetworking/cni, pkg/skel).
+func allowsOwn(args *skel.CmdArgs) bool {
+	return args.NetnsOverride == "1" || strings.EqualFold(args.NetnsOverride, "true")
+}

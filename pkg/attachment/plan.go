@@ -1,0 +1,79 @@
+package attachment
+
+import (
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Of returns the attachment that the arguments of a verb name.
+func Of(network string, args *skel.CmdArgs) setup.Attachment {
+	return setup.Attachment{Network: network, Container: args.ContainerID, Interface: args.IfName}
+}
+
+// ResolveMTU replaces the MTU "auto" by that of the host's uplink. Call it before Port.
+func (c *Config) ResolveMTU(host *setup.Host) (err error) {
+	if c.autoMTU {
+		c.mtu, err = host.UplinkMTU()
+	}
+	return err
+}
+
+// Port returns the plan of the attachment, without addresses and host ports: AddResult and
+// AddHostPorts add them.
+func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
+	sysctls := map[string]string{}
+	for key, value := range c.Sysctl {
+		sysctls[strings.TrimPrefix(sysctlPath(key, args.IfName), "net/")] = strings.Join(strings.Fields(value), " ")
+	}
+	return &setup.Port{
+		Attachment: Of(c.Name, args), Container: container,
+		Network: c.network(), MTU: c.mtu, MAC: c.mac,
+		// With hairpin mode, a container reaches its own host ports.
+		Hairpin:  c.HairpinMode || len(c.hostPorts) > 0 && !c.PromiscMode,
+		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(), Bandwidth: c.bandwidth,
+		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Autoconfigured: c.autoconfigured(), Down: c.DisableContainerInterface,
+	}
+}
+
+// network returns the part of the plan that all containers of the network share.
+func (c *Config) network() *setup.Network {
+	return &setup.Network{
+		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, MasqueradeNot: c.masqExclude,
+		Forward: c.forward, ForwardChains: c.chains, Mark: c.mark, Ingress: c.ingress, AnswersOnly: c.Inbound == "established", Guarded: c.guard() != setup.GuardNone,
+	}
+}
+
+func (c *Config) guard() setup.Guard {
+	switch {
+	case c.IPSpoofCheck:
+		return setup.GuardIP
+	case c.MACSpoofCheck:
+		return setup.GuardMAC
+	}
+	return setup.GuardNone
+}
+
+// HostPorts returns the host ports that the runtime asks for.
+func (c *Config) HostPorts() []setup.HostPort { return c.hostPorts }
+
+// UsesDHCP reports whether the IPAM plugin asks a server for addresses through the container's
+// interface. ADD then creates the interface before it calls the IPAM plugin, and DEL calls the IPAM
+// plugin before it deletes the interface.
+func (c *Config) UsesDHCP() bool { return c.IPAM.Type == "dhcp" }
+
+// autoconfigured reports whether routers on the network may give a container IPv6 addresses.
+func (c *Config) autoconfigured() bool {
+	return c.IPAM.Type == "" || c.UsesDHCP() && !c.IPSpoofCheck
+}
+
+// sysctlPath returns the path of a sysctl below /proc/sys. The first "." or "/" of a key is the
+// separator, as in sysctl(8). IFNAME stands for the interface.
+func sysctlPath(key, ifname string) string {
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
+		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)
+	}
+	return strings.ReplaceAll(key, "IFNAME", ifname)
+}

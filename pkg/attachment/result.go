@@ -1,0 +1,179 @@
+package attachment
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// minIPv6MTU is the smallest MTU of a link with IPv6, in bytes: RFC 8200, section 5.
+const minIPv6MTU = 1280
+
+// CompleteResult adds to the result of the IPAM plugin what the configuration asks for: gateways,
+// default routes, DNS settings.
+func (c *Config) CompleteResult(r *current.Result) error {
+	if len(r.IPs) == 0 {
+		if c.IPAM.Type != "" {
+			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave no address", c.IPAM.Type)
+		}
+		if err := errors.Join(c.needsAddresses()...); err != nil {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
+		}
+	}
+	for _, ip := range r.IPs {
+		if ip.Address.IP.To4() == nil && c.mtu != 0 && c.mtu < minIPv6MTU {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.mtu, ip.Address.IP, minIPv6MTU)
+		}
+		if c.IsGateway && ip.Gateway == nil {
+			if ip.Gateway = firstHost(ip.Address); ip.Gateway.Equal(ip.Address.IP) || !ip.Address.Contains(ip.Gateway) {
+				return plugin.Errorf(types.ErrInvalidNetworkConfig,
+					`isGateway: %s leaves no address for the gateway; set "gateway" for its range`, &ip.Address)
+			}
+		}
+		if ip.Gateway != nil && (ip.Gateway.To4() == nil) != (ip.Address.IP.To4() == nil) {
+			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave %s the gateway %s, which is of the other family", c.IPAM.Type, &ip.Address, ip.Gateway)
+		}
+		if c.IsDefaultGateway {
+			r.Routes = withDefault(r.Routes, ip.Gateway)
+		}
+	}
+	if !c.DNS.IsEmpty() {
+		r.DNS = c.DNS
+	}
+	return nil
+}
+
+// needsAddresses returns an error for each key that needs addresses.
+func (c *Config) needsAddresses() (bad []error) {
+	for _, key := range []struct {
+		name string
+		set  bool
+	}{
+		{"isGateway", c.IsGateway}, {"ipMasq", c.IPMasq}, {"ipspoofchk", c.IPSpoofCheck}, {"runtimeConfig.portMappings", len(c.hostPorts) > 0},
+	} {
+		if key.set {
+			bad = append(bad, fmt.Errorf(`%s: it needs addresses, and there is none; set "ipam", or leave the key out`, key.name))
+		}
+	}
+	if old, err := version.GreaterThan("0.3.0", c.CNIVersion); err == nil && old {
+		bad = append(bad, fmt.Errorf(`cniVersion: a result of %s must hold an address; set "ipam", or use 0.3.0 or newer`, c.CNIVersion))
+	}
+	return bad
+}
+
+// firstHost returns the first address of a subnet after the subnet's own address.
+func firstHost(n net.IPNet) net.IP {
+	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
+}
+
+// withDefault adds a default route by gateway to routes, unless the main table has one of that family.
+// A default route without a gateway gets this gateway.
+func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
+	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	if gateway.To4() == nil {
+		all = net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	for _, r := range routes {
+		main := r.Table == nil || *r.Table == unix.RT_TABLE_UNSPEC || *r.Table == unix.RT_TABLE_MAIN
+		if main && r.Dst.String() == all.String() {
+			if r.GW == nil {
+				r.GW = gateway
+			}
+			return routes
+		}
+	}
+	return append(routes, &types.Route{Dst: all, GW: gateway})
+}
+
+// AddResult adds to the port, and to its network, the addresses, routes and gateways of a result.
+func (c *Config) AddResult(p *setup.Port, r *current.Result) { addResult(p, r, c.IsGateway, c.IPMasq) }
+
+func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
+	var outside []netip.Addr // gateways outside of the subnets of the container's addresses
+	for _, ip := range r.IPs {
+		address := plugin.Prefix(ip.Address)
+		is4 := address.Addr().Is4()
+		p.Addresses = append(p.Addresses, address)
+		p.Network.IPv4 = p.Network.IPv4 || is4
+		p.Network.IPv6 = p.Network.IPv6 || !is4
+		if subnet := address.Masked(); masquerade && !slices.Contains(p.Network.Masquerade, subnet) {
+			p.Network.Masquerade = append(p.Network.Masquerade, subnet)
+		}
+		gateway := plugin.Addr(ip.Gateway)
+		if !gateway.IsValid() {
+			continue
+		}
+		g := netip.PrefixFrom(gateway, address.Bits())
+		if !address.Contains(gateway) {
+			g = netip.PrefixFrom(gateway, gateway.BitLen())
+			outside = append(outside, gateway)
+			if isGateway {
+				p.Network.OnLink = append(p.Network.OnLink, address)
+			}
+		}
+		if isGateway && !slices.Contains(p.Network.Gateways, g) {
+			p.Network.Gateways = append(p.Network.Gateways, g)
+		}
+	}
+	for _, route := range Routes(r) {
+		if slices.Contains(outside, route.Gateway) && (route.Gateway.Is4() || !route.Gateway.IsLinkLocalUnicast()) {
+			p.AddRoute(setup.Route{Destination: netip.PrefixFrom(route.Gateway, route.Gateway.BitLen())})
+		}
+		p.AddRoute(route)
+	}
+	if len(r.IPs) == 0 || p.Autoconfigured { // frames of both families
+		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()
+	}
+}
+
+// Routes returns the routes of a result. A route without a gateway of its own uses the gateway of the
+// first address of its family (CNI specification 1.1.0, "routes").
+func Routes(r *current.Result) (routes []setup.Route) {
+	gateways := map[bool]netip.Addr{} // by "is IPv4"
+	for _, ip := range r.IPs {
+		is4 := plugin.Addr(ip.Address.IP).Is4()
+		gateways[is4] = cmp.Or(gateways[is4], plugin.Addr(ip.Gateway))
+	}
+	for _, route := range r.Routes {
+		dst := plugin.Prefix(route.Dst)
+		routes = append(routes, setup.Route{
+			Destination: dst, Gateway: cmp.Or(plugin.Addr(route.GW), gateways[dst.Addr().Is4()]),
+			MTU: route.MTU, AdvMSS: route.AdvMSS, Priority: route.Priority, Table: route.Table, Scope: route.Scope,
+		})
+	}
+	return routes
+}
+
+// expect sets the MTU and the MAC of the port to those in the result of ADD. The MTU may be that of
+// the uplink or of the bridge at that time. Plugins after ours, such as tuning, change the MAC of
+// the container's interface.
+func (c *Config) expect(p *setup.Port, r *current.Result) {
+	for _, i := range r.Interfaces {
+		switch mac, err := net.ParseMAC(i.Mac); {
+		case i.Name == p.Port():
+			p.MTU = cmp.Or(i.Mtu, c.mtu, setup.AnyMTU) // results before CNI 1.1.0 have no MTU
+		case i.Name == p.Interface && i.Sandbox != "" && err == nil:
+			p.MAC = mac
+		}
+	}
+}
+
+// keepOwn deletes addresses of other interfaces from a result: other plugins of the list may have
+// added some.
+func keepOwn(r *current.Result, ifname string) {
+	r.IPs = slices.DeleteFunc(r.IPs, func(ip *current.IPConfig) bool {
+		i := ip.Interface
+		return i != nil && (*i < 0 || *i >= len(r.Interfaces) || r.Interfaces[*i].Name != ifname)
+	})
+}

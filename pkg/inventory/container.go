@@ -1,0 +1,136 @@
+package inventory
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Container is an attachment with everything that the kernel, libcni's record and the lease say about it.
+type Container struct {
+	setup.Attachment
+	Pod       string          // NAMESPACE/NAME, or ""
+	Namespace string          // path of the network namespace; "" if unknown
+	Port      setup.FoundPort // Port.Key is "" if the port is missing
+	Bridge    string          // the bridge that the port should be on
+	Addresses []netip.Prefix
+	Routes    []setup.Route                  // of the main table, by the result of ADD
+	gateways  []netip.Addr                   // of its leases
+	Since     time.Time                      // start of the lease; zero if unknown
+	Verify    func() (host, container error) // Record.Verify; nil without a record
+}
+
+// DisplayName returns the name of the pod, or else the container's ID.
+func (c *Container) DisplayName() string { return cmp.Or(c.Pod, c.Container) }
+
+// Containers lists the containers of bridgeveth that have a port on the host, or a record. It is sorted
+// by bridge, network and name. The list is usable if there is an error.
+func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error) {
+	ports, err := host.Ports()
+	if err != nil {
+		return nil, err
+	}
+	byKey := map[string]*Container{}
+	for _, p := range ports {
+		c := &Container{Attachment: p.Attachment, Port: p, Bridge: p.Bridge}
+		byKey[p.Key] = c
+		list = append(list, c)
+	}
+	records, err := inv.readable()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		calls, err := r.calls()
+		if err != nil {
+			inv.Warn(err)
+		}
+		if len(calls) == 0 {
+			continue
+		}
+		c := byKey[r.Attachment().Port()]
+		if c == nil {
+			c = &Container{Port: setup.FoundPort{Name: r.Attachment().Port()}}
+			byKey[c.Port.Name] = c
+			list = append(list, c)
+		}
+		c.addRecord(r)
+		if conf, _ := attachment.Read(calls[0]); conf.Bridge != "" { // also from a configuration with mistakes
+			c.Bridge = conf.Bridge
+		}
+	}
+	networks := inv.Networks()
+	err = inv.Stores(networks, func(s *ipam.Store) error {
+		return EachLease(s, "", "", func(l ipam.Lease) {
+			if c := byKey[LeasedTo(l).Port()]; c != nil && l.Until.IsZero() {
+				c.addLease(l)
+			}
+		})
+	})
+	for _, c := range list {
+		if c.Verify == nil {
+			c.Bridge = inv.configuredBridge(c, host, networks)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Container) int {
+		return cmp.Or(strings.Compare(a.Bridge, b.Bridge), strings.Compare(a.Network, b.Network), strings.Compare(a.DisplayName(), b.DisplayName()), strings.Compare(a.Interface, b.Interface))
+	})
+	return list, err
+}
+
+// addRecord adds what libcni's record says about the container.
+func (c *Container) addRecord(r *Record) {
+	c.Attachment, c.Pod, c.Namespace, c.Verify = r.Attachment(), r.Pod(), r.Namespace, r.Verify
+	c.Addresses, c.Routes = r.addresses()
+}
+
+// addLease adds what a lease says about the container.
+func (c *Container) addLease(l ipam.Lease) {
+	c.Since = l.Time
+	c.Namespace = cmp.Or(c.Namespace, l.Namespace.Path)
+	c.Attachment = LeasedTo(l)
+	if !slices.Contains(c.Addresses, l.Address) && !l.Address.IsSingleIP() {
+		c.Addresses = append(c.Addresses, l.Address)
+	}
+	if l.Gateway.IsValid() {
+		c.gateways = append(c.gateways, l.Gateway)
+	}
+}
+
+// configuredBridge returns the bridge that the port of a container without a record should be on. If
+// the port is on no bridge, it is the bridge of the network's configuration. A port on another bridge
+// may be older than the configuration. It has left the configured bridge only if that bridge was
+// renamed, or if that bridge has the container's gateway and the other one does not.
+func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks []Network) string {
+	i := slices.IndexFunc(networks, func(n Network) bool { return n.Name == c.Network && n.attaches() })
+	if i < 0 {
+		return c.Bridge
+	}
+	configured := cmp.Or(networks[i].Bridge, setup.DefaultBridge)
+	if c.Bridge == "" || c.Bridge == configured {
+		return configured
+	}
+	renamed, err := host.RenamedTo(configured)
+	if err != nil {
+		inv.Warn(err)
+	}
+	if renamed == c.Bridge || inv.hasGateway(c, host, configured) && !inv.hasGateway(c, host, c.Bridge) {
+		return configured
+	}
+	return c.Bridge
+}
+
+// hasGateway reports whether a bridge has a gateway of the container.
+func (inv *Inventory) hasGateway(c *Container, host *setup.Host, bridge string) bool {
+	addresses, err := setup.Addresses(host.Namespace, bridge)
+	if err != nil {
+		inv.Warn(err)
+	}
+	return slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return slices.Contains(c.gateways, p.Addr()) })
+}

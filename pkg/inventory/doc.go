@@ -1,0 +1,11 @@
+// Package inventory finds everything that bridgeveth has attached on this host. It combines four
+// sources: the network configurations, libcni's records of attachments, the leases, and the kernel's
+// links.
+//
+// Start with inventory.go. Containers in container.go lists the containers for people. Restorables in
+// restorable.go lists what repair compares with the host: each attachment that has a record, and the
+// networks of containers without a record. record.go reads libcni's records.
+//
+// The package reads one configuration only as far as it must know whether it is ours; pkg/attachment
+// reads the rest. It imports libcni, which is slow to start, so the plugins must not import it.
+package inventory

@@ -1,0 +1,85 @@
+package inventory
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// lockWait is how long to wait for the lock of the lease store.
+const lockWait = 10 * time.Second
+
+// Inventory names the folders of one host.
+type Inventory struct {
+	ConfDir  string      // of the network configurations
+	DataDir  string      // of the lease store; "" means those of the configurations and the default
+	CacheDir string      // of libcni's records
+	Warn     func(error) // gets each error about a file that is skipped
+}
+
+// New returns an Inventory of the default folders.
+func New(warn func(error)) *Inventory {
+	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: libcni.CacheDir, Warn: warn}
+}
+
+// Stores calls f with each lease store that exists: DataDir, or else the default store and those of the
+// networks. It continues after errors.
+func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) error {
+	dirs := []string{inv.DataDir}
+	if inv.DataDir == "" {
+		dirs[0] = ipam.DefaultDir
+		for _, n := range networks {
+			if dir := n.IPAM.DataDir; n.usesIPAM() && dir != "" && !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	var errs []error
+	for _, dir := range dirs {
+		s, err := ipam.OpenExisting(dir, lockWait)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(f(s), s.Close())
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// EachLease calls f with each lease of a store, on one network or, if network is "", on all. container is
+// the beginning of the container's ID.
+func EachLease(s *ipam.Store, network, container string, f func(ipam.Lease)) error {
+	names, err := s.Networks()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if network != "" && network != name {
+			continue
+		}
+		leases, err := s.Leases(name)
+		if err != nil {
+			return err
+		}
+		for _, l := range leases {
+			if strings.HasPrefix(l.Container, container) {
+				f(l)
+			}
+		}
+	}
+	return nil
+}
+
+// LeasedTo returns the attachment that has a lease.
+func LeasedTo(l ipam.Lease) setup.Attachment {
+	return setup.Attachment{Network: l.Network, Container: l.Container, Interface: l.Interface}
+}

@@ -1,0 +1,94 @@
+package inventory
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Network is a configuration that uses bridgeveth or ipam-simple.
+type Network struct {
+	Name        string   `json:"-"`
+	Type        string   `json:"type"`
+	Bridge      string   `json:"bridge"`
+	MasqExclude []string `json:"masqExclude"` // subnets, such as those of containers on other nodes
+	IPAM        struct {
+		Type    string `json:"type"`
+		DataDir string `json:"dataDir"`
+	} `json:"ipam"`
+
+	conf []byte // the whole configuration of the plugin
+}
+
+// Networks reads the configurations in ConfDir. It reports to Warn what it cannot read and continues.
+func (inv *Inventory) Networks() (list []Network) {
+	files, err := libcni.ConfFiles(inv.ConfDir, []string{".conf", ".conflist", ".json"})
+	if err != nil {
+		inv.Warn(fmt.Errorf("list %s: %w", inv.ConfDir, err))
+	}
+	for _, file := range files {
+		conf, err := readList(file)
+		if err != nil {
+			inv.Warn(fmt.Errorf("%s: %w", file, err))
+			continue
+		}
+		for _, p := range conf.Plugins {
+			n := Network{Name: conf.Name}
+			whole, err := libcni.InjectConf(p, map[string]any{"name": conf.Name, "cniVersion": conf.CNIVersion})
+			if err == nil {
+				n.conf = whole.Bytes
+				err = json.Unmarshal(p.Bytes, &n)
+			}
+			if err != nil {
+				inv.Warn(fmt.Errorf("%s: %w", file, err))
+			} else if n.attaches() || n.usesIPAM() {
+				list = append(list, n)
+			}
+		}
+	}
+	return list
+}
+
+// attaches reports whether bridgeveth attaches the network's containers, by the name of the plugin. A
+// network of the type bridge may use the reference plugin.
+func (n *Network) attaches() bool { return n.Type == plugin.Bridgeveth || n.Type == plugin.Bridge }
+
+// usesIPAM reports whether ipam-simple gives the network's addresses, by the name of the plugin.
+func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }
+
+// plan returns what the network needs on the host for containers with these addresses.
+func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {
+	var whole []attachment.Address
+	for _, a := range addresses {
+		if !a.IsSingleIP() { // a lease imported from host-local, whose subnet is unknown
+			whole = append(whole, a)
+		}
+	}
+	return attachment.NetworkOf(n.conf, whole)
+}
+
+// readList reads a file that configures a list of plugins or a single plugin.
+func readList(file string) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.ConfListFromFile(file)
+	conf, _ := os.ReadFile(file) // if this fails, err says why
+	return orSingle(list, err, conf)
+}
+
+// orSingle returns the list that libcni has read from conf. If conf configures a single plugin, it
+// returns a list of that plugin: libcni 1.3 returns an error or a list without plugins for it.
+func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
+	if err == nil && len(list.Plugins) > 0 {
+		return list, nil
+	}
+	single, wrong := libcni.ConfFromBytes(conf) //nolint:staticcheck // administrators still have such files
+	if wrong != nil {
+		return list, err
+	}
+	return libcni.ConfListFromConf(single) //nolint:staticcheck // see above
+}

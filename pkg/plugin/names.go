@@ -1,0 +1,18 @@
+package plugin
+
+// The names of the plugins. A name is the value of "type" in a configuration, and the name of the
+// executable file in CNI_PATH.
+const (
+	Bridgeveth = "bridgeveth"
+	IPAMSimple = "ipam-simple"
+
+	// Names of reference plugins, for the drop-in installation.
+	Bridge    = "bridge"     // runs bridgeveth
+	HostLocal = "host-local" // runs ipam-simple
+	PortMap   = "portmap"
+	Firewall  = "firewall"
+	Loopback  = "loopback"
+)
+
+// IsIPAMSimple reports whether ipam-simple may be installed under a name.
+func IsIPAMSimple(name string) bool { return name == IPAMSimple || name == HostLocal }
