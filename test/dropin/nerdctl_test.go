@@ -99,7 +99,8 @@ func TestNerdctl(t *testing.T) {
 	}
 }
 
-// TestListed shows the lists of ports to iptables: of many, and none that are not for IPv4.
+// TestListed shows the lists of ports to iptables: of many, and none that are not for IPv4. After a round
+// of saving and loading by nft(8), which changes the rules, bvctl repair lists the ports again.
 func TestListed(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -118,6 +119,13 @@ func TestListed(t *testing.T) {
 	rules := setuptest.Run(t, "iptables-nft", "-t", "nat", "-S")
 	if !strings.Contains(rules, "-p udp -m udp -m multiport --dports 2001,") || !strings.Contains(rules, "bridgeveth/net/c1/eth0") {
 		t.Errorf("iptables shows:\n%s", rules)
+	}
+	setuptest.Run(t, "sh", "-ec", "nft list table ip nat >/run/saved; nft delete table ip nat; nft -f /run/saved")
+	refused(t, a.check(), 103, "host ports in chain CNI-HOSTPORT-DNAT")
+	setuptest.Run(t, filepath.Join(reference, "bvctl"), "repair", "--cache-dir", "/run/cni-cache")
+	must(t, a.check())
+	if got := usedPorts(t); len(got) != 40 {
+		t.Errorf("saved, loaded and repaired, listed are %v", got)
 	}
 	must(t, a.del())
 	setuptest.Same(t, before, "DEL left traces")

@@ -73,6 +73,11 @@ func (c *Change) AddChain(chain *nftables.Chain) {
 	c.add("add chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, attributes...)
 }
 
+// DeleteChain deletes a chain, which must be empty.
+func (c *Change) DeleteChain(name string) {
+	c.add("delete chain "+name, unix.NFT_MSG_DELCHAIN, 0, nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(name)))
+}
+
 // FlushChain deletes the rules of a chain.
 func (c *Change) FlushChain(name string) {
 	c.add("flush chain "+name, unix.NFT_MSG_DELRULE, 0, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(name)))
@@ -121,8 +126,31 @@ func (c *Change) AddRule(chain, comment string, exprs []expr.Any, first bool) {
 	if !first {
 		flags |= unix.NLM_F_APPEND
 	}
-	c.add("add rule to chain "+chain, unix.NFT_MSG_NEWRULE, flags, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)), list,
-		nl.NewRtAttr(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment)))
+	rule := []*nl.RtAttr{
+		nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)), list,
+		nl.NewRtAttr(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment)),
+	}
+	if protocol := matchedProtocol(exprs); protocol != 0 {
+		compat := nl.NewRtAttr(unix.NFTA_RULE_COMPAT|unix.NLA_F_NESTED, nil)
+		compat.AddRtAttr(unix.NFTA_RULE_COMPAT_PROTO, number(protocol))
+		compat.AddRtAttr(unix.NFTA_RULE_COMPAT_FLAGS, number(0))
+		rule = append(rule, compat)
+	}
+	c.add("add rule to chain "+chain, unix.NFT_MSG_NEWRULE, flags, rule...)
+}
+
+// matchedProtocol returns the transport protocol, IPPROTO_*, that a match of iptables among the
+// expressions is for, 0 for none. The kernel refuses other matches of iptables, such as multiport,
+// unless the rule names their protocol.
+func matchedProtocol(exprs []expr.Any) uint32 {
+	for _, e := range exprs {
+		if match, is := e.(*expr.Match); is {
+			if protocol, known := map[string]uint32{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[match.Name]; known {
+				return protocol
+			}
+		}
+	}
+	return 0
 }
 
 // DeleteRules deletes the rules of a chain that have the handles.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
@@ -18,54 +17,50 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// The chain in which the reference plugin portmap has a rule for each container with host
-// ports. nerdctl reads it to learn which ones are taken (pkg/portutil/iptable), and cannot
-// see our maps. So they are listed there too, in the words of iptables(8),
+// listChain is the chain in which the reference plugin portmap has a rule for each container with host
+// ports. nerdctl reads this chain to learn which host ports are taken (pkg/portutil/iptable), and cannot
+// read our maps. So our host ports are listed there too, in the words of iptables(8),
 //
 //	-A CNI-HOSTPORT-DNAT -p tcp -m tcp -m multiport --dports 8080,8443 -m comment --comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE"
 //
-// by rules that do nothing, in a chain that no packet comes to unless portmap itself is used
-// beside ours. The chain goes with its last rule; the table is iptables', and stays.
+// by rules that do nothing. No packet comes to the chain, unless portmap itself is used beside ours. The
+// chain goes with its last rule. The table belongs to iptables and stays.
 const (
-	listTable = "nat"
-	listChain = "CNI-HOSTPORT-DNAT"
-
-	listedPorts = 15 // XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
+	listChain   = "CNI-HOSTPORT-DNAT"
+	listedPorts = 15 // of one rule: XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
 )
 
-// ListHostPorts lists the host ports of a port, those of TCP and UDP that are for IPv4, unless
-// they are listed already.
+// listTable is the table of listChain.
+var listTable = &nftables.Table{Name: "nat", Family: nftables.TableFamilyIPv4}
+
+// ListHostPorts lists the host ports of a port that are of TCP or UDP and for IPv4, unless they are
+// listed already.
 func ListHostPorts(n *netns.Namespace, p *plan.Port) error {
 	want, owner := listed(p), portComment(p.Attachment)
 	if len(want) == 0 {
 		return nil
 	}
-	lock, err := n.Lock(flock.Exclusive) // a chain is deleted with rules that have come into it meanwhile
+	lock, err := n.Lock(flock.Exclusive) // UnlistHostPorts deletes the chain if it is empty
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	rules, err := nft.Rules(n, unix.AF_INET, listTable, listChain)
-	if err != nil || slices.ContainsFunc(rules, func(r netns.Attrs) bool { return nft.Comment(r) == owner }) {
+	handles, complete, err := listedBy(n, owner)
+	if err != nil || complete {
 		return err
 	}
-	c, err := nft.Conn(n)
-	if err != nil {
-		return err
-	}
-	t := c.AddTable(&nftables.Table{Name: listTable, Family: nftables.TableFamilyIPv4})
-	chain := c.AddChain(&nftables.Chain{Name: listChain, Table: t})
+	c := nft.NewChange(listTable)
+	c.AddTable()
+	c.AddChain(&nftables.Chain{Name: listChain})
+	c.DeleteRules(listChain, handles)
 	for protocol, ports := range want {
 		for some := range slices.Chunk(ports, listedPorts) {
-			c.AddRule(&nftables.Rule{
-				Table: t, Chain: chain, Exprs: multiport(protocol, some),
-				UserData: userdata.AppendString(nil, userdata.TypeComment, owner),
-			})
+			c.AddRule(listChain, owner, multiport(protocol, some), false)
 		}
 	}
-	err = c.Flush()
+	err = c.Send(n, nft.AnyGeneration)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // the kernel is without what iptables-nft needs, so nobody can read it by that
+		return nil // the kernel lacks what iptables-nft needs, so nobody can read the list
 	}
 	if err != nil {
 		return fmt.Errorf("list host ports in chain %s: %w", listChain, err)
@@ -73,7 +68,31 @@ func ListHostPorts(n *netns.Namespace, p *plan.Port) error {
 	return nil
 }
 
-// listed are the ports to be listed, by protocol.
+// listedBy returns the handles of the rules that list an owner's host ports, and reports whether
+// iptables can read the ports there. After nft(8) has loaded a saved ruleset, iptables cannot: nft
+// prints the match multiport in words of its own.
+func listedBy(n *netns.Namespace, owner string) (handles []uint64, complete bool, err error) {
+	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
+	complete = true
+	for _, r := range rules {
+		if nft.Comment(r) == owner {
+			handles = append(handles, nft.Handle(r))
+			complete = complete && hasMultiport(r)
+		}
+	}
+	return handles, complete && len(handles) > 0, err
+}
+
+// hasMultiport reports whether a rule has iptables' match multiport.
+func hasMultiport(rule netns.Attrs) (found bool) {
+	rule.Get(unix.NFTA_RULE_EXPRESSIONS).Each(func(_ uint16, b []byte) {
+		e := netns.Attrs(b)
+		found = found || e.Text(unix.NFTA_EXPR_NAME) == "match" && e.Get(unix.NFTA_EXPR_DATA).Text(unix.NFTA_MATCH_NAME) == "multiport"
+	})
+	return found
+}
+
+// listed returns the ports to list, by protocol.
 func listed(p *plan.Port) map[uint8][]uint16 {
 	ports := map[uint8][]uint16{}
 	for _, h := range p.HostPorts {
@@ -84,10 +103,10 @@ func listed(p *plan.Port) map[uint8][]uint16 {
 	return ports
 }
 
-// UnlistHostPorts takes the chosen ones off the list.
+// UnlistHostPorts deletes the rules of the chosen owners from the list.
 func UnlistHostPorts(n *netns.Namespace, gone func(PortOwner) bool) error {
 	chosen := func(r netns.Attrs) bool { return gone(parseOwner(nft.Comment(r))) }
-	rules, err := nft.Rules(n, unix.AF_INET, listTable, listChain)
+	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil || !slices.ContainsFunc(rules, chosen) {
 		return err
 	}
@@ -97,30 +116,23 @@ func UnlistHostPorts(n *netns.Namespace, gone func(PortOwner) bool) error {
 	}
 	defer lock.Unlock()
 	left, err := unlist(n, chosen)
-	if errors.Is(err, unix.ENOENT) { // so does nerdctl, after DEL
+	if errors.Is(err, unix.ENOENT) { // nerdctl deletes rules of the list too, after DEL
 		left, err = unlist(n, chosen)
 	}
 	if err != nil || left > 0 {
 		return err
 	}
-	c, err := nft.Conn(n)
-	if err != nil {
-		return err
-	}
-	c.DelChain(&nftables.Chain{Name: listChain, Table: &nftables.Table{Name: listTable, Family: nftables.TableFamilyIPv4}})
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) { // EBUSY: portmap jumps to it
+	c := nft.NewChange(listTable)
+	c.DeleteChain(listChain)
+	if err := c.Send(n, nft.AnyGeneration); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) { // EBUSY: portmap jumps to the chain
 		return fmt.Errorf("delete chain %s: %w", listChain, err)
 	}
 	return nil
 }
 
-// unlist deletes the chosen rules of the chain, and says how many are left.
+// unlist deletes the chosen rules of the list and returns how many rules are left.
 func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err error) {
-	rules, err := nft.Rules(n, unix.AF_INET, listTable, listChain)
-	if err != nil {
-		return 0, err
-	}
-	c, err := nft.Conn(n)
+	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil {
 		return 0, err
 	}
@@ -130,28 +142,26 @@ func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err er
 			gone = append(gone, nft.Handle(r))
 		}
 	}
-	chain := &nftables.Chain{Name: listChain, Table: &nftables.Table{Name: listTable, Family: nftables.TableFamilyIPv4}}
-	err = nft.DeleteRules(c, chain, gone)
-	if err := errors.Join(err, c.Flush()); err != nil {
-		return 0, fmt.Errorf("take host ports off chain %s: %w", listChain, err)
+	c := nft.NewChange(listTable)
+	c.DeleteRules(listChain, gone)
+	if err := c.Send(n, nft.AnyGeneration); err != nil {
+		return 0, fmt.Errorf("delete host ports from chain %s: %w", listChain, err)
 	}
 	return len(rules) - len(gone), nil
 }
 
-// VerifyListed says whether the host ports of a port are listed. Without the chain, none can
-// be: see ListHostPorts.
+// VerifyListed compares the list with the host ports of a port. A kernel that lacks what iptables-nft
+// needs has no list: see ListHostPorts.
 func VerifyListed(n *netns.Namespace, p *plan.Port) error {
-	exists, err := nft.HasChain(n, unix.AF_INET, listTable, listChain)
+	exists, err := nft.HasChain(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil || !exists || len(listed(p)) == 0 {
 		return err
 	}
-	rules, err := nft.Rules(n, unix.AF_INET, listTable, listChain)
+	_, complete, err := listedBy(n, portComment(p.Attachment))
 	if err != nil {
 		return err
 	}
-	owner := portComment(p.Attachment)
-	found := slices.ContainsFunc(rules, func(r netns.Attrs) bool { return nft.Comment(r) == owner })
-	return plan.Differ("host ports in chain "+listChain, found, true)
+	return plan.Differ("host ports in chain "+listChain, complete, true)
 }
 
 // multiport matches packets to ports, as iptables-nft writes and reads it.
