@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -204,6 +205,52 @@ func TestIPTablesReads(t *testing.T) {
 	})
 }
 
+// TestSavedIPTables saves the rules of either flavour of iptables while containers run, flushes them, and
+// restores them. Packets pass, CHECK finds nothing missing, and ADD and DEL go on.
+func TestSavedIPTables(t *testing.T) {
+	for flavour, program := range map[string]string{"nft": "tables", "legacy": "tables-legacy"} {
+		t.Run(flavour, func(t *testing.T) {
+			eachUserland(t, func(t *testing.T, u userland) {
+				conf := publishing(dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}), object{"hostPort": 8080, "containerPort": 80})
+				plain := conf.with(object{"runtimeConfig": object{}})
+				n := newNode(t, conf, flavour)
+				c, outside := n.containers(3), n.outside(false)
+				serve(t, c[0], 80)
+				each := func(command string) {
+					t.Helper()
+					u.run(t, strings.ReplaceAll(`for p in ip ip6; do `+command+`; done`, "PROGRAM", "${p}"+program))
+				}
+				each("PROGRAM-save >/run/empty-$p; PROGRAM-restore </run/empty-$p") // in the order that it restores
+				before := setuptest.Dump(t)
+				first := on("ADD", 1, conf).run(t).ok(t)
+				second := on("ADD", 2, plain).run(t).ok(t)
+				each("PROGRAM-save >/run/saved-$p; PROGRAM-restore </run/empty-$p")
+				if f := on("CHECK", 2, checking(plain, second)).run(t).failed(t); !strings.Contains(f.Msg, "filter FORWARD: missing") {
+					t.Errorf("flushed: got %+v", f)
+				}
+				each("PROGRAM-restore </run/saved-$p")
+				on("CHECK", 1, checking(conf, first)).run(t).ok(t)
+				on("CHECK", 2, checking(plain, second)).run(t).ok(t)
+				for from, to := range map[*setup.Namespace][]string{c[1]: {"10.88.0.2", "fd88::2", "192.0.2.2"}, c[0]: {"10.88.0.3"}} {
+					for _, to := range to {
+						if !setuptest.Ping(t, from, to) {
+							t.Errorf("no answer from %s", to)
+						}
+					}
+				}
+				if ask(t, outside, "tcp", "192.0.2.1", 8080) == "" {
+					t.Error("the host port does not answer")
+				}
+				on("ADD", 3, plain).run(t).ok(t)
+				for i := range 3 {
+					on("DEL", i+1, plain).run(t).ok(t)
+				}
+				setuptest.Same(t, before, "DEL left traces")
+			})
+		})
+	}
+}
+
 // TestWithoutIPTables attaches on hosts without the program: what denies in iptables-nft is
 // cured by netlink, and iptables-legacy that denies nothing needs no cure.
 func TestWithoutIPTables(t *testing.T) {
@@ -264,91 +311,4 @@ func TestNeedsIPTables(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestSavedFeatures saves the ruleset by nft(8) while containers run, loads it over the living ruleset
-// as a trial, and for real after a flush: for each feature that has a table of our own, and for all
-// together. Packets pass and are dropped as before. CHECK, bvctl repair, ADD and DEL succeed. For rules
-// in tables of iptables see TestSavedRuleset.
-func TestSavedFeatures(t *testing.T) {
-	policies := object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}
-	published := object{"capabilities": object{"portMappings": true}}
-	for name, feature := range map[string]object{
-		"masquerade":            {},
-		"masquerade with holes": {"masqExclude": []string{"192.0.2.128/25", "2001:db8::8000/113"}},
-		"host ports":            published,
-		"policies":              policies,
-		"guard of MACs":         {"macspoofchk": true},
-		"guard of addresses":    {"ipspoofchk": true},
-		"all":                   published.with(policies).with(object{"ipspoofchk": true, "masqExclude": []string{"192.0.2.128/25"}}),
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachUserland(t, func(t *testing.T, u userland) { saveFeature(t, u, feature) })
-		})
-	}
-}
-
-func saveFeature(t *testing.T, u userland, feature object) {
-	n := newNode(t, dual.with(object{"forward": "none"}).with(feature))
-	for _, family := range []string{"ip", "ip6"} { // it looks at checksums
-		setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
-	}
-	c, outside := n.containers(3), n.outside(true)
-	serve(t, c[0], 80)
-	before := setuptest.Dump(t)
-	verb := func(verb string, i int) {
-		t.Helper()
-		n.env = []string{fmt.Sprintf(`CAP_ARGS={"portMappings": [{"hostPort": %d, "containerPort": 80, "protocol": "tcp"},
-			{"hostPort": %d, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}]}`, 8080+i, 9090+i)}
-		n.must(verb, c[i])
-	}
-	verb("add", 0)
-	verb("add", 1)
-	holds := func(when string) {
-		t.Helper()
-		for _, to := range []string{"10.88.0.2", "fd88::2"} {
-			if !setuptest.Ping(t, c[1], to) {
-				t.Errorf("%s: no answer from %s", when, to)
-			}
-		}
-		if got := ask(t, c[1], "tcp", "10.88.0.2", 80); got != "10.88.0.3" {
-			t.Errorf("%s: asked within the network, the container sees %q", when, got)
-		}
-		for _, port := range []int{8080, 9090} {
-			if feature["capabilities"] != nil && ask(t, outside, "tcp", "192.0.2.1", port) == "" {
-				t.Errorf("%s: host port %d does not answer", when, port)
-			}
-		}
-		if got := ask(t, outside, "tcp", "10.88.0.2", 80) == ""; got != (feature["inbound"] != nil) {
-			t.Errorf("%s: closed to outside: %v", when, got)
-		}
-		for _, f := range guardedFrames {
-			if feature["ipspoofchk"] == nil && feature["macspoofchk"] == nil {
-				break
-			}
-			want := feature["ipspoofchk"] == nil && f.mac || f.all
-			if got := passes(t, c[0], c[1], f.text); got != want {
-				t.Errorf("%s: %s: arrived: %v, want %v", when, f.name, got, want)
-			}
-		}
-		verb("check", 0)
-		verb("check", 1)
-	}
-	const reload = "nft list ruleset >/run/saved; nft -c -f /run/saved; nft flush ruleset; nft -f /run/saved; nft -s list ruleset"
-	if first, second := u.run(t, reload), u.run(t, reload); first != second {
-		t.Errorf("the ruleset changes each time:\n%s", cmp.Diff(first, second))
-	}
-	holds("loaded")
-	setuptest.Run(t, "sh", "-ec", `for f in ip ip6 bridge; do nft list table $f bridgeveth 2>/dev/null | sed -n "s/^.chain \(.*\) {/nft flush chain $f bridgeveth \1/p"; done | sh -e`)
-	if out, status := bvctl(t, "repair"); status != 0 {
-		t.Errorf("repair: status %d: %s", status, out)
-	}
-	verb("check", 0)
-	u.run(t, reload)
-	verb("add", 2)
-	holds("after the next ADD")
-	for i := range c {
-		verb("del", i)
-	}
-	setuptest.Same(t, before, "DEL left traces")
 }

@@ -100,7 +100,7 @@ func TestNerdctl(t *testing.T) {
 }
 
 // TestListed shows the lists of ports to iptables: of many, and none that are not for IPv4. After a round
-// of saving and loading by nft(8), which changes the rules, bvctl repair lists the ports again.
+// of saving and loading by nft(8), which changes the rules, bvctl repair lists the ports again. iptables restores the rules that it has saved.
 func TestListed(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -127,6 +127,9 @@ func TestListed(t *testing.T) {
 	if got := usedPorts(t); len(got) != 40 {
 		t.Errorf("saved, loaded and repaired, listed are %v", got)
 	}
+	setuptest.Run(t, "sh", "-ec", "iptables-nft-save -t nat >/run/saved; iptables-nft -t nat -F; iptables-nft -t nat -X; iptables-nft-restore </run/saved")
+	setuptest.Run(t, "sh", "-ec", "for c in PREROUTING INPUT OUTPUT POSTROUTING; do nft delete chain ip nat $c; done") // which iptables-nft-restore makes
+	must(t, a.check())
 	must(t, a.del())
 	setuptest.Same(t, before, "DEL left traces")
 }

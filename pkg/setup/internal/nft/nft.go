@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -128,10 +129,27 @@ func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAtt
 	return list, err
 }
 
-// Comment is a rule's comment, as nft(8) shows it.
+// Comment returns a rule's comment. nft(8) and we write the comment as user data, iptables-restore
+// writes it as a match.
 func Comment(rule netns.Attrs) string {
-	comment, _ := userdata.GetString(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment)
-	return comment
+	if comment, found := userdata.GetString(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment); found {
+		return comment
+	}
+	info, _ := Match(rule, "comment")
+	comment, _, _ := bytes.Cut(info, []byte{0})
+	return string(comment)
+}
+
+// Match returns what one of iptables' matches compares, in the form of struct xt_NAME_info, and reports
+// whether the rule has that match.
+func Match(rule netns.Attrs, name string) (info []byte, found bool) {
+	rule.Get(unix.NFTA_RULE_EXPRESSIONS).Each(func(_ uint16, b []byte) {
+		e := netns.Attrs(b)
+		if match := e.Get(unix.NFTA_EXPR_DATA); string(e.Word(unix.NFTA_EXPR_NAME)) == "match" && string(match.Word(unix.NFTA_MATCH_NAME)) == name {
+			info, found = match.Get(unix.NFTA_MATCH_INFO), true
+		}
+	})
+	return info, found
 }
 
 // Handle is what the kernel tells rules apart by.

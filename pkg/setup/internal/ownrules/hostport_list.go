@@ -77,19 +77,11 @@ func listedBy(n *netns.Namespace, owner string) (handles []uint64, complete bool
 	for _, r := range rules {
 		if nft.Comment(r) == owner {
 			handles = append(handles, nft.Handle(r))
-			complete = complete && hasMultiport(r)
+			_, readable := nft.Match(r, "multiport")
+			complete = complete && readable
 		}
 	}
 	return handles, complete && len(handles) > 0, err
-}
-
-// hasMultiport reports whether a rule has iptables' match multiport.
-func hasMultiport(rule netns.Attrs) (found bool) {
-	rule.Get(unix.NFTA_RULE_EXPRESSIONS).Each(func(_ uint16, b []byte) {
-		e := netns.Attrs(b)
-		found = found || e.Text(unix.NFTA_EXPR_NAME) == "match" && e.Get(unix.NFTA_EXPR_DATA).Text(unix.NFTA_MATCH_NAME) == "multiport"
-	})
-	return found
 }
 
 // listed returns the ports to list, by protocol.
