@@ -169,7 +169,7 @@ func closest(text string, messages []message) message {
 func (m message) likeness(words []string) float64 {
 	own, common := strings.Fields(m.text), 0
 	for _, w := range own {
-		if slices.Contains(words, w) {
+		if w != "…" && slices.Contains(words, w) {
 			common++
 		}
 	}
