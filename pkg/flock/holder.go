@@ -17,8 +17,8 @@ const maxCommand = 200
 //
 //	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
 //
-// A line with "->" is a waiter. Only the inode is compared: the device that is
-// printed there is the file system's, which stat(2) does not always give.
+// A line with "->" is a waiter. The device that is printed there is the file system's, which
+// stat(2) does not always give: so the inode number is compared, and then the process's files.
 func holders(fd int) string {
 	var st unix.Stat_t
 	f, err := os.Open("/proc/locks")
@@ -29,7 +29,7 @@ func holders(fd int) string {
 	var found []string
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", st.Ino)) {
+		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", st.Ino)) || !mayHold(fields[4], &st) {
 			continue
 		}
 		found = append(found, describe(fields[4]))
@@ -38,6 +38,20 @@ func holders(fd int) string {
 		return "an unknown process"
 	}
 	return strings.Join(found, ", ")
+}
+
+// mayHold reports whether a process may have a file open: it has, or its files cannot be read, such
+// as those of a process that has ended and left its lock to a child.
+func mayHold(pid string, file *unix.Stat_t) bool {
+	dir := "/proc/" + pid + "/fd/"
+	open, err := os.ReadDir(dir)
+	for _, fd := range open {
+		var st unix.Stat_t
+		if unix.Stat(dir+fd.Name(), &st) == nil && st.Dev == file.Dev && st.Ino == file.Ino {
+			return true
+		}
+	}
+	return err != nil
 }
 
 // describe names a process by its number and its command line. Of one that is stopped it says

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -94,5 +95,46 @@ func TestStoppedHolder(t *testing.T) {
 			on("ADD", 1, dual).run(t).ok(t)
 			on("DEL", 1, dual).run(t).ok(t)
 		})
+	}
+}
+
+// TestHolderOfSameInode holds a lock of another file system, on a folder whose inode number is that
+// of the store. /proc/locks shows both alike. ADD waits for the holder of the store's lock, and
+// names no other process.
+func TestHolderOfSameInode(t *testing.T) {
+	t.Parallel()
+	newNode(t, dual, "nft").containers(1)
+	inode := func(path string) uint64 {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	const store, other = "/run/ipam-simple", "/run/other/same"
+	for _, dir := range []string{store, "/run/other"} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("tmpfs", "/run/other", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	for made := uint64(0); made != inode(store); made = inode(other) { // a tmpfs counts its inodes
+		if err := os.RemoveAll(other); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(other, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if inode(other) > inode(store) {
+			t.Fatalf("inode %d of another tmpfs comes after %d", inode(other), inode(store))
+		}
+	}
+	innocent, _ := hold(t, other)
+	holder, _ := hold(t, store)
+	f := on("ADD", 1, dual).run(t).failed(t)
+	if !strings.Contains(f.Msg, fmt.Sprintf("process %d ", holder)) || strings.Contains(f.Msg, fmt.Sprintf("process %d ", innocent)) {
+		t.Errorf("want process %d named and process %d not: %s", holder, innocent, f.Msg)
 	}
 }
