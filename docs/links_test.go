@@ -32,6 +32,19 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestMap checks that the map, README.md, has a link to every page.
+func TestMap(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		if page != "README.md" && !strings.Contains(read(t, "README.md"), "]("+page+")") {
+			t.Errorf("add a link to %s to the map, docs/README.md", page)
+		}
+	}
+}
+
 // anchors returns the anchors that GitHub gives the headlines of a page.
 func anchors(page string) map[string]bool {
 	found := map[string]bool{}
