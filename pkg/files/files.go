@@ -1,7 +1,3 @@
-// Package files opens files that never make anybody wait: regular files, folders, and what
-// /proc has. The standard library asks the runtime's poller about each file that it opens,
-// which for such is in vain: a process that lives for milliseconds has that poller, a thread's
-// wake-up and five system calls a file for nothing, some 20 µs for each.
 package files
 
 import (
@@ -12,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open is os.OpenFile, with the flags of open(2). The file is closed on exec.
+// Open opens a file like os.OpenFile, with the flags of open(2). The file is closed on exec.
 func Open(path string, flags int, mode os.FileMode) (*os.File, error) {
 	fd, err := open(path, flags, mode)
 	if err != nil {
@@ -21,7 +17,7 @@ func Open(path string, flags int, mode os.FileMode) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Read is os.ReadFile.
+// Read returns the content of a file, like os.ReadFile.
 func Read(path string) (content []byte, err error) {
 	fd, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {
@@ -38,7 +34,7 @@ func Read(path string) (content []byte, err error) {
 	}
 }
 
-// Write writes to a file that exists, from its beginning.
+// Write replaces the content of a file that exists.
 func Write(path, content string) error {
 	fd, err := open(path, unix.O_WRONLY|unix.O_TRUNC, 0)
 	if err != nil {
@@ -49,12 +45,13 @@ func Write(path, content string) error {
 	return err
 }
 
+// open returns the descriptor of an opened file.
 func open(path string, flags int, mode os.FileMode) (fd int, err error) {
 	return retried("open", path, func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, uint32(mode.Perm())) })
 }
 
-// retried makes a system call again for as long as signals interrupt it: the Go runtime sends
-// some of its own.
+// retried makes a system call, again when a signal interrupts it. The Go runtime sends signals
+// to its own threads.
 func retried(op, path string, call func() (int, error)) (result int, err error) {
 	for {
 		result, err = call()

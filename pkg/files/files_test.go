@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestReadWrite reads what it writes, a file larger than one read takes, and what is in /proc.
+// TestReadWrite reads what it has written, also more than one read(2) returns, and a file in
+// /proc.
 func TestReadWrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -35,7 +36,7 @@ func TestReadWrite(t *testing.T) {
 	}
 }
 
-// TestErrors wants the errors of the standard library, with the path in them.
+// TestErrors checks that errors are those of the standard library, with the path.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -53,7 +54,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestOpen makes a file, and wants its descriptor gone in programs that are started.
+// TestOpen checks the mode of a new file, and that programs do not inherit its descriptor.
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	f, err := Open(filepath.Join(t.TempDir(), "new"), os.O_RDWR|os.O_CREATE, 0o640)

@@ -1,8 +1,3 @@
-// Package flock takes advisory locks on files and directories, with a deadline
-// and an error that names the process in the way.
-//
-// The locks are flock(2) locks: the kernel drops them when their holder exits,
-// however it exits, so that a killed process never leaves one behind.
 package flock
 
 import (
@@ -17,40 +12,40 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// Mode says whom a lock keeps out.
+// Mode says which other locks a lock excludes.
 type Mode int
 
-// Shared holders keep out an Exclusive one; an Exclusive one keeps out all.
+// A Shared lock excludes Exclusive locks. An Exclusive lock excludes all locks.
 const (
 	Shared    Mode = unix.LOCK_SH
 	Exclusive Mode = unix.LOCK_EX
 )
 
-// ErrTimeout is what a lock that was not had in time wraps.
+// ErrTimeout says that a lock was not free in time.
 var ErrTimeout = errors.New("lock is held by another process")
 
-// limit is until when the process waits for locks, and extension is how much longer it does so
-// for what takes back a call that has failed. Both are zero where nothing is limited.
-var limit, extension atomic.Int64 // nanoseconds since 1970, and nanoseconds
+// deadline is when the process stops waiting for locks, in nanoseconds since 1970. undoTime is
+// added to it by Undoing, in nanoseconds. Both are 0 when there is no deadline.
+var deadline, undoTime atomic.Int64
 
-// Limit has the process wait for locks no longer than wait from now on, all waits together,
-// and until undo more from Undoing on. A wait that begins later fails unless the lock is free.
+// Limit makes the process stop waiting for locks after wait from now, or after undo more once
+// it has called Undoing. From then on Acquire fails unless the lock is free.
 func Limit(wait, undo time.Duration) {
-	limit.Store(time.Now().Add(wait).UnixNano())
-	extension.Store(int64(undo))
+	deadline.Store(time.Now().Add(wait).UnixNano())
+	undoTime.Store(int64(undo))
 }
 
-// Undoing says that what follows takes back a call that has failed. Only the first time has
-// an effect.
+// Undoing extends the deadline for the steps that take back a failed call. Only the first call
+// has an effect.
 func Undoing() {
-	if more := extension.Swap(0); more != 0 {
-		limit.Add(more)
+	if more := undoTime.Swap(0); more != 0 {
+		deadline.Add(more)
 	}
 }
 
-// limited is a wait, or what the process has left for it.
+// limited returns wait, or the time until the deadline when that is shorter.
 func limited(wait time.Duration) time.Duration {
-	if end := limit.Load(); end != 0 {
+	if end := deadline.Load(); end != 0 {
 		wait = min(wait, time.Until(time.Unix(0, end)))
 	}
 	return max(wait, 0)
@@ -59,11 +54,11 @@ func limited(wait time.Duration) time.Duration {
 // Lock is a lock that is held until Unlock.
 type Lock struct {
 	fd   int
-	file *os.File // that was opened for the lock, if one was
+	file *os.File // the file that Acquire opened; nil when the caller had it open
 }
 
-// Acquire locks path, a file or directory that exists and that the caller may
-// read, and waits up to wait for whoever holds it.
+// Acquire locks path, a file or folder that exists and that the caller may read. It waits up to
+// wait for other holders. The error wraps ErrTimeout when the lock was not free in time.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	l, err := open(path)
 	if err != nil {
@@ -75,8 +70,8 @@ func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	return l, nil
 }
 
-// AcquireFD is Acquire of a file that is open, and stays so after Unlock. The same
-// file descriptor cannot be kept from itself.
+// AcquireFD locks a file that is open, like Acquire. The file stays open after Unlock. Two calls
+// with the same file descriptor do not exclude each other: the second one changes the mode.
 func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	err := flock(fd, int(mode)|unix.LOCK_NB)
 	if err == nil {
@@ -85,8 +80,9 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, err
 	}
-	// To wait takes an open file of its own: a lock that comes too late is given back at any
-	// time, when this one may be locked anew or the number be another file's.
+	// The wait uses an open file of its own. When the lock comes after the deadline, take
+	// releases it at some later time; by then the caller may have locked fd again, or fd may be
+	// the number of another file.
 	link := fmt.Sprintf("/proc/self/fd/%d", fd)
 	l, err := open(link)
 	if err == nil {
@@ -99,7 +95,7 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	return l, nil
 }
 
-// open opens a file to lock it.
+// open opens a file, to lock it.
 func open(path string) (*Lock, error) {
 	f, err := files.Open(path, unix.O_RDONLY, 0)
 	if err != nil {
@@ -108,7 +104,7 @@ func open(path string) (*Lock, error) {
 	return &Lock{int(f.Fd()), f}, nil
 }
 
-// take takes the lock, or lets go of it.
+// take takes the lock. After an error it closes the file.
 func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	err := flock(l.fd, int(mode)|unix.LOCK_NB)
 	if err == nil {
@@ -118,9 +114,8 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 		l.Unlock()
 		return nil, err
 	}
-	// The kernel wakes a blocked flock(2) at once, where polling would cost a
-	// pause for every process in the queue; only the deadline needs a second
-	// thread.
+	// A blocked flock(2) gets the lock as soon as it is free; with polling, each process in the
+	// queue would lose time. flock(2) has no timeout, so the deadline needs a second thread.
 	done, start := make(chan error, 1), time.Now()
 	go func() { done <- flock(l.fd, int(mode)) }()
 	select {
@@ -136,25 +131,25 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 				_ = l.file.Close() // read only
 				return
 			}
-			l.Unlock() // it came after all: give it back
+			l.Unlock() // the lock came too late
 		}()
 		return nil, fmt.Errorf("waited %s for %s: %w", time.Since(start).Round(time.Millisecond), holders(l.fd), ErrTimeout)
 	}
 }
 
-// Unlock gives the lock back. A nil Lock is none.
+// Unlock releases the lock. Unlock of a nil Lock does nothing.
 func (l *Lock) Unlock() {
 	if l == nil {
 		return
 	}
-	_ = flock(l.fd, unix.LOCK_UN) // fails only for a file that is closed, and so unlocked
+	_ = flock(l.fd, unix.LOCK_UN) // fails only when the file is closed, and so unlocked
 	if l.file != nil {
 		_ = l.file.Close() // read only
 	}
 }
 
-// flock is flock(2), tried again when a signal interrupts it: the Go runtime
-// sends some of its own.
+// flock calls flock(2), again when a signal interrupts it. The Go runtime sends signals to its
+// own threads.
 func flock(fd, how int) error {
 	for {
 		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {

@@ -16,7 +16,7 @@ func TestAcquire(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		held, asked Mode
-		free        bool
+		compatible  bool
 	}{
 		{"two shared", Shared, Shared, true},
 		{"exclusive after shared", Shared, Exclusive, false},
@@ -30,9 +30,9 @@ func TestAcquire(t *testing.T) {
 				t.Fatal(err)
 			}
 			second, err := Acquire(dir, tt.asked, 10*time.Millisecond)
-			if tt.free {
+			if tt.compatible {
 				if err != nil {
-					t.Fatalf("not free: %v", err)
+					t.Fatalf("the locks are compatible: %v", err)
 				}
 				second.Unlock()
 				return
@@ -46,14 +46,14 @@ func TestAcquire(t *testing.T) {
 			held.Unlock()
 			third, err := Acquire(dir, tt.asked, time.Second)
 			if err != nil {
-				t.Fatalf("after the holder let go: %v", err)
+				t.Fatalf("after Unlock: %v", err)
 			}
 			third.Unlock()
 		})
 	}
 }
 
-// TestAcquireWaits shows that a waiter gets the lock when its holder lets go.
+// TestAcquireWaits checks that a waiting call gets the lock when the holder unlocks it.
 func TestAcquireWaits(t *testing.T) {
 	dir := t.TempDir()
 	held, err := Acquire(dir, Exclusive, time.Second)
@@ -68,8 +68,8 @@ func TestAcquireWaits(t *testing.T) {
 	second.Unlock()
 }
 
-// TestAcquireFDTooLate gives up on a lock, has it later, and keeps it: who gave up does not
-// give it back.
+// TestAcquireFDTooLate lets a call time out, and then takes the lock with the same descriptor:
+// when the lock of the first call comes too late, its release leaves the second one locked.
 func TestAcquireFDTooLate(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Open(dir)
@@ -93,7 +93,7 @@ func TestAcquireFDTooLate(t *testing.T) {
 	for range 10 {
 		if other, err := Acquire(dir, Exclusive, 10*time.Millisecond); err == nil {
 			other.Unlock()
-			t.Fatal("somebody else has the lock too")
+			t.Fatal("two holders have an exclusive lock")
 		}
 	}
 }
@@ -104,10 +104,10 @@ func TestAcquireMissing(t *testing.T) {
 	}
 }
 
-// TestLimit shares the time that a process has between its waits. What takes a call back has
-// the rest, once.
+// TestLimit checks that all waits of a process share one deadline, and that Undoing extends it
+// once.
 func TestLimit(t *testing.T) {
-	t.Cleanup(func() { limit.Store(0); extension.Store(0) })
+	t.Cleanup(func() { deadline.Store(0); undoTime.Store(0) })
 	if got := limited(time.Hour); got != time.Hour {
 		t.Errorf("without a limit: %s", got)
 	}
@@ -138,7 +138,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestStoppedHolder names a process that holds a lock and is stopped, with its command.
+// TestStoppedHolder checks that the error names a stopped process with its command line, and
+// says how to continue it.
 func TestStoppedHolder(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command("flock", "--no-fork", dir, "sleep", "1000")
@@ -146,10 +147,10 @@ func TestStoppedHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = cmd.Process.Kill() // it is ended in any case
+		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	}()
-	for { // until it has the lock, and has become sleep
+	for { // until it has the lock, and runs sleep
 		l, err := Acquire(dir, Exclusive, 0)
 		if err == nil {
 			l.Unlock()
@@ -162,9 +163,9 @@ func TestStoppedHolder(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("for process %d (sleep 1000), which is stopped: continue it by \"kill -CONT %[1]d\"", cmd.Process.Pid)
+	want := fmt.Sprintf("for process %d (sleep 1000), which is stopped; continue it with: kill -CONT %[1]d", cmd.Process.Pid)
 	var got string
-	for range 100 { // the signal may take a moment
+	for range 100 { // the signal may take some time
 		_, err := Acquire(dir, Exclusive, 0)
 		if got = fmt.Sprint(err); strings.HasPrefix(got, "lock "+dir+": waited ") && strings.Contains(got, want) {
 			return

@@ -10,15 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxCommand is how much of a holder's command line an error shows, in bytes.
+// maxCommand bounds the command line of a holder in an error, in bytes.
 const maxCommand = 200
 
-// holders names the processes that hold a lock on fd's inode, from /proc/locks:
+// holders returns the processes that hold a lock on fd's inode. It reads /proc/locks, which has
+// such lines:
 //
 //	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
 //
-// A line with "->" is a waiter. The device that is printed there is the file system's, which
-// stat(2) does not always give: so the inode number is compared, and then the process's files.
+// A line with "->" is a process that waits. The device in a line is that of the file system, which
+// stat(2) does not always return (btrfs). So holders compares the inode, and then the files that
+// the process has open.
 func holders(fd int) string {
 	var st unix.Stat_t
 	f, err := os.Open("/proc/locks")
@@ -40,8 +42,8 @@ func holders(fd int) string {
 	return strings.Join(found, ", ")
 }
 
-// mayHold reports whether a process may have a file open: it has, or its files cannot be read, such
-// as those of a process that has ended and left its lock to a child.
+// mayHold reports whether a process may have a file open. It is true when the process's files
+// cannot be read: the process may have ended and left the lock to a child.
 func mayHold(pid string, file *unix.Stat_t) bool {
 	dir := "/proc/" + pid + "/fd/"
 	open, err := os.ReadDir(dir)
@@ -54,8 +56,8 @@ func mayHold(pid string, file *unix.Stat_t) bool {
 	return err != nil
 }
 
-// describe names a process by its number and its command line. Of one that is stopped it says
-// what has it go on.
+// describe returns a process's number and command line. For a stopped process it adds the
+// command that continues it.
 func describe(pid string) string {
 	dir := "/proc/" + pid + "/"
 	command, err := os.ReadFile(dir + "cmdline")
@@ -64,11 +66,11 @@ func describe(pid string) string {
 	}
 	command = bytes.TrimSpace(bytes.ReplaceAll(command[:min(len(command), maxCommand)], []byte{0}, []byte{' '}))
 	who := fmt.Sprintf("process %s (%s)", pid, command)
-	// The state stands behind the name, which is in brackets: proc_pid_stat(5).
+	// The state is the word after the name, which is in brackets: proc_pid_stat(5).
 	stat, _ := os.ReadFile(dir + "stat")
 	_, after, _ := strings.Cut(string(stat[max(0, bytes.LastIndexByte(stat, ')')):]), " ")
 	if strings.HasPrefix(strings.ToLower(after), "t") {
-		who += fmt.Sprintf(", which is stopped: continue it by \"kill -CONT %s\"", pid)
+		who += fmt.Sprintf(", which is stopped; continue it with: kill -CONT %s", pid)
 	}
 	return who
 }
