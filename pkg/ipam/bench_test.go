@@ -9,14 +9,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// benchSets are a /12 and a /64: room for a million.
+// benchSets returns a /12 and a /64, which have addresses for a million containers.
 func benchSets(t testing.TB) []Set {
 	return []Set{{complete(t, "10.0.0.0/12")}, {complete(t, "fd00::/64")}}
 }
 
-// populate gives the first addresses to so many containers, named as a runtime
-// does. It takes a thousand at a time: bbolt keeps what a transaction has changed
-// of a page in one sorted slice.
+// populate gives addresses to containers, with IDs as a runtime makes them. Each transaction is
+// for a thousand containers, because bbolt keeps the changes of a page in one sorted slice.
 func populate(t testing.TB, dir string, containers int) {
 	t.Helper()
 	s := tryOpen(t, dir)
@@ -42,7 +41,7 @@ func populate(t testing.TB, dir string, containers int) {
 	}
 }
 
-// withOpen calls f within an Open and a Close of its own, as each process has.
+// withOpen calls f between Open and Close, as each process does.
 func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	s, err := Open(dir, time.Second)
 	if err == nil {
@@ -53,8 +52,8 @@ func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	}
 }
 
-// BenchmarkStore does what the verbs do, each in an open of its own, beside 0 to a
-// million containers with an IPv4 and an IPv6 lease each.
+// BenchmarkStore measures the calls of the verbs, each with an Open, in a store with 0 to a
+// million containers. Each container has an IPv4 and an IPv6 lease.
 func BenchmarkStore(b *testing.B) {
 	for _, containers := range []int{0, 1_000, 65_000, 1_000_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {
@@ -68,7 +67,7 @@ func BenchmarkStore(b *testing.B) {
 				do   func(*Store) error
 			}{
 				{"Open", func(*Store) error { return nil }},
-				{"Room", func(s *Store) error { _, err := s.Available(dual); return err }},
+				{"Available", func(s *Store) error { _, err := s.Available(dual); return err }},
 				{"Held", func(s *Store) error { _, err := s.Held(dual.Attachment); return err }},
 			} {
 				b.Run(verb.name, func(b *testing.B) {
@@ -83,7 +82,7 @@ func BenchmarkStore(b *testing.B) {
 	}
 }
 
-// benchmarkPair is an ADD and a DEL.
+// benchmarkPair measures a Reserve and a Release.
 func benchmarkPair(b *testing.B, dir string, r Request) {
 	for b.Loop() {
 		withOpen(b, dir, func(s *Store) error {
@@ -94,8 +93,8 @@ func benchmarkPair(b *testing.B, dir string, r Request) {
 	}
 }
 
-// BenchmarkRetain is a GC that finds one container in a thousand gone.
-func BenchmarkRetain(b *testing.B) {
+// BenchmarkReleaseExcept measures a GC that finds one container in a thousand gone.
+func BenchmarkReleaseExcept(b *testing.B) {
 	for _, containers := range []int{1_000, 65_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {
 			dir := b.TempDir()

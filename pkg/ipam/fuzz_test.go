@@ -20,19 +20,19 @@ const (
 	freelistFlag = 0x10
 )
 
-// FuzzStore writes something somewhere into one of the pages that hang a store's
-// file together, mends the checksum if there is one, and cuts the file. What
-// follows is a lease, or an error that names the file; never a panic.
+// FuzzStore overwrites a part of a meta page or of a list of free pages, corrects the checksum of
+// a meta page, and truncates the file. Reserve then returns a lease or an error that names the
+// file, and does not panic.
 //
-// The pages of data are left out: bbolt has no checksum of theirs, and a letter
-// that is wrong in a network's name makes another network.
+// Pages with data are not overwritten: bbolt has no checksum for them, and a wrong letter in the
+// name of a network is the name of another network.
 func FuzzStore(f *testing.F) {
 	path := fill(f, f.TempDir(), 40)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		f.Fatal(err)
 	}
-	var pages []int // 0, 1 and the lists of free pages, old ones included
+	var pages []int // meta pages and lists of free pages, also old lists
 	for page := range len(whole) / pageSize {
 		if page < metaPages || binary.NativeEndian.Uint16(whole[page*pageSize+8:]) == freelistFlag {
 			pages = append(pages, page)
@@ -62,7 +62,8 @@ func FuzzStore(f *testing.F) {
 	})
 }
 
-// reserveNamed reserves in what may be a store, where each error has its name.
+// reserveNamed calls Reserve on a store that may be damaged, and checks that an error names the
+// file.
 func reserveNamed(t *testing.T, path string) {
 	s, err := Open(filepath.Dir(path), time.Second)
 	if err == nil {

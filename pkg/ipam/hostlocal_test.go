@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// hostLocal makes a folder as host-local has it, one file for each address.
+// hostLocal makes a dataDir of host-local, with one file for each address.
 func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	t.Helper()
 	dataDir = t.TempDir()
@@ -24,7 +24,7 @@ func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	return dataDir
 }
 
-// TestImport takes over from host-local, whichever verb comes first.
+// TestImport takes over the reservations of host-local, with each verb as the first one.
 func TestImport(t *testing.T) {
 	files := map[string]string{
 		"10.0.0.2": "old\r\neth0", "fd00::2": "old\r\neth0", "10.0.0.3": "gone\r\neth0", "10.0.0.4": "ancient",
@@ -62,7 +62,7 @@ func TestImport(t *testing.T) {
 				t.Errorf("leases %s, %v", got, err)
 			}
 			if left := names(t, filepath.Join(s.HostLocal, "net")); len(left) != len(files) {
-				t.Errorf("host-local has left %v", left)
+				t.Errorf("files of host-local: %v", left)
 			}
 			expect(t, s, request(t, "old", v4, v6), map[bool]string{true: "10.0.0.6/29 fd00::4/64", false: "10.0.0.5/29 fd00::4/64"}[first == "ADD"])
 		})

@@ -22,17 +22,17 @@ import (
 
 var update = flag.Bool("update", false, "write the layout of a format that has none yet")
 
-// moment is a time as records have it, which differs from run to run.
+// moment matches a time in a record, which differs from run to run.
 var moment = regexp.MustCompile(`[0-9]{19}`)
 
-// describe lists the buckets, keys and records below a bucket.
+// describe writes the buckets, keys and records below a bucket.
 func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	fmt.Fprintf(out, "%s (sequence %d)\n", name, b.Sequence())
 	return b.ForEach(func(k, v []byte) error {
 		if v == nil && b.Bucket(k) != nil {
 			return describe(out, name+"/"+string(k), b.Bucket(k))
 		}
-		if strings.HasSuffix(name, "/kept") { // the end of its time comes first
+		if strings.HasSuffix(name, "/kept") { // the key begins with a time
 			k = append([]byte("TIME "), k[8:]...)
 		}
 		fmt.Fprintf(out, "%s: %q = %q\n", name, k, moment.ReplaceAll(v, []byte("TIME")))
@@ -40,9 +40,9 @@ func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	})
 }
 
-// TestLayout compares all that a file holds, after leases of every kind, with what a file of
-// the same format held before. Where it differs, raise the format, say how the one before is
-// read, and run it with -update.
+// TestLayout compares the records in both files, after leases of every kind, with those that the
+// same format had before. When they differ, raise the format, write a Convert function for the
+// format before, and run the test with -update.
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -100,16 +100,16 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestUpgrade opens stores of format 1: one with today's records keeps its leases, and one with
-// the shorter records from before is damaged, which nothing is handed out from.
+// TestUpgrade opens stores of format 1. A store with the records of format 2 keeps its leases. A
+// store with the shorter records of the first releases is damaged.
 func TestUpgrade(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		spoil func(addresses *bolt.Bucket) error
-		want  error
+		name   string
+		change func(addresses *bolt.Bucket) error
+		want   error
 	}{
-		{"records of today", func(*bolt.Bucket) error { return nil }, nil},
-		{"records of eight parts", func(addresses *bolt.Bucket) error {
+		{"records of format 2", func(*bolt.Bucket) error { return nil }, nil},
+		{"records of eight fields", func(addresses *bolt.Bucket) error {
 			k, v := addresses.Cursor().First()
 			return addresses.Put(bytes.Clone(k), bytes.Join(bytes.Split(v, []byte{0})[:8], []byte{0}))
 		}, ErrDamaged},
@@ -120,7 +120,7 @@ func TestUpgrade(t *testing.T) {
 			expect(t, s, request(t, "old", "10.0.0.0/28"), "10.0.0.2/28")
 			err := s.file.Update(func(tx *bolt.Tx) error {
 				addresses := tx.Bucket([]byte("networks")).Bucket([]byte("net")).Bucket([]byte("addresses"))
-				return errors.Join(tt.spoil(addresses), boltfile.Layout{Format: 1}.WriteFormat(tx))
+				return errors.Join(tt.change(addresses), boltfile.Layout{Format: 1}.WriteFormat(tx))
 			})
 			if err := errors.Join(err, s.Close()); err != nil {
 				t.Fatal(err)

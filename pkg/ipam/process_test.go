@@ -18,8 +18,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
-// workerVar makes this test's executable a process that uses a store: it holds the
-// worker's name, a folder and what to do.
+// workerVar is an environment variable that makes the test's executable a process which uses a
+// store. Its words are the name of the worker, the folder and what to do.
 const workerVar = "IPAM_TEST_WORKER"
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// die ends a worker.
+// die ends a worker after an error.
 func die(err error) {
 	if err != nil {
 		fmt.Println(err)
@@ -46,14 +46,13 @@ func die(err error) {
 	}
 }
 
-// workerSets are what workers ask for.
+// workerSets returns the sets of a worker's requests.
 func workerSets() []Set {
-	var t testing.T // complete only fails on ranges that are wrong
+	var t testing.T // complete fails on invalid ranges only
 	return []Set{{complete(&t, "10.0.0.0/22")}, {complete(&t, "fd00::/64")}}
 }
 
-// workReserve reserves for 20 containers, each in an Open of its own, and prints
-// what it was given.
+// workReserve reserves for 20 containers, with an Open for each, and prints the addresses.
 func workReserve(name, dir string) {
 	for i := range 20 {
 		s, err := Open(dir, time.Minute)
@@ -65,20 +64,20 @@ func workReserve(name, dir string) {
 	}
 }
 
-// workSticky reserves for 10 pods, whose addresses are remembered in a folder.
-func workSticky(name, dir, memory string) {
+// workSticky reserves for 10 pods with sticky addresses.
+func workSticky(name, dir, stickyDir string) {
 	var t testing.T // see workerSets
 	for i := range 10 {
 		s, err := Open(dir, time.Minute)
 		die(err)
 		pod := fmt.Sprint(name, "-", i)
-		_, err = s.Reserve(sticky(&t, memory, pod, pod, "10.0.0.0/24"))
+		_, err = s.Reserve(sticky(&t, stickyDir, pod, pod, "10.0.0.0/24"))
 		die(err)
 		die(s.Close())
 	}
 }
 
-// workForever reserves, frees and cleans up at random until it is killed.
+// workForever makes random calls until it is killed.
 func workForever(name, dir string) {
 	for {
 		s, err := Open(dir, time.Minute)
@@ -97,14 +96,15 @@ func workForever(name, dir string) {
 	}
 }
 
-// workOnce reserves, of the sets of a layout, or frees, once.
+// workOnce reserves addresses of a configuration, or frees them, once. words are the file with
+// the boot's ID, the number of the configuration and the verb.
 func workOnce(name, dir string, words []string) {
-	layout, err := strconv.Atoi(words[1])
+	configuration, err := strconv.Atoi(words[1])
 	die(err)
 	var t testing.T // see workerSets
 	s, err := opener{bootIDFile: words[0]}.open(dir, time.Minute)
 	die(err)
-	r := request(&t, name, layouts[layout]...)
+	r := request(&t, name, configurations[configuration]...)
 	if words[2] == "free" {
 		die(s.Release(r.Attachment))
 	} else {
@@ -114,8 +114,8 @@ func workOnce(name, dir string, words []string) {
 	die(s.Close())
 }
 
-// killOnce runs workOnce and kills it somewhere. begin and end are how many system
-// calls it makes before the first that matters, and in all, by rough measure.
+// killOnce runs workOnce and kills it at a random system call. begin is about the number of
+// system calls before the first one that changes anything, and end the number of all.
 func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))
@@ -125,7 +125,7 @@ func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	}
 }
 
-// startWorker starts a worker, whose output is in out.
+// startWorker starts a worker that writes its output to out.
 func startWorker(t *testing.T, out io.Writer, words ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -137,7 +137,7 @@ func startWorker(t *testing.T, out io.Writer, words ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestProcesses has 50 processes reserve at once, the store's making included.
+// TestProcesses has 50 processes reserve at the same time, in a store that they also create.
 func TestProcesses(t *testing.T) {
 	const processes, each = 50, 20
 	dir := t.TempDir()
@@ -157,7 +157,7 @@ func TestProcesses(t *testing.T) {
 		for lines := bufio.NewScanner(strings.NewReader(outputs[i].String())); lines.Scan(); {
 			for _, a := range strings.Fields(lines.Text()) {
 				if given[a] {
-					t.Errorf("%s was given twice", a)
+					t.Errorf("%s was given out twice", a)
 				}
 				given[a] = true
 			}
@@ -172,16 +172,16 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestStickyProcesses has processes with a store each remember names in one folder, the
-// memory's making included.
+// TestStickyProcesses has processes with a store each add names to one sticky file, which they
+// also create.
 func TestStickyProcesses(t *testing.T) {
 	const processes, each = 8, 10
 	for range 5 {
-		memory := filepath.Join(t.TempDir(), "memory")
+		stickyDir := filepath.Join(t.TempDir(), "sticky")
 		var outputs [processes]strings.Builder
 		var wait sync.WaitGroup
 		for i := range processes {
-			cmd := startWorker(t, &outputs[i], fmt.Sprint("w", i), t.TempDir(), "sticky", memory)
+			cmd := startWorker(t, &outputs[i], fmt.Sprint("w", i), t.TempDir(), "sticky", stickyDir)
 			wait.Go(func() {
 				if err := cmd.Wait(); err != nil {
 					t.Errorf("worker %d: %v: %s", i, err, outputs[i].String())
@@ -190,21 +190,21 @@ func TestStickyProcesses(t *testing.T) {
 		}
 		wait.Wait()
 		s := openTemp(t)
-		if _, err := s.Reserve(sticky(t, memory, "new", "new", "10.0.1.0/24")); err != nil {
+		if _, err := s.Reserve(sticky(t, stickyDir, "new", "new", "10.0.1.0/24")); err != nil {
 			t.Fatal(err)
 		}
-		remembered := 0
+		names := 0
 		err := s.file.View(func(tx *boltfile.Tx) error {
-			remembered = tx.Bucket([]byte("networks")).Bucket([]byte("net")).Bucket([]byte("names")).Stats().KeyN
+			names = tx.Bucket([]byte("networks")).Bucket([]byte("net")).Bucket([]byte("names")).Stats().KeyN
 			return nil
 		})
-		if want := processes*each + 1; remembered != want || err != nil {
-			t.Errorf("%d names are remembered, %v, want %d", remembered, err, want)
+		if want := processes*each + 1; names != want || err != nil {
+			t.Errorf("the file has %d names, %v, want %d", names, err, want)
 		}
 	}
 }
 
-// TestKilled kills processes at random instants, some while they make the store.
+// TestKilled kills processes at random times, some of them while they create the store.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 60 {
@@ -214,7 +214,7 @@ func TestKilled(t *testing.T) {
 		var out strings.Builder
 		cmd := startWorker(t, &out, "w", dir, "forever")
 		time.Sleep(time.Duration(rand.IntN(25_000)) * time.Microsecond)
-		_ = cmd.Process.Kill() // it may have ended by itself, which the output shows
+		_ = cmd.Process.Kill() // it may have ended with an error, which the output shows
 		_ = cmd.Wait()
 		if out.Len() > 0 {
 			t.Fatalf("worker: %s", out.String())

@@ -34,7 +34,7 @@ func (o opener) tryOpen(t testing.TB, dir string) *Store {
 	return s
 }
 
-// openTemp opens a new store, which is closed and looked at when the test ends.
+// openTemp opens a new store. When the test ends, the store is checked and closed.
 func openTemp(t testing.TB) *Store {
 	t.Helper()
 	s := tryOpen(t, t.TempDir())
@@ -55,8 +55,8 @@ func eth0(container string) Attachment {
 // compareAddresses lets cmp compare addresses.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// complete reads a subnet, and if there are more words start, end and gateway ("-" for one that
-// is left open), and completes the range.
+// complete reads a subnet and, if there are more words, start, end and gateway. A word "-" leaves
+// its field empty. It completes the range.
 func complete(t testing.TB, text string) Range {
 	t.Helper()
 	words := strings.Fields(text)
@@ -73,7 +73,7 @@ func complete(t testing.TB, text string) Range {
 	return r
 }
 
-// request asks for container's eth0, of sets with one range each.
+// request returns a request for container's eth0, with one range in each set.
 func request(t testing.TB, container string, ranges ...string) Request {
 	t.Helper()
 	r := Request{Attachment: eth0(container)}
@@ -83,7 +83,7 @@ func request(t testing.TB, container string, ranges ...string) Request {
 	return r
 }
 
-// reserve returns the addresses that r is given, or the error.
+// reserve returns the addresses that r gets, or the error.
 func reserve(s *Store, r Request) string {
 	leases, err := s.Reserve(r)
 	if err != nil {
@@ -92,6 +92,7 @@ func reserve(s *Store, r Request) string {
 	return addresses(leases)
 }
 
+// addresses returns the addresses of leases, with their prefix lengths.
 func addresses(leases []Lease) string {
 	var list []string
 	for _, l := range leases {
@@ -109,7 +110,7 @@ func release(t testing.TB, s *Store, containers ...string) {
 	}
 }
 
-// expect fails the test unless r is given want.
+// expect fails the test unless r gets want.
 func expect(t testing.TB, s *Store, r Request, want string) {
 	t.Helper()
 	if got := reserve(s, r); got != want {
@@ -132,7 +133,7 @@ func TestReserveRepeated(t *testing.T) {
 	if diff := cmp.Diff(want, first, compareAddresses); diff != "" {
 		t.Errorf("first (-want +got):\n%s", diff)
 	}
-	r.Namespace.Inode = 3 // the container was started again
+	r.Namespace.Inode = 3 // the container was restarted
 	want[0].Namespace.Inode, want[1].Namespace.Inode = 3, 3
 	again, err := s.Reserve(r)
 	if err != nil {
@@ -151,10 +152,11 @@ func TestReserveRepeated(t *testing.T) {
 	}
 }
 
-// TestReserveOrder shows that a freed address rests as long as possible.
+// TestReserveOrder checks that unused addresses are given out first, and then the address that
+// was freed longest ago.
 func TestReserveOrder(t *testing.T) {
 	s := openTemp(t)
-	const pool = "10.0.0.0/29" // hands out .2 to .6
+	const pool = "10.0.0.0/29" // gives out .2 to .6
 	expect(t, s, request(t, "a", pool), "10.0.0.2/29")
 	expect(t, s, request(t, "b", pool), "10.0.0.3/29")
 	expect(t, s, request(t, "c", pool), "10.0.0.4/29")
@@ -168,8 +170,8 @@ func TestReserveOrder(t *testing.T) {
 	expect(t, s, request(t, "i", pool), "network net: no address is left in 10.0.0.1-10.0.0.6 (5 of 5 leased)")
 }
 
-// TestReserveRests shows that the queue of a range that is never used up is bounded.
-func TestReserveRests(t *testing.T) {
+// TestReserveQueueBound checks that the free queue of a large range is bounded.
+func TestReserveQueueBound(t *testing.T) {
 	s := openTemp(t)
 	s.maxQueued = 2
 	for i, want := range []string{"fd00::2/64", "fd00::3/64", "fd00::2/64", "fd00::3/64", "fd00::2/64"} {
@@ -181,7 +183,7 @@ func TestReserveRests(t *testing.T) {
 	expect(t, s, r, "fd00::3/64")
 }
 
-// TestReserveSet uses up a set of several ranges as one pool.
+// TestReserveSet checks that the ranges of a set are used as one pool.
 func TestReserveSet(t *testing.T) {
 	s := openTemp(t)
 	for i, want := range []string{"10.0.0.2/30", "10.0.1.2/29", "10.0.1.3/29"} {
@@ -194,7 +196,7 @@ func TestReserveSet(t *testing.T) {
 	expect(t, s, r, "network net: no address is left in 10.0.0.1-10.0.0.2 (1 of 1 leased), 10.0.1.1-10.0.1.3 (2 of 2 leased)")
 }
 
-// TestReserveAtomic shows that one address is not given without the other.
+// TestReserveAtomic checks that Reserve keeps no address when one of the sets is full.
 func TestReserveAtomic(t *testing.T) {
 	s := openTemp(t)
 	expect(t, s, request(t, "a", "fd00::/126 - fd00::2"), "fd00::2/126")
@@ -208,11 +210,11 @@ func TestReserveAtomic(t *testing.T) {
 	}
 }
 
-// TestReserveSetRests shows that the ranges of a set are one pool: an address of the
-// first is not used again before one of the second that was freed earlier.
-func TestReserveSetRests(t *testing.T) {
+// TestReserveSetOrder checks that the ranges of a set are one pool: an address of the first range
+// is not used again before an address of the second range that was freed earlier.
+func TestReserveSetOrder(t *testing.T) {
 	s := openTemp(t)
-	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // .2, and .2 to .6
+	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // give out .2, and .2 to .6
 	ask := func(c string) Request {
 		return Request{Attachment: eth0(c), Sets: []Set{set}}
 	}
@@ -227,19 +229,19 @@ func TestReserveSetRests(t *testing.T) {
 	expect(t, s, ask("c"), "10.0.1.4/29")
 }
 
-// TestReserveWanted asks for particular addresses.
-func TestReserveWanted(t *testing.T) {
+// TestReserveRequested requests addresses.
+func TestReserveRequested(t *testing.T) {
 	s := openTemp(t)
-	pool := complete(t, "10.0.0.0/29") // hands out .2 to .6
+	pool := complete(t, "10.0.0.0/29") // gives out .2 to .6
 	five := netip.MustParseAddr("10.0.0.5")
 	set, bad := pool.Split(nil, []Interval{{First: five, Last: five}})
 	if bad != nil {
 		t.Fatal(bad)
 	}
-	ask := func(container string, wanted ...string) Request {
+	ask := func(container string, requested ...string) Request {
 		r := Request{Attachment: eth0(container), Sets: []Set{set, {complete(t, "fd00::/64")}}}
-		for _, w := range wanted {
-			r.Addresses = append(r.Addresses, netip.MustParseAddr(w))
+		for _, address := range requested {
+			r.Addresses = append(r.Addresses, netip.MustParseAddr(address))
 		}
 		return r
 	}
@@ -247,44 +249,44 @@ func TestReserveWanted(t *testing.T) {
 	expect(t, s, ask("b", "fd00::7", "10.0.0.4"), "10.0.0.4/29 fd00::7/64")
 	expect(t, s, ask("c"), "10.0.0.2/29 fd00::3/64")
 	expect(t, s, ask("d"), "10.0.0.6/29 fd00::4/64")
-	expect(t, s, ask("e", "10.0.0.5"), "10.0.0.5/29 fd00::5/64") // none but that is left, and it is for who asks
+	expect(t, s, ask("e", "10.0.0.5"), "10.0.0.5/29 fd00::5/64") // the last address is given out on request only
 	for _, tt := range []struct {
-		wanted []string
-		kind   error
-		want   string
+		requested []string
+		kind      error
+		want      string
 	}{
 		{nil, ErrExhausted, "10.0.0.1-10.0.0.4 (3 of 3 leased), 10.0.0.6-10.0.0.6 (1 of 1 leased)"},
-		{[]string{"10.0.0.3"}, ErrTaken, "10.0.0.3 is leased already: container a, interface eth0, has it since 20"},
-		{[]string{"10.0.0.1"}, ErrNotServed, "10.0.0.1 cannot be had: it is the gateway's"},
-		{[]string{"10.9.0.1"}, ErrNotServed, "10.9.0.1 cannot be had: it is in none of the ranges, which are 10.0.0.1-10.0.0.4, 10.0.0.6-10.0.0.6, 10.0.0.5-10.0.0.5, fd00::1-"},
-		{[]string{"10.0.0.3", "10.0.0.4"}, ErrNotServed, "10.0.0.4 cannot be had: 10.0.0.3 is of the same set, which gives one address"},
+		{[]string{"10.0.0.3"}, ErrTaken, "10.0.0.3 is leased already: to container a, interface eth0, since 20"},
+		{[]string{"10.0.0.1"}, ErrNotServed, "10.0.0.1 is not available: it is the address of the gateway"},
+		{[]string{"10.9.0.1"}, ErrNotServed, "10.9.0.1 is not available: it is outside the ranges 10.0.0.1-10.0.0.4, 10.0.0.6-10.0.0.6, 10.0.0.5-10.0.0.5, fd00::1-"},
+		{[]string{"10.0.0.3", "10.0.0.4"}, ErrNotServed, "10.0.0.4 is not available: 10.0.0.3 is requested from the same set, and a set gives one address"},
 	} {
-		_, err := s.Reserve(ask("x", tt.wanted...))
+		_, err := s.Reserve(ask("x", tt.requested...))
 		if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%v: got %v, want %s", tt.wanted, err, tt.want)
+			t.Errorf("%v: got %v, want %s", tt.requested, err, tt.want)
 		}
 	}
 	if held, err := s.Held(ask("x").Attachment); held != nil || err != nil {
-		t.Errorf("refused, and yet it holds %v, %v", held, err)
+		t.Errorf("after an error it holds %v, %v", held, err)
 	}
 
-	// One's own can be changed, and the old one is free.
+	// An attachment can change its address. The old address is free.
 	release(t, s, "e")
 	expect(t, s, ask("a", "10.0.0.5"), "10.0.0.5/29 fd00::2/64")
 	expect(t, s, ask("f"), "10.0.0.3/29 fd00::6/64")
 	expect(t, s, ask("a"), "10.0.0.5/29 fd00::2/64")
 
-	// That of a dead one is taken.
+	// A lease that is not in use is ended.
 	r := ask("g", "10.0.0.4")
 	r.InUse = func(l Lease) bool { return l.Container != "b" }
 	expect(t, s, r, "10.0.0.4/29 fd00::8/64")
 	if held, err := s.Held(ask("b").Attachment); held != nil || err != nil {
-		t.Errorf("dead, and yet it holds %v, %v", held, err)
+		t.Errorf("its lease was ended, and it holds %v, %v", held, err)
 	}
 }
 
-// TestShared puts two networks on one subnet: who has a lease there first keeps the other
-// out, whatever was known of the ranges before.
+// TestShared has two networks with overlapping ranges: the network with a lease in a range keeps
+// the other network out of it, also when the other network used the range before.
 func TestShared(t *testing.T) {
 	s := openTemp(t)
 	other := func(r Request) Request { r.Network = "other"; return r }
@@ -304,14 +306,14 @@ func TestShared(t *testing.T) {
 	expect(t, s, wide, "10.0.0.2/16")
 	refused(request(t, "a", "10.0.0.0/24"), "other has leased 2 addresses of 10.0.0.1-10.0.255.254")
 
-	// The second of its pools, the first being empty.
+	// The overlapping pool is the second of the network; the first has no lease.
 	two := request(t, "d", "10.2.0.0/25")
 	two.Sets[0] = append(two.Sets[0], complete(t, "10.2.0.128/25"))
 	two.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.130")}
 	expect(t, s, two, "10.2.0.130/25")
 	refused(other(request(t, "e", "10.2.0.0/24")), "net has leased 1 addresses of 10.2.0.129-10.2.0.254")
 
-	// What is had on request alone has no pool.
+	// An address that was given out on request has no pool.
 	static := request(t, "f", "10.3.0.0/24")
 	static.Sets[0][0].OnRequest = true
 	static.Addresses = []netip.Addr{netip.MustParseAddr("10.3.0.9")}
@@ -324,10 +326,11 @@ func TestShared(t *testing.T) {
 	}
 }
 
+// errorOf returns the error of a call with two results.
 func errorOf[T any](_ T, err error) error { return err }
 
-// TestSharedOnRequest gives an address on request out of a range that was the network's own
-// once, and of which another network has some by now. It does not get the rest back.
+// TestSharedOnRequest gives out an address on request, from a range that the network once had
+// and another network uses in part by now. The network does not get the rest of the range back.
 func TestSharedOnRequest(t *testing.T) {
 	s := openTemp(t)
 	const whole = "10.0.0.0/28"
@@ -349,8 +352,8 @@ func TestSharedOnRequest(t *testing.T) {
 	}
 }
 
-// TestSharedStatic has another network lease what is handed out on request only: that is in
-// the way of a request, and of nothing else.
+// TestSharedStatic has another network lease addresses that this network gives out on request
+// only. Reserve without a request succeeds.
 func TestSharedStatic(t *testing.T) {
 	s := openTemp(t)
 	other := request(t, "a", "10.0.0.0/28 10.0.0.8")
@@ -361,15 +364,16 @@ func TestSharedStatic(t *testing.T) {
 	static.OnRequest = true
 	r.Sets[0] = append(r.Sets[0], static)
 	if _, err := s.Available(r); err != nil {
-		t.Errorf("room: %v", err)
+		t.Errorf("available: %v", err)
 	}
 	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
 }
 
-// TestSharedKept renames a network whose addresses are all kept for names: they give way.
+// TestSharedKept renames a network whose addresses are all kept for names: the renamed network
+// gets them.
 func TestSharedKept(t *testing.T) {
-	s, memory := openTemp(t), t.TempDir()
-	expect(t, s, sticky(t, memory, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")
+	s, stickyDir := openTemp(t), t.TempDir()
+	expect(t, s, sticky(t, stickyDir, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")
 	renamed := request(t, "b", "10.0.0.0/28")
 	renamed.Network = "other"
 	if _, err := s.Reserve(renamed); !errors.Is(err, ErrShared) {
@@ -377,18 +381,18 @@ func TestSharedKept(t *testing.T) {
 	}
 	release(t, s, "a")
 	if _, err := s.Available(renamed); err != nil {
-		t.Errorf("room: %v", err)
+		t.Errorf("available: %v", err)
 	}
 	if all, err := s.Leases("net"); len(all) != 1 || err != nil {
-		t.Errorf("room has changed the leases: %v, %v", all, err)
+		t.Errorf("Available has changed the leases: %v, %v", all, err)
 	}
 	expect(t, s, renamed, "10.0.0.2/28")
-	if _, err := s.Reserve(sticky(t, memory, "pod", "c", "10.0.0.0/28")); !errors.Is(err, ErrShared) {
+	if _, err := s.Reserve(sticky(t, stickyDir, "pod", "c", "10.0.0.0/28")); !errors.Is(err, ErrShared) {
 		t.Errorf("got %v, want ErrShared", err)
 	}
 }
 
-// TestReserveOtherSets changes the configuration of a container that runs.
+// TestReserveOtherSets changes the sets of a container that runs.
 func TestReserveOtherSets(t *testing.T) {
 	s := openTemp(t)
 	expect(t, s, request(t, "a", "10.0.0.0/29"), "10.0.0.2/29")
@@ -402,8 +406,8 @@ func TestReserveOtherSets(t *testing.T) {
 	expect(t, s, request(t, "a"), "")
 }
 
-// TestReserveOtherRange changes the bounds and the gateway of a range in use: each
-// of its addresses can still be had, once.
+// TestReserveOtherRange changes the bounds and the gateway of a range in use: each of its
+// addresses is still given out once.
 func TestReserveOtherRange(t *testing.T) {
 	s := openTemp(t)
 	for i := range 5 {
@@ -423,35 +427,35 @@ func TestReserveOtherRange(t *testing.T) {
 	expect(t, s, request(t, "z", narrower), "network net: no address is left in 10.0.0.3-10.0.0.6 (4 of 4 leased)")
 }
 
-// TestReserveReclaims shows a range that is dry because of containers that have
-// died, and that only those lose their addresses.
+// TestReserveReclaims checks that Reserve on a full range ends the leases that are not in use,
+// and no others.
 func TestReserveReclaims(t *testing.T) {
 	s := openTemp(t)
 	const v4, v6 = "10.0.0.0/29 - 10.0.0.4", "fd00::/64" // .2 to .4
-	for _, c := range []string{"live", "dead", "limp"} {
+	for _, c := range []string{"running", "gone", "linked"} {
 		reserve(s, request(t, c, v4, v6))
 	}
 	r := request(t, "new", v4, v6)
 	expect(t, s, r, "network net: no address is left in 10.0.0.1-10.0.0.4 (3 of 3 leased)")
 	if _, err := s.Available(r); !errors.Is(err, ErrExhausted) {
-		t.Errorf("room: got %v, want ErrExhausted", err)
+		t.Errorf("available: got %v, want ErrExhausted", err)
 	}
-	r.InUse = func(l Lease) bool { return l.Container == "live" || l.Container == "limp" }
+	r.InUse = func(l Lease) bool { return l.Container == "running" || l.Container == "linked" }
 	before, _ := s.Leases("net")
 	if _, err := s.Available(r); err != nil {
-		t.Errorf("room: %v", err)
+		t.Errorf("available: %v", err)
 	}
 	if after, _ := s.Leases("net"); len(after) != len(before) {
-		t.Errorf("Room has changed the leases: %v", after)
+		t.Errorf("Available has changed the leases: %v", after)
 	}
 	expect(t, s, r, "10.0.0.3/29 fd00::5/64")
-	if left, err := s.Held(eth0("dead")); left != nil || err != nil {
-		t.Errorf("dead still holds %v, %v", left, err)
+	if left, err := s.Held(eth0("gone")); left != nil || err != nil {
+		t.Errorf("gone still holds %v, %v", left, err)
 	}
-	expect(t, s, request(t, "live", v4, v6), "10.0.0.2/29 fd00::2/64")
+	expect(t, s, request(t, "running", v4, v6), "10.0.0.2/29 fd00::2/64")
 }
 
-func TestRetain(t *testing.T) {
+func TestReleaseExcept(t *testing.T) {
 	s := openTemp(t)
 	for _, c := range []string{"a", "b", "c"} {
 		reserve(s, request(t, c, "10.0.0.0/29"))
@@ -484,21 +488,21 @@ func TestReleaseNothing(t *testing.T) {
 	}
 }
 
-// model is what the store is to do, in the plainest way.
+// model does what the store does, without a file and without pools.
 type model struct {
-	held map[Attachment][]netip.Addr
-	dead map[Attachment]bool
+	held   map[Attachment][]netip.Addr
+	unused map[Attachment]bool // attachments whose leases are not in use
 }
 
-// layouts are what the configuration is changed between.
-var layouts = [][]string{
+// configurations are the ranges that runModel changes between.
+var configurations = [][]string{
 	{"10.0.0.0/29"},
 	{"10.0.0.0/29", "fd00::/125"},
 	{"fd00::/125 - fd00::5 fd00::5", "10.0.0.0/28 10.0.0.3 10.0.0.9"},
 	{"10.0.0.0/28 - - 10.0.0.14"},
 }
 
-// holder is who has an address, if anybody has.
+// holder returns the attachment that has an address.
 func (m *model) holder(a netip.Addr) (Attachment, bool) {
 	for who, list := range m.held {
 		if slices.Contains(list, a) {
@@ -508,8 +512,8 @@ func (m *model) holder(a netip.Addr) (Attachment, bool) {
 	return Attachment{}, false
 }
 
-// refusal is why r is to fail, nil if it is not: an address that is wanted is not
-// handed out or held by the living, or some set has none for it.
+// refusal returns the error that r must get: a requested address is not given out, or is in use,
+// or a set has no free address. It returns nil when r must succeed.
 func (m *model) refusal(r Request) error {
 	for _, a := range r.Addresses {
 		if !slices.ContainsFunc(r.Sets, func(s Set) bool { return s.Serves(a) }) {
@@ -520,7 +524,7 @@ func (m *model) refusal(r Request) error {
 		taken, full := false, true
 		for a := set[0].Start; ranges.Between(set[0].Start, a, set[0].End); a = a.Next() {
 			who, held := m.holder(a)
-			free := !held || who == r.Attachment || m.dead[who]
+			free := !held || who == r.Attachment || m.unused[who]
 			taken = taken || slices.Contains(r.Addresses, a) && !free
 			full = full && (!set.Serves(a) || !free)
 		}
@@ -534,10 +538,10 @@ func (m *model) refusal(r Request) error {
 	return nil
 }
 
-// reserve compares what r was given with what it should be, and notes it.
+// reserve compares the leases that r got with the model, and adds them to the model.
 func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err error) {
 	if want := m.refusal(r); !errors.Is(err, want) || (err == nil) != (want == nil) {
-		t.Fatalf("%v: got %v, %v, want %v; held are %v", r, leases, err, want, m.held)
+		t.Fatalf("%v: got %v, %v, want %v; held: %v", r, leases, err, want, m.held)
 	}
 	if err != nil {
 		return
@@ -546,30 +550,29 @@ func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err e
 	for i, l := range leases {
 		a := l.Address.Addr()
 		given = append(given, a)
-		if who, held := m.holder(a); !r.Sets[i].Serves(a) || held && who != r.Attachment && !m.dead[who] {
-			t.Fatalf("%v was given %s, which %v holds", r, a, who)
+		if who, held := m.holder(a); !r.Sets[i].Serves(a) || held && who != r.Attachment && !m.unused[who] {
+			t.Fatalf("%v got %s, which %v holds", r, a, who)
 		}
 		for _, old := range m.held[r.Attachment] {
 			if r.Sets[i].Serves(old) && old != a && !slices.Contains(r.Addresses, a) {
-				t.Fatalf("%v had %s and was given %s", r, old, a)
+				t.Fatalf("%v had %s and got %s", r, old, a)
 			}
 		}
 	}
 	for _, a := range r.Addresses {
 		if !slices.Contains(given, a) {
-			t.Fatalf("%v wanted %s and was given %v", r, a, given)
+			t.Fatalf("%v requested %s and got %v", r, a, given)
 		}
 	}
 	m.held[r.Attachment] = given
-	for who := range m.dead { // they may have been taken back
+	for who := range m.unused { // Reserve may have ended their leases
 		if held, err := s.Held(who); err == nil && held == nil {
 			delete(m.held, who)
 		}
 	}
 }
 
-// TestAgainstModel drives random sequences and compares the store with the model
-// after each step.
+// TestAgainstModel runs random calls and compares the store with the model after each of them.
 func TestAgainstModel(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -578,29 +581,30 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
+// runModel makes 250 random calls.
 func runModel(t *testing.T, random *rand.Rand) {
-	dir, memory, layout := t.TempDir(), t.TempDir(), 0
+	dir, stickyDir, configuration := t.TempDir(), t.TempDir(), 0
 	host := boot(t, "boot0")
 	s := host.tryOpen(t, dir)
-	defer func() { _ = s.Close() }() // the test has failed, or it is closed below
+	defer func() { _ = s.Close() }() // after a failure; else the store is closed below
 	m := model{map[Attachment][]netip.Addr{}, map[Attachment]bool{}}
 	for step := range 250 {
-		r := request(t, string(rune('a'+random.IntN(12))), layouts[layout]...)
-		r.StickyDir = memory
-		r.InUse = func(l Lease) bool { return !m.dead[l.Attachment] }
+		r := request(t, string(rune('a'+random.IntN(12))), configurations[configuration]...)
+		r.StickyDir = stickyDir
+		r.InUse = func(l Lease) bool { return !m.unused[l.Attachment] }
 		switch n := random.IntN(100); {
 		case n < 50:
-			delete(m.dead, r.Attachment)
+			delete(m.unused, r.Attachment)
 			if random.IntN(4) == 0 {
 				r.Sticky = Sticky{Name: fmt.Sprint("ns/", random.IntN(5)), For: time.Hour}
 			}
-			_, room := s.Available(r)
+			_, available := s.Available(r)
 			if random.IntN(4) == 0 {
 				r.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(15))})}
 			}
 			leases, err := s.Reserve(r)
-			if (room == nil) != (err == nil) && m.held[r.Attachment] == nil && r.Addresses == nil {
-				t.Fatalf("room says %v, reserve %v", room, err)
+			if (available == nil) != (err == nil) && m.held[r.Attachment] == nil && r.Addresses == nil {
+				t.Fatalf("Available returned %v, Reserve %v", available, err)
 			}
 			m.reserve(t, s, r, leases, err)
 		case n < 75:
@@ -609,18 +613,18 @@ func runModel(t *testing.T, random *rand.Rand) {
 			}
 			delete(m.held, r.Attachment)
 		case n < 85:
-			m.dead[r.Attachment] = true
+			m.unused[r.Attachment] = true
 		case n < 88:
 			if err := s.ReleaseExcept("net", []Attachment{r.Attachment}); err != nil {
 				t.Fatal(err)
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
-		case n < 90: // killed: it holds what it held, or what it was to hold
+		case n < 90: // killed: it holds the leases of before or of after the call
 			verb := []string{"reserve", "free"}[random.IntN(2)]
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			killOnce(t, random, r.Container, dir, "once", host.bootIDFile, fmt.Sprint(layout), verb)
+			killOnce(t, random, r.Container, dir, "once", host.bootIDFile, fmt.Sprint(configuration), verb)
 			s = host.tryOpen(t, dir)
 			held, err := s.Held(r.Attachment)
 			switch {
@@ -630,11 +634,11 @@ func runModel(t *testing.T, random *rand.Rand) {
 			case verb == "free" && held == nil:
 				delete(m.held, r.Attachment)
 			default:
-				r.InUse = nil // it did not ask
+				r.InUse = nil // the killed process had none
 				m.reserve(t, s, r, held, nil)
 			}
 		case n < 93:
-			layout = random.IntN(len(layouts))
+			configuration = random.IntN(len(configurations))
 		case n < 94:
 			host = boot(t, fmt.Sprint("boot", step))
 			m.held = map[Attachment][]netip.Addr{}
@@ -649,7 +653,7 @@ func runModel(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// addressesOf prints what the model has in the lengths of prefixes that leases have.
+// addressesOf returns addresses of the model, with the prefix lengths of leases.
 func addressesOf(list []netip.Addr, leases []Lease) string {
 	var all []string
 	for i, a := range list {
@@ -658,12 +662,12 @@ func addressesOf(list []netip.Addr, leases []Lease) string {
 		}
 	}
 	if len(list) != len(leases) {
-		return "others"
+		return "another number of leases"
 	}
 	return strings.Join(all, " ")
 }
 
-// compare fails the test unless the store holds what the model does.
+// compare fails the test unless the store has the leases of the model.
 func (m *model) compare(t *testing.T, s *Store) {
 	t.Helper()
 	checkSound(t, s)

@@ -22,7 +22,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// names lists a folder.
+// names returns the names of the files in a folder.
 func names(t testing.TB, dir string) (list []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -35,13 +35,13 @@ func names(t testing.TB, dir string) (list []string) {
 	return list
 }
 
-// fill makes a store of some leases and returns its file.
+// fill makes a store with leases and returns its file.
 func fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
 	return thisBoot.fill(t, dir, leases)
 }
 
-// fill makes a store of some leases, as in the opener's boot, and returns its file.
+// fill is fill in the opener's boot.
 func (o opener) fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
 	s := o.tryOpen(t, dir)
@@ -56,7 +56,7 @@ func (o opener) fill(t testing.TB, dir string, leases int) string {
 	return s.file.Path
 }
 
-// TestReboot shows that leases end with the boot, and with them their file.
+// TestReboot checks that leases end with the boot, and that their file is removed.
 func TestReboot(t *testing.T) {
 	dir := t.TempDir()
 	boot(t, "one").fill(t, dir, 3)
@@ -79,7 +79,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestOpenUnfinished opens where a process was killed while it made the store.
+// TestOpenUnfinished opens a store after a process was killed while it created the file.
 func TestOpenUnfinished(t *testing.T) {
 	for _, size := range []int{0, 100, 20000} {
 		dir := t.TempDir()
@@ -122,28 +122,28 @@ func TestOpenLocked(t *testing.T) {
 	}
 }
 
-// TestOpenAlien holds bbolt's lock, as its own command would.
-func TestOpenAlien(t *testing.T) {
+// TestOpenOtherProgram opens a store while another program holds bbolt's own lock.
+func TestOpenOtherProgram(t *testing.T) {
 	dir := t.TempDir()
 	path := fill(t, dir, 1)
-	alien, err := bolt.Open(path, 0, nil)
+	other, err := bolt.Open(path, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer alien.Close()
-	if _, err := Open(dir, time.Second); err == nil || !strings.Contains(err.Error(), path+": another program") {
+	defer other.Close()
+	if _, err := Open(dir, time.Second); err == nil || !strings.Contains(err.Error(), path+": a program other than bridgeveth") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// spoilt is a way a store's file can be ruined.
-type spoilt struct {
+// damage is a way to damage a store's file.
+type damage struct {
 	name  string
-	spoil func(file []byte) []byte
+	apply func(file []byte) []byte
 	want  error
 }
 
-// overwrite returns file with noise in it, or with a text.
+// overwrite returns file with random bytes from offset on.
 func overwrite(file []byte, offset, length int) []byte {
 	file = bytes.Clone(file)
 	random := rand.New(rand.NewPCG(uint64(offset), 1))
@@ -153,7 +153,7 @@ func overwrite(file []byte, offset, length int) []byte {
 	return file
 }
 
-var spoils = []spoilt{
+var damages = []damage{
 	{"zero length", func([]byte) []byte { return nil }, ErrDamaged},
 	{"one byte", func(f []byte) []byte { return f[:1] }, ErrDamaged},
 	{"one page", func(f []byte) []byte { return f[:pageSize] }, ErrDamaged},
@@ -175,37 +175,37 @@ var spoils = []spoilt{
 	}, ErrDamaged},
 }
 
-// TestOpenSpoilt opens what is no store, or not ours: the error names the file,
-// and nothing is handed out.
-func TestOpenSpoilt(t *testing.T) {
-	for _, tt := range spoils {
+// TestOpenDamaged opens a damaged file, and a file of a later release: the error names the file,
+// and the file does not change.
+func TestOpenDamaged(t *testing.T) {
+	for _, tt := range damages {
 		t.Run(tt.name, func(t *testing.T) {
 			path := fill(t, t.TempDir(), 60)
 			whole, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ruin := tt.spoil(whole)
-			if err := os.WriteFile(path, ruin, 0o600); err != nil {
+			damaged := tt.apply(whole)
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // the second time shows that no lock was left
+			for range 2 { // the second call fails if the first one left a lock
 				s, err := Open(filepath.Dir(path), time.Second)
 				if !errors.Is(err, tt.want) || !strings.HasPrefix(err.Error(), path+": ") {
 					t.Fatalf("got %v, %v, want %v", s, err, tt.want)
 				}
 			}
 			after, err := os.ReadFile(path)
-			if err != nil || !bytes.Equal(after, ruin) {
+			if err != nil || !bytes.Equal(after, damaged) {
 				t.Errorf("the file was changed, %v", err)
 			}
 		})
 	}
 }
 
-// TestSpoiltPage ruins one page after another. What is read of the store is then
-// right, or an error; and no address is given twice.
-func TestSpoiltPage(t *testing.T) {
+// TestDamagedPage damages each page in turn. Reserve then returns an error, or an address that
+// is free.
+func TestDamagedPage(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -232,19 +232,19 @@ func TestSpoiltPage(t *testing.T) {
 			got, err := s.Reserve(request(t, "new", "10.0.0.0/16", "fd00::/64"))
 			for _, l := range got {
 				if held[l.Address.String()] {
-					t.Errorf("page %d, %v: %s was given again", page, part, l.Address)
+					t.Errorf("page %d, %v: %s was given out twice", page, part, l.Address)
 				}
 			}
 			if err != nil && !strings.HasPrefix(err.Error(), path+": ") {
 				t.Errorf("page %d, %v: %v", page, part, err)
 			}
-			_ = s.Close() // whatever has become of it, the next Open must not wait
+			_ = s.Close() // it may fail; the next Open must not wait
 		}
 	}
 }
 
-// TestTruncatedWhileOpen cuts the file under bbolt's feet, which is a fault of the
-// processor.
+// TestTruncatedWhileOpen truncates the file while bbolt has it mapped: reading beyond its end is a
+// memory fault (SIGBUS).
 func TestTruncatedWhileOpen(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	s := tryOpen(t, filepath.Dir(path))
@@ -261,8 +261,8 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	}
 }
 
-// TestCloseBroken has bbolt panic with its locks taken, as it may while it undoes
-// a change: Close does not wait for them, and leaves none behind.
+// TestCloseBroken panics while bbolt's own locks are taken, as bbolt may do while it rolls a
+// change back: Close does not wait for these locks, and the file is unlocked afterwards.
 func TestCloseBroken(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -278,8 +278,8 @@ func TestCloseBroken(t *testing.T) {
 	}
 }
 
-// mount makes a file system of so many kB that only this test sees. The thread
-// that sees it ends with the test.
+// mount makes a file system of a size, in a mount namespace of the test's thread. The thread ends
+// with the test.
 func mount(t *testing.T, kilobytes int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -304,8 +304,8 @@ func mount(t *testing.T, kilobytes int) string {
 	return dir
 }
 
-// TestFullDisk fills a disk with leases. The last one fails and is not there; the
-// others are.
+// TestFullDisk fills a disk with leases. The last Reserve fails and leaves no lease; the other
+// leases stay.
 func TestFullDisk(t *testing.T) {
 	dir := mount(t, 512)
 	s := tryOpen(t, dir)
@@ -330,20 +330,20 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestFreeOnFullDisk takes what is left of a disk, and then frees all leases, one by one or at
-// once: it needs no space, however many leases there are, and whether they are kept.
+// TestFreeOnFullDisk fills the disk, and then frees all leases, one by one or at once. Freeing
+// needs no space, for any number of leases, sticky or not.
 func TestFreeOnFullDisk(t *testing.T) {
 	for _, leases := range []int{1, 2, 7, 60, 500, 3000} {
 		for _, sticky := range []bool{false, true} {
 			for _, one := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%d leases, sticky %v, one by one %v", leases, sticky, one), func(t *testing.T) {
-					dir, memory := mount(t, 8192), t.TempDir()
+					dir, stickyDir := mount(t, 8192), t.TempDir()
 					s := tryOpen(t, dir)
 					for i := range leases {
 						r := request(t, fmt.Sprint("container-", i), "10.0.0.0/16", "fd00::/64")
 						r.Namespace = Namespace{Path: "/run/netns/container", Device: 4, Inode: 4026531840}
 						if sticky {
-							r.Sticky, r.StickyDir = Sticky{Name: fmt.Sprint("shop/web-", i%100), For: time.Hour}, memory
+							r.Sticky, r.StickyDir = Sticky{Name: fmt.Sprint("shop/web-", i%100), For: time.Hour}, stickyDir
 						}
 						if _, err := s.Reserve(r); err != nil {
 							t.Fatal(err)

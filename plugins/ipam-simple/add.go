@@ -59,7 +59,7 @@ func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
 // request returns what an attachment asks of the store.
 func (p Plugin) request(c *config, args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
-		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.wanted,
+		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.requested,
 		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, StickyDir: c.stickyDir, InUse: p.mayBeInUse,
 	}
 }

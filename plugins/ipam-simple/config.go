@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	defaultStickyDir = "/var/lib/ipam-simple"  // where sticky addresses are: beyond it
-	defaultImport    = "/var/lib/cni/networks" // dataDir of host-local, unless it is given another
+	defaultStickyDir = "/var/lib/ipam-simple"  // sticky addresses outlive the boot
+	defaultImport    = "/var/lib/cni/networks" // default dataDir of host-local
 
-	firstVersion  = "0.1.0" // of a configuration without cniVersion, as libcni has it
-	rangesVersion = "0.3.0" // the first whose result holds several addresses of a family
+	firstVersion  = "0.1.0" // the version of a configuration without cniVersion, as in libcni
+	rangesVersion = "0.3.0" // the first version whose result holds several addresses of a family
 )
 
-// config is what the plugin needs of a network configuration. The other keys are
-// the calling plugin's.
+// config is the part of a network configuration that this plugin reads. Other keys are for the
+// calling plugin.
 type config struct {
 	Version string          `json:"cniVersion"`
 	Name    string          `json:"name"`
@@ -34,42 +34,42 @@ type config struct {
 	Args    json.RawMessage `json:"args"`
 	Runtime json.RawMessage `json:"runtimeConfig"`
 
-	place         `json:"-"` // below "ipam"
+	location      `json:"-"` // keys below "ipam"
 	sets          []ipam.Set
 	routes        []*types.Route
 	dns           types.DNS
 	readyWhenFull bool
-	stickyFor     time.Duration // 0: not at all
+	stickyFor     time.Duration // 0: addresses are not sticky
 	stickyDir     string
 
 	capabilities capabilities
-	wanted       []netip.Addr
-	wantedBy     string // the key that names them
-	pod          string // namespace and name, where addresses are sticky
+	requested    []netip.Addr
+	requestedBy  string // the key that requests them
+	pod          string // "NAMESPACE/NAME" when addresses are sticky
 }
 
-// place are the keys below "ipam" that say where leases are.
-type place struct {
+// location has the keys below "ipam" that say where leases are.
+type location struct {
 	Type       string `json:"type"`
 	DataDir    string `json:"dataDir"`
 	ImportFrom string `json:"importFrom"`
 }
 
-// settings are the keys below "ipam". Their names and meanings are host-local's.
-// Empty strings mean the same as absent ones: runtimes send such.
+// settings has the keys below "ipam". Those that host-local has too mean the same there. An
+// empty string means the same as an absent key, because runtimes send empty strings.
 type settings struct {
-	addresses
+	rangeKeys
 	Ranges        [][]json.RawMessage `json:"ranges"`
 	Routes        []json.RawMessage   `json:"routes"`
 	ResolvConf    string              `json:"resolvConf"`
 	ReadyWhenFull bool                `json:"readyWhenFull"`
 	Sticky        string              `json:"sticky"`
 	StickyDir     string              `json:"stickyDir"`
-	place
+	location
 }
 
-// addresses are the keys of one range.
-type addresses struct {
+// rangeKeys has the keys of one range.
+type rangeKeys struct {
 	Subnet     string   `json:"subnet"`
 	RangeStart string   `json:"rangeStart"`
 	RangeEnd   string   `json:"rangeEnd"`
@@ -78,22 +78,22 @@ type addresses struct {
 	Static     []string `json:"static"`
 }
 
-// readNetwork reads which network it is, and where its leases are. DEL and GC need
-// no more, whatever has become of the ranges since ADD.
+// readNetwork reads the network's name and where its leases are. DEL and GC need no other keys,
+// so they succeed when the ranges have become invalid since ADD.
 func readNetwork(data []byte) (*config, error) {
 	c := &config{Version: firstVersion}
 	if err := plugin.Read(data, c, ""); err != nil {
 		return nil, err
 	}
 	if c.Name == "" {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "name: it is missing; give the network one")
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "name: it is missing; give the network a name")
 	}
 	if len(c.IPAM) > 0 {
-		if err := plugin.Read(c.IPAM, &c.place, "ipam."); err != nil {
+		if err := plugin.Read(c.IPAM, &c.location, "ipam."); err != nil {
 			return nil, err
 		}
 	}
-	if c.Type == plugin.HostLocal { // its dataDir is where it has kept its reservations, too
+	if c.Type == plugin.HostLocal { // host-local has its reservations in the same dataDir
 		c.ImportFrom = cmp.Or(c.ImportFrom, c.DataDir)
 	}
 	c.DataDir = cmp.Or(c.DataDir, ipam.DefaultDir)
@@ -101,7 +101,7 @@ func readNetwork(data []byte) (*config, error) {
 	return c, nil
 }
 
-// readConfig reads all of the configuration, and reports every mistake at once.
+// readConfig reads the whole configuration. The error names every mistake.
 func readConfig(args *skel.CmdArgs) (*config, error) {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
@@ -113,7 +113,8 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 	return c, nil
 }
 
-// Validate names every mistake in what is ours of a configuration. It changes nothing.
+// Validate returns an error that names every mistake in the part of a configuration that this
+// plugin reads. It changes nothing.
 func Validate(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
@@ -122,7 +123,7 @@ func Validate(args *skel.CmdArgs) error {
 	return c.read(args)
 }
 
-// read reads what readNetwork has left, and reports every mistake at once.
+// read reads the keys that readNetwork does not read. The error names every mistake.
 func (c *config) read(args *skel.CmdArgs) (err error) {
 	if len(c.IPAM) == 0 {
 		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, plugin.IPAMSimple)
@@ -140,8 +141,7 @@ func (c *config) read(args *skel.CmdArgs) (err error) {
 	return errors.Join(append(bad, err, c.readRequest(args.Args))...)
 }
 
-// decode is plugin.Decode, which under the name of host-local passes over unknown keys as
-// that does.
+// decode is plugin.Decode. Under the name host-local it accepts unknown keys, as host-local does.
 func (c *config) decode(data []byte, v any, path string) error {
 	unknown, wrong := plugin.Decode(data, v, path)
 	if c.Type == plugin.HostLocal {
@@ -150,23 +150,23 @@ func (c *config) decode(data []byte, v any, path string) error {
 	return errors.Join(unknown, wrong)
 }
 
-// readSticky reads how long an address stays with a pod that is gone.
+// readSticky reads how long an address is kept for a pod that has ended.
 func (c *config) readSticky(s *settings) (err error) {
 	c.stickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
 	if s.Sticky == "" {
 		return nil
 	}
 	if c.stickyFor, err = time.ParseDuration(s.Sticky); err != nil || c.stickyFor <= 0 {
-		return fmt.Errorf("ipam.sticky: %q is no time; write one as 30m or 24h", s.Sticky)
+		return fmt.Errorf("ipam.sticky: %q is not a positive duration; write it as 30m or 24h", s.Sticky)
 	}
 	return nil
 }
 
-// readSets reads the ranges and lists what is wrong with them: first those that the
-// runtime asks for, then the single one, then the others.
+// readSets reads the ranges and returns their errors. The ranges of the runtime come first, then
+// the single range, then the list of ranges.
 func (c *config) readSets(s *settings) (bad []error) {
 	bad = c.readRanges("runtimeConfig.ipRanges", c.capabilities.IPRanges)
-	if first := s.addresses; !first.empty() {
+	if first := s.rangeKeys; !first.empty() {
 		set, mistakes := first.read("ipam.")
 		bad = append(bad, mistakes...)
 		c.sets = append(c.sets, set)
@@ -178,12 +178,12 @@ func (c *config) readSets(s *settings) (bad []error) {
 	return c.checkSets()
 }
 
-// readRanges reads a list of sets below a key.
+// readRanges reads a list of sets below a key, and returns the errors.
 func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
 		for j, data := range list {
-			var a addresses
+			var a rangeKeys
 			path := fmt.Sprintf("%s[%d][%d].", key, i, j)
 			if err := c.decode(data, &a, path); err != nil {
 				bad = append(bad, err)
@@ -193,26 +193,25 @@ func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) 
 			set = append(set, parts...)
 		}
 		if len(list) == 0 {
-			bad = append(bad, fmt.Errorf("%s[%d]: the set is empty; give it a range, or leave it out", key, i))
+			bad = append(bad, fmt.Errorf("%s[%d]: the set is empty; add a range, or delete the set", key, i))
 		}
 		c.sets = append(c.sets, set)
 	}
 	return bad
 }
 
-// empty says whether none of the keys is given.
-func (a addresses) empty() bool {
+// empty reports whether no key is set.
+func (a rangeKeys) empty() bool {
 	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
 }
 
-// read makes a range, in parts, of the keys below path and lists what is wrong with
-// them.
-func (a addresses) read(path string) (set ipam.Set, bad []error) {
+// read returns the range of the keys below path, split into a set, and the errors in it.
+func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	var r ipam.Range
 	var err error
 	if a.Subnet != "" {
 		if r.Subnet, err = netip.ParsePrefix(a.Subnet); err != nil {
-			bad = append(bad, fmt.Errorf("%ssubnet: %q is no subnet; write one as 10.1.0.0/16 or fd00:1::/64", path, a.Subnet))
+			bad = append(bad, fmt.Errorf("%ssubnet: %q is not a subnet; write it as 10.1.0.0/16 or fd00:1::/64", path, a.Subnet))
 		}
 	}
 	for _, field := range []struct {
@@ -224,7 +223,7 @@ func (a addresses) read(path string) (set ipam.Set, bad []error) {
 		}
 		address, err := netip.ParseAddr(field.value)
 		if err != nil {
-			bad = append(bad, fmt.Errorf("%s%s: %q is no IP address; write one of the subnet's, or leave it out", path, field.name, field.value))
+			bad = append(bad, fmt.Errorf("%s%s: %q is not an IP address; give an address of the subnet, or delete the key", path, field.name, field.value))
 		}
 		*field.to = address.Unmap()
 	}
@@ -232,7 +231,7 @@ func (a addresses) read(path string) (set ipam.Set, bad []error) {
 	bad = append(bad, mistakes...)
 	static, mistakes := parseIntervals(path+"static", a.Static)
 	if bad = append(bad, mistakes...); a.Subnet != "" && !r.Subnet.IsValid() {
-		return nil, bad // nothing can be said about the others
+		return nil, bad // without a subnet, the other keys cannot be checked
 	}
 	r, mistakes = r.Complete()
 	if len(bad)+len(mistakes) == 0 {
@@ -244,7 +243,7 @@ func (a addresses) read(path string) (set ipam.Set, bad []error) {
 	return set, bad
 }
 
-// parseIntervals reads a list of addresses, subnets and spans below a key.
+// parseIntervals reads a list of addresses, subnets and intervals below a key.
 func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
 		s, err := ipam.ParseInterval(text)
@@ -256,51 +255,51 @@ func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []err
 	return list, bad
 }
 
-// checkSets lists what is wrong between ranges that are right by themselves.
+// checkSets returns the errors between ranges that have no errors of their own.
 func (c *config) checkSets() (bad []error) {
 	if len(c.sets) == 0 {
-		return []error{errors.New(`ipam.ranges: there is no range; give "ranges" or "subnet"`)}
+		return []error{errors.New(`ipam.ranges: no range is configured; add "ranges" or "subnet"`)}
 	}
 	var all []ipam.Range
-	families := map[int]int{} // sets, by bits of an address
+	families := map[int]int{} // number of sets, by the bits of an address
 	for _, set := range c.sets {
 		family := set[0].Start.BitLen()
 		families[family]++
 		for _, r := range set {
 			if r.Start.BitLen() != family {
-				bad = append(bad, fmt.Errorf("ipam.ranges: %s and %s are of two families in one set; give each a set of its own", set[0], r))
+				bad = append(bad, fmt.Errorf("ipam.ranges: %s and %s are of different address families in one set; make a set for each family", set[0], r))
 			}
 			for _, o := range all {
-				bad = append(bad, clash(r, o))
+				bad = append(bad, conflict(r, o))
 			}
 			all = append(all, r)
 		}
 	}
 	if old, err := version.GreaterThan(rangesVersion, c.Version); err == nil && old && max(families[32], families[128]) > 1 {
-		bad = append(bad, fmt.Errorf("cniVersion: a result of %s holds one address of each family; use %s or newer for more sets", c.Version, rangesVersion))
+		bad = append(bad, fmt.Errorf("cniVersion: a result of version %s holds one address of each family; use %s or newer for more sets", c.Version, rangesVersion))
 	}
 	return bad
 }
 
-// clash is what keeps two ranges from being used together, nil if nothing does.
-func clash(a, b ipam.Range) error {
+// conflict returns an error when two ranges cannot be used together.
+func conflict(a, b ipam.Range) error {
 	switch {
 	case a.Overlaps(b):
-		return fmt.Errorf("ipam.ranges: %s and %s overlap; an address can be in one range only", b, a)
+		return fmt.Errorf("ipam.ranges: %s and %s overlap; change their bounds, since an address can be in one range only", b, a)
 	case a.Contains(b.Gateway):
-		return fmt.Errorf("ipam.ranges: %s hands out %s, the gateway of %s; give both the same gateway, or other bounds", a, b.Gateway, b)
+		return fmt.Errorf("ipam.ranges: %s gives out %s, which is the gateway of %s; give both ranges the same gateway, or change their bounds", a, b.Gateway, b)
 	case b.Contains(a.Gateway):
-		return clash(b, a)
+		return conflict(b, a)
 	}
 	return nil
 }
 
-// serves says whether an address is from one of the ranges.
+// serves reports whether one of the ranges gives out an address.
 func (c *config) serves(a netip.Addr) bool {
 	return slices.ContainsFunc(c.sets, func(s ipam.Set) bool { return s.Serves(a) })
 }
 
-// attachment is the one that a verb is about.
+// attachment returns the attachment that the arguments name.
 func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDocumented compares the keys that docs/configuration.md describes with those
-// that the code reads.
+// TestDocumented compares the keys that docs/configuration.md describes with the keys that the
+// code reads.
 func TestDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
@@ -34,7 +34,7 @@ func TestDocumented(t *testing.T) {
 	}
 	slices.Sort(documented)
 	slices.Sort(read)
-	if diff := cmp.Diff(read, slices.Compact(documented)); diff != "" { // a range's keys are there twice
+	if diff := cmp.Diff(read, slices.Compact(documented)); diff != "" { // the page lists the keys of a range twice
 		t.Errorf("keys (-read +documented):\n%s", diff)
 	}
 }

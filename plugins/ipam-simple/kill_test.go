@@ -14,10 +14,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 )
 
-// killedHost is a host that is changing over from host-local, with sticky addresses.
+// killedHost is a host with sticky addresses, and with a reservation of host-local to take over.
 type killedHost struct{ dir, conf string }
 
-// newKilledHost makes one where "running" has an address of host-local's.
+// newKilledHost makes a host where host-local has reserved 10.1.0.3 for the container "running".
 func newKilledHost(t *testing.T) killedHost {
 	t.Helper()
 	dir := t.TempDir()
@@ -33,8 +33,8 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a process that is killed at a system call, if it makes that
-// many.
+// killed runs a verb in a process, and kills the process at its system call of a number. It
+// reports whether the process made that many calls.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
@@ -57,7 +57,7 @@ func (h killedHost) killed(t *testing.T, call int, verb, container string) bool 
 	return killed
 }
 
-// sound fails the test if a store or a memory is not as bbolt leaves it.
+// sound fails the test unless bbolt finds the store and the sticky file consistent.
 func (h killedHost) sound(t *testing.T) {
 	t.Helper()
 	for _, pattern := range []string{"leases/*.db", "sticky/*.db"} {
@@ -66,7 +66,9 @@ func (h killedHost) sound(t *testing.T) {
 			t.Fatal(files, err)
 		}
 		for _, path := range files {
-			db, err := bolt.Open(path, 0, nil) // read only, it would leave its lock to whatever is being started
+			// Not read only: bbolt would then not unlock the file on Close, and a process that is
+			// being started may have a copy of the descriptor.
+			db, err := bolt.Open(path, 0, nil)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
 			}
@@ -83,9 +85,9 @@ func (h killedHost) sound(t *testing.T) {
 	}
 }
 
-// TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host where
-// nothing is there yet and on one where all is. The store is sound each time, and
-// holds what it held before, or what it was to hold after.
+// TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store
+// and on a host with one. Each time the store is consistent, and has the leases of before or of
+// after the call.
 func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb    string
@@ -99,7 +101,7 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			outcomes := map[string]int{}
-			// How many calls it makes is not the same every time.
+			// The number of system calls varies between runs.
 			for call, whole := 1, 0; whole < 10; call++ {
 				h := newKilledHost(t)
 				victim := args(t, "victim", h.conf)
@@ -119,26 +121,25 @@ func TestKilledAnywhere(t *testing.T) {
 					whole++
 				}
 				if holders != tt.before && holders != tt.after {
-					t.Fatalf("killed at system call %d: leases of %s, want of %s or of %s", call, holders, tt.before, tt.after)
+					t.Fatalf("killed at system call %d: leases of %s, want %s or %s", call, holders, tt.before, tt.after)
 				}
-				// The next one finds it as it should be.
+				// The next ADD succeeds.
 				if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim)); tt.fresh && diff != "" {
 					t.Errorf("killed at system call %d (-want +got):\n%s", call, diff)
 				}
 				next := add(t, args(t, "next", h.conf))
 				if got := h.holders(t); strings.Count(got, "next") != 2 || strings.Contains(strings.Join(next, " "), "10.1.0.3/") {
-					t.Errorf("killed at system call %d: next got %v beside %s", call, next, got)
+					t.Errorf("killed at system call %d: the next container got %v, leases of %s", call, next, got)
 				}
 			}
 			if outcomes[tt.before] < 50 || outcomes[tt.after] < 1 {
-				t.Errorf("killed, and then leases of: %v", outcomes)
+				t.Errorf("leases after each kill: %v", outcomes)
 			}
 		})
 	}
 }
 
-// holders lists who has leases, by name. Addresses that are kept for a name have no
-// holder.
+// holders returns the containers that have leases. Kept leases have none.
 func (h killedHost) holders(t *testing.T) string {
 	t.Helper()
 	return strings.Join(attached(t, filepath.Join(h.dir, "leases")), ",")

@@ -12,15 +12,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// capabilities are the keys below "runtimeConfig" that are ours.
+// capabilities has the keys below "runtimeConfig" that this plugin reads.
 type capabilities struct {
 	IPs      []string            `json:"ips"`
 	IPRanges [][]json.RawMessage `json:"ipRanges"`
 }
 
-// readRequest reads which addresses are wanted. Of the places where a runtime may
-// say so the first counts that names any, as the conventions have it (containernetworking/cni,
-// CONVENTIONS.md): the capability, then args, then CNI_ARGS.
+// readRequest reads the requested addresses. A runtime may request them in three places: the
+// capability, args and CNI_ARGS. The first of them that has an address counts, as in
+// CONVENTIONS.md of containernetworking/cni.
 func (c *config) readRequest(envArgs string) error {
 	var args struct {
 		CNI struct {
@@ -33,17 +33,17 @@ func (c *config) readRequest(envArgs string) error {
 		}
 	}
 	env := plugin.Args(envArgs)
-	for _, place := range []struct {
+	for _, source := range []struct {
 		key string
 		ips []string
 	}{
 		{"runtimeConfig.ips", c.capabilities.IPs}, {"args.cni.ips", args.CNI.IPs}, {"CNI_ARGS: IP", strings.Split(env["IP"], ",")},
 	} {
 		var err error
-		if c.wanted, err = parseAddresses(place.ips); err != nil {
-			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", place.key, err)
+		if c.requested, err = parseAddresses(source.ips); err != nil {
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", source.key, err)
 		}
-		if c.wantedBy = place.key; len(c.wanted) > 0 {
+		if c.requestedBy = source.key; len(c.requested) > 0 {
 			break
 		}
 	}
@@ -53,19 +53,19 @@ func (c *config) readRequest(envArgs string) error {
 	return nil
 }
 
-// parseAddresses reads addresses, with or without the length of a prefix, which is
-// that of the range anyway.
+// parseAddresses reads addresses, with or without a prefix length. It ignores the prefix length:
+// that of the range counts.
 func parseAddresses(texts []string) (list []netip.Addr, err error) {
 	for _, text := range texts {
 		if text == "" {
-			continue // as if it were absent: runtimes send such
+			continue // the same as absent, because runtimes send empty strings
 		}
 		address, _, _ := strings.Cut(text, "/")
 		a, err := netip.ParseAddr(address)
 		if _, prefixErr := netip.ParsePrefix(text); err != nil || address != text && prefixErr != nil {
-			return nil, fmt.Errorf("%q is no IP address; write one as 10.1.0.9 or fd00:1::9/64", text)
+			return nil, fmt.Errorf("%q is not an IP address; write it as 10.1.0.9 or fd00:1::9/64", text)
 		}
-		if a = a.Unmap(); !slices.Contains(list, a) { // podman says it twice
+		if a = a.Unmap(); !slices.Contains(list, a) { // podman requests an address twice
 			list = append(list, a)
 		}
 	}

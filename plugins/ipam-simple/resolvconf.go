@@ -8,15 +8,15 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// readResolvConf reads a file in the format of resolv.conf(5). As there, the last
-// search and the last domain line count. No path is no file.
+// readResolvConf reads a file in the format of resolv.conf(5). The last search line and the last
+// domain line count, as in that format. For an empty path it returns the zero value.
 func readResolvConf(path string) (dns types.DNS, err error) {
 	if path == "" {
 		return dns, nil
 	}
 	file, err := os.ReadFile(path)
 	if err != nil {
-		return dns, fmt.Errorf("ipam.resolvConf: %w; name a file that exists, or leave it out", err)
+		return dns, fmt.Errorf("ipam.resolvConf: %w; name a file that exists, or delete the key", err)
 	}
 	for line := range strings.Lines(string(file)) {
 		words := strings.Fields(line)

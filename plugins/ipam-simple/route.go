@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// route are the keys of one route (CNI specification 1.1.0, "ADD Success"), which
-// are passed on as they are. Table and Scope differ between 0 and absent.
+// route has the keys of one route (CNI specification 1.1.0, "ADD Success"). Their values go into
+// the result unchanged. For Table and Scope, 0 differs from absent.
 type route struct {
 	Dst      string `json:"dst"`
 	GW       string `json:"gw"`
@@ -23,7 +23,7 @@ type route struct {
 	Scope    *int   `json:"scope"`
 }
 
-// readRoutes reads the routes and lists what is wrong with them.
+// readRoutes reads the routes and returns their errors.
 func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
 	for i, data := range list {
 		var r route
@@ -34,11 +34,11 @@ func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
 		}
 		dst, err := netip.ParsePrefix(r.Dst)
 		if err != nil {
-			bad = append(bad, fmt.Errorf("%sdst: %q is no subnet; write one as 0.0.0.0/0 or fd00:1::/64", path, r.Dst))
+			bad = append(bad, fmt.Errorf("%sdst: %q is not a subnet; write it as 0.0.0.0/0 or fd00:1::/64", path, r.Dst))
 		}
 		gw, err := netip.ParseAddr(r.GW)
 		if err != nil && r.GW != "" {
-			bad = append(bad, fmt.Errorf("%sgw: %q is no IP address; write one, or leave it out for the gateway of the address", path, r.GW))
+			bad = append(bad, fmt.Errorf("%sgw: %q is not an IP address; write one, or delete the key to use the gateway of the range", path, r.GW))
 		}
 		c.routes = append(c.routes, &types.Route{
 			Dst: plugin.IPNet(dst), GW: gw.AsSlice(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,

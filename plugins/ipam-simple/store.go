@@ -61,11 +61,11 @@ func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ipam.ErrExhausted):
-		return plugin.Errorf(plugin.CodeExhausted, "%w; remove containers of the network, or widen its range", err)
+		return plugin.Errorf(plugin.CodeExhausted, "%w; delete containers of the network, or widen its range", err)
 	case errors.Is(err, ipam.ErrTaken):
-		return plugin.Errorf(plugin.CodeTaken, "%s: %w; ask for another, or for none", c.wantedBy, err)
+		return plugin.Errorf(plugin.CodeTaken, "%s: %w; request another address, or none", c.requestedBy, err)
 	case errors.Is(err, ipam.ErrNotServed):
-		return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", c.wantedBy, err)
+		return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w; request another address of the ranges, or none", c.requestedBy, err)
 	case errors.Is(err, ipam.ErrShared):
 		return plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.ranges: %w", err)
 	case errors.Is(err, flock.ErrTimeout):

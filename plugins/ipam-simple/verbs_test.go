@@ -28,7 +28,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
-// pluginVar makes this test's executable the plugin.
+// pluginVar is an environment variable that makes the test's executable run as the plugin.
 const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
 
 // alone is the plugin as a program of its own.
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// call runs a verb in a process of its own and returns what it prints.
+// call runs a verb in a process of its own and returns its output.
 func call(t *testing.T, verb, container, conf string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -58,8 +58,8 @@ func call(t *testing.T, verb, container, conf string) string {
 	return string(out)
 }
 
-// dual is a network of two sets with all that a result can hold, whose leases are
-// in dir.
+// dual returns a configuration with two sets, and with all keys that a result shows. Its leases
+// are in dir.
 func dual(version, dir string) string {
 	return fmt.Sprintf(`{"cniVersion": %q, "name": "net", "type": "any", "somebody": "else's", "ipam": {
 		"type": "ipam-simple", "dataDir": %q, "subnet": "10.1.0.0/29", "ranges": [[{"subnet": "fd00::/64"}]],
@@ -67,7 +67,7 @@ func dual(version, dir string) string {
 	}}`, version, dir)
 }
 
-// TestResult prints the result in each version: files in testdata.
+// TestResult compares the result of each CNI version with a file in testdata.
 func TestResult(t *testing.T) {
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
@@ -89,8 +89,8 @@ func TestResult(t *testing.T) {
 	}
 }
 
-// args are those of a container's eth0; its namespace is a file, which like a
-// namespace has a device and an inode.
+// args returns the arguments of a container's eth0. Its namespace is a plain file: like a
+// namespace, a file has a device and an inode.
 func args(t *testing.T, container, conf string) *skel.CmdArgs {
 	t.Helper()
 	netns := filepath.Join(t.TempDir(), "ns")
@@ -100,12 +100,12 @@ func args(t *testing.T, container, conf string) *skel.CmdArgs {
 	return &skel.CmdArgs{ContainerID: container, IfName: "eth0", Netns: netns, StdinData: []byte(conf)}
 }
 
-// small is a network of so many addresses, at most 5, whose leases are in dir.
+// small returns a configuration with size addresses, at most 5. Its leases are in dir.
 func small(dir string, size int) string {
 	return network(fmt.Sprintf(`{"subnet": "10.1.0.0/29", "rangeEnd": "10.1.0.%d", "dataDir": %q}`, size+1, dir))
 }
 
-// add returns the addresses of a container.
+// add calls ADD and returns the addresses in the result.
 func add(t *testing.T, a *skel.CmdArgs) (list []string) {
 	t.Helper()
 	r, err := alone.Add(a)
@@ -118,7 +118,7 @@ func add(t *testing.T, a *skel.CmdArgs) (list []string) {
 	return list
 }
 
-// wantError fails the test unless err has the code and holds the words.
+// wantError fails the test unless err has the code and contains the words.
 func wantError(t *testing.T, err error, code uint, words ...string) {
 	t.Helper()
 	var e *types.Error
@@ -132,7 +132,7 @@ func wantError(t *testing.T, err error, code uint, words ...string) {
 	}
 }
 
-// withPrev is a configuration with the addresses as CHECK gets them.
+// withPrev returns a configuration for CHECK, with addresses in prevResult.
 func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	t.Helper()
 	prev := &current.Result{CNIVersion: "1.1.0"}
@@ -151,8 +151,8 @@ func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	return data
 }
 
-// TestAddUnheard has ADD print where there is no room: it keeps no address.
-func TestAddUnheard(t *testing.T) {
+// TestAddPrintFails checks that ADD keeps no address when it cannot print its result.
+func TestAddPrintFails(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestAddUnheard(t *testing.T) {
 	conf := small(t.TempDir(), 1)
 	wantError(t, alone.printAdd(args(t, "a", conf)), types.ErrIOFailure, "no space left on device")
 	if got := add(t, args(t, "b", conf)); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
-		t.Errorf("the next one got %v", got)
+		t.Errorf("the next container got %v", got)
 	}
 }
 
@@ -186,11 +186,11 @@ func TestCheck(t *testing.T) {
 		prev []string
 		want []string
 	}{
-		{"as it was", []string{"10.1.0.3/29"}, nil},
-		{"and one that is not ours", []string{"192.0.2.1/24", "10.1.0.3/29"}, nil},
+		{"as leased", []string{"10.1.0.3/29"}, nil},
+		{"with an address of another plugin", []string{"192.0.2.1/24", "10.1.0.3/29"}, nil},
 		{"none", nil, []string{"10.1.0.3: it is leased"}},
-		{"the other's", []string{"10.1.0.2/29"}, []string{"10.1.0.2: it is in prevResult", "10.1.0.3: it is leased"}},
-		{"one more", []string{"10.1.0.3/29", "10.1.0.4/29"}, []string{"10.1.0.4: it is in prevResult"}},
+		{"the lease of another container", []string{"10.1.0.2/29"}, []string{"10.1.0.2: it is in prevResult", "10.1.0.3: it is leased"}},
+		{"one address more", []string{"10.1.0.3/29", "10.1.0.4/29"}, []string{"10.1.0.4: it is in prevResult"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			check := *a
@@ -215,12 +215,12 @@ func TestCheck(t *testing.T) {
 		a.StdinData = withPrev(t, small(dir, 3), "10.1.0.3/29")
 		wantError(t, alone.Check(a), plugin.CodeDrift, "no address is leased")
 		if _, err := os.Stat(dir); !os.IsNotExist(err) {
-			t.Errorf("CHECK has made %s", dir)
+			t.Errorf("CHECK made %s", dir)
 		}
 	})
 }
 
-// TestDel frees an address whatever has become of the ranges.
+// TestDel checks that DEL frees an address also when the ranges have changed or are invalid.
 func TestDel(t *testing.T) {
 	for _, ipam := range []string{
 		`{"subnet": "10.1.0.0/29", "dataDir": %q}`,
@@ -229,7 +229,7 @@ func TestDel(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		a := args(t, "c", small(dir, 1))
-		inhabit(t, a)
+		withProcess(t, a)
 		add(t, a)
 		wantError(t, alone.Status(a), plugin.CodeExhausted)
 		del := *a
@@ -252,7 +252,7 @@ func TestDelWithoutStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("DEL has made %s", dir)
+		t.Errorf("DEL made %s", dir)
 	}
 	wantError(t, alone.Del(args(t, "c", network(`{"dataDir": 7}`))), 7, "ipam.dataDir")
 }
@@ -293,10 +293,10 @@ func TestGC(t *testing.T) {
 	})
 }
 
-// holders lists the containers with leases.
+// holders returns the containers that have leases.
 func holders(t *testing.T, dir string) string { return strings.Join(attached(t, dir), " ") }
 
-// attached lists the container of each lease, kept ones left out, in order.
+// attached returns the container of each lease, sorted. Kept leases have none.
 func attached(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	s, err := ipam.OpenExisting(dir, time.Second)
@@ -320,54 +320,57 @@ func attached(t *testing.T, dir string) (list []string) {
 	return list
 }
 
-// TestReclaim uses up a network, and lets containers die without a DEL.
+// TestReclaim checks that ADD on a full network takes the lease of a container whose namespace
+// and link are gone, without a DEL.
 func TestReclaim(t *testing.T) {
 	conf := small(t.TempDir(), 2)
-	dying, living, newcomer := args(t, "dying", conf), args(t, "living", conf), args(t, "new", conf)
-	inhabit(t, dying)
-	inhabit(t, living)
-	add(t, dying)
-	add(t, living)
-	_, err := alone.Add(newcomer)
+	ended, running, added := args(t, "ended", conf), args(t, "running", conf), args(t, "added", conf)
+	withProcess(t, ended)
+	withProcess(t, running)
+	add(t, ended)
+	add(t, running)
+	_, err := alone.Add(added)
 	wantError(t, err, plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)", "widen")
-	wantError(t, alone.Status(newcomer), plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)")
+	wantError(t, alone.Status(added), plugin.CodeExhausted, "10.1.0.1-10.1.0.3 (2 of 2 leased)")
 
-	if err := os.Remove(dying.Netns); err != nil {
+	if err := os.Remove(ended.Netns); err != nil {
 		t.Fatal(err)
 	}
 	linked := Plugin{HasLink: func(a ipam.Attachment) bool {
-		return a == ipam.Attachment{Network: "net", Container: "dying", Interface: "eth0"}
+		return a == ipam.Attachment{Network: "net", Container: "ended", Interface: "eth0"}
 	}}
-	_, err = linked.Add(newcomer)
+	_, err = linked.Add(added)
 	wantError(t, err, plugin.CodeExhausted)
 
-	if err := alone.Status(newcomer); err != nil {
-		t.Errorf("STATUS with a dead container: %v", err)
+	if err := alone.Status(added); err != nil {
+		t.Errorf("STATUS with a container that is gone: %v", err)
 	}
-	if got := add(t, newcomer); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
-		t.Errorf("got %v, want the dead one's", got)
+	if got := add(t, added); !cmp.Equal(got, []string{"10.1.0.2/29"}) {
+		t.Errorf("got %v, want the lease of the container that is gone", got)
 	}
 }
 
-// inhabit gives a container a namespace that has a process: that of the test.
-func inhabit(t *testing.T, a *skel.CmdArgs) {
+// withProcess gives a container a namespace that has a process: the namespace of the test.
+func withProcess(t *testing.T, a *skel.CmdArgs) {
 	t.Helper()
 	if err := errors.Join(os.Remove(a.Netns), os.Symlink("/proc/self/ns/net", a.Netns)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestReclaimUnseen keeps the lease of a namespace that could not be looked at.
-func TestReclaimUnseen(t *testing.T) {
+// TestReclaimUnknownNamespace checks that a lease counts as in use when ADD could not read the
+// file of its namespace.
+func TestReclaimUnknownNamespace(t *testing.T) {
 	conf := small(t.TempDir(), 1)
-	a := args(t, "unseen", conf)
+	a := args(t, "unknown", conf)
 	a.Netns = "/run/netns/none"
 	add(t, a)
 	wantError(t, alone.Status(a), plugin.CodeExhausted)
 }
 
-// TestWanted asks for addresses by each way there is, and is told who has them.
-func TestWanted(t *testing.T) {
+// TestRequested requests addresses by each key, and checks that an error names the key and the
+// holder.
+func TestRequested(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	a := args(t, "a", conf)
 	a.Args = "IgnoreUnknown=1;IP=10.1.0.3"
@@ -379,18 +382,18 @@ func TestWanted(t *testing.T) {
 		code       uint
 		want       string
 	}{
-		{"", "IP=10.1.0.3", plugin.CodeTaken, "CNI_ARGS: IP: 10.1.0.3 is leased already: container a, interface eth0, has it since 20"},
+		{"", "IP=10.1.0.3", plugin.CodeTaken, "CNI_ARGS: IP: 10.1.0.3 is leased already: to container a, interface eth0, since 20"},
 		{`, "args": {"cni": {"ips": ["10.1.0.3"]}}`, "", plugin.CodeTaken, "args.cni.ips: 10.1.0.3 is leased already"},
-		{`, "runtimeConfig": {"ips": ["10.1.0.1"]}`, "", types.ErrInvalidNetworkConfig, "runtimeConfig.ips: 10.1.0.1 cannot be had: it is the gateway's"},
-		{"", "IP=10.1.0.6", types.ErrInvalidNetworkConfig, "CNI_ARGS: IP: 10.1.0.6 cannot be had: it is in none of the ranges, which are 10.1.0.1-10.1.0.4"},
-		{"", "IP=ten", types.ErrInvalidNetworkConfig, `CNI_ARGS: IP: "ten" is no IP address`},
+		{`, "runtimeConfig": {"ips": ["10.1.0.1"]}`, "", types.ErrInvalidNetworkConfig, "runtimeConfig.ips: 10.1.0.1 is not available: it is the address of the gateway"},
+		{"", "IP=10.1.0.6", types.ErrInvalidNetworkConfig, "CNI_ARGS: IP: 10.1.0.6 is not available: it is outside the ranges 10.1.0.1-10.1.0.4"},
+		{"", "IP=ten", types.ErrInvalidNetworkConfig, `CNI_ARGS: IP: "ten" is not an IP address`},
 	} {
 		b := args(t, "b", strings.TrimSuffix(conf, "}")+tt.keys+"}")
 		b.Args = tt.args
 		_, err := alone.Add(b)
 		wantError(t, err, tt.code, tt.want)
 	}
-	if err := os.Remove(a.Netns); err != nil { // a dies
+	if err := os.Remove(a.Netns); err != nil { // the namespace of a is gone
 		t.Fatal(err)
 	}
 	b := args(t, "b", conf)
@@ -400,7 +403,8 @@ func TestWanted(t *testing.T) {
 	}
 }
 
-// TestReadyWhenFull takes a full network for ready, as long as the store is sound.
+// TestReadyWhenFull checks that STATUS with readyWhenFull fails only when the store cannot be
+// used.
 func TestReadyWhenFull(t *testing.T) {
 	dir := t.TempDir()
 	a := args(t, "a", strings.Replace(small(dir, 1), `"dataDir"`, `"readyWhenFull": true, "dataDir"`, 1))
@@ -418,7 +422,7 @@ func TestReadyWhenFull(t *testing.T) {
 	wantError(t, alone.Status(a), types.ErrIOFailure)
 }
 
-// TestShared puts two networks on one subnet by mistake.
+// TestShared checks the error when two networks have the same subnet.
 func TestShared(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	add(t, args(t, "a", conf))
@@ -429,7 +433,7 @@ func TestShared(t *testing.T) {
 	wantError(t, alone.Status(b), types.ErrInvalidNetworkConfig, want)
 }
 
-// TestSticky brings a pod back in another container.
+// TestSticky checks that a pod gets its address again in another container.
 func TestSticky(t *testing.T) {
 	conf := strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, t.TempDir()), 1)
 	a := args(t, "a", conf)
@@ -439,7 +443,7 @@ func TestSticky(t *testing.T) {
 		t.Fatal(err)
 	}
 	if other := add(t, args(t, "other", conf)); cmp.Equal(other, first) {
-		t.Errorf("somebody else got %v", other)
+		t.Errorf("another container got %v", other)
 	}
 	a.ContainerID = "b"
 	if again := add(t, a); !cmp.Equal(again, first) {
@@ -447,8 +451,8 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// inherited is small, where host-local has given .2 to the container "running".
-func inherited(t *testing.T, dir string, size int) string {
+// withHostLocal returns small, with .2 reserved by host-local for the container "running".
+func withHostLocal(t *testing.T, dir string, size int) string {
 	t.Helper()
 	old := t.TempDir()
 	if err := os.Mkdir(filepath.Join(old, "net"), 0o755); err != nil {
@@ -460,14 +464,14 @@ func inherited(t *testing.T, dir string, size int) string {
 	return strings.Replace(small(dir, size), `"dataDir"`, fmt.Sprintf(`"importFrom": %q, "dataDir"`, old), 1)
 }
 
-// TestLookBeforeImport has STATUS and CHECK see what host-local has reserved, and change
-// nothing: first without a store, then with one of another network.
-func TestLookBeforeImport(t *testing.T) {
+// TestReadBeforeImport checks that STATUS and CHECK see the reservations of host-local and change
+// nothing: first without a store, then with a store that has another network only.
+func TestReadBeforeImport(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
-	full := args(t, "running", inherited(t, dir, 1))
-	free := args(t, "running", inherited(t, dir, 2))
+	full := args(t, "running", withHostLocal(t, dir, 1))
+	free := args(t, "running", withHostLocal(t, dir, 2))
 	full.StdinData, free.StdinData = withPrev(t, string(full.StdinData), "10.1.0.2/29"), withPrev(t, string(free.StdinData), "10.1.0.2/29")
-	look := func() {
+	read := func() {
 		t.Helper()
 		wantError(t, alone.Status(full), plugin.CodeExhausted, "(1 of 1 leased)")
 		for _, err := range []error{alone.Status(free), alone.Check(full), alone.Check(free)} {
@@ -476,9 +480,9 @@ func TestLookBeforeImport(t *testing.T) {
 			}
 		}
 	}
-	look()
+	read()
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("STATUS or CHECK has made %s", dir)
+		t.Fatalf("STATUS or CHECK made %s", dir)
 	}
 	add(t, args(t, "a", strings.NewReplacer(`"name": "net"`, `"name": "other"`, "10.1.", "10.2.").Replace(small(dir, 3))))
 	stores, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -489,15 +493,15 @@ func TestLookBeforeImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look()
+	read()
 	if after, err := os.ReadFile(stores[0]); err != nil || !bytes.Equal(before, after) {
-		t.Errorf("STATUS or CHECK has changed the store, %v", err)
+		t.Errorf("STATUS or CHECK changed the store, %v", err)
 	}
 }
 
-// TestImport changes over from host-local while a container runs.
+// TestImport replaces host-local while a container runs.
 func TestImport(t *testing.T) {
-	conf := inherited(t, filepath.Join(t.TempDir(), "new"), 3)
+	conf := withHostLocal(t, filepath.Join(t.TempDir(), "new"), 3)
 	running := args(t, "running", conf)
 	running.StdinData = withPrev(t, conf, "10.1.0.2/29")
 	if err := alone.Check(running); err != nil {
@@ -519,7 +523,7 @@ func TestStatusWithoutStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
-		t.Errorf("STATUS has made %s", filepath.Dir(dir))
+		t.Errorf("STATUS made %s", filepath.Dir(dir))
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -529,7 +533,7 @@ func TestStatusWithoutStore(t *testing.T) {
 	wantError(t, alone.Status(a), types.ErrIOFailure, "ipam.dataDir", file)
 }
 
-// TestUnusableStore runs each verb with a store that is locked, and one that is
+// TestUnusableStore checks the error of each verb when the store is locked, and when it is
 // damaged.
 func TestUnusableStore(t *testing.T) {
 	p := Plugin{lockWait: 10 * time.Millisecond}
@@ -541,7 +545,7 @@ func TestUnusableStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys["cni.dev/valid-attachments"] = []any{}
-	a.StdinData, _ = json.Marshal(keys) // it was unmarshalled just now
+	a.StdinData, _ = json.Marshal(keys) // it was unmarshalled before
 	verbs := map[string]func(*skel.CmdArgs) error{
 		"ADD": func(a *skel.CmdArgs) error { _, err := p.Add(a); return err },
 		"DEL": p.Del, "CHECK": p.Check, "GC": p.GC, "STATUS": p.Status,
@@ -570,8 +574,9 @@ func TestUnusableStore(t *testing.T) {
 	}
 }
 
-// TestUnusableMemory adds a pod while sticky addresses are locked, and when they are damaged.
-func TestUnusableMemory(t *testing.T) {
+// TestUnusableStickyFile checks the error of ADD when the sticky file is locked, and when it is
+// damaged.
+func TestUnusableStickyFile(t *testing.T) {
 	t.Parallel() // it waits for the lock
 	sticky := t.TempDir()
 	a := args(t, "a", strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, sticky), 1))
@@ -590,12 +595,12 @@ func TestUnusableMemory(t *testing.T) {
 	_, err = alone.Add(a)
 	wantError(t, err, types.ErrIOFailure, "ipam.stickyDir", file, "damaged", "delete it")
 	if strings.Contains(err.Error(), "reboot") {
-		t.Errorf("%v: the file outlives a reboot", err)
+		t.Errorf("%v: a reboot does not help, the file outlives it", err)
 	}
 }
 
-// TestErrorPrinted shows that an error is one JSON object with a version, and that
-// a mistake leaves no store.
+// TestErrorPrinted checks that an error is one JSON object with a version, and that ADD with a
+// wrong configuration makes no store.
 func TestErrorPrinted(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	got := call(t, "ADD", "c", network(fmt.Sprintf(`{"dataDir": %q, "subnet": "10.1.0.1/29"}`, dir)))
@@ -604,6 +609,6 @@ func TestErrorPrinted(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("ADD has made %s", dir)
+		t.Errorf("ADD made %s", dir)
 	}
 }

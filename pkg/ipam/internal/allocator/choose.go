@@ -19,7 +19,8 @@ func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (neti
 	if requested.IsValid() {
 		holder, err := a.claim(set, requested, r)
 		if err == nil && holder != nil {
-			err = fmt.Errorf("%s %w: %s", requested, ErrTaken, describe(*holder))
+			err = fmt.Errorf("%s %w: to container %s, interface %s, since %s", requested, ErrTaken,
+				holder.Container, holder.Interface, holder.Time.Format(time.RFC3339))
 		}
 		return requested, err
 	}
@@ -98,12 +99,4 @@ func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder 
 		return nil, err
 	}
 	return nil, a.Network.Occupy(p, address)
-}
-
-// describe says who has a lease.
-func describe(l leases.Lease) string {
-	if l.Kept() {
-		return fmt.Sprintf("it is kept for %s until %s", l.Sticky.Name, l.Until.Format(time.RFC3339))
-	}
-	return fmt.Sprintf("container %s, interface %s, has it since %s", l.Container, l.Interface, l.Time.Format(time.RFC3339))
 }

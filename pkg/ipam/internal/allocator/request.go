@@ -17,7 +17,7 @@ var (
 	// ErrTaken says that a requested address is leased to another attachment.
 	ErrTaken = errors.New("is leased already")
 	// ErrNotServed says that a requested address is not given out.
-	ErrNotServed = errors.New("cannot be had")
+	ErrNotServed = errors.New("is not available")
 	// ErrShared says that another network of the store has leases in a range.
 	ErrShared = errors.New("is in use by another network; give one of them another subnet, or a store of its own")
 )
@@ -58,7 +58,7 @@ func (r Request) bySet() ([]netip.Addr, error) {
 			return nil, fmt.Errorf("%s %w: %s", a, ErrNotServed, r.whyNot(a))
 		}
 		if requested[i].IsValid() {
-			return nil, fmt.Errorf("%s %w: %s is of the same set, which gives one address", a, ErrNotServed, requested[i])
+			return nil, fmt.Errorf("%s %w: %s is requested from the same set, and a set gives one address", a, ErrNotServed, requested[i])
 		}
 		requested[i] = a
 	}
@@ -71,10 +71,10 @@ func (r Request) whyNot(a netip.Addr) string {
 	for _, set := range r.Sets {
 		for _, from := range set {
 			if from.Gateway == a {
-				return "it is the gateway's"
+				return "it is the address of the gateway"
 			}
 			all = append(all, from.String())
 		}
 	}
-	return "it is in none of the ranges, which are " + strings.Join(all, ", ")
+	return "it is outside the ranges " + strings.Join(all, ", ")
 }

@@ -28,7 +28,7 @@ var (
 	// be given out from it.
 	ErrDamaged = errors.New("the file is damaged")
 	// ErrNewer says that a later release wrote the file.
-	ErrNewer = errors.New("a later release wrote the file; use that one")
+	ErrNewer = errors.New("a later release wrote the file; use that release")
 )
 
 // Tx is a transaction on a file.
@@ -54,7 +54,7 @@ func (f *File) Load() error {
 		return err
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return errors.New("another program than bridgeveth has the file open; end it")
+		return errors.New("a program other than bridgeveth has the file open; end that program")
 	}
 	if f.broken != nil {
 		return errors.Join(err, f.Close())

@@ -9,28 +9,31 @@ import (
 	"os"
 )
 
-// The parts of bbolt's file format that say how its pages hang together
-// (internal/common/page.go and meta.go of go.etcd.io/bbolt v1.5.0). Numbers are in
-// the machine's byte order.
+// Numbers of bbolt's file format: where its meta pages have the root page and the list of free
+// pages (internal/common/page.go and meta.go of go.etcd.io/bbolt v1.5.0). Numbers in the file
+// are in the machine's byte order.
 const (
-	pageSize     = 4096 // bytes, on every machine
-	metaPages    = 2    // written in turn, so that one is always valid
-	metaOffset   = 16   // after the page's header
-	metaSum      = 56   // the checksum is of the bytes before it
+	pageSize     = 4096 // bytes; bbolt would use the page size of the machine
+	metaPages    = 2    // bbolt writes them in turn, so that one is always valid
+	metaOffset   = 16   // length of a page's header, in bytes
+	metaSum      = 56   // where the checksum is; it covers the bytes before it
 	metaMagic    = 0xED0CDAED
 	metaVersion  = 2
 	freelistFlag = 0x10
-	manyPages    = 0xFFFF // the first entry is then the list's length
+	manyPages    = 0xFFFF // with this count, the first entry is the length of the list
 )
 
-// meta is what one of the two meta pages says.
+// meta is the content of a meta page.
 type meta struct{ root, freelist, pages, version uint64 }
 
-// inspect looks at what bbolt relies on without looking: it takes an empty file
-// for a new one, falls back to the state before the last change when the newest
-// meta page is damaged, which would hand out the last address again, reads beyond
-// the end of a file that is too short, and writes to the pages that the list of
-// free ones names. It reads the file's first two pages, and that list.
+// inspect checks what bbolt does not check when it opens a file. It reads the file's first two
+// pages and the list of free pages. Without inspect, bbolt would:
+//
+//   - make a new file of an empty one;
+//   - fall back to the state before the last change when the newest meta page is damaged, so
+//     that the last address would be given out twice;
+//   - read beyond the end of a file that is too short;
+//   - write to every page in the list of free pages, also to pages in use.
 func inspect(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -53,16 +56,16 @@ func inspect(f *os.File) error {
 		}
 	}
 	if newest.pages > uint64(info.Size())/pageSize {
-		return fmt.Errorf("%w (it is %d bytes long, of %d)", ErrDamaged, info.Size(), newest.pages*pageSize)
+		return fmt.Errorf("%w (it is %d bytes long instead of %d)", ErrDamaged, info.Size(), newest.pages*pageSize)
 	}
 	if min(newest.root, newest.freelist) < metaPages || max(newest.root, newest.freelist) >= newest.pages {
-		return fmt.Errorf("%w (its pages are mixed up)", ErrDamaged)
+		return fmt.Errorf("%w (the numbers of its pages are wrong)", ErrDamaged)
 	}
 	return checkFreelist(f, newest)
 }
 
-// readMeta reads a meta page. It must be whole: no killed process leaves a torn
-// one, since a write within one page is not interrupted.
+// readMeta reads a meta page. A partly written page is damage: a killed process leaves none,
+// because the kernel does not interrupt a write within one page.
 func readMeta(page []byte) (m meta, err error) {
 	page = page[metaOffset:]
 	sum := fnv.New64a()
@@ -73,17 +76,17 @@ func readMeta(page []byte) (m meta, err error) {
 	case magic == metaMagic && version > metaVersion:
 		return m, fmt.Errorf("%w (its file format is %d, ours %d)", ErrNewer, version, metaVersion)
 	case magic != metaMagic || version != metaVersion || number(page[metaSum:]) != sum.Sum64():
-		return m, fmt.Errorf("%w (a meta page is broken)", ErrDamaged)
+		return m, fmt.Errorf("%w (a meta page is invalid)", ErrDamaged)
 	case binary.NativeEndian.Uint32(page[8:]) != pageSize:
-		return m, fmt.Errorf("%w (its pages are not of %d bytes)", ErrDamaged, pageSize)
+		return m, fmt.Errorf("%w (its page size is not %d bytes)", ErrDamaged, pageSize)
 	}
 	return meta{root: number(page[16:]), freelist: number(page[32:]), pages: number(page[40:]), version: number(page[48:])}, nil
 }
 
-// checkFreelist reads the list of free pages: ascending numbers of pages of the
-// file.
+// checkFreelist checks the list of free pages: it has numbers of pages in the file, in ascending
+// order.
 func checkFreelist(f *os.File, m meta) error {
-	broken := fmt.Errorf("%w (its list of free pages is broken)", ErrDamaged)
+	invalid := fmt.Errorf("%w (its list of free pages is invalid)", ErrDamaged)
 	header := make([]byte, metaOffset)
 	if _, err := f.ReadAt(header, int64(m.freelist)*pageSize); err != nil {
 		return err
@@ -91,7 +94,7 @@ func checkFreelist(f *os.File, m meta) error {
 	id, flags := binary.NativeEndian.Uint64(header), binary.NativeEndian.Uint16(header[8:])
 	count, overflow := uint64(binary.NativeEndian.Uint16(header[10:])), uint64(binary.NativeEndian.Uint32(header[12:]))
 	if id != m.freelist || flags != freelistFlag || overflow >= m.pages-m.freelist {
-		return broken
+		return invalid
 	}
 	list := make([]byte, (overflow+1)*pageSize)
 	if _, err := f.ReadAt(list, int64(m.freelist)*pageSize); err != nil {
@@ -101,13 +104,13 @@ func checkFreelist(f *os.File, m meta) error {
 		count, list = binary.NativeEndian.Uint64(list), list[8:]
 	}
 	if count > uint64(len(list)/8) {
-		return broken
+		return invalid
 	}
 	last := uint64(metaPages - 1)
 	for i := range count {
 		id := binary.NativeEndian.Uint64(list[8*i:])
 		if id <= last || id >= m.pages || id == m.root {
-			return broken
+			return invalid
 		}
 		last = id
 	}

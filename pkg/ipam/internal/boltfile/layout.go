@@ -57,7 +57,7 @@ func (l Layout) check(tx *Tx) error {
 	case found == l.Format-1 && l.Convert != nil:
 		return errOlder
 	}
-	return fmt.Errorf("%w (its format %d is older than any that can be read, ours is %d)", ErrDamaged, found, l.Format)
+	return fmt.Errorf("%w (its format %d is too old to be read, ours is %d)", ErrDamaged, found, l.Format)
 }
 
 // upgrade converts a file of the format before ours.

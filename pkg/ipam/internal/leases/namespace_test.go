@@ -5,20 +5,20 @@ import (
 	"testing"
 )
 
-// TestGone uses plain files, which like namespaces have a device and an inode.
+// TestGone uses a folder in place of a namespace: both have a device and an inode.
 func TestGone(t *testing.T) {
 	dir := t.TempDir()
 	there := NamespaceAt(dir)
 	if there.Gone() {
-		t.Error("a namespace that is there is gone")
+		t.Error("an existing namespace counts as gone")
 	}
 	if other := (Namespace{dir, there.Device, there.Inode + 1}); !other.Gone() {
-		t.Error("another namespace has taken its place, and it is not gone")
+		t.Error("a namespace that another one has replaced does not count as gone")
 	}
 	if none := (Namespace{filepath.Join(dir, "none"), there.Device, there.Inode}); !none.Gone() {
-		t.Error("a namespace that is not there is not gone")
+		t.Error("a missing namespace does not count as gone")
 	}
 	if unseen := NamespaceAt(filepath.Join(dir, "none")); unseen.Gone() {
-		t.Error("a namespace that was never seen is gone")
+		t.Error("a namespace that could not be read at first counts as gone")
 	}
 }

@@ -12,7 +12,7 @@ type Interval struct{ First, Last netip.Addr }
 // ParseInterval reads an address, a subnet, or the first and the last address with a
 // hyphen between them.
 func ParseInterval(text string) (Interval, error) {
-	wrong := fmt.Errorf("%q is no address, subnet or span; write one as 10.1.0.9, 10.1.0.64/28 or 10.1.0.9-10.1.0.20", text)
+	wrong := fmt.Errorf("%q is not an address, subnet or interval; write it as 10.1.0.9, 10.1.0.64/28 or 10.1.0.9-10.1.0.20", text)
 	if p, err := netip.ParsePrefix(text); err == nil && p == p.Masked() {
 		return Interval{p.Addr(), lastOf(p)}, nil
 	}

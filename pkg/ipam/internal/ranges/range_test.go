@@ -10,11 +10,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// compareAddresses lets cmp look at addresses.
+// compareAddresses lets cmp compare addresses.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// parseRange reads a subnet, and if there are more words start, end and gateway,
-// "-" for one that is left open.
+// parseRange reads a subnet and, if there are more words, start, end and gateway. A word "-"
+// leaves its field empty.
 func parseRange(t testing.TB, text string) (r Range) {
 	t.Helper()
 	words := strings.Fields(text)
@@ -27,7 +27,7 @@ func parseRange(t testing.TB, text string) (r Range) {
 	return r
 }
 
-// complete reads a range and fills it in.
+// complete reads a range and completes it.
 func complete(t testing.TB, text string) Range {
 	t.Helper()
 	r, bad := parseRange(t, text).Complete()
@@ -46,7 +46,7 @@ func TestComplete(t *testing.T) {
 		{"10.1.0.0/24 10.1.0.10 10.1.0.20", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.1", 11},
 		{"10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", 10},
 		{"10.1.0.0/24 - - 10.1.0.254", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.254", 253},
-		{"10.1.0.0/24 10.1.0.0 10.1.0.255", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.1", 253}, // as host-local takes it
+		{"10.1.0.0/24 10.1.0.0 10.1.0.255", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.1", 253}, // as host-local accepts it
 		{"10.1.0.4/30", "10.1.0.4/30 10.1.0.5 10.1.0.6 10.1.0.5", 1},
 		{"10.1.0.4/31", "10.1.0.4/31 10.1.0.4 10.1.0.5 10.1.0.5", 1},
 		{"10.1.0.4/32", "10.1.0.4/32 10.1.0.4 10.1.0.4 -", 1},
@@ -73,30 +73,30 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-func TestCompleteMistakes(t *testing.T) {
+func TestCompleteErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		in   Range
 		want []string
 	}{
-		{"nothing", Range{}, []string{"subnet: it is missing; give one, such as 10.1.0.0/16"}},
+		{"empty", Range{}, []string{"subnet: it is missing; give one, such as 10.1.0.0/16"}},
 		{"host bits", parseRange(t, "10.1.0.7/24"), []string{"subnet: 10.1.0.7/24 has host bits set; write 10.1.0.0/24"}},
-		{"mapped", parseRange(t, "::ffff:10.1.0.0/112"), []string{"subnet: ::ffff:10.1.0.0/112 is IPv4 in the clothes of IPv6; write it as 10.1.0.0/16"}},
+		{"mapped", parseRange(t, "::ffff:10.1.0.0/112"), []string{"subnet: ::ffff:10.1.0.0/112 is an IPv4-mapped IPv6 subnet; write it as 10.1.0.0/16"}},
 		{"all at once", parseRange(t, "10.1.0.7/24 10.2.0.1 10.1.1.0 10.1.0.0"), []string{
 			"subnet: 10.1.0.7/24 has host bits set; write 10.1.0.0/24",
-			"rangeStart: 10.2.0.1 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
-			"rangeEnd: 10.1.1.0 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
-			"gateway: 10.1.0.0 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+			"rangeStart: 10.2.0.1 is not a usable address of subnet 10.1.0.0/24; give an address from 10.1.0.1 to 10.1.0.254",
+			"rangeEnd: 10.1.1.0 is not a usable address of subnet 10.1.0.0/24; give an address from 10.1.0.1 to 10.1.0.254",
+			"gateway: 10.1.0.0 is not a usable address of subnet 10.1.0.0/24; give an address from 10.1.0.1 to 10.1.0.254",
 		}},
 		{"other family", parseRange(t, "10.1.0.0/24 fd00::1"), []string{
-			"rangeStart: fd00::1 is none of the addresses of subnet 10.1.0.0/24, which are 10.1.0.1 to 10.1.0.254",
+			"rangeStart: fd00::1 is not a usable address of subnet 10.1.0.0/24; give an address from 10.1.0.1 to 10.1.0.254",
 		}},
 		{"zone", parseRange(t, "fe80::/64 - - fe80::1%eth0"), []string{
-			"gateway: fe80::1%eth0 is none of the addresses of subnet fe80::/64, which are fe80::1 to fe80::ffff:ffff:ffff:ffff",
+			"gateway: fe80::1%eth0 is not a usable address of subnet fe80::/64; give an address from fe80::1 to fe80::ffff:ffff:ffff:ffff",
 		}},
 		{"start after end", parseRange(t, "10.1.0.0/24 10.1.0.20 10.1.0.10"), []string{"rangeStart: 10.1.0.20 comes after rangeEnd, 10.1.0.10; swap them"}},
 		{"only the gateway", parseRange(t, "10.1.0.0/24 10.1.0.1 10.1.0.1"), []string{
-			"gateway: 10.1.0.1 is the only address of the range, which leaves none to hand out; widen the range",
+			"gateway: 10.1.0.1 is the only address of the range, so no address is left for containers; widen the range",
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestCompleteMistakes(t *testing.T) {
 	}
 }
 
-// parseIntervals reads spans.
+// parseIntervals reads intervals.
 func parseIntervals(t testing.TB, texts ...string) (list []Interval) {
 	t.Helper()
 	for _, text := range texts {
@@ -144,27 +144,27 @@ func TestParseInterval(t *testing.T) {
 }
 
 func TestSplit(t *testing.T) {
-	spans := func(texts ...string) []string { return texts }
+	list := func(texts ...string) []string { return texts }
 	for _, tt := range []struct {
 		name, in        string
 		exclude, static []string
 		want            string
 	}{
 		{"nothing", "10.1.0.0/24", nil, nil, "10.1.0.1-10.1.0.254"},
-		{"a hole", "10.1.0.0/24", spans("10.1.0.64/28"), nil, "10.1.0.1-10.1.0.63 10.1.0.80-10.1.0.254"},
-		{"the ends", "10.1.0.0/24", spans("10.1.0.250-10.1.0.255", "10.1.0.0/29"), nil, "10.1.0.8-10.1.0.249"},
-		{"one within another, and they touch", "10.1.0.0/24", spans("10.1.0.10-10.1.0.20", "10.1.0.12", "10.1.0.21"), nil, "10.1.0.1-10.1.0.9 10.1.0.22-10.1.0.254"},
-		{"next to the gateway", "10.1.0.0/24", spans("10.1.0.2-10.1.0.9"), nil, "10.1.0.10-10.1.0.254"},
-		{"the last of all", "ffff::/16 ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0", spans("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff8/125"), nil,
+		{"in the middle", "10.1.0.0/24", list("10.1.0.64/28"), nil, "10.1.0.1-10.1.0.63 10.1.0.80-10.1.0.254"},
+		{"both ends", "10.1.0.0/24", list("10.1.0.250-10.1.0.255", "10.1.0.0/29"), nil, "10.1.0.8-10.1.0.249"},
+		{"nested and adjacent", "10.1.0.0/24", list("10.1.0.10-10.1.0.20", "10.1.0.12", "10.1.0.21"), nil, "10.1.0.1-10.1.0.9 10.1.0.22-10.1.0.254"},
+		{"next to the gateway", "10.1.0.0/24", list("10.1.0.2-10.1.0.9"), nil, "10.1.0.10-10.1.0.254"},
+		{"the last IPv6 address", "ffff::/16 ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0", list("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff8/125"), nil,
 			"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff7"},
-		{"static within", "10.1.0.0/24", nil, spans("10.1.0.10-10.1.0.19"), "10.1.0.1-10.1.0.9 10.1.0.20-10.1.0.254 on request 10.1.0.10-10.1.0.19"},
-		{"static beside", "10.1.0.0/24 10.1.0.100", nil, spans("10.1.0.0-10.1.0.49"), "error"},
-		{"static beside, and some of it excluded", "10.1.0.0/24 10.1.0.100", spans("10.1.0.20"), spans("10.1.0.10-10.1.0.49"),
+		{"static inside the range", "10.1.0.0/24", nil, list("10.1.0.10-10.1.0.19"), "10.1.0.1-10.1.0.9 10.1.0.20-10.1.0.254 on request 10.1.0.10-10.1.0.19"},
+		{"static outside the range", "10.1.0.0/24 10.1.0.100", nil, list("10.1.0.0-10.1.0.49"), "error"},
+		{"static outside the range, some excluded", "10.1.0.0/24 10.1.0.100", list("10.1.0.20"), list("10.1.0.10-10.1.0.49"),
 			"10.1.0.100-10.1.0.254 on request 10.1.0.10-10.1.0.19 on request 10.1.0.21-10.1.0.49"},
-		{"elsewhere", "10.1.0.0/24", spans("10.2.0.0/24"), nil, "error"},
-		{"the other family", "10.1.0.0/24", nil, spans("fd00::1"), "error"},
-		{"everything", "10.1.0.0/24", spans("10.1.0.0/24"), nil, "error"},
-		{"all but the gateway", "10.1.0.0/24", spans("10.1.0.2-10.1.0.99"), spans("10.1.0.100-10.1.0.254"), "error"},
+		{"excluded outside the subnet", "10.1.0.0/24", list("10.2.0.0/24"), nil, "error"},
+		{"static of the other family", "10.1.0.0/24", nil, list("fd00::1"), "error"},
+		{"everything", "10.1.0.0/24", list("10.1.0.0/24"), nil, "error"},
+		{"all but the gateway", "10.1.0.0/24", list("10.1.0.2-10.1.0.99"), list("10.1.0.100-10.1.0.254"), "error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			set, bad := complete(t, tt.in).Split(parseIntervals(t, tt.exclude...), parseIntervals(t, tt.static...))

@@ -11,20 +11,23 @@ import (
 // gets one address from each set.
 type Set []Range
 
-// Split returns the parts of a range, handed out as a set: what is left of it
-// without the spans to exclude and those for static use, and the latter, which may
-// lie anywhere in the subnet and are handed out on request. Each error begins with
-// the field that it is about.
+// Split returns a set with the parts of a range:
+//
+//   - the range without the excluded and the static addresses;
+//   - the static addresses, which are given out on request only. They may be anywhere in the
+//     subnet.
+//
+// Each error begins with its field.
 func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	first, last := usable(r.Subnet)
 	for _, s := range exclude {
 		if !s.overlaps(Interval{r.Start, r.End}) && !slices.ContainsFunc(static, s.overlaps) {
-			bad = append(bad, fmt.Errorf("exclude: %s has no address of range %s; leave it out", s, r))
+			bad = append(bad, fmt.Errorf("exclude: %s shares no address with range %s; delete the entry", s, r))
 		}
 	}
 	for _, s := range static {
 		if !Between(first, s.First, last) || !Between(first, s.Last, last) {
-			bad = append(bad, fmt.Errorf("static: %s is not within the addresses of subnet %s, which are %s to %s", s, r.Subnet, first, last))
+			bad = append(bad, fmt.Errorf("static: %s is not within the usable addresses of subnet %s; give addresses from %s to %s", s, r.Subnet, first, last))
 		}
 	}
 	if len(bad) > 0 {
@@ -32,7 +35,7 @@ func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	}
 	set = r.without(slices.Concat(exclude, static))
 	if len(set) == 0 {
-		return nil, []error{errors.New("exclude: it and static leave no address to hand out; widen the range, or leave some out")}
+		return nil, []error{errors.New("exclude: exclude and static leave no address for other containers; widen the range, or list fewer addresses")}
 	}
 	for _, s := range static {
 		part := Range{r.Subnet, s.First, s.Last, r.Gateway, true}
@@ -41,11 +44,11 @@ func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	return set, nil
 }
 
-// without cuts spans out of a range. Parts that have no address to hand out are
-// left out.
-func (r Range) without(spans []Interval) (parts Set) {
-	slices.SortFunc(spans, func(a, b Interval) int { return a.First.Compare(b.First) })
-	for _, s := range spans {
+// without returns the parts of a range that are outside the removed intervals, and give out at
+// least one address.
+func (r Range) without(removed []Interval) (parts Set) {
+	slices.SortFunc(removed, func(a, b Interval) int { return a.First.Compare(b.First) })
+	for _, s := range removed {
 		if !s.overlaps(Interval{r.Start, r.End}) {
 			continue
 		}
@@ -58,7 +61,7 @@ func (r Range) without(spans []Interval) (parts Set) {
 	return parts.with(r)
 }
 
-// with appends a range that is not empty.
+// with returns the set and a range, unless the range is empty.
 func (s Set) with(r Range) Set {
 	if !Between(r.Start, r.End, r.End) || r.Size() == 0 {
 		return s
@@ -66,7 +69,7 @@ func (s Set) with(r Range) Set {
 	return append(s, r)
 }
 
-// Serves says whether an address may be handed out from the set.
+// Serves reports whether the set gives out an address.
 func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }

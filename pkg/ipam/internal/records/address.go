@@ -20,7 +20,7 @@ func addressKey(a netip.Addr) []byte {
 func keyAddress(key []byte) (netip.Addr, error) {
 	a, ok := netip.AddrFromSlice(key)
 	if !ok || len(key) != addressSize {
-		return a, fmt.Errorf("%w: %x is no address", boltfile.ErrDamaged, key)
+		return a, fmt.Errorf("%w: %x is not an address", boltfile.ErrDamaged, key)
 	}
 	return a.Unmap(), nil
 }

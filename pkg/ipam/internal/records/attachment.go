@@ -16,7 +16,7 @@ func attachmentKey(a leases.Attachment) []byte { return []byte(a.Container + "\x
 func (n *Network) attachment(key []byte) (leases.Attachment, error) {
 	container, ifname, ok := bytes.Cut(key, []byte{0})
 	if !ok {
-		return leases.Attachment{}, fmt.Errorf("%w: %q is no attachment", boltfile.ErrDamaged, key)
+		return leases.Attachment{}, fmt.Errorf("%w: %q is not an attachment", boltfile.ErrDamaged, key)
 	}
 	return leases.Attachment{Network: n.Name, Container: string(container), Interface: string(ifname)}, nil
 }

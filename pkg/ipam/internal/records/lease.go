@@ -12,7 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// Lease is a lease as the rest of the program has it.
+// Lease is a lease; see package leases.
 type Lease = leases.Lease
 
 // leaseFields is the number of fields in the record of a lease.
@@ -83,7 +83,7 @@ func formatTime(t time.Time) string {
 func decodeLease(network string, address netip.Addr, record []byte) (l Lease, err error) {
 	f := fields{rest: strings.Split(string(record), "\x00")}
 	if len(f.rest) != leaseFields {
-		return l, fmt.Errorf("%w: the lease of %s has %d parts", boltfile.ErrDamaged, address, len(f.rest))
+		return l, fmt.Errorf("%w: the lease of %s has %d fields", boltfile.ErrDamaged, address, len(f.rest))
 	}
 	l.Network, l.Container, l.Interface = network, f.text(), f.text()
 	l.Address = netip.PrefixFrom(address, int(f.number(8)))
@@ -93,7 +93,7 @@ func decodeLease(network string, address netip.Addr, record []byte) (l Lease, er
 	l.Sticky = leases.Sticky{Name: f.text(), For: time.Duration(f.number(63))}
 	l.Until = f.time()
 	if f.err != nil || !l.Address.IsValid() {
-		return l, fmt.Errorf("%w: the lease of %s makes no sense", boltfile.ErrDamaged, address)
+		return l, fmt.Errorf("%w: the lease of %s cannot be decoded", boltfile.ErrDamaged, address)
 	}
 	return l, nil
 }

@@ -39,7 +39,7 @@ func TestLeaseEncoding(t *testing.T) {
 func TestDecodeLeaseDamaged(t *testing.T) {
 	address := netip.MustParseAddr("10.1.0.2")
 	if l, err := decodeLease("n", address, []byte("c\x00eth0\x0016\x00\x00\x004\x005\x006\x00\x000\x00")); err != nil {
-		t.Fatalf("what the others are made of is no lease: %v, %v", l, err)
+		t.Fatalf("a valid record: %v, %v", l, err)
 	}
 	for _, record := range []string{
 		"", "c", "c\x00eth0\x0016\x00\x00\x004\x005", "c\x00eth0\x0033\x00\x00\x004\x005\x006\x00\x000\x00",
@@ -52,8 +52,8 @@ func TestDecodeLeaseDamaged(t *testing.T) {
 	}
 }
 
-// FuzzRecord reads anything as a lease and as a pool. What is accepted is what is
-// written again.
+// FuzzRecord decodes a record as a lease and as a pool. A decoded record is the same after it is
+// encoded and decoded again.
 func FuzzRecord(f *testing.F) {
 	address := netip.MustParseAddr("10.1.0.2")
 	f.Add(encodeLease(Lease{Attachment: leases.Attachment{Network: "net", Container: "c", Interface: "eth0"}, Address: netip.PrefixFrom(address, 16), Time: time.Unix(1, 2)}))

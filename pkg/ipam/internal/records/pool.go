@@ -69,11 +69,11 @@ func decodePool(key, record []byte) (*Pool, error) {
 	}
 	f := fields{rest: strings.Split(string(record), "\x00")}
 	if len(f.rest) != poolFields {
-		return nil, fmt.Errorf("%w: the pool up to %s has %d parts", boltfile.ErrDamaged, end, len(f.rest))
+		return nil, fmt.Errorf("%w: the pool up to %s has %d fields", boltfile.ErrDamaged, end, len(f.rest))
 	}
 	p := &Pool{f.address(), end, f.address(), f.address(), f.number(64), f.number(64)}
 	if f.err != nil || !ranges.Between(p.Start, p.End, p.End) {
-		return nil, fmt.Errorf("%w: the pool up to %s makes no sense", boltfile.ErrDamaged, end)
+		return nil, fmt.Errorf("%w: the pool up to %s cannot be decoded", boltfile.ErrDamaged, end)
 	}
 	return p, nil
 }
@@ -196,7 +196,7 @@ func (n *Network) Free(a netip.Addr) error {
 		return n.addresses.Delete(addressKey(a))
 	}
 	if p.Leased == 0 {
-		return fmt.Errorf("%w: %s is leased, but none of its pool is", boltfile.ErrDamaged, a)
+		return fmt.Errorf("%w: %s is leased, but its pool counts no lease", boltfile.ErrDamaged, a)
 	}
 	p.Leased--
 	if err := n.enqueue(p, a); err != nil {

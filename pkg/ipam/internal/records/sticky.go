@@ -143,7 +143,7 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 			return err
 		}
 		if !leased || !bytes.Equal(keptKey(l), k) {
-			return fmt.Errorf("%w: %s is kept and not leased so", boltfile.ErrDamaged, a)
+			return fmt.Errorf("%w: %s is in the list of kept addresses, but its lease is not kept", boltfile.ErrDamaged, a)
 		}
 		if !visit(l) {
 			return nil
