@@ -77,7 +77,9 @@ func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 		return nil, Error(err)
 	}
 	a := &Attached{Host: host, Port: c.Port(args, container), Previous: previous}
-	if a.Port.ExistingLink = existingLink(previous, a.Port); a.Port.ExistingLink == "" {
+	if link := existingLink(previous, a.Port); link != "" {
+		useLink(a.Port, link)
+	} else {
 		keepOwn(previous, args.IfName)
 		c.expect(a.Port, previous)
 	}

@@ -36,8 +36,8 @@ type Config struct {
 	HairpinMode      bool            `json:"hairpinMode"`
 	PromiscMode      bool            `json:"promiscMode"`
 	PortIsolation    bool            `json:"portIsolation"`
-	MACSpoofCheck    bool            `json:"macspoofchk"`
-	IPSpoofCheck     bool            `json:"ipspoofchk"`
+	MACSpoofCheck    *bool           `json:"macspoofchk"` // nil: see guard
+	IPSpoofCheck     *bool           `json:"ipspoofchk"`
 	IngressPolicy    string          `json:"ingressPolicy"`
 	runtimeKeys
 	forwardKeys

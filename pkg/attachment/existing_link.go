@@ -27,7 +27,7 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	case 0:
 		bad = append(bad, errors.New("prevResult: it lists no interface on the host to plug into the bridge; put bridgeveth first, or behind a plugin that makes one"))
 	case 1:
-		p.ExistingLink = names[0]
+		useLink(p, names[0])
 	default:
 		bad = append(bad, fmt.Errorf("prevResult: it lists %s on the host, and bridgeveth plugs in one; attach them by networks of their own", strings.Join(names, ", ")))
 	}
@@ -39,7 +39,7 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 		name string
 		set  bool
 	}{
-		{"macspoofchk", c.MACSpoofCheck}, {"ipspoofchk", c.IPSpoofCheck}, {"enabledad", c.EnableDAD}, {"sysctl", len(c.Sysctl) > 0},
+		{"macspoofchk", isTrue(c.MACSpoofCheck)}, {"ipspoofchk", isTrue(c.IPSpoofCheck)}, {"enabledad", c.EnableDAD}, {"sysctl", len(c.Sysctl) > 0},
 		{"disableContainerInterface", c.DisableContainerInterface}, {"mac", c.mac != nil},
 	} {
 		if key.set {
@@ -51,6 +51,15 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	}
 	return nil
 }
+
+// useLink makes a link of another plugin the port. The guard that an isolated network has by default
+// does not apply: only the other plugin knows the source addresses behind the link.
+func useLink(p *setup.Port, link string) {
+	p.ExistingLink, p.Guard, p.BPDUGuard, p.Network.Guarded = link, setup.GuardNone, false, false
+}
+
+// isTrue returns the value of a key, false if the configuration does not have the key.
+func isTrue(key *bool) bool { return key != nil && *key }
 
 // hostLinks returns the names of the host's interfaces in a result, except the bridge and its VLAN
 // links.

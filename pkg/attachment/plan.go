@@ -33,8 +33,10 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 		Network: c.network(), MTU: c.mtu, MAC: c.mac,
 		// With hairpin mode, a container reaches its own host ports.
 		Hairpin:  c.HairpinMode || len(c.hostPorts) > 0 && !c.PromiscMode,
-		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated, Guard: c.guard(), Bandwidth: c.bandwidth,
-		Sysctls: sysctls, DetectDuplicates: c.EnableDAD, Autoconfigured: c.autoconfigured(), Down: c.DisableContainerInterface,
+		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated,
+		Guard:    c.guard(), GuardDefault: c.MACSpoofCheck == nil && c.IPSpoofCheck == nil, BPDUGuard: c.guard() != setup.GuardNone,
+		Bandwidth: c.bandwidth,
+		Sysctls:   sysctls, DetectDuplicates: c.EnableDAD, Autoconfigured: c.autoconfigured(), Down: c.DisableContainerInterface,
 	}
 }
 
@@ -46,11 +48,23 @@ func (c *Config) network() *setup.Network {
 	}
 }
 
+// guard returns which source addresses of a container are checked. An isolated network has a guard
+// unless macspoofchk or ipspoofchk is false. Its guard checks IP addresses if the IPAM plugin gives
+// containers all the addresses that they have.
 func (c *Config) guard() setup.Guard {
+	mac := c.ingress == setup.IngressIsolated
+	ip := mac && c.IPAM.Type != "" && !c.UsesDHCP()
+	if c.MACSpoofCheck != nil {
+		mac = *c.MACSpoofCheck
+		ip = ip && mac
+	}
+	if c.IPSpoofCheck != nil {
+		ip = *c.IPSpoofCheck
+	}
 	switch {
-	case c.IPSpoofCheck:
+	case ip:
 		return setup.GuardIP
-	case c.MACSpoofCheck:
+	case mac:
 		return setup.GuardMAC
 	}
 	return setup.GuardNone
@@ -66,7 +80,7 @@ func (c *Config) UsesDHCP() bool { return c.IPAM.Type == "dhcp" }
 
 // autoconfigured reports whether routers on the network may give a container IPv6 addresses.
 func (c *Config) autoconfigured() bool {
-	return c.IPAM.Type == "" || c.UsesDHCP() && !c.IPSpoofCheck
+	return c.IPAM.Type == "" || c.UsesDHCP() && c.guard() != setup.GuardIP
 }
 
 // sysctlPath returns the path of a sysctl below /proc/sys. The first "." or "/" of a key is the

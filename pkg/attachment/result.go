@@ -60,7 +60,7 @@ func (c *Config) needsAddresses() (bad []error) {
 		name string
 		set  bool
 	}{
-		{"isGateway", c.IsGateway}, {"ipMasq", c.IPMasq}, {"ipspoofchk", c.IPSpoofCheck}, {"runtimeConfig.portMappings", len(c.hostPorts) > 0},
+		{"isGateway", c.IsGateway}, {"ipMasq", c.IPMasq}, {"ipspoofchk", c.guard() == setup.GuardIP}, {"runtimeConfig.portMappings", len(c.hostPorts) > 0},
 	} {
 		if key.set {
 			bad = append(bad, fmt.Errorf(`%s: it needs addresses, and there is none; set "ipam", or leave the key out`, key.name))

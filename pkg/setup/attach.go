@@ -249,10 +249,15 @@ func portRequest(p *Port) *nl.NetlinkRequest {
 	return req
 }
 
-// settingsRequest returns the request that sets hairpin mode and isolation of a bridge port.
+// settingsRequest returns the request that sets hairpin mode, isolation and BPDU guard of a bridge
+// port. A BPDU guard that somebody else has switched on stays on.
 func settingsRequest(p *Port) *nl.NetlinkRequest {
+	settings := map[int]bool{rtnl.BrportMode: p.Hairpin, rtnl.BrportIsolated: p.Isolated}
+	if p.BPDUGuard {
+		settings[rtnl.BrportBPDUGuard] = true
+	}
 	req := rtnl.NewLinkRequest(p.LinkName(), 0)
-	req.AddData(rtnl.PortInfo(map[int]bool{rtnl.BrportMode: p.Hairpin, rtnl.BrportIsolated: p.Isolated}))
+	req.AddData(rtnl.PortInfo(settings))
 	return req
 }
 

@@ -150,6 +150,7 @@ func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Di
 	if net.Promiscuous && !br.Promiscuous {
 		missing = append(missing, plan.Difference{What: "promiscuous mode of bridge " + net.Bridge, Restore: func() error { return rtnl.SetPromiscuous(h.Namespace, net.Bridge) }})
 	}
+	missing = append(missing, bridges.MissingLearning(h.Namespace, br)...)
 	vlan, err := bridges.MissingVLANs(h.Namespace, net, br, routed)
 	if err != nil {
 		return nil, err

@@ -83,7 +83,14 @@ func (h *Host) restoreSettings(p *Port) error {
 	if err != nil {
 		return err
 	}
+	port, err := rtnl.ByName(h.Namespace, p.LinkName())
+	if err != nil {
+		return err
+	}
 	var b netns.Batch
+	if port.Disabled { // by its BPDU guard; setting the link up again enables the port
+		rtnl.SetDown(&b, port.Name)
+	}
 	join := b.Add("add "+p.LinkName()+" to bridge "+br.Name, rtnl.NewLinkRequest(p.LinkName(), 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))))
 	settings := b.Add("configure port "+p.LinkName(), settingsRequest(p))

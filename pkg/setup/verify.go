@@ -21,14 +21,40 @@ func (h *Host) VerifyPort(p *Port) error {
 // VerifyHost is VerifyPort on the host's side: everything that RepairPort can restore. If an
 // older build has attached the port, rules that only newer builds make are not required.
 func (h *Host) VerifyHost(p *Port) error {
+	port, err := rtnl.ByName(h.Namespace, p.LinkName())
+	former := err == nil && bytes.Equal(port.MAC, p.FormerMAC())
+	if former {
+		if p, err = h.planOfFormer(p); err != nil {
+			return err
+		}
+	}
 	missing, err := h.missing(p.Network)
 	if err != nil {
 		return err
 	}
-	if port, err := rtnl.ByName(h.Namespace, p.LinkName()); err == nil && bytes.Equal(port.MAC, p.FormerMAC()) {
+	if former {
 		missing = slices.DeleteFunc(missing, func(d plan.Difference) bool { return d.Newer })
 	}
 	return errors.Join(plan.Error(missing), h.VerifyHostEnd(p))
+}
+
+// planOfFormer returns what an older build has made of a port: no BPDU guard, and a guard only if
+// the configuration names one, or RepairPort has added it since.
+func (h *Host) planOfFormer(p *Port) (*Port, error) {
+	former := *p
+	former.BPDUGuard = false
+	if p.GuardDefault {
+		found, err := ownrules.GuardedPorts(h.Namespace, func(o ownrules.PortOwner) bool { return o.Port == p.Port() })
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			net := *p.Network
+			net.Guarded = false
+			former.Guard, former.Network = GuardNone, &net
+		}
+	}
+	return &former, nil
 }
 
 // VerifyHostEnd is VerifyHost without the network.
@@ -86,9 +112,13 @@ func (h *Host) verifySettings(p *Port) error {
 		plan.Differ("port "+name+" up", port.Up, true),
 		plan.Differ("hairpin mode of port "+name, port.Hairpin, p.Hairpin),
 		plan.Differ("isolation of port "+name, port.Isolated, isolated),
+		plan.Differ("BPDU guard of port "+name, port.BPDUGuard, port.BPDUGuard || p.BPDUGuard),
 	}
 	if p.ExistingLink != "" { // the plugin that made the link chooses its MTU and its carrier
 		return errors.Join(append(wrong, plan.Differ("alternative name of port "+name, port.Port, p.Port()))...)
+	}
+	if port.Disabled && port.BPDUGuard && port.Running {
+		wrong = append(wrong, fmt.Errorf("port %s: disabled by its BPDU guard, because the container has sent a BPDU", name))
 	}
 	wrong = append(wrong, plan.Differ("port "+name+" forwarding", port.Forwarding || p.Down, true))
 	if p.MTU != AnyMTU && br.Index != 0 {

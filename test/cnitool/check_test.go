@@ -35,6 +35,7 @@ func TestCheckSees(t *testing.T) {
 		{"guard's address", "nft flush set bridge bridgeveth addresses4", "10.88.0.2 of port " + portOf},
 		{"hairpin", "ip link set " + portOf + " type bridge_slave hairpin off", "hairpin mode of port " + portOf + ": is false"},
 		{"isolation", "ip link set " + portOf + " type bridge_slave isolated off", "isolation of port " + portOf + ": is false"},
+		{"BPDU guard", "bridge link set dev " + portOf + " guard off", "BPDU guard of port " + portOf + ": is false"},
 		{"MTU of the port", "ip link set " + portOf + " mtu 1500", "MTU of port " + portOf + ": is 1500 instead of 1400"},
 		{"MTU inside", "ip -n c1 link set eth0 mtu 1500", "MTU of eth0: is 1500 instead of 1400"},
 		{"port down", "ip link set " + portOf + " down", "port " + portOf + " up: is false"},
@@ -72,6 +73,7 @@ func TestCheckSees(t *testing.T) {
 // printed that. The port has the MAC that they gave it.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
+bridge link set dev vethfl2sl3owzot guard off
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra
 tc qdisc del dev br0 clsact
 nft -f - <<'END'
@@ -123,7 +125,7 @@ func TestCheckOlder(t *testing.T) {
 				t.Errorf("got %+v, want code 103, %q", f, tt.want)
 			}
 			on("ADD", 2, publishing(conf, object{"hostPort": 9090, "containerPort": 80})).run(t).ok(t)
-			setuptest.Run(t, "ip", "link", "set", portOf, "address", "fe:2a:f5:25:ed:d6")
+			setuptest.Run(t, "sh", "-c", "ip link set "+portOf+" address fe:2a:f5:25:ed:d6; bridge link set dev "+portOf+" guard on")
 			check.run(t).ok(t)
 		})
 	}

@@ -102,8 +102,14 @@ func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func(
 // packetSocket opens a socket for the frames of a container's eth0.
 func packetSocket(t testing.TB, c *setup.Namespace) (fd int) {
 	t.Helper()
-	err := c.Do(func() error {
-		link, err := net.InterfaceByName("eth0")
+	return packetSocketOn(t, c, "eth0")
+}
+
+// packetSocketOn opens a socket for the frames of a link.
+func packetSocketOn(t testing.TB, in *setup.Namespace, name string) (fd int) {
+	t.Helper()
+	err := in.Do(func() error {
+		link, err := net.InterfaceByName(name)
 		if err != nil {
 			return err
 		}

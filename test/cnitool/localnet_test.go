@@ -117,12 +117,14 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 	return err == nil
 }
 
-// checksum is the one of an IPv4 header in which it is still zero: RFC 1071.
+// checksum returns the Internet checksum of an even number of bytes, in which the checksum itself is
+// still zero: RFC 1071.
 func checksum(header []byte) uint16 {
 	sum := uint32(0)
 	for i := 0; i < len(header); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(header[i:]))
 	}
+	sum = sum&0xffff + sum>>16
 	return ^uint16(sum + sum>>16)
 }
 

@@ -101,7 +101,8 @@ func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err e
 	// Snooping keeps nothing from any port unless somebody on the bridge queries for groups,
 	// but each port that comes or goes has the timers of all ports set anew
 	// (br_port_state_selection in net/bridge/br_stp_if.c).
-	make.AddData(rtnl.LinkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))))
+	make.AddData(rtnl.LinkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
+		rtnl.LearnAtMost(maxLearned), rtnl.NoLinkLocalLearning()))
 	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(n, name)))
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))

@@ -68,10 +68,7 @@ func mayFilterVLANs(n *netns.Namespace, l rtnl.Link) error {
 
 // filterVLANs has a bridge of ours keep VLANs apart.
 func filterVLANs(n *netns.Namespace, bridge string) error {
-	var b netns.Batch
-	req := b.Add("filter by VLAN on bridge "+bridge, rtnl.NewLinkRequest(bridge, 0))
-	req.AddData(rtnl.LinkInfo("bridge", nl.NewRtAttr(rtnl.BridgeVLANFilter, nl.Uint8Attr(1))))
-	err := n.Send(b)
+	err := rtnl.ChangeBridge(n, bridge, nl.NewRtAttr(rtnl.BridgeVLANFilter, nl.Uint8Attr(1)))
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = fmt.Errorf("%w; this kernel is without CONFIG_BRIDGE_VLAN_FILTERING", err)
 	}

@@ -44,6 +44,8 @@ type Port struct {
 	Hairpin      bool             // the bridge may send back by the port what came by it
 	Isolated     bool             // it sends nothing to other isolated ports, and gets nothing from them
 	Guard        Guard
+	GuardDefault bool           // the configuration does not name the guard, so ports that an older build attached have none
+	BPDUGuard    bool           // the bridge disables the port if a BPDU comes by it
 	Addresses    []netip.Prefix // of the container
 	Routes       []Route        // of the container, in an order in which each finds its gateway
 	Bandwidth    Bandwidth      // limits in bits per second; zero is none

@@ -32,11 +32,13 @@ const (
 	// the kernel says about a link is counters.
 	extSkipStats = 1 << 3
 
-	brportState    = 1  // IFLA_BRPORT_STATE in linux/if_link.h
-	BrportMode     = 4  // IFLA_BRPORT_MODE: hairpin
-	BrportIsolated = 33 // IFLA_BRPORT_ISOLATED, Linux 4.18
+	brportState     = 1  // IFLA_BRPORT_STATE in linux/if_link.h
+	BrportMode      = 4  // IFLA_BRPORT_MODE: hairpin
+	BrportBPDUGuard = 5  // IFLA_BRPORT_GUARD
+	BrportIsolated  = 33 // IFLA_BRPORT_ISOLATED, Linux 4.18
 
-	stateForwarding = 3 // BR_STATE_FORWARDING in linux/if_bridge.h
+	stateDisabled   = 0 // BR_STATE_DISABLED in linux/if_bridge.h
+	stateForwarding = 3 // BR_STATE_FORWARDING
 
 	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: IPv4's sysctls of the link, 32 bits each
 	forwarding    = 0  // where IPV4_DEVCONF_FORWARDING, and DEVCONF_FORWARDING, is among them
@@ -69,13 +71,18 @@ type Link struct {
 	PeerNamespace []byte
 	Master        int  // index of the bridge that it is a port of; 0 is none
 	Forwarding    bool // as a port of a bridge
+	Disabled      bool // as a port of a bridge: it takes no frame
 	Hairpin       bool // as a port of a bridge
 	Isolated      bool // as a port of a bridge
+	BPDUGuard     bool // as a port of a bridge: a BPDU that comes by it disables it
 
 	FiltersVLANs bool // as a bridge
 	DefaultVLAN  int  // as a bridge: that its new ports are in, without a tag; 0 is none
 	Snoops       bool // as a bridge: what is sent to a multicast group goes to its members only
 	VLAN         int  // as a VLAN link, on the link of index peer
+
+	LearnsUnlimited bool // as a bridge: any number of MAC addresses, on a kernel that could limit it
+	LearnsLinkLocal bool // as a bridge: also from frames to 01:80:c2:00:00:0X, on a kernel that could stop it
 }
 
 // ByName looks up the link called name; absent tells of an error whether there is
@@ -158,6 +165,7 @@ func (l *Link) parseInfo(info netns.Attrs) {
 			l.DefaultVLAN = int(binary.NativeEndian.Uint16(id))
 		}
 		l.Snoops = bytes.Equal(data.Get(nl.IFLA_BR_MCAST_SNOOPING), []byte{1})
+		l.parseLearning(data)
 	case "vlan":
 		if id := data.Get(VLANID); len(id) == 2 {
 			l.VLAN = int(binary.NativeEndian.Uint16(id))
@@ -168,8 +176,10 @@ func (l *Link) parseInfo(info netns.Attrs) {
 	}
 	settings := info.Get(nl.IFLA_INFO_SLAVE_DATA)
 	l.Forwarding = bytes.Equal(settings.Get(brportState), []byte{stateForwarding})
+	l.Disabled = bytes.Equal(settings.Get(brportState), []byte{stateDisabled})
 	l.Hairpin = bytes.Equal(settings.Get(BrportMode), []byte{1})
 	l.Isolated = bytes.Equal(settings.Get(BrportIsolated), []byte{1})
+	l.BPDUGuard = bytes.Equal(settings.Get(BrportBPDUGuard), []byte{1})
 }
 
 // NewLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it
@@ -194,6 +204,13 @@ func LinkInfo(kind string, settings ...*nl.RtAttr) *nl.RtAttr {
 	return info
 }
 
+// ChangeBridge changes settings of the bridge called name.
+func ChangeBridge(n *netns.Namespace, name string, settings ...*nl.RtAttr) error {
+	var b netns.Batch
+	b.Add("configure bridge "+name, NewLinkRequest(name, 0)).AddData(LinkInfo("bridge", settings...))
+	return n.Send(b)
+}
+
 // PortInfo is IFLA_LINKINFO of a port of a bridge: what it may do, by IFLA_BRPORT number.
 func PortInfo(settings map[int]bool) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
@@ -208,6 +225,11 @@ func PortInfo(settings map[int]bool) *nl.RtAttr {
 // SetUp sets the link called name up.
 func SetUp(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" up", name, unix.IFF_UP, unix.IFF_UP)
+}
+
+// SetDown sets the link called name down.
+func SetDown(b *netns.Batch, name string) {
+	setFlag(b, "set "+name+" down", name, unix.IFF_UP, 0)
 }
 
 // setFlag sets a flag of the link called name to itself or to 0.

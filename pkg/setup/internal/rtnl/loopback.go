@@ -3,8 +3,6 @@ package rtnl
 import (
 	"net/netip"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
@@ -30,7 +28,7 @@ func RaiseLoopback(n *netns.Namespace) ([]netip.Prefix, error) {
 // LowerLoopback sets lo down.
 func LowerLoopback(n *netns.Namespace) error {
 	var b netns.Batch
-	setFlag(&b, "set "+loopback+" down", loopback, unix.IFF_UP, 0)
+	SetDown(&b, loopback)
 	return n.Send(b)
 }
 

@@ -1,0 +1,37 @@
+package rtnl
+
+import (
+	"encoding/binary"
+
+	"github.com/vishvananda/netlink/nl"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+)
+
+// Attributes of a bridge that limit what it learns. Kernels that do not know them ignore them in a
+// request, and leave them out of an answer.
+const (
+	brMultiBoolopt  = 46 // IFLA_BR_MULTI_BOOLOPT in linux/if_link.h, Linux 5.0: struct br_boolopt_multi
+	brFDBMaxLearned = 49 // IFLA_BR_FDB_MAX_LEARNED, Linux 6.7; 0 is no limit
+
+	noLinkLocalLearning = 1 << 0 // BR_BOOLOPT_NO_LL_LEARN in linux/if_bridge.h
+)
+
+// parseLearning reads the attributes of a bridge that limit what it learns.
+func (l *Link) parseLearning(data netns.Attrs) {
+	l.LearnsUnlimited = data.Get(brFDBMaxLearned) != nil && data.Integer(brFDBMaxLearned) == 0
+	if options := data.Get(brMultiBoolopt); len(options) == 8 { // the values, then which of them the kernel has
+		value, known := binary.NativeEndian.Uint32(options), binary.NativeEndian.Uint32(options[4:])
+		l.LearnsLinkLocal = known&noLinkLocalLearning != 0 && value&noLinkLocalLearning == 0
+	}
+}
+
+// LearnAtMost returns the attribute that limits how many MAC addresses a bridge learns.
+func LearnAtMost(count uint32) *nl.RtAttr { return nl.NewRtAttr(brFDBMaxLearned, nl.Uint32Attr(count)) }
+
+// NoLinkLocalLearning returns the attribute that has a bridge learn nothing from frames to
+// 01:80:c2:00:00:0X.
+func NoLinkLocalLearning() *nl.RtAttr {
+	options := binary.NativeEndian.AppendUint32(nil, noLinkLocalLearning)
+	return nl.NewRtAttr(brMultiBoolopt, binary.NativeEndian.AppendUint32(options, noLinkLocalLearning))
+}

@@ -1,0 +1,391 @@
+package cnitool
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// isolationSettings are the columns of the table in docs/isolation.md: what the network's
+// configuration says.
+var isolationSettings = []struct {
+	name string
+	keys object
+}{
+	{"no key", nil},
+	{"`same-bridge`", object{"ingressPolicy": "same-bridge"}},
+	{"`macspoofchk`", object{"macspoofchk": true}},
+	{"`ipspoofchk`", object{"ipspoofchk": true}},
+	{"`isolated`", object{"ingressPolicy": "isolated"}},
+	{"`isolated`, `macspoofchk` off", object{"ingressPolicy": "isolated", "macspoofchk": false}},
+}
+
+// The results of an attack.
+const (
+	succeeds = "yes"
+	fails    = "no"
+	capped   = "4096"
+	notThere = "–" // there is no such network
+)
+
+// outcome returns the result of an attack.
+func outcome(success bool) string {
+	if success {
+		return succeeds
+	}
+	return fails
+}
+
+// attacks are the rows of the table, in the order in which one does not spoil the next.
+var attacks = []struct {
+	name string
+	make func(*arena) string
+}{
+	{"ARP replies for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.fool(a.neighbour, gateway4)) }},
+	{"ARP replies for a neighbour, sent to the host", func(a *arena) string { return outcome(a.fool(a.Namespace, neighbour4)) }},
+	{"Neighbour advertisements for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.fool(a.neighbour, gateway6)) }},
+	{"Neighbour advertisements for a neighbour, sent to the host", func(a *arena) string { return outcome(a.fool(a.Namespace, neighbour6)) }},
+	{"A neighbour's source MAC address: the bridge sends the neighbour's frames to the attacker", func(a *arena) string { return outcome(a.takeOver()) }},
+	{"A neighbour's source IPv4 address, in packets to the host", func(a *arena) string { return outcome(a.spoof(udp4(neighbour4, gateway4, 9, 9))) }},
+	{"A neighbour's source IPv6 address, in packets to the host", func(a *arena) string {
+		return outcome(a.spoof(icmp6(neighbour6, gateway6, []byte{128, 0, 0, 0, 0, 0, 0, 0})))
+	}},
+	{"Router advertisements, sent to a neighbour", func(a *arena) string {
+		return outcome(a.routed("br0", a.attacker, a.neighbour, "eth0"))
+	}},
+	{"Router advertisements, sent to the host", func(a *arena) string {
+		return outcome(a.routed("br0", a.attacker, a.Namespace, "br0"))
+	}},
+	{"Router advertisements, sent to a neighbour on a layer 2 network", func(a *arena) string {
+		if !a.layer2 {
+			return notThere
+		}
+		return outcome(a.routed("br2", a.first, a.second, "eth0"))
+	}},
+	{"Replies of a DHCP server, sent to a neighbour on a layer 2 network", func(a *arena) string {
+		if !a.layer2 {
+			return notThere
+		}
+		offer := udp4(netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("255.255.255.255"), 67, 68)
+		return outcome(a.reaches("br2", a.first, a.second, "eth0", ethernet(everybody, macOf(a.t, a.first, "eth0"), unix.ETH_P_IP, offer)))
+	}},
+	{"Connections to a neighbour", func(a *arena) string {
+		serve(a.t, a.neighbour, 80)
+		return outcome(ask(a.t, a.attacker, "tcp", "10.88.0.3", 80) != "")
+	}},
+	{"Connections to a neighbour through the gateway", func(a *arena) string {
+		setuptest.In(a.t, a.attacker, "ip", "route", "add", "10.88.0.3/32", "via", "10.88.0.1")
+		defer setuptest.In(a.t, a.attacker, "ip", "route", "del", "10.88.0.3/32")
+		return outcome(ask(a.t, a.attacker, "tcp", "10.88.0.3", 80) != "")
+	}},
+	{"Connections from a container of another network", func(a *arena) string {
+		return outcome(ask(a.t, a.other, "tcp", "10.88.0.3", 80) != "")
+	}},
+	{"Connections to 127.0.0.1 of the host", func(a *arena) string {
+		serve(a.t, a.Namespace, 9999)
+		intoLoopback(a.t, a.attacker, "10.88.0.1")
+		return outcome(ask(a.t, a.attacker, "tcp", "127.0.0.7", 9999) != "")
+	}},
+	{"Frames from thousands of MAC addresses: the bridge learns them all", func(a *arena) string { return filled(a.fill(macOf(a.t, a.Namespace, "br0"), 0)) }},
+	{"The same in frames to the address of LLDP", func(a *arena) string { return filled(a.fill(lldpGroup, 1)) }},
+	{"BPDUs, sent to a switch behind the bridge", func(a *arena) string {
+		own := macOf(a.t, a.attacker, "eth0")
+		message := bpdu(own)
+		return outcome(a.reaches("br0", a.attacker, a.switched, "eth0", ethernet(bridgeGroup, own, uint16(len(message)), message)))
+	}},
+	{"BPDUs, to become the root of the bridge's spanning tree", func(a *arena) string { return outcome(a.isRoot()) }},
+}
+
+// isolationPage has the table, between two marks.
+const isolationPage = "../../docs/isolation.md"
+
+// TestIsolation makes each attack with each setting, and compares the results with the table in
+// docs/isolation.md. With -update it writes the table.
+func TestIsolation(t *testing.T) {
+	results := make([][]string, len(isolationSettings))
+	limited := make([]bool, len(isolationSettings))
+	t.Run("settings", func(t *testing.T) {
+		for i, setting := range isolationSettings {
+			t.Run(setting.name, func(t *testing.T) {
+				t.Parallel()
+				a := newArena(t, setting.keys)
+				if setting.keys == nil {
+					a.unprotected()
+				}
+				limited[i] = bridgeSetting(t, "br0", maxLearned) != nil
+				for _, attack := range attacks {
+					results[i] = append(results[i], attack.make(a))
+				}
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	page, err := os.ReadFile(isolationPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- written by TestIsolation -->\n", "<!-- end -->\n"
+	before, rest, _ := strings.Cut(string(page), begin)
+	want, after, found := strings.Cut(rest, end)
+	if !found {
+		t.Fatalf("%s: %q or %q is missing", isolationPage, begin, end)
+	}
+	got := isolationTable(results)
+	if !limited[0] { // Linux before 6.7
+		want = strings.ReplaceAll(want, capped, succeeds)
+	} else if *update {
+		if err := os.WriteFile(isolationPage, []byte(before+begin+got+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want = got
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-page +attacks):\n%s", isolationPage, diff)
+	}
+}
+
+// isolationTable returns the table of results, which are by column and row.
+func isolationTable(results [][]string) string {
+	var table strings.Builder
+	table.WriteString("| Attack |")
+	for _, setting := range isolationSettings {
+		fmt.Fprintf(&table, " %s |", setting.name)
+	}
+	table.WriteString("\n| --- |" + strings.Repeat(" --- |", len(isolationSettings)) + "\n")
+	for row, attack := range attacks {
+		fmt.Fprintf(&table, "| %s |", attack.name)
+		for column := range isolationSettings {
+			fmt.Fprintf(&table, " %s |", results[column][row])
+		}
+		table.WriteString("\n")
+	}
+	return table.String()
+}
+
+// Numbers of a bridge's settings in linux/if_link.h.
+const (
+	multiBoolopt = 46 // IFLA_BR_MULTI_BOOLOPT: the values of options, then which there are
+	maxLearned   = 49 // IFLA_BR_FDB_MAX_LEARNED
+)
+
+// bridgeSetting returns a setting of a bridge, nil if the kernel has none of that number.
+func bridgeSetting(t testing.TB, bridge string, number uint16) (value []byte) {
+	t.Helper()
+	for _, setting := range bridgeSettings(t, bridge) {
+		if setting.Attr.Type == number {
+			value = setting.Value
+		}
+	}
+	return value
+}
+
+// bridgeSettings returns all settings of a bridge.
+func bridgeSettings(t testing.TB, bridge string) []syscall.NetlinkRouteAttr {
+	t.Helper()
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(bridge)))
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs := answers[0][unix.SizeofIfInfomsg:]
+	for _, kind := range []uint16{unix.IFLA_LINKINFO, nl.IFLA_INFO_DATA} {
+		list, err := nl.ParseRouteAttr(attrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, attr := range list {
+			if attr.Attr.Type == kind {
+				attrs = attr.Value
+			}
+		}
+	}
+	list, err := nl.ParseRouteAttr(attrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// setBridge changes a setting of a bridge.
+func setBridge(t testing.TB, bridge string, number int, value []byte) {
+	t.Helper()
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(bridge)))
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(number, value)
+	req.AddData(info)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// learningOf returns the limit of learned addresses, 0 for none, and whether the bridge learns from
+// frames to 01:80:c2:00:00:0X.
+func learningOf(t testing.TB, bridge string) (limit uint32, linkLocal bool) {
+	t.Helper()
+	if value := bridgeSetting(t, bridge, maxLearned); value != nil {
+		limit = binary.NativeEndian.Uint32(value)
+	}
+	return limit, bridgeSetting(t, bridge, multiBoolopt)[0]&1 == 0
+}
+
+// TestLearning shows the limits of a bridge that ADD makes, that CHECK, doctor and repair know them,
+// and that an administrator's other limit stays.
+func TestLearning(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	c := n.containers(1)
+	n.must("add", c...)
+	limits := func(when string, limit uint32) {
+		t.Helper()
+		if bridgeSetting(t, "br0", maxLearned) == nil {
+			limit = 0 // Linux before 6.7
+		}
+		if got, linkLocal := learningOf(t, "br0"); got != limit || linkLocal {
+			t.Errorf("%s: the bridge learns %d addresses, want %d, or from link-local frames", when, got, limit)
+		}
+	}
+	limits("after ADD", 4096)
+	missing := []string{"no_linklocal_learn of bridge br0"}
+	setBridge(t, "br0", multiBoolopt, []byte{0, 0, 0, 0, 1, 0, 0, 0}) // little-endian, as all machines that the tests run on
+	if bridgeSetting(t, "br0", maxLearned) != nil {
+		missing = append(missing, "limit of learned addresses of bridge br0")
+		setBridge(t, "br0", maxLearned, make([]byte, 4))
+	}
+	err := n.cnitool("check", c[0])
+	found, _ := bvctl(t, "doctor")
+	repaired, _ := bvctl(t, "repair")
+	for _, what := range missing {
+		if err == nil || !strings.Contains(err.Error(), what+": missing") {
+			t.Errorf("CHECK does not name %s: %v", what, err)
+		}
+		if !strings.Contains(found, what) || !strings.Contains(repaired, what) {
+			t.Errorf("%s is not named by doctor or repair:\n%s%s", what, found, repaired)
+		}
+	}
+	limits("after repair", 4096)
+	n.must("check", c...)
+	if bridgeSetting(t, "br0", maxLearned) != nil {
+		setBridge(t, "br0", maxLearned, binary.NativeEndian.AppendUint32(nil, 70000))
+		n.must("check", c...)
+		n.must("del", c...)
+	}
+}
+
+// TestLearningElsewhere shows that a bridge that was there before stays as it is: it learns any number
+// of addresses.
+func TestLearningElsewhere(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
+	c := n.containers(1)
+	n.must("add", c...)
+	n.must("check", c...)
+	a := &arena{node: n, attacker: c[0]}
+	if got := [2]int{a.fill(macOf(t, n.Namespace, "br0"), 0), a.fill(lldpGroup, 1)}; got != [2]int{sources, sources} {
+		t.Errorf("of %d addresses the bridge has learned %d, and %d from link-local frames; want all", sources, got[0], got[1])
+	}
+	n.must("check", c...)
+	n.must("del", c...)
+}
+
+// TestBPDUGuard has a container send a BPDU on a bridge that has got a spanning tree: the bridge
+// disables the port, CHECK says why, and repair enables the port.
+func TestBPDUGuard(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"macspoofchk": true}), "nft")
+	c := n.containers(1)
+	n.must("add", c...)
+	if root := (&arena{node: n, attacker: c[0]}).isRoot(); root {
+		t.Fatal("the container is the root of the spanning tree")
+	}
+	setuptest.Run(t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "0") // or the port would take seconds to forward
+	if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), "disabled by its BPDU guard") {
+		t.Errorf("CHECK: got %v, want the BPDU guard", err)
+	}
+	if setuptest.Ping(t, c[0], "10.88.0.1") {
+		t.Error("the port is not disabled")
+	}
+	if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "settings of port") {
+		t.Errorf("repair: status %d: %s", status, out)
+	}
+	n.must("check", c...)
+	if !setuptest.Ping(t, c[0], "10.88.0.1") {
+		t.Error("the port is still disabled after repair")
+	}
+	n.must("del", c...)
+}
+
+// TestGuardByDefault shows which addresses the containers of isolated networks are held to.
+func TestGuardByDefault(t *testing.T) {
+	isolated := object{"ingressPolicy": "isolated"}
+	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
+	for _, tt := range []struct {
+		name string
+		conf object
+		want string // the chain of the port; "" for no guard
+	}{
+		{"open", single, ""},
+		{"isolated", single.with(isolated), "guard_address"},
+		{"isolated, no check of MAC addresses", single.with(isolated).with(object{"macspoofchk": false}), ""},
+		{"isolated, no check of IP addresses", single.with(isolated).with(object{"ipspoofchk": false}), "guard_mac"},
+		{"isolated, check of IP addresses alone", single.with(isolated).with(object{"macspoofchk": false, "ipspoofchk": true}), "guard_address"},
+		{"isolated, the default in words", single.with(isolated).with(object{"macspoofchk": true}), "guard_address"},
+		{"isolated layer 2", layer2.with(isolated), "guard_mac"},
+		{"isolated layer 2, no check", layer2.with(isolated).with(object{"macspoofchk": false}), ""},
+		{"isolated tap", behind(single.with(isolated), tap), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, tt.conf, "nft").containers(1)
+			setuptest.Run(t, "ip", "tuntap", "add", "tap0", "mode", "tap")
+			setuptest.Run(t, "ip", "link", "set", "tap0", "up")
+			before := setuptest.Dump(t)
+			a := on("ADD", 1, tt.conf).run(t).ok(t)
+			on("CHECK", 1, checking(tt.conf, a)).run(t).ok(t)
+			rules := setuptest.Run(t, "nft", "list", "ruleset")
+			if tt.want == "" && strings.Contains(rules, "guard") || tt.want != "" && !strings.Contains(rules, "goto "+tt.want) {
+				t.Errorf("want the guard %q in %s", tt.want, rules)
+			}
+			on("DEL", 1, tt.conf).run(t).ok(t)
+			setuptest.Same(t, before, "DEL left traces")
+		})
+	}
+}
+
+// TestGuardOfOlder looks after a container of an isolated network that an older build has attached,
+// which made no guard for it: CHECK passes, before and after the next ADD. In a container that this
+// build has attached, CHECK misses the guard.
+func TestGuardOfOlder(t *testing.T) {
+	t.Parallel()
+	conf := single.with(object{"ingressPolicy": "isolated"})
+	newNode(t, conf, "nft").containers(2)
+	a := on("ADD", 1, conf.with(object{"macspoofchk": false})).run(t).ok(t)
+	setuptest.Run(t, "ip", "link", "set", portOf, "address", "02:2a:f5:25:ed:d6")
+	check := on("CHECK", 1, checking(conf, a))
+	check.run(t).ok(t)
+	on("ADD", 2, conf).run(t).ok(t)
+	check.run(t).ok(t)
+	setuptest.Run(t, "ip", "link", "set", portOf, "address", "fe:2a:f5:25:ed:d6")
+	for _, want := range []string{"port " + portOf + " guarded: is false", "BPDU guard of port " + portOf + ": is false"} {
+		if f := check.run(t).failed(t); f.Code != 103 || !strings.Contains(f.Msg, want) {
+			t.Errorf("got %+v, want code 103, %q", f, want)
+		}
+	}
+}
