@@ -1,7 +1,7 @@
 #!/bin/bash
-# Says where the time of an ADD and of a DEL goes: runs a hundred of each under perf(1), in
-# namespaces that go with it, with masquerade, the FORWARD fix and a host port, and prints
-# the share of each step. Needs root, and perf (Debian: linux-perf).
+# Prints how an ADD and a DEL spend their processor time. It runs a hundred of each under perf(1) in
+# temporary namespaces, with masquerade, the FORWARD rules and a host port, and prints the share of
+# each step. It needs root, and perf (Debian: linux-perf).
 #
 #   hack/profile.sh [COUNT]
 set -euo pipefail
@@ -31,6 +31,35 @@ call() { # verb, number of the container, and what to run the plugin by
 		 "ipam": {"type": "ipam-simple", "subnet": "10.88.0.0/16", "dataDir": "/run/leases"}}
 	END
 }
+
+# steps prints the steps, each with its functions. A sample belongs to the first step that has a
+# function in the stack.
+steps() {
+	cat <<-END
+		package initialisation|runtime.doInit
+		lease|ipam-simple.Plugin.Add|ipam-simple.Plugin.add|ipam-simple.Plugin.Del
+		configuration|plugin.Decode|attachment.Read|skel.(*dispatcher).getCmdArgs
+		namespaces, sockets|attachment.Namespaces|attachment.RefuseOwn|netns.(*Namespace).Close
+		check of names|setup.(*Host).CheckAttachable
+		check of the network|setup.(*Host).lockComplete|setup.(*Host).ReleaseNetwork
+		veth pair|setup.(*Host).plug|setup.(*Host).removePort
+		host port|ownrules.Publish|ownrules.Unpublish|ownrules.UnguardPort
+		container side|rtnl.Configure
+		port up|setup.(*Host).raisePort
+		result|plugin.PrintResult
+		other work of bridgeveth|main.main
+		start of the Go runtime|runtime.
+	END
+}
+# A function that was renamed would move its samples to another step.
+go tool nm "$INSIDE/built" >/run/functions
+steps | grep -v runtime | cut -d'|' -f2- | tr '|' '\n' | while read -r function; do
+	grep -qF "$function" /run/functions || {
+		echo "hack/profile.sh: the program has no function $function; correct the list of steps" >&2
+		exit 1
+	}
+done
+
 ip netns add c1
 ip netns add c2
 call ADD 1 >/dev/null
@@ -41,25 +70,6 @@ for n in $(seq "$count"); do
 done
 call DEL 1
 
-# The steps, in the order in which they are looked for: the first whose function is in the
-# stack has the sample.
-steps() {
-	cat <<-END
-		package inits|runtime.doInit
-		lease|ipam-simple.Add|ipam-simple.Del
-		configuration|plugin.Decode|plugin.Read|bridgeveth.readConfig|skel.(*dispatcher).getCmdArgs
-		namespaces, sockets|bridgeveth.Namespaces|setup.CurrentNamespace|bridgeveth.refuseOwn|setup.(*Namespace).Close
-		is anything in the way|setup.(*Namespace).CheckAttachable
-		is the network complete|setup.(*Namespace).holdNetwork|setup.(*Namespace).ReleaseNetwork
-		veth pair|setup.(*Namespace).plug|setup.(*Namespace).removePort
-		host port|setup.(*Namespace).publish|setup.(*Namespace).unpublish|setup.(*Namespace).unguardPort
-		inside the container|setup.(*Namespace).configure
-		up, until packets pass|setup.(*Namespace).raisePort
-		result|plugin.PrintResult
-		other work of ours|main.main
-		start of the Go runtime|runtime.
-	END
-}
 for verb in ADD DEL; do
 	echo "$verb:"
 	for n in $(seq "$count"); do perf script -i "/run/$verb.$n" -F comm,ip,sym --no-inline 2>/dev/null; done |
