@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
@@ -106,23 +105,16 @@ func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr
 	if err != nil {
 		return err
 	}
-	c, err := nft.Conn(n)
-	if err != nil {
-		return err
-	}
-	t := &nftables.Table{Name: chain.Table, Family: nft.Family(chainFamily(chain))}
-	rule := &nftables.Rule{
-		Table: t, Chain: &nftables.Chain{Name: chain.Name, Table: t}, Exprs: slices.Concat(match, nft.Verdict(expr.VerdictAccept)),
-		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
-	}
+	c := nft.NewChange(&nftables.Table{Name: chain.Table, Family: nft.Family(chainFamily(chain))})
+	rule := nft.Rule{Chain: chain.Name, Comment: comment, Exprs: slices.Concat(match, nft.Verdict(expr.VerdictAccept)), First: true}
 	for _, old := range slices.DeleteFunc(slices.Clone(dumped), func(rule netns.Attrs) bool { return !called(comment)(rule) }) {
-		err = errors.Join(err, nft.DeleteRules(c, rule.Chain, []uint64{nft.Handle(old)}))
+		c.DeleteRules(chain.Name, []uint64{nft.Handle(old)})
 		if at := slices.IndexFunc(dumped, deniesAll); at >= 0 {
-			rule.Position = nft.Handle(dumped[at])
+			rule.At = nft.Handle(dumped[at])
 		}
 	}
-	c.InsertRule(rule)
-	if err := errors.Join(err, c.Flush()); err != nil {
+	c.AddRule(rule)
+	if err := c.Send(n, nft.AnyGeneration); err != nil {
 		return fmt.Errorf("add a rule to chain %s: %w", chain, err)
 	}
 	return nil
@@ -136,7 +128,6 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 	if err != nil {
 		return err
 	}
-	var c *nftables.Conn
 	for _, t := range tables {
 		if byIPTables(t) && t.Table != filterTable || owner(t) == OwnerUs {
 			continue
@@ -145,30 +136,17 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 		if err != nil {
 			return err
 		}
+		c := nft.NewChange(&nftables.Table{Name: t.Table, Family: nft.Family(chainFamily(t))})
 		for _, rule := range rules {
 			link, ours := strings.CutPrefix(nft.Comment(rule), inChain)
 			link, _, _ = strings.Cut(link, " ")
-			if !ours || !bridges.Belongs(n, link, bridge) {
-				continue
-			}
-			if c, err = nft.Conn(n); err != nil {
-				return err
-			}
-			in := &nftables.Table{Name: t.Table, Family: nft.Family(chainFamily(t))}
-			err := c.DelRule(&nftables.Rule{
-				Table: in, Chain: &nftables.Chain{Name: rule.Text(unix.NFTA_RULE_CHAIN), Table: in},
-				Handle: nft.Handle(rule),
-			})
-			if err != nil {
-				return err
+			if ours && bridges.Belongs(n, link, bridge) {
+				c.DeleteRules(rule.Text(unix.NFTA_RULE_CHAIN), []uint64{nft.Handle(rule)})
 			}
 		}
-	}
-	if c == nil {
-		return nil
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("take rules of %s out of others' chains: %w", bridge, err)
+		if err := c.Send(n, nft.AnyGeneration); err != nil {
+			return fmt.Errorf("take rules of %s out of others' chains: %w", bridge, err)
+		}
 	}
 	return nil
 }

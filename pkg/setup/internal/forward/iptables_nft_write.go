@@ -74,15 +74,15 @@ func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err erro
 	return l, err
 }
 
-// deleteFrom has the next transaction delete the chosen rules.
-func (l nftChain) deleteFrom(c *nftables.Conn, chosen func(rule) bool) error {
+// deleteFrom adds to the transaction that the chosen rules go.
+func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	var handles []uint64
 	for i, r := range l.rules {
 		if chosen(r) {
 			handles = append(handles, l.handles[i])
 		}
 	}
-	return nft.DeleteRules(c, l.Chain, handles)
+	c.DeleteRules(l.Name, handles)
 }
 
 // ours reports whether a rule of our chain is one of a bridge's, as we make it or as nft(8) has
@@ -92,29 +92,24 @@ func ours(r rule, bridge string) bool {
 	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
 }
 
-// change reads both chains of a table and has f put a transaction together, which is sent. It is
-// done again where somebody else has deleted a rule in between.
-func change(n *netns.Namespace, t xtables, f func(c *nftables.Conn, base, own nftChain) error) error {
-	const tries = 5
-	c, err := nft.Conn(n)
-	for range tries {
-		var base, own nftChain
-		if err == nil {
-			base, err = listChain(n, t, forwardBase)
-		}
-		if err == nil {
-			own, err = listChain(n, t, forwardChain)
-		}
+// change reads both chains of a table and sends the transaction that f puts together. It does so again
+// when nf_tables has changed in between.
+func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftChain) error) error {
+	err := nft.AtOneGeneration(n, func(seen uint32) error {
+		base, err := listChain(n, t, forwardBase)
 		if err != nil {
 			return err
 		}
-		if err = f(c, base, own); err != nil {
+		own, err := listChain(n, t, forwardChain)
+		if err != nil {
 			return err
 		}
-		if err = c.Flush(); !errors.Is(err, unix.ENOENT) {
-			break
+		c := nft.NewChange(t.table())
+		if err := f(c, base, own); err != nil {
+			return err
 		}
-	}
+		return c.Send(n, seen)
+	})
 	if err != nil {
 		return fmt.Errorf("change %s: %w", t, err)
 	}
@@ -124,58 +119,52 @@ func change(n *netns.Namespace, t xtables, f func(c *nftables.Conn, base, own nf
 // addNFT adds a bridge's rules to the table, in the place of what is there of them, behind the
 // jump to the administrator's chain and ahead of what somebody else has put into ours.
 func addNFT(n *netns.Namespace, t xtables, bridge string) error {
-	return change(n, t, func(c *nftables.Conn, base, own nftChain) error {
-		c.AddTable(t.table())
+	return change(n, t, func(c *nft.Change, base, own nftChain) error {
+		c.AddTable()
 		if !t.inForce || t.flavour == "" {
 			base.Type, base.Hooknum, base.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
 			c.AddChain(base.Chain)
 		}
 		c.AddChain(own.Chain)
 		c.AddChain(&nftables.Chain{Name: adminChain, Table: t.table()})
-		if err := own.deleteFrom(c, func(r rule) bool { return r == toAdmin || ours(r, bridge) }); err != nil {
-			return err
-		}
+		own.deleteFrom(c, func(r rule) bool { return r == toAdmin || ours(r, bridge) })
 		wanted := []rule{toAdmin}
 		if t.docker {
 			wanted = append(wanted, isolationRules(bridge)...)
 		}
 		for _, r := range slices.Backward(append(wanted, forwardRules(bridge)...)) {
-			c.InsertRule(&nftables.Rule{Table: own.Table, Chain: own.Chain, Exprs: r.expressions()})
+			c.AddRule(nft.Rule{Chain: own.Name, Exprs: r.expressions(), First: true})
 		}
-		return placeJumpNFT(c, base)
+		placeJumpNFT(c, base)
+		return nil
 	})
 }
 
 // placeJumpNFT is placeJump.
-func placeJumpNFT(c *nftables.Conn, base nftChain) error {
+func placeJumpNFT(c *nft.Change, base nftChain) {
 	isJump := func(r rule) bool { return r == toOwn }
 	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {
-		return nil // what others have put ahead of it since stays there
+		return // what others have put ahead of it since stays there
 	}
-	if err := base.deleteFrom(c, isJump); err != nil {
-		return err
-	}
-	jump := &nftables.Rule{Table: base.Table, Chain: base.Chain, Exprs: toOwn.expressions()}
+	base.deleteFrom(c, isJump)
+	jump := nft.Rule{Chain: base.Name, Exprs: toOwn.expressions(), First: true}
 	if at := (xtables{forward: base.rules}).lastBefore(); at >= 0 {
-		jump.Position = base.handles[at]
-		c.AddRule(jump) // right behind it
-	} else {
-		c.InsertRule(jump)
+		jump.First, jump.At = false, base.handles[at]
 	}
-	return nil
+	c.AddRule(jump)
 }
 
 // removeNFT is the inverse of addNFT. With the last bridge go the jump and both chains, unless
 // somebody has written into them or jumps to them himself.
 func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
-	return change(n, t, func(c *nftables.Conn, base, own nftChain) error {
+	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) }) {
-			return own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
+			own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
+			return nil
 		}
 		jump := func(r rule) bool { return r == toOwn }
-		if err := errors.Join(own.deleteFrom(c, func(rule) bool { return true }), base.deleteFrom(c, jump)); err != nil {
-			return err
-		}
+		own.deleteFrom(c, func(rule) bool { return true })
+		base.deleteFrom(c, jump)
 		admin := &nftables.Chain{Name: adminChain, Table: t.table()}
 		return errors.Join(
 			deleteIfUnused(n, c, own.Chain, len(own.rules)+count(base.rules, jump)),
@@ -193,9 +182,9 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused has the next transaction delete a chain if all that it holds, and all that leads to
+// deleteIfUnused adds to the transaction that a chain goes, if all that it holds, and all that leads to
 // it, is a number of rules that go in the same transaction.
-func deleteIfUnused(n *netns.Namespace, c *nftables.Conn, chain *nftables.Chain, rules int) error {
+func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)
 	if errors.Is(err, unix.ENOENT) {
@@ -205,7 +194,7 @@ func deleteIfUnused(n *netns.Namespace, c *nftables.Conn, chain *nftables.Chain,
 		return fmt.Errorf("look up chain %s: %w", chain.Name, err)
 	}
 	if netns.Attrs(answers[0][nl.SizeofNfgenmsg:]).Number(unix.NFTA_CHAIN_USE) == uint32(rules) {
-		c.DelChain(chain)
+		c.DeleteChain(chain.Name)
 	}
 	return nil
 }

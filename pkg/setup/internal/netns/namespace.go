@@ -3,7 +3,6 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -35,9 +34,8 @@ type Namespace struct {
 
 	thread  int // that is in it but for the time of a comeBack, 0 where none is known to be
 	Handle  netns.NsHandle
-	sockets map[int]*Socket      // by protocol
-	routes  *netlink.Handle      // for what the library has a function for
-	kept    map[string]io.Closer // what the packages above have opened in it
+	sockets map[int]*Socket // by protocol
+	routes  *netlink.Handle // for what the library has a function for
 }
 
 // Current returns the calling thread's namespace.
@@ -78,7 +76,7 @@ func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 		_ = h.Close() // read only
 		return nil, fmt.Errorf("stat network namespace %s: %w", path, err)
 	}
-	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, Handle: h, sockets: map[int]*Socket{}, kept: map[string]io.Closer{}}, nil
+	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, Handle: h, sockets: map[int]*Socket{}}, nil
 }
 
 // Library returns the library's own connection, opened at its first use.
@@ -93,22 +91,6 @@ func (n *Namespace) Library() (*netlink.Handle, error) {
 	return n.routes, nil
 }
 
-// Keep returns what open has returned for a key, calling it in the namespace at the first use. Close
-// closes it.
-func (n *Namespace) Keep(key string, open func() (io.Closer, error)) (io.Closer, error) {
-	if c, ok := n.kept[key]; ok {
-		return c, nil
-	}
-	err := n.Do(func() error {
-		c, err := open()
-		if err == nil {
-			n.kept[key] = c
-		}
-		return err
-	})
-	return n.kept[key], err
-}
-
 // Close gives back the file and the sockets. The namespace itself stays.
 func (n *Namespace) Close() {
 	if n.routes != nil {
@@ -116,9 +98,6 @@ func (n *Namespace) Close() {
 	}
 	for _, s := range n.sockets {
 		s.Close()
-	}
-	for _, c := range n.kept {
-		_ = c.Close() // nothing is pending
 	}
 	_ = n.Handle.Close() // read only
 }

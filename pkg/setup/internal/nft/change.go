@@ -15,8 +15,8 @@ import (
 )
 
 // Change is a transaction on one table. Its methods add requests to the transaction, in order, and
-// Send sends them. The library's connection can write neither the user data of a set, nor a
-// transaction for one generation of nf_tables.
+// Send sends them. nftables.Conn, of the library, can write neither the user data of a set nor a
+// transaction for one generation of nf_tables, and costs a socket of its own.
 type Change struct {
 	table *nftables.Table
 	batch netns.Batch
@@ -112,31 +112,43 @@ func (c *Change) AddSet(s Set) {
 // Append adds requests of the caller's own, such as those about the elements of a set.
 func (c *Change) Append(b netns.Batch) { c.batch = append(c.batch, b...) }
 
-// AddRule adds a rule with a comment at the end of a chain, or ahead of its other rules.
-func (c *Change) AddRule(chain, comment string, exprs []expr.Any, first bool) {
+// Rule is a rule to add. It goes behind all rules of its chain.
+type Rule struct {
+	Chain   string
+	Comment string
+	Exprs   []expr.Any
+	First   bool   // the rule goes ahead of all rules instead
+	At      uint64 // the handle of a rule: the new rule goes right behind it, with First right ahead of it
+}
+
+// AddRule adds a rule.
+func (c *Change) AddRule(r Rule) {
 	list := nl.NewRtAttr(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, nil)
-	for _, e := range exprs {
+	for _, e := range r.Exprs {
 		encoded, err := expr.Marshal(byte(c.table.Family), e)
 		if err != nil && c.err == nil {
-			c.err = fmt.Errorf("rule %q of chain %s: %w", comment, chain, err)
+			c.err = fmt.Errorf("rule %q of chain %s: %w", r.Comment, r.Chain, err)
 		}
 		list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, encoded)
 	}
 	flags := unix.NLM_F_CREATE
-	if !first {
+	if !r.First {
 		flags |= unix.NLM_F_APPEND
 	}
-	rule := []*nl.RtAttr{
-		nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)), list,
-		nl.NewRtAttr(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, comment)),
+	rule := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(r.Chain)), list}
+	if r.Comment != "" {
+		rule = append(rule, nl.NewRtAttr(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.Comment)))
 	}
-	if protocol := matchedProtocol(exprs); protocol != 0 {
+	if r.At != 0 {
+		rule = append(rule, nl.NewRtAttr(unix.NFTA_RULE_POSITION, binary.BigEndian.AppendUint64(nil, r.At)))
+	}
+	if protocol := matchedProtocol(r.Exprs); protocol != 0 {
 		compat := nl.NewRtAttr(unix.NFTA_RULE_COMPAT|unix.NLA_F_NESTED, nil)
 		compat.AddRtAttr(unix.NFTA_RULE_COMPAT_PROTO, number(protocol))
 		compat.AddRtAttr(unix.NFTA_RULE_COMPAT_FLAGS, number(0))
 		rule = append(rule, compat)
 	}
-	c.add("add rule to chain "+chain, unix.NFT_MSG_NEWRULE, flags, rule...)
+	c.add("add rule to chain "+r.Chain, unix.NFT_MSG_NEWRULE, flags, rule...)
 }
 
 // matchedProtocol returns the transport protocol, IPPROTO_*, that a match of iptables among the

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/google/nftables"
@@ -15,27 +14,6 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
-
-// Conn returns a connection to the namespace's nf_tables, opened at its first use,
-// to change rules with. Reading them comes with every ADD and is done below: the
-// library's listings cost half a millisecond each, and fail where somebody else's
-// rule is new to it.
-func Conn(n *netns.Namespace) (*nftables.Conn, error) {
-	kept, err := n.Keep("nf_tables", func() (io.Closer, error) {
-		c, err := nftables.New(nftables.AsLasting())
-		return lasting{c}, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
-	}
-	return kept.(lasting).Conn, nil
-}
-
-// lasting is a connection as Keep closes it.
-type lasting struct{ *nftables.Conn }
-
-// Close closes the connection; nothing is pending.
-func (l lasting) Close() error { return l.CloseLasting() }
 
 // FamilyINet stands for both families of IP in nf_tables. It is the kernel's number for
 // AF_UNIX elsewhere, which has no packets to filter.
@@ -154,14 +132,6 @@ func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 
 // Handle is what the kernel tells rules apart by.
 func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
-
-// DeleteRules has the next transaction delete rules of a chain.
-func DeleteRules(c *nftables.Conn, from *nftables.Chain, handles []uint64) (err error) {
-	for _, handle := range handles {
-		err = errors.Join(err, c.DelRule(&nftables.Rule{Table: from.Table, Chain: from, Handle: handle}))
-	}
-	return err
-}
 
 // AnyGeneration is what transact takes where it does not matter what has changed before.
 const AnyGeneration = 0

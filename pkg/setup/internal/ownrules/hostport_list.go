@@ -55,7 +55,7 @@ func ListHostPorts(n *netns.Namespace, p *plan.Port) error {
 	c.DeleteRules(listChain, handles)
 	for protocol, ports := range want {
 		for some := range slices.Chunk(ports, listedPorts) {
-			c.AddRule(listChain, owner, multiport(protocol, some), false)
+			c.AddRule(nft.Rule{Chain: listChain, Comment: owner, Exprs: multiport(protocol, some)})
 		}
 	}
 	err = c.Send(n, nft.AnyGeneration)

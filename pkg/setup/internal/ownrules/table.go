@@ -55,7 +55,7 @@ func (c chain) in(t *nftables.Table) *nftables.Chain {
 func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 	for _, r := range rules {
 		c.AddChain(r.chain.in(t))
-		c.AddRule(r.chain.Name, r.comment, r.exprs, r.first)
+		c.AddRule(nft.Rule{Chain: r.chain.Name, Comment: r.comment, Exprs: r.exprs, First: r.first})
 	}
 }
 
