@@ -18,6 +18,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
+// DefaultDir is the folder of the store, unless a configuration names another one. /run is
+// emptied at boot, when leases end.
+const DefaultDir = "/run/ipam-simple"
+
 const (
 	// The name of a store is "leases-", the boot's ID and ".db": no store outlives its boot.
 	storePrefix = "leases-"
@@ -90,7 +94,7 @@ func OpenInMemory() (*Store, error) {
 func newStore(path string, lock *flock.Lock) *Store {
 	return &Store{
 		file: boltfile.File{Path: path, Layout: records.Layout, Remedy: storeRemedy},
-		lock: lock, maxQueued: allocator.MaxQueued,
+		lock: lock, maxQueued: allocator.DefaultMaxQueued,
 	}
 }
 

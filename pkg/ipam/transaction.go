@@ -85,8 +85,8 @@ func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) 
 }
 
 // importHostLocal takes over the reservations that host-local has made since the host was
-// booted, for containers that keep running while their network changes over to us. It does so
-// once for each network, and leaves host-local's folder as it is.
+// booted, for containers that keep running while their network changes over from host-local. It
+// does so once for each network, and leaves host-local's folder as it is.
 func (s *Store) importHostLocal(n *records.Network) error {
 	if !hostlocal.HasNetwork(s.HostLocal, n.Name) || n.Imported(s.HostLocal) {
 		return nil

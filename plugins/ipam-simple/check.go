@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Check compares the attachment's leases with the addresses in prevResult that are from our
-// ranges. It ignores other addresses: other plugins may have added them.
+// Check compares the attachment's leases with the addresses in prevResult that are in the
+// configured ranges. It ignores other addresses: other plugins may have added them.
 func (p Plugin) Check(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {

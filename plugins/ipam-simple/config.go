@@ -55,8 +55,8 @@ type location struct {
 	ImportFrom string `json:"importFrom"`
 }
 
-// settings has the keys below "ipam". Those that host-local has too mean the same there. An
-// empty string means the same as an absent key, because runtimes send empty strings.
+// settings has the keys below "ipam". A key of host-local has the same meaning here. An empty
+// string means the same as an absent key, because runtimes send empty strings.
 type settings struct {
 	rangeKeys
 	Ranges        [][]json.RawMessage `json:"ranges"`

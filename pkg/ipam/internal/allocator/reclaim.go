@@ -15,15 +15,15 @@ const maxExpired = 16
 
 // Expire frees kept addresses whose time is over.
 func (a Allocator) Expire(now time.Time) error {
-	var over []leases.Lease
+	var expired []leases.Lease
 	err := a.Network.EachKept(func(l leases.Lease) bool {
 		if l.Until.After(now) {
 			return false
 		}
-		over = append(over, l)
-		return len(over) < maxExpired
+		expired = append(expired, l)
+		return len(expired) < maxExpired
 	})
-	for _, l := range over {
+	for _, l := range expired {
 		if err == nil {
 			err = a.Network.Forget(l)
 		}

@@ -13,14 +13,14 @@ import (
 // Allocator chooses addresses of one network.
 type Allocator struct {
 	Network *records.Network
-	// MaxQueued is how many freed addresses of a set wait before the one that was freed longest
-	// ago is used again ahead of addresses that were never used.
+	// MaxQueued bounds the free queue. When so many freed addresses of a set are queued, the one
+	// that was freed longest ago is used before addresses that were never used.
 	MaxQueued uint64
 }
 
-// MaxQueued bounds the free queue of a set that is too large to be used up. A million queued
-// addresses take about 60 MB in the store.
-const MaxQueued = 1 << 20
+// DefaultMaxQueued is the bound of a Store. A million queued addresses take about 60 MB in the
+// store.
+const DefaultMaxQueued = 1 << 20
 
 // Reserve returns a lease for each set of a request, in their order. An address that the
 // attachment holds already, of these sets, stays; what else it holds is freed.

@@ -39,8 +39,8 @@ func (a Allocator) checkSetShared(set ranges.Set) error {
 }
 
 // endKeptWithin frees the addresses that a network keeps for names in a range, and in pools
-// that overlap the range. The names still have these addresses, if they are free when the
-// names come back.
+// that overlap the range. A name gets its address again if it is free at the next request with
+// this name.
 func endKeptWithin(n *records.Network, r ranges.Range) error {
 	pools, err := n.Overlapping(r)
 	if err != nil {

@@ -17,7 +17,7 @@ type Lease struct {
 	Namespace Namespace    // zero: not known
 	Time      time.Time    // when the attachment got the address
 	Sticky    Sticky
-	Until     time.Time // the attachment has ended, and the address is kept for Sticky.Name until then; else zero
+	Until     time.Time // zero, or the attachment has ended and the address is kept for Sticky.Name until then
 }
 
 // Kept reports whether the address is kept for a name and no attachment has it.

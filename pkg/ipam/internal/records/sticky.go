@@ -63,7 +63,7 @@ func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	return names.Put(key, record)
 }
 
-// noteChange remembers a change of a name's addresses for ChangedNames.
+// noteChange adds a name with its new addresses to ChangedNames.
 func (n *Network) noteChange(key, record []byte) {
 	if n.changedNames == nil {
 		n.changedNames = map[string][]byte{}
@@ -93,8 +93,8 @@ func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	return true, n.PutLease(l)
 }
 
-// Unkeep frees a kept address. Its name still has the address, if it is free when the name
-// comes back.
+// Unkeep frees a kept address. The name gets the address again if it is free at the next request
+// with this name.
 func (n *Network) Unkeep(l Lease) error {
 	if err := n.root.Bucket(keptBucket).Delete(keptKey(l)); err != nil {
 		return err
@@ -152,9 +152,9 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 	return nil
 }
 
-// AddName adds a name with the addresses that an earlier boot had for it, and keeps those for
-// it that nobody has. key and record are those of the sticky file. A name that the network has
-// already stays as it is.
+// AddName adds a name of the sticky file, by its key and record there. It keeps the name's
+// addresses for the name, except addresses that are leased already. A name that the network
+// already has does not change.
 func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
 	list, err := DecodeAddresses(record)
 	if err != nil {
