@@ -61,7 +61,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 		e.Drift = c.Verify
 		x.Ends = append(x.Ends, e)
 	}
-	if _, damaged, err := inv.Records(); err == nil {
+	if damaged, err := inv.Damaged(); err == nil {
 		for _, d := range damaged {
 			x.more = append(x.more, sickness("libcni's records", "record", "nobody but its runtime knows whose it is: have that remove containers that bvctl inspect does not show, and then the file", d.Error()))
 		}

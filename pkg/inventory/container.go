@@ -42,7 +42,7 @@ func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error
 		byKey[p.Key] = c
 		list = append(list, c)
 	}
-	records, err := inv.readable()
+	records, err := inv.records()
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error
 }
 
 // addRecord adds what libcni's record says about the container.
-func (c *Container) addRecord(r *Record) {
+func (c *Container) addRecord(r Record) {
 	c.Attachment, c.Pod, c.Namespace, c.Verify = r.Attachment(), r.Pod(), r.Namespace, r.Verify
 	c.Addresses, c.Routes = r.addresses()
 }

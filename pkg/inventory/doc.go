@@ -4,7 +4,7 @@
 //
 // Start with inventory.go. Containers in container.go lists the containers for people. Restorables in
 // restorable.go lists what repair compares with the host: each attachment that has a record, and the
-// networks of containers without a record. record.go reads libcni's records.
+// networks of containers without a record. record.go turns a record into the calls of our plugins.
 //
 // The package reads one configuration only as far as it must know whether it is ours; pkg/attachment
 // reads the rest. It imports libcni, which is slow to start, so the plugins must not import it.

@@ -7,8 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/libcni"
-
+	"github.com/bridgeveth/bridgeveth/pkg/cnicache"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -26,7 +25,7 @@ type Inventory struct {
 
 // New returns an Inventory of the default folders.
 func New(warn func(error)) *Inventory {
-	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: libcni.CacheDir, Warn: warn}
+	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: cnicache.DefaultDir, Warn: warn}
 }
 
 // Stores calls f with each lease store that exists: DataDir, or else the default store and those of the

@@ -37,7 +37,7 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 	for _, p := range found {
 		ports[p.Key] = p
 	}
-	records, err := inv.readable()
+	records, err := inv.records()
 	if err != nil {
 		return nil, err
 	}

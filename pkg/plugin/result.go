@@ -22,7 +22,7 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	err := refuseNulls(conf.RawPrevResult)
 	var result *current.Result
 	if err == nil {
-		result, err = ParseResult(conf.RawPrevResult, conf.CNIVersion)
+		result, err = parseResult(conf.RawPrevResult, conf.CNIVersion)
 	}
 	if err != nil {
 		return nil, Errorf(types.ErrInvalidNetworkConfig, "prevResult: %w", err)
@@ -30,10 +30,10 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// ParseResult reads a result of any version: the one that the result names, or else the one
+// parseResult reads a result of any version: the one that the result names, or else the one
 // given. The record that libcni keeps of an attachment holds the result in the version that its
 // runtime spoke. That may be older than the newest version of the configuration (cniVersions).
-func ParseResult(result map[string]any, version string) (*current.Result, error) {
+func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own
 	}

@@ -34,6 +34,11 @@ func TestStoreDeleted(t *testing.T) {
 			}
 		}},
 		{"record", "1.1.0", deleteLinks}, {"record of CNI 0.4.0", "0.4.0", deleteLinks}, {"record of CNI 0.2.0", "0.2.0", deleteLinks},
+		{"record of libcni 1.1, without netns", "1.0.0", func(t *testing.T) {
+			t.Helper()
+			deleteLinks(t)
+			setuptest.Run(t, "sh", "-c", `sed -i 's/"netns":"[^"]*"/"none":""/' /var/lib/cni/results/* && grep -q '"none"' /var/lib/cni/results/*`)
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,123 @@
+package cnicache
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+)
+
+// DefaultDir is the folder of the records, unless a runtime names another (CacheDir in libcni/api.go).
+const DefaultDir = "/var/lib/cni"
+
+// Record is what libcni keeps of an attachment: the arguments of ADD, and its result.
+type Record struct {
+	Container    string          `json:"containerId"`
+	Config       []byte          `json:"config"` // of the list of plugins, or of a single plugin
+	Interface    string          `json:"ifName"`
+	Network      string          `json:"networkName"`
+	Namespace    string          `json:"netns"` // path of the container's network namespace
+	Args         [][2]string     `json:"cniArgs"`
+	Capabilities map[string]any  `json:"capabilityArgs"`
+	Result       json.RawMessage `json:"result"` // of the version that the runtime speaks, 0.1.0 to the newest
+
+	Written time.Time `json:"-"`
+}
+
+// Read returns the records in dir, of one network or, if network is "", of all. damaged has an error
+// for each file that cannot be read.
+func Read(dir, network string) (records []*Record, damaged []error, err error) {
+	dir = filepath.Join(dir, "results")
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	for _, f := range files {
+		if network != "" && !strings.HasPrefix(f.Name(), network+"-") { // NETWORK-CONTAINER-INTERFACE
+			continue
+		}
+		r, err := read(filepath.Join(dir, f.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // DEL has deleted it in the meantime
+		case err != nil:
+			damaged = append(damaged, fmt.Errorf("%s: %w", filepath.Join(dir, f.Name()), err))
+		case network == "" || network == r.Network:
+			records = append(records, r)
+		}
+	}
+	return records, damaged, err
+}
+
+func read(path string) (*Record, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &Record{Written: info.ModTime()}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, err
+	}
+	r.Namespace = cmp.Or(r.Namespace, r.sandbox())
+	return r, nil
+}
+
+// sandbox returns the path of the container's network namespace in the result. libcni before 1.2, as
+// in containerd 1.6 and podman 4, records it only there.
+func (r *Record) sandbox() string {
+	var result struct {
+		Interfaces []struct {
+			Name    string `json:"name"`
+			Sandbox string `json:"sandbox"`
+		} `json:"interfaces"`
+	}
+	if json.Unmarshal(r.Result, &result) == nil {
+		for _, i := range result.Interfaces {
+			if i.Name == r.Interface && i.Sandbox != "" {
+				return i.Sandbox
+			}
+		}
+	}
+	return ""
+}
+
+// ParseResult returns the result in the newest version.
+func (r *Record) ParseResult() (*current.Result, error) {
+	result, err := create.CreateFromBytes(r.Result)
+	if err != nil {
+		return nil, err
+	}
+	return current.NewResultFromResult(result)
+}
+
+// Pod returns the name of the container's pod in one line, NAMESPACE/NAME, or "".
+func (r *Record) Pod() string {
+	args := map[string]string{}
+	for _, a := range r.Args {
+		args[a[0]] = a[1]
+	}
+	if args["K8S_POD_NAME"] == "" {
+		return ""
+	}
+	return strings.NewReplacer("\n", "\uFFFD", "\t", "\uFFFD").Replace(args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"])
+}
+
+// String names the attachment for people.
+func (r *Record) String() string {
+	who := fmt.Sprintf("network %s, container %s", r.Network, r.Container)
+	if pod := r.Pod(); pod != "" {
+		who += ", pod " + pod
+	}
+	return who
+}

@@ -1,0 +1,57 @@
+package cnicache
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestRead reads records of libcni 1.2 and of older versions, which have no netns, and passes over
+// those of other networks and damaged ones.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	if records, damaged, err := Read(dir, ""); records != nil || damaged != nil || err != nil {
+		t.Errorf("no folder: got %v, %v, %v", records, damaged, err)
+	}
+	results := filepath.Join(dir, "results")
+	if err := os.Mkdir(results, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"net-c1-eth0": `{"containerId":"c1","ifName":"eth0","networkName":"net","netns":"/run/netns/c1",
+			"cniArgs":[["K8S_POD_NAMESPACE","default"],["K8S_POD_NAME","web\n1"]],
+			"result":{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.1.0.2/16"}]}}`,
+		"net-c2-eth0": `{"containerId":"c2","ifName":"eth0","networkName":"net",
+			"result":{"cniVersion":"1.0.0","interfaces":[{"name":"eth1","sandbox":"/x"},{"name":"eth0","sandbox":"/run/netns/c2"}],"ips":[{"address":"10.1.0.3/16"}]}}`,
+		"net-a-c3-eth0": `{"containerId":"c3","ifName":"eth0","networkName":"net-a","result":{"ip4":{"ip":"10.1.0.4/16"}}}`,
+		"net-c4-eth0":   `{"containerId":`,
+	} {
+		if err := os.WriteFile(filepath.Join(results, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, damaged, err := Read(dir, "net")
+	if err != nil || len(records) != 2 || len(damaged) != 1 {
+		t.Fatalf("got %v, %v, %v", records, damaged, err)
+	}
+	for i, want := range []struct{ namespace, text, address string }{
+		{"/run/netns/c1", "network net, container c1, pod default/web\uFFFD1", "10.1.0.2/16"},
+		{"/run/netns/c2", "network net, container c2", "10.1.0.3/16"},
+	} {
+		r := records[i]
+		if r.Namespace != want.namespace || r.String() != want.text || r.Written.IsZero() {
+			t.Errorf("got %q, %q, written %s, want %+v", r.Namespace, r, r.Written, want)
+		}
+		if result, err := r.ParseResult(); err != nil || len(result.IPs) != 1 || result.IPs[0].Address.String() != want.address {
+			t.Errorf("%s: got %v, %v, want %s", r, result, err, want.address)
+		}
+	}
+	if records, _, err = Read(dir, ""); err != nil || len(records) != 3 {
+		t.Fatalf("all networks: got %v, %v", records, err)
+	}
+	for _, r := range records {
+		if result, err := r.ParseResult(); err != nil || len(result.IPs) != 1 {
+			t.Errorf("%s: got %v, %v", r, result, err)
+		}
+	}
+}
