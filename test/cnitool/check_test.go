@@ -69,36 +69,12 @@ func TestCheckSees(t *testing.T) {
 	}
 }
 
-// olderBuild makes of what ADD has made what builds made that did without some of it, as nft(8)
-// printed that. The port has the MAC that they gave it.
+// olderBuild turns what ADD has made into what older builds made. The port gets the MAC that they
+// gave it.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 bridge link set dev vethfl2sl3owzot guard off
-echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra
-tc qdisc del dev br0 clsact
-nft -f - <<'END'
-flush chain ip bridgeveth postrouting
-flush chain ip bridgeveth hostports
-flush chain ip bridgeveth prerouting
-flush chain ip bridgeveth answers
-table ip bridgeveth {
-	chain postrouting {
-		ct status dnat ip saddr 10.88.0.0/24 ip daddr 10.88.0.0/24 counter masquerade comment "br0 10.88.0.0/24 hostports"
-		ct status dnat ip saddr 127.0.0.0/8 oifname "br0" counter masquerade comment "br0 10.88.0.0/24 loopback"
-	}
-	chain hostports {
-		counter dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address comment "one address"
-		counter dnat ip to meta l4proto . th dport map @ports comment "any address"
-	}
-	chain prerouting {
-		fib daddr type local jump hostports comment "host ports"
-	}
-	chain arriving {
-		type filter hook prerouting priority raw
-		iifname "br0" ip daddr 127.0.0.0/8 counter drop comment "br0 10.88.0.0/24 br0 loopback"
-	}
-}
-END`
+echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 
 // TestCheckOlder looks after a container that an older build has attached: CHECK passes, sees
 // what is lost of what that build made, and bvctl repair adds what is newer.

@@ -189,31 +189,33 @@ func TestLocalnetBeside(t *testing.T) {
 	}
 }
 
-// older is what the first builds had for a network with host ports: each redirected packet
-// within the network was masqueraded, and a rule was all that guarded the host's loopback.
-const older = `
-	add table ip bridgeveth
-	flush chain ip bridgeveth hostports
-	flush chain ip bridgeveth prerouting
-	flush chain ip bridgeveth locally
-	flush chain ip bridgeveth postrouting
-	delete chain ip bridgeveth answers
-	table ip bridgeveth {
-		chain postrouting {
-			ct status dnat ip saddr 10.88.0.0/24 ip daddr 10.88.0.0/24 counter masquerade comment "br0 10.88.0.0/24 hostports"
-			ct status dnat ip saddr 127.0.0.0/8 oifname "br0" counter masquerade comment "br0 10.88.0.0/24 loopback"
-		}
-		chain hostports {
-			counter dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address comment "one address"
-			counter dnat ip to meta l4proto . th dport map @ports comment "any address"
-		}
-		chain prerouting { fib daddr type local jump hostports comment "host ports"; }
-		chain locally { fib daddr type local jump hostports comment "host ports"; }
-		chain arriving {
-			type filter hook prerouting priority raw; policy accept;
-			iifname "br0" ip daddr 127.0.0.0/8 counter drop comment "br0 10.88.0.0/24 br0 loopback"
-		}
-	}`
+// olderHostPorts replaces what ADD has made for the host ports of br0 by what older builds made: each
+// redirected packet within the network was masqueraded, and a rule guarded the host's loopback.
+const olderHostPorts = `
+tc qdisc del dev br0 clsact
+nft -f - <<'END'
+flush chain ip bridgeveth hostports
+flush chain ip bridgeveth prerouting
+flush chain ip bridgeveth locally
+flush chain ip bridgeveth postrouting
+delete chain ip bridgeveth answers
+table ip bridgeveth {
+	chain postrouting {
+		ct status dnat ip saddr 10.88.0.0/24 ip daddr 10.88.0.0/24 counter masquerade comment "br0 10.88.0.0/24 hostports"
+		ct status dnat ip saddr 127.0.0.0/8 oifname "br0" counter masquerade comment "br0 10.88.0.0/24 loopback"
+	}
+	chain hostports {
+		counter dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address comment "one address"
+		counter dnat ip to meta l4proto . th dport map @ports comment "any address"
+	}
+	chain prerouting { fib daddr type local jump hostports comment "host ports"; }
+	chain locally { fib daddr type local jump hostports comment "host ports"; }
+	chain arriving {
+		type filter hook prerouting priority raw
+		iifname "br0" ip daddr 127.0.0.0/8 counter drop comment "br0 10.88.0.0/24 br0 loopback"
+	}
+}
+END`
 
 // TestHostPortUpgrade replaces the rules of an older build by those of this one, at the next ADD
 // with a host port and by repair.
@@ -236,8 +238,7 @@ func TestHostPortUpgrade(t *testing.T) {
 				return append(rules, setuptest.Run(t, "tc", "filter", "show", "dev", "br0", "ingress"))
 			}
 			want := state()
-			setuptest.Run(t, "nft", older)
-			setuptest.Run(t, "tc", "qdisc", "del", "dev", "br0", "clsact")
+			setuptest.Run(t, "sh", "-ec", olderHostPorts)
 			if by == "ADD" {
 				on("ADD", 2, publishing(conf, object{"hostPort": 9090, "containerPort": 80})).run(t).ok(t)
 			} else {

@@ -12,15 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// needsVLANs ends the test here where bridges cannot keep VLANs apart, after it has seen
-// that this is told, with nothing left.
-func needsVLANs(t *testing.T) {
+// newVLANNode is newNode with so many containers. On a kernel whose bridges do not filter by VLAN it
+// checks that ADD says so and leaves nothing, and then skips the test.
+func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	t.Helper()
+	n := newNode(t, single, "nft")
 	setuptest.Run(t, "sh", "-c", "ip link add probe type bridge; ip link set probe type bridge vlan_filtering 1 || true")
 	can := strings.Contains(setuptest.Run(t, "ip", "-d", "link", "show", "probe"), "vlan_filtering 1")
 	setuptest.Run(t, "ip", "link", "delete", "probe")
 	if can {
-		return
+		return n, n.containers(containers)
 	}
 	before := setuptest.Dump(t)
 	setuptest.Container(t, "none")
@@ -30,6 +31,7 @@ func needsVLANs(t *testing.T) {
 	}
 	setuptest.Same(t, before, "a failed ADD left traces")
 	t.Skip("LISTED SKIP: no VLANs on bridges in this kernel; make test-vm has one with them")
+	return nil, nil
 }
 
 // vlan is network number i in a VLAN of its own, on the bridge of all.
@@ -43,10 +45,8 @@ func vlan(i, id int) object {
 // masquerade.
 func TestVLAN(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, single, "nft")
-	needsVLANs(t)
+	n, c := newVLANNode(t, 4)
 	outside := n.outside(false)
-	c := n.containers(4)
 	first, second := vlan(81, 100), vlan(82, 200)
 	before := setuptest.Dump(t)
 	published := publishing(first, object{"hostPort": 8080, "containerPort": 80})
@@ -121,9 +121,7 @@ func TestVLANTrunk(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			conf := object{"type": "bridgeveth", "bridge": "br0", "vlanTrunk": []object{{"id": 30}, {"minID": 40, "maxID": 42}}}.with(tt.keys)
-			n := newNode(t, conf, "nft")
-			needsVLANs(t)
-			c := n.containers(2)
+			_, c := newVLANNode(t, 2)
 			before := setuptest.Dump(t)
 			for i, inside := range c {
 				on("CHECK", i+1, checking(conf, on("ADD", i+1, conf).run(t).ok(t))).run(t).ok(t)
@@ -155,9 +153,7 @@ func TestVLANTrunk(t *testing.T) {
 func TestVLANOnOthersBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
-	n := newNode(t, single, "nft")
-	needsVLANs(t)
-	c := n.containers(1)
+	_, c := newVLANNode(t, 1)
 	setuptest.Run(t, "ip", "link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge")
 	setuptest.Run(t, "ip", "link", "set", "br0", "addrgenmode", "none")
 	before := setuptest.Dump(t)
@@ -183,10 +179,8 @@ func TestVLANOnOthersBridge(t *testing.T) {
 // its subnet, so that the host needs a route by the VLAN link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, single, "nft")
-	needsVLANs(t)
+	n, c := newVLANNode(t, 3)
 	before := setuptest.Dump(t)
-	c := n.containers(3)
 	other, first := vlan(83, 300), vlan(81, 100)
 	second := first.with(object{"gatewayConflict": "add", "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": "10.82.0.0/24"}}, {{"subnet": "fd82::/64", "gateway": "fe80::1"}},
@@ -220,9 +214,7 @@ func TestVLANRangeChanged(t *testing.T) {
 func TestVLANOnEmptiedBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
-	n := newNode(t, single, "nft")
-	needsVLANs(t)
-	c := n.containers(1)
+	_, c := newVLANNode(t, 1)
 	setuptest.Run(t, "sh", "-ec", "ip link add br0 up type bridge vlan_filtering 1; ip link add p type veth peer name q; ip link set p master br0; ip link del p")
 	if got := bridgeMAC(t); got != "00:00:00:00:00:00" {
 		t.Fatalf("the bridge has MAC %s", got)
@@ -246,8 +238,7 @@ func TestVLANsOfReference(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			newNode(t, single, "nft").containers(1)
-			needsVLANs(t)
+			newVLANNode(t, 1)
 			for _, keys := range []object{
 				{"vlan": 100}, {"vlan": 1}, {"vlan": 100, "vlanTrunk": trunk}, {"vlanTrunk": trunk}, {"vlanTrunk": []object{{"id": 1}, {"id": 30}}},
 			} {
