@@ -11,7 +11,7 @@ mkdir -p "$vm/programs"
 export PROGRAMS=$vm/programs REQUIRE_NETNS=1
 go test -C test -count=1 -run '^$' ./cnitool # builds the programs
 go test -C test -c -o "$vm/cnitool.test" ./cnitool
-tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestIsolation|TestLearning|TestBPDUGuard|TestGuardByDefault|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestGiven|TestBandwidth$}
+tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestIsolation|TestLearning|TestBPDUGuard|TestGuardByDefault|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestExisting|TestBandwidth$}
 status=0
 for suite in ${SUITES:-bookworm bookworm-backports}; do
 	SUITE=$suite hack/vm.sh sh -ec "uname -r; hack/br_netfilter.sh; modprobe tun

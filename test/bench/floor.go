@@ -17,16 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// floor is what no CNI plugin written in Go can do without: the kernel's work for a
-// container with a host port, asked for by a process that is running already and knows
-// the node, and one start of a program that does nothing. Nothing is looked up, locked,
-// checked, remembered or printed.
+// floor is the least work that any CNI plugin written in Go has to do. It has two parts: the kernel's
+// work for a container with a host port, and one start of a program that does nothing. A running
+// process that knows the node does the first part. It does not look up, lock, check, store or print
+// anything.
 //
-// It keeps its containers from disturbing each other as ours do: no generated IPv6
-// addresses, no snooping, one report of IPv6 groups.
+// Its containers do not disturb each other, like ours: no generated IPv6 addresses, no snooping, one
+// report of IPv6 groups.
 type floor struct {
 	start  string // the program that does nothing
-	dual   bool   // IPv6 besides
+	dual   bool   // with IPv6
 	node   netns.NsHandle
 	bridge int // index
 	ports  *nftables.Set
@@ -34,8 +34,8 @@ type floor struct {
 
 var floorGateway, floorGateway6 = net.IPv4(10, 88, 0, 1), net.ParseIP("fd88::1")
 
-// newFloor makes the bridge, the map of host ports, and a FORWARD rule, on the node that the
-// thread is in.
+// newFloor makes the bridge, the map of host ports and a FORWARD rule in the node of the calling
+// thread.
 func newFloor(start string, dual bool, n *node) (*floor, error) {
 	snooping := false
 	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}, MulticastSnooping: &snooping}
@@ -63,7 +63,7 @@ func newFloor(start string, dual bool, n *node) (*floor, error) {
 	return f, f.publishing()
 }
 
-// publishing makes a map from host ports to containers, and the rule that looks there.
+// publishing makes a map from host ports to containers, and the rule that uses the map.
 func (f *floor) publishing() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -86,28 +86,28 @@ func (f *floor) publishing() error {
 	return c.Flush()
 }
 
-// address follows from the guest's host port, as nothing else tells guests apart.
+// address returns the guest's IPv4 address, computed from its host port: the port identifies a guest.
 func (f *floor) address(g *guest) net.IP {
 	ip := floorGateway.To4()
 	return net.IPv4(ip[0], ip[1], byte(g.port>>8), byte(g.port)).To4()
 }
 
-// address6 is in the network of an address that ends with zeros, such as fe80::.
+// address6 returns the guest's IPv6 address in a network, given by its first address, such as fe80::.
 func (f *floor) address6(of string, g *guest) *net.IPNet {
 	ip := net.ParseIP(of)
 	binary.BigEndian.PutUint16(ip[14:], uint16(g.port))
 	return &net.IPNet{IP: ip, Mask: net.CIDRMask(64, 128)}
 }
 
-// host is the name of the host end.
+// host returns the name of the guest's host end.
 func (f *floor) host(g *guest) string { return fmt.Sprintf("floor%d", g.port) }
 
-// element is the guest's entry in the map.
+// element returns the guest's element of the map of host ports.
 func (f *floor) element(g *guest) []nftables.SetElement {
 	return []nftables.SetElement{{Key: binary.BigEndian.AppendUint16(nil, uint16(g.port)), Val: f.address(g)}}
 }
 
-// add attaches a guest, on a thread in the node.
+// add attaches a guest. It runs on a thread in the node.
 func (f *floor) add(g *guest) error {
 	if err := f.launch(); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (f *floor) add(g *guest) error {
 	return netlink.LinkSetUp(pair)
 }
 
-// launch is the one start of a program, and all of a CHECK: it looks after nothing.
+// launch starts the program that does nothing. This is all that CHECK does on the floor.
 func (f *floor) launch() error { return exec.Command(f.start).Run() }
 
 // publish changes the map of host ports.
@@ -156,7 +156,7 @@ func (f *floor) publish(change func(*nftables.Conn) error) error {
 	return c.Flush()
 }
 
-// configure sets up what is inside the guest, by a socket in its namespace.
+// configure sets up the guest's interfaces by a netlink socket in the guest's namespace.
 func (f *floor) configure(inside *netlink.Handle, ns netns.NsHandle, g *guest) error {
 	lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}} // LOOPBACK_IFINDEX in linux/net/flow.h
 	if err := inside.LinkSetUp(lo); err != nil {
@@ -188,7 +188,7 @@ func (f *floor) configure(inside *netlink.Handle, ns netns.NsHandle, g *guest) e
 	return nil
 }
 
-// configure6 is configure's for IPv6.
+// configure6 does the same for IPv6.
 func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.NsHandle, g *guest) error {
 	if err := netns.Set(ns); err != nil {
 		return err
@@ -205,7 +205,7 @@ func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.N
 	return inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: floorGateway6})
 }
 
-// del detaches a guest, on a thread in the node.
+// del detaches a guest. It runs on a thread in the node.
 func (f *floor) del(g *guest) error {
 	if err := f.launch(); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 
 const containerIf = "eth0"
 
-// guest is a container on a node: a namespace and what a runtime says of it.
+// guest is a container on a node: its namespace, and the arguments that a runtime passes for it.
 type guest struct {
 	id     string // container ID; each attachment gets a new one
 	netns  string // path in the node's mount namespace
@@ -22,8 +22,8 @@ type guest struct {
 	took   time.Duration // of the last operation
 }
 
-// runtimeConf is what a runtime passes to libcni. libcni hands the port only to
-// plugins that declare the capability.
+// runtimeConf returns what a runtime passes to libcni. libcni passes the port on only to plugins
+// that declare the capability.
 func (g *guest) runtimeConf() *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: g.id, NetNS: g.netns, IfName: containerIf,
@@ -47,8 +47,8 @@ func (g *guest) addresses() (own, gateway net.IP, err error) {
 	return nil, nil, errors.New("read result: no IPv4 address with a gateway")
 }
 
-// ping says whether an echo request from the thread's namespace to the address
-// is answered within wait. tries requests are sent.
+// ping sends echo requests, at most tries, from the thread's namespace, and reports whether one is
+// answered within wait.
 func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 	conn, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: to})
 	if err != nil {
@@ -71,7 +71,7 @@ func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 // identifier 0xbe, sequence 1. The checksum is the complement of 0x0800+0xbe+1.
 var echoRequest = [8]byte{8, 0, 0xf7, 0x40, 0, 0xbe, 0, 1}
 
-// awaitEcho reads packets until the answer to echoRequest or the deadline.
+// awaitEcho reads packets until it has the answer to echoRequest, or until the deadline.
 func awaitEcho(conn *net.IPConn, deadline time.Time) (bool, error) {
 	if err := conn.SetReadDeadline(deadline); err != nil {
 		return false, err

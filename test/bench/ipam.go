@@ -21,26 +21,26 @@ import (
 )
 
 const (
-	ipamSubnet   = "10.0.0.0/12"          // room for a million
-	slowOp       = 100 * time.Millisecond // from which on a plugin gets few turns
+	ipamSubnet   = "10.0.0.0/12"          // has room for a million leases
+	slowOp       = 100 * time.Millisecond // a plugin that takes longer gets fewer turns
 	slowTurns    = 3
 	maxLeases    = 1_000_000
-	hostLocalMax = 65_000 // leases: with more of them its ADD takes minutes
+	hostLocalMax = 65_000 // leases; with more, its ADD takes minutes
 
-	targetFlat  = 1.2 // ours with 65,000 leases over ours with none
-	targetPeer  = 100 // host-local over ours, with 65,000 leases
-	targetStart = 1.5 // ours with no lease over a program that does nothing
+	targetFlat  = 1.2 // ADD of ipam-simple with 65,000 leases / with none
+	targetPeer  = 100 // host-local / ipam-simple, with 65,000 leases
+	targetStart = 1.5 // ipam-simple with no lease / a program that does nothing
 )
 
-// allocator is an IPAM plugin, which is run as a program of its own.
+// allocator is an IPAM plugin, run as a separate program.
 type allocator struct {
 	name, path string
-	dir        string // of its leases
-	most       int    // leases
+	dir        string // of the leases
+	most       int    // leases at most
 	fill       func(dir string, from, to int) error
 }
 
-// ipamRow is what an allocator took beside so many leases. Times are milliseconds.
+// ipamRow holds an allocator's times with a number of leases in its store, in milliseconds.
 type ipamRow struct {
 	Plugin string  `json:"plugin"`
 	Leases int     `json:"leases"`
@@ -49,23 +49,23 @@ type ipamRow struct {
 	Count  int     `json:"count"`
 }
 
-// ipamReport is all of them, and what a program takes that does nothing.
+// ipamReport holds the rows of all allocators, and the time of a program that does nothing.
 type ipamReport struct {
 	EmptyMS float64   `json:"emptyMs"`
 	Rows    []ipamRow `json:"rows"`
 }
 
-// measureIPAM fills the stores of the IPAM plugins and lets these take turns.
+// measureIPAM fills the stores of the IPAM plugins and measures the plugins in turns.
 func measureIPAM(ctx context.Context, opts options) (*ipamReport, error) {
 	dir, err := os.MkdirTemp("", "bench-ipam-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.Remove(dir)
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // the same kind of file system for both
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // the same kind of file system for all plugins
 		return nil, fmt.Errorf("mount tmpfs: %w", err)
 	}
-	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // it goes with the sandbox
+	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // the mount ends with the sandbox
 	plugins := []allocator{
 		{"ipam-simple", filepath.Join(opts.bin, "ipam-simple"), dir + "/ipam-simple", maxLeases, fillOurs},
 		{"host-local", filepath.Join(opts.peers, "host-local"), dir + "/host-local", hostLocalMax, fillHostLocal},
@@ -114,7 +114,7 @@ func medianMS(s sample) float64 {
 	return milliseconds(quantile(slices.Sorted(slices.Values(s.took)), 0.5))
 }
 
-// turn attaches and detaches once, unless that was slow often enough.
+// turn attaches and detaches one container. A slow plugin gets fewer turns.
 func (a allocator) turn(adds, dels *sample) error {
 	if n := len(adds.took); n >= slowTurns && adds.took[n-1] > slowOp {
 		return nil
@@ -132,9 +132,9 @@ func (a allocator) turn(adds, dels *sample) error {
 	return nil
 }
 
-// command runs a verb.
+// command returns the command that calls the plugin with a verb.
 func (a allocator) command(verb string) *exec.Cmd {
-	conf, _ := json.Marshal(map[string]any{ // strings are no error
+	conf, _ := json.Marshal(map[string]any{ // strings cannot fail to encode
 		"cniVersion": "1.0.0", "name": networkName, "type": "bench",
 		"ipam": map[string]string{"type": a.name, "subnet": ipamSubnet, "dataDir": a.dir},
 	})
@@ -145,7 +145,7 @@ func (a allocator) command(verb string) *exec.Cmd {
 	return cmd
 }
 
-// timed runs a program.
+// timed runs a program and returns how long it took.
 func timed(cmd *exec.Cmd) (time.Duration, error) {
 	began := time.Now()
 	out, err := cmd.Output()
@@ -155,11 +155,10 @@ func timed(cmd *exec.Cmd) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// containerID is as long as a runtime's.
+// containerID returns an ID of 64 digits, as runtimes use.
 func containerID(i int) string { return fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i) }
 
-// fillOurs leases addresses by the store itself: a process for each would take an
-// hour for a million.
+// fillOurs leases addresses through the package of the store: a million processes would take an hour.
 func fillOurs(dir string, from, to int) error {
 	if from == to {
 		return nil
@@ -178,8 +177,8 @@ func fillOurs(dir string, from, to int) error {
 	return errors.Join(err, s.Close())
 }
 
-// fillHostLocal writes a file for each address, as host-local does, and the last one
-// that it has reserved.
+// fillHostLocal writes the files of host-local: one for each address, and one with the last
+// reserved address.
 func fillHostLocal(dir string, from, to int) error {
 	dir = filepath.Join(dir, networkName)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -197,7 +196,7 @@ func fillHostLocal(dir string, from, to int) error {
 	return os.WriteFile(filepath.Join(dir, "last_reserved_ip.0"), []byte(address.String()), 0o600)
 }
 
-// row returns a plugin's figures beside so many leases, or nil.
+// row returns the figures of a plugin with a number of leases, or nil.
 func (r *ipamReport) row(plugin string, leases int) *ipamRow {
 	for i := range r.Rows {
 		if r.Rows[i].Plugin == plugin && r.Rows[i].Leases == leases {
@@ -207,7 +206,7 @@ func (r *ipamReport) row(plugin string, leases int) *ipamRow {
 	return nil
 }
 
-// print writes the table, and the ratios that this project sets itself.
+// print writes the table, and the ratios with their targets.
 func (r *ipamReport) print(w io.Writer) {
 	fmt.Fprintf(w, "\nIPAM plugins by themselves, a process each; a Go program that does nothing takes %.2f ms\n", r.EmptyMS)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -222,7 +221,7 @@ func (r *ipamReport) print(w io.Writer) {
 		}
 		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%s\t%s\t\n", row.Plugin, row.Leases, row.AddMS, row.DelMS, ratio(own), ratio(ours))
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 	fmt.Fprintln(w)
 	none, many, peer := r.row("ipam-simple", 0), r.row("ipam-simple", hostLocalMax), r.row("host-local", hostLocalMax)
 	if none != nil {

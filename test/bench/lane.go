@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	opTimeout   = time.Minute // for one ADD or DEL, so that a plugin that hangs is found
+	opTimeout   = time.Minute // of one ADD or DEL: it ends a plugin that hangs
 	firstPort   = 20000       // host port of a node's first guest
-	attachers   = 8           // ADDs at a time when filling the bridge
-	mostFlooded = 900         // ports that a broadcast reaches: with as many as net.core.netdev_max_backlog, 1000, the answer to it is lost
-	leastBatch  = 4           // ADDs in a turn, then as many CHECKs and DELs, at least
+	attachers   = 8           // concurrent ADDs when filling the bridge
+	mostFlooded = 900         // ports that a broadcast may reach: the answer is lost from net.core.netdev_max_backlog, 1000, on
+	leastBatch  = 4           // at least so many ADDs in a turn, then as many CHECKs and DELs
 )
 
-// lane is a system on its node: one of those that take turns.
+// lane is a system on a node of its own. Lanes are measured in turns.
 type lane struct {
 	*system
 	node      *node
 	cni       *libcni.CNIConfig
 	list      *libcni.NetworkConfigList
 	floor     *floor   // instead of plugins
-	residents []*guest // attached for good
-	visitors  []*guest // come and go
+	residents []*guest // they stay attached
+	visitors  []*guest // each turn attaches and detaches them
 	serial    int      // of the last container ID
-	err       error    // of the first failure: the lane is out
+	err       error    // the first failure; the lane takes no more turns
 }
 
-// newLane makes the system's node, with room for visitors that come and go.
+// newLane makes the system's node, with so many visitors.
 func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	n, err := newNode()
 	if err != nil {
@@ -55,8 +55,7 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	return l, err
 }
 
-// add attaches a guest, on a thread in the node, as check looks after it and del detaches
-// it.
+// add attaches a guest. check checks it, and del detaches it. All run on a thread in the node.
 func (l *lane) add(g *guest) error {
 	return l.do("ADD", g, func(ctx context.Context) (err error) {
 		if l.floor != nil {
@@ -85,7 +84,7 @@ func (l *lane) del(g *guest) error {
 	})
 }
 
-// do runs an operation and takes its time.
+// do runs an operation and adds its duration to the guest.
 func (l *lane) do(operation string, g *guest, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
@@ -98,7 +97,7 @@ func (l *lane) do(operation string, g *guest, f func(context.Context) error) err
 	return nil
 }
 
-// name gives guests new container IDs, as long as a runtime's.
+// name gives guests new container IDs.
 func (l *lane) name(guests []*guest) {
 	for _, g := range guests {
 		l.serial++
@@ -106,7 +105,7 @@ func (l *lane) name(guests []*guest) {
 	}
 }
 
-// fill attaches residents until there are count, and returns how long that took.
+// fill attaches residents until there are count, and returns how long this took.
 func (l *lane) fill(count int) (time.Duration, error) {
 	guests, err := l.node.newGuests(count-len(l.residents), firstPort+len(l.visitors)+len(l.residents))
 	if err != nil {
@@ -117,8 +116,8 @@ func (l *lane) fill(count int) (time.Duration, error) {
 	return l.node.each(guests, attachers, l.add)
 }
 
-// turn attaches, checks and detaches a batch of visitors, parallel at a time. With
-// verify, packets are sent in between.
+// turn attaches, checks and detaches a batch of visitors, with so many operations in parallel. With
+// verify, it sends packets in between.
 func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
 	l.name(batch)
@@ -137,7 +136,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 	if samples["DEL"], err = l.timed(batch, parallel, l.del); err != nil {
 		return nil, err
 	}
-	for _, g := range batch { // some plugins set lo up: let them do so again
+	for _, g := range batch { // some plugins set lo up; each turn lets them do it again
 		if err := l.node.inGuest(g, func() error { return loopback(false) }); err != nil {
 			return nil, err
 		}
@@ -145,7 +144,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 	return samples, nil
 }
 
-// timed measures f for each guest, parallel at a time.
+// timed calls f for each guest, with so many calls in parallel, and returns the measured times.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
 	before, err := l.cpu()
 	if err != nil {
@@ -163,9 +162,9 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 	return s, err
 }
 
-// cpu returns the user and system time of all children that have been waited for, and of
-// theirs; and our own where we do the work, as on the floor. What the kernel does on its
-// own threads, such as freeing a link later, is in nobody's account.
+// cpu returns the user and system time of all reaped children and their children, and that of this
+// process if the lane is the floor. No process is charged for what kernel threads do, such as
+// freeing a link later.
 func (l *lane) cpu() (sum time.Duration, err error) {
 	whose := []int{unix.RUSAGE_CHILDREN}
 	if l.floor != nil {
@@ -181,9 +180,9 @@ func (l *lane) cpu() (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// verify pings the gateway from a, which must answer: else the figures are of
-// something that does not work. Then it pings b from a, which must answer
-// exactly if the system opens FORWARD or bridged packets do not pass there.
+// verify pings the gateway from a. An answer has to come: otherwise the system does not work, and its
+// figures mean nothing. Then verify pings b from a. An answer has to come exactly if the system
+// opens FORWARD, or if bridged packets do not pass FORWARD.
 func (l *lane) verify(a, b *guest) error {
 	_, gateway, err := a.addresses()
 	if err != nil {
@@ -201,8 +200,8 @@ func (l *lane) verify(a, b *guest) error {
 	})
 }
 
-// expect pings an address from the thread's namespace. It waits longer for an
-// answer that should come than for one that should not.
+// expect pings an address from the thread's namespace. It waits longer for an answer that has to come
+// than for one that must not come.
 func (l *lane) expect(to net.IP, want bool) error {
 	tries, wait := 1, 300*time.Millisecond
 	if want {

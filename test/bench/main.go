@@ -1,17 +1,16 @@
-// Bench measures what a container runtime waits for: ADD and DEL through libcni,
-// with the plugins as executables, each container in its own network namespace.
-// It does so for this project and for the plugins that a user would otherwise
-// pick, side by side: the systems take turns, so that whatever disturbs the
-// machine disturbs all of them.
+// Bench measures what a container runtime waits for: ADD and DEL through libcni, with the plugins as
+// executables, and a network namespace for each container. It measures this project's plugins and
+// the reference plugins side by side. The systems take turns, so that other work on the machine
+// slows all of them.
 //
-// Run it from the top of the tree, as root or under unshare -rmn or as an ordinary user
-// who may create user namespaces:
+// Run it from the top of the tree, as root, under unshare -rmn, or as a user who may create user
+// namespaces:
 //
 //	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
-// Everything happens in namespaces that vanish with the process. The exit status is 0
-// when all targets are met, 2 when one is not, 1 when something did not run. With -short,
-// whose figures are rough, targets are shown and not judged.
+// All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target is
+// missed, 1 if something did not run. The figures of -short are rough: it prints the targets and
+// does not judge them.
 package main
 
 import (
@@ -29,17 +28,17 @@ import (
 	"syscall"
 )
 
-func init() { runtime.LockOSThread() } // keep main on thread 0, whose namespaces never change
+func init() { runtime.LockOSThread() } // main stays on thread 0, whose namespaces never change
 
 // options is the command line.
 type options struct {
-	short   bool     // a quick look
-	rounds  int      // timed turns per system and case
+	short   bool     // fewer rounds and containers
+	rounds  int      // timed turns per system and scenario
 	crowd   int      // containers on a crowded bridge
 	systems []string // keys of systems
-	leases  []int    // beside which IPAM plugins are measured, ascending
+	leases  []int    // how many leases the IPAM plugins are measured with, ascending
 	built   string   // absolute directory of our plugins
-	bin     string   // and where they are installed
+	bin     string   // where they are installed; absolute
 	peers   string   // absolute directory of the reference plugins
 	json    string   // file for the report as JSON, or ""
 }
@@ -58,10 +57,10 @@ func main() {
 	}
 }
 
-// errMissed says that the figures are not those that this project sets itself.
+// errMissed reports a target that is not met.
 var errMissed = errors.New("a target is not met")
 
-// run prepares the plugins, goes into the sandbox and measures there.
+// run builds the plugins, enters the sandbox and measures there.
 func run(opts options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -136,8 +135,8 @@ func parseOptions(args []string) (opts options, err error) {
 	return opts, err
 }
 
-// A Linux bridge has 1023 ports (BR_PORT_BITS in net/bridge/br_private.h): the
-// crowd must leave room for those that come and go.
+// maxCrowd leaves room for visitors: a Linux bridge has 1023 ports (BR_PORT_BITS in
+// net/bridge/br_private.h).
 const maxCrowd = 1000
 
 // parseCounts reads a comma-separated list of numbers, and sorts it.
@@ -165,7 +164,7 @@ func parseSystems(list string) ([]string, error) {
 	return keys, nil
 }
 
-// choose returns a when it holds, and b otherwise.
+// choose returns a if the condition holds, else b.
 func choose[T any](holds bool, a, b T) T {
 	if holds {
 		return a

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newGuests makes count containers to be: network namespaces bound to a path,
-// empty and with lo down.
+// newGuests makes count guests: each is an empty network namespace with lo down, bound to a path.
 func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	guests := make([]*guest, count)
 	return guests, n.run(func() error {
@@ -25,7 +24,7 @@ func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	})
 }
 
-// bindNetns makes a network namespace at path; the thread stays in the node.
+// bindNetns makes a network namespace and binds it to a path. The calling thread stays in the node.
 func (n *node) bindNetns(path string) error {
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
 		return err
@@ -39,7 +38,7 @@ func (n *node) bindNetns(path string) error {
 	return unix.Setns(int(n.net.Fd()), unix.CLONE_NEWNET)
 }
 
-// inGuest runs f on a thread inside the guest's network namespace.
+// inGuest runs f on a thread in the guest's network namespace.
 func (n *node) inGuest(g *guest, f func() error) error {
 	return n.run(func() error {
 		ns, err := os.Open(g.netns)

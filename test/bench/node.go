@@ -12,27 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stateDir is the node's tmpfs, and netnsDir where its containers' namespaces
-// are bound, as a runtime does it.
+// stateDir is the node's tmpfs. Container namespaces are bound in netnsDir, as runtimes do it.
 const (
 	stateDir = "/run/bench"
 	netnsDir = stateDir + "/netns"
 )
 
-// bridgeNetfilter decides whether iptables sees bridged packets; it is absent
-// where br_netfilter is not loaded.
+// bridgeNetfilter is the sysctl that sends bridged packets through iptables. It is absent if
+// br_netfilter is not loaded.
 const bridgeNetfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-// node is a network namespace that plays a machine, with a mount namespace in
-// which /run is its own (and with it the xtables lock). It lives as long as its
-// two files are open.
+// node is a network namespace in the place of a machine. It has a mount namespace with a /run of its
+// own, which holds the xtables lock. Its namespaces live while its two files are open.
 type node struct {
 	net, mnt *os.File
 	filters  bool // bridged packets pass through FORWARD
 }
 
-// onThread runs f on a thread that ends with it, so that f may change the
-// thread's namespaces.
+// onThread runs f on a new thread, which ends with f: f may change the thread's namespaces.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -42,8 +39,7 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// newNode returns a node that forwards, with FORWARD's policy set to DROP, as
-// dockerd leaves a machine.
+// newNode returns a node that forwards packets, with policy DROP in FORWARD, as dockerd leaves a host.
 func newNode() (*node, error) {
 	n := &node{}
 	return n, onThread(func() error {
@@ -63,7 +59,7 @@ func newNode() (*node, error) {
 	})
 }
 
-// configure sets up the node that the thread is in.
+// configure sets up the node of the calling thread.
 func (n *node) configure() error {
 	if err := loopback(true); err != nil {
 		return err
@@ -80,7 +76,7 @@ func (n *node) configure() error {
 	return forwardPolicy("DROP")
 }
 
-// forwardPolicy sets that of FORWARD, in the network that the thread is in.
+// forwardPolicy sets the policy of FORWARD in the calling thread's network namespace.
 func forwardPolicy(policy string) error {
 	if out, err := exec.Command("iptables", "-w", "-P", "FORWARD", policy).CombinedOutput(); err != nil {
 		return fmt.Errorf("iptables -P FORWARD %s: %w: %s", policy, err, out)
@@ -88,7 +84,7 @@ func forwardPolicy(policy string) error {
 	return nil
 }
 
-// open takes hold of the namespaces that the thread is in.
+// open opens the namespaces of the calling thread.
 func (n *node) open() (err error) {
 	if n.net, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return err
@@ -97,10 +93,10 @@ func (n *node) open() (err error) {
 	return err
 }
 
-// enter moves the calling thread into the node; it must be one of onThread's.
+// enter moves the calling thread, which onThread has made, into the node.
 func (n *node) enter() error {
-	// setns(2) refuses a mount namespace to a thread that shares its root and
-	// working directory with others.
+	// setns(2) refuses to change the mount namespace of a thread that shares its root and working
+	// directory with other threads.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare working directory: %w", err)
 	}
@@ -113,7 +109,7 @@ func (n *node) enter() error {
 	return nil
 }
 
-// run runs f on a thread inside the node.
+// run runs f on a thread in the node.
 func (n *node) run(f func() error) error {
 	return onThread(func() error {
 		if err := n.enter(); err != nil {
@@ -123,9 +119,9 @@ func (n *node) run(f func() error) error {
 	})
 }
 
-// each calls f once for every guest, parallel at a time, on threads inside the
-// node, and returns the wall time from the first call to the end of the last.
-// What f starts runs in the node. After an error no further call begins.
+// each calls f once for every guest, with so many calls in parallel, on threads in the node. It returns
+// the time from the first call to the end of the last call. Programs that f starts run in the
+// node. After an error, no further call begins.
 func (n *node) each(guests []*guest, parallel int, f func(*guest) error) (time.Duration, error) {
 	todo := make(chan *guest, len(guests))
 	for _, g := range guests {

@@ -18,21 +18,21 @@ import (
 )
 
 const (
-	pathTime  = 25 * time.Millisecond // for each measurement of throughput
-	exchanges = 500                   // of a measurement of latency
-	pathPort  = 80                    // of the containers' servers, and of others'
+	pathTime  = 25 * time.Millisecond // of one measurement of throughput
+	exchanges = 500                   // in one measurement of latency
+	pathPort  = 80                    // of the servers, in containers and elsewhere
 
-	// tolerance is how far two runs of the same system lie apart.
+	// tolerance is how much two runs of the same system differ.
 	tolerance = 0.05
 )
 
-// Who is outside, and the host's address there.
+// Addresses of the machine outside, and of the host on the link to it.
 var outsideHost, outsideGuest = net.IPv4(192, 0, 2, 1), net.IPv4(192, 0, 2, 2)
 
-// path is one that packets go.
+// path is a path that packets take.
 type path struct {
 	name     string
-	bridged  bool                // and not routed
+	bridged  bool                // not routed
 	from, to func(*scene) *guest // nil is the host
 	address  func(*scene) string
 }
@@ -53,29 +53,30 @@ func second(s *scene) *guest  { return s.second }
 func outside(s *scene) *guest { return s.outside }
 func host(*scene) *guest      { return nil }
 
-// scene is a lane with two containers, and somebody outside.
+// scene is a lane with two containers and a machine outside.
 type scene struct {
 	*lane
 	first, second, outside *guest
 	gateway                net.IP
 }
 
-// pathRow is what a system does on a path.
+// pathRow holds the figures of one system on one path.
 type pathRow struct {
 	Path    string  `json:"path"`
 	System  string  `json:"system"`
-	Gbits   float64 `json:"gbits"`   // a second, by one TCP connection
-	Latency float64 `json:"latency"` // microseconds there and back, by TCP; median of an exchange
+	Gbits   float64 `json:"gbits"`   // per second, by one TCP connection
+	Latency float64 `json:"latency"` // microseconds from a byte to its answer by TCP; median
 }
 
-// pathSystems are compared: ours, the same where bridged packets pass iptables by, which is
-// all that it is for, and the reference plugins.
+// pathSystems are the systems that are compared: bridgeveth, bridgeveth with bridged packets past
+// iptables ("forward": "sysctl"), and the reference plugins.
 var pathSystems = []string{keyFull, keySysctl, keyChain}
 
-// measurePaths sends packets on all paths, in turns, on one processor: who sends, who receives
-// and the kernel between them share it, and a figure is the whole work of a packet. On two it
-// would mostly be where the scheduler has put them, which differs from run to run by more than
-// systems do. The best of many short tries counts: what else the machine does can only make it worse.
+// measurePaths sends packets on all paths, in turns, on one processor. Sender, receiver and the kernel
+// share this processor, so a figure is the whole work of a packet. On two processors, the
+// scheduler's choice of a processor would change the figures more than the systems do. Each path
+// is measured in many short tries. The best try counts, because other work on the machine can only
+// make a try worse.
 func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error) {
 	all, err := pin()
 	if err != nil {
@@ -115,7 +116,7 @@ func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error)
 	return rows, nil
 }
 
-// pin moves this process to the last of its processors, and returns all of them.
+// pin moves this process to the last of its processors, and returns all its processors.
 func pin() (all *unix.CPUSet, err error) {
 	all, last := new(unix.CPUSet), new(unix.CPUSet)
 	if err := unix.SchedGetaffinity(0, all); err != nil {
@@ -130,7 +131,7 @@ func pin() (all *unix.CPUSet, err error) {
 	return all, schedule(last)
 }
 
-// schedule lets all threads of this process, and those to come, use these processors alone.
+// schedule restricts all present and future threads of this process to these processors.
 func schedule(processors *unix.CPUSet) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -148,8 +149,8 @@ func schedule(processors *unix.CPUSet) error {
 	return nil
 }
 
-// newScene attaches two containers, and joins somebody outside to the host. FORWARD's policy
-// is ACCEPT, without which the reference plugins let nobody reach a host port.
+// newScene attaches two containers and connects a machine outside to the host. It sets the policy of
+// FORWARD to ACCEPT: otherwise, the reference plugins' host ports are unreachable.
 func newScene(s *system, opts options) (*scene, error) {
 	l, err := newLane(s, opts, 3)
 	if err != nil {
@@ -169,7 +170,7 @@ func newScene(s *system, opts options) (*scene, error) {
 	)
 }
 
-// joinOutside connects the thread's namespace with a node.
+// joinOutside connects the thread's namespace to a node.
 func joinOutside(n *node) error {
 	pair := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: containerIf}, PeerName: "uplink", PeerNamespace: netlink.NsFd(int(n.net.Fd())),
@@ -190,16 +191,16 @@ func setAddress(name string, address net.IP) error {
 	return errors.Join(err, netlink.LinkSetUp(l))
 }
 
-// address is where a container serves.
+// address returns the address that a container's server is reached at.
 func (s *scene) address(g *guest, port int) string {
 	own, _, err := g.addresses()
 	if err != nil {
-		return "" // which nobody serves
+		return "" // no server there
 	}
 	return net.JoinHostPort(own.String(), strconv.Itoa(port))
 }
 
-// in runs f in a guest's namespace, or the node's.
+// in runs f in the guest's namespace, or in the node's if there is no guest.
 func (s *scene) in(g *guest, f func() error) error {
 	if g == nil {
 		return s.node.run(f)
@@ -207,7 +208,7 @@ func (s *scene) in(g *guest, f func() error) error {
 	return s.node.inGuest(g, f)
 }
 
-// measure sends packets on a path, by two connections one after the other.
+// measure measures a path by two connections, one after the other.
 func (s *scene) measure(p path) (gbits, latency float64, err error) {
 	var l net.Listener
 	err = s.in(p.to(s), func() (err error) { l, err = net.Listen("tcp4", ":"+strconv.Itoa(pathPort)); return err })
@@ -236,7 +237,7 @@ func (s *scene) measure(p path) (gbits, latency float64, err error) {
 	return gbits, latency, nil
 }
 
-// carried returns the Gbit/s that one connection carries.
+// carried returns the throughput of one connection in Gbit/s.
 func carried(client, server net.Conn) (float64, error) {
 	sent := make(chan error, 1)
 	began := time.Now()
@@ -253,7 +254,7 @@ func carried(client, server net.Conn) (float64, error) {
 	return float64(n) * 8 / took.Seconds() / 1e9, errors.Join(err, <-sent)
 }
 
-// roundTrip returns the median of the microseconds from a byte to its answer.
+// roundTrip returns the median time from a byte to its answer, in microseconds.
 func roundTrip(client, server net.Conn) (float64, error) {
 	echoed := make(chan error, 1)
 	go func() {
@@ -276,8 +277,8 @@ func roundTrip(client, server net.Conn) (float64, error) {
 	return took[len(took)/2], <-echoed
 }
 
-// pathRatio is the least of ours over the reference's, of throughput and of latency the
-// other way round; 0 where something is missing.
+// pathRatio returns the worst ratio of bridgeveth to the reference plugins over all paths: of
+// throughput, and of the inverse of latency. It returns 0 if a figure is missing.
 func (r *report) pathRatio() float64 {
 	least := 0.0
 	for _, p := range paths {
@@ -313,5 +314,5 @@ func (r *report) printPaths(w io.Writer) {
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%.2f\t%s\t%.1f\t%s\t\n", p.Path, p.System, p.Gbits, ratio(faster), p.Latency, ratio(sooner))
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 }

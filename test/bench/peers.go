@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// peerPackages are the reference plugins; test/go.mod names each in a tool line, and
-// so decides their version. The others are measures of a start, and of memory.
+// peerPackages are the reference plugins, and programs that measure a start and memory. The tool lines
+// of test/go.mod fix the versions of the reference plugins.
 var peerPackages = []string{
 	"github.com/containernetworking/plugins/plugins/main/bridge",
 	"github.com/containernetworking/plugins/plugins/ipam/host-local",
@@ -22,8 +22,8 @@ var peerPackages = []string{
 	"github.com/bridgeveth/bridgeveth/test/bench/peak",
 }
 
-// buildPeers builds the reference plugins, without cgo as their releases are, and without
-// symbols as ours, which makes them start faster, and installs them into dir.
+// buildPeers builds the reference plugins and installs them into dir. It builds without cgo, like their
+// releases, and without symbols, like ours, since a smaller file starts faster.
 func buildPeers(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -48,11 +48,11 @@ func buildPeers(ctx context.Context, dir string) error {
 	return nil
 }
 
-// installOurs installs our plugins, one file under two names, into a folder, if they are
-// there.
+// installOurs installs our plugins, one file under two names, into a folder. It does nothing if they
+// are not built.
 func installOurs(from, dir string) error {
 	if _, err := os.Stat(filepath.Join(from, "bridgeveth")); err != nil {
-		return nil //nolint:nilerr // newField says so, if they are wanted
+		return nil //nolint:nilerr // field.lane reports it if they are wanted
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -67,8 +67,8 @@ func installOurs(from, dir string) error {
 	return os.Link(filepath.Join(dir, "bridgeveth"), second)
 }
 
-// install copies a program into a folder, as install(1) does. A file as the linker has left
-// it lies in the page cache in smaller pieces, and starts a tenth more slowly.
+// install copies a program into a folder, as install(1) does. The linker leaves a file in the page cache
+// in smaller pieces, and such a file starts a tenth more slowly.
 func install(program, dir string) error {
 	text, err := os.ReadFile(program)
 	if err != nil {
@@ -81,8 +81,8 @@ func install(program, dir string) error {
 	return os.Rename(to+".new", to)
 }
 
-// programVersion returns the module, its version and the Go release that the
-// executable at path was built with.
+// programVersion returns the module, the version and the Go release that an executable was built
+// with.
 func programVersion(path string) (string, error) {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {

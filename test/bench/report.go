@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is all that was found out.
+// report holds all results.
 type report struct {
 	Kernel   string         `json:"kernel"`
 	CPUs     int            `json:"cpus"`
 	CPU      string         `json:"cpu"`
-	Go       string         `json:"go"` // of this program
+	Go       string         `json:"go"` // release that built this program
 	Iptables string         `json:"iptables"`
-	Ours     string         `json:"bridgeveth"` // "" when not built
+	Ours     string         `json:"bridgeveth"` // "" if not built
 	Peers    string         `json:"reference"`
 	Rounds   int            `json:"rounds"`
-	Seconds  float64        `json:"seconds"` // the whole run
+	Seconds  float64        `json:"seconds"` // of the whole run
 	Filling  []filling      `json:"filling"`
 	Tables   []table        `json:"tables"`
 	Pings    []connectivity `json:"connectivity"`
@@ -31,32 +31,31 @@ type report struct {
 	IPAM     *ipamReport    `json:"ipam,omitempty"`
 }
 
-// filling says how long it took to attach containers to a system's bridge.
+// filling holds how long it took to attach containers to a system's bridge.
 type filling struct {
 	System     string  `json:"system"`
 	Containers int     `json:"containers"`
 	Seconds    float64 `json:"seconds"`
 }
 
-// table is one operation in one scenario.
+// table holds the figures of one operation in one scenario.
 type table struct {
 	Operation string `json:"operation"`
 	Scenario  string `json:"scenario"`
 	Rows      []row  `json:"rows"`
 }
 
-// row is one system's line in a table. Ratios are absent (0) where the other
-// system was not measured.
+// row is one system's line in a table. A ratio is 0 if the other system was not measured.
 type row struct {
 	System   string `json:"system"`
-	Attached int    `json:"attached"` // beforehand
+	Attached int    `json:"attached"` // before the measurement
 	figures
 	ToPlain    float64 `json:"medianToPlain,omitempty"`
 	ToChain    float64 `json:"medianToChain,omitempty"`
 	CPUToPlain float64 `json:"cpuToPlain,omitempty"`
 }
 
-// connectivity says whether containers on one bridge reach each other.
+// connectivity holds whether containers on one bridge reach each other.
 type connectivity struct {
 	System string `json:"system"`
 	Passes bool   `json:"passes"`
@@ -78,7 +77,7 @@ func newReport(opts options) (*report, error) {
 	}
 	ours, err := programVersion(filepath.Join(opts.bin, "bridgeveth"))
 	if err != nil {
-		ours = "" // newLanes says so, if it is wanted
+		ours = "" // field.lane reports it if it is wanted
 	}
 	return &report{
 		Kernel: unix.ByteSliceToString(uts.Release[:]), CPUs: runtime.NumCPU(), CPU: cpuModel(),
@@ -87,11 +86,11 @@ func newReport(opts options) (*report, error) {
 	}, nil
 }
 
-// cpuModel returns the processor's name, or "" where /proc/cpuinfo has none.
+// cpuModel returns the processor's name, or "" if /proc/cpuinfo has none.
 func cpuModel() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
-		return "" // the heading does without
+		return "" // the heading then has no processor
 	}
 	for line := range strings.Lines(string(text)) {
 		if name, ok := strings.CutPrefix(line, "model name"); ok {
@@ -101,7 +100,7 @@ func cpuModel() string {
 	return ""
 }
 
-// fill brings the lane to so many attached containers and notes how long it took.
+// fill attaches containers until the lane has so many, and records how long this took.
 func (r *report) fill(l *lane, attached int) error {
 	took, err := l.fill(attached)
 	if err != nil {
@@ -114,17 +113,17 @@ func (r *report) fill(l *lane, attached int) error {
 	return nil
 }
 
-// leastFilling is how many containers are worth a line.
+// leastFilling is the number of containers from which on the report has a line.
 const leastFilling = 10
 
-// add takes a scenario's tables in.
+// add adds a scenario's tables.
 func (r *report) add(of *contest) {
 	for _, operation := range operations {
 		r.Tables = append(r.Tables, of.table(operation))
 	}
 }
 
-// table sums up one operation.
+// table returns the figures of one operation.
 func (r *contest) table(operation string) table {
 	t := table{Operation: operation, Scenario: r.name}
 	for _, l := range r.lanes {
@@ -145,7 +144,7 @@ func (r *contest) table(operation string) table {
 	return t
 }
 
-// row returns a system's line, the first, or nil.
+// row returns the first line of a system, or nil.
 func (t *table) row(key string) *row {
 	for i := range t.Rows {
 		if t.Rows[i].System == key {
@@ -155,8 +154,7 @@ func (t *table) row(key string) *row {
 	return nil
 }
 
-// connectivity notes what the pings have shown: a lane that has not failed did
-// what was expected of it.
+// connectivity records the results of the pings. A lane without an error had the expected results.
 func (r *report) connectivity(lanes map[member]*lane) {
 	for _, s := range systems {
 		if l := lanes[member{s.key, steady}]; l != nil && l.err == nil {

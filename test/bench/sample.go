@@ -6,30 +6,30 @@ import (
 	"time"
 )
 
-// sample is what one system did in one case, turn after turn.
+// sample holds the measurements of one system in one scenario, over all turns.
 type sample struct {
-	took []time.Duration // of each operation, as its caller saw it
-	wall time.Duration   // of all, operations at a time being counted once
-	cpu  time.Duration   // of all, user and system, of the plugins and what they ran
+	took []time.Duration // per operation, as the caller saw it
+	wall time.Duration   // of all operations; parallel operations count once
+	cpu  time.Duration   // user and system time of the plugins and the programs that they ran, in all
 }
 
-// join adds another turn's measurements.
+// join adds the measurements of another turn.
 func (s *sample) join(other sample) {
 	s.took = append(s.took, other.took...)
 	s.wall += other.wall
 	s.cpu += other.cpu
 }
 
-// figures is a sample in numbers. Times are milliseconds per operation.
+// figures are the figures of a sample. Times are in milliseconds per operation.
 type figures struct {
 	Count     int     `json:"count"`
 	MedianMS  float64 `json:"medianMs"`
 	P99MS     float64 `json:"p99Ms"`
 	CPUMS     float64 `json:"cpuMs"`
-	PerSecond float64 `json:"perSecond"` // operations, at as many at a time as the case says
+	PerSecond float64 `json:"perSecond"` // operations, with the scenario's number in parallel
 }
 
-// figures sums the sample up. It must not be empty.
+// figures returns the figures of the sample, which must not be empty.
 func (s *sample) figures() figures {
 	sorted := slices.Sorted(slices.Values(s.took))
 	n := float64(len(sorted))
@@ -42,9 +42,8 @@ func (s *sample) figures() figures {
 	}
 }
 
-// quantile returns the smallest of the sorted values that at least the part q of
-// them does not exceed (nearest rank). With fewer than 100 values, q = 0.99 is
-// the greatest.
+// quantile returns the smallest value that the part q of the sorted values does not exceed (nearest
+// rank). With fewer than 100 values, q = 0.99 gives the greatest value.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	rank := int(math.Ceil(q * float64(len(sorted))))
 	return sorted[max(rank, 1)-1]

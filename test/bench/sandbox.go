@@ -14,13 +14,12 @@ import (
 // sandboxMark is set in the environment of the process inside the sandbox.
 const sandboxMark = "BRIDGEVETH_BENCH_SANDBOX"
 
-// inSandbox says whether this process is the one that measures.
+// inSandbox reports whether this process runs in the sandbox.
 func inSandbox() bool { return os.Getenv(sandboxMark) != "" }
 
-// enterSandbox starts this program again in a network namespace and a mount
-// namespace of its own, waits for it and returns its failure. Whoever is not
-// root becomes root in a user namespace besides. The child dies with its parent,
-// and its namespaces with it; when ctx ends, it is asked to stop.
+// enterSandbox runs this program again in network and mount namespaces of its own, waits for it and
+// returns its failure. A user who is not root becomes root of a new user namespace. The child
+// dies with its parent, and the namespaces with the child. At the end of ctx, the child gets SIGTERM.
 func enterSandbox(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -38,7 +37,7 @@ func enterSandbox(ctx context.Context) error {
 	cmd.SysProcAttr = attr
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() {
-		os.Exit(exit.ExitCode()) // it has said why
+		os.Exit(exit.ExitCode()) // the child has printed the reason
 	}
 	if err != nil {
 		return fmt.Errorf("run in new namespaces: %w", err)
@@ -46,8 +45,8 @@ func enterSandbox(ctx context.Context) error {
 	return nil
 }
 
-// closeSandbox keeps this process's mounts from reaching the machine, and makes
-// sure that iptables is found: it lies in sbin, which a user's PATH may lack.
+// closeSandbox makes mounts private, so that they do not reach the machine, and adds the folders of
+// iptables to PATH, which a user's PATH may lack.
 func closeSandbox() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

@@ -10,17 +10,16 @@ import (
 	"time"
 )
 
-// scenario is a situation that systems are measured in, in turns.
+// scenario is a situation in which systems are measured in turns.
 type scenario struct {
 	name     string
-	parallel int // operations at a time
+	parallel int // operations in parallel
 	rounds   int // timed turns
 	members  []member
 }
 
-// member is a system, with so many containers attached beforehand. One is attached at
-// least: with our last DEL goes the network that the reference plugins leave behind, so
-// that the steady path begins there.
+// member is a system with so many containers attached beforehand, at least one. Otherwise, our last DEL
+// would remove the network, which the reference plugins leave, and the next ADD would make it again.
 type member struct {
 	system   string
 	attached int
@@ -31,7 +30,7 @@ const (
 	burst  = 100
 )
 
-// A scenario's name is what its tables are found by.
+// Names of the scenarios, by which their tables are found.
 const (
 	oneByOne = "one at a time"
 	eight    = "8 at a time"
@@ -39,7 +38,7 @@ const (
 	atOnce   = "100 at once"
 )
 
-// scenarios lists all of them. crowd is how many containers a crowded bridge has.
+// scenarios returns all scenarios. crowd is the number of containers on a crowded bridge.
 func scenarios(rounds, crowd int) []scenario {
 	return []scenario{
 		{oneByOne, 1, rounds, []member{{keyFloor, steady}, {"bridgeveth", steady}, {keyFull, steady}, {keyPlain, steady}, {keyChain, steady}}},
@@ -49,14 +48,14 @@ func scenarios(rounds, crowd int) []scenario {
 	}
 }
 
-// field is all lanes of a run: a scenario takes what those before it have made.
+// field holds all lanes of a run. A scenario continues on the lanes of earlier scenarios.
 type field struct {
 	opts  options
 	lanes map[member]*lane
 }
 
-// measure runs all scenarios and reports them. An error says what did not run; the
-// report, if there is one, holds the rest.
+// measure runs all scenarios and reports them. The error names what did not run. The report, if there is
+// one, holds the rest.
 func measure(ctx context.Context, opts options) (*report, error) {
 	began := time.Now()
 	rep, err := newReport(opts)
@@ -93,8 +92,8 @@ func measure(ctx context.Context, opts options) (*report, error) {
 	return rep, errors.Join(append(missing, err)...)
 }
 
-// lane returns the lane of a member, made at its first use; nil if it cannot run, with an
-// error, or is not wanted.
+// lane returns the lane of a member, and makes it at its first use. It returns nil if the member is not
+// wanted, or, with an error, if the lane cannot run.
 func (f *field) lane(m member, rep *report) (*lane, error) {
 	if l := f.lanes[m]; l != nil {
 		return l, nil
@@ -120,25 +119,24 @@ func (f *field) lane(m member, rep *report) (*lane, error) {
 	return l, nil
 }
 
-// contest is a scenario that is measured.
+// contest is a scenario with its measurements.
 type contest struct {
 	scenario
 	lanes   []*lane
 	samples map[string]map[*lane]*sample // by operation
 }
 
-// operations are what is measured, in the order of the tables.
+// operations are the measured operations, in the order of the tables.
 var operations = []string{"ADD", "CHECK", "DEL"}
 
-// settling is what the machine gets before each turn: of the links that the one before has
-// deleted the kernel is not rid at once, 20 ms for each that a processor waits for, and where
-// DEL has not waited that would be in the next one's ADD.
+// settling is the pause before each turn. The kernel frees deleted links later, in up to 20 ms for each
+// link that a processor waits for. Without the pause, this would be in the next lane's ADD if DEL
+// has not waited for it.
 const settling = 100 * time.Millisecond
 
-// measure lets the lanes take turns. The first round only warms up. The order is
-// turned round every time, so that none always follows the slowest. In the first
-// and the last round, packets are sent. A lane that fails is out of it; the error
-// is about the run as a whole.
+// measure measures the lanes in turns. The first round is for warming up and is not counted. Each round
+// reverses the order, so that no lane always follows the slowest one. The first and the last
+// round send packets. A lane that fails takes no more turns. The error is about the whole run.
 func (r *contest) measure(ctx context.Context) error {
 	for round := range r.rounds + 1 {
 		order := slices.Clone(r.lanes)
@@ -167,7 +165,7 @@ func (r *contest) measure(ctx context.Context) error {
 	return nil
 }
 
-// record adds a turn to what was measured.
+// record adds a turn to the measurements.
 func (r *contest) record(l *lane, turn map[string]sample) {
 	if r.samples == nil {
 		r.samples = map[string]map[*lane]*sample{}

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// size is how large a plugin is, on disk and in memory.
+// size holds the size of a plugin on disk and in memory.
 type size struct {
 	Plugin   string  `json:"plugin"`
 	BinaryKB float64 `json:"binaryKb"`
-	MemoryKB float64 `json:"memoryKb"` // at most, median of several ADDs
+	MemoryKB float64 `json:"memoryKb"` // peak; median of several ADDs
 }
 
 const (
@@ -23,7 +23,7 @@ const (
 	sizeRuns = 9
 )
 
-// measureSizes has each plugin make an attachment, with its IPAM plugin.
+// measureSizes runs ADD of each plugin, with its IPAM plugin.
 func measureSizes(opts options) (sizes []size, err error) {
 	for _, s := range []struct{ key, plugin, dir string }{{keyFull, sizeOurs, opts.bin}, {keyPlain, sizePeer, opts.peers}} {
 		if !slices.Contains(opts.systems, s.key) {
@@ -43,7 +43,7 @@ func measureSizes(opts options) (sizes []size, err error) {
 	return sizes, nil
 }
 
-// measureMemory returns the kilobytes that a plugin has at most in an ADD. A DEL follows.
+// measureMemory returns the peak memory of a plugin's ADD in kilobytes. It runs DEL after each ADD.
 func measureMemory(s *system, opts options, path string) (median float64, err error) {
 	l, err := newLane(s, opts, 1)
 	if err != nil {
@@ -76,8 +76,8 @@ func measureMemory(s *system, opts options, path string) (median float64, err er
 	return all[len(all)/2], nil
 }
 
-// plugin runs a program, with arguments, as the first plugin of the lane's list, and
-// returns what it says on standard error.
+// plugin runs a program with arguments as the first plugin of the lane's list, and returns its
+// standard error.
 func (l *lane) plugin(verb string, g *guest, program ...string) (string, error) {
 	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID=memory", "CNI_NETNS="+g.netns, "CNI_IFNAME="+containerIf,

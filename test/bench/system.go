@@ -7,9 +7,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// What every system is configured with. Each has a node of its own, so nothing
-// collides. Leases go where the node has a tmpfs: the same kind of file system
-// for all.
+// Configuration of all systems. Each system has a node of its own, so the values do not collide. Leases
+// are in the node's tmpfs: the same kind of file system for all.
 const (
 	networkName = "bench"
 	bridgeName  = "bench0"
@@ -18,7 +17,7 @@ const (
 	leaseDir    = "/run/bench/leases"
 )
 
-// Keys of the systems that ratios are taken of.
+// Keys of the systems that ratios compare.
 const (
 	keyFloor     = "floor"
 	keyFloorDual = "floor-dual"
@@ -30,19 +29,19 @@ const (
 	keyChain     = "reference-chain"
 )
 
-// system is one way to attach a container to a bridge.
+// system is one way of attaching a container to a bridge.
 type system struct {
 	key     string // for -systems and the tables
 	title   string
 	ours    bool
-	plugins []plugin // in the order of the chain; none is a floor
-	opens   bool     // lets bridged packets through when FORWARD's policy is DROP
+	plugins []plugin // in the order of the chain; none for the floor
+	opens   bool     // bridged packets pass under policy DROP of FORWARD
 }
 
-// plugin is a plugin's configuration: a JSON object.
+// plugin is the configuration of a plugin: a JSON object.
 type plugin map[string]any
 
-// systems is all that can be measured, ours first.
+// systems are all systems that can be measured, ours first.
 var systems = []system{
 	{
 		key: keyFloor, title: "the kernel's work alone, and one start of a program", opens: true,
@@ -76,10 +75,10 @@ var systems = []system{
 	},
 }
 
-// full is what containers need on a host where FORWARD denies.
+// full are the keys that containers need on a host whose FORWARD chain drops packets.
 var full = plugin{"forward": "iptables", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}}
 
-// dualStack gives a configuration a range of IPv6 besides that of IPv4.
+// dualStack adds a range of IPv6 to a configuration with a range of IPv4.
 func dualStack(p plugin) plugin {
 	ipam := p["ipam"].(map[string]any)
 	delete(ipam, "subnet")
@@ -87,15 +86,15 @@ func dualStack(p plugin) plugin {
 	return p
 }
 
-// ours returns a configuration of this project's plugin, with what extra adds.
+// ours returns a configuration of bridgeveth with the extra keys.
 func ours(extra plugin) plugin { return gateway("bridgeveth", "ipam-simple", extra) }
 
-// reference returns a configuration of the reference plugin.
+// reference returns a configuration of the reference plugin bridge with the extra keys.
 func reference(extra plugin) plugin { return gateway("bridge", "host-local", extra) }
 
-// gateway returns what ours and the reference are both given: a bridge that is
-// the containers' default gateway. host-local takes its subnet in ranges only
-// where there are several, so subnet serves both.
+// gateway returns a configuration for either plugin: the bridge is the default gateway of the
+// containers. It gives the subnet by the key "subnet", since host-local takes "ranges" only for
+// several subnets.
 func gateway(name, ipam string, extra plugin) plugin {
 	p := plugin{
 		"type": name, "bridge": bridgeName, "isGateway": true, "isDefaultGateway": true,
@@ -107,7 +106,7 @@ func gateway(name, ipam string, extra plugin) plugin {
 	return p
 }
 
-// config returns the system's network configuration, as libcni wants it.
+// config returns the system's network configuration for libcni.
 func (s *system) config() (*libcni.NetworkConfigList, error) {
 	text, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": networkName, "plugins": s.plugins,
@@ -122,7 +121,7 @@ func (s *system) config() (*libcni.NetworkConfigList, error) {
 	return list, nil
 }
 
-// systemKeys lists the keys of all systems.
+// systemKeys returns the keys of all systems.
 func systemKeys() []string {
 	var keys []string
 	for i := range systems {
@@ -131,7 +130,7 @@ func systemKeys() []string {
 	return keys
 }
 
-// findSystem returns the system with that key, which must exist.
+// findSystem returns the system with a key, which must exist.
 func findSystem(key string) *system {
 	for i := range systems {
 		if systems[i].key == key {

@@ -6,18 +6,18 @@ import (
 	"text/tabwriter"
 )
 
-// target is a ratio that this project sets itself.
+// target is a ratio with its limit.
 type target struct {
 	what  string
 	limit float64
-	least bool // the limit is the least, not the most
+	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the same ratio for the floor, where there is one: nothing that starts a Go
-	// program for each container and has the kernel do this work can do better.
+	// floor is the same ratio for the floor, if there is one. No plugin that starts a Go program for each
+	// container and uses the kernel in this way can be better.
 	floor func(*report) float64
 }
 
-// targets are all of them.
+// targets are all targets.
 var targets = []target{
 	{"ADD, all features / the floor", 1.5, false, median("ADD", keyFull, keyFloor), nil},
 	{"ADD, all features / bridge + host-local", 0.30, false, median("ADD", keyFull, keyPlain), median("ADD", keyFloor, keyPlain)},
@@ -37,7 +37,7 @@ var targets = []target{
 	{"size of the binary / bridge", 1.0, false, sizes(func(s size) float64 { return s.BinaryKB }), nil},
 }
 
-// row returns a line, or nil.
+// row returns the line of a system, or nil.
 func (r *report) row(operation, scenario, key string) *row {
 	for i := range r.Tables {
 		if t := &r.Tables[i]; t.Operation == operation && t.Scenario == scenario {
@@ -47,7 +47,7 @@ func (r *report) row(operation, scenario, key string) *row {
 	return nil
 }
 
-// over is a figure of a row over that of another, 0 where one is missing.
+// over returns a figure of row a divided by that of row b, or 0 if a row is missing.
 func over(a, b *row, figure func(*row) float64) float64 {
 	if a == nil || b == nil {
 		return 0
@@ -76,14 +76,14 @@ func cpu(operation, key string) func(*report) float64 {
 	}
 }
 
-// checkOf compares a system's CHECK with our ADD.
+// checkOf compares the CHECK of a system with the ADD of bridgeveth.
 func checkOf(key string) func(*report) float64 {
 	return func(r *report) float64 {
 		return over(r.row("CHECK", oneByOne, key), r.row("ADD", oneByOne, keyFull), medianOf)
 	}
 }
 
-// crowding compares a system's two lines in the scenario for it.
+// crowding compares the two lines of a system in the crowded scenario.
 func crowding(key string) func(*report) float64 {
 	return func(r *report) float64 {
 		var few, many *row
@@ -114,7 +114,7 @@ func sizes(figure func(size) float64) func(*report) float64 {
 	}
 }
 
-// holds says whether a ratio is what the target wants; one that was not measured is not.
+// holds reports whether a ratio meets the target. A ratio that was not measured does not.
 func (t target) holds(ratio float64) bool {
 	if t.least {
 		return ratio >= t.limit
@@ -122,7 +122,7 @@ func (t target) holds(ratio float64) bool {
 	return ratio > 0 && ratio <= t.limit
 }
 
-// met says whether all targets are.
+// met reports whether all targets are met.
 func (r *report) met() bool {
 	for _, t := range targets {
 		if !t.holds(t.ratio(r)) {
@@ -132,8 +132,7 @@ func (r *report) met() bool {
 	return true
 }
 
-// printTargets writes the ratios that this project sets itself, what they are, and what
-// the floor's are.
+// printTargets writes the targets, the ratios and the floor's ratios.
 func (r *report) printTargets(w io.Writer) {
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -145,5 +144,5 @@ func (r *report) printTargets(w io.Writer) {
 		}
 		fmt.Fprintf(tw, "%s\t%s %.2f\t%s\t%s\t%s\n", t.what, choose(t.least, ">=", "<="), t.limit, ratio(measured), ratio(bound), choose(t.holds(measured), "", "missed"))
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 }

@@ -21,7 +21,7 @@ func (r *report) print(w io.Writer) {
 	r.printTargets(w)
 }
 
-// printHeading says what was measured, with what, on what.
+// printHeading writes what was measured: the machine and the programs.
 func (r *report) printHeading(w io.Writer) {
 	fmt.Fprintf(w, "ADD and DEL through libcni, %d rounds in turns, %.0f s\n\n", r.Rounds, r.Seconds)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -32,10 +32,10 @@ func (r *report) printHeading(w io.Writer) {
 	for i := range systems {
 		fmt.Fprintf(tw, "%s\t%s\n", systems[i].key, systems[i].title)
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 }
 
-// print writes the table. Ratios are this system's figure over the other's.
+// print writes the table. A ratio is this system's figure divided by the other system's.
 func (t *table) print(w io.Writer) {
 	if len(t.Rows) == 0 {
 		return
@@ -47,10 +47,10 @@ func (t *table) print(w io.Writer) {
 		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.1f\t%.2f\t%.1f\t%s\t%s\t%s\t\n", r.System, r.Attached, r.MedianMS, r.P99MS, r.CPUMS,
 			r.PerSecond, ratio(r.ToPlain), ratio(r.ToChain), ratio(r.CPUToPlain))
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 }
 
-// ratio writes a ratio, or a dash where there is none.
+// ratio returns a ratio as text, or a dash for 0.
 func ratio(v float64) string {
 	if v == 0 {
 		return "-"
@@ -69,10 +69,10 @@ func (r *report) printFilling(w io.Writer) {
 	for _, f := range r.Filling {
 		fmt.Fprintf(tw, "%s\t%d\t%.1f\t%.1f\t\n", f.System, f.Containers, f.Seconds, float64(f.Containers)/f.Seconds)
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 }
 
-// printPings writes who reaches whom.
+// printPings writes which containers reach each other.
 func (r *report) printPings(w io.Writer) {
 	fmt.Fprint(w, "\nping from container to container on one bridge, FORWARD policy DROP"+
 		" (container to gateway passes everywhere)\n")
@@ -80,5 +80,5 @@ func (r *report) printPings(w io.Writer) {
 	for _, p := range r.Pings {
 		fmt.Fprintf(tw, "%s\t%s\n", p.System, choose(p.Passes, "passes", "blocked, as expected: nothing here opens FORWARD"))
 	}
-	_ = tw.Flush() // w is standard output: who would be told?
+	_ = tw.Flush() // a failure could not be printed either
 }

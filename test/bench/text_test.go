@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
-// TestPrint prints a report whose figures are made up.
+// TestPrint prints a report with invented figures and compares it with the golden file.
 func TestPrint(t *testing.T) {
 	rep := &report{
 		Kernel: "6.1.0", CPUs: 2, CPU: "Example", Go: "go1.26.0", Iptables: "iptables v1.8.9 (nf_tables)",

@@ -16,15 +16,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// advertise sends a router advertisement for fd77::/64 to all nodes on the link of eth0: RFC 4861,
-// sections 4.2 and 4.6.2.
+// advertise sends a router advertisement for fd77::/64 to all nodes on the link of eth0 (RFC 4861,
+// sections 4.2 and 4.6.2).
 func advertise(t testing.TB, router *setup.Namespace) {
 	t.Helper()
 	prefix := netip.MustParseAddr("fd77::").As16()
-	m := []byte{134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0} // a default router for half an hour
-	m = append(m, 3, 4, 64, 0xc0)                                        // on the link, and for addresses
-	m = binary.BigEndian.AppendUint32(m, 3600)                           // valid
-	m = binary.BigEndian.AppendUint32(m, 3600)                           // preferred
+	m := []byte{134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0} // lifetime of the default router: half an hour
+	m = append(m, 3, 4, 64, 0xc0)                                        // flags: on-link, autonomous address configuration
+	m = binary.BigEndian.AppendUint32(m, 3600)                           // valid lifetime
+	m = binary.BigEndian.AppendUint32(m, 3600)                           // preferred lifetime
 	m = append(append(m, 0, 0, 0, 0), prefix[:]...)
 	err := router.Do(func() error {
 		link, err := net.InterfaceByName("eth0")
@@ -47,8 +47,8 @@ func advertise(t testing.TB, router *setup.Namespace) {
 	}
 }
 
-// autoconfigured says whether a container has an address and a default route of advertise's, once a
-// witness on the same bridge has them, which listens to routers.
+// autoconfigured reports whether a container has an address and a default route from advertise. It
+// first waits until a witness on the same bridge has them.
 func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 	t.Helper()
 	has := func(c *setup.Namespace) bool {
@@ -59,8 +59,8 @@ func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 	return has(c)
 }
 
-// askDHCPv6 sends a packet as a client of DHCPv6 does, and returns what comes back from a server (RFC
-// 8415, section 7): to a group on the link, and to the client's link-local address.
+// askDHCPv6 sends a packet as a DHCPv6 client does, to a multicast group on the link, and returns the
+// server's answer to the client's link-local address (RFC 8415, section 7).
 func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	t.Helper()
 	listen := func(ns *setup.Namespace, group net.IP, port int) (c *net.UDPConn, link *net.Interface) {
@@ -87,7 +87,7 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	go func() {
 		packet := make([]byte, 64)
 		if n, who, err := to.ReadFromUDP(packet); err == nil {
-			_, _ = to.WriteToUDP(append([]byte("reply to "), packet[:n]...), who) // the client waits for it
+			_, _ = to.WriteToUDP(append([]byte("reply to "), packet[:n]...), who) // the client fails without it
 		}
 	}()
 	packet := make([]byte, 64)
@@ -102,9 +102,9 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	return string(packet[:n])
 }
 
-// TestAutoconfiguration has a LAN with a router, which advertises a prefix, and with a DHCP server.
-// Containers of layer 2 networks get what these give. Others, whose addresses are ours to give, have none
-// of it, although FORWARD lets it pass.
+// TestAutoconfiguration attaches containers to a LAN with a router, which advertises a prefix, and with a
+// DHCPv6 server. Containers of layer 2 networks use both. Containers with addresses from ADD use
+// neither, even where FORWARD accepts the packets.
 func TestAutoconfiguration(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -16,25 +16,23 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// limited is a network with limits, as a runtime asks for them.
+// limited returns a network configuration with limits in the form that a runtime passes.
 func limited(conf, bandwidth object) object {
 	asked, _ := conf["runtimeConfig"].(object)
 	return conf.with(object{"runtimeConfig": asked.with(object{"bandwidth": bandwidth})})
 }
 
-// both ways, with bursts that count as they are.
+// limits are limits for both directions, with bursts that are applied unchanged.
 var limits = object{"ingressRate": 20e6, "ingressBurst": 800e3, "egressRate": 10e6, "egressBurst": 400e3}
 
-// ifbOf1 is what container number 1 sends by, if that is limited.
+// ifbOf1 is the IFB that limits what container number 1 sends.
 var ifbOf1 = strings.Replace(portOf, "veth", "ifb", 1)
 
-// rate has iperf3 send by TCP from one namespace to another, and returns how many bits per second
-// the wire had to carry.
+// rate sends by TCP from one namespace to another and returns the bits per second on the wire.
 //
-// What iperf3 counts is what a program gets. A limit counts whole frames: of each, 1514
-// bytes with an MTU of 1500, TCP's payload is 1448 with IPv4 and 1428 with IPv6, and
-// only by that much what is counted here is more. The first second is not counted: the
-// burst, and TCP's start.
+// iperf3 counts payload, while a limit counts whole frames. With an MTU of 1500, a frame has 1514 bytes, of
+// which 1448 are payload with IPv4 and 1428 with IPv6. The first second is not counted, because of
+// the burst and of TCP's slow start.
 func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	t.Helper()
 	addresses, err := setup.Addresses(from, "eth0")
@@ -51,7 +49,7 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = server.Process.Kill() // it has ended if all went well
+		_ = server.Process.Kill() // it has ended unless something failed
 		_ = server.Wait()
 	}()
 	for lines := bufio.NewScanner(said); !strings.Contains(lines.Text(), "listening"); {
@@ -76,9 +74,8 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	return counted.End.Received.Rate * 1514 / counted.Start.Payload
 }
 
-// TestBandwidth measures both ways by iperf3: without limits far more than they would let
-// pass, with them within 5 % of the rate, with either runtime's idea of a burst, behind
-// filters and beside host ports.
+// TestBandwidth measures both directions by iperf3: far above the limits without them, and within 5 % of
+// the rate with them. It covers the bursts of containerd and CRI-O, the guards, and host ports.
 func TestBandwidth(t *testing.T) {
 	for _, tt := range []struct {
 		name, asked string
@@ -132,28 +129,28 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
-// numbered are numbers that the kernel gives.
+// numbered matches numbers that the kernel assigns.
 var numbered = regexp.MustCompile(`\tindex \d+ ref .*|parent [^ ]+ |refcnt \d+`)
 
-// shaping is what tc shows of container number 1's limits.
+// shaping returns what tc shows of container number 1's limits.
 func shaping(t testing.TB) string {
 	t.Helper()
 	return numbered.ReplaceAllString(setuptest.Run(t, "tc", "qdisc", "show")+setuptest.Run(t, "tc", "filter", "show", "dev", portOf, "ingress"), "")
 }
 
-// TestBandwidthNumbers looks at what becomes of rates and bursts, the largest and the least
-// too.
+// TestBandwidthNumbers compares rates and bursts with those that tc shows, including the largest and
+// the smallest.
 func TestBandwidthNumbers(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
 	for _, tt := range []struct {
 		asked    object
 		want     []string
-		wantNone bool // of an IFB
+		wantNone bool // no IFB is wanted
 	}{
 		{limits, []string{"tbf 6276: dev " + portOf + " root  rate 20Mbit burst 100000b", "tbf 6276: dev " + ifbOf1 + " root  rate 10Mbit burst 50000b"}, false},
 		{object{"IngressRate": 10e6, "IngressBurst": 1<<32 - 1}, []string{"rate 10Mbit burst 62500b lat 100ms"}, true},
-		{object{"ingressRate": 10e6, "ingressBurst": 1}, []string{"rate 10Mbit burst 151"}, true}, // a frame: 1518 bytes with a VLAN tag, which tc rounds
+		{object{"ingressRate": 10e6, "ingressBurst": 1}, []string{"rate 10Mbit burst 151"}, true}, // a frame: 1518 bytes with a VLAN tag, rounded by tc
 		{object{"ingressRate": 50e9, "ingressBurst": 1 << 62}, []string{"rate 50Gbit burst 312500000b lat 100ms"}, true},
 		{object{"egressRate": 1000, "egressBurst": 1 << 40}, []string{"dev " + ifbOf1 + " root  rate 1Kbit burst 151", "Redirect to device " + ifbOf1}, false},
 	} {
@@ -173,7 +170,7 @@ func TestBandwidthNumbers(t *testing.T) {
 	}
 }
 
-// TestBandwidthMistakes asks for limits that are none.
+// TestBandwidthMistakes passes invalid limits.
 func TestBandwidthMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -199,8 +196,8 @@ func TestBandwidthMistakes(t *testing.T) {
 	setuptest.Same(t, before, "refusals left traces")
 }
 
-// TestBandwidthDrift loses or changes one part of the limits after another: CHECK names it
-// and changes nothing, and bvctl repair puts it back.
+// TestBandwidthDrift removes or changes one part of the limits at a time. CHECK names the part and
+// changes nothing. bvctl repair restores it.
 func TestBandwidthDrift(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"bandwidth": true}}), "nft")
@@ -252,8 +249,8 @@ func TestBandwidthDrift(t *testing.T) {
 	n.must("del", c)
 }
 
-// TestBandwidthGone loses a port, whose IFB nothing points to then: DEL, GC and the next ADD
-// of the attachment take it away.
+// TestBandwidthGone deletes a port but not its IFB. DEL, GC and the next ADD of the attachment delete the
+// IFB.
 func TestBandwidthGone(t *testing.T) {
 	t.Parallel()
 	conf := limited(single, limits)
@@ -290,9 +287,9 @@ func TestBandwidthGone(t *testing.T) {
 	setuptest.Same(t, before, "GC took what it should not")
 }
 
-// TestBandwidthGiven limits a tap that another plugin has made, and leaves it as it was. A
-// qdisc of somebody else's it does not touch.
-func TestBandwidthGiven(t *testing.T) {
+// TestBandwidthExisting limits a tap that another plugin has made. DEL restores the tap. ADD leaves a
+// qdisc that somebody else has set.
+func TestBandwidthExisting(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
 	setuptest.Run(t, "sh", "-c", "ip tuntap add tap0 mode tap; ip link set tap0 up")
@@ -338,9 +335,8 @@ func TestBandwidthGiven(t *testing.T) {
 	same("DEL without limits")
 }
 
-// TestBandwidthFree makes nothing for a container without limits, however it is said that
-// there are none.
-func TestBandwidthFree(t *testing.T) {
+// TestBandwidthUnlimited makes no qdisc and no IFB for each form of "no limits".
+func TestBandwidthUnlimited(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
 	for _, conf := range []object{single, limited(single, object{"IngressRate": 0, "IngressBurst": 0, "EgressRate": 0, "EgressBurst": 0}), limited(single, nil)} {

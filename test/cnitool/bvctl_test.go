@@ -16,8 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// bvctl runs it and returns what it prints, and its status: 0, or 1 for something
-// that is wrong.
+// bvctl runs bvctl and returns its output and its status: 0, or 1 if it has found a fault.
 func bvctl(t testing.TB, args ...string) (out string, status int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, args...)...)
@@ -30,8 +29,8 @@ func bvctl(t testing.TB, args ...string) (out string, status int) {
 	return string(b), status
 }
 
-// TestLeases lists the leases of attached containers, of one that died and of one
-// that a pod comes back to.
+// TestLeases lists the leases of running containers, of a container that died, and of a pod with a
+// sticky address.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	sticky := dual.with(object{"ipam": dual["ipam"].(object).with(object{"sticky": "1h", "stickyDir": "/run/sticky"})})
@@ -85,8 +84,8 @@ func TestLeases(t *testing.T) {
 		t.Errorf("c1 was not asked for:\n%s", table)
 	}
 
-	// Only what nobody uses is freed without more ado: a link may be left of a namespace
-	// whose name is gone.
+	// Without --force, bvctl frees only unused leases. The link of a namespace without a name may
+	// still be there.
 	gone := setup.Attachment{Network: "net", Container: "c2", Interface: "eth0"}
 	harness.Await(t, "an end of the port with its namespace", func() bool { return !n.HasPort(gone) })
 	setuptest.Run(t, "ip", "link", "add", gone.Port(), "type", "bridge")
@@ -115,8 +114,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// TestLeasesCheck breaks one thing at a time: it is found, nothing else is, and what
-// is said to mend it does.
+// TestLeasesCheck makes one fault at a time. bvctl finds this fault and no other, and the printed
+// remedy cures it.
 func TestLeasesCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -197,8 +196,8 @@ func TestLeasesCheck(t *testing.T) {
 	}
 }
 
-// TestBvctlMistakes shows that a mistake is named, and that a host without anything
-// is well.
+// TestBvctlMistakes calls bvctl with mistakes, which it names, and on a host without networks, where it
+// finds no fault.
 func TestBvctlMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -225,7 +224,7 @@ func TestBvctlMistakes(t *testing.T) {
 	}
 }
 
-// TestBvctlReadsOnce complains of a configuration that cannot be read once.
+// TestBvctlReadsOnce has one unreadable configuration. bvctl reports it once.
 func TestBvctlReadsOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -241,8 +240,8 @@ func TestBvctlReadsOnce(t *testing.T) {
 	}
 }
 
-// TestBvctlSinglePlugin repairs a network that is configured as administrators did before
-// there were lists: by what is recorded of its container, and without that by the file.
+// TestBvctlSinglePlugin repairs a network whose configuration is a single plugin, not a list: from
+// libcni's record of the container, and without a record from the file.
 func TestBvctlSinglePlugin(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -266,7 +265,7 @@ func TestBvctlSinglePlugin(t *testing.T) {
 			var r object
 			b, unread := os.ReadFile(files[0])
 			err = errors.Join(unread, json.Unmarshal(b, &r))
-			r["config"] = conf // as a runtime records it that attaches to single plugins
+			r["config"] = conf // the record of a runtime that calls single plugins
 			b, unwritten := json.Marshal(r)
 			err = errors.Join(err, unwritten, os.WriteFile(files[0], b, 0o600))
 		}
@@ -286,7 +285,8 @@ func TestBvctlSinglePlugin(t *testing.T) {
 	}
 }
 
-// TestBvctlDamagedStore names two stores that are damaged, and looks at the one between them.
+// TestBvctlDamagedStore has two damaged stores and a sound one between them. bvctl names the damaged ones
+// and reads the sound one.
 func TestBvctlDamagedStore(t *testing.T) {
 	t.Parallel()
 	in := func(dir string) object {

@@ -10,16 +10,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// behind is a configuration of a plugin that comes after another, with that one's result.
+// behind returns a configuration of a plugin that runs after another one, with its result.
 func behind(conf, result object) object {
 	return conf.with(object{"prevResult": object{"cniVersion": "1.1.0"}.with(result)})
 }
 
-// tap is the result of a plugin that has made one for a virtual machine.
+// tap is the result of a plugin that has made a tap for a virtual machine.
 var tap = object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "mac": "02:00:00:00:00:09", "sandbox": "vm-1"}}}
 
-// TestGivenTap plugs in a tap that another plugin has made, and leaves it as it was.
-func TestGivenTap(t *testing.T) {
+// TestExistingTap attaches a tap that another plugin has made. DEL restores the tap.
+func TestExistingTap(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
 	setuptest.Run(t, "ip", "tuntap", "add", "tap0", "mode", "tap")
@@ -62,16 +62,16 @@ func TestGivenTap(t *testing.T) {
 		noLeases(t)
 		on("ADD", 1, conf).run(t).ok(t)
 	}
-	setuptest.Run(t, "ip", "link", "delete", "tap0") // its machine has died
+	setuptest.Run(t, "ip", "link", "delete", "tap0") // the virtual machine has ended
 	on("DEL", 1, single).run(t).ok(t)
 	if left := setuptest.Dump(t); strings.Contains(left, "br0") || strings.Contains(left, "bridgeveth") {
 		t.Errorf("something is left: %s", left)
 	}
 }
 
-// TestGivenVeth plugs in one that another plugin has set up within the container: packets
-// pass by the gateway, the masquerade and a host port.
-func TestGivenVeth(t *testing.T) {
+// TestExistingVeth attaches a veth pair that another plugin has made. Packets pass by the gateway,
+// by masquerade and by a host port.
+func TestExistingVeth(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	outside := n.outside(false)
@@ -106,8 +106,8 @@ func TestGivenVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestGivenMistakes cannot plug in what the plugin before has returned.
-func TestGivenMistakes(t *testing.T) {
+// TestExistingMistakes passes results of the plugin before that name no link to attach.
+func TestExistingMistakes(t *testing.T) {
 	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}
 	for _, tt := range []struct {
 		name  string

@@ -8,14 +8,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestConfigurationChanged takes a container away by a configuration that is not the one that
-// it was added by.
+// TestConfigurationChanged calls DEL with a configuration that differs from that of ADD.
 func TestConfigurationChanged(t *testing.T) {
 	mapped := func(port int) object { return object{"hostPort": port, "containerPort": 80} }
 	renamed := dual.with(object{"bridge": "br1"})
 	for _, tt := range []struct {
 		name   string
-		beside object // of another container
+		beside object // configuration of another container
 		added  object
 		gone   call
 	}{
@@ -37,9 +36,9 @@ func TestConfigurationChanged(t *testing.T) {
 	}
 }
 
-// TestDiedUnnoticed gives a container another configuration after its namespace has gone
-// without a DEL, and its link with that: it is held to nothing of the old one.
-func TestDiedUnnoticed(t *testing.T) {
+// TestLostWithoutDEL adds a container again with another configuration, after its namespace and link have
+// gone without a DEL. Nothing of the old configuration remains.
+func TestLostWithoutDEL(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
 	on("ADD", 2, single).run(t).ok(t)
@@ -60,9 +59,9 @@ func TestDiedUnnoticed(t *testing.T) {
 	}
 }
 
-// TestSysctlsPutBack has the port not forward, by a bridge that waits for other bridges: the
-// failed ADD has the container's sysctls as they were, also those that go with no interface.
-func TestSysctlsPutBack(t *testing.T) {
+// TestFailedADDRestoresSysctls has an ADD fail, because the bridge runs STP and its port does not forward.
+// The container's sysctls are as before, including those that belong to no interface.
+func TestFailedADDRestoresSysctls(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"sysctl": object{"net.ipv4.ip_default_ttl": "33"}})
 	c1 := newNode(t, conf).containers(1)[0]

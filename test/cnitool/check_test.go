@@ -11,12 +11,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// portOf is the port of container number 1.
+// portOf is the name of container number 1's port.
 var portOf = setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
 
-// TestCheckSees takes away one thing after another that ADD has made of all that it can
-// make. CHECK names each, and changes nothing.
-func TestCheckSees(t *testing.T) {
+// TestCheckFinds removes or changes one part of a complete attachment at a time. CHECK names the part and
+// changes nothing.
+func TestCheckFinds(t *testing.T) {
 	conf := everything.with(object{"portIsolation": true, "mtu": 1400, "gatewayConflict": "add"})
 	conf["ipam"] = conf["ipam"].(object).with(object{"routes": []object{{"dst": "198.51.100.0/24", "table": 100}}})
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -69,16 +69,16 @@ func TestCheckSees(t *testing.T) {
 	}
 }
 
-// olderBuild turns what ADD has made into what older builds made. The port gets the MAC that they
-// gave it.
+// olderBuild turns an attachment into one of an older build, with the MAC that the older build gave to
+// the port.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 bridge link set dev vethfl2sl3owzot guard off
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 
-// TestCheckOlder looks after a container that an older build has attached: CHECK passes, sees
-// what is lost of what that build made, and bvctl repair adds what is newer.
-func TestCheckOlder(t *testing.T) {
+// TestCheckOlderBuild runs CHECK on a container that an older build has attached. CHECK passes. It finds
+// what is missing of what that build made.
+func TestCheckOlderBuild(t *testing.T) {
 	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
 	for _, tt := range []struct{ name, spoil, want string }{
 		{"as it was", "true", ""},
@@ -107,7 +107,7 @@ func TestCheckOlder(t *testing.T) {
 	}
 }
 
-// TestCheckIgnores does what others may do: none of it is CHECK's business.
+// TestCheckIgnores changes what does not belong to the attachment. CHECK passes.
 func TestCheckIgnores(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(3)
@@ -143,8 +143,8 @@ func TestCheckIgnores(t *testing.T) {
 	check.run(t).ok(t)
 }
 
-// TestChain runs plugins of the reference behind ours, which change what it has made:
-// CHECK of the whole chain goes by the result, and DEL leaves nothing of ours.
+// TestChain runs reference plugins after bridgeveth that change what it has made. CHECK of the chain compares
+// with the result of the whole chain, and DEL removes everything.
 func TestChain(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -185,8 +185,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// received runs a call and returns how many bytes it reads from the sockets whose description
-// in strace's output begins so.
+// received runs a call and returns how many bytes it reads from sockets. Only sockets count whose
+// description in strace's output begins with the given text.
 func received(t *testing.T, c call, sockets string) (bytes int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read,recvmsg"}
@@ -197,16 +197,16 @@ func received(t *testing.T, c call, sockets string) (bytes int) {
 	}
 	for line := range strings.Lines(string(trace)) {
 		if _, size, found := strings.Cut(line, ") = "); found && strings.Contains(line, "<"+sockets) {
-			n, _ := strconv.Atoi(strings.TrimSpace(size)) // an error is none
+			n, _ := strconv.Atoi(strings.TrimSpace(size)) // 0 for an error
 			bytes += n
 		}
 	}
 	return bytes
 }
 
-// TestCheckStaysFlat reads no more of the kernel with forty containers beside the one that
-// is looked after.
-func TestCheckStaysFlat(t *testing.T) {
+// TestCheckReadsConstantAmount compares what CHECK reads from the kernel with and without forty other
+// containers.
+func TestCheckReadsConstantAmount(t *testing.T) {
 	t.Parallel()
 	const others = 40
 	newNode(t, dual, "nft").containers(others + 1)

@@ -52,8 +52,8 @@ func TestKilledFirst(t *testing.T) {
 	}
 }
 
-// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends: DEL
-// finds what one message makes and the next one would have marked.
+// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. DEL
+// also removes what has been made but not yet marked.
 func TestKilledBetweenMessages(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -81,8 +81,8 @@ func TestKilledBetweenMessages(t *testing.T) {
 	}
 }
 
-// sends reports whether a system call sends a message: to the kernel by netlink, to a file such
-// as a sysctl, or the result. The Go runtime's writes to its own eventfd are none.
+// sends reports whether a system call sends a message: a netlink request, a write to a file such as a
+// sysctl, or the result. Writes of the Go runtime to its own eventfd do not count.
 func sends(c ptrace.Call) bool {
 	switch c.Number {
 	case unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG:
@@ -91,8 +91,8 @@ func sends(c ptrace.Call) bool {
 	return false
 }
 
-// awaitNoIPTables waits until the iptables that a killed ADD was running, if any, is
-// done in our namespace: nobody kills that one.
+// awaitNoIPTables waits for the end of an iptables process in the test's host. A killed ADD may leave one
+// running.
 func awaitNoIPTables(t testing.TB) {
 	t.Helper()
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
@@ -111,9 +111,9 @@ func awaitNoIPTables(t testing.TB) {
 	})
 }
 
-// TestKilledBetweenPrograms kills the first ADD of a host, and its DEL, each time when
-// it starts one program later: so rules of iptables-legacy are half made, or half taken away.
-// Those of iptables-nft are one transaction.
+// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, each time when it starts one program
+// more. Some rules of iptables-legacy are then there and others not. Rules of iptables-nft
+// are one transaction.
 func TestKilledBetweenPrograms(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Run(verb, func(t *testing.T) {
@@ -149,11 +149,11 @@ func TestKilledBetweenPrograms(t *testing.T) {
 	}
 }
 
-// killers is a folder with programs that kill whoever starts them.
+// killers is a folder with programs that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt puts iptables into the folder killers: each run of it does what it should,
-// until one, counted from now, kills its parent instead.
+// killAt fills the folder killers. Each program there runs the real program. The run with the given
+// number, counted from now, kills its parent instead.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {
@@ -174,9 +174,9 @@ exec /usr/sbin/$(basename $0) "$@"
 	}
 }
 
-// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge
-// anew, and the container reaches its gateway. ADD looks at the bridge for the last time after it
-// has set the port up. A bridge that is deleted later is one that worked when ADD ended.
+// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge again,
+// and the container reaches its gateway. ADD checks the bridge for the last time after it has set
+// the port up: a bridge that is deleted later is not ADD's concern.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -227,7 +227,7 @@ func TestBridgeDeleted(t *testing.T) {
 	}
 }
 
-// portUp reports whether the port of container c1 is there and set up.
+// portUp reports whether the port of container number 1 exists and is set up.
 func portUp(t *testing.T) bool {
 	t.Helper()
 	flags, err := os.ReadFile("/sys/class/net/" + portOf + "/flags")

@@ -12,9 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDelegatesAgree asks IPAM plugins for the same addresses, and shows that it
-// makes no difference to the result which of them has given them, nor how often an
-// ADD has failed before.
+// TestDelegatesAgree requests the same addresses from several IPAM plugins. The result does not depend on the
+// IPAM plugin, nor on the number of failed ADDs before.
 func TestDelegatesAgree(t *testing.T) {
 	ranges := [][]object{{{"subnet": "10.88.0.0/24"}}, {{"subnet": "fd88::/64"}}}
 	routes := []object{{"dst": "203.0.113.0/24"}}
@@ -26,7 +25,7 @@ func TestDelegatesAgree(t *testing.T) {
 			{"address": "10.88.0.2/24", "gateway": "10.88.0.1"}, {"address": "fd88::2/64", "gateway": "fd88::1"},
 		}},
 	} {
-		t.Run(name, func(t *testing.T) { // one after another: the results meet below
+		t.Run(name, func(t *testing.T) { // not parallel: the results are compared below
 			conf := dual.with(object{"ipam": ipam})
 			n := newNode(t, conf, "nft")
 			n.containers(1)
@@ -55,8 +54,8 @@ func TestDelegatesAgree(t *testing.T) {
 	}
 }
 
-// TestBadDelegate runs IPAM plugins that fail in every way there is: each gets a
-// deliberate code, says whose fault it was, and leaves nothing.
+// TestBadDelegate runs IPAM plugins that fail in each possible way. The error has a fixed code and names
+// the IPAM plugin, and nothing is left.
 func TestBadDelegate(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string

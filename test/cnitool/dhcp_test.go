@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// lan makes a bridge of the administrator's, with a network card that leads to a router on a LAN, and
-// with a witness, whose eth0 is as the kernel makes it. The router has 10.88.0.200.
+// lan makes an administrator's bridge with an uplink to a router on a LAN, and with a witness, a container
+// with the kernel's default settings. The router has 10.88.0.200.
 func lan(t *testing.T) (router, witness *setup.Namespace) {
 	t.Helper()
 	router, witness = setuptest.Container(t, "router"), setuptest.Container(t, "witness")
@@ -25,8 +25,8 @@ func lan(t *testing.T) (router, witness *setup.Namespace) {
 	return router, witness
 }
 
-// dhcpServer leases out 10.88.0.50 and 10.88.0.51 for an hour, and has them renewed every 3 seconds.
-// acks counts what it has granted, and leased says whether it has a lease that is not given back.
+// dhcpServer runs a DHCP server that leases 10.88.0.50 and 10.88.0.51 for an hour, with a renewal every
+// 3 seconds. acks returns how many leases it has granted. leased reports whether a lease is held.
 func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased func() bool) {
 	t.Helper()
 	conf := "interface eth0\nstart 10.88.0.50\nend 10.88.0.51\nlease_file /run/udhcpd.leases\npidfile /run/udhcpd.pid\n" +
@@ -36,7 +36,7 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	}
 	daemon(t, "nsenter", "--net="+router.Path, "sh", "-c", "exec busybox udhcpd -f /run/udhcpd.conf >/run/udhcpd.log 2>&1")
 	said := func(what string) int {
-		log, _ := os.ReadFile("/run/udhcpd.log") // there is none before it starts
+		log, _ := os.ReadFile("/run/udhcpd.log") // the server makes the file when it starts
 		return strings.Count(string(log), what)
 	}
 	acks = func() int { return said("sending ACK") }
@@ -54,14 +54,14 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	return acks, leased
 }
 
-// TestDHCP attaches containers by the reference's IPAM plugin dhcp. Its daemon asks a server on the
-// LAN by the container's own interface, keeps the lease while the container runs, and gives it back.
+// TestDHCP attaches containers with the reference's IPAM plugin dhcp. Its daemon requests a lease from a
+// server on the LAN through the container's interface. It renews the lease, and releases it at DEL.
 func TestDHCP(t *testing.T) {
 	dhcp := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
 	for _, tt := range []struct {
 		name       string
 		conf       object
-		autoconfig bool // the container has the addresses of router advertisements, too
+		autoconfig bool // the container uses router advertisements
 	}{
 		{"plain", dhcp, true},
 		{"by the reference's name", dhcp.with(object{"type": "bridge"}), true},
@@ -119,8 +119,8 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
-// TestDHCPKilled kills an ADD while it waits for a DHCP server that does not answer. The port is up
-// by then, so the next ADD refuses it, and DEL takes it away.
+// TestDHCPKilled kills an ADD while it waits for a DHCP server that does not answer. The port is already
+// up, so the next ADD refuses. DEL removes the port.
 func TestDHCPKilled(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}

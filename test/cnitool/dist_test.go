@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestUnits has systemd look at the units, with bvctl where they expect it.
+// TestUnits verifies the unit files by systemd-analyze, with bvctl at the path that they name.
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

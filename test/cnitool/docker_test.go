@@ -17,11 +17,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// dockerWait is how long dockerd may take to start.
+// dockerWait is the time that dockerd has to start.
 const dockerWait = time.Minute
 
-// dockerd starts the Docker daemon of a folder in the test's host, with everything it keeps
-// below /run. It ends with the test, or before, by the function returned.
+// dockerd starts the dockerd of a folder in the test's host, with all its files below /run. dockerd ends
+// with the test, or when stop is called.
 func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
 	program := filepath.Join(bin, "dockerd")
@@ -34,7 +34,7 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 	cmd := exec.Command(program, "--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec",
 		"--pidfile", "/run/docker.pid", "-H", "unix:///run/docker.sock", "--storage-driver", "vfs")
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the containerd that it starts
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // dockerd and its containerd
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -55,7 +55,7 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 		case <-time.After(30 * time.Second):
 			t.Error("dockerd does not end")
 		}
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever is left of its group
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever remains of the group
 	}
 	t.Cleanup(stop)
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
@@ -74,8 +74,7 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 	}
 }
 
-// dockerAnswers says whether dockerd serves requests, which it does once its rules
-// are in place.
+// dockerAnswers reports whether dockerd serves requests. It does so once its rules are in place.
 func dockerAnswers() bool {
 	conn, err := net.Dial("unix", "/run/docker.sock")
 	if err != nil {
@@ -90,8 +89,8 @@ func dockerAnswers() bool {
 	return err == nil && bytes.Contains(answer, []byte(" 200 "))
 }
 
-// TestDocker is the scene that this project was born from, with the real dockerd: it
-// finds forwarding off, switches it on, and sets the policy of FORWARD to DROP.
+// TestDocker runs dockerd, which switches forwarding on and sets the policy of FORWARD to DROP, and
+// attaches containers.
 func TestDocker(t *testing.T) {
 	for release, bin := range map[string]string{
 		"of the host": os.Getenv("DOCKER_BIN"),
@@ -131,7 +130,7 @@ func testDocker(t *testing.T, bin string) {
 		rules := setuptest.Run(t, "iptables", "-S", "FORWARD")
 		ours := strings.Index(rules, "-j BRIDGEVETH-FORWARD")
 		found := 0
-		// The last two are one and the same, up to Docker 27 and from 28.0.1 on.
+		// The last two are the same place: the first up to Docker 27, the second from 28.0.1 on.
 		for _, docker := range []string{"-j DOCKER-USER", "-j DOCKER-ISOLATION-STAGE-1", "-j DOCKER-FORWARD"} {
 			switch at := strings.Index(rules, docker); {
 			case at > ours:
@@ -176,8 +175,7 @@ func testDocker(t *testing.T, bin string) {
 	}
 }
 
-// sortedLines makes up for dockerd, which makes its chains in another order when it
-// is started again.
+// sortedLines sorts the lines of a dump: a restarted dockerd makes its chains in another order.
 func sortedLines(dump string) []string {
 	lines := strings.Split(dump, "\n")
 	slices.Sort(lines)

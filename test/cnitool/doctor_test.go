@@ -23,7 +23,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// diagnosis is what bvctl doctor prints as JSON.
+// diagnosis is the JSON output of bvctl doctor.
 type diagnosis []struct {
 	From, To string
 	Answered bool
@@ -34,7 +34,7 @@ type diagnosis []struct {
 	}
 }
 
-// doctor runs bvctl doctor.
+// doctor runs bvctl doctor --json and returns its output and its status.
 func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d", "doctor", "-o", "json"}, args...)...)
@@ -50,7 +50,7 @@ func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	return d, status
 }
 
-// obstacle is the first one, in words, with containers called by their namespaces.
+// obstacle returns the text of the first obstacle, with containers named by their namespaces.
 func (d diagnosis) obstacle() string {
 	for _, r := range d {
 		if r.Obstacle != nil {
@@ -64,7 +64,7 @@ func (d diagnosis) obstacle() string {
 	return ""
 }
 
-// containerID returns the ID that cnitool gives the container with a namespace.
+// containerID returns the container ID that cnitool uses for a namespace.
 func containerID(path string) string {
 	id := sha512.Sum512([]byte(path))
 	return fmt.Sprintf("cnitool-%x", id[:10])
@@ -75,9 +75,9 @@ func portNameOf(c *setup.Namespace) string {
 	return setup.Attachment{Network: "net", Container: containerID(c.Path), Interface: "eth0"}.Port()
 }
 
-// TestDoctor breaks one thing at a time on a node where all is well, and asks the doctor
-// for the way on which it shows. It names the true obstacle; where it names a command that
-// cures it, --fix does.
+// TestDoctor makes one fault at a time on a working node, and runs the doctor for a path that the fault
+// blocks. The doctor names this fault. If it prints a command that cures the fault, --fix runs
+// the command and the path works.
 func TestDoctor(t *testing.T) {
 	ip := func(i string) string { return "nsenter --net=/run/netns/c" + i + " " }
 	port := func(n string) string {
@@ -87,10 +87,10 @@ func TestDoctor(t *testing.T) {
 		name   string
 		keys   object
 		spoil  string
-		to     string // c2, unless given
-		want   string // in the obstacle
-		fixed  bool   // by --fix
-		advice string // in the remedy
+		to     string // "" means c2
+		want   string // part of the obstacle's text
+		fixed  bool   // --fix cures it
+		advice string // part of the remedy's text
 	}{
 		{"policy DROP", object{"forward": "none"}, "", "", "dropped by chain FORWARD of table ip filter: policy drop", false, `"forward": "auto"`},
 		{"policy DROP in iptables-legacy", object{"forward": "none"}, "iptables -P FORWARD ACCEPT; iptables-legacy -P FORWARD DROP", "", "dropped by iptables-legacy, policy DROP of FORWARD", false, ""},
@@ -193,8 +193,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorFixBesidePlugins runs bvctl from a folder where a CNI plugin is called like the
-// program of a cure, which is the system's.
+// TestDoctorFixBesidePlugins runs bvctl from a folder with a CNI plugin that has the name of a cure's
+// program. --fix runs the system's program.
 func TestDoctorFixBesidePlugins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -218,8 +218,8 @@ func TestDoctorFixBesidePlugins(t *testing.T) {
 	}
 }
 
-// TestDoctorHealthy has nothing to say about a node where all is well, with everything that
-// can be configured, in both families, with br_netfilter and without.
+// TestDoctorHealthy finds no fault on a working node with every feature, in both families, with and
+// without br_netfilter.
 func TestDoctorHealthy(t *testing.T) {
 	for _, netfilter := range []string{"0", "1"} {
 		t.Run("br_netfilter="+netfilter, func(t *testing.T) {
@@ -250,9 +250,8 @@ func TestDoctorHealthy(t *testing.T) {
 	}
 }
 
-// TestDoctorWays goes ways that are none of container to container, and says what there is
-// to say.
-func TestDoctorWays(t *testing.T) {
+// TestDoctorPaths runs the doctor for paths other than from container to container.
+func TestDoctorPaths(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
 	n.outside(false)
@@ -268,7 +267,7 @@ func TestDoctorWays(t *testing.T) {
 			t.Errorf("doctor %q: %v: %s", args, err, out)
 		}
 	}
-	// what is in nobody's way is said, and once
+	// A difference that blocks no path is reported once.
 	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "postrouting")
 	d, status := doctor(t)
 	var wrong []string
@@ -282,8 +281,8 @@ func TestDoctorWays(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsGateway looks at a LAN that the bridge is a part of, with a router beyond it:
-// the containers' gateway, which a cure is not to replace by the bridge's own address.
+// TestDoctorKeepsGateway has a bridge with an uplink to a LAN, and a router there that is the containers'
+// gateway. No cure may give the gateway's address to the bridge.
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
@@ -328,7 +327,7 @@ func TestDoctorKeepsGateway(t *testing.T) {
 	}
 }
 
-// TestDoctorTwoInterfaces goes from one interface of a container to another, or to itself.
+// TestDoctorTwoInterfaces runs the doctor from one interface of a container to another, and to itself.
 func TestDoctorTwoInterfaces(t *testing.T) {
 	for _, tt := range []struct{ name, spoil, to, want string }{
 		{"nothing", "true", "10.89.0.2", ""},
@@ -360,7 +359,7 @@ func TestDoctorTwoInterfaces(t *testing.T) {
 	}
 }
 
-// TestDoctorLayer2 looks at a network without addresses.
+// TestDoctorLayer2 runs the doctor on a network without addresses.
 func TestDoctorLayer2(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")
@@ -382,9 +381,9 @@ func TestDoctorLayer2(t *testing.T) {
 	}
 }
 
-// TestDoctorRemains is told of containers that are half gone, and of records that nobody
-// can read.
-func TestDoctorRemains(t *testing.T) {
+// TestDoctorIncomplete runs the doctor for containers of which parts are missing, and with records that
+// cannot be read.
+func TestDoctorIncomplete(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	n.must("add", n.containers(2)...)
@@ -398,8 +397,8 @@ func TestDoctorRemains(t *testing.T) {
 	}
 }
 
-// TestDoctorQuotes runs a command about a container at a path that a shell would take for
-// something else.
+// TestDoctorQuotes runs the printed command for a container whose path has characters that a shell
+// would interpret.
 func TestDoctorQuotes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -418,8 +417,8 @@ func TestDoctorQuotes(t *testing.T) {
 	}
 }
 
-// TestDoctorNames meets a table in a container whose name would be commands for nft(8) and for a
-// shell, and another line of the doctor's.
+// TestDoctorNames has a table in a container whose name contains commands for nft(8) and for a shell, and a
+// line that looks like the doctor's own output.
 func TestDoctorNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -454,8 +453,8 @@ func TestDoctorNames(t *testing.T) {
 	}
 }
 
-// TestDoctorLosesContainer removes a container that its packet is on the way to.
-func TestDoctorLosesContainer(t *testing.T) {
+// TestDoctorContainerRemoved removes the target container while the doctor's packet is on its way.
+func TestDoctorContainerRemoved(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	c := n.containers(2)
@@ -478,8 +477,9 @@ func TestDoctorLosesContainer(t *testing.T) {
 	}
 }
 
-// TestDoctorPatience looks at a node where no container reaches its neighbour.
-func TestDoctorPatience(t *testing.T) {
+// TestDoctorManyBlocked runs the doctor on a node where no container reaches its neighbour. It reports five of them, and
+// then the other containers together.
+func TestDoctorManyBlocked(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"forward": "none"}), "nft")
 	n.must("add", n.containers(8)...)
@@ -495,8 +495,8 @@ func TestDoctorPatience(t *testing.T) {
 	}
 }
 
-// TestDoctorOnce asks about a node whose containers all meet the same obstacle: it is printed
-// once, with the ways that it blocks. -v shows each walk.
+// TestDoctorOnce runs the doctor on a node where one obstacle blocks all containers. It prints the obstacle
+// once, with the blocked paths. -v prints the walk of each path.
 func TestDoctorOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
@@ -522,8 +522,8 @@ func TestDoctorOnce(t *testing.T) {
 	}
 }
 
-// TestDoctorInVain has somebody undo each cure at once: --fix says that it was in vain.
-func TestDoctorInVain(t *testing.T) {
+// TestDoctorFixUndone has another program undo each cure at once. --fix reports that the cure had no effect.
+func TestDoctorFixUndone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	n.outside(false)
@@ -538,8 +538,8 @@ func TestDoctorInVain(t *testing.T) {
 	}
 }
 
-// TestDoctorKilled kills the doctor while his packet is on its way. His tables go with him;
-// on kernels that do not know owners of tables, the next doctor takes them away.
+// TestDoctorKilled kills the doctor while its packet is on its way. Its tables end with the process. On
+// kernels without owners of tables, the next doctor removes them.
 func TestDoctorKilled(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -562,7 +562,7 @@ func TestDoctorKilled(t *testing.T) {
 				}
 			}
 			err := cmd.Process.Signal(signal)
-			_ = cmd.Wait() // as killed
+			_ = cmd.Wait() // ended by a signal
 			if err != nil || !strings.Contains(there, "bridgeveth-doctor") {
 				t.Fatalf("%v: the doctor has no table:\n%s", err, there)
 			}
@@ -576,7 +576,7 @@ func TestDoctorKilled(t *testing.T) {
 	}
 }
 
-// TestDoctorsAtOnce runs several at a time: they wait for each other.
+// TestDoctorsAtOnce runs several doctors at once: each waits for the one before.
 func TestDoctorsAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -597,8 +597,8 @@ func TestDoctorsAtOnce(t *testing.T) {
 	}
 }
 
-// track makes a connection of UDP that has been answered: others the kernel forgets when it
-// is short of room.
+// track makes an answered UDP connection in the conntrack table. The kernel drops unanswered ones when the
+// table is full.
 func track(from, to uint16) error {
 	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
 	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
@@ -624,7 +624,7 @@ func track(from, to uint16) error {
 	return err
 }
 
-// TestDoctorConntrackFull fills the table of connections.
+// TestDoctorConntrackFull fills the conntrack table.
 func TestDoctorConntrackFull(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDrift takes away one thing after another that containers share: cnitool check
-// names it and puts nothing back, and the next ADD mends it for all.
+// TestDrift removes one thing at a time that all containers of a network use. `cnitool check` names it and
+// changes nothing. The next ADD restores it for all containers.
 func TestDrift(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -51,8 +51,8 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// TestStrangeResults gives CHECK a prevResult that no plugin should ever write.
-func TestStrangeResults(t *testing.T) {
+// TestInvalidPrevResult passes CHECK a prevResult that no plugin may return.
+func TestInvalidPrevResult(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
 	on("ADD", 1, single).run(t).ok(t)
@@ -76,8 +76,8 @@ func TestStrangeResults(t *testing.T) {
 	on("DEL", 1, single.with(object{"prevResult": json.RawMessage(`{"cniVersion":"9.0.0"}`)})).run(t).ok(t)
 }
 
-// TestOldVersions asks for verbs that the configuration's version does not have.
-func TestOldVersions(t *testing.T) {
+// TestVerbsOfOldVersions calls verbs that the configuration's version does not have.
+func TestVerbsOfOldVersions(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
 	for _, tt := range []struct{ verb, version string }{
@@ -90,8 +90,8 @@ func TestOldVersions(t *testing.T) {
 	}
 }
 
-// TestMissingIP6Tables shows that an IPv4 network needs no ip6tables where iptables-legacy denies
-// both families, and a network of both does.
+// TestMissingIP6Tables hides ip6tables where iptables-legacy drops packets of both families. ADD of an IPv4
+// network succeeds. ADD of a dual-stack network fails.
 func TestMissingIP6Tables(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")
@@ -122,9 +122,9 @@ func TestMissingIP6Tables(t *testing.T) {
 	same("DEL")
 }
 
-// TestForgotten lets libcni's cache lose an attachment whose container lives on:
-// cnitool gc sends no list of attachments, so it is left alone until GC is given one.
-func TestForgotten(t *testing.T) {
+// TestNotInCache removes an attachment from libcni's cache while its container runs. `cnitool gc` then sends
+// no list of attachments, and the attachment stays. GC with a list removes it.
+func TestNotInCache(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	before := setuptest.Dump(t)

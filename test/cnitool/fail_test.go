@@ -9,13 +9,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// everything is a network that uses all that needs a step of its own.
+// everything is a network with every feature that has a step of its own in ADD.
 var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
-// failing runs a call whose so manieth system call of a kind fails. failed says how many
-// did: strace counts for each thread.
+// failing runs a call in which the system call with the given number fails. failed returns how many have
+// failed: strace counts the calls of each thread separately.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
@@ -28,13 +28,13 @@ func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, fai
 	return a, strings.Count(string(trace), "(INJECTED)")
 }
 
-// TestFailsAnywhere has one system call of ADD fail after another: either it does
-// without it, or it fails with an error of CNI's and leaves the host as it was.
+// TestFailsAnywhere has one system call of ADD fail at a time. ADD either succeeds without the call, or fails
+// with a CNI error and leaves the host as it was.
 func TestFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string
 		step           int
-		onlyFirst      bool // it is of the library that makes rules, and the second container finds them made
+		onlyFirst      bool // only the first container's ADD makes the call, to make rules
 	}{
 		{"sendto", "ENOBUFS", 1, false}, {"sendmsg", "ENOBUFS", 1, true}, {"recvfrom", "EIO", 3, false}, {"recvmsg", "EIO", 9, true},
 		{"openat", "EMFILE", 3, false}, {"setns", "EPERM", 1, false}, {"write", "EIO", 1, false}, {"read", "EIO", 7, false},
@@ -44,7 +44,7 @@ func TestFailsAnywhere(t *testing.T) {
 			t.Parallel()
 			newNode(t, everything, "nft").containers(2)
 			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
-			for _, first := range []bool{true, false} { // the network's first container does more
+			for _, first := range []bool{true, false} { // the network's first container makes more calls
 				if !first {
 					on("ADD", 2, publishing(everything, object{"hostPort": 7000, "containerPort": 80})).run(t).ok(t)
 				}
@@ -55,18 +55,18 @@ func TestFailsAnywhere(t *testing.T) {
 					if failed == 0 {
 						a.ok(t)
 						del.run(t).ok(t)
-						break // it has not so many of them
+						break // there are not so many of these calls
 					}
 					when := fmt.Sprintf("%s number %d fails, first container: %v", tt.syscall, at, first)
 					if a.err != nil {
 						refused++
-						if tt.syscall != "write" { // by which the error is told
+						if tt.syscall != "write" { // ADD prints its error by this call
 							if f := a.failed(t); f.Code == 0 || f.Msg == "" {
 								t.Errorf("%s: got %+v", when, f)
 							}
 						}
 					}
-					if a.err == nil || failed > 1 { // in the latter case the undoing has failed too
+					if a.err == nil || failed > 1 { // in the second case the undo has failed too
 						del.run(t).ok(t)
 					}
 					if !setuptest.Same(t, before, "%s: it left traces", when) {
@@ -84,8 +84,8 @@ func TestFailsAnywhere(t *testing.T) {
 	}
 }
 
-// TestDelFailsAnywhere does so with DEL. Its error has none of the words that make
-// containerd take it for done, and the next DEL leaves nothing.
+// TestDelFailsAnywhere has one system call of DEL fail at a time. The error has none of the words that
+// containerd takes for success. The next DEL removes everything.
 func TestDelFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string

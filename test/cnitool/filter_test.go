@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestIngressPolicy sends packets to containers of networks that are open to all, to
-// their own bridge, and to nobody, with and without br_netfilter.
+// TestIngressPolicy sends packets to containers of networks with each policy: open, same-bridge and
+// isolated, with and without br_netfilter.
 func TestIngressPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		policy           string
@@ -39,7 +39,7 @@ func TestIngressPolicy(t *testing.T) {
 				for _, server := range append(c, outside) {
 					serve(t, server, 80)
 				}
-				// What br_netfilter translates is still a frame from port to port.
+				// A packet that br_netfilter has translated still goes from port to port.
 				routed := tt.policy != "isolated" || netfilter == "0"
 				for _, p := range []struct {
 					name string
@@ -64,7 +64,7 @@ func TestIngressPolicy(t *testing.T) {
 					}
 				}
 				if tt.policy == "isolated" {
-					// By way of the gateway, past the bridge's own idea of isolation.
+					// A route by the gateway bypasses the isolation of bridge ports.
 					setuptest.In(t, c[1], "ip", "route", "add", "10.88.0.2/32", "via", "10.88.0.1")
 					if got := ask(t, c[1], "tcp", "10.88.0.2", 80); got != "" {
 						t.Errorf("sibling by the gateway: answered %s", got)
@@ -80,8 +80,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyChanges shows that a policy can be changed while containers run:
-// CHECK of one says that it was, and the next ADD makes it so.
+// TestIngressPolicyChanges changes the policy of a network with running containers. CHECK fails, and the next
+// ADD applies the new policy.
 func TestIngressPolicyChanges(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -19,7 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// busConfig lets everybody do everything, on a bus that only the test sees.
+// busConfig permits everything on a bus that only the test can reach.
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
@@ -29,8 +29,8 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
   </policy>
 </busconfig>`
 
-// firewalld starts the one of a release of Debian's in the test's host, with a D-Bus of its
-// own, which the function returned ends. Both end with the test.
+// firewalld starts the firewalld of a Debian release in the test's host, with a D-Bus of its own. stopBus
+// ends this D-Bus. Both end with the test.
 func firewalld(t *testing.T, release string) (stopBus func()) {
 	t.Helper()
 	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), release)
@@ -42,7 +42,7 @@ func firewalld(t *testing.T, release string) (stopBus func()) {
 			t.Fatal(err)
 		}
 	}
-	// It looks for its files in /usr and writes to /etc.
+	// firewalld reads its files in /usr and writes to /etc.
 	for dir, writable := range map[string]string{"/usr": "", "/etc": ",upperdir=/run/etc,workdir=/run/work"} {
 		err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+filepath.Join(root, dir)+":"+dir+writable)
 		if err != nil {
@@ -55,8 +55,7 @@ func firewalld(t *testing.T, release string) (stopBus func()) {
 	return stopBus
 }
 
-// startBus starts a D-Bus in the test's host, which ends with the test, or before, by the
-// function returned.
+// startBus starts a D-Bus in the test's host. It ends with the test, or when stop is called.
 func startBus(t *testing.T) (stop func()) {
 	t.Helper()
 	err := os.Mkdir("/run/dbus", 0o755)
@@ -71,7 +70,7 @@ func startBus(t *testing.T) (stop func()) {
 	return stop
 }
 
-// daemon starts a program that ends with the test, or before, by the function returned.
+// daemon starts a program. The program ends with the test, or when stop is called.
 func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
@@ -89,7 +88,7 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 		stopped = true
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		killer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait() // by the signal
+		_ = cmd.Wait() // ended by the signal
 		killer.Stop()
 		if t.Failed() {
 			t.Logf("%s said: %s", name, said.String())
@@ -99,8 +98,8 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	return stop
 }
 
-// TestFirewalld shows that firewalld rejects what containers send, that a zone alone is
-// half a cure, that ours is a whole one, and that it comes back after a reload.
+// TestFirewalld runs firewalld, which rejects packets from containers. A zone alone lets some of them pass.
+// With bridgeveth's policy all pass, and a reload keeps this.
 func TestFirewalld(t *testing.T) {
 	for _, release := range []string{"bookworm", "trixie"} { // 1.3, 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
@@ -118,7 +117,7 @@ func testFirewalld(t *testing.T, release string) {
 		}
 	}
 	w.add(dual.with(object{"forward": "none"}))
-	// Published ports are what firewalld itself lets pass.
+	// firewalld itself accepts packets to published ports.
 	rejected := both("sibling", "out", "in")
 	blocked("without us", rejected)
 	cmd("--zone=trusted", "--add-interface=br0")
@@ -145,8 +144,8 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// What "nft flush ruleset" leaves of the ruleset where firewalld 2 owns its table, for which the
-		// host's nft is too old.
+		// Delete what "nft flush ruleset" deletes if firewalld 2 owns its table. The host's nft is too old to
+		// keep that table.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -164,7 +163,7 @@ func testFirewalld(t *testing.T, release string) {
 	}
 	noLeases(t)
 
-	// What an administrator has decided counts.
+	// The administrator's rules have precedence.
 	w.must("add", w.c[0])
 	cmd("--zone=bridgeveth", "--change-interface=br0")
 	cmd("--zone=drop", "--change-interface=br0")
@@ -174,8 +173,7 @@ func testFirewalld(t *testing.T, release string) {
 	}
 }
 
-// TestFirewalldStrict shows that a host port that firewalld would block makes ADD fail, and
-// say why.
+// TestFirewalldStrict publishes a host port that firewalld would block. ADD fails and gives the reason.
 func TestFirewalldStrict(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -201,8 +199,8 @@ func TestFirewalldStrict(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 }
 
-// TestFirewalldMissing shows what ADD says where firewalld is asked for and does not run,
-// or runs and cannot be asked.
+// TestFirewalldMissing runs ADD with "forward": "firewalld" where firewalld does not run, or runs and does not
+// answer.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)
@@ -229,9 +227,9 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("auto", "the D-Bus to ask it by cannot be reached")
 }
 
-// TestFirewalldSilent asks whether host ports pass where no daemon is there to say it: its
-// silence does not mean that they do.
-func TestFirewalldSilent(t *testing.T) {
+// TestFirewalldStopped runs `bvctl firewalld strict` on a D-Bus without firewalld. It fails: without an answer, firewalld
+// may block host ports.
+func TestFirewalldStopped(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual)
 	if _, err := exec.LookPath("dbus-daemon"); err != nil {

@@ -17,15 +17,14 @@ import (
 // allProtocols is ETH_P_ALL in network byte order.
 const allProtocols = unix.ETH_P_ALL << 8
 
-// frameSize is that of a frame with an Ethernet and an IPv6 header, and mark behind
-// them, in bytes.
+// frameSize is the size of a frame with an Ethernet header, an IPv6 header and the mark, in bytes.
 const frameSize = 70
 
-// mark tells our frames from what else is on a bridge.
+// mark marks our frames among others on a bridge.
 var mark = []byte("a mark!!")
 
-// passes says whether a frame, of which the beginning is given in hexadecimal, comes from
-// one container's eth0 to another's.
+// passes reports whether a frame arrives that one container sends to another. beginning is the beginning of
+// the frame in hexadecimal.
 func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	t.Helper()
 	receiver := packetSocket(t, to)
@@ -38,7 +37,7 @@ func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	return receives(t, receiver, time.Second)
 }
 
-// marked returns a frame, of which the beginning is given in hexadecimal, that ends with mark.
+// marked returns a frame that begins with the given hexadecimal text and ends with mark.
 func marked(t testing.TB, beginning string) []byte {
 	t.Helper()
 	head, err := hex.DecodeString(beginning)
@@ -66,8 +65,8 @@ func receives(t testing.TB, receiver int, within time.Duration) bool {
 	return false
 }
 
-// flood sends a frame again and again from one container to another until end is called, which
-// returns how many frames were sent and how many arrived.
+// flood sends a frame repeatedly from one container to another. end stops that, and returns how many frames
+// were sent and how many arrived.
 func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func() (sent, arrived int)) {
 	t.Helper()
 	frame := marked(t, beginning)
@@ -99,7 +98,7 @@ func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func(
 	}
 }
 
-// packetSocket opens a socket for the frames of a container's eth0.
+// packetSocket opens a packet socket on a container's eth0.
 func packetSocket(t testing.TB, c *setup.Namespace) (fd int) {
 	t.Helper()
 	return packetSocketOn(t, c, "eth0")

@@ -9,7 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// oneByOne is a network of one set, of a range for each subnet with the same gateway.
+// oneByOne is a network with one set of ranges, a range for each subnet, and the same gateway in all.
 func oneByOne(gateway string, subnets ...string) object {
 	var set []object
 	for _, s := range subnets {
@@ -18,16 +18,16 @@ func oneByOne(gateway string, subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{set}}})
 }
 
-// TestGatewayOutside gives containers a gateway that is not in their subnet: the container needs
-// a route to the gateway, and the host needs one to the container.
-func TestGatewayOutside(t *testing.T) {
+// TestGatewayOutsideSubnet gives containers a gateway outside of their subnet. The container needs a route to the
+// gateway, and the host needs a route to the container.
+func TestGatewayOutsideSubnet(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
 		conf             object
-		gateway, beyond  string // as a container pings them
+		gateway, beyond  string // as a container's ping takes them
 		first, second    string // addresses of the containers
-		firstRoute       string // of the host, if it is the first container's alone
-		theirs, byOthers bool   // somebody else's bridge; under the reference's names
+		firstRoute       string // of the host, if only the first container needs it
+		theirs, byOthers bool   // the bridge is somebody else's; the plugins have the reference's names
 	}{
 		{name: "link-local", conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
 		{name: "link-local, on a bridge of somebody else's", theirs: true, conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
@@ -88,7 +88,7 @@ func TestGatewayOutside(t *testing.T) {
 			bvctl(t, "repair")
 			works("after repair")
 			n.must("check", c...)
-			setuptest.In(t, c[0], "sh", "-c", "ip route flush all; ip -6 route del default || true") // it has no route to its gateway either
+			setuptest.In(t, c[0], "sh", "-c", "ip route flush all; ip -6 route del default || true") // the container then has no route to its gateway
 			setuptest.Run(t, filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "doctor", "--fix", c[0].Path, tt.beyond)
 			n.must("check", c...)
 			n.must("del", c[0])
@@ -103,9 +103,9 @@ func TestGatewayOutside(t *testing.T) {
 	}
 }
 
-// TestRouterOutside has a router on the LAN that the bridge is a part of, with a link-local
-// address: the host has no part in it.
-func TestRouterOutside(t *testing.T) {
+// TestGatewayOnLAN has the gateway on the LAN beyond the bridge's uplink, at a link-local address. The host
+// gets no address and no route.
+func TestGatewayOnLAN(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{
 		"type": "ipam-simple", "subnet": "fd88::/64", "gateway": "fe80::1", "routes": []object{{"dst": "::/0"}},

@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata")
 
-// golden compares got with a file, whole and untrimmed.
+// golden compares a text with a file, byte by byte.
 func golden(t testing.TB, path, got string) {
 	t.Helper()
 	if *update {

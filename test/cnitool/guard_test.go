@@ -17,7 +17,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// Addresses of the first two containers, as ADD makes them, and the headers of frames from the first.
+// MAC and IP addresses of the first two containers, and headers of frames from the first container.
 const (
 	mac, other   = "0a580a580002", "0a580a580003"
 	all          = "ffffffffffff"
@@ -73,7 +73,7 @@ func TestSpoofing(t *testing.T) {
 				conf = dual.with(object{key: true})
 			}
 			n := newNode(t, conf, "nft")
-			for _, family := range []string{"ip", "ip6"} { // it looks at checksums
+			for _, family := range []string{"ip", "ip6"} { // it would drop frames with wrong checksums
 				setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
 			}
 			c := n.containers(2)
@@ -103,9 +103,8 @@ func TestSpoofing(t *testing.T) {
 	}
 }
 
-// TestGuardGone takes the guard of a port away in each way that a DEL may come, while
-// another port keeps its own.
-func TestGuardGone(t *testing.T) {
+// TestGuardRemoved removes the guard of a port by each way in which a DEL can come. Another port keeps its guard.
+func TestGuardRemoved(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true})
 	port := setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
 	valid := conf.with(object{"cni.dev/valid-attachments": []object{{"containerID": "c2", "ifname": "eth0"}}})
@@ -143,10 +142,10 @@ func TestGuardGone(t *testing.T) {
 	}
 }
 
-// olderGuard makes of the guard's table what an older build made: the map says nothing of the byte
-// order of its names, no set has the targets of neighbour advertisements, the other sets have the flag
-// NFT_SET_CONCAT, and the rules have other comments. The containers are those with the numbers given,
-// guarded on br0.
+// olderGuard replaces the guard's table by one of an older build. There, the map does not record the byte
+// order of its names, no set has the targets of neighbour advertisements, the other sets have the
+// flag NFT_SET_CONCAT, and the rules have other comments. It guards the containers with the given
+// numbers on br0.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()
@@ -220,9 +219,9 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	}
 }
 
-// TestGuardUpgrade has containers run whose guard an older build made. CHECK accepts that guard. The next
-// ADD and bvctl repair make the table anew in one transaction, while a container keeps sending frames
-// that the guard has to drop: none arrives. Then nft(8) loads what it has saved.
+// TestGuardUpgrade replaces the guard of running containers by that of an older build. CHECK accepts it. The next
+// ADD and `bvctl repair` replace it in one transaction. Meanwhile a container sends frames that the guard
+// has to drop, and none arrives. Then nft(8) loads the ruleset that it has saved.
 func TestGuardUpgrade(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
@@ -230,7 +229,7 @@ func TestGuardUpgrade(t *testing.T) {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, conf)
-			for _, family := range []string{"ip", "ip6"} { // it looks at checksums
+			for _, family := range []string{"ip", "ip6"} { // it would drop frames with wrong checksums
 				setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
 			}
 			c := n.containers(4)
@@ -280,8 +279,7 @@ func TestGuardUpgrade(t *testing.T) {
 	}
 }
 
-// monitor starts to record the transactions of nf_tables. The function that it returns ends the record
-// and returns the events of each transaction.
+// monitor records the transactions of nf_tables. end stops that and returns the events of each transaction.
 func monitor(t testing.TB) (end func() []string) {
 	t.Helper()
 	record, err := os.Create("/run/monitor")
@@ -301,7 +299,7 @@ func monitor(t testing.TB) (end func() []string) {
 		}
 		return string(b)
 	}
-	await := func(table string) { // until nft records what is changed
+	await := func(table string) { // until nft records changes
 		for !strings.Contains(read(), table) {
 			setuptest.Run(t, "nft", "add table ip "+table+"; delete table ip "+table)
 			time.Sleep(10 * time.Millisecond)

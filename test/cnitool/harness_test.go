@@ -1,5 +1,5 @@
-// Package cnitool drives the whole job by the real cnitool: attach, ping, check,
-// collect, detach, and see that nothing is left.
+// Package cnitool tests the plugins by cnitool and by direct calls: ADD, packets, CHECK, GC, DEL, and what
+// remains on the host.
 package cnitool
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with cnitool and all plugins.
+// programs is the folder with cnitool and the plugins.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 // object is a JSON object.
 type object map[string]any
 
-// with returns a copy that has the keys of extra besides.
+// with returns a copy with the keys of extra.
 func (o object) with(extra object) object {
 	all := object{}
 	for _, from := range []object{o, extra} {
@@ -43,7 +43,7 @@ func (o object) with(extra object) object {
 	return all
 }
 
-// dual is a network with both families, and what makes containers reach the world.
+// dual is a dual-stack network with masquerade.
 var dual = object{
 	"type": "bridgeveth", "bridge": "br0", "isDefaultGateway": true, "ipMasq": true,
 	"ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -54,15 +54,15 @@ var dual = object{
 // single is an IPv4 network.
 var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}})
 
-// node is a host of the test's own, with one network.
+// node is a test's own host with one network.
 type node struct {
 	*setup.Host
 	t   testing.TB
-	env []string // of cnitool, besides what it needs
+	env []string // additional environment of cnitool
 }
 
-// newNode enters a host whose FORWARD policy is DROP, by each of the flavours of
-// iptables given, and configures its network.
+// newNode enters a host and configures its network. The policy of FORWARD is DROP in each of the given flavours
+// of iptables.
 func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	t.Helper()
 	n := &node{Host: setuptest.EnterHost(t), t: t}
@@ -73,7 +73,7 @@ func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	return n
 }
 
-// configure writes the network's configuration to where cnitool finds it.
+// configure writes the network's configuration to the folder that cnitool reads.
 func (n *node) configure(plugin object) {
 	n.t.Helper()
 	list := object{"cniVersion": "1.1.0", "name": "net", "plugins": []object{plugin}}
@@ -89,10 +89,10 @@ func (n *node) configure(plugin object) {
 	}
 }
 
-// cnitool runs the real thing. It knows containers by their namespace's path.
+// cnitool runs cnitool for the network. cnitool identifies a container by its namespace's path.
 func (n *node) cnitool(verb string, c *setup.Namespace) error { return n.cnitoolOn("net", verb, c) }
 
-// cnitoolOn is cnitool for a network of another name.
+// cnitoolOn runs cnitool for another network.
 func (n *node) cnitoolOn(network, verb string, c *setup.Namespace) error {
 	path := "/run/netns/none"
 	if c != nil {
@@ -107,7 +107,7 @@ func (n *node) cnitoolOn(network, verb string, c *setup.Namespace) error {
 	return nil
 }
 
-// must is cnitool, which has to succeed.
+// must runs cnitool for each container and fails the test if it fails.
 func (n *node) must(verb string, containers ...*setup.Namespace) {
 	n.t.Helper()
 	for _, c := range containers {
@@ -117,7 +117,7 @@ func (n *node) must(verb string, containers ...*setup.Namespace) {
 	}
 }
 
-// containers makes so many namespaces.
+// containers makes containers c1, c2 and so on.
 func (n *node) containers(count int) (all []*setup.Namespace) {
 	n.t.Helper()
 	for i := range count {
@@ -126,8 +126,8 @@ func (n *node) containers(count int) (all []*setup.Namespace) {
 	return all
 }
 
-// outside makes a namespace beyond the host: 192.0.2.2 and 2001:db8::2, with a
-// route to the containers if asked.
+// outside makes a namespace beyond the host, at 192.0.2.2 and 2001:db8::2. If routed, it has a route to the
+// containers.
 func (n *node) outside(routed bool) *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -149,20 +149,20 @@ func (n *node) outside(routed bool) *setup.Namespace {
 	return out
 }
 
-// call is one command to a plugin, without cnitool in between.
+// call is a direct call of a plugin.
 type call struct {
 	verb, container, netns, ifname string
 	conf                           object
-	program                        string   // bridgeveth, unless given
-	path                           string   // CNI_PATH, if another than programs
+	program                        string   // "" means bridgeveth
+	path                           string   // CNI_PATH; "" means programs
 	args                           string   // CNI_ARGS
-	before                         []string // what to run it by, such as strace
+	before                         []string // a command that runs the plugin, such as strace
 }
 
-// answer is what a plugin says.
+// answer is the output of a plugin.
 type answer struct {
 	stdout, stderr []byte
-	err            error // it ended otherwise than with status 0
+	err            error // set if the status is not 0
 }
 
 // run calls the plugin.
@@ -235,7 +235,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	return cmd
 }
 
-// on returns a call about container number i's eth0.
+// on returns a call for eth0 of container number i.
 func on(verb string, i int, conf object) call {
 	name := fmt.Sprintf("c%d", i)
 	return call{verb: verb, container: name, netns: "/run/netns/" + name, ifname: "eth0", conf: conf}
@@ -250,7 +250,7 @@ func (a answer) ok(t testing.TB) answer {
 	return a
 }
 
-// failure is an error of CNI's.
+// failure is a CNI error.
 type failure struct {
 	CNIVersion string `json:"cniVersion"`
 	Code       uint   `json:"code"`
@@ -258,7 +258,8 @@ type failure struct {
 	Details    string `json:"details"`
 }
 
-// failed reads the error on standard output, which has to be all there is.
+// failed decodes the error on standard output. It fails the test if the plugin has succeeded or printed
+// anything else.
 func (a answer) failed(t testing.TB) (f failure) {
 	t.Helper()
 	if a.err == nil {

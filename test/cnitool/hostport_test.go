@@ -15,12 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// publishing is a network with host ports, as a runtime asks for them.
+// publishing returns a network with host ports, as a runtime configures it.
 func publishing(conf object, mappings ...object) object {
 	return conf.with(object{"runtimeConfig": object{"portMappings": mappings}})
 }
 
-// serve answers in a namespace, by TCP and by UDP, with the address of who asks.
+// serve starts servers for TCP and UDP in a namespace. They answer with the client's address.
 func serve(t testing.TB, ns *setup.Namespace, port int) {
 	t.Helper()
 	err := ns.Do(func() error {
@@ -50,7 +50,7 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 				if err != nil {
 					return
 				}
-				_, _ = p.WriteTo([]byte(from.String()), from) // who asks waits in vain
+				_, _ = p.WriteTo([]byte(from.String()), from) // the client notices if it fails
 			}
 		}()
 		return nil
@@ -60,17 +60,17 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}
 }
 
-// patience is how long an answer may take. On a busy host a neighbour, or a connection, may
-// have to be asked for twice, which the kernel does after a second.
+// patience is the time that an answer may take. On a busy host, the kernel may have to ask for a neighbour or
+// open a connection twice, a second apart.
 const patience = 2500 * time.Millisecond
 
-// ask returns who the server took us for, "" if it did not answer.
+// ask returns the client's address as the server sees it, or "" without an answer.
 func ask(t testing.TB, from *setup.Namespace, network, address string, port int) string {
 	t.Helper()
 	answer := ""
 	err := from.Do(func() error {
 		c, err := net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
-		if errors.Is(err, unix.EHOSTUNREACH) { // a neighbour, given up just now that did not answer those before us
+		if errors.Is(err, unix.EHOSTUNREACH) { // an earlier failure of the neighbour is remembered
 			c, err = net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
 		}
 		if err != nil {
@@ -81,7 +81,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 		if _, err := c.Write([]byte("hello")); err != nil {
 			return nil //nolint:nilerr // no answer
 		}
-		_ = c.SetDeadline(time.Now().Add(patience)) // of an open connection
+		_ = c.SetDeadline(time.Now().Add(patience)) // the connection is open
 		if n, err := c.Read(b); err == nil {
 			answer, _, _ = net.SplitHostPort(string(b[:n]))
 		}
@@ -93,7 +93,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 	return answer
 }
 
-// dial opens a connection that ends with the test.
+// dial opens a connection. It is closed with the test.
 func dial(t testing.TB, from *setup.Namespace, network, address string) (conn net.Conn) {
 	t.Helper()
 	err := from.Do(func() (err error) {
@@ -107,8 +107,8 @@ func dial(t testing.TB, from *setup.Namespace, network, address string) (conn ne
 	return conn
 }
 
-// TestHostPortPaths sends packets to a container's host ports from everywhere, under
-// FORWARD policies of DROP. want is whom the container takes the sender for.
+// TestHostPortPaths sends packets to a container's host ports from everywhere, under policy DROP of FORWARD.
+// want is the sender's address as the container sees it.
 func TestHostPortPaths(t *testing.T) {
 	for _, keys := range []object{{"ipMasq": true}, {"ipMasq": false}, {"ipMasq": true, "masqExclude": []string{"10.0.0.0/8", "fd00::/8"}}} {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
@@ -132,11 +132,11 @@ func TestHostPortPaths(t *testing.T) {
 				{"host", n.Namespace, "192.0.2.1", "192.0.2.1"}, {"host", n.Namespace, "2001:db8::1", "2001:db8::1"},
 				{"host to the gateway", n.Namespace, "10.88.0.1", "10.88.0.1"}, {"host to the gateway", n.Namespace, "fd88::1", "fd88::1"},
 				{"localhost", n.Namespace, "127.0.0.1", "10.88.0.1"}, {"localhost", n.Namespace, "127.9.9.9", "10.88.0.1"},
-				{"localhost", n.Namespace, "::1", ""}, // it cannot leave the host
+				{"localhost", n.Namespace, "::1", ""}, // packets from ::1 cannot leave the host
 				{"itself", server, "192.0.2.1", "10.88.0.1"}, {"itself", server, "2001:db8::1", "fd88::1"},
 				{"itself by the gateway", server, "10.88.0.1", "10.88.0.1"}, {"itself by the gateway", server, "fd88::1", "fd88::1"},
 				{"sibling", sibling, "192.0.2.1", "10.88.0.1"}, {"sibling", sibling, "2001:db8::1", "fd88::1"},
-				{"sibling, past the host", sibling, "10.88.0.2", ""}, // no port 8080 there
+				{"sibling, past the host", sibling, "10.88.0.2", ""}, // the container itself has no port 8080
 			}
 			on("ADD", 2, conf).run(t).ok(t)
 			on("ADD", 1, conf).run(t).ok(t)
@@ -155,11 +155,11 @@ func TestHostPortPaths(t *testing.T) {
 					}
 				}
 			}
-			serve(t, outside, 8080) // the same port elsewhere is somebody else's
+			serve(t, outside, 8080) // the same port elsewhere is not redirected
 			for _, to := range []string{"192.0.2.2", "2001:db8::2"} {
 				want := map[string]string{"192.0.2.2": "192.0.2.1", "2001:db8::2": "2001:db8::1"}[to]
 				if keys["ipMasq"] == false {
-					want = "" // there is no way back
+					want = "" // there is no route back
 				}
 				if got := ask(t, sibling, "tcp", to, 8080); got != want {
 					t.Errorf("sibling to port 8080 of %s: got %q, want %q", to, got, want)
@@ -172,7 +172,7 @@ func TestHostPortPaths(t *testing.T) {
 	}
 }
 
-// TestHostPortAddress publishes on one address of the host, and on one family.
+// TestHostPortAddress publishes a port on one address of the host, and for one family.
 func TestHostPortAddress(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -204,8 +204,8 @@ func TestHostPortAddress(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestHostPortTaken asks for ports that another container has, in all the ways in
-// which they are the same: refused, with its name, and with nothing left.
+// TestHostPortTaken requests ports that another container has, in each form. ADD fails, names the container, and
+// leaves nothing.
 func TestHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -238,7 +238,7 @@ func TestHostPortTaken(t *testing.T) {
 		if !setuptest.Same(t, before, "a failed ADD left traces") {
 			t.FailNow()
 		}
-		on("DEL", 2, second).run(t).ok(t) // as runtimes do
+		on("DEL", 2, second).run(t).ok(t) // runtimes do so after a failed ADD
 		if !setuptest.Same(t, before, "its DEL took what is another's") {
 			t.FailNow()
 		}
@@ -256,18 +256,18 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, apart).run(t).ok(t)
 	on("DEL", 2, apart).run(t).ok(t)
 
-	// A container may have both, each with a target of its own.
+	// One container may publish a port in both families, with different targets.
 	both := publishing(dual, object{"hostPort": 6000, "containerPort": 80}, object{"hostPort": 6000, "containerPort": 90, "hostIP": "192.0.2.1"})
 	on("CHECK", 2, both.with(object{"prevResult": json.RawMessage(on("ADD", 2, both).run(t).ok(t).stdout)})).run(t).ok(t)
 	on("DEL", 2, both).run(t).ok(t)
 
-	// A container that died unnoticed is in nobody's way.
+	// A container whose port is gone no longer holds its host ports.
 	setuptest.Run(t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
 	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 90, "hostIP": "192.0.2.1"})).run(t).ok(t)
 }
 
-// TestHostPortsGone takes host ports away in every way that a DEL may come.
-func TestHostPortsGone(t *testing.T) {
+// TestHostPortsRemoved removes host ports by each way in which a DEL can come.
+func TestHostPortsRemoved(t *testing.T) {
 	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})
 	for _, tt := range []struct {
 		name string
@@ -307,8 +307,8 @@ func TestHostPortsGone(t *testing.T) {
 	}
 }
 
-// TestStaleFlows keeps a UDP conversation going while its container is replaced. The
-// illness is conntrack's: it sends the packets where it did before.
+// TestStaleFlows sends UDP packets of one connection while its container is replaced. Conntrack would send them to
+// the old container.
 func TestStaleFlows(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -318,23 +318,23 @@ func TestStaleFlows(t *testing.T) {
 	conf := publishing(single, object{"hostPort": 5353, "containerPort": 80, "protocol": "udp"})
 	conn := dial(t, outside, "udp", "192.0.2.1:5353")
 	answers := func() bool {
-		_, _ = conn.Write([]byte("hello")) // refused, if nobody listens
+		_, _ = conn.Write([]byte("hello")) // fails if the port is closed
 		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		count, _ := conn.Read(make([]byte, 100))
 		return count > 0
 	}
-	answers() // to the host itself, where nobody listens: a flow without a target
+	answers() // to the host, where the port is closed: a connection without a target
 	on("ADD", 1, conf).run(t).ok(t)
-	answers() // to the first container, where nobody listens
+	answers() // to the first container, where the port is closed
 	on("DEL", 1, conf).run(t).ok(t)
 	on("ADD", 2, conf).run(t).ok(t)
-	if first := answers(); !first && !answers() { // the first may be lost while the neighbour is asked for
+	if first := answers(); !first && !answers() { // the first packet may be lost while the kernel asks for the neighbour
 		t.Error("packets still go where they did before")
 	}
 }
 
-// TestThousandsOfHostPorts publishes more than a netlink socket has room for by default, on
-// the way there and on the way back.
+// TestThousandsOfHostPorts publishes more host ports than fit into a netlink socket's default buffers, in the
+// request and in the answers.
 func TestThousandsOfHostPorts(t *testing.T) {
 	t.Parallel()
 	var mappings []object

@@ -15,13 +15,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ipamKeys is single with other keys for ipam-simple.
+// ipamKeys returns an IPv4 network with other keys of ipam-simple.
 func ipamKeys(keys object) object {
 	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
 }
 
-// TestBadInput makes each mistake once: a deliberate code, a message that names the
-// key, the value and the remedy, and a host that is as it was.
+// TestBadInput makes one mistake at a time. The error has a fixed code and names the key, the value and the
+// remedy. The host is unchanged.
 func TestBadInput(t *testing.T) {
 	own := func(c *call) { c.netns = "/proc/self/ns/net" }
 	for _, tt := range []struct {
@@ -151,8 +151,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// failingIPTables takes the place of iptables in all its forms, and fails where rules are
-// to be added.
+// failingIPTables replaces all forms of iptables by one that fails to add rules.
 func failingIPTables(t testing.TB) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", `
@@ -162,7 +161,7 @@ func failingIPTables(t testing.TB) {
 		mount --bind /run/sbin /usr/sbin`)
 }
 
-// TestOwnNamespace attaches the host's own namespace, for a caller that says that it means it.
+// TestOwnNamespace attaches the host's own namespace, with CNI_NETNS_OVERRIDE.
 func TestOwnNamespace(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -182,15 +181,15 @@ func TestOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestExhausted uses up a pool, and shows that a container whose namespace died
-// unnoticed gives its address back before anyone hears of it.
-func TestExhausted(t *testing.T) {
+// TestPoolExhausted uses all addresses of a pool. The lease of a container whose namespace is gone is freed
+// without a DEL.
+func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
-	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway's
+	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway
 	n := newNode(t, conf, "nft")
 	n.containers(2)
 	dying := on("ADD", 3, conf)
-	setuptest.Run(t, "sh", "-c", "touch "+dying.netns+" && unshare --net="+dying.netns+" true") // nobody else has it open
+	setuptest.Run(t, "sh", "-c", "touch "+dying.netns+" && unshare --net="+dying.netns+" true") // no process keeps it
 	dying.run(t).ok(t)
 	before := setuptest.Dump(t)
 	f := on("ADD", 2, conf).run(t).failed(t)
@@ -207,7 +206,7 @@ func TestExhausted(t *testing.T) {
 		t.Errorf("STATUS: got %+v, want code 100", f)
 	}
 	stop()
-	call{verb: "STATUS", conf: conf}.run(t).ok(t) // for GC to come, which ADD does not wait for
+	call{verb: "STATUS", conf: conf}.run(t).ok(t) // STATUS succeeds, so that the runtime calls GC
 	if f := on("ADD", 2, conf).run(t).failed(t); f.Code != 100 {
 		t.Errorf("got %+v, want code 100: a pod without a process may start again", f)
 	}
@@ -223,8 +222,8 @@ func TestExhausted(t *testing.T) {
 	dying.run(t).ok(t)
 }
 
-// TestDelWithoutNamespace detaches containers whose namespace is missing, in each
-// way that it can be, or that is said to be another's.
+// TestDelWithoutNamespace calls DEL with each kind of missing namespace, and with the namespace of another
+// container.
 func TestDelWithoutNamespace(t *testing.T) {
 	for _, netns := range []string{"", "/run/netns/none", "/run/file", "/run/netns/c2"} {
 		t.Run(fmt.Sprintf("%q", netns), func(t *testing.T) {
@@ -247,8 +246,7 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames attaches a container whose name, and whose network's, are as long as
-// can be, and finds it again.
+// TestLongNames attaches a container with the longest names of container and network, and finds it again.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"name": strings.Repeat("n", 200)})
@@ -292,12 +290,12 @@ func TestKilled(t *testing.T) {
 				return made < at
 			}); a.err == nil {
 				on("DEL", 1, everything).run(t).ok(t)
-				break // it has not so many of them
+				break // there are not so many of these calls
 			}
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {
-				// It had done everything but print, and is refused like any other. Perhaps
-				// it was still waiting for the kernel to see the port's carrier.
+				// ADD had done everything but print the result, so the repeated ADD refuses. The kernel may still be
+				// about to report the port's carrier.
 				answered := false
 				for range 3 {
 					answered = answered || setuptest.Ping(t, c1, "10.88.0.1")
@@ -321,7 +319,7 @@ func TestKilled(t *testing.T) {
 	t.Logf("killed %d times", killed)
 }
 
-// TestVersions compares the result of each version of CNI with testdata/.
+// TestVersions compares the result in each CNI version with testdata/.
 func TestVersions(t *testing.T) {
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInspect lists containers with what the kernel, libcni and the leases know of them, in
-// each state that a port may be in.
+// TestInspect lists containers in each state of a port, with what the kernel, libcni's records and the leases
+// contain.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true, "bandwidth": true}})
@@ -19,7 +19,7 @@ func TestInspect(t *testing.T) {
 	n.must("add", c[0])
 	n.env = nil
 	n.must("add", c[1:3]...)
-	on("ADD", 4, dual).run(t).ok(t) // libcni knows nothing of it
+	on("ADD", 4, dual).run(t).ok(t) // without libcni's record
 	var list []struct {
 		Container, Namespace, Port, State string
 		Addresses, HostPorts              []string
@@ -75,7 +75,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// TestInspectLayer2 lists a container that has no addresses.
+// TestInspectLayer2 lists a container without addresses.
 func TestInspectLayer2(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")

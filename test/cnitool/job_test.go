@@ -15,8 +15,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMainJob attaches three containers under a FORWARD policy of DROP, pings every
-// way there is, and detaches them.
+// TestMainJob attaches three containers under policy DROP of FORWARD, pings on all paths, and detaches them.
 func TestMainJob(t *testing.T) {
 	for _, flavours := range []string{"nft", "legacy", "nft legacy"} {
 		for _, tt := range []struct {
@@ -45,7 +44,7 @@ func TestMainJob(t *testing.T) {
 						{c[1], []string{"10.88.0.1", "fd88::1"}, true},
 						{n.Namespace, []string{"10.88.0.4", "fd88::4"}, true},
 						{c[0], []string{"192.0.2.2", "2001:db8::2"}, tt.beyond},
-						{outside, []string{"10.88.0.2", "fd88::2"}, tt.beyond && !masquerade}, // without a route it cannot
+						{outside, []string{"10.88.0.2", "fd88::2"}, tt.beyond && !masquerade}, // there is no route back
 					} {
 						for _, to := range path.to {
 							if got := setuptest.Ping(t, path.from, to); got != path.want {
@@ -54,7 +53,7 @@ func TestMainJob(t *testing.T) {
 						}
 					}
 					n.must("del", c...)
-					n.must("del", c[0]) // once more
+					n.must("del", c[0]) // a repeated DEL
 					setuptest.Same(t, before, "DEL left traces")
 					noLeases(t)
 				})
@@ -63,7 +62,7 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-// leases lists the attachments that hold an address, by the store itself.
+// leases lists the leases in the store, with their attachments.
 func leases(t testing.TB) (holders []string) {
 	t.Helper()
 	all, err := harness.Leases("net")
@@ -76,7 +75,7 @@ func leases(t testing.TB) (holders []string) {
 	return holders
 }
 
-// noLeases fails the test if anybody holds an address.
+// noLeases fails the test if there is a lease.
 func noLeases(t testing.TB) {
 	t.Helper()
 	if held := leases(t); len(held) > 0 {
@@ -84,8 +83,8 @@ func noLeases(t testing.TB) {
 	}
 }
 
-// TestGC forgets an attachment, as a runtime that crashed does, and shows that the
-// leak is collected while the others stay.
+// TestGC calls GC without one attachment, which a crashed runtime has forgotten. GC removes this attachment and
+// no other.
 func TestGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -95,7 +94,7 @@ func TestGC(t *testing.T) {
 	if err != nil || len(stale) != 2 {
 		t.Fatalf("results in libcni's cache: %v, %v", stale, err)
 	}
-	ids := make([]string, 2) // cnitool's container IDs
+	ids := make([]string, 2) // container IDs of cnitool
 	for i, path := range stale {
 		ids[i] = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "net-"), "-eth0")
 	}
@@ -131,8 +130,8 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// TestCnitoolGC shows what cnitool gc does: libcni detaches every attachment that it
-// remembers, and then sends no list at all, which we refuse to take for an empty one.
+// TestCnitoolGC runs `cnitool gc`. libcni detaches each attachment in its cache, and then calls GC without a list
+// of attachments. GC must not take this for an empty list.
 func TestCnitoolGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -146,7 +145,7 @@ func TestCnitoolGC(t *testing.T) {
 	noLeases(t)
 }
 
-// TestDelegates runs other IPAM plugins, and ours from another file, as programs.
+// TestDelegates uses other IPAM plugins, and ipam-simple from another file, as programs.
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
@@ -192,9 +191,8 @@ func TestDelegates(t *testing.T) {
 	}
 }
 
-// TestNoProcess looks at the system calls of the steady path: our own start is the
-// only one.
-func TestNoProcess(t *testing.T) {
+// TestStartsNoProgram traces the calls on a complete network: they start no program.
+func TestStartsNoProgram(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
 	n.containers(3)
@@ -213,7 +211,7 @@ func TestNoProcess(t *testing.T) {
 			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
 		}
 	}
-	// The illness: where rules of iptables-legacy are missing, programs are what puts them there.
+	// The trace does show programs where rules of iptables-legacy are missing.
 	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
 	c := on("ADD", 3, dual)
 	c.before = trace
@@ -223,8 +221,8 @@ func TestNoProcess(t *testing.T) {
 	}
 }
 
-// TestManyCycles attaches and detaches a hundred times beside a container that
-// stays. TestTwentyAtOnce does so at once.
+// TestManyCycles attaches and detaches a container a hundred times beside another container. TestTwentyAtOnce
+// attaches in parallel.
 func TestManyCycles(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -237,10 +235,9 @@ func TestManyCycles(t *testing.T) {
 	setuptest.Same(t, before, "100 cycles left traces")
 }
 
-// TestComingAndGoing lets containers come and go at once, so that the last of them
-// takes the network down while the next one sets it up. Each reaches its gateway,
-// and the rules are there, for as long as it is attached.
-func TestComingAndGoing(t *testing.T) {
+// TestConcurrentAddAndDel attaches and detaches containers in parallel. The last DEL removes the network while the next
+// ADD makes it. Each container reaches its gateway, and its rules are there while it is attached.
+func TestConcurrentAddAndDel(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
 	for i := range 4 {

@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMAC asks for a MAC in each place where a runtime may do so.
+// TestMAC requests a MAC in each place where a runtime can do so.
 func TestMAC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -30,7 +30,7 @@ func TestMAC(t *testing.T) {
 		{"everywhere", both, "MAC=" + env, capability},
 		{"args", object{"args": both["args"]}, "MAC=" + env, args},
 		{"environment", object{"runtimeConfig": object{"mac": ""}}, "IgnoreUnknown=1;MAC=" + env + ";IP=10.88.0.9", env},
-		{"nowhere", object{}, "", "0a:58:0a:58:00:09"}, // it follows from the address
+		{"nowhere", object{}, "", "0a:58:0a:58:00:09"}, // computed from the address
 	} {
 		add := on("ADD", 1, single.with(tt.keys))
 		add.args = tt.env
@@ -65,7 +65,7 @@ func TestMAC(t *testing.T) {
 	}
 }
 
-// TestMasqExclude looks at what address a server beyond the host sees.
+// TestMasqExclude compares the source address that a server beyond the host sees.
 func TestMasqExclude(t *testing.T) {
 	for _, tt := range []struct {
 		exclude []string
@@ -95,8 +95,8 @@ func TestMasqExclude(t *testing.T) {
 	}
 }
 
-// TestSecondNetwork does what the error of a full bridge says: a second network on a bridge of its
-// own. Its containers and those of the first reach each other under their own addresses.
+// TestSecondNetwork makes a second network with its own bridge, as the error of a full bridge advises. Containers of
+// both networks reach each other by their own addresses.
 func TestSecondNetwork(t *testing.T) {
 	t.Parallel()
 	both := []string{"10.88.0.0/24", "10.89.0.0/24"}
@@ -120,9 +120,8 @@ func TestSecondNetwork(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestInvalidPackets lets conntrack lose a connection that goes on. What the container
-// sends then would leave the host with its private source, as it should to a destination that
-// is excluded.
+// TestInvalidPackets flushes conntrack during a connection. The container's next packets would leave the host with
+// their private source address. They may do so only to destinations of masqExclude.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
@@ -149,7 +148,7 @@ func testInvalidPackets(t *testing.T, conf object, excluded bool) {
 		if err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = conn.Write([]byte("hello")) // into the buffer
+		_, _ = conn.Write([]byte("hello")) // it goes into the socket's buffer
 		for start := time.Now(); time.Since(start) < patience; time.Sleep(20 * time.Millisecond) {
 			if !strings.Contains(setuptest.In(t, outside, "nft", "list", "table", "ip", "seen"), "counter packets 0") {
 				return true
@@ -195,7 +194,7 @@ func TestPortIsolation(t *testing.T) {
 	}
 }
 
-// TestRouteFields looks at routes with all that CNI 1.1.0 lets them have.
+// TestRouteFields makes routes with all fields of CNI 1.1.0.
 func TestRouteFields(t *testing.T) {
 	t.Parallel()
 	ipam := dual["ipam"].(object).with(object{"routes": []object{
@@ -221,7 +220,7 @@ func TestRouteFields(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRoutesTwice lists routes more than once, also in other words.
+// TestRoutesTwice lists routes more than once, in different spellings.
 func TestRoutesTwice(t *testing.T) {
 	t.Parallel()
 	ipam := dual["ipam"].(object).with(object{"routes": []object{
@@ -233,7 +232,7 @@ func TestRoutesTwice(t *testing.T) {
 	c := n.containers(1)
 	n.must("add", c...)
 	n.must("check", c...)
-	got := setuptest.In(t, c[0], "ip", "route", "show", "table", "all") // of both families
+	got := setuptest.In(t, c[0], "ip", "route", "show", "table", "all") // both families
 	for route, want := range map[string]int{"default via 10.88.0.1": 1, "198.51.100.0/24 via 10.88.0.1": 2, "203.0.113.0/24 via 10.88.0.1": 1, "2001:db8:1::/48 via fd88::1": 1} {
 		if count := strings.Count(got, route); count != want {
 			t.Errorf("%q is there %d times, want %d:\n%s", route, count, want, got)
@@ -242,7 +241,7 @@ func TestRoutesTwice(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestKeyMistakes gives new keys wrong values.
+// TestKeyMistakes gives keys wrong values.
 func TestKeyMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -290,7 +289,7 @@ func TestAutoMTU(t *testing.T) {
 	n.outside(false)
 	c := n.containers(4)
 	for i, tt := range []struct{ prepare, want string }{
-		{"true", "1500"}, // no default route: the kernel's
+		{"true", "1500"}, // without a default route: the kernel's default
 		{"ip link set uplink mtu 1420; ip route add default via 192.0.2.2", "1420"},
 		{"ip link set uplink mtu 1380; ip route del default; ip -6 route add default via 2001:db8::2", "1380"},
 		{"ip link set uplink mtu 1360; ip -6 route del default; ip route add default nexthop via 192.0.2.2 nexthop via 192.0.2.3", "1360"},
@@ -300,16 +299,16 @@ func TestAutoMTU(t *testing.T) {
 		if link := setuptest.In(t, c[i], "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu "+tt.want+" ") || !strings.Contains(string(a.stdout), `"mtu":`+tt.want) {
 			t.Errorf("want %s: %s%s", tt.want, link, a.stdout)
 		}
-		setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1400") // CHECK has to do with what was
+		setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1400") // CHECK compares with the MTU at ADD
 		on("CHECK", i+1, conf.with(object{"prevResult": json.RawMessage(a.stdout)})).run(t).ok(t)
 	}
 }
 
-// TestGatewayConflict gives the bridge an address before, and looks at what becomes of it.
+// TestGatewayConflict gives the bridge an address before ADD and compares its addresses after ADD.
 func TestGatewayConflict(t *testing.T) {
 	for _, tt := range []struct {
 		keys  object
-		code  uint // of the error, if there is to be one
+		code  uint // of the error; 0 for success
 		stays bool
 	}{
 		{object{}, 101, true},
@@ -341,8 +340,8 @@ func TestGatewayConflict(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet moves a network to another subnet: not while it has containers of the
-// old one, and without a word when all that is left is the address of a killed process.
+// TestChangedSubnet moves a network to another subnet. ADD refuses while it has containers of the old subnet. It
+// succeeds if only the address of a killed process remains.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -360,8 +359,8 @@ func TestChangedSubnet(t *testing.T) {
 	on("DEL", 1, single).run(t).ok(t)
 }
 
-// TestPromiscMode looks at the bridge's flag. A sniffer, which CHECK of the reference
-// plugin takes for a fault, sets none.
+// TestPromiscMode sets promiscMode. CHECK reports that the bridge has lost the flag. Without promiscMode, a flag that
+// somebody else has set is no fault.
 func TestPromiscMode(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"promiscMode": true})
@@ -388,8 +387,7 @@ func TestPromiscMode(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestEnableDAD gives two containers the same IPv6 address. Only who looks for duplicates
-// can know.
+// TestEnableDAD gives two containers the same IPv6 address. Only duplicate address detection finds this.
 func TestEnableDAD(t *testing.T) {
 	for _, enabled := range []bool{false, true} {
 		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
@@ -420,7 +418,7 @@ func TestEnableDAD(t *testing.T) {
 	}
 }
 
-// TestDisableContainerInterface leaves the container's end to others.
+// TestDisableContainerInterface leaves the container's interface down.
 func TestDisableContainerInterface(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "disableContainerInterface": true}
@@ -441,8 +439,8 @@ func TestDisableContainerInterface(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestSysctl sets keys of the interface and of its namespace, and takes those of the
-// namespace back where an ADD fails after them.
+// TestSysctl sets sysctls of the interface and of its namespace. A later failure of ADD restores those of the
+// namespace.
 func TestSysctl(t *testing.T) {
 	t.Parallel()
 	sysctls := object{"net.ipv4.conf.IFNAME.rp_filter": "2", "net/ipv4/conf/IFNAME/arp_filter": "1", "net.ipv4.ip_local_port_range": "20000 30000"}
@@ -453,7 +451,7 @@ func TestSysctl(t *testing.T) {
 		return setuptest.In(t, c[0], "sh", "-c", "cd /proc/sys/net/ipv4; cat ip_local_port_range; cat conf/eth0.5/rp_filter conf/eth0.5/arp_filter; true")
 	}
 	add := on("ADD", 1, conf)
-	add.ifname = "eth0.5" // a name with a dot in it
+	add.ifname = "eth0.5" // a name with a dot
 	a := add.run(t).ok(t)
 	if got, want := get(), "20000\t30000\n2\n1\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)

@@ -119,8 +119,8 @@ func TestBridgeMACWithoutPort(t *testing.T) {
 	}
 }
 
-// TestBridgeMACOfGivenLink plugs a link with a low MAC address into a bridge, and takes it off again.
-func TestBridgeMACOfGivenLink(t *testing.T) {
+// TestBridgeMACOfExistingLink plugs a link with a low MAC address into a bridge, and takes it off again.
+func TestBridgeMACOfExistingLink(t *testing.T) {
 	t.Parallel()
 	conf := behind(single, tap)
 	newNode(t, conf, "nft").containers(1)

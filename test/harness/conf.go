@@ -6,12 +6,11 @@ import (
 	"testing"
 )
 
-// Change is what a test wants otherwise in a configuration that is shipped: in all of it, in
-// its first plugin, and in what that one says of addresses.
+// Change changes a shipped configuration for a test: the whole list, its first plugin, and that
+// plugin's key "ipam".
 type Change = func(list, plugin, ipam map[string]any)
 
-// Configure writes a configuration that is shipped in conf/ to a file, as it is unless there
-// are changes.
+// Configure writes a configuration from conf/ to a file, with the changes given.
 func Configure(t testing.TB, shipped, file string, changes ...Change) {
 	t.Helper()
 	b, err := os.ReadFile("../../conf/" + shipped)

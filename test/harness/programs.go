@@ -1,5 +1,5 @@
-// Package harness is what the suites that drive real programs share: the programs, and
-// a look at who holds which address.
+// Package harness holds what all suites that drive real programs need: it builds the programs,
+// records what a runtime sends, reads leases, and waits for conditions.
 package harness
 
 import (
@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// programsVar names the folder with the programs to the tests that are run in a process
-// of their own, and to those that somebody else has built programs for.
+// programsVar is the environment variable with the folder of the programs. Main sets it for tests that
+// run in a process of their own. hack/test-vm.sh sets it, since no compiler runs in its machine.
 const programsVar = "PROGRAMS"
 
-// Main is what TestMain calls: it sees to it that the programs named are there, sets *dir
-// to their folder, runs the tests and ends the process. The folder is a new one, or that
-// named by PROGRAMS, whose contents are used as they are.
+// Main builds the programs named into a new folder, sets *dir to the folder, runs the tests and ends the
+// process. If the variable PROGRAMS names a folder, Main uses that folder and builds only what it lacks.
+// TestMain calls Main.
 func Main(m *testing.M, dir *string, names ...string) {
 	status := 1
 	defer func() { os.Exit(status) }()
@@ -40,8 +40,8 @@ func Main(m *testing.M, dir *string, names ...string) {
 	status = m.Run()
 }
 
-// sources are the packages of programs. Those that begin with "./" are of the product. The tool
-// lines of test/go.mod name the others, and so decide their version.
+// sources are the packages of the programs. "./" begins a package of the product. The tool lines of
+// test/go.mod name the other packages, and so fix their versions.
 var sources = map[string]string{
 	"bridgeveth": "./cmd/bridgeveth",
 	"bvctl":      "./cmd/bvctl",
@@ -60,12 +60,11 @@ var sources = map[string]string{
 
 const reference = "github.com/containernetworking/plugins/plugins/"
 
-// product is the folder of the module that ships, seen from a suite. Its programs are built there,
-// with the dependencies of its own go.mod: those of test/go.mod may be newer.
+// product is the folder of the product's module, seen from a suite. The product is built there, with
+// the dependencies of its own go.mod, since those of test/go.mod may be newer.
 const product = "../.."
 
-// Build puts those of the programs named that are missing into dir, bridgeveth under both
-// of its names.
+// Build builds the named programs that dir lacks, and links ipam-simple to bridgeveth.
 func Build(dir string, names ...string) error {
 	missing := map[string][]string{} // by the folder of their module
 	for _, name := range names {

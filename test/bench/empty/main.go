@@ -1,4 +1,4 @@
-// Empty does nothing: what the start of any Go program takes.
+// Empty does nothing. Its run time is that of the start of any Go program.
 package main
 
 func main() {}

@@ -1,6 +1,5 @@
-// Peak runs a program, and says on standard error how much memory it had at most, in
-// kilobytes. It is small, since the kernel counts the memory of whoever starts a program
-// for that of the program (ru_maxrss in getrusage(2)).
+// Peak runs a program and prints its peak memory, in kilobytes, on standard error. Peak has to be small:
+// the kernel counts the memory of the starting process for the program (ru_maxrss in getrusage(2)).
 package main
 
 import (

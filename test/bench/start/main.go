@@ -1,4 +1,4 @@
-// Start does nothing: what the start of a CNI plugin in Go takes that speaks netlink.
+// Start does nothing. Its run time is that of the start of a CNI plugin in Go that uses netlink.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 { // never; what is not called would not be linked
+	if len(os.Args) > 1 { // never true; the linker drops code that is never called
 		skel.PluginMainFuncs(skel.CNIFuncs{}, version.All, "")
 		_, _ = netlink.LinkByName(os.Args[1])
 	}
