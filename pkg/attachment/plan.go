@@ -44,7 +44,7 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 func (c *Config) network() *setup.Network {
 	return &setup.Network{
 		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, MasqueradeNot: c.masqExclude,
-		Forward: c.forward, ForwardChains: c.chains, Mark: c.mark, Ingress: c.ingress, AnswersOnly: c.Inbound == "established", Guarded: c.guard() != setup.GuardNone,
+		Forward: c.forward, ForwardChains: c.chains, Mark: c.mark, Ingress: c.ingress, EstablishedOnly: c.Inbound == "established", Guarded: c.guard() != setup.GuardNone,
 	}
 }
 

@@ -168,8 +168,8 @@ func (h *Host) AddAddresses(p *Port) error {
 }
 
 // inside returns the settings of the container's end. unheard is that of Plugged.
-func inside(p *Port, unheard bool) rtnl.Inside {
-	return rtnl.Inside{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, Detect: p.DetectDuplicates, Unheard: unheard, Automatic: p.Autoconfigured}
+func inside(p *Port, unheard bool) rtnl.EndConfig {
+	return rtnl.EndConfig{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, DetectDuplicates: p.DetectDuplicates, NoQuerier: unheard, Autoconfigured: p.Autoconfigured}
 }
 
 func (h *Host) setPortUp(p *Port) error {
@@ -199,7 +199,7 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 		br, err = rtnl.ByName(h.Namespace, p.Network.Bridge)
 	}
 	if err == nil {
-		err = bridges.KeepMACBefore(h.Namespace, br)
+		err = bridges.KeepMACBeforeJoin(h.Namespace, br)
 	}
 	if rtnl.Absent(err) {
 		return nil, h.explainGone(0, err)
@@ -223,9 +223,9 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 	var b netns.Batch
 	b.Add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.Name, pair.Peer, p.Network.Bridge), pair.Request())
 	b.Add("configure port "+pair.Name, portRequest(p))
-	rtnl.SilenceIPv6(&b, pair.Name)
+	rtnl.DisableGeneratedIPv6(&b, pair.Name)
 	if err = h.Send(b); err == nil {
-		done.BridgeMAC, err = bridges.KeepMACWith(h.Namespace, br, done.PortMAC)
+		done.BridgeMAC, err = bridges.KeepMACAfterJoin(h.Namespace, br, done.PortMAC)
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST, the link is not ours
 		err = errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), rtnl.DeleteLink(h.Namespace, p.Port()))

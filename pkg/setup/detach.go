@@ -38,7 +38,7 @@ func (h *Host) removePort(name string) (bridge string, err error) {
 		return "", err
 	}
 	var b netns.Batch
-	bridges.KeepMACWithout(&b, br, l)
+	bridges.KeepMACBeforeLeave(&b, br, l)
 	if l.Index == 0 || l.Name == name {
 		rtnl.Delete(&b, plan.IFBOf(name)) // most ports have no IFB; the attempt costs microseconds
 		if err := h.Send(b); err != nil || l.Index == 0 {

@@ -32,7 +32,7 @@ func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	b.Add("configure port "+l.Name, settingsRequest(p))
 	done := &Plugged{BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}
 	if err = h.Send(b); err == nil {
-		done.BridgeMAC, err = bridges.KeepMACWith(h.Namespace, br, l.MAC)
+		done.BridgeMAC, err = bridges.KeepMACAfterJoin(h.Namespace, br, l.MAC)
 	}
 	if err != nil {
 		_, undoErr := h.removePort(p.Port())
@@ -65,7 +65,7 @@ func (h *Host) existingLink(p *Port) (l rtnl.Link, err error) {
 // removeExisting adds to the batch, at its end, the requests that take an existing link off its
 // bridge and delete everything that it had as a port, and sends the batch.
 func (h *Host) removeExisting(b *netns.Batch, l rtnl.Link, port string) error {
-	if err := rtnl.Unlimit(h.Namespace, b, l); err != nil {
+	if err := rtnl.RemoveLimits(h.Namespace, b, l); err != nil {
 		return err
 	}
 	rtnl.Delete(b, plan.IFBOf(port))

@@ -242,13 +242,13 @@ func (h *Host) ForwardChains(family int) ([]BaseChain, error) {
 // CheckDenied returns ErrDenied if a chain that we must not change drops packets of a network.
 func (h *Host) CheckDenied(net *Network) error { return forward.CheckDenied(h.Namespace, net) }
 
-// Inhabitant is an interface of a container that is attached to a network.
-type Inhabitant = bridges.Inhabitant
+// AttachedInterface is an interface of a container that is attached to a network.
+type AttachedInterface = bridges.AttachedInterface
 
-// Inhabitants returns the interfaces that our veth pairs attach to a network, with their addresses
+// AttachedInterfaces returns the interfaces that our veth pairs attach to a network, with their addresses
 // in the container.
-func (h *Host) Inhabitants(network string) ([]Inhabitant, error) {
-	return bridges.Inhabitants(h.Namespace, network)
+func (h *Host) AttachedInterfaces(network string) ([]AttachedInterface, error) {
+	return bridges.AttachedInterfaces(h.Namespace, network)
 }
 
 // IncompatibleChains returns the chains of others in a family (AF_INET, AF_INET6) that iptables

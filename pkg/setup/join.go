@@ -28,7 +28,7 @@ func Join(a, b End) error {
 		return err
 	}
 	return errors.Join(
-		rtnl.Configure(a.Namespace, a.Interface, rtnl.Inside{Addresses: a.Addresses}),
-		rtnl.Configure(b.Namespace, b.Interface, rtnl.Inside{Addresses: b.Addresses}),
+		rtnl.Configure(a.Namespace, a.Interface, rtnl.EndConfig{Addresses: a.Addresses}),
+		rtnl.Configure(b.Namespace, b.Interface, rtnl.EndConfig{Addresses: b.Addresses}),
 	)
 }

@@ -42,7 +42,7 @@ func (h *Host) CheckNetwork(net *Network) error {
 		return err
 	}
 	for _, d := range missing {
-		if d.Sysctl != "" && h.Fixed(d.Sysctl) {
+		if d.Sysctl != "" && h.ReadOnlySysctl(d.Sysctl) {
 			return fmt.Errorf("%s: missing: %w; have whoever mounts /proc/sys set it, or mount it writable", d.What, unix.EROFS)
 		}
 	}
@@ -98,7 +98,7 @@ func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	}
 	for _, compare := range []func() ([]plan.Difference, error){
 		func() ([]plan.Difference, error) { return h.missingBridge(net, links) },
-		func() ([]plan.Difference, error) { return bridges.MissingNoRA(h.Namespace, net, links), nil },
+		func() ([]plan.Difference, error) { return bridges.MissingAcceptRA(h.Namespace, net, links), nil },
 		func() ([]plan.Difference, error) {
 			return bridges.MissingForwarding(h.Namespace, net, links[len(links)-1])
 		},
@@ -135,12 +135,12 @@ func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Di
 	switch {
 	case br.Index == 0:
 		missing = append(missing, plan.Difference{What: "bridge " + net.Bridge, Restore: ensure})
-	case bridges.MustBridge(br) != nil:
-		return nil, bridges.MustBridge(br)
+	case bridges.RequireBridge(br) != nil:
+		return nil, bridges.RequireBridge(br)
 	case !br.Up:
 		missing = append(missing, plan.Difference{What: "state up of bridge " + net.Bridge, Restore: ensure})
 	}
-	if bridges.LostMAC(br) {
+	if bridges.HasNoMAC(br) {
 		missing = append(missing, plan.Difference{What: "MAC address of bridge " + net.Bridge, Restore: func() error {
 			var b netns.Batch
 			bridges.AssignMAC(&b, br, rtnl.RandomMAC())

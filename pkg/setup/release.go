@@ -30,7 +30,7 @@ func (h *Host) ReleaseNetwork(bridges ...string) error {
 
 func (h *Host) releaseNetwork(bridge string) error {
 	if used, err := h.inUse(bridge); used || err != nil {
-		return errors.Join(err, bridges.RetireGateways(h.Namespace, bridge))
+		return errors.Join(err, bridges.DeleteUnusedGateways(h.Namespace, bridge))
 	}
 	lock, err := h.Lock(flock.Exclusive)
 	if err != nil {
@@ -68,11 +68,11 @@ func (h *Host) releaseBridge(name string) error {
 	if err != nil {
 		return err
 	}
-	bare, err := bridges.Portless(h.Namespace, name)
+	bare, err := bridges.HasNoPort(h.Namespace, name)
 	if err != nil {
 		return err
 	}
-	if bare && bridges.Made(h.Namespace, br) {
+	if bare && bridges.MadeByUs(h.Namespace, br) {
 		return bridges.DeleteBridge(h.Namespace, name)
 	}
 	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.CloseLocalnet(h.Namespace, br))
@@ -105,7 +105,7 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 // the last port of a bridge its network is deleted. Collect continues after errors.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
-	all, err := bridges.SettledLinks(h.Namespace)
+	all, err := bridges.LinksUnderLock(h.Namespace)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 			continue
 		}
 		released = append(released, on.Name)
-		bridges.KeepMACWithout(&before, on, l)
+		bridges.KeepMACBeforeLeave(&before, on, l)
 		if l.Port == l.Name {
 			veths = append(veths, l.Name)
 		} else {

@@ -78,7 +78,7 @@ func (h *Host) missingOfPort(p *Port) (missing []plan.Difference) {
 func (h *Host) restoreSettings(p *Port) error {
 	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
 	if err == nil {
-		err = bridges.KeepMACBefore(h.Namespace, br)
+		err = bridges.KeepMACBeforeJoin(h.Namespace, br)
 	}
 	if err != nil {
 		return err

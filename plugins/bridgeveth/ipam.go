@@ -63,7 +63,7 @@ func findIPAM(name, cniPath string) (path string, self bool) {
 
 // inhabitants returns the addresses on the interfaces of a network's containers, as leases.
 func inhabitants(host *setup.Host, network string) (leases []ipam.Lease, err error) {
-	all, err := host.Inhabitants(network)
+	all, err := host.AttachedInterfaces(network)
 	for _, i := range all {
 		for _, address := range i.Addresses {
 			leases = append(leases, ipam.Lease{Attachment: ipam.Attachment(i.Attachment), Address: address, Time: time.Now()})

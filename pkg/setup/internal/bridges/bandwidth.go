@@ -78,7 +78,7 @@ func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	b.Add("create "+name, create)
 	settings := b.Add("configure "+name, rtnl.NewLinkRequest(name, 0))
 	settings.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
-	rtnl.SilenceIPv6(&b, name)
+	rtnl.DisableGeneratedIPv6(&b, name)
 	rtnl.SetUp(&b, name)
 	if err := n.Send(b); err != nil {
 		return rtnl.Link{}, err
@@ -120,7 +120,7 @@ func VerifyBandwidth(n *netns.Namespace, p *plan.Port) error {
 		if rtnl.Absent(err) {
 			return errors.Join(append(wrong, fmt.Errorf("%s, by which port %s is limited: missing", plan.IFBOf(p.Port()), port.Name))...)
 		}
-		to, _, redirectErr := rtnl.Redirected(n, port)
+		to, _, redirectErr := rtnl.RedirectTarget(n, port)
 		wrong = append(wrong, err, redirectErr, plan.Differ(ifb.Name+" up", ifb.Up, true),
 			plan.Differ("redirection from port "+port.Name+" to "+ifb.Name, to == ifb.Index, true))
 		compare("from", ifb, limit)

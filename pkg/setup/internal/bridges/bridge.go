@@ -49,13 +49,13 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 		}
 	}
 	if err == nil {
-		err = MustBridge(br)
+		err = RequireBridge(br)
 	}
 	if err != nil || br.Up {
 		return err
 	}
 	var up netns.Batch
-	if created || Made(n, br) {
+	if created || MadeByUs(n, br) {
 		rtnl.MarkOwn(&up, name)
 	}
 	rtnl.SetUp(&up, name)
@@ -82,11 +82,11 @@ func CheckBridge(n *netns.Namespace, name string) error {
 	if err != nil {
 		return err
 	}
-	return MustBridge(l)
+	return RequireBridge(l)
 }
 
-// MustBridge is ErrNotBridge for a link that is none.
-func MustBridge(l rtnl.Link) error {
+// RequireBridge is ErrNotBridge for a link that is none.
+func RequireBridge(l rtnl.Link) error {
 	if l.Kind == "bridge" {
 		return nil
 	}
@@ -130,9 +130,9 @@ func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	return "", nil
 }
 
-// Made says whether we made a bridge or VLAN link: by its mark, or by the MAC of a bridge whose
+// MadeByUs says whether we made a bridge or VLAN link: by its mark, or by the MAC of a bridge whose
 // maker was killed before it could mark it and set it up.
-func Made(n *netns.Namespace, l rtnl.Link) bool {
+func MadeByUs(n *netns.Namespace, l rtnl.Link) bool {
 	return l.Alias == plan.Owner || l.Alias == "" && !l.Up && l.Kind == "bridge" && bytes.Equal(l.MAC, bridgeMAC(n, l.Name))
 }
 
@@ -151,7 +151,7 @@ func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 // kernel finishes the deletion later, see rtnl.RemoveLink.
 func DeleteBridge(n *netns.Namespace, name string) error {
 	br, err := rtnl.ByName(n, name)
-	if rtnl.Absent(err) || err == nil && !Made(n, br) {
+	if rtnl.Absent(err) || err == nil && !MadeByUs(n, br) {
 		return nil
 	}
 	if err != nil {

@@ -32,18 +32,18 @@ func AssignMAC(b *netns.Batch, br rtnl.Link, mac net.HardwareAddr) {
 	b.Ensure("assign bridge "+br.Name+" its MAC address", req, unix.ENODEV)
 }
 
-// LostMAC says whether a bridge has no MAC address, because its last port has gone.
-func LostMAC(l rtnl.Link) bool {
+// HasNoMAC says whether a bridge has no MAC address, because its last port has gone.
+func HasNoMAC(l rtnl.Link) bool {
 	return l.Index != 0 && !slices.ContainsFunc(l.MAC, func(b byte) bool { return b != 0 })
 }
 
-// KeepMACBefore prepares a bridge for its first port. Any number of processes may do so at once: each
+// KeepMACBeforeJoin prepares a bridge for its first port. Any number of processes may do so at once: each
 // assigns the same address, because each does so before its own port joins.
-func KeepMACBefore(n *netns.Namespace, br rtnl.Link) error {
-	if br.Alias == plan.Owner || LostMAC(br) {
+func KeepMACBeforeJoin(n *netns.Namespace, br rtnl.Link) error {
+	if br.Alias == plan.Owner || HasNoMAC(br) {
 		return nil
 	}
-	bare, err := Portless(n, br.Name)
+	bare, err := HasNoPort(n, br.Name)
 	if !bare || err != nil {
 		return err
 	}
@@ -52,9 +52,9 @@ func KeepMACBefore(n *netns.Namespace, br rtnl.Link) error {
 	return n.Send(b)
 }
 
-// KeepMACWith returns the MAC address of a bridge that a port has just joined. If the bridge took
+// KeepMACAfterJoin returns the MAC address of a bridge that a port has just joined. If the bridge took
 // the port's, it gets the one from before again.
-func KeepMACWith(n *netns.Namespace, before rtnl.Link, port net.HardwareAddr) (net.HardwareAddr, error) {
+func KeepMACAfterJoin(n *netns.Namespace, before rtnl.Link, port net.HardwareAddr) (net.HardwareAddr, error) {
 	if before.Alias == plan.Owner {
 		return before.MAC, nil
 	}
@@ -67,9 +67,9 @@ func KeepMACWith(n *netns.Namespace, before rtnl.Link, port net.HardwareAddr) (n
 	return before.MAC, n.Send(b)
 }
 
-// KeepMACWithout prepares a bridge for a port that leaves. The bridge may have the MAC address of a port
+// KeepMACBeforeLeave prepares a bridge for a port that leaves. The bridge may have the MAC address of a port
 // of an older build, whose addresses were low, or of a link that was given.
-func KeepMACWithout(b *netns.Batch, br, port rtnl.Link) {
+func KeepMACBeforeLeave(b *netns.Batch, br, port rtnl.Link) {
 	if br.Index != 0 && bytes.Equal(br.MAC, port.MAC) {
 		AssignMAC(b, br, br.MAC)
 	}

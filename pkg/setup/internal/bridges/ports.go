@@ -28,8 +28,8 @@ func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	return br, err
 }
 
-// Portless says whether a bridge has no port, whoever's.
-func Portless(n *netns.Namespace, bridge string) (bool, error) {
+// HasNoPort says whether a bridge has no port, whoever's.
+func HasNoPort(n *netns.Namespace, bridge string) (bool, error) {
 	none := true
 	err := EachPort(n, bridge, func(rtnl.Link) bool { none = false; return false })
 	return none, err
@@ -142,8 +142,8 @@ func HasPort(n *netns.Namespace, a plan.Attachment) bool {
 	return !rtnl.Absent(err)
 }
 
-// SettledLinks is allLinks at a time when none is half made but by a process that was killed.
-func SettledLinks(n *netns.Namespace) ([]rtnl.Link, error) {
+// LinksUnderLock is allLinks at a time when none is half made but by a process that was killed.
+func LinksUnderLock(n *netns.Namespace) ([]rtnl.Link, error) {
 	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {
 		return nil, err

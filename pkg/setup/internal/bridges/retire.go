@@ -9,11 +9,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// RetireGateways deletes the gateway addresses of ours on a bridge in use, or on its VLAN links,
+// DeleteUnusedGateways deletes the gateway addresses of ours on a bridge in use, or on its VLAN links,
 // whose subnet has no container any more, where the link has another one of the family: the range
 // of the network has changed. The host would go on sending packets for the old subnet to the
 // bridge, also when another node has that subnet by then. The same goes for routes to containers.
-func RetireGateways(n *netns.Namespace, bridge string) error {
+func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	if old, outside, err := retirable(n, bridge); len(old)+len(outside) == 0 || err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func retirable(n *netns.Namespace, bridge string) (several []rtnl.LinkAddress, o
 		if err != nil && !rtnl.Absent(err) {
 			return nil, nil, err
 		}
-		if err != nil || !Belongs(n, l.Name, bridge) {
+		if err != nil || !IsBridgeOrVLAN(n, l.Name, bridge) {
 			continue
 		}
 		several = append(several, within...)

@@ -45,17 +45,17 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 	return missing, nil
 }
 
-// MissingNoRA looks whether a container could make itself the host's router, by a router
+// MissingAcceptRA looks whether a container could make itself the host's router, by a router
 // advertisement on a bridge or VLAN link of ours. There is no router for the host on these.
 // Where /proc/sys is read-only there is nothing to be done about it, and no network needs it: a
 // host that routes IPv6 takes no advertisements unless accept_ra is 2.
-func MissingNoRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
+func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
 	for i, name := range net.Links() {
 		if l := links[i]; l.Index != 0 && (l.Alias != plan.Owner || !l.AcceptsRA) || !n.HasIPv6() {
 			continue
 		}
 		key := "ipv6/conf/" + name + "/accept_ra"
-		if n.Fixed("ipv6/conf/default/accept_ra") {
+		if n.ReadOnlySysctl("ipv6/conf/default/accept_ra") {
 			continue
 		}
 		off := plan.SysctlDifference(key, "0", func() error { return n.SetSysctlIfAny(key, "0") })
@@ -70,7 +70,7 @@ func MissingNoRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (miss
 // accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"). What links that are
 // yet to come do is left alone.
 func enableForwarding(n *netns.Namespace, key string) error {
-	if key == netns.SysctlForward6 && !n.Fixed(key) {
+	if key == netns.SysctlForward6 && !n.ReadOnlySysctl(key) {
 		err := n.Do(func() error {
 			all, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
 			for _, path := range all {

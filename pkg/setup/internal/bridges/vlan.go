@@ -22,9 +22,9 @@ var ErrNoVLANs = errors.New("it does not filter by VLAN")
 // untagged is the VLAN of frames without a tag; 0 is none, or the bridge's default one.
 func untagged(v plan.VLANs) int { return cmp.Or(v.Native, v.Untagged) }
 
-// Belongs says whether a name is that of a bridge or of a VLAN link on it, which may be gone
+// IsBridgeOrVLAN says whether a name is that of a bridge or of a VLAN link on it, which may be gone
 // already. Another bridge may be called so, too.
-func Belongs(n *netns.Namespace, name, bridge string) bool {
+func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) bool {
 	if name == bridge || !strings.HasPrefix(name, bridge+".") {
 		return name == bridge
 	}
@@ -60,7 +60,7 @@ func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (
 // mayFilterVLANs refuses to change a bridge of somebody else's: its ports could lose each
 // other.
 func mayFilterVLANs(n *netns.Namespace, l rtnl.Link) error {
-	if l.Index == 0 || l.FiltersVLANs || Made(n, l) {
+	if l.Index == 0 || l.FiltersVLANs || MadeByUs(n, l) {
 		return nil
 	}
 	return fmt.Errorf("use VLANs on bridge %s: %w, and was there before; have it do so by: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)

@@ -120,7 +120,7 @@ func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	}
 	var errs []error
 	for _, link := range links {
-		if bridges.Belongs(n, link, bridge) {
+		if bridges.IsBridgeOrVLAN(n, link, bridge) {
 			_, err := askFirewalld("release", link)
 			errs = append(errs, err)
 		}

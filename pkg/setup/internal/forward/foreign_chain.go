@@ -140,7 +140,7 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 		for _, rule := range rules {
 			link, ours := strings.CutPrefix(nft.Comment(rule), inChain)
 			link, _, _ = strings.Cut(link, " ")
-			if ours && bridges.Belongs(n, link, bridge) {
+			if ours && bridges.IsBridgeOrVLAN(n, link, bridge) {
 				c.DeleteRules(rule.Text(unix.NFTA_RULE_CHAIN), []uint64{nft.Handle(rule)})
 			}
 		}

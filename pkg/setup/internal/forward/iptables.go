@@ -229,7 +229,7 @@ func Delete(n *netns.Namespace, bridge string) error {
 				errs = append(errs, removeForward(n, t, bridge))
 			}
 			for _, name := range t.links() {
-				if name != bridge && bridges.Belongs(n, name, bridge) {
+				if name != bridge && bridges.IsBridgeOrVLAN(n, name, bridge) {
 					errs = append(errs, removeForward(n, t, name))
 				}
 			}

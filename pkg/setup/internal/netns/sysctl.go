@@ -69,9 +69,9 @@ func WriteSysctl(key, value string) error {
 	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
 }
 
-// Fixed says whether nobody here can set a key, because /proc/sys is read-only: in a container
+// ReadOnlySysctl says whether nobody here can set a key, because /proc/sys is read-only: in a container
 // within a container, as a rule.
-func (n *Namespace) Fixed(key string) bool {
+func (n *Namespace) ReadOnlySysctl(key string) bool {
 	err := n.Do(func() error { return unix.Access("/proc/sys/net/"+key, unix.W_OK) })
 	return errors.Is(err, unix.EROFS)
 }

@@ -35,7 +35,7 @@ func IngressPolicy(net *plan.Network) policy {
 //	iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
 func inboundPolicy(net *plan.Network) policy {
 	p := policy{Chain: ForwardFilter, Name: "inbound"}
-	if net.AnswersOnly {
+	if net.EstablishedOnly {
 		p.add("established", slices.Concat(nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()),
 			nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Unanswered(), nft.Untranslated(), nft.Drop()))
 	}

@@ -12,23 +12,23 @@ import (
 // Network is what the containers on one bridge share. All of it is made once,
 // and is the same size however many containers there are.
 type Network struct {
-	Bridge        string
-	VLANs         VLANs
-	MTU           int            // bytes, of a bridge that is made; 0 is the kernel's default
-	IPv4, IPv6    bool           // the families that its packets belong to
-	Gateways      []netip.Prefix // the bridge's own addresses; forwarding is on for their families
-	OnLink        []netip.Prefix // addresses of containers whose subnet has no gateway in it: the host gets a route to the subnet
-	Conflict      Conflict       // what becomes of other addresses of the bridge
-	Promiscuous   bool           // the bridge takes in all frames; a bridge that stays goes on doing so
-	Forward       Forward
-	ForwardChains []Chain        // of others, that are to accept its packets besides
-	Mark          uint32         // bits that are set in the mark of its packets before others filter them
-	Masquerade    []netip.Prefix // subnets whose packets get the host's address where they leave
-	MasqueradeNot []netip.Prefix // destinations to which they do not
-	HostPorts     []netip.Prefix // subnets with containers that have host ports
-	Ingress       Ingress
-	AnswersOnly   bool // from beyond the host only replies come in, and what goes to published ports
-	Guarded       bool // it has ports that send under certain addresses only
+	Bridge          string
+	VLANs           VLANs
+	MTU             int            // bytes, of a bridge that is made; 0 is the kernel's default
+	IPv4, IPv6      bool           // the families that its packets belong to
+	Gateways        []netip.Prefix // the bridge's own addresses; forwarding is on for their families
+	OnLink          []netip.Prefix // addresses of containers whose subnet has no gateway in it: the host gets a route to the subnet
+	Conflict        Conflict       // what becomes of other addresses of the bridge
+	Promiscuous     bool           // the bridge takes in all frames; a bridge that stays goes on doing so
+	Forward         Forward
+	ForwardChains   []Chain        // of others, that are to accept its packets besides
+	Mark            uint32         // bits that are set in the mark of its packets before others filter them
+	Masquerade      []netip.Prefix // subnets whose packets get the host's address where they leave
+	MasqueradeNot   []netip.Prefix // destinations to which they do not
+	HostPorts       []netip.Prefix // subnets with containers that have host ports
+	Ingress         Ingress
+	EstablishedOnly bool // from beyond the host only replies come in, and what goes to published ports
+	Guarded         bool // it has ports that send under certain addresses only
 }
 
 // Has reports whether packets of a family (AF_INET, AF_INET6) belong to the network.

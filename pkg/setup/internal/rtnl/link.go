@@ -306,15 +306,15 @@ func RandomMAC() net.HardwareAddr {
 // aliases are not applied on creation.
 func MarkOwn(b *netns.Batch, name string) {
 	b.Add("mark "+name, NewLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(plan.Owner)))
-	SilenceIPv6(b, name)
+	DisableGeneratedIPv6(b, name)
 }
 
-// SilenceIPv6 turns off the address that the kernel would generate for the link called
+// DisableGeneratedIPv6 turns off the address that the kernel would generate for the link called
 // name, and with it the MLD reports, neighbour and router solicitations that every
 // port of the bridge would be flooded with. It must come before the link is set up. A
 // link without IPv6, on a kernel without or with an MTU below 1280, has none; a message
 // that asks for other things besides would be refused as a whole.
-func SilenceIPv6(b *netns.Batch, name string) {
+func DisableGeneratedIPv6(b *netns.Batch, name string) {
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
 	b.Ensure("silence IPv6 on "+name, NewLinkRequest(name, 0), unix.EAFNOSUPPORT).AddData(spec)

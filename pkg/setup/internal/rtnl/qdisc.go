@@ -136,9 +136,9 @@ func EveryProtocol() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }
 
-// Redirected is the index of the link that addRedirect sends to what comes by a link: 0 is
+// RedirectTarget is the index of the link that addRedirect sends to what comes by a link: 0 is
 // one that is gone, and none -1. others says whether there are filters of others.
-func Redirected(n *netns.Namespace, l Link) (to int, others bool, err error) {
+func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	const none = -1
 	h, err := n.Library()
 	if err != nil {
@@ -162,8 +162,8 @@ func Redirected(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	return to, others, nil
 }
 
-// Unlimit takes what limitPort has made off a link that stays. The IFB is left.
-func Unlimit(n *netns.Namespace, b *netns.Batch, l Link) error {
+// RemoveLimits takes what limitPort has made off a link that stays. The IFB is left.
+func RemoveLimits(n *netns.Namespace, b *netns.Batch, l Link) error {
 	bucket, err := ReadBucket(n, l)
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ func Unlimit(n *netns.Namespace, b *netns.Batch, l Link) error {
 	if bucket.Rate != 0 {
 		b.Ensure("take the limit from "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, bucketHandle, netlink.HANDLE_ROOT, "tbf"), unix.ENOENT)
 	}
-	switch to, others, err := Redirected(n, l); {
+	switch to, others, err := RedirectTarget(n, l); {
 	case err != nil:
 		return err
 	case to >= 0 && others:

@@ -66,18 +66,18 @@ func Ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	return attrs
 }
 
-// Inside is what a link of ours gets in its namespace.
-type Inside struct {
-	Addresses []netip.Prefix
-	Routes    []plan.Route // in an order in which each finds its gateway
-	Sysctls   map[string]string
-	Detect    bool // duplicates of IPv6 addresses
-	Unheard   bool // nobody on its link listens to what it reports of multicast groups
-	Automatic bool // the kernel's defaults for IPv6 stay: generated addresses, router advertisements
+// EndConfig is what a link of ours gets in its namespace.
+type EndConfig struct {
+	Addresses        []netip.Prefix
+	Routes           []plan.Route // in an order in which each finds its gateway
+	Sysctls          map[string]string
+	DetectDuplicates bool // duplicates of IPv6 addresses
+	NoQuerier        bool // nobody on its link listens to what it reports of multicast groups
+	Autoconfigured   bool // the kernel's defaults for IPv6 stay: generated addresses, router advertisements
 }
 
 // has6 says whether it has an IPv6 address.
-func (i Inside) has6() bool {
+func (i EndConfig) has6() bool {
 	return slices.ContainsFunc(i.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
 }
 
@@ -85,11 +85,11 @@ func (i Inside) has6() bool {
 // It works without the kernel's own ideas about IPv6: generated addresses, duplicate
 // address detection and router advertisements, all of which have to be off before it is
 // up. They stay on where the network's owner brings the addresses.
-func Configure(n *netns.Namespace, name string, to Inside) error {
+func Configure(n *netns.Namespace, name string, to EndConfig) error {
 	var before netns.Batch
 	SetUp(&before, "lo")
-	if !to.Automatic {
-		SilenceIPv6(&before, name)
+	if !to.Autoconfigured {
+		DisableGeneratedIPv6(&before, name)
 	}
 	if err := n.Send(before); err != nil {
 		return err
@@ -99,7 +99,7 @@ func Configure(n *netns.Namespace, name string, to Inside) error {
 		return err
 	}
 	addresses := to.Addresses
-	if to.has6() && !to.Automatic {
+	if to.has6() && !to.Autoconfigured {
 		// IPv6 wants a link-local address on every interface (RFC 4291, section
 		// 2.1). Ours needs no second to be tried for duplicates.
 		addresses = slices.Insert(slices.Clone(addresses), 0, LinkLocal(l.MAC))
@@ -110,7 +110,7 @@ func Configure(n *netns.Namespace, name string, to Inside) error {
 	var up netns.Batch // in the order in which one needs the other
 	SetUp(&up, name)
 	for _, a := range addresses {
-		AddAddress(&up, l, a, to.Detect)
+		AddAddress(&up, l, a, to.DetectDuplicates)
 	}
 	for _, r := range to.Routes {
 		addRoute(&up, l, r)
@@ -119,11 +119,11 @@ func Configure(n *netns.Namespace, name string, to Inside) error {
 }
 
 // writeSysctls sets those of a link in the thread's namespace.
-func (i Inside) writeSysctls(name string) error {
+func (i EndConfig) writeSysctls(name string) error {
 	const hour = "3600000" // milliseconds
 	conf := "ipv6/conf/" + name + "/"
 	if i.has6() {
-		if i.Unheard {
+		if i.NoQuerier {
 			// It tells once of the groups that it joins, where the kernel would tell again
 			// within a second in case that was lost, and now does at any time within the hour
 			// (RFC 3810, section 6.1): each report goes to all ports of a bridge that does not
@@ -134,7 +134,7 @@ func (i Inside) writeSysctls(name string) error {
 			return err
 		}
 	}
-	if !i.Automatic { // a router on the link must not add addresses and routes of its own
+	if !i.Autoconfigured { // a router on the link must not add addresses and routes of its own
 		err := netns.WriteSysctlIfAny(conf+"accept_ra", "0")
 		// A read-only /proc/sys is no reason to refuse a network that has not asked for IPv6.
 		if err != nil && (i.has6() || !errors.Is(err, unix.EROFS)) {

@@ -12,18 +12,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// Inhabitant is a container's interface that is attached to a network, with the addresses that
+// AttachedInterface is a container's interface that is attached to a network, with the addresses that
 // it has now, without the link-local ones of IPv6.
-type Inhabitant struct {
+type AttachedInterface struct {
 	plan.Attachment
 	Addresses []netip.Prefix
 }
 
-// Inhabitants lists what is attached to a network by veth pairs of ours, finished or not. The
+// AttachedInterfaces lists what is attached to a network by veth pairs of ours, finished or not. The
 // kernel tells the addresses at the other end of each pair: nobody needs to know where the
 // containers' namespaces are. Before Linux 4.20 it does not, and there are none. It takes a
 // listing of all links, and one message for each attachment.
-func Inhabitants(n *netns.Namespace, network string) (all []Inhabitant, err error) {
+func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInterface, err error) {
 	links, err := allLinks(n)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func Inhabitants(n *netns.Namespace, network string) (all []Inhabitant, err erro
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Inhabitant{a, addresses})
+		all = append(all, AttachedInterface{a, addresses})
 	}
 	return all, nil
 }
