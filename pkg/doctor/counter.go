@@ -2,12 +2,15 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -49,7 +52,7 @@ func (w *walk) send(ctx context.Context, p *probe, posts []post) (grown map[coun
 }
 
 // counted says which counters tell of our packets.
-func (w *walk) counted(grown map[counter][]int) {
+func (w *walk) counted(grown map[counter][]int, seen sightings) {
 	for c, by := range grown {
 		place := ""
 		if c.ns != w.Host.Namespace {
@@ -67,10 +70,29 @@ func (w *walk) counted(grown map[counter][]int) {
 			w.note(droppedBy+" "+name, "its counter went up with our packets")
 		default:
 			remedy, advice := c.remedy(w)
-			w.sad(droppedBy+" "+name, remedy, "its counter went up by as many as we sent, %d and then %d", by[0], by[1])
+			why := ""
+			if other := w.otherLink(seen); c.rule == "" && c.ns == w.Host.Namespace && other != "" {
+				why = fmt.Sprintf(": the request left by %s, and its answer came in by %s", w.out, other)
+				remedy = "have both go by one link; or " + setSysctl("ipv4/conf/"+other+"/rp_filter", "2")
+			}
+			w.sad(droppedBy+" "+name, remedy, "its counter went up by as many as we sent, %d and then %d%s", by[0], by[1], why)
 			w.Stations[len(w.Stations)-1].Advice = advice
 		}
 	}
+}
+
+// otherLink is the link by which the answer came in, where the request has left the host by another.
+func (w *walk) otherLink(seen sightings) (name string) {
+	_ = w.Host.Do(func() error { // without its name it has none
+		for _, index := range seen.cameBy(w.Host.Namespace, reply) {
+			link, err := netlink.LinkByIndex(index)
+			if err == nil && w.out != "" && link.Attrs().Name != w.out {
+				name = link.Attrs().Name
+			}
+		}
+		return nil
+	})
+	return name
 }
 
 // remedy is what to do about a counter.

@@ -63,7 +63,7 @@ func (w *walk) investigate(ctx context.Context) error {
 		return err
 	}
 	w.judged(seen)
-	w.counted(grown)
+	w.counted(grown, seen)
 	w.drifted()
 	if o := w.Obstacle(); o != nil && strings.HasPrefix(o.Name, droppedBy) {
 		w.note("our packet", "no answer")
@@ -231,6 +231,16 @@ func (w *walk) openUp(theirs string) string {
 // seen says whether our packet, or its answer, came to a namespace.
 func (s sightings) seen(ns *setup.Namespace, way string) bool {
 	return slices.ContainsFunc(s.of(ns), func(v verdict) bool { return v.table == traceTable && strings.HasPrefix(v.chain, way+" ") })
+}
+
+// cameBy lists the links, by their index, by which our packet or its answer came to a namespace.
+func (s sightings) cameBy(ns *setup.Namespace, way string) (links []int) {
+	for _, v := range s.of(ns) {
+		if v.table == traceTable && v.chain == way+" prerouting" && v.family != unix.NFPROTO_BRIDGE {
+			links = append(links, v.in)
+		}
+	}
+	return links
 }
 
 // translated says whether a rule for what leaves the host has taken our packet, as one of

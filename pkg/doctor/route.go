@@ -2,11 +2,9 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -122,9 +120,6 @@ func (e *End) route(verb string, r setup.Route) string {
 	return e.in("ip %s route %s %s via %s dev %s", familyFlag(to.Addr()), verb, to, r.Gateway, e.Interface)
 }
 
-// isOf says whether a link is a bridge or one of its VLANs.
-func isOf(link, bridge string) bool { return link == bridge || strings.HasPrefix(link, bridge+".") }
-
 // neighbour compares what a container believes to be a neighbour's MAC with what it is.
 func (w *walk) neighbour(e *End, link netlink.Link, hop netip.Addr) {
 	station := "neighbour of " + e.Name
@@ -168,73 +163,6 @@ func (w *walk) macOf(a netip.Addr) net.HardwareAddr {
 		}
 	}
 	return mac
-}
-
-// routing looks at what the host does with a packet that it is to route.
-func (w *walk) routing() {
-	if !w.forwards() {
-		return
-	}
-	var there, back []netlink.Route
-	var out, in netlink.Link
-	err := w.Host.Do(func() (err error) {
-		there, err = netlink.RouteGetWithOptions(w.to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: w.from.AsSlice(), Iif: w.a.Bridge})
-		if err == nil && len(there) > 0 && there[0].LinkIndex != 0 {
-			out, _ = netlink.LinkByIndex(there[0].LinkIndex)
-		}
-		if back, _ = netlink.RouteGet(w.from.AsSlice()); len(back) > 0 && back[0].LinkIndex != 0 {
-			in, _ = netlink.LinkByIndex(back[0].LinkIndex)
-		}
-		return err
-	})
-	station := "route of the host"
-	look := fmt.Sprintf("ip %[1]s rule; ip %[1]s route show table all match %[2]s", familyFlag(w.to), w.to)
-	switch {
-	case (errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL)) && w.reversePath(w.a.Bridge):
-		return
-	case err != nil || len(there) == 0:
-		w.sad(station, "look at "+look+": name the router that leads there (ip route add), or take away what is in the way", "no way to %s: %s", w.to, routeError(err))
-		return
-	case routeType(there[0].Type) != "":
-		w.sad(station, "look at "+look, "it drops what goes to %s: a %s route is in the way", w.to, routeType(there[0].Type))
-		return
-	case out != nil && w.b.Namespace != nil && !isOf(out.Attrs().Name, w.b.Bridge):
-		w.sad(station, "another route is in the way: "+look, "to %s by %s instead of bridge %s", w.to, out.Attrs().Name, w.b.Bridge)
-		w.isRoot()
-	case out != nil:
-		w.good(station, "to %s by %s", w.to, out.Attrs().Name)
-	}
-	if in != nil && !isOf(in.Attrs().Name, w.a.Bridge) {
-		w.sad("way back", "another route is in the way: "+strings.ReplaceAll(look, w.to.String(), w.from.String()), "answers to %s leave by %s instead of bridge %s", w.from, in.Attrs().Name, w.a.Bridge)
-		w.isRoot()
-	}
-}
-
-// forwards says whether the host routes what comes from the bridge.
-func (w *walk) forwards() bool {
-	family, key := "ipv4", "ipv4/ip_forward"
-	if w.from.Is6() {
-		family, key = "ipv6", "ipv6/conf/all/forwarding"
-	}
-	for _, key := range []string{key, family + "/conf/" + w.a.Bridge + "/forwarding"} {
-		if value := sysctl(w.Host.Namespace, key); value != "" && value != "1" {
-			w.bad("forwarding", setSysctl(key, "1"), "the host does not route: net/%s is %s", key, value)
-			return false
-		}
-	}
-	w.good("forwarding", "the host routes %s", familyName(w.from.Is4()))
-	return true
-}
-
-// reversePath says whether the filter of reverse paths is strict at a link, which the way
-// back does not leave by.
-func (w *walk) reversePath(link string) bool {
-	key := "ipv4/conf/" + link + "/rp_filter"
-	if w.from.Is4() && max(sysctl(w.Host.Namespace, "ipv4/conf/all/rp_filter"), sysctl(w.Host.Namespace, key)) == "1" {
-		w.refused = true
-		w.bad("reverse path", setSysctl(key, "2"), "%s refuses what comes from %s, whose way back is another (rp_filter=1)", link, w.from)
-	}
-	return w.refused
 }
 
 // routeError says why the kernel finds no route (net/ipv4/route.c, net/ipv6/ip6_fib.c).

@@ -11,6 +11,9 @@ import (
 // may be behind it.
 func (w *walk) silence(seen sightings, failure error) {
 	w.suspects()
+	if gateway := w.unanswered(w.a); w.routed && w.has(w.Host.Namespace, gateway) {
+		w.wayBack(gateway, "") // a strict filter of reverse paths drops ARP, too
+	}
 	what, advice := w.lost(seen, failure)
 	switch {
 	case w.Obstacle() != nil:

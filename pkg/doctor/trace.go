@@ -174,6 +174,8 @@ func parseTrace(data []byte) (v verdict, ok bool) {
 			v.chain = cString(a.Value)
 		case unix.NFTA_TRACE_RULE_HANDLE:
 			v.handle = binary.BigEndian.Uint64(a.Value)
+		case unix.NFTA_TRACE_IIF:
+			v.in = int(binary.BigEndian.Uint32(a.Value))
 		case unix.NFTA_TRACE_TYPE:
 			kind = binary.BigEndian.Uint32(a.Value)
 		case unix.NFTA_TRACE_VERDICT:

@@ -17,6 +17,7 @@ type verdict struct {
 	table, chain string
 	handle       uint64 // of the rule; 0 is the policy
 	dropped      bool
+	in           int // the index of the link that the packet came in by; 0 if it did not
 }
 
 // Verdicts of linux/netfilter.h.

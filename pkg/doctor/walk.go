@@ -16,11 +16,12 @@ type walk struct {
 	*survey
 	a, b     *End
 	from, to netip.Addr
-	routed   bool // the host routes between the two
-	local    bool // the target is the host itself
-	own      bool // the target is the container itself, by whichever of its interfaces
-	filtered bool // bridged packets meet what filters forwarded ones
-	refused  bool // the filter of reverse paths was found to refuse it
+	routed   bool   // the host routes between the two
+	local    bool   // the target is the host itself
+	own      bool   // the target is the container itself, by whichever of its interfaces
+	filtered bool   // bridged packets meet what filters forwarded ones
+	out      string // the link by which the host routes to the target; "" if it does not
+	refused  bool   // the filter of reverse paths was found to refuse it
 }
 
 // Walk goes the way of a packet from a container to another end, in one family. The end of
@@ -49,8 +50,11 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	w.way(a, w.from, w.to)
 	w.port(a)
 	w.bridge(a)
-	if w.routed {
+	switch {
+	case w.routed:
 		w.routing()
+	case w.local:
+		w.wayBack(w.to, "")
 	}
 	if w.routed || w.filtered && !w.local {
 		w.chains()
@@ -139,6 +143,9 @@ func familyOf(a netip.Addr) int {
 	}
 	return unix.AF_INET6
 }
+
+// ip is ip(8), with the flag of the family where it needs that.
+func ip(a netip.Addr) string { return map[bool]string{true: "ip", false: "ip -6"}[a.Is4()] }
 
 // familyFlag is what ip(8) calls the family.
 func familyFlag(a netip.Addr) string {
