@@ -50,6 +50,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 		x.close()
 		return nil, err
 	}
+	x.PodRanges = x.podRanges()
 	for _, c := range x.all {
 		e := &doctor.End{Name: c.DisplayName(), Interface: c.Interface, Port: c.Port.Name, Bridge: c.Bridge, Addresses: c.Addresses, Routes: c.Routes}
 		x.ends = append(x.ends, e)
@@ -76,22 +77,22 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	return x, nil
 }
 
-// through looks at what only passes through the node to containers of other nodes, as far as the
-// configurations tell their ranges.
-func (x *examination) through() ([]*doctor.Report, error) {
-	var ranges []netip.Prefix
+// podRanges lists the ranges of containers on all nodes, as far as the configurations and records tell
+// them.
+func (x *examination) podRanges() (ranges []netip.Prefix) {
+	var texts []string
 	for _, n := range x.inv.Networks() {
-		for _, text := range n.MasqExclude {
-			if p, err := netip.ParsePrefix(text); err == nil && !slices.Contains(ranges, p) {
-				ranges = append(ranges, p)
-			}
+		texts = append(texts, n.MasqExclude...)
+	}
+	for _, c := range x.all {
+		texts = append(texts, c.MasqExclude...)
+	}
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil && !slices.Contains(ranges, p) {
+			ranges = append(ranges, p)
 		}
 	}
-	r, err := x.Through(ranges)
-	if r == nil || err != nil {
-		return nil, err
-	}
-	return []*doctor.Report{r}, nil
+	return ranges
 }
 
 // sickness is a report on what needs no walk.
@@ -150,8 +151,11 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	if len(args) > 0 {
 		return reports, nil
 	}
-	passing, err := x.through()
-	return append(reports, passing...), err
+	through, err := x.Through()
+	if through != nil {
+		reports = append(reports, through)
+	}
+	return reports, err
 }
 
 // walkFrom goes from a container to another end, or to what is nearby if that is nil. Where

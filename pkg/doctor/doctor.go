@@ -146,6 +146,8 @@ func (r *Report) settle() {
 type Doctor struct {
 	Host *setup.Host
 	Ends []*End // all containers of the host, among which duplicates are looked for
+	// PodRanges are those of containers on all nodes, which keep their addresses between nodes.
+	PodRanges []netip.Prefix
 
 	known *survey
 }

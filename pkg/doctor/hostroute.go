@@ -64,6 +64,8 @@ func (w *walk) routing() {
 		}
 	}
 	switch {
+	case err != nil && w.noNodeRoute(err):
+		return
 	case err != nil:
 		w.sad(station, "look at "+look+": name the router that leads there (ip route add), or take away what is in the way", "no way to %s: %s", w.to, routeError(err))
 		return
@@ -177,6 +179,27 @@ func (w *walk) uplinks() (links []string) {
 		return err
 	})
 	return links
+}
+
+// noNodeRoute says that the host has no route to the node of a pod, if the target is a pod of another
+// node, and gives the command that adds it. err is that of the host's route to the pod, if any.
+func (w *walk) noNodeRoute(err error) bool {
+	i := slices.IndexFunc(w.PodRanges, func(p netip.Prefix) bool { return p.Contains(w.to) })
+	if i < 0 || !w.beyond() || !w.routed || err != nil && !errors.Is(err, unix.ENETUNREACH) {
+		return false
+	}
+	what := "no route leads there"
+	if err == nil {
+		route, failed := w.routeTo(w.to, w.from, w.a.Bridge)
+		if failed != nil || !route.isDefault() {
+			return false
+		}
+		what = "only the default route, by " + route.link + ", leads there"
+	}
+	own, _ := w.a.Address(w.to.Is4())
+	w.sad("route of the host", fmt.Sprintf("%s route add %s via NODE, where NODE is the address of the pod's node", ip(w.to), netip.PrefixFrom(w.to, own.Bits()).Masked()),
+		"%s is a pod's address (masqExclude %s), and %s", w.to, w.PodRanges[i], what)
+	return true
 }
 
 // forwards says whether the host routes what comes from the bridge.

@@ -18,6 +18,8 @@ func (w *walk) silence(seen sightings, failure error) {
 	switch {
 	case w.Obstacle() != nil:
 		w.note("our packet", "no answer: %s", what)
+	case failure == nil && seen.seen(w.Host.Namespace, request) && !seen.seen(w.Host.Namespace, reply) && w.noNodeRoute(nil):
+		w.note("our packet", "no answer: %s", what)
 	case w.beyond() && failure == nil && w.routed && seen.seen(w.Host.Namespace, request) && !seen.seen(w.Host.Namespace, reply) && !seen.translated(w.Host.Namespace):
 		w.sad("way back", fmt.Sprintf(`set "ipMasq" for the network, or give %s a route back`, w.to),
 			"the packet leaves the host as from %s, and whoever gets it needs a route back to that address", w.from)

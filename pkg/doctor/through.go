@@ -20,11 +20,11 @@ var indifferent = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFir
 
 // Through returns a report on packets that only pass through the host: in by its uplink and
 // out by an uplink, to containers elsewhere, as those of a NodePort whose pod is on another
-// node. The ranges are those of such containers. Each chain that drops these packets is a Note,
+// node. PodRanges are those of such containers. Each chain that drops these packets is a Note,
 // since no way from a container meets it. nil is that there are none. It changes nothing.
-func (d *Doctor) Through(ranges []netip.Prefix) (*Report, error) {
+func (d *Doctor) Through() (*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
-	for _, to := range ranges {
+	for _, to := range d.PodRanges {
 		if routed, err := d.routesElsewhere(to); err != nil || !routed {
 			if err != nil {
 				return nil, err

@@ -15,15 +15,16 @@ import (
 // Container is an attachment with everything that the kernel, libcni's record and the lease say about it.
 type Container struct {
 	setup.Attachment
-	Pod       string          // NAMESPACE/NAME, or ""
-	Namespace string          // path of the network namespace; "" if unknown
-	Port      setup.FoundPort // Port.Key is "" if the port is missing
-	Bridge    string          // the bridge that the port should be on
-	Addresses []netip.Prefix
-	Routes    []setup.Route                  // of the main table, by the result of ADD
-	gateways  []netip.Addr                   // of its leases
-	Since     time.Time                      // start of the lease; zero if unknown
-	Verify    func() (host, container error) // Record.Verify; nil without a record
+	Pod         string          // NAMESPACE/NAME, or ""
+	Namespace   string          // path of the network namespace; "" if unknown
+	Port        setup.FoundPort // Port.Key is "" if the port is missing
+	Bridge      string          // the bridge that the port should be on
+	Addresses   []netip.Prefix
+	Routes      []setup.Route                  // of the main table, by the result of ADD
+	MasqExclude []string                       // of the record; subnets
+	gateways    []netip.Addr                   // of its leases
+	Since       time.Time                      // start of the lease; zero if unknown
+	Verify      func() (host, container error) // Record.Verify; nil without a record
 }
 
 // DisplayName returns the name of the pod, or else the container's ID.
@@ -62,7 +63,7 @@ func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error
 		}
 		c.addRecord(r)
 		if conf, _ := attachment.Read(calls[0]); conf.Bridge != "" { // also from a configuration with mistakes
-			c.Bridge = conf.Bridge
+			c.Bridge, c.MasqExclude = conf.Bridge, conf.MasqExclude
 		}
 	}
 	networks := inv.Networks()

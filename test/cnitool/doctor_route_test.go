@@ -149,3 +149,74 @@ func TestDoctorTwoUplinks(t *testing.T) {
 		}
 	})
 }
+
+// TestDoctorNodeRoute sends packets to a pod on another node, which is reached by uplink2. The host
+// has no route to that node's range, and the doctor gives the command that adds it.
+func TestDoctorNodeRoute(t *testing.T) {
+	cluster := dual.with(object{"masqExclude": []string{"10.244.0.0/16", "fd44::/56"}})
+	for _, tt := range []struct{ name, routes, to, want, advice string }{
+		{"the default route takes the packet", "ip route add default via 192.0.2.2", "10.244.2.2",
+			"route of the host: 10.244.2.2 is a pod's address (masqExclude 10.244.0.0/16), and only the default route, by uplink, leads there", "ip route add 10.244.2.0/24 via NODE"},
+		{"the default route takes the packet, IPv6", "ip -6 route add default via 2001:db8::2", "fd44:0:0:2::2",
+			"route of the host: fd44:0:0:2::2 is a pod's address (masqExclude fd44::/56), and only the default route, by uplink, leads there", "ip -6 route add fd44:0:0:2::/64 via NODE"},
+		{"no route at all", "true", "10.244.2.2",
+			"route of the host: 10.244.2.2 is a pod's address (masqExclude 10.244.0.0/16), and no route leads there", "ip route add 10.244.2.0/24 via NODE"},
+	} {
+		for _, from := range []string{"configuration", "record"} {
+			t.Run(tt.name+"/range of the "+from, func(t *testing.T) {
+				t.Parallel()
+				n := newNode(t, cluster, "nft")
+				n.outside(false)
+				setuptest.Container(t, "node")
+				setuptest.Run(t, "sh", "-c", `ip link add uplink2 type veth peer name eth0 netns node
+					for a in 192.0.3.1/24 2001:db8:3::1/64; do ip addr add $a dev uplink2 nodad; done; ip link set uplink2 up
+					for a in 192.0.3.2/24 2001:db8:3::2/64; do ip -n node addr add $a dev eth0 nodad; done; ip -n node link set eth0 up; ip -n node link set lo up
+					for a in 10.244.2.2 fd44:0:0:2::2; do ip -n node addr add $a dev lo; done
+					ip -n node route add default via 192.0.3.1; ip -n node -6 route add default via 2001:db8:3::1`)
+				c := n.containers(1)[0]
+				n.must("add", c)
+				if from == "record" {
+					n.configure(dual)
+				}
+				setuptest.Run(t, "sh", "-c", tt.routes)
+				d, status := doctor(t, c.Path, tt.to)
+				if status != 1 || !strings.HasPrefix(d.obstacle(), tt.want) {
+					t.Fatalf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), tt.want, d)
+				}
+				if remedy := d[0].Obstacle.Remedy; !d[0].Obstacle.Advice || !strings.HasPrefix(remedy, tt.advice) {
+					t.Fatalf("remedy %q, want %q", remedy, tt.advice)
+				}
+				node := "192.0.3.2"
+				if strings.Contains(tt.to, ":") {
+					node = "2001:db8:3::2"
+				}
+				setuptest.Run(t, "sh", "-c", strings.ReplaceAll(tt.advice, "NODE", node))
+				if d, status := doctor(t, c.Path, tt.to); status != 0 || !d[0].Answered {
+					t.Errorf("after the advice: status %d, obstacle %q\n%+v", status, d.obstacle(), d)
+				}
+			})
+		}
+	}
+}
+
+// TestDoctorCloudRoutes has a router that knows the way to the pods of other nodes, as the one of a
+// cloud. The default route is right then.
+func TestDoctorCloudRoutes(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"masqExclude": []string{"10.244.0.0/16"}}), "nft")
+	outside := n.outside(true)
+	setuptest.In(t, outside, "ip", "addr", "add", "10.244.2.2/32", "dev", "lo")
+	setuptest.In(t, outside, "ip", "link", "set", "lo", "up")
+	setuptest.Run(t, "ip", "route", "add", "default", "via", "192.0.2.2")
+	c := n.containers(1)[0]
+	n.must("add", c)
+	d, status := doctor(t, c.Path, "10.244.2.2")
+	if status != 0 || !d[0].Answered {
+		t.Fatalf("status %d, obstacle %q\n%+v", status, d.obstacle(), d)
+	}
+	for _, s := range d[0].Stations {
+		if s.State != "good" {
+			t.Errorf("%+v", s)
+		}
+	}
+}
