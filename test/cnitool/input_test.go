@@ -55,7 +55,7 @@ func TestBadInput(t *testing.T) {
 		}), code: 2, want: []string{"isGatway: unknown key", "mtu: -5", "vlan: 9999", "ipMasq: a JSON string", `runtimeConfig.mac: "x"`, "ingressRate: 1",
 			"ipam.subnet: \"ten\"", "ipam.rangeStrat: unknown key", "ipam.sticky: a JSON number"}},
 		{name: "STATUS, mistakes of every kind at once", conf: ipamKeys(object{"rangeStrat": "10.1.0.9"}).with(object{"isGatway": true, "mtu": -5}),
-			call: func(c *call) { c.verb = "STATUS" }, code: 2, want: []string{"isGatway", "mtu: -5", "ipam.rangeStrat", "ipam.ranges: there is no range"}},
+			call: func(c *call) { c.verb = "STATUS" }, code: 2, want: []string{"isGatway", "mtu: -5", "ipam.rangeStrat", "ipam.ranges: no range is configured"}},
 		{name: "gateway without addresses", conf: object{"type": "bridgeveth", "isGateway": true}, code: 7, want: []string{"isGateway", "ipam"}},
 		{name: "bridge is a veth", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
@@ -69,7 +69,7 @@ func TestBadInput(t *testing.T) {
 			code: 2, want: []string{"ipam.ranges[0][0].rangeBegin", "10.1.0.9"}},
 		{name: "subnet with host bits", conf: ipamKeys(object{"subnet": "10.1.2.3/16"}), code: 7, want: []string{"ipam.subnet", "10.1.2.3/16", "10.1.0.0/16"}},
 		{name: "no subnet", conf: ipamKeys(object{"subnet": "ten"}), code: 7, want: []string{"ipam.subnet", `"ten"`}},
-		{name: "gateway that is the network's address", conf: ipamKeys(object{"subnet": "10.1.0.0/16", "gateway": "10.1.0.0"}), code: 7, want: []string{"ipam.gateway", "10.1.0.0 is none", "10.1.0.1 to"}},
+		{name: "gateway that is the network's address", conf: ipamKeys(object{"subnet": "10.1.0.0/16", "gateway": "10.1.0.0"}), code: 7, want: []string{"ipam.gateway", "10.1.0.0 is not a usable address", "10.1.0.1 to"}},
 		{name: "gateway of the other family", conf: ipamKeys(object{"subnet": "10.1.0.0/16", "gateway": "fe80::1"}), code: 7, want: []string{"ipam.gateway", "fe80::1", "10.1.0.0/16"}},
 		{name: "gateway that is no host's", conf: ipamKeys(object{"subnet": "fd00::/64", "gateway": "ff02::2"}), code: 7, want: []string{"ipam.gateway", "ff02::2", "fd00::/64"}},
 		{name: "overlap", conf: ipamKeys(object{"ranges": [][]object{{{"subnet": "10.1.0.0/16"}}, {{"subnet": "10.1.2.0/24"}}}}), code: 7, want: []string{"ipam.ranges", "overlap"}},
