@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // isolationSettings are the columns of the table in docs/isolation.md: what the network's
@@ -326,9 +327,8 @@ func TestBPDUGuard(t *testing.T) {
 		t.Errorf("repair: status %d: %s", status, out)
 	}
 	n.must("check", c...)
-	if !setuptest.Ping(t, c[0], "10.88.0.1") {
-		t.Error("the port is still disabled after repair")
-	}
+	// The kernel may take a second to notice the carrier of the container's end.
+	harness.Await(t, "an answer from the gateway after repair", func() bool { return setuptest.Ping(t, c[0], "10.88.0.1") })
 	n.must("del", c...)
 }
 
