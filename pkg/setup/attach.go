@@ -228,7 +228,9 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 		done.BridgeMAC, err = bridges.KeepMACAfterJoin(h.Namespace, br, done.PortMAC)
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST, the link is not ours
-		err = errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), rtnl.DeleteLink(h.Namespace, p.Port()))
+		var undo netns.Batch
+		rtnl.Delete(&undo, pair.Name)
+		err = errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), h.Send(undo))
 	}
 	return done, err
 }

@@ -115,7 +115,8 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	}
 	released := []string{bridge}
 	var before netns.Batch
-	var veths, existing []string
+	var veths []rtnl.Link
+	var existing []string
 	for _, l := range all {
 		a, known := plan.ParseAttachment(l.Alias)
 		on := byIndex[l.Master]
@@ -128,7 +129,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 		released = append(released, on.Name)
 		bridges.KeepMACBeforeLeave(&before, on, l)
 		if l.Port == l.Name {
-			veths = append(veths, l.Name)
+			veths = append(veths, l)
 		} else {
 			existing = append(existing, l.Port)
 		}
@@ -148,13 +149,13 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
 }
 
-// ifbsOf returns the names of the IFBs whose ports match gone.
-func ifbsOf(links []rtnl.Link, gone func(ownrules.PortOwner) bool) (names []string) {
+// ifbsOf returns the IFBs whose ports match gone.
+func ifbsOf(links []rtnl.Link, gone func(ownrules.PortOwner) bool) (ifbs []rtnl.Link) {
 	for _, l := range links {
 		digits, found := strings.CutPrefix(l.Name, plan.IFBPrefix)
 		if a, ours := plan.ParseAttachment(l.Alias); ours && found && gone(ownrules.PortOwner{Port: plan.PortPrefix + digits, Attachment: a}) {
-			names = append(names, l.Name)
+			ifbs = append(ifbs, l)
 		}
 	}
-	return names
+	return ifbs
 }

@@ -24,10 +24,7 @@ import (
 
 // AssignMAC assigns a bridge a link-layer address, which no port changes any more.
 func AssignMAC(b *netns.Batch, br rtnl.Link, mac net.HardwareAddr) {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(br.Index) // another bridge may have the name by now
-	req.AddData(msg)
+	req := rtnl.ChangeRequest(br)
 	req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
 	b.Ensure("assign bridge "+br.Name+" its MAC address", req, unix.ENODEV)
 }

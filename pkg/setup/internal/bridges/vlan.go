@@ -221,7 +221,7 @@ func DeleteVLANLinks(n *netns.Namespace, br rtnl.Link) error {
 	}
 	var errs []error
 	for _, l := range ours {
-		errs = append(errs, rtnl.DeleteLink(n, l.Name))
+		errs = append(errs, rtnl.DeleteLink(n, l))
 		of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: br.Index}}
 		if err := h.BridgeVlanDel(of, uint16(l.VLAN), false, false, true, false); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("take %s out of VLAN %d: %w", br.Name, l.VLAN, err))

@@ -249,31 +249,35 @@ func SetPromiscuous(n *netns.Namespace, name string) error {
 	return n.Send(b)
 }
 
-// DeleteLink deletes the link called name, if there is one. Deleting one end of
-// a veth pair deletes both.
-func DeleteLink(n *netns.Namespace, name string) error {
+// DeleteLink deletes a link, if it still exists. It leaves alone a link that somebody else has made
+// since under the same name. Deleting one end of a veth pair deletes both.
+func DeleteLink(n *netns.Namespace, l Link) error {
 	var b netns.Batch
-	Delete(&b, name)
+	b.Ensure("delete link "+l.Name, deletionRequest(l), unix.ENODEV)
 	return n.Send(b)
 }
 
-// Delete is deleteLink.
+// Delete adds to the batch the deletion of the link called name. A link that does not exist is no
+// error.
 func Delete(b *netns.Batch, name string) {
-	b.Ensure("delete link "+name, deletionRequest(name), unix.ENODEV)
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	b.Ensure("delete link "+name, req, unix.ENODEV)
 }
 
-// DeleteLinks deletes links as deleteLink does, all at once: as a group of their own they
-// keep the kernel waiting once, where each by itself would for twenty milliseconds.
-func DeleteLinks(n *netns.Namespace, names []string) error {
-	if len(names) == 0 {
+// DeleteLinks deletes links as DeleteLink does, in one request about a group of links. The kernel
+// waits once for the group, instead of some 20 ms for each link.
+func DeleteLinks(n *netns.Namespace, links []Link) error {
+	if len(links) == 0 {
 		return nil
 	}
 	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // nobody's: people number theirs from 1
 	var errs []error
-	for some := range slices.Chunk(names, 100) { // their answers wait in the socket, until it is full
+	for some := range slices.Chunk(links, 100) { // their answers wait in the socket, until it is full
 		var b netns.Batch
-		for _, name := range some {
-			join := b.Ensure("put link "+name+" into a group", NewLinkRequest(name, 0), unix.ENODEV)
+		for _, l := range some {
+			join := b.Ensure("put link "+l.Name+" into a group", ChangeRequest(l), unix.ENODEV)
 			join.AddData(nl.NewRtAttr(unix.IFLA_GROUP, group))
 		}
 		errs = append(errs, n.Send(b))
@@ -282,14 +286,21 @@ func DeleteLinks(n *netns.Namespace, names []string) error {
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, group))
 	var b netns.Batch
-	b.Ensure(fmt.Sprintf("delete %d links", len(names)), req, unix.ENODEV)
+	b.Ensure(fmt.Sprintf("delete %d links", len(links)), req, unix.ENODEV)
 	return errors.Join(append(errs, n.Send(b))...)
 }
 
-func deletionRequest(name string) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+// deletionRequest returns RTM_DELLINK about a link, by its index.
+func deletionRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_DELLINK, l) }
+
+// ChangeRequest returns RTM_NEWLINK about a link, by its index: another link may have the name by now.
+func ChangeRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_NEWLINK, l) }
+
+func aboutLink(verb int, l Link) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(verb, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(l.Index)
+	req.AddData(msg)
 	return req
 }
 

@@ -34,14 +34,14 @@ func RemoveLink(n *netns.Namespace, l Link) error {
 	if err != nil {
 		return err
 	}
-	request := deletionRequest(l.Name)
+	request := deletionRequest(l)
 	request.Flags |= unix.NLM_F_ACK
 	if err := r.begin(request.Serialize()); err != nil {
-		return DeleteLink(n, l.Name)
+		return DeleteLink(n, l)
 	}
 	gone, err := r.wait(n)
 	if err == nil && !gone {
-		return DeleteLink(n, l.Name) // something has ended the child
+		return DeleteLink(n, l) // something has ended the child
 	}
 	return err
 }
@@ -172,7 +172,7 @@ func (r *removal) heard(n *netns.Namespace) (gone bool, err error) {
 	case errors.Is(err, unix.EAGAIN):
 		return false, nil
 	case errors.Is(err, unix.ENOBUFS): // more was told than there was room for
-		_, err = ByName(n, r.Name)
+		_, err = ByIndex(n, r.Index)
 		if Absent(err) {
 			return true, nil
 		}

@@ -1,0 +1,39 @@
+package rtnl_test
+
+import (
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestDeleteStale deletes a link that somebody else has deleted and made anew since it was looked
+// up. Each function leaves the new link alone and succeeds, because the link that was looked up is
+// gone.
+func TestDeleteStale(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	create := func() rtnl.Link {
+		setuptest.Run(t, "ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+		l, err := rtnl.ByName(host.Namespace, "left")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	stale := create()
+	setuptest.Run(t, "ip", "link", "delete", "left")
+	renewed := create()
+	for name, remove := range map[string]func() error{
+		"RemoveLink":  func() error { return rtnl.RemoveLink(host.Namespace, stale) },
+		"DeleteLink":  func() error { return rtnl.DeleteLink(host.Namespace, stale) },
+		"DeleteLinks": func() error { return rtnl.DeleteLinks(host.Namespace, []rtnl.Link{stale}) },
+	} {
+		if err := remove(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := rtnl.ByIndex(host.Namespace, renewed.Index); err != nil {
+			t.Errorf("%s deleted the new link: %v", name, err)
+		}
+	}
+}
