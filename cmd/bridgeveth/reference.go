@@ -84,5 +84,9 @@ func isForeign(args *skel.CmdArgs) (bool, error) {
 		return false, attachment.Error(err)
 	}
 	defer host.Close()
-	return !host.HasPort(a), nil
+	has, err := host.HasPort(a)
+	if err != nil {
+		return false, attachment.Error(err)
+	}
+	return !has, nil
 }

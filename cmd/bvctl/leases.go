@@ -282,7 +282,11 @@ func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error 
 		}
 		for _, l := range chosen {
 			state := stateOf(l)
-			if state == stateGone && ns.HasPort(inventory.LeasedTo(l)) {
+			left, err := ns.HasPort(inventory.LeasedTo(l))
+			if err != nil {
+				return err
+			}
+			if state == stateGone && left {
 				state = "its link is left"
 			}
 			if !force && state != stateGone && state != stateKept {

@@ -171,7 +171,7 @@ type FoundPort = bridges.FoundPort
 func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) }
 
 // HasPort reports whether an attachment has a port.
-func (h *Host) HasPort(a Attachment) bool { return bridges.HasPort(h.Namespace, a) }
+func (h *Host) HasPort(a Attachment) (bool, error) { return bridges.HasPort(h.Namespace, a) }
 
 // BridgeOf returns the name of the bridge that an attachment's port is on, "" if the attachment
 // has no port.

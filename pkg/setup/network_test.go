@@ -236,7 +236,7 @@ func TestCollect(t *testing.T) {
 		p    *setup.Port
 		left bool
 	}{{keep, true}, {stale, false}, {other, true}, {unfinished, false}} {
-		if got := host.HasPort(want.p.Attachment); got != want.left {
+		if got, err := host.HasPort(want.p.Attachment); err != nil || got != want.left {
 			t.Errorf("port of %s: %v, want %v", want.p.Attachment, got, want.left)
 		}
 	}

@@ -42,7 +42,8 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	}
 	if d.self {
 		d.inside.HasLink = func(a ipam.Attachment) bool {
-			return host.HasPort(setup.Attachment{Network: a.Network, Container: a.Container, Interface: a.Interface})
+			has, err := host.HasPort(setup.Attachment(a))
+			return has || err != nil // the lease of a port that cannot be looked up stays
 		}
 		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return inhabitants(host, network) }
 	}

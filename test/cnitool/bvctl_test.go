@@ -87,7 +87,10 @@ func TestLeases(t *testing.T) {
 	// Without --force, bvctl frees only unused leases. The link of a namespace without a name may
 	// still be there.
 	gone := setup.Attachment{Network: "net", Container: "c2", Interface: "eth0"}
-	harness.Await(t, "an end of the port with its namespace", func() bool { return !n.HasPort(gone) })
+	harness.Await(t, "an end of the port with its namespace", func() bool {
+		has, err := n.HasPort(gone)
+		return err == nil && !has
+	})
 	setuptest.Run(t, "ip", "link", "add", gone.Port(), "type", "bridge")
 	if out, status := bvctl(t, "leases", "release", "--container", "c2"); status != 1 || strings.Count(out, "may be (its link is left)") != 2 {
 		t.Errorf("with its link: status %d:\n%s", status, out)

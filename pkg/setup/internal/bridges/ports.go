@@ -135,11 +135,13 @@ func Ports(n *netns.Namespace) (ports []FoundPort, err error) {
 	return ports, err
 }
 
-// HasPort says whether an attachment has its port, finished or not. Where the kernel does not
-// tell, it may have.
-func HasPort(n *netns.Namespace, a plan.Attachment) bool {
+// HasPort reports whether an attachment has a port, finished or not.
+func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	_, err := rtnl.ByName(n, a.Port())
-	return !rtnl.Absent(err)
+	if rtnl.Absent(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // LinksUnderLock is allLinks at a time when none is half made but by a process that was killed.

@@ -70,7 +70,12 @@ func retirable(n *netns.Namespace, bridge string) (several []rtnl.LinkAddress, o
 		if err != nil && !rtnl.Absent(err) {
 			return nil, nil, err
 		}
-		if err != nil || !IsBridgeOrVLAN(n, l.Name, bridge) {
+		if err != nil {
+			continue // deleted meanwhile
+		}
+		if ours, err := IsBridgeOrVLAN(n, l.Name, bridge); err != nil {
+			return nil, nil, err
+		} else if !ours {
 			continue
 		}
 		several = append(several, within...)

@@ -22,14 +22,17 @@ var ErrNoVLANs = errors.New("it does not filter by VLAN")
 // untagged is the VLAN of frames without a tag; 0 is none, or the bridge's default one.
 func untagged(v plan.VLANs) int { return cmp.Or(v.Native, v.Untagged) }
 
-// IsBridgeOrVLAN says whether a name is that of a bridge or of a VLAN link on it, which may be gone
-// already. Another bridge may be called so, too.
-func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) bool {
+// IsBridgeOrVLAN reports whether name is the name of a bridge or of a VLAN link on the bridge. Both
+// may be deleted already. Another bridge with a name such as "br0.5" is not a VLAN link.
+func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 	if name == bridge || !strings.HasPrefix(name, bridge+".") {
-		return name == bridge
+		return name == bridge, nil
 	}
 	l, err := rtnl.ByName(n, name)
-	return err != nil || l.Kind != "bridge"
+	if rtnl.Absent(err) {
+		return true, nil
+	}
+	return err == nil && l.Kind != "bridge", err
 }
 
 // MissingVLANs looks for what a bridge needs for VLANs, with the link by which the network is

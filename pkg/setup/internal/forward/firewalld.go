@@ -120,10 +120,11 @@ func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	}
 	var errs []error
 	for _, link := range links {
-		if bridges.IsBridgeOrVLAN(n, link, bridge) {
-			_, err := askFirewalld("release", link)
-			errs = append(errs, err)
+		ours, err := bridges.IsBridgeOrVLAN(n, link, bridge)
+		if ours {
+			_, err = askFirewalld("release", link)
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

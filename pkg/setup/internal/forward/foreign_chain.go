@@ -140,7 +140,12 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 		for _, rule := range rules {
 			link, ours := strings.CutPrefix(nft.Comment(rule), inChain)
 			link, _, _ = strings.Cut(link, " ")
-			if ours && bridges.IsBridgeOrVLAN(n, link, bridge) {
+			if ours {
+				if ours, err = bridges.IsBridgeOrVLAN(n, link, bridge); err != nil {
+					return err
+				}
+			}
+			if ours {
 				c.DeleteRules(rule.Text(unix.NFTA_RULE_CHAIN), []uint64{nft.Handle(rule)})
 			}
 		}

@@ -229,9 +229,11 @@ func Delete(n *netns.Namespace, bridge string) error {
 				errs = append(errs, removeForward(n, t, bridge))
 			}
 			for _, name := range t.links() {
-				if name != bridge && bridges.IsBridgeOrVLAN(n, name, bridge) {
-					errs = append(errs, removeForward(n, t, name))
+				ours, err := bridges.IsBridgeOrVLAN(n, name, bridge)
+				if ours && name != bridge {
+					err = removeForward(n, t, name)
 				}
+				errs = append(errs, err)
 			}
 		}
 	}

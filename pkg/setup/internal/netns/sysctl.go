@@ -84,8 +84,9 @@ func WriteSysctlIfAny(key, value string) error {
 	return nil
 }
 
-// HasIPv6 says whether the kernel has IPv6 (ipv6.disable=1 takes it away).
+// HasIPv6 reports whether the kernel has IPv6: ipv6.disable=1 on its command line takes IPv6 away. If
+// this cannot be found out, HasIPv6 returns true, and the first step that needs IPv6 reports the error.
 func (n *Namespace) HasIPv6() bool {
 	_, err := n.Sysctl(SysctlForward6)
-	return err == nil
+	return !errors.Is(err, os.ErrNotExist)
 }

@@ -86,12 +86,15 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 				links = append(links, hop.LinkIndex)
 			}
 			for _, index := range links {
-				l, err := library.LinkByIndex(index)
-				if err != nil {
-					continue // a route of several next hops has none itself; or it is gone just now
+				l, err := ByIndex(n, index)
+				if index == 0 || Absent(err) {
+					continue // a route with several next hops has no link itself; or the link was deleted meanwhile
 				}
-				if found := l.Attrs().MTU; mtu == 0 || found < mtu {
-					mtu = found
+				if err != nil {
+					return 0, err
+				}
+				if mtu == 0 || l.MTU < mtu {
+					mtu = l.MTU
 				}
 			}
 		}
