@@ -17,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// floor is the least work that any CNI plugin written in Go has to do. It has two parts: the kernel's
-// work for a container with a host port, and one start of a program that does nothing. A running
-// process that knows the node does the first part. It does not look up, lock, check, store or print
-// anything.
+// floor is the least work that any CNI plugin written in Go has to do. It has two parts: the
+// kernel's work for a container with a host port, and one start of a program that does nothing. A
+// running process that knows the node does the first part. It does not look up, lock, check, store
+// or print anything.
 //
-// Its containers do not disturb each other, like ours: no generated IPv6 addresses, no snooping, one
-// report of IPv6 groups.
+// Its containers do not disturb each other, like ours: no generated IPv6 addresses, no snooping,
+// one report of IPv6 groups.
 type floor struct {
 	start  string // the program that does nothing
 	dual   bool   // with IPv6
@@ -86,13 +86,15 @@ func (f *floor) publishing() error {
 	return c.Flush()
 }
 
-// address returns the guest's IPv4 address, computed from its host port: the port identifies a guest.
+// address returns the guest's IPv4 address, computed from its host port: the port identifies a
+// guest.
 func (f *floor) address(g *guest) net.IP {
 	ip := floorGateway.To4()
 	return net.IPv4(ip[0], ip[1], byte(g.port>>8), byte(g.port)).To4()
 }
 
-// address6 returns the guest's IPv6 address in a network, given by its first address, such as fe80::.
+// address6 returns the guest's IPv6 address in a network, given by its first address, such as
+// fe80::.
 func (f *floor) address6(of string, g *guest) *net.IPNet {
 	ip := net.ParseIP(of)
 	binary.BigEndian.PutUint16(ip[14:], uint16(g.port))

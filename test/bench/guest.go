@@ -67,8 +67,8 @@ func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 	return false, nil
 }
 
-// echoRequest is an ICMP echo request (RFC 792): type 8, code 0, checksum,
-// identifier 0xbe, sequence 1. The checksum is the complement of 0x0800+0xbe+1.
+// echoRequest is an ICMP echo request (RFC 792): type 8, code 0, checksum, identifier 0xbe,
+// sequence 1. The checksum is the complement of 0x0800+0xbe+1.
 var echoRequest = [8]byte{8, 0, 0xf7, 0x40, 0, 0xbe, 0, 1}
 
 // awaitEcho reads packets until it has the answer to echoRequest, or until the deadline.

@@ -158,7 +158,8 @@ func timed(cmd *exec.Cmd) (time.Duration, error) {
 // containerID returns an ID of 64 digits, as runtimes use.
 func containerID(i int) string { return fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i) }
 
-// fillOurs leases addresses through the package of the store: a million processes would take an hour.
+// fillOurs leases addresses through the package of the store: a million processes would take an
+// hour.
 func fillOurs(dir string, from, to int) error {
 	if from == to {
 		return nil

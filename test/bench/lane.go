@@ -180,8 +180,8 @@ func (l *lane) cpu() (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// verify pings the gateway from a. An answer has to come: otherwise the system does not work, and its
-// figures mean nothing. Then verify pings b from a. An answer has to come exactly if the system
+// verify pings the gateway from a. An answer has to come: otherwise the system does not work, and
+// its figures mean nothing. Then verify pings b from a. An answer has to come exactly if the system
 // opens FORWARD, or if bridged packets do not pass FORWARD.
 func (l *lane) verify(a, b *guest) error {
 	_, gateway, err := a.addresses()
@@ -200,8 +200,8 @@ func (l *lane) verify(a, b *guest) error {
 	})
 }
 
-// expect pings an address from the thread's namespace. It waits longer for an answer that has to come
-// than for one that must not come.
+// expect pings an address from the thread's namespace. It waits longer for an answer that has to
+// come than for one that must not come.
 func (l *lane) expect(to net.IP, want bool) error {
 	tries, wait := 1, 300*time.Millisecond
 	if want {

@@ -72,10 +72,10 @@ type pathRow struct {
 // iptables ("forward": "sysctl"), and the reference plugins.
 var pathSystems = []string{keyFull, keySysctl, keyChain}
 
-// measurePaths sends packets on all paths, in turns, on one processor. Sender, receiver and the kernel
-// share this processor, so a figure is the whole work of a packet. On two processors, the
-// scheduler's choice of a processor would change the figures more than the systems do. Each path
-// is measured in many short tries. The best try counts, because other work on the machine can only
+// measurePaths sends packets on all paths, in turns, on one processor. Sender, receiver and the
+// kernel share this processor, so a figure is the whole work of a packet. On two processors, the
+// scheduler's choice of a processor would change the figures more than the systems do. Each path is
+// measured in many short tries. The best try counts, because other work on the machine can only
 // make a try worse.
 func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error) {
 	all, err := pin()
@@ -149,8 +149,8 @@ func schedule(processors *unix.CPUSet) error {
 	return nil
 }
 
-// newScene attaches two containers and connects a machine outside to the host. It sets the policy of
-// FORWARD to ACCEPT: otherwise, the reference plugins' host ports are unreachable.
+// newScene attaches two containers and connects a machine outside to the host. It sets the policy
+// of FORWARD to ACCEPT: otherwise, the reference plugins' host ports are unreachable.
 func newScene(s *system, opts options) (*scene, error) {
 	l, err := newLane(s, opts, 3)
 	if err != nil {

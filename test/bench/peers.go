@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// peerPackages are the reference plugins, and programs that measure a start and memory. The tool lines
-// of test/go.mod fix the versions of the reference plugins.
+// peerPackages are the reference plugins, and programs that measure a start and memory. The tool
+// lines of test/go.mod fix the versions of the reference plugins.
 var peerPackages = []string{
 	"github.com/containernetworking/plugins/plugins/main/bridge",
 	"github.com/containernetworking/plugins/plugins/ipam/host-local",
@@ -22,8 +22,8 @@ var peerPackages = []string{
 	"github.com/bridgeveth/bridgeveth/test/bench/peak",
 }
 
-// buildPeers builds the reference plugins and installs them into dir. It builds without cgo, like their
-// releases, and without symbols, like ours, since a smaller file starts faster.
+// buildPeers builds the reference plugins and installs them into dir. It builds without cgo, like
+// their releases, and without symbols, like ours, since a smaller file starts faster.
 func buildPeers(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -48,8 +48,8 @@ func buildPeers(ctx context.Context, dir string) error {
 	return nil
 }
 
-// installOurs installs our plugins, one file under two names, into a folder. It does nothing if they
-// are not built.
+// installOurs installs our plugins, one file under two names, into a folder. It does nothing if
+// they are not built.
 func installOurs(from, dir string) error {
 	if _, err := os.Stat(filepath.Join(from, "bridgeveth")); err != nil {
 		return nil //nolint:nilerr // field.lane reports it if they are wanted
@@ -67,8 +67,8 @@ func installOurs(from, dir string) error {
 	return os.Link(filepath.Join(dir, "bridgeveth"), second)
 }
 
-// install copies a program into a folder, as install(1) does. The linker leaves a file in the page cache
-// in smaller pieces, and such a file starts a tenth more slowly.
+// install copies a program into a folder, as install(1) does. The linker leaves a file in the page
+// cache in smaller pieces, and such a file starts a tenth more slowly.
 func install(program, dir string) error {
 	text, err := os.ReadFile(program)
 	if err != nil {

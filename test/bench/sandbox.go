@@ -18,8 +18,8 @@ const sandboxMark = "BRIDGEVETH_BENCH_SANDBOX"
 func inSandbox() bool { return os.Getenv(sandboxMark) != "" }
 
 // enterSandbox runs this program again in network and mount namespaces of its own, waits for it and
-// returns its failure. A user who is not root becomes root of a new user namespace. The child
-// dies with its parent, and the namespaces with the child. At the end of ctx, the child gets SIGTERM.
+// returns its failure. A user who is not root becomes root of a new user namespace. The child dies
+// with its parent, and the namespaces with the child. At the end of ctx, the child gets SIGTERM.
 func enterSandbox(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

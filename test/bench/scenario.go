@@ -18,8 +18,9 @@ type scenario struct {
 	members  []member
 }
 
-// member is a system with so many containers attached beforehand, at least one. Otherwise, our last DEL
-// would remove the network, which the reference plugins leave, and the next ADD would make it again.
+// member is a system with so many containers attached beforehand, at least one. Otherwise, our last
+// DEL would remove the network, which the reference plugins leave, and the next ADD would make it
+// again.
 type member struct {
 	system   string
 	attached int
@@ -54,8 +55,8 @@ type field struct {
 	lanes map[member]*lane
 }
 
-// measure runs all scenarios and reports them. The error names what did not run. The report, if there is
-// one, holds the rest.
+// measure runs all scenarios and reports them. The error names what did not run. The report, if
+// there is one, holds the rest.
 func measure(ctx context.Context, opts options) (*report, error) {
 	began := time.Now()
 	rep, err := newReport(opts)
@@ -92,8 +93,8 @@ func measure(ctx context.Context, opts options) (*report, error) {
 	return rep, errors.Join(append(missing, err)...)
 }
 
-// lane returns the lane of a member, and makes it at its first use. It returns nil if the member is not
-// wanted, or, with an error, if the lane cannot run.
+// lane returns the lane of a member, and makes it at its first use. It returns nil if the member is
+// not wanted, or, with an error, if the lane cannot run.
 func (f *field) lane(m member, rep *report) (*lane, error) {
 	if l := f.lanes[m]; l != nil {
 		return l, nil
@@ -129,13 +130,13 @@ type contest struct {
 // operations are the measured operations, in the order of the tables.
 var operations = []string{"ADD", "CHECK", "DEL"}
 
-// settling is the pause before each turn. The kernel frees deleted links later, in up to 20 ms for each
-// link that a processor waits for. Without the pause, this would be in the next lane's ADD if DEL
-// has not waited for it.
+// settling is the pause before each turn. The kernel frees deleted links later, in up to 20 ms for
+// each link that a processor waits for. Without the pause, this would be in the next lane's ADD if
+// DEL has not waited for it.
 const settling = 100 * time.Millisecond
 
-// measure measures the lanes in turns. The first round is for warming up and is not counted. Each round
-// reverses the order, so that no lane always follows the slowest one. The first and the last
+// measure measures the lanes in turns. The first round is for warming up and is not counted. Each
+// round reverses the order, so that no lane always follows the slowest one. The first and the last
 // round send packets. A lane that fails takes no more turns. The error is about the whole run.
 func (r *contest) measure(ctx context.Context) error {
 	for round := range r.rounds + 1 {

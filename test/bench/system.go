@@ -7,8 +7,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Configuration of all systems. Each system has a node of its own, so the values do not collide. Leases
-// are in the node's tmpfs: the same kind of file system for all.
+// Configuration of all systems. Each system has a node of its own, so the values do not collide.
+// Leases are in the node's tmpfs: the same kind of file system for all.
 const (
 	networkName = "bench"
 	bridgeName  = "bench0"

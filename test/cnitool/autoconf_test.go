@@ -59,8 +59,8 @@ func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 	return has(c)
 }
 
-// askDHCPv6 sends a packet as a DHCPv6 client does, to a multicast group on the link, and returns the
-// server's answer to the client's link-local address (RFC 8415, section 7).
+// askDHCPv6 sends a packet as a DHCPv6 client does, to a multicast group on the link, and returns
+// the server's answer to the client's link-local address (RFC 8415, section 7).
 func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	t.Helper()
 	listen := func(ns *setup.Namespace, group net.IP, port int) (c *net.UDPConn, link *net.Interface) {
@@ -102,9 +102,9 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	return string(packet[:n])
 }
 
-// TestAutoconfiguration attaches containers to a LAN with a router, which advertises a prefix, and with a
-// DHCPv6 server. Containers of layer 2 networks use both. Containers with addresses from ADD use
-// neither, even where FORWARD accepts the packets.
+// TestAutoconfiguration attaches containers to a LAN with a router, which advertises a prefix, and
+// with a DHCPv6 server. Containers of layer 2 networks use both. Containers with addresses from ADD
+// use neither, even where FORWARD accepts the packets.
 func TestAutoconfiguration(t *testing.T) {
 	for _, tt := range []struct {
 		name string

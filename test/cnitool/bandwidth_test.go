@@ -30,9 +30,9 @@ var ifbOf1 = strings.Replace(portOf, "veth", "ifb", 1)
 
 // rate sends by TCP from one namespace to another and returns the bits per second on the wire.
 //
-// iperf3 counts payload, while a limit counts whole frames. With an MTU of 1500, a frame has 1514 bytes, of
-// which 1448 are payload with IPv4 and 1428 with IPv6. The first second is not counted, because of
-// the burst and of TCP's slow start.
+// iperf3 counts payload, while a limit counts whole frames. With an MTU of 1500, a frame has 1514
+// bytes, of which 1448 are payload with IPv4 and 1428 with IPv6. The first second is not counted,
+// because of the burst and of TCP's slow start.
 func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	t.Helper()
 	addresses, err := setup.Addresses(from, "eth0")
@@ -74,8 +74,9 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	return counted.End.Received.Rate * 1514 / counted.Start.Payload
 }
 
-// TestBandwidth measures both directions by iperf3: far above the limits without them, and within 5 % of
-// the rate with them. It covers the bursts of containerd and CRI-O, the guards, and host ports.
+// TestBandwidth measures both directions by iperf3: far above the limits without them, and within 5
+// % of the rate with them. It covers the bursts of containerd and CRI-O, the guards, and host
+// ports.
 func TestBandwidth(t *testing.T) {
 	for _, tt := range []struct {
 		name, asked string
@@ -138,8 +139,8 @@ func shaping(t testing.TB) string {
 	return numbered.ReplaceAllString(setuptest.Run(t, "tc", "qdisc", "show")+setuptest.Run(t, "tc", "filter", "show", "dev", portOf, "ingress"), "")
 }
 
-// TestBandwidthNumbers compares rates and bursts with those that tc shows, including the largest and
-// the smallest.
+// TestBandwidthNumbers compares rates and bursts with those that tc shows, including the largest
+// and the smallest.
 func TestBandwidthNumbers(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -249,8 +250,8 @@ func TestBandwidthDrift(t *testing.T) {
 	n.must("del", c)
 }
 
-// TestBandwidthGone deletes a port but not its IFB. DEL, GC and the next ADD of the attachment delete the
-// IFB.
+// TestBandwidthGone deletes a port but not its IFB. DEL, GC and the next ADD of the attachment
+// delete the IFB.
 func TestBandwidthGone(t *testing.T) {
 	t.Parallel()
 	conf := limited(single, limits)
@@ -287,8 +288,8 @@ func TestBandwidthGone(t *testing.T) {
 	setuptest.Same(t, before, "GC took what it should not")
 }
 
-// TestBandwidthExisting limits a tap that another plugin has made. DEL restores the tap. ADD leaves a
-// qdisc that somebody else has set.
+// TestBandwidthExisting limits a tap that another plugin has made. DEL restores the tap. ADD leaves
+// a qdisc that somebody else has set.
 func TestBandwidthExisting(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

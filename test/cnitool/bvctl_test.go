@@ -199,8 +199,8 @@ func TestLeasesCheck(t *testing.T) {
 	}
 }
 
-// TestBvctlMistakes calls bvctl with mistakes, which it names, and on a host without networks, where it
-// finds no fault.
+// TestBvctlMistakes calls bvctl with mistakes, which it names, and on a host without networks,
+// where it finds no fault.
 func TestBvctlMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -288,8 +288,8 @@ func TestBvctlSinglePlugin(t *testing.T) {
 	}
 }
 
-// TestBvctlDamagedStore has two damaged stores and a sound one between them. bvctl names the damaged ones
-// and reads the sound one.
+// TestBvctlDamagedStore has two damaged stores and a sound one between them. bvctl names the
+// damaged ones and reads the sound one.
 func TestBvctlDamagedStore(t *testing.T) {
 	t.Parallel()
 	in := func(dir string) object {

@@ -36,8 +36,8 @@ func TestConfigurationChanged(t *testing.T) {
 	}
 }
 
-// TestLostWithoutDEL adds a container again with another configuration, after its namespace and link have
-// gone without a DEL. Nothing of the old configuration remains.
+// TestLostWithoutDEL adds a container again with another configuration, after its namespace and
+// link have gone without a DEL. Nothing of the old configuration remains.
 func TestLostWithoutDEL(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -59,8 +59,8 @@ func TestLostWithoutDEL(t *testing.T) {
 	}
 }
 
-// TestFailedADDRestoresSysctls has an ADD fail, because the bridge runs STP and its port does not forward.
-// The container's sysctls are as before, including those that belong to no interface.
+// TestFailedADDRestoresSysctls has an ADD fail, because the bridge runs STP and its port does not
+// forward. The container's sysctls are as before, including those that belong to no interface.
 func TestFailedADDRestoresSysctls(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"sysctl": object{"net.ipv4.ip_default_ttl": "33"}})

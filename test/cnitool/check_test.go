@@ -14,8 +14,8 @@ import (
 // portOf is the name of container number 1's port.
 var portOf = setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
 
-// TestCheckFinds removes or changes one part of a complete attachment at a time. CHECK names the part and
-// changes nothing.
+// TestCheckFinds removes or changes one part of a complete attachment at a time. CHECK names the
+// part and changes nothing.
 func TestCheckFinds(t *testing.T) {
 	conf := everything.with(object{"portIsolation": true, "mtu": 1400, "gatewayConflict": "add"})
 	conf["ipam"] = conf["ipam"].(object).with(object{"routes": []object{{"dst": "198.51.100.0/24", "table": 100}}})
@@ -69,15 +69,15 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// olderBuild turns an attachment into one of an older build, with the MAC that the older build gave to
-// the port.
+// olderBuild turns an attachment into one of an older build, with the MAC that the older build gave
+// to the port.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 bridge link set dev vethfl2sl3owzot guard off
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 
-// TestCheckOlderBuild runs CHECK on a container that an older build has attached. CHECK passes. It finds
-// what is missing of what that build made.
+// TestCheckOlderBuild runs CHECK on a container that an older build has attached. CHECK passes. It
+// finds what is missing of what that build made.
 func TestCheckOlderBuild(t *testing.T) {
 	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -143,8 +143,8 @@ func TestCheckIgnores(t *testing.T) {
 	check.run(t).ok(t)
 }
 
-// TestChain runs reference plugins after bridgeveth that change what it has made. CHECK of the chain compares
-// with the result of the whole chain, and DEL removes everything.
+// TestChain runs reference plugins after bridgeveth that change what it has made. CHECK of the
+// chain compares with the result of the whole chain, and DEL removes everything.
 func TestChain(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -204,8 +204,8 @@ func received(t *testing.T, c call, sockets string) (bytes int) {
 	return bytes
 }
 
-// TestCheckReadsConstantAmount compares what CHECK reads from the kernel with and without forty other
-// containers.
+// TestCheckReadsConstantAmount compares what CHECK reads from the kernel with and without forty
+// other containers.
 func TestCheckReadsConstantAmount(t *testing.T) {
 	t.Parallel()
 	const others = 40

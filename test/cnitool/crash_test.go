@@ -81,8 +81,8 @@ func TestKilledBetweenMessages(t *testing.T) {
 	}
 }
 
-// sends reports whether a system call sends a message: a netlink request, a write to a file such as a
-// sysctl, or the result. Writes of the Go runtime to its own eventfd do not count.
+// sends reports whether a system call sends a message: a netlink request, a write to a file such as
+// a sysctl, or the result. Writes of the Go runtime to its own eventfd do not count.
 func sends(c ptrace.Call) bool {
 	switch c.Number {
 	case unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG:
@@ -91,8 +91,8 @@ func sends(c ptrace.Call) bool {
 	return false
 }
 
-// awaitNoIPTables waits for the end of an iptables process in the test's host. A killed ADD may leave one
-// running.
+// awaitNoIPTables waits for the end of an iptables process in the test's host. A killed ADD may
+// leave one running.
 func awaitNoIPTables(t testing.TB) {
 	t.Helper()
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
@@ -111,8 +111,8 @@ func awaitNoIPTables(t testing.TB) {
 	})
 }
 
-// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, each time when it starts one program
-// more. Some rules of iptables-legacy are then there and others not. Rules of iptables-nft
+// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, each time when it starts one
+// program more. Some rules of iptables-legacy are then there and others not. Rules of iptables-nft
 // are one transaction.
 func TestKilledBetweenPrograms(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
@@ -174,9 +174,9 @@ exec /usr/sbin/$(basename $0) "$@"
 	}
 }
 
-// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge again,
-// and the container reaches its gateway. ADD checks the bridge for the last time after it has set
-// the port up: a bridge that is deleted later is not ADD's concern.
+// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge
+// again, and the container reaches its gateway. ADD checks the bridge for the last time after it
+// has set the port up: a bridge that is deleted later is not ADD's concern.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})

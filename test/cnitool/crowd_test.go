@@ -26,7 +26,8 @@ func TestManyForeignRules(t *testing.T) {
 			n.containers(3)
 			setuptest.Run(t, "sh", "-ec", tt.rules)
 			first := on("ADD", 1, tt.conf).run(t).ok(t)
-			// Reads of rtnetlink do not count: they depend on how long the kernel takes to report the port's carrier.
+			// Reads of rtnetlink do not count: they depend on how long the kernel takes to report
+			// the port's carrier.
 			const rules = "NETLINK:[NETFILTER:"
 			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 200))
 			few := received(t, on("ADD", 2, tt.conf), rules)

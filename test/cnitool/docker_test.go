@@ -20,8 +20,8 @@ import (
 // dockerWait is the time that dockerd has to start.
 const dockerWait = time.Minute
 
-// dockerd starts the dockerd of a folder in the test's host, with all its files below /run. dockerd ends
-// with the test, or when stop is called.
+// dockerd starts the dockerd of a folder in the test's host, with all its files below /run. dockerd
+// ends with the test, or when stop is called.
 func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
 	program := filepath.Join(bin, "dockerd")

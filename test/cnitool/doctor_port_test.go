@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorPortOffBridge takes a container's port, or its bridge, away from where ADD put it. The
-// container has spoken since, so it has the MAC of whoever answered then. The doctor names the port
-// or the bridge, and --fix restores it, with libcni's record of the container and without.
+// TestDoctorPortOffBridge takes a container's port off its bridge, or takes the bridge away. The
+// container has sent packets since, so its neighbour entries may be wrong as well. The doctor names
+// the port or the bridge. --fix restores it, with and without libcni's record.
 func TestDoctorPortOffBridge(t *testing.T) {
 	for _, tt := range []struct {
 		name, spoil string
@@ -36,7 +36,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 				spoil := func() {
 					setuptest.Run(t, "sh", "-c", strings.ReplaceAll(tt.spoil, "PORT", port))
 					for _, to := range []string{"10.88.0.1", "10.88.0.3"} {
-						// Where the port is a link of its own, the host itself answers for 10.88.0.1, with the port's MAC.
+						// Where the port is a link of its own, the host itself answers for
+						// 10.88.0.1, with the port's MAC.
 						_ = c[0].Do(exec.Command("ping", "-n", "-c", "1", "-w", "1", to).Run)
 					}
 				}
@@ -81,7 +82,8 @@ func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	return false
 }
 
-// TestDoctorPortUnknownBridge has nothing left that tells where a port belongs.
+// TestDoctorPortUnknownBridge has a port off its bridge, and nothing that tells which bridge it
+// was.
 func TestDoctorPortUnknownBridge(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -95,8 +97,8 @@ func TestDoctorPortUnknownBridge(t *testing.T) {
 	}
 }
 
-// TestDoctorPortKeepsBridge has a network whose configuration names another bridge by now:
-// the containers that are attached stay where they are.
+// TestDoctorPortKeepsBridge changes the bridge in a network's configuration. The attached
+// containers stay on the old bridge.
 func TestDoctorPortKeepsBridge(t *testing.T) {
 	for _, record := range []string{"with a record", "without a record"} {
 		t.Run(record, func(t *testing.T) {

@@ -75,9 +75,9 @@ func portNameOf(c *setup.Namespace) string {
 	return setup.Attachment{Network: "net", Container: containerID(c.Path), Interface: "eth0"}.Port()
 }
 
-// TestDoctor makes one fault at a time on a working node, and runs the doctor for a path that the fault
-// blocks. The doctor names this fault. If it prints a command that cures the fault, --fix runs
-// the command and the path works.
+// TestDoctor makes one fault at a time on a working node, and runs the doctor for a path that the
+// fault blocks. The doctor names this fault. If it prints a command that cures the fault, --fix
+// runs the command and the path works.
 func TestDoctor(t *testing.T) {
 	ip := func(i string) string { return "nsenter --net=/run/netns/c" + i + " " }
 	port := func(n string) string {
@@ -193,8 +193,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorFixBesidePlugins runs bvctl from a folder with a CNI plugin that has the name of a cure's
-// program. --fix runs the system's program.
+// TestDoctorFixBesidePlugins runs bvctl from a folder with a CNI plugin that has the name of a
+// cure's program. --fix runs the system's program.
 func TestDoctorFixBesidePlugins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -281,8 +281,8 @@ func TestDoctorPaths(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsGateway has a bridge with an uplink to a LAN, and a router there that is the containers'
-// gateway. No cure may give the gateway's address to the bridge.
+// TestDoctorKeepsGateway has a bridge with an uplink to a LAN, and a router there that is the
+// containers' gateway. No cure may give the gateway's address to the bridge.
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
@@ -327,7 +327,8 @@ func TestDoctorKeepsGateway(t *testing.T) {
 	}
 }
 
-// TestDoctorTwoInterfaces runs the doctor from one interface of a container to another, and to itself.
+// TestDoctorTwoInterfaces runs the doctor from one interface of a container to another, and to
+// itself.
 func TestDoctorTwoInterfaces(t *testing.T) {
 	for _, tt := range []struct{ name, spoil, to, want string }{
 		{"nothing", "true", "10.89.0.2", ""},
@@ -381,8 +382,8 @@ func TestDoctorLayer2(t *testing.T) {
 	}
 }
 
-// TestDoctorIncomplete runs the doctor for containers of which parts are missing, and with records that
-// cannot be read.
+// TestDoctorIncomplete runs the doctor for containers of which parts are missing, and with records
+// that cannot be read.
 func TestDoctorIncomplete(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -417,8 +418,8 @@ func TestDoctorQuotes(t *testing.T) {
 	}
 }
 
-// TestDoctorNames has a table in a container whose name contains commands for nft(8) and for a shell, and a
-// line that looks like the doctor's own output.
+// TestDoctorNames has a table in a container whose name contains commands for nft(8) and for a
+// shell, and a line that looks like the doctor's own output.
 func TestDoctorNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -477,8 +478,8 @@ func TestDoctorContainerRemoved(t *testing.T) {
 	}
 }
 
-// TestDoctorManyBlocked runs the doctor on a node where no container reaches its neighbour. It reports five of them, and
-// then the other containers together.
+// TestDoctorManyBlocked runs the doctor on a node where no container reaches its neighbour. It
+// reports five of them, and then the other containers together.
 func TestDoctorManyBlocked(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"forward": "none"}), "nft")
@@ -495,8 +496,8 @@ func TestDoctorManyBlocked(t *testing.T) {
 	}
 }
 
-// TestDoctorOnce runs the doctor on a node where one obstacle blocks all containers. It prints the obstacle
-// once, with the blocked paths. -v prints the walk of each path.
+// TestDoctorOnce runs the doctor on a node where one obstacle blocks all containers. It prints the
+// obstacle once, with the blocked paths. -v prints the walk of each path.
 func TestDoctorOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
@@ -522,7 +523,8 @@ func TestDoctorOnce(t *testing.T) {
 	}
 }
 
-// TestDoctorFixUndone has another program undo each cure at once. --fix reports that the cure had no effect.
+// TestDoctorFixUndone has another program undo each cure at once. --fix reports that the cure had
+// no effect.
 func TestDoctorFixUndone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -538,8 +540,8 @@ func TestDoctorFixUndone(t *testing.T) {
 	}
 }
 
-// TestDoctorKilled kills the doctor while its packet is on its way. Its tables end with the process. On
-// kernels without owners of tables, the next doctor removes them.
+// TestDoctorKilled kills the doctor while its packet is on its way. Its tables end with the
+// process. On kernels without owners of tables, the next doctor removes them.
 func TestDoctorKilled(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -597,8 +599,8 @@ func TestDoctorsAtOnce(t *testing.T) {
 	}
 }
 
-// track makes an answered UDP connection in the conntrack table. The kernel drops unanswered ones when the
-// table is full.
+// track makes an answered UDP connection in the conntrack table. The kernel drops unanswered ones
+// when the table is full.
 func track(from, to uint16) error {
 	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
 	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDrift removes one thing at a time that all containers of a network use. `cnitool check` names it and
-// changes nothing. The next ADD restores it for all containers.
+// TestDrift removes one thing at a time that all containers of a network use. `cnitool check` names
+// it and changes nothing. The next ADD restores it for all containers.
 func TestDrift(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -90,8 +90,8 @@ func TestVerbsOfOldVersions(t *testing.T) {
 	}
 }
 
-// TestMissingIP6Tables hides ip6tables where iptables-legacy drops packets of both families. ADD of an IPv4
-// network succeeds. ADD of a dual-stack network fails.
+// TestMissingIP6Tables hides ip6tables where iptables-legacy drops packets of both families. ADD of
+// an IPv4 network succeeds. ADD of a dual-stack network fails.
 func TestMissingIP6Tables(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")
@@ -122,8 +122,8 @@ func TestMissingIP6Tables(t *testing.T) {
 	same("DEL")
 }
 
-// TestNotInCache removes an attachment from libcni's cache while its container runs. `cnitool gc` then sends
-// no list of attachments, and the attachment stays. GC with a list removes it.
+// TestNotInCache removes an attachment from libcni's cache while its container runs. `cnitool gc`
+// then sends no list of attachments, and the attachment stays. GC with a list removes it.
 func TestNotInCache(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -14,8 +14,8 @@ var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
-// failing runs a call in which the system call with the given number fails. failed returns how many have
-// failed: strace counts the calls of each thread separately.
+// failing runs a call in which the system call with the given number fails. failed returns how many
+// have failed: strace counts the calls of each thread separately.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
@@ -28,8 +28,8 @@ func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, fai
 	return a, strings.Count(string(trace), "(INJECTED)")
 }
 
-// TestFailsAnywhere has one system call of ADD fail at a time. ADD either succeeds without the call, or fails
-// with a CNI error and leaves the host as it was.
+// TestFailsAnywhere has one system call of ADD fail at a time. ADD either succeeds without the
+// call, or fails with a CNI error and leaves the host as it was.
 func TestFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string
@@ -84,8 +84,8 @@ func TestFailsAnywhere(t *testing.T) {
 	}
 }
 
-// TestDelFailsAnywhere has one system call of DEL fail at a time. The error has none of the words that
-// containerd takes for success. The next DEL removes everything.
+// TestDelFailsAnywhere has one system call of DEL fail at a time. The error has none of the words
+// that containerd takes for success. The next DEL removes everything.
 func TestDelFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string

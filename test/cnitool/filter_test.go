@@ -80,8 +80,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyChanges changes the policy of a network with running containers. CHECK fails, and the next
-// ADD applies the new policy.
+// TestIngressPolicyChanges changes the policy of a network with running containers. CHECK fails,
+// and the next ADD applies the new policy.
 func TestIngressPolicyChanges(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

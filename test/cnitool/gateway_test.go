@@ -9,7 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// oneByOne is a network with one set of ranges, a range for each subnet, and the same gateway in all.
+// oneByOne is a network with one set of ranges, a range for each subnet, and the same gateway in
+// all.
 func oneByOne(gateway string, subnets ...string) object {
 	var set []object
 	for _, s := range subnets {
@@ -18,8 +19,8 @@ func oneByOne(gateway string, subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{set}}})
 }
 
-// TestGatewayOutsideSubnet gives containers a gateway outside of their subnet. The container needs a route to the
-// gateway, and the host needs a route to the container.
+// TestGatewayOutsideSubnet gives containers a gateway outside of their subnet. The container needs
+// a route to the gateway, and the host needs a route to the container.
 func TestGatewayOutsideSubnet(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
@@ -103,8 +104,8 @@ func TestGatewayOutsideSubnet(t *testing.T) {
 	}
 }
 
-// TestGatewayOnLAN has the gateway on the LAN beyond the bridge's uplink, at a link-local address. The host
-// gets no address and no route.
+// TestGatewayOnLAN has the gateway on the LAN beyond the bridge's uplink, at a link-local address.
+// The host gets no address and no route.
 func TestGatewayOnLAN(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{

@@ -103,7 +103,8 @@ func TestSpoofing(t *testing.T) {
 	}
 }
 
-// TestGuardRemoved removes the guard of a port by each way in which a DEL can come. Another port keeps its guard.
+// TestGuardRemoved removes the guard of a port by each way in which a DEL can come. Another port
+// keeps its guard.
 func TestGuardRemoved(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true})
 	port := setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
@@ -142,10 +143,10 @@ func TestGuardRemoved(t *testing.T) {
 	}
 }
 
-// olderGuard replaces the guard's table by one of an older build. There, the map does not record the byte
-// order of its names, no set has the targets of neighbour advertisements, the other sets have the
-// flag NFT_SET_CONCAT, and the rules have other comments. It guards the containers with the given
-// numbers on br0.
+// olderGuard replaces the guard's table by one of an older build. There, the map does not record
+// the byte order of its names, no set has the targets of neighbour advertisements, the other sets
+// have the flag NFT_SET_CONCAT, and the rules have other comments. It guards the containers with
+// the given numbers on br0.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()
@@ -219,9 +220,10 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	}
 }
 
-// TestGuardUpgrade replaces the guard of running containers by that of an older build. CHECK accepts it. The next
-// ADD and `bvctl repair` replace it in one transaction. Meanwhile a container sends frames that the guard
-// has to drop, and none arrives. Then nft(8) loads the ruleset that it has saved.
+// TestGuardUpgrade replaces the guard of running containers by that of an older build. CHECK
+// accepts it. The next ADD and `bvctl repair` replace it in one transaction. Meanwhile a container
+// sends frames that the guard has to drop, and none arrives. Then nft(8) loads the ruleset that it
+// has saved.
 func TestGuardUpgrade(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
@@ -279,7 +281,8 @@ func TestGuardUpgrade(t *testing.T) {
 	}
 }
 
-// monitor records the transactions of nf_tables. end stops that and returns the events of each transaction.
+// monitor records the transactions of nf_tables. end stops that and returns the events of each
+// transaction.
 func monitor(t testing.TB) (end func() []string) {
 	t.Helper()
 	record, err := os.Create("/run/monitor")

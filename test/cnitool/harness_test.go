@@ -1,5 +1,5 @@
-// Package cnitool tests the plugins by cnitool and by direct calls: ADD, packets, CHECK, GC, DEL, and what
-// remains on the host.
+// Package cnitool tests the plugins by cnitool and by direct calls: ADD, packets, CHECK, GC, DEL,
+// and what remains on the host.
 package cnitool
 
 import (
@@ -61,8 +61,8 @@ type node struct {
 	env []string // additional environment of cnitool
 }
 
-// newNode enters a host and configures its network. The policy of FORWARD is DROP in each of the given flavours
-// of iptables.
+// newNode enters a host and configures its network. The policy of FORWARD is DROP in each of the
+// given flavours of iptables.
 func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	t.Helper()
 	n := &node{Host: setuptest.EnterHost(t), t: t}
@@ -126,8 +126,8 @@ func (n *node) containers(count int) (all []*setup.Namespace) {
 	return all
 }
 
-// outside makes a namespace beyond the host, at 192.0.2.2 and 2001:db8::2. If routed, it has a route to the
-// containers.
+// outside makes a namespace beyond the host, at 192.0.2.2 and 2001:db8::2. If routed, it has a
+// route to the containers.
 func (n *node) outside(routed bool) *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -258,8 +258,8 @@ type failure struct {
 	Details    string `json:"details"`
 }
 
-// failed decodes the error on standard output. It fails the test if the plugin has succeeded or printed
-// anything else.
+// failed decodes the error on standard output. It fails the test if the plugin has succeeded or
+// printed anything else.
 func (a answer) failed(t testing.TB) (f failure) {
 	t.Helper()
 	if a.err == nil {

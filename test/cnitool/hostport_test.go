@@ -60,8 +60,8 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}
 }
 
-// patience is the time that an answer may take. On a busy host, the kernel may have to ask for a neighbour or
-// open a connection twice, a second apart.
+// patience is the time that an answer may take. On a busy host, the kernel may have to ask for a
+// neighbour or open a connection twice, a second apart.
 const patience = 2500 * time.Millisecond
 
 // ask returns the client's address as the server sees it, or "" without an answer.
@@ -107,8 +107,8 @@ func dial(t testing.TB, from *setup.Namespace, network, address string) (conn ne
 	return conn
 }
 
-// TestHostPortPaths sends packets to a container's host ports from everywhere, under policy DROP of FORWARD.
-// want is the sender's address as the container sees it.
+// TestHostPortPaths sends packets to a container's host ports from everywhere, under policy DROP of
+// FORWARD. want is the sender's address as the container sees it.
 func TestHostPortPaths(t *testing.T) {
 	for _, keys := range []object{{"ipMasq": true}, {"ipMasq": false}, {"ipMasq": true, "masqExclude": []string{"10.0.0.0/8", "fd00::/8"}}} {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
@@ -204,8 +204,8 @@ func TestHostPortAddress(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestHostPortTaken requests ports that another container has, in each form. ADD fails, names the container, and
-// leaves nothing.
+// TestHostPortTaken requests ports that another container has, in each form. ADD fails, names the
+// container, and leaves nothing.
 func TestHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -307,8 +307,8 @@ func TestHostPortsRemoved(t *testing.T) {
 	}
 }
 
-// TestStaleFlows sends UDP packets of one connection while its container is replaced. Conntrack would send them to
-// the old container.
+// TestStaleFlows sends UDP packets of one connection while its container is replaced. Conntrack
+// would send them to the old container.
 func TestStaleFlows(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -333,8 +333,8 @@ func TestStaleFlows(t *testing.T) {
 	}
 }
 
-// TestThousandsOfHostPorts publishes more host ports than fit into a netlink socket's default buffers, in the
-// request and in the answers.
+// TestThousandsOfHostPorts publishes more host ports than fit into a netlink socket's default
+// buffers, in the request and in the answers.
 func TestThousandsOfHostPorts(t *testing.T) {
 	t.Parallel()
 	var mappings []object

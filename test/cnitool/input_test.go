@@ -20,8 +20,8 @@ func ipamKeys(keys object) object {
 	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
 }
 
-// TestBadInput makes one mistake at a time. The error has a fixed code and names the key, the value and the
-// remedy. The host is unchanged.
+// TestBadInput makes one mistake at a time. The error has a fixed code and names the key, the value
+// and the remedy. The host is unchanged.
 func TestBadInput(t *testing.T) {
 	own := func(c *call) { c.netns = "/proc/self/ns/net" }
 	for _, tt := range []struct {
@@ -181,8 +181,8 @@ func TestOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestPoolExhausted uses all addresses of a pool. The lease of a container whose namespace is gone is freed
-// without a DEL.
+// TestPoolExhausted uses all addresses of a pool. The lease of a container whose namespace is gone
+// is freed without a DEL.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway
@@ -222,8 +222,8 @@ func TestPoolExhausted(t *testing.T) {
 	dying.run(t).ok(t)
 }
 
-// TestDelWithoutNamespace calls DEL with each kind of missing namespace, and with the namespace of another
-// container.
+// TestDelWithoutNamespace calls DEL with each kind of missing namespace, and with the namespace of
+// another container.
 func TestDelWithoutNamespace(t *testing.T) {
 	for _, netns := range []string{"", "/run/netns/none", "/run/file", "/run/netns/c2"} {
 		t.Run(fmt.Sprintf("%q", netns), func(t *testing.T) {
@@ -246,7 +246,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames attaches a container with the longest names of container and network, and finds it again.
+// TestLongNames attaches a container with the longest names of container and network, and finds it
+// again.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"name": strings.Repeat("n", 200)})
@@ -294,8 +295,8 @@ func TestKilled(t *testing.T) {
 			}
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {
-				// ADD had done everything but print the result, so the repeated ADD refuses. The kernel may still be
-				// about to report the port's carrier.
+				// ADD had done everything but print the result, so the repeated ADD refuses. The
+				// kernel may still be about to report the port's carrier.
 				answered := false
 				for range 3 {
 					answered = answered || setuptest.Ping(t, c1, "10.88.0.1")

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInspect lists containers in each state of a port, with what the kernel, libcni's records and the leases
-// contain.
+// TestInspect lists containers in each state of a port, with what the kernel, libcni's records and
+// the leases contain.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true, "bandwidth": true}})

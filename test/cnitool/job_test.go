@@ -15,7 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMainJob attaches three containers under policy DROP of FORWARD, pings on all paths, and detaches them.
+// TestMainJob attaches three containers under policy DROP of FORWARD, pings on all paths, and
+// detaches them.
 func TestMainJob(t *testing.T) {
 	for _, flavours := range []string{"nft", "legacy", "nft legacy"} {
 		for _, tt := range []struct {
@@ -83,8 +84,8 @@ func noLeases(t testing.TB) {
 	}
 }
 
-// TestGC calls GC without one attachment, which a crashed runtime has forgotten. GC removes this attachment and
-// no other.
+// TestGC calls GC without one attachment, which a crashed runtime has forgotten. GC removes this
+// attachment and no other.
 func TestGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -130,8 +131,8 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// TestCnitoolGC runs `cnitool gc`. libcni detaches each attachment in its cache, and then calls GC without a list
-// of attachments. GC must not take this for an empty list.
+// TestCnitoolGC runs `cnitool gc`. libcni detaches each attachment in its cache, and then calls GC
+// without a list of attachments. GC must not take this for an empty list.
 func TestCnitoolGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -221,8 +222,8 @@ func TestStartsNoProgram(t *testing.T) {
 	}
 }
 
-// TestManyCycles attaches and detaches a container a hundred times beside another container. TestTwentyAtOnce
-// attaches in parallel.
+// TestManyCycles attaches and detaches a container a hundred times beside another container.
+// TestTwentyAtOnce attaches in parallel.
 func TestManyCycles(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -235,8 +236,9 @@ func TestManyCycles(t *testing.T) {
 	setuptest.Same(t, before, "100 cycles left traces")
 }
 
-// TestConcurrentAddAndDel attaches and detaches containers in parallel. The last DEL removes the network while the next
-// ADD makes it. Each container reaches its gateway, and its rules are there while it is attached.
+// TestConcurrentAddAndDel attaches and detaches containers in parallel. The last DEL removes the
+// network while the next ADD makes it. Each container reaches its gateway, and its rules are there
+// while it is attached.
 func TestConcurrentAddAndDel(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")

@@ -95,8 +95,8 @@ func TestMasqExclude(t *testing.T) {
 	}
 }
 
-// TestSecondNetwork makes a second network with its own bridge, as the error of a full bridge advises. Containers of
-// both networks reach each other by their own addresses.
+// TestSecondNetwork makes a second network with its own bridge, as the error of a full bridge
+// advises. Containers of both networks reach each other by their own addresses.
 func TestSecondNetwork(t *testing.T) {
 	t.Parallel()
 	both := []string{"10.88.0.0/24", "10.89.0.0/24"}
@@ -120,8 +120,9 @@ func TestSecondNetwork(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestInvalidPackets flushes conntrack during a connection. The container's next packets would leave the host with
-// their private source address. They may do so only to destinations of masqExclude.
+// TestInvalidPackets flushes conntrack during a connection. The container's next packets would
+// leave the host with their private source address. They may do so only to destinations of
+// masqExclude.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
@@ -340,8 +341,8 @@ func TestGatewayConflict(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet moves a network to another subnet. ADD refuses while it has containers of the old subnet. It
-// succeeds if only the address of a killed process remains.
+// TestChangedSubnet moves a network to another subnet. ADD refuses while it has containers of the
+// old subnet. It succeeds if only the address of a killed process remains.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -359,8 +360,8 @@ func TestChangedSubnet(t *testing.T) {
 	on("DEL", 1, single).run(t).ok(t)
 }
 
-// TestPromiscMode sets promiscMode. CHECK reports that the bridge has lost the flag. Without promiscMode, a flag that
-// somebody else has set is no fault.
+// TestPromiscMode sets promiscMode. CHECK reports that the bridge has lost the flag. Without
+// promiscMode, a flag that somebody else has set is no fault.
 func TestPromiscMode(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"promiscMode": true})
@@ -387,7 +388,8 @@ func TestPromiscMode(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestEnableDAD gives two containers the same IPv6 address. Only duplicate address detection finds this.
+// TestEnableDAD gives two containers the same IPv6 address. Only duplicate address detection finds
+// this.
 func TestEnableDAD(t *testing.T) {
 	for _, enabled := range []bool{false, true} {
 		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
@@ -439,8 +441,8 @@ func TestDisableContainerInterface(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestSysctl sets sysctls of the interface and of its namespace. A later failure of ADD restores those of the
-// namespace.
+// TestSysctl sets sysctls of the interface and of its namespace. A later failure of ADD restores
+// those of the namespace.
 func TestSysctl(t *testing.T) {
 	t.Parallel()
 	sysctls := object{"net.ipv4.conf.IFNAME.rp_filter": "2", "net/ipv4/conf/IFNAME/arp_filter": "1", "net.ipv4.ip_local_port_range": "20000 30000"}

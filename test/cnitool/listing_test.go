@@ -9,11 +9,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// listing is a block of docs/forward.md: a situation, what is listed of it, and the text.
+// listing matches a block of docs/forward.md: a situation, what the block lists of it, and the
+// text.
 var listing = regexp.MustCompile("(<!-- (.*): (.*) -->\n```\n)((?s:.*?))(```\n)")
 
-// TestListings compares the rules that docs/forward.md shows with what ADD makes. With
-// -update it writes them.
+// TestListings compares the rules in docs/forward.md with those that ADD makes. With -update it
+// writes them to the page.
 func TestListings(t *testing.T) {
 	if version := setuptest.Run(t, "nft", "--version"); !strings.Contains(version, " v1.0.6 ") {
 		t.Skip("LISTED SKIP: the page has rules in the words of nft 1.0.6, and here is " + version)
@@ -53,7 +54,7 @@ func TestListings(t *testing.T) {
 			} else {
 				got = setuptest.Run(t, "nft", append([]string{"-s", "list", "table"}, strings.Fields(block[3])...)...)
 			}
-			if block[2] == "policies" { // what the others have not
+			if block[2] == "policies" { // this block is only in the listing of policies
 				got = chainOf(got, "forwarded") + chainOf(got, "marking")
 			}
 			made[block[1]] = got
@@ -66,7 +67,7 @@ func TestListings(t *testing.T) {
 	}))
 }
 
-// chainOf is the part about a chain of what nft lists of a table.
+// chainOf returns the part about one chain of nft's listing of a table.
 func chainOf(listed, chain string) string {
 	_, rest, _ := strings.Cut(listed, "\tchain "+chain+" {\n")
 	inside, _, _ := strings.Cut(rest, "\n\t}\n")

@@ -19,23 +19,23 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// intoLoopback prepares a container, or a machine of the LAN, that may do in its own namespace
-// what it wants: it sends what is for 127.0.0.7 to the host.
+// intoLoopback configures a container, or a machine on the LAN, to send packets for 127.0.0.7 to
+// the host.
 func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
 	t.Helper()
 	setuptest.In(t, c, "ip", "route", "add", "127.0.0.7/32", "via", host)
 	setuptest.In(t, c, "sh", "-c", "ip addr del 127.0.0.1/8 dev lo; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet")
 }
 
-// TestLocalnetGuard shows that nobody but the host reaches what listens on the host's loopback,
-// although the kernel would let containers where host ports are used: with all rules of the
-// host flushed, too, and nothing repaired. Without the guard they do.
+// TestLocalnetGuard sends packets from containers and from the LAN to a server on the host's
+// loopback. Host ports switch on route_localnet, with which the kernel would accept them. The guard
+// drops them, also after a flush of all rules. Without the guard they arrive.
 func TestLocalnetGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	outside := n.outside(false)
 	c := n.containers(1)
-	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // it stays in the end
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // not ours: DEL keeps it
 	setuptest.Run(t, "ip", "link", "set", "br0", "up")
 	before := setuptest.Run(t, "tc", "qdisc", "show", "dev", "br0")
 	serve(t, n.Namespace, 9999)
@@ -80,8 +80,8 @@ func TestLocalnetGuard(t *testing.T) {
 	}
 }
 
-// reaches says whether a packet of UDP to 127.0.0.7 arrives at the host that a container sends
-// behind so many tags of VLAN 0, which the kernel takes off whatever VLANs there are.
+// reaches reports whether a UDP packet from a container to 127.0.0.7 arrives at the host. The
+// packet has a number of tags of VLAN 0, which the kernel removes on all bridges.
 func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool) {
 	t.Helper()
 	var server net.PacketConn
@@ -112,13 +112,13 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 	if _, err := unix.Write(sender, frame); err != nil {
 		t.Fatal(err)
 	}
-	_ = server.SetReadDeadline(time.Now().Add(time.Second)) // of an open socket
+	_ = server.SetReadDeadline(time.Now().Add(time.Second)) // the socket is open
 	_, _, err = server.ReadFrom(make([]byte, 100))
 	return err == nil
 }
 
-// checksum returns the Internet checksum of an even number of bytes, in which the checksum itself is
-// still zero: RFC 1071.
+// checksum returns the Internet checksum of an even number of bytes (RFC 1071). The checksum field
+// in them has to be zero.
 func checksum(header []byte) uint16 {
 	sum := uint32(0)
 	for i := 0; i < len(header); i += 2 {
@@ -128,9 +128,9 @@ func checksum(header []byte) uint16 {
 	return ^uint16(sum + sum>>16)
 }
 
-// TestLocalnetAlone publishes on 127.0.0.1: that is this host and nobody else. Neither a machine
-// of the LAN nor a container, of the same bridge or another, gets an answer: with and without
-// br_netfilter, and where the kernel would let packets to 127.0.0.0/8 in by all links.
+// TestLocalnetAlone publishes ports on 127.0.0.1. Only the host gets an answer there: neither a
+// machine on the LAN, nor a container on any bridge. This holds with and without br_netfilter, and
+// with route_localnet on all links.
 func TestLocalnetAlone(t *testing.T) {
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
 		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestLocalnetAlone(t *testing.T) {
 	}
 }
 
-// TestLocalnetBeside puts the guard beside filters of others, which stay when it goes.
+// TestLocalnetBeside adds the guard beside filters of others. DEL removes only the guard.
 func TestLocalnetBeside(t *testing.T) {
 	for _, qdisc := range []string{"clsact", "ingress"} {
 		t.Run(qdisc, func(t *testing.T) {
@@ -189,8 +189,8 @@ func TestLocalnetBeside(t *testing.T) {
 	}
 }
 
-// olderHostPorts replaces what ADD has made for the host ports of br0 by what older builds made: each
-// redirected packet within the network was masqueraded, and a rule guarded the host's loopback.
+// olderHostPorts replaces the rules for the host ports of br0 by those of older builds. They
+// masqueraded each redirected packet within the network, and guarded the host's loopback by a rule.
 const olderHostPorts = `
 tc qdisc del dev br0 clsact
 nft -f - <<'END'
@@ -217,8 +217,8 @@ table ip bridgeveth {
 }
 END`
 
-// TestHostPortUpgrade replaces the rules of an older build by those of this one, at the next ADD
-// with a host port and by repair.
+// TestHostPortUpgrade replaces the rules of an older build: by the next ADD with a host port, and
+// by `bvctl repair`.
 func TestHostPortUpgrade(t *testing.T) {
 	for _, by := range []string{"ADD", "repair"} {
 		t.Run(by, func(t *testing.T) {
@@ -234,7 +234,7 @@ func TestHostPortUpgrade(t *testing.T) {
 				for i := range rules {
 					rules[i] = counts.ReplaceAllString(rules[i], "")
 				}
-				slices.Sort(rules) // chains stand in the order in which they came
+				slices.Sort(rules) // their order depends on when they were made
 				return append(rules, setuptest.Run(t, "tc", "filter", "show", "dev", "br0", "ingress"))
 			}
 			want := state()

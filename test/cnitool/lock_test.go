@@ -18,7 +18,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// hold starts a process that locks a file, and stops it. release ends it.
+// hold starts a process that locks a file, and stops the process. release ends it.
 func hold(t *testing.T, path string) (pid int, release func()) {
 	t.Helper()
 	cmd := exec.Command("flock", "--no-fork", path, "sleep", "1000")
@@ -48,12 +48,12 @@ func hold(t *testing.T, path string) (pid int, release func()) {
 	return cmd.Process.Pid, release
 }
 
-// blocking is a flock(2) that waits, in what strace says.
+// blocking matches a call of flock(2) in strace's output that may wait.
 var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
 
-// TestStoppedHolder attaches a container while a stopped process holds a lock. ADD waits for it
-// once, not again when it takes back what it has done, and names the process, its command and
-// the lock. It leaves nothing; when the process has gone, it succeeds.
+// TestStoppedHolder has a stopped process hold a lock. ADD waits for the lock once, not again in
+// its undo. The error names the process, its command and the lock. ADD leaves nothing. When the
+// process has ended, ADD succeeds.
 func TestStoppedHolder(t *testing.T) {
 	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
 		t.Run(name, func(t *testing.T) {
@@ -98,9 +98,9 @@ func TestStoppedHolder(t *testing.T) {
 	}
 }
 
-// TestHolderOfSameInode holds a lock of another file system, on a folder whose inode number is that
-// of the store. /proc/locks shows both alike. ADD waits for the holder of the store's lock, and
-// names no other process.
+// TestHolderOfSameInode has two locks: one on the store, and one on a folder of another file system
+// with the same inode number. /proc/locks does not tell them apart. ADD names only the process that
+// holds the store's lock.
 func TestHolderOfSameInode(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft").containers(1)
@@ -120,7 +120,7 @@ func TestHolderOfSameInode(t *testing.T) {
 	if err := unix.Mount("tmpfs", "/run/other", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	for made := uint64(0); made != inode(store); made = inode(other) { // a tmpfs counts its inodes
+	for made := uint64(0); made != inode(store); made = inode(other) { // a tmpfs counts its inodes upwards
 		if err := os.RemoveAll(other); err != nil {
 			t.Fatal(err)
 		}

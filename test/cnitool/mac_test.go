@@ -12,16 +12,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// bridgeMAC is the link-layer address that br0 has.
+// bridgeMAC returns the MAC address of br0.
 func bridgeMAC(t testing.TB) string {
 	t.Helper()
 	return strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ip -o link show br0 | sed 's/.*link.ether \\([^ ]*\\).*/\\1/'"))
 }
 
-// TestBridgeMAC adds and deletes containers on bridges that an administrator made: with a network
-// card of an address as virtual machines have them, with one of a real card, without any, and
-// one that has lost its only port. Its MAC address stays, the result of ADD tells it, and nobody
-// on the bridge loses a packet.
+// TestBridgeMAC adds and deletes containers on bridges of an administrator: with a virtual network
+// card, with a real one, without a port, and with its only port deleted. The bridge keeps its MAC
+// address, the result of ADD has that address, and no packet on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
 		{"QEMU's", "52:54:00:12:34:56"}, {"Xen's", "00:16:3e:12:34:56"}, {"none", ""}, {"emptied", ""},
@@ -80,8 +79,8 @@ func TestBridgeMAC(t *testing.T) {
 	}
 }
 
-// takeOver gives the bridge the MAC address of container i's port, as builds before this one did,
-// whose ports had a lower one.
+// takeOver gives the MAC address of container i's port to the bridge. Older builds did so: their
+// ports had lower addresses.
 func takeOver(t testing.TB, i int) string {
 	t.Helper()
 	setuptest.Run(t, "ip", "link", "set", setup.Attachment{Network: "net", Container: fmt.Sprint("c", i), Interface: "eth0"}.Port(), "address", "02:00:00:00:00:01")
@@ -91,7 +90,7 @@ func takeOver(t testing.TB, i int) string {
 	return "02:00:00:00:00:01"
 }
 
-// TestBridgeMACWithoutPort detaches the container whose port the bridge has its MAC address from.
+// TestBridgeMACWithoutPort detaches the container whose port gave the bridge its MAC address.
 func TestBridgeMACWithoutPort(t *testing.T) {
 	for _, tt := range []struct {
 		verb string
@@ -119,7 +118,7 @@ func TestBridgeMACWithoutPort(t *testing.T) {
 	}
 }
 
-// TestBridgeMACOfExistingLink plugs a link with a low MAC address into a bridge, and takes it off again.
+// TestBridgeMACOfExistingLink attaches a link with a low MAC address, and detaches it.
 func TestBridgeMACOfExistingLink(t *testing.T) {
 	t.Parallel()
 	conf := behind(single, tap)
@@ -136,7 +135,8 @@ func TestBridgeMACOfExistingLink(t *testing.T) {
 	}
 }
 
-// TestBridgeMACMadeAnew repairs containers whose bridge the administrator has made anew.
+// TestBridgeMACMadeAnew repairs containers after an administrator has deleted the bridge and made
+// it again.
 func TestBridgeMACMadeAnew(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -160,8 +160,8 @@ func TestBridgeMACMadeAnew(t *testing.T) {
 	}
 }
 
-// TestBridgeMACAtOnce adds containers all at once to a bridge without a port, of a network that needs
-// nothing else on the host: none of them waits for another.
+// TestBridgeMACAtOnce adds containers in parallel to a bridge without a port, on a network that
+// needs nothing else on the host. No ADD waits for another.
 func TestBridgeMACAtOnce(t *testing.T) {
 	t.Parallel()
 	const count = 12

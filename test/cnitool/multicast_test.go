@@ -11,10 +11,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMulticast keeps a bridge of ours from snooping, and its containers from reporting twice
-// what no snooping bridge hears. On a bridge of somebody else's both are as the kernel has
-// them, and so are reports on one of ours that was made to snoop. Container 2 hears what
-// container 1 sends to a group on each.
+// TestMulticast compares multicast snooping of a bridge and the containers' report interval. On our
+// bridges, the bridge does not snoop, and containers do not repeat reports. On bridges of others,
+// or of ours that were made to snoop, both have the kernel's defaults. On each bridge, container 2
+// receives what container 1 sends to a group.
 func TestMulticast(t *testing.T) {
 	for _, tt := range []struct{ name, before, snooping, interval string }{
 		{"ours", "true", "0", "3600000"},
@@ -43,10 +43,10 @@ func TestMulticast(t *testing.T) {
 	}
 }
 
-// hearsGroup sends to a group that another container has joined.
+// hearsGroup sends a packet to a multicast group that another container has joined.
 func hearsGroup(t *testing.T, from, to *setup.Namespace) {
 	t.Helper()
-	group := func() (*net.Interface, *net.UDPAddr, error) { // by number: names are cached for the process
+	group := func() (*net.Interface, *net.UDPAddr, error) { // by number, since Go caches names for the whole process
 		eth0, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return nil, nil, err
@@ -82,7 +82,7 @@ func hearsGroup(t *testing.T, from, to *setup.Namespace) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second)) // the read tells
+	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second)) // an error shows in the read
 	if _, err := in.Read(make([]byte, 10)); err != nil {
 		t.Errorf("what is sent to a group does not arrive: %v", err)
 	}

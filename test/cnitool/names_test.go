@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestLongMarks gives a container all that is marked by its names, where these are as long as
-// they may be, and a letter around what a mark in nf_tables holds.
+// TestLongMarks attaches a container with every marked object: names of the greatest length, and
+// names one letter longer or shorter than a comment of nf_tables holds.
 func TestLongMarks(t *testing.T) {
 	t.Parallel()
 	conf := publishing(dual.with(object{"ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
@@ -31,8 +31,8 @@ func TestLongMarks(t *testing.T) {
 	}
 }
 
-// TestDottedBridge has a bridge that is called as a VLAN link on another one would be. It
-// keeps its rules when the other goes.
+// TestDottedBridge has a bridge whose name is that of a VLAN link on another bridge. It keeps its
+// rules when the other bridge is removed.
 func TestDottedBridge(t *testing.T) {
 	for _, table := range []string{"inet mine", "ip filter"} {
 		t.Run(table, func(t *testing.T) {
@@ -52,8 +52,8 @@ func TestDottedBridge(t *testing.T) {
 	}
 }
 
-// TestImpossibleBridge takes away what was never there, since no link can have that name.
-func TestImpossibleBridge(t *testing.T) {
+// TestInvalidBridgeName calls DEL with a bridge name that no link can have.
+func TestInvalidBridgeName(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"bridge": "a-bridge-of-so-long-a-name"})
 	newNode(t, single).containers(1)

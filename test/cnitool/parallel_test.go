@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestTwentyAtOnce attaches twenty containers at once to a bridge that is not there
-// yet, and detaches them at once: there is one set of rules in each family of each
-// flavour, and afterwards none.
+// TestTwentyAtOnce attaches twenty containers in parallel to a bridge that does not exist, and
+// detaches them in parallel. There is one set of rules for each family and flavour of iptables, and
+// none in the end.
 func TestTwentyAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -65,8 +65,8 @@ func TestTwentyAtOnce(t *testing.T) {
 	noLeases(t)
 }
 
-// TestTwoNetworks shows that the networks of a host share chain, jump and table, and
-// that the end of one leaves the other alone: on bridges whose names begin alike.
+// TestTwoNetworks has two networks that share chain, jump and table, on bridges with similar names.
+// The end of one network does not change the other.
 func TestTwoNetworks(t *testing.T) {
 	t.Parallel()
 	other := dual.with(object{"name": "other", "bridge": "br01", "ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -112,8 +112,7 @@ func TestTwoNetworks(t *testing.T) {
 	}
 }
 
-// TestSecondInterface gives a container two interfaces on one network: each is an
-// attachment of its own.
+// TestSecondInterface gives a container two interfaces on one network: two attachments.
 func TestSecondInterface(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

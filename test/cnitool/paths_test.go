@@ -13,9 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMasqueradePaths asks servers everywhere whom they take a container for: for the
-// host only where the packet leaves the bridge for elsewhere. TestHostPortPaths has the
-// paths by which addresses of the target are translated.
+// TestMasqueradePaths compares the source address that servers see of a container. It is the host's
+// only where the packet leaves the network. TestHostPortPaths has the paths through host ports.
 func TestMasqueradePaths(t *testing.T) {
 	for _, masquerade := range []bool{true, false} {
 		t.Run(fmt.Sprint(masquerade), func(t *testing.T) {
@@ -55,7 +54,7 @@ func TestMasqueradePaths(t *testing.T) {
 			} {
 				for _, network := range []string{"tcp", "udp"} {
 					if network == "udp" && p.name == byAnother {
-						continue // a server on all addresses answers by the nearest
+						continue // a server on all addresses answers from the nearest one
 					}
 					if got := ask(t, p.from, network, p.to, 80); got != p.want {
 						t.Errorf("%s %s, %s: got %q, want %q", network, p.name, p.to, got, p.want)
@@ -69,9 +68,8 @@ func TestMasqueradePaths(t *testing.T) {
 	}
 }
 
-// TestOwnRules looks at all rules of ours at once: no mark is touched but for the answers to the
-// host's loopback, multicast goes out
-// as it is, and what counts packets is there for who looks for a fault.
+// TestOwnRules checks all our rules: they change only the mark of answers to the host's loopback,
+// they do not masquerade multicast packets, and they have counters.
 func TestOwnRules(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(1)
@@ -89,8 +87,8 @@ func TestOwnRules(t *testing.T) {
 	}
 }
 
-// TestAddressesAtOnce binds to IPv6 addresses when ADD has returned. The kernel's own way
-// is to have nobody use them for some seconds.
+// TestAddressesAtOnce binds to IPv6 addresses right after ADD. By default, the kernel reserves new
+// addresses for duplicate address detection for some seconds.
 func TestAddressesAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -119,7 +117,7 @@ func TestAddressesAtOnce(t *testing.T) {
 	}
 }
 
-// TestWithoutIPv6 runs on a host whose kernel has no IPv6.
+// TestWithoutIPv6 attaches on a host whose kernel has no IPv6.
 func TestWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single)
@@ -137,8 +135,8 @@ func TestWithoutIPv6(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestReferenceKeys has keys of the reference plugin that need no packets: each row is a
-// configuration and what has to be seen of it.
+// TestReferenceKeys sets keys of the reference plugin, one row each, and compares what the kernel
+// shows.
 func TestReferenceKeys(t *testing.T) {
 	const host, container = "ip -o -d addr; ip -o -d link; ip route; nft list ruleset", "ip -o addr; ip -o -d link; ip route; ip -6 route"
 	routes := func(list ...object) object {

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestPrintable has a link of ours called so that it would act on a terminal: nothing of that comes
-// out of bvctl, in no format, and a drawing stays valid.
+// TestPrintable has a port whose name contains escape sequences for a terminal. No output of bvctl
+// contains them, and the SVG drawing is valid.
 func TestPrintable(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")

@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// ranges is a network with one range of each family.
+// ranges returns a network with one range of each family.
 func ranges(subnets ...string) object {
 	var sets [][]object
 	for _, s := range subnets {
@@ -19,9 +19,9 @@ func ranges(subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": sets}})
 }
 
-// TestRangeChanged edits the ranges of a network while it has containers. The error names the
-// way that goes on: a second gateway, which stays until the last container that needs it has
-// gone.
+// TestRangeChanged changes the ranges of a network with running containers. The error names the key
+// that permits it. With this key, the bridge gets a second gateway address. The old gateway stays
+// until its last container is gone.
 func TestRangeChanged(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -80,7 +80,7 @@ func TestRangeChanged(t *testing.T) {
 	}
 }
 
-// gateways are those of a container's default routes.
+// gateways returns the gateways of a container's default routes.
 func gateways(t testing.TB, c *setup.Namespace) (all []string) {
 	t.Helper()
 	for _, family := range []string{"-4", "-6"} {

@@ -7,17 +7,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestReadOnlySysctls attaches containers where /proc/sys is read-only, as in a container within
-// a container: a network works whose values are right from outside, or do not matter to it.
-// Otherwise the error names the value.
+// TestReadOnlySysctls attaches containers where /proc/sys is read-only, as in a nested container.
+// ADD succeeds if the sysctls that the network needs have the right values. Otherwise the error
+// names the sysctl.
 func TestReadOnlySysctls(t *testing.T) {
 	const forwarding = "echo 1 >/proc/sys/net/ipv4/ip_forward; "
 	const forwarding6 = forwarding + "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
 	const noRouters = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra; "
 	for _, tt := range []struct {
-		name, before string // what is set from outside
+		name, before string // a command that sets sysctls before
 		conf         object
-		refused      string // what the error names
+		refused      string // sysctl that the error names
 	}{
 		{"IPv4", forwarding, single, ""},
 		{"IPv4, not forwarding", "", single, "net/ipv4/ip_forward to 1"},
@@ -50,7 +50,7 @@ func TestReadOnlySysctls(t *testing.T) {
 				return
 			}
 			if tt.conf["runtimeConfig"] != nil {
-				c = c[:1] // which has the host port
+				c = c[:1] // it has the host port
 			}
 			n.must("add", c...)
 			n.must("check", c...)

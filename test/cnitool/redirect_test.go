@@ -7,11 +7,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// redirections are what others send to containers, as shell commands by whom they are from:
-// services as kube-proxy makes them, in both of its modes with the mark for what it masquerades
-// itself, and rules as Docker and an administrator write them. 10.96.0.1:80, port 30081 (external
-// traffic policy Local) and port 9000 of the host lead to 10.88.0.2:80, port 30080 (Cluster) too,
-// and 10.96.0.2:80 leads to 192.0.2.2:80.
+// redirections are shell commands that make rules of others, by who makes them: kube-proxy's
+// services in both of its modes, with the mark for its own masquerade, and rules in the style of
+// Docker and of administrators. These lead to 10.88.0.2:80: 10.96.0.1:80, port 30081 (external
+// traffic policy Local), port 30080 (Cluster) and port 9000 of the host. 10.96.0.2:80 leads to
+// 192.0.2.2:80.
 var redirections = map[string]string{
 	"kube-proxy, iptables": `iptables-restore --noflush <<-END
 		*nat
@@ -96,10 +96,10 @@ var redirections = map[string]string{
 		iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark`,
 }
 
-// TestRedirectionsOfOthers sends packets to what others redirect to a container, which has
-// host ports of the same numbers: they arrive with the source address that they would have
-// without host ports. What our own host ports redirect within the network is masqueraded, so
-// that the answer comes back by the host.
+// TestRedirectionsOfOthers sends packets through redirections of others to a container with host
+// ports of the same numbers. Their source address is the same as without host ports. Only packets
+// of our own host ports within the network are masqueraded, so that the answers return through the
+// host.
 func TestRedirectionsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
 		by    string
@@ -132,7 +132,7 @@ func TestRedirectionsOfOthers(t *testing.T) {
 	}
 }
 
-// redirected is a path to a server, and whom that has to take the sender for.
+// redirected is a path to a server, with the source address that the server has to see.
 type redirected struct {
 	from, to string
 	port     int

@@ -9,8 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBridgeRenamed renames the bridge of a running container. A second bridge would have the MAC
-// and the gateway of the first, so ADD and repair make none, and say how to rename it back.
+// TestBridgeRenamed renames the bridge of a running container. ADD and repair make no second
+// bridge, which would have the MAC and the gateway of the first, and print the command that renames
+// it back.
 func TestBridgeRenamed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

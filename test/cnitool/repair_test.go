@@ -16,14 +16,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestRepair loses in several ways what running containers need of the host: nothing
-// passes, bvctl repair puts it back, and the second time there is nothing to do.
+// TestRepair removes parts of the host's setup in several ways, while containers run. Packets no
+// longer pass. bvctl repair restores the parts, and a second run has nothing to do.
 func TestRepair(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
 		name, spoil string
-		want        []string // of what is said
-		unseen      bool     // packets pass all the same
+		want        []string // parts of the output
+		unseen      bool     // packets pass in spite of the loss
 	}{
 		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", []string{"put back rules of bridge br0 in iptables-nft filter FORWARD"}, false},
 		{"our chain flushed", "iptables -F BRIDGEVETH-FORWARD; ip6tables -F BRIDGEVETH-FORWARD", []string{"put back rules of bridge br0 in ip6tables-nft filter FORWARD"}, false},
@@ -85,7 +85,7 @@ func TestRepair(t *testing.T) {
 				}
 			}
 			broken := all()
-			for range 3 { // neighbours that did not answer are asked for once a second
+			for range 3 { // the kernel asks for a neighbour once a second
 				if len(broken) > 0 {
 					broken = all()
 				}
@@ -104,13 +104,13 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestNextADD wipes rules as others do: the next ADD brings back whatever its network needs,
-// for all of its containers, and bvctl repair their host ports besides.
-func TestNextADD(t *testing.T) {
+// TestNextADDRestores flushes rules as other programs do. The next ADD restores all that its
+// network needs, for all its containers. bvctl repair restores the host ports as well.
+func TestNextADDRestores(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
 		name, wipe string
-		ports      bool // they come back with the ADD
+		ports      bool // ADD restores the host ports
 	}{
 		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", true},
 		{"all of iptables flushed", "iptables -F; iptables -X; ip6tables -F; ip6tables -X", true},
@@ -131,7 +131,7 @@ func TestNextADD(t *testing.T) {
 				name, to string
 				from     *setup.Namespace
 				port     int
-				want     string // whom the other end takes us for
+				want     string // source address that the other end has to see
 			}
 			ways := []way{
 				{"sibling", "10.88.0.2", c[1], 80, "10.88.0.3"}, {"sibling", "fd88::2", c[1], 80, "fd88::3"},
@@ -165,8 +165,8 @@ func TestNextADD(t *testing.T) {
 	}
 }
 
-// TestFlushedChains flushes one of our own chains: CHECK says so, and either bvctl repair
-// or the next ADD puts its rules back, each once.
+// TestFlushedChains flushes one of our chains. CHECK names it. The next ADD, or bvctl repair,
+// restores each rule once.
 func TestFlushedChains(t *testing.T) {
 	const another = "0a580a580003" + "0a580a580009" + "0800" + "45000038000000004001" + "00000a5800020a580003" // another MAC
 	conf := dual.with(object{
@@ -175,7 +175,7 @@ func TestFlushedChains(t *testing.T) {
 	})
 	for _, tt := range []struct {
 		family, chain string
-		broken        bool // something arrives that should not, or does not that should
+		broken        bool // a packet passes that must not, or does not pass that has to
 	}{
 		{"ip", "prerouting", true}, {"ip", "hostports", true}, {"ip", "locally", true}, {"ip", "postrouting", false},
 		{"ip", "answers", false}, {"ip", "forwarded", false}, {"ip", "marking", false},
@@ -186,7 +186,7 @@ func TestFlushedChains(t *testing.T) {
 			t.Run(tt.family+" "+tt.chain+" "+cure, func(t *testing.T) {
 				t.Parallel()
 				n := newNode(t, conf, "nft")
-				setuptest.SetSysctl(t, "bridge/bridge-nf-call-iptables", "0") // it looks at checksums
+				setuptest.SetSysctl(t, "bridge/bridge-nf-call-iptables", "0") // it would drop frames with wrong checksums
 				outside, c := n.outside(false), n.containers(3)
 				before := setuptest.Dump(t)
 				publish := func(port int) {
@@ -247,8 +247,8 @@ func TestFlushedChains(t *testing.T) {
 	}
 }
 
-// TestRepairWithoutRecord knows of containers only that they are there: their network is
-// put back by its configuration, with its policy, as it was for the first of them.
+// TestRepairWithoutRecord repairs networks without libcni's records of their containers. It takes
+// the configuration, as for the network's first container.
 func TestRepairWithoutRecord(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ingressPolicy": "same-bridge"})
@@ -299,7 +299,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 	if diff := cmp.Diff(whole, rules()); diff != "" {
 		t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
 	}
-	// DEL takes a rule that is there twice, however that came about.
+	// DEL removes a rule even if there are two of it.
 	setuptest.Run(t, "nft", "add", "rule", "ip", "bridgeveth", "forwarded", "counter", "comment", `"br0 10.88.0.0/24 invalid"`)
 	for i := range 3 {
 		on("DEL", i+1, conf).run(t).ok(t)
@@ -308,8 +308,8 @@ func TestRepairWithoutRecord(t *testing.T) {
 	on("DEL", 4, other).run(t).ok(t)
 }
 
-// TestCheckAndRepairAgree has bvctl leases check say what bvctl repair puts back, and nothing
-// else, whatever has become of the configuration.
+// TestCheckAndRepairAgree compares what `bvctl leases check` reports with what `bvctl repair`
+// restores. They are the same, whatever has become of the configuration.
 func TestCheckAndRepairAgree(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct{ name, do, want string }{
@@ -352,9 +352,9 @@ func TestCheckAndRepairAgree(t *testing.T) {
 	}
 }
 
-// TestRepairLooksAgain has an iptables that does nothing and says that all went well: what
-// was not put back is not said to be.
-func TestRepairLooksAgain(t *testing.T) {
+// TestRepairVerifies has an iptables that does nothing and reports success. repair does not report
+// the rules as restored.
+func TestRepairVerifies(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")
 	c := n.containers(1)
@@ -372,9 +372,9 @@ func TestRepairLooksAgain(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRepairTaken repairs a container one of whose host ports is another's by now: it keeps
-// those that it has.
-func TestRepairTaken(t *testing.T) {
+// TestRepairHostPortTaken repairs a container of whose host ports another container now has one.
+// repair restores the others.
+func TestRepairHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"portMappings": true}}), "nft")
 	n.outside(false)
@@ -396,8 +396,7 @@ func TestRepairTaken(t *testing.T) {
 	}
 }
 
-// TestRepairWatch loses rules under the eyes of bvctl repair --watch, which puts them back
-// without being told.
+// TestRepairWatch deletes rules while `bvctl repair --watch` runs. It restores them at once.
 func TestRepairWatch(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -9,10 +9,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestSavedFeatures saves the ruleset by nft(8) while containers run, loads it over the living ruleset
-// as a trial, and for real after a flush: for each feature that has a table of our own, and for all
-// together. Packets pass and are dropped as before. CHECK, bvctl repair, ADD and DEL succeed. For rules
-// in tables of iptables see TestSavedRuleset.
+// TestSavedFeatures saves the ruleset by nft(8) while containers run, with each feature and with
+// all. It loads the ruleset over the living one as a trial, and for real after a flush. Packets
+// pass or are dropped as before. CHECK, bvctl repair, ADD and DEL succeed. TestSavedRuleset covers
+// rules in tables of iptables.
 func TestSavedFeatures(t *testing.T) {
 	policies := object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}
 	published := object{"capabilities": object{"portMappings": true}}
@@ -33,7 +33,7 @@ func TestSavedFeatures(t *testing.T) {
 
 func saveFeature(t *testing.T, u userland, feature object) {
 	n := newNode(t, dual.with(object{"forward": "none"}).with(feature))
-	for _, family := range []string{"ip", "ip6"} { // it looks at checksums
+	for _, family := range []string{"ip", "ip6"} { // it would drop frames with wrong checksums
 		setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
 	}
 	c, outside := n.containers(3), n.outside(true)

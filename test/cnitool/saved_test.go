@@ -15,13 +15,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// userland is a release of iptables and nft.
+// userland is a release of the programs iptables and nft.
 type userland struct{ name, bin string }
 
-// userlands are those of the host, and those that hack/userland.sh has fetched.
+// userlands are the host's programs, and those that hack/userland.sh has downloaded.
 var userlands = []userland{{"the host's", ""}, {"trixie", "../../.cache/userland/trixie/bin"}, {"sid", "../../.cache/userland/sid/bin"}}
 
-// run runs a shell command with the programs of the userland.
+// run runs a shell command with the programs of a userland.
 func (u userland) run(t testing.TB, command string) string {
 	t.Helper()
 	path := os.Getenv("PATH")
@@ -35,13 +35,13 @@ func (u userland) run(t testing.TB, command string) string {
 	return setuptest.Run(t, "env", "PATH="+path, "sh", "-ec", command)
 }
 
-// present reports whether the programs of the userland have been fetched.
+// present reports whether the programs are there.
 func (u userland) present() bool {
 	_, err := os.Stat(filepath.Join(u.bin, "nft"))
 	return u.bin == "" || err == nil
 }
 
-// eachUserland runs a test in a host of its own for each of them.
+// eachUserland runs a test with each userland, in hosts of their own.
 func eachUserland(t *testing.T, test func(t *testing.T, u userland)) {
 	t.Parallel()
 	for _, u := range userlands {
@@ -56,9 +56,9 @@ func eachUserland(t *testing.T, test func(t *testing.T, u userland)) {
 }
 
 // TestSavedRuleset saves the ruleset by nft(8) while containers run, and loads it again, as
-// Debian's nftables service does at each boot: nft prints iptables' match on conntrack as a rule
-// of its own, which iptables then calls incompatible. The next ADD makes our chains right again, so
-// does bvctl repair, and nothing ever fails for it.
+// Debian's nftables service does at each boot. nft prints iptables' match on conntrack as a native
+// rule, which iptables then calls incompatible. The next ADD, or bvctl repair, replaces our chains,
+// and no call fails.
 func TestSavedRuleset(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		conf := publishing(dual.with(object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000", "masqExclude": []string{"192.0.2.128/25"}, "ipspoofchk": true}),
@@ -66,7 +66,7 @@ func TestSavedRuleset(t *testing.T) {
 		plain := conf.with(object{"runtimeConfig": object{}})
 		n := newNode(t, plain)
 		for _, family := range []string{"iptables", "ip6tables"} {
-			u.run(t, family+" -P FORWARD DROP; "+family+"-save | "+family+"-restore") // in the order that it restores
+			u.run(t, family+" -P FORWARD DROP; "+family+"-save | "+family+"-restore") // iptables-restore makes the tables in another order
 		}
 		c := n.containers(3)
 		outside := n.outside(true)
@@ -106,8 +106,8 @@ func TestSavedRuleset(t *testing.T) {
 }
 
 // TestIncompatibleChains compares the chains that the doctor names with those that iptables
-// refuses, for rules of all kinds that nft(8) may have loaded into tables of iptables, and for
-// Docker's after a round of saving and loading.
+// refuses. The chains contain rules of all kinds that nft(8) may have loaded, or Docker's rules,
+// saved and loaded again.
 func TestIncompatibleChains(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		n := newNode(t, dual)
@@ -161,8 +161,8 @@ func TestIncompatibleChains(t *testing.T) {
 	})
 }
 
-// TestIPTablesReads shows that the rules which we write by netlink are iptables' own to it: it
-// lists, checks, deletes, saves and restores them, and goes on adding its own beside them.
+// TestIPTablesReads has iptables list, check, delete, save and restore rules that ADD has written
+// by netlink. It also adds rules of its own beside them.
 func TestIPTablesReads(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		n := newNode(t, dual)
@@ -205,8 +205,8 @@ func TestIPTablesReads(t *testing.T) {
 	})
 }
 
-// TestSavedIPTables saves the rules of either flavour of iptables while containers run, flushes them, and
-// restores them. Packets pass, CHECK finds nothing missing, and ADD and DEL go on.
+// TestSavedIPTables saves the rules of iptables while containers run, flushes them and restores
+// them. Packets pass, CHECK succeeds, and ADD and DEL still work.
 func TestSavedIPTables(t *testing.T) {
 	for flavour, program := range map[string]string{"nft": "tables", "legacy": "tables-legacy"} {
 		t.Run(flavour, func(t *testing.T) {
@@ -220,7 +220,7 @@ func TestSavedIPTables(t *testing.T) {
 					t.Helper()
 					u.run(t, strings.ReplaceAll(`for p in ip ip6; do `+command+`; done`, "PROGRAM", "${p}"+program))
 				}
-				each("PROGRAM-save >/run/empty-$p; PROGRAM-restore </run/empty-$p") // in the order that it restores
+				each("PROGRAM-save >/run/empty-$p; PROGRAM-restore </run/empty-$p") // iptables-restore makes the tables in another order
 				before := setuptest.Dump(t)
 				first := on("ADD", 1, conf).run(t).ok(t)
 				second := on("ADD", 2, plain).run(t).ok(t)
@@ -251,8 +251,8 @@ func TestSavedIPTables(t *testing.T) {
 	}
 }
 
-// TestWithoutIPTables attaches on hosts without the program: what denies in iptables-nft is
-// cured by netlink, and iptables-legacy that denies nothing needs no cure.
+// TestWithoutIPTables attaches on hosts without the program iptables. ADD writes the rules of
+// iptables-nft by netlink. An iptables-legacy without dropping rules needs no rule.
 func TestWithoutIPTables(t *testing.T) {
 	for name, spoil := range map[string]string{
 		"iptables-nft denies":            "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP",
@@ -283,8 +283,8 @@ func TestWithoutIPTables(t *testing.T) {
 	}
 }
 
-// TestNeedsIPTables has iptables-legacy deny packets on a host without the program, which alone
-// could change that: the iptables of the other flavour writes elsewhere.
+// TestNeedsIPTables has iptables-legacy drop packets on a host without the program. Only the
+// program could add a rule there, so ADD fails. The program of the other flavour is of no use.
 func TestNeedsIPTables(t *testing.T) {
 	for name, hidden := range map[string][]string{
 		"no iptables": {"iptables", "iptables-nft", "iptables-legacy"}, "iptables-nft alone": {"iptables-legacy"},

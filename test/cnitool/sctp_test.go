@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// sctpSocket opens a socket for one association, of a namespace.
+// sctpSocket opens an SCTP socket in a namespace.
 func sctpSocket(ns *setup.Namespace) (fd int, err error) {
 	err = ns.Do(func() error {
 		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP); err != nil {
@@ -22,7 +22,7 @@ func sctpSocket(ns *setup.Namespace) (fd int, err error) {
 	return fd, err
 }
 
-// TestSCTP reaches a host port by SCTP, from outside.
+// TestSCTP connects to a host port by SCTP from outside.
 func TestSCTP(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// world is a node with two containers, the first of which has host port 8080, and
-// somebody outside who knows the way to them. Each serves port 80.
+// world is a node with two containers and a machine outside that has a route to them. Each
+// container serves port 80. The first one has host port 8080.
 type world struct {
 	*node
 	c       []*setup.Namespace
@@ -22,7 +22,7 @@ type world struct {
 	served  bool
 }
 
-// newWorld runs a script in a new host, before there are containers.
+// newWorld makes a host and runs a script in it. There are no containers yet.
 func newWorld(t *testing.T, rules string) *world {
 	t.Helper()
 	w := &world{node: newNode(t, dual)}
@@ -32,7 +32,7 @@ func newWorld(t *testing.T, rules string) *world {
 	return w
 }
 
-// add attaches both containers by a configuration.
+// add attaches both containers with a configuration.
 func (w *world) add(conf object) {
 	w.t.Helper()
 	w.configure(conf.with(object{"ipMasq": false, "capabilities": object{"portMappings": true}}))
@@ -49,14 +49,14 @@ func (w *world) add(conf object) {
 	}
 }
 
-// way is one that packets go.
+// way is a path that packets take.
 type way struct {
 	name, to string
 	from     *setup.Namespace
 	port     int
 }
 
-// ways are all there are, but for those from and to Docker's containers.
+// ways returns all paths, without those from and to Docker's containers.
 func (w *world) ways() []way {
 	return []way{
 		{"sibling", "10.88.0.3", w.c[0], 80}, {"sibling, IPv6", "fd88::3", w.c[0], 80},
@@ -66,7 +66,7 @@ func (w *world) ways() []way {
 	}
 }
 
-// blocked lists the ways by which nothing comes.
+// blocked returns the names of the paths without an answer.
 func (w *world) blocked(more ...way) []string {
 	w.t.Helper()
 	all := append(w.ways(), more...)
@@ -83,7 +83,7 @@ func (w *world) blocked(more ...way) []string {
 	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
 }
 
-// both lists names for both families.
+// both returns the names for both families.
 func both(names ...string) (list []string) {
 	for _, n := range names {
 		list = append(list, n, n+", IPv6")
@@ -91,10 +91,10 @@ func both(names ...string) (list []string) {
 	return list
 }
 
-// everyWay is what a FORWARD chain that denies blocks.
+// everyWay are the paths that a dropping FORWARD chain blocks.
 var everyWay = both("sibling", "out", "in", "published")
 
-// Rules that others write, for each $I of the programs.
+// Rules of others. $I is each of the iptables programs.
 const (
 	dockerBridge = `
 		ip netns add d; ip -n d link set lo up # Go asks once, where it first listens, whether there is IPv6
@@ -202,22 +202,21 @@ const (
 	dockerDenies = "$I -I DOCKER-USER -o br0 -p tcp --dport 80 -j DROP\n"
 )
 
-// TestSituations is the table of what stands in packets' way: with the network's forward
-// set to none nothing passes; with what it is by default all does; and what an
-// administrator, or Docker, denies stays denied.
+// TestSituations has a table of rules that block packets. With "forward": "none", no packet passes.
+// With the default, all packets pass, except those that an administrator or Docker drops.
 func TestSituations(t *testing.T) {
 	nft, legacy := []string{"iptables-nft", "ip6tables-nft"}, []string{"iptables-legacy", "ip6tables-legacy"}
-	towards := both("sibling", "in", "published") // what those two deny
+	towards := both("sibling", "in", "published") // the paths that those two block
 	docker := both("to Docker's")
 	for _, tt := range []struct {
 		name     string
 		programs []string
-		each     string   // for each of them
-		once     string   // afterwards
-		ill      []string // without us
-		conf     object   // with us
-		left     []string // with us
-		denies   string   // for each program
+		each     string   // a command for each program
+		once     string   // a command after that
+		ill      []string // blocked with "forward": "none"
+		conf     object   // configuration of the network
+		left     []string // blocked with this configuration
+		denies   string   // a dropping rule, for each program
 		denied   []string
 	}{
 		{name: "policy ACCEPT", programs: nft, each: "$I -P FORWARD ACCEPT\n", denies: adminDenies, denied: towards},
@@ -292,15 +291,15 @@ func TestSituations(t *testing.T) {
 				setuptest.Run(t, "sh", "-ec", each("$I -D "+denial(tt.denies)))
 			}
 			w.must("del", w.c...)
-			if tt.programs != nil { // it would differ by the tables that iptables makes
+			if tt.programs != nil { // Dump would show the tables that iptables makes
 				setuptest.Same(t, before, "DEL left traces")
 			}
 		})
 	}
 }
 
-// TestStatusDenied shows that STATUS names a chain that drops all that containers send,
-// and only one that surely does.
+// TestStatusDenied has chains that drop packets. STATUS names a chain only if it certainly drops
+// all packets of containers.
 func TestStatusDenied(t *testing.T) {
 	for _, tt := range []struct {
 		name, rules string
@@ -336,5 +335,5 @@ func TestStatusDenied(t *testing.T) {
 	}
 }
 
-// denial is what is behind -A or -I in a command of iptables.
+// denial returns the rule in an iptables command: what follows -A or -I.
 func denial(command string) string { return command[len("$I -A "):] }

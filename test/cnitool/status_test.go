@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// Rules that accept packets by their mark, and rules that deny one family.
+// Rules that accept packets by their mark, and rules that drop packets of one family.
 const (
 	acceptMark = unknown + "nft add rule inet filter forward meta mark and 0x100000 != 0 accept\n"
 	deny4      = "nft add table ip mine; nft add chain ip mine fw '{ type filter hook forward priority 5; policy drop; }'\n"
@@ -20,22 +20,22 @@ const readOnly = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /pr
 
 var allPrograms = []string{"iptables", "iptables-nft", "iptables-legacy", "ip6tables", "ip6tables-nft", "ip6tables-legacy"}
 
-// TestStatusLikeADD compares STATUS with the ADD that follows: STATUS succeeds if ADD does and
-// the container's packets leave the host. A runtime that waits for STATUS never calls that ADD
-// otherwise.
+// TestStatusLikeADD compares STATUS with the ADD that follows. STATUS succeeds if ADD does and the
+// container's packets leave the host. A runtime that waits for STATUS would otherwise never call
+// ADD.
 func TestStatusLikeADD(t *testing.T) {
 	only6 := ipamKeys(object{"subnet": "fd88::/64"})
 	foreign := single.with(object{"ipam": object{"type": "host-local", "dataDir": "/run/host-local", "subnet": "fd88::/64"}})
 	chain := object{"forwardChains": []string{"inet filter forward"}}
-	type codes struct{ nothing, one, gone uint } // of STATUS; 0 is success
+	type codes struct{ nothing, one, gone uint } // codes of STATUS; 0 for success
 	for _, tt := range []struct {
 		name  string
 		rules string
 		hide  []string
 		conf  object
-		first object // another network, which a container is on before
+		first object // another network that a container is attached to before
 		want  codes
-		inner bool // the container's packets are not to leave the host
+		inner bool // packets of the container do not leave the host
 	}{
 		{name: "no firewall", conf: dual},
 		{name: "iptables-nft denies", rules: "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", conf: dual},
@@ -116,8 +116,7 @@ func TestStatusLikeADD(t *testing.T) {
 	}
 }
 
-// reachesOut says whether a container gets an answer from beyond the host in the first family
-// that it has an address of.
+// reachesOut reports whether a container gets an answer from beyond the host, in its first family.
 func reachesOut(t testing.TB, c *setup.Namespace) bool {
 	t.Helper()
 	if strings.Contains(setuptest.In(t, c, "ip", "-4", "route"), "default") {

@@ -11,9 +11,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestStoreDeleted deletes the store under two containers. Their addresses are not given out
-// again, whether their links show them, libcni's record does, or both do; CHECK goes on
-// succeeding, and DEL frees them.
+// TestStoreDeleted deletes the store under two containers. ADD does not lease their addresses
+// again: it finds them by their links, by libcni's records, or by both. CHECK succeeds, and DEL
+// frees them.
 func TestStoreDeleted(t *testing.T) {
 	deleteLinks := func(t *testing.T) {
 		t.Helper()
@@ -23,7 +23,7 @@ func TestStoreDeleted(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name    string
-		version string // of CNI
+		version string // CNI version of the record
 		hide    func(*testing.T)
 	}{
 		{"link and record", "1.1.0", func(*testing.T) {}},
@@ -70,8 +70,7 @@ func TestStoreDeleted(t *testing.T) {
 	}
 }
 
-// TestFullDisk fills the file system of the store under attached containers. DEL and GC need
-// no space, and free every lease.
+// TestFullDisk fills the file system of the store. DEL and GC need no space and free every lease.
 func TestFullDisk(t *testing.T) {
 	for _, sticky := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sticky=%v", sticky), func(t *testing.T) {

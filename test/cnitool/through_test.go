@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorThrough sends packets in and out by the node's uplink, to a container of another
-// node, as those to a NodePort: 192.0.2.9 is redirected there. The doctor names the chain
-// that drops them, and what it advises lets them pass.
+// TestDoctorThrough sends packets that enter and leave by the node's uplink, as for a NodePort with
+// a pod on another node: 192.0.2.9 is redirected there. The doctor names the chain that drops them,
+// and its advice cures it.
 func TestDoctorThrough(t *testing.T) {
 	const proxy = "nft add table ip kube; nft add chain ip kube there '{ type nat hook prerouting priority dstnat; }'; nft add rule ip kube there ip daddr 192.0.2.9 dnat to 10.244.2.2; " +
 		"nft add chain ip kube back '{ type nat hook postrouting priority srcnat; }'; nft add rule ip kube back ip daddr 10.244.2.2 masquerade"
@@ -50,7 +50,7 @@ func TestDoctorThrough(t *testing.T) {
 	}
 }
 
-// TestDoctorThroughAccepted has the rules of kube-proxy and of flannel, which accept such packets.
+// TestDoctorThroughAccepted has the rules of kube-proxy and flannel, which accept such packets.
 func TestDoctorThroughAccepted(t *testing.T) {
 	for name, rules := range map[string]string{
 		"kube-proxy": "iptables -N KUBE-FORWARD; iptables -A FORWARD -j KUBE-FORWARD; iptables -A KUBE-FORWARD -m comment --comment 'kubernetes forwarding rules' -m mark --mark 0x4000/0x4000 -j ACCEPT",

@@ -46,7 +46,7 @@ func TestTopology(t *testing.T) {
 	}
 }
 
-// TestTopologyNames draws pods whose names are long, and ones that would write on the
+// TestTopologyNames draws pods with long names, and with names that contain escape sequences for a
 // terminal.
 func TestTopologyNames(t *testing.T) {
 	t.Parallel()

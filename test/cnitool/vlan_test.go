@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// newVLANNode is newNode with so many containers. On a kernel whose bridges do not filter by VLAN it
-// checks that ADD says so and leaves nothing, and then skips the test.
+// newVLANNode is newNode with a number of containers. If the kernel's bridges do not filter by
+// VLAN, it checks that ADD says so and leaves nothing, and skips the test.
 func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	t.Helper()
 	n := newNode(t, single, "nft")
@@ -34,15 +34,15 @@ func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	return nil, nil
 }
 
-// vlan is network number i in a VLAN of its own, on the bridge of all.
+// vlan returns network number i with a VLAN of its own, on br0.
 func vlan(i, id int) object {
 	return dual.with(object{"name": fmt.Sprint("vlan", id), "vlan": id, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": fmt.Sprintf("10.%d.0.0/24", i)}}, {{"subnet": fmt.Sprintf("fd%d::/64", i)}},
 	}}})
 }
 
-// TestVLAN keeps networks on one bridge apart, each with its gateway, host ports and
-// masquerade.
+// TestVLAN has two networks in different VLANs of one bridge, each with its gateway, host ports and
+// masquerade. They are separate.
 func TestVLAN(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 4)
@@ -55,14 +55,14 @@ func TestVLAN(t *testing.T) {
 	on("ADD", 3, second).run(t).ok(t)
 	serve(t, c[0], 80)
 	serve(t, outside, 80)
-	setuptest.In(t, c[2], "ip", "addr", "add", "10.81.0.9/24", "dev", "eth0") // on the wrong side
+	setuptest.In(t, c[2], "ip", "addr", "add", "10.81.0.9/24", "dev", "eth0") // an address of the other network
 	for _, p := range []struct {
 		from *setup.Namespace
 		to   string
 		want bool
 	}{
 		{c[0], "10.81.0.1", true}, {c[0], "fd81::1", true}, {c[0], "10.81.0.3", true}, {c[0], "fd81::3", true},
-		{c[0], "10.82.0.2", true}, {c[2], "fd81::3", true}, // by way of the gateways
+		{c[0], "10.82.0.2", true}, {c[2], "fd81::3", true}, // routed by the gateways
 		{c[2], "10.81.0.2", false},
 	} {
 		if got := setuptest.Ping(t, p.from, p.to); got != p.want {
@@ -101,17 +101,17 @@ func TestVLAN(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// checking is a configuration with what ADD has answered.
+// checking returns a configuration with ADD's result as prevResult.
 func checking(conf object, a answer) object {
 	return conf.with(object{"prevResult": json.RawMessage(a.stdout)})
 }
 
-// TestVLANTrunk has containers tag their own frames.
+// TestVLANTrunk has containers send tagged frames.
 func TestVLANTrunk(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		keys   object
-		passes map[int]bool // 0: without a tag
+		passes map[int]bool // by VLAN; 0 without a tag
 	}{
 		{"trunk", object{}, map[int]bool{0: false, 30: true, 41: true, 50: false}},
 		{"trunk and native", object{"vlan": 41}, map[int]bool{0: true, 30: true, 50: false}},
@@ -148,8 +148,8 @@ func TestVLANTrunk(t *testing.T) {
 	}
 }
 
-// TestVLANOnOthersBridge leaves a bridge that was there as it was: refused without VLAN
-// filtering, used with it.
+// TestVLANOnOthersBridge uses a bridge that existed before. ADD refuses it without VLAN filtering
+// and uses it with VLAN filtering. DEL leaves it as it was.
 func TestVLANOnOthersBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -174,9 +174,9 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANRangeChanged edits the ranges of a network in a VLAN while it has a container, beside
-// a network in another VLAN. The old gateway goes with that container. The new one is outside of
-// its subnet, so that the host needs a route by the VLAN link.
+// TestVLANRangeChanged changes the ranges of a network in a VLAN while it has a container, beside a
+// network in another VLAN. DEL of this container removes the old gateway. The new gateway is
+// outside of its subnet, so the host needs a route by the VLAN link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 3)
@@ -209,8 +209,8 @@ func TestVLANRangeChanged(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestVLANOnEmptiedBridge attaches to a bridge that has lost its last port, and with it its MAC
-// address. The VLAN link of the gateway is to have one.
+// TestVLANOnEmptiedBridge attaches to a bridge that has lost its only port, and its MAC address
+// with the port. The VLAN link of the gateway still has a MAC address.
 func TestVLANOnEmptiedBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -226,8 +226,8 @@ func TestVLANOnEmptiedBridge(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestVLANsOfReference has the reference's bridge put a port into VLANs, and then ours under its name:
-// the port is in the same VLANs, whatever the default VLAN of the bridge is.
+// TestVLANsOfReference attaches by the reference's bridge, and by ours under its name. The port is
+// in the same VLANs, whatever the default VLAN of the bridge is.
 func TestVLANsOfReference(t *testing.T) {
 	bridge := func(pvid int) string {
 		return fmt.Sprintf("ip link add br0 up type bridge vlan_filtering 1 vlan_default_pvid %d", pvid)

@@ -22,7 +22,7 @@ import (
 // shipped is the folder with the configurations, seen from here.
 const shipped = "../../conf/"
 
-// TestConfigurations loads each file as a runtime does, and runs all verbs.
+// TestConfigurations loads each file as a runtime does and runs all verbs.
 func TestConfigurations(t *testing.T) {
 	plugins := t.TempDir()
 	if err := harness.Build(plugins, "bridgeveth"); err != nil {
@@ -38,7 +38,7 @@ func TestConfigurations(t *testing.T) {
 			for _, program := range []string{"iptables", "ip6tables"} {
 				setuptest.DropForward(t, program)
 			}
-			old(t, file)
+			oldestVersion(t, file)
 			list, err := libcni.ConfListFromFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -53,8 +53,8 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
-// TestDescribed has the README name every file, with the subnets that it uses.
-func TestDescribed(t *testing.T) {
+// TestReadme compares the table of conf/README.md with the files and their subnets.
+func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile(shipped + "README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -82,10 +82,10 @@ func TestDescribed(t *testing.T) {
 	}
 }
 
-// old fails the test unless a runtime that does not know "cniVersions", as none did before
-// CNI 1.1.0, takes the oldest version of the file. containerd 1.6 fails with a newer one than
-// its own.
-func old(t *testing.T, file string) {
+// oldestVersion fails the test unless a runtime that does not know "cniVersions" uses the oldest
+// version of the file. No runtime knew this key before CNI 1.1.0, and containerd 1.6 fails with a
+// version newer than its own.
+func oldestVersion(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -103,8 +103,7 @@ func old(t *testing.T, file string) {
 	}
 }
 
-// runVerbs attaches two containers, lets the one ping the other where they have
-// addresses, and detaches them.
+// runVerbs attaches two containers, pings between them if they have addresses, and detaches them.
 func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigList) {
 	t.Helper()
 	ctx := context.Background()

@@ -7,9 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBandwidth has the annotations of a pod limit what it receives and what it sends: each
-// waits in a queue, where it leaves by the pod's port, and by the ifb that it takes on its
-// way in.
+// TestBandwidth limits a pod by annotations. Each direction has a queue: what the pod receives
+// waits at its port, what it sends waits at an IFB behind the port.
 func TestBandwidth(t *testing.T) {
 	each(t, func(n *node) {
 		config := n.podConfig(1)

@@ -1,6 +1,5 @@
-// Package containerd runs pods by the real containerd, through its CRI socket, in a host where
-// everything is where its users have it: the plugins in /opt/cni/bin, and the configuration
-// that is shipped in /etc/cni/net.d.
+// Package containerd runs pods by containerd through its CRI socket. Plugins are in /opt/cni/bin,
+// and a shipped configuration is in /etc/cni/net.d.
 package containerd
 
 import (
@@ -18,15 +17,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with what users install.
+// programs is the folder with the plugins and bvctl.
 var programs string
 
 func TestMain(m *testing.M) {
 	harness.Main(m, &programs, "bridgeveth", "bvctl")
 }
 
-// prepare puts everything where users have it, with the configuration of containerd. What is
-// written to /etc or /opt stays in the test's host.
+// prepare installs the plugins and writes the configuration of containerd. What it writes to /etc
+// or /opt is only in the test's host.
 func prepare(t *testing.T, config string) {
 	t.Helper()
 	for _, dir := range []string{"/etc", "/opt"} {
@@ -38,14 +37,14 @@ func prepare(t *testing.T, config string) {
 	}
 	setuptest.Run(t, "mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d", "/etc/containerd")
 	setuptest.Run(t, "cp", "-a", programs+"/.", "/opt/cni/bin")
-	setuptest.Run(t, "ln", "/opt/cni/bin/bridgeveth", "/opt/cni/bin/loopback") // which containerd runs for every pod
+	setuptest.Run(t, "ln", "/opt/cni/bin/bridgeveth", "/opt/cni/bin/loopback") // containerd runs it for every pod
 	setuptest.Run(t, "cp", "../../conf/10-containerd.conflist", conflist)
 	if err := os.WriteFile("/etc/containerd/config.toml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// cgroup is where the test's pods go, below the root of each hierarchy of the machine's.
+// cgroup returns the path of the test's cgroup, below the root of each hierarchy.
 func cgroup(t testing.TB) string {
 	t.Helper()
 	var s unix.Stat_t
@@ -55,7 +54,7 @@ func cgroup(t testing.TB) string {
 	return fmt.Sprint("bridgeveth-test-", s.Ino)
 }
 
-// cgroups lists those that there are below the test's, and that itself, the innermost first.
+// cgroups returns the test's cgroups, the innermost first.
 func cgroups(t testing.TB) (paths []string) {
 	t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
@@ -66,7 +65,7 @@ func cgroups(t testing.TB) (paths []string) {
 				}
 				return err
 			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may go meanwhile
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may end in the meantime
 				t.Fatal(err)
 			}
 		}
@@ -75,12 +74,12 @@ func cgroups(t testing.TB) (paths []string) {
 	return paths
 }
 
-// removeCgroups removes the test's cgroup, which containerd leaves to whoever has named it,
-// and whatever a test that failed has left below.
+// removeCgroups removes the test's cgroup, which containerd does not remove, and what a failed test
+// has left below it.
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	var err error
-	if !harness.Until(func() bool { // a process that was killed may take its time
+	if !harness.Until(func() bool { // a killed process takes some time to end
 		err = nil
 		for _, path := range cgroups(t) {
 			err = errors.Join(err, os.Remove(path))

@@ -15,11 +15,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// server is a web server in the foreground, with the page of the image.
+// server is the command of a web server, with the image's page.
 var server = []string{"httpd", "-f", "-p", "80", "-h", "/www"}
 
-// TestPod is the whole job: without the cure nothing gets from pod to pod, with it everything
-// does, and in by a host port. Nothing is left of the pods.
+// TestPod runs pods. Without the FORWARD rules, no packet gets from pod to pod. With them every
+// packet does, also by a host port. Removed pods leave nothing.
 func TestPod(t *testing.T) {
 	each(t, func(n *node) {
 		n.configure(map[string]any{"forward": "none"})
@@ -60,8 +60,8 @@ func TestPod(t *testing.T) {
 	})
 }
 
-// TestRepair has somebody flush the rules under running pods. bvctl reads containerd's records,
-// whose results are of the CNI version that it speaks: 0.4.0 for containerd 1.6, although the
+// TestRepair flushes the rules under running pods. bvctl repair reads containerd's records. Their
+// results are of the CNI version that containerd uses: 0.4.0 for containerd 1.6, although the
 // configuration lists newer ones.
 func TestRepair(t *testing.T) {
 	each(t, func(n *node) {
@@ -98,8 +98,8 @@ func TestRepair(t *testing.T) {
 	})
 }
 
-// reachable fails the test unless the web server of the published pod answers, from the host
-// by the pod's address and from outside by the host port.
+// reachable fails the test unless the web server of the published pod answers: to the host at the
+// pod's address, and to the outside at the host port.
 func (n *node) reachable(p *pod) {
 	n.Helper()
 	harness.Await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })
@@ -130,8 +130,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestLostNamespace takes the name of a pod's network namespace away before the pod is
-// stopped, so that containerd has none to give to DEL.
+// TestLostNamespace removes the file of a pod's network namespace before the pod is stopped.
+// containerd then has no namespace for DEL.
 func TestLostNamespace(t *testing.T) {
 	each(t, func(n *node) {
 		p := n.mustRun(n.published(1))
@@ -140,12 +140,12 @@ func TestLostNamespace(t *testing.T) {
 			n.Fatal(err)
 		}
 		n.nothingLeft(p)
-		// Its port is free again.
+		// The pod's host port is free again.
 		n.nothingLeft(n.mustRun(n.published(2)))
 	})
 }
 
-// TestManyPods brings 50 pods up at once, and takes them away at once.
+// TestManyPods starts and removes 50 pods in parallel.
 func TestManyPods(t *testing.T) {
 	each(t, func(n *node) {
 		pods := make([]*pod, 50)
@@ -169,7 +169,7 @@ func TestManyPods(t *testing.T) {
 	})
 }
 
-// atOnce calls f with 0 to count-1, all at once; each has to succeed.
+// atOnce calls f with 0 to count-1 in parallel and fails the test if a call fails.
 func (n *node) atOnce(count int, f func(i int) error) {
 	n.Helper()
 	errs := make([]error, count)

@@ -24,12 +24,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// image is that of all pods and containers: busybox, which sleeps unless told otherwise.
+// image is the image of all containers: busybox. Its default command sleeps.
 const image = "docker.io/library/busybox:latest"
 
-// daemonConfig is containerd's, with what a machine without AppArmor and without the right to
-// lower an OOM score needs; of CNI there is nothing in it but what release.config adds. Version 2
-// is what 1.6 reads, and 2.x still takes.
+// daemonConfig is containerd's configuration, for a machine without AppArmor and without the right
+// to lower an OOM score. release.config adds the settings of CNI. containerd 1.6 and 2.x read
+// version 2.
 const daemonConfig = `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
@@ -37,25 +37,25 @@ const daemonConfig = `version = 2
   sandbox_image = "` + image + `"
 `
 
-// daemonLog is what containerd says.
+// daemonLog is the file of containerd's log.
 const daemonLog = "/run/containerd.log"
 
-// root is where hack/containerd.sh has put everything.
+// root is the folder of hack/containerd.sh.
 var root = os.Getenv("CONTAINERD_ROOT")
 
-// archive holds the image.
+// archive is the file with the image.
 var archive = filepath.Join(root, "image.tar")
 
-// release is one containerd to test with.
+// release is a containerd that tests run with.
 type release struct {
 	name, bin string
-	silent    bool   // it calls no STATUS
-	forgets   bool   // its ctr calls no DEL for what it has not waited for
-	config    string // besides daemonConfig
-	remedy    string // where it is missing
+	silent    bool   // it does not call STATUS
+	forgets   bool   // ctr does not call DEL for containers in the background
+	config    string // added to daemonConfig
+	remedy    string // printed if this release is missing
 }
 
-// pluginFolder is what docs/containerd.md tells users of Debian 13 to write: its containerd looks for
+// pluginFolder is the setting that docs/containerd.md gives for Debian 13. Its containerd looks for
 // plugins in /usr/lib/cni even without a configuration.
 const pluginFolder = `  [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
@@ -69,7 +69,7 @@ var releases = []release{
 	{"2", os.Getenv("CONTAINERD2_BIN"), false, false, "", "run make test-runtimes"},
 }
 
-// each runs a test with each containerd there is, in a host of its own.
+// each runs a test with each release that is there, in hosts of their own.
 func each(t *testing.T, test func(n *node)) {
 	t.Parallel()
 	for _, r := range releases {
@@ -83,12 +83,12 @@ func each(t *testing.T, test func(n *node)) {
 				t.Skip("LISTED SKIP: containerd needs root outside of a user namespace")
 			}
 			setuptest.InPIDNamespace(t, func() { test(newNode(t, r)) })
-			removeCgroups(t) // in both processes: the outer one does it whatever became of the inner
+			removeCgroups(t) // in both processes, so that it also runs if the inner one fails
 		})
 	}
 }
 
-// node is a host that runs containerd, and whose FORWARD policy is DROP.
+// node is a host with containerd and policy DROP in FORWARD.
 type node struct {
 	*testing.T
 	release
@@ -98,7 +98,7 @@ type node struct {
 	outside *setup.Namespace // 192.0.2.2
 	cgroup  string
 	before  state
-	kill    func() // containerd, by SIGKILL
+	kill    func() // ends containerd by SIGKILL
 }
 
 func newNode(t *testing.T, r release) *node {
@@ -138,7 +138,7 @@ func newNode(t *testing.T, r release) *node {
 	return n
 }
 
-// start starts containerd, and waits until it serves requests. It ends with the test.
+// start starts containerd and waits until it serves requests. containerd ends with the test.
 func (n *node) start() {
 	n.Helper()
 	log, err := os.OpenFile(daemonLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -153,7 +153,7 @@ func (n *node) start() {
 		n.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }() // by a signal
+	go func() { _ = cmd.Wait(); close(ended) }() // ended by a signal
 	end := func(s syscall.Signal) {
 		_ = cmd.Process.Signal(s) // it may have ended
 		select {
@@ -183,17 +183,17 @@ func (n *node) start() {
 	})
 }
 
-// ctr runs containerd's own client.
+// ctr runs containerd's client ctr.
 func (n *node) ctr(args ...string) {
 	n.Helper()
 	setuptest.Run(n, filepath.Join(n.bin, "ctr"), args...)
 }
 
-// conflist is the network's configuration.
+// conflist is the file of the network's configuration.
 const conflist = "/etc/cni/net.d/10-containerd.conflist"
 
-// configure changes keys of the plugin in the shipped configuration, and waits until
-// containerd has taken that in.
+// configure changes keys of the plugin in the shipped configuration and waits until containerd has
+// loaded the file.
 func (n *node) configure(keys map[string]any) {
 	n.Helper()
 	shipped, err := os.ReadFile("../../conf/10-containerd.conflist")
@@ -237,7 +237,7 @@ func (n *node) configure(keys map[string]any) {
 	})
 }
 
-// get asks an HTTP server for the page that the image holds, from a namespace.
+// get requests the image's page from an HTTP server, from a namespace.
 func (n *node) get(from *setup.Namespace, address string) (answered bool) {
 	n.Helper()
 	err := from.Do(func() error {
@@ -246,7 +246,7 @@ func (n *node) get(from *setup.Namespace, address string) (answered bool) {
 			return nil //nolint:nilerr // no answer
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // of an open connection
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // the connection is open
 		if _, err := fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 			return nil //nolint:nilerr // no answer
 		}

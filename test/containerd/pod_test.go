@@ -9,14 +9,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// pod is one that is up.
+// pod is a running pod.
 type pod struct {
 	id, address string
-	netns       string // the path of its network namespace
+	netns       string // path of its network namespace
 	config      *cri.PodSandboxConfig
 }
 
-// podConfig is what the kubelet would say of pod number i.
+// podConfig returns what the kubelet sends for pod number i.
 func (n *node) podConfig(i int) *cri.PodSandboxConfig {
 	name := fmt.Sprint("web-", i)
 	return &cri.PodSandboxConfig{
@@ -27,14 +27,14 @@ func (n *node) podConfig(i int) *cri.PodSandboxConfig {
 	}
 }
 
-// published is podConfig with a host port for the pod's web server.
+// published returns podConfig with a host port for the pod's web server.
 func (n *node) published(i int) *cri.PodSandboxConfig {
 	config := n.podConfig(i)
 	config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: 80, HostPort: 8080}}
 	return config
 }
 
-// run brings a pod up, and reads what containerd says of it.
+// run starts a pod and reads its status from containerd.
 func (n *node) run(config *cri.PodSandboxConfig) (*pod, error) {
 	got, err := n.runtime.RunPodSandbox(n.Context(), &cri.RunPodSandboxRequest{Config: config})
 	if err != nil {
@@ -63,7 +63,7 @@ func (n *node) run(config *cri.PodSandboxConfig) (*pod, error) {
 	return p, nil
 }
 
-// mustRun is run, which has to succeed.
+// mustRun is run, and fails the test if run fails.
 func (n *node) mustRun(config *cri.PodSandboxConfig) *pod {
 	n.Helper()
 	p, err := n.run(config)
@@ -73,7 +73,7 @@ func (n *node) mustRun(config *cri.PodSandboxConfig) *pod {
 	return p
 }
 
-// remove stops a pod and removes it, as the kubelet does.
+// remove stops and removes a pod, as the kubelet does.
 func (n *node) remove(p *pod) error {
 	if _, err := n.runtime.StopPodSandbox(n.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (n *node) remove(p *pod) error {
 	return err
 }
 
-// container starts the only container of a pod, which runs the command, or sleeps.
+// container starts the only container of a pod. Without a command, the container sleeps.
 func (n *node) container(p *pod, command ...string) (id string) {
 	n.Helper()
 	got, err := n.runtime.CreateContainer(n.Context(), &cri.CreateContainerRequest{
@@ -103,7 +103,7 @@ func (n *node) container(p *pod, command ...string) (id string) {
 	return got.ContainerId
 }
 
-// exec runs a command in a container, and returns what it prints when it fails.
+// exec runs a command in a container. The error has the command's output.
 func (n *node) exec(container string, command ...string) error {
 	n.Helper()
 	got, err := n.runtime.ExecSync(n.Context(), &cri.ExecSyncRequest{ContainerId: container, Cmd: command, Timeout: 30})
@@ -116,14 +116,14 @@ func (n *node) exec(container string, command ...string) error {
 	return nil
 }
 
-// ping sends an echo request from a container. The answer may take until the host has asked
-// for its neighbour a second time.
+// ping sends an echo request from a container. The host may have to ask for the neighbour twice
+// before the answer comes.
 func (n *node) ping(container, address string) error {
 	n.Helper()
 	return n.exec(container, "ping", "-c", "1", "-W", "2", address)
 }
 
-// inside is a pod's network namespace.
+// inside opens a pod's network namespace.
 func (n *node) inside(p *pod) *setup.Namespace {
 	n.Helper()
 	ns, err := setup.OpenNamespace(p.netns)

@@ -15,12 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// state is what pods leave in a host, if they leave anything.
+// state is what pods may leave on a host.
 type state struct {
 	Network, Mounts, Netns, Processes, Cgroups, Leases, Results []string
 }
 
-// look takes the host's state.
+// look returns the host's state.
 func (n *node) look() state {
 	n.Helper()
 	return state{
@@ -34,7 +34,8 @@ func (n *node) look() state {
 	}
 }
 
-// same fails the test unless the host is as it was before. A shim may take its time to end.
+// same waits until the host is as before, since a shim takes some time to end. It fails the test
+// otherwise.
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string
@@ -43,8 +44,8 @@ func (n *node) same(before state, complaint string) {
 	}
 }
 
-// nothingLeft takes pods away, and fails the test unless the host is as it was before the
-// first.
+// nothingLeft removes pods, and fails the test unless the host is then as it was before the first
+// pod.
 func (n *node) nothingLeft(pods ...*pod) {
 	n.Helper()
 	for _, p := range pods {
@@ -55,7 +56,7 @@ func (n *node) nothingLeft(pods ...*pod) {
 	n.same(n.before, "pods left traces")
 }
 
-// files lists the paths that a pattern matches.
+// files returns the paths that match a pattern.
 func files(t testing.TB, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(pattern)
@@ -65,7 +66,7 @@ func files(t testing.TB, pattern string) []string {
 	return names
 }
 
-// mounts lists the mount points.
+// mounts returns the mount points.
 func mounts(t testing.TB) (points []string) {
 	t.Helper()
 	info, err := os.ReadFile("/proc/self/mountinfo")
@@ -79,8 +80,8 @@ func mounts(t testing.TB) (points []string) {
 	return points
 }
 
-// processes lists the programs that run, but for those that have ended and that nobody has
-// asked how: the first process of a PID namespace, which this one is, inherits them.
+// processes returns the names of the running programs. Zombies do not count: the first process of a
+// PID namespace, which this process is, inherits them.
 func processes(t testing.TB) (names []string) {
 	t.Helper()
 	for _, path := range files(t, "/proc/[0-9]*/stat") {
@@ -97,7 +98,7 @@ func processes(t testing.TB) (names []string) {
 	return names
 }
 
-// leases lists who holds which address.
+// leases returns the leases with their attachments.
 func leases(t testing.TB) (held []string) {
 	t.Helper()
 	all, err := harness.Leases("containerd")

@@ -7,8 +7,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestStatus has containerd 2 ask the plugin by STATUS, and say so to the kubelet, which
-// then sends no pods. containerd 1.x never asks: the pod that comes all the same hears it.
+// TestStatus has containerd 2 call STATUS and report the result to the kubelet, which then sends no
+// pods. containerd 1.x does not call STATUS: there, the pod's ADD fails.
 func TestStatus(t *testing.T) {
 	each(t, func(n *node) {
 		n.ready("at first", "")
@@ -28,8 +28,8 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless a pod is refused for a reason, which a containerd that calls
-// STATUS gives beforehand.
+// refused fails the test unless a pod is refused for a reason. A containerd that calls STATUS
+// reports this reason before.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {
@@ -42,7 +42,7 @@ func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	}
 }
 
-// ready fails the test unless the network is ready, or is not for the reason given.
+// ready fails the test unless the network is ready, or, with a reason, not ready for this reason.
 func (n *node) ready(when, why string) {
 	n.Helper()
 	s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{})

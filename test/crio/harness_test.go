@@ -1,5 +1,5 @@
-// Package crio drives the plugins as CRI-O does, through its library ocicni, on the
-// configuration that is shipped for it.
+// Package crio runs the plugins by CRI-O's library ocicni, with the configuration that is shipped
+// for CRI-O.
 package crio
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with all plugins.
+// programs is the folder with the plugins.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -31,12 +31,12 @@ type object = map[string]any
 
 type change = harness.Change
 
-// reference is the same network by the reference plugins.
+// reference turns the network into one of the reference plugins.
 func reference(_, plugin, ipam object) {
 	plugin["type"], ipam["type"] = "bridge", "host-local"
 }
 
-// version has a runtime speak one version.
+// version sets the CNI version.
 func version(v string) change {
 	return func(list, _, _ object) {
 		list["cniVersion"] = v
@@ -44,7 +44,7 @@ func version(v string) change {
 	}
 }
 
-// only has the network lease so many IPv4 addresses, from 10.87.0.2.
+// only limits the network to so many IPv4 addresses, from 10.87.0.2 on.
 func only(count int) change {
 	return func(_, _, ipam object) {
 		ipam["ranges"] = [][]object{{{"subnet": "10.87.0.0/24", "rangeStart": "10.87.0.2", "rangeEnd": fmt.Sprint("10.87.0.", count+1)}}}
@@ -59,8 +59,8 @@ type node struct {
 	log  *os.File
 }
 
-// newNode starts the library, whose FORWARD policy is DROP, on the shipped configuration
-// with the changes given.
+// newNode starts the library with the shipped configuration and the changes given. The policy of
+// FORWARD is DROP.
 func newNode(t *testing.T, changes ...change) *node {
 	t.Helper()
 	setuptest.DropForward(t, "iptables", "ip6tables")
@@ -79,7 +79,7 @@ func newNode(t *testing.T, changes ...change) *node {
 	return n
 }
 
-// said is what the library has written to its log.
+// said returns the log of the library.
 func (n *node) said() string {
 	n.t.Helper()
 	b, err := os.ReadFile(n.log.Name())
@@ -89,14 +89,14 @@ func (n *node) said() string {
 	return string(b)
 }
 
-// configure writes the shipped configuration, with the changes given, to where the library
-// looks for it.
+// configure writes the shipped configuration, with the changes given, to the folder that the
+// library watches.
 func (n *node) configure(changes ...change) {
 	n.t.Helper()
 	harness.Configure(n.t, "10-crio.conflist", filepath.Join(n.conf, "10-crio.conflist"), changes...)
 }
 
-// start is a start of CRI-O, with the plugins in dir.
+// start starts the library, as a start of CRI-O does, with the plugins in dir.
 func (n *node) start(dir string) {
 	n.t.Helper()
 	cri, err := ocicni.InitCNI("", n.conf, dir)
@@ -104,22 +104,22 @@ func (n *node) start(dir string) {
 		n.t.Fatal(err)
 	}
 	n.CNIPlugin = cri
-	n.t.Cleanup(func() { _ = cri.Shutdown() }) // it only ends its watch
+	n.t.Cleanup(func() { _ = cri.Shutdown() }) // it only ends the watch of the folder
 }
 
-// pod makes a namespace for pod number i, and says of it what CRI-O does.
+// pod makes a namespace for pod number i, and returns what CRI-O passes for the pod.
 func (n *node) pod(i int) ocicni.PodNetwork {
 	n.t.Helper()
 	name := fmt.Sprintf("pod-%d", i)
 	c := setuptest.Container(n.t, name)
-	c.Close() // it is to end when nothing else keeps it
+	c.Close() // the namespace ends when no process keeps it
 	return ocicni.PodNetwork{
 		Name: fmt.Sprintf("web-%d", i), Namespace: "shop", UID: fmt.Sprintf("0f3a-%d", i),
 		ID: fmt.Sprintf("%064x", i), NetNS: c.Path,
 	}
 }
 
-// up is what CRI-O does when it starts a pod: ADD, and CHECK as soon as it is done.
+// up does what CRI-O does when it starts a pod: ADD, and right afterwards CHECK.
 func (n *node) up(p ocicni.PodNetwork) (*current.Result, error) {
 	if _, err := n.SetUpPod(p); err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func (n *node) pods(count int) (all []ocicni.PodNetwork) {
 	return all
 }
 
-// down ends pods, each of which has to succeed.
+// down removes pods, and fails the test if a removal fails.
 func (n *node) down(pods ...ocicni.PodNetwork) {
 	n.t.Helper()
 	for _, p := range pods {
@@ -157,8 +157,7 @@ func (n *node) down(pods ...ocicni.PodNetwork) {
 	}
 }
 
-// die ends a pod's namespace behind CRI-O's back, and leaves the file that it was mounted
-// on.
+// die removes a pod's namespace without CRI-O. The file that it was mounted on stays.
 func (n *node) die(p ocicni.PodNetwork) {
 	n.t.Helper()
 	setuptest.Run(n.t, "umount", p.NetNS)
@@ -175,7 +174,7 @@ func (n *node) inhabit(p ocicni.PodNetwork) {
 	setuptest.Inhabit(n.t, c)
 }
 
-// ping says whether a pod gets an answer from an address.
+// ping reports whether a pod gets an answer from an address.
 func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	n.t.Helper()
 	c, err := setup.OpenNamespace(p.NetNS)
@@ -186,8 +185,8 @@ func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	return setuptest.Ping(n.t, c, to)
 }
 
-// held lists who has which IPv4 address of the network, by our leases and by host-local's
-// files: "1 10.87.0.2" is pod 1's.
+// held returns the leased IPv4 addresses of the network with their pods, from our leases and
+// host-local's files: pod 1 has address 10.87.0.2 in "1 10.87.0.2".
 func (n *node) held() (all []string) {
 	n.t.Helper()
 	leases, err := harness.Leases("crio")
@@ -200,7 +199,7 @@ func (n *node) held() (all []string) {
 		}
 	}
 	const dir = "/var/lib/cni/networks/crio"
-	files, _ := os.ReadDir(dir) // it is there with host-local alone
+	files, _ := os.ReadDir(dir) // only host-local makes the folder
 	for _, f := range files {
 		if a, err := netip.ParseAddr(f.Name()); err == nil && a.Is4() {
 			b, err := os.ReadFile(filepath.Join(dir, f.Name()))
@@ -214,7 +213,7 @@ func (n *node) held() (all []string) {
 	return all
 }
 
-// nothingLeft fails the test unless the host is as it was, with no lease and nothing in
+// nothingLeft fails the test unless the host is as before, without leases and without records in
 // libcni's cache.
 func (n *node) nothingLeft(before, complaint string) {
 	n.t.Helper()

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestValidation has CRI-O look at a configuration: it passes over one whose plugin is not
-// there or does not list its version, and says why in its log alone.
+// TestValidation loads configurations as CRI-O does. CRI-O skips a configuration whose plugin is
+// missing or does not list its version, and gives the reason only in its log.
 func TestValidation(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -21,7 +21,7 @@ func TestValidation(t *testing.T) {
 			n.start(programs)
 			n.accepts(v, "")
 		}
-		// The file that CRI-O brings is called so, which is before ours.
+		// This is the name of CRI-O's own file, which sorts before ours.
 		if err := os.Rename(filepath.Join(n.conf, "10-crio.conflist"), filepath.Join(n.conf, "10-crio-bridge.conflist")); err != nil {
 			t.Fatal(err)
 		}
@@ -41,8 +41,8 @@ func TestValidation(t *testing.T) {
 	})
 }
 
-// accepts fails the test unless the library takes what is configured for its network, or
-// has none and gives the reason.
+// accepts fails the test unless the library uses the configured network, or, with a reason, has no
+// network for this reason.
 func (n *node) accepts(what, reason string) {
 	n.t.Helper()
 	err := n.Status()
@@ -57,15 +57,15 @@ func (n *node) accepts(what, reason string) {
 	}
 }
 
-// TestInstalledLater installs the plugins while CRI-O runs: first none, then one without
-// its IPAM plugin, which CRI-O does not look for, but STATUS does.
+// TestInstalledLater installs the plugins while CRI-O runs: at first none, then one without its
+// IPAM plugin. CRI-O does not look for the IPAM plugin, but STATUS does.
 func TestInstalledLater(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
 		dir := t.TempDir()
 		n.start(dir)
 		n.accepts("no plugin", `failed to find plugin \"bridgeveth\" in path`)
-		install := func(name string) { // as make install does
+		install := func(name string) { // by rename, as make install does
 			t.Helper()
 			next := filepath.Join(dir, "."+name+".new")
 			if err := os.Link(filepath.Join(programs, "bridgeveth"), next); err != nil {
@@ -86,7 +86,7 @@ func TestInstalledLater(t *testing.T) {
 	})
 }
 
-// becomes waits until Status gives a reason, or none.
+// becomes waits until Status succeeds, or, with a reason, fails for this reason.
 func (n *node) becomes(reason string) {
 	n.t.Helper()
 	var err error

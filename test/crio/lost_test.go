@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTearDown ends pods whose namespace is not what it was. What CRI-O gets of an error it
-// logs and forgets, so whatever stays then, stays.
+// TestTearDown removes pods whose namespace has changed or gone. CRI-O logs an error of DEL and
+// does not call DEL again, so a DEL that fails would leave the rest for good.
 func TestTearDown(t *testing.T) {
 	plainFile := func(n *node, p *ocicni.PodNetwork) { n.die(*p) }
 	gone := func(n *node, p *ocicni.PodNetwork) {
@@ -29,7 +29,7 @@ func TestTearDown(t *testing.T) {
 		changes []change
 		err     string
 		held    string
-		rules   bool // masquerade rules stay
+		rules   bool // masquerade rules remain
 	}{
 		{"reference, gone", gone, []change{reference}, "", "[]", true},
 		{"reference, unknown", unknown, []change{reference}, "", "[]", true},
@@ -62,8 +62,7 @@ func TestTearDown(t *testing.T) {
 	}
 }
 
-// TestNoNamespace starts a pod without a namespace to be in: the error says so, and nothing
-// is left.
+// TestNoNamespace starts a pod without a namespace. The error says so, and nothing is left.
 func TestNoNamespace(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -83,9 +82,9 @@ func TestNoNamespace(t *testing.T) {
 	})
 }
 
-// TestReboot boots a host whose two pods had all the addresses there are, with and without
-// the contents of /run: namespaces and links are gone, libcni's cache is still there. The
-// pods come back, in new sandboxes, and the old ones end when CRI-O gets to it.
+// TestReboot reboots a host whose two pods have all addresses of the network, with and without the
+// contents of /run. The namespaces and links are gone, libcni's cache is still there. The pods
+// start in new sandboxes, and CRI-O removes the old ones later.
 func TestReboot(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -138,8 +137,8 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestRebootSame is a reboot after which a pod comes back in the sandbox that it had.
-func TestRebootSame(t *testing.T) {
+// TestRebootSameSandbox reboots a host, and a pod starts in its old sandbox.
+func TestRebootSameSandbox(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, only(1))
 		p := n.pods(1)
@@ -152,8 +151,8 @@ func TestRebootSame(t *testing.T) {
 	})
 }
 
-// reboot takes away what a boot does, and starts CRI-O anew. Of namespaces the files stay
-// that they were mounted on, where /run is kept.
+// reboot removes what a boot removes, and starts CRI-O. If /run is kept, the files stay that
+// namespaces were mounted on.
 func (n *node) reboot(pods []ocicni.PodNetwork, keepRun bool) {
 	n.t.Helper()
 	for _, p := range pods {

@@ -10,10 +10,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestPods starts and ends two pods in each version that results are told in: CHECK passes
-// at once, and they reach each other.
+// TestPods starts and removes two pods in each CNI version. CHECK right after ADD passes, and the
+// pods reach each other.
 func TestPods(t *testing.T) {
-	for _, v := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // the first has no CHECK
+	for _, v := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // 0.3.1 has no CHECK
 		t.Run(v, func(t *testing.T) {
 			setuptest.InHost(t, func() {
 				n := newNode(t, version(v))
@@ -29,16 +29,16 @@ func TestPods(t *testing.T) {
 					}
 				}
 				n.down(pods...)
-				n.down(pods...) // CRI-O does it again whenever it is not sure
+				n.down(pods...) // a repeated DEL, as by CRI-O
 				n.nothingLeft(before, "the end of pods left traces")
 			})
 		})
 	}
 }
 
-// TestAsked passes on everything that CRI-O may tell of a pod: what is ours to do is done,
-// the rest does no harm.
-func TestAsked(t *testing.T) {
+// TestAllArguments passes everything that CRI-O may pass for a pod. The plugin uses what concerns
+// it and ignores the rest.
+func TestAllArguments(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, func(_, plugin, _ object) {
 			plugin["capabilities"] = object{"cgroupPath": true, "aliases": true, "ipRanges": true, "io.kubernetes.cri.pod-annotations": true}
@@ -63,7 +63,7 @@ func TestAsked(t *testing.T) {
 	})
 }
 
-// TestPodsAtOnce starts twenty pods at once and ends them at once.
+// TestPodsAtOnce starts and removes twenty pods in parallel.
 func TestPodsAtOnce(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -108,16 +108,16 @@ func TestPodsAtOnce(t *testing.T) {
 	})
 }
 
-// TestLookUp has CRI-O, started anew, look up the addresses of a pod, which it does by
-// CHECK. Where somebody has wiped the rules it gets none, until they are put back.
-func TestLookUp(t *testing.T) {
+// TestPodAddresses starts CRI-O again, which asks for the addresses of a pod by CHECK. After a
+// flush of the rules it gets none, until the rules are restored.
+func TestPodAddresses(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
 		p := n.pods(1)[0]
 		if out := setuptest.Run(t, programs+"/bvctl", "leases", "--conf-dir", n.conf); strings.Count(out, "shop/web-1") != 2 {
 			t.Errorf("bvctl leases does not name the pod:\n%s", out)
 		}
-		n.configure(func(_, plugin, _ object) { plugin["mtu"] = 1400 }) // CHECK is for what ADD was given
+		n.configure(func(_, plugin, _ object) { plugin["mtu"] = 1400 }) // CHECK compares with the configuration at ADD
 		n.start(programs)
 		look := func() error { _, err := n.GetPodNetworkStatus(p); return err }
 		if err := look(); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestStatus polls STATUS while the only address is free, taken and free again. The
-// reference plugins see nothing of it, nor does anybody before CNI 1.1.0.
+// TestStatus calls STATUS while the only address is free, leased, and free again. With the
+// reference plugins, or before CNI 1.1.0, STATUS always succeeds.
 func TestStatus(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -48,14 +48,14 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestGC starts CRI-O when pods have died: of one everything is known, of the other libcni
-// has lost its result. The reference plugins keep what the other had. With nobody left the
-// list of the valid is null.
+// TestGC starts CRI-O after pods have died. libcni still has the result of one and has lost that of
+// another. The reference plugins keep what the second one had. The list of valid attachments is
+// null if there are none.
 func TestGC(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		changes []change
-		left    string // who holds what at the end
+		left    string // leases at the end
 	}{
 		{"reference", []change{reference}, "[3 10.87.0.4]"},
 		{"as shipped", nil, "[]"},
@@ -100,10 +100,9 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// TestStartFull starts CRI-O where pods that it has forgotten have all the addresses. It
-// collects them only when STATUS has once succeeded. A pod without a process, or without its
-// link, must not keep STATUS failing, also where its namespace is still pinned: no pod would
-// start until a person helps.
+// TestStartFull starts CRI-O where forgotten pods have all addresses. CRI-O calls GC only after
+// STATUS has succeeded once. So a pod without a process, or without its link, must not make STATUS
+// fail, even if its namespace is still pinned. Otherwise no pod would start until a person helps.
 func TestStartFull(t *testing.T) {
 	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
 	unplug := func(n *node, p ocicni.PodNetwork) {

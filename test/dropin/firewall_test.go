@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFirewall lets pings pass that a FORWARD policy of DROP stops, behind a bridge that
-// leaves it to others.
+// TestFirewall attaches behind a bridge plugin that makes no FORWARD rules, under policy DROP of
+// FORWARD. Pings pass.
 func TestFirewall(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -43,8 +43,8 @@ func TestFirewall(t *testing.T) {
 	}
 }
 
-// TestIngressPolicy asks, under each policy, from a container of the same bridge and from
-// one of another.
+// TestIngressPolicy sends packets under each policy, from a container on the same bridge and from
+// one on another bridge.
 func TestIngressPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		policy            string
@@ -77,7 +77,7 @@ func TestIngressPolicy(t *testing.T) {
 				must(t, a.check())
 			}
 			if tt.policy != "open" {
-				// The next container's bridge leaves the rule alone.
+				// The ADD of a container on another bridge does not restore the rule.
 				rule := regexp.MustCompile(`"br0 firewall .*" # (handle \d+)`)
 				first := rule.FindString(setuptest.Run(t, "nft", "-a", "list", "chain", "ip", "bridgeveth", "forwarded"))
 				must(t, all[1].del())
@@ -86,7 +86,7 @@ func TestIngressPolicy(t *testing.T) {
 					t.Errorf("the rule was %q, and is %q", first, again)
 				}
 				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
-				// With that policy, isolated ports would be nobody's doing.
+				// With that policy, the isolation of ports belongs to no plugin.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}
 			for _, a := range all {
@@ -97,7 +97,7 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyLayer2 keeps containers apart that have no addresses of ours.
+// TestIngressPolicyLayer2 isolates containers without addresses.
 func TestIngressPolicyLayer2(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -123,7 +123,7 @@ func TestIngressPolicyLayer2(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestIngressPolicyChanged takes the old policy back with the next container.
+// TestIngressPolicyChanged changes the policy, and the next ADD removes the old one.
 func TestIngressPolicyChanged(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -139,9 +139,9 @@ func TestIngressPolicyChanged(t *testing.T) {
 	refused(t, attach(t, ours, "c1", list("1.0.0", bridge, firewall)).check(), 103, "isolation of port")
 }
 
-// TestAdministrator shows that what he has written into CNI-ADMIN, of the reference's
-// firewall, is heard before we accept anything.
-func TestAdministrator(t *testing.T) {
+// TestAdminChain drops packets in CNI-ADMIN, the administrator's chain of the reference firewall.
+// Our rules do not accept these packets.
+func TestAdminChain(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	c1 := setuptest.Container(t, "c1")
@@ -162,7 +162,7 @@ func TestAdministrator(t *testing.T) {
 	}
 }
 
-// TestLoopback does what the reference does.
+// TestLoopback compares with the reference plugin.
 func TestLoopback(t *testing.T) {
 	for _, given := range []object{nil, {"cniVersion": "1.1.0", "interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}} {
 		results := map[string]object{}
@@ -204,7 +204,7 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// TestLoopbackOfHost keeps the host's own lo up.
+// TestLoopbackOfHost calls DEL with the host's namespace. Its lo stays up.
 func TestLoopbackOfHost(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -1,5 +1,5 @@
-// Package dropin runs configurations that name plugins of the reference implementation, by
-// those and by ours under their names, through libcni as runtimes do.
+// Package dropin runs configurations that name reference plugins through libcni, by the reference
+// plugins and by ours under their names.
 package dropin
 
 import (
@@ -27,11 +27,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// names are those of the reference's plugins that we answer to.
+// names are the reference plugins' names that our program answers to.
 var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
-// Folders of programs. In each is all that a list needs: what is not of ours in "ours" and
-// "kept" is the reference's. In "kept" that which ours replace is there, in its folder.
+// Folders of programs. Each has every plugin that a list needs. In ours, the plugins that we do not
+// have are the reference's. kept is like ours, and has the replaced reference plugins in its folder
+// "reference".
 var reference, ours, kept string
 
 func TestMain(m *testing.M) {
@@ -76,7 +77,7 @@ func build(dir string) error {
 // object is a JSON object.
 type object map[string]any
 
-// with returns a copy that has the keys of extra besides.
+// with returns a copy with the keys of extra.
 func (o object) with(extra object) object {
 	all := object{}
 	for _, from := range []object{o, extra} {
@@ -87,13 +88,13 @@ func (o object) with(extra object) object {
 	return all
 }
 
-// portMapping is as go-cni has it, without tags: that is how nerdctl passes it on.
+// portMapping is go-cni's type, without JSON tags: nerdctl passes it on like this.
 type portMapping struct {
 	HostPort, ContainerPort int32
 	Protocol, HostIP        string
 }
 
-// node is a host of the test's own, whose FORWARD policy is DROP.
+// node is a test's own host with policy DROP in FORWARD.
 type node struct {
 	*setup.Host
 	t testing.TB
@@ -103,11 +104,11 @@ func newNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{setuptest.EnterHost(t), t}
 	setuptest.DropForward(t, "iptables-nft", "ip6tables-nft")
-	setuptest.Run(t, "nft", "add", "table", "ip", "nat") // it is iptables', and stays
+	setuptest.Run(t, "nft", "add", "table", "ip", "nat") // a table of iptables, which DEL keeps
 	return n
 }
 
-// outside makes a namespace beyond the host, which is 192.0.2.1 to it.
+// outside makes a namespace beyond the host. The host has 192.0.2.1 there.
 func (n *node) outside() *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -121,7 +122,7 @@ func (n *node) outside() *setup.Namespace {
 	return out
 }
 
-// attachment is what a runtime does with one interface of one container.
+// attachment is one interface of one container, as a runtime attaches it.
 type attachment struct {
 	t       testing.TB
 	list    *libcni.NetworkConfigList
@@ -129,7 +130,7 @@ type attachment struct {
 	cni     *libcni.CNIConfig
 }
 
-// attach prepares one, by the plugins of a folder.
+// attach prepares an attachment by the plugins in a folder.
 func attach(t testing.TB, dir, container string, list object, ports ...portMapping) *attachment {
 	t.Helper()
 	b, err := json.Marshal(list)
@@ -150,7 +151,7 @@ func attach(t testing.TB, dir, container string, list object, ports ...portMappi
 	return a
 }
 
-// add returns the result as the version of the list has it.
+// add runs ADD and returns the result in the list's version.
 func (a *attachment) add() (object, error) {
 	result, err := a.cni.AddNetworkList(context.Background(), a.list, a.runtime)
 	if err != nil {
@@ -168,14 +169,14 @@ func (a *attachment) check() error {
 	return a.cni.CheckNetworkList(context.Background(), a.list, a.runtime)
 }
 
-// del is DEL as nerdctl has it: without a namespace.
+// del runs DEL without a namespace, as nerdctl does.
 func (a *attachment) del() error {
 	gone := *a.runtime
 	gone.NetNS = ""
 	return a.cni.DelNetworkList(context.Background(), a.list, &gone)
 }
 
-// must fails the test unless it went well.
+// must fails the test if there is an error.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -190,7 +191,7 @@ func (a *attachment) mustAdd() object {
 	return result
 }
 
-// refused fails the test unless an error of CNI's has the code and says so.
+// refused fails the test unless the error is a CNI error with the code and the text.
 func refused(t testing.TB, err error, code uint, want string) {
 	t.Helper()
 	said := &types.Error{}
@@ -199,7 +200,7 @@ func refused(t testing.TB, err error, code uint, want string) {
 	}
 }
 
-// serve answers in a namespace, by TCP, with the address of who asks.
+// serve starts a TCP server in a namespace. It answers with the client's address.
 func serve(t testing.TB, ns *setup.Namespace, port int) {
 	t.Helper()
 	must(t, ns.Do(func() error {
@@ -223,7 +224,7 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}))
 }
 
-// ask returns who the server took us for, "" if it did not answer.
+// ask returns the client's address as the server sees it, or "" without an answer.
 func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	must(t, from.Do(func() error {
@@ -232,15 +233,15 @@ func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
 			return nil //nolint:nilerr // no answer
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Second)) // of an open connection
-		b, _ := io.ReadAll(c)                          // none is no answer
+		_ = c.SetDeadline(time.Now().Add(time.Second)) // the connection is open
+		b, _ := io.ReadAll(c)                          // on an error, the answer is empty
 		answer = string(b)
 		return nil
 	}))
 	return answer
 }
 
-// call runs one of our programs with a configuration as it is, and returns what it says.
+// call runs one of our programs with a configuration and returns its output.
 func call(t testing.TB, program, verb, container string, conf object) (object, error) {
 	t.Helper()
 	b, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net", "type": filepath.Base(program)}.with(conf))

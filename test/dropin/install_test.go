@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInstall takes the places of the reference's plugins, twice, and gives them back.
+// TestInstall replaces the reference plugins, twice, and puts them back.
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
 	copyFile := func(from, to string) {
@@ -21,7 +21,7 @@ func TestInstall(t *testing.T) {
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(dir, to), b, 0o755))
 	}
-	is := func() (list []string) { // who answers to each name
+	is := func() (list []string) { // which program has each name
 		for _, name := range append([]string{"tuning"}, names...) {
 			out, err := exec.Command("env", "-i", filepath.Join(dir, name)).CombinedOutput()
 			who := map[bool]string{true: "ours", false: "theirs"}[strings.Contains(string(out), "+bridgeveth.")]

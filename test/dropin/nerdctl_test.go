@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// nerdctlNetwork is a configuration as "nerdctl network create" writes it (pkg/netutil).
+// nerdctlNetwork returns a configuration as `nerdctl network create` writes it (pkg/netutil).
 func nerdctlNetwork(name, bridgeName, subnet, gateway string) object {
 	return object{
 		"cniVersion": "1.0.0", "name": name, "nerdctlID": strings.Repeat("0a", 32), "nerdctlLabels": object{},
@@ -29,7 +29,7 @@ func nerdctlNetwork(name, bridgeName, subnet, gateway string) object {
 	}
 }
 
-// usedPorts lists those that nerdctl takes for used (pkg/portutil).
+// usedPorts returns the ports that nerdctl takes for used (pkg/portutil).
 func usedPorts(t testing.TB) (ports []string) {
 	t.Helper()
 	if exec.Command("iptables-nft", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "1").Run() != nil {
@@ -44,9 +44,9 @@ func usedPorts(t testing.TB) (ports []string) {
 	return ports
 }
 
-// TestNerdctl does what its hook does: a DEL that finds nothing, ADD, and in the end DEL
-// without a namespace. A host port, under a FORWARD policy of DROP, is what the reference
-// cannot reach.
+// TestNerdctl does what nerdctl's hook does: a DEL of nothing, ADD, and DEL without a namespace.
+// Under policy DROP of FORWARD, the host port is reachable, which it is not with the reference
+// plugins.
 func TestNerdctl(t *testing.T) {
 	for _, tt := range []struct{ name, dir, answer string }{{"reference", reference, ""}, {"ours", ours, "192.0.2.2"}} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -99,9 +99,10 @@ func TestNerdctl(t *testing.T) {
 	}
 }
 
-// TestListed shows the lists of ports to iptables: of many, and none that are not for IPv4. After a round
-// of saving and loading by nft(8), which changes the rules, bvctl repair lists the ports again. iptables restores the rules that it has saved.
-func TestListed(t *testing.T) {
+// TestPortList compares the host ports in iptables' listing: many of them, and none for IPv6 only.
+// nft(8) saves and loads the rules, which changes them, and bvctl repair lists the ports again.
+// iptables restores the rules that it has saved.
+func TestPortList(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	setuptest.Container(t, "c1")
@@ -128,13 +129,14 @@ func TestListed(t *testing.T) {
 		t.Errorf("saved, loaded and repaired, listed are %v", got)
 	}
 	setuptest.Run(t, "sh", "-ec", "iptables-nft-save -t nat >/run/saved; iptables-nft -t nat -F; iptables-nft -t nat -X; iptables-nft-restore </run/saved")
-	setuptest.Run(t, "sh", "-ec", "for c in PREROUTING INPUT OUTPUT POSTROUTING; do nft delete chain ip nat $c; done") // which iptables-nft-restore makes
+	setuptest.Run(t, "sh", "-ec", "for c in PREROUTING INPUT OUTPUT POSTROUTING; do nft delete chain ip nat $c; done") // iptables-nft-restore makes these chains
 	must(t, a.check())
 	must(t, a.del())
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestBanner asks each name who it is, as nerdctl asks firewall: without any variable.
+// TestBanner runs each name without any environment, as nerdctl does to find the version of
+// firewall.
 func TestBanner(t *testing.T) {
 	mod, err := os.ReadFile("../go.mod")
 	must(t, err)
@@ -146,7 +148,7 @@ func TestBanner(t *testing.T) {
 		cmd.Stderr = &said
 		must(t, cmd.Run())
 		first, _, _ := strings.Cut(said.String(), "\n")
-		// As semver.org has it, 9 and 10: numbers, and what makes no difference.
+		// semver.org, items 9 and 10: build metadata has no influence on precedence.
 		if !regexp.MustCompile("^CNI " + name + " plugin " + regexp.QuoteMeta(release) + `\+bridgeveth(\.[0-9A-Za-z-]+)+$`).MatchString(first) {
 			t.Errorf("%s says %q, want the release that it is compared with, %s", name, first, release)
 		}

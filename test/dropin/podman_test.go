@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podmanConf has everything below /run, and no cgroups, which are not the test's own.
+// podmanConf has all files below /run, and no cgroups, since the test has none of its own.
 const podmanConf = `[containers]
 cgroups = "disabled"
 seccomp_profile = "unconfined"
@@ -32,7 +32,7 @@ runtime = "crun"
 crun = ["%[2]s/bin/crun"]
 `
 
-// podman is the real thing in the test's host, by the plugins of a folder.
+// podman runs podman in the test's host, with the plugins in a folder.
 type podman struct {
 	t    testing.TB
 	root string
@@ -47,10 +47,10 @@ func newPodman(t testing.TB, plugins string) *podman {
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: podman as root needs root outside of a user namespace")
 	}
-	// Its locks, and the hierarchy of cgroups that crun looks at.
+	// For podman's locks, and for the cgroups that crun reads.
 	setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
 	setuptest.Run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
-	// podman would make the folder of namespaces a mount of its own, over those that are there.
+	// Otherwise podman would mount a new folder over the namespaces that exist.
 	setuptest.Run(t, "sh", "-c", "mkdir /run/netns; mount --bind /run/netns /run/netns; mount --make-rshared /run/netns")
 	image := "/run/podman/image"
 	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
@@ -64,7 +64,7 @@ func newPodman(t testing.TB, plugins string) *podman {
 	return p
 }
 
-// run runs a command of podman's, which has to succeed.
+// run runs a command of podman and fails the test if it fails.
 func (p *podman) run(args ...string) string {
 	p.t.Helper()
 	command := []string{"CONTAINERS_CONF=/run/podman/containers.conf", "HOME=/run/podman/home", "TMPDIR=/run/podman",
@@ -72,7 +72,7 @@ func (p *podman) run(args ...string) string {
 	return strings.TrimSpace(setuptest.Run(p.t, "env", append(command, args...)...))
 }
 
-// up starts a container that says hello at port 80, and returns its address.
+// up starts a container that says hello at port 80, and returns the container's address.
 func (p *podman) up(name string, options ...string) string {
 	p.t.Helper()
 	args := append([]string{"run", "-d", "--name", name, "--network", "one"}, options...)
@@ -80,9 +80,9 @@ func (p *podman) up(name string, options ...string) string {
 	return p.run("inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", name)
 }
 
-// TestPodman runs podman 4.3 on a host with Docker's FORWARD policy of DROP. Between
-// containers and from the host all is well with the reference's plugins too; from outside
-// their host ports are not reached.
+// TestPodman runs podman 4.3 under Docker's policy DROP of FORWARD. Containers reach each other,
+// and the host reaches them, with the reference plugins too. Only with ours are their host ports
+// reachable from outside.
 func TestPodman(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir, outside string
@@ -128,14 +128,14 @@ func TestPodman(t *testing.T) {
 			if (diff == "") != (tt.dir == ours) {
 				t.Errorf("in the end (-before +after):\n%s", diff)
 			}
-			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // outside's
+			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // outside has one
 				t.Errorf("namespaces are left: %v, %v", left, err)
 			}
 		})
 	}
 }
 
-// answers is ask of a program that does not listen all the time, for two seconds.
+// answers asks for two seconds, since the program does not listen all the time.
 func answers(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	for start := time.Now(); answer == "" && time.Since(start) < 2*time.Second; time.Sleep(20 * time.Millisecond) {
@@ -144,7 +144,7 @@ func answers(t testing.TB, from *setup.Namespace, address string) (answer string
 	return answer
 }
 
-// repairs has somebody flush the rules, and bvctl put them back by podman's records.
+// repairs flushes the rules and restores them by bvctl from podman's records.
 func repairs(t *testing.T, outside *setup.Namespace) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", "iptables -F; nft flush table ip bridgeveth")

@@ -16,13 +16,13 @@ import (
 
 var web = portMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}
 
-// elements counts an attachment's elements in our maps of host ports.
+// elements returns the number of an attachment's elements in our maps of host ports.
 func elements(t testing.TB, container string) int {
 	t.Helper()
 	return strings.Count(setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"), "/"+container+"/eth0\"")
 }
 
-// TestPortmap publishes behind bridge, in every way that DEL and CHECK come.
+// TestPortmap publishes ports behind bridge. CHECK and DEL come in each possible way.
 func TestPortmap(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -84,7 +84,7 @@ func TestPortmap(t *testing.T) {
 	}
 }
 
-// TestPortmapTaken asks for a port that another container has.
+// TestPortmapTaken requests a port that another container has.
 func TestPortmapTaken(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -96,12 +96,12 @@ func TestPortmapTaken(t *testing.T) {
 	before := setuptest.Dump(t)
 	_, err := second.add()
 	refused(t, err, 101, "host port tcp *:8080 is taken by container c1, interface eth0, of network net")
-	must(t, second.del()) // as runtimes do
+	must(t, second.del()) // runtimes do so after a failed ADD
 	setuptest.Same(t, before, "it left traces")
 }
 
-// TestPortmapNowhere publishes ports of a container that has no address they could lead to.
-func TestPortmapNowhere(t *testing.T) {
+// TestPortmapWithoutAddress publishes ports of a container without a suitable address.
+func TestPortmapWithoutAddress(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	setuptest.Container(t, "c1")
@@ -123,8 +123,8 @@ func TestPortmapNowhere(t *testing.T) {
 	}
 }
 
-// TestPortmapTwice has bridge publish the ports itself, so that portmap finds them there.
-func TestPortmapTwice(t *testing.T) {
+// TestPortmapAfterBridge publishes ports by bridge, and then again by portmap.
+func TestPortmapAfterBridge(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	setuptest.Container(t, "c1")
@@ -139,7 +139,7 @@ func TestPortmapTwice(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestNoHostPorts passes the result on, whoever has made the interface, as for most pods.
+// TestNoHostPorts runs portmap without host ports, behind any plugin. It passes the result on.
 func TestNoHostPorts(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -153,7 +153,7 @@ func TestNoHostPorts(t *testing.T) {
 	}
 }
 
-// TestKeysRefused names keys of portmap and firewall that ask for what cannot be had.
+// TestKeysRefused sets keys of portmap and firewall that are not supported. The error names them.
 func TestKeysRefused(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -162,7 +162,7 @@ func TestKeysRefused(t *testing.T) {
 	for _, tt := range []struct {
 		plugin string
 		conf   object
-		want   string // nothing, if it is accepted
+		want   string // part of the error, "" for success
 	}{
 		{"portmap", object{"backend": "iptables", "snat": false, "markMasqBit": 14, "conditionsV4": []string{}}, ""},
 		{"portmap", object{"backend": "nftables", "snat": true, "externalSetMarkChain": "KUBE-MARK-MASQ"}, ""},
@@ -174,7 +174,7 @@ func TestKeysRefused(t *testing.T) {
 		{"portmap", object{"conditionsV6": []string{"-i", "eth0"}}, `conditionsV6: "-i eth0": there is no rule`},
 		{"portmap", object{"runtimeConfig": object{"portMappings": []portMapping{{HostPort: 70000, ContainerPort: 80}}}}, "runtimeConfig.portMappings[0].hostPort: 70000 is no port"},
 		{"firewall", object{"backend": "", "iptablesAdminChainName": "CNI-ADMIN", "firewalldZone": "trusted", "ingressPolicy": "open"}, ""},
-		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // which says nothing there
+		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // the key has no meaning with this backend
 		{"firewall", object{"iptablesAdminChainName": "MINE"}, `iptablesAdminChainName: "MINE": the administrator's chain is BRIDGEVETH-ADMIN`},
 		{"firewall", object{"backend": "firewalld", "firewalldZone": "internal"}, `firewalldZone: "internal": the bridge is put into the zone bridgeveth`},
 		{"firewall", object{"ingressPolicy": "closed"}, `ingressPolicy: "closed" is none of open, same-bridge, isolated`},
@@ -193,16 +193,16 @@ func TestKeysRefused(t *testing.T) {
 			refused(t, status, 7, tt.want)
 			setuptest.Same(t, before, "a refused ADD left traces")
 		}
-		for _, name := range []string{tt.plugin, "bridge"} { // DEL does what it can
+		for _, name := range []string{tt.plugin, "bridge"} { // DEL accepts them
 			_, err := call(t, filepath.Join(ours, name), "DEL", "c1", bridge.with(conf).with(object{"type": name}))
 			must(t, err)
 		}
 	}
 }
 
-// TestAtOnce has containers with host ports come and go at once: what they share is there
-// for as long as one of them is, and gone with the last.
-func TestAtOnce(t *testing.T) {
+// TestPortmapAtOnce attaches and detaches containers with host ports in parallel. What they share
+// exists while one of them does, and ends with the last one.
+func TestPortmapAtOnce(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	for i := range 6 {

@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRepair puts back all that a chain has on the host after somebody has flushed it.
+// TestRepair restores what a chain of plugins has made on the host, after a flush.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

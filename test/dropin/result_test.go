@@ -18,12 +18,12 @@ var (
 	firewall  = object{"type": "firewall"}
 )
 
-// list is a network of plugins.
+// list returns a network of plugins.
 func list(version string, plugins ...object) object {
 	return object{"cniVersion": version, "name": "net", "plugins": plugins}
 }
 
-// TestResults compares what our plugins return with what those of the reference do.
+// TestResults compares our plugins' results with those of the reference plugins.
 func TestResults(t *testing.T) {
 	for i, tt := range []struct {
 		name     string
@@ -46,12 +46,12 @@ func TestResults(t *testing.T) {
 			a.runtime.CapabilityArgs["portMappings"] = []portMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
 		}},
 	} {
-		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // those that have chains
+		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // the versions with chains of plugins
 			if i > 2 && version != "1.1.0" {
-				continue // what differs there differs in none of the others
+				continue // the version makes no difference there
 			}
 			plugins := tt.plugins
-			if version == "0.3.1" { // the reference's firewall has no such version
+			if version == "0.3.1" { // the reference's firewall does not support it
 				plugins = plugins[:min(2, len(plugins))]
 			}
 			t.Run(fmt.Sprintf("%s/%s", tt.name, version), func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestResults(t *testing.T) {
 							tt.prepared(a)
 						}
 						results[name] = a.mustAdd()
-						if version != "0.3.1" && (name == "ours" || !strings.Contains(tt.name, "layer 2")) { // where the reference's CHECK fails
+						if version != "0.3.1" && (name == "ours" || !strings.Contains(tt.name, "layer 2")) { // where the reference's CHECK succeeds
 							must(t, a.check())
 						}
 						must(t, a.del())
@@ -81,8 +81,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// comparable leaves out of a result what differs from one time to the next, or is chosen by
-// a plugin, and the MTU, which the reference's bridge does not tell.
+// comparable removes what differs between two runs or is chosen by a plugin, and the MTU, which the
+// reference's bridge does not return.
 func comparable(result object) object {
 	interfaces, _ := result["interfaces"].([]any)
 	for _, each := range interfaces {

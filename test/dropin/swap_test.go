@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// container opens the namespace that it is about.
+// container opens the container's namespace.
 func (a *attachment) container() *setup.Namespace {
 	a.t.Helper()
 	ns, err := setup.OpenNamespace(a.runtime.NetNS)
@@ -19,9 +19,9 @@ func (a *attachment) container() *setup.Namespace {
 	return ns
 }
 
-// TestSwap replaces the programs while a container is attached: its CHECK and its DEL are
-// those of the reference, kept beside ours, its address is not given to another, and
-// nothing of it is left.
+// TestSwap replaces the programs while a container is attached. Its CHECK and its DEL run the
+// reference plugins, which are kept beside ours. Its address is not leased again, and nothing is
+// left.
 func TestSwap(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir string
@@ -34,7 +34,7 @@ func TestSwap(t *testing.T) {
 			setuptest.Container(t, "c2")
 			setuptest.Container(t, "c3")
 			network := list("1.0.0", bridge, portmap, firewall)
-			// What the reference makes once and never takes back.
+			// Make what the reference plugins make once and never remove.
 			first := attach(t, reference, "c3", network, portMapping{HostPort: 7070, ContainerPort: 80, Protocol: "tcp"})
 			first.mustAdd()
 			must(t, first.cni.DelNetworkList(t.Context(), first.list, first.runtime))
@@ -45,7 +45,7 @@ func TestSwap(t *testing.T) {
 			if err := old.check(); (err == nil) != tt.cleans {
 				t.Errorf("CHECK of a container from before: %v", err)
 			}
-			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has that after it
+			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has the next address
 				t.Errorf("the address of c2 is %s", got)
 			}
 			must(t, fresh.check())
@@ -66,7 +66,7 @@ func TestSwap(t *testing.T) {
 	}
 }
 
-// addresses lists those of a result.
+// addresses returns the addresses of a result.
 func addresses(result object) (list []string) {
 	for _, each := range result["ips"].([]any) {
 		list = append(list, each.(map[string]any)["address"].(string))
@@ -74,8 +74,8 @@ func addresses(result object) (list []string) {
 	return list
 }
 
-// TestBehindOthers puts portmap and firewall behind ptp: the reference's do it, if they are
-// there, and otherwise it is refused.
+// TestBehindOthers runs portmap and firewall behind ptp. They run the reference plugins if these
+// are kept, and fail otherwise.
 func TestBehindOthers(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -100,8 +100,8 @@ func TestBehindOthers(t *testing.T) {
 	}
 }
 
-// TestHostLocal keeps leases for containers where the configuration says, and takes over
-// what the reference has reserved there.
+// TestHostLocal keeps leases in the folder of the configuration, and takes over host-local's
+// reservations there.
 func TestHostLocal(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -136,14 +136,14 @@ func TestHostLocal(t *testing.T) {
 	}
 }
 
-// TestOneProcess starts bridge, which calls host-local within itself.
+// TestOneProcess runs bridge, which calls host-local in the same process.
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	setuptest.Container(t, "c1")
 	wrapper := filepath.Join(t.TempDir(), "bridge")
 	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n"), 0o755))
-	// The rules of a network are set by programs: those of this one are none.
+	// With "forward": "none", no program has to be started for rules.
 	_, err := call(t, wrapper, "ADD", "c1", bridge.with(object{"forward": "none"}))
 	must(t, err)
 	trace, err := os.ReadFile("/run/trace")

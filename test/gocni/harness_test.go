@@ -1,5 +1,5 @@
-// Package gocni drives the plugins as containerd does, through its library go-cni, on the
-// configuration that is shipped for it.
+// Package gocni runs the plugins by containerd's library go-cni, with the configuration that is
+// shipped for containerd.
 package gocni
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with all plugins.
+// programs is the folder with the plugins.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -30,25 +30,25 @@ type change = harness.Change
 type node struct {
 	gocni.CNI
 	t    *testing.T
-	conf string // the folder with configurations
+	conf string // folder of the configurations
 	dirs []string
 }
 
-// newNode prepares a host, whose FORWARD policy is DROP.
+// newNode prepares a host. The policy of FORWARD is DROP.
 func newNode(t *testing.T) *node {
 	t.Helper()
 	setuptest.DropForward(t, "iptables", "ip6tables")
 	return &node{t: t, conf: t.TempDir(), dirs: []string{programs}}
 }
 
-// configure writes the shipped configuration as a network's, with the changes given.
+// configure writes the shipped configuration under a network's name, with the changes given.
 func (n *node) configure(name string, changes ...change) {
 	n.t.Helper()
 	named := func(list, _, _ object) { list["name"] = name }
 	harness.Configure(n.t, "10-containerd.conflist", filepath.Join(n.conf, name+".conflist"), append([]change{named}, changes...)...)
 }
 
-// start loads the networks as containerd does: its own lo, and so many of those configured.
+// start loads the networks as containerd does: its own for lo, and so many of the configured ones.
 func (n *node) start(networks int) {
 	n.t.Helper()
 	c, err := gocni.New(gocni.WithMinNetworkCount(networks+1), gocni.WithPluginConfDir(n.conf), gocni.WithPluginMaxConfNum(networks), gocni.WithPluginDir(n.dirs))
@@ -61,7 +61,7 @@ func (n *node) start(networks int) {
 	n.CNI = c
 }
 
-// container makes container number i, and says what containerd does of its pod.
+// container makes container number i, and returns what containerd passes for its pod.
 func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.NamespaceOpts) {
 	n.t.Helper()
 	id = fmt.Sprintf("%064x", i)
@@ -70,7 +70,7 @@ func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.Nam
 	})
 }
 
-// nothingLeft fails the test unless the host is as it was, with no lease and nothing in
+// nothingLeft fails the test unless the host is as before, without leases and without records in
 // libcni's cache.
 func (n *node) nothingLeft(before string, networks ...string) {
 	n.t.Helper()

@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRemove detaches containers whose namespace is not what it was.
+// TestRemove detaches containers whose namespace has changed or gone.
 func TestRemove(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -52,9 +52,9 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveFails has an IPAM plugin fail in words that containerd takes for done: it would
-// never come back. Behind the reference plugin it believes them, and the address leaks.
-// Behind ours it comes back.
+// TestRemoveFails has an IPAM plugin fail with words that containerd takes for success, so that
+// containerd would not call DEL again. The reference plugin passes the words on, and the address
+// leaks. With bridgeveth, containerd calls DEL again.
 func TestRemoveFails(t *testing.T) {
 	for _, tt := range []struct {
 		plugin, path, words string
@@ -96,8 +96,8 @@ func TestRemoveFails(t *testing.T) {
 	}
 }
 
-// failing makes an IPAM plugin whose DEL fails, until there is a file /run/mended, and
-// returns its folder.
+// failing makes an IPAM plugin whose DEL fails until the file /run/mended exists. It returns the
+// plugin's folder.
 func failing(t *testing.T, words string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTwoDefaultRoutes puts a container on two networks that both have a default route for
-// it. Its routes are those that it has by the reference plugins: for IPv4 that of the later
-// network is in force, for IPv6 both are.
+// TestTwoDefaultRoutes attaches a container to two networks with a default route each. Its routes
+// are the same as with the reference plugins: for IPv4, the route of the second network is used;
+// for IPv6, both are.
 func TestTwoDefaultRoutes(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

@@ -17,15 +17,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// second has the second network beside the first one.
+// second is the configuration of the second network.
 func second(_, plugin, ipam object) {
 	plugin["bridge"] = "cni1"
-	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the first has the default route
+	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the default route is by the first network
 	ipam["ranges"] = [][]object{{{"subnet": "10.96.0.0/16"}}}
 }
 
-// TestSetup attaches containers to lo and to two networks, which containerd does for all
-// of them at once unless told otherwise, and ten containers at once besides.
+// TestSetup attaches containers to lo and to two networks. containerd attaches to all networks in
+// parallel by default. It also attaches ten containers in parallel.
 func TestSetup(t *testing.T) {
 	for _, way := range []struct {
 		name  string
@@ -72,7 +72,7 @@ func TestSetup(t *testing.T) {
 	}
 }
 
-// attached says what is wrong with a result of a container on both networks.
+// attached returns an error unless the result is that of a container on both networks.
 func attached(r *gocni.Result, err error) error {
 	if err != nil {
 		return err
@@ -86,8 +86,7 @@ func attached(r *gocni.Result, err error) error {
 	return nil
 }
 
-// TestCapabilities asks for host ports and for limits, in the words of containerd's types,
-// which have no names for JSON.
+// TestCapabilities requests host ports and limits by containerd's types, which have no JSON tags.
 func TestCapabilities(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -149,8 +148,8 @@ func TestCapabilities(t *testing.T) {
 	})
 }
 
-// TestSetupFails has one of two networks fail: the other is there already, or comes just
-// then, until containerd takes both away.
+// TestSetupFails has ADD fail on one of two networks. The other network is already attached, or is
+// being attached. containerd then detaches both.
 func TestSetupFails(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -176,14 +175,14 @@ func TestSetupFails(t *testing.T) {
 	})
 }
 
-// only has one address, 2, in a subnet.
+// only returns ranges with a single address, .2 of a subnet.
 func only(subnet string) [][]object {
 	return [][]object{{{"subnet": subnet + ".0/24", "rangeStart": subnet + ".2", "rangeEnd": subnet + ".2"}}}
 }
 
-// TestCheck has the library look at a container, before and after its rules are gone, and
-// at its network while addresses are there and when none is. It leaves out lo, since CHECK
-// is not known to the version that containerd has it in.
+// TestCheck has the library call CHECK for a container, before and after a flush of its rules, and
+// STATUS for its network, with and without free addresses. lo is left out: its version has no
+// CHECK.
 func TestCheck(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -196,12 +195,12 @@ func TestCheck(t *testing.T) {
 		if err := c.Status(); err != nil {
 			t.Errorf("status with a free address: %v", err)
 		}
-		// Without a process the address would count as one that GC can free.
+		// Without a process, GC could free the address, and STATUS would succeed.
 		process := exec.Command("nsenter", "--net="+ns.Path, "sleep", "infinity")
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = process.Process.Kill(); _ = process.Wait() }() // by the signal
+		defer func() { _ = process.Process.Kill(); _ = process.Wait() }() // ended by the signal
 		if _, err := c.Setup(t.Context(), id, ns.Path, labels); err != nil {
 			t.Fatal(err)
 		}

@@ -12,13 +12,14 @@ import (
 	"testing"
 )
 
-// programsVar is the environment variable with the folder of the programs. Main sets it for tests that
-// run in a process of their own. hack/test-vm.sh sets it, since no compiler runs in its machine.
+// programsVar is the environment variable with the folder of the programs. Main sets it for tests
+// that run in a process of their own. hack/test-vm.sh sets it, since no compiler runs in its
+// machine.
 const programsVar = "PROGRAMS"
 
-// Main builds the programs named into a new folder, sets *dir to the folder, runs the tests and ends the
-// process. If the variable PROGRAMS names a folder, Main uses that folder and builds only what it lacks.
-// TestMain calls Main.
+// Main builds the programs named into a new folder, sets *dir to the folder, runs the tests and
+// ends the process. If the variable PROGRAMS names a folder, Main uses that folder and builds only
+// what it lacks. TestMain calls Main.
 func Main(m *testing.M, dir *string, names ...string) {
 	status := 1
 	defer func() { os.Exit(status) }()
@@ -60,8 +61,8 @@ var sources = map[string]string{
 
 const reference = "github.com/containernetworking/plugins/plugins/"
 
-// product is the folder of the product's module, seen from a suite. The product is built there, with
-// the dependencies of its own go.mod, since those of test/go.mod may be newer.
+// product is the folder of the product's module, seen from a suite. The product is built there,
+// with the dependencies of its own go.mod, since those of test/go.mod may be newer.
 const product = "../.."
 
 // Build builds the named programs that dir lacks, and links ipam-simple to bridgeveth.
