@@ -18,7 +18,7 @@ import (
 // newCheck returns "bvctl leases check".
 func newCheck(inv *inventory.Inventory) *cobra.Command {
 	return &cobra.Command{
-		Use: "check", Short: "Compare leases with namespaces, links and rules, and say how to mend what is wrong", Args: cobra.NoArgs,
+		Use: "check", Short: "Compare leases with network namespaces, links and rules", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newChecker(inv)
 			if err != nil {
@@ -33,7 +33,7 @@ func newCheck(inv *inventory.Inventory) *cobra.Command {
 	}
 }
 
-// finding is something that is wrong, and what mends it.
+// finding is a difference, and the command or action that fixes it.
 type finding struct{ what, remedy string }
 
 // checker compares leases with the host.
@@ -45,7 +45,7 @@ type checker struct {
 	findings []finding
 }
 
-// newChecker looks at the ports there are. Its namespace is to be closed.
+// newChecker lists the ports on the host. The caller closes ns.
 func newChecker(inv *inventory.Inventory) (*checker, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -63,12 +63,12 @@ func newChecker(inv *inventory.Inventory) (*checker, error) {
 	return c, nil
 }
 
-// found notes that something is wrong.
-func (c *checker) found(remedy, format string, args ...any) {
+// add adds a finding.
+func (c *checker) add(remedy, format string, args ...any) {
 	c.findings = append(c.findings, finding{fmt.Sprintf(format, args...), remedy})
 }
 
-// check looks at everything, and changes nothing.
+// check compares everything. It changes nothing.
 func (c *checker) check() error {
 	networks := c.inv.Networks()
 	err := c.inv.Stores(networks, func(s *ipam.Store) error {
@@ -93,26 +93,26 @@ func (c *checker) check() error {
 	return nil
 }
 
-// checkLease compares a lease with its namespace and its link.
+// checkLease compares a lease with its network namespace and its link.
 func (c *checker) checkLease(l ipam.Lease) error {
 	who := fmt.Sprintf("network %s: %s is leased to container %s, interface %s", l.Network, l.Address, l.Container, l.Interface)
 	_, plugged := c.ports[inventory.LeasedTo(l)]
 	if l.Namespace.Gone() {
 		if plugged {
-			c.found("have the runtime remove the container; or ip link delete "+inventory.LeasedTo(l).Port()+", and then: "+releaseCommand(l),
-				"%s, whose namespace %s is gone; its link is left", who, l.Namespace.Path)
+			c.add("have the runtime remove the container; or run ip link delete "+inventory.LeasedTo(l).Port()+", then "+releaseCommand(l),
+				"%s, but its network namespace %s does not exist; its link does", who, l.Namespace.Path)
 		} else {
-			c.found(releaseCommand(l)+"; or nothing: it is taken back when the range is full",
-				"%s, whose namespace %s is gone", who, l.Namespace.Path)
+			c.add(releaseCommand(l)+"; without it, ADD frees the lease when the range is full",
+				"%s, but its network namespace %s does not exist", who, l.Namespace.Path)
 		}
 		return nil
 	}
 	if l.Namespace == (ipam.Namespace{}) {
-		return nil // taken over from host-local: nothing is known of it
+		return nil // imported from host-local, which does not record the namespace
 	}
 	container, err := setup.OpenNamespace(l.Namespace.Path)
 	if err != nil {
-		c.found("look whether the path is still a namespace: findmnt "+l.Namespace.Path, "%s, whose namespace cannot be opened: %v", who, err)
+		c.add("check that the path is a network namespace: findmnt "+l.Namespace.Path, "%s, but its network namespace cannot be opened: %v", who, err)
 		return nil
 	}
 	defer container.Close()
@@ -121,13 +121,13 @@ func (c *checker) checkLease(l ipam.Lease) error {
 		return err
 	}
 	if !slices.ContainsFunc(present, func(p netip.Prefix) bool { return p.Addr() == l.Address.Addr() }) {
-		c.found("remove the container and make it again: nobody else reaches it meanwhile", "%s, which does not have it: it has %v", who, present)
+		c.add("remove the container and create it again", "%s, but the interface has the addresses %v", who, present)
 	}
 	return nil
 }
 
-// checkPorts finds ports of networks with leases that have none themselves, and those that
-// nobody has finished: what has a record was.
+// checkPorts finds ports without a lease on networks with leases, and ports of an ADD that was killed:
+// they are down and have no record.
 func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	recorded := map[setup.Attachment]bool{}
 	for _, n := range restorables {
@@ -141,19 +141,19 @@ func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	for a, p := range c.ports {
 		switch {
 		case !p.Up && !recorded[a]:
-			c.found("nothing: the next ADD or DEL of the container takes it away", "port %s was never finished: a process was killed", p.Name)
+			c.add("none needed: the next ADD or DEL of the container deletes the port", "port %s is incomplete: its ADD was killed", p.Name)
 		case networks[a.Network] && !leased[a]:
-			c.found("remove the container and make it again: its address may be given to another", "port %s of container %s, network %s: no address is leased to it", p.Name, a.Container, a.Network)
+			c.add("remove the container and create it again; until then, its address may be given to another container", "port %s of container %s, network %s: it has no lease", p.Name, a.Container, a.Network)
 		}
 	}
 }
 
-// checkRestorables compares what containers need with what the host has, as repair does.
+// checkRestorables compares attachments and networks with the host, as repair does.
 func (c *checker) checkRestorables(all []inventory.Restorable) {
 	said := map[finding]bool{}
 	find := func(remedy, format string, args ...any) {
 		f := finding{fmt.Sprintf(format, args...), remedy}
-		if !said[f] { // what a network lacks is the same for all of its containers
+		if !said[f] { // all containers of a network find the same differences of the network
 			c.findings = append(c.findings, f)
 		}
 		said[f] = true
@@ -161,7 +161,7 @@ func (c *checker) checkRestorables(all []inventory.Restorable) {
 	for _, n := range all {
 		network, port, err := n.Missing()
 		for _, what := range network {
-			find("bvctl repair; the next ADD does it too", "network %s: %s: missing", n.Network, what)
+			find("bvctl repair, or the next ADD", "network %s: %s: missing", n.Network, what)
 		}
 		if port != nil {
 			find("bvctl repair", "%s: %s", n.Name, strings.ReplaceAll(port.Error(), "\n", "; "))
@@ -172,20 +172,20 @@ func (c *checker) checkRestorables(all []inventory.Restorable) {
 	}
 }
 
-// releaseCommand is what frees a lease.
+// releaseCommand returns the command that frees a lease.
 func releaseCommand(l ipam.Lease) string {
 	return fmt.Sprintf("bvctl leases release --network %s --address %s", l.Network, l.Address.Addr())
 }
 
-// report prints what was found.
+// report prints the findings.
 func (c *checker) report(w io.Writer) error {
 	slices.SortFunc(c.findings, func(a, b finding) int { return cmp.Compare(a.what, b.what) })
 	for _, f := range c.findings {
-		fmt.Fprintf(w, "%s\n  to mend it: %s\n", f.what, f.remedy)
+		fmt.Fprintf(w, "%s\n  fix: %s\n", f.what, f.remedy)
 	}
 	if len(c.findings) > 0 {
 		return errUnhealthy
 	}
-	fmt.Fprintf(w, "%d leases: all is well\n", len(c.leases))
+	fmt.Fprintf(w, "%d leases: no problems found\n", len(c.leases))
 	return nil
 }

@@ -11,23 +11,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
-// carrierWait is how long the kernel may take to see that a link has a carrier
-// (net/core/link_watch.c).
+// carrierWait is how long the kernel may take to notice the carrier of a link (net/core/link_watch.c).
 const carrierWait = time.Second
 
-// systemPath is where a cure looks for its programs, on NixOS too. Elsewhere in PATH, and in
-// the folder of bvctl itself, may be a CNI plugin that is called like one of them: "bridge"
-// runs without arguments, prints its version and ends with 0.
+// systemPath is the PATH of the commands that fix a problem. The last folder is for NixOS. Other folders
+// in PATH, and the folder of bvctl, may have a CNI plugin with the name of a system program. The plugin
+// "bridge", for instance, prints its version and returns 0.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
-// asCalled is bvctl as a shell function, with the folders that this process was given.
+// asCalled defines bvctl as a shell function, with the folders that this process uses.
 const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
 
-// cure runs the commands of what is bad, each once, and returns those. Whether they cured
-// anything is for another look to say.
-func cure(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
+// fixAll runs the command of each problem once. It returns the commands. The caller checks whether the
+// problems are still there.
+func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
-	self, err := os.Executable() // many cures are "bvctl repair"
+	self, err := os.Executable() // many of the commands are "bvctl repair"
 	if err != nil {
 		return nil, err
 	}
@@ -49,18 +48,18 @@ func cure(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (trie
 	return tried, nil
 }
 
-// vain says which of the commands that were run have cured nothing.
-func vain(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
+// printUseless prints each command that has run and whose problem is still there.
+func printUseless(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
 	said := map[string]bool{}
 	each(reports, func(s doctor.Station) {
 		if tried[s.Remedy] && !said[s.Remedy] {
 			said[s.Remedy] = true
-			fmt.Fprintf(w, "in vain: %s\n  %s: %s\n", s.Remedy, s.Name, s.What)
+			fmt.Fprintf(w, "no effect: %s\n  %s: %s\n", s.Remedy, s.Name, s.What)
 		}
 	})
 }
 
-// each calls f with what is bad and has a command that cures it.
+// each calls f with each problem that a command fixes.
 func each(reports []*doctor.Report, f func(doctor.Station)) {
 	for _, r := range reports {
 		for _, s := range r.Stations {

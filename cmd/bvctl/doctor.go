@@ -22,19 +22,20 @@ func newDoctor(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	var fix, verbose bool
 	cmd := &cobra.Command{
-		Use: "doctor [A [B]]", Short: "Find out why a packet from A does not arrive at B", Args: cobra.MaximumNArgs(2),
-		Long: `Find out why a packet from A does not arrive at B: walk its way, look at each station, and
-send a packet to see where it ends.
+		Use: "doctor [A [B]]", Short: "Find what drops a packet from A to B", Args: cobra.MaximumNArgs(2),
+		Long: `Find what drops a packet from A to B: check each step of its path, and send a packet to see
+how far it gets.
 
 A is a container: its ID or the beginning of it, its pod (NAMESPACE/NAME), the path of its
-namespace, or its address. B is one too, or any address. Without B the way goes to A's
-gateway and to its neighbour on the bridge; without either, for every container.`,
+network namespace, or its address. B is another container, or any address. Without B, doctor
+checks the paths from A to its gateways and to the next container on the bridge. Without A
+and B, it checks these paths for every container.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("--output: %q is none of text, json", output)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
-			context.AfterFunc(ctx, stop) // the second kills
+			context.AfterFunc(ctx, stop) // a second signal kills the process
 			reports, err := examine(ctx, inv, args, fix, cmd.ErrOrStderr())
 			if err != nil {
 				return err
@@ -43,19 +44,18 @@ gateway and to its neighbour on the bridge; without either, for every container.
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.Flags().BoolVar(&fix, "fix", false, "run the commands that are shown to cure what is wrong, and look again")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show every station of ways on which all is well (always shown from A to B)")
+	cmd.Flags().BoolVar(&fix, "fix", false, "run the commands that fix the problems found, then check again")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show every step of every path; this is the default from A to B")
 	return cmd
 }
 
-// examine goes all the ways that are asked for, a second time if something was done about
-// what is wrong.
+// examine checks all paths that args ask for. If fix is set and it has run commands, it checks them again.
 func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("bvctl needs root: the doctor enters containers, and sends packets from there")
+		return nil, errors.New("bvctl doctor needs root: it enters containers and sends packets from them")
 	}
 	if slices.Contains(args, "") {
-		return nil, errors.New(`"" is no container; bvctl inspect lists them`)
+		return nil, errors.New(`"" is no container; list the containers with bvctl inspect`)
 	}
 	lock, err := acquireDoctor()
 	if err != nil {
@@ -66,17 +66,17 @@ func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix b
 	if err != nil || !fix {
 		return reports, err
 	}
-	tried, err := cure(inv, reports, w)
+	tried, err := fixAll(inv, reports, w)
 	if err != nil || len(tried) == 0 {
 		return reports, err
 	}
 	if reports, err = examineOnce(ctx, inv, args); err == nil {
-		vain(reports, tried, w)
+		printUseless(reports, tried, w)
 	}
 	return reports, err
 }
 
-// examineOnce goes all the ways that are asked for.
+// examineOnce checks all paths that args ask for.
 func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) ([]*doctor.Report, error) {
 	x, err := newExamination(inv)
 	if err != nil {
@@ -86,10 +86,10 @@ func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) (
 	return x.walk(ctx, args)
 }
 
-// marks of stations, for a terminal.
+// marks are the symbols of stations in the text output.
 var marks = map[doctor.State]string{doctor.Good: "✓", doctor.Bad: "✗", doctor.Note: "·"}
 
-// print shows the reports; an error says that something is wrong.
+// print prints the reports. It returns errUnhealthy if one of them has a problem.
 func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) error {
 	healthy := !slices.ContainsFunc(reports, func(r *doctor.Report) bool { return !r.Healthy() })
 	if output == "json" {
@@ -115,9 +115,9 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 			summarize(reports, w)
 		}
 		if len(reports) == 0 {
-			fmt.Fprintln(w, "there are no containers")
+			fmt.Fprintln(w, "no containers found")
 		} else if healthy {
-			fmt.Fprintln(w, "all is well")
+			fmt.Fprintln(w, "no problems found")
 		}
 	}
 	if !healthy {
@@ -126,30 +126,30 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 	return nil
 }
 
-// show prints a report with all its stations: the obstacle last, where it is read first.
+// show prints a report with all its stations. The obstacle is last, next to the prompt.
 func show(r *doctor.Report, w io.Writer) {
 	fmt.Fprintln(w, r.Way())
 	for _, s := range r.Stations {
 		fmt.Fprintf(w, "  %s %s: %s\n", marks[s.State], s.Name, s.What)
 	}
 	if o := r.Obstacle(); o != nil {
-		fmt.Fprintf(w, "\n  The obstacle: %s: %s\n", o.Name, o.What)
+		fmt.Fprintf(w, "\n  Obstacle: %s: %s\n", o.Name, o.What)
 		showRemedy(o, w)
 	}
 	fmt.Fprintln(w)
 }
 
-// showRemedy prints what to do about a station.
+// showRemedy prints how to fix the problem of a station: a command, or advice.
 func showRemedy(s *doctor.Station, w io.Writer) {
 	if s.Advice {
-		fmt.Fprintf(w, "  What to do: %s\n", s.Remedy)
+		fmt.Fprintf(w, "  Advice: %s\n", s.Remedy)
 	} else {
-		fmt.Fprintf(w, "  The cure:   %s\n", s.Remedy)
+		fmt.Fprintf(w, "  Fix: %s\n", s.Remedy)
 	}
 }
 
-// summarize prints a line for each way on which all is well, with its notes, and then each
-// obstacle once, with the ways that it blocks.
+// summarize prints one line for each path without a problem, with its notes. Then it prints each obstacle
+// once, with the paths that it blocks.
 func summarize(reports []*doctor.Report, w io.Writer) {
 	var obstacles []doctor.Station
 	blocked := map[doctor.Station][]*doctor.Report{}

@@ -14,22 +14,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// examination is one look at the node.
+// examination is one check of the whole host by the doctor.
 type examination struct {
 	*doctor.Doctor
 	inv  *inventory.Inventory
 	all  []*inventory.Container
-	ends []*doctor.End // of each of all; without a namespace if it cannot be entered
-	sick map[*doctor.End]*doctor.Report
-	more []*doctor.Report // what is wrong with no container in particular
+	ends []*doctor.End                  // of each container in all; Namespace is nil if it cannot be opened
+	shut map[*doctor.End]*doctor.Report // on the ends whose namespace cannot be opened
+	more []*doctor.Report               // on problems that concern no single container
 }
 
 const (
 	doctorLock = "/run/bridgeveth-doctor.lock"
-	doctorWait = 2 * time.Minute // for another doctor, who may look at all of the node
+	doctorWait = 2 * time.Minute // another doctor may check the whole host
 )
 
-// acquireDoctor waits for other doctors: each would take the others' packets for his own.
+// acquireDoctor waits until no other doctor runs: a doctor cannot tell the packets of another from its own.
 func acquireDoctor() (*flock.Lock, error) {
 	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
@@ -39,13 +39,13 @@ func acquireDoctor() (*flock.Lock, error) {
 	return flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
 }
 
-// newExamination enters all containers there are, and close leaves them.
+// newExamination opens the network namespaces of all containers. The caller calls close.
 func newExamination(inv *inventory.Inventory) (*examination, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
 		return nil, err
 	}
-	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, sick: map[*doctor.End]*doctor.Report{}}
+	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, shut: map[*doctor.End]*doctor.Report{}}
 	if x.all, err = inv.Containers(ns); err != nil {
 		x.close()
 		return nil, err
@@ -55,7 +55,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 		e := &doctor.End{Name: c.DisplayName(), Interface: c.Interface, Port: c.Port.Name, Bridge: c.Bridge, Addresses: c.Addresses, Routes: c.Routes}
 		x.ends = append(x.ends, e)
 		if e.Namespace, err = setup.OpenNamespace(c.Namespace); err != nil {
-			x.sick[e] = sickness(e.Name, "namespace of "+e.Name, "have the runtime remove the container",
+			x.shut[e] = problem(e.Name, "namespace of "+e.Name, "have the runtime remove the container",
 				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
 			continue
 		}
@@ -64,7 +64,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	}
 	if damaged, err := inv.Damaged(); err == nil {
 		for _, d := range damaged {
-			x.more = append(x.more, sickness("libcni's records", "record", "nobody but its runtime knows whose it is: have that remove containers that bvctl inspect does not show, and then the file", d.Error()))
+			x.more = append(x.more, problem("libcni's records", "record", "have the runtime remove the containers that bvctl inspect does not show, then delete the file", d.Error()))
 		}
 	}
 	if incompatible, err := x.Incompatible(); err == nil && incompatible != nil {
@@ -77,8 +77,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	return x, nil
 }
 
-// podRanges lists the ranges of containers on all nodes, as far as the configurations and records tell
-// them.
+// podRanges returns the subnets of containers on all nodes that configurations and records name.
 func (x *examination) podRanges() (ranges []netip.Prefix) {
 	var texts []string
 	for _, n := range x.inv.Networks() {
@@ -95,8 +94,8 @@ func (x *examination) podRanges() (ranges []netip.Prefix) {
 	return ranges
 }
 
-// sickness is a report on what needs no walk.
-func sickness(of, station, advice, what string) *doctor.Report {
+// problem returns a report with one problem, which was found without following a packet.
+func problem(of, station, advice, what string) *doctor.Report {
 	return &doctor.Report{From: of, Stations: []doctor.Station{{Name: station, State: doctor.Bad, What: what, Remedy: advice, Advice: true}}}
 }
 
@@ -107,7 +106,7 @@ func (x *examination) close() {
 	x.Host.Close()
 }
 
-// walk goes all the ways that are asked for.
+// walk follows packets along all paths that args ask for.
 func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
 	from, reports := x.ends, x.more
 	if len(args) > 0 {
@@ -116,7 +115,7 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 			return nil, err
 		}
 		if a == nil {
-			return nil, fmt.Errorf("%q is no container of bridgeveth's; bvctl inspect lists them", args[0])
+			return nil, fmt.Errorf("%q is no container of bridgeveth; list the containers with bvctl inspect", args[0])
 		}
 		from, reports = []*doctor.End{a}, nil
 	}
@@ -129,9 +128,9 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		concerned = append(concerned, to)
 	}
 	for _, a := range from {
-		if unwell(reports) >= enough {
+		if failed(reports) >= maxFailed {
 			reports = append(reports, &doctor.Report{From: "other containers", Stations: []doctor.Station{
-				{Name: "patience", State: doctor.Note, What: "cure these first: the rest is not looked at, since each way that is lost takes seconds"},
+				{Name: "not checked", State: doctor.Note, What: "fix the problems above first, then run bvctl doctor again; each path that fails takes several seconds"},
 			}})
 			break
 		}
@@ -142,7 +141,7 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, walked...)
 	}
 	drifted := x.Drifted(concerned, reports)
-	if drifted != nil { // what was removed meanwhile does not count
+	if drifted != nil { // without containers that were removed in the meantime
 		drifted = x.Drifted(x.present(concerned), reports)
 	}
 	if drifted != nil {
@@ -158,12 +157,12 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return reports, err
 }
 
-// walkFrom goes from a container to another end, or to what is nearby if that is nil. Where
-// one cannot be entered, there is no way to go.
+// walkFrom follows packets from a container to another end, or, if to is nil, to its gateways and the next
+// container. If the namespace of an end cannot be opened, it only reports that.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
-		if sick := x.sick[e]; sick != nil {
-			return []*doctor.Report{sick}, nil
+		if shut := x.shut[e]; shut != nil {
+			return []*doctor.Report{shut}, nil
 		}
 	}
 	if to == nil {
@@ -172,12 +171,12 @@ func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*docto
 	return x.walkAll(ctx, a, []*doctor.End{to})
 }
 
-// enough is how many ways that are lost are looked at: what is wrong with the node is so
-// with all of them.
-const enough = 5
+// maxFailed is the number of failed paths after which the doctor stops: a problem of the host makes every
+// path fail.
+const maxFailed = 5
 
-// unwell counts ways that are lost.
-func unwell(reports []*doctor.Report) (count int) {
+// failed counts the paths that have an obstacle.
+func failed(reports []*doctor.Report) (count int) {
 	for _, r := range reports {
 		if r.To != "" && !r.Healthy() {
 			count++
@@ -186,12 +185,12 @@ func unwell(reports []*doctor.Report) (count int) {
 	return count
 }
 
-// walkAll goes from a container to others, in each family that both have, or looks at
-// their links where there is none.
+// walkAll follows packets from a container to others, in each family that both ends have. If they have no
+// common family, it checks their links.
 func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doctor.End) (reports []*doctor.Report, err error) {
 	add := func(b *doctor.End, r *doctor.Report) {
 		if !r.Healthy() && len(x.present([]*doctor.End{a, b})) < 2 {
-			r = &doctor.Report{From: r.From, To: r.To, Stations: []doctor.Station{{Name: "container", State: doctor.Note, What: "one of the two was removed meanwhile"}}}
+			r = &doctor.Report{From: r.From, To: r.To, Stations: []doctor.Station{{Name: "container", State: doctor.Note, What: "a container of this path was removed in the meantime"}}}
 		}
 		reports = append(reports, r)
 	}
@@ -212,7 +211,7 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 			continue
 		}
 		if b.Namespace == nil {
-			return nil, fmt.Errorf("%s has no address of the family of %s", a.Name, b.Name)
+			return nil, fmt.Errorf("%s has no address of the address family of %s", a.Name, b.Name)
 		}
 		r, err := x.Link(a, b)
 		if err != nil {
@@ -230,7 +229,7 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 	return reports, nil
 }
 
-// present are those that have not been removed since.
+// present returns the ends whose container still exists.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
 	now, err := x.inv.Containers(x.Host)
 	if err != nil {

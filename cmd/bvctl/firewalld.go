@@ -9,23 +9,23 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/firewalld"
 )
 
-// newFirewalld returns "bvctl firewalld", by which the plugins ask firewalld (askFirewalld
-// in pkg/setup). Answers are words, one a line.
+// newFirewalld returns "bvctl firewalld". The plugins run it to talk to firewalld (askFirewalld in
+// pkg/setup/internal/forward). It prints one word on each line.
 func newFirewalld() *cobra.Command {
-	group := &cobra.Command{Use: "firewalld", Short: "Ask firewalld, for the plugins", Hidden: true}
+	group := &cobra.Command{Use: "firewalld", Short: "Talk to firewalld, for the plugins", Hidden: true}
 	for _, q := range []struct {
 		use, short string
 		args       int
 		ask        func(c *firewalld.Client, args []string) (answer []string, err error)
 	}{
-		{"zone LINK", "Say which zone a link is in, if any", 1, func(c *firewalld.Client, args []string) ([]string, error) {
+		{"zone LINK", "Print the zone of a link, if any", 1, func(c *firewalld.Client, args []string) ([]string, error) {
 			zone, err := c.ZoneOf(args[0])
 			return []string{zone}, err
 		}},
-		{"links", "List what is in our zone", 0, func(c *firewalld.Client, _ []string) ([]string, error) { return c.Links() }},
+		{"links", "List the links in our zone", 0, func(c *firewalld.Client, _ []string) ([]string, error) { return c.Links() }},
 		{"bind LINK", "Put a link into our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Bind(args[0]) }},
 		{"release LINK", "Take a link out of our zone", 1, func(c *firewalld.Client, args []string) ([]string, error) { return nil, c.Release(args[0]) }},
-		{"strict", "Say whether firewalld drops what goes to our published ports", 0, func(c *firewalld.Client, _ []string) ([]string, error) {
+		{"strict", "Print whether firewalld drops packets to our host ports", 0, func(c *firewalld.Client, _ []string) ([]string, error) {
 			strict, err := c.Strict()
 			return []string{strconv.FormatBool(strict)}, err
 		}},

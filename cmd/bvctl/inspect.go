@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// attachment is a container's place on a network as it is printed.
+// attachment is an attachment in the output.
 type attachment struct {
 	Bridge    string         `json:"bridge"`
 	Network   string         `json:"network"`
@@ -27,12 +27,12 @@ type attachment struct {
 	Port      string         `json:"port"`
 	State     string         `json:"state"` // one of those below
 	Addresses []netip.Prefix `json:"addresses"`
-	HostPorts []string       `json:"hostPorts,omitempty"` // "tcp 192.0.2.1:8080"
+	HostPorts []string       `json:"hostPorts,omitempty"` // such as "tcp 192.0.2.1:8080"
 	Bandwidth *bandwidth     `json:"bandwidth,omitempty"`
-	Since     *time.Time     `json:"since,omitempty"` // its lease began
+	Since     *time.Time     `json:"since,omitempty"` // start of the lease
 }
 
-// bandwidth are a container's limits, in bits per second; 0 is none.
+// bandwidth has the limits of a container, in bits per second. 0 means no limit.
 type bandwidth struct {
 	Ingress uint64 `json:"ingressRate"`
 	Egress  uint64 `json:"egressRate"`
@@ -44,7 +44,7 @@ const (
 	portBlocked    = "not forwarding"
 	portUnplugged  = "off its bridge"
 	portMissing    = "missing"
-	portUnfinished = "unfinished" // by an ADD that was killed
+	portUnfinished = "unfinished" // its ADD was killed
 )
 
 // newInspect returns "bvctl inspect".
@@ -74,8 +74,7 @@ func newInspect(inv *inventory.Inventory) *cobra.Command {
 	return cmd
 }
 
-// attachments lists all there are, by bridge, with an error if something is not known of
-// them.
+// attachments lists all attachments, sorted by bridge. The list is usable if there is an error.
 func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error) {
 	all, err := inv.Containers(ns)
 	published, unknown := ns.HostPorts()
@@ -96,7 +95,7 @@ func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error)
 	return list, errors.Join(err, unknown)
 }
 
-// state is how the container's port is.
+// state returns the state of the container's port.
 func state(c *inventory.Container) string {
 	switch p := c.Port; {
 	case p.Key == "":
@@ -113,7 +112,7 @@ func state(c *inventory.Container) string {
 	return portForwards
 }
 
-// String is the limits in short: "in 10M out 2.5M".
+// String returns the limits, such as "in 10M out 2.5M".
 func (b *bandwidth) String() string {
 	if b == nil {
 		return "-"
@@ -135,7 +134,7 @@ func (b *bandwidth) String() string {
 	return strings.Join(words, " ")
 }
 
-// printAttachments prints them as a table.
+// printAttachments prints a table of attachments.
 func printAttachments(list []attachment, w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "BRIDGE\tNETWORK\tCONTAINER\tPOD\tINTERFACE\tPORT\tSTATE\tADDRESSES\tHOST PORTS\tLIMITS\tSINCE")

@@ -20,14 +20,14 @@ import (
 )
 
 const (
-	barWidth = 20            // letters of the bar of a range
-	maxExact = 1_000_000_000 // addresses of a range: more than that are printed as 1.8e+19
+	barWidth = 20            // characters of the bar that shows how full a range is
+	maxExact = 1_000_000_000 // larger numbers of addresses are printed as 1.8e+19
 )
 
-// filter chooses leases; an empty part fits all.
+// filter chooses leases. An empty field matches every lease.
 type filter struct{ network, container, address string }
 
-// lease is a lease as it is printed.
+// lease is a lease in the output.
 type lease struct {
 	Network   string     `json:"network"`
 	Address   string     `json:"address"`
@@ -42,12 +42,12 @@ type lease struct {
 
 const (
 	stateAttached  = "attached"
-	stateGone      = "gone"      // its namespace is, and nobody has said DEL
-	stateKept      = "kept"      // for its pod
-	stateInherited = "inherited" // from host-local: its namespace is not known
+	stateGone      = "gone"      // the network namespace does not exist any more; there was no DEL
+	stateKept      = "kept"      // a sticky address, kept for its pod
+	stateInherited = "inherited" // imported from host-local, which does not record the namespace
 )
 
-// usage is a range as it is printed.
+// usage is a range in the output.
 type usage struct {
 	Network string `json:"network"`
 	Range   string `json:"range"`
@@ -55,7 +55,7 @@ type usage struct {
 	Size    uint64 `json:"size"`
 }
 
-// listing is all that "bvctl leases" prints.
+// listing is the output of "bvctl leases".
 type listing struct {
 	Leases []lease `json:"leases"`
 	Ranges []usage `json:"ranges"`
@@ -68,7 +68,7 @@ func newLeases(inv *inventory.Inventory) *cobra.Command {
 	var f filter
 	var output string
 	cmd := &cobra.Command{
-		Use: "leases", Short: "List who has which address, and how full the ranges are", Args: cobra.NoArgs,
+		Use: "leases", Short: "List addresses and how full each range is", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output: %q is none of table, json", output)
@@ -90,37 +90,37 @@ func newLeases(inv *inventory.Inventory) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	cmd.PersistentFlags().StringVar(&f.network, "network", "", "only of this network")
-	cmd.PersistentFlags().StringVar(&f.container, "container", "", "only of this container; the beginning of its ID is enough")
-	cmd.PersistentFlags().StringVar(&f.address, "address", "", "only this address")
+	cmd.PersistentFlags().StringVar(&f.network, "network", "", "only leases of this network")
+	cmd.PersistentFlags().StringVar(&f.container, "container", "", "only leases of this container; the beginning of its ID is enough")
+	cmd.PersistentFlags().StringVar(&f.address, "address", "", "only the lease of this address")
 	cmd.AddCommand(newCheck(inv), newRelease(inv, &f))
 	return cmd
 }
 
-// check looks whether the filter makes sense.
+// check returns an error if the address is not valid.
 func (f filter) check() error {
 	if _, err := netip.ParseAddr(f.address); f.address != "" && err != nil {
-		return fmt.Errorf("--address: %q is no IP address", f.address)
+		return fmt.Errorf("--address: %q is no IP address; write one as 10.1.0.9 or fd00:1::9", f.address)
 	}
 	return nil
 }
 
-// each calls visit with the leases of a store that fit.
+// each calls visit with the leases of a store that match.
 func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	return inventory.EachLease(s, f.network, f.container, func(l ipam.Lease) {
-		if f.fits(l.Address.Addr()) {
+		if f.matches(l.Address.Addr()) {
 			visit(l)
 		}
 	})
 }
 
-// fits says whether an address is the one that was asked for, if any.
-func (f filter) fits(a netip.Addr) bool {
+// matches reports whether an address matches.
+func (f filter) matches(a netip.Addr) bool {
 	wanted, err := netip.ParseAddr(f.address)
 	return f.address == "" || err == nil && wanted.Unmap() == a
 }
 
-// read adds a store's leases and ranges.
+// read adds the leases and ranges of a store.
 func (l *listing) read(s *ipam.Store, f filter) error {
 	if err := f.each(s, func(found ipam.Lease) { l.Leases = append(l.Leases, describe(found)) }); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				continue // of a network that was removed: the store remembers which one had it
+				continue // of a network that was removed; the store keeps the position of the last lease
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
 		}
@@ -142,8 +142,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 	return err
 }
 
-// namePods adds the pods' names by libcni's records, as inspect does: a lease knows the name only
-// where addresses are sticky.
+// namePods adds the names of pods from libcni's records. A lease has the name only if its address is
+// sticky.
 func (l *listing) namePods(inv *inventory.Inventory) error {
 	pods, err := inv.Pods()
 	for i := range l.Leases {
@@ -153,7 +153,7 @@ func (l *listing) namePods(inv *inventory.Inventory) error {
 	return err
 }
 
-// describe is a lease as it is printed.
+// describe returns a lease for the output.
 func describe(l ipam.Lease) lease {
 	out := lease{
 		Network: l.Network, Address: l.Address.String(), Container: l.Container, Interface: l.Interface,
@@ -165,7 +165,7 @@ func describe(l ipam.Lease) lease {
 	return out
 }
 
-// stateOf is the state of a lease, one of those above.
+// stateOf returns the state of a lease.
 func stateOf(l ipam.Lease) string {
 	switch {
 	case !l.Until.IsZero():
@@ -178,7 +178,7 @@ func stateOf(l ipam.Lease) string {
 	return stateAttached
 }
 
-// json prints it for programs.
+// json prints the listing as JSON.
 func (l *listing) json(w io.Writer) error {
 	if l.Leases == nil {
 		l.Leases = []lease{}
@@ -191,7 +191,7 @@ func (l *listing) json(w io.Writer) error {
 	return e.Encode(l)
 }
 
-// table prints it for people.
+// table prints the listing as text.
 func (l *listing) table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NETWORK\tADDRESS\tCONTAINER\tINTERFACE\tPOD\tSINCE\tSTATE")
@@ -218,8 +218,7 @@ func (l *listing) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// shorten is a container's ID as people write it: its first 12 letters, which the
-// filter takes too.
+// shorten returns the first 12 characters of a container's ID, as container runtimes print it.
 func shorten(id string) string {
 	if len(id) == 64 {
 		return id[:12]
@@ -227,7 +226,7 @@ func shorten(id string) string {
 	return orDash(id)
 }
 
-// orDash is a text for a column that is never empty.
+// orDash returns "-" for an empty column.
 func orDash(text string) string {
 	if text == "" {
 		return "-"
@@ -235,7 +234,7 @@ func orDash(text string) string {
 	return text
 }
 
-// bar draws how full a range is. It looks empty, or full, only when it is.
+// bar draws how full a range is. A bar looks empty or full only if the range is.
 func bar(leased, size uint64) string {
 	full := int(float64(leased) / float64(size) * barWidth)
 	switch {
@@ -251,11 +250,11 @@ func bar(leased, size uint64) string {
 func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "release", Short: "Free the leases that --container, --address or --network choose", Args: cobra.NoArgs,
-		Long: "Free leases. Those of containers that are alive stay, unless forced: another container may then get the\naddress of one that still uses it.",
+		Use: "release", Short: "Free the leases that match --container, --address or --network", Args: cobra.NoArgs,
+		Long: "Free leases. Leases of containers that may be running are freed only with --force. Another container may\nthen get an address that is still in use.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if *f == (filter{}) {
-				return errors.New("say which: --container, --address or --network")
+				return errors.New("no lease is chosen; set --container, --address or --network")
 			}
 			if err := f.check(); err != nil {
 				return err
@@ -263,11 +262,11 @@ func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
 			return release(inv, cmd.OutOrStdout(), *f, force)
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also those of containers that may be alive")
+	cmd.Flags().BoolVar(&force, "force", false, "also free leases of containers that may be running")
 	return cmd
 }
 
-// release frees the leases that fit and says what it did with each.
+// release frees the leases that match and prints the outcome for each.
 func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -282,22 +281,22 @@ func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error 
 		}
 		for _, l := range chosen {
 			state := stateOf(l)
-			left, err := ns.HasPort(inventory.LeasedTo(l))
+			attached, err := ns.HasPort(inventory.LeasedTo(l))
 			if err != nil {
 				return err
 			}
-			if state == stateGone && left {
-				state = "its link is left"
+			if state == stateGone && attached {
+				state = "its link exists"
 			}
 			if !force && state != stateGone && state != stateKept {
 				refused = true
-				fmt.Fprintf(w, "%s of container %s on %s is in use, or may be (%s): left alone; --force frees it\n", l.Address, l.Container, l.Network, state)
+				fmt.Fprintf(w, "%s of container %s on %s: may be in use (%s), not freed; use --force to free it\n", l.Address, l.Container, l.Network, state)
 				continue
 			}
 			if err := s.Free(l); err != nil {
 				return err
 			}
-			fmt.Fprintf(w, "%s of container %s on %s: free\n", l.Address, l.Container, l.Network)
+			fmt.Fprintf(w, "%s of container %s on %s: freed\n", l.Address, l.Container, l.Network)
 		}
 		return nil
 	})

@@ -1,6 +1,9 @@
-// Bvctl shows a person what bridgeveth and ipam-simple have made on this host, says
-// what is wrong with it, and mends it. It needs root, and to be run in the host's
-// network namespace.
+// Bvctl shows, checks and repairs what bridgeveth and ipam-simple have made on this host. Run it as root
+// in the host's network namespace.
+//
+// Each command has a file of its own: doctor.go, inspect.go, topology.go, leases.go, check.go (leases
+// check) and repair.go. pkg/inventory finds the attachments, and pkg/doctor follows packets. This package
+// makes no kernel calls and imports no plugin.
 package main
 
 import (
@@ -15,8 +18,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// errUnhealthy ends bvctl with status 1 when what is wrong was printed already.
-var errUnhealthy = errors.New("something is wrong")
+// errUnhealthy ends bvctl with status 1. The problems were printed before.
+var errUnhealthy = errors.New("problems found")
 
 func main() {
 	if err := newRoot().Execute(); err != nil {
@@ -28,19 +31,19 @@ func main() {
 	}
 }
 
-// newRoot returns the command with all those below it.
+// newRoot returns the command bvctl with its subcommands.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use: "bvctl", Short: "Look after bridgeveth's containers and their addresses", Version: plugin.Version,
+		Use: "bvctl", Short: "Show, check and repair bridgeveth's containers", Version: plugin.Version,
 		SilenceUsage: true, SilenceErrors: true,
-		Long: "Look after bridgeveth's containers and their addresses.\n\nExit status: 0 all is well, 1 something is wrong, 2 bvctl itself failed.",
+		Long: "Show, check and repair bridgeveth's containers.\n\nExit status: 0 no problems found, 1 problems found, 2 bvctl itself failed.",
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	inv := inventory.New(complain)
 	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
-	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of leases (default: those of the configurations, and "+ipam.DefaultDir+")")
-	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder where libcni keeps what it has attached")
+	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of the leases (default: the folders in the configurations, and "+ipam.DefaultDir+")")
+	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder of libcni's records of attachments")
 	root.AddCommand(newDoctor(inv), newFirewalld(), newInspect(inv), newLeases(inv), newRepair(inv), newTopology(inv))
 	return root
 }

@@ -8,21 +8,21 @@ import (
 	"unicode/utf8"
 )
 
-// stdout and stderr are where all that bvctl says goes.
+// stdout and stderr are the outputs of all commands.
 var (
 	stdout = &printable{to: os.Stdout}
 	stderr = &printable{to: os.Stderr}
 )
 
-// printable passes text on with a replacement character in the place of everything that is neither
-// printed nor the end of a line: names of containers, networks and links come from elsewhere, and an
-// escape sequence in one of them would act on the terminal, or make a drawing invalid.
+// printable replaces each character that is neither printable, a tab nor the end of a line. Names of
+// containers, networks and links come from other programs. An escape sequence in a name would act on the
+// terminal, or make a drawing invalid.
 type printable struct {
 	to   io.Writer
-	rest []byte // the beginning of a character whose end has not come
+	rest []byte // an incomplete character at the end of the last Write
 }
 
-// Write keeps back a character that is cut at the end of b, until its rest comes.
+// Write keeps an incomplete character at the end of b until the next Write.
 func (p *printable) Write(b []byte) (int, error) {
 	text := append(p.rest, b...)
 	var clean bytes.Buffer

@@ -16,16 +16,16 @@ import (
 func newRepair(inv *inventory.Inventory) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use: "repair", Short: "Put back what the host has lost of what its containers need", Args: cobra.NoArgs,
-		Long: `Put back what the host has lost of what its containers need: forwarding rules, masquerade,
-gateways, host ports, filters, limits, the settings of ports. Containers keep running; what is
-inside of them is left alone. What is in place stays as it is.
+		Use: "repair", Short: "Restore the rules and settings that containers need on the host", Args: cobra.NoArgs,
+		Long: `Restore what running containers need on the host: FORWARD rules, masquerade, gateways, host
+ports, filters, bandwidth limits and the settings of bridge ports. Nothing changes in the
+containers, and parts that are in place stay as they are.
 
-What a container was given is read from the folder where its runtime's libcni keeps it. Of
-a container that is not there, only the network is looked at, by its configuration.
+repair reads what each container needs from libcni's records (--cache-dir). For a container
+without a record, it restores only the network, by its configuration (--conf-dir).
 
-With --watch it goes on doing so: whenever rules of nf_tables change, whoever changes them,
-and once in half a minute, since iptables-legacy and sysctls change in silence.`,
+With --watch, bvctl keeps running. It repairs after each change of nf_tables rules, and every
+30 seconds, because changes of iptables-legacy rules and of sysctls cannot be watched.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ns, err := setup.CurrentHost()
 			if err != nil {
@@ -42,14 +42,14 @@ and once in half a minute, since iptables-legacy and sysctls change in silence.`
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on, whenever rules change")
+	cmd.Flags().BoolVar(&watch, "watch", false, "keep running, and repair after each change of rules")
 	return cmd
 }
 
 const (
-	watchQuiet = 300 * time.Millisecond // between the last change of rules and the repair
-	watchMost  = time.Second            // between the first change and the repair, however many follow
-	watchIdle  = 30 * time.Second       // between looks at what changes in silence
+	watchQuiet = 300 * time.Millisecond // from the last change of rules to the repair
+	watchMost  = time.Second            // from the first change to the repair, at most
+	watchIdle  = 30 * time.Second       // between repairs without a change of rules
 )
 
 // watchRules repairs until it is killed.
@@ -61,7 +61,7 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	defer rules.Close()
 	for {
 		if _, err := repair(inv, ns, w); err != nil && !errors.Is(err, errUnhealthy) {
-			complain(err) // it may be better the next time
+			complain(err) // the next repair may succeed
 		}
 		if err := rules.Wait(watchQuiet, watchMost, watchIdle); err != nil {
 			return err
@@ -69,17 +69,16 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	}
 }
 
-// repair puts back what is missing, and says how much that was. It goes on after errors. Those
-// of a container it says on standard error; that not all is known that there is to repair is
-// returned.
+// repair restores what is missing and returns the number of restored parts. It continues after errors. It
+// prints errors of single containers on standard error, and returns the other errors.
 func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
 	all, err := inv.Restorables(ns, inv.Networks())
 	failed := false
 	for _, n := range all {
-		mended, err := n.Repair()
-		for _, what := range mended {
+		restored, err := n.Repair()
+		for _, what := range restored {
 			count++
-			fmt.Fprintf(w, "%s: put back %s\n", n.Name, what)
+			fmt.Fprintf(w, "%s: restored %s\n", n.Name, what)
 		}
 		if err != nil {
 			failed = true

@@ -43,13 +43,13 @@ func sameFile(a, b string) bool {
 	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
 }
 
-// has says whether an end has an address of a family.
+// has reports whether an end has an address of a family.
 func has(e *doctor.End, is4 bool) bool {
 	_, ok := e.Address(is4)
 	return ok
 }
 
-// find looks a container up; nil is none.
+// find returns the container that matches a name, nil if none does.
 func (x *examination) find(name string) (found *doctor.End, err error) {
 	for _, like := range []likeness{exactly, perhaps} {
 		var names []string
@@ -60,7 +60,7 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 			}
 		}
 		if len(names) > 1 {
-			return nil, fmt.Errorf("%q may be any of %s; be more precise, or name its address", name, strings.Join(names, ", "))
+			return nil, fmt.Errorf("%q matches %s; write more of the name, or give the address", name, strings.Join(names, ", "))
 		}
 		if found != nil {
 			return found, nil
@@ -69,7 +69,7 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 	return nil, nil
 }
 
-// target is a container, or an address.
+// target returns a container, or an end with an address that belongs to no container.
 func (x *examination) target(name string) (*doctor.End, error) {
 	b, err := x.find(name)
 	if b != nil || err != nil {
@@ -77,13 +77,13 @@ func (x *examination) target(name string) (*doctor.End, error) {
 	}
 	address, err := netip.ParseAddr(name)
 	if err != nil {
-		return nil, fmt.Errorf("%q is neither a container of bridgeveth's nor an address", name)
+		return nil, fmt.Errorf("%q is neither a container of bridgeveth nor an address; list the containers with bvctl inspect", name)
 	}
 	address = address.Unmap()
 	return &doctor.End{Name: address.String(), Addresses: []netip.Prefix{netip.PrefixFrom(address, address.BitLen())}}, nil
 }
 
-// nearby are the gateways of a container, and the next container on its bridge.
+// nearby returns the gateways of a container, and the next container on its bridge.
 func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
 	if a.Bridge == "" {
 		return nil

@@ -17,7 +17,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// drawings are the pictures' templates, by what -o calls them.
+// drawings are the templates, by the names of --output.
 //
 //go:embed drawings
 var drawings embed.FS
@@ -28,9 +28,9 @@ var pictures = []string{"tree", "dot", "mermaid", "svg"}
 func newTopology(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "topology", Short: "Draw bridges and what is plugged into them", Args: cobra.NoArgs,
-		Long: `Draw bridges and what is plugged into them, from what the kernel says: as a tree for the
-terminal, in the language of Graphviz (dot -Tpng), for Mermaid, or as SVG.`,
+		Use: "topology", Short: "Draw bridges and containers", Args: cobra.NoArgs,
+		Long: `Draw bridges and the containers on them: as a tree for the terminal, for Graphviz
+(dot -Tpng), for Mermaid, or as SVG.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains(pictures, output) {
 				return fmt.Errorf("--output: %q is none of %s", output, strings.Join(pictures, ", "))
@@ -48,22 +48,22 @@ terminal, in the language of Graphviz (dot -Tpng), for Mermaid, or as SVG.`,
 	return cmd
 }
 
-// drawnBridge is a bridge and what is plugged into it.
+// drawnBridge is a bridge with its ports.
 type drawnBridge struct {
 	Name  string
 	Lines []string // its addresses
 	Ports []drawnPort
 }
 
-// drawnPort is a container's place on a bridge.
+// drawnPort is a container's port on a bridge.
 type drawnPort struct {
 	Name  string
-	Well  bool     // it forwards
-	State string   // what is the matter with it otherwise
-	Lines []string // of the container: who it is, and what it has
+	Well  bool     // the port forwards
+	State string   // of a port that does not forward
+	Lines []string // about the container: its name, addresses and host ports
 }
 
-// topology lists the bridges that containers are on, with the error of attachments.
+// topology lists the bridges of containers. The list is usable if there is an error.
 func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, err error) {
 	list, err := attachments(inv, ns)
 	for _, a := range list { // by bridge
@@ -71,7 +71,7 @@ func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, 
 			b := drawnBridge{Name: a.Bridge}
 			addresses, err := setup.Addresses(ns.Namespace, a.Bridge)
 			if err != nil {
-				complain(err) // there are ports of it, and it is gone
+				complain(err) // the bridge was deleted, but its ports exist
 			}
 			for _, p := range addresses {
 				if !p.Addr().IsLinkLocalUnicast() {
@@ -97,7 +97,7 @@ func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, 
 	return bridges, err
 }
 
-// draw writes a picture.
+// draw writes a drawing of the kind that --output names.
 func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 	t, err := template.New(kind).Funcs(template.FuncMap{
 		"quote": func(s string) string {
@@ -125,11 +125,11 @@ const (
 	letterWidth      = 7
 )
 
-// placed says where the parts of a picture are.
+// placed has the positions of the parts of a drawing.
 type placed struct {
 	Width, Height       int
 	BoxWidth, BoxHeight int
-	BoxMiddle           int // where what is beside the wire begins
+	BoxMiddle           int // start of the text beside the wire
 	Bridges             []placedBridge
 }
 
@@ -142,7 +142,7 @@ type placedBridge struct {
 type placedBox struct {
 	drawnPort
 	X, Y  int
-	Wire  string // to the bridge, in the language of SVG's paths
+	Wire  string // to the bridge, as an SVG path
 	Texts []placedText
 }
 
@@ -151,8 +151,8 @@ type placedText struct {
 	Text string
 }
 
-// place puts containers below their bridges, so many in a row. The wires of later rows
-// pass between the boxes of those above.
+// place puts containers below their bridges, boxesInRow in each row. Wires to later rows pass between the
+// boxes of earlier rows.
 func place(bridges []drawnBridge) placed {
 	lines, width := 0, boxWidth
 	for _, b := range bridges {

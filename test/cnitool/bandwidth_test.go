@@ -236,7 +236,7 @@ func TestBandwidthDrift(t *testing.T) {
 		if show() != before {
 			t.Errorf("%s: CHECK changed something", tt.name)
 		}
-		if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "put back bandwidth of port "+name) {
+		if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "restored bandwidth of port "+name) {
 			t.Errorf("%s: bvctl repair: status %d, %s", tt.name, status, out)
 		}
 		if got := show(); got != whole {

@@ -92,12 +92,12 @@ func TestLeases(t *testing.T) {
 		return err == nil && !has
 	})
 	setuptest.Run(t, "ip", "link", "add", gone.Port(), "type", "bridge")
-	if out, status := bvctl(t, "leases", "release", "--container", "c2"); status != 1 || strings.Count(out, "may be (its link is left)") != 2 {
+	if out, status := bvctl(t, "leases", "release", "--container", "c2"); status != 1 || strings.Count(out, "may be in use (its link exists)") != 2 {
 		t.Errorf("with its link: status %d:\n%s", status, out)
 	}
 	setuptest.Run(t, "ip", "link", "delete", gone.Port())
 	out, status := bvctl(t, "leases", "release", "--network", "net")
-	if status != 1 || strings.Count(out, ": free") != 4 || strings.Count(out, "left alone") != 2 {
+	if status != 1 || strings.Count(out, ": freed") != 4 || strings.Count(out, "not freed") != 2 {
 		t.Errorf("status %d:\n%s", status, out)
 	}
 	if held := leases(t); !cmp.Equal(held, []string{"c1 10.88.0.2/24", "c1 fd88::2/64"}) {
@@ -133,24 +133,24 @@ func TestLeasesCheck(t *testing.T) {
 			}
 			setuptest.Run(n.t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
 		}, []string{
-			"10.88.0.2/24 is leased to container c1, interface eth0, whose namespace /run/netns/c1 is gone\n", "bvctl leases release --network net --address 10.88.0.2",
+			"10.88.0.2/24 is leased to container c1, interface eth0, but its network namespace /run/netns/c1 does not exist\n", "bvctl leases release --network net --address 10.88.0.2",
 		}, func(n *node, _ []*setup.Namespace) {
 			bvctl(n.t, "leases", "release", "--network", "net", "--address", "10.88.0.2")
 		}},
 		{"another namespace there, link left", func(n *node, c []*setup.Namespace) {
 			setuptest.Run(n.t, "sh", "-c", "umount -l /run/netns/c1 && unshare -n mount --bind /proc/self/ns/net /run/netns/c1")
-		}, []string{"whose namespace /run/netns/c1 is gone; its link is left"}, func(n *node, _ []*setup.Namespace) {
+		}, []string{"but its network namespace /run/netns/c1 does not exist; its link does"}, func(n *node, _ []*setup.Namespace) {
 			on("DEL", 1, dual).run(n.t).ok(n.t)
 		}},
 		{"address gone", func(n *node, c []*setup.Namespace) {
 			setuptest.In(n.t, c[0], "ip", "addr", "del", "10.88.0.2/24", "dev", "eth0")
-		}, []string{"10.88.0.2/24 is leased to container c1, interface eth0, which does not have it: it has [fd88::2/64]"}, func(n *node, _ []*setup.Namespace) {
+		}, []string{"10.88.0.2/24 is leased to container c1, interface eth0, but the interface has the addresses [fd88::2/64]"}, func(n *node, _ []*setup.Namespace) {
 			on("DEL", 1, dual).run(n.t).ok(n.t)
 			on("ADD", 1, dual).run(n.t).ok(n.t)
 		}},
 		{"lease gone", func(n *node, _ []*setup.Namespace) {
 			bvctl(n.t, "leases", "release", "--container", "c1", "--force")
-		}, []string{"container c1, network net: no address is leased to it"}, func(n *node, _ []*setup.Namespace) {
+		}, []string{"container c1, network net: it has no lease"}, func(n *node, _ []*setup.Namespace) {
 			on("DEL", 1, dual).run(n.t).ok(n.t)
 			on("ADD", 1, dual).run(n.t).ok(n.t)
 		}},
@@ -163,7 +163,7 @@ func TestLeasesCheck(t *testing.T) {
 		}},
 		{"unfinished", func(n *node, c []*setup.Namespace) {
 			setuptest.Run(n.t, "ip", "link", "set", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port(), "down")
-		}, []string{"was never finished: a process was killed"}, func(n *node, _ []*setup.Namespace) {
+		}, []string{"is incomplete: its ADD was killed"}, func(n *node, _ []*setup.Namespace) {
 			on("ADD", 1, dual).run(n.t).ok(n.t)
 		}},
 	} {
@@ -178,7 +178,7 @@ func TestLeasesCheck(t *testing.T) {
 			out, status := bvctl(t, "leases", "check")
 			setuptest.Same(t, before, "it changed something")
 			if tt.want == nil {
-				if status != 0 || out != "4 leases: all is well\n" {
+				if status != 0 || out != "4 leases: no problems found\n" {
 					t.Errorf("status %d:\n%s", status, out)
 				}
 				return
@@ -204,7 +204,7 @@ func TestLeasesCheck(t *testing.T) {
 func TestBvctlMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
-	if out, status := bvctl(t, "leases", "check"); status != 0 || out != "0 leases: all is well\n" {
+	if out, status := bvctl(t, "leases", "check"); status != 0 || out != "0 leases: no problems found\n" {
 		t.Errorf("status %d: %s", status, out)
 	}
 	if out, status := bvctl(t, "leases", "-o", "json"); status != 0 || !strings.Contains(out, `"leases": []`) {
@@ -215,7 +215,7 @@ func TestBvctlMistakes(t *testing.T) {
 	}
 	for _, tt := range []struct{ args, want string }{
 		{"leases -o xml", `--output: "xml" is none of table, json`},
-		{"leases release", "say which: --container, --address or --network"},
+		{"leases release", "no lease is chosen; set --container, --address or --network"},
 		{"leases release --address ten", `--address: "ten" is no IP address`},
 		{"leases --address ten", `--address: "ten" is no IP address`},
 		{"leases", "/run/net.d/20-broken.conflist"},
@@ -282,7 +282,7 @@ func TestBvctlSinglePlugin(t *testing.T) {
 	}{{conf, "network net, container cnitool-"}, {nil, "network net: "}} {
 		record(tt.conf)
 		setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "postrouting")
-		if out, status := bvctl(t, "repair"); status != 0 || !strings.HasPrefix(out, tt.want) || !strings.Contains(out, "put back masquerade of 10.88.0.0/24") {
+		if out, status := bvctl(t, "repair"); status != 0 || !strings.HasPrefix(out, tt.want) || !strings.Contains(out, "restored masquerade of 10.88.0.0/24") {
 			t.Errorf("status %d, %q is not in %s", status, tt.want, out)
 		}
 	}
@@ -312,7 +312,7 @@ func TestBvctlDamagedStore(t *testing.T) {
 		{"inspect", "10.88.0.2/24"},
 		{"inspect -o json", "10.88.0.2/24"},
 		{"topology", "10.88.0.2/24"},
-		{"repair", "put back masquerade of 10.88.0.0/24"},
+		{"repair", "restored masquerade of 10.88.0.0/24"},
 		{"leases release --address 10.88.0.2 --force", "10.88.0.2/24 of container"},
 	} {
 		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, strings.Fields(tt.args)...)...)

@@ -243,7 +243,7 @@ func TestDoctorHealthy(t *testing.T) {
 				}
 			}
 			setuptest.Same(t, before, "the doctor changed something")
-			if out, status := bvctl(t, "doctor"); status != 0 || !strings.HasSuffix(out, "all is well\n") || strings.Count(out, "\n") != 4*3+1 {
+			if out, status := bvctl(t, "doctor"); status != 0 || !strings.HasSuffix(out, "no problems found\n") || strings.Count(out, "\n") != 4*3+1 {
 				t.Errorf("status %d: %s", status, out)
 			}
 		})
@@ -473,7 +473,7 @@ func TestDoctorContainerRemoved(t *testing.T) {
 		}
 	}
 	n.must("del", c[1])
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "removed meanwhile") {
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "removed in the meantime") {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }
@@ -516,7 +516,7 @@ func TestDoctorOnce(t *testing.T) {
 					t.Errorf("%q is not there once as blocked:\n%s", way, out)
 				}
 			}
-			if out, status := bvctl(t, "doctor", "-v"); status != 1 || strings.Count(out, "The obstacle: ") != 4 || strings.Count(out, "route of") < 8 {
+			if out, status := bvctl(t, "doctor", "-v"); status != 1 || strings.Count(out, "Obstacle: ") != 4 || strings.Count(out, "route of") < 8 {
 				t.Errorf("-v: status %d:\n%s", status, out)
 			}
 		})
@@ -535,7 +535,7 @@ func TestDoctorFixUndone(t *testing.T) {
 	out, err := fix.CombinedOutput()
 	undo()
 	const cure = "sysctl -w net.ipv4.conf.br0.forwarding=1\n"
-	if err == nil || !strings.Contains(string(out), "+ "+cure) || !strings.Contains(string(out), "in vain: "+cure) {
+	if err == nil || !strings.Contains(string(out), "+ "+cure) || !strings.Contains(string(out), "no effect: "+cure) {
 		t.Errorf("%v: %s", err, out)
 	}
 }

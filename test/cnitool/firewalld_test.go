@@ -136,7 +136,7 @@ func testFirewalld(t *testing.T, release string) {
 		if err := w.cnitool("check", w.c[1]); err == nil || !strings.Contains(err.Error(), "br0 in zone bridgeveth of firewalld: missing") {
 			t.Errorf("CHECK after a reload: %v", err)
 		}
-		if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "put back br0 in zone bridgeveth of firewalld") {
+		if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "restored br0 in zone bridgeveth of firewalld") {
 			t.Errorf("repair: status %d: %s", status, out)
 		}
 		blocked("after a repair", nil)

@@ -25,16 +25,16 @@ func TestRepair(t *testing.T) {
 		want        []string // parts of the output
 		unseen      bool     // packets pass in spite of the loss
 	}{
-		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", []string{"put back rules of bridge br0 in iptables-nft filter FORWARD"}, false},
-		{"our chain flushed", "iptables -F BRIDGEVETH-FORWARD; ip6tables -F BRIDGEVETH-FORWARD", []string{"put back rules of bridge br0 in ip6tables-nft filter FORWARD"}, false},
+		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", []string{"restored rules of bridge br0 in iptables-nft filter FORWARD"}, false},
+		{"our chain flushed", "iptables -F BRIDGEVETH-FORWARD; ip6tables -F BRIDGEVETH-FORWARD", []string{"restored rules of bridge br0 in ip6tables-nft filter FORWARD"}, false},
 		{"ruleset flushed, Docker's policy set again", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP",
 			[]string{"masquerade of 10.88.0.0/24", "host ports of port", "guard of port", "rules of bridge br0"}, false},
 		{"our tables deleted", "nft delete table ip bridgeveth; nft delete table ip6 bridgeveth; nft delete table bridge bridgeveth", []string{"host ports of port", "guard of port"}, false},
 		{"elements deleted", "nft flush map ip bridgeveth ports; nft flush map ip6 bridgeveth ports; nft flush map bridge bridgeveth guarded", []string{"host ports of port", "guard of port"}, false},
-		{"forwarding off", "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", []string{"put back sysctl net/ipv4/ip_forward=1"}, false},
+		{"forwarding off", "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", []string{"restored sysctl net/ipv4/ip_forward=1"}, false},
 		{"gateway gone", "ip addr flush dev br0", []string{"address 10.88.0.1/24 of bridge br0", "address fd88::1/64 of bridge br0"}, false},
 		{"bridge down", "ip link set br0 down", []string{"state up of bridge br0"}, false},
-		{"bridge deleted", "ip link del br0", []string{"put back bridge br0", "settings of port"}, false},
+		{"bridge deleted", "ip link del br0", []string{"restored bridge br0", "settings of port"}, false},
 		{"ports off the bridge", "for p in $(ls /sys/class/net/br0/brif 2>/dev/null || ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p nomaster; done", []string{"settings of port"}, false},
 		{"ports down", "for p in $(ip -o link show master br0 | sed 's/^[0-9]*: //; s/@.*//'); do ip link set $p down; done", []string{"settings of port"}, false},
 		{"MTU of a port", "ip link set $(ip -o link show master br0 | sed -n '1s/^[0-9]*: //; 1s/@.*//p') mtu 1400", []string{"settings of port"}, true},
@@ -230,7 +230,7 @@ func TestFlushedChains(t *testing.T) {
 					n.must("add", c[2])
 					n.must("del", c[2])
 					publish(8080)
-				} else if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "put back") {
+				} else if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "restored") {
 					t.Errorf("status %d: %s", status, out)
 				}
 				if broken() {
@@ -285,7 +285,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 		t.Errorf("leases check: status %d, %s", status, out)
 	}
 	out, status = bvctl(t, "repair")
-	if status != 0 || strings.Count(out, "network net: put back masquerade of 10.88.0.0/24") != 1 || !strings.Contains(out, "ingress") {
+	if status != 0 || strings.Count(out, "network net: restored masquerade of 10.88.0.0/24") != 1 || !strings.Contains(out, "ingress") {
 		t.Errorf("status %d, %s", status, out)
 	}
 	for _, to := range []string{"10.88.0.3", "10.88.0.1", "fd88::1"} {
@@ -328,7 +328,7 @@ func TestCheckAndRepairAgree(t *testing.T) {
 			n.must("add", c[0])
 			n.env = nil
 			n.must("add", c[1])
-			const well, nothing = "4 leases: all is well\n", "nothing was missing\n"
+			const well, nothing = "4 leases: no problems found\n", "nothing was missing\n"
 			if out, _ := bvctl(t, "leases", "check"); out != well {
 				t.Fatalf("at first: %s", out)
 			}
@@ -366,7 +366,7 @@ func TestRepairVerifies(t *testing.T) {
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), "repair")
 	cmd.Env = append(os.Environ(), "PATH=/run:"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	if err == nil || strings.Contains(string(out), "put back") || !strings.Contains(string(out), "rules of bridge br0 in iptables-legacy filter FORWARD: still missing") {
+	if err == nil || strings.Contains(string(out), "restored") || !strings.Contains(string(out), "rules of bridge br0 in iptables-legacy filter FORWARD: still missing") {
 		t.Errorf("%v: %s", err, out)
 	}
 	n.must("del", c...)
@@ -407,7 +407,7 @@ func TestRepairWatch(t *testing.T) {
 	for _, spoil := range []string{"iptables -F FORWARD", "nft flush ruleset; iptables -P FORWARD DROP", "iptables -F FORWARD"} {
 		setuptest.Run(t, "sh", "-c", spoil)
 		if passes() {
-			t.Logf("%s: it was put back already", spoil)
+			t.Logf("%s: it was restored already", spoil)
 		}
 		harness.Await(t, "the ping to pass again", passes)
 	}

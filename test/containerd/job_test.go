@@ -87,7 +87,7 @@ func TestRepair(t *testing.T) {
 		if out, err := bvctl("leases", "check"); err == nil || strings.Contains(out, "remove the container") {
 			n.Errorf("leases check without rules: %v: %s", err, out)
 		}
-		if out, err := bvctl("repair"); err != nil || !strings.Contains(out, "put back") {
+		if out, err := bvctl("repair"); err != nil || !strings.Contains(out, "restored") {
 			n.Errorf("repair: %v: %s", err, out)
 		}
 		if err := n.ping(client, b.address); err != nil {

@@ -41,7 +41,7 @@ func TestRepair(t *testing.T) {
 		t.Errorf("leases check: %v, says:\n%s", err, out)
 	}
 	said := bvctl("repair")
-	for _, want := range []string{"put back host ports of port", "put back policy firewall same-bridge", "put back rules of bridge br0"} {
+	for _, want := range []string{"restored host ports of port", "restored policy firewall same-bridge", "restored rules of bridge br0"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not in what repair says:\n%s", want, said)
 		}
