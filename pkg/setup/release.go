@@ -75,7 +75,7 @@ func (h *Host) releaseBridge(name string) error {
 	if bare && bridges.MadeByUs(h.Namespace, br) {
 		return bridges.DeleteBridge(h.Namespace, name)
 	}
-	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.CloseLocalnet(h.Namespace, br))
+	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.RemoveLocalnet(h.Namespace, br))
 }
 
 // deleteOwnAddresses deletes the gateway addresses that we added to a link, and the on-link

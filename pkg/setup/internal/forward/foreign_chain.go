@@ -55,7 +55,7 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Di
 		}
 		for _, w := range missing {
 			differences = append(differences, plan.Difference{
-				What:    fmt.Sprintf("rule for packets of %s, %s, in chain %s", w.link, nft.Way(w.key), chain),
+				What:    fmt.Sprintf("rule for packets of %s, %s, in chain %s", w.link, nft.Direction(w.key), chain),
 				Restore: func() error { return acceptIn(n, chain, w.comment(), nft.InterfaceIs(w.key, expr.CmpOpEq, w.link)) },
 			})
 		}
@@ -69,7 +69,7 @@ type wayIn struct {
 	key  expr.MetaKey
 }
 
-func (w wayIn) comment() string { return inChain + w.link + " " + nft.Way(w.key) }
+func (w wayIn) comment() string { return inChain + w.link + " " + nft.Direction(w.key) }
 
 // missingIn returns the ways without a rule ahead of whatever denies everything in the chain. It
 // reads no further than it has to: what others have behind our rules costs nothing.

@@ -28,7 +28,8 @@ func Destination(subnet netip.Prefix) []expr.Any {
 	return Within(Destination4, Destination6, subnet, expr.CmpOpEq)
 }
 
-// NotMulticast matches packets to none of 224.0.0.0/4, or of ff00::/8.
+// NotMulticast matches packets whose destination is not multicast: not in 224.0.0.0/4, for IPv6 not in
+// ff00::/8.
 func NotMulticast(is6 bool) []expr.Any {
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	if is6 {
@@ -37,8 +38,8 @@ func NotMulticast(is6 bool) []expr.Any {
 	return Within(Destination4, Destination6, multicast, expr.CmpOpNeq)
 }
 
-// Within compares an address in the network header with a subnet, in the form that nft(8)
-// gives it and shows again: whole bytes, or all of the address under a mask.
+// Within compares an address in the network header with a subnet. The form is that of nft(8), which
+// compares whole bytes if the prefix allows that, and otherwise the address under a mask.
 func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
 	offset, address := offset4, subnet.Masked().Addr().AsSlice()
 	if subnet.Addr().Is6() {
@@ -47,7 +48,7 @@ func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(address))}
 	switch bits := subnet.Bits(); {
 	case bits == 0:
-		return nil // all there are
+		return nil // every address is in the subnet
 	case bits%8 == 0:
 		load.Len = uint32(bits / 8)
 		return []expr.Any{load, &expr.Cmp{Op: op, Register: 1, Data: address[:load.Len]}}
@@ -82,12 +83,13 @@ func NeighbourAdvertisement() []expr.Any {
 	}
 }
 
-// Way names the packets of a link that interfaceIs matches by key, as seen from its containers.
-func Way(key expr.MetaKey) string {
+// Direction names the packets that InterfaceIs matches by key, as the containers behind the link see
+// them.
+func Direction(key expr.MetaKey) string {
 	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 }
 
-// InterfaceIs compares the interface that a packet comes or goes by, or its kind.
+// InterfaceIs compares the name, or the kind, of the interface that a packet arrives by or leaves by.
 func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -95,11 +97,11 @@ func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	}
 }
 
-// MetaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind
-// of link that a packet comes by, such as "bridge".
+// MetaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind of link that a
+// packet arrives by, such as "bridge".
 const MetaIIFKind expr.MetaKey = 26
 
-// ProtocolIs compares what a frame holds: ETH_P_* in linux/if_ether.h.
+// ProtocolIs compares the protocol of a frame: ETH_P_* in linux/if_ether.h.
 func ProtocolIs(op expr.CmpOp, protocol uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
@@ -107,7 +109,7 @@ func ProtocolIs(op expr.CmpOp, protocol uint16) []expr.Any {
 	}
 }
 
-// Bits of conntrack, as nf_tables has them: linux/netfilter/nf_conntrack_common.h.
+// Bits of conntrack's state and status in linux/netfilter/nf_conntrack_common.h.
 const (
 	ctInvalid     = 1 << 0 // NF_CT_STATE_INVALID_BIT
 	ctEstablished = 1 << 1 // NF_CT_STATE_BIT(IP_CT_ESTABLISHED)
@@ -115,20 +117,20 @@ const (
 	ctDNAT        = 1 << 5 // IPS_DST_NAT
 )
 
-// Invalid matches packets of no connection that is known.
+// Invalid matches packets that conntrack assigns to no connection.
 func Invalid() []expr.Any { return ctBits(expr.CtKeySTATE, ctInvalid, expr.CmpOpNeq) }
 
-// Unanswered matches packets of connections that had no answer yet.
+// Unanswered matches packets of connections that have no reply yet.
 func Unanswered() []expr.Any {
 	return ctBits(expr.CtKeySTATE, ctEstablished|ctRelated, expr.CmpOpEq)
 }
 
-// ownLabel is the bit of conntrack's labels (connlabel.conf) that is set on connections which
-// our host ports redirect. No program that we know of uses it.
+// ownLabel is the bit of conntrack's labels (connlabel.conf) that marks connections which our host ports
+// redirect. We know of no other program that uses this bit.
 const ownLabel = 98
 
-// LabelBit returns the labels of a connection that has ownLabel and no other: 128 bits, in
-// words of the host's byte order (struct nf_conn_labels in the kernel).
+// LabelBit returns labels in which only ownLabel is set: 128 bits, in words of the host's byte order
+// (struct nf_conn_labels in the kernel).
 func LabelBit() []byte {
 	const word, labels = 32, 128
 	bit := make([]byte, labels/8)
@@ -146,10 +148,10 @@ func Labelled() []expr.Any {
 	}
 }
 
-// Untranslated matches all others.
+// Untranslated matches packets of connections whose destination nobody has translated.
 func Untranslated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpEq) }
 
-// ctBits compares bits of conntrack's with none at all.
+// ctBits compares some bits of conntrack with 0: CmpOpEq matches if none of the bits is set.
 func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: key, Register: 1},
@@ -158,7 +160,7 @@ func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	}
 }
 
-// ToHost matches packets to an address of the host's own.
+// ToHost matches packets to an address of the host itself.
 func ToHost() []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
@@ -166,8 +168,8 @@ func ToHost() []expr.Any {
 	}
 }
 
-// OrMark sets bits of a packet's mark and leaves the others: nf_tables has no "or", so
-// those that are to be set are cleared by the mask and then flipped.
+// OrMark sets bits of a packet's mark and keeps the other bits. nf_tables has no "or": the mask clears
+// the bits, then the exclusive or sets them.
 func OrMark(bits uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Counter{},
@@ -180,10 +182,10 @@ func OrMark(bits uint32) []expr.Any {
 	}
 }
 
-// Drop counts packets and drops them.
+// Drop counts the packets that a rule matches, and drops them.
 func Drop() []expr.Any { return Verdict(expr.VerdictDrop) }
 
-// Verdict counts packets and ends with a verdict.
+// Verdict counts the packets that a rule matches, and gives a verdict.
 func Verdict(kind expr.VerdictKind) []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: kind}}
 }

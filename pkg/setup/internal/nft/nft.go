@@ -15,11 +15,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// FamilyINet stands for both families of IP in nf_tables. It is the kernel's number for
-// AF_UNIX elsewhere, which has no packets to filter.
+// FamilyINet is the family of nf_tables for IPv4 and IPv6 together. The number is that of AF_UNIX, a
+// family that has no packets to filter.
 const FamilyINet = unix.NFPROTO_INET
 
-// Family is a family as nf_tables counts them.
+// Family returns the number that nf_tables has for an address family (AF_*).
 func Family(family int) nftables.TableFamily {
 	switch family {
 	case FamilyINet:
@@ -32,8 +32,8 @@ func Family(family int) nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// Request begins a request to nf_tables about what the attributes name, of a family
-// (NFPROTO_*) or, with 0, of all.
+// Request returns a request to nf_tables about the object that the attributes name. The family is
+// NFPROTO_*, or 0 for all.
 func Request(message, flags int, family uint8, attributes ...*nl.RtAttr) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
@@ -43,17 +43,17 @@ func Request(message, flags int, family uint8, attributes ...*nl.RtAttr) *nl.Net
 	return req
 }
 
-// HasChain says whether a chain exists.
+// HasChain reports whether a chain exists.
 func HasChain(n *netns.Namespace, family int, table, chain string) (bool, error) {
 	return Exists(n, unix.NFT_MSG_GETCHAIN, family, ChainNamed(table, chain)...)
 }
 
-// ChainNamed names a chain in requests about chains.
+// ChainNamed returns the attributes that name a chain in requests about chains.
 func ChainNamed(table, chain string) []*nl.RtAttr {
 	return []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain))}
 }
 
-// Exists says whether nf_tables has what a request asks for.
+// Exists reports whether nf_tables has the object that a request names.
 func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (bool, error) {
 	_, err := n.Ask(unix.NETLINK_NETFILTER, Request(message, 0, uint8(Family(family)), attributes...))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -62,8 +62,8 @@ func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (
 	return err == nil, nil
 }
 
-// Rules returns the attributes (NFTA_RULE_*) of each rule of a chain, or of all
-// chains of a table where chain is "".
+// Rules returns the attributes (NFTA_RULE_*) of each rule of a chain, or with chain "" of each rule of a
+// table.
 func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, error) {
 	return netns.Dump(func() (rules []netns.Attrs, err error) {
 		err = EachRule(n, family, table, chain, func(rule netns.Attrs) bool {
@@ -74,9 +74,9 @@ func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, 
 	})
 }
 
-// EachRule calls f with the rules that dumpChain returns, in order, until f says false. What it
-// costs does not depend on how many rules are behind that one. rule is good until the next call.
-// The error is ErrDumpInterrupted where the rules changed meanwhile: see dump.
+// EachRule calls f with each rule that Rules would return, in order, until f returns false. The rules
+// behind that one cost nothing. rule is valid until the next call. The error is ErrDumpInterrupted if the
+// rules changed meanwhile: see netns.Dump.
 func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule netns.Attrs) bool) error {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
 	if chain != "" {
@@ -90,13 +90,13 @@ func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule n
 	return nil
 }
 
-// nfMessage is what nf_tables answers: the attributes of a table, chain or rule.
+// nfMessage is an answer of nf_tables: the attributes of a table, chain or rule.
 type nfMessage struct {
 	Family uint8 // NFPROTO_*
 	netns.Attrs
 }
 
-// List lists what a request asks for, of a family or, with 0, of all.
+// List returns the objects that a request asks for. The family is NFPROTO_*, or 0 for all.
 func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, Request(message, unix.NLM_F_DUMP, family, attributes...))
@@ -130,15 +130,15 @@ func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 	return info, found
 }
 
-// Handle is what the kernel tells rules apart by.
+// Handle returns the number by which the kernel knows a rule within its table.
 func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
 
-// AnyGeneration is what transact takes where it does not matter what has changed before.
+// AnyGeneration has Transact accept every generation of nf_tables.
 const AnyGeneration = 0
 
-// Transact sends a batch of requests to nf_tables as one transaction: the kernel does all of
-// it or nothing (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). Nothing is done, with
-// ERESTART, when nf_tables is not of the generation that the caller has seen.
+// Transact sends a batch of requests to nf_tables as one transaction: the kernel does all of it or
+// nothing (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). The error is ERESTART, and nothing is done,
+// if nf_tables has changed since the generation seen.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	frame := func(kind int) *nl.NetlinkRequest {
 		req := nl.NewNetlinkRequest(kind, 0)
@@ -153,7 +153,7 @@ func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	return n.Exchange(unix.NETLINK_NETFILTER, b, begin, frame(unix.NFNL_MSG_BATCH_END))
 }
 
-// Generation is the number of nf_tables' last transaction.
+// Generation returns the number of the last transaction of nf_tables.
 func Generation(n *netns.Namespace) (uint32, error) {
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC))
 	if err == nil && len(answers) != 1 {
@@ -165,7 +165,7 @@ func Generation(n *netns.Namespace) (uint32, error) {
 	return netns.Attrs(answers[0][nl.SizeofNfgenmsg:]).Number(unix.NFTA_GEN_ID), nil
 }
 
-// OwnTable is our table: of the families ip and ip6 for address translation and what
-// is not to be forwarded, of the family bridge for what no port may send. What it
-// drops is dropped, whatever rules others have.
+// OwnTable is the name of our tables. Those of the families ip and ip6 translate addresses and drop
+// packets that a network does not let the host forward. The table of the family bridge drops frames that
+// a port may not send. No rule of others accepts a packet that a table of ours has dropped.
 const OwnTable = "bridgeveth"

@@ -10,11 +10,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// RuleWatch hears of changes of a namespace's rules in nf_tables, whoever makes them:
-// iptables-nft, Docker, firewalld, nft(8). iptables-legacy changes nothing there.
+// RuleWatch receives the events of a namespace's nf_tables, whichever program causes them: iptables-nft,
+// Docker, firewalld, nft(8). Changes by iptables-legacy cause no event.
 type RuleWatch struct{ fd int }
 
-// WatchRules starts to listen. Close ends it.
+// WatchRules returns a RuleWatch, which the caller closes.
 func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	w := &RuleWatch{}
 	err := n.Do(func() (err error) {
@@ -29,9 +29,9 @@ func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	return w, nil
 }
 
-// Wait returns when rules have changed, and then none for the time of quiet: who changes
-// them often does so in several steps. Where somebody goes on and on, it returns a time of
-// most after the first change, and after idle where nobody changes anything.
+// Wait returns when rules have changed and then have not changed for the time quiet, because a program
+// often changes rules in several steps. If changes go on, Wait returns when the time most has passed since
+// the first. If nothing changes, Wait returns after the time idle.
 func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	changed, err := w.poll(idle)
 	end := time.Now().Add(most)
@@ -46,7 +46,7 @@ func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	return nil
 }
 
-// poll says whether something comes within a time.
+// poll reports whether an event arrives within a time.
 func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(max(0, within).Milliseconds()))
@@ -56,8 +56,8 @@ func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	}
 }
 
-// drain throws away what has come: that something has is all that counts. ENOBUFS says
-// that more has come than there was room for.
+// drain reads all events and ignores their contents: only that there was one matters. ENOBUFS means that
+// the socket had no room for all of them.
 func (w *RuleWatch) drain() error {
 	b := make([]byte, 1<<16)
 	for {
@@ -70,5 +70,5 @@ func (w *RuleWatch) drain() error {
 	}
 }
 
-// Close stops listening.
+// Close closes the socket.
 func (w *RuleWatch) Close() { _ = unix.Close(w.fd) }

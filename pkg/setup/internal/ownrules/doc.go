@@ -1,9 +1,11 @@
-// Package ownrules keeps our own tables of nf_tables, by topic: masquerade, host ports, the guard
-// against spoofed addresses, ingress policy and marks.
+// Package ownrules keeps our own tables of nf_tables, one file for each topic: masquerade, host ports,
+// the guard against spoofed addresses, the ingress policy, marks, and the host's loopback.
 //
-// A rule has a comment that begins with its bridge, and an element of a set has one that names its
-// attachment: by these they are found again, so that nothing needs to be remembered elsewhere.
-// Chains of others are none of its concern: see the package forward.
+// The comment of a rule begins with the name of its bridge. The comment of a set element names the
+// attachment. The package finds rules and elements by these comments, so nothing is stored elsewhere.
 //
-// Start with MissingRules (feature.go), then the file of a topic.
+// The package must not know chains of other programs: see the package forward.
+//
+// Start with MissingRules in feature.go, which compares the tables with the plan. Then read the file of
+// the topic, such as masquerade.go.
 package ownrules

@@ -14,29 +14,29 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// ownRule is a rule of ours. Its comment, which nft(8) shows, tells it from the others of
-// its chain, and begins with the bridge that it is of.
+// ownRule is a rule of one of our tables. The comment, which nft(8) shows, is unique in the chain. The
+// comment of a rule that belongs to one bridge begins with the name of that bridge.
 type ownRule struct {
 	chain   chain
 	comment string
 	exprs   []expr.Any
-	first   bool // ahead of the others
+	first   bool // ahead of the other rules of the chain
 }
 
-// feature is something that a bridge needs of our table: rules, and what they refer to. It
-// is made in one transaction, anew where one of the rules is missing.
+// feature is a group of rules that a bridge needs, with the chains and sets that the rules refer to. If
+// one of the rules is missing, all are made anew in one transaction.
 type feature struct {
-	what   string
+	what   string // names the feature in errors
 	family int
-	shared []chain   // whose rules are all among its, the same for each bridge
-	sets   []nft.Set // that rules refer to, added where they are absent
+	shared []chain   // chains without rules of another feature; their rules are the same for all bridges
+	sets   []nft.Set // that the rules refer to, added unless they exist
 	rules  []ownRule
-	former []ownRule // what an older build made of it, by chain and comment; these take its place
+	former []ownRule // the rules of an older build, by chain and comment, which the rules replace
 
 	restore func(*netns.Namespace) error // makes the feature; nil is addFeature
 }
 
-// features lists what a network needs, each once, in the order in which it can be made.
+// features returns the features that a network needs, each once, in the order in which they can be made.
 func features(net *plan.Network) (list []feature) {
 	add := func(f feature) {
 		if !slices.ContainsFunc(list, func(other feature) bool { return other.what == f.what }) {
@@ -45,21 +45,20 @@ func features(net *plan.Network) (list []feature) {
 	}
 	for _, subnet := range net.Masquerade {
 		add(masquerade(net, subnet))
-		for _, to := range keptFrom(net, subnet) {
+		for _, to := range unmasqueraded(net, subnet) {
 			add(masqueradeNot(net, subnet, to))
 		}
 	}
 	for _, subnet := range net.HostPorts {
-		add(publishing(net, subnet))
+		add(hostPortFeature(net, subnet))
 	}
 	if net.Guarded {
-		add(guarding(net))
+		add(guardFeature(net))
 	}
 	return list
 }
 
-// MissingRules compares our tables with what a network needs of them, by one dump for each
-// family.
+// MissingRules compares our tables with the plan of a network. It reads each family's table once.
 func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	features := features(net)
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
@@ -90,16 +89,16 @@ func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Differe
 	return missing, nil
 }
 
-// policy is what a network's configuration says about something, in rules of one chain:
-// the ones that are there take the place of those before, none of all of them.
+// policy is one setting of a network, such as its ingress policy, as rules of one chain. The rules of a
+// new value replace those of the old value. A setting without rules deletes the old rules.
 type policy struct {
 	Chain chain
-	Name  string // that the rules' comments begin with, after the network's
+	Name  string // follows the bridge in the rules' comments
 	rules []policyRule
 }
 
 type policyRule struct {
-	value string // that the rule's comment ends with
+	value string // ends the rule's comment
 	exprs []expr.Any
 }
 
@@ -107,7 +106,7 @@ func (p *policy) add(value string, exprs []expr.Any) {
 	p.rules = append(p.rules, policyRule{value, exprs})
 }
 
-// ComparePolicy compares the rules that are there of a chain with a policy of the network.
+// ComparePolicy compares the rules of a chain, by comment, with a policy of the network.
 func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
 	wanted := map[string]bool{}
 	for _, rule := range p.rules {
@@ -120,7 +119,7 @@ func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, 
 	for comment, handles := range present {
 		if strings.HasPrefix(comment, net.Comment(p.Name)+" ") && !wanted[comment] {
 			missing = append(missing, plan.Difference{
-				What:    fmt.Sprintf("policy %s as configured, instead of the rule %q", p.Name, comment),
+				What:    fmt.Sprintf("policy %s as configured (found the rule %q)", p.Name, comment),
 				Restore: func() error { return deleteOwn(n, family, p.Chain, handles) },
 			})
 		}
@@ -128,16 +127,16 @@ func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, 
 	return missing
 }
 
-// foundRules are the handles of rules that are there, by chain and comment. There may be
-// several of one comment.
+// foundRules holds the handles of existing rules, by chain and comment. Several rules may have the same
+// comment.
 type foundRules map[string]map[string][]uint64
 
-// have says whether all the rules are there.
+// have reports whether all the rules exist.
 func (found foundRules) have(rules []ownRule) bool {
 	return !slices.ContainsFunc(rules, func(r ownRule) bool { return len(found[r.chain.Name][r.comment]) == 0 })
 }
 
-// Rules lists the rules of our table in a family that have a comment.
+// Rules returns the rules of our table of a family that have a comment.
 func Rules(n *netns.Namespace, family int) (foundRules, error) {
 	dumped, err := nft.Rules(n, family, nft.OwnTable, "")
 	found := foundRules{}
@@ -154,8 +153,7 @@ func Rules(n *netns.Namespace, family int) (foundRules, error) {
 	return found, err
 }
 
-// addFeature adds a feature, in the place of what is there of it, and the table where it
-// is absent, in one transaction.
+// addFeature makes a feature anew, and the table unless it exists, in one transaction.
 func addFeature(n *netns.Namespace, f feature) error {
 	present, err := Rules(n, f.family)
 	if err != nil {
@@ -180,7 +178,7 @@ func addFeature(n *netns.Namespace, f feature) error {
 	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
 			c.DeleteRules(r.chain.Name, present[r.chain.Name][r.comment])
-			delete(present[r.chain.Name], r.comment) // it may be in both lists
+			delete(present[r.chain.Name], r.comment) // a rule may be in both lists
 		}
 	}
 	addRules(c, t, f.rules...)

@@ -18,10 +18,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The sets of the guard. An element of guardedPorts is the name of a port and says how the port is
-// guarded. An element of the others is the name of a port and an address that the port may send from.
-// guardedTargets has the elements of guardedIPv6: nft(8) prints all keys of a set by one type, and has
-// no type for the target of a neighbour advertisement in every version.
+// The sets of the guard. The key in guardedPorts is the name of a port, the value is the chain that
+// packets of the port go to. The key in the other sets is the name of a port with an address that the
+// port may send from. guardedTargets has the keys of guardedIPv6. It is a set of its own because nft(8)
+// prints all keys of a set by one type.
 const (
 	guardedPorts   = "guarded"
 	guardedMACs    = "macs"
@@ -36,11 +36,11 @@ var (
 	guardIP  = chain{Name: "guard_address"}
 )
 
-// leadingRule ends the comment of the rule that leads a bridge's packets to the guard.
+// leadingRule ends the comment of the rule that sends a bridge's packets to the guard.
 const leadingRule = "guard"
 
-// guardRules are the rules for ports that may send from certain addresses only, in the words of
-// nft(8). They are the same for all bridges:
+// guardRules returns the rules for ports that may send from certain addresses only. They are the same for
+// all bridges. In the words of nft(8):
 //
 //	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
 //	                meta protocol arp iifname . arp saddr ip != @addresses4 counter drop
@@ -51,52 +51,52 @@ const leadingRule = "guard"
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
 //
-// A neighbour advertisement is IPv6's answer of ARP: it tells the MAC of its target (RFC 4861, section
-// 4.4). The target lies 48 bytes behind the beginning of the IPv6 header. Written from the beginning of
-// the ICMPv6 header, nft(8) would print it in words that other versions do not know. So extension
-// headers, by which the target lies elsewhere, are not allowed in advertisements. Hosts ignore
-// fragmented advertisements (RFC 6980).
+// A neighbour advertisement is the ARP reply of IPv6: it tells the MAC address of its target (RFC 4861,
+// section 4.4). The rule reads the target at an offset in the network header, @nh. At an offset in the
+// transport header, nft(8) 1.1 prints "icmpv6 taddr", which 1.0.6 cannot load. The offset is right only
+// without extension headers, so another rule drops advertisements that have some. Fragments need no rule:
+// hosts ignore fragmented advertisements (RFC 6980).
 func guardRules() []ownRule {
 	source := func(base expr.PayloadBase, offset, length uint32) expr.Payload {
 		return expr.Payload{Base: base, Offset: offset, Len: length}
 	}
-	const target = 48
+	const target = 48 // bytes behind the beginning of the IPv6 header
 	none := slices.Concat(
 		nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_IP), nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_ARP), nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_IPV6))
 	drop := func(in chain, comment string, match ...[]expr.Any) ownRule {
 		return ownRule{chain: in, comment: comment, exprs: slices.Concat(slices.Concat(match...), nft.Drop())}
 	}
 	return []ownRule{
-		drop(guardMAC, "MAC address", notAmong(source(expr.PayloadBaseLLHeader, 6, 6), guardedMACs)),
-		drop(guardIP, "IPv4 source", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IP), notAmong(source(expr.PayloadBaseNetworkHeader, nft.Source4, 4), guardedIPv4)),
-		drop(guardIP, "ARP sender", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_ARP), notAmong(source(expr.PayloadBaseNetworkHeader, nft.SourceARP, 4), guardedIPv4)),
-		drop(guardIP, "IPv6 source", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), notAmong(source(expr.PayloadBaseNetworkHeader, nft.Source6, 16), guardedIPv6)),
+		drop(guardMAC, "MAC address", notInSet(source(expr.PayloadBaseLLHeader, 6, 6), guardedMACs)),
+		drop(guardIP, "IPv4 source", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IP), notInSet(source(expr.PayloadBaseNetworkHeader, nft.Source4, 4), guardedIPv4)),
+		drop(guardIP, "ARP sender", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_ARP), notInSet(source(expr.PayloadBaseNetworkHeader, nft.SourceARP, 4), guardedIPv4)),
+		drop(guardIP, "IPv6 source", nft.ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6), notInSet(source(expr.PayloadBaseNetworkHeader, nft.Source6, 16), guardedIPv6)),
 		drop(guardIP, "neighbour advertisement", nft.NextHeaderIs(expr.CmpOpEq, unix.IPPROTO_ICMPV6), nft.NeighbourAdvertisement(),
-			notAmong(source(expr.PayloadBaseNetworkHeader, target, 16), guardedTargets)),
+			notInSet(source(expr.PayloadBaseNetworkHeader, target, 16), guardedTargets)),
 		drop(guardIP, "neighbour advertisement behind extension headers", nft.NextHeaderIs(expr.CmpOpNeq, unix.IPPROTO_ICMPV6), nft.TransportIs(unix.IPPROTO_ICMPV6), nft.NeighbourAdvertisement()),
 		drop(guardIP, "other protocols", none),
 		{chain: guardIP, comment: "MAC address", exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: guardMAC.Name}}},
 	}
 }
 
-// formerGuardRules are the rules of older builds, by chain and comment. Some had another one for
-// neighbour advertisements.
+// formerGuardRules are the rules of older builds, by chain and comment. Some builds had a rule for
+// neighbour advertisements too.
 var formerGuardRules = []ownRule{
 	{chain: guardMAC, comment: "mac"},
 	{chain: guardIP, comment: "ip"}, {chain: guardIP, comment: "arp"}, {chain: guardIP, comment: "ip6"},
 	{chain: guardIP, comment: "others"}, {chain: guardIP, comment: "mac"},
 }
 
-// guarding returns the feature that a bridge with guarded ports needs: the rules of the guard, and
-// the one that leads there:
+// guardFeature returns what a bridge with guarded ports needs: the rules of the guard, and a rule that
+// sends packets there:
 //
 //	arriving:  iifname vmap @guarded
 //
-// Each bridge has its own leading rule, and all do the same, which costs a packet one lookup for each
-// bridge: the match that would tell bridges apart, "ibrname", is an option of the kernel that not all
-// kernels have. The guard stands before br_netfilter and before the bridge learns addresses. The kernel
-// has already removed a VLAN tag, so that no tag hides the contents of the packet.
-func guarding(net *plan.Network) feature {
+// Each bridge has such a rule. All of them match the packets of all bridges, so each costs every packet
+// one lookup. The match that distinguishes bridges, "ibrname", needs a kernel option that not all kernels
+// have. The chain runs before br_netfilter and before the bridge learns MAC addresses. The kernel has
+// removed a VLAN tag by then, so a tag cannot hide the contents of a packet.
+func guardFeature(net *plan.Network) feature {
 	leading := leadingTo(net.Comment(leadingRule))
 	return feature{
 		family: unix.AF_BRIDGE, what: "guard against spoofed addresses on " + net.Bridge,
@@ -106,7 +106,7 @@ func guarding(net *plan.Network) feature {
 	}
 }
 
-// leadingTo returns the rule that leads packets to the guard, with a comment that names the bridge.
+// leadingTo returns the rule that sends packets to the guard. The comment names a bridge.
 func leadingTo(comment string) ownRule {
 	return ownRule{chain: beforeNAT, comment: comment, exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
@@ -114,10 +114,10 @@ func leadingTo(comment string) ownRule {
 	}}
 }
 
-// restoreGuard adds the leading rule of a bridge. If a rule of the guard is missing, for instance
-// because an older build wrote the table, it makes the whole table anew. The elements of all ports and
-// the leading rules of all bridges stay. All is one transaction, so that no guarded port is ever
-// without its guard.
+// restoreGuard adds the leading rule of a bridge. If another rule of the guard is missing, for instance
+// because an older build wrote the table, restoreGuard makes the whole table anew, with the elements of
+// all ports and the leading rules of all bridges. This is one transaction: no guarded port is without
+// its guard in between.
 func restoreGuard(n *netns.Namespace, leading ownRule) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
 		present, err := Rules(n, unix.AF_BRIDGE)
@@ -156,8 +156,8 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 	return nil
 }
 
-// guardElements lists the elements of all guarded ports. Older builds had no guardedTargets, and
-// builds may take turns: so its elements are always those of guardedIPv6.
+// guardElements returns the elements of all guarded ports. It copies those of guardedTargets from
+// guardedIPv6, because older builds write guardedIPv6 only.
 func guardElements(n *netns.Namespace) (list []element, err error) {
 	for _, set := range []string{guardedPorts, guardedMACs, guardedIPv4, guardedIPv6} {
 		found, err := listElements(n, unix.AF_BRIDGE, set)
@@ -177,7 +177,7 @@ func guardElements(n *netns.Namespace) (list []element, err error) {
 
 // guardSets returns the sets of the guard.
 func guardSets() []nft.Set {
-	const target, bits = 384, 128 // behind the beginning of the IPv6 header, see guardRules
+	const target, bits = 384, 128 // offset and length of the target in bits, see guardRules
 	of := func(kind nftables.SetDatatype) nftables.SetDatatype {
 		return nftables.MustConcatSetType(nftables.TypeIFName, kind)
 	}
@@ -192,9 +192,9 @@ func guardSets() []nft.Set {
 	}
 }
 
-// notAmong matches packets whose port, with a part of the packet, is not in the set.
-func notAmong(part expr.Payload, set string) []expr.Any {
-	part.DestRegister = 2 // right behind the 16 bytes of register 1
+// notInSet matches packets whose port, together with a part of the packet, is not in a set.
+func notInSet(part expr.Payload, set string) []expr.Any {
+	part.DestRegister = 2 // behind the 16 bytes of register 1
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&part,
@@ -202,9 +202,10 @@ func notAmong(part expr.Payload, set string) []expr.Any {
 	}
 }
 
-// allowances are the elements of the guard of a port, the first of them that of
-// guardedPorts. The unspecified address is what IPv4 and IPv6 look for duplicates under.
-func allowances(p *plan.Port) (list []element) {
+// allowedElements returns the set elements for one guarded port: the port itself first, then each MAC
+// and IP address that it may send from. These include the unspecified addresses, from which hosts search
+// for duplicate addresses.
+func allowedElements(p *plan.Port) (list []element) {
 	port := interfaceKey(p.Port())
 	list = append(list, element{
 		family: unix.AF_BRIDGE, set: guardedPorts, key: port, chain: guardChain(p.Guard), comment: portComment(p.Attachment),
@@ -219,7 +220,7 @@ func allowances(p *plan.Port) (list []element) {
 	if p.Guard < plan.GuardIP {
 		return list
 	}
-	if len(p.Addresses) == 0 { // it asks a DHCP server for one
+	if len(p.Addresses) == 0 { // the port asks a DHCP server for an address
 		allow(guardedIPv4, netip.IPv4Unspecified().AsSlice())
 	}
 	for _, a := range p.Addresses {
@@ -237,12 +238,12 @@ func allowances(p *plan.Port) (list []element) {
 	return list
 }
 
-// interfaceKey is a name as nf_tables compares it: IFNAMSIZ bytes.
+// interfaceKey returns a name in the form that nf_tables compares: IFNAMSIZ bytes.
 func interfaceKey(name string) []byte {
 	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
 }
 
-// guardChain is where packets of a port so guarded go.
+// guardChain returns the chain that packets of a port with the guard go to.
 func guardChain(g plan.Guard) string {
 	if g == plan.GuardIP {
 		return guardIP.Name
@@ -250,40 +251,39 @@ func guardChain(g plan.Guard) string {
 	return guardMAC.Name
 }
 
-// GuardPort begins to look at what a port sends.
+// GuardPort begins to check the addresses that a port sends from.
 func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Guard == plan.GuardNone {
 		return nil
 	}
-	if err := addElements(n, allowances(p)); err != nil {
+	if err := addElements(n, allowedElements(p)); err != nil {
 		return fmt.Errorf("guard port %s: %w", p.Port(), err)
 	}
 	return nil
 }
 
-// UnguardPort is the inverse of guardPort. For a port that is not guarded it costs one
-// look.
+// UnguardPort is the inverse of GuardPort. For a port without a guard it costs one lookup.
 func UnguardPort(n *netns.Namespace, name string) error {
 	port := interfaceKey(name)
 	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, port)
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	going := found // and with it all that it allows: by it they are found
+	gone := found // in the same transaction as the others, since only this element tells that there are others
 	for _, name := range []string{guardedMACs, guardedIPv4, guardedIPv6, guardedTargets} {
 		list, err := listElements(n, unix.AF_BRIDGE, name)
 		if err != nil {
 			return err
 		}
-		going = append(going, slices.DeleteFunc(list, func(e element) bool { return !bytes.HasPrefix(e.key, port) })...)
+		gone = append(gone, slices.DeleteFunc(list, func(e element) bool { return !bytes.HasPrefix(e.key, port) })...)
 	}
-	if err := deleteElements(n, going); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("end the guard of port %s: %w", name, err)
+	if err := deleteElements(n, gone); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete the guard of port %s: %w", name, err)
 	}
 	return nil
 }
 
-// GuardedPorts lists the chosen owners of guarded ports.
+// GuardedPorts returns the chosen owners of guarded ports.
 func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortOwner, err error) {
 	found, err := listElements(n, unix.AF_BRIDGE, guardedPorts)
 	for _, e := range found {
@@ -294,7 +294,7 @@ func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortO
 	return list, err
 }
 
-// VerifyGuard compares the guard of a port with what guardPort made.
+// VerifyGuard compares the guard of a port with the plan.
 func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	port := interfaceKey(p.Port())
@@ -309,7 +309,7 @@ func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range allowances(p) {
+	for _, e := range allowedElements(p) {
 		if e.set == guardedTargets && !targets {
 			continue // an older build wrote the table: MissingRules names its rules
 		}
@@ -319,7 +319,7 @@ func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	return errors.Join(wrong...)
 }
 
-// guardedAddress is the address in an element's key.
+// guardedAddress returns the address in the key of an element, as text.
 func guardedAddress(e element) string {
 	rest := e.key[unix.IFNAMSIZ:]
 	switch e.set {

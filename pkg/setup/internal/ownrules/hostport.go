@@ -16,8 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// The maps of host ports, one for those of all the host's addresses and one for
-// those of a particular one. An element is, as nft(8) shows it,
+// The maps of host ports: one for host ports on all addresses of the host, and one for host ports on one
+// address. nft(8) prints an element as
 //
 //	tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.88.0.2 . 80
 //
@@ -27,25 +27,26 @@ const (
 	portsOfOne = "ports_of_address"
 )
 
-// loopbackRule ends the comment of rules about the host's loopback.
+// loopbackRule ends the comment of rules about the host's loopback addresses.
 const loopbackRule = "loopback"
 
 // loopback4 is the IPv4 loopback network, RFC 1122, section 3.2.1.3.
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
-// publishing is what a subnet needs for containers with host ports: the way to them, and
-// masquerade where the answer would pass the host by, or could not come back:
+// hostPortFeature returns what a subnet needs for containers with host ports. These are the rules that
+// redirect packets, and masquerade for connections whose replies would not pass the host, or could not
+// reach the client:
 //
 //	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
 //	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
 //
-// The label is set by our own redirection: see wayToHostPorts. A connection that others
-// redirect, such as kube-proxy, keeps its source address.
+// Our own redirection sets the label: see redirectFeature. A connection that another program redirects,
+// such as kube-proxy, keeps its source address.
 //
-// For the latter the kernel has to let 127.0.0.1 out by the bridge: see localnet.go.
-func publishing(net *plan.Network, subnet netip.Prefix) feature {
+// For the second rule the kernel has to let packets from 127.0.0.1 leave by the bridge: see localnet.go.
+func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
-	f := wayToHostPorts(netns.FamilyOf(subnet.Addr()))
+	f := redirectFeature(netns.FamilyOf(subnet.Addr()))
 	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
 	f.former = append(f.former, ownRule{chain: postrouting, comment: net.Comment(subnet.String(), "hostports")})
 	f.rules = append(f.rules, ownRule{
@@ -53,7 +54,7 @@ func publishing(net *plan.Network, subnet netip.Prefix) feature {
 		exprs: slices.Concat(nft.Labelled(), nft.Source(subnet), nft.Destination(subnet), masq),
 	})
 	if subnet.Addr().Is6() {
-		return f // IPv6 has no way for ::1 to leave the host
+		return f // in IPv6 no packet from ::1 can leave the host
 	}
 	f.rules = append(f.rules, ownRule{
 		chain: postrouting, comment: net.Comment(subnet.String(), "own", loopbackRule),
@@ -66,23 +67,23 @@ func publishing(net *plan.Network, subnet netip.Prefix) feature {
 	return f
 }
 
-// wayToHostPorts leads packets to the maps, the same for all bridges:
+// redirectFeature returns the rules that look up packets in the maps. They are the same for all bridges:
 //
 //	prerouting:          ip daddr != 127.0.0.0/8 fib daddr type local jump hostports
 //	locally:             fib daddr type local jump hostports
 //	hostports:           ct label set 98 dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
 //	                     ct label set 98 dnat ip to meta l4proto . th dport map @ports
 //
-// What comes from elsewhere with the destination 127.0.0.1 is for no host port: the kernel drops
-// such packets only later (martian destinations), when they are redirected already. Of ::1 it
-// lets none in (ip6_rcv_core in net/ipv6/ip6_input.c).
+// A packet from another host to 127.0.0.1 must not reach a host port. The kernel drops such packets
+// (martian destinations), but only after prerouting, when they are redirected already. The kernel accepts
+// no packet from another host to ::1 (ip6_rcv_core in net/ipv6/ip6_input.c).
 //
-// The label tells publishing that the connection is redirected by us. The rule sets it after
-// the lookup in the map, so only where the port is found. (nft -f of a saved ruleset sets it
-// before. Until the rules are made anew, connections that others redirect from an address of
-// the host are then masqueraded within the network.) A bit of a mark would not do: others save,
-// restore and compare marks as a whole.
-func wayToHostPorts(family int) feature {
+// The label marks connections that these rules redirect. A rule sets the label after the lookup in the map,
+// which ends the rule unless it finds the port. (A rule that "nft -f" has loaded sets the label before the
+// lookup. Until the rules are made anew, connections from an address of the host that others redirect are
+// masqueraded within the network.) A bit of the mark does not serve, since other programs save, restore and
+// compare the whole mark.
+func redirectFeature(family int) feature {
 	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
 	offset, words := uint32(nft.Destination4), uint32(1)
 	if family == unix.AF_INET6 {
@@ -94,7 +95,7 @@ func wayToHostPorts(family int) feature {
 			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 			&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set},
 			&expr.Counter{},
-			&expr.Immediate{Register: unix.NFT_REG_4, Data: nft.LabelBit()}, // behind what the lookup has found
+			&expr.Immediate{Register: unix.NFT_REG_4, Data: nft.LabelBit()}, // register 4 does not overlap the value of the lookup
 			&expr.Ct{Key: expr.CtKeyLABELS, Register: unix.NFT_REG_4, SourceRegister: true},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(nft.Family(family)), RegAddrMin: register, RegProtoMin: register + words},
 		}
@@ -120,7 +121,7 @@ func wayToHostPorts(family int) feature {
 		},
 	}
 	if family == unix.AF_INET {
-		f.shared, f.rules = append(f.shared, answers), append(f.rules, answersToLoopback())
+		f.shared, f.rules = append(f.shared, answers), append(f.rules, repliesToLoopback())
 	}
 	return f
 }
@@ -140,28 +141,22 @@ func portMaps(family int) (maps []nft.Set) {
 	return maps
 }
 
-// Publish adds the host ports of an attachment, all or none. One that is taken is a
-// PortTakenError, unless its holder is gone: that one's go.
+// Publish adds the host ports of an attachment, all or none. If another attachment has a host port, the
+// error is a PortTakenError. If the port of that attachment no longer exists, its host ports are deleted
+// instead.
 func Publish(n *netns.Namespace, p *plan.Port) error {
 	list := mappings(p.HostPorts, p.Addresses)
-	for len(list) > 0 {
-		err := claim(n, list, p.Attachment)
-		if !errors.Is(err, unix.ERESTART) {
-			return err
-		}
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	return nft.AtOneGeneration(n, func(seen uint32) error { return claim(n, seen, list, p.Attachment) })
 }
 
-// claim adds mappings of an attachment in the place of those that have to go. Two that
-// are in each other's way may have different keys, which the kernel would take both. So it
-// is told what the look was at: where nf_tables has changed since, the error is ERESTART.
-func claim(n *netns.Namespace, list []Mapping, of plan.Attachment) error {
-	seen, err := nft.Generation(n)
-	if err != nil {
-		return err
-	}
-	gone, claimed, err := places(n, list, of)
+// claim adds the mappings of an attachment and deletes those that they replace. Mappings with different
+// keys may conflict, which the kernel cannot see. So the transaction is for the generation in which claim
+// searches for conflicts: the error is ERESTART if nf_tables has changed since then.
+func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) error {
+	gone, claimed, err := assign(n, list, of)
 	if err != nil {
 		return err
 	}
@@ -172,32 +167,32 @@ func claim(n *netns.Namespace, list []Mapping, of plan.Attachment) error {
 	if err := changeElements(n, seen, elementsOf(gone), added); err != nil {
 		return fmt.Errorf("add host ports: %w", err)
 	}
-	return forgetFlows(n, append(gone, claimed...))
+	return deleteFlows(n, append(gone, claimed...))
 }
 
-// places finds the places of an attachment's mappings: among those that serve, or among those
-// that wait where another interface of the container serves the same port. gone have to go for
-// them: its own, and those of holders that are gone. A port of all addresses and one of a
-// particular address are in each other's way, unless both are the container's.
-func places(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
-	waiters, err := waiters(n)
+// assign returns the elements of an attachment's mappings: elements that serve, or elements that wait if
+// another interface of the container serves the same host port. gone are existing mappings to delete: those
+// of the attachment itself and those of ports that no longer exist. A host port on all addresses conflicts
+// with the same host port on one address, unless both belong to the container.
+func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
+	waiting, err := listWaiting(n)
 	if err != nil {
 		return nil, nil, err
 	}
 	alive := map[string]bool{}
 	for _, m := range list {
-		rivals, err := rivals(n, m)
+		conflicting, err := conflicting(n, m)
 		if err != nil {
 			return nil, nil, err
 		}
 		place := m
-		for _, r := range append(rivals, waiters...) {
+		for _, r := range append(conflicting, waiting...) {
 			if !m.overlaps(r) || slices.ContainsFunc(gone, func(g Mapping) bool { return g.same(r.element) }) {
-				continue // it was in another one's way already
+				continue // it goes already
 			}
 			present, known := alive[r.Owner.Port]
 			if !known && r.Owner.Port != of.Port() {
-				if present, err = isPresent(n, r.Owner); err != nil {
+				if present, err = portExists(n, r.Owner); err != nil {
 					return nil, nil, err
 				}
 				alive[r.Owner.Port] = present
@@ -219,9 +214,8 @@ func places(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claim
 	return gone, claimed, nil
 }
 
-// rivals lists the mappings that serve with which packets to the same address and port would
-// have two targets.
-func rivals(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
+// conflicting returns the mappings that serve packets to an address and port of the mapping m.
+func conflicting(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
 	if m.set == portsOfAny {
 		if list, err = listMappings(n, m.family, portsOfOne); err != nil {
 			return nil, err
@@ -242,11 +236,11 @@ func rivals(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
 	return list, nil
 }
 
-// Unpublish deletes the host ports of an attachment. Where known are given, and are there, it
-// looks at those and no others: its cost does not depend on how many there are.
+// Unpublish deletes the host ports of an attachment. If known names all of them, the cost does not depend
+// on the number of host ports on the host.
 func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) error {
 	ours := func(m Mapping) bool { return m.Owner.Port == a.Port() }
-	list, err := knownOf(n, known, ours)
+	list, err := findKnown(n, known, ours)
 	if err == nil && len(list) == 0 {
 		list, err = Published(n, ours)
 	}
@@ -256,13 +250,13 @@ func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) err
 	return DeleteMappings(n, list)
 }
 
-// knownOf looks up host ports that should be an attachment's, whether they serve or wait. It
-// returns none if one of them is not: then the attachment has others.
-func knownOf(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
+// findKnown looks up host ports that should belong to an attachment, whether they serve or wait. It returns
+// none if one of them does not: the attachment then has host ports that are not among them.
+func findKnown(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
 	if len(known) == 0 {
 		return nil, nil
 	}
-	waiting, err := waiters(n)
+	waiting, err := listWaiting(n)
 	if err != nil {
 		return nil, err
 	}
@@ -285,14 +279,14 @@ func knownOf(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool)
 	return append(list, waiting...), nil
 }
 
-// DeleteMappings deletes host ports, or has other interfaces of their containers serve them, and
-// deletes the flows of their ports.
+// DeleteMappings deletes host ports and the flows of UDP to them. If another interface of the container
+// waits for a host port, that interface serves it from then on.
 func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 	if len(list) == 0 {
 		return nil
 	}
-	err := handOver(n, list)
-	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process took one of them, so none went
+	err := deleteOrReplace(n, list)
+	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process has deleted one of them, so the transaction failed
 		err = nil
 		for _, m := range list {
 			err = errors.Join(err, DeleteMappings(n, []Mapping{m}))
@@ -302,12 +296,12 @@ func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete host ports: %w", err)
 	}
-	return forgetFlows(n, list)
+	return deleteFlows(n, list)
 }
 
-// forgetFlows makes conntrack forget the flows to UDP ports whose target has changed:
-// as long as packets come, it would send them where it did before.
-func forgetFlows(n *netns.Namespace, list []Mapping) error {
+// deleteFlows deletes conntrack's entries of flows to UDP ports whose target has changed. As long as
+// packets arrive, conntrack would go on sending them to the former target.
+func deleteFlows(n *netns.Namespace, list []Mapping) error {
 	filters := map[int][]netlink.CustomConntrackFilter{}
 	for _, m := range list {
 		if m.port.Protocol != unix.IPPROTO_UDP || m.set == portsWaiting {
@@ -334,7 +328,7 @@ func forgetFlows(n *netns.Namespace, list []Mapping) error {
 	defer h.Close()
 	for family, list := range filters {
 		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), list...); err != nil {
-			return fmt.Errorf("forget flows of UDP ports: %w", err)
+			return fmt.Errorf("delete flows of UDP ports from conntrack: %w", err)
 		}
 	}
 	return nil

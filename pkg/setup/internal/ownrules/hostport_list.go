@@ -156,7 +156,7 @@ func VerifyListed(n *netns.Namespace, p *plan.Port) error {
 	return plan.Differ("host ports in chain "+listChain, complete, true)
 }
 
-// multiport matches packets to ports, as iptables-nft writes and reads it.
+// multiport matches packets to ports, in the form that iptables-nft writes and reads.
 func multiport(protocol uint8, ports []uint16) []expr.Any {
 	const destination = 1                                                  // XT_MULTIPORT_DESTINATION
 	info := append(make(xt.Unknown, 0, 48), destination, byte(len(ports))) // struct xt_multiport_v1
@@ -172,7 +172,7 @@ func multiport(protocol uint8, ports []uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
-		of, // by which the kernel knows that the next one is in its place
+		of, // the kernel accepts multiport only behind a match on the protocol
 		&expr.Match{Name: "multiport", Rev: 1, Info: &info},
 		&expr.Counter{},
 	}

@@ -13,18 +13,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// portKey is how much of a key protocol and port take, in bytes: each a multiple of four.
+// portKey is the length of protocol and port in a key, in bytes. Each is padded to four bytes.
 const portKey = 8
 
-// Mapping is a host port as an element of one of the maps.
+// Mapping is a host port together with its element in one of the maps.
 type Mapping struct {
 	element
 	port  plan.HostPort
-	Owner PortOwner // of one that was found
+	Owner PortOwner // only of a mapping that was read
 }
 
-// mappings lists where the host ports of a container belong: a port of any address in
-// both families, as far as the container has an address of them.
+// mappings returns the mappings for the host ports of a container. A host port on all addresses has one
+// for each family of which the container has an address.
 func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) {
 	first := map[int]netip.Addr{}
 	for _, a := range addresses {
@@ -52,7 +52,7 @@ func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) 
 	return list
 }
 
-// elementsOf are the mappings as elements.
+// elementsOf returns the elements of mappings.
 func elementsOf(list []Mapping) (elements []element) {
 	for _, m := range list {
 		elements = append(elements, m.element)
@@ -60,19 +60,19 @@ func elementsOf(list []Mapping) (elements []element) {
 	return elements
 }
 
-// find looks up a host port by its key: there is one or none.
+// find looks up a host port by its key. It returns one mapping or none.
 func find(n *netns.Namespace, m Mapping) ([]Mapping, error) {
 	found, err := findElement(n, m.family, m.set, m.key)
 	return readMappings(found), err
 }
 
-// listMappings lists the host ports of a map.
+// listMappings returns the host ports of a map.
 func listMappings(n *netns.Namespace, family int, set string) ([]Mapping, error) {
 	all, err := listElements(n, family, set)
 	return readMappings(all), err
 }
 
-// Published lists the chosen host ports of all maps.
+// Published returns the chosen host ports of all maps.
 func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
@@ -86,7 +86,7 @@ func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, e
 	return list, nil
 }
 
-// readMappings reads the host ports out of keys and values.
+// readMappings decodes the keys and values of elements.
 func readMappings(elements []element) (list []Mapping) {
 	for _, e := range elements {
 		key := e.key
@@ -95,7 +95,7 @@ func readMappings(elements []element) (list []Mapping) {
 		}
 		address, rest := len(key)-portKey, len(e.value)-4
 		if address < 0 || rest < 0 {
-			continue // none of ours
+			continue // not written by bridgeveth
 		}
 		m := Mapping{element: e, Owner: parseOwner(e.comment)}
 		m.port.Address, _ = netip.AddrFromSlice(key[:address])
@@ -107,8 +107,8 @@ func readMappings(elements []element) (list []Mapping) {
 	return list
 }
 
-// HostPorts lists the host ports of all containers in words, each once, by the Port of the
-// attachment that they lead to. One that waits is told with the interface that serves it.
+// HostPorts returns the host ports of all containers as text, each once, by the Port of their attachment.
+// The text of a host port that waits names the interface that serves it.
 func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	all, err := Published(n, func(Mapping) bool { return true })
 	list := map[string][]string{}
@@ -120,7 +120,7 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 				text = fmt.Sprintf("%s (served by %s of network %s)", m.port, all[i].Owner.Interface, all[i].Owner.Network)
 			}
 		}
-		if !slices.Contains(list[m.Owner.Port], text) { // of both families
+		if !slices.Contains(list[m.Owner.Port], text) { // a host port on all addresses is in the maps of both families
 			list[m.Owner.Port] = append(list[m.Owner.Port], text)
 		}
 	}
@@ -130,7 +130,7 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	return list, err
 }
 
-// VerifyHostPorts compares the host ports of a port with the maps.
+// VerifyHostPorts compares the maps with the host ports of a port.
 func VerifyHostPorts(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	for _, want := range mappings(p.HostPorts, p.Addresses) {

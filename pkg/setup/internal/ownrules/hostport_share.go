@@ -2,7 +2,6 @@ package ownrules
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,17 +14,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// A runtime sends the same host ports to each network of a container. The first interface that
-// is attached gets a port, and serves it. The others wait for it: each has an element in a map
-// that no rule looks at,
+// portsWaiting is the map of host ports that wait. A runtime sends the same host ports to each network of a
+// container. The interface that is attached first serves a host port: packets go to it. Each other interface
+// waits for the host port with an element in this map, which no rule uses:
 //
 //	veth… . 0.0.0.0 . tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.89.0.2 . 80
 //
-// with the name of its own port on the bridge, and 0.0.0.0 for all addresses. When the
-// interface that serves is detached, one that waits takes its place, in the same transaction.
+// The key has the name of the interface's port on the bridge, and 0.0.0.0 for all addresses. When the
+// interface that serves is detached, one that waits serves instead. This is one transaction.
 const portsWaiting = "ports_waiting"
 
-// waiting is the element of a host port that waits for an attachment.
+// waiting returns the mapping by which an attachment waits for a host port.
 func (m Mapping) waiting(of plan.Attachment) Mapping {
 	address := m.key[:len(m.key)-portKey]
 	if len(address) == 0 {
@@ -35,7 +34,7 @@ func (m Mapping) waiting(of plan.Attachment) Mapping {
 	return m
 }
 
-// serving is the inverse of waiting: the element by which packets are redirected.
+// serving is the inverse of waiting: it returns the mapping by which packets are redirected.
 func (m Mapping) serving() Mapping {
 	if m.set != portsWaiting {
 		return m
@@ -54,19 +53,19 @@ func unspecified(family int) netip.Addr {
 	return netip.IPv4Unspecified()
 }
 
-// overlaps says whether packets to the same address and port would have two targets.
+// overlaps reports whether packets to the same address and port would have two targets.
 func (m Mapping) overlaps(other Mapping) bool {
 	return m.family == other.family && m.port.Protocol == other.port.Protocol && m.port.Port == other.port.Port &&
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
 }
 
-// shares says whether another mapping is for the same port of the same container.
+// shares reports whether another mapping leads to the same port of the same container.
 func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
 	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
 }
 
-// isPresent says whether the port of an owner is there.
-func isPresent(n *netns.Namespace, o PortOwner) (bool, error) {
+// portExists reports whether the port of an owner exists.
+func portExists(n *netns.Namespace, o PortOwner) (bool, error) {
 	_, err := rtnl.ByName(n, o.Port)
 	if rtnl.Absent(err) {
 		return false, nil
@@ -74,8 +73,8 @@ func isPresent(n *netns.Namespace, o PortOwner) (bool, error) {
 	return err == nil, err
 }
 
-// waiters lists the host ports that wait.
-func waiters(n *netns.Namespace) (list []Mapping, err error) {
+// listWaiting returns the host ports that wait.
+func listWaiting(n *netns.Namespace) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		found, err := listMappings(n, family, portsWaiting)
 		if err != nil {
@@ -86,11 +85,11 @@ func waiters(n *netns.Namespace) (list []Mapping, err error) {
 	return list, nil
 }
 
-// heirs lists, of those that wait, one for each mapping that goes: the first whose port is still
-// there and stays.
-func heirs(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
-	waiters, err := waiters(n)
-	if err != nil || len(waiters) == 0 {
+// successors returns, for each mapping that goes, the first one that waits for it and whose port exists and
+// stays.
+func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
+	waiting, err := listWaiting(n)
+	if err != nil || len(waiting) == 0 {
 		return nil, err
 	}
 	leaving := map[string]bool{}
@@ -98,11 +97,11 @@ func heirs(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
 		leaving[g.Owner.Port] = true
 	}
 	for _, g := range gone {
-		for _, w := range waiters {
+		for _, w := range waiting {
 			if leaving[w.Owner.Port] || !w.serving().same(g.element) {
 				continue
 			}
-			present, err := isPresent(n, w.Owner)
+			present, err := portExists(n, w.Owner)
 			if err != nil {
 				return nil, err
 			}
@@ -115,32 +114,25 @@ func heirs(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
 	return list, nil
 }
 
-// handOver deletes mappings, and has those serve that wait for them.
-func handOver(n *netns.Namespace, gone []Mapping) error {
-	for {
-		seen, err := nft.Generation(n)
-		if err != nil {
-			return err
-		}
-		heirs, err := heirs(n, gone)
+// deleteOrReplace deletes mappings and has their successors serve.
+func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
+	return nft.AtOneGeneration(n, func(seen uint32) error {
+		successors, err := successors(n, gone)
 		if err != nil {
 			return err
 		}
 		var serving []element
-		for _, h := range heirs {
-			e := h.serving().element
-			e.comment = h.comment
+		for _, s := range successors {
+			e := s.serving().element
+			e.comment = s.comment
 			serving = append(serving, e)
 		}
-		err = changeElements(n, seen, elementsOf(slices.Concat(gone, heirs)), serving)
-		if !errors.Is(err, unix.ERESTART) {
-			return err
-		}
-	}
+		return changeElements(n, seen, elementsOf(slices.Concat(gone, successors)), serving)
+	})
 }
 
-// verifyHostPort says whether packets to a host port get to the container: by the port, or by
-// another interface of the container that the port waits for.
+// verifyHostPort returns an error unless packets to a host port reach the container: by the port itself, or
+// by another interface of the container that the port waits for.
 func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
 	what := fmt.Sprintf("host port %s to the container", want.port)
 	present, err := find(n, want)
@@ -153,7 +145,7 @@ func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
 	holder := present[0]
 	waits := false
 	if holder.Owner.Port != p.Port() && want.shares(p.Attachment, holder) {
-		if waits, err = isPresent(n, holder.Owner); err != nil {
+		if waits, err = portExists(n, holder.Owner); err != nil {
 			return err
 		}
 	}

@@ -10,12 +10,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// IngressPolicy is what keeps connections out of a bridge, in the words of nft(8),
+// IngressPolicy returns the rule that drops new connections into a bridge from other bridges. In the words
+// of nft(8):
 //
 //	iifkind "bridge" iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
 //
-// and, for IngressIsolated, without the second match: ports that are isolated on the
-// bridge could otherwise send to each other by way of the gateway.
+// For IngressIsolated the rule has no match on iifname. Otherwise ports that are isolated on the bridge
+// could send to each other through the gateway.
 func IngressPolicy(net *plan.Network) policy {
 	p := policy{Chain: ForwardFilter, Name: "ingress"}
 	if net.Ingress == plan.IngressOpen {
@@ -29,8 +30,8 @@ func IngressPolicy(net *plan.Network) policy {
 	return p
 }
 
-// inboundPolicy keeps out new connections from anywhere but the host and the bridge
-// itself, but for those to published ports:
+// inboundPolicy returns the rule that drops new connections into a bridge, except those from the host,
+// from the bridge itself, and to published ports:
 //
 //	iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
 func inboundPolicy(net *plan.Network) policy {
@@ -42,17 +43,18 @@ func inboundPolicy(net *plan.Network) policy {
 	return p
 }
 
-// markPolicy sets bits of the mark of the bridge's packets before other chains see them:
+// markPolicy returns the rules that set bits in the mark of the bridge's packets, before other chains see
+// the packets:
 //
 //	iifname BRIDGE meta mark set meta mark | MARK
 //	oifname BRIDGE meta mark set meta mark | MARK
 //
-// so that an administrator can accept them in a chain that we cannot write to.
+// An administrator can accept the mark in a chain that bridgeveth does not write to.
 func markPolicy(net *plan.Network) policy {
 	p := policy{Chain: marking, Name: "mark"}
 	if net.Mark != 0 {
 		for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
-			p.add(fmt.Sprintf("%#x %s", net.Mark, nft.Way(key)), slices.Concat(nft.InterfaceIs(key, expr.CmpOpEq, net.RoutedBy()), nft.OrMark(net.Mark)))
+			p.add(fmt.Sprintf("%#x %s", net.Mark, nft.Direction(key)), slices.Concat(nft.InterfaceIs(key, expr.CmpOpEq, net.RoutedBy()), nft.OrMark(net.Mark)))
 		}
 	}
 	return p

@@ -19,36 +19,35 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// A host port answers on the host's 127.0.0.1 too. For that the kernel has to let packets from
-// 127.0.0.0/8 leave by the bridge, and the answers come back: route_localnet. Alone, it would
-// also let containers reach what listens on the host's loopback, as in CVE-2020-8558. So a
-// guard drops what arrives for 127.0.0.0/8 and is no such answer. It is a tc filter and no rule of
-// nf_tables, because "nft flush ruleset", which many firewalls begin with, leaves the sysctl on.
-// The guard is set before the sysctl is, and goes after it.
+// A host port also answers on 127.0.0.1 of the host. For that, packets from 127.0.0.0/8 have to leave by the
+// bridge, and the replies have to come back, which the sysctl route_localnet allows. The sysctl alone would
+// also let containers reach servers that listen on the host's loopback, as in CVE-2020-8558. So a filter
+// drops packets to 127.0.0.0/8 that are no such replies. This guard is a filter of tc instead of a rule of
+// nf_tables, because "nft flush ruleset", with which many firewalls begin, does not reset the sysctl. The
+// guard is added before the sysctl is set, and deleted after the sysctl is reset.
 //
-// With br_netfilter, conntrack has changed the destination of answers back to 127.0.0.1 before
-// the bridge takes them in. A rule marks these answers for the guard (see answersToLoopback).
-// When that rule is flushed, nothing gets through.
+// With br_netfilter, conntrack changes the destination of replies to 127.0.0.1 before the bridge delivers
+// them. A rule sets a mark on these replies for the guard (see repliesToLoopback). If that rule is missing,
+// the guard drops the replies.
 
-// sysctlLocalnet lets packets from 127.0.0.0/8 leave by a link, and those to it come.
+// sysctlLocalnet lets packets from 127.0.0.0/8 leave by a link, and packets to 127.0.0.0/8 arrive by it.
 const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
 
-// localnetMark is the bit of a packet's mark that says that it is an answer to the host's loopback.
+// localnetMark is the bit of a packet's mark that means: a reply to the host's loopback.
 const localnetMark = 0x1000
 
-// What classic BPF can load besides bytes of the frame: SKF_AD_OFF, and the numbers behind it in
-// linux/filter.h.
+// Offsets by which classic BPF loads properties of a frame instead of its bytes: SKF_AD_OFF and the numbers
+// after it in linux/filter.h.
 const (
-	frameProtocol = 1<<32 - 0x1000 // of what is behind the MAC header, or the tag that was taken off
+	frameProtocol = 1<<32 - 0x1000 // behind the MAC header, or behind the tag that the kernel has removed
 	frameMark     = 1<<32 - 0x1000 + 20
 	frameVLANTag  = 1<<32 - 0x1000 + 44
 )
 
-// localnetGuard is the guard as a program of classic BPF. It drops frames to the host's loopback
-// without the mark, tagged or not: the kernel has taken off one tag, and the destination is 16
-// bytes into the IPv4 header. It also drops frames with another tag behind one of VLAN 0: the
-// kernel takes off any number of those, but only after the filter (__netif_receive_skb_core in
-// net/core/dev.c).
+// localnetGuard is the guard as a program of classic BPF. It drops frames to the host's loopback without the
+// mark, with or without a VLAN tag: the kernel has removed one tag, and the destination is 16 bytes behind
+// the beginning of the IPv4 header. It also drops frames with a second tag behind a tag of VLAN 0. The kernel
+// removes any number of such tags, but only after the filter (__netif_receive_skb_core in net/core/dev.c).
 var localnetGuard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
@@ -67,21 +66,21 @@ var localnetGuard = []unix.SockFilter{
 // ethernetHeader is ETH_HLEN in linux/if_ether.h, in bytes.
 const ethernetHeader = 14
 
-// Of linux/pkt_cls.h: attributes and a flag of the classifier "bpf".
+// Attributes and a flag of the classifier "bpf", in linux/pkt_cls.h, and where the filter is.
 const (
 	bpfOpsLen        = 4 // TCA_BPF_OPS_LEN
 	bpfOps           = 5 // TCA_BPF_OPS
 	bpfFlags         = 8 // TCA_BPF_FLAGS
-	bpfActDirect     = 1 // TCA_BPF_FLAG_ACT_DIRECT: what the program returns is the verdict
+	bpfActDirect     = 1 // TCA_BPF_FLAG_ACT_DIRECT: the program returns the verdict
 	clsactArriving   = netlink.HANDLE_MIN_INGRESS
 	clsactLeaving    = netlink.HANDLE_MIN_EGRESS
-	localnetGuardTag = 1 // handle of the filter, so that it is replaced and not added twice
+	localnetGuardTag = 1 // handle of the filter: a second request replaces the filter instead of adding one
 )
 
-// answersToLoopback marks for the guard what host ports answer to the host's loopback:
+// repliesToLoopback returns the rule that marks replies of host ports to the host's loopback for the guard:
 //
 //	answers:  ct label 98 ct direction reply ip daddr 127.0.0.0/8 meta mark set meta mark | 0x1000
-func answersToLoopback() ownRule {
+func repliesToLoopback() ownRule {
 	reply := []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}, // IP_CT_DIR_REPLY
@@ -89,8 +88,7 @@ func answersToLoopback() ownRule {
 	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnetMark))}
 }
 
-// MissingLocalnet looks at what lets the host's 127.0.0.1 reach host ports by the bridge or its
-// VLAN link, and at what guards it.
+// MissingLocalnet compares the sysctl and the guard with the plan, on the bridge and its VLAN link.
 func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
@@ -113,8 +111,8 @@ func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 	return missing, nil
 }
 
-// localnetFilters says whether the guard is among the filters of a link, for what arrives by it
-// or leaves, and whether filters of others are.
+// localnetFilters reports whether the guard is among the filters of a link, and whether filters of others
+// are. parent is clsactArriving or clsactLeaving.
 func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_ROUTE, filterRequest(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, l, parent, 0))
@@ -136,16 +134,16 @@ func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, o
 	return guarded, others, nil
 }
 
-// guardLocalnet puts the guard on a link, in the place of one that is there. Filters of others
-// stay, with the qdisc that they are on.
+// guardLocalnet adds the guard to a link, or replaces it. Filters of others stay, with the qdisc that they
+// belong to.
 func guardLocalnet(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if err != nil {
 		return err
 	}
 	var b netns.Batch
-	// EINVAL: there is a qdisc "ingress", on which the filter may be as well.
-	b.Ensure("watch what comes by "+name, rtnl.QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.EINVAL)
+	// EINVAL: the link has a qdisc "ingress", to which the filter can belong as well.
+	b.Ensure("add qdisc clsact to "+name, rtnl.QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.EINVAL)
 	req := filterRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, l, clsactArriving, localnetGuardTag)
 	program := bytecode(localnetGuard)
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
@@ -153,13 +151,13 @@ func guardLocalnet(n *netns.Namespace, name string) error {
 	options.AddRtAttr(bpfOps, program)
 	options.AddRtAttr(bpfFlags, nl.Uint32Attr(bpfActDirect))
 	req.AddData(options)
-	b.Add("guard 127.0.0.0/8 on "+name+" by a tc filter (kernel options NET_SCH_INGRESS, NET_CLS_BPF)", req)
+	b.Add("guard 127.0.0.0/8 on "+name+" by a tc filter (needs kernel options NET_SCH_INGRESS, NET_CLS_BPF)", req)
 	return n.Send(b)
 }
 
-// CloseLocalnet takes back what localnetLacks had made on a link that stays: the sysctl, then
-// the guard, then the qdisc, unless others have filters on it.
-func CloseLocalnet(n *netns.Namespace, l rtnl.Link) error {
+// RemoveLocalnet undoes what MissingLocalnet restores, on a link that stays: it resets the sysctl, then
+// deletes the guard, then the qdisc unless filters of others belong to it.
+func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	guarded, others, err := localnetFilters(n, l, clsactArriving)
 	if err != nil || !guarded {
 		return err
@@ -171,24 +169,24 @@ func CloseLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	}
 	err = n.SetSysctl(fmt.Sprintf(sysctlLocalnet, l.Name), "0")
 	if errors.Is(err, unix.EROFS) {
-		return nil // it was on before us and stays so, and the guard with it
+		return nil // somebody else has set the sysctl, so the guard stays
 	}
 	if err != nil {
 		return err
 	}
 	var b netns.Batch
 	if others {
-		b.Ensure("take the guard of 127.0.0.0/8 from "+l.Name, filterRequest(unix.RTM_DELTFILTER, 0, l, clsactArriving, localnetGuardTag), unix.ENOENT)
+		b.Ensure("delete the guard of 127.0.0.0/8 from "+l.Name, filterRequest(unix.RTM_DELTFILTER, 0, l, clsactArriving, localnetGuardTag), unix.ENOENT)
 	} else {
-		b.Ensure("take the guard of 127.0.0.0/8 from "+l.Name, rtnl.QdiscRequest(unix.RTM_DELQDISC, 0, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.ENOENT)
+		b.Ensure("delete the guard of 127.0.0.0/8 from "+l.Name, rtnl.QdiscRequest(unix.RTM_DELQDISC, 0, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.ENOENT)
 	}
-	if err := n.Send(b); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the qdisc is somebody's "ingress"
+	if err := n.Send(b); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the qdisc is an "ingress" of others
 		return err
 	}
 	return nil
 }
 
-// filterRequest is about the guard, or with NLM_F_DUMP about all filters of a link.
+// filterRequest returns a request about the guard, or with NLM_F_DUMP about all filters of a link.
 func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	msg := &nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent}
@@ -199,7 +197,7 @@ func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.Netl
 	return req
 }
 
-// bytecode is a program as the kernel takes it: struct sock_filter in linux/filter.h.
+// bytecode encodes a program for the kernel: struct sock_filter in linux/filter.h.
 func bytecode(program []unix.SockFilter) (b []byte) {
 	for _, i := range program {
 		b = binary.NativeEndian.AppendUint16(b, i.Code)

@@ -13,11 +13,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// EnsureMasquerade gives packets from a bridge's subnets the address of the
-// interface that they leave the host by, unless they stay on the bridge or are
-// multicast. Those that belong to no connection that is known are dropped, which
-// would leave as they are. DeleteRules is its inverse. Two processes at once need a
-// lock: see AttachPort.
+// EnsureMasquerade masquerades packets from a bridge's subnets: they get the address of the interface that
+// they leave the host by. Packets that stay on the bridge and multicast packets keep their source.
+// Packets that conntrack cannot translate are dropped. DeleteRules is the inverse. Processes that
+// call it at the same time need a lock: see Host.AttachPort.
 func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix) error {
 	missing, err := MissingRules(n, &plan.Network{Bridge: bridge, Masquerade: subnets})
 	if err != nil {
@@ -26,26 +25,28 @@ func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix
 	return plan.RestoreAll(missing)
 }
 
-// masquerade is, in the words of nft(8),
+// masquerade returns the feature that masquerades a subnet. In the words of nft(8):
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr & 240.0.0.0 != 224.0.0.0 counter masquerade
 //
-// and, for IPv6, the like; and ahead of it, where packets are forwarded,
+// IPv6 has the same with its own multicast addresses. A rule in the chain of forwarded packets drops
+// those that cannot be translated:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
 //
-// Conntrack translates no packet that it takes for invalid: it would go out with its
-// private source, and the far end would answer it by a reset (containernetworking/plugins#816).
-// To each TO, where it is to go out so, it may: the answers need not come by this host.
+// Conntrack does not translate a packet that it considers invalid. The packet would leave with its private
+// source address, and the receiver would answer by a reset (containernetworking/plugins#816). To each TO,
+// packets leave with their source address on purpose, so the rule does not match them: replies may take a
+// route without this host, and conntrack then sees half of each connection.
 func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
-	leaves := leaves(net, subnet)
+	leaves := leavesNetwork(net, subnet)
 	untranslated, comment := leaves, net.Comment(subnet.String(), "invalid")
-	if kept := keptFrom(net, subnet); len(kept) > 0 {
+	if kept := unmasqueraded(net, subnet); len(kept) > 0 {
 		for _, to := range kept {
 			untranslated = slices.Concat(untranslated, nft.Within(nft.Destination4, nft.Destination6, to, expr.CmpOpNeq))
 		}
-		digest := sha256.Sum256(fmt.Append(nil, kept)) // there is no room for many
+		digest := sha256.Sum256(fmt.Append(nil, kept)) // a comment has no room for many subnets
 		comment += fmt.Sprintf(" but to %x", digest[:4])
 	}
 	return feature{
@@ -60,28 +61,29 @@ func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	}
 }
 
-// keptFrom are the destinations to which packets of a subnet keep their source.
-func keptFrom(net *plan.Network, subnet netip.Prefix) []netip.Prefix {
+// unmasqueraded returns the destinations to which packets of a subnet keep their source address.
+func unmasqueraded(net *plan.Network, subnet netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(net.MasqueradeNot), func(to netip.Prefix) bool { return to.Addr().Is4() != subnet.Addr().Is4() })
 }
 
-// masqueradeNot is
+// masqueradeNot returns the feature by which packets of a subnet to one destination keep their source
+// address:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr TO counter accept
 //
-// ahead of the masquerade of SUBNET. It ends our own chain only, which has rules for what stays
-// on the bridge, too: see publishing.
+// The rule is ahead of the masquerade of SUBNET. "accept" ends our own chain only. So the rule matches only
+// packets that leave the bridge: the chain has rules for others too, see hostPortFeature.
 func masqueradeNot(net *plan.Network, subnet, to netip.Prefix) feature {
 	return feature{
 		what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: netns.FamilyOf(subnet.Addr()),
 		rules: []ownRule{{
 			chain: postrouting, comment: net.Comment(subnet.String(), "to", to.String()), first: true,
-			exprs: slices.Concat(leaves(net, subnet), nft.Destination(to), nft.Verdict(expr.VerdictAccept)),
+			exprs: slices.Concat(leavesNetwork(net, subnet), nft.Destination(to), nft.Verdict(expr.VerdictAccept)),
 		}},
 	}
 }
 
-// leaves matches packets of a subnet that go elsewhere than back to the network.
-func leaves(net *plan.Network, subnet netip.Prefix) []expr.Any {
+// leavesNetwork matches packets of a subnet that do not go back to the network.
+func leavesNetwork(net *plan.Network, subnet netip.Prefix) []expr.Any {
 	return slices.Concat(nft.Source(subnet), nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 }

@@ -16,22 +16,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// element is one of a set or map of our table.
+// element is an element of a set or map of our tables.
 type element struct {
 	family  int
 	set     string
-	key     []byte // parts of four bytes each, or of a multiple of that
-	value   []byte // of a map
-	chain   string // of a map of verdicts: the one to go to
+	key     []byte // each part of a concatenation is padded to a multiple of four bytes
+	value   []byte // in a map of data
+	chain   string // in a map of verdicts: where packets go
 	comment string
 }
 
-// same says whether two elements are in each other's place.
+// same reports whether two elements have the same key in the same set, which has room for one only.
 func (e element) same(other element) bool {
 	return e.family == other.family && e.set == other.set && bytes.Equal(e.key, other.key)
 }
 
-// findElement looks up an element by its key: there is one or none.
+// findElement looks up an element by its key. It returns one element or none.
 func findElement(n *netns.Namespace, family int, set string, key []byte) ([]element, error) {
 	req := elementRequest(family, set, unix.NFT_MSG_GETSETELEM, 0)
 	req.AddData(element{key: key}.attribute())
@@ -39,7 +39,7 @@ func findElement(n *netns.Namespace, family int, set string, key []byte) ([]elem
 	return readElements(family, set, messages, err)
 }
 
-// listElements lists those of a set. One that does not exist has none.
+// listElements returns the elements of a set, none if the set does not exist.
 func listElements(n *netns.Namespace, family int, set string) ([]element, error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, elementRequest(family, set, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP))
@@ -47,13 +47,13 @@ func listElements(n *netns.Namespace, family int, set string) ([]element, error)
 	return readElements(family, set, messages, err)
 }
 
-// elementRequest begins a request about elements of a set.
+// elementRequest returns a request about elements of a set, without the elements.
 func elementRequest(family int, set string, message, flags int) *nl.NetlinkRequest {
 	return nft.Request(message, flags, uint8(nft.Family(family)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(nft.OwnTable)), nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
 }
 
-// readElements reads the answers to NFT_MSG_GETSETELEM.
+// readElements decodes the answers to NFT_MSG_GETSETELEM.
 func readElements(family int, set string, messages [][]byte, err error) (list []element, _ error) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("read elements of nf_tables set %s: %w", set, err)
@@ -73,12 +73,12 @@ func readElements(family int, set string, messages [][]byte, err error) (list []
 	return list, nil
 }
 
-// addElements adds elements, all or none.
+// addElements adds elements, all or none, in one transaction.
 func addElements(n *netns.Namespace, list []element) error {
 	return changeElements(n, nft.AnyGeneration, nil, list)
 }
 
-// deleteElements deletes the elements with the keys of those given, all or none.
+// deleteElements deletes elements by their keys, all or none.
 func deleteElements(n *netns.Namespace, list []element) error {
 	return changeElements(n, nft.AnyGeneration, list, nil)
 }
@@ -104,7 +104,7 @@ func elementBatch(gone, added []element) (b netns.Batch) {
 	return b
 }
 
-// attribute is the element as a list of one, as requests have it.
+// attribute encodes the element as a list of one element.
 func (e element) attribute() *nl.RtAttr {
 	nested := func(in *nl.RtAttr, kind int) *nl.RtAttr { return in.AddRtAttr(kind|unix.NLA_F_NESTED, nil) }
 	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
@@ -125,32 +125,32 @@ func (e element) attribute() *nl.RtAttr {
 	return list
 }
 
-// maxComment is how long the comment of an element may be, in bytes: all that is said of an
-// attribute, its header and its end included, is a byte (struct nft_set_ext_tmpl in
-// net/netfilter/nf_tables.h). The kernel refuses one that is longer by one byte, and drops
-// silently those that are longer still.
+// maxComment is the longest comment of an element, in bytes. The kernel counts the length of user data,
+// with the header and the final zero, in one byte (struct nft_set_ext_tmpl in net/netfilter/nf_tables.h).
+// It refuses a comment that is one byte longer, and silently drops longer comments.
 const maxComment = 251
 
-// PortOwner is whose an element is, by its comment.
+// PortOwner is the attachment that an element belongs to, by the comment of the element.
 type PortOwner struct {
-	Port string // on the bridge: it tells attachments apart
+	Port string // on the bridge; each attachment has its own
 	plan.Attachment
 }
 
-// portComment is what an attachment's elements are marked by: as much of it as fits.
+// portComment returns the comment of an attachment's elements, cut to maxComment.
 func portComment(a plan.Attachment) string {
 	text := a.Port() + " " + a.String()
 	return text[:min(len(text), maxComment)]
 }
 
-// parseOwner reads what portComment wrote.
+// parseOwner parses a comment that portComment has made.
 func parseOwner(comment string) (o PortOwner) {
 	port, text, _ := strings.Cut(comment, " ")
 	parts := append(strings.Split(text, "/"), "?", "?", "?")
 	return PortOwner{port, plan.Attachment{Network: parts[1], Container: parts[2], Interface: parts[3]}}
 }
 
-// Unlisted chooses the owners of a network that are none of the attachments given.
+// Unlisted returns a function that chooses the owners of a network that are not among the attachments
+// given.
 func Unlisted(network string, valid []plan.Attachment) func(PortOwner) bool {
 	keep := map[string]bool{}
 	for _, a := range valid {

@@ -12,16 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// chain is one of our table's. No name is a word of nft(8) itself: a saved ruleset
-// has to load again.
+// chain is a chain of our tables. No name may be a keyword of nft(8), which could not load a saved ruleset
+// otherwise.
 type chain struct {
 	Name     string
-	kind     nftables.ChainType // "" for one that is only jumped to
+	kind     nftables.ChainType // "" for a chain that only rules lead to
 	hook     *nftables.ChainHook
 	priority *nftables.ChainPriority
 }
 
-// The chains of our table.
+// The chains of our tables.
 var (
 	postrouting   = chain{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource}
 	prerouting    = chain{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest}
@@ -33,7 +33,7 @@ var (
 	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
 )
 
-// chainsOf lists those with rules of bridges.
+// chainsOf returns the chains of a family that have rules of single bridges.
 func chainsOf(family int) []chain {
 	if family == unix.AF_BRIDGE {
 		return []chain{beforeNAT}
@@ -41,17 +41,17 @@ func chainsOf(family int) []chain {
 	return []chain{postrouting, beforeNAT, ForwardFilter, marking}
 }
 
-// table is ours in a family.
+// table returns our table of a family.
 func table(family int) *nftables.Table {
 	return &nftables.Table{Name: nft.OwnTable, Family: nft.Family(family)}
 }
 
-// in is the chain in a table.
+// in returns the chain as one of a table.
 func (c chain) in(t *nftables.Table) *nftables.Chain {
 	return &nftables.Chain{Name: c.Name, Table: t, Type: c.kind, Hooknum: c.hook, Priority: c.priority}
 }
 
-// addRules adds rules, and their chains where they are absent.
+// addRules adds rules to a transaction, and their chains unless these exist.
 func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 	for _, r := range rules {
 		c.AddChain(r.chain.in(t))
@@ -59,9 +59,8 @@ func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 	}
 }
 
-// DeleteRules takes back all that a bridge has in our tables and, with the last
-// bridge, the tables: masquerade, filters, and what host ports need. The host ports of
-// containers go with these, see DetachPort.
+// DeleteRules deletes all rules of a bridge from our tables. It deletes a table, with all sets, if no
+// other bridge has rules there. Unpublish and UnguardPort delete the elements of a single port.
 func DeleteRules(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
@@ -90,9 +89,9 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	if localnet { // an older build's guard of the host's loopback is among these rules
+	if localnet { // an older build guards the host's loopback by one of these rules
 		err := n.SetSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0")
-		if err != nil && !errors.Is(err, unix.EROFS) { // read-only: it was on before us
+		if err != nil && !errors.Is(err, unix.EROFS) { // read-only: somebody else has set it
 			return err
 		}
 	}
@@ -110,7 +109,7 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	return nil
 }
 
-// deleteOwn deletes rules of a chain of ours.
+// deleteOwn deletes the rules of one of our chains that have the handles.
 func deleteOwn(n *netns.Namespace, family int, from chain, handles []uint64) error {
 	c := nft.NewChange(table(family))
 	c.DeleteRules(from.Name, handles)
