@@ -103,7 +103,7 @@ func TestBandwidth(t *testing.T) {
 			n.must("add", c)
 			for _, w := range ways {
 				if got := rate(t, w.from, w.to, tt.v6); got < 3*w.limit {
-					t.Errorf("%s without a limit: %.1f Mbit/s: the test shows nothing", w.name, got/1e6)
+					t.Errorf("%s without a limit: %.1f Mbit/s: the test proves nothing", w.name, got/1e6)
 				}
 			}
 			n.must("del", c)
@@ -277,7 +277,7 @@ func TestBandwidthGone(t *testing.T) {
 		on("ADD", 1, conf).run(t).ok(t)
 		setuptest.Run(t, "ip", "link", "del", portOf)
 		if links := setuptest.Run(t, "ip", "-o", "link"); !strings.Contains(links, ifbOf1) {
-			t.Fatalf("%s: the IFB went with its port: the test shows nothing", tt.name)
+			t.Fatalf("%s: the IFB went with its port: the test proves nothing", tt.name)
 		}
 		for _, c := range tt.end {
 			c.run(t).ok(t)

@@ -101,7 +101,7 @@ func TestLeases(t *testing.T) {
 		t.Errorf("status %d:\n%s", status, out)
 	}
 	if held := leases(t); !cmp.Equal(held, []string{"c1 10.88.0.2/24", "c1 fd88::2/64"}) {
-		t.Errorf("left: %v", held)
+		t.Errorf("still leased: %v", held)
 	}
 	if _, status := bvctl(t, "leases", "release", "--address", "fd88::2", "--force"); status != 0 || len(leases(t)) != 0 {
 		t.Errorf("status %d, left: %v", status, leases(t))
@@ -193,7 +193,7 @@ func TestLeasesCheck(t *testing.T) {
 			}
 			tt.remedy(n, c)
 			if out, status := bvctl(t, "leases", "check"); status != 0 {
-				t.Errorf("it is not mended:\n%s", out)
+				t.Errorf("not restored:\n%s", out)
 			}
 		})
 	}

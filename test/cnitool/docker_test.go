@@ -156,7 +156,7 @@ func testDocker(t *testing.T, bin string) {
 		setuptest.Run(t, "sh", "-c", wiped)
 		stop = dockerd(t, bin)
 		if setuptest.Ping(t, c[0], "10.88.0.3") {
-			t.Errorf("%s: the ping passes: the test shows nothing", wiped)
+			t.Errorf("%s: the ping passes: the test proves nothing", wiped)
 		}
 		if out, status := bvctl(t, "repair"); status != 0 || !setuptest.Ping(t, c[0], "10.88.0.3") {
 			t.Errorf("%s, a restart of dockerd, a repair: status %d, the ping is dropped: %s", wiped, status, out)

@@ -179,7 +179,7 @@ func TestDoctor(t *testing.T) {
 			}
 			for _, s := range d[0].Stations {
 				if said := s.What + s.Remedy; strings.Contains(said, "%") || strings.Contains(said, "<nil>") {
-					t.Errorf("not in words: %q", said)
+					t.Errorf("text output: %q", said)
 				}
 			}
 			if d[0].Obstacle != nil && !strings.Contains(d[0].Obstacle.Remedy, tt.advice) {
@@ -572,7 +572,7 @@ func TestDoctorKilled(t *testing.T) {
 				doctor(t, "/run/netns/c3", "10.88.0.1")
 			}
 			if left := tables(); strings.Contains(left, "bridgeveth-doctor") {
-				t.Errorf("left:\n%s", left)
+				t.Errorf("still there:\n%s", left)
 			}
 		})
 	}

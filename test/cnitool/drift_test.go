@@ -44,7 +44,7 @@ func TestDrift(t *testing.T) {
 			n.must("add", c[1])
 			n.must("check", c[0])
 			if !setuptest.Ping(t, c[0], "10.88.0.3") {
-				t.Error("the next ADD has not mended the network")
+				t.Error("the next ADD has not restored the network")
 			}
 			n.must("del", c...)
 		})
@@ -136,7 +136,7 @@ func TestNotInCache(t *testing.T) {
 	}
 	n.must("add", c[1])
 	if err := n.cnitool("gc", nil); err == nil {
-		t.Error("gc says that all is well")
+		t.Error("gc reports no error")
 	}
 	if held := leases(t); len(held) != 1 || !setuptest.Ping(t, c[0], "10.88.0.1") {
 		t.Errorf("leases %v, want that of the container that libcni forgot, which works on", held)

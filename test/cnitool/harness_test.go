@@ -263,11 +263,11 @@ type failure struct {
 func (a answer) failed(t testing.TB) (f failure) {
 	t.Helper()
 	if a.err == nil {
-		t.Fatalf("it succeeded: %s", a.stdout)
+		t.Fatalf("the plugin succeeded: %s", a.stdout)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(a.stdout))
 	if err := decoder.Decode(&f); err != nil {
-		t.Fatalf("standard output is no error of CNI's: %v: %q, standard error: %q", err, a.stdout, a.stderr)
+		t.Fatalf("standard output is no CNI error: %v: %q, standard error: %q", err, a.stdout, a.stderr)
 	}
 	if rest := strings.TrimSpace(string(a.stdout[decoder.InputOffset():])); rest != "" {
 		t.Fatalf("more than one object on standard output: %s", a.stdout)

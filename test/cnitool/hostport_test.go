@@ -329,7 +329,7 @@ func TestStaleFlows(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 	on("ADD", 2, conf).run(t).ok(t)
 	if first := answers(); !first && !answers() { // the first packet may be lost while the kernel asks for the neighbour
-		t.Error("packets still go where they did before")
+		t.Error("packets still go to the old container")
 	}
 }
 

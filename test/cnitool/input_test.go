@@ -261,7 +261,7 @@ func TestLongNames(t *testing.T) {
 	keep := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{{"containerID": add.container, "ifname": "eth0"}}})}
 	keep.run(t).ok(t)
 	if setuptest.Dump(t) == before {
-		t.Error("GC took it for another")
+		t.Error("GC removed the attachment")
 	}
 	gone := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{}})}
 	gone.run(t).ok(t)

@@ -163,7 +163,7 @@ func testInvalidPackets(t *testing.T, conf object, excluded bool) {
 	n.must("check", c...)
 	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "forwarded")
 	if !leaks() {
-		t.Error("without the rule none leaves either: the test shows nothing")
+		t.Error("without the rule no packet leaves the host either: the test proves nothing")
 	}
 }
 
@@ -335,7 +335,7 @@ func TestGatewayConflict(t *testing.T) {
 			on("DEL", 1, single.with(tt.keys)).run(t).ok(t)
 			addresses := setuptest.Run(t, "ip", "-o", "addr", "show", "br0")
 			if strings.Contains(addresses, "10.99.0.1/24") != tt.stays || strings.Contains(addresses, "10.88.0.1") {
-				t.Errorf("in the end the bridge has %s", addresses)
+				t.Errorf("after the last DEL the bridge has %s", addresses)
 			}
 		})
 	}

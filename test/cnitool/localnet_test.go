@@ -61,11 +61,11 @@ func TestLocalnetGuard(t *testing.T) {
 	}
 	setuptest.Run(t, "tc", "filter", "del", "dev", "br0", "ingress")
 	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got == "" {
-		t.Error("without the guard it does not answer either: the test shows nothing")
+		t.Error("without the guard it does not answer either: the test proves nothing")
 	}
 	for tags := range 4 {
 		if !reaches(t, c[0], n.Namespace, tags) {
-			t.Errorf("without the guard a frame with %d VLAN tags does not arrive either: the test shows nothing", tags)
+			t.Errorf("without the guard a frame with %d VLAN tags does not arrive either: the test proves nothing", tags)
 		}
 	}
 	on("DEL", 1, conf).run(t).ok(t)

@@ -113,7 +113,7 @@ func TestAddressesAtOnce(t *testing.T) {
 	}
 	setuptest.Run(t, "ip", "addr", "add", "fd99::1/64", "dev", "br0")
 	if bind(n.Namespace, "fd99::1") == nil {
-		t.Error("the kernel's own way takes no time either: the test shows nothing")
+		t.Error("duplicate address detection takes no time: the test proves nothing")
 	}
 }
 

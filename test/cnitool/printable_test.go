@@ -44,7 +44,7 @@ func TestPrintable(t *testing.T) {
 			}
 		}
 		if args[0] == "inspect" && !strings.Contains(string(out), "vethaaaaaaaaaaa") {
-			t.Errorf("bvctl %q does not show the link: the test shows nothing: %s", args, out)
+			t.Errorf("bvctl %q does not show the link: the test proves nothing: %s", args, out)
 		}
 		switch args[len(args)-1] {
 		case "json":

@@ -76,7 +76,7 @@ func TestRepair(t *testing.T) {
 			setuptest.Run(t, "sh", "-c", tt.spoil)
 			n.env = published
 			if len(all()) == 0 && !tt.unseen || n.cnitool("check", c[0]) == nil {
-				t.Error("nothing is broken: the test shows nothing")
+				t.Error("nothing is broken: the test proves nothing")
 			}
 			out, status := bvctl(t, "repair")
 			for _, want := range tt.want {
@@ -234,7 +234,7 @@ func TestFlushedChains(t *testing.T) {
 					t.Errorf("status %d: %s", status, out)
 				}
 				if broken() {
-					t.Error("broken still")
+					t.Error("still broken")
 				}
 				if diff := cmp.Diff(whole, rules()); diff != "" {
 					t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
@@ -278,7 +278,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 	whole := rules()
 	setuptest.Run(t, "sh", "-c", "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; ip addr flush dev br0; echo 0 >/proc/sys/net/ipv4/ip_forward")
 	if setuptest.Ping(t, c[0], "10.88.0.3") {
-		t.Error("the ping passes: the test shows nothing")
+		t.Error("the ping passes: the test proves nothing")
 	}
 	out, status := bvctl(t, "leases", "check")
 	if strings.Count(out, "masquerade of 10.88.0.0/24") != 1 {
@@ -346,7 +346,7 @@ func TestCheckAndRepairAgree(t *testing.T) {
 				setuptest.Same(t, before, "repair changed something")
 			}
 			if out, _ := bvctl(t, "leases", "check"); out != well {
-				t.Errorf("it is not mended: %s", out)
+				t.Errorf("not restored: %s", out)
 			}
 		})
 	}

@@ -226,7 +226,7 @@ func TestSavedIPTables(t *testing.T) {
 				second := on("ADD", 2, plain).run(t).ok(t)
 				each("PROGRAM-save >/run/saved-$p; PROGRAM-restore </run/empty-$p")
 				if f := on("CHECK", 2, checking(plain, second)).run(t).failed(t); !strings.Contains(f.Msg, "filter FORWARD: missing") {
-					t.Errorf("flushed: got %+v", f)
+					t.Errorf("after the flush: got %+v", f)
 				}
 				each("PROGRAM-restore </run/saved-$p")
 				on("CHECK", 1, checking(conf, first)).run(t).ok(t)

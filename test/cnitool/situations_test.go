@@ -240,9 +240,9 @@ func TestSituations(t *testing.T) {
 		{name: "Docker 29", programs: nft, each: docker29, ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
 		{name: "Docker's own tables", once: dockerNFT, ill: docker, left: docker},
 		{name: "Docker's own tables, and DROP left over", programs: nft, each: "$I -P FORWARD DROP\n", once: dockerNFT, ill: slices.Concat(everyWay, docker), left: docker, denies: adminDenies, denied: slices.Concat(towards, docker)},
-		{name: "a table nobody knows", once: unknown, ill: everyWay, left: everyWay},
-		{name: "a table nobody knows, its chain configured", once: unknown, ill: everyWay, conf: object{"forwardChains": []string{"inet filter forward"}}},
-		{name: "a table nobody knows, with a rule for our mark", once: unknown + "nft add rule inet filter forward meta mark '&' 0x100000 != 0 accept", ill: everyWay, conf: object{"forwardMark": "0x100000"}},
+		{name: "an unknown table", once: unknown, ill: everyWay, left: everyWay},
+		{name: "an unknown table, its chain configured", once: unknown, ill: everyWay, conf: object{"forwardChains": []string{"inet filter forward"}}},
+		{name: "an unknown table, with a rule for our mark", once: unknown + "nft add rule inet filter forward meta mark '&' 0x100000 != 0 accept", ill: everyWay, conf: object{"forwardMark": "0x100000"}},
 		{name: "policy DROP, only replies inbound", programs: nft, each: "$I -P FORWARD DROP\n", ill: everyWay, conf: object{"inbound": "established"}, left: both("in")},
 		{name: "policy ACCEPT, only replies inbound", programs: nft, each: "$I -P FORWARD ACCEPT\n", conf: object{"inbound": "established"}, left: both("in")},
 	} {
@@ -286,7 +286,7 @@ func TestSituations(t *testing.T) {
 			if tt.denies != "" {
 				setuptest.Run(t, "sh", "-ec", each(tt.denies))
 				if diff := cmp.Diff(tt.denied, w.blocked(more...), cmpopts.EquateEmpty()); diff != "" {
-					t.Errorf("blocked as the administrator means it (-want +got):\n%s", diff)
+					t.Errorf("blocked by the administrator (-want +got):\n%s", diff)
 				}
 				setuptest.Run(t, "sh", "-ec", each("$I -D "+denial(tt.denies)))
 			}

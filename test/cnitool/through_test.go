@@ -31,7 +31,7 @@ func TestDoctorThrough(t *testing.T) {
 			}
 			setuptest.Run(t, "sh", "-c", "ip route add 10.244.2.0/24 via 192.0.2.2; "+proxy)
 			if setuptest.Ping(t, outside, "192.0.2.9") {
-				t.Fatal("the packet passes: the test shows nothing")
+				t.Fatal("the packet passes: the test proves nothing")
 			}
 			out, status := bvctl(t, "doctor")
 			if status != 0 || !strings.Contains(out, tt.want) {

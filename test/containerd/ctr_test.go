@@ -87,6 +87,6 @@ func (n *node) releaseLease(name string) {
 	}
 	bvctl("leases", "release", "--container", container)
 	if held := leases(n); len(held) > 0 {
-		n.Errorf("released, and held still: %q", held)
+		n.Errorf("released, but still leased: %q", held)
 	}
 }

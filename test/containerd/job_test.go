@@ -82,7 +82,7 @@ func TestRepair(t *testing.T) {
 		}
 		setuptest.Run(n, "sh", "-c", "iptables -F; ip6tables -F; nft flush table ip bridgeveth")
 		if n.ping(client, b.address) == nil || n.get(n.outside, "192.0.2.1:8080") {
-			n.Fatal("packets pass without rules: the test shows nothing")
+			n.Fatal("packets pass without rules: the test proves nothing")
 		}
 		if out, err := bvctl("leases", "check"); err == nil || strings.Contains(out, "remove the container") {
 			n.Errorf("leases check without rules: %v: %s", err, out)
@@ -124,7 +124,7 @@ func TestRestart(t *testing.T) {
 		}
 		c := n.mustRun(n.podConfig(3))
 		if slices.Contains([]string{a.address, b.address}, c.address) {
-			n.Errorf("%s is given twice", c.address)
+			n.Errorf("%s is leased twice", c.address)
 		}
 		n.nothingLeft(a, b, c)
 	})
@@ -153,7 +153,7 @@ func TestManyPods(t *testing.T) {
 		holder := map[string]string{}
 		for _, p := range pods {
 			if other, taken := holder[p.address]; taken {
-				n.Errorf("%s is given to %s and to %s", p.address, other, p.id)
+				n.Errorf("%s is leased to %s and to %s", p.address, other, p.id)
 			}
 			holder[p.address] = p.id
 		}

@@ -84,14 +84,14 @@ func TestGC(t *testing.T) {
 					t.Errorf("leases %s, want %s", got, want)
 				}
 				if err := n.GC(t.Context(), nil); err != nil {
-					t.Errorf("GC with nobody: %v", err)
+					t.Errorf("GC without attachments: %v", err)
 				}
 				if got := fmt.Sprint(n.held()); got != tt.left {
-					t.Errorf("with nobody: leases %s, want %s", got, tt.left)
+					t.Errorf("after GC without attachments: leases %s, want %s", got, tt.left)
 				}
 				if tt.changes == nil {
 					if got := harness.Received(t, "GC", "cni.dev/valid-attachments"); string(got) != "null" {
-						t.Errorf("the list of nobody is %q, want null", got)
+						t.Errorf("the list of valid attachments is %q, want null", got)
 					}
 					n.nothingLeft(before, "GC left traces")
 				}

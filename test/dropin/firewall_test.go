@@ -134,7 +134,7 @@ func TestIngressPolicyChanged(t *testing.T) {
 	must(t, first.check())
 	attach(t, ours, "c2", list("1.0.0", bridge, firewall)).mustAdd()
 	if rules := setuptest.Run(t, "nft", "list", "ruleset"); strings.Contains(rules, "br0 firewall") {
-		t.Errorf("the policy before is still there:\n%s", rules)
+		t.Errorf("the old policy is still there:\n%s", rules)
 	}
 	refused(t, attach(t, ours, "c1", list("1.0.0", bridge, firewall)).check(), 103, "isolation of port")
 }
@@ -177,7 +177,7 @@ func TestLoopback(t *testing.T) {
 				program := filepath.Join(dir, "loopback")
 				setuptest.In(t, c1, "ip", "link", "set", "lo", "down")
 				if _, err := call(t, program, "CHECK", "c1", object{"prevResult": object{"cniVersion": "1.1.0"}}); err == nil {
-					t.Error("CHECK says nothing of lo that is down")
+					t.Error("CHECK does not report that lo is down")
 				}
 				var err error
 				results[name], err = call(t, program, "ADD", "c1", conf)

@@ -93,7 +93,7 @@ func TestNerdctl(t *testing.T) {
 			if tt.dir == ours {
 				setuptest.Same(t, before, "DEL left traces")
 			} else if left := setuptest.Dump(t); !strings.Contains(left, "br-0a0a0a0a0a0a") {
-				t.Error("the reference has left no bridge behind: the test shows nothing")
+				t.Error("the reference has left no bridge behind: the test proves nothing")
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func TestPortList(t *testing.T) {
 	a := attach(t, ours, "c1", network, append(ports, portMapping{HostPort: 3000, ContainerPort: 80, Protocol: "tcp", HostIP: "::"})...)
 	a.mustAdd()
 	if got := usedPorts(t); len(got) != 40 || slices.Contains(got, "3000") {
-		t.Errorf("listed are %v", got)
+		t.Errorf("listed ports: %v", got)
 	}
 	rules := setuptest.Run(t, "iptables-nft", "-t", "nat", "-S")
 	if !strings.Contains(rules, "-p udp -m udp -m multiport --dports 2001,") || !strings.Contains(rules, "bridgeveth/net/c1/eth0") {
@@ -126,7 +126,7 @@ func TestPortList(t *testing.T) {
 	setuptest.Run(t, filepath.Join(reference, "bvctl"), "repair", "--cache-dir", "/run/cni-cache")
 	must(t, a.check())
 	if got := usedPorts(t); len(got) != 40 {
-		t.Errorf("saved, loaded and repaired, listed are %v", got)
+		t.Errorf("ports listed after saving, loading and repair: %v", got)
 	}
 	setuptest.Run(t, "sh", "-ec", "iptables-nft-save -t nat >/run/saved; iptables-nft -t nat -F; iptables-nft -t nat -X; iptables-nft-restore </run/saved")
 	setuptest.Run(t, "sh", "-ec", "for c in PREROUTING INPUT OUTPUT POSTROUTING; do nft delete chain ip nat $c; done") // iptables-nft-restore makes these chains

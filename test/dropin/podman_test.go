@@ -126,7 +126,7 @@ func TestPodman(t *testing.T) {
 			p.run("network", "rm", "one")
 			diff := cmp.Diff(before, setuptest.Dump(t))
 			if (diff == "") != (tt.dir == ours) {
-				t.Errorf("in the end (-before +after):\n%s", diff)
+				t.Errorf("after all (-before +after):\n%s", diff)
 			}
 			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // outside has one
 				t.Errorf("namespaces are left: %v, %v", left, err)
@@ -149,7 +149,7 @@ func repairs(t *testing.T, outside *setup.Namespace) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", "iptables -F; nft flush table ip bridgeveth")
 	if got := ask(t, outside, "192.0.2.1:8080"); got != "" {
-		t.Fatal("the host port answers without rules: the test shows nothing")
+		t.Fatal("the host port answers without rules: the test proves nothing")
 	}
 	setuptest.Run(t, filepath.Join(reference, "bvctl"), "--conf-dir", "/run/podman/net.d", "repair")
 	if got := answers(t, outside, "192.0.2.1:8080"); got != "hello\n" {

@@ -34,7 +34,7 @@ func TestRepair(t *testing.T) {
 	setuptest.Run(t, "nft", "flush", "ruleset")
 	setuptest.DropForward(t, "iptables-nft")
 	if ask(t, outside, "192.0.2.1:8080") != "" || a.check() == nil {
-		t.Fatal("nothing is missing: the test shows nothing")
+		t.Fatal("nothing is missing: the test proves nothing")
 	}
 	check := exec.Command(filepath.Join(reference, "bvctl"), "--conf-dir", "/run/net.d", "--cache-dir", "/run/cni-cache", "leases", "check")
 	if out, err := check.Output(); err == nil || !strings.Contains(string(out), "host port tcp *:8080") || !strings.Contains(string(out), "policy firewall same-bridge") {

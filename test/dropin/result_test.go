@@ -34,7 +34,7 @@ func TestResults(t *testing.T) {
 		{"both families, default gateway", []object{bridge.with(object{"isDefaultGateway": true, "ipam": twice}), portmap, firewall}, nil},
 		{"layer 2 only", []object{{"type": "bridge", "bridge": "br0"}, portmap, firewall}, nil},
 		{"no gateway", []object{bridge.with(object{"isGateway": false, "ipMasq": false}), portmap, firewall}, nil},
-		{"keys of nobody's", []object{bridge.with(object{"_note": "mine", "ipam": hostLocal.with(object{"note": 1})}), portmap.with(object{"note": 1}), firewall.with(object{"note": 1})}, nil},
+		{"unknown keys", []object{bridge.with(object{"_note": "mine", "ipam": hostLocal.with(object{"note": 1})}), portmap.with(object{"note": 1}), firewall.with(object{"note": 1})}, nil},
 		{"DNS of the network", []object{bridge.with(object{"dns": object{"nameservers": []string{"10.88.0.1"}, "search": []string{"example.org"}}}), portmap}, nil},
 		{"DNS of the host", []object{bridge.with(object{"ipam": hostLocal.with(object{"resolvConf": "/etc/hosts"})}), portmap}, nil},
 		{"routes", []object{bridge.with(object{"ipam": hostLocal.with(object{"routes": []object{{"dst": "192.0.2.0/24", "gw": "10.88.0.7"}, {"dst": "198.51.100.0/24"}}})})}, nil},

@@ -43,7 +43,7 @@ func TestSwap(t *testing.T) {
 
 			old, fresh := attach(t, tt.dir, "c1", network, web), attach(t, tt.dir, "c2", network, portMapping{HostPort: 9090, ContainerPort: 80, Protocol: "tcp"})
 			if err := old.check(); (err == nil) != tt.cleans {
-				t.Errorf("CHECK of a container from before: %v", err)
+				t.Errorf("CHECK of a container that the reference plugins attached: %v", err)
 			}
 			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has the next address
 				t.Errorf("the address of c2 is %s", got)
@@ -95,7 +95,7 @@ func TestBehindOthers(t *testing.T) {
 		}
 		must(t, a.cni.DelNetworkList(t.Context(), a.list, a.runtime))
 		if left := setuptest.Dump(t); strings.Contains(left, "c1") {
-			t.Errorf("something of it is left:\n%s", left)
+			t.Errorf("something of the container is left:\n%s", left)
 		}
 	}
 }

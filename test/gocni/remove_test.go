@@ -86,7 +86,7 @@ func TestRemoveFails(t *testing.T) {
 				if tt.believed {
 					return
 				}
-				setuptest.Run(t, "touch", "/run/mended")
+				setuptest.Run(t, "touch", "/run/restored")
 				if err := n.Remove(t.Context(), id, tt.path); err != nil {
 					t.Errorf("Remove, once the IPAM plugin works: %v", err)
 				}
@@ -96,14 +96,14 @@ func TestRemoveFails(t *testing.T) {
 	}
 }
 
-// failing makes an IPAM plugin whose DEL fails until the file /run/mended exists. It returns the
+// failing makes an IPAM plugin whose DEL fails until the file /run/restored exists. It returns the
 // plugin's folder.
 func failing(t *testing.T, words string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	script := `#!/bin/sh
 [ $CNI_COMMAND != ADD ] || exec echo '{"cniVersion":"1.0.0","ips":[{"address":"10.86.0.2/16","gateway":"10.86.0.1"}]}'
-[ ! -e /run/mended ] || exit 0
+[ ! -e /run/restored ] || exit 0
 echo '{"code":100,"msg":"` + words + `"}'
 exit 1
 `
