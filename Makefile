@@ -9,8 +9,7 @@ DEST    := $(DESTDIR)/opt/cni/bin
 SBIN    := $(DESTDIR)/usr/local/sbin
 LINT    := .cache/bin/golangci-lint-2.15.0
 
-# A network namespace of our own: root has the right to, anybody else needs a user
-# namespace around it.
+# Makes a network namespace. Users other than root need a user namespace around it.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
 build: ## build bridgeveth, ipam-simple and bvctl into bin/
@@ -27,29 +26,29 @@ install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(
 	mv -f '$(DEST)/.bridgeveth.new' '$(DEST)/bridgeveth'
 	mv -f '$(DEST)/.ipam-simple.new' '$(DEST)/ipam-simple'
 
-install-dropin: install ## install bridgeveth also in place of the reference plugins, which are kept in .../reference
+install-dropin: install ## install bridgeveth also under the names of the reference plugins, which are kept
 	hack/dropin.sh install '$(DEST)'
 
-uninstall-dropin: ## put the reference plugins back in their place
+uninstall-dropin: ## put the reference plugins back
 	hack/dropin.sh uninstall '$(DEST)'
 
-demo: build .cache/bin/cnitool ## show the problem and the cure, in a throw-away host
+demo: build .cache/bin/cnitool ## show the problem and the cure on a simulated host
 	@hack/need.sh ip iptables nft ping unshare
 	@hack/br_netfilter.sh
 	@go build -o .cache/bin/demo ./hack/demo
 	@$(UNSHARE) .cache/bin/demo bin .cache/bin/cnitool
 
-test: build ## run every test
+test: build ## run all tests
 	@hack/need.sh busybox ip iperf3 iptables iptables-legacy nft ping strace unshare
 	@hack/br_netfilter.sh
-	@hack/docker.sh trixie sid || echo 'no dockerd of some release here: its test will say so' >&2
-	@hack/firewalld.sh || echo 'no firewalld here: its tests will say so' >&2
-	@hack/podman.sh || echo 'no podman here: its test will say so' >&2
-	@hack/containerd.sh || echo 'no containerd here: its tests will say so' >&2
+	@hack/docker.sh trixie sid || echo 'dockerd of one release is missing: its test is skipped' >&2
+	@hack/firewalld.sh || echo 'firewalld is missing: its tests are skipped' >&2
+	@hack/podman.sh || echo 'podman is missing: its test is skipped' >&2
+	@hack/containerd.sh || echo 'containerd is missing: its tests are skipped' >&2
 	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh
 
-test-runtimes: build ## run pods by every runtime there is, of several versions
+test-runtimes: build ## run pods by containerd, the libraries of CRI-O and containerd, and podman
 	@hack/need.sh ip iptables iptables-legacy nft
 	@hack/br_netfilter.sh
 	@hack/podman.sh
@@ -57,21 +56,21 @@ test-runtimes: build ## run pods by every runtime there is, of several versions
 	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		hack/test.sh ./containerd ./crio ./gocni ./dropin
 
-test-vm: ## run the tests with packets under Debian's own kernels, in QEMU (SUITES=bookworm for one)
+test-vm: ## run the tests that send packets under Debian's kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh
 
-bench: build ## measure ADD and DEL beside the reference plugins (BENCH=-short for a minute)
+bench: build ## measure ADD and DEL, and those of the reference plugins (BENCH=-short for a minute)
 	@hack/need.sh ip iptables nft unshare
 	@hack/br_netfilter.sh
 	@go build -C test -o $(CURDIR)/.cache/bin/bench ./bench
 	.cache/bin/bench $(BENCH)
 
-lint: $(LINT) ## check formatting, style and mistakes
+lint: $(LINT) ## check formatting, vet, lint and commit subjects
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	for module in . test; do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
 	hack/subjects.sh
 
-clean: ## remove what was built
+clean: ## remove bin and .cache
 	rm -rf bin .cache
 
 help: ## list the targets

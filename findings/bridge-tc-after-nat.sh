@@ -3,16 +3,17 @@
 # destination. Without it, the filter sees them as they were on the wire.
 #
 # Seen with Linux 6.18, iproute2 6.1.0, nftables 1.0.6 (Debian 12). The host pings 127.0.0.9,
-# which nftables redirects to a container and masquerades. The answers come to the bridge's own
-# address. A filter on the bridge drops what is for 127.0.0.0/8. Output:
+# which nftables redirects to a container and masquerades. The answers go to the bridge's own
+# address. A filter on the bridge drops packets for 127.0.0.0/8. Output:
 #
 #	bridge-nf-call-iptables=0: answered
 #	bridge-nf-call-iptables=1: no answer
 #
-# tc(8) draws ingress ahead of netfilter's prerouting. That holds for each port of the bridge,
-# not for the bridge itself: br_netfilter runs prerouting where a frame enters the port.
+# Diagrams of the packet flow show tc ingress before netfilter's prerouting. This is true of the
+# bridge's ports. It is not true of the bridge itself: br_netfilter runs prerouting when a frame
+# enters a port.
 #
-# Needs root, ip, tc, nft and ping, and the kernel module br_netfilter. Ends with 0 if it is so.
+# Needs root, ip, tc, nft and ping, and the kernel module br_netfilter. The exit status is 0 if this is confirmed.
 set -eu
 if [ "${1:-}" != inside ]; then
 	exec unshare -mn "$0" inside

@@ -3,15 +3,15 @@
 # still on the container's interface.
 #
 # Seen with containernetworking/plugins 1.10.0 and busybox 1.35 (Debian 12). The plugin's daemon sends
-# DHCPRELEASE from a UDP socket that it binds to the leased address. If an ADD fails between the plugin
-# and the setting of the address, or if DEL takes the interface first, the bind fails. The
-# daemon logs that, and the plugin reports success. The server keeps the lease until it expires. Output:
+# DHCPRELEASE from a UDP socket that it binds to the leased address. The bind fails if an ADD has
+# failed before it set the address, or if DEL has deleted the interface. The daemon logs the error,
+# and the plugin reports success. The server keeps the lease until it expires. Output:
 #
 #	no address on the interface: DEL ends with 0, the server has the lease
 #	the address is on the interface: DEL ends with 0, the server has no lease
 #
-# Needs root, go, ip, and busybox with udhcpd; fetches the plugin by the Go module proxy. Ends with
-# 0 if it is so.
+# Needs root, go, ip, and busybox with udhcpd. It downloads the plugin from the Go module proxy. The
+# exit status is 0 if this is confirmed.
 set -eu
 if [ "${1:-}" != inside ]; then
 	tmp=$(mktemp -d)
@@ -47,7 +47,7 @@ plugin() {
 	echo '{"cniVersion":"1.0.0","name":"net","type":"bridge","ipam":{"type":"dhcp"}}' |
 		CNI_COMMAND=$1 CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/c1 CNI_IFNAME=eth0 CNI_PATH="$tmp" "$tmp/dhcp" >/dev/null
 }
-lease() { # what the server says of 10.88.0.50
+lease() { # prints whether the server has a lease of 10.88.0.50
 	rm -f /run/leases
 	kill -USR1 $server
 	until [ -s /run/leases ]; do sleep 0.1; done

@@ -1,6 +1,6 @@
 #!/bin/sh
-# nft(8) prints a rule of iptables that accepts three states of conntrack as one that accepts one
-# of them. Once the printed ruleset is loaded, iptables refuses the table.
+# iptables can make a rule that accepts three conntrack states. nft(8) prints this rule with only one
+# of the states. iptables refuses the table once the printed ruleset is loaded.
 #
 # Seen with iptables 1.8.9 and nftables 1.0.6 (Debian 12), 1.8.11 and 1.1.3 (13), 1.8.13 and 1.1.7.
 # The rule is "--ctstate RELATED,ESTABLISHED,DNAT". Output:
@@ -8,10 +8,10 @@
 #	printed: ct status dnat counter accept
 #	iptables: table `filter' is incompatible, use 'nft' tool.
 #
-# Debian's nftables service loads /etc/nftables.conf at each boot. Where that file is the output of
-# "nft list ruleset", the loaded rule does not match replies any more, only redirected connections.
+# Debian's nftables service loads /etc/nftables.conf at each boot. If this file is the output of
+# "nft list ruleset", the loaded rule matches redirected connections, and no longer replies.
 #
-# Needs root, iptables-nft and nft. Ends with 0 if it is so.
+# Needs root, iptables-nft and nft. The exit status is 0 if this is confirmed.
 set -eu
 if [ "${1:-}" != inside ]; then
 	exec unshare -mn "$0" inside

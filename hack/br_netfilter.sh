@@ -1,7 +1,7 @@
 #!/bin/sh
-# Loads br_netfilter where it is missing: without it iptables sees no bridged
-# packet, and there is no problem to show. Bridges of the host itself, in its own
-# network namespace, stay outside iptables as before.
+# Loads the kernel module br_netfilter if it is missing. Without the module, iptables does not see
+# bridged packets, and tests and demo have no problem to show. In the host's own network namespace,
+# bridged packets still bypass iptables.
 set -eu
 [ -e /proc/sys/net/bridge ] && exit 0
 if [ "$(id -u)" != 0 ]; then

@@ -1,16 +1,18 @@
 #!/bin/sh
-# Puts what the tests with containerd need into .cache/containerd: Debian's containerd, with
-# runc, that hack/docker.sh unpacks (debian), and that of Debian 13 (trixie); an image that holds
-# busybox (image.tar); and with the argument 2 a containerd 2, in the version that
-# hack/containerd/go.mod names (2).
+# Fills .cache/containerd for the tests with containerd:
+#   debian     Debian 12's containerd and runc, which hack/docker.sh unpacks
+#   trixie     Debian 13's containerd
+#   image.tar  an image with busybox
+#   2          with the argument 2: a containerd 2, in the version of hack/containerd/go.mod
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/containerd
 hack/docker.sh trixie
 mkdir -p "$cache/trixie"
 ln -sfn ../docker/bin "$cache/debian"
-# The programs themselves: a shim that the loader has started would start the loader in its own
-# place. They make do with an older C library; runc does not.
+# Links to the programs, not to scripts that start them by the loader: the shim starts itself again
+# by /proc/self/exe, which would be the loader. These programs run with an older C library, but
+# runc does not.
 for program in containerd containerd-shim-runc-v2 ctr; do
 	ln -sfn "../../docker/trixie/root/usr/bin/$program" "$cache/trixie/$program"
 done

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Puts dockerd, and what it starts, into .cache/docker/bin, from Debian's packages, and those of
-# other releases, such as trixie and sid, into .cache/docker/SUITE/bin. They are unpacked there
-# rather than installed: a package that is installed would start a daemon, which changes the
-# host's own firewall.
+# Downloads Debian's packages of dockerd and of the programs that it starts, and unpacks them into
+# .cache/docker/bin. Packages of other releases, such as trixie and sid, go to
+# .cache/docker/SUITE/bin. The packages are not installed, since that would start a daemon, which
+# changes the host's firewall.
 #
 #   hack/docker.sh [SUITE...]
 set -eu
@@ -33,7 +33,7 @@ for suite; do
 	rm -rf "$to/$suite" "$new"
 	mkdir -p "$new/bin"
 	hack/unpack.sh "$suite" "$new/root" docker.io containerd runc
-	# Their C library is newer than the host's, so each starts by the loader of its own release.
+	# Their C library is newer than the host's, so the loader of their release starts them.
 	root=$to/$suite/root
 	for program in "$new"/root/usr/bin/* "$new"/root/usr/sbin/docker*; do
 		printf '#!/bin/sh\nexec %s/usr/lib64/ld-linux-x86-64.so.2 --library-path %s/usr/lib/x86_64-linux-gnu %s "$@"\n' \

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Has bridgeveth answer to the names of the reference plugins in a folder where it is
-# installed, or gives the names back. Those that it replaces are kept in the folder reference
-# below, where it finds them for what is none of its own.
+# install puts bridgeveth under the names of the reference plugins, in a folder where it is installed.
+# It keeps the replaced plugins in the folder reference below. bridgeveth runs them for attachments
+# that it did not make. uninstall puts them back.
 #
 #   hack/dropin.sh install|uninstall DIR
 set -eu

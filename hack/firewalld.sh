@@ -1,8 +1,7 @@
 #!/bin/sh
-# Puts firewalld into .cache/firewalld/SUITE, from Debian's packages of two releases: 1.3 of
-# bookworm, and 2.3 of trixie. It is unpacked there rather than installed: a package that is
-# installed would start it, which changes the host's own firewall. What it needs beside
-# itself starts nothing.
+# Downloads firewalld from two Debian releases, 1.3 of bookworm and 2.3 of trixie, and unpacks it into
+# .cache/firewalld/SUITE. The package is not installed, since that would start firewalld, which
+# changes the host's firewall. It installs only packages that firewalld needs, which start nothing.
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/firewalld

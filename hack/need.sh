@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing of the programs named, from Debian's packages, and
-# says so. Changes nothing where all are there. Needs root to install.
+# Installs the Debian packages of missing programs and prints their names. It changes nothing if all
+# programs are there. It needs root to install.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 

@@ -1,8 +1,7 @@
 #!/bin/sh
-# Puts podman 4.3, the last of Debian's that speaks CNI, and what it starts into
-# .cache/podman/bin, from the packages of bookworm. They are unpacked there with their
-# libraries, and a static busybox to make an image of, rather than installed: the host's own
-# configuration of containers stays as it is. Needs no root.
+# Downloads podman 4.3, Debian's last one with CNI, from bookworm, and unpacks it into
+# .cache/podman/bin with the programs that it starts, its libraries, and a static busybox for an
+# image. Nothing is installed: the host's configuration of containers stays as it is. Needs no root.
 set -eu
 cd "$(dirname "$0")/.."
 to=$PWD/.cache/podman
@@ -21,7 +20,7 @@ apt-get "$@" update
 	libassuan0 libdevmapper1.02.1 libglib2.0-0 libgpg-error0 libgpgme11 libseccomp2 libsubid4 libsystemd0 libyajl2)
 for package in "$new"/apt/*.deb; do dpkg -x "$package" "$new/root"; done
 rm -r "$new/apt"
-# podman clears the environment of what it starts, so each looks for its libraries itself.
+# podman clears the environment of the programs that it starts, so each sets its own library path.
 for program in podman conmon crun; do
 	cat >"$new/bin/$program" <<END
 #!/bin/sh

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fails if the subject of a commit since the one below is not "directory: verb ...", in lower
-# case and within 72 characters. Older subjects stay as they are.
+# Fails if the subject of a commit is not "directory: verb ...", in lower case and within 72
+# characters. It checks commits after the one below. Older subjects stay as they are.
 set -eu
 since=5205b419
 git cat-file -e "$since" 2>/dev/null || exit 0 # a shallow clone does not have it

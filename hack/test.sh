@@ -1,9 +1,8 @@
 #!/bin/bash
 # Runs every test of both modules, the product and test/, or the tests of the packages of test/
 # that are named. Root runs them as root. Anybody else runs them as root of a user namespace.
-# Prints a line for each package, the reason of each skip, and everything where a
-# test fails. In CI a skip is a failure too, unless its reason says that it is a
-# listed one: "LISTED SKIP: ...".
+# It prints a line for each package and the reason of each skip. If a test fails, it prints the whole
+# log. In CI a skip is a failure too, unless its reason begins with "LISTED SKIP: ".
 set -u
 export REQUIRE_NETNS=1
 mkdir -p .cache

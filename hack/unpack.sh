@@ -1,6 +1,7 @@
 #!/bin/sh
-# Unpacks packages of a Debian release, and the libraries that they need, into a folder. Nothing is
-# installed: the host's own programs stay as they are, and no daemon starts. Needs no root.
+# Downloads packages of a Debian release and the libraries that they need, and unpacks them into a
+# folder. Nothing is installed: the host's programs stay as they are, and no daemon starts. Needs no
+# root.
 #
 #   hack/unpack.sh SUITE FOLDER PACKAGE...
 set -eu
@@ -11,7 +12,7 @@ trap 'rm -rf "$apt"' EXIT
 mkdir -p "$apt/lists/partial" "$to"
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 echo "deb $mirror $suite main" >"$apt/sources"
-# No package counts as installed, so that apt names all the libraries.
+# An empty status file: no package counts as installed, so that apt lists all libraries.
 touch "$apt/status"
 get() {
 	# The sandbox user of apt may not write here.

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Puts the iptables and nft of other Debian releases into .cache/userland/SUITE/bin: 1.8.11 and
-# 1.1 of trixie, and the newest, of sid. They are unpacked there with the libraries of their
-# release, rather than installed: the host's own stay as they are. Needs no root.
+# Downloads the iptables and nft of other Debian releases, with their libraries, and unpacks them
+# into .cache/userland/SUITE/bin: 1.8.11 and 1.1 of trixie, and the newest of sid. Nothing is
+# installed: the host's programs stay as they are. Needs no root.
 #
 #   hack/userland.sh SUITE...
 set -eu
@@ -15,7 +15,7 @@ for suite; do
 	hack/unpack.sh "$suite" "$new/root" iptables nftables
 
 	libraries=$to/root/usr/lib/x86_64-linux-gnu:$to/root/lib/x86_64-linux-gnu
-	# Their C library is newer than the host's, so each starts by the loader of its own release.
+	# Their C library is newer than the host's, so the loader of their release starts them.
 	loader=$(cd "$new/root" && find usr/lib64 lib64 -name 'ld-linux*' 2>/dev/null | head -1)
 	run="XTABLES_LIBDIR=$to/root/usr/lib/x86_64-linux-gnu/xtables exec $to/root/$loader --library-path $libraries"
 	for family in ip ip6; do

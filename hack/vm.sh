@@ -1,12 +1,12 @@
 #!/bin/bash
-# Runs a command under an unchanged kernel of Debian's, in a virtual machine that has
-# this machine's files and programs: for what the kernel here lacks, such as VLANs on
-# bridges. What the command writes is gone afterwards. Needs root.
+# Runs a command in a virtual machine with an unchanged Debian kernel and this machine's files, for
+# features that the kernel here lacks, such as VLANs on bridges. Files that the command writes are
+# gone afterwards. Needs root.
 #
 #   hack/vm.sh COMMAND [ARGUMENT...]
 #
-# SUITE is where the kernel comes from: bookworm (6.1), bookworm-backports (6.12) or
-# another. TIMEOUT is in seconds, 1800 unless given. Ends with the command's status.
+# SUITE is the Debian release of the kernel: bookworm (6.1), bookworm-backports (6.12) or another.
+# TIMEOUT is in seconds; the default is 1800. The exit status is the command's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -14,7 +14,7 @@ suite=${SUITE:-bookworm}
 dir=$PWD/.cache/vm/$suite
 hack/need.sh qemu-system-x86_64 busybox modprobe xz
 if ldd "$(command -v busybox)" >/dev/null 2>&1; then
-	echo "busybox needs libraries, which the virtual machine begins without; as root: apt-get install busybox-static" >&2
+	echo "busybox is dynamically linked; the virtual machine starts without libraries; as root: apt-get install busybox-static" >&2
 	exit 1
 fi
 
@@ -45,7 +45,7 @@ fi
 release=$(cat "$dir/release")
 kernel=$(find "$dir/root" -name "vmlinuz*" | head -1)
 
-# The initial file system: the modules that it takes to get at the real one, in order.
+# The initial file system has the modules that mount the real one, in their order.
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/init/bin" "$tmp/init/modules"
@@ -97,9 +97,9 @@ END
 chmod +x "$tmp/init/init"
 (cd "$tmp/init" && find . | busybox cpio -o -H newc 2>/dev/null) >"$tmp/initramfs"
 
-# Without hardware's help QEMU 7.2 emulates CMPXCHG16B so that Linux 6.12 dies of it, and
-# code that another processor has just rewritten: so there is no such instruction, and
-# processors take turns.
+# Without hardware virtualisation, QEMU 7.2 has two faults under Linux 6.12: with the instruction
+# CMPXCHG16B, and with code that another processor has just rewritten. So the instruction is
+# switched off, and one thread runs all processors.
 how="-accel tcg,thread=single -cpu max,cx16=off"
 if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then how="-accel kvm -cpu host"; fi
 # shellcheck disable=SC2086 # a list of words

@@ -133,11 +133,11 @@ func (c *Client) define() error {
 	}{
 		{"config.getZoneNames", "config.addZone2", ourZone, map[string]dbus.Variant{
 			"target": dbus.MakeVariant("ACCEPT"), "short": dbus.MakeVariant(ourZone),
-			"description": dbus.MakeVariant("Bridges of containers: what comes from them is let out."),
+			"description": dbus.MakeVariant("Bridges of containers. Accepts packets from these containers."),
 		}},
 		{"config.getPolicyNames", "config.addPolicy", ourPolicy, map[string]dbus.Variant{
 			"target": dbus.MakeVariant("ACCEPT"), "short": dbus.MakeVariant(ourPolicy),
-			"description":   dbus.MakeVariant("Containers on these bridges may be reached."),
+			"description":   dbus.MakeVariant("Accepts packets to containers on the bridges of zone bridgeveth."),
 			"ingress_zones": dbus.MakeVariant([]string{"ANY"}), "egress_zones": dbus.MakeVariant([]string{ourZone}),
 		}},
 	} {
