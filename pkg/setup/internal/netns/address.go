@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IPNet is a netip.Prefix as the library wants it.
+// IPNet converts p to the type that package netlink uses.
 func IPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// FamilyOf returns AF_INET or AF_INET6.
+// FamilyOf returns the address family of a: AF_INET or AF_INET6.
 func FamilyOf(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET

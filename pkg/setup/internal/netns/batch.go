@@ -10,37 +10,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Batch is a list of requests for one send. The kernel works through them in
-// order within that one system call, so that a killed process has sent either
-// none or all, and it saves a round trip for each but the first. A request that
-// fails does not keep the kernel from trying those after it.
+// Batch is a list of netlink requests that one system call sends. The kernel processes the
+// requests in order within that call. A process that is killed has therefore sent none or all of
+// them. The kernel continues after a request that fails.
 type Batch []step
 
 type step struct {
 	what string
 	req  *nl.NetlinkRequest
-	done syscall.Errno // with it the kernel says that it is so already
+	done syscall.Errno // the error with which the kernel answers if there is nothing left to do
 }
 
-// Add appends a request; what names it in errors.
+// Add appends a request and returns it. what names the request in errors.
 func (b *Batch) Add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	return b.Ensure(what, req, 0)
 }
 
-// Ensure is add, with an answer of the kernel's that means success as well.
+// Ensure is Add for a request that also succeeds if the kernel answers with the error done, such as
+// EEXIST.
 func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
 	*b = append(*b, step{what, req, done})
 	return req
 }
 
-// Send sends the batch in the namespace and returns the error of the first
-// request that failed.
+// Send sends the batch to rtnetlink in the namespace. It returns the error of the first request that
+// failed.
 func (n *Namespace) Send(b Batch) error { return n.Exchange(unix.NETLINK_ROUTE, b, nil, nil) }
 
-// Exchange sends the batch, between begin and end where these are given, and waits for the
-// answer to its last request. Of those before it only what fails is answered, and before: a
-// word for each would not fit in the socket where they are thousands. An answer to begin is
-// about all of it.
+// Exchange sends the batch, framed by begin and end unless these are nil, and waits for the answer to
+// the last request of the batch. It returns the error of the first request that failed. An error
+// about begin is an error about the whole batch.
+//
+// Only the last request asks for an acknowledgement. The socket has no room for the
+// acknowledgements of thousands of requests. The kernel answers a request that fails in any case,
+// and answers in order.
 func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkRequest) error {
 	if len(b) == 0 {
 		return nil
@@ -80,7 +83,7 @@ func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkReques
 		}
 		return true
 	})
-	if errors.Is(err, unix.EAGAIN) { // answers were lost, after the first that count
+	if errors.Is(err, unix.EAGAIN) { // the socket was full, so answers were lost; the first ones are the ones that arrived
 		err = nil
 		if first == nil {
 			first = fmt.Errorf("receive from netlink: %w", unix.ENOBUFS)

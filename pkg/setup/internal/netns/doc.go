@@ -1,9 +1,9 @@
-// Package netns opens, enters, names and locks network namespaces, and speaks to the kernel in
-// them: netlink sockets, batches of netlink requests, and sysctls.
+// Package netns opens, enters, creates and locks network namespaces. In a namespace it sends
+// netlink requests and reads and writes sysctls.
 //
-// It is the ground floor: it knows threads, sockets and bytes, but neither links nor rules. All
-// packages above pass a *Namespace around.
+// The package must not know links, addresses or rules. It handles threads, sockets and bytes. All
+// other packages below pkg/setup receive a *Namespace and act through it.
 //
-// Start with Namespace (namespace.go), then Ask and Exchange (netlink.go, batch.go), by which
-// every request of the packages above reaches the kernel.
+// Start with Namespace in namespace.go. Then read Ask in netlink.go, which sends one request, and
+// Send in batch.go, which sends several at once.
 package netns

@@ -13,46 +13,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NamedDir is where ip-netns(8) keeps named namespaces, as bind mounts.
+// NamedDir is the folder in which ip-netns(8) keeps named namespaces, as bind mounts.
 const NamedDir = "/run/netns"
 
 var (
-	// ErrNoNamespace says that nothing is at a namespace's path any more.
+	// ErrNoNamespace is returned if the path of a namespace does not exist.
 	ErrNoNamespace = errors.New("no network namespace is there")
-	// ErrNotNamespace says that something else is there: the empty file that a
-	// lost bind mount leaves, as a rule.
+	// ErrNotNamespace is returned if the path leads to something else. Usually this is the empty
+	// file that remains after a bind mount was unmounted.
 	ErrNotNamespace = errors.New("that is no network namespace")
 )
 
-// Namespace is a network namespace, with netlink sockets in it as they are needed. One
-// goroutine at a time uses it.
+// Namespace is an open network namespace with its netlink sockets. Each socket is opened at its first
+// use. Only one goroutine at a time may use a Namespace.
 type Namespace struct {
-	Path string // as given to OpenNamespace; "" for the calling thread's
-	// Device and Inode identify the namespace for as long as it lives, whatever
-	// path leads to it (ioctl_ns(2)).
+	Path string // the argument of Open; "" for the namespace of the calling thread
+	// Device and Inode identify the namespace as long as it exists, whichever path leads to it
+	// (ioctl_ns(2)).
 	Device, Inode uint64
 
-	thread  int // that is in it but for the time of a comeBack, 0 where none is known to be
+	thread  int // the thread that is in the namespace, except during inOther; 0 if no thread is known
 	Handle  netns.NsHandle
 	sockets map[int]*Socket // by protocol
-	routes  *netlink.Handle // for what the library has a function for
+	library *netlink.Handle // the connection of package netlink
 }
 
-// Current returns the calling thread's namespace.
+// Current returns the namespace of the calling thread.
 func Current() (*Namespace, error) {
 	h, err := netns.Get()
 	if err != nil {
 		return nil, fmt.Errorf("open the current network namespace: %w", err)
 	}
 	n, err := newNamespace("", h)
-	if err == nil && away.Load() == 0 {
+	if err == nil && threadsInOther.Load() == 0 {
 		n.thread = unix.Gettid()
 	}
 	return n, err
 }
 
-// Open returns the namespace at path (/run/netns/NAME,
-// /proc/PID/ns/net). Its errors wrap ErrNoNamespace or ErrNotNamespace.
+// Open returns the namespace at path (/run/netns/NAME, /proc/PID/ns/net). Its errors wrap
+// ErrNoNamespace or ErrNotNamespace.
 func Open(path string) (*Namespace, error) {
 	h, err := netns.GetFromPath(path)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -69,7 +69,7 @@ func Open(path string) (*Namespace, error) {
 	return newNamespace(path, h)
 }
 
-// newNamespace takes over h, which it closes when it fails.
+// newNamespace returns a Namespace that owns h. If it fails, it closes h.
 func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(h), &st); err != nil {
@@ -79,22 +79,23 @@ func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, Handle: h, sockets: map[int]*Socket{}}, nil
 }
 
-// Library returns the library's own connection, opened at its first use.
+// Library returns the connection of package netlink in the namespace. The connection is opened at its
+// first use.
 func (n *Namespace) Library() (*netlink.Handle, error) {
-	if n.routes == nil {
+	if n.library == nil {
 		h, err := netlink.NewHandleAt(n.Handle, unix.NETLINK_ROUTE)
 		if err != nil {
 			return nil, fmt.Errorf("open netlink socket in network namespace %s: %w", n.Path, err)
 		}
-		n.routes = h
+		n.library = h
 	}
-	return n.routes, nil
+	return n.library, nil
 }
 
-// Close gives back the file and the sockets. The namespace itself stays.
+// Close closes the file and the sockets. The namespace itself continues to exist.
 func (n *Namespace) Close() {
-	if n.routes != nil {
-		n.routes.Close()
+	if n.library != nil {
+		n.library.Close()
 	}
 	for _, s := range n.sockets {
 		s.Close()
@@ -102,19 +103,20 @@ func (n *Namespace) Close() {
 	_ = n.Handle.Close() // read only
 }
 
-// Same says whether two Namespaces are one.
+// Same reports whether n and m are the same namespace.
 func (n *Namespace) Same(m *Namespace) bool {
 	return n.Device == m.Device && n.Inode == m.Inode
 }
 
-// Do runs f with the calling thread in the namespace.
+// Do runs f while the calling thread is in the namespace. Entering another namespace needs
+// CAP_SYS_ADMIN.
 func (n *Namespace) Do(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if n.here() {
 		return f()
 	}
-	return comeBack(func() error {
+	return inOther(func() error {
 		if err := netns.Set(n.Handle); err != nil {
 			return fmt.Errorf("enter network namespace %s: %w", n.Path, err)
 		}
@@ -122,27 +124,28 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// here says whether the calling thread is in the namespace. It may be wrong that it is not.
+// here reports whether the calling thread is in the namespace. It may return false although the
+// thread is there.
 func (n *Namespace) here() bool {
 	if n.Path != "" {
 		return false
 	}
-	if n.thread == unix.Gettid() && away.Load() == 0 {
-		return true // without a look, which takes 15 µs, and an ADD would have ten
+	if n.thread == unix.Gettid() && threadsInOther.Load() == 0 {
+		return true // saves the stat below: it takes 15 µs, and an ADD would call it ten times
 	}
 	var here unix.Stat_t
 	err := unix.Stat("/proc/thread-self/ns/net", &here)
 	return err == nil && here.Dev == n.Device && here.Ino == n.Inode
 }
 
-// away counts the threads that may be in another namespace than their own, in comeBack or
-// because there was no way back.
-var away atomic.Int32
+// threadsInOther counts the threads that may be in another namespace than their own: those in inOther,
+// and those that could not return.
+var threadsInOther atomic.Int32
 
-// comeBack runs f, which may leave the calling thread in another namespace than
-// the one before, and returns there. Should the way back fail, the thread is lost:
-// it stays locked to its goroutine and dies with it.
-func comeBack(f func() error) (err error) {
+// inOther runs f, which may move the calling thread to another namespace, and then returns the thread
+// to its namespace. If the return fails, the thread stays locked to its goroutine, so the Go runtime
+// ends the thread with the goroutine.
+func inOther(f func() error) (err error) {
 	runtime.LockOSThread()
 	before, err := netns.Get()
 	if err != nil {
@@ -150,34 +153,34 @@ func comeBack(f func() error) (err error) {
 		return fmt.Errorf("open the current network namespace: %w", err)
 	}
 	defer before.Close()
-	away.Add(1)
+	threadsInOther.Add(1)
 	defer func() {
 		if back := netns.Set(before); back != nil {
-			err = errors.Join(err, fmt.Errorf("return to the network namespace before: %w", back))
+			err = errors.Join(err, fmt.Errorf("return to the previous network namespace: %w", back))
 			return
 		}
-		away.Add(-1)
+		threadsInOther.Add(-1)
 		runtime.UnlockOSThread()
 	}()
 	return f()
 }
 
-// CreateNamed makes a named namespace, which ends with the calling thread inside.
+// CreateNamed creates a namespace that ip-netns(8) lists as name.
 func CreateNamed(name string) error {
-	return comeBack(func() error {
+	return inOther(func() error { // netns.NewNamed leaves the thread in the new namespace
 		made, err := netns.NewNamed(name)
 		if err == nil {
-			err = made.Close() // the bind mount keeps it
+			err = made.Close() // the bind mount keeps the namespace
 		}
 		if err != nil {
-			return fmt.Errorf("make network namespace %s: %w", name, err)
+			return fmt.Errorf("create network namespace %s: %w", name, err)
 		}
 		return nil
 	})
 }
 
-// DeleteNamed removes the name of a namespace made by EnsureNamed or ip-netns(8).
-// The namespace goes with its last name, process and socket.
+// DeleteNamed deletes the name of a namespace that CreateNamed or ip-netns(8) created. The kernel
+// deletes the namespace with its last name, process and socket.
 func DeleteNamed(name string) error {
 	path := filepath.Join(NamedDir, name)
 	err := unix.Unmount(path, unix.MNT_DETACH)

@@ -14,20 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveSize is what the kernel may answer at once, in bytes: NLMSG_GOODSIZE in
-// linux/netlink.h is less, but a link with many virtual functions takes more.
+// receiveSize is the size of a receive buffer, in bytes. The kernel's own NLMSG_GOODSIZE
+// (linux/netlink.h) is smaller, but a message about a link with many virtual functions is larger.
 const receiveSize = 64 << 10
 
-// Socket is a netlink socket, for what every ADD and DEL asks and says. It does not
-// block: the kernel has answered by the time a message is sent, and an answer that had no room
-// is lost. It takes all answers in one buffer. The library's own has a new one of 64 KB for each answer, fresh memory that
-// costs more than many an answer does, and waits by the Go runtime's poller.
+// Socket is a non-blocking netlink socket with one receive buffer. The kernel answers before send
+// returns. If the socket has no room for an answer, the answer is lost.
+//
+// The socket of package netlink costs more: it allocates 64 KB for each answer and waits by the Go
+// runtime's poller.
 type Socket struct {
 	FD     int
 	Buffer []byte
 }
 
-// NewSocket opens a socket in the namespace, which the caller closes.
+// NewSocket opens a socket of a netlink protocol (NETLINK_ROUTE, for instance) in the namespace. The
+// caller closes the socket.
 func (n *Namespace) NewSocket(protocol int) (*Socket, error) {
 	s := &Socket{Buffer: make([]byte, receiveSize)}
 	err := n.Do(func() (err error) {
@@ -37,13 +39,13 @@ func (n *Namespace) NewSocket(protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// With it the kernel lists the addresses of the link that was named, from Linux 4.20 on;
-	// before, and without, those of all links.
+	// With this option, from Linux 4.20 on, a request for the addresses of one link is answered with
+	// the addresses of that link. Otherwise the answer has the addresses of all links.
 	_ = unix.SetsockoptInt(s.FD, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return s, nil
 }
 
-// socket returns the namespace's socket of a protocol, opened at its first use.
+// socket returns the socket of a protocol. The socket is opened at its first use.
 func (n *Namespace) socket(protocol int) (*Socket, error) {
 	if n.sockets[protocol] == nil {
 		s, err := n.NewSocket(protocol)
@@ -55,14 +57,15 @@ func (n *Namespace) socket(protocol int) (*Socket, error) {
 	return n.sockets[protocol], nil
 }
 
-// abandon closes a socket on which an answer, or the rest of one, was not read: until it is
-// the kernel takes no other listing (netlink_dump_start in net/netlink/af_netlink.c).
+// abandon closes the socket of a protocol after an answer was not read to its end. On such a socket
+// the kernel refuses another listing (netlink_dump_start in net/netlink/af_netlink.c).
 func (n *Namespace) abandon(protocol int) {
 	n.sockets[protocol].Close()
 	delete(n.sockets, protocol)
 }
 
-// Close may be called again: the number may be another file's by then.
+// Close closes the socket. It may be called again: a second close(2) could close another file that
+// has the number by then.
 func (s *Socket) Close() {
 	if s.FD >= 0 {
 		_ = unix.Close(s.FD) // nothing is buffered
@@ -70,8 +73,7 @@ func (s *Socket) Close() {
 	s.FD = -1
 }
 
-// Send sends bytes to the kernel, which works through the requests in them, in order, before
-// it returns.
+// Send sends netlink requests to the kernel, which processes them in order before Send returns.
 func (s *Socket) Send(requests []byte) error {
 	_, err := unix.Write(s.FD, requests)
 	if errors.Is(err, unix.EMSGSIZE) { // more than net.core.wmem_default
@@ -86,14 +88,14 @@ func (s *Socket) Send(requests []byte) error {
 	return nil
 }
 
-// Message is one of the kernel's. data is good until the next are received.
+// Message is a netlink message from the kernel. Data is valid until the next Receive.
 type Message struct {
 	Kind, flags uint16
 	sequence    uint32
 	Data        []byte
 }
 
-// Receive calls f with messages until it says false.
+// Receive calls f with each message until f returns false.
 func (s *Socket) Receive(f func(Message) bool) error {
 	for {
 		size, err := unix.Read(s.FD, s.Buffer)
@@ -106,7 +108,7 @@ func (s *Socket) Receive(f func(Message) bool) error {
 		for b := s.Buffer[:size]; len(b) >= unix.NLMSG_HDRLEN; {
 			length := int(binary.NativeEndian.Uint32(b))
 			if length < unix.NLMSG_HDRLEN || length > len(b) {
-				return fmt.Errorf("receive from netlink: a message of %d bytes: %w", length, os.ErrInvalid)
+				return fmt.Errorf("receive from netlink: message length %d: %w", length, os.ErrInvalid)
 			}
 			m := Message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:length]}
 			if !f(m) {
@@ -117,8 +119,8 @@ func (s *Socket) Receive(f func(Message) bool) error {
 	}
 }
 
-// Failure is what an answer says that is an error, an acknowledgement or the end of a
-// listing.
+// Failure returns the error in a message, nil for other messages. A listing that changed while it was
+// read is netlink.ErrDumpInterrupted.
 func (m Message) Failure() error {
 	switch {
 	case m.flags&unix.NLM_F_DUMP_INTR != 0:
@@ -131,8 +133,7 @@ func (m Message) Failure() error {
 	return nil
 }
 
-// Ask sends one request and returns the data of the answers to it: of a listing all, and
-// otherwise the one.
+// Ask sends one request and returns the data of its answers: one answer, or all answers of a listing.
 func (n *Namespace) Ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte, err error) {
 	err = n.Each(protocol, req, func(data []byte) bool {
 		answers = append(answers, slices.Clone(data))
@@ -141,9 +142,9 @@ func (n *Namespace) Ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte,
 	return answers, err
 }
 
-// Each sends one request and calls f with the data of each answer to it until f says false. The
-// kernel lists as much at a time as fits into a buffer, so that what f does not want to see costs
-// little. data is good until the next call.
+// Each sends one request and calls f with the data of each answer until f returns false. The kernel
+// fills one buffer of a listing at a time, so answers that are not read cost little. data is valid
+// until f returns.
 func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byte) bool) error {
 	s, err := n.socket(protocol)
 	if err != nil {
@@ -173,8 +174,7 @@ func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byt
 	return errors.Join(err, failed)
 }
 
-// Dump calls a listing again for as long as the kernel says that it changed
-// while it was read (NLM_F_DUMP_INTR).
+// Dump calls list until the kernel reports no change during the listing (NLM_F_DUMP_INTR).
 func Dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()
@@ -184,7 +184,7 @@ func Dump[T any](list func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// Attrs are netlink attributes, as they came.
+// Attrs are the netlink attributes of a message, still encoded.
 type Attrs []byte
 
 // Each calls f with each attribute.
@@ -199,7 +199,8 @@ func (a Attrs) Each(f func(kind uint16, value []byte)) {
 	}
 }
 
-// Get returns an attribute's value, nil if there is none. Of several the last counts.
+// Get returns the value of an attribute, nil if the attribute is missing. If the attribute occurs
+// several times, the last one counts.
 func (a Attrs) Get(kind uint16) (value Attrs) {
 	a.Each(func(k uint16, v []byte) {
 		if k == kind {
@@ -209,7 +210,8 @@ func (a Attrs) Get(kind uint16) (value Attrs) {
 	return value
 }
 
-// In is get of an attribute within others.
+// In returns the value of a nested attribute: kinds are the attributes from the outermost to the
+// innermost.
 func (a Attrs) In(kinds ...uint16) Attrs {
 	for _, kind := range kinds {
 		a = a.Get(kind)
@@ -217,22 +219,23 @@ func (a Attrs) In(kinds ...uint16) Attrs {
 	return a
 }
 
-// Text reads a name: what is before its zero byte, if it has one.
+// Text returns an attribute as a string, without the zero byte at its end.
 func (a Attrs) Text(kind uint16) string { return string(a.Word(kind)) }
 
-// Word is text in place.
+// Word is Text without a copy.
 func (a Attrs) Word(kind uint16) []byte {
 	word, _, _ := bytes.Cut(a.Get(kind), []byte{0})
 	return word
 }
 
-// Text reads a string that ends with a zero byte or after size bytes.
+// Text returns the string at the beginning of b that ends with a zero byte or after size bytes.
 func Text(b []byte, size int) string {
 	s, _, _ := bytes.Cut(b[:size], []byte{0})
 	return string(s)
 }
 
-// Number reads a 32-bit attribute of nf_tables, 0 if it is missing.
+// Number returns a 32-bit attribute of nf_tables, which is in network byte order. It returns 0 if the
+// attribute is missing.
 func (a Attrs) Number(kind uint16) uint32 {
 	value := a.Get(kind)
 	if len(value) != 4 {
@@ -241,12 +244,14 @@ func (a Attrs) Number(kind uint16) uint32 {
 	return binary.BigEndian.Uint32(value)
 }
 
-// Sysctl says whether one of those of a link, 32 bits each, is on.
+// Sysctl reports whether the sysctl with this number is on, in an attribute that holds the sysctls of a
+// link as 32-bit numbers.
 func (a Attrs) Sysctl(number int) bool {
 	return len(a) >= 4*(number+1) && binary.NativeEndian.Uint32(a[4*number:]) != 0
 }
 
-// Integer reads a 32-bit attribute of rtnetlink, 0 if it is missing.
+// Integer returns a 32-bit attribute of rtnetlink, which is in the host's byte order. It returns 0 if
+// the attribute is missing.
 func (a Attrs) Integer(kind uint16) int {
 	value := a.Get(kind)
 	if len(value) != 4 {

@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// The sysctls that matter here, below /proc/sys/net. Each network namespace has
-// its own (Linux 5.3 and later for those of br_netfilter).
+// Keys of sysctls, below /proc/sys/net. Each network namespace has its own values. The sysctls of
+// br_netfilter are per namespace from Linux 5.3 on.
 const (
 	SysctlForward4 = "ipv4/ip_forward"
 	SysctlForward6 = "ipv6/conf/all/forwarding"
@@ -20,18 +20,18 @@ const (
 	SysctlBridge6  = "bridge/bridge-nf-call-ip6tables"
 )
 
-// Sysctl reads a value in the namespace. The error is os.ErrNotExist where the
-// kernel has no such thing: IPv6 or br_netfilter is missing.
+// Sysctl returns the value of a key below /proc/sys/net in the namespace. The error wraps
+// os.ErrNotExist if the kernel does not have the key, for instance without IPv6 or br_netfilter.
 func (n *Namespace) Sysctl(key string) (value string, err error) {
 	err = n.Do(func() error {
 		b, err := files.Read("/proc/sys/net/" + key)
-		value = strings.Join(strings.Fields(string(b)), " ") // some are lists, with tabs between
+		value = strings.Join(strings.Fields(string(b)), " ") // some values are lists with tabs between
 		return err
 	})
 	return value, err
 }
 
-// Sysctls reads the values of keys.
+// Sysctls returns the current values of the keys of a map.
 func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, err error) {
 	values = map[string]string{}
 	for key := range keys {
@@ -42,18 +42,17 @@ func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, e
 	return values, nil
 }
 
-// SetSysctl gives a key the value. Where it cannot, because /proc/sys is read-only,
-// that is an error only if the value is another.
+// SetSysctl sets a key to value. A read-only /proc/sys is an error only if the key has another value.
 func (n *Namespace) SetSysctl(key, value string) error {
 	return n.Do(func() error { return WriteSysctl(key, value) })
 }
 
-// SetSysctlIfAny is setSysctl where a kernel without the key needs nothing.
+// SetSysctlIfAny is SetSysctl, but a kernel without the key is no error.
 func (n *Namespace) SetSysctlIfAny(key, value string) error {
 	return n.Do(func() error { return WriteSysctlIfAny(key, value) })
 }
 
-// WriteSysctl is setSysctl in the thread's namespace.
+// WriteSysctl is SetSysctl in the namespace of the calling thread.
 func WriteSysctl(key, value string) error {
 	path := "/proc/sys/net/" + key
 	err := files.Write(path, value)
@@ -69,14 +68,14 @@ func WriteSysctl(key, value string) error {
 	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
 }
 
-// ReadOnlySysctl says whether nobody here can set a key, because /proc/sys is read-only: in a container
-// within a container, as a rule.
+// ReadOnlySysctl reports whether a key cannot be set because /proc/sys is read-only. This is usual
+// in a container within a container.
 func (n *Namespace) ReadOnlySysctl(key string) bool {
 	err := n.Do(func() error { return unix.Access("/proc/sys/net/"+key, unix.W_OK) })
 	return errors.Is(err, unix.EROFS)
 }
 
-// WriteSysctlIfAny is setSysctlIfAny in the thread's namespace.
+// WriteSysctlIfAny is SetSysctlIfAny in the namespace of the calling thread.
 func WriteSysctlIfAny(key, value string) error {
 	if err := WriteSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
 		return err
