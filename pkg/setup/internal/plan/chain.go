@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Chain is a chain of nf_tables, of somebody else's.
+// Chain names an nf_tables chain of somebody else.
 type Chain struct {
 	Family      string // ip, ip6 or inet
 	Table, Name string
 }
 
-// ParseChain reads a chain in the words of nft(8): FAMILY TABLE CHAIN.
+// ParseChain parses a chain as nft(8) writes it: FAMILY TABLE CHAIN.
 func ParseChain(text string) (Chain, error) {
 	words := strings.Fields(text)
 	if len(words) != 3 || !slices.Contains([]string{"ip", "ip6", "inet"}, words[0]) {
@@ -21,5 +21,5 @@ func ParseChain(text string) (Chain, error) {
 	return Chain{words[0], words[1], words[2]}, nil
 }
 
-// String is the chain as nft(8) writes it, and ParseChain reads it.
+// String returns the chain as nft(8) writes it. It is the inverse of ParseChain.
 func (c Chain) String() string { return strings.Join([]string{c.Family, c.Table, c.Name}, " ") }

@@ -5,23 +5,23 @@ import (
 	"fmt"
 )
 
-// Difference is one thing that the plan asks for and the host does not have. ADD and repair
-// restore it, CHECK and the doctor report it.
+// Difference is one object or setting that a plan asks for and the host does not have. ADD and repair
+// restore it. CHECK and the doctor report it.
 type Difference struct {
-	What    string // names the thing in errors: "bridge cni0"
+	What    string // names the object in errors: "bridge cni0"
 	Restore func() error
-	Sysctl  string // the key below /proc/sys/net, if the thing is a sysctl
-	Newer   bool   // only newer builds make it; a port with Port.FormerMAC is complete without it
-	Former  bool   // the thing is there, as an older build made it; CHECK accepts that
+	Sysctl  string // the key below /proc/sys/net, if the object is a sysctl
+	Newer   bool   // older builds did not make the object; CHECK does not require it for a port with Port.FormerMAC
+	Former  bool   // the object exists, in the form that an older build gave it; CHECK accepts that form
 }
 
-// SysctlDifference returns the Difference of a sysctl, by its key below /proc/sys/net, that has
-// not the value wanted.
+// SysctlDifference returns the Difference for a sysctl, by its key below /proc/sys/net, that does not
+// have value.
 func SysctlDifference(key, value string, restore func() error) Difference {
 	return Difference{What: "sysctl net/" + key + "=" + value, Restore: restore, Sysctl: key}
 }
 
-// RestoreAll restores the differences in order, up to the first error.
+// RestoreAll restores the differences in order and stops at the first error.
 func RestoreAll(missing []Difference) error {
 	for _, d := range missing {
 		if err := d.Restore(); err != nil {
@@ -43,7 +43,7 @@ func Error(missing []Difference) error {
 	return errors.Join(wrong...)
 }
 
-// Differ returns an error unless is equals want.
+// Differ returns an error that names what, unless is equals want.
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

@@ -8,26 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostPort publishes a port of a container on the host.
+// HostPort is a port of the host that leads to a port of a container.
 type HostPort struct {
 	Protocol  uint8      // IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP
-	Address   netip.Addr // of the host; 0.0.0.0 or :: is any of that family, and zero any of both
+	Address   netip.Addr // of the host; 0.0.0.0 and :: mean all of that family, the zero Addr means all of both families
 	Port      uint16     // of the host
-	Container uint16     // the port of the container
+	Container uint16     // of the container
 }
 
-// PortTakenError says that a host port is another attachment's.
+// PortTakenError is returned for a host port that another attachment has.
 type PortTakenError struct {
 	HostPort
 	Holder Attachment
 }
 
-// Error names the port and its holder.
+// Error returns a message that names the port and its holder.
 func (e *PortTakenError) Error() string {
 	return fmt.Sprintf("host port %s is taken by container %s, interface %s, of network %s", e.HostPort, e.Holder.Container, e.Holder.Interface, e.Holder.Network)
 }
 
-// String is the port as a person writes it: "tcp 192.0.2.1:8080".
+// String returns the port in a form such as "tcp 192.0.2.1:8080".
 func (h HostPort) String() string {
 	address := "*"
 	if h.Named() {
@@ -39,7 +39,7 @@ func (h HostPort) String() string {
 	return h.protocol() + " " + address + ":" + strconv.Itoa(int(h.Port))
 }
 
-// Named says whether the port is of a particular address.
+// Named reports whether the port is published on one particular address.
 func (h HostPort) Named() bool { return h.Address.IsValid() && !h.Address.IsUnspecified() }
 
 func (h HostPort) protocol() string {

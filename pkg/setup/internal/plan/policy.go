@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Conflict says what becomes of an address of the bridge's that stands in a gateway's
-// way: in IPv4 any other, in IPv6 one of an overlapping subnet.
+// Conflict selects what happens to an address of the bridge that conflicts with a gateway. In IPv4
+// every other address conflicts, in IPv6 every address of an overlapping subnet.
 type Conflict int
 
 const (
@@ -15,14 +15,14 @@ const (
 	ConflictError Conflict = iota
 	// ConflictReplace deletes the other address.
 	ConflictReplace
-	// ConflictAdd leaves it beside the gateway. One that we set goes with the last container
-	// of its subnet.
+	// ConflictAdd keeps both addresses. If we added the other address, it is deleted with the last
+	// container of its subnet.
 	ConflictAdd
 )
 
 var conflictNames = []string{"error", "replace", "add"}
 
-// ParseConflict reads a Conflict by its name: error, replace or add.
+// ParseConflict returns the Conflict with a name: error, replace or add.
 func ParseConflict(name string) (Conflict, error) {
 	if i := slices.Index(conflictNames, name); i >= 0 {
 		return Conflict(i), nil
@@ -30,30 +30,29 @@ func ParseConflict(name string) (Conflict, error) {
 	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(conflictNames, ", "))
 }
 
-// Forward says how packets of a bridge get past chains that deny. Every base chain on
-// the hook has to let a packet pass, so an accept in a table of our own would not do
-// (nft(8), "verdict statement"): each is cured in its own way.
+// Forward selects how packets of a bridge are accepted in FORWARD chains that deny them. Every base
+// chain on the hook must accept a packet (nft(8), "verdict statement"), so a rule in our own table is
+// not enough.
 type Forward int
 
 const (
-	// ForwardAuto cures what is in force: iptables, firewalld, both. Where neither
-	// is, the rules of iptables are set all the same if there is an iptables, for
-	// what may come later.
+	// ForwardAuto is ForwardIPTables and ForwardFirewalld, each where it is in force. If neither is
+	// and the host has iptables, the rules for iptables are added for a firewall that starts later.
 	ForwardAuto Forward = iota
-	// ForwardIPTables accepts them by rules in FORWARD, in every flavour in force.
+	// ForwardIPTables adds rules to FORWARD, in every flavour of iptables in force.
 	ForwardIPTables
-	// ForwardFirewalld puts the bridge into a zone of firewalld's.
+	// ForwardFirewalld puts the bridge into a zone of firewalld.
 	ForwardFirewalld
-	// ForwardSysctl keeps bridged packets from all of iptables, for every bridge
-	// of the host. Routed packets still meet the chain.
+	// ForwardSysctl stops br_netfilter from passing bridged packets to iptables, for every bridge of
+	// the host. Routed packets still traverse FORWARD.
 	ForwardSysctl
-	// ForwardNone leaves it to others.
+	// ForwardNone does nothing.
 	ForwardNone
 )
 
 var forwardNames = []string{"auto", "iptables", "firewalld", "sysctl", "none"}
 
-// ParseForward reads a Forward by its name: auto, iptables, firewalld, sysctl or none.
+// ParseForward returns the Forward with a name: auto, iptables, firewalld, sysctl or none.
 func ParseForward(name string) (Forward, error) {
 	if f := slices.Index(forwardNames, name); f >= 0 {
 		return Forward(f), nil
@@ -61,37 +60,37 @@ func ParseForward(name string) (Forward, error) {
 	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(forwardNames, ", "))
 }
 
-// Guard says under which addresses a port may send.
+// Guard selects which source addresses of a port are checked.
 type Guard int
 
 const (
-	// GuardNone lets it send under any.
+	// GuardNone checks nothing.
 	GuardNone Guard = iota
-	// GuardMAC holds it to its MAC address.
+	// GuardMAC drops frames that are not from the container's MAC address.
 	GuardMAC
-	// GuardIP holds it to its IP addresses besides, in IP and ARP, and to these protocols.
+	// GuardIP is GuardMAC, and drops packets that are not from the container's IP addresses, in IPv4,
+	// IPv6, ARP and neighbour advertisements. It drops all other protocols.
 	GuardIP
 )
 
-// Ingress says who may open connections to a network's containers. Published ports
-// are open to all, and so is the host's way to its containers, whichever it is.
+// Ingress selects who may open connections to a network's containers. With every Ingress the host may,
+// and everybody may use published ports.
 type Ingress int
 
 const (
-	// IngressOpen lets everybody.
+	// IngressOpen allows everybody.
 	IngressOpen Ingress = iota
-	// IngressSameBridge keeps out what comes by another bridge: other networks.
+	// IngressSameBridge drops connections from other bridges, which are other networks.
 	IngressSameBridge
-	// IngressIsolated keeps out containers of the same network too. Their ports are
-	// isolated on the bridge, which br_netfilter's translation of bridged packets to
-	// published ports does not get around.
+	// IngressIsolated also drops connections between containers of the network. Their bridge ports
+	// are isolated, so with br_netfilter they do not reach each other's published ports either.
 	IngressIsolated
 )
 
 var ingressNames = []string{"open", "same-bridge", "isolated"}
 
-// ParseIngress reads an Ingress by its name: open, same-bridge or isolated, as in the
-// reference plugin firewall.
+// ParseIngress returns the Ingress with a name: open, same-bridge or isolated. The reference plugin
+// firewall has the same names.
 func ParseIngress(name string) (Ingress, error) {
 	if i := slices.Index(ingressNames, name); i >= 0 {
 		return Ingress(i), nil
@@ -99,5 +98,5 @@ func ParseIngress(name string) (Ingress, error) {
 	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(ingressNames, ", "))
 }
 
-// String is the name that ParseIngress reads.
+// String returns the name of the Ingress. It is the inverse of ParseIngress.
 func (i Ingress) String() string { return ingressNames[i] }

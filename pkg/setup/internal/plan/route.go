@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// Route is a route of a container. An invalid Gateway means that the destination is
-// on the link. What is zero or nil is left to the kernel.
+// Route is a route of a container. With an invalid Gateway the destination is on the link. The kernel
+// chooses each value that is zero or nil.
 type Route struct {
 	Destination netip.Prefix
 	Gateway     netip.Addr
 	MTU, AdvMSS int  // bytes
-	Priority    int  // the lower the better: RTA_PRIORITY
-	Table       *int // the main one when nil
+	Priority    int  // RTA_PRIORITY: the kernel uses the route with the lowest value
+	Table       *int // nil means the main table
 	Scope       *int // RT_SCOPE_*; IPv4 only
 }
 
-// Same says whether two routes are one.
+// Same reports whether two routes are equal.
 func (r Route) Same(other Route) bool {
 	equal := func(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
 	if !equal(r.Table, other.Table) || !equal(r.Scope, other.Scope) {
@@ -26,15 +26,15 @@ func (r Route) Same(other Route) bool {
 	return r == other
 }
 
-// AddRoute adds a route of the container, unless it is there already: the kernel would refuse
-// it (EEXIST).
+// AddRoute adds a route of the container, unless the port has an equal route. The kernel refuses a
+// second one (EEXIST).
 func (p *Port) AddRoute(r Route) {
 	if !slices.ContainsFunc(p.Routes, r.Same) {
 		p.Routes = append(p.Routes, r)
 	}
 }
 
-// String is where the route leads, and by which gateway.
+// String returns the destination and the gateway.
 func (r Route) String() string {
 	if !r.Gateway.IsValid() {
 		return r.Destination.String() + " on the link"
