@@ -13,17 +13,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// IFA_PROTO of linux/if_addr.h (Linux 5.18) says who set an address; values from
-// 4 on are free for use. iproute2 shows ours as "proto 0x62". Older kernels
-// ignore it: there, a gateway address stays on a bridge that we did not make.
 const (
-	ifaProto  = 11
+	ifaProto = 11 // IFA_PROTO in linux/if_addr.h, Linux 5.18: the program that set an address
+
+	// OwnerMark is the protocol of addresses and routes that we set. `ip addr` shows it as "proto 0x62",
+	// `ip route` as "proto 98". Kernels before 5.18 ignore it for addresses: there, a gateway address
+	// stays on a bridge that we did not create.
 	OwnerMark = 'b'
 )
 
-// AddAddress gives a link an address, for good and ready for use at once: without
-// duplicate address detection, unless asked, which would hold an IPv6 address back for a
-// second or two (RFC 4862, section 5.4). One that is there already is left.
+// AddAddress adds a permanent address to a link. An address that exists is left as it is. An IPv6
+// address can be used at once, unless detect asks for duplicate address detection, which takes one or
+// two seconds (RFC 4862, section 5.4).
 func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	req := addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{OwnerMark}))
@@ -35,7 +36,7 @@ func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	b.Ensure(fmt.Sprintf("add address %s to %s", p, l.Name), req, unix.EEXIST)
 }
 
-// DeleteAddress is the inverse of addAddress.
+// DeleteAddress is the inverse of AddAddress.
 func DeleteAddress(b *netns.Batch, l Link, p netip.Prefix) {
 	b.Ensure(fmt.Sprintf("delete address %s from %s", p, l.Name), addressRequest(unix.RTM_DELADDR, 0, l, p), unix.EADDRNOTAVAIL)
 }
@@ -55,8 +56,8 @@ func addressRequest(verb, flags int, l Link, p netip.Prefix) *nl.NetlinkRequest 
 	return req
 }
 
-// AddressesOf lists those of the interface called name, without the link-local ones of
-// IPv6. An interface that does not exist has none.
+// AddressesOf returns ListAddresses of the interface called name. An interface that does not exist has
+// no addresses.
 func AddressesOf(n *netns.Namespace, name string) ([]netip.Prefix, error) {
 	l, err := ByName(n, name)
 	if Absent(err) {
@@ -68,18 +69,18 @@ func AddressesOf(n *netns.Namespace, name string) ([]netip.Prefix, error) {
 	return ListAddresses(n, l)
 }
 
-// ListAddresses lists those of a link, without the link-local ones of IPv6 and those that
-// are of no use because a neighbour has them.
+// ListAddresses returns the addresses of a link, except link-local IPv6 addresses and addresses whose
+// duplicate address detection failed.
 func ListAddresses(n *netns.Namespace, l Link) ([]netip.Prefix, error) {
 	all, _, err := WithLinkLocal(n, l)
 	return slices.DeleteFunc(all, LinkLocal6), err
 }
 
-// LinkLocal6 says whether an address is a link-local one of IPv6.
+// LinkLocal6 reports whether p is a link-local IPv6 address.
 func LinkLocal6(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }
 
-// WithLinkLocal is addresses with the link-local ones of IPv6, which a gateway may be; own are
-// those of them that addAddress set.
+// WithLinkLocal is ListAddresses with the link-local IPv6 addresses: a gateway may be one. own are the
+// addresses that AddAddress added.
 func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err error) {
 	found, err := AllAddresses(n, l.Index)
 	if err != nil {
@@ -100,12 +101,12 @@ func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err err
 // LinkAddress is an address of a link.
 type LinkAddress struct {
 	netip.Prefix
-	Link int  // its index
-	Own  bool // addAddress set it
+	Link int  // index of the link
+	Own  bool // AddAddress added it
 }
 
-// AllAddresses lists those of all links, without those that are of no use because a neighbour
-// has them. Some kernels list only those of the link given; 0 is none.
+// AllAddresses returns the addresses of all links, except addresses whose duplicate address detection
+// failed. If link is not 0, kernels from 4.20 on list only the addresses of the link with this index.
 func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -126,7 +127,8 @@ func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	return all, err
 }
 
-// LocalAddress is IFA_LOCAL, which IPv6 leaves out unless the link has a peer.
+// LocalAddress returns the address in an RTM_NEWADDR message. For IPv6 the kernel omits IFA_LOCAL,
+// unless the address has a peer.
 func LocalAddress(is netns.Attrs) []byte {
 	if local := is.Get(unix.IFA_LOCAL); local != nil {
 		return local
@@ -134,7 +136,7 @@ func LocalAddress(is netns.Attrs) []byte {
 	return is.Get(unix.IFA_ADDRESS)
 }
 
-// broadcast is the last address of an IPv4 subnet.
+// broadcast returns the last address of an IPv4 subnet.
 func broadcast(p netip.Prefix) net.IP {
 	ip, mask := p.Addr().AsSlice(), net.CIDRMask(p.Bits(), 32)
 	for i := range ip {
@@ -143,7 +145,8 @@ func broadcast(p netip.Prefix) net.IP {
 	return ip
 }
 
-// LinkLocal is the IPv6 address that belongs to a MAC (RFC 4291, appendix A).
+// LinkLocal returns the link-local IPv6 address that is derived from a MAC address (RFC 4291, appendix
+// A).
 func LinkLocal(mac net.HardwareAddr) netip.Prefix {
 	a := [16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)

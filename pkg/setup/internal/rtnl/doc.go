@@ -1,9 +1,9 @@
-// Package rtnl reads and changes links, veth pairs, addresses, routes and queueing disciplines by
-// rtnetlink: one request, or one step of a batch, for each function.
+// Package rtnl reads and changes links, veth pairs, addresses, routes, queueing disciplines and
+// filters by rtnetlink. Most functions are one request, or add one request to a netns.Batch.
 //
-// It knows plain links and addresses. It does not know why a link has an address, and no bridge's
-// policy, iptables or nf_tables.
+// The package must not know why a link has an address or a route: networks, policies and the
+// lifetime of bridges belong to package bridges. It must not know iptables or nf_tables.
 //
-// Start with Link and ByName (link.go), then Veth (veth.go) and Configure, which sets up the
-// container's end. removal.go shows how DEL returns before the kernel has freed a link.
+// Start with Link and ByName in link.go. Then read Veth and Configure in veth.go, which make and set
+// up the container's end. removal.go explains how DEL returns before the kernel has freed a link.
 package rtnl

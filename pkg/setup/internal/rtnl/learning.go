@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Attributes of a bridge that limit what it learns. Kernels that do not know them ignore them in a
-// request, and leave them out of an answer.
+// Attributes of a bridge that limit what it learns. A kernel that does not know an attribute ignores it
+// in a request and omits it in an answer.
 const (
 	brMultiBoolopt  = 46 // IFLA_BR_MULTI_BOOLOPT in linux/if_link.h, Linux 5.0: struct br_boolopt_multi
 	brFDBMaxLearned = 49 // IFLA_BR_FDB_MAX_LEARNED, Linux 6.7; 0 is no limit
@@ -20,7 +20,7 @@ const (
 // parseLearning reads the attributes of a bridge that limit what it learns.
 func (l *Link) parseLearning(data netns.Attrs) {
 	l.LearnsUnlimited = data.Get(brFDBMaxLearned) != nil && data.Integer(brFDBMaxLearned) == 0
-	if options := data.Get(brMultiBoolopt); len(options) == 8 { // the values, then which of them the kernel has
+	if options := data.Get(brMultiBoolopt); len(options) == 8 { // the values, then a mask of the options that the kernel has
 		value, known := binary.NativeEndian.Uint32(options), binary.NativeEndian.Uint32(options[4:])
 		l.LearnsLinkLocal = known&noLinkLocalLearning != 0 && value&noLinkLocalLearning == 0
 	}
@@ -29,7 +29,7 @@ func (l *Link) parseLearning(data netns.Attrs) {
 // LearnAtMost returns the attribute that limits how many MAC addresses a bridge learns.
 func LearnAtMost(count uint32) *nl.RtAttr { return nl.NewRtAttr(brFDBMaxLearned, nl.Uint32Attr(count)) }
 
-// NoLinkLocalLearning returns the attribute that has a bridge learn nothing from frames to
+// NoLinkLocalLearning returns the attribute that stops a bridge from learning from frames to
 // 01:80:c2:00:00:0X.
 func NoLinkLocalLearning() *nl.RtAttr {
 	options := binary.NativeEndian.AppendUint32(nil, noLinkLocalLearning)

@@ -18,18 +18,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// Attributes that tell in which namespace something is.
 const (
-	linkNetNSID   = 37 // IFLA_LINK_NETNSID in linux/if_link.h: in which namespace a veth's other end is
-	TargetNetNSID = 10 // IFA_TARGET_NETNSID in linux/if_addr.h: in which namespace addresses are (Linux 4.20)
+	linkNetNSID = 37 // IFLA_LINK_NETNSID in linux/if_link.h: the namespace of a veth's other end
+
+	// TargetNetNSID is IFA_TARGET_NETNSID in linux/if_addr.h, Linux 4.20: the namespace of addresses.
+	TargetNetNSID = 10
 )
 
-// Attributes of links and of ports of a bridge.
+// Attributes and values of links and bridge ports.
 const (
 	addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE in linux/if_link.h
 
-	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h: half of what
-	// the kernel says about a link is counters.
+	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h. Without it, half of a message
+	// about a link is counters.
 	extSkipStats = 1 << 3
 
 	brportState     = 1  // IFLA_BRPORT_STATE in linux/if_link.h
@@ -40,53 +41,57 @@ const (
 	stateDisabled   = 0 // BR_STATE_DISABLED in linux/if_bridge.h
 	stateForwarding = 3 // BR_STATE_FORWARDING
 
-	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: IPv4's sysctls of the link, 32 bits each
-	forwarding    = 0  // where IPV4_DEVCONF_FORWARDING, and DEVCONF_FORWARDING, is among them
-	routeLocalnet = 25 // where IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1, is among them
-	inet6Conf     = 2  // IFLA_INET6_CONF: IPv6's
+	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: the IPv4 sysctls of the link, 32 bits each
+	inet6Conf     = 2  // IFLA_INET6_CONF: the IPv6 sysctls
+	forwarding    = 0  // number of the sysctl forwarding in both
+	routeLocalnet = 25 // IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1
 	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
 )
 
-// ErrTaken says that a name belongs to something else, which is left alone.
+// ErrTaken is returned if a name belongs to another link, which is left alone.
 var ErrTaken = errors.New("it belongs to something else")
 
-// Link is what we need to know of a network interface.
+// Link is what we read about a network interface.
 type Link struct {
 	Index       int
 	Name, Alias string
-	Port        string // the name by which it is a port of ours: its own or an alternative one; "" is none
-	Kind        string // "bridge", "veth"; "" for the likes of a network card
+	Port        string // the name that marks the link as a port of ours: its own or an alternative name; "" for other links
+	Kind        string // "bridge", "veth"; "" for a network card
 	MAC         net.HardwareAddr
 	MTU         int // bytes
 	Up          bool
-	Running     bool // it has a carrier, and the kernel has seen it
+	Running     bool // the link has a carrier, and the kernel has noticed it
 	Promiscuous bool
-	Forwards4   bool // the host routes IPv4 that comes by it
-	Forwards6   bool // and IPv6
-	Localnet    bool // 127.0.0.0/8 may come and go by it: route_localnet
-	AcceptsRA   bool // routers on it give the host addresses and routes
-	limited     bool // what leaves by it goes through a token bucket, whoever made it
-	Peer        int  // index of a veth's other end, in its namespace; of what a VLAN link is on
-	// peerNamespace numbers the namespace of peer, as the kernel has it; none where that is ours.
+	Forwards4   bool // the host forwards IPv4 packets that arrive by the link
+	Forwards6   bool // the same for IPv6
+	Localnet    bool // the sysctl route_localnet: packets from and to 127.0.0.0/8 may pass
+	AcceptsRA   bool // the host takes addresses and routes from router advertisements
+	limited     bool // the link has a token bucket as its root qdisc
+	Peer        int  // index of a veth's other end, in its namespace; for a VLAN link, of the link below
+
+	// PeerNamespace is the kernel's number for the namespace of the peer, nil for the same namespace.
 	PeerNamespace []byte
-	Master        int  // index of the bridge that it is a port of; 0 is none
-	Forwarding    bool // as a port of a bridge
-	Disabled      bool // as a port of a bridge: it takes no frame
-	Hairpin       bool // as a port of a bridge
-	Isolated      bool // as a port of a bridge
-	BPDUGuard     bool // as a port of a bridge: a BPDU that comes by it disables it
 
-	FiltersVLANs bool // as a bridge
-	DefaultVLAN  int  // as a bridge: that its new ports are in, without a tag; 0 is none
-	Snoops       bool // as a bridge: what is sent to a multicast group goes to its members only
-	VLAN         int  // as a VLAN link, on the link of index peer
+	// The following are settings of a bridge port.
+	Master     int // index of the bridge; 0 means that the link is not a port
+	Forwarding bool
+	Disabled   bool // the port receives no frames
+	Hairpin    bool
+	Isolated   bool
+	BPDUGuard  bool // a BPDU that arrives disables the port
 
-	LearnsUnlimited bool // as a bridge: any number of MAC addresses, on a kernel that could limit it
-	LearnsLinkLocal bool // as a bridge: also from frames to 01:80:c2:00:00:0X, on a kernel that could stop it
+	// The following are settings of a bridge.
+	FiltersVLANs    bool
+	DefaultVLAN     int  // the VLAN of untagged frames of new ports; 0 means none
+	Snoops          bool // the bridge sends multicast to members of the group only
+	LearnsUnlimited bool // the bridge learns any number of MAC addresses, although the kernel has a limit
+	LearnsLinkLocal bool // the bridge learns from frames to 01:80:c2:00:00:0X, although the kernel could prevent it
+
+	VLAN int // the VLAN of a VLAN link
 }
 
-// ByName looks up the link called name; absent tells of an error whether there is
-// none.
+// ByName looks up the link called name. Absent tells whether the error means that there is no such
+// link.
 func ByName(n *netns.Namespace, name string) (Link, error) {
 	l, err := lookUp(n, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	if err != nil {
@@ -95,7 +100,7 @@ func ByName(n *netns.Namespace, name string) (Link, error) {
 	return l, nil
 }
 
-// ByIndex is link by index.
+// ByIndex is ByName by the link's index.
 func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	at := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	at.Index = int32(index)
@@ -106,7 +111,7 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp looks up the one link that a message is about.
+// lookUp looks up one link. about identifies the link.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	for _, data := range about {
@@ -123,11 +128,11 @@ func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err err
 	return ParseLink(messages[0]), nil
 }
 
-// Absent says whether err is that of a link that does not exist, or cannot: by a name that is
-// too long.
+// Absent reports whether err means that a link does not exist. ERANGE is the kernel's error for a name
+// that is too long for a link.
 func Absent(err error) bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ERANGE) }
 
-// ParseLink reads an RTM_NEWLINK message.
+// ParseLink parses an RTM_NEWLINK message.
 func ParseLink(m []byte) (l Link) {
 	header := nl.DeserializeIfInfomsg(m)
 	l.Index = int(header.Index)
@@ -142,19 +147,20 @@ func ParseLink(m []byte) (l Link) {
 	l.Forwards6 = families.In(unix.AF_INET6, inet6Conf).Sysctl(forwarding)
 	l.Localnet = families.In(unix.AF_INET, inetConf).Sysctl(routeLocalnet)
 	l.AcceptsRA = families.In(unix.AF_INET6, inet6Conf).Sysctl(acceptRA)
-	l.mayBePort(l.Name)
-	is.Get(unix.IFLA_PROP_LIST).Each(func(_ uint16, name []byte) { l.mayBePort(netns.Text(name, len(name))) })
+	l.setPort(l.Name)
+	is.Get(unix.IFLA_PROP_LIST).Each(func(_ uint16, name []byte) { l.setPort(netns.Text(name, len(name))) })
 	l.parseInfo(is.Get(unix.IFLA_LINKINFO))
 	return l
 }
 
-func (l *Link) mayBePort(name string) {
+// setPort sets Port if name has the form of a port's name.
+func (l *Link) setPort(name string) {
 	if plan.IsPort(name) {
 		l.Port = name
 	}
 }
 
-// parseInfo reads IFLA_LINKINFO: the link's kind, and what its bridge says of it.
+// parseInfo parses IFLA_LINKINFO: the link's kind, its settings, and its settings as a bridge port.
 func (l *Link) parseInfo(info netns.Attrs) {
 	l.Kind = info.Text(nl.IFLA_INFO_KIND)
 	data := info.Get(nl.IFLA_INFO_DATA)
@@ -182,8 +188,8 @@ func (l *Link) parseInfo(info netns.Attrs) {
 	l.BPDUGuard = bytes.Equal(settings.Get(BrportBPDUGuard), []byte{1})
 }
 
-// NewLinkRequest is RTM_NEWLINK about the link called name: with NLM_F_CREATE it
-// makes one, of the kind that linkInfo says, without it changes the one that is there.
+// NewLinkRequest returns RTM_NEWLINK for the link called name. With NLM_F_CREATE the request creates a
+// link, of the kind in LinkInfo. Without it, the request changes an existing link.
 func NewLinkRequest(name string, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -191,7 +197,7 @@ func NewLinkRequest(name string, flags int) *nl.NetlinkRequest {
 	return req
 }
 
-// LinkInfo is IFLA_LINKINFO: a link's kind, and settings that only that kind has.
+// LinkInfo returns IFLA_LINKINFO with a link's kind and with settings of that kind.
 func LinkInfo(kind string, settings ...*nl.RtAttr) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
@@ -211,7 +217,7 @@ func ChangeBridge(n *netns.Namespace, name string, settings ...*nl.RtAttr) error
 	return n.Send(b)
 }
 
-// PortInfo is IFLA_LINKINFO of a port of a bridge: what it may do, by IFLA_BRPORT number.
+// PortInfo returns IFLA_LINKINFO with settings of a bridge port, by IFLA_BRPORT number.
 func PortInfo(settings map[int]bool) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
@@ -232,7 +238,7 @@ func SetDown(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" down", name, unix.IFF_UP, 0)
 }
 
-// setFlag sets a flag of the link called name to itself or to 0.
+// setFlag sets a flag, IFF_*, of the link called name: value is the flag or 0.
 func setFlag(b *netns.Batch, what, name string, flag, value uint32) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -242,7 +248,7 @@ func setFlag(b *netns.Batch, what, name string, flag, value uint32) {
 	b.Add(what, req)
 }
 
-// SetPromiscuous has the link called name take in all frames.
+// SetPromiscuous puts the link called name into promiscuous mode.
 func SetPromiscuous(n *netns.Namespace, name string) error {
 	var b netns.Batch
 	setFlag(&b, "make "+name+" promiscuous", name, unix.IFF_PROMISC, unix.IFF_PROMISC)
@@ -272,9 +278,9 @@ func DeleteLinks(n *netns.Namespace, links []Link) error {
 	if len(links) == 0 {
 		return nil
 	}
-	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // nobody's: people number theirs from 1
+	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // a group that nobody else uses: people count from 1
 	var errs []error
-	for some := range slices.Chunk(links, 100) { // their answers wait in the socket, until it is full
+	for some := range slices.Chunk(links, 100) { // more answers would not fit in the socket
 		var b netns.Batch
 		for _, l := range some {
 			join := b.Ensure("put link "+l.Name+" into a group", ChangeRequest(l), unix.ENODEV)
@@ -290,10 +296,10 @@ func DeleteLinks(n *netns.Namespace, links []Link) error {
 	return errors.Join(append(errs, n.Send(b))...)
 }
 
-// deletionRequest returns RTM_DELLINK about a link, by its index.
+// deletionRequest returns RTM_DELLINK for a link, by its index.
 func deletionRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_DELLINK, l) }
 
-// ChangeRequest returns RTM_NEWLINK about a link, by its index: another link may have the name by now.
+// ChangeRequest returns RTM_NEWLINK for a link, by its index: another link may have the name by now.
 func ChangeRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_NEWLINK, l) }
 
 func aboutLink(verb int, l Link) *nl.NetlinkRequest {
@@ -304,62 +310,63 @@ func aboutLink(verb int, l Link) *nl.NetlinkRequest {
 	return req
 }
 
-// RandomMAC returns a locally administered unicast address. An explicit address
-// is one that udev leaves alone (MACAddressPolicy in systemd.link(5)), and one
-// that keeps a bridge from taking that of whichever port comes next.
+// RandomMAC returns a random, locally administered unicast MAC address. udev does not change a MAC
+// address that was set explicitly (MACAddressPolicy in systemd.link(5)). A bridge with such an address
+// does not take that of a port.
 func RandomMAC() net.HardwareAddr {
 	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }
 
-// MarkOwn marks a bridge or VLAN link that we have just made, which is down, as ours:
-// aliases are not applied on creation.
+// MarkOwn marks a bridge or VLAN link that we have just created as ours, by its alias. The kernel
+// ignores an alias in the request that creates the link. The link must be down.
 func MarkOwn(b *netns.Batch, name string) {
 	b.Add("mark "+name, NewLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(plan.Owner)))
 	DisableGeneratedIPv6(b, name)
 }
 
-// DisableGeneratedIPv6 turns off the address that the kernel would generate for the link called
-// name, and with it the MLD reports, neighbour and router solicitations that every
-// port of the bridge would be flooded with. It must come before the link is set up. A
-// link without IPv6, on a kernel without or with an MTU below 1280, has none; a message
-// that asks for other things besides would be refused as a whole.
+// DisableGeneratedIPv6 stops the kernel from generating a link-local IPv6 address for the link called
+// name. Such an address causes multicast reports and solicitations, which the bridge floods to all
+// ports. Call it before the link is set up.
+//
+// The request changes nothing else, because the kernel refuses it as a whole for a link without IPv6:
+// on a kernel without IPv6, and with an MTU below 1280.
 func DisableGeneratedIPv6(b *netns.Batch, name string) {
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
-	b.Ensure("silence IPv6 on "+name, NewLinkRequest(name, 0), unix.EAFNOSUPPORT).AddData(spec)
+	b.Ensure("disable generated IPv6 addresses on "+name, NewLinkRequest(name, 0), unix.EAFNOSUPPORT).AddData(spec)
 }
 
-// A port may take portWait to forward, once both its ends are up: the kernel sees
-// the carrier in a work queue of its own (net/core/link_watch.c).
+// carrierWait is how long a link may take to forward once both ends are up, and carrierPause the time
+// between two look-ups. The kernel notices a carrier in a work queue (net/core/link_watch.c).
 const (
-	portWait  = 2 * time.Second
-	portPause = 200 * time.Microsecond
+	carrierWait  = 2 * time.Second
+	carrierPause = 200 * time.Microsecond
 )
 
-// AwaitCarrier waits until a link is as it is once the kernel has seen its carrier. Since
-// Linux 6.9 asking makes it look (rtnl_getlink in net/core/rtnetlink.c).
+// AwaitCarrier waits until ready accepts a link, because the kernel has noticed its carrier. From Linux
+// 6.9 on, each look-up makes the kernel notice it (rtnl_getlink in net/core/rtnetlink.c).
 func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error {
-	for start := time.Now(); ; time.Sleep(portPause) {
+	for start := time.Now(); ; time.Sleep(carrierPause) {
 		l, err := ByName(n, name)
 		if err != nil || ready(l) {
 			return err
 		}
-		if time.Since(start) > portWait {
-			return fmt.Errorf("after %s it has no carrier: %w", portWait, os.ErrDeadlineExceeded)
+		if time.Since(start) > carrierWait {
+			return fmt.Errorf("after %s it has no carrier: %w", carrierWait, os.ErrDeadlineExceeded)
 		}
 	}
 }
 
-// Ours says whether we made a port. One without our alias is half made, by a
-// process that was killed; its name gives it away.
+// Ours reports whether a link is a port of ours. A process that was killed may have left a port without
+// an alias. Such a port is recognised by its name.
 func (l Link) Ours() bool {
 	_, ok := plan.ParseAttachment(l.Alias)
 	return ok || l.Alias == "" && plan.IsPort(l.Name)
 }
 
-// Attributes of VLAN links and of bridges that filter by VLAN.
+// Attributes of VLAN links and of bridges with VLAN filtering.
 const (
 	VLANID           = 1 // IFLA_VLAN_ID in linux/if_link.h
 	BridgeVLANFilter = 7 // IFLA_BR_VLAN_FILTERING

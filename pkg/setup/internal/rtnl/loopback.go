@@ -9,8 +9,8 @@ import (
 
 const loopback = "lo"
 
-// RaiseLoopback sets lo up, by which the kernel gives it 127.0.0.1 and ::1, and returns
-// its addresses. LowerLoopback is its inverse.
+// RaiseLoopback sets lo up and returns its addresses: the kernel then adds 127.0.0.1 and ::1.
+// LowerLoopback is the inverse.
 func RaiseLoopback(n *netns.Namespace) ([]netip.Prefix, error) {
 	var b netns.Batch
 	SetUp(&b, loopback)
@@ -32,7 +32,7 @@ func LowerLoopback(n *netns.Namespace) error {
 	return n.Send(b)
 }
 
-// VerifyLoopback says whether lo is up.
+// VerifyLoopback returns an error if lo is down.
 func VerifyLoopback(n *netns.Namespace) error {
 	l, err := ByName(n, loopback)
 	if err != nil {

@@ -15,25 +15,25 @@ import (
 )
 
 const (
-	// bucketHandle tells our token buckets from those of others: "6276:" in tc(8).
+	// bucketHandle is the handle of our token buckets, "6276:" in tc(8).
 	bucketHandle = 'b'<<24 | 'v'<<16
-	// IngressHandle is that of every qdisc of kind ingress or clsact: "ffff:".
+	// IngressHandle is the handle of every ingress and clsact qdisc, "ffff:" in tc(8).
 	IngressHandle = 0xffff0000
-	// OwnPriority tells our filters from those of others.
+	// OwnPriority is the priority of our filters.
 	OwnPriority = 'b'<<8 | 'v'
-	// Tick is the unit of times in struct tc_tbf_qopt, in nanoseconds: PSCHED_SHIFT in
-	// net/pkt_sched.h.
+	// Tick is the unit of times in struct tc_tbf_qopt, in nanoseconds (PSCHED_SHIFT in
+	// net/pkt_sched.h).
 	Tick = 64
 )
 
-// Bucket is a token bucket as sch_tbf has it.
+// Bucket is the parameters of a token bucket (tc-tbf(8)).
 type Bucket struct {
-	Rate  uint64 // bytes in a second, of whole Ethernet frames
-	Fill  uint32 // how long it takes to fill, in ticks: its size as a time
-	Limit uint32 // bytes that may wait
+	Rate  uint64 // bytes per second, of whole Ethernet frames
+	Fill  uint32 // the size of the bucket, as the time in ticks that it takes to fill
+	Limit uint32 // bytes that may wait for tokens
 }
 
-// String has the bucket's size in bytes, as tc(8) does.
+// String returns the parameters as tc(8) prints them, with the size of the bucket in bytes.
 func (b Bucket) String() string {
 	if b.Rate == 0 {
 		return "none"
@@ -42,7 +42,7 @@ func (b Bucket) String() string {
 	return fmt.Sprintf("%d bit/s (burst %.0f bytes, limit %d bytes)", b.Rate*8, size, b.Limit)
 }
 
-// QdiscRequest is about a qdisc of a link.
+// QdiscRequest returns a request about a qdisc of a link.
 func QdiscRequest(verb, flags int, l Link, handle, parent uint32, kind string) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent})
@@ -50,9 +50,8 @@ func QdiscRequest(verb, flags int, l Link, handle, parent uint32, kind string) *
 	return req
 }
 
-// AddBucket puts a bucket before what leaves by a link, or changes the one of ours that is
-// there. Another qdisc that somebody has put there goes if replace says so, and is EEXIST
-// otherwise.
+// AddBucket adds a token bucket for packets that leave by a link, or changes our bucket. If the link
+// has a root qdisc of somebody else, replace deletes it. Without replace, the error is EEXIST.
 func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	flags := unix.NLM_F_CREATE
 	if replace {
@@ -71,17 +70,17 @@ func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	b.Add("limit the rate of "+l.Name, req)
 }
 
-// ReadBucket reads the bucket of ours that is before what leaves by a link; zero is none.
+// ReadBucket returns our token bucket of a link, the zero Bucket if the link has none.
 func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
 	if !l.limited {
 		return t, nil
 	}
-	// With NLM_F_ECHO the answer comes to us (qdisc_notify in net/sched/sch_api.c). A
-	// listing would have those of all links.
+	// With NLM_F_ECHO the kernel sends the answer to this socket (qdisc_notify in
+	// net/sched/sch_api.c). A listing would have the qdiscs of all links.
 	req := QdiscRequest(unix.RTM_GETQDISC, unix.NLM_F_ECHO, l, 0, netlink.HANDLE_ROOT, "tbf")
 	messages, err := n.Ask(unix.NETLINK_ROUTE, req)
 	if Absent(err) || errors.Is(err, unix.ENOENT) {
-		return t, nil // gone since
+		return t, nil // deleted meanwhile
 	}
 	if err == nil && len(messages) != 1 {
 		err = fmt.Errorf("got %d answers", len(messages))
@@ -104,10 +103,10 @@ func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
 	return t, nil
 }
 
-// AddRedirect sends what comes by a link out by another one, as "tc filter ... u32 match
-// u32 0 0 action mirred egress redirect" does.
+// AddRedirect redirects the packets that arrive by a link to the egress of another link, as
+// "tc filter ... u32 match u32 0 0 action mirred egress redirect" does.
 func AddRedirect(b *netns.Batch, from, to Link) {
-	b.Add("watch what comes by "+from.Name, QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, from, IngressHandle, netlink.HANDLE_INGRESS, "ingress"))
+	b.Add("add ingress qdisc to "+from.Name, QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, from, IngressHandle, netlink.HANDLE_INGRESS, "ingress"))
 	deleteRedirect(b, from)
 	all := nl.TcU32Sel{Flags: nl.TC_U32_TERMINAL, Nkeys: 1, Keys: make([]nl.TcU32Key, 1)}
 	mirred := nl.TcMirred{TcGen: nl.TcGen{Action: int32(netlink.TC_ACT_STOLEN)}, Eaction: int32(netlink.TCA_EGRESS_REDIR), Ifindex: uint32(to.Index)}
@@ -118,11 +117,11 @@ func AddRedirect(b *netns.Batch, from, to Link) {
 	action.AddRtAttr(nl.TCA_ACT_OPTIONS, nil).AddRtAttr(nl.TCA_MIRRED_PARMS, mirred.Serialize())
 	req := redirectRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, from)
 	req.AddData(options)
-	b.Add("redirect what comes by "+from.Name+" to "+to.Name, req)
+	b.Add("redirect packets of "+from.Name+" to "+to.Name, req)
 }
 
 func deleteRedirect(b *netns.Batch, from Link) {
-	b.Ensure("take the redirection from "+from.Name, redirectRequest(unix.RTM_DELTFILTER, 0, from), unix.ENOENT)
+	b.Ensure("delete redirection of "+from.Name, redirectRequest(unix.RTM_DELTFILTER, 0, from), unix.ENOENT)
 }
 
 func redirectRequest(verb, flags int, from Link) *nl.NetlinkRequest {
@@ -131,13 +130,14 @@ func redirectRequest(verb, flags int, from Link) *nl.NetlinkRequest {
 	return req
 }
 
-// EveryProtocol is ETH_P_ALL in network byte order, as filters have their protocol.
+// EveryProtocol returns ETH_P_ALL in network byte order, which is the byte order of a filter's protocol.
 func EveryProtocol() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }
 
-// RedirectTarget is the index of the link that addRedirect sends to what comes by a link: 0 is
-// one that is gone, and none -1. others says whether there are filters of others.
+// RedirectTarget returns the index of the link to which AddRedirect redirects the packets of l: 0 if
+// that link was deleted, -1 if there is no redirection. others reports whether l has filters of
+// somebody else.
 func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	const none = -1
 	h, err := n.Library()
@@ -162,14 +162,15 @@ func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error)
 	return to, others, nil
 }
 
-// RemoveLimits takes what limitPort has made off a link that stays. The IFB is left.
+// RemoveLimits adds requests to the batch that delete our token bucket and our redirection from a link
+// that continues to exist. The IFB is not deleted.
 func RemoveLimits(n *netns.Namespace, b *netns.Batch, l Link) error {
 	bucket, err := ReadBucket(n, l)
 	if err != nil {
 		return err
 	}
 	if bucket.Rate != 0 {
-		b.Ensure("take the limit from "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, bucketHandle, netlink.HANDLE_ROOT, "tbf"), unix.ENOENT)
+		b.Ensure("delete bandwidth limit of "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, bucketHandle, netlink.HANDLE_ROOT, "tbf"), unix.ENOENT)
 	}
 	switch to, others, err := RedirectTarget(n, l); {
 	case err != nil:
@@ -177,7 +178,7 @@ func RemoveLimits(n *netns.Namespace, b *netns.Batch, l Link) error {
 	case to >= 0 && others:
 		deleteRedirect(b, l)
 	case to >= 0:
-		b.Ensure("take the redirection from "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, IngressHandle, netlink.HANDLE_INGRESS, "ingress"), unix.ENOENT)
+		b.Ensure("delete redirection of "+l.Name, QdiscRequest(unix.RTM_DELQDISC, 0, l, IngressHandle, netlink.HANDLE_INGRESS, "ingress"), unix.ENOENT)
 	}
 	return nil
 }

@@ -16,17 +16,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// A link is gone, and everybody has been told so, two milliseconds after RTM_DELLINK, but the
-// kernel answers only when no processor can have a pointer to it any more, some twenty
-// milliseconds later (rcu_barrier in netdev_run_todo, net/core/dev.c). Nobody needs to wait
-// for that. But a process ends when the last of its threads does, so it takes a child to
-// ask, which outlives its parent and is left to whoever adopts it, mostly process 1.
+// About 2 ms after RTM_DELLINK a link is gone for every reader, and the kernel has sent the
+// notification of its deletion. The kernel acknowledges the request some 20 ms later, when no
+// processor can have a pointer to the link any more (rcu_barrier in netdev_run_todo, net/core/dev.c).
+// DEL need not wait for that. A process cannot end while one of its threads waits, so a child process
+// sends the request and waits for the acknowledgement. The child outlives its parent, and process 1
+// reaps it.
 
-// removalWait is how long the kernel may take to say that a link is gone.
+// removalWait is how long RemoveLink waits for the deletion of a link.
 const removalWait = 10 * time.Second
 
-// RemoveLink deletes a link as deleteLink does, but returns as soon as it is gone, while the
-// kernel still tidies up. Where no child can be had it waits for that, too.
+// RemoveLink is DeleteLink, but returns as soon as the link is gone for every reader. If no child
+// process can be started, RemoveLink waits for the acknowledgement too.
 func RemoveLink(n *netns.Namespace, l Link) error {
 	r := removal{Link: l}
 	err := r.listen(n)
@@ -41,39 +42,39 @@ func RemoveLink(n *netns.Namespace, l Link) error {
 	}
 	gone, err := r.wait(n)
 	if err == nil && !gone {
-		return DeleteLink(n, l) // something has ended the child
+		return DeleteLink(n, l) // the child was killed
 	}
 	return err
 }
 
-// removal is the end of a link, as long as it takes.
+// removal is the state of RemoveLink.
 type removal struct {
 	Link
-	told   *netns.Socket // that links are gone
-	asking *netns.Socket // the child's
-	answer *os.File      // what the kernel has said to the child
-	child  *os.File      // the other end of that
+	notices *netns.Socket // receives the notifications about links
+	request *netns.Socket // of the child: sends RTM_DELLINK
+	answer  *os.File      // read end of a pipe, for the kernel's answer to the child
+	child   *os.File      // write end of the pipe
 }
 
-// listen opens what the removal needs.
+// listen opens the sockets and the pipe.
 func (r *removal) listen(n *netns.Namespace) (err error) {
-	if r.told, err = n.NewSocket(unix.NETLINK_ROUTE); err == nil {
-		err = unix.Bind(r.told.FD, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK})
+	if r.notices, err = n.NewSocket(unix.NETLINK_ROUTE); err == nil {
+		err = unix.Bind(r.notices.FD, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK})
 	}
 	if err == nil {
-		r.asking, err = n.NewSocket(unix.NETLINK_ROUTE)
+		r.request, err = n.NewSocket(unix.NETLINK_ROUTE)
 	}
 	if err == nil {
 		r.answer, r.child, err = os.Pipe()
 	}
 	if err != nil {
-		return fmt.Errorf("prepare the end of link %s: %w", r.Name, err)
+		return fmt.Errorf("prepare to delete link %s: %w", r.Name, err)
 	}
 	return nil
 }
 
 func (r *removal) close() {
-	for _, s := range []*netns.Socket{r.told, r.asking} {
+	for _, s := range []*netns.Socket{r.notices, r.request} {
 		if s != nil {
 			s.Close()
 		}
@@ -84,9 +85,10 @@ func (r *removal) close() {
 	}
 }
 
-// begin has a child ask the kernel.
+// begin starts the child, which sends the request. Signals are blocked meanwhile, because the child
+// must not run the Go runtime's signal handlers.
 func (r *removal) begin(request []byte) error {
-	runtime.LockOSThread() // the mask is a thread's
+	runtime.LockOSThread() // each thread has a signal mask of its own
 	defer runtime.UnlockOSThread()
 	var all, before unix.Sigset_t
 	for i := range all.Val {
@@ -95,27 +97,26 @@ func (r *removal) begin(request []byte) error {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
 		return fmt.Errorf("block signals: %w", err)
 	}
-	failed := forkToAsk(r.asking.FD, int(r.child.Fd()), request)
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // as it was just now
+	failed := forkToSend(r.request.FD, int(r.child.Fd()), request)
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // the previous mask is valid
 	if failed != 0 {
 		return fmt.Errorf("fork: %w", failed)
 	}
-	return r.child.Close() // so that the child's end is the end of what can be read
+	return r.child.Close() // so a read returns EOF when the child ends
 }
 
-// forkToAsk makes a child that sends the request, writes the kernel's answer to a file, and
-// ends. All signals are blocked. The child has of the Go runtime the memory, and none of its
-// threads: what it does has to be system calls and nothing else, in a frame that needs no
-// more stack (as in forkAndExecInChild of package syscall).
+// forkToSend starts a child process that sends the request, writes the kernel's answer to a file, and
+// ends. All signals must be blocked. The child has the memory of the Go runtime, but none of its
+// threads. It may therefore only make system calls, in a frame that needs no more stack (as
+// forkAndExecInChild in package syscall).
 //
-// Whoever reads the parent's output waits until nobody can write there, so the child closes
-// that. The sockets it keeps: the last one to close one of nf_tables waits until what was
-// deleted by it is freed, for some milliseconds (nft_rcv_nl_event in
-// net/netfilter/nf_tables_api.c).
+// The child closes standard input and output: the reader of the parent's output waits for the last
+// writer. The child keeps the sockets open: the process that closes the last nf_tables socket waits
+// some milliseconds until deleted rules are freed (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
 //
 //go:nosplit
 //go:norace
-func forkToAsk(socket, file int, request []byte) syscall.Errno {
+func forkToSend(socket, file int, request []byte) syscall.Errno {
 	var answer [64]byte
 	var first, second uintptr = uintptr(unix.SIGCHLD), 0
 	if runtime.GOARCH == "s390x" { // clone(2), "C library/kernel differences"
@@ -136,34 +137,34 @@ func forkToAsk(socket, file int, request []byte) syscall.Errno {
 	}
 }
 
-// wait returns when the link is gone, or the kernel has refused. gone is false when the
-// child has ended without either.
+// wait waits until the link is gone, or the kernel refuses the request. gone is false and err nil if the
+// child ended before either.
 func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	deadline := time.Now().Add(removalWait)
-	ready := []unix.PollFd{{Fd: int32(r.told.FD), Events: unix.POLLIN}, {Fd: int32(r.answer.Fd()), Events: unix.POLLIN}}
+	ready := []unix.PollFd{{Fd: int32(r.notices.FD), Events: unix.POLLIN}, {Fd: int32(r.answer.Fd()), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(ready, max(0, int(time.Until(deadline).Milliseconds())))
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return false, fmt.Errorf("wait for the end of link %s: %w", r.Name, err)
+			return false, fmt.Errorf("wait for the deletion of link %s: %w", r.Name, err)
 		case ready[0].Revents != 0:
-			if gone, err := r.heard(n); gone || err != nil {
+			if gone, err := r.readNotices(n); gone || err != nil {
 				return gone, err
 			}
 		case ready[1].Revents != 0:
-			return r.answered()
+			return r.readAnswer()
 		case time.Now().After(deadline):
-			return false, fmt.Errorf("wait for the end of link %s: %w", r.Name, os.ErrDeadlineExceeded)
+			return false, fmt.Errorf("wait for the deletion of link %s: %w", r.Name, os.ErrDeadlineExceeded)
 		}
 	}
 }
 
-// heard reads what the kernel tells of links, and says whether it is that ours is gone. A
-// bridge tells of its ports that leave in the same words, but for the family.
-func (r *removal) heard(n *netns.Namespace) (gone bool, err error) {
-	err = r.told.Receive(func(m netns.Message) bool {
+// readNotices reads notifications about links and reports whether one says that the link was deleted.
+// A bridge sends RTM_DELLINK too, for a port that leaves, but with the family AF_BRIDGE.
+func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
+	err = r.notices.Receive(func(m netns.Message) bool {
 		header := nl.DeserializeIfInfomsg(m.Data)
 		gone = m.Kind == unix.RTM_DELLINK && header.Family == unix.AF_UNSPEC && int(header.Index) == r.Index
 		return !gone
@@ -171,7 +172,7 @@ func (r *removal) heard(n *netns.Namespace) (gone bool, err error) {
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return false, nil
-	case errors.Is(err, unix.ENOBUFS): // more was told than there was room for
+	case errors.Is(err, unix.ENOBUFS): // notifications were lost
 		_, err = ByIndex(n, r.Index)
 		if Absent(err) {
 			return true, nil
@@ -180,14 +181,14 @@ func (r *removal) heard(n *netns.Namespace) (gone bool, err error) {
 	return gone, err
 }
 
-// answered reads what the kernel has said to the child.
-func (r *removal) answered() (gone bool, err error) {
-	said := make([]byte, 64)
-	size, err := r.answer.Read(said)
+// readAnswer reads the kernel's answer to the child.
+func (r *removal) readAnswer() (gone bool, err error) {
+	answer := make([]byte, 64)
+	size, err := r.answer.Read(answer)
 	if err != nil || size < unix.NLMSG_HDRLEN+4 {
-		return false, nil //nolint:nilerr // it was ended
+		return false, nil //nolint:nilerr // the child was killed
 	}
-	errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(said[unix.NLMSG_HDRLEN:])))
+	errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(answer[unix.NLMSG_HDRLEN:])))
 	if errno != 0 && errno != unix.ENODEV {
 		return false, fmt.Errorf("delete link %s: %w", r.Name, errno)
 	}

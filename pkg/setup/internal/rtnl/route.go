@@ -19,16 +19,17 @@ const (
 	rtaxAdvMSS = 8 // RTAX_ADVMSS
 )
 
-// addRoute adds a route through a link. One to the same destination by another gateway
-// stays, such as the default route of another network: IPv4 takes the new one first
-// (fib_table_insert in net/ipv4/fib_trie.c), IPv6 shares its flows between them
-// (fib6_add_rt2node in net/ipv6/ip6_fib.c). The very same route is EEXIST. A gateway
-// that no route leads to is ENETUNREACH, or EHOSTUNREACH for IPv6.
+// addRoute adds a route by a link. A route to the same destination by another gateway stays, for
+// instance the default route of another network. IPv4 then prefers the new route (fib_table_insert in
+// net/ipv4/fib_trie.c), IPv6 distributes flows over both (fib6_add_rt2node in net/ipv6/ip6_fib.c). The
+// error is EEXIST for an equal route, and ENETUNREACH (IPv6: EHOSTUNREACH) for a gateway without a
+// route.
 func addRoute(b *netns.Batch, l Link, r plan.Route) {
 	b.Add("add route "+r.String(), RouteRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, l, r, unix.RTPROT_BOOT))
 }
 
-// RouteRequest is a message about a route through a link. protocol says who made the route.
+// RouteRequest returns a request about a route by a link. protocol, RTPROT_*, identifies the program
+// that made the route.
 func RouteRequest(verb, flags int, l Link, r plan.Route, protocol uint8) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	msg := nl.NewRtMsg() // main table, unicast
@@ -65,8 +66,8 @@ func RouteRequest(verb, flags int, l Link, r plan.Route, protocol uint8) *nl.Net
 	return req
 }
 
-// UplinkMTU is the least MTU, in bytes, of the links that the host's default routes of
-// either family leave by; 0 where it has none.
+// UplinkMTU returns the lowest MTU, in bytes, among the links of the host's default routes of both
+// families. It returns 0 for a host without default routes.
 func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	library, err := n.Library()
 	if err != nil {
@@ -102,8 +103,8 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	return mtu, nil
 }
 
-// HasRoute says whether the route is there, in whatever table: plugins that come
-// after ours in a chain move routes (sbr).
+// HasRoute reports whether a route exists in any table: plugins behind ours in the chain, such as sbr,
+// move routes to other tables.
 func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
 	library, err := n.Library()
 	if err != nil {
@@ -117,7 +118,7 @@ func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
 	return slices.ContainsFunc(found, func(f netlink.Route) bool {
-		// IPv6 has routes by several gateways as one.
+		// For IPv6 the kernel lists routes by several gateways as one route.
 		hops := append(f.MultiPath, &netlink.NexthopInfo{LinkIndex: f.LinkIndex, Gw: f.Gw})
 		return slices.ContainsFunc(hops, func(h *netlink.NexthopInfo) bool {
 			return h.LinkIndex == l.Index && h.Gw.Equal(r.Gateway.AsSlice())

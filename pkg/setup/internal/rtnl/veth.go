@@ -16,18 +16,18 @@ import (
 // vethInfoPeer is VETH_INFO_PEER in linux/veth.h.
 const vethInfoPeer = 1
 
-// Veth is a pair of interfaces that is still to be made: one end here, the other
-// in peerNamespace.
+// Veth describes a veth pair to create: one end in the namespace of the request, the peer in
+// PeerNamespace.
 type Veth struct {
 	Name, Peer       string
 	MAC, PeerMAC     net.HardwareAddr
 	PeerNamespace    *netns.Namespace
-	MTU, MasterIndex int // master 0: none
+	MTU, MasterIndex int // MTU in bytes, 0 means the kernel's default; MasterIndex 0 means no bridge
 }
 
-// Request is the one message that makes the pair, each end under its name in
-// its place. Making both ends here and moving one costs ten times as much: the
-// kernel waits for all readers of the device to be gone (netdev_run_todo).
+// Request returns the request that creates the pair, with each end in its namespace. It takes a tenth of
+// the time of creating both ends here and moving one: the kernel delays a move until no processor can
+// have a pointer to the link (netdev_run_todo in net/core/dev.c).
 func (v Veth) Request() *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -47,16 +47,15 @@ func (v Veth) Request() *nl.NetlinkRequest {
 	return req
 }
 
-// Ethernet lists the attributes that both ends have.
+// Ethernet returns the attributes of a link with this name, MAC address and MTU.
 func Ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	attrs := []*nl.RtAttr{
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
-		// One queue each way, where the kernel would make one for each processor
-		// and a folder in sysfs for each queue (veth_get_num_queues in
-		// drivers/net/veth.c). A veth has no use for more, unless XDP or GRO is
-		// switched on: it sends without a lock and receives through the backlog
-		// of the processor that it is on.
+		// One queue in each direction. By default the kernel makes a queue for each processor,
+		// and a folder in sysfs for each queue (veth_get_num_queues in drivers/net/veth.c).
+		// A veth uses more than one only with XDP or GRO: it sends without a lock, and receives
+		// through the backlog of the current processor.
 		nl.NewRtAttr(unix.IFLA_NUM_TX_QUEUES, nl.Uint32Attr(1)),
 		nl.NewRtAttr(unix.IFLA_NUM_RX_QUEUES, nl.Uint32Attr(1)),
 	}
@@ -66,25 +65,24 @@ func Ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	return attrs
 }
 
-// EndConfig is what a link of ours gets in its namespace.
+// EndConfig is the configuration of the container's end of a veth pair.
 type EndConfig struct {
 	Addresses        []netip.Prefix
-	Routes           []plan.Route // in an order in which each finds its gateway
+	Routes           []plan.Route // the route to a gateway comes before the routes by that gateway
 	Sysctls          map[string]string
 	DetectDuplicates bool // duplicates of IPv6 addresses
-	NoQuerier        bool // nobody on its link listens to what it reports of multicast groups
-	Autoconfigured   bool // the kernel's defaults for IPv6 stay: generated addresses, router advertisements
+	NoQuerier        bool // no querier on the link reads reports of multicast groups
+	Autoconfigured   bool // keep the kernel's defaults for IPv6: generated addresses, router advertisements
 }
 
-// has6 says whether it has an IPv6 address.
-func (i EndConfig) has6() bool {
-	return slices.ContainsFunc(i.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
+// hasIPv6 reports whether the configuration has an IPv6 address.
+func (c EndConfig) hasIPv6() bool {
+	return slices.ContainsFunc(c.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
 }
 
-// Configure sets a link of ours up, and lo with it, and gives it what is to be inside.
-// It works without the kernel's own ideas about IPv6: generated addresses, duplicate
-// address detection and router advertisements, all of which have to be off before it is
-// up. They stay on where the network's owner brings the addresses.
+// Configure configures the link called name in a container's namespace and sets it up, with lo. Unless
+// the configuration is Autoconfigured, it switches off generated IPv6 addresses and router
+// advertisements before the link is up.
 func Configure(n *netns.Namespace, name string, to EndConfig) error {
 	var before netns.Batch
 	SetUp(&before, "lo")
@@ -99,15 +97,15 @@ func Configure(n *netns.Namespace, name string, to EndConfig) error {
 		return err
 	}
 	addresses := to.Addresses
-	if to.has6() && !to.Autoconfigured {
-		// IPv6 wants a link-local address on every interface (RFC 4291, section
-		// 2.1). Ours needs no second to be tried for duplicates.
+	if to.hasIPv6() && !to.Autoconfigured {
+		// Every interface with IPv6 needs a link-local address (RFC 4291, section 2.1). This one is
+		// unique, so it needs no duplicate address detection.
 		addresses = slices.Insert(slices.Clone(addresses), 0, LinkLocal(l.MAC))
 	}
 	if err := n.Do(func() error { return to.writeSysctls(name) }); err != nil {
 		return err
 	}
-	var up netns.Batch // in the order in which one needs the other
+	var up netns.Batch // each step needs the one before
 	SetUp(&up, name)
 	for _, a := range addresses {
 		AddAddress(&up, l, a, to.DetectDuplicates)
@@ -118,30 +116,30 @@ func Configure(n *netns.Namespace, name string, to EndConfig) error {
 	return n.Send(up)
 }
 
-// writeSysctls sets those of a link in the thread's namespace.
-func (i EndConfig) writeSysctls(name string) error {
+// writeSysctls sets the sysctls of the link called name, in the namespace of the calling thread.
+func (c EndConfig) writeSysctls(name string) error {
 	const hour = "3600000" // milliseconds
 	conf := "ipv6/conf/" + name + "/"
-	if i.has6() {
-		if i.NoQuerier {
-			// It tells once of the groups that it joins, where the kernel would tell again
-			// within a second in case that was lost, and now does at any time within the hour
-			// (RFC 3810, section 6.1): each report goes to all ports of a bridge that does not
-			// snoop, and costs their containers a look. Where this fails they have that look.
+	if c.hasIPv6() {
+		if c.NoQuerier {
+			// By default the kernel repeats a report of multicast groups within a second (RFC 3810,
+			// section 6.1). A bridge that does not snoop floods each report to all containers. With
+			// this value the repetition comes within an hour. Without it, containers only receive
+			// more reports, so the error does not matter.
 			_ = netns.WriteSysctl(conf+"mldv2_unsolicited_report_interval", hour)
 		}
 		if err := netns.WriteSysctl(conf+"disable_ipv6", "0"); err != nil {
 			return err
 		}
 	}
-	if !i.Autoconfigured { // a router on the link must not add addresses and routes of its own
+	if !c.Autoconfigured { // routers on the link must not add addresses and routes
 		err := netns.WriteSysctlIfAny(conf+"accept_ra", "0")
 		// A read-only /proc/sys is no reason to refuse a network that has not asked for IPv6.
-		if err != nil && (i.has6() || !errors.Is(err, unix.EROFS)) {
+		if err != nil && (c.hasIPv6() || !errors.Is(err, unix.EROFS)) {
 			return err
 		}
 	}
-	for key, value := range i.Sysctls {
+	for key, value := range c.Sysctls {
 		if err := netns.WriteSysctl(key, value); err != nil {
 			return err
 		}
