@@ -150,13 +150,13 @@ func (c *checker) checkPorts(restorables []inventory.Restorable) {
 
 // checkRestorables compares attachments and networks with the host, as repair does.
 func (c *checker) checkRestorables(all []inventory.Restorable) {
-	said := map[finding]bool{}
+	seen := map[finding]bool{}
 	find := func(remedy, format string, args ...any) {
 		f := finding{fmt.Sprintf(format, args...), remedy}
-		if !said[f] { // all containers of a network find the same differences of the network
+		if !seen[f] { // all containers of a network find the same differences of the network
 			c.findings = append(c.findings, f)
 		}
-		said[f] = true
+		seen[f] = true
 	}
 	for _, n := range all {
 		network, port, err := n.Missing()

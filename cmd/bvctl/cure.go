@@ -50,10 +50,10 @@ func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tr
 
 // printUseless prints each command that has run and whose problem is still there.
 func printUseless(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
-	said := map[string]bool{}
+	seen := map[string]bool{}
 	each(reports, func(s doctor.Station) {
-		if tried[s.Remedy] && !said[s.Remedy] {
-			said[s.Remedy] = true
+		if tried[s.Remedy] && !seen[s.Remedy] {
+			seen[s.Remedy] = true
 			fmt.Fprintf(w, "no effect: %s\n  %s: %s\n", s.Remedy, s.Name, s.What)
 		}
 	})

@@ -171,13 +171,13 @@ func summarize(reports []*doctor.Report, w io.Writer) {
 	for _, o := range obstacles {
 		fmt.Fprintf(w, "\n✗ %s: %s\n", o.Name, o.What)
 		showRemedy(&o, w)
-		said := map[doctor.Station]bool{o: true}
+		seen := map[doctor.Station]bool{o: true}
 		for _, r := range blocked[o] {
 			fmt.Fprintf(w, "  · %s\n", r.Way())
 			for _, s := range r.Stations {
-				if s.State == doctor.Bad && !said[s] {
+				if s.State == doctor.Bad && !seen[s] {
 					fmt.Fprintf(w, "    ✗ %s: %s\n", s.Name, s.What)
-					said[s] = true
+					seen[s] = true
 				}
 			}
 		}

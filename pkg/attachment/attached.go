@@ -70,7 +70,7 @@ func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 		return nil, err
 	}
 	if previous == nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs the result of ADD")
 	}
 	host, container, err := Namespaces(args)
 	if err != nil {
@@ -121,7 +121,7 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 		return nil, err
 	}
 	if previous == nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s behind bridge in "plugins"`, conf.Type)
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after bridge in "plugins"`, conf.Type)
 	}
 	host, err := setup.CurrentHost()
 	if err != nil {
@@ -139,7 +139,7 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 	}
 	if bridge == "" {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig,
-			"prevResult: %s is no interface of ours, and %s is only for those; put the reference's %s into the folder reference beside this program",
+			"prevResult: %s is no interface of bridgeveth, and this %s is only for those; put the reference plugin %s into the folder reference beside this program",
 			args.IfName, conf.Type, conf.Type)
 	}
 	a = &Attached{Host: host, Port: &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}, Previous: previous}

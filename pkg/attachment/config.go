@@ -124,7 +124,7 @@ func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 func (c *Config) validate() error {
 	var bad []error
 	if len(c.Name) > setup.MaxNetwork {
-		bad = append(bad, fmt.Errorf("name: %s… is of %d letters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
+		bad = append(bad, fmt.Errorf("name: %s… has %d characters; use up to %d", c.Name[:20], len(c.Name), setup.MaxNetwork))
 	}
 	bad = append(bad, c.validateBridge(), c.readMTU(), c.readConflict(), c.validateSysctls(), c.readVLANs())
 	bad = append(bad, c.readForward()...)
@@ -140,16 +140,16 @@ func (c *Config) validate() error {
 		c.masqExclude = append(c.masqExclude, p)
 	}
 	if !slices.Contains([]string{"", "iptables", "nftables"}, c.IPMasqBackend) {
-		bad = append(bad, fmt.Errorf("ipMasqBackend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.IPMasqBackend))
+		bad = append(bad, fmt.Errorf("ipMasqBackend: %q is none of iptables, nftables; leave it out, the rules are always in nftables", c.IPMasqBackend))
 	}
 	if c.HairpinMode && c.PromiscMode {
-		bad = append(bad, errors.New("promiscMode: with hairpinMode a container would get its own packets twice; set one of them"))
+		bad = append(bad, errors.New("promiscMode: with hairpinMode a container receives its own packets twice; set only one of these keys"))
 	}
 	if c.DisableContainerInterface && c.IPAM.Type != "" {
-		bad = append(bad, errors.New(`disableContainerInterface: an interface that is down takes no address; leave out "ipam"`))
+		bad = append(bad, errors.New(`disableContainerInterface: an interface that is down has no addresses; leave out "ipam"`))
 	}
 	if c.DisableContainerInterface && len(c.Sysctl) > 0 {
-		bad = append(bad, errors.New(`sysctl: disableContainerInterface leaves the interface as it is; leave one of them out`))
+		bad = append(bad, errors.New(`sysctl: it has no effect with disableContainerInterface; leave out one of these keys`))
 	}
 	if len(c.MasqExclude) > 0 && !c.IPMasq {
 		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
@@ -166,13 +166,13 @@ func (c *Config) validateBridge() error {
 	case err != nil:
 		why = strings.TrimSpace(err.Msg + " " + err.Details)
 	case strings.Contains(c.Bridge, "%"):
-		why = "for % the kernel puts a number of its own"
+		why = "the kernel replaces % by a number"
 	case strings.HasSuffix(c.Bridge, "+"):
-		why = "to iptables it is every link that is called so or longer"
+		why = "iptables matches every name that begins with the part before +"
 	default:
 		return nil
 	}
-	return fmt.Errorf("bridge: %q is no name for a link: %s; use up to 15 letters and digits", c.Bridge, why)
+	return fmt.Errorf("bridge: %q is no valid link name: %s; use up to 15 letters and digits", c.Bridge, why)
 }
 
 // readForward parses forward, forwardChains, forwardMark and inbound.
@@ -191,7 +191,7 @@ func (c *Config) readForward() (bad []error) {
 	if c.ForwardMark != "" {
 		mark, err := strconv.ParseUint(c.ForwardMark, 0, 32)
 		if err != nil || mark == 0 {
-			bad = append(bad, fmt.Errorf(`forwardMark: %q is no mark; write bits of 32, as "0x100000"`, c.ForwardMark))
+			bad = append(bad, fmt.Errorf(`forwardMark: %q is no mark of 32 bits; write one as "0x100000"`, c.ForwardMark))
 		}
 		c.mark = uint32(mark)
 	}
@@ -209,7 +209,7 @@ func (c *Config) readConflict() (err error) {
 	}
 	if c.ForceAddress {
 		if c.GatewayConflict != "" && c.conflict != setup.ConflictReplace {
-			return fmt.Errorf("gatewayConflict: %q is not what forceAddress says; leave one of them out", c.GatewayConflict)
+			return fmt.Errorf("gatewayConflict: %q contradicts forceAddress; leave out one of these keys", c.GatewayConflict)
 		}
 		c.conflict = setup.ConflictReplace
 	}
@@ -223,7 +223,7 @@ func (c *Config) validateSysctls() error {
 	for key := range c.Sysctl {
 		path := sysctlPath(key, "IFNAME")
 		if !strings.HasPrefix(path, "net/") || !filepath.IsLocal(path) || filepath.Clean(path) != path {
-			bad = append(bad, fmt.Errorf("sysctl: %q is no key of the network's; write one as net.ipv4.conf.IFNAME.rp_filter", key))
+			bad = append(bad, fmt.Errorf("sysctl: %q is no sysctl below net; write one as net.ipv4.conf.IFNAME.rp_filter", key))
 		}
 	}
 	return errors.Join(bad...)
@@ -237,9 +237,9 @@ func (c *Config) readMTU() error {
 	case json.Unmarshal(c.MTU, &word) == nil && word == "auto":
 		c.autoMTU = true
 	case json.Unmarshal(c.MTU, &c.mtu) != nil:
-		return fmt.Errorf(`mtu: %s stands where a number of bytes belongs, or "auto"`, c.MTU)
+		return fmt.Errorf(`mtu: %s is neither a number of bytes nor "auto"`, c.MTU)
 	case c.mtu != 0 && (c.mtu < setup.MinMTU || c.mtu > setup.MaxMTU):
-		return fmt.Errorf(`mtu: %d is outside %d..%d bytes; leave it out for that of the bridge, or write "auto" for that of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
+		return fmt.Errorf(`mtu: %d is outside %d..%d bytes; leave it out for the MTU of the bridge, or write "auto" for the MTU of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 		bad = append(bad, fmt.Errorf("iptablesAdminChainName: %q: the administrator's chain is BRIDGEVETH-ADMIN; write your rules there, and leave the key out", c.AdminChain))
 	}
 	if c.forward != setup.ForwardIPTables && !slices.Contains([]string{"", "trusted", "bridgeveth"}, c.Zone) {
-		bad = append(bad, fmt.Errorf("firewalldZone: %q: the bridge is put into the zone bridgeveth; write your rules there, and leave the key out", c.Zone))
+		bad = append(bad, fmt.Errorf("firewalldZone: %q: bridgeveth adds the bridge to the zone bridgeveth; write your rules there, and leave the key out", c.Zone))
 	}
 	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
 		bad = append(bad, fmt.Errorf("ingressPolicy: %w", err))

@@ -38,20 +38,20 @@ func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 		return c, bad[0]
 	}
 	if !slices.Contains([]string{"", "iptables", "nftables"}, c.Backend) {
-		bad = append(bad, fmt.Errorf("backend: %q is none of iptables, nftables; leave it out, the rules are in nftables anyway", c.Backend))
+		bad = append(bad, fmt.Errorf("backend: %q is none of iptables, nftables; leave it out, the rules are always in nftables", c.Backend))
 	}
 	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > 31) {
-		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, it makes no difference", *c.MarkMasqBit))
+		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, it has no effect", *c.MarkMasqBit))
 	}
 	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
-		bad = append(bad, errors.New("markMasqBit: externalSetMarkChain says otherwise; leave one of them out"))
+		bad = append(bad, errors.New("markMasqBit: it is not allowed with externalSetMarkChain; leave out one of these keys"))
 	}
 	if c.MasqAll {
-		bad = append(bad, errors.New("masqAll: containers get to see who asks, unless the answer would not come back; leave it out"))
+		bad = append(bad, errors.New("masqAll: it is not supported, because containers see the address of the client; leave it out"))
 	}
 	for key, conditions := range map[string][]string{"conditionsV4": c.ConditionsV4, "conditionsV6": c.ConditionsV6} {
 		if len(conditions) > 0 {
-			bad = append(bad, fmt.Errorf("%s: %q: there is no rule of its own to put them into; name a hostIP, or leave the key out", key, strings.Join(conditions, " ")))
+			bad = append(bad, fmt.Errorf("%s: %q: it is not supported, because host ports have no rules of their own; set a hostIP, or leave the key out", key, strings.Join(conditions, " ")))
 		}
 	}
 	var err error

@@ -25,15 +25,15 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	var bad []error
 	switch names := hostLinks(previous, c.Bridge); len(names) {
 	case 0:
-		bad = append(bad, errors.New("prevResult: it lists no interface on the host to plug into the bridge; put bridgeveth first, or behind a plugin that makes one"))
+		bad = append(bad, errors.New("prevResult: it has no interface on the host to add to the bridge; put bridgeveth first in \"plugins\", or after a plugin that makes such an interface"))
 	case 1:
 		useLink(p, names[0])
 	default:
-		bad = append(bad, fmt.Errorf("prevResult: it lists %s on the host, and bridgeveth plugs in one; attach them by networks of their own", strings.Join(names, ", ")))
+		bad = append(bad, fmt.Errorf("prevResult: it has %s on the host, and bridgeveth adds only one interface to the bridge; attach each by a network of its own", strings.Join(names, ", ")))
 	}
 	inside := slices.ContainsFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox == args.Netns })
 	if inside && c.IPAM.Type != "" {
-		bad = append(bad, errors.New("ipam: the interface in the container is set up by the plugin that made it; give the addresses to that one"))
+		bad = append(bad, errors.New("ipam: the plugin before configures the interface in the container; set \"ipam\" for that plugin"))
 	}
 	for _, key := range []struct {
 		name string
@@ -43,7 +43,7 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 		{"disableContainerInterface", c.DisableContainerInterface}, {"mac", c.mac != nil},
 	} {
 		if key.set {
-			bad = append(bad, fmt.Errorf("%s: what is behind %s is set up by the plugin that made it; leave the key out", key.name, p.ExistingLink))
+			bad = append(bad, fmt.Errorf("%s: the plugin that made %s configures the interface behind it; leave the key out", key.name, p.ExistingLink))
 		}
 	}
 	if err := errors.Join(bad...); err != nil {

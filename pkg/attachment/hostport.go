@@ -35,7 +35,7 @@ func readHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 		}
 		h, mistakes := m.read(fmt.Sprintf("runtimeConfig.portMappings[%d].", i))
 		if j := slices.IndexFunc(ports, func(o setup.HostPort) bool { return same(o, h) }); j >= 0 {
-			mistakes = append(mistakes, fmt.Errorf("runtimeConfig.portMappings[%d]: host port %s is in the list already, as %s; leave one of them out", i, h, ports[j]))
+			mistakes = append(mistakes, fmt.Errorf("runtimeConfig.portMappings[%d]: host port %s is listed twice, first as %s; leave out one entry", i, h, ports[j]))
 		}
 		ports = append(ports, h)
 		bad = append(bad, mistakes...)
@@ -68,14 +68,14 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 		value int
 	}{{"hostPort", m.HostPort}, {"containerPort", m.ContainerPort}} {
 		if port.value < 1 || port.value > 65535 {
-			bad = append(bad, fmt.Errorf("%s%s: %d is no port; give one of 1..65535", path, port.key, port.value))
+			bad = append(bad, fmt.Errorf("%s%s: %d is no port; set one of 1..65535", path, port.key, port.value))
 		}
 	}
 	h = setup.HostPort{Protocol: protocol, Port: uint16(m.HostPort), Container: uint16(m.ContainerPort)}
 	if m.HostIP != "" {
 		address, err := netip.ParseAddr(m.HostIP)
 		if err != nil || address.Zone() != "" {
-			bad = append(bad, fmt.Errorf("%shostIP: %q is no address of the host; write one, or leave it out for all", path, m.HostIP))
+			bad = append(bad, fmt.Errorf("%shostIP: %q is no IP address; write an address of the host, or leave it out for all addresses", path, m.HostIP))
 		}
 		h.Address = address.Unmap()
 	}
@@ -89,7 +89,7 @@ func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	for _, h := range ports {
 		if len(p.Addresses) == 0 && !h.Address.IsValid() {
 			return plugin.Errorf(types.ErrInvalidNetworkConfig,
-				`runtimeConfig.portMappings: host port %s needs an address in the container, and there is none; set "ipam", or do not publish it`, h)
+				`runtimeConfig.portMappings: host port %s needs an address in the container, which has none; set "ipam", or leave out the host port`, h)
 		}
 	}
 	for _, is4 := range []bool{true, false} {
@@ -97,7 +97,7 @@ func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 		for _, h := range ports {
 			if first < 0 && h.Address.IsValid() && h.Address.Is4() == is4 {
 				return plugin.Errorf(types.ErrInvalidNetworkConfig,
-					"runtimeConfig.portMappings: host port %s needs an %s address in the container; add a range of them, or name another hostIP",
+					"runtimeConfig.portMappings: host port %s needs an %s address in the container; add a range of this family, or set another hostIP",
 					h, map[bool]string{true: "IPv4", false: "IPv6"}[is4])
 			}
 			if first >= 0 && (!h.Address.IsValid() || h.Address.Is4() == is4) {

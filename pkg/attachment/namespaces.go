@@ -11,7 +11,7 @@ import (
 )
 
 // errOwnNamespace is returned if the container's namespace is the host's own.
-var errOwnNamespace = errors.New("that is the host's own network namespace; name the container's, or set CNI_NETNS_OVERRIDE=1 if it is meant")
+var errOwnNamespace = errors.New("that is the host's own network namespace; set it to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
 
 // Namespaces opens the host's namespace, which is that of this process, and the container's,
 // CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace or

@@ -25,7 +25,7 @@ const minIPv6MTU = 1280
 func (c *Config) CompleteResult(r *current.Result) error {
 	if len(r.IPs) == 0 {
 		if c.IPAM.Type != "" {
-			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave no address", c.IPAM.Type)
+			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s returned no address", c.IPAM.Type)
 		}
 		if err := errors.Join(c.needsAddresses()...); err != nil {
 			return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
@@ -33,16 +33,16 @@ func (c *Config) CompleteResult(r *current.Result) error {
 	}
 	for _, ip := range r.IPs {
 		if ip.Address.IP.To4() == nil && c.mtu != 0 && c.mtu < minIPv6MTU {
-			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too little for %s; IPv6 needs %d", c.mtu, ip.Address.IP, minIPv6MTU)
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "mtu: %d is too small for %s; IPv6 needs %d", c.mtu, ip.Address.IP, minIPv6MTU)
 		}
 		if c.IsGateway && ip.Gateway == nil {
 			if ip.Gateway = firstHost(ip.Address); ip.Gateway.Equal(ip.Address.IP) || !ip.Address.Contains(ip.Gateway) {
 				return plugin.Errorf(types.ErrInvalidNetworkConfig,
-					`isGateway: %s leaves no address for the gateway; set "gateway" for its range`, &ip.Address)
+					`isGateway: %s has no address for the gateway; set "gateway" for its range`, &ip.Address)
 			}
 		}
 		if ip.Gateway != nil && (ip.Gateway.To4() == nil) != (ip.Address.IP.To4() == nil) {
-			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s gave %s the gateway %s, which is of the other family", c.IPAM.Type, &ip.Address, ip.Gateway)
+			return plugin.Errorf(plugin.CodeDelegate, "IPAM plugin %s returned for %s the gateway %s, which is of the other address family", c.IPAM.Type, &ip.Address, ip.Gateway)
 		}
 		if c.IsDefaultGateway {
 			r.Routes = withDefault(r.Routes, ip.Gateway)
@@ -63,11 +63,11 @@ func (c *Config) needsAddresses() (bad []error) {
 		{"isGateway", c.IsGateway}, {"ipMasq", c.IPMasq}, {"ipspoofchk", c.guard() == setup.GuardIP}, {"runtimeConfig.portMappings", len(c.hostPorts) > 0},
 	} {
 		if key.set {
-			bad = append(bad, fmt.Errorf(`%s: it needs addresses, and there is none; set "ipam", or leave the key out`, key.name))
+			bad = append(bad, fmt.Errorf(`%s: it needs addresses, and the network has none; set "ipam", or leave the key out`, key.name))
 		}
 	}
 	if old, err := version.GreaterThan("0.3.0", c.CNIVersion); err == nil && old {
-		bad = append(bad, fmt.Errorf(`cniVersion: a result of %s must hold an address; set "ipam", or use 0.3.0 or newer`, c.CNIVersion))
+		bad = append(bad, fmt.Errorf(`cniVersion: a result of %s must have an address; set "ipam", or use 0.3.0 or newer`, c.CNIVersion))
 	}
 	return bad
 }

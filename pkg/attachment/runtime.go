@@ -66,7 +66,7 @@ func (c *Config) readMAC(capability, envArgs string) (err error) {
 		}
 		c.mac, err = net.ParseMAC(place.value)
 		if err != nil || len(c.mac) != 6 || c.mac[0]&1 == 1 || c.mac.String() == "00:00:00:00:00:00" {
-			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %q is no MAC address of one interface; write one as 02:00:00:00:00:01", place.key, place.value)
+			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %q is no unicast MAC address; write one as 02:00:00:00:00:01", place.key, place.value)
 		}
 		return nil
 	}
@@ -86,11 +86,11 @@ func (b bandwidth) read() (limits setup.Bandwidth, bad []error) {
 		switch {
 		case way.rate == 0 && way.burst == 0:
 		case way.rate == 0:
-			bad = append(bad, fmt.Errorf("%[1]sRate: there is none with %[1]sBurst %[2]d; give bits per second, or leave both out for no limit", way.key, way.burst))
+			bad = append(bad, fmt.Errorf("%[1]sRate: it is missing, and %[1]sBurst is %[2]d; set bits per second, or leave both out for no limit", way.key, way.burst))
 		case way.rate < setup.MinRate:
-			bad = append(bad, fmt.Errorf("%sRate: %d is too little; give %d bits per second or more, or leave it out for no limit", way.key, way.rate, setup.MinRate))
+			bad = append(bad, fmt.Errorf("%sRate: %d is too small; set %d bits per second or more, or leave it out for no limit", way.key, way.rate, setup.MinRate))
 		case way.burst <= 0:
-			bad = append(bad, fmt.Errorf("%[1]sBurst: %[2]d lets nothing pass at %[1]sRate %[3]d; give the bits that may pass at once", way.key, way.burst, way.rate))
+			bad = append(bad, fmt.Errorf("%[1]sBurst: %[2]d is too small for %[1]sRate %[3]d; set the bits that may pass at once", way.key, way.burst, way.rate))
 		default:
 			*way.limit = setup.Limit{Rate: uint64(way.rate), Burst: uint64(way.burst)}
 		}

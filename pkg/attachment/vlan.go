@@ -12,7 +12,7 @@ import (
 func (c *Config) readVLANs() error {
 	var bad []error
 	if c.VLAN < 0 || c.VLAN > setup.MaxVLAN {
-		bad = append(bad, fmt.Errorf("vlan: %d is outside 1..%d; leave it out for none", c.VLAN, setup.MaxVLAN))
+		bad = append(bad, fmt.Errorf("vlan: %d is outside 1..%d; leave it out for no VLAN", c.VLAN, setup.MaxVLAN))
 	}
 	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
 	if c.Type == plugin.Bridge && c.VLAN == 0 && len(c.VLANTrunk) > 0 {
@@ -30,7 +30,7 @@ func (c *Config) readVLANs() error {
 	case c.VLAN == 0 && len(c.VLANTrunk) > 0 && !c.PreserveDefaultVLAN && c.vlans.Untagged == 0:
 		bad = append(bad, errors.New(`vlanTrunk: the gateway would be in the bridge's default VLAN, and containers are not; set "vlan", or "preserveDefaultVlan"`))
 	case c.VLAN != 0 && len(routed) > maxInterfaceName:
-		bad = append(bad, fmt.Errorf("vlan: the gateway's link would be called %s, which is longer than %d letters; use a shorter bridge", routed, maxInterfaceName))
+		bad = append(bad, fmt.Errorf("vlan: the gateway's link would have the name %s, which is longer than %d characters; use a shorter name of the bridge", routed, maxInterfaceName))
 	}
 	return errors.Join(bad...)
 }
@@ -44,7 +44,7 @@ func (t vlanTrunk) ranges() (list []setup.VLANRange, err error) {
 		list = append(list, setup.VLANRange{First: *t.ID, Last: *t.ID})
 	}
 	if (t.MinID == nil) != (t.MaxID == nil) || t.ID == nil && t.MinID == nil {
-		return nil, errors.New(`it has to have "id", or both of "minID" and "maxID"`)
+		return nil, errors.New(`an entry needs "id", or both "minID" and "maxID"`)
 	}
 	if t.MinID != nil {
 		list = append(list, setup.VLANRange{First: *t.MinID, Last: *t.MaxID})

@@ -27,7 +27,7 @@ type Record struct {
 	Namespace    string          `json:"netns"` // path of the container's network namespace
 	Args         [][2]string     `json:"cniArgs"`
 	Capabilities map[string]any  `json:"capabilityArgs"`
-	Result       json.RawMessage `json:"result"` // of the version that the runtime speaks, 0.1.0 to the newest
+	Result       json.RawMessage `json:"result"` // of the CNI version that the runtime uses, 0.1.0 to the newest
 
 	Written time.Time `json:"-"`
 }

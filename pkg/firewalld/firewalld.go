@@ -1,9 +1,3 @@
-// Package firewalld asks firewalld's daemon to let the packets of bridges pass, by D-Bus:
-// firewalld.dbus(5).
-//
-// It is not for the plugins themselves, which start for each container: the library of
-// D-Bus makes them an eighth larger, and their start about a tenth slower. They run bvctl,
-// once for a bridge, and for a host port.
 package firewalld
 
 import (
@@ -16,49 +10,47 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// A zone with the target ACCEPT, which a bridge is put into, lets out what comes from the
-// bridge; a policy from anywhere to that zone lets new connections in
-// (firewalld.policies(5)). Zone and policy are made once and stay; what is in the zone,
-// firewalld forgets with each reload.
+// Bridges belong to a zone with the target ACCEPT, which accepts packets from the bridge. A policy from
+// any zone to that zone accepts new connections to the bridge (firewalld.policies(5)). Zone and policy
+// are created once. firewalld removes the links from the zone at each reload.
 const (
 	ourZone   = "bridgeveth"
-	ourPolicy = "bridgeveth-in" // at most 18 letters
+	ourPolicy = "bridgeveth-in" // at most 18 characters
 
 	bus    = "org.fedoraproject.FirewallD1"
 	path   = "/org/fedoraproject/FirewallD1"
 	config = path + "/config"
 
-	// patience is how long it may take to answer; it reads all of its configuration anew
-	// for a reload.
-	patience = 30 * time.Second
+	// timeout is the time limit of all calls together. For a reload, the daemon reads its whole
+	// configuration.
+	timeout = 30 * time.Second
 )
 
-// Client is a connection to the daemon. Root may use it.
+// Client is a connection to the daemon. It needs root.
 type Client struct {
 	conn *dbus.Conn
 	ctx  context.Context
 	stop context.CancelFunc
 }
 
-// Dial connects to the system's bus (DBUS_SYSTEM_BUS_ADDRESS, or the usual place).
+// Dial connects to the system bus, at DBUS_SYSTEM_BUS_ADDRESS or the default address.
 func Dial() (*Client, error) {
-	ctx, stop := context.WithTimeout(context.Background(), patience)
+	ctx, stop := context.WithTimeout(context.Background(), timeout)
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
 	if err != nil {
 		stop()
-		return nil, fmt.Errorf("the D-Bus to ask it by cannot be reached: %w", err)
+		return nil, fmt.Errorf("connect to the system bus (D-Bus): %w", err)
 	}
 	return &Client{conn, ctx, stop}, nil
 }
 
 // Close ends the connection.
 func (c *Client) Close() {
-	_ = c.conn.Close() // nothing is left to be said
+	_ = c.conn.Close() // an error has no consequence any more
 	c.stop()
 }
 
-// call calls a method of the daemon, or of its permanent configuration, whose names begin
-// with "config.".
+// call calls a method of the daemon. Methods of its permanent configuration begin with "config.".
 func (c *Client) call(method string, args ...any) *dbus.Call {
 	object := dbus.ObjectPath(path)
 	if strings.HasPrefix(method, "config.") {
@@ -71,19 +63,19 @@ func (c *Client) call(method string, args ...any) *dbus.Call {
 	return call
 }
 
-// ZoneOf is the zone that a link is in, or "".
+// ZoneOf returns the zone of a link, or "".
 func (c *Client) ZoneOf(link string) (zone string, err error) {
 	err = c.call("zone.getZoneOfInterface", link).Store(&zone)
 	return zone, err
 }
 
-// Links lists what is in our zone. That there is no such zone is an error.
+// Links lists the links in our zone. It returns an error if the zone does not exist.
 func (c *Client) Links() (links []string, err error) {
 	err = c.call("zone.getInterfaces", ourZone).Store(&links)
 	return links, err
 }
 
-// Bind puts a link into our zone, which is made, with the policy, when absent.
+// Bind adds a link to our zone. It creates the zone and the policy if they do not exist.
 func (c *Client) Bind(link string) error {
 	if err := c.define(); err != nil {
 		return err
@@ -91,15 +83,14 @@ func (c *Client) Bind(link string) error {
 	return c.call("zone.addInterface", ourZone, link).Err
 }
 
-// Release takes a link out of our zone.
+// Release removes a link from our zone.
 func (c *Client) Release(link string) error {
 	return c.call("zone.removeInterface", ourZone, link).Err
 }
 
-// Strict says whether the daemon drops what goes to ports that it has not published itself
-// (StrictForwardPorts in firewalld.conf(5)). Before firewalld 2.3 there is no such thing:
-// asked for all of its properties, the daemon leaves it out, where asked for that one it
-// would give an error like any other.
+// Strict reports whether the daemon drops packets to host ports that it has not published itself
+// (StrictForwardPorts in firewalld.conf(5)). firewalld before 2.3 does not have this property. Strict reads
+// all properties, because the error for one missing property is not specific.
 func (c *Client) Strict() (bool, error) {
 	var properties map[string]dbus.Variant
 	err := c.conn.Object(bus, config).CallWithContext(c.ctx, "org.freedesktop.DBus.Properties.GetAll", 0, bus+".config").Store(&properties)
@@ -109,15 +100,15 @@ func (c *Client) Strict() (bool, error) {
 	return properties["StrictForwardPorts"].Value() == "yes", nil
 }
 
-// has says whether a method's answer lists a name.
+// has reports whether the answer of a method lists a name.
 func (c *Client) has(method, name string) (bool, error) {
 	var names []string
 	err := c.call(method).Store(&names)
 	return slices.Contains(names, name), err
 }
 
-// define makes our zone and our policy, in firewalld's permanent configuration, from where
-// a reload takes them: at run time it makes none.
+// define creates our zone and our policy in firewalld's permanent configuration, and reloads firewalld.
+// firewalld cannot create them at run time.
 func (c *Client) define() error {
 	zone, err := c.has("zone.getZones", ourZone)
 	if err != nil {

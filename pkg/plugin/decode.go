@@ -14,12 +14,11 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxShown is how many bytes of a wrong value an error shows.
+// maxShown is the number of bytes of a value that an error shows.
 const maxShown = 60
 
-// Decode reads the JSON object data into v, a pointer to a struct, like Read. unknown reports
-// each key that is no field of v, with code 2: the reference plugins ignore such keys, so a
-// caller that runs under one of their names drops it.
+// Decode is Read with unknown keys reported: unknown names each key that is no field of v, with code 2.
+// The reference plugins ignore unknown keys, so a caller under the name of one drops this error.
 func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	rest, known, wrong := read(data, v, path)
 	var keys []error
@@ -34,25 +33,23 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	return unknown, wrong
 }
 
-// Read reads the JSON object data into v, a pointer to a struct, and passes over keys
-// that are no field of v. path is what stands before a key in errors, "" or "ipam.".
-// Keys match as encoding/json matches them, whatever their case: runtimes depend on
-// it. The error names every value of the wrong type, whose field stays as it was; it has code
-// 6 (not JSON) or 7 (a value of the wrong type).
+// Read decodes the JSON object data into v, a pointer to a struct. It ignores unknown keys, and the case of
+// keys, as encoding/json does and runtimes require. path is the prefix of keys in errors, "" or "ipam.". The
+// error names every value of a wrong type, with code 7, or has code 6 if data is not JSON. Fields with an error
+// stay unchanged.
 func Read(data []byte, v any, path string) error {
 	_, _, err := read(data, v, path)
 	return err
 }
 
-// read returns the keys that are no field of v, and those that are.
+// read is Read, and returns the keys that are no field of v and those that are.
 //
-// It has encoding/json read each value by itself, and never a struct: for one it would look at
-// all fields there are, and what they may hold, before it reads the first. Once in a process,
-// that is, but ours lives for one.
+// It passes single values to encoding/json, never a struct. encoding/json examines all fields of a struct, and
+// their types, before it decodes the first one, once in each process. A plugin's process decodes only once.
 func read(data []byte, v any, path string) (rest map[string]json.RawMessage, known []string, err error) {
 	err = json.Unmarshal(data, &rest)
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-		return nil, nil, misplaced(strings.TrimSuffix(path, "."), wrong)
+		return nil, nil, wrongType(strings.TrimSuffix(path, "."), wrong)
 	}
 	if err != nil {
 		return nil, nil, Errorf(types.ErrDecodingFailure, "%sconfiguration is no JSON object: %w", path, err)
@@ -64,7 +61,7 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 		if _, exact := rest[key]; !exact {
 			for other := range rest {
 				if strings.EqualFold(other, key) && (name == key || other < name) {
-					name = other // of several always the same one
+					name = other // always the same one of several
 				}
 			}
 		}
@@ -80,7 +77,7 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 	return rest, known, errors.Join(wrong...)
 }
 
-// readValue reads the value of a key into a field.
+// readValue decodes the value of a key into a field.
 func readValue(data []byte, field reflect.Value, key string) error {
 	into := field.Addr().Interface()
 	_, itself := into.(json.Unmarshaler)
@@ -97,7 +94,7 @@ func readValue(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// readList reads a list of structs, all of them or none.
+// readList decodes a list of structs, all or none.
 func readList(data []byte, field reflect.Value, key string) error {
 	var values []json.RawMessage
 	if err := json.Unmarshal(data, &values); err != nil {
@@ -115,8 +112,7 @@ func readList(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// eachField calls f with each field of a struct that has a key, those of embedded structs
-// among them.
+// eachField calls f with each field that has a key, including those of embedded structs.
 func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	t := v.Type()
 	for i := range t.NumField() {
@@ -131,23 +127,23 @@ func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	}
 }
 
-// mistake is an error about the value of a key.
+// mistake returns an error about the value of a key.
 func mistake(key string, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
-		return Errorf(types.ErrInvalidNetworkConfig, "%s: %w", key, err) // what the value's own type says
+		return Errorf(types.ErrInvalidNetworkConfig, "%s: %w", key, err) // the error of the type's own UnmarshalJSON
 	}
 	if wrong.Field != "" {
 		key += "." + wrong.Field
 	}
-	return misplaced(key, wrong)
+	return wrongType(key, wrong)
 }
 
-func misplaced(key string, wrong *json.UnmarshalTypeError) error {
-	return Errorf(types.ErrInvalidNetworkConfig, "%s: a JSON %s stands where %s belongs", cmp.Or(key, "configuration"), wrong.Value, article(wrong.Type))
+func wrongType(key string, wrong *json.UnmarshalTypeError) error {
+	return Errorf(types.ErrInvalidNetworkConfig, "%s: a JSON %s instead of %s", cmp.Or(key, "configuration"), wrong.Value, article(wrong.Type))
 }
 
-// article names a Go type as a JSON one.
+// article returns the JSON name of a Go type, with an article.
 func article(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
@@ -163,7 +159,7 @@ func article(t reflect.Type) string {
 	}
 }
 
-// show prints a value in one short line.
+// show returns a value as one short line.
 func show(value json.RawMessage) string {
 	var line bytes.Buffer
 	if json.Compact(&line, value) != nil || line.Len() > maxShown {
@@ -172,7 +168,7 @@ func show(value json.RawMessage) string {
 	return line.String()
 }
 
-// suggest names the known key that is at most two letters away, if any.
+// suggest returns a hint with the known key that differs in at most two letters, if any.
 func suggest(key string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
@@ -183,13 +179,13 @@ func suggest(key string, known []string) string {
 	if best == "" {
 		return ""
 	}
-	if distance == 0 { // read would have taken it
-		return fmt.Sprintf("; %q is there already", best)
+	if distance == 0 { // both spellings are set, and read has used the other one
+		return fmt.Sprintf("; %q is set already", best)
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-// edits is the Levenshtein distance: how many letters to add, drop or change.
+// edits returns the Levenshtein distance: the number of letters to add, delete or change.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

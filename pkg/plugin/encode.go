@@ -9,9 +9,9 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// encodeResult writes a result of CNI 1.0.0 or later, and leaves out what is empty (CNI
-// specification 1.1.0, "Add Success"). encoding/json would first study each type, which takes
-// a quarter of a millisecond: more than to create the veth pair's addresses and routes.
+// encodeResult encodes a result of CNI 1.0.0 or later without empty fields (CNI specification 1.1.0, "Add
+// Success"). encoding/json would examine each type first. This takes a quarter of a millisecond, longer than
+// the addresses and routes of the container.
 func encodeResult(r *current.Result) []byte {
 	var e encoder
 	e.object("", func() {
@@ -57,17 +57,17 @@ func (e *encoder) route(r *types.Route) {
 	e.pointer("scope", r.Scope)
 }
 
-// encoder is JSON as it is written. Keys whose values are empty are left out.
+// encoder is the JSON written so far. Keys with empty values are left out.
 type encoder []byte
 
-// next puts a comma between one value and another.
+// next writes a comma if a value precedes.
 func (e *encoder) next() {
 	if n := len(*e); n > 0 && (*e)[n-1] != '{' && (*e)[n-1] != '[' && (*e)[n-1] != ':' {
 		*e = append(*e, ',')
 	}
 }
 
-// key begins a key and its value; with "" it is a value by itself.
+// key writes a key. With "", it starts a value without key.
 func (e *encoder) key(name string) {
 	e.next()
 	if name != "" {
@@ -94,8 +94,7 @@ func list[T any](e *encoder, key string, all []T, each func(T)) {
 	*e = append(*e, ']')
 }
 
-// objects is list of objects, by their members. One that is not there is null, as another
-// plugin may have written it.
+// objects writes a list of objects. A nil object becomes null: the result of another plugin may contain it.
 func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	list(e, key, all, func(one *T) {
 		if one == nil {
@@ -107,12 +106,12 @@ func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	})
 }
 
-// string writes a value by itself, or after its key.
+// string writes a value, after its key or on its own.
 func (e *encoder) string(value string) {
 	e.next()
 	for _, c := range []byte(value) {
 		if c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, _ := json.Marshal(value) // a string is always possible
+			quoted, _ := json.Marshal(value) // cannot fail for a string
 			*e = append(*e, quoted...)
 			return
 		}
@@ -139,7 +138,7 @@ func (e *encoder) number(key string, value int) {
 	}
 }
 
-// pointer writes a number that may be zero.
+// pointer writes a number, which may be zero. nil means absent.
 func (e *encoder) pointer(key string, value *int) {
 	if value != nil {
 		e.key(key)

@@ -12,17 +12,17 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxSaid is how many bytes an error shows of what a plugin has said. The last ones are why.
-const maxSaid = 2000
+// maxOutput is the number of bytes of a plugin's output that an error shows: the last bytes, which have the
+// cause.
+const maxOutput = 2000
 
-// Execute starts another plugin with our environment and a complete configuration,
-// passes on what it says on standard error, and returns what it prints: CNI specification
-// 1.1.0, section 4, "Delegated plugin execution procedure". An error of its own is a
-// types.Error. One that breaks off with plain text has that text in the error: runtimes show
-// no more than what we return.
+// Execute runs another plugin with this process's environment and the configuration conf, and returns its
+// standard output (CNI specification 1.1.0, section 4, "Delegated plugin execution procedure"). It copies the
+// plugin's standard error to this process's. A CNI error of the plugin is returned as a types.Error. If the plugin
+// fails with plain text, the error contains the text, because runtimes show only errors.
 //
-// The library's pkg/invoke would do, but it brings OpenTelemetry along, and with
-// that net/http and TLS: two megabytes and half a millisecond of every start.
+// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS. This costs two
+// megabytes and half a millisecond at every start.
 func Execute(path, verb string, conf []byte) ([]byte, error) {
 	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // the last one counts
@@ -30,7 +30,7 @@ func Execute(path, verb string, conf []byte) ([]byte, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	_, _ = os.Stderr.Write(stderr.Bytes()) // nobody depends on it
+	_, _ = os.Stderr.Write(stderr.Bytes()) // best effort
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = failure(err, out, stderr.Bytes())
@@ -38,16 +38,16 @@ func Execute(path, verb string, conf []byte) ([]byte, error) {
 	return out, err
 }
 
-// failure is the error of a plugin that has failed, from what it has printed.
+// failure returns the error of a plugin that failed, from its output.
 func failure(err error, stdout, stderr []byte) error {
-	said := &types.Error{}
-	if json.Unmarshal(stdout, said) == nil && said.Msg != "" {
-		return said
+	printed := &types.Error{}
+	if json.Unmarshal(stdout, printed) == nil && printed.Msg != "" {
+		return printed
 	}
 	for _, text := range [][]byte{stdout, stderr} {
 		text = bytes.TrimSpace(text)
-		if len(text) > maxSaid {
-			text = slices.Concat([]byte("…"), text[len(text)-maxSaid:])
+		if len(text) > maxOutput {
+			text = slices.Concat([]byte("…"), text[len(text)-maxOutput:])
 		}
 		if len(text) > 0 {
 			err = fmt.Errorf("%w: %s", err, text)

@@ -6,9 +6,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// ValidAttachments reads the list that GC is given. null and [] say that no
-// attachment is valid. Without the key nobody has said anything, so that is an
-// error rather than the end of every container on the network.
+// ValidAttachments returns the list of valid attachments in the configuration of GC. null and [] mean that no
+// attachment is valid. A missing key is an error: otherwise a caller that does not know the key would remove
+// every container from the network.
 func ValidAttachments(conf []byte) ([]types.GCAttachment, error) {
 	const key = "cni.dev/valid-attachments"
 	var keys map[string]json.RawMessage
@@ -18,7 +18,7 @@ func ValidAttachments(conf []byte) ([]types.GCAttachment, error) {
 	list, given := keys[key]
 	if !given {
 		return nil, Errorf(types.ErrInvalidNetworkConfig,
-			"%s: the key is missing, and GC removes all that it does not list; give [] to remove every attachment", key)
+			"%s: the key is missing, and GC removes every attachment that it does not list; set [] to remove all", key)
 	}
 	var valid []types.GCAttachment
 	if err := json.Unmarshal(list, &valid); err != nil {

@@ -1,6 +1,3 @@
-// Package plugin is the edge between CNI and our plugins, the same for each of
-// them: it starts the verbs, prints errors as the specification asks, knows the
-// error codes, and reads configurations so that a misspelt key is noticed.
 package plugin
 
 import (
@@ -20,30 +17,26 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
-// Version is the release that this build was made from; the linker sets it.
+// Version is the release of this build. The linker sets it.
 var Version = "devel"
 
-// A call waits for locks that others hold no longer than lockWait, all waits together, and what
-// takes a failed ADD back no longer than undoWait more. So it ends, with an error that names
-// the holder, before a runtime gives up: CRI-O after 30 s for GC of all networks, CRI-O and
-// containerd after a minute for DEL, kubelet after four minutes for a pod.
+// lockWait limits the time that one call waits for locks, all waits together. undoWait is the additional time for
+// the undo of a failed ADD. The call then returns an error that names the process with the lock. Runtimes wait
+// longer: CRI-O 30 s for GC of all networks, CRI-O and containerd a minute for DEL, kubelet four minutes for a pod.
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
-// Main runs one CNI command as the plugin called name, of a version such as v1.2.3, and
-// returns the exit status. It reads CNI_* from the environment and the network configuration
-// from standard input, and prints one JSON object, a result or an error, on
-// standard output. Without a command it says who it is on standard error, in the words of
-// the reference plugins, which programs read.
+// Main runs one CNI command as the plugin called name and returns the exit status. release is a version such as
+// v1.2.3. Main reads CNI_* from the environment and the network configuration from standard input. It prints one
+// JSON object, a result or an error, on standard output. Without CNI_COMMAND, it prints name and release on
+// standard error, in the format of the reference plugins, which other programs parse.
 //
-// skel does the most of it. What is added: errors carry cniVersion, and VERSION
-// answers with the version it was asked in (CNI specification 1.1.0, "Error"
-// and "VERSION"), where skel leaves out the one and ignores the other.
+// skel does most of this. Main adds cniVersion to errors, and answers VERSION in the version of the request (CNI
+// specification 1.1.0, "Error" and "VERSION").
 func Main(name, release string, verbs skel.CNIFuncs) int {
 	growStack()
 	flock.Limit(lockWait, undoWait)
-	// A plugin lives for milliseconds, short enough to finish what it began: only
-	// SIGKILL ends it half-way. A reader that is gone becomes an error of the
-	// write, which undoes the ADD.
+	// A call takes milliseconds, so these signals need not interrupt it; only SIGKILL does. Without SIGPIPE, a
+	// write to a closed standard output returns an error, and ADD is undone.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	var stdin configuration
@@ -53,13 +46,13 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 			return stdin.fail(Errorf(types.ErrIOFailure, "read configuration from standard input: %w", err))
 		}
 		if os.Stdin, err = refill(stdin); err != nil {
-			return stdin.fail(Errorf(types.ErrIOFailure, "pass on the configuration: %w", err))
+			return stdin.fail(Errorf(types.ErrIOFailure, "copy the configuration: %w", err))
 		}
 	}
 	verbs.Add, verbs.Del = unchecked(verbs.Add), unchecked(verbs.Del)
 	info := versionInfo{version.All, stdin}
 	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI "+name+" plugin "+release); err != nil {
-		if err.Code == types.ErrInvalidEnvironmentVariables { // skel does not say what the values are
+		if err.Code == types.ErrInvalidEnvironmentVariables { // the error of skel does not have the values
 			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
 				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
 		}
@@ -71,22 +64,20 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	return 0
 }
 
-// toBeRetried keeps words out of the errors of DEL by which containerd takes one that
-// failed for done, and never calls it again (github.com/containerd/go-cni, Remove).
+// toBeRetried replaces words in the errors of DEL. containerd takes a DEL whose error has these words for
+// successful and does not call it again (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked keeps skel from looking, once the verb is done and has printed its result,
-// whether CNI_NETNS is the plugin's own namespace: an error would then come second on
-// standard output, and of what is done already.
+// unchecked makes skel skip a check after the verb: that CNI_NETNS is not the plugin's own namespace. The verb has
+// printed its result by then, and the error would be a second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
-		defer func() { args.NetnsOverride = "true" }() // the verb reads what the caller has set
+		defer func() { args.NetnsOverride = "true" }() // set after the verb, which reads the value of the caller
 		return verb(args)
 	}
 }
 
-// refill returns a file to read data from: skel insists on reading the
-// configuration from os.Stdin itself.
+// refill returns a file that contains data. skel reads the configuration from os.Stdin only.
 func refill(data []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("network configuration", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -99,17 +90,17 @@ func refill(data []byte) (*os.File, error) {
 	return f, nil
 }
 
-// configuration is that of the network, as it came.
+// configuration is the network configuration from standard input.
 type configuration []byte
 
-// version is the cniVersion that it names, and the latest where it names none. Errors and the
-// answer to VERSION are told in it; nothing else pays for reading it once more.
+// version returns the cniVersion of the configuration, or the newest. Only errors and the answer to VERSION need
+// it, so only they decode the configuration again.
 func (c configuration) version() string {
 	var conf struct {
 		CNIVersion string `json:"cniVersion"`
 	}
 	if json.Unmarshal(c, &conf) == nil && conf.CNIVersion != "" {
-		return conf.CNIVersion // else skel reports what is wrong with it
+		return conf.CNIVersion
 	}
 	return version.Current()
 }
@@ -126,7 +117,7 @@ func (c configuration) fail(e *types.Error) int {
 	return 1
 }
 
-// versionInfo is version.All, which answers VERSION in the version asked.
+// versionInfo is version.All with an answer to VERSION in the version of the request.
 type versionInfo struct {
 	version.PluginInfo
 	asked configuration
@@ -140,9 +131,8 @@ func (v versionInfo) Encode(w io.Writer) error {
 	}{v.asked.version(), v.SupportedVersions()})
 }
 
-// growStack makes room on the stack for all that follows, by a frame that large which nothing
-// uses. Otherwise the runtime copies the stack four times on the way down and looks up each
-// caller's frame, which takes 1 % of an ADD.
+// growStack grows the stack once, by a large frame. Otherwise the Go runtime copies the stack four times during
+// the call, which takes 1 % of an ADD.
 //
 //go:noinline
 func growStack() {

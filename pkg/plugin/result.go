@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// Previous reads prevResult, what the plugin before in a chain or the ADD before a CHECK has
-// returned; nil without it.
+// Previous returns prevResult: the result of the plugin before in the list or, for CHECK, of ADD. It returns nil if
+// there is none.
 func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
@@ -30,9 +30,9 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// parseResult reads a result of any version: the one that the result names, or else the one
-// given. The record that libcni keeps of an attachment holds the result in the version that its
-// runtime spoke. That may be older than the newest version of the configuration (cniVersions).
+// parseResult parses a result of the version that it names, or else of the given version. The result in libcni's
+// record has the version that the runtime uses, which may be older than the newest version of the configuration
+// (cniVersions).
 func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own
@@ -49,40 +49,40 @@ func parseResult(result map[string]any, version string) (*current.Result, error)
 	return current.NewResultFromResult(parsed)
 }
 
-// refuseNulls names a null in one of the lists of a result. The library's own conversions do
-// not expect any.
+// refuseNulls returns an error if a list of a result contains null. The CNI library's conversions do not check
+// for it.
 func refuseNulls(result map[string]any) error {
 	for key, value := range result {
 		list, _ := value.([]any)
 		if i := slices.Index(list, nil); i >= 0 {
-			return fmt.Errorf("%s[%d]: null stands where an object belongs", key, i)
+			return fmt.Errorf("%s[%d]: null instead of an object", key, i)
 		}
 	}
 	return nil
 }
 
-// IPNet is a prefix as results have it.
+// IPNet returns a prefix in the type of results.
 func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Prefix is n as netip has it, an IPv4 address in four bytes.
+// Prefix is the inverse of IPNet. An IPv4 address has four bytes.
 func Prefix(n net.IPNet) netip.Prefix {
 	bits, _ := n.Mask.Size()
 	return netip.PrefixFrom(Addr(n.IP), bits)
 }
 
-// Addr is ip as netip has it, an IPv4 address in four bytes; the zero Addr where there is none.
+// Addr returns ip as a netip.Addr, an IPv4 address in four bytes. It returns the zero Addr for nil.
 func Addr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }
 
-// PassOn prints prevResult as the result of a plugin that adds nothing to it.
+// PassOn prints prevResult as the result of a plugin that adds nothing.
 func PassOn(conf *types.PluginConf) error {
 	previous, err := Previous(conf)
 	if err == nil && previous == nil {
-		err = Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s behind another plugin in "plugins"`, conf.Type)
+		err = Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after an interface plugin in "plugins"`, conf.Type)
 	}
 	if err != nil {
 		return err
@@ -90,11 +90,11 @@ func PassOn(conf *types.PluginConf) error {
 	return PrintResult(previous, conf.CNIVersion)
 }
 
-// PrintResult prints a result as the version asks.
+// PrintResult prints a result in the given version of CNI.
 func PrintResult(r *current.Result, version string) error {
 	converted, err := r.GetAsVersion(version)
 	if err != nil {
-		return Errorf(types.ErrInvalidNetworkConfig, "cniVersion: the result cannot be told in %s: %w", version, err)
+		return Errorf(types.ErrInvalidNetworkConfig, "cniVersion: the result cannot be converted to %s: %w", version, err)
 	}
 	if latest, ok := converted.(*current.Result); ok {
 		_, err = os.Stdout.Write(encodeResult(latest))

@@ -111,8 +111,8 @@ func attach(c *attachment.Config, host *setup.Host, port *setup.Port, previous *
 // warn prints on standard error that "forward": "sysctl" affects every bridge of the host.
 func warn(network string, p *setup.Port) {
 	if p.Network.Forward == setup.ForwardSysctl {
-		fmt.Fprintf(os.Stderr, `bridgeveth: network %s: "forward": "sysctl" takes the bridged packets of every bridge on this host past iptables; `+
-			"Docker's isolation of containers and Kubernetes' services on the same node may need them there\n", network)
+		fmt.Fprintf(os.Stderr, `bridgeveth: network %s: "forward": "sysctl" keeps the bridged packets of every bridge on this host out of iptables; `+
+			"Docker's isolation of containers and Kubernetes Services on this node may not work without them\n", network)
 	}
 }
 

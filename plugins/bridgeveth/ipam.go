@@ -35,7 +35,7 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 		return d, nil
 	}
 	if filepath.Base(d.name) != d.name {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.type: %q is a path; give the name of a file in CNI_PATH", d.name)
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.type: %q is a path; set the name of a file in CNI_PATH", d.name)
 	}
 	if d.path, d.self = findIPAM(d.name, args.Path); d.path == "" {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "ipam.type: there is no plugin %q in CNI_PATH (%s); install it there", d.name, args.Path)

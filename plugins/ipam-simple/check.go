@@ -28,7 +28,7 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	}
 	result, err := plugin.Previous(&conf)
 	if err == nil && result == nil {
-		err = plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs what ADD returned")
+		err = plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs the result of ADD")
 	}
 	if err != nil {
 		return err

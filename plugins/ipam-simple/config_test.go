@@ -86,7 +86,7 @@ func TestReadConfigErrors(t *testing.T) {
 		{"no JSON", `{"name": `, 6, "configuration is no JSON object: unexpected end of JSON input"},
 		{"no name", `{"cniVersion": "1.1.0"}`, 7, "name: it is missing; give the network a name"},
 		{"no ipam", `{"name": "net"}`, 7, prefix + `ipam: it is missing; give {"type": "ipam-simple", "subnet": "10.1.0.0/16"}`},
-		{"ipam is no object", network(`7`), 7, "ipam: a JSON number stands where an object belongs"},
+		{"ipam is no object", network(`7`), 7, "ipam: a JSON number instead of an object"},
 		{"no range", network(`{}`), 7, prefix + `ipam.ranges: no range is configured; add "ranges" or "subnet"`},
 		{"empty set", network(`{"ranges": [[]]}`), 7, prefix + "ipam.ranges[0]: the set is empty; add a range, or delete the set"},
 		{"misspelt", network(`{"subnet": "10.1.0.0/16", "rangeStrat": "10.1.0.9"}`), 2, prefix + `ipam.rangeStrat: unknown key, with value "10.1.0.9"; did you mean "rangeStart"?`},
@@ -103,7 +103,7 @@ func TestReadConfigErrors(t *testing.T) {
 				`ipam.routes[0].dst: "" is not a subnet; write it as 0.0.0.0/0 or fd00:1::/64; ` +
 				`ipam.routes[0].gw: "y" is not an IP address; write one, or delete the key to use the gateway of the range; ` +
 				"ipam.resolvConf: open /none: no such file or directory; name a file that exists, or delete the key"},
-		{"wrong type", network(`{"subnet": 10}`), 7, prefix + `ipam.subnet: a JSON number stands where a string belongs; ipam.ranges: no range is configured; add "ranges" or "subnet"`},
+		{"wrong type", network(`{"subnet": 10}`), 7, prefix + `ipam.subnet: a JSON number instead of a string; ipam.ranges: no range is configured; add "ranges" or "subnet"`},
 		{"mixed families", network(`{"ranges": [[{"subnet": "10.1.0.0/16"}, {"subnet": "fd00::/64"}]]}`), 7,
 			prefix + "ipam.ranges: 10.1.0.1-10.1.255.254 and fd00::1-fd00::ffff:ffff:ffff:ffff are of different address families in one set; make a set for each family"},
 		{"overlap in a set", network(`{"ranges": [[{"subnet": "10.1.0.0/16"}, {"subnet": "10.1.2.0/24"}]]}`), 7,
@@ -121,7 +121,7 @@ func TestReadConfigErrors(t *testing.T) {
 		{"ranges of the runtime", `{"cniVersion": "1.0.0", "name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "runtimeConfig": {"ipRanges": [[{"Subnet": "10.1.0.0/25", "RangeStart": ""}]]}}`, 7,
 			prefix + "ipam.ranges: 10.1.0.1-10.1.0.126 and 10.1.0.1-10.1.0.254 overlap; change their bounds, since an address can be in one range only"},
 		{"a capability of the wrong type", `{"name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "runtimeConfig": {"ips": "10.1.0.9"}}`, 7,
-			prefix + "runtimeConfig.ips: a JSON string stands where a list belongs"},
+			prefix + "runtimeConfig.ips: a JSON string instead of a list"},
 		{"no address", `{"name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "args": {"cni": {"ips": ["10.1.0.9/99"]}}}`, 7,
 			prefix + `args.cni.ips: "10.1.0.9/99" is not an IP address; write it as 10.1.0.9 or fd00:1::9/64`},
 		{"old result", `{"cniVersion": "0.2.0", "name": "net", "ipam": {"ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "10.2.0.0/16"}]]}}`, 7,

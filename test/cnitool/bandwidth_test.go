@@ -180,13 +180,13 @@ func TestBandwidthMistakes(t *testing.T) {
 		asked any
 		want  string
 	}{
-		{object{"ingressRate": 10e6}, "runtimeConfig.bandwidth.ingressBurst: 0 lets nothing pass at runtimeConfig.bandwidth.ingressRate 10000000; give the bits"},
-		{object{"EgressBurst": 10e6}, "runtimeConfig.bandwidth.egressRate: there is none with runtimeConfig.bandwidth.egressBurst 10000000; give bits per second"},
-		{object{"ingressRate": -1, "ingressBurst": 1}, "runtimeConfig.bandwidth.ingressRate: -1 is too little; give 1000 bits"},
-		{object{"egressRate": 999, "egressBurst": 1}, "runtimeConfig.bandwidth.egressRate: 999 is too little"},
-		{object{"egressRate": 1000, "egressBurst": -1}, "runtimeConfig.bandwidth.egressBurst: -1 lets nothing pass"},
-		{object{"egressRate": "10M", "egressBurst": 1}, "runtimeConfig.bandwidth.egressRate: a JSON string stands where a number belongs"},
-		{[]int{1}, "runtimeConfig.bandwidth: a JSON array stands where an object belongs"},
+		{object{"ingressRate": 10e6}, "runtimeConfig.bandwidth.ingressBurst: 0 is too small for runtimeConfig.bandwidth.ingressRate 10000000; set the bits"},
+		{object{"EgressBurst": 10e6}, "runtimeConfig.bandwidth.egressRate: it is missing, and runtimeConfig.bandwidth.egressBurst is 10000000; set bits per second"},
+		{object{"ingressRate": -1, "ingressBurst": 1}, "runtimeConfig.bandwidth.ingressRate: -1 is too small; set 1000 bits"},
+		{object{"egressRate": 999, "egressBurst": 1}, "runtimeConfig.bandwidth.egressRate: 999 is too small"},
+		{object{"egressRate": 1000, "egressBurst": -1}, "runtimeConfig.bandwidth.egressBurst: -1 is too small"},
+		{object{"egressRate": "10M", "egressBurst": 1}, "runtimeConfig.bandwidth.egressRate: a JSON string instead of a number"},
+		{[]int{1}, "runtimeConfig.bandwidth: a JSON array instead of an object"},
 	} {
 		conf := single.with(object{"runtimeConfig": object{"bandwidth": tt.asked}})
 		if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 7 || !strings.Contains(f.Msg, tt.want) {

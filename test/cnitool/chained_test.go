@@ -118,15 +118,15 @@ func TestExistingMistakes(t *testing.T) {
 		want  string
 	}{
 		{"no result", nil, nil, "", 7, "prevResult: "},
-		{"nothing on the host", nil, object{"interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}, "", 7, "prevResult: it lists no interface on the host"},
-		{"nothing", nil, object{"interfaces": []any{nil}}, "", 7, "prevResult: interfaces[0]: null stands where an object belongs"},
-		{"two links", nil, object{"interfaces": []object{{"name": "tap0"}, {"name": "tap1"}}}, "", 7, "prevResult: it lists tap0, tap1 on the host"},
+		{"nothing on the host", nil, object{"interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}, "", 7, "prevResult: it has no interface on the host"},
+		{"nothing", nil, object{"interfaces": []any{nil}}, "", 7, "prevResult: interfaces[0]: null instead of an object"},
+		{"two links", nil, object{"interfaces": []object{{"name": "tap0"}, {"name": "tap1"}}}, "", 7, "prevResult: it has tap0, tap1 on the host"},
 		{"no such link", nil, tap, "ip link delete tap0", 7, "add tap0 to bridge br0: there is no such link on the host"},
 		{"on another bridge", nil, tap, "ip link add br1 type bridge; ip link set tap0 master br1", 101, "add tap0 to bridge br0: the link is a port of another bridge or bond"},
 		{"somebody else's", nil, tap, "ip link set tap0 alias mine", 101, `add tap0 to bridge br0: the link has the alias "mine"`},
 		{"a bridge", nil, tap, "ip link delete tap0; ip link add tap0 type bridge", 104, "add tap0 to bridge br0: "},
-		{"addresses for the inside", nil, inside, "", 7, "ipam: the interface in the container is set up by the plugin that made it"},
-		{"keys for the inside", object{"macspoofchk": true, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "0"}}, tap, "", 7, "macspoofchk: what is behind tap0"},
+		{"addresses for the inside", nil, inside, "", 7, "ipam: the plugin before configures the interface in the container"},
+		{"keys for the inside", object{"macspoofchk": true, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "0"}}, tap, "", 7, "macspoofchk: the plugin that made tap0"},
 		{"without addresses", object{"ipam": object{}}, tap, "", 7, "isGateway: it needs addresses"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

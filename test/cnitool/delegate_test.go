@@ -73,7 +73,7 @@ func TestBadDelegate(t *testing.T) {
 		{"an unknown version", `echo '{"cniVersion":"7.0.0"}'`, "1.1.0", 105, []string{"bad-ipam", "7.0.0"}},
 		{"no address", `echo '{"cniVersion":"1.1.0"}'`, "1.1.0", 105, []string{"bad-ipam", "no address"}},
 		{"an address twice", `echo '{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.2/24"},{"address":"10.88.0.2/24"}]}'`, "1.1.0", 0, nil},
-		{"a gateway of the other family", `echo '{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.2/24","gateway":"fd88::1"}]}'`, "1.1.0", 105, []string{"fd88::1", "other family"}},
+		{"a gateway of the other family", `echo '{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.2/24","gateway":"fd88::1"}]}'`, "1.1.0", 105, []string{"fd88::1", "other address family"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

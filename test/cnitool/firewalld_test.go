@@ -225,7 +225,7 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("auto", "bvctl, which asks it, is neither beside the plugin nor in PATH: install it")
 	program = ""
 	stopBus()
-	refused("auto", "the D-Bus to ask it by cannot be reached")
+	refused("auto", "connect to the system bus (D-Bus)")
 }
 
 // TestFirewalldStopped runs `bvctl firewalld strict` on a D-Bus without firewalld. It fails:

@@ -225,10 +225,10 @@ func TestHostPortTaken(t *testing.T) {
 		{object{"hostPort": 8080, "containerPort": 80, "protocol": "icmp"}, `runtimeConfig.portMappings[1].protocol: "icmp" is none of tcp, udp, sctp`},
 		{object{"hostPort": 70000, "containerPort": 80}, "runtimeConfig.portMappings[1].hostPort: 70000 is no port"},
 		{object{"hostPort": 1, "containerPort": 0}, "runtimeConfig.portMappings[1].containerPort: 0 is no port"},
-		{object{"hostPort": 1, "containerPort": 1, "hostIP": "here"}, `runtimeConfig.portMappings[1].hostIP: "here" is no address of the host`},
-		{object{"hostPort": 7000, "containerPort": 1}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already, as tcp *:7000"},
-		{object{"hostPort": 7000, "containerPort": 2}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already"},
-		{object{"hostPort": 7000, "containerPort": 1, "hostIP": "0.0.0.0"}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is in the list already"},
+		{object{"hostPort": 1, "containerPort": 1, "hostIP": "here"}, `runtimeConfig.portMappings[1].hostIP: "here" is no IP address`},
+		{object{"hostPort": 7000, "containerPort": 1}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is listed twice, first as tcp *:7000"},
+		{object{"hostPort": 7000, "containerPort": 2}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is listed twice"},
+		{object{"hostPort": 7000, "containerPort": 1, "hostIP": "0.0.0.0"}, "runtimeConfig.portMappings[1]: host port tcp *:7000 is listed twice"},
 	} {
 		second := publishing(dual, object{"hostPort": 7000, "containerPort": 1}, tt.mapping)
 		f := on("ADD", 2, second).run(t).failed(t)

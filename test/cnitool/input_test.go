@@ -46,7 +46,7 @@ func TestBadInput(t *testing.T) {
 		{name: "forward", conf: single.with(object{"forward": "maybe"}), code: 7, want: []string{"forward", `"maybe"`, "auto, iptables, firewalld, sysctl, none"}},
 		{name: "bridge name too long", conf: single.with(object{"bridge": "a-name-of-sixteen"}), code: 7, want: []string{"bridge", "a-name-of-sixteen", "15"}},
 		{name: "bridge name with a slash", conf: single.with(object{"bridge": "a/b"}), code: 7, want: []string{"bridge", "a/b"}},
-		{name: "bridge name for the kernel to complete", conf: single.with(object{"bridge": "br%d"}), code: 7, want: []string{`bridge: "br%d"`, "of its own", "letters and digits"}},
+		{name: "bridge name for the kernel to complete", conf: single.with(object{"bridge": "br%d"}), code: 7, want: []string{`bridge: "br%d"`, "by a number", "letters and digits"}},
 		{name: "bridge name that is a pattern", conf: single.with(object{"bridge": "br+"}), code: 7, want: []string{`bridge: "br+"`, "iptables", "letters and digits"}},
 		{name: "STATUS, bridge name that is a pattern", conf: single.with(object{"bridge": "br+"}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{`bridge: "br+"`}},
 		{name: "every mistake at once", conf: single.with(object{"mtu": -1, "forward": "no", "bridge": "a b"}), code: 7, want: []string{"mtu: -1", `forward: "no"`, `bridge: "a b"`}},

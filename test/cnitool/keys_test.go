@@ -52,10 +52,10 @@ func TestMAC(t *testing.T) {
 		code uint
 		want string
 	}{
-		{object{"runtimeConfig": object{"mac": "02:00"}}, "", 7, `runtimeConfig.mac: "02:00" is no MAC address`},
-		{object{"args": object{"cni": object{"mac": "01:00:5e:00:00:01"}}}, "", 7, `args.cni.mac: "01:00:5e:00:00:01" is no MAC address of one interface`},
-		{object{}, "MAC=none", 7, `CNI_ARGS: MAC: "none" is no MAC address`},
-		{object{"args": object{"cni": object{"mac": 7}}}, "", 7, "args.cni.mac: a JSON number stands where a string belongs"},
+		{object{"runtimeConfig": object{"mac": "02:00"}}, "", 7, `runtimeConfig.mac: "02:00" is no unicast MAC address`},
+		{object{"args": object{"cni": object{"mac": "01:00:5e:00:00:01"}}}, "", 7, `args.cni.mac: "01:00:5e:00:00:01" is no unicast MAC address`},
+		{object{}, "MAC=none", 7, `CNI_ARGS: MAC: "none" is no unicast MAC address`},
+		{object{"args": object{"cni": object{"mac": 7}}}, "", 7, "args.cni.mac: a JSON number instead of a string"},
 	} {
 		add := on("ADD", 1, single.with(tt.keys))
 		add.args = tt.env
@@ -254,26 +254,26 @@ func TestKeyMistakes(t *testing.T) {
 		{object{"masqExclude": []string{"10.0.0.0/8", "here"}}, `masqExclude[1]: "here" is no subnet`},
 		{object{"masqExclude": []string{"10.0.0.1/8"}}, `masqExclude[0]: "10.0.0.1/8" is no subnet`},
 		{object{"ipMasq": false, "masqExclude": []string{"10.0.0.0/8"}}, "masqExclude: nothing is masqueraded"},
-		{object{"mtu": "large"}, `mtu: "large" stands where a number of bytes belongs, or "auto"`},
-		{object{"mtu": []int{1}}, "mtu: [1] stands where a number of bytes belongs"},
+		{object{"mtu": "large"}, `mtu: "large" is neither a number of bytes nor "auto"`},
+		{object{"mtu": []int{1}}, "mtu: [1] is neither a number of bytes nor"},
 		{object{"ipMasqBackend": "firewalld"}, `ipMasqBackend: "firewalld" is none of iptables, nftables`},
 		{object{"ingressPolicy": "closed"}, `ingressPolicy: "closed" is none of open, same-bridge, isolated`},
 		{object{"gatewayConflict": "win"}, `gatewayConflict: "win" is none of error, replace, add`},
-		{object{"gatewayConflict": "add", "forceAddress": true}, `gatewayConflict: "add" is not what forceAddress says`},
+		{object{"gatewayConflict": "add", "forceAddress": true}, `gatewayConflict: "add" contradicts forceAddress`},
 		{object{"promiscMode": true, "hairpinMode": true}, "promiscMode: with hairpinMode"},
-		{object{"disableContainerInterface": true}, "disableContainerInterface: an interface that is down takes no address"},
-		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "disableContainerInterface": true, "sysctl": object{"net.core.somaxconn": "1"}}, "sysctl: disableContainerInterface leaves"},
+		{object{"disableContainerInterface": true}, "disableContainerInterface: an interface that is down has no addresses"},
+		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "disableContainerInterface": true, "sysctl": object{"net.core.somaxconn": "1"}}, "sysctl: it has no effect with disableContainerInterface"},
 		{object{"ipam": object{}, "isDefaultGateway": false, "ipMasq": false, "ipspoofchk": true}, `ipspoofchk: it needs addresses`},
-		{object{"sysctl": object{"kernel.hostname": "x"}}, `sysctl: "kernel.hostname" is no key of the network's`},
-		{object{"sysctl": object{"net/../kernel/hostname": "x"}}, `sysctl: "net/../kernel/hostname" is no key`},
-		{object{"sysctl": object{"net.": "x"}}, `sysctl: "net." is no key`},
-		{object{"sysctl": object{"net.ipv4.ip_forward": 1}}, "sysctl: a JSON number stands where a string belongs"},
+		{object{"sysctl": object{"kernel.hostname": "x"}}, `sysctl: "kernel.hostname" is no sysctl below net`},
+		{object{"sysctl": object{"net/../kernel/hostname": "x"}}, `sysctl: "net/../kernel/hostname" is no sysctl below net`},
+		{object{"sysctl": object{"net.": "x"}}, `sysctl: "net." is no sysctl below net`},
+		{object{"sysctl": object{"net.ipv4.ip_forward": 1}}, "sysctl: a JSON number instead of a string"},
 		{object{"vlan": 4095}, "vlan: 4095 is outside 1..4094"},
-		{object{"vlanTrunk": []object{{"minID": 3}}}, `vlanTrunk[0]: it has to have "id", or both of "minID" and "maxID"`},
+		{object{"vlanTrunk": []object{{"minID": 3}}}, `vlanTrunk[0]: an entry needs "id", or both "minID" and "maxID"`},
 		{object{"vlan": 5, "vlanTrunk": []object{{"id": 1}, {"minID": 9, "maxID": 8}}}, "vlanTrunk[1]: 9 to 8 is no range within 1..4094"},
 		{object{"vlanTrunk": []object{{"id": 7}}}, "vlanTrunk: the gateway would be in the bridge's default VLAN"},
-		{object{"vlan": 100, "bridge": "bridge-of-12"}, "vlan: the gateway's link would be called bridge-of-12.100"},
-		{object{"portIsolation": "yes"}, "portIsolation: a JSON string stands where true or false belongs"},
+		{object{"vlan": 100, "bridge": "bridge-of-12"}, "vlan: the gateway's link would have the name bridge-of-12.100"},
+		{object{"portIsolation": "yes"}, "portIsolation: a JSON string instead of true or false"},
 	} {
 		if f := on("ADD", 1, single.with(tt.keys)).run(t).failed(t); f.Code != 7 || !strings.Contains(f.Msg, tt.want) {
 			t.Errorf("got %+v, want code 7, %q", f, tt.want)

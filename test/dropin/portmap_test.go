@@ -168,15 +168,15 @@ func TestKeysRefused(t *testing.T) {
 		{"portmap", object{"backend": "nftables", "snat": true, "externalSetMarkChain": "KUBE-MARK-MASQ"}, ""},
 		{"portmap", object{"backend": "ebtables"}, `backend: "ebtables" is none of iptables, nftables`},
 		{"portmap", object{"markMasqBit": 32}, "markMasqBit: 32 is outside 0..31"},
-		{"portmap", object{"markMasqBit": 3, "externalSetMarkChain": "X"}, "markMasqBit: externalSetMarkChain says otherwise"},
-		{"portmap", object{"masqAll": true}, "masqAll: containers get to see who asks"},
-		{"portmap", object{"conditionsV4": []string{"!", "-d", "192.0.2.0/24"}}, `conditionsV4: "! -d 192.0.2.0/24": there is no rule`},
-		{"portmap", object{"conditionsV6": []string{"-i", "eth0"}}, `conditionsV6: "-i eth0": there is no rule`},
+		{"portmap", object{"markMasqBit": 3, "externalSetMarkChain": "X"}, "markMasqBit: it is not allowed with externalSetMarkChain"},
+		{"portmap", object{"masqAll": true}, "masqAll: it is not supported"},
+		{"portmap", object{"conditionsV4": []string{"!", "-d", "192.0.2.0/24"}}, `conditionsV4: "! -d 192.0.2.0/24": it is not supported`},
+		{"portmap", object{"conditionsV6": []string{"-i", "eth0"}}, `conditionsV6: "-i eth0": it is not supported`},
 		{"portmap", object{"runtimeConfig": object{"portMappings": []portMapping{{HostPort: 70000, ContainerPort: 80}}}}, "runtimeConfig.portMappings[0].hostPort: 70000 is no port"},
 		{"firewall", object{"backend": "", "iptablesAdminChainName": "CNI-ADMIN", "firewalldZone": "trusted", "ingressPolicy": "open"}, ""},
 		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // the key has no meaning with this backend
 		{"firewall", object{"iptablesAdminChainName": "MINE"}, `iptablesAdminChainName: "MINE": the administrator's chain is BRIDGEVETH-ADMIN`},
-		{"firewall", object{"backend": "firewalld", "firewalldZone": "internal"}, `firewalldZone: "internal": the bridge is put into the zone bridgeveth`},
+		{"firewall", object{"backend": "firewalld", "firewalldZone": "internal"}, `firewalldZone: "internal": bridgeveth adds the bridge to the zone bridgeveth`},
 		{"firewall", object{"ingressPolicy": "closed"}, `ingressPolicy: "closed" is none of open, same-bridge, isolated`},
 	} {
 		result, err := call(t, filepath.Join(ours, "bridge"), "ADD", "c1", bridge)
