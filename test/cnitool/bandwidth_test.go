@@ -224,7 +224,7 @@ func TestBandwidthDrift(t *testing.T) {
 		{"the IFB's gone", "tc qdisc del dev IFB root", "from the container: is none instead of 10000000 bit/s (burst 50000 bytes, limit 175000 bytes)"},
 		{"redirection gone", "tc filter del dev PORT ingress", "redirection from port PORT to IFB: is false"},
 		{"ingress qdisc gone", "tc qdisc del dev PORT ingress", "redirection from port PORT to IFB: is false"},
-		{"IFB gone", "ip link del IFB", "IFB, by which port PORT is limited: missing"},
+		{"IFB gone", "ip link del IFB", "link IFB, which limits port PORT: missing"},
 		{"IFB down", "ip link set IFB down", "IFB up: is false"},
 		{"all gone", "tc qdisc del dev PORT root; tc qdisc del dev PORT ingress; ip link del IFB", "to the container: is none"},
 	} {

@@ -12,17 +12,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// AttachedInterface is a container's interface that is attached to a network, with the addresses that
-// it has now, without the link-local ones of IPv6.
+// AttachedInterface is a container's interface on a network, with its present addresses, except
+// link-local addresses.
 type AttachedInterface struct {
 	plan.Attachment
 	Addresses []netip.Prefix
 }
 
-// AttachedInterfaces lists what is attached to a network by veth pairs of ours, finished or not. The
-// kernel tells the addresses at the other end of each pair: nobody needs to know where the
-// containers' namespaces are. Before Linux 4.20 it does not, and there are none. It takes a
-// listing of all links, and one message for each attachment.
+// AttachedInterfaces returns the interfaces that our veth pairs attach to a network, finished or not.
+// The kernel lists the addresses at the other end of each pair, so the paths of the containers'
+// namespaces are not needed. Before Linux 4.20 the kernel does not, and the interfaces have no
+// addresses. The cost is a listing of all links, and a request for each attachment.
 func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInterface, err error) {
 	links, err := allLinks(n)
 	if err != nil {
@@ -42,8 +42,8 @@ func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInter
 	return all, nil
 }
 
-// peerAddresses lists the addresses at the other end of a veth pair, none where the pair has
-// gone meanwhile.
+// peerAddresses returns the addresses at the other end of a veth pair, none if the pair was deleted
+// meanwhile.
 func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -63,7 +63,7 @@ func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err err
 		header := nl.DeserializeIfAddrmsg(m)
 		is := netns.Attrs(m[header.Len():])
 		a, ok := netip.AddrFromSlice(rtnl.LocalAddress(is))
-		// An older kernel lists the host's own addresses.
+		// A kernel before 4.20 lists the host's own addresses instead.
 		if ok && int(header.Index) == l.Peer && is.Get(rtnl.TargetNetNSID) != nil && !a.IsLinkLocalUnicast() {
 			all = append(all, netip.PrefixFrom(a, int(header.Prefixlen)))
 		}

@@ -15,22 +15,21 @@ import (
 )
 
 const (
-
-	// longestBurst is how much of a rate may come at once, as a time. With 50 ms nobody gets
-	// more than 5 % above the rate in a second, while containerd and CRI-O name a burst of
-	// 512 MiB, which would let most of what a container ever sends by without a limit.
+	// longestBurst is the greatest burst, as a time at the limit's rate. With 50 ms the traffic of a
+	// second is at most 5 % above the rate. containerd and CRI-O ask for a burst of 512 MiB, with
+	// which most containers would never reach their limit.
 	longestBurst = 50 * time.Millisecond
-	// longestQueue is how much may wait besides, as a time. With less, TCP does not get
-	// the rate at 10 Mbit/s and below: its packets of 64 KiB, taken apart for a bucket
-	// that is smaller, have to find room.
+	// longestQueue is how much may wait for tokens, as a time at the limit's rate. With a shorter
+	// queue, TCP does not reach rates of 10 Mbit/s and below: a segment of 64 KiB, split for a
+	// smaller bucket, must fit into the queue.
 	longestQueue = 100 * time.Millisecond
-	// leastQueue is the same in frames, for rates at which that would be next to none.
+	// leastQueue is the shortest queue, in frames. It matters for low rates.
 	leastQueue = 8
-	// frameHeader is what a frame has besides its MTU: Ethernet's header and a VLAN tag.
+	// frameHeader is the length of an Ethernet header with a VLAN tag, in bytes.
 	frameHeader = 14 + 4
 )
 
-// bucket is the limit for a link with an MTU.
+// bucket returns the token bucket for a limit, on a link with this MTU.
 func bucket(l plan.Limit, mtu int) rtnl.Bucket {
 	rate, frame := float64(l.Rate/8), float64(mtu+frameHeader)
 	fill := max(min(float64(l.Burst)/float64(l.Rate), longestBurst.Seconds()), frame/rate) // in seconds
@@ -39,9 +38,9 @@ func bucket(l plan.Limit, mtu int) rtnl.Bucket {
 	return rtnl.Bucket{Rate: l.Rate / 8, Fill: atMost(fill * float64(time.Second) / rtnl.Tick), Limit: atMost(fill*rate + queue)}
 }
 
-// LimitPort limits what a port carries: what goes to the container where it leaves by the
-// port, what comes from it by way of an IFB. On a link that was given, somebody else's
-// qdisc is left alone, and EEXIST.
+// LimitPort sets the bandwidth limits of a port. The limit to the container is a qdisc of the port. The
+// limit from the container is a qdisc of an IFB, to which the packets of the port are redirected. If an
+// existing link has a qdisc of somebody else, the error is EEXIST and the qdisc stays.
 func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil
@@ -65,14 +64,14 @@ func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	return n.Send(b)
 }
 
-// makeIFB makes the IFB of a port anew.
+// makeIFB creates the IFB of a port, and deletes one that exists.
 func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	name := plan.IFBOf(p.Port())
 	var b netns.Batch
 	rtnl.Delete(&b, name)
 	create := rtnl.NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	create.AddData(rtnl.LinkInfo("ifb"))
-	for _, attr := range rtnl.Ethernet(name, p.PortMAC(), mtu)[1:] { // the name is there
+	for _, attr := range rtnl.Ethernet(name, p.PortMAC(), mtu)[1:] { // without the name, which the request has
 		create.AddData(attr)
 	}
 	b.Add("create "+name, create)
@@ -86,7 +85,7 @@ func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	return rtnl.ByName(n, name)
 }
 
-// bandwidth reads the rates of a port's limits. Links without any are not asked about.
+// bandwidth returns the rates of a port's limits, without the bursts.
 func bandwidth(n *netns.Namespace, port, ifb rtnl.Link) (limits plan.Bandwidth, err error) {
 	to, err := rtnl.ReadBucket(n, port)
 	from, fromErr := rtnl.ReadBucket(n, ifb)
@@ -94,15 +93,14 @@ func bandwidth(n *netns.Namespace, port, ifb rtnl.Link) (limits plan.Bandwidth, 
 	return limits, errors.Join(err, fromErr)
 }
 
-// VerifyBandwidth compares the limits of a port with what limitPort made. Of a port that is
-// to have none, nothing is looked at.
+// VerifyBandwidth compares the limits of a port with the plan. If the plan has none, it checks nothing.
 func VerifyBandwidth(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil
 	}
 	port, err := rtnl.ByName(n, p.LinkName())
 	if rtnl.Absent(err) {
-		return nil // reported already
+		return nil // another check reports the missing port
 	}
 	if err != nil {
 		return err
@@ -118,7 +116,7 @@ func VerifyBandwidth(n *netns.Namespace, p *plan.Port) error {
 	if limit := p.Bandwidth.Egress; limit.Rate != 0 {
 		ifb, err := rtnl.ByName(n, plan.IFBOf(p.Port()))
 		if rtnl.Absent(err) {
-			return errors.Join(append(wrong, fmt.Errorf("%s, by which port %s is limited: missing", plan.IFBOf(p.Port()), port.Name))...)
+			return errors.Join(append(wrong, fmt.Errorf("link %s, which limits port %s: missing", plan.IFBOf(p.Port()), port.Name))...)
 		}
 		to, _, redirectErr := rtnl.RedirectTarget(n, port)
 		wrong = append(wrong, err, redirectErr, plan.Differ(ifb.Name+" up", ifb.Up, true),

@@ -19,24 +19,25 @@ import (
 )
 
 var (
-	// ErrNotBridge says that the bridge's name belongs to a link of another kind.
+	// ErrNotBridge is returned if a link of another kind has the name of the bridge.
 	ErrNotBridge = errors.New("that link is no bridge")
-	// ErrRenamed says that somebody has renamed the bridge.
+	// ErrRenamed is returned if somebody has renamed the bridge.
 	ErrRenamed = errors.New("it was renamed")
-	// ErrAddressConflict says that the bridge has another address already.
+	// ErrAddressConflict is returned if the bridge has an address that conflicts with a gateway.
 	ErrAddressConflict = errors.New("the bridge has another address")
-	// ErrBridgeFull says that the bridge has maxPorts, and takes no more.
+	// ErrBridgeFull is returned if the bridge has MaxPorts ports.
 	ErrBridgeFull = errors.New(`the bridge has no port left (Linux allows 1023); add a second network: copy the configuration, ` +
 		`give it another "name", "bridge" and range, and name the ranges of both in "masqExclude" of each`)
 )
 
-// MaxPorts is how many ports a bridge has: BR_MAX_PORTS-1 in net/bridge/br_private.h.
+// MaxPorts is the greatest number of ports of a bridge: BR_MAX_PORTS-1 in net/bridge/br_private.h.
 const MaxPorts = 1023
 
-// EnsureBridge makes the bridge called name, if it is absent, and sets it up. A new bridge
-// has the MTU in bytes (0: the kernel's default), a link-layer address that no port
-// changes, no multicast snooping, and a mark that lets its last port take it along. An
-// existing bridge keeps what it has. A link of another kind is ErrNotBridge and is left alone.
+// EnsureBridge creates the bridge called name, if there is none, and sets it up. A new bridge has this
+// MTU in bytes (0 means the kernel's default), a MAC address that does not depend on its ports, no
+// multicast snooping, limits of learning, and the mark of bridges that the last DEL deletes. An
+// existing bridge keeps its settings. The error is ErrNotBridge for a link of another kind, and
+// ErrRenamed if the bridge has another name now.
 func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	created := false
 	br, err := rtnl.ByName(n, name)
@@ -62,8 +63,8 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	return n.Send(up)
 }
 
-// checkRenamed returns ErrRenamed for a bridge of ours that has another name now. A second one would have
-// the same MAC and the same gateway addresses.
+// checkRenamed returns ErrRenamed if the bridge that we created as name has another name now. A second
+// bridge would have the same MAC address and the same gateway addresses.
 func checkRenamed(n *netns.Namespace, name string) error {
 	now, err := RenamedTo(n, name)
 	if err != nil || now == "" {
@@ -72,8 +73,8 @@ func checkRenamed(n *netns.Namespace, name string) error {
 	return fmt.Errorf("bridge %s: %w to %s; rename it back: ip link set %[3]s down; ip link set %[3]s name %[1]s; ip link set %[1]s up", name, ErrRenamed, now)
 }
 
-// CheckBridge says whether EnsureBridge could give out a bridge of that name:
-// ErrNotBridge where it belongs to something else.
+// CheckBridge returns ErrNotBridge if a link of another kind has the name. A name that is free is no
+// error.
 func CheckBridge(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -85,7 +86,7 @@ func CheckBridge(n *netns.Namespace, name string) error {
 	return RequireBridge(l)
 }
 
-// RequireBridge is ErrNotBridge for a link that is none.
+// RequireBridge returns ErrNotBridge unless the link is a bridge.
 func RequireBridge(l rtnl.Link) error {
 	if l.Kind == "bridge" {
 		return nil
@@ -93,14 +94,14 @@ func RequireBridge(l rtnl.Link) error {
 	return fmt.Errorf("%s is of type %q: %w", l.Name, l.Kind, ErrNotBridge)
 }
 
-// createBridge makes a bridge of ours, down and without its mark. created is false when
-// another came first: that one's is not ours to mark.
+// createBridge creates a bridge, which is down and has no mark yet. created is false if another program
+// has created a bridge of that name meanwhile. That bridge must not get our mark.
 func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err error) {
 	var b netns.Batch
 	make := b.Add("create bridge "+name, rtnl.NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
-	// Snooping keeps nothing from any port unless somebody on the bridge queries for groups,
-	// but each port that comes or goes has the timers of all ports set anew
-	// (br_port_state_selection in net/bridge/br_stp_if.c).
+	// Without a querier on the bridge, snooping has no effect. But with snooping, the kernel restarts
+	// the timers of all ports for each port that joins or leaves (br_port_state_selection in
+	// net/bridge/br_stp_if.c).
 	make.AddData(rtnl.LinkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
 		rtnl.LearnAtMost(maxLearned), rtnl.NoLinkLocalLearning()))
 	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(n, name)))
@@ -114,8 +115,8 @@ func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err e
 	return err == nil, err
 }
 
-// RenamedTo returns the name that a bridge made as name has now, "" if no bridge of ours was renamed
-// so. The bridge is known by its MAC.
+// RenamedTo returns the present name of the bridge that we created as name, if somebody has renamed it,
+// or "". The MAC address identifies the bridge.
 func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	all, err := allLinks(n)
 	if err != nil {
@@ -130,18 +131,20 @@ func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	return "", nil
 }
 
-// MadeByUs says whether we made a bridge or VLAN link: by its mark, or by the MAC of a bridge whose
-// maker was killed before it could mark it and set it up.
+// MadeByUs reports whether we created a bridge or VLAN link. The link has our mark. A process that was
+// killed may have left a bridge without the mark: such a bridge is down and has the MAC address that we
+// assign.
 func MadeByUs(n *netns.Namespace, l rtnl.Link) bool {
 	return l.Alias == plan.Owner || l.Alias == "" && !l.Up && l.Kind == "bridge" && bytes.Equal(l.MAC, bridgeMAC(n, l.Name))
 }
 
-// bridgeMAC is the link-layer address of a bridge that we make, for as long as the host is
-// up: containers go on finding their gateway when the bridge is made anew under them.
+// bridgeMAC returns the MAC address of a bridge that we create. It stays the same until the host
+// reboots. If somebody deletes the bridge and the next ADD creates it again, the neighbour entries of
+// containers for their gateway are still correct.
 func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 	boot, err := files.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return rtnl.RandomMAC() // another host might have the same otherwise
+		return rtnl.RandomMAC() // without the boot ID, another host could have the same address
 	}
 	return plan.DigestMAC(sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name)))
 }
@@ -160,8 +163,8 @@ func DeleteBridge(n *netns.Namespace, name string) error {
 	return rtnl.RemoveLink(n, br)
 }
 
-// EnsureGateway gives a bridge an address. keep are other gateways of the same network,
-// which no conflict is seen with.
+// EnsureGateway adds a gateway address to a bridge. policy decides about addresses that conflict with
+// it. keep are the other gateways of the network, which do not conflict.
 func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep []netip.Prefix, policy plan.Conflict) error {
 	br, err := rtnl.ByName(n, bridge)
 	if err != nil {
@@ -173,7 +176,7 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 	}
 	var b netns.Batch
 	for _, p := range present {
-		if sameAddress6(p, gateway) { // the kernel takes an IPv6 address once, by whatever prefix
+		if sameAddress6(p, gateway) { // the kernel refuses an IPv6 address twice, also with another prefix
 			rtnl.DeleteAddress(&b, br, p)
 		}
 	}
@@ -190,19 +193,19 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 	}
 	rtnl.AddAddress(&b, br, gateway, false)
 	if gateway.Addr().Is6() && br.Alias == plan.Owner {
-		if err := n.SetSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // it may be 1 by default
+		if err := n.SetSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // the default may be 1
 			return err
 		}
-		// What the host forwards from elsewhere it asks neighbours for by this one
-		// (ndisc_send_ns in net/ipv6/ndisc.c): without it, nobody but the host itself
-		// reaches a container that has not spoken yet.
+		// For packets that the host forwards, it sends neighbour solicitations from its link-local
+		// address (ndisc_send_ns in net/ipv6/ndisc.c). Without that address, other hosts could
+		// not reach a container that has not sent anything yet.
 		rtnl.AddAddress(&b, br, rtnl.LinkLocal(br.MAC), false)
 	}
 	return n.Send(b)
 }
 
-// FindConflict returns an address among present, but not among keep, that is in the
-// gateway's way, in the sense of the reference plugin's forceAddress.
+// FindConflict returns an address among present, but not among keep, that conflicts with a gateway: see
+// plan.Conflict. The reference plugin's forceAddress has the same rule.
 func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
 	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
 		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
@@ -214,8 +217,8 @@ func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 	return present[i], true
 }
 
-// HasGateway says whether a gateway is among the addresses of a link. In IPv6 the same address in
-// a larger subnet does as well.
+// HasGateway reports whether a gateway is among the addresses of a link. For IPv6, the same address in a
+// larger subnet is sufficient.
 func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
 		return p == gateway || sameAddress6(p, gateway) && p.Bits() < gateway.Bits()
@@ -224,13 +227,13 @@ func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 
 func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
 
-// RangeConflict is addressConflict with the gateway of containers of ours.
+// RangeConflict is AddressConflict for an address that is the gateway of attached containers.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s, the gateway of containers that are attached; set \"gatewayConflict\" to \"add\" "+
 		"to keep both until the last of them has gone, or delete them first", bridge, gateway, ErrAddressConflict, other)
 }
 
-// AddressConflict is ErrAddressConflict with both addresses and the remedy.
+// AddressConflict returns ErrAddressConflict with both addresses and the remedy.
 func AddressConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
 }

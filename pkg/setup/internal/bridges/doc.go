@@ -1,9 +1,10 @@
-// Package bridges makes the bridge of a network and keeps it as the plan has it: its gateway
-// addresses, VLANs, ports, the limits of their bandwidth, and the sysctls by which the host
-// routes for it.
+// Package bridges makes the bridge of a network and compares it with the plan: its gateway addresses,
+// VLANs, ports, bandwidth limits, what it learns, and the sysctls for routing. It lists ports and the
+// interfaces behind them.
 //
-// It works by rtnetlink and sysctls only. It does not know iptables or nf_tables.
+// The package uses rtnetlink and sysctls. It must not know iptables or nf_tables.
 //
-// Start with EnsureBridge (bridge.go), then Ports (ports.go) and the functions called
-// Missing..., which compare one part of a network with its plan.
+// Start with EnsureBridge in bridge.go. Then read a function named Missing, such as MissingVLANs in
+// vlan.go: it compares one part of a network with its plan and returns a plan.Difference for each
+// missing thing. ports.go lists ports.
 package bridges

@@ -14,8 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingOnLink looks for the host's routes to containers that have a gateway outside of their
-// subnet: no address of the link brings such a route along. Any route by the link will do.
+// MissingOnLink compares the host's routes to containers whose gateway is outside their subnet. The
+// kernel adds no such route with an address of the link. Any route by the link is sufficient.
 func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	name := net.RoutedBy()
 	for _, a := range net.OnLink {
@@ -36,13 +36,13 @@ func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing 
 	return missing, nil
 }
 
-// leadsTo says whether the host sends packets for an address by a link.
+// leadsTo reports whether the host sends packets for an address by a link.
 func leadsTo(n *netns.Namespace, a netip.Addr, l rtnl.Link) (bool, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, 0)
 	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(netns.FamilyOf(a)), Dst_len: uint8(a.BitLen())}})
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, a.AsSlice()))
 	answers, err := n.Ask(unix.NETLINK_ROUTE, req)
-	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} { // also by such a route
+	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} { // no route, or one of type unreachable, prohibit or blackhole
 		if errors.Is(err, none) {
 			return false, nil
 		}
@@ -53,7 +53,8 @@ func leadsTo(n *netns.Namespace, a netip.Addr, l rtnl.Link) (bool, error) {
 	return netns.Attrs(answers[0][unix.SizeofRtMsg:]).Integer(unix.RTA_OIF) == l.Index, nil
 }
 
-// ensureOnLink gives the host a route to a subnet by a link. Its protocol says that it is ours.
+// ensureOnLink adds a route of the host to a subnet by the link called name. The protocol of the route
+// marks it as ours.
 func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	l, err := rtnl.ByName(n, name)
 	if err != nil {
@@ -65,7 +66,8 @@ func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	return n.Send(b)
 }
 
-// DeleteOnLink deletes the routes that ensureOnLink has made by a link, where old says so.
+// DeleteOnLink adds to the batch the deletion of the routes by a link that ensureOnLink added and that
+// old selects.
 func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, old func(netip.Prefix) bool) error {
 	library, err := n.Library()
 	if err != nil {
@@ -80,7 +82,7 @@ func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, old func(neti
 	}
 	for _, found := range routes {
 		if found.Dst == nil {
-			continue // a default route is none of those
+			continue // a default route
 		}
 		a, ok := netip.AddrFromSlice(found.Dst.IP)
 		bits, _ := found.Dst.Mask.Size()

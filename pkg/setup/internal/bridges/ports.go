@@ -14,10 +14,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// pieceSize is how much of a listing of links is read at once, in bytes: as libmnl does.
+// pieceSize is the size of the buffer for a listing of links, in bytes. libmnl has the same.
 const pieceSize = 8 << 10
 
-// BridgeOf is the bridge that a link is a port of; the zero link if it is none's, or that has gone.
+// BridgeOf returns the bridge of a port, the zero Link if the link is no port or the bridge was deleted.
 func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	if l.Master == 0 {
 		return br, nil
@@ -28,17 +28,16 @@ func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	return br, err
 }
 
-// HasNoPort says whether a bridge has no port, whoever's.
+// HasNoPort reports whether a bridge has no port, ours or foreign.
 func HasNoPort(n *netns.Namespace, bridge string) (bool, error) {
-	none := true
-	err := EachPort(n, bridge, func(rtnl.Link) bool { none = false; return false })
-	return none, err
+	empty := true
+	err := EachPort(n, bridge, func(rtnl.Link) bool { empty = false; return false })
+	return empty, err
 }
 
-// EachPort calls f with each port of a bridge until f says false, and perhaps with some of
-// them again, when ports have come or gone meanwhile. The kernel
-// fills a listing as it is read, so a caller who needs one port costs no more
-// with a thousand of them. A bridge that does not exist has no ports.
+// EachPort calls f with each port of a bridge until f returns false. If ports join or leave meanwhile, f
+// may get a port twice. A bridge that does not exist has no ports. The kernel fills a listing as it is
+// read, so a caller that needs one port does not pay for a thousand.
 func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	br, err := rtnl.ByName(n, bridge)
 	if rtnl.Absent(err) {
@@ -55,18 +54,18 @@ func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	}
 }
 
-// listPorts is one pass of eachPort, on a socket of its own, which is closed with
-// the rest of the listing unread. Bridge 0 stands for all links. It does not ask to be spared
-// the counters: with any IFLA_EXT_MASK the kernel first looks through all links for the
-// largest answer (rtnl_calcit in net/core/rtnetlink.c).
+// listPorts lists the ports of a bridge, or all links for bridge 0, until f returns false. It uses a
+// socket of its own, because the rest of the listing stays unread. The request has no IFLA_EXT_MASK:
+// with one, the kernel first searches all links for the largest message (rtnl_calcit in
+// net/core/rtnetlink.c).
 func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 	socket, err := n.NewSocket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	// While an answer is read the kernel writes the next, as large as there is room for here
-	// (netlink_recvmsg in net/netlink/af_netlink.c), for nothing where the first was enough.
+	// While a buffer is read, the kernel already fills the next one of this size (netlink_recvmsg in
+	// net/netlink/af_netlink.c). A small buffer wastes less if f stops early.
 	socket.Buffer = socket.Buffer[:pieceSize]
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -90,7 +89,7 @@ func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 	return nil
 }
 
-// allLinks lists the links of the namespace.
+// allLinks returns all links of the namespace.
 func allLinks(n *netns.Namespace) ([]rtnl.Link, error) {
 	return netns.Dump(func() (all []rtnl.Link, err error) {
 		err = listPorts(n, 0, func(l rtnl.Link) bool { all = append(all, l); return true })
@@ -98,23 +97,22 @@ func allLinks(n *netns.Namespace) ([]rtnl.Link, error) {
 	})
 }
 
-// FoundPort is a port of ours as it is on the host.
+// FoundPort is a port of ours as found on the host.
 type FoundPort struct {
 	plan.Attachment
 	Name       string
-	Key        string // what the attachment's Port is: Name, unless the link was given
-	Bridge     string // none when empty
-	Up         bool   // it is finished
-	Forwarding bool   // the bridge forwards what comes by it
+	Key        string // the result of Attachment.Port: Name, except for an existing link
+	Bridge     string // "" if the port is on no bridge
+	Up         bool   // ADD has finished the port
+	Forwarding bool   // the bridge forwards frames from the port
 	Isolated   bool
 	Hairpin    bool
 	MTU        int            // bytes
-	Bandwidth  plan.Bandwidth // its rates; the bursts are not told
+	Bandwidth  plan.Bandwidth // the rates only
 }
 
-// Ports lists the ports of ours in the namespace, on whichever bridge they are.
-// Those without an alias, half made by a process that was killed, have no
-// Attachment.
+// Ports returns our ports in the namespace, on every bridge. A port that a killed process left without an
+// alias has an empty Attachment.
 func Ports(n *netns.Namespace) (ports []FoundPort, err error) {
 	all, err := allLinks(n)
 	names, byName := map[int]string{}, map[string]rtnl.Link{}
@@ -144,7 +142,8 @@ func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	return err == nil, err
 }
 
-// LinksUnderLock is allLinks at a time when none is half made but by a process that was killed.
+// LinksUnderLock returns all links, while no other process is making a port. An unfinished port in the
+// list was left by a process that was killed.
 func LinksUnderLock(n *netns.Namespace) ([]rtnl.Link, error) {
 	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {

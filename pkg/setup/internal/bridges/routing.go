@@ -16,8 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingForwarding looks at the sysctls that let the host route for containers: that of all
-// links, and that of the one that the network is routed by, which may be another by default.
+// MissingForwarding compares the sysctls that make the host forward packets of containers: the sysctl for
+// all links, and the sysctl of the link with the gateways. The two may differ.
 func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlForward4, unix.AF_INET6: netns.SysctlForward6} {
 		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return netns.FamilyOf(g.Addr()) == family }) {
@@ -32,7 +32,7 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 			continue
 		}
 		on = family == unix.AF_INET && l.Forwards4 || family == unix.AF_INET6 && l.Forwards6
-		if l.Index == 0 { // still to be made
+		if l.Index == 0 { // the link does not exist yet and will get the default
 			if on, err = forwards(n, family, confDefault); err != nil {
 				return nil, fmt.Errorf("ask the kernel for the default of sysctl net/%s: %w", key, err)
 			}
@@ -45,10 +45,11 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 	return missing, nil
 }
 
-// MissingAcceptRA looks whether a container could make itself the host's router, by a router
-// advertisement on a bridge or VLAN link of ours. There is no router for the host on these.
-// Where /proc/sys is read-only there is nothing to be done about it, and no network needs it: a
-// host that routes IPv6 takes no advertisements unless accept_ra is 2.
+// MissingAcceptRA compares the sysctl accept_ra of our bridge and VLAN link, which must be 0. Otherwise a
+// container could become the host's router by a router advertisement.
+//
+// A read-only /proc/sys is no error: a host that forwards IPv6 ignores advertisements anyway, unless
+// accept_ra is 2.
 func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
 	for i, name := range net.Links() {
 		if l := links[i]; l.Index != 0 && (l.Alias != plan.Owner || !l.AcceptsRA) || !n.HasIPv6() {
@@ -65,10 +66,10 @@ func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 	return missing
 }
 
-// enableForwarding lets the host route. An interface that takes its default route
-// from router advertisements would lose it with IPv6 forwarding on, unless its
-// accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"). What links that are
-// yet to come do is left alone.
+// enableForwarding switches forwarding on by a sysctl for all links. With IPv6 forwarding, a link ignores
+// router advertisements unless its accept_ra is 2 (Documentation/networking/ip-sysctl.rst,
+// "accept_ra"). So enableForwarding first sets accept_ra from 1 to 2, or the host could lose its
+// default route. It does not change the default for new links.
 func enableForwarding(n *netns.Namespace, key string) error {
 	if key == netns.SysctlForward6 && !n.ReadOnlySysctl(key) {
 		err := n.Do(func() error {
@@ -90,17 +91,16 @@ func enableForwarding(n *netns.Namespace, key string) error {
 	return n.SetSysctl(key, "1")
 }
 
-// What forwards tells of, besides one link.
+// Values of the parameter which of forwards.
 const (
 	confAll     = ^uint32(0) // NETCONFA_IFINDEX_ALL in linux/netconf.h
 	confDefault = ^uint32(1) // NETCONFA_IFINDEX_DEFAULT
 )
 
-// forwards says whether the namespace routes packets of a family: what sysctlForward4 and
-// sysctlForward6 tell, or the default of new links, by netlink. For a path below /proc/sys/net
-// the kernel looks at those of all namespaces, one after the other (proc_sys_compare in
-// fs/proc/proc_sysctl.c), and there is one of IPv6 for each container: with a thousand that is
-// a millisecond.
+// forwards reports whether the namespace forwards packets of a family: by the sysctl for all links, or by
+// the default for new links. It asks by netlink. For a path below /proc/sys/net, the kernel compares
+// the entries of all namespaces (proc_sys_compare in fs/proc/proc_sysctl.c), which takes a millisecond
+// with a thousand containers.
 func forwards(n *netns.Namespace, family int, which uint32) (bool, error) {
 	const (
 		index      = 1 // NETCONFA_IFINDEX in linux/netconf.h

@@ -16,10 +16,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ErrNoVLANs says that a bridge of somebody else's does not keep VLANs apart.
-var ErrNoVLANs = errors.New("it does not filter by VLAN")
+// ErrNoVLANs is returned if a bridge of somebody else has no VLAN filtering.
+var ErrNoVLANs = errors.New("it has no VLAN filtering")
 
-// untagged is the VLAN of frames without a tag; 0 is none, or the bridge's default one.
+// untagged returns the VLAN of untagged frames, 0 if the plan names none.
 func untagged(v plan.VLANs) int { return cmp.Or(v.Native, v.Untagged) }
 
 // IsBridgeOrVLAN reports whether name is the name of a bridge or of a VLAN link on the bridge. Both
@@ -35,8 +35,8 @@ func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 	return err == nil && l.Kind != "bridge", err
 }
 
-// MissingVLANs looks for what a bridge needs for VLANs, with the link by which the network is
-// routed.
+// MissingVLANs compares what the VLANs of a network need: VLAN filtering of the bridge, and the VLAN link
+// with the gateways.
 func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (missing []plan.Difference, err error) {
 	if !net.VLANs.Any() {
 		return nil, nil
@@ -60,16 +60,16 @@ func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (
 	return append(missing, plan.Difference{What: "link " + net.RoutedBy(), Restore: func() error { return ensureVLANLink(n, net) }}), nil
 }
 
-// mayFilterVLANs refuses to change a bridge of somebody else's: its ports could lose each
-// other.
+// mayFilterVLANs returns ErrNoVLANs for a bridge of somebody else without VLAN filtering. To switch it on
+// could separate the ports of that bridge.
 func mayFilterVLANs(n *netns.Namespace, l rtnl.Link) error {
 	if l.Index == 0 || l.FiltersVLANs || MadeByUs(n, l) {
 		return nil
 	}
-	return fmt.Errorf("use VLANs on bridge %s: %w, and was there before; have it do so by: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
+	return fmt.Errorf("use VLANs on bridge %s: %w, and bridgeveth did not create it; switch it on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
 }
 
-// filterVLANs has a bridge of ours keep VLANs apart.
+// filterVLANs switches on VLAN filtering of our bridge.
 func filterVLANs(n *netns.Namespace, bridge string) error {
 	err := rtnl.ChangeBridge(n, bridge, nl.NewRtAttr(rtnl.BridgeVLANFilter, nl.Uint8Attr(1)))
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -78,8 +78,7 @@ func filterVLANs(n *netns.Namespace, bridge string) error {
 	return err
 }
 
-// ensureVLANLink makes the link by which the host routes for a VLAN of a bridge, and lets
-// the bridge itself into the VLAN.
+// ensureVLANLink creates the VLAN link with the gateways and adds the bridge itself to the VLAN.
 func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	br, err := rtnl.ByName(n, net.Bridge)
 	if err != nil {
@@ -93,41 +92,41 @@ func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	switch err := n.Send(create); {
 	case err == nil:
 		rtnl.MarkOwn(&up, name)
-	case !errors.Is(err, unix.EEXIST): // with EEXIST it is not ours
+	case !errors.Is(err, unix.EEXIST): // with EEXIST another program has created the link, so it gets no mark
 		return err
 	}
 	rtnl.SetUp(&up, name)
-	return errors.Join(n.Send(up), changeVLAN(n, br, plan.VLANRange{First: net.VLANs.Native, Last: net.VLANs.Native}, vlanOfBridge))
+	return errors.Join(n.Send(up), joinVLANs(n, br, plan.VLANRange{First: net.VLANs.Native, Last: net.VLANs.Native}, vlanOfBridge))
 }
 
-// How a link is in a VLAN, as `bridge vlan` has it.
+// vlanMode is how a link belongs to a VLAN: see `bridge vlan`.
 type vlanMode int
 
 const (
-	vlanTagged   vlanMode = iota // a port, with tags
-	vlanNative                   // a port, without
-	vlanOfBridge                 // the bridge itself, with tags
+	vlanTagged   vlanMode = iota // a port, with tagged frames
+	vlanNative                   // a port, with untagged frames
+	vlanOfBridge                 // the bridge itself, with tagged frames
 )
 
-// changeVLAN puts a port, or a bridge, into VLANs.
-func changeVLAN(n *netns.Namespace, l rtnl.Link, r plan.VLANRange, mode vlanMode) error {
+// joinVLANs adds a port, or a bridge, to a range of VLANs.
+func joinVLANs(n *netns.Namespace, l rtnl.Link, r plan.VLANRange, mode vlanMode) error {
 	h, err := n.Library()
 	if err != nil {
 		return err
 	}
 	last := uint16(r.Last)
 	if r.Last == r.First {
-		last = 0 // no range
+		last = 0 // a single VLAN
 	}
 	of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
 	native, self := mode == vlanNative, mode == vlanOfBridge
 	if err := h.BridgeVlanAddRange(of, uint16(r.First), last, native, native, self, !self); err != nil {
-		return fmt.Errorf("put %s into VLANs %d to %d: %w", l.Name, r.First, r.Last, err)
+		return fmt.Errorf("add %s to VLANs %d to %d: %w", l.Name, r.First, r.Last, err)
 	}
 	return nil
 }
 
-// TagPort puts a port into the VLANs of its network.
+// TagPort adds a port to the VLANs of its network.
 func TagPort(n *netns.Namespace, p *plan.Port) error {
 	v := p.Network.VLANs
 	if !v.Any() {
@@ -143,18 +142,18 @@ func TagPort(n *netns.Namespace, p *plan.Port) error {
 		}
 	}
 	for _, r := range v.Trunk {
-		if err := changeVLAN(n, port, r, vlanTagged); err != nil {
+		if err := joinVLANs(n, port, r, vlanTagged); err != nil {
 			return err
 		}
 	}
-	if id := untagged(v); id != 0 { // last: what is native is so although it is in the trunk too
-		return changeVLAN(n, port, plan.VLANRange{First: id, Last: id}, vlanNative)
+	if id := untagged(v); id != 0 { // last, because the VLAN of untagged frames may be in the trunk too
+		return joinVLANs(n, port, plan.VLANRange{First: id, Last: id}, vlanNative)
 	}
 	return nil
 }
 
-// leaveDefaultVLAN takes a port out of the default VLAN of its bridge, which it was put into when it
-// joined.
+// leaveDefaultVLAN removes a port from the default VLAN of its bridge. The kernel adds each new port to
+// that VLAN.
 func leaveDefaultVLAN(n *netns.Namespace, port rtnl.Link) error {
 	br, err := BridgeOf(n, port)
 	if br.DefaultVLAN == 0 || err != nil {
@@ -166,7 +165,7 @@ func leaveDefaultVLAN(n *netns.Namespace, port rtnl.Link) error {
 	}
 	of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: port.Index}}
 	if err := h.BridgeVlanDel(of, uint16(br.DefaultVLAN), false, false, false, true); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("take %s out of VLAN %d: %w", port.Name, br.DefaultVLAN, err)
+		return fmt.Errorf("remove %s from VLAN %d: %w", port.Name, br.DefaultVLAN, err)
 	}
 	return nil
 }
@@ -210,7 +209,7 @@ func VerifyVLANs(n *netns.Namespace, p *plan.Port, br, port rtnl.Link) error {
 	return errors.Join(wrong...)
 }
 
-// DeleteVLANLinks deletes our VLAN links on a bridge that stays, and takes the bridge out of
+// DeleteVLANLinks deletes our VLAN links on a bridge that continues to exist, and removes the bridge from
 // their VLANs.
 func DeleteVLANLinks(n *netns.Namespace, br rtnl.Link) error {
 	all, err := allLinks(n)
@@ -227,7 +226,7 @@ func DeleteVLANLinks(n *netns.Namespace, br rtnl.Link) error {
 		errs = append(errs, rtnl.DeleteLink(n, l))
 		of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: br.Index}}
 		if err := h.BridgeVlanDel(of, uint16(l.VLAN), false, false, true, false); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("take %s out of VLAN %d: %w", br.Name, l.VLAN, err))
+			errs = append(errs, fmt.Errorf("remove %s from VLAN %d: %w", br.Name, l.VLAN, err))
 		}
 	}
 	return errors.Join(errs...)

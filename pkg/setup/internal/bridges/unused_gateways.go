@@ -9,12 +9,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DeleteUnusedGateways deletes the gateway addresses of ours on a bridge in use, or on its VLAN links,
-// whose subnet has no container any more, where the link has another one of the family: the range
-// of the network has changed. The host would go on sending packets for the old subnet to the
-// bridge, also when another node has that subnet by then. The same goes for routes to containers.
+// DeleteUnusedGateways deletes old gateway addresses after the range of a network has changed. Such an
+// address is ours, is on the bridge or on a VLAN link, has no container in its subnet, and is not the
+// only one of its family on the link. Otherwise the host would send packets for the old subnet to the
+// bridge, although another node may have the subnet by then. Routes to containers are treated alike.
 func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
-	if old, outside, err := retirable(n, bridge); len(old)+len(outside) == 0 || err != nil {
+	if old, outside, err := unusedCandidates(n, bridge); len(old)+len(outside) == 0 || err != nil {
 		return err
 	}
 	lock, err := n.Lock(flock.Exclusive)
@@ -22,7 +22,7 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 		return err
 	}
 	defer lock.Unlock()
-	old, outside, err := retirable(n, bridge)
+	old, outside, err := unusedCandidates(n, bridge)
 	if err != nil {
 		return err
 	}
@@ -45,10 +45,10 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	return n.Send(b)
 }
 
-// retirable lists the addresses that we set on a bridge and on its VLAN links, if the link has
-// more than one of the family, and those links that have a gateway outside of the subnets of
-// containers, to which there are routes of ours instead.
-func retirable(n *netns.Namespace, bridge string) (several []rtnl.LinkAddress, outside []rtnl.Link, err error) {
+// unusedCandidates returns what DeleteUnusedGateways may delete, if no container needs it. several are
+// our gateway addresses on links that have more than one of the family. outside are the links with a
+// gateway outside the containers' subnets: the host has routes to these subnets.
+func unusedCandidates(n *netns.Namespace, bridge string) (several []rtnl.LinkAddress, outside []rtnl.Link, err error) {
 	type kind struct {
 		link int
 		is4  bool
@@ -86,8 +86,8 @@ func retirable(n *netns.Namespace, bridge string) (several []rtnl.LinkAddress, o
 	return several, outside, err
 }
 
-// addressesBehind lists the addresses of the containers on a bridge. known is false where the
-// kernel does not tell those of each container: one is being attached, or its link was given.
+// addressesBehind returns the addresses of the containers on a bridge. known is false if the kernel does
+// not list the addresses of every container: a container is being attached, or has an existing link.
 func addressesBehind(n *netns.Namespace, bridge string) (all []netip.Addr, known bool, err error) {
 	var ports []rtnl.Link
 	if err := EachPort(n, bridge, func(p rtnl.Link) bool { ports = append(ports, p); return true }); err != nil {
