@@ -128,7 +128,7 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 
 // show prints a report with all its stations. The obstacle is last, next to the prompt.
 func show(r *doctor.Report, w io.Writer) {
-	fmt.Fprintln(w, r.Way())
+	fmt.Fprintln(w, r.Path())
 	for _, s := range r.Stations {
 		fmt.Fprintf(w, "  %s %s: %s\n", marks[s.State], s.Name, s.What)
 	}
@@ -161,7 +161,7 @@ func summarize(reports []*doctor.Report, w io.Writer) {
 			blocked[*o] = append(blocked[*o], r)
 			continue
 		}
-		fmt.Fprintf(w, "✓ %s\n", r.Way())
+		fmt.Fprintf(w, "✓ %s\n", r.Path())
 		for _, s := range r.Stations {
 			if s.State != doctor.Good {
 				fmt.Fprintf(w, "  %s %s: %s\n", marks[s.State], s.Name, s.What)
@@ -173,7 +173,7 @@ func summarize(reports []*doctor.Report, w io.Writer) {
 		showRemedy(&o, w)
 		seen := map[doctor.Station]bool{o: true}
 		for _, r := range blocked[o] {
-			fmt.Fprintf(w, "  · %s\n", r.Way())
+			fmt.Fprintf(w, "  · %s\n", r.Path())
 			for _, s := range r.Stations {
 				if s.State == doctor.Bad && !seen[s] {
 					fmt.Fprintf(w, "    ✗ %s: %s\n", s.Name, s.What)

@@ -59,7 +59,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
 			continue
 		}
-		e.Drift = c.Verify
+		e.Verify = c.Verify
 		x.Ends = append(x.Ends, e)
 	}
 	if damaged, err := inv.Damaged(); err == nil {
@@ -67,10 +67,10 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 			x.more = append(x.more, problem("libcni's records", "record", "have the runtime remove the containers that bvctl inspect does not show, then delete the file", d.Error()))
 		}
 	}
-	if incompatible, err := x.Incompatible(); err == nil && incompatible != nil {
-		x.more = append(x.more, incompatible)
+	if incompatible, err := x.IncompatibleChains(); err == nil {
+		x.more = append(x.more, incompatible...)
 	}
-	if err := x.Tidy(); err != nil {
+	if err := x.DeleteLeftovers(); err != nil {
 		x.close()
 		return nil, err
 	}
@@ -140,21 +140,16 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		}
 		reports = append(reports, walked...)
 	}
-	drifted := x.Drifted(concerned, reports)
-	if drifted != nil { // without containers that were removed in the meantime
-		drifted = x.Drifted(x.present(concerned), reports)
+	different := x.Differences(concerned, reports)
+	if len(different) > 0 { // without containers that were removed in the meantime
+		different = x.Differences(x.present(concerned), reports)
 	}
-	if drifted != nil {
-		reports = append(reports, drifted)
-	}
+	reports = append(reports, different...)
 	if len(args) > 0 {
 		return reports, nil
 	}
-	through, err := x.Through()
-	if through != nil {
-		reports = append(reports, through)
-	}
-	return reports, err
+	passing, err := x.PassingPackets()
+	return append(reports, passing...), err
 }
 
 // walkFrom follows packets from a container to another end, or, if to is nil, to its gateways and the next

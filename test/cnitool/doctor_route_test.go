@@ -118,6 +118,23 @@ func TestDoctorTwoUplinks(t *testing.T) {
 			t.Errorf("status %d, obstacle %q\n%+v", status, d.obstacle(), d)
 		}
 	})
+	t.Run("a route with two next hops", func(t *testing.T) {
+		t.Parallel()
+		n := newNode(t, single, "nft")
+		n.secondUplink()
+		setuptest.Run(t, "sh", "-c", "ip route del default; ip route del default; ip route add default nexthop via 192.0.2.2 nexthop via 192.0.3.2")
+		c := n.containers(1)[0]
+		n.must("add", c)
+		d, status := doctor(t, c.Path, "198.51.100.7")
+		if status != 0 {
+			t.Errorf("status %d, obstacle %q\n%+v", status, d.obstacle(), d)
+		}
+		for _, s := range d[0].Stations {
+			if s.Name == "route of the host" && s.What != "to 198.51.100.7 by uplink" && s.What != "to 198.51.100.7 by uplink2" {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
 	t.Run("the answer comes in by the other one", func(t *testing.T) {
 		t.Parallel()
 		n := newNode(t, single, "nft")

@@ -364,7 +364,7 @@ func TestDoctorTwoInterfaces(t *testing.T) {
 func TestDoctorLayer2(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")
-	if out, status := bvctl(t, "doctor"); status != 0 || out != "there are no containers\n" {
+	if out, status := bvctl(t, "doctor"); status != 0 || out != "no containers found\n" {
 		t.Errorf("status %d: %s", status, out)
 	}
 	n.must("add", n.containers(2)...)

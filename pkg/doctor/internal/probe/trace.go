@@ -1,4 +1,4 @@
-package doctor
+package probe
 
 import (
 	"encoding/binary"
@@ -25,8 +25,8 @@ const traceBuffer = 16 << 20
 
 // Where a packet was seen: our chains are called so, with the hook.
 const (
-	request = "request" // from a to b
-	reply   = "reply"
+	Request = "request"
+	Reply   = "reply"
 )
 
 // trace has nf_tables of a namespace tell about our packets.
@@ -36,22 +36,16 @@ type trace struct {
 	tables []*nftables.Table
 }
 
-// flow is our packets, from a to b, and their answers.
-type flow struct {
-	a, b netip.Addr
-	id   uint16 // of the echo: others' packets between the two are not ours
-}
-
 // startTrace begins to listen to what becomes of packets in a namespace, also of such that
 // a link drops as they come in. stop is its inverse.
-func startTrace(ns *setup.Namespace, f flow, links ...string) (*trace, error) {
+func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	t := &trace{}
 	err := ns.Do(func() (err error) {
 		if t.socket, err = nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE); err != nil {
 			return fmt.Errorf("listen to nf_tables: %w", err)
 		}
 		if err = t.socket.SetReceiveBufferSize(traceBuffer, true); err == nil {
-			err = t.mark(f, links)
+			err = t.mark(e, links)
 		}
 		if err != nil {
 			t.socket.Close()
@@ -66,22 +60,22 @@ func startTrace(ns *setup.Namespace, f flow, links ...string) (*trace, error) {
 
 // mark marks our packets and their answers at every place where one can come in: bridged,
 // by a link, and from the host itself.
-func (t *trace) mark(f flow, links []string) (err error) {
+func (t *trace) mark(e *Echo, links []string) (err error) {
 	family := nftables.TableFamilyIPv4
-	if f.a.Is6() {
+	if e.from.Is6() {
 		family = nftables.TableFamilyIPv6
 	}
 	if t.rules, t.tables, err = addTables(nftables.TableFamilyBridge, family, nftables.TableFamilyNetdev); err != nil {
 		return err
 	}
-	t.markAt(f, t.tables[0], nftables.ChainHookPrerouting, "prerouting", "")
-	t.markAt(f, t.tables[1], nftables.ChainHookPrerouting, "prerouting", "")
-	t.markAt(f, t.tables[1], nftables.ChainHookOutput, "output", "")
+	t.markAt(e, t.tables[0], nftables.ChainHookPrerouting, "prerouting", "")
+	t.markAt(e, t.tables[1], nftables.ChainHookPrerouting, "prerouting", "")
+	t.markAt(e, t.tables[1], nftables.ChainHookOutput, "output", "")
 	if err := t.rules.Flush(); err != nil {
 		return errors.Join(fmt.Errorf("trace packets by nf_tables: %w", err), deleteTables(t.rules, t.tables))
 	}
 	for i, link := range links {
-		t.markAt(f, t.tables[2], nftables.ChainHookIngress, fmt.Sprintf("ingress%d", i), link)
+		t.markAt(e, t.tables[2], nftables.ChainHookIngress, fmt.Sprintf("ingress%d", i), link)
 		_ = t.rules.Flush() // the link is gone, or the kernel was built without the hook: nothing drops packets there
 	}
 	return nil
@@ -91,10 +85,10 @@ func (t *trace) mark(f flow, links []string) (err error) {
 var early = nftables.ChainPriorityRef(-400)
 
 // markAt marks our packets at a hook, and their answers.
-func (t *trace) markAt(f flow, table *nftables.Table, hook *nftables.ChainHook, name, link string) {
+func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook, name, link string) {
 	for way, match := range map[string][]expr.Any{
-		request: match(f.a, f.b, f.id),
-		reply:   match(f.b, netip.Addr{}, f.id), // to whatever address a was masqueraded to
+		Request: match(e.from, e.to, e.id),
+		Reply:   match(e.to, netip.Addr{}, e.id), // to whatever address a was masqueraded to
 	} {
 		chain := t.rules.AddChain(&nftables.Chain{
 			Name: way + " " + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: early, Device: link,
@@ -127,7 +121,7 @@ func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 }
 
 // stop ends the trace and returns what was said, in order.
-func (t *trace) stop() (verdicts []verdict, err error) {
+func (t *trace) stop() (verdicts []Verdict, err error) {
 	time.Sleep(traceWait)
 	defer t.socket.Close()
 	err = deleteTables(t.rules, t.tables)
@@ -155,11 +149,11 @@ func (t *trace) stop() (verdicts []verdict, err error) {
 
 // parseTrace reads NFT_MSG_TRACE. ok is false for a rule that left the matter open, unless
 // it is ours.
-func parseTrace(data []byte) (v verdict, ok bool) {
+func parseTrace(data []byte) (v Verdict, ok bool) {
 	if len(data) < nl.SizeofNfgenmsg {
 		return v, false
 	}
-	v.family = data[0]
+	v.Family = families[data[0]]
 	attrs, err := nl.ParseRouteAttr(data[nl.SizeofNfgenmsg:])
 	if err != nil {
 		return v, false
@@ -169,11 +163,11 @@ func parseTrace(data []byte) (v verdict, ok bool) {
 	for _, a := range attrs {
 		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
 		case unix.NFTA_TRACE_TABLE:
-			v.table = cString(a.Value)
+			v.Table = cString(a.Value)
 		case unix.NFTA_TRACE_CHAIN:
-			v.chain = cString(a.Value)
+			v.Chain = cString(a.Value)
 		case unix.NFTA_TRACE_RULE_HANDLE:
-			v.handle = binary.BigEndian.Uint64(a.Value)
+			v.Handle = binary.BigEndian.Uint64(a.Value)
 		case unix.NFTA_TRACE_IIF:
 			v.in = int(binary.BigEndian.Uint32(a.Value))
 		case unix.NFTA_TRACE_TYPE:
@@ -186,9 +180,9 @@ func parseTrace(data []byte) (v verdict, ok bool) {
 			code = int32(binary.BigEndian.Uint32(a.Value))
 		}
 	}
-	v.dropped = code == nfDrop
-	if v.table == traceTable {
-		return v, kind == unix.NFT_TRACETYPE_RULE && v.handle != 0 // the end of a chain has none
+	v.Dropped = code == nfDrop
+	if v.Table == traceTable {
+		return v, kind == unix.NFT_TRACETYPE_RULE && v.Handle != 0 // the end of a chain has none
 	}
-	return v, kind == unix.NFT_TRACETYPE_RULE && (v.dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
+	return v, kind == unix.NFT_TRACETYPE_RULE && (v.Dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
 }

@@ -9,55 +9,47 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// indifferent are owners whose chains drop no such packets: firewalld accepts what somebody has
-// redirected (ct status dnat), and the others look at packets of their own bridges only.
-var indifferent = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
+// acceptsRedirected are the owners of chains that do not drop passing packets: firewalld accepts what somebody has
+// redirected (ct status dnat), and the other owners' chains match packets of their own bridges only.
+var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
-// Through returns a report on packets that only pass through the host: in by its uplink and
-// out by an uplink, to containers elsewhere, as those of a NodePort whose pod is on another
-// node. PodRanges are those of such containers. Each chain that drops these packets is a Note,
-// since no way from a container meets it. nil is that there are none. It changes nothing.
-func (d *Doctor) Through() (*Report, error) {
+// PassingPackets checks packets that only pass through the host: they come in by its uplink and leave by an uplink for
+// pods on other nodes (PodRanges), such as packets to a NodePort. Each chain that drops them is a Note, since no path from
+// a container traverses it. The list is empty if there is none. It changes nothing.
+func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {
-		if routed, err := d.routesElsewhere(to); err != nil || !routed {
-			if err != nil {
-				return nil, err
-			}
+		routed, err := kernel.HasGatewayTo(d.Host.Namespace, to)
+		if err != nil {
+			return nil, err
+		}
+		if !routed {
 			continue
 		}
-		chains, err := d.Host.ForwardChains(familyOf(to.Addr()))
+		chains, err := d.Host.ForwardChains(kernel.FamilyOf(to.Addr()))
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range chains {
-			if c.Denies != "" && !slices.Contains(indifferent, c.Owner) && !d.accepts(c, to) {
-				r.note("chain "+c.String(), "%s (%s) drops what passes through to %s, as to a NodePort whose pod is on another node: %s",
-					cmp.Or(string(c.Owner), "it"), c.Denies, to, letThrough(c, to))
+			if c.Denies != "" && !slices.Contains(acceptsRedirected, c.Owner) && !d.acceptsRange(c, to) {
+				r.Note("chain "+c.String(), "%s (%s) drops what passes through to %s, as to a NodePort whose pod is on another node: %s",
+					cmp.Or(string(c.Owner), "it"), c.Denies, to, acceptCommand(c, to))
 			}
 		}
 	}
-	if len(r.Stations) == 0 {
-		return nil, nil //nolint:nilnil // as documented
-	}
-	return r, nil
+	return nonEmpty(r), nil
 }
 
-// routesElsewhere reports whether a router leads to a part of the range.
-func (d *Doctor) routesElsewhere(to netip.Prefix) (found bool, err error) {
-	err = d.Host.Do(func() error {
-		routes, err := dump(here.RouteList, nil, familyOf(to.Addr()))
-		found = slices.ContainsFunc(routes, func(r netlink.Route) bool {
-			return r.Gw != nil && r.Dst != nil && prefixOf(r.Dst).Bits() > 0 && prefixOf(r.Dst).Overlaps(to)
-		})
-		return err
-	})
-	return found, err
+// nonEmpty returns a list of the report, or an empty list if the report has no stations.
+func nonEmpty(r *Report) []*Report {
+	if len(r.Stations) == 0 {
+		return nil
+	}
+	return []*Report{r}
 }
 
 // Rules as nft(8) and iptables-save(8) print them. kube-proxy in mode iptables marks the first
@@ -67,9 +59,9 @@ var (
 	acceptsKube = regexp.MustCompile(`(?s)(?:-A KUBE-FORWARD [^\n]*mark 0x[^\n]*-j ACCEPT|chain KUBE-FORWARD \{[^}]*mark[^}]*accept)`)
 )
 
-// accepts reports whether a rule in the chain's table accepts what goes to the range. A rule that tells
+// acceptsRange reports whether a rule in the chain's table accepts what goes to the range. A rule that tells
 // the packets by something else than their destination is not found.
-func (d *Doctor) accepts(c setup.BaseChain, to netip.Prefix) bool {
+func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	program, args := "nft", []string{"-s", "list", "table", c.Family, c.Table}
 	if c.Owner == setup.OwnerLegacy {
 		program, args = xtables(c, to)+"-save", nil
@@ -101,8 +93,8 @@ func xtables(c setup.BaseChain, to netip.Prefix) string {
 	return name
 }
 
-// letThrough is what lets packets pass a chain on their way to the range.
-func letThrough(c setup.BaseChain, to netip.Prefix) string {
+// acceptCommand returns the rules that accept packets from and to a range in a chain.
+func acceptCommand(c setup.BaseChain, to netip.Prefix) string {
 	if c.Owner == setup.OwnerUnknown {
 		return fmt.Sprintf("whoever wrote the chain has to accept packets from and to %s", to)
 	}

@@ -1,4 +1,4 @@
-package doctor
+package probe
 
 import (
 	"encoding/binary"
@@ -8,8 +8,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // traceTable is there for the time of a walk.
@@ -83,22 +81,9 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	return nil
 }
 
-// Tidy takes away what a doctor who was killed has left on the host and in containers, as
-// happens before Linux 5.12. No other may be at work.
-func (d *Doctor) Tidy() error {
-	namespaces := []*setup.Namespace{d.Host.Namespace}
-	for _, e := range d.Ends {
-		namespaces = append(namespaces, e.Namespace)
-	}
-	var wrong []error
-	for _, ns := range namespaces {
-		wrong = append(wrong, ns.Do(deleteLeftTables))
-	}
-	return errors.Join(wrong...)
-}
-
-// deleteLeftTables is Tidy in one namespace.
-func deleteLeftTables() error {
+// DeleteLeftovers deletes the tables in the namespace of the calling thread that a killed process has left, as
+// happens before Linux 5.12.
+func DeleteLeftovers() error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nf_tables: %w", err)

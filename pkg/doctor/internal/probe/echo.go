@@ -1,4 +1,4 @@
-package doctor
+package probe
 
 import (
 	"encoding/binary"
@@ -13,8 +13,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
+// Smallest is the size in bytes of a small request with its IP header. It is less than any MTU.
+const Smallest = 84
+
 const (
-	probeWait = 500 * time.Millisecond // for an answer
+	answerWait = 500 * time.Millisecond
 
 	echoRequest4, echoReply4 = 8, 0     // RFC 792
 	echoRequest6, echoReply6 = 128, 129 // RFC 4443
@@ -22,17 +25,19 @@ const (
 	echoID                   = 4        // where it stands
 )
 
-// probe is a socket for ICMP echo requests, of a namespace.
-type probe struct {
+// Echo is a socket for ICMP echo requests in a namespace.
+type Echo struct {
+	from netip.Addr
 	fd   int
 	to   netip.Addr
 	id   uint16
 	next uint16 // sequence number
 }
 
-// newProbe opens a socket. Packets are never fragmented.
-func newProbe(ns *setup.Namespace, from, to netip.Addr) (*probe, error) {
-	p := &probe{to: to, id: uint16(rand.Uint32())} // a connection of its own to conntrack
+// NewEcho opens a socket. Its packets are never fragmented, and are a connection of their own to
+// conntrack.
+func NewEcho(ns *setup.Namespace, from, to netip.Addr) (*Echo, error) {
+	p := &Echo{from: from, to: to, id: uint16(rand.Uint32())}
 	err := ns.Do(func() (err error) {
 		if to.Is4() {
 			p.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
@@ -63,24 +68,21 @@ func newProbe(ns *setup.Namespace, from, to netip.Addr) (*probe, error) {
 	return p, nil
 }
 
-func (p *probe) close() { unix.Close(p.fd) }
+// Close closes the socket.
+func (p *Echo) Close() { unix.Close(p.fd) }
 
-// flow is what our packets are known by.
-func (p *probe) flow(from netip.Addr) flow { return flow{from, p.to, p.id} }
-
-// ask sends an echo request, of size bytes with its IP header, and says whether it was
-// answered.
-func (p *probe) ask(size int) (bool, error) {
+// Ask sends an echo request of size bytes, with its IP header, and reports whether it was answered.
+func (p *Echo) Ask(size int) (bool, error) {
 	if err := p.send(size); err != nil {
 		return false, err
 	}
 	return p.await(1)
 }
 
-// burst sends so many small requests at once, and says whether one was answered.
-func (p *probe) burst(count int) (bool, error) {
+// Burst sends several small requests at once and reports whether one was answered.
+func (p *Echo) Burst(count int) (bool, error) {
 	for range count {
-		if err := p.send(smallest); err != nil {
+		if err := p.send(Smallest); err != nil {
 			return false, err
 		}
 	}
@@ -88,7 +90,7 @@ func (p *probe) burst(count int) (bool, error) {
 }
 
 // send sends a request of size bytes.
-func (p *probe) send(size int) error {
+func (p *Echo) send(size int) error {
 	header := 20
 	if p.to.Is6() {
 		header = 40
@@ -113,9 +115,9 @@ func (p *probe) send(size int) error {
 }
 
 // await waits for the answer to one of the last requests.
-func (p *probe) await(count int) (bool, error) {
+func (p *Echo) await(count int) (bool, error) {
 	answer := make([]byte, 1<<16)
-	for end := time.Now().Add(probeWait); ; {
+	for end := time.Now().Add(answerWait); ; {
 		left := time.Until(end)
 		if left <= 0 {
 			return false, nil
@@ -138,7 +140,7 @@ func (p *probe) await(count int) (bool, error) {
 }
 
 // answers says whether a packet is the reply to one of our last requests.
-func (p *probe) answers(packet []byte, count int) bool {
+func (p *Echo) answers(packet []byte, count int) bool {
 	reply := byte(echoReply6)
 	if p.to.Is4() { // with its IP header
 		if len(packet) < 20 {

@@ -1,0 +1,25 @@
+package doctor
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+)
+
+// IncompatibleChains reports the chains of others that iptables refuses to change. They drop no packet: the rules of
+// bridgeveth need no iptables there. But Docker, and other programs that run iptables, cannot write their rules. The
+// list is empty if there is no such chain.
+func (d *Doctor) IncompatibleChains() ([]*Report, error) {
+	r := &Report{From: "iptables-nft"}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		chains, err := d.Host.IncompatibleChains(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range chains {
+			r.Note("chain "+c.String(), `iptables refuses to change it ("incompatible, use 'nft' tool"): nft has loaded a saved ruleset. `+
+				"Run %s, and have the owner of the chain write its rules again, such as by a restart of Docker", report.Command("nft flush chain %s %s %s", c.Family, c.Table, c.Name))
+		}
+	}
+	return nonEmpty(r), nil
+}

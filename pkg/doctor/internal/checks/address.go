@@ -1,0 +1,53 @@
+package checks
+
+import (
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+)
+
+// checkAddress compares the address that ADD gave a container with the addresses of its interface.
+func (p *Path) checkAddress(e *End, given netip.Prefix) {
+	station := "address of " + e.Name
+	all, err := kernel.Addresses(e.Namespace)
+	if err != nil {
+		p.Note(station, "%v", err)
+		return
+	}
+	i := slices.IndexFunc(all, func(a kernel.Address) bool { return a.Link == e.Interface && a.Addr() == given.Addr() })
+	off := "ipv6/conf/" + e.Interface + "/disable_ipv6"
+	switch {
+	case i < 0 && given.Addr().Is6() && kernel.Sysctl(e.Namespace, off) == "1":
+		p.Advise(station, "remove the container and make it again, without whoever sets "+off, "IPv6 is switched off in the container: net/%s is 1, and took %s away", off, given)
+	case i < 0:
+		p.Bad(station, e.Command("ip addr add %s dev %s", given, e.Interface), "%s does not have %s", e.Interface, given.Addr())
+	case all[i].Prefix != given:
+		p.Bad(station, e.Command("ip addr add %s dev %s", given, e.Interface)+" && "+e.Command("ip addr del %s dev %s", all[i].Prefix, e.Interface),
+			"it is %s instead of %s: neighbours are looked for in the wrong place", all[i].Prefix, given)
+	case all[i].Flags&unix.IFA_F_DADFAILED != 0:
+		p.Advise(station, "give one of them another address", "somebody else on the link has %s: the kernel does not use it", given.Addr())
+	case all[i].Flags&unix.IFA_F_TENTATIVE != 0:
+		p.Note(station, "%s is still looked for duplicates of, and not used until then", given.Addr())
+	default:
+		p.Good(station, "%s", given)
+	}
+}
+
+// checkDuplicates checks whether others have a container's address. That stays bad if the doctor's packet is answered: the
+// answer may be theirs.
+func (p *Path) checkDuplicates(e *End, a netip.Addr) {
+	station := "address of " + e.Name
+	for _, h := range p.holders[a] {
+		switch {
+		case h.end == nil:
+			p.Advise(station, "take it off the host, or give the container another", "the host has %s too", a).Always = true
+		case h.ns.Same(e.Namespace) || h.end.Bridge != e.Bridge:
+			continue
+		default:
+			p.Advise(station, "give one of them another address", "%s has %s too: answers go to whoever was heard last", h.end.Name, a).Always = true
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package checks
+
+import (
+	"net"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+)
+
+// CheckBridge checks a container's bridge.
+func (p *Path) CheckBridge(e *End) {
+	if e.Bridge == "" {
+		return // CheckPort has said so
+	}
+	station := "bridge " + e.Bridge
+	link, err := kernel.Link(p.Host.Namespace, e.Bridge)
+	off := "ipv6/conf/" + e.Bridge + "/disable_ipv6"
+	switch {
+	case err != nil:
+		p.addNoBridge(station, e)
+		return
+	case link.Attrs().Flags&net.FlagUp == 0:
+		p.Bad(station, report.Command("ip link set %s up", e.Bridge), "it is down").Root = true
+		return
+	case !p.From.IsValid():
+		p.Good(station, "up")
+		return
+	case p.From.Is6() && (p.Local || p.Routed) && kernel.Sysctl(p.Host.Namespace, off) == "1":
+		p.Bad(station, report.SetSysctl(off, "0")+"; bvctl repair", "IPv6 is switched off on it: net/%s is 1", off).Root = true
+		return
+	}
+	p.Filtered = kernel.Sysctl(p.Host.Namespace, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[p.Is4()]) == "1"
+	if p.Filtered {
+		p.Good(station, "up; iptables sees bridged packets too (br_netfilter)")
+	} else {
+		p.Good(station, "up; bridged packets go past iptables")
+	}
+}
+
+// hasLink reports whether the host has a link.
+func (p *Path) hasLink(name string) bool {
+	_, err := kernel.Link(p.Host.Namespace, name)
+	return err == nil
+}
+
+// addNoBridge adds a bridge that does not exist, with the command that restores it. Everything that fails elsewhere fails because
+// of it.
+func (p *Path) addNoBridge(station string, e *End) {
+	now := p.ports[e.Port].Bridge
+	rename := report.Command("ip link set %[1]s down; ip link set %[1]s name %[2]s; ip link set %[2]s up", now, e.Bridge) + "; bvctl repair"
+	again := "bvctl repair"
+	if e.Verify == nil {
+		again += "; " + e.rejoinCommand()
+	}
+	switch renamed, err := p.Host.RenamedTo(e.Bridge); {
+	case now == "":
+		p.Bad(station, again, "it is not there").Root = true
+	case err == nil && renamed == now:
+		p.Bad(station, rename, "it is not there; port %s is on bridge %s: %s was renamed to %[2]s", e.Port, now, e.Bridge).Root = true
+	default:
+		p.Advise(station, rename+"; or, if "+e.Bridge+" was deleted: "+again, "it is not there; port %s is on bridge %s: was %s renamed?", e.Port, now, e.Bridge).Root = true
+	}
+}

@@ -1,0 +1,22 @@
+package checks
+
+import (
+	"strconv"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+)
+
+// CheckConntrack checks whether conntrack has room for another connection.
+func (p *Path) CheckConntrack() {
+	limit := kernel.Sysctl(p.Host.Namespace, "netfilter/nf_conntrack_max")
+	if limit == "" {
+		return // the kernel has no conntrack
+	}
+	used, _ := strconv.Atoi(kernel.Sysctl(p.Host.Namespace, "netfilter/nf_conntrack_count"))
+	if most, _ := strconv.Atoi(limit); most > 0 && used >= most { // 0 is no limit
+		p.Bad("conntrack", report.SetSysctl("netfilter/nf_conntrack_max", strconv.Itoa(2*most)), "its table is full, with %d connections: new ones are dropped", used)
+	} else {
+		p.Good("conntrack", "%d of %d connections", used, most)
+	}
+}

@@ -1,0 +1,18 @@
+package checks
+
+import (
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// checkEcho checks whether a namespace answers pings. e is its container, nil for the host.
+func (p *Path) checkEcho(ns *setup.Namespace, e *End) {
+	key := "ipv4/icmp_echo_ignore_all"
+	if p.To.Is6() {
+		key = "ipv6/icmp/echo_ignore_all"
+	}
+	if kernel.Sysctl(ns, key) == "1" {
+		p.Bad("our packet", commandIn(e, "sysctl -w %s", report.Setting(key, "0")), "%s answers no ping; it may be reached all the same", nameOf(e))
+	}
+}

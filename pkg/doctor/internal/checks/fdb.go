@@ -1,0 +1,43 @@
+package checks
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+)
+
+// checkFDB checks the forwarding database of a container's bridge: whether the container's MAC is behind its port, and whether the bridge floods
+// the port if it has no entry.
+func (p *Path) checkFDB(e *End) {
+	station := "bridge " + e.Bridge + " about " + e.Name
+	inside, err := kernel.Link(e.Namespace, e.Interface)
+	if err != nil {
+		return // CheckInterface has said so
+	}
+	mac := inside.Attrs().HardwareAddr
+	bridge, err := kernel.Link(p.Host.Namespace, e.Bridge)
+	if err != nil {
+		return // CheckBridge has said so
+	}
+	port, err := kernel.Link(p.Host.Namespace, e.Port)
+	if err != nil {
+		return // CheckPort has said so
+	}
+	all, err := kernel.FDB(p.Host.Namespace)
+	if err != nil {
+		return
+	}
+	entries := slices.DeleteFunc(all, func(n kernel.FDBEntry) bool { return !bytes.Equal(n.MAC, mac) })
+	known := slices.ContainsFunc(entries, func(n kernel.FDBEntry) bool { return n.Port == port.Attrs().Index })
+	for _, n := range entries {
+		other := kernel.LinkName(p.Host.Namespace, n.Port)
+		if n.Bridge == bridge.Attrs().Index && n.Port != port.Attrs().Index && other != "" {
+			p.Bad(station, report.Command("bridge fdb del %s dev %s master", mac, other), "it sends what is for %s by %s instead of %s", mac, other, e.Port)
+		}
+	}
+	if !known && !kernel.Floods(p.Host.Namespace, port) {
+		p.Bad(station, report.Command("bridge link set dev %s flood on learning on", e.Port), "it knows no MAC behind %s, and does not flood it: nothing is sent there", e.Port)
+	}
+}

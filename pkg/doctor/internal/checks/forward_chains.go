@@ -1,0 +1,32 @@
+package checks
+
+import (
+	"cmp"
+	"strconv"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// CheckForwardChains lists the chains that a forwarded packet traverses, in their order. What they decide about
+// the doctor's packet is seen later.
+func (p *Path) CheckForwardChains() {
+	chains, err := p.Host.ForwardChains(kernel.FamilyOf(p.From))
+	if err != nil {
+		p.Note("forward chains", "%v", err)
+	}
+	for _, c := range chains {
+		if c.Owner == setup.OwnerUs {
+			continue
+		}
+		what := "priority " + strconv.Itoa(int(c.Priority)) + ", " + cmp.Or(string(c.Owner), "not one that we know")
+		if c.Denies != "" {
+			what += ", " + c.Denies
+		}
+		if station := "chain " + c.String(); c.Owner == setup.OwnerUnknown && c.Denies != "" {
+			p.Note(station, "%s", what)
+		} else {
+			p.Good(station, "%s", what)
+		}
+	}
+}

@@ -1,0 +1,31 @@
+package checks
+
+import (
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+)
+
+// CheckInterface checks a container's interface and, if it is valid, the address that ADD gave it.
+func (p *Path) CheckInterface(e *End, given netip.Prefix) {
+	station := "interface of " + e.Name
+	link, err := kernel.Link(e.Namespace, e.Interface)
+	switch {
+	case err != nil:
+		p.Advise(station, "remove the container and make it again", "%s is not there: %v", e.Interface, err)
+		return
+	case link.Attrs().Flags&net.FlagUp == 0:
+		p.Bad(station, e.Command("ip link set %s up", e.Interface), "%s is down; routes went with it, so make the container again if this does not help", e.Interface)
+	case link.Attrs().RawFlags&unix.IFF_LOWER_UP == 0:
+		p.Note(station, "%s has no carrier: its other end is down", e.Interface)
+	default:
+		p.Good(station, "%s is up, MTU %d", e.Interface, link.Attrs().MTU)
+	}
+	if given.IsValid() {
+		p.checkAddress(e, given)
+		p.checkDuplicates(e, given.Addr())
+	}
+}

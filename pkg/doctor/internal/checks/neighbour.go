@@ -1,0 +1,74 @@
+package checks
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+)
+
+// checkNeighbour compares a container's neighbour entry for the next hop with the MAC of the next hop.
+func (p *Path) checkNeighbour(e *End, next netip.Addr) {
+	station := "neighbour of " + e.Name
+	link, err := kernel.Link(e.Namespace, e.Interface)
+	var all []kernel.Neighbour
+	if err == nil {
+		all, err = kernel.Neighbours(e.Namespace, link.Attrs().Index, kernel.FamilyOf(next))
+	}
+	if err != nil {
+		p.Note(station, "%v", err)
+		return
+	}
+	mac := p.macOf(next)
+	if believed := wrongMAC(all, next, mac); believed != nil {
+		p.Bad(station, e.Command("ip neigh del %s dev %s", next, e.Interface), "it takes %s for %s, which has %s", believed, next, mac)
+		return
+	}
+	p.Good(station, "nothing wrong is remembered of %s", next)
+}
+
+// checkHostNeighbour compares the host's neighbour entry for a container with the container's MAC.
+func (p *Path) checkHostNeighbour(e *End) {
+	address, ok := e.Address(p.Is4())
+	if !ok {
+		return
+	}
+	all, err := kernel.Neighbours(p.Host.Namespace, 0, kernel.FamilyOf(p.From))
+	if err != nil {
+		return
+	}
+	a := address.Addr()
+	mac := p.macOf(a)
+	if believed := wrongMAC(all, a, mac); believed != nil {
+		p.Bad("neighbour of the host", report.Command("ip neigh del %s dev %s", a, e.Bridge), "it takes %s for %s, which has %s", believed, a, mac)
+	}
+}
+
+// wrongMAC returns the MAC of the neighbour entry for an address if it differs from mac. It returns nil if
+// the entry is correct, if there is none, and if mac is unknown.
+func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.HardwareAddr {
+	for _, n := range all {
+		if n.Address == a && len(n.MAC) > 0 && mac != nil && !bytes.Equal(n.MAC, mac) {
+			return n.MAC
+		}
+	}
+	return nil
+}
+
+// Unresolved returns an address whose MAC container A has asked for, and nobody has answered. It is not valid if there
+// is none.
+func (p *Path) Unresolved() (a netip.Addr) {
+	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
+	if err != nil {
+		return a
+	}
+	all, _ := kernel.Neighbours(p.A.Namespace, link.Attrs().Index, kernel.FamilyOf(p.From)) // without a list there is none
+	for _, n := range all {
+		if n.Failed {
+			a = n.Address
+		}
+	}
+	return a
+}

@@ -1,0 +1,65 @@
+package checks
+
+import (
+	"net/netip"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Path is the path of a packet from container A to B. B is another container, the host, or an address beyond
+// the host.
+type Path struct {
+	*report.Report
+	*Snapshot
+	Host *setup.Host
+	A, B *End
+	// From and To are the addresses of the packet. They are not valid if A or B has none.
+	From, To  netip.Addr
+	PodRanges []netip.Prefix // of the pods on all nodes
+
+	Own    bool   // To is an address of A itself
+	Local  bool   // To is an address of the host
+	Routed bool   // the host routes between A and B
+	Out    string // the link by which the host routes to B; "" until CheckHostRoute has found it
+
+	// Filtered says that FORWARD chains see bridged packets (br_netfilter). CheckBridge sets it.
+	Filtered bool
+	// Refused says that a strict rp_filter drops the packet on the bridge. CheckHostRoute sets it.
+	Refused bool
+}
+
+// Containers returns the containers among A and B, each once.
+func (p *Path) Containers() []*End {
+	if p.B.Namespace == nil || p.B == p.A {
+		return []*End{p.A}
+	}
+	return []*End{p.A, p.B}
+}
+
+// Beyond reports whether the target is neither the host nor one of its containers.
+func (p *Path) Beyond() bool { return p.B.Namespace == nil && !p.Local && !p.Own }
+
+// Is4 reports whether the packet is an IPv4 packet.
+func (p *Path) Is4() bool { return p.From.Is4() }
+
+// SetPlace finds out where To is, and so Own, Local and Routed.
+func (p *Path) SetPlace() {
+	p.Own = p.To.IsLoopback() || p.A == p.B || p.Has(p.A.Namespace, p.To)
+	p.Local = !p.Own && p.Has(p.Host.Namespace, p.To)
+	p.Routed = !p.Own && !p.Local && p.A.Bridge != p.B.Bridge && (p.B.Namespace != nil || !p.onBridge())
+}
+
+// onBridge reports whether the host reaches the target on the container's bridge without a gateway, as
+// a container of another plugin, or a machine.
+func (p *Path) onBridge() bool {
+	r, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "")
+	return err == nil && !r.Gateway.IsValid() && r.Link == p.A.Bridge
+}
+
+// familyName returns "IPv4" or "IPv6".
+func familyName(is4 bool) string { return map[bool]string{true: "IPv4", false: "IPv6"}[is4] }
+
+// familyOption returns the option of ip(8) for a family.
+func familyOption(a netip.Addr) string { return map[bool]string{true: "-4", false: "-6"}[a.Is4()] }

@@ -1,0 +1,72 @@
+package checks
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Snapshot holds who has which address, on the host and in its containers, and the ports of the host. It is taken
+// once for all paths.
+type Snapshot struct {
+	holders map[netip.Addr][]holder
+	ports   map[string]setup.FoundPort // by name
+}
+
+// holder is a link that has an address.
+type holder struct {
+	ns   *setup.Namespace
+	end  *End // nil for the host
+	link string
+	mac  net.HardwareAddr
+}
+
+// TakeSnapshot reads the addresses of the host and of the containers.
+func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
+	s := &Snapshot{map[netip.Addr][]holder{}, map[string]setup.FoundPort{}}
+	ports, err := host.Ports()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ports {
+		s.ports[p.Name] = p
+	}
+	if err := s.add(host.Namespace, nil); err != nil {
+		return nil, err
+	}
+	for _, e := range containers {
+		if err := s.add(e.Namespace, e); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Snapshot) add(ns *setup.Namespace, e *End) error {
+	addresses, err := kernel.Addresses(ns)
+	for _, a := range addresses {
+		s.holders[a.Addr()] = append(s.holders[a.Addr()], holder{ns, e, a.Link, a.MAC})
+	}
+	return err
+}
+
+// Has reports whether a namespace has an address, on any link.
+func (s *Snapshot) Has(ns *setup.Namespace, a netip.Addr) bool {
+	return slices.ContainsFunc(s.holders[a], func(h holder) bool { return h.ns.Same(ns) })
+}
+
+// macOf returns the MAC of an address: of the container that ADD gave it to, else of the host, else nil.
+func (s *Snapshot) macOf(a netip.Addr) (mac net.HardwareAddr) {
+	for _, h := range s.holders[a] {
+		if h.end != nil && h.end.Interface == h.link && slices.ContainsFunc(h.end.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
+			return h.mac
+		}
+		if h.end == nil {
+			mac = h.mac
+		}
+	}
+	return mac
+}

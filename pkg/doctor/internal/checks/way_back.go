@@ -1,0 +1,62 @@
+package checks
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
+)
+
+// CheckWayBack checks by which link answers from an address to container A leave the host, and returns that link, ""
+// if the kernel does not tell. in is the link by which the answers come in, "" if the host itself sends
+// them.
+func (p *Path) CheckWayBack(from netip.Addr, in string) string {
+	back, err := kernel.RouteTo(p.Host.Namespace, p.From, from, in)
+	if err != nil {
+		if back, err = kernel.RouteTo(p.Host.Namespace, p.From, netip.Addr{}, ""); err != nil || isOf(back.Link, p.A.Bridge) {
+			return ""
+		}
+	}
+	if isOf(back.Link, p.A.Bridge) {
+		return back.Link
+	}
+	what := fmt.Sprintf("answers to %s leave by %s instead of bridge %s", p.From, back.Link, p.A.Bridge)
+	advice := fmt.Sprintf("another route is in the way: ip %[1]s rule; ip %[1]s route show table all match %[2]s", familyOption(p.From), p.From)
+	if rule, ok := kernel.RuleOf(p.Host.Namespace, back, from, p.From); ok {
+		what += fmt.Sprintf(", by the rule %q", rule)
+		if main, err := kernel.RouteTo(p.Host.Namespace, p.From, netip.Addr{}, ""); err == nil && isOf(main.Link, p.A.Bridge) {
+			subnet, _ := p.A.Address(p.Is4())
+			advice = fmt.Sprintf("%s rule add to %s lookup main pref %d", report.IP(p.From), subnet.Masked(), rule.Priority-1)
+		}
+	}
+	if p.isStrict(p.A.Bridge) {
+		p.Refused = true
+		what += fmt.Sprintf("; so %s refuses what comes from %s (rp_filter=1)", p.A.Bridge, p.From)
+	}
+	p.Advise("way back", advice, "%s", what).Root = true
+	return back.Link
+}
+
+// refusesSource reports whether a strict rp_filter on the bridge drops the packet, after the kernel has refused to
+// route it. A blackhole route gives the same error.
+func (p *Path) refusesSource() bool {
+	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // which rp_filter does not see
+	if err != nil {
+		return false
+	}
+	switch back := p.CheckWayBack(p.To, guess.Link); {
+	case back != "":
+		return !isOf(back, p.A.Bridge)
+	case !p.isStrict(p.A.Bridge):
+		return false
+	}
+	p.Refused = true
+	p.Bad("reverse path", report.SetSysctl("ipv4/conf/"+p.A.Bridge+"/rp_filter", "2"), "%s refuses what comes from %s, whose way back is another (rp_filter=1)", p.A.Bridge, p.From)
+	return true
+}
+
+// isStrict reports whether rp_filter is strict on a link of the host.
+func (p *Path) isStrict(link string) bool {
+	return p.Is4() && max(kernel.Sysctl(p.Host.Namespace, "ipv4/conf/all/rp_filter"), kernel.Sysctl(p.Host.Namespace, "ipv4/conf/"+link+"/rp_filter")) == "1"
+}

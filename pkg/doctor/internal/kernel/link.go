@@ -1,0 +1,107 @@
+package kernel
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// current lists what there is in the namespace of the calling thread.
+var current netlink.Handle
+
+// dump repeats a listing until no change interrupts it (NLM_F_DUMP_INTR).
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+}
+
+// Link returns a link by its name.
+func Link(ns *setup.Namespace, name string) (link netlink.Link, err error) {
+	err = ns.Do(func() (err error) { link, err = netlink.LinkByName(name); return err })
+	return link, err
+}
+
+// LinkName returns the name of a link by its index, "" if it does not exist.
+func LinkName(ns *setup.Namespace, index int) (name string) {
+	_ = ns.Do(func() error { // as documented
+		link, err := netlink.LinkByIndex(index)
+		if err == nil {
+			name = link.Attrs().Name
+		}
+		return err
+	})
+	return name
+}
+
+// Address is an address with its link.
+type Address struct {
+	netip.Prefix
+	Link  string
+	MAC   net.HardwareAddr // of the link
+	Flags int              // IFA_F_*
+}
+
+// Addresses lists the addresses of all links.
+func Addresses(ns *setup.Namespace) (all []Address, err error) {
+	err = ns.Do(func() error {
+		addresses, err := dump(func() ([]netlink.Addr, error) { return current.AddrList(nil, netlink.FAMILY_ALL) })
+		if err != nil {
+			return err
+		}
+		links, err := dump(current.LinkList)
+		byIndex := map[int]*netlink.LinkAttrs{}
+		for _, l := range links {
+			byIndex[l.Attrs().Index] = l.Attrs()
+		}
+		for _, a := range addresses {
+			if l := byIndex[a.LinkIndex]; l != nil {
+				all = append(all, Address{Prefix(a.IPNet), l.Name, l.HardwareAddr, a.Flags})
+			}
+		}
+		return err
+	})
+	return all, err
+}
+
+// Prefix converts an IPNet.
+func Prefix(n *net.IPNet) netip.Prefix {
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits)
+}
+
+// Sysctl returns the value of a key below /proc/sys/net, "" if there is no such key.
+func Sysctl(ns *setup.Namespace, key string) (value string) {
+	_ = ns.Do(func() error { // as documented
+		b, err := os.ReadFile("/proc/sys/net/" + key)
+		value = strings.TrimSpace(string(b))
+		return err
+	})
+	return value
+}
+
+// Qdiscs lists the kinds of a link's queueing disciplines, such as "fq_codel".
+func Qdiscs(ns *setup.Namespace, link string) (kinds []string) {
+	_ = ns.Do(func() error { // a link that is gone has none
+		l, err := netlink.LinkByName(link)
+		if err != nil {
+			return err
+		}
+		all, err := netlink.QdiscList(l)
+		for _, q := range all {
+			kinds = append(kinds, q.Type())
+		}
+		return err
+	})
+	return kinds
+}

@@ -1,0 +1,65 @@
+package kernel
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Neighbour is a neighbour entry: an address and its MAC, as the kernel believes them to be.
+type Neighbour struct {
+	Address netip.Addr
+	MAC     net.HardwareAddr
+	Failed  bool // nobody has answered the kernel's requests, so far
+}
+
+// Neighbours lists the neighbour entries of a family (AF_INET, AF_INET6) on a link, on all links if the
+// index is 0.
+func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err error) {
+	entries, err := neighbours(ns, index, family)
+	for _, n := range entries {
+		a, _ := netip.AddrFromSlice(n.IP)
+		all = append(all, Neighbour{a.Unmap(), n.HardwareAddr, n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0})
+	}
+	return all, err
+}
+
+// FDBEntry is an entry of a bridge's forwarding database: the port behind which the bridge has seen a
+// MAC.
+type FDBEntry struct {
+	Port, Bridge int // indexes of links
+	MAC          net.HardwareAddr
+}
+
+// FDB lists the entries of the forwarding databases of all bridges.
+func FDB(ns *setup.Namespace) (all []FDBEntry, err error) {
+	entries, err := neighbours(ns, 0, unix.AF_BRIDGE)
+	for _, n := range entries {
+		all = append(all, FDBEntry{n.LinkIndex, n.MasterIndex, n.HardwareAddr})
+	}
+	return all, err
+}
+
+// Floods reports whether a bridge floods a port: whether it sends there what is for an unknown MAC.
+// An error counts as yes.
+func Floods(ns *setup.Namespace, port netlink.Link) bool {
+	floods := true
+	_ = ns.Do(func() error { // as documented
+		p, err := netlink.LinkGetProtinfo(port)
+		floods = err != nil || p.Flood
+		return err
+	})
+	return floods
+}
+
+func neighbours(ns *setup.Namespace, index, family int) (all []netlink.Neigh, err error) {
+	err = ns.Do(func() (err error) {
+		all, err = dump(func() ([]netlink.Neigh, error) { return current.NeighList(index, family) })
+		return err
+	})
+	return all, err
+}

@@ -1,0 +1,181 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Route is the route that the kernel chose for a packet.
+type Route struct {
+	Gateway netip.Addr // not valid if the destination is on the link
+	Link    string     // "" if the packet leaves by none
+	Table   int
+	Type    string // "blackhole", "unreachable", "prohibit" or "throw"; "" if the packet may leave
+}
+
+// routeTypes names the types of routes that drop packets, as ip-route(8) does.
+var routeTypes = map[int]string{
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+}
+
+// RouteTo asks the kernel for the route to an address. The kernel follows the routing rules (ip rule),
+// which see the source address, too. iif is the link by which the packet comes in; if it is "", the
+// namespace itself sends the packet, and from is one of its addresses or not valid.
+//
+// Some errors tell the type of the route: see Reason. For a packet that comes in, EXDEV and, since Linux
+// 6.14, also EINVAL say that rp_filter drops it.
+func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err error) {
+	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif})
+	r = Route{Table: found.Table, Type: routeTypes[found.Type], Link: LinkName(ns, found.LinkIndex)}
+	if a, ok := netip.AddrFromSlice(found.Gw); ok {
+		r.Gateway = a.Unmap()
+	}
+	return r, err
+}
+
+// OnlyDefault reports whether the route that RouteTo returns is a default route.
+func OnlyDefault(ns *setup.Namespace, to, from netip.Addr, iif string) bool {
+	// The route as it stands in its table has no link if it has several next hops.
+	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif, FIBMatch: true})
+	return err == nil && isDefault(found)
+}
+
+func isDefault(r netlink.Route) bool { return r.Dst == nil || Prefix(r.Dst).Bits() == 0 }
+
+func lookUp(ns *setup.Namespace, to, from netip.Addr, options netlink.RouteGetOptions) (r netlink.Route, err error) {
+	if from.IsValid() {
+		options.SrcAddr = from.AsSlice()
+	}
+	err = ns.Do(func() error {
+		all, err := netlink.RouteGetWithOptions(to.AsSlice(), &options)
+		if err == nil && len(all) == 0 {
+			err = unix.ENETUNREACH
+		}
+		if err == nil {
+			r = all[0]
+		}
+		return err
+	})
+	return r, err
+}
+
+// Reason returns why the kernel has no route, by the error of RouteTo (net/ipv4/route.c,
+// net/ipv6/ip6_fib.c).
+func Reason(err error) string {
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return "a blackhole route is in the way"
+	case errors.Is(err, unix.EACCES):
+		return "a prohibit route or rule is in the way"
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return "an unreachable route or rule is in the way"
+	case errors.Is(err, unix.ENETUNREACH):
+		return "no route leads there"
+	}
+	return err.Error()
+}
+
+// HasGatewayTo reports whether a route by a gateway, other than a default route, leads to a part of a range.
+func HasGatewayTo(ns *setup.Namespace, to netip.Prefix) (bool, error) {
+	routes, err := routes(ns, FamilyOf(to.Addr()), unix.RT_TABLE_MAIN)
+	return slices.ContainsFunc(routes, func(r netlink.Route) bool {
+		return r.Gw != nil && !isDefault(r) && Prefix(r.Dst).Overlaps(to)
+	}), err
+}
+
+// Uplinks lists the links of the default routes of a family (AF_INET, AF_INET6), in all tables.
+func Uplinks(ns *setup.Namespace, family int) (links []string, err error) {
+	routes, err := routes(ns, family, unix.RT_TABLE_UNSPEC)
+	add := func(index int, gateway net.IP) {
+		if name := LinkName(ns, index); gateway != nil && name != "" && !slices.Contains(links, name) {
+			links = append(links, name)
+		}
+	}
+	for _, r := range routes {
+		if isDefault(r) {
+			add(r.LinkIndex, r.Gw)
+			for _, hop := range r.MultiPath {
+				add(hop.LinkIndex, hop.Gw)
+			}
+		}
+	}
+	return links, err
+}
+
+// routes lists the routes of a family in a table, in all tables for RT_TABLE_UNSPEC.
+func routes(ns *setup.Namespace, family, table int) (all []netlink.Route, err error) {
+	err = ns.Do(func() (err error) {
+		all, err = dump(func() ([]netlink.Route, error) {
+			return current.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		})
+		return err
+	})
+	return all, err
+}
+
+// Rule is a routing rule (ip rule).
+type Rule struct {
+	Priority, Table int
+	From, To        netip.Prefix // not valid for all
+	Marked          bool         // it is about packets with a mark
+}
+
+// Rules lists the routing rules of a family in the kernel's order. A kernel without them has none.
+func Rules(ns *setup.Namespace, family int) (all []Rule) {
+	_ = ns.Do(func() error { // as documented
+		rules, err := dump(func() ([]netlink.Rule, error) { return current.RuleList(family) })
+		for _, r := range rules {
+			rule := Rule{Priority: r.Priority, Table: r.Table, Marked: r.Mark != 0}
+			if r.Src != nil {
+				rule.From = Prefix(r.Src)
+			}
+			if r.Dst != nil {
+				rule.To = Prefix(r.Dst)
+			}
+			all = append(all, rule)
+		}
+		return err
+	})
+	return all
+}
+
+// RuleOf returns the rule that made the kernel look into a route's table for a packet. ok is false for
+// the table main.
+func RuleOf(ns *setup.Namespace, r Route, from, to netip.Addr) (rule Rule, ok bool) {
+	rules := Rules(ns, FamilyOf(to))
+	i := slices.IndexFunc(rules, func(n Rule) bool {
+		return n.Table == r.Table && (!n.From.IsValid() || n.From.Contains(from)) && (!n.To.IsValid() || n.To.Contains(to))
+	})
+	if i < 0 || r.Table == unix.RT_TABLE_MAIN {
+		return Rule{}, false
+	}
+	return rules[i], true
+}
+
+// String is the rule in the form of ip-rule(8).
+func (r Rule) String() string {
+	text := "from all"
+	if r.From.IsValid() {
+		text = "from " + r.From.String()
+	}
+	if r.To.IsValid() {
+		text += " to " + r.To.String()
+	}
+	return fmt.Sprintf("%s lookup %d", text, r.Table)
+}
+
+// FamilyOf returns AF_INET or AF_INET6.
+func FamilyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}

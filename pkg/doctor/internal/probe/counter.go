@@ -1,0 +1,105 @@
+package probe
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Counter counts packets that are dropped without a report to nf_tables.
+type Counter struct {
+	Namespace *setup.Namespace
+	Rule      string // of iptables-legacy; "" for the reverse path filter (rp_filter)
+}
+
+// Bursts are the numbers of packets that SendBursts sends, one burst after the other. A counter that grows by
+// the same numbers counts these packets, and not those of others.
+var Bursts = []int{2, 3}
+
+// SendBursts sends bursts of requests until one is answered. It returns the growth of each counter with each
+// burst, and the last error of sending.
+func SendBursts(ctx context.Context, e *Echo, posts Posts) (growth map[Counter][]int, answered bool, failure error) {
+	growth = map[Counter][]int{}
+	before := readCounters(posts, e.to.Is4())
+	for _, size := range Bursts {
+		if ctx.Err() != nil {
+			return nil, false, ctx.Err()
+		}
+		answered, err := e.Burst(size)
+		if answered {
+			return growth, true, nil
+		}
+		if err != nil {
+			failure = err
+		}
+		after := readCounters(posts, e.to.Is4())
+		for c, count := range after {
+			growth[c] = append(growth[c], count-before[c])
+		}
+		before = after
+	}
+	return growth, false, failure
+}
+
+// readCounters reads the counters of all posts. What cannot be read has no counters.
+func readCounters(posts Posts, is4 bool) map[Counter]int {
+	all := map[Counter]int{}
+	for _, at := range posts {
+		_ = at.Namespace.Do(func() error { // as documented
+			if b, err := os.ReadFile("/proc/thread-self/net/netstat"); err == nil {
+				all[Counter{at.Namespace, ""}] = counterOf(string(b), "IPReversePathFilter")
+			}
+			names := map[bool][2]string{true: {"ip_tables_names", "iptables-legacy-save"}, false: {"ip6_tables_names", "ip6tables-legacy-save"}}[is4]
+			if used, err := os.ReadFile("/proc/thread-self/net/" + names[0]); err != nil || len(used) == 0 {
+				return err // iptables-legacy would create its tables
+			}
+			save, err := setup.ProgramPath(names[1])
+			if err != nil {
+				return err
+			}
+			saved, err := exec.Command(save, "-c").Output()
+			for rule, count := range legacyDrops(string(saved)) {
+				all[Counter{at.Namespace, rule}] = count
+			}
+			return err
+		})
+	}
+	return all
+}
+
+// counterOf returns a counter of /proc/net/netstat, which has a line of names before each line of values.
+func counterOf(text, name string) int {
+	lines := strings.Split(text, "\n")
+	for i := 0; i+1 < len(lines); i += 2 {
+		names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+		if at := slices.Index(names, name); at >= 0 && at < len(values) {
+			count, _ := strconv.Atoi(values[at])
+			return count
+		}
+	}
+	return 0
+}
+
+var (
+	legacyPolicy = regexp.MustCompile(`(?m)^:(\w+) DROP \[(\d+):`)
+	legacyRule   = regexp.MustCompile(`(?m)^\[(\d+):\d+\] (-A .* -j (?:DROP|REJECT).*)$`)
+)
+
+// legacyDrops returns the packet counts of the rules and policies that drop, from the output of
+// iptables-legacy-save -c.
+func legacyDrops(saved string) map[string]int {
+	all := map[string]int{}
+	for _, m := range legacyPolicy.FindAllStringSubmatch(saved, -1) {
+		all["policy DROP of "+m[1]], _ = strconv.Atoi(m[2])
+	}
+	for _, m := range legacyRule.FindAllStringSubmatch(saved, -1) {
+		all[m[2]], _ = strconv.Atoi(m[1])
+	}
+	return all
+}

@@ -1,0 +1,101 @@
+package probe
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Post is a namespace where packets are watched, and the links by which they come in there.
+type Post struct {
+	Namespace *setup.Namespace
+	Links     []string
+}
+
+// Posts are several posts, each in another namespace.
+type Posts []Post
+
+// Add adds a namespace and its links.
+func (p *Posts) Add(ns *setup.Namespace, links ...string) {
+	i := slices.IndexFunc(*p, func(at Post) bool { return at.Namespace.Same(ns) })
+	if i < 0 {
+		i = len(*p)
+		*p = append(*p, Post{Namespace: ns})
+	}
+	for _, link := range links {
+		if !slices.Contains((*p)[i].Links, link) {
+			(*p)[i].Links = append((*p)[i].Links, link)
+		}
+	}
+}
+
+// Sighting is what nf_tables of one namespace reported about the packets.
+type Sighting struct {
+	Namespace *setup.Namespace
+	Verdicts  []Verdict
+}
+
+// Sightings are the sightings of several namespaces.
+type Sightings []Sighting
+
+// Watch calls send, which sends packets of e, and returns what nf_tables reported about them and their
+// answers.
+func Watch(posts Posts, e *Echo, send func()) (seen Sightings, err error) {
+	var traces []*trace
+	for _, at := range posts {
+		t, failed := startTrace(at.Namespace, e, at.Links...)
+		if failed != nil {
+			err = failed
+			break
+		}
+		traces = append(traces, t)
+	}
+	if err == nil {
+		send()
+	}
+	for i, t := range traces {
+		verdicts, failed := t.stop()
+		seen = append(seen, Sighting{posts[i].Namespace, verdicts})
+		err = errors.Join(err, failed)
+	}
+	return seen, err
+}
+
+// of returns what was reported in a namespace.
+func (s Sightings) of(ns *setup.Namespace) []Verdict {
+	i := slices.IndexFunc(s, func(at Sighting) bool { return at.Namespace.Same(ns) })
+	if i < 0 {
+		return nil
+	}
+	return s[i].Verdicts
+}
+
+// Decided returns the verdicts of rules and policies in a namespace, without those of the trace itself.
+func (s Sightings) Decided(ns *setup.Namespace) []Verdict {
+	return slices.DeleteFunc(slices.Clone(s.of(ns)), func(v Verdict) bool { return v.Table == traceTable })
+}
+
+// Seen reports whether a packet came to a namespace; way is Request or Reply.
+func (s Sightings) Seen(ns *setup.Namespace, way string) bool {
+	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool { return v.Table == traceTable && strings.HasPrefix(v.Chain, way+" ") })
+}
+
+// CameBy lists the indexes of the links by which a packet came to a namespace; way is Request or Reply.
+func (s Sightings) CameBy(ns *setup.Namespace, way string) (links []int) {
+	for _, v := range s.of(ns) {
+		if v.Table == traceTable && v.Chain == way+" prerouting" && v.Family != "bridge" {
+			links = append(links, v.in)
+		}
+	}
+	return links
+}
+
+// Translated reports whether a rule for packets that leave a namespace decided about the request, as a
+// rule for masquerade does.
+func (s Sightings) Translated(ns *setup.Namespace) bool {
+	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool {
+		return strings.EqualFold(v.Chain, "postrouting") && v.Handle != 0 && v.Family != "bridge"
+	})
+}

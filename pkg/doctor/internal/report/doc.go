@@ -1,0 +1,9 @@
+// Package report holds what the doctor found on the path of one packet, and the commands that cure
+// it.
+//
+// A Report is a list of Stations in the order of the path. Each has a State: only a Bad one keeps the
+// packet from arriving. Its Remedy is a command for a shell, or advice for a person.
+//
+// The package knows nothing about networks. Start with Report in report.go; command.go quotes the
+// commands.
+package report

@@ -1,0 +1,114 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+)
+
+// DroppedBy begins the name of each station that dropped the doctor's own packet.
+const DroppedBy = "dropped by"
+
+// State is the state of a station.
+type State string
+
+// The states. Only Bad keeps packets from arriving.
+const (
+	Good State = "good"
+	Bad  State = "bad"
+	Note State = "note"
+)
+
+// Station is a place on a packet's path.
+type Station struct {
+	Name   string `json:"name"`
+	State  State  `json:"state"`
+	What   string `json:"what"`
+	Remedy string `json:"remedy,omitempty"` // a command that cures it, or advice if Advice is set
+	Advice bool   `json:"advice,omitempty"`
+
+	Always bool `json:"-"` // it stays bad although the doctor's packet was answered
+	Root   bool `json:"-"` // if it is bad, it is also the cause of what is bad elsewhere
+}
+
+// Report is the path of one packet. If To is "", the report is about From alone and no packet was
+// sent.
+type Report struct {
+	From     string    `json:"from"`
+	To       string    `json:"to,omitempty"`
+	Stations []Station `json:"stations"`
+	Answered bool      `json:"answered"` // the doctor's own packet was answered
+}
+
+// Path returns both ends, or the only one.
+func (r *Report) Path() string {
+	if r.To == "" {
+		return r.From
+	}
+	return r.From + " → " + r.To
+}
+
+// Obstacle returns the station that keeps the packet from arriving: the first root cause, else the one
+// that dropped the doctor's packet, else the first bad one. It returns nil if no station is bad.
+func (r *Report) Obstacle() *Station {
+	for _, is := range []func(*Station) bool{
+		func(s *Station) bool { return s.Root },
+		func(s *Station) bool { return strings.HasPrefix(s.Name, DroppedBy) },
+		func(*Station) bool { return true },
+	} {
+		for i := range r.Stations {
+			if s := &r.Stations[i]; s.State == Bad && is(s) {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// Dropped reports whether the obstacle is a station that dropped the doctor's packet.
+func (r *Report) Dropped() bool {
+	o := r.Obstacle()
+	return o != nil && strings.HasPrefix(o.Name, DroppedBy)
+}
+
+// Healthy reports whether no station is bad.
+func (r *Report) Healthy() bool { return r.Obstacle() == nil }
+
+// add adds a station and returns it; the pointer is valid until the next station is added. Containers
+// choose names in their namespace: a line break in one would look like another station.
+func (r *Report) add(s Station) *Station {
+	for _, text := range []*string{&s.Name, &s.What, &s.Remedy} {
+		*text = strings.ReplaceAll(*text, "\n", "; ")
+	}
+	r.Stations = append(r.Stations, s)
+	return &r.Stations[len(r.Stations)-1]
+}
+
+// Good adds a station where nothing is wrong.
+func (r *Report) Good(name, format string, args ...any) {
+	r.add(Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
+}
+
+// Note adds a station that drops nothing, but that the reader should know.
+func (r *Report) Note(name, format string, args ...any) {
+	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
+}
+
+// Bad adds a station that keeps packets from arriving, with a command that cures it.
+func (r *Report) Bad(name, command, format string, args ...any) *Station {
+	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: command})
+}
+
+// Advise adds a station that keeps packets from arriving, with advice for a person.
+func (r *Report) Advise(name, advice, format string, args ...any) *Station {
+	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
+}
+
+// Downgrade turns bad stations into notes, after the doctor's packet was answered: they did not keep it
+// from arriving. Stations with Always stay bad.
+func (r *Report) Downgrade() {
+	for i, s := range r.Stations {
+		if s.State == Bad && !s.Always {
+			r.Stations[i].State = Note
+		}
+	}
+}

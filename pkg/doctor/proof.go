@@ -1,0 +1,113 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
+	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
+)
+
+// proof is the examination of the doctor's own packets on a path.
+type proof struct {
+	*checks.Path
+	seen probe.Sightings // where the packets were seen
+}
+
+// prove sends a packet along a path and adds what became of it.
+func prove(ctx context.Context, path *checks.Path) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	p := &proof{Path: path}
+	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
+	if err != nil {
+		p.addDifferences()
+		p.Note("our packet", "%v", err)
+		return nil
+	}
+	defer e.Close()
+	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // an error comes back with the packets of investigate
+		if err := p.investigate(ctx); err != nil {
+			return err
+		}
+	}
+	if p.Answered {
+		p.Downgrade()
+		p.Good("our packet", "answered")
+		p.checkFullSize(e)
+	}
+	return nil
+}
+
+// investigate sends more packets, watches them, and adds what dropped them. They are a connection of their own:
+// chains of type nat see only the first packet of a connection.
+func (p *proof) investigate(ctx context.Context) error {
+	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	posts := p.posts()
+	var growth map[probe.Counter][]int
+	var failure error
+	p.seen, err = probe.Watch(posts, e, func() { growth, p.Answered, failure = probe.SendBursts(ctx, e, posts) })
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil || p.Answered {
+		return err
+	}
+	p.addVerdicts()
+	p.addCounters(growth)
+	p.addDifferences()
+	if p.Dropped() {
+		p.Note("our packet", "no answer")
+		return nil
+	}
+	p.CheckSilentDrops()
+	p.addLost(failure)
+	return nil
+}
+
+// posts are the host's namespace and those of the containers, with the links on the path.
+func (p *proof) posts() (all probe.Posts) {
+	for _, e := range p.Containers() {
+		all.Add(p.Host.Namespace, e.Port, e.Bridge)
+		all.Add(e.Namespace, e.Interface)
+	}
+	return all
+}
+
+// addVerdicts adds the chains of the host that accepted the packets, and the rules that dropped them, on the host and in
+// the containers.
+func (p *proof) addVerdicts() {
+	said := map[string]bool{}
+	for _, v := range p.seen.Decided(p.Host.Namespace) {
+		if where := chainOf(v); !v.Dropped && !said[where] {
+			said[where] = true
+			p.Good(where, "lets it pass")
+		}
+	}
+	for _, at := range p.seen {
+		for _, v := range at.Verdicts {
+			if where := "drop " + chainOf(v); v.Dropped && !said[where] {
+				said[where] = true
+				p.addDrop(v, at.Namespace)
+			}
+		}
+	}
+}
+
+// addDifferences adds what differs at both ends from the result of ADD.
+func (p *proof) addDifferences() {
+	said := map[string]bool{}
+	for _, e := range p.Containers() {
+		p.AddDifferences(e, said)
+	}
+}
+
+// chainOf names the chain of a verdict.
+func chainOf(v probe.Verdict) string {
+	return fmt.Sprintf("chain %s of table %s %s", v.Chain, v.Family, v.Table)
+}
