@@ -216,12 +216,12 @@ func TestBandwidthDrift(t *testing.T) {
 	}
 	whole := show()
 	for _, tt := range []struct{ name, spoil, want string }{
-		{"the port's gone", "tc qdisc del dev PORT root", "limit of port PORT to the container: is none instead of 20000000 bit/s"},
-		{"somebody else's in its place", "tc qdisc replace dev PORT root pfifo", "limit of port PORT to the container: is none instead"},
+		{"the port's qdisc gone", "tc qdisc del dev PORT root", "limit of port PORT to the container: is none instead of 20000000 bit/s"},
+		{"another qdisc on the port", "tc qdisc replace dev PORT root pfifo", "limit of port PORT to the container: is none instead"},
 		{"another rate", "tc qdisc change dev PORT root tbf rate 1gbit burst 100000 limit 350000", "to the container: is 1000000000 bit/s"},
 		{"another burst", "tc qdisc change dev PORT root tbf rate 20mbit burst 1mb limit 350000", "to the container: is 20000000 bit/s (burst 1048576 bytes"},
 		{"another queue", "tc qdisc change dev IFB root tbf rate 10mbit burst 50000 limit 1mb", "from the container: is 10000000 bit/s"},
-		{"the IFB's gone", "tc qdisc del dev IFB root", "from the container: is none instead of 10000000 bit/s (burst 50000 bytes, limit 175000 bytes)"},
+		{"the IFB's qdisc gone", "tc qdisc del dev IFB root", "from the container: is none instead of 10000000 bit/s (burst 50000 bytes, limit 175000 bytes)"},
 		{"redirection gone", "tc filter del dev PORT ingress", "redirection from port PORT to IFB: is false"},
 		{"ingress qdisc gone", "tc qdisc del dev PORT ingress", "redirection from port PORT to IFB: is false"},
 		{"IFB gone", "ip link del IFB", "link IFB, which limits port PORT: missing"},

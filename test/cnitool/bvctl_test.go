@@ -161,7 +161,7 @@ func TestLeasesCheck(t *testing.T) {
 			setuptest.Container(n.t, "c3")
 			on("ADD", 3, dual).run(n.t).ok(n.t)
 		}},
-		{"unfinished", func(n *node, c []*setup.Namespace) {
+		{"port down after a killed ADD", func(n *node, c []*setup.Namespace) {
 			setuptest.Run(n.t, "ip", "link", "set", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port(), "down")
 		}, []string{"is incomplete: its ADD was killed"}, func(n *node, _ []*setup.Namespace) {
 			on("ADD", 1, dual).run(n.t).ok(n.t)

@@ -23,7 +23,7 @@ func TestCheckFinds(t *testing.T) {
 		{"gateway", "ip addr del fd88::1/64 dev br0", "address fd88::1/64 of bridge br0: missing"},
 		{"forwarding", "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", "sysctl net/ipv6/conf/all/forwarding=1: missing"},
 		{"masquerade", "nft flush chain ip bridgeveth postrouting", "masquerade of 10.88.0.0/24 behind br0: missing"},
-		{"what is not masqueraded", "nft flush chain ip bridgeveth postrouting", "203.0.113.0/24"},
+		{"masqExclude", "nft flush chain ip bridgeveth postrouting", "203.0.113.0/24"},
 		{"ingress policy", "nft flush chain ip6 bridgeveth forwarded", "ingress"},
 		{"host ports of the network", "nft flush chain ip bridgeveth postrouting", "host ports"},
 		{"host port", "nft flush map ip bridgeveth ports", "host port tcp *:8080 to the container: is false"},
@@ -128,7 +128,7 @@ func TestCheckIgnores(t *testing.T) {
 		{"rules behind ours", "iptables -A FORWARD -j ACCEPT; iptables -t nat -A POSTROUTING -j ACCEPT"},
 		{"Kubernetes' rules", "iptables -N KUBE-FORWARD; iptables -I FORWARD 2 -j KUBE-FORWARD"},
 		{"another table", "nft add table inet other; nft add chain inet other forward '{ type filter hook forward priority 0; }'"},
-		{"a standard qdisc", "tc qdisc add dev br0 root pfifo; tc -n c1 qdisc add dev eth0 root pfifo"},
+		{"a default qdisc", "tc qdisc add dev br0 root pfifo; tc -n c1 qdisc add dev eth0 root pfifo"},
 	} {
 		setuptest.Run(t, "sh", "-c", tt.do)
 		if a := check.run(t); a.err != nil {

@@ -64,7 +64,7 @@ func TestBadDelegate(t *testing.T) {
 		want         []string
 	}{
 		{"its own code", `echo '{"code":123,"msg":"no luck"}'; exit 1`, "1.1.0", 123, []string{"bad-ipam", "no luck"}},
-		{"a code that says nothing", `echo '{"code":999,"msg":"no luck"}'; exit 1`, "1.1.0", 105, []string{"bad-ipam", "no luck"}},
+		{"an unknown error code", `echo '{"code":999,"msg":"no luck"}'; exit 1`, "1.1.0", 105, []string{"bad-ipam", "no luck"}},
 		{"no error", `echo oops >&2; exit 3`, "1.1.0", 105, []string{"bad-ipam", "exit status 3"}},
 		{"killed", `kill -9 $$`, "1.1.0", 105, []string{"bad-ipam", "killed"}},
 		{"garbage", `echo hello`, "1.1.0", 105, []string{"bad-ipam", "result"}},

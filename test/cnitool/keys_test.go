@@ -30,11 +30,11 @@ func TestMAC(t *testing.T) {
 		{"everywhere", both, "MAC=" + env, capability},
 		{"args", object{"args": both["args"]}, "MAC=" + env, args},
 		{"environment", object{"runtimeConfig": object{"mac": ""}}, "IgnoreUnknown=1;MAC=" + env + ";IP=10.88.0.9", env},
-		{"nowhere", object{}, "", "0a:58:0a:58:00:09"}, // computed from the address
+		{"no request", object{}, "", "0a:58:0a:58:00:09"}, // computed from the address
 	} {
 		add := on("ADD", 1, single.with(tt.keys))
 		add.args = tt.env
-		if tt.name == "nowhere" {
+		if tt.name == "no request" {
 			add.args = "IP=10.88.0.9"
 		}
 		a := add.run(t).ok(t)

@@ -213,37 +213,37 @@ func TestSituations(t *testing.T) {
 		programs []string
 		each     string   // a command for each program
 		once     string   // a command after that
-		ill      []string // blocked with "forward": "none"
+		blocked  []string // blocked with "forward": "none"
 		conf     object   // configuration of the network
 		left     []string // blocked with this configuration
 		denies   string   // a dropping rule, for each program
 		denied   []string
 	}{
 		{name: "policy ACCEPT", programs: nft, each: "$I -P FORWARD ACCEPT\n", denies: adminDenies, denied: towards},
-		{name: "nothing at all"},
-		{name: "policy DROP", programs: nft, each: "$I -P FORWARD DROP\n", ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "policy DROP in legacy", programs: legacy, each: "$I -P FORWARD DROP\n", ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "policy DROP in both", programs: slices.Concat(nft, legacy), each: "$I -P FORWARD DROP\n", ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "policy DROP in legacy, ACCEPT in nft", programs: legacy, each: "$I -P FORWARD DROP\n", once: "iptables-nft -P FORWARD ACCEPT; ip6tables-nft -P FORWARD ACCEPT", ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "policy DROP in nft, ACCEPT in legacy", programs: nft, each: "$I -P FORWARD DROP\n", once: "iptables-legacy -P FORWARD ACCEPT; ip6tables-legacy -P FORWARD ACCEPT", ill: everyWay, denies: adminDenies, denied: towards},
+		{name: "no rules"},
+		{name: "policy DROP", programs: nft, each: "$I -P FORWARD DROP\n", blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "policy DROP in legacy", programs: legacy, each: "$I -P FORWARD DROP\n", blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "policy DROP in both", programs: slices.Concat(nft, legacy), each: "$I -P FORWARD DROP\n", blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "policy DROP in legacy, ACCEPT in nft", programs: legacy, each: "$I -P FORWARD DROP\n", once: "iptables-nft -P FORWARD ACCEPT; ip6tables-nft -P FORWARD ACCEPT", blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "policy DROP in nft, ACCEPT in legacy", programs: nft, each: "$I -P FORWARD DROP\n", once: "iptables-legacy -P FORWARD ACCEPT; ip6tables-legacy -P FORWARD ACCEPT", blocked: everyWay, denies: adminDenies, denied: towards},
 		{name: "bridged packets past iptables", programs: nft, each: "$I -P FORWARD DROP\n",
-			once: "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables; echo 0 >/proc/sys/net/bridge/bridge-nf-call-ip6tables",
-			ill:  both("out", "in", "published"), denies: adminDenies, denied: both("in", "published")},
-		{name: "trailing REJECT", programs: nft, each: "$I -A FORWARD -j REJECT\n", ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "trailing REJECT in legacy", programs: legacy, each: "$I -A FORWARD -j REJECT\n", ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "ufw", programs: nft, each: ufw, ill: everyWay, denies: adminDenies, denied: towards},
-		{name: "Docker 20 to 27", programs: nft, each: docker27, ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
-		{name: "Docker 20 to 27 in legacy", programs: legacy, each: docker27, ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
-		{name: "Docker 20 to 27 in legacy, DROP in nft", programs: legacy, each: docker27, once: "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP", ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
-		{name: "Docker 28.0.0", programs: nft, each: docker280, ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
-		{name: "Docker 28", programs: nft, each: docker28, ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
-		{name: "Docker 29", programs: nft, each: docker29, ill: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
-		{name: "Docker's own tables", once: dockerNFT, ill: docker, left: docker},
-		{name: "Docker's own tables, and DROP left over", programs: nft, each: "$I -P FORWARD DROP\n", once: dockerNFT, ill: slices.Concat(everyWay, docker), left: docker, denies: adminDenies, denied: slices.Concat(towards, docker)},
-		{name: "an unknown table", once: unknown, ill: everyWay, left: everyWay},
-		{name: "an unknown table, its chain configured", once: unknown, ill: everyWay, conf: object{"forwardChains": []string{"inet filter forward"}}},
-		{name: "an unknown table, with a rule for our mark", once: unknown + "nft add rule inet filter forward meta mark '&' 0x100000 != 0 accept", ill: everyWay, conf: object{"forwardMark": "0x100000"}},
-		{name: "policy DROP, only replies inbound", programs: nft, each: "$I -P FORWARD DROP\n", ill: everyWay, conf: object{"inbound": "established"}, left: both("in")},
+			once:    "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables; echo 0 >/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+			blocked: both("out", "in", "published"), denies: adminDenies, denied: both("in", "published")},
+		{name: "trailing REJECT", programs: nft, each: "$I -A FORWARD -j REJECT\n", blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "trailing REJECT in legacy", programs: legacy, each: "$I -A FORWARD -j REJECT\n", blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "ufw", programs: nft, each: ufw, blocked: everyWay, denies: adminDenies, denied: towards},
+		{name: "Docker 20 to 27", programs: nft, each: docker27, blocked: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
+		{name: "Docker 20 to 27 in legacy", programs: legacy, each: docker27, blocked: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
+		{name: "Docker 20 to 27 in legacy, DROP in nft", programs: legacy, each: docker27, once: "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP", blocked: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
+		{name: "Docker 28.0.0", programs: nft, each: docker280, blocked: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
+		{name: "Docker 28", programs: nft, each: docker28, blocked: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
+		{name: "Docker 29", programs: nft, each: docker29, blocked: slices.Concat(everyWay, docker), left: docker, denies: dockerDenies, denied: slices.Concat(towards, docker)},
+		{name: "Docker's own tables", once: dockerNFT, blocked: docker, left: docker},
+		{name: "Docker's own tables, and DROP left over", programs: nft, each: "$I -P FORWARD DROP\n", once: dockerNFT, blocked: slices.Concat(everyWay, docker), left: docker, denies: adminDenies, denied: slices.Concat(towards, docker)},
+		{name: "an unknown table", once: unknown, blocked: everyWay, left: everyWay},
+		{name: "an unknown table, its chain configured", once: unknown, blocked: everyWay, conf: object{"forwardChains": []string{"inet filter forward"}}},
+		{name: "an unknown table, with a rule for our mark", once: unknown + "nft add rule inet filter forward meta mark '&' 0x100000 != 0 accept", blocked: everyWay, conf: object{"forwardMark": "0x100000"}},
+		{name: "policy DROP, only replies inbound", programs: nft, each: "$I -P FORWARD DROP\n", blocked: everyWay, conf: object{"inbound": "established"}, left: both("in")},
 		{name: "policy ACCEPT, only replies inbound", programs: nft, each: "$I -P FORWARD ACCEPT\n", conf: object{"inbound": "established"}, left: both("in")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestSituations(t *testing.T) {
 				return all
 			}
 			bridge := ""
-			if slices.Contains(tt.ill, docker[0]) {
+			if slices.Contains(tt.blocked, docker[0]) {
 				bridge = dockerBridge
 			}
 			w := newWorld(t, bridge+each(tt.each)+tt.once)
@@ -272,7 +272,7 @@ func TestSituations(t *testing.T) {
 			}
 			before := setuptest.Dump(t)
 			w.add(dual.with(object{"forward": "none"}))
-			if diff := cmp.Diff(tt.ill, w.blocked(more...), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(tt.blocked, w.blocked(more...), cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("blocked without us (-want +got):\n%s", diff)
 			}
 			w.must("del", w.c...)
@@ -312,9 +312,9 @@ func TestStatusDenied(t *testing.T) {
 		{name: "a rule that may accept", rules: unknown + `nft add rule inet filter forward iifname '"br*"' accept`},
 		{name: "a rule that may lead further", rules: unknown + "nft add chain inet filter more; nft add rule inet filter forward jump more"},
 		{name: "a map of verdicts", rules: unknown + `nft add rule inet filter forward iifname vmap '{ "br0" : accept }'`},
-		{name: "somebody else's affair", rules: unknown, keys: object{"forward": "none"}},
+		{name: "an unknown table, forward none", rules: unknown, keys: object{"forward": "none"}},
 		{name: "not routed", rules: unknown, keys: object{"isDefaultGateway": false, "ipMasq": false}},
-		{name: "Docker's policy, which we cure", rules: "iptables -P FORWARD DROP"},
+		{name: "Docker's policy, cured by ADD", rules: "iptables -P FORWARD DROP"},
 		{name: "nothing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
