@@ -12,11 +12,15 @@ LINT    := .cache/bin/golangci-lint-2.15.0
 # Makes a network namespace. Users other than root need a user namespace around it.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
-build: ## build bridgeveth, ipam-simple and bvctl into bin/
+# Each folder is a Go module of its own. Kubernetes' libraries stay out of the plugins' module.
+MODULES := . cmd/bridgeveth-node test
+
+build: ## build bridgeveth, ipam-simple, bvctl and bridgeveth-node into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./cmd/bridgeveth
 	mv bin/bridgeveth.new bin/bridgeveth
 	ln -f bin/bridgeveth bin/ipam-simple
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bvctl ./cmd/bvctl
+	go build -C cmd/bridgeveth-node -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/bridgeveth-node
 
 install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(DESTDIR)/usr/local/sbin
 	install -d '$(DEST)' '$(SBIN)'
@@ -67,7 +71,7 @@ bench: build ## measure ADD and DEL, and those of the reference plugins (BENCH=-
 
 lint: $(LINT) ## check formatting, vet, lint and commit subjects
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
-	for module in . test; do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
+	for module in $(MODULES); do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
 	hack/subjects.sh
 
 clean: ## remove bin and .cache

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs every test of both modules, the product and test/, or the tests of the packages of test/
+# Runs every test of all modules (the product, its node agent, and test/), or the tests of the packages of test/
 # that are named. Root runs them as root. Anybody else runs them as root of a user namespace.
 # It prints a line for each package and the reason of each skip. If a test fails, it prints the whole
 # log. In CI a skip is a failure too, unless its reason begins with "LISTED SKIP: ".
@@ -18,7 +18,7 @@ run_tests() { # folder of a module, packages
 	# processors.
 	"${run[@]}" go test -C "$1" -count=1 -parallel 6 -timeout 14m -v "${@:2}" >>"$log" 2>&1 || status=$?
 }
-[ $# != 0 ] || run_tests . ./...
+[ $# != 0 ] || { run_tests . ./... && run_tests cmd/bridgeveth-node ./...; }
 run_tests test "${@:-./...}"
 
 if [ $status != 0 ]; then

@@ -1,0 +1,232 @@
+// Package agent keeps a node connected to the other nodes of its cluster: it compares again and
+// again what the node needs with what there is, and restores the difference.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/conflist"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/install"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// Agent is the agent of one node.
+type Agent struct {
+	Self     string // name of the own Node object
+	Settings cluster.Settings
+	Plugin   string        // the plugin file to install; "" installs none
+	BinDir   string        // where the runtime finds plugins
+	Base     string        // the base configuration; "" is the built-in one
+	Conflist conflist.File // what the runtime reads
+	Kernel   *kernel.Host
+	Host     *setup.Host // the same network namespace
+	Nodes    Nodes
+	Log      *slog.Logger
+
+	installed bool
+	base      *conflist.Base // the last one without a mistake
+	status
+}
+
+// Nodes are the Node objects of the cluster.
+type Nodes interface {
+	List() (all []cluster.Node, ok bool) // ok is false before the first list has come
+	Trouble() string                     // why the API server does not answer
+}
+
+const (
+	quiet = 100 * time.Millisecond // between the last change and the next look
+	most  = time.Second            // between the first change and the next look
+	idle  = 30 * time.Second       // between looks if nothing changes
+)
+
+// Run looks after each wake-up, and now and then without one, until ctx ends. Then everything
+// stays as it is.
+func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
+	if err := a.withdrawStale(); err != nil {
+		return err
+	}
+	for {
+		a.Look()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(idle):
+		case <-wake:
+			settle(ctx, wake)
+		}
+	}
+}
+
+// settle waits until changes have stopped coming.
+func settle(ctx context.Context, wake <-chan struct{}) {
+	end := time.After(most)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end:
+			return
+		case <-time.After(quiet):
+			return
+		case <-wake:
+		}
+	}
+}
+
+// withdrawStale removes a conflist that is older than the routes: with it the node would be ready
+// for pods before its routes stand. One that is to outlive a reboot stays.
+func (a *Agent) withdrawStale() error {
+	complete, err := a.Kernel.Complete()
+	if err != nil || complete || a.Conflist.Volatile == "" {
+		return err
+	}
+	removed, err := a.Conflist.Remove()
+	if removed {
+		a.Log.Info("removed the network configuration until the routes stand", "file", a.Conflist.Path)
+	}
+	return err
+}
+
+// Look compares once and restores the difference.
+func (a *Agent) Look() {
+	start := time.Now()
+	r := a.look()
+	r.took, r.at = time.Since(start), time.Now()
+	for _, c := range r.changes {
+		a.Log.Info(c)
+	}
+	for _, text := range a.publish(r) {
+		a.Log.Warn(text)
+	}
+}
+
+// look does one comparison and says what came of it.
+func (a *Agent) look() (r result) {
+	if err := a.install(&r); err != nil {
+		r.fail("plugins: " + err.Error())
+	}
+	base, err := conflist.ReadBase(a.Base)
+	if err != nil {
+		r.fail(err.Error())
+	} else {
+		a.base = base
+	}
+	nodes, ok := a.Nodes.List()
+	if !ok || a.base == nil {
+		if !ok {
+			r.fail("waiting for the API server: " + a.Nodes.Trouble())
+		}
+		return r
+	}
+	if trouble := a.Nodes.Trouble(); trouble != "" {
+		r.warn("the API server does not answer, everything stays as it is: " + trouble)
+	}
+	state, ok := a.wanted(nodes, &r)
+	if !ok {
+		return r
+	}
+	changes, err := a.Kernel.Apply(state)
+	r.changes = append(r.changes, changes...)
+	if err != nil {
+		for _, e := range unwrap(err) {
+			r.fail(e.Error())
+		}
+	}
+	values := conflist.Values{Ranges: state.Ranges, NoMasquerade: state.NoMasquerade, MTU: state.MTU}
+	if err := a.repair(values, &r); err != nil {
+		r.warn("running pods: " + err.Error())
+	}
+	if len(r.reasons) > 0 {
+		return r // a conflist that is there was true once, and running pods need none
+	}
+	if err := a.write(values, &r); err != nil {
+		r.fail("network configuration: " + err.Error())
+	}
+	return r
+}
+
+// wanted returns what the node needs.
+func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok bool) {
+	var own cluster.Node
+	if i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.Name == a.Self }); i >= 0 {
+		own = nodes[i]
+	}
+	uplinks, locals, err := a.Kernel.Links(own.Addresses, a.base.Bridge(), cluster.TunnelLink)
+	if err != nil {
+		r.fail(err.Error())
+		return state, false
+	}
+	state, problems, ok := cluster.Wanted(a.Self, nodes, uplinks, locals, a.Settings)
+	for _, p := range problems {
+		if text := "node " + p.Node + ": " + p.Text; p.Own {
+			r.fail(text)
+		} else {
+			r.warn(text)
+		}
+	}
+	r.nodes, r.state = len(nodes), state
+	return state, ok
+}
+
+// install installs the plugins once.
+func (a *Agent) install(r *result) error {
+	if a.installed || a.Plugin == "" {
+		return nil
+	}
+	names, err := install.Plugins(a.Plugin, a.BinDir)
+	for _, name := range names {
+		r.changes = append(r.changes, fmt.Sprintf("install %s/%s", a.BinDir, name))
+	}
+	a.installed = err == nil
+	return err
+}
+
+// write writes the conflist, the last step of all: with it the runtime reports the node ready.
+func (a *Agent) write(values conflist.Values, r *result) error {
+	text, err := a.base.Complete(values)
+	if err != nil {
+		return err
+	}
+	changed, err := a.Conflist.Write(text)
+	if changed {
+		r.changes = append(r.changes, "write "+a.Conflist.Path)
+	}
+	ahead, readErr := a.Conflist.Ahead()
+	for _, name := range ahead {
+		r.fail(fmt.Sprintf("%s comes before %s, so the runtime uses that network; remove it, or give --conflist a name that sorts first", name, a.Conflist.Path))
+	}
+	return errors.Join(err, readErr)
+}
+
+// unwrap returns the errors that were joined.
+func unwrap(err error) (all []error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			all = append(all, unwrap(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+// Remove removes the conflist, the routes and the VXLAN device. Plugin files stay: running pods
+// need them to be deleted.
+func (a *Agent) Remove() error {
+	removed, err := a.Conflist.Remove()
+	if removed {
+		a.Log.Info("remove " + a.Conflist.Path)
+	}
+	changes, applyErr := a.Kernel.Apply(cluster.State{})
+	for _, c := range changes {
+		a.Log.Info(c)
+	}
+	return errors.Join(err, applyErr)
+}

@@ -1,0 +1,364 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"log/slog"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/conflist"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+func init() { runtime.LockOSThread() } // tests change the namespace of their threads
+
+// objects are Node objects as the API server would list them.
+type objects struct {
+	all     []cluster.Node
+	trouble string
+}
+
+func (o *objects) List() ([]cluster.Node, bool) { return o.all, o.all != nil }
+func (o *objects) Trouble() string              { return o.trouble }
+
+func node(name, internal, podRange string) cluster.Node {
+	return cluster.Node{Name: name, Addresses: []netip.Addr{netip.MustParseAddr(internal)}, Ranges: []netip.Prefix{netip.MustParsePrefix(podRange)}}
+}
+
+// newAgent returns the agent of a node with 172.30.0.11 on uplink0, in a cluster of three.
+func newAgent(t testing.TB) (*Agent, *objects) {
+	ns := setuptest.EnterHost(t)
+	setuptest.Run(t, "ip", "link", "add", "uplink0", "up", "type", "veth", "peer", "name", "lan")
+	setuptest.Run(t, "ip", "link", "set", "lan", "up")
+	setuptest.Run(t, "ip", "addr", "add", "172.30.0.11/16", "dev", "uplink0")
+	nodes := &objects{all: []cluster.Node{
+		node("n1", "172.30.0.11", "10.244.1.0/24"), node("n2", "172.30.0.12", "10.244.2.0/24"), node("n3", "172.31.0.13", "10.244.3.0/24"),
+	}}
+	return restart(t, &Agent{
+		Self: "n1", Settings: cluster.Settings{Routing: cluster.RoutingAuto, VXLANPort: 4789},
+		Host:     ns,
+		Conflist: conflist.File{Path: filepath.Join(t.TempDir(), "10-bridgeveth.conflist"), Volatile: filepath.Join(t.TempDir(), "conflist")}, Nodes: nodes,
+	}), nodes
+}
+
+// restart returns a new agent with the same flags.
+func restart(t testing.TB, old *Agent) *Agent {
+	t.Helper()
+	host, err := kernel.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(host.Close)
+	return &Agent{
+		Self: old.Self, Settings: old.Settings, Base: old.Base, Conflist: old.Conflist, Nodes: old.Nodes, Host: old.Host,
+		Kernel: host, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+}
+
+// get returns the answer of /readyz and the like.
+func (a *Agent) get(path string) (code int, body string) {
+	w := httptest.NewRecorder()
+	a.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	return w.Code, w.Body.String()
+}
+
+// checkReady looks once, and compares what /readyz says.
+func checkReady(t *testing.T, a *Agent, code int, want string) {
+	t.Helper()
+	a.Look()
+	if got, body := a.get("/readyz"); got != code || !strings.HasPrefix(body, want) {
+		t.Errorf("/readyz: %d %q, want %d %q", got, body, code, want)
+	}
+}
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Stat(path)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// TestLast shows that the conflist comes last: not before the routes stand.
+func TestLast(t *testing.T) {
+	a, nodes := newAgent(t)
+	if code, body := a.get("/readyz"); code != 503 || body != "not ready: the first comparison has not ended\n" {
+		t.Errorf("/readyz: %d %q", code, body)
+	}
+	all := nodes.all
+	nodes.all, nodes.trouble = nil, "connection refused"
+	checkReady(t, a, 503, "not ready: waiting for the API server: connection refused\n")
+	nodes.all, nodes.trouble = all[1:], ""
+	checkReady(t, a, 503, "not ready: node n1: the API server has no Node object n1")
+	nodes.all = all
+	setuptest.Run(t, "ip", "route", "add", "10.244.2.0/24", "dev", "lan")
+	checkReady(t, a, 503, "not ready: add route 10.244.2.0/24 via 172.30.0.12 dev uplink0: another route to it exists")
+	if exists(t, a.Conflist.Path) {
+		t.Error("the conflist is there, and a route is not")
+	}
+	setuptest.Run(t, "ip", "route", "del", "10.244.2.0/24")
+	checkReady(t, a, 200, "ready\n")
+	text, err := os.ReadFile(a.Conflist.Path)
+	for _, want := range []string{`"subnet": "10.244.1.0/24"`, `"mtu": 1450`, `"10.244.2.0/23"`} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("no %s in the conflist (%v):\n%s", want, err, text)
+		}
+	}
+}
+
+// TestStays shows what changes nothing: no news, a second look, and the own Node object deleted.
+func TestStays(t *testing.T) {
+	a, nodes := newAgent(t)
+	checkReady(t, a, 200, "ready\n")
+	before := setuptest.Dump(t)
+	stat := func() fs.FileInfo {
+		t.Helper()
+		info, err := os.Stat(a.Conflist.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	written, changes := stat(), a.changes
+	checkReady(t, a, 200, "ready\n")
+	nodes.trouble = "connection refused"
+	checkReady(t, a, 200, "ready\nwarning: the API server does not answer, everything stays as it is: connection refused\n")
+	nodes.all, nodes.trouble = nodes.all[1:], ""
+	checkReady(t, a, 503, "not ready: node n1: the API server has no Node object n1")
+	nodes.all = []cluster.Node{}
+	checkReady(t, a, 503, "not ready: node n1: the API server has no Node object n1")
+	if now := stat(); !os.SameFile(written, now) || a.changes != changes {
+		t.Errorf("%d changes, conflist written again: %v", a.changes-changes, !os.SameFile(written, now))
+	}
+	setuptest.Same(t, before, "the agent changed something")
+}
+
+// TestStart starts an agent where a conflist is: after a reboot it is withdrawn, unless a flag
+// says otherwise. After the agent alone has ended, the conflist is still true.
+func TestStart(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		keep, reboot bool
+		want         bool
+	}{
+		{"reboot", false, true, false},
+		{"reboot, kept", true, true, true},
+		{"agent restarted", false, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, nodes := newAgent(t)
+			if tt.keep {
+				a.Conflist.Volatile = ""
+			}
+			checkReady(t, a, 200, "ready\n")
+			if tt.reboot {
+				setuptest.Run(t, "ip", "route", "flush", "proto", "97")
+				setuptest.Run(t, "ip", "link", "del", cluster.TunnelLink)
+			}
+			all := nodes.all
+			nodes.all = nil // the API server has not answered yet
+			a = restart(t, a)
+			ctx, stop := context.WithCancel(context.Background())
+			stop() // after the first look
+			if err := a.Run(ctx, nil); err != nil {
+				t.Fatal(err)
+			}
+			if got := exists(t, a.Conflist.Path); got != tt.want {
+				t.Errorf("the conflist is there: %v, want %v", got, tt.want)
+			}
+			nodes.all = all
+			checkReady(t, a, 200, "ready\n")
+			if !exists(t, a.Conflist.Path) {
+				t.Error("no conflist")
+			}
+		})
+	}
+}
+
+// TestUnderWay changes what a node has while its agent runs. It has no subtests: those would run on
+// threads outside of the test's namespace.
+func TestUnderWay(t *testing.T) {
+	a, nodes := newAgent(t)
+	checkReady(t, a, 200, "ready\n")
+	conflistHas := func(want string) {
+		t.Helper()
+		if text, err := os.ReadFile(a.Conflist.Path); !bytes.Contains(text, []byte(want)) {
+			t.Errorf("no %s in the conflist (%v):\n%s", want, err, text)
+		}
+	}
+	route := func(args, want string) {
+		t.Helper()
+		if got := setuptest.Run(t, "ip", append([]string{"route", "show"}, strings.Fields(args)...)...); strings.Join(strings.Fields(got), " ") != want {
+			t.Errorf("route %s: %q, want %q", args, got, want)
+		}
+	}
+
+	// MTU
+	setuptest.Run(t, "ip", "link", "set", "uplink0", "mtu", "9000")
+	checkReady(t, a, 200, "ready\n")
+	conflistHas(`"mtu": 8950`)
+
+	// own InternalIP and uplink
+	setuptest.Run(t, "ip", "addr", "del", "172.30.0.11/16", "dev", "uplink0")
+	setuptest.Run(t, "ip", "addr", "add", "172.31.0.11/24", "dev", "lan")
+	checkReady(t, a, 503, "not ready: node n1: no link of this host has the InternalIP [172.30.0.11]")
+	nodes.all[0].Addresses[0] = netip.MustParseAddr("172.31.0.11")
+	checkReady(t, a, 200, "ready\n")
+	route("10.244.3.0/24", "10.244.3.0/24 via 172.31.0.13 dev lan proto 97")
+	route("10.244.2.0/24", "10.244.2.0/24 via 10.244.2.0 dev bvx0 proto 97 onlink")
+
+	// own range
+	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.245.0.0/24")
+	checkReady(t, a, 200, "ready\n")
+	conflistHas(`"subnet": "10.245.0.0/24"`)
+	route("root 10.240.0.0/12 proto 97 metric 65535", "unreachable 10.245.0.0/24")
+
+	// conflist deleted
+	if err := os.Remove(a.Conflist.Path); err != nil {
+		t.Fatal(err)
+	}
+	checkReady(t, a, 200, "ready\n")
+	conflistHas("10.245.0.0/24")
+
+	// foreign conflist
+	foreign := filepath.Join(filepath.Dir(a.Conflist.Path), "05-kindnet.conflist")
+	if err := os.WriteFile(foreign, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	checkReady(t, a, 503, "not ready: 05-kindnet.conflist comes before "+a.Conflist.Path)
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
+	}
+
+	// base with a mistake
+	a.Base = filepath.Join(t.TempDir(), "base")
+	if err := os.WriteFile(a.Base, []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	nodes.all = nodes.all[:2]
+	checkReady(t, a, 503, "not ready: base configuration "+a.Base+": not JSON")
+	route("10.244.3.0/24", "") // routes are kept right nevertheless
+	a.Base = ""
+	checkReady(t, a, 200, "ready\n")
+}
+
+// TestRunningPods has a pod on the node: what it shares with others on the host follows the cluster, and
+// comes back after a flush.
+func TestRunningPods(t *testing.T) {
+	a, nodes := newAgent(t)
+	checkReady(t, a, 200, "ready\n")
+	if rules := setuptest.Run(t, "nft", "list", "ruleset"); rules != "" {
+		t.Errorf("rules without a pod:\n%s", rules)
+	}
+	ranges := nodes.all[0].Ranges[0]
+	_, err := a.Host.AttachPort(&setup.Port{
+		Attachment: setup.Attachment{Network: "kubernetes", Container: "pod", Interface: "eth0"},
+		Container:  setuptest.Container(t, "pod"),
+		Network: &setup.Network{
+			Bridge: "cni0", IPv4: true, Gateways: []netip.Prefix{netip.MustParsePrefix("10.244.1.1/24")}, Masquerade: []netip.Prefix{ranges},
+		},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.1.2/24")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes.all = append(nodes.all, node("n9", "172.30.0.19", "10.244.9.0/24"))
+	for _, spoil := range []string{"true", "nft flush ruleset", "ip addr del 10.244.1.1/24 dev cni0"} {
+		setuptest.Run(t, "sh", "-c", spoil)
+		checkReady(t, a, 200, "ready\n")
+		rules, gateway := setuptest.Run(t, "nft", "list", "ruleset"), setuptest.Run(t, "ip", "addr", "show", "cni0")
+		if !strings.Contains(rules, "ip daddr 10.244.9.0/24") || !strings.Contains(rules, "masquerade") || !strings.Contains(gateway, "10.244.1.1/24") {
+			t.Errorf("after %s:\n%s\n%s", spoil, rules, gateway)
+		}
+	}
+	changes := a.changes
+	if checkReady(t, a, 200, "ready\n"); a.changes != changes {
+		t.Errorf("%d changes of what was right", a.changes-changes)
+	}
+}
+
+// TestRun changes the Node objects and the kernel under an agent that runs.
+func TestRun(t *testing.T) {
+	setuptest.InHost(t, func() {
+		a, _ := newAgent(t)
+		before := setuptest.Dump(t)
+		wake := make(chan struct{}, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		if err := kernel.Watch(ctx, func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- a.Run(ctx, wake) }()
+		await(t, "a route", func() bool { return setuptest.Run(t, "ip", "route", "show", "10.244.2.0/24") != "" })
+		setuptest.Run(t, "ip", "route", "flush", "proto", "97")
+		await(t, "the route after a flush", func() bool { return setuptest.Run(t, "ip", "route", "show", "10.244.2.0/24") != "" })
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if setuptest.Run(t, "ip", "route", "show", "10.244.2.0/24") == "" {
+			t.Error("the route went with the agent")
+		}
+		if err := a.Remove(); err != nil {
+			t.Error(err)
+		}
+		setuptest.Same(t, before, "Remove left something")
+		if exists(t, a.Conflist.Path) {
+			t.Error("the conflist is left")
+		}
+	})
+}
+
+// await waits for something that comes soon, and no longer than half the time after which the
+// agent would look without being woken.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(idle / 2); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s does not come", what)
+		}
+	}
+}
+
+func TestSeen(t *testing.T) {
+	a, nodes := newAgent(t)
+	nodes.all = append(nodes.all, cluster.Node{Name: "n4", Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}})
+	checkReady(t, a, 200, "ready\nwarning: node n4: status.addresses has no InternalIP")
+	if code, body := a.get("/healthz"); code != 200 || body != "ok\n" {
+		t.Errorf("/healthz: %d %q", code, body)
+	}
+	_, body := a.get("/metrics")
+	var got []string
+	for line := range strings.Lines(body) {
+		if !strings.HasPrefix(line, "#") && !strings.Contains(line, "seconds") {
+			got = append(got, strings.TrimPrefix(strings.TrimSpace(line), "bridgeveth_node_"))
+		}
+	}
+	want := []string{"ready 1", "nodes 4", "routes 2", "tunnel_peers 1", "pod_mtu_bytes 1450", "warnings 1", "changes_total 9"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s\n%s", diff, body)
+	}
+	a.last.at = time.Now().Add(-stuck - time.Second)
+	if code, _ := a.get("/healthz"); code != 503 {
+		t.Errorf("/healthz of an agent that is stuck: %d", code)
+	}
+}

@@ -1,0 +1,45 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/conflist"
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+)
+
+// repair restores what running pods share on the host: masquerade and its exceptions, FORWARD rules,
+// forwarding, gateways. The next ADD would do so, too. Until then, pods that run would reach the pods
+// of a new node under the address of the host.
+func (a *Agent) repair(values conflist.Values, r *result) error {
+	ports, err := a.Host.Ports()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(ports, func(p setup.FoundPort) bool { return p.Network == a.base.Name() && p.Bridge == a.base.Bridge() }) {
+		return nil // the bridge comes with the first pod
+	}
+	conf, err := a.base.Plugin(values)
+	if err != nil {
+		return err
+	}
+	var addresses []attachment.Address
+	for _, pods := range values.Ranges { // any pod's: ipam-simple has the first address of a range as the gateway
+		gateway := pods.Addr().Next()
+		addresses = append(addresses, attachment.Address{Prefix: netip.PrefixFrom(gateway.Next(), pods.Bits()), Gateway: gateway})
+	}
+	network, err := attachment.NetworkOf(conf, addresses)
+	if err != nil {
+		return err
+	}
+	missing, err := a.Host.Missing(network)
+	if len(missing) == 0 || err != nil {
+		return err
+	}
+	restored, err := a.Host.RepairNetwork(network)
+	for _, what := range restored {
+		r.changes = append(r.changes, "restore "+what)
+	}
+	return err
+}

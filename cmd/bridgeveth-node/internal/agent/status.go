@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+)
+
+// result is what came of one look.
+type result struct {
+	changes  []string
+	reasons  []string // why the node is not ready for pods
+	warnings []string // what else an administrator has to know
+	nodes    int
+	state    cluster.State
+	at       time.Time
+	took     time.Duration
+}
+
+func (r *result) fail(text string) { r.reasons = append(r.reasons, text) }
+func (r *result) warn(text string) { r.warnings = append(r.warnings, text) }
+
+// status is what is seen of an agent from outside.
+type status struct {
+	mutex   sync.Mutex
+	last    result
+	looks   int
+	seconds float64
+	changes int
+	since   time.Time // the first question, if there has been no look yet
+}
+
+// publish takes over a result, and returns those of its texts that are new.
+func (s *status) publish(r result) (unseen []string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	before := slices.Concat(s.last.reasons, s.last.warnings)
+	for _, text := range slices.Concat(r.reasons, r.warnings) {
+		if !slices.Contains(before, text) {
+			unseen = append(unseen, text)
+		}
+	}
+	s.last = r
+	s.looks++
+	s.seconds += r.took.Seconds()
+	s.changes += len(r.changes)
+	return unseen
+}
+
+// stuck is how long ago the last look may have been.
+const stuck = 3 * idle
+
+// Handler serves /healthz, /readyz and /metrics.
+func (s *status) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", s.healthz)
+	mux.HandleFunc("/readyz", s.readyz)
+	mux.HandleFunc("/metrics", s.metrics)
+	return mux
+}
+
+// healthz says whether the agent works, whatever it finds.
+func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	last := s.since
+	if s.looks > 0 {
+		last = s.last.at
+	}
+	if ago := time.Since(last); ago > stuck {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "the last comparison ended %s ago; the agent is stuck\n", ago.Round(time.Second))
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// readyz says whether the node is ready for pods, and why not.
+func (s *status) readyz(w http.ResponseWriter, _ *http.Request) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	var text strings.Builder
+	for _, r := range s.last.reasons {
+		fmt.Fprintf(&text, "not ready: %s\n", r)
+	}
+	if s.looks == 0 {
+		fmt.Fprintln(&text, "not ready: the first comparison has not ended")
+	}
+	if text.Len() > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	} else {
+		fmt.Fprintln(&text, "ready")
+	}
+	for _, warning := range s.last.warnings {
+		fmt.Fprintf(&text, "warning: %s\n", warning)
+	}
+	fmt.Fprint(w, text.String())
+}
+
+// metrics prints the metrics in Prometheus' text format, version 0.0.4.
+func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	ready, tunnelled := 0, 0
+	if s.looks > 0 && len(s.last.reasons) == 0 {
+		ready = 1
+	}
+	if t := s.last.state.Tunnel; t != nil {
+		tunnelled = len(t.Peers)
+	}
+	for _, m := range []struct {
+		name, kind, help string
+		value            any
+	}{
+		{"ready", "gauge", "1 if the node is ready for pods, 0 if not: /readyz says why", ready},
+		{"nodes", "gauge", "Node objects in the cluster, as last read", s.last.nodes},
+		{"routes", "gauge", "Routes to the pod ranges of other nodes that this node needs", len(s.last.state.Routes)},
+		{"tunnel_peers", "gauge", "Nodes that are reached through the VXLAN device", tunnelled},
+		{"pod_mtu_bytes", "gauge", "MTU of new pods", s.last.state.MTU},
+		{"warnings", "gauge", "Warnings on /readyz", len(s.last.warnings)},
+		{"changes_total", "counter", "Changes made to routes, links, entries and files", s.changes},
+		{"compare_seconds_sum", "counter", "Time spent in comparisons, in seconds", s.seconds},
+		{"compare_seconds_count", "counter", "Comparisons of the wanted state with the present one", s.looks},
+	} {
+		name := "bridgeveth_node_" + m.name
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %v\n", name, m.help, name, m.kind, name, m.value)
+	}
+}

@@ -1,0 +1,206 @@
+// Package cluster says, as data, what a node needs so that its pods reach those of all other
+// nodes: routes, one VXLAN device with its entries, ranges that are not masqueraded, an MTU. It
+// computes all of that from Node objects and from the node's own links. It changes nothing.
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Node is what the agent reads of one Node object.
+type Node struct {
+	Name      string
+	Created   time.Time
+	Ranges    []netip.Prefix // spec.podCIDRs
+	Addresses []netip.Addr   // status.addresses of type InternalIP, in their order
+}
+
+// Uplink is the link that has one InternalIP of the own node.
+type Uplink struct {
+	Address netip.Addr
+	Link    string
+	MTU     int            // bytes
+	OnLink  []netip.Prefix // destinations that the link reaches without a gateway
+}
+
+// Local is a subnet of a link of the host.
+type Local struct {
+	Link   string
+	Subnet netip.Prefix
+}
+
+// Routing selects how packets get to the pods of other nodes.
+type Routing string
+
+// The kinds of routing.
+const (
+	RoutingAuto   Routing = "auto"   // direct to nodes on the same link, VXLAN to the others
+	RoutingDirect Routing = "direct" // by routes through the nodes' InternalIPs
+	RoutingVXLAN  Routing = "vxlan"  // by a tunnel to every node
+	RoutingNone   Routing = "none"   // the network between the nodes knows the pod ranges
+)
+
+// Settings are the flags that decide what a node needs.
+type Settings struct {
+	Routing      Routing
+	VXLANPort    int            // UDP
+	ClusterCIDRs []netip.Prefix // empty: the pod ranges of all nodes
+	ServiceCIDRs []netip.Prefix // pod ranges must not overlap with these; may be empty
+	NoMasquerade []netip.Prefix // further destinations that see the pod's own address
+	ShowToNodes  bool           // the InternalIPs of nodes are such destinations
+}
+
+// Problem is something that an administrator has to know.
+type Problem struct {
+	Node string // whose Node object it is about
+	Own  bool   // it keeps the own node from being ready for pods
+	Text string
+}
+
+// Route is a route to the pod range of another node.
+type Route struct {
+	Range   netip.Prefix
+	Gateway netip.Addr // may be of another family than Range
+	Link    string
+	OnLink  bool // the gateway is on the link although no route says so
+}
+
+// State is what a node needs.
+type State struct {
+	Ranges       []netip.Prefix // the own pod ranges
+	Routes       []Route        // sorted by range
+	Tunnel       *Tunnel        // nil: no peer needs one
+	NoMasquerade []netip.Prefix // sorted, joined where they are adjacent
+	MTU          int            // bytes, of pods
+}
+
+// Wanted returns what the node called self needs. ok is false if that cannot be said yet, and
+// then a Problem with Own says why. Peers that cannot be reached are left out, each with a
+// Problem.
+func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Settings) (state State, problems []Problem, ok bool) {
+	nodes, problems = withoutConflicts(nodes, locals, self, set)
+	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == self })
+	if i < 0 {
+		problems = append(problems, Problem{self, true, "the API server has no Node object " + self + "; start the kubelet, or set --node-name"})
+		return State{}, problems, false
+	}
+	own := nodes[i]
+	peers := slices.DeleteFunc(slices.Clone(nodes), func(n Node) bool { return n.Name == self })
+	problems = append(problems, ownProblems(own, uplinks, problems)...)
+	if slices.ContainsFunc(problems, func(p Problem) bool { return p.Own }) {
+		return State{}, problems, false
+	}
+
+	state.Ranges = own.Ranges
+	state.MTU = slices.MinFunc(uplinks, func(a, b Uplink) int { return cmp.Compare(a.MTU, b.MTU) }).MTU
+	state.NoMasquerade = noMasquerade(nodes, set)
+	for _, peer := range peers {
+		if len(peer.Ranges) == 0 {
+			continue // it has no pods yet
+		}
+		if p := state.reach(own, peer, uplinks, set); p != "" {
+			problems = append(problems, Problem{Node: peer.Name, Text: p})
+		}
+	}
+	if state.Tunnel != nil {
+		state.MTU -= overhead(state.Tunnel.Local)
+		slices.SortFunc(state.Tunnel.Peers, func(a, b Peer) int { return cmp.Compare(a.MAC, b.MAC) })
+	}
+	slices.SortFunc(state.Routes, func(a, b Route) int { return a.Range.Compare(b.Range) })
+	return state, problems, true
+}
+
+// ownProblems returns what keeps the own node from being ready. found are the problems that are
+// known already.
+func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Problem) {
+	say := func(text string) { problems = append(problems, Problem{own.Name, true, text}) }
+	if slices.ContainsFunc(found, func(p Problem) bool { return p.Own }) {
+		return nil // its ranges were taken out, which is why it has none
+	}
+	switch {
+	case len(own.Ranges) == 0:
+		say("spec.podCIDRs is empty; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr, or set the field")
+	case len(own.Addresses) == 0:
+		say("status.addresses has no InternalIP; start the kubelet with --node-ip")
+	case len(uplinks) == 0:
+		say(fmt.Sprintf("no link of this host has the InternalIP %v; correct the kubelet's --node-ip, or add the address", own.Addresses))
+	}
+	return problems
+}
+
+// reach adds what the own node needs to reach a peer. It returns a problem if there is no way.
+func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem string) {
+	if set.Routing == RoutingNone {
+		return ""
+	}
+	if len(peer.Addresses) == 0 {
+		return "status.addresses has no InternalIP; its pods are not reachable until its kubelet reports one"
+	}
+	for _, a := range peer.Addresses {
+		if slices.Contains(own.Addresses, a) {
+			return fmt.Sprintf("its InternalIP %v is also that of this node; correct the --node-ip of one of the kubelets", a)
+		}
+	}
+	if set.Routing != RoutingVXLAN {
+		routes, whole := direct(peer, uplinks)
+		if whole {
+			s.Routes = append(s.Routes, routes...)
+			return ""
+		}
+		if set.Routing == RoutingDirect {
+			return fmt.Sprintf("its InternalIP %v is not on a link that this node shares; use --routing auto or vxlan, or none if routers know its pod ranges", peer.Addresses)
+		}
+	}
+	return s.tunnel(own, peer, set)
+}
+
+// direct returns the routes to a peer through its InternalIPs. whole is false if one of its
+// ranges cannot be reached that way.
+func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
+	for _, r := range peer.Ranges {
+		gateway, link := hop(r, peer, uplinks)
+		if link == "" {
+			return nil, false
+		}
+		routes = append(routes, Route{Range: r, Gateway: gateway, Link: link})
+	}
+	return routes, true
+}
+
+// hop returns an InternalIP of a peer that is on one of the uplinks, and that link. It prefers the
+// family of the range. An IPv4 range may have an IPv6 gateway (Linux 5.2), but not the reverse.
+func hop(r netip.Prefix, peer Node, uplinks []Uplink) (gateway netip.Addr, link string) {
+	for _, same := range []bool{true, false} {
+		for _, a := range peer.Addresses {
+			if (a.Is4() == r.Addr().Is4()) != same || r.Addr().Is6() && a.Is4() {
+				continue
+			}
+			for _, u := range uplinks {
+				if slices.ContainsFunc(u.OnLink, func(p netip.Prefix) bool { return p.Contains(a) }) {
+					return a, u.Link
+				}
+			}
+		}
+	}
+	return netip.Addr{}, ""
+}
+
+// noMasquerade returns the destinations to which pods keep their addresses.
+func noMasquerade(nodes []Node, set Settings) []netip.Prefix {
+	all := slices.Concat(set.ClusterCIDRs, set.NoMasquerade)
+	for _, n := range nodes {
+		if len(set.ClusterCIDRs) == 0 {
+			all = append(all, n.Ranges...)
+		}
+		if set.ShowToNodes {
+			for _, a := range n.Addresses {
+				all = append(all, netip.PrefixFrom(a, a.BitLen()))
+			}
+		}
+	}
+	return join(all)
+}

@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// withoutConflicts returns the nodes without those of their ranges that must not be routed, and a
+// problem for each of these. Of two nodes with overlapping ranges the older one keeps its range:
+// its pods were there first, and every agent decides alike.
+func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) ([]Node, []Problem) {
+	nodes = slices.Clone(nodes)
+	slices.SortFunc(nodes, func(a, b Node) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
+	taken := overlaps(nodes)
+	var problems []Problem
+	for i, n := range nodes {
+		nodes[i].Ranges = slices.DeleteFunc(slices.Clone(n.Ranges), func(r netip.Prefix) bool {
+			text := refused(r, n, locals, set)
+			if other, ok := taken[claim{r, i}]; text == "" && ok {
+				text = fmt.Sprintf("%v overlaps with %v of the older node %s; delete this Node object and let the kubelet make another one", r, other.prefix, nodes[other.node].Name)
+			}
+			if text == "" {
+				return false
+			}
+			problems = append(problems, Problem{n.Name, n.Name == self, "spec.podCIDRs: " + text})
+			return true
+		})
+	}
+	return nodes, problems
+}
+
+// refused says why a range must not be used, whoever else has it. It returns "" if it may be.
+func refused(r netip.Prefix, n Node, locals []Local, set Settings) string {
+	for _, a := range n.Addresses {
+		if r.Contains(a) {
+			return fmt.Sprintf("%v contains the node's own InternalIP %v; give --cluster-cidr of kube-controller-manager a range that no node is in", r, a)
+		}
+	}
+	for _, s := range set.ServiceCIDRs {
+		if r.Overlaps(s) {
+			return fmt.Sprintf("%v overlaps with the service range %v; give --cluster-cidr of kube-controller-manager another range", r, s)
+		}
+	}
+	for _, l := range locals {
+		if r.Overlaps(l.Subnet) {
+			return fmt.Sprintf("%v overlaps with %v of link %s; change the subnet of that link, or the cluster's range", r, l.Subnet, l.Link)
+		}
+	}
+	return ""
+}
+
+// claim is a range of the node with that place in the list.
+type claim struct {
+	prefix netip.Prefix
+	node   int
+}
+
+// overlaps returns the claims that an earlier node in the list has already, with the claim of that
+// node.
+func overlaps(nodes []Node) map[claim]claim {
+	var all []claim
+	for i, n := range nodes {
+		for _, r := range n.Ranges {
+			all = append(all, claim{r, i})
+		}
+	}
+	// In this order a range comes right after those that contain it.
+	slices.SortFunc(all, func(a, b claim) int { return cmp.Or(a.prefix.Compare(b.prefix), a.node-b.node) })
+	taken := map[claim]claim{}
+	var around []claim
+	for _, c := range all {
+		around = slices.DeleteFunc(around, func(o claim) bool { return !o.prefix.Contains(c.prefix.Addr()) })
+		for _, o := range around {
+			if o.node < c.node {
+				taken[c] = o
+			} else if o.node > c.node {
+				taken[o] = c
+			}
+		}
+		around = append(around, c)
+	}
+	return taken
+}
+
+// join returns the prefixes that cover the same addresses, as few as possible, in order.
+func join(prefixes []netip.Prefix) (joined []netip.Prefix) {
+	prefixes = slices.Clone(prefixes)
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	for _, p := range prefixes {
+		if n := len(joined); n > 0 && joined[n-1].Contains(p.Addr()) {
+			continue
+		}
+		joined = append(joined, p)
+		for n := len(joined); n > 1; n-- { // two halves are one range
+			a, b := joined[n-2], joined[n-1]
+			whole := netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked()
+			if a.Bits() != b.Bits() || a.Bits() == 0 || !whole.Contains(b.Addr()) || a.Addr() != whole.Addr() {
+				break
+			}
+			joined = append(joined[:n-2], whole)
+		}
+	}
+	return joined
+}

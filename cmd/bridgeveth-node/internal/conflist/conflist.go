@@ -1,0 +1,266 @@
+// Package conflist writes the network configuration of a node: a base, in which an administrator
+// may set any key, completed by what follows from the node's ranges.
+package conflist
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+//go:embed base.conflist
+var standard []byte
+
+// Values are what the agent fills in.
+type Values struct {
+	Ranges       []netip.Prefix
+	NoMasquerade []netip.Prefix
+	MTU          int // bytes
+}
+
+// Base is a configuration without the values that differ from node to node.
+type Base struct {
+	list    map[string]any
+	plugins []any
+	at      int            // place of the bridgeveth plugin in plugins
+	network map[string]any // that plugin
+}
+
+// ReadBase reads and checks a base. The path "" is the built-in one.
+func ReadBase(path string) (*Base, error) {
+	text := standard
+	if path != "" {
+		var err error
+		if text, err = os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("base configuration: %w", err)
+		}
+	}
+	b, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("base configuration %s: %w", path, err)
+	}
+	return b, nil
+}
+
+func parse(text []byte) (*Base, error) {
+	b := &Base{}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // a number stays as it was written
+	if err := d.Decode(&b.list); err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	b.plugins, _ = b.list["plugins"].([]any)
+	for i, p := range b.plugins {
+		plugin, _ := p.(map[string]any)
+		if t := plugin["type"]; b.network == nil && (t == "bridgeveth" || t == "bridge") {
+			b.at, b.network = i, plugin
+		}
+	}
+	if b.network == nil {
+		return nil, errors.New(`plugins: no plugin has "type": "bridgeveth"; add one`)
+	}
+	if name, _ := b.list["name"].(string); name == "" {
+		return nil, errors.New(`name: missing; add a name, such as "kubernetes"`)
+	}
+	ipam, ok := b.network["ipam"].(map[string]any)
+	if b.network["ipam"] == nil {
+		ipam, ok = map[string]any{"type": "ipam-simple"}, true
+		b.network["ipam"] = ipam
+	}
+	if !ok {
+		return nil, fmt.Errorf("ipam: %v is not an object; write it as {\"type\": \"ipam-simple\"}", b.network["ipam"])
+	}
+	for _, key := range []string{"ranges", "subnet"} {
+		if ipam[key] != nil {
+			return nil, fmt.Errorf("ipam.%s: %v is the same on every node; remove the key, the agent sets the ranges from spec.podCIDRs", key, ipam[key])
+		}
+	}
+	if _, err := excluded(b.network); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// excluded returns the destinations in masqExclude.
+func excluded(network map[string]any) (list []netip.Prefix, err error) {
+	entries, ok := network["masqExclude"].([]any)
+	if !ok && network["masqExclude"] != nil {
+		return nil, fmt.Errorf("masqExclude: %v is not a list; write it as [\"10.0.0.0/8\"]", network["masqExclude"])
+	}
+	for _, e := range entries {
+		text, _ := e.(string)
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("masqExclude: %v is not a subnet; write it as \"10.0.0.0/8\"", e)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// Bridge returns the name of the pods' bridge.
+func (b *Base) Bridge() string {
+	if name, ok := b.network["bridge"].(string); ok && name != "" {
+		return name
+	}
+	return "cni0" // the plugin's default
+}
+
+// Name returns the name of the network.
+func (b *Base) Name() string { return b.list["name"].(string) }
+
+// Complete returns the configuration of a node, as the text of a file. The same values give the
+// same text. An MTU in the base is kept.
+func (b *Base) Complete(v Values) ([]byte, error) {
+	network, err := b.complete(v)
+	if err != nil {
+		return nil, err
+	}
+	plugins, list := slices.Clone(b.plugins), maps.Clone(b.list)
+	plugins[b.at] = network
+	list["plugins"] = plugins
+	text, err := json.MarshalIndent(list, "", "  ")
+	return append(text, '\n'), err
+}
+
+// Plugin returns what a runtime passes to the bridgeveth plugin.
+func (b *Base) Plugin(v Values) ([]byte, error) {
+	network, err := b.complete(v)
+	if err != nil {
+		return nil, err
+	}
+	network["name"], network["cniVersion"] = b.list["name"], b.list["cniVersion"]
+	return json.Marshal(network)
+}
+
+// complete returns the bridgeveth plugin with the values of a node.
+func (b *Base) complete(v Values) (network map[string]any, err error) {
+	network = maps.Clone(b.network)
+	ipam := maps.Clone(b.network["ipam"].(map[string]any))
+	sets := []any{}
+	for _, r := range v.Ranges {
+		sets = append(sets, []any{map[string]any{"subnet": r.String()}})
+	}
+	ipam["ranges"], network["ipam"] = sets, ipam
+	if network["mtu"] == nil {
+		network["mtu"] = v.MTU
+	}
+	not, err := excluded(b.network)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range v.NoMasquerade {
+		if !slices.Contains(not, p) {
+			not = append(not, p)
+		}
+	}
+	if len(not) > 0 {
+		network["masqExclude"] = not
+	}
+	return network, nil
+}
+
+// File is the file that a runtime reads the configuration from.
+type File struct {
+	Path string
+	// Volatile is a file that no reboot outlives, such as one in /run. Path is then a symbolic link
+	// to it. After a reboot the link leads nowhere, so the node is not ready from its first moment
+	// on, before any agent could say so. "" has the text in Path itself.
+	Volatile string
+}
+
+// Write replaces the text at once, if it differs. It reports whether it did. A runtime sees the
+// old text or the new one, also after a crash. The names of temporary files end in ".new", which
+// no runtime reads.
+func (f File) Write(text []byte) (changed bool, err error) {
+	target, _ := os.Readlink(f.Path) // "" for a file
+	if old, err := os.ReadFile(f.Path); err == nil && bytes.Equal(old, text) && target == f.Volatile {
+		return false, nil
+	}
+	write := func(temporary string) error { return writeSynced(temporary, text) }
+	if f.Volatile != "" {
+		if err := replace(f.Volatile, write); err != nil {
+			return false, err
+		}
+		// A runtime watches the folder of Path, so the link is replaced whenever the text is.
+		write = func(temporary string) error { return os.Symlink(f.Volatile, temporary) }
+	}
+	return true, replace(f.Path, write)
+}
+
+// Remove removes the file. It reports whether there was one.
+func (f File) Remove() (removed bool, err error) {
+	for _, path := range []string{f.Path, f.Volatile} {
+		removeErr := os.Remove(path)
+		removed = removed || removeErr == nil
+		if path != "" && removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	if removed {
+		err = errors.Join(err, syncFolder(f.Path))
+	}
+	return removed, err
+}
+
+// Ahead returns the names of other configurations in the folder that a runtime takes before this
+// one: it takes the first by name.
+func (f File) Ahead() (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Dir(f.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if e.Name() < filepath.Base(f.Path) && (ext == ".conf" || ext == ".conflist" || ext == ".json") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// replace replaces a file by one that write makes under another name in the same folder.
+func replace(path string, write func(temporary string) error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed agent
+		return err
+	}
+	err := write(temporary)
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		_ = os.Remove(temporary) // the next call removes it too
+		return err
+	}
+	return syncFolder(path)
+}
+
+func writeSynced(path string, text []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// syncFolder makes the names in the folder of a file outlive a crash.
+func syncFolder(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,116 @@
+// Package install puts the plugin files into the folder that a runtime runs them from.
+package install
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+const module = "github.com/bridgeveth/bridgeveth"
+
+// names are those that the one plugin file is installed under. loopback is left alone where
+// another project's is installed: containerd runs it for every pod.
+var names = []string{"bridgeveth", "ipam-simple", "loopback"}
+
+// Plugins installs the plugin file at source into a folder, under all of its names, and returns
+// the names that it installed. Each name leads to a whole file at any time: the old one or the
+// new one. A running plugin keeps the file that it was started from.
+func Plugins(source, folder string) (installed []string, err error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	temporary := filepath.Join(folder, ".bridgeveth.new")
+	defer func() { _ = os.Remove(temporary) }() // only there after a failure
+	for _, name := range names {
+		path := filepath.Join(folder, name)
+		current, err := upToDate(name, source, path)
+		if err != nil {
+			return installed, fmt.Errorf("compare %s with %s: %w", path, source, err)
+		}
+		if current {
+			continue
+		}
+		// The names are links to one file, by which the plugins know each other.
+		if name == names[0] {
+			err = copySynced(source, temporary)
+		} else {
+			err = link(filepath.Join(folder, names[0]), temporary)
+		}
+		if err == nil {
+			err = os.Rename(temporary, path)
+		}
+		if err != nil {
+			return installed, fmt.Errorf("install %s: %w", path, err)
+		}
+		installed = append(installed, name)
+	}
+	return installed, nil
+}
+
+// upToDate reports whether a name needs no change.
+func upToDate(name, source, path string) (bool, error) {
+	if name == names[0] {
+		return sameText(source, path)
+	}
+	first, err := os.Stat(filepath.Join(filepath.Dir(path), names[0]))
+	if err != nil {
+		return false, err
+	}
+	present, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(first, present) || name == "loopback" && !isOwn(path), nil
+}
+
+// isOwn reports whether a program was built from this project.
+func isOwn(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && info.Main.Path == module
+}
+
+func sameText(a, b string) (bool, error) {
+	old, err := os.ReadFile(b)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	text, err := os.ReadFile(a)
+	return bytes.Equal(old, text), err
+}
+
+// link makes a hard link, also in place of one that a killed agent has left.
+func link(file, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Link(file, path)
+}
+
+func copySynced(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // a link to an installed file must not be written to
+	}
+	target, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	return errors.Join(err, target.Chmod(0o755), target.Sync(), target.Close())
+}

@@ -1,0 +1,135 @@
+// Package kernel compares what a node needs (cluster.State) with the kernel, and restores the
+// difference. It changes and removes only what carries the agent's mark: routes of protocol 97,
+// and the VXLAN device in link group 97 with all that is on that device.
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+)
+
+// protocol marks the agent's routes: "proto 97" in ip-route(8). linux/rtnetlink.h leaves the
+// number to nobody, and the plugin itself uses 98.
+const protocol = 97
+
+// Host is the network namespace in which Open was called.
+type Host struct{ nl *netlink.Handle }
+
+// Open returns the calling thread's network namespace.
+func Open() (*Host, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return &Host{h}, nil
+}
+
+// Close closes the netlink socket.
+func (h *Host) Close() { h.nl.Close() }
+
+// Apply restores what differs from the state, and returns a line for each change. It goes on after
+// errors. The last change is the mark that Complete finds, and that one is made only if there was
+// no error.
+func (h *Host) Apply(s cluster.State) (changes []string, err error) {
+	changes, tunnel, tunnelErr := h.applyTunnel(s.Tunnel)
+	present, err := h.routes() // after the tunnel: a new device has lost the routes of the old one
+	if err != nil {
+		return changes, errors.Join(tunnelErr, err)
+	}
+	more, routeErr := h.applyRoutes(s.Routes, tunnel, present)
+	changes, err = append(changes, more...), errors.Join(tunnelErr, routeErr)
+	if s.Tunnel == nil { // its routes are gone by now, or lead elsewhere
+		more, removeErr := h.removeTunnel()
+		changes, err = append(changes, more...), errors.Join(err, removeErr)
+	}
+	if err == nil {
+		more, err = h.applyMark(s.Ranges, present.marks)
+		changes = append(changes, more...)
+	}
+	return changes, err
+}
+
+// converge sets each element that is wanted and not present with that value, and then removes the
+// present ones of which no value is wanted. It returns a line for each change.
+func converge[K comparable, V comparable](wanted, present map[K]V, set func(K, V) error, remove func(K, V) error, say func(K, V) string) (changes []string, err error) {
+	var differs, surplus []K
+	for k, v := range wanted {
+		if was, ok := present[k]; !ok || was != v {
+			differs = append(differs, k)
+		}
+	}
+	for k := range present {
+		if _, ok := wanted[k]; !ok {
+			surplus = append(surplus, k)
+		}
+	}
+	do := func(verb string, k K, v V, change func(K, V) error) {
+		what := verb + " " + say(k, v)
+		if failed := change(k, v); failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", what, failed))
+			return
+		}
+		changes = append(changes, what)
+	}
+	for _, k := range inOrder(differs) {
+		verb := "add"
+		if _, ok := present[k]; ok {
+			verb = "change"
+		}
+		do(verb, k, wanted[k], set)
+	}
+	for _, k := range inOrder(surplus) {
+		do("remove", k, present[k], remove)
+	}
+	return changes, err
+}
+
+// inOrder sorts keys by their texts.
+func inOrder[K comparable](keys []K) []K {
+	slices.SortFunc(keys, func(a, b K) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	return keys
+}
+
+// absent passes on an error unless it says that what was to be removed is not there.
+func absent(err error) error {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil
+	}
+	return err
+}
+
+// dump repeats a listing for as long as the kernel says that it changed while it was read.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefixOf(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(addrOf(n.IP), ones)
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}

@@ -1,0 +1,346 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+func init() { runtime.LockOSThread() } // tests change the namespace of their threads
+
+// machine is a node in a namespace of its own, with one pod.
+type machine struct {
+	cluster.Node
+	ns, pod *setup.Namespace
+	kernel  *Host
+}
+
+// lab is three nodes: n1 and n2 on one link, n3 behind a router, which is the test's host.
+type lab []*machine
+
+const (
+	v4Net, v6Net = 1, 2 // families of the network between the nodes
+	v4Pod, v6Pod = 4, 8 // families of the pods
+)
+
+func newLab(t *testing.T, families int) lab {
+	setuptest.EnterHost(t)
+	setuptest.SetSysctl(t, "ipv4/ip_forward", "1")
+	setuptest.SetSysctl(t, "ipv6/conf/all/forwarding", "1")
+	var nodes lab
+	for i, lan := range []int{1, 1, 2} {
+		n := i + 1
+		m := &machine{Node: cluster.Node{Name: fmt.Sprintf("n%d", n)}, ns: setuptest.Container(t, fmt.Sprintf("n%d", n)), pod: setuptest.Container(t, fmt.Sprintf("pod%d", n))}
+		bridge := fmt.Sprintf("lan%d", lan)
+		if i == 0 || lan == 2 {
+			setuptest.Run(t, "ip", "link", "add", bridge, "type", "bridge")
+			setuptest.Run(t, "ip", "link", "set", bridge, "up")
+			address(t, nil, bridge, families&v4Net != 0, fmt.Sprintf("172.3%d.0.1/24", lan))
+			address(t, nil, bridge, families&v6Net != 0, fmt.Sprintf("fd00:%d::1/64", lan))
+		}
+		port := fmt.Sprintf("port%d", n)
+		setuptest.Run(t, "ip", "link", "add", port, "master", bridge, "up", "type", "veth", "peer", "name", "eth0", "netns", m.Name)
+		setuptest.In(t, m.ns, "ip", "link", "set", "eth0", "up")
+		if families&v4Net != 0 {
+			a := fmt.Sprintf("172.3%d.0.1%d", lan, n)
+			address(t, m.ns, "eth0", true, a+"/24")
+			setuptest.In(t, m.ns, "ip", "route", "add", "default", "via", fmt.Sprintf("172.3%d.0.1", lan))
+			m.Addresses = append(m.Addresses, netip.MustParseAddr(a))
+		}
+		if families&v6Net != 0 {
+			a := fmt.Sprintf("fd00:%d::1%d", lan, n)
+			address(t, m.ns, "eth0", true, a+"/64")
+			setuptest.In(t, m.ns, "ip", "-6", "route", "add", "default", "via", fmt.Sprintf("fd00:%d::1", lan))
+			m.Addresses = append(m.Addresses, netip.MustParseAddr(a))
+		}
+		for key, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
+			if err := m.ns.Do(func() error { setuptest.SetSysctl(t, key, value); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.addPod(t, families, n)
+		nodes = append(nodes, m)
+	}
+	return nodes
+}
+
+// addPod gives a node its pod ranges and a pod in each, the way that a bridge would.
+func (m *machine) addPod(t *testing.T, families, n int) {
+	setuptest.In(t, m.ns, "ip", "link", "add", "cni0", "type", "veth", "peer", "name", "eth0", "netns", "pod"+m.Name[1:])
+	setuptest.In(t, m.ns, "ip", "link", "set", "cni0", "up")
+	setuptest.In(t, m.pod, "ip", "link", "set", "eth0", "up")
+	if families&v4Pod != 0 {
+		m.Ranges = append(m.Ranges, netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", n)))
+		address(t, m.ns, "cni0", true, fmt.Sprintf("10.244.%d.1/24", n))
+		address(t, m.pod, "eth0", true, fmt.Sprintf("10.244.%d.5/24", n))
+		setuptest.In(t, m.pod, "ip", "route", "add", "default", "via", fmt.Sprintf("10.244.%d.1", n))
+	}
+	if families&v6Pod != 0 {
+		m.Ranges = append(m.Ranges, netip.MustParsePrefix(fmt.Sprintf("fd10:%d::/64", n)))
+		address(t, m.ns, "cni0", true, fmt.Sprintf("fd10:%d::1/64", n))
+		address(t, m.pod, "eth0", true, fmt.Sprintf("fd10:%d::5/64", n))
+		setuptest.In(t, m.pod, "ip", "-6", "route", "add", "default", "via", fmt.Sprintf("fd10:%d::1", n))
+	}
+	if err := m.ns.Do(func() (err error) { m.kernel, err = Open(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.kernel.Close)
+}
+
+// address adds an address in a namespace, nil for the test's host.
+func address(t *testing.T, ns *setup.Namespace, link string, wanted bool, a string) {
+	if !wanted {
+		return
+	}
+	args := []string{"addr", "add", a, "dev", link}
+	if strings.Contains(a, ":") {
+		args = append(args, "nodad")
+	}
+	if ns == nil {
+		setuptest.Run(t, "ip", args...)
+		return
+	}
+	setuptest.In(t, ns, "ip", args...)
+}
+
+func (l lab) nodes() (list []cluster.Node) {
+	for _, m := range l {
+		list = append(list, m.Node)
+	}
+	return list
+}
+
+// wanted returns what a machine needs, given these nodes.
+func (m *machine) wanted(t *testing.T, nodes []cluster.Node, routing cluster.Routing) cluster.State {
+	t.Helper()
+	uplinks, locals, err := m.kernel.Links(m.Addresses, "cni0", cluster.TunnelLink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, problems, ok := cluster.Wanted(m.Name, nodes, uplinks, locals, cluster.Settings{Routing: routing, VXLANPort: 4789})
+	if !ok || len(problems) > 0 {
+		t.Fatalf("%s: %v", m.Name, problems)
+	}
+	return state
+}
+
+// apply applies a state, and shows that nothing is left to be done then.
+func (m *machine) apply(t *testing.T, s cluster.State) (changes []string) {
+	t.Helper()
+	changes, err := m.kernel.Apply(s)
+	if err != nil {
+		t.Fatalf("%s: %v", m.Name, err)
+	}
+	if again, err := m.kernel.Apply(s); len(again) > 0 || err != nil {
+		t.Errorf("%s: applied twice: %v, %v", m.Name, again, err)
+	}
+	return changes
+}
+
+// checkPackets has each pod and each node's host send to each other pod, pods in packets as big as
+// their MTU allows.
+func (l lab) checkPackets(t *testing.T, mtu int) {
+	t.Helper()
+	for _, from := range l {
+		for _, to := range l {
+			if from == to {
+				continue
+			}
+			for _, r := range to.Ranges {
+				pod, header := r.Addr().Next().Next().Next().Next().Next(), 28
+				if pod.Is6() {
+					header = 48
+				}
+				size := fmt.Sprint(mtu - header)
+				setuptest.In(t, from.pod, "ping", "-n", "-c", "1", "-W", "5", "-M", "do", "-s", size, pod.String())
+				setuptest.In(t, from.ns, "ping", "-n", "-c", "1", "-W", "5", pod.String())
+			}
+		}
+	}
+}
+
+// dump returns what a node has of the agent's things and of others'.
+func (m *machine) dump(t *testing.T) (text string) {
+	t.Helper()
+	for _, args := range []string{"-4 route show table main", "-6 route show table main", "-o addr show scope global", "neigh show nud permanent", "-br link"} {
+		text += "# " + args + "\n" + setuptest.In(t, m.ns, "ip", strings.Fields(args)...)
+	}
+	return text
+}
+
+func TestPackets(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		families int
+		routing  cluster.Routing
+		mtu      int
+		tunnel   bool
+	}{
+		{"IPv4, auto", v4Net | v4Pod, cluster.RoutingAuto, 1450, true},
+		{"IPv4, vxlan", v4Net | v4Pod, cluster.RoutingVXLAN, 1450, true},
+		{"both, auto", v4Net | v6Net | v4Pod | v6Pod, cluster.RoutingAuto, 1450, true},
+		{"IPv6, auto", v6Net | v6Pod, cluster.RoutingAuto, 1430, true},
+		{"IPv6, vxlan", v6Net | v6Pod, cluster.RoutingVXLAN, 1430, true},
+		{"IPv4 pods over IPv6, auto", v6Net | v4Pod, cluster.RoutingAuto, 1430, true},
+		{"IPv6 pods over IPv4, auto", v4Net | v6Pod, cluster.RoutingAuto, 1450, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			nodes := newLab(t, tt.families)
+			before := nodes[0].dump(t)
+			for _, m := range nodes {
+				s := m.wanted(t, nodes.nodes(), tt.routing)
+				if s.MTU != tt.mtu || (s.Tunnel != nil) != tt.tunnel {
+					t.Errorf("%s: MTU %d, tunnel %v", m.Name, s.MTU, s.Tunnel)
+				}
+				m.apply(t, s)
+				if complete, err := m.kernel.Complete(); !complete || err != nil {
+					t.Errorf("%s: not complete: %v", m.Name, err)
+				}
+			}
+			nodes.checkPackets(t, tt.mtu)
+			m := nodes[0]
+			m.apply(t, cluster.State{})
+			if diff := cmp.Diff(before, m.dump(t)); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestDirect has two nodes on one link: routes, and no tunnel.
+func TestDirect(t *testing.T) {
+	nodes := newLab(t, v4Net|v6Net|v4Pod|v6Pod)[:2]
+	for _, m := range nodes {
+		m.apply(t, m.wanted(t, nodes.nodes(), cluster.RoutingDirect))
+	}
+	nodes.checkPackets(t, 1500)
+	if links := setuptest.In(t, nodes[0].ns, "ip", "-br", "link"); strings.Contains(links, cluster.TunnelLink) {
+		t.Errorf("a tunnel that nobody needs:\n%s", links)
+	}
+}
+
+// TestLinks shows which links count: not the pods' bridge, nor a VLAN link on it.
+func TestLinks(t *testing.T) {
+	m := newLab(t, v4Net|v4Pod)[0]
+	setuptest.In(t, m.ns, "ip", "link", "add", "cni0.5", "type", "veth", "peer", "name", "docker0")
+	setuptest.In(t, m.ns, "ip", "addr", "add", "10.244.1.200/32", "dev", "cni0.5")
+	setuptest.In(t, m.ns, "ip", "addr", "add", "172.17.0.1/16", "dev", "docker0")
+	uplinks, locals, err := m.kernel.Links(append(m.Addresses, netip.MustParseAddr("192.0.2.1")), "cni0", cluster.TunnelLink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprint([]cluster.Uplink{{Address: m.Addresses[0], Link: "eth0", MTU: 1500, OnLink: []netip.Prefix{netip.MustParsePrefix("172.31.0.0/24")}}},
+		[]cluster.Local{{Link: "eth0", Subnet: netip.MustParsePrefix("172.31.0.0/24")}, {Link: "docker0", Subnet: netip.MustParsePrefix("172.17.0.0/16")}})
+	if got := fmt.Sprint(uplinks, locals); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestStale has nodes that went, moved and changed their ranges while the agent was down.
+func TestStale(t *testing.T) {
+	for _, routing := range []cluster.Routing{cluster.RoutingAuto, cluster.RoutingVXLAN} {
+		t.Run(string(routing), func(t *testing.T) {
+			nodes := newLab(t, v4Net|v4Pod)
+			m := nodes[0]
+			gone := cluster.Node{Name: "gone", Addresses: []netip.Addr{netip.MustParseAddr("172.31.0.77")}, Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.77.0/24")}}
+			away := cluster.Node{Name: "away", Addresses: []netip.Addr{netip.MustParseAddr("172.32.0.78")}, Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.78.0/24")}}
+			old := append(nodes.nodes(), gone, away)
+			old[2].Addresses = []netip.Addr{netip.MustParseAddr("172.32.0.79")} // n3 before it moved
+			old[1].Ranges = []netip.Prefix{netip.MustParsePrefix("10.244.99.0/24")}
+			m.apply(t, m.wanted(t, old, routing))
+			for _, m := range nodes {
+				m.apply(t, m.wanted(t, nodes.nodes(), routing))
+			}
+			nodes.checkPackets(t, 1450)
+			text := m.dump(t) + setuptest.In(t, m.ns, "bridge", "fdb", "show", "dev", cluster.TunnelLink)
+			for _, stale := range []string{"10.244.77.", "10.244.78.", "10.244.99.", "172.31.0.77", "172.32.0.78", "172.32.0.79"} {
+				if strings.Contains(text, stale) {
+					t.Errorf("%s is left:\n%s", stale, text)
+				}
+			}
+		})
+	}
+}
+
+// TestRestored takes parts away one by one, as others may, and compares what Apply restores.
+func TestRestored(t *testing.T) {
+	nodes := newLab(t, v4Net|v4Pod)
+	m := nodes[0]
+	for _, m := range nodes {
+		m.apply(t, m.wanted(t, nodes.nodes(), cluster.RoutingAuto))
+	}
+	s := m.wanted(t, nodes.nodes(), cluster.RoutingAuto)
+	mac := cluster.MAC("n3")
+	for _, tt := range []struct{ name, spoil, want string }{
+		{"direct route", "ip route del 10.244.2.0/24", "add route 10.244.2.0/24 via 172.31.0.12 dev eth0"},
+		{"route led elsewhere", "ip route replace 10.244.2.0/24 via 172.31.0.1 proto 97", "change route 10.244.2.0/24 via 172.31.0.12 dev eth0"},
+		{"forwarding entry", "bridge fdb del " + mac + " dev bvx0", "add forwarding entry " + mac + " dst 172.32.0.13 dev bvx0"},
+		{"forwarding entry led elsewhere", "bridge fdb replace " + mac + " dev bvx0 dst 172.31.0.99", "change forwarding entry " + mac + " dst 172.32.0.13 dev bvx0"},
+		{"neighbour entry", "ip neigh del 10.244.3.0 dev bvx0", "add neighbour entry 10.244.3.0 lladdr " + mac + " dev bvx0"},
+		{"MTU", "ip link set bvx0 mtu 1400", "set link bvx0 MTU 1450"},
+		{"MAC", "ip link set bvx0 address 0e:00:00:00:00:01", "set link bvx0 MAC " + cluster.MAC("n1")},
+		{"address", "ip addr del 10.244.1.0/32 dev bvx0", "add address 10.244.1.0/32 dev bvx0"},
+		{"another address", "ip addr add 10.9.9.9/32 dev bvx0", "remove address 10.9.9.9/32 dev bvx0"},
+		{"mark", "ip route del unreachable 10.244.1.0/24", "add route unreachable 10.244.1.0/24"},
+		{"device down", "ip link set bvx0 down", "set link bvx0 up"},
+		{"device", "ip link del bvx0", "add link bvx0"},
+		{"another identifier", "ip link del bvx0; ip link add bvx0 group 97 type vxlan id 5 dstport 4789 local 172.31.0.11 nolearning", "remove link bvx0 with other parameters"},
+		{"everything", "ip route flush proto 97; ip link del bvx0", "add link bvx0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setuptest.In(t, m.ns, "sh", "-c", tt.spoil)
+			if changes := m.apply(t, s); len(changes) == 0 || changes[0] != tt.want {
+				t.Errorf("got %q, want %q first", changes, tt.want)
+			}
+		})
+	}
+	nodes.checkPackets(t, 1450)
+}
+
+// TestOthers shows that what others made stays, even where it is in the way.
+func TestOthers(t *testing.T) {
+	nodes := newLab(t, v4Net|v4Pod)
+	m, s := nodes[0], nodes[0].wanted(t, nodes.nodes(), cluster.RoutingAuto)
+	t.Run("route that leads the same way", func(t *testing.T) {
+		setuptest.In(t, m.ns, "ip", "route", "add", "10.244.2.0/24", "via", "172.31.0.12")
+		m.apply(t, s)
+		m.apply(t, cluster.State{})
+		if out := setuptest.In(t, m.ns, "ip", "route", "show", "10.244.2.0/24"); strings.TrimSpace(out) != "10.244.2.0/24 via 172.31.0.12 dev eth0" {
+			t.Errorf("route is %q", out)
+		}
+		setuptest.In(t, m.ns, "ip", "route", "del", "10.244.2.0/24")
+	})
+	t.Run("route that leads elsewhere", func(t *testing.T) {
+		setuptest.In(t, m.ns, "ip", "route", "add", "10.244.2.0/24", "via", "172.31.0.1")
+		changes, err := m.kernel.Apply(s)
+		if err == nil || !strings.Contains(err.Error(), "10.244.2.0/24 via 172.31.0.12 dev eth0: another route to it exists") {
+			t.Errorf("got %v", err)
+		}
+		if !slices.Contains(changes, "add route 10.244.3.0/24 via 10.244.3.0 dev bvx0") {
+			t.Errorf("the other node was left out: %q", changes)
+		}
+		if complete, err := m.kernel.Complete(); complete || err != nil {
+			t.Errorf("complete: %v, %v", complete, err)
+		}
+		setuptest.In(t, m.ns, "ip", "route", "del", "10.244.2.0/24")
+		m.apply(t, cluster.State{})
+	})
+	t.Run("device of the same name", func(t *testing.T) {
+		setuptest.In(t, m.ns, "ip", "link", "add", cluster.TunnelLink, "type", "vxlan", "id", "97", "dstport", "4789")
+		if _, err := m.kernel.Apply(s); !errors.Is(err, ErrNotOwn) {
+			t.Errorf("got %v", err)
+		}
+		m.apply(t, cluster.State{})
+		setuptest.In(t, m.ns, "ip", "link", "del", cluster.TunnelLink)
+	})
+}

@@ -1,0 +1,153 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+)
+
+// path is where a route leads.
+type path struct {
+	gateway netip.Addr
+	link    int
+}
+
+// markMetric is the metric of the mark. The pods' bridge has a route to the same range, of metric
+// 0 or 256, which comes first.
+const markMetric = 65535
+
+// applyRoutes restores the routes to other nodes. tunnel is the index of the VXLAN device, 0 if
+// there is none. A route of somebody else that leads the same way will do.
+func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) ([]string, error) {
+	index, names := map[string]int{cluster.TunnelLink: tunnel}, map[int]string{tunnel: cluster.TunnelLink}
+	wanted := map[netip.Prefix]path{}
+	for _, r := range routes {
+		if _, known := index[r.Link]; !known {
+			l, err := h.nl.LinkByName(r.Link)
+			if err != nil {
+				return nil, fmt.Errorf("find link %s: %w", r.Link, err)
+			}
+			index[r.Link], names[l.Attrs().Index] = l.Attrs().Index, r.Link
+		}
+		if index[r.Link] != 0 { // without the tunnel, its error says enough
+			wanted[r.Range] = path{r.Gateway, index[r.Link]}
+		}
+	}
+	for r, p := range wanted {
+		if _, isOwn := present.own[r]; !isOwn && present.others[r] == p {
+			delete(wanted, r)
+		}
+	}
+	set := func(r netip.Prefix, p path) error {
+		route := request(r, p)
+		if p.link == tunnel {
+			route.Flags = int(netlink.FLAG_ONLINK)
+		}
+		if _, changed := present.own[r]; changed {
+			return h.nl.RouteReplace(route)
+		}
+		err := h.nl.RouteAdd(route)
+		if errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("another route to it exists, which the agent did not make; look at it with \"ip route show %v\" and delete it", r)
+		}
+		return err
+	}
+	remove := func(r netip.Prefix, p path) error { return absent(h.nl.RouteDel(request(r, p))) }
+	say := func(r netip.Prefix, p path) string {
+		if names[p.link] == "" {
+			return fmt.Sprintf("route %v via %v", r, p.gateway)
+		}
+		return fmt.Sprintf("route %v via %v dev %s", r, p.gateway, names[p.link])
+	}
+	return converge(wanted, present.own, set, remove, say)
+}
+
+// applyMark restores the mark: a route for each own range that answers "unreachable". Packets to
+// a pod that is gone end there, where the default route would lead them in a circle. The kernel
+// loses the mark with a reboot.
+func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) ([]string, error) {
+	wanted := map[netip.Prefix]path{}
+	for _, r := range ranges {
+		wanted[r] = path{}
+	}
+	set := func(r netip.Prefix, _ path) error { return h.nl.RouteAdd(mark(r)) }
+	remove := func(r netip.Prefix, _ path) error { return absent(h.nl.RouteDel(mark(r))) }
+	say := func(r netip.Prefix, _ path) string { return fmt.Sprintf("route unreachable %v", r) }
+	return converge(wanted, present, set, remove, say)
+}
+
+// Complete reports whether Apply has succeeded since the last boot.
+func (h *Host) Complete() (bool, error) {
+	present, err := h.routes()
+	return err == nil && len(present.marks) > 0, err
+}
+
+// table is what the main table has of routes, by their destination.
+type table struct {
+	own    map[netip.Prefix]path // to other nodes' ranges
+	marks  map[netip.Prefix]path // those that applyMark makes
+	others map[netip.Prefix]path // unicast routes of somebody else
+}
+
+// routes reads the main table.
+func (h *Host) routes() (*table, error) {
+	t := &table{map[netip.Prefix]path{}, map[netip.Prefix]path{}, map[netip.Prefix]path{}}
+	return t, h.each(func(r netlink.Route) {
+		switch {
+		case r.Dst == nil:
+		case r.Protocol == protocol && r.Type == unix.RTN_UNREACHABLE:
+			t.marks[prefixOf(r.Dst)] = path{}
+		case r.Protocol == protocol:
+			t.own[prefixOf(r.Dst)] = pathOf(r)
+		case r.Type == unix.RTN_UNICAST && len(r.MultiPath) == 0:
+			t.others[prefixOf(r.Dst)] = pathOf(r)
+		}
+	})
+}
+
+// each calls f with every route of the main table.
+func (h *Host) each(f func(netlink.Route)) error {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return h.nl.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			f(r)
+		}
+	}
+	return nil
+}
+
+func pathOf(r netlink.Route) path {
+	p := path{link: r.LinkIndex, gateway: addrOf(r.Gw)}
+	if via, ok := r.Via.(*netlink.Via); ok {
+		p.gateway = addrOf(via.Addr)
+	}
+	return p
+}
+
+// request returns a route of the agent.
+func request(r netip.Prefix, p path) *netlink.Route {
+	route := &netlink.Route{Dst: ipNet(r), LinkIndex: p.link, Protocol: protocol, Table: unix.RT_TABLE_MAIN}
+	switch {
+	case !p.gateway.IsValid(): // a route that somebody has changed
+	case r.Addr().Is4() && p.gateway.Is6():
+		route.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: net.IP(p.gateway.AsSlice())}
+	default:
+		route.Gw = p.gateway.AsSlice()
+	}
+	return route
+}
+
+func mark(r netip.Prefix) *netlink.Route {
+	return &netlink.Route{Dst: ipNet(r), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Priority: markMetric, Table: unix.RT_TABLE_MAIN}
+}

@@ -1,0 +1,66 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+)
+
+// Links returns an uplink for each address that a link of the host has, in the order of the
+// addresses, and the subnets of all links but those called skip, and VLAN links on these.
+func (h *Host) Links(addresses []netip.Addr, skip ...string) (uplinks []cluster.Uplink, locals []cluster.Local, err error) {
+	links, err := dump(h.nl.LinkList)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list links: %w", err)
+	}
+	byIndex := map[int]*netlink.LinkAttrs{}
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l.Attrs()
+	}
+	all, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, unix.AF_UNSPEC) })
+	if err != nil {
+		return nil, nil, fmt.Errorf("list addresses: %w", err)
+	}
+	holder := map[netip.Addr]*netlink.LinkAttrs{}
+	for _, a := range all {
+		l, subnet := byIndex[a.LinkIndex], prefixOf(a.IPNet)
+		if l == nil {
+			continue
+		}
+		if name, _, _ := strings.Cut(l.Name, "."); slices.Contains(skip, name) {
+			continue
+		}
+		holder[subnet.Addr()] = l
+		if !subnet.Addr().IsLinkLocalUnicast() && !subnet.Addr().IsLoopback() {
+			locals = append(locals, cluster.Local{Link: l.Name, Subnet: subnet.Masked()})
+		}
+	}
+	onLink, err := h.onLink()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, a := range addresses {
+		if l := holder[a]; l != nil {
+			uplinks = append(uplinks, cluster.Uplink{Address: a, Link: l.Name, MTU: l.MTU, OnLink: onLink[l.Index]})
+		}
+	}
+	return uplinks, locals, nil
+}
+
+// onLink returns the destinations that each link reaches without a gateway. A default route
+// through a point-to-point link is not among them.
+func (h *Host) onLink() (map[int][]netip.Prefix, error) {
+	onLink := map[int][]netip.Prefix{}
+	return onLink, h.each(func(r netlink.Route) {
+		if p := pathOf(r); r.Type == unix.RTN_UNICAST && r.Protocol != protocol && !p.gateway.IsValid() &&
+			len(r.MultiPath) == 0 && r.Dst != nil && prefixOf(r.Dst).Bits() > 0 && !r.Dst.IP.IsLinkLocalUnicast() {
+			onLink[r.LinkIndex] = append(onLink[r.LinkIndex], prefixOf(r.Dst))
+		}
+	})
+}

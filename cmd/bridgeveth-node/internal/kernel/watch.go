@@ -1,0 +1,35 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls wake after each change of links, addresses and routes in the
+// calling thread's namespace, until ctx ends. It returns once it is subscribed.
+func Watch(ctx context.Context, wake func()) error {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	if err != nil {
+		return fmt.Errorf("subscribe to changes of links and routes: %w", err)
+	}
+	context.AfterFunc(ctx, s.Close)
+	go func() {
+		for {
+			_, _, err := s.Receive()
+			if ctx.Err() != nil {
+				return
+			}
+			// ENOBUFS: changes came faster than they were read. Which ones does not matter.
+			if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+				return // the agent compares now and then without being woken
+			}
+			wake()
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,205 @@
+package nodes
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+func init() { runtime.LockOSThread() } // programs die with the thread that starts them
+
+// control is an API server with its etcd.
+type control struct {
+	t      *testing.T
+	dir    string
+	config *rest.Config
+	api    *exec.Cmd
+}
+
+// newControl starts etcd and the kube-apiserver that KUBE_APISERVER names.
+func newControl(t *testing.T) *control {
+	c := &control{t: t, dir: t.TempDir(), config: &rest.Config{
+		Host: "https://127.0.0.1:6443", BearerToken: "token", TLSClientConfig: rest.TLSClientConfig{Insecure: true},
+	}}
+	if err := os.WriteFile(filepath.Join(c.dir, "tokens"), []byte("token,admin,admin,system:masters\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := exec.Command("openssl", "genrsa", "2048").Output()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(c.dir, "key"), key, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.start("etcd", "--data-dir", filepath.Join(c.dir, "etcd"))
+	c.startAPI()
+	return c
+}
+
+func (c *control) startAPI() {
+	key := filepath.Join(c.dir, "key")
+	c.api = c.start(os.Getenv("KUBE_APISERVER"), "--etcd-servers", "http://127.0.0.1:2379", "--cert-dir", c.dir,
+		"--service-cluster-ip-range", "10.96.0.0/16", "--advertise-address", "127.0.0.1", "--token-auth-file", filepath.Join(c.dir, "tokens"),
+		"--service-account-issuer", "https://test", "--service-account-key-file", key, "--service-account-signing-key-file", key)
+	c.await("the API server", func() bool { return c.try(http.MethodGet, "/readyz", nil) == nil })
+}
+
+// start starts a program that ends with the test.
+func (c *control) start(program string, args ...string) *exec.Cmd {
+	c.t.Helper()
+	cmd := exec.Command(program, args...)
+	log, err := os.Create(filepath.Join(c.dir, filepath.Base(program)+".log"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { kill(cmd) })
+	return cmd
+}
+
+func kill(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill() // fails only for a process that has ended
+	_ = cmd.Wait()         // "signal: killed"
+}
+
+// try sends a request to the API server.
+func (c *control) try(method, path string, body any) error {
+	client, err := rest.HTTPClientFor(c.config)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequest(method, c.config.Host+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		request.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s", method, path, answer.Status)
+	}
+	return nil
+}
+
+func (c *control) do(method, path string, body any) {
+	c.t.Helper()
+	if err := c.try(method, path, body); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// await waits for something that comes soon.
+func (c *control) await(what string, ok func() bool) {
+	c.t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.t.Fatalf("%s does not come", what)
+		}
+	}
+}
+
+type object = map[string]any
+
+func newNode(name, podRange string) object {
+	return object{"metadata": object{"name": name}, "spec": object{"podCIDR": podRange, "podCIDRs": []string{podRange}}}
+}
+
+// TestWatch watches the Node objects of a real API server: added, changed, deleted, and while the
+// server is gone.
+func TestWatch(t *testing.T) {
+	if os.Getenv("KUBE_APISERVER") == "" {
+		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
+	}
+	setuptest.InHost(t, func() {
+		c := newControl(t)
+		woken := make(chan struct{}, 1000)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		w, err := Start(ctx, c.config, func() { woken <- struct{}{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		// names returns the nodes as text.
+		names := func() string {
+			all, ok := w.List()
+			text := fmt.Sprintf("%d %t", len(all), ok)
+			for _, name := range []string{"n1", "n2", "n3"} {
+				for _, n := range all {
+					if n.Name == name {
+						text += fmt.Sprintf(" %s%v%v", name, n.Ranges, n.Addresses)
+					}
+				}
+			}
+			return text
+		}
+		awaitNames := func(want string) {
+			t.Helper()
+			c.await(want, func() bool { return names() == want })
+		}
+		quiet := func() { // forgets wake-ups until now
+			t.Helper()
+			for len(woken) > 0 {
+				<-woken
+			}
+		}
+		<-woken // the empty list
+		awaitNames("0 true")
+
+		c.do(http.MethodPost, "/api/v1/nodes", newNode("n1", "10.244.1.0/24"))
+		c.do(http.MethodPost, "/api/v1/nodes", newNode("n2", "10.244.2.0/24"))
+		awaitNames("2 true n1[10.244.1.0/24][] n2[10.244.2.0/24][]")
+		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.11"}}}})
+		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n2[10.244.2.0/24][]")
+
+		// A heartbeat wakes nobody. The change after it shows that it has been read.
+		quiet()
+		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"conditions": []object{{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}}}})
+		c.do(http.MethodPatch, "/api/v1/nodes/n2/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.12"}}}})
+		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n2[10.244.2.0/24][172.30.0.12]")
+		<-woken
+		if len(woken) != 0 {
+			t.Error("a heartbeat woke the agent")
+		}
+		if trouble := w.Trouble(); trouble != "" {
+			t.Errorf("trouble: %s", trouble)
+		}
+
+		kill(c.api)
+		c.await("trouble", func() bool { return strings.Contains(w.Trouble(), "connection refused") })
+		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n2[10.244.2.0/24][172.30.0.12]")
+		c.startAPI()
+		c.do(http.MethodDelete, "/api/v1/nodes/n2", nil)
+		c.do(http.MethodPost, "/api/v1/nodes", newNode("n3", "10.244.3.0/24"))
+		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n3[10.244.3.0/24][]")
+		c.await("no trouble", func() bool { return w.Trouble() == "" })
+	})
+}

@@ -1,0 +1,148 @@
+// Package nodes reads the Node objects of a cluster from its API server, by one watch.
+package nodes
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+)
+
+// Watch is what is known of the Node objects.
+type Watch struct {
+	informer cache.SharedIndexInformer
+	trouble  atomic.Value // string: why the last request failed, "" if it did not
+}
+
+// Start begins to watch the Node objects, until ctx ends. It calls wake after each change that
+// matters. While the API server is gone, the objects stay as they were. When it is back, they are
+// compared with a new list.
+func Start(ctx context.Context, config *rest.Config, wake func()) (*Watch, error) {
+	w := &Watch{}
+	w.trouble.Store("no answer yet")
+	client, err := w.client(config)
+	if err != nil {
+		return nil, err
+	}
+	list := cache.NewListWatchFromClient(client, "nodes", "", fields.Everything())
+	w.informer = cache.NewSharedIndexInformer(list, &corev1.Node{}, 0, cache.Indexers{})
+	if err := w.informer.SetTransform(strip); err != nil {
+		return nil, err
+	}
+	_, err = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { wake() },
+		DeleteFunc: func(any) { wake() },
+		UpdateFunc: func(before, after any) { // kubelets write their Node every few minutes
+			if !reflect.DeepEqual(Of(before.(*corev1.Node)), Of(after.(*corev1.Node))) {
+				wake()
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		cache.WaitForCacheSync(ctx.Done(), w.informer.HasSynced)
+		wake() // also when there is no Node at all
+	}()
+	go w.informer.RunWithContext(ctx)
+	return w, nil
+}
+
+// client returns a client that knows the core types only. All types of Kubernetes would take some
+// 20 MiB of memory.
+func (w *Watch) client(config *rest.Config) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	config = rest.CopyConfig(config)
+	config.GroupVersion, config.APIPath = &corev1.SchemeGroupVersion, "/api"
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return observer{w, next} })
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("API server %s: %w", config.Host, err)
+	}
+	return client, nil
+}
+
+// observer notes for each request whether it was answered.
+type observer struct {
+	watch *Watch
+	next  http.RoundTripper
+}
+
+// RoundTrip is http.RoundTripper.
+func (o observer) RoundTrip(request *http.Request) (*http.Response, error) {
+	answer, err := o.next.RoundTrip(request)
+	switch {
+	case err != nil:
+		o.watch.trouble.Store(err.Error())
+	case answer.StatusCode >= 400 && answer.StatusCode != http.StatusGone: // gone: the watch begins again
+		o.watch.trouble.Store(request.URL.Host + " answers " + answer.Status)
+	default:
+		o.watch.trouble.Store("")
+	}
+	return answer, err
+}
+
+// Trouble says why the API server does not answer, "" if it does.
+func (w *Watch) Trouble() string { return w.trouble.Load().(string) }
+
+// List returns all nodes. ok is false before the first list has come.
+func (w *Watch) List() (all []cluster.Node, ok bool) {
+	for _, n := range w.informer.GetStore().List() {
+		all = append(all, Of(n.(*corev1.Node)))
+	}
+	return all, w.informer.HasSynced()
+}
+
+// Of returns what the agent reads of a Node object. A range or an address that is none is left
+// out: the API server accepts no such value.
+func Of(n *corev1.Node) cluster.Node {
+	node := cluster.Node{Name: n.Name, Created: n.CreationTimestamp.Time}
+	ranges := n.Spec.PodCIDRs
+	if len(ranges) == 0 && n.Spec.PodCIDR != "" {
+		ranges = []string{n.Spec.PodCIDR}
+	}
+	for _, text := range ranges {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			node.Ranges = append(node.Ranges, p.Masked())
+		}
+	}
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			node.Addresses = append(node.Addresses, ip.Unmap())
+		}
+	}
+	return node
+}
+
+// strip keeps of a Node object what Of reads, and what the watch needs. The rest would be most of
+// the memory of an agent in a big cluster.
+func strip(object any) (any, error) {
+	n, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil // the last known state of a deleted object
+	}
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
+		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
+		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
+	}, nil
+}
