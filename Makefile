@@ -60,6 +60,14 @@ test-runtimes: build ## run pods by containerd, the libraries of CRI-O and conta
 	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		hack/test.sh ./containerd ./crio ./gocni ./dropin
 
+test-k8s: build ## run the node agent in a real Kubernetes cluster (the first time builds Kubernetes: ten minutes)
+	@hack/need.sh curl etcd ip iptables openssl ping umoci
+	@hack/br_netfilter.sh
+	@hack/containerd.sh
+	@hack/k8s.sh
+	@K8S_BIN=$(CURDIR)/.cache/k8s CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh ./k8s
+	@KUBE_APISERVER=$(CURDIR)/.cache/k8s/kube-apiserver REQUIRE_NETNS=1 go test -C cmd/bridgeveth-node -count=1 ./internal/nodes
+
 test-vm: ## run the tests that send packets under Debian's kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh
 
@@ -87,4 +95,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build install install-dropin uninstall-dropin demo test test-runtimes test-vm bench lint clean help
+.PHONY: build install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-vm bench lint clean help

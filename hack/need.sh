@@ -16,6 +16,7 @@ package() { # the package that a program comes in
 	perf) echo linux-perf ;;
 	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
+	etcd) echo etcd-server ;;
 	*) echo "$1" ;;
 	esac
 }

@@ -1,0 +1,279 @@
+package k8s
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+const (
+	controlIP    = "172.30.0.1"
+	controlIP6   = "fd00:172:30::1"
+	clusterCIDRs = "10.244.0.0/16,fd00:10:244::/56"
+	serviceCIDRs = "10.96.0.0/16,fd00:10:96::/112"
+	cgroup       = "bridgeveth-test-k8s" // below the root of each hierarchy of the machine's
+	podImage     = "docker.io/library/busybox:latest"
+	agentImage   = "ghcr.io/bridgeveth/bridgeveth-node:latest" // as deploy/ names it
+)
+
+// Where hack/k8s.sh and hack/containerd.sh have put the programs.
+var k8sBin, containerdRoot = os.Getenv("K8S_BIN"), os.Getenv("CONTAINERD_ROOT")
+
+// dir holds everything that a cluster writes. It is the same in all processes of a test.
+var dir = os.Getenv("K8S_DIR")
+
+func kubeconfig(user string) string { return filepath.Join(dir, user+".conf") }
+func agentArchive() string          { return filepath.Join(dir, "agent.tar") }
+
+// cluster is a control plane, in the test's own namespaces, and nodes.
+type cluster struct {
+	*testing.T
+	api   *exec.Cmd
+	nodes []*node
+}
+
+// inCluster runs a test with a cluster of so many nodes.
+func inCluster(t *testing.T, count int, test func(c *cluster)) {
+	for _, path := range []string{filepath.Join(k8sBin, "kube-apiserver"), filepath.Join(containerdRoot, "image.tar")} {
+		if _, err := os.Stat(path); err != nil || k8sBin == "" {
+			t.Skip("LISTED SKIP: no Kubernetes programs: run make test-k8s")
+		}
+	}
+	if dir == "" { // in the outer process
+		dir = t.TempDir()
+		t.Setenv("K8S_DIR", dir)
+		t.Cleanup(func() { removeCgroups(t) })
+	}
+	setuptest.InPIDNamespace(t, func() {
+		c := &cluster{T: t}
+		c.makeCgroups(count)
+		c.makeImage()
+		c.startControl()
+		for i := range count {
+			n := &node{T: t, name: fmt.Sprintf("node%d", i+1), link: fmt.Sprintf("u-node%d", i+1)}
+			n.dir = filepath.Join(dir, n.name)
+			if err := os.MkdirAll(n.dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			c.nodes = append(c.nodes, n)
+			c.startNode(n)
+		}
+		t.Cleanup(func() {
+			if t.Failed() {
+				c.showLogs()
+			}
+		})
+		test(c)
+		for _, n := range c.nodes {
+			n.stop()
+		}
+	})
+}
+
+// startNode starts a node with an IPv4 and an IPv6 address. It keeps them over a reboot.
+func (c *cluster) startNode(n *node) {
+	c.Helper()
+	i := slices.Index(c.nodes, n)
+	n.start("underlay", []string{fmt.Sprintf("172.30.0.%d", 11+i), fmt.Sprintf("fd00:172:30::%x", 0x11+i)})
+}
+
+// makeImage makes the agent's image, as deploy/image.sh does for everybody.
+func (c *cluster) makeImage() {
+	c.Helper()
+	run(c, "go", "build", "-C", "../..", "-o", filepath.Join(dir, "bridgeveth"), "./cmd/bridgeveth")
+	run(c, "go", "build", "-C", "../../cmd/bridgeveth-node", "-o", filepath.Join(dir, "bridgeveth-node"))
+	run(c, "../../deploy/image.sh", filepath.Join(dir, "bridgeveth-node"), filepath.Join(dir, "bridgeveth"), agentArchive())
+}
+
+// startControl starts the control plane, and the network between the nodes.
+func (c *cluster) startControl() {
+	c.Helper()
+	run(c, "ip", "link", "add", "underlay", "type", "bridge")
+	run(c, "ip", "link", "set", "underlay", "up")
+	run(c, "ip", "addr", "add", controlIP+"/24", "dev", "underlay")
+	run(c, "ip", "addr", "add", controlIP6+"/64", "dev", "underlay", "nodad")
+	for _, key := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
+		setuptest.SetSysctl(c, key, "0") // a switch, not a firewall
+	}
+	key := filepath.Join(dir, "sa.key")
+	run(c, "openssl", "genrsa", "-out", key, "2048")
+	tokens := ""
+	for user, groups := range map[string]string{"admin": "system:masters", "node1": "", "node2": "", "node3": ""} {
+		name := user
+		if groups == "" {
+			name, groups = "system:node:"+user, "system:nodes"
+		}
+		tokens += fmt.Sprintf("token-%s,%s,%s,%q\n", user, name, name, groups)
+		c.write(kubeconfig(user), fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://%s:6443", insecure-skip-tls-verify: true}}]
+users: [{name: u, user: {token: token-%s}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`, controlIP, user))
+	}
+	c.write(filepath.Join(dir, "tokens"), tokens)
+	c.start("etcd", "--data-dir", filepath.Join(dir, "etcd"))
+	c.startAPI()
+	c.start(filepath.Join(k8sBin, "kube-controller-manager"), "--kubeconfig", kubeconfig("admin"), "--leader-elect=false",
+		"--allocate-node-cidrs", "--cluster-cidr", clusterCIDRs, "--service-cluster-ip-range", serviceCIDRs,
+		"--service-account-private-key-file", key, "--root-ca-file", filepath.Join(dir, "apiserver.crt"), "--node-monitor-grace-period", "20s")
+	c.start(filepath.Join(k8sBin, "kube-scheduler"), "--kubeconfig", kubeconfig("admin"), "--leader-elect=false")
+}
+
+// startAPI starts the API server, with the authorization that clusters have.
+func (c *cluster) startAPI() {
+	c.Helper()
+	key := filepath.Join(dir, "sa.key")
+	c.api = c.start(filepath.Join(k8sBin, "kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379", "--cert-dir", dir,
+		"--service-cluster-ip-range", serviceCIDRs, "--advertise-address", controlIP, "--token-auth-file", filepath.Join(dir, "tokens"),
+		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction", "--allow-privileged",
+		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key, "--service-account-signing-key-file", key,
+		"--kubelet-preferred-address-types", "InternalIP")
+	harness.Await(c, "the API server", func() bool { _, err := c.try("get", "--raw", "/readyz"); return err == nil })
+}
+
+// stopAPI kills the API server.
+func (c *cluster) stopAPI() {
+	c.Helper()
+	if err := c.api.Process.Kill(); err != nil {
+		c.Fatal(err)
+	}
+	_ = c.api.Wait() // "signal: killed"
+}
+
+// start starts a program of the control plane.
+func (c *cluster) start(program string, args ...string) *exec.Cmd {
+	c.Helper()
+	log, err := os.OpenFile(filepath.Join(dir, filepath.Base(program)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		c.Fatal(err)
+	}
+	return cmd
+}
+
+// try runs kubectl.
+func (c *cluster) try(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(k8sBin, "kubectl"), append([]string{"--kubeconfig", kubeconfig("admin"), "--cache-dir", filepath.Join(dir, "kube-cache")}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// kubectl runs kubectl, which has to succeed.
+func (c *cluster) kubectl(args ...string) string {
+	c.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.Fatalf("kubectl %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// get returns a list of objects.
+func (c *cluster) get(into any, args ...string) {
+	c.Helper()
+	if err := json.Unmarshal([]byte(c.kubectl(append([]string{"get", "-o", "json"}, args...)...)), into); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// apply applies objects.
+func (c *cluster) apply(objects string) {
+	c.Helper()
+	file := filepath.Join(c.TempDir(), "objects.yaml")
+	c.write(file, objects)
+	c.kubectl("apply", "-f", file)
+}
+
+func (c *cluster) write(path, text string) {
+	c.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// run runs a program that has to succeed.
+func run(t testing.TB, program string, args ...string) {
+	t.Helper()
+	setuptest.Run(t, program, args...)
+}
+
+// makeCgroups makes the cgroup that each node's pods go to.
+func (c *cluster) makeCgroups(count int) {
+	c.Helper()
+	for _, pattern := range []string{"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs"} {
+		tops, err := filepath.Glob(pattern)
+		if err != nil {
+			c.Fatal(err)
+		}
+		for _, top := range tops {
+			for i := range count {
+				if err := os.MkdirAll(filepath.Join(filepath.Dir(top), cgroup, fmt.Sprintf("node%d", i+1)), 0o755); err != nil {
+					c.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// removeCgroups removes them, with what killed nodes have left below.
+func removeCgroups(t testing.TB) {
+	t.Helper()
+	if !harness.Until(func() bool {
+		left := 0
+		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			tops, _ := filepath.Glob(pattern + cgroup) // the pattern is sound
+			for _, top := range tops {
+				var all []string
+				_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error { // it may go meanwhile
+					if err == nil && d.IsDir() {
+						all = append(all, path)
+					}
+					return nil
+				})
+				for _, path := range slices.Backward(all) {
+					if unix.Rmdir(path) != nil {
+						left++
+					}
+				}
+			}
+		}
+		return left == 0
+	}) {
+		t.Errorf("cgroup %s stays", cgroup)
+	}
+}
+
+// showLogs prints what the agents have said, and the end of the kubelets' logs.
+func (c *cluster) showLogs() {
+	for _, args := range [][]string{
+		{"get", "nodes,pods", "-A", "-o", "wide"}, {"get", "events", "-A"},
+		{"logs", "-n", "kube-system", "-l", "app=bridgeveth-node", "--tail", "-1", "--prefix"},
+	} {
+		out, err := c.try(args...)
+		c.Logf("kubectl %q (%v):\n%s", args, err, out)
+	}
+	for _, n := range c.nodes {
+		for _, log := range []string{"node.log", "upper/var/log/kubelet.log"} {
+			text, err := os.ReadFile(filepath.Join(n.dir, log))
+			c.Logf("%s of %s (%v):\n%s", log, n.name, err, text[max(0, len(text)-4000):])
+		}
+	}
+}

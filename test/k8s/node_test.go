@@ -1,0 +1,270 @@
+package k8s
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// node is a machine of the cluster: network, mount, PID, UTS and IPC namespaces of its own, with a
+// containerd and a kubelet. The end of its first process ends all of it.
+type node struct {
+	*testing.T
+	name  string
+	link  string // its eth0, on the side of the network between the nodes
+	dir   string // its disk, which a reboot keeps
+	first *exec.Cmd
+}
+
+// Environment of a node's first process, which is the test program itself.
+const (
+	nodeVar    = "K8S_NODE"
+	nodeDirVar = "K8S_NODE_DIR"
+	nodeIPsVar = "K8S_NODE_IPS"
+)
+
+// start starts a node and gives it eth0 with these addresses.
+func (n *node) start(bridge string, ips []string) {
+	n.Helper()
+	n.first = exec.Command("/proc/self/exe")
+	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir, nodeIPsVar+"="+strings.Join(ips, ","))
+	log, err := os.OpenFile(filepath.Join(n.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer log.Close()
+	n.first.Stdout, n.first.Stderr = log, log
+	n.first.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	if err := n.first.Start(); err != nil {
+		n.Fatal(err)
+	}
+	pid := fmt.Sprint(n.first.Process.Pid)
+	run(n, "ip", "link", "add", n.link, "master", bridge, "up", "type", "veth", "peer", "name", "eth0", "netns", pid)
+	ns := func(args ...string) {
+		n.Helper()
+		run(n, "nsenter", append([]string{"-t", pid, "-n", "ip"}, args...)...)
+	}
+	ns("link", "set", "lo", "up")
+	for _, ip := range ips {
+		bits, router := "/24", controlIP
+		if strings.Contains(ip, ":") {
+			bits, router = "/64", controlIP6
+		}
+		ns("addr", "add", ip+bits, "dev", "eth0", "nodad")
+		ns("link", "set", "eth0", "up")
+		ns("route", "add", "default", "via", router)
+	}
+}
+
+// stop ends a node at once, as a power cut does.
+func (n *node) stop() {
+	n.Helper()
+	if err := n.first.Process.Kill(); err != nil {
+		n.Fatal(err)
+	}
+	_ = n.first.Wait() // "signal: killed"
+	harness.Await(n, "the end of "+n.link, func() bool { _, err := net.InterfaceByName(n.link); return err != nil })
+}
+
+// try runs a command on the node.
+func (n *node) try(args ...string) (string, error) {
+	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(n.first.Process.Pid), "-a", "--"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// run runs a command on the node that has to succeed.
+func (n *node) run(args ...string) string {
+	n.Helper()
+	out, err := n.try(args...)
+	if err != nil {
+		n.Fatalf("on %s: %q: %v\n%s", n.name, args, err, out)
+	}
+	return out
+}
+
+// runNode is the first process of a node.
+func runNode() error {
+	name, dir := os.Getenv(nodeVar), os.Getenv(nodeDirVar)
+	if err := errors.Join(unix.Sethostname([]byte(name)), mountNode(dir)); err != nil {
+		return err
+	}
+	for { // the test is still making it
+		if _, err := net.InterfaceByName("eth0"); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err := writeNodeFiles(name); err != nil {
+		return err
+	}
+	containerd := filepath.Join(containerdRoot, "debian")
+	os.Setenv("PATH", containerd+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	programs := map[string][]string{
+		"containerd": {filepath.Join(containerd, "containerd"), "--config", "/etc/containerd/config.toml"},
+		"kubelet": {filepath.Join(k8sBin, "kubelet"), "--config", "/etc/kubernetes/kubelet.yaml", "--kubeconfig", kubeconfig(name),
+			"--hostname-override", name, "--node-ip", os.Getenv(nodeIPsVar)},
+		"kube-proxy": {filepath.Join(k8sBin, "kube-proxy"), "--config", "/etc/kubernetes/kube-proxy.yaml", "--hostname-override", name},
+	}
+	running := map[int]string{}
+	begin := func(name string) error {
+		pid, err := spawn(name, programs[name])
+		running[pid] = name
+		return err
+	}
+	if err := begin("containerd"); err != nil {
+		return err
+	}
+	if err := importImages(filepath.Join(containerd, "ctr")); err != nil {
+		return err
+	}
+	if err := errors.Join(begin("kubelet"), begin("kube-proxy")); err != nil {
+		return err
+	}
+	for { // it inherits what daemons leave behind, too
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if name := running[pid]; name != "" {
+			delete(running, pid)
+			fmt.Printf("%s has ended: %v\n", name, status)
+			time.Sleep(time.Second)
+			if err := begin(name); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// spawn starts a program and writes its PID to /run/NAME.pid.
+func spawn(name string, args []string) (pid int, err error) {
+	log, err := os.OpenFile("/var/log/"+name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	pid, err = syscall.ForkExec(args[0], args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, log.Fd(), log.Fd()}})
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", args[0], err)
+	}
+	return pid, os.WriteFile("/run/"+name+".pid", fmt.Append(nil, pid), 0o600)
+}
+
+// importImages imports the images as soon as containerd answers.
+func importImages(ctr string) (err error) {
+	for image, archive := range map[string]string{podImage: filepath.Join(containerdRoot, "image.tar"), agentImage: agentArchive()} {
+		for range 300 {
+			var out []byte
+			if out, err = exec.Command(ctr, "-n", "k8s.io", "images", "import", "--base-name", strings.TrimSuffix(image, ":latest"), archive).CombinedOutput(); err == nil {
+				break
+			}
+			err = fmt.Errorf("import %s: %w: %s", image, err, out)
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	return err
+}
+
+// mountNode gives a node its own view of the file system. What it writes to /etc, /opt, /var/lib
+// and /var/log goes to its disk.
+func mountNode(dir string) error {
+	type mount struct {
+		source, target, kind string
+		flags                uintptr
+		options              string
+	}
+	list := []mount{{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""}, {"proc", "/proc", "proc", 0, ""}}
+	for _, path := range []string{"/etc", "/opt", "/var/lib", "/var/log"} {
+		upper, work := dir+"/upper"+path, dir+"/work"+path
+		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+			return err
+		}
+		list = append(list, mount{"overlay", path, "overlay", 0, "lowerdir=" + path + ",upperdir=" + upper + ",workdir=" + work})
+	}
+	cgroups := dir + "/cgroup"
+	if err := os.MkdirAll(cgroups, 0o755); err != nil {
+		return err
+	}
+	list = append(list,
+		mount{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
+		mount{"/sys/fs/cgroup", cgroups, "", unix.MS_BIND | unix.MS_REC, ""},
+		mount{"sysfs", "/sys", "sysfs", 0, ""}, // of the node's network namespace
+		mount{cgroups, "/sys/fs/cgroup", "", unix.MS_MOVE, ""},
+	)
+	for key, value := range map[string]string{ // the kubelet would set them for the whole machine
+		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
+		"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
+	} {
+		file := dir + "/" + strings.ReplaceAll(key, "/", ".")
+		if err := os.WriteFile(file, []byte(value+"\n"), 0o600); err != nil {
+			return err
+		}
+		list = append(list, mount{file, "/proc/sys/" + key, "", unix.MS_BIND, ""})
+	}
+	list = append(list, mount{"", "/", "", unix.MS_REC | unix.MS_SHARED, ""}) // pods' mounts come and go
+	for _, m := range list {
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	for _, path := range []string{"/run/netns", "/run/lock", "/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd", "/etc/kubernetes"} {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeNodeFiles writes the configurations of a node's programs.
+func writeNodeFiles(name string) error {
+	return errors.Join(
+		os.WriteFile("/etc/containerd/config.toml", fmt.Appendf(nil, `version = 2
+disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "%s"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+`, podImage), 0o600),
+		os.WriteFile("/etc/kubernetes/kubelet.yaml", fmt.Appendf(nil, `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+cgroupDriver: cgroupfs
+cgroupRoot: /%s/%s
+failCgroupV1: false
+failSwapOn: false
+oomScoreAdj: 0
+maxOpenFiles: 10000
+volumePluginDir: /var/lib/kubelet/plugins
+resolvConf: ""
+imageGCHighThresholdPercent: 100
+evictionHard: {memory.available: 50Mi, nodefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.available: 0%%, imagefs.inodesFree: 0%%}
+`, cgroup, name), 0o600),
+		os.WriteFile("/etc/kubernetes/kube-proxy.yaml", fmt.Appendf(nil, `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: {kubeconfig: %s}
+clusterCIDR: %s
+mode: iptables
+conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+`, kubeconfig("admin"), clusterCIDRs), 0o600),
+	)
+}
