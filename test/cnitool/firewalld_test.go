@@ -222,7 +222,7 @@ func TestFirewalldMissing(t *testing.T) {
 	stopBus := firewalld(t, "bookworm")
 	setuptest.Run(t, "cp", "--parents", programs+"/bridgeveth", "/run")
 	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // without bvctl beside it
-	refused("auto", "bvctl, which asks it, is neither beside the plugin nor in PATH: install it")
+	refused("auto", "bvctl, by which the plugin asks firewalld, is neither beside the plugin nor in PATH: install bvctl")
 	program = ""
 	stopBus()
 	refused("auto", "connect to the system bus (D-Bus)")

@@ -19,20 +19,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// firewalldTable of nf_tables is the daemon's own: to let a bridge's packets pass it has to
-// be asked (pkg/firewalld).
+// firewalldTable is the nf_tables table of firewalld. Only firewalld may change it, at our request (see
+// pkg/firewalld).
 const firewalldTable = "firewalld"
 
 var (
-	// ErrNoFirewalld says that firewalld is asked for and does not run, or cannot be
-	// asked.
+	// ErrNoFirewalld is returned if firewalld is needed and does not run, or does not answer.
 	ErrNoFirewalld = errors.New(`start it, or choose another "forward"`)
-	// ErrStrictForwardPorts says that firewalld drops what goes to host ports.
-	ErrStrictForwardPorts = errors.New("firewalld drops what goes to published ports: set StrictForwardPorts=no in firewalld.conf, or publish the port by firewalld itself")
+	// ErrStrictForwardPorts is returned if firewalld drops packets to host ports.
+	ErrStrictForwardPorts = errors.New("firewalld drops packets to published ports: set StrictForwardPorts=no in firewalld.conf, or publish the port by firewalld itself")
 )
 
-// MissingFirewalld looks whether firewalld has the network's links in a zone. Whatever zone
-// an administrator has put them into is his decision.
+// MissingFirewalld compares whether the network's links are in a zone of firewalld. Any zone is accepted,
+// because an administrator may have chosen it.
 func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil {
@@ -53,7 +52,7 @@ func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Dif
 	}
 	for _, link := range net.Links() {
 		if slices.ContainsFunc(zones, func(r rule) bool { return r.in == link && r.target != "" }) {
-			continue // as firewalld of 1.0 and newer writes it: no need to ask
+			continue // firewalld 1.0 and newer writes such a rule for each link in a zone
 		}
 		zone, err := askFirewalld("zone", link)
 		if err != nil {
@@ -69,12 +68,13 @@ func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Dif
 	return missing, nil
 }
 
-// hasNFTTable says whether a table exists.
+// hasNFTTable reports whether an nf_tables table exists.
 func hasNFTTable(n *netns.Namespace, family int, table string) (bool, error) {
 	return nft.Exists(n, unix.NFT_MSG_GETTABLE, family, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(table)))
 }
 
-// checkStrict says whether firewalld lets what goes to host ports pass.
+// checkStrict returns ErrStrictForwardPorts if the network has host ports and firewalld drops packets to
+// them.
 func checkStrict(net *plan.Network) error {
 	if len(net.HostPorts) == 0 {
 		return nil
@@ -86,8 +86,8 @@ func checkStrict(net *plan.Network) error {
 	return err
 }
 
-// askFirewalld has "bvctl firewalld" ask the daemon, and returns the words of its answer.
-// The bvctl beside our own program is preferred.
+// askFirewalld runs "bvctl firewalld", which asks the daemon, and returns the words of the answer. It
+// prefers the bvctl in the folder of the running program.
 func askFirewalld(question ...string) (answer []string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -95,20 +95,20 @@ func askFirewalld(question ...string) (answer []string, err error) {
 	}
 	path, err := ProgramPath("bvctl", filepath.Dir(self))
 	if err != nil {
-		return nil, fmt.Errorf("firewalld is in force, and bvctl, which asks it, is neither beside the plugin nor in PATH: install it: %w", ErrNoFirewalld)
+		return nil, fmt.Errorf("firewalld is in force, and bvctl, by which the plugin asks firewalld, is neither beside the plugin nor in PATH: install bvctl: %w", ErrNoFirewalld)
 	}
 	out, err := exec.Command(path, append([]string{"firewalld"}, question...)...).Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(failed.Stderr))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("firewalld is in force, and cannot be asked: %w: %w", err, ErrNoFirewalld)
+		return nil, fmt.Errorf("firewalld is in force, and does not answer: %w: %w", err, ErrNoFirewalld)
 	}
 	return strings.Fields(string(out)), nil
 }
 
-// DeleteFromFirewalld takes a bridge, and its VLAN links, out of our zone. A daemon that
-// does not run has nothing to forget.
+// DeleteFromFirewalld removes a bridge and its VLAN links from our zone. If firewalld does not answer, this
+// is no error: DEL must not fail for it, and firewalld forgets the links with its next reload.
 func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil || !inForce {
@@ -116,7 +116,7 @@ func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	}
 	links, err := askFirewalld("links")
 	if err != nil {
-		return nil //nolint:nilerr // it has no such zone, or does not run
+		return nil //nolint:nilerr // no such zone, or no answer
 	}
 	var errs []error
 	for _, link := range links {

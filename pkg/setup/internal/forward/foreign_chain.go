@@ -16,26 +16,25 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// chainFamily is a Chain's, as the kernel counts them.
+// chainFamily returns the kernel's number for the family of a chain.
 func chainFamily(c plan.Chain) int {
 	return map[string]int{"ip": unix.AF_INET, "ip6": unix.AF_INET6, "inet": nft.FamilyINet}[c.Family]
 }
 
-// byIPTables says whether iptables-nft keeps the chain.
+// byIPTables reports whether a chain is in a table of iptables-nft.
 func byIPTables(c plan.Chain) bool {
 	return c.Family != "inet" && slices.Contains(iptablesTables, c.Table)
 }
 
-// inChain is how the comments begin of rules in others' chains.
-const inChain = "bridgeveth "
+// commentPrefix begins the comment of our rules in foreign chains.
+const commentPrefix = "bridgeveth "
 
-// MissingChains looks for the rules that let packets through chains of others, first in
-// them:
+// MissingChains compares the rules that Network.ForwardChains asks for, at the top of each chain:
 //
 //	iifname BRIDGE counter accept
 //	oifname BRIDGE counter accept
 //
-// What was put ahead of them since stays there, unless it denies everything.
+// Rules that others have put above them since stay there, unless they deny all packets.
 func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Difference, err error) {
 	for _, chain := range net.ForwardChains {
 		exists, err := nft.HasChain(n, chainFamily(chain), chain.Table, chain.Name)
@@ -63,16 +62,16 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Di
 	return differences, nil
 }
 
-// wayIn is one way that packets of a link go, for which there is a rule in a chain of others.
+// wayIn is a direction of a link's packets. A foreign chain needs one rule for each.
 type wayIn struct {
 	link string
 	key  expr.MetaKey
 }
 
-func (w wayIn) comment() string { return inChain + w.link + " " + nft.Direction(w.key) }
+func (w wayIn) comment() string { return commentPrefix + w.link + " " + nft.Direction(w.key) }
 
-// missingIn returns the ways without a rule ahead of whatever denies everything in the chain. It
-// reads no further than it has to: what others have behind our rules costs nothing.
+// missingIn returns the elements of wanted that have no rule above the first rule that denies all
+// packets. It stops reading when it has found all rules, so rules below ours cost nothing.
 func missingIn(n *netns.Namespace, chain plan.Chain, wanted []wayIn) ([]wayIn, error) {
 	return netns.Dump(func() ([]wayIn, error) {
 		missing := slices.Clone(wanted)
@@ -84,22 +83,22 @@ func missingIn(n *netns.Namespace, chain plan.Chain, wanted []wayIn) ([]wayIn, e
 	})
 }
 
-// ErrNoChain says that a chain is not there, as when its table was not loaded yet.
-var ErrNoChain = errors.New("it has to be loaded before containers start")
+// ErrNoChain is returned if a chain does not exist, for instance because its table is not loaded yet.
+var ErrNoChain = errors.New("load its table before containers start")
 
-// called finds a rule by its comment.
-func called(comment string) func(netns.Attrs) bool {
+// hasComment returns a function that reports whether a rule has this comment.
+func hasComment(comment string) func(netns.Attrs) bool {
 	return func(rule netns.Attrs) bool { return nft.Comment(rule) == comment }
 }
 
-// deniesAll says whether a rule denies all that gets to it.
+// deniesAll reports whether a rule denies every packet that reaches it.
 func deniesAll(rule netns.Attrs) bool {
 	_, denies := effect(rule.Get(unix.NFTA_RULE_EXPRESSIONS))
 	return denies
 }
 
-// acceptIn adds a rule at the top of somebody else's chain, or moves it ahead of the first
-// that denies everything.
+// acceptIn adds an accept rule at the top of a foreign chain. If the rule exists, acceptIn moves it above
+// the first rule that denies all packets.
 func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr.Any) error {
 	dumped, err := nft.Rules(n, chainFamily(chain), chain.Table, chain.Name)
 	if err != nil {
@@ -107,7 +106,7 @@ func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr
 	}
 	c := nft.NewChange(&nftables.Table{Name: chain.Table, Family: nft.Family(chainFamily(chain))})
 	rule := nft.Rule{Chain: chain.Name, Comment: comment, Exprs: slices.Concat(match, nft.Verdict(expr.VerdictAccept)), First: true}
-	for _, old := range slices.DeleteFunc(slices.Clone(dumped), func(rule netns.Attrs) bool { return !called(comment)(rule) }) {
+	for _, old := range slices.DeleteFunc(slices.Clone(dumped), func(rule netns.Attrs) bool { return !hasComment(comment)(rule) }) {
 		c.DeleteRules(chain.Name, []uint64{nft.Handle(old)})
 		if at := slices.IndexFunc(dumped, deniesAll); at >= 0 {
 			rule.At = nft.Handle(dumped[at])
@@ -120,9 +119,9 @@ func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr
 	return nil
 }
 
-// DeleteFromChains takes back the rules of a bridge from all chains of others, whether
-// its network still names them or not. The tables that iptables has besides filter are no place
-// for such rules, and may be large.
+// DeleteFromChains deletes our rules for a bridge from all foreign chains, also from chains that the
+// network's configuration does not name any more. It skips the tables of iptables other than filter: they
+// may be large, and cannot have such rules.
 func DeleteFromChains(n *netns.Namespace, bridge string) error {
 	tables, err := nftTables(n)
 	if err != nil {
@@ -138,7 +137,7 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 		}
 		c := nft.NewChange(&nftables.Table{Name: t.Table, Family: nft.Family(chainFamily(t))})
 		for _, rule := range rules {
-			link, ours := strings.CutPrefix(nft.Comment(rule), inChain)
+			link, ours := strings.CutPrefix(nft.Comment(rule), commentPrefix)
 			link, _, _ = strings.Cut(link, " ")
 			if ours {
 				if ours, err = bridges.IsBridgeOrVLAN(n, link, bridge); err != nil {
@@ -150,7 +149,7 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 			}
 		}
 		if err := c.Send(n, nft.AnyGeneration); err != nil {
-			return fmt.Errorf("take rules of %s out of others' chains: %w", bridge, err)
+			return fmt.Errorf("delete rules of bridge %s from foreign chains: %w", bridge, err)
 		}
 	}
 	return nil

@@ -14,30 +14,30 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// BaseChain is a chain on the forward hook: one that each forwarded packet of its family
-// has to pass, whatever the others say.
+// BaseChain is a chain on the forward hook. Every forwarded packet of its family traverses it. A packet
+// passes only if no base chain denies it.
 type BaseChain struct {
 	plan.Chain
-	Priority int32 // those with less come first
+	Priority int32 // chains with a lower priority come first
 	Owner    Owner
-	Denies   string // what denies a packet that no rule is about, such as "policy drop"; "" if nothing does
-	Opens    bool   // some rule may let new connections pass all the same
+	Denies   string // what denies a packet that no other rule matches, such as "policy drop"; "" for nothing
+	Opens    bool   // a rule may accept new connections nevertheless
 }
 
-// Owner says whose a chain is, and so how packets are got past it.
+// Owner is the program that a chain belongs to. It decides how the chain can be made to accept packets.
 type Owner string
 
-// The owners that we know.
+// Owners of chains.
 const (
 	OwnerIPTables  Owner = "iptables-nft"
 	OwnerLegacy    Owner = "iptables-legacy"
 	OwnerFirewalld Owner = "firewalld"
-	OwnerDocker    Owner = "docker" // its tables of nf_tables: they deny its own bridges' packets only
+	OwnerDocker    Owner = "docker" // nf_tables tables of Docker, which deny packets of Docker's bridges only
 	OwnerUs        Owner = "bridgeveth"
-	OwnerUnknown   Owner = "" // only whoever wrote it can let packets pass
+	OwnerUnknown   Owner = "" // only the author of the chain can make it accept packets
 )
 
-// owner says whose the chain is.
+// owner returns the owner of a chain, by its table and name.
 func owner(c plan.Chain) Owner {
 	switch {
 	case byIPTables(c) && c.Table == filterTable && c.Name == forwardBase:
@@ -52,10 +52,10 @@ func owner(c plan.Chain) Owner {
 	return OwnerUnknown
 }
 
-// families of nf_tables that packets of IP pass, by their numbers.
+// ipFamilies are the families of nf_tables whose chains IP packets traverse, by their numbers.
 var ipFamilies = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
-// nftTables lists the tables of IP, as chains without a name.
+// nftTables returns the tables of these families, as Chains without a name.
 func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETTABLE, 0)
 	if err != nil {
@@ -72,9 +72,9 @@ func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 // hookForward is NF_INET_FORWARD in linux/netfilter.h.
 const hookForward = 2
 
-// Chains lists the chains that packets of a family (AF_INET, AF_INET6) pass where
-// they are forwarded, in their order. It changes nothing. What rules mean that jump, or
-// look a verdict up, is not found out: they count as such that may let packets pass.
+// Chains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6) traverse, in
+// their order. It changes nothing. Rules that jump or look up a verdict are not followed: they count as
+// rules that may accept packets.
 func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETCHAIN, 0)
 	if err != nil {
@@ -128,26 +128,28 @@ const (
 	ctNew  = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
 )
 
-// effect says of a rule of somebody else's whether it may let a new connection pass, and
-// whether it denies all that gets to it.
+// effect reports whether a foreign rule may accept a new connection, and whether it denies every packet
+// that reaches it.
 func effect(expressions netns.Attrs) (opens, denies bool) {
-	certain, state, known := true, false, false
+	// all: the rule matches every packet; state: the last expression loaded ct state; established:
+	// the rule matches only packets of known connections
+	all, state, established := true, false, false
 	expressions.Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)
 		switch name := netns.Attrs(expression).Text(unix.NFTA_EXPR_NAME); name {
 		case "counter", "log":
 		case "reject":
-			denies = certain
-		case "target": // of iptables-nft, which writes REJECT so
-			denies = certain && data.Text(unix.NFTA_TARGET_NAME) == "REJECT"
+			denies = all
+		case "target": // iptables-nft writes REJECT as such an expression
+			denies = all && data.Text(unix.NFTA_TARGET_NAME) == "REJECT"
 		case "immediate":
 			verdict := data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
 			switch {
 			case verdict.Get(unix.NFTA_VERDICT_CODE) == nil:
 			case verdict.Number(unix.NFTA_VERDICT_CODE) == nfDrop:
-				denies = certain
+				denies = all
 			default:
-				opens = !known
+				opens = !established
 			}
 		default:
 			switch {
@@ -155,23 +157,22 @@ func effect(expressions netns.Attrs) (opens, denies bool) {
 				state = data.Number(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE
 			case name == "bitwise" && state: // ct state established,related
 				mask := data.In(unix.NFTA_BITWISE_MASK, unix.NFTA_DATA_VALUE)
-				known = known || len(mask) == 4 && binary.NativeEndian.Uint32(mask)&ctNew == 0
-			case name == "lookup" && data.Get(unix.NFTA_LOOKUP_DREG) != nil: // a map, perhaps of verdicts
+				established = established || len(mask) == 4 && binary.NativeEndian.Uint32(mask)&ctNew == 0
+			case name == "lookup" && data.Get(unix.NFTA_LOOKUP_DREG) != nil: // a map, which may hold verdicts
 				opens = true
 			}
-			certain = false
+			all = false
 		}
 	})
 	return opens, denies
 }
 
-// ErrDenied says that packets of a network are dropped where only somebody else can let
-// them pass.
+// ErrDenied is returned if a chain drops a network's packets and only somebody else can change the chain.
 var ErrDenied = errors.New("packets of its containers are dropped")
 
-// CheckDenied looks for what would drop a network's packets although AttachPort has done all it
-// does: ErrDenied. Of a network of both families it looks at IPv4, so that one without IPv6
-// beyond the host passes. Where the families are not known yet, both have to be denied.
+// CheckDenied returns ErrDenied if a foreign chain would drop the network's packets although AttachPort
+// adds all its rules. For a network with both families it checks IPv4 only, so a host without IPv6 routes
+// succeeds. If the families are not known yet, the error means that both are denied.
 func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 	families := net.Families()
 	if len(families) > 0 {
@@ -187,9 +188,9 @@ func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 	return err
 }
 
-// checkDenied looks for a chain that we do not know the owner of and that lets no new connection
-// pass, unless it is one of net.ForwardChains, and for a rule of FORWARD that denies everything
-// ahead of Docker's chains, where ours does not go: ErrDenied.
+// checkDenied is CheckDenied for one family. It looks for a chain of an unknown owner that accepts no new
+// connection and is not in net.ForwardChains, and for a rule in FORWARD that denies all packets above
+// Docker's chains: our jump must be below these.
 func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	chains, err := Chains(n, family)
 	if err != nil {
@@ -206,7 +207,7 @@ func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	}
 	for _, t := range tables {
 		if t.closed() {
-			return fmt.Errorf("%w by a rule of %s that denies everything ahead of Docker's chains: put it behind them, or into DOCKER-USER", ErrDenied, t)
+			return fmt.Errorf("%w by a rule of %s that denies everything above Docker's chains: put it below them, or into DOCKER-USER", ErrDenied, t)
 		}
 	}
 	return nil

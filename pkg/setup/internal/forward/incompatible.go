@@ -10,17 +10,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// iptablesTables are the tables that iptables-nft keeps in a family.
+// iptablesTables are the tables of iptables-nft in each family.
 var iptablesTables = []string{filterTable, "nat", "mangle", "raw", "security"}
 
-// readable are the expressions that iptables-nft reads: supported_exprs in its iptables/nft.c.
+// readable are the expressions that iptables-nft can read: supported_exprs in its iptables/nft.c.
 var readable = []string{"match", "target", "payload", "meta", "cmp", "bitwise", "counter", "immediate", "lookup", "range", "limit"}
 
-// IncompatibleChains returns the chains of others in a family (AF_INET, AF_INET6) with a rule that
-// iptables-nft cannot read. iptables refuses to list or to change such a chain ("incompatible, use
-// 'nft' tool"), and any command about the table as a whole. A saved ruleset that nft(8) has loaded
-// leaves them, since nft prints some rules of iptables in words of its own. IncompatibleChains reads
-// all rules of these tables and changes nothing.
+// IncompatibleChains returns the foreign chains in a family (AF_INET, AF_INET6) that have a rule which
+// iptables-nft cannot read. iptables refuses to list or change such a chain ("incompatible, use 'nft'
+// tool"), and every command for the whole table. The usual cause is a saved ruleset that nft(8) has
+// loaded: nft(8) saves some rules of iptables in its own form. IncompatibleChains reads all rules of
+// these tables and changes nothing.
 func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 	name := ipFamilies[uint8(nft.Family(family))]
 	return netns.Dump(func() (chains []plan.Chain, err error) {
@@ -40,7 +40,8 @@ func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 	})
 }
 
-// iptablesReads reports whether iptables-nft reads a rule: of log only what NFLOG is made of.
+// iptablesReads reports whether iptables-nft can read a rule. It reads a log expression only with a group,
+// which is the target NFLOG.
 func iptablesReads(expressions netns.Attrs) bool {
 	reads := true
 	expressions.Each(func(_ uint16, expression []byte) {

@@ -22,9 +22,9 @@ const (
 	deny         = "DROP"
 	reject       = "REJECT"
 
-	dockerForward  = "DOCKER-FORWARD"           // from Docker 28.0.1 on it leads to dockerIsolates
-	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // keeps Docker's networks apart
-	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // what leaves by any of Docker's bridges
+	dockerForward  = "DOCKER-FORWARD"           // from Docker 28.0.1 on, jumps to dockerIsolates
+	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // drops packets between Docker's networks, by a jump to dockerDrops
+	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // drops packets that leave by a bridge of Docker
 )
 
 // Bits of state_mask in xt_conntrack_mtinfo3, linux/netfilter/xt_conntrack.h.
@@ -36,35 +36,35 @@ const (
 	statesOpen = stateRelated | stateEstablished | stateDNAT
 )
 
-// before are the chains behind whose jumps ours stands, so that what Docker and
-// the administrator (DOCKER-USER is his) deny stays denied. dockerd puts them at
-// the top at every start, where they stay before ours. CNI-FORWARD is of the reference
-// plugin firewall, and begins with a jump to CNI-ADMIN, the administrator's.
-var before = []string{"DOCKER-USER", dockerForward, dockerIsolates, "CNI-FORWARD"}
+// chainsBefore are the chains that FORWARD jumps to before our chain, so that packets which Docker and the
+// administrator deny stay denied. DOCKER-USER holds the administrator's rules. dockerd puts its jumps at
+// the top of FORWARD at every start. CNI-FORWARD belongs to the reference plugin firewall and begins with
+// a jump to CNI-ADMIN, which holds the administrator's rules.
+var chainsBefore = []string{"DOCKER-USER", dockerForward, dockerIsolates, "CNI-FORWARD"}
 
-// rule is what we know of an iptables rule: enough for ours, and for jumps.
+// rule is the parts of an iptables rule that our rules and jumps have.
 type rule struct {
-	in, out string // interfaces; "" is any
-	states  uint16 // of conntrack; 0 is any
+	in, out string // interfaces; "" matches all
+	states  uint16 // of conntrack; 0 matches all
 	target  string // a chain or a verdict
-	other   bool   // it matches on something else besides
-	native  bool   // it looks at conntrack as nft(8) does, and never iptables: a saved ruleset was loaded
+	other   bool   // the rule has further matches
+	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded a saved ruleset
 }
 
-// forwardRules lists the rules of a bridge: a fixed number, however many
-// containers are on it.
+// forwardRules returns the rules for a bridge. Their number does not depend on the number of containers.
 func forwardRules(bridge string) []rule {
 	return []rule{
-		{in: bridge, out: bridge, target: accept},         // bridged, where br_netfilter shows them to iptables
-		{out: bridge, states: statesOpen, target: accept}, // replies, and published ports
-		{in: bridge, target: accept},                      // outgoing
-		{out: bridge, target: accept},                     // new inbound: containers are reachable, as Kubernetes asks
+		{in: bridge, out: bridge, target: accept},         // bridged packets, which br_netfilter passes to iptables
+		{out: bridge, states: statesOpen, target: accept}, // replies, and connections to published ports
+		{in: bridge, target: accept},                      // outgoing packets
+		{out: bridge, target: accept},                     // new connections to containers, which Kubernetes requires
 	}
 }
 
-// isolationRules lists those ahead of them that keep Docker's containers from ours, but
-// for replies and published ports, as Docker keeps its own networks apart. Up to Docker 27
-// nothing but the policy of FORWARD does so, which our rules would get around.
+// isolationRules returns the rules above forwardRules that drop packets of the bridge to Docker's
+// containers, except replies and connections to published ports. Docker isolates its own networks in the
+// same way. Up to Docker 27, other bridges are isolated only by the policy of FORWARD, which our rules
+// would override.
 func isolationRules(bridge string) []rule {
 	return []rule{
 		{in: bridge, states: statesOpen, target: accept},
@@ -72,7 +72,7 @@ func isolationRules(bridge string) []rule {
 	}
 }
 
-// args is the rule as arguments of iptables(8).
+// args returns the rule as arguments of iptables(8).
 func (r rule) args() (args []string) {
 	if r.in != "" {
 		args = append(args, "-i", r.in)
@@ -86,18 +86,18 @@ func (r rule) args() (args []string) {
 	return append(args, "-j", r.target)
 }
 
-// xtables is the filter table of one family in one of the two implementations
-// of iptables, each of which has a FORWARD chain of its own.
+// xtables is the filter table of one family in one of the two implementations of iptables. Each
+// implementation has its own FORWARD chain.
 type xtables struct {
 	flavour string // "nft" or "legacy"
 	family  int    // AF_INET or AF_INET6
-	forward []rule // chain FORWARD
-	own     []rule // our chain
-	inForce bool   // it has a FORWARD chain that packets pass
-	docker  bool   // it has the chain by which Docker keeps networks apart
+	forward []rule // of chain FORWARD
+	own     []rule // of our chain
+	inForce bool   // packets traverse its FORWARD chain
+	docker  bool   // it has the chain dockerDrops
 }
 
-// readXtables reads a family's tables in all flavours, without a process.
+// readXtables reads the filter tables of a family in both flavours, without starting a program.
 func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	byNFT, err := readNFT(n, family)
 	if err != nil {
@@ -110,19 +110,18 @@ func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	return []xtables{byNFT, byLegacy}, nil
 }
 
-// toAdmin is the first rule of our chain: what the administrator writes into the chain
-// that it leads to is heard before we accept anything.
+// toAdmin is the first rule of our chain, so the administrator's rules take effect before ours.
 var toAdmin = rule{target: adminChain}
 
 // toOwn is the jump from FORWARD to our chain.
 var toOwn = rule{target: forwardChain}
 
-// mentions says whether the table has any rule of a bridge.
+// mentions reports whether our chain has a rule for a bridge.
 func (t xtables) mentions(bridge string) bool {
 	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
 }
 
-// links lists those that the table has rules of.
+// links returns the links that our chain has rules for.
 func (t xtables) links() (names []string) {
 	for _, r := range t.own {
 		if r.in != "" && !slices.Contains(names, r.in) {
@@ -132,10 +131,10 @@ func (t xtables) links() (names []string) {
 	return names
 }
 
-// MissingIPTables lists the tables in force that lack a bridge's rules. Where no
-// iptables is in force yet, the rules go to the flavour that the host would use:
-// a dockerd that starts later finds them there. must says that its absence matters. The error is
-// ErrNoIPTables where a table denies, and only a program that is missing could change it.
+// MissingIPTables returns a difference for each table in force that lacks a bridge's rules. If no iptables
+// is in force, the rules go to the flavour of the host's iptables, for a dockerd that starts later. If the
+// host has no iptables either, nothing is missing, unless must is true. The error is ErrNoIPTables if a
+// table denies packets and the program that could change it is not installed.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
 		tables, err := readXtables(n, family)
@@ -154,7 +153,7 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 			}
 			if !t.byNetlink() {
 				if _, err := findProgram(t); err != nil && t.denial() == "" {
-					continue // packets pass without
+					continue // the table accepts packets without our rules
 				} else if err != nil {
 					return nil, fmt.Errorf("add rules to %s, which denies packets (%s): %w", t, t.denial(), err)
 				}
@@ -168,8 +167,8 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 	return missing, nil
 }
 
-// denial is what denies packets that no rule of FORWARD is about, in iptables-legacy, whose list
-// ends with the policy; "" if nothing does.
+// denial returns what denies packets that no other rule of FORWARD matches, "" for nothing. It is for
+// iptables-legacy, whose last entry of a chain is the policy.
 func (t xtables) denial() string {
 	last := len(t.forward) - 1
 	switch {
@@ -181,12 +180,12 @@ func (t xtables) denial() string {
 	return ""
 }
 
-// String is the chain that packets pass, by the program that shows it.
+// String returns the program that shows the table, the table and the chain: "iptables-nft filter FORWARD".
 func (t xtables) String() string {
 	return fmt.Sprintf("%s %s %s", t.program(), filterTable, forwardBase)
 }
 
-// program is the name of the iptables for the table's family and flavour: ip6tables-nft.
+// program returns the name of the program for the table's family and flavour, such as ip6tables-nft.
 func (t xtables) program() string {
 	name := "iptables"
 	if t.family == unix.AF_INET6 {
@@ -198,9 +197,9 @@ func (t xtables) program() string {
 	return name
 }
 
-// Ensure lets the packets of a bridge through FORWARD, in every flavour of
-// iptables in force, for the families given (AF_INET, AF_INET6). DeleteForward is
-// its inverse. Two processes at once need a lock: see AttachPort.
+// Ensure adds the rules that accept a bridge's packets in FORWARD, in every flavour of iptables in force,
+// for these families (AF_INET, AF_INET6). Delete is the inverse. Processes that call it at the same time
+// need a lock, see Namespace.Lock.
 func Ensure(n *netns.Namespace, bridge string, families ...int) error {
 	missing, err := MissingIPTables(n, bridge, families, true)
 	if err != nil {
@@ -209,23 +208,22 @@ func Ensure(n *netns.Namespace, bridge string, families ...int) error {
 	return plan.RestoreAll(missing)
 }
 
-// Accepts says whether every FORWARD chain of a family has the rules of a bridge,
-// where they belong. It changes nothing.
+// Accepts reports whether every FORWARD chain of a family has the rules for a bridge, in the right place.
+// It changes nothing.
 func Accepts(n *netns.Namespace, bridge string, family int) (bool, error) {
 	missing, err := MissingIPTables(n, bridge, []int{family}, false)
 	return len(missing) == 0, err
 }
 
-// Delete takes back the rules of a bridge and, with the last of them, our
-// chain and the jump to it.
+// Delete deletes the rules for a bridge. With the last rule it deletes our chain and the jump to it.
 func Delete(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		tables, err := readXtables(n, family)
 		errs = append(errs, err)
 		for _, t := range tables {
-			hollow, err := hollow(n, t)
-			if errs = append(errs, err); hollow || t.mentions(bridge) {
+			leftover, err := hasEmptyChain(n, t)
+			if errs = append(errs, err); leftover || t.mentions(bridge) {
 				errs = append(errs, removeForward(n, t, bridge))
 			}
 			for _, name := range t.links() {
@@ -240,10 +238,10 @@ func Delete(n *netns.Namespace, bridge string) error {
 	return errors.Join(errs...)
 }
 
-// hollow says whether our chain is there without a rule of a bridge: a process was
-// killed while it made the chain, or took it away.
-func hollow(n *netns.Namespace, t xtables) (bool, error) {
-	if len(t.own) > 0 { // legacy has an entry that ends the chain
+// hasEmptyChain reports whether our chain exists without a rule for a bridge. A process that was killed has
+// left the chain.
+func hasEmptyChain(n *netns.Namespace, t xtables) (bool, error) {
+	if len(t.own) > 0 { // in iptables-legacy an empty chain has an entry at its end
 		return !slices.ContainsFunc(t.own, func(r rule) bool { return r.in != "" || r.out != "" }), nil
 	}
 	if !t.inForce || t.flavour == "legacy" {

@@ -16,9 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Socket options, sizes and offsets of the interface between iptables-legacy and
-// the kernel: linux/netfilter/x_tables.h, linux/netfilter_ipv4/ip_tables.h and
-// linux/netfilter_ipv6/ip6_tables.h, on 64-bit machines. All numbers are bytes.
+// Socket options of iptables-legacy, and sizes and offsets of their structures, in bytes on 64-bit
+// machines: linux/netfilter/x_tables.h, linux/netfilter_ipv4/ip_tables.h and
+// linux/netfilter_ipv6/ip6_tables.h.
 const (
 	soGetInfo    = 64 // IPT_SO_GET_INFO, IP6T_SO_GET_INFO
 	soGetEntries = 65 // IPT_SO_GET_ENTRIES, IP6T_SO_GET_ENTRIES
@@ -31,24 +31,23 @@ const (
 	entriesTotal  = 32 // its size
 
 	extensionName  = 2   // name in struct xt_entry_match and xt_entry_target, after their size
-	extensionData  = 32  // what follows either
+	extensionData  = 32  // the data behind either structure
 	nameSize       = 29  // XT_EXTENSION_MAXNAMELEN
 	conntrackState = 150 // state_mask in struct xt_conntrack_mtinfo3
 
 	verdictDrop   = -1 // -NF_DROP - 1
-	verdictAccept = -2 // -NF_ACCEPT - 1; from 0 on a verdict is the offset of a chain's first rule
+	verdictAccept = -2 // -NF_ACCEPT - 1; a verdict of 0 or more is the offset of a chain's first rule
 )
 
-// entryLayout says where a family's struct ipt_entry or ip6t_entry, which a rule
-// begins with, keeps things.
+// entryLayout is the offsets in a family's struct ipt_entry or ip6t_entry, with which a rule begins.
 type entryLayout struct {
 	inet, level int    // for socket(2) and getsockopt(2)
 	names       string // the list of tables in use, below /proc/net
-	addresses   int    // how long source, destination and their masks are, from 0 on
-	in, out     int    // interfaces, IFNAMSIZ each; their masks are as long, and follow
-	conditions  [2]int // protocol, flags and inversions: from, to
-	target      int    // where target_offset is; next_offset follows
-	matches     int    // struct ipt_entry's own size
+	addresses   int    // length of source, destination and their masks, which come first
+	in, out     int    // interfaces of IFNAMSIZ bytes; the masks of both follow
+	conditions  [2]int // begin and end of protocol, flags and inversions
+	target      int    // target_offset; next_offset follows
+	matches     int    // size of the structure; the matches follow
 }
 
 var (
@@ -56,10 +55,9 @@ var (
 	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
 )
 
-// readLegacy reads the filter table of iptables-legacy, if it is in force. Asking
-// the kernel for a table makes it, so the list of those in use comes first. Within
-// a user namespace nobody may read that; there a table that is as the kernel makes
-// it counts as none.
+// readLegacy reads the filter table of iptables-legacy, if it is in force. The kernel creates a table when
+// it is read, so readLegacy first reads the list of tables in use. In a user namespace that list cannot be
+// read. There, a table in its initial state counts as not in force.
 func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 	t := xtables{flavour: "legacy", family: family}
 	layout := layout4
@@ -67,7 +65,7 @@ func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 		layout = layout6
 	}
 	err := n.Do(func() error {
-		// /proc/net would be the main thread's.
+		// /proc/net would be that of the main thread.
 		names, err := files.Read("/proc/thread-self/net/" + layout.names)
 		unknown := errors.Is(err, os.ErrPermission)
 		if err != nil && !unknown && !errors.Is(err, os.ErrNotExist) {
@@ -110,15 +108,15 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 		if err == nil {
 			return info, table[entriesHeader:], nil
 		}
-		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: it grew or shrank meanwhile
+		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: the table has changed meanwhile
 			return nil, nil, fmt.Errorf("read rules of iptables-legacy: %w", err)
 		}
 	}
 }
 
-// parse returns the rules of FORWARD and of our chain, each with the entry that
-// ends it, which is the policy or a return, and whether there is Docker's. Before a chain that is not built in is
-// an entry whose target is called ERROR and holds the chain's name.
+// parse returns the rules of FORWARD and of our chain. The last entry of each is the policy or a return.
+// docker reports whether the chain dockerDrops exists. A chain that is not built in begins with an entry
+// whose target is named ERROR and holds the chain's name.
 func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
@@ -147,8 +145,8 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool
 	return forward, own, docker
 }
 
-// each calls f with the offset of each entry and of the one after it, with the
-// entry up to its target, and with the target.
+// each calls f for each entry, with its offset, the offset of the next entry, the entry up to its target,
+// and the target.
 func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byte)) {
 	for at := 0; at < len(table); {
 		toTarget := int(binary.NativeEndian.Uint16(table[at+l.target:]))
@@ -158,7 +156,7 @@ func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byt
 	}
 }
 
-// rule reads one entry.
+// rule parses one entry. chainAt are the names of chains, by the offset of their first rule.
 func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule) {
 	var wildIn, wildOut bool
 	r.in, wildIn = l.iface(entry, l.in)
@@ -185,8 +183,8 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	return r
 }
 
-// iface reads an interface's name. wild says that it is only a beginning, as in
-// "eth+": the mask of a whole name covers the zero byte after it.
+// iface returns the name of an interface. wild reports whether it is a prefix, such as "eth+": the mask of
+// a whole name covers the zero byte behind the name.
 func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 	name = netns.Text(entry[at:], unix.IFNAMSIZ)
 	mask := entry[at+l.out-l.in+unix.IFNAMSIZ:]
@@ -195,7 +193,7 @@ func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 
 func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
-// getsockopt is getsockopt(2) with a buffer that is read and written.
+// getsockopt is getsockopt(2) with a buffer that the kernel reads and writes.
 func getsockopt(fd, level, option int, buffer []byte) error {
 	size := uint32(len(buffer))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),

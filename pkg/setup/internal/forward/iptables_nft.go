@@ -11,8 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// readNFT reads the filter table that iptables-nft keeps: FORWARD as far as it matters, and
-// our chain.
+// readNFT reads the filter table of iptables-nft: FORWARD, as far as it matters, and our chain.
 func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	t = xtables{flavour: "nft", family: family}
 	if t.forward, err = readForward(n, family); err != nil {
@@ -24,18 +23,17 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	if err == nil && t.inForce {
 		t.own, err = nftRules(n, family, filterTable, forwardChain, all)
 	}
-	if err == nil && slices.ContainsFunc(t.forward, func(r rule) bool { return slices.Contains(before, r.target) }) {
+	if err == nil && slices.ContainsFunc(t.forward, func(r rule) bool { return slices.Contains(chainsBefore, r.target) }) {
 		t.docker, err = nft.HasChain(n, family, filterTable, dockerDrops)
 	}
 	return t, err
 }
 
-// someRules is how many rules of FORWARD are read in any case: some two answers of the kernel's.
+// someRules is how many rules of FORWARD are always read. The kernel lists about as many in two messages.
 const someRules = 100
 
-// readForward reads the rules of FORWARD. Where others have thousands, those far behind our jump
-// are not read: they change nothing, unless the only jump to one of the chains in before is among
-// them.
+// readForward reads the rules of FORWARD. If there are thousands, it does not read the rules far below our
+// jump. They matter only if one of them is the only jump to one of chainsBefore.
 func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
@@ -47,7 +45,7 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 		return rules, err
 	}
 	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
-	for _, chain := range before {
+	for _, chain := range chainsBefore {
 		if leadsTo(chain) || chain == dockerIsolates && leadsTo(dockerForward) {
 			continue
 		}
@@ -62,11 +60,10 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	return rules, nil
 }
 
-// all has nftRules read all rules of a chain.
+// all makes nftRules read all rules of a chain.
 func all([]rule) bool { return true }
 
-// nftRules reads the rules of a chain up to the first after which more says false; a chain that
-// does not exist has none.
+// nftRules reads the rules of a chain until more returns false. A chain that does not exist has no rules.
 func nftRules(n *netns.Namespace, family int, table, chain string, more func(seen []rule) bool) ([]rule, error) {
 	return netns.Dump(func() (rules []rule, err error) {
 		err = nft.EachRule(n, family, table, chain, func(r netns.Attrs) bool {
@@ -77,14 +74,13 @@ func nftRules(n *netns.Namespace, family int, table, chain string, more func(see
 	})
 }
 
-// parseNFT reads a rule as iptables-nft writes it: native expressions for
-// interfaces and verdicts, an xt match for conntrack. NFTA_* and NFT_* are in
-// linux/netfilter/nf_tables.h.
+// parseNFT parses a rule of iptables-nft, which has nf_tables expressions for interfaces and verdicts, and
+// an xt match for conntrack. NFTA_* and NFT_* are in linux/netfilter/nf_tables.h.
 func parseNFT(expressions netns.Attrs) (r rule) {
 	var key uint32
 	expressions.Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)
-		switch string(netns.Attrs(expression).Word(unix.NFTA_EXPR_NAME)) { // in place, without a copy
+		switch string(netns.Attrs(expression).Word(unix.NFTA_EXPR_NAME)) { // without a copy
 		case "meta":
 			key = data.Number(unix.NFTA_META_KEY)
 		case "cmp":
@@ -93,9 +89,9 @@ func parseNFT(expressions netns.Attrs) (r rule) {
 			r.match(data)
 		case "immediate":
 			r.target = verdictOf(data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT))
-		case "target": // of xtables
+		case "target": // an xt target
 			r.target = data.Text(unix.NFTA_TARGET_NAME)
-		case "reject": // of nft(8)
+		case "reject": // written by nft(8)
 			r.target = reject
 		case "counter", "log":
 		case "ct":
@@ -110,7 +106,7 @@ func parseNFT(expressions netns.Attrs) (r rule) {
 // nfAccept is NF_ACCEPT in linux/netfilter.h.
 const nfAccept = 1
 
-// verdictOf returns the chain that a verdict leads to, accept, deny, or "" for another.
+// verdictOf returns the chain that a verdict jumps to, accept, deny, or "" for other verdicts.
 func verdictOf(verdict netns.Attrs) string {
 	if chain := verdict.Text(unix.NFTA_VERDICT_CHAIN); chain != "" || verdict.Get(unix.NFTA_VERDICT_CODE) == nil {
 		return chain
@@ -124,8 +120,8 @@ func verdictOf(verdict netns.Attrs) string {
 	return ""
 }
 
-// compare reads a comparison of a packet's interface. Without the zero byte it is
-// only the beginning of a name, as in "eth+".
+// compare parses the comparison of a packet's interface. Without a zero byte at its end, the name is a
+// prefix, such as "eth+".
 func (r *rule) compare(key uint32, cmp netns.Attrs) {
 	name, whole := bytes.CutSuffix(cmp.In(unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE), []byte{0})
 	switch {
@@ -140,7 +136,7 @@ func (r *rule) compare(key uint32, cmp netns.Attrs) {
 	}
 }
 
-// match reads an xt match.
+// match parses an xt match.
 func (r *rule) match(m netns.Attrs) {
 	info := m.Get(unix.NFTA_MATCH_INFO)
 	switch name := m.Word(unix.NFTA_MATCH_NAME); {

@@ -15,27 +15,26 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// What follows writes the filter table of iptables-nft by netlink, in the very form in which
-// iptables writes and reads it. It costs no process, works on hosts without the program, and where
-// iptables refuses the table: once a ruleset that "nft list ruleset" has printed is loaded again,
-// some of iptables' rules are nft(8)'s own, which iptables calls incompatible.
+// The functions of this file write the filter table of iptables-nft by netlink, in the form that iptables
+// writes and reads. They start no program and work without one. They also work for a table that iptables
+// refuses as incompatible, because nft(8) has loaded a saved ruleset.
 
-// byNetlink reports whether a table is written so. Where no iptables is in force it is, if the
-// host's iptables is iptables-nft.
+// byNetlink reports whether the functions of this file write the table. If no iptables is in force, they
+// do, unless the host's iptables is iptables-legacy.
 func (t xtables) byNetlink() bool {
 	if t.flavour != "" {
 		return t.flavour == "nft"
 	}
 	path, err := findProgram(t)
-	return err != nil || writesNFT(path) // without a program nobody is there who would want another
+	return err != nil || writesNFT(path)
 }
 
-// table is the table in nf_tables.
+// table returns the table as an nf_tables table.
 func (t xtables) table() *nftables.Table {
 	return &nftables.Table{Name: filterTable, Family: nft.Family(t.family)}
 }
 
-// expressions is the rule as iptables-nft writes it.
+// expressions returns the expressions that iptables-nft writes for the rule.
 func (r rule) expressions() (list []expr.Any) {
 	if r.in != "" {
 		list = append(list, nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.in)...)
@@ -56,14 +55,14 @@ func (r rule) expressions() (list []expr.Any) {
 	return append(list, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.target})
 }
 
-// nftChain is a chain of the table: its rules, and what the kernel tells them apart by.
+// nftChain is a chain of the table, with its rules and their handles.
 type nftChain struct {
 	*nftables.Chain
 	rules   []rule
 	handles []uint64
 }
 
-// listChain reads a chain. One that does not exist has no rules.
+// listChain reads a chain. A chain that does not exist has no rules.
 func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err error) {
 	l.Chain = &nftables.Chain{Name: name, Table: t.table()}
 	dumped, err := nft.Rules(n, t.family, filterTable, name)
@@ -74,7 +73,7 @@ func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err erro
 	return l, err
 }
 
-// deleteFrom adds to the transaction that the chosen rules go.
+// deleteFrom adds to the transaction the deletion of the chosen rules.
 func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	var handles []uint64
 	for i, r := range l.rules {
@@ -85,15 +84,15 @@ func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	c.DeleteRules(l.Name, handles)
 }
 
-// ours reports whether a rule of our chain is one of a bridge's, as we make it or as nft(8) has
-// changed it.
+// ours reports whether a rule of our chain is a rule for a bridge, in our form or in the form that nft(8)
+// gave it.
 func ours(r rule, bridge string) bool {
 	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
 	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
 }
 
-// change reads both chains of a table and sends the transaction that f puts together. It does so again
-// when nf_tables has changed in between.
+// change reads FORWARD and our chain of a table, and sends the transaction that f fills. If nf_tables has
+// changed in between, it starts again.
 func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftChain) error) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
 		base, err := listChain(n, t, forwardBase)
@@ -116,8 +115,8 @@ func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftCh
 	return nil
 }
 
-// addNFT adds a bridge's rules to the table, in the place of what is there of them, behind the
-// jump to the administrator's chain and ahead of what somebody else has put into ours.
+// addNFT adds the rules for a bridge to the table and deletes those that exist. The new rules are below
+// the jump to the administrator's chain and above rules that others have added to our chain.
 func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		c.AddTable()
@@ -140,11 +139,11 @@ func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// placeJumpNFT is placeJump.
+// placeJumpNFT is placeJump by netlink.
 func placeJumpNFT(c *nft.Change, base nftChain) {
 	isJump := func(r rule) bool { return r == toOwn }
 	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {
-		return // what others have put ahead of it since stays there
+		return // rules that others have put above the jump stay there
 	}
 	base.deleteFrom(c, isJump)
 	jump := nft.Rule{Chain: base.Name, Exprs: toOwn.expressions(), First: true}
@@ -154,8 +153,8 @@ func placeJumpNFT(c *nft.Change, base nftChain) {
 	c.AddRule(jump)
 }
 
-// removeNFT is the inverse of addNFT. With the last bridge go the jump and both chains, unless
-// somebody has written into them or jumps to them himself.
+// removeNFT is the inverse of addNFT. With the rules for the last bridge it deletes the jump and both
+// chains, unless somebody else has rules in them or jumps to them.
 func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) }) {
@@ -173,6 +172,7 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
+// count returns how many of the rules are chosen.
 func count(rules []rule, chosen func(rule) bool) (count int) {
 	for _, r := range rules {
 		if chosen(r) {
@@ -182,8 +182,8 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused adds to the transaction that a chain goes, if all that it holds, and all that leads to
-// it, is a number of rules that go in the same transaction.
+// deleteIfUnused adds to the transaction the deletion of a chain, if the transaction deletes all rules in
+// the chain and all jumps to it. rules is the number of both.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

@@ -16,12 +16,12 @@ import (
 // xtablesWait is how many seconds an iptables process waits for the xtables lock.
 const xtablesWait = 10
 
-// ErrNoIPTables says that rules are missing and so is the program to set them.
+// ErrNoIPTables is returned if rules are missing and the program to add them is not installed.
 var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
 	`install iptables, or choose another "forward"`)
 
-// addForward adds a bridge's rules to a table. It runs iptables in the namespace where they
-// cannot be written by netlink.
+// addForward adds the rules for a bridge to a table. It runs iptables only for a table that cannot be
+// written by netlink.
 func addForward(n *netns.Namespace, t xtables, bridge string) error {
 	if t.byNetlink() {
 		return addNFT(n, t, bridge)
@@ -62,7 +62,7 @@ func addForward(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// moveTo puts a rule of our chain at a position, wherever it was.
+// moveTo puts a rule at a position in our chain, and deletes it elsewhere.
 func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 		return err
@@ -70,9 +70,9 @@ func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
 }
 
-// placeJump puts the one jump to our chain right behind those of before, or at
-// the top. So it stands ahead of a REJECT that ends the chain, as ufw has it, but
-// behind the administrator's rules.
+// placeJump puts the jump to our chain into FORWARD, right below the jumps to chainsBefore, or at the top.
+// The jump is then above a REJECT at the end of the chain, such as that of ufw, but below the
+// administrator's rules.
 func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
@@ -87,13 +87,13 @@ func (t xtables) placeJump(ipt *iptables.IPTables) error {
 			found++
 		case strings.HasPrefix(head, "-A "):
 			others++
-			if slices.Contains(before, target) {
+			if slices.Contains(chainsBefore, target) {
 				position = others + 1
 			}
 		}
 	}
 	if found == 1 && t.jumps() {
-		return nil // what others have put ahead of it since stays there
+		return nil // rules that others have put above the jump stay there
 	}
 	for range found {
 		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
@@ -111,7 +111,7 @@ func removeForward(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
 			if !slices.Contains(t.own, r) {
-				continue // and so may be the chain that it leads to
+				continue // iptables fails if the chain that the rule jumps to is absent too
 			}
 			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 				return err
@@ -121,7 +121,8 @@ func removeForward(n *netns.Namespace, t xtables, bridge string) error {
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
-		// Our own chain goes last: by it the next DEL sees that this one was killed.
+		// Our chain is deleted last. If this process is killed, the next DEL finds the chain and
+		// completes the deletion.
 		if len(left) == 2 {
 			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
 				return err
@@ -137,8 +138,7 @@ func removeForward(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// deleteAdminChain deletes the administrator's chain, unless he has written into it or
-// jumps to it himself.
+// deleteAdminChain deletes the administrator's chain, unless it has rules or somebody else jumps to it.
 func deleteAdminChain(ipt *iptables.IPTables) error {
 	exists, err := ipt.ChainExists(filterTable, adminChain)
 	if err != nil || !exists {
@@ -151,16 +151,16 @@ func deleteAdminChain(ipt *iptables.IPTables) error {
 	return deleteUnused(ipt, adminChain)
 }
 
-// deleteUnused deletes a chain unless somebody jumps to it.
+// deleteUnused deletes a chain, unless somebody jumps to it.
 func deleteUnused(ipt *iptables.IPTables, chain string) error {
 	err := ipt.DeleteChain(filterTable, chain)
 	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
-		return nil // iptables-nft, iptables-legacy
+		return nil // the messages of iptables-nft and iptables-legacy
 	}
 	return err
 }
 
-// withProgram calls f with the iptables that writes to a table.
+// withProgram calls f with the iptables program that writes a table.
 func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error) error {
 	path, err := findProgram(t)
 	if err != nil {
@@ -182,8 +182,7 @@ func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error
 	})
 }
 
-// singleLine drops the blank lines and the hint at "iptables -h" from what iptables printed, as of an
-// extension that is not installed.
+// singleLine joins the lines that iptables printed, without blank lines and the hint at "iptables -h".
 func singleLine(err error) error {
 	var printed *iptables.Error
 	if !errors.As(err, &printed) {
@@ -195,8 +194,9 @@ func singleLine(err error) error {
 	return errors.New(strings.Join(lines, ", "))
 }
 
-// findProgram looks for a table's program under the name that says the flavour, and under the
-// plain one, which on some distributions is all there is, unless that writes to the other flavour.
+// findProgram returns the path of the program for a table. It looks for the name with the flavour first.
+// Some distributions have only the plain name, which is accepted unless the program writes the other
+// flavour.
 func findProgram(t xtables) (string, error) {
 	plain := xtables{family: t.family}.program()
 	for _, name := range slices.Compact([]string{t.program(), plain}) {
@@ -207,7 +207,7 @@ func findProgram(t xtables) (string, error) {
 	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
 }
 
-// writesNFT reports whether a program is iptables-nft, by the file that it leads to.
+// writesNFT reports whether a program is iptables-nft, by the name of the file behind symbolic links.
 func writesNFT(path string) bool {
 	resolved, err := filepath.EvalSymlinks(path)
 	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
