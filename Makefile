@@ -77,9 +77,10 @@ bench: build ## measure ADD and DEL, and those of the reference plugins (BENCH=-
 	@go build -C test -o $(CURDIR)/.cache/bin/bench ./bench
 	.cache/bin/bench $(BENCH)
 
-lint: $(LINT) ## check formatting, vet, lint and commit subjects
+lint: $(LINT) ## check formatting, vet, lint, package sizes and commit subjects
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	for module in $(MODULES); do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
+	hack/sizes.sh
 	hack/subjects.sh
 
 clean: ## remove bin and .cache
