@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,7 +37,12 @@ type options struct {
 	remove             bool
 }
 
+// memory is what the garbage collector tries to stay below, in bytes. Without it, the first list of a
+// big cluster takes more for a moment.
+const memory = 56 << 20
+
 func main() {
+	debug.SetMemoryLimit(memory)
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)

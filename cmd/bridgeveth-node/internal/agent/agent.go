@@ -45,6 +45,8 @@ const (
 	quiet = 100 * time.Millisecond // between the last change and the next look
 	most  = time.Second            // between the first change and the next look
 	idle  = 30 * time.Second       // between looks if nothing changes
+
+	logged = 100 // changes of one look that are logged one by one
 )
 
 // Run looks after each wake-up, and now and then without one, until ctx ends. Then everything
@@ -100,7 +102,11 @@ func (a *Agent) Look() {
 	start := time.Now()
 	r := a.look()
 	r.took, r.at = time.Since(start), time.Now()
-	for _, c := range r.changes {
+	for i, c := range r.changes {
+		if i == logged {
+			a.Log.Info(fmt.Sprintf("and %d more changes", len(r.changes)-i))
+			break
+		}
 		a.Log.Info(c)
 	}
 	for _, text := range a.publish(r) {
