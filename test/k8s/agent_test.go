@@ -79,6 +79,33 @@ func TestAgent(t *testing.T) {
 	})
 }
 
+// TestTunnel has every packet between the nodes go through the tunnel, and FORWARD drop what nobody
+// accepts, as Docker leaves it.
+func TestTunnel(t *testing.T) {
+	inCluster(t, 2, func(c *cluster) {
+		c.awaitNodes()
+		for _, n := range c.nodes {
+			n.run("iptables", "-P", "FORWARD", "DROP")
+			n.run("ip6tables", "-P", "FORWARD", "DROP")
+		}
+		c.kubectl("apply", "-k", "../../deploy/overlays/vxlan")
+		c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "2m")
+		c.awaitReady()
+		c.apply(pods)
+		c.checkPods("through the tunnel")
+		for _, n := range c.nodes {
+			if routes := n.run("ip", "route", "show", "proto", "97"); !strings.Contains(routes, "dev bvx0") {
+				c.Errorf("%s has no route through the tunnel:\n%s", n.name, routes)
+			}
+			n.run("nft", "flush", "ruleset") // kube-proxy's rules come back too
+		}
+		for _, n := range c.nodes {
+			harness.Await(c, "the rules of the pods of "+n.name, func() bool { return strings.Contains(n.run("nft", "list", "ruleset"), "masquerade") })
+		}
+		c.checkPods("after a flush of all rules")
+	})
+}
+
 // testRestart replaces the agents: the nodes stay ready, and nothing is written.
 func (c *cluster) testRestart() {
 	before := c.written()
