@@ -57,7 +57,7 @@ func TestAttachFails(t *testing.T) {
 		}, "the bridge has another address, 10.99.0.1/24"},
 		{"a bridge that is none", func(t testing.TB, _ *setup.Host, _ *setup.Port) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "other")
-		}, "br0 is of type \"veth\": that link is no bridge"},
+		}, "br0 is of type \"veth\": the link is not a bridge"},
 		{"interface name taken", func(t testing.TB, _ *setup.Host, p *setup.Port) {
 			setuptest.In(t, p.Container, "ip", "link", "add", "eth0", "type", "bridge")
 		}, "create eth0"},

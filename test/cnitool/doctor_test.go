@@ -389,7 +389,7 @@ func TestDoctorIncomplete(t *testing.T) {
 	n := newNode(t, single, "nft")
 	n.must("add", n.containers(2)...)
 	setuptest.Run(t, "sh", "-c", "umount -l /run/netns/c1; mv /run/netns/c1 /run/gone")
-	if d, status := doctor(t); status != 1 || !strings.HasPrefix(d.obstacle(), "namespace of c1: interface eth0 of network net: open /run/netns/c1: no network namespace is there") {
+	if d, status := doctor(t); status != 1 || !strings.HasPrefix(d.obstacle(), "namespace of c1: interface eth0 of network net: open /run/netns/c1: the network namespace does not exist") {
 		t.Errorf("status %d, obstacle %q", status, d.obstacle())
 	}
 	setuptest.Run(t, "sh", "-c", "for f in /var/lib/cni/results/*; do echo '{' >$f; done")

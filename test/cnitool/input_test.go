@@ -40,7 +40,7 @@ func TestBadInput(t *testing.T) {
 		{name: "mtu too large", conf: single.with(object{"mtu": 65536}), code: 7, want: []string{"mtu: 65536"}},
 		{name: "mtu too small for IPv6", conf: dual.with(object{"mtu": 1279}), code: 7, want: []string{"mtu: 1279", "1280"}},
 		{name: "forwardChains", conf: single.with(object{"forwardChains": []string{"filter forward"}}), code: 7, want: []string{"forwardChains[0]", `"filter forward"`, "inet filter forward"}},
-		{name: "a chain that is not there", conf: single.with(object{"forwardChains": []string{"inet mine fw"}}), code: 7, want: []string{"forwardChains", "no chain inet mine fw", "loaded before"}},
+		{name: "a chain that is not there", conf: single.with(object{"forwardChains": []string{"inet mine fw"}}), code: 7, want: []string{"forwardChains", "no chain inet mine fw", "load its table before"}},
 		{name: "forwardMark", conf: single.with(object{"forwardMark": "0"}), code: 7, want: []string{"forwardMark", `"0"`, "0x100000"}},
 		{name: "inbound", conf: single.with(object{"inbound": "no"}), code: 7, want: []string{"inbound", `"no"`, "open, established"}},
 		{name: "forward", conf: single.with(object{"forward": "maybe"}), code: 7, want: []string{"forward", `"maybe"`, "auto, iptables, firewalld, sysctl, none"}},
@@ -59,7 +59,7 @@ func TestBadInput(t *testing.T) {
 		{name: "gateway without addresses", conf: object{"type": "bridgeveth", "isGateway": true}, code: 7, want: []string{"isGateway", "ipam"}},
 		{name: "bridge is a veth", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
-		}, code: 101, want: []string{"br0", "veth", "no bridge"}},
+		}, code: 101, want: []string{"br0", "veth", "not a bridge"}},
 		{name: "another address on the bridge", conf: single, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
@@ -92,7 +92,7 @@ func TestBadInput(t *testing.T) {
 		{name: "interface name too long", conf: single, call: func(c *call) { c.ifname = "a-name-of-sixteen" }, code: 4, want: []string{`CNI_IFNAME="a-name-of-sixteen"`}},
 		{name: "STATUS, bridge is a veth", conf: single, call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
-		}, code: 50, want: []string{"br0", "veth", "no bridge"}},
+		}, code: 50, want: []string{"br0", "veth", "not a bridge"}},
 		{name: "STATUS, wrong key", conf: single.with(object{"mtu": 1}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{"mtu: 1"}},
 		{name: "STATUS, no IPAM plugin", conf: single.with(object{"ipam": object{"type": "nobody"}}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{"ipam.type", "nobody"}},
 		{name: "STATUS, store not writable", conf: ipamKeys(object{"subnet": "10.88.0.0/24", "dataDir": "/run/ro/leases"}), call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {

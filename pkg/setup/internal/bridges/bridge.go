@@ -20,7 +20,7 @@ import (
 
 var (
 	// ErrNotBridge is returned if a link of another kind has the name of the bridge.
-	ErrNotBridge = errors.New("that link is no bridge")
+	ErrNotBridge = errors.New("the link is not a bridge")
 	// ErrRenamed is returned if somebody has renamed the bridge.
 	ErrRenamed = errors.New("it was renamed")
 	// ErrAddressConflict is returned if the bridge has an address that conflicts with a gateway.

@@ -18,10 +18,10 @@ const NamedDir = "/run/netns"
 
 var (
 	// ErrNoNamespace is returned if the path of a namespace does not exist.
-	ErrNoNamespace = errors.New("no network namespace is there")
+	ErrNoNamespace = errors.New("the network namespace does not exist")
 	// ErrNotNamespace is returned if the path leads to something else. Usually this is the empty
 	// file that remains after a bind mount was unmounted.
-	ErrNotNamespace = errors.New("that is no network namespace")
+	ErrNotNamespace = errors.New("it is not a network namespace")
 )
 
 // Namespace is an open network namespace with its netlink sockets. Each socket is opened at its first

@@ -16,7 +16,7 @@ type Chain struct {
 func ParseChain(text string) (Chain, error) {
 	words := strings.Fields(text)
 	if len(words) != 3 || !slices.Contains([]string{"ip", "ip6", "inet"}, words[0]) {
-		return Chain{}, fmt.Errorf("%q is no chain; write one as \"inet filter forward\": family (ip, ip6 or inet), table, chain", text)
+		return Chain{}, fmt.Errorf("%q is not a chain; write a chain as \"inet filter forward\": family (ip, ip6 or inet), table, chain", text)
 	}
 	return Chain{words[0], words[1], words[2]}, nil
 }

@@ -49,7 +49,7 @@ const (
 )
 
 // ErrTaken is returned if a name belongs to another link, which is left alone.
-var ErrTaken = errors.New("it belongs to something else")
+var ErrTaken = errors.New("it belongs to another link or program")
 
 // Link is what we read about a network interface.
 type Link struct {
