@@ -59,6 +59,7 @@ type pod struct {
 
 // TestAgent installs the agent in a cluster of two nodes, and has nodes and programs come and go.
 func TestAgent(t *testing.T) {
+	t.Setenv(proxyModeVar, "iptables")
 	inCluster(t, 2, func(c *cluster) {
 		c.awaitNodes()
 		if ready := c.ready(); strings.Contains(ready, "True") {
@@ -82,6 +83,7 @@ func TestAgent(t *testing.T) {
 // TestTunnel has every packet between the nodes go through the tunnel, and FORWARD drop what nobody
 // accepts, as Docker leaves it.
 func TestTunnel(t *testing.T) {
+	t.Setenv(proxyModeVar, "nftables")
 	inCluster(t, 2, func(c *cluster) {
 		c.awaitNodes()
 		for _, n := range c.nodes {
@@ -93,11 +95,12 @@ func TestTunnel(t *testing.T) {
 		c.awaitReady()
 		c.apply(pods)
 		c.checkPods("through the tunnel")
+		c.checkService()
 		for _, n := range c.nodes {
 			if routes := n.run("ip", "route", "show", "proto", "97"); !strings.Contains(routes, "dev bvx0") {
 				c.Errorf("%s has no route through the tunnel:\n%s", n.name, routes)
 			}
-			n.run("nft", "flush", "ruleset") // kube-proxy's rules come back too
+			n.run("nft", "flush", "ruleset") // kube-proxy does not notice in this mode
 		}
 		for _, n := range c.nodes {
 			harness.Await(c, "the rules of the pods of "+n.name, func() bool { return strings.Contains(n.run("nft", "list", "ruleset"), "masquerade") })

@@ -32,6 +32,8 @@ const (
 	nodeVar    = "K8S_NODE"
 	nodeDirVar = "K8S_NODE_DIR"
 	nodeIPsVar = "K8S_NODE_IPS"
+
+	proxyModeVar = "K8S_PROXY_MODE" // of kube-proxy: iptables or nftables
 )
 
 // start starts a node and gives it eth0 with these addresses.
@@ -263,8 +265,8 @@ evictionHard: {memory.available: 50Mi, nodefs.available: 0%%, nodefs.inodesFree:
 kind: KubeProxyConfiguration
 clientConnection: {kubeconfig: %s}
 clusterCIDR: %s
-mode: iptables
+mode: %s
 conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`, kubeconfig("admin"), clusterCIDRs), 0o600),
+`, kubeconfig("admin"), clusterCIDRs, os.Getenv(proxyModeVar)), 0o600),
 	)
 }
