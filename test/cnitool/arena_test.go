@@ -17,13 +17,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// arena is a host with an attacker, its neighbour on the same bridge, a container of another
-// network, a switch behind a port of the bridge, and two containers of a layer 2 network, of which
-// the first is the attacker.
+// arena is a host with these namespaces: an attacker and its neighbour on the same bridge, a
+// container of another network, a switch behind a port of the bridge, and two containers of a layer 2
+// network, of which the first is the attacker.
 type arena struct {
 	*node
 	attacker, neighbour, other, switched, first, second *setup.Namespace
-	layer2                                              bool // there is a layer 2 network with the setting
+	layer2                                              bool // the setting is allowed on a layer 2 network
 }
 
 // Addresses of the containers in an arena.
@@ -51,7 +51,7 @@ func newArena(t testing.TB, keys object) *arena {
 	a.switched = setuptest.Container(t, "switch")
 	setuptest.Run(t, "ip", "link", "add", "switched", "master", "br0", "up", "type", "veth", "peer", "name", "eth0", "netns", "switch")
 	setuptest.In(t, a.switched, "ip", "link", "set", "eth0", "up")
-	// A second would have to pass before another MAC for the same address is taken.
+	// By default the kernel keeps a neighbour entry unchanged for a second.
 	setuptest.SetSysctl(t, "ipv4/neigh/br0/locktime", "0")
 	setuptest.In(t, a.neighbour, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/neigh/eth0/locktime")
 	for _, to := range []string{"10.88.0.1", "fd88::1"} {
@@ -62,8 +62,8 @@ func newArena(t testing.TB, keys object) *arena {
 	return a
 }
 
-// send sends frames by a container's eth0, and returns when the host has seen one that the
-// container may send after them.
+// send sends frames by a container's eth0. It then sends a frame that every setting allows, and returns
+// when the host has received that frame.
 func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	a.t.Helper()
 	mac := macOf(a.t, from, "eth0")
@@ -82,8 +82,9 @@ func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	})
 }
 
-// fool sends a frame that says that an address is the attacker's. It reports whether the host, or
-// the neighbour, then has the attacker's MAC for the address.
+// fool sends an ARP reply, or a neighbour advertisement, that claims an address for the attacker. It
+// reports whether the neighbour entry of the victim, which is the host or the neighbour, then has the
+// attacker's MAC address.
 func (a *arena) fool(victim *setup.Namespace, address netip.Addr) bool {
 	a.t.Helper()
 	link := "eth0"
@@ -105,8 +106,8 @@ func (a *arena) fool(victim *setup.Namespace, address netip.Addr) bool {
 	return fooled
 }
 
-// takeOver reports whether the bridge sends the neighbour's frames to the attacker after the
-// attacker has sent one with the neighbour's MAC.
+// takeOver sends a frame from the neighbour's MAC address. It reports whether the bridge then forwards
+// the neighbour's frames to the attacker.
 func (a *arena) takeOver() bool {
 	a.t.Helper()
 	mac := macOf(a.t, a.neighbour, "eth0")
@@ -119,14 +120,14 @@ func (a *arena) takeOver() bool {
 	return taken
 }
 
-// unprotected shows that the router advertisements of an arena are such that a host or a container
-// that listens to routers takes them.
+// unprotected switches accept_ra on, in the host and in the neighbour, and shows that both then use the
+// attacker as their router. Without this, a broken attack would look like a protection.
 func (a *arena) unprotected() {
 	a.t.Helper()
-	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // also by a host that forwards
+	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // 2, because the host forwards IPv6
 	setuptest.In(a.t, a.neighbour, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra")
 	if !a.routed("br0", a.attacker, a.neighbour, "eth0") || !a.routed("br0", a.attacker, a.Namespace, "br0") {
-		a.t.Error("nobody takes the router advertisements: the table shows nothing about them")
+		a.t.Error("the router advertisements have no effect, also without protection")
 	}
 	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "0")
 	setuptest.In(a.t, a.neighbour, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra")
@@ -134,7 +135,7 @@ func (a *arena) unprotected() {
 	setuptest.In(a.t, a.neighbour, "ip", "-6", "route", "flush", "proto", "ra")
 }
 
-// spoof reports whether the host gets a packet from the attacker with the neighbour's address.
+// spoof reports whether the host receives a packet from the attacker with the neighbour's address.
 func (a *arena) spoof(packet []byte) bool {
 	a.t.Helper()
 	to, from := macOf(a.t, a.Namespace, "br0"), macOf(a.t, a.attacker, "eth0")
@@ -157,7 +158,7 @@ func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, f
 // sources is how many MAC addresses an attacker sends from: more than the limit of a bridge.
 const sources = 6000
 
-// fill sends frames from many addresses, and returns how many of these the bridge has learned.
+// fill sends frames from many MAC addresses, and returns how many of them the bridge has learned.
 func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	a.t.Helper()
 	var frames [][]byte
@@ -165,7 +166,7 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 		mac := binary.BigEndian.AppendUint32([]byte{0x0e, kind}, uint32(i))
 		frames = append(frames, ethernet(to, mac, unix.ETH_P_IP, udp4(attacker4, gateway4, 9, 9)))
 	}
-	for some := range slices.Chunk(frames, 100) { // that wait in the receiver's buffer
+	for some := range slices.Chunk(frames, 100) { // more would not fit into the receiver's buffer
 		a.send(a.attacker, "br0", some...)
 	}
 	table := setuptest.Run(a.t, "bridge", "fdb", "show", "br", "br0")
@@ -174,19 +175,21 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	return learned
 }
 
-// filled returns the result of fill.
+// filled returns the result for the number that fill returned.
 func filled(learned int) string {
-	switch learned {
-	case 0:
+	switch {
+	case learned == 0:
 		return fails
-	case sources:
+	case learned == sources:
 		return succeeds
+	case learned <= 4096 && learned > 4000: // the bridge has learned some other addresses too
+		return capped
 	}
-	return capped // or somewhat less, since the bridge has learned other addresses too
+	return fmt.Sprint(learned)
 }
 
-// isRoot reports whether the attacker becomes the root of the spanning tree. If the attacker does
-// not, the bridge has disabled its port.
+// isRoot switches on the bridge's spanning tree and sends a BPDU. It reports whether the attacker is the
+// root of the tree then. Otherwise the bridge has disabled the attacker's port.
 func (a *arena) isRoot() (root bool) {
 	a.t.Helper()
 	setuptest.Run(a.t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "1")
@@ -204,7 +207,7 @@ func (a *arena) isRoot() (root bool) {
 	return root
 }
 
-// routed reports whether a namespace takes a container for a router that advertises itself.
+// routed sends a router advertisement and reports whether the victim then has a default route by it.
 func (a *arena) routed(bridge string, router, victim *setup.Namespace, link string) bool {
 	a.t.Helper()
 	mac := macOf(a.t, router, "eth0")

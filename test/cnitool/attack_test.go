@@ -22,7 +22,7 @@ var (
 	allNodes    = net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}       // ff02::1
 )
 
-// ethernet returns a frame.
+// ethernet returns an Ethernet frame.
 func ethernet(to, from net.HardwareAddr, kind uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(append(bytes.Clone(to), from...), kind), payload...)
 }
@@ -43,7 +43,8 @@ func udp4(from, to netip.Addr, sourcePort, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(header, port), 0, 8, 0, 0)
 }
 
-// icmp6 returns an IPv6 packet with an ICMPv6 message whose checksum is zero.
+// icmp6 returns an IPv6 packet with an ICMPv6 message. The checksum of message must be zero: icmp6 fills
+// it in.
 func icmp6(from, to netip.Addr, message []byte) []byte {
 	addresses := append(from.AsSlice(), to.AsSlice()...)
 	pseudo := binary.BigEndian.AppendUint32(bytes.Clone(addresses), uint32(len(message)))
@@ -55,19 +56,20 @@ func icmp6(from, to netip.Addr, message []byte) []byte {
 	return append(header, message...)
 }
 
-// neighbourAdvertisement says that ip is at mac, whatever was said before: RFC 4861, section 4.4.
+// neighbourAdvertisement returns an ICMPv6 message that overrides neighbour entries for ip with mac: RFC
+// 4861, section 4.4.
 func neighbourAdvertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 	m := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, ip.AsSlice()...)
 	return append(append(m, 2, 1), mac...)
 }
 
-// routerAdvertisement says that the sender is a default router: RFC 4861, section 4.2.
+// routerAdvertisement returns an ICMPv6 message of a default router: RFC 4861, section 4.2.
 func routerAdvertisement() []byte {
 	return []byte{134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0}
 }
 
-// bpdu returns a configuration message of a bridge with the best priority there is, behind the LLC
-// header: IEEE 802.1D-1998, section 9.3.1.
+// bpdu returns an LLC header and a configuration message of a bridge with the highest priority: IEEE
+// 802.1D-1998, section 9.3.1.
 func bpdu(mac net.HardwareAddr) []byte {
 	id := append([]byte{0, 0}, mac...)
 	m := append([]byte{0x42, 0x42, 0x03, 0, 0, 0, 0, 0}, id...)
@@ -75,7 +77,8 @@ func bpdu(mac net.HardwareAddr) []byte {
 	return append(m, 0x80, 1, 0, 0, 20, 0, 2, 0, 15, 0) // port, then times in 1/256 s
 }
 
-// linkLocalOf returns the IPv6 address that follows from a MAC: RFC 4291, appendix A.
+// linkLocalOf returns the link-local IPv6 address that is derived from a MAC address: RFC 4291,
+// appendix A.
 func linkLocalOf(mac net.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
 }
@@ -96,7 +99,7 @@ func macOf(t testing.TB, in *setup.Namespace, link string) (mac net.HardwareAddr
 	return mac
 }
 
-// neighbourMAC returns the MAC address that a namespace has for an address on a link.
+// neighbourMAC returns the MAC address of a neighbour entry.
 func neighbourMAC(t testing.TB, in *setup.Namespace, link, address string) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(setuptest.In(t, in, "ip", "neigh", "show", address, "dev", link), "lladdr ")
@@ -104,7 +107,7 @@ func neighbourMAC(t testing.TB, in *setup.Namespace, link, address string) strin
 	return mac
 }
 
-// frameReader receives the frames of a link from now on. The caller calls close.
+// frameReader receives the frames of a link. The caller calls close.
 type frameReader struct {
 	t  testing.TB
 	fd int
@@ -115,7 +118,7 @@ func readFrames(t testing.TB, in *setup.Namespace, link string) frameReader {
 	return frameReader{t, packetSocketOn(t, in, link)}
 }
 
-// has reports whether a frame came that matches.
+// has reports whether a frame has arrived that matches.
 func (r frameReader) has(match func(frame []byte) bool) bool {
 	r.t.Helper()
 	b := make([]byte, 2048)

@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// isolationSettings are the columns of the table in docs/isolation.md: what the network's
-// configuration says.
+// isolationSettings are the columns of the table in docs/isolation.md: keys of the network's
+// configuration.
 var isolationSettings = []struct {
 	name string
 	keys object
@@ -36,7 +36,7 @@ const (
 	succeeds = "yes"
 	fails    = "no"
 	capped   = "4096"
-	notThere = "–" // there is no such network
+	notThere = "–" // the setting is not allowed on such a network
 )
 
 // outcome returns the result of an attack.
@@ -47,7 +47,7 @@ func outcome(success bool) string {
 	return fails
 }
 
-// attacks are the rows of the table, in the order in which one does not spoil the next.
+// attacks are the rows of the table. The order matters: an attack must not prevent the next one.
 var attacks = []struct {
 	name string
 	make func(*arena) string
@@ -107,7 +107,7 @@ var attacks = []struct {
 	{"BPDUs, to become the root of the bridge's spanning tree", func(a *arena) string { return outcome(a.isRoot()) }},
 }
 
-// isolationPage has the table, between two marks.
+// isolationPage is the page with the table, which is between two marks.
 const isolationPage = "../../docs/isolation.md"
 
 // TestIsolation makes each attack with each setting, and compares the results with the table in
@@ -177,7 +177,7 @@ func isolationTable(results [][]string) string {
 
 // Numbers of a bridge's settings in linux/if_link.h.
 const (
-	multiBoolopt = 46 // IFLA_BR_MULTI_BOOLOPT: the values of options, then which there are
+	multiBoolopt = 46 // IFLA_BR_MULTI_BOOLOPT: the values of options, then a mask of known options
 	maxLearned   = 49 // IFLA_BR_FDB_MAX_LEARNED
 )
 
@@ -246,8 +246,8 @@ func learningOf(t testing.TB, bridge string) (limit uint32, linkLocal bool) {
 	return limit, bridgeSetting(t, bridge, multiBoolopt)[0]&1 == 0
 }
 
-// TestLearning shows the limits of a bridge that ADD makes, that CHECK, doctor and repair know them,
-// and that an administrator's other limit stays.
+// TestLearning removes the limits of learning from a bridge that ADD has created. CHECK and doctor report
+// it, and repair restores the limits. A limit that an administrator has set stays.
 func TestLearning(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -289,8 +289,8 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// TestLearningElsewhere shows that a bridge that was there before stays as it is: it learns any number
-// of addresses.
+// TestLearningElsewhere attaches a container to a bridge that existed before. The bridge keeps its
+// settings, so a container can fill its forwarding table.
 func TestLearningElsewhere(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -306,8 +306,8 @@ func TestLearningElsewhere(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestBPDUGuard has a container send a BPDU on a bridge that has got a spanning tree: the bridge
-// disables the port, CHECK says why, and repair enables the port.
+// TestBPDUGuard sends a BPDU from a container after STP was switched on. The bridge disables the port,
+// CHECK and doctor report the cause, and repair enables the port.
 func TestBPDUGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"macspoofchk": true}), "nft")
@@ -323,6 +323,12 @@ func TestBPDUGuard(t *testing.T) {
 	if setuptest.Ping(t, c[0], "10.88.0.1") {
 		t.Error("the port is not disabled")
 	}
+	if out, status := bvctl(t, "doctor"); status == 0 || !strings.Contains(out, "disabled by its BPDU guard") {
+		t.Errorf("doctor: status %d: %s", status, out)
+	}
+	if out, _ := bvctl(t, "inspect"); !strings.Contains(out, "not forwarding") {
+		t.Errorf("inspect: %s", out)
+	}
 	if out, status := bvctl(t, "repair"); status != 0 || !strings.Contains(out, "settings of port") {
 		t.Errorf("repair: status %d: %s", status, out)
 	}
@@ -332,7 +338,7 @@ func TestBPDUGuard(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestGuardByDefault shows which addresses the containers of isolated networks are held to.
+// TestGuardByDefault shows which guard the containers of isolated networks get.
 func TestGuardByDefault(t *testing.T) {
 	isolated := object{"ingressPolicy": "isolated"}
 	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
@@ -369,9 +375,9 @@ func TestGuardByDefault(t *testing.T) {
 	}
 }
 
-// TestGuardOfOlder looks after a container of an isolated network that an older build has attached,
-// which made no guard for it: CHECK passes, before and after the next ADD. In a container that this
-// build has attached, CHECK misses the guard.
+// TestGuardOfOlder checks a container of an isolated network that an older build has attached without
+// a guard. CHECK succeeds, before and after the next ADD. For a container that this build has attached,
+// CHECK reports that the guard is missing.
 func TestGuardOfOlder(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"ingressPolicy": "isolated"})
