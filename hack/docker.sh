@@ -21,8 +21,8 @@ if [ ! -x "$to/bin/dockerd" ]; then
 	(cd "$to/new" && apt-get -o APT::Sandbox::User=root download -qq docker.io containerd runc tini)
 	for deb in "$to"/new/*.deb; do dpkg -x "$deb" "$to/root"; done
 	mkdir "$to/new/bin"
-	for program in "$to"/root/usr/bin/* "$to"/root/usr/sbin/*; do ln -s "$program" "$to/new/bin"; done
-	ln -s "$to/root/usr/bin/tini-static" "$to/new/bin/docker-init"
+	for program in "$to"/root/usr/bin/* "$to"/root/usr/sbin/*; do ln -sf "$program" "$to/new/bin"; done
+	ln -sf "$to/root/usr/bin/tini-static" "$to/new/bin/docker-init"
 	mv "$to/new/bin" "$to/bin"
 	rm -r "$to/new"
 fi
