@@ -6,8 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences reports what differs at the ends from the result of ADD, without what the reports have already: what is missing
-// on the host is the same for all containers of a network. The list is empty if nothing differs.
+// Differences reports what differs at the ends from the result of ADD, without what the reports have
+// already: what is missing on the host is the same for all containers of a network. The list is empty
+// if nothing differs.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

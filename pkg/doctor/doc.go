@@ -1,6 +1,6 @@
-// Package doctor finds out why a packet does not arrive. It checks each station on the packet's path from a
-// container to another end, and then sends a packet of its own. If that packet is lost, nf_tables reports which
-// rule dropped it (nft_trace).
+// Package doctor finds out why a packet does not arrive. It checks each station on the packet's path
+// from a container to another end, and then sends a packet of its own. If that packet is lost,
+// nf_tables reports which rule dropped it (nft_trace).
 //
 // Start with Walk in walk.go, which calls the checks in the order of the path. The rooms below:
 //
@@ -9,7 +9,8 @@
 //   - internal/kernel reads links, addresses, routes and neighbour entries.
 //   - internal/report holds what was found.
 //
-// The package does not know runtimes, records and configurations: its caller describes the containers as Ends. It
-// changes nothing but for tables of nf_tables that trace the packet, which are deleted afterwards. Only one process at a time
-// may use it on a host. It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN in the host's namespace.
+// The package does not know runtimes, records and configurations: its caller describes the containers
+// as Ends. It changes nothing but for tables of nf_tables that trace the packet, which are deleted
+// afterwards. Only one process at a time may use it on a host. It needs CAP_NET_ADMIN, CAP_NET_RAW
+// and CAP_SYS_ADMIN in the host's namespace.
 package doctor

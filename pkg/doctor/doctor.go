@@ -32,15 +32,15 @@ const (
 type Doctor struct {
 	Host *setup.Host
 	Ends []*End // all containers of the host
-	// PodRanges are the ranges of the pods on all nodes of the cluster, if it is known. Pods keep their addresses
-	// between nodes.
+	// PodRanges are the ranges of the pods on all nodes of the cluster, if it is known. Pods keep
+	// their addresses between nodes.
 	PodRanges []netip.Prefix
 
 	snapshot *checks.Snapshot
 }
 
-// DeleteLeftovers deletes what a killed process has left on the host and in the containers, as happens before Linux
-// 5.12. No other process may use the package at the time.
+// DeleteLeftovers deletes what a killed process has left on the host and in the containers, as
+// happens before Linux 5.12. No other process may use the package at the time.
 func (d *Doctor) DeleteLeftovers() error {
 	namespaces := []*setup.Namespace{d.Host.Namespace}
 	for _, e := range d.Ends {

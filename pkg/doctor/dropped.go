@@ -27,39 +27,39 @@ func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	nft := p.enterCommand(ns) + "nft "
 	chain := report.Command("%s %s %s", v.Family, v.Table, v.Chain)
-	theirs := "whoever wrote that rule has to let the packet pass: " + nft + "-a list chain " + chain
+	ofOwner := "have the owner of the chain accept the packet: " + nft + "-a list chain " + chain
 	if v.Handle != 0 {
-		theirs += fmt.Sprintf("; or take it away: %sdelete rule %s handle %d", nft, chain, v.Handle)
+		ofOwner += fmt.Sprintf("; or delete the rule: %sdelete rule %s handle %d", nft, chain, v.Handle)
 	}
 	ofIPTables := slices.Contains([]string{"ip", "ip6"}, v.Family) && v.Table == "filter"
 	switch {
 	case v.Table == "bridgeveth":
-		return "that is what the network's configuration says: ingressPolicy, inbound, macspoofchk, ipspoofchk, ipMasq", true
+		return "change the network's configuration: one of ingressPolicy, inbound, macspoofchk, ipspoofchk and ipMasq made the rule", true
 	case ns != p.Host.Namespace:
-		return theirs, true
+		return ofOwner, true
 	case v.Family == "bridge":
-		return theirs + "; ebtables -L has it too, if that made it", true
+		return ofOwner + "; if ebtables made the rule: ebtables -L", true
 	case v.Family == "netdev":
-		return theirs, true
+		return ofOwner, true
 	case ofIPTables && (p.A.LacksForwardRules() || p.B.LacksForwardRules()) || v.Table == "firewalld" && p.A.HostDiffers():
 		return "bvctl repair", false
 	case v.Table == "firewalld":
-		return `give the network "forward": "auto" (the default), and run: bvctl repair; or it is a rule of yours: firewall-cmd --list-all-policies`, true
+		return `set "forward": "auto" (the default) for the network, and run bvctl repair; or change your own rule: firewall-cmd --list-all-policies`, true
 	case !ofIPTables:
-		return theirs + `; or give the network "forwardChains", and run: bvctl repair`, true
+		return ofOwner + `; or set "forwardChains" for the network, and run bvctl repair`, true
 	case v.Chain == "FORWARD" || strings.HasPrefix(v.Chain, "ufw"):
-		return p.openForward(theirs), true
+		return p.openForward(ofOwner), true
 	}
-	return theirs, true
+	return ofOwner, true
 }
 
-// openForward returns what to do about a rule in FORWARD: the rules of bridgeveth accept the packets, unless the rule
-// stands before them.
-func (p *proof) openForward(theirs string) string {
+// openForward returns what to do about a rule in FORWARD: the rules of bridgeveth make FORWARD accept the
+// packets, unless the rule stands before them. ofOwner is what the owner of the rule can do.
+func (p *proof) openForward(ofOwner string) string {
 	if accepts, err := p.Host.AcceptsForward(p.A.Bridge, kernel.FamilyOf(p.From)); err == nil && accepts {
-		return "that rule stands ahead of ours; " + theirs
+		return "the rule stands before the rules of bridgeveth; " + ofOwner
 	}
-	return `give the network "forward": "auto" (the default), and run: bvctl repair`
+	return `set "forward": "auto" (the default) for the network, and run bvctl repair`
 }
 
 // enterCommand returns the beginning of a command for a namespace; "" for the host.
@@ -72,9 +72,10 @@ func (p *proof) enterCommand(ns *setup.Namespace) string {
 	return ""
 }
 
-// ruleText returns the rule or policy of a verdict in the form of nft(8), or the handle of the rule if nft is not
-// installed. Without counters, the text of a rule is the same in each report. nft(8) parses its arguments as one
-// text, and a container may have named its chain like a command of nft: such names are not passed to it.
+// ruleText returns the rule or policy of a verdict in the form of nft(8), or the handle of the rule
+// if nft is not installed. It leaves out counters, so that the text of a rule is the same in each
+// report. nft(8) parses its arguments as one text, and a container may have named its chain like a
+// command of nft: ruleText does not pass such names to nft.
 func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if v.Handle == 0 {
 		return "policy drop"

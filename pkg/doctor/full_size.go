@@ -9,21 +9,21 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// checkFullSize sends packets as large as the container's link takes. A link on the path may drop them without an error
-// (an MTU black hole).
+// checkFullSize sends packets as large as the container's link takes. A link on the path may drop
+// them without an error (an MTU black hole).
 func (p *proof) checkFullSize(e *probe.Echo) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {
-		return // CheckInterface has said so
+		return // CheckInterface has added that
 	}
 	mtu := link.Attrs().MTU
 	fits := func(size int) (answered, told bool) {
 		answered, err := e.Ask(size)
-		return answered, errors.Is(err, unix.EMSGSIZE) // a link on the path has reported its MTU, as it should
+		return answered, errors.Is(err, unix.EMSGSIZE) // a router has reported its MTU, as it should
 	}
 	for range 2 {
 		if answered, told := fits(mtu); answered || told {
-			p.Good("packets of full size", "pass, with %d bytes", mtu)
+			p.Good("full-size packets", "packets of %d bytes arrive", mtu)
 			return
 		}
 	}
@@ -36,11 +36,11 @@ func (p *proof) checkFullSize(e *probe.Echo) {
 			high = middle
 		}
 	}
-	for _, name := range []string{p.A.Port, p.A.Bridge} { // they accept some bytes more than their MTU
+	for _, name := range []string{p.A.Port, p.A.Bridge} { // these links accept some bytes more than their MTU
 		if l, err := kernel.Link(p.Host.Namespace, name); err == nil {
 			low = min(low, l.Attrs().MTU)
 		}
 	}
-	p.Bad("packets of full size", p.A.Command("ip link set %s mtu %d", p.A.Interface, low),
-		"vanish: of %d bytes and less they are answered, and %s sends up to %d", low, p.A.Interface, mtu)
+	p.Bad("full-size packets", p.A.Command("ip link set %s mtu %d", p.A.Interface, low),
+		"packets of more than %d bytes are lost without an error, and %s sends up to %d bytes", low, p.A.Interface, mtu)
 }

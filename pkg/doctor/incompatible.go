@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// IncompatibleChains reports the chains of others that iptables refuses to change. They drop no packet: the rules of
-// bridgeveth need no iptables there. But Docker, and other programs that run iptables, cannot write their rules. The
-// list is empty if there is no such chain.
+// IncompatibleChains reports the chains of others that iptables refuses to change. They drop no
+// packet: the rules of bridgeveth need no iptables there. But Docker, and other programs that run
+// iptables, cannot write their rules. The list is empty if there is no such chain.
 func (d *Doctor) IncompatibleChains() ([]*Report, error) {
 	r := &Report{From: "iptables-nft"}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -17,8 +17,8 @@ func (d *Doctor) IncompatibleChains() ([]*Report, error) {
 			return nil, err
 		}
 		for _, c := range chains {
-			r.Note("chain "+c.String(), `iptables refuses to change it ("incompatible, use 'nft' tool"): nft has loaded a saved ruleset. `+
-				"Run %s, and have the owner of the chain write its rules again, such as by a restart of Docker", report.Command("nft flush chain %s %s %s", c.Family, c.Table, c.Name))
+			r.Note("chain "+c.String(), `iptables refuses to change this chain ("incompatible, use 'nft' tool"), because nft has loaded a saved ruleset. `+
+				"Run %s, then have the owner of the chain write its rules again, for example by a restart of Docker", report.Command("nft flush chain %s %s %s", c.Family, c.Table, c.Name))
 		}
 	}
 	return nonEmpty(r), nil

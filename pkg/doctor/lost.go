@@ -6,20 +6,20 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// addLost adds how far a packet came that no rule dropped and nobody answered. failure is the error of sending
-// it.
+// addLost adds how far a packet came that no rule dropped and nobody answered. failure is the error
+// of sending it.
 func (p *proof) addLost(failure error) {
 	what, advice := p.lastSeen(failure)
 	host := p.Host.Namespace
 	left := failure == nil && p.Beyond() && p.Routed && p.seen.Seen(host, probe.Request) && !p.seen.Seen(host, probe.Reply)
 	switch {
 	case p.Obstacle() != nil, left && p.AddNoNodeRoute(nil):
-		p.Note("our packet", "no answer: %s", what)
+		p.Note("test packet", "no answer: %s", what)
 	case left && !p.seen.Translated(host):
-		p.Advise("way back", fmt.Sprintf(`set "ipMasq" for the network, or give %s a route back`, p.To),
-			"the packet leaves the host as from %s, and whoever gets it needs a route back to that address", p.From)
+		p.Advise("return path", fmt.Sprintf(`set "ipMasq": true for the network, or give %s a route to %s`, p.To, p.From),
+			"packets leave the host with the source address %s, so %s needs a route back to it", p.From, p.To)
 	default:
-		p.Advise("our packet", advice, "%s", what)
+		p.Advise("test packet", advice, "%s", what)
 	}
 }
 
@@ -27,30 +27,31 @@ func (p *proof) addLost(failure error) {
 func (p *proof) lastSeen(failure error) (what, advice string) {
 	a, b := p.A.Name, p.B.Name
 	seen, host := p.seen, p.Host.Namespace
-	beyondPort := "look at what the bridge knows (bridge fdb show br " + p.A.Bridge + "), at who the host takes for whom (ip neigh), and at queues and filters of the port (tc qdisc; tc filter): dev "
+	const between = "check qdiscs, tc filters and XDP programs at both ends of the veth pair, and "
+	beyondPort := "check the forwarding database (bridge fdb show br " + p.A.Bridge + "), neighbour entries (ip neigh), and qdiscs and tc filters of port "
 	switch unresolved := p.Unresolved(); {
 	case failure != nil:
-		return "it did not leave " + a + ": " + failure.Error(), "look at its routes and at rules of its own: " + p.A.Command("ip rule")
+		return "the request did not leave " + a + ": " + failure.Error(), "check the routes and rules in the container: " + p.A.Command("ip rule")
 	case !seen.Seen(p.A.Namespace, probe.Request):
-		return "it did not leave " + a, "look at rules of its own: " + p.A.Command("iptables-legacy-save")
+		return "the request did not leave " + a, "check the rules in the container: " + p.A.Command("iptables-legacy-save")
 	case p.Own:
-		return "it is its own, and was not answered", "look at lo: " + p.A.Command("ip addr show dev lo")
+		return "the container does not answer at its own address", "check lo: " + p.A.Command("ip addr show dev lo")
 	case !seen.Seen(host, probe.Request) && unresolved.IsValid():
-		return fmt.Sprintf("nobody answered when %s asked who has %s", a, unresolved), "is that address up, and on bridge " + p.A.Bridge + "? Look at queues and at filters too: " + p.A.Command("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"
+		return fmt.Sprintf("%s gets no answer to its requests for the MAC of %s", a, unresolved), "check that the address is up and on bridge " + p.A.Bridge + "; " + between + p.A.Command("ip neigh")
 	case !seen.Seen(host, probe.Request):
-		return "it left " + a + ", and did not reach port " + p.A.Port, "look at who " + a + " takes for whom, at queues and at filters: " + p.A.Command("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"
+		return "the request left " + a + " and did not reach port " + p.A.Port, between + p.A.Command("ip neigh")
 	case p.Local && !seen.Seen(host, probe.Reply):
-		return "it reached the host, which did not answer", "look at rules of iptables-legacy, at ip rule, and at who the host takes for whom: ip neigh show dev " + p.A.Bridge
+		return "the request reached the host, and the host did not answer", "check iptables-legacy-save, ip rule, and ip neigh show dev " + p.A.Bridge
 	case p.Beyond() && !seen.Seen(host, probe.Reply):
-		return "it left the host, and nobody answered", "look beyond this host: is that address up, and does it answer pings?"
+		return "the request left the host, and no answer came back", "check that the address exists beyond this host and answers pings"
 	case p.Local || p.Beyond():
-		return "the answer came to the host, and did not reach " + a, beyondPort + p.A.Port
+		return "the answer reached the host and did not reach " + a, beyondPort + p.A.Port
 	case !seen.Seen(p.B.Namespace, probe.Request):
-		return "it reached the host, and did not reach " + b, beyondPort + p.B.Port
+		return "the request reached the host and did not reach " + b, beyondPort + p.B.Port
 	case !seen.Seen(p.B.Namespace, probe.Reply):
-		return "it reached " + b + ", which did not answer", "look at rules of its own, and at its routes: " + p.B.Command("ip route get %s", p.From)
+		return "the request reached " + b + ", and " + b + " did not answer", "check the rules and routes in the container: " + p.B.Command("ip route get %s", p.From)
 	case !seen.Seen(host, probe.Reply):
-		return "the answer left " + b + ", and did not reach port " + p.B.Port, "look at who " + b + " takes for whom, at queues and at filters: " + p.B.Command("ip neigh") + "; tc qdisc; tc filter; XDP, of either end"
+		return "the answer left " + b + " and did not reach port " + p.B.Port, between + p.B.Command("ip neigh")
 	}
-	return "the answer came to the host, and did not reach " + a, beyondPort + p.A.Port
+	return "the answer reached the host and did not reach " + a, beyondPort + p.A.Port
 }

@@ -13,13 +13,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// acceptsRedirected are the owners of chains that do not drop passing packets: firewalld accepts what somebody has
-// redirected (ct status dnat), and the other owners' chains match packets of their own bridges only.
+// acceptsRedirected are the owners of chains that do not drop passing packets: firewalld accepts what
+// somebody has redirected (ct status dnat), and the other owners' chains match packets of their own
+// bridges only.
 var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
-// PassingPackets checks packets that only pass through the host: they come in by its uplink and leave by an uplink for
-// pods on other nodes (PodRanges), such as packets to a NodePort. Each chain that drops them is a Note, since no path from
-// a container traverses it. The list is empty if there is none. It changes nothing.
+// PassingPackets checks packets that only pass through the host: they come in by its uplink and leave
+// by an uplink for pods on other nodes (PodRanges), such as packets to a NodePort. Each chain that
+// drops them is a Note, since no path from a container traverses it. The list is empty if there is
+// none. It changes nothing.
 func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {
@@ -36,8 +38,8 @@ func (d *Doctor) PassingPackets() ([]*Report, error) {
 		}
 		for _, c := range chains {
 			if c.Denies != "" && !slices.Contains(acceptsRedirected, c.Owner) && !d.acceptsRange(c, to) {
-				r.Note("chain "+c.String(), "%s (%s) drops what passes through to %s, as to a NodePort whose pod is on another node: %s",
-					cmp.Or(string(c.Owner), "it"), c.Denies, to, acceptCommand(c, to))
+				r.Note("chain "+c.String(), "%s (%s) drops packets that pass through to %s, such as those to a NodePort whose pod is on another node: %s",
+					cmp.Or(string(c.Owner), "unknown owner"), c.Denies, to, acceptCommand(c, to))
 			}
 		}
 	}
@@ -52,22 +54,22 @@ func nonEmpty(r *Report) []*Report {
 	return []*Report{r}
 }
 
-// Rules as nft(8) and iptables-save(8) print them. kube-proxy in mode iptables marks the first
-// packet to a NodePort, and accepts what has the mark.
+// Rules in the form of nft(8) and iptables-save(8). kube-proxy in mode iptables marks the first packet
+// to a NodePort, and accepts packets with the mark.
 var (
 	acceptsTo   = regexp.MustCompile(`(?m)(?:daddr|-d) (\S+)\b.*(?:accept|-j ACCEPT)\s*$`)
 	acceptsKube = regexp.MustCompile(`(?s)(?:-A KUBE-FORWARD [^\n]*mark 0x[^\n]*-j ACCEPT|chain KUBE-FORWARD \{[^}]*mark[^}]*accept)`)
 )
 
-// acceptsRange reports whether a rule in the chain's table accepts what goes to the range. A rule that tells
-// the packets by something else than their destination is not found.
+// acceptsRange reports whether a rule in the chain's table accepts packets to the range. It finds rules
+// that match the destination, and the rule of kube-proxy.
 func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	program, args := "nft", []string{"-s", "list", "table", c.Family, c.Table}
 	if c.Owner == setup.OwnerLegacy {
 		program, args = xtables(c, to)+"-save", nil
 	}
 	rules := ""
-	_ = d.Host.Do(func() error { // without the program no such rule is known
+	_ = d.Host.Do(func() error { // without the program no rule is found
 		path, err := setup.ProgramPath(program)
 		if err != nil {
 			return err
@@ -84,7 +86,7 @@ func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	return acceptsKube.MatchString(rules)
 }
 
-// xtables is the program of a chain of iptables for a family.
+// xtables returns the program that writes a chain of iptables.
 func xtables(c setup.BaseChain, to netip.Prefix) string {
 	name := map[bool]string{true: "iptables", false: "ip6tables"}[to.Addr().Is4()]
 	if c.Owner == setup.OwnerLegacy {
@@ -96,11 +98,11 @@ func xtables(c setup.BaseChain, to netip.Prefix) string {
 // acceptCommand returns the rules that accept packets from and to a range in a chain.
 func acceptCommand(c setup.BaseChain, to netip.Prefix) string {
 	if c.Owner == setup.OwnerUnknown {
-		return fmt.Sprintf("whoever wrote the chain has to accept packets from and to %s", to)
+		return fmt.Sprintf("have the owner of the chain accept packets from and to %s", to)
 	}
 	at := "-I"
 	if strings.HasPrefix(c.Denies, "policy ") {
-		at = "-A" // behind the rules of others
+		at = "-A" // after the rules of others
 	}
 	rule := fmt.Sprintf("%s %s FORWARD", xtables(c, to), at)
 	return fmt.Sprintf("%s -s %s -j ACCEPT; %s -d %s -j ACCEPT", rule, to, rule, to)

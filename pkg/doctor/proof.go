@@ -23,25 +23,25 @@ func prove(ctx context.Context, path *checks.Path) error {
 	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
 	if err != nil {
 		p.addDifferences()
-		p.Note("our packet", "%v", err)
+		p.Note("test packet", "%v", err)
 		return nil
 	}
 	defer e.Close()
-	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // an error comes back with the packets of investigate
+	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // investigate sees the same error again
 		if err := p.investigate(ctx); err != nil {
 			return err
 		}
 	}
 	if p.Answered {
 		p.Downgrade()
-		p.Good("our packet", "answered")
+		p.Good("test packet", "answered")
 		p.checkFullSize(e)
 	}
 	return nil
 }
 
-// investigate sends more packets, watches them, and adds what dropped them. They are a connection of their own:
-// chains of type nat see only the first packet of a connection.
+// investigate sends more packets, watches them, and adds what dropped them. They are a connection of
+// their own: chains of type nat see only the first packet of a connection.
 func (p *proof) investigate(ctx context.Context) error {
 	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
 	if err != nil {
@@ -62,7 +62,7 @@ func (p *proof) investigate(ctx context.Context) error {
 	p.addCounters(growth)
 	p.addDifferences()
 	if p.Dropped() {
-		p.Note("our packet", "no answer")
+		p.Note("test packet", "no answer")
 		return nil
 	}
 	p.CheckSilentDrops()
@@ -79,14 +79,14 @@ func (p *proof) posts() (all probe.Posts) {
 	return all
 }
 
-// addVerdicts adds the chains of the host that accepted the packets, and the rules that dropped them, on the host and in
-// the containers.
+// addVerdicts adds the chains of the host that accepted the packets, and the rules that dropped them,
+// on the host and in the containers.
 func (p *proof) addVerdicts() {
 	said := map[string]bool{}
 	for _, v := range p.seen.Decided(p.Host.Namespace) {
 		if where := chainOf(v); !v.Dropped && !said[where] {
 			said[where] = true
-			p.Good(where, "lets it pass")
+			p.Good(where, "accepts the packet")
 		}
 	}
 	for _, at := range p.seen {

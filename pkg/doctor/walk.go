@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// Walk checks the path of a packet from container a to another end, in one family, and sends a packet of its
-// own. When ctx ends, Walk ends with the error of ctx.
+// Walk checks the path of a packet from container a to another end, in one family, and sends a packet
+// of its own. When ctx ends, Walk ends with the error of ctx.
 func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error) {
 	p, err := d.newPath(a, b)
 	if err != nil {
@@ -16,7 +16,7 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	source, ok := a.Address(is4)
 	target, ok2 := b.Address(is4)
 	if !ok || !ok2 {
-		return nil, fmt.Errorf("from %s to %s: not both have an %s address", a.Name, b.Name, map[bool]string{true: "IPv4", false: "IPv6"}[is4])
+		return nil, fmt.Errorf("from %s to %s: one of the two has no %s address", a.Name, b.Name, map[bool]string{true: "IPv4", false: "IPv6"}[is4])
 	}
 	p.From, p.To = source.Addr(), target.Addr()
 	p.Report.From, p.Report.To = label(a, p.From), label(b, p.To)
@@ -24,7 +24,7 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 
 	p.CheckInterface(a, source)
 	if p.Own {
-		p.Good("route of "+a.Name, "%s is its own", p.To)
+		p.Good("route of "+a.Name, "%s is an address of the container itself", p.To)
 		return p.Report, prove(ctx, p)
 	}
 	p.CheckRoute(a, p.From, p.To)
@@ -34,7 +34,7 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	case p.Routed:
 		p.CheckHostRoute()
 	case p.Local:
-		p.CheckWayBack(p.To, "")
+		p.CheckReturnPath(p.To, "")
 	}
 	if p.Routed || p.Filtered && !p.Local {
 		p.CheckForwardChains()
@@ -66,7 +66,7 @@ func (d *Doctor) Link(a, b *End) (*Report, error) {
 		p.Report.To = b.Name
 		p.CheckIsolation()
 		if a.Bridge != b.Bridge {
-			p.Advise("bridge", "give them addresses and routes, or one network", "they are on two bridges, %s and %s, and have no addresses to route", a.Bridge, b.Bridge)
+			p.Advise("bridge", "give both networks addresses and routes, or put both containers on one network", "the containers are on two bridges, %s and %s, and have no addresses", a.Bridge, b.Bridge)
 		}
 		p.CheckPort(b)
 		p.CheckInterface(b, netip.Prefix{})

@@ -22,9 +22,9 @@ func TestDoctorPortOffBridge(t *testing.T) {
 		{"off its bridge", "ip link set PORT nomaster", "port of c1: PORT is on no bridge; it belongs on br0", true},
 		{"on another bridge", "ip link add br7 type bridge; ip link set br7 up; ip link set PORT master br7", "port of c1: PORT is on bridge br7; it belongs on br0", true},
 		{"down", "ip link set PORT down", "port of c1: PORT is down", true},
-		{"bridge down", "ip link set br0 down", "bridge br0: it is down", true},
-		{"bridge renamed", "ip link set br0 down; ip link set br0 name br9; ip link set br9 up", "bridge br0: it is not there; port PORT is on bridge br9: br0 was renamed to br9", false},
-		{"bridge deleted", "ip link del br0", "bridge br0: it is not there", true},
+		{"bridge down", "ip link set br0 down", "bridge br0: the bridge is down", true},
+		{"bridge renamed", "ip link set br0 down; ip link set br0 name br9; ip link set br9 up", "bridge br0: the bridge does not exist; it was renamed to br9", false},
+		{"bridge deleted", "ip link del br0", "bridge br0: the bridge does not exist", true},
 	} {
 		for _, record := range []string{"with a record", "without a record"} {
 			t.Run(tt.name+"/"+record, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestDoctorPortUnknownBridge(t *testing.T) {
 	n.must("add", c)
 	port := portNameOf(c)
 	setuptest.Run(t, "sh", "-c", "rm -r /var/lib/cni/results; rm /run/net.d/*; ip link set "+port+" nomaster")
-	const want = "is on no bridge, and neither a record nor a configuration of its network says where it belongs"
+	const want = "is on no bridge, and neither a record nor a configuration of its network names the bridge where it belongs"
 	if d, status := doctor(t, c.Path); status != 1 || !strings.Contains(d.obstacle(), port+" "+want) {
 		t.Errorf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), want, d)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // TestDoctorRules has routing rules (ip rule) that decide by the source address, with the filter of
-// reverse paths and without. The doctor looks for the way back as the kernel does, by those rules, and
+// reverse paths and without. The doctor looks up the return path as the kernel does, by those rules, and
 // its advice works.
 func TestDoctorRules(t *testing.T) {
 	const strict = "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; "
@@ -21,19 +21,19 @@ func TestDoctorRules(t *testing.T) {
 		advice          string // begins the remedy, and cures it
 	}{
 		{"a rule for the containers, without the bridge's route", "ip route add default via 192.0.2.2 table 100; ip rule add from 10.88.0.0/24 lookup 100", "10.88.0.1",
-			`way back: answers to 10.88.0.2 leave by uplink instead of bridge br0, by the rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
+			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
 		{"the same, with a strict filter", strict + "ip route add default via 192.0.2.2 table 100; ip rule add from 10.88.0.0/24 lookup 100", "10.88.0.1",
-			`way back: answers to 10.88.0.2 leave by uplink instead of bridge br0, by the rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
+			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
 		{"the same, on the way to the outside", strict + "ip route add default via 192.0.2.2 table 100; ip rule add from 10.88.0.0/24 lookup 100", "192.0.2.2",
-			`way back: answers to 10.88.0.2 leave by uplink instead of bridge br0, by the rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
+			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
 		{"a rule for the answers", "ip route add default via 192.0.2.2 table 100; ip rule add from 192.0.2.2 lookup 100", "192.0.2.2",
-			`way back: answers to 10.88.0.2 leave by uplink instead of bridge br0, by the rule "from 192.0.2.2/32 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
+			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 192.0.2.2/32 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
 		{"the same, with a strict filter", strict + "ip route add default via 192.0.2.2 table 100; ip rule add from 192.0.2.2 lookup 100", "192.0.2.2",
-			`way back: answers to 10.88.0.2 leave by uplink instead of bridge br0, by the rule "from 192.0.2.2/32 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
+			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 192.0.2.2/32 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
 		{"a rule that makes another route right", strict + "ip route add 10.88.0.2/32 dev uplink; ip route add 10.88.0.0/24 dev br0 table 100; for a in 192.0.2.0/24 10.88.0.1; do ip rule add from $a lookup 100; done; iptables -I BRIDGEVETH-ADMIN -s 10.88.0.2 -j DROP", "192.0.2.2",
 			"dropped by chain BRIDGEVETH-ADMIN of table ip filter", ""},
 		{"a blackhole, with a strict filter", strict + "ip route add blackhole 192.0.2.2", "192.0.2.2",
-			"route of the host: no way to 192.0.2.2: a blackhole route", ""},
+			"route of the host: no route to 192.0.2.2: a blackhole route", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -153,7 +153,7 @@ func TestDoctorTwoUplinks(t *testing.T) {
 		n.must("add", c)
 		const want = "the request left by uplink2, and its answer came in by uplink"
 		d, status := doctor(t, c.Path, "198.51.100.7")
-		if status != 1 || !strings.HasPrefix(d.obstacle(), "dropped by the filter of reverse paths: ") || !strings.Contains(d.obstacle(), want) {
+		if status != 1 || !strings.HasPrefix(d.obstacle(), "dropped by rp_filter: ") || !strings.Contains(d.obstacle(), want) {
 			t.Fatalf("status %d, obstacle %q, want %q\n%+v", status, d.obstacle(), want, d)
 		}
 		const advice = "sysctl -w net.ipv4.conf.uplink.rp_filter=2"
@@ -173,11 +173,11 @@ func TestDoctorNodeRoute(t *testing.T) {
 	cluster := dual.with(object{"masqExclude": []string{"10.244.0.0/16", "fd44::/56"}})
 	for _, tt := range []struct{ name, routes, to, want, advice string }{
 		{"the default route takes the packet", "ip route add default via 192.0.2.2", "10.244.2.2",
-			"route of the host: 10.244.2.2 is a pod's address (masqExclude 10.244.0.0/16), and only the default route, by uplink, leads there", "ip route add 10.244.2.0/24 via NODE"},
+			"route of the host: 10.244.2.2 is the address of a pod (masqExclude 10.244.0.0/16), and the host has only the default route to it, by uplink", "ip route add 10.244.2.0/24 via NODE"},
 		{"the default route takes the packet, IPv6", "ip -6 route add default via 2001:db8::2", "fd44:0:0:2::2",
-			"route of the host: fd44:0:0:2::2 is a pod's address (masqExclude fd44::/56), and only the default route, by uplink, leads there", "ip -6 route add fd44:0:0:2::/64 via NODE"},
+			"route of the host: fd44:0:0:2::2 is the address of a pod (masqExclude fd44::/56), and the host has only the default route to it, by uplink", "ip -6 route add fd44:0:0:2::/64 via NODE"},
 		{"no route at all", "true", "10.244.2.2",
-			"route of the host: 10.244.2.2 is a pod's address (masqExclude 10.244.0.0/16), and no route leads there", "ip route add 10.244.2.0/24 via NODE"},
+			"route of the host: 10.244.2.2 is the address of a pod (masqExclude 10.244.0.0/16), and the host has no route to it", "ip route add 10.244.2.0/24 via NODE"},
 	} {
 		for _, from := range []string{"configuration", "record"} {
 			t.Run(tt.name+"/range of the "+from, func(t *testing.T) {

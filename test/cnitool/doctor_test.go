@@ -104,52 +104,52 @@ func TestDoctor(t *testing.T) {
 		{"others' packets between the two", nil, "iptables -A BRIDGEVETH-ADMIN -p icmp -j DROP; timeout 6 " + ip("1") + "bash -c 'while :; do echo >/dev/udp/10.88.0.3/9; done' >/dev/null 2>&1 &", "", "dropped by chain BRIDGEVETH-ADMIN of table ip filter: ", false, ""},
 		{"a table of the bridge family", nil, "nft add table bridge mine; nft add chain bridge mine fw '{ type filter hook prerouting priority 0; policy drop; }'", "", "dropped by chain fw of table bridge mine: policy drop", false, ""},
 		{"a rule in the container", nil, ip("2") + "nft add table ip mine; " + ip("2") + "nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "", "dropped by chain in of table ip mine in the container's own namespace: policy drop", false, ""},
-		{"masquerade flushed", nil, "nft flush chain ip bridgeveth postrouting", "192.0.2.2", "as ADD left c1: masquerade of 10.88.0.0/24 behind br0: missing", true, ""},
-		{"no masquerade, no route back", object{"ipMasq": false}, "", "192.0.2.2", "way back: the packet leaves the host as from 10.88.0.2", false, `give 192.0.2.2 a route back`},
-		{"no default route", nil, ip("1") + "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2", true, ""},
-		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; it was given 0.0.0.0/0 via 10.88.0.1", true, ""},
+		{"masquerade flushed", nil, "nft flush chain ip bridgeveth postrouting", "192.0.2.2", "changed since ADD (c1): masquerade of 10.88.0.0/24 behind br0: missing", true, ""},
+		{"no masquerade, no route back", object{"ipMasq": false}, "", "192.0.2.2", "return path: packets leave the host with the source address 10.88.0.2, so 192.0.2.2 needs a route back to it", false, `give 192.0.2.2 a route to 10.88.0.2`},
+		{"no default route", nil, ip("1") + "ip route del default", "192.0.2.2", "route of c1: no route to 192.0.2.2", true, ""},
+		{"wrong gateway", nil, ip("1") + "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: via 10.88.0.200, which no host has; ADD gave the container the route 0.0.0.0/0 via 10.88.0.1", true, ""},
 		{"a blackhole in the container", nil, ip("1") + "ip route add blackhole 192.0.2.2", "192.0.2.2", "route of c1: ", false, ""},
-		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "10.88.0.1, which nobody has", true, ""},
+		{"gateway's address gone", nil, "ip addr del 10.88.0.1/24 dev br0", "192.0.2.2", "via 10.88.0.1, which no host has: the address is missing on bridge br0", true, ""},
 		{"duplicate address", nil, ip("3") + "ip addr add 10.88.0.3/24 dev eth0", "", "c3 has 10.88.0.3 too", false, ""},
 		{"duplicate address on the host", nil, "ip addr add 10.88.0.3/32 dev br0", "", "the host has 10.88.0.3 too", false, ""},
-		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "/run/netns/c3", "address of c1: it is 10.88.0.2/31 instead of 10.88.0.2/24", true, ""},
+		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "/run/netns/c3", "address of c1: the address is 10.88.0.2/31 instead of 10.88.0.2/24", true, ""},
 		{"address gone", nil, ip("2") + "ip addr del 10.88.0.3/24 dev eth0", "", "address of c2: eth0 does not have 10.88.0.3", true, ""},
-		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "br0 refuses what comes from 10.88.0.2", false, ""},
-		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "way back: answers to 10.88.0.2 leave by uplink instead of bridge br0", false, ""},
-		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not route", true, ""},
-		{"no route on the host", nil, "", "198.51.100.7", "route of the host: no way to 198.51.100.7: no route leads there", false, ""},
-		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false, `look at ip -4 rule`},
+		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "rp_filter on br0 drops packets from 10.88.0.2", false, ""},
+		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "return path: answers to 10.88.0.2 leave by uplink instead of bridge br0", false, ""},
+		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not forward IPv4 packets: net/ipv4/ip_forward is 0", true, ""},
+		{"no route on the host", nil, "", "198.51.100.7", "route of the host: no route to 198.51.100.7: the routing tables have none", false, ""},
+		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false, `check ip -4 rule`},
 		{"the container's link down", nil, ip("2") + "ip link set eth0 down", "", "interface of c2: eth0 is down", true, ""},
 		{"port down", nil, "ip link set " + port("1") + " down", "", " is down", true, ""},
 		{"port off the bridge", nil, "ip link set " + port("1") + " nomaster", "", "is on no bridge; it belongs on br0", true, ""},
-		{"bridge down", nil, "ip link set br0 down", "", "bridge br0: it is down", true, ""},
+		{"bridge down", nil, "ip link set br0 down", "", "bridge br0: the bridge is down", true, ""},
 		{"port isolated", nil, "ip link set " + port("1") + " type bridge_slave isolated on; ip link set " + port("2") + " type bridge_slave isolated on", "", "isolation: ports", true, ""},
 		{"spoof filter", object{"macspoofchk": true}, ip("1") + "ip link set eth0 address 02:00:00:00:00:09; " + ip("1") + "ip neigh replace 10.88.0.3 lladdr 0a:58:0a:58:00:03 dev eth0 nud permanent", "", "dropped by chain guard_mac of table bridge bridgeveth", false, ""},
-		{"another MAC", nil, ip("1") + "ip link set eth0 address 02:00:00:00:00:09", "", "as ADD left c1: MAC of eth0: is 02:00:00:00:00:09", false, ""},
-		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: it takes 02:00:00:00:00:77 for 10.88.0.3", true, ""},
-		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "packets of full size: vanish", true, ""},
-		{"MTU of a port", nil, "ip link set " + port("2") + " mtu 1300", "", "packets of full size: vanish: of 1300 bytes", true, ""},
-		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "packets of full size: vanish: of 1300 bytes", true, ""},
-		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 answers no ping", true, ""},
-		{"nobody there", nil, "", "192.0.2.77", "our packet: it left the host, and nobody answered", false, ""},
-		{"a counter of others", object{}, "iptables-legacy -A INPUT -s 192.0.2.2 -j DROP; " + programs + "/bvctl --conf-dir /run/net.d repair; timeout 8 nsenter --net=/run/netns/outside ping -q -i 0.05 192.0.2.1 >/dev/null 2>&1 &", "192.0.2.77", "our packet: it left the host, and nobody answered", false, ""},
+		{"another MAC", nil, ip("1") + "ip link set eth0 address 02:00:00:00:00:09", "", "changed since ADD (c1): MAC of eth0: is 02:00:00:00:00:09", false, ""},
+		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: the neighbour entry for 10.88.0.3 has MAC 02:00:00:00:00:77; the MAC of 10.88.0.3 is 0a:58:0a:58:00:03", true, ""},
+		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "full-size packets: packets of more than", true, ""},
+		{"MTU of a port", nil, "ip link set " + port("2") + " mtu 1300", "", "full-size packets: packets of more than 1300 bytes are lost", true, ""},
+		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "full-size packets: packets of more than 1300 bytes are lost", true, ""},
+		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 does not answer pings", true, ""},
+		{"nobody there", nil, "", "192.0.2.77", "test packet: the request left the host, and no answer came back", false, ""},
+		{"a counter of others", object{}, "iptables-legacy -A INPUT -s 192.0.2.2 -j DROP; " + programs + "/bvctl --conf-dir /run/net.d repair; timeout 8 nsenter --net=/run/netns/outside ping -q -i 0.05 192.0.2.1 >/dev/null 2>&1 &", "192.0.2.77", "test packet: the request left the host, and no answer came back", false, ""},
 		{"a machine on the bridge", object{}, "ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up; ip -n outside addr add 10.88.0.50/24 dev eth1; ip -n outside link set eth1 up; " + ip("1") + "ip link set eth0 down", "10.88.0.50", "interface of c1: eth0 is down", true, ""},
-		{"the gateway ignores pings", nil, "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.1", "the host answers no ping", true, ""},
-		{"the bridge does not answer ARP", nil, "echo 8 >/proc/sys/net/ipv4/conf/br0/arp_ignore; " + ip("1") + "ip neigh flush dev eth0", "10.88.0.1", "neighbours of the host: br0 does not tell its MAC", true, ""},
-		{"NOARP", nil, ip("2") + "ip link set eth0 arp off", "", "neighbours of c2: eth0 neither asks", true, ""},
-		{"wrong neighbour entry on the host", nil, "ip neigh replace 10.88.0.2 lladdr 02:00:00:00:00:77 dev br0 nud permanent", "10.88.0.1", "neighbour of the host: it takes 02:00:00:00:00:77 for 10.88.0.2", true, ""},
-		{"wrong forwarding entry on the bridge", nil, "bridge fdb replace 0a:58:0a:58:00:03 dev " + port("1") + " master static", "", "bridge br0 about c2: it sends", true, ""},
-		{"the port is not flooded", nil, "bridge link set dev " + port("2") + " flood off learning off; bridge fdb flush dev " + port("2") + " master 2>/dev/null; ip link set " + port("2") + " down; ip link set " + port("2") + " up", "", "bridge br0 about c2: it knows no MAC", true, ""},
+		{"the gateway ignores pings", nil, "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.1", "the host does not answer pings", true, ""},
+		{"the bridge does not answer ARP", nil, "echo 8 >/proc/sys/net/ipv4/conf/br0/arp_ignore; " + ip("1") + "ip neigh flush dev eth0", "10.88.0.1", "ARP of the host: br0 does not answer ARP requests", true, ""},
+		{"NOARP", nil, ip("2") + "ip link set eth0 arp off", "", "ARP of c2: eth0 neither sends nor answers ARP requests", true, ""},
+		{"wrong neighbour entry on the host", nil, "ip neigh replace 10.88.0.2 lladdr 02:00:00:00:00:77 dev br0 nud permanent", "10.88.0.1", "neighbour of the host: the host's neighbour entry for 10.88.0.2 has MAC 02:00:00:00:00:77; the container's MAC is 0a:58:0a:58:00:02", true, ""},
+		{"wrong forwarding entry on the bridge", nil, "bridge fdb replace 0a:58:0a:58:00:03 dev " + port("1") + " master static", "", "forwarding database of br0: packets for c2 (MAC 0a:58:0a:58:00:03) go to port", true, ""},
+		{"the port is not flooded", nil, "bridge link set dev " + port("2") + " flood off learning off; bridge fdb flush dev " + port("2") + " master 2>/dev/null; ip link set " + port("2") + " down; ip link set " + port("2") + " up", "", "forwarding database of br0: no entry for c2", true, ""},
 		{"a table of the netdev family", nil, "nft add table netdev mine; nft add chain netdev mine e \"{ type filter hook ingress device " + port("1") + " priority 0; policy drop; }\"", "", "dropped by chain e of table netdev mine: policy drop", false, `nft -a list chain netdev mine e`},
 		{"ebtables", nil, "ebtables -P FORWARD DROP", "", "dropped by chain FORWARD of table bridge filter: policy drop", false, `nft -a list chain bridge filter FORWARD`},
-		{"a rule ahead of ours", nil, "iptables -I FORWARD -p icmp -j DROP", "", "dropped by chain FORWARD of table ip filter: ", false, `that rule stands ahead of ours; whoever wrote that rule has to let the packet pass: nft -a list chain ip filter FORWARD; or take it away: nft delete rule ip filter FORWARD handle`},
-		{"forwarding off for the bridge", nil, "echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding", "192.0.2.2", "forwarding: the host does not route: net/ipv4/conf/br0/forwarding is 0", true, ""},
-		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no way to 192.0.2.2: a prohibit", false, ""},
-		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "our packet: it reached the host, and did not reach c2", false, ""},
-		{"nobody there on the bridge", object{}, "", "10.88.0.99", "our packet: nobody answered when c1 asked who has 10.88.0.99", false, ""},
-		{"no default route configured", object{"isDefaultGateway": false, "isGateway": true}, "", "192.0.2.2", "route of c1: it has none to 192.0.2.2", false, ""},
-		{"no IPv6 in the container", object{"ipam": dual["ipam"]}, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'", "fd88::3", "address of c2: IPv6 is switched off in the container", false, ""},
-		{"no IPv6 on the bridge", object{"ipam": dual["ipam"]}, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6", "2001:db8::2", "bridge br0: IPv6 is switched off on it", true, ""},
+		{"a rule ahead of ours", nil, "iptables -I FORWARD -p icmp -j DROP", "", "dropped by chain FORWARD of table ip filter: ", false, `the rule stands before the rules of bridgeveth; have the owner of the chain accept the packet: nft -a list chain ip filter FORWARD; or delete the rule: nft delete rule ip filter FORWARD handle`},
+		{"forwarding off for the bridge", nil, "echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding", "192.0.2.2", "forwarding: the host does not forward IPv4 packets: net/ipv4/conf/br0/forwarding is 0", true, ""},
+		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no route to 192.0.2.2: a prohibit", false, ""},
+		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "test packet: the request reached the host and did not reach c2", false, ""},
+		{"nobody there on the bridge", object{}, "", "10.88.0.99", "test packet: c1 gets no answer to its requests for the MAC of 10.88.0.99", false, ""},
+		{"no default route configured", object{"isDefaultGateway": false, "isGateway": true}, "", "192.0.2.2", "route of c1: no route to 192.0.2.2", false, ""},
+		{"no IPv6 in the container", object{"ipam": dual["ipam"]}, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'", "fd88::3", "address of c2: IPv6 is off in the container", false, ""},
+		{"no IPv6 on the bridge", object{"ipam": dual["ipam"]}, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6", "2001:db8::2", "bridge br0: IPv6 is off on the bridge", true, ""},
 		{"ingress policy", object{"ingressPolicy": "isolated"}, "", "", "isolation: ports", false, ""},
 		{"STP", nil, "ip link set br0 type bridge stp_state 1; ip link set " + port("1") + " down; ip link set " + port("1") + " up", "", "forwarding: is false", false, ""},
 	} {
@@ -286,11 +286,11 @@ func TestDoctorPaths(t *testing.T) {
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
-			{"nobody there", "", "192.0.2.77", "our packet: it left the host, and nobody answered"},
-			{"a route gone", "ip route del default", "192.0.2.2", "route of c1: it has none to 192.0.2.2: that to 0.0.0.0/0 is gone"},
-			{"another gateway", "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: by 10.88.0.200, which nobody has; it was given 0.0.0.0/0 via 10.88.0.50"},
-			{"the narrower of two routes gone", "ip route del 198.51.100.0/24", "198.51.100.2", "route of c1: by 10.88.0.50, which nobody has; it was given 198.51.100.0/24 via 10.88.0.51"},
-			{"both gone", "sh -c 'ip route del 198.51.100.0/24; ip route del default'", "198.51.100.2", "route of c1: it has none to 198.51.100.2: that to 198.51.100.0/24 is gone"},
+			{"nobody there", "", "192.0.2.77", "test packet: the request left the host, and no answer came back"},
+			{"a route gone", "ip route del default", "192.0.2.2", "route of c1: no route to 192.0.2.2: the route to 0.0.0.0/0 is missing"},
+			{"another gateway", "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: via 10.88.0.200, which no host has; ADD gave the container the route 0.0.0.0/0 via 10.88.0.50"},
+			{"the narrower of two routes gone", "ip route del 198.51.100.0/24", "198.51.100.2", "route of c1: via 10.88.0.50, which no host has; ADD gave the container the route 198.51.100.0/24 via 10.88.0.51"},
+			{"both gone", "sh -c 'ip route del 198.51.100.0/24; ip route del default'", "198.51.100.2", "route of c1: no route to 198.51.100.2: the route to 198.51.100.0/24 is missing"},
 		} {
 			t.Run(bridge+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()
@@ -333,11 +333,11 @@ func TestDoctorTwoInterfaces(t *testing.T) {
 	for _, tt := range []struct{ name, spoil, to, want string }{
 		{"nothing", "true", "10.89.0.2", ""},
 		{"a rule of its own", "nft add table ip mine; nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "10.89.0.2", "dropped by chain in of table ip mine in the container's own namespace: policy drop"},
-		{"a counter of its own", "iptables-legacy -A INPUT -j DROP", "10.89.0.2", "dropped by iptables-legacy in a container, -A INPUT -j DROP: its counter went up by as many as we sent"},
-		{"pings ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.89.0.2", "our packet: c1 answers no ping"},
-		{"pings to itself ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.2", "our packet: c1 answers no ping"},
-		{"pings to 127.0.0.1 ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "127.0.0.1", "our packet: c1 answers no ping"},
-		{"no loopback", "ip link set lo down", "10.89.0.2", "our packet: it is its own, and was not answered"},
+		{"a counter of its own", "iptables-legacy -A INPUT -j DROP", "10.89.0.2", "dropped by iptables-legacy in a container, -A INPUT -j DROP: its counter grew by the number of test packets"},
+		{"pings ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.89.0.2", "test packet: c1 does not answer pings"},
+		{"pings to itself ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.2", "test packet: c1 does not answer pings"},
+		{"pings to 127.0.0.1 ignored", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "127.0.0.1", "test packet: c1 does not answer pings"},
+		{"no loopback", "ip link set lo down", "10.89.0.2", "test packet: the container does not answer at its own address"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -373,7 +373,7 @@ func TestDoctorLayer2(t *testing.T) {
 			t.Errorf("%v: status %d, %+v", args, status, d)
 		}
 		setuptest.Run(t, "ip", "link", "set", "br0", "down")
-		if d, status := doctor(t, args...); status != 1 || d.obstacle() != "bridge br0: it is down" {
+		if d, status := doctor(t, args...); status != 1 || d.obstacle() != "bridge br0: the bridge is down" {
 			t.Errorf("%v: status %d, obstacle %q", args, status, d.obstacle())
 		}
 		if d, status := doctor(t, append([]string{"--fix"}, args...)...); status != 0 {
@@ -641,7 +641,7 @@ func TestDoctorConntrackFull(t *testing.T) {
 	if err != nil && !errors.Is(err, unix.ENOMEM) {
 		t.Fatal(err)
 	}
-	if d, status := doctor(t, "/run/netns/c1", "/run/netns/c2"); status != 1 || !strings.Contains(d.obstacle(), "conntrack: its table is full") {
+	if d, status := doctor(t, "/run/netns/c1", "/run/netns/c2"); status != 1 || !strings.Contains(d.obstacle(), "conntrack: the table is full") {
 		t.Errorf("status %d, obstacle %q", status, d.obstacle())
 	}
 }

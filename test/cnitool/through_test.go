@@ -14,7 +14,7 @@ func TestDoctorThrough(t *testing.T) {
 	const proxy = "nft add table ip kube; nft add chain ip kube there '{ type nat hook prerouting priority dstnat; }'; nft add rule ip kube there ip daddr 192.0.2.9 dnat to 10.244.2.2; " +
 		"nft add chain ip kube back '{ type nat hook postrouting priority srcnat; }'; nft add rule ip kube back ip daddr 10.244.2.2 masquerade"
 	for _, tt := range []struct{ name, spoil, want string }{
-		{"policy", "true", "chain ip filter FORWARD: iptables-nft (policy drop) drops what passes through to 10.244.0.0/16"},
+		{"policy", "true", "chain ip filter FORWARD: iptables-nft (policy drop) drops packets that pass through to 10.244.0.0/16"},
 		{"policy of iptables-legacy", "iptables -P FORWARD ACCEPT; iptables-legacy -P FORWARD DROP", "chain ip filter FORWARD: iptables-legacy (policy DROP) drops"},
 		{"trailing REJECT", "iptables -P FORWARD ACCEPT; iptables -A FORWARD -j REJECT", "chain ip filter FORWARD: iptables-nft (last rule drop or reject) drops"},
 	} {
@@ -26,7 +26,7 @@ func TestDoctorThrough(t *testing.T) {
 			setuptest.In(t, outside, "ip", "route", "add", "192.0.2.9", "via", "192.0.2.1")
 			n.must("add", n.containers(1)...)
 			setuptest.Run(t, "sh", "-c", tt.spoil+"; "+programs+"/bvctl --conf-dir /run/net.d repair")
-			if out, _ := bvctl(t, "doctor"); strings.Contains(out, "passes through") {
+			if out, _ := bvctl(t, "doctor"); strings.Contains(out, "drops packets that pass through") {
 				t.Errorf("without other nodes: %s", out)
 			}
 			setuptest.Run(t, "sh", "-c", "ip route add 10.244.2.0/24 via 192.0.2.2; "+proxy)
@@ -43,7 +43,7 @@ func TestDoctorThrough(t *testing.T) {
 			if !setuptest.Ping(t, outside, "192.0.2.9") {
 				t.Errorf("the packet is dropped after %q", advice)
 			}
-			if out, _ := bvctl(t, "doctor"); strings.Contains(out, "passes through") {
+			if out, _ := bvctl(t, "doctor"); strings.Contains(out, "drops packets that pass through") {
 				t.Errorf("after the advice: %s", out)
 			}
 		})
@@ -64,11 +64,11 @@ func TestDoctorThroughAccepted(t *testing.T) {
 				setuptest.Run(t, "ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.2")
 				n.must("add", n.containers(1)...)
 				doctor := programs + "/bvctl --conf-dir /run/net.d doctor"
-				if out := u.run(t, doctor); !strings.Contains(out, "passes through") {
+				if out := u.run(t, doctor); !strings.Contains(out, "drops packets that pass through") {
 					t.Fatalf("without the rules: %s", out)
 				}
 				u.run(t, rules)
-				if out := u.run(t, doctor); strings.Contains(out, "passes through") {
+				if out := u.run(t, doctor); strings.Contains(out, "drops packets that pass through") {
 					t.Errorf("%s", out)
 				}
 			})

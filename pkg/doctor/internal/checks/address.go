@@ -21,33 +21,33 @@ func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	off := "ipv6/conf/" + e.Interface + "/disable_ipv6"
 	switch {
 	case i < 0 && given.Addr().Is6() && kernel.Sysctl(e.Namespace, off) == "1":
-		p.Advise(station, "remove the container and make it again, without whoever sets "+off, "IPv6 is switched off in the container: net/%s is 1, and took %s away", off, given)
+		p.Advise(station, "create the container again, without the program that sets net/"+off, "IPv6 is off in the container (net/%s is 1), so the kernel has removed %s", off, given)
 	case i < 0:
 		p.Bad(station, e.Command("ip addr add %s dev %s", given, e.Interface), "%s does not have %s", e.Interface, given.Addr())
 	case all[i].Prefix != given:
 		p.Bad(station, e.Command("ip addr add %s dev %s", given, e.Interface)+" && "+e.Command("ip addr del %s dev %s", all[i].Prefix, e.Interface),
-			"it is %s instead of %s: neighbours are looked for in the wrong place", all[i].Prefix, given)
+			"the address is %s instead of %s, so the container takes the wrong addresses for neighbours", all[i].Prefix, given)
 	case all[i].Flags&unix.IFA_F_DADFAILED != 0:
-		p.Advise(station, "give one of them another address", "somebody else on the link has %s: the kernel does not use it", given.Addr())
+		p.Advise(station, "give one of the two another address", "another host on the link has %s, so the kernel does not use it", given.Addr())
 	case all[i].Flags&unix.IFA_F_TENTATIVE != 0:
-		p.Note(station, "%s is still looked for duplicates of, and not used until then", given.Addr())
+		p.Note(station, "%s is not in use yet: duplicate address detection is running", given.Addr())
 	default:
 		p.Good(station, "%s", given)
 	}
 }
 
-// checkDuplicates checks whether others have a container's address. That stays bad if the doctor's packet is answered: the
-// answer may be theirs.
+// checkDuplicates checks whether others have a container's address. That stays bad if the doctor's
+// packet is answered: the answer may be theirs.
 func (p *Path) checkDuplicates(e *End, a netip.Addr) {
 	station := "address of " + e.Name
 	for _, h := range p.holders[a] {
 		switch {
 		case h.end == nil:
-			p.Advise(station, "take it off the host, or give the container another", "the host has %s too", a).Always = true
+			p.Advise(station, "delete the address from the host, or give the container another one", "the host has %s too, so answers go to either of the two", a).Always = true
 		case h.ns.Same(e.Namespace) || h.end.Bridge != e.Bridge:
 			continue
 		default:
-			p.Advise(station, "give one of them another address", "%s has %s too: answers go to whoever was heard last", h.end.Name, a).Always = true
+			p.Advise(station, "give one of the two another address", "%s has %s too, so answers go to either of the two", h.end.Name, a).Always = true
 		}
 	}
 }

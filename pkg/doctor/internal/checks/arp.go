@@ -8,24 +8,24 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// checkARP checks whether a link answers ARP requests for its own addresses. e is the container that has the link, nil for the
-// host.
+// checkARP checks whether a link answers ARP requests for its own addresses. e is the container that
+// has the link, nil for the host.
 func (p *Path) checkARP(ns *setup.Namespace, link string, e *End) {
-	station := "neighbours of " + nameOf(e)
+	station := "ARP of " + nameOf(e)
 	l, err := kernel.Link(ns, link)
 	if err != nil {
-		return // CheckInterface or CheckBridge has said so
+		return // CheckInterface or CheckBridge has added that
 	}
 	if l.Attrs().RawFlags&unix.IFF_NOARP != 0 {
-		p.Bad(station, commandIn(e, "ip link set %s arp on", link), "%s neither asks for MACs nor tells its own (NOARP)", link)
+		p.Bad(station, commandIn(e, "ip link set %s arp on", link), "%s neither sends nor answers ARP requests (NOARP)", link)
 	}
 	for _, key := range []string{"all", link} {
 		key = "ipv4/conf/" + key + "/arp_ignore"
 		if value := kernel.Sysctl(ns, key); p.Is4() && value >= "3" && len(value) == 1 { // 1 and 2 ignore no request of this path
-			p.Bad(station, commandIn(e, "sysctl -w %s", report.Setting(key, "0")), "%s does not tell its MAC: net/%s is %s", link, key, value)
+			p.Bad(station, commandIn(e, "sysctl -w %s", report.Setting(key, "0")), "%s does not answer ARP requests: net/%s is %s", link, key, value)
 		}
 	}
 	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
-		p.Note("filters of "+nameOf(e), "a program of XDP is attached to %s", link)
+		p.Note("XDP of "+nameOf(e), "an XDP program is attached to %s, and may drop packets", link)
 	}
 }

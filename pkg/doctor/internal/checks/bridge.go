@@ -10,7 +10,7 @@ import (
 // CheckBridge checks a container's bridge.
 func (p *Path) CheckBridge(e *End) {
 	if e.Bridge == "" {
-		return // CheckPort has said so
+		return // CheckPort has added that
 	}
 	station := "bridge " + e.Bridge
 	link, err := kernel.Link(p.Host.Namespace, e.Bridge)
@@ -20,20 +20,20 @@ func (p *Path) CheckBridge(e *End) {
 		p.addNoBridge(station, e)
 		return
 	case link.Attrs().Flags&net.FlagUp == 0:
-		p.Bad(station, report.Command("ip link set %s up", e.Bridge), "it is down").Root = true
+		p.Bad(station, report.Command("ip link set %s up", e.Bridge), "the bridge is down").Root = true
 		return
 	case !p.From.IsValid():
 		p.Good(station, "up")
 		return
 	case p.From.Is6() && (p.Local || p.Routed) && kernel.Sysctl(p.Host.Namespace, off) == "1":
-		p.Bad(station, report.SetSysctl(off, "0")+"; bvctl repair", "IPv6 is switched off on it: net/%s is 1", off).Root = true
+		p.Bad(station, report.SetSysctl(off, "0")+"; bvctl repair", "IPv6 is off on the bridge (net/%s is 1)", off).Root = true
 		return
 	}
 	p.Filtered = kernel.Sysctl(p.Host.Namespace, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[p.Is4()]) == "1"
 	if p.Filtered {
-		p.Good(station, "up; iptables sees bridged packets too (br_netfilter)")
+		p.Good(station, "up; bridged packets pass iptables (br_netfilter)")
 	} else {
-		p.Good(station, "up; bridged packets go past iptables")
+		p.Good(station, "up; bridged packets bypass iptables")
 	}
 }
 
@@ -43,8 +43,8 @@ func (p *Path) hasLink(name string) bool {
 	return err == nil
 }
 
-// addNoBridge adds a bridge that does not exist, with the command that restores it. Everything that fails elsewhere fails because
-// of it.
+// addNoBridge adds a bridge that does not exist, with the command that restores it. Everything that
+// fails elsewhere fails because of it.
 func (p *Path) addNoBridge(station string, e *End) {
 	now := p.ports[e.Port].Bridge
 	rename := report.Command("ip link set %[1]s down; ip link set %[1]s name %[2]s; ip link set %[2]s up", now, e.Bridge) + "; bvctl repair"
@@ -54,10 +54,10 @@ func (p *Path) addNoBridge(station string, e *End) {
 	}
 	switch renamed, err := p.Host.RenamedTo(e.Bridge); {
 	case now == "":
-		p.Bad(station, again, "it is not there").Root = true
+		p.Bad(station, again, "the bridge does not exist").Root = true
 	case err == nil && renamed == now:
-		p.Bad(station, rename, "it is not there; port %s is on bridge %s: %s was renamed to %[2]s", e.Port, now, e.Bridge).Root = true
+		p.Bad(station, rename, "the bridge does not exist; it was renamed to %s", now).Root = true
 	default:
-		p.Advise(station, rename+"; or, if "+e.Bridge+" was deleted: "+again, "it is not there; port %s is on bridge %s: was %s renamed?", e.Port, now, e.Bridge).Root = true
+		p.Advise(station, "if the bridge was renamed to "+now+": "+rename+"; if it was deleted: "+again, "the bridge does not exist; port %s is on bridge %s", e.Port, now).Root = true
 	}
 }

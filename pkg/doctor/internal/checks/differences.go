@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// AddDifferences adds what differs at an end from the result of ADD, without the lines in said, which other stations
-// have said. It reports whether it added any, and adds their lines to said.
+// AddDifferences adds what differs at an end from the result of ADD, without the lines in said, which
+// other stations have said. It reports whether it added any, and adds their lines to said.
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
-	station := "as ADD left " + e.Name
+	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()
 	for _, line := range host {
 		if !said[line] {
@@ -19,7 +19,7 @@ func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	}
 	for _, line := range container {
 		if !said[line] {
-			p.Advise(station, "undo that, or remove the container and make it again", "%s", line)
+			p.Advise(station, "undo the change, or delete the container and create it again", "%s", line)
 			said[line], any = true, true
 		}
 	}

@@ -13,6 +13,6 @@ func (p *Path) checkEcho(ns *setup.Namespace, e *End) {
 		key = "ipv6/icmp/echo_ignore_all"
 	}
 	if kernel.Sysctl(ns, key) == "1" {
-		p.Bad("our packet", commandIn(e, "sysctl -w %s", report.Setting(key, "0")), "%s answers no ping; it may be reached all the same", nameOf(e))
+		p.Bad("test packet", commandIn(e, "sysctl -w %s", report.Setting(key, "0")), "%s does not answer pings (net/%s is 1), but may be reachable", nameOf(e), key)
 	}
 }

@@ -39,8 +39,8 @@ func (e *End) inSubnet(a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// givenRoute returns the container's route to an address by the result of ADD, the narrowest of several. Its
-// Destination is not valid if there is none.
+// givenRoute returns the container's route to an address by the result of ADD, the narrowest of
+// several. Its Destination is not valid if there is none.
 func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	for _, r := range e.Routes {
 		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {

@@ -8,22 +8,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkFDB checks the forwarding database of a container's bridge: whether the container's MAC is behind its port, and whether the bridge floods
-// the port if it has no entry.
+// checkFDB checks the forwarding database of a container's bridge: whether the container's MAC is
+// behind its port, and whether the bridge floods the port if it has no entry.
 func (p *Path) checkFDB(e *End) {
-	station := "bridge " + e.Bridge + " about " + e.Name
+	station := "forwarding database of " + e.Bridge
 	inside, err := kernel.Link(e.Namespace, e.Interface)
 	if err != nil {
-		return // CheckInterface has said so
+		return // CheckInterface has added that
 	}
 	mac := inside.Attrs().HardwareAddr
 	bridge, err := kernel.Link(p.Host.Namespace, e.Bridge)
 	if err != nil {
-		return // CheckBridge has said so
+		return // CheckBridge has added that
 	}
 	port, err := kernel.Link(p.Host.Namespace, e.Port)
 	if err != nil {
-		return // CheckPort has said so
+		return // CheckPort has added that
 	}
 	all, err := kernel.FDB(p.Host.Namespace)
 	if err != nil {
@@ -34,10 +34,10 @@ func (p *Path) checkFDB(e *End) {
 	for _, n := range entries {
 		other := kernel.LinkName(p.Host.Namespace, n.Port)
 		if n.Bridge == bridge.Attrs().Index && n.Port != port.Attrs().Index && other != "" {
-			p.Bad(station, report.Command("bridge fdb del %s dev %s master", mac, other), "it sends what is for %s by %s instead of %s", mac, other, e.Port)
+			p.Bad(station, report.Command("bridge fdb del %s dev %s master", mac, other), "packets for %s (MAC %s) go to port %s instead of %s", e.Name, mac, other, e.Port)
 		}
 	}
 	if !known && !kernel.Floods(p.Host.Namespace, port) {
-		p.Bad(station, report.Command("bridge link set dev %s flood on learning on", e.Port), "it knows no MAC behind %s, and does not flood it: nothing is sent there", e.Port)
+		p.Bad(station, report.Command("bridge link set dev %s flood on learning on", e.Port), "no entry for %s (MAC %s), and the bridge does not flood port %s, so no packet reaches the container", e.Name, mac, e.Port)
 	}
 }

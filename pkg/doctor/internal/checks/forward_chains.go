@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// CheckForwardChains lists the chains that a forwarded packet traverses, in their order. What they decide about
-// the doctor's packet is seen later.
+// CheckForwardChains lists the chains that a forwarded packet traverses, in their order. What they
+// decide about the doctor's packet is seen later.
 func (p *Path) CheckForwardChains() {
 	chains, err := p.Host.ForwardChains(kernel.FamilyOf(p.From))
 	if err != nil {
@@ -19,7 +19,7 @@ func (p *Path) CheckForwardChains() {
 		if c.Owner == setup.OwnerUs {
 			continue
 		}
-		what := "priority " + strconv.Itoa(int(c.Priority)) + ", " + cmp.Or(string(c.Owner), "not one that we know")
+		what := "priority " + strconv.Itoa(int(c.Priority)) + ", " + cmp.Or(string(c.Owner), "unknown owner")
 		if c.Denies != "" {
 			what += ", " + c.Denies
 		}

@@ -15,12 +15,12 @@ func (p *Path) CheckInterface(e *End, given netip.Prefix) {
 	link, err := kernel.Link(e.Namespace, e.Interface)
 	switch {
 	case err != nil:
-		p.Advise(station, "remove the container and make it again", "%s is not there: %v", e.Interface, err)
+		p.Advise(station, "delete the container and create it again", "%s does not exist: %v", e.Interface, err)
 		return
 	case link.Attrs().Flags&net.FlagUp == 0:
-		p.Bad(station, e.Command("ip link set %s up", e.Interface), "%s is down; routes went with it, so make the container again if this does not help", e.Interface)
+		p.Bad(station, e.Command("ip link set %s up", e.Interface), "%s is down, and the kernel has removed its routes; if the command does not help, create the container again", e.Interface)
 	case link.Attrs().RawFlags&unix.IFF_LOWER_UP == 0:
-		p.Note(station, "%s has no carrier: its other end is down", e.Interface)
+		p.Note(station, "%s has no carrier, because its other end is down", e.Interface)
 	default:
 		p.Good(station, "%s is up, MTU %d", e.Interface, link.Attrs().MTU)
 	}

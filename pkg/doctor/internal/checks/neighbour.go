@@ -23,10 +23,10 @@ func (p *Path) checkNeighbour(e *End, next netip.Addr) {
 	}
 	mac := p.macOf(next)
 	if believed := wrongMAC(all, next, mac); believed != nil {
-		p.Bad(station, e.Command("ip neigh del %s dev %s", next, e.Interface), "it takes %s for %s, which has %s", believed, next, mac)
+		p.Bad(station, e.Command("ip neigh del %s dev %s", next, e.Interface), "the neighbour entry for %s has MAC %s; the MAC of %[1]s is %[3]s", next, believed, mac)
 		return
 	}
-	p.Good(station, "nothing wrong is remembered of %s", next)
+	p.Good(station, "neighbour entry for %s: correct (or none)", next)
 }
 
 // checkHostNeighbour compares the host's neighbour entry for a container with the container's MAC.
@@ -42,12 +42,12 @@ func (p *Path) checkHostNeighbour(e *End) {
 	a := address.Addr()
 	mac := p.macOf(a)
 	if believed := wrongMAC(all, a, mac); believed != nil {
-		p.Bad("neighbour of the host", report.Command("ip neigh del %s dev %s", a, e.Bridge), "it takes %s for %s, which has %s", believed, a, mac)
+		p.Bad("neighbour of the host", report.Command("ip neigh del %s dev %s", a, e.Bridge), "the host's neighbour entry for %s has MAC %s; the container's MAC is %s", a, believed, mac)
 	}
 }
 
-// wrongMAC returns the MAC of the neighbour entry for an address if it differs from mac. It returns nil if
-// the entry is correct, if there is none, and if mac is unknown.
+// wrongMAC returns the MAC of the neighbour entry for an address if it differs from mac. It returns
+// nil if the entry is correct, if there is none, and if mac is unknown.
 func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.HardwareAddr {
 	for _, n := range all {
 		if n.Address == a && len(n.MAC) > 0 && mac != nil && !bytes.Equal(n.MAC, mac) {
@@ -57,8 +57,8 @@ func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.Ha
 	return nil
 }
 
-// Unresolved returns an address whose MAC container A has asked for, and nobody has answered. It is not valid if there
-// is none.
+// Unresolved returns an address whose MAC container A has asked for, and nobody has answered. It is
+// not valid if there is none.
 func (p *Path) Unresolved() (a netip.Addr) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {

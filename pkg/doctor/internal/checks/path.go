@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Path is the path of a packet from container A to B. B is another container, the host, or an address beyond
-// the host.
+// Path is the path of a packet from container A to B. B is another container, the host, or an address
+// beyond the host.
 type Path struct {
 	*report.Report
 	*Snapshot

@@ -2,7 +2,8 @@ package checks
 
 import "github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 
-// CheckPort checks the host end of a container's veth pair: whether it is on its bridge, up, and forwards.
+// CheckPort checks the host end of a container's veth pair: whether it is on its bridge, up, and
+// forwards.
 func (p *Path) CheckPort(e *End) {
 	station := "port of " + e.Name
 	port, found := p.ports[e.Port]
@@ -12,25 +13,25 @@ func (p *Path) CheckPort(e *End) {
 	}
 	switch {
 	case !found:
-		p.Advise(station, "remove the container and make it again", "%s is not there", e.Port)
+		p.Advise(station, "delete the container and create it again", "%s does not exist", e.Port)
 	case e.Bridge == "":
 		p.Advise(station, report.Command("ip link set %s master BRIDGE up", e.Port)+", with the bridge of its network",
-			"%s is on %s, and neither a record nor a configuration of its network says where it belongs", e.Port, where).Root = true
+			"%s is on %s, and neither a record nor a configuration of its network names the bridge where it belongs", e.Port, where).Root = true
 	case port.Bridge != e.Bridge && !p.hasLink(e.Bridge):
-		p.Note(station, "%s is on %s; bridge %s, where it belongs, is not there", e.Port, where, e.Bridge)
+		p.Note(station, "%s is on %s; bridge %s, where it belongs, does not exist", e.Port, where, e.Bridge)
 	case port.Bridge != e.Bridge:
 		p.Bad(station, e.rejoinCommand(), "%s is on %s; it belongs on %s", e.Port, where, e.Bridge).Root = true
 	case !port.Up:
 		p.Bad(station, report.Command("ip link set %s up", e.Port), "%s is down", e.Port).Root = true
 	case !port.Forwarding:
-		p.Note(station, "bridge %s does not forward what comes by %s: its other end is down, or STP is at work", e.Bridge, e.Port)
+		p.Note(station, "bridge %s does not forward packets of %s: the other end is down, or STP blocks the port", e.Bridge, e.Port)
 	default:
-		p.Good(station, "%s on bridge %s forwards", e.Port, e.Bridge)
+		p.Good(station, "%s on bridge %s forwards packets", e.Port, e.Bridge)
 	}
 }
 
-// rejoinCommand returns a command that puts the port back on its bridge. A port that leaves its bridge loses its
-// settings as a bridge port; with a record, bvctl repair restores them, too.
+// rejoinCommand returns a command that puts the port back on its bridge. A port that leaves its
+// bridge loses its settings as a bridge port; with a record, bvctl repair restores them, too.
 func (e *End) rejoinCommand() string {
 	if e.Verify != nil {
 		return "bvctl repair"

@@ -10,12 +10,12 @@ import (
 // common are the kinds of queueing disciplines that a kernel gives to links by default.
 var common = []string{"noqueue", "pfifo_fast", "fq_codel", "fq", "mq"}
 
-// checkQdiscs notes queueing disciplines that may drop packets. e is the container that has the link, nil for
-// the host.
+// checkQdiscs notes queueing disciplines that may drop packets. e is the container that has the link,
+// nil for the host.
 func (p *Path) checkQdiscs(ns *setup.Namespace, link string, e *End) {
 	for _, kind := range kernel.Qdiscs(ns, link) {
 		if !slices.Contains(common, kind) {
-			p.Note("queue of "+nameOf(e), "%s has one of kind %s, which may delay packets or drop them: %s", link, kind, commandIn(e, "tc -s qdisc show dev %s", link))
+			p.Note("qdisc of "+nameOf(e), "%s has a qdisc of kind %s, which may delay or drop packets: %s", link, kind, commandIn(e, "tc -s qdisc show dev %s", link))
 		}
 	}
 }

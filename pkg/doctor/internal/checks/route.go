@@ -10,12 +10,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// CheckRoute checks a container's route from its own address to another one, and the neighbour entry of the next
-// hop.
+// CheckRoute checks a container's route from its own address to another one, and the neighbour entry
+// of the next hop.
 func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	station := "route of " + e.Name
 	if _, err := kernel.Link(e.Namespace, e.Interface); err != nil {
-		return // CheckInterface has said so
+		return // CheckInterface has added that
 	}
 	r, err := kernel.RouteTo(e.Namespace, to, from, "")
 	if err != nil {
@@ -25,10 +25,10 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	next := to
 	switch {
 	case r.Type != "":
-		p.Advise(station, e.Command("ip %s route del %s %s", familyOption(to), r.Type, to), "%s is not reached by a %s route", to, r.Type)
+		p.Advise(station, e.Command("ip %s route del %s %s", familyOption(to), r.Type, to), "a %s route drops packets to %s", r.Type, to)
 		return
 	case r.Link != e.Interface:
-		p.Note(station, "%s is reached by another interface than %s", to, e.Interface)
+		p.Note(station, "packets to %s leave by another interface than %s", to, e.Interface)
 		return
 	case r.Gateway.IsValid():
 		next = r.Gateway
@@ -38,9 +38,9 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 			}
 			p.Routed = p.Routed && e != p.A // that router routes, not the host
 		}
-		p.Good(station, "to %s by %s", to, next)
+		p.Good(station, "to %s via %s", to, next)
 	case p.Routed:
-		p.Advise(station, "look at the prefix of its address and at its routes", "%s is looked for on the link, and is not there", to)
+		p.Advise(station, "check the prefix of the container's address, and its routes", "the container takes %s for a neighbour, but it is on another link", to)
 		return
 	default:
 		p.Good(station, "to %s on the link", to)
@@ -48,19 +48,20 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	p.checkNeighbour(e, next)
 }
 
-// isRouterBeyond reports whether a gateway that no link of the host and its containers has is a router on the LAN
-// that the bridge is a part of, as ADD gave it to the container. If not, it adds what is wrong.
+// isRouterBeyond reports whether a gateway that no link of the host and its containers has is a
+// router on the LAN that the bridge is a part of, as ADD gave it to the container. If not, it adds
+// what is wrong.
 func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bool {
 	given := e.givenRoute(to)
 	switch {
 	case given.Gateway == gateway && e.lacksGateway(gateway):
-		p.Bad(station, "bvctl repair", "by %s, which nobody has: bridge %s lost its address", gateway, e.Bridge)
+		p.Bad(station, "bvctl repair", "via %s, which no host has: the address is missing on bridge %s", gateway, e.Bridge)
 	case given.Gateway == gateway:
 		return true
 	case given.Destination.IsValid():
-		p.Bad(station, e.routeCommand("replace", given), "by %s, which nobody has; it was given %s", gateway, given)
+		p.Bad(station, e.routeCommand("replace", given), "via %s, which no host has; ADD gave the container the route %s", gateway, given)
 	default:
-		p.Advise(station, "run bvctl repair if it was the bridge's; or it is another router's: is that up, and on bridge "+e.Bridge+"?", "by %s, which nobody on this host has", gateway)
+		p.Advise(station, "if this should be an address of bridge "+e.Bridge+", run bvctl repair; if it is another router, check that it is up and on the bridge", "via %s, which neither the host nor a container has", gateway)
 	}
 	return false
 }
@@ -71,15 +72,15 @@ func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	given := e.givenRoute(to)
 	switch {
 	case !errors.Is(err, unix.ENETUNREACH):
-		p.Advise(station, "look at "+e.Command("ip %s route show table all", familyOption(to))+", and at "+e.Command("ip %s rule", familyOption(to)), "no way to %s: %s", to, kernel.Reason(err))
+		p.Advise(station, "check "+e.Command("ip %s route show table all", familyOption(to))+" and "+e.Command("ip %s rule", familyOption(to)), "no route to %s: %s", to, kernel.Reason(err))
 	case given.Destination.IsValid():
 		toGateway := setup.Route{Destination: netip.PrefixFrom(given.Gateway, given.Gateway.BitLen())}
 		if e.lacksRoute(toGateway.String()) { // the kernel refuses the other route without this one
-			p.Bad(station, e.routeCommand("add", toGateway), "it has none to its gateway %s", given.Gateway)
+			p.Bad(station, e.routeCommand("add", toGateway), "no route to the gateway %s", given.Gateway)
 		}
-		p.Bad(station, e.routeCommand("add", given), "it has none to %s: that to %s is gone", to, given.Destination)
+		p.Bad(station, e.routeCommand("add", given), "no route to %s: the route to %s is missing", to, given.Destination)
 	default:
-		p.Advise(station, `if the network is to have a default route, give it "isDefaultGateway": true, and make the container again`, "it has none to %s", to)
+		p.Advise(station, `if the network should have a default route, set "isDefaultGateway": true and create the container again`, "no route to %s", to)
 	}
 }
 

@@ -1,7 +1,7 @@
 package checks
 
-// CheckSilentDrops checks the causes of loss that leave no counter or error: ARP off, stale neighbour entries, a
-// port that the bridge does not flood, full queues, pings that are ignored.
+// CheckSilentDrops checks the causes of loss that leave no counter or error: ARP off, stale neighbour
+// entries, a port that the bridge does not flood, full queues, pings that are ignored.
 func (p *Path) CheckSilentDrops() {
 	bridged := p.Local || p.Routed
 	if bridged {
@@ -25,6 +25,6 @@ func (p *Path) CheckSilentDrops() {
 		p.checkEcho(p.Host.Namespace, nil)
 	}
 	if gateway := p.Unresolved(); p.Routed && p.Has(p.Host.Namespace, gateway) {
-		p.CheckWayBack(gateway, "") // a strict rp_filter drops ARP requests, too
+		p.CheckReturnPath(gateway, "") // a strict rp_filter drops ARP requests, too
 	}
 }

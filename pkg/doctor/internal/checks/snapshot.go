@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds who has which address, on the host and in its containers, and the ports of the host. It is taken
-// once for all paths.
+// Snapshot holds who has which address, on the host and in its containers, and the ports of the host.
+// It is taken once for all paths.
 type Snapshot struct {
 	holders map[netip.Addr][]holder
 	ports   map[string]setup.FoundPort // by name

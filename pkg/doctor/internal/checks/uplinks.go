@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkUplinks notes that requests to A's host ports come in by several uplinks, and answers leave by one. A
-// connection keeps its addresses, but the host routes each of its packets anew.
+// checkUplinks notes that requests to A's host ports come in by several uplinks, and answers leave by
+// one. A connection keeps its addresses, but the host routes each of its packets anew.
 func (p *Path) checkUplinks() {
 	family := kernel.FamilyOf(p.To)
 	if !p.Beyond() || slices.ContainsFunc(kernel.Rules(p.Host.Namespace, family), func(r kernel.Rule) bool { return r.Marked }) {
@@ -20,8 +20,8 @@ func (p *Path) checkUplinks() {
 	links, _ := kernel.Uplinks(p.Host.Namespace, family) // without them there is nothing to note
 	for _, link := range links {
 		if link != p.Out {
-			p.Note("uplinks", "requests to its host ports that come in by %s are answered by %s, where routers may drop the answers. "+
-				"Mark each connection by the link that it came in by (CONNMARK), and give the mark a rule (%s rule add fwmark)", link, p.Out, report.IP(p.To))
+			p.Note("uplinks", "requests to its host ports that come in by %s are answered by %s, so routers may drop the answers. "+
+				"Mark each connection by its uplink (CONNMARK), and add a routing rule for the mark (%s rule add fwmark)", link, p.Out, report.IP(p.To))
 		}
 	}
 }

@@ -72,18 +72,19 @@ func lookUp(ns *setup.Namespace, to, from netip.Addr, options netlink.RouteGetOp
 func Reason(err error) string {
 	switch {
 	case errors.Is(err, unix.EINVAL):
-		return "a blackhole route is in the way"
+		return "a blackhole route drops the packet"
 	case errors.Is(err, unix.EACCES):
-		return "a prohibit route or rule is in the way"
+		return "a prohibit route or rule drops the packet"
 	case errors.Is(err, unix.EHOSTUNREACH):
-		return "an unreachable route or rule is in the way"
+		return "an unreachable route or rule drops the packet"
 	case errors.Is(err, unix.ENETUNREACH):
-		return "no route leads there"
+		return "the routing tables have none"
 	}
 	return err.Error()
 }
 
-// HasGatewayTo reports whether a route by a gateway, other than a default route, leads to a part of a range.
+// HasGatewayTo reports whether a route by a gateway, other than a default route, leads to a part of a
+// range.
 func HasGatewayTo(ns *setup.Namespace, to netip.Prefix) (bool, error) {
 	routes, err := routes(ns, FamilyOf(to.Addr()), unix.RT_TABLE_MAIN)
 	return slices.ContainsFunc(routes, func(r netlink.Route) bool {

@@ -18,12 +18,12 @@ type Counter struct {
 	Rule      string // of iptables-legacy; "" for the reverse path filter (rp_filter)
 }
 
-// Bursts are the numbers of packets that SendBursts sends, one burst after the other. A counter that grows by
-// the same numbers counts these packets, and not those of others.
+// Bursts are the numbers of packets that SendBursts sends, one burst after the other. A counter that
+// grows by the same numbers counts these packets, and not those of others.
 var Bursts = []int{2, 3}
 
-// SendBursts sends bursts of requests until one is answered. It returns the growth of each counter with each
-// burst, and the last error of sending.
+// SendBursts sends bursts of requests until one is answered. It returns the growth of each counter
+// with each burst, and the last error of sending.
 func SendBursts(ctx context.Context, e *Echo, posts Posts) (growth map[Counter][]int, answered bool, failure error) {
 	growth = map[Counter][]int{}
 	before := readCounters(posts, e.to.Is4())
@@ -47,11 +47,11 @@ func SendBursts(ctx context.Context, e *Echo, posts Posts) (growth map[Counter][
 	return growth, false, failure
 }
 
-// readCounters reads the counters of all posts. What cannot be read has no counters.
+// readCounters reads the counters of all posts.
 func readCounters(posts Posts, is4 bool) map[Counter]int {
 	all := map[Counter]int{}
 	for _, at := range posts {
-		_ = at.Namespace.Do(func() error { // as documented
+		_ = at.Namespace.Do(func() error { // what cannot be read has no counters
 			if b, err := os.ReadFile("/proc/thread-self/net/netstat"); err == nil {
 				all[Counter{at.Namespace, ""}] = counterOf(string(b), "IPReversePathFilter")
 			}

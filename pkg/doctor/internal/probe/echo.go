@@ -22,7 +22,7 @@ const (
 	echoRequest4, echoReply4 = 8, 0     // RFC 792
 	echoRequest6, echoReply6 = 128, 129 // RFC 4443
 	echoHeader               = 8        // bytes
-	echoID                   = 4        // where it stands
+	echoID                   = 4        // its place in the header
 )
 
 // Echo is a socket for ICMP echo requests in a namespace.
@@ -31,7 +31,7 @@ type Echo struct {
 	fd   int
 	to   netip.Addr
 	id   uint16
-	next uint16 // sequence number
+	next uint16 // the last sequence number
 }
 
 // NewEcho opens a socket. Its packets are never fragmented, and are a connection of their own to
@@ -114,7 +114,7 @@ func (p *Echo) send(size int) error {
 	return nil
 }
 
-// await waits for the answer to one of the last requests.
+// await reports whether one of the last requests is answered in time.
 func (p *Echo) await(count int) (bool, error) {
 	answer := make([]byte, 1<<16)
 	for end := time.Now().Add(answerWait); ; {
@@ -139,7 +139,7 @@ func (p *Echo) await(count int) (bool, error) {
 	}
 }
 
-// answers says whether a packet is the reply to one of our last requests.
+// answers reports whether a packet is the reply to one of the last requests.
 func (p *Echo) answers(packet []byte, count int) bool {
 	reply := byte(echoReply6)
 	if p.to.Is4() { // with its IP header
@@ -152,7 +152,7 @@ func (p *Echo) answers(packet []byte, count int) bool {
 		binary.BigEndian.Uint16(packet[echoID:]) == p.id && p.next-binary.BigEndian.Uint16(packet[6:]) < uint16(count)
 }
 
-// checksum is that of RFC 1071.
+// checksum returns the checksum of RFC 1071.
 func checksum(b []byte) uint16 {
 	var sum uint32
 	for i := 0; i < len(b); i += 2 {

@@ -16,28 +16,28 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// traceWait is how long after the packet the kernel's messages about it are waited for.
+// traceWait is the time to wait for the kernel's messages after the last packet.
 const traceWait = 50 * time.Millisecond
 
-// traceBuffer is room for the kernel's messages, in bytes: it sends one for each rule that
-// the packet meets, of some 2 kB with all that it is counted for.
+// traceBuffer is the size in bytes of the buffer for the kernel's messages. The kernel sends one message
+// for each rule that a packet traverses, and counts it as about 2 kB.
 const traceBuffer = 16 << 20
 
-// Where a packet was seen: our chains are called so, with the hook.
+// The packets that are traced. The name of a chain of the trace is one of them and the hook.
 const (
 	Request = "request"
 	Reply   = "reply"
 )
 
-// trace has nf_tables of a namespace tell about our packets.
+// trace listens to the trace messages of nf_tables in one namespace.
 type trace struct {
 	socket *nl.NetlinkSocket
 	rules  *nftables.Conn
 	tables []*nftables.Table
 }
 
-// startTrace begins to listen to what becomes of packets in a namespace, also of such that
-// a link drops as they come in. stop is its inverse.
+// startTrace starts to trace the packets of e, and their answers, in a namespace. links are traced at
+// the hook ingress, which is before all other hooks. stop ends the trace.
 func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	t := &trace{}
 	err := ns.Do(func() (err error) {
@@ -58,8 +58,8 @@ func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	return t, nil
 }
 
-// mark marks our packets and their answers at every place where one can come in: bridged,
-// by a link, and from the host itself.
+// mark makes the chains that mark the packets for the trace (meta nftrace), at every hook where a packet
+// can enter the namespace: from a bridge, from a link, and from a socket.
 func (t *trace) mark(e *Echo, links []string) (err error) {
 	family := nftables.TableFamilyIPv4
 	if e.from.Is6() {
@@ -76,22 +76,22 @@ func (t *trace) mark(e *Echo, links []string) (err error) {
 	}
 	for i, link := range links {
 		t.markAt(e, t.tables[2], nftables.ChainHookIngress, fmt.Sprintf("ingress%d", i), link)
-		_ = t.rules.Flush() // the link is gone, or the kernel was built without the hook: nothing drops packets there
+		_ = t.rules.Flush() // it fails if the link is gone or the kernel lacks the hook, and then nothing drops packets there
 	}
 	return nil
 }
 
-// early is ahead of raw, and of all that is likely.
+// early is a priority before that of the table raw (-300).
 var early = nftables.ChainPriorityRef(-400)
 
-// markAt marks our packets at a hook, and their answers.
+// markAt makes the chains for one hook: one chain for requests and one for replies.
 func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook, name, link string) {
-	for way, match := range map[string][]expr.Any{
+	for packet, match := range map[string][]expr.Any{
 		Request: match(e.from, e.to, e.id),
-		Reply:   match(e.to, netip.Addr{}, e.id), // to whatever address a was masqueraded to
+		Reply:   match(e.to, netip.Addr{}, e.id), // from may have been masqueraded
 	} {
 		chain := t.rules.AddChain(&nftables.Chain{
-			Name: way + " " + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: early, Device: link,
+			Name: packet + " " + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: early, Device: link,
 		})
 		t.rules.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(match,
 			&expr.Immediate{Register: 1, Data: []byte{1}},
@@ -100,7 +100,8 @@ func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook,
 	}
 }
 
-// match matches echoes of ICMP. No destination is any.
+// match returns the expressions that match ICMP echo packets with an ID. If to is not valid, any
+// destination matches.
 func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 	protocol, icmp, source, destination := uint16(unix.ETH_P_IP), byte(unix.IPPROTO_ICMP), uint32(12), uint32(16)
 	if from.Is6() {
@@ -120,7 +121,7 @@ func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 	return match
 }
 
-// stop ends the trace and returns what was said, in order.
+// stop ends the trace and returns the verdicts in the order of the packet's path.
 func (t *trace) stop() (verdicts []Verdict, err error) {
 	time.Sleep(traceWait)
 	defer t.socket.Close()
@@ -128,10 +129,10 @@ func (t *trace) stop() (verdicts []Verdict, err error) {
 	for buffer := make([]byte, 1<<16); ; {
 		n, _, failed := unix.Recvfrom(t.socket.GetFd(), buffer, unix.MSG_DONTWAIT)
 		if errors.Is(failed, unix.ENOBUFS) || errors.Is(failed, unix.EINTR) {
-			continue // some were lost, the others are there
+			continue // ENOBUFS: some messages were lost, the others can be read
 		}
 		if failed != nil {
-			return verdicts, err // there is nothing more
+			return verdicts, err // no more messages
 		}
 		messages, failed := syscall.ParseNetlinkMessage(buffer[:n])
 		if failed != nil {
@@ -147,8 +148,8 @@ func (t *trace) stop() (verdicts []Verdict, err error) {
 	}
 }
 
-// parseTrace reads NFT_MSG_TRACE. ok is false for a rule that left the matter open, unless
-// it is ours.
+// parseTrace parses NFT_MSG_TRACE. ok is false if the rule neither accepted nor dropped the packet.
+// For the rules of the trace itself, ok is always true.
 func parseTrace(data []byte) (v Verdict, ok bool) {
 	if len(data) < nl.SizeofNfgenmsg {
 		return v, false
@@ -182,7 +183,7 @@ func parseTrace(data []byte) (v Verdict, ok bool) {
 	}
 	v.Dropped = code == nfDrop
 	if v.Table == traceTable {
-		return v, kind == unix.NFT_TRACETYPE_RULE && v.Handle != 0 // the end of a chain has none
+		return v, kind == unix.NFT_TRACETYPE_RULE && v.Handle != 0 // without a handle, it is the end of the chain
 	}
 	return v, kind == unix.NFT_TRACETYPE_RULE && (v.Dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
 }

@@ -10,23 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// traceTable is there for the time of a walk.
+// traceTable is the name of the tables of a trace.
 const traceTable = "bridgeveth-doctor"
 
-// tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h: the table goes with the
-// socket that made it, however its process ends. Linux 5.12.
+// tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h (Linux 5.12): the kernel deletes the
+// table when the socket that created it is closed, also if the process is killed.
 const tableOwner = 0x2
 
-// addTables makes a table in each family, and returns them with the connection that they
-// belong to. deleteTables is its inverse; so is the end of the process, where the kernel
-// knows owners.
+// addTables creates a table in each family, and returns the tables with the connection that owns them.
+// deleteTables deletes them. So does the kernel when the process ends, from Linux 5.12 on.
 func addTables(families ...nftables.TableFamily) (*nftables.Conn, []*nftables.Table, error) {
 	var tables []*nftables.Table
 	for _, family := range families {
 		tables = append(tables, &nftables.Table{Name: traceTable, Family: family})
 	}
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error { return ownTables(c, tables) }))
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // as before 5.12
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // before Linux 5.12
 		if c, err = nftables.New(nftables.AsLasting()); err == nil {
 			for _, t := range tables {
 				c.AddTable(t)
@@ -40,7 +39,7 @@ func addTables(families ...nftables.TableFamily) (*nftables.Conn, []*nftables.Ta
 	return c, tables, nil
 }
 
-// deleteTables deletes tables, and the connection with them.
+// deleteTables deletes tables and closes their connection.
 func deleteTables(c *nftables.Conn, tables []*nftables.Table) error {
 	for _, t := range tables {
 		c.DelTable(t)
@@ -52,7 +51,7 @@ func deleteTables(c *nftables.Conn, tables []*nftables.Table) error {
 	return nil
 }
 
-// ownTables makes tables that belong to a socket, which the library has no word for.
+// ownTables creates tables that belong to a socket. The library has no function for that.
 func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	message := func(kind int, flags netlink.HeaderFlags, family byte, resource uint16, attributes []byte) netlink.Message {
 		head := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
@@ -73,7 +72,7 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	if _, err := c.SendMessages(batch); err != nil {
 		return err
 	}
-	for range tables { // or the first error
+	for range tables { // an error comes instead of the first answer
 		if _, err := c.Receive(); err != nil {
 			return err
 		}
@@ -81,8 +80,8 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	return nil
 }
 
-// DeleteLeftovers deletes the tables in the namespace of the calling thread that a killed process has left, as
-// happens before Linux 5.12.
+// DeleteLeftovers deletes the tables in the namespace of the calling thread that a killed process has
+// left, as happens before Linux 5.12.
 func DeleteLeftovers() error {
 	c, err := nftables.New()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Post is a namespace where packets are watched, and the links by which they come in there.
+// Post is a namespace where packets are watched, and the links by which they come in.
 type Post struct {
 	Namespace *setup.Namespace
 	Links     []string
@@ -77,15 +77,16 @@ func (s Sightings) Decided(ns *setup.Namespace) []Verdict {
 	return slices.DeleteFunc(slices.Clone(s.of(ns)), func(v Verdict) bool { return v.Table == traceTable })
 }
 
-// Seen reports whether a packet came to a namespace; way is Request or Reply.
-func (s Sightings) Seen(ns *setup.Namespace, way string) bool {
-	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool { return v.Table == traceTable && strings.HasPrefix(v.Chain, way+" ") })
+// Seen reports whether a packet came to a namespace; packet is Request or Reply.
+func (s Sightings) Seen(ns *setup.Namespace, packet string) bool {
+	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool { return v.Table == traceTable && strings.HasPrefix(v.Chain, packet+" ") })
 }
 
-// CameBy lists the indexes of the links by which a packet came to a namespace; way is Request or Reply.
-func (s Sightings) CameBy(ns *setup.Namespace, way string) (links []int) {
+// CameBy lists the indexes of the links by which a packet came to a namespace; packet is Request or
+// Reply.
+func (s Sightings) CameBy(ns *setup.Namespace, packet string) (links []int) {
 	for _, v := range s.of(ns) {
-		if v.Table == traceTable && v.Chain == way+" prerouting" && v.Family != "bridge" {
+		if v.Table == traceTable && v.Chain == packet+" prerouting" && v.Family != "bridge" {
 			links = append(links, v.in)
 		}
 	}

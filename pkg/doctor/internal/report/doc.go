@@ -1,5 +1,4 @@
-// Package report holds what the doctor found on the path of one packet, and the commands that cure
-// it.
+// Package report holds what the doctor found on the path of one packet, and the commands that fix it.
 //
 // A Report is a list of Stations in the order of the path. Each has a State: only a Bad one keeps the
 // packet from arriving. Its Remedy is a command for a shell, or advice for a person.

@@ -18,16 +18,16 @@ const (
 	Note State = "note"
 )
 
-// Station is a place on a packet's path.
+// Station is a place on a packet's path, and what was found there.
 type Station struct {
 	Name   string `json:"name"`
 	State  State  `json:"state"`
 	What   string `json:"what"`
-	Remedy string `json:"remedy,omitempty"` // a command that cures it, or advice if Advice is set
+	Remedy string `json:"remedy,omitempty"` // a command that fixes the problem, or advice if Advice is set
 	Advice bool   `json:"advice,omitempty"`
 
-	Always bool `json:"-"` // it stays bad although the doctor's packet was answered
-	Root   bool `json:"-"` // if it is bad, it is also the cause of what is bad elsewhere
+	Always bool `json:"-"` // stays bad if the doctor's packet is answered
+	Root   bool `json:"-"` // causes the problems at other stations
 }
 
 // Report is the path of one packet. If To is "", the report is about From alone and no packet was
@@ -73,8 +73,9 @@ func (r *Report) Dropped() bool {
 // Healthy reports whether no station is bad.
 func (r *Report) Healthy() bool { return r.Obstacle() == nil }
 
-// add adds a station and returns it; the pointer is valid until the next station is added. Containers
-// choose names in their namespace: a line break in one would look like another station.
+// add adds a station and returns it; the pointer is valid until the next station is added. It replaces
+// line breaks: a container may have put one into the name of a table, to make it look like another
+// station.
 func (r *Report) add(s Station) *Station {
 	for _, text := range []*string{&s.Name, &s.What, &s.Remedy} {
 		*text = strings.ReplaceAll(*text, "\n", "; ")
@@ -93,7 +94,7 @@ func (r *Report) Note(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
 }
 
-// Bad adds a station that keeps packets from arriving, with a command that cures it.
+// Bad adds a station that keeps packets from arriving, with a command that fixes the problem.
 func (r *Report) Bad(name, command, format string, args ...any) *Station {
 	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: command})
 }

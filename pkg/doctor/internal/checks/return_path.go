@@ -8,10 +8,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckWayBack checks by which link answers from an address to container A leave the host, and returns that link, ""
-// if the kernel does not tell. in is the link by which the answers come in, "" if the host itself sends
-// them.
-func (p *Path) CheckWayBack(from netip.Addr, in string) string {
+// CheckReturnPath checks by which link answers from an address to container A leave the host, and
+// returns that link, "" if the kernel does not tell. in is the link by which the answers come in, ""
+// if the host itself sends them.
+func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	back, err := kernel.RouteTo(p.Host.Namespace, p.From, from, in)
 	if err != nil {
 		if back, err = kernel.RouteTo(p.Host.Namespace, p.From, netip.Addr{}, ""); err != nil || isOf(back.Link, p.A.Bridge) {
@@ -22,9 +22,9 @@ func (p *Path) CheckWayBack(from netip.Addr, in string) string {
 		return back.Link
 	}
 	what := fmt.Sprintf("answers to %s leave by %s instead of bridge %s", p.From, back.Link, p.A.Bridge)
-	advice := fmt.Sprintf("another route is in the way: ip %[1]s rule; ip %[1]s route show table all match %[2]s", familyOption(p.From), p.From)
+	advice := fmt.Sprintf("another route matches first; check ip %[1]s rule; ip %[1]s route show table all match %[2]s", familyOption(p.From), p.From)
 	if rule, ok := kernel.RuleOf(p.Host.Namespace, back, from, p.From); ok {
-		what += fmt.Sprintf(", by the rule %q", rule)
+		what += fmt.Sprintf(", because of the routing rule %q", rule)
 		if main, err := kernel.RouteTo(p.Host.Namespace, p.From, netip.Addr{}, ""); err == nil && isOf(main.Link, p.A.Bridge) {
 			subnet, _ := p.A.Address(p.Is4())
 			advice = fmt.Sprintf("%s rule add to %s lookup main pref %d", report.IP(p.From), subnet.Masked(), rule.Priority-1)
@@ -32,27 +32,27 @@ func (p *Path) CheckWayBack(from netip.Addr, in string) string {
 	}
 	if p.isStrict(p.A.Bridge) {
 		p.Refused = true
-		what += fmt.Sprintf("; so %s refuses what comes from %s (rp_filter=1)", p.A.Bridge, p.From)
+		what += fmt.Sprintf("; so rp_filter on %s drops packets from %s", p.A.Bridge, p.From)
 	}
-	p.Advise("way back", advice, "%s", what).Root = true
+	p.Advise("return path", advice, "%s", what).Root = true
 	return back.Link
 }
 
-// refusesSource reports whether a strict rp_filter on the bridge drops the packet, after the kernel has refused to
-// route it. A blackhole route gives the same error.
+// refusesSource reports whether a strict rp_filter on the bridge drops the packet, after the kernel
+// has refused to route it. A blackhole route gives the same error.
 func (p *Path) refusesSource() bool {
 	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // which rp_filter does not see
 	if err != nil {
 		return false
 	}
-	switch back := p.CheckWayBack(p.To, guess.Link); {
+	switch back := p.CheckReturnPath(p.To, guess.Link); {
 	case back != "":
 		return !isOf(back, p.A.Bridge)
 	case !p.isStrict(p.A.Bridge):
 		return false
 	}
 	p.Refused = true
-	p.Bad("reverse path", report.SetSysctl("ipv4/conf/"+p.A.Bridge+"/rp_filter", "2"), "%s refuses what comes from %s, whose way back is another (rp_filter=1)", p.A.Bridge, p.From)
+	p.Bad("rp_filter", report.SetSysctl("ipv4/conf/"+p.A.Bridge+"/rp_filter", "2"), "rp_filter on %s drops packets from %s, because the host's route to that address leaves by another link", p.A.Bridge, p.From)
 	return true
 }
 
