@@ -30,8 +30,8 @@ var routeTypes = map[int]string{
 // which see the source address, too. iif is the link by which the packet comes in; if it is "", the
 // namespace itself sends the packet, and from is one of its addresses or not valid.
 //
-// Some errors tell the type of the route: see Reason. For a packet that comes in, EXDEV and, since Linux
-// 6.14, also EINVAL say that rp_filter drops it.
+// Some errors tell the type of the route: see Reason. For a packet that comes in, EXDEV says that
+// rp_filter drops it. Newer kernels, such as 6.18, return EINVAL in its place, as for a blackhole route.
 func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err error) {
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif})
 	r = Route{Table: found.Table, Type: routeTypes[found.Type], Link: LinkName(ns, found.LinkIndex)}
