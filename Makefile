@@ -15,11 +15,13 @@ UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 # Each folder is a Go module of its own. Kubernetes' libraries stay out of the plugins' module.
 MODULES := . cmd/bridgeveth-node test
 
-build: ## build bridgeveth, ipam-simple, bvctl and bridgeveth-node into bin/
+build: ## build bridgeveth, ipam-simple and bvctl into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./cmd/bridgeveth
 	mv bin/bridgeveth.new bin/bridgeveth
 	ln -f bin/bridgeveth bin/ipam-simple
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bvctl ./cmd/bvctl
+
+node: ## build bridgeveth-node, the agent of a Kubernetes node, into bin/
 	go build -C cmd/bridgeveth-node -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/bridgeveth-node
 
 install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(DESTDIR)/usr/local/sbin
@@ -60,7 +62,7 @@ test-runtimes: build ## run pods by containerd, the libraries of CRI-O and conta
 	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		hack/test.sh ./containerd ./crio ./gocni ./dropin
 
-test-k8s: build ## run the node agent in a real Kubernetes cluster (the first time builds Kubernetes: ten minutes)
+test-k8s: build node ## run the node agent in a real Kubernetes cluster (the first time builds Kubernetes: ten minutes)
 	@hack/need.sh curl etcd ip iptables openssl ping umoci
 	@hack/br_netfilter.sh
 	@hack/containerd.sh
@@ -96,4 +98,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-vm bench lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-vm bench lint clean help
