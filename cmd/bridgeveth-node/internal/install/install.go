@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 const module = "github.com/bridgeveth/bridgeveth"
@@ -98,6 +99,7 @@ func link(file, path string) error {
 	return os.Link(file, path)
 }
 
+// copySynced writes a new file with the text of another and syncs it.
 func copySynced(from, to string) error {
 	source, err := os.Open(from)
 	if err != nil {
@@ -107,6 +109,10 @@ func copySynced(from, to string) error {
 	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // a link to an installed file must not be written to
 	}
+	// A child that is forked while the file is open for writing holds the descriptor until its
+	// exec. Until then, starting the file fails with ETXTBSY (execve(2)).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	target, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err
