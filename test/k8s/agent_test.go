@@ -262,9 +262,11 @@ func (c *cluster) checkService() {
 	}
 }
 
-// call has a pod call an address. It returns the caller's address, as the pod that answers sees it.
+// call has a pod call an address. It returns the caller's address, as the pod that answers sees it. A
+// call gives up after some seconds: if kube-proxy does not know a Service yet, conntrack remembers that
+// its packets go elsewhere, and the connection's next packets go there too.
 func (c *cluster) call(from pod, ip, port string) (caller string, err error) {
-	answer, err := c.try("exec", from.Metadata.Name, "--", "/bin/busybox", "wget", "-qO-", "http://"+net.JoinHostPort(ip, port)+"/cgi-bin/peer")
+	answer, err := c.try("exec", from.Metadata.Name, "--", "/bin/busybox", "timeout", "10", "/bin/busybox", "wget", "-qO-", "http://"+net.JoinHostPort(ip, port)+"/cgi-bin/peer")
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, answer)
 	}

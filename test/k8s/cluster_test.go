@@ -61,7 +61,7 @@ func inCluster(t *testing.T, count int, test func(c *cluster)) {
 		c.makeImage()
 		c.startControl()
 		for i := range count {
-			n := &node{T: t, name: fmt.Sprintf("node%d", i+1), link: fmt.Sprintf("u-node%d", i+1)}
+			n := &node{T: t, name: fmt.Sprintf("node%d", i+1), link: fmt.Sprintf("u-node%d", i+1), mac: fmt.Sprintf("02:00:00:00:00:%02x", i+1)}
 			n.dir = filepath.Join(dir, n.name)
 			if err := os.MkdirAll(n.dir, 0o755); err != nil {
 				t.Fatal(err)

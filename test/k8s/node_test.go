@@ -23,6 +23,7 @@ type node struct {
 	*testing.T
 	name  string
 	link  string // its eth0, on the side of the network between the nodes
+	mac   string // of its eth0, which a reboot keeps: other nodes remember it
 	dir   string // its disk, which a reboot keeps
 	first *exec.Cmd
 }
@@ -55,7 +56,7 @@ func (n *node) start(bridge string, ips []string) {
 		n.Fatal(err)
 	}
 	pid := fmt.Sprint(n.first.Process.Pid)
-	run(n, "ip", "link", "add", n.link, "master", bridge, "up", "type", "veth", "peer", "name", "eth0", "netns", pid)
+	run(n, "ip", "link", "add", n.link, "master", bridge, "up", "type", "veth", "peer", "name", "eth0", "address", n.mac, "netns", pid)
 	ns := func(args ...string) {
 		n.Helper()
 		run(n, "nsenter", append([]string{"-t", pid, "-n", "ip"}, args...)...)
