@@ -168,9 +168,7 @@ echo >>%[1]s/count
 exec /usr/sbin/$(basename $0) "$@"
 `, killers, at)
 	for _, program := range []string{"iptables", "iptables-nft", "iptables-legacy"} {
-		if err := os.WriteFile(killers+"/"+program, []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		setuptest.WriteProgram(t, killers+"/"+program, script)
 	}
 }
 

@@ -80,9 +80,7 @@ func TestBadDelegate(t *testing.T) {
 			conf := single.with(object{"cniVersion": tt.version, "ipam": object{"type": "bad-ipam"}})
 			n := newNode(t, conf, "nft")
 			n.containers(1)
-			if err := os.WriteFile("/run/bad-ipam", []byte("#!/bin/sh\n[ $CNI_COMMAND = ADD ] || { echo $CNI_COMMAND >>/run/verbs; exit 0; }\n"+tt.script+"\n"), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			setuptest.WriteProgram(t, "/run/bad-ipam", "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || { echo $CNI_COMMAND >>/run/verbs; exit 0; }\n"+tt.script+"\n")
 			before := setuptest.Dump(t)
 			c := on("ADD", 1, conf)
 			c.path = "/run:" + programs

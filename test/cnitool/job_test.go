@@ -150,12 +150,10 @@ func TestCnitoolGC(t *testing.T) {
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
-	if err == nil {
-		err = os.WriteFile(copied, b, 0o755)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	setuptest.WriteProgram(t, copied, string(b))
 	for _, tt := range []struct {
 		name    string
 		ipam    object

@@ -257,7 +257,9 @@ func call(t testing.TB, program, verb, container string, conf object) (object, e
 	}
 	if err != nil {
 		said := &types.Error{}
-		must(t, json.Unmarshal(out, said))
+		if json.Unmarshal(out, said) != nil {
+			t.Fatalf("%s %s: %v, output %q", program, verb, err, out)
+		}
 		return nil, said
 	}
 	return answer, nil

@@ -19,7 +19,7 @@ func TestInstall(t *testing.T) {
 	copyFile := func(from, to string) {
 		b, err := os.ReadFile(from)
 		must(t, err)
-		must(t, os.WriteFile(filepath.Join(dir, to), b, 0o755))
+		setuptest.WriteProgram(t, filepath.Join(dir, to), string(b))
 	}
 	is := func() (list []string) { // which program has each name
 		for _, name := range append([]string{"tuning"}, names...) {

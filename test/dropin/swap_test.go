@@ -142,7 +142,7 @@ func TestOneProcess(t *testing.T) {
 	newNode(t)
 	setuptest.Container(t, "c1")
 	wrapper := filepath.Join(t.TempDir(), "bridge")
-	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n"), 0o755))
+	setuptest.WriteProgram(t, wrapper, "#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n")
 	// With "forward": "none", no program has to be started for rules.
 	_, err := call(t, wrapper, "ADD", "c1", bridge.with(object{"forward": "none"}))
 	must(t, err)

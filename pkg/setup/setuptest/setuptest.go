@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -179,6 +180,18 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	})
 	t.Cleanup(stop)
 	return stop
+}
+
+// WriteProgram writes a file that can be started at once. Other tests fork meanwhile: a child that
+// is forked while the file is open for writing keeps it open until its exec, and until then an exec
+// of the file fails with ETXTBSY (execve(2)).
+func WriteProgram(t testing.TB, path, text string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // FillDisk makes a file that fills the file system of path.
