@@ -34,6 +34,7 @@ var codes = []struct {
 	{setup.ErrNoChain, types.ErrInvalidNetworkConfig},
 	{setup.ErrDenied, types.ErrLimitedConnectivity},
 	{setup.ErrBridgeGone, types.ErrTryAgainLater},
+	{setup.ErrTablesGone, types.ErrTryAgainLater},
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 

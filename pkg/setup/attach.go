@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// attachTries is how often AttachPort tries when somebody deletes its bridge.
+// attachTries is how often AttachPort tries when somebody deletes its bridge or its tables.
 const attachTries = 5
 
 // ErrAttached is returned for an attachment that exists and works.
@@ -70,14 +70,14 @@ func (h *Host) CheckAttachable(p *Port) error {
 // AttachPort connects a container to its network and returns when packets pass. It creates or
 // completes the network first. If it fails, it leaves nothing behind. DetachPort is the inverse.
 // Call CheckAttachable before: AttachPort returns only the kernel's error for a name that is
-// taken. If somebody deletes the bridge meanwhile, AttachPort starts again, and after a few
-// attempts returns ErrBridgeGone.
+// taken. If somebody deletes the bridge or the tables meanwhile, AttachPort starts again, and
+// after a few attempts returns ErrBridgeGone or ErrTablesGone.
 //
 // Any number of processes may call it at once: what the containers of a host share is made
 // under a lock on the host's network namespace.
 func (h *Host) AttachPort(p *Port) (done *Plugged, err error) {
 	for range attachTries {
-		if done, err = h.attachOnce(p); !errors.Is(err, ErrBridgeGone) {
+		if done, err = h.attachOnce(p); !errors.Is(err, ErrBridgeGone) && !errors.Is(err, ErrTablesGone) {
 			break
 		}
 	}

@@ -112,6 +112,7 @@ var (
 	ErrStrictForwardPorts = forward.ErrStrictForwardPorts
 	ErrNoChain            = forward.ErrNoChain
 	ErrDenied             = forward.ErrDenied
+	ErrTablesGone         = ownrules.ErrTablesGone
 )
 
 // ParseForward reads a Forward by its name: auto, iptables, firewalld, sysctl or none.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -222,6 +223,45 @@ func TestBridgeDeleted(t *testing.T) {
 	}
 	if deleted < 10 || last == 0 {
 		t.Errorf("the bridge was deleted %d times, and %d times before the first look at a port that is up", deleted, last)
+	}
+}
+
+// TestTablesDeleted deletes the tables of bridgeveth before each message that an ADD sends, as "nft flush
+// ruleset" does. ADD makes the tables again if it still has to add something to them.
+func TestTablesDeleted(t *testing.T) {
+	t.Parallel()
+	conf := publishing(single.with(object{"forward": "none", "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
+	newNode(t, conf, "nft").containers(1)
+	before := setuptest.Dump(t)
+	deleted := 0
+	for at := 1; ; at++ {
+		sent := 0
+		a := on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
+			if !sends(c) {
+				return true
+			}
+			if sent++; sent == at {
+				for _, family := range []string{"ip", "bridge"} {
+					if exec.Command("nft", "delete", "table", family, "bridgeveth").Run() == nil {
+						deleted++
+					}
+				}
+			}
+			return true
+		})
+		if a.err != nil {
+			t.Errorf("tables deleted before message %d: %v: %s", at, a.err, a.stdout)
+		}
+		on("DEL", 1, conf).run(t).ok(t)
+		if !setuptest.Same(t, before, "tables deleted before message %d, DEL left traces", at) {
+			t.FailNow()
+		}
+		if sent < at {
+			break
+		}
+	}
+	if deleted < 10 {
+		t.Errorf("%d tables were deleted", deleted)
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
+// ErrTablesGone is returned for an element whose set was deleted, as "nft flush ruleset" does.
+var ErrTablesGone = errors.New("the nftables table bridgeveth was deleted meanwhile")
+
 // element is an element of a set or map of our tables.
 type element struct {
 	family  int
@@ -84,9 +87,13 @@ func deleteElements(n *netns.Namespace, list []element) error {
 }
 
 // changeElements deletes elements and adds others, all or none. The error is ERESTART if nf_tables
-// has changed since the generation seen.
+// has changed since the generation seen, and ErrTablesGone if there is no set to add to.
 func changeElements(n *netns.Namespace, seen uint32, gone, added []element) error {
-	return nft.Transact(n, elementBatch(gone, added), seen)
+	err := nft.Transact(n, elementBatch(gone, added), seen)
+	if errors.Is(err, unix.ENOENT) && len(added) > 0 {
+		err = fmt.Errorf("%w: %w", ErrTablesGone, err)
+	}
+	return err
 }
 
 // elementBatch returns the requests that delete elements and add others.
