@@ -69,6 +69,9 @@ func read(path string) (*Record, error) {
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, err
 	}
+	if r.Container == "" || r.Interface == "" || r.Network == "" {
+		return nil, errors.New("it names no attachment: containerId, ifName or networkName is missing")
+	}
 	r.Namespace = cmp.Or(r.Namespace, r.sandbox())
 	return r, nil
 }

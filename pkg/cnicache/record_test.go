@@ -25,13 +25,14 @@ func TestRead(t *testing.T) {
 			"result":{"cniVersion":"1.0.0","interfaces":[{"name":"eth1","sandbox":"/x"},{"name":"eth0","sandbox":"/run/netns/c2"}],"ips":[{"address":"10.1.0.3/16"}]}}`,
 		"net-a-c3-eth0": `{"containerId":"c3","ifName":"eth0","networkName":"net-a","result":{"ip4":{"ip":"10.1.0.4/16"}}}`,
 		"net-c4-eth0":   `{"containerId":`,
+		"net-c5-eth0":   `null`,
 	} {
 		if err := os.WriteFile(filepath.Join(results, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	records, damaged, err := Read(dir, "net")
-	if err != nil || len(records) != 2 || len(damaged) != 1 {
+	if err != nil || len(records) != 2 || len(damaged) != 2 {
 		t.Fatalf("got %v, %v, %v", records, damaged, err)
 	}
 	for i, want := range []struct{ namespace, text, address string }{

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error
 	for _, r := range records {
 		calls, err := r.calls()
 		if err != nil {
-			inv.Warn(err)
+			inv.Warn(fmt.Errorf("%s: %w", r, err))
 		}
 		if len(calls) == 0 {
 			continue

@@ -2,6 +2,8 @@ package cnitool
 
 import (
 	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -82,5 +84,30 @@ func TestInspectLayer2(t *testing.T) {
 	n.must("add", n.containers(1)...)
 	if out, status := bvctl(t, "inspect", "-o", "json"); status != 0 || !strings.Contains(out, `"addresses": []`) {
 		t.Errorf("status %d: %s", status, out)
+	}
+}
+
+// TestInspectRecords runs inspect with records of libcni that cannot be used. It names each of them and
+// shows the container.
+func TestInspectRecords(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(1)...)
+	files, err := filepath.Glob("/var/lib/cni/results/net-*")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v: %v", files, err)
+	}
+	for _, tt := range []struct{ name, edit, want string }{
+		{"configuration", `sed -i 's/"config":"[^"]*"/"config":"e30="/' ` + files[0], "bvctl: network net, container cnitool-"},
+		{"empty record", "echo null >" + files[0], "bvctl: " + files[0] + ": "},
+	} {
+		setuptest.Run(t, "sh", "-c", tt.edit)
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "inspect")
+		var trouble strings.Builder
+		cmd.Stderr = &trouble
+		out, err := cmd.Output()
+		if err != nil || strings.Count(trouble.String(), "\n") != 1 || !strings.HasPrefix(trouble.String(), tt.want) || !strings.Contains(string(out), "10.88.0.2/24") {
+			t.Errorf("%s: %v, standard error %q, want %q: %s", tt.name, err, trouble.String(), tt.want, out)
+		}
 	}
 }
