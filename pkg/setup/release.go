@@ -142,10 +142,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	abandoned, err := ownrules.Published(h.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })
 	errs = append(errs, err, ownrules.DeleteMappings(h.Namespace, abandoned))
 	guarded, err := ownrules.GuardedPorts(h.Namespace, gone)
-	errs = append(errs, err)
-	for _, o := range guarded {
-		errs = append(errs, ownrules.UnguardPort(h.Namespace, o.Port))
-	}
+	errs = append(errs, err, ownrules.UnguardPorts(h.Namespace, guarded))
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -100,6 +101,31 @@ func TestSpoofing(t *testing.T) {
 			n.must("del", c...)
 			setuptest.Same(t, before, "DEL left traces")
 		})
+	}
+}
+
+// TestGuardCollected counts the messages that GC sends. Their number does not grow with the number of
+// stale guarded ports: the sets have the elements of all ports, so each set is read once.
+func TestGuardCollected(t *testing.T) {
+	t.Parallel()
+	conf := dual.with(object{"ipspoofchk": true})
+	newNode(t, conf, "nft").containers(6)
+	before := setuptest.Dump(t)
+	counts := map[int]int{}
+	for _, ports := range []int{2, 6} {
+		for i := range ports {
+			on("ADD", i+1, conf).run(t).ok(t)
+		}
+		call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{}})}.traced(t, func(c ptrace.Call) bool {
+			if sends(c) {
+				counts[ports]++
+			}
+			return true
+		}).ok(t)
+		setuptest.Same(t, before, "GC left traces")
+	}
+	if counts[2] == 0 || counts[6] != counts[2] {
+		t.Errorf("GC of 2 ports sends %d messages, GC of 6 ports %d", counts[2], counts[6])
 	}
 }
 

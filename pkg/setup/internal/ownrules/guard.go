@@ -1,7 +1,6 @@
 package ownrules
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -264,23 +263,58 @@ func GuardPort(n *netns.Namespace, p *plan.Port) error {
 
 // UnguardPort is the inverse of GuardPort. For a port without a guard it costs one lookup.
 func UnguardPort(n *netns.Namespace, name string) error {
-	port := interfaceKey(name)
-	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, port)
+	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, interfaceKey(name))
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	gone := found // in the same transaction as the others, since only this element tells that there are others
-	for _, name := range []string{guardedMACs, guardedIPv4, guardedIPv6, guardedTargets} {
-		list, err := listElements(n, unix.AF_BRIDGE, name)
-		if err != nil {
-			return err
-		}
-		gone = append(gone, slices.DeleteFunc(list, func(e element) bool { return !bytes.HasPrefix(e.key, port) })...)
+	// In one transaction, since only the element in guardedPorts tells that there are others.
+	gone, err := elementsOfPorts(n, []PortOwner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
+	if err == nil {
+		err = deleteElements(n, append(found, gone...))
 	}
-	if err := deleteElements(n, gone); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete the guard of port %s: %w", name, err)
 	}
 	return nil
+}
+
+// UnguardPorts deletes the guards of many ports in one transaction. It reads each set once. The
+// transaction is for one generation: it would fail for an element that another process has deleted.
+func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	err := nft.AtOneGeneration(n, func(seen uint32) error {
+		gone, err := elementsOfPorts(n, ports, guardedPorts, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
+		if err != nil {
+			return err
+		}
+		return changeElements(n, seen, gone, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("delete the guards of %d ports: %w", len(ports), err)
+	}
+	return nil
+}
+
+// elementsOfPorts returns the elements of ports in sets of the guard.
+func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (list []element, err error) {
+	chosen := map[string]bool{}
+	for _, o := range ports {
+		chosen[string(interfaceKey(o.Port))] = true
+	}
+	for _, set := range sets {
+		all, err := listElements(n, unix.AF_BRIDGE, set)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range all {
+			if chosen[string(e.key[:min(len(e.key), unix.IFNAMSIZ)])] {
+				list = append(list, e)
+			}
+		}
+	}
+	return list, nil
 }
 
 // GuardedPorts returns the chosen owners of guarded ports.
