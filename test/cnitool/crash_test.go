@@ -1,6 +1,7 @@
 package cnitool
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -80,6 +81,32 @@ func TestKilledBetweenMessages(t *testing.T) {
 		}
 		return
 	}
+}
+
+// TestAddAfterKilled kills the first ADD of a host before each message that it sends, and repeats the ADD.
+// CHECK finds everything that ADD makes.
+func TestAddAfterKilled(t *testing.T) {
+	t.Parallel()
+	conf := dual.with(object{"forward": "none"})
+	newNode(t, conf, "nft").containers(1)
+	for at, killed := 1, true; killed; at++ {
+		sent := 0
+		killed = on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
+			if sends(c) {
+				sent++
+			}
+			return sent < at
+		}).err != nil
+		if !portUp(t) { // otherwise the killed ADD had done everything but print the result
+			again := on("ADD", 1, conf).run(t).ok(t)
+			check := on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(again.stdout)})).run(t)
+			if check.err != nil {
+				t.Errorf("killed at message %d: CHECK after the next ADD: %s", at, check.stdout)
+			}
+		}
+		on("DEL", 1, conf).run(t).ok(t)
+	}
+	noLeases(t)
 }
 
 // sends reports whether a system call sends a message: a netlink request, a write to a file such as
