@@ -207,7 +207,7 @@ func notInSet(part expr.Payload, set string) []expr.Any {
 func allowedElements(p *plan.Port) (list []element) {
 	port := interfaceKey(p.Port())
 	list = append(list, element{
-		family: unix.AF_BRIDGE, set: guardedPorts, key: port, chain: guardChain(p.Guard), comment: portComment(p.Attachment),
+		family: unix.AF_BRIDGE, set: guardedPorts, key: port, chain: guardChain(p.Guard), comment: PortComment(p.Attachment),
 	})
 	allow := func(set string, address []byte) {
 		e := element{family: unix.AF_BRIDGE, set: set, key: slices.Concat(port, address)}
@@ -321,7 +321,7 @@ func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (lis
 func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortOwner, err error) {
 	found, err := listElements(n, unix.AF_BRIDGE, guardedPorts)
 	for _, e := range found {
-		if o := parseOwner(e.comment); chosen(o) {
+		if o := ParseOwner(e.comment); chosen(o) {
 			list = append(list, o)
 		}
 	}

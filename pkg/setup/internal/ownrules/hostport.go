@@ -162,7 +162,7 @@ func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) 
 	}
 	added := elementsOf(claimed)
 	for i := range added {
-		added[i].comment = portComment(of)
+		added[i].comment = PortComment(of)
 	}
 	if err := changeElements(n, seen, elementsOf(gone), added); err != nil {
 		return fmt.Errorf("add host ports: %w", err)

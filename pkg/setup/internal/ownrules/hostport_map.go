@@ -97,7 +97,7 @@ func readMappings(elements []element) (list []Mapping) {
 		if address < 0 || rest < 0 {
 			continue // not written by bridgeveth
 		}
-		m := Mapping{element: e, Owner: parseOwner(e.comment)}
+		m := Mapping{element: e, Owner: ParseOwner(e.comment)}
 		m.port.Address, _ = netip.AddrFromSlice(key[:address])
 		m.port.Protocol = key[address]
 		m.port.Port = binary.BigEndian.Uint16(key[address+4:])

@@ -143,14 +143,14 @@ type PortOwner struct {
 	plan.Attachment
 }
 
-// portComment returns the comment of an attachment's elements, cut to maxComment.
-func portComment(a plan.Attachment) string {
+// PortComment returns the comment of an attachment's elements, cut to maxComment.
+func PortComment(a plan.Attachment) string {
 	text := a.Port() + " " + a.String()
 	return text[:min(len(text), maxComment)]
 }
 
-// parseOwner parses a comment that portComment has made.
-func parseOwner(comment string) (o PortOwner) {
+// ParseOwner parses a comment that PortComment has made.
+func ParseOwner(comment string) (o PortOwner) {
 	port, text, _ := strings.Cut(comment, " ")
 	parts := append(strings.Split(text, "/"), "?", "?", "?")
 	return PortOwner{port, plan.Attachment{Network: parts[1], Container: parts[2], Interface: parts[3]}}

@@ -1,4 +1,4 @@
-package ownrules
+package portlist
 
 import (
 	"encoding/binary"
@@ -14,6 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
@@ -33,14 +34,14 @@ const (
 // listTable is the table of listChain.
 var listTable = &nftables.Table{Name: "nat", Family: nftables.TableFamilyIPv4}
 
-// ListHostPorts lists the host ports of a port that are of TCP or UDP and for IPv4, unless they are
+// Add lists the host ports of a port that are of TCP or UDP and for IPv4, unless they are
 // listed already.
-func ListHostPorts(n *netns.Namespace, p *plan.Port) error {
-	want, owner := listed(p), portComment(p.Attachment)
+func Add(n *netns.Namespace, p *plan.Port) error {
+	want, owner := listed(p), ownrules.PortComment(p.Attachment)
 	if len(want) == 0 {
 		return nil
 	}
-	lock, err := n.Lock(flock.Exclusive) // UnlistHostPorts deletes the chain if it is empty
+	lock, err := n.Lock(flock.Exclusive) // Remove deletes the chain if it is empty
 	if err != nil {
 		return err
 	}
@@ -95,9 +96,9 @@ func listed(p *plan.Port) map[uint8][]uint16 {
 	return ports
 }
 
-// UnlistHostPorts deletes the rules of the chosen owners from the list.
-func UnlistHostPorts(n *netns.Namespace, gone func(PortOwner) bool) error {
-	chosen := func(r netns.Attrs) bool { return gone(parseOwner(nft.Comment(r))) }
+// Remove deletes the rules of the chosen owners from the list.
+func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
+	chosen := func(r netns.Attrs) bool { return gone(ownrules.ParseOwner(nft.Comment(r))) }
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil || !slices.ContainsFunc(rules, chosen) {
 		return err
@@ -142,14 +143,14 @@ func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err er
 	return len(rules) - len(gone), nil
 }
 
-// VerifyListed compares the list with the host ports of a port. A kernel that lacks what iptables-nft
-// needs has no list: see ListHostPorts.
-func VerifyListed(n *netns.Namespace, p *plan.Port) error {
+// Verify compares the list with the host ports of a port. A kernel that lacks what iptables-nft
+// needs has no list: see Add.
+func Verify(n *netns.Namespace, p *plan.Port) error {
 	exists, err := nft.HasChain(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil || !exists || len(listed(p)) == 0 {
 		return err
 	}
-	_, complete, err := listedBy(n, portComment(p.Attachment))
+	_, complete, err := listedBy(n, ownrules.PortComment(p.Attachment))
 	if err != nil {
 		return err
 	}
