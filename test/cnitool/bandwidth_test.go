@@ -102,7 +102,7 @@ func TestBandwidth(t *testing.T) {
 
 			n.must("add", c)
 			for _, w := range ways {
-				if got := rate(t, w.from, w.to, tt.v6); got < 3*w.limit {
+				if got := rate(t, w.from, w.to, tt.v6); got < 1.2*w.limit { // with the limit it is within 5 %
 					t.Errorf("%s without a limit: %.1f Mbit/s: the test proves nothing", w.name, got/1e6)
 				}
 			}
