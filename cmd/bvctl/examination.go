@@ -17,11 +17,12 @@ import (
 // examination is one check of the whole host by the doctor.
 type examination struct {
 	*doctor.Doctor
-	inv  *inventory.Inventory
-	all  []*inventory.Container
-	ends []*doctor.End                  // of each container in all; Namespace is nil if it cannot be opened
-	shut map[*doctor.End]*doctor.Report // on the ends whose namespace cannot be opened
-	more []*doctor.Report               // on problems that concern no single container
+	inv      *inventory.Inventory
+	networks []inventory.Network
+	all      []*inventory.Container
+	ends     []*doctor.End                  // of each container in all; Namespace is nil if it cannot be opened
+	shut     map[*doctor.End]*doctor.Report // on the ends whose namespace cannot be opened
+	more     []*doctor.Report               // on problems that concern no single container
 }
 
 const (
@@ -45,8 +46,8 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, shut: map[*doctor.End]*doctor.Report{}}
-	if x.all, err = inv.Containers(ns); err != nil {
+	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, networks: inv.Networks(), shut: map[*doctor.End]*doctor.Report{}}
+	if x.all, err = inv.Containers(ns, x.networks); err != nil {
 		x.close()
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 // podRanges returns the subnets of containers on all nodes that configurations and records name.
 func (x *examination) podRanges() (ranges []netip.Prefix) {
 	var texts []string
-	for _, n := range x.inv.Networks() {
+	for _, n := range x.networks {
 		texts = append(texts, n.MasqExclude...)
 	}
 	for _, c := range x.all {
@@ -226,7 +227,7 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 
 // present returns the ends whose container still exists.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
-	now, err := x.inv.Containers(x.Host)
+	now, err := x.inv.Containers(x.Host, x.networks)
 	if err != nil {
 		return ends
 	}

@@ -76,7 +76,7 @@ func newInspect(inv *inventory.Inventory) *cobra.Command {
 
 // attachments lists all attachments, sorted by bridge. The list is usable if there is an error.
 func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error) {
-	all, err := inv.Containers(ns)
+	all, err := inv.Containers(ns, inv.Networks())
 	published, unknown := ns.HostPorts()
 	list := []attachment{}
 	for _, c := range all {

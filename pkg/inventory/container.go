@@ -32,8 +32,8 @@ type Container struct {
 func (c *Container) DisplayName() string { return cmp.Or(c.Pod, c.Container) }
 
 // Containers lists the containers of bridgeveth that have a port on the host, or a record. It is sorted
-// by bridge, network and name. The list is usable if there is an error.
-func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error) {
+// by bridge, network and name. networks are the configured ones. The list is usable if there is an error.
+func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*Container, err error) {
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
@@ -67,7 +67,6 @@ func (inv *Inventory) Containers(host *setup.Host) (list []*Container, err error
 			c.Bridge, c.MasqExclude = conf.Bridge, conf.MasqExclude
 		}
 	}
-	networks := inv.Networks()
 	err = inv.Stores(networks, func(s *ipam.Store) error {
 		return EachLease(s, "", "", func(l ipam.Lease) {
 			if c := byKey[LeasedTo(l).Port()]; c != nil && l.Until.IsZero() {

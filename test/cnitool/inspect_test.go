@@ -111,3 +111,20 @@ func TestInspectRecords(t *testing.T) {
 		}
 	}
 }
+
+// TestUnreadableConfiguration has a configuration that is not JSON. Each command names it once and
+// continues.
+func TestUnreadableConfiguration(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	n.must("add", n.containers(1)...)
+	setuptest.Run(t, "sh", "-c", "echo { >/run/net.d/20-broken.conflist")
+	for _, args := range [][]string{{"inspect"}, {"doctor"}, {"leases"}, {"leases", "check"}, {"repair"}, {"topology"}} {
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, args...)...)
+		var trouble strings.Builder
+		cmd.Stderr = &trouble
+		if err := cmd.Run(); err != nil || strings.Count(trouble.String(), "20-broken.conflist") != 1 {
+			t.Errorf("bvctl %v: %v, standard error %q", args, err, trouble.String())
+		}
+	}
+}
