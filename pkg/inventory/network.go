@@ -57,7 +57,7 @@ func (inv *Inventory) Networks() (list []Network) {
 
 // attaches reports whether bridgeveth attaches the network's containers, by the name of the plugin. A
 // network of the type bridge may use the reference plugin.
-func (n *Network) attaches() bool { return n.Type == plugin.Bridgeveth || n.Type == plugin.Bridge }
+func (n *Network) attaches() bool { return plugin.IsBridgeveth(n.Type) }
 
 // usesIPAM reports whether ipam-simple gives the network's addresses, by the name of the plugin.
 func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }

@@ -91,9 +91,11 @@ type plannedNetwork struct {
 	plan *setup.Network
 }
 
+// Missing implements restorer.
 func (n plannedNetwork) Missing() (network []string, port, err error) {
 	network, err = n.host.Missing(n.plan)
 	return network, nil, err
 }
 
+// Repair implements restorer.
 func (n plannedNetwork) Repair() (restored []string, err error) { return n.host.RepairNetwork(n.plan) }

@@ -14,5 +14,8 @@ const (
 	Loopback  = "loopback"
 )
 
+// IsBridgeveth reports whether bridgeveth may be installed under a name.
+func IsBridgeveth(name string) bool { return name == Bridgeveth || name == Bridge }
+
 // IsIPAMSimple reports whether ipam-simple may be installed under a name.
 func IsIPAMSimple(name string) bool { return name == IPAMSimple || name == HostLocal }

@@ -14,6 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 //go:embed base.conflist
@@ -59,9 +62,9 @@ func parse(text []byte) (*Base, error) {
 	}
 	b.plugins, _ = b.list["plugins"].([]any)
 	for i, p := range b.plugins {
-		plugin, _ := p.(map[string]any)
-		if t := plugin["type"]; b.network == nil && (t == "bridgeveth" || t == "bridge") {
-			b.at, b.network = i, plugin
+		network, _ := p.(map[string]any)
+		if kind, _ := network["type"].(string); b.network == nil && plugin.IsBridgeveth(kind) {
+			b.at, b.network = i, network
 		}
 	}
 	if b.network == nil {
@@ -72,7 +75,7 @@ func parse(text []byte) (*Base, error) {
 	}
 	ipam, ok := b.network["ipam"].(map[string]any)
 	if b.network["ipam"] == nil {
-		ipam, ok = map[string]any{"type": "ipam-simple"}, true
+		ipam, ok = map[string]any{"type": plugin.IPAMSimple}, true
 		b.network["ipam"] = ipam
 	}
 	if !ok {
@@ -111,7 +114,7 @@ func (b *Base) Bridge() string {
 	if name, ok := b.network["bridge"].(string); ok && name != "" {
 		return name
 	}
-	return "cni0" // the plugin's default
+	return setup.DefaultBridge
 }
 
 // Name returns the name of the network.

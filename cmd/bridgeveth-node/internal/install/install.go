@@ -11,13 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 const module = "github.com/bridgeveth/bridgeveth"
 
 // names are those that the one plugin file is installed under. loopback is left alone where
 // another project's is installed: containerd runs it for every pod.
-var names = []string{"bridgeveth", "ipam-simple", "loopback"}
+var names = []string{plugin.Bridgeveth, plugin.IPAMSimple, plugin.Loopback}
 
 // Plugins installs the plugin file at source into a folder, under all of its names, and returns
 // the names that it installed. Each name leads to a whole file at any time: the old one or the
@@ -70,7 +72,7 @@ func upToDate(name, source, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return os.SameFile(first, present) || name == "loopback" && !isOwn(path), nil
+	return os.SameFile(first, present) || name == plugin.Loopback && !isOwn(path), nil
 }
 
 // isOwn reports whether a program was built from this project.
