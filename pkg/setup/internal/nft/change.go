@@ -156,10 +156,12 @@ func (c *Change) AddRule(r Rule) {
 // unless the rule names their protocol.
 func matchedProtocol(exprs []expr.Any) uint32 {
 	for _, e := range exprs {
-		if match, is := e.(*expr.Match); is {
-			if protocol, known := map[string]uint32{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[match.Name]; known {
-				return protocol
-			}
+		match, is := e.(*expr.Match)
+		switch {
+		case is && match.Name == "tcp":
+			return unix.IPPROTO_TCP
+		case is && match.Name == "udp":
+			return unix.IPPROTO_UDP
 		}
 	}
 	return 0
