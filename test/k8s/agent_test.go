@@ -66,7 +66,7 @@ func TestAgent(t *testing.T) {
 			t.Fatalf("ready without a network: %s", ready)
 		}
 		c.kubectl("apply", "-k", "../../deploy")
-		c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "2m")
+		c.awaitAgents()
 		c.awaitReady()
 		c.apply(pods)
 		c.checkPods("fresh pods")
@@ -91,7 +91,7 @@ func TestTunnel(t *testing.T) {
 			n.run("ip6tables", "-P", "FORWARD", "DROP")
 		}
 		c.kubectl("apply", "-k", "../../deploy/overlays/vxlan")
-		c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "2m")
+		c.awaitAgents()
 		c.awaitReady()
 		c.apply(pods)
 		c.checkPods("through the tunnel")
@@ -113,7 +113,7 @@ func TestTunnel(t *testing.T) {
 func (c *cluster) testRestart() {
 	before := c.written()
 	c.kubectl("-n", "kube-system", "delete", "pod", "-l", "app=bridgeveth-node")
-	c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "2m")
+	c.awaitAgents()
 	if after := c.written(); after != before {
 		c.Errorf("new agents have changed something: before\n%s\nafter\n%s", before, after)
 	}
@@ -272,4 +272,9 @@ func (c *cluster) call(from pod, ip, port string) (caller string, err error) {
 	}
 	a, err := netip.ParseAddr(strings.Trim(answer, "[]\n"))
 	return a.Unmap().String(), err
+}
+
+// awaitAgents waits until the current agent runs on every node.
+func (c *cluster) awaitAgents() {
+	c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "2m")
 }
