@@ -85,9 +85,9 @@ func (n *node) releaseLease(name string) {
 	if out := bvctl("leases"); !strings.Contains(out, container[:12]) || !strings.Contains(out, " gone") {
 		n.Errorf("the lease of %s is not shown as one that is gone:\n%s", container, out)
 	}
-	// The kernel deletes the links of a namespace some time after the namespace. Until then, bvctl takes
-	// the lease for one that is in use.
-	harness.Await(n, "the end of the link of "+container, func() bool { return setuptest.Run(n, "ip", "-o", "link", "show", "type", "veth") == "" })
+	// The kernel deletes the links of a namespace, and with them the bridge port, some time after the
+	// namespace. Until then, bvctl reports the lease as in use.
+	harness.Await(n, "the end of the port of "+container, func() bool { return setuptest.Run(n, "ip", "-o", "link", "show", "type", "bridge_slave") == "" })
 	bvctl("leases", "release", "--container", container)
 	if held := leases(n); len(held) > 0 {
 		n.Errorf("released, but still leased: %q", held)
