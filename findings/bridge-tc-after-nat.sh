@@ -1,19 +1,21 @@
 #!/bin/sh
 # With br_netfilter, a tc ingress filter on a bridge sees packets after conntrack has changed their
-# destination. Without it, the filter sees them as they were on the wire.
+# destination. Without br_netfilter, the filter sees the destination that is on the wire.
 #
-# Seen with Linux 6.18, iproute2 6.1.0, nftables 1.0.6 (Debian 12). The host pings 127.0.0.9,
-# which nftables redirects to a container and masquerades. The answers go to the bridge's own
-# address. A filter on the bridge drops packets for 127.0.0.0/8. Output:
+# Seen with Linux 6.18, iproute2 6.1.0, nftables 1.0.6 (Debian 12). The host pings 127.0.0.9.
+# nftables redirects these packets to a container and masquerades them, so the container's answers
+# go to the bridge's own address. conntrack changes this destination back to 127.0.0.0/8. A filter on
+# the bridge drops packets to 127.0.0.0/8. Output:
 #
 #	bridge-nf-call-iptables=0: answered
 #	bridge-nf-call-iptables=1: no answer
 #
-# Diagrams of the packet flow show tc ingress before netfilter's prerouting. This is true of the
-# bridge's ports. It is not true of the bridge itself: br_netfilter runs prerouting when a frame
-# enters a port.
+# Diagrams of the packet flow show tc ingress before netfilter's prerouting. This is true for the
+# bridge's ports. For the bridge itself it is false, because br_netfilter runs prerouting when a
+# frame enters a port.
 #
-# Needs root, ip, tc, nft and ping, and the kernel module br_netfilter. The exit status is 0 if this is confirmed.
+# Needs root, ip, tc, nft and ping, and the kernel module br_netfilter. The exit status is 0 if the
+# script sees this behaviour.
 set -eu
 if [ "${1:-}" != inside ]; then
 	exec unshare -mn "$0" inside

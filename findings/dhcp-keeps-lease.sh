@@ -1,17 +1,17 @@
 #!/bin/sh
-# The DEL of the CNI plugin dhcp succeeds without giving the lease back, unless the leased address is
-# still on the container's interface.
+# If the leased address is no longer on the container's interface, DEL of the CNI plugin dhcp succeeds
+# but does not return the lease to the server.
 #
 # Seen with containernetworking/plugins 1.10.0 and busybox 1.35 (Debian 12). The plugin's daemon sends
-# DHCPRELEASE from a UDP socket that it binds to the leased address. The bind fails if an ADD has
-# failed before it set the address, or if DEL has deleted the interface. The daemon logs the error,
-# and the plugin reports success. The server keeps the lease until it expires. Output:
+# DHCPRELEASE from a UDP socket that it binds to the leased address. The bind fails if an ADD failed
+# before it set the address, or if DEL has already deleted the interface. The daemon logs the error,
+# and the plugin reports success. The server keeps the lease until the lease expires. Output:
 #
 #	no address on the interface: DEL ends with 0, the server has the lease
 #	the address is on the interface: DEL ends with 0, the server has no lease
 #
-# Needs root, go, ip, and busybox with udhcpd. It downloads the plugin from the Go module proxy. The
-# exit status is 0 if this is confirmed.
+# Needs root, go, ip, and busybox with udhcpd. The script downloads the plugin from the Go module
+# proxy. The exit status is 0 if the script sees this behaviour.
 set -eu
 if [ "${1:-}" != inside ]; then
 	tmp=$(mktemp -d)

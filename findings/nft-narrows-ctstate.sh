@@ -1,6 +1,6 @@
 #!/bin/sh
-# iptables can make a rule that accepts three conntrack states. nft(8) prints this rule with only one
-# of the states. iptables refuses the table once the printed ruleset is loaded.
+# nft(8) prints an iptables rule that accepts three conntrack states with only one of these states.
+# After the printed ruleset is loaded, iptables refuses the table.
 #
 # Seen with iptables 1.8.9 and nftables 1.0.6 (Debian 12), 1.8.11 and 1.1.3 (13), 1.8.13 and 1.1.7.
 # The rule is "--ctstate RELATED,ESTABLISHED,DNAT". Output:
@@ -9,9 +9,9 @@
 #	iptables: table `filter' is incompatible, use 'nft' tool.
 #
 # Debian's nftables service loads /etc/nftables.conf at each boot. If this file is the output of
-# "nft list ruleset", the loaded rule matches redirected connections, and no longer replies.
+# "nft list ruleset", the loaded rule matches redirected connections, but no longer matches replies.
 #
-# Needs root, iptables-nft and nft. The exit status is 0 if this is confirmed.
+# Needs root, iptables-nft and nft. The exit status is 0 if the script sees this behaviour.
 set -eu
 if [ "${1:-}" != inside ]; then
 	exec unshare -mn "$0" inside
