@@ -70,9 +70,9 @@ func parse(args []string) (*options, error) {
 	}
 	f := flag.NewFlagSet("bridgeveth-node", flag.ContinueOnError)
 	f.StringVar(&a.Self, "node-name", hostname, "name of this node's Node object; also by the environment variable NODE_NAME")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file with the API server and its credentials; without it, those of the pod's service account")
-	f.StringVar(&o.server, "server", "", "URL of the API server, in place of the service kubernetes, which needs kube-proxy")
-	f.Func("routing", "how packets get to the pods of other nodes: auto, direct, vxlan or none (default auto)", func(text string) error {
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file with the address of the API server and the credentials (default: the pod's service account)")
+	f.StringVar(&o.server, "server", "", "URL of the API server (default: the service kubernetes, which needs kube-proxy)")
+	f.Func("routing", "how packets reach pods of other nodes: auto, direct, vxlan or none (default auto)", func(text string) error {
 		set.Routing = cluster.Routing(text)
 		if !slices.Contains([]cluster.Routing{cluster.RoutingAuto, cluster.RoutingDirect, cluster.RoutingVXLAN, cluster.RoutingNone}, set.Routing) {
 			return errors.New("use auto, direct, vxlan or none")
@@ -80,22 +80,22 @@ func parse(args []string) (*options, error) {
 		return nil
 	})
 	f.IntVar(&set.VXLANPort, "vxlan-port", 4789, "UDP port of the tunnel, the same on all nodes")
-	f.Func("cluster-cidr", "pod ranges of the whole cluster, with commas between; without it, the ranges of all Node objects", subnets(&set.ClusterCIDRs))
-	f.Func("service-cidr", "ranges of the services, with commas between; a pod range that overlaps with one is refused", subnets(&set.ServiceCIDRs))
-	f.Func("no-masquerade-cidrs", "further destinations that see a pod's own address, with commas between", subnets(&set.NoMasquerade))
-	f.BoolVar(&set.ShowToNodes, "no-masquerade-to-nodes", false, "the InternalIPs of nodes see a pod's own address")
-	f.StringVar(&a.Plugin, "plugin", "", "plugin file to install; without it, none is installed")
-	f.StringVar(&a.BinDir, "bin-dir", "/opt/cni/bin", "folder of the plugins")
-	f.StringVar(&a.Base, "base-conflist", "", "network configuration to complete; without it, a built-in one")
-	f.StringVar(&a.Conflist.Path, "conflist", "/etc/cni/net.d/10-bridgeveth.conflist", "network configuration to write")
-	f.StringVar(&a.Conflist.Volatile, "volatile-conflist", "/run/bridgeveth-node/conflist", "file that --conflist is a link to, so that a reboot withdraws it; \"\" writes --conflist itself, and keeps the one of the last boot")
+	f.Func("cluster-cidr", "pod ranges of the whole cluster, separated by commas (default: the ranges of all Node objects)", subnets(&set.ClusterCIDRs))
+	f.Func("service-cidr", "ranges of the services, separated by commas; the agent refuses a pod range that overlaps with one of them", subnets(&set.ServiceCIDRs))
+	f.Func("no-masquerade-cidrs", "further subnets, separated by commas; packets to these subnets keep the pod's address", subnets(&set.NoMasquerade))
+	f.BoolVar(&set.ShowToNodes, "no-masquerade-to-nodes", false, "packets to the InternalIPs of nodes keep the pod's address")
+	f.StringVar(&a.Plugin, "plugin", "", "plugin file to install (default: none)")
+	f.StringVar(&a.BinDir, "bin-dir", "/opt/cni/bin", "folder in which the agent installs the plugins")
+	f.StringVar(&a.Base, "base-conflist", "", "file with your own network configuration (default: a built-in one)")
+	f.StringVar(&a.Conflist.Path, "conflist", "/etc/cni/net.d/10-bridgeveth.conflist", "file of the network configuration that the agent writes")
+	f.StringVar(&a.Conflist.Volatile, "volatile-conflist", "/run/bridgeveth-node/conflist", "file that contains the network configuration until the next reboot; --conflist is a link to it. With \"\", --conflist is an ordinary file")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9097", "address and port of /healthz, /readyz and /metrics")
 	f.BoolVar(&o.remove, "remove", false, "remove the network configuration, the routes and the VXLAN device, then exit")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	if f.NArg() > 0 {
-		return nil, fmt.Errorf("%q: no argument is known; flags begin with --", f.Arg(0))
+		return nil, fmt.Errorf("%q: unknown argument; flags begin with --", f.Arg(0))
 	}
 	if set.VXLANPort < 1 || set.VXLANPort > 65535 {
 		return nil, fmt.Errorf("--vxlan-port: %d is outside 1..65535", set.VXLANPort)

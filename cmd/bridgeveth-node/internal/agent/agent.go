@@ -133,7 +133,7 @@ func (a *Agent) look() (r result) {
 		return r
 	}
 	if trouble := a.Nodes.Trouble(); trouble != "" {
-		r.warn("the API server does not answer, everything stays as it is: " + trouble)
+		r.warn("the API server does not answer; routes and configuration stay as they are: " + trouble)
 	}
 	state, ok := a.wanted(nodes, &r)
 	if !ok {

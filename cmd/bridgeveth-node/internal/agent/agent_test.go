@@ -106,7 +106,7 @@ func TestLast(t *testing.T) {
 	checkReady(t, a, 503, "not ready: node n1: the API server has no Node object n1")
 	nodes.all = all
 	setuptest.Run(t, "ip", "route", "add", "10.244.2.0/24", "dev", "lan")
-	checkReady(t, a, 503, "not ready: add route 10.244.2.0/24 via 172.30.0.12 dev uplink0: another route to it exists")
+	checkReady(t, a, 503, "not ready: add route 10.244.2.0/24 via 172.30.0.12 dev uplink0: another route to this range exists")
 	if exists(t, a.Conflist.Path) {
 		t.Error("the conflist is there, and a route is not")
 	}
@@ -136,7 +136,7 @@ func TestStays(t *testing.T) {
 	written, changes := stat(), a.changes
 	checkReady(t, a, 200, "ready\n")
 	nodes.trouble = "connection refused"
-	checkReady(t, a, 200, "ready\nwarning: the API server does not answer, everything stays as it is: connection refused\n")
+	checkReady(t, a, 200, "ready\nwarning: the API server does not answer; routes and configuration stay as they are: connection refused\n")
 	nodes.all, nodes.trouble = nodes.all[1:], ""
 	checkReady(t, a, 503, "not ready: node n1: the API server has no Node object n1")
 	nodes.all = []cluster.Node{}

@@ -323,7 +323,7 @@ func TestOthers(t *testing.T) {
 	t.Run("route that leads elsewhere", func(t *testing.T) {
 		setuptest.In(t, m.ns, "ip", "route", "add", "10.244.2.0/24", "via", "172.31.0.1")
 		changes, err := m.kernel.Apply(s)
-		if err == nil || !strings.Contains(err.Error(), "10.244.2.0/24 via 172.31.0.12 dev eth0: another route to it exists") {
+		if err == nil || !strings.Contains(err.Error(), "10.244.2.0/24 via 172.31.0.12 dev eth0: another route to this range exists") {
 			t.Errorf("got %v", err)
 		}
 		if !slices.Contains(changes, "add route 10.244.3.0/24 via 10.244.3.0 dev bvx0") {

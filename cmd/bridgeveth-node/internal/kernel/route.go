@@ -54,7 +54,7 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 		}
 		err := h.nl.RouteAdd(route)
 		if errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("another route to it exists, which the agent did not make; look at it with \"ip route show %v\" and delete it", r)
+			return fmt.Errorf("another route to this range exists, which the agent did not make; look at it with \"ip route show %v\" and delete it", r)
 		}
 		return err
 	}
