@@ -16,26 +16,27 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// attachTries is how often AttachPort tries when somebody deletes its bridge or its tables.
+// attachTries is the number of attempts of AttachPort if another program deletes the bridge or our
+// tables during each attempt.
 const attachTries = 5
 
-// ErrAttached is returned for an attachment that exists and works.
+// ErrAttached is returned if the attachment already has a finished port.
 var ErrAttached = errors.New("the container is attached already; delete that attachment first")
 
-// ErrBridgeGone is returned if the bridge was deleted while a port was made on it.
+// ErrBridgeGone is returned if the bridge was deleted while AttachPort added a port to it.
 var ErrBridgeGone = errors.New("the bridge was deleted meanwhile")
 
 // Plugged is the result of AttachPort.
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
-	BridgeMTU, MTU                   int  // bytes; MTU is that of both ends
-	unheard                          bool // our bridge does not snoop: nobody reads reports of multicast groups
+	BridgeMTU, MTU                   int  // in bytes; MTU is the MTU of both ends of the veth pair
+	noQuerier                        bool // the bridge is ours and does not snoop, so nothing reads reports of multicast groups
 	bridge                           int  // index of the bridge
 }
 
-// CheckAttachable reports whether the names that AttachPort needs are free, before anything is
-// changed. Its errors are ErrAttached, ErrTaken, ErrNotBridge and, for Port.ExistingLink,
-// ErrNoLink. It deletes what a killed AttachPort has left of the same attachment.
+// CheckAttachable returns an error if a name that AttachPort needs is in use: ErrAttached, ErrTaken,
+// ErrNotBridge or, for Port.ExistingLink, ErrNoLink. It deletes the remains of a killed AttachPort of
+// this attachment, and changes nothing else.
 func (h *Host) CheckAttachable(p *Port) error {
 	if err := bridges.CheckBridge(h.Namespace, p.Network.Bridge); err != nil {
 		return err
@@ -47,7 +48,7 @@ func (h *Host) CheckAttachable(p *Port) error {
 			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
 		}
 		_, err = h.Unplug(p.Attachment, p.HostPorts...)
-	} else if rtnl.Absent(err) { // the port may have been deleted with its namespace
+	} else if rtnl.Absent(err) { // the port may have been deleted with the container's namespace, but not its IFB and guard
 		err = h.removeRemains(p.Port())
 	}
 	if err != nil {
@@ -67,14 +68,16 @@ func (h *Host) CheckAttachable(p *Port) error {
 	return nil
 }
 
-// AttachPort connects a container to its network and returns when packets pass. It creates or
-// completes the network first. If it fails, it leaves nothing behind. DetachPort is the inverse.
-// Call CheckAttachable before: AttachPort returns only the kernel's error for a name that is
-// taken. If somebody deletes the bridge or the tables meanwhile, AttachPort starts again, and
-// after a few attempts returns ErrBridgeGone or ErrTablesGone.
+// AttachPort connects a container to its network. First it creates the network or restores the
+// missing parts of the network. AttachPort returns when the port passes packets. If it fails, it
+// deletes everything that it made. DetachPort is the inverse.
 //
-// Any number of processes may call it at once: what the containers of a host share is made
-// under a lock on the host's network namespace.
+// Call CheckAttachable before AttachPort. If a name is in use, AttachPort itself returns only the
+// error of the kernel. If another program deletes the bridge or our tables during the call,
+// AttachPort starts again. After some attempts it returns ErrBridgeGone or ErrTablesGone.
+//
+// Any number of processes may call AttachPort at once. A lock on the host's network namespace
+// protects the objects that all containers of the host share.
 func (h *Host) AttachPort(p *Port) (done *Plugged, err error) {
 	for range attachTries {
 		if done, err = h.attachOnce(p); !errors.Is(err, ErrBridgeGone) && !errors.Is(err, ErrTablesGone) {
@@ -86,7 +89,7 @@ func (h *Host) AttachPort(p *Port) (done *Plugged, err error) {
 
 func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 	if done, err = h.plug(p); errors.Is(err, flock.ErrTimeout) {
-		return nil, err // nothing was changed, and ReleaseNetwork would wait for the same process
+		return nil, err // nothing was changed, and ReleaseNetwork would wait for the same lock
 	} else if err != nil {
 		flock.Undoing()
 		return nil, errors.Join(err, h.ReleaseNetwork(p.Network.Bridge))
@@ -97,7 +100,7 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 		}
 	}
 	if err == nil {
-		err = h.raisePort(p, done)
+		err = h.finishPort(p, done)
 	}
 	if err != nil {
 		flock.Undoing()
@@ -107,8 +110,8 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 }
 
 // explainGone wraps err with ErrBridgeGone if the bridge with this index does not exist any more.
-// The kernel returns many different errors for requests about its ports then. Index 0 stands for
-// a bridge that was not found.
+// The kernel returns many different errors for requests about ports of a deleted bridge. Index 0
+// means that the bridge was not found.
 func (h *Host) explainGone(bridge int, err error) error {
 	gone := bridge == 0
 	if !gone {
@@ -121,9 +124,9 @@ func (h *Host) explainGone(bridge int, err error) error {
 	return err
 }
 
-// raisePort sets both ends up, the container's end first. CheckAttachable takes a port that is up
-// for a finished one.
-func (h *Host) raisePort(p *Port, on *Plugged) error {
+// finishPort configures the container's end and sets both ends up. It sets the host end up last, because
+// CheckAttachable treats a port that is up as finished.
+func (h *Host) finishPort(p *Port, on *Plugged) error {
 	if p.Down || p.ExistingLink != "" {
 		return h.setPortUp(p)
 	}
@@ -131,28 +134,30 @@ func (h *Host) raisePort(p *Port, on *Plugged) error {
 	if err != nil {
 		return err
 	}
-	if err = rtnl.Configure(p.Container, p.Interface, inside(p, on.unheard)); err == nil {
+	if err = rtnl.Configure(p.Container, p.Interface, containerEnd(p, on.noQuerier)); err == nil {
 		err = h.setPortUp(p)
 	}
 	if err == nil {
 		err = h.awaitPort(p)
 	}
 	if err != nil {
-		for key, value := range before { // sysctls of the whole namespace stay when the interface is deleted
+		for key, value := range before { // the kernel keeps sysctls of the whole namespace when the interface is deleted
 			err = errors.Join(err, p.Container.SetSysctl(key, value))
 		}
 	}
 	return err
 }
 
-// AddAddresses completes a port that AttachPort made without addresses, because the IPAM plugin
-// asks a DHCP server through the port. It configures the container's addresses and routes, and
-// what the host needs for them: guard, host ports, gateways, masquerade. p.MAC must be
-// Plugged.ContainerMAC. If it fails, DetachPort deletes what it has made. The address and its
-// guard come first: if a later step fails, the DHCP client releases the lease from that address.
+// AddAddresses adds addresses to a port that AttachPort made without addresses, because the IPAM
+// plugin asks a DHCP server through the port. It configures the addresses and routes of the
+// container, and then the guard, gateways, masquerade and host ports on the host. p.MAC must be
+// Plugged.ContainerMAC. After an error, the caller calls DetachPort.
+//
+// The addresses and the guard come first, because the DHCP client needs them to release the lease
+// if a later step fails.
 func (h *Host) AddAddresses(p *Port) error {
 	if p.ExistingLink == "" {
-		if err := rtnl.Configure(p.Container, p.Interface, inside(p, false)); err != nil {
+		if err := rtnl.Configure(p.Container, p.Interface, containerEnd(p, false)); err != nil {
 			return err
 		}
 	}
@@ -163,13 +168,13 @@ func (h *Host) AddAddresses(p *Port) error {
 	if err != nil {
 		return err
 	}
-	lock.Unlock() // the port keeps the network from being deleted
+	lock.Unlock() // a network with a port is not deleted
 	return ownrules.Publish(h.Namespace, p)
 }
 
-// inside returns the settings of the container's end. unheard is that of Plugged.
-func inside(p *Port, unheard bool) rtnl.EndConfig {
-	return rtnl.EndConfig{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, DetectDuplicates: p.DetectDuplicates, NoQuerier: unheard, Autoconfigured: p.Autoconfigured}
+// containerEnd returns the configuration of the container's end. noQuerier is Plugged.noQuerier.
+func containerEnd(p *Port, noQuerier bool) rtnl.EndConfig {
+	return rtnl.EndConfig{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, DetectDuplicates: p.DetectDuplicates, NoQuerier: noQuerier, Autoconfigured: p.Autoconfigured}
 }
 
 func (h *Host) setPortUp(p *Port) error {
@@ -183,14 +188,16 @@ func (h *Host) awaitPort(p *Port) error {
 	if err := h.awaitForwarding(p.Port()); err != nil {
 		return err
 	}
+	// Until the kernel has noticed the carrier, IPv6 has no route by the interface.
 	if err := rtnl.AwaitCarrier(p.Container, p.Interface, func(l rtnl.Link) bool { return l.Running }); err != nil {
-		return fmt.Errorf("wait for %s in %s: %w", p.Interface, p.Container.Path, err) // before that, IPv6 has no route
+		return fmt.Errorf("wait for %s in %s: %w", p.Interface, p.Container.Path, err)
 	}
 	return nil
 }
 
-// plug makes the veth pair, which stays down, or adds Port.ExistingLink to the bridge, under the
-// lock of lockComplete.
+// plug creates the veth pair, with the host end on the bridge and both ends down. With
+// Port.ExistingLink, it adds that link to the bridge instead. It holds the lock of lockComplete, so
+// no process deletes the network meanwhile.
 func (h *Host) plug(p *Port) (*Plugged, error) {
 	lock, err := h.lockComplete(p.Network)
 	var br rtnl.Link
@@ -212,7 +219,7 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 	}
 	done := &Plugged{
 		BridgeMAC: br.MAC, PortMAC: p.PortMAC(), ContainerMAC: p.EndMAC(),
-		BridgeMTU: br.MTU, MTU: p.MTUOn(br.MTU), unheard: br.Alias == plan.Owner && !br.Snoops,
+		BridgeMTU: br.MTU, MTU: p.MTUOn(br.MTU), noQuerier: br.Alias == plan.Owner && !br.Snoops,
 		bridge: br.Index,
 	}
 	pair := rtnl.Veth{
@@ -227,7 +234,7 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 	if err = h.Send(b); err == nil {
 		done.BridgeMAC, err = bridges.KeepMACAfterJoin(h.Namespace, br, done.PortMAC)
 	}
-	if err != nil && !errors.Is(err, unix.EEXIST) { // with EEXIST, the link is not ours
+	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another link has the name and must stay
 		var undo netns.Batch
 		rtnl.Delete(&undo, pair.Name)
 		err = errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), h.Send(undo))
@@ -235,7 +242,8 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 	return done, err
 }
 
-// explainFull returns ErrBridgeFull for the error that the kernel returns for the 1,024th port.
+// explainFull returns ErrBridgeFull for EXFULL, the kernel's error for the 1,024th port of a bridge.
+// It returns every other error unchanged.
 func explainFull(bridge string, err error) error {
 	if errors.Is(err, unix.EXFULL) {
 		return fmt.Errorf("add port to bridge %s: %w", bridge, ErrBridgeFull)
@@ -244,7 +252,7 @@ func explainFull(bridge string, err error) error {
 }
 
 // portRequest returns the request that sets the alias and the port settings of the host end. The
-// kernel ignores them in the request that creates the pair.
+// kernel ignores both in the request that creates the veth pair.
 func portRequest(p *Port) *nl.NetlinkRequest {
 	req := settingsRequest(p)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
@@ -252,7 +260,7 @@ func portRequest(p *Port) *nl.NetlinkRequest {
 }
 
 // settingsRequest returns the request that sets hairpin mode, isolation and BPDU guard of a bridge
-// port. A BPDU guard that somebody else has switched on stays on.
+// port. The request never switches a BPDU guard off, because another program may have switched it on.
 func settingsRequest(p *Port) *nl.NetlinkRequest {
 	settings := map[int]bool{rtnl.BrportMode: p.Hairpin, rtnl.BrportIsolated: p.Isolated}
 	if p.BPDUGuard {

@@ -1,19 +1,20 @@
-// Package setup connects containers to a Linux bridge. It makes network namespaces, the bridge,
-// veth pairs, addresses and routes, and the rules that packets need: the FORWARD rules,
-// masquerade, host ports.
+// Package setup connects containers to a Linux bridge. It creates network namespaces, the bridge,
+// veth pairs, addresses, routes and rules. The rules are FORWARD rules, masquerade, host ports,
+// guards and ingress policies.
 //
-// Start with Host.AttachPort in attach.go. Network and Port describe, as data, what should exist.
-// AttachPort makes it, VerifyPort compares it, RepairPort restores it, DetachPort deletes it.
-// example_test.go shows all of this in 60 lines.
+// Start with Host.AttachPort in attach.go. The types Network and Port describe the wanted state as
+// data. AttachPort creates this state, VerifyPort compares the host with it, RepairPort restores
+// missing parts, and DetachPort deletes everything. example_test.go attaches and detaches three
+// containers.
 //
-// A function named Ensure or Add may be called again with the same arguments. Its inverse
-// succeeds if there is nothing left to delete. Functions act in the Namespace that they are
-// called with. They need CAP_NET_ADMIN there, and CAP_SYS_ADMIN to enter or create a namespace.
-// A network namespace belongs to a thread, so callers lock their goroutine to its thread first
+// A function whose name begins with Ensure may be called again with the same arguments. Its inverse
+// succeeds if there is nothing to delete. A function acts in the Namespace that it gets. It needs
+// CAP_NET_ADMIN in this namespace, and CAP_SYS_ADMIN to enter or create a namespace. Each thread has
+// its own current network namespace, so callers first lock their goroutine to its thread
 // (runtime.LockOSThread).
 //
-// The package must not know CNI or JSON. It logs and prints nothing. Of the environment it reads
-// only PATH, to find iptables and bvctl.
+// The package must not use CNI or JSON. It logs and prints nothing. The only environment variable
+// that it reads is PATH, to find iptables and bvctl.
 //
-// The packages below internal/ import each other downwards only. docs/architecture.md draws them.
+// docs/architecture.md shows which packages below internal/ import each other.
 package setup

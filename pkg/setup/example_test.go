@@ -36,7 +36,7 @@ func ExampleHost_AttachPort() {
 	network := &setup.Network{
 		Bridge: "br0", IPv4: true,
 		Gateways: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/24")},
-		Forward:  setup.ForwardAuto, // ForwardNone leaves the packets to the policy
+		Forward:  setup.ForwardAuto, // with ForwardNone, the policy would drop the packets
 	}
 	var ports []*setup.Port
 	for _, address := range []string{"10.88.0.2/24", "10.88.0.3/24", "10.88.0.4/24"} {
@@ -55,7 +55,7 @@ func ExampleHost_AttachPort() {
 	for _, p := range ports[1:] {
 		fmt.Println("c1 reaches", p.Attachment.Container+":", reaches(ports[0].Container, p.Addresses[0].Addr().String()))
 	}
-	for _, p := range ports { // the last one deletes the bridge and the rule
+	for _, p := range ports { // the last call deletes the bridge and the rule
 		if err := host.DetachPort(p.Attachment, network.Bridge); err != nil {
 			log.Fatal(err)
 		}
@@ -65,9 +65,9 @@ func ExampleHost_AttachPort() {
 	// c1 reaches c3: true
 }
 
-// namespace creates a network namespace that "ip netns" lists. A namespace that exists already is
-// opened by its path: setup.OpenNamespace("/proc/4711/ns/net"), or OpenNamespace(n.Path()) for
-// the ns.NetNS of the CNI plugins' library.
+// namespace creates a network namespace that "ip netns" lists. To open an existing namespace, call
+// setup.OpenNamespace("/proc/4711/ns/net"), or setup.OpenNamespace(n.Path()) with an ns.NetNS of the
+// CNI plugins' library.
 func namespace(name string) *setup.Namespace {
 	n, err := setup.EnsureNamed(name)
 	if err != nil {
@@ -79,11 +79,10 @@ func namespace(name string) *setup.Namespace {
 // reaches reports whether an address answers an echo request from a namespace.
 func reaches(from *setup.Namespace, to string) bool { return setuptest.Ping(example{}, from, to) }
 
-// enterHost moves the example into a network namespace of its own, which plays the host. It needs
-// root.
+// enterHost moves the example into a new network namespace, which serves as the host. It needs root.
 func enterHost() *setup.Host { return setuptest.EnterHost(example{}) }
 
-// example is the testing.TB of the examples: a failure ends the process.
+// example is a testing.TB for the examples. A failure ends the process.
 type example struct{ testing.TB }
 
 func (example) Helper()                        {}

@@ -13,12 +13,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ErrNoLink is returned when Port.ExistingLink names a link that does not exist.
+// ErrNoLink is returned if the link that Port.ExistingLink names does not exist.
 var ErrNoLink = errors.New("there is no such link on the host")
 
-// plugExisting makes a bridge port of a link that another plugin has made. The link keeps its
-// name and gets the name of our ports as an alternative name (ip-link(8), "altname"; Linux 5.5).
-// All lookups by port name then find it, as they find a veth pair of ours.
+// plugExisting makes a link of another plugin a port of the bridge. The link keeps its name.
+// It gets the port name of the attachment as an alternative name (ip-link(8), "altname"; Linux 5.5),
+// so that every look-up by port name finds the link.
 func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	l, err := h.existingLink(p)
 	if err != nil {
@@ -41,8 +41,8 @@ func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	return done, nil
 }
 
-// existingLink looks up Port.ExistingLink. It returns ErrNoLink, or ErrTaken if the link has a
-// bridge or an alias already.
+// existingLink returns the link that Port.ExistingLink names. The error is ErrNoLink if the link does
+// not exist, and ErrTaken if the link already has a master or an alias.
 func (h *Host) existingLink(p *Port) (l rtnl.Link, err error) {
 	l, err = rtnl.ByName(h.Namespace, p.ExistingLink)
 	switch {
@@ -62,8 +62,9 @@ func (h *Host) existingLink(p *Port) (l rtnl.Link, err error) {
 	return l, nil
 }
 
-// removeExisting adds to the batch, at its end, the requests that take an existing link off its
-// bridge and delete everything that it had as a port, and sends the batch.
+// removeExisting removes an existing link from its bridge. It also deletes the bandwidth limits, the
+// IFB, the alias and the alternative name of the port. It appends these requests to the batch and
+// sends the batch.
 func (h *Host) removeExisting(b *netns.Batch, l rtnl.Link, port string) error {
 	if err := rtnl.RemoveLimits(h.Namespace, b, l); err != nil {
 		return err
@@ -72,13 +73,13 @@ func (h *Host) removeExisting(b *netns.Batch, l rtnl.Link, port string) error {
 	leave := b.Ensure("take "+l.Name+" off its bridge", rtnl.NewLinkRequest(l.Name, 0), unix.ENODEV)
 	leave.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0)))
 	leave.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, nil))
-	// The alternative name goes last: a call after a crash finds the link by it.
+	// The alternative name is deleted last, because a second call after a crash finds the link by it.
 	b.Ensure("delete alternative name "+port+" of "+l.Name, altNameRequest(unix.RTM_DELLINKPROP, l, port), unix.ENODEV)
 	return h.Send(*b)
 }
 
-// altNameRequest adds an alternative name to a link (RTM_NEWLINKPROP) or deletes it
-// (RTM_DELLINKPROP).
+// altNameRequest returns the request that adds an alternative name to a link (kind RTM_NEWLINKPROP)
+// or deletes it (kind RTM_DELLINKPROP).
 func altNameRequest(kind int, l rtnl.Link, name string) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(kind, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)

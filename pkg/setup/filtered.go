@@ -9,17 +9,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The functions of this file serve the plugin firewall, which adds an ingress policy to the
-// network of a port that an earlier plugin of the chain has attached.
+// The functions in this file are for the plugin firewall. It adds an ingress policy to the network of
+// a port that an earlier plugin in the chain has attached.
 
-// policyChained names, in rule comments, the ingress policy that the plugin firewall has set. It
-// differs from the name of the policy in the network's own configuration.
+// policyChained is the name of the plugin firewall's ingress policy in rule comments. The policy of
+// the network's own configuration has another name, so the two policies do not mix.
 const policyChained = "firewall"
 
-// EnsureFiltered accepts the packets of a port's network in FORWARD chains that deny them, and
-// applies the ingress policy: see Network.Forward and Network.Ingress. Both add to what the
-// network's own configuration has set. Both are deleted with the network. EnsureFiltered
-// returns what was missing.
+// EnsureFiltered adds the rules of Network.Forward and Network.Ingress for a port's network. It keeps
+// the rules of the network's own configuration. ReleaseNetwork deletes all these rules.
+// EnsureFiltered returns the names of the parts that it restored.
 func (h *Host) EnsureFiltered(p *Port) (restored []string, err error) {
 	missing, err := h.missingFiltered(p)
 	if err != nil || len(missing) == 0 {
@@ -28,7 +27,8 @@ func (h *Host) EnsureFiltered(p *Port) (restored []string, err error) {
 	return h.repair(func() ([]plan.Difference, error) { return h.missingFiltered(p) })
 }
 
-// VerifyFiltered compares the host with what EnsureFiltered makes. It changes nothing.
+// VerifyFiltered returns an error that names everything that EnsureFiltered would restore. It changes
+// nothing.
 func (h *Host) VerifyFiltered(p *Port) error {
 	missing, err := h.missingFiltered(p)
 	return errors.Join(plan.Error(missing), err)
@@ -54,8 +54,8 @@ func (h *Host) missingFiltered(p *Port) (missing []plan.Difference, err error) {
 	return missing, err
 }
 
-// isolatedByChained reports whether the plugin firewall isolates the ports of a network.
-func (h *Host) isolatedByChained(net *Network) (bool, error) {
+// isolatedByFirewall reports whether the plugin firewall isolates the ports of a network.
+func (h *Host) isolatedByFirewall(net *Network) (bool, error) {
 	for _, family := range net.Families() {
 		rules, err := ownrules.Rules(h.Namespace, family)
 		if err != nil {

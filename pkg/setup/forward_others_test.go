@@ -10,9 +10,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestForwardBehindMany has hundreds of rules of others, which AttachPort does not read to the end.
-// It still finds a jump to DOCKER-USER behind them, and puts our jump behind that one.
-func TestForwardBehindMany(t *testing.T) {
+// TestForwardManyRules adds 300 foreign rules to FORWARD. EnsureForward does not read all of them. A
+// jump to DOCKER-USER is then added behind the 300 rules. EnsureForward must find this jump and move
+// our jump behind it.
+func TestForwardManyRules(t *testing.T) {
 	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
 		t.Run(chain, func(t *testing.T) {
 			t.Parallel()
@@ -34,19 +35,19 @@ func TestForwardBehindMany(t *testing.T) {
 			ensure(0)
 			setuptest.Run(t, "iptables", "-A", "FORWARD", "-j", chain)
 			if ok, err := host.AcceptsForward("br0", unix.AF_INET); ok || err != nil {
-				t.Errorf("the jump behind them is not seen: %v", err)
+				t.Errorf("AcceptsForward does not see the jump behind the 300 rules: %v", err)
 			}
 			ensure(301)
 			if ok, err := host.AcceptsForward("br0", unix.AF_INET); !ok || err != nil {
-				t.Errorf("something is missing still: %v", err)
+				t.Errorf("a rule is still missing: %v", err)
 			}
 		})
 	}
 }
 
-// TestForwardLeavesOthers has an administrator's rule with a match before our jump. The rule keeps
-// its place when the rules of another bridge are added. The administrator's own jump to our chain
-// does not stop the deletion of our rules.
+// TestForwardLeavesOthers adds an administrator's rule with a match before our jump, and an
+// administrator's jump from INPUT to our chain. EnsureForward for another bridge does not move the
+// rule. The jump from INPUT does not prevent the deletion of our rules.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestForwardLeavesOthers(t *testing.T) {
 				}
 			}
 			if left := append(rules(t, program, "FORWARD"), rules(t, program, "BRIDGEVETH-FORWARD")...); len(left) != 1 {
-				t.Errorf("left are %q", left)
+				t.Errorf("rules are left: %q", left)
 			}
 			setuptest.Run(t, program, "-F", "INPUT")
 			ensure("br0")
@@ -80,7 +81,7 @@ func TestForwardLeavesOthers(t *testing.T) {
 				t.Error(err)
 			}
 			if got := setuptest.Run(t, program, "-S"); strings.Contains(got, "BRIDGEVETH") {
-				t.Errorf("left are\n%s", got)
+				t.Errorf("rules or chains are left:\n%s", got)
 			}
 		})
 	}

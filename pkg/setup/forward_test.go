@@ -24,7 +24,7 @@ func rules(t testing.TB, program, chain string) (list []string) {
 	return list
 }
 
-// TestForwardPlacement adds rules of others to FORWARD and checks the position of our jump, with
+// TestForwardPlacement adds foreign rules to FORWARD and checks the position of our jump, with
 // iptables-nft and iptables-legacy.
 func TestForwardPlacement(t *testing.T) {
 	const jump = "-j BRIDGEVETH-FORWARD"
@@ -89,7 +89,7 @@ func TestForwardPlacement(t *testing.T) {
 				for _, rule := range tt.forward {
 					setuptest.Run(t, "sh", "-c", program+" -A FORWARD "+rule)
 				}
-				for range 2 { // the second time there is nothing left to do
+				for range 2 { // the second call changes nothing
 					if err := host.EnsureForward("br0", unix.AF_INET); err != nil {
 						t.Fatal(err)
 					}
@@ -112,9 +112,9 @@ func TestForwardPlacement(t *testing.T) {
 	}
 }
 
-// TestForwardHeals deletes rules as other programs do. The ping fails, and the next AttachPort
+// TestForwardRestored deletes rules as other programs do. Then a ping fails. The next AttachPort
 // restores the rules.
-func TestForwardHeals(t *testing.T) {
+func TestForwardRestored(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
 		{"flushed chain", "iptables -F BRIDGEVETH-FORWARD"},
@@ -147,10 +147,11 @@ func TestForwardHeals(t *testing.T) {
 	}
 }
 
-// TestForwardGetsAhead inserts a rule that denies everything before ours, with iptables-nft and
-// iptables-legacy. VerifyPort reports it. The next AttachPort moves our jump before it, but not
-// before DOCKER-USER, and changes no other rule. A rule with a match in FORWARD keeps its place.
-func TestForwardGetsAhead(t *testing.T) {
+// TestForwardMovedUp inserts a rule that denies all packets before our rules, with iptables-nft and
+// iptables-legacy. VerifyPort returns an error. The next AttachPort moves our jump before the denying
+// rule, but not before the jump to DOCKER-USER. It does not move foreign rules. Our jump may
+// stay behind a rule with a match.
+func TestForwardMovedUp(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
 			{"REJECT at the top", "$I -I FORWARD -j REJECT"},
@@ -178,7 +179,7 @@ func TestForwardGetsAhead(t *testing.T) {
 				theirs := othersRules(t, "iptables-"+flavour)
 				attach(t, host, port(t, 3, setup.ForwardIPTables))
 				if !setuptest.Ping(t, a.Container, "10.88.0.3") {
-					t.Errorf("the next AttachPort has not moved our rules before it: %q, %q", rules(t, "iptables-"+flavour, "FORWARD"), rules(t, "iptables-"+flavour, "BRIDGEVETH-FORWARD"))
+					t.Errorf("the next AttachPort has not moved our rules before the denying rule: %q, %q", rules(t, "iptables-"+flavour, "FORWARD"), rules(t, "iptables-"+flavour, "BRIDGEVETH-FORWARD"))
 				}
 				if err := host.VerifyPort(b); err != nil {
 					t.Error(err)
@@ -212,9 +213,9 @@ func othersRules(t testing.TB, program string) (list []string) {
 	return list
 }
 
-// TestForwardClosed has a rule that denies everything before DOCKER-USER. Our jump is not moved
-// before it. The error names the rule.
-func TestForwardClosed(t *testing.T) {
+// TestForwardDenied inserts a rule that denies all packets before the jump to DOCKER-USER. AttachPort
+// does not move our jump before that rule. CheckDenied returns an error that names DOCKER-USER.
+func TestForwardDenied(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	dropAll(t, "nft")
@@ -232,9 +233,10 @@ func TestForwardClosed(t *testing.T) {
 	}
 }
 
-// TestForwardChainGetsAhead inserts a rule that denies everything before ours in a chain of the
-// administrator. Ours move directly before it, and stay behind rules with a match.
-func TestForwardChainGetsAhead(t *testing.T) {
+// TestForwardChainMovedUp inserts a rule that denies all packets before our rules, in a chain of the
+// administrator. The next AttachPort moves our rules directly before that rule. Rules with a match
+// stay before our rules.
+func TestForwardChainMovedUp(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	setuptest.Run(t, "sh", "-ec", "nft add table inet mine; nft add chain inet mine fw '{ type filter hook forward priority 0; policy drop; }'")
@@ -253,7 +255,7 @@ func TestForwardChainGetsAhead(t *testing.T) {
 	}
 	chained(3)
 	if !setuptest.Ping(t, a.Container, "10.88.0.3") {
-		t.Error("the next AttachPort has not moved our rules before it")
+		t.Error("the next AttachPort has not moved our rules before the denying rule")
 	}
 	if err := host.VerifyPort(b); err != nil {
 		t.Error(err)
@@ -261,12 +263,13 @@ func TestForwardChainGetsAhead(t *testing.T) {
 	got := setuptest.Run(t, "nft", "-s", "list", "chain", "inet", "mine", "fw")
 	at := func(text string) int { return strings.Index(got, text) }
 	if at("192.0.2.9") > at("br0 incoming") || at("br0 incoming") > at("counter drop") || strings.Count(got, "br0 ") != 2 {
-		t.Errorf("ours do not stand between the two:\n%s", got)
+		t.Errorf("our rules are not between the two rules of the administrator:\n%s", got)
 	}
 }
 
-// TestForwardHonoursAdministrator adds an administrator's DROP to DOCKER-USER and to our chain. Its
-// packets stay dropped, and the rules stay in place.
+// TestForwardHonoursAdministrator adds an administrator's DROP rule to DOCKER-USER or
+// BRIDGEVETH-ADMIN. The rule drops packets at once, and also after all ports were detached and attached
+// again.
 func TestForwardHonoursAdministrator(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, chain := range []string{"DOCKER-USER", "BRIDGEVETH-ADMIN"} {
@@ -303,7 +306,7 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 				if chain != "BRIDGEVETH-ADMIN" {
 					return
 				}
-				// The chain also stays while a jump of the administrator leads to it.
+				// DeleteForward keeps BRIDGEVETH-ADMIN while an administrator's rule jumps to it.
 				setuptest.Run(t, program, "-F", chain)
 				setuptest.Run(t, program, "-A", "INPUT", "-j", chain)
 				if err := host.DeleteForward("br0"); err != nil {
@@ -322,7 +325,7 @@ func TestForwardTwoBridges(t *testing.T) {
 	host := setuptest.EnterHost(t)
 	setuptest.DropForward(t, "iptables")
 	before := setuptest.Dump(t)
-	for _, bridge := range []string{"br0", "br01"} { // the one's name begins the other's
+	for _, bridge := range []string{"br0", "br01"} { // br0 is a prefix of br01
 		if err := host.EnsureForward(bridge, unix.AF_INET); err != nil {
 			t.Fatal(err)
 		}
@@ -341,5 +344,5 @@ func TestForwardTwoBridges(t *testing.T) {
 	if err := host.DeleteForward("br01"); err != nil {
 		t.Fatal(err)
 	}
-	setuptest.Same(t, before, "something is left")
+	setuptest.Same(t, before, "DeleteForward left traces")
 }

@@ -16,7 +16,7 @@ import (
 // first use. Only one goroutine at a time may use a Namespace.
 type Namespace = netns.Namespace
 
-// Host is the network namespace that has the bridges and the rules of their networks.
+// Host is the network namespace with the bridges and the rules.
 type Host struct{ *Namespace }
 
 // CurrentHost returns the calling thread's namespace as a Host.
@@ -28,30 +28,30 @@ func CurrentHost() (*Host, error) {
 	return &Host{ns}, nil
 }
 
-// OpenNamespace returns the namespace at path (/run/netns/NAME, /proc/PID/ns/net). Its errors
-// wrap ErrNoNamespace or ErrNotNamespace.
+// OpenNamespace opens the namespace at path (/run/netns/NAME, /proc/PID/ns/net). The error wraps
+// ErrNoNamespace or ErrNotNamespace.
 func OpenNamespace(path string) (*Namespace, error) { return netns.Open(path) }
 
-// DeleteNamed deletes the name of a namespace that EnsureNamed or ip-netns(8) made. The kernel
-// deletes the namespace with its last name, process and socket.
+// DeleteNamed deletes the name of a namespace that EnsureNamed or ip-netns(8) created. The kernel
+// deletes the namespace itself when no name, process or socket refers to it.
 func DeleteNamed(name string) error { return netns.DeleteNamed(name) }
 
 type (
 	// Attachment identifies one interface of one container on one network.
 	Attachment = plan.Attachment
-	// Network is what the containers on one bridge share.
+	// Network describes what the containers on one bridge share: the bridge, gateways and rules.
 	Network = plan.Network
-	// Port is what connects one container to a network.
+	// Port describes how one container is connected to a network.
 	Port = plan.Port
 	// Route is a route of a container.
 	Route = plan.Route
-	// HostPort is a port of the host that leads to a port of a container.
+	// HostPort is a port of the host that is redirected to a port of a container.
 	HostPort = plan.HostPort
 	// PortTakenError is returned for a host port that belongs to another attachment.
 	PortTakenError = plan.PortTakenError
 	// Limit is a bandwidth limit in one direction.
 	Limit = plan.Limit
-	// Bandwidth is the bandwidth limits of a port, in both directions.
+	// Bandwidth has the two bandwidth limits of a port, one for each direction.
 	Bandwidth = plan.Bandwidth
 	// VLANs are the VLANs of the ports of a network.
 	VLANs = plan.VLANs
@@ -59,17 +59,17 @@ type (
 	VLANRange = plan.VLANRange
 	// Guard selects which source addresses of a port are checked.
 	Guard = plan.Guard
-	// Forward selects how packets are accepted in FORWARD chains that deny them.
+	// Forward selects the method by which FORWARD chains are made to accept a network's packets.
 	Forward = plan.Forward
 	// Ingress selects who may open connections to containers.
 	Ingress = plan.Ingress
-	// Conflict selects what happens to another address of the bridge.
+	// Conflict selects what happens to addresses of the bridge that conflict with a gateway.
 	Conflict = plan.Conflict
-	// Chain names an nftables chain of somebody else.
+	// Chain names an nftables chain of another program.
 	Chain = plan.Chain
 )
 
-// Limits of values, and the choices of each kind.
+// Limits, and the values of Guard, Forward, Ingress and Conflict.
 const (
 	MinMTU     = plan.MinMTU
 	MaxMTU     = plan.MaxMTU
@@ -97,7 +97,7 @@ const (
 	ConflictAdd     = plan.ConflictAdd
 )
 
-// Errors of the packages below that a caller may act upon.
+// Errors of the packages below internal/ that a caller may handle.
 var (
 	ErrNoNamespace        = netns.ErrNoNamespace
 	ErrNotNamespace       = netns.ErrNotNamespace
@@ -115,35 +115,36 @@ var (
 	ErrTablesGone         = ownrules.ErrTablesGone
 )
 
-// ParseForward reads a Forward by its name: auto, iptables, firewalld, sysctl or none.
+// ParseForward returns the Forward with this name: auto, iptables, firewalld, sysctl or none.
 func ParseForward(name string) (Forward, error) { return plan.ParseForward(name) }
 
-// ParseIngress reads an Ingress by its name: open, same-bridge or isolated.
+// ParseIngress returns the Ingress with this name: open, same-bridge or isolated.
 func ParseIngress(name string) (Ingress, error) { return plan.ParseIngress(name) }
 
-// ParseConflict reads a Conflict by its name: error, replace or add.
+// ParseConflict returns the Conflict with this name: error, replace or add.
 func ParseConflict(name string) (Conflict, error) { return plan.ParseConflict(name) }
 
-// ParseChain reads a Chain: its family, its table and its name, with spaces between.
+// ParseChain parses a chain as nft(8) writes it: family, table and name, with spaces between them.
 func ParseChain(text string) (Chain, error) { return plan.ParseChain(text) }
 
-// ParseAttachment reads the alias of a link. ok is false for a link that is not ours.
+// ParseAttachment returns the attachment that the alias of one of our ports names. ok is false for
+// every other alias.
 func ParseAttachment(alias string) (a Attachment, ok bool) { return plan.ParseAttachment(alias) }
 
-// ProgramPath looks for a program in the folders first, in PATH, and in the sbin folders. It
-// returns the error of the last folder.
+// ProgramPath returns the path of a program. It searches the folders of the parameter "first",
+// then PATH, then the sbin folders. If the program is not found, the error is that of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	return forward.ProgramPath(name, first...)
 }
 
-// Addresses returns the addresses of the interface called name, without IPv6 link-local
-// addresses. It returns none for an interface that does not exist.
+// Addresses returns the addresses of the interface called name, without IPv6 link-local addresses. An
+// interface that does not exist has no addresses.
 func Addresses(ns *Namespace, name string) ([]netip.Prefix, error) {
 	return rtnl.AddressesOf(ns, name)
 }
 
-// RaiseLoopback sets lo up and returns its addresses: the kernel then adds 127.0.0.1 and ::1.
-// LowerLoopback is the inverse.
+// RaiseLoopback sets lo up and returns its addresses. The kernel adds 127.0.0.1 and ::1 when lo goes
+// up. LowerLoopback is the inverse.
 func RaiseLoopback(ns *Namespace) ([]netip.Prefix, error) { return rtnl.RaiseLoopback(ns) }
 
 // LowerLoopback sets lo down.
@@ -152,23 +153,24 @@ func LowerLoopback(ns *Namespace) error { return rtnl.LowerLoopback(ns) }
 // VerifyLoopback returns an error if lo is down.
 func VerifyLoopback(ns *Namespace) error { return rtnl.VerifyLoopback(ns) }
 
-// UplinkMTU returns the smallest MTU, in bytes, of the links of the default routes.
+// UplinkMTU returns the smallest MTU, in bytes, among the links of the default routes. It returns 0 if
+// the host has no default route.
 func (h *Host) UplinkMTU() (mtu int, err error) { return rtnl.UplinkMTU(h.Namespace) }
 
-// EnsureBridge creates the bridge called name if there is none, and sets it up. mtu is in bytes; 0
-// is the kernel's default.
+// EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in bytes;
+// 0 means the kernel's default.
 func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
 
-// RenamedTo returns the name that a bridge made as name has now, "" if no bridge of ours was renamed
-// so.
+// RenamedTo returns the present name of the bridge that we created as name, if another program has
+// renamed the bridge. Otherwise it returns "".
 func (h *Host) RenamedTo(name string) (string, error) { return bridges.RenamedTo(h.Namespace, name) }
 
-// FoundPort is a port of ours on the host.
+// FoundPort is one of our bridge ports, as found on the host.
 type FoundPort = bridges.FoundPort
 
-// Ports returns all ports of ours on the host.
+// Ports returns all our bridge ports on the host.
 func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) }
 
 // HasPort reports whether an attachment has a port.
@@ -188,32 +190,31 @@ func (h *Host) BridgeOf(a Attachment) (string, error) {
 	return br.Name, err
 }
 
-// HostPorts returns the host ports of all containers as text, such as "tcp *:8080", by the name
-// of the port that each leads to.
+// HostPorts returns the host ports of all containers as text, such as "tcp *:8080". The keys of the
+// map are the names of the containers' bridge ports.
 func (h *Host) HostPorts() (map[string][]string, error) { return ownrules.HostPorts(h.Namespace) }
 
-// EnsureMasquerade makes the rules that replace the source address of packets from a bridge's
-// subnets by the address of the interface by which they leave the host. DeleteRules is the
-// inverse.
+// EnsureMasquerade adds the masquerade rules for packets from the subnets of a bridge. DeleteRules is
+// the inverse.
 func (h *Host) EnsureMasquerade(bridge string, subnets ...netip.Prefix) error {
 	return ownrules.EnsureMasquerade(h.Namespace, bridge, subnets...)
 }
 
-// DeleteRules deletes everything of a bridge in our nftables tables.
+// DeleteRules deletes all rules of a bridge from our nftables tables.
 func (h *Host) DeleteRules(bridge string) error { return ownrules.DeleteRules(h.Namespace, bridge) }
 
-// EnsureForward makes the iptables rules that accept packets of a bridge in FORWARD chains that
-// deny them. DeleteForward is the inverse.
+// EnsureForward adds the iptables rules that accept the packets of a bridge in FORWARD chains.
+// families are AF_INET and AF_INET6. DeleteForward is the inverse.
 func (h *Host) EnsureForward(bridge string, families ...int) error {
 	return forward.Ensure(h.Namespace, bridge, families...)
 }
 
-// DeleteForward deletes the FORWARD rules of a bridge. With the last rule it deletes our chain and
-// the jump to it.
+// DeleteForward deletes the FORWARD rules of a bridge. If no other bridge has rules, it also deletes
+// our chain and the jump to our chain.
 func (h *Host) DeleteForward(bridge string) error { return forward.Delete(h.Namespace, bridge) }
 
 // AcceptsForward reports whether every FORWARD chain of a family (AF_INET, AF_INET6) has the rules
-// of a bridge in their place. It changes nothing.
+// of a bridge at the right position. It changes nothing.
 func (h *Host) AcceptsForward(bridge string, family int) (bool, error) {
 	return forward.Accepts(h.Namespace, bridge, family)
 }
@@ -221,7 +222,7 @@ func (h *Host) AcceptsForward(bridge string, family int) (bool, error) {
 // BaseChain is a base chain on the forward hook.
 type BaseChain = forward.BaseChain
 
-// Owner is the program that made a chain.
+// Owner is the program that created a chain.
 type Owner = forward.Owner
 
 // The known owners of base chains.
@@ -235,30 +236,31 @@ const (
 )
 
 // ForwardChains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6)
-// traverse, in order. It changes nothing.
+// traverse, in the order of traversal. It changes nothing.
 func (h *Host) ForwardChains(family int) ([]BaseChain, error) {
 	return forward.Chains(h.Namespace, family)
 }
 
-// CheckDenied returns ErrDenied if a chain that we must not change drops packets of a network.
+// CheckDenied returns ErrDenied if a chain that bridgeveth must not change drops packets of a network.
 func (h *Host) CheckDenied(net *Network) error { return forward.CheckDenied(h.Namespace, net) }
 
 // AttachedInterface is an interface of a container that is attached to a network.
 type AttachedInterface = bridges.AttachedInterface
 
-// AttachedInterfaces returns the interfaces that our veth pairs attach to a network, with their addresses
-// in the container.
+// AttachedInterfaces returns the containers' interfaces that our veth pairs attach to a network, with
+// their addresses.
 func (h *Host) AttachedInterfaces(network string) ([]AttachedInterface, error) {
 	return bridges.AttachedInterfaces(h.Namespace, network)
 }
 
-// IncompatibleChains returns the chains of others in a family (AF_INET, AF_INET6) that iptables
-// refuses to change, because nft(8) has loaded them from a saved ruleset. It changes nothing.
+// IncompatibleChains returns the foreign chains of a family (AF_INET, AF_INET6) that iptables refuses
+// to change. iptables refuses chains that nft(8) has loaded from a saved ruleset. IncompatibleChains
+// changes nothing.
 func (h *Host) IncompatibleChains(family int) ([]Chain, error) {
 	return forward.IncompatibleChains(h.Namespace, family)
 }
 
-// RuleWatch receives a notification for each change of the nftables ruleset of a namespace.
+// RuleWatch receives an event for each change of the nftables ruleset of a namespace.
 type RuleWatch = nft.RuleWatch
 
 // WatchRules subscribes to changes of the nftables ruleset. RuleWatch.Close ends the subscription.

@@ -12,10 +12,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestHostPortRivals publishes one host port for two containers at the same moment, once on all
-// addresses and once on one address. These are two map keys, so the kernel refuses neither. Only
-// one container gets the port.
-func TestHostPortRivals(t *testing.T) {
+// TestHostPortRace publishes one host port for two containers at the same time: for one container on
+// all addresses, for the other on one address. The map keys differ, so the kernel would accept both.
+// PublishPort must fail for one of the containers.
+func TestHostPortRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	var ports []*setup.Port
@@ -32,7 +32,7 @@ func TestHostPortRivals(t *testing.T) {
 		ready.Add(len(ports))
 		for i, p := range ports {
 			done.Go(func() {
-				results[i] = apart(host, func(own *setup.Host) error {
+				results[i] = withOwnHost(host, func(own *setup.Host) error {
 					ready.Done()
 					ready.Wait()
 					return own.PublishPort(p)

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMissingExtension takes the extension "conntrack" away from iptables-legacy, as in an image that
-// has the program alone. The error is one sentence.
+// TestMissingExtension runs iptables-legacy without its extension "conntrack", as in an image that
+// contains only the program. The error is one line.
 func TestMissingExtension(t *testing.T) {
 	dir := t.TempDir()
 	extensions, err := filepath.Glob("/usr/lib/*/xtables/*.so")

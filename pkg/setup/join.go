@@ -19,7 +19,7 @@ type End struct {
 }
 
 // Join connects two namespaces by a veth pair and sets both ends up. If the pair exists already,
-// Join adds what is missing. The inverse is to delete either end.
+// Join adds missing addresses. To undo Join, delete either end.
 func Join(a, b End) error {
 	pair := rtnl.Veth{Name: a.Interface, Peer: b.Interface, MAC: rtnl.RandomMAC(), PeerMAC: rtnl.RandomMAC(), PeerNamespace: b.Namespace}
 	var make netns.Batch

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMasqueradeRules adds and deletes the rules of two bridges, each twice. nft(8) can load what it
-// has listed.
+// TestMasqueradeRules adds and deletes the masquerade rules of two bridges. A second call for the same
+// bridge changes nothing. nft(8) can load its own listing of our tables.
 func TestMasqueradeRules(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -37,5 +37,5 @@ func TestMasqueradeRules(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	setuptest.Same(t, before, "something is left")
+	setuptest.Same(t, before, "DeleteRules left traces")
 }

@@ -9,11 +9,11 @@ import (
 )
 
 // EnsureNamed returns the namespace that ip-netns(8) lists as name, with lo up. It creates the
-// namespace if there is none. DeleteNamed is the inverse.
+// namespace if it does not exist. DeleteNamed is the inverse.
 func EnsureNamed(name string) (*Namespace, error) {
 	path := filepath.Join(netns.NamedDir, name)
 	n, err := netns.Open(path)
-	if errors.Is(err, ErrNotNamespace) { // a killed process left an unfinished one
+	if errors.Is(err, ErrNotNamespace) { // a killed process left the file without its bind mount
 		if err := netns.DeleteNamed(name); err != nil {
 			return nil, err
 		}

@@ -53,7 +53,7 @@ func TestNamed(t *testing.T) {
 		made = append(made, n)
 	}
 	if !made[0].Same(made[1]) || made[0].Same(host.Namespace) {
-		t.Error("not one namespace of its own")
+		t.Error("the two calls did not return one new namespace")
 	}
 	if !setuptest.Ping(t, made[0], "127.0.0.1") {
 		t.Error("lo is down")
@@ -63,7 +63,7 @@ func TestNamed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // as a lost mount leaves it
+	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // the file without its bind mount
 		t.Fatal(err)
 	}
 	n, err := setup.EnsureNamed("c1")
@@ -73,8 +73,8 @@ func TestNamed(t *testing.T) {
 	n.Close()
 }
 
-// TestDo enters namespaces from within others. The cached namespace of a thread is not used after
-// the thread has ended.
+// TestDo enters namespaces from within other namespaces. A Namespace remembers the thread that is in
+// it. Do must notice when this thread is in another namespace.
 func TestDo(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -83,7 +83,7 @@ func TestDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer container.Close()
-	is := func(what string, want *setup.Namespace) {
+	check := func(what string, want *setup.Namespace) {
 		t.Helper()
 		var here unix.Stat_t
 		if err := unix.Stat("/proc/thread-self/ns/net", &here); err != nil {
@@ -101,24 +101,24 @@ func TestDo(t *testing.T) {
 	}
 	var visited *setup.Host
 	in(container, func() {
-		is("container", container)
-		in(host.Namespace, func() { is("host within container", host.Namespace) })
-		in(container, func() { is("container within container", container) })
-		is("back in the container", container)
+		check("container", container)
+		in(host.Namespace, func() { check("host within container", host.Namespace) })
+		in(container, func() { check("container within container", container) })
+		check("back in the container", container)
 		if visited, err = setup.CurrentHost(); err != nil {
 			t.Fatal(err)
 		}
-		in(visited.Namespace, func() { is("the container as current", container) })
+		in(visited.Namespace, func() { check("the container by CurrentHost", container) })
 	})
 	defer visited.Close()
-	is("back", host.Namespace)
-	in(host.Namespace, func() { is("host", host.Namespace) })
-	in(visited.Namespace, func() { is("what was current in the container", container) })
-	is("at last", host.Namespace)
+	check("back in the host", host.Namespace)
+	in(host.Namespace, func() { check("host", host.Namespace) })
+	in(visited.Namespace, func() { check("container by CurrentHost, from the host", container) })
+	check("host at the end", host.Namespace)
 }
 
-// TestCloseTwice closes a namespace a second time, after other files have got the file descriptors
-// of its sockets.
+// TestCloseTwice calls Close a second time, after other files have got the file descriptors of the
+// namespace's sockets. The second call must not close these files.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)
@@ -126,7 +126,7 @@ func TestCloseTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := setup.Addresses(n.Namespace, "lo"); err != nil { // by a socket
+	if _, err := setup.Addresses(n.Namespace, "lo"); err != nil { // this opens a socket
 		t.Fatal(err)
 	}
 	n.Close()

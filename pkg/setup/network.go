@@ -18,12 +18,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DefaultBridge is the bridge of a network whose configuration names none. The reference plugin
-// has the same default, so its configurations work here.
+// DefaultBridge is the name of the bridge if the configuration names no bridge. The reference plugin
+// bridge has the same default.
 const DefaultBridge = "cni0"
 
-// Missing returns the names of what a network needs and the host does not have. It changes
-// nothing.
+// Missing returns the names of the objects and settings of a network that are missing on the host. It
+// changes nothing.
 func (h *Host) Missing(net *Network) (what []string, err error) {
 	missing, err := h.missing(net)
 	for _, d := range missing {
@@ -32,10 +32,10 @@ func (h *Host) Missing(net *Network) (what []string, err error) {
 	return what, err
 }
 
-// CheckNetwork reports whether a port could be attached to the network, as far as this can be
-// known without an attempt. Its errors are ErrNotBridge, ErrNoVLANs, ErrTaken,
-// ErrAddressConflict, ErrNoIPTables, ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain,
-// ErrBridgeFull, or unix.EROFS for a sysctl. It changes nothing.
+// CheckNetwork returns an error if it finds a reason why AttachPort would fail on this network. The
+// error is ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict, ErrNoIPTables, ErrNoFirewalld,
+// ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull, or unix.EROFS for a sysctl. CheckNetwork changes
+// nothing.
 func (h *Host) CheckNetwork(net *Network) error {
 	missing, err := h.missing(net)
 	if err != nil {
@@ -56,13 +56,13 @@ func (h *Host) CheckNetwork(net *Network) error {
 	return nil
 }
 
-// lockComplete restores what the network lacks and returns a lock under which the network stays
-// complete. The caller holds the lock until its port is on the bridge. From then on the port
-// itself keeps the network from being deleted. Usually nothing is missing, and many callers hold
-// the lock at the same time.
+// lockComplete restores the missing parts of the network and returns a lock. While the caller holds
+// the lock, no other process deletes the network. The caller unlocks when its port is on the bridge,
+// because no process deletes a network with a port. Usually nothing is missing. Then the lock is
+// shared, and many processes can hold it at the same time.
 //
-// The lock is on the file of the host's network namespace. That file is one inode of nsfs,
-// whatever path leads to it, so the lock needs no folder and leaves no file.
+// The lock is on the file of the host's network namespace. This file has one inode of nsfs for all
+// its paths, so the lock needs no folder and leaves no file.
 func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	lock, err := h.Lock(flock.Shared)
 	if err != nil {
@@ -79,7 +79,7 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	if lock, err = h.Lock(flock.Exclusive); err != nil {
 		return nil, err
 	}
-	if missing, err = h.missing(net); err == nil { // another process may have restored it meanwhile
+	if missing, err = h.missing(net); err == nil { // another process may have restored the network meanwhile
 		err = plan.RestoreAll(missing)
 	}
 	if err != nil {
@@ -89,8 +89,8 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	return lock, nil
 }
 
-// missing compares the host with the network. It changes nothing. ADD and repair restore the
-// differences, CHECK reports them. They come in an order in which they can be restored.
+// missing returns the differences between the host and the network, in the order in which they must
+// be restored. It changes nothing. ADD and repair restore the differences. CHECK reports them.
 func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	links, err := h.linksOf(net)
 	if err != nil {
@@ -127,8 +127,8 @@ func (h *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
 	return links, nil
 }
 
-// missingBridge compares the bridge, which is the first of the links, with its VLANs and its
-// gateway addresses. The last of the links has the gateway addresses.
+// missingBridge returns the missing settings, VLANs, gateway addresses and on-link routes of the
+// bridge. The first link is the bridge. The last link has the gateway addresses.
 func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	br, routed := links[0], links[len(links)-1]
 	ensure := func() error { return bridges.EnsureBridge(h.Namespace, net.Bridge, net.MTU) }
@@ -164,9 +164,9 @@ func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Di
 	return slices.Concat(missing, gateways, routes), err
 }
 
-// missingGateways compares the network's gateways with the addresses of link l, which is the
-// bridge or a VLAN link on it. A gateway that cannot be added is an error, so that nothing is
-// changed before.
+// missingGateways returns the gateways of the network that are missing on link l. This link is the
+// bridge or a VLAN link on the bridge. If a gateway cannot be added, missingGateways returns an error,
+// so ADD fails before it changes anything.
 func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	if len(net.Gateways) == 0 {
 		return nil, nil
@@ -184,7 +184,8 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
-			// An address of ours that no container needs was left by a killed process.
+			// We added the other address, but the bridge has none of our ports: a killed process has
+			// left the address. It is replaced.
 			used, err := h.inUse(net.Bridge)
 			if err != nil {
 				return nil, err
@@ -205,7 +206,8 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 	return missing, nil
 }
 
-// missingFilters compares the rules that accept packets in chains that deny them.
+// missingFilters returns the missing rules and settings that make foreign chains accept the network's
+// packets: see Network.Forward and Network.ForwardChains.
 func (h *Host) missingFilters(net *Network) (missing []plan.Difference, err error) {
 	firewalld := func(net *Network) ([]plan.Difference, error) { return forward.MissingFirewalld(h.Namespace, net) }
 	chains := func(net *Network) ([]plan.Difference, error) { return forward.MissingChains(h.Namespace, net) }

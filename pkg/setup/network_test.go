@@ -15,7 +15,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// attach calls AttachPort and fails the test on an error.
+// attach calls CheckAttachable and AttachPort. An error fails the test.
 func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	t.Helper()
 	if err := host.CheckAttachable(p); err != nil {
@@ -27,9 +27,9 @@ func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	return p
 }
 
-// apart calls f with a second Host for the same namespace: a Namespace serves one goroutine only,
-// and new threads of the process start in its first namespace.
-func apart(host *setup.Host, f func(own *setup.Host) error) error {
+// withOwnHost calls f with a second Host for the namespace of host. Each goroutine of a test needs its
+// own Host, because only one goroutine at a time may use a Namespace.
+func withOwnHost(host *setup.Host, f func(own *setup.Host) error) error {
 	return host.Do(func() error {
 		own, err := setup.CurrentHost()
 		if err != nil {
@@ -40,8 +40,8 @@ func apart(host *setup.Host, f func(own *setup.Host) error) error {
 	})
 }
 
-// TestAttachFails makes AttachPort fail at different steps. The host is afterwards as it was
-// before.
+// TestAttachFails makes AttachPort fail at different steps. After the error, the state of the host is
+// the same as before.
 func TestAttachFails(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -55,7 +55,7 @@ func TestAttachFails(t *testing.T) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
 			setuptest.Run(t, "ip", "addr", "add", "10.99.0.1/24", "dev", "br0")
 		}, "the bridge has another address, 10.99.0.1/24"},
-		{"a bridge that is none", func(t testing.TB, _ *setup.Host, _ *setup.Port) {
+		{"a link of another type", func(t testing.TB, _ *setup.Host, _ *setup.Port) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "other")
 		}, "br0 is of type \"veth\": the link is not a bridge"},
 		{"interface name taken", func(t testing.TB, _ *setup.Host, p *setup.Port) {
@@ -87,8 +87,8 @@ func TestAttachFails(t *testing.T) {
 	}
 }
 
-// TestAttachedAlready attaches twice under one name: the second call is refused and the first
-// attachment still works. An unfinished first attachment is replaced.
+// TestAttachedAlready attaches the same port twice. The second call fails and changes nothing. But if
+// the first port is unfinished, the second call replaces it.
 func TestAttachedAlready(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -101,15 +101,16 @@ func TestAttachedAlready(t *testing.T) {
 		t.Error("a second AttachPort succeeded")
 	}
 	setuptest.Same(t, before, "the first attachment has changed")
-	setuptest.Run(t, "ip", "link", "set", p.Port(), "down") // as a killed ADD leaves it
+	setuptest.Run(t, "ip", "link", "set", p.Port(), "down") // a killed ADD leaves the port down
 	attach(t, host, p)
 	if err := host.VerifyPort(p); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestOthersBridge attaches to a bridge that existed before. It is not changed or deleted.
-func TestOthersBridge(t *testing.T) {
+// TestForeignBridge attaches a port to a bridge of another program and detaches it. The bridge is
+// afterwards the same as before.
+func TestForeignBridge(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	dropAll(t, "nft")
@@ -127,8 +128,9 @@ func TestOthersBridge(t *testing.T) {
 	setuptest.Same(t, before, "the bridge has changed")
 }
 
-// TestBridgeRace creates the bridge from outside at the same moment. That bridge is not marked as
-// ours: DetachPort of the last port deletes a bridge that is.
+// TestBridgeRace creates the bridge as another program would, at the same time as EnsureBridge. If the
+// other program is first, EnsureBridge must not mark the bridge as ours, because the last DetachPort
+// deletes a bridge with our mark.
 func TestBridgeRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -150,7 +152,7 @@ func TestBridgeRace(t *testing.T) {
 		if made == nil {
 			first++
 			if shown := setuptest.Run(t, "ip", "link", "show", "br0"); strings.Contains(shown, "alias") {
-				t.Fatalf("the bridge of others is marked as ours: %s", shown)
+				t.Fatalf("the foreign bridge is marked as ours: %s", shown)
 			}
 		}
 		if err := library.LinkDel(theirs); err != nil {
@@ -158,11 +160,12 @@ func TestBridgeRace(t *testing.T) {
 		}
 	}
 	if first == 0 {
-		t.Error("the bridge of others was never created first")
+		t.Error("the foreign bridge was never created first")
 	}
 }
 
-// TestReplaceAddress attaches with ConflictReplace: the other address of the bridge is deleted.
+// TestReplaceAddress attaches with ConflictReplace. AttachPort deletes the conflicting address of the
+// bridge.
 func TestReplaceAddress(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -177,8 +180,8 @@ func TestReplaceAddress(t *testing.T) {
 	}
 }
 
-// TestParallel attaches and detaches many ports at once. There is one set of rules, and nothing is
-// left at the end.
+// TestParallel attaches and detaches many ports at once. Each rule exists once, and the last DetachPort
+// deletes everything.
 func TestParallel(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -193,7 +196,7 @@ func TestParallel(t *testing.T) {
 		var group sync.WaitGroup
 		for _, p := range ports {
 			group.Go(func() {
-				if err := apart(host, func(own *setup.Host) error { return f(own, p) }); err != nil {
+				if err := withOwnHost(host, func(own *setup.Host) error { return f(own, p) }); err != nil {
 					t.Errorf("%s: %v", what, err)
 				}
 			})
@@ -214,11 +217,11 @@ func TestParallel(t *testing.T) {
 		t.Error("no answer from the last container")
 	}
 	each("detach", func(own *setup.Host, p *setup.Port) error { return own.DetachPort(p.Attachment, "br0") })
-	setuptest.Same(t, before, "something is left")
+	setuptest.Same(t, before, "DetachPort left traces")
 }
 
-// TestCollect deletes ports of its network that are not valid, and what a killed ADD has left. It
-// keeps valid ports and other networks.
+// TestCollect calls Collect for one network. Collect deletes the ports that are not in valid, and the
+// port of a killed ADD. It keeps the valid port and the port of another network.
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -242,7 +245,7 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestVerify breaks each thing that AttachPort makes. VerifyPort names it.
+// TestVerify changes or deletes one thing that AttachPort made. The error of VerifyPort names this thing.
 func TestVerify(t *testing.T) {
 	for _, tt := range []struct{ name, command, want string }{
 		{"port down", "ip link set PORT down", "port PORT up: is false"},
@@ -279,7 +282,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestPortSettings compares the settings of a port with those of its plan.
+// TestPortSettings checks that a port gets the settings of its plan.
 func TestPortSettings(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -304,8 +307,9 @@ func TestPortSettings(t *testing.T) {
 	}
 }
 
-// TestRouterAdvertisements has an interface whose default route comes from router advertisements.
-// It keeps accepting them when AttachPort switches forwarding on.
+// TestRouterAdvertisements attaches a port on a host whose uplink accepts router advertisements.
+// AttachPort switches IPv6 forwarding on, and sets accept_ra of the uplink to 2. Otherwise the uplink
+// would not accept router advertisements any more.
 func TestRouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -323,8 +327,9 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 }
 
-// TestForwardingByDefault attaches where new links do not forward although the host does, and
-// where forwarding is switched off for the bridge.
+// TestForwardingByDefault attaches a port on a host whose sysctl forwarding is 1 for all links, but 0
+// by default for new links. Then it sets the sysctl of the bridge to 0. VerifyPort names the sysctl, and
+// the next AttachPort sets it to 1.
 func TestForwardingByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -350,7 +355,7 @@ func TestForwardingByDefault(t *testing.T) {
 	}
 }
 
-// TestIPv6OffByDefault attaches where new links have no IPv6.
+// TestIPv6OffByDefault attaches a port on a host where new links have no IPv6 by default.
 func TestIPv6OffByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -361,7 +366,7 @@ func TestIPv6OffByDefault(t *testing.T) {
 	}
 }
 
-// TestBridgeFull fills a bridge. One more port is refused with an error that names the remedy.
+// TestBridgeFull adds 1023 ports to a bridge. AttachPort then returns an error that names the remedy.
 func TestBridgeFull(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -391,6 +396,6 @@ func TestBridgeFull(t *testing.T) {
 	}
 	setuptest.Run(t, "ip", "link", "delete", "p7")
 	if err := host.CheckNetwork(network); err != nil {
-		t.Errorf("CheckNetwork with one port left: %v", err)
+		t.Errorf("CheckNetwork after the deletion of one port: %v", err)
 	}
 }

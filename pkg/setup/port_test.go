@@ -9,7 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// port returns a dual-stack port of container number i, from 1 on, on bridge br0.
+// port returns the plan of a dual-stack port on bridge br0 for container number i. The first number
+// is 1.
 func port(t testing.TB, i int, forward setup.Forward) *setup.Port {
 	t.Helper()
 	name := fmt.Sprintf("c%d", i)
@@ -32,13 +33,13 @@ func port(t testing.TB, i int, forward setup.Forward) *setup.Port {
 	}
 }
 
-// dropAll sets FORWARD to DROP for both families, by iptables-nft or iptables-legacy.
+// dropAll sets the policy of FORWARD to DROP for both families, with iptables-nft or iptables-legacy.
 func dropAll(t testing.TB, flavour string) {
 	setuptest.DropForward(t, "iptables-"+flavour, "ip6tables-"+flavour)
 }
 
-// TestForward shows the fault: two containers on one bridge cannot reach each other. Then it shows
-// which paths each value of Forward opens.
+// TestForward attaches two containers on a host whose FORWARD policy is DROP. With ForwardNone, the
+// containers cannot reach each other. The other cases check which paths each value of Forward opens.
 func TestForward(t *testing.T) {
 	for _, flavours := range [][]string{{"nft"}, {"legacy"}, {"nft", "legacy"}} {
 		for _, tt := range []struct {
@@ -94,8 +95,8 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// joinOutside makes a namespace outside of the host, 192.0.2.2 and 2001:db8::2, with routes to the
-// containers.
+// joinOutside connects a new namespace to the host. The namespace represents another host. It has the
+// addresses 192.0.2.2 and 2001:db8::2, and routes to the containers.
 func joinOutside(t testing.TB, host *setup.Host) *setup.Namespace {
 	t.Helper()
 	outside := setuptest.Container(t, "outside")

@@ -15,9 +15,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ReleaseNetwork deletes everything that the networks of these bridges have on the host: rules,
-// masquerade, gateway addresses, and the bridge if we created it and nobody else uses it. A
-// bridge that still has a port of ours keeps its network.
+// ReleaseNetwork deletes the networks of these bridges from the host: rules, gateway addresses and
+// bridges. If a bridge still has one of our ports, ReleaseNetwork deletes only unused gateway
+// addresses. It does not delete a bridge that we did not create, or that has ports of others.
 func (h *Host) ReleaseNetwork(bridges ...string) error {
 	var errs []error
 	for i, bridge := range bridges {
@@ -49,7 +49,7 @@ func (h *Host) releaseNetwork(bridge string) error {
 	)
 }
 
-// inUse reports whether a bridge has a port of ours.
+// inUse reports whether a bridge has at least one of our ports.
 func (h *Host) inUse(bridge string) (used bool, err error) {
 	err = bridges.EachPort(h.Namespace, bridge, func(p rtnl.Link) bool {
 		used = p.Ours()
@@ -58,8 +58,9 @@ func (h *Host) inUse(bridge string) (used bool, err error) {
 	return used, err
 }
 
-// releaseBridge deletes a bridge that we created. A bridge that existed before, or that has
-// ports of others, stays, and only our addresses on it are deleted.
+// releaseBridge deletes a bridge that we created and that has no ports. Every other bridge stays, and
+// releaseBridge deletes only what we added: VLAN links, addresses, routes and settings for host ports
+// on 127.0.0.1.
 func (h *Host) releaseBridge(name string) error {
 	br, err := rtnl.ByName(h.Namespace, name)
 	if rtnl.Absent(err) {
@@ -68,18 +69,17 @@ func (h *Host) releaseBridge(name string) error {
 	if err != nil {
 		return err
 	}
-	bare, err := bridges.HasNoPort(h.Namespace, name)
+	empty, err := bridges.HasNoPort(h.Namespace, name)
 	if err != nil {
 		return err
 	}
-	if bare && bridges.MadeByUs(h.Namespace, br) {
+	if empty && bridges.MadeByUs(h.Namespace, br) {
 		return bridges.DeleteBridge(h.Namespace, name)
 	}
 	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.RemoveLocalnet(h.Namespace, br))
 }
 
-// deleteOwnAddresses deletes the gateway addresses that we added to a link, and the on-link
-// routes to their containers.
+// deleteOwnAddresses deletes the gateway addresses and on-link routes that we added to a link.
 func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	_, own, err := rtnl.WithLinkLocal(h.Namespace, l)
 	if err != nil {
@@ -100,9 +100,10 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// Collect deletes the ports of a network's attachments that are not in valid, on any bridge. On
-// the bridge named it also deletes ports without an alias, which a killed process has left. With
-// the last port of a bridge its network is deleted. Collect continues after errors.
+// Collect deletes the ports of all attachments of a network that are not in valid, on every bridge.
+// On the bridge that the parameter bridge names, it also deletes ports without an alias, which killed
+// processes have left. If a bridge then has none of our ports, Collect deletes the network of that
+// bridge. Collect continues after errors and returns all of them.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	all, err := bridges.LinksUnderLock(h.Namespace)
@@ -121,7 +122,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 		a, known := plan.ParseAttachment(l.Alias)
 		on := byIndex[l.Master]
 		if !known && on.Name == bridge {
-			a.Network = network // without an alias, the bridge is the only hint
+			a.Network = network // the port has no alias, so only its bridge tells the network
 		}
 		if !l.Ours() || l.Port == "" || !gone(ownrules.PortOwner{Port: l.Port, Attachment: a}) {
 			continue
@@ -146,7 +147,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
 }
 
-// ifbsOf returns the IFBs whose ports match gone.
+// ifbsOf returns the IFBs of the ports for which gone returns true.
 func ifbsOf(links []rtnl.Link, gone func(ownrules.PortOwner) bool) (ifbs []rtnl.Link) {
 	for _, l := range links {
 		digits, found := strings.CutPrefix(l.Name, plan.IFBPrefix)

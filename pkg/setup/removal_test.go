@@ -12,15 +12,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// links returns how many links of a namespace have names with the prefix.
+// links returns the number of links of a namespace whose names begin with prefix.
 func links(t *testing.T, in *setup.Namespace, prefix string) int {
 	t.Helper()
 	return strings.Count(setuptest.In(t, in, "ip", "-o", "link"), ": "+prefix)
 }
 
-// TestUnplugged deletes ports, one and many at once. When Unplug returns, both ends are gone for
-// every reader, although the kernel has not finished the deletion.
-func TestUnplugged(t *testing.T) {
+// TestUnplug deletes one port, and then many ports at once. When Unplug returns, no process can see
+// either end any more, although the kernel has not finished the deletion.
+func TestUnplug(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	const count = 12
@@ -39,12 +39,12 @@ func TestUnplugged(t *testing.T) {
 		t.Error("an end of the pair is left")
 	}
 	if _, err := host.Unplug(ports[0].Attachment); err != nil {
-		t.Errorf("of one that is gone: %v", err)
+		t.Errorf("Unplug of a deleted port: %v", err)
 	}
 	var group sync.WaitGroup
 	for _, p := range ports[1:] {
 		group.Go(func() {
-			err := apart(host, func(own *setup.Host) error {
+			err := withOwnHost(host, func(own *setup.Host) error {
 				_, err := own.Unplug(p.Attachment)
 				return err
 			})
@@ -59,7 +59,7 @@ func TestUnplugged(t *testing.T) {
 	}
 }
 
-// TestCollectMany deletes more links at once than a socket buffer has room for answers.
+// TestCollectMany deletes so many links at once that a socket buffer has no room for all answers.
 func TestCollectMany(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -16,9 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// RepairPort restores what a port and its network have lost on the host since AttachPort, for
-// instance after somebody has flushed the host's rules. It returns what it restored. It
-// continues after errors. It changes nothing in the container.
+// RepairPort restores the missing parts of a port and its network on the host, for example after
+// another program has flushed the ruleset. It returns the names of the restored parts. It continues
+// after errors. It changes nothing in the container.
 func (h *Host) RepairPort(p *Port) (restored []string, err error) {
 	return h.repair(func() ([]plan.Difference, error) {
 		missing, err := h.missing(p.Network)
@@ -29,13 +29,13 @@ func (h *Host) RepairPort(p *Port) (restored []string, err error) {
 	})
 }
 
-// RepairNetwork is RepairPort for the network alone.
+// RepairNetwork restores the missing parts of a network as RepairPort does, but changes no port.
 func (h *Host) RepairNetwork(net *Network) (restored []string, err error) {
 	return h.repair(func() ([]plan.Difference, error) { return h.missing(net) })
 }
 
-// repair restores every difference that compare returns. Then it compares again: a difference
-// that is still there is an error.
+// repair restores each difference that compare returns. Then it calls compare again, and returns an
+// error for each difference that is still there.
 func (h *Host) repair(compare func() ([]plan.Difference, error)) (restored []string, err error) {
 	lock, err := h.Lock(flock.Exclusive)
 	if err != nil {
@@ -74,7 +74,7 @@ func (h *Host) missingOfPort(p *Port) (missing []plan.Difference) {
 	return missing
 }
 
-// restoreSettings adds a port to its bridge again, with its settings.
+// restoreSettings adds a port to its bridge and restores its settings as a bridge port.
 func (h *Host) restoreSettings(p *Port) error {
 	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
 	if err == nil {
@@ -88,7 +88,7 @@ func (h *Host) restoreSettings(p *Port) error {
 		return err
 	}
 	var b netns.Batch
-	if port.Disabled { // by its BPDU guard; setting the link up again enables the port
+	if port.Disabled { // the BPDU guard has disabled the port; setting the link down and up enables the port
 		rtnl.SetDown(&b, port.Name)
 	}
 	join := b.Add("add "+p.LinkName()+" to bridge "+br.Name, rtnl.NewLinkRequest(p.LinkName(), 0))
@@ -104,7 +104,7 @@ func (h *Host) restoreSettings(p *Port) error {
 	return h.awaitForwarding(p.LinkName())
 }
 
-// restoreGuard makes the guard of a port as planned, or deletes it if none is planned.
+// restoreGuard restores the guard of a port, or deletes the guard if the plan has none.
 func (h *Host) restoreGuard(p *Port) error {
 	if p.Guard == GuardNone {
 		return ownrules.UnguardPort(h.Namespace, p.Port())

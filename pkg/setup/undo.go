@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
-// Undo is a stack of the inverses of the steps done so far.
+// Undo is a stack of functions. Each function is the inverse of a step that has succeeded.
 type Undo []inverse
 
 type inverse struct {

@@ -27,6 +27,6 @@ func TestUndo(t *testing.T) {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
 	if err := undo.Run(); err != nil || len(order) != 3 {
-		t.Errorf("it runs twice: %v, %v", order, err)
+		t.Errorf("the second Run is not empty: %v, %v", order, err)
 	}
 }

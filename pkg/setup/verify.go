@@ -18,8 +18,9 @@ func (h *Host) VerifyPort(p *Port) error {
 	return errors.Join(h.VerifyHost(p), h.VerifyContainer(p))
 }
 
-// VerifyHost is VerifyPort on the host's side: everything that RepairPort can restore. If an
-// older build has attached the port, rules that only newer builds make are not required.
+// VerifyHost compares the host's part of a port and its network with the plan: everything that
+// RepairPort can restore. If an older build has attached the port, VerifyHost does not require the
+// rules that only newer builds add.
 func (h *Host) VerifyHost(p *Port) error {
 	port, err := rtnl.ByName(h.Namespace, p.LinkName())
 	former := err == nil && bytes.Equal(port.MAC, p.FormerMAC())
@@ -38,8 +39,8 @@ func (h *Host) VerifyHost(p *Port) error {
 	return errors.Join(plan.Error(missing), h.VerifyHostEnd(p))
 }
 
-// planOfFormer returns what an older build has made of a port: no BPDU guard, and a guard only if
-// the configuration names one, or RepairPort has added it since.
+// planOfFormer returns the plan of a port that an older build has attached. Such a port has no BPDU
+// guard. It has a guard only if the configuration names the guard, or if RepairPort has added one.
 func (h *Host) planOfFormer(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false
@@ -57,7 +58,7 @@ func (h *Host) planOfFormer(p *Port) (*Port, error) {
 	return &former, nil
 }
 
-// VerifyHostEnd is VerifyHost without the network.
+// VerifyHostEnd compares the host's part of a port with the plan, without the network.
 func (h *Host) VerifyHostEnd(p *Port) error {
 	var wrong []error
 	for _, part := range h.portParts() {
@@ -66,8 +67,8 @@ func (h *Host) VerifyHostEnd(p *Port) error {
 	return errors.Join(wrong...)
 }
 
-// portPart is one part of a port on the host. VerifyHostEnd compares all parts, RepairPort
-// restores those that differ.
+// portPart is one part of a port on the host. VerifyHostEnd compares all parts. RepairPort restores
+// the parts that differ.
 type portPart struct {
 	name    string
 	verify  func(*Port) error
@@ -86,7 +87,7 @@ func (h *Host) portParts() []portPart {
 	}
 }
 
-// verifySettings compares the link and its settings as a bridge port.
+// verifySettings compares the link of a port, and its settings as a bridge port, with the plan.
 func (h *Host) verifySettings(p *Port) error {
 	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
 	if err != nil && !rtnl.Absent(err) {
@@ -102,7 +103,7 @@ func (h *Host) verifySettings(p *Port) error {
 	}
 	isolated := p.Isolated
 	if port.Isolated && !isolated {
-		if isolated, err = h.isolatedByChained(p.Network); err != nil {
+		if isolated, err = h.isolatedByFirewall(p.Network); err != nil {
 			return err
 		}
 	}
@@ -114,7 +115,7 @@ func (h *Host) verifySettings(p *Port) error {
 		plan.Differ("isolation of port "+name, port.Isolated, isolated),
 		plan.Differ("BPDU guard of port "+name, port.BPDUGuard, port.BPDUGuard || p.BPDUGuard),
 	}
-	if p.ExistingLink != "" { // the plugin that made the link chooses its MTU and its carrier
+	if p.ExistingLink != "" { // the MTU and the carrier belong to the plugin that created the link
 		return errors.Join(append(wrong, plan.Differ("alternative name of port "+name, port.Port, p.Port()))...)
 	}
 	if port.Disabled && port.BPDUGuard && port.Running {
@@ -127,7 +128,8 @@ func (h *Host) verifySettings(p *Port) error {
 	return errors.Join(wrong...)
 }
 
-// VerifyContainer is VerifyPort in the container's network namespace.
+// VerifyContainer compares the container's part of a port with the plan: interface, addresses, routes
+// and sysctls.
 func (h *Host) VerifyContainer(p *Port) error {
 	if p.ExistingLink != "" {
 		return nil
@@ -143,8 +145,8 @@ func (h *Host) VerifyContainer(p *Port) error {
 	if port, err := rtnl.ByName(h.Namespace, p.Port()); err == nil {
 		wrong = append(wrong,
 			plan.Differ("peer of "+p.Interface, l.Peer, port.Index),
-			// A smaller MTU is accepted: chained plugins such as tuning lower it, and their
-			// result does not say so.
+			// A smaller MTU is accepted, because chained plugins such as tuning lower the MTU
+			// and do not report it in their result.
 			plan.Differ("MTU of "+p.Interface, l.MTU, min(l.MTU, port.MTU)))
 	}
 	if want := p.EndMAC(); !bytes.Equal(l.MAC, want) {
