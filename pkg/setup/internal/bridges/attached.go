@@ -12,17 +12,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// AttachedInterface is a container's interface on a network, with its present addresses, except
-// link-local addresses.
+// AttachedInterface is a container's interface on a network, with its present addresses. Addresses does
+// not contain link-local addresses.
 type AttachedInterface struct {
 	plan.Attachment
 	Addresses []netip.Prefix
 }
 
-// AttachedInterfaces returns the interfaces that our veth pairs attach to a network, finished or not.
-// The kernel lists the addresses at the other end of each pair, so the paths of the containers'
-// namespaces are not needed. Before Linux 4.20 the kernel does not, and the interfaces have no
-// addresses. The cost is a listing of all links, and a request for each attachment.
+// AttachedInterfaces returns the containers' interfaces that our veth pairs attach to a network,
+// including unfinished ones. It does not need the paths of the containers' namespaces: from Linux 4.20
+// on, the kernel lists addresses in the namespace of a veth's peer. On older kernels, the result has no
+// addresses. AttachedInterfaces lists all links, and sends one request for each attachment.
 func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInterface, err error) {
 	links, err := allLinks(n)
 	if err != nil {
@@ -42,8 +42,8 @@ func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInter
 	return all, nil
 }
 
-// peerAddresses returns the addresses at the other end of a veth pair, none if the pair was deleted
-// meanwhile.
+// peerAddresses returns the addresses of a veth's peer. If the veth pair was deleted meanwhile, it
+// returns no addresses.
 func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -61,10 +61,10 @@ func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err err
 	}
 	for _, m := range messages {
 		header := nl.DeserializeIfAddrmsg(m)
-		is := netns.Attrs(m[header.Len():])
-		a, ok := netip.AddrFromSlice(rtnl.LocalAddress(is))
+		attrs := netns.Attrs(m[header.Len():])
+		a, ok := netip.AddrFromSlice(rtnl.LocalAddress(attrs))
 		// A kernel before 4.20 lists the host's own addresses instead.
-		if ok && int(header.Index) == l.Peer && is.Get(rtnl.TargetNetNSID) != nil && !a.IsLinkLocalUnicast() {
+		if ok && int(header.Index) == l.Peer && attrs.Get(rtnl.TargetNetNSID) != nil && !a.IsLinkLocalUnicast() {
 			all = append(all, netip.PrefixFrom(a, int(header.Prefixlen)))
 		}
 	}

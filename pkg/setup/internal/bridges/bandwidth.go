@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// longestBurst is the greatest burst, as a time at the limit's rate. With 50 ms the traffic of a
-	// second is at most 5 % above the rate. containerd and CRI-O ask for a burst of 512 MiB, with
-	// which most containers would never reach their limit.
-	longestBurst = 50 * time.Millisecond
-	// longestQueue is how much may wait for tokens, as a time at the limit's rate. With a shorter
-	// queue, TCP does not reach rates of 10 Mbit/s and below: a segment of 64 KiB, split for a
-	// smaller bucket, must fit into the queue.
-	longestQueue = 100 * time.Millisecond
-	// leastQueue is the shortest queue, in frames. It matters for low rates.
-	leastQueue = 8
+	// maxBurst is the greatest burst, as a time at the limit's rate. With 50 ms, the traffic of one
+	// second is at most 5 % above the rate. containerd and CRI-O ask for a burst of 512 MiB. With
+	// such a burst, most containers would never reach their limit.
+	maxBurst = 50 * time.Millisecond
+	// queueTime is the length of the queue of packets that wait for tokens, as a time at the limit's
+	// rate. With a shorter queue, TCP does not reach rates of 10 Mbit/s and below: a segment of
+	// 64 KiB may be larger than the bucket, and then all its parts must fit into the queue.
+	queueTime = 100 * time.Millisecond
+	// minQueue is the minimum length of this queue, in frames. It takes effect at low rates.
+	minQueue = 8
 	// frameHeader is the length of an Ethernet header with a VLAN tag, in bytes.
 	frameHeader = 14 + 4
 )
@@ -32,15 +32,16 @@ const (
 // bucket returns the token bucket for a limit, on a link with this MTU.
 func bucket(l plan.Limit, mtu int) rtnl.Bucket {
 	rate, frame := float64(l.Rate/8), float64(mtu+frameHeader)
-	fill := max(min(float64(l.Burst)/float64(l.Rate), longestBurst.Seconds()), frame/rate) // in seconds
-	queue := max(longestQueue.Seconds()*rate, leastQueue*frame)
+	fill := max(min(float64(l.Burst)/float64(l.Rate), maxBurst.Seconds()), frame/rate) // in seconds
+	queue := max(queueTime.Seconds()*rate, minQueue*frame)
 	atMost := func(x float64) uint32 { return uint32(min(math.Ceil(x), math.MaxUint32)) }
 	return rtnl.Bucket{Rate: l.Rate / 8, Fill: atMost(fill * float64(time.Second) / rtnl.Tick), Limit: atMost(fill*rate + queue)}
 }
 
-// LimitPort sets the bandwidth limits of a port. The limit to the container is a qdisc of the port. The
-// limit from the container is a qdisc of an IFB, to which the packets of the port are redirected. If an
-// existing link has a qdisc of somebody else, the error is EEXIST and the qdisc stays.
+// LimitPort sets the bandwidth limits of a port. The limit for packets to the container is a qdisc of the
+// port. The limit for packets from the container is a qdisc of an IFB, and a filter redirects these
+// packets to the IFB. If an existing link has a root qdisc of another program, LimitPort returns EEXIST
+// and does not change that qdisc.
 func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil
@@ -64,14 +65,14 @@ func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	return n.Send(b)
 }
 
-// makeIFB creates the IFB of a port, and deletes one that exists.
+// makeIFB creates the IFB of a port. If the port already has an IFB, makeIFB deletes it first.
 func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	name := plan.IFBOf(p.Port())
 	var b netns.Batch
 	rtnl.Delete(&b, name)
 	create := rtnl.NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	create.AddData(rtnl.LinkInfo("ifb"))
-	for _, attr := range rtnl.Ethernet(name, p.PortMAC(), mtu)[1:] { // without the name, which the request has
+	for _, attr := range rtnl.Ethernet(name, p.PortMAC(), mtu)[1:] { // the request already has the name
 		create.AddData(attr)
 	}
 	b.Add("create "+name, create)
@@ -93,7 +94,8 @@ func bandwidth(n *netns.Namespace, port, ifb rtnl.Link) (limits plan.Bandwidth, 
 	return limits, errors.Join(err, fromErr)
 }
 
-// VerifyBandwidth compares the limits of a port with the plan. If the plan has none, it checks nothing.
+// VerifyBandwidth compares the limits of a port with the plan. If the plan has no limits, it checks
+// nothing.
 func VerifyBandwidth(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil
@@ -107,8 +109,8 @@ func VerifyBandwidth(n *netns.Namespace, p *plan.Port) error {
 	}
 	var wrong []error
 	compare := func(way string, l rtnl.Link, limit plan.Limit) {
-		is, err := rtnl.ReadBucket(n, l)
-		wrong = append(wrong, err, plan.Differ("limit of port "+port.Name+" "+way+" the container", is, bucket(limit, port.MTU)))
+		present, err := rtnl.ReadBucket(n, l)
+		wrong = append(wrong, err, plan.Differ("limit of port "+port.Name+" "+way+" the container", present, bucket(limit, port.MTU)))
 	}
 	if limit := p.Bandwidth.Ingress; limit.Rate != 0 {
 		compare("to", port, limit)

@@ -21,7 +21,7 @@ import (
 var (
 	// ErrNotBridge is returned if a link of another kind has the name of the bridge.
 	ErrNotBridge = errors.New("the link is not a bridge")
-	// ErrRenamed is returned if somebody has renamed the bridge.
+	// ErrRenamed is returned if another program has renamed the bridge.
 	ErrRenamed = errors.New("it was renamed")
 	// ErrAddressConflict is returned if the bridge has an address that conflicts with a gateway.
 	ErrAddressConflict = errors.New("the bridge has another address")
@@ -33,11 +33,13 @@ var (
 // MaxPorts is the greatest number of ports of a bridge: BR_MAX_PORTS-1 in net/bridge/br_private.h.
 const MaxPorts = 1023
 
-// EnsureBridge creates the bridge called name, if there is none, and sets it up. A new bridge has this
-// MTU in bytes (0 means the kernel's default), a MAC address that does not depend on its ports, no
-// multicast snooping, limits of learning, and the mark of bridges that the last DEL deletes. An
-// existing bridge keeps its settings. The error is ErrNotBridge for a link of another kind, and
-// ErrRenamed if the bridge has another name now.
+// EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in bytes; 0
+// means the kernel's default. A new bridge has a MAC address that does not depend on its ports, no
+// multicast snooping, and limits for learning. It also has our mark, so the last DEL deletes it. An
+// existing bridge keeps its settings.
+//
+// The error is ErrNotBridge if the link called name is of another kind, and ErrRenamed if another
+// program has renamed the bridge.
 func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	created := false
 	br, err := rtnl.ByName(n, name)
@@ -63,8 +65,8 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	return n.Send(up)
 }
 
-// checkRenamed returns ErrRenamed if the bridge that we created as name has another name now. A second
-// bridge would have the same MAC address and the same gateway addresses.
+// checkRenamed returns ErrRenamed if the bridge that we created as name has another name now. ADD must
+// not create a second bridge then: both bridges would have the same MAC address and the same gateway addresses.
 func checkRenamed(n *netns.Namespace, name string) error {
 	now, err := RenamedTo(n, name)
 	if err != nil || now == "" {
@@ -73,8 +75,8 @@ func checkRenamed(n *netns.Namespace, name string) error {
 	return fmt.Errorf("bridge %s: %w to %s; rename it back: ip link set %[3]s down; ip link set %[3]s name %[1]s; ip link set %[1]s up", name, ErrRenamed, now)
 }
 
-// CheckBridge returns ErrNotBridge if a link of another kind has the name. A name that is free is no
-// error.
+// CheckBridge returns ErrNotBridge if a link of another kind has the name. If no link has the name, it
+// returns nil.
 func CheckBridge(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -94,12 +96,12 @@ func RequireBridge(l rtnl.Link) error {
 	return fmt.Errorf("%s is of type %q: %w", l.Name, l.Kind, ErrNotBridge)
 }
 
-// createBridge creates a bridge, which is down and has no mark yet. created is false if another program
-// has created a bridge of that name meanwhile. That bridge must not get our mark.
+// createBridge creates a bridge. The new bridge is down and does not have our mark yet. created is false
+// if another program has created a link of that name meanwhile. That link must not get our mark.
 func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err error) {
 	var b netns.Batch
 	make := b.Add("create bridge "+name, rtnl.NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
-	// Without a querier on the bridge, snooping has no effect. But with snooping, the kernel restarts
+	// Multicast snooping without a querier has no effect. But with snooping, the kernel restarts
 	// the timers of all ports for each port that joins or leaves (br_port_state_selection in
 	// net/bridge/br_stp_if.c).
 	make.AddData(rtnl.LinkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
@@ -115,8 +117,8 @@ func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err e
 	return err == nil, err
 }
 
-// RenamedTo returns the present name of the bridge that we created as name, if somebody has renamed it,
-// or "". The MAC address identifies the bridge.
+// RenamedTo returns the present name of the bridge that we created as name, if another program has
+// renamed the bridge. Otherwise it returns "". RenamedTo finds the bridge by its MAC address.
 func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	all, err := allLinks(n)
 	if err != nil {
@@ -131,27 +133,27 @@ func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	return "", nil
 }
 
-// MadeByUs reports whether we created a bridge or VLAN link. The link has our mark. A process that was
-// killed may have left a bridge without the mark: such a bridge is down and has the MAC address that we
-// assign.
+// MadeByUs reports whether we created a bridge or VLAN link. Such a link has our mark. A killed process
+// may have left a bridge without the mark. Such a bridge is down and has the MAC address that
+// createBridge assigns.
 func MadeByUs(n *netns.Namespace, l rtnl.Link) bool {
 	return l.Alias == plan.Owner || l.Alias == "" && !l.Up && l.Kind == "bridge" && bytes.Equal(l.MAC, bridgeMAC(n, l.Name))
 }
 
-// bridgeMAC returns the MAC address of a bridge that we create. It stays the same until the host
-// reboots. If somebody deletes the bridge and the next ADD creates it again, the neighbour entries of
-// containers for their gateway are still correct.
+// bridgeMAC returns the MAC address of a bridge that we create. The address is the same until the host
+// reboots. If another program deletes the bridge and the next ADD creates it again, the containers'
+// neighbour entries for the gateway are still correct.
 func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 	boot, err := files.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return rtnl.RandomMAC() // without the boot ID, another host could have the same address
+		return rtnl.RandomMAC() // without the boot ID, two hosts could have the same address
 	}
 	return plan.DigestMAC(sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name)))
 }
 
-// DeleteBridge deletes the bridge called name if EnsureBridge made it. The caller makes sure that
-// the bridge has no ports. DeleteBridge returns when the bridge is gone for every reader. The
-// kernel finishes the deletion later, see rtnl.RemoveLink.
+// DeleteBridge deletes the bridge called name if EnsureBridge created it. The caller makes sure that the
+// bridge has no ports. DeleteBridge returns when no process can see the bridge any more. The kernel
+// finishes the deletion later: see rtnl.RemoveLink.
 func DeleteBridge(n *netns.Namespace, name string) error {
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) || err == nil && !MadeByUs(n, br) {
@@ -163,8 +165,8 @@ func DeleteBridge(n *netns.Namespace, name string) error {
 	return rtnl.RemoveLink(n, br)
 }
 
-// EnsureGateway adds a gateway address to a bridge. policy decides about addresses that conflict with
-// it. keep are the other gateways of the network, which do not conflict.
+// EnsureGateway adds a gateway address to a bridge. policy selects what happens to addresses that
+// conflict with the gateway. keep are the gateways of the network, which do not conflict.
 func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep []netip.Prefix, policy plan.Conflict) error {
 	br, err := rtnl.ByName(n, bridge)
 	if err != nil {
@@ -176,7 +178,7 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 	}
 	var b netns.Batch
 	for _, p := range present {
-		if sameAddress6(p, gateway) { // the kernel refuses an IPv6 address twice, also with another prefix
+		if sameAddress6(p, gateway) { // the kernel refuses a second copy of an IPv6 address, also with another prefix length
 			rtnl.DeleteAddress(&b, br, p)
 		}
 	}
@@ -196,16 +198,16 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 		if err := n.SetSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // the default may be 1
 			return err
 		}
-		// For packets that the host forwards, it sends neighbour solicitations from its link-local
-		// address (ndisc_send_ns in net/ipv6/ndisc.c). Without that address, other hosts could
+		// When the host forwards packets, it sends neighbour solicitations from its link-local
+		// address (ndisc_send_ns in net/ipv6/ndisc.c). Without this address, other hosts could
 		// not reach a container that has not sent anything yet.
 		rtnl.AddAddress(&b, br, rtnl.LinkLocal(br.MAC), false)
 	}
 	return n.Send(b)
 }
 
-// FindConflict returns an address among present, but not among keep, that conflicts with a gateway: see
-// plan.Conflict. The reference plugin's forceAddress has the same rule.
+// FindConflict returns an address in present that conflicts with a gateway: see plan.Conflict.
+// Addresses in keep do not conflict. forceAddress of the reference plugin bridge uses the same rule.
 func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
 	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
 		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
@@ -217,8 +219,8 @@ func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 	return present[i], true
 }
 
-// HasGateway reports whether a gateway is among the addresses of a link. For IPv6, the same address in a
-// larger subnet is sufficient.
+// HasGateway reports whether the addresses of a link contain a gateway. An IPv6 gateway may also be
+// present with a larger subnet.
 func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
 		return p == gateway || sameAddress6(p, gateway) && p.Bits() < gateway.Bits()
@@ -227,7 +229,8 @@ func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 
 func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
 
-// RangeConflict is AddressConflict for an address that is the gateway of attached containers.
+// RangeConflict returns ErrAddressConflict with the remedy for the case that attached containers use the
+// address other as their gateway.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s, the gateway of containers that are attached; set \"gatewayConflict\" to \"add\" "+
 		"to keep both until the last of them has gone, or delete them first", bridge, gateway, ErrAddressConflict, other)

@@ -1,10 +1,10 @@
-// Package bridges makes the bridge of a network and compares it with the plan: its gateway addresses,
-// VLANs, ports, bandwidth limits, what it learns, and the sysctls for routing. It lists ports and the
-// interfaces behind them.
+// Package bridges creates the bridge of a network and compares the bridge with the plan: gateway
+// addresses, VLANs, ports, bandwidth limits, limits for learning, and the sysctls for routing. It also
+// lists our ports and the containers' interfaces.
 //
-// The package uses rtnetlink and sysctls. It must not know iptables or nf_tables.
+// The package uses rtnetlink and sysctls. It must not use iptables or nf_tables.
 //
-// Start with EnsureBridge in bridge.go. Then read a function named Missing, such as MissingVLANs in
-// vlan.go: it compares one part of a network with its plan and returns a plan.Difference for each
-// missing thing. ports.go lists ports.
+// Start with EnsureBridge in bridge.go. Then read MissingVLANs in vlan.go. Each function whose name
+// begins with Missing compares one part of a network with the plan, and returns a plan.Difference for
+// each missing object or setting. ports.go lists ports.
 package bridges

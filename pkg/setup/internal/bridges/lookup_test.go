@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFailedLookUp asks about links in a namespace that has been closed, so the kernel cannot be
-// asked. A failed look-up is an error and not an absent link.
+// TestFailedLookUp looks up links through a closed Namespace, so each look-up fails. A failed look-up
+// must return an error. The function must not treat the link as missing.
 func TestFailedLookUp(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

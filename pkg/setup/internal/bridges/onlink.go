@@ -14,8 +14,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingOnLink compares the host's routes to containers whose gateway is outside their subnet. The
-// kernel adds no such route with an address of the link. Any route by the link is sufficient.
+// MissingOnLink returns the missing routes of the host to containers whose gateway is outside their
+// subnet. The kernel does not add such a route, because the link has no address in that subnet. Any route
+// by the link is sufficient.
 func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	name := net.RoutedBy()
 	for _, a := range net.OnLink {
@@ -42,7 +43,7 @@ func leadsTo(n *netns.Namespace, a netip.Addr, l rtnl.Link) (bool, error) {
 	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(netns.FamilyOf(a)), Dst_len: uint8(a.BitLen())}})
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, a.AsSlice()))
 	answers, err := n.Ask(unix.NETLINK_ROUTE, req)
-	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} { // no route, or one of type unreachable, prohibit or blackhole
+	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} { // no route, or a route of type unreachable, prohibit or blackhole
 		if errors.Is(err, none) {
 			return false, nil
 		}
@@ -66,9 +67,9 @@ func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	return n.Send(b)
 }
 
-// DeleteOnLink adds to the batch the deletion of the routes by a link that ensureOnLink added and that
-// old selects.
-func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, old func(netip.Prefix) bool) error {
+// DeleteOnLink adds requests to the batch that delete routes by a link. It deletes the routes that
+// ensureOnLink added, if selected returns true for their destination.
+func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, selected func(netip.Prefix) bool) error {
 	library, err := n.Library()
 	if err != nil {
 		return err
@@ -87,7 +88,7 @@ func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, old func(neti
 		a, ok := netip.AddrFromSlice(found.Dst.IP)
 		bits, _ := found.Dst.Mask.Size()
 		r := plan.Route{Destination: netip.PrefixFrom(a, bits)}
-		if ok && old(r.Destination) {
+		if ok && selected(r.Destination) {
 			b.Ensure("delete route "+r.String(), rtnl.RouteRequest(unix.RTM_DELROUTE, 0, l, r, rtnl.OwnerMark), unix.ESRCH)
 		}
 	}

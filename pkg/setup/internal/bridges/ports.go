@@ -14,10 +14,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// pieceSize is the size of the buffer for a listing of links, in bytes. libmnl has the same.
-const pieceSize = 8 << 10
+// listBufferSize is the size of the buffer for a listing of links, in bytes. libmnl uses the same size.
+const listBufferSize = 8 << 10
 
-// BridgeOf returns the bridge of a port, the zero Link if the link is no port or the bridge was deleted.
+// BridgeOf returns the bridge of a port. It returns the zero Link if the link is on no bridge, or if the
+// bridge was deleted meanwhile.
 func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	if l.Master == 0 {
 		return br, nil
@@ -28,7 +29,7 @@ func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	return br, err
 }
 
-// HasNoPort reports whether a bridge has no port, ours or foreign.
+// HasNoPort reports whether a bridge has neither our ports nor foreign ports.
 func HasNoPort(n *netns.Namespace, bridge string) (bool, error) {
 	empty := true
 	err := EachPort(n, bridge, func(rtnl.Link) bool { empty = false; return false })
@@ -36,8 +37,8 @@ func HasNoPort(n *netns.Namespace, bridge string) (bool, error) {
 }
 
 // EachPort calls f with each port of a bridge until f returns false. If ports join or leave meanwhile, f
-// may get a port twice. A bridge that does not exist has no ports. The kernel fills a listing as it is
-// read, so a caller that needs one port does not pay for a thousand.
+// may get a port twice. A bridge that does not exist has no ports. The kernel produces a listing in parts
+// while it is read, so a caller that needs only one port does not wait for all ports.
 func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	br, err := rtnl.ByName(n, bridge)
 	if rtnl.Absent(err) {
@@ -55,18 +56,19 @@ func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 }
 
 // listPorts lists the ports of a bridge, or all links for bridge 0, until f returns false. It uses a
-// socket of its own, because the rest of the listing stays unread. The request has no IFLA_EXT_MASK:
-// with one, the kernel first searches all links for the largest message (rtnl_calcit in
-// net/core/rtnetlink.c).
+// socket of its own, because it may leave the rest of the listing unread. The request has no
+// IFLA_EXT_MASK, because with this attribute the kernel first searches all links for the largest message
+// (rtnl_calcit in net/core/rtnetlink.c).
 func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 	socket, err := n.NewSocket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	// While a buffer is read, the kernel already fills the next one of this size (netlink_recvmsg in
-	// net/netlink/af_netlink.c). A small buffer wastes less if f stops early.
-	socket.Buffer = socket.Buffer[:pieceSize]
+	// When one part of the listing is read, the kernel already produces the next part, of the size of
+	// the buffer (netlink_recvmsg in net/netlink/af_netlink.c). If f stops early, a small buffer wastes
+	// less work.
+	socket.Buffer = socket.Buffer[:listBufferSize]
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if bridge != 0 {
@@ -97,11 +99,11 @@ func allLinks(n *netns.Namespace) ([]rtnl.Link, error) {
 	})
 }
 
-// FoundPort is a port of ours as found on the host.
+// FoundPort is one of our bridge ports, as found on the host.
 type FoundPort struct {
 	plan.Attachment
 	Name       string
-	Key        string // the result of Attachment.Port: Name, except for an existing link
+	Key        string // Attachment.Port(); equal to Name, except for an existing link
 	Bridge     string // "" if the port is on no bridge
 	Up         bool   // ADD has finished the port
 	Forwarding bool   // the bridge forwards frames from the port
@@ -111,8 +113,8 @@ type FoundPort struct {
 	Bandwidth  plan.Bandwidth // the rates only
 }
 
-// Ports returns our ports in the namespace, on every bridge. A port that a killed process left without an
-// alias has an empty Attachment.
+// Ports returns our ports in the namespace, on all bridges. If a killed process left a port without an
+// alias, its Attachment is empty.
 func Ports(n *netns.Namespace) (ports []FoundPort, err error) {
 	all, err := allLinks(n)
 	names, byName := map[int]string{}, map[string]rtnl.Link{}
@@ -142,8 +144,8 @@ func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	return err == nil, err
 }
 
-// LinksUnderLock returns all links, while no other process is making a port. An unfinished port in the
-// list was left by a process that was killed.
+// LinksUnderLock returns all links. It holds the exclusive lock, so no other process creates a port
+// meanwhile. If a port in the list has no alias, a killed process has left it.
 func LinksUnderLock(n *netns.Namespace) ([]rtnl.Link, error) {
 	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {

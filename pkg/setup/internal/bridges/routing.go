@@ -16,8 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingForwarding compares the sysctls that make the host forward packets of containers: the sysctl for
-// all links, and the sysctl of the link with the gateways. The two may differ.
+// MissingForwarding returns the sysctls that must be set before the host forwards packets of containers:
+// the sysctl for all links, and the sysctl of the link with the gateways. The two sysctls may differ.
 func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlForward4, unix.AF_INET6: netns.SysctlForward6} {
 		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return netns.FamilyOf(g.Addr()) == family }) {
@@ -32,7 +32,7 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 			continue
 		}
 		on = family == unix.AF_INET && l.Forwards4 || family == unix.AF_INET6 && l.Forwards6
-		if l.Index == 0 { // the link does not exist yet and will get the default
+		if l.Index == 0 { // the link does not exist yet; a new link gets the default
 			if on, err = forwards(n, family, confDefault); err != nil {
 				return nil, fmt.Errorf("ask the kernel for the default of sysctl net/%s: %w", key, err)
 			}
@@ -45,11 +45,11 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 	return missing, nil
 }
 
-// MissingAcceptRA compares the sysctl accept_ra of our bridge and VLAN link, which must be 0. Otherwise a
-// container could become the host's router by a router advertisement.
+// MissingAcceptRA returns the sysctls accept_ra of our bridge and VLAN link that are not 0. With another
+// value, a container could become the host's router by a router advertisement.
 //
-// A read-only /proc/sys is no error: a host that forwards IPv6 ignores advertisements anyway, unless
-// accept_ra is 2.
+// A read-only /proc/sys is no error, because a host that forwards IPv6 ignores router advertisements
+// anyway, unless accept_ra is 2.
 func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
 	for i, name := range net.Links() {
 		if l := links[i]; l.Index != 0 && (!l.AcceptsRA || !MadeByUs(n, l)) || !n.HasIPv6() {
@@ -66,10 +66,10 @@ func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 	return missing
 }
 
-// enableForwarding switches forwarding on by a sysctl for all links. With IPv6 forwarding, a link ignores
-// router advertisements unless its accept_ra is 2 (Documentation/networking/ip-sysctl.rst,
-// "accept_ra"). So enableForwarding first sets accept_ra from 1 to 2, or the host could lose its
-// default route. It does not change the default for new links.
+// enableForwarding switches forwarding on for all links. With IPv6 forwarding, a link ignores router
+// advertisements unless its accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"), and the
+// host could lose its default route. Therefore enableForwarding first sets accept_ra of each link from 1
+// to 2. It does not change the default for new links.
 func enableForwarding(n *netns.Namespace, key string) error {
 	if key == netns.SysctlForward6 && !n.ReadOnlySysctl(key) {
 		err := n.Do(func() error {
@@ -91,16 +91,16 @@ func enableForwarding(n *netns.Namespace, key string) error {
 	return n.SetSysctl(key, "1")
 }
 
-// Values of the parameter which of forwards.
+// Values of the parameter "which" of the function forwards.
 const (
 	confAll     = ^uint32(0) // NETCONFA_IFINDEX_ALL in linux/netconf.h
 	confDefault = ^uint32(1) // NETCONFA_IFINDEX_DEFAULT
 )
 
-// forwards reports whether the namespace forwards packets of a family: by the sysctl for all links, or by
-// the default for new links. It asks by netlink. For a path below /proc/sys/net, the kernel compares
-// the entries of all namespaces (proc_sys_compare in fs/proc/proc_sysctl.c), which takes a millisecond
-// with a thousand containers.
+// forwards reports whether the sysctl forwarding of a family is on: for all links (confAll), or by
+// default for new links (confDefault). It reads the sysctl by netlink, because opening a file below
+// /proc/sys/net is slow. There the kernel compares the entries of all namespaces (proc_sys_compare in
+// fs/proc/proc_sysctl.c), which takes a millisecond with a thousand containers.
 func forwards(n *netns.Namespace, family int, which uint32) (bool, error) {
 	const (
 		index      = 1 // NETCONFA_IFINDEX in linux/netconf.h

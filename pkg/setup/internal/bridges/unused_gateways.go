@@ -9,10 +9,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DeleteUnusedGateways deletes old gateway addresses after the range of a network has changed. Such an
-// address is ours, is on the bridge or on a VLAN link, has no container in its subnet, and is not the
-// only one of its family on the link. Otherwise the host would send packets for the old subnet to the
-// bridge, although another node may have the subnet by then. Routes to containers are treated alike.
+// DeleteUnusedGateways deletes the old gateway addresses of a network whose range was changed. With an old
+// address, the host would send packets for the old subnet to the bridge, although another node may have
+// this subnet now. An address is deleted if all of these conditions are true:
+//   - we added the address to the bridge or to a VLAN link on the bridge;
+//   - the link has other gateway addresses of this family;
+//   - no container has an address in the subnet.
+//
+// DeleteUnusedGateways also deletes on-link routes to subnets in which no container has an address.
 func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	if old, outside, err := unusedCandidates(n, bridge); len(old)+len(outside) == 0 || err != nil {
 		return err
@@ -26,7 +30,7 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	if err != nil {
 		return err
 	}
-	inUse, known, err := addressesBehind(n, bridge)
+	inUse, known, err := containerAddresses(n, bridge)
 	if err != nil || !known {
 		return err
 	}
@@ -45,10 +49,10 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	return n.Send(b)
 }
 
-// unusedCandidates returns what DeleteUnusedGateways may delete, if no container needs it. several are
-// our gateway addresses on links that have more than one of the family. outside are the links with a
-// gateway outside the containers' subnets: the host has routes to these subnets.
-func unusedCandidates(n *netns.Namespace, bridge string) (several []rtnl.LinkAddress, outside []rtnl.Link, err error) {
+// unusedCandidates returns the objects that DeleteUnusedGateways deletes if no container uses them. old
+// are our gateway addresses on links that have several addresses of one family. outside are the links
+// with a gateway outside the containers' subnets: the host has on-link routes to these subnets.
+func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress, outside []rtnl.Link, err error) {
 	type kind struct {
 		link int
 		is4  bool
@@ -78,17 +82,17 @@ func unusedCandidates(n *netns.Namespace, bridge string) (several []rtnl.LinkAdd
 		} else if !ours {
 			continue
 		}
-		several = append(several, within...)
+		old = append(old, within...)
 		if len(within) < len(gateways) {
 			outside = append(outside, l)
 		}
 	}
-	return several, outside, err
+	return old, outside, err
 }
 
-// addressesBehind returns the addresses of the containers on a bridge. known is false if the kernel does
-// not list the addresses of every container: a container is being attached, or has an existing link.
-func addressesBehind(n *netns.Namespace, bridge string) (all []netip.Addr, known bool, err error) {
+// containerAddresses returns the addresses of the containers on a bridge. known is false if the addresses
+// of a container cannot be listed, because the container is being attached or uses an existing link.
+func containerAddresses(n *netns.Namespace, bridge string) (all []netip.Addr, known bool, err error) {
 	var ports []rtnl.Link
 	if err := EachPort(n, bridge, func(p rtnl.Link) bool { ports = append(ports, p); return true }); err != nil {
 		return nil, false, err
