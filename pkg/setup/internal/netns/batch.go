@@ -18,7 +18,7 @@ type Batch []step
 type step struct {
 	what string
 	req  *nl.NetlinkRequest
-	done syscall.Errno // the error with which the kernel answers if there is nothing left to do
+	done syscall.Errno // this error of the kernel counts as success
 }
 
 // Add appends a request and returns it. what names the request in errors.
@@ -26,8 +26,8 @@ func (b *Batch) Add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	return b.Ensure(what, req, 0)
 }
 
-// Ensure is Add for a request that also succeeds if the kernel answers with the error done, such as
-// EEXIST.
+// Ensure appends a request as Add does. If the kernel answers with the error done, such as EEXIST,
+// this counts as success.
 func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
 	*b = append(*b, step{what, req, done})
 	return req
@@ -37,13 +37,12 @@ func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) 
 // failed.
 func (n *Namespace) Send(b Batch) error { return n.Exchange(unix.NETLINK_ROUTE, b, nil, nil) }
 
-// Exchange sends the batch, framed by begin and end unless these are nil, and waits for the answer to
-// the last request of the batch. It returns the error of the first request that failed. An error
-// about begin is an error about the whole batch.
+// Exchange sends the message begin, the batch, and the message end. begin and end may be nil. Exchange
+// waits for the answer to the last request of the batch, and returns the error of the first request
+// that failed. If the kernel answers begin with an error, it has refused the whole batch.
 //
-// Only the last request asks for an acknowledgement. The socket has no room for the
-// acknowledgements of thousands of requests. The kernel answers a request that fails in any case,
-// and answers in order.
+// Only the last request asks for an acknowledgement, because the socket has no room for thousands of
+// acknowledgements. The kernel reports a failed request anyway, and sends its answers in order.
 func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkRequest) error {
 	if len(b) == 0 {
 		return nil
@@ -83,7 +82,7 @@ func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkReques
 		}
 		return true
 	})
-	if errors.Is(err, unix.EAGAIN) { // the socket was full, so answers were lost; the first ones are the ones that arrived
+	if errors.Is(err, unix.EAGAIN) { // the socket was full: only the first answers have arrived
 		err = nil
 		if first == nil {
 			first = fmt.Errorf("receive from netlink: %w", unix.ENOBUFS)

@@ -19,8 +19,8 @@ const NamedDir = "/run/netns"
 var (
 	// ErrNoNamespace is returned if the path of a namespace does not exist.
 	ErrNoNamespace = errors.New("the network namespace does not exist")
-	// ErrNotNamespace is returned if the path leads to something else. Usually this is the empty
-	// file that remains after a bind mount was unmounted.
+	// ErrNotNamespace is returned if the file at the path is not a network namespace. Usually it is
+	// the empty file that remains after a bind mount was unmounted.
 	ErrNotNamespace = errors.New("it is not a network namespace")
 )
 
@@ -28,11 +28,11 @@ var (
 // use. Only one goroutine at a time may use a Namespace.
 type Namespace struct {
 	Path string // the argument of Open; "" for the namespace of the calling thread
-	// Device and Inode identify the namespace as long as it exists, whichever path leads to it
+	// Device and Inode identify the namespace while it exists. They are the same for all its paths
 	// (ioctl_ns(2)).
 	Device, Inode uint64
 
-	thread  int // the thread that is in the namespace, except during inOther; 0 if no thread is known
+	thread  int // ID of the thread that is in the namespace, unless it runs inOther; 0 if unknown
 	Handle  netns.NsHandle
 	sockets map[int]*Socket // by protocol
 	library *netlink.Handle // the connection of package netlink
@@ -51,7 +51,7 @@ func Current() (*Namespace, error) {
 	return n, err
 }
 
-// Open returns the namespace at path (/run/netns/NAME, /proc/PID/ns/net). Its errors wrap
+// Open opens the namespace at path (/run/netns/NAME, /proc/PID/ns/net). The error wraps
 // ErrNoNamespace or ErrNotNamespace.
 func Open(path string) (*Namespace, error) {
 	h, err := netns.GetFromPath(path)
@@ -113,7 +113,7 @@ func (n *Namespace) Same(m *Namespace) bool {
 func (n *Namespace) Do(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if n.here() {
+	if n.isCurrent() {
 		return f()
 	}
 	return inOther(func() error {
@@ -124,22 +124,22 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// here reports whether the calling thread is in the namespace. It may return false although the
-// thread is there.
-func (n *Namespace) here() bool {
+// isCurrent reports whether the calling thread is in the namespace. It may return false although the
+// thread is in the namespace. Do then enters the namespace again.
+func (n *Namespace) isCurrent() bool {
 	if n.Path != "" {
 		return false
 	}
 	if n.thread == unix.Gettid() && threadsInOther.Load() == 0 {
-		return true // saves the stat below: it takes 15 µs, and an ADD would call it ten times
+		return true // the stat below takes 15 µs, and an ADD would call it ten times
 	}
-	var here unix.Stat_t
-	err := unix.Stat("/proc/thread-self/ns/net", &here)
-	return err == nil && here.Dev == n.Device && here.Ino == n.Inode
+	var current unix.Stat_t
+	err := unix.Stat("/proc/thread-self/ns/net", &current)
+	return err == nil && current.Dev == n.Device && current.Ino == n.Inode
 }
 
-// threadsInOther counts the threads that may be in another namespace than their own: those in inOther,
-// and those that could not return.
+// threadsInOther is the number of threads that may be outside their own namespace: the threads that run
+// inOther, and the threads that inOther could not return to their namespace.
 var threadsInOther atomic.Int32
 
 // inOther runs f, which may move the calling thread to another namespace, and then returns the thread
@@ -180,7 +180,7 @@ func CreateNamed(name string) error {
 }
 
 // DeleteNamed deletes the name of a namespace that CreateNamed or ip-netns(8) created. The kernel
-// deletes the namespace with its last name, process and socket.
+// deletes the namespace itself when no name, process or socket refers to it.
 func DeleteNamed(name string) error {
 	path := filepath.Join(NamedDir, name)
 	err := unix.Unmount(path, unix.MNT_DETACH)

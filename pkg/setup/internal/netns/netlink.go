@@ -14,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveSize is the size of a receive buffer, in bytes. The kernel's own NLMSG_GOODSIZE
-// (linux/netlink.h) is smaller, but a message about a link with many virtual functions is larger.
+// receiveSize is the size of a receive buffer, in bytes. NLMSG_GOODSIZE (linux/netlink.h) would be too
+// small for a message about a link with many virtual functions.
 const receiveSize = 64 << 10
 
-// Socket is a non-blocking netlink socket with one receive buffer. The kernel answers before send
-// returns. If the socket has no room for an answer, the answer is lost.
+// Socket is a non-blocking netlink socket with one receive buffer. The kernel answers a request before
+// send(2) returns. If the socket has no room for an answer, the answer is lost.
 //
-// The socket of package netlink costs more: it allocates 64 KB for each answer and waits by the Go
-// runtime's poller.
+// The socket of the library github.com/vishvananda/netlink is slower: it allocates 64 KB for each
+// answer and waits by the Go runtime's poller.
 type Socket struct {
 	FD     int
 	Buffer []byte
@@ -39,8 +39,8 @@ func (n *Namespace) NewSocket(protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// With this option, from Linux 4.20 on, a request for the addresses of one link is answered with
-	// the addresses of that link. Otherwise the answer has the addresses of all links.
+	// With this option (Linux 4.20), the kernel answers a request for the addresses of one link with
+	// the addresses of this link. Without it, the answer has the addresses of all links.
 	_ = unix.SetsockoptInt(s.FD, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return s, nil
 }
@@ -57,15 +57,15 @@ func (n *Namespace) socket(protocol int) (*Socket, error) {
 	return n.sockets[protocol], nil
 }
 
-// abandon closes the socket of a protocol after an answer was not read to its end. On such a socket
-// the kernel refuses another listing (netlink_dump_start in net/netlink/af_netlink.c).
+// abandon closes the socket of a protocol after a listing was not read to its end. The kernel refuses a
+// second listing on such a socket (netlink_dump_start in net/netlink/af_netlink.c).
 func (n *Namespace) abandon(protocol int) {
 	n.sockets[protocol].Close()
 	delete(n.sockets, protocol)
 }
 
-// Close closes the socket. It may be called again: a second close(2) could close another file that
-// has the number by then.
+// Close closes the socket. A second call changes nothing, because another file may have the file
+// descriptor by then.
 func (s *Socket) Close() {
 	if s.FD >= 0 {
 		_ = unix.Close(s.FD) // nothing is buffered
@@ -119,8 +119,8 @@ func (s *Socket) Receive(f func(Message) bool) error {
 	}
 }
 
-// Failure returns the error in a message, nil for other messages. A listing that changed while it was
-// read is netlink.ErrDumpInterrupted.
+// Failure returns the error that a message reports, or nil. The error is netlink.ErrDumpInterrupted if
+// the listed objects changed during the listing.
 func (m Message) Failure() error {
 	switch {
 	case m.flags&unix.NLM_F_DUMP_INTR != 0:
@@ -133,7 +133,8 @@ func (m Message) Failure() error {
 	return nil
 }
 
-// Ask sends one request and returns the data of its answers: one answer, or all answers of a listing.
+// Ask sends one request and returns the data of all answers. A listing has many answers, every other
+// request has one.
 func (n *Namespace) Ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte, err error) {
 	err = n.Each(protocol, req, func(data []byte) bool {
 		answers = append(answers, slices.Clone(data))
@@ -143,8 +144,8 @@ func (n *Namespace) Ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte,
 }
 
 // Each sends one request and calls f with the data of each answer until f returns false. The kernel
-// fills one buffer of a listing at a time, so answers that are not read cost little. data is valid
-// until f returns.
+// produces a listing in parts while it is read, so answers that are not read cost little. data is
+// valid until f returns.
 func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byte) bool) error {
 	s, err := n.socket(protocol)
 	if err != nil {
@@ -174,7 +175,8 @@ func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byt
 	return errors.Join(err, failed)
 }
 
-// Dump calls list until the kernel reports no change during the listing (NLM_F_DUMP_INTR).
+// Dump calls list. If the listed objects change during the listing (NLM_F_DUMP_INTR), it calls list
+// again.
 func Dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()
@@ -199,8 +201,8 @@ func (a Attrs) Each(f func(kind uint16, value []byte)) {
 	}
 }
 
-// Get returns the value of an attribute, nil if the attribute is missing. If the attribute occurs
-// several times, the last one counts.
+// Get returns the value of an attribute, or nil if the attribute is missing. If the attribute occurs
+// several times, Get returns the value of the last one.
 func (a Attrs) Get(kind uint16) (value Attrs) {
 	a.Each(func(k uint16, v []byte) {
 		if k == kind {
@@ -210,8 +212,8 @@ func (a Attrs) Get(kind uint16) (value Attrs) {
 	return value
 }
 
-// In returns the value of a nested attribute: kinds are the attributes from the outermost to the
-// innermost.
+// In returns the value of a nested attribute. kinds are the attributes on the path to it, from the
+// outermost to the innermost.
 func (a Attrs) In(kinds ...uint16) Attrs {
 	for _, kind := range kinds {
 		a = a.Get(kind)
@@ -219,10 +221,10 @@ func (a Attrs) In(kinds ...uint16) Attrs {
 	return a
 }
 
-// Text returns an attribute as a string, without the zero byte at its end.
+// Text returns the value of an attribute as a string, without the zero byte at its end.
 func (a Attrs) Text(kind uint16) string { return string(a.Word(kind)) }
 
-// Word is Text without a copy.
+// Word returns the same string as Text, as bytes that are not copied.
 func (a Attrs) Word(kind uint16) []byte {
 	word, _, _ := bytes.Cut(a.Get(kind), []byte{0})
 	return word
@@ -244,8 +246,8 @@ func (a Attrs) Number(kind uint16) uint32 {
 	return binary.BigEndian.Uint32(value)
 }
 
-// Sysctl reports whether the sysctl with this number is on, in an attribute that holds the sysctls of a
-// link as 32-bit numbers.
+// Sysctl reports whether a sysctl of a link is not 0. The attribute has the values of all sysctls as
+// 32-bit numbers. number is the index of the sysctl.
 func (a Attrs) Sysctl(number int) bool {
 	return len(a) >= 4*(number+1) && binary.NativeEndian.Uint32(a[4*number:]) != 0
 }

@@ -25,13 +25,13 @@ const (
 func (n *Namespace) Sysctl(key string) (value string, err error) {
 	err = n.Do(func() error {
 		b, err := files.Read("/proc/sys/net/" + key)
-		value = strings.Join(strings.Fields(string(b)), " ") // some values are lists with tabs between
+		value = strings.Join(strings.Fields(string(b)), " ") // some values are lists, with tabs as separators
 		return err
 	})
 	return value, err
 }
 
-// Sysctls returns the current values of the keys of a map.
+// Sysctls returns the current values of sysctls. keys has the keys; its values are ignored.
 func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, err error) {
 	values = map[string]string{}
 	for key := range keys {
@@ -47,12 +47,12 @@ func (n *Namespace) SetSysctl(key, value string) error {
 	return n.Do(func() error { return WriteSysctl(key, value) })
 }
 
-// SetSysctlIfAny is SetSysctl, but a kernel without the key is no error.
+// SetSysctlIfAny sets a key to value as SetSysctl does. A kernel without the key is no error.
 func (n *Namespace) SetSysctlIfAny(key, value string) error {
 	return n.Do(func() error { return WriteSysctlIfAny(key, value) })
 }
 
-// WriteSysctl is SetSysctl in the namespace of the calling thread.
+// WriteSysctl sets a key to value as SetSysctl does, in the namespace of the calling thread.
 func WriteSysctl(key, value string) error {
 	path := "/proc/sys/net/" + key
 	err := files.Write(path, value)
@@ -75,7 +75,7 @@ func (n *Namespace) ReadOnlySysctl(key string) bool {
 	return errors.Is(err, unix.EROFS)
 }
 
-// WriteSysctlIfAny is SetSysctlIfAny in the namespace of the calling thread.
+// WriteSysctlIfAny sets a key to value as SetSysctlIfAny does, in the namespace of the calling thread.
 func WriteSysctlIfAny(key, value string) error {
 	if err := WriteSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -83,8 +83,8 @@ func WriteSysctlIfAny(key, value string) error {
 	return nil
 }
 
-// HasIPv6 reports whether the kernel has IPv6: ipv6.disable=1 on its command line takes IPv6 away. If
-// this cannot be found out, HasIPv6 returns true, and the first step that needs IPv6 reports the error.
+// HasIPv6 reports whether the kernel has IPv6. The kernel parameter ipv6.disable=1 switches IPv6 off. If
+// the sysctl cannot be read, HasIPv6 returns true, and the first step that needs IPv6 returns the error.
 func (n *Namespace) HasIPv6() bool {
 	_, err := n.Sysctl(SysctlForward6)
 	return !errors.Is(err, os.ErrNotExist)
