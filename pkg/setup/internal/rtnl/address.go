@@ -16,15 +16,15 @@ import (
 const (
 	ifaProto = 11 // IFA_PROTO in linux/if_addr.h, Linux 5.18: the program that set an address
 
-	// OwnerMark is the protocol of addresses and routes that we set. `ip addr` shows it as "proto 0x62",
-	// `ip route` as "proto 98". Kernels before 5.18 ignore it for addresses: there, a gateway address
-	// stays on a bridge that we did not create.
+	// OwnerMark is the protocol of addresses and routes that we add. `ip addr` shows it as "proto 0x62",
+	// `ip route` as "proto 98". Kernels before 5.18 do not store the protocol of an address. On these
+	// kernels, the last DEL leaves our gateway address on a bridge that we did not create.
 	OwnerMark = 'b'
 )
 
-// AddAddress adds a permanent address to a link. An address that exists is left as it is. An IPv6
-// address can be used at once, unless detect asks for duplicate address detection, which takes one or
-// two seconds (RFC 4862, section 5.4).
+// AddAddress adds a permanent address to a link. An existing address does not change. An IPv6 address
+// is usable at once, unless detect is true. Then the kernel runs duplicate address detection, which
+// takes one or two seconds (RFC 4862, section 5.4).
 func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	req := addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{OwnerMark}))
@@ -56,8 +56,8 @@ func addressRequest(verb, flags int, l Link, p netip.Prefix) *nl.NetlinkRequest 
 	return req
 }
 
-// AddressesOf returns ListAddresses of the interface called name. An interface that does not exist has
-// no addresses.
+// AddressesOf returns the addresses of the interface called name, as ListAddresses does. An interface
+// that does not exist has no addresses.
 func AddressesOf(n *netns.Namespace, name string) ([]netip.Prefix, error) {
 	l, err := ByName(n, name)
 	if Absent(err) {
@@ -79,8 +79,8 @@ func ListAddresses(n *netns.Namespace, l Link) ([]netip.Prefix, error) {
 // LinkLocal6 reports whether p is a link-local IPv6 address.
 func LinkLocal6(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }
 
-// WithLinkLocal is ListAddresses with the link-local IPv6 addresses: a gateway may be one. own are the
-// addresses that AddAddress added.
+// WithLinkLocal returns the addresses of a link as ListAddresses does, but with the link-local IPv6
+// addresses, because a gateway may be link-local. own are the addresses that AddAddress added.
 func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err error) {
 	found, err := AllAddresses(n, l.Index)
 	if err != nil {
@@ -105,8 +105,9 @@ type LinkAddress struct {
 	Own  bool // AddAddress added it
 }
 
-// AllAddresses returns the addresses of all links, except addresses whose duplicate address detection
-// failed. If link is not 0, kernels from 4.20 on list only the addresses of the link with this index.
+// AllAddresses returns the addresses of the link with this index, or of all links if link is 0. Kernels
+// before 4.20 always list the addresses of all links. AllAddresses leaves out addresses whose duplicate
+// address detection failed.
 func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -117,10 +118,10 @@ func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	})
 	for _, m := range messages {
 		header := nl.DeserializeIfAddrmsg(m)
-		is := netns.Attrs(m[header.Len():])
-		a, ok := netip.AddrFromSlice(LocalAddress(is))
+		attrs := netns.Attrs(m[header.Len():])
+		a, ok := netip.AddrFromSlice(LocalAddress(attrs))
 		if ok && header.Flags&unix.IFA_F_DADFAILED == 0 {
-			own := bytes.Equal(is.Get(ifaProto), []byte{OwnerMark})
+			own := bytes.Equal(attrs.Get(ifaProto), []byte{OwnerMark})
 			all = append(all, LinkAddress{netip.PrefixFrom(a, int(header.Prefixlen)), int(header.Index), own})
 		}
 	}
@@ -129,11 +130,11 @@ func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 
 // LocalAddress returns the address in an RTM_NEWADDR message. For IPv6 the kernel omits IFA_LOCAL,
 // unless the address has a peer.
-func LocalAddress(is netns.Attrs) []byte {
-	if local := is.Get(unix.IFA_LOCAL); local != nil {
+func LocalAddress(attrs netns.Attrs) []byte {
+	if local := attrs.Get(unix.IFA_LOCAL); local != nil {
 		return local
 	}
-	return is.Get(unix.IFA_ADDRESS)
+	return attrs.Get(unix.IFA_ADDRESS)
 }
 
 // broadcast returns the last address of an IPv4 subnet.

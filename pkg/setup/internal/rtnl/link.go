@@ -48,14 +48,14 @@ const (
 	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
 )
 
-// ErrTaken is returned if a name belongs to another link, which is left alone.
+// ErrTaken is returned if another link or program uses the name. That link is not changed.
 var ErrTaken = errors.New("it belongs to another link or program")
 
-// Link is what we read about a network interface.
+// Link is the state of a network interface, as read from the kernel.
 type Link struct {
 	Index       int
 	Name, Alias string
-	Port        string // the name that marks the link as a port of ours: its own or an alternative name; "" for other links
+	Port        string // the name or alternative name in the form of Attachment.Port; "" if neither has this form
 	Kind        string // "bridge", "veth"; "" for a network card
 	MAC         net.HardwareAddr
 	MTU         int // bytes
@@ -63,13 +63,14 @@ type Link struct {
 	Running     bool // the link has a carrier, and the kernel has noticed it
 	Promiscuous bool
 	Forwards4   bool // the host forwards IPv4 packets that arrive by the link
-	Forwards6   bool // the same for IPv6
+	Forwards6   bool // the host forwards IPv6 packets that arrive by the link
 	Localnet    bool // the sysctl route_localnet: packets from and to 127.0.0.0/8 may pass
 	AcceptsRA   bool // the host takes addresses and routes from router advertisements
 	limited     bool // the link has a token bucket as its root qdisc
-	Peer        int  // index of a veth's other end, in its namespace; for a VLAN link, of the link below
+	Peer        int  // index of a veth's peer, in the peer's namespace; or index of the link below a VLAN link
 
-	// PeerNamespace is the kernel's number for the namespace of the peer, nil for the same namespace.
+	// PeerNamespace is the ID of the peer's namespace (nsid), or nil if the peer is in the same
+	// namespace as the link.
 	PeerNamespace []byte
 
 	// The following are settings of a bridge port.
@@ -90,8 +91,7 @@ type Link struct {
 	VLAN int // the VLAN of a VLAN link
 }
 
-// ByName looks up the link called name. Absent tells whether the error means that there is no such
-// link.
+// ByName returns the link called name. If the link does not exist, Absent returns true for the error.
 func ByName(n *netns.Namespace, name string) (Link, error) {
 	l, err := lookUp(n, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	if err != nil {
@@ -100,7 +100,8 @@ func ByName(n *netns.Namespace, name string) (Link, error) {
 	return l, nil
 }
 
-// ByIndex is ByName by the link's index.
+// ByIndex returns the link with this index. If the link does not exist, Absent returns true for the
+// error.
 func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	at := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	at.Index = int32(index)
@@ -111,7 +112,7 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp looks up one link. about identifies the link.
+// lookUp returns one link. The parts in about identify the link.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	for _, data := range about {
@@ -137,19 +138,19 @@ func ParseLink(m []byte) (l Link) {
 	header := nl.DeserializeIfInfomsg(m)
 	l.Index = int(header.Index)
 	l.Up, l.Running, l.Promiscuous = header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_RUNNING != 0, header.Flags&unix.IFF_PROMISC != 0
-	is := netns.Attrs(m[header.Len():])
-	l.Name, l.Alias, l.MAC = is.Text(unix.IFLA_IFNAME), is.Text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(is.Get(unix.IFLA_ADDRESS)))
-	l.MTU, l.Peer, l.Master = is.Integer(unix.IFLA_MTU), is.Integer(unix.IFLA_LINK), is.Integer(unix.IFLA_MASTER)
-	l.PeerNamespace = slices.Clone(is.Get(linkNetNSID))
-	l.limited = is.Text(unix.IFLA_QDISC) == "tbf"
-	families := is.Get(unix.IFLA_AF_SPEC)
+	attrs := netns.Attrs(m[header.Len():])
+	l.Name, l.Alias, l.MAC = attrs.Text(unix.IFLA_IFNAME), attrs.Text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(attrs.Get(unix.IFLA_ADDRESS)))
+	l.MTU, l.Peer, l.Master = attrs.Integer(unix.IFLA_MTU), attrs.Integer(unix.IFLA_LINK), attrs.Integer(unix.IFLA_MASTER)
+	l.PeerNamespace = slices.Clone(attrs.Get(linkNetNSID))
+	l.limited = attrs.Text(unix.IFLA_QDISC) == "tbf"
+	families := attrs.Get(unix.IFLA_AF_SPEC)
 	l.Forwards4 = families.In(unix.AF_INET, inetConf).Sysctl(forwarding)
 	l.Forwards6 = families.In(unix.AF_INET6, inet6Conf).Sysctl(forwarding)
 	l.Localnet = families.In(unix.AF_INET, inetConf).Sysctl(routeLocalnet)
 	l.AcceptsRA = families.In(unix.AF_INET6, inet6Conf).Sysctl(acceptRA)
 	l.setPort(l.Name)
-	is.Get(unix.IFLA_PROP_LIST).Each(func(_ uint16, name []byte) { l.setPort(netns.Text(name, len(name))) })
-	l.parseInfo(is.Get(unix.IFLA_LINKINFO))
+	attrs.Get(unix.IFLA_PROP_LIST).Each(func(_ uint16, name []byte) { l.setPort(netns.Text(name, len(name))) })
+	l.parseInfo(attrs.Get(unix.IFLA_LINKINFO))
 	return l
 }
 
@@ -238,7 +239,7 @@ func SetDown(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" down", name, unix.IFF_UP, 0)
 }
 
-// setFlag sets a flag, IFF_*, of the link called name: value is the flag or 0.
+// setFlag sets or clears a flag (IFF_*) of the link called name. value is the flag or 0.
 func setFlag(b *netns.Batch, what, name string, flag, value uint32) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -255,16 +256,16 @@ func SetPromiscuous(n *netns.Namespace, name string) error {
 	return n.Send(b)
 }
 
-// DeleteLink deletes a link, if it still exists. It leaves alone a link that somebody else has made
-// since under the same name. Deleting one end of a veth pair deletes both.
+// DeleteLink deletes a link if it still exists. It identifies the link by its index, so it does not
+// delete a newer link of the same name. Deleting one end of a veth pair deletes both ends.
 func DeleteLink(n *netns.Namespace, l Link) error {
 	var b netns.Batch
 	b.Ensure("delete link "+l.Name, deletionRequest(l), unix.ENODEV)
 	return n.Send(b)
 }
 
-// Delete adds to the batch the deletion of the link called name. A link that does not exist is no
-// error.
+// Delete adds a request to the batch that deletes the link called name. If the link does not exist, the
+// request succeeds.
 func Delete(b *netns.Batch, name string) {
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -272,15 +273,15 @@ func Delete(b *netns.Batch, name string) {
 	b.Ensure("delete link "+name, req, unix.ENODEV)
 }
 
-// DeleteLinks deletes links as DeleteLink does, in one request about a group of links. The kernel
-// waits once for the group, instead of some 20 ms for each link.
+// DeleteLinks deletes links as DeleteLink does. It puts the links into a group and deletes the group in
+// one request. The kernel then waits once, instead of about 20 ms for each link.
 func DeleteLinks(n *netns.Namespace, links []Link) error {
 	if len(links) == 0 {
 		return nil
 	}
-	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // a group that nobody else uses: people count from 1
+	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // a high random number, because groups of other programs have low numbers
 	var errs []error
-	for some := range slices.Chunk(links, 100) { // more answers would not fit in the socket
+	for some := range slices.Chunk(links, 100) { // a socket has no room for more answers
 		var b netns.Batch
 		for _, l := range some {
 			join := b.Ensure("put link "+l.Name+" into a group", ChangeRequest(l), unix.ENODEV)
@@ -299,7 +300,8 @@ func DeleteLinks(n *netns.Namespace, links []Link) error {
 // deletionRequest returns RTM_DELLINK for a link, by its index.
 func deletionRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_DELLINK, l) }
 
-// ChangeRequest returns RTM_NEWLINK for a link, by its index: another link may have the name by now.
+// ChangeRequest returns RTM_NEWLINK for a link. It identifies the link by its index, because another link
+// may have the name now.
 func ChangeRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_NEWLINK, l) }
 
 func aboutLink(verb int, l Link) *nl.NetlinkRequest {
@@ -311,8 +313,8 @@ func aboutLink(verb int, l Link) *nl.NetlinkRequest {
 }
 
 // RandomMAC returns a random, locally administered unicast MAC address. udev does not change a MAC
-// address that was set explicitly (MACAddressPolicy in systemd.link(5)). A bridge with such an address
-// does not take that of a port.
+// address that was set explicitly (MACAddressPolicy in systemd.link(5)). A bridge with an explicit MAC
+// address does not take the address of a port.
 func RandomMAC() net.HardwareAddr {
 	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	mac[0] = mac[0]&^1 | 2
@@ -330,23 +332,25 @@ func MarkOwn(b *netns.Batch, name string) {
 // name. Such an address causes multicast reports and solicitations, which the bridge floods to all
 // ports. Call it before the link is set up.
 //
-// The request changes nothing else, because the kernel refuses it as a whole for a link without IPv6:
-// on a kernel without IPv6, and with an MTU below 1280.
+// The request contains no other change, because the kernel refuses the whole request for a link without
+// IPv6. A link has no IPv6 if the kernel has no IPv6, or if the MTU of the link is below 1280.
 func DisableGeneratedIPv6(b *netns.Batch, name string) {
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
 	b.Ensure("disable generated IPv6 addresses on "+name, NewLinkRequest(name, 0), unix.EAFNOSUPPORT).AddData(spec)
 }
 
-// carrierWait is how long a link may take to forward once both ends are up, and carrierPause the time
-// between two look-ups. The kernel notices a carrier in a work queue (net/core/link_watch.c).
+// carrierWait is the longest time that AwaitCarrier waits. carrierPause is the time between two look-ups.
+// The kernel processes carrier changes in a work queue, so they take effect some time after both ends are
+// up (net/core/link_watch.c).
 const (
 	carrierWait  = 2 * time.Second
 	carrierPause = 200 * time.Microsecond
 )
 
-// AwaitCarrier waits until ready accepts a link, because the kernel has noticed its carrier. From Linux
-// 6.9 on, each look-up makes the kernel notice it (rtnl_getlink in net/core/rtnetlink.c).
+// AwaitCarrier looks up the link called name until ready returns true. ready checks for a state that
+// follows from the carrier. From Linux 6.9 on, each look-up makes the kernel process pending carrier
+// changes of the link (rtnl_getlink in net/core/rtnetlink.c).
 func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error {
 	for start := time.Now(); ; time.Sleep(carrierPause) {
 		l, err := ByName(n, name)
@@ -359,8 +363,8 @@ func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error 
 	}
 }
 
-// Ours reports whether a link is a port of ours. A process that was killed may have left a port without
-// an alias. Such a port is recognised by its name.
+// Ours reports whether a link is one of our ports. A killed process may have left a port without an
+// alias. Ours recognises such a port by its name.
 func (l Link) Ours() bool {
 	_, ok := plan.ParseAttachment(l.Alias)
 	return ok || l.Alias == "" && plan.IsPort(l.Name)

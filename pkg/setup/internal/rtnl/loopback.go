@@ -9,7 +9,7 @@ import (
 
 const loopback = "lo"
 
-// RaiseLoopback sets lo up and returns its addresses: the kernel then adds 127.0.0.1 and ::1.
+// RaiseLoopback sets lo up and returns its addresses. The kernel adds 127.0.0.1 and ::1 when lo goes up.
 // LowerLoopback is the inverse.
 func RaiseLoopback(n *netns.Namespace) ([]netip.Prefix, error) {
 	var b netns.Batch

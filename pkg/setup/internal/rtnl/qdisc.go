@@ -26,10 +26,10 @@ const (
 	Tick = 64
 )
 
-// Bucket is the parameters of a token bucket (tc-tbf(8)).
+// Bucket has the parameters of a token bucket (tc-tbf(8)).
 type Bucket struct {
 	Rate  uint64 // bytes per second, of whole Ethernet frames
-	Fill  uint32 // the size of the bucket, as the time in ticks that it takes to fill
+	Fill  uint32 // the size of the bucket, as the time to fill it, in ticks
 	Limit uint32 // bytes that may wait for tokens
 }
 
@@ -50,8 +50,9 @@ func QdiscRequest(verb, flags int, l Link, handle, parent uint32, kind string) *
 	return req
 }
 
-// AddBucket adds a token bucket for packets that leave by a link, or changes our bucket. If the link
-// has a root qdisc of somebody else, replace deletes it. Without replace, the error is EEXIST.
+// AddBucket adds a token bucket for packets that leave by a link, or changes our existing bucket. If the
+// link has a root qdisc of another program and replace is true, AddBucket replaces that qdisc. If
+// replace is false, the error is EEXIST.
 func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	flags := unix.NLM_F_CREATE
 	if replace {
@@ -70,7 +71,7 @@ func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	b.Add("limit the rate of "+l.Name, req)
 }
 
-// ReadBucket returns our token bucket of a link, the zero Bucket if the link has none.
+// ReadBucket returns our token bucket of a link. It returns the zero Bucket if the link has none.
 func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
 	if !l.limited {
 		return t, nil
@@ -94,8 +95,8 @@ func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
 	}
 	options := netns.Attrs(messages[0][msg.Len():]).Get(nl.TCA_OPTIONS)
 	if parms := options.Get(nl.TCA_TBF_PARMS); len(parms) >= nl.SizeofTcTbfQopt {
-		is := nl.DeserializeTcTbfQopt(parms)
-		t = Bucket{uint64(is.Rate.Rate), is.Buffer, is.Limit}
+		p := nl.DeserializeTcTbfQopt(parms)
+		t = Bucket{uint64(p.Rate.Rate), p.Buffer, p.Limit}
 	}
 	if rate := options.Get(nl.TCA_TBF_RATE64); len(rate) >= 8 {
 		t.Rate = binary.NativeEndian.Uint64(rate)
@@ -135,9 +136,9 @@ func EveryProtocol() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }
 
-// RedirectTarget returns the index of the link to which AddRedirect redirects the packets of l: 0 if
-// that link was deleted, -1 if there is no redirection. others reports whether l has filters of
-// somebody else.
+// RedirectTarget returns the index of the link to which AddRedirect redirects the packets of l. The index
+// is 0 if that link was deleted, and -1 if there is no redirection. others is true if l has filters of
+// other programs.
 func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	const none = -1
 	h, err := n.Library()
@@ -162,8 +163,8 @@ func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error)
 	return to, others, nil
 }
 
-// RemoveLimits adds requests to the batch that delete our token bucket and our redirection from a link
-// that continues to exist. The IFB is not deleted.
+// RemoveLimits adds requests to the batch that delete our token bucket and our redirection from a link.
+// It does not delete the link or its IFB.
 func RemoveLimits(n *netns.Namespace, b *netns.Batch, l Link) error {
 	bucket, err := ReadBucket(n, l)
 	if err != nil {

@@ -16,18 +16,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// About 2 ms after RTM_DELLINK a link is gone for every reader, and the kernel has sent the
-// notification of its deletion. The kernel acknowledges the request some 20 ms later, when no
+// About 2 ms after RTM_DELLINK, no process can see the link any more, and the kernel has sent the
+// notification of the deletion. The kernel acknowledges the request about 20 ms later, when no
 // processor can have a pointer to the link any more (rcu_barrier in netdev_run_todo, net/core/dev.c).
-// DEL need not wait for that. A process cannot end while one of its threads waits, so a child process
-// sends the request and waits for the acknowledgement. The child outlives its parent, and process 1
-// reaps it.
+//
+// DEL need not wait for the acknowledgement. But a process cannot end while one of its threads waits
+// for it. Therefore a child process sends the request and waits. The child ends after its parent, and
+// process 1 reaps the child.
 
-// removalWait is how long RemoveLink waits for the deletion of a link.
+// removalWait is the longest time that RemoveLink waits for the deletion of a link.
 const removalWait = 10 * time.Second
 
-// RemoveLink is DeleteLink, but returns as soon as the link is gone for every reader. If no child
-// process can be started, RemoveLink waits for the acknowledgement too.
+// RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can see the link. If
+// RemoveLink cannot start a child process, it also waits for the acknowledgement.
 func RemoveLink(n *netns.Namespace, l Link) error {
 	r := removal{Link: l}
 	err := r.listen(n)
@@ -50,10 +51,10 @@ func RemoveLink(n *netns.Namespace, l Link) error {
 // removal is the state of RemoveLink.
 type removal struct {
 	Link
-	notices *netns.Socket // receives the notifications about links
-	request *netns.Socket // of the child: sends RTM_DELLINK
-	answer  *os.File      // read end of a pipe, for the kernel's answer to the child
-	child   *os.File      // write end of the pipe
+	notices *netns.Socket // the parent receives the notifications about links here
+	request *netns.Socket // the child sends RTM_DELLINK here
+	answer  *os.File      // the parent reads the kernel's answer to the child here: read end of a pipe
+	child   *os.File      // the child writes the kernel's answer here: write end of the pipe
 }
 
 // listen opens the sockets and the pipe.
@@ -85,7 +86,7 @@ func (r *removal) close() {
 	}
 }
 
-// begin starts the child, which sends the request. Signals are blocked meanwhile, because the child
+// begin starts the child, which sends the request. Signals are blocked during the fork, because the child
 // must not run the Go runtime's signal handlers.
 func (r *removal) begin(request []byte) error {
 	runtime.LockOSThread() // each thread has a signal mask of its own
@@ -102,17 +103,18 @@ func (r *removal) begin(request []byte) error {
 	if failed != 0 {
 		return fmt.Errorf("fork: %w", failed)
 	}
-	return r.child.Close() // so a read returns EOF when the child ends
+	return r.child.Close() // only the child can write now, so a read returns EOF when the child ends
 }
 
-// forkToSend starts a child process that sends the request, writes the kernel's answer to a file, and
+// forkToSend starts a child process that sends the request, writes the kernel's answer to file, and
 // ends. All signals must be blocked. The child has the memory of the Go runtime, but none of its
-// threads. It may therefore only make system calls, in a frame that needs no more stack (as
-// forkAndExecInChild in package syscall).
+// threads. Therefore the child only makes system calls, and needs no more stack than this function has
+// (like forkAndExecInChild in package syscall).
 //
-// The child closes standard input and output: the reader of the parent's output waits for the last
-// writer. The child keeps the sockets open: the process that closes the last nf_tables socket waits
-// some milliseconds until deleted rules are freed (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+// The child closes standard input, output and error, because the reader of the parent's output waits
+// until all writers have closed it. The child keeps the sockets open: the last process that closes an
+// nf_tables socket waits some milliseconds until deleted rules are freed (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c).
 //
 //go:nosplit
 //go:norace
@@ -137,8 +139,8 @@ func forkToSend(socket, file int, request []byte) syscall.Errno {
 	}
 }
 
-// wait waits until the link is gone, or the kernel refuses the request. gone is false and err nil if the
-// child ended before either.
+// wait waits until the link is deleted or the kernel refuses the request. If the child ends without an
+// answer of the kernel, gone is false and err is nil.
 func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	deadline := time.Now().Add(removalWait)
 	ready := []unix.PollFd{{Fd: int32(r.notices.FD), Events: unix.POLLIN}, {Fd: int32(r.answer.Fd()), Events: unix.POLLIN}}
@@ -161,8 +163,8 @@ func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	}
 }
 
-// readNotices reads notifications about links and reports whether one says that the link was deleted.
-// A bridge sends RTM_DELLINK too, for a port that leaves, but with the family AF_BRIDGE.
+// readNotices reads the notifications about links. gone is true if the link was deleted. The kernel also
+// sends RTM_DELLINK for a port that leaves a bridge, but with the family AF_BRIDGE.
 func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	err = r.notices.Receive(func(m netns.Message) bool {
 		header := nl.DeserializeIfInfomsg(m.Data)
@@ -181,7 +183,8 @@ func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	return gone, err
 }
 
-// readAnswer reads the kernel's answer to the child.
+// readAnswer reads the kernel's answer to the child. If the child was killed, gone is false and err is
+// nil.
 func (r *removal) readAnswer() (gone bool, err error) {
 	answer := make([]byte, 64)
 	size, err := r.answer.Read(answer)

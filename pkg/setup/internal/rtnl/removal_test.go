@@ -7,9 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDeleteStale deletes a link that somebody else has deleted and made anew since it was looked
-// up. Each function leaves the new link alone and succeeds, because the link that was looked up is
-// gone.
+// TestDeleteStale looks up a link, deletes it, and creates a new link of the same name. Each function
+// that deletes a link then succeeds for the old link, and does not delete the new link.
 func TestDeleteStale(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

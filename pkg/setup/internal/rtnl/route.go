@@ -20,16 +20,16 @@ const (
 )
 
 // addRoute adds a route by a link. A route to the same destination by another gateway stays, for
-// instance the default route of another network. IPv4 then prefers the new route (fib_table_insert in
-// net/ipv4/fib_trie.c), IPv6 distributes flows over both (fib6_add_rt2node in net/ipv6/ip6_fib.c). The
-// error is EEXIST for an equal route, and ENETUNREACH (IPv6: EHOSTUNREACH) for a gateway without a
-// route.
+// example the default route of another network. IPv4 then prefers the new route (fib_table_insert in
+// net/ipv4/fib_trie.c). IPv6 distributes flows over both routes (fib6_add_rt2node in
+// net/ipv6/ip6_fib.c). The error is EEXIST if an equal route exists. It is ENETUNREACH (IPv6:
+// EHOSTUNREACH) if there is no route to the gateway.
 func addRoute(b *netns.Batch, l Link, r plan.Route) {
 	b.Add("add route "+r.String(), RouteRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, l, r, unix.RTPROT_BOOT))
 }
 
-// RouteRequest returns a request about a route by a link. protocol, RTPROT_*, identifies the program
-// that made the route.
+// RouteRequest returns a request about a route by a link. protocol (RTPROT_*) identifies the program that
+// added the route.
 func RouteRequest(verb, flags int, l Link, r plan.Route, protocol uint8) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	msg := nl.NewRtMsg() // main table, unicast
@@ -89,7 +89,7 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 			for _, index := range links {
 				l, err := ByIndex(n, index)
 				if index == 0 || Absent(err) {
-					continue // a route with several next hops has no link itself; or the link was deleted meanwhile
+					continue // 0: the route has several next hops; Absent: the link was deleted meanwhile
 				}
 				if err != nil {
 					return 0, err
@@ -103,8 +103,8 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	return mtu, nil
 }
 
-// HasRoute reports whether a route exists in any table: plugins behind ours in the chain, such as sbr,
-// move routes to other tables.
+// HasRoute reports whether a route exists. It searches all tables, because later plugins in the chain,
+// such as sbr, move routes to other tables.
 func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
 	library, err := n.Library()
 	if err != nil {
@@ -118,7 +118,7 @@ func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
 	return slices.ContainsFunc(found, func(f netlink.Route) bool {
-		// For IPv6 the kernel lists routes by several gateways as one route.
+		// The kernel lists IPv6 routes to one destination by several gateways as one route.
 		hops := append(f.MultiPath, &netlink.NexthopInfo{LinkIndex: f.LinkIndex, Gw: f.Gw})
 		return slices.ContainsFunc(hops, func(h *netlink.NexthopInfo) bool {
 			return h.LinkIndex == l.Index && h.Gw.Equal(r.Gateway.AsSlice())
