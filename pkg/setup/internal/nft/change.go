@@ -14,9 +14,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Change is a transaction on one table. Its methods add requests to the transaction, in order, and
-// Send sends them. nftables.Conn, of the library, can write neither the user data of a set nor a
-// transaction for one generation of nf_tables, and costs a socket of its own.
+// Change is a transaction on one table. Its methods add requests to the transaction, in order. Send
+// sends the transaction. The library's nftables.Conn is not sufficient: it cannot write the user data
+// of a set, cannot send a transaction for one generation of nf_tables, and opens a socket of its own.
 type Change struct {
 	table *nftables.Table
 	batch netns.Batch
@@ -31,12 +31,12 @@ type Set struct {
 	Name     string
 	Key      nftables.SetDatatype
 	Value    nftables.SetDatatype // the zero value for a set
-	UserData []byte               // for nft(8), which prints and parses the keys by it
+	UserData []byte               // tells nft(8) how to print and parse the keys
 }
 
-// Send sends the transaction: the kernel does all of it or nothing. The error is ERESTART, and
-// nothing is done, if nf_tables has changed since the generation seen. AnyGeneration accepts every
-// generation.
+// Send sends the transaction. The kernel processes all requests or none. If nf_tables has changed since
+// the generation seen, the kernel processes none, and the error is ERESTART. With AnyGeneration, the
+// kernel does not check the generation.
 func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	if c.err != nil {
 		return c.err
@@ -56,12 +56,12 @@ func (c *Change) AddTable() {
 	c.add("add table "+c.table.Name, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE)
 }
 
-// DeleteTable deletes the table with all that it holds.
+// DeleteTable deletes the table and everything in it.
 func (c *Change) DeleteTable() {
 	c.add("delete table "+c.table.Name, unix.NFT_MSG_DELTABLE, 0)
 }
 
-// AddChain adds a chain unless it exists. A chain without a hook is one that others jump to.
+// AddChain adds a chain unless it exists. Packets reach a chain without a hook only by jumps.
 func (c *Change) AddChain(chain *nftables.Chain) {
 	attributes := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain.Name))}
 	if chain.Hooknum != nil {
@@ -83,14 +83,15 @@ func (c *Change) FlushChain(name string) {
 	c.add("flush chain "+name, unix.NFT_MSG_DELRULE, 0, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(name)))
 }
 
-// AddSet adds a set or a map. The kernel refuses one that exists with other flags (nft_set_is_same in
-// net/netfilter/nf_tables_api.c). NFT_SET_CONCAT is not among ours, because nft(8) does not set it: it
-// could not load a saved ruleset over the living one.
+// AddSet adds a set or a map unless it exists. If it exists with other flags, the kernel returns an
+// error (nft_set_is_same in net/netfilter/nf_tables_api.c). AddSet does not set the flag NFT_SET_CONCAT,
+// because nft(8) does not set it either. With this flag, nft(8) could not load a saved ruleset while
+// the set exists.
 func (c *Change) AddSet(s Set) {
 	flags := uint32(0)
 	attributes := []*nl.RtAttr{
 		nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(s.Name)),
-		nl.NewRtAttr(unix.NFTA_SET_ID, number(uint32(len(c.batch)+1))), // any number that is the set's alone in the transaction
+		nl.NewRtAttr(unix.NFTA_SET_ID, number(uint32(len(c.batch)+1))), // a number that no other set in the transaction has
 		nl.NewRtAttr(unix.NFTA_SET_KEY_TYPE, number(s.Key.GetNFTMagic())),
 		nl.NewRtAttr(unix.NFTA_SET_KEY_LEN, number(s.Key.Bytes)),
 	}
@@ -109,16 +110,16 @@ func (c *Change) AddSet(s Set) {
 	c.add("add set "+s.Name, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, attributes...)
 }
 
-// Append adds requests of the caller's own, such as those about the elements of a set.
+// Append adds further requests to the transaction, such as requests about the elements of a set.
 func (c *Change) Append(b netns.Batch) { c.batch = append(c.batch, b...) }
 
-// Rule is a rule to add. It goes behind all rules of its chain.
+// Rule is a rule to add. By default it becomes the last rule of its chain.
 type Rule struct {
 	Chain   string
 	Comment string
 	Exprs   []expr.Any
-	First   bool   // the rule goes ahead of all rules instead
-	At      uint64 // the handle of a rule: the new rule goes right behind it, with First right ahead of it
+	First   bool   // the rule becomes the first rule of its chain
+	At      uint64 // handle of an existing rule: the new rule goes directly after it, or with First directly before it
 }
 
 // AddRule adds a rule.
@@ -151,9 +152,9 @@ func (c *Change) AddRule(r Rule) {
 	c.add("add rule to chain "+r.Chain, unix.NFT_MSG_NEWRULE, flags, rule...)
 }
 
-// matchedProtocol returns the transport protocol, IPPROTO_*, that a match of iptables among the
-// expressions is for, 0 for none. The kernel refuses other matches of iptables, such as multiport,
-// unless the rule names their protocol.
+// matchedProtocol returns the transport protocol (IPPROTO_*) of the iptables match "tcp" or "udp" among
+// the expressions, or 0. The rule must name this protocol. Otherwise the kernel refuses further iptables
+// matches of the rule, such as multiport.
 func matchedProtocol(exprs []expr.Any) uint32 {
 	for _, e := range exprs {
 		match, is := e.(*expr.Match)
@@ -167,7 +168,7 @@ func matchedProtocol(exprs []expr.Any) uint32 {
 	return 0
 }
 
-// DeleteRules deletes the rules of a chain that have the handles.
+// DeleteRules deletes the rules with these handles from a chain.
 func (c *Change) DeleteRules(chain string, handles []uint64) {
 	for _, handle := range handles {
 		c.add("delete rule of chain "+chain, unix.NFT_MSG_DELRULE, 0, nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)),
@@ -178,8 +179,9 @@ func (c *Change) DeleteRules(chain string, handles []uint64) {
 // number encodes a 32-bit attribute of nf_tables.
 func number(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
 
-// AtOneGeneration calls f with nf_tables' generation, and again for as long as f's transaction, sent
-// for that generation, finds that nf_tables has changed since.
+// AtOneGeneration calls f with the present generation of nf_tables. f reads from nf_tables and sends a
+// transaction for this generation. If nf_tables has changed meanwhile, f returns ERESTART, and
+// AtOneGeneration calls f again with the new generation.
 func AtOneGeneration(n *netns.Namespace, f func(seen uint32) error) error {
 	for {
 		seen, err := Generation(n)

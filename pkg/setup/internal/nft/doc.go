@@ -1,11 +1,10 @@
 // Package nft reads and changes nf_tables by netlink.
 //
-// It reads chains and rules by dumps of its own, encodes the expressions that match packets, sends
-// transactions, and waits for changes of rules.
+// It reads chains and rules, encodes the expressions that match packets, sends transactions, and waits
+// for changes of rules.
 //
-// The package must not know which rules are wanted, nor any network. The packages ownrules and forward
-// know that.
+// The package must not decide which rules exist. The packages ownrules and forward decide this.
 //
-// Start with the matches in match.go, of which every rule is made. Then read change.go, which writes a
+// Start with match.go, whose functions return the parts of a rule. Then read change.go, which sends a
 // transaction, and EachRule in nft.go, which reads a chain.
 package nft

@@ -28,7 +28,7 @@ func Destination(subnet netip.Prefix) []expr.Any {
 	return Within(Destination4, Destination6, subnet, expr.CmpOpEq)
 }
 
-// NotMulticast matches packets whose destination is not multicast: not in 224.0.0.0/4, for IPv6 not in
+// NotMulticast matches packets whose destination is not a multicast address: 224.0.0.0/4, or for IPv6
 // ff00::/8.
 func NotMulticast(is6 bool) []expr.Any {
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
@@ -38,8 +38,9 @@ func NotMulticast(is6 bool) []expr.Any {
 	return Within(Destination4, Destination6, multicast, expr.CmpOpNeq)
 }
 
-// Within compares an address in the network header with a subnet. The form is that of nft(8), which
-// compares whole bytes if the prefix allows that, and otherwise the address under a mask.
+// Within compares an address in the network header with a subnet, in the form of nft(8). If the prefix
+// length is a multiple of 8, the rule compares only the bytes of the prefix. Otherwise it compares the
+// address under a mask.
 func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
 	offset, address := offset4, subnet.Masked().Addr().AsSlice()
 	if subnet.Addr().Is6() {
@@ -67,7 +68,7 @@ func NextHeaderIs(op expr.CmpOp, protocol byte) []expr.Any {
 		&expr.Cmp{Op: op, Register: 1, Data: []byte{protocol}})
 }
 
-// TransportIs matches packets of a transport protocol, IPPROTO_*, behind any IPv6 extension headers.
+// TransportIs matches packets of a transport protocol (IPPROTO_*), also behind IPv6 extension headers.
 func TransportIs(protocol byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -75,7 +76,8 @@ func TransportIs(protocol byte) []expr.Any {
 	}
 }
 
-// NeighbourAdvertisement matches packets of ICMPv6 that are of type 136 (RFC 4861, section 4.4).
+// NeighbourAdvertisement matches type 136 of ICMPv6 (RFC 4861, section 4.4). The rule must also match
+// ICMPv6.
 func NeighbourAdvertisement() []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
@@ -83,13 +85,14 @@ func NeighbourAdvertisement() []expr.Any {
 	}
 }
 
-// Direction names the packets that InterfaceIs matches by key, as the containers behind the link see
-// them.
+// Direction returns the direction of the packets that InterfaceIs matches by key, as seen from the
+// containers: "outgoing" for MetaKeyIIFNAME, "incoming" for MetaKeyOIFNAME.
 func Direction(key expr.MetaKey) string {
 	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 }
 
-// InterfaceIs compares the name, or the kind, of the interface that a packet arrives by or leaves by.
+// InterfaceIs compares the name or the kind of the interface by which a packet arrives or leaves. key
+// selects the property.
 func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -97,8 +100,8 @@ func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	}
 }
 
-// MetaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind of link that a
-// packet arrives by, such as "bridge".
+// MetaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind of the link by
+// which a packet arrives, such as "bridge".
 const MetaIIFKind expr.MetaKey = 26
 
 // ProtocolIs compares the protocol of a frame: ETH_P_* in linux/if_ether.h.
@@ -125,8 +128,8 @@ func Unanswered() []expr.Any {
 	return ctBits(expr.CtKeySTATE, ctEstablished|ctRelated, expr.CmpOpEq)
 }
 
-// ownLabel is the bit of conntrack's labels (connlabel.conf) that marks connections which our host ports
-// redirect. We know of no other program that uses this bit.
+// ownLabel is the bit in conntrack's labels (connlabel.conf) that marks connections to our host ports. We
+// know of no other program that uses this bit.
 const ownLabel = 98
 
 // LabelBit returns labels in which only ownLabel is set: 128 bits, in words of the host's byte order
@@ -148,7 +151,7 @@ func Labelled() []expr.Any {
 	}
 }
 
-// Untranslated matches packets of connections whose destination nobody has translated.
+// Untranslated matches packets of connections without destination NAT.
 func Untranslated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpEq) }
 
 // ctBits compares some bits of conntrack with 0: CmpOpEq matches if none of the bits is set.
@@ -168,8 +171,8 @@ func ToHost() []expr.Any {
 	}
 }
 
-// OrMark sets bits of a packet's mark and keeps the other bits. nf_tables has no "or": the mask clears
-// the bits, then the exclusive or sets them.
+// OrMark sets bits of a packet's mark and keeps the other bits. nf_tables has no expression for "or".
+// Therefore the mask first clears the bits, and then the exclusive or sets them.
 func OrMark(bits uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Counter{},

@@ -15,11 +15,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// FamilyINet is the family of nf_tables for IPv4 and IPv6 together. The number is that of AF_UNIX, a
-// family that has no packets to filter.
+// FamilyINet is the family of nf_tables for IPv4 and IPv6 together. AF_UNIX has the same number, but
+// nf_tables does not filter packets of AF_UNIX.
 const FamilyINet = unix.NFPROTO_INET
 
-// Family returns the number that nf_tables has for an address family (AF_*).
+// Family returns the family of nf_tables for an address family (AF_*) or FamilyINet.
 func Family(family int) nftables.TableFamily {
 	switch family {
 	case FamilyINet:
@@ -62,8 +62,8 @@ func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (
 	return err == nil, nil
 }
 
-// Rules returns the attributes (NFTA_RULE_*) of each rule of a chain, or with chain "" of each rule of a
-// table.
+// Rules returns the attributes (NFTA_RULE_*) of each rule of a chain. If chain is "", it returns the
+// rules of all chains of the table.
 func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, error) {
 	return netns.Dump(func() (rules []netns.Attrs, err error) {
 		err = EachRule(n, family, table, chain, func(rule netns.Attrs) bool {
@@ -74,9 +74,9 @@ func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, 
 	})
 }
 
-// EachRule calls f with each rule that Rules would return, in order, until f returns false. The rules
-// behind that one cost nothing. rule is valid until the next call. The error is ErrDumpInterrupted if the
-// rules changed meanwhile: see netns.Dump.
+// EachRule calls f with each rule that Rules returns, in order, until f returns false. It does not read
+// the remaining rules. rule is valid until f returns. If the rules change during the listing, the error is
+// ErrDumpInterrupted: see netns.Dump.
 func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule netns.Attrs) bool) error {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
 	if chain != "" {
@@ -90,13 +90,13 @@ func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule n
 	return nil
 }
 
-// nfMessage is an answer of nf_tables: the attributes of a table, chain or rule.
+// nfMessage is an answer of nf_tables with the attributes of one table, chain or rule.
 type nfMessage struct {
 	Family uint8 // NFPROTO_*
 	netns.Attrs
 }
 
-// List returns the objects that a request asks for. The family is NFPROTO_*, or 0 for all.
+// List returns the objects that a request asks for. The family is NFPROTO_*, or 0 for all families.
 func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, Request(message, unix.NLM_F_DUMP, family, attributes...))
@@ -107,8 +107,8 @@ func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAtt
 	return list, err
 }
 
-// Comment returns a rule's comment. nft(8) and we write the comment as user data, iptables-restore
-// writes it as a match.
+// Comment returns the comment of a rule. nft(8) and bridgeveth write the comment as user data.
+// iptables-restore writes it as a match.
 func Comment(rule netns.Attrs) string {
 	if comment, found := userdata.GetString(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment); found {
 		return comment
@@ -118,8 +118,8 @@ func Comment(rule netns.Attrs) string {
 	return string(comment)
 }
 
-// Match returns what one of iptables' matches compares, in the form of struct xt_NAME_info, and reports
-// whether the rule has that match.
+// Match returns the data of the iptables match with this name: struct xt_NAME_info. found is false if
+// the rule has no such match.
 func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 	rule.Get(unix.NFTA_RULE_EXPRESSIONS).Each(func(_ uint16, b []byte) {
 		e := netns.Attrs(b)
@@ -130,15 +130,15 @@ func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 	return info, found
 }
 
-// Handle returns the number by which the kernel knows a rule within its table.
+// Handle returns the number that identifies a rule within its table.
 func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
 
-// AnyGeneration has Transact accept every generation of nf_tables.
+// AnyGeneration is the value of Transact's parameter "seen" for every generation of nf_tables.
 const AnyGeneration = 0
 
-// Transact sends a batch of requests to nf_tables as one transaction: the kernel does all of it or
-// nothing (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). The error is ERESTART, and nothing is done,
-// if nf_tables has changed since the generation seen.
+// Transact sends a batch of requests to nf_tables as one transaction. The kernel processes all requests
+// or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). If nf_tables has changed since the
+// generation seen, the kernel processes none, and the error is ERESTART.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	frame := func(kind int) *nl.NetlinkRequest {
 		req := nl.NewNetlinkRequest(kind, 0)
@@ -153,7 +153,7 @@ func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	return n.Exchange(unix.NETLINK_NETFILTER, b, begin, frame(unix.NFNL_MSG_BATCH_END))
 }
 
-// Generation returns the number of the last transaction of nf_tables.
+// Generation returns the generation of nf_tables: the number of its last transaction.
 func Generation(n *netns.Namespace) (uint32, error) {
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC))
 	if err == nil && len(answers) != 1 {
@@ -165,7 +165,7 @@ func Generation(n *netns.Namespace) (uint32, error) {
 	return netns.Attrs(answers[0][nl.SizeofNfgenmsg:]).Number(unix.NFTA_GEN_ID), nil
 }
 
-// OwnTable is the name of our tables. Those of the families ip and ip6 translate addresses and drop
-// packets that a network does not let the host forward. The table of the family bridge drops frames that
-// a port may not send. No rule of others accepts a packet that a table of ours has dropped.
+// OwnTable is the name of our tables. The tables of the families ip and ip6 translate addresses, and drop
+// forwarded packets that the policy of a network denies. The table of the family bridge drops frames that
+// a port may not send. If one of our tables drops a packet, no foreign rule can accept this packet.
 const OwnTable = "bridgeveth"

@@ -22,31 +22,31 @@ const (
 	baseNetwork   = 2
 )
 
-// HostOrder is the user data of a set with keys in the host's byte order. Without it nft(8) prints
-// the name of an interface as "" and cannot load what it has printed.
+// HostOrder returns the user data of a set whose keys are in the host's byte order. Without this user
+// data, nft(8) prints the name of an interface as "", and cannot load its own listing.
 func HostOrder() []byte { return word(userdata.NFTNL_UDATA_SET_KEYBYTEORDER, hostByteOrder) }
 
-// TypeofPortAndPayload is the user data of a set whose keys are, in the words of nft(8),
+// TypeofPortAndPayload returns the user data of a set whose keys have this type, as nft(8) prints it:
 //
 //	typeof iifname . @nh,OFFSET,LENGTH
 //
-// both in bits.
+// offset and length are in bits.
 func TypeofPortAndPayload(offset, length uint32) []byte {
 	port := data(0, word(typeofKind, exprMeta), data(typeofData, word(0, metaInputName)))
-	const protocol, description = 0, 0 // none: the bits are no field of a protocol that nft(8) knows
+	const protocol, description = 0, 0 // 0 means none: the bits are no named field of nft(8)
 	payload := data(1, word(typeofKind, exprPayload), data(typeofData,
 		word(0, protocol), word(1, description), word(2, baseNetwork), word(3, offset), word(4, length)))
 	return slices.Concat(
-		word(userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 0), // each part has its own
+		word(userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 0), // 0: each part has its own byte order
 		data(userdata.NFTNL_UDATA_SET_KEY_TYPEOF, word(typeofKind, exprConcat), data(typeofData, port, payload)))
 }
 
-// data is an attribute of user data.
+// data returns one attribute of user data.
 func data(kind userdata.Type, parts ...[]byte) []byte {
 	return userdata.Append(nil, kind, slices.Concat(parts...))
 }
 
-// word is an attribute of 32 bits, in the host's byte order.
+// word returns one attribute of user data with 32 bits, in the host's byte order.
 func word(kind userdata.Type, value uint32) []byte {
 	return data(kind, binary.NativeEndian.AppendUint32(nil, value))
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// RuleWatch receives the events of a namespace's nf_tables, whichever program causes them: iptables-nft,
-// Docker, firewalld, nft(8). Changes by iptables-legacy cause no event.
+// RuleWatch receives an event for each change of nf_tables in a namespace. The change may be by any
+// program: iptables-nft, Docker, firewalld, nft(8). Changes by iptables-legacy cause no event.
 type RuleWatch struct{ fd int }
 
 // WatchRules returns a RuleWatch, which the caller closes.
@@ -29,9 +29,9 @@ func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	return w, nil
 }
 
-// Wait returns when rules have changed and then have not changed for the time quiet, because a program
-// often changes rules in several steps. If changes go on, Wait returns when the time most has passed since
-// the first. If nothing changes, Wait returns after the time idle.
+// Wait waits for changes of rules. It returns when there is no further change for the time quiet, because
+// programs often change rules in several steps. If changes do not stop, Wait returns when the time most
+// has passed since the first change. If there is no change at all, Wait returns after the time idle.
 func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	changed, err := w.poll(idle)
 	end := time.Now().Add(most)
@@ -46,7 +46,7 @@ func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	return nil
 }
 
-// poll reports whether an event arrives within a time.
+// poll waits at most the time within, and reports whether an event has arrived.
 func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(max(0, within).Milliseconds()))
@@ -56,8 +56,8 @@ func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	}
 }
 
-// drain reads all events and ignores their contents: only that there was one matters. ENOBUFS means that
-// the socket had no room for all of them.
+// drain reads and discards all events, because RuleWatch does not use their contents. ENOBUFS means that
+// the socket had no room for all events.
 func (w *RuleWatch) drain() error {
 	b := make([]byte, 1<<16)
 	for {
