@@ -9,14 +9,16 @@ import (
 )
 
 const (
-	// Owner begins the alias of every link that we make.
+	// Owner is the beginning of the alias of every link that we create.
 	Owner = "bridgeveth"
-	// PortPrefix begins the name of every port. NetworkManager, dhcpcd and others ignore links with
-	// this prefix.
+	// PortPrefix is the beginning of the name of every port. NetworkManager, dhcpcd and others ignore
+	// links with this prefix.
 	PortPrefix = "veth"
-	// portMACPrefix is the highest first byte of a locally administered unicast MAC address.
+	// portMACPrefix is the first byte of a port's MAC address: the highest one for a locally
+	// administered unicast address.
 	portMACPrefix = 0xfe
-	// portDigits is how many letters remain of IFNAMSIZ-1 = 15: 11 digits of base 32 are 55 bits.
+	// portDigits is the number of base-32 digits behind PortPrefix. The name of a link has at most 15
+	// letters (IFNAMSIZ-1). 11 digits are 55 bits.
 	portDigits = 11
 	// maxAlias is IFALIASZ-1 in linux/if.h, in bytes.
 	maxAlias = 255
@@ -34,7 +36,8 @@ func (a Attachment) String() string {
 	return strings.Join([]string{Owner, a.Network, a.Container, a.Interface}, "/")
 }
 
-// Alias returns String, with the container's name cut to the length that fits.
+// Alias returns the alias of the port. It is String, but with the container's name cut if String is too
+// long for an alias.
 func (a Attachment) Alias() string {
 	if over := len(a.String()) - maxAlias; over > 0 {
 		a.Container = a.Container[:max(0, len(a.Container)-over)]
@@ -42,10 +45,11 @@ func (a Attachment) Alias() string {
 	return a.String()
 }
 
-// ParseAttachment is the inverse of String. ok is false for every other alias.
+// ParseAttachment returns the attachment that an alias names. It is the inverse of String. ok is false if
+// the alias does not have this form.
 func ParseAttachment(alias string) (a Attachment, ok bool) {
 	f := strings.Split(alias, "/")
-	if len(f) != 4 || f[0] != Owner || strings.ContainsAny(alias, "\n\t") { // no name in CNI has these
+	if len(f) != 4 || f[0] != Owner || strings.ContainsAny(alias, "\n\t") { // no name in CNI contains a line break or a tab
 		return Attachment{}, false
 	}
 	return Attachment{f[1], f[2], f[3]}, true
@@ -68,20 +72,21 @@ func IsPort(name string) bool {
 }
 
 // PortMAC returns the MAC address of the port. A bridge without an assigned MAC address takes the
-// lowest MAC address of its ports (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c). Every
-// network card has a lower one than our ports, so a bridge with a card keeps that of the card.
+// lowest MAC address of its ports (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c). Network
+// cards have lower MAC addresses than our ports, so a bridge with a network card keeps the address of
+// the card.
 func (a Attachment) PortMAC() net.HardwareAddr {
 	digest := a.digest()
 	return append(net.HardwareAddr{portMACPrefix}, digest[:5]...)
 }
 
-// FormerMAC returns the MAC address that older builds gave the port. It identifies the ports that they
-// attached.
+// FormerMAC returns the MAC address that older builds gave the port. A port with this address was
+// attached by an older build.
 func (a Attachment) FormerMAC() net.HardwareAddr { return DigestMAC(a.digest()) }
 
-// containerMAC returns the MAC address of the container's end. It is derived from the first IP
-// address, if there is one. A neighbour entry for the previous holder of the address is then correct
-// for the new holder too.
+// containerMAC returns the MAC address of the container's end. It is derived from the first IP address
+// of the container, if there is one. A neighbour entry for the previous holder of the IP address is then
+// also correct for the new holder.
 func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
 	mac := net.HardwareAddr{0x0a, 0x58, 0, 0, 0, 0} // locally administered
 	digest := a.digest()
@@ -98,12 +103,12 @@ func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
 	return mac
 }
 
-// IFBPrefix begins the name of a port's IFB. The digits of the port's name follow.
+// IFBPrefix is the beginning of the name of a port's IFB. The digits of the port's name follow.
 const IFBPrefix = "ifb"
 
 // IFBOf returns the name of the IFB of a port. An IFB (intermediate functional block) is a link with a
-// queueing discipline for packets that arrive by another link. The kernel queues only packets that
-// leave by a link.
+// queueing discipline for packets that arrive by another link. It is necessary, because the kernel
+// queues only packets that leave by a link.
 func IFBOf(port string) string { return IFBPrefix + strings.TrimPrefix(port, PortPrefix) }
 
 // DigestMAC returns a locally administered unicast MAC address that is derived from a digest.

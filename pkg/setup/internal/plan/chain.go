@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Chain names an nf_tables chain of somebody else.
+// Chain names an nf_tables chain of another program.
 type Chain struct {
 	Family      string // ip, ip6 or inet
 	Table, Name string

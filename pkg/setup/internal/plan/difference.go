@@ -11,12 +11,12 @@ type Difference struct {
 	What    string // names the object in errors: "bridge cni0"
 	Restore func() error
 	Sysctl  string // the key below /proc/sys/net, if the object is a sysctl
-	Newer   bool   // older builds did not make the object; CHECK does not require it for a port with Port.FormerMAC
-	Former  bool   // the object exists, in the form that an older build gave it; CHECK accepts that form
+	Newer   bool   // older builds did not add the object; CHECK does not require it for a port with Port.FormerMAC
+	Former  bool   // the object exists in the form of an older build; CHECK accepts this form
 }
 
-// SysctlDifference returns the Difference for a sysctl, by its key below /proc/sys/net, that does not
-// have value.
+// SysctlDifference returns the Difference for a sysctl that must have value. key is its path below
+// /proc/sys/net.
 func SysctlDifference(key, value string, restore func() error) Difference {
 	return Difference{What: "sysctl net/" + key + "=" + value, Restore: restore, Sysctl: key}
 }
@@ -31,8 +31,8 @@ func RestoreAll(missing []Difference) error {
 	return nil
 }
 
-// Error returns an error that names every difference, except those that are Former, nil if there is
-// none.
+// Error returns an error that names every difference, except differences that are Former. It returns nil
+// if there is no difference to name.
 func Error(missing []Difference) error {
 	var wrong []error
 	for _, d := range missing {
@@ -43,7 +43,7 @@ func Error(missing []Difference) error {
 	return errors.Join(wrong...)
 }
 
-// Differ returns an error that names what, unless is equals want.
+// Differ returns nil if is equals want. Otherwise it returns an error that names what.
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostPort is a port of the host that leads to a port of a container.
+// HostPort is a port of the host that is redirected to a port of a container.
 type HostPort struct {
 	Protocol  uint8      // IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP
-	Address   netip.Addr // of the host; 0.0.0.0 and :: mean all of that family, the zero Addr means all of both families
-	Port      uint16     // of the host
-	Container uint16     // of the container
+	Address   netip.Addr // of the host; 0.0.0.0 means all IPv4 addresses, :: all IPv6 addresses, the zero Addr all addresses
+	Port      uint16     // port of the host
+	Container uint16     // port of the container
 }
 
-// PortTakenError is returned for a host port that another attachment has.
+// PortTakenError is returned if another attachment has the host port.
 type PortTakenError struct {
 	HostPort
 	Holder Attachment
@@ -39,7 +39,7 @@ func (h HostPort) String() string {
 	return h.protocol() + " " + address + ":" + strconv.Itoa(int(h.Port))
 }
 
-// Named reports whether the port is published on one particular address.
+// Named reports whether the port is published on a single address.
 func (h HostPort) Named() bool { return h.Address.IsValid() && !h.Address.IsUnspecified() }
 
 func (h HostPort) protocol() string {

@@ -9,26 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network is what the containers on one bridge share. The first ADD makes it. Its size does not depend
-// on the number of containers.
+// Network describes what the containers on one bridge share. The first ADD creates these objects. Their
+// number does not depend on the number of containers.
 type Network struct {
 	Bridge          string
 	VLANs           VLANs
 	MTU             int            // in bytes, of a bridge that ADD creates; 0 means the kernel's default
-	IPv4, IPv6      bool           // the address families of its packets
+	IPv4, IPv6      bool           // the address families of the network's packets
 	Gateways        []netip.Prefix // the bridge's own addresses; the host forwards packets of their families
-	OnLink          []netip.Prefix // addresses of containers whose gateway is outside their subnet: the host gets a route to the subnet
+	OnLink          []netip.Prefix // addresses of containers whose gateway is outside their subnet; the host gets a route to each subnet
 	Conflict        Conflict       // what happens to other addresses of the bridge
 	Promiscuous     bool           // the bridge receives all frames; an existing bridge stays in this mode after the last DEL
 	Forward         Forward
 	ForwardChains   []Chain        // foreign chains that must accept the network's packets
-	Mark            uint32         // bits that are set in the mark of its packets before foreign chains filter them
+	Mark            uint32         // bits to set in the mark of the network's packets before foreign chains filter the packets
 	Masquerade      []netip.Prefix // subnets whose packets are masqueraded when they leave the network
 	MasqueradeNot   []netip.Prefix // destinations to which packets are not masqueraded
 	HostPorts       []netip.Prefix // subnets with containers that have host ports
 	Ingress         Ingress
 	EstablishedOnly bool // other hosts and networks may only send replies, and open connections to published ports
-	Guarded         bool // it has ports with a Guard
+	Guarded         bool // the network has ports with a Guard
 }
 
 // Has reports whether packets of a family (AF_INET, AF_INET6) belong to the network.
@@ -46,8 +46,8 @@ func (net *Network) Families() (families []int) {
 	return families
 }
 
-// Comment returns the comment of a rule of the network. The comment begins with the bridge, by which
-// the rule is found again, and the VLAN link that routes the network, if there is one.
+// Comment returns the comment of a rule of the network. The comment begins with the name of the bridge,
+// because DEL finds the rule by this name. If a VLAN link has the gateways, its name follows.
 func (net *Network) Comment(what ...string) string {
 	return strings.Join(append(net.Links(), what...), " ")
 }
@@ -55,9 +55,9 @@ func (net *Network) Comment(what ...string) string {
 // VLANs are the VLANs of a network's ports, on a bridge with VLAN filtering
 // (Documentation/networking/bridge.rst, "VLAN"). The zero value means no VLANs.
 type VLANs struct {
-	Native      int         // of untagged frames and of the gateways, 1..4094; 0 means none
-	Untagged    int         // of untagged frames if Native is 0; the gateways are on the bridge itself
-	Trunk       []VLANRange // of tagged frames
+	Native      int         // VLAN of untagged frames and of the gateways, 1..4094; 0 means none
+	Untagged    int         // VLAN of untagged frames if Native is 0; the gateways are on the bridge itself
+	Trunk       []VLANRange // VLANs of tagged frames
 	KeepDefault bool        // ports also stay in the bridge's default VLAN (ip-link(8), "vlan_default_pvid")
 }
 
@@ -70,8 +70,8 @@ const MaxVLAN = 4094
 // Any reports whether the network uses VLANs.
 func (v VLANs) Any() bool { return v.Native != 0 || len(v.Trunk) > 0 }
 
-// RoutedBy returns the name of the link that has the gateways: the bridge, or a VLAN link on it. The
-// name must have at most 15 letters.
+// RoutedBy returns the name of the link that has the gateways: the bridge, or a VLAN link on the bridge.
+// The creator of the Network makes sure that the name has at most 15 letters.
 func (net *Network) RoutedBy() string {
 	if net.VLANs.Native == 0 || len(net.Gateways) == 0 {
 		return net.Bridge
@@ -79,8 +79,8 @@ func (net *Network) RoutedBy() string {
 	return fmt.Sprintf("%s.%d", net.Bridge, net.VLANs.Native)
 }
 
-// Links returns the bridge and, if there is one, the VLAN link that has the gateways. Rules must match
-// both: br_netfilter shows bridged packets of a VLAN as packets of the bridge.
+// Links returns the name of the bridge and, if there is one, of the VLAN link that has the gateways. Rules
+// must match both links, because br_netfilter shows bridged packets of a VLAN as packets of the bridge.
 func (net *Network) Links() []string {
 	return slices.Compact([]string{net.Bridge, net.RoutedBy()})
 }

@@ -16,8 +16,8 @@ type Limit struct {
 	Burst uint64 // bits that may pass at once after a pause; reduced to 50 ms of the rate, raised to one frame
 }
 
-// Bandwidth is the bandwidth limits of a port. The directions are those of CNI's capability bandwidth:
-// Ingress is what the container receives.
+// Bandwidth has the bandwidth limits of a port. The directions are the same as in CNI's capability
+// bandwidth: Ingress limits the traffic to the container, Egress the traffic from the container.
 type Bandwidth struct{ Ingress, Egress Limit }
 
 const (
@@ -27,14 +27,14 @@ const (
 	MaxMTU = 65535
 )
 
-// AnyMTU as Port.MTU makes VerifyPort accept every MTU.
+// AnyMTU is a value of Port.MTU. With this value, VerifyPort accepts every MTU.
 const AnyMTU = -1
 
 // Port connects a container to a network. It is a veth pair with one end on the bridge and the other
-// end in the container's namespace, or a link that another plugin made.
+// end in the container's namespace, or a link that another plugin created.
 type Port struct {
 	Attachment
-	ExistingLink string // host link that another plugin made (a tap, for instance) and that becomes the port; "" for a veth pair
+	ExistingLink string // link of the host that becomes the port, such as a tap that another plugin created; "" for a veth pair
 	Container    *netns.Namespace
 	Network      *Network
 	MTU          int              // of both ends, in bytes; 0 means the MTU of the bridge
@@ -42,20 +42,20 @@ type Port struct {
 	Hairpin      bool             // the bridge may send a frame back by the port that it came from
 	Isolated     bool             // the port exchanges no frames with other isolated ports
 	Guard        Guard
-	GuardDefault bool           // the configuration does not name the guard, so ports that an older build attached have none
-	BPDUGuard    bool           // the bridge disables the port if a BPDU comes by it
+	GuardDefault bool           // the configuration does not name the guard, so a port that an older build attached has no guard
+	BPDUGuard    bool           // the bridge disables the port if a BPDU arrives by it
 	Addresses    []netip.Prefix // of the container
 	Routes       []Route        // of the container; the route to a gateway comes before the routes by that gateway
 	Bandwidth    Bandwidth
-	HostPorts    []HostPort // that lead to the container's first address of each family
+	HostPorts    []HostPort // redirected to the container's first address of each family
 
-	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before its end is up
-	DetectDuplicates bool              // of IPv6 addresses, which then work only some seconds later
+	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before the container's end is up
+	DetectDuplicates bool              // the kernel checks IPv6 addresses for duplicates, so they work only some seconds later
 	Autoconfigured   bool              // routers on the network give the container IPv6 addresses and routes (RFC 4862)
 	Down             bool              // the container's end stays down and without addresses, for another program
 }
 
-// MTUOn returns the MTU of both ends on a bridge whose MTU is bridge.
+// MTUOn returns the MTU of both ends. bridge is the MTU of the bridge.
 func (p *Port) MTUOn(bridge int) int {
 	if p.MTU != 0 {
 		return p.MTU

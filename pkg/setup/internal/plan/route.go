@@ -27,7 +27,7 @@ func (r Route) Same(other Route) bool {
 }
 
 // AddRoute adds a route of the container, unless the port has an equal route. The kernel refuses a
-// second one (EEXIST).
+// second equal route (EEXIST).
 func (p *Port) AddRoute(r Route) {
 	if !slices.ContainsFunc(p.Routes, r.Same) {
 		p.Routes = append(p.Routes, r)
