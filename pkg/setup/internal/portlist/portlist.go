@@ -19,25 +19,26 @@ import (
 )
 
 // listChain is the chain in which the reference plugin portmap has a rule for each container with host
-// ports. nerdctl reads this chain to learn which host ports are taken (pkg/portutil/iptable), and cannot
-// read our maps. So our host ports are listed there too, in the words of iptables(8),
+// ports. nerdctl reads this chain to find out which host ports are in use (pkg/portutil/iptable). It
+// cannot read our maps. Therefore this package adds a rule for our host ports to the chain, as
+// iptables(8) prints it:
 //
 //	-A CNI-HOSTPORT-DNAT -p tcp -m tcp -m multiport --dports 8080,8443 -m comment --comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE"
 //
-// by rules that do nothing. No packet comes to the chain, unless portmap itself is used beside ours. The
-// chain goes with its last rule. The table belongs to iptables and stays.
+// The rule does nothing. Packets reach the chain only if the reference plugin portmap is also used.
+// Remove deletes the chain if it is empty, but never the table, which belongs to iptables.
 const (
-	listChain   = "CNI-HOSTPORT-DNAT"
-	listedPorts = 15 // of one rule: XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
+	listChain    = "CNI-HOSTPORT-DNAT"
+	maxRulePorts = 15 // in one rule: XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
 )
 
 // listTable is the table of listChain.
 var listTable = &nftables.Table{Name: "nat", Family: nftables.TableFamilyIPv4}
 
-// Add lists the host ports of a port that are of TCP or UDP and for IPv4, unless they are
-// listed already.
+// Add adds the host ports of a port to the list, unless the list already has them. It lists only host
+// ports of TCP and UDP for IPv4.
 func Add(n *netns.Namespace, p *plan.Port) error {
-	want, owner := listed(p), ownrules.PortComment(p.Attachment)
+	want, owner := portsToList(p), ownrules.PortComment(p.Attachment)
 	if len(want) == 0 {
 		return nil
 	}
@@ -46,7 +47,7 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 		return err
 	}
 	defer lock.Unlock()
-	handles, complete, err := listedBy(n, owner)
+	handles, complete, err := rulesOf(n, owner)
 	if err != nil || complete {
 		return err
 	}
@@ -55,13 +56,13 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 	c.AddChain(&nftables.Chain{Name: listChain})
 	c.DeleteRules(listChain, handles)
 	for protocol, ports := range want {
-		for some := range slices.Chunk(ports, listedPorts) {
+		for some := range slices.Chunk(ports, maxRulePorts) {
 			c.AddRule(nft.Rule{Chain: listChain, Comment: owner, Exprs: multiport(protocol, some)})
 		}
 	}
 	err = c.Send(n, nft.AnyGeneration)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // the kernel lacks what iptables-nft needs, so nobody can read the list
+		return nil // the kernel does not support iptables-nft, so no program can read the list
 	}
 	if err != nil {
 		return fmt.Errorf("list host ports in chain %s: %w", listChain, err)
@@ -69,10 +70,10 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 	return nil
 }
 
-// listedBy returns the handles of the rules that list an owner's host ports, and reports whether
-// iptables can read the ports there. After nft(8) has loaded a saved ruleset, iptables cannot: nft
-// prints the match multiport in words of its own.
-func listedBy(n *netns.Namespace, owner string) (handles []uint64, complete bool, err error) {
+// rulesOf returns the handles of the rules that list an owner's host ports. complete is false if there is
+// no such rule, or if iptables cannot read the ports of a rule. iptables cannot read them after nft(8) has
+// loaded a saved ruleset, because nft(8) prints the match multiport in its own syntax.
+func rulesOf(n *netns.Namespace, owner string) (handles []uint64, complete bool, err error) {
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	complete = true
 	for _, r := range rules {
@@ -85,8 +86,8 @@ func listedBy(n *netns.Namespace, owner string) (handles []uint64, complete bool
 	return handles, complete && len(handles) > 0, err
 }
 
-// listed returns the ports to list, by protocol.
-func listed(p *plan.Port) map[uint8][]uint16 {
+// portsToList returns the ports to list. The key is the protocol.
+func portsToList(p *plan.Port) map[uint8][]uint16 {
 	ports := map[uint8][]uint16{}
 	for _, h := range p.HostPorts {
 		if !h.Address.Is6() && h.Protocol != unix.IPPROTO_SCTP && !slices.Contains(ports[h.Protocol], h.Port) {
@@ -96,7 +97,7 @@ func listed(p *plan.Port) map[uint8][]uint16 {
 	return ports
 }
 
-// Remove deletes the rules of the chosen owners from the list.
+// Remove deletes rules from the list: the rules of all owners for which gone returns true.
 func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	chosen := func(r netns.Attrs) bool { return gone(ownrules.ParseOwner(nft.Comment(r))) }
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
@@ -109,7 +110,7 @@ func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	}
 	defer lock.Unlock()
 	left, err := unlist(n, chosen)
-	if errors.Is(err, unix.ENOENT) { // nerdctl deletes rules of the list too, after DEL
+	if errors.Is(err, unix.ENOENT) { // nerdctl also deletes rules of the list, after DEL
 		left, err = unlist(n, chosen)
 	}
 	if err != nil || left > 0 {
@@ -143,14 +144,14 @@ func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err er
 	return len(rules) - len(gone), nil
 }
 
-// Verify compares the list with the host ports of a port. A kernel that lacks what iptables-nft
-// needs has no list: see Add.
+// Verify returns an error if the host ports of a port are not in the list. If the kernel does not
+// support iptables-nft, there is no list, and Verify returns nil.
 func Verify(n *netns.Namespace, p *plan.Port) error {
 	exists, err := nft.HasChain(n, unix.AF_INET, listTable.Name, listChain)
-	if err != nil || !exists || len(listed(p)) == 0 {
+	if err != nil || !exists || len(portsToList(p)) == 0 {
 		return err
 	}
-	_, complete, err := listedBy(n, ownrules.PortComment(p.Attachment))
+	_, complete, err := rulesOf(n, ownrules.PortComment(p.Attachment))
 	if err != nil {
 		return err
 	}
