@@ -1,6 +1,6 @@
 // Package setuptest gives each test a host of its own: a network namespace and a mount namespace,
-// which the kernel deletes when the test ends. It makes containers in that host, and compares the
-// host's state before and after, to show that nothing was left behind.
+// which the kernel deletes when the test ends. It creates containers in that host. It compares the
+// state of the host before and after a test, to show that the test left nothing behind.
 //
 // Start with EnterHost. Dump and Same do the comparison.
 package setuptest
@@ -29,8 +29,8 @@ import (
 // packets traverse iptables. The goroutine stays locked to its thread, so the namespaces and
 // mounts end with the test. Call EnterHost in the innermost subtest.
 //
-// If the process has not the privileges, EnterHost skips the test, or fails it if REQUIRE_NETNS is
-// set.
+// If the process lacks the privileges, EnterHost skips the test. If REQUIRE_NETNS is set, the test
+// fails instead.
 func EnterHost(t testing.TB) *setup.Host {
 	t.Helper()
 	runtime.LockOSThread()
@@ -65,8 +65,8 @@ func EnterHost(t testing.TB) *setup.Host {
 	return host
 }
 
-// mountSys mounts a new sysfs: a sysfs shows the network namespace in which it was mounted. The
-// cgroups below it stay those of the machine.
+// mountSys mounts a new sysfs, because a sysfs shows the network namespace in which it was mounted.
+// The folder /sys/fs/cgroup still shows the cgroups of the machine.
 func mountSys(t testing.TB) {
 	t.Helper()
 	const path = "/sys/fs/cgroup"
@@ -83,7 +83,8 @@ func mountSys(t testing.TB) {
 	}
 }
 
-// inHostVar holds the name of the test in the process that InHost starts for it.
+// inHostVar is an environment variable. InHost starts a process for a test and sets the variable to
+// the name of the test.
 const inHostVar = "SETUPTEST_IN_HOST"
 
 // InHost runs test in a host that EnterHost makes, in a process of its own. All threads of that
@@ -94,8 +95,9 @@ func InHost(t *testing.T, test func()) {
 	inHost(t, 0, test)
 }
 
-// InPIDNamespace is InHost with a PID namespace, in which the process is PID 1. Daemons that the
-// test starts become its children and end with it. It needs root outside of a user namespace.
+// InPIDNamespace runs test as InHost does, in a process that is PID 1 of a new PID namespace. Daemons
+// that the test starts become children of this process and end with it. InPIDNamespace needs root
+// outside of a user namespace.
 func InPIDNamespace(t *testing.T, test func()) {
 	t.Helper()
 	inHost(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() {
@@ -106,7 +108,7 @@ func InPIDNamespace(t *testing.T, test func()) {
 	})
 }
 
-// inHost is InHost with further namespaces, given as flags of clone(2).
+// inHost runs test as InHost does, in further new namespaces: flags of clone(2).
 func inHost(t *testing.T, namespaces uintptr, test func()) {
 	t.Helper()
 	if os.Getenv(inHostVar) == t.Name() {
@@ -145,7 +147,8 @@ func Sysctl(t testing.TB, key string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// Container makes a named network namespace, as ip-netns(8) does. It is deleted with the test.
+// Container creates a named network namespace, as ip-netns(8) does. The namespace is deleted
+// when the test ends.
 func Container(t testing.TB, name string) *setup.Namespace {
 	t.Helper()
 	c, err := setup.EnsureNamed(name)
@@ -165,7 +168,7 @@ func Container(t testing.TB, name string) *setup.Namespace {
 // ends.
 func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	t.Helper()
-	cmd := exec.Command("cat") // cat ends when its standard input closes, so also with the test's process
+	cmd := exec.Command("cat") // cat ends when its standard input closes, at the latest when the test's process ends
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = c.Do(cmd.Start)
@@ -182,9 +185,9 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	return stop
 }
 
-// WriteProgram writes a file that can be started at once. Other tests fork meanwhile: a child that
-// is forked while the file is open for writing keeps it open until its exec, and until then an exec
-// of the file fails with ETXTBSY (execve(2)).
+// WriteProgram writes a program file that can be executed at once. It allows no fork while the file is
+// open for writing. Otherwise a child of another test could keep the file open until its exec. Until
+// then, executing the file would fail with ETXTBSY (execve(2)).
 func WriteProgram(t testing.TB, path, text string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -194,7 +197,7 @@ func WriteProgram(t testing.TB, path, text string) {
 	}
 }
 
-// FillDisk makes a file that fills the file system of path.
+// FillDisk creates the file path and writes to it until the file system is full.
 func FillDisk(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -216,7 +219,7 @@ func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if cmd.Err != nil { // exec.Command looked in our own PATH only
+	if cmd.Err != nil { // exec.Command searches only the PATH of this process
 		for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
 			if _, err := os.Stat(dir + name); err == nil {
 				cmd.Path, cmd.Err = dir+name, nil
@@ -230,7 +233,7 @@ func Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// In is Run in a container's network namespace.
+// In runs a program as Run does, in a container's network namespace.
 func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out string) {
 	t.Helper()
 	if err := c.Do(func() error { out = Run(t, name, args...); return nil }); err != nil {
@@ -239,8 +242,9 @@ func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out stri
 	return out
 }
 
-// Ping reports whether to answers one of several echo requests within two seconds. One second is
-// too short on a busy host: the kernel repeats an unanswered ARP request after one second.
+// Ping reports whether the address to answers one of several echo requests within two seconds. One
+// second is too short on a busy host, because the kernel repeats an unanswered ARP request after one
+// second.
 func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	t.Helper()
 	var err error
@@ -257,7 +261,7 @@ func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	return err == nil
 }
 
-// DropForward sets the policy of FORWARD to DROP, as dockerd does, by each of the programs.
+// DropForward sets the policy of FORWARD to DROP, as dockerd does, with each of these programs.
 func DropForward(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
@@ -265,7 +269,7 @@ func DropForward(t testing.TB, programs ...string) {
 	}
 }
 
-// Hide hides programs until the test ends, in every folder where they are searched.
+// Hide hides programs until the test ends, in every folder in which tests search for programs.
 func Hide(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, name := range programs {
@@ -281,8 +285,8 @@ func Hide(t testing.TB, programs ...string) {
 	}
 }
 
-// hide mounts a file that is not executable over path. Unlike mount(2), move_mount(2) covers a
-// symbolic link itself: all iptables commands are links to the same program.
+// hide mounts a file that is not executable over path. All iptables commands are symbolic links to the
+// same program. move_mount(2) covers only the link, but mount(2) would cover the program.
 func hide(path string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -296,8 +300,8 @@ func hide(path string) error {
 // the kernel updates some time after a carrier changes.
 var volatile = regexp.MustCompile(`NO-CARRIER,|,LOWER_UP|state [A-Z]+ | linkdown| tentative|packets \d+ bytes \d+|\[\d+:\d+\]|# (Generated|Completed).*| expires \S+`)
 
-// Dump returns, as text, the state of a host that an ADD may change and a DEL must restore: links,
-// addresses, routes, rules, and the files in dirs.
+// Dump returns the state of a host as text: links, addresses, routes, rules, and the files in dirs. An
+// ADD may change this state, and a DEL must restore it.
 func Dump(t testing.TB, dirs ...string) string {
 	t.Helper()
 	var all strings.Builder
@@ -311,8 +315,8 @@ func Dump(t testing.TB, dirs ...string) string {
 		fmt.Fprintf(&all, "# %s\n%s", strings.Join(command, " "), Run(t, command[0], command[1:]...))
 	}
 	for _, family := range []string{"ip", "ip6"} {
-		// iptables-legacy creates a table when it lists one, so the names are read first. In a
-		// user namespace they cannot be read.
+		// iptables-legacy creates a table when it lists one, so Dump first reads the table names. In a
+		// user namespace, the names cannot be read.
 		names, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names")
 		if len(names) > 0 || errors.Is(err, os.ErrPermission) {
 			program := strings.Replace("iptables-legacy", "ip", family, 1)
@@ -329,8 +333,8 @@ func Dump(t testing.TB, dirs ...string) string {
 	return volatile.ReplaceAllString(all.String(), "")
 }
 
-// Same compares the host with an earlier Dump and fails the test if they differ. complaint begins
-// the message, such as "DEL left traces".
+// Same compares the state of the host with an earlier Dump. If they differ, the test fails with a
+// message that begins with complaint, such as "DEL left traces".
 func Same(t testing.TB, before, complaint string, args ...any) bool {
 	t.Helper()
 	diff := cmp.Diff(before, Dump(t))
