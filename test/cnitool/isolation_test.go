@@ -98,7 +98,7 @@ var attacks = []struct {
 		return outcome(ask(a.t, a.attacker, "tcp", "127.0.0.7", 9999) != "")
 	}},
 	{"Frames from thousands of MAC addresses: the bridge learns them all", func(a *arena) string { return filled(a.fill(macOf(a.t, a.Namespace, "br0"), 0)) }},
-	{"The same in frames to the address of LLDP", func(a *arena) string { return filled(a.fill(lldpGroup, 1)) }},
+	{"Frames to the address of LLDP from thousands of MAC addresses: the bridge learns them all", func(a *arena) string { return filled(a.fill(lldpGroup, 1)) }},
 	{"BPDUs, sent to a switch behind the bridge", func(a *arena) string {
 		own := macOf(a.t, a.attacker, "eth0")
 		message := bpdu(own)
