@@ -14,8 +14,8 @@ func benchSets(t testing.TB) []Set {
 	return []Set{{complete(t, "10.0.0.0/12")}, {complete(t, "fd00::/64")}}
 }
 
-// populate gives addresses to containers, with IDs as a runtime makes them. Each transaction is
-// for a thousand containers, because bbolt keeps the changes of a page in one sorted slice.
+// populate gives addresses to containers whose IDs are like those of a runtime. Each transaction
+// is for a thousand containers, because bbolt keeps the changes of a page in one sorted slice.
 func populate(t testing.TB, dir string, containers int) {
 	t.Helper()
 	s := tryOpen(t, dir)
@@ -52,8 +52,8 @@ func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	}
 }
 
-// BenchmarkStore measures the calls of the verbs, each with an Open, in a store with 0 to a
-// million containers. Each container has an IPv4 and an IPv6 lease.
+// BenchmarkStore measures the functions that the verbs call, each with an Open, in a store with 0
+// to a million containers. Each container has an IPv4 and an IPv6 lease.
 func BenchmarkStore(b *testing.B) {
 	for _, containers := range []int{0, 1_000, 65_000, 1_000_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {
@@ -93,7 +93,7 @@ func benchmarkPair(b *testing.B, dir string, r Request) {
 	}
 }
 
-// BenchmarkReleaseExcept measures a GC that finds one container in a thousand gone.
+// BenchmarkReleaseExcept measures a GC in which one container in a thousand is gone.
 func BenchmarkReleaseExcept(b *testing.B) {
 	for _, containers := range []int{1_000, 65_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {

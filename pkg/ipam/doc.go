@@ -1,10 +1,11 @@
-// Package ipam gives out IP addresses from ranges on this host. A Store keeps which attachment
-// has which address, in one file, for as long as the host is up.
+// Package ipam gives out IP addresses from ranges on this host. A Store records in one file which
+// attachment has which address. Leases end when the host boots.
 //
-// It knows no CNI and no netlink: callers tell it about containers and links.
+// The package uses neither CNI nor netlink. Its callers pass the facts about containers and
+// links.
 //
-// Start with Open and Store.Reserve in this folder. What they use is below internal/, where
-// packages import each other downwards only:
+// Start with Open and Store.Reserve in this folder. They use these packages below internal/. A
+// package imports only packages further down in the list:
 //
 //	allocator    chooses an address; choose.go
 //	records      the records of a network: leases, pools of free addresses, kept addresses

@@ -9,7 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// A container gets an address of a pool, asks again and gets the same one, and gives it back.
+// A container gets an address of a pool. It asks again and gets the same address. Then it gives
+// the address back.
 func Example() {
 	dir, err := os.MkdirTemp("", "leases")
 	if err != nil {
@@ -50,8 +51,8 @@ func Example() {
 	// 0 of 253 addresses are leased, <nil>
 }
 
-// Two subnets are two sets: an attachment gets an IPv4 and an IPv6 address. One address is
-// requested, and some are excluded.
+// Two subnets are two sets, so the attachment gets an IPv4 and an IPv6 address. One address is
+// requested, and some addresses are excluded.
 func ExampleStore_Reserve() {
 	dir, err := os.MkdirTemp("", "leases")
 	if err != nil {

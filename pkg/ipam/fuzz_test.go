@@ -24,8 +24,8 @@ const (
 // a meta page, and truncates the file. Reserve then returns a lease or an error that names the
 // file, and does not panic.
 //
-// Pages with data are not overwritten: bbolt has no checksum for them, and a wrong letter in the
-// name of a network is the name of another network.
+// Pages with data are not overwritten, because bbolt has no checksum for them. A wrong letter in
+// the name of a network would make it the name of another network.
 func FuzzStore(f *testing.F) {
 	path := fill(f, f.TempDir(), 40)
 	whole, err := os.ReadFile(path)

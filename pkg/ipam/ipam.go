@@ -30,13 +30,14 @@ type (
 	Request = allocator.Request
 )
 
-// Errors of Reserve and Available that are about the request, and of any call about a file.
+// The first four are errors of Reserve and Available about a request. The others are errors of
+// any call about a file.
 var (
 	// ErrExhausted says that every address of a set is leased.
 	ErrExhausted = allocator.ErrExhausted
 	// ErrTaken says that a requested address is leased to another attachment.
 	ErrTaken = allocator.ErrTaken
-	// ErrNotServed says that a requested address is not given out.
+	// ErrNotServed says that no set gives out a requested address.
 	ErrNotServed = allocator.ErrNotServed
 	// ErrShared says that another network of the store has leases in a range.
 	ErrShared = allocator.ErrShared
@@ -57,6 +58,6 @@ func ParseInterval(text string) (Interval, error) { return ranges.ParseInterval(
 // HasHostLocal reports whether host-local has a folder for a network in its dataDir.
 func HasHostLocal(dataDir, network string) bool { return hostlocal.HasNetwork(dataDir, network) }
 
-// BootTime returns when the host was booted. A file from before that time belongs to no
-// container that runs.
+// BootTime returns when the host was booted. A file that is older than this belongs to no running
+// container.
 func BootTime() (time.Time, error) { return hostlocal.BootTime() }

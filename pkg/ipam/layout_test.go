@@ -40,9 +40,9 @@ func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	})
 }
 
-// TestLayout compares the records in both files, after leases of every kind, with those that the
-// same format had before. When they differ, raise the format, write a Convert function for the
-// format before, and run the test with -update.
+// TestLayout fills both files with leases of every kind and compares the records with the stored
+// records of the same format. If they differ, raise the format, write a Convert function for the
+// preceding format, and run the test with -update.
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)

@@ -9,7 +9,7 @@ import (
 type Usage struct {
 	Interval
 	Size   uint64 // number of addresses that the range gives out, at most math.MaxUint64
-	Leased uint64 // number of leased addresses, with those that are kept for a name
+	Leased uint64 // number of leased addresses, including those that are kept for a name
 }
 
 // Networks returns the names of the networks in the store.
@@ -21,7 +21,7 @@ func (s *Store) Networks() (names []string, err error) {
 	return names, err
 }
 
-// Leases returns the leases of a network, by address.
+// Leases returns the leases of a network, sorted by address.
 func (s *Store) Leases(network string) (list []Lease, err error) {
 	err = s.view(network, func(n *records.Network) error {
 		return n.EachLease(records.Lowest, records.Highest, func(l Lease) bool {
@@ -32,7 +32,7 @@ func (s *Store) Leases(network string) (list []Lease, err error) {
 	return list, err
 }
 
-// Held returns the leases of an attachment, in the order of the sets that it asked for.
+// Held returns the leases of an attachment, in the order of the sets in its request.
 func (s *Store) Held(a Attachment) (held []Lease, err error) {
 	err = s.view(a.Network, func(n *records.Network) error {
 		held, err = n.Held(a)
@@ -41,8 +41,9 @@ func (s *Store) Held(a Attachment) (held []Lease, err error) {
 	return held, err
 }
 
-// Usage returns how full the ranges of a network are from which addresses were given out, by
-// address. It has no ranges whose addresses are given out on request only.
+// Usage returns how full the ranges of a network are, sorted by address. It lists only ranges
+// from which an address was given out. It does not list ranges whose addresses are given out only
+// on request.
 func (s *Store) Usage(network string) (list []Usage, err error) {
 	err = s.view(network, func(n *records.Network) error {
 		return n.EachPool(func(p *records.Pool) {

@@ -18,35 +18,35 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// DefaultDir is the folder of the store, unless a configuration names another one. /run is
-// emptied at boot, when leases end.
+// DefaultDir is the folder of the store, unless the configuration names another one. Like leases,
+// the content of /run ends with the boot.
 const DefaultDir = "/run/ipam-simple"
 
 const (
-	// The name of a store is "leases-", the boot's ID and ".db": no store outlives its boot.
+	// The name of a store is "leases-", the boot's ID and ".db". So each boot has a store of its
+	// own.
 	storePrefix = "leases-"
 	storeSuffix = ".db"
 
 	storeRemedy = "delete it: the next ADD of each network takes over the addresses of the containers that are attached"
 )
 
-// Store keeps the leases of a folder's networks in one file. They are valid until the host
-// boots again: the file's name carries the boot's ID.
+// Store keeps the leases of a folder's networks in one file. Leases end when the host boots
+// again, so the file's name contains the boot's ID.
 //
-// No change waits for the disk. A killed process leaves in the page cache what it has written,
-// in the order of writing. bbolt writes changed pages to free places and makes them valid by
-// one write of one page, which the kernel does completely or not at all. Only a crash of the
-// host can lose or reorder writes, and a crash ends the boot.
+// No change waits for the disk. What a killed process has written stays in the page cache, in the
+// order of writing. bbolt writes changed pages to free places. It then makes them valid by one
+// write of one page, which the kernel does completely or not at all. Only a crash of the host can
+// lose or reorder writes, and after a crash the leases have ended.
 //
-// One goroutine at a time uses a Store.
+// Only one goroutine at a time may use a Store.
 type Store struct {
-	// HostLocal is the dataDir of host-local, whose reservations are taken over when a network
-	// is new to the store. "" is none.
+	// HostLocal is the dataDir of host-local. A network that is new to the store gets the
+	// reservations there. "" means none.
 	HostLocal string
-	// FindAttached returns the addresses that the containers of a network have, from other
-	// sources than the store: their links, or the records of a runtime. It is called when a
-	// network is new to the store, as after the file was deleted on a running host. It may be
-	// nil.
+	// FindAttached returns the addresses that the containers of a network have according to their
+	// links or the records of a runtime. It is called when a network is new to the store, for
+	// example after the store was deleted on a running host. It may be nil.
 	FindAttached func(network string) ([]Lease, error)
 
 	file      boltfile.File
@@ -54,32 +54,32 @@ type Store struct {
 	maxQueued uint64 // see allocator.Allocator
 }
 
-// opener opens stores. Tests have their own, with another boot.
+// opener opens stores. Tests have an opener of their own, with another boot ID.
 type opener struct{ bootIDFile string }
 
-// thisBoot opens the stores of the boot that runs.
+// thisBoot opens the stores of the current boot.
 var thisBoot = opener{"/proc/sys/kernel/random/boot_id"}
 
-// Open opens the store in dir, and locks it for this process until Close; dir and store are
-// made when absent. Open waits up to wait for other processes: the error is then
-// flock.ErrTimeout and names one of them. Other errors name the file and may be ErrDamaged or
-// ErrNewer.
+// Open opens the store in dir, and locks it for this process until Close. It makes the folder and
+// the store if they are missing. Open waits up to wait for other processes. After this time, the
+// error is flock.ErrTimeout and names one of these processes. Other errors name the file and may
+// be ErrDamaged or ErrNewer.
 func Open(dir string, wait time.Duration) (*Store, error) { return thisBoot.open(dir, wait) }
 
-// OpenExisting opens the store in dir like Open, but makes none: when nothing was leased since
-// the host was booted, the error is fs.ErrNotExist.
+// OpenExisting opens the store in dir like Open, but makes none. If nothing was leased since the
+// host was booted, the error is fs.ErrNotExist.
 func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 	return thisBoot.openExisting(dir, wait)
 }
 
-// OpenInMemory opens an empty store without a file, for a caller that only reads: the store
-// still shows what HostLocal and FindAttached know.
+// OpenInMemory opens an empty store without a file, for a caller that only reads. The store shows
+// what HostLocal and FindAttached return.
 func OpenInMemory() (*Store, error) {
 	fd, err := unix.MemfdCreate("leases", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a store in memory: %w", err)
 	}
-	defer unix.Close(fd) // bbolt has opened the path by then
+	defer unix.Close(fd) // by then, bbolt has opened the file by its path
 	s := newStore(fmt.Sprintf("/proc/self/fd/%d", fd), nil)
 	if err = s.file.Init(s.file.Path); err == nil {
 		err = s.file.Load()
@@ -109,8 +109,8 @@ func (o opener) openExisting(dir string, wait time.Duration) (*Store, error) {
 	return o.load(dir, wait, func(*Store) error { return fs.ErrNotExist })
 }
 
-// load locks a folder that exists and opens the store in it. When there is no store, load
-// calls absent and tries again.
+// load locks a folder that exists and opens the store in it. If there is no store, load calls
+// absent and tries again.
 func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) (*Store, error) {
 	boot, err := files.Read(o.bootIDFile)
 	if err != nil {
@@ -134,8 +134,8 @@ func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) 
 	return s, nil
 }
 
-// create makes an empty store. It first removes the stores of earlier boots, and unfinished
-// ones.
+// create makes an empty store. It first removes unfinished stores and the stores of earlier
+// boots.
 func (s *Store) create() error {
 	old, err := filepath.Glob(filepath.Join(s.dir(), storePrefix+"*"))
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
-// workerVar is an environment variable that makes the test's executable a process which uses a
-// store. Its words are the name of the worker, the folder and what to do.
+// workerVar is an environment variable. If it is set, the test's executable is a worker process
+// that uses a store. Its words are the name of the worker, the folder and the task.
 const workerVar = "IPAM_TEST_WORKER"
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,7 @@ func die(err error) {
 
 // workerSets returns the sets of a worker's requests.
 func workerSets() []Set {
-	var t testing.T // complete fails on invalid ranges only
+	var t testing.T // gets no report, because these ranges are valid
 	return []Set{{complete(&t, "10.0.0.0/22")}, {complete(&t, "fd00::/64")}}
 }
 
@@ -96,8 +96,8 @@ func workForever(name, dir string) {
 	}
 }
 
-// workOnce reserves addresses of a configuration, or frees them, once. words are the file with
-// the boot's ID, the number of the configuration and the verb.
+// workOnce makes one call: it reserves or frees the addresses of a configuration. words are the
+// file with the boot's ID, the number of the configuration and the verb.
 func workOnce(name, dir string, words []string) {
 	configuration, err := strconv.Atoi(words[1])
 	die(err)
@@ -114,8 +114,8 @@ func workOnce(name, dir string, words []string) {
 	die(s.Close())
 }
 
-// killOnce runs workOnce and kills it at a random system call. begin is about the number of
-// system calls before the first one that changes anything, and end the number of all.
+// killOnce runs workOnce and kills it at a random system call. begin is roughly the number of
+// system calls before the first change, and end the number of all system calls.
 func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))
@@ -137,7 +137,8 @@ func startWorker(t *testing.T, out io.Writer, words ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestProcesses has 50 processes reserve at the same time, in a store that they also create.
+// TestProcesses starts 50 processes that reserve addresses at the same time, in a store that they
+// also create.
 func TestProcesses(t *testing.T) {
 	const processes, each = 50, 20
 	dir := t.TempDir()
@@ -172,8 +173,8 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestStickyProcesses has processes with a store each add names to one sticky file, which they
-// also create.
+// TestStickyProcesses starts processes that each have a store of their own. They add names to one
+// sticky file, which they also create.
 func TestStickyProcesses(t *testing.T) {
 	const processes, each = 8, 10
 	for range 5 {

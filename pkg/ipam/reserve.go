@@ -8,17 +8,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
-// Reserve returns a lease for each set of a request, in their order. It gives, in this order of
-// preference:
+// Reserve returns a lease for each set of a request, in the order of the sets. It gives, in this
+// order of preference:
 //
 //   - the requested address;
 //   - the address that the attachment has already;
-//   - the address that its name had before;
-//   - an address that was never used, or else the one that was freed longest ago.
+//   - the address that the attachment's name had before;
+//   - an address that was never used, or else the address that was freed longest ago.
 //
-// What else the attachment has is freed. Either all of this happens or nothing. The cost does
-// not depend on the number of leases, as long as an address is free. The error may be
-// ErrExhausted, ErrTaken, ErrNotServed or ErrShared; then nothing has changed.
+// Reserve frees all other addresses of the attachment. It changes everything or nothing. While an
+// address is free, the cost does not depend on the number of leases. The error may be
+// ErrExhausted, ErrTaken, ErrNotServed or ErrShared. Then nothing has changed.
 //
 // internal/allocator/choose.go chooses the address.
 func (s *Store) Reserve(r Request) (given []Lease, err error) {
@@ -60,8 +60,8 @@ func (s *Store) Available(r Request) (from []Range, err error) {
 	return from, err
 }
 
-// Release frees what an attachment holds, or keeps it for its name. To hold nothing is no
-// error.
+// Release frees the addresses of an attachment, or keeps them for its name. It is no error if the
+// attachment has none.
 func (s *Store) Release(a Attachment) error {
 	return s.updateExisting(a.Network, func(n *records.Network) error { return n.Release(a) })
 }
@@ -87,8 +87,9 @@ func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	})
 }
 
-// Free ends a lease that Leases has listed, with all that its attachment holds, and keeps no
-// address for its name. When another attachment has the address by now, Free does nothing.
+// Free ends a lease that Leases has returned, together with all other leases of its attachment.
+// It keeps no address for the attachment's name. If another attachment has the address by now,
+// Free does nothing.
 func (s *Store) Free(l Lease) error {
 	return s.updateExisting(l.Network, func(n *records.Network) error {
 		now, leased, err := n.Lease(l.Address.Addr())
@@ -116,10 +117,10 @@ func (s *Store) Free(l Lease) error {
 	})
 }
 
-// loadSticky adds the names of a sticky file to a network, with the addresses that they had
-// before the host was booted, if that was not done yet. The time for which these addresses are
-// kept begins now. keepFor is 0 for a request without a name on a network without sticky
-// addresses; a request without a name on other networks must not take the address of a name.
+// loadSticky adds the names of a sticky file to a network, unless this was done before. The names
+// get the addresses that they had before the boot. These addresses are kept for keepFor from now
+// on. keepFor is 0 on a network without sticky addresses; loadSticky then does nothing. A request
+// without a name also has keepFor, because it must not get the address of a name.
 func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration, now time.Time) error {
 	if keepFor == 0 || n.StickyLoaded(dir) {
 		return nil
@@ -140,8 +141,8 @@ func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration
 	return n.SetStickyLoaded(dir)
 }
 
-// saveSticky writes the names that the transaction has changed to the sticky files that the
-// network has used since the host was booted.
+// saveSticky writes the names that the transaction has changed to all sticky files that the
+// network has used since the boot.
 func (s *Store) saveSticky(n *records.Network) error {
 	if len(n.ChangedNames()) == 0 {
 		return nil

@@ -24,7 +24,7 @@ func tryOpen(t testing.TB, dir string) *Store {
 	return thisBoot.tryOpen(t, dir)
 }
 
-// tryOpen opens the store in dir, as in the opener's boot.
+// tryOpen opens the store in dir, with the boot ID of the opener.
 func (o opener) tryOpen(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := o.open(dir, time.Second)
@@ -47,7 +47,7 @@ func openTemp(t testing.TB) *Store {
 	return s
 }
 
-// eth0 is the interface of that name of a container on the network "net".
+// eth0 returns the attachment of a container's eth0 to the network "net".
 func eth0(container string) Attachment {
 	return Attachment{Network: "net", Container: container, Interface: "eth0"}
 }
@@ -83,7 +83,7 @@ func request(t testing.TB, container string, ranges ...string) Request {
 	return r
 }
 
-// reserve returns the addresses that r gets, or the error.
+// reserve returns the addresses that r gets, or the text of the error.
 func reserve(s *Store, r Request) string {
 	leases, err := s.Reserve(r)
 	if err != nil {
@@ -110,7 +110,7 @@ func release(t testing.TB, s *Store, containers ...string) {
 	}
 }
 
-// expect fails the test unless r gets want.
+// expect fails the test unless r gets the addresses want.
 func expect(t testing.TB, s *Store, r Request, want string) {
 	t.Helper()
 	if got := reserve(s, r); got != want {
@@ -210,8 +210,8 @@ func TestReserveAtomic(t *testing.T) {
 	}
 }
 
-// TestReserveSetOrder checks that the ranges of a set are one pool: an address of the first range
-// is not used again before an address of the second range that was freed earlier.
+// TestReserveSetOrder checks the order in which freed addresses of a set are used again. The
+// address that was freed first comes first, whichever range it is in.
 func TestReserveSetOrder(t *testing.T) {
 	s := openTemp(t)
 	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // give out .2, and .2 to .6
@@ -267,7 +267,7 @@ func TestReserveRequested(t *testing.T) {
 		}
 	}
 	if held, err := s.Held(ask("x").Attachment); held != nil || err != nil {
-		t.Errorf("after an error it holds %v, %v", held, err)
+		t.Errorf("after an error the attachment holds %v, %v", held, err)
 	}
 
 	// An attachment can change its address. The old address is free.
@@ -281,12 +281,12 @@ func TestReserveRequested(t *testing.T) {
 	r.InUse = func(l Lease) bool { return l.Container != "b" }
 	expect(t, s, r, "10.0.0.4/29 fd00::8/64")
 	if held, err := s.Held(ask("b").Attachment); held != nil || err != nil {
-		t.Errorf("its lease was ended, and it holds %v, %v", held, err)
+		t.Errorf("the attachment whose lease was ended holds %v, %v", held, err)
 	}
 }
 
-// TestShared has two networks with overlapping ranges: the network with a lease in a range keeps
-// the other network out of it, also when the other network used the range before.
+// TestShared has two networks with overlapping ranges. A network with a lease in a range keeps
+// the other network out of this range, even if the other network used the range before.
 func TestShared(t *testing.T) {
 	s := openTemp(t)
 	other := func(r Request) Request { r.Network = "other"; return r }
@@ -306,7 +306,7 @@ func TestShared(t *testing.T) {
 	expect(t, s, wide, "10.0.0.2/16")
 	refused(request(t, "a", "10.0.0.0/24"), "other has leased 2 addresses of 10.0.0.1-10.0.255.254")
 
-	// The overlapping pool is the second of the network; the first has no lease.
+	// The overlapping pool is the second pool of the network. The first pool has no lease.
 	two := request(t, "d", "10.2.0.0/25")
 	two.Sets[0] = append(two.Sets[0], complete(t, "10.2.0.128/25"))
 	two.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.130")}
@@ -329,8 +329,9 @@ func TestShared(t *testing.T) {
 // errorOf returns the error of a call with two results.
 func errorOf[T any](_ T, err error) error { return err }
 
-// TestSharedOnRequest gives out an address on request, from a range that the network once had
-// and another network uses in part by now. The network does not get the rest of the range back.
+// TestSharedOnRequest gives out an address on request, from a range that the network had before.
+// By now, another network uses a part of this range. The first network does not get the rest of
+// the range back.
 func TestSharedOnRequest(t *testing.T) {
 	s := openTemp(t)
 	const whole = "10.0.0.0/28"
@@ -352,8 +353,8 @@ func TestSharedOnRequest(t *testing.T) {
 	}
 }
 
-// TestSharedStatic has another network lease addresses that this network gives out on request
-// only. Reserve without a request succeeds.
+// TestSharedStatic has another network lease addresses that this network gives out only on
+// request. Reserve without a requested address succeeds.
 func TestSharedStatic(t *testing.T) {
 	s := openTemp(t)
 	other := request(t, "a", "10.0.0.0/28 10.0.0.8")
@@ -369,8 +370,8 @@ func TestSharedStatic(t *testing.T) {
 	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
 }
 
-// TestSharedKept renames a network whose addresses are all kept for names: the renamed network
-// gets them.
+// TestSharedKept renames a network whose addresses are all kept for names. The network with the
+// new name gets these addresses.
 func TestSharedKept(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")
@@ -392,7 +393,7 @@ func TestSharedKept(t *testing.T) {
 	}
 }
 
-// TestReserveOtherSets changes the sets of a container that runs.
+// TestReserveOtherSets changes the sets of a running container.
 func TestReserveOtherSets(t *testing.T) {
 	s := openTemp(t)
 	expect(t, s, request(t, "a", "10.0.0.0/29"), "10.0.0.2/29")
@@ -406,8 +407,8 @@ func TestReserveOtherSets(t *testing.T) {
 	expect(t, s, request(t, "a"), "")
 }
 
-// TestReserveOtherRange changes the bounds and the gateway of a range in use: each of its
-// addresses is still given out once.
+// TestReserveOtherRange changes the bounds and the gateway of a range in use. After that, each
+// address is still given out only once.
 func TestReserveOtherRange(t *testing.T) {
 	s := openTemp(t)
 	for i := range 5 {
@@ -428,7 +429,7 @@ func TestReserveOtherRange(t *testing.T) {
 }
 
 // TestReserveReclaims checks that Reserve on a full range ends the leases that are not in use,
-// and no others.
+// and no other lease.
 func TestReserveReclaims(t *testing.T) {
 	s := openTemp(t)
 	const v4, v6 = "10.0.0.0/29 - 10.0.0.4", "fd00::/64" // .2 to .4
@@ -450,7 +451,7 @@ func TestReserveReclaims(t *testing.T) {
 	}
 	expect(t, s, r, "10.0.0.3/29 fd00::5/64")
 	if left, err := s.Held(eth0("gone")); left != nil || err != nil {
-		t.Errorf("gone still holds %v, %v", left, err)
+		t.Errorf("the container \"gone\" still holds %v, %v", left, err)
 	}
 	expect(t, s, request(t, "running", v4, v6), "10.0.0.2/29 fd00::2/64")
 }
@@ -494,7 +495,7 @@ type model struct {
 	unused map[Attachment]bool // attachments whose leases are not in use
 }
 
-// configurations are the ranges that runModel changes between.
+// configurations are the ranges that runModel switches between.
 var configurations = [][]string{
 	{"10.0.0.0/29"},
 	{"10.0.0.0/29", "fd00::/125"},
@@ -513,7 +514,7 @@ func (m *model) holder(a netip.Addr) (Attachment, bool) {
 }
 
 // refusal returns the error that r must get: a requested address is not given out, or is in use,
-// or a set has no free address. It returns nil when r must succeed.
+// or a set has no free address. It returns nil if r must succeed.
 func (m *model) refusal(r Request) error {
 	for _, a := range r.Addresses {
 		if !slices.ContainsFunc(r.Sets, func(s Set) bool { return s.Serves(a) }) {
@@ -538,7 +539,7 @@ func (m *model) refusal(r Request) error {
 	return nil
 }
 
-// reserve compares the leases that r got with the model, and adds them to the model.
+// reserve checks the leases that r got against the model, and adds them to the model.
 func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err error) {
 	if want := m.refusal(r); !errors.Is(err, want) || (err == nil) != (want == nil) {
 		t.Fatalf("%v: got %v, %v, want %v; held: %v", r, leases, err, want, m.held)
@@ -619,7 +620,9 @@ func runModel(t *testing.T, random *rand.Rand) {
 				t.Fatal(err)
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
-		case n < 90: // killed: it holds the leases of before or of after the call
+		case n < 90:
+			// The process is killed. The attachment then has either the leases from before the call
+			// or those from after it.
 			verb := []string{"reserve", "free"}[random.IntN(2)]
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -634,7 +637,7 @@ func runModel(t *testing.T, random *rand.Rand) {
 			case verb == "free" && held == nil:
 				delete(m.held, r.Attachment)
 			default:
-				r.InUse = nil // the killed process had none
+				r.InUse = nil // the killed process had no InUse
 				m.reserve(t, s, r, held, nil)
 			}
 		case n < 93:
@@ -691,7 +694,7 @@ func (m *model) compare(t *testing.T, s *Store) {
 	}
 }
 
-// boot returns an opener for a host that was booted with an ID.
+// boot returns an opener for a host with a boot ID.
 func boot(t testing.TB, id string) opener {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "boot_id")

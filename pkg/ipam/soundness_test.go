@@ -94,8 +94,8 @@ func unsound(n *records.Network, addresses, queue *bolt.Bucket) error {
 	return err
 }
 
-// checkPool compares a pool with the leases and the free queue. Only in small pools it visits
-// every address.
+// checkPool compares a pool with the leases and the free queue. It visits every address only if
+// the pool is small.
 func checkPool(p *records.Pool, leased map[netip.Addr]Attachment, addresses, queue *bolt.Bucket) error {
 	free := map[netip.Addr]int{}
 	end := p.End.As16()

@@ -12,7 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
-// sticky returns a request for a container of a pod, or of no pod when its name is "".
+// sticky returns a request for a container of a pod. If the name of the pod is "", the container
+// belongs to no pod.
 func sticky(t testing.TB, stickyDir, pod, container string, ranges ...string) Request {
 	r := request(t, container, ranges...)
 	r.StickyDir = stickyDir
@@ -39,28 +40,28 @@ func TestSticky(t *testing.T) {
 	}
 	expect(t, s, sticky(t, stickyDir, "p", "p3", v4, v6), "10.0.0.4/29 fd00::4/64")
 
-	// A pod whose container has ended without a DEL.
+	// The pod's container has ended without a DEL.
 	r := sticky(t, stickyDir, "p", "p4", v4, v6)
 	r.InUse = func(l Lease) bool { return l.Container != "p3" }
 	expect(t, s, r, "10.0.0.4/29 fd00::4/64")
 
-	// When no address is free, kept addresses are given out; first the one that is kept for the
-	// shortest time from now.
+	// If no address is free, kept addresses are given out. The address whose keeping time ends first
+	// comes first.
 	release(t, s, "q2", "p4")
 	expect(t, s, sticky(t, stickyDir, "", "y", v4, v6), "10.0.0.6/29 fd00::6/64")
 	expect(t, s, sticky(t, stickyDir, "", "z", v4, v6), "10.0.0.2/29 fd00::7/64")
 	if _, err := s.Available(sticky(t, stickyDir, "", "z", v4)); err != nil {
-		t.Errorf("room: %v", err)
+		t.Errorf("available: %v", err)
 	}
 	expect(t, s, sticky(t, stickyDir, "", "a", v4, v6), "10.0.0.3/29 fd00::8/64")
 	expect(t, s, sticky(t, stickyDir, "p", "p5", v4, v6), "10.0.0.4/29 fd00::4/64")
 	expect(t, s, sticky(t, stickyDir, "q", "q3", v6), "fd00::3/64")
 	if _, err := s.Available(sticky(t, stickyDir, "", "z", v4)); !errors.Is(err, ErrExhausted) {
-		t.Errorf("room: got %v, want ErrExhausted", err)
+		t.Errorf("available: got %v, want ErrExhausted", err)
 	}
 }
 
-// TestStickyExpires checks that a kept address is free when its time is over, and that its name
+// TestStickyExpires checks that a kept address is free after its keeping time, and that its name
 // does not get it again.
 func TestStickyExpires(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
@@ -84,8 +85,8 @@ func TestStickyExpires(t *testing.T) {
 	expect(t, s, r, "10.0.0.42/24")
 }
 
-// TestStickyReboot boots the host: a name gets its addresses again, and they are kept for it
-// until then.
+// TestStickyReboot reboots the host. The addresses are kept for their names, and the names get
+// them again.
 func TestStickyReboot(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	const v4, v6 = "10.0.0.0/29", "fd00::/64"
@@ -126,8 +127,8 @@ func TestStickyReboot(t *testing.T) {
 	})
 }
 
-// TestStickyRebootUnnamed boots the host: a container without a name, which comes first, does not
-// get the address of a name.
+// TestStickyRebootUnnamed reboots the host. The first request comes from a container without a
+// name. It does not get the address of a name.
 func TestStickyRebootUnnamed(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	unnamed := request(t, "first", "10.0.0.0/29")
@@ -144,8 +145,8 @@ func TestStickyRebootUnnamed(t *testing.T) {
 	}
 }
 
-// TestStickyTwoFolders has a name with different addresses in two sticky files: the name keeps
-// the address that it has in the store, and the other one is free.
+// TestStickyTwoFolders has two sticky files with different addresses for the same name. The name
+// keeps the address that it has in the store. The other address is free.
 func TestStickyTwoFolders(t *testing.T) {
 	old, now := t.TempDir(), t.TempDir()
 	before := openTemp(t)
@@ -160,8 +161,8 @@ func TestStickyTwoFolders(t *testing.T) {
 	expect(t, s, sticky(t, now, "pod", "q", "10.0.0.0/29"), "10.0.0.2/29")
 }
 
-// TestStickyDamaged reads a sticky file with a record that cannot be decoded: the error names
-// this file, and not the store.
+// TestStickyDamaged reads a sticky file with a record that cannot be decoded. The error names
+// this file, not the store.
 func TestStickyDamaged(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")

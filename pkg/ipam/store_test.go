@@ -41,7 +41,7 @@ func fill(t testing.TB, dir string, leases int) string {
 	return thisBoot.fill(t, dir, leases)
 }
 
-// fill is fill in the opener's boot.
+// fill makes a store with leases, with the boot ID of the opener, and returns its file.
 func (o opener) fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
 	s := o.tryOpen(t, dir)
@@ -75,7 +75,7 @@ func TestReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"leases-two.db", "mine"}) {
-		t.Errorf("left: %v", got)
+		t.Errorf("files in the folder: %v", got)
 	}
 }
 
@@ -88,7 +88,7 @@ func TestOpenUnfinished(t *testing.T) {
 		}
 		boot(t, "one").fill(t, dir, 1)
 		if got := names(t, dir); !slices.Equal(got, []string{"leases-one.db"}) {
-			t.Errorf("left: %v", got)
+			t.Errorf("files in the folder: %v", got)
 		}
 	}
 }
@@ -175,7 +175,7 @@ var damages = []damage{
 	}, ErrDamaged},
 }
 
-// TestOpenDamaged opens a damaged file, and a file of a later release: the error names the file,
+// TestOpenDamaged opens a damaged file, and a file of a later release. The error names the file,
 // and the file does not change.
 func TestOpenDamaged(t *testing.T) {
 	for _, tt := range damages {
@@ -243,8 +243,8 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// TestTruncatedWhileOpen truncates the file while bbolt has it mapped: reading beyond its end is a
-// memory fault (SIGBUS).
+// TestTruncatedWhileOpen truncates the file while bbolt has it mapped. Reading beyond the end of
+// the file is then a memory fault (SIGBUS).
 func TestTruncatedWhileOpen(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	s := tryOpen(t, filepath.Dir(path))
@@ -261,8 +261,8 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	}
 }
 
-// TestCloseBroken panics while bbolt's own locks are taken, as bbolt may do while it rolls a
-// change back: Close does not wait for these locks, and the file is unlocked afterwards.
+// TestCloseBroken panics while bbolt holds its own locks, as bbolt may do while it rolls a change
+// back. Close does not wait for these locks, and the file is unlocked afterwards.
 func TestCloseBroken(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -278,8 +278,8 @@ func TestCloseBroken(t *testing.T) {
 	}
 }
 
-// mount makes a file system of a size, in a mount namespace of the test's thread. The thread ends
-// with the test.
+// mount mounts a file system of the given size, in a mount namespace of the test's thread. The
+// thread ends with the test.
 func mount(t *testing.T, kilobytes int) string {
 	t.Helper()
 	dir := t.TempDir()

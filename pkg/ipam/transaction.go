@@ -14,8 +14,8 @@ func (s *Store) allocator(n *records.Network) allocator.Allocator {
 	return allocator.Allocator{Network: n, MaxQueued: s.maxQueued}
 }
 
-// update calls f with a network, and writes what f changes. A network that is new to the store
-// is made.
+// update calls f with a network, and writes what f changes. It makes a network that is new to the
+// store.
 func (s *Store) update(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
@@ -25,8 +25,8 @@ func (s *Store) try(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Try(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
 
-// updateExisting is update, but does not call f when the network has no leases to free: it is
-// not in the store, and host-local has no reservations for it.
+// updateExisting is update, but does not call f if the network has no leases to free. This is so
+// if the network is not in the store, and host-local has no reservations for it.
 func (s *Store) updateExisting(name string, f func(*records.Network) error) error {
 	if _, imports := s.pending(name); imports {
 		return s.update(name, f)
@@ -34,8 +34,8 @@ func (s *Store) updateExisting(name string, f func(*records.Network) error) erro
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
 }
 
-// view calls f with a network to read it, if there is one. The network has the leases that the
-// next update takes over, but view does not write them.
+// view calls f with a network to read it, if there is one. The network also has the leases that
+// the next update imports, but view does not write them.
 func (s *Store) view(name string, f func(*records.Network) error) error {
 	if rebuilds, imports := s.pending(name); rebuilds || imports {
 		return s.try(name, f)
@@ -52,8 +52,9 @@ func withExisting(tx *boltfile.Tx, name string, f func(*records.Network) error) 
 	return f(n)
 }
 
-// withNetwork calls f with a network, made when absent, that has taken over the leases of
-// attached containers and the reservations of host-local.
+// withNetwork calls f with a network. It makes the network if it is missing, and imports the
+// leases of attached containers into the new network. It also imports the reservations of
+// host-local.
 func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
 	n, err := records.Open(tx, name)
 	if err == nil && n == nil {
@@ -68,7 +69,7 @@ func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Networ
 	return f(n)
 }
 
-// rebuild makes a network that has the leases of the containers that are attached.
+// rebuild makes a network that has the leases of the attached containers.
 func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) {
 	n, err := records.Create(tx, name)
 	if err != nil || s.FindAttached == nil {
@@ -84,9 +85,9 @@ func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) 
 	return n, nil
 }
 
-// importHostLocal takes over the reservations that host-local has made since the host was
-// booted, for containers that keep running while their network changes over from host-local. It
-// does so once for each network, and leaves host-local's folder as it is.
+// importHostLocal imports the reservations that host-local has made since the boot. They belong
+// to containers that keep running while their network changes from host-local. importHostLocal
+// imports them once for each network, and does not change host-local's folder.
 func (s *Store) importHostLocal(n *records.Network) error {
 	if !hostlocal.HasNetwork(s.HostLocal, n.Name) || n.Imported(s.HostLocal) {
 		return nil
@@ -101,9 +102,9 @@ func (s *Store) importHostLocal(n *records.Network) error {
 	return n.SetImported(s.HostLocal)
 }
 
-// pending reports what the next update of a network has to take over: the leases of attached
-// containers, when the network is new to the store, and the reservations of host-local. When
-// the store cannot be read, pending reports nothing: the caller meets the same error.
+// pending reports what the next update of a network imports: rebuilds for the leases of attached
+// containers, if the network is new to the store, and imports for the reservations of host-local.
+// If the store cannot be read, pending reports nothing, because the caller gets the same error.
 func (s *Store) pending(name string) (rebuilds, imports bool) {
 	imports = HasHostLocal(s.HostLocal, name)
 	if s.FindAttached == nil && !imports {

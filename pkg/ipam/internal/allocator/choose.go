@@ -9,12 +9,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// choose takes an address of a set:
+// choose takes an address of a set. The order of preference is:
 //
 //  1. the requested address, if there is one;
 //  2. the address that the attachment's name had before;
-//  3. any free address. When there is none, choose ends the lease that is kept for a name for
-//     the shortest time from now, and then the leases that are not in use.
+//  3. any free address. If no address is free, choose first ends the kept lease whose keeping
+//     time ends first. If this is not enough, it ends the leases that are not in use.
 func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (netip.Addr, error) {
 	if requested.IsValid() {
 		holder, err := a.claim(set, requested, r)
@@ -42,8 +42,8 @@ func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (neti
 	return address, err
 }
 
-// chooseSticky takes the address of a set that the request's name had before, if no other
-// attachment has it. It returns the zero address when there is none.
+// chooseSticky takes the address of a set that the request's name had before, unless another
+// attachment has it. It returns the zero address if there is no such address.
 func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	list, err := a.Network.NameAddresses(r.Sticky.Name, r.Interface)
 	if err != nil {
@@ -60,14 +60,14 @@ func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// claim takes one address of a set, also from a name that it is kept for, and from a lease that
-// is not in use. When the address is in use, claim returns the lease and takes nothing.
+// claim takes one address of a set, even if the address is kept for a name, or if its lease is
+// not in use. If the address is in use, claim takes nothing and returns its lease.
 func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder *leases.Lease, err error) {
 	from := set.RangeOf(address)
 	if from.OnRequest {
 		err = a.checkShared(from)
 	} else {
-		_, err = a.pool(from) // so that the pool counts the address
+		_, err = a.pool(from) // makes the pool if it is missing, so that the pool counts the address
 	}
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder 
 			l, leased, err = a.Network.Lease(address)
 		}
 	}
-	if err == nil && leased { // it is kept
+	if err == nil && leased { // the address is kept for a name
 		if l.Sticky.Name == r.Sticky.Name && l.Interface == r.Interface {
 			err = a.Network.Unkeep(l)
 		} else {
@@ -94,7 +94,7 @@ func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder 
 	if from.OnRequest {
 		return nil, a.Network.OccupyAny(address)
 	}
-	p, err := a.pool(from) // read again: freeing the address has changed it
+	p, err := a.pool(from) // read the pool again, because freeing the address has changed it
 	if err != nil {
 		return nil, err
 	}

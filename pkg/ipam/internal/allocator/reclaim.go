@@ -10,10 +10,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// maxExpired bounds how many kept addresses one call of Expire frees, and so what it costs.
+// maxExpired is the largest number of kept addresses that one call of Expire frees. It limits the
+// duration of the call.
 const maxExpired = 16
 
-// Expire frees kept addresses whose time is over.
+// Expire frees kept addresses whose keeping time is over.
 func (a Allocator) Expire(now time.Time) error {
 	var expired []leases.Lease
 	err := a.Network.EachKept(func(l leases.Lease) bool {
@@ -31,7 +32,7 @@ func (a Allocator) Expire(now time.Time) error {
 	return err
 }
 
-// endKept frees the kept address of a set whose time ends first, if there is one.
+// endKept frees the kept address of a set whose keeping time ends first, if there is one.
 func (a Allocator) endKept(set ranges.Set, _ Request) error {
 	l, found, err := a.firstKept(set)
 	if err != nil || !found {
@@ -40,7 +41,7 @@ func (a Allocator) endKept(set ranges.Set, _ Request) error {
 	return a.Network.Forget(l)
 }
 
-// firstKept returns the kept lease of a set whose time ends first.
+// firstKept returns the kept lease of a set whose keeping time ends first.
 func (a Allocator) firstKept(set ranges.Set) (first leases.Lease, found bool, err error) {
 	err = a.Network.EachKept(func(l leases.Lease) bool {
 		first, found = l, set.Dynamic(l.Address.Addr())
@@ -49,7 +50,7 @@ func (a Allocator) firstKept(set ranges.Set) (first leases.Lease, found bool, er
 	return first, found, err
 }
 
-// reclaim releases the attachments that have a lease in a set which is not in use.
+// reclaim releases the attachments whose lease in a set is not in use.
 func (a Allocator) reclaim(set ranges.Set, r Request) error {
 	unused, err := a.notInUse(set, r, false)
 	if err != nil {
@@ -58,8 +59,8 @@ func (a Allocator) reclaim(set ranges.Set, r Request) error {
 	return a.Network.Release(unused...)
 }
 
-// notInUse returns the attachments that have a lease in a set which is not in use; with first,
-// at most one of them.
+// notInUse returns the attachments whose lease in a set is not in use. If first is set, it
+// returns at most one of them.
 func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []leases.Attachment, err error) {
 	if r.InUse == nil {
 		return nil, nil
@@ -78,8 +79,8 @@ func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []lea
 	return unused, nil
 }
 
-// available returns the range of a set that has a free address, or would have one after choose
-// has ended leases. It is ErrExhausted when there is none.
+// available returns a range of a set that has a free address, or would have one after choose has
+// ended leases. If there is no such range, the error is ErrExhausted.
 func (a Allocator) available(set ranges.Set, r Request) (ranges.Range, error) {
 	for _, from := range set {
 		if from.OnRequest {

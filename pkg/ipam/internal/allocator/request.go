@@ -16,7 +16,7 @@ var (
 	ErrExhausted = errors.New("no address is left")
 	// ErrTaken says that a requested address is leased to another attachment.
 	ErrTaken = errors.New("is leased already")
-	// ErrNotServed says that a requested address is not given out.
+	// ErrNotServed says that no set gives out a requested address.
 	ErrNotServed = errors.New("is not available")
 	// ErrShared says that another network of the store has leases in a range.
 	ErrShared = errors.New("is in use by another network; give one of them another subnet, or a store of its own")
@@ -37,19 +37,19 @@ type Request struct {
 	leases.Attachment
 	Namespace leases.Namespace
 	Sets      []ranges.Set // ranges are complete and do not overlap
-	Addresses []netip.Addr // requested addresses, at most one of each set; a set without one gives any address
+	Addresses []netip.Addr // at most one from each set; from a set without a requested address, any address is given
 	Sticky    leases.Sticky
-	StickyDir string // folder of the sticky file, which outlives a reboot; needed when Sticky is not zero
+	StickyDir string // folder of the sticky file, which outlives a reboot; required if Sticky is not zero
 	// InUse reports whether a lease may still be in use. It is called for the leases of a set
-	// that has no free address, and for the holder of a requested address. A lease that is not
-	// in use is ended. Without InUse every lease is in use.
+	// without a free address, and for the lease of a requested address. A lease that is not in use
+	// is ended. If InUse is nil, every lease is in use.
 	InUse func(leases.Lease) bool
 }
 
-// inUse calls InUse.
+// inUse reports whether a lease may still be in use, see InUse.
 func (r Request) inUse(l leases.Lease) bool { return r.InUse == nil || r.InUse(l) }
 
-// bySet returns the requested address of each set; the zero address is any.
+// bySet returns the requested address of each set. The zero address means any address.
 func (r Request) bySet() ([]netip.Addr, error) {
 	requested := make([]netip.Addr, len(r.Sets))
 	for _, a := range r.Addresses {

@@ -13,17 +13,18 @@ import (
 // Allocator chooses addresses of one network.
 type Allocator struct {
 	Network *records.Network
-	// MaxQueued bounds the free queue. When so many freed addresses of a set are queued, the one
-	// that was freed longest ago is used before addresses that were never used.
+	// MaxQueued limits the free queue. If a set has this many freed addresses in the queue, the
+	// address that was freed longest ago is used before addresses that were never used.
 	MaxQueued uint64
 }
 
-// DefaultMaxQueued is the bound of a Store. A million queued addresses take about 60 MB in the
-// store.
+// DefaultMaxQueued is the limit that a Store uses. A million queued addresses take about 60 MB in
+// the store.
 const DefaultMaxQueued = 1 << 20
 
-// Reserve returns a lease for each set of a request, in their order. An address that the
-// attachment holds already, of these sets, stays; what else it holds is freed.
+// Reserve returns a lease for each set of a request, in the order of the sets. The attachment
+// keeps the addresses of these sets that it already has. Reserve frees the other addresses of the
+// attachment.
 func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
 	requested, err := r.bySet()
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// checkShared returns ErrShared when another network has leases in a range. A pool of another
-// network without leases is no obstacle, and addresses that another network keeps for names
-// are freed.
+// checkShared returns ErrShared if another network has leases in a range. Two things of another
+// network do not count: a pool without leases, and addresses that are kept for names. checkShared
+// frees these kept addresses.
 func (a Allocator) checkShared(r ranges.Range) error {
 	return a.Network.EachOther(func(other *records.Network) error {
 		if err := endKeptWithin(other, r); err != nil {
@@ -25,7 +25,8 @@ func (a Allocator) checkShared(r ranges.Range) error {
 	})
 }
 
-// checkSetShared is checkShared for the ranges of a set that are given out without a request.
+// checkSetShared is checkShared for the ranges of a set, except ranges that are given out only on
+// request.
 func (a Allocator) checkSetShared(set ranges.Set) error {
 	for _, r := range set {
 		if r.OnRequest {
@@ -38,9 +39,9 @@ func (a Allocator) checkSetShared(set ranges.Set) error {
 	return nil
 }
 
-// endKeptWithin frees the addresses that a network keeps for names in a range, and in pools
-// that overlap the range. A name gets its address again if it is free at the next request with
-// this name.
+// endKeptWithin frees the addresses that a network keeps for names in a range, and in pools that
+// overlap the range. At its next request, a name gets its address again if the address is still
+// free.
 func endKeptWithin(n *records.Network, r ranges.Range) error {
 	pools, err := n.Overlapping(r)
 	if err != nil {
@@ -62,8 +63,8 @@ func endKeptWithin(n *records.Network, r ranges.Range) error {
 	return err
 }
 
-// leasedWithin says which addresses of a range a network has leased: the leases of a pool that
-// overlaps the range, or an address that was given out on request. "" is none.
+// leasedWithin returns, as text, which addresses of a range a network has leased: the leases of a
+// pool that overlaps the range, or an address that was given out on request. "" means none.
 func leasedWithin(n *records.Network, r ranges.Range) (leased string, err error) {
 	pools, err := n.Overlapping(r)
 	if err != nil {

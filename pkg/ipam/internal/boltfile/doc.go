@@ -1,9 +1,9 @@
-// Package boltfile opens and makes one bbolt file. It turns damage into errors, also where
-// bbolt would panic, and it sets disk space aside so that records can be deleted when the disk
-// is full.
+// Package boltfile creates and opens one bbolt file. It returns an error if the file is damaged,
+// even where bbolt would panic. It reserves disk space in advance, so that records can be deleted
+// on a full disk.
 //
-// It knows nothing of the records in the file, except their format number. It takes no locks:
-// the caller has locked the folder.
+// Of the records in the file, the package knows only the format number. It takes no locks,
+// because the caller has locked the folder.
 //
 // Start with File.
 package boltfile

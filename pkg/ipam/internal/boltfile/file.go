@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	unfinishedSuffix = ".new" // a file has it in its name while Create makes it
+	unfinishedSuffix = ".new" // end of the file's name until Create has finished
 
 	// otherProgramWait is how long bbolt waits for its own lock on the file. The caller has
 	// locked the folder, so only another program, such as the command bbolt, can hold that lock.
@@ -34,20 +34,21 @@ var (
 // Tx is a transaction on a file.
 type Tx = bolt.Tx
 
-// File is a bbolt file. The caller has locked its folder: Load inspects the file before bbolt
-// locks it, and bbolt looks at its own lock only every 50 ms.
+// File is a bbolt file. The caller must have locked the file's folder: Load inspects the file
+// before bbolt locks it, and bbolt tries its own lock only every 50 ms.
 type File struct {
 	Path   string
 	Layout Layout
-	Remedy string // what to do when the file is damaged
-	Sync   bool   // write each change to the disk before it is done
+	Remedy string // what to do if the file is damaged
+	Sync   bool   // Update returns only after the change is on the disk
 
 	db     *bolt.DB
 	f      *os.File // the file that db has open
 	broken error    // why the file may no longer be used
 }
 
-// Load opens the file, which exists, and checks that it is complete and has the right format.
+// Load opens the file, which must exist. It checks that the file is complete and has the right
+// format.
 func (f *File) Load() error {
 	err := f.guard(func() (err error) {
 		f.db, err = bolt.Open(f.Path, 0, f.options(inspect))
@@ -75,8 +76,8 @@ func (f *File) Load() error {
 	return nil
 }
 
-// Create makes an empty file under another name and renames it. A killed process leaves
-// either no file or a complete one.
+// Create makes an empty file under another name and then renames it. After a kill there is thus
+// either no file or a complete file.
 func (f *File) Create() error {
 	if err := os.Remove(f.Path + unfinishedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the unfinished file of a killed process: %w", err)
@@ -87,7 +88,7 @@ func (f *File) Create() error {
 	return os.Rename(f.Path+unfinishedSuffix, f.Path)
 }
 
-// Init writes the format into a file at path that is empty or absent.
+// Init writes the format into the file at path, which is empty or absent.
 func (f *File) Init(path string) error {
 	db, err := bolt.Open(path, 0o600, f.options(nil))
 	if err != nil {
@@ -96,8 +97,8 @@ func (f *File) Init(path string) error {
 	return errors.Join(db.Update(f.Layout.write), db.Close())
 }
 
-// options returns bbolt's options. With check, the file must exist, and check reads it before
-// bbolt does.
+// options returns bbolt's options. If check is not nil, the file must exist, and check reads it
+// before bbolt does.
 func (f *File) options(check func(*os.File) error) *bolt.Options {
 	return &bolt.Options{
 		Timeout: otherProgramWait, PageSize: pageSize,
@@ -124,19 +125,20 @@ func (f *File) options(check func(*os.File) error) *bolt.Options {
 	}
 }
 
-// Close closes the file. After a panic of bbolt it does so without bbolt, whose own locks may
-// still be taken: bbolt would wait for them forever.
+// Close closes the file. After a panic of bbolt, Close does not call bbolt, because bbolt may
+// still hold its own locks and would wait for them forever.
 func (f *File) Close() error {
 	if f.broken != nil {
-		// Closing does not unlock here: the mapped memory keeps the file open.
+		// Closing the descriptor does not release the lock, because the mapped memory keeps the file
+		// open.
 		return errors.Join(unix.Flock(int(f.f.Fd()), unix.LOCK_UN), f.f.Close())
 	}
 	return f.db.Close()
 }
 
-// guard calls do and turns two faults into ErrDamaged: the panic of bbolt over a page that
-// it cannot read, and the memory fault of reading beyond the end of a truncated file. After
-// either, the file is not used again.
+// guard calls do, and turns two faults into ErrDamaged: a panic of bbolt about a page that it
+// cannot read, and the memory fault of a read beyond the end of a truncated file. After such a
+// fault, the file is not used again.
 func (f *File) guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -151,12 +153,12 @@ func (f *File) guard(do func() error) (err error) {
 	return do()
 }
 
-// Update changes the file: all of the change is written, or nothing after an error.
+// Update changes the file. It writes the whole change or, after an error, nothing.
 func (f *File) Update(change func(*Tx) error) error {
 	return f.guard(func() error { return f.db.Update(change) })
 }
 
-// Try calls change and then takes the change back: the file stays as it is.
+// Try calls change and then discards the change, so the file stays as it is.
 func (f *File) Try(change func(*Tx) error) error {
 	return f.guard(func() error {
 		tx, err := f.db.Begin(true)
@@ -172,8 +174,8 @@ func (f *File) View(read func(*Tx) error) error {
 	return f.guard(func() error { return f.db.View(read) })
 }
 
-// Named returns err with the file's path before it and, when the file is damaged, the remedy
-// after it. An error that names a file already is returned as it is.
+// Named returns err with the file's path before it. If the file is damaged, the remedy follows.
+// An error that already names a file stays unchanged.
 func (f *File) Named(err error) error {
 	var path *fs.PathError
 	var other *fileError

@@ -9,18 +9,18 @@ import (
 	"os"
 )
 
-// Numbers of bbolt's file format: where its meta pages have the root page and the list of free
-// pages (internal/common/page.go and meta.go of go.etcd.io/bbolt v1.5.0). Numbers in the file
-// are in the machine's byte order.
+// Sizes and offsets in bbolt's files: where a meta page has the numbers of the root page and of
+// the list of free pages (internal/common/page.go and meta.go of go.etcd.io/bbolt v1.5.0).
+// Numbers in the file are in the machine's byte order.
 const (
 	pageSize     = 4096 // bytes; bbolt would use the page size of the machine
 	metaPages    = 2    // bbolt writes them in turn, so that one is always valid
 	metaOffset   = 16   // length of a page's header, in bytes
-	metaSum      = 56   // where the checksum is; it covers the bytes before it
+	metaSum      = 56   // offset of the checksum, which covers the bytes before it
 	metaMagic    = 0xED0CDAED
 	metaVersion  = 2
 	freelistFlag = 0x10
-	manyPages    = 0xFFFF // with this count, the first entry is the length of the list
+	manyPages    = 0xFFFF // with this count in the header, the first entry is the length of the list
 )
 
 // meta is the content of a meta page.
@@ -29,11 +29,11 @@ type meta struct{ root, freelist, pages, version uint64 }
 // inspect checks what bbolt does not check when it opens a file. It reads the file's first two
 // pages and the list of free pages. Without inspect, bbolt would:
 //
-//   - make a new file of an empty one;
-//   - fall back to the state before the last change when the newest meta page is damaged, so
-//     that the last address would be given out twice;
+//   - treat an empty file as a new store;
+//   - return to the state before the last change if the newest meta page is damaged, so that the
+//     last address would be given out twice;
 //   - read beyond the end of a file that is too short;
-//   - write to every page in the list of free pages, also to pages in use.
+//   - write to pages in use, if a damaged list says that they are free.
 func inspect(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -83,8 +83,8 @@ func readMeta(page []byte) (m meta, err error) {
 	return meta{root: number(page[16:]), freelist: number(page[32:]), pages: number(page[40:]), version: number(page[48:])}, nil
 }
 
-// checkFreelist checks the list of free pages: it has numbers of pages in the file, in ascending
-// order.
+// checkFreelist checks the list of free pages. Its entries must be numbers of pages in the file,
+// in ascending order.
 func checkFreelist(f *os.File, m meta) error {
 	invalid := fmt.Errorf("%w (its list of free pages is invalid)", ErrDamaged)
 	header := make([]byte, metaOffset)

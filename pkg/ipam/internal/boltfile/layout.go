@@ -6,14 +6,14 @@ import (
 	"strconv"
 )
 
-// Layout says which records a kind of file holds, and in which format.
+// Layout describes the records of a kind of file, and their format.
 type Layout struct {
 	// Format is a number that is raised with every change of the buckets, keys or records.
 	Format uint64
 	// Root is the name of the bucket that holds all records.
 	Root []byte
-	// Convert turns the records of format Format-1 into those of Format. It is nil when that
-	// format never existed.
+	// Convert turns the records of format Format-1 into those of Format. It is nil if that format
+	// never existed.
 	Convert func(*Tx) error
 }
 
@@ -40,7 +40,7 @@ func (l Layout) WriteFormat(tx *Tx) error {
 	return tx.Bucket(formatBucket).Put(formatKey, strconv.AppendUint(nil, l.Format, 10))
 }
 
-// check compares the file's format number with ours.
+// check compares the file's format number with that of the layout.
 func (l Layout) check(tx *Tx) error {
 	b := tx.Bucket(formatBucket)
 	if b == nil || tx.Bucket(l.Root) == nil {
@@ -60,7 +60,7 @@ func (l Layout) check(tx *Tx) error {
 	return fmt.Errorf("%w (its format %d is too old to be read, ours is %d)", ErrDamaged, found, l.Format)
 }
 
-// upgrade converts a file of the format before ours.
+// upgrade converts a file of the preceding format.
 func (l Layout) upgrade(tx *Tx) error {
 	if err := l.Convert(tx); err != nil {
 		return fmt.Errorf("upgrade from format %d: %w", l.Format-1, err)

@@ -8,11 +8,10 @@ import (
 )
 
 const (
-	// leastExtra is the disk space beyond its pages that the smallest file has, in bytes. A
-	// change copies each page from the root to the changed record, and splits some: about
-	// fifteen pages.
+	// leastExtra is the disk space that even the smallest file has beyond its pages, in bytes. A change copies
+	// each page from the root to the changed record, and splits some pages. These are about fifteen pages.
 	leastExtra = 128 << 10
-	// mostExtra is the disk space beyond its pages that the largest file has, in bytes.
+	// mostExtra is the largest disk space that a file has beyond its pages, in bytes.
 	mostExtra = 8 << 20
 	// blockSize is the unit of st_blocks, in bytes: stat(2).
 	blockSize = 512
@@ -21,12 +20,13 @@ const (
 // Preallocate gives the file disk space beyond its pages, so that leases can be freed when the
 // disk is full. bbolt needs such space because it writes a changed page to a new place:
 //
-//   - A change for one lease uses the pages that the change before it has given up, and hardly
-//     more than one page besides.
-//   - A change that frees all leases writes all pages anew, so the file needs its own size again.
+//   - A change for one lease uses the pages that the previous change has freed, and about one
+//     page more.
+//   - A change that frees all leases writes all pages anew, so it needs as much space again as
+//     the file has.
 //
-// used is where bbolt's pages end, in bytes. On a file system without fallocate(2) Preallocate
-// does nothing.
+// used is the end of bbolt's pages in the file, in bytes. On a file system without fallocate(2),
+// Preallocate does nothing.
 func (f *File) Preallocate(used int64) error {
 	want := used + min(used, mostExtra) + leastExtra
 	var st unix.Stat_t
@@ -36,7 +36,7 @@ func (f *File) Preallocate(used int64) error {
 	if st.Blocks*blockSize >= want {
 		return nil
 	}
-	// It takes a quarter more than needed, so that most ADDs find enough.
+	// Preallocate takes a quarter more than is needed, so that most ADDs need no further space.
 	err := unix.Fallocate(int(f.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, want+want/4)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// defaultInterface is the interface of a reservation that names none. host-local before
+// defaultInterface is the interface of a reservation that names no interface. host-local before
 // version 0.8 wrote such reservations.
 const defaultInterface = "eth0"
 
@@ -32,9 +32,9 @@ func HasNetwork(dataDir, network string) bool {
 // for each address, with the container's ID in the first line and the interface in the next
 // (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins).
 //
-// Three kinds of files are no reservation: empty files, which host-local leaves when a disk is
-// full; files of zero bytes, which a file system leaves after a crash; and files from before
-// the host was booted.
+// Three kinds of files are no reservations: empty files, which host-local leaves on a full disk;
+// files of zero bytes, which a file system leaves after a crash; and files that are older than
+// the last boot.
 func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	booted, err := BootTime()
 	if err != nil {
@@ -52,7 +52,7 @@ func Leases(dataDir, network string) (list []leases.Lease, err error) {
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // host-local has just freed it
+			continue // host-local has freed the address in the meantime
 		}
 		if err != nil {
 			return nil, err
@@ -76,8 +76,8 @@ func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	return list, nil
 }
 
-// BootTime returns when the host was booted. A file from before that time belongs to no
-// container that runs.
+// BootTime returns when the host was booted. A file that is older than this belongs to no running
+// container.
 func BootTime() (time.Time, error) {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {

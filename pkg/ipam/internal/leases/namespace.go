@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// Namespace is the network namespace of a container. Device and Inode are those of the file
-// at Path (stat(2)); they are 0 when that file could not be read.
+// Namespace is the network namespace of a container. Device and Inode are those of the file at
+// Path (stat(2)). They are 0 if the file could not be read.
 type Namespace struct {
 	Path          string
 	Device, Inode uint64
@@ -22,6 +22,6 @@ func NamespaceAt(path string) Namespace {
 	return n
 }
 
-// Gone reports whether the namespace is no longer at its path, or another namespace is there.
-// It is false when NamespaceAt could not read the file in the first place.
+// Gone reports whether the namespace is no longer at its path, or another namespace is there. It
+// returns false if NamespaceAt could not read the file.
 func (n Namespace) Gone() bool { return n.Inode != 0 && NamespaceAt(n.Path) != n }

@@ -14,19 +14,20 @@ type Range struct {
 	Subnet     netip.Prefix
 	Start, End netip.Addr
 	Gateway    netip.Addr // zero: no gateway
-	OnRequest  bool       // an address is given out only when it is requested
+	OnRequest  bool       // an address is given out only if it is requested
 }
 
 // Complete returns the range with its empty fields filled in, and the errors in it:
 //
 //   - Start is the address after the network address.
-//   - End is the last address of the subnet; in IPv4 it is the address before broadcast.
+//   - End is the last address of the subnet; in IPv4 it is the address before the broadcast address.
 //   - Gateway is the address after the network address.
 //
-// A subnet of two addresses (/31 and /127, RFC 3021 and RFC 6164) has no network or broadcast
-// address: both of its addresses are used, and the second is the gateway. A subnet of one
-// address has no gateway. As host-local does, Complete accepts the network address as Start and
-// the broadcast address as End, and moves each by one. Each error begins with its field.
+// A subnet of two addresses (/31 and /127, RFC 3021 and RFC 6164) has no network address and no
+// broadcast address. Both of its addresses are used, and the second one is the gateway. A subnet
+// of one address has no gateway. As host-local does, Complete accepts the network address as
+// Start and the broadcast address as End, and moves each by one address. Each error begins with
+// the name of its field.
 func (r Range) Complete() (Range, []error) {
 	bad := checkSubnet(r.Subnet)
 	if r.Subnet = r.Subnet.Masked(); !r.Subnet.IsValid() || r.Subnet.Addr().Is4In6() {
@@ -65,7 +66,7 @@ func usable(subnet netip.Prefix) (first, last netip.Addr) {
 		return first, last
 	}
 	if first.Is4() {
-		last = last.Prev() // before broadcast
+		last = last.Prev() // the address before the broadcast address
 	}
 	return first.Next(), last
 }

@@ -17,7 +17,7 @@ type Set []Range
 //   - the static addresses, which are given out on request only. They may be anywhere in the
 //     subnet.
 //
-// Each error begins with its field.
+// Each error begins with the name of its field.
 func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	first, last := usable(r.Subnet)
 	for _, s := range exclude {
@@ -44,8 +44,8 @@ func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	return set, nil
 }
 
-// without returns the parts of a range that are outside the removed intervals, and give out at
-// least one address.
+// without returns the parts of a range that are outside the removed intervals. It leaves out
+// parts that give out no address.
 func (r Range) without(removed []Interval) (parts Set) {
 	slices.SortFunc(removed, func(a, b Interval) int { return a.First.Compare(b.First) })
 	for _, s := range removed {
@@ -61,7 +61,7 @@ func (r Range) without(removed []Interval) (parts Set) {
 	return parts.with(r)
 }
 
-// with returns the set and a range, unless the range is empty.
+// with returns the set with a range added, unless the range is empty.
 func (s Set) with(r Range) Set {
 	if !Between(r.Start, r.End, r.End) || r.Size() == 0 {
 		return s
@@ -74,7 +74,8 @@ func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }
 
-// RangeOf returns the range of the set that gives out an address. The set serves the address.
+// RangeOf returns the range of the set that gives out an address. Serves must be true for the
+// address.
 func (s Set) RangeOf(a netip.Addr) Range {
 	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
 }

@@ -10,13 +10,13 @@ import (
 // addressSize is the length of a stored address, in bytes.
 const addressSize = 16
 
-// addressKey returns an address as the store has it.
+// addressKey returns an address in the form in which the store has it.
 func addressKey(a netip.Addr) []byte {
 	key := a.As16()
 	return key[:]
 }
 
-// keyAddress reads what addressKey wrote.
+// keyAddress is the inverse of addressKey.
 func keyAddress(key []byte) (netip.Addr, error) {
 	a, ok := netip.AddrFromSlice(key)
 	if !ok || len(key) != addressSize {
@@ -33,7 +33,7 @@ func encodeAddresses(leases []Lease) (record []byte) {
 	return record
 }
 
-// DecodeAddresses reads a list of addresses, as the buckets attachments and names have it.
+// DecodeAddresses reads a list of addresses from a record in the bucket attachments or names.
 func DecodeAddresses(record []byte) (list []netip.Addr, err error) {
 	for ; len(record) > 0; record = record[min(len(record), addressSize):] {
 		a, err := keyAddress(record[:min(len(record), addressSize)])

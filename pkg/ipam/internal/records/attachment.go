@@ -12,7 +12,7 @@ import (
 // attachmentKey returns an attachment's key within its network.
 func attachmentKey(a leases.Attachment) []byte { return []byte(a.Container + "\x00" + a.Interface) }
 
-// attachment reads what attachmentKey wrote.
+// attachment is the inverse of attachmentKey.
 func (n *Network) attachment(key []byte) (leases.Attachment, error) {
 	container, ifname, ok := bytes.Cut(key, []byte{0})
 	if !ok {
@@ -37,7 +37,8 @@ func (n *Network) Held(a leases.Attachment) (held []Lease, err error) {
 	return held, err
 }
 
-// SetHeld writes which leases an attachment holds. The leases themselves are written by PutLease.
+// SetHeld writes the list of the leases that an attachment holds. PutLease writes the leases
+// themselves.
 func (n *Network) SetHeld(a leases.Attachment, held []Lease) error {
 	if len(held) == 0 {
 		return n.attachments.Delete(attachmentKey(a))
@@ -56,8 +57,8 @@ func (n *Network) EachAttachment(visit func(leases.Attachment)) error {
 	})
 }
 
-// CheckAttachments returns ErrDamaged unless each address that is listed for an attachment is
-// leased to it.
+// CheckAttachments returns ErrDamaged if an address is listed for an attachment but not leased to
+// it.
 func (n *Network) CheckAttachments() error {
 	return n.attachments.ForEach(func(k, _ []byte) error {
 		a, err := n.attachment(k)
@@ -68,8 +69,8 @@ func (n *Network) CheckAttachments() error {
 	})
 }
 
-// Release ends all leases of some attachments. A sticky address is kept for its name, and any
-// other is free.
+// Release ends all leases of some attachments. It keeps sticky addresses for their names and
+// frees all other addresses.
 func (n *Network) Release(attachments ...leases.Attachment) error {
 	now := time.Now().Round(0)
 	for _, a := range attachments {
@@ -93,8 +94,8 @@ func (n *Network) Release(attachments ...leases.Attachment) error {
 	return nil
 }
 
-// TakeOver adds leases that another program has given out. An address that is leased already
-// stays with its holder.
+// TakeOver adds leases that another program has given out. An address that already has a lease
+// keeps this lease.
 func (n *Network) TakeOver(found []Lease) error {
 	added := map[leases.Attachment][]Lease{}
 	for _, l := range found {

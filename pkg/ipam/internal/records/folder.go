@@ -2,23 +2,24 @@ package records
 
 import "bytes"
 
-// A network notes which folders its records come from: each folder is read once. A folder of
-// sticky addresses that was read is also written to.
+// A network records the folders from which it has imported leases or names, so that it reads each
+// folder only once. It also writes changed sticky addresses to the folders from which it has read
+// sticky addresses.
 var (
-	importedKey = []byte("imported ") // then the dataDir of host-local
-	stickyKey   = []byte("recalled ") // then the folder of the sticky file
+	importedKey = []byte("imported ") // followed by the dataDir of host-local
+	stickyKey   = []byte("recalled ") // followed by the folder of the sticky file
 )
 
-// Imported reports whether the reservations in host-local's dataDir were taken over.
+// Imported reports whether the reservations in host-local's dataDir were imported.
 func (n *Network) Imported(dataDir string) bool { return n.has(importedKey, dataDir) }
 
-// SetImported notes that they were taken over.
+// SetImported records that the reservations in host-local's dataDir were imported.
 func (n *Network) SetImported(dataDir string) error { return n.add(importedKey, dataDir) }
 
-// StickyLoaded reports whether the names of a sticky file were added.
+// StickyLoaded reports whether the names in the sticky file of a folder were added.
 func (n *Network) StickyLoaded(dir string) bool { return n.has(stickyKey, dir) }
 
-// SetStickyLoaded notes that they were added.
+// SetStickyLoaded records that the names in the sticky file of a folder were added.
 func (n *Network) SetStickyLoaded(dir string) error { return n.add(stickyKey, dir) }
 
 // StickyFolders returns the folders whose sticky file was added.

@@ -28,7 +28,7 @@ func (n *Network) Lease(a netip.Addr) (l Lease, leased bool, err error) {
 	return l, true, err
 }
 
-// PutLease writes a lease. The caller has called Occupy for its address.
+// PutLease writes a lease. The caller must have called Occupy for its address.
 func (n *Network) PutLease(l Lease) error {
 	return n.addresses.Put(addressKey(l.Address.Addr()), encodeLease(l))
 }
@@ -56,9 +56,9 @@ func (n *Network) EachLease(first, last netip.Addr, visit func(Lease) bool) erro
 	return nil
 }
 
-// encodeLease returns the record of a lease, whose key is its address. The record is text:
-// fields with a zero byte between them. Text can be read by strings(1), and is quick enough to
-// list a million leases in a second.
+// encodeLease returns the record of a lease, whose key is its address. The record is text: fields
+// with a zero byte between them. strings(1) shows such a record, and a million of them are listed
+// in a second.
 func encodeLease(l Lease) []byte {
 	gateway := ""
 	if l.Gateway.IsValid() {
@@ -79,7 +79,7 @@ func formatTime(t time.Time) string {
 	return strconv.FormatInt(t.UnixNano(), 10)
 }
 
-// decodeLease reads what encodeLease wrote.
+// decodeLease is the inverse of encodeLease.
 func decodeLease(network string, address netip.Addr, record []byte) (l Lease, err error) {
 	f := fields{rest: strings.Split(string(record), "\x00")}
 	if len(f.rest) != leaseFields {

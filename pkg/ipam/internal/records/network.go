@@ -14,7 +14,7 @@ import (
 var Layout = boltfile.Layout{Format: 2, Root: networksBucket, Convert: checkFormat1}
 
 // The store has these buckets. An address is stored as 16 bytes, so that the addresses of a
-// range are next to each other; for IPv4 see RFC 4291, 2.5.5.2.
+// range are next to each other. RFC 4291, 2.5.5.2, defines the 16 bytes of an IPv4 address.
 //
 //	networks/NAME/addresses     address: its lease, or its position in the free queue
 //	networks/NAME/attachments   container and interface: addresses, in the order of their sets
@@ -35,15 +35,15 @@ var (
 	keptBucket        = []byte("kept")
 )
 
-// Lowest and Highest are the bounds of all addresses, as the store orders them.
+// Lowest and Highest are the limits of all addresses, in the order of the store.
 var (
 	Lowest  = netip.IPv6Unspecified()
 	Highest = netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
 )
 
-// fillPercent is how full bbolt makes the pages of the bucket addresses, as a fraction.
-// Addresses are first given out in ascending order, so bbolt seldom writes to a page again
-// after it has split the page.
+// fillPercent is the part of a page that bbolt fills in the bucket addresses. Addresses are first
+// given out in ascending order. So bbolt seldom writes to a page again after it has split the
+// page.
 const fillPercent = 0.9
 
 // Network is the records of one network, within a transaction.
@@ -113,8 +113,8 @@ func (n *Network) EachOther(visit func(*Network) error) error {
 // Pages returns where bbolt's pages end in the file, in bytes.
 func (n *Network) Pages() int64 { return n.tx.Size() }
 
-// checkFormat1 accepts a store of format 1 whose records are those of format 2. Releases wrote
-// two layouts as format 1, and the second of them is format 2.
+// checkFormat1 accepts a store of format 1 if its records are those of format 2. Earlier releases
+// wrote two layouts under the number 1. The second of these layouts is now called format 2.
 func checkFormat1(tx *bolt.Tx) error {
 	return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
 		n, err := Open(tx, string(name))

@@ -10,14 +10,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// Pool says which addresses of a range are free: those from Unused on that have no record, and
-// those in the free queue. An address that is freed enters the queue at its end; queue.go.
+// Pool says which addresses of a range are free: the addresses in the free queue, and the
+// addresses from Unused on that have no record. An address that is freed is added to the end of
+// the free queue (queue.go).
 //
-// Pools never overlap. A pool stays when the configuration no longer has its range, so DEL can
-// free an address without knowing any range.
+// Pools never overlap. A pool stays when its range is removed from the configuration. DEL can
+// therefore free an address without knowing any range.
 type Pool struct {
 	Start, End, Gateway netip.Addr
-	Unused              netip.Addr // the first address that was never given out in turn; zero when all were
+	Unused              netip.Addr // the next address to give out for the first time; zero if there is none
 	Leased              uint64     // number of leased addresses
 	Queued              uint64     // number of addresses in the free queue
 }
@@ -30,7 +31,7 @@ func (p *Pool) Range() ranges.Range {
 	return ranges.Range{Start: p.Start, End: p.End, Gateway: p.Gateway}
 }
 
-// Serves reports whether the pool is that of r. A nil pool serves no range.
+// Serves reports whether the pool is that of the range r. A nil pool serves no range.
 func (p *Pool) Serves(r ranges.Range) bool {
 	return p != nil && p.Start == r.Start && p.End == r.End && p.Gateway == r.Gateway
 }
@@ -78,8 +79,8 @@ func decodePool(key, record []byte) (*Pool, error) {
 	return p, nil
 }
 
-// PoolAt returns the first pool that ends at an address or after it, nil if there is none. An
-// address before the start of that pool is of no pool.
+// PoolAt returns the first pool that ends at an address or after it, or nil. If this pool starts
+// after the address, the address has no pool.
 func (n *Network) PoolAt(a netip.Addr) (*Pool, error) {
 	key, record := n.pools.Cursor().Seek(addressKey(a))
 	if key == nil {
@@ -88,7 +89,7 @@ func (n *Network) PoolAt(a netip.Addr) (*Pool, error) {
 	return decodePool(key, record)
 }
 
-// EachPool calls visit with every pool, by address.
+// EachPool calls visit with every pool, in the order of addresses.
 func (n *Network) EachPool(visit func(*Pool)) error {
 	return n.pools.ForEach(func(key, record []byte) error {
 		p, err := decodePool(key, record)
@@ -115,8 +116,8 @@ func (n *Network) Overlapping(r ranges.Range) (pools []*Pool, err error) {
 	return pools, nil
 }
 
-// Leased returns how many addresses of a range are leased. For a range with a pool it reads a
-// number; else it counts leases.
+// Leased returns how many addresses of a range are leased. If the range has a pool, Leased reads
+// the pool's count. Otherwise it counts the leases.
 func (n *Network) Leased(r ranges.Range) (count uint64, err error) {
 	p, err := n.PoolAt(r.End)
 	if err != nil {
@@ -171,9 +172,9 @@ func (n *Network) Occupy(p *Pool, a netip.Addr) error {
 	return n.SavePool(p)
 }
 
-// OccupyAny is Occupy for an address that may have no pool, or a pool without leases. It drops
-// a pool without leases: such a pool may overlap one of another network by now, and a lease
-// would make its range this network's own.
+// OccupyAny is Occupy for an address that may have no pool, or whose pool may have no leases. It
+// drops a pool without leases. Another network may use a part of this pool's range by now, and a
+// lease in the pool would reserve the whole range for this network.
 func (n *Network) OccupyAny(a netip.Addr) error {
 	p, err := n.PoolAt(a)
 	switch {
@@ -185,8 +186,8 @@ func (n *Network) OccupyAny(a netip.Addr) error {
 	return n.Occupy(p, a)
 }
 
-// Free removes the lease of an address, and puts the address at the end of its pool's free
-// queue. An address without a pool only loses its lease.
+// Free removes the lease of an address, and puts the address at the end of its pool's free queue.
+// If the address has no pool, Free only removes the lease.
 func (n *Network) Free(a netip.Addr) error {
 	p, err := n.PoolAt(a)
 	if err != nil {

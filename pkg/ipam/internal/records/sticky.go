@@ -12,15 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// nameKey returns the key of one interface of a name.
+// nameKey returns the key of a name and one of its interfaces.
 func nameKey(name, ifname string) []byte { return []byte(name + "\x00" + ifname) }
 
-// keptKey returns the key of a kept lease, which sorts leases by the end of their time.
+// keptKey returns the key of a kept lease. The keys sort the leases by the end of the keeping
+// time.
 func keptKey(l Lease) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(l.Until.UnixNano())), addressKey(l.Address.Addr())...)
 }
 
-// NameAddresses returns the addresses of one interface of a name.
+// NameAddresses returns the addresses that a name has for one interface.
 func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	names := n.root.Bucket(namesBucket)
 	if name == "" || names == nil {
@@ -29,8 +30,8 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	return DecodeAddresses(names.Get(nameKey(name, ifname)))
 }
 
-// SetNameAddresses writes that a name has the addresses of leases, for one interface. Other
-// addresses that were kept for it are freed.
+// SetNameAddresses records that a name has the addresses of held, for one interface. It frees the
+// addresses that were kept for this name and interface before.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {
 		return nil
@@ -57,13 +58,13 @@ func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	}
 	record := encodeAddresses(held)
 	if bytes.Equal(names.Get(key), record) {
-		return nil // the sticky file has the same addresses
+		return nil // unchanged, so the sticky file need not be written
 	}
 	n.noteChange(key, record)
 	return names.Put(key, record)
 }
 
-// noteChange adds a name with its new addresses to ChangedNames.
+// noteChange adds a name and its new addresses to ChangedNames.
 func (n *Network) noteChange(key, record []byte) {
 	if n.changedNames == nil {
 		n.changedNames = map[string][]byte{}
@@ -72,11 +73,11 @@ func (n *Network) noteChange(key, record []byte) {
 }
 
 // ChangedNames returns the names whose addresses this transaction has changed, as keys and
-// records for the sticky file. A name without a record has no addresses any more.
+// records for the sticky file. A name with an empty record has no addresses any more.
 func (n *Network) ChangedNames() map[string][]byte { return n.changedNames }
 
-// keep turns the lease of an attachment that has ended into one that is kept for its name. It
-// does nothing, and returns false, when the name has another address by now.
+// keep keeps the lease of an ended attachment for its name. If the name has another address by
+// now, keep does nothing and returns false.
 func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	list, err := n.NameAddresses(l.Sticky.Name, l.Interface)
 	if err != nil || !slices.Contains(list, l.Address.Addr()) {
@@ -93,8 +94,8 @@ func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	return true, n.PutLease(l)
 }
 
-// Unkeep frees a kept address. The name gets the address again if it is free at the next request
-// with this name.
+// Unkeep frees a kept address. At its next request, the name gets the address again if the
+// address is still free.
 func (n *Network) Unkeep(l Lease) error {
 	if err := n.root.Bucket(keptBucket).Delete(keptKey(l)); err != nil {
 		return err
@@ -102,7 +103,7 @@ func (n *Network) Unkeep(l Lease) error {
 	return n.Free(l.Address.Addr())
 }
 
-// Forget frees a kept address, and takes it away from its name.
+// Forget frees a kept address, and removes it from the addresses of its name.
 func (n *Network) Forget(l Lease) error {
 	names, key := n.root.Bucket(namesBucket), nameKey(l.Sticky.Name, l.Interface)
 	forgotten := addressKey(l.Address.Addr())
@@ -125,8 +126,8 @@ func (n *Network) Forget(l Lease) error {
 	return n.Unkeep(l)
 }
 
-// EachKept calls visit with the kept leases, the one whose time ends first before the others,
-// until visit returns false.
+// EachKept calls visit with the kept leases until visit returns false. The lease whose keeping
+// time ends first comes first.
 func (n *Network) EachKept(visit func(Lease) bool) error {
 	bucket := n.root.Bucket(keptBucket)
 	if bucket == nil {
@@ -152,9 +153,9 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 	return nil
 }
 
-// AddName adds a name of the sticky file, by its key and record there. It keeps the name's
-// addresses for the name, except addresses that are leased already. A name that the network
-// already has does not change.
+// AddName adds a name from the sticky file, with its key and its record in this file. It keeps
+// the name's addresses for the name, except addresses that already have a lease. It does not
+// change a name that the network already has.
 func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
 	list, err := DecodeAddresses(record)
 	if err != nil {

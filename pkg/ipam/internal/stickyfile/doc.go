@@ -1,7 +1,8 @@
-// Package stickyfile keeps which name has which addresses, in a file that outlives a reboot.
-// Unlike the store it is synced to the disk, and it is written only when a name is new or gone.
+// Package stickyfile stores which name has which addresses, in a file that outlives a reboot.
+// Unlike the store, this file is synced to the disk. It is written only when the addresses of a
+// name change.
 //
-// It knows no leases and no ranges: the addresses of a name are a record to it.
+// The package knows no leases and no ranges. For it, the addresses of a name are only a record.
 //
 // Start with Open.
 package stickyfile

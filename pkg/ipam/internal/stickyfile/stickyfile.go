@@ -19,15 +19,15 @@ const (
 
 	remedy = "delete it: each name then gets another address once"
 
-	// lockWait is how long to wait for other stores that share the folder. Each of them may
-	// wait for the disk.
+	// lockWait is how long to wait for other stores that use the same folder. Each of them may be
+	// waiting for the disk.
 	lockWait = 5 * time.Second
 )
 
 // ErrSticky marks an error that is about the sticky file, and not about the store.
 var ErrSticky = errors.New("sticky addresses")
 
-// The file has one bucket for each network: networks/NAME. It holds the names and their
+// The file has one bucket for each network: networks/NAME. The bucket holds the names and their
 // addresses.
 var networksBucket = []byte("networks")
 
@@ -40,9 +40,9 @@ type File struct {
 	lock *flock.Lock
 }
 
-// Open locks dir and opens the sticky file in it; both are made when absent. storeDir is the
-// folder of the store, which the caller has locked: when dir is the same folder, Open takes no
-// lock. Errors wrap ErrSticky.
+// Open locks dir and opens the sticky file in it. It makes the folder and the file if they are
+// missing. storeDir is the folder of the store, which the caller has locked. If dir is the same
+// folder, Open takes no lock. Errors wrap ErrSticky.
 func Open(dir, storeDir string) (*File, error) {
 	f := &File{File: boltfile.File{Path: filepath.Join(dir, Name), Layout: Layout, Remedy: remedy, Sync: true}}
 	err := os.MkdirAll(dir, 0o700)
@@ -83,7 +83,7 @@ func (f *File) Close() error {
 	return f.wrapped(f.File.Close())
 }
 
-// wrapped names the file in an error.
+// wrapped adds ErrSticky and the file's path to an error.
 func (f *File) wrapped(err error) error {
 	if err == nil {
 		return nil
@@ -107,7 +107,8 @@ func (f *File) Names(network string, check func(record []byte) error) (map[strin
 	return all, f.wrapped(err)
 }
 
-// Save writes the changed names of a network. A name with an empty record is removed.
+// Save writes the changed names of a network. A name with an empty record is removed from the
+// file.
 func (f *File) Save(network string, changed map[string][]byte) error {
 	return f.wrapped(f.Update(func(tx *boltfile.Tx) error {
 		b, err := tx.Bucket(networksBucket).CreateBucketIfNotExists([]byte(network))
