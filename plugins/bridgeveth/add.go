@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// add is the verb ADD (CNI specification 1.1.0, "ADD"). It checks everything that it can before it
-// changes anything. If a later step fails, it takes back the steps before.
+// add is the verb ADD (CNI specification 1.1.0, "ADD"). It makes all possible checks before it changes
+// anything. If a later step fails, it undoes the earlier steps.
 func add(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -37,8 +37,8 @@ func add(args *skel.CmdArgs) error {
 	return attach(c, host, port, previous, ipam)
 }
 
-// plan returns the port to attach, without its addresses, and the result of the plugin before in the
-// list, nil if there is none. It returns an error if the port cannot be attached.
+// plan returns the port to attach, without its addresses. previous is the result of the plugin before
+// in the list, or nil. plan returns an error if the port cannot be attached.
 func plan(c *attachment.Config, args *skel.CmdArgs, host *setup.Host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
 	if err := c.ResolveMTU(host); err != nil {
 		return nil, nil, err
@@ -79,7 +79,7 @@ func attach(c *attachment.Config, host *setup.Host, port *setup.Port, previous *
 		port.MAC = plugged.ContainerMAC
 	}
 	result, err := ipam.add()
-	if !ipam.refused(err) { // a delegate whose ADD failed may have reserved addresses, too
+	if !ipam.refused(err) { // an IPAM plugin whose ADD has failed may also have reserved addresses
 		undo.Push("reservation of addresses", ipam.del)
 	}
 	if err != nil {

@@ -12,9 +12,10 @@ import (
 // del is the verb DEL (CNI specification 1.1.0, "DEL"). It needs only the attachment's name, neither
 // the container's namespace nor the result of ADD.
 //
-// DEL deletes the link and the host ports first. If that fails, the address is still in use, so
-// everything else stays for the next DEL. Otherwise DEL continues after errors. With DHCP, the lease
-// is released before, because the client needs the link.
+// DEL deletes the link and the host ports first. If this fails, the address is still in use, so DEL
+// stops and the next DEL continues. After this step, DEL continues after errors. With the IPAM
+// plugin dhcp, DEL releases the lease before it deletes the link, because the DHCP client needs the
+// link.
 func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {

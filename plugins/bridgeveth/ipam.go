@@ -19,11 +19,11 @@ import (
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
-// delegate is the IPAM plugin of a configuration. Its name is empty for a network without IPAM plugin,
-// which has layer 2 only.
+// delegate is the IPAM plugin of a configuration. Its name is empty if the network has no IPAM plugin.
+// Such a network has layer 2 only.
 type delegate struct {
 	name, path string
-	self       bool // the plugin is this file, so its verbs run in this process
+	self       bool // the plugin is in this executable file, so its verbs run in this process
 	inside     ipamsimple.Plugin
 	args       *skel.CmdArgs
 }
@@ -43,15 +43,16 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	if d.self {
 		d.inside.HasLink = func(a ipam.Attachment) bool {
 			has, err := host.HasPort(setup.Attachment(a))
-			return has || err != nil // the lease of a port that cannot be looked up stays
+			// If the port cannot be looked up, its lease stays.
+			return has || err != nil
 		}
 		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return inhabitants(host, network) }
 	}
 	return d, nil
 }
 
-// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if there is none. self reports whether
-// it is ipam-simple in this file.
+// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if there is none. self reports whether the
+// plugin is ipam-simple in this executable file.
 func findIPAM(name, cniPath string) (path string, self bool) {
 	for _, dir := range filepath.SplitList(cniPath) {
 		path = filepath.Join(dir, name)
@@ -102,8 +103,8 @@ func (d *delegate) add() (*current.Result, error) {
 	return result, nil
 }
 
-// refused reports whether an error of add means that nothing was reserved, because the store's lock was
-// not free in time. An undo would wait for the same lock again.
+// refused reports whether add has reserved nothing because the store's lock was not free in time. An
+// undo would wait for the same lock again.
 func (d *delegate) refused(err error) bool {
 	var coded *types.Error
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
@@ -113,8 +114,9 @@ func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
 func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
 func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
 
-// status returns an error if no address is free. Otherwise it returns the result that an ADD would have,
-// of which only subnets and gateways count. result is nil if the IPAM plugin is another program.
+// status returns an error if no address is free. Otherwise it returns the result that ADD would have.
+// Only subnets and gateways of this result are meaningful. result is nil if the IPAM plugin is another
+// program.
 func (d *delegate) status() (result *current.Result, err error) {
 	switch {
 	case d.name == "":
@@ -138,7 +140,7 @@ func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {
 	return err
 }
 
-// execute starts the plugin.
+// execute runs the IPAM plugin as a program.
 func (d *delegate) execute(verb string) ([]byte, error) {
 	out, err := plugin.Execute(d.path, verb, d.args.StdinData)
 	if err != nil {
@@ -147,7 +149,8 @@ func (d *delegate) execute(verb string) ([]byte, error) {
 	return out, nil
 }
 
-// failed wraps an error of the delegate. The delegate's own error code, if any, stays.
+// failed adds the verb and the name of the IPAM plugin to its error. The error keeps the code that the
+// IPAM plugin has given it, if any.
 func (d *delegate) failed(verb string, err error) error {
 	return plugin.Errorf(plugin.CodeDelegate, "%s of IPAM plugin %s: %w", verb, d.name, err)
 }

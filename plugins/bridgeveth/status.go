@@ -14,8 +14,8 @@ import (
 
 // status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would succeed
 // and the container's packets would be forwarded. It runs the code of ADD with the subnets and
-// gateways that ADD would get, so STATUS does not fail for anything that ADD itself restores: some
-// runtimes call no ADD until STATUS succeeds. STATUS changes nothing.
+// gateways that ADD would get. STATUS does not fail because of missing parts that ADD itself
+// restores: some runtimes call no ADD until STATUS succeeds. STATUS changes nothing.
 func status(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -37,7 +37,7 @@ func status(args *skel.CmdArgs) error {
 	if err := c.ResolveMTU(host); err != nil {
 		return attachment.Error(err)
 	}
-	port := c.Port(args, host.Namespace) // stands for a container's namespace, which has the same kernel
+	port := c.Port(args, host.Namespace) // used in place of a container's namespace, which has the same kernel
 	if result != nil {
 		if err := c.CompleteResult(result); err != nil {
 			return err

@@ -21,7 +21,7 @@ func Verbs() skel.CNIFuncs {
 func readConfig(args *skel.CmdArgs) (c *attachment.Config, wrong error) {
 	c, wrong = attachment.Read(args)
 	if wrong == nil || c.Name == "" {
-		return c, wrong // without a mistake so far, the IPAM plugin's verb reports its own
+		return c, wrong // if there is no mistake so far, the IPAM plugin's verb reports its own mistakes
 	}
 	if _, self := findIPAM(c.IPAM.Type, args.Path); self {
 		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, ipamsimple.Validate(args)))

@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// printAdd calls Add and prints its result in the version of the configuration. When the result
+// printAdd calls Add and prints its result in the version of the configuration. If the result
 // cannot be printed, printAdd frees the addresses again.
 func (p Plugin) printAdd(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
@@ -56,7 +56,7 @@ func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
 	return result, nil
 }
 
-// request returns what an attachment asks of the store.
+// request returns the attachment's request to the store.
 func (p Plugin) request(c *config, args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
 		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.requested,

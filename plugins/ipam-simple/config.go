@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	defaultStickyDir = "/var/lib/ipam-simple"  // sticky addresses outlive the boot
+	defaultStickyDir = "/var/lib/ipam-simple"  // sticky addresses outlive a reboot, so they are not in /run
 	defaultImport    = "/var/lib/cni/networks" // default dataDir of host-local
 
 	firstVersion  = "0.1.0" // the version of a configuration without cniVersion, as in libcni
@@ -34,21 +34,21 @@ type config struct {
 	Args    json.RawMessage `json:"args"`
 	Runtime json.RawMessage `json:"runtimeConfig"`
 
-	location      `json:"-"` // keys below "ipam"
+	location      `json:"-"` // the keys below "ipam"
 	sets          []ipam.Set
 	routes        []*types.Route
 	dns           types.DNS
 	readyWhenFull bool
-	stickyFor     time.Duration // 0: addresses are not sticky
+	stickyFor     time.Duration // 0 means that addresses are not sticky
 	stickyDir     string
 
 	capabilities capabilities
 	requested    []netip.Addr
-	requestedBy  string // the key that requests them
+	requestedBy  string // the key that requests the addresses
 	pod          string // "NAMESPACE/NAME" when addresses are sticky
 }
 
-// location has the keys below "ipam" that say where leases are.
+// location has the keys below "ipam" that say where leases are stored.
 type location struct {
 	Type       string `json:"type"`
 	DataDir    string `json:"dataDir"`
@@ -78,8 +78,8 @@ type rangeKeys struct {
 	Static     []string `json:"static"`
 }
 
-// readNetwork reads the network's name and where its leases are. DEL and GC need no other keys,
-// so they succeed when the ranges have become invalid since ADD.
+// readNetwork reads the network's name and where its leases are stored. DEL and GC need no other
+// keys, so they succeed even if the ranges have become invalid since ADD.
 func readNetwork(data []byte) (*config, error) {
 	c := &config{Version: firstVersion}
 	if err := plugin.Read(data, c, ""); err != nil {
@@ -150,7 +150,7 @@ func (c *config) decode(data []byte, v any, path string) error {
 	return errors.Join(unknown, wrong)
 }
 
-// readSticky reads how long an address is kept for a pod that has ended.
+// readSticky reads for how long an address is kept after its pod has ended.
 func (c *config) readSticky(s *settings) (err error) {
 	c.stickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
 	if s.Sticky == "" {
@@ -163,7 +163,7 @@ func (c *config) readSticky(s *settings) (err error) {
 }
 
 // readSets reads the ranges and returns their errors. The ranges of the runtime come first, then
-// the single range, then the list of ranges.
+// the single range, and then the list of ranges.
 func (c *config) readSets(s *settings) (bad []error) {
 	bad = c.readRanges("runtimeConfig.ipRanges", c.capabilities.IPRanges)
 	if first := s.rangeKeys; !first.empty() {
@@ -255,7 +255,7 @@ func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []err
 	return list, bad
 }
 
-// checkSets returns the errors between ranges that have no errors of their own.
+// checkSets returns errors about several ranges together. The ranges have no errors of their own.
 func (c *config) checkSets() (bad []error) {
 	if len(c.sets) == 0 {
 		return []error{errors.New(`ipam.ranges: no range is configured; add "ranges" or "subnet"`)}
@@ -281,7 +281,7 @@ func (c *config) checkSets() (bad []error) {
 	return bad
 }
 
-// conflict returns an error when two ranges cannot be used together.
+// conflict returns an error if two ranges cannot be used together.
 func conflict(a, b ipam.Range) error {
 	switch {
 	case a.Overlaps(b):

@@ -67,8 +67,8 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
-// TestReadConfigOuterKeys checks that keys of the calling plugin are not taken for those of the
-// same name below "ipam".
+// TestReadConfigOuterKeys checks that keys of the calling plugin are not confused with keys of
+// the same name below "ipam".
 func TestReadConfigOuterKeys(t *testing.T) {
 	c, err := readNetwork([]byte(`{"name": "net", "type": "host-local", "dataDir": "/elsewhere", "importFrom": "/elsewhere", "ipam": {"type": "ipam-simple"}}`))
 	if err != nil || c.Type != plugin.IPAMSimple || c.DataDir != ipam.DefaultDir || c.ImportFrom != defaultImport {
@@ -167,7 +167,7 @@ func TestReadRequest(t *testing.T) {
 	}
 }
 
-// FuzzCNIArgs checks that of all CNI_ARGS only a wrong IP gives an error.
+// FuzzCNIArgs checks that only a wrong IP in CNI_ARGS gives an error.
 func FuzzCNIArgs(f *testing.F) {
 	for _, args := range []string{"", "IP=10.1.0.7", "IgnoreUnknown=1;K8S_POD_NAME=p;IP=fd00::7/64,10.1.0.7;MAC=", "IP=ten", "IP=1;IP=", "a=b=c;;=;IP"} {
 		f.Add(args)
@@ -213,8 +213,8 @@ nameserver
 	}
 }
 
-// FuzzReadConfig checks that reading gives either a configuration or an error with a code, and
-// that the ranges of a configuration are complete.
+// FuzzReadConfig checks that readConfig returns either a configuration or an error with a code,
+// and that the ranges of a configuration are complete.
 func FuzzReadConfig(f *testing.F) {
 	f.Add(network(`{"type": "ipam-simple", "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "routes": [{"dst": "0.0.0.0/0"}]}`))
 	f.Add(network(`{"ranges": [[{"subnet": "10.1.0.0/31"}], [{"subnet": "fd00::/128"}]], "dataDir": "/x"}`))

@@ -7,7 +7,8 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 )
 
-// Del frees what the attachment holds. It reads no ranges: they may have changed since ADD.
+// Del frees the addresses of the attachment. It does not read the ranges, which may have changed
+// since ADD.
 func (p Plugin) Del(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// GC frees the leases of all attachments that are not in the list of valid ones. Like Del it
-// reads no ranges.
+// GC frees the leases of all attachments that are not in the list of valid attachments. Like Del,
+// it does not read the ranges.
 func (p Plugin) GC(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {

@@ -15,15 +15,15 @@ func (p Plugin) hasLink(a ipam.Attachment) bool { return p.HasLink != nil && p.H
 // hasNoLink reports whether an attachment is known to have no link.
 func (p Plugin) hasNoLink(a ipam.Attachment) bool { return p.HasLink != nil && !p.HasLink(a) }
 
-// mayBeInUse reports whether a lease may be in use: its container has a namespace or a link.
-// ADD ends no such lease.
+// mayBeInUse reports whether a lease may be in use: its container has a namespace or a link. ADD
+// does not end such a lease.
 func (p Plugin) mayBeInUse(l ipam.Lease) bool { return !l.Namespace.Gone() || p.hasLink(l.Attachment) }
 
-// inUseAfterGC returns a function that reports whether a lease counts as leased for STATUS: its
-// container has a link, and a process in its namespace.
+// inUseAfterGC returns a function that reports whether a lease counts as leased for STATUS. The
+// lease counts if its container has a link, and a process in its namespace.
 //
 // A runtime may keep the namespace of a pod that it has forgotten. GC frees the lease of such a
-// pod, but CRI-O calls GC only after STATUS has succeeded, so STATUS must not count the lease.
+// pod. But CRI-O calls GC only after STATUS has succeeded, so STATUS must not count this lease.
 // ADD does not end the lease, because a pod without a process may start again.
 func (p Plugin) inUseAfterGC() func(ipam.Lease) bool {
 	withProcess := sync.OnceValue(namespacesWithProcess)

@@ -33,8 +33,8 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a process, and kills the process at its system call of a number. It
-// reports whether the process made that many calls.
+// killed runs a verb in a process, and kills the process before its system call with the number
+// call. It reports whether the process made that many calls.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
@@ -57,7 +57,7 @@ func (h killedHost) killed(t *testing.T, call int, verb, container string) bool 
 	return killed
 }
 
-// sound fails the test unless bbolt finds the store and the sticky file consistent.
+// sound fails the test if bbolt finds a fault in the store or in the sticky file.
 func (h killedHost) sound(t *testing.T) {
 	t.Helper()
 	for _, pattern := range []string{"leases/*.db", "sticky/*.db"} {
@@ -66,8 +66,8 @@ func (h killedHost) sound(t *testing.T) {
 			t.Fatal(files, err)
 		}
 		for _, path := range files {
-			// Not read only: bbolt would then not unlock the file on Close, and a process that is
-			// being started may have a copy of the descriptor.
+			// Not read-only: bbolt would then not unlock the file on Close, and a process that is being
+			// started may have a copy of the descriptor.
 			db, err := bolt.Open(path, 0, nil)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -86,8 +86,8 @@ func (h killedHost) sound(t *testing.T) {
 }
 
 // TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store
-// and on a host with one. Each time the store is consistent, and has the leases of before or of
-// after the call.
+// and on a host with one. Each time, the store is consistent. It has either the leases from
+// before the call or those from after it.
 func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb    string
@@ -139,7 +139,7 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
-// holders returns the containers that have leases. Kept leases have none.
+// holders returns the containers that have leases. A kept lease has no container.
 func (h killedHost) holders(t *testing.T) string {
 	t.Helper()
 	return strings.Join(attached(t, filepath.Join(h.dir, "leases")), ",")

@@ -19,8 +19,8 @@ type capabilities struct {
 }
 
 // readRequest reads the requested addresses. A runtime may request them in three places: the
-// capability, args and CNI_ARGS. The first of them that has an address counts, as in
-// CONVENTIONS.md of containernetworking/cni.
+// capability, args and CNI_ARGS. The first place with an address counts, as in CONVENTIONS.md of
+// containernetworking/cni.
 func (c *config) readRequest(envArgs string) error {
 	var args struct {
 		CNI struct {
@@ -53,8 +53,8 @@ func (c *config) readRequest(envArgs string) error {
 	return nil
 }
 
-// parseAddresses reads addresses, with or without a prefix length. It ignores the prefix length:
-// that of the range counts.
+// parseAddresses reads addresses, with or without a prefix length. It ignores the prefix length,
+// because the range determines it.
 func parseAddresses(texts []string) (list []netip.Addr, err error) {
 	for _, text := range texts {
 		if text == "" {

@@ -15,14 +15,14 @@ import (
 
 func (p Plugin) wait() time.Duration { return cmp.Or(p.lockWait, defaultLockWait) }
 
-// open opens the store, made when absent.
+// open opens the store, and makes it if it is missing.
 func (p Plugin) open(c *config) (*ipam.Store, error) {
 	s, err := ipam.Open(c.DataDir, p.wait())
 	return p.withSources(c, s, err)
 }
 
-// openToFree opens the store to free leases. When there is no store, and so no lease, the error
-// is fs.ErrNotExist.
+// openToFree opens the store to free leases. If there is no store, there are no leases, and the
+// error is fs.ErrNotExist.
 func (p Plugin) openToFree(c *config) (*ipam.Store, error) {
 	if ipam.HasHostLocal(c.ImportFrom, c.Name) {
 		return p.open(c) // the container may have a reservation of host-local
@@ -30,7 +30,7 @@ func (p Plugin) openToFree(c *config) (*ipam.Store, error) {
 	return ipam.OpenExisting(c.DataDir, p.wait())
 }
 
-// openToRead opens the store or, when there is none, an empty one in memory.
+// openToRead opens the store. If there is none, it opens an empty store in memory.
 func (p Plugin) openToRead(c *config) (*ipam.Store, error) {
 	s, err := ipam.OpenExisting(c.DataDir, p.wait())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -39,7 +39,8 @@ func (p Plugin) openToRead(c *config) (*ipam.Store, error) {
 	return p.withSources(c, s, err)
 }
 
-// withSources tells an opened store where a network that is new to it finds its leases.
+// withSources sets the functions and folders from which a network that is new to the store gets
+// its leases.
 func (p Plugin) withSources(c *config, s *ipam.Store, err error) (*ipam.Store, error) {
 	if err == nil {
 		s.HostLocal, s.FindAttached = c.ImportFrom, p.attachedLeases
@@ -47,8 +48,8 @@ func (p Plugin) withSources(c *config, s *ipam.Store, err error) (*ipam.Store, e
 	return s, err
 }
 
-// use calls f with the store that was opened, closes the store, and returns the error of
-// opening, f or closing with its code.
+// use calls f with an opened store and then closes the store. It adds a CNI error code to the
+// error of opening, of f or of closing, and returns it.
 func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	if err == nil {
 		err = errors.Join(f(), s.Close())

@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 // pluginVar is an environment variable that makes the test's executable run as the plugin.
 const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
 
-// alone is the plugin as a program of its own.
+// alone runs the verbs as the separate program does.
 var alone Plugin
 
 func TestMain(m *testing.M) {
@@ -151,7 +151,7 @@ func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	return data
 }
 
-// TestAddPrintFails checks that ADD keeps no address when it cannot print its result.
+// TestAddPrintFails checks that no address stays reserved if ADD cannot print its result.
 func TestAddPrintFails(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -220,7 +220,7 @@ func TestCheck(t *testing.T) {
 	})
 }
 
-// TestDel checks that DEL frees an address also when the ranges have changed or are invalid.
+// TestDel checks that DEL frees an address even if the ranges have changed or are invalid.
 func TestDel(t *testing.T) {
 	for _, ipam := range []string{
 		`{"subnet": "10.1.0.0/29", "dataDir": %q}`,
@@ -280,7 +280,7 @@ func TestGC(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := holders(t, dir); got != tt.left {
-				t.Errorf("left: %q, want %q", got, tt.left)
+				t.Errorf("containers with leases: %q, want %q", got, tt.left)
 			}
 		})
 	}
@@ -288,7 +288,7 @@ func TestGC(t *testing.T) {
 		add(t, args(t, "a", conf))
 		wantError(t, collect(""), 7, "cni.dev/valid-attachments")
 		if got := holders(t, dir); got != "a" {
-			t.Errorf("left: %q, want a", got)
+			t.Errorf("containers with leases: %q, want a", got)
 		}
 	})
 }
@@ -296,7 +296,7 @@ func TestGC(t *testing.T) {
 // holders returns the containers that have leases.
 func holders(t *testing.T, dir string) string { return strings.Join(attached(t, dir), " ") }
 
-// attached returns the container of each lease, sorted. Kept leases have none.
+// attached returns the container of each lease, sorted. A kept lease has no container.
 func attached(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	s, err := ipam.OpenExisting(dir, time.Second)
@@ -321,7 +321,7 @@ func attached(t *testing.T, dir string) (list []string) {
 }
 
 // TestReclaim checks that ADD on a full network takes the lease of a container whose namespace
-// and link are gone, without a DEL.
+// and link are gone, although there was no DEL.
 func TestReclaim(t *testing.T) {
 	conf := small(t.TempDir(), 2)
 	ended, running, added := args(t, "ended", conf), args(t, "running", conf), args(t, "added", conf)
@@ -358,8 +358,8 @@ func withProcess(t *testing.T, a *skel.CmdArgs) {
 	}
 }
 
-// TestReclaimUnknownNamespace checks that a lease counts as in use when ADD could not read the
-// file of its namespace.
+// TestReclaimUnknownNamespace checks that a lease counts as in use if ADD could not read the file
+// of its namespace.
 func TestReclaimUnknownNamespace(t *testing.T) {
 	conf := small(t.TempDir(), 1)
 	a := args(t, "unknown", conf)
@@ -403,8 +403,7 @@ func TestRequested(t *testing.T) {
 	}
 }
 
-// TestReadyWhenFull checks that STATUS with readyWhenFull fails only when the store cannot be
-// used.
+// TestReadyWhenFull checks that STATUS with readyWhenFull fails only if the store cannot be used.
 func TestReadyWhenFull(t *testing.T) {
 	dir := t.TempDir()
 	a := args(t, "a", strings.Replace(small(dir, 1), `"dataDir"`, `"readyWhenFull": true, "dataDir"`, 1))
@@ -451,7 +450,8 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// withHostLocal returns small, with .2 reserved by host-local for the container "running".
+// withHostLocal returns the configuration of small. In host-local's folder, .2 is reserved for
+// the container "running".
 func withHostLocal(t *testing.T, dir string, size int) string {
 	t.Helper()
 	old := t.TempDir()
@@ -465,7 +465,7 @@ func withHostLocal(t *testing.T, dir string, size int) string {
 }
 
 // TestReadBeforeImport checks that STATUS and CHECK see the reservations of host-local and change
-// nothing: first without a store, then with a store that has another network only.
+// nothing. At first there is no store, and then a store that has only another network.
 func TestReadBeforeImport(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	full := args(t, "running", withHostLocal(t, dir, 1))
@@ -533,8 +533,7 @@ func TestStatusWithoutStore(t *testing.T) {
 	wantError(t, alone.Status(a), types.ErrIOFailure, "ipam.dataDir", file)
 }
 
-// TestUnusableStore checks the error of each verb when the store is locked, and when it is
-// damaged.
+// TestUnusableStore checks the error of each verb if the store is locked, and if it is damaged.
 func TestUnusableStore(t *testing.T) {
 	p := Plugin{lockWait: 10 * time.Millisecond}
 	dir := t.TempDir()
@@ -545,7 +544,7 @@ func TestUnusableStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys["cni.dev/valid-attachments"] = []any{}
-	a.StdinData, _ = json.Marshal(keys) // it was unmarshalled before
+	a.StdinData, _ = json.Marshal(keys) // cannot fail for values that were unmarshalled before
 	verbs := map[string]func(*skel.CmdArgs) error{
 		"ADD": func(a *skel.CmdArgs) error { _, err := p.Add(a); return err },
 		"DEL": p.Del, "CHECK": p.Check, "GC": p.GC, "STATUS": p.Status,
@@ -574,7 +573,7 @@ func TestUnusableStore(t *testing.T) {
 	}
 }
 
-// TestUnusableStickyFile checks the error of ADD when the sticky file is locked, and when it is
+// TestUnusableStickyFile checks the error of ADD if the sticky file is locked, and if it is
 // damaged.
 func TestUnusableStickyFile(t *testing.T) {
 	t.Parallel() // it waits for the lock

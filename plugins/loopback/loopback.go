@@ -13,13 +13,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Verbs returns the plugin's verbs for skel. There is nothing to collect, and STATUS always succeeds.
+// Verbs returns the plugin's verbs for skel. GC does nothing, and STATUS always succeeds.
 func Verbs() skel.CNIFuncs {
 	nothing := func(*skel.CmdArgs) error { return nil }
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: nothing, Status: nothing}
 }
 
-// add is the verb ADD. It ignores CNI_IFNAME: a namespace has one lo.
+// add is the verb ADD. It ignores CNI_IFNAME, because the loopback interface of a namespace is always
+// lo.
 func add(args *skel.CmdArgs) error {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -62,7 +63,7 @@ func add(args *skel.CmdArgs) error {
 func del(args *skel.CmdArgs) error {
 	err := inside(args, func(host *setup.Host, container *setup.Namespace) error {
 		if container.Same(host.Namespace) {
-			return nil // allowed by CNI_NETNS_OVERRIDE; the host needs its own lo
+			return nil // CNI_NETNS_OVERRIDE allows this namespace, but the host needs its own lo
 		}
 		return setup.LowerLoopback(container)
 	})

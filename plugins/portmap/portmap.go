@@ -38,8 +38,8 @@ func add(args *skel.CmdArgs) error {
 	return nil
 }
 
-// del is the verb DEL. It needs neither the container's namespace nor prevResult, and only the name from
-// a configuration with mistakes.
+// del is the verb DEL. It needs neither the container's namespace nor prevResult. From a configuration
+// with mistakes, it needs only the name.
 func del(args *skel.CmdArgs) error {
 	c, wrong := attachment.ReadPortMap(args)
 	if wrong != nil && c.Name == "" {
