@@ -1,5 +1,5 @@
-// Package ptrace runs programs under ptrace(2), for tests that act at a chosen system call:
-// tests that kill the program there, or change what the program works on.
+// Package ptrace runs programs under ptrace(2). Tests use it to kill a program before a chosen
+// system call, or to change the host at this moment.
 package ptrace
 
 import (
@@ -22,17 +22,17 @@ type Call struct {
 	thread int
 }
 
-// File returns the name of the file that the call's first argument describes, as /proc shows
-// it, or "" without such a file.
+// File returns the name of the file whose descriptor is the call's first argument, as /proc shows
+// it. It returns "" if there is no such file.
 func (c Call) File() string {
 	name, _ := os.Readlink(filepath.Join("/proc", strconv.Itoa(c.thread), "fd", strconv.FormatUint(c.Args[0], 10)))
 	return name
 }
 
-// Kill runs a program and kills it before a system call that its threads make, counted from 1
-// over all threads. The kernel does not make that call. killed is false if the program has ended
-// before. files are its standard input and so on. Kill needs no privileges for a program of the
-// same user.
+// Kill runs a program and kills it before one of its system calls. The calls of all threads are
+// counted from 1. The kernel does not make the call with the given number. killed is false if the
+// program has ended before this call. files are the program's standard input, output and error.
+// Kill needs no privileges for a program of the same user.
 func Kill(call int, argv, env []string, files []*os.File) (killed bool, err error) {
 	status, err := Run(argv, env, files, func(Call) bool {
 		call--
@@ -43,16 +43,16 @@ func Kill(call int, argv, env []string, files []*os.File) (killed bool, err erro
 
 // Run runs a program and calls before with each system call that one of its threads is about to
 // make. The thread waits until before returns. If before returns false, Run kills the program,
-// and the kernel does not make the call. Programs that the program starts are not traced. Run
-// returns how the program has ended.
+// and the kernel does not make the call. Run does not trace programs that the program starts.
+// status says how the program has ended.
 func Run(argv, env []string, files []*os.File, before func(Call) bool) (status unix.WaitStatus, err error) {
-	runtime.LockOSThread() // ptrace(2): only the thread that traces may ask
+	runtime.LockOSThread() // ptrace(2): only the tracing thread may make requests
 	defer runtime.UnlockOSThread()
 	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Ptrace: true}})
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = p.Release() }() // Run waits for it by wait4(2)
+	defer func() { _ = p.Release() }() // Run has waited for the process by wait4(2)
 	if err := begin(p.Pid); err != nil {
 		return 0, errors.Join(err, p.Kill())
 	}
@@ -82,10 +82,11 @@ func Run(argv, env []string, files []*os.File, before func(Call) bool) (status u
 	}
 }
 
-// syscallStop is the signal of a stop before or after a system call: PTRACE_O_TRACESYSGOOD.
+// syscallStop is the signal of a stop before or after a system call: PTRACE_O_TRACESYSGOOD in
+// ptrace(2).
 const syscallStop = unix.SIGTRAP | 0x80
 
-// begin waits for the program to be loaded and lets it go.
+// begin waits until the program is loaded, and then lets it run to its first system call.
 func begin(pid int) error {
 	var status unix.WaitStatus
 	if _, err := wait(pid, &status); err != nil {
@@ -101,8 +102,9 @@ func begin(pid int) error {
 	return resume(pid, 0)
 }
 
-// resume lets a thread go on to its next stop, with the signal that has stopped it unless that
-// signal comes from ptrace(2): SIGTRAP at a clone, SIGSTOP as its new thread begins.
+// resume lets a thread run to its next stop. The thread receives the signal that has stopped it,
+// unless ptrace(2) itself has caused the signal: SIGTRAP at a clone, SIGSTOP at the start of the
+// new thread.
 func resume(thread int, signal syscall.Signal) error {
 	switch signal {
 	case syscallStop, unix.SIGTRAP, unix.SIGSTOP:
@@ -110,13 +112,13 @@ func resume(thread int, signal syscall.Signal) error {
 	}
 	err := unix.PtraceSyscall(thread, int(signal))
 	if errors.Is(err, unix.ESRCH) {
-		return nil // it was killed
+		return nil // the thread was killed
 	}
 	return err
 }
 
-// about returns the system call that a stopped thread is about to make. entering is false where
-// the thread has just made it, or was killed.
+// about returns the system call that a stopped thread is about to make. entering is false if the
+// thread has just made a system call, or was killed.
 func about(thread int) (call Call, entering bool) {
 	var info struct { // struct ptrace_syscall_info, Linux 5.3
 		op                 uint8
@@ -135,7 +137,7 @@ func about(thread int) (call Call, entering bool) {
 	return Call{Number: info.number, Args: info.args, thread: thread}, true
 }
 
-// wait waits for a child of this thread, threads of it included.
+// wait waits for a child process of this thread, or for a thread of such a process.
 func wait(pid int, status *unix.WaitStatus) (int, error) {
 	for {
 		tid, err := unix.Wait4(pid, status, unix.WALL|unix.WNOTHREAD, nil)

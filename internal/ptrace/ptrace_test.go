@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKill kills echo before each of its system calls: either echo has printed its line, or
-// nothing.
+// TestKill kills echo before each of its system calls. echo has then printed either its whole
+// line or nothing.
 func TestKill(t *testing.T) {
 	printed := map[string]int{}
 	for call := 1; ; call++ {
@@ -33,12 +33,12 @@ func TestKill(t *testing.T) {
 		}
 	}
 	if len(printed) != 2 || printed[""] < 5 || printed["hello\n"] < 1 {
-		t.Errorf("runs by what echo printed: %v", printed)
+		t.Errorf("number of runs by the text that echo printed: %v", printed)
 	}
 }
 
-// TestRun stops echo before the system call that prints its line: the file is empty then, and
-// has the line once echo has ended.
+// TestRun stops echo before the system call that prints its line. The file is empty then. It has
+// the line after the end of echo.
 func TestRun(t *testing.T) {
 	out, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Part is the part of an attachment that one plugin of its list has made.
+// Part is what one plugin of the network's list has made of an attachment.
 type Part interface {
 	// Verify compares the part with the host and with the container. It changes nothing. Repair
 	// restores the differences on the host.
@@ -28,8 +28,8 @@ type Part interface {
 	Close()
 }
 
-// OpenPart opens the part of bridgeveth, portmap or firewall by the arguments of CHECK. part is nil
-// if the plugin has made nothing.
+// OpenPart opens the part of bridgeveth, portmap or firewall. args are the arguments of CHECK. part
+// is nil if the plugin has made nothing for this attachment.
 func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -114,7 +114,7 @@ func (a *Attached) Missing() (network []string, port, err error) {
 func (a *Attached) Repair() (restored []string, err error) { return a.Host.RepairPort(a.Port) }
 
 // openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port has
-// only what prevResult says: bridge, VLAN and addresses. Container is nil.
+// only what prevResult contains: bridge, VLAN and addresses. The Port's Container is nil.
 func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {
@@ -150,17 +150,18 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 // addPrevious adds the VLAN and the addresses of prevResult to the port and its network.
 func (a *Attached) addPrevious() {
 	net := a.Port.Network
-	for _, i := range a.Previous.Interfaces { // a VLAN link on the bridge, if the network has one
+	// A network with a VLAN has a VLAN link on the bridge.
+	for _, i := range a.Previous.Interfaces {
 		if vlan, found := strings.CutPrefix(i.Name, net.Bridge+"."); found && i.Sandbox == "" {
 			net.VLANs.Native, _ = strconv.Atoi(vlan) // 0 means no VLAN
 		}
 	}
-	own := *a.Previous // the caller prints Previous as it is
+	own := *a.Previous // a copy, because the caller prints Previous unchanged
 	own.IPs, own.Routes = slices.Clone(own.IPs), nil
 	keepOwn(&own, a.Port.Interface)
 	if len(own.IPs) > 0 {
 		addResult(a.Port, &own, net.VLANs.Native != 0, false)
-	} else { // layer 2 only, as in addResult
+	} else { // no address means layer 2 only, as in addResult
 		net.IPv4, net.IPv6 = true, a.Host.HasIPv6()
 	}
 }

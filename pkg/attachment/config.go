@@ -36,7 +36,7 @@ type Config struct {
 	HairpinMode      bool            `json:"hairpinMode"`
 	PromiscMode      bool            `json:"promiscMode"`
 	PortIsolation    bool            `json:"portIsolation"`
-	MACSpoofCheck    *bool           `json:"macspoofchk"` // nil: see guard
+	MACSpoofCheck    *bool           `json:"macspoofchk"` // nil means the default in guard
 	IPSpoofCheck     *bool           `json:"ipspoofchk"`
 	IngressPolicy    string          `json:"ingressPolicy"`
 	runtimeKeys
@@ -51,15 +51,15 @@ type Config struct {
 	vlans       setup.VLANs
 	ingress     setup.Ingress
 	mtu         int  // bytes; 0 means the MTU of the bridge
-	autoMTU     bool // the MTU of the uplink is wanted, see ResolveMTU
+	autoMTU     bool // use the MTU of the uplink, see ResolveMTU
 	masqExclude []netip.Prefix
 	hostPorts   []setup.HostPort
 	bandwidth   setup.Bandwidth
 	mac         net.HardwareAddr // of the container's interface; nil means a MAC derived from its address
 }
 
-// runtimeKeys are keys that the runtime or libcni adds. libcni also leaves the keys of a list in the
-// configuration of a single plugin.
+// runtimeKeys are keys that the runtime or libcni adds. If a file configures a single plugin, libcni
+// also leaves the keys of a list in the plugin's configuration.
 type runtimeKeys struct {
 	Args                   json.RawMessage `json:"args"`
 	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`
@@ -99,8 +99,8 @@ type vlanTrunk struct {
 }
 
 // Read reads the configuration and the runtime's arguments. The error names every mistake, except
-// those below "ipam". c is never nil: DEL and GC also remove what a configuration with mistakes has
-// made. c.Name is empty if there is no configuration that can be read.
+// mistakes below "ipam". c is never nil, because DEL and GC also work with a configuration that has
+// mistakes. c.Name is empty if the configuration cannot be read.
 func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 	c = &Config{}
 	unknown, wrong := plugin.Decode(args.StdinData, c, "")
@@ -157,9 +157,9 @@ func (c *Config) validate() error {
 	return errors.Join(bad...)
 }
 
-// validateBridge checks the name of the bridge. It refuses two characters that the kernel accepts:
-// the kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c), and a "+" at the end
-// matches any suffix in iptables (iptables(8), "--in-interface").
+// validateBridge checks the name of the bridge. It refuses two characters that the kernel accepts.
+// The kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c). iptables takes a "+" at
+// the end as a pattern for any suffix (iptables(8), "--in-interface").
 func (c *Config) validateBridge() error {
 	why := ""
 	switch err := utils.ValidateInterfaceName(c.Bridge); {
@@ -216,8 +216,8 @@ func (c *Config) readConflict() (err error) {
 	return nil
 }
 
-// validateSysctls checks the keys of sysctl. Only those below /proc/sys/net belong to the container's
-// network namespace.
+// validateSysctls checks the keys of sysctl. Only sysctls below /proc/sys/net belong to a network
+// namespace.
 func (c *Config) validateSysctls() error {
 	var bad []error
 	for key := range c.Sysctl {

@@ -26,7 +26,7 @@ type FirewallConfig struct {
 	ingress setup.Ingress
 }
 
-// ReadFirewall is Read for the plugin firewall.
+// ReadFirewall reads the configuration of the plugin firewall, as Read does for bridgeveth.
 func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -34,7 +34,7 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 		return c, bad[0]
 	}
 	var err error
-	// The reference plugin uses its default for any other value, too.
+	// For any other value, the reference plugin uses its default. ReadFirewall does the same.
 	if backends := []string{"iptables", "firewalld"}; slices.Contains(backends, c.Backend) {
 		c.forward, err = setup.ParseForward(c.Backend)
 		bad = append(bad, err)
@@ -54,7 +54,8 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	return c, nil
 }
 
-// Filtered is the Part of firewall: FORWARD rules and the ingress policy of an attachment.
+// Filtered is the Part of the plugin firewall: the FORWARD rules and the ingress policy of an
+// attachment.
 type Filtered struct{ *Attached }
 
 // Open opens the attachment by the arguments of ADD or CHECK.
@@ -75,5 +76,5 @@ func (f *Filtered) Missing() (network []string, port, err error) {
 	return nil, f.Host.VerifyFiltered(f.Port), nil
 }
 
-// Repair implements Part. ADD of firewall calls it too: nothing exists before.
+// Repair implements Part. ADD of firewall also calls Repair, which then makes everything.
 func (f *Filtered) Repair() (restored []string, err error) { return f.Host.EnsureFiltered(f.Port) }

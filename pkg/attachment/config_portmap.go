@@ -30,7 +30,7 @@ type PortMapConfig struct {
 	hostPorts []setup.HostPort
 }
 
-// ReadPortMap is Read for the plugin portmap.
+// ReadPortMap reads the configuration of the plugin portmap, as Read does for bridgeveth.
 func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	c = &PortMapConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -65,7 +65,7 @@ func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 // HostPorts returns the host ports that the runtime asks for.
 func (c *PortMapConfig) HostPorts() []setup.HostPort { return c.hostPorts }
 
-// Published is the Part of portmap: the host ports of an attachment.
+// Published is the Part of the plugin portmap: the host ports of an attachment.
 type Published struct{ *Attached }
 
 // Open opens the attachment by the arguments of ADD or CHECK.
@@ -74,7 +74,7 @@ func (c *PortMapConfig) Open(args *skel.CmdArgs) (*Published, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without families, setup leaves the network's FORWARD rules alone.
+	// With these values, pkg/setup does not change the network's FORWARD rules.
 	a.Port.Network.IPv4, a.Port.Network.IPv6, a.Port.Network.Forward = false, false, setup.ForwardNone
 	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
 		a.Close()

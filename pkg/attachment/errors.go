@@ -38,8 +38,8 @@ var codes = []struct {
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 
-// Error gives an error of pkg/setup its CNI error code: plugin.CodeKernel unless codes has
-// another. An error with a code keeps it. Error returns nil for nil.
+// Error gives an error of pkg/setup its CNI error code from codes, or else plugin.CodeKernel. An
+// error that already has a code keeps it. Error returns nil for nil.
 func Error(err error) error {
 	if err == nil {
 		return nil

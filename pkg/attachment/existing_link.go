@@ -19,8 +19,8 @@ import (
 // adds the host's end of that interface to the bridge (containernetworking/cni, CONVENTIONS.md,
 // "Chained Plugins").
 
-// UseExistingLink sets p.ExistingLink to the host's link in the result of the plugin before. The
-// error names every key that does not apply to such a link.
+// UseExistingLink sets p.ExistingLink to the host's link in previous, the result of the plugin
+// before. The error names every key that cannot apply to such a link.
 func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *skel.CmdArgs) error {
 	var bad []error
 	switch names := hostLinks(previous, c.Bridge); len(names) {
@@ -53,12 +53,13 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 }
 
 // useLink makes a link of another plugin the port. The guard that an isolated network has by default
-// does not apply: only the other plugin knows the source addresses behind the link.
+// does not apply to this port, because only the other plugin knows the source addresses behind the
+// link.
 func useLink(p *setup.Port, link string) {
 	p.ExistingLink, p.Guard, p.BPDUGuard, p.Network.Guarded = link, setup.GuardNone, false, false
 }
 
-// isTrue returns the value of a key, false if the configuration does not have the key.
+// isTrue returns the value of a key. It returns false if the configuration does not have the key.
 func isTrue(key *bool) bool { return key != nil && *key }
 
 // hostLinks returns the names of the host's interfaces in a result, except the bridge and its VLAN
@@ -72,8 +73,8 @@ func hostLinks(r *current.Result, bridge string) (names []string) {
 	return names
 }
 
-// existingLink returns the link that ADD has added to the bridge, by the result of ADD. It returns
-// "" for a veth pair of ours.
+// existingLink returns the link of another plugin that ADD has added to the bridge. It reads the
+// result of ADD. It returns "" if ADD has made a veth pair.
 func existingLink(r *current.Result, p *setup.Port) string {
 	names := hostLinks(r, p.Network.Bridge)
 	if len(names) == 0 || slices.Contains(names, p.Port()) {
@@ -83,8 +84,8 @@ func existingLink(r *current.Result, p *setup.Port) string {
 }
 
 // MergeResults adds our addresses, routes and DNS settings to the result of the plugin before. The
-// addresses belong to the interface in the sandbox, such as that of a virtual machine, or else to
-// the host's link.
+// addresses belong to the interface in the sandbox, such as the interface of a virtual machine. If
+// there is none, they belong to the host's link.
 func MergeResults(previous, own *current.Result) *current.Result {
 	of := slices.IndexFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox != "" })
 	if of < 0 {

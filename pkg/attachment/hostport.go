@@ -23,7 +23,7 @@ type PortMapping struct {
 	HostIP        string `json:"hostIP"`   // "" means all addresses of the host
 }
 
-// protocols are the protocols with ports, by name.
+// protocols are the supported protocols, by name.
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // readHostPorts parses the capability portMappings. The error names every mistake.
@@ -43,8 +43,9 @@ func readHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	return ports, errors.Join(bad...)
 }
 
-// same reports whether two host ports conflict, whatever their container ports are. A host port of
-// one address and a host port of all addresses do not conflict: the first one takes precedence.
+// same reports whether two host ports conflict, whatever their container ports are. A host port on
+// one address does not conflict with a host port on all addresses: the one on a single address
+// takes precedence.
 func same(a, b setup.HostPort) bool {
 	all := func(h setup.HostPort) bool { return !h.Address.IsValid() || h.Address.IsUnspecified() }
 	if a.Port != b.Port || a.Protocol != b.Protocol || all(a) != all(b) {
@@ -82,8 +83,8 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	return h, bad
 }
 
-// AddHostPorts adds host ports to a port, and the subnets that they lead to, to its network. Call
-// it after AddResult: host ports lead to the first address of each family.
+// AddHostPorts adds host ports to a port, and the subnets of their targets to the port's network.
+// Call it after AddResult, because host ports lead to the first address of each family.
 func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
 	for _, h := range ports {

@@ -13,9 +13,10 @@ import (
 // errOwnNamespace is returned if the container's namespace is the host's own.
 var errOwnNamespace = errors.New("that is the host's own network namespace; set it to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
 
-// Namespaces opens the host's namespace, which is that of this process, and the container's,
-// CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace or
-// setup.ErrNotNamespace. The host's own namespace is an error unless CNI_NETNS_OVERRIDE allows it.
+// Namespaces opens the namespace of this process, which is the host's, and the container's
+// namespace, CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace or
+// setup.ErrNotNamespace. CNI_NETNS must not be the host's own namespace, unless CNI_NETNS_OVERRIDE
+// allows this.
 func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
 	if host, err = setup.CurrentHost(); err != nil {
 		return nil, nil, err
@@ -32,11 +33,11 @@ func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespac
 }
 
 // RefuseOwn returns an error if CNI_NETNS is the host's own namespace, unless CNI_NETNS_OVERRIDE
-// allows it. DEL calls it: a namespace that does not exist any more is no error.
+// allows this. It is for DEL, so a namespace that does not exist any more is no error.
 func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	container, err := setup.OpenNamespace(args.Netns)
 	if err != nil {
-		return nil //nolint:nilerr // deleted, or the plain file that stays after an unmount: nothing to protect
+		return nil //nolint:nilerr // the namespace does not exist any more, so nothing needs protection
 	}
 	defer container.Close()
 	if container.Same(host.Namespace) && !allowsOwn(args) {
@@ -45,8 +46,8 @@ func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	return nil
 }
 
-// allowsOwn reports whether CNI_NETNS_OVERRIDE says that CNI_NETNS may be the host's own
-// namespace. The CNI library accepts the same values (containernetworking/cni, pkg/skel).
+// allowsOwn reports whether CNI_NETNS_OVERRIDE allows CNI_NETNS to be the host's own namespace. It
+// accepts the same values as the CNI library (containernetworking/cni, pkg/skel).
 func allowsOwn(args *skel.CmdArgs) bool {
 	return args.NetnsOverride == "1" || strings.EqualFold(args.NetnsOverride, "true")
 }

@@ -13,11 +13,11 @@ import (
 // Address is an address of a container, as its IPAM plugin has returned it.
 type Address struct {
 	netip.Prefix
-	Gateway netip.Addr // invalid means none
+	Gateway netip.Addr // the zero Addr means none
 }
 
-// NetworkOf returns the plan of a network by its configuration and the addresses of its containers,
-// without the results of their ADDs.
+// NetworkOf returns the plan of a network, from its configuration and the addresses of its
+// containers. It does not need the results of their ADDs.
 func NetworkOf(conf []byte, addresses []Address) (*setup.Network, error) {
 	c, err := Read(&skel.CmdArgs{StdinData: conf})
 	if err != nil {

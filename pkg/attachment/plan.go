@@ -13,7 +13,7 @@ func Of(network string, args *skel.CmdArgs) setup.Attachment {
 	return setup.Attachment{Network: network, Container: args.ContainerID, Interface: args.IfName}
 }
 
-// ResolveMTU replaces the MTU "auto" by that of the host's uplink. Call it before Port.
+// ResolveMTU replaces the MTU "auto" by the MTU of the host's uplink. Call it before Port.
 func (c *Config) ResolveMTU(host *setup.Host) (err error) {
 	if c.autoMTU {
 		c.mtu, err = host.UplinkMTU()
@@ -21,8 +21,8 @@ func (c *Config) ResolveMTU(host *setup.Host) (err error) {
 	return err
 }
 
-// Port returns the plan of the attachment, without addresses and host ports: AddResult and
-// AddHostPorts add them.
+// Port returns the plan of the attachment, without addresses and host ports. AddResult and
+// AddHostPorts add these.
 func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
 	sysctls := map[string]string{}
 	for key, value := range c.Sysctl {
@@ -31,7 +31,7 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	return &setup.Port{
 		Attachment: Of(c.Name, args), Container: container,
 		Network: c.network(), MTU: c.mtu, MAC: c.mac,
-		// With hairpin mode, a container reaches its own host ports.
+		// A container needs hairpin mode to reach its own host ports.
 		Hairpin:  c.HairpinMode || len(c.hostPorts) > 0 && !c.PromiscMode,
 		Isolated: c.PortIsolation || c.ingress == setup.IngressIsolated,
 		Guard:    c.guard(), GuardDefault: c.MACSpoofCheck == nil && c.IPSpoofCheck == nil, BPDUGuard: c.guard() != setup.GuardNone,
@@ -48,9 +48,9 @@ func (c *Config) network() *setup.Network {
 	}
 }
 
-// guard returns which source addresses of a container are checked. An isolated network has a guard
-// unless macspoofchk or ipspoofchk is false. Its guard checks IP addresses if the IPAM plugin gives
-// containers all the addresses that they have.
+// guard returns which source addresses of a container are checked. An isolated network has a guard,
+// unless macspoofchk or ipspoofchk is false. This guard also checks IP addresses if the IPAM plugin
+// assigns all addresses of a container.
 func (c *Config) guard() setup.Guard {
 	mac := c.ingress == setup.IngressIsolated
 	ip := mac && c.IPAM.Type != "" && !c.UsesDHCP()
@@ -84,7 +84,7 @@ func (c *Config) autoconfigured() bool {
 }
 
 // sysctlPath returns the path of a sysctl below /proc/sys. The first "." or "/" of a key is the
-// separator, as in sysctl(8). IFNAME stands for the interface.
+// separator, as in sysctl(8). ifname replaces IFNAME.
 func sysctlPath(key, ifname string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)

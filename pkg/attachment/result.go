@@ -72,13 +72,13 @@ func (c *Config) needsAddresses() (bad []error) {
 	return bad
 }
 
-// firstHost returns the first address of a subnet after the subnet's own address.
+// firstHost returns the address after the network address of a subnet.
 func firstHost(n net.IPNet) net.IP {
 	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
 }
 
-// withDefault adds a default route by gateway to routes, unless the main table has one of that family.
-// A default route without a gateway gets this gateway.
+// withDefault adds a default route by gateway to routes, unless the main table has a default route of
+// the same family. A default route without a gateway gets this gateway.
 func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if gateway.To4() == nil {
@@ -96,7 +96,7 @@ func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	return append(routes, &types.Route{Dst: all, GW: gateway})
 }
 
-// AddResult adds to the port, and to its network, the addresses, routes and gateways of a result.
+// AddResult adds the addresses, routes and gateways of a result to the port and to its network.
 func (c *Config) AddResult(p *setup.Port, r *current.Result) { addResult(p, r, c.IsGateway, c.IPMasq) }
 
 func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
@@ -132,7 +132,8 @@ func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
 		}
 		p.AddRoute(route)
 	}
-	if len(r.IPs) == 0 || p.Autoconfigured { // frames of both families
+	// A container whose addresses ADD does not know may send packets of both families.
+	if len(r.IPs) == 0 || p.Autoconfigured {
 		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()
 	}
 }
@@ -155,9 +156,9 @@ func Routes(r *current.Result) (routes []setup.Route) {
 	return routes
 }
 
-// expect sets the MTU and the MAC of the port to those in the result of ADD. The MTU may be that of
-// the uplink or of the bridge at that time. Plugins after ours, such as tuning, change the MAC of
-// the container's interface.
+// expect sets the MTU and the MAC of the port to those in the result of ADD, because the configuration
+// may not have them. ADD may have taken the MTU from the uplink or from the bridge. A plugin after
+// ours, such as tuning, may have changed the MAC of the container's interface.
 func (c *Config) expect(p *setup.Port, r *current.Result) {
 	for _, i := range r.Interfaces {
 		switch mac, err := net.ParseMAC(i.Mac); {
@@ -169,8 +170,8 @@ func (c *Config) expect(p *setup.Port, r *current.Result) {
 	}
 }
 
-// keepOwn deletes addresses of other interfaces from a result: other plugins of the list may have
-// added some.
+// keepOwn deletes addresses of other interfaces from a result. Other plugins of the list may have
+// added such addresses.
 func keepOwn(r *current.Result, ifname string) {
 	r.IPs = slices.DeleteFunc(r.IPs, func(ip *current.IPConfig) bool {
 		i := ip.Interface

@@ -43,8 +43,8 @@ func (c *Config) readRuntime(envArgs string) error {
 	return errors.Join(append(bad, wrong, err)...)
 }
 
-// readMAC parses the MAC that the runtime asks for. A runtime may name it in three places; the first
-// place that does counts (containernetworking/cni, CONVENTIONS.md).
+// readMAC parses the MAC that the runtime asks for. A runtime may name a MAC in three places. The
+// first place with a MAC counts (containernetworking/cni, CONVENTIONS.md).
 func (c *Config) readMAC(capability, envArgs string) (err error) {
 	var args struct {
 		CNI struct {
@@ -73,7 +73,7 @@ func (c *Config) readMAC(capability, envArgs string) (err error) {
 	return nil
 }
 
-// read returns the limits, and the mistakes in them.
+// read returns the limits, and the mistakes in their values.
 func (b bandwidth) read() (limits setup.Bandwidth, bad []error) {
 	for _, way := range []struct {
 		key         string

@@ -16,7 +16,7 @@ func (c *Config) readVLANs() error {
 	}
 	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
 	if c.Type == plugin.Bridge && c.VLAN == 0 && len(c.VLANTrunk) > 0 {
-		c.vlans.Untagged = 1 // as in the reference plugin, whatever the bridge's default VLAN is
+		c.vlans.Untagged = 1 // the reference plugin uses VLAN 1 here, whatever the bridge's default VLAN is
 	}
 	for i, t := range c.VLANTrunk {
 		ranges, err := t.ranges()

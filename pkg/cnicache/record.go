@@ -18,21 +18,21 @@ import (
 // DefaultDir is the folder of the records, unless a runtime names another (CacheDir in libcni/api.go).
 const DefaultDir = "/var/lib/cni"
 
-// Record is what libcni keeps of an attachment: the arguments of ADD, and its result.
+// Record is what libcni stores about an attachment: the arguments of ADD, and its result.
 type Record struct {
 	Container    string          `json:"containerId"`
-	Config       []byte          `json:"config"` // of the list of plugins, or of a single plugin
+	Config       []byte          `json:"config"` // configuration of the list of plugins, or of a single plugin
 	Interface    string          `json:"ifName"`
 	Network      string          `json:"networkName"`
 	Namespace    string          `json:"netns"` // path of the container's network namespace
 	Args         [][2]string     `json:"cniArgs"`
 	Capabilities map[string]any  `json:"capabilityArgs"`
-	Result       json.RawMessage `json:"result"` // of the CNI version that the runtime uses, 0.1.0 to the newest
+	Result       json.RawMessage `json:"result"` // in the CNI version that the runtime uses, 0.1.0 to the newest
 
 	Written time.Time `json:"-"`
 }
 
-// Read returns the records in dir, of one network or, if network is "", of all. damaged has an error
+// Read returns the records in dir: those of one network, or all if network is "". damaged has an error
 // for each file that cannot be read.
 func Read(dir, network string) (records []*Record, damaged []error, err error) {
 	dir = filepath.Join(dir, "results")
@@ -41,12 +41,12 @@ func Read(dir, network string) (records []*Record, damaged []error, err error) {
 		return nil, nil, nil
 	}
 	for _, f := range files {
-		if network != "" && !strings.HasPrefix(f.Name(), network+"-") { // NETWORK-CONTAINER-INTERFACE
+		if network != "" && !strings.HasPrefix(f.Name(), network+"-") { // files are named NETWORK-CONTAINER-INTERFACE
 			continue
 		}
 		r, err := read(filepath.Join(dir, f.Name()))
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // DEL has deleted it in the meantime
+		case errors.Is(err, fs.ErrNotExist): // a DEL has deleted the file in the meantime
 		case err != nil:
 			damaged = append(damaged, fmt.Errorf("%s: %w", filepath.Join(dir, f.Name()), err))
 		case network == "" || network == r.Network:
@@ -76,8 +76,8 @@ func read(path string) (*Record, error) {
 	return r, nil
 }
 
-// sandbox returns the path of the container's network namespace in the result. libcni before 1.2, as
-// in containerd 1.6 and podman 4, records it only there.
+// sandbox returns the path of the container's network namespace from the result. libcni before 1.2
+// records the path only there. containerd 1.6 and podman 4 contain such a libcni.
 func (r *Record) sandbox() string {
 	var result struct {
 		Interfaces []struct {
@@ -104,7 +104,8 @@ func (r *Record) ParseResult() (*current.Result, error) {
 	return current.NewResultFromResult(result)
 }
 
-// Pod returns the name of the container's pod in one line, NAMESPACE/NAME, or "".
+// Pod returns the name of the container's pod as NAMESPACE/NAME, in one line. It returns "" if there
+// is no pod.
 func (r *Record) Pod() string {
 	args := map[string]string{}
 	for _, a := range r.Args {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRead reads records of libcni 1.2 and of older versions, which have no netns, and passes over
-// those of other networks and damaged ones.
+// TestRead reads records of libcni 1.2, and of older versions, which have no netns. Read skips
+// records of other networks and damaged records.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	if records, damaged, err := Read(dir, ""); records != nil || damaged != nil || err != nil {

@@ -5,5 +5,5 @@
 // poller is of no use for such files, and costs a thread's wake-up and five system calls for
 // each file, about 20 µs.
 //
-// It does not know what is in the files. Start with Open.
+// The package does not know the content of the files. Start with Open.
 package files

@@ -50,8 +50,8 @@ func open(path string, flags int, mode os.FileMode) (fd int, err error) {
 	return retried("open", path, func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, uint32(mode.Perm())) })
 }
 
-// retried makes a system call, again when a signal interrupts it. The Go runtime sends signals
-// to its own threads.
+// retried makes a system call, and repeats it if a signal interrupts it. The Go runtime sends
+// signals to its own threads.
 func retried(op, path string, call func() (int, error)) (result int, err error) {
 	for {
 		result, err = call()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestReadWrite reads what it has written, also more than one read(2) returns, and a file in
-// /proc.
+// TestReadWrite reads what it has written, including more bytes than one read(2) returns. It also
+// reads a file in /proc.
 func TestReadWrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -36,7 +36,7 @@ func TestReadWrite(t *testing.T) {
 	}
 }
 
-// TestErrors checks that errors are those of the standard library, with the path.
+// TestErrors checks that errors are those of the standard library and contain the path.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -68,6 +68,6 @@ func TestOpen(t *testing.T) {
 	}
 	flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), syscall.F_GETFD, 0)
 	if errno != 0 || flags&syscall.FD_CLOEXEC == 0 {
-		t.Errorf("flags %#x, %v: it stays open in other programs", flags, errno)
+		t.Errorf("flags %#x, %v: other programs inherit the descriptor", flags, errno)
 	}
 }

@@ -24,26 +24,27 @@ const (
 // ErrTimeout says that a lock was not free in time.
 var ErrTimeout = errors.New("lock is held by another process")
 
-// deadline is when the process stops waiting for locks, in nanoseconds since 1970. undoTime is
-// added to it by Undoing, in nanoseconds. Both are 0 when there is no deadline.
+// deadline is the time at which the process stops waiting for locks, in nanoseconds since 1970.
+// Undoing adds undoTime to it, in nanoseconds. Both are 0 if there is no deadline.
 var deadline, undoTime atomic.Int64
 
-// Limit makes the process stop waiting for locks after wait from now, or after undo more once
-// it has called Undoing. From then on Acquire fails unless the lock is free.
+// Limit sets a deadline: the process stops waiting for locks after wait, counted from now.
+// Undoing extends the deadline by undo. After the deadline, Acquire fails unless the lock is
+// free.
 func Limit(wait, undo time.Duration) {
 	deadline.Store(time.Now().Add(wait).UnixNano())
 	undoTime.Store(int64(undo))
 }
 
-// Undoing extends the deadline for the steps that take back a failed call. Only the first call
-// has an effect.
+// Undoing extends the deadline for the steps that undo a failed call. Only the first call of
+// Undoing has an effect.
 func Undoing() {
 	if more := undoTime.Swap(0); more != 0 {
 		deadline.Add(more)
 	}
 }
 
-// limited returns wait, or the time until the deadline when that is shorter.
+// limited returns wait, or the time until the deadline if that is shorter.
 func limited(wait time.Duration) time.Duration {
 	if end := deadline.Load(); end != 0 {
 		wait = min(wait, time.Until(time.Unix(0, end)))
@@ -54,11 +55,11 @@ func limited(wait time.Duration) time.Duration {
 // Lock is a lock that is held until Unlock.
 type Lock struct {
 	fd   int
-	file *os.File // the file that Acquire opened; nil when the caller had it open
+	file *os.File // the file that Acquire has opened; nil for AcquireFD
 }
 
 // Acquire locks path, a file or folder that exists and that the caller may read. It waits up to
-// wait for other holders. The error wraps ErrTimeout when the lock was not free in time.
+// wait for other holders. The error wraps ErrTimeout if the lock was not free in time.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	l, err := open(path)
 	if err != nil {
@@ -80,8 +81,8 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, err
 	}
-	// The wait uses an open file of its own. When the lock comes after the deadline, take
-	// releases it at some later time; by then the caller may have locked fd again, or fd may be
+	// The wait uses an open file of its own. If flock(2) gets the lock after the deadline, take
+	// releases this lock some time later. By then, the caller may have locked fd again, or fd may be
 	// the number of another file.
 	link := fmt.Sprintf("/proc/self/fd/%d", fd)
 	l, err := open(link)
@@ -89,7 +90,7 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 		l, err = take(l, mode, wait)
 	}
 	if err != nil {
-		name, _ := os.Readlink(link) // "net:[4026531840]" of a namespace
+		name, _ := os.Readlink(link) // such as "net:[4026531840]" for a namespace
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 	return l, nil
@@ -114,8 +115,8 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 		l.Unlock()
 		return nil, err
 	}
-	// A blocked flock(2) gets the lock as soon as it is free; with polling, each process in the
-	// queue would lose time. flock(2) has no timeout, so the deadline needs a second thread.
+	// A blocked flock(2) gets the lock as soon as it is free. With polling, each process in the
+	// queue would lose time. flock(2) has no timeout, so another thread calls it.
 	done, start := make(chan error, 1), time.Now()
 	go func() { done <- flock(l.fd, int(mode)) }()
 	select {
@@ -128,7 +129,7 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	case <-time.After(limited(wait)):
 		go func() {
 			if err := <-done; err != nil {
-				_ = l.file.Close() // read only
+				_ = l.file.Close() // nothing was written
 				return
 			}
 			l.Unlock() // the lock came too late
@@ -142,14 +143,14 @@ func (l *Lock) Unlock() {
 	if l == nil {
 		return
 	}
-	_ = flock(l.fd, unix.LOCK_UN) // fails only when the file is closed, and so unlocked
+	_ = flock(l.fd, unix.LOCK_UN) // fails only if the file is closed, and thus unlocked
 	if l.file != nil {
-		_ = l.file.Close() // read only
+		_ = l.file.Close() // nothing was written
 	}
 }
 
-// flock calls flock(2), again when a signal interrupts it. The Go runtime sends signals to its
-// own threads.
+// flock calls flock(2), and repeats the call if a signal interrupts it. The Go runtime sends
+// signals to its own threads.
 func flock(fd, how int) error {
 	for {
 		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {

@@ -32,7 +32,7 @@ func TestAcquire(t *testing.T) {
 			second, err := Acquire(dir, tt.asked, 10*time.Millisecond)
 			if tt.compatible {
 				if err != nil {
-					t.Fatalf("the locks are compatible: %v", err)
+					t.Fatalf("got %v, want no error: the locks are compatible", err)
 				}
 				second.Unlock()
 				return
@@ -68,8 +68,9 @@ func TestAcquireWaits(t *testing.T) {
 	second.Unlock()
 }
 
-// TestAcquireFDTooLate lets a call time out, and then takes the lock with the same descriptor:
-// when the lock of the first call comes too late, its release leaves the second one locked.
+// TestAcquireFDTooLate lets a call time out, and then takes the lock with the same descriptor. If
+// flock(2) of the first call gets its lock too late, the release of this lock must leave the
+// second lock in place.
 func TestAcquireFDTooLate(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Open(dir)
@@ -150,7 +151,7 @@ func TestStoppedHolder(t *testing.T) {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	}()
-	for { // until it has the lock, and runs sleep
+	for { // until the process has the lock and runs sleep
 		l, err := Acquire(dir, Exclusive, 0)
 		if err == nil {
 			l.Unlock()

@@ -14,13 +14,13 @@ import (
 const maxCommand = 200
 
 // holders returns the processes that hold a lock on fd's inode. It reads /proc/locks, which has
-// such lines:
+// lines such as:
 //
 //	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
 //
-// A line with "->" is a process that waits. The device in a line is that of the file system, which
-// stat(2) does not always return (btrfs). So holders compares the inode, and then the files that
-// the process has open.
+// A line with "->" is a process that waits. The device in a line is that of the file system.
+// stat(2) does not always return the same device (btrfs). So holders compares the inode, and then
+// looks for the file among the open files of the process.
 func holders(fd int) string {
 	var st unix.Stat_t
 	f, err := os.Open("/proc/locks")
@@ -42,8 +42,8 @@ func holders(fd int) string {
 	return strings.Join(found, ", ")
 }
 
-// mayHold reports whether a process may have a file open. It is true when the process's files
-// cannot be read: the process may have ended and left the lock to a child.
+// mayHold reports whether a process may have a file open. It returns true if the process's files
+// cannot be read, because the process may have ended and left the lock to a child.
 func mayHold(pid string, file *unix.Stat_t) bool {
 	dir := "/proc/" + pid + "/fd/"
 	open, err := os.ReadDir(dir)
@@ -56,8 +56,8 @@ func mayHold(pid string, file *unix.Stat_t) bool {
 	return err != nil
 }
 
-// describe returns a process's number and command line. For a stopped process it adds the
-// command that continues it.
+// describe returns a process's number and command line. For a stopped process, it adds the command
+// that continues the process.
 func describe(pid string) string {
 	dir := "/proc/" + pid + "/"
 	command, err := os.ReadFile(dir + "cmdline")
@@ -66,7 +66,7 @@ func describe(pid string) string {
 	}
 	command = bytes.TrimSpace(bytes.ReplaceAll(command[:min(len(command), maxCommand)], []byte{0}, []byte{' '}))
 	who := fmt.Sprintf("process %s (%s)", pid, command)
-	// The state is the word after the name, which is in brackets: proc_pid_stat(5).
+	// The state is the word after the name in parentheses: proc_pid_stat(5).
 	stat, _ := os.ReadFile(dir + "stat")
 	_, after, _ := strings.Cut(string(stat[max(0, bytes.LastIndexByte(stat, ')')):]), " ")
 	if strings.HasPrefix(strings.ToLower(after), "t") {

@@ -21,9 +21,9 @@ type Container struct {
 	Port        setup.FoundPort // Port.Key is "" if the port is missing
 	Bridge      string          // the bridge that the port should be on
 	Addresses   []netip.Prefix
-	Routes      []setup.Route                  // of the main table, by the result of ADD
-	MasqExclude []string                       // of the record; subnets
-	gateways    []netip.Addr                   // of its leases
+	Routes      []setup.Route                  // in the main table, from the result of ADD
+	MasqExclude []string                       // subnets, from the record
+	gateways    []netip.Addr                   // from its leases
 	Since       time.Time                      // start of the lease; zero if unknown
 	Verify      func() (host, container error) // Record.Verify; nil without a record
 }
@@ -31,8 +31,9 @@ type Container struct {
 // DisplayName returns the name of the pod, or else the container's ID.
 func (c *Container) DisplayName() string { return cmp.Or(c.Pod, c.Container) }
 
-// Containers lists the containers of bridgeveth that have a port on the host, or a record. It is sorted
-// by bridge, network and name. networks are the configured ones. The list is usable if there is an error.
+// Containers lists the containers of bridgeveth that have a port on the host, or a record. The list is
+// sorted by bridge, network and name, and is valid even if err is not nil. networks are the configured
+// networks.
 func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*Container, err error) {
 	ports, err := host.Ports()
 	if err != nil {
@@ -63,7 +64,8 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 			list = append(list, c)
 		}
 		c.addRecord(r)
-		if conf, _ := attachment.Read(calls[0]); conf.Bridge != "" { // also from a configuration with mistakes
+		// Read returns a Config also for a configuration with mistakes.
+		if conf, _ := attachment.Read(calls[0]); conf.Bridge != "" {
 			c.Bridge, c.MasqExclude = conf.Bridge, conf.MasqExclude
 		}
 	}
@@ -104,10 +106,11 @@ func (c *Container) addLease(l ipam.Lease) {
 	}
 }
 
-// configuredBridge returns the bridge that the port of a container without a record should be on. If
-// the port is on no bridge, it is the bridge of the network's configuration. A port on another bridge
-// may be older than the configuration. It has left the configured bridge only if that bridge was
-// renamed, or if that bridge has the container's gateway and the other one does not.
+// configuredBridge returns the bridge that the port of a container without a record should be on. A port
+// that is on no bridge should be on the bridge of the network's configuration. A port on another bridge
+// may be older than the configuration, and then stays there. Such a port should be on the configured
+// bridge in two cases only: the configured bridge was renamed, or the configured bridge has the
+// container's gateway and the port's bridge does not.
 func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks []Network) string {
 	i := slices.IndexFunc(networks, func(n Network) bool { return n.Name == c.Network && n.attaches() })
 	if i < 0 {

@@ -6,6 +6,6 @@
 // restorable.go lists what repair compares with the host: each attachment that has a record, and the
 // networks of containers without a record. record.go turns a record into the calls of our plugins.
 //
-// The package reads one configuration only as far as it must know whether it is ours; pkg/attachment
-// reads the rest. It imports libcni, which is slow to start, so the plugins must not import it.
+// The package reads a configuration only to learn whether it is ours. pkg/attachment reads the rest.
+// The package imports libcni, which is slow to start, so the plugins must not import it.
 package inventory

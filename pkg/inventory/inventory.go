@@ -17,10 +17,10 @@ const lockWait = 10 * time.Second
 
 // Inventory names the folders of one host.
 type Inventory struct {
-	ConfDir  string      // of the network configurations
-	DataDir  string      // of the lease store; "" means those of the configurations and the default
-	CacheDir string      // of libcni's records
-	Warn     func(error) // gets each error about a file that is skipped
+	ConfDir  string      // folder of the network configurations
+	DataDir  string      // folder of the lease store; "" means the default folder and those of the configurations
+	CacheDir string      // folder of libcni's records
+	Warn     func(error) // called with each error about a file that is skipped
 }
 
 // New returns an Inventory of the default folders.
@@ -28,8 +28,8 @@ func New(warn func(error)) *Inventory {
 	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: cnicache.DefaultDir, Warn: warn}
 }
 
-// Stores calls f with each lease store that exists: DataDir, or else the default store and those of the
-// networks. It continues after errors.
+// Stores calls f with each lease store that exists: the store in DataDir or, if DataDir is "", the
+// default store and those of the networks. It continues after errors.
 func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) error {
 	dirs := []string{inv.DataDir}
 	if inv.DataDir == "" {
@@ -54,8 +54,8 @@ func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) erro
 	return errors.Join(errs...)
 }
 
-// EachLease calls f with each lease of a store, on one network or, if network is "", on all. container is
-// the beginning of the container's ID.
+// EachLease calls f with each lease of a store whose container ID begins with container. It reads one
+// network, or all networks if network is "".
 func EachLease(s *ipam.Store, network, container string, f func(ipam.Lease)) error {
 	names, err := s.Networks()
 	if err != nil {

@@ -26,7 +26,8 @@ type Network struct {
 	conf []byte // the whole configuration of the plugin
 }
 
-// Networks reads the configurations in ConfDir. It reports to Warn what it cannot read and continues.
+// Networks reads the configurations in ConfDir. It passes an error about each file that it cannot
+// read to Warn, and continues.
 func (inv *Inventory) Networks() (list []Network) {
 	files, err := libcni.ConfFiles(inv.ConfDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
@@ -55,11 +56,11 @@ func (inv *Inventory) Networks() (list []Network) {
 	return list
 }
 
-// attaches reports whether bridgeveth attaches the network's containers, by the name of the plugin. A
-// network of the type bridge may use the reference plugin.
+// attaches reports whether the plugin has a name of bridgeveth, which attaches the network's
+// containers. Under the name bridge, it may also be the reference plugin.
 func (n *Network) attaches() bool { return plugin.IsBridgeveth(n.Type) }
 
-// usesIPAM reports whether ipam-simple gives the network's addresses, by the name of the plugin.
+// usesIPAM reports whether the IPAM plugin has a name of ipam-simple.
 func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }
 
 // plan returns what the network needs on the host for containers with these addresses.
@@ -80,8 +81,8 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 	return orSingle(list, err, conf)
 }
 
-// orSingle returns the list that libcni has read from conf. If conf configures a single plugin, it
-// returns a list of that plugin: libcni 1.3 returns an error or a list without plugins for it.
+// orSingle returns list, which libcni has read from conf. If conf configures a single plugin, libcni
+// 1.3 returns an error or a list without plugins. orSingle then returns a list of this plugin.
 func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
 	if err == nil && len(list.Plugins) > 0 {
 		return list, nil

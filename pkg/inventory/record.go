@@ -15,7 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Record is libcni's record of an attachment, compared with the host by the plugins that are ours.
+// Record is libcni's record of an attachment. Its methods compare the attachment with the host and
+// repair it, for the plugins that are ours.
 type Record struct{ *cnicache.Record }
 
 // Damaged returns an error for each record that cannot be read.
@@ -24,7 +25,7 @@ func (inv *Inventory) Damaged() ([]error, error) {
 	return damaged, err
 }
 
-// records reads libcni's records. It reports to Warn the records that cannot be read.
+// records reads libcni's records. It passes an error about each record that cannot be read to Warn.
 func (inv *Inventory) records() (list []Record, err error) {
 	all, damaged, err := cnicache.Read(inv.CacheDir, "")
 	for _, d := range damaged {
@@ -36,7 +37,7 @@ func (inv *Inventory) records() (list []Record, err error) {
 	return list, err
 }
 
-// Pods returns the names of pods, by the attachments that libcni has recorded.
+// Pods returns the names of pods by attachment, from libcni's records.
 func (inv *Inventory) Pods() (map[setup.Attachment]string, error) {
 	records, err := inv.records()
 	pods := map[setup.Attachment]string{}
@@ -51,7 +52,7 @@ func (r Record) Attachment() setup.Attachment {
 	return setup.Attachment{Network: r.Network, Container: r.Container, Interface: r.Interface}
 }
 
-// addresses returns the addresses of the result, and its routes in the main table.
+// addresses returns the addresses in the result of ADD, and the result's routes in the main table.
 func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	result, err := r.ParseResult()
 	if err != nil {
@@ -68,9 +69,9 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	return addresses, routes
 }
 
-// calls returns the calls of CHECK that libcni would make of our plugins. There is none for the
-// attachment of another plugin. A plugin of the type bridge is ours if the result has our port; portmap
-// and firewall are ours after such a bridge.
+// calls returns the calls of CHECK that libcni would make for our plugins. It returns none for an
+// attachment of another plugin. A plugin of the type bridge is ours if the result has our port. portmap
+// and firewall are ours if they come after such a bridge.
 func (r Record) calls() (calls []*skel.CmdArgs, err error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
 	if list, err = orSingle(list, err, r.Config); err != nil {
@@ -101,7 +102,7 @@ func (r Record) calls() (calls []*skel.CmdArgs, err error) {
 	return calls, nil
 }
 
-// call returns the call of CHECK of one plugin of the list.
+// call returns the arguments of CHECK for one plugin of the list.
 func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*skel.CmdArgs, error) {
 	asked := map[string]any{}
 	for name, supported := range p.Network.Capabilities {
@@ -122,7 +123,7 @@ func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*s
 	}, nil
 }
 
-// eachPart calls f with the part of each of our plugins. It continues after errors.
+// eachPart calls f with the Part of each of our plugins. It continues after errors.
 func (r Record) eachPart(f func(attachment.Part) error) error {
 	calls, err := r.calls()
 	for _, call := range calls {
@@ -157,7 +158,7 @@ func (r Record) Missing() (network []string, port, err error) {
 	return network, port, err
 }
 
-// Repair restores what the attachment has lost on the host, and returns the names of those parts.
+// Repair restores what the host has lost of the attachment, and returns the names of those parts.
 func (r Record) Repair() (restored []string, err error) {
 	err = r.eachPart(func(p attachment.Part) error {
 		more, err := p.Repair()

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Restorable is an attachment with a record, or a network with containers that have none. It can be
-// compared with the host and repaired.
+// Restorable is an attachment with a record, or a network with containers that have no record. Its
+// methods compare it with the host and repair it.
 type Restorable struct {
 	Name       string // for messages
 	Network    string
@@ -20,20 +20,20 @@ type Restorable struct {
 	restorer
 }
 
-// restorer has the methods of attachment.Part that a network has, too.
+// restorer has the methods of attachment.Part that a network also has.
 type restorer interface {
 	Missing() (network []string, port, err error)
 	Repair() (restored []string, err error)
 }
 
 // Restorables lists the attachments that have a record and a port on the host, and the networks of ports
-// without a record. networks are the configured ones. The list is usable if there is an error.
+// without a record. networks are the configured networks. The list is valid even if err is not nil.
 func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []Restorable, err error) {
 	found, err := host.Ports()
 	if err != nil {
 		return nil, err
 	}
-	ports := map[string]setup.FoundPort{} // by Attachment.Port
+	ports := map[string]setup.FoundPort{} // by the result of Attachment.Port
 	for _, p := range found {
 		ports[p.Key] = p
 	}
@@ -46,7 +46,7 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 		if _, plugged := ports[key]; !plugged {
 			continue // attached by another plugin, or deleted
 		}
-		// A record with an unreadable configuration is listed: Missing and Repair return the error.
+		// A record with an unreadable configuration stays in the list: Missing and Repair return its error.
 		if calls, err := r.calls(); err == nil && len(calls) == 0 {
 			continue
 		}
@@ -57,8 +57,9 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 	return append(list, unrecorded...), err
 }
 
-// unrecorded lists the networks of ports without a record, by their configurations and leases. It skips
-// ports on another bridge than that of the configuration, which has changed since their ADD.
+// unrecorded lists the networks of ports without a record, from configurations and leases. It skips a
+// port that is on another bridge than the configured one, because the configuration has changed since
+// the ADD of this port.
 func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map[string]setup.FoundPort) (list []Restorable, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]attachment.Address{}
@@ -85,7 +86,7 @@ func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map
 	return list, err
 }
 
-// plannedNetwork is a network by its plan alone.
+// plannedNetwork is a network of which only the plan is known.
 type plannedNetwork struct {
 	host *setup.Host
 	plan *setup.Network

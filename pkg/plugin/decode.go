@@ -17,8 +17,9 @@ import (
 // maxShown is the number of bytes of a value that an error shows.
 const maxShown = 60
 
-// Decode is Read with unknown keys reported: unknown names each key that is no field of v, with code 2.
-// The reference plugins ignore unknown keys, so a caller under the name of one drops this error.
+// Decode is Read, but reports unknown keys. unknown names each key that is no field of v, with code 2. The
+// reference plugins ignore unknown keys, so a caller that runs under the name of a reference plugin drops this
+// error.
 func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	rest, known, wrong := read(data, v, path)
 	var keys []error
@@ -33,19 +34,19 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	return unknown, wrong
 }
 
-// Read decodes the JSON object data into v, a pointer to a struct. It ignores unknown keys, and the case of
-// keys, as encoding/json does and runtimes require. path is the prefix of keys in errors, "" or "ipam.". The
-// error names every value of a wrong type, with code 7, or has code 6 if data is not JSON. Fields with an error
-// stay unchanged.
+// Read decodes data, a JSON object, into v, a pointer to a struct. It ignores unknown keys and the case of
+// keys, as encoding/json does and runtimes require. path is the prefix of keys in errors: "" or "ipam.". The
+// error names every value of a wrong type and has code 7. If data is not JSON, it has code 6. A field with an
+// error stays unchanged.
 func Read(data []byte, v any, path string) error {
 	_, _, err := read(data, v, path)
 	return err
 }
 
-// read is Read, and returns the keys that are no field of v and those that are.
+// read is Read, but also returns the keys that are no field of v, and the keys of v's fields.
 //
-// It passes single values to encoding/json, never a struct. encoding/json examines all fields of a struct, and
-// their types, before it decodes the first one, once in each process. A plugin's process decodes only once.
+// read passes single values to encoding/json, never a struct. Before encoding/json decodes the first struct of
+// a type, it examines all fields and their types. A plugin's process would do this work for a single decoding.
 func read(data []byte, v any, path string) (rest map[string]json.RawMessage, known []string, err error) {
 	err = json.Unmarshal(data, &rest)
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
@@ -61,7 +62,7 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 		if _, exact := rest[key]; !exact {
 			for other := range rest {
 				if strings.EqualFold(other, key) && (name == key || other < name) {
-					name = other // always the same one of several
+					name = other // of several spellings, always the same one
 				}
 			}
 		}
@@ -94,7 +95,7 @@ func readValue(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// readList decodes a list of structs, all or none.
+// readList decodes a list of structs. If one of them has an error, the field stays unchanged.
 func readList(data []byte, field reflect.Value, key string) error {
 	var values []json.RawMessage
 	if err := json.Unmarshal(data, &values); err != nil {

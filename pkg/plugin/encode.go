@@ -10,8 +10,8 @@ import (
 )
 
 // encodeResult encodes a result of CNI 1.0.0 or later without empty fields (CNI specification 1.1.0, "Add
-// Success"). encoding/json would examine each type first. This takes a quarter of a millisecond, longer than
-// the addresses and routes of the container.
+// Success"). encoding/json would examine each type first. This would take a quarter of a millisecond, which
+// is more than ADD needs to set the addresses and routes of the container.
 func encodeResult(r *current.Result) []byte {
 	var e encoder
 	e.object("", func() {
@@ -60,14 +60,14 @@ func (e *encoder) route(r *types.Route) {
 // encoder is the JSON written so far. Keys with empty values are left out.
 type encoder []byte
 
-// next writes a comma if a value precedes.
+// next writes a comma if another value comes before.
 func (e *encoder) next() {
 	if n := len(*e); n > 0 && (*e)[n-1] != '{' && (*e)[n-1] != '[' && (*e)[n-1] != ':' {
 		*e = append(*e, ',')
 	}
 }
 
-// key writes a key. With "", it starts a value without key.
+// key writes a key. For "", it begins a value without a key.
 func (e *encoder) key(name string) {
 	e.next()
 	if name != "" {
@@ -94,7 +94,7 @@ func list[T any](e *encoder, key string, all []T, each func(T)) {
 	*e = append(*e, ']')
 }
 
-// objects writes a list of objects. A nil object becomes null: the result of another plugin may contain it.
+// objects writes a list of objects. A nil object becomes null. The result of another plugin may contain nil.
 func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	list(e, key, all, func(one *T) {
 		if one == nil {

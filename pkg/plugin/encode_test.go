@@ -10,8 +10,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// TestEncodeResult compares what encodeResult writes with what the library's own result
-// becomes, with all fields and with none.
+// TestEncodeResult compares the output of encodeResult with that of the library, for results with
+// all fields and with none.
 func TestEncodeResult(t *testing.T) {
 	t.Parallel()
 	_, four, _ := net.ParseCIDR("10.88.0.0/16")
@@ -53,7 +53,7 @@ func TestEncodeResult(t *testing.T) {
 	}
 }
 
-// inOrder is JSON with its keys in alphabetical order.
+// inOrder returns JSON with its keys in alphabetical order.
 func inOrder(t *testing.T, text []byte) []byte {
 	t.Helper()
 	var any map[string]any

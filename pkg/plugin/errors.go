@@ -19,8 +19,9 @@ const (
 	CodeDelegate                    // another plugin failed without a code of its own
 )
 
-// Errorf returns a CNI error with a message as by fmt.Errorf, in one line. If a CNI error is wrapped by %w, its
-// code is used instead, because it is more specific, unless it is types.ErrInternal.
+// Errorf returns a CNI error whose message is formatted as by fmt.Errorf, in one line. If %w wraps a CNI error,
+// Errorf returns the code of that error, because it is more specific. The code types.ErrInternal is not used in
+// this way.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error

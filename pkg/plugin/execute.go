@@ -12,20 +12,21 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxOutput is the number of bytes of a plugin's output that an error shows: the last bytes, which have the
-// cause.
+// maxOutput is the number of bytes of a plugin's output that an error shows. It shows the last bytes, because they
+// contain the cause.
 const maxOutput = 2000
 
-// Execute runs another plugin with this process's environment and the configuration conf, and returns its
-// standard output (CNI specification 1.1.0, section 4, "Delegated plugin execution procedure"). It copies the
-// plugin's standard error to this process's. A CNI error of the plugin is returned as a types.Error. If the plugin
-// fails with plain text, the error contains the text, because runtimes show only errors.
+// Execute runs another plugin with this process's environment and the configuration conf, and returns its standard
+// output (CNI specification 1.1.0, section 4, "Delegated plugin execution procedure"). It copies the plugin's
+// standard error to the standard error of this process. If the plugin prints a CNI error, Execute returns it as a
+// types.Error. If the plugin fails with plain text, the error contains the text, because runtimes show only
+// errors.
 //
-// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS. This costs two
-// megabytes and half a millisecond at every start.
+// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS. These cost two
+// megabytes of memory and half a millisecond at every start.
 func Execute(path, verb string, conf []byte) ([]byte, error) {
 	cmd := exec.Command(path)
-	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // the last one counts
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // the last of several CNI_COMMAND counts
 	cmd.Stdin = bytes.NewReader(conf)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -38,7 +39,7 @@ func Execute(path, verb string, conf []byte) ([]byte, error) {
 	return out, err
 }
 
-// failure returns the error of a plugin that failed, from its output.
+// failure returns the error of a plugin that has failed. The error contains the plugin's output.
 func failure(err error, stdout, stderr []byte) error {
 	printed := &types.Error{}
 	if json.Unmarshal(stdout, printed) == nil && printed.Msg != "" {

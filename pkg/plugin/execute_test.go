@@ -10,11 +10,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// TestExecuteFails starts plugins that fail, and looks for what they have said.
+// TestExecuteFails starts plugins that fail, and checks that the error contains what they have
+// printed.
 func TestExecuteFails(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string
-		code         uint // 0: no error of CNI's
+		code         uint // 0 means that the error is no CNI error
 		want         string
 	}{
 		{"an error of CNI's", `echo "noise" >&2; echo '{"code": 11, "msg": "busy", "details": "very"}'; exit 1`, 11, "busy; very"},

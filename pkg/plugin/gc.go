@@ -7,7 +7,7 @@ import (
 )
 
 // ValidAttachments returns the list of valid attachments in the configuration of GC. null and [] mean that no
-// attachment is valid. A missing key is an error: otherwise a caller that does not know the key would remove
+// attachment is valid. A missing key is an error: otherwise, a caller that does not know the key would remove
 // every container from the network.
 func ValidAttachments(conf []byte) ([]types.GCAttachment, error) {
 	const key = "cni.dev/valid-attachments"

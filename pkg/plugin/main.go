@@ -20,9 +20,10 @@ import (
 // Version is the release of this build. The linker sets it.
 var Version = "devel"
 
-// lockWait limits the time that one call waits for locks, all waits together. undoWait is the additional time for
-// the undo of a failed ADD. The call then returns an error that names the process with the lock. Runtimes wait
-// longer: CRI-O 30 s for GC of all networks, CRI-O and containerd a minute for DEL, kubelet four minutes for a pod.
+// lockWait limits the total time for which one call waits for locks. undoWait is additional time for the undo of a
+// failed ADD. After this time, the call returns an error that names the process with the lock. Runtimes wait longer
+// for a call: CRI-O 30 s for GC of all networks, CRI-O and containerd a minute for DEL, and kubelet four minutes
+// for a pod.
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
 // Main runs one CNI command as the plugin called name and returns the exit status. release is a version such as
@@ -35,8 +36,8 @@ const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 func Main(name, release string, verbs skel.CNIFuncs) int {
 	growStack()
 	flock.Limit(lockWait, undoWait)
-	// A call takes milliseconds, so these signals need not interrupt it; only SIGKILL does. Without SIGPIPE, a
-	// write to a closed standard output returns an error, and ADD is undone.
+	// Only SIGKILL interrupts a call, because a call takes only milliseconds. SIGPIPE is ignored for another reason: a
+	// write to a closed standard output then returns an error, and ADD is undone.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	var stdin configuration
@@ -64,15 +65,15 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	return 0
 }
 
-// toBeRetried replaces words in the errors of DEL. containerd takes a DEL whose error has these words for
-// successful and does not call it again (github.com/containerd/go-cni, Remove).
+// toBeRetried replaces words in the errors of DEL. If the error of a DEL contains these words, containerd treats
+// the DEL as successful and does not call it again (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked makes skel skip a check after the verb: that CNI_NETNS is not the plugin's own namespace. The verb has
-// printed its result by then, and the error would be a second JSON object on standard output.
+// unchecked makes skel skip a check after the verb: that CNI_NETNS is not the plugin's own namespace. At that time
+// the verb has already printed its result. The error would be a second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
-		defer func() { args.NetnsOverride = "true" }() // set after the verb, which reads the value of the caller
+		defer func() { args.NetnsOverride = "true" }() // set after the verb, because the verb reads the caller's value
 		return verb(args)
 	}
 }
@@ -93,8 +94,8 @@ func refill(data []byte) (*os.File, error) {
 // configuration is the network configuration from standard input.
 type configuration []byte
 
-// version returns the cniVersion of the configuration, or the newest. Only errors and the answer to VERSION need
-// it, so only they decode the configuration again.
+// version returns the cniVersion of the configuration, or the newest version. It decodes the configuration again.
+// This costs no ADD any time, because only errors and the answer to VERSION need the version.
 func (c configuration) version() string {
 	var conf struct {
 		CNIVersion string `json:"cniVersion"`
@@ -117,7 +118,7 @@ func (c configuration) fail(e *types.Error) int {
 	return 1
 }
 
-// versionInfo is version.All with an answer to VERSION in the version of the request.
+// versionInfo is version.All, but its answer to VERSION is in the version of the request.
 type versionInfo struct {
 	version.PluginInfo
 	asked configuration
@@ -131,13 +132,13 @@ func (v versionInfo) Encode(w io.Writer) error {
 	}{v.asked.version(), v.SupportedVersions()})
 }
 
-// growStack grows the stack once, by a large frame. Otherwise the Go runtime copies the stack four times during
-// the call, which takes 1 % of an ADD.
+// growStack grows the stack once, by a function with a large frame. Otherwise the Go runtime copies the stack four
+// times during the call, which takes 1 % of an ADD.
 //
 //go:noinline
 func growStack() {
 	if len(os.Args) > 0 {
-		return // always
+		return // always; the compiler does not know this and grows the stack for room
 	}
 	var room [24 << 10]byte
 	_, _ = os.Stdin.Read(room[:])

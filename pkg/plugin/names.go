@@ -14,8 +14,8 @@ const (
 	Loopback  = "loopback"
 )
 
-// IsBridgeveth reports whether bridgeveth may be installed under a name.
+// IsBridgeveth reports whether bridgeveth may be installed under this name.
 func IsBridgeveth(name string) bool { return name == Bridgeveth || name == Bridge }
 
-// IsIPAMSimple reports whether ipam-simple may be installed under a name.
+// IsIPAMSimple reports whether ipam-simple may be installed under this name.
 func IsIPAMSimple(name string) bool { return name == IPAMSimple || name == HostLocal }

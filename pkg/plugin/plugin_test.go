@@ -116,7 +116,7 @@ func TestEdits(t *testing.T) {
 	}
 }
 
-// TestMain lets the test binary be a plugin.
+// TestMain runs the test's executable as a plugin if PLUGIN_TEST is set.
 func TestMain(m *testing.M) {
 	if os.Getenv("PLUGIN_TEST") != "" {
 		fails := func(*skel.CmdArgs) error { return Errorf(101, "it is taken") }
@@ -148,7 +148,7 @@ func TestPlugin(t *testing.T) {
 		cmd.Stdin = strings.NewReader(tt.stdin)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // its status is looked at
+		_ = cmd.Run() // the status is checked below
 		if got := cmd.ProcessState.ExitCode(); got != tt.status {
 			t.Errorf("%s %s: status %d, want %d", tt.command, tt.stdin, got, tt.status)
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// Previous returns prevResult: the result of the plugin before in the list or, for CHECK, of ADD. It returns nil if
-// there is none.
+// Previous returns prevResult: the result of the plugin before in the list or, for CHECK, the result of ADD. It
+// returns nil if there is none.
 func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
@@ -30,14 +30,14 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// parseResult parses a result of the version that it names, or else of the given version. The result in libcni's
-// record has the version that the runtime uses, which may be older than the newest version of the configuration
-// (cniVersions).
+// parseResult parses a result. It uses the version that the result names, or else the given version. A result in
+// libcni's record has the version that the runtime uses. This version may be older than the newest version of the
+// configuration (cniVersions).
 func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own
 	}
-	result["cniVersion"] = version // the library wants it there
+	result["cniVersion"] = version // the library expects the version there
 	b, err := json.Marshal(result)
 	if err != nil {
 		return nil, err
@@ -49,8 +49,8 @@ func parseResult(result map[string]any, version string) (*current.Result, error)
 	return current.NewResultFromResult(parsed)
 }
 
-// refuseNulls returns an error if a list of a result contains null. The CNI library's conversions do not check
-// for it.
+// refuseNulls returns an error if a list in a result contains null, because the CNI library's conversions do not
+// check for null.
 func refuseNulls(result map[string]any) error {
 	for key, value := range result {
 		list, _ := value.([]any)
@@ -61,7 +61,7 @@ func refuseNulls(result map[string]any) error {
 	return nil
 }
 
-// IPNet returns a prefix in the type of results.
+// IPNet returns a prefix in the type that results have.
 func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
@@ -78,7 +78,7 @@ func Addr(ip net.IP) netip.Addr {
 	return a.Unmap()
 }
 
-// PassOn prints prevResult as the result of a plugin that adds nothing.
+// PassOn prints prevResult unchanged, for a plugin that adds nothing.
 func PassOn(conf *types.PluginConf) error {
 	previous, err := Previous(conf)
 	if err == nil && previous == nil {
