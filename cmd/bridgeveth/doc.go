@@ -1,6 +1,6 @@
-// Bridgeveth is the program of all plugins. It runs the plugin that has the name of the executed file.
-// Some plugins take the place of the reference plugins of the same name (docs/dropin.md).
+// Bridgeveth is the executable file of all plugins. The name under which it is started selects the
+// plugin. Some of these names are those of reference plugins (docs/dropin.md).
 //
-// Start with main.go, which has the table of plugins. Their verbs are in plugins/. reference.go calls
-// the reference plugins for attachments that they have made.
+// Start with main.go, which has the table of plugins. The verbs of the plugins are in plugins/.
+// reference.go calls a reference plugin for attachments that this plugin has made.
 package main

@@ -15,16 +15,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/plugins/portmap"
 )
 
-// referenceVersion is the release of containernetworking/plugins that our plugins replace. They print
-// this version under the names of the reference plugins, because programs conclude from the version
-// what a plugin can do: nerdctl requires v1.1.0 of firewall, and v1.7.1 for some options.
+// referenceVersion is the release of containernetworking/plugins that our plugins replace. Under the
+// name of a reference plugin, our plugins print this version, because some programs derive the features
+// of a plugin from its version: nerdctl requires v1.1.0 of firewall, and v1.7.1 for some options.
 const referenceVersion = "v1.10.0"
 
-// program is one plugin of this file.
+// program is one plugin in the table of programs.
 type program struct {
 	verbs     func() skel.CNIFuncs
-	reference bool // takes the place of a reference plugin
-	delegates bool // calls the reference plugin for attachments that are not ours, see orReference
+	reference bool // the name is that of a reference plugin
+	delegates bool // calls the reference plugin for attachments that bridgeveth has not made, see orReference
 }
 
 var programs = map[string]program{
@@ -37,8 +37,9 @@ var programs = map[string]program{
 	plugin.Loopback:   {verbs: loopback.Verbs, reference: true},
 }
 
-// A network namespace belongs to a thread, so main stays on the first thread. The runtime starts another
-// thread for a locked one, which is cheaper here, where the stack is shallow.
+// init locks the main goroutine to its thread, because a network namespace belongs to a thread. When a
+// goroutine locks its thread, the Go runtime starts another thread. This is cheaper in init than later,
+// because the stack is still shallow.
 func init() { runtime.LockOSThread() }
 
 func main() {
@@ -49,7 +50,7 @@ func main() {
 	}
 	verbs, release := p.verbs(), plugin.Version
 	if p.reference {
-		// Programs that compare versions ignore the part after the plus (semver.org, 10).
+		// Programs that compare versions ignore the part after the plus sign (semver.org, item 10).
 		release = referenceVersion + "+bridgeveth." + plugin.Version
 	}
 	if p.delegates {

@@ -14,12 +14,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// referenceDir is the folder beside this program where make install-dropin keeps the reference plugins.
+// referenceDir is the folder in which make install-dropin keeps the reference plugins. It is beside this
+// program.
 const referenceDir = "reference"
 
-// orReference returns verbs that call the reference plugin for attachments that are not ours: containers
-// that it attached before it was replaced, and interfaces of other plugins, such as ptp, before portmap
-// or firewall. It returns own if the reference plugin is not in referenceDir.
+// orReference returns verbs that call the reference plugin for attachments that bridgeveth has not made.
+// These are containers that the reference plugin attached before it was replaced, and, for portmap and
+// firewall, interfaces of other plugins such as ptp. orReference returns own if the reference plugin is
+// not in referenceDir.
 func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	self, err := os.Executable()
 	if err != nil {
@@ -38,7 +40,9 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 			if !foreign {
 				return ours(args)
 			}
-			if verb == "DEL" { // whose attachment it was may be unknown by now, so both plugins delete it
+			// When the port is gone, nothing shows which plugin has made the attachment, so both plugins delete
+			// it.
+			if verb == "DEL" {
 				err = ours(args)
 			}
 			out, failed := plugin.Execute(path, verb, args.StdinData)
@@ -53,14 +57,15 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	}
 	all := own
 	all.Check, all.Del = theirs("CHECK", own.Check), theirs("DEL", own.Del)
-	if name != plugin.Bridge { // bridge attaches, so the attachment is ours
+	// ADD of bridge always makes an attachment of our own.
+	if name != plugin.Bridge {
 		all.Add = theirs("ADD", own.Add)
 	}
 	return all
 }
 
-// isForeign reports whether an attachment is not ours: its port is neither on the host nor in the result
-// of ADD.
+// isForeign reports whether bridgeveth has not made an attachment: bridgeveth's port is neither on the
+// host nor in the result of ADD (prevResult).
 func isForeign(args *skel.CmdArgs) (bool, error) {
 	var conf struct {
 		Name       string `json:"name"`
@@ -71,7 +76,7 @@ func isForeign(args *skel.CmdArgs) (bool, error) {
 		} `json:"prevResult"`
 	}
 	if json.Unmarshal(args.StdinData, &conf) != nil {
-		return false, nil // our plugin reports the error
+		return false, nil // our plugin then reports the error
 	}
 	a := attachment.Of(conf.Name, args)
 	for _, i := range conf.PrevResult.Interfaces {

@@ -45,7 +45,7 @@ type checker struct {
 	findings []finding
 }
 
-// newChecker lists the ports on the host. The caller closes ns.
+// newChecker lists the ports on the host. The caller closes the checker's ns.
 func newChecker(inv *inventory.Inventory) (*checker, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -68,7 +68,8 @@ func (c *checker) add(remedy, format string, args ...any) {
 	c.findings = append(c.findings, finding{fmt.Sprintf(format, args...), remedy})
 }
 
-// check compares everything. It changes nothing.
+// check compares leases, ports and rules, and adds a finding for each difference. It changes nothing
+// on the host.
 func (c *checker) check() error {
 	networks := c.inv.Networks()
 	err := c.inv.Stores(networks, func(s *ipam.Store) error {
@@ -108,7 +109,7 @@ func (c *checker) checkLease(l ipam.Lease) error {
 		return nil
 	}
 	if l.Namespace == (ipam.Namespace{}) {
-		return nil // imported from host-local, which does not record the namespace
+		return nil // the lease was imported from host-local, which does not record the namespace
 	}
 	container, err := setup.OpenNamespace(l.Namespace.Path)
 	if err != nil {
@@ -126,8 +127,8 @@ func (c *checker) checkLease(l ipam.Lease) error {
 	return nil
 }
 
-// checkPorts finds ports without a lease on networks with leases, and ports of an ADD that was killed:
-// they are down and have no record.
+// checkPorts adds a finding for each port that has no lease on a network with leases, and for each
+// port of a killed ADD. The port of a killed ADD is down and has no record.
 func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	recorded := map[setup.Attachment]bool{}
 	for _, n := range restorables {
@@ -148,12 +149,12 @@ func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	}
 }
 
-// checkRestorables compares attachments and networks with the host, as repair does.
+// checkRestorables compares attachments and networks with the host, as bvctl repair does.
 func (c *checker) checkRestorables(all []inventory.Restorable) {
 	seen := map[finding]bool{}
 	find := func(remedy, format string, args ...any) {
 		f := finding{fmt.Sprintf(format, args...), remedy}
-		if !seen[f] { // all containers of a network find the same differences of the network
+		if !seen[f] { // all containers of a network report the same missing parts of the network
 			c.findings = append(c.findings, f)
 		}
 		seen[f] = true

@@ -14,16 +14,16 @@ import (
 // carrierWait is how long the kernel may take to notice the carrier of a link (net/core/link_watch.c).
 const carrierWait = time.Second
 
-// systemPath is the PATH of the commands that fix a problem. The last folder is for NixOS. Other folders
-// in PATH, and the folder of bvctl, may have a CNI plugin with the name of a system program. The plugin
-// "bridge", for instance, prints its version and returns 0.
+// systemPath is the PATH of the commands that fix a problem. Its last folder is for NixOS. The caller's
+// PATH and the folder of bvctl may contain a CNI plugin that has the name of a system program. The
+// plugin "bridge", for instance, prints its version and returns 0.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
-// asCalled defines bvctl as a shell function, with the folders that this process uses.
+// asCalled is a shell function bvctl that uses the same folders as this process.
 const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
 
-// fixAll runs the command of each problem once. It returns the commands. The caller checks whether the
-// problems are still there.
+// fixAll runs the command of each problem once and returns the commands. The caller checks whether the
+// problems remain.
 func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
 	self, err := os.Executable() // many of the commands are "bvctl repair"
@@ -48,7 +48,7 @@ func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tr
 	return tried, nil
 }
 
-// printUseless prints each command that has run and whose problem is still there.
+// printUseless prints each command that has run and has not fixed its problem.
 func printUseless(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
 	seen := map[string]bool{}
 	each(reports, func(s doctor.Station) {
@@ -59,7 +59,7 @@ func printUseless(reports []*doctor.Report, tried map[string]bool, w io.Writer) 
 	})
 }
 
-// each calls f with each problem that a command fixes.
+// each calls f with each problem that a command can fix.
 func each(reports []*doctor.Report, f func(doctor.Station)) {
 	for _, r := range reports {
 		for _, s := range r.Stations {

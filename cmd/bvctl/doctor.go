@@ -49,7 +49,8 @@ and B, it checks these paths for every container.`,
 	return cmd
 }
 
-// examine checks all paths that args ask for. If fix is set and it has run commands, it checks them again.
+// examine checks all paths that args ask for. If fix is set, it runs the commands that fix the problems.
+// If a command has run, it then checks all paths again.
 func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("bvctl doctor needs root: it enters containers and sends packets from them")
@@ -126,7 +127,7 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 	return nil
 }
 
-// show prints a report with all its stations. The obstacle is last, next to the prompt.
+// show prints a report with all its stations. The obstacle comes last, next to the shell prompt.
 func show(r *doctor.Report, w io.Writer) {
 	fmt.Fprintln(w, r.Path())
 	for _, s := range r.Stations {
@@ -148,8 +149,8 @@ func showRemedy(s *doctor.Station, w io.Writer) {
 	}
 }
 
-// summarize prints one line for each path without a problem, with its notes. Then it prints each obstacle
-// once, with the paths that it blocks.
+// summarize prints one line for each path that has no problem, followed by the notes on this path. Then it
+// prints each obstacle once, with the paths that it blocks.
 func summarize(reports []*doctor.Report, w io.Writer) {
 	var obstacles []doctor.Station
 	blocked := map[doctor.Station][]*doctor.Report{}

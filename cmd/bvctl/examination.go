@@ -14,23 +14,24 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// examination is one check of the whole host by the doctor.
+// examination is the state of one run of the doctor.
 type examination struct {
 	*doctor.Doctor
 	inv      *inventory.Inventory
 	networks []inventory.Network
 	all      []*inventory.Container
-	ends     []*doctor.End                  // of each container in all; Namespace is nil if it cannot be opened
-	shut     map[*doctor.End]*doctor.Report // on the ends whose namespace cannot be opened
-	more     []*doctor.Report               // on problems that concern no single container
+	ends     []*doctor.End                  // one for each container in all; Namespace is nil if it cannot be opened
+	shut     map[*doctor.End]*doctor.Report // reports on the ends whose namespace cannot be opened
+	more     []*doctor.Report               // reports on problems that concern no single container
 }
 
 const (
 	doctorLock = "/run/bridgeveth-doctor.lock"
-	doctorWait = 2 * time.Minute // another doctor may check the whole host
+	doctorWait = 2 * time.Minute // another doctor may be checking the whole host
 )
 
-// acquireDoctor waits until no other doctor runs: a doctor cannot tell the packets of another from its own.
+// acquireDoctor waits until no other doctor runs, because two doctors cannot distinguish each other's
+// packets.
 func acquireDoctor() (*flock.Lock, error) {
 	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
@@ -78,7 +79,8 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	return x, nil
 }
 
-// podRanges returns the subnets of containers on all nodes that configurations and records name.
+// podRanges returns the subnets of the containers on all nodes, from the configurations and libcni's
+// records.
 func (x *examination) podRanges() (ranges []netip.Prefix) {
 	var texts []string
 	for _, n := range x.networks {
@@ -95,7 +97,7 @@ func (x *examination) podRanges() (ranges []netip.Prefix) {
 	return ranges
 }
 
-// problem returns a report with one problem, which was found without following a packet.
+// problem returns a report with one problem that was found without sending a packet.
 func problem(of, station, advice, what string) *doctor.Report {
 	return &doctor.Report{From: of, Stations: []doctor.Station{{Name: station, State: doctor.Bad, What: what, Remedy: advice, Advice: true}}}
 }
@@ -142,7 +144,8 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, walked...)
 	}
 	different := x.Differences(concerned, reports)
-	if len(different) > 0 { // without containers that were removed in the meantime
+	// Compare again without the containers that were removed in the meantime.
+	if len(different) > 0 {
 		different = x.Differences(x.present(concerned), reports)
 	}
 	reports = append(reports, different...)
@@ -153,8 +156,8 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return append(reports, passing...), err
 }
 
-// walkFrom follows packets from a container to another end, or, if to is nil, to its gateways and the next
-// container. If the namespace of an end cannot be opened, it only reports that.
+// walkFrom follows packets from container a to the end to. If to is nil, it follows packets to the gateways
+// of a and to the next container. If the namespace of an end cannot be opened, walkFrom reports only this.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
 		if shut := x.shut[e]; shut != nil {
@@ -167,8 +170,8 @@ func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*docto
 	return x.walkAll(ctx, a, []*doctor.End{to})
 }
 
-// maxFailed is the number of failed paths after which the doctor stops: a problem of the host makes every
-// path fail.
+// maxFailed is the number of failed paths after which the doctor stops, because a problem of the host makes
+// every path fail.
 const maxFailed = 5
 
 // failed counts the paths that have an obstacle.
@@ -181,8 +184,8 @@ func failed(reports []*doctor.Report) (count int) {
 	return count
 }
 
-// walkAll follows packets from a container to others, in each family that both ends have. If they have no
-// common family, it checks their links.
+// walkAll follows packets from a container to other ends, in each address family that both ends have. If
+// two ends have no common family, it checks only their links.
 func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doctor.End) (reports []*doctor.Report, err error) {
 	add := func(b *doctor.End, r *doctor.Report) {
 		if !r.Healthy() && len(x.present([]*doctor.End{a, b})) < 2 {

@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// attachment is an attachment in the output.
+// attachment is one attachment in the output.
 type attachment struct {
 	Bridge    string         `json:"bridge"`
 	Network   string         `json:"network"`
@@ -25,7 +25,7 @@ type attachment struct {
 	Interface string         `json:"interface"`
 	Namespace string         `json:"namespace,omitempty"`
 	Port      string         `json:"port"`
-	State     string         `json:"state"` // one of those below
+	State     string         `json:"state"` // one of the constants below
 	Addresses []netip.Prefix `json:"addresses"`
 	HostPorts []string       `json:"hostPorts,omitempty"` // such as "tcp 192.0.2.1:8080"
 	Bandwidth *bandwidth     `json:"bandwidth,omitempty"`
@@ -74,7 +74,7 @@ func newInspect(inv *inventory.Inventory) *cobra.Command {
 	return cmd
 }
 
-// attachments lists all attachments, sorted by bridge. The list is usable if there is an error.
+// attachments lists all attachments, sorted by bridge. The list is valid even if err is not nil.
 func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error) {
 	all, err := inv.Containers(ns, inv.Networks())
 	published, unknown := ns.HostPorts()
@@ -112,7 +112,7 @@ func state(c *inventory.Container) string {
 	return portForwards
 }
 
-// String returns the limits, such as "in 10M out 2.5M".
+// String returns the limits as text, such as "in 10M out 2.5M".
 func (b *bandwidth) String() string {
 	if b == nil {
 		return "-"

@@ -21,13 +21,13 @@ import (
 
 const (
 	barWidth = 20            // characters of the bar that shows how full a range is
-	maxExact = 1_000_000_000 // larger numbers of addresses are printed as 1.8e+19
+	maxExact = 1_000_000_000 // larger numbers of addresses are printed in the form 1.8e+19
 )
 
-// filter chooses leases. An empty field matches every lease.
+// filter selects leases. An empty field matches every lease.
 type filter struct{ network, container, address string }
 
-// lease is a lease in the output.
+// lease is one lease in the output.
 type lease struct {
 	Network   string     `json:"network"`
 	Address   string     `json:"address"`
@@ -37,17 +37,17 @@ type lease struct {
 	Namespace string     `json:"namespace,omitempty"`
 	Since     time.Time  `json:"since"`
 	Until     *time.Time `json:"until,omitempty"`
-	State     string     `json:"state"` // one of those below
+	State     string     `json:"state"` // one of the constants below
 }
 
 const (
 	stateAttached  = "attached"
-	stateGone      = "gone"      // the network namespace does not exist any more; there was no DEL
+	stateGone      = "gone"      // the network namespace does not exist any more, but DEL was not called
 	stateKept      = "kept"      // a sticky address, kept for its pod
 	stateInherited = "inherited" // imported from host-local, which does not record the namespace
 )
 
-// usage is a range in the output.
+// usage is one range in the output.
 type usage struct {
 	Network string `json:"network"`
 	Range   string `json:"range"`
@@ -60,7 +60,7 @@ type listing struct {
 	Leases []lease `json:"leases"`
 	Ranges []usage `json:"ranges"`
 
-	configured map[string]bool // networks, by name
+	configured map[string]bool // the networks that have a configuration, by name
 }
 
 // newLeases returns "bvctl leases".
@@ -105,7 +105,7 @@ func (f filter) check() error {
 	return nil
 }
 
-// each calls visit with the leases of a store that match.
+// each calls visit with each lease of a store that matches the filter.
 func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	return inventory.EachLease(s, f.network, f.container, func(l ipam.Lease) {
 		if f.matches(l.Address.Addr()) {
@@ -114,13 +114,13 @@ func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	})
 }
 
-// matches reports whether an address matches.
+// matches reports whether an address matches the filter.
 func (f filter) matches(a netip.Addr) bool {
 	wanted, err := netip.ParseAddr(f.address)
 	return f.address == "" || err == nil && wanted.Unmap() == a
 }
 
-// read adds the leases and ranges of a store.
+// read adds the leases and the ranges of a store.
 func (l *listing) read(s *ipam.Store, f filter) error {
 	if err := f.each(s, func(found ipam.Lease) { l.Leases = append(l.Leases, describe(found)) }); err != nil {
 		return err
@@ -133,7 +133,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				continue // of a network that was removed; the store keeps the position of the last lease
+				// The network was removed. The store keeps its range, to remember which address was freed last.
+				continue
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
 		}
@@ -142,8 +143,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 	return err
 }
 
-// namePods adds the names of pods from libcni's records. A lease has the name only if its address is
-// sticky.
+// namePods adds the names of pods from libcni's records, because a lease contains the pod's name
+// only if its address is sticky.
 func (l *listing) namePods(inv *inventory.Inventory) error {
 	pods, err := inv.Pods()
 	for i := range l.Leases {
@@ -234,7 +235,8 @@ func orDash(text string) string {
 	return text
 }
 
-// bar draws how full a range is. A bar looks empty or full only if the range is.
+// bar draws how full a range is. Only a range without leases has an empty bar, and only a full range
+// has a full bar.
 func bar(leased, size uint64) string {
 	full := int(float64(leased) / float64(size) * barWidth)
 	switch {
@@ -266,7 +268,7 @@ func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
 	return cmd
 }
 
-// release frees the leases that match and prints the outcome for each.
+// release frees the leases that match the filter, and prints the outcome for each lease.
 func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error {
 	ns, err := setup.CurrentHost()
 	if err != nil {

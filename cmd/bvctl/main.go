@@ -12,7 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// errUnhealthy ends bvctl with status 1. The problems were printed before.
+// errUnhealthy makes bvctl end with status 1. The problems are printed before.
 var errUnhealthy = errors.New("problems found")
 
 func main() {
@@ -42,5 +42,5 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// complain prints an error after which bvctl continues on standard error.
+// complain prints an error on standard error. bvctl continues after this error.
 func complain(err error) { fmt.Fprintln(stderr, "bvctl:", err) }

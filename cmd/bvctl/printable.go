@@ -14,9 +14,9 @@ var (
 	stderr = &printable{to: os.Stderr}
 )
 
-// printable replaces each character that is neither printable, a tab nor the end of a line. Names of
-// containers, networks and links come from other programs. An escape sequence in a name would act on the
-// terminal, or make a drawing invalid.
+// printable replaces each character that is not printable, except tabs and line ends. Names of
+// containers, networks and links come from other programs, and may contain escape sequences. Such a
+// sequence would act on the terminal, or make a drawing invalid.
 type printable struct {
 	to   io.Writer
 	rest []byte // an incomplete character at the end of the last Write

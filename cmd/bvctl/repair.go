@@ -47,9 +47,9 @@ With --watch, bvctl keeps running. It repairs after each change of nf_tables rul
 }
 
 const (
-	watchQuiet = 300 * time.Millisecond // from the last change of rules to the repair
-	watchMost  = time.Second            // from the first change to the repair, at most
-	watchIdle  = 30 * time.Second       // between repairs without a change of rules
+	watchQuiet = 300 * time.Millisecond // time from the last change of rules to the repair
+	watchMost  = time.Second            // longest time from the first change to the repair
+	watchIdle  = 30 * time.Second       // time between repairs if no rule changes
 )
 
 // watchRules repairs until it is killed.
@@ -69,8 +69,8 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	}
 }
 
-// repair restores what is missing and returns the number of restored parts. It continues after errors. It
-// prints errors of single containers on standard error, and returns the other errors.
+// repair restores missing parts and returns their number. It continues after errors. It prints errors of
+// single containers on standard error, and returns all other errors.
 func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
 	all, err := inv.Restorables(ns, inv.Networks())
 	failed := false

@@ -17,7 +17,7 @@ type likeness int
 
 const (
 	another likeness = iota
-	perhaps          // the beginning of its ID, or the name of its pod without the namespace of Kubernetes
+	perhaps          // the name is the beginning of the ID, or the pod's name without its Kubernetes namespace
 	exactly
 )
 
@@ -69,7 +69,7 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 	return nil, nil
 }
 
-// target returns a container, or an end with an address that belongs to no container.
+// target returns the container that has the name, or an end for an address that belongs to no container.
 func (x *examination) target(name string) (*doctor.End, error) {
 	b, err := x.find(name)
 	if b != nil || err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// drawings are the templates, by the names of --output.
+// drawings holds the templates. The name of a template is a value of --output.
 //
 //go:embed drawings
 var drawings embed.FS
@@ -63,10 +63,10 @@ type drawnPort struct {
 	Lines []string // about the container: its name, addresses and host ports
 }
 
-// topology lists the bridges of containers. The list is usable if there is an error.
+// topology lists the bridges of containers. The list is valid even if err is not nil.
 func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, err error) {
 	list, err := attachments(inv, ns)
-	for _, a := range list { // by bridge
+	for _, a := range list { // sorted by bridge
 		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
 			b := drawnBridge{Name: a.Bridge}
 			addresses, err := setup.Addresses(ns.Namespace, a.Bridge)
@@ -97,7 +97,7 @@ func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, 
 	return bridges, err
 }
 
-// draw writes a drawing of the kind that --output names.
+// draw writes a drawing in the given format, a value of --output.
 func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 	t, err := template.New(kind).Funcs(template.FuncMap{
 		"quote": func(s string) string {
@@ -118,14 +118,14 @@ func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 
 // Sizes in a picture, in pixels.
 const (
-	boxWidth, boxGap = 210, 20 // a box is wider if its text is
+	boxWidth, boxGap = 210, 20 // a box with longer text is wider
 	boxesInRow       = 5
 	bridgeHeight     = 50
 	lineHeight       = 16
 	letterWidth      = 7
 )
 
-// placed has the positions of the parts of a drawing.
+// placed holds the positions of the parts of a drawing.
 type placed struct {
 	Width, Height       int
 	BoxWidth, BoxHeight int
@@ -142,7 +142,7 @@ type placedBridge struct {
 type placedBox struct {
 	drawnPort
 	X, Y  int
-	Wire  string // to the bridge, as an SVG path
+	Wire  string // path of the wire to the bridge, in the syntax of SVG
 	Texts []placedText
 }
 
@@ -151,8 +151,8 @@ type placedText struct {
 	Text string
 }
 
-// place puts containers below their bridges, boxesInRow in each row. Wires to later rows pass between the
-// boxes of earlier rows.
+// place arranges containers below their bridges, boxesInRow in each row. Wires to later rows pass between
+// the boxes of earlier rows.
 func place(bridges []drawnBridge) placed {
 	lines, width := 0, boxWidth
 	for _, b := range bridges {
