@@ -12,7 +12,7 @@ LINT    := .cache/bin/golangci-lint-2.15.0
 # Makes a network namespace. Users other than root need a user namespace around it.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
-# Each folder is a Go module of its own. Kubernetes' libraries stay out of the plugins' module.
+# Each folder is a Go module of its own, so that Kubernetes' libraries stay out of the plugins' module.
 MODULES := . cmd/bridgeveth-node test
 
 build: ## build bridgeveth, ipam-simple and bvctl into bin/

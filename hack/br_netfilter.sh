@@ -1,7 +1,8 @@
 #!/bin/sh
 # Loads the kernel module br_netfilter if it is missing. Without the module, iptables does not see
-# bridged packets, and tests and demo have no problem to show. In the host's own network namespace,
-# bridged packets still bypass iptables.
+# bridged packets, so the tests and the demo would have no problem to show. After it has loaded
+# the module, the script switches iptables for bridged packets off in the host's own network
+# namespace.
 set -eu
 [ -e /proc/sys/net/bridge ] && exit 0
 if [ "$(id -u)" != 0 ]; then

@@ -10,9 +10,9 @@ cache=$PWD/.cache/containerd
 hack/docker.sh trixie
 mkdir -p "$cache/trixie"
 ln -sfn ../docker/bin "$cache/debian"
-# Links to the programs, not to scripts that start them by the loader: the shim starts itself again
-# by /proc/self/exe, which would be the loader. These programs run with an older C library, but
-# runc does not.
+# Links to the programs, because the shim starts itself again by /proc/self/exe. In a script that
+# starts the loader, this path would lead to the loader. These programs run with the host's older
+# C library. runc does not, so trixie uses Debian 12's runc.
 for program in containerd containerd-shim-runc-v2 ctr; do
 	ln -sfn "../../docker/trixie/root/usr/bin/$program" "$cache/trixie/$program"
 done

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Downloads Debian's packages of dockerd and of the programs that it starts, and unpacks them into
 # .cache/docker/bin. Packages of other releases, such as trixie and sid, go to
-# .cache/docker/SUITE/bin. The packages are not installed, since that would start a daemon, which
-# changes the host's firewall.
+# .cache/docker/SUITE/bin. The packages are not installed, because installing would start a daemon
+# that changes the host's firewall.
 #
 #   hack/docker.sh [SUITE...]
 set -eu

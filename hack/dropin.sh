@@ -1,6 +1,6 @@
 #!/bin/sh
-# install puts bridgeveth under the names of the reference plugins, in a folder where it is installed.
-# It keeps the replaced plugins in the folder reference below. bridgeveth runs them for attachments
+# install gives bridgeveth the names of the reference plugins, in the folder DIR where it is
+# installed. It keeps the replaced plugins in DIR/reference. bridgeveth runs them for attachments
 # that it did not make. uninstall puts them back.
 #
 #   hack/dropin.sh install|uninstall DIR

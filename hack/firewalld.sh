@@ -1,7 +1,8 @@
 #!/bin/sh
-# Downloads firewalld from two Debian releases, 1.3 of bookworm and 2.3 of trixie, and unpacks it into
-# .cache/firewalld/SUITE. The package is not installed, since that would start firewalld, which
-# changes the host's firewall. It installs only packages that firewalld needs, which start nothing.
+# Downloads firewalld from two Debian releases, 1.3 of bookworm and 2.3 of trixie, and unpacks it
+# into .cache/firewalld/SUITE. The package is not installed, because installing would start
+# firewalld and change the host's firewall. The script installs only packages that firewalld
+# needs. These start nothing.
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/firewalld

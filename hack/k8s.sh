@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the Kubernetes programs that test/k8s runs into .cache/k8s, in the version that
-# hack/k8s/go.mod names. The first time takes ten minutes on two processors, and 4 GiB for Go's
+# hack/k8s/go.mod names. The first build takes ten minutes on two processors, and 4 GiB for Go's
 # build cache.
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Prints how an ADD and a DEL spend their processor time. It runs a hundred of each under perf(1) in
-# temporary namespaces, with masquerade, the FORWARD rules and a host port, and prints the share of
-# each step. It needs root, and perf (Debian: linux-perf).
+# Prints how an ADD and a DEL spend their processor time. The script runs a hundred of each under
+# perf(1), in temporary namespaces, with masquerade, the FORWARD rules and a host port. It prints
+# the share of each step. It needs root, and perf (Debian: linux-perf).
 #
 #   hack/profile.sh [COUNT]
 set -euo pipefail
@@ -13,7 +13,7 @@ if [ -z "${INSIDE:-}" ]; then
 	dir=$(mktemp -d)
 	trap 'rm -rf "$dir"' EXIT
 	CGO_ENABLED=0 go build -o "$dir/built" ./cmd/bridgeveth # with symbols
-	cp "$dir/built" "$dir/bridgeveth"                       # as install(1) leaves it
+	cp "$dir/built" "$dir/bridgeveth"                       # a copy, as install(1) makes it
 	ln "$dir/bridgeveth" "$dir/ipam-simple"
 	INSIDE=$dir unshare -mn "$0" "$count"
 	exit
@@ -22,7 +22,7 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
 ip link set lo up
 iptables -P FORWARD DROP
-call() { # verb, number of the container, and what to run the plugin by
+call() { # verb, number of the container, command that runs the plugin
 	local verb=$1 i=$2
 	shift 2
 	CNI_COMMAND=$verb CNI_CONTAINERID=c$i CNI_NETNS=/run/netns/c$i CNI_IFNAME=eth0 CNI_PATH=$INSIDE "$@" "$INSIDE/bridgeveth" <<-END
@@ -32,8 +32,8 @@ call() { # verb, number of the container, and what to run the plugin by
 	END
 }
 
-# steps prints the steps, each with its functions. A sample belongs to the first step that has a
-# function in the stack.
+# steps prints the steps, each with its functions. A sample counts for the first step that has a
+# function in the sample's stack.
 steps() {
 	cat <<-END
 		package initialisation|runtime.doInit
@@ -51,7 +51,7 @@ steps() {
 		start of the Go runtime|runtime.
 	END
 }
-# A function that was renamed would move its samples to another step.
+# If a function was renamed, its samples would count for another step.
 go tool nm "$INSIDE/built" >/run/functions
 steps | grep -v runtime | cut -d'|' -f2- | tr '|' '\n' | while read -r function; do
 	grep -qF "$function" /run/functions || {

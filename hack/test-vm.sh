@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs the tests that send packets in a virtual machine with Debian's kernels, which have features
-# that this machine's kernel may lack. SUITES are the Debian releases of the kernels. TESTS is a
-# pattern of other tests.
+# Runs the tests that send packets in a virtual machine with Debian's kernels, because this
+# machine's kernel may lack features. SUITES are the Debian releases of the kernels. TESTS is a
+# pattern that selects other tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 hack/need.sh iperf3

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs a command in a virtual machine with an unchanged Debian kernel and this machine's files, for
-# features that the kernel here lacks, such as VLANs on bridges. Files that the command writes are
-# gone afterwards. Needs root.
+# Runs a command in a virtual machine with an unchanged Debian kernel and this machine's files. It
+# is for features that the kernel here lacks, such as VLANs on bridges. Files that the command
+# writes are gone afterwards. Needs root.
 #
 #   hack/vm.sh COMMAND [ARGUMENT...]
 #
@@ -18,7 +18,7 @@ if ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	exit 1
 fi
 
-fetch() { # a kernel, into $dir; apt has lists of its own there
+fetch() { # downloads a kernel into $dir; apt has lists of its own there
 	local apt=(-qq -o Dir::Etc::SourceList="$dir/new/sources" -o Dir::Etc::SourceParts=/dev/null
 		-o Dir::State::Lists="$dir/new/lists" -o Dir::Cache="$dir/new/cache" -o APT::Sandbox::User=root)
 	local mirror packages
@@ -28,7 +28,7 @@ fetch() { # a kernel, into $dir; apt has lists of its own there
 	echo "deb $mirror $suite main" >"$dir/new/sources"
 	apt-get "${apt[@]}" update
 	release=$(apt-cache "${apt[@]}" depends linux-image-amd64 | sed -n 's/^ *Depends: linux-image-\([0-9].*\)$/\1/p' | head -1)
-	# Newer suites have split the package.
+	# In newer suites, the kernel is split into several packages.
 	packages=$(apt-cache "${apt[@]}" pkgnames linux- | grep -Fx "$(printf "linux-%s-$release\n" image binary modules base)")
 	# shellcheck disable=SC2086 # a list of words
 	(cd "$dir/new" && apt-get "${apt[@]}" download $packages)
@@ -45,7 +45,8 @@ fi
 release=$(cat "$dir/release")
 kernel=$(find "$dir/root" -name "vmlinuz*" | head -1)
 
-# The initial file system has the modules that mount the real one, in their order.
+# The initial file system has the modules that mount the real file system, in the order of
+# loading.
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/init/bin" "$tmp/init/modules"
@@ -64,7 +65,7 @@ done
 } >"$tmp/init/command"
 cat >"$tmp/init/init" <<'END'
 #!/bin/busybox sh
-# The root file system is the host's, read-only, below one in memory.
+# The root file system is the host's, read-only, with a file system in memory above it.
 /bin/busybox --install -s /bin
 mkdir -p /proc /host /memory /new
 mount -t proc proc /proc
@@ -97,9 +98,9 @@ END
 chmod +x "$tmp/init/init"
 (cd "$tmp/init" && find . | busybox cpio -o -H newc 2>/dev/null) >"$tmp/initramfs"
 
-# Without hardware virtualisation, QEMU 7.2 has two faults under Linux 6.12: with the instruction
-# CMPXCHG16B, and with code that another processor has just rewritten. So the instruction is
-# switched off, and one thread runs all processors.
+# Without hardware virtualisation, QEMU 7.2 has two faults under Linux 6.12. The first is in the
+# instruction CMPXCHG16B, so this instruction is switched off. The second is in code that another
+# processor has just rewritten, so one thread runs all processors.
 how="-accel tcg,thread=single -cpu max,cx16=off"
 if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then how="-accel kvm -cpu host"; fi
 # shellcheck disable=SC2086 # a list of words

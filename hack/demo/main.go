@@ -1,6 +1,6 @@
-// Demo shows a beginner why containers on a bridge cannot reach each other on a host with
-// Docker, and how bridgeveth fixes this. make demo runs it in its own network and mount
-// namespaces, so the host does not change.
+// Demo shows why containers on one bridge cannot reach each other on a host with Docker, and how
+// bridgeveth fixes this. make demo runs it in temporary network and mount namespaces, so the host does
+// not change.
 package main
 
 import (
@@ -245,7 +245,7 @@ func show(what, command string) error {
 	return err
 }
 
-// expectPing pings and prints the outcome. It returns an error if the outcome is not the expected one.
+// expectPing pings and prints the outcome. It returns an error if the outcome is not want.
 func expectPing(from, to string, want bool) error {
 	command := fmt.Sprintf("ip netns exec %s ping -c 1 -W 1 %s", from, to)
 	_, err := run(command)
