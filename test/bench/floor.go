@@ -19,11 +19,12 @@ import (
 
 // floor is the least work that any CNI plugin written in Go has to do. It has two parts: the
 // kernel's work for a container with a host port, and one start of a program that does nothing. A
-// running process that knows the node does the first part. It does not look up, lock, check, store
-// or print anything.
+// running process that already has the data of the node does the first part. It does not look up,
+// lock, check, store or print anything.
 //
-// Its containers do not disturb each other, like ours: no generated IPv6 addresses, no snooping,
-// one report of IPv6 groups.
+// The containers of the floor do not disturb each other, like those of bridgeveth: they have no
+// generated IPv6 addresses, the bridge does not snoop multicast, and each container reports its
+// IPv6 groups once.
 type floor struct {
 	start  string // the program that does nothing
 	dual   bool   // with IPv6
@@ -63,7 +64,7 @@ func newFloor(start string, dual bool, n *node) (*floor, error) {
 	return f, f.publishing()
 }
 
-// publishing makes a map from host ports to containers, and the rule that uses the map.
+// publishing makes a map from host ports to containers, and the rule that uses this map.
 func (f *floor) publishing() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -143,7 +144,7 @@ func (f *floor) add(g *guest) error {
 	return netlink.LinkSetUp(pair)
 }
 
-// launch starts the program that does nothing. This is all that CHECK does on the floor.
+// launch starts the program that does nothing. For the floor, CHECK consists only of this.
 func (f *floor) launch() error { return exec.Command(f.start).Run() }
 
 // publish changes the map of host ports.
@@ -190,7 +191,7 @@ func (f *floor) configure(inside *netlink.Handle, ns netns.NsHandle, g *guest) e
 	return nil
 }
 
-// configure6 does the same for IPv6.
+// configure6 sets up the guest's interface for IPv6.
 func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.NsHandle, g *guest) error {
 	if err := netns.Set(ns); err != nil {
 		return err

@@ -47,8 +47,8 @@ func (g *guest) addresses() (own, gateway net.IP, err error) {
 	return nil, nil, errors.New("read result: no IPv4 address with a gateway")
 }
 
-// ping sends echo requests, at most tries, from the thread's namespace, and reports whether one is
-// answered within wait.
+// ping sends up to tries echo requests from the thread's namespace. It reports whether one of them
+// is answered within wait.
 func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 	conn, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: to})
 	if err != nil {

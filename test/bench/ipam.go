@@ -25,7 +25,7 @@ const (
 	slowOp       = 100 * time.Millisecond // a plugin that takes longer gets fewer turns
 	slowTurns    = 3
 	maxLeases    = 1_000_000
-	hostLocalMax = 65_000 // leases; with more, its ADD takes minutes
+	hostLocalMax = 65_000 // largest number of leases for host-local; with more, its ADD takes minutes
 
 	targetFlat  = 1.2 // ADD of ipam-simple with 65,000 leases / with none
 	targetPeer  = 100 // host-local / ipam-simple, with 65,000 leases
@@ -35,8 +35,8 @@ const (
 // allocator is an IPAM plugin, run as a separate program.
 type allocator struct {
 	name, path string
-	dir        string // of the leases
-	most       int    // leases at most
+	dir        string // folder of the leases
+	most       int    // largest number of leases
 	fill       func(dir string, from, to int) error
 }
 
@@ -158,8 +158,7 @@ func timed(cmd *exec.Cmd) (time.Duration, error) {
 // containerID returns an ID of 64 digits, as runtimes use.
 func containerID(i int) string { return fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i) }
 
-// fillOurs leases addresses through the package of the store: a million processes would take an
-// hour.
+// fillOurs leases addresses by calls of pkg/ipam, because a million processes would take an hour.
 func fillOurs(dir string, from, to int) error {
 	if from == to {
 		return nil
@@ -178,8 +177,8 @@ func fillOurs(dir string, from, to int) error {
 	return errors.Join(err, s.Close())
 }
 
-// fillHostLocal writes the files of host-local: one for each address, and one with the last
-// reserved address.
+// fillHostLocal writes the files of host-local: one file for each address, and one file with the
+// last reserved address.
 func fillHostLocal(dir string, from, to int) error {
 	dir = filepath.Join(dir, networkName)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	opTimeout   = time.Minute // of one ADD or DEL: it ends a plugin that hangs
+	opTimeout   = time.Minute // longest duration of one ADD or DEL; a plugin that hangs is then ended
 	firstPort   = 20000       // host port of a node's first guest
 	attachers   = 8           // concurrent ADDs when filling the bridge
-	mostFlooded = 900         // ports that a broadcast may reach: the answer is lost from net.core.netdev_max_backlog, 1000, on
-	leastBatch  = 4           // at least so many ADDs in a turn, then as many CHECKs and DELs
+	mostFlooded = 900         // most ports that a broadcast may reach; from 1000 on (net.core.netdev_max_backlog), the answer is lost
+	leastBatch  = 4           // fewest ADDs in a turn; CHECKs and DELs follow for the same containers
 )
 
-// lane is a system on a node of its own. Lanes are measured in turns.
+// lane is a system on a node of its own. The lanes are measured in turns.
 type lane struct {
 	*system
 	node      *node
 	cni       *libcni.CNIConfig
 	list      *libcni.NetworkConfigList
-	floor     *floor   // instead of plugins
-	residents []*guest // they stay attached
-	visitors  []*guest // each turn attaches and detaches them
-	serial    int      // of the last container ID
+	floor     *floor   // set if the lane has no plugins
+	residents []*guest // guests that stay attached
+	visitors  []*guest // guests that each turn attaches and detaches
+	serial    int      // number of the last container ID
 	err       error    // the first failure; the lane takes no more turns
 }
 
-// newLane makes the system's node, with so many visitors.
+// newLane makes a node for the system, with the given number of visitors.
 func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	n, err := newNode()
 	if err != nil {
@@ -105,7 +105,7 @@ func (l *lane) name(guests []*guest) {
 	}
 }
 
-// fill attaches residents until there are count, and returns how long this took.
+// fill attaches residents until there are count of them, and returns how long this took.
 func (l *lane) fill(count int) (time.Duration, error) {
 	guests, err := l.node.newGuests(count-len(l.residents), firstPort+len(l.visitors)+len(l.residents))
 	if err != nil {
@@ -116,8 +116,8 @@ func (l *lane) fill(count int) (time.Duration, error) {
 	return l.node.each(guests, attachers, l.add)
 }
 
-// turn attaches, checks and detaches a batch of visitors, with so many operations in parallel. With
-// verify, it sends packets in between.
+// turn attaches, checks and detaches a batch of visitors, parallel of them at a time. If verify is
+// set, it sends packets between ADD and CHECK.
 func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
 	l.name(batch)
@@ -136,7 +136,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 	if samples["DEL"], err = l.timed(batch, parallel, l.del); err != nil {
 		return nil, err
 	}
-	for _, g := range batch { // some plugins set lo up; each turn lets them do it again
+	for _, g := range batch { // some plugins set lo up, which is then part of their work in every turn
 		if err := l.node.inGuest(g, func() error { return loopback(false) }); err != nil {
 			return nil, err
 		}
@@ -144,7 +144,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 	return samples, nil
 }
 
-// timed calls f for each guest, with so many calls in parallel, and returns the measured times.
+// timed calls f for each guest, parallel guests at a time, and returns the measured times.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
 	before, err := l.cpu()
 	if err != nil {
@@ -162,9 +162,9 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 	return s, err
 }
 
-// cpu returns the user and system time of all reaped children and their children, and that of this
-// process if the lane is the floor. No process is charged for what kernel threads do, such as
-// freeing a link later.
+// cpu returns the user and system time of all reaped child processes and of their children. For the
+// floor, it adds the time of this process. Work that kernel threads do later, such as freeing a
+// link, counts for no process.
 func (l *lane) cpu() (sum time.Duration, err error) {
 	whose := []int{unix.RUSAGE_CHILDREN}
 	if l.floor != nil {
@@ -180,9 +180,9 @@ func (l *lane) cpu() (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// verify pings the gateway from a. An answer has to come: otherwise the system does not work, and
-// its figures mean nothing. Then verify pings b from a. An answer has to come exactly if the system
-// opens FORWARD, or if bridged packets do not pass FORWARD.
+// verify pings the gateway from a. If there is no answer, the system does not work, and its figures
+// mean nothing. Then verify pings b from a. An answer has to come if the system opens FORWARD, or
+// if bridged packets do not pass FORWARD. Otherwise no answer may come.
 func (l *lane) verify(a, b *guest) error {
 	_, gateway, err := a.addresses()
 	if err != nil {

@@ -1,7 +1,7 @@
-// Bench measures what a container runtime waits for: ADD and DEL through libcni, with the plugins as
-// executables, and a network namespace for each container. It measures this project's plugins and
-// the reference plugins side by side. The systems take turns, so that other work on the machine
-// slows all of them.
+// Bench measures the calls that a container runtime waits for: ADD and DEL through libcni, with the
+// plugins as executables, and with a network namespace for each container. It compares this
+// project's plugins with the reference plugins. The systems are measured in turns, so that other
+// work on the machine slows all of them.
 //
 // Run it from the top of the tree, as root, under unshare -rmn, or as a user who may create user
 // namespaces:
@@ -9,8 +9,8 @@
 //	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
 // All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target is
-// missed, 1 if something did not run. The figures of -short are rough: it prints the targets and
-// does not judge them.
+// missed, and 1 if something did not run. With -short the figures are rough, so a missed target does
+// not change the exit status.
 package main
 
 import (

@@ -22,14 +22,14 @@ const (
 // br_netfilter is not loaded.
 const bridgeNetfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-// node is a network namespace in the place of a machine. It has a mount namespace with a /run of
-// its own, which holds the xtables lock. Its namespaces live while its two files are open.
+// node is a network namespace that stands for a machine. It has a mount namespace with its own
+// /run, which holds the xtables lock. The namespaces exist while the node's two files are open.
 type node struct {
 	net, mnt *os.File
 	filters  bool // bridged packets pass through FORWARD
 }
 
-// onThread runs f on a new thread, which ends with f: f may change the thread's namespaces.
+// onThread runs f on a new thread, which ends with f. So f may change the thread's namespaces.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -39,8 +39,8 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// newNode returns a node that forwards packets, with policy DROP in FORWARD, as dockerd leaves a
-// host.
+// newNode returns a node that forwards packets and has policy DROP in FORWARD, like a host with
+// dockerd.
 func newNode() (*node, error) {
 	n := &node{}
 	return n, onThread(func() error {
@@ -120,7 +120,7 @@ func (n *node) run(f func() error) error {
 	})
 }
 
-// each calls f once for every guest, with so many calls in parallel, on threads in the node. It
+// each calls f once for every guest, on threads in the node, with parallel calls at a time. It
 // returns the time from the first call to the end of the last call. Programs that f starts run in
 // the node. After an error, no further call begins.
 func (n *node) each(guests []*guest, parallel int, f func(*guest) error) (time.Duration, error) {

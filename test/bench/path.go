@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	pathTime  = 25 * time.Millisecond // of one measurement of throughput
-	exchanges = 500                   // in one measurement of latency
-	pathPort  = 80                    // of the servers, in containers and elsewhere
+	pathTime  = 25 * time.Millisecond // duration of one measurement of throughput
+	exchanges = 500                   // number of exchanges in one measurement of latency
+	pathPort  = 80                    // port of the servers, in containers and outside
 
-	// tolerance is how much two runs of the same system differ.
+	// tolerance is the relative difference between two runs of the same system.
 	tolerance = 0.05
 )
 
@@ -68,8 +68,8 @@ type pathRow struct {
 	Latency float64 `json:"latency"` // microseconds from a byte to its answer by TCP; median
 }
 
-// pathSystems are the systems that are compared: bridgeveth, bridgeveth with bridged packets past
-// iptables ("forward": "sysctl"), and the reference plugins.
+// pathSystems are the systems that are compared: bridgeveth; bridgeveth with "forward": "sysctl",
+// where bridged packets bypass iptables; and the reference plugins.
 var pathSystems = []string{keyFull, keySysctl, keyChain}
 
 // measurePaths sends packets on all paths, in turns, on one processor. Sender, receiver and the
@@ -191,7 +191,7 @@ func setAddress(name string, address net.IP) error {
 	return errors.Join(err, netlink.LinkSetUp(l))
 }
 
-// address returns the address that a container's server is reached at.
+// address returns the address at which a container's server is reached.
 func (s *scene) address(g *guest, port int) string {
 	own, _, err := g.addresses()
 	if err != nil {

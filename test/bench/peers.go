@@ -23,7 +23,8 @@ var peerPackages = []string{
 }
 
 // buildPeers builds the reference plugins and installs them into dir. It builds without cgo, like
-// their releases, and without symbols, like ours, since a smaller file starts faster.
+// their releases. It builds without symbols, like our plugins, because a smaller file starts
+// faster.
 func buildPeers(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -52,7 +53,7 @@ func buildPeers(ctx context.Context, dir string) error {
 // they are not built.
 func installOurs(from, dir string) error {
 	if _, err := os.Stat(filepath.Join(from, "bridgeveth")); err != nil {
-		return nil //nolint:nilerr // field.lane reports it if they are wanted
+		return nil //nolint:nilerr // field.lane reports missing plugins if they are needed
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -67,8 +68,8 @@ func installOurs(from, dir string) error {
 	return os.Link(filepath.Join(dir, "bridgeveth"), second)
 }
 
-// install copies a program into a folder, as install(1) does. The linker leaves a file in the page
-// cache in smaller pieces, and such a file starts a tenth more slowly.
+// install copies a program into a folder, as install(1) does. A file that the linker has just
+// written is in the page cache in smaller pieces, and starts a tenth more slowly.
 func install(program, dir string) error {
 	text, err := os.ReadFile(program)
 	if err != nil {

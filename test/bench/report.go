@@ -77,7 +77,7 @@ func newReport(opts options) (*report, error) {
 	}
 	ours, err := programVersion(filepath.Join(opts.bin, "bridgeveth"))
 	if err != nil {
-		ours = "" // field.lane reports it if it is wanted
+		ours = "" // field.lane reports a missing plugin if it is needed
 	}
 	return &report{
 		Kernel: unix.ByteSliceToString(uts.Release[:]), CPUs: runtime.NumCPU(), CPU: cpuModel(),
@@ -100,7 +100,7 @@ func cpuModel() string {
 	return ""
 }
 
-// fill attaches containers until the lane has so many, and records how long this took.
+// fill attaches containers until the lane has the given number, and records how long this took.
 func (r *report) fill(l *lane, attached int) error {
 	took, err := l.fill(attached)
 	if err != nil {
@@ -113,7 +113,7 @@ func (r *report) fill(l *lane, attached int) error {
 	return nil
 }
 
-// leastFilling is the number of containers from which on the report has a line.
+// leastFilling is the smallest number of containers for which the report has a line.
 const leastFilling = 10
 
 // add adds a scenario's tables.

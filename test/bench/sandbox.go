@@ -18,8 +18,9 @@ const sandboxMark = "BRIDGEVETH_BENCH_SANDBOX"
 func inSandbox() bool { return os.Getenv(sandboxMark) != "" }
 
 // enterSandbox runs this program again in network and mount namespaces of its own, waits for it and
-// returns its failure. A user who is not root becomes root of a new user namespace. The child dies
-// with its parent, and the namespaces with the child. At the end of ctx, the child gets SIGTERM.
+// returns its failure. A user who is not root becomes root of a new user namespace. The child
+// process ends with its parent, and the namespaces end with the child. When ctx ends, the child
+// gets SIGTERM.
 func enterSandbox(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -45,8 +46,8 @@ func enterSandbox(ctx context.Context) error {
 	return nil
 }
 
-// closeSandbox makes mounts private, so that they do not reach the machine, and adds the folders of
-// iptables to PATH, which a user's PATH may lack.
+// closeSandbox makes mounts private, so that they do not reach the machine. It adds the folders of
+// iptables to PATH, because the PATH of a user may lack them.
 func closeSandbox() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

@@ -18,9 +18,9 @@ type scenario struct {
 	members  []member
 }
 
-// member is a system with so many containers attached beforehand, at least one. Otherwise, our last
-// DEL would remove the network, which the reference plugins leave, and the next ADD would make it
-// again.
+// member is a system, and the number of containers that are attached beforehand. There is at least
+// one such container. Otherwise, our last DEL would remove the network, and the next ADD would make
+// it again, while the reference plugins leave the network in place.
 type member struct {
 	system   string
 	attached int
@@ -131,13 +131,14 @@ type contest struct {
 var operations = []string{"ADD", "CHECK", "DEL"}
 
 // settling is the pause before each turn. The kernel frees deleted links later, in up to 20 ms for
-// each link that a processor waits for. Without the pause, this would be in the next lane's ADD if
-// DEL has not waited for it.
+// each link that a processor waits for. If DEL does not wait for this, the work would be part of
+// the next lane's ADD without the pause.
 const settling = 100 * time.Millisecond
 
 // measure measures the lanes in turns. The first round is for warming up and is not counted. Each
-// round reverses the order, so that no lane always follows the slowest one. The first and the last
-// round send packets. A lane that fails takes no more turns. The error is about the whole run.
+// round reverses the order, so that no lane always follows the slowest one. Packets are sent in the
+// first and in the last round. A lane that fails takes no more turns. The error is about the whole
+// run.
 func (r *contest) measure(ctx context.Context) error {
 	for round := range r.rounds + 1 {
 		order := slices.Clone(r.lanes)

@@ -7,8 +7,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Configuration of all systems. Each system has a node of its own, so the values do not collide.
-// Leases are in the node's tmpfs: the same kind of file system for all.
+// Configuration of all systems. Each system has a node of its own, so the same values can be used
+// for all. Leases are in the node's tmpfs, so all systems use the same kind of file system.
 const (
 	networkName = "bench"
 	bridgeName  = "bench0"
@@ -35,7 +35,7 @@ type system struct {
 	title   string
 	ours    bool
 	plugins []plugin // in the order of the chain; none for the floor
-	opens   bool     // bridged packets pass under policy DROP of FORWARD
+	opens   bool     // bridged packets pass although the policy of FORWARD is DROP
 }
 
 // plugin is the configuration of a plugin: a JSON object.
@@ -92,9 +92,9 @@ func ours(extra plugin) plugin { return gateway("bridgeveth", "ipam-simple", ext
 // reference returns a configuration of the reference plugin bridge with the extra keys.
 func reference(extra plugin) plugin { return gateway("bridge", "host-local", extra) }
 
-// gateway returns a configuration for either plugin: the bridge is the default gateway of the
-// containers. It gives the subnet by the key "subnet", since host-local takes "ranges" only for
-// several subnets.
+// gateway returns a configuration for either plugin, in which the bridge is the default gateway
+// of the containers. It gives the subnet by the key "subnet", because host-local accepts "ranges"
+// only for several subnets.
 func gateway(name, ipam string, extra plugin) plugin {
 	p := plugin{
 		"type": name, "bridge": bridgeName, "isGateway": true, "isDefaultGateway": true,

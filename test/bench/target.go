@@ -12,8 +12,8 @@ type target struct {
 	limit float64
 	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the same ratio for the floor, if there is one. No plugin that starts a Go program
-	// for each container and uses the kernel in this way can be better.
+	// floor is the same ratio for the floor, if there is one. No plugin can be better that starts a
+	// Go program for each container and uses the kernel in this way.
 	floor func(*report) float64
 }
 
@@ -83,7 +83,7 @@ func checkOf(key string) func(*report) float64 {
 	}
 }
 
-// crowding compares the two lines of a system in the crowded scenario.
+// crowding compares the two lines of a system in the scenario with a crowded bridge.
 func crowding(key string) func(*report) float64 {
 	return func(r *report) float64 {
 		var few, many *row
@@ -114,7 +114,7 @@ func sizes(figure func(size) float64) func(*report) float64 {
 	}
 }
 
-// holds reports whether a ratio meets the target. A ratio that was not measured does not.
+// holds reports whether a ratio meets the target. A ratio that was not measured does not meet it.
 func (t target) holds(ratio float64) bool {
 	if t.least {
 		return ratio >= t.limit

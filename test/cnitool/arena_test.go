@@ -17,9 +17,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// arena is a host with these namespaces: an attacker and its neighbour on the same bridge, a
-// container of another network, a switch behind a port of the bridge, and two containers of a layer 2
-// network, of which the first is the attacker.
+// arena is a host with these namespaces: an attacker and its neighbour on the same bridge; a container
+// of another network; a switch behind a port of the bridge; and two containers of a layer 2 network, the
+// first of which is the attacker.
 type arena struct {
 	*node
 	attacker, neighbour, other, switched, first, second *setup.Namespace
@@ -62,8 +62,8 @@ func newArena(t testing.TB, keys object) *arena {
 	return a
 }
 
-// send sends frames by a container's eth0. It then sends a frame that every setting allows, and returns
-// when the host has received that frame.
+// send sends frames from a container's eth0, and then a frame that every setting allows. It returns when
+// the host has received this last frame.
 func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	a.t.Helper()
 	mac := macOf(a.t, from, "eth0")
@@ -82,8 +82,8 @@ func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	})
 }
 
-// fool sends an ARP reply, or a neighbour advertisement, that claims an address for the attacker. It
-// reports whether the neighbour entry of the victim, which is the host or the neighbour, then has the
+// fool sends an ARP reply, or a neighbour advertisement, that claims an address for the attacker. The
+// victim is the host or the neighbour. fool reports whether the victim's neighbour entry then has the
 // attacker's MAC address.
 func (a *arena) fool(victim *setup.Namespace, address netip.Addr) bool {
 	a.t.Helper()
@@ -120,8 +120,8 @@ func (a *arena) takeOver() bool {
 	return taken
 }
 
-// unprotected switches accept_ra on, in the host and in the neighbour, and shows that both then use the
-// attacker as their router. Without this, a broken attack would look like a protection.
+// unprotected switches accept_ra on, in the host and in the neighbour, and checks that both then use the
+// attacker as their router. Otherwise a broken attack would look like a protection.
 func (a *arena) unprotected() {
 	a.t.Helper()
 	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // 2, because the host forwards IPv6
@@ -155,7 +155,8 @@ func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, f
 	return arrived.has(func(got []byte) bool { return bytes.HasPrefix(got, frame) })
 }
 
-// sources is how many MAC addresses an attacker sends from: more than the limit of a bridge.
+// sources is the number of MAC addresses that an attacker sends from. It is larger than the limit of a
+// bridge.
 const sources = 6000
 
 // fill sends frames from many MAC addresses, and returns how many of them the bridge has learned.
@@ -166,7 +167,7 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 		mac := binary.BigEndian.AppendUint32([]byte{0x0e, kind}, uint32(i))
 		frames = append(frames, ethernet(to, mac, unix.ETH_P_IP, udp4(attacker4, gateway4, 9, 9)))
 	}
-	for some := range slices.Chunk(frames, 100) { // more would not fit into the receiver's buffer
+	for some := range slices.Chunk(frames, 100) { // more frames would not fit into the receiver's buffer
 		a.send(a.attacker, "br0", some...)
 	}
 	table := setuptest.Run(a.t, "bridge", "fdb", "show", "br", "br0")
@@ -175,7 +176,7 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	return learned
 }
 
-// filled returns the result for the number that fill returned.
+// filled returns the entry of the table for a number that fill has returned.
 func filled(learned int) string {
 	switch {
 	case learned == 0:
@@ -188,8 +189,8 @@ func filled(learned int) string {
 	return fmt.Sprint(learned)
 }
 
-// isRoot switches on the bridge's spanning tree and sends a BPDU. It reports whether the attacker is the
-// root of the tree then. Otherwise the bridge has disabled the attacker's port.
+// isRoot switches on the bridge's spanning tree and sends a BPDU. It reports whether the attacker is
+// then the root of the tree. If not, isRoot checks that the bridge has disabled the attacker's port.
 func (a *arena) isRoot() (root bool) {
 	a.t.Helper()
 	setuptest.Run(a.t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "1")
@@ -207,7 +208,8 @@ func (a *arena) isRoot() (root bool) {
 	return root
 }
 
-// routed sends a router advertisement and reports whether the victim then has a default route by it.
+// routed sends a router advertisement, and reports whether the victim then has a default route to the
+// router.
 func (a *arena) routed(bridge string, router, victim *setup.Namespace, link string) bool {
 	a.t.Helper()
 	mac := macOf(a.t, router, "eth0")

@@ -118,7 +118,7 @@ func readFrames(t testing.TB, in *setup.Namespace, link string) frameReader {
 	return frameReader{t, packetSocketOn(t, in, link)}
 }
 
-// has reports whether a frame has arrived that matches.
+// has reports whether a frame has arrived for which match returns true.
 func (r frameReader) has(match func(frame []byte) bool) bool {
 	r.t.Helper()
 	b := make([]byte, 2048)

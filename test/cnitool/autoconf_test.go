@@ -87,7 +87,7 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	go func() {
 		packet := make([]byte, 64)
 		if n, who, err := to.ReadFromUDP(packet); err == nil {
-			_, _ = to.WriteToUDP(append([]byte("reply to "), packet[:n]...), who) // the client fails without it
+			_, _ = to.WriteToUDP(append([]byte("reply to "), packet[:n]...), who) // if this fails, the client fails
 		}
 	}()
 	packet := make([]byte, 64)
@@ -102,9 +102,9 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	return string(packet[:n])
 }
 
-// TestAutoconfiguration attaches containers to a LAN with a router, which advertises a prefix, and
+// TestAutoconfiguration attaches containers to a LAN with a router that advertises a prefix, and
 // with a DHCPv6 server. Containers of layer 2 networks use both. Containers with addresses from ADD
-// use neither, even where FORWARD accepts the packets.
+// use neither, even if FORWARD accepts the packets.
 func TestAutoconfiguration(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -125,7 +125,7 @@ func TestAutoconfiguration(t *testing.T) {
 				setuptest.Run(t, "ip6tables-nft", "-P", "FORWARD", "ACCEPT")
 			}
 			if got := autoconfigured(t, router, witness, c); got != tt.want {
-				t.Errorf("the container listens to routers: %v, want %v", got, tt.want)
+				t.Errorf("the container accepts router advertisements: %v, want %v", got, tt.want)
 			}
 			if out := setuptest.In(t, c, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "inet6") != tt.want {
 				t.Errorf("IPv6 of the container, want %v: %s", tt.want, out)

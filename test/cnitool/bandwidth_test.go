@@ -28,11 +28,12 @@ var limits = object{"ingressRate": 20e6, "ingressBurst": 800e3, "egressRate": 10
 // ifbOf1 is the IFB that limits what container number 1 sends.
 var ifbOf1 = strings.Replace(portOf, "veth", "ifb", 1)
 
-// rate sends by TCP from one namespace to another and returns the bits per second on the wire.
+// rate sends data by TCP from one namespace to another, and returns the bits per second on the
+// wire.
 //
 // iperf3 counts payload, while a limit counts whole frames. With an MTU of 1500, a frame has 1514
 // bytes, of which 1448 are payload with IPv4 and 1428 with IPv6. The first second is not counted,
-// because of the burst and of TCP's slow start.
+// because the burst and TCP's slow start distort it.
 func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	t.Helper()
 	addresses, err := setup.Addresses(from, "eth0")
@@ -74,9 +75,9 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	return counted.End.Received.Rate * 1514 / counted.Start.Payload
 }
 
-// TestBandwidth measures both directions by iperf3: far above the limits without them, and within 5
-// % of the rate with them. It covers the bursts of containerd and CRI-O, the guards, and host
-// ports.
+// TestBandwidth measures both directions by iperf3. Without limits, the rate is far above the
+// limits of the test. With limits, the rate is within 5 % of them. The test covers the bursts of
+// containerd and CRI-O, the guards, and host ports.
 func TestBandwidth(t *testing.T) {
 	for _, tt := range []struct {
 		name, asked string
@@ -122,7 +123,7 @@ func TestBandwidth(t *testing.T) {
 			}
 			serve(t, c, 80)
 			if got := ask(t, outside, "tcp", "192.0.2.1", 8080); got != "192.0.2.2" {
-				t.Errorf("by the host port the container sees %q", got)
+				t.Errorf("through the host port, the container sees client %q", got)
 			}
 			n.must("del", c)
 			setuptest.Same(t, before, "DEL left traces")
@@ -133,7 +134,7 @@ func TestBandwidth(t *testing.T) {
 // numbered matches numbers that the kernel assigns.
 var numbered = regexp.MustCompile(`\tindex \d+ ref .*|parent [^ ]+ |refcnt \d+`)
 
-// shaping returns what tc shows of container number 1's limits.
+// shaping returns tc's output about the limits of container number 1.
 func shaping(t testing.TB) string {
 	t.Helper()
 	return numbered.ReplaceAllString(setuptest.Run(t, "tc", "qdisc", "show")+setuptest.Run(t, "tc", "filter", "show", "dev", portOf, "ingress"), "")
@@ -277,7 +278,7 @@ func TestBandwidthGone(t *testing.T) {
 		on("ADD", 1, conf).run(t).ok(t)
 		setuptest.Run(t, "ip", "link", "del", portOf)
 		if links := setuptest.Run(t, "ip", "-o", "link"); !strings.Contains(links, ifbOf1) {
-			t.Fatalf("%s: the IFB went with its port: the test proves nothing", tt.name)
+			t.Fatalf("%s: the IFB was deleted with its port: the test proves nothing", tt.name)
 		}
 		for _, c := range tt.end {
 			c.run(t).ok(t)
@@ -288,8 +289,8 @@ func TestBandwidthGone(t *testing.T) {
 	setuptest.Same(t, before, "GC took what it should not")
 }
 
-// TestBandwidthExisting limits a tap that another plugin has made. DEL restores the tap. ADD leaves
-// a qdisc that somebody else has set.
+// TestBandwidthExisting limits a tap that another plugin has made. DEL restores the tap. If
+// somebody else has set a qdisc on the tap, ADD fails and does not change the qdisc.
 func TestBandwidthExisting(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -327,7 +328,7 @@ func TestBandwidthExisting(t *testing.T) {
 	setuptest.Run(t, "sh", "-c", "tc qdisc add dev tap0 root handle 1: tbf rate 1gbit burst 1mb limit 1mb; tc qdisc add dev tap0 ingress; tc filter add dev tap0 ingress protocol ip pref 7 u32 match u32 1 1")
 	before = show()
 	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 || !strings.Contains(f.Msg, "limit the rate of tap0") {
-		t.Errorf("with another's qdisc: got %+v, want code 101", f)
+		t.Errorf("with a foreign qdisc: got %+v, want code 101", f)
 	}
 	same("a refused ADD")
 	plain := behind(single, tap)
@@ -336,7 +337,7 @@ func TestBandwidthExisting(t *testing.T) {
 	same("DEL without limits")
 }
 
-// TestBandwidthUnlimited makes no qdisc and no IFB for each form of "no limits".
+// TestBandwidthUnlimited checks that no form of "no limits" makes a qdisc or an IFB.
 func TestBandwidthUnlimited(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

@@ -81,11 +81,11 @@ func TestLeases(t *testing.T) {
 		}
 	}
 	if strings.Contains(table, "c1") {
-		t.Errorf("c1 was not asked for:\n%s", table)
+		t.Errorf("the filter excludes c1, but c1 is listed:\n%s", table)
 	}
 
-	// Without --force, bvctl frees only unused leases. The link of a namespace without a name may
-	// still be there.
+	// Without --force, bvctl frees only leases that are not in use. A container without a namespace
+	// may still have its link.
 	gone := setup.Attachment{Network: "net", Container: "c2", Interface: "eth0"}
 	harness.Await(t, "an end of the port with its namespace", func() bool {
 		has, err := n.HasPort(gone)
@@ -93,7 +93,7 @@ func TestLeases(t *testing.T) {
 	})
 	setuptest.Run(t, "ip", "link", "add", gone.Port(), "type", "bridge")
 	if out, status := bvctl(t, "leases", "release", "--container", "c2"); status != 1 || strings.Count(out, "may be in use (its link exists)") != 2 {
-		t.Errorf("with its link: status %d:\n%s", status, out)
+		t.Errorf("the container's link exists: status %d:\n%s", status, out)
 	}
 	setuptest.Run(t, "ip", "link", "delete", gone.Port())
 	out, status := bvctl(t, "leases", "release", "--network", "net")
@@ -113,12 +113,12 @@ func TestLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, _ := bvctl(t, "leases"); strings.Contains(out, "253") {
-		t.Errorf("the network was removed, and is listed:\n%s", out)
+		t.Errorf("a removed network is listed:\n%s", out)
 	}
 }
 
-// TestLeasesCheck makes one fault at a time. bvctl finds this fault and no other, and the printed
-// remedy cures it.
+// TestLeasesCheck causes one fault at a time. bvctl finds this fault and no other, and the printed
+// command cures the fault.
 func TestLeasesCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -189,7 +189,7 @@ func TestLeasesCheck(t *testing.T) {
 				}
 			}
 			if strings.Contains(out, "c2") {
-				t.Errorf("c2 is well:\n%s", out)
+				t.Errorf("c2 has no fault, but is listed:\n%s", out)
 			}
 			tt.remedy(n, c)
 			if out, status := bvctl(t, "leases", "check"); status != 0 {
@@ -199,8 +199,8 @@ func TestLeasesCheck(t *testing.T) {
 	}
 }
 
-// TestBvctlMistakes calls bvctl with mistakes, which it names, and on a host without networks,
-// where it finds no fault.
+// TestBvctlMistakes calls bvctl with wrong arguments, and checks that the error names them. On a
+// host without networks, bvctl finds no fault.
 func TestBvctlMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -227,7 +227,7 @@ func TestBvctlMistakes(t *testing.T) {
 	}
 }
 
-// TestBvctlReadsOnce has one unreadable configuration. bvctl reports it once.
+// TestBvctlReadsOnce has one unreadable configuration. bvctl reports it only once.
 func TestBvctlReadsOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -243,8 +243,9 @@ func TestBvctlReadsOnce(t *testing.T) {
 	}
 }
 
-// TestBvctlSinglePlugin repairs a network whose configuration is a single plugin, not a list: from
-// libcni's record of the container, and without a record from the file.
+// TestBvctlSinglePlugin repairs a network whose configuration is a single plugin instead of a
+// list. bvctl takes the configuration from libcni's record of the container or, if there is no
+// record, from the file.
 func TestBvctlSinglePlugin(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -288,8 +289,8 @@ func TestBvctlSinglePlugin(t *testing.T) {
 	}
 }
 
-// TestBvctlDamagedStore has two damaged stores and a sound one between them. bvctl names the
-// damaged ones and reads the sound one.
+// TestBvctlDamagedStore has two damaged stores, and a sound store between them. bvctl names the
+// damaged stores and reads the sound store.
 func TestBvctlDamagedStore(t *testing.T) {
 	t.Parallel()
 	in := func(dir string) object {
@@ -324,7 +325,7 @@ func TestBvctlDamagedStore(t *testing.T) {
 			t.Errorf("%s: status %d, %q is not in\n%s", tt.args, status, tt.want, out)
 		}
 		if !strings.Contains(said, "/run/ipam-simple/") || !strings.Contains(said, "/run/damaged/") {
-			t.Errorf("%s: it names not both stores: %s", tt.args, said)
+			t.Errorf("%s: the error does not name both stores: %s", tt.args, said)
 		}
 	}
 }

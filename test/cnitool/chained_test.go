@@ -10,7 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// behind returns a configuration of a plugin that runs after another one, with its result.
+// behind returns the configuration of a plugin that runs after another plugin, with the result of
+// that plugin.
 func behind(conf, result object) object {
 	return conf.with(object{"prevResult": object{"cniVersion": "1.1.0"}.with(result)})
 }
@@ -36,10 +37,10 @@ func TestExistingTap(t *testing.T) {
 	}
 	if len(result.Interfaces) != 3 || result.Interfaces[0]["name"] != "tap0" || result.Interfaces[2]["name"] != "br0" ||
 		len(result.IPs) != 1 || result.IPs[0]["address"] != "10.88.0.2/24" || result.IPs[0]["interface"] != 1.0 {
-		t.Errorf("the result is not that of the plugin before with ours: %s", a.stdout)
+		t.Errorf("the result does not combine the previous plugin's result with ours: %s", a.stdout)
 	}
 	if link := setuptest.Run(t, "ip", "-o", "-d", "link", "show", "tap0"); !strings.Contains(link, "master br0") || !strings.Contains(link, "isolated on") {
-		t.Errorf("not plugged in: %s", link)
+		t.Errorf("the tap is not a port of the bridge: %s", link)
 	}
 	check := on("CHECK", 1, checking(conf, a))
 	check.run(t).ok(t)
@@ -69,8 +70,8 @@ func TestExistingTap(t *testing.T) {
 	}
 }
 
-// TestExistingVeth attaches a veth pair that another plugin has made. Packets pass by the gateway,
-// by masquerade and by a host port.
+// TestExistingVeth attaches a veth pair that another plugin has made. Packets pass through the
+// gateway, with masquerade, and through a host port.
 func TestExistingVeth(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -99,14 +100,14 @@ func TestExistingVeth(t *testing.T) {
 		t.Errorf("a server outside sees %s", got)
 	}
 	if got := ask(t, outside, "tcp", "192.0.2.1", 8080); got != "192.0.2.2" {
-		t.Errorf("by the host port the container sees %s", got)
+		t.Errorf("through the host port, the container sees client %s", got)
 	}
 	on("DEL", 1, conf).run(t).ok(t)
 	on("DEL", 2, single).run(t).ok(t)
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestExistingMistakes passes results of the plugin before that name no link to attach.
+// TestExistingMistakes passes results of the plugin before in which no link can be attached.
 func TestExistingMistakes(t *testing.T) {
 	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}
 	for _, tt := range []struct {

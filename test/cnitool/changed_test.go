@@ -14,7 +14,7 @@ func TestConfigurationChanged(t *testing.T) {
 	renamed := dual.with(object{"bridge": "br1"})
 	for _, tt := range []struct {
 		name   string
-		beside object // configuration of another container
+		beside object // configuration of another, unchanged container
 		added  object
 		gone   call
 	}{
@@ -36,8 +36,8 @@ func TestConfigurationChanged(t *testing.T) {
 	}
 }
 
-// TestLostWithoutDEL adds a container again with another configuration, after its namespace and
-// link have gone without a DEL. Nothing of the old configuration remains.
+// TestLostWithoutDEL adds a container again with another configuration. Before, its namespace and
+// its link have disappeared without a DEL. Nothing of the old configuration remains.
 func TestLostWithoutDEL(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -59,15 +59,16 @@ func TestLostWithoutDEL(t *testing.T) {
 	}
 }
 
-// TestFailedADDRestoresSysctls has an ADD fail, because the bridge runs STP and its port does not
-// forward. The container's sysctls are as before, including those that belong to no interface.
+// TestFailedADDRestoresSysctls has an ADD that fails, because the bridge runs STP and the port
+// does not forward. The container's sysctls then have their old values, including the sysctls
+// that belong to no interface.
 func TestFailedADDRestoresSysctls(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"sysctl": object{"net.ipv4.ip_default_ttl": "33"}})
 	c1 := newNode(t, conf).containers(1)[0]
 	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge", "stp_state", "1")
 	if f := on("ADD", 1, conf).run(t).failed(t); !strings.Contains(f.Msg, "STP") {
-		t.Errorf("got %+v, want a word of STP", f)
+		t.Errorf("got %+v, want an error about STP", f)
 	}
 	if got := strings.TrimSpace(setuptest.In(t, c1, "cat", "/proc/sys/net/ipv4/ip_default_ttl")); got != "64" {
 		t.Errorf("the container's ip_default_ttl is %s, want 64 as before", got)

@@ -69,15 +69,15 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// olderBuild turns an attachment into one of an older build, with the MAC that the older build gave
-// to the port.
+// olderBuild turns an attachment into one that an older build has made. It gives the port the MAC
+// address of the older build.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 bridge link set dev vethfl2sl3owzot guard off
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 
-// TestCheckOlderBuild runs CHECK on a container that an older build has attached. CHECK passes. It
-// finds what is missing of what that build made.
+// TestCheckOlderBuild runs CHECK on a container that an older build has attached. CHECK succeeds.
+// If a part that the older build made is missing, CHECK reports this part.
 func TestCheckOlderBuild(t *testing.T) {
 	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -107,7 +107,7 @@ func TestCheckOlderBuild(t *testing.T) {
 	}
 }
 
-// TestCheckIgnores changes what does not belong to the attachment. CHECK passes.
+// TestCheckIgnores changes what does not belong to the attachment. CHECK succeeds.
 func TestCheckIgnores(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(3)
@@ -185,8 +185,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// received runs a call and returns how many bytes it reads from sockets. Only sockets count whose
-// description in strace's output begins with the given text.
+// received runs a call and returns how many bytes it reads from sockets. It counts only sockets
+// whose description in strace's output begins with sockets.
 func received(t *testing.T, c call, sockets string) (bytes int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read,recvmsg"}
@@ -215,7 +215,7 @@ func TestCheckReadsConstantAmount(t *testing.T) {
 	check := on("CHECK", 1, publish(1).with(object{"prevResult": json.RawMessage(first.stdout)}))
 	alone := received(t, check, "NETLINK:")
 	if alone < 1000 {
-		t.Fatalf("the trace shows %d bytes: it sees nothing", alone)
+		t.Fatalf("the trace shows only %d bytes: the test proves nothing", alone)
 	}
 	for i := range others {
 		on("ADD", i+2, publish(i+2)).run(t).ok(t)

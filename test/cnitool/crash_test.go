@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestKilledFirst kills the first ADD of a host, the ADD that makes the bridge and the rules and
-// starts programs, at system calls from its first to its last. TestKilled kills later ADDs.
+// TestKilledFirst kills the first ADD of a host at system calls from its first to its last. This ADD makes
+// the bridge and the rules, and starts programs. TestKilled kills later ADDs.
 func TestKilledFirst(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft", "legacy").containers(1)
@@ -35,7 +35,7 @@ func TestKilledFirst(t *testing.T) {
 		awaitNoIPTables(t)
 		if try%2 == 1 {
 			if again := on("ADD", 1, dual).run(t); again.err != nil {
-				// The killed ADD had done everything but print the result.
+				// The killed ADD had done everything except printing the result.
 				if f := again.failed(t); f.Code != 101 {
 					t.Errorf("killed at system call %d: a repeated ADD fails: %+v", at, f)
 				}
@@ -54,8 +54,8 @@ func TestKilledFirst(t *testing.T) {
 	}
 }
 
-// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. DEL
-// also removes what has been made but not yet marked.
+// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. DEL also
+// removes parts that ADD has made but not yet marked as its own.
 func TestKilledBetweenMessages(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -77,7 +77,7 @@ func TestKilledBetweenMessages(t *testing.T) {
 			continue
 		}
 		if at < 20 {
-			t.Errorf("it writes only %d messages", at-1)
+			t.Errorf("ADD sends only %d messages", at-1)
 		}
 		return
 	}
@@ -97,7 +97,7 @@ func TestAddAfterKilled(t *testing.T) {
 			}
 			return sent < at
 		}).err != nil
-		if !portUp(t) { // otherwise the killed ADD had done everything but print the result
+		if !portUp(t) { // otherwise the killed ADD had done everything except printing the result
 			again := on("ADD", 1, conf).run(t).ok(t)
 			check := on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(again.stdout)})).run(t)
 			if check.err != nil {
@@ -139,9 +139,9 @@ func awaitNoIPTables(t testing.TB) {
 	})
 }
 
-// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, each time when it starts one
-// program more. Some rules of iptables-legacy are then there and others not. Rules of iptables-nft
-// are one transaction.
+// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, at the start of a program: first of
+// the first program, then of the second, and so on. Some rules of iptables-legacy then exist, and others
+// do not. The rules of iptables-nft are written in one transaction.
 func TestKilledBetweenPrograms(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Run(verb, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestKilledBetweenPrograms(t *testing.T) {
 				}
 				if err == nil {
 					if at < 5 {
-						t.Errorf("it starts only %d programs", at-1)
+						t.Errorf("the verb starts only %d programs", at-1)
 					}
 					return
 				}
@@ -180,8 +180,8 @@ func TestKilledBetweenPrograms(t *testing.T) {
 // killers is a folder with programs that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt fills the folder killers. Each program there runs the real program. The run with the given
-// number, counted from now, kills its parent instead.
+// killAt fills the folder killers. Each program there runs the real program of the same name. The runs are
+// counted from now on. The run with the given number does not run the real program, but kills its parent.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {
@@ -200,9 +200,9 @@ exec /usr/sbin/$(basename $0) "$@"
 	}
 }
 
-// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge
-// again, and the container reaches its gateway. ADD checks the bridge for the last time after it
-// has set the port up: a bridge that is deleted later is not ADD's concern.
+// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge again,
+// and the container reaches its gateway. ADD checks the bridge for the last time after it has set the port
+// up. It does not notice a bridge that is deleted after this check.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -217,7 +217,7 @@ func TestBridgeDeleted(t *testing.T) {
 			}
 			sent++
 			if sent <= at {
-				looked = up // the message before was sent with the port up
+				looked = up // the port was already up before the preceding message
 				up = portUp(t)
 			}
 			if sent == at {
@@ -249,7 +249,7 @@ func TestBridgeDeleted(t *testing.T) {
 		}
 	}
 	if deleted < 10 || last == 0 {
-		t.Errorf("the bridge was deleted %d times, and %d times before the first look at a port that is up", deleted, last)
+		t.Errorf("the bridge was deleted %d times, and %d times between the port being set up and the next message", deleted, last)
 	}
 }
 

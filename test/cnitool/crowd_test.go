@@ -7,7 +7,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestManyForeignRules adds thousands of foreign rules behind ours. ADD does not read them.
+// TestManyForeignRules adds thousands of foreign rules after ours. ADD does not read them.
 func TestManyForeignRules(t *testing.T) {
 	const restore = `{ echo "*filter"; for i in $(seq %d); do echo "-A FORWARD -s 192.0.2.9 -p tcp --dport $i -j ACCEPT"; done; echo COMMIT; } | iptables-restore -n`
 	const load = `{ for i in $(seq %d); do echo "add rule inet filter forward ip saddr 192.0.2.9 tcp dport $i accept"; done; } | nft -f -`

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDelegatesAgree requests the same addresses from several IPAM plugins. The result does not
-// depend on the IPAM plugin, nor on the number of failed ADDs before.
+// TestDelegatesAgree requests the same addresses from several IPAM plugins. The result depends
+// neither on the IPAM plugin nor on the number of earlier ADDs that have failed.
 func TestDelegatesAgree(t *testing.T) {
 	ranges := [][]object{{{"subnet": "10.88.0.0/24"}}, {{"subnet": "fd88::/64"}}}
 	routes := []object{{"dst": "203.0.113.0/24"}}
@@ -55,7 +55,7 @@ func TestDelegatesAgree(t *testing.T) {
 }
 
 // TestBadDelegate runs IPAM plugins that fail in each possible way. The error has a fixed code and
-// names the IPAM plugin, and nothing is left.
+// names the IPAM plugin. Nothing is left.
 func TestBadDelegate(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string
@@ -100,7 +100,7 @@ func TestBadDelegate(t *testing.T) {
 			}
 			setuptest.Same(t, before, "it left traces")
 			if verbs, _ := os.ReadFile("/run/verbs"); string(verbs) != "DEL\n" {
-				t.Errorf("after ADD the delegate was asked %q, want DEL", verbs)
+				t.Errorf("after ADD the IPAM plugin was called with %q, want DEL", verbs)
 			}
 		})
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// lan makes an administrator's bridge with an uplink to a router on a LAN, and with a witness, a
-// container with the kernel's default settings. The router has 10.88.0.200.
+// lan makes an administrator's bridge with an uplink to a router on a LAN. The router has
+// 10.88.0.200. lan also makes a witness: a container with the kernel's default settings.
 func lan(t *testing.T) (router, witness *setup.Namespace) {
 	t.Helper()
 	router, witness = setuptest.Container(t, "router"), setuptest.Container(t, "witness")
@@ -26,8 +26,8 @@ func lan(t *testing.T) (router, witness *setup.Namespace) {
 }
 
 // dhcpServer runs a DHCP server that leases 10.88.0.50 and 10.88.0.51 for an hour, with a renewal
-// every 3 seconds. acks returns how many leases it has granted. leased reports whether a lease is
-// held.
+// every 3 seconds. acks returns how many leases the server has granted. leased reports whether the
+// server has an active lease.
 func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased func() bool) {
 	t.Helper()
 	conf := "interface eth0\nstart 10.88.0.50\nend 10.88.0.51\nlease_file /run/udhcpd.leases\npidfile /run/udhcpd.pid\n" +
@@ -55,9 +55,9 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	return acks, leased
 }
 
-// TestDHCP attaches containers with the reference's IPAM plugin dhcp. Its daemon requests a lease
-// from a server on the LAN through the container's interface. It renews the lease, and releases it
-// at DEL.
+// TestDHCP attaches containers with the reference IPAM plugin dhcp. The plugin's daemon requests a
+// lease from a server on the LAN, through the container's interface. It renews the lease, and
+// releases it at DEL.
 func TestDHCP(t *testing.T) {
 	dhcp := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
 	for _, tt := range []struct {
@@ -99,7 +99,7 @@ func TestDHCP(t *testing.T) {
 			granted := acks()
 			harness.Await(t, "a renewal", func() bool { return acks() > granted })
 			if got := autoconfigured(t, router, witness, c); got != tt.autoconfig {
-				t.Errorf("the container listens to routers: %v, want %v", got, tt.autoconfig)
+				t.Errorf("the container accepts router advertisements: %v, want %v", got, tt.autoconfig)
 			}
 			check.run(t).ok(t)
 			on("DEL", 1, tt.conf).run(t).ok(t)
@@ -127,7 +127,7 @@ func TestDHCP(t *testing.T) {
 }
 
 // TestDHCPKilled kills an ADD while it waits for a DHCP server that does not answer. The port is
-// already up, so the next ADD refuses. DEL removes the port.
+// then already up, so the next ADD fails. DEL removes the port.
 func TestDHCPKilled(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}

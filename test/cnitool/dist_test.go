@@ -13,7 +13,7 @@ func TestUnits(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("LISTED SKIP: no systemd here to look at its units")
+		t.Skip("LISTED SKIP: no systemd to verify the units")
 	}
 	setuptest.Run(t, "mount", "-t", "tmpfs", "none", "/usr/local/sbin")
 	setuptest.Run(t, "cp", programs+"/bvctl", "/usr/local/sbin/bvctl")

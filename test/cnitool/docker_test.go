@@ -74,7 +74,7 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 	}
 }
 
-// dockerAnswers reports whether dockerd serves requests. It does so once its rules are in place.
+// dockerAnswers reports whether dockerd serves requests. dockerd has then already made its rules.
 func dockerAnswers() bool {
 	conn, err := net.Dial("unix", "/run/docker.sock")
 	if err != nil {
@@ -130,17 +130,17 @@ func testDocker(t *testing.T, bin string) {
 		rules := setuptest.Run(t, "iptables", "-S", "FORWARD")
 		ours := strings.Index(rules, "-j BRIDGEVETH-FORWARD")
 		found := 0
-		// The last two are the same place: the first up to Docker 27, the second from 28.0.1 on.
+		// DOCKER-ISOLATION-STAGE-1 exists up to Docker 27. From 28.0.1 on, DOCKER-FORWARD replaces it.
 		for _, docker := range []string{"-j DOCKER-USER", "-j DOCKER-ISOLATION-STAGE-1", "-j DOCKER-FORWARD"} {
 			switch at := strings.Index(rules, docker); {
 			case at > ours:
-				t.Errorf("%s our jump does not stand behind %q:\n%s", when, docker, rules)
+				t.Errorf("%s: our jump is not after %q:\n%s", when, docker, rules)
 			case at >= 0:
 				found++
 			}
 		}
 		if ours < 0 || found != 2 {
-			t.Errorf("%s jumps are missing:\n%s", when, rules)
+			t.Errorf("%s: jumps are missing:\n%s", when, rules)
 		}
 	}
 	placed("at first")

@@ -10,14 +10,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorPortOffBridge takes a container's port off its bridge, or takes the bridge away. The
-// container has sent packets since, so its neighbour entries may be wrong as well. The doctor names
-// the port or the bridge. --fix restores it, with and without libcni's record.
+// TestDoctorPortOffBridge takes a container's port off its bridge, or removes the bridge. The
+// container then sends packets, so its neighbour entries may be wrong, too. The doctor names the
+// port or the bridge. --fix restores it, with and without libcni's record.
 func TestDoctorPortOffBridge(t *testing.T) {
 	for _, tt := range []struct {
 		name, spoil string
 		want        string // in the obstacle; PORT is the container's port
-		repair      bool   // "bvctl repair" restores it, where there is a record
+		repair      bool   // "bvctl repair" restores it, if there is a record
 	}{
 		{"off its bridge", "ip link set PORT nomaster", "port of c1: PORT is on no bridge; it belongs on br0", true},
 		{"on another bridge", "ip link add br7 type bridge; ip link set br7 up; ip link set PORT master br7", "port of c1: PORT is on bridge br7; it belongs on br0", true},
@@ -36,8 +36,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 				spoil := func() {
 					setuptest.Run(t, "sh", "-c", strings.ReplaceAll(tt.spoil, "PORT", port))
 					for _, to := range []string{"10.88.0.1", "10.88.0.3"} {
-						// Where the port is a link of its own, the host itself answers for
-						// 10.88.0.1, with the port's MAC.
+						// If the port is on no bridge, the host itself answers for 10.88.0.1, with the port's MAC
+						// address.
 						_ = c[0].Do(exec.Command("ping", "-n", "-c", "1", "-w", "1", to).Run)
 					}
 				}
@@ -71,8 +71,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 	}
 }
 
-// answers is Ping, repeated if that failed: ping ends at the first error, and an ARP request from
-// before the repair may still run out.
+// answers is Ping, and repeats it after a failure. ping ends at the first error, and an ARP request
+// from before the repair may still time out.
 func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	for range 2 {
 		if setuptest.Ping(t, c, to) {
@@ -82,8 +82,8 @@ func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	return false
 }
 
-// TestDoctorPortUnknownBridge has a port off its bridge, and nothing that tells which bridge it
-// was.
+// TestDoctorPortUnknownBridge has a port that is on no bridge. Nothing shows which bridge the port
+// was on.
 func TestDoctorPortUnknownBridge(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

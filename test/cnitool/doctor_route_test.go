@@ -10,15 +10,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorRules has routing rules (ip rule) that decide by the source address, with the filter of
-// reverse paths and without. The doctor looks up the return path as the kernel does, by those rules, and
-// its advice works.
+// TestDoctorRules has routing rules (ip rule) that select by the source address, with rp_filter and
+// without. The doctor looks up the return path by these rules, as the kernel does, and its advice works.
 func TestDoctorRules(t *testing.T) {
 	const strict = "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; "
 	for _, tt := range []struct {
 		name, spoil, to string
 		want            string // in the obstacle
-		advice          string // begins the remedy, and cures it
+		advice          string // beginning of the remedy; running it cures the fault
 	}{
 		{"a rule for the containers, without the bridge's route", "ip route add default via 192.0.2.2 table 100; ip rule add from 10.88.0.0/24 lookup 100", "10.88.0.1",
 			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
@@ -60,8 +59,8 @@ func TestDoctorRules(t *testing.T) {
 	}
 }
 
-// secondUplink gives the host another link, uplink2, to the same outside, which has 198.51.100.7, and
-// the default route by it.
+// secondUplink gives the host a second link, uplink2, and a default route through it. The link leads to
+// the same outside namespace, which has 198.51.100.7.
 func (n *node) secondUplink() (outside *setup.Namespace) {
 	n.t.Helper()
 	outside = n.outside(false)
@@ -73,8 +72,8 @@ func (n *node) secondUplink() (outside *setup.Namespace) {
 	return outside
 }
 
-// TestDoctorTwoUplinks has two ways to the world. Replies leave by one of them, whichever the
-// request came in by.
+// TestDoctorTwoUplinks has two uplinks. Replies leave by one of them, whichever uplink the request came
+// in by.
 func TestDoctorTwoUplinks(t *testing.T) {
 	const note = "requests to its host ports that come in by uplink are answered by uplink2"
 	said := func(d diagnosis) bool {
@@ -103,7 +102,7 @@ func TestDoctorTwoUplinks(t *testing.T) {
 		if d, status := doctor(t, c.Path, "198.51.100.7"); status != 0 || !said(d) {
 			t.Errorf("status %d, obstacle %q, want the note %q\n%+v", status, d.obstacle(), note, d)
 		}
-		setuptest.Run(t, "ip", "rule", "add", "fwmark", "1", "lookup", "100") // somebody sees to it
+		setuptest.Run(t, "ip", "rule", "add", "fwmark", "1", "lookup", "100") // an administrator routes marked packets
 		if d, _ := doctor(t, c.Path, "198.51.100.7"); said(d) {
 			t.Errorf("with a rule for marked packets: %+v", d)
 		}
@@ -135,7 +134,7 @@ func TestDoctorTwoUplinks(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the answer comes in by the other one", func(t *testing.T) {
+	t.Run("the answer comes in by the other uplink", func(t *testing.T) {
 		t.Parallel()
 		n := newNode(t, single, "nft")
 		outside := n.secondUplink()
@@ -145,7 +144,9 @@ func TestDoctorTwoUplinks(t *testing.T) {
 			}
 		}
 		setuptest.In(t, outside, "ip", "route", "add", "192.0.3.1/32", "via", "192.0.2.1")
-		if !setuptest.Ping(t, outside, "192.0.2.1") { // whose MAC it knows now: a strict filter drops ARP requests from 198.51.100.7
+		// outside then knows the host's MAC address. A strict rp_filter would drop its ARP requests, because
+		// they come from 198.51.100.7.
+		if !setuptest.Ping(t, outside, "192.0.2.1") {
 			t.Fatal("no answer from the host")
 		}
 		setuptest.SetSysctl(t, "ipv4/conf/uplink/rp_filter", "1")
@@ -167,8 +168,8 @@ func TestDoctorTwoUplinks(t *testing.T) {
 	})
 }
 
-// TestDoctorNodeRoute sends packets to a pod on another node, which is reached by uplink2. The host
-// has no route to that node's range, and the doctor gives the command that adds it.
+// TestDoctorNodeRoute sends packets to a pod on another node, which is reached by uplink2. The host has
+// no route to the range of this node. The doctor prints the command that adds the route.
 func TestDoctorNodeRoute(t *testing.T) {
 	cluster := dual.with(object{"masqExclude": []string{"10.244.0.0/16", "fd44::/56"}})
 	for _, tt := range []struct{ name, routes, to, want, advice string }{
@@ -216,8 +217,8 @@ func TestDoctorNodeRoute(t *testing.T) {
 	}
 }
 
-// TestDoctorCloudRoutes has a router that knows the way to the pods of other nodes, as the one of a
-// cloud. The default route is right then.
+// TestDoctorCloudRoutes has a router with routes to the pods of other nodes, as in a cloud. The default
+// route is then right.
 func TestDoctorCloudRoutes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"masqExclude": []string{"10.244.0.0/16"}}), "nft")

@@ -75,9 +75,9 @@ func portNameOf(c *setup.Namespace) string {
 	return setup.Attachment{Network: "net", Container: containerID(c.Path), Interface: "eth0"}.Port()
 }
 
-// TestDoctor makes one fault at a time on a working node, and runs the doctor for a path that the
+// TestDoctor causes one fault at a time on a working node, and runs the doctor for a path that the
 // fault blocks. The doctor names this fault. If it prints a command that cures the fault, --fix
-// runs the command and the path works.
+// runs the command, and the path works.
 func TestDoctor(t *testing.T) {
 	ip := func(i string) string { return "nsenter --net=/run/netns/c" + i + " " }
 	port := func(n string) string {
@@ -193,8 +193,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorFixBesidePlugins runs bvctl from a folder with a CNI plugin that has the name of a
-// cure's program. --fix runs the system's program.
+// TestDoctorFixBesidePlugins runs bvctl from a folder that contains a CNI plugin. The plugin has
+// the name of a program in a cure. --fix runs the system's program.
 func TestDoctorFixBesidePlugins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -281,8 +281,8 @@ func TestDoctorPaths(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsGateway has a bridge with an uplink to a LAN, and a router there that is the
-// containers' gateway. No cure may give the gateway's address to the bridge.
+// TestDoctorKeepsGateway has a bridge with an uplink to a LAN. A router on the LAN is the gateway
+// of the containers. No cure may give the gateway's address to the bridge.
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
@@ -316,7 +316,7 @@ func TestDoctorKeepsGateway(t *testing.T) {
 				doctor(t, "--fix", c.Path, tt.to)
 				for _, route := range strings.Split(setuptest.In(t, c, "ip", "route"), "\n") {
 					if !strings.Contains(given, route) {
-						t.Errorf("after --fix: %s, which is none of\n%s", route, given)
+						t.Errorf("after --fix there is the route %s, which was not there before:\n%s", route, given)
 					}
 				}
 				if d, _ := doctor(t, c.Path, "192.0.2.2"); tt.to == "192.0.2.2" && !d[0].Answered {
@@ -398,8 +398,8 @@ func TestDoctorIncomplete(t *testing.T) {
 	}
 }
 
-// TestDoctorQuotes runs the printed command for a container whose path has characters that a shell
-// would interpret.
+// TestDoctorQuotes runs the printed command for a container whose path contains characters that a
+// shell would interpret.
 func TestDoctorQuotes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -414,12 +414,12 @@ func TestDoctorQuotes(t *testing.T) {
 		t.Errorf("eth0 is not up: %s", out)
 	}
 	if _, err := os.Stat("run"); err == nil {
-		t.Error("the shell ran what it should not")
+		t.Error("the shell ran a command from the container's path")
 	}
 }
 
-// TestDoctorNames has a table in a container whose name contains commands for nft(8) and for a
-// shell, and a line that looks like the doctor's own output.
+// TestDoctorNames has a table in a container. The name of the table contains commands for nft(8)
+// and for a shell, and a line that looks like output of the doctor.
 func TestDoctorNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -450,7 +450,7 @@ func TestDoctorNames(t *testing.T) {
 		t.Errorf("no %q: %s", want, out)
 	}
 	if exec.Command("nsenter", "--net=/run/netns/c2", "nft", "list", "table", "ip", "run").Run() == nil {
-		t.Error("nft ran what it should not")
+		t.Error("nft ran a command from the table's name")
 	}
 }
 
@@ -478,8 +478,8 @@ func TestDoctorContainerRemoved(t *testing.T) {
 	}
 }
 
-// TestDoctorManyBlocked runs the doctor on a node where no container reaches its neighbour. It
-// reports five of them, and then the other containers together.
+// TestDoctorManyBlocked runs the doctor on a node where no container reaches its neighbour. The
+// doctor reports five containers, and then all others together.
 func TestDoctorManyBlocked(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"forward": "none"}), "nft")
@@ -496,8 +496,8 @@ func TestDoctorManyBlocked(t *testing.T) {
 	}
 }
 
-// TestDoctorOnce runs the doctor on a node where one obstacle blocks all containers. It prints the
-// obstacle once, with the blocked paths. -v prints the walk of each path.
+// TestDoctorOnce runs the doctor on a node where one obstacle blocks all containers. The doctor
+// prints the obstacle once, with the blocked paths. With -v, it prints the steps of each path.
 func TestDoctorOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
@@ -508,12 +508,12 @@ func TestDoctorOnce(t *testing.T) {
 			setuptest.Run(t, "sh", "-c", spoil)
 			out, status := bvctl(t, "doctor")
 			if status != 1 || strings.Count(out, "dropped by chain") != 1 || strings.Contains(out, "route of") {
-				t.Errorf("status %d, the obstacle is not there once:\n%s", status, out)
+				t.Errorf("status %d, the obstacle is not printed exactly once:\n%s", status, out)
 			}
 			after := out[strings.Index(out, "dropped by chain"):]
 			for _, way := range []string{"(10.88.0.2) → ", "(10.88.0.3) → ", "(10.88.0.4) → ", "(10.88.0.5) → "} {
 				if strings.Count(after, way) != 1 {
-					t.Errorf("%q is not there once as blocked:\n%s", way, out)
+					t.Errorf("%q is not printed exactly once as blocked:\n%s", way, out)
 				}
 			}
 			if out, status := bvctl(t, "doctor", "-v"); status != 1 || strings.Count(out, "Obstacle: ") != 4 || strings.Count(out, "route of") < 8 {
@@ -523,8 +523,8 @@ func TestDoctorOnce(t *testing.T) {
 	}
 }
 
-// TestDoctorFixUndone has another program undo each cure at once. --fix reports that the cure had
-// no effect.
+// TestDoctorFixUndone has another program that undoes each cure at once. --fix reports that the
+// cure had no effect.
 func TestDoctorFixUndone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -540,8 +540,8 @@ func TestDoctorFixUndone(t *testing.T) {
 	}
 }
 
-// TestDoctorKilled kills the doctor while its packet is on its way. Its tables end with the
-// process. On kernels without owners of tables, the next doctor removes them.
+// TestDoctorKilled kills the doctor while its packet is on its way. The doctor's tables end with
+// the process. On kernels without table owners, the next doctor removes the tables.
 func TestDoctorKilled(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -572,13 +572,13 @@ func TestDoctorKilled(t *testing.T) {
 				doctor(t, "/run/netns/c3", "10.88.0.1")
 			}
 			if left := tables(); strings.Contains(left, "bridgeveth-doctor") {
-				t.Errorf("still there:\n%s", left)
+				t.Errorf("tables of the killed doctor are left:\n%s", left)
 			}
 		})
 	}
 }
 
-// TestDoctorsAtOnce runs several doctors at once: each waits for the one before.
+// TestDoctorsAtOnce starts several doctors at once. They run one after another.
 func TestDoctorsAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -599,8 +599,8 @@ func TestDoctorsAtOnce(t *testing.T) {
 	}
 }
 
-// track makes an answered UDP connection in the conntrack table. The kernel drops unanswered ones
-// when the table is full.
+// track adds an answered UDP connection to the conntrack table. In a full table, the kernel would
+// drop unanswered connections to make room.
 func track(from, to uint16) error {
 	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
 	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDrift removes one thing at a time that all containers of a network use. `cnitool check` names
-// it and changes nothing. The next ADD restores it for all containers.
+// TestDrift removes one part at a time that all containers of a network use. `cnitool check` names
+// the part and changes nothing. The next ADD restores the part for all containers.
 func TestDrift(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -51,7 +51,7 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// TestInvalidPrevResult passes CHECK a prevResult that no plugin may return.
+// TestInvalidPrevResult calls CHECK with a prevResult that no plugin may return.
 func TestInvalidPrevResult(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -139,7 +139,7 @@ func TestNotInCache(t *testing.T) {
 		t.Error("gc reports no error")
 	}
 	if held := leases(t); len(held) != 1 || !setuptest.Ping(t, c[0], "10.88.0.1") {
-		t.Errorf("leases %v, want that of the container that libcni forgot, which works on", held)
+		t.Errorf("leases %v, want one for the container that is not in the cache; this container must reach its gateway", held)
 	}
 	call{verb: "GC", conf: single.with(object{"cni.dev/valid-attachments": []object{}})}.run(t).ok(t)
 	setuptest.Same(t, before, "GC left traces")

@@ -14,8 +14,9 @@ var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
-// failing runs a call in which the system call with the given number fails. failed returns how many
-// have failed: strace counts the calls of each thread separately.
+// failing runs a call in which one system call fails: the one with the number at. failed returns
+// how many calls have failed. There may be several, because strace counts the calls of each thread
+// separately.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
@@ -43,7 +44,7 @@ func TestFailsAnywhere(t *testing.T) {
 			t.Parallel()
 			newNode(t, everything, "nft").containers(2)
 			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
-			for _, first := range []bool{true, false} { // the network's first container makes more calls
+			for _, first := range []bool{true, false} { // the ADD of the network's first container makes more system calls
 				if !first {
 					on("ADD", 2, publishing(everything, object{"hostPort": 7000, "containerPort": 80})).run(t).ok(t)
 				}
@@ -54,7 +55,7 @@ func TestFailsAnywhere(t *testing.T) {
 					if failed == 0 {
 						a.ok(t)
 						del.run(t).ok(t)
-						break // there are not so many of these calls
+						break // ADD makes fewer of these system calls
 					}
 					when := fmt.Sprintf("%s number %d fails, first container: %v", tt.syscall, at, first)
 					if a.err != nil {
@@ -65,7 +66,7 @@ func TestFailsAnywhere(t *testing.T) {
 							}
 						}
 					}
-					if a.err == nil || failed > 1 { // in the second case the undo has failed too
+					if a.err == nil || failed > 1 { // in the second case, the undo has failed, too
 						del.run(t).ok(t)
 					}
 					if !setuptest.Same(t, before, "%s: it left traces", when) {
@@ -83,8 +84,8 @@ func TestFailsAnywhere(t *testing.T) {
 	}
 }
 
-// TestDelFailsAnywhere has one system call of DEL fail at a time. The error has none of the words
-// that containerd takes for success. The next DEL removes everything.
+// TestDelFailsAnywhere has one system call of DEL fail at a time. The error contains none of the
+// words that containerd takes for success. The next DEL removes everything.
 func TestDelFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string

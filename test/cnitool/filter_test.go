@@ -39,7 +39,8 @@ func TestIngressPolicy(t *testing.T) {
 				for _, server := range append(c, outside) {
 					serve(t, server, 80)
 				}
-				// A packet that br_netfilter has translated still goes from port to port.
+				// With br_netfilter, a redirected packet still goes from bridge port to bridge port, so port
+				// isolation drops it.
 				routed := tt.policy != "isolated" || netfilter == "0"
 				for _, p := range []struct {
 					name string
@@ -64,10 +65,10 @@ func TestIngressPolicy(t *testing.T) {
 					}
 				}
 				if tt.policy == "isolated" {
-					// A route by the gateway bypasses the isolation of bridge ports.
+					// A route through the gateway bypasses the isolation of bridge ports.
 					setuptest.In(t, c[1], "ip", "route", "add", "10.88.0.2/32", "via", "10.88.0.1")
 					if got := ask(t, c[1], "tcp", "10.88.0.2", 80); got != "" {
-						t.Errorf("sibling by the gateway: answered %s", got)
+						t.Errorf("sibling, through the gateway: answered %s", got)
 					}
 				}
 				for i := 1; i <= 2; i++ {
@@ -89,7 +90,7 @@ func TestIngressPolicyChanges(t *testing.T) {
 	for i, policy := range []string{"same-bridge", "isolated", "open"} {
 		n.configure(single.with(object{"ingressPolicy": policy}))
 		if i > 0 && n.cnitool("check", c[i-1]) == nil {
-			t.Errorf("check does not see that the policy has become %s", policy)
+			t.Errorf("CHECK does not report that the policy is not %s yet", policy)
 		}
 		n.must("add", c[i])
 		n.must("check", c[i])

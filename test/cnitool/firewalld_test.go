@@ -98,8 +98,8 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	return stop
 }
 
-// TestFirewalld runs firewalld, which rejects packets from containers. A zone alone lets some of
-// them pass. With bridgeveth's policy all pass, and a reload keeps this.
+// TestFirewalld runs firewalld, which rejects packets of containers. With only a zone, some of
+// these packets pass. With bridgeveth's policy, all of them pass, also after a reload.
 func TestFirewalld(t *testing.T) {
 	for _, release := range []string{"bookworm", "trixie"} { // 1.3, 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
@@ -144,8 +144,8 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// Delete what "nft flush ruleset" deletes if firewalld 2 owns its table. The host's nft is
-		// too old to keep that table.
+		// This command deletes what "nft flush ruleset" deletes if firewalld 2 owns its table. The
+		// host's nft is too old to keep an owned table.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -173,8 +173,8 @@ func testFirewalld(t *testing.T, release string) {
 	}
 }
 
-// TestFirewalldStrict publishes a host port that firewalld would block. ADD fails and gives the
-// reason.
+// TestFirewalldStrict publishes a host port that firewalld would block. ADD fails, and the error
+// gives the reason.
 func TestFirewalldStrict(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -200,8 +200,8 @@ func TestFirewalldStrict(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 }
 
-// TestFirewalldMissing runs ADD with "forward": "firewalld" where firewalld does not run, or runs
-// and does not answer.
+// TestFirewalldMissing runs ADD with "forward": "firewalld" on a host where firewalld does not
+// run, or does not answer.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)
@@ -228,8 +228,8 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("auto", "connect to the system bus (D-Bus)")
 }
 
-// TestFirewalldStopped runs `bvctl firewalld strict` on a D-Bus without firewalld. It fails:
-// without an answer, firewalld may block host ports.
+// TestFirewalldStopped runs `bvctl firewalld strict` on a D-Bus without firewalld. The command
+// fails: without an answer, firewalld may be blocking host ports.
 func TestFirewalldStopped(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual)

@@ -23,8 +23,8 @@ const frameSize = 70
 // mark marks our frames among others on a bridge.
 var mark = []byte("a mark!!")
 
-// passes reports whether a frame arrives that one container sends to another. beginning is the
-// beginning of the frame in hexadecimal.
+// passes reports whether a frame that one container sends arrives at another container. beginning
+// is the beginning of the frame in hexadecimal.
 func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	t.Helper()
 	receiver := packetSocket(t, to)
@@ -65,8 +65,8 @@ func receives(t testing.TB, receiver int, within time.Duration) bool {
 	return false
 }
 
-// flood sends a frame repeatedly from one container to another. end stops that, and returns how
-// many frames were sent and how many arrived.
+// flood sends a frame repeatedly from one container to another. end stops the sending, and returns
+// how many frames were sent and how many arrived.
 func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func() (sent, arrived int)) {
 	t.Helper()
 	frame := marked(t, beginning)

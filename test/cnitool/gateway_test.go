@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// oneByOne is a network with one set of ranges, a range for each subnet, and the same gateway in
-// all.
+// oneByOne is a network with one set of ranges. Each subnet has a range, and all ranges have the
+// same gateway.
 func oneByOne(gateway string, subnets ...string) object {
 	var set []object
 	for _, s := range subnets {
@@ -25,10 +25,10 @@ func TestGatewayOutsideSubnet(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
 		conf             object
-		gateway, beyond  string // as a container's ping takes them
+		gateway, beyond  string // the gateway and an address outside, as arguments of a container's ping
 		first, second    string // addresses of the containers
-		firstRoute       string // of the host, if only the first container needs it
-		theirs, byOthers bool   // the bridge is somebody else's; the plugins have the reference's names
+		firstRoute       string // route of the host, if only the first container needs it
+		theirs, byOthers bool   // somebody else has made the bridge; the plugins have the names of the reference plugins
 	}{
 		{name: "link-local", conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
 		{name: "link-local, on a bridge of somebody else's", theirs: true, conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
@@ -81,10 +81,10 @@ func TestGatewayOutsideSubnet(t *testing.T) {
 			route := strings.Fields(setuptest.Run(t, "ip", "route", "get", "fibmatch", tt.first))[0]
 			setuptest.Run(t, "ip", "route", "del", route, "dev", "br0")
 			if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), "route to "+tt.first) && !strings.Contains(err.Error(), "route to "+route) {
-				t.Errorf("check does not see that the route is gone: %v", err)
+				t.Errorf("CHECK does not report the missing route: %v", err)
 			}
 			if d, status := doctor(t); status == 0 {
-				t.Errorf("doctor does not see that the route is gone: %+v", d)
+				t.Errorf("doctor does not report the missing route: %+v", d)
 			}
 			bvctl(t, "repair")
 			works("after repair")
@@ -104,8 +104,8 @@ func TestGatewayOutsideSubnet(t *testing.T) {
 	}
 }
 
-// TestGatewayOnLAN has the gateway on the LAN beyond the bridge's uplink, at a link-local address.
-// The host gets no address and no route.
+// TestGatewayOnLAN has a gateway at a link-local address on a LAN, behind the bridge's uplink. The
+// host gets no address and no route.
 func TestGatewayOnLAN(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{
@@ -122,10 +122,10 @@ func TestGatewayOnLAN(t *testing.T) {
 	n.must("add", c...)
 	n.must("check", c...)
 	if !setuptest.Ping(t, c[0], "2001:db8::1") {
-		t.Error("no answer by the router")
+		t.Error("no answer through the router")
 	}
 	if after := setuptest.Run(t, "ip", "-6", "route"); strings.Contains(after, "fd88") {
-		t.Errorf("the host has a route of the network's:\n%s", after)
+		t.Errorf("ADD has added a route to the host:\n%s", after)
 	}
 	setuptest.In(t, c[0], "ip", "route", "del", "::/0")
 	if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), "route ::/0 via fe80::1") {

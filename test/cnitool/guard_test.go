@@ -42,7 +42,7 @@ const (
 var guardedFrames = []struct {
 	name     string
 	text     string
-	mac, all bool // a guard of MAC addresses, and of IP addresses as well, accepts the frame
+	mac, all bool // whether a guard of MAC addresses, and a guard of IP addresses, accepts the frame
 }{
 	{"its own IPv4", other + mac + fmt.Sprintf(ip, ownV4), true, true},
 	{"its own IPv6", other + mac + fmt.Sprintf(ip6, "02"), true, true},
@@ -63,8 +63,8 @@ var guardedFrames = []struct {
 	{"another protocol", all + mac + somethingNew, true, false},
 }
 
-// TestSpoofing has a container send frames under addresses of others. Without the guard, the second
-// container sees every frame.
+// TestSpoofing has a container that sends frames with addresses of other containers. Without the
+// guard, the second container receives every frame.
 func TestSpoofing(t *testing.T) {
 	for _, key := range []string{"", "macspoofchk", "ipspoofchk"} {
 		t.Run(key, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestSpoofing(t *testing.T) {
 				conf = dual.with(object{key: true})
 			}
 			n := newNode(t, conf, "nft")
-			for _, family := range []string{"ip", "ip6"} { // it would drop frames with wrong checksums
+			for _, family := range []string{"ip", "ip6"} { // br_netfilter would drop frames with wrong checksums
 				setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
 			}
 			c := n.containers(2)
@@ -95,7 +95,7 @@ func TestSpoofing(t *testing.T) {
 			if key != "" {
 				setuptest.Run(t, "nft", "flush", "map", "bridge", "bridgeveth", "guarded")
 				if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), "guarded") {
-					t.Errorf("check does not see that the guard is gone: %v", err)
+					t.Errorf("CHECK does not report the missing guard: %v", err)
 				}
 			}
 			n.must("del", c...)
@@ -105,7 +105,7 @@ func TestSpoofing(t *testing.T) {
 }
 
 // TestGuardCollected counts the messages that GC sends. Their number does not grow with the number of
-// stale guarded ports: the sets have the elements of all ports, so each set is read once.
+// stale guarded ports. The sets hold the elements of all ports, so GC reads each set only once.
 func TestGuardCollected(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true})
@@ -129,8 +129,8 @@ func TestGuardCollected(t *testing.T) {
 	}
 }
 
-// TestGuardRemoved removes the guard of a port by each way in which a DEL can come. Another port
-// keeps its guard.
+// TestGuardRemoved removes the guard of a port by each form of DEL and GC. Another port keeps its
+// guard.
 func TestGuardRemoved(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true})
 	port := setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
@@ -169,10 +169,10 @@ func TestGuardRemoved(t *testing.T) {
 	}
 }
 
-// olderGuard replaces the guard's table by one of an older build. There, the map does not record
-// the byte order of its names, no set has the targets of neighbour advertisements, the other sets
-// have the flag NFT_SET_CONCAT, and the rules have other comments. It guards the containers with
-// the given numbers on br0.
+// olderGuard replaces the guard's table by a table of an older build. In this table, the map does not
+// record the byte order of its names; no set has the targets of neighbour advertisements; the other
+// sets have the flag NFT_SET_CONCAT; and the rules have other comments. The table guards the
+// containers with the given numbers on br0.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()
@@ -246,10 +246,10 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	}
 }
 
-// TestGuardUpgrade replaces the guard of running containers by that of an older build. CHECK
-// accepts it. The next ADD and `bvctl repair` replace it in one transaction. Meanwhile a container
-// sends frames that the guard has to drop, and none arrives. Then nft(8) loads the ruleset that it
-// has saved.
+// TestGuardUpgrade replaces the guard of running containers by that of an older build. CHECK accepts
+// it. The next ADD and `bvctl repair` replace this older guard in one transaction. Meanwhile a
+// container sends frames that the guard has to drop. None of them arrives. Then nft(8) saves the
+// ruleset and loads it again.
 func TestGuardUpgrade(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
@@ -257,7 +257,7 @@ func TestGuardUpgrade(t *testing.T) {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, conf)
-			for _, family := range []string{"ip", "ip6"} { // it would drop frames with wrong checksums
+			for _, family := range []string{"ip", "ip6"} { // br_netfilter would drop frames with wrong checksums
 				setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
 			}
 			c := n.containers(4)
@@ -267,7 +267,7 @@ func TestGuardUpgrade(t *testing.T) {
 			on("ADD", 4, another).run(t).ok(t)
 			olderGuard(t, []string{"br0", "br1"}, 1, 2)
 			if rules := setuptest.Run(t, "nft", "list", "map", "bridge", "bridgeveth", "guarded"); !strings.Contains(rules, `""`) {
-				t.Fatalf("the older map prints its names:\n%s", rules)
+				t.Fatalf("nft prints the names in the older map, want empty names:\n%s", rules)
 			}
 			check := on("CHECK", 1, checking(conf, first))
 			check.run(t).ok(t)
@@ -307,8 +307,8 @@ func TestGuardUpgrade(t *testing.T) {
 	}
 }
 
-// monitor records the transactions of nf_tables. end stops that and returns the events of each
-// transaction.
+// monitor records the transactions of nf_tables. end stops the recording and returns the events of
+// each transaction.
 func monitor(t testing.TB) (end func() []string) {
 	t.Helper()
 	record, err := os.Create("/run/monitor")

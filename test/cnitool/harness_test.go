@@ -107,7 +107,7 @@ func (n *node) cnitoolOn(network, verb string, c *setup.Namespace) error {
 	return nil
 }
 
-// must runs cnitool for each container and fails the test if it fails.
+// must runs cnitool for each container and fails the test if a call fails.
 func (n *node) must(verb string, containers ...*setup.Namespace) {
 	n.t.Helper()
 	for _, c := range containers {

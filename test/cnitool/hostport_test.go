@@ -50,7 +50,7 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 				if err != nil {
 					return
 				}
-				_, _ = p.WriteTo([]byte(from.String()), from) // the client notices if it fails
+				_, _ = p.WriteTo([]byte(from.String()), from) // the client notices a failure
 			}
 		}()
 		return nil
@@ -60,8 +60,8 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}
 }
 
-// patience is the time that an answer may take. On a busy host, the kernel may have to ask for a
-// neighbour or open a connection twice, a second apart.
+// patience is how long an answer may take. On a busy host, the kernel may have to send an ARP
+// request, or to open a connection, twice. The second attempt comes a second after the first.
 const patience = 2500 * time.Millisecond
 
 // ask returns the client's address as the server sees it, or "" without an answer.
@@ -70,7 +70,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 	answer := ""
 	err := from.Do(func() error {
 		c, err := net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
-		if errors.Is(err, unix.EHOSTUNREACH) { // an earlier failure of the neighbour is remembered
+		if errors.Is(err, unix.EHOSTUNREACH) { // the kernel still has a failed neighbour entry
 			c, err = net.DialTimeout(network, net.JoinHostPort(address, fmt.Sprint(port)), patience)
 		}
 		if err != nil {
@@ -81,7 +81,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 		if _, err := c.Write([]byte("hello")); err != nil {
 			return nil //nolint:nilerr // no answer
 		}
-		_ = c.SetDeadline(time.Now().Add(patience)) // the connection is open
+		_ = c.SetDeadline(time.Now().Add(patience)) // fails only on a closed connection
 		if n, err := c.Read(b); err == nil {
 			answer, _, _ = net.SplitHostPort(string(b[:n]))
 		}
@@ -155,7 +155,7 @@ func TestHostPortPaths(t *testing.T) {
 					}
 				}
 			}
-			serve(t, outside, 8080) // the same port elsewhere is not redirected
+			serve(t, outside, 8080) // packets to the same port of another host are not redirected
 			for _, to := range []string{"192.0.2.2", "2001:db8::2"} {
 				want := map[string]string{"192.0.2.2": "192.0.2.1", "2001:db8::2": "2001:db8::1"}[to]
 				if keys["ipMasq"] == false {
@@ -204,7 +204,7 @@ func TestHostPortAddress(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestHostPortTaken requests ports that another container has, in each form. ADD fails, names the
+// TestHostPortTaken requests ports that another container has, in each form. ADD fails, names this
 // container, and leaves nothing.
 func TestHostPortTaken(t *testing.T) {
 	t.Parallel()
@@ -238,7 +238,7 @@ func TestHostPortTaken(t *testing.T) {
 		if !setuptest.Same(t, before, "a failed ADD left traces") {
 			t.FailNow()
 		}
-		on("DEL", 2, second).run(t).ok(t) // runtimes do so after a failed ADD
+		on("DEL", 2, second).run(t).ok(t) // runtimes call DEL after a failed ADD
 		if !setuptest.Same(t, before, "its DEL took what is another's") {
 			t.FailNow()
 		}
@@ -266,7 +266,7 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 90, "hostIP": "192.0.2.1"})).run(t).ok(t)
 }
 
-// TestHostPortsRemoved removes host ports by each way in which a DEL can come.
+// TestHostPortsRemoved removes host ports by each form of DEL and GC.
 func TestHostPortsRemoved(t *testing.T) {
 	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})
 	for _, tt := range []struct {
@@ -299,7 +299,7 @@ func TestHostPortsRemoved(t *testing.T) {
 			before := setuptest.Dump(t)
 			on("ADD", 1, conf).run(t).ok(t)
 			if maps := setuptest.Run(t, "nft", "list", "ruleset"); strings.Count(maps, "/c1/eth0") != 3 {
-				t.Errorf("want three elements of c1's:\n%s", maps)
+				t.Errorf("want three elements of c1:\n%s", maps)
 			}
 			tt.do(t)
 			setuptest.Same(t, before, "it left traces")
@@ -307,8 +307,8 @@ func TestHostPortsRemoved(t *testing.T) {
 	}
 }
 
-// TestStaleFlows sends UDP packets of one connection while its container is replaced. Conntrack
-// would send them to the old container.
+// TestStaleFlows sends UDP packets of one connection while its container is replaced. With a stale
+// conntrack entry, the packets would go to the old container.
 func TestStaleFlows(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -323,12 +323,12 @@ func TestStaleFlows(t *testing.T) {
 		count, _ := conn.Read(make([]byte, 100))
 		return count > 0
 	}
-	answers() // to the host, where the port is closed: a connection without a target
+	answers() // these packets go to the host, where the port is closed, and make a connection that is not redirected
 	on("ADD", 1, conf).run(t).ok(t)
-	answers() // to the first container, where the port is closed
+	answers() // these packets go to the first container, where the port is closed
 	on("DEL", 1, conf).run(t).ok(t)
 	on("ADD", 2, conf).run(t).ok(t)
-	if first := answers(); !first && !answers() { // the first packet may be lost while the kernel asks for the neighbour
+	if first := answers(); !first && !answers() { // the first packet may be lost while the kernel sends an ARP request
 		t.Error("packets still go to the old container")
 	}
 }

@@ -151,7 +151,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// failingIPTables replaces all forms of iptables by one that fails to add rules.
+// failingIPTables replaces all forms of iptables by a program that fails to add rules.
 func failingIPTables(t testing.TB) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", `
@@ -181,15 +181,15 @@ func TestOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestPoolExhausted uses all addresses of a pool. The lease of a container whose namespace is gone
-// is freed without a DEL.
+// TestPoolExhausted uses all addresses of a pool. If the namespace of a container is gone, its
+// lease is freed without a DEL.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway
 	n := newNode(t, conf, "nft")
 	n.containers(2)
 	dying := on("ADD", 3, conf)
-	setuptest.Run(t, "sh", "-c", "touch "+dying.netns+" && unshare --net="+dying.netns+" true") // no process keeps it
+	setuptest.Run(t, "sh", "-c", "touch "+dying.netns+" && unshare --net="+dying.netns+" true") // no process is in the namespace
 	dying.run(t).ok(t)
 	before := setuptest.Dump(t)
 	f := on("ADD", 2, conf).run(t).failed(t)
@@ -246,8 +246,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames attaches a container with the longest names of container and network, and finds it
-// again.
+// TestLongNames attaches a container with the longest possible names of container and network. The
+// plugin finds the attachment again.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"name": strings.Repeat("n", 200)})
@@ -269,8 +269,8 @@ func TestLongNames(t *testing.T) {
 	del.run(t).ok(t)
 }
 
-// TestKilled kills an ADD before every third system call of each kind. What it leaves does not
-// disturb a repeated ADD, and DEL removes it.
+// TestKilled kills an ADD before every third system call of each kind. The remains do not disturb a
+// repeated ADD, and DEL removes them.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	c1 := newNode(t, everything, "nft").containers(2)[0]
@@ -291,12 +291,12 @@ func TestKilled(t *testing.T) {
 				return made < at
 			}); a.err == nil {
 				on("DEL", 1, everything).run(t).ok(t)
-				break // there are not so many of these calls
+				break // ADD makes fewer of these system calls
 			}
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {
-				// ADD had done everything but print the result, so the repeated ADD refuses. The
-				// kernel may still be about to report the port's carrier.
+				// The killed ADD had done everything except printing the result, so the repeated ADD fails. The
+				// kernel may not have reported the port's carrier yet.
 				answered := false
 				for range 3 {
 					answered = answered || setuptest.Ping(t, c1, "10.88.0.1")

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInspect lists containers in each state of a port, with what the kernel, libcni's records and
-// the leases contain.
+// TestInspect lists containers in each state of a port, with the data from the kernel, libcni's records
+// and the leases.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true, "bandwidth": true}})
@@ -87,8 +87,8 @@ func TestInspectLayer2(t *testing.T) {
 	}
 }
 
-// TestInspectRecords runs inspect with records of libcni that cannot be used. It names each of them and
-// shows the container.
+// TestInspectRecords runs inspect with unusable records of libcni. inspect names each of these records
+// and shows the container.
 func TestInspectRecords(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -112,8 +112,8 @@ func TestInspectRecords(t *testing.T) {
 	}
 }
 
-// TestUnreadableConfiguration has a configuration that is not JSON. Each command names it once and
-// continues.
+// TestUnreadableConfiguration has a configuration that is not JSON. Each command names this
+// configuration once and continues.
 func TestUnreadableConfiguration(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -47,7 +47,8 @@ func outcome(success bool) string {
 	return fails
 }
 
-// attacks are the rows of the table. The order matters: an attack must not prevent the next one.
+// attacks are the rows of the table. Their order matters, because an attack must not prevent the next
+// one.
 var attacks = []struct {
 	name string
 	make func(*arena) string
@@ -107,7 +108,7 @@ var attacks = []struct {
 	{"BPDUs, to become the root of the bridge's spanning tree", func(a *arena) string { return outcome(a.isRoot()) }},
 }
 
-// isolationPage is the page with the table, which is between two marks.
+// isolationPage is the page with the table. The table is between two marks in the text.
 const isolationPage = "../../docs/isolation.md"
 
 // TestIsolation makes each attack with each setting, and compares the results with the table in
@@ -259,12 +260,12 @@ func TestLearning(t *testing.T) {
 			limit = 0 // Linux before 6.7
 		}
 		if got, linkLocal := learningOf(t, "br0"); got != limit || linkLocal {
-			t.Errorf("%s: the bridge learns %d addresses, want %d, or from link-local frames", when, got, limit)
+			t.Errorf("%s: the bridge learns up to %d addresses, want %d; or it learns from link-local frames", when, got, limit)
 		}
 	}
 	limits("after ADD", 4096)
 	missing := []string{"no_linklocal_learn of bridge br0"}
-	setBridge(t, "br0", multiBoolopt, []byte{0, 0, 0, 0, 1, 0, 0, 0}) // little-endian, as all machines that the tests run on
+	setBridge(t, "br0", multiBoolopt, []byte{0, 0, 0, 0, 1, 0, 0, 0}) // little-endian, like all machines on which the tests run
 	if bridgeSetting(t, "br0", maxLearned) != nil {
 		missing = append(missing, "limit of learned addresses of bridge br0")
 		setBridge(t, "br0", maxLearned, make([]byte, 4))
@@ -289,7 +290,7 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// TestLearningElsewhere attaches a container to a bridge that existed before. The bridge keeps its
+// TestLearningElsewhere attaches a container to a bridge that ADD has not made. The bridge keeps its
 // settings, so a container can fill its forwarding table.
 func TestLearningElsewhere(t *testing.T) {
 	t.Parallel()
@@ -316,7 +317,7 @@ func TestBPDUGuard(t *testing.T) {
 	if root := (&arena{node: n, attacker: c[0]}).isRoot(); root {
 		t.Fatal("the container is the root of the spanning tree")
 	}
-	setuptest.Run(t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "0") // or the port would take seconds to forward
+	setuptest.Run(t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "0") // with STP, the port would take seconds to forward
 	if err := n.cnitool("check", c[0]); err == nil || !strings.Contains(err.Error(), "disabled by its BPDU guard") {
 		t.Errorf("CHECK: got %v, want the BPDU guard", err)
 	}
@@ -375,9 +376,9 @@ func TestGuardByDefault(t *testing.T) {
 	}
 }
 
-// TestGuardOfOlder checks a container of an isolated network that an older build has attached without
-// a guard. CHECK succeeds, before and after the next ADD. For a container that this build has attached,
-// CHECK reports that the guard is missing.
+// TestGuardOfOlder checks a container of an isolated network that an older build has attached without a
+// guard. CHECK succeeds, before and after the next ADD. If this build has attached the container, CHECK
+// reports the missing guard.
 func TestGuardOfOlder(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"ingressPolicy": "isolated"})

@@ -84,8 +84,8 @@ func noLeases(t testing.TB) {
 	}
 }
 
-// TestGC calls GC without one attachment, which a crashed runtime has forgotten. GC removes this
-// attachment and no other.
+// TestGC calls GC with a list that does not have one attachment, as after a crash of the runtime.
+// GC removes this attachment and no other.
 func TestGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -132,7 +132,7 @@ func TestGC(t *testing.T) {
 }
 
 // TestCnitoolGC runs `cnitool gc`. libcni detaches each attachment in its cache, and then calls GC
-// without a list of attachments. GC must not take this for an empty list.
+// without a list of attachments. GC must not treat the missing list as an empty list.
 func TestCnitoolGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -146,7 +146,8 @@ func TestCnitoolGC(t *testing.T) {
 	noLeases(t)
 }
 
-// TestDelegates uses other IPAM plugins, and ipam-simple from another file, as programs.
+// TestDelegates uses other IPAM plugins. It also uses ipam-simple from another file, so that it
+// runs as a program.
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
@@ -190,7 +191,8 @@ func TestDelegates(t *testing.T) {
 	}
 }
 
-// TestStartsNoProgram traces the calls on a complete network: they start no program.
+// TestStartsNoProgram traces calls on a network of which no part is missing. They start no
+// program.
 func TestStartsNoProgram(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -210,7 +212,7 @@ func TestStartsNoProgram(t *testing.T) {
 			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
 		}
 	}
-	// The trace does show programs where rules of iptables-legacy are missing.
+	// The trace does show programs if rules of iptables-legacy are missing.
 	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
 	c := on("ADD", 3, dual)
 	c.before = trace
@@ -235,8 +237,8 @@ func TestManyCycles(t *testing.T) {
 }
 
 // TestConcurrentAddAndDel attaches and detaches containers in parallel. The last DEL removes the
-// network while the next ADD makes it. Each container reaches its gateway, and its rules are there
-// while it is attached.
+// network while the next ADD makes it. Each container reaches its gateway and has its rules as
+// long as it is attached.
 func TestConcurrentAddAndDel(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")

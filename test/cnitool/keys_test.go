@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMAC requests a MAC in each place where a runtime can do so.
+// TestMAC requests a MAC in each place where a runtime can request one.
 func TestMAC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -121,8 +121,8 @@ func TestSecondNetwork(t *testing.T) {
 }
 
 // TestInvalidPackets flushes conntrack during a connection. The container's next packets would
-// leave the host with their private source address. They may do so only to destinations of
-// masqExclude.
+// then leave the host with their private source address. Only packets to destinations in
+// masqExclude may do so.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
@@ -341,8 +341,8 @@ func TestGatewayConflict(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet moves a network to another subnet. ADD refuses while it has containers of the
-// old subnet. It succeeds if only the address of a killed process remains.
+// TestChangedSubnet moves a network to another subnet. ADD fails while the network has containers
+// of the old subnet. It succeeds if only the address of a killed process remains.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -360,8 +360,8 @@ func TestChangedSubnet(t *testing.T) {
 	on("DEL", 1, single).run(t).ok(t)
 }
 
-// TestPromiscMode sets promiscMode. CHECK reports that the bridge has lost the flag. Without
-// promiscMode, a flag that somebody else has set is no fault.
+// TestPromiscMode sets promiscMode. CHECK reports a bridge that has lost the flag. Without
+// promiscMode, CHECK accepts a flag that somebody else has set.
 func TestPromiscMode(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"promiscMode": true})
@@ -389,7 +389,7 @@ func TestPromiscMode(t *testing.T) {
 }
 
 // TestEnableDAD gives two containers the same IPv6 address. Only duplicate address detection finds
-// this.
+// this fault.
 func TestEnableDAD(t *testing.T) {
 	for _, enabled := range []bool{false, true} {
 		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
@@ -433,7 +433,7 @@ func TestDisableContainerInterface(t *testing.T) {
 		t.Errorf("it is up: %s", link)
 	}
 	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 {
-		t.Errorf("a name that is taken: %+v", f)
+		t.Errorf("a name in use: %+v", f)
 	}
 	setuptest.In(t, c[0], "ip", "link", "set", "eth0", "up")
 	n.must("check", c...)
@@ -441,8 +441,8 @@ func TestDisableContainerInterface(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestSysctl sets sysctls of the interface and of its namespace. A later failure of ADD restores
-// those of the namespace.
+// TestSysctl sets sysctls of the interface and of its namespace. If ADD fails later, it restores
+// the sysctls of the namespace.
 func TestSysctl(t *testing.T) {
 	t.Parallel()
 	sysctls := object{"net.ipv4.conf.IFNAME.rp_filter": "2", "net/ipv4/conf/IFNAME/arp_filter": "1", "net.ipv4.ip_local_port_range": "20000 30000"}

@@ -41,7 +41,7 @@ func TestKubernetesAsShipped(t *testing.T) {
 		t.Errorf("the pod sees %q, want another node's pod 10.244.2.2", got)
 	}
 	if link := setuptest.In(t, pod, "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu 1420 ") {
-		t.Errorf("the pod's link is not like the uplink: %s", link)
+		t.Errorf("the pod's link does not have the MTU of the uplink: %s", link)
 	}
 	if err := n.cnitoolOn("kubernetes", "del", pod); err != nil {
 		t.Fatal(err)

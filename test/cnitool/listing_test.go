@@ -9,15 +9,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// listing matches a block of docs/forward.md: a situation, what the block lists of it, and the
-// text.
+// listing matches a block of docs/forward.md. The block's comment names a situation, and the part
+// of the rules that the block lists.
 var listing = regexp.MustCompile("(<!-- (.*): (.*) -->\n```\n)((?s:.*?))(```\n)")
 
 // TestListings compares the rules in docs/forward.md with those that ADD makes. With -update it
 // writes them to the page.
 func TestListings(t *testing.T) {
 	if version := setuptest.Run(t, "nft", "--version"); !strings.Contains(version, " v1.0.6 ") {
-		t.Skip("LISTED SKIP: the page has rules in the words of nft 1.0.6, and here is " + version)
+		t.Skip("LISTED SKIP: the page shows rules as nft 1.0.6 prints them, and this is " + version)
 	}
 	const page = "../../docs/forward.md"
 	text, err := os.ReadFile(page)
@@ -54,7 +54,7 @@ func TestListings(t *testing.T) {
 			} else {
 				got = setuptest.Run(t, "nft", append([]string{"-s", "list", "table"}, strings.Fields(block[3])...)...)
 			}
-			if block[2] == "policies" { // this block is only in the listing of policies
+			if block[2] == "policies" { // only the listing of policies has this block
 				got = chainOf(got, "forwarded") + chainOf(got, "marking")
 			}
 			made[block[1]] = got
@@ -67,7 +67,7 @@ func TestListings(t *testing.T) {
 	}))
 }
 
-// chainOf returns the part about one chain of nft's listing of a table.
+// chainOf returns the part about one chain from nft's listing of a table.
 func chainOf(listed, chain string) string {
 	_, rest, _ := strings.Cut(listed, "\tchain "+chain+" {\n")
 	inside, _, _ := strings.Cut(rest, "\n\t}\n")

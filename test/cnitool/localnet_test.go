@@ -19,8 +19,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// intoLoopback configures a container, or a machine on the LAN, to send packets for 127.0.0.7 to
-// the host.
+// intoLoopback configures a container, or a machine on the LAN, so that it sends packets for
+// 127.0.0.7 to the host.
 func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
 	t.Helper()
 	setuptest.In(t, c, "ip", "route", "add", "127.0.0.7/32", "via", host)
@@ -28,14 +28,14 @@ func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
 }
 
 // TestLocalnetGuard sends packets from containers and from the LAN to a server on the host's
-// loopback. Host ports switch on route_localnet, with which the kernel would accept them. The guard
-// drops them, also after a flush of all rules. Without the guard they arrive.
+// loopback. Host ports switch route_localnet on, so the kernel would accept these packets. The
+// guard drops them, also after a flush of all rules. Without the guard, they arrive.
 func TestLocalnetGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
 	outside := n.outside(false)
 	c := n.containers(1)
-	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // not ours: DEL keeps it
+	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge") // a bridge that ADD has not made, so DEL keeps it
 	setuptest.Run(t, "ip", "link", "set", "br0", "up")
 	before := setuptest.Run(t, "tc", "qdisc", "show", "dev", "br0")
 	serve(t, n.Namespace, 9999)
@@ -61,7 +61,7 @@ func TestLocalnetGuard(t *testing.T) {
 	}
 	setuptest.Run(t, "tc", "filter", "del", "dev", "br0", "ingress")
 	if got := ask(t, c[0], "tcp", "127.0.0.7", 9999); got == "" {
-		t.Error("without the guard it does not answer either: the test proves nothing")
+		t.Error("without the guard the server does not answer either: the test proves nothing")
 	}
 	for tags := range 4 {
 		if !reaches(t, c[0], n.Namespace, tags) {
@@ -80,8 +80,8 @@ func TestLocalnetGuard(t *testing.T) {
 	}
 }
 
-// reaches reports whether a UDP packet from a container to 127.0.0.7 arrives at the host. The
-// packet has a number of tags of VLAN 0, which the kernel removes on all bridges.
+// reaches reports whether a UDP packet from a container to 127.0.0.7 arrives at the host. tags is
+// the number of tags of VLAN 0 in the packet. The kernel removes these tags on all bridges.
 func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool) {
 	t.Helper()
 	var server net.PacketConn
@@ -112,13 +112,13 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 	if _, err := unix.Write(sender, frame); err != nil {
 		t.Fatal(err)
 	}
-	_ = server.SetReadDeadline(time.Now().Add(time.Second)) // the socket is open
+	_ = server.SetReadDeadline(time.Now().Add(time.Second)) // fails only on a closed socket
 	_, _, err = server.ReadFrom(make([]byte, 100))
 	return err == nil
 }
 
 // checksum returns the Internet checksum of an even number of bytes (RFC 1071). The checksum field
-// in them has to be zero.
+// in these bytes must be zero.
 func checksum(header []byte) uint16 {
 	sum := uint32(0)
 	for i := 0; i < len(header); i += 2 {
@@ -128,9 +128,9 @@ func checksum(header []byte) uint16 {
 	return ^uint16(sum + sum>>16)
 }
 
-// TestLocalnetAlone publishes ports on 127.0.0.1. Only the host gets an answer there: neither a
-// machine on the LAN, nor a container on any bridge. This holds with and without br_netfilter, and
-// with route_localnet on all links.
+// TestLocalnetAlone publishes ports on 127.0.0.1. Only the host gets an answer at this address. A
+// machine on the LAN and a container on any bridge get none. This holds with and without
+// br_netfilter, and with route_localnet on all links.
 func TestLocalnetAlone(t *testing.T) {
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
 		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestLocalnetAlone(t *testing.T) {
 	}
 }
 
-// TestLocalnetBeside adds the guard beside filters of others. DEL removes only the guard.
+// TestLocalnetBeside adds the guard to a bridge with filters of others. DEL removes only the guard.
 func TestLocalnetBeside(t *testing.T) {
 	for _, qdisc := range []string{"clsact", "ingress"} {
 		t.Run(qdisc, func(t *testing.T) {
@@ -189,8 +189,9 @@ func TestLocalnetBeside(t *testing.T) {
 	}
 }
 
-// olderHostPorts replaces the rules for the host ports of br0 by those of older builds. They
-// masqueraded each redirected packet within the network, and guarded the host's loopback by a rule.
+// olderHostPorts replaces the rules for the host ports of br0 by those of older builds. The older
+// rules masquerade each redirected packet within the network. One of them guards the host's
+// loopback.
 const olderHostPorts = `
 tc qdisc del dev br0 clsact
 nft -f - <<'END'

@@ -18,7 +18,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// hold starts a process that locks a file, and stops the process. release ends it.
+// hold starts a process that locks a file, and stops the process. release ends the process.
 func hold(t *testing.T, path string) (pid int, release func()) {
 	t.Helper()
 	cmd := exec.Command("flock", "--no-fork", path, "sleep", "1000")
@@ -51,9 +51,9 @@ func hold(t *testing.T, path string) (pid int, release func()) {
 // blocking matches a call of flock(2) in strace's output that may wait.
 var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
 
-// TestStoppedHolder has a stopped process hold a lock. ADD waits for the lock once, not again in
-// its undo. The error names the process, its command and the lock. ADD leaves nothing. When the
-// process has ended, ADD succeeds.
+// TestStoppedHolder has a stopped process that holds a lock. ADD waits for the lock once, and not
+// again in its undo. The error names the process, its command and the lock. ADD leaves nothing.
+// After the process has ended, ADD succeeds.
 func TestStoppedHolder(t *testing.T) {
 	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
 		t.Run(name, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestStoppedHolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			if waits := blocking.FindAll(trace, -1); len(waits) != 1 {
-				t.Errorf("it has waited %d times:\n%s", len(waits), trace)
+				t.Errorf("ADD has waited %d times:\n%s", len(waits), trace)
 			}
 			release()
 			setuptest.Same(t, before, "a failed ADD left traces")
@@ -98,9 +98,9 @@ func TestStoppedHolder(t *testing.T) {
 	}
 }
 
-// TestHolderOfSameInode has two locks: one on the store, and one on a folder of another file system
-// with the same inode number. /proc/locks does not tell them apart. ADD names only the process that
-// holds the store's lock.
+// TestHolderOfSameInode locks the store, and a folder that has the same inode number on another
+// file system. /proc/locks does not distinguish the two. ADD names only the process that holds the
+// store's lock.
 func TestHolderOfSameInode(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft").containers(1)
@@ -120,7 +120,7 @@ func TestHolderOfSameInode(t *testing.T) {
 	if err := unix.Mount("tmpfs", "/run/other", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	for made := uint64(0); made != inode(store); made = inode(other) { // a tmpfs counts its inodes upwards
+	for made := uint64(0); made != inode(store); made = inode(other) { // inode numbers of a tmpfs ascend
 		if err := os.RemoveAll(other); err != nil {
 			t.Fatal(err)
 		}

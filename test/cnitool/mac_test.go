@@ -19,8 +19,8 @@ func bridgeMAC(t testing.TB) string {
 }
 
 // TestBridgeMAC adds and deletes containers on bridges of an administrator: with a virtual network
-// card, with a real one, without a port, and with its only port deleted. The bridge keeps its MAC
-// address, the result of ADD has that address, and no packet on the bridge is lost.
+// card, with a real one, without a port, and after the deletion of the only port. The bridge keeps
+// its MAC address, the result of ADD has this address, and no packet on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
 		{"QEMU's", "52:54:00:12:34:56"}, {"Xen's", "00:16:3e:12:34:56"}, {"none", ""}, {"emptied", ""},
@@ -53,7 +53,7 @@ func TestBridgeMAC(t *testing.T) {
 				}
 				var result struct{ Interfaces []struct{ Name, MAC string } }
 				if verb == "ADD" && (json.Unmarshal(a.stdout, &result) != nil || result.Interfaces[0].MAC != want) {
-					t.Errorf("ADD tells MAC %+v of the bridge, want %s", result.Interfaces, want)
+					t.Errorf("ADD returns the interfaces %+v, want MAC %s of the bridge", result.Interfaces, want)
 				}
 			}
 			step("ADD", 3)
@@ -79,8 +79,8 @@ func TestBridgeMAC(t *testing.T) {
 	}
 }
 
-// takeOver gives the MAC address of container i's port to the bridge. Older builds did so: their
-// ports had lower addresses.
+// takeOver gives the MAC address of container i's port to the bridge. With older builds, the
+// bridge took this address by itself, because their ports had lower addresses.
 func takeOver(t testing.TB, i int) string {
 	t.Helper()
 	setuptest.Run(t, "ip", "link", "set", setup.Attachment{Network: "net", Container: fmt.Sprint("c", i), Interface: "eth0"}.Port(), "address", "02:00:00:00:00:01")

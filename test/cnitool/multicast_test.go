@@ -11,10 +11,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMulticast compares multicast snooping of a bridge and the containers' report interval. On our
-// bridges, the bridge does not snoop, and containers do not repeat reports. On bridges of others,
-// or of ours that were made to snoop, both have the kernel's defaults. On each bridge, container 2
-// receives what container 1 sends to a group.
+// TestMulticast compares multicast snooping of a bridge and the containers' report interval. A
+// bridge that ADD makes does not snoop, and its containers do not repeat reports. On other bridges,
+// and if somebody has switched snooping on, both have the kernel's defaults. On each bridge,
+// container 2 receives what container 1 sends to a group.
 func TestMulticast(t *testing.T) {
 	for _, tt := range []struct{ name, before, snooping, interval string }{
 		{"ours", "true", "0", "3600000"},
@@ -43,7 +43,8 @@ func TestMulticast(t *testing.T) {
 	}
 }
 
-// hearsGroup sends a packet to a multicast group that another container has joined.
+// hearsGroup sends a packet to a multicast group that another container has joined. It fails the
+// test if the packet does not arrive.
 func hearsGroup(t *testing.T, from, to *setup.Namespace) {
 	t.Helper()
 	group := func() (*net.Interface, *net.UDPAddr, error) { // by number, since Go caches names for the whole process
@@ -84,6 +85,6 @@ func hearsGroup(t *testing.T, from, to *setup.Namespace) {
 	}
 	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second)) // an error shows in the read
 	if _, err := in.Read(make([]byte, 10)); err != nil {
-		t.Errorf("what is sent to a group does not arrive: %v", err)
+		t.Errorf("a packet to a multicast group does not arrive: %v", err)
 	}
 }

@@ -9,8 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestLongMarks attaches a container with every marked object: names of the greatest length, and
-// names one letter longer or shorter than a comment of nf_tables holds.
+// TestLongMarks attaches a container with every object that carries its name in a mark. The names
+// have the greatest length, or are one letter longer or shorter than fits into a comment of
+// nf_tables.
 func TestLongMarks(t *testing.T) {
 	t.Parallel()
 	conf := publishing(dual.with(object{"ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
@@ -31,8 +32,8 @@ func TestLongMarks(t *testing.T) {
 	}
 }
 
-// TestDottedBridge has a bridge whose name is that of a VLAN link on another bridge. It keeps its
-// rules when the other bridge is removed.
+// TestDottedBridge has a bridge with the name that a VLAN link on another bridge would have. The
+// bridge keeps its rules when the other bridge is removed.
 func TestDottedBridge(t *testing.T) {
 	for _, table := range []string{"inet mine", "ip filter"} {
 		t.Run(table, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 )
 
 // TestTwentyAtOnce attaches twenty containers in parallel to a bridge that does not exist, and
-// detaches them in parallel. There is one set of rules for each family and flavour of iptables, and
-// none in the end.
+// detaches them in parallel. There is then one set of rules for each family and flavour of
+// iptables. No rule is left in the end.
 func TestTwentyAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -66,7 +66,7 @@ func TestTwentyAtOnce(t *testing.T) {
 }
 
 // TestTwoNetworks has two networks that share chain, jump and table, on bridges with similar names.
-// The end of one network does not change the other.
+// When one network ends, the other one does not change.
 func TestTwoNetworks(t *testing.T) {
 	t.Parallel()
 	other := dual.with(object{"name": "other", "bridge": "br01", "ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -112,7 +112,7 @@ func TestTwoNetworks(t *testing.T) {
 	}
 }
 
-// TestSecondInterface gives a container two interfaces on one network: two attachments.
+// TestSecondInterface gives a container two interfaces on one network. These are two attachments.
 func TestSecondInterface(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

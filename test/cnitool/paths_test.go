@@ -14,7 +14,8 @@ import (
 )
 
 // TestMasqueradePaths compares the source address that servers see of a container. It is the host's
-// only where the packet leaves the network. TestHostPortPaths has the paths through host ports.
+// address only if the packet leaves the network. TestHostPortPaths has the paths through host
+// ports.
 func TestMasqueradePaths(t *testing.T) {
 	for _, masquerade := range []bool{true, false} {
 		t.Run(fmt.Sprint(masquerade), func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestMasqueradePaths(t *testing.T) {
 	}
 }
 
-// TestOwnRules checks all our rules: they change only the mark of answers to the host's loopback,
+// TestOwnRules checks all our rules. They change only the mark of answers to the host's loopback,
 // they do not masquerade multicast packets, and they have counters.
 func TestOwnRules(t *testing.T) {
 	t.Parallel()

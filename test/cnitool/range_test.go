@@ -20,8 +20,8 @@ func ranges(subnets ...string) object {
 }
 
 // TestRangeChanged changes the ranges of a network with running containers. The error names the key
-// that permits it. With this key, the bridge gets a second gateway address. The old gateway stays
-// until its last container is gone.
+// that allows this. With this key, the bridge gets a second gateway address. The old gateway
+// address stays until the last container that uses it is gone.
 func TestRangeChanged(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

@@ -15,7 +15,7 @@ func TestReadOnlySysctls(t *testing.T) {
 	const forwarding6 = forwarding + "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
 	const noRouters = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra; "
 	for _, tt := range []struct {
-		name, before string // a command that sets sysctls before
+		name, before string // a command that sets sysctls before /proc/sys becomes read-only
 		conf         object
 		refused      string // sysctl that the error names
 	}{
@@ -50,7 +50,7 @@ func TestReadOnlySysctls(t *testing.T) {
 				return
 			}
 			if tt.conf["runtimeConfig"] != nil {
-				c = c[:1] // it has the host port
+				c = c[:1] // both containers would need the same host port
 			}
 			n.must("add", c...)
 			n.must("check", c...)

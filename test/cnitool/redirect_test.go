@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// redirections are shell commands that make rules of others, by who makes them: kube-proxy's
-// services in both of its modes, with the mark for its own masquerade, and rules in the style of
-// Docker and of administrators. These lead to 10.88.0.2:80: 10.96.0.1:80, port 30081 (external
+// redirections are shell commands that make rules of others. The keys say who makes such rules:
+// kube-proxy in both of its modes, with the mark for its own masquerade; Docker; and
+// administrators. These destinations lead to 10.88.0.2:80: 10.96.0.1:80, port 30081 (external
 // traffic policy Local), port 30080 (Cluster) and port 9000 of the host. 10.96.0.2:80 leads to
 // 192.0.2.2:80.
 var redirections = map[string]string{
@@ -96,10 +96,10 @@ var redirections = map[string]string{
 		iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark`,
 }
 
-// TestRedirectionsOfOthers sends packets through redirections of others to a container with host
-// ports of the same numbers. Their source address is the same as without host ports. Only packets
-// of our own host ports within the network are masqueraded, so that the answers return through the
-// host.
+// TestRedirectionsOfOthers sends packets through redirections of others to a container that has
+// host ports of the same numbers. The packets have the same source address as without host ports.
+// Only packets of our own host ports within the network are masqueraded, so that the answers
+// return through the host.
 func TestRedirectionsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
 		by    string

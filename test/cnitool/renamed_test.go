@@ -10,8 +10,8 @@ import (
 )
 
 // TestBridgeRenamed renames the bridge of a running container. ADD and repair make no second
-// bridge, which would have the MAC and the gateway of the first, and print the command that renames
-// it back.
+// bridge, because it would have the MAC address and the gateway address of the first one. They
+// print the command that gives the bridge its old name.
 func TestBridgeRenamed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

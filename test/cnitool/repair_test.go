@@ -23,7 +23,7 @@ func TestRepair(t *testing.T) {
 	for _, tt := range []struct {
 		name, spoil string
 		want        []string // parts of the output
-		unseen      bool     // packets pass in spite of the loss
+		unseen      bool     // packets pass in spite of the missing part
 	}{
 		{"FORWARD flushed", "iptables -F FORWARD; ip6tables -F FORWARD", []string{"restored rules of bridge br0 in iptables-nft filter FORWARD"}, false},
 		{"our chain flushed", "iptables -F BRIDGEVETH-FORWARD; ip6tables -F BRIDGEVETH-FORWARD", []string{"restored rules of bridge br0 in ip6tables-nft filter FORWARD"}, false},
@@ -146,7 +146,7 @@ func TestNextADDRestores(t *testing.T) {
 				t.Helper()
 				for _, w := range ways {
 					if got := ask(t, w.from, "tcp", w.to, w.port); (got == w.want) != want {
-						t.Errorf("%s: %s %s: taken for %q, want %q: %v", when, w.name, w.to, got, w.want, want)
+						t.Errorf("%s: %s %s: the server sees %q, want %q: %v", when, w.name, w.to, got, w.want, want)
 					}
 				}
 			}
@@ -175,7 +175,7 @@ func TestFlushedChains(t *testing.T) {
 	})
 	for _, tt := range []struct {
 		family, chain string
-		broken        bool // a packet passes that must not, or does not pass that has to
+		broken        bool // a packet passes that must be dropped, or is dropped although it must pass
 	}{
 		{"ip", "prerouting", true}, {"ip", "hostports", true}, {"ip", "locally", true}, {"ip", "postrouting", false},
 		{"ip", "answers", false}, {"ip", "forwarded", false}, {"ip", "marking", false},
@@ -186,7 +186,7 @@ func TestFlushedChains(t *testing.T) {
 			t.Run(tt.family+" "+tt.chain+" "+cure, func(t *testing.T) {
 				t.Parallel()
 				n := newNode(t, conf, "nft")
-				setuptest.SetSysctl(t, "bridge/bridge-nf-call-iptables", "0") // it would drop frames with wrong checksums
+				setuptest.SetSysctl(t, "bridge/bridge-nf-call-iptables", "0") // br_netfilter would drop frames with wrong checksums
 				outside, c := n.outside(false), n.containers(3)
 				before := setuptest.Dump(t)
 				publish := func(port int) {
@@ -210,7 +210,7 @@ func TestFlushedChains(t *testing.T) {
 					return ask(t, outside, "tcp", "192.0.2.1", 8080) == ""
 				}
 				if broken() {
-					t.Fatal("broken at first")
+					t.Fatal("a check fails before the flush")
 				}
 				rules := func() []string {
 					list := strings.Split(setuptest.Run(t, "nft", "-s", "list", "table", tt.family, "bridgeveth"), "\n")
@@ -234,7 +234,7 @@ func TestFlushedChains(t *testing.T) {
 					t.Errorf("status %d: %s", status, out)
 				}
 				if broken() {
-					t.Error("still broken")
+					t.Error("a check fails after the repair")
 				}
 				if diff := cmp.Diff(whole, rules()); diff != "" {
 					t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
@@ -247,8 +247,8 @@ func TestFlushedChains(t *testing.T) {
 	}
 }
 
-// TestRepairWithoutRecord repairs networks without libcni's records of their containers. It takes
-// the configuration, as for the network's first container.
+// TestRepairWithoutRecord repairs networks whose containers have no record of libcni. repair uses
+// the configuration, as ADD does for the network's first container.
 func TestRepairWithoutRecord(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ingressPolicy": "same-bridge"})
@@ -299,7 +299,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 	if diff := cmp.Diff(whole, rules()); diff != "" {
 		t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
 	}
-	// DEL removes a rule even if there are two of it.
+	// DEL removes a rule even if the rule exists twice.
 	setuptest.Run(t, "nft", "add", "rule", "ip", "bridgeveth", "forwarded", "counter", "comment", `"br0 10.88.0.0/24 invalid"`)
 	for i := range 3 {
 		on("DEL", i+1, conf).run(t).ok(t)
@@ -309,7 +309,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 }
 
 // TestCheckAndRepairAgree compares what `bvctl leases check` reports with what `bvctl repair`
-// restores. They are the same, whatever has become of the configuration.
+// restores. Both agree, whatever has happened to the configuration.
 func TestCheckAndRepairAgree(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct{ name, do, want string }{
@@ -372,8 +372,8 @@ func TestRepairVerifies(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRepairHostPortTaken repairs a container of whose host ports another container now has one.
-// repair restores the others.
+// TestRepairHostPortTaken repairs a container that has lost one host port to another container.
+// repair restores its other host ports.
 func TestRepairHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"portMappings": true}}), "nft")

@@ -9,10 +9,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestSavedFeatures saves the ruleset by nft(8) while containers run, with each feature and with
-// all. It loads the ruleset over the living one as a trial, and for real after a flush. Packets
-// pass or are dropped as before. CHECK, bvctl repair, ADD and DEL succeed. TestSavedRuleset covers
-// rules in tables of iptables.
+// TestSavedFeatures saves the ruleset by nft(8) while containers run, with each feature alone and
+// with all features. It loads the saved ruleset twice: over the existing one, and after a flush.
+// Packets then pass or are dropped as before. CHECK, bvctl repair, ADD and DEL succeed.
+// TestSavedRuleset covers rules in tables of iptables.
 func TestSavedFeatures(t *testing.T) {
 	policies := object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}
 	published := object{"capabilities": object{"portMappings": true}}
@@ -33,7 +33,7 @@ func TestSavedFeatures(t *testing.T) {
 
 func saveFeature(t *testing.T, u userland, feature object) {
 	n := newNode(t, dual.with(object{"forward": "none"}).with(feature))
-	for _, family := range []string{"ip", "ip6"} { // it would drop frames with wrong checksums
+	for _, family := range []string{"ip", "ip6"} { // br_netfilter would drop frames with wrong checksums
 		setuptest.SetSysctl(t, "bridge/bridge-nf-call-"+family+"tables", "0")
 	}
 	c, outside := n.containers(3), n.outside(true)
@@ -55,7 +55,7 @@ func saveFeature(t *testing.T, u userland, feature object) {
 			}
 		}
 		if got := ask(t, c[1], "tcp", "10.88.0.2", 80); got != "10.88.0.3" {
-			t.Errorf("%s: asked within the network, the container sees %q", when, got)
+			t.Errorf("%s: a container of the network sees client %q", when, got)
 		}
 		for _, port := range []int{8080, 9090} {
 			if feature["capabilities"] != nil && ask(t, outside, "tcp", "192.0.2.1", port) == "" {

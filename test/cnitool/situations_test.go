@@ -206,13 +206,13 @@ const (
 // With the default, all packets pass, except those that an administrator or Docker drops.
 func TestSituations(t *testing.T) {
 	nft, legacy := []string{"iptables-nft", "ip6tables-nft"}, []string{"iptables-legacy", "ip6tables-legacy"}
-	towards := both("sibling", "in", "published") // the paths that those two block
+	towards := both("sibling", "in", "published") // the paths that rules of the administrator or of Docker block
 	docker := both("to Docker's")
 	for _, tt := range []struct {
 		name     string
 		programs []string
 		each     string   // a command for each program
-		once     string   // a command after that
+		once     string   // a command that runs after all of these
 		blocked  []string // blocked with "forward": "none"
 		conf     object   // configuration of the network
 		left     []string // blocked with this configuration
@@ -273,7 +273,7 @@ func TestSituations(t *testing.T) {
 			before := setuptest.Dump(t)
 			w.add(dual.with(object{"forward": "none"}))
 			if diff := cmp.Diff(tt.blocked, w.blocked(more...), cmpopts.EquateEmpty()); diff != "" {
-				t.Fatalf("blocked without us (-want +got):\n%s", diff)
+				t.Fatalf("blocked with \"forward\": \"none\" (-want +got):\n%s", diff)
 			}
 			w.must("del", w.c...)
 			setuptest.SetSysctl(t, "ipv4/ip_forward", "0")
@@ -281,7 +281,7 @@ func TestSituations(t *testing.T) {
 
 			w.add(dual.with(tt.conf))
 			if diff := cmp.Diff(tt.left, w.blocked(more...), cmpopts.EquateEmpty()); diff != "" {
-				t.Fatalf("blocked with us (-want +got):\n%s", diff)
+				t.Fatalf("blocked with the configuration (-want +got):\n%s", diff)
 			}
 			if tt.denies != "" {
 				setuptest.Run(t, "sh", "-ec", each(tt.denies))
@@ -298,8 +298,8 @@ func TestSituations(t *testing.T) {
 	}
 }
 
-// TestStatusDenied has chains that drop packets. STATUS names a chain only if it certainly drops
-// all packets of containers.
+// TestStatusDenied has chains that drop packets. STATUS names a chain only if the chain certainly
+// drops all packets of containers.
 func TestStatusDenied(t *testing.T) {
 	for _, tt := range []struct {
 		name, rules string

@@ -11,9 +11,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestStoreDeleted deletes the store under two containers. ADD does not lease their addresses
-// again: it finds them by their links, by libcni's records, or by both. CHECK succeeds, and DEL
-// frees them.
+// TestStoreDeleted deletes the store while two containers run. ADD does not lease their addresses
+// again, because it finds them on the links, in libcni's records, or in both. CHECK succeeds, and
+// DEL frees the addresses.
 func TestStoreDeleted(t *testing.T) {
 	deleteLinks := func(t *testing.T) {
 		t.Helper()

@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorThrough sends packets that enter and leave by the node's uplink, as for a NodePort with
-// a pod on another node: 192.0.2.9 is redirected there. The doctor names the chain that drops them,
-// and its advice cures it.
+// TestDoctorThrough sends packets that enter and leave by the node's uplink. This happens for a
+// NodePort whose pod is on another node: 192.0.2.9 is redirected to this pod. The doctor names the
+// chain that drops these packets, and its advice cures the fault.
 func TestDoctorThrough(t *testing.T) {
 	const proxy = "nft add table ip kube; nft add chain ip kube there '{ type nat hook prerouting priority dstnat; }'; nft add rule ip kube there ip daddr 192.0.2.9 dnat to 10.244.2.2; " +
 		"nft add chain ip kube back '{ type nat hook postrouting priority srcnat; }'; nft add rule ip kube back ip daddr 10.244.2.2 masquerade"

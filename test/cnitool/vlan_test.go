@@ -13,7 +13,7 @@ import (
 )
 
 // newVLANNode is newNode with a number of containers. If the kernel's bridges do not filter by
-// VLAN, it checks that ADD says so and leaves nothing, and skips the test.
+// VLAN, it checks that ADD reports this and leaves nothing, and then skips the test.
 func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	t.Helper()
 	n := newNode(t, single, "nft")
@@ -62,7 +62,7 @@ func TestVLAN(t *testing.T) {
 		want bool
 	}{
 		{c[0], "10.81.0.1", true}, {c[0], "fd81::1", true}, {c[0], "10.81.0.3", true}, {c[0], "fd81::3", true},
-		{c[0], "10.82.0.2", true}, {c[2], "fd81::3", true}, // routed by the gateways
+		{c[0], "10.82.0.2", true}, {c[2], "fd81::3", true}, // routed through the gateways
 		{c[2], "10.81.0.2", false},
 	} {
 		if got := setuptest.Ping(t, p.from, p.to); got != p.want {
@@ -80,7 +80,7 @@ func TestVLAN(t *testing.T) {
 		{c[1], "192.0.2.1", 8080, "10.81.0.1"}, {c[0], "192.0.2.1", 8080, "10.81.0.1"},
 	} {
 		if got := ask(t, a.from, "tcp", a.to, a.port); got != a.wantFrom {
-			t.Errorf("%s:%d took %s for %q, want %s", a.to, a.port, a.from.Path, got, a.wantFrom)
+			t.Errorf("%s:%d sees %s as %q, want %s", a.to, a.port, a.from.Path, got, a.wantFrom)
 		}
 	}
 	a := on("ADD", 4, first.with(object{"ingressPolicy": "same-bridge"})).run(t).ok(t)
@@ -101,7 +101,7 @@ func TestVLAN(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// checking returns a configuration with ADD's result as prevResult.
+// checking returns a configuration in which prevResult is the result of ADD.
 func checking(conf object, a answer) object {
 	return conf.with(object{"prevResult": json.RawMessage(a.stdout)})
 }
@@ -111,7 +111,7 @@ func TestVLANTrunk(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		keys   object
-		passes map[int]bool // by VLAN; 0 without a tag
+		passes map[int]bool // by VLAN; 0 means without a tag
 	}{
 		{"trunk", object{}, map[int]bool{0: false, 30: true, 41: true, 50: false}},
 		{"trunk and native", object{"vlan": 41}, map[int]bool{0: true, 30: true, 50: false}},
@@ -148,8 +148,8 @@ func TestVLANTrunk(t *testing.T) {
 	}
 }
 
-// TestVLANOnOthersBridge uses a bridge that existed before. ADD refuses it without VLAN filtering
-// and uses it with VLAN filtering. DEL leaves it as it was.
+// TestVLANOnOthersBridge uses a bridge that ADD has not made. ADD fails if the bridge does not
+// filter by VLAN. DEL leaves the bridge as it was.
 func TestVLANOnOthersBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -174,9 +174,10 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANRangeChanged changes the ranges of a network in a VLAN while it has a container, beside a
-// network in another VLAN. DEL of this container removes the old gateway. The new gateway is
-// outside of its subnet, so the host needs a route by the VLAN link.
+// TestVLANRangeChanged changes the ranges of a network in a VLAN while the network has a container.
+// Another network in another VLAN is beside it. DEL of the container removes the old gateway
+// address. The new gateway is outside of its subnet, so the host needs a route through the VLAN
+// link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 3)
@@ -209,8 +210,8 @@ func TestVLANRangeChanged(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestVLANOnEmptiedBridge attaches to a bridge that has lost its only port, and its MAC address
-// with the port. The VLAN link of the gateway still has a MAC address.
+// TestVLANOnEmptiedBridge attaches to a bridge that has lost its only port, and with this port its
+// MAC address. The VLAN link of the gateway still has a MAC address.
 func TestVLANOnEmptiedBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -226,8 +227,8 @@ func TestVLANOnEmptiedBridge(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestVLANsOfReference attaches by the reference's bridge, and by ours under its name. The port is
-// in the same VLANs, whatever the default VLAN of the bridge is.
+// TestVLANsOfReference attaches by the reference plugin bridge, and by our plugin under this name.
+// The port is in the same VLANs, whatever the default VLAN of the bridge is.
 func TestVLANsOfReference(t *testing.T) {
 	bridge := func(pvid int) string {
 		return fmt.Sprintf("ip link add br0 up type bridge vlan_filtering 1 vlan_default_pvid %d", pvid)

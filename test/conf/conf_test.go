@@ -19,7 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// shipped is the folder with the configurations, seen from here.
+// shipped is the folder with the configurations, as a path from this folder.
 const shipped = "../../conf/"
 
 // TestConfigurations loads each file as a runtime does and runs all verbs.
@@ -82,9 +82,9 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// oldestVersion fails the test unless a runtime that does not know "cniVersions" uses the oldest
-// version of the file. No runtime knew this key before CNI 1.1.0, and containerd 1.6 fails with a
-// version newer than its own.
+// oldestVersion fails the test unless a runtime that does not know the key "cniVersions" uses the
+// oldest version of the file. Runtimes know this key only since CNI 1.1.0. containerd 1.6 fails
+// with a version that is newer than its own.
 func oldestVersion(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -130,7 +130,7 @@ func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigLis
 	}
 	for _, r := range results {
 		for _, ip := range r.IPs {
-			for _, from := range []*setup.Namespace{a, b} { // one of them pings itself
+			for _, from := range []*setup.Namespace{a, b} { // one of the two pings itself
 				if !setuptest.Ping(t, from, ip.Address.IP.String()) {
 					t.Errorf("%s cannot ping %s", from.Path, ip.Address.IP)
 				}

@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBandwidth limits a pod by annotations. Each direction has a queue: what the pod receives
-// waits at its port, what it sends waits at an IFB behind the port.
+// TestBandwidth limits a pod by annotations. Each direction has a queue. Packets to the pod wait
+// at its bridge port, and packets from the pod wait at an IFB behind the port.
 func TestBandwidth(t *testing.T) {
 	each(t, func(n *node) {
 		config := n.podConfig(1)

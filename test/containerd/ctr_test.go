@@ -16,7 +16,7 @@ func (n *node) ctrRun(how, name string, command ...string) []string {
 }
 
 // TestCtr runs containers by `ctr run --cni`, which calls DEL without a namespace. If DEL fails,
-// ctr only logs the error: "network review" in 1.x, "failed to remove network" in 2.
+// ctr only logs the error: "network review" in 1.x, "failed to remove network" in 2.x.
 func TestCtr(t *testing.T) {
 	each(t, func(n *node) {
 		n.ctr("images", "import", "--index-name", image, archive)
@@ -76,8 +76,8 @@ func (n *node) removeDetached(name string) {
 	n.ctr("containers", "rm", name)
 }
 
-// releaseLease releases the only lease by bvctl. The lease has to be of the container, which is
-// gone.
+// releaseLease releases the only lease by bvctl. The lease must belong to the container, which no
+// longer exists.
 func (n *node) releaseLease(name string) {
 	n.Helper()
 	bvctl := func(args ...string) string { return setuptest.Run(n, "/opt/cni/bin/bvctl", args...) }

@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	harness.Main(m, &programs, "bridgeveth", "bvctl")
 }
 
-// prepare installs the plugins and writes the configuration of containerd. What it writes to /etc
-// or /opt is only in the test's host.
+// prepare installs the plugins and writes the configuration of containerd. Its files in /etc and
+// /opt exist only in the test's host.
 func prepare(t *testing.T, config string) {
 	t.Helper()
 	for _, dir := range []string{"/etc", "/opt"} {
@@ -65,7 +65,7 @@ func cgroups(t testing.TB) (paths []string) {
 				}
 				return err
 			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may end in the meantime
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // the cgroup may end in the meantime
 				t.Fatal(err)
 			}
 		}
@@ -74,8 +74,8 @@ func cgroups(t testing.TB) (paths []string) {
 	return paths
 }
 
-// removeCgroups removes the test's cgroup, which containerd does not remove, and what a failed test
-// has left below it.
+// removeCgroups removes the test's cgroup, which containerd does not remove, and the cgroups that a
+// failed test has left below it.
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	var err error

@@ -18,8 +18,8 @@ import (
 // server is the command of a web server, with the image's page.
 var server = []string{"httpd", "-f", "-p", "80", "-h", "/www"}
 
-// TestPod runs pods. Without the FORWARD rules, no packet gets from pod to pod. With them every
-// packet does, also by a host port. Removed pods leave nothing.
+// TestPod runs pods. Without the FORWARD rules, no packet gets from pod to pod. With these rules,
+// every packet does, also through a host port. Removed pods leave nothing behind.
 func TestPod(t *testing.T) {
 	each(t, func(n *node) {
 		n.configure(map[string]any{"forward": "none"})
@@ -53,7 +53,7 @@ func TestPod(t *testing.T) {
 		before := n.look()
 		_, err := n.run(n.published(5))
 		if err == nil || !strings.Contains(err.Error(), b.id) {
-			n.Errorf("a host port that is taken: %v, want that %s has it", err, b.id)
+			n.Errorf("a host port in use: got %v, want an error that names pod %s", err, b.id)
 		}
 		n.same(before, "a pod that was refused left traces")
 		n.nothingLeft(a, b)

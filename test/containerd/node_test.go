@@ -50,7 +50,7 @@ var archive = filepath.Join(root, "image.tar")
 type release struct {
 	name, bin string
 	silent    bool   // it does not call STATUS
-	forgets   bool   // ctr does not call DEL for containers in the background
+	forgets   bool   // ctr does not call DEL for containers that run in the background
 	config    string // added to daemonConfig
 	remedy    string // printed if this release is missing
 }
@@ -69,7 +69,7 @@ var releases = []release{
 	{"2", os.Getenv("CONTAINERD2_BIN"), false, false, "", "run make test-runtimes"},
 }
 
-// each runs a test with each release that is there, in hosts of their own.
+// each runs a test with each release that is installed, in hosts of their own.
 func each(t *testing.T, test func(n *node)) {
 	t.Parallel()
 	for _, r := range releases {
@@ -237,7 +237,7 @@ func (n *node) configure(keys map[string]any) {
 	})
 }
 
-// get requests the image's page from an HTTP server, from a namespace.
+// get requests the image's page from an HTTP server. The request comes from a namespace.
 func (n *node) get(from *setup.Namespace, address string) (answered bool) {
 	n.Helper()
 	err := from.Do(func() error {
@@ -246,7 +246,7 @@ func (n *node) get(from *setup.Namespace, address string) (answered bool) {
 			return nil //nolint:nilerr // no answer
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // the connection is open
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // fails only on a closed connection
 		if _, err := fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 			return nil //nolint:nilerr // no answer
 		}

@@ -34,8 +34,8 @@ func (n *node) look() state {
 	}
 }
 
-// same waits until the host is as before, since a shim takes some time to end. It fails the test
-// otherwise.
+// same waits until the host is in the same state as before, because a shim takes some time to end.
+// It fails the test if the host does not reach this state.
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string
@@ -44,8 +44,8 @@ func (n *node) same(before state, complaint string) {
 	}
 }
 
-// nothingLeft removes pods, and fails the test unless the host is then as it was before the first
-// pod.
+// nothingLeft removes pods. It fails the test unless the host is then in the same state as before
+// the first pod.
 func (n *node) nothingLeft(pods ...*pod) {
 	n.Helper()
 	for _, p := range pods {

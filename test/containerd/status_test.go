@@ -28,8 +28,8 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless a pod is refused for a reason. A containerd that calls STATUS
-// reports this reason before.
+// refused fails the test unless a pod is refused for the reason why. A containerd that calls STATUS
+// must report this reason even before.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {
@@ -42,7 +42,8 @@ func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	}
 }
 
-// ready fails the test unless the network is ready, or, with a reason, not ready for this reason.
+// ready fails the test unless the network is ready. With a reason, it fails the test unless the
+// network is not ready for this reason.
 func (n *node) ready(when, why string) {
 	n.Helper()
 	s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{})

@@ -31,7 +31,7 @@ type object = map[string]any
 
 type change = harness.Change
 
-// reference turns the network into one of the reference plugins.
+// reference changes the network to the reference plugins.
 func reference(_, plugin, ipam object) {
 	plugin["type"], ipam["type"] = "bridge", "host-local"
 }
@@ -44,7 +44,7 @@ func version(v string) change {
 	}
 }
 
-// only limits the network to so many IPv4 addresses, from 10.87.0.2 on.
+// only limits the network to count IPv4 addresses, from 10.87.0.2 on.
 func only(count int) change {
 	return func(_, _, ipam object) {
 		ipam["ranges"] = [][]object{{{"subnet": "10.87.0.0/24", "rangeStart": "10.87.0.2", "rangeEnd": fmt.Sprint("10.87.0.", count+1)}}}
@@ -96,7 +96,7 @@ func (n *node) configure(changes ...change) {
 	harness.Configure(n.t, "10-crio.conflist", filepath.Join(n.conf, "10-crio.conflist"), changes...)
 }
 
-// start starts the library, as a start of CRI-O does, with the plugins in dir.
+// start starts the library, as CRI-O does at its own start, with the plugins in dir.
 func (n *node) start(dir string) {
 	n.t.Helper()
 	cri, err := ocicni.InitCNI("", n.conf, dir)
@@ -119,7 +119,7 @@ func (n *node) pod(i int) ocicni.PodNetwork {
 	}
 }
 
-// up does what CRI-O does when it starts a pod: ADD, and right afterwards CHECK.
+// up does what CRI-O does when it starts a pod: ADD, and CHECK right after it.
 func (n *node) up(p ocicni.PodNetwork) (*current.Result, error) {
 	if _, err := n.SetUpPod(p); err != nil {
 		return nil, err
@@ -185,8 +185,8 @@ func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	return setuptest.Ping(n.t, c, to)
 }
 
-// held returns the leased IPv4 addresses of the network with their pods, from our leases and
-// host-local's files: pod 1 has address 10.87.0.2 in "1 10.87.0.2".
+// held returns the leased IPv4 addresses of the network with their pods, from our leases and from
+// host-local's files. "1 10.87.0.2" means that pod 1 has address 10.87.0.2.
 func (n *node) held() (all []string) {
 	n.t.Helper()
 	leases, err := harness.Leases("crio")
@@ -213,8 +213,8 @@ func (n *node) held() (all []string) {
 	return all
 }
 
-// nothingLeft fails the test unless the host is as before, without leases and without records in
-// libcni's cache.
+// nothingLeft fails the test unless the host is in the same state as before, without leases and
+// without records in libcni's cache.
 func (n *node) nothingLeft(before, complaint string) {
 	n.t.Helper()
 	setuptest.Same(n.t, before, complaint)

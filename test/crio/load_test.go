@@ -41,8 +41,8 @@ func TestValidation(t *testing.T) {
 	})
 }
 
-// accepts fails the test unless the library uses the configured network, or, with a reason, has no
-// network for this reason.
+// accepts fails the test unless the library uses the configured network. With a reason, it fails
+// the test unless the library has no network for this reason.
 func (n *node) accepts(what, reason string) {
 	n.t.Helper()
 	err := n.Status()
@@ -57,8 +57,8 @@ func (n *node) accepts(what, reason string) {
 	}
 }
 
-// TestInstalledLater installs the plugins while CRI-O runs: at first none, then one without its
-// IPAM plugin. CRI-O does not look for the IPAM plugin, but STATUS does.
+// TestInstalledLater installs the plugins while CRI-O runs. At first no plugin is there, and then
+// one without its IPAM plugin. CRI-O does not look for the IPAM plugin, but STATUS does.
 func TestInstalledLater(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -86,7 +86,7 @@ func TestInstalledLater(t *testing.T) {
 	})
 }
 
-// becomes waits until Status succeeds, or, with a reason, fails for this reason.
+// becomes waits until Status succeeds. With a reason, it waits until Status fails for this reason.
 func (n *node) becomes(reason string) {
 	n.t.Helper()
 	var err error

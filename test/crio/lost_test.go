@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTearDown removes pods whose namespace has changed or gone. CRI-O logs an error of DEL and
-// does not call DEL again, so a DEL that fails would leave the rest for good.
+// TestTearDown removes pods whose namespace has changed or gone. If DEL fails, CRI-O only logs the
+// error and does not call DEL again. The rest would then stay for good.
 func TestTearDown(t *testing.T) {
 	plainFile := func(n *node, p *ocicni.PodNetwork) { n.die(*p) }
 	gone := func(n *node, p *ocicni.PodNetwork) {
@@ -74,7 +74,7 @@ func TestNoNamespace(t *testing.T) {
 		for _, path := range []string{"", "/run/netns/none", file} {
 			p := ocicni.PodNetwork{Name: "web", Namespace: "shop", ID: "1", UID: "1", NetNS: path}
 			if _, err := n.SetUpPod(p); err == nil {
-				t.Errorf("in %q: it is up", path)
+				t.Errorf("the pod in namespace %q has started", path)
 			}
 			n.down(p) // as CRI-O does after a failure
 			n.nothingLeft(before, "a pod in \""+path+"\" left traces")
@@ -82,9 +82,10 @@ func TestNoNamespace(t *testing.T) {
 	})
 }
 
-// TestReboot reboots a host whose two pods have all addresses of the network, with and without the
-// contents of /run. The namespaces and links are gone, libcni's cache is still there. The pods
-// start in new sandboxes, and CRI-O removes the old ones later.
+// TestReboot reboots a host whose two pods have all addresses of the network. It does so with and
+// without the contents of /run. After the reboot, the namespaces and links are gone, but libcni's
+// cache is still there. The pods start in new sandboxes, and CRI-O removes the old sandboxes
+// later.
 func TestReboot(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -137,7 +138,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestRebootSameSandbox reboots a host, and a pod starts in its old sandbox.
+// TestRebootSameSandbox reboots a host. A pod then starts in its old sandbox.
 func TestRebootSameSandbox(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, only(1))
@@ -151,8 +152,8 @@ func TestRebootSameSandbox(t *testing.T) {
 	})
 }
 
-// reboot removes what a boot removes, and starts CRI-O. If /run is kept, the files stay that
-// namespaces were mounted on.
+// reboot removes what a boot removes, and starts CRI-O. If keepRun is set, the files on which
+// namespaces were mounted stay.
 func (n *node) reboot(pods []ocicni.PodNetwork, keepRun bool) {
 	n.t.Helper()
 	for _, p := range pods {

@@ -36,8 +36,8 @@ func TestPods(t *testing.T) {
 	}
 }
 
-// TestAllArguments passes everything that CRI-O may pass for a pod. The plugin uses what concerns
-// it and ignores the rest.
+// TestAllArguments passes everything that CRI-O may pass for a pod. The plugin uses the arguments
+// that are for it and ignores the others.
 func TestAllArguments(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, func(_, plugin, _ object) {
@@ -108,8 +108,8 @@ func TestPodsAtOnce(t *testing.T) {
 	})
 }
 
-// TestPodAddresses starts CRI-O again, which asks for the addresses of a pod by CHECK. After a
-// flush of the rules it gets none, until the rules are restored.
+// TestPodAddresses starts CRI-O again. CRI-O then asks for the addresses of a pod by CHECK. After
+// a flush of the rules, it gets no address until the rules are restored.
 func TestPodAddresses(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

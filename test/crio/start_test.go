@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestStatus calls STATUS while the only address is free, leased, and free again. With the
-// reference plugins, or before CNI 1.1.0, STATUS always succeeds.
+// TestStatus calls STATUS three times: while the only address is free, while it is leased, and when
+// it is free again. With the reference plugins, or before CNI 1.1.0, STATUS always succeeds.
 func TestStatus(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -48,9 +48,9 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestGC starts CRI-O after pods have died. libcni still has the result of one and has lost that of
-// another. The reference plugins keep what the second one had. The list of valid attachments is
-// null if there are none.
+// TestGC starts CRI-O after pods have died. libcni still has the result of one of them, and has
+// lost the result of another. The reference plugins keep the resources of the second pod. The list
+// of valid attachments is null if there are none.
 func TestGC(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -77,7 +77,7 @@ func TestGC(t *testing.T) {
 					t.Errorf("GC: %v", err)
 				}
 				if _, err := n.GetPodNetworkStatus(pods[0]); err != nil || !n.ping(pods[0], "10.87.0.1") {
-					t.Errorf("the pod that lives: %v", err)
+					t.Errorf("the running pod: %v", err)
 				}
 				want := strings.Replace(tt.left, "[", "[1 10.87.0.2 ", 1)
 				if got := fmt.Sprint(n.held()); got != strings.Replace(want, " ]", "]", 1) {
@@ -102,7 +102,8 @@ func TestGC(t *testing.T) {
 
 // TestStartFull starts CRI-O where forgotten pods have all addresses. CRI-O calls GC only after
 // STATUS has succeeded once. So a pod without a process, or without its link, must not make STATUS
-// fail, even if its namespace is still pinned. Otherwise no pod would start until a person helps.
+// fail, even if its namespace still exists. Otherwise no pod would start until an administrator
+// helps.
 func TestStartFull(t *testing.T) {
 	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
 	unplug := func(n *node, p ocicni.PodNetwork) {

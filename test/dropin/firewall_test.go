@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFirewall attaches behind a bridge plugin that makes no FORWARD rules, under policy DROP of
-// FORWARD. Pings pass.
+// TestFirewall runs firewall after a bridge plugin that makes no FORWARD rules, under policy DROP
+// of FORWARD. Pings pass.
 func TestFirewall(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -43,8 +43,8 @@ func TestFirewall(t *testing.T) {
 	}
 }
 
-// TestIngressPolicy sends packets under each policy, from a container on the same bridge and from
-// one on another bridge.
+// TestIngressPolicy sends packets under each policy: from a container on the same bridge, and
+// from a container on another bridge.
 func TestIngressPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		policy            string
@@ -86,7 +86,7 @@ func TestIngressPolicy(t *testing.T) {
 					t.Errorf("the rule was %q, and is %q", first, again)
 				}
 				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
-				// With that policy, the isolation of ports belongs to no plugin.
+				// With this policy, no plugin is responsible for the isolation of ports.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}
 			for _, a := range all {
@@ -123,7 +123,7 @@ func TestIngressPolicyLayer2(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestIngressPolicyChanged changes the policy, and the next ADD removes the old one.
+// TestIngressPolicyChanged changes the policy. The next ADD removes the rules of the old policy.
 func TestIngressPolicyChanged(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -162,7 +162,7 @@ func TestAdminChain(t *testing.T) {
 	}
 }
 
-// TestLoopback compares with the reference plugin.
+// TestLoopback compares our loopback with the reference plugin.
 func TestLoopback(t *testing.T) {
 	for _, given := range []object{nil, {"cniVersion": "1.1.0", "interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}} {
 		results := map[string]object{}
@@ -204,7 +204,7 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// TestLoopbackOfHost calls DEL with the host's namespace. Its lo stays up.
+// TestLoopbackOfHost calls DEL with the host's namespace. The host's lo stays up.
 func TestLoopbackOfHost(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

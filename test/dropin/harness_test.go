@@ -27,12 +27,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// names are the reference plugins' names that our program answers to.
+// names are the names of reference plugins under which our program runs.
 var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
-// Folders of programs. Each has every plugin that a list needs. In ours, the plugins that we do not
-// have are the reference's. kept is like ours, and has the replaced reference plugins in its folder
-// "reference".
+// Folders of programs. Each has every plugin that a list needs. The folder ours has the reference
+// plugins for names that we do not have. The folder kept is like ours, and has the replaced
+// reference plugins in its folder "reference".
 var reference, ours, kept string
 
 func TestMain(m *testing.M) {
@@ -88,7 +88,7 @@ func (o object) with(extra object) object {
 	return all
 }
 
-// portMapping is go-cni's type, without JSON tags: nerdctl passes it on like this.
+// portMapping is go-cni's type, which has no JSON tags. nerdctl passes such mappings to the plugin.
 type portMapping struct {
 	HostPort, ContainerPort int32
 	Protocol, HostIP        string
@@ -130,7 +130,7 @@ type attachment struct {
 	cni     *libcni.CNIConfig
 }
 
-// attach prepares an attachment by the plugins in a folder.
+// attach prepares an attachment by the plugins in dir.
 func attach(t testing.TB, dir, container string, list object, ports ...portMapping) *attachment {
 	t.Helper()
 	b, err := json.Marshal(list)
@@ -233,7 +233,7 @@ func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
 			return nil //nolint:nilerr // no answer
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Second)) // the connection is open
+		_ = c.SetDeadline(time.Now().Add(time.Second)) // fails only on a closed connection
 		b, _ := io.ReadAll(c)                          // on an error, the answer is empty
 		answer = string(b)
 		return nil

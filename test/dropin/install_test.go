@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInstall replaces the reference plugins, twice, and puts them back.
+// TestInstall replaces the reference plugins twice, and then puts them back.
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
 	copyFile := func(from, to string) {
@@ -59,7 +59,7 @@ func TestInstall(t *testing.T) {
 	}
 	setuptest.Run(t, "../../hack/dropin.sh", "uninstall", dir)
 	if diff := cmp.Diff(before, is()); diff != "" {
-		t.Errorf("given back (-before +after):\n%s", diff)
+		t.Errorf("after uninstall (-before +after):\n%s", diff)
 	}
 	must(t, os.Remove(filepath.Join(dir, "bridge")))
 	setuptest.Run(t, "../../hack/dropin.sh", "install", dir)

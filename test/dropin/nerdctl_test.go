@@ -29,7 +29,7 @@ func nerdctlNetwork(name, bridgeName, subnet, gateway string) object {
 	}
 }
 
-// usedPorts returns the ports that nerdctl takes for used (pkg/portutil).
+// usedPorts returns the ports that nerdctl regards as used (pkg/portutil).
 func usedPorts(t testing.TB) (ports []string) {
 	t.Helper()
 	if exec.Command("iptables-nft", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "1").Run() != nil {
@@ -44,9 +44,9 @@ func usedPorts(t testing.TB) (ports []string) {
 	return ports
 }
 
-// TestNerdctl does what nerdctl's hook does: a DEL of nothing, ADD, and DEL without a namespace.
-// Under policy DROP of FORWARD, the host port is reachable, which it is not with the reference
-// plugins.
+// TestNerdctl makes the calls of nerdctl's hook: a DEL of nothing, ADD, and DEL without a
+// namespace. Under policy DROP of FORWARD, the host port is reachable. With the reference plugins
+// it is not.
 func TestNerdctl(t *testing.T) {
 	for _, tt := range []struct{ name, dir, answer string }{{"reference", reference, ""}, {"ours", ours, "192.0.2.2"}} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestNerdctl(t *testing.T) {
 				t.Errorf("from outside the container sees %q, want %q", got, tt.answer)
 			}
 			if got := strings.Join(usedPorts(t), " "); got != "49153 8080" {
-				t.Errorf("nerdctl takes for used: %q", got)
+				t.Errorf("ports that nerdctl regards as used: %q", got)
 			}
 			for _, a := range all {
 				must(t, a.del())
@@ -100,7 +100,7 @@ func TestNerdctl(t *testing.T) {
 }
 
 // TestPortList compares the host ports in iptables' listing: many of them, and none for IPv6 only.
-// nft(8) saves and loads the rules, which changes them, and bvctl repair lists the ports again.
+// When nft(8) saves and loads the rules, it changes them, and bvctl repair lists the ports again.
 // iptables restores the rules that it has saved.
 func TestPortList(t *testing.T) {
 	t.Parallel()
@@ -135,7 +135,7 @@ func TestPortList(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestBanner runs each name without any environment, as nerdctl does to find the version of
+// TestBanner runs each name without any environment. nerdctl does so to find the version of
 // firewall.
 func TestBanner(t *testing.T) {
 	mod, err := os.ReadFile("../go.mod")
@@ -150,7 +150,7 @@ func TestBanner(t *testing.T) {
 		first, _, _ := strings.Cut(said.String(), "\n")
 		// semver.org, items 9 and 10: build metadata has no influence on precedence.
 		if !regexp.MustCompile("^CNI " + name + " plugin " + regexp.QuoteMeta(release) + `\+bridgeveth(\.[0-9A-Za-z-]+)+$`).MatchString(first) {
-			t.Errorf("%s says %q, want the release that it is compared with, %s", name, first, release)
+			t.Errorf("%s prints %q, want the release of the reference plugin, %s", name, first, release)
 		}
 	}
 }

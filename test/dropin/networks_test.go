@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// onTwo attaches a container to two networks of nerdctl, by eth0 and eth1, with all that a runtime
-// passes once per container: host ports, limits, a MAC.
+// onTwo attaches a container to two networks of nerdctl, by eth0 and eth1. A runtime passes host
+// ports, limits and a MAC once per container.
 func onTwo(t testing.TB, dir string) (one, two *attachment) {
 	t.Helper()
 	setuptest.Container(t, "c1")
@@ -37,8 +37,8 @@ func onTwo(t testing.TB, dir string) (one, two *attachment) {
 }
 
 // TestTwoNetworks publishes ports of a container on two networks. The runtime passes the same ports
-// for each. ADD succeeds, as with the reference plugins. The port answers while one of the networks
-// is attached, whichever is detached first. Nothing is left in the end.
+// for each network. ADD succeeds, as with the reference plugins. The port answers as long as one of
+// the networks is attached, whichever is detached first. Nothing is left in the end.
 func TestTwoNetworks(t *testing.T) {
 	for _, tt := range []struct{ name, dir string }{{"reference", reference}, {"ours", ours}} {
 		for _, order := range []string{"the first goes first", "the last goes first"} {
@@ -175,14 +175,14 @@ func TestTwoNetworksReported(t *testing.T) {
 		t.Errorf("the port does not answer after repair:\n%s", out)
 	}
 	serving := map[string]string{"eth0": serves, "eth1": waits("eth0", "one")}
-	if strings.Contains(inspect()["eth0"], "served by") { // depends on which one was repaired first
+	if strings.Contains(inspect()["eth0"], "served by") { // the result depends on which network was repaired first
 		serving = map[string]string{"eth1": serves, "eth0": waits("eth1", "two")}
 	}
 	told("after repair", serving)
 	must(t, one.del())
 	told("after the DEL of the first", map[string]string{"eth1": serves})
 
-	// Another container cannot have the port while one of the networks is attached.
+	// Another container cannot have the port as long as one of the networks is attached.
 	setuptest.Container(t, "c2")
 	other := attach(t, ours, "c2", nerdctlNetwork("two", "br-0b0b0b0b0b0b", "10.4.2.0/24", "10.4.2.1"), web)
 	_, err = other.add()

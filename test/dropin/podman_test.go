@@ -14,7 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podmanConf has all files below /run, and no cgroups, since the test has none of its own.
+// podmanConf keeps all files below /run. It uses no cgroups, because the test has no cgroup of
+// its own.
 const podmanConf = `[containers]
 cgroups = "disabled"
 seccomp_profile = "unconfined"
@@ -47,10 +48,10 @@ func newPodman(t testing.TB, plugins string) *podman {
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: podman as root needs root outside of a user namespace")
 	}
-	// For podman's locks, and for the cgroups that crun reads.
+	// podman's locks, and the cgroups that crun reads, need these mounts.
 	setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
 	setuptest.Run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
-	// Otherwise podman would mount a new folder over the namespaces that exist.
+	// Otherwise podman would mount a new folder over the existing namespaces.
 	setuptest.Run(t, "sh", "-c", "mkdir /run/netns; mount --bind /run/netns /run/netns; mount --make-rshared /run/netns")
 	image := "/run/podman/image"
 	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
@@ -72,7 +73,7 @@ func (p *podman) run(args ...string) string {
 	return strings.TrimSpace(setuptest.Run(p.t, "env", append(command, args...)...))
 }
 
-// up starts a container that says hello at port 80, and returns the container's address.
+// up starts a container that answers "hello" at port 80, and returns the container's address.
 func (p *podman) up(name string, options ...string) string {
 	p.t.Helper()
 	args := append([]string{"run", "-d", "--name", name, "--network", "one"}, options...)
@@ -81,8 +82,8 @@ func (p *podman) up(name string, options ...string) string {
 }
 
 // TestPodman runs podman 4.3 under Docker's policy DROP of FORWARD. Containers reach each other,
-// and the host reaches them, with the reference plugins too. Only with ours are their host ports
-// reachable from outside.
+// and the host reaches them, also with the reference plugins. The host ports of containers are
+// reachable from outside only with our plugins.
 func TestPodman(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir, outside string
@@ -98,7 +99,7 @@ func TestPodman(t *testing.T) {
 			}
 			web := p.up("web", "-p", "8080:80")
 			if got := p.up("client", "--ip", "10.89.5.77"); got != "10.89.5.77" {
-				t.Errorf("asked for 10.89.5.77, the client has %s", got)
+				t.Errorf("the client has %s, want the requested address 10.89.5.77", got)
 			}
 			p.run("network", "reload", "-a")
 			p.run("exec", "client", "/bin/busybox", "ping", "-c", "1", "-W", "1", web)
@@ -126,7 +127,7 @@ func TestPodman(t *testing.T) {
 			p.run("network", "rm", "one")
 			diff := cmp.Diff(before, setuptest.Dump(t))
 			if (diff == "") != (tt.dir == ours) {
-				t.Errorf("after all (-before +after):\n%s", diff)
+				t.Errorf("podman left traces (-before +after):\n%s", diff)
 			}
 			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // outside has one
 				t.Errorf("namespaces are left: %v, %v", left, err)
@@ -135,7 +136,7 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// answers asks for two seconds, since the program does not listen all the time.
+// answers repeats the request for two seconds, because the program does not listen all the time.
 func answers(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	for start := time.Now(); answer == "" && time.Since(start) < 2*time.Second; time.Sleep(20 * time.Millisecond) {

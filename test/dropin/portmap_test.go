@@ -22,7 +22,7 @@ func elements(t testing.TB, container string) int {
 	return strings.Count(setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"), "/"+container+"/eth0\"")
 }
 
-// TestPortmap publishes ports behind bridge. CHECK and DEL come in each possible way.
+// TestPortmap publishes ports behind bridge. It calls CHECK and DEL in each possible way.
 func TestPortmap(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -73,7 +73,7 @@ func TestPortmap(t *testing.T) {
 			refused(t, a.check(), 103, "host port tcp *:8080 to the container")
 			must(t, a.del())
 			a.mustAdd()
-			setuptest.Run(t, "iptables-nft", "-t", "nat", "-D", "CNI-HOSTPORT-DNAT", "2") // nerdctl does so
+			setuptest.Run(t, "iptables-nft", "-t", "nat", "-D", "CNI-HOSTPORT-DNAT", "2") // nerdctl deletes this rule
 			refused(t, a.check(), 103, "host ports in chain CNI-HOSTPORT-DNAT")
 			must(t, a.del())
 			a.mustAdd()
@@ -96,7 +96,7 @@ func TestPortmapTaken(t *testing.T) {
 	before := setuptest.Dump(t)
 	_, err := second.add()
 	refused(t, err, 101, "host port tcp *:8080 is taken by container c1, interface eth0, of network net")
-	must(t, second.del()) // runtimes do so after a failed ADD
+	must(t, second.del()) // runtimes call DEL after a failed ADD
 	setuptest.Same(t, before, "it left traces")
 }
 
@@ -139,7 +139,8 @@ func TestPortmapAfterBridge(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestNoHostPorts runs portmap without host ports, behind any plugin. It passes the result on.
+// TestNoHostPorts runs portmap without host ports, after any plugin. portmap prints the result
+// unchanged.
 func TestNoHostPorts(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -193,15 +194,15 @@ func TestKeysRefused(t *testing.T) {
 			refused(t, status, 7, tt.want)
 			setuptest.Same(t, before, "a refused ADD left traces")
 		}
-		for _, name := range []string{tt.plugin, "bridge"} { // DEL accepts them
+		for _, name := range []string{tt.plugin, "bridge"} { // DEL accepts these keys
 			_, err := call(t, filepath.Join(ours, name), "DEL", "c1", bridge.with(conf).with(object{"type": name}))
 			must(t, err)
 		}
 	}
 }
 
-// TestPortmapAtOnce attaches and detaches containers with host ports in parallel. What they share
-// exists while one of them does, and ends with the last one.
+// TestPortmapAtOnce attaches and detaches containers with host ports in parallel. Their shared
+// rules exist as long as one of the containers, and are removed with the last one.
 func TestPortmapAtOnce(t *testing.T) {
 	t.Parallel()
 	newNode(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRepair restores what a chain of plugins has made on the host, after a flush.
+// TestRepair restores, after a flush, what a chain of plugins has made on the host.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -38,12 +38,12 @@ func TestRepair(t *testing.T) {
 	}
 	check := exec.Command(filepath.Join(reference, "bvctl"), "--conf-dir", "/run/net.d", "--cache-dir", "/run/cni-cache", "leases", "check")
 	if out, err := check.Output(); err == nil || !strings.Contains(string(out), "host port tcp *:8080") || !strings.Contains(string(out), "policy firewall same-bridge") {
-		t.Errorf("leases check: %v, says:\n%s", err, out)
+		t.Errorf("leases check: %v, output:\n%s", err, out)
 	}
 	said := bvctl("repair")
 	for _, want := range []string{"restored host ports of port", "restored policy firewall same-bridge", "restored rules of bridge br0"} {
 		if !strings.Contains(said, want) {
-			t.Errorf("%q is not in what repair says:\n%s", want, said)
+			t.Errorf("%q is not in the output of repair:\n%s", want, said)
 		}
 	}
 	must(t, a.check())
@@ -51,6 +51,6 @@ func TestRepair(t *testing.T) {
 		t.Error("no answer after the repair")
 	}
 	if again := bvctl("repair"); again != "nothing was missing\n" {
-		t.Errorf("the second time it says:\n%s", again)
+		t.Errorf("output of the second repair:\n%s", again)
 	}
 }

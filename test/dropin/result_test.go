@@ -81,8 +81,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// comparable removes what differs between two runs or is chosen by a plugin, and the MTU, which the
-// reference's bridge does not return.
+// comparable removes values that differ between two runs or that a plugin chooses. It also removes
+// the MTU, which the reference's bridge does not return.
 func comparable(result object) object {
 	interfaces, _ := result["interfaces"].([]any)
 	for _, each := range interfaces {

@@ -19,9 +19,9 @@ func (a *attachment) container() *setup.Namespace {
 	return ns
 }
 
-// TestSwap replaces the programs while a container is attached. Its CHECK and its DEL run the
-// reference plugins, which are kept beside ours. Its address is not leased again, and nothing is
-// left.
+// TestSwap replaces the programs while a container is attached. CHECK and DEL of this container
+// run the reference plugins, which are kept beside ours. The container's address is not leased
+// again, and nothing is left.
 func TestSwap(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir string
@@ -45,7 +45,7 @@ func TestSwap(t *testing.T) {
 			if err := old.check(); (err == nil) != tt.cleans {
 				t.Errorf("CHECK of a container that the reference plugins attached: %v", err)
 			}
-			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has the next address
+			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has the address after it
 				t.Errorf("the address of c2 is %s", got)
 			}
 			must(t, fresh.check())
@@ -74,8 +74,8 @@ func addresses(result object) (list []string) {
 	return list
 }
 
-// TestBehindOthers runs portmap and firewall behind ptp. They run the reference plugins if these
-// are kept, and fail otherwise.
+// TestBehindOthers runs portmap and firewall after ptp. They call the kept reference plugins. If
+// there are none, they fail.
 func TestBehindOthers(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -100,7 +100,7 @@ func TestBehindOthers(t *testing.T) {
 	}
 }
 
-// TestHostLocal keeps leases in the folder of the configuration, and takes over host-local's
+// TestHostLocal keeps leases in the folder of the configuration, and imports host-local's
 // reservations there.
 func TestHostLocal(t *testing.T) {
 	t.Parallel()
@@ -149,6 +149,6 @@ func TestOneProcess(t *testing.T) {
 	trace, err := os.ReadFile("/run/trace")
 	must(t, err)
 	if strings.Count(string(trace), "execve") != 1 {
-		t.Errorf("it started other programs:\n%s", trace)
+		t.Errorf("bridge started other programs:\n%s", trace)
 	}
 }

@@ -52,9 +52,9 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveFails has an IPAM plugin fail with words that containerd takes for success, so that
-// containerd would not call DEL again. The reference plugin passes the words on, and the address
-// leaks. With bridgeveth, containerd calls DEL again.
+// TestRemoveFails has an IPAM plugin that fails with words that containerd takes for success, so
+// that containerd would not call DEL again. The reference plugin passes these words on, and the
+// address stays leased. With bridgeveth, containerd calls DEL again.
 func TestRemoveFails(t *testing.T) {
 	for _, tt := range []struct {
 		plugin, path, words string

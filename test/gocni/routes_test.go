@@ -10,8 +10,8 @@ import (
 )
 
 // TestTwoDefaultRoutes attaches a container to two networks with a default route each. Its routes
-// are the same as with the reference plugins: for IPv4, the route of the second network is used;
-// for IPv6, both are.
+// are the same as with the reference plugins. For IPv4, the route of the second network is used.
+// For IPv6, both routes are used.
 func TestTwoDefaultRoutes(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -51,7 +51,7 @@ func TestTwoDefaultRoutes(t *testing.T) {
 		}
 		setuptest.In(t, c, "ip", "-6", "route", "delete", "default", "via", "fd86::1", "dev", "eth0")
 		if err := check(); err == nil {
-			t.Error("check does not miss a route of two")
+			t.Error("CHECK does not report that one of the two routes is missing")
 		}
 		if err := n.Remove(t.Context(), id, c.Path, labels); err != nil {
 			t.Error(err)

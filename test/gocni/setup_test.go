@@ -20,7 +20,7 @@ import (
 // second is the configuration of the second network.
 func second(_, plugin, ipam object) {
 	plugin["bridge"] = "cni1"
-	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the default route is by the first network
+	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the default route leads through the first network
 	ipam["ranges"] = [][]object{{{"subnet": "10.96.0.0/16"}}}
 }
 
@@ -118,7 +118,7 @@ func TestCapabilities(t *testing.T) {
 			return err == nil
 		}
 		if open() {
-			t.Error("the host port is open without us")
+			t.Error("the host port is open before Setup")
 		}
 		if _, err := n.Setup(t.Context(), id, c.Path, asked...); err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func TestCapabilities(t *testing.T) {
 			`{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}`, `{"IngressRate":8000000,"IngressBurst":4294967295,"EgressRate":8000000,"EgressBurst":4294967295}`,
 		} {
 			if !strings.Contains(told, words) {
-				t.Errorf("%s is not in what we are told: %s", words, told)
+				t.Errorf("%s is not in the runtimeConfig that the plugin received: %s", words, told)
 			}
 		}
 		if !open() {
@@ -180,9 +180,9 @@ func only(subnet string) [][]object {
 	return [][]object{{{"subnet": subnet + ".0/24", "rangeStart": subnet + ".2", "rangeEnd": subnet + ".2"}}}
 }
 
-// TestCheck has the library call CHECK for a container, before and after a flush of its rules, and
-// STATUS for its network, with and without free addresses. lo is left out: its version has no
-// CHECK.
+// TestCheck has the library call CHECK for a container, before and after a flush of its rules. It
+// also calls STATUS for the network, with and without free addresses. lo is left out, because its
+// CNI version has no CHECK.
 func TestCheck(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

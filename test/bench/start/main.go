@@ -1,4 +1,5 @@
-// Start does nothing. Its run time is that of the start of a CNI plugin in Go that uses netlink.
+// Start does nothing. Its run time is the time that a CNI plugin in Go with netlink needs to
+// start.
 package main
 
 import (
@@ -10,7 +11,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 { // never true; the linker drops code that is never called
+	if len(os.Args) > 1 { // never true; without the call, the linker would drop the code
 		skel.PluginMainFuncs(skel.CNIFuncs{}, version.All, "")
 		_, _ = netlink.LinkByName(os.Args[1])
 	}
