@@ -100,11 +100,11 @@ func (c *checker) checkLease(l ipam.Lease) error {
 	_, plugged := c.ports[inventory.LeasedTo(l)]
 	if l.Namespace.Gone() {
 		if plugged {
-			c.add("have the runtime remove the container; or run ip link delete "+inventory.LeasedTo(l).Port()+", then "+releaseCommand(l),
-				"%s, but its network namespace %s does not exist; its link does", who, l.Namespace.Path)
+			c.add("have the runtime delete the container; or run ip link delete "+inventory.LeasedTo(l).Port()+", then "+releaseCommand(l),
+				"%s, but the container's network namespace %s does not exist, and its link exists", who, l.Namespace.Path)
 		} else {
-			c.add(releaseCommand(l)+"; without it, ADD frees the lease when the range is full",
-				"%s, but its network namespace %s does not exist", who, l.Namespace.Path)
+			c.add(releaseCommand(l)+"; or wait until the range is full: the next ADD then frees the lease",
+				"%s, but the container's network namespace %s does not exist", who, l.Namespace.Path)
 		}
 		return nil
 	}
@@ -113,7 +113,7 @@ func (c *checker) checkLease(l ipam.Lease) error {
 	}
 	container, err := setup.OpenNamespace(l.Namespace.Path)
 	if err != nil {
-		c.add("check that the path is a network namespace: findmnt "+l.Namespace.Path, "%s, but its network namespace cannot be opened: %v", who, err)
+		c.add("check whether the path is a network namespace: findmnt "+l.Namespace.Path, "%s, but the container's network namespace cannot be opened: %v", who, err)
 		return nil
 	}
 	defer container.Close()
@@ -122,7 +122,7 @@ func (c *checker) checkLease(l ipam.Lease) error {
 		return err
 	}
 	if !slices.ContainsFunc(present, func(p netip.Prefix) bool { return p.Addr() == l.Address.Addr() }) {
-		c.add("remove the container and create it again", "%s, but the interface has the addresses %v", who, present)
+		c.add("delete the container and create it again", "%s, but the interface has the addresses %v", who, present)
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func (c *checker) checkPorts(restorables []inventory.Restorable) {
 		case !p.Up && !recorded[a]:
 			c.add("none needed: the next ADD or DEL of the container deletes the port", "port %s is incomplete: its ADD was killed", p.Name)
 		case networks[a.Network] && !leased[a]:
-			c.add("remove the container and create it again; until then, its address may be given to another container", "port %s of container %s, network %s: it has no lease", p.Name, a.Container, a.Network)
+			c.add("delete the container and create it again; until then, another container may get its address", "port %s of container %s, network %s: it has no lease", p.Name, a.Container, a.Network)
 		}
 	}
 }
@@ -168,7 +168,7 @@ func (c *checker) checkRestorables(all []inventory.Restorable) {
 			find("bvctl repair", "%s: %s", n.Name, strings.ReplaceAll(port.Error(), "\n", "; "))
 		}
 		if err != nil {
-			find("have the runtime remove the container", "%s: %v", n.Name, err)
+			find("have the runtime delete the container", "%s: %v", n.Name, err)
 		}
 	}
 }

@@ -23,10 +23,10 @@ func newDoctor(inv *inventory.Inventory) *cobra.Command {
 	var fix, verbose bool
 	cmd := &cobra.Command{
 		Use: "doctor [A [B]]", Short: "Find what drops a packet from A to B", Args: cobra.MaximumNArgs(2),
-		Long: `Find what drops a packet from A to B: check each step of its path, and send a packet to see
-how far it gets.
+		Long: `Find what drops a packet from A to B. doctor checks each station on the path. Then it sends a
+test packet and finds out where the packet is lost.
 
-A is a container: its ID or the beginning of it, its pod (NAMESPACE/NAME), the path of its
+A is a container: its ID or the beginning of its ID, its pod (NAMESPACE/NAME), the path of its
 network namespace, or its address. B is another container, or any address. Without B, doctor
 checks the paths from A to its gateways and to the next container on the bridge. Without A
 and B, it checks these paths for every container.`,
@@ -45,7 +45,7 @@ and B, it checks these paths for every container.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	cmd.Flags().BoolVar(&fix, "fix", false, "run the commands that fix the problems found, then check again")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show every step of every path; this is the default from A to B")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show every station of every path; this is the default with A and B")
 	return cmd
 }
 
@@ -53,7 +53,7 @@ and B, it checks these paths for every container.`,
 // If a command has run, it then checks all paths again.
 func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("bvctl doctor needs root: it enters containers and sends packets from them")
+		return nil, errors.New("bvctl doctor needs root, because it sends packets from containers; run it as root")
 	}
 	if slices.Contains(args, "") {
 		return nil, errors.New(`"" is no container; list the containers with bvctl inspect`)

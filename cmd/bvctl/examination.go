@@ -57,7 +57,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 		e := &doctor.End{Name: c.DisplayName(), Interface: c.Interface, Port: c.Port.Name, Bridge: c.Bridge, Addresses: c.Addresses, Routes: c.Routes}
 		x.ends = append(x.ends, e)
 		if e.Namespace, err = setup.OpenNamespace(c.Namespace); err != nil {
-			x.shut[e] = problem(e.Name, "namespace of "+e.Name, "have the runtime remove the container",
+			x.shut[e] = problem(e.Name, "namespace of "+e.Name, "have the runtime delete the container",
 				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
 			continue
 		}
@@ -66,7 +66,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	}
 	if damaged, err := inv.Damaged(); err == nil {
 		for _, d := range damaged {
-			x.more = append(x.more, problem("libcni's records", "record", "have the runtime remove the containers that bvctl inspect does not show, then delete the file", d.Error()))
+			x.more = append(x.more, problem("libcni's records", "record", "have the runtime delete the containers that bvctl inspect does not show, then delete the file", d.Error()))
 		}
 	}
 	if incompatible, err := x.IncompatibleChains(); err == nil {

@@ -139,7 +139,7 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 	}
 	if bridge == "" {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig,
-			"prevResult: %s is no interface of bridgeveth, and this %s is only for those; put the reference plugin %s into the folder reference beside this program",
+			"prevResult: bridgeveth has not made %s, and this %s handles only interfaces of bridgeveth; put the reference plugin %s into the folder reference beside this program",
 			args.IfName, conf.Type, conf.Type)
 	}
 	a = &Attached{Host: host, Port: &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}, Previous: previous}

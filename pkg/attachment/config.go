@@ -152,7 +152,7 @@ func (c *Config) validate() error {
 		bad = append(bad, errors.New(`sysctl: it has no effect with disableContainerInterface; leave out one of these keys`))
 	}
 	if len(c.MasqExclude) > 0 && !c.IPMasq {
-		bad = append(bad, errors.New(`masqExclude: nothing is masqueraded; set "ipMasq", or leave the key out`))
+		bad = append(bad, errors.New(`masqExclude: it has no effect without ipMasq; set "ipMasq", or leave the key out`))
 	}
 	return errors.Join(bad...)
 }

@@ -29,11 +29,11 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	case 1:
 		useLink(p, names[0])
 	default:
-		bad = append(bad, fmt.Errorf("prevResult: it has %s on the host, and bridgeveth adds only one interface to the bridge; attach each by a network of its own", strings.Join(names, ", ")))
+		bad = append(bad, fmt.Errorf("prevResult: it has %s on the host, and bridgeveth adds only one interface to the bridge; give each interface a network of its own", strings.Join(names, ", ")))
 	}
 	inside := slices.ContainsFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox == args.Netns })
 	if inside && c.IPAM.Type != "" {
-		bad = append(bad, errors.New("ipam: the plugin before configures the interface in the container; set \"ipam\" for that plugin"))
+		bad = append(bad, errors.New("ipam: the plugin before bridgeveth configures the interface in the container; set \"ipam\" for that plugin"))
 	}
 	for _, key := range []struct {
 		name string

@@ -11,7 +11,7 @@ import (
 )
 
 // errOwnNamespace is returned if the container's namespace is the host's own.
-var errOwnNamespace = errors.New("that is the host's own network namespace; set it to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
+var errOwnNamespace = errors.New("this is the host's own network namespace; set CNI_NETNS to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
 
 // Namespaces opens the namespace of this process, which is the host's, and the container's
 // namespace, CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace or

@@ -43,7 +43,7 @@ func (h *Host) CheckNetwork(net *Network) error {
 	}
 	for _, d := range missing {
 		if d.Sysctl != "" && h.ReadOnlySysctl(d.Sysctl) {
-			return fmt.Errorf("%s: missing: %w; have whoever mounts /proc/sys set it, or mount it writable", d.What, unix.EROFS)
+			return fmt.Errorf("%s: missing: %w; let the program that mounts /proc/sys set the sysctl, or mount /proc/sys writable", d.What, unix.EROFS)
 		}
 	}
 	ports := map[int]bool{}

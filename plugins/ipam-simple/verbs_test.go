@@ -427,7 +427,7 @@ func TestShared(t *testing.T) {
 	add(t, args(t, "a", conf))
 	b := args(t, "b", strings.Replace(conf, `"name": "net"`, `"name": "other"`, 1))
 	_, err := alone.Add(b)
-	const want = "ipam.ranges: network other: range 10.1.0.1-10.1.0.4 is in use by another network; give one of them another subnet, or a store of its own: net has leased 1 addresses"
+	const want = "ipam.ranges: network other: range 10.1.0.1-10.1.0.4 is in use by another network; give one of the two networks another subnet, or a dataDir of its own: net has leased 1 addresses"
 	wantError(t, err, types.ErrInvalidNetworkConfig, want)
 	wantError(t, alone.Status(b), types.ErrInvalidNetworkConfig, want)
 }

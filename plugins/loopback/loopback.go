@@ -39,7 +39,7 @@ func add(args *skel.CmdArgs) error {
 		has := map[bool]bool{} // by "is IPv4"
 		for _, a := range addresses {
 			if !a.Addr().IsLoopback() {
-				return fmt.Errorf("lo has the address %s, which is none of loopback", a.Addr())
+				return fmt.Errorf("lo has the address %s, which is not a loopback address", a.Addr())
 			}
 			if is4 := a.Addr().Is4(); !has[is4] {
 				has[is4] = true

@@ -133,13 +133,13 @@ func TestLeasesCheck(t *testing.T) {
 			}
 			setuptest.Run(n.t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
 		}, []string{
-			"10.88.0.2/24 is leased to container c1, interface eth0, but its network namespace /run/netns/c1 does not exist\n", "bvctl leases release --network net --address 10.88.0.2",
+			"10.88.0.2/24 is leased to container c1, interface eth0, but the container's network namespace /run/netns/c1 does not exist\n", "bvctl leases release --network net --address 10.88.0.2",
 		}, func(n *node, _ []*setup.Namespace) {
 			bvctl(n.t, "leases", "release", "--network", "net", "--address", "10.88.0.2")
 		}},
 		{"another namespace there, link left", func(n *node, c []*setup.Namespace) {
 			setuptest.Run(n.t, "sh", "-c", "umount -l /run/netns/c1 && unshare -n mount --bind /proc/self/ns/net /run/netns/c1")
-		}, []string{"but its network namespace /run/netns/c1 does not exist; its link does"}, func(n *node, _ []*setup.Namespace) {
+		}, []string{"but the container's network namespace /run/netns/c1 does not exist, and its link exists"}, func(n *node, _ []*setup.Namespace) {
 			on("DEL", 1, dual).run(n.t).ok(n.t)
 		}},
 		{"address gone", func(n *node, c []*setup.Namespace) {

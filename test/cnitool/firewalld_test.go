@@ -218,11 +218,11 @@ func TestFirewalldMissing(t *testing.T) {
 		setuptest.Same(t, before, "the refused ADD left traces")
 		noLeases(t)
 	}
-	refused("firewalld", `firewalld does not run here with its nf_tables backend: start it, or choose another "forward"`)
+	refused("firewalld", `firewalld cannot be asked: it does not run here with its nf_tables backend; start it, or choose another "forward"`)
 	stopBus := firewalld(t, "bookworm")
 	setuptest.Run(t, "cp", "--parents", programs+"/bridgeveth", "/run")
 	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // without bvctl beside it
-	refused("auto", "bvctl, by which the plugin asks firewalld, is neither beside the plugin nor in PATH: install bvctl")
+	refused("auto", "bvctl is neither in the plugin's folder nor in PATH; install bvctl")
 	program = ""
 	stopBus()
 	refused("auto", "connect to the system bus (D-Bus)")

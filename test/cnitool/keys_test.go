@@ -253,7 +253,7 @@ func TestKeyMistakes(t *testing.T) {
 	}{
 		{object{"masqExclude": []string{"10.0.0.0/8", "here"}}, `masqExclude[1]: "here" is no subnet`},
 		{object{"masqExclude": []string{"10.0.0.1/8"}}, `masqExclude[0]: "10.0.0.1/8" is no subnet`},
-		{object{"ipMasq": false, "masqExclude": []string{"10.0.0.0/8"}}, "masqExclude: nothing is masqueraded"},
+		{object{"ipMasq": false, "masqExclude": []string{"10.0.0.0/8"}}, "masqExclude: it has no effect without ipMasq"},
 		{object{"mtu": "large"}, `mtu: "large" is neither a number of bytes nor "auto"`},
 		{object{"mtu": []int{1}}, "mtu: [1] is neither a number of bytes nor"},
 		{object{"ipMasqBackend": "firewalld"}, `ipMasqBackend: "firewalld" is none of iptables, nftables`},

@@ -40,7 +40,7 @@ func TestReadOnlySysctls(t *testing.T) {
 			before := setuptest.Dump(t)
 			if tt.refused != "" {
 				f := on("ADD", 1, tt.conf).run(t).failed(t)
-				for _, want := range []string{tt.refused, "read-only file system", "have whoever mounts /proc/sys set it"} {
+				for _, want := range []string{tt.refused, "read-only file system", "let the program that mounts /proc/sys set the sysctl"} {
 					if !strings.Contains(f.Msg, want) {
 						t.Errorf("%q is not in %q", want, f.Msg)
 					}

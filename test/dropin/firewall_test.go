@@ -212,7 +212,7 @@ func TestLoopbackOfHost(t *testing.T) {
 	setuptest.Run(t, "sh", "-c", "touch /run/netns/host; mount --bind /proc/self/ns/net /run/netns/host")
 	for _, verb := range []string{"ADD", "DEL"} {
 		_, err := call(t, filepath.Join(ours, "loopback"), verb, "host", nil)
-		refused(t, err, 8, "that is the host's own network namespace")
+		refused(t, err, 8, "this is the host's own network namespace")
 	}
 	if !setuptest.Ping(t, n.Namespace, "127.0.0.1") {
 		t.Error("the host's lo is down")

@@ -88,7 +88,7 @@ func TestBehindOthers(t *testing.T) {
 		a := attach(t, tt.dir, "c1", list("1.0.0", ptp, tt.plugin), web)
 		_, err := a.add()
 		if tt.dir == ours {
-			refused(t, err, 7, "prevResult: eth0 is no interface of bridgeveth")
+			refused(t, err, 7, "prevResult: bridgeveth has not made eth0")
 		} else {
 			must(t, err)
 			must(t, a.check())

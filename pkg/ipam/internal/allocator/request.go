@@ -19,7 +19,7 @@ var (
 	// ErrNotServed says that no set gives out a requested address.
 	ErrNotServed = errors.New("is not available")
 	// ErrShared says that another network of the store has leases in a range.
-	ErrShared = errors.New("is in use by another network; give one of them another subnet, or a store of its own")
+	ErrShared = errors.New("is in use by another network; give one of the two networks another subnet, or a dataDir of its own")
 )
 
 // Refused reports whether an error is about the request, and not about the store.

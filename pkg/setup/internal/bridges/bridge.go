@@ -232,11 +232,11 @@ func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Add
 // RangeConflict returns ErrAddressConflict with the remedy for the case that attached containers use the
 // address other as their gateway.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
-	return fmt.Errorf("give bridge %s address %s: %w, %s, the gateway of containers that are attached; set \"gatewayConflict\" to \"add\" "+
-		"to keep both until the last of them has gone, or delete them first", bridge, gateway, ErrAddressConflict, other)
+	return fmt.Errorf("give bridge %s address %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
+		"to keep both addresses, or delete these containers first", bridge, gateway, ErrAddressConflict, other)
 }
 
 // AddressConflict returns ErrAddressConflict with both addresses and the remedy.
 func AddressConflict(bridge string, gateway, other netip.Prefix) error {
-	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
+	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that address, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
 }

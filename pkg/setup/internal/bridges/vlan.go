@@ -66,7 +66,7 @@ func mayFilterVLANs(n *netns.Namespace, l rtnl.Link) error {
 	if l.Index == 0 || l.FiltersVLANs || MadeByUs(n, l) {
 		return nil
 	}
-	return fmt.Errorf("use VLANs on bridge %s: %w, and bridgeveth did not create it; switch it on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
+	return fmt.Errorf("use VLANs on bridge %s: %w, and bridgeveth did not create it; switch VLAN filtering on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
 }
 
 // filterVLANs switches on VLAN filtering of our bridge.

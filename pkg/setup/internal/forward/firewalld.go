@@ -25,7 +25,7 @@ const firewalldTable = "firewalld"
 
 var (
 	// ErrNoFirewalld is returned if firewalld is needed and does not run, or does not answer.
-	ErrNoFirewalld = errors.New(`start it, or choose another "forward"`)
+	ErrNoFirewalld = errors.New("firewalld cannot be asked")
 	// ErrStrictForwardPorts is returned if firewalld drops packets to host ports.
 	ErrStrictForwardPorts = errors.New("firewalld drops packets to published ports: set StrictForwardPorts=no in firewalld.conf, or publish the port by firewalld itself")
 )
@@ -39,7 +39,7 @@ func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Dif
 	}
 	if !inForce {
 		if net.Forward == plan.ForwardFirewalld {
-			return nil, fmt.Errorf("firewalld does not run here with its nf_tables backend: %w", ErrNoFirewalld)
+			return nil, fmt.Errorf(`%w: it does not run here with its nf_tables backend; start it, or choose another "forward"`, ErrNoFirewalld)
 		}
 		return nil, nil
 	}
@@ -95,14 +95,14 @@ func askFirewalld(question ...string) (answer []string, err error) {
 	}
 	path, err := ProgramPath("bvctl", filepath.Dir(self))
 	if err != nil {
-		return nil, fmt.Errorf("firewalld is in force, and bvctl, by which the plugin asks firewalld, is neither beside the plugin nor in PATH: install bvctl: %w", ErrNoFirewalld)
+		return nil, fmt.Errorf(`%w: the plugin needs bvctl for this, and bvctl is neither in the plugin's folder nor in PATH; install bvctl, or choose another "forward"`, ErrNoFirewalld)
 	}
 	out, err := exec.Command(path, append([]string{"firewalld"}, question...)...).Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(failed.Stderr))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("firewalld is in force, and does not answer: %w: %w", err, ErrNoFirewalld)
+		return nil, fmt.Errorf(`%w: %w; start firewalld, or choose another "forward"`, ErrNoFirewalld, err)
 	}
 	return strings.Fields(string(out)), nil
 }

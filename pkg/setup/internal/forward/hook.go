@@ -207,7 +207,7 @@ func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	}
 	for _, t := range tables {
 		if t.closed() {
-			return fmt.Errorf("%w by a rule of %s that denies everything above Docker's chains: put it below them, or into DOCKER-USER", ErrDenied, t)
+			return fmt.Errorf("%w by a rule of %s above Docker's chains, which denies all packets: move the rule below these chains, or into DOCKER-USER", ErrDenied, t)
 		}
 	}
 	return nil

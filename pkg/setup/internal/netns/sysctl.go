@@ -63,7 +63,7 @@ func WriteSysctl(key, value string) error {
 		return nil
 	}
 	if errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("set sysctl net/%s to %s: %w; have whoever mounts /proc/sys set it, or mount it writable", key, value, err)
+		return fmt.Errorf("set sysctl net/%s to %s: %w; let the program that mounts /proc/sys set the sysctl, or mount /proc/sys writable", key, value, err)
 	}
 	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
 }
