@@ -57,7 +57,7 @@ func nonEmpty(r *Report) []*Report {
 // Rules in the form of nft(8) and iptables-save(8). kube-proxy in mode iptables marks the first packet
 // to a NodePort, and accepts packets with the mark.
 var (
-	acceptsTo   = regexp.MustCompile(`(?m)(?:daddr|-d) (\S+)\b.*(?:accept|-j ACCEPT)\s*$`)
+	acceptsTo   = regexp.MustCompile(`(?m)(?:daddr|-d) (\S+)\b.*(?:accept|-j ACCEPT)(?: comment "[^"]*")?\s*$`)
 	acceptsKube = regexp.MustCompile(`(?s)(?:-A KUBE-FORWARD [^\n]*mark 0x[^\n]*-j ACCEPT|chain KUBE-FORWARD \{[^}]*mark[^}]*accept)`)
 )
 

@@ -1,9 +1,11 @@
 package cnitool
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
@@ -73,5 +75,28 @@ func TestDoctorThroughAccepted(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestDoctorThroughTransit has the rules of the node agent, which accept such packets.
+func TestDoctorThroughTransit(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"masqExclude": []string{"10.244.0.0/16"}}), "nft")
+	n.outside(false)
+	setuptest.Run(t, "ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.2")
+	n.must("add", n.containers(1)...)
+	if out, _ := bvctl(t, "doctor"); !strings.Contains(out, "drops packets that pass through") {
+		t.Fatalf("without the rules: %s", out)
+	}
+	host, err := setup.CurrentHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if _, err := host.EnsureTransit([]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := bvctl(t, "doctor"); strings.Contains(out, "drops packets that pass through") {
+		t.Errorf("%s", out)
 	}
 }

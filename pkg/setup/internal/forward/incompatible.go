@@ -27,7 +27,7 @@ func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 		for _, table := range iptablesTables {
 			err := nft.EachRule(n, family, table, "", func(rule netns.Attrs) bool {
 				c := plan.Chain{Family: name, Table: table, Name: rule.Text(unix.NFTA_RULE_CHAIN)}
-				if c.Name != forwardChain && !slices.Contains(chains, c) && !iptablesReads(rule.Get(unix.NFTA_RULE_EXPRESSIONS)) {
+				if c.Name != forwardChain && c.Name != transitChain && !slices.Contains(chains, c) && !iptablesReads(rule.Get(unix.NFTA_RULE_EXPRESSIONS)) {
 					chains = append(chains, c)
 				}
 				return true

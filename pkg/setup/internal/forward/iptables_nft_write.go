@@ -153,23 +153,28 @@ func placeJumpNFT(c *nft.Change, base nftChain) {
 	c.AddRule(jump)
 }
 
-// removeNFT is the inverse of addNFT. With the rules for the last bridge it deletes the jump and both
-// chains, unless somebody else has rules in them or jumps to them.
+// removeNFT is the inverse of addNFT.
 func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
-		if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !ours(r, bridge) }) {
-			own.deleteFrom(c, func(r rule) bool { return ours(r, bridge) })
-			return nil
-		}
-		jump := func(r rule) bool { return r == toOwn }
-		own.deleteFrom(c, func(rule) bool { return true })
-		base.deleteFrom(c, jump)
-		admin := &nftables.Chain{Name: adminChain, Table: t.table()}
-		return errors.Join(
-			deleteIfUnused(n, c, own.Chain, len(own.rules)+count(base.rules, jump)),
-			deleteIfUnused(n, c, admin, count(own.rules, func(r rule) bool { return r == toAdmin })),
-		)
+		return removeOwn(n, c, base, own, func(r rule) bool { return ours(r, bridge) })
 	})
+}
+
+// removeOwn adds to the transaction the deletion of the chosen rules of our chain. With the last rule it
+// deletes the jump and both chains, unless somebody else has rules in them or jumps to them.
+func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen func(rule) bool) error {
+	if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !chosen(r) }) {
+		own.deleteFrom(c, chosen)
+		return nil
+	}
+	jump := func(r rule) bool { return r == toOwn }
+	own.deleteFrom(c, func(rule) bool { return true })
+	base.deleteFrom(c, jump)
+	admin := &nftables.Chain{Name: adminChain, Table: own.Table}
+	return errors.Join(
+		deleteIfUnused(n, c, own.Chain, len(own.rules)+count(base.rules, jump)),
+		deleteIfUnused(n, c, admin, count(own.rules, func(r rule) bool { return r == toAdmin })),
+	)
 }
 
 // count returns how many of the rules are chosen.

@@ -76,5 +76,5 @@ func (t xtables) hasForeign() bool {
 // foreign reports whether a rule in our chain is not ours, for any bridge.
 func foreign(r rule) bool {
 	bridge := cmp.Or(r.in, r.out)
-	return r != toAdmin && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))
+	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))
 }

@@ -1,0 +1,191 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+)
+
+// Transit packets pass through the host without a bridge of ours: a packet to a NodePort of Kubernetes comes
+// in by the uplink and leaves by the uplink, if its pod is on another node. The rules for them are in a chain
+// of their own. Our chain jumps to it, so the administrator's chains come first.
+
+const transitChain = "BRIDGEVETH-TRANSIT"
+
+// toTransit is the jump from our chain to transitChain.
+var toTransit = rule{target: transitChain}
+
+// MissingTransit compares the transit rules with the ranges, in iptables-nft. In the words of iptables(8),
+// the rules for each range are:
+//
+//	-d RANGE -j ACCEPT
+//	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+//
+// New connections from a range are not accepted: they may lead to containers of Docker, which other networks
+// must not reach. Rules for other ranges of the same family are deleted. Without a FORWARD chain nothing
+// denies the packets, and nothing is missing.
+func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		wanted := ofFamily(ranges, family)
+		t, err := readNFT(n, family)
+		if err != nil {
+			return nil, err
+		}
+		if len(wanted) == 0 || !t.inForce {
+			continue
+		}
+		lacking, surplus, err := compareTransit(n, family, wanted)
+		if err != nil {
+			return nil, err
+		}
+		if len(lacking)+len(surplus) > 0 || !transits(t.own) || !t.jumps() {
+			missing = append(missing, plan.Difference{
+				What:    fmt.Sprintf("transit rules for %v in %s", wanted, t),
+				Restore: func() error { return addTransit(n, t, wanted) },
+			})
+		}
+	}
+	return missing, nil
+}
+
+// CheckTransit returns an error if iptables-legacy denies transit packets. Its tables cannot be changed by
+// netlink. A FORWARD chain with a rule of kube-proxy, or with a rule that accepts packets by more than their
+// interfaces, is taken for one that accepts them.
+func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		wanted := ofFamily(ranges, family)
+		t, err := readLegacy(n, family)
+		if err != nil || len(wanted) == 0 || !t.inForce || t.denial() == "" {
+			errs = append(errs, err)
+			continue
+		}
+		if !slices.ContainsFunc(t.forward, func(r rule) bool { return r.other && r.target == accept || r.target == "KUBE-FORWARD" }) {
+			add := fmt.Sprintf("%s -I FORWARD", t.program())
+			errs = append(errs, fmt.Errorf("%s denies packets (%s) that pass through to %v, such as those to a NodePort whose pod is on another node: run \"%s -d %v -j ACCEPT && %s -s %v -j ACCEPT\"",
+				t, t.denial(), wanted[0], add, wanted[0], add, wanted[0]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// DeleteTransit deletes all transit rules. With the last rule of our chain it deletes that chain, too.
+func DeleteTransit(n *netns.Namespace) error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		exists, err := nft.HasChain(n, family, filterTable, transitChain)
+		if exists {
+			err = removeTransit(n, xtables{flavour: "nft", family: family})
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func ofFamily(ranges []netip.Prefix, family int) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(ranges), func(p netip.Prefix) bool { return netns.FamilyOf(p.Addr()) != family })
+}
+
+// transits reports whether our chain begins with the jump to the administrator's chain, and has one jump to
+// the transit rules, above the rules of others.
+func transits(own []rule) bool {
+	at := slices.Index(own, toTransit)
+	return at > 0 && own[0] == toAdmin && !slices.ContainsFunc(own[:at], foreign) && count(own, func(r rule) bool { return r == toTransit }) == 1
+}
+
+// compareTransit returns the rules that the transit chain lacks for the ranges, and the handles of its other
+// rules. It identifies a rule by its comment. A rule that iptables cannot read is replaced: nft(8) has saved
+// and loaded it.
+func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (missing []nft.Rule, surplus []uint64, err error) {
+	dumped, err := nft.Rules(n, family, filterTable, transitChain)
+	if err != nil {
+		return nil, nil, err
+	}
+	missing = transitRules(ranges)
+	for _, found := range dumped {
+		at := slices.IndexFunc(missing, func(r nft.Rule) bool { return r.Comment == nft.Comment(found) })
+		if at >= 0 && iptablesReads(found.Get(unix.NFTA_RULE_EXPRESSIONS)) {
+			missing = slices.Delete(missing, at, at+1)
+		} else {
+			surplus = append(surplus, nft.Handle(found))
+		}
+	}
+	return missing, surplus, nil
+}
+
+func transitRules(ranges []netip.Prefix) (list []nft.Rule) {
+	add := func(comment string, match []expr.Any, r rule) {
+		list = append(list, nft.Rule{Chain: transitChain, Comment: comment, Exprs: slices.Concat(match, r.expressions())})
+	}
+	for _, p := range ranges {
+		add(fmt.Sprintf("to %v", p), within(nft.Destination4, nft.Destination6, p), rule{target: accept})
+		add(fmt.Sprintf("replies from %v", p), within(nft.Source4, nft.Source6, p), rule{states: stateRelated | stateEstablished, target: accept})
+	}
+	return list
+}
+
+// within compares an address in the network header with a subnet. nft.Within loads only the bytes that the
+// prefix covers. iptables-nft up to 1.8.6 reads such a rule as one for a single address.
+func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
+	address := subnet.Masked().Addr().AsSlice()
+	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset4, Len: uint32(len(address))}
+	if subnet.Addr().Is6() {
+		load.Offset = offset6
+	}
+	list := []expr.Any{load}
+	if !subnet.IsSingleIP() {
+		list = append(list, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: load.Len, Mask: netns.IPNet(subnet).Mask, Xor: make([]byte, load.Len)})
+	}
+	return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address})
+}
+
+// addTransit adds the transit rules that are missing and deletes the others, with the chains and jumps that
+// lead to them.
+func addTransit(n *netns.Namespace, t xtables, ranges []netip.Prefix) error {
+	return change(n, t, func(c *nft.Change, base, own nftChain) error {
+		missing, surplus, err := compareTransit(n, t.family, ranges)
+		if err != nil {
+			return err
+		}
+		for _, name := range []string{forwardChain, adminChain, transitChain} {
+			c.AddChain(&nftables.Chain{Name: name, Table: t.table()})
+		}
+		c.DeleteRules(transitChain, surplus)
+		for _, r := range missing {
+			c.AddRule(r)
+		}
+		if !transits(own.rules) {
+			own.deleteFrom(c, func(r rule) bool { return r == toAdmin || r == toTransit })
+			for _, r := range []rule{toTransit, toAdmin} {
+				c.AddRule(nft.Rule{Chain: own.Name, Exprs: r.expressions(), First: true})
+			}
+		}
+		placeJumpNFT(c, base)
+		return nil
+	})
+}
+
+// removeTransit is the inverse of addTransit.
+func removeTransit(n *netns.Namespace, t xtables) error {
+	isJump := func(r rule) bool { return r == toTransit }
+	return change(n, t, func(c *nft.Change, base, own nftChain) error {
+		_, rules, err := compareTransit(n, t.family, nil)
+		if err != nil {
+			return err
+		}
+		c.DeleteRules(transitChain, rules)
+		return errors.Join(
+			removeOwn(n, c, base, own, isJump),
+			deleteIfUnused(n, c, &nftables.Chain{Name: transitChain, Table: t.table()}, len(rules)+count(own.rules, isJump)),
+		)
+	})
+}
