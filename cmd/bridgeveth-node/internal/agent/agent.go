@@ -146,6 +146,7 @@ func (a *Agent) look() (r result) {
 			r.fail(e.Error())
 		}
 	}
+	a.acceptTransit(state.Pods, &r)
 	values := conflist.Values{Ranges: state.Ranges, NoMasquerade: state.NoMasquerade, MTU: state.MTU}
 	if err := a.repair(values, &r); err != nil {
 		r.warn("running pods: " + err.Error())
@@ -223,8 +224,8 @@ func unwrap(err error) (all []error) {
 	return []error{err}
 }
 
-// Remove removes the conflist, the routes and the VXLAN device. Plugin files stay: running pods
-// need them to be deleted.
+// Remove removes the conflist, the routes, the VXLAN device and the transit rules. Plugin files
+// stay: running pods need them to be deleted.
 func (a *Agent) Remove() error {
 	removed, err := a.Conflist.Remove()
 	if removed {
@@ -234,5 +235,5 @@ func (a *Agent) Remove() error {
 	for _, c := range changes {
 		a.Log.Info(c)
 	}
-	return errors.Join(err, applyErr)
+	return errors.Join(err, applyErr, a.Host.DeleteTransit())
 }

@@ -43,3 +43,17 @@ func (a *Agent) repair(values conflist.Values, r *result) error {
 	}
 	return err
 }
+
+// acceptTransit accepts packets that pass through the node to pods of other nodes, in FORWARD chains that
+// deny them: those to a NodePort. An error is a warning, because the node's own pods do not need the rules.
+func (a *Agent) acceptTransit(pods []netip.Prefix, r *result) {
+	restored, err := a.Host.EnsureTransit(pods)
+	for _, what := range restored {
+		r.changes = append(r.changes, "restore "+what)
+	}
+	if err != nil {
+		for _, e := range unwrap(err) {
+			r.warn(e.Error())
+		}
+	}
+}

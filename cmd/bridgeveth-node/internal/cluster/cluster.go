@@ -74,7 +74,8 @@ type State struct {
 	Ranges       []netip.Prefix // the own pod ranges
 	Routes       []Route        // sorted by range
 	Tunnel       *Tunnel        // nil: no peer needs one
-	NoMasquerade []netip.Prefix // sorted, joined where they are adjacent
+	Pods         []netip.Prefix // pod ranges of the whole cluster, joined where they are adjacent
+	NoMasquerade []netip.Prefix // likewise, with further destinations
 	MTU          int            // bytes, of pods
 }
 
@@ -97,7 +98,8 @@ func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Set
 
 	state.Ranges = own.Ranges
 	state.MTU = slices.MinFunc(uplinks, func(a, b Uplink) int { return cmp.Compare(a.MTU, b.MTU) }).MTU
-	state.NoMasquerade = noMasquerade(nodes, set)
+	pods := podRanges(nodes, set)
+	state.Pods, state.NoMasquerade = join(pods), noMasquerade(pods, nodes, set)
 	for _, peer := range peers {
 		if len(peer.Ranges) == 0 {
 			continue // it has no pods yet
@@ -189,14 +191,22 @@ func hop(r netip.Prefix, peer Node, uplinks []Uplink) (gateway netip.Addr, link 
 	return netip.Addr{}, ""
 }
 
-// noMasquerade returns the destinations to which pods keep their addresses.
-func noMasquerade(nodes []Node, set Settings) []netip.Prefix {
-	all := slices.Concat(set.ClusterCIDRs, set.NoMasquerade)
+// podRanges returns the pod ranges of the cluster.
+func podRanges(nodes []Node, set Settings) (all []netip.Prefix) {
+	if len(set.ClusterCIDRs) > 0 {
+		return set.ClusterCIDRs
+	}
 	for _, n := range nodes {
-		if len(set.ClusterCIDRs) == 0 {
-			all = append(all, n.Ranges...)
-		}
-		if set.ShowToNodes {
+		all = append(all, n.Ranges...)
+	}
+	return all
+}
+
+// noMasquerade returns the destinations to which pods keep their addresses.
+func noMasquerade(pods []netip.Prefix, nodes []Node, set Settings) []netip.Prefix {
+	all := slices.Concat(pods, set.NoMasquerade)
+	if set.ShowToNodes {
+		for _, n := range nodes {
 			for _, a := range n.Addresses {
 				all = append(all, netip.PrefixFrom(a, a.BitLen()))
 			}

@@ -53,7 +53,7 @@ func TestWanted(t *testing.T) {
 		nodes   []Node
 		uplinks []Uplink // default: eth0
 		set     Settings
-		want    State
+		want    State  // Pods is NoMasquerade unless a case has another value
 		problem string // part of the only problem
 	}{{
 		name: "alone", nodes: []Node{n1},
@@ -114,6 +114,7 @@ func TestWanted(t *testing.T) {
 		set: Settings{ClusterCIDRs: prefixes("10.244.0.0/16"), NoMasquerade: prefixes("192.168.0.0/16"), ShowToNodes: true},
 		want: State{
 			Ranges: n1.Ranges, MTU: 1500, Routes: []Route{through("10.244.2.0/24", "172.30.0.12")},
+			Pods:         prefixes("10.244.0.0/16"),
 			NoMasquerade: prefixes("10.244.0.0/16", "172.30.0.11/32", "172.30.0.12/32", "192.168.0.0/16"),
 		},
 	}, {
@@ -144,6 +145,9 @@ func TestWanted(t *testing.T) {
 			}
 			if tt.uplinks == nil {
 				tt.uplinks = []Uplink{eth0}
+			}
+			if tt.want.Pods == nil {
+				tt.want.Pods = tt.want.NoMasquerade
 			}
 			locals := []Local{{"docker0", netip.MustParsePrefix("172.17.0.0/16")}}
 			got, problems, ok := Wanted("n1", tt.nodes, tt.uplinks, locals, set)
