@@ -63,7 +63,7 @@ func TestNamed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // the file without its bind mount
+	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // a killed process leaves the file without its bind mount
 		t.Fatal(err)
 	}
 	n, err := setup.EnsureNamed("c1")

@@ -184,8 +184,8 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
-			// We added the other address, but the bridge has none of our ports: a killed process has
-			// left the address. It is replaced.
+			// If we added the other address and the bridge has none of our ports, a killed process
+			// has left the address. Then the gateway replaces it.
 			used, err := h.inUse(net.Bridge)
 			if err != nil {
 				return nil, err

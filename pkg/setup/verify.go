@@ -25,7 +25,7 @@ func (h *Host) VerifyHost(p *Port) error {
 	port, err := rtnl.ByName(h.Namespace, p.LinkName())
 	former := err == nil && bytes.Equal(port.MAC, p.FormerMAC())
 	if former {
-		if p, err = h.planOfFormer(p); err != nil {
+		if p, err = h.planOfOlderBuild(p); err != nil {
 			return err
 		}
 	}
@@ -39,9 +39,9 @@ func (h *Host) VerifyHost(p *Port) error {
 	return errors.Join(plan.Error(missing), h.VerifyHostEnd(p))
 }
 
-// planOfFormer returns the plan of a port that an older build has attached. Such a port has no BPDU
+// planOfOlderBuild returns the plan of a port that an older build has attached. Such a port has no BPDU
 // guard. It has a guard only if the configuration names the guard, or if RepairPort has added one.
-func (h *Host) planOfFormer(p *Port) (*Port, error) {
+func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false
 	if p.GuardDefault {

@@ -10,7 +10,7 @@ import (
 )
 
 // TestFailedLookUp looks up links through a closed Namespace, so each look-up fails. A failed look-up
-// must return an error. The function must not treat the link as missing.
+// must return an error. The functions must not treat the link as missing.
 func TestFailedLookUp(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

@@ -11,8 +11,8 @@ import (
 )
 
 // Batch is a list of netlink requests that one system call sends. The kernel processes the
-// requests in order within that call. A process that is killed has therefore sent none or all of
-// them. The kernel continues after a request that fails.
+// requests in order within that call. A killed process has therefore sent none or all of the
+// requests. The kernel continues after a request that fails.
 type Batch []step
 
 type step struct {

@@ -35,7 +35,7 @@ type Namespace struct {
 	thread  int // ID of the thread that is in the namespace, unless it runs inOther; 0 if unknown
 	Handle  netns.NsHandle
 	sockets map[int]*Socket // by protocol
-	library *netlink.Handle // the connection of package netlink
+	library *netlink.Handle // see Library; nil before its first call
 }
 
 // Current returns the namespace of the calling thread.
@@ -79,8 +79,8 @@ func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 	return &Namespace{Path: path, Device: st.Dev, Inode: st.Ino, Handle: h, sockets: map[int]*Socket{}}, nil
 }
 
-// Library returns the connection of package netlink in the namespace. The connection is opened at its
-// first use.
+// Library returns a handle of the library github.com/vishvananda/netlink in the namespace. The first
+// call opens the handle.
 func (n *Namespace) Library() (*netlink.Handle, error) {
 	if n.library == nil {
 		h, err := netlink.NewHandleAt(n.Handle, unix.NETLINK_ROUTE)
@@ -108,8 +108,8 @@ func (n *Namespace) Same(m *Namespace) bool {
 	return n.Device == m.Device && n.Inode == m.Inode
 }
 
-// Do runs f while the calling thread is in the namespace. Entering another namespace needs
-// CAP_SYS_ADMIN.
+// Do moves the calling thread into the namespace, runs f, and moves the thread back. This needs
+// CAP_SYS_ADMIN. If the thread is in the namespace already, Do only runs f.
 func (n *Namespace) Do(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -125,7 +125,7 @@ func (n *Namespace) Do(f func() error) error {
 }
 
 // isCurrent reports whether the calling thread is in the namespace. It may return false although the
-// thread is in the namespace. Do then enters the namespace again.
+// thread is in the namespace: then Do enters the namespace a second time, which changes nothing.
 func (n *Namespace) isCurrent() bool {
 	if n.Path != "" {
 		return false

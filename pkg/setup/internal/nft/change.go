@@ -15,8 +15,8 @@ import (
 )
 
 // Change is a transaction on one table. Its methods add requests to the transaction, in order. Send
-// sends the transaction. The library's nftables.Conn is not sufficient: it cannot write the user data
-// of a set, cannot send a transaction for one generation of nf_tables, and opens a socket of its own.
+// sends the transaction. The library's type nftables.Conn is not sufficient: it cannot write the user
+// data of a set, cannot send a transaction for one generation of nf_tables, and opens a socket of its own.
 type Change struct {
 	table *nftables.Table
 	batch netns.Batch

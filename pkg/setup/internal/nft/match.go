@@ -61,7 +61,7 @@ func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	}
 }
 
-// NextHeaderIs compares the next header field of the IPv6 header: IPPROTO_*.
+// NextHeaderIs compares the next header field of the IPv6 header with a protocol (IPPROTO_*).
 func NextHeaderIs(op expr.CmpOp, protocol byte) []expr.Any {
 	return append(ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 1},
@@ -104,7 +104,7 @@ func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 // which a packet arrives, such as "bridge".
 const MetaIIFKind expr.MetaKey = 26
 
-// ProtocolIs compares the protocol of a frame: ETH_P_* in linux/if_ether.h.
+// ProtocolIs compares the protocol of a frame with a protocol: ETH_P_* in linux/if_ether.h.
 func ProtocolIs(op expr.CmpOp, protocol uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
@@ -188,7 +188,7 @@ func OrMark(bits uint32) []expr.Any {
 // Drop counts the packets that a rule matches, and drops them.
 func Drop() []expr.Any { return Verdict(expr.VerdictDrop) }
 
-// Verdict counts the packets that a rule matches, and gives a verdict.
+// Verdict counts the packets that a rule matches, and applies a verdict.
 func Verdict(kind expr.VerdictKind) []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: kind}}
 }

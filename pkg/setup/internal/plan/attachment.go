@@ -107,8 +107,8 @@ func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
 const IFBPrefix = "ifb"
 
 // IFBOf returns the name of the IFB of a port. An IFB (intermediate functional block) is a link with a
-// queueing discipline for packets that arrive by another link. It is necessary, because the kernel
-// queues only packets that leave by a link.
+// queueing discipline for packets that arrive by another link. An IFB is necessary, because the
+// kernel queues only packets that leave by a link.
 func IFBOf(port string) string { return IFBPrefix + strings.TrimPrefix(port, PortPrefix) }
 
 // DigestMAC returns a locally administered unicast MAC address that is derived from a digest.

@@ -42,7 +42,7 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 	if len(want) == 0 {
 		return nil
 	}
-	lock, err := n.Lock(flock.Exclusive) // Remove deletes the chain if it is empty
+	lock, err := n.Lock(flock.Exclusive) // so that Remove does not delete the chain meanwhile
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{OwnerMark}))
 	if p.Addr().Is6() && !detect {
 		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
-	} else if p.Addr().Is4() && p.Bits() < 31 { // RFC 3021: shorter subnets have no broadcast address
+	} else if p.Addr().Is4() && p.Bits() < 31 { // RFC 3021: a /31 has no broadcast address
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
 	b.Ensure(fmt.Sprintf("add address %s to %s", p, l.Name), req, unix.EEXIST)

@@ -43,7 +43,7 @@ const (
 
 	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: the IPv4 sysctls of the link, 32 bits each
 	inet6Conf     = 2  // IFLA_INET6_CONF: the IPv6 sysctls
-	forwarding    = 0  // number of the sysctl forwarding in both
+	forwarding    = 0  // index of the sysctl forwarding in both attributes
 	routeLocalnet = 25 // IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1
 	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
 )
@@ -85,7 +85,7 @@ type Link struct {
 	FiltersVLANs    bool
 	DefaultVLAN     int  // the VLAN of untagged frames of new ports; 0 means none
 	Snoops          bool // the bridge sends multicast to members of the group only
-	LearnsUnlimited bool // the bridge learns any number of MAC addresses, although the kernel has a limit
+	LearnsUnlimited bool // the bridge learns any number of MAC addresses, although the kernel supports a limit
 	LearnsLinkLocal bool // the bridge learns from frames to 01:80:c2:00:00:0X, although the kernel could prevent it
 
 	VLAN int // the VLAN of a VLAN link

@@ -99,7 +99,7 @@ func (r *removal) begin(request []byte) error {
 		return fmt.Errorf("block signals: %w", err)
 	}
 	failed := forkToSend(r.request.FD, int(r.child.Fd()), request)
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // the previous mask is valid
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // this cannot fail, because the previous mask is valid
 	if failed != 0 {
 		return fmt.Errorf("fork: %w", failed)
 	}
