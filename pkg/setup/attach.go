@@ -188,9 +188,14 @@ func (h *Host) awaitPort(p *Port) error {
 	if err := h.awaitForwarding(p.Port()); err != nil {
 		return err
 	}
-	// Until the kernel has noticed the carrier, IPv6 has no route by the interface.
-	if err := rtnl.AwaitCarrier(p.Container, p.Interface, func(l rtnl.Link) bool { return l.Running }); err != nil {
-		return fmt.Errorf("wait for %s in %s: %w", p.Interface, p.Container.Path, err)
+	return awaitRunning(p.Container, p.Interface)
+}
+
+// awaitRunning waits until the kernel has noticed the carrier of the link called name. Before that, the
+// kernel drops packets that leave by the link, and IPv6 has no route by the link.
+func awaitRunning(n *Namespace, name string) error {
+	if err := rtnl.AwaitCarrier(n, name, func(l rtnl.Link) bool { return l.Running }); err != nil {
+		return fmt.Errorf("wait for %s in %s: %w", name, n.Path, err)
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ type End struct {
 	Addresses []netip.Prefix
 }
 
-// Join connects two namespaces by a veth pair and sets both ends up. If the pair exists already,
-// Join adds missing addresses. To undo Join, delete either end.
+// Join connects two namespaces by a veth pair, sets both ends up, and returns when the pair passes
+// packets. If the pair exists already, Join adds missing addresses. To undo Join, delete either end.
 func Join(a, b End) error {
 	pair := rtnl.Veth{Name: a.Interface, Peer: b.Interface, MAC: rtnl.RandomMAC(), PeerMAC: rtnl.RandomMAC(), PeerNamespace: b.Namespace}
 	var make netns.Batch
@@ -27,8 +27,16 @@ func Join(a, b End) error {
 	if err := a.Namespace.Send(make); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	return errors.Join(
-		rtnl.Configure(a.Namespace, a.Interface, rtnl.EndConfig{Addresses: a.Addresses}),
-		rtnl.Configure(b.Namespace, b.Interface, rtnl.EndConfig{Addresses: b.Addresses}),
-	)
+	ends := []End{a, b}
+	for _, e := range ends {
+		if err := rtnl.Configure(e.Namespace, e.Interface, rtnl.EndConfig{Addresses: e.Addresses}); err != nil {
+			return err
+		}
+	}
+	for _, e := range ends {
+		if err := awaitRunning(e.Namespace, e.Interface); err != nil {
+			return err
+		}
+	}
+	return nil
 }

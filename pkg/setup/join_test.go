@@ -1,0 +1,34 @@
+package setup_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// TestJoinCarrier reads the state of a link as soon as Join returns. If the state is not "up", the kernel
+// drops packets that leave by the link.
+func TestJoinCarrier(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	for i := range 20 {
+		name := fmt.Sprintf("c%d", i)
+		if err := setup.Join(
+			setup.End{Namespace: host.Namespace, Interface: name},
+			setup.End{Namespace: setuptest.Container(t, name), Interface: "eth0"},
+		); err != nil {
+			t.Fatal(err)
+		}
+		state, err := os.ReadFile("/sys/class/net/" + name + "/operstate") // unlike rtnetlink, this does not wait for the kernel
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(string(state)); got != "up" {
+			t.Errorf("%s is %s", name, got)
+		}
+	}
+}
