@@ -2,5 +2,5 @@
 // plugin. Some of these names are those of reference plugins (docs/dropin.md).
 //
 // Start with main.go, which has the table of plugins. The verbs of the plugins are in plugins/.
-// reference.go calls a reference plugin for attachments that this plugin has made.
+// reference.go calls the reference plugins for the attachments that they have made.
 package main

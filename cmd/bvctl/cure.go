@@ -48,8 +48,8 @@ func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tr
 	return tried, nil
 }
 
-// printUseless prints each command that has run and has not fixed its problem.
-func printUseless(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
+// printIneffective prints each command that has run and has not fixed its problem.
+func printIneffective(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
 	seen := map[string]bool{}
 	each(reports, func(s doctor.Station) {
 		if tried[s.Remedy] && !seen[s.Remedy] {

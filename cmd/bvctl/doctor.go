@@ -72,7 +72,7 @@ func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix b
 		return reports, err
 	}
 	if reports, err = examineOnce(ctx, inv, args); err == nil {
-		printUseless(reports, tried, w)
+		printIneffective(reports, tried, w)
 	}
 	return reports, err
 }

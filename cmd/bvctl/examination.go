@@ -21,7 +21,7 @@ type examination struct {
 	networks []inventory.Network
 	all      []*inventory.Container
 	ends     []*doctor.End                  // one for each container in all; Namespace is nil if it cannot be opened
-	shut     map[*doctor.End]*doctor.Report // reports on the ends whose namespace cannot be opened
+	unopened map[*doctor.End]*doctor.Report // reports on the ends whose namespace cannot be opened
 	more     []*doctor.Report               // reports on problems that concern no single container
 }
 
@@ -47,7 +47,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, networks: inv.Networks(), shut: map[*doctor.End]*doctor.Report{}}
+	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, networks: inv.Networks(), unopened: map[*doctor.End]*doctor.Report{}}
 	if x.all, err = inv.Containers(ns, x.networks); err != nil {
 		x.close()
 		return nil, err
@@ -57,7 +57,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 		e := &doctor.End{Name: c.DisplayName(), Interface: c.Interface, Port: c.Port.Name, Bridge: c.Bridge, Addresses: c.Addresses, Routes: c.Routes}
 		x.ends = append(x.ends, e)
 		if e.Namespace, err = setup.OpenNamespace(c.Namespace); err != nil {
-			x.shut[e] = problem(e.Name, "namespace of "+e.Name, "have the runtime delete the container",
+			x.unopened[e] = problem(e.Name, "namespace of "+e.Name, "have the runtime delete the container",
 				fmt.Sprintf("interface %s of network %s: %v", c.Interface, c.Network, err))
 			continue
 		}
@@ -160,8 +160,8 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 // of a and to the next container. If the namespace of an end cannot be opened, walkFrom reports only this.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
-		if shut := x.shut[e]; shut != nil {
-			return []*doctor.Report{shut}, nil
+		if unopened := x.unopened[e]; unopened != nil {
+			return []*doctor.Report{unopened}, nil
 		}
 	}
 	if to == nil {

@@ -133,7 +133,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				// The network was removed. The store keeps its range, to remember which address was freed last.
+				// The network was removed. The store keeps its pools, which record the order in which addresses
+				// are given out.
 				continue
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})

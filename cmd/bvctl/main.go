@@ -34,7 +34,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	inv := inventory.New(complain)
+	inv := inventory.New(printError)
 	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
 	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of the leases (default: the folders in the configurations, and "+ipam.DefaultDir+")")
 	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder of libcni's records of attachments")
@@ -42,5 +42,5 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// complain prints an error on standard error. bvctl continues after this error.
-func complain(err error) { fmt.Fprintln(stderr, "bvctl:", err) }
+// printError prints an error on standard error. bvctl continues after this error.
+func printError(err error) { fmt.Fprintln(stderr, "bvctl:", err) }

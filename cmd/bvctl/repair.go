@@ -61,7 +61,7 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	defer rules.Close()
 	for {
 		if _, err := repair(inv, ns, w); err != nil && !errors.Is(err, errUnhealthy) {
-			complain(err) // the next repair may succeed
+			printError(err) // the next repair may succeed
 		}
 		if err := rules.Wait(watchQuiet, watchMost, watchIdle); err != nil {
 			return err
@@ -82,7 +82,7 @@ func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, e
 		}
 		if err != nil {
 			failed = true
-			complain(fmt.Errorf("%s: %w", n.Name, err))
+			printError(fmt.Errorf("%s: %w", n.Name, err))
 		}
 	}
 	if err == nil && failed {

@@ -12,28 +12,28 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// likeness is how well a container matches a name.
-type likeness int
+// matchKind is how well a container matches a name.
+type matchKind int
 
 const (
-	another likeness = iota
-	perhaps          // the name is the beginning of the ID, or the pod's name without its Kubernetes namespace
-	exactly
+	noMatch      matchKind = iota
+	partialMatch           // the name is the beginning of the ID, or the pod's name without its Kubernetes namespace
+	exactMatch
 )
 
 // matches reports how well a container matches a name: its ID or the beginning of it, its pod, a path of
 // its network namespace, or an address.
-func matches(c *inventory.Container, name string) likeness {
+func matches(c *inventory.Container, name string) matchKind {
 	a, err := netip.ParseAddr(name)
 	switch {
 	case name == "":
 	case c.Container == name, c.Pod == name, sameFile(c.Namespace, name),
 		err == nil && slices.ContainsFunc(c.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.Unmap() }):
-		return exactly
+		return exactMatch
 	case strings.HasPrefix(c.Container, name), strings.HasSuffix(c.Pod, "/"+name):
-		return perhaps
+		return partialMatch
 	}
-	return another
+	return noMatch
 }
 
 // sameFile reports whether two paths are equal or lead to the same file.
@@ -49,12 +49,12 @@ func has(e *doctor.End, is4 bool) bool {
 	return ok
 }
 
-// find returns the container that matches a name, nil if none does.
+// find returns the container that matches a name, or nil. It prefers an exact match.
 func (x *examination) find(name string) (found *doctor.End, err error) {
-	for _, like := range []likeness{exactly, perhaps} {
+	for _, kind := range []matchKind{exactMatch, partialMatch} {
 		var names []string
 		for i, c := range x.all {
-			if matches(c, name) == like {
+			if matches(c, name) == kind {
 				found = x.ends[i]
 				names = append(names, c.DisplayName()+" "+c.Interface)
 			}
@@ -90,7 +90,7 @@ func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
 	}
 	gateways, err := setup.Addresses(x.Host.Namespace, a.Bridge)
 	if err != nil {
-		complain(err)
+		printError(err)
 	}
 	for _, g := range gateways {
 		if slices.ContainsFunc(a.Addresses, func(p netip.Prefix) bool { return p.Contains(g.Addr()) }) {

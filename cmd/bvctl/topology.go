@@ -71,7 +71,7 @@ func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, 
 			b := drawnBridge{Name: a.Bridge}
 			addresses, err := setup.Addresses(ns.Namespace, a.Bridge)
 			if err != nil {
-				complain(err) // the bridge was deleted, but its ports exist
+				printError(err) // the bridge was deleted, but its ports exist
 			}
 			for _, p := range addresses {
 				if !p.Addr().IsLinkLocalUnicast() {

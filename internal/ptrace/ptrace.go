@@ -69,7 +69,7 @@ func Run(argv, env []string, files []*os.File, before func(Call) bool) (status u
 			continue
 		}
 		if status.StopSignal() == syscallStop && !killed {
-			if call, entering := about(thread); entering && !before(call) {
+			if call, entering := nextCall(thread); entering && !before(call) {
 				killed = true
 				if err := p.Kill(); err != nil {
 					return status, err
@@ -117,9 +117,9 @@ func resume(thread int, signal syscall.Signal) error {
 	return err
 }
 
-// about returns the system call that a stopped thread is about to make. entering is false if the
+// nextCall returns the system call that a stopped thread is about to make. entering is false if the
 // thread has just made a system call, or was killed.
-func about(thread int) (call Call, entering bool) {
+func nextCall(thread int) (call Call, entering bool) {
 	var info struct { // struct ptrace_syscall_info, Linux 5.3
 		op                 uint8
 		_                  [3]uint8

@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Part is what one plugin of the network's list has made of an attachment.
+// Part is the part of an attachment that one plugin of the network's list has made.
 type Part interface {
 	// Verify compares the part with the host and with the container. It changes nothing. Repair
 	// restores the differences on the host.

@@ -18,9 +18,9 @@ const maxCommand = 200
 //
 //	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
 //
-// A line with "->" is a process that waits. The device in a line is that of the file system.
-// stat(2) does not always return the same device (btrfs). So holders compares the inode, and then
-// looks for the file among the open files of the process.
+// A line with "->" describes a process that waits. The device in a line is that of the file
+// system. stat(2) does not always return the same device (btrfs). So holders compares the inode,
+// and then looks for the file among the open files of the process.
 func holders(fd int) string {
 	var st unix.Stat_t
 	f, err := os.Open("/proc/locks")

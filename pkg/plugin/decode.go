@@ -90,7 +90,7 @@ func readValue(data []byte, field reflect.Value, key string) error {
 		return readList(data, field, key)
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return mistake(key, err)
+		return valueError(key, err)
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func readValue(data []byte, field reflect.Value, key string) error {
 func readList(data []byte, field reflect.Value, key string) error {
 	var values []json.RawMessage
 	if err := json.Unmarshal(data, &values); err != nil {
-		return mistake(key, err)
+		return valueError(key, err)
 	}
 	list := reflect.MakeSlice(field.Type(), len(values), len(values))
 	var wrong []error
@@ -128,8 +128,8 @@ func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	}
 }
 
-// mistake returns an error about the value of a key.
-func mistake(key string, err error) error {
+// valueError returns an error about the value of a key.
+func valueError(key string, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
 		return Errorf(types.ErrInvalidNetworkConfig, "%s: %w", key, err) // the error of the type's own UnmarshalJSON

@@ -20,8 +20,8 @@ const (
 )
 
 // Errorf returns a CNI error whose message is formatted as by fmt.Errorf, in one line. If %w wraps a CNI error,
-// Errorf returns the code of that error, because it is more specific. The code types.ErrInternal is not used in
-// this way.
+// Errorf returns the code of that error, because it is more specific than code. The exception is
+// types.ErrInternal, which code replaces.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error

@@ -22,8 +22,8 @@ const maxOutput = 2000
 // types.Error. If the plugin fails with plain text, the error contains the text, because runtimes show only
 // errors.
 //
-// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS. These cost two
-// megabytes of memory and half a millisecond at every start.
+// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS. They cost two
+// megabytes and half a millisecond at every start.
 func Execute(path, verb string, conf []byte) ([]byte, error) {
 	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // the last of several CNI_COMMAND counts

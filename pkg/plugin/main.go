@@ -36,8 +36,8 @@ const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 func Main(name, release string, verbs skel.CNIFuncs) int {
 	growStack()
 	flock.Limit(lockWait, undoWait)
-	// Only SIGKILL interrupts a call, because a call takes only milliseconds. SIGPIPE is ignored for another reason: a
-	// write to a closed standard output then returns an error, and ADD is undone.
+	// A call takes only milliseconds, so no signal except SIGKILL ends it. Because SIGPIPE is ignored, a write to a
+	// closed standard output returns an error, and ADD is undone.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	var stdin configuration

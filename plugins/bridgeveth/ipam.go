@@ -46,7 +46,7 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 			// If the port cannot be looked up, its lease stays.
 			return has || err != nil
 		}
-		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return inhabitants(host, network) }
+		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return interfaceLeases(host, network) }
 	}
 	return d, nil
 }
@@ -63,8 +63,8 @@ func findIPAM(name, cniPath string) (path string, self bool) {
 	return "", false
 }
 
-// inhabitants returns the addresses on the interfaces of a network's containers, as leases.
-func inhabitants(host *setup.Host, network string) (leases []ipam.Lease, err error) {
+// interfaceLeases returns the addresses on the interfaces of a network's containers, as leases.
+func interfaceLeases(host *setup.Host, network string) (leases []ipam.Lease, err error) {
 	all, err := host.AttachedInterfaces(network)
 	for _, i := range all {
 		for _, address := range i.Addresses {

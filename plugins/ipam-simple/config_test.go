@@ -145,8 +145,8 @@ func TestReadRequest(t *testing.T) {
 	const conf = `{"name": "net", "ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]], "sticky": "1h"}%s}`
 	const capability, args = `, "runtimeConfig": {"ips": ["10.1.0.9/24", "fd00::9"]}`, `, "args": {"cni": {"ips": ["10.1.0.8"]}}`
 	for _, tt := range []struct{ name, keys, args, want, by, pod string }{
-		{"nowhere", "", "", "[]", "CNI_ARGS: IP", ""},
-		{"everywhere", `, "runtimeConfig": {"IPs": ["10.1.0.9/24", "fd00::9"]}, "args": {"cni": {"ips": ["10.1.0.8"]}}`, "IP=10.1.0.7", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
+		{"in no place", "", "", "[]", "CNI_ARGS: IP", ""},
+		{"in all places", `, "runtimeConfig": {"IPs": ["10.1.0.9/24", "fd00::9"]}, "args": {"cni": {"ips": ["10.1.0.8"]}}`, "IP=10.1.0.7", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
 		{"capability", capability, "", "[10.1.0.9 fd00::9]", "runtimeConfig.ips", ""},
 		{"an empty capability", `, "runtimeConfig": {"ips": [""]}` + args, "", "[10.1.0.8]", "args.cni.ips", ""},
 		{"one address twice", `, "runtimeConfig": {"ips": ["10.1.0.9", "10.1.0.9/24"]}`, "", "[10.1.0.9]", "runtimeConfig.ips", ""},

@@ -44,8 +44,8 @@ func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
 
 // firstUnused returns the first address of some pools that was never given out, and its pool. The
 // pool is nil if there is no such address. firstUnused skips addresses that were given out on
-// request, or before the pool was made. It advances Unused beyond them, so it skips each only
-// once.
+// request, or before the pool was made. It moves the pool's Unused beyond them, so it skips each
+// only once.
 func (a Allocator) firstUnused(pools []*records.Pool) (*records.Pool, netip.Addr, error) {
 	for _, p := range pools {
 		if !p.Unused.IsValid() {
@@ -80,9 +80,8 @@ func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, a
 	return from, first.Address, nil
 }
 
-// pool returns the pool of a range, and makes the pool if there is none. If the pool has no
-// leases, another network may have leased addresses of the range since then, so pool checks this
-// again.
+// pool returns the pool of a range, and makes the pool if there is none. A pool without leases
+// does not reserve its range, so pool checks again that no other network uses the range.
 func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 	p, err := a.Network.PoolAt(r.End)
 	switch {

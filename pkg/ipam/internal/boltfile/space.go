@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// leastExtra is the disk space that even the smallest file has beyond its pages, in bytes. A change copies
-	// each page from the root to the changed record, and splits some pages. These are about fifteen pages.
+	// leastExtra is the disk space that even the smallest file has beyond its pages, in bytes.
+	// A change copies each page from the root to the changed record, and splits some pages. These
+	// are about fifteen pages.
 	leastExtra = 128 << 10
 	// mostExtra is the largest disk space that a file has beyond its pages, in bytes.
 	mostExtra = 8 << 20
