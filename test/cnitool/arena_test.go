@@ -82,10 +82,10 @@ func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	})
 }
 
-// fool sends an ARP reply, or a neighbour advertisement, that claims an address for the attacker. The
-// victim is the host or the neighbour. fool reports whether the victim's neighbour entry then has the
+// poison sends an ARP reply, or a neighbour advertisement, that claims an address for the attacker. The
+// victim is the host or the neighbour. poison reports whether the victim's neighbour entry then has the
 // attacker's MAC address.
-func (a *arena) fool(victim *setup.Namespace, address netip.Addr) bool {
+func (a *arena) poison(victim *setup.Namespace, address netip.Addr) bool {
 	a.t.Helper()
 	link := "eth0"
 	if victim == a.Namespace {

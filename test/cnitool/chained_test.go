@@ -124,7 +124,7 @@ func TestExistingMistakes(t *testing.T) {
 		{"two links", nil, object{"interfaces": []object{{"name": "tap0"}, {"name": "tap1"}}}, "", 7, "prevResult: it has tap0, tap1 on the host"},
 		{"no such link", nil, tap, "ip link delete tap0", 7, "add tap0 to bridge br0: there is no such link on the host"},
 		{"on another bridge", nil, tap, "ip link add br1 type bridge; ip link set tap0 master br1", 101, "add tap0 to bridge br0: the link is a port of another bridge or bond"},
-		{"somebody else's", nil, tap, "ip link set tap0 alias mine", 101, `add tap0 to bridge br0: the link has the alias "mine"`},
+		{"a link with the alias of somebody else", nil, tap, "ip link set tap0 alias mine", 101, `add tap0 to bridge br0: the link has the alias "mine"`},
 		{"a bridge", nil, tap, "ip link delete tap0; ip link add tap0 type bridge", 104, "add tap0 to bridge br0: "},
 		{"addresses for the container's end", nil, inside, "", 7, "ipam: the plugin before bridgeveth configures the interface in the container"},
 		{"keys for the container's end", object{"macspoofchk": true, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "0"}}, tap, "", 7, "macspoofchk: the plugin that made tap0"},

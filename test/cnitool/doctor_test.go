@@ -115,7 +115,7 @@ func TestDoctor(t *testing.T) {
 		{"wrong prefix", nil, ip("1") + "sh -c 'ip addr flush dev eth0; ip addr add 10.88.0.2/31 dev eth0'", "/run/netns/c3", "address of c1: the address is 10.88.0.2/31 instead of 10.88.0.2/24", true, ""},
 		{"address gone", nil, ip("2") + "ip addr del 10.88.0.3/24 dev eth0", "", "address of c2: eth0 does not have 10.88.0.3", true, ""},
 		{"reverse path filter", nil, "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "rp_filter on br0 drops packets from 10.88.0.2", false, ""},
-		{"another route of the host's", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "return path: answers to 10.88.0.2 leave by uplink instead of bridge br0", false, ""},
+		{"another route on the host", nil, "ip route add 10.88.0.2/32 dev uplink", "192.0.2.2", "return path: answers to 10.88.0.2 leave by uplink instead of bridge br0", false, ""},
 		{"forwarding off", nil, "echo 0 >/proc/sys/net/ipv4/ip_forward", "192.0.2.2", "forwarding: the host does not forward IPv4 packets: net/ipv4/ip_forward is 0", true, ""},
 		{"no route on the host", nil, "", "198.51.100.7", "route of the host: no route to 198.51.100.7: the routing tables have none", false, ""},
 		{"a prohibited route", nil, "ip route add prohibit 192.0.2.2", "192.0.2.2", "route of the host: ", false, `check ip -4 rule`},
@@ -129,9 +129,9 @@ func TestDoctor(t *testing.T) {
 		{"wrong neighbour", nil, ip("1") + "ip neigh replace 10.88.0.3 lladdr 02:00:00:00:00:77 dev eth0 nud permanent", "", "neighbour of c1: the neighbour entry for 10.88.0.3 has MAC 02:00:00:00:00:77; the MAC of 10.88.0.3 is 0a:58:0a:58:00:03", true, ""},
 		{"MTU black hole", nil, "ip link set uplink mtu 1400; nft add table ip hole; nft add chain ip hole out '{ type filter hook output priority 0; }'; nft add rule ip hole out icmp type destination-unreachable drop", "192.0.2.2", "full-size packets: packets of more than", true, ""},
 		{"MTU of a port", nil, "ip link set " + port("2") + " mtu 1300", "", "full-size packets: packets of more than 1300 bytes are lost", true, ""},
-		{"MTU of the ports at odds", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "full-size packets: packets of more than 1300 bytes are lost", true, ""},
+		{"different MTUs of the ports", nil, ip("2") + "ip link set eth0 mtu 1300; ip link set " + port("2") + " mtu 1300", "", "full-size packets: packets of more than 1300 bytes are lost", true, ""},
 		{"pings ignored", nil, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'", "", "c2 does not answer pings", true, ""},
-		{"nobody there", nil, "", "192.0.2.77", "test packet: the request left the host, and no answer came back", false, ""},
+		{"no such host outside", nil, "", "192.0.2.77", "test packet: the request left the host, and no answer came back", false, ""},
 		{"a counter of others", object{}, "iptables-legacy -A INPUT -s 192.0.2.2 -j DROP; " + programs + "/bvctl --conf-dir /run/net.d repair; timeout 8 nsenter --net=/run/netns/outside ping -q -i 0.05 192.0.2.1 >/dev/null 2>&1 &", "192.0.2.77", "test packet: the request left the host, and no answer came back", false, ""},
 		{"a machine on the bridge", object{}, "ip link add tap0 type veth peer name eth1 netns outside; ip link set tap0 master br0 up; ip -n outside addr add 10.88.0.50/24 dev eth1; ip -n outside link set eth1 up; " + ip("1") + "ip link set eth0 down", "10.88.0.50", "interface of c1: eth0 is down", true, ""},
 		{"the gateway ignores pings", nil, "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all", "10.88.0.1", "the host does not answer pings", true, ""},
@@ -144,9 +144,9 @@ func TestDoctor(t *testing.T) {
 		{"ebtables", nil, "ebtables -P FORWARD DROP", "", "dropped by chain FORWARD of table bridge filter: policy drop", false, `nft -a list chain bridge filter FORWARD`},
 		{"a rule ahead of ours", nil, "iptables -I FORWARD -p icmp -j DROP", "", "dropped by chain FORWARD of table ip filter: ", false, `the rule stands before the rules of bridgeveth; have the owner of the chain accept the packet: nft -a list chain ip filter FORWARD; or delete the rule: nft delete rule ip filter FORWARD handle`},
 		{"forwarding off for the bridge", nil, "echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding", "192.0.2.2", "forwarding: the host does not forward IPv4 packets: net/ipv4/conf/br0/forwarding is 0", true, ""},
-		{"a rule of routing", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no route to 192.0.2.2: a prohibit", false, ""},
+		{"a routing rule", nil, "ip rule add from 10.88.0.2 prohibit", "192.0.2.2", "route of the host: no route to 192.0.2.2: a prohibit", false, ""},
 		{"a queue that drops", nil, "tc qdisc add dev " + port("2") + " root tbf rate 8kbit burst 10 limit 10", "", "test packet: the request reached the host and did not reach c2", false, ""},
-		{"nobody there on the bridge", object{}, "", "10.88.0.99", "test packet: c1 gets no answer to its requests for the MAC of 10.88.0.99", false, ""},
+		{"no such host on the bridge", object{}, "", "10.88.0.99", "test packet: c1 gets no answer to its requests for the MAC of 10.88.0.99", false, ""},
 		{"no default route configured", object{"isDefaultGateway": false, "isGateway": true}, "", "192.0.2.2", "route of c1: no route to 192.0.2.2", false, ""},
 		{"no IPv6 in the container", object{"ipam": dual["ipam"]}, ip("2") + "sh -c 'echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'", "fd88::3", "address of c2: IPv6 is off in the container", false, ""},
 		{"no IPv6 on the bridge", object{"ipam": dual["ipam"]}, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6", "2001:db8::2", "bridge br0: IPv6 is off on the bridge", true, ""},
@@ -286,11 +286,11 @@ func TestDoctorPaths(t *testing.T) {
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
-			{"nobody there", "", "192.0.2.77", "test packet: the request left the host, and no answer came back"},
+			{"no such host outside", "", "192.0.2.77", "test packet: the request left the host, and no answer came back"},
 			{"a route gone", "ip route del default", "192.0.2.2", "route of c1: no route to 192.0.2.2: the route to 0.0.0.0/0 is missing"},
 			{"another gateway", "ip route replace default via 10.88.0.200", "192.0.2.2", "route of c1: via 10.88.0.200, which no host has; ADD gave the container the route 0.0.0.0/0 via 10.88.0.50"},
-			{"the narrower of two routes gone", "ip route del 198.51.100.0/24", "198.51.100.2", "route of c1: via 10.88.0.50, which no host has; ADD gave the container the route 198.51.100.0/24 via 10.88.0.51"},
-			{"both gone", "sh -c 'ip route del 198.51.100.0/24; ip route del default'", "198.51.100.2", "route of c1: no route to 198.51.100.2: the route to 198.51.100.0/24 is missing"},
+			{"the more specific of two routes gone", "ip route del 198.51.100.0/24", "198.51.100.2", "route of c1: via 10.88.0.50, which no host has; ADD gave the container the route 198.51.100.0/24 via 10.88.0.51"},
+			{"both routes gone", "sh -c 'ip route del 198.51.100.0/24; ip route del default'", "198.51.100.2", "route of c1: no route to 198.51.100.2: the route to 198.51.100.0/24 is missing"},
 		} {
 			t.Run(bridge+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()

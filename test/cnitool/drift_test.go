@@ -21,9 +21,9 @@ func TestDrift(t *testing.T) {
 		want  string
 	}{
 		{"rules flushed", []string{"iptables", "-F", "FORWARD"}, "iptables-nft filter FORWARD"},
-		{"jump displaced", []string{"sh", "-c", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER"}, "iptables-nft filter FORWARD"},
+		{"a jump to DOCKER-USER after ours", []string{"sh", "-c", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER"}, "iptables-nft filter FORWARD"},
 		{"one rule deleted", []string{"ip6tables", "-D", "BRIDGEVETH-FORWARD", "-i", "br0", "-j", "ACCEPT"}, "ip6tables-nft filter FORWARD"},
-		{"legacy DROP since", []string{"iptables-legacy", "-P", "FORWARD", "DROP"}, "iptables-legacy filter FORWARD"},
+		{"policy DROP of iptables-legacy, set later", []string{"iptables-legacy", "-P", "FORWARD", "DROP"}, "iptables-legacy filter FORWARD"},
 		{"everything of nft flushed", []string{"nft", "flush", "ruleset"}, "masquerade of 10.88.0.0/24"},
 		{"bridge down", []string{"ip", "link", "set", "br0", "down"}, "state up of bridge br0"},
 		{"gateway gone", []string{"ip", "addr", "del", "10.88.0.1/24", "dev", "br0"}, "address 10.88.0.1/24 of bridge br0"},

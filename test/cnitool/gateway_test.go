@@ -31,13 +31,13 @@ func TestGatewayOutsideSubnet(t *testing.T) {
 		theirs, byOthers bool   // somebody else has made the bridge; the plugins have the names of the reference plugins
 	}{
 		{name: "link-local", conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
-		{name: "link-local, on a bridge of somebody else's", theirs: true, conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
-		{name: "link-local, reference's names", byOthers: true, conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
+		{name: "link-local, on a foreign bridge", theirs: true, conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
+		{name: "link-local, names of the reference plugins", byOthers: true, conf: oneByOne("fe80::1", "fd88::/64"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
 		{name: "IPv6", conf: oneByOne("fd99::1", "fd88::/64"), gateway: "fd99::1", beyond: "2001:db8::2", first: "fd88::1", second: "fd88::2"},
 		{name: "IPv4", conf: oneByOne("10.99.0.1", "10.88.0.0/24"), gateway: "10.99.0.1", beyond: "192.0.2.2", first: "10.88.0.1", second: "10.88.0.2"},
 		{name: "IPv4 link-local", conf: oneByOne("169.254.1.1", "10.88.0.0/24"), gateway: "169.254.1.1", beyond: "192.0.2.2", first: "10.88.0.1", second: "10.88.0.2"},
 		{name: "/32", conf: oneByOne("10.99.0.1", "10.88.0.5/32", "10.88.0.9/32"), gateway: "10.99.0.1", beyond: "192.0.2.2", first: "10.88.0.5", second: "10.88.0.9", firstRoute: "10.88.0.5"},
-		{name: "/32, on a bridge of somebody else's", theirs: true, conf: oneByOne("10.99.0.1", "10.88.0.5/32", "10.88.0.9/32"), gateway: "10.99.0.1", beyond: "192.0.2.2", first: "10.88.0.5", second: "10.88.0.9", firstRoute: "10.88.0.5"},
+		{name: "/32, on a foreign bridge", theirs: true, conf: oneByOne("10.99.0.1", "10.88.0.5/32", "10.88.0.9/32"), gateway: "10.99.0.1", beyond: "192.0.2.2", first: "10.88.0.5", second: "10.88.0.9", firstRoute: "10.88.0.5"},
 		{name: "/128", conf: oneByOne("fe80::1", "fd88::5/128", "fd88::9/128"), gateway: "fe80::1%eth0", beyond: "2001:db8::2", first: "fd88::5", second: "fd88::9", firstRoute: "fd88::5"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -53,10 +53,10 @@ var attacks = []struct {
 	name string
 	make func(*arena) string
 }{
-	{"ARP replies for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.fool(a.neighbour, gateway4)) }},
-	{"ARP replies for a neighbour, sent to the host", func(a *arena) string { return outcome(a.fool(a.Namespace, neighbour4)) }},
-	{"Neighbour advertisements for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.fool(a.neighbour, gateway6)) }},
-	{"Neighbour advertisements for a neighbour, sent to the host", func(a *arena) string { return outcome(a.fool(a.Namespace, neighbour6)) }},
+	{"ARP replies for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.poison(a.neighbour, gateway4)) }},
+	{"ARP replies for a neighbour, sent to the host", func(a *arena) string { return outcome(a.poison(a.Namespace, neighbour4)) }},
+	{"Neighbour advertisements for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.poison(a.neighbour, gateway6)) }},
+	{"Neighbour advertisements for a neighbour, sent to the host", func(a *arena) string { return outcome(a.poison(a.Namespace, neighbour6)) }},
 	{"A neighbour's source MAC address: the bridge sends the neighbour's frames to the attacker", func(a *arena) string { return outcome(a.takeOver()) }},
 	{"A neighbour's source IPv4 address, in packets to the host", func(a *arena) string { return outcome(a.spoof(udp4(neighbour4, gateway4, 9, 9))) }},
 	{"A neighbour's source IPv6 address, in packets to the host", func(a *arena) string {
@@ -353,7 +353,7 @@ func TestGuardByDefault(t *testing.T) {
 		{"isolated, no check of MAC addresses", single.with(isolated).with(object{"macspoofchk": false}), ""},
 		{"isolated, no check of IP addresses", single.with(isolated).with(object{"ipspoofchk": false}), "guard_mac"},
 		{"isolated, check of IP addresses alone", single.with(isolated).with(object{"macspoofchk": false, "ipspoofchk": true}), "guard_address"},
-		{"isolated, the default in words", single.with(isolated).with(object{"macspoofchk": true}), "guard_address"},
+		{"isolated, macspoofchk set to its default", single.with(isolated).with(object{"macspoofchk": true}), "guard_address"},
 		{"isolated layer 2", layer2.with(isolated), "guard_mac"},
 		{"isolated layer 2, no check", layer2.with(isolated).with(object{"macspoofchk": false}), ""},
 		{"isolated tap", behind(single.with(isolated), tap), ""},

@@ -27,7 +27,7 @@ func TestMAC(t *testing.T) {
 		env  string
 		want string
 	}{
-		{"everywhere", both, "MAC=" + env, capability},
+		{"in all places", both, "MAC=" + env, capability},
 		{"args", object{"args": both["args"]}, "MAC=" + env, args},
 		{"environment", object{"runtimeConfig": object{"mac": ""}}, "IgnoreUnknown=1;MAC=" + env + ";IP=10.88.0.9", env},
 		{"no request", object{}, "", "0a:58:0a:58:00:09"}, // computed from the address

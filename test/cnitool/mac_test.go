@@ -23,7 +23,7 @@ func bridgeMAC(t testing.TB) string {
 // its MAC address, the result of ADD has this address, and no packet on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
-		{"QEMU's", "52:54:00:12:34:56"}, {"Xen's", "00:16:3e:12:34:56"}, {"none", ""}, {"emptied", ""},
+		{"card of QEMU", "52:54:00:12:34:56"}, {"card of Xen", "00:16:3e:12:34:56"}, {"no port", ""}, {"only port deleted", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -38,7 +38,7 @@ func TestBridgeMAC(t *testing.T) {
 					" master br0 up; ip -n lan addr add 10.88.0.200/24 dev eth0; ip -n lan link set eth0 up")
 			}
 			want := bridgeMAC(t)
-			if tt.name == "emptied" {
+			if tt.name == "only port deleted" {
 				setuptest.Run(t, "sh", "-ec", "ip link add p type veth peer name q; ip link set p master br0; ip link del p")
 				want = ""
 			}

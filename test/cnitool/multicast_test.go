@@ -17,9 +17,9 @@ import (
 // container 2 receives what container 1 sends to a group.
 func TestMulticast(t *testing.T) {
 	for _, tt := range []struct{ name, before, snooping, interval string }{
-		{"ours", "true", "0", "3600000"},
-		{"ours, that snoops", "true", "1", "1000"},
-		{"somebody else's", "ip link add br0 type bridge; ip link set br0 up", "1", "1000"},
+		{"made by ADD", "true", "0", "3600000"},
+		{"made by ADD, snooping switched on", "true", "1", "1000"},
+		{"a foreign bridge", "ip link add br0 type bridge; ip link set br0 up", "1", "1000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -38,14 +38,14 @@ func TestMulticast(t *testing.T) {
 			if got := setuptest.In(t, c[1], "cat", "/proc/sys/net/ipv6/conf/eth0/mldv2_unsolicited_report_interval"); strings.TrimSpace(got) != tt.interval {
 				t.Errorf("a report is repeated within %s ms, want %s", got, tt.interval)
 			}
-			hearsGroup(t, c[0], c[1])
+			receivesGroup(t, c[0], c[1])
 		})
 	}
 }
 
-// hearsGroup sends a packet to a multicast group that another container has joined. It fails the
+// receivesGroup sends a packet to a multicast group that another container has joined. It fails the
 // test if the packet does not arrive.
-func hearsGroup(t *testing.T, from, to *setup.Namespace) {
+func receivesGroup(t *testing.T, from, to *setup.Namespace) {
 	t.Helper()
 	group := func() (*net.Interface, *net.UDPAddr, error) { // by number, since Go caches names for the whole process
 		eth0, err := net.InterfaceByName("eth0")

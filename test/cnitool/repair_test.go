@@ -318,7 +318,7 @@ func TestCheckAndRepairAgree(t *testing.T) {
 		{"its configuration is gone", "rm /run/net.d/*; nft delete table ip bridgeveth", "network net: masquerade of 10.88.0.0/24 behind br0: missing"},
 		{"a port down", "ip link set $(ip -o link show master br0 | sed -n '1s/^[0-9]*: //; 1s/@.*//p') down", "up: is false"},
 		{"its configuration is of another bridge", "sed -i s/br0/br7/ /run/net.d/*", ""},
-		{"the same, without records", "sed -i s/br0/br7/ /run/net.d/*; rm -r /var/lib/cni/results", ""},
+		{"its configuration is of another bridge, no records", "sed -i s/br0/br7/ /run/net.d/*; rm -r /var/lib/cni/results", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -157,14 +157,14 @@ func (n *node) down(pods ...ocicni.PodNetwork) {
 	}
 }
 
-// die removes a pod's namespace without CRI-O. The file that it was mounted on stays.
-func (n *node) die(p ocicni.PodNetwork) {
+// removeNamespace removes a pod's namespace without CRI-O. The file that it was mounted on stays.
+func (n *node) removeNamespace(p ocicni.PodNetwork) {
 	n.t.Helper()
 	setuptest.Run(n.t, "umount", p.NetNS)
 }
 
-// inhabit starts a process in a pod's namespace.
-func (n *node) inhabit(p ocicni.PodNetwork) {
+// startProcess starts a process in a pod's namespace.
+func (n *node) startProcess(p ocicni.PodNetwork) {
 	n.t.Helper()
 	c, err := setup.OpenNamespace(p.NetNS)
 	if err != nil {

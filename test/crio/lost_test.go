@@ -15,9 +15,9 @@ import (
 // TestTearDown removes pods whose namespace has changed or gone. If DEL fails, CRI-O only logs the
 // error and does not call DEL again. The rest would then stay for good.
 func TestTearDown(t *testing.T) {
-	plainFile := func(n *node, p *ocicni.PodNetwork) { n.die(*p) }
+	plainFile := func(n *node, p *ocicni.PodNetwork) { n.removeNamespace(*p) }
 	gone := func(n *node, p *ocicni.PodNetwork) {
-		n.die(*p)
+		n.removeNamespace(*p)
 		if err := os.Remove(p.NetNS); err != nil {
 			n.t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func TestRebootSameSandbox(t *testing.T) {
 func (n *node) reboot(pods []ocicni.PodNetwork, keepRun bool) {
 	n.t.Helper()
 	for _, p := range pods {
-		n.die(p)
+		n.removeNamespace(p)
 	}
 	setuptest.Run(n.t, "sh", "-ec", `
 		for link in $(ip -o link | sed -n 's/^[0-9]*: \([^:@]*\).*/\1/p'); do

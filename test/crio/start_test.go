@@ -32,7 +32,7 @@ func TestStatus(t *testing.T) {
 					t.Fatalf("with a free address: %v", err)
 				}
 				p := n.pods(1)[0]
-				n.inhabit(p)
+				n.startProcess(p)
 				if err := n.StatusWithContext(t.Context()); tt.tells != (err != nil) || err != nil && !strings.Contains(err.Error(), "10.87.0.2") {
 					t.Errorf("without one: %v", err)
 				}
@@ -65,8 +65,8 @@ func TestGC(t *testing.T) {
 				n := newNode(t, tt.changes...)
 				before := setuptest.Dump(t)
 				pods := n.pods(3)
-				n.die(pods[1])
-				n.die(pods[2])
+				n.removeNamespace(pods[1])
+				n.removeNamespace(pods[2])
 				setuptest.Run(t, "rm", pods[1].NetNS, pods[2].NetNS, "/var/lib/cni/results/crio-"+pods[2].ID+"-eth0")
 				dir := programs
 				if tt.changes == nil {
@@ -107,7 +107,7 @@ func TestGC(t *testing.T) {
 func TestStartFull(t *testing.T) {
 	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
 	unplug := func(n *node, p ocicni.PodNetwork) {
-		n.inhabit(p)
+		n.startProcess(p)
 		setuptest.Run(n.t, "ip", "link", "delete", setup.Attachment{Network: "crio", Container: p.ID, Interface: "eth0"}.Port())
 	}
 	for _, tt := range []struct {
@@ -116,11 +116,11 @@ func TestStartFull(t *testing.T) {
 		changes []change
 		left    string
 	}{
-		{"dead", (*node).die, nil, "[]"},
+		{"dead", (*node).removeNamespace, nil, "[]"},
 		{"pinned, no process", func(*node, ocicni.PodNetwork) {}, nil, "[]"},
 		{"no link", unplug, nil, "[]"},
-		{"alive", (*node).inhabit, nil, "[1 10.87.0.2 2 10.87.0.3]"},
-		{"alive, and ready when full", (*node).inhabit, []change{ready}, "[]"},
+		{"alive", (*node).startProcess, nil, "[1 10.87.0.2 2 10.87.0.3]"},
+		{"alive, and ready when full", (*node).startProcess, []change{ready}, "[]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			setuptest.InHost(t, func() {

@@ -137,7 +137,7 @@ func TestTwoNetworksReported(t *testing.T) {
 		}
 		return ports
 	}
-	told := func(when string, want map[string]string) {
+	wantHostPorts := func(when string, want map[string]string) {
 		t.Helper()
 		got := inspect()
 		for name, ports := range want {
@@ -151,9 +151,9 @@ func TestTwoNetworksReported(t *testing.T) {
 		by := " (served by " + server + " of network " + network + ")"
 		return "tcp *:8080" + by + ", udp 192.0.2.1:5353" + by
 	}
-	told("after ADD", map[string]string{"eth0": serves, "eth1": waits("eth0", "one")})
+	wantHostPorts("after ADD", map[string]string{"eth0": serves, "eth1": waits("eth0", "one")})
 	setuptest.Run(t, "sh", "-ec", "nft list table ip bridgeveth >/run/saved; nft delete table ip bridgeveth; nft -f /run/saved")
-	told("after a save and a load", map[string]string{"eth0": serves, "eth1": waits("eth0", "one")})
+	wantHostPorts("after a save and a load", map[string]string{"eth0": serves, "eth1": waits("eth0", "one")})
 	must(t, two.check())
 
 	setuptest.Run(t, "nft", "flush", "map", "ip", "bridgeveth", "ports_waiting")
@@ -178,9 +178,9 @@ func TestTwoNetworksReported(t *testing.T) {
 	if strings.Contains(inspect()["eth0"], "served by") { // the result depends on which network was repaired first
 		serving = map[string]string{"eth1": serves, "eth0": waits("eth1", "two")}
 	}
-	told("after repair", serving)
+	wantHostPorts("after repair", serving)
 	must(t, one.del())
-	told("after the DEL of the first", map[string]string{"eth1": serves})
+	wantHostPorts("after the DEL of the first", map[string]string{"eth1": serves})
 
 	// Another container cannot have the port as long as one of the networks is attached.
 	setuptest.Container(t, "c2")

@@ -123,12 +123,12 @@ func TestCapabilities(t *testing.T) {
 		if _, err := n.Setup(t.Context(), id, c.Path, asked...); err != nil {
 			t.Fatal(err)
 		}
-		told := string(harness.Received(t, "ADD", "runtimeConfig"))
+		received := string(harness.Received(t, "ADD", "runtimeConfig"))
 		for _, words := range []string{
 			`{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}`, `{"IngressRate":8000000,"IngressBurst":4294967295,"EgressRate":8000000,"EgressBurst":4294967295}`,
 		} {
-			if !strings.Contains(told, words) {
-				t.Errorf("%s is not in the runtimeConfig that the plugin received: %s", words, told)
+			if !strings.Contains(received, words) {
+				t.Errorf("%s is not in the runtimeConfig that the plugin received: %s", words, received)
 			}
 		}
 		if !open() {

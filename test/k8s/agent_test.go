@@ -57,7 +57,7 @@ type pod struct {
 	Status   struct{ PodIPs []struct{ IP string } }
 }
 
-// TestAgent installs the agent in a cluster of two nodes, and has nodes and programs come and go.
+// TestAgent installs the agent in a cluster of two nodes. Nodes and programs then stop and start again.
 func TestAgent(t *testing.T) {
 	t.Setenv(proxyModeVar, "iptables")
 	inCluster(t, 2, func(c *cluster) {
@@ -80,8 +80,8 @@ func TestAgent(t *testing.T) {
 	})
 }
 
-// TestTunnel has every packet between the nodes go through the tunnel, and FORWARD drop what nobody
-// accepts, as Docker leaves it.
+// TestTunnel runs a cluster in which every packet between the nodes goes through the tunnel. FORWARD
+// drops all packets that no rule accepts, as on a host with Docker.
 func TestTunnel(t *testing.T) {
 	t.Setenv(proxyModeVar, "nftables")
 	inCluster(t, 2, func(c *cluster) {
@@ -109,7 +109,7 @@ func TestTunnel(t *testing.T) {
 	})
 }
 
-// testRestart replaces the agents: the nodes stay ready, and nothing is written.
+// testRestart replaces the agents. The nodes stay ready, and the new agents write nothing.
 func (c *cluster) testRestart() {
 	before := c.written()
 	c.kubectl("-n", "kube-system", "delete", "pod", "-l", "app=bridgeveth-node")
@@ -120,7 +120,7 @@ func (c *cluster) testRestart() {
 	c.checkPods("agents replaced")
 }
 
-// testWithoutAPI stops the API server: everything stays.
+// testWithoutAPI stops the API server. Everything on the nodes stays as it is.
 func (c *cluster) testWithoutAPI() {
 	before, pods := c.written(), c.pods()
 	c.stopAPI()
@@ -129,7 +129,7 @@ func (c *cluster) testWithoutAPI() {
 		return err == nil && strings.Contains(out, "ready\nwarning: the API server does not answer")
 	})
 	if after := c.written(); after != before {
-		c.Errorf("changed without news: before\n%s\nafter\n%s", before, after)
+		c.Errorf("changed while the API server was stopped: before\n%s\nafter\n%s", before, after)
 	}
 	for _, n := range c.nodes {
 		for _, p := range pods {
@@ -149,7 +149,7 @@ func (c *cluster) testReboot() {
 	link := "/upper/etc/cni/net.d/10-bridgeveth.conflist"
 	n.stop()
 	if _, err := os.Lstat(n.dir + link); err != nil {
-		c.Errorf("no configuration on the disk: the test shows nothing (%v)", err)
+		c.Errorf("no configuration on the disk: the test proves nothing (%v)", err)
 	}
 	c.startNode(n)
 	// A runtime that reads the configuration now would report the node ready, without routes.
@@ -161,12 +161,12 @@ func (c *cluster) testReboot() {
 	c.checkPods("node rebooted")
 }
 
-// testNodeGone takes a node away, and brings it back with a Node object made anew.
+// testNodeGone deletes a node, and brings it back with a new Node object.
 func (c *cluster) testNodeGone() {
 	first, second := c.nodes[0], c.nodes[1]
 	second.stop()
 	c.kubectl("delete", "node", second.name)
-	harness.Await(c, "an end of the routes to the node that went", func() bool {
+	harness.Await(c, "an end of the routes to the deleted node", func() bool {
 		return !strings.Contains(first.run("ip", "route", "show", "proto", "97"), "via") && !strings.Contains(first.run("ip", "-6", "route", "show", "proto", "97"), "via")
 	})
 	c.startNode(second)

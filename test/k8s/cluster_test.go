@@ -81,7 +81,7 @@ func inCluster(t *testing.T, count int, test func(c *cluster)) {
 	})
 }
 
-// startNode starts a node with an IPv4 and an IPv6 address. It keeps them over a reboot.
+// startNode starts a node with an IPv4 and an IPv6 address. A reboot keeps these addresses.
 func (c *cluster) startNode(n *node) {
 	c.Helper()
 	i := slices.Index(c.nodes, n)
@@ -104,7 +104,7 @@ func (c *cluster) startControl() {
 	run(c, "ip", "addr", "add", controlIP+"/24", "dev", "underlay")
 	run(c, "ip", "addr", "add", controlIP6+"/64", "dev", "underlay", "nodad")
 	for _, key := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
-		setuptest.SetSysctl(c, key, "0") // a switch, not a firewall
+		setuptest.SetSysctl(c, key, "0") // the bridge is only a switch, so iptables must not see its packets
 	}
 	key := filepath.Join(dir, "sa.key")
 	run(c, "openssl", "genrsa", "-out", key, "2048")
@@ -233,7 +233,7 @@ func (c *cluster) makeCgroups(count int) {
 	}
 }
 
-// removeCgroups removes them, with what killed nodes have left below.
+// removeCgroups removes the cgroups of makeCgroups, and what killed nodes have left below them.
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	if !harness.Until(func() bool {

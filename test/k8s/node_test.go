@@ -23,7 +23,7 @@ type node struct {
 	*testing.T
 	name  string
 	link  string // its eth0, on the side of the network between the nodes
-	mac   string // of its eth0, which a reboot keeps: other nodes remember it
+	mac   string // of its eth0; a reboot keeps it, because other nodes have neighbour entries with it
 	dir   string // its disk, which a reboot keeps
 	first *exec.Cmd
 }
@@ -106,7 +106,7 @@ func runNode() error {
 	if err := errors.Join(unix.Sethostname([]byte(name)), mountNode(dir)); err != nil {
 		return err
 	}
-	for { // the test is still making it
+	for { // the test may not have made eth0 yet
 		if _, err := net.InterfaceByName("eth0"); err == nil {
 			break
 		}
@@ -138,7 +138,7 @@ func runNode() error {
 	if err := errors.Join(begin("kubelet"), begin("kube-proxy")); err != nil {
 		return err
 	}
-	for { // it inherits what daemons leave behind, too
+	for { // it also inherits the processes that daemons leave behind
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, 0, nil)
 		if err != nil && !errors.Is(err, unix.EINTR) {
