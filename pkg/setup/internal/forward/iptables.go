@@ -21,70 +21,7 @@ const (
 	accept       = "ACCEPT"
 	deny         = "DROP"
 	reject       = "REJECT"
-
-	dockerForward  = "DOCKER-FORWARD"           // from Docker 28.0.1 on, jumps to dockerIsolates
-	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // drops packets between Docker's networks, by a jump to dockerDrops
-	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // drops packets that leave by a bridge of Docker
 )
-
-// Bits of state_mask in xt_conntrack_mtinfo3, linux/netfilter/xt_conntrack.h.
-const (
-	stateEstablished = 1 << 1
-	stateRelated     = 1 << 2
-	stateDNAT        = 1 << 7
-
-	statesOpen = stateRelated | stateEstablished | stateDNAT
-)
-
-// chainsBefore are the chains that FORWARD jumps to before our chain, so that packets which Docker and the
-// administrator deny stay denied. DOCKER-USER holds the administrator's rules. dockerd puts its jumps at
-// the top of FORWARD at every start. CNI-FORWARD belongs to the reference plugin firewall and begins with
-// a jump to CNI-ADMIN, which holds the administrator's rules.
-var chainsBefore = []string{"DOCKER-USER", dockerForward, dockerIsolates, "CNI-FORWARD"}
-
-// rule is the parts of an iptables rule that our rules and jumps have.
-type rule struct {
-	in, out string // interfaces; "" matches all
-	states  uint16 // of conntrack; 0 matches all
-	target  string // a chain or a verdict
-	other   bool   // the rule has further matches
-	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded a saved ruleset
-}
-
-// forwardRules returns the rules for a bridge. Their number does not depend on the number of containers.
-func forwardRules(bridge string) []rule {
-	return []rule{
-		{in: bridge, out: bridge, target: accept},         // bridged packets, which br_netfilter passes to iptables
-		{out: bridge, states: statesOpen, target: accept}, // replies, and connections to published ports
-		{in: bridge, target: accept},                      // outgoing packets
-		{out: bridge, target: accept},                     // new connections to containers, which Kubernetes requires
-	}
-}
-
-// isolationRules returns the rules above forwardRules that drop packets of the bridge to Docker's
-// containers, except replies and connections to published ports. Docker isolates its own networks in the
-// same way. Up to Docker 27, other bridges are isolated only by the policy of FORWARD, which our rules
-// would override.
-func isolationRules(bridge string) []rule {
-	return []rule{
-		{in: bridge, states: statesOpen, target: accept},
-		{in: bridge, target: dockerDrops},
-	}
-}
-
-// args returns the rule as arguments of iptables(8).
-func (r rule) args() (args []string) {
-	if r.in != "" {
-		args = append(args, "-i", r.in)
-	}
-	if r.out != "" {
-		args = append(args, "-o", r.out)
-	}
-	if r.states != 0 {
-		args = append(args, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT")
-	}
-	return append(args, "-j", r.target)
-}
 
 // xtables is the filter table of one family in one of the two implementations of iptables. Each
 // implementation has its own FORWARD chain.
@@ -109,12 +46,6 @@ func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	}
 	return []xtables{byNFT, byLegacy}, nil
 }
-
-// toAdmin is the first rule of our chain, so the administrator's rules take effect before ours.
-var toAdmin = rule{target: adminChain}
-
-// toOwn is the jump from FORWARD to our chain.
-var toOwn = rule{target: forwardChain}
 
 // mentions reports whether our chain has a rule for a bridge.
 func (t xtables) mentions(bridge string) bool {
@@ -160,7 +91,7 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 			}
 			missing = append(missing, plan.Difference{
 				What:    fmt.Sprintf("rules of bridge %s in %s", bridge, t),
-				Restore: func() error { return addForward(n, t, bridge) },
+				Restore: func() error { return t.add(n, bridge) },
 			})
 		}
 	}
@@ -224,18 +155,44 @@ func Delete(n *netns.Namespace, bridge string) error {
 		for _, t := range tables {
 			leftover, err := hasEmptyChain(n, t)
 			if errs = append(errs, err); leftover || t.mentions(bridge) {
-				errs = append(errs, removeForward(n, t, bridge))
+				errs = append(errs, t.remove(n, bridge))
 			}
 			for _, name := range t.links() {
 				ours, err := bridges.IsBridgeOrVLAN(n, name, bridge)
 				if ours && name != bridge {
-					err = removeForward(n, t, name)
+					err = t.remove(n, name)
 				}
 				errs = append(errs, err)
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// byNetlink reports whether the table is written by netlink (iptables_nft_write.go). If no iptables is in
+// force, it is, unless the host's iptables is iptables-legacy.
+func (t xtables) byNetlink() bool {
+	if t.flavour != "" {
+		return t.flavour == "nft"
+	}
+	path, err := findProgram(t)
+	return err != nil || writesNFT(path)
+}
+
+// add adds the rules for a bridge to the table.
+func (t xtables) add(n *netns.Namespace, bridge string) error {
+	if t.byNetlink() {
+		return addNFT(n, t, bridge)
+	}
+	return addLegacy(n, t, bridge)
+}
+
+// remove is the inverse of add.
+func (t xtables) remove(n *netns.Namespace, bridge string) error {
+	if t.byNetlink() {
+		return removeNFT(n, t, bridge)
+	}
+	return removeLegacy(n, t, bridge)
 }
 
 // hasEmptyChain reports whether our chain exists without a rule for a bridge. A process that was killed has

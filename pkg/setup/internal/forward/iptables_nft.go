@@ -3,7 +3,6 @@ package forward
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +22,7 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	if err == nil && t.inForce {
 		t.own, err = nftRules(n, family, filterTable, forwardChain, all)
 	}
-	if err == nil && slices.ContainsFunc(t.forward, func(r rule) bool { return slices.Contains(chainsBefore, r.target) }) {
+	if err == nil && t.lastBefore() >= 0 {
 		t.docker, err = nft.HasChain(n, family, filterTable, dockerDrops)
 	}
 	return t, err
@@ -44,20 +43,11 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	if err != nil || len(rules) < someRules || !jumped {
 		return rules, err
 	}
-	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
-	for _, chain := range chainsBefore {
-		if leadsTo(chain) || chain == dockerIsolates && leadsTo(dockerForward) {
-			continue
-		}
-		exists, err := nft.HasChain(n, family, filterTable, chain)
-		if err != nil {
-			return nil, err
-		}
-		if exists {
-			return nftRules(n, family, filterTable, forwardBase, all)
-		}
+	hidden, err := jumpMayFollow(n, family, rules)
+	if err == nil && hidden {
+		rules, err = nftRules(n, family, filterTable, forwardBase, all)
 	}
-	return rules, nil
+	return rules, err
 }
 
 // all makes nftRules read all rules of a chain.

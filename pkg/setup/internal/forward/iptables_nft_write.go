@@ -19,16 +19,6 @@ import (
 // writes and reads. They start no program and work without one. They also work for a table that iptables
 // refuses as incompatible, because nft(8) has loaded a saved ruleset.
 
-// byNetlink reports whether the functions of this file write the table. If no iptables is in force, they
-// do, unless the host's iptables is iptables-legacy.
-func (t xtables) byNetlink() bool {
-	if t.flavour != "" {
-		return t.flavour == "nft"
-	}
-	path, err := findProgram(t)
-	return err != nil || writesNFT(path)
-}
-
 // table returns the table as an nf_tables table.
 func (t xtables) table() *nftables.Table {
 	return &nftables.Table{Name: filterTable, Family: nft.Family(t.family)}

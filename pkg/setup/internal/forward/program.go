@@ -1,8 +1,12 @@
 package forward
 
 import (
+	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // ProgramPath returns the path of a program. It looks in the folders of first, then in PATH, then in the
@@ -15,4 +19,27 @@ func ProgramPath(name string, first ...string) (path string, err error) {
 		}
 	}
 	return path, err
+}
+
+// ErrNoIPTables is returned if rules are missing and the program to add them is not installed.
+var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
+	`install iptables, or choose another "forward"`)
+
+// findProgram returns the path of the program for a table. It looks for the name with the flavour first.
+// Some distributions have only the plain name, which is accepted unless the program writes the other
+// flavour.
+func findProgram(t xtables) (string, error) {
+	plain := xtables{family: t.family}.program()
+	for _, name := range slices.Compact([]string{t.program(), plain}) {
+		if path, err := ProgramPath(name); err == nil && (t.flavour == "" || !writesNFT(path)) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
+}
+
+// writesNFT reports whether a program is iptables-nft, by the name of the file behind symbolic links.
+func writesNFT(path string) bool {
+	resolved, err := filepath.EvalSymlinks(path)
+	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
 }

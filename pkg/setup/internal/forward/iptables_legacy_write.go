@@ -3,7 +3,6 @@ package forward
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,16 +15,8 @@ import (
 // xtablesWait is how many seconds an iptables process waits for the xtables lock.
 const xtablesWait = 10
 
-// ErrNoIPTables is returned if rules are missing and the program to add them is not installed.
-var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
-	`install iptables, or choose another "forward"`)
-
-// addForward adds the rules for a bridge to a table. It runs iptables only for a table that cannot be
-// written by netlink.
-func addForward(n *netns.Namespace, t xtables, bridge string) error {
-	if t.byNetlink() {
-		return addNFT(n, t, bridge)
-	}
+// addLegacy adds the rules for a bridge to the table of iptables-legacy, which cannot be written by netlink.
+func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, chain := range []string{forwardChain, adminChain} {
 			exists, err := ipt.ChainExists(filterTable, chain)
@@ -103,11 +94,8 @@ func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	return ipt.Insert(filterTable, forwardBase, position, jump...)
 }
 
-// removeForward is the inverse of addForward.
-func removeForward(n *netns.Namespace, t xtables, bridge string) error {
-	if t.byNetlink() {
-		return removeNFT(n, t, bridge)
-	}
+// removeLegacy is the inverse of addLegacy.
+func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
 			if !slices.Contains(t.own, r) {
@@ -192,23 +180,4 @@ func singleLine(err error) error {
 		return strings.TrimSpace(line) == "" || strings.HasPrefix(line, "Try `")
 	})
 	return errors.New(strings.Join(lines, ", "))
-}
-
-// findProgram returns the path of the program for a table. It looks for the name with the flavour first.
-// Some distributions have only the plain name, which is accepted unless the program writes the other
-// flavour.
-func findProgram(t xtables) (string, error) {
-	plain := xtables{family: t.family}.program()
-	for _, name := range slices.Compact([]string{t.program(), plain}) {
-		if path, err := ProgramPath(name); err == nil && (t.flavour == "" || !writesNFT(path)) {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
-}
-
-// writesNFT reports whether a program is iptables-nft, by the name of the file behind symbolic links.
-func writesNFT(path string) bool {
-	resolved, err := filepath.EvalSymlinks(path)
-	return err == nil && strings.Contains(filepath.Base(resolved), "nft")
 }

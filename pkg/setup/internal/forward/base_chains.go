@@ -3,7 +3,6 @@ package forward
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -46,7 +45,7 @@ func owner(c plan.Chain) Owner {
 		return OwnerUs
 	case c.Family == "inet" && c.Table == firewalldTable:
 		return OwnerFirewalld
-	case c.Table == "docker-bridges":
+	case c.Table == dockerTable:
 		return OwnerDocker
 	}
 	return OwnerUnknown
@@ -165,50 +164,4 @@ func effect(expressions netns.Attrs) (opens, denies bool) {
 		}
 	})
 	return opens, denies
-}
-
-// ErrDenied is returned if a chain drops a network's packets and only somebody else can change the chain.
-var ErrDenied = errors.New("packets of its containers are dropped")
-
-// CheckDenied returns ErrDenied if a foreign chain would drop the network's packets although AttachPort
-// adds all its rules. For a network with both families it checks IPv4 only, so a host without IPv6 routes
-// succeeds. If the families are not known yet, the error means that both are denied.
-func CheckDenied(n *netns.Namespace, net *plan.Network) error {
-	families := net.Families()
-	if len(families) > 0 {
-		return checkDenied(n, net, families[0])
-	}
-	err := checkDenied(n, net, unix.AF_INET)
-	if err == nil {
-		return nil
-	}
-	if err6 := checkDenied(n, net, unix.AF_INET6); err6 == nil || !errors.Is(err6, ErrDenied) {
-		return err6
-	}
-	return err
-}
-
-// checkDenied is CheckDenied for one family. It looks for a chain of an unknown owner that accepts no new
-// connection and is not in net.ForwardChains, and for a rule in FORWARD that denies all packets above
-// Docker's chains: our jump must be below these.
-func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
-	chains, err := Chains(n, family)
-	if err != nil {
-		return err
-	}
-	for _, c := range chains {
-		if c.Owner == OwnerUnknown && c.Denies != "" && !c.Opens && !slices.Contains(net.ForwardChains, c.Chain) {
-			return fmt.Errorf(`%w by chain %s of nf_tables (%s): accept them there, or set "forwardChains": ["%s"]`, ErrDenied, c.Chain, c.Denies, c.Chain)
-		}
-	}
-	tables, err := readXtables(n, family)
-	if err != nil {
-		return err
-	}
-	for _, t := range tables {
-		if t.closed() {
-			return fmt.Errorf("%w by a rule of %s above Docker's chains, which denies all packets: move the rule below these chains, or into DOCKER-USER", ErrDenied, t)
-		}
-	}
-	return nil
 }

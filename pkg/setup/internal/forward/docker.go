@@ -1,0 +1,90 @@
+package forward
+
+import (
+	"slices"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+)
+
+// Chains of Docker in the table filter of iptables.
+const (
+	dockerUser     = "DOCKER-USER"              // holds the administrator's rules
+	dockerForward  = "DOCKER-FORWARD"           // from Docker 28.0.1 on, jumps to dockerIsolates
+	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // drops packets between Docker's networks, by a jump to dockerDrops
+	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // drops packets that leave by a bridge of Docker
+)
+
+// dockerTable is the table of Docker in nf_tables, if its firewall backend is nftables (Docker 29).
+const dockerTable = "docker-bridges"
+
+// chainsBefore are the chains that FORWARD jumps to before our chain, so that packets which Docker and the
+// administrator deny stay denied. DOCKER-USER holds the administrator's rules. dockerd puts its jumps at
+// the top of FORWARD at every start. CNI-FORWARD belongs to the reference plugin firewall and begins with
+// a jump to CNI-ADMIN, which holds the administrator's rules.
+var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, "CNI-FORWARD"}
+
+// isolationRules returns the rules above forwardRules that drop packets of the bridge to Docker's
+// containers, except replies and connections to published ports. Docker isolates its own networks in the
+// same way. Up to Docker 27, other bridges are isolated only by the policy of FORWARD, which our rules
+// would override.
+func isolationRules(bridge string) []rule {
+	return []rule{
+		{in: bridge, states: statesOpen, target: accept},
+		{in: bridge, target: dockerDrops},
+	}
+}
+
+// isolates reports whether our chain has isolationRules in their order, above the rule that accepts all
+// outgoing packets.
+func (t xtables) isolates(bridge string) bool {
+	last := -1
+	for _, want := range append(isolationRules(bridge), rule{in: bridge, target: accept}) {
+		at := slices.Index(t.own, want)
+		if at <= last {
+			return false
+		}
+		last = at
+	}
+	return true
+}
+
+// jumps reports whether FORWARD jumps to our chain, below the jumps to chainsBefore and above a rule that
+// denies all packets. A rule with a match may be above our jump: somebody may mean our packets.
+func (t xtables) jumps() bool {
+	at, last := -1, t.lastBefore()
+	for i, r := range t.forward {
+		if r == toOwn {
+			at = i
+		}
+	}
+	return at > last && !slices.ContainsFunc(t.forward[last+1:at], rule.denies)
+}
+
+// closed reports whether a rule above one of chainsBefore denies all packets. Our jump must be below it.
+func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
+
+// lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, -1 without any.
+func (t xtables) lastBefore() (at int) {
+	at = -1
+	for i, r := range t.forward {
+		if slices.Contains(chainsBefore, r.target) {
+			at = i
+		}
+	}
+	return at
+}
+
+// jumpMayFollow reports whether one of chainsBefore exists without a jump among the first rules of FORWARD.
+func jumpMayFollow(n *netns.Namespace, family int, rules []rule) (bool, error) {
+	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
+	for _, chain := range chainsBefore {
+		if leadsTo(chain) || chain == dockerIsolates && leadsTo(dockerForward) {
+			continue
+		}
+		if exists, err := nft.HasChain(n, family, filterTable, chain); err != nil || exists {
+			return exists, err
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,95 @@
+package forward
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Bits of state_mask in xt_conntrack_mtinfo3, linux/netfilter/xt_conntrack.h.
+const (
+	stateEstablished = 1 << 1
+	stateRelated     = 1 << 2
+	stateDNAT        = 1 << 7
+
+	statesOpen = stateRelated | stateEstablished | stateDNAT
+)
+
+// rule is the parts of an iptables rule that our rules and jumps have.
+type rule struct {
+	in, out string // interfaces; "" matches all
+	states  uint16 // of conntrack; 0 matches all
+	target  string // a chain or a verdict
+	other   bool   // the rule has further matches
+	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded a saved ruleset
+}
+
+// forwardRules returns the rules for a bridge. Their number does not depend on the number of containers.
+func forwardRules(bridge string) []rule {
+	return []rule{
+		{in: bridge, out: bridge, target: accept},         // bridged packets, which br_netfilter passes to iptables
+		{out: bridge, states: statesOpen, target: accept}, // replies, and connections to published ports
+		{in: bridge, target: accept},                      // outgoing packets
+		{out: bridge, target: accept},                     // new connections to containers, which Kubernetes requires
+	}
+}
+
+// args returns the rule as arguments of iptables(8).
+func (r rule) args() (args []string) {
+	if r.in != "" {
+		args = append(args, "-i", r.in)
+	}
+	if r.out != "" {
+		args = append(args, "-o", r.out)
+	}
+	if r.states != 0 {
+		args = append(args, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT")
+	}
+	return append(args, "-j", r.target)
+}
+
+// toAdmin is the first rule of our chain, so the administrator's rules take effect before ours.
+var toAdmin = rule{target: adminChain}
+
+// toOwn is the jump from FORWARD to our chain.
+var toOwn = rule{target: forwardChain}
+
+// accepts reports whether the table has the rules for a bridge, in the right place.
+func (t xtables) accepts(bridge string) bool { return t.jumps() && t.has(bridge) }
+
+// denies reports whether the rule denies all packets that reach it.
+func (r rule) denies() bool { return r == rule{target: deny} || r == rule{target: reject} }
+
+// has reports whether our chain has the rules for a bridge, below the jump to the administrator's chain and
+// above the rules of others.
+func (t xtables) has(bridge string) bool {
+	if slices.Index(t.own, toAdmin) != 0 {
+		return false
+	}
+	end := 0
+	for _, want := range forwardRules(bridge) {
+		at := slices.Index(t.own, want)
+		if at < 0 {
+			return false
+		}
+		end = max(end, at)
+	}
+	if t.docker && !t.isolates(bridge) {
+		return false
+	}
+	return !slices.ContainsFunc(t.own[:end], foreign)
+}
+
+// hasForeign reports whether our chain has a rule of somebody else.
+func (t xtables) hasForeign() bool {
+	own := t.own
+	if t.flavour == "legacy" && len(own) > 0 {
+		own = own[:len(own)-1] // without the entry at the end of the chain
+	}
+	return slices.ContainsFunc(own, foreign)
+}
+
+// foreign reports whether a rule in our chain is not ours, for any bridge.
+func foreign(r rule) bool {
+	bridge := cmp.Or(r.in, r.out)
+	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))
+}
