@@ -67,6 +67,8 @@ type (
 	Conflict = plan.Conflict
 	// Chain names an nftables chain of another program.
 	Chain = plan.Chain
+	// DifferenceError is the error about one difference between the plan and the host or the container.
+	DifferenceError = plan.DifferenceError
 )
 
 // Limits, and the values of Guard, Forward, Ingress and Conflict.
@@ -95,6 +97,10 @@ const (
 	ConflictError   = plan.ConflictError
 	ConflictReplace = plan.ConflictReplace
 	ConflictAdd     = plan.ConflictAdd
+
+	ForwardRules   = plan.ForwardRules
+	GatewayAddress = plan.GatewayAddress
+	RouteOnLink    = plan.RouteOnLink
 )
 
 // Errors of the packages below internal/ that a caller may handle.

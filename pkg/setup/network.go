@@ -199,7 +199,7 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 			policy = ConflictReplace
 		}
 		missing = append(missing, plan.Difference{
-			What:    fmt.Sprintf("address %s of bridge %s", g, name),
+			What: fmt.Sprintf("address %s of bridge %s", g, name), Kind: GatewayAddress, Address: g.Addr(),
 			Restore: func() error { return bridges.EnsureGateway(h.Namespace, name, g, net.Gateways, policy) },
 		})
 	}

@@ -164,7 +164,11 @@ func (h *Host) VerifyContainer(p *Port) error {
 	}
 	for _, r := range p.Routes {
 		has, err := rtnl.HasRoute(p.Container, l, r)
-		wrong = append(wrong, err, plan.Differ("route "+r.String(), has || err != nil, true))
+		differs := plan.Differ("route "+r.String(), has || err != nil, true)
+		if differs != nil && !r.Gateway.IsValid() && r.Destination.IsSingleIP() {
+			differs = DifferenceError{Kind: RouteOnLink, Address: r.Destination.Addr(), Err: differs}
+		}
+		wrong = append(wrong, err, differs)
 	}
 	return errors.Join(wrong...)
 }

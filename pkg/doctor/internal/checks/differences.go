@@ -1,9 +1,11 @@
 package checks
 
 import (
+	"errors"
 	"net/netip"
-	"slices"
 	"strings"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // AddDifferences adds what differs at an end from the result of ADD, without the lines in said, which
@@ -11,13 +13,13 @@ import (
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()
-	for _, line := range host {
+	for _, line := range lines(host) {
 		if !said[line] {
 			p.Bad(station, "bvctl repair", "%s", line)
 			said[line], any = true, true
 		}
 	}
-	for _, line := range container {
+	for _, line := range lines(container) {
 		if !said[line] {
 			p.Advise(station, "undo the change, or delete the container and create it again", "%s", line)
 			said[line], any = true, true
@@ -29,44 +31,40 @@ func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 // HostDiffers reports whether anything on the host differs from the result of ADD.
 func (e *End) HostDiffers() bool {
 	host, _ := e.differences()
-	return len(host) > 0
+	return host != nil
 }
 
-// LacksForwardRules reports whether the rules that ADD made in FORWARD for the bridge are missing.
+// LacksForwardRules reports whether FORWARD lacks rules that ADD made for the bridge.
 func (e *End) LacksForwardRules() bool {
 	host, _ := e.differences()
-	return anyHasPrefix(host, "rules of bridge "+e.Bridge+" ")
+	return errors.Is(host, setup.DifferenceError{Kind: setup.ForwardRules})
 }
 
-// lacksGateway reports whether the bridge does not have the gateway address that ADD gave it.
+// lacksGateway reports whether the bridge lacks the gateway address that ADD gave it.
 func (e *End) lacksGateway(a netip.Addr) bool {
 	host, _ := e.differences()
-	return anyHasPrefix(host, "address "+a.String()+"/")
+	return errors.Is(host, setup.DifferenceError{Kind: setup.GatewayAddress, Address: a})
 }
 
-// lacksRoute reports whether the container does not have a route that ADD gave it, as setup.Route prints
-// it.
-func (e *End) lacksRoute(route string) bool {
+// lacksRouteTo reports whether the container lacks the route to an address on its link that ADD gave it.
+func (e *End) lacksRouteTo(a netip.Addr) bool {
 	_, container := e.differences()
-	return anyHasPrefix(container, "route "+route)
+	return errors.Is(container, setup.DifferenceError{Kind: setup.RouteOnLink, Address: a})
 }
 
-// differences returns the lines of Verify.
-func (e *End) differences() (host, container []string) {
+// differences returns the errors of Verify.
+func (e *End) differences() (host, container error) {
 	if e.Verify != nil && !e.verified {
-		host, container := e.Verify()
-		e.host, e.container, e.verified = lines(host), lines(container), true
+		e.host, e.container = e.Verify()
+		e.verified = true
 	}
 	return e.host, e.container
 }
 
+// lines returns the lines of an error: one for each difference.
 func lines(err error) []string {
 	if err == nil {
 		return nil
 	}
 	return strings.Split(err.Error(), "\n")
-}
-
-func anyHasPrefix(lines []string, prefix string) bool {
-	return slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, prefix) })
 }

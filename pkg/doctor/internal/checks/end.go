@@ -22,7 +22,7 @@ type End struct {
 	Verify func() (host, container error)
 
 	verified        bool
-	host, container []string // lines of Verify
+	host, container error // of Verify
 }
 
 // Address returns the first address of a family.

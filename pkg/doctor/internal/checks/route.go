@@ -74,8 +74,8 @@ func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	case !errors.Is(err, unix.ENETUNREACH):
 		p.Advise(station, "check "+e.Command("ip %s route show table all", familyOption(to))+" and "+e.Command("ip %s rule", familyOption(to)), "no route to %s: %s", to, kernel.Reason(err))
 	case given.Destination.IsValid():
-		toGateway := setup.Route{Destination: netip.PrefixFrom(given.Gateway, given.Gateway.BitLen())}
-		if e.lacksRoute(toGateway.String()) { // the kernel refuses the other route without this one
+		if e.lacksRouteTo(given.Gateway) { // without it, the kernel refuses the route by the gateway
+			toGateway := setup.Route{Destination: netip.PrefixFrom(given.Gateway, given.Gateway.BitLen())}
 			p.Bad(station, e.routeCommand("add", toGateway), "no route to the gateway %s", given.Gateway)
 		}
 		p.Bad(station, e.routeCommand("add", given), "no route to %s: the route to %s is missing", to, given.Destination)

@@ -90,7 +90,7 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 				}
 			}
 			missing = append(missing, plan.Difference{
-				What:    fmt.Sprintf("rules of bridge %s in %s", bridge, t),
+				What: fmt.Sprintf("rules of bridge %s in %s", bridge, t), Kind: plan.ForwardRules,
 				Restore: func() error { return t.add(n, bridge) },
 			})
 		}

@@ -3,16 +3,52 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 // Difference is one object or setting that a plan asks for and the host does not have. ADD and repair
 // restore it. CHECK and the doctor report it.
 type Difference struct {
-	What    string // names the object in errors: "bridge cni0"
-	Restore func() error
-	Sysctl  string // the key below /proc/sys/net, if the object is a sysctl
-	Newer   bool   // older builds did not add the object; CHECK does not require it for a port with Port.FormerMAC
-	Former  bool   // the object exists in the form of an older build; CHECK accepts this form
+	What    string       // names the object in errors: "bridge cni0"
+	Kind    Kind         // names the kind of the object to a program
+	Address netip.Addr   // of a GatewayAddress
+	Restore func() error // makes the object
+	Sysctl  string       // the key below /proc/sys/net, if the object is a sysctl
+	Newer   bool         // older builds did not add the object; CHECK does not require it for a port with Port.FormerMAC
+	Former  bool         // the object exists in the form of an older build; CHECK accepts this form
+}
+
+// Kind is the kind of object that a Difference is about. The doctor acts on some kinds. All other objects
+// have the zero Kind.
+type Kind int
+
+const (
+	// ForwardRules are the rules of a bridge in a FORWARD chain of iptables.
+	ForwardRules Kind = iota + 1
+	// GatewayAddress is an address of the bridge.
+	GatewayAddress
+	// RouteOnLink is a container's route to one address on its link.
+	RouteOnLink
+)
+
+// DifferenceError is the error about one difference. A program looks for a difference by errors.Is, with a
+// DifferenceError that has the same Kind and Address. Err is for people.
+type DifferenceError struct {
+	Kind    Kind
+	Address netip.Addr // of a GatewayAddress, or the destination of a RouteOnLink
+	Err     error
+}
+
+// Error returns the text of Err.
+func (e DifferenceError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e DifferenceError) Unwrap() error { return e.Err }
+
+// Is reports whether target is a DifferenceError about the same object.
+func (e DifferenceError) Is(target error) bool {
+	other, ok := target.(DifferenceError)
+	return ok && e.Kind == other.Kind && e.Address == other.Address
 }
 
 // SysctlDifference returns the Difference for a sysctl that must have value. key is its path below
@@ -37,7 +73,7 @@ func Error(missing []Difference) error {
 	var wrong []error
 	for _, d := range missing {
 		if !d.Former {
-			wrong = append(wrong, fmt.Errorf("%s: missing", d.What))
+			wrong = append(wrong, DifferenceError{d.Kind, d.Address, fmt.Errorf("%s: missing", d.What)})
 		}
 	}
 	return errors.Join(wrong...)
