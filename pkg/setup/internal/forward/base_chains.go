@@ -13,17 +13,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// BaseChain is a chain on the forward hook. Every forwarded packet of its family traverses it. A packet
-// passes only if no base chain denies it.
+// BaseChain is a chain on the forward hook. Every forwarded packet of the chain's family traverses the
+// chain. The packet passes only if no base chain denies it.
 type BaseChain struct {
 	plan.Chain
 	Priority int32 // chains with a lower priority come first
 	Owner    Owner
-	Denies   string // what denies a packet that no other rule matches, such as "policy drop"; "" for nothing
-	Opens    bool   // a rule may accept new connections nevertheless
+	Denies   string // the policy or last rule that denies all other packets, such as "policy drop"; "" if there is none
+	Opens    bool   // a rule above it may accept new connections
 }
 
-// Owner is the program that a chain belongs to. It decides how the chain can be made to accept packets.
+// Owner is the program that a chain belongs to. How a chain can be made to accept packets depends on its
+// owner.
 type Owner string
 
 // Owners of chains.
@@ -31,9 +32,9 @@ const (
 	OwnerIPTables  Owner = "iptables-nft"
 	OwnerLegacy    Owner = "iptables-legacy"
 	OwnerFirewalld Owner = "firewalld"
-	OwnerDocker    Owner = "docker" // nf_tables tables of Docker, which deny packets of Docker's bridges only
+	OwnerDocker    Owner = "docker" // nf_tables tables of Docker, which deny only packets of Docker's bridges
 	OwnerUs        Owner = "bridgeveth"
-	OwnerUnknown   Owner = "" // only the author of the chain can make it accept packets
+	OwnerUnknown   Owner = "" // any other program; we write to its chains only if "forwardChains" names them
 )
 
 // owner returns the owner of a chain, by its table and name.
@@ -51,10 +52,10 @@ func owner(c plan.Chain) Owner {
 	return OwnerUnknown
 }
 
-// ipFamilies are the families of nf_tables whose chains IP packets traverse, by their numbers.
+// ipFamilies names the families of nf_tables whose chains IP packets traverse, by number.
 var ipFamilies = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
-// nftTables returns the tables of these families, as Chains without a name.
+// nftTables returns the tables of these families. Each table is a plan.Chain without a Name.
 func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETTABLE, 0)
 	if err != nil {
@@ -71,9 +72,9 @@ func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 // hookForward is NF_INET_FORWARD in linux/netfilter.h.
 const hookForward = 2
 
-// Chains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6) traverse, in
-// their order. It changes nothing. Rules that jump or look up a verdict are not followed: they count as
-// rules that may accept packets.
+// Chains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6) traverse, in the
+// order of the packet's path. It does not follow jumps and verdict maps: a rule with a jump or a verdict map
+// counts as a rule that may accept packets. It changes nothing.
 func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETCHAIN, 0)
 	if err != nil {
@@ -121,17 +122,17 @@ func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 	return list, nil
 }
 
-// Numbers of linux/netfilter.h and linux/netfilter/nf_conntrack_common.h.
+// Numbers in linux/netfilter.h and linux/netfilter/nf_conntrack_common.h.
 const (
 	nfDrop = 0
 	ctNew  = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
 )
 
-// effect reports whether a foreign rule may accept a new connection, and whether it denies every packet
-// that reaches it.
+// effect reports whether a foreign rule may accept a new connection (opens), and whether the rule denies
+// every packet that reaches it (denies).
 func effect(expressions netns.Attrs) (opens, denies bool) {
-	// all: the rule matches every packet; state: the last expression loaded ct state; established:
-	// the rule matches only packets of known connections
+	// all: the rule matches every packet. state: the last expression loaded ct state. established: the rule
+	// matches only packets of established connections.
 	all, state, established := true, false, false
 	expressions.Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)
@@ -139,7 +140,7 @@ func effect(expressions netns.Attrs) (opens, denies bool) {
 		case "counter", "log":
 		case "reject":
 			denies = all
-		case "target": // iptables-nft writes REJECT as such an expression
+		case "target": // iptables-nft writes REJECT in this form
 			denies = all && data.Text(unix.NFTA_TARGET_NAME) == "REJECT"
 		case "immediate":
 			verdict := data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)

@@ -11,12 +11,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// ErrDenied is returned if a chain drops a network's packets and only somebody else can change the chain.
+// ErrDenied is returned if a chain drops a network's packets and only the chain's owner can change this.
 var ErrDenied = errors.New("packets of its containers are dropped")
 
-// CheckDenied returns ErrDenied if a foreign chain would drop the network's packets although AttachPort
-// adds all its rules. For a network with both families it checks IPv4 only, so a host without IPv6 routes
-// succeeds. If the families are not known yet, the error means that both are denied.
+// CheckDenied returns ErrDenied if a foreign chain would drop the network's packets even after AttachPort
+// has added all its rules. If the network has both families, CheckDenied checks only IPv4, because a host
+// without IPv6 routes may drop all IPv6 packets. If the network has no families yet, the error means that
+// IPv4 and IPv6 are denied.
 func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 	families := net.Families()
 	if len(families) > 0 {
@@ -33,8 +34,8 @@ func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 }
 
 // checkDenied is CheckDenied for one family. It looks for a chain of an unknown owner that accepts no new
-// connection and is not in net.ForwardChains, and for a rule in FORWARD that denies all packets above
-// Docker's chains: our jump must be below these.
+// connection and is not in net.ForwardChains. It also looks for a rule in FORWARD that denies all packets
+// above the jumps to Docker's chains, because our jump must be below these jumps.
 func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	chains, err := Chains(n, family)
 	if err != nil {

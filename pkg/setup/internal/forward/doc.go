@@ -3,15 +3,15 @@
 //
 //   - iptables.go compares FORWARD with the rules that a bridge needs (iptables_rules.go). The files
 //     iptables_nft.go and iptables_legacy.go read FORWARD, the files with "write" in their names change it.
-//   - docker.go has the chains of Docker, and the order of our rules and theirs.
+//   - docker.go has Docker's chains, and the order in which FORWARD must jump to them and to our chain.
 //   - nftables.go adds rules to the nf_tables chains that the network's configuration names.
-//   - firewalld.go asks firewalld.
+//   - firewalld.go asks firewalld to accept the bridge's packets.
 //
 // base_chains.go lists the chains that a forwarded packet traverses. denied.go finds a chain that drops the
 // packets and that only its owner can change.
 //
-// The package changes foreign chains only by a jump, or by rules that name the bridge. It must not
-// know our own tables, which are in package ownrules.
+// The package changes a foreign chain only by a jump, or by rules that name the bridge. It must not use our
+// own tables, which are in package ownrules.
 //
 // Start with MissingIPTables in iptables.go.
 package forward

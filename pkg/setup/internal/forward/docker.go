@@ -10,7 +10,7 @@ import (
 // Chains of Docker in the table filter of iptables.
 const (
 	dockerUser     = "DOCKER-USER"              // holds the administrator's rules
-	dockerForward  = "DOCKER-FORWARD"           // from Docker 28.0.1 on, jumps to dockerIsolates
+	dockerForward  = "DOCKER-FORWARD"           // Docker 28.0.1 and newer; jumps to dockerIsolates
 	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // drops packets between Docker's networks, by a jump to dockerDrops
 	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // drops packets that leave by a bridge of Docker
 )
@@ -18,16 +18,16 @@ const (
 // dockerTable is the table of Docker in nf_tables, if its firewall backend is nftables (Docker 29).
 const dockerTable = "docker-bridges"
 
-// chainsBefore are the chains that FORWARD jumps to before our chain, so that packets which Docker and the
-// administrator deny stay denied. DOCKER-USER holds the administrator's rules. dockerd puts its jumps at
-// the top of FORWARD at every start. CNI-FORWARD belongs to the reference plugin firewall and begins with
-// a jump to CNI-ADMIN, which holds the administrator's rules.
+// chainsBefore are the chains that FORWARD must jump to before it jumps to our chain. Packets that Docker or
+// the administrator denies then stay denied. dockerd moves its jumps to the top of FORWARD at every start.
+// CNI-FORWARD belongs to the reference plugin firewall. It begins with a jump to CNI-ADMIN, which holds the
+// administrator's rules.
 var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, "CNI-FORWARD"}
 
-// isolationRules returns the rules above forwardRules that drop packets of the bridge to Docker's
-// containers, except replies and connections to published ports. Docker isolates its own networks in the
-// same way. Up to Docker 27, other bridges are isolated only by the policy of FORWARD, which our rules
-// would override.
+// isolationRules returns the rules that drop packets from the bridge to Docker's containers, except replies
+// and connections to published ports. The rules must be above forwardRules. Docker isolates its own networks
+// in the same way. Up to Docker 27, only the policy of FORWARD isolates other bridges from Docker's
+// containers, and forwardRules would override this policy.
 func isolationRules(bridge string) []rule {
 	return []rule{
 		{in: bridge, states: statesOpen, target: accept},
@@ -49,8 +49,9 @@ func (t xtables) isolates(bridge string) bool {
 	return true
 }
 
-// jumps reports whether FORWARD jumps to our chain, below the jumps to chainsBefore and above a rule that
-// denies all packets. A rule with a match may be above our jump: somebody may mean our packets.
+// jumps reports whether FORWARD jumps to our chain at the right place: below the jumps to chainsBefore, and
+// above any rule that denies all packets. A rule with a match may be above our jump, because its author may
+// want it to apply to our packets.
 func (t xtables) jumps() bool {
 	at, last := -1, t.lastBefore()
 	for i, r := range t.forward {
@@ -61,10 +62,11 @@ func (t xtables) jumps() bool {
 	return at > last && !slices.ContainsFunc(t.forward[last+1:at], rule.denies)
 }
 
-// closed reports whether a rule above one of chainsBefore denies all packets. Our jump must be below it.
+// closed reports whether a rule above the jump to one of chainsBefore denies all packets. Our jump must be
+// below that rule too, so our chain gets no packets.
 func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
 
-// lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, -1 without any.
+// lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, -1 if there is none.
 func (t xtables) lastBefore() (at int) {
 	at = -1
 	for i, r := range t.forward {
@@ -75,7 +77,8 @@ func (t xtables) lastBefore() (at int) {
 	return at
 }
 
-// jumpMayFollow reports whether one of chainsBefore exists without a jump among the first rules of FORWARD.
+// jumpMayFollow reports whether FORWARD may have a jump to one of chainsBefore below its first rules. The
+// parameter rules holds these first rules.
 func jumpMayFollow(n *netns.Namespace, family int, rules []rule) (bool, error) {
 	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
 	for _, chain := range chainsBefore {

@@ -28,13 +28,13 @@ const (
 type xtables struct {
 	flavour string // "nft" or "legacy"
 	family  int    // AF_INET or AF_INET6
-	forward []rule // of chain FORWARD
-	own     []rule // of our chain
+	forward []rule // rules of FORWARD
+	own     []rule // rules of our chain
 	inForce bool   // packets traverse its FORWARD chain
-	docker  bool   // it has the chain dockerDrops
+	docker  bool   // the table has the chain dockerDrops
 }
 
-// readXtables reads the filter tables of a family in both flavours, without starting a program.
+// readXtables reads the filter tables of a family in both flavours. It starts no program.
 func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	byNFT, err := readNFT(n, family)
 	if err != nil {
@@ -62,10 +62,11 @@ func (t xtables) links() (names []string) {
 	return names
 }
 
-// MissingIPTables returns a difference for each table in force that lacks a bridge's rules. If no iptables
-// is in force, the rules go to the flavour of the host's iptables, for a dockerd that starts later. If the
-// host has no iptables either, nothing is missing, unless must is true. The error is ErrNoIPTables if a
-// table denies packets and the program that could change it is not installed.
+// MissingIPTables returns a difference for each table in force that lacks a bridge's rules. If no table is
+// in force, it returns a difference for the flavour of the host's iptables, because dockerd may start later
+// and deny packets in that table. If the host has no iptables either, it returns none, unless must is true.
+// The error is ErrNoIPTables if a table denies packets and the program that can change the table is not
+// installed.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
 		tables, err := readXtables(n, family)
@@ -98,8 +99,8 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 	return missing, nil
 }
 
-// denial returns what denies packets that no other rule of FORWARD matches, "" for nothing. It is for
-// iptables-legacy, whose last entry of a chain is the policy.
+// denial returns the policy or the last rule of FORWARD if it denies packets, otherwise "". It works only
+// for iptables-legacy, where the last entry of a chain is the policy.
 func (t xtables) denial() string {
 	last := len(t.forward) - 1
 	switch {
@@ -111,7 +112,7 @@ func (t xtables) denial() string {
 	return ""
 }
 
-// String returns the program that shows the table, the table and the chain: "iptables-nft filter FORWARD".
+// String returns the program, the table and the chain, such as "iptables-nft filter FORWARD".
 func (t xtables) String() string {
 	return fmt.Sprintf("%s %s %s", t.program(), filterTable, forwardBase)
 }
@@ -128,9 +129,9 @@ func (t xtables) program() string {
 	return name
 }
 
-// Ensure adds the rules that accept a bridge's packets in FORWARD, in every flavour of iptables in force,
-// for these families (AF_INET, AF_INET6). Delete is the inverse. Processes that call it at the same time
-// need a lock, see Namespace.Lock.
+// Ensure adds the rules that accept a bridge's packets in FORWARD, in every flavour of iptables in force.
+// families are AF_INET and AF_INET6. Delete is the inverse. Processes that call Ensure at the same time need
+// a lock, see Namespace.Lock.
 func Ensure(n *netns.Namespace, bridge string, families ...int) error {
 	missing, err := MissingIPTables(n, bridge, families, true)
 	if err != nil {
@@ -146,7 +147,8 @@ func Accepts(n *netns.Namespace, bridge string, family int) (bool, error) {
 	return len(missing) == 0, err
 }
 
-// Delete deletes the rules for a bridge. With the last rule it deletes our chain and the jump to it.
+// Delete deletes the rules for a bridge. Together with the last rule, it deletes our chain and the jump to
+// it.
 func Delete(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -169,8 +171,8 @@ func Delete(n *netns.Namespace, bridge string) error {
 	return errors.Join(errs...)
 }
 
-// byNetlink reports whether the table is written by netlink (iptables_nft_write.go). If no iptables is in
-// force, it is, unless the host's iptables is iptables-legacy.
+// byNetlink reports whether the table is written by netlink (iptables_nft_write.go) instead of the program
+// iptables. For a table without a flavour, the flavour of the host's iptables decides.
 func (t xtables) byNetlink() bool {
 	if t.flavour != "" {
 		return t.flavour == "nft"
@@ -195,10 +197,10 @@ func (t xtables) remove(n *netns.Namespace, bridge string) error {
 	return removeLegacy(n, t, bridge)
 }
 
-// hasEmptyChain reports whether our chain exists without a rule for a bridge. A process that was killed has
-// left the chain.
+// hasEmptyChain reports whether our chain exists without a rule for a bridge. A killed process may leave
+// such a chain.
 func hasEmptyChain(n *netns.Namespace, t xtables) (bool, error) {
-	if len(t.own) > 0 { // in iptables-legacy an empty chain has an entry at its end
+	if len(t.own) > 0 { // in iptables-legacy, an empty chain has an entry at its end
 		return !slices.ContainsFunc(t.own, func(r rule) bool { return r.in != "" || r.out != "" }), nil
 	}
 	if !t.inForce || t.flavour == "legacy" {

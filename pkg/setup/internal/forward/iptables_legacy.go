@@ -31,7 +31,7 @@ const (
 	entriesTotal  = 32 // its size
 
 	extensionName  = 2   // name in struct xt_entry_match and xt_entry_target, after their size
-	extensionData  = 32  // the data behind either structure
+	extensionData  = 32  // the data after either structure
 	nameSize       = 29  // XT_EXTENSION_MAXNAMELEN
 	conntrackState = 150 // state_mask in struct xt_conntrack_mtinfo3
 
@@ -39,7 +39,8 @@ const (
 	verdictAccept = -2 // -NF_ACCEPT - 1; a verdict of 0 or more is the offset of a chain's first rule
 )
 
-// entryLayout is the offsets in a family's struct ipt_entry or ip6t_entry, with which a rule begins.
+// entryLayout holds the offsets of fields in struct ipt_entry (IPv4) or ip6t_entry (IPv6). Each rule begins
+// with such a structure.
 type entryLayout struct {
 	inet, level int    // for socket(2) and getsockopt(2)
 	names       string // the list of tables in use, below /proc/net
@@ -55,9 +56,9 @@ var (
 	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
 )
 
-// readLegacy reads the filter table of iptables-legacy, if it is in force. The kernel creates a table when
-// it is read, so readLegacy first reads the list of tables in use. In a user namespace that list cannot be
-// read. There, a table in its initial state counts as not in force.
+// readLegacy reads the filter table of iptables-legacy, if it is in force. Reading a table makes the kernel
+// create the table, so readLegacy first reads the list of tables in use. In a user namespace, the list
+// cannot be read. A table in its initial state then counts as not in force.
 func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 	t := xtables{flavour: "legacy", family: family}
 	layout := layout4
@@ -65,7 +66,7 @@ func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 		layout = layout6
 	}
 	err := n.Do(func() error {
-		// /proc/net would be that of the main thread.
+		// /proc/net shows the namespace of the main thread.
 		names, err := files.Read("/proc/thread-self/net/" + layout.names)
 		unknown := errors.Is(err, os.ErrPermission)
 		if err != nil && !unknown && !errors.Is(err, os.ErrNotExist) {
@@ -108,15 +109,15 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 		if err == nil {
 			return info, table[entriesHeader:], nil
 		}
-		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: the table has changed meanwhile
+		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: the table has changed since soGetInfo
 			return nil, nil, fmt.Errorf("read rules of iptables-legacy: %w", err)
 		}
 	}
 }
 
-// parse returns the rules of FORWARD and of our chain. The last entry of each is the policy or a return.
-// docker reports whether the chain dockerDrops exists. A chain that is not built in begins with an entry
-// whose target is named ERROR and holds the chain's name.
+// parse returns the rules of FORWARD and of our chain. The last rule of FORWARD is the policy, the last rule
+// of our chain is a return. docker reports whether the chain dockerDrops exists. A user-defined chain begins
+// with an entry whose target is named ERROR. The data of this target is the chain's name.
 func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
@@ -156,7 +157,7 @@ func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byt
 	}
 }
 
-// rule parses one entry. chainAt are the names of chains, by the offset of their first rule.
+// rule parses one entry. chainAt holds the names of the chains, by the offset of their first rule.
 func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule) {
 	var wildIn, wildOut bool
 	r.in, wildIn = l.iface(entry, l.in)
@@ -183,8 +184,8 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	return r
 }
 
-// iface returns the name of an interface. wild reports whether it is a prefix, such as "eth+": the mask of
-// a whole name covers the zero byte behind the name.
+// iface returns the name of an interface. wild reports whether the name is a prefix, such as "eth+". The
+// mask of a whole name includes the zero byte after the name.
 func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 	name = netns.Text(entry[at:], unix.IFNAMSIZ)
 	mask := entry[at+l.out-l.in+unix.IFNAMSIZ:]

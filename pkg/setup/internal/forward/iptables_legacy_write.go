@@ -53,7 +53,7 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// moveTo puts a rule at a position in our chain, and deletes it elsewhere.
+// moveTo deletes a rule from our chain and inserts it at a position.
 func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 		return err
@@ -61,9 +61,9 @@ func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
 }
 
-// placeJump puts the jump to our chain into FORWARD, right below the jumps to chainsBefore, or at the top.
-// The jump is then above a REJECT at the end of the chain, such as that of ufw, but below the
-// administrator's rules.
+// placeJump inserts the jump to our chain into FORWARD, right below the jumps to chainsBefore, or at the top
+// if there is no such jump. Our jump is then above a REJECT at the end of the chain, such as that of ufw,
+// but below the administrator's rules.
 func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
@@ -99,7 +99,7 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
 			if !slices.Contains(t.own, r) {
-				continue // iptables fails if the chain that the rule jumps to is absent too
+				continue // if the target chain of the rule does not exist, iptables fails
 			}
 			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 				return err
@@ -126,7 +126,8 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// deleteAdminChain deletes the administrator's chain, unless it has rules or somebody else jumps to it.
+// deleteAdminChain deletes the administrator's chain, unless the chain has rules or somebody else jumps to
+// it.
 func deleteAdminChain(ipt *iptables.IPTables) error {
 	exists, err := ipt.ChainExists(filterTable, adminChain)
 	if err != nil || !exists {

@@ -10,7 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// readNFT reads the filter table of iptables-nft: FORWARD, as far as it matters, and our chain.
+// readNFT reads FORWARD and our chain in the filter table of iptables-nft. Rules at the end of FORWARD may
+// be left out, see readForward.
 func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	t = xtables{flavour: "nft", family: family}
 	if t.forward, err = readForward(n, family); err != nil {
@@ -28,11 +29,13 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	return t, err
 }
 
-// someRules is how many rules of FORWARD are always read. The kernel lists about as many in two messages.
+// someRules is the number of rules of FORWARD that are always read. The kernel lists about as many in two
+// messages.
 const someRules = 100
 
-// readForward reads the rules of FORWARD. If there are thousands, it does not read the rules far below our
-// jump. They matter only if one of them is the only jump to one of chainsBefore.
+// readForward reads the rules of FORWARD. FORWARD may have thousands of rules. When readForward has read
+// someRules and our jump, it stops. The rules below matter only if the only jump to one of chainsBefore is
+// there.
 func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
@@ -96,7 +99,7 @@ func parseNFT(expressions netns.Attrs) (r rule) {
 // nfAccept is NF_ACCEPT in linux/netfilter.h.
 const nfAccept = 1
 
-// verdictOf returns the chain that a verdict jumps to, accept, deny, or "" for other verdicts.
+// verdictOf returns the target of a verdict: a chain, accept or deny. It returns "" for other verdicts.
 func verdictOf(verdict netns.Attrs) string {
 	if chain := verdict.Text(unix.NFTA_VERDICT_CHAIN); chain != "" || verdict.Get(unix.NFTA_VERDICT_CODE) == nil {
 		return chain
@@ -110,8 +113,8 @@ func verdictOf(verdict netns.Attrs) string {
 	return ""
 }
 
-// compare parses the comparison of a packet's interface. Without a zero byte at its end, the name is a
-// prefix, such as "eth+".
+// compare parses the comparison of a packet's interface. A name without a zero byte at its end is a prefix,
+// such as "eth+".
 func (r *rule) compare(key uint32, cmp netns.Attrs) {
 	name, whole := bytes.CutSuffix(cmp.In(unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE), []byte{0})
 	switch {

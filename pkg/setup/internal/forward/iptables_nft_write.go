@@ -16,8 +16,8 @@ import (
 )
 
 // The functions of this file write the filter table of iptables-nft by netlink, in the form that iptables
-// writes and reads. They start no program and work without one. They also work for a table that iptables
-// refuses as incompatible, because nft(8) has loaded a saved ruleset.
+// writes and reads. They start no program, so iptables need not be installed. They can also change a table
+// that iptables refuses as incompatible (see IncompatibleChains).
 
 // table returns the table as an nf_tables table.
 func (t xtables) table() *nftables.Table {
@@ -74,8 +74,8 @@ func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	c.DeleteRules(l.Name, handles)
 }
 
-// ours reports whether a rule of our chain is a rule for a bridge, in our form or in the form that nft(8)
-// gave it.
+// ours reports whether a rule of our chain is a rule for a bridge. The rule may have our form, or the form
+// that nft(8) gives it when nft(8) loads a saved ruleset.
 func ours(r rule, bridge string) bool {
 	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
 	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
@@ -105,8 +105,8 @@ func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftCh
 	return nil
 }
 
-// addNFT adds the rules for a bridge to the table and deletes those that exist. The new rules are below
-// the jump to the administrator's chain and above rules that others have added to our chain.
+// addNFT adds the rules for a bridge to the table and deletes the old rules for that bridge. The new rules
+// are below the jump to the administrator's chain and above rules that others have added to our chain.
 func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		c.AddTable()
@@ -150,8 +150,9 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// removeOwn adds to the transaction the deletion of the chosen rules of our chain. With the last rule it
-// deletes the jump and both chains, unless somebody else has rules in them or jumps to them.
+// removeOwn adds the deletion of the chosen rules of our chain to the transaction. Together with the last
+// rule, it deletes the jump and both chains. A chain stays if it has rules of others, or if others jump to
+// it.
 func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen func(rule) bool) error {
 	if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !chosen(r) }) {
 		own.deleteFrom(c, chosen)
@@ -177,8 +178,8 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused adds to the transaction the deletion of a chain, if the transaction deletes all rules in
-// the chain and all jumps to it. rules is the number of both.
+// deleteIfUnused adds the deletion of a chain to the transaction, if the transaction deletes all rules in
+// the chain and all jumps to the chain. rules is the number of these rules and jumps.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

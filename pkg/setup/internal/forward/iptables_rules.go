@@ -14,12 +14,12 @@ const (
 	statesOpen = stateRelated | stateEstablished | stateDNAT
 )
 
-// rule is the parts of an iptables rule that our rules and jumps have.
+// rule holds the parts of an iptables rule that our rules and jumps use.
 type rule struct {
 	in, out string // interfaces; "" matches all
 	states  uint16 // of conntrack; 0 matches all
 	target  string // a chain or a verdict
-	other   bool   // the rule has further matches
+	other   bool   // the rule has a match that the other fields do not hold
 	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded a saved ruleset
 }
 

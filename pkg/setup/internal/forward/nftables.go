@@ -26,15 +26,16 @@ func byIPTables(c plan.Chain) bool {
 	return c.Family != "inet" && slices.Contains(iptablesTables, c.Table)
 }
 
-// commentPrefix begins the comment of our rules in foreign chains.
+// commentPrefix begins the comment of each rule of ours in a foreign chain.
 const commentPrefix = "bridgeveth "
 
-// MissingChains compares the rules that Network.ForwardChains asks for, at the top of each chain:
+// MissingChains returns a difference for each missing rule in the chains of Network.ForwardChains. Each
+// chain needs two rules for each link:
 //
 //	iifname BRIDGE counter accept
 //	oifname BRIDGE counter accept
 //
-// Rules that others have put above them since stay there, unless they deny all packets.
+// Rules of others may be above these two, except a rule that denies all packets.
 func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Difference, err error) {
 	for _, chain := range net.ForwardChains {
 		exists, err := nft.HasChain(n, chainFamily(chain), chain.Table, chain.Name)
@@ -44,9 +45,9 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Di
 		if !exists {
 			return nil, fmt.Errorf("forwardChains: nf_tables has no chain %s: %w", chain, ErrNoChain)
 		}
-		var wanted []wayIn
-		for _, link := range net.Links() { // each goes ahead of the one before
-			wanted = append(wanted, wayIn{link, expr.MetaKeyOIFNAME}, wayIn{link, expr.MetaKeyIIFNAME})
+		var wanted []direction
+		for _, link := range net.Links() { // each rule is inserted above the previous one
+			wanted = append(wanted, direction{link, expr.MetaKeyOIFNAME}, direction{link, expr.MetaKeyIIFNAME})
 		}
 		missing, err := missingIn(n, chain, wanted)
 		if err != nil {
@@ -62,21 +63,22 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Di
 	return differences, nil
 }
 
-// wayIn is a direction of a link's packets. A foreign chain needs one rule for each.
-type wayIn struct {
+// direction is one direction of a link's packets: MetaKeyIIFNAME for incoming packets, MetaKeyOIFNAME for
+// outgoing packets. A foreign chain needs a rule for each direction.
+type direction struct {
 	link string
 	key  expr.MetaKey
 }
 
-func (w wayIn) comment() string { return commentPrefix + w.link + " " + nft.Direction(w.key) }
+func (w direction) comment() string { return commentPrefix + w.link + " " + nft.Direction(w.key) }
 
-// missingIn returns the elements of wanted that have no rule above the first rule that denies all
-// packets. It stops reading when it has found all rules, so rules below ours cost nothing.
-func missingIn(n *netns.Namespace, chain plan.Chain, wanted []wayIn) ([]wayIn, error) {
-	return netns.Dump(func() ([]wayIn, error) {
+// missingIn returns the elements of wanted that have no rule above the first rule that denies all packets.
+// It does not read the rules below our last rule, so they cost no time.
+func missingIn(n *netns.Namespace, chain plan.Chain, wanted []direction) ([]direction, error) {
+	return netns.Dump(func() ([]direction, error) {
 		missing := slices.Clone(wanted)
 		err := nft.EachRule(n, chainFamily(chain), chain.Table, chain.Name, func(rule netns.Attrs) bool {
-			missing = slices.DeleteFunc(missing, func(w wayIn) bool { return w.comment() == nft.Comment(rule) })
+			missing = slices.DeleteFunc(missing, func(w direction) bool { return w.comment() == nft.Comment(rule) })
 			return len(missing) > 0 && !deniesAll(rule)
 		})
 		return missing, err
@@ -119,9 +121,9 @@ func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr
 	return nil
 }
 
-// DeleteFromChains deletes our rules for a bridge from all foreign chains, also from chains that the
-// network's configuration does not name any more. It skips the tables of iptables other than filter: they
-// may be large, and cannot have such rules.
+// DeleteFromChains deletes our rules for a bridge from all foreign chains, even from chains that the
+// network's configuration no longer names. It skips the tables of iptables other than filter, because these
+// tables may be large and never have such rules.
 func DeleteFromChains(n *netns.Namespace, bridge string) error {
 	tables, err := nftTables(n)
 	if err != nil {

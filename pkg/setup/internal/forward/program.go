@@ -25,9 +25,9 @@ func ProgramPath(name string, first ...string) (path string, err error) {
 var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
 	`install iptables, or choose another "forward"`)
 
-// findProgram returns the path of the program for a table. It looks for the name with the flavour first.
-// Some distributions have only the plain name, which is accepted unless the program writes the other
-// flavour.
+// findProgram returns the path of the program for a table. It looks first for the name with the flavour,
+// such as iptables-legacy. Some distributions have only the plain name, such as iptables. findProgram
+// accepts the plain name unless that program writes the other flavour.
 func findProgram(t xtables) (string, error) {
 	plain := xtables{family: t.family}.program()
 	for _, name := range slices.Compact([]string{t.program(), plain}) {
