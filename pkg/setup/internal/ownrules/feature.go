@@ -3,7 +3,6 @@ package ownrules
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
@@ -87,44 +86,6 @@ func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Differe
 		}
 	}
 	return missing, nil
-}
-
-// policy is one setting of a network, such as its ingress policy, as rules of one chain. The rules of a
-// new value replace those of the old value. A setting without rules deletes the old rules.
-type policy struct {
-	Chain chain
-	Name  string // follows the bridge in the rules' comments
-	rules []policyRule
-}
-
-type policyRule struct {
-	value string // ends the rule's comment
-	exprs []expr.Any
-}
-
-func (p *policy) add(value string, exprs []expr.Any) {
-	p.rules = append(p.rules, policyRule{value, exprs})
-}
-
-// ComparePolicy compares the rules of a chain, by comment, with a policy of the network.
-func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
-	wanted := map[string]bool{}
-	for _, rule := range p.rules {
-		r := ownRule{chain: p.Chain, comment: net.Comment(p.Name, rule.value), exprs: rule.exprs}
-		if wanted[r.comment] = true; len(present[r.comment]) == 0 {
-			f := feature{what: fmt.Sprintf("policy %s %s of %s", p.Name, rule.value, net.RoutedBy()), family: family, rules: []ownRule{r}}
-			missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return addFeature(n, f) }})
-		}
-	}
-	for comment, handles := range present {
-		if strings.HasPrefix(comment, net.Comment(p.Name)+" ") && !wanted[comment] {
-			missing = append(missing, plan.Difference{
-				What:    fmt.Sprintf("policy %s as configured (found the rule %q)", p.Name, comment),
-				Restore: func() error { return deleteOwn(n, family, p.Chain, handles) },
-			})
-		}
-	}
-	return missing
 }
 
 // foundRules holds the handles of existing rules, by chain and comment. Several rules may have the same
