@@ -19,20 +19,20 @@ type ownRule struct {
 	chain   chain
 	comment string
 	exprs   []expr.Any
-	first   bool // ahead of the other rules of the chain
+	first   bool // above the other rules of the chain
 }
 
-// feature is a group of rules that a bridge needs, with the chains and sets that the rules refer to. If
-// one of the rules is missing, all are made anew in one transaction.
+// feature is a group of rules that a bridge needs, with the chains and sets that the rules refer to. If one
+// of the rules is missing, all of them are made again in one transaction.
 type feature struct {
 	what   string // names the feature in errors
 	family int
-	shared []chain   // chains without rules of another feature; their rules are the same for all bridges
-	sets   []nft.Set // that the rules refer to, added unless they exist
+	shared []chain   // chains that have only rules of this feature, which are the same for all bridges
+	sets   []nft.Set // sets that the rules refer to; they are added if they do not exist
 	rules  []ownRule
-	former []ownRule // the rules of an older build, by chain and comment, which the rules replace
+	former []ownRule // rules of an older build, by chain and comment; they are deleted
 
-	restore func(*netns.Namespace) error // makes the feature; nil is addFeature
+	restore func(*netns.Namespace) error // makes the feature; nil means addFeature
 }
 
 // features returns the features that a network needs, each once, in the order in which they can be made.
@@ -114,7 +114,8 @@ func Rules(n *netns.Namespace, family int) (foundRules, error) {
 	return found, err
 }
 
-// addFeature makes a feature anew, and the table unless it exists, in one transaction.
+// addFeature deletes the rules of a feature and makes them again, in one transaction. It creates the table
+// and the sets that do not exist.
 func addFeature(n *netns.Namespace, f feature) error {
 	present, err := Rules(n, f.family)
 	if err != nil {

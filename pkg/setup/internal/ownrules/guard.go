@@ -17,10 +17,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The sets of the guard. The key in guardedPorts is the name of a port, the value is the chain that
-// packets of the port go to. The key in the other sets is the name of a port with an address that the
-// port may send from. guardedTargets has the keys of guardedIPv6. It is a set of its own because nft(8)
-// prints all keys of a set by one type.
+// The sets of the guard. In guardedPorts, the key is the name of a port, and the value is the chain for
+// packets of that port. In the other sets, the key is the name of a port together with an address that the
+// port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its keys
+// have another type (see guardSets), and nft(8) prints all keys of a set by one type.
 const (
 	guardedPorts   = "guarded"
 	guardedMACs    = "macs"
@@ -29,7 +29,7 @@ const (
 	guardedTargets = "targets"
 )
 
-// The chains that packets of guarded ports go through.
+// The chains for packets of guarded ports.
 var (
 	guardMAC = chain{Name: "guard_mac"}
 	guardIP  = chain{Name: "guard_address"}
@@ -38,8 +38,8 @@ var (
 // leadingRule ends the comment of the rule that sends a bridge's packets to the guard.
 const leadingRule = "guard"
 
-// guardRules returns the rules for ports that may send from certain addresses only. They are the same for
-// all bridges. In the words of nft(8):
+// guardRules returns the rules that drop packets from addresses that their port may not send from. The rules
+// are the same for all bridges:
 //
 //	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
 //	                meta protocol arp iifname . arp saddr ip != @addresses4 counter drop
@@ -50,16 +50,16 @@ const leadingRule = "guard"
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
 //
-// A neighbour advertisement is the ARP reply of IPv6: it tells the MAC address of its target (RFC 4861,
-// section 4.4). The rule reads the target at an offset in the network header, @nh. At an offset in the
-// transport header, nft(8) 1.1 prints "icmpv6 taddr", which 1.0.6 cannot load. The offset is right only
-// without extension headers, so another rule drops advertisements that have some. Fragments need no rule:
-// hosts ignore fragmented advertisements (RFC 6980).
+// A neighbour advertisement is the ARP reply of IPv6: it contains the MAC address of its target (RFC 4861,
+// section 4.4). The rule reads the target at an offset in the network header (@nh). For an offset in the
+// transport header, nft(8) 1.1 prints "icmpv6 taddr", which nft(8) 1.0.6 cannot load. The offset is right
+// only if the packet has no extension headers, so another rule drops advertisements with extension headers.
+// Fragments need no rule, because hosts ignore fragmented advertisements (RFC 6980).
 func guardRules() []ownRule {
 	source := func(base expr.PayloadBase, offset, length uint32) expr.Payload {
 		return expr.Payload{Base: base, Offset: offset, Len: length}
 	}
-	const target = 48 // bytes behind the beginning of the IPv6 header
+	const target = 48 // offset of the target in bytes, from the beginning of the IPv6 header
 	none := slices.Concat(
 		nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_IP), nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_ARP), nft.ProtocolIs(expr.CmpOpNeq, unix.ETH_P_IPV6))
 	drop := func(in chain, comment string, match ...[]expr.Any) ownRule {
@@ -86,15 +86,15 @@ var formerGuardRules = []ownRule{
 	{chain: guardIP, comment: "others"}, {chain: guardIP, comment: "mac"},
 }
 
-// guardFeature returns what a bridge with guarded ports needs: the rules of the guard, and a rule that
-// sends packets there:
+// guardFeature returns the feature of a bridge with guarded ports: the rules of the guard, and the leading
+// rule, which sends packets to the guard:
 //
 //	arriving:  iifname vmap @guarded
 //
-// Each bridge has such a rule. All of them match the packets of all bridges, so each costs every packet
-// one lookup. The match that distinguishes bridges, "ibrname", needs a kernel option that not all kernels
-// have. The chain runs before br_netfilter and before the bridge learns MAC addresses. The kernel has
-// removed a VLAN tag by then, so a tag cannot hide the contents of a packet.
+// Each bridge has its own leading rule. Each leading rule matches the packets of all bridges, so a packet
+// costs one lookup for each bridge. The match for one bridge, "ibrname", needs a kernel option that not all
+// kernels have. The chain runs before br_netfilter and before the bridge learns MAC addresses. The kernel
+// removes a VLAN tag before the chain, so a tag cannot hide the contents of a packet.
 func guardFeature(net *plan.Network) feature {
 	leading := leadingTo(net.Comment(leadingRule))
 	return feature{
@@ -114,9 +114,9 @@ func leadingTo(comment string) ownRule {
 }
 
 // restoreGuard adds the leading rule of a bridge. If another rule of the guard is missing, for instance
-// because an older build wrote the table, restoreGuard makes the whole table anew, with the elements of
-// all ports and the leading rules of all bridges. This is one transaction: no guarded port is without
-// its guard in between.
+// because an older build wrote the table, restoreGuard makes the whole table again, with the elements of all
+// ports and the leading rules of all bridges. The new table replaces the old table in one transaction, so no
+// packet passes without the guard.
 func restoreGuard(n *netns.Namespace, leading ownRule) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
 		present, err := Rules(n, unix.AF_BRIDGE)
@@ -155,8 +155,8 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 	return nil
 }
 
-// guardElements returns the elements of all guarded ports. It copies those of guardedTargets from
-// guardedIPv6, because older builds write guardedIPv6 only.
+// guardElements returns the elements of all guarded ports. It copies the elements of guardedTargets from
+// guardedIPv6, because older builds write only guardedIPv6.
 func guardElements(n *netns.Namespace) (list []element, err error) {
 	for _, set := range []string{guardedPorts, guardedMACs, guardedIPv4, guardedIPv6} {
 		found, err := listElements(n, unix.AF_BRIDGE, set)
@@ -193,7 +193,7 @@ func guardSets() []nft.Set {
 
 // notInSet matches packets whose port, together with a part of the packet, is not in a set.
 func notInSet(part expr.Payload, set string) []expr.Any {
-	part.DestRegister = 2 // behind the 16 bytes of register 1
+	part.DestRegister = 2 // after the 16 bytes of register 1
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&part,
@@ -201,9 +201,9 @@ func notInSet(part expr.Payload, set string) []expr.Any {
 	}
 }
 
-// allowedElements returns the set elements for one guarded port: the port itself first, then each MAC
-// and IP address that it may send from. These include the unspecified addresses, from which hosts search
-// for duplicate addresses.
+// allowedElements returns the set elements for one guarded port: the port itself first, then each MAC and IP
+// address that it may send from. The unspecified addresses are among these, because hosts send from them to
+// detect duplicate addresses.
 func allowedElements(p *plan.Port) (list []element) {
 	port := interfaceKey(p.Port())
 	list = append(list, element{
@@ -250,7 +250,8 @@ func guardChain(g plan.Guard) string {
 	return guardMAC.Name
 }
 
-// GuardPort begins to check the addresses that a port sends from.
+// GuardPort adds the guard of a port: nf_tables then drops packets from addresses that the port may not send
+// from.
 func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Guard == plan.GuardNone {
 		return nil
@@ -267,7 +268,8 @@ func UnguardPort(n *netns.Namespace, name string) error {
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	// In one transaction, since only the element in guardedPorts tells that there are others.
+	// All elements are deleted in one transaction. If the element in guardedPorts were deleted first and
+	// this process killed, the next call would not find the others.
 	gone, err := elementsOfPorts(n, []PortOwner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
 	if err == nil {
 		err = deleteElements(n, append(found, gone...))
@@ -278,8 +280,8 @@ func UnguardPort(n *netns.Namespace, name string) error {
 	return nil
 }
 
-// UnguardPorts deletes the guards of many ports in one transaction. It reads each set once. The
-// transaction is for one generation: it would fail for an element that another process has deleted.
+// UnguardPorts deletes the guards of many ports in one transaction. It reads each set once. It starts again
+// if nf_tables has changed in between, because a transaction fails if one of its elements was deleted.
 func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
 	if len(ports) == 0 {
 		return nil
@@ -345,7 +347,7 @@ func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	}
 	for _, e := range allowedElements(p) {
 		if e.set == guardedTargets && !targets {
-			continue // an older build wrote the table: MissingRules names its rules
+			continue // an older build wrote the table; MissingRules returns a difference for it
 		}
 		found, err := findElement(n, unix.AF_BRIDGE, e.set, e.key)
 		wrong = append(wrong, err, plan.Differ(fmt.Sprintf("%s of port %s in set %s", guardedAddress(e), p.Port(), e.set), len(found) > 0 || err != nil, true))

@@ -33,17 +33,17 @@ const loopbackRule = "loopback"
 // loopback4 is the IPv4 loopback network, RFC 1122, section 3.2.1.3.
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
-// hostPortFeature returns what a subnet needs for containers with host ports. These are the rules that
-// redirect packets, and masquerade for connections whose replies would not pass the host, or could not
-// reach the client:
+// hostPortFeature returns the feature of a subnet whose containers have host ports: the rules that redirect
+// packets (redirectFeature), and masquerade rules for connections whose replies would bypass the host or
+// could not reach the client:
 //
 //	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
 //	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
 //
-// Our own redirection sets the label: see redirectFeature. A connection that another program redirects,
-// such as kube-proxy, keeps its source address.
+// redirectFeature sets the label. A connection that another program redirects, such as kube-proxy, has no
+// label and keeps its source address.
 //
-// For the second rule the kernel has to let packets from 127.0.0.1 leave by the bridge: see localnet.go.
+// The second rule works only if the kernel lets packets from 127.0.0.1 leave by the bridge, see localnet.go.
 func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := redirectFeature(netns.FamilyOf(subnet.Addr()))
@@ -67,7 +67,7 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	return f
 }
 
-// redirectFeature returns the rules that look up packets in the maps. They are the same for all bridges:
+// redirectFeature returns the rules that redirect packets by the maps. They are the same for all bridges:
 //
 //	prerouting:          ip daddr != 127.0.0.0/8 fib daddr type local jump hostports
 //	locally:             fib daddr type local jump hostports
@@ -75,14 +75,14 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 //	                     ct label set 98 dnat ip to meta l4proto . th dport map @ports
 //
 // A packet from another host to 127.0.0.1 must not reach a host port. The kernel drops such packets
-// (martian destinations), but only after prerouting, when they are redirected already. The kernel accepts
+// (martian destinations), but only after prerouting, so the rule must not redirect them. The kernel accepts
 // no packet from another host to ::1 (ip6_rcv_core in net/ipv6/ip6_input.c).
 //
 // The label marks connections that these rules redirect. A rule sets the label after the lookup in the map,
-// which ends the rule unless it finds the port. (A rule that "nft -f" has loaded sets the label before the
-// lookup. Until the rules are made anew, connections from an address of the host that others redirect are
-// masqueraded within the network.) A bit of the mark does not serve, since other programs save, restore and
-// compare the whole mark.
+// because a lookup that fails ends the rule. A rule that "nft -f" has loaded sets the label before the
+// lookup. It then also labels connections that other programs redirect, and such a connection within the
+// network is masqueraded. A bit of the packet mark cannot replace the label, because other programs save,
+// restore and compare the whole mark.
 func redirectFeature(family int) feature {
 	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
 	offset, words := uint32(nft.Destination4), uint32(1)
@@ -141,9 +141,9 @@ func portMaps(family int) (maps []nft.Set) {
 	return maps
 }
 
-// Publish adds the host ports of an attachment, all or none. If another attachment has a host port, the
-// error is a PortTakenError. If the port of that attachment no longer exists, its host ports are deleted
-// instead.
+// Publish adds the host ports of an attachment, all or none. If another attachment has one of the host
+// ports, the error is a PortTakenError. If the port of that other attachment no longer exists, Publish
+// deletes the other attachment's host ports instead.
 func Publish(n *netns.Namespace, p *plan.Port) error {
 	list := mappings(p.HostPorts, p.Addresses)
 	if len(list) == 0 {
@@ -152,9 +152,9 @@ func Publish(n *netns.Namespace, p *plan.Port) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error { return claim(n, seen, list, p.Attachment) })
 }
 
-// claim adds the mappings of an attachment and deletes those that they replace. Mappings with different
-// keys may conflict, which the kernel cannot see. So the transaction is for the generation in which claim
-// searches for conflicts: the error is ERESTART if nf_tables has changed since then.
+// claim adds the mappings of an attachment and deletes the mappings that they replace. Mappings with
+// different keys may conflict, and the kernel does not detect this. claim therefore searches for conflicts.
+// The error is ERESTART if nf_tables has changed since the generation seen.
 func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) error {
 	gone, claimed, err := assign(n, list, of)
 	if err != nil {
@@ -170,10 +170,10 @@ func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) 
 	return deleteFlows(n, append(gone, claimed...))
 }
 
-// assign returns the elements of an attachment's mappings: elements that serve, or elements that wait if
-// another interface of the container serves the same host port. gone are existing mappings to delete: those
-// of the attachment itself and those of ports that no longer exist. A host port on all addresses conflicts
-// with the same host port on one address, unless both belong to the container.
+// assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). A mapping to
+// add serves, or it waits if another interface of the container serves the same host port. The mappings to
+// delete are the old mappings of the attachment itself and those of ports that no longer exist. A host port
+// on all addresses conflicts with the same host port on one address, unless both belong to the container.
 func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil {
@@ -188,7 +188,7 @@ func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claim
 		place := m
 		for _, r := range append(conflicting, waiting...) {
 			if !m.overlaps(r) || slices.ContainsFunc(gone, func(g Mapping) bool { return g.same(r.element) }) {
-				continue // it goes already
+				continue // r does not conflict, or is in gone already
 			}
 			present, known := alive[r.Owner.Port]
 			if !known && r.Owner.Port != of.Port() {
@@ -214,7 +214,7 @@ func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claim
 	return gone, claimed, nil
 }
 
-// conflicting returns the mappings that serve packets to an address and port of the mapping m.
+// conflicting returns the mappings that redirect packets to an address and port of the mapping m.
 func conflicting(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
 	if m.set == portsOfAny {
 		if list, err = listMappings(n, m.family, portsOfOne); err != nil {
@@ -250,8 +250,9 @@ func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) err
 	return DeleteMappings(n, list)
 }
 
-// findKnown looks up host ports that should belong to an attachment, whether they serve or wait. It returns
-// none if one of them does not: the attachment then has host ports that are not among them.
+// findKnown looks up the known host ports of an attachment, both those that serve and those that wait. If it
+// does not find one of them, it returns none, because the attachment may then have host ports that are not
+// in known.
 func findKnown(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
 	if len(known) == 0 {
 		return nil, nil
@@ -286,7 +287,7 @@ func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 		return nil
 	}
 	err := deleteOrReplace(n, list)
-	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process has deleted one of them, so the transaction failed
+	if errors.Is(err, unix.ENOENT) && len(list) > 1 { // another process has deleted one mapping, so the transaction failed
 		err = nil
 		for _, m := range list {
 			err = errors.Join(err, DeleteMappings(n, []Mapping{m}))
@@ -299,8 +300,8 @@ func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 	return deleteFlows(n, list)
 }
 
-// deleteFlows deletes conntrack's entries of flows to UDP ports whose target has changed. As long as
-// packets arrive, conntrack would go on sending them to the former target.
+// deleteFlows deletes conntrack's entries for UDP host ports whose target has changed. Otherwise conntrack
+// would send packets of these flows to the old target, as long as packets arrive.
 func deleteFlows(n *netns.Namespace, list []Mapping) error {
 	filters := map[int][]netlink.CustomConntrackFilter{}
 	for _, m := range list {

@@ -20,11 +20,11 @@ const portKey = 8
 type Mapping struct {
 	element
 	port  plan.HostPort
-	Owner PortOwner // only of a mapping that was read
+	Owner PortOwner // set only if the mapping was read from nf_tables
 }
 
 // mappings returns the mappings for the host ports of a container. A host port on all addresses has one
-// for each family of which the container has an address.
+// mapping for each address family of the container.
 func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) {
 	first := map[int]netip.Addr{}
 	for _, a := range addresses {

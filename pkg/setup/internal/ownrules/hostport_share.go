@@ -15,13 +15,13 @@ import (
 )
 
 // portsWaiting is the map of host ports that wait. A runtime sends the same host ports to each network of a
-// container. The interface that is attached first serves a host port: packets go to it. Each other interface
-// waits for the host port with an element in this map, which no rule uses:
+// container. The interface that is attached first serves a host port: packets to the host port go to this
+// interface. Each other interface waits for the host port: it has an element in this map, which no rule uses:
 //
 //	veth… . 0.0.0.0 . tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.89.0.2 . 80
 //
-// The key has the name of the interface's port on the bridge, and 0.0.0.0 for all addresses. When the
-// interface that serves is detached, one that waits serves instead. This is one transaction.
+// The key contains the name of the interface's port on the bridge. The address 0.0.0.0 means all addresses.
+// When the serving interface is detached, a waiting interface replaces it in the same transaction.
 const portsWaiting = "ports_waiting"
 
 // waiting returns the mapping by which an attachment waits for a host port.
@@ -53,7 +53,7 @@ func unspecified(family int) netip.Addr {
 	return netip.IPv4Unspecified()
 }
 
-// overlaps reports whether packets to the same address and port would have two targets.
+// overlaps reports whether two mappings would redirect packets to the same address and port.
 func (m Mapping) overlaps(other Mapping) bool {
 	return m.family == other.family && m.port.Protocol == other.port.Protocol && m.port.Port == other.port.Port &&
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
@@ -85,8 +85,8 @@ func listWaiting(n *netns.Namespace) (list []Mapping, err error) {
 	return list, nil
 }
 
-// successors returns, for each mapping that goes, the first one that waits for it and whose port exists and
-// stays.
+// successors returns for each mapping in gone the first mapping that waits for the same host port and whose
+// port exists and is not in gone itself.
 func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil || len(waiting) == 0 {
@@ -114,7 +114,7 @@ func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) 
 	return list, nil
 }
 
-// deleteOrReplace deletes mappings and has their successors serve.
+// deleteOrReplace deletes mappings and makes their successors serve.
 func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error {
 		successors, err := successors(n, gone)
@@ -131,8 +131,8 @@ func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 	})
 }
 
-// verifyHostPort returns an error unless packets to a host port reach the container: by the port itself, or
-// by another interface of the container that the port waits for.
+// verifyHostPort returns an error unless packets to a host port reach the container. Either the port itself
+// serves the host port, or the port waits while another interface of the container serves it.
 func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
 	what := fmt.Sprintf("host port %s to the container", want.port)
 	present, err := find(n, want)

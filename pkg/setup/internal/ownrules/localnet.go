@@ -19,35 +19,36 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// A host port also answers on 127.0.0.1 of the host. For that, packets from 127.0.0.0/8 have to leave by the
-// bridge, and the replies have to come back, which the sysctl route_localnet allows. The sysctl alone would
-// also let containers reach servers that listen on the host's loopback, as in CVE-2020-8558. So a filter
-// drops packets to 127.0.0.0/8 that are no such replies. This guard is a filter of tc instead of a rule of
-// nf_tables, because "nft flush ruleset", with which many firewalls begin, does not reset the sysctl. The
-// guard is added before the sysctl is set, and deleted after the sysctl is reset.
+// A host port also answers on 127.0.0.1 of the host. Packets from 127.0.0.0/8 must then leave by the bridge,
+// and their replies must come in by the bridge. The sysctl route_localnet allows both. The sysctl alone
+// would also let containers reach servers that listen on the host's loopback (CVE-2020-8558). Therefore a
+// filter, the guard, drops packets to 127.0.0.0/8 that are no such replies. The guard is a filter of tc and
+// no rule of nf_tables, because many firewalls begin with "nft flush ruleset": this would delete the rule,
+// and the sysctl would stay set. The guard is added before the sysctl is set, and deleted after the sysctl
+// is reset.
 //
 // With br_netfilter, conntrack changes the destination of replies to 127.0.0.1 before the bridge delivers
-// them. A rule sets a mark on these replies for the guard (see repliesToLoopback). If that rule is missing,
-// the guard drops the replies.
+// them. A rule sets a mark on these replies, so the guard accepts them (see repliesToLoopback). If that rule
+// is missing, the guard drops the replies.
 
 // sysctlLocalnet lets packets from 127.0.0.0/8 leave by a link, and packets to 127.0.0.0/8 arrive by it.
 const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
 
-// localnetMark is the bit of a packet's mark that means: a reply to the host's loopback.
+// localnetMark is the bit in a packet's mark that identifies a reply to the host's loopback.
 const localnetMark = 0x1000
 
-// Offsets by which classic BPF loads properties of a frame instead of its bytes: SKF_AD_OFF and the numbers
+// Offsets at which classic BPF loads properties of a frame instead of its bytes: SKF_AD_OFF and the numbers
 // after it in linux/filter.h.
 const (
-	frameProtocol = 1<<32 - 0x1000 // behind the MAC header, or behind the tag that the kernel has removed
+	frameProtocol = 1<<32 - 0x1000 // after the MAC header, or after the VLAN tag that the kernel has removed
 	frameMark     = 1<<32 - 0x1000 + 20
 	frameVLANTag  = 1<<32 - 0x1000 + 44
 )
 
-// localnetGuard is the guard as a program of classic BPF. It drops frames to the host's loopback without the
-// mark, with or without a VLAN tag: the kernel has removed one tag, and the destination is 16 bytes behind
-// the beginning of the IPv4 header. It also drops frames with a second tag behind a tag of VLAN 0. The kernel
-// removes any number of such tags, but only after the filter (__netif_receive_skb_core in net/core/dev.c).
+// localnetGuard is the guard as a program of classic BPF. It drops frames to 127.0.0.0/8 that do not have
+// the mark. These frames may have a VLAN tag, because the kernel removes one tag before the filter. The
+// guard also drops every frame with a second tag after a tag of VLAN 0. The kernel removes any number of
+// such tags, but only after the filter (__netif_receive_skb_core in net/core/dev.c).
 var localnetGuard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
@@ -66,7 +67,8 @@ var localnetGuard = []unix.SockFilter{
 // ethernetHeader is ETH_HLEN in linux/if_ether.h, in bytes.
 const ethernetHeader = 14
 
-// Attributes and a flag of the classifier "bpf", in linux/pkt_cls.h, and where the filter is.
+// Attributes and a flag of the classifier "bpf" in linux/pkt_cls.h, and the parents and the handle of the
+// filter.
 const (
 	bpfOpsLen        = 4 // TCA_BPF_OPS_LEN
 	bpfOps           = 5 // TCA_BPF_OPS
@@ -111,8 +113,8 @@ func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 	return missing, nil
 }
 
-// localnetFilters reports whether the guard is among the filters of a link, and whether filters of others
-// are. parent is clsactArriving or clsactLeaving.
+// localnetFilters reports whether a link has the guard (guarded), and whether it has filters of other
+// programs (others). parent is clsactArriving or clsactLeaving.
 func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_ROUTE, filterRequest(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, l, parent, 0))
@@ -134,15 +136,14 @@ func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, o
 	return guarded, others, nil
 }
 
-// guardLocalnet adds the guard to a link, or replaces it. Filters of others stay, with the qdisc that they
-// belong to.
+// guardLocalnet adds the guard to a link, or replaces it. Filters of others stay, and so does their qdisc.
 func guardLocalnet(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if err != nil {
 		return err
 	}
 	var b netns.Batch
-	// EINVAL: the link has a qdisc "ingress", to which the filter can belong as well.
+	// EINVAL: the link has a qdisc "ingress", which can hold the filter as well.
 	b.Ensure("add qdisc clsact to "+name, rtnl.QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.EINVAL)
 	req := filterRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, l, clsactArriving, localnetGuardTag)
 	program := bytecode(localnetGuard)
@@ -155,8 +156,8 @@ func guardLocalnet(n *netns.Namespace, name string) error {
 	return n.Send(b)
 }
 
-// RemoveLocalnet undoes what MissingLocalnet restores, on a link that stays: it resets the sysctl, then
-// deletes the guard, then the qdisc unless filters of others belong to it.
+// RemoveLocalnet is the inverse of the differences of MissingLocalnet, for a link that stays. It resets the
+// sysctl, then deletes the guard. It deletes the qdisc too, unless the qdisc has filters of others.
 func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	guarded, others, err := localnetFilters(n, l, clsactArriving)
 	if err != nil || !guarded {
@@ -169,7 +170,7 @@ func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	}
 	err = n.SetSysctl(fmt.Sprintf(sysctlLocalnet, l.Name), "0")
 	if errors.Is(err, unix.EROFS) {
-		return nil // somebody else has set the sysctl, so the guard stays
+		return nil // /proc/sys is read-only, so somebody else has set the sysctl, and the guard stays
 	}
 	if err != nil {
 		return err

@@ -13,10 +13,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// EnsureMasquerade masquerades packets from a bridge's subnets: they get the address of the interface that
-// they leave the host by. Packets that stay on the bridge and multicast packets keep their source.
-// Packets that conntrack cannot translate are dropped. DeleteRules is the inverse. Processes that
-// call it at the same time need a lock: see Host.AttachPort.
+// EnsureMasquerade masquerades packets from a bridge's subnets: their source address becomes that of the
+// interface by which they leave the host. Packets that stay on the bridge and multicast packets keep their
+// source address. Packets that conntrack cannot translate are dropped. DeleteRules is the inverse. Processes
+// that call EnsureMasquerade at the same time need a lock: see Host.AttachPort.
 func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix) error {
 	missing, err := MissingRules(n, &plan.Network{Bridge: bridge, Masquerade: subnets})
 	if err != nil {
@@ -25,19 +25,19 @@ func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix
 	return plan.RestoreAll(missing)
 }
 
-// masquerade returns the feature that masquerades a subnet. In the words of nft(8):
+// masquerade returns the feature that masquerades a subnet:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr & 240.0.0.0 != 224.0.0.0 counter masquerade
 //
-// IPv6 has the same with its own multicast addresses. A rule in the chain of forwarded packets drops
-// those that cannot be translated:
+// The rule for IPv6 has the multicast addresses of IPv6. A second rule, in the chain of forwarded packets,
+// drops packets that cannot be translated:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
 //
 // Conntrack does not translate a packet that it considers invalid. The packet would leave with its private
-// source address, and the receiver would answer by a reset (containernetworking/plugins#816). To each TO,
-// packets leave with their source address on purpose, so the rule does not match them: replies may take a
-// route without this host, and conntrack then sees half of each connection.
+// source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO is each
+// destination to which packets keep their source address. The rule does not match packets to TO, because
+// their replies may bypass this host. Conntrack then sees only half of each connection.
 func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := leavesNetwork(net, subnet)
@@ -71,8 +71,8 @@ func unmasqueraded(net *plan.Network, subnet netip.Prefix) []netip.Prefix {
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr TO counter accept
 //
-// The rule is ahead of the masquerade of SUBNET. "accept" ends our own chain only. So the rule matches only
-// packets that leave the bridge: the chain has rules for others too, see hostPortFeature.
+// The rule is above the masquerade rule of SUBNET. The verdict accept ends only our own chain. The rule
+// matches only packets that leave the network, because other packets need the rules of hostPortFeature.
 func masqueradeNot(net *plan.Network, subnet, to netip.Prefix) feature {
 	return feature{
 		what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: netns.FamilyOf(subnet.Addr()),
@@ -83,7 +83,7 @@ func masqueradeNot(net *plan.Network, subnet, to netip.Prefix) feature {
 	}
 }
 
-// leavesNetwork matches packets of a subnet that do not go back to the network.
+// leavesNetwork matches packets of a subnet that leave the network.
 func leavesNetwork(net *plan.Network, subnet netip.Prefix) []expr.Any {
 	return slices.Concat(nft.Source(subnet), nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 }

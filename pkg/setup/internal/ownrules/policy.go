@@ -12,8 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// policy is one setting of a network, such as its ingress policy, as rules of one chain. The rules of a
-// new value replace those of the old value. A setting without rules deletes the old rules.
+// policy is one setting of a network, such as the ingress policy, as rules of one chain. If the value of the
+// setting changes, the rules of the new value replace the rules of the old value. A policy without rules
+// deletes the old rules.
 type policy struct {
 	Chain chain
 	Name  string // follows the bridge in the rules' comments
@@ -29,7 +30,9 @@ func (p *policy) add(value string, exprs []expr.Any) {
 	p.rules = append(p.rules, policyRule{value, exprs})
 }
 
-// ComparePolicy compares the rules of a chain, by comment, with a policy of the network.
+// ComparePolicy returns a difference for each rule of a policy that the chain lacks, and for each rule of
+// another value. It recognizes rules by their comments. present holds the handles of the chain's rules, by
+// comment.
 func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
 	wanted := map[string]bool{}
 	for _, rule := range p.rules {
@@ -50,13 +53,12 @@ func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, 
 	return missing
 }
 
-// IngressPolicy returns the rule that drops new connections into a bridge from other bridges. In the words
-// of nft(8):
+// IngressPolicy returns the rule that drops new connections from other bridges into a bridge:
 //
 //	iifkind "bridge" iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
 //
-// For IngressIsolated the rule has no match on iifname. Otherwise ports that are isolated on the bridge
-// could send to each other through the gateway.
+// For IngressIsolated, the rule has no match on iifname. With that match, isolated ports of the bridge could
+// send to each other through the gateway.
 func IngressPolicy(net *plan.Network) policy {
 	p := policy{Chain: ForwardFilter, Name: "ingress"}
 	if net.Ingress == plan.IngressOpen {
@@ -83,13 +85,13 @@ func inboundPolicy(net *plan.Network) policy {
 	return p
 }
 
-// markPolicy returns the rules that set bits in the mark of the bridge's packets, before other chains see
+// markPolicy returns the rules that set bits in the mark of the bridge's packets, before other chains filter
 // the packets:
 //
 //	iifname BRIDGE meta mark set meta mark | MARK
 //	oifname BRIDGE meta mark set meta mark | MARK
 //
-// An administrator can accept the mark in a chain that bridgeveth does not write to.
+// An administrator can then accept packets with this mark in a chain that bridgeveth does not write to.
 func markPolicy(net *plan.Network) policy {
 	p := policy{Chain: marking, Name: "mark"}
 	if net.Mark != 0 {

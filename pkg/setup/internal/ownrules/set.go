@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// ErrTablesGone is returned for an element whose set was deleted, as "nft flush ruleset" does.
+// ErrTablesGone is returned if the set of an element was deleted, for instance by "nft flush ruleset".
 var ErrTablesGone = errors.New("the nftables table bridgeveth was deleted meanwhile")
 
 // element is an element of a set or map of our tables.
@@ -29,7 +29,8 @@ type element struct {
 	comment string
 }
 
-// same reports whether two elements have the same key in the same set, which has room for one only.
+// same reports whether two elements have the same key in the same set. A set has at most one element for a
+// key.
 func (e element) same(other element) bool {
 	return e.family == other.family && e.set == other.set && bytes.Equal(e.key, other.key)
 }
@@ -137,9 +138,9 @@ func (e element) attribute() *nl.RtAttr {
 // It refuses a comment that is one byte longer, and silently drops longer comments.
 const maxComment = 251
 
-// PortOwner is the attachment that an element belongs to, by the comment of the element.
+// PortOwner is the attachment that an element belongs to, as the comment of the element says.
 type PortOwner struct {
-	Port string // on the bridge; each attachment has its own
+	Port string // name of the port on the bridge; each attachment has its own
 	plan.Attachment
 }
 
@@ -156,8 +157,7 @@ func ParseOwner(comment string) (o PortOwner) {
 	return PortOwner{port, plan.Attachment{Network: parts[1], Container: parts[2], Interface: parts[3]}}
 }
 
-// Unlisted returns a function that chooses the owners of a network that are not among the attachments
-// given.
+// Unlisted returns a function that selects the owners in a network whose attachment is not in valid.
 func Unlisted(network string, valid []plan.Attachment) func(PortOwner) bool {
 	keep := map[string]bool{}
 	for _, a := range valid {

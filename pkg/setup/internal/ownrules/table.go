@@ -12,11 +12,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// chain is a chain of our tables. No name may be a keyword of nft(8), which could not load a saved ruleset
-// otherwise.
+// chain is a chain of our tables. Its name must not be a keyword of nft(8), or nft(8) could not load a saved
+// ruleset.
 type chain struct {
 	Name     string
-	kind     nftables.ChainType // "" for a chain that only rules lead to
+	kind     nftables.ChainType // "" for a chain without a hook
 	hook     *nftables.ChainHook
 	priority *nftables.ChainPriority
 }
@@ -33,7 +33,7 @@ var (
 	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
 )
 
-// chainsOf returns the chains of a family that have rules of single bridges.
+// chainsOf returns the chains of a family that have rules for a single bridge.
 func chainsOf(family int) []chain {
 	if family == unix.AF_BRIDGE {
 		return []chain{beforeNAT}
@@ -46,7 +46,7 @@ func table(family int) *nftables.Table {
 	return &nftables.Table{Name: nft.OwnTable, Family: nft.Family(family)}
 }
 
-// in returns the chain as one of a table.
+// in returns the chain as a chain of table t.
 func (c chain) in(t *nftables.Table) *nftables.Chain {
 	return &nftables.Chain{Name: c.Name, Table: t, Type: c.kind, Hooknum: c.hook, Priority: c.priority}
 }
@@ -59,8 +59,8 @@ func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 	}
 }
 
-// DeleteRules deletes all rules of a bridge from our tables. It deletes a table, with all sets, if no
-// other bridge has rules there. Unpublish and UnguardPort delete the elements of a single port.
+// DeleteRules deletes all rules of a bridge from our tables. If no other bridge has rules in a table, it
+// deletes the table with all sets. Unpublish and UnguardPort delete the elements of a single port.
 func DeleteRules(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
@@ -89,9 +89,9 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	if localnet { // an older build guards the host's loopback by one of these rules
+	if localnet { // one of these rules is the guard of the host's loopback, which an older build has made
 		err := n.SetSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0")
-		if err != nil && !errors.Is(err, unix.EROFS) { // read-only: somebody else has set it
+		if err != nil && !errors.Is(err, unix.EROFS) { // /proc/sys is read-only, so somebody else has set the sysctl
 			return err
 		}
 	}
