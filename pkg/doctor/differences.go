@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences reports what differs at the ends from the result of ADD, without what the reports have
-// already: what is missing on the host is the same for all containers of a network. The list is empty
-// if nothing differs.
+// Differences reports how the ends differ from the result of ADD. It skips differences that are in the
+// reports already: containers of one network have the same differences on the host. The list is empty
+// if there is nothing to report.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

@@ -21,26 +21,27 @@ type (
 	State = report.State
 )
 
-// The states of stations. Only Bad keeps packets from arriving.
+// The states of stations. Only a Bad station keeps packets from arriving.
 const (
 	Good = report.Good
 	Bad  = report.Bad
 	Note = report.Note
 )
 
-// Doctor examines one host, as it is at the first walk.
+// Doctor examines one host. It reads the addresses and the ports once, at the first walk.
 type Doctor struct {
 	Host *setup.Host
 	Ends []*End // all containers of the host
-	// PodRanges are the ranges of the pods on all nodes of the cluster, if it is known. Pods keep
-	// their addresses between nodes.
+	// PodRanges are the address ranges of the pods on all nodes of a cluster, if they are known.
+	// Packets between pods keep their source addresses.
 	PodRanges []netip.Prefix
 
 	snapshot *checks.Snapshot
 }
 
-// DeleteLeftovers deletes what a killed process has left on the host and in the containers, as
-// happens before Linux 5.12. No other process may use the package at the time.
+// DeleteLeftovers deletes the trace tables that a killed process has left on the host and in the
+// containers. From Linux 5.12 on, the kernel deletes these tables itself. No other process may use the
+// package at the same time.
 func (d *Doctor) DeleteLeftovers() error {
 	namespaces := []*setup.Namespace{d.Host.Namespace}
 	for _, e := range d.Ends {

@@ -23,7 +23,8 @@ func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 	p.Advise(fmt.Sprintf("%s %s%s", report.DroppedBy, chainOf(v), place), remedy, "%s", ruleText(v, ns)).Advice = advice
 }
 
-// remedyOfRule returns what to do about a rule that drops packets. That depends on the owner of the rule.
+// remedyOfRule returns what to do about a rule that drops packets. The remedy depends on the owner of
+// the rule. advice reports whether the remedy is advice instead of a command.
 func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	nft := p.enterCommand(ns) + "nft "
 	chain := report.Command("%s %s %s", v.Family, v.Table, v.Chain)
@@ -53,8 +54,9 @@ func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy strin
 	return ofOwner, true
 }
 
-// openForward returns what to do about a rule in FORWARD: the rules of bridgeveth make FORWARD accept the
-// packets, unless the rule stands before them. ofOwner is what the owner of the rule can do.
+// openForward returns what to do about a rule that drops packets in FORWARD. If the rules of bridgeveth
+// are in their place, the rule is above them, and the remedy is ofOwner: what the owner of the rule can
+// do. If not, the remedy is to add the rules of bridgeveth.
 func (p *proof) openForward(ofOwner string) string {
 	if accepts, err := p.Host.AcceptsForward(p.A.Bridge, kernel.FamilyOf(p.From)); err == nil && accepts {
 		return "the rule stands before the rules of bridgeveth; " + ofOwner
@@ -62,7 +64,7 @@ func (p *proof) openForward(ofOwner string) string {
 	return `set "forward": "auto" (the default) for the network, and run bvctl repair`
 }
 
-// enterCommand returns the beginning of a command for a namespace; "" for the host.
+// enterCommand returns the beginning of a command that runs in a namespace. It returns "" for the host.
 func (p *proof) enterCommand(ns *setup.Namespace) string {
 	for _, e := range p.Containers() {
 		if ns != p.Host.Namespace && e.Namespace.Same(ns) {
@@ -72,10 +74,10 @@ func (p *proof) enterCommand(ns *setup.Namespace) string {
 	return ""
 }
 
-// ruleText returns the rule or policy of a verdict in the form of nft(8), or the handle of the rule
-// if nft is not installed. It leaves out counters, so that the text of a rule is the same in each
-// report. nft(8) parses its arguments as one text, and a container may have named its chain like a
-// command of nft: ruleText does not pass such names to nft.
+// ruleText returns the rule or policy of a verdict in the form of nft(8). It returns the handle of the
+// rule if nft is not installed. It omits counters, because the text of a rule must be the same in each
+// report. nft(8) parses its arguments as one text, and a container may have given its chain the name of
+// an nft command. Therefore ruleText passes only plain names to nft.
 func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if v.Handle == 0 {
 		return "policy drop"
@@ -84,7 +86,7 @@ func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if !report.Plain(v.Table) || !report.Plain(v.Chain) {
 		return text
 	}
-	_ = ns.Do(func() error { // as documented
+	_ = ns.Do(func() error { // after an error, text is the handle
 		nft, err := setup.ProgramPath("nft")
 		if err != nil {
 			return err

@@ -9,12 +9,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// checkFullSize sends packets as large as the container's link takes. A link on the path may drop
-// them without an error (an MTU black hole).
+// checkFullSize sends packets as large as the MTU of the container's link. A link on the path may drop
+// such packets without an error (an MTU black hole).
 func (p *proof) checkFullSize(e *probe.Echo) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {
-		return // CheckInterface has added that
+		return // CheckInterface has reported this
 	}
 	mtu := link.Attrs().MTU
 	fits := func(size int) (answered, told bool) {
@@ -36,7 +36,7 @@ func (p *proof) checkFullSize(e *probe.Echo) {
 			high = middle
 		}
 	}
-	for _, name := range []string{p.A.Port, p.A.Bridge} { // these links accept some bytes more than their MTU
+	for _, name := range []string{p.A.Port, p.A.Bridge} { // these links accept packets that are some bytes larger than their MTU
 		if l, err := kernel.Link(p.Host.Namespace, name); err == nil {
 			low = min(low, l.Attrs().MTU)
 		}

@@ -13,15 +13,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// acceptsRedirected are the owners of chains that do not drop passing packets: firewalld accepts what
-// somebody has redirected (ct status dnat), and the other owners' chains match packets of their own
-// bridges only.
+// acceptsRedirected lists the owners whose chains do not drop passing packets. firewalld accepts
+// packets that another program has redirected (ct status dnat). The chains of the other owners match
+// only packets of their own bridges.
 var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
-// PassingPackets checks packets that only pass through the host: they come in by its uplink and leave
-// by an uplink for pods on other nodes (PodRanges), such as packets to a NodePort. Each chain that
-// drops them is a Note, since no path from a container traverses it. The list is empty if there is
-// none. It changes nothing.
+// PassingPackets checks packets that only pass through the host. They come in by an uplink and leave by
+// an uplink, for pods on other nodes (PodRanges). Packets to a NodePort are an example. Each chain that
+// drops such packets is a Note, because it does not affect the containers of this host. The list is
+// empty if there is no such chain. PassingPackets changes nothing.
 func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {
@@ -69,7 +69,7 @@ func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 		program, args = xtables(c, to)+"-save", nil
 	}
 	rules := ""
-	_ = d.Host.Do(func() error { // without the program no rule is found
+	_ = d.Host.Do(func() error { // without the program, no rule is found
 		path, err := setup.ProgramPath(program)
 		if err != nil {
 			return err

@@ -8,13 +8,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// proof is the examination of the doctor's own packets on a path.
+// proof sends packets of the doctor along a path and finds out where they are lost.
 type proof struct {
 	*checks.Path
 	seen probe.Sightings // where the packets were seen
 }
 
-// prove sends a packet along a path and adds what became of it.
+// prove sends a packet along a path and adds the result.
 func prove(ctx context.Context, path *checks.Path) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -27,7 +27,7 @@ func prove(ctx context.Context, path *checks.Path) error {
 		return nil
 	}
 	defer e.Close()
-	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // investigate sees the same error again
+	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // if Ask fails, investigate gets the same error
 		if err := p.investigate(ctx); err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ func prove(ctx context.Context, path *checks.Path) error {
 	return nil
 }
 
-// investigate sends more packets, watches them, and adds what dropped them. They are a connection of
-// their own: chains of type nat see only the first packet of a connection.
+// investigate sends more packets, watches them, and adds what dropped them. The packets are a new
+// connection, because chains of type nat see only the first packet of a connection.
 func (p *proof) investigate(ctx context.Context) error {
 	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
 	if err != nil {
@@ -70,7 +70,7 @@ func (p *proof) investigate(ctx context.Context) error {
 	return nil
 }
 
-// posts are the host's namespace and those of the containers, with the links on the path.
+// posts returns the host's namespace and those of the containers, with the links on the path.
 func (p *proof) posts() (all probe.Posts) {
 	for _, e := range p.Containers() {
 		all.Add(p.Host.Namespace, e.Port, e.Bridge)
@@ -99,7 +99,7 @@ func (p *proof) addVerdicts() {
 	}
 }
 
-// addDifferences adds what differs at both ends from the result of ADD.
+// addDifferences adds how both ends differ from the result of ADD.
 func (p *proof) addDifferences() {
 	said := map[string]bool{}
 	for _, e := range p.Containers() {

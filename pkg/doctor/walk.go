@@ -7,7 +7,7 @@ import (
 )
 
 // Walk checks the path of a packet from container a to another end, in one family, and sends a packet
-// of its own. When ctx ends, Walk ends with the error of ctx.
+// of its own. When ctx is done, Walk returns the error of ctx.
 func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error) {
 	p, err := d.newPath(a, b)
 	if err != nil {
@@ -52,8 +52,8 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	return p.Report, prove(ctx, p)
 }
 
-// Link checks a container's link, and that of another container if b is not nil. It is for networks
-// without addresses, where no packet can be sent.
+// Link checks the link of container a. If b is not nil, it also checks the link of container b. Link is
+// for networks without addresses, where no packet can be sent.
 func (d *Doctor) Link(a, b *End) (*Report, error) {
 	p, err := d.newPath(a, b)
 	if err != nil {

@@ -10,9 +10,10 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Bridges belong to a zone with the target ACCEPT, which accepts packets from the bridge. A policy from
-// any zone to that zone accepts new connections to the bridge (firewalld.policies(5)). Zone and policy
-// are created once. firewalld removes the links from the zone at each reload.
+// Bridges belong to our zone. The target of the zone is ACCEPT, so the zone accepts packets from the
+// bridges. Our policy, from any zone to our zone, accepts new connections to the bridges
+// (firewalld.policies(5)). Zone and policy are created once. firewalld removes the links from the zone at
+// each reload.
 const (
 	ourZone   = "bridgeveth"
 	ourPolicy = "bridgeveth-in" // at most 18 characters
@@ -21,8 +22,8 @@ const (
 	path   = "/org/fedoraproject/FirewallD1"
 	config = path + "/config"
 
-	// timeout is the time limit of all calls together. For a reload, the daemon reads its whole
-	// configuration.
+	// timeout is the time limit of all calls together. It is long because at a reload the daemon reads its
+	// whole configuration.
 	timeout = 30 * time.Second
 )
 

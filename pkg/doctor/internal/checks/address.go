@@ -36,8 +36,8 @@ func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	}
 }
 
-// checkDuplicates checks whether others have a container's address. That stays bad if the doctor's
-// packet is answered: the answer may be theirs.
+// checkDuplicates checks whether another link has a container's address. The station stays bad even if
+// the doctor's packet is answered, because the other link may have answered.
 func (p *Path) checkDuplicates(e *End, a netip.Addr) {
 	station := "address of " + e.Name
 	for _, h := range p.holders[a] {

@@ -14,7 +14,7 @@ func (p *Path) checkARP(ns *setup.Namespace, link string, e *End) {
 	station := "ARP of " + nameOf(e)
 	l, err := kernel.Link(ns, link)
 	if err != nil {
-		return // CheckInterface or CheckBridge has added that
+		return // CheckInterface or CheckBridge has reported this
 	}
 	if l.Attrs().RawFlags&unix.IFF_NOARP != 0 {
 		p.Bad(station, commandIn(e, "ip link set %s arp on", link), "%s neither sends nor answers ARP requests (NOARP)", link)

@@ -10,7 +10,7 @@ import (
 // CheckBridge checks a container's bridge.
 func (p *Path) CheckBridge(e *End) {
 	if e.Bridge == "" {
-		return // CheckPort has added that
+		return // CheckPort has reported this
 	}
 	station := "bridge " + e.Bridge
 	link, err := kernel.Link(p.Host.Namespace, e.Bridge)
@@ -43,8 +43,8 @@ func (p *Path) hasLink(name string) bool {
 	return err == nil
 }
 
-// addNoBridge adds a bridge that does not exist, with the command that restores it. Everything that
-// fails elsewhere fails because of it.
+// addNoBridge adds a station for a bridge that does not exist, with the command that restores the
+// bridge. The station is the root of all other failures.
 func (p *Path) addNoBridge(station string, e *End) {
 	now := p.ports[e.Port].Bridge
 	rename := report.Command("ip link set %[1]s down; ip link set %[1]s name %[2]s; ip link set %[2]s up", now, e.Bridge) + "; bvctl repair"

@@ -14,7 +14,7 @@ func (p *Path) CheckConntrack() {
 		return // the kernel has no conntrack
 	}
 	used, _ := strconv.Atoi(kernel.Sysctl(p.Host.Namespace, "netfilter/nf_conntrack_count"))
-	if most, _ := strconv.Atoi(limit); most > 0 && used >= most { // 0 is no limit
+	if most, _ := strconv.Atoi(limit); most > 0 && used >= most { // 0 means no limit
 		p.Bad("conntrack", report.SetSysctl("netfilter/nf_conntrack_max", strconv.Itoa(2*most)), "the table is full (%d connections), so the kernel drops new connections", used)
 	} else {
 		p.Good("conntrack", "%d of %d connections", used, most)

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// AddDifferences adds what differs at an end from the result of ADD, without the lines in said, which
-// other stations have said. It reports whether it added any, and adds their lines to said.
+// AddDifferences adds a station for each difference between an end and the result of ADD. It skips the
+// differences in said, and adds the others to said. It reports whether it added a station.
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()

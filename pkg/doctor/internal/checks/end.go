@@ -15,8 +15,8 @@ type End struct {
 	Interface string           // in the container
 	Port      string           // the host end of the veth pair
 	Bridge    string           // the bridge that the port should be on
-	Addresses []netip.Prefix   // by the result of ADD; beyond the host, the one address
-	Routes    []setup.Route    // of the main table, by the result of ADD
+	Addresses []netip.Prefix   // from the result of ADD; for an end beyond the host, its only address
+	Routes    []setup.Route    // from the result of ADD, in the main table
 	// Verify returns what differs from the result of ADD, one difference per line, on the host and in the
 	// container. It is nil without a record of ADD. It is called at most once.
 	Verify func() (host, container error)
@@ -39,8 +39,8 @@ func (e *End) inSubnet(a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// givenRoute returns the container's route to an address by the result of ADD, the narrowest of
-// several. Its Destination is not valid if there is none.
+// givenRoute returns the most specific route to an address that ADD gave the container. Its Destination
+// is not valid if there is no such route.
 func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	for _, r := range e.Routes {
 		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {

@@ -8,22 +8,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkFDB checks the forwarding database of a container's bridge: whether the container's MAC is
-// behind its port, and whether the bridge floods the port if it has no entry.
+// checkFDB checks the forwarding database of a container's bridge. An entry for the container's MAC
+// must name the container's port. If there is no entry, the bridge must flood the port.
 func (p *Path) checkFDB(e *End) {
 	station := "forwarding database of " + e.Bridge
 	inside, err := kernel.Link(e.Namespace, e.Interface)
 	if err != nil {
-		return // CheckInterface has added that
+		return // CheckInterface has reported this
 	}
 	mac := inside.Attrs().HardwareAddr
 	bridge, err := kernel.Link(p.Host.Namespace, e.Bridge)
 	if err != nil {
-		return // CheckBridge has added that
+		return // CheckBridge has reported this
 	}
 	port, err := kernel.Link(p.Host.Namespace, e.Port)
 	if err != nil {
-		return // CheckPort has added that
+		return // CheckPort has reported this
 	}
 	all, err := kernel.FDB(p.Host.Namespace)
 	if err != nil {

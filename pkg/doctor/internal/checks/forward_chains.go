@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// CheckForwardChains lists the chains that a forwarded packet traverses, in their order. What they
-// decide about the doctor's packet is seen later.
+// CheckForwardChains adds the chains that a forwarded packet traverses, in their order. The trace of
+// the doctor's packet shows later whether a chain drops the packet.
 func (p *Path) CheckForwardChains() {
 	chains, err := p.Host.ForwardChains(kernel.FamilyOf(p.From))
 	if err != nil {

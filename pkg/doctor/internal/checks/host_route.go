@@ -57,5 +57,5 @@ func (p *Path) checkForwarding() bool {
 	return true
 }
 
-// isOf reports whether a link is a bridge or one of its VLANs.
+// isOf reports whether a link is a bridge or a VLAN link on that bridge.
 func isOf(link, bridge string) bool { return link == bridge || strings.HasPrefix(link, bridge+".") }

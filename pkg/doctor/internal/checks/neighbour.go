@@ -57,14 +57,14 @@ func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.Ha
 	return nil
 }
 
-// Unresolved returns an address whose MAC container A has asked for, and nobody has answered. It is
-// not valid if there is none.
+// Unresolved returns an address with a failed neighbour entry of container A: A has sent requests for
+// its MAC, and nobody has answered. The address is not valid if there is no such entry.
 func (p *Path) Unresolved() (a netip.Addr) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {
 		return a
 	}
-	all, _ := kernel.Neighbours(p.A.Namespace, link.Attrs().Index, kernel.FamilyOf(p.From)) // without a list there is none
+	all, _ := kernel.Neighbours(p.A.Namespace, link.Attrs().Index, kernel.FamilyOf(p.From)) // without a list, no address is returned
 	for _, n := range all {
 		if n.Failed {
 			a = n.Address

@@ -11,9 +11,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// AddNoNodeRoute reports whether the target is a pod on another node and the host has no route to it
-// but the default route. If so, it adds that, with the command that adds the route. err is the error
-// of the host's route to the pod, if any.
+// AddNoNodeRoute adds a station if the target is a pod on another node and the host has no route to the
+// pod, or only the default route. The station names the command that adds the route. AddNoNodeRoute
+// reports whether it added the station. err is the error of the lookup of the host's route to the pod.
 func (p *Path) AddNoNodeRoute(err error) bool {
 	pods, ok := p.podRange()
 	if !ok || !p.Beyond() || !p.Routed || err != nil && !errors.Is(err, unix.ENETUNREACH) {

@@ -44,15 +44,15 @@ func (p *Path) Beyond() bool { return p.B.Namespace == nil && !p.Local && !p.Own
 // Is4 reports whether the packet is an IPv4 packet.
 func (p *Path) Is4() bool { return p.From.Is4() }
 
-// SetPlace finds out where To is, and so Own, Local and Routed.
+// SetPlace sets Own, Local and Routed.
 func (p *Path) SetPlace() {
 	p.Own = p.To.IsLoopback() || p.A == p.B || p.Has(p.A.Namespace, p.To)
 	p.Local = !p.Own && p.Has(p.Host.Namespace, p.To)
 	p.Routed = !p.Own && !p.Local && p.A.Bridge != p.B.Bridge && (p.B.Namespace != nil || !p.onBridge())
 }
 
-// onBridge reports whether the host reaches the target on the container's bridge without a gateway, as
-// a container of another plugin, or a machine.
+// onBridge reports whether the host reaches the target on the container's bridge without a gateway. The
+// target is then a container of another plugin, or another machine.
 func (p *Path) onBridge() bool {
 	r, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "")
 	return err == nil && !r.Gateway.IsValid() && r.Link == p.A.Bridge

@@ -30,8 +30,8 @@ func (p *Path) CheckPort(e *End) {
 	}
 }
 
-// rejoinCommand returns a command that puts the port back on its bridge. A port that leaves its
-// bridge loses its settings as a bridge port; with a record, bvctl repair restores them, too.
+// rejoinCommand returns a command that puts the port back on its bridge. A port that leaves its bridge
+// loses its settings as a bridge port. If there is a record, bvctl repair restores the settings too.
 func (e *End) rejoinCommand() string {
 	if e.Verify != nil {
 		return "bvctl repair"

@@ -8,9 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckReturnPath checks by which link answers from an address to container A leave the host, and
-// returns that link, "" if the kernel does not tell. in is the link by which the answers come in, ""
-// if the host itself sends them.
+// CheckReturnPath checks by which link answers from an address to container A leave the host. It
+// returns that link, or "" if the kernel finds no route. in is the link by which the answers come in,
+// or "" if the host itself sends them.
 func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	back, err := kernel.RouteTo(p.Host.Namespace, p.From, from, in)
 	if err != nil {
@@ -38,10 +38,10 @@ func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	return back.Link
 }
 
-// refusesSource reports whether a strict rp_filter on the bridge drops the packet, after the kernel
-// has refused to route it. A blackhole route gives the same error.
+// refusesSource reports whether a strict rp_filter on the bridge drops the packet. It is called after
+// the kernel has refused to route the packet, because a blackhole route gives the same error.
 func (p *Path) refusesSource() bool {
-	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // which rp_filter does not see
+	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // without a source address, so rp_filter is not applied
 	if err != nil {
 		return false
 	}

@@ -15,7 +15,7 @@ import (
 func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	station := "route of " + e.Name
 	if _, err := kernel.Link(e.Namespace, e.Interface); err != nil {
-		return // CheckInterface has added that
+		return // CheckInterface has reported this
 	}
 	r, err := kernel.RouteTo(e.Namespace, to, from, "")
 	if err != nil {
@@ -36,7 +36,7 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 			if !p.isRouterBeyond(station, e, to, next) {
 				return
 			}
-			p.Routed = p.Routed && e != p.A // that router routes, not the host
+			p.Routed = p.Routed && e != p.A // the router routes the packet instead of the host
 		}
 		p.Good(station, "to %s via %s", to, next)
 	case p.Routed:
@@ -48,9 +48,9 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	p.checkNeighbour(e, next)
 }
 
-// isRouterBeyond reports whether a gateway that no link of the host and its containers has is a
-// router on the LAN that the bridge is a part of, as ADD gave it to the container. If not, it adds
-// what is wrong.
+// isRouterBeyond reports whether a gateway that is no address of the host and its containers is a
+// router on the bridge's LAN. The gateway is such a router if ADD gave it to the container and the
+// bridge should not have it. If the gateway is no router, isRouterBeyond adds a station.
 func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bool {
 	given := e.givenRoute(to)
 	switch {
@@ -66,8 +66,8 @@ func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bo
 	return false
 }
 
-// addNoRoute adds a route that the container does not have, with the command that restores it if ADD made
-// it.
+// addNoRoute adds a station for a route that the container lacks. If ADD made the route, the station
+// has the command that restores the route.
 func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	given := e.givenRoute(to)
 	switch {

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds who has which address, on the host and in its containers, and the ports of the host.
-// It is taken once for all paths.
+// Snapshot holds all addresses of the host and its containers with the links that have them, and the
+// ports of the host. It is taken once for all paths.
 type Snapshot struct {
 	holders map[netip.Addr][]holder
 	ports   map[string]setup.FoundPort // by name
@@ -58,7 +58,9 @@ func (s *Snapshot) Has(ns *setup.Namespace, a netip.Addr) bool {
 	return slices.ContainsFunc(s.holders[a], func(h holder) bool { return h.ns.Same(ns) })
 }
 
-// macOf returns the MAC of an address: of the container that ADD gave it to, else of the host, else nil.
+// macOf returns the MAC of the link that has an address. If ADD gave the address to a container, it is
+// the MAC of that container. Otherwise it is the MAC of the host, or nil if the host does not have the
+// address.
 func (s *Snapshot) macOf(a netip.Addr) (mac net.HardwareAddr) {
 	for _, h := range s.holders[a] {
 		if h.end != nil && h.end.Interface == h.link && slices.ContainsFunc(h.end.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {

@@ -7,17 +7,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkUplinks notes that requests to A's host ports come in by several uplinks, and answers leave by
-// one. A connection keeps its addresses, but the host routes each of its packets anew.
+// checkUplinks adds a note if requests to A's host ports may come in by several uplinks. All answers
+// leave by one uplink, because the host routes an answer by its destination, whatever the link of the
+// request.
 func (p *Path) checkUplinks() {
 	family := kernel.FamilyOf(p.To)
 	if !p.Beyond() || slices.ContainsFunc(kernel.Rules(p.Host.Namespace, family), func(r kernel.Rule) bool { return r.Marked }) {
-		return // a rule for marked packets may already see to it
+		return // a rule for marked packets may already choose the right uplink
 	}
 	if ports, err := p.Host.HostPorts(); err != nil || len(ports[p.ports[p.A.Port].Key]) == 0 {
 		return
 	}
-	links, _ := kernel.Uplinks(p.Host.Namespace, family) // without them there is nothing to note
+	links, _ := kernel.Uplinks(p.Host.Namespace, family) // without uplinks there is nothing to note
 	for _, link := range links {
 		if link != p.Out {
 			p.Note("uplinks", "requests to its host ports that come in by %s are answered by %s, so routers may drop the answers. "+

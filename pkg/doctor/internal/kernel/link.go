@@ -12,7 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// current lists what there is in the namespace of the calling thread.
+// current is a netlink handle for the namespace of the calling thread.
 var current netlink.Handle
 
 // dump repeats a listing until no change interrupts it (NLM_F_DUMP_INTR).
@@ -33,7 +33,7 @@ func Link(ns *setup.Namespace, name string) (link netlink.Link, err error) {
 
 // LinkName returns the name of a link by its index, "" if it does not exist.
 func LinkName(ns *setup.Namespace, index int) (name string) {
-	_ = ns.Do(func() error { // as documented
+	_ = ns.Do(func() error { // after an error, name is ""
 		link, err := netlink.LinkByIndex(index)
 		if err == nil {
 			name = link.Attrs().Name
@@ -82,7 +82,7 @@ func Prefix(n *net.IPNet) netip.Prefix {
 
 // Sysctl returns the value of a key below /proc/sys/net, "" if there is no such key.
 func Sysctl(ns *setup.Namespace, key string) (value string) {
-	_ = ns.Do(func() error { // as documented
+	_ = ns.Do(func() error { // after an error, value is ""
 		b, err := os.ReadFile("/proc/sys/net/" + key)
 		value = strings.TrimSpace(string(b))
 		return err
@@ -92,7 +92,7 @@ func Sysctl(ns *setup.Namespace, key string) (value string) {
 
 // Qdiscs lists the kinds of a link's queueing disciplines, such as "fq_codel".
 func Qdiscs(ns *setup.Namespace, link string) (kinds []string) {
-	_ = ns.Do(func() error { // a link that is gone has none
+	_ = ns.Do(func() error { // a link that no longer exists has none
 		l, err := netlink.LinkByName(link)
 		if err != nil {
 			return err

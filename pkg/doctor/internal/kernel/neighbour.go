@@ -10,15 +10,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Neighbour is a neighbour entry: an address and its MAC, as the kernel believes them to be.
+// Neighbour is a neighbour entry of the kernel: an address and its MAC.
 type Neighbour struct {
 	Address netip.Addr
 	MAC     net.HardwareAddr
-	Failed  bool // nobody has answered the kernel's requests, so far
+	Failed  bool // nobody has answered the kernel's requests so far
 }
 
-// Neighbours lists the neighbour entries of a family (AF_INET, AF_INET6) on a link, on all links if the
-// index is 0.
+// Neighbours lists the neighbour entries of a family (AF_INET, AF_INET6) on a link. If the index is 0,
+// it lists the entries of all links.
 func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err error) {
 	entries, err := neighbours(ns, index, family)
 	for _, n := range entries {
@@ -28,8 +28,8 @@ func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err er
 	return all, err
 }
 
-// FDBEntry is an entry of a bridge's forwarding database: the port behind which the bridge has seen a
-// MAC.
+// FDBEntry is an entry of a bridge's forwarding database: a MAC, and the port to which the bridge sends
+// its frames.
 type FDBEntry struct {
 	Port, Bridge int // indexes of links
 	MAC          net.HardwareAddr
@@ -44,11 +44,11 @@ func FDB(ns *setup.Namespace) (all []FDBEntry, err error) {
 	return all, err
 }
 
-// Floods reports whether a bridge floods a port: whether it sends there what is for an unknown MAC.
-// An error counts as yes.
+// Floods reports whether a bridge floods a port: whether the bridge sends frames for an unknown MAC to
+// the port. It returns true if the kernel returns an error.
 func Floods(ns *setup.Namespace, port netlink.Link) bool {
 	floods := true
-	_ = ns.Do(func() error { // as documented
+	_ = ns.Do(func() error { // after an error, floods is true
 		p, err := netlink.LinkGetProtinfo(port)
 		floods = err != nil || p.Flood
 		return err

@@ -16,7 +16,7 @@ import (
 // Route is the route that the kernel chose for a packet.
 type Route struct {
 	Gateway netip.Addr // not valid if the destination is on the link
-	Link    string     // "" if the packet leaves by none
+	Link    string     // "" if the packet leaves by no link
 	Table   int
 	Type    string // "blackhole", "unreachable", "prohibit" or "throw"; "" if the packet may leave
 }
@@ -27,11 +27,11 @@ var routeTypes = map[int]string{
 }
 
 // RouteTo asks the kernel for the route to an address. The kernel follows the routing rules (ip rule),
-// which see the source address, too. iif is the link by which the packet comes in; if it is "", the
-// namespace itself sends the packet, and from is one of its addresses or not valid.
+// which may match the source address from. iif is the link by which the packet comes in. If iif is "",
+// the namespace itself sends the packet, and from is one of its addresses or not valid.
 //
-// Some errors tell the type of the route: see Reason. For a packet that comes in, EXDEV says that
-// rp_filter drops it. Newer kernels, such as 6.18, return EINVAL in its place, as for a blackhole route.
+// Some errors identify the type of the route, see Reason. If iif is not "", EXDEV means that rp_filter
+// drops the packet. Newer kernels, such as 6.18, return EINVAL instead, as they do for a blackhole route.
 func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err error) {
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif})
 	r = Route{Table: found.Table, Type: routeTypes[found.Type], Link: LinkName(ns, found.LinkIndex)}
@@ -43,7 +43,8 @@ func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err
 
 // OnlyDefault reports whether the route that RouteTo returns is a default route.
 func OnlyDefault(ns *setup.Namespace, to, from netip.Addr, iif string) bool {
-	// The route as it stands in its table has no link if it has several next hops.
+	// FIBMatch: the kernel returns the route as it is in its table, without a link if it has several
+	// next hops.
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif, FIBMatch: true})
 	return err == nil && isDefault(found)
 }
@@ -125,13 +126,14 @@ func routes(ns *setup.Namespace, family, table int) (all []netlink.Route, err er
 // Rule is a routing rule (ip rule).
 type Rule struct {
 	Priority, Table int
-	From, To        netip.Prefix // not valid for all
-	Marked          bool         // it is about packets with a mark
+	From, To        netip.Prefix // not valid if the rule matches every address
+	Marked          bool         // the rule matches packets with a mark
 }
 
-// Rules lists the routing rules of a family in the kernel's order. A kernel without them has none.
+// Rules lists the routing rules of a family in the kernel's order. The list is empty for a kernel
+// without routing rules.
 func Rules(ns *setup.Namespace, family int) (all []Rule) {
-	_ = ns.Do(func() error { // as documented
+	_ = ns.Do(func() error { // after an error, there are no rules
 		rules, err := dump(func() ([]netlink.Rule, error) { return current.RuleList(family) })
 		for _, r := range rules {
 			rule := Rule{Priority: r.Priority, Table: r.Table, Marked: r.Mark != 0}
@@ -148,8 +150,8 @@ func Rules(ns *setup.Namespace, family int) (all []Rule) {
 	return all
 }
 
-// RuleOf returns the rule that made the kernel look into a route's table for a packet. ok is false for
-// the table main.
+// RuleOf returns the routing rule that made the kernel read the table of a route. ok is false for the
+// table main.
 func RuleOf(ns *setup.Namespace, r Route, from, to netip.Addr) (rule Rule, ok bool) {
 	rules := Rules(ns, FamilyOf(to))
 	i := slices.IndexFunc(rules, func(n Rule) bool {
@@ -161,7 +163,7 @@ func RuleOf(ns *setup.Namespace, r Route, from, to netip.Addr) (rule Rule, ok bo
 	return rules[i], true
 }
 
-// String is the rule in the form of ip-rule(8).
+// String returns the rule in the form of ip-rule(8).
 func (r Rule) String() string {
 	text := "from all"
 	if r.From.IsValid() {

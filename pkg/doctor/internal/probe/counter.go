@@ -12,14 +12,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Counter counts packets that are dropped without a report to nf_tables.
+// Counter is a counter of dropped packets that nf_tables does not report.
 type Counter struct {
 	Namespace *setup.Namespace
 	Rule      string // of iptables-legacy; "" for the reverse path filter (rp_filter)
 }
 
 // Bursts are the numbers of packets that SendBursts sends, one burst after the other. A counter that
-// grows by the same numbers counts these packets, and not those of others.
+// grows by the same numbers counts these packets, and no packets of others.
 var Bursts = []int{2, 3}
 
 // SendBursts sends bursts of requests until one is answered. It returns the growth of each counter
@@ -51,13 +51,13 @@ func SendBursts(ctx context.Context, e *Echo, posts Posts) (growth map[Counter][
 func readCounters(posts Posts, is4 bool) map[Counter]int {
 	all := map[Counter]int{}
 	for _, at := range posts {
-		_ = at.Namespace.Do(func() error { // what cannot be read has no counters
+		_ = at.Namespace.Do(func() error { // counters that cannot be read are left out
 			if b, err := os.ReadFile("/proc/thread-self/net/netstat"); err == nil {
 				all[Counter{at.Namespace, ""}] = counterOf(string(b), "IPReversePathFilter")
 			}
 			names := map[bool][2]string{true: {"ip_tables_names", "iptables-legacy-save"}, false: {"ip6_tables_names", "ip6tables-legacy-save"}}[is4]
 			if used, err := os.ReadFile("/proc/thread-self/net/" + names[0]); err != nil || len(used) == 0 {
-				return err // iptables-legacy would create its tables
+				return err // iptables-legacy-save would create the tables
 			}
 			save, err := setup.ProgramPath(names[1])
 			if err != nil {

@@ -2,11 +2,11 @@
 // namespaces.
 //
 //   - Echo (echo.go) is a socket that sends ICMP echo requests.
-//   - Watch (watch.go) has nf_tables report every rule that decides about these packets (nft_trace),
+//   - Watch (watch.go) makes nf_tables report every rule that decides about these packets (nft_trace),
 //     and returns Sightings: where the packets and their answers were seen.
-//   - SendBursts (counter.go) sends packets, and compares the counters of what drops packets without
-//     a report to nf_tables.
+//   - SendBursts (counter.go) sends packets, and compares counters of dropped packets that nf_tables
+//     does not report.
 //
-// It adds one table to nf_tables in each namespace while it watches. It knows no containers and gives
-// no advice.
+// While Watch runs, nf_tables has additional tables in each namespace. The package knows no containers
+// and gives no advice.
 package probe

@@ -22,7 +22,7 @@ const (
 	echoRequest4, echoReply4 = 8, 0     // RFC 792
 	echoRequest6, echoReply6 = 128, 129 // RFC 4443
 	echoHeader               = 8        // bytes
-	echoID                   = 4        // its place in the header
+	echoID                   = 4        // offset of the ID in the header
 )
 
 // Echo is a socket for ICMP echo requests in a namespace.
@@ -34,8 +34,7 @@ type Echo struct {
 	next uint16 // the last sequence number
 }
 
-// NewEcho opens a socket. Its packets are never fragmented, and are a connection of their own to
-// conntrack.
+// NewEcho opens a socket. Its packets are never fragmented. Conntrack takes them for a new connection.
 func NewEcho(ns *setup.Namespace, from, to netip.Addr) (*Echo, error) {
 	p := &Echo{from: from, to: to, id: uint16(rand.Uint32())}
 	err := ns.Do(func() (err error) {
@@ -142,7 +141,7 @@ func (p *Echo) await(count int) (bool, error) {
 // answers reports whether a packet is the reply to one of the last requests.
 func (p *Echo) answers(packet []byte, count int) bool {
 	reply := byte(echoReply6)
-	if p.to.Is4() { // with its IP header
+	if p.to.Is4() { // the packet begins with its IP header
 		if len(packet) < 20 {
 			return false
 		}

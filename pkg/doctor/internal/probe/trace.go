@@ -23,7 +23,7 @@ const traceWait = 50 * time.Millisecond
 // for each rule that a packet traverses, and counts it as about 2 kB.
 const traceBuffer = 16 << 20
 
-// The packets that are traced. The name of a chain of the trace is one of them and the hook.
+// The kinds of packets that are traced. The name of each chain of the trace is the kind and the hook.
 const (
 	Request = "request"
 	Reply   = "reply"
@@ -76,7 +76,7 @@ func (t *trace) mark(e *Echo, links []string) (err error) {
 	}
 	for i, link := range links {
 		t.markAt(e, t.tables[2], nftables.ChainHookIngress, fmt.Sprintf("ingress%d", i), link)
-		_ = t.rules.Flush() // it fails if the link is gone or the kernel lacks the hook, and then nothing drops packets there
+		_ = t.rules.Flush() // it fails if the link is gone or the kernel lacks the hook; then nothing drops packets at this hook
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func parseTrace(data []byte) (v Verdict, ok bool) {
 	}
 	v.Dropped = code == nfDrop
 	if v.Table == traceTable {
-		return v, kind == unix.NFT_TRACETYPE_RULE && v.Handle != 0 // without a handle, it is the end of the chain
+		return v, kind == unix.NFT_TRACETYPE_RULE && v.Handle != 0 // a message without a handle is about the end of the chain
 	}
 	return v, kind == unix.NFT_TRACETYPE_RULE && (v.Dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
 }

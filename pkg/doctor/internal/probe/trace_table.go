@@ -14,11 +14,12 @@ import (
 const traceTable = "bridgeveth-doctor"
 
 // tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h (Linux 5.12): the kernel deletes the
-// table when the socket that created it is closed, also if the process is killed.
+// table when the socket that created it is closed, even if the process is killed.
 const tableOwner = 0x2
 
-// addTables creates a table in each family, and returns the tables with the connection that owns them.
-// deleteTables deletes them. So does the kernel when the process ends, from Linux 5.12 on.
+// addTables creates a table in each family. It returns the tables and the connection that owns them.
+// deleteTables deletes the tables. From Linux 5.12 on, the kernel also deletes them when the process
+// ends.
 func addTables(families ...nftables.TableFamily) (*nftables.Conn, []*nftables.Table, error) {
 	var tables []*nftables.Table
 	for _, family := range families {
@@ -72,7 +73,7 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	if _, err := c.SendMessages(batch); err != nil {
 		return err
 	}
-	for range tables { // an error comes instead of the first answer
+	for range tables { // instead of the first answer, an error may come
 		if _, err := c.Receive(); err != nil {
 			return err
 		}
@@ -80,8 +81,8 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	return nil
 }
 
-// DeleteLeftovers deletes the tables in the namespace of the calling thread that a killed process has
-// left, as happens before Linux 5.12.
+// DeleteLeftovers deletes the tables that a killed process has left in the namespace of the calling
+// thread. From Linux 5.12 on, the kernel deletes these tables itself.
 func DeleteLeftovers() error {
 	c, err := nftables.New()
 	if err != nil {

@@ -13,13 +13,13 @@ type Verdict struct {
 	Handle       uint64 // of the rule; 0 for the policy
 	Dropped      bool
 
-	in int // index of the link by which the packet came in; 0 if it came by none
+	in int // index of the link by which the packet came in; 0 if it came by no link
 }
 
 // Verdicts of linux/netfilter.h.
 const nfDrop, nfAccept = 0, 1
 
-// families are the names that nft(8) has for families.
+// families holds the names of families in nft(8).
 var families = map[uint8]string{
 	unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
 }

@@ -93,8 +93,8 @@ func (s Sightings) CameBy(ns *setup.Namespace, packet string) (links []int) {
 	return links
 }
 
-// Translated reports whether a rule for packets that leave a namespace decided about the request, as a
-// rule for masquerade does.
+// Translated reports whether a rule in a postrouting chain of a namespace decided about the request. A
+// masquerade rule is such a rule.
 func (s Sightings) Translated(ns *setup.Namespace) bool {
 	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool {
 		return strings.EqualFold(v.Chain, "postrouting") && v.Handle != 0 && v.Family != "bridge"

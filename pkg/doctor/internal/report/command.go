@@ -26,8 +26,8 @@ func Command(format string, words ...any) string {
 // SetSysctl returns a command that sets a key below /proc/sys/net.
 func SetSysctl(key, value string) string { return Command("sysctl -w %s", Setting(key, value)) }
 
-// Setting returns the argument of sysctl(8) that sets a key below /proc/sys/net. In it, dots and slashes
-// change places.
+// Setting returns the argument of sysctl(8) that sets a key below /proc/sys/net. It has dots where the
+// path has slashes, and slashes where the path has dots.
 func Setting(key, value string) string {
 	return "net." + strings.NewReplacer("/", ".", ".", "/").Replace(key) + "=" + value
 }

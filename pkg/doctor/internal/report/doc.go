@@ -1,8 +1,8 @@
 // Package report holds what the doctor found on the path of one packet, and the commands that fix it.
 //
-// A Report is a list of Stations in the order of the path. Each has a State: only a Bad one keeps the
+// A Report is a list of Stations in the order of the path. Only a Station with the State Bad keeps the
 // packet from arriving. Its Remedy is a command for a shell, or advice for a person.
 //
-// The package knows nothing about networks. Start with Report in report.go; command.go quotes the
+// The package knows nothing about networks. Start with Report in report.go. command.go writes the
 // commands.
 package report

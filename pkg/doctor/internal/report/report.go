@@ -11,7 +11,7 @@ const DroppedBy = "dropped by"
 // State is the state of a station.
 type State string
 
-// The states. Only Bad keeps packets from arriving.
+// The states. Only a Bad station keeps packets from arriving.
 const (
 	Good State = "good"
 	Bad  State = "bad"
@@ -26,8 +26,8 @@ type Station struct {
 	Remedy string `json:"remedy,omitempty"` // a command that fixes the problem, or advice if Advice is set
 	Advice bool   `json:"advice,omitempty"`
 
-	Always bool `json:"-"` // stays bad if the doctor's packet is answered
-	Root   bool `json:"-"` // causes the problems at other stations
+	Always bool `json:"-"` // stays bad even if the doctor's packet is answered
+	Root   bool `json:"-"` // this station causes the problems at other stations
 }
 
 // Report is the path of one packet. If To is "", the report is about From alone and no packet was
@@ -47,8 +47,9 @@ func (r *Report) Path() string {
 	return r.From + " → " + r.To
 }
 
-// Obstacle returns the station that keeps the packet from arriving: the first root cause, else the one
-// that dropped the doctor's packet, else the first bad one. It returns nil if no station is bad.
+// Obstacle returns the station that keeps the packet from arriving: the first bad station with Root,
+// else the station that dropped the doctor's packet, else the first bad station. It returns nil if no
+// station is bad.
 func (r *Report) Obstacle() *Station {
 	for _, is := range []func(*Station) bool{
 		func(s *Station) bool { return s.Root },
@@ -73,9 +74,9 @@ func (r *Report) Dropped() bool {
 // Healthy reports whether no station is bad.
 func (r *Report) Healthy() bool { return r.Obstacle() == nil }
 
-// add adds a station and returns it; the pointer is valid until the next station is added. It replaces
-// line breaks: a container may have put one into the name of a table, to make it look like another
-// station.
+// add adds a station and returns it. The pointer is valid until the next station is added. add replaces
+// line breaks, because a container could otherwise forge a station by a line break in the name of a
+// table.
 func (r *Report) add(s Station) *Station {
 	for _, text := range []*string{&s.Name, &s.What, &s.Remedy} {
 		*text = strings.ReplaceAll(*text, "\n", "; ")
@@ -89,7 +90,7 @@ func (r *Report) Good(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
 }
 
-// Note adds a station that drops nothing, but that the reader should know.
+// Note adds a station that drops no packets but that the reader should know.
 func (r *Report) Note(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
 }
@@ -104,8 +105,8 @@ func (r *Report) Advise(name, advice, format string, args ...any) *Station {
 	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
 }
 
-// Downgrade turns bad stations into notes, after the doctor's packet was answered: they did not keep it
-// from arriving. Stations with Always stay bad.
+// Downgrade turns bad stations into notes, because the doctor's packet was answered in spite of them.
+// Stations with Always stay bad.
 func (r *Report) Downgrade() {
 	for i, s := range r.Stations {
 		if s.State == Bad && !s.Always {
