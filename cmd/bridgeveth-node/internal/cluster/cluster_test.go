@@ -133,6 +133,10 @@ func TestWanted(t *testing.T) {
 		want:    State{Ranges: n1.Ranges, MTU: 1500, NoMasquerade: prefixes("10.244.1.0/24", "10.244.9.0/24")},
 		problem: "other: its InternalIP [fd00::9] is not of the family of 172.30.0.11",
 	}, {
+		name: "a peer whose range contains the InternalIP of another node", nodes: []Node{n1, far, node("greedy", "172.30.0.14", "172.31.0.0/24")}, set: Settings{Routing: RoutingNone},
+		want:    State{Ranges: n1.Ranges, MTU: 1500, NoMasquerade: prefixes("10.244.1.0/24", "10.244.3.0/24")},
+		problem: "greedy: spec.podCIDRs: 172.31.0.0/24 contains 172.31.0.13, the InternalIP of node far",
+	}, {
 		name: "a peer whose range a local link has", nodes: []Node{n1, node("docker", "172.30.0.14", "172.17.3.0/24")},
 		want:    State{Ranges: n1.Ranges, MTU: 1500, NoMasquerade: n1.Ranges},
 		problem: "docker: spec.podCIDRs: 172.17.3.0/24 overlaps with 172.17.0.0/16 of link docker0",
@@ -185,7 +189,8 @@ func TestNotYet(t *testing.T) {
 		{"no range", []Node{node("n1", "172.30.0.11", "")}, []Uplink{eth0}, "n1: spec.podCIDRs is empty"},
 		{"no InternalIP", []Node{node("n1", "", "10.244.1.0/24")}, nil, "n1: status.addresses has no InternalIP"},
 		{"an InternalIP of no link", []Node{n1}, nil, "n1: no link of this host has the InternalIP"},
-		{"the range contains the InternalIP", []Node{node("n1", "172.30.0.11", "172.30.0.0/24")}, []Uplink{eth0}, "n1: spec.podCIDRs: 172.30.0.0/24 contains the node's own InternalIP 172.30.0.11"},
+		{"the range contains the InternalIP", []Node{node("n1", "172.30.0.11", "172.30.0.0/24")}, []Uplink{eth0}, "n1: spec.podCIDRs: 172.30.0.0/24 contains 172.30.0.11, the InternalIP of this node"},
+		{"the range contains the InternalIP of another node", []Node{node("n1", "172.30.0.11", "172.31.0.0/24"), far}, []Uplink{eth0}, "n1: spec.podCIDRs: 172.31.0.0/24 contains 172.31.0.13, the InternalIP of node far"},
 		{"the range overlaps with the services", []Node{node("n1", "172.30.0.11", "10.96.7.0/24")}, []Uplink{eth0}, "n1: spec.podCIDRs: 10.96.7.0/24 overlaps with the service range 10.96.0.0/16"},
 		{"the range overlaps with a bridge", []Node{node("n1", "172.30.0.11", "172.17.3.0/24")}, []Uplink{eth0}, "n1: spec.podCIDRs: 172.17.3.0/24 overlaps with 172.17.0.0/16 of link docker0"},
 		{"an older node has the range", []Node{n1, node("a", "172.30.0.14", "10.244.0.0/16")}, []Uplink{eth0}, "n1: spec.podCIDRs: 10.244.1.0/24 overlaps with 10.244.0.0/16 of the older node a"},

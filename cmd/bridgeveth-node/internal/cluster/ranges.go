@@ -15,11 +15,11 @@ func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) (
 	slices.SortFunc(nodes, func(a, b Node) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
 	})
-	taken := overlaps(nodes)
+	taken, held := overlaps(nodes), holders(nodes)
 	var problems []Problem
 	for i, n := range nodes {
 		nodes[i].Ranges = slices.DeleteFunc(slices.Clone(n.Ranges), func(r netip.Prefix) bool {
-			text := refused(r, n, locals, set)
+			text := refused(r, n, held, locals, set)
 			if other, ok := taken[claim{r, i}]; text == "" && ok {
 				text = fmt.Sprintf("%v overlaps with %v of the older node %s; delete this Node object and let the kubelet make another one", r, other.prefix, nodes[other.node].Name)
 			}
@@ -34,11 +34,14 @@ func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) (
 }
 
 // refused says why a range must not be used, whoever else has it. It returns "" if it may be.
-func refused(r netip.Prefix, n Node, locals []Local, set Settings) string {
-	for _, a := range n.Addresses {
-		if r.Contains(a) {
-			return fmt.Sprintf("%v contains the node's own InternalIP %v; give --cluster-cidr of kube-controller-manager a range that no node is in", r, a)
+func refused(r netip.Prefix, n Node, held []holder, locals []Local, set Settings) string {
+	first, _ := slices.BinarySearchFunc(held, r.Addr(), func(h holder, a netip.Addr) int { return h.address.Compare(a) })
+	if first < len(held) && r.Contains(held[first].address) {
+		whose := "of node " + held[first].node
+		if held[first].node == n.Name {
+			whose = "of this node"
 		}
+		return fmt.Sprintf("%v contains %v, the InternalIP %s; give --cluster-cidr of kube-controller-manager a range that no node is in", r, held[first].address, whose)
 	}
 	for _, s := range set.ServiceCIDRs {
 		if r.Overlaps(s) {
@@ -51,6 +54,23 @@ func refused(r netip.Prefix, n Node, locals []Local, set Settings) string {
 		}
 	}
 	return ""
+}
+
+// holder is an InternalIP and its node.
+type holder struct {
+	address netip.Addr
+	node    string
+}
+
+// holders returns all InternalIPs, sorted.
+func holders(nodes []Node) (all []holder) {
+	for _, n := range nodes {
+		for _, a := range n.Addresses {
+			all = append(all, holder{a, n.Name})
+		}
+	}
+	slices.SortFunc(all, func(a, b holder) int { return a.address.Compare(b.address) })
+	return all
 }
 
 // claim is a range of the node with that place in the list.
