@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -343,4 +344,57 @@ func TestOthers(t *testing.T) {
 		m.apply(t, cluster.State{})
 		setuptest.In(t, m.ns, "ip", "link", "del", cluster.TunnelLink)
 	})
+}
+
+// TestNoVXLAN applies a state on a kernel without VXLAN. The error says so, and the direct routes stand. The
+// mark is missing, so the node is not ready. This machine's kernel has VXLAN, so strace(1) returns the error
+// of a kernel that does not know a kind of link (rtnl_newlink in net/core/rtnetlink.c).
+func TestNoVXLAN(t *testing.T) {
+	state := cluster.State{
+		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+		Routes: []cluster.Route{
+			{Range: netip.MustParsePrefix("10.244.2.0/24"), Gateway: netip.MustParseAddr("172.30.0.12"), Link: "uplink0"},
+			{Range: netip.MustParsePrefix("10.244.3.0/24"), Gateway: netip.MustParseAddr("10.244.3.0"), Link: cluster.TunnelLink, OnLink: true},
+		},
+		Tunnel: &cluster.Tunnel{Local: netip.MustParseAddr("172.30.0.11"), Port: 4789, MTU: 1450, MAC: cluster.MAC("n1")},
+	}
+	apply := func() error {
+		runtime.LockOSThread() // strace counts the calls of each thread
+		host, err := Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		_, err = host.Apply(state)
+		if complete, failed := host.Complete(); complete != (err == nil) || failed != nil {
+			t.Errorf("complete: %v, %v", complete, failed)
+		}
+		return err
+	}
+	const variable = "KERNEL_TEST_NO_VXLAN"
+	if os.Getenv(variable) != "" {
+		if err := apply(); err == nil || !strings.Contains(err.Error(), "VXLAN device bvx0: the kernel has no VXLAN (CONFIG_VXLAN, module vxlan); load the module, or use --routing direct or none") {
+			t.Errorf("got %v", err)
+		}
+		return
+	}
+	setuptest.EnterHost(t)
+	setuptest.Run(t, "ip", "link", "add", "uplink0", "up", "type", "bridge")
+	setuptest.Run(t, "ip", "addr", "add", "172.30.0.11/24", "dev", "uplink0")
+	t.Setenv(variable, "1")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first message of Apply asks for the device, the second one makes it.
+	out := setuptest.Run(t, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=sendto:error=EOPNOTSUPP:when=2", self, "-test.v", "-test.run", "^TestNoVXLAN$")
+	if !strings.Contains(out, "--- PASS: TestNoVXLAN") {
+		t.Fatal(out)
+	}
+	if routes := setuptest.Run(t, "ip", "-br", "route", "show", "proto", "97"); strings.TrimSpace(routes) != "10.244.2.0/24 via 172.30.0.12 dev uplink0" {
+		t.Errorf("routes: %s", routes)
+	}
+	if err := apply(); err != nil { // the module is loaded
+		t.Error(err)
+	}
 }
