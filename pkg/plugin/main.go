@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/counters"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
@@ -34,6 +35,7 @@ const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 // skel does most of this. Main adds cniVersion to errors, and answers VERSION in the version of the request (CNI
 // specification 1.1.0, "Error" and "VERSION").
 func Main(name, release string, verbs skel.CNIFuncs) int {
+	start := time.Now()
 	growStack()
 	flock.Limit(lockWait, undoWait)
 	// A call takes only milliseconds, so no signal except SIGKILL ends it. Because SIGPIPE is ignored, a write to a
@@ -52,7 +54,11 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	}
 	verbs.Add, verbs.Del = unchecked(verbs.Add), unchecked(verbs.Del)
 	info := versionInfo{version.All, stdin}
-	if err := skel.PluginMainFuncsWithError(verbs, info, "CNI "+name+" plugin "+release); err != nil {
+	err := skel.PluginMainFuncsWithError(verbs, info, "CNI "+name+" plugin "+release)
+	if os.Getenv("CNI_COMMAND") == "ADD" && IsBridgeveth(name) {
+		count(start, err)
+	}
+	if err != nil {
 		if err.Code == types.ErrInvalidEnvironmentVariables { // the error of skel does not have the values
 			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
 				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
@@ -63,6 +69,15 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 		return stdin.fail(err)
 	}
 	return 0
+}
+
+// count adds an ADD to the counters of the host, if the node agent has made them.
+func count(start time.Time, err *types.Error) {
+	var code uint
+	if err != nil {
+		code = err.Code
+	}
+	_ = counters.Add(counters.Path, time.Since(start), code) // a count that is lost must not fail the ADD
 }
 
 // toBeRetried replaces words in the errors of DEL. If the error of a DEL contains these words, containerd treats

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/conflist"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/install"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/counters"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -118,6 +121,9 @@ func (a *Agent) Look() {
 func (a *Agent) look() (r result) {
 	if err := a.install(&r); err != nil {
 		r.fail("plugins: " + err.Error())
+	}
+	if err := counters.Create(counters.Path); err != nil {
+		r.warn("counters of ADDs: " + err.Error())
 	}
 	base, err := conflist.ReadBase(a.Base)
 	if err != nil {
@@ -235,5 +241,9 @@ func (a *Agent) Remove() error {
 	for _, c := range changes {
 		a.Log.Info(c)
 	}
-	return errors.Join(err, applyErr, a.Host.DeleteTransit())
+	countersErr := os.Remove(counters.Path)
+	if errors.Is(countersErr, fs.ErrNotExist) {
+		countersErr = nil
+	}
+	return errors.Join(err, applyErr, a.Host.DeleteTransit(), countersErr)
 }

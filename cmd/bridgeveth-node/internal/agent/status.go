@@ -104,34 +104,3 @@ func (s *status) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 	fmt.Fprint(w, text.String())
 }
-
-// metrics prints the metrics in Prometheus' text format, version 0.0.4.
-func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	ready, tunnelled := 0, 0
-	if s.looks > 0 && len(s.last.reasons) == 0 {
-		ready = 1
-	}
-	if t := s.last.state.Tunnel; t != nil {
-		tunnelled = len(t.Peers)
-	}
-	for _, m := range []struct {
-		name, kind, help string
-		value            any
-	}{
-		{"ready", "gauge", "1 if the node is ready for pods, 0 if not: /readyz says why", ready},
-		{"nodes", "gauge", "Node objects in the cluster, as last read", s.last.nodes},
-		{"routes", "gauge", "Routes to the pod ranges of other nodes that this node needs", len(s.last.state.Routes)},
-		{"tunnel_peers", "gauge", "Nodes that are reached through the VXLAN device", tunnelled},
-		{"pod_mtu_bytes", "gauge", "MTU of new pods", s.last.state.MTU},
-		{"warnings", "gauge", "Warnings on /readyz", len(s.last.warnings)},
-		{"changes_total", "counter", "Changes made to routes, links, entries and files", s.changes},
-		{"compare_seconds_sum", "counter", "Time spent in comparisons, in seconds", s.seconds},
-		{"compare_seconds_count", "counter", "Comparisons of the wanted state with the present one", s.looks},
-	} {
-		name := "bridgeveth_node_" + m.name
-		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %v\n", name, m.help, name, m.kind, name, m.value)
-	}
-}

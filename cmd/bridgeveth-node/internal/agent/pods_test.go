@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/counters"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
+)
+
+// TestMain makes the test program the plugin, too: see cni.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == plugin.Bridgeveth {
+		os.Exit(plugin.Main(plugin.Bridgeveth, "test", bridgeveth.Verbs()))
+	}
+	os.Exit(m.Run())
+}
+
+// cni calls the plugin for a pod with the network configuration that the agent has written, as a
+// runtime does. It returns what the plugin prints.
+func (a *Agent) cni(t *testing.T, verb, pod string) ([]byte, error) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{plugin.Bridgeveth, plugin.IPAMSimple} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(a.Conflist.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Name    string           `json:"name"`
+		Plugins []map[string]any `json:"plugins"`
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatal(err)
+	}
+	conf := list.Plugins[0]
+	conf["name"], conf["cniVersion"] = list.Name, "1.0.0"
+	stdin, err := json.Marshal(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(dir, plugin.Bridgeveth))
+	cmd.Stdin = strings.NewReader(string(stdin))
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+pod, "CNI_NETNS=/run/netns/"+pod, "CNI_IFNAME=eth0", "CNI_PATH="+dir)
+	return cmd.Output()
+}
+
+// addPod starts a pod and returns its namespace and its address.
+func (a *Agent) addPod(t *testing.T, name string) (*setup.Namespace, netip.Addr) {
+	t.Helper()
+	ns := setuptest.Container(t, name)
+	out, err := a.cni(t, "ADD", name)
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var result struct {
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
+	}
+	if err := json.Unmarshal(out, &result); err != nil {
+		t.Fatal(err)
+	}
+	return ns, result.IPs[0].Address.Addr()
+}
+
+// TestCounted has pods come, and one ADD fail. The plugin counts them, and the agent prints the counters.
+func TestCounted(t *testing.T) {
+	a, nodes := newAgent(t)
+	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/29")
+	checkReady(t, a, 200, "ready\n")
+	for _, name := range []string{"a", "b"} {
+		a.addPod(t, name)
+	}
+	if out, err := a.cni(t, "ADD", "gone"); err == nil {
+		t.Errorf("ADD without a namespace succeeded: %s", out)
+	}
+	if out, err := a.cni(t, "DEL", "a"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	_, body := a.get("/metrics")
+	for _, want := range []string{
+		"# TYPE bridgeveth_add_seconds histogram\n", "bridgeveth_add_seconds_bucket{le=\"25\"} 3\n", "bridgeveth_add_seconds_bucket{le=\"+Inf\"} 3\n",
+		"\nbridgeveth_add_seconds_count 3\n", "# TYPE bridgeveth_add_errors_total counter\nbridgeveth_add_errors_total{code=\"8\"} 1\n",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in\n%s", want, body)
+		}
+	}
+	if err := a.Remove(); err != nil || exists(t, counters.Path) {
+		t.Errorf("%s is left, or %v", counters.Path, err)
+	}
+}
