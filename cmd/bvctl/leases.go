@@ -254,7 +254,7 @@ func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "release", Short: "Free the leases that match --container, --address or --network", Args: cobra.NoArgs,
-		Long: "Free leases. Leases of containers that may be running are freed only with --force. Another container may\nthen get an address that is still in use.",
+		Long: "Free leases. Without --force, release keeps leases of containers that may be running. With --force, another\ncontainer may get an address that is still in use.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if *f == (filter{}) {
 				return errors.New("no lease is chosen; set --container, --address or --network")

@@ -21,11 +21,13 @@ func newRepair(inv *inventory.Inventory) *cobra.Command {
 ports, filters, bandwidth limits and the settings of bridge ports. Nothing changes in the
 containers, and parts that are in place stay as they are.
 
-repair reads what each container needs from libcni's records (--cache-dir). For a container
-without a record, it restores only the network, by its configuration (--conf-dir).
+repair learns from libcni's records (--cache-dir) what each container needs. For a container
+without a record, it reads the network's configuration (--conf-dir), and restores only what all
+containers of the network share.
 
-With --watch, bvctl keeps running. It repairs after each change of nf_tables rules, and every
-30 seconds, because changes of iptables-legacy rules and of sysctls cannot be watched.`,
+With --watch, bvctl keeps running and repairs after each change of nf_tables rules. It also
+repairs every 30 seconds, because the kernel does not report changes of iptables-legacy rules
+and of sysctls.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ns, err := setup.CurrentHost()
 			if err != nil {
