@@ -24,8 +24,8 @@ func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	return dataDir
 }
 
-// TestImport imports the reservations of host-local. Each verb is the first one in one of its
-// runs.
+// TestImport imports the reservations of host-local. It runs once for each verb, with this verb as
+// the first call.
 func TestImport(t *testing.T) {
 	files := map[string]string{
 		"10.0.0.2": "old\r\neth0", "fd00::2": "old\r\neth0", "10.0.0.3": "gone\r\neth0", "10.0.0.4": "ancient",

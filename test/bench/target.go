@@ -12,8 +12,8 @@ type target struct {
 	limit float64
 	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the same ratio for the floor, if there is one. No plugin can be better that starts a
-	// Go program for each container and uses the kernel in this way.
+	// floor is the same ratio for the floor, if there is one. A plugin that starts a Go program for
+	// each container, and uses the kernel in this way, cannot be better.
 	floor func(*report) float64
 }
 

@@ -94,8 +94,8 @@ func dockerAnswers() bool {
 func TestDocker(t *testing.T) {
 	for release, bin := range map[string]string{
 		"of the host": os.Getenv("DOCKER_BIN"),
-		"trixie":      "../../.cache/docker/trixie/bin", // 26
-		"sid":         "../../.cache/docker/sid/bin",    // 28 or later
+		"trixie":      "../../.cache/docker/trixie/bin", // Docker 26
+		"sid":         "../../.cache/docker/sid/bin",    // Docker 28 or later
 	} {
 		t.Run(release, func(t *testing.T) {
 			bin, err := filepath.Abs(bin)

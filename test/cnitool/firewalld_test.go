@@ -101,7 +101,7 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 // TestFirewalld runs firewalld, which rejects packets of containers. With only a zone, some of
 // these packets pass. With bridgeveth's policy, all of them pass, also after a reload.
 func TestFirewalld(t *testing.T) {
-	for _, release := range []string{"bookworm", "trixie"} { // 1.3, 2.3
+	for _, release := range []string{"bookworm", "trixie"} { // firewalld 1.3 and 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
 	}
 }

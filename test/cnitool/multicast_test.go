@@ -47,7 +47,7 @@ func TestMulticast(t *testing.T) {
 // test if the packet does not arrive.
 func receivesGroup(t *testing.T, from, to *setup.Namespace) {
 	t.Helper()
-	group := func() (*net.Interface, *net.UDPAddr, error) { // by number, since Go caches names for the whole process
+	group := func() (*net.Interface, *net.UDPAddr, error) { // by number, because Go caches names for the whole process
 		eth0, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return nil, nil, err

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestLongMarks attaches a container with every object that carries its name in a mark. The names
-// have the greatest length, or are one letter longer or shorter than fits into a comment of
-// nf_tables.
+// TestLongMarks attaches a container and makes every kind of object that has a mark with names in
+// it. The names have the greatest length, or are one letter longer or shorter than fits into a
+// comment of nf_tables.
 func TestLongMarks(t *testing.T) {
 	t.Parallel()
 	conf := publishing(dual.with(object{"ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})

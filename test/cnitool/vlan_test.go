@@ -41,8 +41,8 @@ func vlan(i, id int) object {
 	}}})
 }
 
-// TestVLAN has two networks in different VLANs of one bridge, each with its gateway, host ports and
-// masquerade. They are separate.
+// TestVLAN has two networks in different VLANs of one bridge, each with its gateway, host ports
+// and masquerade. No packet gets from one network to the other, except through the gateways.
 func TestVLAN(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 4)
@@ -174,10 +174,10 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANRangeChanged changes the ranges of a network in a VLAN while the network has a container.
-// Another network in another VLAN is beside it. DEL of the container removes the old gateway
-// address. The new gateway is outside of its subnet, so the host needs a route through the VLAN
-// link.
+// TestVLANRangeChanged changes the ranges of a network in a VLAN while the network has a
+// container. A second network uses another VLAN of the bridge. DEL of the container removes the
+// old gateway address. The new gateway is outside of its subnet, so the host needs a route through
+// the VLAN link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 3)

@@ -80,8 +80,8 @@ func mounts(t testing.TB) (points []string) {
 	return points
 }
 
-// processes returns the names of the running programs. Zombies do not count: the first process of a
-// PID namespace, which this process is, inherits them.
+// processes returns the names of the running programs. Zombies do not count, because this process
+// inherits them as the first process of a PID namespace.
 func processes(t testing.TB) (names []string) {
 	t.Helper()
 	for _, path := range files(t, "/proc/[0-9]*/stat") {

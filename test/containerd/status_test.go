@@ -28,8 +28,8 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless a pod is refused for the reason why. A containerd that calls STATUS
-// must report this reason even before.
+// refused fails the test unless a pod is refused for the reason why. A containerd that calls
+// STATUS must already report this reason as the status of the network.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {

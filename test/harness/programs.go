@@ -13,8 +13,8 @@ import (
 )
 
 // programsVar is the environment variable with the folder of the programs. Main sets it for tests
-// that run in a process of their own. hack/test-vm.sh sets it, since no compiler runs in its
-// machine.
+// that run in a process of their own. hack/test-vm.sh sets it, because its virtual machine has no
+// compiler.
 const programsVar = "PROGRAMS"
 
 // Main builds the programs named into a new folder, sets *dir to the folder, runs the tests and
@@ -41,8 +41,8 @@ func Main(m *testing.M, dir *string, names ...string) {
 	status = m.Run()
 }
 
-// sources are the packages of the programs. "./" begins a package of the product. The tool lines of
-// test/go.mod name the other packages, and so fix their versions.
+// sources are the packages of the programs. "./" begins a package of the product. The tool lines
+// of test/go.mod name the other packages, and thus fix their versions.
 var sources = map[string]string{
 	"bridgeveth": "./cmd/bridgeveth",
 	"bvctl":      "./cmd/bvctl",
@@ -62,7 +62,7 @@ var sources = map[string]string{
 const reference = "github.com/containernetworking/plugins/plugins/"
 
 // product is the folder of the product's module, seen from a suite. The product is built there,
-// with the dependencies of its own go.mod, since those of test/go.mod may be newer.
+// with the dependencies of its own go.mod, because those of test/go.mod may be newer.
 const product = "../.."
 
 // Build builds the named programs that dir lacks, and links ipam-simple to bridgeveth.
