@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/install"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/counters"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -57,6 +59,10 @@ const (
 func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	if err := a.withdrawStale(); err != nil {
 		return err
+	}
+	// The kubelet creates the folder of a volume so that every user can open it, and lock it.
+	if err := os.Chmod(ipam.DefaultDir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.Log.Warn("leases: " + err.Error())
 	}
 	for {
 		a.Look()
@@ -154,16 +160,30 @@ func (a *Agent) look() (r result) {
 	}
 	a.acceptTransit(state.Pods, &r)
 	values := conflist.Values{Ranges: state.Ranges, NoMasquerade: state.NoMasquerade, MTU: state.MTU}
-	if err := a.repair(values, &r); err != nil {
+	a.serve(values, &r)
+	if len(r.reasons) == 0 { // a conflist that is there was true once, and running pods need none
+		if err := a.write(values, &r); err != nil {
+			r.fail("network configuration: " + err.Error())
+		}
+	}
+	a.checkForeign(state.Ranges, &r)
+	return r
+}
+
+// serve restores what running pods share on the host.
+func (a *Agent) serve(values conflist.Values, r *result) {
+	leases, err := a.leases()
+	if err != nil {
+		r.warn("leases: " + err.Error())
+	}
+	network, err := a.network(values, leases.subnets)
+	if err != nil {
+		r.fail("network configuration: " + err.Error())
+		return
+	}
+	if err := a.repair(network, r); err != nil {
 		r.warn("running pods: " + err.Error())
 	}
-	if len(r.reasons) > 0 {
-		return r // a conflist that is there was true once, and running pods need none
-	}
-	if err := a.write(values, &r); err != nil {
-		r.fail("network configuration: " + err.Error())
-	}
-	return r
 }
 
 // wanted returns what the node needs.
@@ -212,11 +232,25 @@ func (a *Agent) write(values conflist.Values, r *result) error {
 	if changed {
 		r.changes = append(r.changes, "write "+a.Conflist.Path)
 	}
-	ahead, readErr := a.Conflist.Ahead()
-	for _, name := range ahead {
-		r.fail(fmt.Sprintf("%s comes before %s, so the runtime uses that network; remove it, or give --conflist a name that sorts first", name, a.Conflist.Path))
+	return err
+}
+
+// checkForeign names configurations of others that the runtime uses for pods, or may use.
+func (a *Agent) checkForeign(ranges []netip.Prefix, r *result) {
+	others, err := a.Conflist.Foreign(a.base.Bridge())
+	if err != nil {
+		r.warn("network configuration: " + err.Error())
 	}
-	return errors.Join(err, readErr)
+	for _, o := range others {
+		if o.Ahead {
+			r.fail(fmt.Sprintf("%s comes before %s, so the runtime uses that network; remove it, or give --conflist a name that sorts first", o.Name, a.Conflist.Path))
+		}
+		for _, p := range o.Ranges {
+			if !slices.ContainsFunc(ranges, func(own netip.Prefix) bool { return own.Contains(p.Addr()) && own.Bits() <= p.Bits() }) {
+				r.warn(fmt.Sprintf("%s: range %v is outside spec.podCIDRs %v, so other nodes have no route to its pods; remove the file, or change the range", o.Name, p, ranges))
+			}
+		}
+	}
 }
 
 // unwrap returns the errors that were joined.

@@ -19,6 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/conflist"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/kernel"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -172,6 +173,9 @@ func TestStart(t *testing.T) {
 			all := nodes.all
 			nodes.all = nil // the API server has not answered yet
 			a = restart(t, a)
+			if err := os.Mkdir(ipam.DefaultDir, 0o755); err != nil { // as the kubelet creates the folder of a volume
+				t.Fatal(err)
+			}
 			ctx, stop := context.WithCancel(context.Background())
 			stop() // after the first look
 			if err := a.Run(ctx, nil); err != nil {
@@ -179,6 +183,9 @@ func TestStart(t *testing.T) {
 			}
 			if got := exists(t, a.Conflist.Path); got != tt.want {
 				t.Errorf("the conflist is there: %v, want %v", got, tt.want)
+			}
+			if info, err := os.Stat(ipam.DefaultDir); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("other users can lock the leases: %v, %v", info, err)
 			}
 			nodes.all = all
 			checkReady(t, a, 200, "ready\n")
@@ -236,7 +243,7 @@ func TestUnderWay(t *testing.T) {
 
 	// foreign conflist
 	foreign := filepath.Join(filepath.Dir(a.Conflist.Path), "05-kindnet.conflist")
-	if err := os.WriteFile(foreign, nil, 0o644); err != nil {
+	if err := os.WriteFile(foreign, []byte(`{"plugins": [{"type": "ptp", "ipam": {"subnet": "10.9.0.0/24"}}, {"type": "portmap"}]}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	checkReady(t, a, 503, "not ready: 05-kindnet.conflist comes before "+a.Conflist.Path)
@@ -244,8 +251,32 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// base with a mistake
+	// hand-written conflist on the pods' bridge
+	hand := filepath.Join(filepath.Dir(a.Conflist.Path), "20-hand.conflist")
+	for subnet, want := range map[string]string{
+		"10.245.0.0/25": "",
+		"10.246.0.0/24": "warning: 20-hand.conflist: range 10.246.0.0/24 is outside spec.podCIDRs [10.245.0.0/24], so other nodes have no route to its pods; remove the file, or change the range\n",
+	} {
+		if err := os.WriteFile(hand, []byte(`{"plugins": [{"type": "bridgeveth", "ipam": {"subnet": "`+subnet+`"}}]}`), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		a.Look()
+		if _, body := a.get("/readyz"); body != "ready\n"+want {
+			t.Errorf("%s: %s", subnet, body)
+		}
+	}
+	if err := os.Remove(hand); err != nil {
+		t.Fatal(err)
+	}
+
+	// hand-written range in the base
 	a.Base = filepath.Join(t.TempDir(), "base")
+	if err := os.WriteFile(a.Base, []byte(`{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"subnet": "10.246.0.0/24"}}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	checkReady(t, a, 503, "not ready: base configuration "+a.Base+": ipam.subnet: 10.246.0.0/24 is the same on every node")
+
+	// base with a mistake
 	if err := os.WriteFile(a.Base, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}

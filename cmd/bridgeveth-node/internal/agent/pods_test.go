@@ -80,6 +80,40 @@ func (a *Agent) addPod(t *testing.T, name string) (*setup.Namespace, netip.Addr)
 	return ns, result.IPs[0].Address.Addr()
 }
 
+// TestRangeChanged gives the node another range. Pods of the old range go on, also after a flush. New
+// pods get addresses of the new range.
+func TestRangeChanged(t *testing.T) {
+	a, nodes := newAgent(t)
+	outside := setuptest.Container(t, "outside") // knows no route to pods, so it sees the node's address
+	setuptest.Run(t, "ip", "link", "set", "lan", "netns", "outside")
+	setuptest.In(t, outside, "ip", "addr", "add", "172.30.0.1/16", "dev", "lan")
+	setuptest.In(t, outside, "ip", "link", "set", "lan", "up")
+	checkReady(t, a, 200, "ready\n")
+	before, first := a.addPod(t, "before")
+	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.245.0.0/24")
+	checkReady(t, a, 200, "ready\n")
+	after, second := a.addPod(t, "after")
+	if first.String() != "10.244.1.2" || second.String() != "10.245.0.2" {
+		t.Errorf("addresses %v and %v", first, second)
+	}
+	for _, spoil := range []string{"true", "nft flush ruleset"} {
+		setuptest.Run(t, "sh", "-c", spoil)
+		checkReady(t, a, 200, "ready\n")
+		for _, from := range []*setup.Namespace{before, after} {
+			for _, to := range []string{first.String(), second.String(), "172.30.0.11", "172.30.0.1"} {
+				if !setuptest.Ping(t, from, to) {
+					t.Errorf("after %s: %s gets no answer from %s\n%s", spoil, from.Path, to, setuptest.Run(t, "nft", "list", "ruleset"))
+				}
+			}
+		}
+	}
+	for _, pod := range []string{"before", "after"} {
+		if out, err := a.cni(t, "DEL", pod); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+}
+
 // TestCounted has pods come, and one ADD fail. The plugin counts them, and the agent prints the counters.
 func TestCounted(t *testing.T) {
 	a, nodes := newAgent(t)

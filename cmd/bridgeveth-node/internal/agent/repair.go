@@ -9,29 +9,36 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// repair restores what running pods share on the host: masquerade and its exceptions, FORWARD rules,
-// forwarding, gateways. The next ADD would do so, too. Until then, pods that run would reach the pods
-// of a new node under the address of the host.
-func (a *Agent) repair(values conflist.Values, r *result) error {
-	ports, err := a.Host.Ports()
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(ports, func(p setup.FoundPort) bool { return p.Network == a.base.Name() && p.Bridge == a.base.Bridge() }) {
-		return nil // the bridge comes with the first pod
-	}
+// network returns what the pods of the node share on the host: masquerade and its exceptions, FORWARD
+// rules, forwarding, gateways. Pods that were started before the ranges changed have addresses of
+// other subnets.
+func (a *Agent) network(values conflist.Values, subnets []attachment.Address) (*setup.Network, error) {
 	conf, err := a.base.Plugin(values)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var addresses []attachment.Address
 	for _, pods := range values.Ranges { // any pod's: ipam-simple has the first address of a range as the gateway
 		gateway := pods.Addr().Next()
 		addresses = append(addresses, attachment.Address{Prefix: netip.PrefixFrom(gateway.Next(), pods.Bits()), Gateway: gateway})
 	}
-	network, err := attachment.NetworkOf(conf, addresses)
+	for _, s := range subnets {
+		if !slices.Contains(values.Ranges, s.Masked()) {
+			addresses = append(addresses, s)
+		}
+	}
+	return attachment.NetworkOf(conf, addresses)
+}
+
+// repair restores the network of running pods. The next ADD would do so, too. Until then, pods that run
+// would reach the pods of a new node under the address of the host.
+func (a *Agent) repair(network *setup.Network, r *result) error {
+	ports, err := a.Host.Ports()
 	if err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(ports, func(p setup.FoundPort) bool { return p.Network == a.base.Name() && p.Bridge == a.base.Bridge() }) {
+		return nil // the bridge comes with the first pod
 	}
 	missing, err := a.Host.Missing(network)
 	if len(missing) == 0 || err != nil {

@@ -4,6 +4,7 @@ package conflist
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -73,20 +76,27 @@ func parse(text []byte) (*Base, error) {
 	if name, _ := b.list["name"].(string); name == "" {
 		return nil, errors.New(`name: missing; add a name, such as "kubernetes"`)
 	}
-	ipam, ok := b.network["ipam"].(map[string]any)
+	conf, ok := b.network["ipam"].(map[string]any)
 	if b.network["ipam"] == nil {
-		ipam, ok = map[string]any{"type": plugin.IPAMSimple}, true
-		b.network["ipam"] = ipam
+		conf, ok = map[string]any{"type": plugin.IPAMSimple}, true
+		b.network["ipam"] = conf
 	}
 	if !ok {
 		return nil, fmt.Errorf("ipam: %v is not an object; write it as {\"type\": \"ipam-simple\"}", b.network["ipam"])
 	}
-	for _, key := range []string{"ranges", "subnet"} {
-		if ipam[key] != nil {
-			return nil, fmt.Errorf("ipam.%s: %v is the same on every node; remove the key, the agent sets the ranges from spec.podCIDRs", key, ipam[key])
+	for _, key := range []string{"ranges", "subnet", "rangeStart", "rangeEnd", "gateway", "exclude", "static"} {
+		if conf[key] != nil {
+			return nil, fmt.Errorf("ipam.%s: %v is the same on every node; remove the key, the agent sets the ranges from spec.podCIDRs", key, conf[key])
 		}
 	}
 	if _, err := excluded(b.network); err != nil {
+		return nil, err
+	}
+	network, err := b.Plugin(Values{})
+	if err == nil {
+		_, err = attachment.NetworkOf(network, nil) // names what ADD would refuse
+	}
+	if err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -120,6 +130,14 @@ func (b *Base) Bridge() string {
 // Name returns the name of the network.
 func (b *Base) Name() string { return b.list["name"].(string) }
 
+// LeaseDir returns the folder of the lease store. ok is false if another IPAM plugin leases addresses.
+func (b *Base) LeaseDir() (dir string, ok bool) {
+	conf := b.network["ipam"].(map[string]any)
+	kind, _ := conf["type"].(string)
+	dir, _ = conf["dataDir"].(string)
+	return cmp.Or(dir, ipam.DefaultDir), plugin.IsIPAMSimple(kind)
+}
+
 // Complete returns the configuration of a node, as the text of a file. The same values give the
 // same text. An MTU in the base is kept.
 func (b *Base) Complete(v Values) ([]byte, error) {
@@ -147,14 +165,17 @@ func (b *Base) Plugin(v Values) ([]byte, error) {
 // complete returns the bridgeveth plugin with the values of a node.
 func (b *Base) complete(v Values) (network map[string]any, err error) {
 	network = maps.Clone(b.network)
-	ipam := maps.Clone(b.network["ipam"].(map[string]any))
+	conf := maps.Clone(b.network["ipam"].(map[string]any))
 	sets := []any{}
 	for _, r := range v.Ranges {
 		sets = append(sets, []any{map[string]any{"subnet": r.String()}})
 	}
-	ipam["ranges"], network["ipam"] = sets, ipam
+	conf["ranges"], network["ipam"] = sets, conf
 	if network["mtu"] == nil {
 		network["mtu"] = v.MTU
+	}
+	if masquerades, _ := network["ipMasq"].(bool); !masquerades {
+		return network, nil // bridgeveth refuses exceptions from nothing
 	}
 	not, err := excluded(b.network)
 	if err != nil {
@@ -212,22 +233,6 @@ func (f File) Remove() (removed bool, err error) {
 		err = errors.Join(err, syncFolder(f.Path))
 	}
 	return removed, err
-}
-
-// Ahead returns the names of other configurations in the folder that a runtime takes before this
-// one: it takes the first by name.
-func (f File) Ahead() (names []string, err error) {
-	entries, err := os.ReadDir(filepath.Dir(f.Path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	for _, e := range entries {
-		ext := filepath.Ext(e.Name())
-		if e.Name() < filepath.Base(f.Path) && (ext == ".conf" || ext == ".conflist" || ext == ".json") {
-			names = append(names, e.Name())
-		}
-	}
-	return names, err
 }
 
 // replace replaces a file by one that write makes under another name in the same folder.

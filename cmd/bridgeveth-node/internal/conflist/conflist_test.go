@@ -1,10 +1,10 @@
 package conflist
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -20,10 +20,11 @@ var values = Values{
 
 func TestComplete(t *testing.T) {
 	for _, tt := range []struct{ name, base, want string }{
-		{"all keys", `{"name": "n", "plugins": [{"type": "bridgeveth"}]}`, `{
+		{"all keys", `{"name": "n", "plugins": [{"type": "bridgeveth", "ipMasq": true}]}`, `{
   "name": "n",
   "plugins": [
     {
+      "ipMasq": true,
       "ipam": {
         "ranges": [
           [
@@ -50,13 +51,14 @@ func TestComplete(t *testing.T) {
 }
 `},
 		{"an administrator's keys and plugins", `{"name": "n", "x": 12345678901234567890, "plugins": [{"type": "first"},
-			{"type": "bridge", "mtu": 1280, "masqExclude": ["192.168.0.0/16", "fd00::/56"], "ipam": {"type": "ipam-simple", "sticky": "1h"}}, {"type": "tuning"}]}`, `{
+			{"type": "bridge", "ipMasq": true, "mtu": 1280, "masqExclude": ["192.168.0.0/16", "fd00::/56"], "ipam": {"type": "ipam-simple", "sticky": "1h"}}, {"type": "tuning"}]}`, `{
   "name": "n",
   "plugins": [
     {
       "type": "first"
     },
     {
+      "ipMasq": true,
       "ipam": {
         "ranges": [
           [
@@ -88,6 +90,31 @@ func TestComplete(t *testing.T) {
   "x": 12345678901234567890
 }
 `},
+		{"nothing is masqueraded", `{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"type": "dhcp"}}]}`, `{
+  "name": "n",
+  "plugins": [
+    {
+      "ipam": {
+        "ranges": [
+          [
+            {
+              "subnet": "10.244.1.0/24"
+            }
+          ],
+          [
+            {
+              "subnet": "fd00:1::/64"
+            }
+          ]
+        ],
+        "type": "dhcp"
+      },
+      "mtu": 1450,
+      "type": "bridgeveth"
+    }
+  ]
+}
+`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b, err := parse([]byte(tt.base))
@@ -114,6 +141,9 @@ func TestBadBase(t *testing.T) {
 		{"another plugin", `{"name": "n", "plugins": [{"type": "ptp"}]}`, `plugins: no plugin has "type": "bridgeveth"`},
 		{"ranges", `{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"ranges": [[]]}}]}`, "ipam.ranges: [[]] is the same on every node"},
 		{"subnet", `{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"subnet": "10.1.0.0/24"}}]}`, "ipam.subnet: 10.1.0.0/24 is the same"},
+		{"part of a range", `{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"exclude": ["10.1.0.9"]}}]}`, "ipam.exclude: [10.1.0.9] is the same"},
+		{"unknown key", `{"name": "n", "plugins": [{"type": "bridgeveth", "brigde": "cni0"}]}`, "network n: brigde: "},
+		{"value of a key", `{"name": "n", "plugins": [{"type": "bridgeveth", "forward": "yes"}]}`, "network n: forward: "},
 		{"ipam", `{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": "x"}]}`, "ipam: x is not an object"},
 		{"masqExclude", `{"name": "n", "plugins": [{"type": "bridgeveth", "masqExclude": ["x"]}]}`, "masqExclude: x is not a subnet"},
 		{"masqExclude, no list", `{"name": "n", "plugins": [{"type": "bridgeveth", "masqExclude": "10.0.0.0/8"}]}`, "masqExclude: 10.0.0.0/8 is not a list"},
@@ -197,16 +227,36 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-func TestAhead(t *testing.T) {
+func TestForeign(t *testing.T) {
 	dir := t.TempDir()
 	f := File{Path: filepath.Join(dir, "10-bridgeveth.conflist")}
-	for _, name := range []string{"05-kindnet.conflist", "10-a.conf", "10-b.json", "10-bridgeveth.conflist", "10-a.bak", "20-late.conflist", ".10-bridgeveth.conflist.new"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+	for name, text := range map[string]string{
+		"05-kindnet.conflist":    `{"plugins": [{"type": "ptp", "ipam": {"ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}}, {"type": "portmap"}]}`,
+		"10-a.conf":              `{"type": "bridge", "bridge": "other0", "ipam": {"type": "host-local", "subnet": "10.8.0.5/24"}}`,
+		"10-b.json":              "{",
+		"10-bridgeveth.conflist": `{"plugins": [{"type": "bridgeveth", "ipam": {"subnet": "10.7.0.0/24"}}]}`,
+		"10-a.bak":               `{"type": "bridge", "ipam": {"subnet": "10.6.0.0/24"}}`,
+		"20-old.conflist":        `{"plugins": [{"type": "bridge", "ipam": {"subnet": "10.5.0.0/24"}}]}`,
+		"87-podman.conflist":     `{"plugins": [{"type": "bridge", "bridge": "cni-podman0", "ipam": {"subnet": "10.88.0.0/16"}}]}`,
+
+		".10-bridgeveth.conflist.new": `{"plugins": [{"type": "bridgeveth", "ipam": {"subnet": "10.7.0.0/24"}}]}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := f.Ahead()
-	if want := []string{"05-kindnet.conflist", "10-a.conf", "10-b.json"}; !slices.Equal(got, want) || err != nil {
-		t.Errorf("got %v, %v", got, err)
+	list, err := f.Foreign("cni0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, o := range list {
+		got = append(got, fmt.Sprint(o))
+	}
+	want := []string{
+		"{05-kindnet.conflist true [10.9.0.0/24 fd00:9::/64]}", "{10-a.conf true [10.8.0.0/24]}", "{10-b.json true []}", "{20-old.conflist false [10.5.0.0/24]}",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
 	}
 }
