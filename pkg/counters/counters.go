@@ -15,10 +15,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// Path is the file of the host. Without the node agent there is no such file, and nothing is counted.
+// Path is the file of the host. Without the node agent, the file does not exist, and nothing is counted.
 const Path = "/run/bridgeveth-node/counters"
 
-// Bounds are the upper bounds of the classes that durations are counted in. One more class has no bound.
+// Bounds are the upper bounds of the classes of durations. One more class has no bound.
 var Bounds = [...]time.Duration{
 	2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 250 * time.Millisecond, time.Second, 5 * time.Second, 25 * time.Second,
@@ -26,8 +26,8 @@ var Bounds = [...]time.Duration{
 
 // Counts are the values of all counters.
 type Counts struct {
-	Classes [len(Bounds) + 1]uint64 // ADDs by duration: at most Bounds[i], and more than the bound before
-	Sum     time.Duration           // of all ADDs
+	Classes [len(Bounds) + 1]uint64 // ADDs by duration: longer than Bounds[i-1], and at most Bounds[i]
+	Sum     time.Duration           // sum of the durations of all ADDs
 	Failed  [128]uint64             // ADDs by error code; 0 stands for codes above 127
 }
 
@@ -39,13 +39,13 @@ type page struct {
 	failed  [len(Counts{}.Failed)]atomic.Uint64
 }
 
-// layout begins the file. It changes with every change of page.
+// layout is the first number in the file. It must change with every change of page.
 const layout = 0x6276_6164_6473_0001 // "bvadds", version 1
 
 // size is the length of the file, in bytes.
 const size = 4096
 
-// errOther says that a file has another layout.
+// errOther says that a file has another layout or size.
 var errOther = errors.New("not a file of counters of this release")
 
 // Create makes the file with all counters at 0, unless it exists.
@@ -66,7 +66,7 @@ func Create(path string) error {
 	return err
 }
 
-// Add counts an ADD in the file, if there is one. code is the code of its error, 0 without an error.
+// Add counts an ADD in the file, if there is one. code is the code of the ADD's error, or 0.
 func Add(path string, took time.Duration, code uint) error {
 	return use(path, func(p *page) {
 		class := 0

@@ -15,13 +15,14 @@ import (
 
 const childVar = "COUNTERS_TEST_CHILD"
 
-// TestMain counts in a child process, without an end, or as often as childVar says.
+// TestMain runs the test's executable as a child process that counts ADDs: as often as childVar says,
+// or without end.
 func TestMain(m *testing.M) {
 	text, child := os.LookupEnv(childVar)
 	if !child {
 		os.Exit(m.Run())
 	}
-	times, _ := strconv.Atoi(text) // 0 is without an end
+	times, _ := strconv.Atoi(text) // 0 means without end
 	for i := 0; times == 0 || i < times; i++ {
 		if err := Add(os.Args[1], 7*time.Millisecond, 100); err != nil {
 			panic(err)
@@ -56,7 +57,7 @@ func TestAdd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Create(path); err != nil { // a new agent
+	if err := Create(path); err != nil { // as a new agent does
 		t.Fatal(err)
 	}
 	want := Counts{Classes: [11]uint64{0: 2, 1: 1, 9: 1, 10: 2}, Sum: 145*time.Second + 6001*time.Microsecond}
@@ -67,8 +68,8 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-// TestProcesses has several processes count at the same time: no ADD is lost. A process that is killed
-// while it counts leaves counters that differ by at most its one ADD.
+// TestProcesses has several processes that count at the same time. No ADD is lost. If a process is
+// killed while it counts, the counters differ by at most its last ADD.
 func TestProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "counters")
 	if err := Create(path); err != nil {
@@ -98,7 +99,7 @@ func TestProcesses(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			got, err = Read(path)
 		}
-		_ = cmd.Process.Kill() // it has not ended by itself
+		_ = cmd.Process.Kill() // the process does not end by itself
 		_ = cmd.Wait()         // "signal: killed"
 	}
 	if got, err = Read(path); err != nil {
@@ -110,7 +111,7 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestOther has files that are no counters: Add leaves them, and Create replaces them.
+// TestOther has files that are no counters. Add does not change them, and Create replaces them.
 func TestOther(t *testing.T) {
 	for name, content := range map[string]string{"empty": "", "short": "x", "another layout": string(make([]byte, size))} {
 		t.Run(name, func(t *testing.T) {

@@ -88,7 +88,7 @@ func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 }
 
 // Free ends a lease that Leases has returned, together with all other leases of its attachment.
-// It keeps no address for the attachment's name. If another attachment has the address by now,
+// Free keeps no address for the attachment's name. If another attachment has the address by now,
 // Free does nothing.
 func (s *Store) Free(l Lease) error {
 	return s.updateExisting(l.Network, func(n *records.Network) error {

@@ -84,8 +84,8 @@ func count(start time.Time, err *types.Error) {
 // the DEL as successful and does not call it again (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked makes skel skip a check after the verb: that CNI_NETNS is not the plugin's own namespace. At that time
-// the verb has already printed its result. The error would be a second JSON object on standard output.
+// unchecked makes skel skip one of its checks after the verb: that CNI_NETNS is not the plugin's own namespace. At
+// that time the verb has already printed its result. An error would be a second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		defer func() { args.NetnsOverride = "true" }() // set after the verb, because the verb reads the caller's value
@@ -110,7 +110,7 @@ func refill(data []byte) (*os.File, error) {
 type configuration []byte
 
 // version returns the cniVersion of the configuration, or the newest version. It decodes the configuration again.
-// This costs no ADD any time, because only errors and the answer to VERSION need the version.
+// ADD does not pay for this, because only errors and the answer to VERSION need the version.
 func (c configuration) version() string {
 	var conf struct {
 		CNIVersion string `json:"cniVersion"`

@@ -119,7 +119,7 @@ func (f *floor) add(g *guest) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() // read only
+	defer ns.Close() // nothing was written
 	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func (n *node) inGuest(g *guest, f func() error) error {
 		if err != nil {
 			return err
 		}
-		defer ns.Close() // read only
+		defer ns.Close() // nothing was written
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter %s: %w", g.netns, err)
 		}

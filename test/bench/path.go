@@ -26,7 +26,7 @@ const (
 	tolerance = 0.05
 )
 
-// Addresses of the machine outside, and of the host on the link to it.
+// Addresses of the link between the host and the machine outside.
 var outsideHost, outsideGuest = net.IPv4(192, 0, 2, 1), net.IPv4(192, 0, 2, 2)
 
 // path is a path that packets take.

@@ -136,4 +136,4 @@ func (r frameReader) has(match func(frame []byte) bool) bool {
 	}
 }
 
-func (r frameReader) close() { _ = unix.Close(r.fd) } // read only
+func (r frameReader) close() { _ = unix.Close(r.fd) } // nothing was written

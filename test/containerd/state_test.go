@@ -35,7 +35,7 @@ func (n *node) look() state {
 }
 
 // same waits until the host is in the same state as before, because a shim takes some time to end.
-// It fails the test if the host does not reach this state.
+// The test fails if the host does not reach this state.
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string

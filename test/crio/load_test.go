@@ -21,7 +21,7 @@ func TestValidation(t *testing.T) {
 			n.start(programs)
 			n.accepts(v, "")
 		}
-		// This is the name of CRI-O's own file, which sorts before ours.
+		// 10-crio-bridge.conflist is the name of CRI-O's own file, which sorts before ours.
 		if err := os.Rename(filepath.Join(n.conf, "10-crio.conflist"), filepath.Join(n.conf, "10-crio-bridge.conflist")); err != nil {
 			t.Fatal(err)
 		}

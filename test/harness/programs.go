@@ -67,7 +67,7 @@ const product = "../.."
 
 // Build builds the named programs that dir lacks, and links ipam-simple to bridgeveth.
 func Build(dir string, names ...string) error {
-	missing := map[string][]string{} // by the folder of their module
+	missing := map[string][]string{} // by module folder
 	for _, name := range names {
 		source, known := sources[name]
 		if !known {
