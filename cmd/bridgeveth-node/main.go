@@ -149,7 +149,7 @@ func run(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.Nodes, err = nodes.Start(ctx, config, notify); err != nil {
+	if a.Nodes, err = nodes.Start(ctx, config, a.Self, notify); err != nil {
 		return err
 	}
 	server := &http.Server{Addr: o.listen, Handler: a.Handler()}

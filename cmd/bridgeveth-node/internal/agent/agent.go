@@ -44,6 +44,8 @@ type Agent struct {
 type Nodes interface {
 	List() (all []cluster.Node, ok bool) // ok is false before the first list has come
 	Trouble() string                     // why the API server does not answer
+	Report(reason, message string)       // writes an Event on the own Node object
+	ClearNetworkUnavailable(context.Context) error
 }
 
 const (
@@ -118,8 +120,14 @@ func (a *Agent) Look() {
 		}
 		a.Log.Info(c)
 	}
-	for _, text := range a.publish(r) {
+	unseen := a.publish(r)
+	for _, text := range unseen {
 		a.Log.Warn(text)
+	}
+	for _, e := range r.events {
+		if slices.Contains(unseen, e.text) {
+			a.Nodes.Report(e.reason, e.text)
+		}
 	}
 }
 
@@ -167,10 +175,24 @@ func (a *Agent) look() (r result) {
 		}
 	}
 	a.checkForeign(state.Ranges, &r)
+	a.clearCondition(&r)
 	return r
 }
 
-// serve restores what running pods share on the host.
+// clearCondition sets the node condition NetworkUnavailable to False where a cloud controller has set it to
+// True. With --routing none the routes are not the agent's, so it leaves the condition.
+func (a *Agent) clearCondition(r *result) {
+	if len(r.reasons) > 0 || !r.unavailable || a.Settings.Routing == cluster.RoutingNone {
+		return
+	}
+	if err := a.Nodes.ClearNetworkUnavailable(context.Background()); err != nil {
+		r.warn("node condition NetworkUnavailable: " + err.Error())
+		return
+	}
+	r.changes = append(r.changes, "set node condition NetworkUnavailable to False")
+}
+
+// serve restores what running pods share on the host, and checks what new pods need there.
 func (a *Agent) serve(values conflist.Values, r *result) {
 	leases, err := a.leases()
 	if err != nil {
@@ -183,6 +205,15 @@ func (a *Agent) serve(values conflist.Values, r *result) {
 	}
 	if err := a.repair(network, r); err != nil {
 		r.warn("running pods: " + err.Error())
+	}
+	checkFree(values.Ranges, leases, r)
+	if network.Forward == setup.ForwardNone {
+		return
+	}
+	if err := a.Host.CheckDenied(network); err != nil {
+		text := fmt.Sprintf("network %s: %v", a.base.Name(), err)
+		r.warn(text)
+		r.tell(forwardDenied, text)
 	}
 }
 
@@ -205,7 +236,7 @@ func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok
 			r.warn(text)
 		}
 	}
-	r.nodes, r.state = len(nodes), state
+	r.nodes, r.state, r.unavailable = len(nodes), state, own.NetworkUnavailable
 	return state, ok
 }
 
@@ -243,7 +274,9 @@ func (a *Agent) checkForeign(ranges []netip.Prefix, r *result) {
 	}
 	for _, o := range others {
 		if o.Ahead {
-			r.fail(fmt.Sprintf("%s comes before %s, so the runtime uses that network; remove it, or give --conflist a name that sorts first", o.Name, a.Conflist.Path))
+			text := fmt.Sprintf("%s comes before %s, so the runtime uses that network; remove it, or give --conflist a name that sorts first", o.Name, a.Conflist.Path)
+			r.fail(text)
+			r.tell(foreignAhead, text)
 		}
 		for _, p := range o.Ranges {
 			if !slices.ContainsFunc(ranges, func(own netip.Prefix) bool { return own.Contains(p.Addr()) && own.Bits() <= p.Bits() }) {

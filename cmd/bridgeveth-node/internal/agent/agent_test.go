@@ -30,10 +30,18 @@ func init() { runtime.LockOSThread() } // tests change the namespace of their th
 type objects struct {
 	all     []cluster.Node
 	trouble string
+	events  []string // that the agent has written
+	cleared int      // how often the agent has set NetworkUnavailable to False
 }
 
-func (o *objects) List() ([]cluster.Node, bool) { return o.all, o.all != nil }
-func (o *objects) Trouble() string              { return o.trouble }
+func (o *objects) List() ([]cluster.Node, bool)  { return o.all, o.all != nil }
+func (o *objects) Trouble() string               { return o.trouble }
+func (o *objects) Report(reason, message string) { o.events = append(o.events, reason+": "+message) }
+func (o *objects) ClearNetworkUnavailable(context.Context) error {
+	o.all[0].NetworkUnavailable = false
+	o.cleared++
+	return nil
+}
 
 func node(name, internal, podRange string) cluster.Node {
 	return cluster.Node{Name: name, Addresses: []netip.Addr{netip.MustParseAddr(internal)}, Ranges: []netip.Prefix{netip.MustParsePrefix(podRange)}}
@@ -367,6 +375,35 @@ func await(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("%s does not come", what)
 		}
+	}
+}
+
+// TestCondition has a cloud controller set the condition NetworkUnavailable.
+func TestCondition(t *testing.T) {
+	a, nodes := newAgent(t)
+	checkReady(t, a, 200, "ready\n")
+	if nodes.cleared != 0 {
+		t.Error("a condition was set that was not there")
+	}
+	for _, tt := range []struct {
+		routing cluster.Routing
+		spoil   string
+		code    int
+		want    int
+	}{
+		{cluster.RoutingNone, "true", 200, 0}, // the routes are not the agent's
+		{cluster.RoutingDirect, "ip route replace 10.244.2.0/24 dev lan", 503, 0},
+		{cluster.RoutingDirect, "ip route del 10.244.2.0/24", 200, 1},
+	} {
+		a.Settings.Routing, nodes.all[0].NetworkUnavailable = tt.routing, true
+		setuptest.Run(t, "sh", "-c", tt.spoil)
+		a.Look()
+		if code, body := a.get("/readyz"); code != tt.code || nodes.cleared != tt.want {
+			t.Errorf("--routing=%s, %s: cleared %d times, want %d: %s", tt.routing, tt.spoil, nodes.cleared, tt.want, body)
+		}
+	}
+	if a.Look(); nodes.cleared != 1 {
+		t.Error("cleared again")
 	}
 }
 

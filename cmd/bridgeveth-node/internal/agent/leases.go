@@ -2,7 +2,9 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -15,6 +17,7 @@ const lockWait = 5 * time.Second
 
 // leases is what the lease store has of the pods' network.
 type leases struct {
+	usage   []ipam.Usage         // how full each range is
 	subnets []attachment.Address // a leased address of each subnet
 }
 
@@ -32,6 +35,9 @@ func (a *Agent) leases() (l leases, err error) {
 		return l, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if l.usage, err = store.Usage(a.base.Name()); err != nil {
+		return l, err
+	}
 	all, err := store.Leases(a.base.Name())
 	for _, lease := range all {
 		if lease.Address.IsSingleIP() {
@@ -42,4 +48,16 @@ func (a *Agent) leases() (l leases, err error) {
 		}
 	}
 	return l, err
+}
+
+// checkFree names the ranges that have no free address.
+func checkFree(ranges []netip.Prefix, l leases, r *result) {
+	for _, u := range l.usage {
+		if u.Leased < u.Size || !slices.ContainsFunc(ranges, func(own netip.Prefix) bool { return own.Contains(u.First) }) {
+			continue
+		}
+		text := fmt.Sprintf("range %v: all addresses are leased (%d), so new pods do not start; look for leases of pods that are gone with \"bvctl leases\", or give the nodes larger ranges", u.Interval, u.Size)
+		r.warn(text)
+		r.tell(rangeExhausted, text)
+	}
 }

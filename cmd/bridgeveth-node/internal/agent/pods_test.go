@@ -114,6 +114,47 @@ func TestRangeChanged(t *testing.T) {
 	}
 }
 
+// TestEvents makes what becomes an Event, and ends it again. Each is written once, and again when it comes back.
+func TestEvents(t *testing.T) {
+	a, nodes := newAgent(t)
+	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/30") // one address besides the gateway
+	foreign := filepath.Join(filepath.Dir(a.Conflist.Path), "05-x.conf")
+	for _, tt := range []struct{ name, start, end, reason, text string }{
+		{"a foreign configuration", "touch " + foreign, "rm " + foreign, "ForeignNetworkConfiguration", "05-x.conf comes before " + a.Conflist.Path},
+		{"a chain that denies", "nft 'add table inet other; add chain inet other c { type filter hook forward priority 0; policy drop; }'", "nft delete table inet other",
+			"ForwardDenied", "network kubernetes: packets of its containers are dropped by chain inet other c of nf_tables (policy drop)"},
+	} {
+		checkReady(t, a, 200, "ready\n")
+		nodes.events = nil
+		for range 2 {
+			setuptest.Run(t, "sh", "-c", tt.start)
+			a.Look()
+			a.Look()
+			setuptest.Run(t, "sh", "-c", tt.end)
+			a.Look()
+		}
+		if len(nodes.events) != 2 || !strings.HasPrefix(nodes.events[0], tt.reason+": "+tt.text) || nodes.events[1] != nodes.events[0] {
+			t.Errorf("%s: %q", tt.name, nodes.events)
+		}
+	}
+	checkReady(t, a, 200, "ready\n")
+	nodes.events = nil
+	a.addPod(t, "pod")
+	const text = "range 10.244.1.1-10.244.1.2: all addresses are leased (1), so new pods do not start"
+	checkReady(t, a, 200, "ready\nwarning: "+text)
+	checkReady(t, a, 200, "ready\nwarning: "+text)
+	if len(nodes.events) != 1 || !strings.HasPrefix(nodes.events[0], "PodRangeExhausted: "+text) {
+		t.Errorf("%q", nodes.events)
+	}
+	if out, err := a.cni(t, "DEL", "pod"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	a.Look()
+	if _, body := a.get("/readyz"); body != "ready\n" {
+		t.Errorf("after the pod: %s", body)
+	}
+}
+
 // TestCounted has pods come, and one ADD fail. The plugin counts them, and the agent prints the counters.
 func TestCounted(t *testing.T) {
 	a, nodes := newAgent(t)

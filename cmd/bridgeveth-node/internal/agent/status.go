@@ -16,14 +16,30 @@ type result struct {
 	changes  []string
 	reasons  []string // why the node is not ready for pods
 	warnings []string // what else an administrator has to know
+	events   []event  // those of them that become Events
 	nodes    int
 	state    cluster.State
 	at       time.Time
 	took     time.Duration
+
+	unavailable bool // a cloud controller says so by the node condition NetworkUnavailable
 }
 
 func (r *result) fail(text string) { r.reasons = append(r.reasons, text) }
 func (r *result) warn(text string) { r.warnings = append(r.warnings, text) }
+
+// event is a reason or a warning that becomes an Event on the Node object.
+type event struct{ reason, text string }
+
+// The reasons of Events.
+const (
+	rangeExhausted = "PodRangeExhausted"
+	forwardDenied  = "ForwardDenied"
+	foreignAhead   = "ForeignNetworkConfiguration"
+)
+
+// tell makes a text that was passed to fail or warn an Event, too.
+func (r *result) tell(reason, text string) { r.events = append(r.events, event{reason, text}) }
 
 // status is what is seen of an agent from outside.
 type status struct {

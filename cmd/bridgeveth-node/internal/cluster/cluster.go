@@ -17,6 +17,8 @@ type Node struct {
 	Created   time.Time
 	Ranges    []netip.Prefix // spec.podCIDRs
 	Addresses []netip.Addr   // status.addresses of type InternalIP, in their order
+
+	NetworkUnavailable bool // the condition of this name is True; of the own node only
 }
 
 // Uplink is the link that has one InternalIP of the own node.

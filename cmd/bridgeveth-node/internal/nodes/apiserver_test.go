@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -54,7 +56,7 @@ func newControl(t *testing.T) *control {
 func (c *control) startAPI() {
 	key := filepath.Join(c.dir, "key")
 	c.api = c.start(os.Getenv("KUBE_APISERVER"), "--etcd-servers", "http://127.0.0.1:2379", "--cert-dir", c.dir,
-		"--service-cluster-ip-range", "10.96.0.0/16", "--advertise-address", "127.0.0.1", "--token-auth-file", filepath.Join(c.dir, "tokens"),
+		"--service-cluster-ip-range", "10.96.0.0/16", "--advertise-address", "127.0.0.1", "--token-auth-file", filepath.Join(c.dir, "tokens"), "--authorization-mode", "RBAC",
 		"--service-account-issuer", "https://test", "--service-account-key-file", key, "--service-account-signing-key-file", key)
 	c.await("the API server", func() bool { return c.try(http.MethodGet, "/readyz", nil) == nil })
 }
@@ -83,31 +85,38 @@ func kill(cmd *exec.Cmd) {
 
 // try sends a request to the API server.
 func (c *control) try(method, path string, body any) error {
-	client, err := rest.HTTPClientFor(c.config)
-	if err != nil {
-		return err
-	}
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequest(method, c.config.Host+path, bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
+	kind := "application/json"
 	if method == http.MethodPatch {
-		request.Header.Set("Content-Type", "application/merge-patch+json")
+		kind = "application/merge-patch+json"
 	}
-	answer, err := client.Do(request)
+	_, err = c.send(method, path, kind, text)
+	return err
+}
+
+// send sends a request with a body of that media type, and returns the body of the answer.
+func (c *control) send(method, path, kind string, body []byte) (answer []byte, err error) {
+	client, err := rest.HTTPClientFor(c.config)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer answer.Body.Close()
-	if answer.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s", method, path, answer.Status)
+	request, err := http.NewRequest(method, c.config.Host+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	request.Header.Set("Content-Type", kind)
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if answer, err = io.ReadAll(response.Body); err == nil && response.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
+	}
+	return answer, err
 }
 
 func (c *control) do(method, path string, body any) {
@@ -144,7 +153,7 @@ func TestWatch(t *testing.T) {
 		woken := make(chan struct{}, 1000)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		w, err := Start(ctx, c.config, func() { woken <- struct{}{} })
+		w, err := Start(ctx, c.config, "n1", func() { woken <- struct{}{} })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,4 +211,98 @@ func TestWatch(t *testing.T) {
 		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n3[10.244.3.0/24][]")
 		c.await("no trouble", func() bool { return w.Trouble() == "" })
 	})
+}
+
+// asAgent gives the agent the privileges of deploy/base/rbac.yaml, and returns how it reaches the API server.
+func (c *control) asAgent() *rest.Config {
+	c.t.Helper()
+	text, err := os.ReadFile("../../../../deploy/base/rbac.yaml")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	const rbac = "/apis/rbac.authorization.k8s.io/v1/"
+	paths := map[string]string{
+		"ServiceAccount": "/api/v1/namespaces/kube-system/serviceaccounts", "ClusterRole": rbac + "clusterroles", "ClusterRoleBinding": rbac + "clusterrolebindings",
+		"Role": rbac + "namespaces/default/roles", "RoleBinding": rbac + "namespaces/default/rolebindings",
+	}
+	c.await("the namespaces", func() bool {
+		return c.try(http.MethodGet, "/api/v1/namespaces/kube-system", nil) == nil && c.try(http.MethodGet, "/api/v1/namespaces/default", nil) == nil
+	})
+	for _, object := range strings.Split(string(text), "\n---\n") {
+		kind := regexp.MustCompile(`(?m)^kind: (\w+)$`).FindStringSubmatch(object)[1]
+		if _, err := c.send(http.MethodPost, paths[kind], "application/yaml", []byte(object)); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	config := rest.CopyConfig(c.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:bridgeveth-node"}
+	return config
+}
+
+// TestWrite writes with the agent's privileges: Events, and the condition that a cloud controller has set.
+func TestWrite(t *testing.T) {
+	if os.Getenv("KUBE_APISERVER") == "" {
+		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
+	}
+	setuptest.InHost(t, func() {
+		c := newControl(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		w, err := Start(ctx, c.asAgent(), "n1", func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Report("Early", "before the Node object is known") // must do nothing
+		unavailable := func() bool {
+			all, _ := w.List()
+			return len(all) == 1 && all[0].NetworkUnavailable
+		}
+		c.do(http.MethodPost, "/api/v1/nodes", newNode("n1", "10.244.1.0/24"))
+		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"conditions": []object{
+			{"type": "Ready", "status": "True", "reason": "KubeletReady"}, {"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"},
+		}}})
+		c.await("the condition", unavailable)
+		if err := w.ClearNetworkUnavailable(ctx); err != nil {
+			t.Fatal(err)
+		}
+		c.await("news of the change", func() bool { return !unavailable() })
+		var node corev1.Node
+		c.get("/api/v1/nodes/n1", &node)
+		var got []string
+		for _, condition := range node.Status.Conditions {
+			got = append(got, fmt.Sprintf("%s %s %s", condition.Type, condition.Status, condition.Reason))
+		}
+		if want := "Ready True KubeletReady, NetworkUnavailable False RoutesStand"; strings.Join(got, ", ") != want {
+			t.Errorf("conditions %q, want %s", got, want)
+		}
+
+		// Equal Events become one, with their number.
+		for range 3 {
+			w.Report("ForwardDenied", "a chain denies")
+		}
+		w.Report("PodRangeExhausted", "all addresses are leased")
+		var list corev1.EventList
+		c.await("the Events", func() bool {
+			c.get("/api/v1/namespaces/default/events", &list)
+			return len(list.Items) == 2 && list.Items[0].Count+list.Items[1].Count == 4
+		})
+		for _, e := range list.Items {
+			want := map[string]int32{"ForwardDenied a chain denies": 3, "PodRangeExhausted all addresses are leased": 1}[e.Reason+" "+e.Message]
+			if e.Count != want || e.Type != "Warning" || e.InvolvedObject.Kind != "Node" || e.InvolvedObject.Name != "n1" || e.InvolvedObject.UID != node.UID || e.Source.Component != "bridgeveth-node" {
+				t.Errorf("got %+v", e)
+			}
+		}
+	})
+}
+
+// get reads an object.
+func (c *control) get(path string, into any) {
+	c.t.Helper()
+	text, err := c.send(http.MethodGet, path, "application/json", nil)
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
 }

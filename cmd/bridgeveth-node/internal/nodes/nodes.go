@@ -1,4 +1,5 @@
-// Package nodes reads the Node objects of a cluster from its API server, by one watch.
+// Package nodes reads the Node objects of a cluster from its API server, by one watch, and writes
+// Events and one condition of the own Node object.
 package nodes
 
 import (
@@ -7,7 +8,9 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,23 +25,37 @@ import (
 
 // Watch is what is known of the Node objects.
 type Watch struct {
+	self     string // name of the own Node object
 	informer cache.SharedIndexInformer
-	trouble  atomic.Value // string: why the last request failed, "" if it did not
+	trouble  atomic.Value // string: why the last request of the watch failed, "" if it did not
+	writer
 }
 
 // Start begins to watch the Node objects, until ctx ends. It calls wake after each change that
 // matters. While the API server is gone, the objects stay as they were. When it is back, they are
-// compared with a new list.
-func Start(ctx context.Context, config *rest.Config, wake func()) (*Watch, error) {
-	w := &Watch{}
+// compared with a new list. self is the name of the own Node object.
+func Start(ctx context.Context, config *rest.Config, self string, wake func()) (*Watch, error) {
+	w := &Watch{self: self}
 	w.trouble.Store("no answer yet")
-	client, err := w.client(config)
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	watched, limited := rest.CopyConfig(config), rest.CopyConfig(config)
+	watched.Wrap(func(next http.RoundTripper) http.RoundTripper { return observer{w, next} })
+	limited.Timeout = writeTimeout
+	reader, err := client(watched, scheme)
 	if err != nil {
 		return nil, err
 	}
-	list := cache.NewListWatchFromClient(client, "nodes", "", fields.Everything())
+	writer, err := client(limited, scheme)
+	if err != nil {
+		return nil, err
+	}
+	w.writer = newWriter(ctx, writer, scheme, self)
+	list := cache.NewListWatchFromClient(reader, "nodes", "", fields.Everything())
 	w.informer = cache.NewSharedIndexInformer(list, &corev1.Node{}, 0, cache.Indexers{})
-	if err := w.informer.SetTransform(strip); err != nil {
+	if err := w.informer.SetTransform(w.strip); err != nil {
 		return nil, err
 	}
 	_, err = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -61,27 +78,24 @@ func Start(ctx context.Context, config *rest.Config, wake func()) (*Watch, error
 	return w, nil
 }
 
+// writeTimeout is how long a request that writes may take. The watch has no limit.
+const writeTimeout = 10 * time.Second
+
 // client returns a client that knows the core types only. All types of Kubernetes would take some
 // 20 MiB of memory.
-func (w *Watch) client(config *rest.Config) (*rest.RESTClient, error) {
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	config = rest.CopyConfig(config)
+func client(config *rest.Config, scheme *runtime.Scheme) (*rest.RESTClient, error) {
 	config.GroupVersion, config.APIPath = &corev1.SchemeGroupVersion, "/api"
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return observer{w, next} })
-	client, err := rest.RESTClientFor(config)
+	c, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("API server %s: %w", config.Host, err)
 	}
-	return client, nil
+	return c, nil
 }
 
-// observer notes for each request whether it was answered.
+// observer notes for each request of the watch whether it was answered.
 type observer struct {
 	watch *Watch
 	next  http.RoundTripper
@@ -130,19 +144,28 @@ func Of(n *corev1.Node) cluster.Node {
 			node.Addresses = append(node.Addresses, ip.Unmap())
 		}
 	}
+	node.NetworkUnavailable = slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeNetworkUnavailable && c.Status == corev1.ConditionTrue
+	})
 	return node
 }
 
 // strip keeps of a Node object what Of reads, and what the watch needs. The rest would be most of
 // the memory of an agent in a big cluster.
-func strip(object any) (any, error) {
+func (w *Watch) strip(object any) (any, error) {
 	n, ok := object.(*corev1.Node)
 	if !ok {
 		return object, nil // the last known state of a deleted object
 	}
+	var conditions []corev1.NodeCondition
+	for _, c := range n.Status.Conditions {
+		if n.Name == w.self && c.Type == corev1.NodeNetworkUnavailable {
+			conditions = append(conditions, corev1.NodeCondition{Type: c.Type, Status: c.Status})
+		}
+	}
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
 		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
-		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
+		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: conditions},
 	}, nil
 }

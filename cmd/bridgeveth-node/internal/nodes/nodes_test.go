@@ -23,26 +23,34 @@ func TestOf(t *testing.T) {
 				{Type: corev1.NodeInternalIP, Address: "172.30.0.11"}, {Type: corev1.NodeInternalIP, Address: "fd00::11"},
 			},
 			Images: make([]corev1.ContainerImage, 50),
+			Conditions: []corev1.NodeCondition{
+				{Type: corev1.NodeReady, Status: corev1.ConditionTrue}, {Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionTrue, Reason: "NoRouteCreated"},
+			},
 		},
 	}
 	want := cluster.Node{
 		Name: "n1", Created: created,
 		Ranges:    []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")},
 		Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("fd00::11")},
+
+		NetworkUnavailable: true,
 	}
 	same := cmp.Options{cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })}
 	if diff := cmp.Diff(want, Of(object), same); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	stripped, err := strip(object)
+	stripped, err := (&Watch{self: "n1"}).strip(object)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, Of(stripped.(*corev1.Node)), same); diff != "" {
 		t.Errorf("stripped: -want +got\n%s", diff)
 	}
-	if len(stripped.(*corev1.Node).Status.Images) != 0 || stripped.(*corev1.Node).Labels != nil {
-		t.Error("images and labels are kept in memory")
+	if kept := stripped.(*corev1.Node); len(kept.Status.Images) != 0 || kept.Labels != nil || len(kept.Status.Conditions) != 1 {
+		t.Errorf("kept in memory: %v", kept)
+	}
+	if foreign, err := (&Watch{self: "n2"}).strip(object); err != nil || len(foreign.(*corev1.Node).Status.Conditions) != 0 {
+		t.Errorf("conditions of another node are kept in memory (%v)", err)
 	}
 	object.Spec.PodCIDRs = nil // set by hand
 	if got := Of(object).Ranges; len(got) != 1 || got[0] != want.Ranges[0] {

@@ -1,0 +1,79 @@
+package nodes
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+)
+
+// component is the author of what the agent writes to the API server.
+const component = "bridgeveth-node"
+
+// writer writes about the own Node object.
+type writer struct {
+	client   *rest.RESTClient
+	recorder record.EventRecorder
+}
+
+// newWriter returns a writer whose requests end with ctx. The recorder counts equal Events instead of
+// writing each of them, and limits how many it writes.
+func newWriter(ctx context.Context, client *rest.RESTClient, scheme *runtime.Scheme, self string) writer {
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	broadcaster.StartRecordingToSink(sink{ctx, client})
+	return writer{client, broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component, Host: self})}
+}
+
+// Report writes a warning Event on the own Node object, soon and without waiting. Before the API
+// server has listed that object, Report does nothing.
+func (w *Watch) Report(reason, message string) {
+	if own, known, _ := w.informer.GetStore().GetByKey(w.self); known { // the store returns no errors
+		w.recorder.Event(own.(*corev1.Node), corev1.EventTypeWarning, reason, message)
+	}
+}
+
+// ClearNetworkUnavailable sets the condition NetworkUnavailable of the own Node object to False.
+func (w *Watch) ClearNetworkUnavailable(ctx context.Context) error {
+	now := metav1.NewTime(time.Now())
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{{
+		Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now,
+		Reason: "RoutesStand", Message: component + " keeps the routes to the pods of other nodes",
+	}}}})
+	if err != nil {
+		return err
+	}
+	return w.client.Patch(types.StrategicMergePatchType).Resource("nodes").Name(w.self).SubResource("status").Body(patch).Do(ctx).Error()
+}
+
+// sink writes Events to the API server.
+type sink struct {
+	ctx    context.Context
+	client *rest.RESTClient
+}
+
+// Create is record.EventSink.
+func (s sink) Create(e *corev1.Event) (*corev1.Event, error) {
+	return s.into(s.client.Post().Namespace(e.Namespace).Resource("events").Body(e))
+}
+
+// Update is record.EventSink.
+func (s sink) Update(e *corev1.Event) (*corev1.Event, error) {
+	return s.into(s.client.Put().Namespace(e.Namespace).Resource("events").Name(e.Name).Body(e))
+}
+
+// Patch is record.EventSink.
+func (s sink) Patch(e *corev1.Event, patch []byte) (*corev1.Event, error) {
+	return s.into(s.client.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(patch))
+}
+
+// into makes a request and returns the Event in its answer.
+func (s sink) into(request *rest.Request) (*corev1.Event, error) {
+	e := &corev1.Event{}
+	return e, request.Do(s.ctx).Into(e)
+}
