@@ -15,24 +15,25 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// Transit packets pass through the host without a bridge of ours: a packet to a NodePort of Kubernetes comes
-// in by the uplink and leaves by the uplink, if its pod is on another node. The rules for them are in a chain
-// of their own. Our chain jumps to it, so the administrator's chains come first.
+// Transit packets pass through the host and through no bridge of ours. A packet to a NodePort of Kubernetes
+// is an example: it comes in by the uplink and leaves by the uplink, if its pod is on another node. The
+// rules for transit packets have a chain of their own. Our chain jumps to that chain, so the administrator's
+// rules take effect first.
 
 const transitChain = "BRIDGEVETH-TRANSIT"
 
 // toTransit is the jump from our chain to transitChain.
 var toTransit = rule{target: transitChain}
 
-// MissingTransit compares the transit rules with the ranges, in iptables-nft. In the words of iptables(8),
-// the rules for each range are:
+// MissingTransit returns a difference for each family whose transit rules in iptables-nft are not those for
+// the ranges. The rules for each range are:
 //
 //	-d RANGE -j ACCEPT
 //	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 //
-// New connections from a range are not accepted: they may lead to containers of Docker, which other networks
-// must not reach. Rules for other ranges of the same family are deleted. Without a FORWARD chain nothing
-// denies the packets, and nothing is missing.
+// The rules do not accept new connections from a range, because these may lead to Docker's containers, which
+// other networks must not reach. Rules for other ranges of the same family are deleted. If there is no
+// FORWARD chain, nothing denies the packets, and nothing is missing.
 func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		wanted := ofFamily(ranges, family)
@@ -57,9 +58,9 @@ func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.D
 	return missing, nil
 }
 
-// CheckTransit returns an error if iptables-legacy denies transit packets. Its tables cannot be changed by
-// netlink. A FORWARD chain with a rule of kube-proxy, or with a rule that accepts packets by more than their
-// interfaces, is taken for one that accepts them.
+// CheckTransit returns an error if iptables-legacy denies transit packets, because its tables cannot be
+// changed by netlink. It assumes that FORWARD accepts these packets if FORWARD has a rule of kube-proxy, or
+// an accept rule with a match other than interfaces and conntrack states.
 func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -78,7 +79,8 @@ func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// DeleteTransit deletes all transit rules. With the last rule of our chain it deletes that chain, too.
+// DeleteTransit deletes all transit rules. Together with the last rule of our chain, it deletes our chain
+// too.
 func DeleteTransit(n *netns.Namespace) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -103,8 +105,8 @@ func transits(own []rule) bool {
 }
 
 // compareTransit returns the rules that the transit chain lacks for the ranges, and the handles of its other
-// rules. It identifies a rule by its comment. A rule that iptables cannot read is replaced: nft(8) has saved
-// and loaded it.
+// rules. It recognizes a rule by the comment. If nft(8) has saved and loaded a rule, iptables cannot read
+// the rule. Such a rule is among the other rules, and a new rule replaces it.
 func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (missing []nft.Rule, surplus []uint64, err error) {
 	dumped, err := nft.Rules(n, family, filterTable, transitChain)
 	if err != nil {
@@ -133,8 +135,9 @@ func transitRules(ranges []netip.Prefix) (list []nft.Rule) {
 	return list
 }
 
-// within compares an address in the network header with a subnet. nft.Within loads only the bytes that the
-// prefix covers. iptables-nft up to 1.8.6 reads such a rule as one for a single address.
+// within compares an address in the network header with a subnet. It loads the whole address. nft.Within
+// loads only the bytes that the prefix covers, and iptables-nft up to 1.8.6 takes such a rule for a rule
+// about a single address.
 func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
 	address := subnet.Masked().Addr().AsSlice()
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset4, Len: uint32(len(address))}
@@ -148,8 +151,8 @@ func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
 	return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address})
 }
 
-// addTransit adds the transit rules that are missing and deletes the others, with the chains and jumps that
-// lead to them.
+// addTransit adds the missing transit rules and deletes the other rules of the transit chain. It adds the
+// chains and jumps that lead to the transit chain.
 func addTransit(n *netns.Namespace, t xtables, ranges []netip.Prefix) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		missing, surplus, err := compareTransit(n, t.family, ranges)
