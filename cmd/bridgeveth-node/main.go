@@ -89,7 +89,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&a.Base, "base-conflist", "", "file with your own network configuration (default: a built-in one)")
 	f.StringVar(&a.Conflist.Path, "conflist", "/etc/cni/net.d/10-bridgeveth.conflist", "file of the network configuration that the agent writes")
 	f.StringVar(&a.Conflist.Volatile, "volatile-conflist", "/run/bridgeveth-node/conflist", "file that contains the network configuration until the next reboot; --conflist is a link to it. With \"\", --conflist is an ordinary file")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:9097", "address and port of /healthz, /readyz and /metrics")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9097", "address and port of /healthz, /readyz, /metrics and /node")
 	f.BoolVar(&o.remove, "remove", false, "remove the network configuration, the routes, the VXLAN device and the FORWARD rules for pods of other nodes, then exit")
 	if err := f.Parse(args); err != nil {
 		return nil, err

@@ -2,6 +2,6 @@
 // in the host's network namespace.
 //
 // Each command has a file of its own: doctor.go, inspect.go, topology.go, leases.go, check.go (leases
-// check) and repair.go. pkg/inventory finds the attachments, and pkg/doctor follows packets. This package
+// check), repair.go and node.go. pkg/inventory finds the attachments, and pkg/doctor follows packets. This package
 // makes no kernel calls and imports no plugin.
 package main

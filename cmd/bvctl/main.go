@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
 	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of the leases (default: the folders in the configurations, and "+ipam.DefaultDir+")")
 	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder of libcni's records of attachments")
-	root.AddCommand(newDoctor(inv), newFirewalld(), newInspect(inv), newLeases(inv), newRepair(inv), newTopology(inv))
+	root.AddCommand(newDoctor(inv), newFirewalld(), newInspect(inv), newLeases(inv), newNode(), newRepair(inv), newTopology(inv))
 	return root
 }
 

@@ -198,6 +198,7 @@ func (a *Agent) serve(values conflist.Values, r *result) {
 	if err != nil {
 		r.warn("leases: " + err.Error())
 	}
+	r.leases = leases
 	network, err := a.network(values, leases.subnets)
 	if err != nil {
 		r.fail("network configuration: " + err.Error())
@@ -236,7 +237,7 @@ func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok
 			r.warn(text)
 		}
 	}
-	r.nodes, r.state, r.unavailable = len(nodes), state, own.NetworkUnavailable
+	r.nodes, r.state, r.unavailable = nodes, state, own.NetworkUnavailable
 	return state, ok
 }
 

@@ -407,6 +407,45 @@ func TestCondition(t *testing.T) {
 	}
 }
 
+// TestNode compares what "bvctl node" prints.
+func TestNode(t *testing.T) {
+	a, nodes := newAgent(t)
+	nodes.all = append(nodes.all, cluster.Node{Name: "n5"}, cluster.Node{Name: "n4", Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}})
+	if code, body := a.get("/node"); code != 503 || !strings.HasPrefix(body, "node n1, MTU of new pods 0\nnot ready: the first comparison has not ended\n") {
+		t.Errorf("%d %s", code, body)
+	}
+	checkReady(t, a, 200, "ready\n")
+	a.addPod(t, "old")
+	nodes.all[0].Ranges = []netip.Prefix{netip.MustParsePrefix("10.245.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}
+	checkReady(t, a, 200, "ready\n")
+	a.addPod(t, "new")
+	checkReady(t, a, 200, "ready\n")
+	want := `node n1, MTU of new pods 1450
+ready
+warning: node n4: status.addresses has no InternalIP; its pods are not reachable until its kubelet reports one
+
+RANGE                    LEASED
+10.245.0.0/24            1 of 253
+fd00:1::/64              1 of 1.8e+19
+10.244.1.1-10.244.1.254  1 of 253, outside spec.podCIDRs
+
+PEER  INTERNAL IP  RANGE          REACHED  ROUTE
+n2    172.30.0.12  10.244.2.0/24  direct   via 172.30.0.12 dev uplink0
+n3    172.31.0.13  10.244.3.0/24  tunnel   via 10.244.3.0 dev bvx0
+n4    -            10.244.4.0/24  no       -
+n5    -            -              no       -
+`
+	code, body := a.get("/node")
+	if diff := cmp.Diff(want, body); code != 200 || diff != "" {
+		t.Errorf("%d, -want +got\n%s", code, diff)
+	}
+	a.Settings.Routing = cluster.RoutingNone
+	a.Look()
+	if _, body := a.get("/node"); !strings.Contains(body, "n2    172.30.0.12  10.244.2.0/24  fabric   -\n") {
+		t.Errorf("--routing none:\n%s", body)
+	}
+}
+
 func TestSeen(t *testing.T) {
 	a, nodes := newAgent(t)
 	nodes.all = append(nodes.all, cluster.Node{Name: "n4", Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}})

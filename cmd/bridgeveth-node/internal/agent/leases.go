@@ -17,6 +17,7 @@ const lockWait = 5 * time.Second
 
 // leases is what the lease store has of the pods' network.
 type leases struct {
+	known   bool                 // ipam-simple leases the addresses, and its store could be read
 	usage   []ipam.Usage         // how full each range is
 	subnets []attachment.Address // a leased address of each subnet
 }
@@ -29,7 +30,7 @@ func (a *Agent) leases() (l leases, err error) {
 	}
 	store, err := ipam.OpenExisting(dir, lockWait)
 	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
+		return leases{known: true}, nil
 	}
 	if err != nil {
 		return l, err
@@ -47,6 +48,7 @@ func (a *Agent) leases() (l leases, err error) {
 			l.subnets = append(l.subnets, attachment.Address{Prefix: lease.Address, Gateway: lease.Gateway})
 		}
 	}
+	l.known = err == nil
 	return l, err
 }
 

@@ -26,7 +26,7 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 		value            any
 	}{
 		{"ready", "gauge", "1 if the node is ready for pods, 0 if not: /readyz says why", ready},
-		{"nodes", "gauge", "Node objects in the cluster, as last read", s.last.nodes},
+		{"nodes", "gauge", "Node objects in the cluster, as last read", len(s.last.nodes)},
 		{"routes", "gauge", "Routes to the pod ranges of other nodes that this node needs", len(s.last.state.Routes)},
 		{"tunnel_peers", "gauge", "Nodes that are reached through the VXLAN device", tunnelled},
 		{"pod_mtu_bytes", "gauge", "MTU of new pods", s.last.state.MTU},

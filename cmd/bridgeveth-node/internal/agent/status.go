@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +16,9 @@ type result struct {
 	reasons  []string // why the node is not ready for pods
 	warnings []string // what else an administrator has to know
 	events   []event  // those of them that become Events
-	nodes    int
+	nodes    []cluster.Node
 	state    cluster.State
+	leases   leases
 	at       time.Time
 	took     time.Duration
 
@@ -71,12 +71,13 @@ func (s *status) publish(r result) (unseen []string) {
 // stuck is how long ago the last look may have been.
 const stuck = 3 * idle
 
-// Handler serves /healthz, /readyz and /metrics.
-func (s *status) Handler() http.Handler {
+// Handler serves /healthz, /readyz, /metrics and /node.
+func (a *Agent) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", s.healthz)
-	mux.HandleFunc("/readyz", s.readyz)
-	mux.HandleFunc("/metrics", s.metrics)
+	mux.HandleFunc("/healthz", a.healthz)
+	mux.HandleFunc("/readyz", a.readyz)
+	mux.HandleFunc("/metrics", a.metrics)
+	mux.HandleFunc("/node", a.node)
 	return mux
 }
 
@@ -103,20 +104,25 @@ func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
 func (s *status) readyz(w http.ResponseWriter, _ *http.Request) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	var text strings.Builder
+	text, code := s.verdict()
+	w.WriteHeader(code)
+	fmt.Fprint(w, text)
+}
+
+// verdict returns the text of readyz and its status code.
+func (s *status) verdict() (text string, code int) {
 	for _, r := range s.last.reasons {
-		fmt.Fprintf(&text, "not ready: %s\n", r)
+		text += "not ready: " + r + "\n"
 	}
 	if s.looks == 0 {
-		fmt.Fprintln(&text, "not ready: the first comparison has not ended")
+		text += "not ready: the first comparison has not ended\n"
 	}
-	if text.Len() > 0 {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	} else {
-		fmt.Fprintln(&text, "ready")
+	code = http.StatusServiceUnavailable
+	if text == "" {
+		text, code = "ready\n", http.StatusOK
 	}
 	for _, warning := range s.last.warnings {
-		fmt.Fprintf(&text, "warning: %s\n", warning)
+		text += "warning: " + warning + "\n"
 	}
-	fmt.Fprint(w, text.String())
+	return text, code
 }

@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+)
+
+// maxExact is the largest number of addresses that is printed with all digits, as by "bvctl leases".
+const maxExact = 1_000_000_000
+
+// node prints what the agent has seen at its last look. "bvctl node" shows this text.
+func (a *Agent) node(w http.ResponseWriter, _ *http.Request) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	verdict, code := a.verdict()
+	w.WriteHeader(code)
+	fmt.Fprintf(w, "node %s, MTU of new pods %d\n%s", a.Self, a.last.state.MTU, verdict)
+	a.printRanges(w)
+	a.printPeers(w)
+}
+
+// printRanges prints how full the ranges of the node are, and former ranges that pods still have
+// addresses of.
+func (a *Agent) printRanges(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nRANGE\tLEASED")
+	left := slices.Clone(a.last.leases.usage)
+	for _, own := range a.last.state.Ranges {
+		leased := "0"
+		if !a.last.leases.known {
+			leased = "-"
+		}
+		if i := slices.IndexFunc(left, func(u ipam.Usage) bool { return own.Contains(u.First) }); i >= 0 {
+			leased = fullness(left[i])
+			left = slices.Delete(left, i, i+1)
+		}
+		fmt.Fprintf(t, "%v\t%s\n", own, leased)
+	}
+	for _, u := range left {
+		if u.Leased > 0 {
+			fmt.Fprintf(t, "%v\t%s, outside spec.podCIDRs\n", u.Interval, fullness(u))
+		}
+	}
+	_ = t.Flush() // fails if the client has gone
+}
+
+// fullness returns how many addresses of a range are leased.
+func fullness(u ipam.Usage) string {
+	size := strconv.FormatUint(u.Size, 10)
+	if u.Size > maxExact {
+		size = fmt.Sprintf("%.1e", float64(u.Size))
+	}
+	return fmt.Sprintf("%d of %s", u.Leased, size)
+}
+
+// printPeers prints how packets get to the ranges of the other nodes.
+func (a *Agent) printPeers(w io.Writer) {
+	routes := map[netip.Prefix]cluster.Route{}
+	for _, r := range a.last.state.Routes {
+		routes[r.Range] = r
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nPEER\tINTERNAL IP\tRANGE\tREACHED\tROUTE")
+	peers := slices.Clone(a.last.nodes)
+	slices.SortFunc(peers, func(a, b cluster.Node) int { return cmp.Compare(a.Name, b.Name) })
+	for _, p := range peers {
+		if p.Name == a.Self {
+			continue
+		}
+		addresses := strings.Trim(fmt.Sprint(p.Addresses), "[]")
+		for _, r := range p.Ranges {
+			how, through := "no", "-"
+			if route, ok := routes[r]; ok {
+				how, through = "direct", fmt.Sprintf("via %v dev %s", route.Gateway, route.Link)
+				if route.Link == cluster.TunnelLink {
+					how = "tunnel"
+				}
+			} else if a.Settings.Routing == cluster.RoutingNone {
+				how = "fabric"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%v\t%s\t%s\n", p.Name, cmp.Or(addresses, "-"), r, how, through)
+		}
+		if len(p.Ranges) == 0 {
+			fmt.Fprintf(t, "%s\t%s\t-\tno\t-\n", p.Name, cmp.Or(addresses, "-"))
+		}
+	}
+	_ = t.Flush() // fails if the client has gone
+}

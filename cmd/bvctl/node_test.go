@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// TestNode runs "bvctl node" with what an agent, another program or nobody answers.
+func TestNode(t *testing.T) {
+	const text = "node n1, MTU of new pods 1450\n"
+	for _, tt := range []struct {
+		name    string
+		code    int // 0: nothing listens
+		out     string
+		failure string // part of the error
+	}{
+		{"ready", http.StatusOK, text, ""},
+		{"not ready", http.StatusServiceUnavailable, text, errUnhealthy.Error()},
+		{"another program", http.StatusNotFound, "", "answers 404 Not Found; set the address of bridgeveth-node's --listen"},
+		{"no agent", 0, "", "connection refused; start bridgeveth-node on this node, or set the address of its --listen"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/node" {
+					t.Errorf("asked for %s", r.URL)
+				}
+				w.WriteHeader(tt.code)
+				fmt.Fprint(w, text)
+			}))
+			defer server.Close()
+			if tt.code == 0 {
+				server.Close()
+			}
+			root, out := newRoot(), &bytes.Buffer{}
+			root.SetOut(out)
+			root.SetArgs([]string{"node", "--agent", strings.TrimPrefix(server.URL, "http://")})
+			err := root.Execute()
+			failure := ""
+			if err != nil {
+				failure = err.Error()
+			}
+			if out.String() != tt.out || !strings.HasSuffix(failure, tt.failure) || tt.failure == "" && err != nil {
+				t.Errorf("got %q, %v", out, err)
+			}
+			if unhealthy := tt.code == http.StatusServiceUnavailable; errors.Is(err, errUnhealthy) != unhealthy {
+				t.Errorf("exit status: %v", err)
+			}
+		})
+	}
+}
