@@ -50,8 +50,10 @@ func node(name, internal, podRange string) cluster.Node {
 // newAgent returns the agent of a node with 172.30.0.11 on uplink0, in a cluster of three.
 func newAgent(t testing.TB) (*Agent, *objects) {
 	ns := setuptest.EnterHost(t)
-	setuptest.Run(t, "ip", "link", "add", "uplink0", "up", "type", "veth", "peer", "name", "lan")
-	setuptest.Run(t, "ip", "link", "set", "lan", "up")
+	setuptest.Run(t, "ip", "link", "add", "uplink0", "type", "veth", "peer", "name", "lan")
+	for _, link := range []string{"uplink0", "lan"} { // the kernel adds link-local addresses late, and tests compare addresses
+		setuptest.Run(t, "ip", "link", "set", link, "addrgenmode", "none", "up")
+	}
 	setuptest.Run(t, "ip", "addr", "add", "172.30.0.11/16", "dev", "uplink0")
 	nodes := &objects{all: []cluster.Node{
 		node("n1", "172.30.0.11", "10.244.1.0/24"), node("n2", "172.30.0.12", "10.244.2.0/24"), node("n3", "172.31.0.13", "10.244.3.0/24"),
