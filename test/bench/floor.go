@@ -144,7 +144,7 @@ func (f *floor) add(g *guest) error {
 	return netlink.LinkSetUp(pair)
 }
 
-// launch starts the program that does nothing. For the floor, CHECK consists only of this.
+// launch starts the program that does nothing.
 func (f *floor) launch() error { return exec.Command(f.start).Run() }
 
 // publish changes the map of host ports.

@@ -26,10 +26,6 @@ const (
 	slowTurns    = 3
 	maxLeases    = 1_000_000
 	hostLocalMax = 65_000 // largest number of leases for host-local; with more, its ADD takes minutes
-
-	targetFlat  = 1.2 // ADD of ipam-simple with 65,000 leases / with none
-	targetPeer  = 100 // host-local / ipam-simple, with 65,000 leases
-	targetStart = 1.5 // ipam-simple with no lease / a program that does nothing
 )
 
 // allocator is an IPAM plugin, run as a separate program.
@@ -206,7 +202,7 @@ func (r *ipamReport) row(plugin string, leases int) *ipamRow {
 	return nil
 }
 
-// print writes the table, and the ratios with their targets.
+// print writes the table.
 func (r *ipamReport) print(w io.Writer) {
 	fmt.Fprintf(w, "\nIPAM plugins by themselves, a process each; a Go program that does nothing takes %.2f ms\n", r.EmptyMS)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -222,13 +218,4 @@ func (r *ipamReport) print(w io.Writer) {
 		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%s\t%s\t\n", row.Plugin, row.Leases, row.AddMS, row.DelMS, ratio(own), ratio(ours))
 	}
 	_ = tw.Flush() // a failure could not be printed either
-	fmt.Fprintln(w)
-	none, many, peer := r.row("ipam-simple", 0), r.row("ipam-simple", hostLocalMax), r.row("host-local", hostLocalMax)
-	if none != nil {
-		fmt.Fprintf(w, "ipam-simple ADD / a program that does nothing = %.2f (target <= %.1f)\n", none.AddMS/r.EmptyMS, targetStart)
-	}
-	if none != nil && many != nil && peer != nil {
-		fmt.Fprintf(w, "ipam-simple ADD with %d leases / with none = %.2f (target <= %.1f)\n", hostLocalMax, many.AddMS/none.AddMS, targetFlat)
-		fmt.Fprintf(w, "host-local ADD / ipam-simple ADD, with %d leases = %.0f (target >= %d)\n", hostLocalMax, peer.AddMS/many.AddMS, targetPeer)
-	}
 }

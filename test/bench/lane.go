@@ -25,7 +25,7 @@ type lane struct {
 	node      *node
 	cni       *libcni.CNIConfig
 	list      *libcni.NetworkConfigList
-	floor     *floor   // set if the lane has no plugins
+	floor     *floor   // set if this program attaches the containers, not a plugin
 	residents []*guest // guests that stay attached
 	visitors  []*guest // guests that each turn attaches and detaches
 	serial    int      // number of the last container ID
@@ -39,18 +39,19 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 		return nil, err
 	}
 	l = &lane{system: s, node: n}
-	if s.plugins == nil {
+	if s.builtIn {
 		err = n.run(func() (err error) {
-			l.floor, err = newFloor(filepath.Join(opts.peers, "start"), s.key == keyFloorDual, n)
+			l.floor, err = newFloor(filepath.Join(opts.peers, startProgram), s.key == keyFloorDual, n)
 			return err
 		})
-	} else {
-		l.list, err = s.config()
-		l.cni = libcni.NewCNIConfigWithCacheDir([]string{choose(s.ours, opts.bin, opts.peers)}, stateDir+"/cache", nil)
+		if err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
+	if l.list, err = s.config(); err != nil {
 		return nil, err
 	}
+	l.cni = libcni.NewCNIConfigWithCacheDir([]string{choose(s.ours, opts.bin, opts.peers)}, stateDir+"/cache", nil)
 	l.visitors, err = n.newGuests(visitors, firstPort)
 	return l, err
 }
@@ -68,9 +69,6 @@ func (l *lane) add(g *guest) error {
 
 func (l *lane) check(g *guest) error {
 	return l.do("CHECK", g, func(ctx context.Context) error {
-		if l.floor != nil {
-			return l.floor.launch()
-		}
 		return l.cni.CheckNetworkList(ctx, l.list, g.runtimeConf())
 	})
 }
@@ -146,7 +144,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 
 // timed calls f for each guest, parallel guests at a time, and returns the measured times.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
-	before, err := l.cpu()
+	before, err := l.spent()
 	if err != nil {
 		return sample{}, err
 	}
@@ -154,18 +152,18 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 	if err != nil {
 		return sample{}, err
 	}
-	after, err := l.cpu()
-	s := sample{wall: wall, cpu: after - before}
+	after, err := l.spent()
+	s := sample{wall: wall, cost: cost{after.cpu - before.cpu, after.faults - before.faults}}
 	for _, g := range guests {
 		s.took = append(s.took, g.took)
 	}
 	return s, err
 }
 
-// cpu returns the user and system time of all reaped child processes and of their children. For the
-// floor, it adds the time of this process. Work that kernel threads do later, such as freeing a
-// link, counts for no process.
-func (l *lane) cpu() (sum time.Duration, err error) {
+// spent returns what all reaped child processes and their children have used. For the floor, it adds
+// the time of this process. Work that kernel threads do later, such as freeing a link, counts for no
+// process.
+func (l *lane) spent() (sum cost, err error) {
 	whose := []int{unix.RUSAGE_CHILDREN}
 	if l.floor != nil {
 		whose = append(whose, unix.RUSAGE_SELF)
@@ -173,9 +171,12 @@ func (l *lane) cpu() (sum time.Duration, err error) {
 	for _, who := range whose {
 		var usage unix.Rusage
 		if err := unix.Getrusage(who, &usage); err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
+			return cost{}, fmt.Errorf("read CPU time: %w", err)
 		}
-		sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		sum.cpu += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		if who == unix.RUSAGE_CHILDREN {
+			sum.faults = usage.Minflt
+		}
 	}
 	return sum, nil
 }

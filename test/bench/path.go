@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +20,6 @@ const (
 	pathTime  = 25 * time.Millisecond // duration of one measurement of throughput
 	exchanges = 500                   // number of exchanges in one measurement of latency
 	pathPort  = 80                    // port of the servers, in containers and outside
-
-	// tolerance is the relative difference between two runs of the same system.
-	tolerance = 0.05
 )
 
 // Addresses of the link between the host and the machine outside.
@@ -275,20 +271,6 @@ func roundTrip(client, server net.Conn) (float64, error) {
 	}
 	slices.Sort(took)
 	return took[len(took)/2], <-echoed
-}
-
-// pathRatio returns the worst ratio of bridgeveth to the reference plugins over all paths: of
-// throughput, and of the inverse of latency. It returns 0 if a figure is missing.
-func (r *report) pathRatio() float64 {
-	least := 0.0
-	for _, p := range paths {
-		ours, theirs := r.path(p.name, keyFull), r.path(p.name, keyChain)
-		if ours == nil || theirs == nil {
-			return 0
-		}
-		least = min(cmp.Or(least, 100), ours.Gbits/theirs.Gbits, theirs.Latency/ours.Latency)
-	}
-	return least
 }
 
 func (r *report) path(name, key string) *pathRow {

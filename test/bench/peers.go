@@ -18,9 +18,12 @@ var peerPackages = []string{
 	"github.com/containernetworking/plugins/plugins/meta/portmap",
 	"github.com/containernetworking/plugins/plugins/meta/firewall",
 	"github.com/bridgeveth/bridgeveth/test/bench/empty",
-	"github.com/bridgeveth/bridgeveth/test/bench/start",
+	"github.com/bridgeveth/bridgeveth/test/bench/" + startProgram,
 	"github.com/bridgeveth/bridgeveth/test/bench/peak",
 }
+
+// startProgram is the program that the floor starts for each call.
+const startProgram = "start"
 
 // buildPeers builds the reference plugins and installs them into dir. It builds without cgo, like
 // their releases. It builds without symbols, like our plugins, because a smaller file starts

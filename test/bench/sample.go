@@ -10,7 +10,13 @@ import (
 type sample struct {
 	took []time.Duration // per operation, as the caller saw it
 	wall time.Duration   // of all operations; parallel operations count once
-	cpu  time.Duration   // user and system time of the plugins and the programs that they ran, in all
+	cost                 // of the plugins and the programs that they ran, in all
+}
+
+// cost is what processes used.
+type cost struct {
+	cpu    time.Duration // user and system time
+	faults int64         // minor page faults
 }
 
 // join adds the measurements of another turn.
@@ -18,6 +24,7 @@ func (s *sample) join(other sample) {
 	s.took = append(s.took, other.took...)
 	s.wall += other.wall
 	s.cpu += other.cpu
+	s.faults += other.faults
 }
 
 // figures are the figures of a sample. Times are in milliseconds per operation.
@@ -26,6 +33,7 @@ type figures struct {
 	MedianMS  float64 `json:"medianMs"`
 	P99MS     float64 `json:"p99Ms"`
 	CPUMS     float64 `json:"cpuMs"`
+	Faults    float64 `json:"minorFaults"`
 	PerSecond float64 `json:"perSecond"` // operations, with the scenario's number in parallel
 }
 
@@ -38,6 +46,7 @@ func (s *sample) figures() figures {
 		MedianMS:  milliseconds(quantile(sorted, 0.5)),
 		P99MS:     milliseconds(quantile(sorted, 0.99)),
 		CPUMS:     milliseconds(s.cpu) / n,
+		Faults:    float64(s.faults) / n,
 		PerSecond: n / s.wall.Seconds(),
 	}
 }

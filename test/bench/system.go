@@ -34,7 +34,8 @@ type system struct {
 	key     string // for -systems and the tables
 	title   string
 	ours    bool
-	plugins []plugin // in the order of the chain; none for the floor
+	builtIn bool     // this program itself does ADD and DEL
+	plugins []plugin // in the order of the chain; the floor's are for CHECK only
 	opens   bool     // bridged packets pass although the policy of FORWARD is DROP
 }
 
@@ -44,9 +45,11 @@ type plugin map[string]any
 // systems are all systems that can be measured, ours first.
 var systems = []system{
 	{
-		key: keyFloor, title: "the kernel's work alone, and one start of a program", opens: true,
+		key: keyFloor, title: "the kernel's work alone, and one start of a program", builtIn: true, opens: true,
+		plugins: []plugin{{"type": startProgram}},
 	}, {
-		key: keyFloorDual, title: "the same with IPv6 besides", opens: true,
+		key: keyFloorDual, title: "the same with IPv6 besides", builtIn: true, opens: true,
+		plugins: []plugin{{"type": startProgram}},
 	}, {
 		key: "bridgeveth", title: "bridgeveth + ipam-simple", ours: true,
 		plugins: []plugin{ours(plugin{"forward": "none"})},

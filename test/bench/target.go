@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -12,29 +13,23 @@ type target struct {
 	limit float64
 	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the same ratio for the floor, if there is one. A plugin that starts a Go program for
-	// each container, and uses the kernel in this way, cannot be better.
+	// floor is the same ratio for the floor, if there is one. If the floor misses the limit too, this
+	// machine cannot show that the target is met.
 	floor func(*report) float64
 }
 
 // targets are all targets.
 var targets = []target{
-	{"ADD, all features / the floor", 1.5, false, median("ADD", keyFull, keyFloor), nil},
-	{"ADD, all features / bridge + host-local", 0.30, false, median("ADD", keyFull, keyPlain), median("ADD", keyFloor, keyPlain)},
-	{"ADD, all features / bridge + host-local + portmap + firewall", 0.06, false, median("ADD", keyFull, keyChain), median("ADD", keyFloor, keyChain)},
-	{"DEL, all features / bridge + host-local", 0.35, false, median("DEL", keyFull, keyPlain), median("DEL", keyFloor, keyPlain)},
-	{"DEL, all features / bridge + host-local + portmap + firewall", 0.06, false, median("DEL", keyFull, keyChain), median("DEL", keyFloor, keyChain)},
-	{"ADD to a crowded bridge / to one with 1 container", 1.25, false, crowding(keyFull), nil},
-	{"the same, dual stack", 1.25, false, crowding(keyDual), crowding(keyFloorDual)},
-	{"8 at a time, ADDs a second / bridge + host-local", 6, true, throughput(eight, keyFull, keyPlain), throughput(eight, keyFloor, keyPlain)},
-	{"8 at a time, ADDs a second / bridge + host-local + portmap + firewall", 25, true, throughput(eight, keyFull, keyChain), throughput(eight, keyFloor, keyChain)},
-	{"100 dual-stack ADDs at once, wall time / bridge + host-local", 0.25, false, throughput(atOnce, keyPlainDual, keyDual), throughput(atOnce, keyPlainDual, keyFloorDual)},
-	{"CHECK / ADD", 0.6, false, checkOf(keyFull), checkOf(keyFloor)},
-	{"CPU time of ADD / bridge + host-local", 0.35, false, cpu("ADD", keyFull), cpu("ADD", keyFloor)},
-	{"CPU time of DEL / bridge + host-local", 0.35, false, cpu("DEL", keyFull), cpu("DEL", keyFloor)},
-	{"peak memory / bridge", 1.0, false, sizes(func(s size) float64 { return s.MemoryKB }), nil},
-	{"packets: worst path / bridge + host-local + portmap + firewall", 1 - tolerance, true, (*report).pathRatio, nil},
-	{"size of the binary / bridge", 1.0, false, sizes(func(s size) float64 { return s.BinaryKB }), nil},
+	{"ADD, all features / the floor", 1.25, false, compare(oneByOne, "ADD", medianOf, keyFull, keyFloor), nil},
+	{"ADD, all features / bridge + host-local", 0.35, false, compare(oneByOne, "ADD", medianOf, keyFull, keyPlain), compare(oneByOne, "ADD", medianOf, keyFloor, keyPlain)},
+	{"8 at a time, ADDs a second / bridge + host-local", 2.9, true, compare(eight, "ADD", perSecondOf, keyFull, keyPlain), compare(eight, "ADD", perSecondOf, keyFloor, keyPlain)},
+	{"8 at a time, ADDs a second / bridge + host-local + portmap + firewall", 21, true, compare(eight, "ADD", perSecondOf, keyFull, keyChain), compare(eight, "ADD", perSecondOf, keyFloor, keyChain)},
+	{"100 dual-stack ADDs at once, wall time / bridge + host-local", 0.27, false, compare(atOnce, "ADD", perSecondOf, keyPlainDual, keyDual), compare(atOnce, "ADD", perSecondOf, keyPlainDual, keyFloorDual)},
+	{"dual-stack ADD to a crowded bridge / to one with 1 container, over the floor's ratio", 1.05, false, quotient(crowding(keyDual), crowding(keyFloorDual)), nil},
+	{"CHECK / a start of a program that does nothing, by libcni", 1.5, false, compare(oneByOne, "CHECK", medianOf, keyFull, keyFloor), nil},
+	{"ipam-simple as a process / a Go program that does nothing", 1.45, false, (*report).ipamStart, nil},
+	{"minor page faults of ADD / of the program that the floor starts", 1.0, false, compare(oneByOne, "ADD", faultsOf, keyFull, keyFloor), nil},
+	{"DEL, CPU time / bridge + host-local", 0.40, false, compare(oneByOne, "DEL", cpuOf, keyFull, keyPlain), compare(oneByOne, "DEL", cpuOf, keyFloor, keyPlain)},
 }
 
 // row returns the line of a system, or nil.
@@ -47,39 +42,34 @@ func (r *report) row(operation, scenario, key string) *row {
 	return nil
 }
 
+// compare returns the ratio of a figure of two systems in a scenario. Like all ratios, it is 0 if a
+// system was not measured.
+func compare(scenario, operation string, figure func(*row) float64, a, b string) func(*report) float64 {
+	return func(r *report) float64 {
+		return over(r.row(operation, scenario, a), r.row(operation, scenario, b), figure)
+	}
+}
+
 // over returns a figure of row a divided by that of row b, or 0 if a row is missing.
 func over(a, b *row, figure func(*row) float64) float64 {
-	if a == nil || b == nil {
+	if a == nil || b == nil || figure(b) == 0 {
 		return 0
 	}
 	return figure(a) / figure(b)
 }
 
-func medianOf(r *row) float64 { return r.MedianMS }
-func cpuOf(r *row) float64    { return r.CPUMS }
+func medianOf(r *row) float64    { return r.MedianMS }
+func cpuOf(r *row) float64       { return r.CPUMS }
+func faultsOf(r *row) float64    { return r.Faults }
+func perSecondOf(r *row) float64 { return r.PerSecond }
 
-func median(operation, a, b string) func(*report) float64 {
+// quotient returns the ratio of two ratios.
+func quotient(a, b func(*report) float64) func(*report) float64 {
 	return func(r *report) float64 {
-		return over(r.row(operation, oneByOne, a), r.row(operation, oneByOne, b), medianOf)
-	}
-}
-
-func throughput(scenario, a, b string) func(*report) float64 {
-	return func(r *report) float64 {
-		return over(r.row("ADD", scenario, a), r.row("ADD", scenario, b), func(r *row) float64 { return r.PerSecond })
-	}
-}
-
-func cpu(operation, key string) func(*report) float64 {
-	return func(r *report) float64 {
-		return over(r.row(operation, oneByOne, key), r.row(operation, oneByOne, keyPlain), cpuOf)
-	}
-}
-
-// checkOf compares the CHECK of a system with the ADD of bridgeveth.
-func checkOf(key string) func(*report) float64 {
-	return func(r *report) float64 {
-		return over(r.row("CHECK", oneByOne, key), r.row("ADD", oneByOne, keyFull), medianOf)
+		if b(r) == 0 {
+			return 0
+		}
+		return a(r) / b(r)
 	}
 }
 
@@ -101,17 +91,12 @@ func crowding(key string) func(*report) float64 {
 	}
 }
 
-func sizes(figure func(size) float64) func(*report) float64 {
-	return func(r *report) float64 {
-		of := map[string]float64{}
-		for _, s := range r.Sizes {
-			of[s.Plugin] = figure(s)
-		}
-		if of[sizePeer] == 0 {
-			return 0
-		}
-		return of[sizeOurs] / of[sizePeer]
+// ipamStart compares ipam-simple with a program that does nothing.
+func (r *report) ipamStart() float64 {
+	if r.IPAM == nil || r.IPAM.row("ipam-simple", 0) == nil {
+		return 0
 	}
+	return r.IPAM.row("ipam-simple", 0).AddMS / r.IPAM.EmptyMS
 }
 
 // holds reports whether a ratio meets the target. A ratio that was not measured does not meet it.
@@ -122,14 +107,22 @@ func (t target) holds(ratio float64) bool {
 	return ratio > 0 && ratio <= t.limit
 }
 
-// met reports whether all targets are met.
-func (r *report) met() bool {
-	for _, t := range targets {
-		if !t.holds(t.ratio(r)) {
-			return false
-		}
+// verdict says whether a target is met, in a word for the table.
+func (t target) verdict(r *report) string {
+	switch {
+	case t.holds(t.ratio(r)):
+		return "met"
+	case t.floor != nil && t.floor(r) > 0 && !t.holds(t.floor(r)):
+		return floorMisses
 	}
-	return true
+	return "missed"
+}
+
+const floorMisses = "the floor misses it"
+
+// met reports whether no target is missed that the floor meets.
+func (r *report) met() bool {
+	return !slices.ContainsFunc(targets, func(t target) bool { return t.verdict(r) == "missed" })
 }
 
 // printTargets writes the targets, the ratios and the floor's ratios.
@@ -138,11 +131,11 @@ func (r *report) printTargets(w io.Writer) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "what\ttarget\tmeasured\tfloor\t")
 	for _, t := range targets {
-		measured, bound := t.ratio(r), 0.0
+		bound := 0.0
 		if t.floor != nil {
 			bound = t.floor(r)
 		}
-		fmt.Fprintf(tw, "%s\t%s %.2f\t%s\t%s\t%s\n", t.what, choose(t.least, ">=", "<="), t.limit, ratio(measured), ratio(bound), choose(t.holds(measured), "", "missed"))
+		fmt.Fprintf(tw, "%s\t%s %.2f\t%s\t%s\t%s\n", t.what, choose(t.least, ">=", "<="), t.limit, ratio(t.ratio(r)), ratio(bound), t.verdict(r))
 	}
 	_ = tw.Flush() // a failure could not be printed either
 }

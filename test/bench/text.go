@@ -15,6 +15,7 @@ func (r *report) print(w io.Writer) {
 	r.printFilling(w)
 	r.printPings(w)
 	r.printPaths(w)
+	r.printSizes(w)
 	if r.IPAM != nil {
 		r.IPAM.print(w)
 	}
@@ -42,9 +43,9 @@ func (t *table) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n%s, %s (%d each)\n", t.Operation, t.Scenario, t.Rows[0].Count)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "system\tattached\tmedian ms\tp99 ms\tCPU ms\tper second\tmedian/plain\tmedian/chain\tCPU/plain\t")
+	fmt.Fprintln(tw, "system\tattached\tmedian ms\tp99 ms\tCPU ms\tfaults\tper second\tmedian/plain\tmedian/chain\tCPU/plain\t")
 	for _, r := range t.Rows {
-		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.1f\t%.2f\t%.1f\t%s\t%s\t%s\t\n", r.System, r.Attached, r.MedianMS, r.P99MS, r.CPUMS,
+		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.1f\t%.2f\t%.0f\t%.1f\t%s\t%s\t%s\t\n", r.System, r.Attached, r.MedianMS, r.P99MS, r.CPUMS, r.Faults,
 			r.PerSecond, ratio(r.ToPlain), ratio(r.ToChain), ratio(r.CPUToPlain))
 	}
 	_ = tw.Flush() // a failure could not be printed either
@@ -79,6 +80,20 @@ func (r *report) printPings(w io.Writer) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, p := range r.Pings {
 		fmt.Fprintf(tw, "%s\t%s\n", p.System, choose(p.Passes, "passes", "blocked, as expected: nothing here opens FORWARD"))
+	}
+	_ = tw.Flush() // a failure could not be printed either
+}
+
+// printSizes writes the sizes of the plugins.
+func (r *report) printSizes(w io.Writer) {
+	if len(r.Sizes) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "program\tfile KB\tpeak memory of ADD KB\t")
+	for _, s := range r.Sizes {
+		fmt.Fprintf(tw, "%s\t%.0f\t%.0f\t\n", s.Plugin, s.BinaryKB, s.MemoryKB)
 	}
 	_ = tw.Flush() // a failure could not be printed either
 }
