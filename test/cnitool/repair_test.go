@@ -412,3 +412,25 @@ func TestRepairWatch(t *testing.T) {
 		harness.Await(t, "the ping to pass again", passes)
 	}
 }
+
+// TestRepairPrivileges runs bvctl repair with no capability but NET_ADMIN, as in the DaemonSet of deploy/.
+func TestRepairPrivileges(t *testing.T) {
+	t.Parallel()
+	conf := dual.with(object{"ipspoofchk": true, "capabilities": object{"portMappings": true, "bandwidth": true}})
+	n := newNode(t, conf, "nft")
+	n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}], "bandwidth": {"ingressRate": 8000000, "ingressBurst": 8000000, "egressRate": 8000000, "egressBurst": 8000000}}`}
+	c := n.containers(1)[0]
+	n.must("add", c)
+	setuptest.Run(t, "sh", "-ec", "nft flush ruleset; tc qdisc del dev $(tc qdisc show | sed -n 's/^qdisc tbf .* dev \\(veth[^ ]*\\) root.*/\\1/p') root")
+	repair := "setpriv --bounding-set=-all,+net_admin --inh-caps=-all " + filepath.Join(programs, "bvctl") + " --conf-dir /run/net.d repair"
+	out := setuptest.Run(t, "sh", "-c", repair)
+	for _, part := range []string{"host ports of port", "guard of port", "bandwidth of port", "masquerade of"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("no %q: %s", part, out)
+		}
+	}
+	n.must("check", c)
+	if out := setuptest.Run(t, "sh", "-c", repair); !strings.Contains(out, "nothing was missing") {
+		t.Errorf("the second time: %s", out)
+	}
+}

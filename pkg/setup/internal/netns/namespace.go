@@ -83,11 +83,14 @@ func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 // call opens the handle.
 func (n *Namespace) Library() (*netlink.Handle, error) {
 	if n.library == nil {
-		h, err := netlink.NewHandleAt(n.Handle, unix.NETLINK_ROUTE)
+		// netlink.NewHandleAt would enter the namespace even if the thread is in it, which needs CAP_SYS_ADMIN.
+		err := n.Do(func() (err error) {
+			n.library, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("open netlink socket in network namespace %s: %w", n.Path, err)
 		}
-		n.library = h
 	}
 	return n.library, nil
 }
