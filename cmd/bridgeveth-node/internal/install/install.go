@@ -21,6 +21,10 @@ const module = "github.com/bridgeveth/bridgeveth"
 // another project's is installed: containerd runs it for every pod.
 var names = []string{plugin.Bridgeveth, plugin.IPAMSimple, plugin.Loopback}
 
+// tool is installed too, if it is beside the plugin file. The plugins run it to ask firewalld, and look
+// for it in their own folder first.
+const tool = "bvctl"
+
 // Plugins installs the plugin file at source into a folder, under all of its names, and returns
 // the names that it installed. Each name leads to a whole file at any time: the old one or the
 // new one. A running plugin keeps the file that it was started from.
@@ -30,6 +34,13 @@ func Plugins(source, folder string) (installed []string, err error) {
 	}
 	temporary := filepath.Join(folder, ".bridgeveth.new")
 	defer func() { _ = os.Remove(temporary) }() // only there after a failure
+	copied, err := copyTool(filepath.Join(filepath.Dir(source), tool), filepath.Join(folder, tool), temporary)
+	if err != nil {
+		return nil, fmt.Errorf("install %s/%s: %w", folder, tool, err)
+	}
+	if copied {
+		installed = append(installed, tool)
+	}
 	for _, name := range names {
 		path := filepath.Join(folder, name)
 		current, err := upToDate(name, source, path)
@@ -54,6 +65,21 @@ func Plugins(source, folder string) (installed []string, err error) {
 		installed = append(installed, name)
 	}
 	return installed, nil
+}
+
+// copyTool copies a file that differs, and reports whether it did. A source that does not exist is no error.
+func copyTool(source, path, temporary string) (copied bool, err error) {
+	if _, err := os.Stat(source); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	same, err := sameText(source, path)
+	if err != nil || same {
+		return false, err
+	}
+	if err := copySynced(source, temporary); err != nil {
+		return false, err
+	}
+	return true, os.Rename(temporary, path)
 }
 
 // upToDate reports whether a name needs no change.

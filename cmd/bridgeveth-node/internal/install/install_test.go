@@ -59,6 +59,26 @@ func TestPlugins(t *testing.T) {
 			t.Errorf("loopback was replaced: %v", err)
 		}
 	})
+	t.Run("bvctl beside the plugin file", func(t *testing.T) {
+		source, folder := t.TempDir(), t.TempDir()
+		if err := os.Link(older, filepath.Join(source, "bridgeveth")); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"#!/bin/sh\n", "#!/bin/sh\nexit 1\n"} {
+			if err := os.WriteFile(filepath.Join(source, "bvctl"), []byte(text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := Plugins(filepath.Join(source, "bridgeveth"), folder); err != nil || len(got) == 0 || got[0] != "bvctl" {
+				t.Errorf("installed %v, %v", got, err)
+			}
+			if got, err := os.ReadFile(filepath.Join(folder, "bvctl")); string(got) != text || err != nil {
+				t.Errorf("bvctl is %q, %v", got, err)
+			}
+		}
+		if got, err := Plugins(filepath.Join(source, "bridgeveth"), folder); len(got) > 0 || err != nil {
+			t.Errorf("the second time: installed %v, %v", got, err)
+		}
+	})
 	t.Run("after a kill", func(t *testing.T) {
 		folder := t.TempDir()
 		install(t, older, folder, names...)
