@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -114,17 +116,21 @@ func (l *lane) fill(count int) (time.Duration, error) {
 	return l.node.each(guests, attachers, l.add)
 }
 
-// turn attaches, checks and detaches a batch of visitors, parallel of them at a time. If verify is
-// set, it sends packets between ADD and CHECK.
+// turn attaches, checks and detaches a batch of visitors, parallel of them at a time. On a lane
+// without residents, the batch is one visitor. If verify is set, it sends packets between ADD and
+// CHECK.
 func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
+	if len(l.residents) == 0 {
+		batch = l.visitors[:1]
+	}
 	l.name(batch)
 	samples = map[string]sample{}
 	if samples["ADD"], err = l.timed(batch, parallel, l.add); err != nil {
 		return nil, err
 	}
 	if verify && len(l.residents) < mostFlooded {
-		if err := l.verify(batch[0], batch[1]); err != nil {
+		if err := l.verify(batch); err != nil {
 			return nil, err
 		}
 	}
@@ -139,7 +145,22 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 			return nil, err
 		}
 	}
-	return samples, nil
+	if len(l.residents) == 0 {
+		err = l.node.run(removeBridge)
+	}
+	return samples, err
+}
+
+// removeBridge deletes the bridge, if there is one: the reference plugins leave it behind.
+func removeBridge() error {
+	br, err := netlink.LinkByName(bridgeName)
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the bridge: %w", err)
+	}
+	return netlink.LinkDel(br)
 }
 
 // timed calls f for each guest, parallel guests at a time, and returns the measured times.
@@ -181,21 +202,23 @@ func (l *lane) spent() (sum cost, err error) {
 	return sum, nil
 }
 
-// verify pings the gateway from a. If there is no answer, the system does not work, and its figures
-// mean nothing. Then verify pings b from a. An answer has to come if the system opens FORWARD, or
-// if bridged packets do not pass FORWARD. Otherwise no answer may come.
-func (l *lane) verify(a, b *guest) error {
-	_, gateway, err := a.addresses()
+// verify pings the gateway from the first container of a batch. If there is no answer, the system does
+// not work, and its figures mean nothing. Then verify pings the second container, if there is one. An
+// answer has to come if the system opens FORWARD, or if bridged packets do not pass FORWARD. Otherwise
+// no answer may come.
+func (l *lane) verify(batch []*guest) error {
+	_, gateway, err := batch[0].addresses()
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.key, err)
 	}
-	other, _, err := b.addresses()
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.key, err)
-	}
-	return l.node.inGuest(a, func() error {
-		if err := l.expect(gateway, true); err != nil {
+	return l.node.inGuest(batch[0], func() error {
+		err := l.expect(gateway, true)
+		if err != nil || len(batch) == 1 {
 			return err
+		}
+		other, _, err := batch[1].addresses()
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.key, err)
 		}
 		return l.expect(other, l.opens || !l.node.filters)
 	})

@@ -18,15 +18,15 @@ type scenario struct {
 	members  []member
 }
 
-// member is a system, and the number of containers that are attached beforehand. There is at least
-// one such container. Otherwise, our last DEL would remove the network, and the next ADD would make
-// it again, while the reference plugins leave the network in place.
+// member is a system, and the number of containers that are attached beforehand. Without such
+// containers, each ADD makes the network, and each DEL removes it.
 type member struct {
 	system   string
 	attached int
 }
 
 const (
+	none   = 0
 	steady = 1
 	burst  = 100
 )
@@ -37,6 +37,7 @@ const (
 	eight    = "8 at a time"
 	crowded  = "one at a time, crowded or not"
 	atOnce   = "100 at once"
+	alone    = "the only container of the network"
 )
 
 // scenarios returns all scenarios. crowd is the number of containers on a crowded bridge.
@@ -44,6 +45,7 @@ func scenarios(rounds, crowd int) []scenario {
 	return []scenario{
 		{oneByOne, 1, rounds, []member{{keyFloor, steady}, {"bridgeveth", steady}, {keyFull, steady}, {keyPlain, steady}, {keyChain, steady}}},
 		{eight, 8, rounds, []member{{keyFloor, steady}, {keyFull, steady}, {keyPlain, steady}, {keyChain, steady}}},
+		{alone, 1, 2 * rounds, []member{{keyMasq, none}, {keyPlain, none}}},
 		{crowded, 1, rounds, []member{{keyFull, steady}, {keyFull, crowd}, {keyFloorDual, steady}, {keyFloorDual, crowd}, {keyDual, steady}, {keyDual, crowd}}},
 		{atOnce, burst, (rounds + 4) / 5, []member{{keyFloorDual, steady}, {keyDual, steady}, {keyPlainDual, steady}}},
 	}

@@ -22,6 +22,7 @@ const (
 	keyFloor     = "floor"
 	keyFloorDual = "floor-dual"
 	keyFull      = "bridgeveth-full"
+	keyMasq      = "bridgeveth-masq"
 	keySysctl    = "bridgeveth-sysctl"
 	keyDual      = "bridgeveth-dual"
 	keyPlain     = "reference"
@@ -57,7 +58,10 @@ var systems = []system{
 		key: keyFull, title: "the same with ipMasq, the FORWARD fix and one host port", ours: true, opens: true,
 		plugins: []plugin{ours(full)},
 	}, {
-		key: keySysctl, title: "the same, with bridged packets past iptables by the sysctl", ours: true, opens: true,
+		key: keyMasq, title: "the same without host ports", ours: true, opens: true,
+		plugins: []plugin{ours(plugin{"forward": "iptables", "ipMasq": true})},
+	}, {
+		key: keySysctl, title: "bridgeveth-full, with bridged packets past iptables by the sysctl", ours: true, opens: true,
 		plugins: []plugin{ours(plugin{"forward": "sysctl", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}})},
 	}, {
 		key: keyDual, title: "bridgeveth-full with IPv6 besides", ours: true, opens: true,

@@ -30,6 +30,8 @@ var targets = []target{
 	{"ipam-simple as a process / a Go program that does nothing", 1.45, false, (*report).ipamStart, nil},
 	{"minor page faults of ADD / of the program that the floor starts", 1.0, false, compare(oneByOne, "ADD", faultsOf, keyFull, keyFloor), nil},
 	{"DEL, CPU time / bridge + host-local", 0.40, false, compare(oneByOne, "DEL", cpuOf, keyFull, keyPlain), compare(oneByOne, "DEL", cpuOf, keyFloor, keyPlain)},
+	{"first ADD of a network, FORWARD fix and masquerade / bridge + host-local", 0.8, false, compare(alone, "ADD", medianOf, keyMasq, keyPlain), nil},
+	{"last DEL of a network, the same", 0.8, false, compare(alone, "DEL", medianOf, keyMasq, keyPlain), nil},
 }
 
 // row returns the line of a system, or nil.
