@@ -81,7 +81,7 @@ func parse(args []string) (*options, error) {
 	})
 	f.IntVar(&set.VXLANPort, "vxlan-port", 4789, "UDP port of the tunnel, the same on all nodes")
 	f.Func("cluster-cidr", "pod ranges of the whole cluster, separated by commas (default: the ranges of all Node objects)", subnets(&set.ClusterCIDRs))
-	f.Func("service-cidr", "ranges of the services, separated by commas; the agent refuses a pod range that overlaps with one of them", subnets(&set.ServiceCIDRs))
+	f.Func("service-cidr", "ranges of the services, separated by commas; the agent refuses a pod range that overlaps with one of them (default: the address of the service kubernetes)", subnets(&set.ServiceCIDRs))
 	f.Func("no-masquerade-cidrs", "further subnets, separated by commas; packets to these subnets keep the pod's address", subnets(&set.NoMasquerade))
 	f.BoolVar(&set.ShowToNodes, "no-masquerade-to-nodes", false, "packets to the InternalIPs of nodes keep the pod's address")
 	f.StringVar(&a.Plugin, "plugin", "", "plugin file to install (default: none)")
@@ -96,6 +96,9 @@ func parse(args []string) (*options, error) {
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("%q: unknown argument; flags begin with --", f.Arg(0))
+	}
+	if host, err := netip.ParseAddr(os.Getenv("KUBERNETES_SERVICE_HOST")); err == nil && len(set.ServiceCIDRs) == 0 {
+		set.ServiceCIDRs = []netip.Prefix{netip.PrefixFrom(host, host.BitLen())} // the kubelet sets the variable in each pod
 	}
 	if set.VXLANPort < 1 || set.VXLANPort > 65535 {
 		return nil, fmt.Errorf("--vxlan-port: %d is outside 1..65535", set.VXLANPort)
