@@ -12,7 +12,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
-	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
@@ -224,7 +223,7 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 	}
 	done := &Plugged{
 		BridgeMAC: br.MAC, PortMAC: p.PortMAC(), ContainerMAC: p.EndMAC(),
-		BridgeMTU: br.MTU, MTU: p.MTUOn(br.MTU), noQuerier: br.Alias == plan.Owner && !br.Snoops,
+		BridgeMTU: br.MTU, MTU: p.MTUOn(br.MTU), noQuerier: br.Own && !br.Snoops,
 		bridge: br.Index,
 	}
 	pair := rtnl.Veth{

@@ -73,7 +73,7 @@ func (h *Host) releaseBridge(name string) error {
 	if err != nil {
 		return err
 	}
-	if empty && bridges.MadeByUs(h.Namespace, br) {
+	if empty && br.Own {
 		return bridges.DeleteBridge(h.Namespace, name)
 	}
 	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.RemoveLocalnet(h.Namespace, br))

@@ -3,11 +3,13 @@ package cnitool
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -171,6 +173,54 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 	if diff := cmp.Diff(before, state()); diff != "" {
 		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestVLANKilled kills the first ADD and the last DEL on a foreign bridge before each message that they
+// send while the VLAN link exists and the port does not. After the next ADD the gateways answer. After the next
+// DEL the bridge is as it was.
+func TestVLANKilled(t *testing.T) {
+	conf := vlan(81, 100).with(object{"name": "net", "forward": "none", "ipMasq": false})
+	exists := func(link string) bool {
+		_, err := os.Stat("/sys/class/net/" + link)
+		return err == nil
+	}
+	for verb, begun := range map[string]func() bool{
+		"ADD": func() bool { return exists("br0.100") },
+		"DEL": func() bool { return true },
+	} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			_, c := newVLANNode(t, 1)
+			for at, killed := 1, true; killed; at++ {
+				setuptest.Run(t, "sh", "-ec", "ip link add br0 address 02:00:00:00:00:01 type bridge vlan_filtering 1; ip link set br0 addrgenmode none; ip link set br0 up")
+				state := func() string { return setuptest.Dump(t) + setuptest.Run(t, "bridge", "vlan", "show") }
+				before := state()
+				if verb == "DEL" {
+					on("ADD", 1, conf).run(t).ok(t)
+				}
+				sent := 0
+				killed = on(verb, 1, conf).traced(t, func(c ptrace.Call) bool {
+					if sends(c) && begun() && !exists(portOf) {
+						sent++
+					}
+					return sent < at
+				}).err != nil
+				if verb == "ADD" && killed {
+					on("ADD", 1, conf).run(t).ok(t)
+					for _, gateway := range []string{"10.81.0.1", "fd81::1"} {
+						if !setuptest.Ping(t, c[0], gateway) {
+							t.Errorf("killed at message %d: after the next ADD, no answer from %s", at, gateway)
+						}
+					}
+				}
+				on("DEL", 1, conf).run(t).ok(t)
+				if diff := cmp.Diff(before, state()); diff != "" {
+					t.Errorf("killed at message %d: the next DEL left traces (-before +after):\n%s", at, diff)
+				}
+				setuptest.Run(t, "ip", "link", "del", "br0")
+			}
+		})
 	}
 }
 

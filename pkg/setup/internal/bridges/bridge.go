@@ -41,13 +41,12 @@ const MaxPorts = 1023
 // The error is ErrNotBridge if the link called name is of another kind, and ErrRenamed if another
 // program has renamed the bridge.
 func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
-	created := false
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
 		if err := checkRenamed(n, name); err != nil {
 			return err
 		}
-		if created, err = createBridge(n, name, mtu); err == nil {
+		if err = createBridge(n, name, mtu); err == nil {
 			br, err = rtnl.ByName(n, name)
 		}
 	}
@@ -58,7 +57,7 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 		return err
 	}
 	var up netns.Batch
-	if created || MadeByUs(n, br) {
+	if br.Own {
 		rtnl.MarkOwn(&up, name)
 	}
 	rtnl.SetUp(&up, name)
@@ -96,11 +95,11 @@ func RequireBridge(l rtnl.Link) error {
 	return fmt.Errorf("%s is of type %q: %w", l.Name, l.Kind, ErrNotBridge)
 }
 
-// createBridge creates a bridge. The new bridge is down and does not have our mark yet. created is false
-// if another program has created a link of that name meanwhile. That link must not get our mark.
-func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err error) {
+// createBridge creates a bridge. The new bridge is down. If another program has created a link of that
+// name meanwhile, createBridge does not change that link.
+func createBridge(n *netns.Namespace, name string, mtu int) error {
 	var b netns.Batch
-	make := b.Add("create bridge "+name, rtnl.NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	make := b.Ensure("create bridge "+name, rtnl.NewOwnRequest(name), unix.EEXIST)
 	// Multicast snooping without a querier has no effect. But with snooping, the kernel restarts
 	// the timers of all ports for each port that joins or leaves (br_port_state_selection in
 	// net/bridge/br_stp_if.c).
@@ -110,11 +109,7 @@ func createBridge(n *netns.Namespace, name string, mtu int) (created bool, err e
 	if mtu != 0 {
 		make.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 	}
-	err = n.Send(b)
-	if errors.Is(err, unix.EEXIST) {
-		return false, nil
-	}
-	return err == nil, err
+	return n.Send(b)
 }
 
 // RenamedTo returns the present name of the bridge that we created as name, if another program has
@@ -126,18 +121,11 @@ func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	}
 	mac := bridgeMAC(n, name)
 	for _, l := range all {
-		if l.Kind == "bridge" && l.Alias == plan.Owner && l.Name != name && bytes.Equal(l.MAC, mac) {
+		if l.Kind == "bridge" && l.Own && l.Name != name && bytes.Equal(l.MAC, mac) {
 			return l.Name, nil
 		}
 	}
 	return "", nil
-}
-
-// MadeByUs reports whether we created a bridge or VLAN link. Such a link has our mark. A killed process
-// may have left a bridge without the mark. Such a bridge is down and has the MAC address that
-// createBridge assigns.
-func MadeByUs(n *netns.Namespace, l rtnl.Link) bool {
-	return l.Alias == plan.Owner || l.Alias == "" && !l.Up && l.Kind == "bridge" && bytes.Equal(l.MAC, bridgeMAC(n, l.Name))
 }
 
 // bridgeMAC returns the MAC address of a bridge that we create. The address is the same until the host
@@ -156,7 +144,7 @@ func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 // finishes the deletion later: see rtnl.RemoveLink.
 func DeleteBridge(n *netns.Namespace, name string) error {
 	br, err := rtnl.ByName(n, name)
-	if rtnl.Absent(err) || err == nil && !MadeByUs(n, br) {
+	if rtnl.Absent(err) || err == nil && !br.Own {
 		return nil
 	}
 	if err != nil {
@@ -194,7 +182,7 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 		present = slices.DeleteFunc(present, func(p netip.Prefix) bool { return p == other })
 	}
 	rtnl.AddAddress(&b, br, gateway, false)
-	if gateway.Addr().Is6() && br.Alias == plan.Owner {
+	if gateway.Addr().Is6() && br.Own {
 		if err := n.SetSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // the default may be 1
 			return err
 		}

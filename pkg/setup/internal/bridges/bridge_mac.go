@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
-	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
@@ -40,7 +39,7 @@ func HasNoMAC(l rtnl.Link) bool {
 // KeepMACBeforeJoin assigns a bridge without ports its present MAC address. Several processes may call it
 // at once: all of them assign the same address, because none of their ports has joined yet.
 func KeepMACBeforeJoin(n *netns.Namespace, br rtnl.Link) error {
-	if br.Alias == plan.Owner || HasNoMAC(br) {
+	if br.Own || HasNoMAC(br) {
 		return nil
 	}
 	empty, err := HasNoPort(n, br.Name)
@@ -55,7 +54,7 @@ func KeepMACBeforeJoin(n *netns.Namespace, br rtnl.Link) error {
 // KeepMACAfterJoin returns the MAC address of a bridge that a port has just joined. If the bridge has
 // taken the port's MAC address, KeepMACAfterJoin assigns the previous address to the bridge.
 func KeepMACAfterJoin(n *netns.Namespace, before rtnl.Link, port net.HardwareAddr) (net.HardwareAddr, error) {
-	if before.Alias == plan.Owner {
+	if before.Own {
 		return before.MAC, nil
 	}
 	now, err := rtnl.ByIndex(n, before.Index)

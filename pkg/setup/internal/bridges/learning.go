@@ -22,7 +22,7 @@ const maxLearned = 4096
 // MissingLearning returns the missing limits for learning, if we created the bridge. It accepts a
 // different number of addresses, because an administrator has set this number.
 func MissingLearning(n *netns.Namespace, br rtnl.Link) (missing []plan.Difference) {
-	if br.Alias != plan.Owner {
+	if !br.Own {
 		return nil
 	}
 	add := func(what string, change func() error) {

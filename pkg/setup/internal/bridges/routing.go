@@ -52,7 +52,7 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 // anyway, unless accept_ra is 2.
 func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
 	for i, name := range net.Links() {
-		if l := links[i]; l.Index != 0 && (!l.AcceptsRA || !MadeByUs(n, l)) || !n.HasIPv6() {
+		if l := links[i]; l.Index != 0 && (!l.AcceptsRA || !l.Own) || !n.HasIPv6() {
 			continue
 		}
 		key := "ipv6/conf/" + name + "/accept_ra"

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -41,7 +40,7 @@ func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (
 	if !net.VLANs.Any() {
 		return nil, nil
 	}
-	if err := mayFilterVLANs(n, br); err != nil {
+	if err := mayFilterVLANs(br); err != nil {
 		return nil, err
 	}
 	if !br.FiltersVLANs {
@@ -62,8 +61,8 @@ func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (
 
 // mayFilterVLANs returns ErrNoVLANs for a bridge of somebody else without VLAN filtering. To switch it on
 // could separate the ports of that bridge.
-func mayFilterVLANs(n *netns.Namespace, l rtnl.Link) error {
-	if l.Index == 0 || l.FiltersVLANs || MadeByUs(n, l) {
+func mayFilterVLANs(l rtnl.Link) error {
+	if l.Index == 0 || l.FiltersVLANs || l.Own {
 		return nil
 	}
 	return fmt.Errorf("use VLANs on bridge %s: %w, and bridgeveth did not create it; switch VLAN filtering on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
@@ -78,25 +77,35 @@ func filterVLANs(n *netns.Namespace, bridge string) error {
 	return err
 }
 
-// ensureVLANLink creates the VLAN link with the gateways and adds the bridge itself to the VLAN.
+// ensureVLANLink creates the VLAN link with the gateways and adds the bridge itself to the VLAN. It sets
+// the link up last: MissingVLANs takes a link that is up for a complete one.
 func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	br, err := rtnl.ByName(n, net.Bridge)
 	if err != nil {
 		return err
 	}
-	name := net.RoutedBy()
-	var create, up netns.Batch
-	make := create.Add("create VLAN link "+name, rtnl.NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	name, id := net.RoutedBy(), net.VLANs.Native
+	var create, complete, up netns.Batch
+	make := create.Add("create VLAN link "+name, rtnl.NewOwnRequest(name))
 	make.AddData(nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(br.Index))))
-	make.AddData(rtnl.LinkInfo("vlan", nl.NewRtAttr(rtnl.VLANID, nl.Uint16Attr(uint16(net.VLANs.Native)))))
-	switch err := n.Send(create); {
-	case err == nil:
-		rtnl.MarkOwn(&up, name)
-	case !errors.Is(err, unix.EEXIST): // with EEXIST another program has created the link, so it gets no mark
+	make.AddData(rtnl.LinkInfo("vlan", nl.NewRtAttr(rtnl.VLANID, nl.Uint16Attr(uint16(id)))))
+	created := n.Send(create)
+	if created != nil && !errors.Is(created, unix.EEXIST) {
+		return created
+	}
+	l, err := rtnl.ByName(n, name)
+	if err != nil {
+		return errors.Join(created, err) // EEXIST: the VLAN has a link of another name
+	}
+	if l.Own {
+		rtnl.MarkOwn(&complete, name)
+	}
+	joinVLANs(&complete, br, plan.VLANRange{First: id, Last: id}, vlanOfBridge)
+	if err := n.Send(complete); err != nil {
 		return err
 	}
 	rtnl.SetUp(&up, name)
-	return errors.Join(n.Send(up), joinVLANs(n, br, plan.VLANRange{First: net.VLANs.Native, Last: net.VLANs.Native}, vlanOfBridge))
+	return n.Send(up)
 }
 
 // vlanMode is how a link belongs to a VLAN: see `bridge vlan`.
@@ -109,24 +118,45 @@ const (
 )
 
 // joinVLANs adds a port, or a bridge, to a range of VLANs.
-func joinVLANs(n *netns.Namespace, l rtnl.Link, r plan.VLANRange, mode vlanMode) error {
-	h, err := n.Library()
-	if err != nil {
-		return err
-	}
-	last := uint16(r.Last)
-	if r.Last == r.First {
-		last = 0 // a single VLAN
-	}
-	of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
-	native, self := mode == vlanNative, mode == vlanOfBridge
-	if err := h.BridgeVlanAddRange(of, uint16(r.First), last, native, native, self, !self); err != nil {
-		return fmt.Errorf("add %s to VLANs %d to %d: %w", l.Name, r.First, r.Last, err)
-	}
-	return nil
+func joinVLANs(b *netns.Batch, l rtnl.Link, r plan.VLANRange, mode vlanMode) {
+	b.Add(fmt.Sprintf("add %s to VLANs %d to %d", l.Name, r.First, r.Last), vlanRequest(unix.RTM_SETLINK, l, r, mode))
 }
 
-// TagPort adds a port to the VLANs of its network.
+// leaveVLAN removes a port, or a bridge, from a VLAN.
+func leaveVLAN(b *netns.Batch, l rtnl.Link, id int, mode vlanMode) {
+	b.Ensure(fmt.Sprintf("remove %s from VLAN %d", l.Name, id), vlanRequest(unix.RTM_DELLINK, l, plan.VLANRange{First: id, Last: id}, mode), unix.ENOENT)
+}
+
+// vlanRequest returns a request about the VLANs of a port or of a bridge.
+func vlanRequest(verb int, l rtnl.Link, r plan.VLANRange, mode vlanMode) *nl.NetlinkRequest {
+	var side, flags uint16 = nl.BRIDGE_FLAGS_MASTER, 0
+	switch mode {
+	case vlanNative:
+		flags = nl.BRIDGE_VLAN_INFO_PVID | nl.BRIDGE_VLAN_INFO_UNTAGGED
+	case vlanOfBridge:
+		side = nl.BRIDGE_FLAGS_SELF
+	}
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	spec.AddRtAttr(nl.IFLA_BRIDGE_FLAGS, nl.Uint16Attr(side))
+	add := func(id int, flags uint16) {
+		spec.AddRtAttr(nl.IFLA_BRIDGE_VLAN_INFO, (&nl.BridgeVlanInfo{Flags: flags, Vid: uint16(id)}).Serialize())
+	}
+	if r.First == r.Last { // the kernel refuses this as a range
+		add(r.First, flags)
+	} else {
+		add(r.First, flags|nl.BRIDGE_VLAN_INFO_RANGE_BEGIN)
+		add(r.Last, flags|nl.BRIDGE_VLAN_INFO_RANGE_END)
+	}
+	req := nl.NewNetlinkRequest(verb, 0)
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(l.Index)
+	req.AddData(msg)
+	req.AddData(spec)
+	return req
+}
+
+// TagPort adds a port to the VLANs of its network. The kernel adds each new port to the default VLAN of
+// its bridge, which TagPort removes.
 func TagPort(n *netns.Namespace, p *plan.Port) error {
 	v := p.Network.VLANs
 	if !v.Any() {
@@ -136,38 +166,21 @@ func TagPort(n *netns.Namespace, p *plan.Port) error {
 	if err != nil {
 		return err
 	}
-	if !v.KeepDefault {
-		if err := leaveDefaultVLAN(n, port); err != nil {
-			return err
-		}
-	}
-	for _, r := range v.Trunk {
-		if err := joinVLANs(n, port, r, vlanTagged); err != nil {
-			return err
-		}
-	}
-	if id := untagged(v); id != 0 { // last, because the VLAN of untagged frames may be in the trunk too
-		return joinVLANs(n, port, plan.VLANRange{First: id, Last: id}, vlanNative)
-	}
-	return nil
-}
-
-// leaveDefaultVLAN removes a port from the default VLAN of its bridge. The kernel adds each new port to
-// that VLAN.
-func leaveDefaultVLAN(n *netns.Namespace, port rtnl.Link) error {
 	br, err := BridgeOf(n, port)
-	if br.DefaultVLAN == 0 || err != nil {
-		return err
-	}
-	h, err := n.Library()
 	if err != nil {
 		return err
 	}
-	of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: port.Index}}
-	if err := h.BridgeVlanDel(of, uint16(br.DefaultVLAN), false, false, false, true); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove %s from VLAN %d: %w", port.Name, br.DefaultVLAN, err)
+	var b netns.Batch
+	if br.DefaultVLAN != 0 && !v.KeepDefault {
+		leaveVLAN(&b, port, br.DefaultVLAN, vlanTagged)
 	}
-	return nil
+	for _, r := range v.Trunk {
+		joinVLANs(&b, port, r, vlanTagged)
+	}
+	if id := untagged(v); id != 0 { // last, because the VLAN of untagged frames may be in the trunk too
+		joinVLANs(&b, port, plan.VLANRange{First: id, Last: id}, vlanNative)
+	}
+	return n.Send(b)
 }
 
 // VerifyVLANs compares the VLANs of a port with those of its network.
@@ -210,24 +223,18 @@ func VerifyVLANs(n *netns.Namespace, p *plan.Port, br, port rtnl.Link) error {
 }
 
 // DeleteVLANLinks deletes our VLAN links on a bridge that continues to exist, and removes the bridge from
-// their VLANs.
+// their VLANs. One batch does both, because only the link tells a later call which VLAN the bridge is in.
 func DeleteVLANLinks(n *netns.Namespace, br rtnl.Link) error {
 	all, err := allLinks(n)
-	ours := slices.DeleteFunc(all, func(l rtnl.Link) bool { return l.Kind != "vlan" || l.Peer != br.Index || l.Alias != plan.Owner })
-	if len(ours) == 0 || err != nil {
-		return err
-	}
-	h, err := n.Library()
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, l := range ours {
-		errs = append(errs, rtnl.DeleteLink(n, l))
-		of := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: br.Index}}
-		if err := h.BridgeVlanDel(of, uint16(l.VLAN), false, false, true, false); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("remove %s from VLAN %d: %w", br.Name, l.VLAN, err))
+	var b netns.Batch
+	for _, l := range all {
+		if l.Kind == "vlan" && l.Peer == br.Index && l.Own {
+			leaveVLAN(&b, br, l.VLAN, vlanOfBridge)
+			b.Ensure("delete link "+l.Name, rtnl.DeletionRequest(l), unix.ENODEV)
 		}
 	}
-	return errors.Join(errs...)
+	return n.Send(b)
 }

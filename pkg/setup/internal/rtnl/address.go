@@ -16,9 +16,10 @@ import (
 const (
 	ifaProto = 11 // IFA_PROTO in linux/if_addr.h, Linux 5.18: the program that set an address
 
-	// OwnerMark is the protocol of addresses and routes that we add. `ip addr` shows it as "proto 0x62",
-	// `ip route` as "proto 98". Kernels before 5.18 do not store the protocol of an address. On these
-	// kernels, the last DEL leaves our gateway address on a bridge that we did not create.
+	// OwnerMark is the protocol of addresses and routes that we add, and the group of links that we create.
+	// `ip addr` shows it as "proto 0x62", `ip route` as "proto 98", `ip link` as "group 98". Kernels
+	// before 5.18 do not store the protocol of an address. On these kernels, the last DEL leaves our
+	// gateway address on a bridge that we did not create.
 	OwnerMark = 'b'
 )
 

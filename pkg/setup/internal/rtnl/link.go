@@ -55,6 +55,7 @@ var ErrTaken = errors.New("it belongs to another link or program")
 type Link struct {
 	Index       int
 	Name, Alias string
+	Own         bool   // we created this bridge or VLAN link
 	Port        string // the name or alternative name in the form of Attachment.Port; "" if neither has this form
 	Kind        string // "bridge", "veth"; "" for a network card
 	MAC         net.HardwareAddr
@@ -140,6 +141,7 @@ func ParseLink(m []byte) (l Link) {
 	l.Up, l.Running, l.Promiscuous = header.Flags&unix.IFF_UP != 0, header.Flags&unix.IFF_RUNNING != 0, header.Flags&unix.IFF_PROMISC != 0
 	attrs := netns.Attrs(m[header.Len():])
 	l.Name, l.Alias, l.MAC = attrs.Text(unix.IFLA_IFNAME), attrs.Text(unix.IFLA_IFALIAS), slices.Clone(net.HardwareAddr(attrs.Get(unix.IFLA_ADDRESS)))
+	l.Own = l.Alias == plan.Owner || l.Alias == "" && attrs.Integer(unix.IFLA_GROUP) == OwnerMark
 	l.MTU, l.Peer, l.Master = attrs.Integer(unix.IFLA_MTU), attrs.Integer(unix.IFLA_LINK), attrs.Integer(unix.IFLA_MASTER)
 	l.PeerNamespace = slices.Clone(attrs.Get(linkNetNSID))
 	l.limited = attrs.Text(unix.IFLA_QDISC) == "tbf"
@@ -195,6 +197,15 @@ func NewLinkRequest(name string, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	return req
+}
+
+// NewOwnRequest returns RTM_NEWLINK for a bridge or VLAN link that we create, without LinkInfo. The new
+// link has OwnerMark as its group, so Link.Own is true even if the process is killed before MarkOwn. The
+// kernel ignores an alias in this request.
+func NewOwnRequest(name string) *nl.NetlinkRequest {
+	req := NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(OwnerMark)))
 	return req
 }
 
@@ -260,7 +271,7 @@ func SetPromiscuous(n *netns.Namespace, name string) error {
 // delete a newer link of the same name. Deleting one end of a veth pair deletes both ends.
 func DeleteLink(n *netns.Namespace, l Link) error {
 	var b netns.Batch
-	b.Ensure("delete link "+l.Name, deletionRequest(l), unix.ENODEV)
+	b.Ensure("delete link "+l.Name, DeletionRequest(l), unix.ENODEV)
 	return n.Send(b)
 }
 
@@ -297,8 +308,8 @@ func DeleteLinks(n *netns.Namespace, links []Link) error {
 	return errors.Join(append(errs, n.Send(b))...)
 }
 
-// deletionRequest returns RTM_DELLINK for a link, by its index.
-func deletionRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_DELLINK, l) }
+// DeletionRequest returns RTM_DELLINK for a link, by its index.
+func DeletionRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_DELLINK, l) }
 
 // ChangeRequest returns RTM_NEWLINK for a link. It identifies the link by its index, because another link
 // may have the name now.
@@ -321,8 +332,8 @@ func RandomMAC() net.HardwareAddr {
 	return mac
 }
 
-// MarkOwn marks a bridge or VLAN link that we have just created as ours, by its alias. The kernel
-// ignores an alias in the request that creates the link. The link must be down.
+// MarkOwn marks a bridge or VLAN link of ours by its alias, and stops generated IPv6 addresses. The link
+// must be down.
 func MarkOwn(b *netns.Batch, name string) {
 	b.Add("mark "+name, NewLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(plan.Owner)))
 	DisableGeneratedIPv6(b, name)

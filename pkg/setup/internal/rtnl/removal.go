@@ -36,7 +36,7 @@ func RemoveLink(n *netns.Namespace, l Link) error {
 	if err != nil {
 		return err
 	}
-	request := deletionRequest(l)
+	request := DeletionRequest(l)
 	request.Flags |= unix.NLM_F_ACK
 	if err := r.begin(request.Serialize()); err != nil {
 		return DeleteLink(n, l)
