@@ -209,9 +209,6 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 		defer lock.Unlock()
 		br, err = rtnl.ByName(h.Namespace, p.Network.Bridge)
 	}
-	if err == nil {
-		err = bridges.KeepMACBeforeJoin(h.Namespace, br)
-	}
 	if rtnl.Absent(err) {
 		return nil, h.explainGone(0, err)
 	}
@@ -232,11 +229,12 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 		MTU: done.MTU,
 	}
 	var b netns.Batch
+	err = bridges.KeepMACBeforeJoin(h.Namespace, &b, br, done.PortMAC)
 	b.Add(fmt.Sprintf("create veth pair %s, %s on bridge %s", pair.Name, pair.Peer, p.Network.Bridge), pair.Request())
 	b.Add("configure port "+pair.Name, portRequest(p))
 	rtnl.DisableGeneratedIPv6(&b, pair.Name)
-	if err = h.Send(b); err == nil {
-		done.BridgeMAC, err = bridges.KeepMACAfterJoin(h.Namespace, br, done.PortMAC)
+	if err == nil {
+		err = h.Send(b)
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another link has the name and must stay
 		var undo netns.Batch

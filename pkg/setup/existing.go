@@ -25,14 +25,15 @@ func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 		return nil, err
 	}
 	var b netns.Batch
+	err = bridges.KeepMACBeforeJoin(h.Namespace, &b, br, l.MAC)
 	b.Add(fmt.Sprintf("add alternative name %s to %s", p.Port(), l.Name), altNameRequest(unix.RTM_NEWLINKPROP, l, p.Port()))
 	join := b.Add(fmt.Sprintf("add %s to bridge %s", l.Name, br.Name), rtnl.NewLinkRequest(l.Name, 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))))
 	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
 	b.Add("configure port "+l.Name, settingsRequest(p))
-	done := &Plugged{BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}
-	if err = h.Send(b); err == nil {
-		done.BridgeMAC, err = bridges.KeepMACAfterJoin(h.Namespace, br, l.MAC)
+	done := &Plugged{BridgeMAC: br.MAC, BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}
+	if err == nil {
+		err = h.Send(b)
 	}
 	if err != nil {
 		_, undoErr := h.removePort(p.Port())

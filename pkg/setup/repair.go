@@ -77,9 +77,6 @@ func (h *Host) missingOfPort(p *Port) (missing []plan.Difference) {
 // restoreSettings adds a port to its bridge and restores its settings as a bridge port.
 func (h *Host) restoreSettings(p *Port) error {
 	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
-	if err == nil {
-		err = bridges.KeepMACBeforeJoin(h.Namespace, br)
-	}
 	if err != nil {
 		return err
 	}
@@ -88,6 +85,9 @@ func (h *Host) restoreSettings(p *Port) error {
 		return err
 	}
 	var b netns.Batch
+	if err := bridges.KeepMACBeforeJoin(h.Namespace, &b, br, port.MAC); err != nil {
+		return err
+	}
 	if port.Disabled { // the BPDU guard has disabled the port; setting the link down and up enables the port
 		rtnl.SetDown(&b, port.Name)
 	}

@@ -1,7 +1,6 @@
 package cnitool
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -61,25 +60,16 @@ func TestKilledBetweenMessages(t *testing.T) {
 	conf := single.with(object{"forward": "none"})
 	newNode(t, conf, "nft").containers(1)
 	before := setuptest.Dump(t)
-	for at := 1; ; at++ {
-		sent := 0
-		done := on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
-			if sends(c) {
-				sent++
-			}
-			return sent < at
-		}).err == nil
+	at := 1
+	for killed := true; killed; at++ {
+		killed = on("ADD", 1, conf).killedAt(t, at)
 		on("DEL", 1, conf).run(t).ok(t)
 		if !setuptest.Same(t, before, "killed at message %d, DEL left traces", at) {
 			t.FailNow()
 		}
-		if !done {
-			continue
-		}
-		if at < 20 {
-			t.Errorf("ADD sends only %d messages", at-1)
-		}
-		return
+	}
+	if at < 20 {
+		t.Errorf("ADD sends only %d messages", at-2)
 	}
 }
 
@@ -90,16 +80,10 @@ func TestAddAfterKilled(t *testing.T) {
 	conf := dual.with(object{"forward": "none"})
 	newNode(t, conf, "nft").containers(1)
 	for at, killed := 1, true; killed; at++ {
-		sent := 0
-		killed = on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
-			if sends(c) {
-				sent++
-			}
-			return sent < at
-		}).err != nil
+		killed = on("ADD", 1, conf).killedAt(t, at)
 		if !portUp(t) { // otherwise the killed ADD had done everything except printing the result
 			again := on("ADD", 1, conf).run(t).ok(t)
-			check := on("CHECK", 1, conf.with(object{"prevResult": json.RawMessage(again.stdout)})).run(t)
+			check := on("CHECK", 1, checking(conf, again)).run(t)
 			if check.err != nil {
 				t.Errorf("killed at message %d: CHECK after the next ADD: %s", at, check.stdout)
 			}
@@ -107,6 +91,19 @@ func TestAddAfterKilled(t *testing.T) {
 		on("DEL", 1, conf).run(t).ok(t)
 	}
 	noLeases(t)
+}
+
+// killedAt calls the plugin and kills it before the message with this number. killed is false if the plugin
+// has sent fewer messages.
+func (c call) killedAt(t *testing.T, at int) (killed bool) {
+	t.Helper()
+	sent := 0
+	return c.traced(t, func(p ptrace.Call) bool {
+		if sends(p) {
+			sent++
+		}
+		return sent < at
+	}).err != nil
 }
 
 // sends reports whether a system call sends a message: a netlink request, a write to a file such as

@@ -135,6 +135,26 @@ func TestBridgeMACOfExistingLink(t *testing.T) {
 	}
 }
 
+// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address before each message that it sends. The
+// bridge keeps its MAC address.
+func TestBridgeMACAfterKilled(t *testing.T) {
+	t.Parallel()
+	const want = "52:54:00:12:34:56"
+	conf := behind(single.with(object{"forward": "none"}), tap)
+	newNode(t, conf, "nft").containers(1)
+	setuptest.Run(t, "ip", "link", "add", "tap0", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "machine")
+	setuptest.Run(t, "ip", "link", "add", "card", "address", want, "type", "veth", "peer", "name", "lan")
+	for at, killed := 1, true; killed; at++ {
+		setuptest.Run(t, "sh", "-ec", "ip link add br0 up type bridge; ip link set card master br0")
+		killed = on("ADD", 1, conf).killedAt(t, at)
+		if got := bridgeMAC(t); got != want {
+			t.Errorf("killed at message %d: the bridge has MAC %s, want %s", at, got, want)
+		}
+		on("DEL", 1, conf).run(t).ok(t)
+		setuptest.Run(t, "ip", "link", "del", "br0")
+	}
+}
+
 // TestBridgeMACMadeAnew repairs containers after an administrator has deleted the bridge and made
 // it again.
 func TestBridgeMACMadeAnew(t *testing.T) {

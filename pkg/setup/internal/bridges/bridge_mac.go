@@ -17,10 +17,10 @@ import (
 // net/bridge/br_stp_if.c). After each change, the neighbour entries for the bridge are wrong.
 //
 // Our ports have very high MAC addresses, so they usually do not change the address of the bridge. In
-// three cases they would change it, so we assign an address to the bridge:
-//   - The first port joins. KeepMACBeforeJoin assigns the present address first.
-//   - The bridge has taken the address of a new port. KeepMACAfterJoin assigns the previous address.
-//   - A port leaves, and the bridge has its address. KeepMACBeforeLeave assigns this address first.
+// three cases they would change it, so we first assign the bridge its present address:
+//   - The first port joins.
+//   - A port joins whose MAC address is lower.
+//   - A port leaves, and the bridge has its address.
 
 // AssignMAC assigns a MAC address to a bridge. A bridge keeps an assigned address when ports join or
 // leave.
@@ -36,34 +36,20 @@ func HasNoMAC(l rtnl.Link) bool {
 	return l.Index != 0 && !slices.ContainsFunc(l.MAC, func(b byte) bool { return b != 0 })
 }
 
-// KeepMACBeforeJoin assigns a bridge without ports its present MAC address. Several processes may call it
-// at once: all of them assign the same address, because none of their ports has joined yet.
-func KeepMACBeforeJoin(n *netns.Namespace, br rtnl.Link) error {
+// KeepMACBeforeJoin assigns a bridge its present MAC address if a port with this MAC address would change
+// it. Several processes may call it at once: all of them assign the same address.
+func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port net.HardwareAddr) error {
 	if br.Own || HasNoMAC(br) {
 		return nil
 	}
-	empty, err := HasNoPort(n, br.Name)
-	if !empty || err != nil {
-		return err
+	if bytes.Compare(port, br.MAC) > 0 {
+		empty, err := HasNoPort(n, br.Name)
+		if !empty || err != nil {
+			return err
+		}
 	}
-	var b netns.Batch
-	AssignMAC(&b, br, br.MAC)
-	return n.Send(b)
-}
-
-// KeepMACAfterJoin returns the MAC address of a bridge that a port has just joined. If the bridge has
-// taken the port's MAC address, KeepMACAfterJoin assigns the previous address to the bridge.
-func KeepMACAfterJoin(n *netns.Namespace, before rtnl.Link, port net.HardwareAddr) (net.HardwareAddr, error) {
-	if before.Own {
-		return before.MAC, nil
-	}
-	now, err := rtnl.ByIndex(n, before.Index)
-	if err != nil || !bytes.Equal(now.MAC, port) {
-		return now.MAC, err
-	}
-	var b netns.Batch
-	AssignMAC(&b, before, before.MAC)
-	return before.MAC, n.Send(b)
+	AssignMAC(b, br, br.MAC)
+	return nil
 }
 
 // KeepMACBeforeLeave assigns a bridge its present MAC address if a port with this address leaves. Only
