@@ -93,6 +93,9 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 		flock.Undoing()
 		return nil, errors.Join(err, h.ReleaseNetwork(p.Network.Bridge))
 	}
+	if p.ExistingLink != "" { // plugExisting has done the steps that follow
+		return done, nil
+	}
 	for _, step := range []func(*Namespace, *Port) error{bridges.TagPort, ownrules.GuardPort, bridges.LimitPort, ownrules.Publish} {
 		if err = step(h.Namespace, p); err != nil {
 			break
@@ -126,7 +129,7 @@ func (h *Host) explainGone(bridge int, err error) error {
 // finishPort configures the container's end and sets both ends up. It sets the host end up last, because
 // CheckAttachable treats a port that is up as finished.
 func (h *Host) finishPort(p *Port, on *Plugged) error {
-	if p.Down || p.ExistingLink != "" {
+	if p.Down {
 		return h.setPortUp(p)
 	}
 	before, err := p.Container.Sysctls(p.Sysctls)
@@ -200,7 +203,7 @@ func awaitRunning(n *Namespace, name string) error {
 }
 
 // plug creates the veth pair, with the host end on the bridge and both ends down. With
-// Port.ExistingLink, it adds that link to the bridge instead. It holds the lock of lockComplete, so
+// Port.ExistingLink, it makes the whole port of that link instead. It holds the lock of lockComplete, so
 // no process deletes the network meanwhile.
 func (h *Host) plug(p *Port) (*Plugged, error) {
 	lock, err := h.lockComplete(p.Network)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
@@ -19,27 +20,48 @@ var ErrNoLink = errors.New("there is no such link on the host")
 // plugExisting makes a link of another plugin a port of the bridge. The link keeps its name.
 // It gets the port name of the attachment as an alternative name (ip-link(8), "altname"; Linux 5.5),
 // so that every look-up by port name finds the link.
+//
+// The link may be up already, and CheckAttachable treats a port that is up as finished. So the link
+// joins the bridge after everything else.
 func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	l, err := h.existingLink(p)
 	if err != nil {
 		return nil, err
 	}
+	for _, step := range []func() error{
+		func() error { return h.markExisting(p, l) },
+		func() error { return bridges.LimitPort(h.Namespace, p) },
+		func() error { return ownrules.Publish(h.Namespace, p) },
+		func() error { return h.joinExisting(p, l, br) },
+		func() error { return h.setPortUp(p) },
+	} {
+		if err = step(); err != nil {
+			_, undoErr := h.Unplug(p.Attachment, p.HostPorts...)
+			return nil, errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), undoErr)
+		}
+	}
+	return &Plugged{BridgeMAC: br.MAC, BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}, nil
+}
+
+// markExisting gives an existing link the alternative name and the alias of a port.
+func (h *Host) markExisting(p *Port, l rtnl.Link) error {
 	var b netns.Batch
-	err = bridges.KeepMACBeforeJoin(h.Namespace, &b, br, l.MAC)
 	b.Add(fmt.Sprintf("add alternative name %s to %s", p.Port(), l.Name), altNameRequest(unix.RTM_NEWLINKPROP, l, p.Port()))
+	b.Add("mark "+l.Name, rtnl.NewLinkRequest(l.Name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
+	return h.Send(b)
+}
+
+// joinExisting adds an existing link to the bridge and to its VLANs, with the settings of the port.
+func (h *Host) joinExisting(p *Port, l, br rtnl.Link) error {
+	var b netns.Batch
+	if err := bridges.KeepMACBeforeJoin(h.Namespace, &b, br, l.MAC); err != nil {
+		return err
+	}
 	join := b.Add(fmt.Sprintf("add %s to bridge %s", l.Name, br.Name), rtnl.NewLinkRequest(l.Name, 0))
 	join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.Index))))
-	join.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
 	b.Add("configure port "+l.Name, settingsRequest(p))
-	done := &Plugged{BridgeMAC: br.MAC, BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}
-	if err == nil {
-		err = h.Send(b)
-	}
-	if err != nil {
-		_, undoErr := h.removePort(p.Port())
-		return nil, errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), undoErr)
-	}
-	return done, nil
+	bridges.AddVLANs(&b, p, l, br)
+	return h.Send(b)
 }
 
 // existingLink returns the link that Port.ExistingLink names. The error is ErrNoLink if the link does

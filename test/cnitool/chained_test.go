@@ -107,6 +107,34 @@ func TestExistingVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
+// TestExistingAfterKilled kills an ADD for a tap that is up before each message that it sends, and repeats the
+// ADD. The ADD succeeds, or the port is complete already. DEL restores the tap.
+func TestExistingAfterKilled(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(1)
+	setuptest.Run(t, "sh", "-c", "ip tuntap add tap0 mode tap; ip link set tap0 up")
+	before := setuptest.Dump(t)
+	conf := behind(single.with(object{"forward": "none", "portIsolation": true, "runtimeConfig": object{
+		"bandwidth": limits, "portMappings": []object{{"hostPort": 8080, "containerPort": 80}}, "ips": []string{"10.88.0.9/24"},
+	}}), tap)
+	check := on("CHECK", 1, checking(conf, on("ADD", 1, conf).run(t).ok(t)))
+	on("DEL", 1, conf).run(t).ok(t)
+	for at, killed := 1, true; killed; at++ {
+		killed = on("ADD", 1, conf).killedAt(t, at)
+		if again := on("ADD", 1, conf).run(t); again.err != nil && again.failed(t).Code != 101 {
+			t.Errorf("killed at message %d: the next ADD fails: %s", at, again.stdout)
+		}
+		if a := check.run(t); a.err != nil {
+			t.Errorf("killed at message %d: CHECK after the next ADD: %s", at, a.stdout)
+		}
+		on("DEL", 1, conf).run(t).ok(t)
+		if !setuptest.Same(t, before, "killed at message %d, DEL left traces", at) {
+			t.FailNow()
+		}
+	}
+	noLeases(t)
+}
+
 // TestExistingMistakes passes results of the plugin before in which no link can be attached.
 func TestExistingMistakes(t *testing.T) {
 	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}

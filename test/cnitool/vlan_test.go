@@ -260,6 +260,19 @@ func TestVLANRangeChanged(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
+// TestVLANOfExistingLink attaches a link that another plugin has made to a VLAN. CHECK compares its VLANs.
+func TestVLANOfExistingLink(t *testing.T) {
+	t.Parallel()
+	newVLANNode(t, 1)
+	setuptest.Run(t, "ip", "link", "add", "tap0", "type", "veth", "peer", "name", "machine")
+	before := setuptest.Dump(t)
+	conf := behind(vlan(81, 100).with(object{"vlanTrunk": []object{{"id": 30}, {"minID": 40, "maxID": 42}}}), tap)
+	on("CHECK", 1, checking(conf, on("ADD", 1, conf).run(t).ok(t))).run(t).ok(t)
+	on("DEL", 1, conf).run(t).ok(t)
+	setuptest.Run(t, "ip", "link", "set", "tap0", "down")
+	setuptest.Same(t, before, "DEL left traces")
+}
+
 // TestVLANOnEmptiedBridge attaches to a bridge that has lost its only port, and with this port its
 // MAC address. The VLAN link of the gateway still has a MAC address.
 func TestVLANOnEmptiedBridge(t *testing.T) {

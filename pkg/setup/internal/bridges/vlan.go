@@ -171,16 +171,26 @@ func TagPort(n *netns.Namespace, p *plan.Port) error {
 		return err
 	}
 	var b netns.Batch
+	AddVLANs(&b, p, port, br)
+	return n.Send(b)
+}
+
+// AddVLANs adds to the batch the requests of TagPort. link is the link of the port, which joins bridge br by
+// an earlier request of the batch, or has joined already.
+func AddVLANs(b *netns.Batch, p *plan.Port, link, br rtnl.Link) {
+	v := p.Network.VLANs
+	if !v.Any() {
+		return
+	}
 	if br.DefaultVLAN != 0 && !v.KeepDefault {
-		leaveVLAN(&b, port, br.DefaultVLAN, vlanTagged)
+		leaveVLAN(b, link, br.DefaultVLAN, vlanTagged)
 	}
 	for _, r := range v.Trunk {
-		joinVLANs(&b, port, r, vlanTagged)
+		joinVLANs(b, link, r, vlanTagged)
 	}
 	if id := untagged(v); id != 0 { // last, because the VLAN of untagged frames may be in the trunk too
-		joinVLANs(&b, port, plan.VLANRange{First: id, Last: id}, vlanNative)
+		joinVLANs(b, link, plan.VLANRange{First: id, Last: id}, vlanNative)
 	}
-	return n.Send(b)
 }
 
 // VerifyVLANs compares the VLANs of a port with those of its network.
