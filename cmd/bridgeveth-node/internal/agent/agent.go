@@ -194,7 +194,11 @@ func (a *Agent) clearCondition(r *result) {
 
 // serve restores what running pods share on the host, and checks what new pods need there.
 func (a *Agent) serve(values conflist.Values, r *result) {
-	leases, err := a.leases()
+	ports, err := a.ports()
+	if err != nil {
+		r.warn("running pods: " + err.Error())
+	}
+	leases, err := a.leases(ports)
 	if err != nil {
 		r.warn("leases: " + err.Error())
 	}
@@ -204,8 +208,10 @@ func (a *Agent) serve(values conflist.Values, r *result) {
 		r.fail("network configuration: " + err.Error())
 		return
 	}
-	if err := a.repair(network, r); err != nil {
-		r.warn("running pods: " + err.Error())
+	if len(ports) > 0 { // the bridge comes with the first pod
+		if err := a.repair(network, r); err != nil {
+			r.warn("running pods: " + err.Error())
+		}
 	}
 	checkFree(values.Ranges, leases, r)
 	if network.Forward == setup.ForwardNone {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // lockWait is how long to wait for plugins that have locked the lease store.
@@ -19,11 +20,12 @@ const lockWait = 5 * time.Second
 type leases struct {
 	known   bool                 // ipam-simple leases the addresses, and its store could be read
 	usage   []ipam.Usage         // how full each range is
-	subnets []attachment.Address // a leased address of each subnet
+	subnets []attachment.Address // an address of each subnet that running pods are in
 }
 
-// leases reads the lease store. There is none before the first pod since the boot.
-func (a *Agent) leases() (l leases, err error) {
+// leases reads the lease store. There is none before the first pod since the boot. ports are those of running
+// pods.
+func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	dir, ok := a.base.LeaseDir()
 	if !ok {
 		return l, nil
@@ -41,6 +43,9 @@ func (a *Agent) leases() (l leases, err error) {
 	}
 	all, err := store.Leases(a.base.Name())
 	for _, lease := range all {
+		if _, plugged := ports[setup.Attachment(lease.Attachment).Port()]; !plugged {
+			continue // the pod has ended, and DEL has not come yet, or the address is kept for its name
+		}
 		if lease.Address.IsSingleIP() {
 			continue // taken over from host-local, so its subnet is not known
 		}

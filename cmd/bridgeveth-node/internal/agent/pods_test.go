@@ -107,6 +107,13 @@ func TestRangeChanged(t *testing.T) {
 			}
 		}
 	}
+	// A pod that is gone, and whose DEL has not come yet, needs nothing.
+	setuptest.In(t, before, "ip", "link", "del", "eth0")
+	setuptest.Run(t, "ip", "addr", "del", "10.244.1.1/24", "dev", "cni0")
+	checkReady(t, a, 200, "ready\n")
+	if addresses := setuptest.Run(t, "ip", "addr", "show", "cni0"); strings.Contains(addresses, "10.244.1.1") {
+		t.Errorf("the gateway of no pod is back:\n%s", addresses)
+	}
 	for _, pod := range []string{"before", "after"} {
 		if out, err := a.cni(t, "DEL", pod); err != nil {
 			t.Errorf("%v: %s", err, out)

@@ -30,16 +30,21 @@ func (a *Agent) network(values conflist.Values, subnets []attachment.Address) (*
 	return attachment.NetworkOf(conf, addresses)
 }
 
+// ports returns the ports of running pods, by setup.Attachment.Port.
+func (a *Agent) ports() (map[string]setup.FoundPort, error) {
+	all, err := a.Host.Ports()
+	ports := map[string]setup.FoundPort{}
+	for _, p := range all {
+		if p.Network == a.base.Name() && p.Bridge == a.base.Bridge() {
+			ports[p.Key] = p
+		}
+	}
+	return ports, err
+}
+
 // repair restores the network of running pods. The next ADD would do so, too. Until then, pods that run
 // would reach the pods of a new node under the address of the host.
 func (a *Agent) repair(network *setup.Network, r *result) error {
-	ports, err := a.Host.Ports()
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(ports, func(p setup.FoundPort) bool { return p.Network == a.base.Name() && p.Bridge == a.base.Bridge() }) {
-		return nil // the bridge comes with the first pod
-	}
 	missing, err := a.Host.Missing(network)
 	if len(missing) == 0 || err != nil {
 		return err
