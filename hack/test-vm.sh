@@ -11,7 +11,7 @@ mkdir -p "$vm/programs"
 export PROGRAMS=$vm/programs REQUIRE_NETNS=1
 go test -C test -count=1 -run '^$' ./cnitool # builds the programs
 go test -C test -c -o "$vm/cnitool.test" ./cnitool
-tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestIsolation|TestLearning|TestBPDUGuard|TestGuardByDefault|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestExisting}
+tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestIsolation|TestLearning|TestBPDUGuard|TestGuardByDefault|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestExisting|TestFastPath}
 program="$vm/cnitool.test -test.v -test.timeout 25m"
 commands="$program -test.parallel 4 -test.run '$tests'"
 # TestBandwidth measures rates, so nothing else may use the emulated processors.

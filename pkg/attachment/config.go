@@ -52,6 +52,7 @@ type Config struct {
 	ingress     setup.Ingress
 	mtu         int  // bytes; 0 means the MTU of the bridge
 	autoMTU     bool // use the MTU of the uplink, see ResolveMTU
+	fastPath    setup.FastPath
 	masqExclude []netip.Prefix
 	hostPorts   []setup.HostPort
 	bandwidth   setup.Bandwidth
@@ -71,10 +72,11 @@ type runtimeKeys struct {
 
 // forwardKeys are the keys about foreign chains and about incoming connections.
 type forwardKeys struct {
-	Forward       string   `json:"forward"`
-	ForwardChains []string `json:"forwardChains"` // "inet filter forward"
-	ForwardMark   string   `json:"forwardMark"`   // "0x100000"
-	Inbound       string   `json:"inbound"`
+	Forward       string          `json:"forward"`
+	ForwardChains []string        `json:"forwardChains"` // "inet filter forward"
+	ForwardMark   string          `json:"forwardMark"`   // "0x100000"
+	Inbound       string          `json:"inbound"`
+	FastPath      json.RawMessage `json:"fastPath"` // true, false or "auto"
 }
 
 // containerKeys are the keys about the container's end of the veth pair.
@@ -198,7 +200,21 @@ func (c *Config) readForward() (bad []error) {
 	if !slices.Contains([]string{"", "open", "established"}, c.Inbound) {
 		bad = append(bad, fmt.Errorf("inbound: %q is none of open, established", c.Inbound))
 	}
-	return bad
+	return append(bad, c.readFastPath())
+}
+
+// readFastPath parses fastPath: true, false or "auto".
+func (c *Config) readFastPath() error {
+	switch string(c.FastPath) {
+	case "", "null", "false":
+	case "true":
+		c.fastPath = setup.FastPathOn
+	case `"auto"`:
+		c.fastPath = setup.FastPathAuto
+	default:
+		return fmt.Errorf(`fastPath: %s is none of true, false, "auto"`, c.FastPath)
+	}
+	return nil
 }
 
 // readConflict parses gatewayConflict and forceAddress, which is the reference plugin's key for

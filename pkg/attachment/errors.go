@@ -26,6 +26,7 @@ var codes = []struct {
 	{setup.ErrAddressConflict, plugin.CodeTaken},
 	{unix.EEXIST, plugin.CodeTaken},
 	{setup.ErrNoVLANs, plugin.CodeTaken},
+	{setup.ErrNoFlowtables, types.ErrInvalidNetworkConfig},
 	{setup.ErrNoLink, types.ErrInvalidNetworkConfig},
 	{setup.ErrBridgeFull, plugin.CodeExhausted},
 	{setup.ErrNoIPTables, plugin.CodeProgram},

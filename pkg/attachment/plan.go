@@ -1,10 +1,12 @@
 package attachment
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -40,11 +42,29 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	}
 }
 
+// ForgetConnections deletes the host's connections of the addresses in prevResult, the result of ADD, if
+// the network has a fast path: the packets of those connections would reach the next container with the
+// address. DEL calls it when the container's link is deleted.
+func (c *Config) ForgetConnections(host *setup.Host) error {
+	if c.fastPath == setup.FastPathOff {
+		return nil
+	}
+	previous, err := plugin.Previous(&c.PluginConf)
+	if err != nil || previous == nil {
+		return nil //nolint:nilerr // DEL needs no prevResult; ADD of the next container deletes the connections too
+	}
+	var addresses []netip.Prefix
+	for _, ip := range previous.IPs {
+		addresses = append(addresses, plugin.Prefix(ip.Address))
+	}
+	return host.ForgetConnections(addresses)
+}
+
 // network returns the part of the plan that all containers of the network share.
 func (c *Config) network() *setup.Network {
 	return &setup.Network{
 		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, MasqueradeNot: c.masqExclude,
-		Forward: c.forward, ForwardChains: c.chains, Mark: c.mark, Ingress: c.ingress, EstablishedOnly: c.Inbound == "established", Guarded: c.guard() != setup.GuardNone,
+		Forward: c.forward, ForwardChains: c.chains, Mark: c.mark, Ingress: c.ingress, EstablishedOnly: c.Inbound == "established", Guarded: c.guard() != setup.GuardNone, FastPath: c.fastPath,
 	}
 }
 

@@ -39,6 +39,9 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	if p.Routed || p.Filtered && !p.Local {
 		p.CheckForwardChains()
 	}
+	if p.Routed {
+		p.CheckFastPath()
+	}
 	if b.Namespace != nil {
 		p.CheckIsolation()
 		if a.Bridge != b.Bridge {

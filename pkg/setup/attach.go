@@ -10,6 +10,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/conntrack"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
@@ -96,7 +97,7 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 	if p.ExistingLink != "" { // plugExisting has done the steps that follow
 		return done, nil
 	}
-	for _, step := range []func(*Namespace, *Port) error{bridges.TagPort, ownrules.GuardPort, bridges.LimitPort, ownrules.Publish} {
+	for _, step := range []func(*Namespace, *Port) error{forgetConnections, bridges.TagPort, ownrules.GuardPort, bridges.LimitPort, ownrules.Publish} {
 		if err = step(h.Namespace, p); err != nil {
 			break
 		}
@@ -109,6 +110,15 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 		return nil, errors.Join(h.explainGone(done.bridge, err), h.DetachPort(p.Attachment, p.Network.Bridge, p.HostPorts...))
 	}
 	return done, nil
+}
+
+// forgetConnections deletes the connections that the last container with an address of p has left, if the
+// network has a fast path: their packets would reach the new container.
+func forgetConnections(n *Namespace, p *Port) error {
+	if p.Network.FastPath == FastPathOff {
+		return nil
+	}
+	return conntrack.Forget(n, p.Addresses)
 }
 
 // explainGone wraps err with ErrBridgeGone if the bridge with this index does not exist any more.
@@ -164,6 +174,9 @@ func (h *Host) AddAddresses(p *Port) error {
 		}
 	}
 	if err := ownrules.GuardPort(h.Namespace, p); err != nil {
+		return err
+	}
+	if err := forgetConnections(h.Namespace, p); err != nil {
 		return err
 	}
 	lock, err := h.lockComplete(p.Network)

@@ -30,6 +30,7 @@ func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	}
 	for _, step := range []func() error{
 		func() error { return h.markExisting(p, l) },
+		func() error { return forgetConnections(h.Namespace, p) },
 		func() error { return bridges.LimitPort(h.Namespace, p) },
 		func() error { return ownrules.Publish(h.Namespace, p) },
 		func() error { return h.joinExisting(p, l, br) },

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/conntrack"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
@@ -63,6 +64,8 @@ type (
 	Forward = plan.Forward
 	// Ingress selects who may open connections to containers.
 	Ingress = plan.Ingress
+	// FastPath selects whether packets of established connections skip all chains.
+	FastPath = plan.FastPath
 	// Conflict selects what happens to addresses of the bridge that conflict with a gateway.
 	Conflict = plan.Conflict
 	// Chain names an nftables chain of another program.
@@ -89,6 +92,10 @@ const (
 	ForwardFirewalld = plan.ForwardFirewalld
 	ForwardSysctl    = plan.ForwardSysctl
 	ForwardNone      = plan.ForwardNone
+
+	FastPathOff  = plan.FastPathOff
+	FastPathAuto = plan.FastPathAuto
+	FastPathOn   = plan.FastPathOn
 
 	IngressOpen       = plan.IngressOpen
 	IngressSameBridge = plan.IngressSameBridge
@@ -119,6 +126,7 @@ var (
 	ErrNoChain            = forward.ErrNoChain
 	ErrDenied             = forward.ErrDenied
 	ErrTablesGone         = ownrules.ErrTablesGone
+	ErrNoFlowtables       = nft.ErrNoFlowtables
 )
 
 // ParseForward returns the Forward with this name: auto, iptables, firewalld, sysctl or none.
@@ -245,6 +253,21 @@ const (
 // traverse, in the order of traversal. It changes nothing.
 func (h *Host) ForwardChains(family int) ([]BaseChain, error) {
 	return forward.Chains(h.Namespace, family)
+}
+
+// CheckFastPath returns ErrNoFlowtables if the kernel cannot do what FastPathOn asks for. It changes
+// nothing, but the kernel may load modules.
+func (h *Host) CheckFastPath() error { return nft.CheckFlowtables(h.Namespace) }
+
+// FastConnections returns the number of connections of an address whose packets take the fast path.
+func (h *Host) FastConnections(address netip.Addr) (count int, err error) {
+	return conntrack.Offloaded(h.Namespace, address)
+}
+
+// ForgetConnections deletes conntrack's entries of connections from or to containers with these
+// addresses.
+func (h *Host) ForgetConnections(addresses []netip.Prefix) error {
+	return conntrack.Forget(h.Namespace, addresses)
 }
 
 // CheckDenied returns ErrDenied if a chain that bridgeveth must not change drops packets of a network.

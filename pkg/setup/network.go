@@ -34,7 +34,7 @@ func (h *Host) Missing(net *Network) (what []string, err error) {
 
 // CheckNetwork returns an error if it finds a reason why AttachPort would fail on this network. The
 // error is ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict, ErrNoIPTables, ErrNoFirewalld,
-// ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull, or unix.EROFS for a sysctl. CheckNetwork changes
+// ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull, ErrNoFlowtables, or unix.EROFS for a sysctl. CheckNetwork changes
 // nothing.
 func (h *Host) CheckNetwork(net *Network) error {
 	missing, err := h.missing(net)

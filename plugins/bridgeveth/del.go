@@ -38,8 +38,9 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return attachment.Error(errors.Join(err, released))
 	}
+	forgotten := c.ForgetConnections(host) // before the address is free
 	if usable && !c.UsesDHCP() {
 		released = ipam.del()
 	}
-	return attachment.Error(errors.Join(released, host.ReleaseNetwork(c.Bridge, bridge)))
+	return attachment.Error(errors.Join(released, forgotten, host.ReleaseNetwork(c.Bridge, bridge)))
 }

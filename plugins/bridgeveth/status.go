@@ -3,6 +3,7 @@ package bridgeveth
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -46,6 +47,11 @@ func status(args *skel.CmdArgs) error {
 	}
 	if err := checkHost(host, port.Network, c.IsGateway); err != nil {
 		return attachment.Error(fmt.Errorf("network %s: %w", c.Name, err))
+	}
+	if port.Network.FastPath == setup.FastPathAuto {
+		if err := host.CheckFastPath(); err != nil {
+			fmt.Fprintf(os.Stderr, "bridgeveth: network %s: fastPath: %v; packets go without the fast path\n", c.Name, err)
+		}
 	}
 	return nil
 }

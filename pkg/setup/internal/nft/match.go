@@ -128,6 +128,13 @@ func Unanswered() []expr.Any {
 	return ctBits(expr.CtKeySTATE, ctEstablished|ctRelated, expr.CmpOpEq)
 }
 
+// AnsweredReply matches the replies in connections that have a reply.
+func AnsweredReply() []expr.Any {
+	const reply = 1 // IP_CT_DIR_REPLY in linux/netfilter/nf_conntrack_tuple_common.h
+	return append([]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{reply}}},
+		ctBits(expr.CtKeySTATE, ctEstablished, expr.CmpOpNeq)...)
+}
+
 // ownLabel is the bit in conntrack's labels (connlabel.conf) that marks connections to our host ports. We
 // know of no other program that uses this bit.
 const ownLabel = 98

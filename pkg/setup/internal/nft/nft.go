@@ -140,17 +140,19 @@ const AnyGeneration = 0
 // or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). If nf_tables has changed since the
 // generation seen, the kernel processes none, and the error is ERESTART.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
-	frame := func(kind int) *nl.NetlinkRequest {
-		req := nl.NewNetlinkRequest(kind, 0)
-		subsystem := binary.BigEndian.AppendUint16(nil, unix.NFNL_SUBSYS_NFTABLES)
-		req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
-		return req
-	}
-	begin := frame(unix.NFNL_MSG_BATCH_BEGIN)
+	begin := batchFrame(unix.NFNL_MSG_BATCH_BEGIN)
 	if seen != AnyGeneration {
 		begin.AddData(nl.NewRtAttr(unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, seen)))
 	}
-	return n.Exchange(unix.NETLINK_NETFILTER, b, begin, frame(unix.NFNL_MSG_BATCH_END))
+	return n.Exchange(unix.NETLINK_NETFILTER, b, begin, batchFrame(unix.NFNL_MSG_BATCH_END))
+}
+
+// batchFrame returns the message that begins or ends a transaction: NFNL_MSG_BATCH_*.
+func batchFrame(kind int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, 0)
+	subsystem := binary.BigEndian.AppendUint16(nil, unix.NFNL_SUBSYS_NFTABLES)
+	req.AddData(&nl.Nfgenmsg{Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(subsystem)})
+	return req
 }
 
 // Generation returns the generation of nf_tables: the number of its last transaction.

@@ -25,12 +25,13 @@ type ownRule struct {
 // feature is a group of rules that a bridge needs, with the chains and sets that the rules refer to. If one
 // of the rules is missing, all of them are made again in one transaction.
 type feature struct {
-	what   string // names the feature in errors
-	family int
-	shared []chain   // chains that have only rules of this feature, which are the same for all bridges
-	sets   []nft.Set // sets that the rules refer to; they are added if they do not exist
-	rules  []ownRule
-	former []ownRule // rules of an older build, by chain and comment; they are deleted
+	what    string // names the feature in errors
+	family  int
+	shared  []chain   // chains that have only rules of this feature, which are the same for all bridges
+	sets    []nft.Set // sets that the rules refer to; they are added if they do not exist
+	rules   []ownRule
+	devices []string  // of the flowtable, which is added if it does not exist
+	former  []ownRule // rules of an older build, by chain and comment; they are deleted
 
 	restore func(*netns.Namespace) error // makes the feature; nil means addFeature
 }
@@ -83,6 +84,11 @@ func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Differe
 			for _, p := range []policy{IngressPolicy(net), inboundPolicy(net), markPolicy(net)} {
 				missing = append(missing, ComparePolicy(n, net, family, p, present[p.Chain.Name])...)
 			}
+			found, err := missingFastPath(n, net, family, present[fastPath.Name])
+			if err != nil {
+				return nil, err
+			}
+			missing = append(missing, found...)
 		}
 	}
 	return missing, nil
@@ -124,6 +130,9 @@ func addFeature(n *netns.Namespace, f feature) error {
 	t := table(f.family)
 	c := nft.NewChange(t)
 	c.AddTable()
+	if len(f.devices) > 0 {
+		c.AddFlowtable(flowtable, f.devices)
+	}
 	for _, chain := range f.shared {
 		c.AddChain(chain.in(t))
 		c.FlushChain(chain.Name)

@@ -8,9 +8,9 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/conntrack"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -303,34 +303,16 @@ func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 // deleteFlows deletes conntrack's entries for UDP host ports whose target has changed. Otherwise conntrack
 // would send packets of these flows to the old target, as long as packets arrive.
 func deleteFlows(n *netns.Namespace, list []Mapping) error {
-	filters := map[int][]netlink.CustomConntrackFilter{}
+	var filters []conntrack.Filter
 	for _, m := range list {
 		if m.port.Protocol != unix.IPPROTO_UDP || m.set == portsWaiting {
 			continue
 		}
-		f := &netlink.ConntrackFilter{}
-		if err := errors.Join(f.AddProtocol(m.port.Protocol), f.AddPort(netlink.ConntrackOrigDstPort, m.port.Port)); err != nil {
-			return err
-		}
+		f := conntrack.Filter{Family: m.family, Protocol: m.port.Protocol, Port: m.port.Port}
 		if m.port.Named() {
-			if err := f.AddIP(netlink.ConntrackOrigDstIP, m.port.Address.AsSlice()); err != nil {
-				return err
-			}
+			f.Destination = m.port.Address
 		}
-		filters[m.family] = append(filters[m.family], f)
+		filters = append(filters, f)
 	}
-	if len(filters) == 0 {
-		return nil
-	}
-	h, err := netlink.NewHandleAt(n.Handle, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return fmt.Errorf("open conntrack: %w", err)
-	}
-	defer h.Close()
-	for family, list := range filters {
-		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), list...); err != nil {
-			return fmt.Errorf("delete flows of UDP ports from conntrack: %w", err)
-		}
-	}
-	return nil
+	return conntrack.Delete(n, filters...)
 }

@@ -38,7 +38,7 @@ func chainsOf(family int) []chain {
 	if family == unix.AF_BRIDGE {
 		return []chain{beforeNAT}
 	}
-	return []chain{postrouting, beforeNAT, ForwardFilter, marking}
+	return []chain{postrouting, beforeNAT, ForwardFilter, marking, fastPath}
 }
 
 // table returns our table of a family.
@@ -98,6 +98,10 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	c := nft.NewChange(table(family))
 	if others {
 		for chain, handles := range mine {
+			if chain == fastPath {
+				removeFastPath(c, present[chain.Name], bridge+" ")
+				continue
+			}
 			c.DeleteRules(chain.Name, handles)
 		}
 	} else {

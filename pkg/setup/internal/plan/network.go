@@ -29,6 +29,7 @@ type Network struct {
 	Ingress         Ingress
 	EstablishedOnly bool // other hosts and networks may only send replies, and open connections to published ports
 	Guarded         bool // the network has ports with a Guard
+	FastPath        FastPath
 }
 
 // Has reports whether packets of a family (AF_INET, AF_INET6) belong to the network.

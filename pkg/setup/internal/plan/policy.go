@@ -75,6 +75,19 @@ const (
 	GuardIP
 )
 
+// FastPath selects whether routed packets of established connections skip all chains, by a flowtable of
+// the kernel (Documentation/networking/nf_flowtable.rst).
+type FastPath int
+
+const (
+	// FastPathOff adds no flowtable.
+	FastPathOff FastPath = iota
+	// FastPathAuto is FastPathOn, and FastPathOff on a kernel without flowtables.
+	FastPathAuto
+	// FastPathOn is refused on a kernel without flowtables: ErrNoFlowtables.
+	FastPathOn
+)
+
 // Ingress selects who may open connections to a network's containers. With every Ingress, the host may
 // open connections, and everybody may use published host ports.
 type Ingress int

@@ -103,6 +103,39 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	return mtu, nil
 }
 
+// Uplinks returns the names of the links by which the routes of the main table leave, except for routes to
+// a single address and to link-local addresses, which every container of other plugins may have.
+func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
+	library, err := n.Library()
+	if err != nil {
+		return nil, err
+	}
+	routes, err := netns.Dump(func() ([]netlink.Route, error) {
+		return library.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if ones, bits := r.Dst.Mask.Size(); r.Type != unix.RTN_UNICAST || ones == bits || r.Dst.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		for _, hop := range append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: r.LinkIndex}) {
+			l, err := ByIndex(n, hop.LinkIndex)
+			if hop.LinkIndex == 0 || Absent(err) {
+				continue // a route with several next hops has no link itself; or the link was deleted meanwhile
+			}
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(names, l.Name) {
+				names = append(names, l.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
 // HasRoute reports whether a route exists. It searches all tables, because later plugins in the chain,
 // such as sbr, move routes to other tables.
 func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {

@@ -1,0 +1,482 @@
+package cnitool
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+)
+
+// fast is dual with the fast path.
+var fast = dual.with(object{"fastPath": true})
+
+// newFastNode is newNode for a network with the fast path. If the kernel has no flowtables, it checks that
+// ADD says so and leaves nothing, and skips the test.
+func newFastNode(t *testing.T, conf object) *node {
+	t.Helper()
+	n := newNode(t, conf, "nft")
+	if n.CheckFastPath() == nil {
+		return n
+	}
+	before := setuptest.Dump(t)
+	setuptest.Container(t, "none")
+	f := call{verb: "ADD", container: "none", netns: "/run/netns/none", ifname: "eth0", conf: fast}.run(t).failed(t)
+	if f.Code != 7 || !strings.Contains(f.Msg, "fastPath: ") || !strings.Contains(f.Msg, "CONFIG_NF_FLOW_TABLE_INET") {
+		t.Errorf("got %+v, want code 7, the key and the kernel's option", f)
+	}
+	setuptest.Same(t, before, "a failed ADD left traces")
+	t.Skip("LISTED SKIP: no flowtables in this kernel; make test-vm has one with them")
+	return nil
+}
+
+// TestFastPathAuto attaches a container to a network with "fastPath": "auto". A kernel without flowtables
+// goes on without the fast path, and STATUS says so.
+func TestFastPathAuto(t *testing.T) {
+	t.Parallel()
+	conf := dual.with(object{"fastPath": "auto"})
+	n := newNode(t, conf, "nft")
+	c := n.containers(1)[0]
+	before := setuptest.Dump(t)
+	n.must("add", c)
+	n.must("check", c)
+	lacking := n.CheckFastPath() != nil
+	if said := string(on("STATUS", 1, conf).run(t).ok(t).stderr); strings.Contains(said, "CONFIG_NF_FLOW_TABLE_INET") != lacking {
+		t.Errorf("STATUS on a kernel without flowtables (%v) says %q", lacking, said)
+	}
+	if has := strings.Contains(setuptest.Run(t, "nft", "list", "ruleset"), "flow add @fastpath"); has == lacking {
+		t.Errorf("the rules have a fast path: %v; the kernel lacks it: %v", has, lacking)
+	}
+	n.must("del", c)
+	setuptest.Same(t, before, "DEL left traces")
+}
+
+// echo starts a server for TCP and UDP on fastPort that returns all that it receives.
+func echo(t testing.TB, ns *setup.Namespace) {
+	t.Helper()
+	err := ns.Do(func() error {
+		l, err := net.Listen("tcp", fmt.Sprint(":", fastPort))
+		if err != nil {
+			return err
+		}
+		p, err := net.ListenPacket("udp", fmt.Sprint(":", fastPort))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close(); p.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					_, _ = io.Copy(c, c)
+					c.Close()
+				}()
+			}
+		}()
+		go func() {
+			b := make([]byte, 4096)
+			for {
+				size, from, err := p.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = p.WriteTo(b[:size], from)
+			}
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exchange sends messages of some bytes, each after the answer to the one before, and returns the number
+// of answers. It stops at the first answer that does not come.
+func exchange(conn net.Conn, messages, size int) (answers int) {
+	b := make([]byte, size)
+	for range messages {
+		_ = conn.SetDeadline(time.Now().Add(patience)) // the connection is open
+		if _, err := conn.Write(b); err != nil {
+			return answers
+		}
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return answers
+		}
+		answers++
+	}
+	return answers
+}
+
+// countForwarded counts packets in a chain of its own ahead of all others. forwarded returns the number of
+// packets since its last call.
+func countForwarded(t testing.TB) (forwarded func() int) {
+	t.Helper()
+	setuptest.Run(t, "nft", "add table inet counting; add chain inet counting forward { type filter hook forward priority -500; }; add counter inet counting seen; add rule inet counting forward counter name seen")
+	return func() int {
+		out := setuptest.Run(t, "nft", "reset", "counter", "inet", "counting", "seen")
+		_, rest, _ := strings.Cut(out, "packets ")
+		number, _, _ := strings.Cut(rest, " ")
+		count, err := strconv.Atoi(number)
+		if err != nil {
+			t.Fatalf("counter: %s", out)
+		}
+		return count
+	}
+}
+
+// fastPort is a port of the echo servers.
+const fastPort = 7000
+
+// isFast reports whether a connection takes the fast path: packets of an exchange pass no chain. It fails
+// the test if an answer is lost.
+func isFast(t testing.TB, conn net.Conn, forwarded func() int) bool {
+	t.Helper()
+	for range 6 { // a packet of the kernel, such as one of IPv6's, may be counted too
+		if got := exchange(conn, 3, 100); got != 3 {
+			t.Fatalf("%d answers to 3 messages", got)
+		}
+		forwarded()
+		if got := exchange(conn, 10, 100); got != 10 {
+			t.Fatalf("%d answers to 10 messages", got)
+		}
+		if forwarded() == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// addressesOf returns the addresses of a container with fastPort.
+func addressesOf(t testing.TB, c *setup.Namespace) (v4, v6 string) {
+	t.Helper()
+	addresses, err := setup.Addresses(c, "eth0")
+	if err != nil || len(addresses) != 2 {
+		t.Fatalf("addresses %v: %v", addresses, err)
+	}
+	return netip.AddrPortFrom(addresses[0].Addr(), fastPort).String(), netip.AddrPortFrom(addresses[1].Addr(), fastPort).String()
+}
+
+// TestFastPath sends packets in established connections past the FORWARD chains, on each way that a
+// packet may take, and on the slow path without the key.
+func TestFastPath(t *testing.T) {
+	t.Parallel()
+	published := func(conf object) object {
+		return publishing(conf, object{"hostPort": 8080, "containerPort": fastPort}, object{"hostPort": 8080, "containerPort": fastPort, "protocol": "udp"})
+	}
+	n := newFastNode(t, fast)
+	outside := n.outside(false)
+	c := n.containers(3)
+	// Between bridges, br_netfilter takes back a masquerade before a reply reaches the flowtable.
+	first := fast.with(object{"masqExclude": []string{"10.89.0.0/24", "fd89::/64"}})
+	second := fast.with(object{"name": "second", "bridge": "br1", "ipMasq": false, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
+		{{"subnet": "10.89.0.0/24"}}, {{"subnet": "fd89::/64"}},
+	}}})
+	before := setuptest.Dump(t)
+	forwarded := countForwarded(t)
+	echo(t, outside)
+	echo(t, c[0])
+	echo(t, c[2])
+	for _, state := range []struct {
+		name string
+		keys object
+		fast bool
+	}{{"off", object{"fastPath": false}, false}, {"on", nil, true}, {"off again", object{"fastPath": false}, false}} {
+		first, second := published(first.with(state.keys)), second.with(state.keys)
+		on("ADD", 1, first).run(t).ok(t)
+		on("ADD", 2, first.with(object{"runtimeConfig": object{}})).run(t).ok(t)
+		on("ADD", 3, second).run(t).ok(t)
+		first4, first6 := addressesOf(t, c[0])
+		third4, third6 := addressesOf(t, c[2])
+		for _, way := range []struct {
+			name string
+			from *setup.Namespace
+			to   string
+		}{
+			{"container to outside, IPv4", c[0], "192.0.2.2:7000"},
+			{"container to outside, IPv6", c[0], "[2001:db8::2]:7000"},
+			{"outside to a host port, IPv4", outside, "192.0.2.1:8080"},
+			{"outside to a host port, IPv6", outside, "[2001:db8::1]:8080"},
+			{"between two bridges, IPv4", c[0], third4},
+			{"between two bridges, IPv6", c[0], third6},
+		} {
+			for _, network := range []string{"tcp", "udp"} {
+				conn := dial(t, way.from, network, way.to)
+				if got := isFast(t, conn, forwarded); got != state.fast {
+					t.Errorf("fast path %s: %s of %s takes it: %v", state.name, network, way.name, got)
+				}
+				conn.Close()
+			}
+		}
+		for _, to := range []string{first4, first6} {
+			if got := exchange(dial(t, c[1], "tcp", to), 10, 100); got != 10 {
+				t.Errorf("fast path %s: %d answers from %s on the same bridge", state.name, got, to)
+			}
+		}
+		on("DEL", 1, first).run(t).ok(t)
+		on("DEL", 2, first).run(t).ok(t)
+		on("DEL", 3, second).run(t).ok(t)
+	}
+	setuptest.Run(t, "nft", "delete", "table", "inet", "counting")
+	setuptest.Same(t, before, "DEL left traces")
+}
+
+// TestFastPathClosed keeps closed what rules close: a reply that a chain drops does not pass by a flow that
+// packets of the other direction made, and `inbound` and `ipspoofchk` hold.
+func TestFastPathClosed(t *testing.T) {
+	t.Parallel()
+	conf := fast.with(object{"inbound": "established", "ipspoofchk": true})
+	n := newFastNode(t, conf)
+	outside := n.outside(true)
+	c := n.containers(2)
+	forwarded := countForwarded(t)
+	echo(t, outside)
+	echo(t, c[0])
+	on("ADD", 1, conf).run(t).ok(t)
+	on("ADD", 2, conf).run(t).ok(t)
+
+	for _, to := range []string{"192.0.2.2:7000", "[2001:db8::2]:7000"} {
+		if !isFast(t, dial(t, c[0], "udp", to), forwarded) {
+			t.Errorf("%s: not on the fast path: the test proves nothing", to)
+		}
+	}
+	for _, to := range []string{"10.88.0.2", "fd88::2"} {
+		if got := ask(t, outside, "udp", to, fastPort); got != "" {
+			t.Errorf("outside has connected to %s", to)
+		}
+	}
+
+	flow := dial(t, c[0], "udp", "192.0.2.2:7000")
+	if !isFast(t, flow, forwarded) {
+		t.Error("not on the fast path: the test proves nothing")
+	}
+	arrived := readFrames(t, n.Namespace, "uplink")
+	defer arrived.close()
+	source := flow.LocalAddr().(*net.UDPAddr).AddrPort()
+	spoofed := udp4(source.Addr(), netip.MustParseAddr("192.0.2.2"), source.Port(), fastPort)
+	sender := packetSocket(t, c[1])
+	defer unix.Close(sender)
+	frame := ethernet(macOf(t, n.Namespace, "br0"), macOf(t, c[1], "eth0"), unix.ETH_P_IP, spoofed)
+	if _, err := unix.Write(sender, frame); err != nil {
+		t.Fatal(err)
+	}
+	exchange(flow, 1, 100) // the bridge delivers in order
+	if arrived.has(func(got []byte) bool { return len(got) == len(frame) && bytes.Equal(got[36:38], spoofed[22:24]) }) {
+		t.Error("a packet with the source address of another container has left by that container's flow")
+	}
+
+	for _, program := range []string{"iptables", "ip6tables"} {
+		setuptest.Run(t, program, "-I", "FORWARD", "-i", "uplink", "-p", "udp", "-j", "DROP")
+	}
+	for _, to := range []string{"192.0.2.2:7000", "[2001:db8::2]:7000"} {
+		blocked := dial(t, c[0], "udp", to)
+		for range 5 {
+			if exchange(blocked, 1, 100) != 0 {
+				t.Errorf("%s: a reply has arrived that FORWARD drops", to)
+			}
+		}
+	}
+}
+
+// TestFastPathSlow sends packets of a flow that the fast path must leave to the slow path: packets larger
+// than the MTU of the uplink, packets whose TTL ends, and packets after the route has changed.
+func TestFastPathSlow(t *testing.T) {
+	t.Parallel()
+	n := newFastNode(t, fast)
+	outside := n.outside(false)
+	c := n.containers(1)[0]
+	on("ADD", 1, fast).run(t).ok(t)
+	forwarded := countForwarded(t)
+	echo(t, outside)
+	setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1300")
+	setuptest.In(t, outside, "ip", "link", "set", "eth0", "mtu", "1300")
+	for _, network := range []string{"udp4", "udp6"} {
+		address := map[string]string{"udp4": "192.0.2.2:7000", "udp6": "[2001:db8::2]:7000"}[network]
+		conn := dial(t, c, network, address).(*net.UDPConn)
+		if !isFast(t, conn, forwarded) {
+			t.Errorf("%s: not on the fast path: the test proves nothing", network)
+		}
+		for range 3 {
+			exchange(conn, 1, 1400) // fails until the container learns the MTU, by an ICMP message of the slow path
+		}
+		if got := exchange(conn, 3, 1400); got != 3 {
+			t.Errorf("%s: %d of 3 answers to packets larger than the MTU", network, got)
+		}
+		arrived := readFrames(t, outside, "eth0")
+		hops := func(count int) {
+			t.Helper()
+			raw, err := conn.SyscallConn()
+			if err == nil {
+				err = raw.Control(func(fd uintptr) {
+					err = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, count), err)
+					if network == "udp4" {
+						err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, count)
+					}
+				})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		hops(1)
+		if got := exchange(conn, 1, 77); got != 0 {
+			t.Errorf("%s: an answer to a packet whose TTL ends at the host", network)
+		}
+		hops(64)
+		if arrived.has(func(frame []byte) bool {
+			return len(frame) == map[string]int{"udp4": 14 + 20 + 8 + 77, "udp6": 14 + 40 + 8 + 77}[network]
+		}) {
+			t.Errorf("%s: the packet has left the host", network)
+		}
+		arrived.close()
+	}
+
+	conn := dial(t, c, "udp", "192.0.2.2:7000")
+	if !isFast(t, conn, forwarded) {
+		t.Error("not on the fast path: the test proves nothing")
+	}
+	setuptest.Run(t, "ip", "route", "add", "blackhole", "192.0.2.2/32")
+	if exchange(conn, 1, 100) != 0 {
+		t.Error("the flow goes on by the former route")
+	}
+}
+
+// TestFastPathNextHolder gives the address of a deleted container to the next one. No packet of the
+// former container's connections reaches it, neither after DEL nor after an end without DEL.
+func TestFastPathNextHolder(t *testing.T) {
+	t.Parallel()
+	one := fast.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{
+		{{"subnet": "10.88.0.0/30"}}, {{"subnet": "fd88::/126"}},
+	}}})
+	conf := publishing(one, object{"hostPort": 8080, "containerPort": fastPort, "protocol": "udp"})
+	n := newFastNode(t, conf)
+	outside := n.outside(false)
+	c := n.containers(2)
+	forwarded := countForwarded(t)
+	echo(t, outside)
+	echo(t, c[0])
+	for _, ended := range []string{"by DEL", "without DEL"} {
+		result := on("ADD", 1, conf).run(t).ok(t).stdout
+		out := dial(t, c[0], "udp", "192.0.2.2:7000")
+		in := dial(t, outside, "udp", "192.0.2.1:8080")
+		for _, conn := range []net.Conn{out, in} {
+			if !isFast(t, conn, forwarded) {
+				t.Error("not on the fast path: the test proves nothing")
+			}
+		}
+		if ended == "by DEL" {
+			on("DEL", 1, conf.with(object{"prevResult": json.RawMessage(result)})).run(t).ok(t)
+			if left := setuptest.Run(t, "sh", "-c", "grep 10.88.0.2 /proc/net/nf_conntrack || true"); left != "" {
+				t.Errorf("DEL left connections:\n%s", left)
+			}
+		} else {
+			setuptest.Run(t, "sh", "-ec", "for port in $(ls /sys/class/net/br0/brif); do ip link delete $port; done")
+			on("GC", 1, conf.with(object{"cni.dev/valid-attachments": []object{}})).run(t).ok(t)
+		}
+		on("ADD", 2, one).run(t).ok(t)
+		arrived := readFrames(t, c[1], "eth0")
+		for range 3 {
+			exchange(in, 1, 77)
+		}
+		if arrived.has(func(frame []byte) bool { return len(frame) == 14+20+8+77 }) {
+			t.Errorf("a packet to the container that ended %s has reached the next one", ended)
+		}
+		arrived.close()
+		on("DEL", 2, one).run(t).ok(t)
+	}
+}
+
+// TestFastPathDevices changes the uplinks and the bridge. CHECK names what is missing, and repair and ADD
+// restore it.
+func TestFastPathDevices(t *testing.T) {
+	t.Parallel()
+	n := newFastNode(t, fast)
+	outside := n.outside(false)
+	c := n.containers(2)
+	forwarded := countForwarded(t)
+	echo(t, outside)
+	n.must("add", c[0])
+	works := func(after string) {
+		t.Helper()
+		if !isFast(t, dial(t, c[0], "tcp", "192.0.2.2:7000"), forwarded) {
+			t.Errorf("after %s: not on the fast path", after)
+		}
+	}
+	works("ADD")
+	if out, _ := bvctl(t, "doctor", "10.88.0.2", "192.0.2.2"); !strings.Contains(out, "connections of 10.88.0.2 skip all chains") {
+		t.Errorf("the doctor does not mention the fast path: %s", out)
+	}
+	for _, change := range []struct{ name, command string }{
+		{"another uplink", "ip link add other type dummy; ip addr add 198.51.100.1/24 dev other; ip link set other up"},
+		{"rename", "ip link set uplink down; ip link set uplink name wan0; ip link set wan0 up; ip addr add 2001:db8::1/64 dev wan0 nodad"},
+		{"nft flush ruleset", "nft flush ruleset; nft add table inet counting; nft 'add chain inet counting forward { type filter hook forward priority -500; }'; nft add counter inet counting seen; nft add rule inet counting forward counter name seen"},
+	} {
+		setuptest.Run(t, "sh", "-ec", change.command)
+		if err := n.cnitool("check", c[0]); (err == nil) == (change.name != "rename") || err != nil && !strings.Contains(err.Error(), "fastpath") && !strings.Contains(err.Error(), "fast path") {
+			t.Errorf("CHECK after %s: %v", change.name, err)
+		}
+		setuptest.Run(t, filepath.Join(programs, "bvctl"), "repair")
+		n.must("check", c[0])
+		works(change.name)
+	}
+	setuptest.Run(t, "sh", "-ec", "nft list ruleset >/run/saved; { echo flush ruleset; cat /run/saved; } >/run/load; nft -f /run/load")
+	setuptest.Run(t, filepath.Join(programs, "bvctl"), "repair") // of the FORWARD rules: see TestSavedRuleset
+	n.must("check", c[0])
+	works("a ruleset that was saved and loaded")
+	on("ADD", 2, dual).run(t).ok(t) // of the same network, where the key has been taken out
+	if left := setuptest.Run(t, "nft", "list", "ruleset"); strings.Contains(left, "fastpath") {
+		t.Errorf("the key is taken out, but left is:\n%s", left)
+	}
+	if isFast(t, dial(t, c[0], "tcp", "192.0.2.2:7000"), forwarded) {
+		t.Error("the key is taken out, but packets take the fast path")
+	}
+}
+
+// TestFastPathBandwidth sends packets by the fast path through the queues that limit a container.
+func TestFastPathBandwidth(t *testing.T) {
+	t.Parallel()
+	n := newFastNode(t, fast)
+	outside := n.outside(false)
+	c := n.containers(1)[0]
+	forwarded := countForwarded(t)
+	echo(t, outside)
+	on("ADD", 1, limited(fast, limits)).run(t).ok(t)
+	conn := dial(t, c, "tcp", "192.0.2.2:7000")
+	if !isFast(t, conn, forwarded) {
+		t.Error("not on the fast path: the test proves nothing")
+	}
+	queued := func(link string) int {
+		t.Helper()
+		out := setuptest.Run(t, "tc", "-s", "qdisc", "show", "dev", link, "root")
+		found := regexp.MustCompile(`Sent \d+ bytes (\d+) pkt`).FindStringSubmatch(out)
+		if found == nil {
+			t.Fatalf("no queue on %s: %s", link, out)
+		}
+		count, _ := strconv.Atoi(found[1])
+		return count
+	}
+	for _, link := range []string{portOf, ifbOf1} {
+		before := queued(link)
+		if exchange(conn, 20, 100); queued(link) < before+20 {
+			t.Errorf("%d packets on the fast path, but only %d more in the queue of %s", 20, queued(link)-before, link)
+		}
+	}
+	if forwarded() != 0 {
+		t.Error("the connection has left the fast path: the test proves nothing")
+	}
+}
