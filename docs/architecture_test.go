@@ -2,12 +2,14 @@
 package docs
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,30 +40,73 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// imports lists who imports whom among the packages that ship, without tests, hack and test.
-func imports(t *testing.T) map[string]bool {
+// TestArchitectureFunctions looks for the functions that the section about ADD names.
+func TestArchitectureFunctions(t *testing.T) {
+	text, err := os.ReadFile("architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## What happens during ADD?\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	declared := functions(t)
+	names := regexp.MustCompile("`(?:Host\\.)?([a-z]+[A-Z][A-Za-z]*|[A-Z][A-Za-z]+|add|attach|plug)`").FindAllStringSubmatch(section, -1)
+	for _, n := range names {
+		if name := n[1]; !declared[name] && !slices.Contains([]string{"CHECK", "DEL", "Difference", "fastPath"}, name) {
+			t.Errorf("architecture.md names the function %s, which does not exist", name)
+		}
+	}
+	if len(names) < 10 {
+		t.Errorf("found only %d functions in the section about ADD", len(names))
+	}
+}
+
+// functions returns the names of all functions and methods of the packages that ship.
+func functions(t *testing.T) map[string]bool {
 	t.Helper()
-	arrows := map[string]bool{}
+	names := map[string]bool{}
+	eachSource(t, 0, func(_ string, file *ast.File) {
+		for _, d := range file.Decls {
+			if f, is := d.(*ast.FuncDecl); is {
+				names[f.Name.Name] = true
+			}
+		}
+	})
+	return names
+}
+
+// eachSource calls f with each source file of the packages that ship, without tests, hack and test, and
+// with the folder of the file.
+func eachSource(t *testing.T, mode parser.Mode, f func(folder string, file *ast.File)) {
+	t.Helper()
 	for _, top := range []string{"cmd", "pkg", "plugins"} {
 		err := filepath.WalkDir(filepath.Join("..", top), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "setuptest") {
 				return err
 			}
-			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, mode)
 			if err != nil {
 				return err
 			}
-			from, err := filepath.Rel("..", filepath.Dir(path))
-			for _, i := range file.Imports {
-				if to, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module); ours {
-					arrows[from+" --> "+to] = true
-				}
-			}
+			folder, err := filepath.Rel("..", filepath.Dir(path))
+			f(folder, file)
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// imports lists who imports whom among the packages that ship.
+func imports(t *testing.T) map[string]bool {
+	t.Helper()
+	arrows := map[string]bool{}
+	eachSource(t, parser.ImportsOnly, func(from string, file *ast.File) {
+		for _, i := range file.Imports {
+			if to, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module); ours {
+				arrows[from+" --> "+to] = true
+			}
+		}
+	})
 	return arrows
 }

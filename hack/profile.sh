@@ -45,7 +45,7 @@ steps() {
 		veth pair|setup.(*Host).plug|setup.(*Host).removePort
 		host port|ownrules.Publish|ownrules.Unpublish|ownrules.UnguardPort
 		container side|rtnl.Configure
-		port up|setup.(*Host).raisePort
+		port up|setup.(*Host).finishPort
 		result|plugin.PrintResult
 		other work of bridgeveth|main.main
 		start of the Go runtime|runtime.

@@ -70,7 +70,8 @@ func (h *Host) CheckAttachable(p *Port) error {
 
 // AttachPort connects a container to its network. First it creates the network or restores the
 // missing parts of the network. AttachPort returns when the port passes packets. If it fails, it
-// deletes everything that it made. DetachPort is the inverse.
+// deletes the port, and the network if the bridge has no other port of ours. Sysctls of the host stay.
+// DetachPort is the inverse.
 //
 // Call CheckAttachable before AttachPort. If a name is in use, AttachPort itself returns only the
 // error of the kernel. If another program deletes the bridge or our tables during the call,
