@@ -180,7 +180,7 @@ func (c *cluster) testRemove() {
 	c.kubectl("delete", "-k", "../../deploy")
 	c.kubectl("-n", "kube-system", "wait", "pod", "-l", "app=bridgeveth-node", "--for", "delete", "--timeout", "2m")
 	for _, n := range c.nodes {
-		n.run(dir+"/bridgeveth-node", "--remove")
+		n.run(dir+"/bin/bridgeveth-node", "--remove")
 		left := n.run("ip", "route", "show", "proto", "97") + n.run("ip", "-6", "route", "show", "proto", "97") + n.run("find", "/etc/cni/net.d", "/run/bridgeveth-node", "!", "-type", "d")
 		if left != "" {
 			c.Errorf("left on %s:\n%s", n.name, left)

@@ -91,9 +91,12 @@ func (c *cluster) startNode(n *node) {
 // makeImage makes the agent's image, as deploy/image.sh does for everybody.
 func (c *cluster) makeImage() {
 	c.Helper()
-	run(c, "go", "build", "-C", "../..", "-o", filepath.Join(dir, "bridgeveth"), "./cmd/bridgeveth")
-	run(c, "go", "build", "-C", "../../cmd/bridgeveth-node", "-o", filepath.Join(dir, "bridgeveth-node"))
-	run(c, "../../deploy/image.sh", filepath.Join(dir, "bridgeveth-node"), filepath.Join(dir, "bridgeveth"), agentArchive())
+	bin := filepath.Join(dir, "bin")
+	if err := harness.Build(bin, "bridgeveth", "bvctl"); err != nil {
+		c.Fatal(err)
+	}
+	run(c, "go", "build", "-C", "../../cmd/bridgeveth-node", "-o", filepath.Join(bin, "bridgeveth-node"))
+	run(c, "../../deploy/image.sh", bin, agentArchive())
 }
 
 // startControl starts the control plane, and the network between the nodes.
