@@ -63,7 +63,7 @@ test-runtimes: build ## run pods by containerd, the libraries of CRI-O and conta
 		hack/test.sh ./containerd ./crio ./gocni ./dropin
 
 test-k8s: build node ## run the node agent in a real Kubernetes cluster (the first time builds Kubernetes: ten minutes)
-	@hack/need.sh curl etcd ip iptables openssl ping umoci
+	@hack/need.sh curl etcd ip iptables nft openssl pgrep ping tc umoci
 	@hack/br_netfilter.sh
 	@hack/containerd.sh
 	@hack/k8s.sh

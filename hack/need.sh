@@ -6,7 +6,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 package() { # the package that a program comes in
 	case $1 in
-	ip) echo iproute2 ;;
+	ip | tc) echo iproute2 ;;
+	pgrep) echo procps ;;
 	iptables | ip6tables | iptables-nft | iptables-legacy) echo iptables ;;
 	nft) echo nftables ;;
 	ping) echo iputils-ping ;;

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,20 +19,43 @@ import (
 )
 
 const (
-	controlIP    = "172.30.0.1"
-	controlIP6   = "fd00:172:30::1"
-	clusterCIDRs = "10.244.0.0/16,fd00:10:244::/56"
-	serviceCIDRs = "10.96.0.0/16,fd00:10:96::/112"
-	cgroup       = "bridgeveth-test-k8s" // below the root of each hierarchy of the machine's
-	podImage     = "docker.io/library/busybox:latest"
-	agentImage   = "ghcr.io/bridgeveth/bridgeveth-node:latest" // as deploy/ names it
+	controlIP  = "172.30.0.1"
+	controlIP6 = "fd00:172:30::1"
+	cgroup     = "bridgeveth-test-k8s" // below the root of each hierarchy of the machine's
+	podImage   = "docker.io/library/busybox:latest"
+	agentImage = "ghcr.io/bridgeveth/bridgeveth-node:latest" // as deploy/ names it
 )
+
+// shape is what clusters differ in.
+type shape struct {
+	nodes int
+	proxy string // mode of kube-proxy: iptables or nftables
+	ipv6  bool   // IPv6 alone; otherwise IPv4 and IPv6
+}
+
+// cidrs returns the ranges of the pods and of the services.
+func (s shape) cidrs() (pods, services string) {
+	if s.ipv6 {
+		return "fd00:10:244::/56", "fd00:10:96::/112"
+	}
+	return "10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112"
+}
+
+// controlIPs returns the addresses of the control plane.
+func (s shape) controlIPs() []string {
+	if s.ipv6 {
+		return []string{controlIP6}
+	}
+	return []string{controlIP, controlIP6}
+}
 
 // Where hack/k8s.sh and hack/containerd.sh have put the programs.
 var k8sBin, containerdRoot = os.Getenv("K8S_BIN"), os.Getenv("CONTAINERD_ROOT")
 
 // dir holds everything that a cluster writes. It is the same in all processes of a test.
-var dir = os.Getenv("K8S_DIR")
+var dir = os.Getenv(dirVar)
+
+const dirVar = "K8S_DIR"
 
 func kubeconfig(user string) string { return filepath.Join(dir, user+".conf") }
 func agentArchive() string          { return filepath.Join(dir, "agent.tar") }
@@ -39,35 +63,29 @@ func agentArchive() string          { return filepath.Join(dir, "agent.tar") }
 // cluster is a control plane, in the test's own namespaces, and nodes.
 type cluster struct {
 	*testing.T
+	shape
 	api   *exec.Cmd
 	nodes []*node
 }
 
-// inCluster runs a test with a cluster of so many nodes.
-func inCluster(t *testing.T, count int, test func(c *cluster)) {
+// inCluster runs a test in a cluster of its own.
+func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 	for _, path := range []string{filepath.Join(k8sBin, "kube-apiserver"), filepath.Join(containerdRoot, "image.tar")} {
 		if _, err := os.Stat(path); err != nil || k8sBin == "" {
 			t.Skip("LISTED SKIP: no Kubernetes programs: run make test-k8s")
 		}
 	}
-	if dir == "" { // in the outer process
+	if os.Getenv(dirVar) == "" { // in the outer process
 		dir = t.TempDir()
-		t.Setenv("K8S_DIR", dir)
-		t.Cleanup(func() { removeCgroups(t) })
+		t.Setenv(dirVar, dir)
+		t.Cleanup(func() { removeCgroups(t, cgroup) })
 	}
 	setuptest.InPIDNamespace(t, func() {
-		c := &cluster{T: t}
-		c.makeCgroups(count)
+		c := &cluster{T: t, shape: s}
 		c.makeImage()
 		c.startControl()
-		for i := range count {
-			n := &node{T: t, name: fmt.Sprintf("node%d", i+1), link: fmt.Sprintf("u-node%d", i+1), mac: fmt.Sprintf("02:00:00:00:00:%02x", i+1)}
-			n.dir = filepath.Join(dir, n.name)
-			if err := os.MkdirAll(n.dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			c.nodes = append(c.nodes, n)
-			c.startNode(n)
+		for range s.nodes {
+			c.addNode()
 		}
 		t.Cleanup(func() {
 			if t.Failed() {
@@ -81,11 +99,24 @@ func inCluster(t *testing.T, count int, test func(c *cluster)) {
 	})
 }
 
-// startNode starts a node with an IPv4 and an IPv6 address. A reboot keeps these addresses.
-func (c *cluster) startNode(n *node) {
+// addNode adds a node to the cluster and starts it. A reboot keeps its addresses.
+func (c *cluster) addNode() *node {
 	c.Helper()
-	i := slices.Index(c.nodes, n)
-	n.start("underlay", []string{fmt.Sprintf("172.30.0.%d", 11+i), fmt.Sprintf("fd00:172:30::%x", 0x11+i)})
+	i := len(c.nodes) + 1
+	n := &node{
+		T: c.T, name: fmt.Sprintf("node%d", i), link: fmt.Sprintf("u-node%d", i), mac: fmt.Sprintf("02:00:00:00:00:%02x", i),
+		shape: c.shape, ips: []string{fmt.Sprintf("172.30.0.%d", 10+i), fmt.Sprintf("fd00:172:30::%x", 0x10+i)},
+	}
+	if c.ipv6 {
+		n.ips = n.ips[1:]
+	}
+	n.dir = filepath.Join(dir, n.name)
+	if err := os.MkdirAll(n.dir, 0o755); err != nil {
+		c.Fatal(err)
+	}
+	c.nodes = append(c.nodes, n)
+	n.start()
+	return n
 }
 
 // makeImage makes the agent's image, as deploy/image.sh does for everybody.
@@ -111,7 +142,7 @@ func (c *cluster) startControl() {
 	}
 	key := filepath.Join(dir, "sa.key")
 	run(c, "openssl", "genrsa", "-out", key, "2048")
-	tokens := ""
+	tokens, server := "", net.JoinHostPort(c.controlIPs()[0], "6443")
 	for user, groups := range map[string]string{"admin": "system:masters", "node1": "", "node2": "", "node3": ""} {
 		name := user
 		if groups == "" {
@@ -120,17 +151,18 @@ func (c *cluster) startControl() {
 		tokens += fmt.Sprintf("token-%s,%s,%s,%q\n", user, name, name, groups)
 		c.write(kubeconfig(user), fmt.Sprintf(`apiVersion: v1
 kind: Config
-clusters: [{name: c, cluster: {server: "https://%s:6443", insecure-skip-tls-verify: true}}]
+clusters: [{name: c, cluster: {server: "https://%s", insecure-skip-tls-verify: true}}]
 users: [{name: u, user: {token: token-%s}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
-`, controlIP, user))
+`, server, user))
 	}
 	c.write(filepath.Join(dir, "tokens"), tokens)
 	c.start("etcd", "--data-dir", filepath.Join(dir, "etcd"))
 	c.startAPI()
+	pods, services := c.cidrs()
 	c.start(filepath.Join(k8sBin, "kube-controller-manager"), "--kubeconfig", kubeconfig("admin"), "--leader-elect=false",
-		"--allocate-node-cidrs", "--cluster-cidr", clusterCIDRs, "--service-cluster-ip-range", serviceCIDRs,
+		"--allocate-node-cidrs", "--cluster-cidr", pods, "--service-cluster-ip-range", services,
 		"--service-account-private-key-file", key, "--root-ca-file", filepath.Join(dir, "apiserver.crt"), "--node-monitor-grace-period", "20s")
 	c.start(filepath.Join(k8sBin, "kube-scheduler"), "--kubeconfig", kubeconfig("admin"), "--leader-elect=false")
 }
@@ -139,12 +171,13 @@ current-context: x
 func (c *cluster) startAPI() {
 	c.Helper()
 	key := filepath.Join(dir, "sa.key")
+	_, services := c.cidrs()
 	c.api = c.start(filepath.Join(k8sBin, "kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379", "--cert-dir", dir,
-		"--service-cluster-ip-range", serviceCIDRs, "--advertise-address", controlIP, "--token-auth-file", filepath.Join(dir, "tokens"),
+		"--service-cluster-ip-range", services, "--advertise-address", c.controlIPs()[0], "--token-auth-file", filepath.Join(dir, "tokens"),
 		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction", "--allow-privileged",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key, "--service-account-signing-key-file", key,
 		"--kubelet-preferred-address-types", "InternalIP")
-	harness.Await(c, "the API server", func() bool { _, err := c.try("get", "--raw", "/readyz"); return err == nil })
+	await(c, "the API server", func() bool { _, err := c.try("get", "--raw", "/readyz"); return err == nil })
 }
 
 // stopAPI kills the API server.
@@ -218,31 +251,29 @@ func run(t testing.TB, program string, args ...string) {
 	setuptest.Run(t, program, args...)
 }
 
-// makeCgroups makes the cgroup that each node's pods go to.
-func (c *cluster) makeCgroups(count int) {
-	c.Helper()
+// makeCgroup makes the cgroup that a node's pods go to.
+func makeCgroup(t testing.TB, node string) {
+	t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs"} {
 		tops, err := filepath.Glob(pattern)
 		if err != nil {
-			c.Fatal(err)
+			t.Fatal(err)
 		}
 		for _, top := range tops {
-			for i := range count {
-				if err := os.MkdirAll(filepath.Join(filepath.Dir(top), cgroup, fmt.Sprintf("node%d", i+1)), 0o755); err != nil {
-					c.Fatal(err)
-				}
+			if err := os.MkdirAll(filepath.Join(filepath.Dir(top), cgroup, node), 0o755); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
 }
 
-// removeCgroups removes the cgroups of makeCgroups, and what killed nodes have left below them.
-func removeCgroups(t testing.TB) {
+// removeCgroups removes a cgroup with all below it, in each hierarchy. Killed nodes leave those of their pods.
+func removeCgroups(t testing.TB, name string) {
 	t.Helper()
-	if !harness.Until(func() bool {
+	if !until(func() bool {
 		left := 0
 		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-			tops, _ := filepath.Glob(pattern + cgroup) // the pattern is sound
+			tops, _ := filepath.Glob(pattern + name) // the pattern is sound
 			for _, top := range tops {
 				var all []string
 				_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error { // it may go meanwhile
@@ -260,7 +291,7 @@ func removeCgroups(t testing.TB) {
 		}
 		return left == 0
 	}) {
-		t.Errorf("cgroup %s stays", cgroup)
+		t.Errorf("cgroup %s stays", name)
 	}
 }
 
@@ -268,7 +299,7 @@ func removeCgroups(t testing.TB) {
 func (c *cluster) showLogs() {
 	for _, args := range [][]string{
 		{"get", "nodes,pods", "-A", "-o", "wide"}, {"get", "events", "-A"},
-		{"logs", "-n", "kube-system", "-l", "app=bridgeveth-node", "--tail", "-1", "--prefix"},
+		{"logs", "-n", "kube-system", "-l", "app=bridgeveth-node", "--all-containers", "--tail", "-1", "--prefix"},
 	} {
 		out, err := c.try(args...)
 		c.Logf("kubectl %q (%v):\n%s", args, err, out)

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // node is a machine of the cluster: network, mount, PID, UTS and IPC namespaces of its own, with a
@@ -24,7 +22,9 @@ type node struct {
 	name  string
 	link  string // its eth0, on the side of the network between the nodes
 	mac   string // of its eth0; a reboot keeps it, because other nodes have neighbour entries with it
+	ips   []string
 	dir   string // its disk, which a reboot keeps
+	shape shape
 	first *exec.Cmd
 }
 
@@ -34,14 +34,18 @@ const (
 	nodeDirVar = "K8S_NODE_DIR"
 	nodeIPsVar = "K8S_NODE_IPS"
 
-	proxyModeVar = "K8S_PROXY_MODE" // of kube-proxy: iptables or nftables
+	proxyModeVar   = "K8S_PROXY_MODE"
+	clusterCIDRVar = "K8S_CLUSTER_CIDR"
 )
 
-// start starts a node and gives it eth0 with these addresses.
-func (n *node) start(bridge string, ips []string) {
+// start starts a node.
+func (n *node) start() {
 	n.Helper()
+	makeCgroup(n, n.name)
 	n.first = exec.Command("/proc/self/exe")
-	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir, nodeIPsVar+"="+strings.Join(ips, ","))
+	pods, _ := n.shape.cidrs()
+	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir, nodeIPsVar+"="+strings.Join(n.ips, ","),
+		proxyModeVar+"="+n.shape.proxy, clusterCIDRVar+"="+pods)
 	log, err := os.OpenFile(filepath.Join(n.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		n.Fatal(err)
@@ -56,13 +60,13 @@ func (n *node) start(bridge string, ips []string) {
 		n.Fatal(err)
 	}
 	pid := fmt.Sprint(n.first.Process.Pid)
-	run(n, "ip", "link", "add", n.link, "master", bridge, "up", "type", "veth", "peer", "name", "eth0", "address", n.mac, "netns", pid)
+	run(n, "ip", "link", "add", n.link, "master", "underlay", "up", "type", "veth", "peer", "name", "eth0", "address", n.mac, "netns", pid)
 	ns := func(args ...string) {
 		n.Helper()
 		run(n, "nsenter", append([]string{"-t", pid, "-n", "ip"}, args...)...)
 	}
 	ns("link", "set", "lo", "up")
-	for _, ip := range ips {
+	for _, ip := range n.ips {
 		bits, router := "/24", controlIP
 		if strings.Contains(ip, ":") {
 			bits, router = "/64", controlIP6
@@ -73,14 +77,24 @@ func (n *node) start(bridge string, ips []string) {
 	}
 }
 
-// stop ends a node at once, as a power cut does.
+// stop ends a node at once, as a power cut does. The cgroups of its pods go, too: a kubelet that finds many
+// of them takes so long to start that it gives up.
 func (n *node) stop() {
 	n.Helper()
 	if err := n.first.Process.Kill(); err != nil {
 		n.Fatal(err)
 	}
 	_ = n.first.Wait() // "signal: killed"
-	harness.Await(n, "the end of "+n.link, func() bool { _, err := net.InterfaceByName(n.link); return err != nil })
+	removeCgroups(n, filepath.Join(cgroup, n.name))
+	await(n, "the end of "+n.link, func() bool { _, err := net.InterfaceByName(n.link); return err != nil })
+}
+
+// kill kills a program of the node, and waits until it runs again.
+func (n *node) kill(program string) {
+	n.Helper()
+	before := n.run("cat", "/run/"+program+".pid")
+	n.run("kill", "-KILL", before)
+	await(n, "a new "+program+" on "+n.name, func() bool { return n.run("cat", "/run/"+program+".pid") != before })
 }
 
 // try runs a command on the node.
@@ -226,7 +240,7 @@ func mountNode(dir string) error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
-	for _, path := range []string{"/run/netns", "/run/lock", "/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd", "/etc/kubernetes"} {
+	for _, path := range []string{"/run/netns", "/run/lock", "/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd", "/etc/kubernetes/manifests"} {
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return err
 		}
@@ -258,6 +272,7 @@ failSwapOn: false
 oomScoreAdj: 0
 maxOpenFiles: 10000
 volumePluginDir: /var/lib/kubelet/plugins
+staticPodPath: /etc/kubernetes/manifests
 resolvConf: ""
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.available: 0%%, imagefs.inodesFree: 0%%}
@@ -268,6 +283,6 @@ clientConnection: {kubeconfig: %s}
 clusterCIDR: %s
 mode: %s
 conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`, kubeconfig("admin"), clusterCIDRs, os.Getenv(proxyModeVar)), 0o600),
+`, kubeconfig("admin"), os.Getenv(clusterCIDRVar), os.Getenv(proxyModeVar)), 0o600),
 	)
 }

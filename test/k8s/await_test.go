@@ -1,0 +1,27 @@
+package k8s
+
+import (
+	"testing"
+
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// until waits until a condition holds, and reports whether it does within five minutes. On a busy machine a
+// node takes more than a minute to boot: its kubelet gives up and starts again.
+func until(holds func() bool) bool {
+	for range 5 {
+		if harness.Until(holds) {
+			return true
+		}
+	}
+	return false
+}
+
+// await waits like until, and ends the test if the condition does not hold in time. what names the
+// condition.
+func await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	if !until(holds) {
+		t.Fatalf("five minutes have passed without %s", what)
+	}
+}

@@ -1,0 +1,156 @@
+package k8s
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// pods run on every node. They answer with the address of the caller and their own name.
+const pods = `apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: ` + podImage + `
+        imagePullPolicy: Never
+        command:
+        - /bin/busybox
+        - sh
+        - -c
+        - |
+          /bin/busybox mkdir -p /www/cgi-bin
+          printf '#!/bin/busybox sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho $REMOTE_ADDR $(/bin/busybox hostname)\n' >/www/cgi-bin/peer
+          /bin/busybox chmod 755 /www/cgi-bin/peer
+          exec /bin/busybox httpd -f -p 7000 -h /www
+        readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 70, targetPort: 7000}], ipFamilyPolicy: PreferDualStack}
+`
+
+type pod struct {
+	Metadata struct{ Name, UID, DeletionTimestamp string }
+	Spec     struct{ NodeName string }
+	Status   struct{ PodIPs []struct{ IP string } }
+}
+
+// awaitNodes waits until every node has registered and has its ranges.
+func (c *cluster) awaitNodes() {
+	c.Helper()
+	await(c, "all nodes with their ranges", func() bool {
+		out, err := c.try("get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDRs}")
+		return err == nil && strings.Count(out, "[") == len(c.nodes)
+	})
+}
+
+// ready returns the condition Ready of all nodes.
+func (c *cluster) ready() string {
+	c.Helper()
+	return c.kubectl("get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`)
+}
+
+func (c *cluster) awaitReady() {
+	c.Helper()
+	c.kubectl("wait", "node", "--all", "--for", "condition=Ready", "--timeout", "5m")
+}
+
+// pods returns the pods that run.
+func (c *cluster) pods() []pod {
+	c.Helper()
+	var list struct{ Items []pod }
+	c.get(&list, "pods", "-l", "app=web")
+	return slices.DeleteFunc(list.Items, func(p pod) bool { return p.Metadata.DeletionTimestamp != "" })
+}
+
+// place is where calls come from: a pod, a node, or the outside of the cluster.
+type place struct {
+	name string
+	pod  *pod
+	run  func(args ...string) (string, error)
+}
+
+func (c *cluster) from(p pod) place {
+	return place{"pod " + p.Metadata.Name, &p, func(args ...string) (string, error) {
+		return c.try(append([]string{"exec", p.Metadata.Name, "--", "/bin/busybox"}, args...)...)
+	}}
+}
+
+func onNode(n *node) place { return place{n.name, nil, n.try} }
+
+func (c *cluster) outside() place {
+	return place{"outside", nil, func(args ...string) (string, error) {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		return string(out), err
+	}}
+}
+
+// call asks the pod at an address who calls it. It returns the caller's address, as the pod sees it, and the
+// name of the pod. A call gives up after some seconds: if kube-proxy does not know a Service yet, conntrack
+// remembers that its packets go elsewhere, and the connection's next packets go there too.
+func (p place) call(ip, port string) (caller, name string, err error) {
+	args := []string{"timeout", "10", "curl", "-gsS"}
+	if p.pod != nil {
+		args = []string{"timeout", "10", "/bin/busybox", "wget", "-qO-"}
+	}
+	answer, err := p.run(append(args, "http://"+net.JoinHostPort(ip, port)+"/cgi-bin/peer")...)
+	caller, name, _ = strings.Cut(strings.TrimSpace(answer), " ")
+	a, parseErr := netip.ParseAddr(strings.Trim(caller, "[]"))
+	if err = errors.Join(err, parseErr); err != nil {
+		return "", "", fmt.Errorf("%w: %s", err, answer)
+	}
+	return a.Unmap().String(), name, nil
+}
+
+// checkPods waits for a pod on each node, and has each send to each other. The receiver sees the
+// sender's own address.
+func (c *cluster) checkPods(when string) {
+	c.Helper()
+	c.kubectl("rollout", "status", "daemonset/web", "--timeout", "5m")
+	var pods []pod
+	await(c, "a pod on each node", func() bool {
+		pods = c.pods()
+		return len(pods) == len(c.nodes) && !slices.ContainsFunc(pods, func(p pod) bool { return len(p.Status.PodIPs) != len(c.controlIPs()) })
+	})
+	for _, from := range pods {
+		for _, to := range pods {
+			for i, ip := range to.Status.PodIPs {
+				if from.Metadata.Name == to.Metadata.Name {
+					continue
+				}
+				if caller, _, err := c.from(from).call(ip.IP, "7000"); err != nil || caller != from.Status.PodIPs[i].IP {
+					c.Errorf("%s: from %s to %s: caller %q, want %s (%v)", when, from.Spec.NodeName, ip.IP, caller, from.Status.PodIPs[i].IP, err)
+				}
+			}
+		}
+	}
+	c.Logf("%s: packets pass", when)
+}
+
+// awaitAgents waits until the current agent runs on every node.
+func (c *cluster) awaitAgents() {
+	c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "5m")
+}
+
+// podOn returns the pod on a node.
+func (c *cluster) podOn(n *node) pod {
+	c.Helper()
+	pods := c.pods()
+	i := slices.IndexFunc(pods, func(p pod) bool { return p.Spec.NodeName == n.name })
+	if i < 0 {
+		c.Fatalf("no pod on %s", n.name)
+	}
+	return pods[i]
+}

@@ -1,0 +1,179 @@
+package k8s
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// nodeService is a Service whose only pod is on NODE, with an externalTrafficPolicy.
+const nodeService = `---
+apiVersion: v1
+kind: Service
+metadata: {name: POLICY-NODE}
+spec:
+  type: NodePort
+  externalTrafficPolicy: POLICY
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: web, where: NODE}
+  ports: [{port: 70, targetPort: 7000}]
+`
+
+// stickyService has session affinity.
+const stickyService = `apiVersion: v1
+kind: Service
+metadata: {name: sticky}
+spec: {selector: {app: web}, ports: [{port: 70, targetPort: 7000}], sessionAffinity: ClientIP}
+`
+
+type service struct {
+	Spec struct {
+		ClusterIPs []string
+		Ports      []struct{ NodePort int }
+	}
+}
+
+func (c *cluster) service(name string) (s service, nodePort string) {
+	c.Helper()
+	c.get(&s, "service", name)
+	return s, strconv.Itoa(s.Spec.Ports[0].NodePort)
+}
+
+// testServices calls Services from all sides: from each pod, also through its own Service, from each node,
+// and from outside.
+func (c *cluster) testServices() {
+	c.Helper()
+	objects := stickyService
+	for _, p := range c.pods() {
+		node := p.Spec.NodeName
+		c.kubectl("label", "--overwrite", "pod", p.Metadata.Name, "where="+node)
+		for _, policy := range []string{"Cluster", "Local"} {
+			objects += strings.NewReplacer("POLICY-NODE", strings.ToLower(policy)+"-"+node, "POLICY", policy, "NODE", node).Replace(nodeService)
+		}
+	}
+	c.apply(objects)
+	inside := []place{}
+	for _, p := range c.pods() {
+		inside = append(inside, c.from(p))
+	}
+	for _, n := range c.nodes {
+		inside = append(inside, onNode(n))
+	}
+	for _, to := range c.pods() {
+		c.checkClusterIP(to, inside)
+		c.checkNodePort(to, append(inside, c.outside()))
+		c.checkLocal(to)
+	}
+	c.checkAffinity()
+	c.Logf("Services: answered from all sides")
+}
+
+// checkClusterIP calls the ClusterIP of a Service. Its pod sees the addresses of other pods.
+func (c *cluster) checkClusterIP(to pod, inside []place) {
+	c.Helper()
+	s, _ := c.service("cluster-" + to.Spec.NodeName)
+	for _, ip := range s.Spec.ClusterIPs {
+		for _, n := range c.nodes {
+			c.awaitCall(onNode(n), ip, "70")
+		}
+		for _, from := range inside {
+			want := "" // kube-proxy replaces the address of a pod that calls itself
+			if from.pod != nil && from.pod.Metadata.Name != to.Metadata.Name {
+				want = from.pod.address(ip)
+			}
+			c.checkAnswer(from, ip, "70", to, want)
+		}
+	}
+}
+
+// checkNodePort calls the NodePort of a Service at each node, whichever node its pod is on.
+func (c *cluster) checkNodePort(to pod, places []place) {
+	c.Helper()
+	_, port := c.service("cluster-" + to.Spec.NodeName)
+	for _, n := range c.nodes {
+		for _, ip := range n.ips {
+			for _, from := range places {
+				c.checkAnswer(from, ip, port, to, "")
+			}
+		}
+	}
+}
+
+// checkLocal calls a NodePort with externalTrafficPolicy Local. Only the pod's node answers, and the pod
+// sees the caller's address.
+func (c *cluster) checkLocal(to pod) {
+	c.Helper()
+	_, port := c.service("local-" + to.Spec.NodeName)
+	for _, n := range c.nodes {
+		for i, ip := range n.ips {
+			if n.name == to.Spec.NodeName {
+				c.awaitCall(c.outside(), ip, port)
+				c.checkAnswer(c.outside(), ip, port, to, c.controlIPs()[i])
+			} else if c.reaches(ip, port) {
+				c.Errorf("externalTrafficPolicy Local: %s answers without a pod", n.name)
+			}
+		}
+	}
+}
+
+// reaches reports whether a TCP port answers from outside within some seconds.
+func (c *cluster) reaches(ip, port string) bool {
+	_, err := c.outside().run("timeout", "3", "curl", "-gsS", "http://"+net.JoinHostPort(ip, port))
+	return err == nil
+}
+
+// checkAffinity has a pod call a Service with session affinity: one pod answers all calls. Without affinity
+// both do.
+func (c *cluster) checkAffinity() {
+	c.Helper()
+	from := c.from(c.pods()[0])
+	s, _ := c.service("sticky")
+	names := map[string]bool{}
+	for range 10 {
+		_, name, err := from.call(s.Spec.ClusterIPs[0], "70")
+		if err != nil {
+			c.Errorf("session affinity: %v", err)
+		}
+		names[name] = true
+	}
+	if len(names) != 1 {
+		c.Errorf("session affinity: answers of %v", names)
+	}
+	s, _ = c.service("web")
+	clear(names)
+	await(c, "answers of all pods of a Service without affinity", func() bool {
+		if _, name, err := from.call(s.Spec.ClusterIPs[0], "70"); err == nil {
+			names[name] = true
+		}
+		return len(names) == len(c.nodes)
+	})
+}
+
+// awaitCall waits until kube-proxy has made the rules of a Service.
+func (c *cluster) awaitCall(from place, ip, port string) {
+	c.Helper()
+	var err error
+	if !until(func() bool { _, _, err = from.call(ip, port); return err == nil }) {
+		c.Fatalf("%s does not reach the Service %s: %v", from.name, net.JoinHostPort(ip, port), err)
+	}
+}
+
+// checkAnswer calls a Service once. want is the caller's address as the pod sees it, "" for any.
+func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) {
+	c.Helper()
+	caller, name, err := from.call(ip, port)
+	if err != nil || name != to.Metadata.Name || want != "" && caller != want {
+		c.Errorf("from %s to %s of %s on %s: answer of %q to %q, want %q (%v)", from.name, net.JoinHostPort(ip, port), to.Metadata.Name, to.Spec.NodeName, name, caller, want, err)
+	}
+}
+
+// address returns the pod's address of the family of another address.
+func (p pod) address(other string) string {
+	for _, ip := range p.Status.PodIPs {
+		if netip.MustParseAddr(ip.IP).Is4() == netip.MustParseAddr(other).Is4() {
+			return ip.IP
+		}
+	}
+	return ""
+}
