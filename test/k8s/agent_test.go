@@ -58,6 +58,7 @@ func TestTunnel(t *testing.T) {
 			}
 		}
 		c.testServices()
+		c.testFlush()
 	})
 }
 
