@@ -28,9 +28,10 @@ const (
 
 // shape is what clusters differ in.
 type shape struct {
-	nodes int
-	proxy string // mode of kube-proxy: iptables or nftables
-	ipv6  bool   // IPv6 alone; otherwise IPv4 and IPv6
+	nodes     int
+	proxy     string // mode of kube-proxy: iptables or nftables
+	ipv6      bool   // IPv6 alone; otherwise IPv4 and IPv6
+	firewalld string // root of an unpacked firewalld, which all nodes run; "" for none
 }
 
 // cidrs returns the ranges of the pods and of the services.

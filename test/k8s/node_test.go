@@ -36,6 +36,7 @@ const (
 
 	proxyModeVar   = "K8S_PROXY_MODE"
 	clusterCIDRVar = "K8S_CLUSTER_CIDR"
+	firewalldVar   = "K8S_FIREWALLD"
 )
 
 // start starts a node.
@@ -45,7 +46,7 @@ func (n *node) start() {
 	n.first = exec.Command("/proc/self/exe")
 	pods, _ := n.shape.cidrs()
 	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir, nodeIPsVar+"="+strings.Join(n.ips, ","),
-		proxyModeVar+"="+n.shape.proxy, clusterCIDRVar+"="+pods)
+		proxyModeVar+"="+n.shape.proxy, clusterCIDRVar+"="+pods, firewalldVar+"="+n.shape.firewalld)
 	log, err := os.OpenFile(filepath.Join(n.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		n.Fatal(err)
@@ -149,6 +150,13 @@ func runNode() error {
 	if err := importImages(filepath.Join(containerd, "ctr")); err != nil {
 		return err
 	}
+	if os.Getenv(firewalldVar) != "" {
+		programs["dbus-daemon"] = []string{"/usr/bin/dbus-daemon", "--config-file", "/run/dbus/bus.conf", "--nofork", "--nopidfile"}
+		programs["firewalld"] = []string{"/usr/sbin/firewalld", "--nofork", "--nopid"}
+		if err := errors.Join(os.MkdirAll("/run/dbus", 0o755), os.WriteFile("/run/dbus/bus.conf", []byte(busConfig), 0o600), begin("dbus-daemon"), begin("firewalld")); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(begin("kubelet"), begin("kube-proxy")); err != nil {
 		return err
 	}
@@ -207,12 +215,17 @@ func mountNode(dir string) error {
 		options              string
 	}
 	list := []mount{{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""}, {"proc", "/proc", "proc", 0, ""}}
+	lower := map[string]string{}
+	if root := os.Getenv(firewalldVar); root != "" {
+		lower["/etc"] = root + "/etc:"
+		list = append(list, mount{"overlay", "/usr", "overlay", 0, "lowerdir=" + root + "/usr:/usr"})
+	}
 	for _, path := range []string{"/etc", "/opt", "/var/lib", "/var/log"} {
 		upper, work := dir+"/upper"+path, dir+"/work"+path
 		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 			return err
 		}
-		list = append(list, mount{"overlay", path, "overlay", 0, "lowerdir=" + path + ",upperdir=" + upper + ",workdir=" + work})
+		list = append(list, mount{"overlay", path, "overlay", 0, "lowerdir=" + lower[path] + path + ",upperdir=" + upper + ",workdir=" + work})
 	}
 	cgroups := dir + "/cgroup"
 	if err := os.MkdirAll(cgroups, 0o755); err != nil {

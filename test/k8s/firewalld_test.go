@@ -1,0 +1,51 @@
+package k8s
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// busConfig permits everything on a bus that only the node can reach.
+const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/><allow send_type="method_return"/><allow send_type="error"/>
+    <allow receive_type="method_call"/><allow receive_type="signal"/><allow receive_type="method_return"/><allow receive_type="error"/>
+  </policy>
+</busconfig>`
+
+// TestFirewalld has firewalld on both nodes, which rejects what nobody accepts. Its reload rejects the pods'
+// packets, until the agent has asked it again.
+func TestFirewalld(t *testing.T) {
+	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), "trixie")
+	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {
+		t.Skip("LISTED SKIP: no firewalld: run make test-k8s where Debian's packages can be had")
+	}
+	inCluster(t, shape{nodes: 2, proxy: "nftables", firewalld: root}, func(c *cluster) {
+		c.awaitNodes()
+		for _, n := range c.nodes {
+			await(c, "firewalld on "+n.name, func() bool { _, err := n.try("firewall-cmd", "--state"); return err == nil })
+			n.run("firewall-cmd", "-q", "--permanent", "--add-port", "10250/tcp") // of the kubelet
+			n.run("firewall-cmd", "-q", "--reload")
+		}
+		c.kubectl("apply", "-k", "../../deploy/overlays/firewalld")
+		c.awaitAgents()
+		c.awaitReady()
+		c.apply(pods)
+		c.checkPods("with firewalld")
+		c.testServices()
+
+		n, to := c.nodes[0], c.podOn(c.nodes[0]).Status.PodIPs[0].IP
+		passes := func() bool { _, err := c.nodes[1].try("ping", "-n", "-c", "1", "-W", "2", to); return err == nil }
+		resume := n.pause("bridgeveth-node", "bvctl")
+		n.run("firewall-cmd", "-q", "--reload")
+		if passes() {
+			c.Error("packets pass after a reload: the test proves nothing")
+		}
+		resume()
+		await(c, "packets after a reload", passes)
+		c.checkPods("after a reload of firewalld")
+	})
+}
