@@ -287,9 +287,11 @@ maxOpenFiles: 10000
 volumePluginDir: /var/lib/kubelet/plugins
 staticPodPath: /etc/kubernetes/manifests
 resolvConf: ""
+clusterDNS: [%s]
+clusterDomain: cluster.local
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.available: 0%%, imagefs.inodesFree: 0%%}
-`, cgroup, name), 0o600),
+`, cgroup, name, clusterDNS), 0o600),
 		os.WriteFile("/etc/kubernetes/kube-proxy.yaml", fmt.Appendf(nil, `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clientConnection: {kubeconfig: %s}

@@ -1,0 +1,102 @@
+package k8s
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestNodes adds a third node, deletes its Node object while it runs, and stops it. In between, agents of two
+// versions run in one cluster. CoreDNS answers for the names of Services.
+func TestNodes(t *testing.T) {
+	inCluster(t, shape{nodes: 2, proxy: "iptables"}, func(c *cluster) {
+		c.awaitNodes()
+		c.kubectl("apply", "-k", "../../deploy")
+		c.awaitAgents()
+		c.awaitReady()
+		c.apply(pods)
+		c.checkPods("two nodes")
+		c.testDNS()
+
+		third := c.addNode()
+		c.awaitNodes()
+		c.awaitReady()
+		c.checkPods("a third node")
+		c.testNodeForgotten(third)
+		c.testTwoVersions(third)
+
+		third.stop()
+		c.kubectl("delete", "node", third.name)
+		c.nodes = c.nodes[:2]
+		c.awaitRoutes(1)
+		c.checkPods("the third node gone")
+	})
+}
+
+// awaitRoutes waits until each node has routes to the ranges of so many nodes, in both families.
+func (c *cluster) awaitRoutes(peers int) {
+	c.Helper()
+	for _, n := range c.nodes {
+		await(c, "the routes of "+n.name, func() bool {
+			return strings.Count(n.run("ip", "route", "show", "proto", "97"), " via ") == peers &&
+				strings.Count(n.run("ip", "-6", "route", "show", "proto", "97"), " via ") == peers
+		})
+	}
+}
+
+// testNodeForgotten deletes the Node object of a node that runs. The kubelet makes another one when it
+// starts, and the node may get another range. Pods of the old range go on until they are replaced.
+func (c *cluster) testNodeForgotten(n *node) {
+	c.Helper()
+	all := c.nodes
+	before := c.podOn(n)
+	c.kubectl("delete", "node", n.name)
+	c.nodes = c.nodes[:2]
+	c.awaitRoutes(1)
+	c.nodes = all
+	if out, err := n.try("ping", "-n", "-c", "1", "-W", "5", before.Status.PodIPs[0].IP); err != nil {
+		c.Errorf("a pod of the node without a Node object does not answer its node: %s", out)
+	}
+	n.kill("kubelet")
+	c.awaitNodes()
+	c.awaitReady()
+	c.awaitRoutes(2)
+	c.kubectl("delete", "pod", "-l", "app=web") // those on the node may have addresses of the old range
+	c.checkPods("Node object deleted and made again")
+}
+
+// testTwoVersions has the agent of one node replaced by one of another version, with another plugin file.
+// Old and new pods of all nodes reach each other. Then all agents get the version again.
+func (c *cluster) testTwoVersions(n *node) {
+	c.Helper()
+	const image = "ghcr.io/bridgeveth/other"
+	bin := filepath.Join(dir, "other")
+	run(c, "cp", "-r", filepath.Join(dir, "bin"), bin)
+	run(c, "go", "build", "-C", "../..", "-ldflags", "-X github.com/bridgeveth/bridgeveth/pkg/plugin.Version=v0.0.1", "-o", filepath.Join(bin, "bridgeveth"), "./cmd/bridgeveth")
+	run(c, "../../deploy/image.sh", bin, filepath.Join(bin, "image.tar"))
+	n.run(filepath.Join(containerdRoot, "debian", "ctr"), "-n", "k8s.io", "images", "import", "--base-name", image, filepath.Join(bin, "image.tar"))
+	installed := func(bin string) bool {
+		want, err := os.ReadFile(filepath.Join(bin, "bridgeveth"))
+		if err != nil {
+			c.Fatal(err)
+		}
+		got, err := os.ReadFile(n.dir + "/upper/opt/cni/bin/bridgeveth")
+		return err == nil && string(got) == string(want)
+	}
+
+	const agents = "daemonset/bridgeveth-node"
+	c.kubectl("-n", "kube-system", "patch", agents, "--type", "merge", "-p", `{"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}`)
+	c.kubectl("-n", "kube-system", "set", "image", agents, "agent="+image+":latest", "repair="+image+":latest")
+	c.kubectl("-n", "kube-system", "delete", "pod", "-l", "app=bridgeveth-node", "--field-selector", "spec.nodeName="+n.name)
+	await(c, "the other version of the plugin", func() bool { return installed(bin) })
+	c.checkPods("two versions of the agent")
+	c.kubectl("delete", "pod", c.podOn(n).Metadata.Name, c.podOn(c.nodes[0]).Metadata.Name)
+	c.checkPods("two versions of the plugin")
+
+	c.kubectl("-n", "kube-system", "patch", agents, "--type", "merge", "-p", `{"spec": {"updateStrategy": {"type": "RollingUpdate"}}}`)
+	c.kubectl("apply", "-k", "../../deploy")
+	c.awaitAgents()
+	await(c, "the version of the other nodes", func() bool { return installed(filepath.Join(dir, "bin")) })
+	c.checkPods("one version again")
+}
