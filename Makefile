@@ -80,6 +80,11 @@ bench: build ## measure ADD and DEL, and those of the reference plugins (BENCH=-
 	@go build -C test -o $(CURDIR)/.cache/bin/bench ./bench
 	.cache/bin/bench $(BENCH)
 
+bench-vm: build ## measure what packets cost, under Debian's kernel 6.12 in QEMU (BENCH=-short for two minutes)
+	@go build -C test -o $(CURDIR)/.cache/bin/bench ./bench
+	.cache/bin/bench -build
+	SUITE=bookworm-backports ICOUNT=1 hack/vm.sh sh -ec 'hack/br_netfilter.sh; .cache/bin/bench -packets $(BENCH)'
+
 lint: $(LINT) ## check formatting, vet, lint, package sizes and commit subjects
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	for module in $(MODULES); do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
@@ -99,4 +104,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-vm bench lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-vm bench bench-vm lint clean help

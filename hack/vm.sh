@@ -6,7 +6,9 @@
 #   hack/vm.sh COMMAND [ARGUMENT...]
 #
 # SUITE is the Debian release of the kernel: bookworm (6.1), bookworm-backports (6.12) or another.
-# TIMEOUT is in seconds; the default is 1800. The exit status is the command's.
+# TIMEOUT is in seconds; the default is 1800. With ICOUNT=1 the machine has one emulated processor,
+# whose clock counts instructions, 1 ns each: times do not depend on other work on this machine. The
+# exit status is the command's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -101,10 +103,14 @@ chmod +x "$tmp/init/init"
 # Without hardware virtualisation, QEMU 7.2 has two faults under Linux 6.12. The first is in the
 # instruction CMPXCHG16B, so this instruction is switched off. The second is in code that another
 # processor has just rewritten, so one thread runs all processors.
-how="-accel tcg,thread=single -cpu max,cx16=off"
-if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then how="-accel kvm -cpu host"; fi
+how="-accel tcg,thread=single -cpu max,cx16=off -smp 2"
+if [ -n "${ICOUNT:-}" ]; then
+	how="-accel tcg,thread=single -cpu max,cx16=off,erms=off -smp 1 -icount shift=0"
+elif [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
+	how="-accel kvm -cpu host -smp 2"
+fi
 # shellcheck disable=SC2086 # a list of words
-timeout --foreground "${TIMEOUT:-1800}" qemu-system-x86_64 $how -smp 2 -m 2048 -nodefaults -no-reboot -display none -nic none \
+timeout --foreground "${TIMEOUT:-1800}" qemu-system-x86_64 $how -m 2048 -nodefaults -no-reboot -display none -nic none \
 	-virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
 	-kernel "$kernel" -initrd "$tmp/initramfs" \
 	-append "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off nowatchdog cryptomgr.notests" \

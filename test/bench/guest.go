@@ -18,6 +18,7 @@ type guest struct {
 	id     string // container ID; each attachment gets a new one
 	netns  string // path in the node's mount namespace
 	port   int    // host port, for systems that serve one
+	udp    bool   // the host port is for UDP too
 	result types.Result
 	took   time.Duration // of the last operation
 }
@@ -25,11 +26,13 @@ type guest struct {
 // runtimeConf returns what a runtime passes to libcni. libcni passes the port on only to plugins
 // that declare the capability.
 func (g *guest) runtimeConf() *libcni.RuntimeConf {
+	ports := []map[string]any{{"hostPort": g.port, "containerPort": pathPort, "protocol": "tcp"}}
+	if g.udp {
+		ports = append(ports, map[string]any{"hostPort": g.port, "containerPort": pathPort, "protocol": "udp"})
+	}
 	return &libcni.RuntimeConf{
 		ContainerID: g.id, NetNS: g.netns, IfName: containerIf,
-		CapabilityArgs: map[string]any{"portMappings": []map[string]any{
-			{"hostPort": g.port, "containerPort": 80, "protocol": "tcp"},
-		}},
+		CapabilityArgs: map[string]any{"portMappings": ports},
 	}
 }
 

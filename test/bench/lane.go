@@ -50,7 +50,7 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 			return nil, err
 		}
 	}
-	if l.list, err = s.config(); err != nil {
+	if l.list, err = s.config(networkName); err != nil {
 		return nil, err
 	}
 	l.cni = libcni.NewCNIConfigWithCacheDir([]string{choose(s.ours, opts.bin, opts.peers)}, stateDir+"/cache", nil)

@@ -8,6 +8,8 @@
 //
 //	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
+// With -packets it compares what packets cost instead. make bench-vm does so in a virtual machine.
+//
 // All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target is
 // missed, and 1 if something did not run. A target that the floor misses in the same run does not
 // count. With -short the figures are rough, so a missed target does not change the exit status.
@@ -32,6 +34,9 @@ func init() { runtime.LockOSThread() } // main stays on thread 0, whose namespac
 
 // options is the command line.
 type options struct {
+	build   bool     // build the plugins and stop
+	packets bool     // measure packets, and nothing else
+	rules   []int    // how many foreign rules packets are measured with, ascending
 	short   bool     // fewer rounds and containers
 	rounds  int      // timed turns per system and scenario
 	crowd   int      // containers on a crowded bridge
@@ -65,23 +70,24 @@ func run(opts options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if !inSandbox() {
-		if err := errors.Join(buildPeers(ctx, opts.peers), installOurs(opts.built, opts.bin)); err != nil {
-			return err
+		if !opts.packets { // an emulated processor would need minutes to build them
+			if err := errors.Join(buildPeers(ctx, opts.peers), installOurs(opts.built, opts.bin)); err != nil {
+				return err
+			}
+		}
+		if opts.build {
+			return nil
 		}
 		return enterSandbox(ctx)
 	}
 	if err := closeSandbox(); err != nil {
 		return err
 	}
-	rep, err := measure(ctx, opts)
+	rep, err := opts.measure(ctx)
 	if rep == nil {
 		return err
 	}
-	var ipamErr error
-	rep.IPAM, ipamErr = measureIPAM(ctx, opts)
-	err = errors.Join(err, ipamErr)
-	rep.print(os.Stdout)
-	if err == nil && !opts.short && !rep.met() {
+	if err == nil && !opts.short && !rep.met(choose(opts.packets, packetTargets, targets)) {
 		err = errMissed
 	}
 	if opts.json != "" {
@@ -92,11 +98,32 @@ func run(opts options) error {
 	return err
 }
 
+// measure measures and prints what the options ask for. The report, if there is one, holds what ran.
+func (opts options) measure(ctx context.Context) (*report, error) {
+	if opts.packets {
+		rep, err := measurePackets(ctx, opts)
+		if rep != nil {
+			rep.printPackets(os.Stdout)
+		}
+		return rep, err
+	}
+	rep, err := measure(ctx, opts)
+	if rep == nil {
+		return nil, err
+	}
+	var ipamErr error
+	rep.IPAM, ipamErr = measureIPAM(ctx, opts)
+	rep.print(os.Stdout)
+	return rep, errors.Join(err, ipamErr)
+}
+
 // parseOptions reads the command line.
 func parseOptions(args []string) (opts options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.BoolVar(&opts.short, "short", false, "a minute at most: fewer rounds, and containers on a crowded bridge")
-	rounds := flags.Int("rounds", 0, "timed turns per system and scenario (default 25, or 3 with -short)")
+	flags.BoolVar(&opts.build, "build", false, "build the plugins and stop")
+	flags.BoolVar(&opts.packets, "packets", false, "measure packets instead; the plugins must be built")
+	flags.BoolVar(&opts.short, "short", false, "a minute at most: fewer rounds, containers on a crowded bridge, and foreign rules")
+	rounds := flags.Int("rounds", 0, "timed turns per system and scenario (default 25, or 3 with -short or -packets)")
 	flags.IntVar(&opts.crowd, "crowd", 0, "containers on a crowded bridge (default 1000, or 200 with -short)")
 	leases := flags.String("leases", "", `leases beside which IPAM plugins are measured (default "0,1000,16000,65000,1000000", or without the last with -short)`)
 	chosen := flags.String("systems", strings.Join(systemKeys(), ","), "what to measure")
@@ -110,8 +137,9 @@ func parseOptions(args []string) (opts options, err error) {
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if opts.rounds = *rounds; opts.rounds <= 0 {
-		opts.rounds = choose(opts.short, 3, 25)
+		opts.rounds = choose(opts.short || opts.packets, 3, 25)
 	}
+	opts.rules = choose(opts.short, []int{usualRules}, []int{0, usualRules, 1000})
 	if opts.crowd <= 0 {
 		opts.crowd = choose(opts.short, 200, 1000)
 	}

@@ -33,19 +33,26 @@ type path struct {
 	address  func(*scene) string
 }
 
-var paths = []path{
-	{"container to container", true, first, second, func(s *scene) string { return s.address(s.second, pathPort) }},
-	{"container to host", false, first, host, func(s *scene) string { return net.JoinHostPort(s.gateway.String(), strconv.Itoa(pathPort)) }},
-	{"outside to host port", false, outside, second, func(s *scene) string {
+var (
+	toContainer = path{"container to container", true, first, second, func(s *scene) string { return s.address(s.second, pathPort) }}
+	toHost      = path{"container to host", false, first, host, func(s *scene) string {
+		return net.JoinHostPort(s.gateway.String(), strconv.Itoa(pathPort))
+	}}
+	toHostPort = path{"outside to host port", false, outside, second, func(s *scene) string {
 		return net.JoinHostPort(outsideHost.String(), strconv.Itoa(s.second.port))
-	}},
-	{"container to outside, masqueraded", false, first, outside, func(s *scene) string {
+	}}
+	toOutside = path{"container to outside, masqueraded", false, first, outside, func(s *scene) string {
 		return net.JoinHostPort(outsideGuest.String(), strconv.Itoa(pathPort))
-	}},
-}
+	}}
+	toOtherBridge = path{"container to another bridge", false, first, third, func(s *scene) string { return s.address(s.third, pathPort) }}
+)
+
+// paths are the paths that make bench measures.
+var paths = []path{toContainer, toHost, toHostPort, toOutside}
 
 func first(s *scene) *guest   { return s.first }
 func second(s *scene) *guest  { return s.second }
+func third(s *scene) *guest   { return s.third }
 func outside(s *scene) *guest { return s.outside }
 func host(*scene) *guest      { return nil }
 
@@ -53,6 +60,7 @@ func host(*scene) *guest      { return nil }
 type scene struct {
 	*lane
 	first, second, outside *guest
+	third                  *guest // on another bridge, for packets only
 	gateway                net.IP
 }
 
@@ -84,7 +92,7 @@ func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error)
 		if !slices.Contains(opts.systems, key) {
 			continue
 		}
-		s, err := newScene(findSystem(key), opts)
+		s, err := newScene(findSystem(key), opts, false)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)
 		}
@@ -146,14 +154,18 @@ func schedule(processors *unix.CPUSet) error {
 }
 
 // newScene attaches two containers and connects a machine outside to the host. It sets the policy
-// of FORWARD to ACCEPT: otherwise, the reference plugins' host ports are unreachable.
-func newScene(s *system, opts options) (*scene, error) {
+// of FORWARD to ACCEPT: otherwise, the reference plugins' host ports are unreachable. udp opens the
+// host ports for UDP too.
+func newScene(s *system, opts options, udp bool) (*scene, error) {
 	l, err := newLane(s, opts, 3)
 	if err != nil {
 		return nil, err
 	}
 	sc := &scene{lane: l, first: l.visitors[0], second: l.visitors[1], outside: l.visitors[2]}
 	l.name(l.visitors)
+	for _, g := range l.visitors {
+		g.udp = udp
+	}
 	if _, err := l.node.each(l.visitors[:2], 1, l.add); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,8 @@ type report struct {
 	Sizes    []size         `json:"sizes"`
 	Paths    []pathRow      `json:"paths"`
 	IPAM     *ipamReport    `json:"ipam,omitempty"`
+	Packets  []packetRow    `json:"packets,omitempty"`
+	Counted  bool           `json:"counted,omitempty"` // the clock counts instructions: see hack/vm.sh
 }
 
 // filling holds how long it took to attach containers to a system's bridge.

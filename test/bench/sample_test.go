@@ -42,7 +42,7 @@ func TestQuantile(t *testing.T) {
 func TestSystemsLoad(t *testing.T) {
 	for i := range systems {
 		t.Run(systems[i].key, func(t *testing.T) {
-			list, err := systems[i].config()
+			list, err := systems[i].config(networkName)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -113,10 +113,10 @@ func gateway(name, ipam string, extra plugin) plugin {
 	return p
 }
 
-// config returns the system's network configuration for libcni.
-func (s *system) config() (*libcni.NetworkConfigList, error) {
+// config returns the system's configuration for libcni, for a network of this name.
+func (s *system) config(network string) (*libcni.NetworkConfigList, error) {
 	text, err := json.Marshal(map[string]any{
-		"cniVersion": "1.1.0", "name": networkName, "plugins": s.plugins,
+		"cniVersion": "1.1.0", "name": network, "plugins": s.plugins,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write configuration of %s: %w", s.key, err)

@@ -123,12 +123,12 @@ func (t target) verdict(r *report) string {
 const floorMisses = "the floor misses it"
 
 // met reports whether no target is missed that the floor meets.
-func (r *report) met() bool {
+func (r *report) met(targets []target) bool {
 	return !slices.ContainsFunc(targets, func(t target) bool { return t.verdict(r) == "missed" })
 }
 
 // printTargets writes the targets, the ratios and the floor's ratios.
-func (r *report) printTargets(w io.Writer) {
+func (r *report) printTargets(w io.Writer, targets []target) {
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "what\ttarget\tmeasured\tfloor\t")

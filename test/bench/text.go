@@ -8,7 +8,7 @@ import (
 
 // print writes the report for people.
 func (r *report) print(w io.Writer) {
-	r.printHeading(w)
+	r.printHeading(w, "ADD and DEL through libcni", systems)
 	for i := range r.Tables {
 		r.Tables[i].print(w)
 	}
@@ -19,12 +19,12 @@ func (r *report) print(w io.Writer) {
 	if r.IPAM != nil {
 		r.IPAM.print(w)
 	}
-	r.printTargets(w)
+	r.printTargets(w, targets)
 }
 
 // printHeading writes what was measured: the machine and the programs.
-func (r *report) printHeading(w io.Writer) {
-	fmt.Fprintf(w, "ADD and DEL through libcni, %d rounds in turns, %.0f s\n\n", r.Rounds, r.Seconds)
+func (r *report) printHeading(w io.Writer, what string, systems []system) {
+	fmt.Fprintf(w, "%s, %d rounds in turns, %.0f s\n\n", what, r.Rounds, r.Seconds)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tw, "kernel\t%s, %d CPUs (%s)\n", r.Kernel, r.CPUs, r.CPU)
 	fmt.Fprintf(tw, "this program\t%s, %s\n", r.Go, r.Iptables)

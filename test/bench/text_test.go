@@ -38,7 +38,29 @@ func TestPrint(t *testing.T) {
 
 	var got bytes.Buffer
 	rep.print(&got)
-	golden := filepath.Join("testdata", "report.golden")
+	compareGolden(t, "report.golden", got)
+}
+
+// TestPrintPackets does the same for the packet bench.
+func TestPrintPackets(t *testing.T) {
+	rep := &report{Kernel: "6.12.0", CPUs: 1, CPU: "Example", Rounds: 1, Seconds: 60, Counted: true}
+	for _, rules := range []int{0, usualRules} {
+		for i, p := range packetPaths {
+			reference := float64(10000 * (i + 1))
+			rep.Packets = append(rep.Packets, packetRow{rules, p.name, traffics[0].name, 1, map[string]float64{
+				keyChain: reference, keyFull: reference, keyFast: reference * (1.2 + float64(i)/10 + float64(rules)/400),
+			}})
+		}
+	}
+	var got bytes.Buffer
+	rep.printPackets(&got)
+	compareGolden(t, "packets.golden", got)
+}
+
+// compareGolden compares a text with a file in testdata. With -update it writes the file.
+func compareGolden(t *testing.T, name string, got bytes.Buffer) {
+	t.Helper()
+	golden := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
