@@ -11,9 +11,10 @@ import (
 // learns a limited number of addresses. When the limit is reached, packets still arrive, because the
 // bridge floods frames for addresses that it has not learned.
 //
-// Frames to 01:80:c2:00:00:0X, such as those of LLDP, do not pass the prerouting hook, but the bridge
-// learns from them (br_handle_frame in net/bridge/br_input.c). The guard of a port does not see such
-// frames. A bridge that we create learns nothing from them.
+// A bridge does not forward frames to 01:80:c2:00:00:01 to :0F, such as those of LLDP (:0E). Such frames do
+// not pass the prerouting hook, so the guard of a port does not see them. The bridge learns from them
+// (br_handle_frame in net/bridge/br_input.c), unless no_linklocal_learn is set. A bridge that we create has
+// this setting. Frames to :00 are BPDUs. They pass the hook only if the bridge has no spanning tree.
 
 // maxLearned is the number of MAC addresses that a bridge that we create can learn. It is four for each
 // port, because virtual machines and MACVLANs in a container have MAC addresses of their own.
