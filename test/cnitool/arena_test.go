@@ -17,9 +17,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// arena is a host with these namespaces: an attacker and its neighbour on the same bridge; a container
-// of another network; a switch behind a port of the bridge; and two containers of a layer 2 network, the
-// first of which is the attacker.
+// arena is a host with these network namespaces: an attacker and a neighbour, both on the bridge
+// br0; a container of another network; a switch behind a port of br0; and the containers first
+// and second of a layer 2 network. On the layer 2 network, first is the attacker.
 type arena struct {
 	*node
 	attacker, neighbour, other, switched, first, second *setup.Namespace
@@ -62,8 +62,8 @@ func newArena(t testing.TB, keys object) *arena {
 	return a
 }
 
-// send sends frames from a container's eth0, and then a frame that every setting allows. It returns when
-// the host has received this last frame.
+// send sends frames from a container's eth0, followed by a last frame that every setting allows.
+// It returns when the host has received the last frame.
 func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	a.t.Helper()
 	mac := macOf(a.t, from, "eth0")
@@ -82,9 +82,9 @@ func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	})
 }
 
-// poison sends an ARP reply, or a neighbour advertisement, that claims an address for the attacker. The
-// victim is the host or the neighbour. poison reports whether the victim's neighbour entry then has the
-// attacker's MAC address.
+// poison sends an ARP reply, or a neighbour advertisement, that says that an address belongs to
+// the attacker's MAC address. The victim is the host or the neighbour. poison reports whether the
+// victim's neighbour entry for the address then has the attacker's MAC address.
 func (a *arena) poison(victim *setup.Namespace, address netip.Addr) bool {
 	a.t.Helper()
 	link := "eth0"
@@ -106,8 +106,8 @@ func (a *arena) poison(victim *setup.Namespace, address netip.Addr) bool {
 	return fooled
 }
 
-// takeOver sends a frame from the neighbour's MAC address. It reports whether the bridge then forwards
-// the neighbour's frames to the attacker.
+// takeOver sends, from the attacker, a frame with the neighbour's MAC address as its source. It
+// reports whether the bridge then forwards the neighbour's frames to the attacker.
 func (a *arena) takeOver() bool {
 	a.t.Helper()
 	mac := macOf(a.t, a.neighbour, "eth0")
@@ -120,8 +120,8 @@ func (a *arena) takeOver() bool {
 	return taken
 }
 
-// unprotected switches accept_ra on, in the host and in the neighbour, and checks that both then use the
-// attacker as their router. Otherwise a broken attack would look like a protection.
+// unprotected sets accept_ra on the host and on the neighbour, and checks that both then use the
+// attacker as their router. This shows that the attack works where nothing prevents it.
 func (a *arena) unprotected() {
 	a.t.Helper()
 	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // 2, because the host forwards IPv6
@@ -135,7 +135,8 @@ func (a *arena) unprotected() {
 	setuptest.In(a.t, a.neighbour, "ip", "-6", "route", "flush", "proto", "ra")
 }
 
-// spoof reports whether the host receives a packet from the attacker with the neighbour's address.
+// spoof sends a packet from the attacker with the neighbour's source address. It reports whether
+// the host receives the packet.
 func (a *arena) spoof(packet []byte) bool {
 	a.t.Helper()
 	to, from := macOf(a.t, a.Namespace, "br0"), macOf(a.t, a.attacker, "eth0")
@@ -146,7 +147,8 @@ func (a *arena) spoof(packet []byte) bool {
 	return a.reaches("br0", a.attacker, a.Namespace, "br0", ethernet(to, from, kind, packet))
 }
 
-// reaches reports whether a frame sent by a container's eth0 arrives at another link.
+// reaches reports whether a frame that the container from sends on its eth0 arrives at a link of
+// the namespace to.
 func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, frame []byte) bool {
 	a.t.Helper()
 	arrived := readFrames(a.t, to, link)
@@ -155,11 +157,12 @@ func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, f
 	return arrived.has(func(got []byte) bool { return bytes.HasPrefix(got, frame) })
 }
 
-// sources is the number of MAC addresses that an attacker sends from. It is larger than the limit of a
-// bridge.
+// sources is the number of MAC addresses that fill sends from. It is larger than the number of
+// addresses that a bridge with a limit learns.
 const sources = 6000
 
-// fill sends frames from many MAC addresses, and returns how many of them the bridge has learned.
+// fill sends frames from as many MAC addresses as the constant sources says. It returns how many
+// of these addresses the bridge has learned.
 func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	a.t.Helper()
 	var frames [][]byte
@@ -176,7 +179,7 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	return learned
 }
 
-// filled returns the entry of the table for a number that fill has returned.
+// filled returns the entry of the table in docs/isolation.md for a number that fill has returned.
 func filled(learned int) string {
 	switch {
 	case learned == 0:
@@ -189,8 +192,9 @@ func filled(learned int) string {
 	return fmt.Sprint(learned)
 }
 
-// isRoot switches on the bridge's spanning tree and sends a BPDU. It reports whether the attacker is
-// then the root of the tree. If not, isRoot checks that the bridge has disabled the attacker's port.
+// isRoot switches STP on for the bridge and sends a BPDU from the attacker. It reports whether
+// the attacker is then the root of the spanning tree. If not, isRoot waits until the bridge has
+// disabled the attacker's port.
 func (a *arena) isRoot() (root bool) {
 	a.t.Helper()
 	setuptest.Run(a.t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "1")

@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// Addresses that no container has.
+// These are the broadcast address and multicast addresses.
 var (
 	everybody   = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	bridgeGroup = net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0}    // IEEE 802.1D, table 7-10: spanning tree

@@ -47,8 +47,9 @@ func advertise(t testing.TB, router *setup.Namespace) {
 	}
 }
 
-// autoconfigured reports whether a container has an address and a default route from advertise. It
-// first waits until a witness on the same bridge has them.
+// autoconfigured reports whether the container c has an address and a default route from the
+// router's advertisement (see advertise). It first waits until a witness on the same bridge has
+// both.
 func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 	t.Helper()
 	has := func(c *setup.Namespace) bool {
@@ -59,8 +60,9 @@ func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 	return has(c)
 }
 
-// askDHCPv6 sends a packet as a DHCPv6 client does, to a multicast group on the link, and returns
-// the server's answer to the client's link-local address (RFC 8415, section 7).
+// askDHCPv6 sends a packet from a client to the DHCPv6 servers on its link, that is, to a
+// multicast group. It returns the server's answer, which goes to the client's link-local address
+// (RFC 8415, section 7).
 func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	t.Helper()
 	listen := func(ns *setup.Namespace, group net.IP, port int) (c *net.UDPConn, link *net.Interface) {
@@ -102,8 +104,8 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 	return string(packet[:n])
 }
 
-// TestAutoconfiguration attaches containers to a LAN with a router that advertises a prefix, and
-// with a DHCPv6 server. Containers of layer 2 networks use both. Containers with addresses from ADD
+// TestAutoconfiguration checks which containers use the router advertisements and the DHCPv6
+// server of a LAN. Containers of layer 2 networks use both. Containers with addresses from ADD
 // use neither, even if FORWARD accepts the packets.
 func TestAutoconfiguration(t *testing.T) {
 	for _, tt := range []struct {

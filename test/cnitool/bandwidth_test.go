@@ -16,16 +16,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// limited returns a network configuration with limits in the form that a runtime passes.
+// limited returns conf with bandwidth limits, in the form that a runtime passes to a plugin.
 func limited(conf, bandwidth object) object {
 	asked, _ := conf["runtimeConfig"].(object)
 	return conf.with(object{"runtimeConfig": asked.with(object{"bandwidth": bandwidth})})
 }
 
-// limits are limits for both directions, with bursts that are applied unchanged.
+// limits holds a rate and a burst for each direction. ADD applies these bursts unchanged.
 var limits = object{"ingressRate": 20e6, "ingressBurst": 800e3, "egressRate": 10e6, "egressBurst": 400e3}
 
-// ifbOf1 is the IFB that limits what container number 1 sends.
+// ifbOf1 is the name of the IFB that limits the packets from container number 1.
 var ifbOf1 = strings.Replace(portOf, "veth", "ifb", 1)
 
 // rate sends data by TCP from one namespace to another, and returns the bits per second on the
@@ -75,9 +75,9 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	return counted.End.Received.Rate * 1514 / counted.Start.Payload
 }
 
-// TestBandwidth measures both directions by iperf3. Without limits, the rate is far above the
-// limits of the test. With limits, the rate is within 5 % of them. The test covers the bursts of
-// containerd and CRI-O, the guards, and host ports.
+// TestBandwidth checks the rates of both directions by iperf3. Without limits, the rate is far
+// above the limits of this test. With limits, the rate is within 5 % of them. The test covers the
+// bursts of containerd and CRI-O, the guards, and host ports.
 func TestBandwidth(t *testing.T) {
 	for _, tt := range []struct {
 		name, asked string
@@ -131,17 +131,17 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
-// numbered matches numbers that the kernel assigns.
+// numbered matches numbers that the kernel assigns, such as the index of a filter.
 var numbered = regexp.MustCompile(`\tindex \d+ ref .*|parent [^ ]+ |refcnt \d+`)
 
-// shaping returns tc's output about the limits of container number 1.
+// shaping returns what tc shows of the limits of container number 1.
 func shaping(t testing.TB) string {
 	t.Helper()
 	return numbered.ReplaceAllString(setuptest.Run(t, "tc", "qdisc", "show")+setuptest.Run(t, "tc", "filter", "show", "dev", portOf, "ingress"), "")
 }
 
-// TestBandwidthNumbers compares rates and bursts with those that tc shows, including the largest
-// and the smallest.
+// TestBandwidthNumbers checks that tc shows the configured rates and bursts, including the
+// largest and the smallest possible ones.
 func TestBandwidthNumbers(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -172,7 +172,7 @@ func TestBandwidthNumbers(t *testing.T) {
 	}
 }
 
-// TestBandwidthMistakes passes invalid limits.
+// TestBandwidthMistakes checks the errors about invalid limits.
 func TestBandwidthMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -198,8 +198,8 @@ func TestBandwidthMistakes(t *testing.T) {
 	setuptest.Same(t, before, "refusals left traces")
 }
 
-// TestBandwidthDrift removes or changes one part of the limits at a time. CHECK names the part and
-// changes nothing. bvctl repair restores it.
+// TestBandwidthDrift removes or changes one part of the limits at a time. It checks that CHECK
+// names the part and changes nothing, and that bvctl repair restores the part.
 func TestBandwidthDrift(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"bandwidth": true}}), "nft")
@@ -251,8 +251,8 @@ func TestBandwidthDrift(t *testing.T) {
 	n.must("del", c)
 }
 
-// TestBandwidthGone deletes a port but not its IFB. DEL, GC and the next ADD of the attachment
-// delete the IFB.
+// TestBandwidthGone checks that DEL, GC and the next ADD of an attachment delete its IFB if its
+// port is already gone.
 func TestBandwidthGone(t *testing.T) {
 	t.Parallel()
 	conf := limited(single, limits)
@@ -289,8 +289,9 @@ func TestBandwidthGone(t *testing.T) {
 	setuptest.Same(t, before, "GC took what it should not")
 }
 
-// TestBandwidthExisting limits a tap that another plugin has made. DEL restores the tap. If
-// somebody else has set a qdisc on the tap, ADD fails and does not change the qdisc.
+// TestBandwidthExisting checks limits on a tap that another plugin has made: DEL removes them
+// again. If the tap already has a qdisc of somebody else, ADD fails and does not change the
+// qdisc.
 func TestBandwidthExisting(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// bvctl runs bvctl and returns its output and its status: 0, or 1 if it has found a fault.
+// bvctl runs bvctl and returns its output and its exit status: 0, or 1 if it has found a fault.
 func bvctl(t testing.TB, args ...string) (out string, status int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, args...)...)
@@ -29,8 +29,8 @@ func bvctl(t testing.TB, args ...string) (out string, status int) {
 	return string(b), status
 }
 
-// TestLeases lists the leases of running containers, of a container that died, and of a pod with a
-// sticky address.
+// TestLeases checks the leases that bvctl lists: those of running containers, of a container that
+// died, and of a pod with a sticky address.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	sticky := dual.with(object{"ipam": dual["ipam"].(object).with(object{"sticky": "1h", "stickyDir": "/run/sticky"})})
@@ -117,8 +117,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// TestLeasesCheck causes one fault at a time. bvctl finds this fault and no other, and the printed
-// command cures the fault.
+// TestLeasesCheck causes one fault at a time. It checks that bvctl finds this fault and no other,
+// and that the printed command fixes the fault.
 func TestLeasesCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -199,8 +199,8 @@ func TestLeasesCheck(t *testing.T) {
 	}
 }
 
-// TestBvctlMistakes calls bvctl with wrong arguments, and checks that the error names them. On a
-// host without networks, bvctl finds no fault.
+// TestBvctlMistakes checks that bvctl's errors name wrong arguments, and that bvctl finds no
+// fault on a host without networks.
 func TestBvctlMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -227,7 +227,7 @@ func TestBvctlMistakes(t *testing.T) {
 	}
 }
 
-// TestBvctlReadsOnce has one unreadable configuration. bvctl reports it only once.
+// TestBvctlReadsOnce checks that bvctl reports an unreadable configuration only once.
 func TestBvctlReadsOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -243,9 +243,9 @@ func TestBvctlReadsOnce(t *testing.T) {
 	}
 }
 
-// TestBvctlSinglePlugin repairs a network whose configuration is a single plugin instead of a
-// list. bvctl takes the configuration from libcni's record of the container or, if there is no
-// record, from the file.
+// TestBvctlSinglePlugin checks that bvctl repairs a network whose configuration is a single
+// plugin instead of a list. bvctl takes the configuration from libcni's record of the container
+// or, if there is no record, from the file.
 func TestBvctlSinglePlugin(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -289,8 +289,8 @@ func TestBvctlSinglePlugin(t *testing.T) {
 	}
 }
 
-// TestBvctlDamagedStore has two damaged stores, and a sound store between them. bvctl names the
-// damaged stores and reads the sound store.
+// TestBvctlDamagedStore checks that bvctl names two damaged stores, and still reads the undamaged
+// store between them.
 func TestBvctlDamagedStore(t *testing.T) {
 	t.Parallel()
 	in := func(dir string) object {

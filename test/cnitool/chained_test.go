@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// behind returns the configuration of a plugin that runs after another plugin, with the result of
-// that plugin.
+// behind returns conf as the configuration of a plugin that runs after another plugin in a list.
+// result is the result of that other plugin (prevResult).
 func behind(conf, result object) object {
 	return conf.with(object{"prevResult": object{"cniVersion": "1.1.0"}.with(result)})
 }
@@ -19,7 +19,8 @@ func behind(conf, result object) object {
 // tap is the result of a plugin that has made a tap for a virtual machine.
 var tap = object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "mac": "02:00:00:00:00:09", "sandbox": "vm-1"}}}
 
-// TestExistingTap attaches a tap that another plugin has made. DEL restores the tap.
+// TestExistingTap checks that ADD attaches a tap that another plugin has made, and that DEL
+// restores the tap.
 func TestExistingTap(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -70,8 +71,8 @@ func TestExistingTap(t *testing.T) {
 	}
 }
 
-// TestExistingVeth attaches a veth pair that another plugin has made. Packets pass through the
-// gateway, with masquerade, and through a host port.
+// TestExistingVeth checks that a veth pair of another plugin works after ADD: packets pass
+// through the gateway, with masquerade, and through a host port.
 func TestExistingVeth(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -107,8 +108,9 @@ func TestExistingVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestExistingAfterKilled kills an ADD for a tap that is up before each message that it sends, and repeats the
-// ADD. The ADD succeeds, or the port is complete already. DEL restores the tap.
+// TestExistingAfterKilled kills an ADD for a tap that is up, before each message that the ADD
+// sends, and repeats the ADD. It checks that the repeated ADD succeeds, or that the port is
+// complete already, and that DEL restores the tap.
 func TestExistingAfterKilled(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -135,7 +137,8 @@ func TestExistingAfterKilled(t *testing.T) {
 	noLeases(t)
 }
 
-// TestExistingMistakes passes results of the plugin before in which no link can be attached.
+// TestExistingMistakes checks the errors if the result of the plugin before has no link that can
+// be attached.
 func TestExistingMistakes(t *testing.T) {
 	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}
 	for _, tt := range []struct {

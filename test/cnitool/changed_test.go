@@ -8,7 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestConfigurationChanged calls DEL with a configuration that differs from that of ADD.
+// TestConfigurationChanged checks that DEL and GC remove an attachment even if their
+// configuration differs from that of its ADD.
 func TestConfigurationChanged(t *testing.T) {
 	mapped := func(port int) object { return object{"hostPort": port, "containerPort": 80} }
 	renamed := dual.with(object{"bridge": "br1"})
@@ -36,8 +37,8 @@ func TestConfigurationChanged(t *testing.T) {
 	}
 }
 
-// TestLostWithoutDEL adds a container again with another configuration. Before, its namespace and
-// its link have disappeared without a DEL. Nothing of the old configuration remains.
+// TestLostWithoutDEL checks that an ADD with a changed configuration replaces an attachment that
+// was lost without a DEL: nothing of the old configuration remains.
 func TestLostWithoutDEL(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -59,9 +60,9 @@ func TestLostWithoutDEL(t *testing.T) {
 	}
 }
 
-// TestFailedADDRestoresSysctls has an ADD that fails, because the bridge runs STP and the port
-// does not forward. The container's sysctls then have their old values, including the sysctls
-// that belong to no interface.
+// TestFailedADDRestoresSysctls checks that a failed ADD restores the container's sysctls,
+// including those that belong to no interface. ADD fails because the bridge runs STP, so that the
+// port does not forward.
 func TestFailedADDRestoresSysctls(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"sysctl": object{"net.ipv4.ip_default_ttl": "33"}})

@@ -11,11 +11,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// portOf is the name of container number 1's port.
+// portOf is the name of the bridge port of container number 1.
 var portOf = setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
 
-// TestCheckFinds removes or changes one part of a complete attachment at a time. CHECK names the
-// part and changes nothing.
+// TestCheckFinds removes or changes one part of a complete attachment at a time. It checks that
+// CHECK names the part and changes nothing.
 func TestCheckFinds(t *testing.T) {
 	conf := everything.with(object{"portIsolation": true, "mtu": 1400, "gatewayConflict": "add"})
 	conf["ipam"] = conf["ipam"].(object).with(object{"routes": []object{{"dst": "198.51.100.0/24", "table": 100}}})
@@ -69,15 +69,15 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// olderBuild turns an attachment into one that an older build has made. It gives the port the MAC
-// address of the older build.
+// olderBuild is a shell script that makes the attachment of container number 1 look like that of
+// an older build. It also sets the MAC address that the older build gave the port.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 bridge link set dev vethfl2sl3owzot guard off
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 
-// TestCheckOlderBuild runs CHECK on a container that an older build has attached. CHECK succeeds.
-// If a part that the older build made is missing, CHECK reports this part.
+// TestCheckOlderBuild checks that CHECK succeeds for a container that an older build has
+// attached, and that CHECK reports a missing part that the older build had made.
 func TestCheckOlderBuild(t *testing.T) {
 	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -107,7 +107,8 @@ func TestCheckOlderBuild(t *testing.T) {
 	}
 }
 
-// TestCheckIgnores changes what does not belong to the attachment. CHECK succeeds.
+// TestCheckIgnores checks that CHECK succeeds after changes of things that do not belong to the
+// attachment.
 func TestCheckIgnores(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(3)
@@ -143,8 +144,8 @@ func TestCheckIgnores(t *testing.T) {
 	check.run(t).ok(t)
 }
 
-// TestChain runs reference plugins after bridgeveth that change what it has made. CHECK of the
-// chain compares with the result of the whole chain, and DEL removes everything.
+// TestChain checks a list in which reference plugins after bridgeveth change what it has made.
+// CHECK compares with the result of the whole list, and DEL removes everything.
 func TestChain(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -185,8 +186,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// received runs a call and returns how many bytes it reads from sockets. It counts only sockets
-// whose description in strace's output begins with sockets.
+// received runs a call and returns how many bytes it reads from sockets. It counts only the
+// sockets that strace describes by a text that begins with the parameter sockets.
 func received(t *testing.T, c call, sockets string) (bytes int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read,recvmsg"}
@@ -204,8 +205,8 @@ func received(t *testing.T, c call, sockets string) (bytes int) {
 	return bytes
 }
 
-// TestCheckReadsConstantAmount compares what CHECK reads from the kernel with and without forty
-// other containers.
+// TestCheckReadsConstantAmount checks that CHECK reads the same amount from the kernel with and
+// without forty other containers.
 func TestCheckReadsConstantAmount(t *testing.T) {
 	t.Parallel()
 	const others = 40

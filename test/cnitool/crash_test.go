@@ -16,8 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestKilledFirst kills the first ADD of a host at system calls from its first to its last. This ADD makes
-// the bridge and the rules, and starts programs. TestKilled kills later ADDs.
+// TestKilledFirst kills the first ADD of a host at twelve of its system calls, from the first to
+// the last. It checks that DEL then removes everything. The first ADD makes the bridge and the
+// rules, and starts programs. TestKilled kills later ADDs.
 func TestKilledFirst(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft", "legacy").containers(1)
@@ -34,7 +35,7 @@ func TestKilledFirst(t *testing.T) {
 		awaitNoIPTables(t)
 		if try%2 == 1 {
 			if again := on("ADD", 1, dual).run(t); again.err != nil {
-				// The killed ADD had done everything except printing the result.
+				// The killed ADD had finished except for printing the result.
 				if f := again.failed(t); f.Code != 101 {
 					t.Errorf("killed at system call %d: a repeated ADD fails: %+v", at, f)
 				}
@@ -53,8 +54,8 @@ func TestKilledFirst(t *testing.T) {
 	}
 }
 
-// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. DEL also
-// removes parts that ADD has made but not yet marked as its own.
+// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. It
+// checks that DEL also removes parts that ADD has made but not yet marked as its own.
 func TestKilledBetweenMessages(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -73,15 +74,15 @@ func TestKilledBetweenMessages(t *testing.T) {
 	}
 }
 
-// TestAddAfterKilled kills the first ADD of a host before each message that it sends, and repeats the ADD.
-// CHECK finds everything that ADD makes.
+// TestAddAfterKilled kills the first ADD of a host before each message that it sends, and repeats
+// the ADD. It checks that CHECK then finds everything that ADD makes.
 func TestAddAfterKilled(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"forward": "none"})
 	newNode(t, conf, "nft").containers(1)
 	for at, killed := 1, true; killed; at++ {
 		killed = on("ADD", 1, conf).killedAt(t, at)
-		if !portUp(t) { // otherwise the killed ADD had done everything except printing the result
+		if !portUp(t) { // otherwise the killed ADD had finished except for printing the result
 			again := on("ADD", 1, conf).run(t).ok(t)
 			check := on("CHECK", 1, checking(conf, again)).run(t)
 			if check.err != nil {
@@ -93,8 +94,8 @@ func TestAddAfterKilled(t *testing.T) {
 	noLeases(t)
 }
 
-// killedAt calls the plugin and kills it before the message with this number. killed is false if the plugin
-// has sent fewer messages.
+// killedAt calls the plugin and kills it before it sends message number at. killed is false if
+// the plugin has ended before this message.
 func (c call) killedAt(t *testing.T, at int) (killed bool) {
 	t.Helper()
 	sent := 0
@@ -106,8 +107,8 @@ func (c call) killedAt(t *testing.T, at int) (killed bool) {
 	}).err != nil
 }
 
-// sends reports whether a system call sends a message: a netlink request, a write to a file such as
-// a sysctl, or the result. Writes of the Go runtime to its own eventfd do not count.
+// sends reports whether a system call sends a message, that is, a netlink request, a write to a
+// file such as a sysctl, or the result. Writes of the Go runtime to its own eventfd do not count.
 func sends(c ptrace.Call) bool {
 	switch c.Number {
 	case unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG:
@@ -116,8 +117,8 @@ func sends(c ptrace.Call) bool {
 	return false
 }
 
-// awaitNoIPTables waits for the end of an iptables process in the test's host. A killed ADD may
-// leave one running.
+// awaitNoIPTables waits until no iptables process runs in the test's host. A killed ADD may have
+// left such a process.
 func awaitNoIPTables(t testing.TB) {
 	t.Helper()
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
@@ -136,9 +137,10 @@ func awaitNoIPTables(t testing.TB) {
 	})
 }
 
-// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, at the start of a program: first of
-// the first program, then of the second, and so on. Some rules of iptables-legacy then exist, and others
-// do not. The rules of iptables-nft are written in one transaction.
+// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, at the start of the first
+// program that it runs, then of the second, and so on. At this moment some rules of
+// iptables-legacy exist, and others do not. The rules of iptables-nft are written in one
+// transaction. The test checks that DEL then removes everything.
 func TestKilledBetweenPrograms(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Run(verb, func(t *testing.T) {
@@ -177,8 +179,8 @@ func TestKilledBetweenPrograms(t *testing.T) {
 // killers is a folder with programs that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt fills the folder killers. Each program there runs the real program of the same name. The runs are
-// counted from now on. The run with the given number does not run the real program, but kills its parent.
+// killAt fills the folder killers. Each program there normally runs the real program of the same
+// name. All runs are counted. The run with the number at kills its parent process instead.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {
@@ -197,9 +199,9 @@ exec /usr/sbin/$(basename $0) "$@"
 	}
 }
 
-// TestBridgeDeleted deletes the bridge before each message that an ADD sends. ADD makes the bridge again,
-// and the container reaches its gateway. ADD checks the bridge for the last time after it has set the port
-// up. It does not notice a bridge that is deleted after this check.
+// TestBridgeDeleted deletes the bridge before each message that an ADD sends. It checks that ADD
+// makes the bridge again, and that the container reaches its gateway. ADD checks the bridge for
+// the last time after it has set the port up, so ADD does not notice a later deletion.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -214,7 +216,7 @@ func TestBridgeDeleted(t *testing.T) {
 			}
 			sent++
 			if sent <= at {
-				looked = up // the port was already up before the preceding message
+				looked = up // the port was already up when the preceding message was sent
 				up = portUp(t)
 			}
 			if sent == at {
@@ -250,8 +252,9 @@ func TestBridgeDeleted(t *testing.T) {
 	}
 }
 
-// TestTablesDeleted deletes the tables of bridgeveth before each message that an ADD sends, as "nft flush
-// ruleset" does. ADD makes the tables again if it still has to add something to them.
+// TestTablesDeleted deletes the tables of bridgeveth before each message that an ADD sends, as
+// "nft flush ruleset" does. It checks that ADD makes the tables again if it still has to add
+// something to them.
 func TestTablesDeleted(t *testing.T) {
 	t.Parallel()
 	conf := publishing(single.with(object{"forward": "none", "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
@@ -289,7 +292,7 @@ func TestTablesDeleted(t *testing.T) {
 	}
 }
 
-// portUp reports whether the port of container number 1 exists and is set up.
+// portUp reports whether the port of container number 1 exists and is up.
 func portUp(t *testing.T) bool {
 	t.Helper()
 	flags, err := os.ReadFile("/sys/class/net/" + portOf + "/flags")

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDelegatesAgree requests the same addresses from several IPAM plugins. The result depends
-// neither on the IPAM plugin nor on the number of earlier ADDs that have failed.
+// TestDelegatesAgree requests the same addresses from several IPAM plugins. It checks that the
+// result depends neither on the IPAM plugin nor on the number of earlier ADDs that have failed.
 func TestDelegatesAgree(t *testing.T) {
 	ranges := [][]object{{{"subnet": "10.88.0.0/24"}}, {{"subnet": "fd88::/64"}}}
 	routes := []object{{"dst": "203.0.113.0/24"}}
@@ -54,8 +54,8 @@ func TestDelegatesAgree(t *testing.T) {
 	}
 }
 
-// TestBadDelegate runs IPAM plugins that fail in each possible way. The error has a fixed code and
-// names the IPAM plugin. Nothing is left.
+// TestBadDelegate checks each way in which an IPAM plugin can fail: the error has a fixed code
+// and names the IPAM plugin, and ADD leaves nothing.
 func TestBadDelegate(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string

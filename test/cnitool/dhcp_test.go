@@ -25,9 +25,9 @@ func lan(t *testing.T) (router, witness *setup.Namespace) {
 	return router, witness
 }
 
-// dhcpServer runs a DHCP server that leases 10.88.0.50 and 10.88.0.51 for an hour, with a renewal
-// every 3 seconds. acks returns how many leases the server has granted. leased reports whether the
-// server has an active lease.
+// dhcpServer runs a DHCP server that leases 10.88.0.50 and 10.88.0.51 for an hour. Clients renew
+// their leases every 3 seconds. acks returns how many leases and renewals the server has
+// confirmed. leased reports whether the server has an active lease.
 func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased func() bool) {
 	t.Helper()
 	conf := "interface eth0\nstart 10.88.0.50\nend 10.88.0.51\nlease_file /run/udhcpd.leases\npidfile /run/udhcpd.pid\n" +
@@ -55,9 +55,9 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	return acks, leased
 }
 
-// TestDHCP attaches containers with the reference IPAM plugin dhcp. The plugin's daemon requests a
-// lease from a server on the LAN, through the container's interface. It renews the lease, and
-// releases it at DEL.
+// TestDHCP checks the reference IPAM plugin dhcp. The plugin's daemon requests a lease from a
+// server on the LAN, through the container's interface. It renews the lease, and releases it at
+// DEL.
 func TestDHCP(t *testing.T) {
 	dhcp := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
 	for _, tt := range []struct {
@@ -126,8 +126,8 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
-// TestDHCPKilled kills an ADD while it waits for a DHCP server that does not answer. The port is
-// then already up, so the next ADD fails. DEL removes the port.
+// TestDHCPKilled kills an ADD while it waits for a DHCP server that does not answer. It checks
+// that the next ADD fails, because the port is already up, and that DEL removes the port.
 func TestDHCPKilled(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}

@@ -8,7 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestUnits verifies the unit files by systemd-analyze, with bvctl at the path that they name.
+// TestUnits checks the unit files by systemd-analyze verify. bvctl is at the path that the unit
+// files name.
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

@@ -17,11 +17,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// dockerWait is the time that dockerd has to start.
+// dockerWait is the longest time that dockerd may take to start.
 const dockerWait = time.Minute
 
-// dockerd starts the dockerd of a folder in the test's host, with all its files below /run. dockerd
-// ends with the test, or when stop is called.
+// dockerd starts the dockerd of the folder bin in the test's host, with all its files below /run.
+// dockerd ends with the test, or when stop is called.
 func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
 	program := filepath.Join(bin, "dockerd")
@@ -49,7 +49,7 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 			return
 		}
 		stopped = true
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = cmd.Process.Signal(syscall.SIGTERM) // dockerd may have ended already
 		select {
 		case <-ended:
 		case <-time.After(30 * time.Second):
@@ -74,7 +74,8 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 	}
 }
 
-// dockerAnswers reports whether dockerd serves requests. dockerd has then already made its rules.
+// dockerAnswers reports whether dockerd serves requests. At that time, dockerd has already made
+// its rules.
 func dockerAnswers() bool {
 	conn, err := net.Dial("unix", "/run/docker.sock")
 	if err != nil {
@@ -89,8 +90,8 @@ func dockerAnswers() bool {
 	return err == nil && bytes.Contains(answer, []byte(" 200 "))
 }
 
-// TestDocker runs dockerd, which switches forwarding on and sets the policy of FORWARD to DROP, and
-// attaches containers.
+// TestDocker checks that containers reach each other and the outside beside dockerd, which
+// switches forwarding on and sets the policy of FORWARD to DROP.
 func TestDocker(t *testing.T) {
 	for release, bin := range map[string]string{
 		"of the host": os.Getenv("DOCKER_BIN"),
@@ -175,7 +176,8 @@ func testDocker(t *testing.T, bin string) {
 	}
 }
 
-// sortedLines sorts the lines of a dump: a restarted dockerd makes its chains in another order.
+// sortedLines sorts the lines of a dump, because a restarted dockerd makes its chains in another
+// order.
 func sortedLines(dump string) []string {
 	lines := strings.Split(dump, "\n")
 	slices.Sort(lines)

@@ -10,14 +10,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorPortOffBridge takes a container's port off its bridge, or removes the bridge. The
-// container then sends packets, so its neighbour entries may be wrong, too. The doctor names the
-// port or the bridge. --fix restores it, with and without libcni's record.
+// TestDoctorPortOffBridge takes a container's port off its bridge, or deletes the bridge. The
+// container then sends packets, so its neighbour entries may also be wrong. The test checks that
+// the doctor names the port or the bridge, and that --fix restores it, with and without libcni's
+// record.
 func TestDoctorPortOffBridge(t *testing.T) {
 	for _, tt := range []struct {
 		name, spoil string
-		want        string // in the obstacle; PORT is the container's port
-		repair      bool   // "bvctl repair" restores it, if there is a record
+		want        string // part of the obstacle's text; PORT stands for the container's port
+		repair      bool   // "bvctl repair" restores the port, if there is a record
 	}{
 		{"off its bridge", "ip link set PORT nomaster", "port of c1: PORT is on no bridge; it belongs on br0", true},
 		{"on another bridge", "ip link add br7 type bridge; ip link set br7 up; ip link set PORT master br7", "port of c1: PORT is on bridge br7; it belongs on br0", true},
@@ -71,8 +72,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 	}
 }
 
-// answers is Ping, and repeats it after a failure. ping ends at the first error, and an ARP request
-// from before the repair may still time out.
+// answers reports whether Ping succeeds in one of several attempts. ping stops at the first
+// error, and an ARP request from before the repair may still time out.
 func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	for range 2 {
 		if setuptest.Ping(t, c, to) {
@@ -82,8 +83,8 @@ func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	return false
 }
 
-// TestDoctorPortUnknownBridge has a port that is on no bridge. Nothing shows which bridge the port
-// was on.
+// TestDoctorPortUnknownBridge checks the doctor's report about a port that is on no bridge, if
+// nothing shows which bridge the port was on.
 func TestDoctorPortUnknownBridge(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -97,8 +98,8 @@ func TestDoctorPortUnknownBridge(t *testing.T) {
 	}
 }
 
-// TestDoctorPortKeepsBridge changes the bridge in a network's configuration. The attached
-// containers stay on the old bridge.
+// TestDoctorPortKeepsBridge checks that attached containers stay on their bridge if the bridge in
+// the network's configuration changes.
 func TestDoctorPortKeepsBridge(t *testing.T) {
 	for _, record := range []string{"with a record", "without a record"} {
 		t.Run(record, func(t *testing.T) {

@@ -10,14 +10,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorRules has routing rules (ip rule) that select by the source address, with rp_filter and
-// without. The doctor looks up the return path by these rules, as the kernel does, and its advice works.
+// TestDoctorRules checks that the doctor looks up the return path by routing rules (ip rule), as
+// the kernel does, and that its advice works. The rules select by the source address. The test
+// runs with rp_filter and without.
 func TestDoctorRules(t *testing.T) {
 	const strict = "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; "
 	for _, tt := range []struct {
 		name, spoil, to string
-		want            string // in the obstacle
-		advice          string // beginning of the remedy; running it cures the fault
+		want            string // part of the obstacle's text
+		advice          string // beginning of the remedy, a command that fixes the fault
 	}{
 		{"a rule for the containers, without the bridge's route", "ip route add default via 192.0.2.2 table 100; ip rule add from 10.88.0.0/24 lookup 100", "10.88.0.1",
 			`return path: answers to 10.88.0.2 leave by uplink instead of bridge br0, because of the routing rule "from 10.88.0.0/24 lookup 100"`, "ip rule add to 10.88.0.0/24 lookup main pref 32764"},
@@ -59,8 +60,9 @@ func TestDoctorRules(t *testing.T) {
 	}
 }
 
-// secondUplink gives the host a second link, uplink2, and a default route through it. The link leads to
-// the same outside namespace, which has 198.51.100.7.
+// secondUplink gives the host a second link, uplink2, and a default route through it. uplink2
+// leads to the same namespace outside as the first uplink. outside also has the address
+// 198.51.100.7.
 func (n *node) secondUplink() (outside *setup.Namespace) {
 	n.t.Helper()
 	outside = n.outside(false)
@@ -72,8 +74,8 @@ func (n *node) secondUplink() (outside *setup.Namespace) {
 	return outside
 }
 
-// TestDoctorTwoUplinks has two uplinks. Replies leave by one of them, whichever uplink the request came
-// in by.
+// TestDoctorTwoUplinks checks the doctor on a host with two uplinks. Replies leave by one of
+// them, whichever uplink the request came in by.
 func TestDoctorTwoUplinks(t *testing.T) {
 	const note = "requests to its host ports that come in by uplink are answered by uplink2"
 	said := func(d diagnosis) bool {
@@ -144,8 +146,8 @@ func TestDoctorTwoUplinks(t *testing.T) {
 			}
 		}
 		setuptest.In(t, outside, "ip", "route", "add", "192.0.3.1/32", "via", "192.0.2.1")
-		// outside then knows the host's MAC address. A strict rp_filter would drop its ARP requests, because
-		// they come from 198.51.100.7.
+		// This ping makes outside learn the host's MAC address. Later, a strict rp_filter on the
+		// host would drop ARP requests from outside, because they come from 198.51.100.7.
 		if !setuptest.Ping(t, outside, "192.0.2.1") {
 			t.Fatal("no answer from the host")
 		}
@@ -168,8 +170,9 @@ func TestDoctorTwoUplinks(t *testing.T) {
 	})
 }
 
-// TestDoctorNodeRoute sends packets to a pod on another node, which is reached by uplink2. The host has
-// no route to the range of this node. The doctor prints the command that adds the route.
+// TestDoctorNodeRoute checks the doctor's report about a pod on another node, which is reached by
+// uplink2. The host has no route to the range of this node. The doctor prints the command that
+// adds the route.
 func TestDoctorNodeRoute(t *testing.T) {
 	cluster := dual.with(object{"masqExclude": []string{"10.244.0.0/16", "fd44::/56"}})
 	for _, tt := range []struct{ name, routes, to, want, advice string }{
@@ -217,8 +220,8 @@ func TestDoctorNodeRoute(t *testing.T) {
 	}
 }
 
-// TestDoctorCloudRoutes has a router with routes to the pods of other nodes, as in a cloud. The default
-// route is then right.
+// TestDoctorCloudRoutes checks that the doctor accepts the default route as the way to pods of
+// other nodes if the router has routes to these pods, as in a cloud.
 func TestDoctorCloudRoutes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"masqExclude": []string{"10.244.0.0/16"}}), "nft")

@@ -34,7 +34,7 @@ type diagnosis []struct {
 	}
 }
 
-// doctor runs bvctl doctor --json and returns its output and its status.
+// doctor runs bvctl doctor --json and returns its output and its exit status.
 func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d", "doctor", "-o", "json"}, args...)...)
@@ -50,7 +50,8 @@ func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	return d, status
 }
 
-// obstacle returns the text of the first obstacle, with containers named by their namespaces.
+// obstacle returns the text of the first obstacle. Containers appear in it as the paths of their
+// namespaces.
 func (d diagnosis) obstacle() string {
 	for _, r := range d {
 		if r.Obstacle != nil {
@@ -75,9 +76,9 @@ func portNameOf(c *setup.Namespace) string {
 	return setup.Attachment{Network: "net", Container: containerID(c.Path), Interface: "eth0"}.Port()
 }
 
-// TestDoctor causes one fault at a time on a working node, and runs the doctor for a path that the
-// fault blocks. The doctor names this fault. If it prints a command that cures the fault, --fix
-// runs the command, and the path works.
+// TestDoctor causes one fault at a time on a working node, and runs the doctor for a path that
+// the fault blocks. It checks that the doctor names this fault. If the doctor prints a command
+// that fixes the fault, --fix runs the command, and packets pass afterwards.
 func TestDoctor(t *testing.T) {
 	ip := func(i string) string { return "nsenter --net=/run/netns/c" + i + " " }
 	port := func(n string) string {
@@ -89,7 +90,7 @@ func TestDoctor(t *testing.T) {
 		spoil  string
 		to     string // "" means c2
 		want   string // part of the obstacle's text
-		fixed  bool   // --fix cures it
+		fixed  bool   // --fix fixes the fault
 		advice string // part of the remedy's text
 	}{
 		{"policy DROP", object{"forward": "none"}, "", "", "dropped by chain FORWARD of table ip filter: policy drop", false, `"forward": "auto"`},
@@ -193,8 +194,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorFixBesidePlugins runs bvctl from a folder that contains a CNI plugin. The plugin has
-// the name of a program in a cure. --fix runs the system's program.
+// TestDoctorFixBesidePlugins runs bvctl from a folder that contains a CNI plugin with the name of
+// a system program. It checks that --fix runs the system program.
 func TestDoctorFixBesidePlugins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -218,8 +219,8 @@ func TestDoctorFixBesidePlugins(t *testing.T) {
 	}
 }
 
-// TestDoctorHealthy finds no fault on a working node with every feature, in both families, with and
-// without br_netfilter.
+// TestDoctorHealthy checks that the doctor finds no fault on a working node with every feature,
+// for IPv4 and IPv6, with and without br_netfilter.
 func TestDoctorHealthy(t *testing.T) {
 	for _, netfilter := range []string{"0", "1"} {
 		t.Run("br_netfilter="+netfilter, func(t *testing.T) {
@@ -250,7 +251,7 @@ func TestDoctorHealthy(t *testing.T) {
 	}
 }
 
-// TestDoctorPaths runs the doctor for paths other than from container to container.
+// TestDoctorPaths checks the doctor on other paths than from a container to a container.
 func TestDoctorPaths(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -281,8 +282,9 @@ func TestDoctorPaths(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsGateway has a bridge with an uplink to a LAN. A router on the LAN is the gateway
-// of the containers. No cure may give the gateway's address to the bridge.
+// TestDoctorKeepsGateway checks a bridge with an uplink to a LAN, on which a router is the
+// gateway of the containers. No command that the doctor prints may give the gateway's address to
+// the bridge.
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
@@ -327,8 +329,8 @@ func TestDoctorKeepsGateway(t *testing.T) {
 	}
 }
 
-// TestDoctorTwoInterfaces runs the doctor from one interface of a container to another, and to
-// itself.
+// TestDoctorTwoInterfaces checks the doctor on the path from one interface of a container to
+// another interface of this container, and to the same interface.
 func TestDoctorTwoInterfaces(t *testing.T) {
 	for _, tt := range []struct{ name, spoil, to, want string }{
 		{"nothing", "true", "10.89.0.2", ""},
@@ -360,7 +362,7 @@ func TestDoctorTwoInterfaces(t *testing.T) {
 	}
 }
 
-// TestDoctorLayer2 runs the doctor on a network without addresses.
+// TestDoctorLayer2 checks the doctor on a network without addresses.
 func TestDoctorLayer2(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")
@@ -382,8 +384,8 @@ func TestDoctorLayer2(t *testing.T) {
 	}
 }
 
-// TestDoctorIncomplete runs the doctor for containers of which parts are missing, and with records
-// that cannot be read.
+// TestDoctorIncomplete checks the doctor's reports about containers of which parts are missing,
+// and about records that cannot be read.
 func TestDoctorIncomplete(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -398,8 +400,8 @@ func TestDoctorIncomplete(t *testing.T) {
 	}
 }
 
-// TestDoctorQuotes runs the printed command for a container whose path contains characters that a
-// shell would interpret.
+// TestDoctorQuotes checks that the command that the doctor prints works for a container whose
+// path contains characters that a shell would interpret.
 func TestDoctorQuotes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -418,8 +420,8 @@ func TestDoctorQuotes(t *testing.T) {
 	}
 }
 
-// TestDoctorNames has a table in a container. The name of the table contains commands for nft(8)
-// and for a shell, and a line that looks like output of the doctor.
+// TestDoctorNames checks how the doctor quotes the name of a table in a container. The name
+// contains commands for nft(8) and for a shell, and a line that looks like output of the doctor.
 func TestDoctorNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -454,7 +456,8 @@ func TestDoctorNames(t *testing.T) {
 	}
 }
 
-// TestDoctorContainerRemoved removes the target container while the doctor's packet is on its way.
+// TestDoctorContainerRemoved checks the doctor's report if the target container is removed while
+// the doctor's packet is on its way.
 func TestDoctorContainerRemoved(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -478,8 +481,8 @@ func TestDoctorContainerRemoved(t *testing.T) {
 	}
 }
 
-// TestDoctorManyBlocked runs the doctor on a node where no container reaches its neighbour. The
-// doctor reports five containers, and then all others together.
+// TestDoctorManyBlocked checks that, on a node where no container reaches its neighbour, the
+// doctor reports five containers one by one, and then all others together.
 func TestDoctorManyBlocked(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"forward": "none"}), "nft")
@@ -496,8 +499,8 @@ func TestDoctorManyBlocked(t *testing.T) {
 	}
 }
 
-// TestDoctorOnce runs the doctor on a node where one obstacle blocks all containers. The doctor
-// prints the obstacle once, with the blocked paths. With -v, it prints the steps of each path.
+// TestDoctorOnce checks that the doctor prints an obstacle that blocks all containers only once,
+// with the blocked paths. With -v, it prints the steps of each path.
 func TestDoctorOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
@@ -523,8 +526,8 @@ func TestDoctorOnce(t *testing.T) {
 	}
 }
 
-// TestDoctorFixUndone has another program that undoes each cure at once. --fix reports that the
-// cure had no effect.
+// TestDoctorFixUndone checks that --fix reports that its commands had no effect if another
+// program undoes each change at once.
 func TestDoctorFixUndone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -540,8 +543,9 @@ func TestDoctorFixUndone(t *testing.T) {
 	}
 }
 
-// TestDoctorKilled kills the doctor while its packet is on its way. The doctor's tables end with
-// the process. On kernels without table owners, the next doctor removes the tables.
+// TestDoctorKilled kills the doctor while its packet is on its way. It checks that the doctor's
+// tables are removed: by the kernel when the process ends or, on kernels without table owners, by
+// the next doctor.
 func TestDoctorKilled(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -578,7 +582,8 @@ func TestDoctorKilled(t *testing.T) {
 	}
 }
 
-// TestDoctorsAtOnce starts several doctors at once. They run one after another.
+// TestDoctorsAtOnce checks that several doctors that start at the same time run one after
+// another.
 func TestDoctorsAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -599,8 +604,8 @@ func TestDoctorsAtOnce(t *testing.T) {
 	}
 }
 
-// track adds an answered UDP connection to the conntrack table. In a full table, the kernel would
-// drop unanswered connections to make room.
+// track adds an answered UDP connection to the conntrack table. If the table is full, the kernel
+// drops unanswered connections to make room, but no answered ones.
 func track(from, to uint16) error {
 	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
 	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
@@ -626,7 +631,7 @@ func track(from, to uint16) error {
 	return err
 }
 
-// TestDoctorConntrackFull fills the conntrack table.
+// TestDoctorConntrackFull checks that the doctor reports a full conntrack table.
 func TestDoctorConntrackFull(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

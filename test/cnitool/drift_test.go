@@ -12,8 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDrift removes one part at a time that all containers of a network use. `cnitool check` names
-// the part and changes nothing. The next ADD restores the part for all containers.
+// TestDrift removes one part at a time that all containers of a network use. It checks that
+// `cnitool check` names the part and changes nothing, and that the next ADD restores the part for
+// all containers.
 func TestDrift(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -51,7 +52,7 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// TestInvalidPrevResult calls CHECK with a prevResult that no plugin may return.
+// TestInvalidPrevResult checks the error of CHECK about a prevResult that no plugin may return.
 func TestInvalidPrevResult(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -76,7 +77,8 @@ func TestInvalidPrevResult(t *testing.T) {
 	on("DEL", 1, single.with(object{"prevResult": json.RawMessage(`{"cniVersion":"9.0.0"}`)})).run(t).ok(t)
 }
 
-// TestVerbsOfOldVersions calls verbs that the configuration's version does not have.
+// TestVerbsOfOldVersions checks the error of verbs that do not exist in the configuration's CNI
+// version.
 func TestVerbsOfOldVersions(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -90,8 +92,9 @@ func TestVerbsOfOldVersions(t *testing.T) {
 	}
 }
 
-// TestMissingIP6Tables hides ip6tables where iptables-legacy drops packets of both families. ADD of
-// an IPv4 network succeeds. ADD of a dual-stack network fails.
+// TestMissingIP6Tables hides the program ip6tables where iptables-legacy drops packets of both
+// families. It checks that ADD of an IPv4 network succeeds, and that ADD of a dual-stack network
+// fails.
 func TestMissingIP6Tables(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")
@@ -122,8 +125,9 @@ func TestMissingIP6Tables(t *testing.T) {
 	same("DEL")
 }
 
-// TestNotInCache removes an attachment from libcni's cache while its container runs. `cnitool gc`
-// then sends no list of attachments, and the attachment stays. GC with a list removes it.
+// TestNotInCache removes an attachment from libcni's cache while its container runs. It checks
+// that `cnitool gc`, which then sends no list of attachments, keeps the attachment, and that GC
+// with a list removes it.
 func TestNotInCache(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

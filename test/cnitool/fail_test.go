@@ -9,14 +9,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// everything is a network with every feature that has a step of its own in ADD.
+// everything is a network with every feature for which ADD has a step of its own.
 var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
-// failing runs a call in which one system call fails: the one with the number at. failed returns
-// how many calls have failed. There may be several, because strace counts the calls of each thread
-// separately.
+// failing runs a call in which one system call fails: call number at of the given kind. failed
+// returns how many system calls have failed. There may be several, because strace counts the
+// calls of each thread separately.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
@@ -29,8 +29,8 @@ func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, fai
 	return a, strings.Count(string(trace), "(INJECTED)")
 }
 
-// TestFailsAnywhere has one system call of ADD fail at a time. ADD either succeeds without the
-// call, or fails with a CNI error and leaves the host as it was.
+// TestFailsAnywhere lets one system call of ADD fail at a time. It checks that ADD either
+// succeeds nevertheless, or fails with a CNI error and leaves the host as it was.
 func TestFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string
@@ -55,12 +55,12 @@ func TestFailsAnywhere(t *testing.T) {
 					if failed == 0 {
 						a.ok(t)
 						del.run(t).ok(t)
-						break // ADD makes fewer of these system calls
+						break // ADD makes fewer than at of these system calls
 					}
 					when := fmt.Sprintf("%s number %d fails, first container: %v", tt.syscall, at, first)
 					if a.err != nil {
 						refused++
-						if tt.syscall != "write" { // ADD prints its error by this call
+						if tt.syscall != "write" { // ADD prints its error by write(2)
 							if f := a.failed(t); f.Code == 0 || f.Msg == "" {
 								t.Errorf("%s: got %+v", when, f)
 							}
@@ -84,8 +84,9 @@ func TestFailsAnywhere(t *testing.T) {
 	}
 }
 
-// TestDelFailsAnywhere has one system call of DEL fail at a time. The error contains none of the
-// words that containerd takes for success. The next DEL removes everything.
+// TestDelFailsAnywhere lets one system call of DEL fail at a time. It checks that the error
+// contains none of the words that containerd takes for success, and that the next DEL removes
+// everything.
 func TestDelFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string

@@ -21,7 +21,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// fast is dual with the fast path.
+// fast is the network dual with the fast path.
 var fast = dual.with(object{"fastPath": true})
 
 // newFastNode is newNode for a network with the fast path. If the kernel has no flowtables, it checks that
@@ -43,8 +43,8 @@ func newFastNode(t *testing.T, conf object) *node {
 	return nil
 }
 
-// TestFastPathAuto attaches a container to a network with "fastPath": "auto". A kernel without flowtables
-// goes on without the fast path, and STATUS says so.
+// TestFastPathAuto checks "fastPath": "auto". If the kernel has no flowtables, ADD attaches the
+// container without the fast path, and STATUS reports this.
 func TestFastPathAuto(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"fastPath": "auto"})
@@ -64,7 +64,8 @@ func TestFastPathAuto(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// echo starts a server for TCP and UDP on fastPort that returns all that it receives.
+// echo starts a server for TCP and UDP on fastPort in a namespace. The server sends back
+// everything that it receives.
 func echo(t testing.TB, ns *setup.Namespace) {
 	t.Helper()
 	err := ns.Do(func() error {
@@ -106,12 +107,12 @@ func echo(t testing.TB, ns *setup.Namespace) {
 	}
 }
 
-// exchange sends messages of some bytes, each after the answer to the one before, and returns the number
-// of answers. It stops at the first answer that does not come.
+// exchange sends messages of size bytes, each after the answer to the message before. It returns
+// the number of answers, and stops at the first missing answer.
 func exchange(conn net.Conn, messages, size int) (answers int) {
 	b := make([]byte, size)
 	for range messages {
-		_ = conn.SetDeadline(time.Now().Add(patience)) // the connection is open
+		_ = conn.SetDeadline(time.Now().Add(patience)) // fails only on a closed connection
 		if _, err := conn.Write(b); err != nil {
 			return answers
 		}
@@ -123,8 +124,8 @@ func exchange(conn net.Conn, messages, size int) (answers int) {
 	return answers
 }
 
-// countForwarded counts packets in a chain of its own ahead of all others. forwarded returns the number of
-// packets since its last call.
+// countForwarded adds a chain that counts forwarded packets before all other chains. forwarded
+// returns the number of packets since its last call.
 func countForwarded(t testing.TB) (forwarded func() int) {
 	t.Helper()
 	setuptest.Run(t, "nft", "add table inet counting; add chain inet counting forward { type filter hook forward priority -500; }; add counter inet counting seen; add rule inet counting forward counter name seen")
@@ -140,14 +141,14 @@ func countForwarded(t testing.TB) (forwarded func() int) {
 	}
 }
 
-// fastPort is a port of the echo servers.
+// fastPort is the port of the echo servers.
 const fastPort = 7000
 
-// isFast reports whether a connection takes the fast path: packets of an exchange pass no chain. It fails
-// the test if an answer is lost.
+// isFast reports whether a connection takes the fast path, that is, whether the packets of an
+// exchange pass no chain. It fails the test if an answer is lost.
 func isFast(t testing.TB, conn net.Conn, forwarded func() int) bool {
 	t.Helper()
-	for range 6 { // a packet of the kernel, such as one of IPv6's, may be counted too
+	for range 6 { // several attempts, because the kernel may send other packets at the same time, such as neighbour solicitations
 		if got := exchange(conn, 3, 100); got != 3 {
 			t.Fatalf("%d answers to 3 messages", got)
 		}
@@ -162,7 +163,7 @@ func isFast(t testing.TB, conn net.Conn, forwarded func() int) bool {
 	return false
 }
 
-// addressesOf returns the addresses of a container with fastPort.
+// addressesOf returns the IPv4 and the IPv6 address of a container, each as ADDRESS:fastPort.
 func addressesOf(t testing.TB, c *setup.Namespace) (v4, v6 string) {
 	t.Helper()
 	addresses, err := setup.Addresses(c, "eth0")
@@ -172,8 +173,8 @@ func addressesOf(t testing.TB, c *setup.Namespace) (v4, v6 string) {
 	return netip.AddrPortFrom(addresses[0].Addr(), fastPort).String(), netip.AddrPortFrom(addresses[1].Addr(), fastPort).String()
 }
 
-// TestFastPath sends packets in established connections past the FORWARD chains, on each way that a
-// packet may take, and on the slow path without the key.
+// TestFastPath checks that packets of established connections do not pass the FORWARD chains, on
+// each path that a packet may take. Without the key fastPath, they do.
 func TestFastPath(t *testing.T) {
 	t.Parallel()
 	published := func(conf object) object {
@@ -182,7 +183,8 @@ func TestFastPath(t *testing.T) {
 	n := newFastNode(t, fast)
 	outside := n.outside(false)
 	c := n.containers(3)
-	// Between bridges, br_netfilter takes back a masquerade before a reply reaches the flowtable.
+	// Between bridges, br_netfilter undoes the masquerade of a reply before the reply reaches the
+	// flowtable.
 	first := fast.with(object{"masqExclude": []string{"10.89.0.0/24", "fd89::/64"}})
 	second := fast.with(object{"name": "second", "bridge": "br1", "ipMasq": false, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": "10.89.0.0/24"}}, {{"subnet": "fd89::/64"}},
@@ -236,8 +238,9 @@ func TestFastPath(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestFastPathClosed keeps closed what rules close: a reply that a chain drops does not pass by a flow that
-// packets of the other direction made, and `inbound` and `ipspoofchk` hold.
+// TestFastPathClosed checks that the fast path lets no packet pass that rules drop: a reply that
+// a chain drops, a new connection from outside (`inbound`), and a packet with a false source
+// address (`ipspoofchk`).
 func TestFastPathClosed(t *testing.T) {
 	t.Parallel()
 	conf := fast.with(object{"inbound": "established", "ipspoofchk": true})
@@ -275,7 +278,7 @@ func TestFastPathClosed(t *testing.T) {
 	if _, err := unix.Write(sender, frame); err != nil {
 		t.Fatal(err)
 	}
-	exchange(flow, 1, 100) // the bridge delivers in order
+	exchange(flow, 1, 100) // the bridge delivers frames in order, so the spoofed frame has been handled by now
 	if arrived.has(func(got []byte) bool { return len(got) == len(frame) && bytes.Equal(got[36:38], spoofed[22:24]) }) {
 		t.Error("a packet with the source address of another container has left by that container's flow")
 	}
@@ -293,8 +296,9 @@ func TestFastPathClosed(t *testing.T) {
 	}
 }
 
-// TestFastPathSlow sends packets of a flow that the fast path must leave to the slow path: packets larger
-// than the MTU of the uplink, packets whose TTL ends, and packets after the route has changed.
+// TestFastPathSlow checks that the slow path handles packets that the fast path cannot handle:
+// packets larger than the MTU of the uplink, packets whose TTL ends, and packets after a change
+// of the route.
 func TestFastPathSlow(t *testing.T) {
 	t.Parallel()
 	n := newFastNode(t, fast)
@@ -312,7 +316,7 @@ func TestFastPathSlow(t *testing.T) {
 			t.Errorf("%s: not on the fast path: the test proves nothing", network)
 		}
 		for range 3 {
-			exchange(conn, 1, 1400) // fails until the container learns the MTU, by an ICMP message of the slow path
+			exchange(conn, 1, 1400) // fails until the container has learned the MTU from an ICMP message of the slow path
 		}
 		if got := exchange(conn, 3, 1400); got != 3 {
 			t.Errorf("%s: %d of 3 answers to packets larger than the MTU", network, got)
@@ -356,8 +360,9 @@ func TestFastPathSlow(t *testing.T) {
 	}
 }
 
-// TestFastPathNextHolder gives the address of a deleted container to the next one. No packet of the
-// former container's connections reaches it, neither after DEL nor after an end without DEL.
+// TestFastPathNextHolder gives the address of a deleted container to another container. It checks
+// that this container gets no packet of the deleted container's connections, neither after a DEL
+// nor without a DEL.
 func TestFastPathNextHolder(t *testing.T) {
 	t.Parallel()
 	one := fast.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -401,8 +406,8 @@ func TestFastPathNextHolder(t *testing.T) {
 	}
 }
 
-// TestFastPathDevices changes the uplinks and the bridge. CHECK names what is missing, and repair and ADD
-// restore it.
+// TestFastPathDevices changes the uplinks and the bridge. It checks that CHECK names the missing
+// devices of the flowtable, and that repair and ADD add them again.
 func TestFastPathDevices(t *testing.T) {
 	t.Parallel()
 	n := newFastNode(t, fast)
@@ -435,10 +440,10 @@ func TestFastPathDevices(t *testing.T) {
 		works(change.name)
 	}
 	setuptest.Run(t, "sh", "-ec", "nft list ruleset >/run/saved; { echo flush ruleset; cat /run/saved; } >/run/load; nft -f /run/load")
-	setuptest.Run(t, filepath.Join(programs, "bvctl"), "repair") // of the FORWARD rules: see TestSavedRuleset
+	setuptest.Run(t, filepath.Join(programs, "bvctl"), "repair") // also restores the FORWARD rules: see TestSavedRuleset
 	n.must("check", c[0])
 	works("a ruleset that was saved and loaded")
-	on("ADD", 2, dual).run(t).ok(t) // of the same network, where the key has been taken out
+	on("ADD", 2, dual).run(t).ok(t) // dual is the same network without the key fastPath
 	if left := setuptest.Run(t, "nft", "list", "ruleset"); strings.Contains(left, "fastpath") {
 		t.Errorf("the key is taken out, but left is:\n%s", left)
 	}
@@ -447,7 +452,8 @@ func TestFastPathDevices(t *testing.T) {
 	}
 }
 
-// TestFastPathBandwidth sends packets by the fast path through the queues that limit a container.
+// TestFastPathBandwidth checks that packets on the fast path pass through the queues that limit a
+// container's bandwidth.
 func TestFastPathBandwidth(t *testing.T) {
 	t.Parallel()
 	n := newFastNode(t, fast)

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestIngressPolicy sends packets to containers of networks with each policy: open, same-bridge and
-// isolated, with and without br_netfilter.
+// TestIngressPolicy checks which packets reach containers under each policy (open, same-bridge
+// and isolated), with and without br_netfilter.
 func TestIngressPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		policy           string
@@ -81,8 +81,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyChanges changes the policy of a network with running containers. CHECK fails,
-// and the next ADD applies the new policy.
+// TestIngressPolicyChanges changes the policy of a network with running containers. It checks
+// that CHECK fails, and that the next ADD applies the new policy.
 func TestIngressPolicyChanges(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -19,7 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// busConfig permits everything on a bus that only the test can reach.
+// busConfig is a D-Bus configuration that permits everything. Only the test can reach this bus.
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
@@ -98,8 +98,9 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	return stop
 }
 
-// TestFirewalld runs firewalld, which rejects packets of containers. With only a zone, some of
-// these packets pass. With bridgeveth's policy, all of them pass, also after a reload.
+// TestFirewalld checks containers beside firewalld, which rejects their packets. If only the
+// bridge is in a zone, some of these packets pass. With bridgeveth's policy, all of them pass,
+// also after a reload of firewalld.
 func TestFirewalld(t *testing.T) {
 	for _, release := range []string{"bookworm", "trixie"} { // firewalld 1.3 and 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
@@ -144,8 +145,8 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// This command deletes what "nft flush ruleset" deletes if firewalld 2 owns its table. The
-		// host's nft is too old to keep an owned table.
+		// This command deletes the tables that "nft flush ruleset" would delete if firewalld 2
+		// owned its table. The host's nft is too old to respect the owner of a table.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -173,8 +174,8 @@ func testFirewalld(t *testing.T, release string) {
 	}
 }
 
-// TestFirewalldStrict publishes a host port that firewalld would block. ADD fails, and the error
-// gives the reason.
+// TestFirewalldStrict checks that ADD with a host port that firewalld would block fails, and that
+// the error gives the reason.
 func TestFirewalldStrict(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -200,8 +201,8 @@ func TestFirewalldStrict(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 }
 
-// TestFirewalldMissing runs ADD with "forward": "firewalld" on a host where firewalld does not
-// run, or does not answer.
+// TestFirewalldMissing checks the error of ADD with "forward": "firewalld" if firewalld does not
+// run or does not answer.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)
@@ -228,8 +229,8 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("auto", "connect to the system bus (D-Bus)")
 }
 
-// TestFirewalldStopped runs `bvctl firewalld strict` on a D-Bus without firewalld. The command
-// fails: without an answer, firewalld may be blocking host ports.
+// TestFirewalldStopped checks that `bvctl firewalld strict` fails on a D-Bus without firewalld.
+// Without an answer, it is unknown whether firewalld blocks host ports.
 func TestFirewalldStopped(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual)

@@ -20,11 +20,12 @@ const allProtocols = unix.ETH_P_ALL << 8
 // frameSize is the size of a frame with an Ethernet header, an IPv6 header and the mark, in bytes.
 const frameSize = 70
 
-// mark marks our frames among others on a bridge.
+// mark is at the end of each frame that the test sends. It distinguishes them from other frames
+// on a bridge.
 var mark = []byte("a mark!!")
 
-// passes reports whether a frame that one container sends arrives at another container. beginning
-// is the beginning of the frame in hexadecimal.
+// passes sends a frame from one container and reports whether it arrives at another container.
+// beginning is the beginning of the frame in hexadecimal.
 func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	t.Helper()
 	receiver := packetSocket(t, to)
@@ -47,7 +48,8 @@ func marked(t testing.TB, beginning string) []byte {
 	return slices.Concat(head, make([]byte, max(0, frameSize-len(mark)-len(head))), mark)
 }
 
-// receives reports whether a frame that ends with mark arrives at a packet socket in time.
+// receives reports whether a frame that ends with mark arrives at a packet socket within the
+// given time.
 func receives(t testing.TB, receiver int, within time.Duration) bool {
 	t.Helper()
 	b := make([]byte, 2*frameSize)

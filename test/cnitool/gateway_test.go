@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// oneByOne is a network with one set of ranges. Each subnet has a range, and all ranges have the
-// same gateway.
+// oneByOne is a network with one set of ranges: one range for each of the given subnets. All
+// ranges have the same gateway.
 func oneByOne(gateway string, subnets ...string) object {
 	var set []object
 	for _, s := range subnets {
@@ -19,13 +19,13 @@ func oneByOne(gateway string, subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{set}}})
 }
 
-// TestGatewayOutsideSubnet gives containers a gateway outside of their subnet. The container needs
-// a route to the gateway, and the host needs a route to the container.
+// TestGatewayOutsideSubnet checks containers whose gateway is outside of their subnet. The
+// container needs a route to the gateway, and the host needs a route to the container.
 func TestGatewayOutsideSubnet(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
 		conf             object
-		gateway, beyond  string // the gateway and an address outside, as arguments of a container's ping
+		gateway, beyond  string // the gateway and an address beyond the host, as arguments of ping in a container
 		first, second    string // addresses of the containers
 		firstRoute       string // route of the host, if only the first container needs it
 		theirs, byOthers bool   // somebody else has made the bridge; the plugins have the names of the reference plugins
@@ -104,8 +104,8 @@ func TestGatewayOutsideSubnet(t *testing.T) {
 	}
 }
 
-// TestGatewayOnLAN has a gateway at a link-local address on a LAN, behind the bridge's uplink. The
-// host gets no address and no route.
+// TestGatewayOnLAN checks a network whose gateway is a link-local address on a LAN, behind the
+// bridge's uplink. The host gets no address and no route.
 func TestGatewayOnLAN(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{

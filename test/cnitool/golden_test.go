@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata")
 
-// golden compares a text with a file, byte by byte.
+// golden fails the test unless a text is equal to the content of a file.
 func golden(t testing.TB, path, got string) {
 	t.Helper()
 	if *update {

@@ -18,7 +18,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// MAC and IP addresses of the first two containers, and headers of frames from the first container.
+// These are the MAC and IP addresses of the first two containers, and headers of frames from the
+// first container.
 const (
 	mac, other   = "0a580a580002", "0a580a580003"
 	all          = "ffffffffffff"
@@ -42,7 +43,7 @@ const (
 var guardedFrames = []struct {
 	name     string
 	text     string
-	mac, all bool // whether a guard of MAC addresses, and a guard of IP addresses, accepts the frame
+	mac, all bool // whether a guard of MAC addresses (mac), and a guard of MAC and IP addresses (all), accepts the frame
 }{
 	{"its own IPv4", other + mac + fmt.Sprintf(ip, ownV4), true, true},
 	{"its own IPv6", other + mac + fmt.Sprintf(ip6, "02"), true, true},
@@ -63,7 +64,7 @@ var guardedFrames = []struct {
 	{"another protocol", all + mac + somethingNew, true, false},
 }
 
-// TestSpoofing has a container that sends frames with addresses of other containers. Without the
+// TestSpoofing checks that the guard drops frames with addresses of other containers. Without the
 // guard, the second container receives every frame.
 func TestSpoofing(t *testing.T) {
 	for _, key := range []string{"", "macspoofchk", "ipspoofchk"} {
@@ -104,8 +105,9 @@ func TestSpoofing(t *testing.T) {
 	}
 }
 
-// TestGuardCollected counts the messages that GC sends. Their number does not grow with the number of
-// stale guarded ports. The sets hold the elements of all ports, so GC reads each set only once.
+// TestGuardCollected checks that the number of messages that GC sends does not grow with the
+// number of stale guarded ports. The sets hold the elements of all ports, so GC reads each set
+// only once.
 func TestGuardCollected(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true})
@@ -129,8 +131,8 @@ func TestGuardCollected(t *testing.T) {
 	}
 }
 
-// TestGuardRemoved removes the guard of a port by each form of DEL and GC. Another port keeps its
-// guard.
+// TestGuardRemoved checks that each form of DEL and GC removes the guard of a port, and that
+// another port keeps its guard.
 func TestGuardRemoved(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true})
 	port := setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
@@ -169,10 +171,10 @@ func TestGuardRemoved(t *testing.T) {
 	}
 }
 
-// olderGuard replaces the guard's table by a table of an older build. In this table, the map does not
-// record the byte order of its names; no set has the targets of neighbour advertisements; the other
-// sets have the flag NFT_SET_CONCAT; and the rules have other comments. The table guards the
-// containers with the given numbers on br0.
+// olderGuard replaces the guard's table by a table of an older build. In the older table, the map
+// does not record the byte order of link names; no set has the targets of neighbour
+// advertisements; the other sets have the flag NFT_SET_CONCAT; and the rules have other comments.
+// The table guards the containers with the given numbers, in the order of bridges.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()
@@ -246,10 +248,10 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	}
 }
 
-// TestGuardUpgrade replaces the guard of running containers by that of an older build. CHECK accepts
-// it. The next ADD and `bvctl repair` replace this older guard in one transaction. Meanwhile a
-// container sends frames that the guard has to drop. None of them arrives. Then nft(8) saves the
-// ruleset and loads it again.
+// TestGuardUpgrade replaces the guard of running containers by that of an older build. It checks
+// that CHECK accepts the older guard, and that the next ADD and `bvctl repair` replace it in one
+// transaction. During the replacement, no frame arrives that the guard has to drop. At the end,
+// nft(8) saves the ruleset and loads it again.
 func TestGuardUpgrade(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
@@ -307,8 +309,8 @@ func TestGuardUpgrade(t *testing.T) {
 	}
 }
 
-// monitor records the transactions of nf_tables. end stops the recording and returns the events of
-// each transaction.
+// monitor records the transactions of nf_tables. end stops the recording and returns the events
+// of each transaction as one text.
 func monitor(t testing.TB) (end func() []string) {
 	t.Helper()
 	record, err := os.Create("/run/monitor")
@@ -328,7 +330,7 @@ func monitor(t testing.TB) (end func() []string) {
 		}
 		return string(b)
 	}
-	await := func(table string) { // until nft records changes
+	await := func(table string) { // await changes the ruleset until nft records changes
 		for !strings.Contains(read(), table) {
 			setuptest.Run(t, "nft", "add table ip "+table+"; delete table ip "+table)
 			time.Sleep(10 * time.Millisecond)

@@ -1,5 +1,5 @@
-// Package cnitool tests the plugins by cnitool and by direct calls: ADD, packets, CHECK, GC, DEL,
-// and what remains on the host.
+// Package cnitool tests the plugins by cnitool and by direct calls: the verbs, the paths of
+// packets, and what remains on the host.
 package cnitool
 
 import (
@@ -54,15 +54,15 @@ var dual = object{
 // single is an IPv4 network.
 var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}})
 
-// node is a test's own host with one network.
+// node is a host of the test's own, with one network.
 type node struct {
 	*setup.Host
 	t   testing.TB
 	env []string // additional environment of cnitool
 }
 
-// newNode enters a host and configures its network. The policy of FORWARD is DROP in each of the
-// given flavours of iptables.
+// newNode makes a host for the test and configures its network. The policy of FORWARD is DROP in
+// each of the given flavours of iptables.
 func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	t.Helper()
 	n := &node{Host: setuptest.EnterHost(t), t: t}
@@ -117,7 +117,7 @@ func (n *node) must(verb string, containers ...*setup.Namespace) {
 	}
 }
 
-// containers makes containers c1, c2 and so on.
+// containers makes containers c1, c2 and so on, without attaching them.
 func (n *node) containers(count int) (all []*setup.Namespace) {
 	n.t.Helper()
 	for i := range count {
@@ -126,8 +126,8 @@ func (n *node) containers(count int) (all []*setup.Namespace) {
 	return all
 }
 
-// outside makes a namespace beyond the host, at 192.0.2.2 and 2001:db8::2. If routed, it has a
-// route to the containers.
+// outside makes a namespace beyond the host, with the addresses 192.0.2.2 and 2001:db8::2. If
+// routed is set, it has a route to the containers.
 func (n *node) outside(routed bool) *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -156,13 +156,13 @@ type call struct {
 	program                        string   // "" means bridgeveth
 	path                           string   // CNI_PATH; "" means programs
 	args                           string   // CNI_ARGS
-	before                         []string // a command that runs the plugin, such as strace
+	before                         []string // a command with arguments that runs the plugin, such as strace
 }
 
 // answer is the output of a plugin.
 type answer struct {
 	stdout, stderr []byte
-	err            error // set if the status is not 0
+	err            error // set if the exit status is not 0
 }
 
 // run calls the plugin.
@@ -235,7 +235,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	return cmd
 }
 
-// on returns a call for eth0 of container number i.
+// on returns a call of a verb for eth0 of container number i.
 func on(verb string, i int, conf object) call {
 	name := fmt.Sprintf("c%d", i)
 	return call{verb: verb, container: name, netns: "/run/netns/" + name, ifname: "eth0", conf: conf}

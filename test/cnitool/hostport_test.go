@@ -15,12 +15,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// publishing returns a network with host ports, as a runtime configures it.
+// publishing returns conf with host ports, as a runtime passes them to a plugin.
 func publishing(conf object, mappings ...object) object {
 	return conf.with(object{"runtimeConfig": object{"portMappings": mappings}})
 }
 
-// serve starts servers for TCP and UDP in a namespace. They answer with the client's address.
+// serve starts servers for TCP and UDP on a port in a namespace. They answer with the client's
+// address.
 func serve(t testing.TB, ns *setup.Namespace, port int) {
 	t.Helper()
 	err := ns.Do(func() error {
@@ -50,7 +51,7 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 				if err != nil {
 					return
 				}
-				_, _ = p.WriteTo([]byte(from.String()), from) // the client notices a failure
+				_, _ = p.WriteTo([]byte(from.String()), from) // a failure is a missing answer at the client
 			}
 		}()
 		return nil
@@ -60,11 +61,11 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}
 }
 
-// patience is how long an answer may take. On a busy host, the kernel may have to send an ARP
-// request, or to open a connection, twice. The second attempt comes a second after the first.
+// patience is how long a client waits for an answer. On a busy host, the kernel may have to
+// repeat an ARP request or a TCP SYN. It repeats them after a second.
 const patience = 2500 * time.Millisecond
 
-// ask returns the client's address as the server sees it, or "" without an answer.
+// ask returns the client's address as the server sees it, or "" if no answer comes.
 func ask(t testing.TB, from *setup.Namespace, network, address string, port int) string {
 	t.Helper()
 	answer := ""
@@ -107,8 +108,8 @@ func dial(t testing.TB, from *setup.Namespace, network, address string) (conn ne
 	return conn
 }
 
-// TestHostPortPaths sends packets to a container's host ports from everywhere, under policy DROP of
-// FORWARD. want is the sender's address as the container sees it.
+// TestHostPortPaths checks that a container's host ports are reachable from everywhere, under
+// policy DROP of FORWARD. want is the sender's address as the container sees it.
 func TestHostPortPaths(t *testing.T) {
 	for _, keys := range []object{{"ipMasq": true}, {"ipMasq": false}, {"ipMasq": true, "masqExclude": []string{"10.0.0.0/8", "fd00::/8"}}} {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
@@ -172,7 +173,8 @@ func TestHostPortPaths(t *testing.T) {
 	}
 }
 
-// TestHostPortAddress publishes a port on one address of the host, and for one family.
+// TestHostPortAddress checks ports that are published on one address of the host, or for one
+// family only.
 func TestHostPortAddress(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -204,8 +206,8 @@ func TestHostPortAddress(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestHostPortTaken requests ports that another container has, in each form. ADD fails, names this
-// container, and leaves nothing.
+// TestHostPortTaken requests ports that another container has, in each form. It checks that ADD
+// fails, names the other container, and leaves nothing.
 func TestHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -261,12 +263,12 @@ func TestHostPortTaken(t *testing.T) {
 	on("CHECK", 2, both.with(object{"prevResult": json.RawMessage(on("ADD", 2, both).run(t).ok(t).stdout)})).run(t).ok(t)
 	on("DEL", 2, both).run(t).ok(t)
 
-	// A container whose port is gone no longer holds its host ports.
+	// A container whose bridge port is gone no longer holds its host ports.
 	setuptest.Run(t, "ip", "link", "delete", setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port())
 	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 90, "hostIP": "192.0.2.1"})).run(t).ok(t)
 }
 
-// TestHostPortsRemoved removes host ports by each form of DEL and GC.
+// TestHostPortsRemoved checks that each form of DEL and GC removes the host ports.
 func TestHostPortsRemoved(t *testing.T) {
 	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})
 	for _, tt := range []struct {
@@ -307,8 +309,9 @@ func TestHostPortsRemoved(t *testing.T) {
 	}
 }
 
-// TestStaleFlows sends UDP packets of one connection while its container is replaced. With a stale
-// conntrack entry, the packets would go to the old container.
+// TestStaleFlows sends UDP packets of one connection while its container is replaced. It checks
+// that they reach the new container. With a stale conntrack entry, they would go to the old
+// container.
 func TestStaleFlows(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -333,8 +336,8 @@ func TestStaleFlows(t *testing.T) {
 	}
 }
 
-// TestThousandsOfHostPorts publishes more host ports than fit into a netlink socket's default
-// buffers, in the request and in the answers.
+// TestThousandsOfHostPorts checks an ADD with more host ports than fit into a netlink socket's
+// default buffers, in the request and in the answers.
 func TestThousandsOfHostPorts(t *testing.T) {
 	t.Parallel()
 	var mappings []object

@@ -15,13 +15,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ipamKeys returns an IPv4 network with other keys of ipam-simple.
+// ipamKeys returns the network single with other keys of ipam-simple.
 func ipamKeys(keys object) object {
 	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
 }
 
-// TestBadInput makes one mistake at a time. The error has a fixed code and names the key, the value
-// and the remedy. The host is unchanged.
+// TestBadInput makes one mistake at a time. It checks that the error has a fixed code and names
+// the key, the value and the remedy, and that the host is unchanged.
 func TestBadInput(t *testing.T) {
 	own := func(c *call) { c.netns = "/proc/self/ns/net" }
 	for _, tt := range []struct {
@@ -161,7 +161,7 @@ func failingIPTables(t testing.TB) {
 		mount --bind /run/sbin /usr/sbin`)
 }
 
-// TestOwnNamespace attaches the host's own namespace, with CNI_NETNS_OVERRIDE.
+// TestOwnNamespace checks an attachment of the host's own namespace, with CNI_NETNS_OVERRIDE.
 func TestOwnNamespace(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -181,8 +181,8 @@ func TestOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestPoolExhausted uses all addresses of a pool. If the namespace of a container is gone, its
-// lease is freed without a DEL.
+// TestPoolExhausted checks the error if all addresses of a pool are leased. The lease of a
+// container whose namespace is gone is freed without a DEL.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway
@@ -222,8 +222,8 @@ func TestPoolExhausted(t *testing.T) {
 	dying.run(t).ok(t)
 }
 
-// TestDelWithoutNamespace calls DEL with each kind of missing namespace, and with the namespace of
-// another container.
+// TestDelWithoutNamespace checks DEL with each kind of missing namespace, and with the namespace
+// of another container.
 func TestDelWithoutNamespace(t *testing.T) {
 	for _, netns := range []string{"", "/run/netns/none", "/run/file", "/run/netns/c2"} {
 		t.Run(fmt.Sprintf("%q", netns), func(t *testing.T) {
@@ -246,8 +246,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames attaches a container with the longest possible names of container and network. The
-// plugin finds the attachment again.
+// TestLongNames checks an attachment whose container and network have the longest possible names:
+// the plugin finds the attachment again.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"name": strings.Repeat("n", 200)})
@@ -269,8 +269,8 @@ func TestLongNames(t *testing.T) {
 	del.run(t).ok(t)
 }
 
-// TestKilled kills an ADD before every third system call of each kind. The remains do not disturb a
-// repeated ADD, and DEL removes them.
+// TestKilled kills an ADD before every third system call of each kind. It checks that a repeated
+// ADD succeeds in spite of the remains, and that DEL removes everything.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	c1 := newNode(t, everything, "nft").containers(2)[0]
@@ -291,12 +291,12 @@ func TestKilled(t *testing.T) {
 				return made < at
 			}); a.err == nil {
 				on("DEL", 1, everything).run(t).ok(t)
-				break // ADD makes fewer of these system calls
+				break // ADD makes fewer than this number of these system calls
 			}
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {
-				// The killed ADD had done everything except printing the result, so the repeated ADD fails. The
-				// kernel may not have reported the port's carrier yet.
+				// The killed ADD had finished except for printing the result, so the repeated ADD
+				// fails. The kernel may not have reported the port's carrier yet.
 				answered := false
 				for range 3 {
 					answered = answered || setuptest.Ping(t, c1, "10.88.0.1")
@@ -320,7 +320,7 @@ func TestKilled(t *testing.T) {
 	t.Logf("killed %d times", killed)
 }
 
-// TestVersions compares the result in each CNI version with testdata/.
+// TestVersions checks that the result in each CNI version is equal to the file in testdata/.
 func TestVersions(t *testing.T) {
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {

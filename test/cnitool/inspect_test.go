@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInspect lists containers in each state of a port, with the data from the kernel, libcni's records
-// and the leases.
+// TestInspect checks the output of bvctl inspect for containers in each state of a port. The data
+// come from the kernel, libcni's records and the leases.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true, "bandwidth": true}})
@@ -21,7 +21,7 @@ func TestInspect(t *testing.T) {
 	n.must("add", c[0])
 	n.env = nil
 	n.must("add", c[1:3]...)
-	on("ADD", 4, dual).run(t).ok(t) // without libcni's record
+	on("ADD", 4, dual).run(t).ok(t) // this container has no record of libcni
 	var list []struct {
 		Container, Namespace, Port, State string
 		Addresses, HostPorts              []string
@@ -77,7 +77,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// TestInspectLayer2 lists a container without addresses.
+// TestInspectLayer2 checks that bvctl inspect lists a container without addresses.
 func TestInspectLayer2(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, object{"type": "bridgeveth", "bridge": "br0"}, "nft")
@@ -87,8 +87,8 @@ func TestInspectLayer2(t *testing.T) {
 	}
 }
 
-// TestInspectRecords runs inspect with unusable records of libcni. inspect names each of these records
-// and shows the container.
+// TestInspectRecords checks that bvctl inspect names each unusable record of libcni and still
+// lists the container.
 func TestInspectRecords(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -112,8 +112,8 @@ func TestInspectRecords(t *testing.T) {
 	}
 }
 
-// TestUnreadableConfiguration has a configuration that is not JSON. Each command names this
-// configuration once and continues.
+// TestUnreadableConfiguration checks that each command of bvctl names a configuration that is not
+// JSON once and continues.
 func TestUnreadableConfiguration(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

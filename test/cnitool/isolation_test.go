@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// isolationSettings are the columns of the table in docs/isolation.md: keys of the network's
-// configuration.
+// isolationSettings are the columns of the table in docs/isolation.md. Each column stands for
+// some keys of the network's configuration.
 var isolationSettings = []struct {
 	name string
 	keys object
@@ -31,7 +31,7 @@ var isolationSettings = []struct {
 	{"`isolated`, `macspoofchk` off", object{"ingressPolicy": "isolated", "macspoofchk": false}},
 }
 
-// The results of an attack.
+// These are the possible results of an attack, as the table shows them.
 const (
 	succeeds = "yes"
 	fails    = "no"
@@ -39,7 +39,7 @@ const (
 	notThere = "–" // the setting is not allowed on such a network
 )
 
-// outcome returns the result of an attack.
+// outcome returns the result of an attack that has succeeded or failed.
 func outcome(success bool) string {
 	if success {
 		return succeeds
@@ -47,7 +47,7 @@ func outcome(success bool) string {
 	return fails
 }
 
-// attacks are the rows of the table. Their order matters, because an attack must not prevent the next
+// attacks are the rows of the table. They run in this order, so that no attack prevents the next
 // one.
 var attacks = []struct {
 	name string
@@ -111,8 +111,8 @@ var attacks = []struct {
 // isolationPage is the page with the table. The table is between two marks in the text.
 const isolationPage = "../../docs/isolation.md"
 
-// TestIsolation makes each attack with each setting, and compares the results with the table in
-// docs/isolation.md. With -update it writes the table.
+// TestIsolation makes each attack with each setting, and checks that the results are those of the
+// table in docs/isolation.md. With -update it writes the table.
 func TestIsolation(t *testing.T) {
 	results := make([][]string, len(isolationSettings))
 	limited := make([]bool, len(isolationSettings))
@@ -158,7 +158,7 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-// isolationTable returns the table of results, which are by column and row.
+// isolationTable returns the table as Markdown. results are by column and row.
 func isolationTable(results [][]string) string {
 	var table strings.Builder
 	table.WriteString("| Attack |")
@@ -176,13 +176,14 @@ func isolationTable(results [][]string) string {
 	return table.String()
 }
 
-// Numbers of a bridge's settings in linux/if_link.h.
+// Numbers of the attributes of a bridge, from linux/if_link.h.
 const (
-	multiBoolopt = 46 // IFLA_BR_MULTI_BOOLOPT: the values of options, then a mask of known options
+	multiBoolopt = 46 // IFLA_BR_MULTI_BOOLOPT: the values of options, followed by a mask of the options that the kernel supports
 	maxLearned   = 49 // IFLA_BR_FDB_MAX_LEARNED
 )
 
-// bridgeSetting returns a setting of a bridge, nil if the kernel has none of that number.
+// bridgeSetting returns the attribute of a bridge that has this number. It returns nil if the
+// kernel does not support the attribute.
 func bridgeSetting(t testing.TB, bridge string, number uint16) (value []byte) {
 	t.Helper()
 	for _, setting := range bridgeSettings(t, bridge) {
@@ -193,7 +194,7 @@ func bridgeSetting(t testing.TB, bridge string, number uint16) (value []byte) {
 	return value
 }
 
-// bridgeSettings returns all settings of a bridge.
+// bridgeSettings returns all attributes of a bridge.
 func bridgeSettings(t testing.TB, bridge string) []syscall.NetlinkRouteAttr {
 	t.Helper()
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
@@ -222,7 +223,7 @@ func bridgeSettings(t testing.TB, bridge string) []syscall.NetlinkRouteAttr {
 	return list
 }
 
-// setBridge changes a setting of a bridge.
+// setBridge changes one attribute of a bridge.
 func setBridge(t testing.TB, bridge string, number int, value []byte) {
 	t.Helper()
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
@@ -237,8 +238,8 @@ func setBridge(t testing.TB, bridge string, number int, value []byte) {
 	}
 }
 
-// learningOf returns the limit of learned addresses, 0 for none, and whether the bridge learns from
-// frames to 01:80:c2:00:00:0X.
+// learningOf returns how many addresses a bridge may learn (0 for no limit), and whether it
+// learns from frames to 01:80:c2:00:00:0X.
 func learningOf(t testing.TB, bridge string) (limit uint32, linkLocal bool) {
 	t.Helper()
 	if value := bridgeSetting(t, bridge, maxLearned); value != nil {
@@ -247,8 +248,9 @@ func learningOf(t testing.TB, bridge string) (limit uint32, linkLocal bool) {
 	return limit, bridgeSetting(t, bridge, multiBoolopt)[0]&1 == 0
 }
 
-// TestLearning removes the limits of learning from a bridge that ADD has created. CHECK and doctor report
-// it, and repair restores the limits. A limit that an administrator has set stays.
+// TestLearning removes the limits of learning from a bridge that ADD has created. It checks that
+// CHECK and doctor report this, and that repair restores the limits. A limit that an
+// administrator has set stays.
 func TestLearning(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -290,8 +292,8 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// TestLearningElsewhere attaches a container to a bridge that ADD has not made. The bridge keeps its
-// settings, so a container can fill its forwarding table.
+// TestLearningElsewhere checks that a bridge that ADD has not made keeps its settings. A
+// container can therefore fill its forwarding table.
 func TestLearningElsewhere(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -307,8 +309,9 @@ func TestLearningElsewhere(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestBPDUGuard sends a BPDU from a container after STP was switched on. The bridge disables the port,
-// CHECK and doctor report the cause, and repair enables the port.
+// TestBPDUGuard switches STP on for the bridge and sends a BPDU from a container. It checks that
+// the bridge disables the port, that CHECK and doctor report the cause, and that repair enables
+// the port.
 func TestBPDUGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"macspoofchk": true}), "nft")
@@ -339,7 +342,7 @@ func TestBPDUGuard(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestGuardByDefault shows which guard the containers of isolated networks get.
+// TestGuardByDefault checks which guard the containers of isolated networks get by default.
 func TestGuardByDefault(t *testing.T) {
 	isolated := object{"ingressPolicy": "isolated"}
 	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
@@ -376,9 +379,9 @@ func TestGuardByDefault(t *testing.T) {
 	}
 }
 
-// TestGuardOfOlder checks a container of an isolated network that an older build has attached without a
-// guard. CHECK succeeds, before and after the next ADD. If this build has attached the container, CHECK
-// reports the missing guard.
+// TestGuardOfOlder checks that CHECK succeeds for a container of an isolated network that an
+// older build has attached without a guard, before and after the next ADD. If this build has
+// attached the container, CHECK reports the missing guard.
 func TestGuardOfOlder(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"ingressPolicy": "isolated"})

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMainJob attaches three containers under policy DROP of FORWARD, pings on all paths, and
-// detaches them.
+// TestMainJob attaches three containers under policy DROP of FORWARD, checks by ping which paths
+// work, and detaches them.
 func TestMainJob(t *testing.T) {
 	for _, flavours := range []string{"nft", "legacy", "nft legacy"} {
 		for _, tt := range []struct {
@@ -63,7 +63,7 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-// leases lists the leases in the store, with their attachments.
+// leases returns the leases in the store, each with its attachment.
 func leases(t testing.TB) (holders []string) {
 	t.Helper()
 	all, err := harness.Leases("net")
@@ -84,8 +84,8 @@ func noLeases(t testing.TB) {
 	}
 }
 
-// TestGC calls GC with a list that does not have one attachment, as after a crash of the runtime.
-// GC removes this attachment and no other.
+// TestGC calls GC with a list of valid attachments that lacks one attachment, as after a crash of
+// the runtime. It checks that GC removes this attachment and no other.
 func TestGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -131,8 +131,8 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// TestCnitoolGC runs `cnitool gc`. libcni detaches each attachment in its cache, and then calls GC
-// without a list of attachments. GC must not treat the missing list as an empty list.
+// TestCnitoolGC checks `cnitool gc`. libcni detaches each attachment in its cache, and then calls
+// GC without a list of attachments. GC must not treat the missing list as an empty list.
 func TestCnitoolGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -146,8 +146,8 @@ func TestCnitoolGC(t *testing.T) {
 	noLeases(t)
 }
 
-// TestDelegates uses other IPAM plugins. It also uses ipam-simple from another file, so that it
-// runs as a program.
+// TestDelegates checks other IPAM plugins, and ipam-simple in another executable file, which
+// bridgeveth therefore runs as a program.
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
@@ -191,8 +191,8 @@ func TestDelegates(t *testing.T) {
 	}
 }
 
-// TestStartsNoProgram traces calls on a network of which no part is missing. They start no
-// program.
+// TestStartsNoProgram checks by strace that calls start no program if no part of the network is
+// missing.
 func TestStartsNoProgram(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -212,7 +212,8 @@ func TestStartsNoProgram(t *testing.T) {
 			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
 		}
 	}
-	// The trace does show programs if rules of iptables-legacy are missing.
+	// The trace shows programs if rules of iptables-legacy are missing, so the check above can
+	// fail.
 	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
 	c := on("ADD", 3, dual)
 	c.before = trace
@@ -222,8 +223,8 @@ func TestStartsNoProgram(t *testing.T) {
 	}
 }
 
-// TestManyCycles attaches and detaches a container a hundred times beside another container.
-// TestTwentyAtOnce attaches in parallel.
+// TestManyCycles attaches and detaches a container a hundred times beside another container, and
+// checks that nothing is left. TestTwentyAtOnce attaches in parallel.
 func TestManyCycles(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -236,9 +237,9 @@ func TestManyCycles(t *testing.T) {
 	setuptest.Same(t, before, "100 cycles left traces")
 }
 
-// TestConcurrentAddAndDel attaches and detaches containers in parallel. The last DEL removes the
-// network while the next ADD makes it. Each container reaches its gateway and has its rules as
-// long as it is attached.
+// TestConcurrentAddAndDel attaches and detaches containers in parallel, so that the last DEL may
+// remove the network while the next ADD makes it. It checks that each container reaches its
+// gateway and has its rules as long as it is attached.
 func TestConcurrentAddAndDel(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")

@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMAC requests a MAC in each place where a runtime can request one.
+// TestMAC checks that ADD uses the MAC of each place in which a runtime can request a MAC.
 func TestMAC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -65,7 +65,7 @@ func TestMAC(t *testing.T) {
 	}
 }
 
-// TestMasqExclude compares the source address that a server beyond the host sees.
+// TestMasqExclude checks which source address a server beyond the host sees.
 func TestMasqExclude(t *testing.T) {
 	for _, tt := range []struct {
 		exclude []string
@@ -95,8 +95,8 @@ func TestMasqExclude(t *testing.T) {
 	}
 }
 
-// TestSecondNetwork makes a second network with its own bridge, as the error of a full bridge
-// advises. Containers of both networks reach each other by their own addresses.
+// TestSecondNetwork checks that containers of two networks, each with its own bridge, reach each
+// other by their own addresses. The error about a full bridge advises such a second network.
 func TestSecondNetwork(t *testing.T) {
 	t.Parallel()
 	both := []string{"10.88.0.0/24", "10.89.0.0/24"}
@@ -120,9 +120,9 @@ func TestSecondNetwork(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestInvalidPackets flushes conntrack during a connection. The container's next packets would
-// then leave the host with their private source address. Only packets to destinations in
-// masqExclude may do so.
+// TestInvalidPackets flushes conntrack during a connection. Without a rule against it, the
+// container's next packets would leave the host with their private source address. The test
+// checks that only packets to destinations in masqExclude do so.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
@@ -167,7 +167,7 @@ func testInvalidPackets(t *testing.T, conf object, excluded bool) {
 	}
 }
 
-// TestPortIsolation keeps containers of one bridge apart.
+// TestPortIsolation checks that portIsolation keeps containers of one bridge apart.
 func TestPortIsolation(t *testing.T) {
 	for _, isolated := range []bool{false, true} {
 		t.Run(fmt.Sprint(isolated), func(t *testing.T) {
@@ -195,7 +195,7 @@ func TestPortIsolation(t *testing.T) {
 	}
 }
 
-// TestRouteFields makes routes with all fields of CNI 1.1.0.
+// TestRouteFields checks that ADD makes routes with all fields of CNI 1.1.0.
 func TestRouteFields(t *testing.T) {
 	t.Parallel()
 	ipam := dual["ipam"].(object).with(object{"routes": []object{
@@ -221,7 +221,7 @@ func TestRouteFields(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRoutesTwice lists routes more than once, in different spellings.
+// TestRoutesTwice checks routes that are listed more than once, in different spellings.
 func TestRoutesTwice(t *testing.T) {
 	t.Parallel()
 	ipam := dual["ipam"].(object).with(object{"routes": []object{
@@ -242,7 +242,7 @@ func TestRoutesTwice(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestKeyMistakes gives keys wrong values.
+// TestKeyMistakes checks the errors about wrong values of keys.
 func TestKeyMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -282,7 +282,8 @@ func TestKeyMistakes(t *testing.T) {
 	setuptest.Same(t, before, "refusals left traces")
 }
 
-// TestAutoMTU takes the MTU from the uplink, and reports it.
+// TestAutoMTU checks that ADD with "mtu": "auto" uses the MTU of the uplink, and returns it in
+// the result.
 func TestAutoMTU(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"mtu": "auto"})
@@ -300,12 +301,13 @@ func TestAutoMTU(t *testing.T) {
 		if link := setuptest.In(t, c[i], "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu "+tt.want+" ") || !strings.Contains(string(a.stdout), `"mtu":`+tt.want) {
 			t.Errorf("want %s: %s%s", tt.want, link, a.stdout)
 		}
-		setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1400") // CHECK compares with the MTU at ADD
+		setuptest.Run(t, "ip", "link", "set", "uplink", "mtu", "1400") // CHECK compares with the MTU in the result of ADD
 		on("CHECK", i+1, conf.with(object{"prevResult": json.RawMessage(a.stdout)})).run(t).ok(t)
 	}
 }
 
-// TestGatewayConflict gives the bridge an address before ADD and compares its addresses after ADD.
+// TestGatewayConflict gives the bridge an address before ADD and checks the bridge's addresses
+// after ADD.
 func TestGatewayConflict(t *testing.T) {
 	for _, tt := range []struct {
 		keys  object
@@ -341,8 +343,9 @@ func TestGatewayConflict(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet moves a network to another subnet. ADD fails while the network has containers
-// of the old subnet. It succeeds if only the address of a killed process remains.
+// TestChangedSubnet moves a network to another subnet. It checks that ADD fails while the network
+// has containers of the old subnet, and succeeds if only the gateway address of a killed process
+// remains.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -360,8 +363,8 @@ func TestChangedSubnet(t *testing.T) {
 	on("DEL", 1, single).run(t).ok(t)
 }
 
-// TestPromiscMode sets promiscMode. CHECK reports a bridge that has lost the flag. Without
-// promiscMode, CHECK accepts a flag that somebody else has set.
+// TestPromiscMode checks that CHECK reports a bridge without the flag promisc if promiscMode is
+// set. Without promiscMode, CHECK accepts a flag that somebody else has set.
 func TestPromiscMode(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"promiscMode": true})
@@ -388,8 +391,8 @@ func TestPromiscMode(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestEnableDAD gives two containers the same IPv6 address. Only duplicate address detection finds
-// this fault.
+// TestEnableDAD checks that duplicate address detection finds two containers with the same IPv6
+// address. Nothing else finds this fault.
 func TestEnableDAD(t *testing.T) {
 	for _, enabled := range []bool{false, true} {
 		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
@@ -420,7 +423,8 @@ func TestEnableDAD(t *testing.T) {
 	}
 }
 
-// TestDisableContainerInterface leaves the container's interface down.
+// TestDisableContainerInterface checks that ADD leaves the container's interface down if the key
+// disableContainerInterface is set.
 func TestDisableContainerInterface(t *testing.T) {
 	t.Parallel()
 	conf := object{"type": "bridgeveth", "bridge": "br0", "disableContainerInterface": true}
@@ -441,8 +445,8 @@ func TestDisableContainerInterface(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestSysctl sets sysctls of the interface and of its namespace. If ADD fails later, it restores
-// the sysctls of the namespace.
+// TestSysctl checks that ADD sets sysctls of the interface and of its namespace. If ADD fails
+// later, it restores the sysctls of the namespace.
 func TestSysctl(t *testing.T) {
 	t.Parallel()
 	sysctls := object{"net.ipv4.conf.IFNAME.rp_filter": "2", "net/ipv4/conf/IFNAME/arp_filter": "1", "net.ipv4.ip_local_port_range": "20000 30000"}

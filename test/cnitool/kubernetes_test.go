@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestKubernetesAsShipped uses conf/10-kubernetes.conflist on a node with a direct route to another
-// node's pods. Pods of other nodes see a pod's address, other destinations see the node's address,
-// and the MTU is that of the uplink.
+// TestKubernetesAsShipped checks conf/10-kubernetes.conflist on a node with a direct route to
+// another node's pods. Pods of other nodes see a pod's own address, other destinations see the
+// node's address, and the MTU is that of the uplink.
 func TestKubernetesAsShipped(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

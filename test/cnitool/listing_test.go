@@ -9,11 +9,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// listing matches a block of docs/forward.md. The block's comment names a situation, and the part
-// of the rules that the block lists.
+// listing matches a block of docs/forward.md that lists rules. The HTML comment before the block
+// names a situation, and the part of the rules that the block lists.
 var listing = regexp.MustCompile("(<!-- (.*): (.*) -->\n```\n)((?s:.*?))(```\n)")
 
-// TestListings compares the rules in docs/forward.md with those that ADD makes. With -update it
+// TestListings checks that the rules in docs/forward.md are those that ADD makes. With -update it
 // writes them to the page.
 func TestListings(t *testing.T) {
 	if version := setuptest.Run(t, "nft", "--version"); !strings.Contains(version, " v1.0.6 ") {
@@ -54,7 +54,7 @@ func TestListings(t *testing.T) {
 			} else {
 				got = setuptest.Run(t, "nft", append([]string{"-s", "list", "table"}, strings.Fields(block[3])...)...)
 			}
-			if block[2] == "policies" { // only the listing of policies has this block
+			if block[2] == "policies" { // only the listing of the situation policies has the chain of this block
 				got = chainOf(got, "forwarded") + chainOf(got, "marking")
 			}
 			made[block[1]] = got

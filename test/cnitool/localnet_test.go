@@ -19,8 +19,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// intoLoopback configures a container, or a machine on the LAN, so that it sends packets for
-// 127.0.0.7 to the host.
+// intoLoopback configures a namespace, such as a container's or that of a machine on the LAN, so
+// that it sends packets for 127.0.0.7 to the host.
 func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
 	t.Helper()
 	setuptest.In(t, c, "ip", "route", "add", "127.0.0.7/32", "via", host)
@@ -29,7 +29,8 @@ func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
 
 // TestLocalnetGuard sends packets from containers and from the LAN to a server on the host's
 // loopback. Host ports switch route_localnet on, so the kernel would accept these packets. The
-// guard drops them, also after a flush of all rules. Without the guard, they arrive.
+// test checks that the guard drops them, also after a flush of all rules, and that they arrive
+// without the guard.
 func TestLocalnetGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -81,7 +82,8 @@ func TestLocalnetGuard(t *testing.T) {
 }
 
 // reaches reports whether a UDP packet from a container to 127.0.0.7 arrives at the host. tags is
-// the number of tags of VLAN 0 in the packet. The kernel removes these tags on all bridges.
+// the number of VLAN tags in the packet, all with VLAN 0. On all bridges, the kernel removes such
+// tags.
 func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool) {
 	t.Helper()
 	var server net.PacketConn
@@ -128,8 +130,8 @@ func checksum(header []byte) uint16 {
 	return ^uint16(sum + sum>>16)
 }
 
-// TestLocalnetAlone publishes ports on 127.0.0.1. Only the host gets an answer at this address. A
-// machine on the LAN and a container on any bridge get none. This holds with and without
+// TestLocalnetAlone publishes ports on 127.0.0.1. It checks that only the host gets an answer at
+// this address. A machine on the LAN and a container on any bridge get none, with and without
 // br_netfilter, and with route_localnet on all links.
 func TestLocalnetAlone(t *testing.T) {
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
@@ -163,7 +165,8 @@ func TestLocalnetAlone(t *testing.T) {
 	}
 }
 
-// TestLocalnetBeside adds the guard to a bridge with filters of others. DEL removes only the guard.
+// TestLocalnetBeside adds the guard to a bridge that has tc filters of somebody else. It checks
+// that DEL removes only the guard.
 func TestLocalnetBeside(t *testing.T) {
 	for _, qdisc := range []string{"clsact", "ingress"} {
 		t.Run(qdisc, func(t *testing.T) {
@@ -189,9 +192,9 @@ func TestLocalnetBeside(t *testing.T) {
 	}
 }
 
-// olderHostPorts replaces the rules for the host ports of br0 by those of older builds. The older
-// rules masquerade each redirected packet within the network. One of them guards the host's
-// loopback.
+// olderHostPorts is a shell script that replaces the rules for the host ports of br0 by those of
+// older builds. The older rules masquerade each redirected packet within the network. One of the
+// older rules guards the host's loopback.
 const olderHostPorts = `
 tc qdisc del dev br0 clsact
 nft -f - <<'END'
@@ -218,8 +221,8 @@ table ip bridgeveth {
 }
 END`
 
-// TestHostPortUpgrade replaces the rules of an older build: by the next ADD with a host port, and
-// by `bvctl repair`.
+// TestHostPortUpgrade checks that the next ADD with a host port, or `bvctl repair`, replaces the
+// rules of an older build.
 func TestHostPortUpgrade(t *testing.T) {
 	for _, by := range []string{"ADD", "repair"} {
 		t.Run(by, func(t *testing.T) {
@@ -235,7 +238,7 @@ func TestHostPortUpgrade(t *testing.T) {
 				for i := range rules {
 					rules[i] = counts.ReplaceAllString(rules[i], "")
 				}
-				slices.Sort(rules) // their order depends on when they were made
+				slices.Sort(rules) // the order of the rules depends on when they were made
 				return append(rules, setuptest.Run(t, "tc", "filter", "show", "dev", "br0", "ingress"))
 			}
 			want := state()

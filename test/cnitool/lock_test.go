@@ -18,7 +18,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// hold starts a process that locks a file, and stops the process. release ends the process.
+// hold starts a process that locks a file, and stops the process by SIGSTOP. release ends the
+// process.
 func hold(t *testing.T, path string) (pid int, release func()) {
 	t.Helper()
 	cmd := exec.Command("flock", "--no-fork", path, "sleep", "1000")
@@ -51,9 +52,9 @@ func hold(t *testing.T, path string) (pid int, release func()) {
 // blocking matches a call of flock(2) in strace's output that may wait.
 var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
 
-// TestStoppedHolder has a stopped process that holds a lock. ADD waits for the lock once, and not
-// again in its undo. The error names the process, its command and the lock. ADD leaves nothing.
-// After the process has ended, ADD succeeds.
+// TestStoppedHolder checks an ADD while a stopped process holds a lock. ADD waits for the lock
+// once, and not again in its undo. The error names the process, its command and the lock. ADD
+// leaves nothing. After the process has ended, ADD succeeds.
 func TestStoppedHolder(t *testing.T) {
 	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
 		t.Run(name, func(t *testing.T) {
@@ -98,9 +99,9 @@ func TestStoppedHolder(t *testing.T) {
 	}
 }
 
-// TestHolderOfSameInode locks the store, and a folder that has the same inode number on another
-// file system. /proc/locks does not distinguish the two. ADD names only the process that holds the
-// store's lock.
+// TestHolderOfSameInode locks the store, and also a folder that has the same inode number on
+// another file system. /proc/locks does not distinguish the two. The test checks that ADD names
+// only the process that holds the store's lock.
 func TestHolderOfSameInode(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft").containers(1)

@@ -18,9 +18,10 @@ func bridgeMAC(t testing.TB) string {
 	return strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ip -o link show br0 | sed 's/.*link.ether \\([^ ]*\\).*/\\1/'"))
 }
 
-// TestBridgeMAC adds and deletes containers on bridges of an administrator: with a virtual network
-// card, with a real one, without a port, and after the deletion of the only port. The bridge keeps
-// its MAC address, the result of ADD has this address, and no packet on the bridge is lost.
+// TestBridgeMAC adds and deletes containers on an administrator's bridge: with a virtual network
+// card, with a real one, without a port, and after the deletion of its only port. It checks that
+// the bridge keeps its MAC address, that the result of ADD has this address, and that no packet
+// on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
 		{"card of QEMU", "52:54:00:12:34:56"}, {"card of Xen", "00:16:3e:12:34:56"}, {"no port", ""}, {"only port deleted", ""},
@@ -79,8 +80,9 @@ func TestBridgeMAC(t *testing.T) {
 	}
 }
 
-// takeOver gives the MAC address of container i's port to the bridge. With older builds, the
-// bridge took this address by itself, because their ports had lower addresses.
+// takeOver gives container i's port a MAC address that is lower than the bridge's, so that the
+// kernel gives this address to the bridge too. The ports of older builds had such addresses.
+// takeOver returns the address.
 func takeOver(t testing.TB, i int) string {
 	t.Helper()
 	setuptest.Run(t, "ip", "link", "set", setup.Attachment{Network: "net", Container: fmt.Sprint("c", i), Interface: "eth0"}.Port(), "address", "02:00:00:00:00:01")
@@ -90,7 +92,8 @@ func takeOver(t testing.TB, i int) string {
 	return "02:00:00:00:00:01"
 }
 
-// TestBridgeMACWithoutPort detaches the container whose port gave the bridge its MAC address.
+// TestBridgeMACWithoutPort checks the bridge's MAC address when the container is detached whose
+// port gave the bridge this address.
 func TestBridgeMACWithoutPort(t *testing.T) {
 	for _, tt := range []struct {
 		verb string
@@ -118,7 +121,8 @@ func TestBridgeMACWithoutPort(t *testing.T) {
 	}
 }
 
-// TestBridgeMACOfExistingLink attaches a link with a low MAC address, and detaches it.
+// TestBridgeMACOfExistingLink checks the bridge's MAC address when a link with a low MAC address
+// is attached and detached.
 func TestBridgeMACOfExistingLink(t *testing.T) {
 	t.Parallel()
 	conf := behind(single, tap)
@@ -135,8 +139,8 @@ func TestBridgeMACOfExistingLink(t *testing.T) {
 	}
 }
 
-// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address before each message that it sends. The
-// bridge keeps its MAC address.
+// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address before each message
+// that it sends. It checks that the bridge keeps its MAC address.
 func TestBridgeMACAfterKilled(t *testing.T) {
 	t.Parallel()
 	const want = "52:54:00:12:34:56"
@@ -155,8 +159,8 @@ func TestBridgeMACAfterKilled(t *testing.T) {
 	}
 }
 
-// TestBridgeMACMadeAnew repairs containers after an administrator has deleted the bridge and made
-// it again.
+// TestBridgeMACMadeAnew checks that bvctl repairs containers after an administrator has deleted
+// the bridge and made it again.
 func TestBridgeMACMadeAnew(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -181,7 +185,7 @@ func TestBridgeMACMadeAnew(t *testing.T) {
 }
 
 // TestBridgeMACAtOnce adds containers in parallel to a bridge without a port, on a network that
-// needs nothing else on the host. No ADD waits for another.
+// needs nothing else on the host. It checks that no ADD waits for another one.
 func TestBridgeMACAtOnce(t *testing.T) {
 	t.Parallel()
 	const count = 12

@@ -11,10 +11,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMulticast compares multicast snooping of a bridge and the containers' report interval. A
-// bridge that ADD makes does not snoop, and its containers do not repeat reports. On other bridges,
-// and if somebody has switched snooping on, both have the kernel's defaults. On each bridge,
-// container 2 receives what container 1 sends to a group.
+// TestMulticast checks multicast snooping of a bridge, and how soon its containers repeat
+// multicast reports. A bridge that ADD makes does not snoop, and its containers do not repeat
+// reports. On other bridges, and if somebody has switched snooping on, both settings have the
+// kernel's defaults. On each bridge, container 2 receives the packets that container 1 sends to a
+// multicast group.
 func TestMulticast(t *testing.T) {
 	for _, tt := range []struct{ name, before, snooping, interval string }{
 		{"made by ADD", "true", "0", "3600000"},
@@ -43,11 +44,11 @@ func TestMulticast(t *testing.T) {
 	}
 }
 
-// receivesGroup sends a packet to a multicast group that another container has joined. It fails the
-// test if the packet does not arrive.
+// receivesGroup joins a multicast group in the container to, and sends a packet to the group from
+// the other container. It fails the test if the packet does not arrive.
 func receivesGroup(t *testing.T, from, to *setup.Namespace) {
 	t.Helper()
-	group := func() (*net.Interface, *net.UDPAddr, error) { // by number, because Go caches names for the whole process
+	group := func() (*net.Interface, *net.UDPAddr, error) { // the zone is a number, because Go caches the names of interfaces for the whole process
 		eth0, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return nil, nil, err
@@ -83,7 +84,7 @@ func receivesGroup(t *testing.T, from, to *setup.Namespace) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second)) // an error shows in the read
+	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second)) // after an error, the read below fails
 	if _, err := in.Read(make([]byte, 10)); err != nil {
 		t.Errorf("a packet to a multicast group does not arrive: %v", err)
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestLongMarks attaches a container and makes every kind of object that has a mark with names in
-// it. The names have the greatest length, or are one letter longer or shorter than fits into a
-// comment of nf_tables.
+// TestLongMarks makes every kind of object that bridgeveth marks with names, and checks that the
+// marks work. The names have the greatest length, or are one letter longer or shorter than fits
+// into a comment of nf_tables.
 func TestLongMarks(t *testing.T) {
 	t.Parallel()
 	conf := publishing(dual.with(object{"ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
@@ -32,8 +32,8 @@ func TestLongMarks(t *testing.T) {
 	}
 }
 
-// TestDottedBridge has a bridge with the name that a VLAN link on another bridge would have. The
-// bridge keeps its rules when the other bridge is removed.
+// TestDottedBridge checks a bridge that has the name that a VLAN link on another bridge would
+// have. The bridge keeps its rules when the other bridge is removed.
 func TestDottedBridge(t *testing.T) {
 	for _, table := range []string{"inet mine", "ip filter"} {
 		t.Run(table, func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestDottedBridge(t *testing.T) {
 	}
 }
 
-// TestInvalidBridgeName calls DEL with a bridge name that no link can have.
+// TestInvalidBridgeName checks DEL with a bridge name that no link can have.
 func TestInvalidBridgeName(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"bridge": "a-bridge-of-so-long-a-name"})

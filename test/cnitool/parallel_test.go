@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestTwentyAtOnce attaches twenty containers in parallel to a bridge that does not exist, and
-// detaches them in parallel. There is then one set of rules for each family and flavour of
-// iptables. No rule is left in the end.
+// TestTwentyAtOnce attaches twenty containers in parallel to a bridge that does not exist yet,
+// and detaches them in parallel. It checks that there is one set of rules for each family and
+// flavour of iptables, and that no rule is left in the end.
 func TestTwentyAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -65,8 +65,8 @@ func TestTwentyAtOnce(t *testing.T) {
 	noLeases(t)
 }
 
-// TestTwoNetworks has two networks that share chain, jump and table, on bridges with similar names.
-// When one network ends, the other one does not change.
+// TestTwoNetworks has two networks on bridges with similar names, which share chain, jump and
+// table. It checks that the rules of one network do not change when the other network ends.
 func TestTwoNetworks(t *testing.T) {
 	t.Parallel()
 	other := dual.with(object{"name": "other", "bridge": "br01", "ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -112,7 +112,8 @@ func TestTwoNetworks(t *testing.T) {
 	}
 }
 
-// TestSecondInterface gives a container two interfaces on one network. These are two attachments.
+// TestSecondInterface checks that two interfaces of a container on one network are two
+// attachments.
 func TestSecondInterface(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -13,9 +13,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMasqueradePaths compares the source address that servers see of a container. It is the host's
-// address only if the packet leaves the network. TestHostPortPaths has the paths through host
-// ports.
+// TestMasqueradePaths checks the source address that servers see in packets from a container. It
+// is the host's address only if the packet leaves the network. TestHostPortPaths has the paths
+// through host ports.
 func TestMasqueradePaths(t *testing.T) {
 	for _, masquerade := range []bool{true, false} {
 		t.Run(fmt.Sprint(masquerade), func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestMasqueradePaths(t *testing.T) {
 			} {
 				for _, network := range []string{"tcp", "udp"} {
 					if network == "udp" && p.name == byAnother {
-						continue // a server on all addresses answers from the nearest one
+						continue // a server that listens on all addresses sends its answer from the address nearest to the client
 					}
 					if got := ask(t, p.from, network, p.to, 80); got != p.want {
 						t.Errorf("%s %s, %s: got %q, want %q", network, p.name, p.to, got, p.want)
@@ -69,8 +69,8 @@ func TestMasqueradePaths(t *testing.T) {
 	}
 }
 
-// TestOwnRules checks all our rules. They change only the mark of answers to the host's loopback,
-// they do not masquerade multicast packets, and they have counters.
+// TestOwnRules checks three properties of all our rules: they change only the mark of answers to
+// the host's loopback, they do not masquerade multicast packets, and they have counters.
 func TestOwnRules(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(1)
@@ -88,8 +88,8 @@ func TestOwnRules(t *testing.T) {
 	}
 }
 
-// TestAddressesAtOnce binds to IPv6 addresses right after ADD. By default, the kernel reserves new
-// addresses for duplicate address detection for some seconds.
+// TestAddressesAtOnce checks that a program can bind to IPv6 addresses right after ADD. By
+// default, the kernel holds new addresses back for some seconds, for duplicate address detection.
 func TestAddressesAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -118,7 +118,7 @@ func TestAddressesAtOnce(t *testing.T) {
 	}
 }
 
-// TestWithoutIPv6 attaches on a host whose kernel has no IPv6.
+// TestWithoutIPv6 checks ADD on a host whose kernel has no IPv6.
 func TestWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single)
@@ -136,8 +136,8 @@ func TestWithoutIPv6(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestReferenceKeys sets keys of the reference plugin, one row each, and compares what the kernel
-// shows.
+// TestReferenceKeys checks keys of the reference plugin: each row sets one key, and compares what
+// the kernel shows.
 func TestReferenceKeys(t *testing.T) {
 	const host, container = "ip -o -d addr; ip -o -d link; ip route; nft list ruleset", "ip -o addr; ip -o -d link; ip route; ip -6 route"
 	routes := func(list ...object) object {

@@ -19,9 +19,10 @@ func ranges(subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": sets}})
 }
 
-// TestRangeChanged changes the ranges of a network with running containers. The error names the key
-// that allows this. With this key, the bridge gets a second gateway address. The old gateway
-// address stays until the last container that uses it is gone.
+// TestRangeChanged changes the ranges of a network with running containers. It checks that ADD
+// fails and names the key gatewayConflict, which allows the change. With this key, the bridge
+// gets a second gateway address. The old gateway address stays until the last container that uses
+// it is gone.
 func TestRangeChanged(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

@@ -7,17 +7,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestReadOnlySysctls attaches containers where /proc/sys is read-only, as in a nested container.
-// ADD succeeds if the sysctls that the network needs have the right values. Otherwise the error
-// names the sysctl.
+// TestReadOnlySysctls checks ADD where /proc/sys is read-only, as in a nested container. ADD
+// succeeds if the sysctls that the network needs have the right values already. Otherwise the
+// error names the sysctl.
 func TestReadOnlySysctls(t *testing.T) {
 	const forwarding = "echo 1 >/proc/sys/net/ipv4/ip_forward; "
 	const forwarding6 = forwarding + "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
 	const noRouters = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra; "
 	for _, tt := range []struct {
-		name, before string // a command that sets sysctls before /proc/sys becomes read-only
+		name, before string // before is a command that sets sysctls before /proc/sys becomes read-only
 		conf         object
-		refused      string // sysctl that the error names
+		refused      string // the sysctl that the error names
 	}{
 		{"IPv4", forwarding, single, ""},
 		{"IPv4, not forwarding", "", single, "net/ipv4/ip_forward to 1"},

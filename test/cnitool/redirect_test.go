@@ -7,7 +7,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// redirections are shell commands that make rules of others. The keys say who makes such rules:
+// redirections are shell commands that redirect packets as other programs do, by program:
 // kube-proxy in both of its modes, with the mark for its own masquerade; Docker; and
 // administrators. These destinations lead to 10.88.0.2:80: 10.96.0.1:80, port 30081 (external
 // traffic policy Local), port 30080 (Cluster) and port 9000 of the host. 10.96.0.2:80 leads to
@@ -96,10 +96,10 @@ var redirections = map[string]string{
 		iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark`,
 }
 
-// TestRedirectionsOfOthers sends packets through redirections of others to a container that has
-// host ports of the same numbers. The packets have the same source address as without host ports.
-// Only packets of our own host ports within the network are masqueraded, so that the answers
-// return through the host.
+// TestRedirectionsOfOthers sends packets through redirections of other programs to a container
+// that publishes a host port with the same target. It checks that the source address of these
+// packets is the same as without the host port. Only packets through our own host ports within
+// the network are masqueraded, so that the answers return through the host.
 func TestRedirectionsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
 		by    string
@@ -132,7 +132,7 @@ func TestRedirectionsOfOthers(t *testing.T) {
 	}
 }
 
-// redirected is a path to a server, with the source address that the server has to see.
+// redirected is a path to a server, with the source address that the server must see.
 type redirected struct {
 	from, to string
 	port     int

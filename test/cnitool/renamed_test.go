@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBridgeRenamed renames the bridge of a running container. ADD and repair make no second
-// bridge, because it would have the MAC address and the gateway address of the first one. They
-// print the command that gives the bridge its old name.
+// TestBridgeRenamed renames the bridge of a running container. It checks that ADD and repair make
+// no second bridge, which would have the MAC address and the gateway address of the first one.
+// They print the command that gives the bridge its old name again.
 func TestBridgeRenamed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -16,8 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestRepair removes parts of the host's setup in several ways, while containers run. Packets no
-// longer pass. bvctl repair restores the parts, and a second run has nothing to do.
+// TestRepair removes parts of the host's setup in several ways, while containers run, so that
+// packets no longer pass. It checks that bvctl repair restores the parts, and that a second run
+// has nothing to do.
 func TestRepair(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
@@ -104,8 +105,9 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestNextADDRestores flushes rules as other programs do. The next ADD restores all that its
-// network needs, for all its containers. bvctl repair restores the host ports as well.
+// TestNextADDRestores flushes rules as other programs do. It checks that the next ADD restores
+// all that its network needs, for all its containers, and that bvctl repair also restores the
+// host ports.
 func TestNextADDRestores(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
@@ -131,7 +133,7 @@ func TestNextADDRestores(t *testing.T) {
 				name, to string
 				from     *setup.Namespace
 				port     int
-				want     string // source address that the other end has to see
+				want     string // the source address that the other end must see
 			}
 			ways := []way{
 				{"sibling", "10.88.0.2", c[1], 80, "10.88.0.3"}, {"sibling", "fd88::2", c[1], 80, "fd88::3"},
@@ -165,10 +167,10 @@ func TestNextADDRestores(t *testing.T) {
 	}
 }
 
-// TestFlushedChains flushes one of our chains. CHECK names it. The next ADD, or bvctl repair,
-// restores each rule once.
+// TestFlushedChains flushes one of our chains at a time. It checks that CHECK names the chain,
+// and that the next ADD, or bvctl repair, restores each rule once.
 func TestFlushedChains(t *testing.T) {
-	const another = "0a580a580003" + "0a580a580009" + "0800" + "45000038000000004001" + "00000a5800020a580003" // another MAC
+	const another = "0a580a580003" + "0a580a580009" + "0800" + "45000038000000004001" + "00000a5800020a580003" // a frame with a MAC address of another container
 	conf := dual.with(object{
 		"ipspoofchk": true, "ingressPolicy": "same-bridge", "inbound": "established", "forwardMark": "0x100000",
 		"masqExclude": []string{"203.0.113.0/24"}, "capabilities": object{"portMappings": true},
@@ -247,8 +249,8 @@ func TestFlushedChains(t *testing.T) {
 	}
 }
 
-// TestRepairWithoutRecord repairs networks whose containers have no record of libcni. repair uses
-// the configuration, as ADD does for the network's first container.
+// TestRepairWithoutRecord checks that bvctl repairs networks whose containers have no record of
+// libcni. It uses the configuration, as ADD does for the network's first container.
 func TestRepairWithoutRecord(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ingressPolicy": "same-bridge"})
@@ -299,7 +301,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 	if diff := cmp.Diff(whole, rules()); diff != "" {
 		t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
 	}
-	// DEL removes a rule even if the rule exists twice.
+	// DEL also removes a rule that exists twice.
 	setuptest.Run(t, "nft", "add", "rule", "ip", "bridgeveth", "forwarded", "counter", "comment", `"br0 10.88.0.0/24 invalid"`)
 	for i := range 3 {
 		on("DEL", i+1, conf).run(t).ok(t)
@@ -308,8 +310,8 @@ func TestRepairWithoutRecord(t *testing.T) {
 	on("DEL", 4, other).run(t).ok(t)
 }
 
-// TestCheckAndRepairAgree compares what `bvctl leases check` reports with what `bvctl repair`
-// restores. Both agree, whatever has happened to the configuration.
+// TestCheckAndRepairAgree checks that `bvctl leases check` reports the same missing parts that
+// `bvctl repair` restores, whatever has happened to the configuration.
 func TestCheckAndRepairAgree(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct{ name, do, want string }{
@@ -352,8 +354,8 @@ func TestCheckAndRepairAgree(t *testing.T) {
 	}
 }
 
-// TestRepairVerifies has an iptables that does nothing and reports success. repair does not report
-// the rules as restored.
+// TestRepairVerifies replaces iptables by a program that does nothing and reports success. It
+// checks that repair does not report the rules as restored.
 func TestRepairVerifies(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")
@@ -372,8 +374,8 @@ func TestRepairVerifies(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRepairHostPortTaken repairs a container that has lost one host port to another container.
-// repair restores its other host ports.
+// TestRepairHostPortTaken checks that bvctl repairs a container that has lost one host port to
+// another container: it restores the other host ports of the first container.
 func TestRepairHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"portMappings": true}}), "nft")
@@ -396,7 +398,7 @@ func TestRepairHostPortTaken(t *testing.T) {
 	}
 }
 
-// TestRepairWatch deletes rules while `bvctl repair --watch` runs. It restores them at once.
+// TestRepairWatch checks that `bvctl repair --watch` restores deleted rules at once.
 func TestRepairWatch(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -413,7 +415,8 @@ func TestRepairWatch(t *testing.T) {
 	}
 }
 
-// TestRepairPrivileges runs bvctl repair with no capability but NET_ADMIN, as in the DaemonSet of deploy/.
+// TestRepairPrivileges checks that bvctl repair needs no capability but NET_ADMIN, as in the
+// DaemonSet of deploy/.
 func TestRepairPrivileges(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true, "capabilities": object{"portMappings": true, "bandwidth": true}})

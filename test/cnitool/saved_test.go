@@ -35,13 +35,13 @@ func (u userland) run(t testing.TB, command string) string {
 	return setuptest.Run(t, "env", "PATH="+path, "sh", "-ec", command)
 }
 
-// present reports whether the programs are there.
+// present reports whether the programs of the userland are installed.
 func (u userland) present() bool {
 	_, err := os.Stat(filepath.Join(u.bin, "nft"))
 	return u.bin == "" || err == nil
 }
 
-// eachUserland runs a test with each userland, in hosts of their own.
+// eachUserland runs a test with each userland, each time on a host of its own.
 func eachUserland(t *testing.T, test func(t *testing.T, u userland)) {
 	t.Parallel()
 	for _, u := range userlands {
@@ -56,9 +56,9 @@ func eachUserland(t *testing.T, test func(t *testing.T, u userland)) {
 }
 
 // TestSavedRuleset saves the ruleset by nft(8) while containers run, and loads it again, as
-// Debian's nftables service does at each boot. nft prints iptables' match on conntrack as a native
-// rule, which iptables then calls incompatible. The next ADD, or bvctl repair, replaces our chains,
-// and no call fails.
+// Debian's nftables service does at each boot. nft prints iptables' match on conntrack as a
+// native rule, which iptables then calls incompatible. The test checks that the next ADD, or
+// bvctl repair, replaces our chains, and that no call fails.
 func TestSavedRuleset(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		conf := publishing(dual.with(object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000", "masqExclude": []string{"192.0.2.128/25"}, "ipspoofchk": true}),
@@ -105,8 +105,8 @@ func TestSavedRuleset(t *testing.T) {
 	})
 }
 
-// TestIncompatibleChains compares the chains that the doctor names with those that iptables
-// refuses. The chains contain rules of all kinds that nft(8) may have loaded, or Docker's rules,
+// TestIncompatibleChains checks that the doctor names the chains that iptables refuses, and no
+// others. The chains contain rules of all kinds that nft(8) may have loaded, or Docker's rules,
 // saved and loaded again.
 func TestIncompatibleChains(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
@@ -161,8 +161,8 @@ func TestIncompatibleChains(t *testing.T) {
 	})
 }
 
-// TestIPTablesReads has iptables list, check, delete, save and restore rules that ADD has written
-// by netlink. It also adds rules of its own beside them.
+// TestIPTablesReads checks that iptables can list, check, delete, save and restore rules that ADD
+// has written by netlink, and can add rules of its own beside them.
 func TestIPTablesReads(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		n := newNode(t, dual)
@@ -206,7 +206,7 @@ func TestIPTablesReads(t *testing.T) {
 }
 
 // TestSavedIPTables saves the rules of iptables while containers run, flushes them and restores
-// them. Packets pass, CHECK succeeds, and ADD and DEL still work.
+// them. It checks that packets pass, and that CHECK, ADD and DEL succeed.
 func TestSavedIPTables(t *testing.T) {
 	for flavour, program := range map[string]string{"nft": "tables", "legacy": "tables-legacy"} {
 		t.Run(flavour, func(t *testing.T) {
@@ -251,8 +251,8 @@ func TestSavedIPTables(t *testing.T) {
 	}
 }
 
-// TestWithoutIPTables attaches on hosts without the program iptables. ADD writes the rules of
-// iptables-nft by netlink. An iptables-legacy without dropping rules needs no rule.
+// TestWithoutIPTables checks ADD on hosts without the program iptables. ADD writes the rules of
+// iptables-nft by netlink. It needs no rule in tables of iptables-legacy that drop nothing.
 func TestWithoutIPTables(t *testing.T) {
 	for name, spoil := range map[string]string{
 		"iptables-nft denies":            "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP",
@@ -283,8 +283,9 @@ func TestWithoutIPTables(t *testing.T) {
 	}
 }
 
-// TestNeedsIPTables has iptables-legacy drop packets on a host without the program. Only the
-// program could add a rule there, so ADD fails. The program of the other flavour is of no use.
+// TestNeedsIPTables checks that ADD fails where iptables-legacy drops packets and its program is
+// not installed, because only this program can add a rule there. The iptables program of the
+// other flavour is of no use.
 func TestNeedsIPTables(t *testing.T) {
 	for name, hidden := range map[string][]string{
 		"no iptables": {"iptables", "iptables-nft", "iptables-legacy"}, "iptables-nft alone": {"iptables-legacy"},

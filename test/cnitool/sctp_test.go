@@ -22,7 +22,7 @@ func sctpSocket(ns *setup.Namespace) (fd int, err error) {
 	return fd, err
 }
 
-// TestSCTP connects to a host port by SCTP from outside.
+// TestSCTP checks that a host port for SCTP is reachable from outside.
 func TestSCTP(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// world is a node with two containers and a machine outside that has a route to them. Each
-// container serves port 80. The first one has host port 8080.
+// world is a node with two containers, and a machine outside that has a route to them. Each
+// container serves port 80. The first container has host port 8080.
 type world struct {
 	*node
 	c       []*setup.Namespace
@@ -49,14 +49,14 @@ func (w *world) add(conf object) {
 	}
 }
 
-// way is a path that packets take.
+// way is a path that packets take: from a namespace to an address and port.
 type way struct {
 	name, to string
 	from     *setup.Namespace
 	port     int
 }
 
-// ways returns all paths, without those from and to Docker's containers.
+// ways returns all paths, except those from and to Docker's containers.
 func (w *world) ways() []way {
 	return []way{
 		{"sibling", "10.88.0.3", w.c[0], 80}, {"sibling, IPv6", "fd88::3", w.c[0], 80},
@@ -83,7 +83,7 @@ func (w *world) blocked(more ...way) []string {
 	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
 }
 
-// both returns the names for both families.
+// both returns the names of the paths for IPv4 and for IPv6.
 func both(names ...string) (list []string) {
 	for _, n := range names {
 		list = append(list, n, n+", IPv6")
@@ -91,10 +91,10 @@ func both(names ...string) (list []string) {
 	return list
 }
 
-// everyWay are the paths that a dropping FORWARD chain blocks.
+// everyWay names the paths that a dropping FORWARD chain blocks.
 var everyWay = both("sibling", "out", "in", "published")
 
-// Rules of others. $I is each of the iptables programs.
+// These are rules of other programs. $I stands for each of the iptables programs in turn.
 const (
 	dockerBridge = `
 		ip netns add d; ip -n d link set lo up # Go asks once, where it first listens, whether there is IPv6
@@ -202,8 +202,9 @@ const (
 	dockerDenies = "$I -I DOCKER-USER -o br0 -p tcp --dport 80 -j DROP\n"
 )
 
-// TestSituations has a table of rules that block packets. With "forward": "none", no packet passes.
-// With the default, all packets pass, except those that an administrator or Docker drops.
+// TestSituations checks which packets pass where rules of other programs block packets. With
+// "forward": "none", no packet passes. With the default, all packets pass, except those that an
+// administrator or Docker drops.
 func TestSituations(t *testing.T) {
 	nft, legacy := []string{"iptables-nft", "ip6tables-nft"}, []string{"iptables-legacy", "ip6tables-legacy"}
 	towards := both("sibling", "in", "published") // the paths that rules of the administrator or of Docker block
@@ -211,12 +212,12 @@ func TestSituations(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		programs []string
-		each     string   // a command for each program
-		once     string   // a command that runs after all of these
-		blocked  []string // blocked with "forward": "none"
+		each     string   // a command that runs once for each iptables program
+		once     string   // a command that runs once, after all of these
+		blocked  []string // paths that are blocked with "forward": "none"
 		conf     object   // configuration of the network
-		left     []string // blocked with this configuration
-		denies   string   // a dropping rule, for each program
+		left     []string // paths that are still blocked with this configuration
+		denies   string   // a rule that drops packets, for each iptables program
 		denied   []string
 	}{
 		{name: "policy ACCEPT", programs: nft, each: "$I -P FORWARD ACCEPT\n", denies: adminDenies, denied: towards},
@@ -298,8 +299,8 @@ func TestSituations(t *testing.T) {
 	}
 }
 
-// TestStatusDenied has chains that drop packets. STATUS names a chain only if the chain certainly
-// drops all packets of containers.
+// TestStatusDenied checks that STATUS names a dropping chain only if the chain certainly drops
+// all packets of containers.
 func TestStatusDenied(t *testing.T) {
 	for _, tt := range []struct {
 		name, rules string
@@ -335,5 +336,5 @@ func TestStatusDenied(t *testing.T) {
 	}
 }
 
-// denial returns the rule in an iptables command: what follows -A or -I.
+// denial returns the rule that an iptables command adds: the words after -A or -I.
 func denial(command string) string { return command[len("$I -A "):] }

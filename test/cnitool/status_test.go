@@ -20,9 +20,9 @@ const readOnly = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /pr
 
 var allPrograms = []string{"iptables", "iptables-nft", "iptables-legacy", "ip6tables", "ip6tables-nft", "ip6tables-legacy"}
 
-// TestStatusLikeADD compares STATUS with the ADD that follows. STATUS succeeds if ADD succeeds and
-// the container's packets leave the host. Otherwise a runtime that waits for STATUS would never
-// call ADD.
+// TestStatusLikeADD checks that STATUS succeeds if the ADD that follows succeeds and the
+// container's packets leave the host. Otherwise a runtime that waits for STATUS would never call
+// ADD.
 func TestStatusLikeADD(t *testing.T) {
 	only6 := ipamKeys(object{"subnet": "fd88::/64"})
 	foreign := single.with(object{"ipam": object{"type": "host-local", "dataDir": "/run/host-local", "subnet": "fd88::/64"}})
@@ -33,7 +33,7 @@ func TestStatusLikeADD(t *testing.T) {
 		rules string
 		hide  []string
 		conf  object
-		first object // another network to which a container is attached before
+		first object // another network, to which a container is attached before
 		want  codes
 		inner bool // packets of the container do not leave the host
 	}{

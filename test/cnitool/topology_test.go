@@ -11,7 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTopology draws two bridges, one with a container whose port is down.
+// TestTopology checks the drawing of two bridges, one of them with a container whose port is
+// down.
 func TestTopology(t *testing.T) {
 	n := newNode(t, dual)
 	c := n.containers(8)
@@ -31,7 +32,7 @@ func TestTopology(t *testing.T) {
 		}
 		page := filepath.Join("testdata", "topology."+kind)
 		if kind == "svg" {
-			page = "../../docs/topology.svg" // shown in docs/inspect.md
+			page = "../../docs/topology.svg" // docs/inspect.md shows this picture
 		}
 		golden(t, page, got)
 		if kind == "svg" {
@@ -46,8 +47,8 @@ func TestTopology(t *testing.T) {
 	}
 }
 
-// TestTopologyNames draws pods with long names, and with names that contain escape sequences for a
-// terminal.
+// TestTopologyNames checks the drawing of pods with long names, and with names that contain
+// escape sequences for a terminal.
 func TestTopologyNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single)

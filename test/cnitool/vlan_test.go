@@ -14,8 +14,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// newVLANNode is newNode with a number of containers. If the kernel's bridges do not filter by
-// VLAN, it checks that ADD reports this and leaves nothing, and then skips the test.
+// newVLANNode is newNode, and also makes a number of containers. If the kernel's bridges do not
+// filter by VLAN, newVLANNode checks that ADD reports this and leaves nothing, and then skips the
+// test.
 func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	t.Helper()
 	n := newNode(t, single, "nft")
@@ -36,15 +37,16 @@ func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	return nil, nil
 }
 
-// vlan returns network number i with a VLAN of its own, on br0.
+// vlan returns a configuration of network number i, in VLAN id of the bridge br0.
 func vlan(i, id int) object {
 	return dual.with(object{"name": fmt.Sprint("vlan", id), "vlan": id, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": fmt.Sprintf("10.%d.0.0/24", i)}}, {{"subnet": fmt.Sprintf("fd%d::/64", i)}},
 	}}})
 }
 
-// TestVLAN has two networks in different VLANs of one bridge, each with its gateway, host ports
-// and masquerade. No packet gets from one network to the other, except through the gateways.
+// TestVLAN checks two networks in different VLANs of one bridge, each with its gateway, host
+// ports and masquerade. No packet gets from one network to the other, except through the
+// gateways.
 func TestVLAN(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 4)
@@ -103,12 +105,13 @@ func TestVLAN(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// checking returns a configuration in which prevResult is the result of ADD.
+// checking returns conf as the configuration of CHECK: prevResult is the result of ADD, which is
+// in a.
 func checking(conf object, a answer) object {
 	return conf.with(object{"prevResult": json.RawMessage(a.stdout)})
 }
 
-// TestVLANTrunk has containers send tagged frames.
+// TestVLANTrunk checks which tagged frames from containers arrive.
 func TestVLANTrunk(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -150,7 +153,7 @@ func TestVLANTrunk(t *testing.T) {
 	}
 }
 
-// TestVLANOnOthersBridge uses a bridge that ADD has not made. ADD fails if the bridge does not
+// TestVLANOnOthersBridge checks a bridge that ADD has not made. ADD fails if the bridge does not
 // filter by VLAN. DEL leaves the bridge as it was.
 func TestVLANOnOthersBridge(t *testing.T) {
 	t.Parallel()
@@ -176,9 +179,9 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANKilled kills the first ADD and the last DEL on a foreign bridge before each message that they
-// send while the VLAN link exists and the port does not. After the next ADD the gateways answer. After the next
-// DEL the bridge is as it was.
+// TestVLANKilled kills the first ADD and the last DEL on a foreign bridge before messages that
+// they send while the VLAN link exists and the port does not. It checks that the gateways answer
+// after the next ADD, and that the bridge is as before after the next DEL.
 func TestVLANKilled(t *testing.T) {
 	conf := vlan(81, 100).with(object{"name": "net", "forward": "none", "ipMasq": false})
 	exists := func(link string) bool {
@@ -225,9 +228,9 @@ func TestVLANKilled(t *testing.T) {
 }
 
 // TestVLANRangeChanged changes the ranges of a network in a VLAN while the network has a
-// container. A second network uses another VLAN of the bridge. DEL of the container removes the
-// old gateway address. The new gateway is outside of its subnet, so the host needs a route through
-// the VLAN link.
+// container. A second network uses another VLAN of the bridge. The test checks that DEL of the
+// container removes the old gateway address. The new gateway is outside of its subnet, so the
+// host needs a route through the VLAN link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 3)
@@ -260,7 +263,8 @@ func TestVLANRangeChanged(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestVLANOfExistingLink attaches a link that another plugin has made to a VLAN. CHECK compares its VLANs.
+// TestVLANOfExistingLink attaches a link that another plugin has made to a VLAN. It checks that
+// CHECK compares the VLANs of this link.
 func TestVLANOfExistingLink(t *testing.T) {
 	t.Parallel()
 	newVLANNode(t, 1)
@@ -273,8 +277,8 @@ func TestVLANOfExistingLink(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestVLANOnEmptiedBridge attaches to a bridge that has lost its only port, and with this port its
-// MAC address. The VLAN link of the gateway still has a MAC address.
+// TestVLANOnEmptiedBridge checks a bridge that has lost its only port, and with this port its MAC
+// address. After ADD, the VLAN link of the gateway still has a MAC address.
 func TestVLANOnEmptiedBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -290,8 +294,8 @@ func TestVLANOnEmptiedBridge(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestVLANsOfReference attaches by the reference plugin bridge, and by our plugin under this name.
-// The port is in the same VLANs, whatever the default VLAN of the bridge is.
+// TestVLANsOfReference checks that the reference plugin bridge, and our plugin under this name,
+// put a port into the same VLANs, whatever the default VLAN of the bridge is.
 func TestVLANsOfReference(t *testing.T) {
 	bridge := func(pvid int) string {
 		return fmt.Sprintf("ip link add br0 up type bridge vlan_filtering 1 vlan_default_pvid %d", pvid)
