@@ -22,7 +22,8 @@ import (
 // shipped is the folder with the configurations, as a path from this folder.
 const shipped = "../../conf/"
 
-// TestConfigurations loads each file as a runtime does and runs all verbs.
+// TestConfigurations loads each file as a runtime does, and checks that all verbs succeed with
+// it.
 func TestConfigurations(t *testing.T) {
 	plugins := t.TempDir()
 	if err := harness.Build(plugins, "bridgeveth"); err != nil {
@@ -53,7 +54,7 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
-// TestReadme compares the table of conf/README.md with the files and their subnets.
+// TestReadme checks that the table in conf/README.md lists the files and their subnets.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile(shipped + "README.md")
 	if err != nil {
@@ -82,9 +83,9 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// oldestVersion fails the test unless a runtime that does not know the key "cniVersions" uses the
-// oldest version of the file. Runtimes know this key only since CNI 1.1.0. containerd 1.6 fails
-// with a version that is newer than its own.
+// oldestVersion fails the test unless the file's "cniVersion" is its oldest version. A runtime
+// without the key "cniVersions", which exists since CNI 1.1.0, uses "cniVersion". containerd 1.6
+// fails with a version that is newer than its own.
 func oldestVersion(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -103,7 +104,8 @@ func oldestVersion(t *testing.T, file string) {
 	}
 }
 
-// runVerbs attaches two containers, pings between them if they have addresses, and detaches them.
+// runVerbs attaches two containers, checks by ping that they reach each other if they have
+// addresses, and detaches them.
 func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigList) {
 	t.Helper()
 	ctx := context.Background()
@@ -130,7 +132,7 @@ func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigLis
 	}
 	for _, r := range results {
 		for _, ip := range r.IPs {
-			for _, from := range []*setup.Namespace{a, b} { // one of the two pings itself
+			for _, from := range []*setup.Namespace{a, b} { // one of the two pings is to the container itself
 				if !setuptest.Ping(t, from, ip.Address.IP.String()) {
 					t.Errorf("%s cannot ping %s", from.Path, ip.Address.IP)
 				}

@@ -7,8 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBandwidth limits a pod by annotations. Each direction has a queue. Packets to the pod wait
-// at its bridge port, and packets from the pod wait at an IFB behind the port.
+// TestBandwidth checks that annotations limit a pod's bandwidth. Each direction has a queue.
+// Packets to the pod wait at its bridge port, and packets from the pod wait at an IFB that
+// belongs to the port.
 func TestBandwidth(t *testing.T) {
 	each(t, func(n *node) {
 		config := n.podConfig(1)

@@ -10,13 +10,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ctrRun returns a command of ctr that runs a container on the network.
+// ctrRun returns the arguments of ctr for a container on the network.
 func (n *node) ctrRun(how, name string, command ...string) []string {
 	return append([]string{"run", how, "--cni", "--cgroup", "/" + n.cgroup + "/" + name, image, name}, command...)
 }
 
-// TestCtr runs containers by `ctr run --cni`, which calls DEL without a namespace. If DEL fails,
-// ctr only logs the error: "network review" in 1.x, "failed to remove network" in 2.x.
+// TestCtr checks containers of `ctr run --cni`, which calls DEL without a namespace. If DEL
+// fails, ctr only logs the error: "network review" in 1.x, "failed to remove network" in 2.x.
 func TestCtr(t *testing.T) {
 	each(t, func(n *node) {
 		n.ctr("images", "import", "--index-name", image, archive)
@@ -39,16 +39,16 @@ func TestCtr(t *testing.T) {
 	})
 }
 
-// TestCtrDetached runs containers in the background. From 1.7 on, `ctr tasks kill` calls DEL, for
-// every signal. No other command does: a container that ends in another way keeps its lease until
-// somebody releases it.
+// TestCtrDetached checks containers of ctr that run in the background. From containerd 1.7 on,
+// `ctr tasks kill` calls DEL, for every signal. No other command does: a container that ends in
+// another way keeps its lease until somebody releases it.
 func TestCtrDetached(t *testing.T) {
 	each(t, func(n *node) {
 		n.ctr("images", "import", "--index-name", image, archive)
 		n.ctr(n.ctrRun("--detach", "killed", server...)...)
 		address, _, _ := strings.Cut(leases(n)[0], "/")
 		harness.Await(n, "the web server", func() bool { return n.get(n.host, address+":80") })
-		n.ctr("tasks", "kill", "--signal", "SIGCONT", "killed") // the container runs on
+		n.ctr("tasks", "kill", "--signal", "SIGCONT", "killed") // SIGCONT does not end the container
 		if held := leases(n); (len(held) == 1) != n.forgets {
 			n.Errorf("after ctr tasks kill: leases %q", held)
 		}
@@ -76,8 +76,8 @@ func (n *node) removeDetached(name string) {
 	n.ctr("containers", "rm", name)
 }
 
-// releaseLease releases the only lease by bvctl. The lease must belong to the container, which no
-// longer exists.
+// releaseLease releases the only lease by bvctl. The lease must belong to the container with this
+// name, which no longer exists.
 func (n *node) releaseLease(name string) {
 	n.Helper()
 	bvctl := func(args ...string) string { return setuptest.Run(n, "/opt/cni/bin/bvctl", args...) }

@@ -1,5 +1,5 @@
-// Package containerd runs pods by containerd through its CRI socket. Plugins are in /opt/cni/bin,
-// and a shipped configuration is in /etc/cni/net.d.
+// Package containerd tests pods that containerd runs through its CRI socket. Plugins are in
+// /opt/cni/bin, and a shipped configuration is in /etc/cni/net.d.
 package containerd
 
 import (
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	harness.Main(m, &programs, "bridgeveth", "bvctl")
 }
 
-// prepare installs the plugins and writes the configuration of containerd. Its files in /etc and
-// /opt exist only in the test's host.
+// prepare installs the plugins and writes containerd's configuration. The files in /etc and /opt
+// exist only in the test's host.
 func prepare(t *testing.T, config string) {
 	t.Helper()
 	for _, dir := range []string{"/etc", "/opt"} {
@@ -74,8 +74,8 @@ func cgroups(t testing.TB) (paths []string) {
 	return paths
 }
 
-// removeCgroups removes the test's cgroup, which containerd does not remove, and the cgroups that a
-// failed test has left below it.
+// removeCgroups removes the test's cgroup, which containerd does not remove, and all cgroups
+// below it, which a failed test may have left.
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	var err error

@@ -15,11 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// server is the command of a web server, with the image's page.
+// server is the command of a web server that serves the page of the image.
 var server = []string{"httpd", "-f", "-p", "80", "-h", "/www"}
 
-// TestPod runs pods. Without the FORWARD rules, no packet gets from pod to pod. With these rules,
-// every packet does, also through a host port. Removed pods leave nothing behind.
+// TestPod checks that, with the FORWARD rules, every packet gets from pod to pod, also through a
+// host port, and that removed pods leave nothing. Without these rules, no packet gets from pod to
+// pod.
 func TestPod(t *testing.T) {
 	each(t, func(n *node) {
 		n.configure(map[string]any{"forward": "none"})
@@ -60,9 +61,9 @@ func TestPod(t *testing.T) {
 	})
 }
 
-// TestRepair flushes the rules under running pods. bvctl repair reads containerd's records. Their
-// results are of the CNI version that containerd uses: 0.4.0 for containerd 1.6, although the
-// configuration lists newer ones.
+// TestRepair flushes the rules under running pods. It checks that bvctl repair restores them from
+// containerd's records. The results in these records are of the CNI version that containerd uses:
+// 0.4.0 for containerd 1.6, although the configuration lists newer ones.
 func TestRepair(t *testing.T) {
 	each(t, func(n *node) {
 		n.configure(nil)
@@ -98,8 +99,8 @@ func TestRepair(t *testing.T) {
 	})
 }
 
-// reachable fails the test unless the web server of the published pod answers: to the host at the
-// pod's address, and to the outside at the host port.
+// reachable fails the test unless the web server of the published pod answers: the host at the
+// pod's address, and the namespace outside at the host port.
 func (n *node) reachable(p *pod) {
 	n.Helper()
 	harness.Await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })
@@ -108,7 +109,8 @@ func (n *node) reachable(p *pod) {
 	}
 }
 
-// TestRestart kills containerd and starts it again while pods run.
+// TestRestart kills containerd and starts it again while pods run. It checks that a pod stays
+// reachable and keeps its address.
 func TestRestart(t *testing.T) {
 	each(t, func(n *node) {
 		a, b := n.mustRun(n.podConfig(1)), n.mustRun(n.published(2))
@@ -130,8 +132,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestLostNamespace removes the file of a pod's network namespace before the pod is stopped.
-// containerd then has no namespace for DEL.
+// TestLostNamespace removes the file of a pod's network namespace before the pod is stopped, so
+// that containerd has no namespace for DEL. It checks that DEL still removes everything.
 func TestLostNamespace(t *testing.T) {
 	each(t, func(n *node) {
 		p := n.mustRun(n.published(1))
@@ -145,7 +147,7 @@ func TestLostNamespace(t *testing.T) {
 	})
 }
 
-// TestManyPods starts and removes 50 pods in parallel.
+// TestManyPods starts and removes 50 pods in parallel, and checks that nothing is left.
 func TestManyPods(t *testing.T) {
 	each(t, func(n *node) {
 		pods := make([]*pod, 50)
@@ -169,7 +171,8 @@ func TestManyPods(t *testing.T) {
 	})
 }
 
-// atOnce calls f with 0 to count-1 in parallel and fails the test if a call fails.
+// atOnce calls f in parallel with each number from 0 to count-1. It fails the test if a call
+// fails.
 func (n *node) atOnce(count int, f func(i int) error) {
 	n.Helper()
 	errs := make([]error, count)

@@ -24,12 +24,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// image is the image of all containers: busybox. Its default command sleeps.
+// image is the image of all containers, which contains busybox. Its default command sleeps.
 const image = "docker.io/library/busybox:latest"
 
-// daemonConfig is containerd's configuration, for a machine without AppArmor and without the right
-// to lower an OOM score. release.config adds the settings of CNI. containerd 1.6 and 2.x read
-// version 2.
+// daemonConfig is containerd's configuration, for a machine without AppArmor and without the
+// right to lower an OOM score. The field config of a release adds the settings of CNI. "version =
+// 2" is the version of the file format, which containerd 1.6 and 2.x read.
 const daemonConfig = `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
@@ -40,23 +40,23 @@ const daemonConfig = `version = 2
 // daemonLog is the file of containerd's log.
 const daemonLog = "/run/containerd.log"
 
-// root is the folder of hack/containerd.sh.
+// root is the folder that hack/containerd.sh has filled.
 var root = os.Getenv("CONTAINERD_ROOT")
 
-// archive is the file with the image.
+// archive is the file with the image of all containers.
 var archive = filepath.Join(root, "image.tar")
 
-// release is a containerd that tests run with.
+// release is a release of containerd that the tests use.
 type release struct {
 	name, bin string
-	silent    bool   // it does not call STATUS
-	forgets   bool   // ctr does not call DEL for containers that run in the background
-	config    string // added to daemonConfig
-	remedy    string // printed if this release is missing
+	silent    bool   // this release does not call STATUS
+	forgets   bool   // ctr of this release does not call DEL for containers that run in the background
+	config    string // is appended to daemonConfig
+	remedy    string // is printed if this release is not installed
 }
 
-// pluginFolder is the setting that docs/containerd.md gives for Debian 13. Its containerd looks for
-// plugins in /usr/lib/cni even without a configuration.
+// pluginFolder is the setting that docs/containerd.md gives for Debian 13. Without this setting,
+// Debian 13's containerd looks for plugins in /usr/lib/cni.
 const pluginFolder = `  [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
 `
@@ -69,7 +69,7 @@ var releases = []release{
 	{"2", os.Getenv("CONTAINERD2_BIN"), false, false, "", "run make test-runtimes"},
 }
 
-// each runs a test with each release that is installed, in hosts of their own.
+// each runs a test with each installed release, each time on a host of its own.
 func each(t *testing.T, test func(n *node)) {
 	t.Parallel()
 	for _, r := range releases {
@@ -83,12 +83,12 @@ func each(t *testing.T, test func(n *node)) {
 				t.Skip("LISTED SKIP: containerd needs root outside of a user namespace")
 			}
 			setuptest.InPIDNamespace(t, func() { test(newNode(t, r)) })
-			removeCgroups(t) // in both processes, so that it also runs if the inner one fails
+			removeCgroups(t) // in both processes, so that removeCgroups also runs if the inner process fails
 		})
 	}
 }
 
-// node is a host with containerd and policy DROP in FORWARD.
+// node is a host with containerd, and policy DROP of FORWARD.
 type node struct {
 	*testing.T
 	release
@@ -155,7 +155,7 @@ func (n *node) start() {
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }() // ended by a signal
 	end := func(s syscall.Signal) {
-		_ = cmd.Process.Signal(s) // it may have ended
+		_ = cmd.Process.Signal(s) // containerd may have ended already
 		select {
 		case <-ended:
 		case <-time.After(30 * time.Second):
@@ -192,8 +192,8 @@ func (n *node) ctr(args ...string) {
 // conflist is the file of the network's configuration.
 const conflist = "/etc/cni/net.d/10-containerd.conflist"
 
-// configure changes keys of the plugin in the shipped configuration and waits until containerd has
-// loaded the file.
+// configure changes keys of bridgeveth in the shipped configuration and waits until containerd
+// has loaded the file.
 func (n *node) configure(keys map[string]any) {
 	n.Helper()
 	shipped, err := os.ReadFile("../../conf/10-containerd.conflist")
@@ -237,7 +237,8 @@ func (n *node) configure(keys map[string]any) {
 	})
 }
 
-// get requests the image's page from an HTTP server. The request comes from a namespace.
+// get sends an HTTP request from a namespace to a web server of a container. It reports whether
+// the answer is the page of the image.
 func (n *node) get(from *setup.Namespace, address string) (answered bool) {
 	n.Helper()
 	err := from.Do(func() error {

@@ -12,11 +12,11 @@ import (
 // pod is a running pod.
 type pod struct {
 	id, address string
-	netns       string // path of its network namespace
+	netns       string // path of the pod's network namespace
 	config      *cri.PodSandboxConfig
 }
 
-// podConfig returns what the kubelet sends for pod number i.
+// podConfig returns the configuration that the kubelet would send for pod number i.
 func (n *node) podConfig(i int) *cri.PodSandboxConfig {
 	name := fmt.Sprint("web-", i)
 	return &cri.PodSandboxConfig{
@@ -63,7 +63,7 @@ func (n *node) run(config *cri.PodSandboxConfig) (*pod, error) {
 	return p, nil
 }
 
-// mustRun is run, and fails the test if run fails.
+// mustRun starts a pod like run, and fails the test if run fails.
 func (n *node) mustRun(config *cri.PodSandboxConfig) *pod {
 	n.Helper()
 	p, err := n.run(config)
@@ -103,7 +103,7 @@ func (n *node) container(p *pod, command ...string) (id string) {
 	return got.ContainerId
 }
 
-// exec runs a command in a container. The error has the command's output.
+// exec runs a command in a container. The error contains the command's output.
 func (n *node) exec(container string, command ...string) error {
 	n.Helper()
 	got, err := n.runtime.ExecSync(n.Context(), &cri.ExecSyncRequest{ContainerId: container, Cmd: command, Timeout: 30})
@@ -116,8 +116,8 @@ func (n *node) exec(container string, command ...string) error {
 	return nil
 }
 
-// ping sends an echo request from a container. The host may have to ask for the neighbour twice
-// before the answer comes.
+// ping sends an echo request from a container and waits two seconds for the answer, because the
+// host may have to repeat an ARP request before the answer can come.
 func (n *node) ping(container, address string) error {
 	n.Helper()
 	return n.exec(container, "ping", "-c", "1", "-W", "2", address)

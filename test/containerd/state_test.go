@@ -15,12 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// state is what pods may leave on a host.
+// state describes what a removed pod could leave on the host.
 type state struct {
 	Network, Mounts, Netns, Processes, Cgroups, Leases, Results []string
 }
 
-// look returns the host's state.
+// look returns the host's present state.
 func (n *node) look() state {
 	n.Helper()
 	return state{
@@ -34,8 +34,8 @@ func (n *node) look() state {
 	}
 }
 
-// same waits until the host is in the same state as before, because a shim takes some time to end.
-// The test fails if the host does not reach this state.
+// same waits until the host's state is equal to before, because a shim takes some time to end. It
+// fails the test with the complaint if the state stays different.
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string
@@ -44,7 +44,7 @@ func (n *node) same(before state, complaint string) {
 	}
 }
 
-// nothingLeft removes pods. It fails the test unless the host is then in the same state as before
+// nothingLeft removes pods. It fails the test unless the host's state is then as it was before
 // the first pod.
 func (n *node) nothingLeft(pods ...*pod) {
 	n.Helper()
@@ -66,7 +66,7 @@ func files(t testing.TB, pattern string) []string {
 	return names
 }
 
-// mounts returns the mount points.
+// mounts returns the mount points of the host.
 func mounts(t testing.TB) (points []string) {
 	t.Helper()
 	info, err := os.ReadFile("/proc/self/mountinfo")
@@ -80,14 +80,14 @@ func mounts(t testing.TB) (points []string) {
 	return points
 }
 
-// processes returns the names of the running programs. Zombies do not count, because this process
-// inherits them as the first process of a PID namespace.
+// processes returns the names of the running programs. Zombies do not count. They are children of
+// this process, because it is the first process of a PID namespace.
 func processes(t testing.TB) (names []string) {
 	t.Helper()
 	for _, path := range files(t, "/proc/[0-9]*/stat") {
 		stat, err := os.ReadFile(path) // PID (NAME) STATE ...
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		name, rest, _ := strings.Cut(string(stat[strings.IndexByte(string(stat), '(')+1:]), ") ")
 		if rest[0] != 'Z' {
@@ -98,7 +98,7 @@ func processes(t testing.TB) (names []string) {
 	return names
 }
 
-// leases returns the leases with their attachments.
+// leases returns each lease with its attachment.
 func leases(t testing.TB) (held []string) {
 	t.Helper()
 	all, err := harness.Leases("containerd")

@@ -7,8 +7,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestStatus has containerd 2 call STATUS and report the result to the kubelet, which then sends no
-// pods. containerd 1.x does not call STATUS: there, the pod's ADD fails.
+// TestStatus checks that containerd 2 calls STATUS and reports the result to the kubelet, which
+// sends no pods while STATUS fails. containerd 1.x does not call STATUS: there, the pod's ADD
+// fails.
 func TestStatus(t *testing.T) {
 	each(t, func(n *node) {
 		n.ready("at first", "")
@@ -28,8 +29,8 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless a pod is refused for the reason why. A containerd that calls
-// STATUS must already report this reason as the status of the network.
+// refused fails the test unless the pod is refused for the reason why. If this containerd calls
+// STATUS, it must report this reason as the status of the network before.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {
@@ -42,8 +43,8 @@ func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	}
 }
 
-// ready fails the test unless the network is ready. With a reason, it fails the test unless the
-// network is not ready for this reason.
+// ready fails the test unless the network is ready. If why is not empty, it instead fails the
+// test unless the network is not ready, for this reason.
 func (n *node) ready(when, why string) {
 	n.Helper()
 	s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{})

@@ -1,5 +1,5 @@
-// Package crio runs the plugins by CRI-O's library ocicni, with the configuration that is shipped
-// for CRI-O.
+// Package crio tests the plugins with CRI-O's library ocicni and the configuration that is
+// shipped for CRI-O.
 package crio
 
 import (
@@ -31,12 +31,12 @@ type object = map[string]any
 
 type change = harness.Change
 
-// reference changes the network to the reference plugins.
+// reference is a change of the configuration: the network uses the reference plugins.
 func reference(_, plugin, ipam object) {
 	plugin["type"], ipam["type"] = "bridge", "host-local"
 }
 
-// version sets the CNI version.
+// version returns a change that sets the CNI version of the configuration.
 func version(v string) change {
 	return func(list, _, _ object) {
 		list["cniVersion"] = v
@@ -44,14 +44,14 @@ func version(v string) change {
 	}
 }
 
-// only limits the network to count IPv4 addresses, from 10.87.0.2 on.
+// only returns a change that limits the network to count IPv4 addresses, from 10.87.0.2 on.
 func only(count int) change {
 	return func(_, _, ipam object) {
 		ipam["ranges"] = [][]object{{{"subnet": "10.87.0.0/24", "rangeStart": "10.87.0.2", "rangeEnd": fmt.Sprint("10.87.0.", count+1)}}}
 	}
 }
 
-// node is a host with CRI-O's library.
+// node is a host with CRI-O's library ocicni.
 type node struct {
 	ocicni.CNIPlugin
 	t    *testing.T
@@ -59,8 +59,8 @@ type node struct {
 	log  *os.File
 }
 
-// newNode starts the library with the shipped configuration and the changes given. The policy of
-// FORWARD is DROP.
+// newNode makes a host and starts the library with the shipped configuration and the given
+// changes. The policy of FORWARD is DROP.
 func newNode(t *testing.T, changes ...change) *node {
 	t.Helper()
 	setuptest.DropForward(t, "iptables", "ip6tables")
@@ -89,7 +89,7 @@ func (n *node) said() string {
 	return string(b)
 }
 
-// configure writes the shipped configuration, with the changes given, to the folder that the
+// configure writes the shipped configuration, with the given changes, to the folder that the
 // library watches.
 func (n *node) configure(changes ...change) {
 	n.t.Helper()
@@ -107,19 +107,20 @@ func (n *node) start(dir string) {
 	n.t.Cleanup(func() { _ = cri.Shutdown() }) // it only ends the watch of the folder
 }
 
-// pod makes a namespace for pod number i, and returns what CRI-O passes for the pod.
+// pod makes a namespace for pod number i, and returns the arguments that CRI-O passes for the
+// pod.
 func (n *node) pod(i int) ocicni.PodNetwork {
 	n.t.Helper()
 	name := fmt.Sprintf("pod-%d", i)
 	c := setuptest.Container(n.t, name)
-	c.Close() // the namespace ends when no process keeps it
+	c.Close() // an open descriptor would keep the namespace alive after removeNamespace
 	return ocicni.PodNetwork{
 		Name: fmt.Sprintf("web-%d", i), Namespace: "shop", UID: fmt.Sprintf("0f3a-%d", i),
 		ID: fmt.Sprintf("%064x", i), NetNS: c.Path,
 	}
 }
 
-// up does what CRI-O does when it starts a pod: ADD, and CHECK right after it.
+// up calls ADD and then CHECK, as CRI-O does when it starts a pod.
 func (n *node) up(p ocicni.PodNetwork) (*current.Result, error) {
 	if _, err := n.SetUpPod(p); err != nil {
 		return nil, err
@@ -157,7 +158,8 @@ func (n *node) down(pods ...ocicni.PodNetwork) {
 	}
 }
 
-// removeNamespace removes a pod's namespace without CRI-O. The file that it was mounted on stays.
+// removeNamespace unmounts a pod's namespace without CRI-O. The file on which the namespace was
+// mounted stays.
 func (n *node) removeNamespace(p ocicni.PodNetwork) {
 	n.t.Helper()
 	setuptest.Run(n.t, "umount", p.NetNS)
@@ -174,7 +176,7 @@ func (n *node) startProcess(p ocicni.PodNetwork) {
 	setuptest.Inhabit(n.t, c)
 }
 
-// ping reports whether a pod gets an answer from an address.
+// ping reports whether an address answers a ping from a pod.
 func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	n.t.Helper()
 	c, err := setup.OpenNamespace(p.NetNS)
@@ -185,7 +187,7 @@ func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	return setuptest.Ping(n.t, c, to)
 }
 
-// held returns the leased IPv4 addresses of the network with their pods, from our leases and from
+// held returns the leased IPv4 addresses of the network with their pods. It reads our leases and
 // host-local's files. "1 10.87.0.2" means that pod 1 has address 10.87.0.2.
 func (n *node) held() (all []string) {
 	n.t.Helper()
@@ -199,7 +201,7 @@ func (n *node) held() (all []string) {
 		}
 	}
 	const dir = "/var/lib/cni/networks/crio"
-	files, _ := os.ReadDir(dir) // only host-local makes the folder
+	files, _ := os.ReadDir(dir) // the folder exists only if host-local has made it
 	for _, f := range files {
 		if a, err := netip.ParseAddr(f.Name()); err == nil && a.Is4() {
 			b, err := os.ReadFile(filepath.Join(dir, f.Name()))
@@ -213,8 +215,8 @@ func (n *node) held() (all []string) {
 	return all
 }
 
-// nothingLeft fails the test unless the host is in the same state as before, without leases and
-// without records in libcni's cache.
+// nothingLeft fails the test unless the host is as before, without leases and without records in
+// libcni's cache.
 func (n *node) nothingLeft(before, complaint string) {
 	n.t.Helper()
 	setuptest.Same(n.t, before, complaint)

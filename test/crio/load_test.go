@@ -10,8 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestValidation loads configurations as CRI-O does. CRI-O skips a configuration whose plugin is
-// missing or does not list its version, and gives the reason only in its log.
+// TestValidation checks which configurations CRI-O loads. CRI-O skips a configuration if a plugin
+// is missing or does not support the configuration's version, and gives the reason only in its
+// log.
 func TestValidation(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -21,7 +22,8 @@ func TestValidation(t *testing.T) {
 			n.start(programs)
 			n.accepts(v, "")
 		}
-		// 10-crio-bridge.conflist is the name of CRI-O's own file, which sorts before ours.
+		// 10-crio-bridge.conflist is the name of CRI-O's own configuration file, which comes
+		// before ours in alphabetical order.
 		if err := os.Rename(filepath.Join(n.conf, "10-crio.conflist"), filepath.Join(n.conf, "10-crio-bridge.conflist")); err != nil {
 			t.Fatal(err)
 		}
@@ -41,8 +43,8 @@ func TestValidation(t *testing.T) {
 	})
 }
 
-// accepts fails the test unless the library uses the configured network. With a reason, it fails
-// the test unless the library has no network for this reason.
+// accepts fails the test unless the library uses the configured network. If reason is not empty,
+// it instead fails the test unless the library has no network, for this reason.
 func (n *node) accepts(what, reason string) {
 	n.t.Helper()
 	err := n.Status()
@@ -57,15 +59,16 @@ func (n *node) accepts(what, reason string) {
 	}
 }
 
-// TestInstalledLater installs the plugins while CRI-O runs. At first no plugin is there, and then
-// one without its IPAM plugin. CRI-O does not look for the IPAM plugin, but STATUS does.
+// TestInstalledLater installs the plugins while CRI-O runs, and checks when the network becomes
+// ready. At first no plugin is installed, and then bridgeveth without its IPAM plugin. CRI-O does
+// not look for the IPAM plugin, but STATUS does.
 func TestInstalledLater(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
 		dir := t.TempDir()
 		n.start(dir)
 		n.accepts("no plugin", `failed to find plugin \"bridgeveth\" in path`)
-		install := func(name string) { // by rename, as make install does
+		install := func(name string) { // replaces the file by a rename, as make install does
 			t.Helper()
 			next := filepath.Join(dir, "."+name+".new")
 			if err := os.Link(filepath.Join(programs, "bridgeveth"), next); err != nil {
@@ -86,7 +89,8 @@ func TestInstalledLater(t *testing.T) {
 	})
 }
 
-// becomes waits until Status succeeds. With a reason, it waits until Status fails for this reason.
+// becomes waits until Status succeeds. If reason is not empty, it waits until Status fails for
+// this reason.
 func (n *node) becomes(reason string) {
 	n.t.Helper()
 	var err error

@@ -12,8 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTearDown removes pods whose namespace has changed or gone. If DEL fails, CRI-O only logs the
-// error and does not call DEL again. The rest would then stay for good.
+// TestTearDown checks that pods can be removed whose namespace has changed or is gone. If DEL
+// fails, CRI-O only logs the error and does not call DEL again, so the pod's rules and lease
+// would stay forever.
 func TestTearDown(t *testing.T) {
 	plainFile := func(n *node, p *ocicni.PodNetwork) { n.removeNamespace(*p) }
 	gone := func(n *node, p *ocicni.PodNetwork) {
@@ -29,7 +30,7 @@ func TestTearDown(t *testing.T) {
 		changes []change
 		err     string
 		held    string
-		rules   bool // masquerade rules remain
+		rules   bool // the masquerade rules stay
 	}{
 		{"reference, gone", gone, []change{reference}, "", "[]", true},
 		{"reference, unknown", unknown, []change{reference}, "", "[]", true},
@@ -62,7 +63,8 @@ func TestTearDown(t *testing.T) {
 	}
 }
 
-// TestNoNamespace starts a pod without a namespace. The error says so, and nothing is left.
+// TestNoNamespace checks that ADD of a pod without a namespace fails, that the error gives this
+// reason, and that nothing is left.
 func TestNoNamespace(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -82,10 +84,10 @@ func TestNoNamespace(t *testing.T) {
 	})
 }
 
-// TestReboot reboots a host whose two pods have all addresses of the network. It does so with and
-// without the contents of /run. After the reboot, the namespaces and links are gone, but libcni's
-// cache is still there. The pods start in new sandboxes, and CRI-O removes the old sandboxes
-// later.
+// TestReboot checks that pods start after a reboot of a host whose two pods have all addresses of
+// the network. It runs with the contents of /run kept and lost. After the reboot, the namespaces
+// and links are gone, but libcni's cache is still there. The pods start in new sandboxes, and
+// CRI-O removes the old sandboxes later.
 func TestReboot(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -138,7 +140,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestRebootSameSandbox reboots a host. A pod then starts in its old sandbox.
+// TestRebootSameSandbox checks that a pod can start in its old sandbox after a reboot.
 func TestRebootSameSandbox(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, only(1))
@@ -152,8 +154,8 @@ func TestRebootSameSandbox(t *testing.T) {
 	})
 }
 
-// reboot removes what a boot removes, and starts CRI-O. If keepRun is set, the files on which
-// namespaces were mounted stay.
+// reboot removes everything that a reboot removes, and starts CRI-O. If keepRun is set, it keeps
+// the files on which namespaces were mounted.
 func (n *node) reboot(pods []ocicni.PodNetwork, keepRun bool) {
 	n.t.Helper()
 	for _, p := range pods {

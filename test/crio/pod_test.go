@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestPods starts and removes two pods in each CNI version. CHECK right after ADD passes, and the
-// pods reach each other.
+// TestPods starts and removes two pods in each CNI version. It checks that CHECK right after ADD
+// succeeds, and that the pods reach each other.
 func TestPods(t *testing.T) {
 	for _, v := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // 0.3.1 has no CHECK
 		t.Run(v, func(t *testing.T) {
@@ -29,15 +29,15 @@ func TestPods(t *testing.T) {
 					}
 				}
 				n.down(pods...)
-				n.down(pods...) // a repeated DEL, as by CRI-O
+				n.down(pods...) // CRI-O may repeat a DEL
 				n.nothingLeft(before, "the end of pods left traces")
 			})
 		})
 	}
 }
 
-// TestAllArguments passes everything that CRI-O may pass for a pod. The plugin uses the arguments
-// that are for it and ignores the others.
+// TestAllArguments passes everything that CRI-O may pass for a pod. It checks that the plugin
+// uses the arguments that it knows and ignores the others.
 func TestAllArguments(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, func(_, plugin, _ object) {
@@ -63,7 +63,7 @@ func TestAllArguments(t *testing.T) {
 	})
 }
 
-// TestPodsAtOnce starts and removes twenty pods in parallel.
+// TestPodsAtOnce starts and removes twenty pods in parallel, and checks that nothing is left.
 func TestPodsAtOnce(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -108,8 +108,8 @@ func TestPodsAtOnce(t *testing.T) {
 	})
 }
 
-// TestPodAddresses starts CRI-O again. CRI-O then asks for the addresses of a pod by CHECK. After
-// a flush of the rules, it gets no address until the rules are restored.
+// TestPodAddresses checks the addresses that CRI-O reads from CHECK after its restart. After a
+// flush of the rules, CHECK fails, so CRI-O gets no address until the rules are restored.
 func TestPodAddresses(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -117,7 +117,7 @@ func TestPodAddresses(t *testing.T) {
 		if out := setuptest.Run(t, programs+"/bvctl", "leases", "--conf-dir", n.conf); strings.Count(out, "shop/web-1") != 2 {
 			t.Errorf("bvctl leases does not name the pod:\n%s", out)
 		}
-		n.configure(func(_, plugin, _ object) { plugin["mtu"] = 1400 }) // CHECK compares with the configuration at ADD
+		n.configure(func(_, plugin, _ object) { plugin["mtu"] = 1400 }) // CHECK compares with the configuration at the time of ADD
 		n.start(programs)
 		look := func() error { _, err := n.GetPodNetworkStatus(p); return err }
 		if err := look(); err != nil {

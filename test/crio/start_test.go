@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestStatus calls STATUS three times: while the only address is free, while it is leased, and when
-// it is free again. With the reference plugins, or before CNI 1.1.0, STATUS always succeeds.
+// TestStatus checks STATUS while the only address is free, while it is leased, and when it is
+// free again. With the reference plugins, or before CNI 1.1.0, STATUS always succeeds.
 func TestStatus(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -48,9 +48,9 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestGC starts CRI-O after pods have died. libcni still has the result of one of them, and has
-// lost the result of another. The reference plugins keep the resources of the second pod. The list
-// of valid attachments is null if there are none.
+// TestGC checks the GC that CRI-O calls at its start, after pods have died. libcni has a record
+// of one of these pods, but not of the other. The reference plugins do not free the resources of
+// the other pod. The list of valid attachments is null if there are none.
 func TestGC(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -100,10 +100,10 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// TestStartFull starts CRI-O where forgotten pods have all addresses. CRI-O calls GC only after
-// STATUS has succeeded once. So a pod without a process, or without its link, must not make STATUS
-// fail, even if its namespace still exists. Otherwise no pod would start until an administrator
-// helps.
+// TestStartFull checks that CRI-O can start where forgotten pods have all addresses. CRI-O calls
+// GC only after STATUS has succeeded once. So a pod without a process, or without its link, must
+// not make STATUS fail, even if its namespace still exists. Otherwise no pod would start until an
+// administrator intervenes.
 func TestStartFull(t *testing.T) {
 	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
 	unplug := func(n *node, p ocicni.PodNetwork) {

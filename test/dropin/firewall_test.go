@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFirewall runs firewall after a bridge plugin that makes no FORWARD rules, under policy DROP
-// of FORWARD. Pings pass.
+// TestFirewall checks that containers reach each other if firewall runs after a bridge plugin
+// that makes no FORWARD rules. The policy of FORWARD is DROP.
 func TestFirewall(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -43,8 +43,8 @@ func TestFirewall(t *testing.T) {
 	}
 }
 
-// TestIngressPolicy sends packets under each policy: from a container on the same bridge, and
-// from a container on another bridge.
+// TestIngressPolicy checks, for each policy, whether packets arrive from a container on the same
+// bridge, and from a container on another bridge.
 func TestIngressPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		policy            string
@@ -77,7 +77,7 @@ func TestIngressPolicy(t *testing.T) {
 				must(t, a.check())
 			}
 			if tt.policy != "open" {
-				// The ADD of a container on another bridge does not restore the rule.
+				// The ADD of a container on another bridge must not write the rule of br0 again.
 				rule := regexp.MustCompile(`"br0 firewall .*" # (handle \d+)`)
 				first := rule.FindString(setuptest.Run(t, "nft", "-a", "list", "chain", "ip", "bridgeveth", "forwarded"))
 				must(t, all[1].del())
@@ -86,7 +86,10 @@ func TestIngressPolicy(t *testing.T) {
 					t.Errorf("the rule was %q, and is %q", first, again)
 				}
 				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
-				// With this policy, no plugin is responsible for the isolation of ports.
+				// The deleted rule shows that the plugin firewall asked for the policy. With
+				// isolated, the port is still isolated, but no plugin has asked for it. CHECK of
+				// bridge therefore reports the isolation of the port before CHECK of firewall
+				// runs.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}
 			for _, a := range all {
@@ -97,7 +100,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyLayer2 isolates containers without addresses.
+// TestIngressPolicyLayer2 checks that the policy isolated also works for containers without
+// addresses.
 func TestIngressPolicyLayer2(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -123,7 +127,8 @@ func TestIngressPolicyLayer2(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestIngressPolicyChanged changes the policy. The next ADD removes the rules of the old policy.
+// TestIngressPolicyChanged changes the policy, and checks that the next ADD removes the rules of
+// the old policy.
 func TestIngressPolicyChanged(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -139,8 +144,8 @@ func TestIngressPolicyChanged(t *testing.T) {
 	refused(t, attach(t, ours, "c1", list("1.0.0", bridge, firewall)).check(), 103, "isolation of port")
 }
 
-// TestAdminChain drops packets in CNI-ADMIN, the administrator's chain of the reference firewall.
-// Our rules do not accept these packets.
+// TestAdminChain checks that our rules do not accept packets that CNI-ADMIN drops. This is the
+// administrator's chain of the reference firewall.
 func TestAdminChain(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -162,7 +167,7 @@ func TestAdminChain(t *testing.T) {
 	}
 }
 
-// TestLoopback compares our loopback with the reference plugin.
+// TestLoopback checks that our loopback has the same results as the reference plugin.
 func TestLoopback(t *testing.T) {
 	for _, given := range []object{nil, {"cniVersion": "1.1.0", "interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}} {
 		results := map[string]object{}
@@ -204,7 +209,7 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// TestLoopbackOfHost calls DEL with the host's namespace. The host's lo stays up.
+// TestLoopbackOfHost checks that a DEL with the host's namespace leaves the host's lo up.
 func TestLoopbackOfHost(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -1,5 +1,5 @@
-// Package dropin runs configurations that name reference plugins through libcni, by the reference
-// plugins and by ours under their names.
+// Package dropin tests configurations that name reference plugins. libcni runs them with the
+// reference plugins, and with our plugins under the same names.
 package dropin
 
 import (
@@ -27,12 +27,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// names are the names of reference plugins under which our program runs.
+// names are the names of reference plugins that our program also has.
 var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
-// Folders of programs. Each has every plugin that a list needs. The folder ours has the reference
-// plugins for names that we do not have. The folder kept is like ours, and has the replaced
-// reference plugins in its folder "reference".
+// These are folders of programs. Each has every plugin that a configuration needs. In the folder
+// ours, the names that our program does not have are reference plugins. The folder kept is like
+// ours, and its subfolder "reference" has the replaced reference plugins.
 var reference, ours, kept string
 
 func TestMain(m *testing.M) {
@@ -88,13 +88,14 @@ func (o object) with(extra object) object {
 	return all
 }
 
-// portMapping is go-cni's type, which has no JSON tags. nerdctl passes such mappings to the plugin.
+// portMapping is a host port in the form in which nerdctl passes it to a plugin. The type is that
+// of go-cni, which has no JSON tags.
 type portMapping struct {
 	HostPort, ContainerPort int32
 	Protocol, HostIP        string
 }
 
-// node is a test's own host with policy DROP in FORWARD.
+// node is a host of the test's own, with policy DROP of FORWARD.
 type node struct {
 	*setup.Host
 	t testing.TB
@@ -104,11 +105,11 @@ func newNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{setuptest.EnterHost(t), t}
 	setuptest.DropForward(t, "iptables-nft", "ip6tables-nft")
-	setuptest.Run(t, "nft", "add", "table", "ip", "nat") // a table of iptables, which DEL keeps
+	setuptest.Run(t, "nft", "add", "table", "ip", "nat") // this table belongs to iptables, so DEL must keep it
 	return n
 }
 
-// outside makes a namespace beyond the host. The host has 192.0.2.1 there.
+// outside makes a namespace beyond the host. It reaches the host at 192.0.2.1.
 func (n *node) outside() *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -122,7 +123,7 @@ func (n *node) outside() *setup.Namespace {
 	return out
 }
 
-// attachment is one interface of one container, as a runtime attaches it.
+// attachment is one interface of one container, with the calls that a runtime makes for it.
 type attachment struct {
 	t       testing.TB
 	list    *libcni.NetworkConfigList
@@ -130,7 +131,8 @@ type attachment struct {
 	cni     *libcni.CNIConfig
 }
 
-// attach prepares an attachment by the plugins in dir.
+// attach prepares the attachment of a container. Its calls run the plugins in dir with the
+// configuration list.
 func attach(t testing.TB, dir, container string, list object, ports ...portMapping) *attachment {
 	t.Helper()
 	b, err := json.Marshal(list)
@@ -151,7 +153,7 @@ func attach(t testing.TB, dir, container string, list object, ports ...portMappi
 	return a
 }
 
-// add runs ADD and returns the result in the list's version.
+// add runs ADD and returns the result in the CNI version of the list.
 func (a *attachment) add() (object, error) {
 	result, err := a.cni.AddNetworkList(context.Background(), a.list, a.runtime)
 	if err != nil {
@@ -191,7 +193,7 @@ func (a *attachment) mustAdd() object {
 	return result
 }
 
-// refused fails the test unless the error is a CNI error with the code and the text.
+// refused fails the test unless err is a CNI error that has the code and contains the text want.
 func refused(t testing.TB, err error, code uint, want string) {
 	t.Helper()
 	said := &types.Error{}
@@ -224,7 +226,7 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}))
 }
 
-// ask returns the client's address as the server sees it, or "" without an answer.
+// ask returns the client's address as the server sees it, or "" if no answer comes.
 func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	must(t, from.Do(func() error {

@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInstall replaces the reference plugins twice, and then puts them back.
+// TestInstall checks that hack/dropin.sh can install our plugins twice, and that it puts the
+// reference plugins back.
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
 	copyFile := func(from, to string) {
@@ -21,7 +22,7 @@ func TestInstall(t *testing.T) {
 		must(t, err)
 		setuptest.WriteProgram(t, filepath.Join(dir, to), string(b))
 	}
-	is := func() (list []string) { // which program has each name
+	is := func() (list []string) { // returns which program has each name
 		for _, name := range append([]string{"tuning"}, names...) {
 			out, err := exec.Command("env", "-i", filepath.Join(dir, name)).CombinedOutput()
 			who := map[bool]string{true: "ours", false: "theirs"}[strings.Contains(string(out), "+bridgeveth.")]
@@ -38,7 +39,7 @@ func TestInstall(t *testing.T) {
 	must(t, os.Symlink(filepath.Join(reference, "bridge"), filepath.Join(dir, "bridge")))
 	before := is()
 	for i := range 2 {
-		copyFile(filepath.Join(reference, "bridgeveth"), "bridgeveth.new") // by rename, as make install does
+		copyFile(filepath.Join(reference, "bridgeveth"), "bridgeveth.new") // a rename replaces the file, as in make install
 		must(t, os.Rename(filepath.Join(dir, "bridgeveth.new"), filepath.Join(dir, "bridgeveth")))
 		said := setuptest.Run(t, "../../hack/dropin.sh", "install", dir)
 		want := []string{"tuning is theirs", "bridge is ours", "host-local is ours", "portmap is ours", "firewall is ours", "loopback is ours"}

@@ -45,8 +45,8 @@ func usedPorts(t testing.TB) (ports []string) {
 }
 
 // TestNerdctl makes the calls of nerdctl's hook: a DEL of nothing, ADD, and DEL without a
-// namespace. Under policy DROP of FORWARD, the host port is reachable. With the reference plugins
-// it is not.
+// namespace. It checks that the host port is reachable under policy DROP of FORWARD. With the
+// reference plugins it is not.
 func TestNerdctl(t *testing.T) {
 	for _, tt := range []struct{ name, dir, answer string }{{"reference", reference, ""}, {"ours", ours, "192.0.2.2"}} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -99,9 +99,10 @@ func TestNerdctl(t *testing.T) {
 	}
 }
 
-// TestPortList compares the host ports in iptables' listing: many of them, and none for IPv6 only.
-// When nft(8) saves and loads the rules, it changes them, and bvctl repair lists the ports again.
-// iptables restores the rules that it has saved.
+// TestPortList checks that iptables lists the host ports where nerdctl looks for them: many
+// ports, and none for IPv6 only. When nft(8) saves and loads the rules, it changes the list, and
+// bvctl repair writes it again. When iptables saves and restores the rules, the list stays as it
+// is.
 func TestPortList(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -135,8 +136,8 @@ func TestPortList(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestBanner runs each name without any environment. nerdctl does so to find the version of
-// firewall.
+// TestBanner checks what each name prints without any environment. nerdctl runs firewall like
+// this to find its version.
 func TestBanner(t *testing.T) {
 	mod, err := os.ReadFile("../go.mod")
 	must(t, err)
@@ -148,7 +149,8 @@ func TestBanner(t *testing.T) {
 		cmd.Stderr = &said
 		must(t, cmd.Run())
 		first, _, _ := strings.Cut(said.String(), "\n")
-		// semver.org, items 9 and 10: build metadata has no influence on precedence.
+		// semver.org, items 9 and 10: the part after the plus sign has no influence on
+		// precedence.
 		if !regexp.MustCompile("^CNI " + name + " plugin " + regexp.QuoteMeta(release) + `\+bridgeveth(\.[0-9A-Za-z-]+)+$`).MatchString(first) {
 			t.Errorf("%s prints %q, want the release of the reference plugin, %s", name, first, release)
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podmanConf keeps all files below /run. It uses no cgroups, because the test has no cgroup of
-// its own.
+// podmanConf is podman's configuration. All files are below /run. podman uses no cgroups, because
+// the test has no cgroup of its own.
 const podmanConf = `[containers]
 cgroups = "disabled"
 seccomp_profile = "unconfined"
@@ -48,10 +48,10 @@ func newPodman(t testing.TB, plugins string) *podman {
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: podman as root needs root outside of a user namespace")
 	}
-	// podman's locks, and the cgroups that crun reads, need these mounts.
+	// podman's locks need /dev/shm, and crun reads the cgroups.
 	setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
 	setuptest.Run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
-	// Otherwise podman would mount a new folder over the existing namespaces.
+	// Without a shared mount there, podman would mount a new folder over the existing namespaces.
 	setuptest.Run(t, "sh", "-c", "mkdir /run/netns; mount --bind /run/netns /run/netns; mount --make-rshared /run/netns")
 	image := "/run/podman/image"
 	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
@@ -65,7 +65,7 @@ func newPodman(t testing.TB, plugins string) *podman {
 	return p
 }
 
-// run runs a command of podman and fails the test if it fails.
+// run runs a podman command and fails the test if the command fails.
 func (p *podman) run(args ...string) string {
 	p.t.Helper()
 	command := []string{"CONTAINERS_CONF=/run/podman/containers.conf", "HOME=/run/podman/home", "TMPDIR=/run/podman",
@@ -81,9 +81,9 @@ func (p *podman) up(name string, options ...string) string {
 	return p.run("inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", name)
 }
 
-// TestPodman runs podman 4.3 under Docker's policy DROP of FORWARD. Containers reach each other,
-// and the host reaches them, also with the reference plugins. The host ports of containers are
-// reachable from outside only with our plugins.
+// TestPodman runs podman 4.3 under Docker's policy DROP of FORWARD. It checks that containers
+// reach each other, and that the host reaches them, also with the reference plugins. From
+// outside, the host ports of containers are reachable only with our plugins.
 func TestPodman(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir, outside string
@@ -129,14 +129,15 @@ func TestPodman(t *testing.T) {
 			if (diff == "") != (tt.dir == ours) {
 				t.Errorf("podman left traces (-before +after):\n%s", diff)
 			}
-			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // outside has one
+			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // one file is the namespace outside
 				t.Errorf("namespaces are left: %v, %v", left, err)
 			}
 		})
 	}
 }
 
-// answers repeats the request for two seconds, because the program does not listen all the time.
+// answers requests an answer for up to two seconds, because the server in the container does not
+// listen all the time.
 func answers(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	for start := time.Now(); answer == "" && time.Since(start) < 2*time.Second; time.Sleep(20 * time.Millisecond) {
@@ -145,7 +146,7 @@ func answers(t testing.TB, from *setup.Namespace, address string) (answer string
 	return answer
 }
 
-// repairs flushes the rules and restores them by bvctl from podman's records.
+// repairs flushes the rules, restores them by bvctl from podman's records, and checks the result.
 func repairs(t *testing.T, outside *setup.Namespace) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", "iptables -F; nft flush table ip bridgeveth")

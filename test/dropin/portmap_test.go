@@ -16,13 +16,14 @@ import (
 
 var web = portMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}
 
-// elements returns the number of an attachment's elements in our maps of host ports.
+// elements returns how many elements in our maps of host ports belong to a container.
 func elements(t testing.TB, container string) int {
 	t.Helper()
 	return strings.Count(setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"), "/"+container+"/eth0\"")
 }
 
-// TestPortmap publishes ports behind bridge. It calls CHECK and DEL in each possible way.
+// TestPortmap checks host ports of portmap after bridge, with CHECK and DEL in each form in which
+// runtimes call them.
 func TestPortmap(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -84,7 +85,7 @@ func TestPortmap(t *testing.T) {
 	}
 }
 
-// TestPortmapTaken requests a port that another container has.
+// TestPortmapTaken checks the error about a port that another container has.
 func TestPortmapTaken(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -100,7 +101,8 @@ func TestPortmapTaken(t *testing.T) {
 	setuptest.Same(t, before, "it left traces")
 }
 
-// TestPortmapWithoutAddress publishes ports of a container without a suitable address.
+// TestPortmapWithoutAddress checks the error about ports of a container without an address that
+// fits.
 func TestPortmapWithoutAddress(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -123,7 +125,8 @@ func TestPortmapWithoutAddress(t *testing.T) {
 	}
 }
 
-// TestPortmapAfterBridge publishes ports by bridge, and then again by portmap.
+// TestPortmapAfterBridge checks ports that bridge has already published when portmap publishes
+// them again.
 func TestPortmapAfterBridge(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -139,8 +142,8 @@ func TestPortmapAfterBridge(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestNoHostPorts runs portmap without host ports, after any plugin. portmap prints the result
-// unchanged.
+// TestNoHostPorts checks that portmap without host ports prints the result unchanged, after any
+// plugin.
 func TestNoHostPorts(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -154,7 +157,8 @@ func TestNoHostPorts(t *testing.T) {
 	}
 }
 
-// TestKeysRefused sets keys of portmap and firewall that are not supported. The error names them.
+// TestKeysRefused checks that the error names keys of portmap and firewall that are not
+// supported.
 func TestKeysRefused(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -175,7 +179,7 @@ func TestKeysRefused(t *testing.T) {
 		{"portmap", object{"conditionsV6": []string{"-i", "eth0"}}, `conditionsV6: "-i eth0": it is not supported`},
 		{"portmap", object{"runtimeConfig": object{"portMappings": []portMapping{{HostPort: 70000, ContainerPort: 80}}}}, "runtimeConfig.portMappings[0].hostPort: 70000 is no port"},
 		{"firewall", object{"backend": "", "iptablesAdminChainName": "CNI-ADMIN", "firewalldZone": "trusted", "ingressPolicy": "open"}, ""},
-		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // the key has no meaning with this backend
+		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // the backend iptables does not use firewalldZone
 		{"firewall", object{"iptablesAdminChainName": "MINE"}, `iptablesAdminChainName: "MINE": the administrator's chain is BRIDGEVETH-ADMIN`},
 		{"firewall", object{"backend": "firewalld", "firewalldZone": "internal"}, `firewalldZone: "internal": bridgeveth adds the bridge to the zone bridgeveth`},
 		{"firewall", object{"ingressPolicy": "closed"}, `ingressPolicy: "closed" is none of open, same-bridge, isolated`},
@@ -201,8 +205,9 @@ func TestKeysRefused(t *testing.T) {
 	}
 }
 
-// TestPortmapAtOnce attaches and detaches containers with host ports in parallel. Their shared
-// rules exist as long as one of the containers, and are removed with the last one.
+// TestPortmapAtOnce attaches and detaches containers with host ports in parallel. It checks that
+// their shared rules exist as long as one of the containers is attached, and are removed with the
+// last one.
 func TestPortmapAtOnce(t *testing.T) {
 	t.Parallel()
 	newNode(t)

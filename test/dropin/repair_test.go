@@ -11,7 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRepair restores, after a flush, what a chain of plugins has made on the host.
+// TestRepair checks that bvctl repair restores, after a flush, everything that a list of plugins
+// has made on the host.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -18,12 +18,12 @@ var (
 	firewall  = object{"type": "firewall"}
 )
 
-// list returns a network of plugins.
+// list returns a network configuration with a list of plugins.
 func list(version string, plugins ...object) object {
 	return object{"cniVersion": version, "name": "net", "plugins": plugins}
 }
 
-// TestResults compares our plugins' results with those of the reference plugins.
+// TestResults checks that our plugins' results are those of the reference plugins.
 func TestResults(t *testing.T) {
 	for i, tt := range []struct {
 		name     string
@@ -46,12 +46,12 @@ func TestResults(t *testing.T) {
 			a.runtime.CapabilityArgs["portMappings"] = []portMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
 		}},
 	} {
-		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // the versions with chains of plugins
+		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // the versions in which a configuration may be a list of plugins
 			if i > 2 && version != "1.1.0" {
-				continue // the version makes no difference there
+				continue // the result is the same in each version
 			}
 			plugins := tt.plugins
-			if version == "0.3.1" { // the reference's firewall does not support it
+			if version == "0.3.1" { // the reference plugin firewall does not support this version
 				plugins = plugins[:min(2, len(plugins))]
 			}
 			t.Run(fmt.Sprintf("%s/%s", tt.name, version), func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestResults(t *testing.T) {
 							tt.prepared(a)
 						}
 						results[name] = a.mustAdd()
-						if version != "0.3.1" && (name == "ours" || !strings.Contains(tt.name, "layer 2")) { // where the reference's CHECK succeeds
+						if version != "0.3.1" && (name == "ours" || !strings.Contains(tt.name, "layer 2")) { // where CHECK of the reference plugins succeeds
 							must(t, a.check())
 						}
 						must(t, a.del())
@@ -81,8 +81,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// comparable removes values that differ between two runs or that a plugin chooses. It also removes
-// the MTU, which the reference's bridge does not return.
+// comparable removes values from a result that differ between two runs or that a plugin chooses.
+// It also removes the MTU, because the reference plugin bridge does not return it.
 func comparable(result object) object {
 	interfaces, _ := result["interfaces"].([]any)
 	for _, each := range interfaces {

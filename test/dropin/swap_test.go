@@ -19,9 +19,9 @@ func (a *attachment) container() *setup.Namespace {
 	return ns
 }
 
-// TestSwap replaces the programs while a container is attached. CHECK and DEL of this container
-// run the reference plugins, which are kept beside ours. The container's address is not leased
-// again, and nothing is left.
+// TestSwap replaces the programs while a container is attached. It checks that CHECK and DEL of
+// this container run the reference plugins, which are kept beside ours. The container's address
+// is not leased again, and nothing is left.
 func TestSwap(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir string
@@ -34,7 +34,8 @@ func TestSwap(t *testing.T) {
 			setuptest.Container(t, "c2")
 			setuptest.Container(t, "c3")
 			network := list("1.0.0", bridge, portmap, firewall)
-			// Make what the reference plugins make once and never remove.
+			// The reference plugins make some rules and chains once and never remove them. This
+			// attachment makes them before the test records the host's state.
 			first := attach(t, reference, "c3", network, portMapping{HostPort: 7070, ContainerPort: 80, Protocol: "tcp"})
 			first.mustAdd()
 			must(t, first.cni.DelNetworkList(t.Context(), first.list, first.runtime))
@@ -45,7 +46,7 @@ func TestSwap(t *testing.T) {
 			if err := old.check(); (err == nil) != tt.cleans {
 				t.Errorf("CHECK of a container that the reference plugins attached: %v", err)
 			}
-			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // c1 has the address after it
+			if got := addresses(fresh.mustAdd())[0]; got != "10.88.0.2/24" { // the container c1 has 10.88.0.3
 				t.Errorf("the address of c2 is %s", got)
 			}
 			must(t, fresh.check())
@@ -74,8 +75,8 @@ func addresses(result object) (list []string) {
 	return list
 }
 
-// TestBehindOthers runs portmap and firewall after ptp. They call the kept reference plugins. If
-// there are none, they fail.
+// TestBehindOthers checks that portmap and firewall call the kept reference plugins if they run
+// after ptp, and that they fail if no reference plugins are kept.
 func TestBehindOthers(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -100,8 +101,8 @@ func TestBehindOthers(t *testing.T) {
 	}
 }
 
-// TestHostLocal keeps leases in the folder of the configuration, and imports host-local's
-// reservations there.
+// TestHostLocal checks that our host-local keeps leases in the folder of the configuration, and
+// imports host-local's reservations from there.
 func TestHostLocal(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -136,14 +137,14 @@ func TestHostLocal(t *testing.T) {
 	}
 }
 
-// TestOneProcess runs bridge, which calls host-local in the same process.
+// TestOneProcess checks that bridge calls host-local in its own process.
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	setuptest.Container(t, "c1")
 	wrapper := filepath.Join(t.TempDir(), "bridge")
 	setuptest.WriteProgram(t, wrapper, "#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n")
-	// With "forward": "none", no program has to be started for rules.
+	// "forward": "none" is set because other values may start programs for rules.
 	_, err := call(t, wrapper, "ADD", "c1", bridge.with(object{"forward": "none"}))
 	must(t, err)
 	trace, err := os.ReadFile("/run/trace")

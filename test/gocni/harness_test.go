@@ -1,4 +1,4 @@
-// Package gocni runs the plugins by containerd's library go-cni, with the configuration that is
+// Package gocni tests the plugins with containerd's library go-cni and the configuration that is
 // shipped for containerd.
 package gocni
 
@@ -26,7 +26,7 @@ type object = map[string]any
 
 type change = harness.Change
 
-// node is a host with containerd's library.
+// node is a host with containerd's library go-cni.
 type node struct {
 	gocni.CNI
 	t    *testing.T
@@ -34,22 +34,22 @@ type node struct {
 	dirs []string
 }
 
-// newNode prepares a host. The policy of FORWARD is DROP.
+// newNode makes a host. The policy of FORWARD is DROP.
 func newNode(t *testing.T) *node {
 	t.Helper()
 	setuptest.DropForward(t, "iptables", "ip6tables")
 	return &node{t: t, conf: t.TempDir(), dirs: []string{programs}}
 }
 
-// configure writes the shipped configuration under a network's name, with the changes given.
+// configure writes the shipped configuration under a network's name, with the given changes.
 func (n *node) configure(name string, changes ...change) {
 	n.t.Helper()
 	named := func(list, _, _ object) { list["name"] = name }
 	harness.Configure(n.t, "10-containerd.conflist", filepath.Join(n.conf, name+".conflist"), append([]change{named}, changes...)...)
 }
 
-// start loads the networks as containerd does: containerd's own network for lo, and the given
-// number of configured networks.
+// start loads the networks as containerd does: containerd's own network for lo, and as many
+// configured networks as the parameter says.
 func (n *node) start(networks int) {
 	n.t.Helper()
 	c, err := gocni.New(gocni.WithMinNetworkCount(networks+1), gocni.WithPluginConfDir(n.conf), gocni.WithPluginMaxConfNum(networks), gocni.WithPluginDir(n.dirs))
@@ -62,7 +62,7 @@ func (n *node) start(networks int) {
 	n.CNI = c
 }
 
-// container makes container number i, and returns what containerd passes for its pod.
+// container makes container number i, and returns the values that containerd passes for its pod.
 func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.NamespaceOpts) {
 	n.t.Helper()
 	id = fmt.Sprintf("%064x", i)

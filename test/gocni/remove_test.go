@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRemove detaches containers whose namespace has changed or gone.
+// TestRemove checks that containers can be detached whose namespace has changed or is gone.
 func TestRemove(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -52,9 +52,9 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveFails has an IPAM plugin that fails with words that containerd takes for success, so
-// that containerd would not call DEL again. The reference plugin passes these words on, and the
-// address stays leased. With bridgeveth, containerd calls DEL again.
+// TestRemoveFails runs an IPAM plugin that fails with words that containerd takes for success, so
+// that containerd would not call DEL again. The reference plugin returns these words, and the
+// address stays leased. The test checks that containerd calls DEL again with bridgeveth.
 func TestRemoveFails(t *testing.T) {
 	for _, tt := range []struct {
 		plugin, path, words string

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTwoDefaultRoutes attaches a container to two networks with a default route each. Its routes
-// are the same as with the reference plugins. For IPv4, the route of the second network is used.
-// For IPv6, both routes are used.
+// TestTwoDefaultRoutes attaches a container to two networks, each with a default route. It checks
+// that the routes are the same as with the reference plugins. For IPv4, the route of the second
+// network is used. For IPv6, both routes are used.
 func TestTwoDefaultRoutes(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

@@ -17,15 +17,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// second is the configuration of the second network.
+// second changes the configuration into that of the second network.
 func second(_, plugin, ipam object) {
 	plugin["bridge"] = "cni1"
 	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the default route leads through the first network
 	ipam["ranges"] = [][]object{{{"subnet": "10.96.0.0/16"}}}
 }
 
-// TestSetup attaches containers to lo and to two networks. containerd attaches to all networks in
-// parallel by default. It also attaches ten containers in parallel.
+// TestSetup checks containers that are attached to lo and to two networks. By default, containerd
+// attaches a container to all networks in parallel. The test also attaches ten containers in
+// parallel.
 func TestSetup(t *testing.T) {
 	for _, way := range []struct {
 		name  string
@@ -86,7 +87,8 @@ func attached(r *gocni.Result, err error) error {
 	return nil
 }
 
-// TestCapabilities requests host ports and limits by containerd's types, which have no JSON tags.
+// TestCapabilities checks host ports and limits that are passed as containerd's types, which have
+// no JSON tags.
 func TestCapabilities(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -148,8 +150,8 @@ func TestCapabilities(t *testing.T) {
 	})
 }
 
-// TestSetupFails has ADD fail on one of two networks. The other network is already attached, or is
-// being attached. containerd then detaches both.
+// TestSetupFails lets ADD fail on one of two networks. The other network is already attached, or
+// is being attached. The test checks that containerd then detaches both.
 func TestSetupFails(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -175,14 +177,14 @@ func TestSetupFails(t *testing.T) {
 	})
 }
 
-// only returns ranges with a single address, .2 of a subnet.
+// only returns ranges whose only address is .2 of a subnet.
 func only(subnet string) [][]object {
 	return [][]object{{{"subnet": subnet + ".0/24", "rangeStart": subnet + ".2", "rangeEnd": subnet + ".2"}}}
 }
 
-// TestCheck has the library call CHECK for a container, before and after a flush of its rules. It
-// also calls STATUS for the network, with and without free addresses. lo is left out, because its
-// CNI version has no CHECK.
+// TestCheck checks CHECK through the library, before and after a flush of the container's rules,
+// and STATUS of the network, with and without free addresses. lo is left out, because its CNI
+// version has no CHECK.
 func TestCheck(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -195,12 +197,13 @@ func TestCheck(t *testing.T) {
 		if err := c.Status(); err != nil {
 			t.Errorf("status with a free address: %v", err)
 		}
-		// Without a process, GC could free the address, and STATUS would succeed.
+		// Without a process in the namespace, STATUS would succeed, because GC could free the
+		// address.
 		process := exec.Command("nsenter", "--net="+ns.Path, "sleep", "infinity")
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = process.Process.Kill(); _ = process.Wait() }() // ended by the signal
+		defer func() { _ = process.Process.Kill(); _ = process.Wait() }() // the process has ended by the signal
 		if _, err := c.Setup(t.Context(), id, ns.Path, labels); err != nil {
 			t.Fatal(err)
 		}

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Until waits until a condition holds, and reports whether it does within a minute. The limit ends
-// only tests that fail: on a slow machine, a test that passes takes longer.
+// Until waits until a condition holds, and reports whether it does within a minute. The limit
+// matters only for tests that fail: a test that passes continues as soon as the condition holds,
+// also on a slow machine.
 func Until(holds func() bool) bool {
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(20 * time.Millisecond) {
 		if holds() {
@@ -16,8 +17,8 @@ func Until(holds func() bool) bool {
 	return false
 }
 
-// Await waits like Until, and ends the test if the condition does not hold in time. what names the
-// condition.
+// Await waits like Until, and fails and ends the test if the condition does not hold in time.
+// what names the condition.
 func Await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !Until(holds) {

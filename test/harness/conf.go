@@ -10,7 +10,7 @@ import (
 // plugin's key "ipam".
 type Change = func(list, plugin, ipam map[string]any)
 
-// Configure writes a configuration from conf/ to a file, with the changes given.
+// Configure writes a shipped configuration from conf/ to a file, with the given changes.
 func Configure(t testing.TB, shipped, file string, changes ...Change) {
 	t.Helper()
 	b, err := os.ReadFile("../../conf/" + shipped)

@@ -1,4 +1,4 @@
-// Package harness holds what all suites that drive real programs need: it builds the programs,
+// Package harness is the code that all tests with real programs share: it builds the programs,
 // records what a runtime sends, reads leases, and waits for conditions.
 package harness
 
@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// programsVar is the environment variable with the folder of the programs. Main sets it for tests
-// that run in a process of their own. hack/test-vm.sh sets it, because its virtual machine has no
-// compiler.
+// programsVar is the environment variable that names the folder of the programs. Main sets it for
+// tests that run in a process of their own. hack/test-vm.sh sets it, because its virtual machine
+// has no compiler.
 const programsVar = "PROGRAMS"
 
-// Main builds the programs named into a new folder, sets *dir to the folder, runs the tests and
-// ends the process. If the variable PROGRAMS names a folder, Main uses that folder and builds only
-// what it lacks. TestMain calls Main.
+// Main builds the programs with the given names in a new folder, sets *dir to the folder, runs
+// the tests and ends the process. If the variable PROGRAMS names a folder, Main uses that folder
+// and builds only the missing programs. TestMain calls Main.
 func Main(m *testing.M, dir *string, names ...string) {
 	status := 1
 	defer func() { os.Exit(status) }()
@@ -41,8 +41,8 @@ func Main(m *testing.M, dir *string, names ...string) {
 	status = m.Run()
 }
 
-// sources are the packages of the programs. "./" begins a package of the product. The tool lines
-// of test/go.mod name the other packages, and thus fix their versions.
+// sources are the packages of the programs. A package that begins with "./" belongs to the
+// product. The tool lines of test/go.mod name the other packages, and thus fix their versions.
 var sources = map[string]string{
 	"bridgeveth": "./cmd/bridgeveth",
 	"bvctl":      "./cmd/bvctl",
@@ -61,11 +61,12 @@ var sources = map[string]string{
 
 const reference = "github.com/containernetworking/plugins/plugins/"
 
-// product is the folder of the product's module, seen from a suite. The product is built there,
-// with the dependencies of its own go.mod, because those of test/go.mod may be newer.
+// product is the folder of the product's module, relative to the folder of a test package. The
+// product is built in this folder, with the dependencies of its own go.mod, because those of
+// test/go.mod may be newer.
 const product = "../.."
 
-// Build builds the named programs that dir lacks, and links ipam-simple to bridgeveth.
+// Build builds those of the named programs that dir lacks, and links ipam-simple to bridgeveth.
 func Build(dir string, names ...string) error {
 	missing := map[string][]string{} // by module folder
 	for _, name := range names {

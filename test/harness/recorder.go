@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Recorder returns a new folder with the plugins. There, bridgeveth is a script that records its
-// input for Received and then runs the bridgeveth of the folder programs.
+// Recorder returns a new folder with the plugins. bridgeveth in this folder is a script that
+// records its input for Received and then runs the real bridgeveth in the folder programs.
 func Recorder(t *testing.T, programs string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -22,8 +22,8 @@ func Recorder(t *testing.T, programs string) (dir string) {
 	return dir
 }
 
-// Received returns one key of the recorded input of the last call of a verb, as raw JSON. It
-// returns nil if the input does not have the key.
+// Received returns one key of the configuration that the last call of a verb received, as raw
+// JSON. It returns nil if the configuration does not have the key.
 func Received(t *testing.T, verb, key string) json.RawMessage {
 	t.Helper()
 	b, err := os.ReadFile("/run/received." + verb)
