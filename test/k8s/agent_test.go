@@ -15,7 +15,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestAgent installs the agent in a cluster of two nodes. Nodes and programs then stop and start again.
+// TestAgent installs the agent in a cluster of two nodes. It checks that pods reach each other,
+// also after nodes and programs have stopped and started again.
 func TestAgent(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "iptables"}, func(c *cluster) {
 		c.awaitNodes()
@@ -38,8 +39,8 @@ func TestAgent(t *testing.T) {
 	})
 }
 
-// TestTunnel runs a cluster in which every packet between the nodes goes through the tunnel. FORWARD
-// drops all packets that no rule accepts, as on a host with Docker.
+// TestTunnel checks a cluster in which every packet between the nodes goes through the tunnel.
+// FORWARD drops all packets that no rule accepts, as on a host with Docker.
 func TestTunnel(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "nftables"}, func(c *cluster) {
 		c.awaitNodes()
@@ -75,7 +76,8 @@ func TestIPv6(t *testing.T) {
 	})
 }
 
-// testRestart replaces the agents. The nodes stay ready, and the new agents write nothing.
+// testRestart replaces the agents. It checks that the nodes stay ready, and that the new agents
+// change nothing.
 func (c *cluster) testRestart() {
 	before := c.written()
 	c.kubectl("-n", "kube-system", "delete", "pod", "-l", "app=bridgeveth-node")
@@ -86,7 +88,8 @@ func (c *cluster) testRestart() {
 	c.checkPods("agents replaced")
 }
 
-// testReboot reboots a node, whose disk stays.
+// testReboot reboots a node, which keeps its disk, and checks that the node and its pods work
+// again.
 func (c *cluster) testReboot() {
 	n := c.nodes[0]
 	link := "/upper/etc/cni/net.d/10-bridgeveth.conflist"
@@ -95,7 +98,8 @@ func (c *cluster) testReboot() {
 		c.Errorf("no configuration on the disk: the test proves nothing (%v)", err)
 	}
 	n.start()
-	// A runtime that reads the configuration now would report the node ready, without routes.
+	// If the configuration existed before the routes, a runtime would report the node ready too
+	// early.
 	if out, err := n.try("cat", "/etc/cni/net.d/10-bridgeveth.conflist"); err == nil && n.run("ip", "route", "show", "proto", "97") == "" {
 		c.Errorf("a configuration of the last boot, and no routes:\n%s", out)
 	}
@@ -105,7 +109,8 @@ func (c *cluster) testReboot() {
 	c.awaitNothingLeft(n, 1)
 }
 
-// testNodeGone deletes a node, and brings it back with a new Node object.
+// testNodeGone deletes a node and adds it again with a new Node object. It checks that the other
+// node first removes the routes to this node, and that pods reach each other at the end.
 func (c *cluster) testNodeGone() {
 	first, second := c.nodes[0], c.nodes[1]
 	second.stop()
@@ -119,7 +124,7 @@ func (c *cluster) testNodeGone() {
 	c.checkPods("node added")
 }
 
-// testRemove removes the agent, and what it has made.
+// testRemove removes the agent, and checks that everything that it has made is gone.
 func (c *cluster) testRemove() {
 	c.kubectl("delete", "-k", "../../deploy")
 	c.kubectl("-n", "kube-system", "wait", "pod", "-l", "app=bridgeveth-node", "--for", "delete", "--timeout", "5m")
@@ -132,7 +137,8 @@ func (c *cluster) testRemove() {
 	}
 }
 
-// written returns what agents have written on the nodes.
+// written returns what agents have written on the nodes: the routes, and the inode numbers of
+// files. A file that is written again has another inode number.
 func (c *cluster) written() (text string) {
 	for _, n := range c.nodes {
 		text += n.name + "\n" + n.run("ip", "route", "show", "proto", "97") + n.run("ip", "-6", "route", "show", "proto", "97") +

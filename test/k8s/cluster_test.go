@@ -50,7 +50,8 @@ func (s shape) controlIPs() []string {
 	return []string{controlIP, controlIP6}
 }
 
-// Where hack/k8s.sh and hack/containerd.sh have put the programs.
+// These are the folders of the programs that hack/k8s.sh and hack/containerd.sh have built or
+// downloaded.
 var k8sBin, containerdRoot = os.Getenv("K8S_BIN"), os.Getenv("CONTAINERD_ROOT")
 
 // dir holds everything that a cluster writes. It is the same in all processes of a test.
@@ -61,7 +62,7 @@ const dirVar = "K8S_DIR"
 func kubeconfig(user string) string { return filepath.Join(dir, user+".conf") }
 func agentArchive() string          { return filepath.Join(dir, "agent.tar") }
 
-// cluster is a control plane, in the test's own namespaces, and nodes.
+// cluster is a control plane, which runs in the test's own namespaces, and some nodes.
 type cluster struct {
 	*testing.T
 	shape
@@ -120,7 +121,7 @@ func (c *cluster) addNode() *node {
 	return n
 }
 
-// makeImage makes the agent's image, as deploy/image.sh does for everybody.
+// makeImage makes the agent's image by deploy/image.sh.
 func (c *cluster) makeImage() {
 	c.Helper()
 	bin := filepath.Join(dir, "bin")
@@ -131,7 +132,7 @@ func (c *cluster) makeImage() {
 	run(c, "../../deploy/image.sh", bin, agentArchive())
 }
 
-// startControl starts the control plane, and the network between the nodes.
+// startControl starts the control plane, and makes the network between the nodes.
 func (c *cluster) startControl() {
 	c.Helper()
 	run(c, "ip", "link", "add", "underlay", "type", "bridge")
@@ -139,7 +140,7 @@ func (c *cluster) startControl() {
 	run(c, "ip", "addr", "add", controlIP+"/24", "dev", "underlay")
 	run(c, "ip", "addr", "add", controlIP6+"/64", "dev", "underlay", "nodad")
 	for _, key := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
-		setuptest.SetSysctl(c, key, "0") // the bridge is only a switch, so iptables must not see its packets
+		setuptest.SetSysctl(c, key, "0") // the bridge stands for a switch between the nodes, so iptables must not see its packets
 	}
 	key := filepath.Join(dir, "sa.key")
 	run(c, "openssl", "genrsa", "-out", key, "2048")
@@ -168,7 +169,7 @@ current-context: x
 	c.start(filepath.Join(k8sBin, "kube-scheduler"), "--kubeconfig", kubeconfig("admin"), "--leader-elect=false")
 }
 
-// startAPI starts the API server, with the authorization that clusters have.
+// startAPI starts the API server, with the usual authorization modes (Node and RBAC).
 func (c *cluster) startAPI() {
 	c.Helper()
 	key := filepath.Join(dir, "sa.key")
@@ -206,14 +207,14 @@ func (c *cluster) start(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// try runs kubectl.
+// try runs kubectl and returns its output.
 func (c *cluster) try(args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(k8sBin, "kubectl"), append([]string{"--kubeconfig", kubeconfig("admin"), "--cache-dir", filepath.Join(dir, "kube-cache")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
-// kubectl runs kubectl, which has to succeed.
+// kubectl runs kubectl like try, and fails the test if kubectl fails.
 func (c *cluster) kubectl(args ...string) string {
 	c.Helper()
 	out, err := c.try(args...)
@@ -223,7 +224,7 @@ func (c *cluster) kubectl(args ...string) string {
 	return out
 }
 
-// get returns a list of objects.
+// get reads a list of objects by kubectl into a variable.
 func (c *cluster) get(into any, args ...string) {
 	c.Helper()
 	if err := json.Unmarshal([]byte(c.kubectl(append([]string{"get", "-o", "json"}, args...)...)), into); err != nil {
@@ -231,7 +232,7 @@ func (c *cluster) get(into any, args ...string) {
 	}
 }
 
-// apply applies objects.
+// apply creates or changes objects by kubectl apply.
 func (c *cluster) apply(objects string) {
 	c.Helper()
 	file := filepath.Join(c.TempDir(), "objects.yaml")
@@ -246,7 +247,7 @@ func (c *cluster) write(path, text string) {
 	}
 }
 
-// run runs a program that has to succeed.
+// run runs a program and fails the test if the program fails.
 func run(t testing.TB, program string, args ...string) {
 	t.Helper()
 	setuptest.Run(t, program, args...)
@@ -277,7 +278,7 @@ func removeCgroups(t testing.TB, name string) {
 			tops, _ := filepath.Glob(pattern + name) // the pattern is sound
 			for _, top := range tops {
 				var all []string
-				_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error { // it may go meanwhile
+				_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error { // a cgroup may end in the meantime
 					if err == nil && d.IsDir() {
 						all = append(all, path)
 					}
@@ -296,7 +297,7 @@ func removeCgroups(t testing.TB, name string) {
 	}
 }
 
-// showLogs prints what the agents have said, and the end of the kubelets' logs.
+// showLogs prints the logs of the agents, and the last lines of the kubelets' logs.
 func (c *cluster) showLogs() {
 	for _, args := range [][]string{
 		{"get", "nodes,pods", "-A", "-o", "wide"}, {"get", "events", "-A"},

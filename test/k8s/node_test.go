@@ -15,20 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// node is a machine of the cluster: network, mount, PID, UTS and IPC namespaces of its own, with a
-// containerd and a kubelet. The end of its first process ends all of it.
+// node is a machine of the cluster: it has its own network, mount, PID, UTS and IPC namespaces,
+// with a containerd and a kubelet. When its first process ends, the kernel ends all others.
 type node struct {
 	*testing.T
 	name  string
-	link  string // its eth0, on the side of the network between the nodes
-	mac   string // of its eth0; a reboot keeps it, because other nodes have neighbour entries with it
+	link  string // the other end of eth0, on the bridge between the nodes
+	mac   string // of eth0; a reboot keeps it, because other nodes have neighbour entries with this address
 	ips   []string
-	dir   string // its disk, which a reboot keeps
+	dir   string // the node's disk, which a reboot keeps
 	shape shape
 	first *exec.Cmd
 }
 
-// Environment of a node's first process, which is the test program itself.
+// These environment variables are for a node's first process, which is the test program itself.
 const (
 	nodeVar    = "K8S_NODE"
 	nodeDirVar = "K8S_NODE_DIR"
@@ -98,14 +98,14 @@ func (n *node) kill(program string) {
 	await(n, "a new "+program+" on "+n.name, func() bool { return n.run("cat", "/run/"+program+".pid") != before })
 }
 
-// try runs a command on the node.
+// try runs a command on the node and returns its output.
 func (n *node) try(args ...string) (string, error) {
 	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(n.first.Process.Pid), "-a", "--"}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-// run runs a command on the node that has to succeed.
+// run runs a command on the node like try, and fails the test if the command fails.
 func (n *node) run(args ...string) string {
 	n.Helper()
 	out, err := n.try(args...)
@@ -115,7 +115,7 @@ func (n *node) run(args ...string) string {
 	return out
 }
 
-// runNode is the first process of a node.
+// runNode is the main function of a node's first process.
 func runNode() error {
 	name, dir := os.Getenv(nodeVar), os.Getenv(nodeDirVar)
 	if err := errors.Join(unix.Sethostname([]byte(name)), mountNode(dir)); err != nil {
@@ -160,7 +160,7 @@ func runNode() error {
 	if err := errors.Join(begin("kubelet"), begin("kube-proxy")); err != nil {
 		return err
 	}
-	for { // it also inherits the processes that daemons leave behind
+	for { // the first process is also the parent of processes whose own parent has ended
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, 0, nil)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -191,7 +191,7 @@ func spawn(name string, args []string) (pid int, err error) {
 	return pid, os.WriteFile("/run/"+name+".pid", fmt.Append(nil, pid), 0o600)
 }
 
-// importImages imports the images as soon as containerd answers.
+// importImages imports the images into containerd as soon as containerd answers.
 func importImages(ctr string) (err error) {
 	for image, archive := range map[string]string{podImage: filepath.Join(containerdRoot, "image.tar"), agentImage: agentArchive()} {
 		for range 300 {
@@ -206,8 +206,8 @@ func importImages(ctr string) (err error) {
 	return err
 }
 
-// mountNode gives a node its own view of the file system. What it writes to /etc, /opt, /var/lib
-// and /var/log goes to its disk.
+// mountNode gives a node its own view of the file system. Files that the node writes to /etc,
+// /opt, /var/lib and /var/log are on its disk.
 func mountNode(dir string) error {
 	type mount struct {
 		source, target, kind string
@@ -234,10 +234,10 @@ func mountNode(dir string) error {
 	list = append(list,
 		mount{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
 		mount{"/sys/fs/cgroup", cgroups, "", unix.MS_BIND | unix.MS_REC, ""},
-		mount{"sysfs", "/sys", "sysfs", 0, ""}, // of the node's network namespace
+		mount{"sysfs", "/sys", "sysfs", 0, ""}, // shows the node's network namespace
 		mount{cgroups, "/sys/fs/cgroup", "", unix.MS_MOVE, ""},
 	)
-	for key, value := range map[string]string{ // the kubelet would set them for the whole machine
+	for key, value := range map[string]string{ // the kubelet writes these sysctls, which belong to no namespace, so it gets files in their place
 		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
 		"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 	} {
@@ -247,7 +247,7 @@ func mountNode(dir string) error {
 		}
 		list = append(list, mount{file, "/proc/sys/" + key, "", unix.MS_BIND, ""})
 	}
-	list = append(list, mount{"", "/", "", unix.MS_REC | unix.MS_SHARED, ""}) // pods' mounts come and go
+	list = append(list, mount{"", "/", "", unix.MS_REC | unix.MS_SHARED, ""}) // so that mounts of pods spread to the node's other mount namespaces
 	for _, m := range list {
 		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)

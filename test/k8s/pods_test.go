@@ -47,7 +47,7 @@ type pod struct {
 	Status   struct{ PodIPs []struct{ IP string } }
 }
 
-// awaitNodes waits until every node has registered and has its ranges.
+// awaitNodes waits until every node has registered and has its pod ranges.
 func (c *cluster) awaitNodes() {
 	c.Helper()
 	await(c, "all nodes with their ranges", func() bool {
@@ -114,8 +114,8 @@ func (p place) call(ip, port string) (caller, name string, err error) {
 	return a.Unmap().String(), name, nil
 }
 
-// checkPods waits for a pod on each node, and has each send to each other. The receiver sees the
-// sender's own address.
+// checkPods waits for a pod on each node, and checks that each pod reaches each other pod. The
+// receiver must see the sender's own address.
 func (c *cluster) checkPods(when string) {
 	c.Helper()
 	c.kubectl("rollout", "status", "daemonset/web", "--timeout", "5m")
