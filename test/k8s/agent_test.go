@@ -63,7 +63,7 @@ func TestTunnel(t *testing.T) {
 	})
 }
 
-// TestIPv6 has a cluster without IPv4.
+// TestIPv6 checks a cluster without IPv4.
 func TestIPv6(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "nftables", ipv6: true}, func(c *cluster) {
 		c.awaitNodes()

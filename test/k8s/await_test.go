@@ -6,8 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// until waits until a condition holds, and reports whether it does within five minutes. On a busy machine a
-// node takes more than a minute to boot: its kubelet gives up and starts again.
+// until waits until a condition holds, and reports whether it does within five minutes. On a busy
+// machine a node takes more than a minute to boot, because its kubelet ends with an error at
+// first and is started again.
 func until(holds func() bool) bool {
 	for range 5 {
 		if harness.Until(holds) {
@@ -17,8 +18,8 @@ func until(holds func() bool) bool {
 	return false
 }
 
-// await waits like until, and ends the test if the condition does not hold in time. what names the
-// condition.
+// await waits like until, and fails and ends the test if the condition does not hold in time.
+// what names the condition.
 func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !until(holds) {

@@ -21,17 +21,17 @@ import (
 const (
 	controlIP  = "172.30.0.1"
 	controlIP6 = "fd00:172:30::1"
-	cgroup     = "bridgeveth-test-k8s" // below the root of each hierarchy of the machine's
+	cgroup     = "bridgeveth-test-k8s" // below the root of each hierarchy of cgroups on the machine
 	podImage   = "docker.io/library/busybox:latest"
-	agentImage = "ghcr.io/bridgeveth/bridgeveth-node:latest" // as deploy/ names it
+	agentImage = "ghcr.io/bridgeveth/bridgeveth-node:latest" // the name in deploy/
 )
 
-// shape is what clusters differ in.
+// shape holds the properties that differ between clusters.
 type shape struct {
 	nodes     int
 	proxy     string // mode of kube-proxy: iptables or nftables
 	ipv6      bool   // IPv6 alone; otherwise IPv4 and IPv6
-	firewalld string // root of an unpacked firewalld, which all nodes run; "" for none
+	firewalld string // root folder of an unpacked firewalld, which runs on all nodes; "" for none
 }
 
 // cidrs returns the ranges of the pods and of the services.
@@ -70,7 +70,7 @@ type cluster struct {
 	nodes []*node
 }
 
-// inCluster runs a test in a cluster of its own.
+// inCluster runs a test in a cluster that is made for this test.
 func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 	for _, path := range []string{filepath.Join(k8sBin, "kube-apiserver"), filepath.Join(containerdRoot, "image.tar")} {
 		if _, err := os.Stat(path); err != nil || k8sBin == "" {
@@ -253,7 +253,7 @@ func run(t testing.TB, program string, args ...string) {
 	setuptest.Run(t, program, args...)
 }
 
-// makeCgroup makes the cgroup that a node's pods go to.
+// makeCgroup makes the cgroup for a node's pods.
 func makeCgroup(t testing.TB, node string) {
 	t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs"} {
@@ -269,13 +269,14 @@ func makeCgroup(t testing.TB, node string) {
 	}
 }
 
-// removeCgroups removes a cgroup with all below it, in each hierarchy. Killed nodes leave those of their pods.
+// removeCgroups removes a cgroup and all cgroups below it, in each hierarchy. Killed nodes leave
+// the cgroups of their pods.
 func removeCgroups(t testing.TB, name string) {
 	t.Helper()
 	if !until(func() bool {
 		left := 0
 		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-			tops, _ := filepath.Glob(pattern + name) // the pattern is sound
+			tops, _ := filepath.Glob(pattern + name) // the pattern is well-formed
 			for _, top := range tops {
 				var all []string
 				_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error { // a cgroup may end in the meantime

@@ -8,7 +8,7 @@ import (
 // clusterDNS is the address of the Service kube-dns, which kubelets write into pods' resolv.conf.
 const clusterDNS = "10.96.0.10"
 
-// dns is CoreDNS, whose program is on the disk of the nodes.
+// dns is the manifest of CoreDNS. Its program is on the disk of the nodes.
 const dns = `apiVersion: v1
 kind: ServiceAccount
 metadata: {name: coredns, namespace: kube-system}
@@ -67,7 +67,7 @@ spec:
   ports: [{name: udp, port: 53, protocol: UDP}, {name: tcp, port: 53, protocol: TCP}]
 `
 
-// testDNS runs CoreDNS. A pod of each node calls a Service by its name.
+// testDNS runs CoreDNS, and checks that a pod of each node can call a Service by its name.
 func (c *cluster) testDNS() {
 	c.Helper()
 	c.apply(strings.ReplaceAll(dns, "PROGRAM", filepath.Join(k8sBin, "coredns")))

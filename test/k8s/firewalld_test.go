@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// busConfig permits everything on a bus that only the node can reach.
+// busConfig is a D-Bus configuration that permits everything. Only the node can reach this bus.
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
@@ -27,7 +27,7 @@ func TestFirewalld(t *testing.T) {
 		c.awaitNodes()
 		for _, n := range c.nodes {
 			await(c, "firewalld on "+n.name, func() bool { _, err := n.try("firewall-cmd", "--state"); return err == nil })
-			n.run("firewall-cmd", "-q", "--permanent", "--add-port", "10250/tcp") // of the kubelet
+			n.run("firewall-cmd", "-q", "--permanent", "--add-port", "10250/tcp") // port 10250 is the kubelet's
 			n.run("firewall-cmd", "-q", "--reload")
 		}
 		c.kubectl("apply", "-k", "../../deploy/overlays/firewalld")

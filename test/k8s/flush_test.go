@@ -20,8 +20,8 @@ spec:
     readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 1}
 `
 
-// testFlush deletes rules of running pods, while the agent and bvctl are stopped. When both run again, the
-// rules come back.
+// testFlush deletes rules of running pods, while the agent and bvctl are stopped. It checks that
+// the rules are restored when both run again.
 func (c *cluster) testFlush() {
 	c.Helper()
 	n := c.nodes[0]
@@ -69,7 +69,7 @@ func (c *cluster) testFlush() {
 	}
 }
 
-// pause stops all processes of these programs on the node. resume continues them.
+// pause stops all processes of these programs on the node by SIGSTOP. resume continues them.
 func (n *node) pause(programs ...string) (resume func()) {
 	n.Helper()
 	pids := strings.Fields(n.run("pgrep", "-x", strings.Join(programs, "|")))

@@ -78,8 +78,8 @@ func (n *node) start() {
 	}
 }
 
-// stop ends a node at once, as a power cut does. The cgroups of its pods go, too: a kubelet that finds many
-// of them takes so long to start that it gives up.
+// stop ends a node at once, as a power cut does. It also removes the cgroups of the node's pods:
+// a kubelet that finds many of them takes so long to start that it ends with an error.
 func (n *node) stop() {
 	n.Helper()
 	if err := n.first.Process.Kill(); err != nil {
@@ -90,7 +90,7 @@ func (n *node) stop() {
 	await(n, "the end of "+n.link, func() bool { _, err := net.InterfaceByName(n.link); return err != nil })
 }
 
-// kill kills a program of the node, and waits until it runs again.
+// kill kills a program of the node, and waits until the program runs again.
 func (n *node) kill(program string) {
 	n.Helper()
 	before := n.run("cat", "/run/"+program+".pid")

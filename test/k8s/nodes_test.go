@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// TestNodes adds a third node, deletes its Node object while it runs, and stops it. In between, agents of two
-// versions run in one cluster. CoreDNS answers for the names of Services.
+// TestNodes adds a third node, deletes its Node object while it runs, and stops it. In between,
+// agents of two versions run in one cluster. It checks the routes and the pods after each step,
+// and the names of Services in CoreDNS.
 func TestNodes(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "iptables"}, func(c *cluster) {
 		c.awaitNodes()
@@ -34,7 +35,8 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// awaitRoutes waits until each node has routes to the ranges of so many nodes, in both families.
+// awaitRoutes waits until each node has routes to the pod ranges of the given number of other
+// nodes, for IPv4 and IPv6.
 func (c *cluster) awaitRoutes(peers int) {
 	c.Helper()
 	for _, n := range c.nodes {
@@ -45,8 +47,9 @@ func (c *cluster) awaitRoutes(peers int) {
 	}
 }
 
-// testNodeForgotten deletes the Node object of a node that runs. The kubelet makes another one when it
-// starts, and the node may get another range. Pods of the old range go on until they are replaced.
+// testNodeForgotten deletes the Node object of a node that runs. The kubelet makes another Node
+// object when it starts, and the node may get another range. The test checks that pods with
+// addresses of the old range keep working until they are replaced.
 func (c *cluster) testNodeForgotten(n *node) {
 	c.Helper()
 	all := c.nodes
@@ -62,12 +65,13 @@ func (c *cluster) testNodeForgotten(n *node) {
 	c.awaitNodes()
 	c.awaitReady()
 	c.awaitRoutes(2)
-	c.kubectl("delete", "pod", "-l", "app=web") // those on the node may have addresses of the old range
+	c.kubectl("delete", "pod", "-l", "app=web") // pods on the node may have addresses of the old range
 	c.checkPods("Node object deleted and made again")
 }
 
-// testTwoVersions has the agent of one node replaced by one of another version, with another plugin file.
-// Old and new pods of all nodes reach each other. Then all agents get the version again.
+// testTwoVersions replaces the agent of one node by an agent of another version, with another
+// plugin file. It checks that old and new pods of all nodes reach each other. At the end, all
+// agents have the same version again.
 func (c *cluster) testTwoVersions(n *node) {
 	c.Helper()
 	const image = "ghcr.io/bridgeveth/other"

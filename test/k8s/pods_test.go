@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// pods run on every node. They answer with the address of the caller and their own name.
+// pods is a DaemonSet with a Service. Each pod answers with the address of the caller and the
+// pod's own name.
 const pods = `apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: web}
@@ -75,7 +76,7 @@ func (c *cluster) pods() []pod {
 	return slices.DeleteFunc(list.Items, func(p pod) bool { return p.Metadata.DeletionTimestamp != "" })
 }
 
-// place is where calls come from: a pod, a node, or the outside of the cluster.
+// place is the origin of a call: a pod, a node, or the outside of the cluster.
 type place struct {
 	name string
 	pod  *pod
@@ -97,9 +98,10 @@ func (c *cluster) outside() place {
 	}}
 }
 
-// call asks the pod at an address who calls it. It returns the caller's address, as the pod sees it, and the
-// name of the pod. A call gives up after some seconds: if kube-proxy does not know a Service yet, conntrack
-// remembers that its packets go elsewhere, and the connection's next packets go there too.
+// call sends a request to a pod at an address. It returns the caller's address, as the pod sees
+// it, and the name of the pod. A request ends after some seconds: if kube-proxy does not know a
+// Service yet, conntrack records a wrong destination, and later packets of the connection go
+// there too.
 func (p place) call(ip, port string) (caller, name string, err error) {
 	args := []string{"timeout", "10", "curl", "-gsS"}
 	if p.pod != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// nodeService is a Service whose only pod is on NODE, with an externalTrafficPolicy.
+// nodeService is a Service with an externalTrafficPolicy. Its only pod is on NODE.
 const nodeService = `---
 apiVersion: v1
 kind: Service
@@ -20,7 +20,7 @@ spec:
   ports: [{port: 70, targetPort: 7000}]
 `
 
-// stickyService has session affinity.
+// stickyService is a Service with session affinity.
 const stickyService = `apiVersion: v1
 kind: Service
 metadata: {name: sticky}
@@ -40,8 +40,8 @@ func (c *cluster) service(name string) (s service, nodePort string) {
 	return s, strconv.Itoa(s.Spec.Ports[0].NodePort)
 }
 
-// testServices calls Services from all sides: from each pod, also through its own Service, from each node,
-// and from outside.
+// testServices checks calls of Services from all sides: from each pod, also to itself through its
+// own Service, from each node, and from outside.
 func (c *cluster) testServices() {
 	c.Helper()
 	objects := stickyService
@@ -69,7 +69,8 @@ func (c *cluster) testServices() {
 	c.Logf("Services: answered from all sides")
 }
 
-// checkClusterIP calls the ClusterIP of a Service. Its pod sees the addresses of other pods.
+// checkClusterIP checks calls to the ClusterIP of a Service. Its pod sees the addresses of other
+// pods.
 func (c *cluster) checkClusterIP(to pod, inside []place) {
 	c.Helper()
 	s, _ := c.service("cluster-" + to.Spec.NodeName)
@@ -78,7 +79,7 @@ func (c *cluster) checkClusterIP(to pod, inside []place) {
 			c.awaitCall(onNode(n), ip, "70")
 		}
 		for _, from := range inside {
-			want := "" // kube-proxy replaces the address of a pod that calls itself
+			want := "" // if a pod calls itself, kube-proxy replaces its address
 			if from.pod != nil && from.pod.Metadata.Name != to.Metadata.Name {
 				want = from.pod.address(ip)
 			}
@@ -87,7 +88,8 @@ func (c *cluster) checkClusterIP(to pod, inside []place) {
 	}
 }
 
-// checkNodePort calls the NodePort of a Service at each node, whichever node its pod is on.
+// checkNodePort checks calls to the NodePort of a Service at each node, whichever node its pod is
+// on.
 func (c *cluster) checkNodePort(to pod, places []place) {
 	c.Helper()
 	_, port := c.service("cluster-" + to.Spec.NodeName)
@@ -100,8 +102,8 @@ func (c *cluster) checkNodePort(to pod, places []place) {
 	}
 }
 
-// checkLocal calls a NodePort with externalTrafficPolicy Local. Only the pod's node answers, and the pod
-// sees the caller's address.
+// checkLocal checks a NodePort with externalTrafficPolicy Local: only the pod's node answers, and
+// the pod sees the caller's address.
 func (c *cluster) checkLocal(to pod) {
 	c.Helper()
 	_, port := c.service("local-" + to.Spec.NodeName)
@@ -123,8 +125,8 @@ func (c *cluster) reaches(ip, port string) bool {
 	return err == nil
 }
 
-// checkAffinity has a pod call a Service with session affinity: one pod answers all calls. Without affinity
-// both do.
+// checkAffinity checks that one pod answers all calls of a pod to a Service with session
+// affinity, and that both pods answer without affinity.
 func (c *cluster) checkAffinity() {
 	c.Helper()
 	from := c.from(c.pods()[0])
@@ -159,7 +161,8 @@ func (c *cluster) awaitCall(from place, ip, port string) {
 	}
 }
 
-// checkAnswer calls a Service once. want is the caller's address as the pod sees it, "" for any.
+// checkAnswer checks one call to a Service. want is the caller's address as the pod sees it, or
+// "" for any address.
 func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) {
 	c.Helper()
 	caller, name, err := from.call(ip, port)
@@ -168,7 +171,7 @@ func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) 
 	}
 }
 
-// address returns the pod's address of the family of another address.
+// address returns the pod's address that is of the same family as the address other.
 func (p pod) address(other string) string {
 	for _, ip := range p.Status.PodIPs {
 		if netip.MustParseAddr(ip.IP).Is4() == netip.MustParseAddr(other).Is4() {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// testKills kills the programs of a node in turn. Pods run on, and new ones start.
+// testKills kills the programs of a node, one after another. It checks that pods keep running,
+// and that new pods start.
 func (c *cluster) testKills() {
 	c.Helper()
 	n := c.nodes[0]
@@ -43,7 +44,7 @@ func (c *cluster) testKills() {
 	c.awaitNothingLeft(n, 1)
 }
 
-// oncePod runs on NODE and ends.
+// oncePod is a pod on NODE that ends by itself.
 const oncePod = `apiVersion: v1
 kind: Pod
 metadata: {name: once}
@@ -53,7 +54,7 @@ spec:
   containers: [{name: once, image: ` + podImage + `, imagePullPolicy: Never, command: [/bin/busybox, "true"]}]
 `
 
-// staticPod is a pod that the kubelet starts by a file, without the API server.
+// staticPod is a pod that the kubelet starts from a file, without the API server.
 const staticPod = `apiVersion: v1
 kind: Pod
 metadata: {name: static, namespace: default}
@@ -65,7 +66,8 @@ spec:
 // withoutAPI is how long the API server is down.
 const withoutAPI = time.Minute
 
-// testWithoutAPI stops the API server. Everything stays as it is, and pods start and stop.
+// testWithoutAPI stops the API server. It checks that everything on the nodes stays as it is, and
+// that pods start and stop.
 func (c *cluster) testWithoutAPI() {
 	c.Helper()
 	before, pods := c.written(), c.pods()
@@ -114,8 +116,8 @@ func (c *cluster) testWithoutAPI() {
 	c.checkPods("API server back")
 }
 
-// awaitNothingLeft waits until a node has exactly what so many pods need: bridge ports, namespaces, leases,
-// records, and no host ports.
+// awaitNothingLeft waits until a node has exactly the bridge ports, namespaces, leases and
+// records that the given number of pods need, and no host ports.
 func (c *cluster) awaitNothingLeft(n *node, pods int) {
 	c.Helper()
 	leases := pods * len(c.controlIPs())
