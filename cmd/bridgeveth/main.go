@@ -15,16 +15,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/plugins/portmap"
 )
 
-// referenceVersion is the release of containernetworking/plugins that our plugins replace. Under the
-// name of a reference plugin, our plugins print this version, because some programs derive the features
-// of a plugin from its version: nerdctl requires v1.1.0 of firewall, and v1.7.1 for some options.
+// referenceVersion is the release of containernetworking/plugins that our plugins replace. If our
+// program runs under the name of a reference plugin, it prints this version, because other
+// programs derive the features of a plugin from its version: nerdctl requires v1.1.0 of firewall,
+// and v1.7.1 for some options.
 const referenceVersion = "v1.10.0"
 
-// program is one plugin in the table of programs.
+// program describes the plugin that has one of the names in the table programs.
 type program struct {
 	verbs     func() skel.CNIFuncs
 	reference bool // the name is that of a reference plugin
-	delegates bool // calls the reference plugin for attachments that bridgeveth has not made, see orReference
+	delegates bool // the plugin calls the reference plugin for attachments that bridgeveth has not made, see orReference
 }
 
 var programs = map[string]program{

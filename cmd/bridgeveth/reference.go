@@ -14,8 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// referenceDir is the folder in which make install-dropin keeps the reference plugins. It is beside this
-// program.
+// referenceDir is the folder in which make install-dropin keeps the reference plugins. It is in
+// the same folder as this program.
 const referenceDir = "reference"
 
 // orReference returns verbs that call the reference plugin for attachments that bridgeveth has not made.
@@ -57,7 +57,7 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	}
 	all := own
 	all.Check, all.Del = theirs("CHECK", own.Check), theirs("DEL", own.Del)
-	// ADD of bridge always makes an attachment of our own.
+	// ADD of bridge always makes a new attachment, so it never calls the reference plugin.
 	if name != plugin.Bridge {
 		all.Add = theirs("ADD", own.Add)
 	}

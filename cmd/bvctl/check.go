@@ -33,7 +33,8 @@ func newCheck(inv *inventory.Inventory) *cobra.Command {
 	}
 }
 
-// finding is a difference, and the command or action that fixes it.
+// finding is a difference between the leases and the host, and the command or action that fixes
+// it.
 type finding struct{ what, remedy string }
 
 // checker compares leases with the host.
@@ -45,7 +46,8 @@ type checker struct {
 	findings []finding
 }
 
-// newChecker lists the ports on the host. The caller closes the checker's ns.
+// newChecker returns a checker that has listed the ports on the host. The caller closes the
+// checker's ns.
 func newChecker(inv *inventory.Inventory) (*checker, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -94,7 +96,7 @@ func (c *checker) check() error {
 	return nil
 }
 
-// checkLease compares a lease with its network namespace and its link.
+// checkLease adds a finding if the network namespace or the link of a lease does not exist.
 func (c *checker) checkLease(l ipam.Lease) error {
 	who := fmt.Sprintf("network %s: %s is leased to container %s, interface %s", l.Network, l.Address, l.Container, l.Interface)
 	_, plugged := c.ports[inventory.LeasedTo(l)]
@@ -127,8 +129,9 @@ func (c *checker) checkLease(l ipam.Lease) error {
 	return nil
 }
 
-// checkPorts adds a finding for each port that has no lease on a network with leases, and for each
-// port of a killed ADD. The port of a killed ADD is down and has no record.
+// checkPorts adds a finding for two kinds of ports: a port without a lease, if its network has
+// leases; and the port of an ADD that was killed. The port of a killed ADD is down and has no
+// record.
 func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	recorded := map[setup.Attachment]bool{}
 	for _, n := range restorables {
@@ -149,12 +152,12 @@ func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	}
 }
 
-// checkRestorables compares attachments and networks with the host, as bvctl repair does.
+// checkRestorables adds a finding for each difference that bvctl repair would restore.
 func (c *checker) checkRestorables(all []inventory.Restorable) {
 	seen := map[finding]bool{}
 	find := func(remedy, format string, args ...any) {
 		f := finding{fmt.Sprintf(format, args...), remedy}
-		if !seen[f] { // all containers of a network report the same missing parts of the network
+		if !seen[f] { // all containers of a network report the same missing parts of the network, so each part is reported once
 			c.findings = append(c.findings, f)
 		}
 		seen[f] = true

@@ -11,7 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
-// carrierWait is how long the kernel may take to notice the carrier of a link (net/core/link_watch.c).
+// carrierWait is the longest time after which the kernel reports a change of the carrier of a
+// link (net/core/link_watch.c).
 const carrierWait = time.Second
 
 // systemPath is the PATH of the commands that fix a problem. Its last folder is for NixOS. The caller's
@@ -19,14 +20,15 @@ const carrierWait = time.Second
 // plugin "bridge", for instance, prints its version and returns 0.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
-// asCalled is a shell function bvctl that uses the same folders as this process.
+// asCalled defines a shell function bvctl, which runs this program with the same folders as this
+// process. The remedies call bvctl without these options.
 const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
 
 // fixAll runs the command of each problem once and returns the commands. The caller checks whether the
 // problems remain.
 func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
-	self, err := os.Executable() // many of the commands are "bvctl repair"
+	self, err := os.Executable() // needed because many of the remedies are "bvctl repair"
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) (
 // marks are the symbols of stations in the text output.
 var marks = map[doctor.State]string{doctor.Good: "✓", doctor.Bad: "✗", doctor.Note: "·"}
 
-// print prints the reports. It returns errUnhealthy if one of them has a problem.
+// print prints the reports. It returns errUnhealthy if a report has a problem.
 func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) error {
 	healthy := !slices.ContainsFunc(reports, func(r *doctor.Report) bool { return !r.Healthy() })
 	if output == "json" {
@@ -127,7 +127,8 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 	return nil
 }
 
-// show prints a report with all its stations. The obstacle comes last, next to the shell prompt.
+// show prints a report with all its stations. It prints the obstacle last, so that the obstacle
+// is next to the shell prompt.
 func show(r *doctor.Report, w io.Writer) {
 	fmt.Fprintln(w, r.Path())
 	for _, s := range r.Stations {

@@ -14,24 +14,24 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// examination is the state of one run of the doctor.
+// examination is the state of one check by bvctl doctor.
 type examination struct {
 	*doctor.Doctor
 	inv      *inventory.Inventory
 	networks []inventory.Network
 	all      []*inventory.Container
-	ends     []*doctor.End                  // one for each container in all; Namespace is nil if it cannot be opened
+	ends     []*doctor.End                  // one for each container in all; End.Namespace is nil if the namespace cannot be opened
 	unopened map[*doctor.End]*doctor.Report // reports on the ends whose namespace cannot be opened
-	more     []*doctor.Report               // reports on problems that concern no single container
+	more     []*doctor.Report               // reports on problems that do not belong to a single container
 }
 
 const (
 	doctorLock = "/run/bridgeveth-doctor.lock"
-	doctorWait = 2 * time.Minute // another doctor may be checking the whole host
+	doctorWait = 2 * time.Minute // the longest time to wait for another doctor, which may be checking the whole host
 )
 
-// acquireDoctor waits until no other doctor runs, because two doctors cannot distinguish each other's
-// packets.
+// acquireDoctor waits until no other doctor runs. Two doctors at the same time could not
+// distinguish each other's packets.
 func acquireDoctor() (*flock.Lock, error) {
 	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
@@ -41,7 +41,7 @@ func acquireDoctor() (*flock.Lock, error) {
 	return flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
 }
 
-// newExamination opens the network namespaces of all containers. The caller calls close.
+// newExamination lists the containers and opens their network namespaces. The caller calls close.
 func newExamination(inv *inventory.Inventory) (*examination, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -97,7 +97,7 @@ func (x *examination) podRanges() (ranges []netip.Prefix) {
 	return ranges
 }
 
-// problem returns a report with one problem that was found without sending a packet.
+// problem returns a report on one problem that was found without sending a packet.
 func problem(of, station, advice, what string) *doctor.Report {
 	return &doctor.Report{From: of, Stations: []doctor.Station{{Name: station, State: doctor.Bad, What: what, Remedy: advice, Advice: true}}}
 }
@@ -144,7 +144,8 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, walked...)
 	}
 	different := x.Differences(concerned, reports)
-	// Compare again without the containers that were removed in the meantime.
+	// A container that was removed in the meantime also looks like a difference, so compare again
+	// without such containers.
 	if len(different) > 0 {
 		different = x.Differences(x.present(concerned), reports)
 	}
@@ -156,8 +157,9 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return append(reports, passing...), err
 }
 
-// walkFrom follows packets from container a to the end to. If to is nil, it follows packets to the gateways
-// of a and to the next container. If the namespace of an end cannot be opened, walkFrom reports only this.
+// walkFrom follows packets from container a to the end to. If to is nil, it follows packets to
+// the gateways of a and to the next container on the bridge. If the namespace of an end cannot be
+// opened, walkFrom returns only the report on this.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
 		if unopened := x.unopened[e]; unopened != nil {
@@ -170,8 +172,8 @@ func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*docto
 	return x.walkAll(ctx, a, []*doctor.End{to})
 }
 
-// maxFailed is the number of failed paths after which the doctor stops, because a problem of the host makes
-// every path fail.
+// maxFailed is the number of failed paths after which the doctor stops, because a problem of the
+// host can make every path fail.
 const maxFailed = 5
 
 // failed counts the paths that have an obstacle.

@@ -25,14 +25,14 @@ type attachment struct {
 	Interface string         `json:"interface"`
 	Namespace string         `json:"namespace,omitempty"`
 	Port      string         `json:"port"`
-	State     string         `json:"state"` // one of the constants below
+	State     string         `json:"state"` // one of the constants port… below
 	Addresses []netip.Prefix `json:"addresses"`
 	HostPorts []string       `json:"hostPorts,omitempty"` // such as "tcp 192.0.2.1:8080"
 	Bandwidth *bandwidth     `json:"bandwidth,omitempty"`
-	Since     *time.Time     `json:"since,omitempty"` // start of the lease
+	Since     *time.Time     `json:"since,omitempty"` // when the address was leased
 }
 
-// bandwidth has the limits of a container, in bits per second. 0 means no limit.
+// bandwidth holds the limits of a container, in bits per second. 0 means no limit.
 type bandwidth struct {
 	Ingress uint64 `json:"ingressRate"`
 	Egress  uint64 `json:"egressRate"`
@@ -44,7 +44,7 @@ const (
 	portBlocked    = "not forwarding"
 	portUnplugged  = "off its bridge"
 	portMissing    = "missing"
-	portUnfinished = "unfinished" // its ADD was killed
+	portUnfinished = "unfinished" // the ADD that made the port was killed
 )
 
 // newInspect returns "bvctl inspect".

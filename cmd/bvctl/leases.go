@@ -37,7 +37,7 @@ type lease struct {
 	Namespace string     `json:"namespace,omitempty"`
 	Since     time.Time  `json:"since"`
 	Until     *time.Time `json:"until,omitempty"`
-	State     string     `json:"state"` // one of the constants below
+	State     string     `json:"state"` // one of the constants state… below
 }
 
 const (
@@ -133,8 +133,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				// The network was removed. The store keeps its pools, which record the order in which addresses
-				// are given out.
+				// The network was removed, so it has no leases. The store keeps its pools, which
+				// record the order in which addresses are given out.
 				continue
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
@@ -236,8 +236,8 @@ func orDash(text string) string {
 	return text
 }
 
-// bar draws how full a range is. Only a range without leases has an empty bar, and only a full range
-// has a full bar.
+// bar returns a bar that shows how full a range is. The bar is empty only if the range has no
+// leases, and full only if no address is free.
 func bar(leased, size uint64) string {
 	full := int(float64(leased) / float64(size) * barWidth)
 	switch {
@@ -269,7 +269,7 @@ func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
 	return cmd
 }
 
-// release frees the leases that match the filter, and prints the outcome for each lease.
+// release frees the leases that match the filter, and prints the result for each lease.
 func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error {
 	ns, err := setup.CurrentHost()
 	if err != nil {

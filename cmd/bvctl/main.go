@@ -12,7 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// errUnhealthy makes bvctl end with status 1. The problems are printed before.
+// errUnhealthy makes bvctl exit with status 1. The command prints the problems before it returns
+// this error.
 var errUnhealthy = errors.New("problems found")
 
 func main() {
@@ -42,5 +43,5 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// printError prints an error on standard error. bvctl continues after this error.
+// printError prints an error on standard error. The caller continues after it.
 func printError(err error) { fmt.Fprintln(stderr, "bvctl:", err) }

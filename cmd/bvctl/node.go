@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// agentWait limits the time to wait for the node agent. It answers from memory.
+// agentWait is the longest time to wait for the node agent, which answers from memory.
 const agentWait = 10 * time.Second
 
 // newNode returns "bvctl node".

@@ -10,14 +10,15 @@ import (
 	"testing"
 )
 
-// TestNode runs "bvctl node" with what an agent, another program or nobody answers.
+// TestNode checks "bvctl node" with the answers of an agent, with those of another program, and
+// without an answer.
 func TestNode(t *testing.T) {
 	const text = "node n1, MTU of new pods 1450\n"
 	for _, tt := range []struct {
 		name    string
-		code    int // 0: nothing listens
+		code    int // HTTP status; 0 means that no program listens
 		out     string
-		failure string // part of the error
+		failure string // part of the error's text
 	}{
 		{"ready", http.StatusOK, text, ""},
 		{"not ready", http.StatusServiceUnavailable, text, errUnhealthy.Error()},

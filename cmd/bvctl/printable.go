@@ -15,14 +15,15 @@ var (
 )
 
 // printable replaces each character that is not printable, except tabs and line ends. Names of
-// containers, networks and links come from other programs, and may contain escape sequences. Such a
-// sequence would act on the terminal, or make a drawing invalid.
+// containers, networks and links come from other programs, and may contain escape sequences,
+// which would change the terminal or make an SVG drawing invalid.
 type printable struct {
 	to   io.Writer
 	rest []byte // an incomplete character at the end of the last Write
 }
 
-// Write keeps an incomplete character at the end of b until the next Write.
+// Write writes b without its unprintable characters. If b ends within a character, Write keeps
+// the incomplete character until the next Write.
 func (p *printable) Write(b []byte) (int, error) {
 	text := append(p.rest, b...)
 	var clean bytes.Buffer

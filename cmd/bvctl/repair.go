@@ -49,12 +49,12 @@ and of sysctls.`,
 }
 
 const (
-	watchQuiet = 300 * time.Millisecond // time from the last change of rules to the repair
-	watchMost  = time.Second            // longest time from the first change to the repair
+	watchQuiet = 300 * time.Millisecond // time without a change of rules after which the repair starts
+	watchMost  = time.Second            // longest time from the first change of rules to the repair
 	watchIdle  = 30 * time.Second       // time between repairs if no rule changes
 )
 
-// watchRules repairs until it is killed.
+// watchRules repairs after each change of rules, until the process is killed.
 func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	rules, err := ns.WatchRules()
 	if err != nil {
@@ -71,8 +71,8 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	}
 }
 
-// repair restores missing parts and returns their number. It continues after errors. It prints errors of
-// single containers on standard error, and returns all other errors.
+// repair restores missing parts and returns how many it has restored. It continues after errors.
+// It prints errors about single containers on standard error, and returns all other errors.
 func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
 	all, err := inv.Restorables(ns, inv.Networks())
 	failed := false

@@ -21,8 +21,8 @@ const (
 	exactMatch
 )
 
-// matches reports how well a container matches a name: its ID or the beginning of it, its pod, a path of
-// its network namespace, or an address.
+// matches reports how well a container matches a name. The name may be its ID or the beginning of
+// the ID, its pod, a path of its network namespace, or one of its addresses.
 func matches(c *inventory.Container, name string) matchKind {
 	a, err := netip.ParseAddr(name)
 	switch {
@@ -43,7 +43,7 @@ func sameFile(a, b string) bool {
 	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
 }
 
-// has reports whether an end has an address of a family.
+// has reports whether an end has an address of the given family.
 func has(e *doctor.End, is4 bool) bool {
 	_, ok := e.Address(is4)
 	return ok
@@ -69,7 +69,8 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 	return nil, nil
 }
 
-// target returns the container that has the name, or an end for an address that belongs to no container.
+// target returns the container that matches the name, or an end for an address that belongs to no
+// container.
 func (x *examination) target(name string) (*doctor.End, error) {
 	b, err := x.find(name)
 	if b != nil || err != nil {
@@ -83,7 +84,7 @@ func (x *examination) target(name string) (*doctor.End, error) {
 	return &doctor.End{Name: address.String(), Addresses: []netip.Prefix{netip.PrefixFrom(address, address.BitLen())}}, nil
 }
 
-// nearby returns the gateways of a container, and the next container on its bridge.
+// nearby returns ends for the gateways of a container, and the next container on its bridge.
 func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
 	if a.Bridge == "" {
 		return nil

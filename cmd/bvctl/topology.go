@@ -51,27 +51,27 @@ func newTopology(inv *inventory.Inventory) *cobra.Command {
 // drawnBridge is a bridge with its ports.
 type drawnBridge struct {
 	Name  string
-	Lines []string // its addresses
+	Lines []string // the bridge's addresses
 	Ports []drawnPort
 }
 
 // drawnPort is a container's port on a bridge.
 type drawnPort struct {
 	Name  string
-	Well  bool     // the port forwards
-	State string   // of a port that does not forward
-	Lines []string // about the container: its name, addresses and host ports
+	Well  bool     // the port forwards packets
+	State string   // state of the port, if it does not forward packets
+	Lines []string // name, addresses and host ports of the container
 }
 
 // topology lists the bridges of containers. The list is valid even if err is not nil.
 func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, err error) {
 	list, err := attachments(inv, ns)
-	for _, a := range list { // sorted by bridge
+	for _, a := range list { // the list is sorted by bridge
 		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
 			b := drawnBridge{Name: a.Bridge}
 			addresses, err := setup.Addresses(ns.Namespace, a.Bridge)
 			if err != nil {
-				printError(err) // the bridge was deleted, but its ports exist
+				printError(err) // the bridge was deleted, but its ports still exist
 			}
 			for _, p := range addresses {
 				if !p.Addr().IsLinkLocalUnicast() {
@@ -116,7 +116,7 @@ func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 	return t.ExecuteTemplate(w, kind, bridges)
 }
 
-// Sizes in a picture, in pixels.
+// These are sizes in a picture, in pixels.
 const (
 	boxWidth, boxGap = 210, 20 // a box with longer text is wider
 	boxesInRow       = 5
@@ -125,11 +125,11 @@ const (
 	letterWidth      = 7
 )
 
-// placed holds the positions of the parts of a drawing.
+// placed holds the positions of all parts of a drawing.
 type placed struct {
 	Width, Height       int
 	BoxWidth, BoxHeight int
-	BoxMiddle           int // start of the text beside the wire
+	BoxMiddle           int // where the text beside the wire begins
 	Bridges             []placedBridge
 }
 
