@@ -1,4 +1,4 @@
-// Package docs holds the tests that keep the documentation true.
+// Package docs holds tests that compare the documentation with the code.
 package docs
 
 import (
@@ -18,8 +18,8 @@ import (
 
 const module = "github.com/bridgeveth/bridgeveth/"
 
-// TestArchitecture compares the arrows of both pictures in architecture.md with the imports of
-// the packages: every import is an arrow, and every arrow an import.
+// TestArchitecture checks both pictures in architecture.md: every arrow between packages is an
+// import in the code, and every import is an arrow.
 func TestArchitecture(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	if err != nil {
@@ -40,7 +40,7 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// TestArchitectureFunctions looks for the functions that the section about ADD names.
+// TestArchitectureFunctions checks that the functions exist that the section about ADD names.
 func TestArchitectureFunctions(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	if err != nil {
@@ -60,7 +60,7 @@ func TestArchitectureFunctions(t *testing.T) {
 	}
 }
 
-// functions returns the names of all functions and methods of the packages that ship.
+// functions returns the names of all functions and methods in the shipped packages.
 func functions(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
@@ -74,8 +74,8 @@ func functions(t *testing.T) map[string]bool {
 	return names
 }
 
-// eachSource calls f with each source file of the packages that ship, without tests, hack and test, and
-// with the folder of the file.
+// eachSource calls f with each source file of the shipped packages, and with the folder of the
+// file. It leaves out tests, and the folders hack and test.
 func eachSource(t *testing.T, mode parser.Mode, f func(folder string, file *ast.File)) {
 	t.Helper()
 	for _, top := range []string{"cmd", "pkg", "plugins"} {
@@ -97,7 +97,7 @@ func eachSource(t *testing.T, mode parser.Mode, f func(folder string, file *ast.
 	}
 }
 
-// imports lists who imports whom among the packages that ship.
+// imports returns, for each shipped package, the shipped packages that it imports.
 func imports(t *testing.T) map[string]bool {
 	t.Helper()
 	arrows := map[string]bool{}

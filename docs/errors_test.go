@@ -27,11 +27,11 @@ var update = flag.Bool("update", false, "give each message on errors.md that the
 // them, because old entries quote old messages.
 var pages = []string{"*.md", "../README.md", "../conf/README.md"}
 
-// quotation finds a quoted message of this project: code in italics. "…" stands for a value, or
-// for a part that the quotation leaves out.
+// quotation matches a quoted message of this project: code in italics. In a quotation, "…" stands
+// for a value, or for a part that is left out.
 var quotation = regexp.MustCompile("\\*`([^`]+)`\\*")
 
-// codeNumbers are the error codes by the names that the code uses.
+// codeNumbers holds the error codes by their names in the code.
 var codeNumbers = map[string]uint{
 	"ErrIncompatibleCNIVersion":      types.ErrIncompatibleCNIVersion,
 	"ErrUnsupportedField":            types.ErrUnsupportedField,
@@ -52,12 +52,12 @@ var codeNumbers = map[string]uint{
 	"CodeDelegate":                   plugin.CodeDelegate,
 }
 
-// message is a text in the source.
+// message is an error message or other text in the source code.
 type message struct {
 	text     string // with "…" for each value
 	at       string // FILE:LINE
-	code     string // the name of its code, where the same call gives it one
-	required bool   // errors.md has to list it
+	code     string // the name of the error code, if the same call sets the code
+	required bool   // errors.md must list the message
 }
 
 // TestQuotations checks that the code contains every message that a page quotes.
@@ -79,12 +79,12 @@ func TestQuotations(t *testing.T) {
 	}
 }
 
-// TestErrorsListed has errors.md list every error that names a remedy (after "; "), and every
-// error variable, below the code that the error has. With -update it replaces messages that
-// were reworded.
+// TestErrorsListed checks that errors.md lists every error that names a remedy (after "; ") and
+// every error variable, in the section of the error's code. With -update it replaces reworded
+// messages on the page.
 func TestErrorsListed(t *testing.T) {
 	code := parse(t)
-	listed := map[string]string{} // each message, and the number of its code
+	listed := map[string]string{} // the number of the code, by message
 	for _, section := range strings.Split(read(t, "errors.md"), "\n## Code ")[1:] {
 		number, _, _ := strings.Cut(section, ":")
 		for _, m := range quotation.FindAllStringSubmatch(section, -1) {
@@ -98,7 +98,7 @@ func TestErrorsListed(t *testing.T) {
 	for _, m := range code.messages {
 		number, found := listed[m.text]
 		switch {
-		case strings.HasPrefix(m.at, "cmd/bridgeveth-node/"): // the node agent's errors have no code
+		case strings.HasPrefix(m.at, "cmd/bridgeveth-node/"): // errors of the node agent have no code
 		case m.required && !found:
 			t.Errorf("%s: add this error to the table of its code in docs/errors.md, or run\n\tgo test ./docs -run TestErrorsListed -update\nif only its words have changed:\n\t*`%s`*", m.at, m.text)
 		case found && m.code != "" && number != strconv.Itoa(int(codeNumbers[m.code])):
@@ -120,8 +120,8 @@ func TestCodesListed(t *testing.T) {
 	}
 }
 
-// rename replaces messages on errors.md that the code does not have by the closest required
-// messages that the page does not list.
+// rename replaces messages on errors.md that no longer are in the code. Each gets the closest
+// required message that the page does not list.
 func rename(t *testing.T, listed map[string]string, messages []message) {
 	t.Helper()
 	var added []message
@@ -145,7 +145,7 @@ func rename(t *testing.T, listed map[string]string, messages []message) {
 	}
 }
 
-// contains reports whether the message contains the parts of a quotation, in their order.
+// contains reports whether the message contains all parts of a quotation, in their order.
 func (m message) contains(quoted string) bool {
 	rest := m.text
 	for _, part := range strings.Split(quoted, "…") {
@@ -166,7 +166,8 @@ func closest(text string, messages []message) message {
 	})
 }
 
-// likeness returns the share of the words that the message and words have in common, 0 to 1.
+// likeness returns which share of all words the message and the given words have in common, from
+// 0 to 1.
 func (m message) likeness(words []string) float64 {
 	own, common := strings.Fields(m.text), 0
 	for _, w := range own {
@@ -186,13 +187,13 @@ func quotations(t *testing.T, page string) (quoted []string) {
 	return quoted
 }
 
-// unescape returns a quotation as the code has it. In a Markdown table a "|" has to be escaped.
+// unescape returns a quotation as it is in the code. A Markdown table needs an escaped "|".
 func unescape(quoted string) string { return strings.ReplaceAll(quoted, `\|`, "|") }
 
 // escape is the inverse of unescape.
 func escape(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
 
-// read returns a page.
+// read returns the content of a page.
 
 func read(t *testing.T, page string) string {
 	t.Helper()
@@ -203,13 +204,13 @@ func read(t *testing.T, page string) string {
 	return string(b)
 }
 
-// source is the part of the source code that the tests need.
+// source holds the parts of the source code that the tests need.
 type source struct {
 	messages []message
-	codes    map[string]string // FILE:LINE of a use of each error code, by its name
+	codes    map[string]string // where each error code is used (FILE:LINE), by the name of the code
 }
 
-// parse reads the Go files that ship, without tests.
+// parse reads the Go files of the shipped packages, without tests.
 func parse(t *testing.T) *source {
 	t.Helper()
 	s := &source{codes: map[string]string{}}
@@ -265,7 +266,8 @@ func (s *source) read(set *token.FileSet, file *ast.File) {
 	})
 }
 
-// isError reports whether a call makes an error from a literal. It sets the text and the code of m.
+// isError reports whether a call makes an error from a string literal. It then sets the text and
+// the code of m.
 func (m *message) isError(call *ast.CallExpr) bool {
 	if name := nameOf(call.Fun); name != "Errorf" && name != "New" {
 		return false
@@ -284,7 +286,7 @@ func (m *message) isError(call *ast.CallExpr) bool {
 	return false
 }
 
-// nameOf returns the last part of a name, such as Errorf of plugin.Errorf.
+// nameOf returns the last part of a name: Errorf for plugin.Errorf.
 func nameOf(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.SelectorExpr:
@@ -295,7 +297,7 @@ func nameOf(e ast.Expr) string {
 	return ""
 }
 
-// verbs matches a verb of package fmt.
+// verbs matches a formatting verb of package fmt.
 var verbs = regexp.MustCompile(`%(\[\d+\])?[+#]?[a-zA-Z]`)
 
 // dots matches several values in a row.

@@ -8,10 +8,11 @@ import (
 	"testing"
 )
 
-// link finds a link of Markdown: its file, which may be "", and its anchor.
+// link matches a link in Markdown. Its groups are the file, which may be "", and the anchor.
 var link = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 
-// TestLinks checks that every link between pages leads to a file, and to a headline in it.
+// TestLinks checks that every link in a page leads to an existing file, and to an existing
+// headline in this file.
 func TestLinks(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	if err != nil || len(pages) < 20 {
@@ -32,7 +33,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestMap checks that the map, README.md, has a link to every page.
+// TestMap checks that docs/README.md, the map of the pages, has a link to every page.
 func TestMap(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	if err != nil {
@@ -45,7 +46,7 @@ func TestMap(t *testing.T) {
 	}
 }
 
-// anchors returns the anchors that GitHub gives the headlines of a page.
+// anchors returns the anchors of a page's headlines, as GitHub forms them.
 func anchors(page string) map[string]bool {
 	found := map[string]bool{}
 	for _, headline := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
