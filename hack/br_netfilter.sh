@@ -1,8 +1,7 @@
 #!/bin/sh
-# Loads the kernel module br_netfilter if it is missing. Without the module, iptables does not see
-# bridged packets, so the tests and the demo would have no problem to show. After it has loaded
-# the module, the script switches iptables for bridged packets off in the host's own network
-# namespace.
+# Loads the kernel module br_netfilter if it is missing, because the tests and the demo need it:
+# without the module, iptables does not see bridged packets. If the script has loaded the module,
+# it switches iptables for bridged packets off in the host's own network namespace.
 set -eu
 [ -e /proc/sys/net/bridge ] && exit 0
 if [ "$(id -u)" != 0 ]; then

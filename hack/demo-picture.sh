@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 make -s demo | awk '
-	# The picture leaves out explanations, and lines that differ from run to run, such as MAC addresses.
+	# The picture leaves out explanations, and lines that differ between runs, such as MAC
+	# addresses.
 	/^[0-9]\./ { on = /^[23]/ }
 	!on || /^===/ || /^$/ || /^[A-Zb]/ { next }
 	/The same by hand|all ports of the bridge/ { if (!skip) line[++n] = "   …"; skip = 1 }

@@ -17,7 +17,7 @@ if [ ! -x "$to/bin/dockerd" ]; then
 	fi
 	rm -rf "$to/bin" "$to/root" "$to/new"
 	mkdir -p "$to/new"
-	# The sandbox user of apt may not write here.
+	# apt must not use its sandbox user, which may not write to this folder.
 	(cd "$to/new" && apt-get -o APT::Sandbox::User=root download -qq docker.io containerd runc tini)
 	for deb in "$to"/new/*.deb; do dpkg -x "$deb" "$to/root"; done
 	mkdir "$to/new/bin"
@@ -33,7 +33,8 @@ for suite; do
 	rm -rf "$to/$suite" "$new"
 	mkdir -p "$new/bin"
 	hack/unpack.sh "$suite" "$new/root" docker.io containerd runc
-	# Their C library is newer than the host's, so the loader of their release starts them.
+	# These programs need a newer C library than the host's, so the loader of their own release
+	# starts them.
 	root=$to/$suite/root
 	for program in "$new"/root/usr/bin/* "$new"/root/usr/sbin/docker*; do
 		printf '#!/bin/sh\nexec %s/usr/lib64/ld-linux-x86-64.so.2 --library-path %s/usr/lib/x86_64-linux-gnu %s "$@"\n' \

@@ -18,7 +18,7 @@ for suite in bookworm trixie; do
 	mkdir -p "$new/apt/lists/partial" "$new/root"
 	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 	echo "deb $mirror $suite main" >"$new/apt/sources"
-	# The sandbox user of apt may not write here.
+	# apt must not use its sandbox user, which may not write to this folder.
 	set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 		-o Dir::State::Lists="$new/apt/lists" -o Dir::Cache="$new/apt"
 	apt-get "$@" update

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs the Debian packages of missing programs and prints their names. It changes nothing if all
-# programs are there. It needs root to install.
+# Installs the Debian packages of missing programs and prints their names. If no program is
+# missing, the script does nothing. It needs root to install.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
-package() { # the package that a program comes in
+package() { # prints the package of a program
 	case $1 in
 	ip | tc) echo iproute2 ;;
 	pgrep) echo procps ;;

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Downloads podman 4.3, Debian's last one with CNI, from bookworm, and unpacks it into
-# .cache/podman/bin with the programs that it starts, its libraries, and a static busybox for an
-# image. Nothing is installed: the host's configuration of containers stays as it is. Needs no root.
+# Downloads podman 4.3 from bookworm, Debian's last podman with CNI. Unpacks it into
+# .cache/podman/bin, with the programs that it starts, its libraries, and a static busybox for an
+# image. Nothing is installed, so the host's configuration of containers stays as it is. Needs no
+# root.
 set -eu
 cd "$(dirname "$0")/.."
 to=$PWD/.cache/podman
@@ -12,7 +13,7 @@ new=$to.new
 mkdir -p "$new/apt/lists/partial" "$new/root" "$new/bin"
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 echo "deb $mirror bookworm main" >"$new/apt/sources"
-# The sandbox user of apt may not write here.
+# apt must not use its sandbox user, which may not write to this folder.
 set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 	-o Dir::State::Lists="$new/apt/lists" -o Dir::Cache="$new/apt"
 apt-get "$@" update
@@ -20,7 +21,8 @@ apt-get "$@" update
 	libassuan0 libdevmapper1.02.1 libglib2.0-0 libgpg-error0 libgpgme11 libseccomp2 libsubid4 libsystemd0 libyajl2)
 for package in "$new"/apt/*.deb; do dpkg -x "$package" "$new/root"; done
 rm -r "$new/apt"
-# podman clears the environment of the programs that it starts, so each sets its own library path.
+# podman clears the environment of the programs that it starts, so each program sets its own
+# library path.
 for program in podman conmon crun; do
 	cat >"$new/bin/$program" <<END
 #!/bin/sh

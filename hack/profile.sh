@@ -32,8 +32,8 @@ call() { # verb, number of the container, command that runs the plugin
 	END
 }
 
-# steps prints the steps, each with its functions. A sample counts for the first step that has a
-# function in the sample's stack.
+# steps prints each step of a verb with its functions. A sample counts for the first step that has
+# a function in the sample's stack.
 steps() {
 	cat <<-END
 		package initialisation|runtime.doInit
@@ -51,7 +51,8 @@ steps() {
 		start of the Go runtime|runtime.
 	END
 }
-# If a function was renamed, its samples would count for another step.
+# Each function in the list must exist. If a function was renamed, its samples would count for
+# another step.
 go tool nm "$INSIDE/built" >/run/functions
 steps | grep -v runtime | cut -d'|' -f2- | tr '|' '\n' | while read -r function; do
 	grep -qF "$function" /run/functions || {

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Runs every command of README.md, with temporary file systems on the folders that the commands
-# install into. Then compares the picture in README.md with the output of make demo.
+# Runs every command of README.md. Temporary file systems cover the folders into which the
+# commands install. The script then compares the picture in README.md with the output of make
+# demo.
 set -eu
 if [ -z "${INSIDE:-}" ]; then
 	exec env INSIDE=1 unshare -m "$0"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the tests that send packets in a virtual machine with Debian's kernels, because this
-# machine's kernel may lack features. SUITES are the Debian releases of the kernels. TESTS is a
-# pattern that selects other tests.
+# machine's kernel may lack features. The variable SUITES lists the Debian releases whose kernels
+# are used. The variable TESTS is a pattern that selects other tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 hack/need.sh iperf3
@@ -14,7 +14,7 @@ go test -C test -c -o "$vm/cnitool.test" ./cnitool
 tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestIsolation|TestLearning|TestBPDUGuard|TestGuardByDefault|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestExisting|TestFastPath}
 program="$vm/cnitool.test -test.v -test.timeout 25m"
 commands="$program -test.parallel 4 -test.run '$tests'"
-# TestBandwidth measures rates, so nothing else may use the emulated processors.
+# TestBandwidth measures rates, so no other test may use the emulated processors at the same time.
 [ -n "${TESTS:-}" ] || commands="$commands; $program -test.parallel 1 -test.run 'TestBandwidth\$'"
 status=0
 for suite in ${SUITES:-bookworm bookworm-backports}; do

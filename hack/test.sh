@@ -14,10 +14,11 @@ run=()
 [ "$(id -u)" = 0 ] || run=(unshare -rmn)
 
 run_tests() { # folder of a module, packages
-	# Download first, because the tests run in a network namespace without a way to the modules.
+	# Download the modules first, because the tests run in a network namespace that cannot reach
+	# the module proxy.
 	go mod download -C "$1"
-	# More tests run at once than there are processors, because most tests wait for packets that do
-	# not come.
+	# -parallel is larger than the number of processors, because most tests wait for packets that
+	# do not come.
 	"${run[@]}" go test -C "$1" -count=1 -parallel 6 -timeout 30m -v "${@:2}" >>"$log" 2>&1 || status=$?
 }
 [ $# != 0 ] || { run_tests . ./... && run_tests cmd/bridgeveth-node ./...; }
@@ -31,7 +32,8 @@ grep -E '^(ok|\?)' "$log"
 if grep -q -E '^ *--- SKIP' "$log"; then
 	echo "skipped:"
 	grep -E '^ *--- SKIP|LISTED SKIP: ' "$log"
-	# The log has the reason of a parallel subtest in another place than its line of result.
+	# The counts are compared, because the log does not have the reason of a parallel subtest next
+	# to the line with its result.
 	if [ -n "${CI:-}" ] && [ "$(grep -c -E '^ *--- SKIP' "$log")" != "$(grep -c 'LISTED SKIP: ' "$log")" ]; then
 		echo "a skip that is not listed counts as a failure in CI" >&2
 		exit 1

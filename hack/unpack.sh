@@ -12,10 +12,10 @@ trap 'rm -rf "$apt"' EXIT
 mkdir -p "$apt/lists/partial" "$to"
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 echo "deb $mirror $suite main" >"$apt/sources"
-# An empty status file: no package counts as installed, so that apt lists all libraries.
+# The status file is empty, so that apt regards no package as installed and lists all libraries.
 touch "$apt/status"
 get() {
-	# The sandbox user of apt may not write here.
+	# apt must not use its sandbox user, which may not write to this folder.
 	apt-get -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 		-o Dir::State::Lists="$apt/lists" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" "$@"
 }

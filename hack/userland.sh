@@ -15,7 +15,8 @@ for suite; do
 	hack/unpack.sh "$suite" "$new/root" iptables nftables
 
 	libraries=$to/root/usr/lib/x86_64-linux-gnu:$to/root/lib/x86_64-linux-gnu
-	# Their C library is newer than the host's, so the loader of their release starts them.
+	# These programs need a newer C library than the host's, so the loader of their own release
+	# starts them.
 	loader=$(cd "$new/root" && find usr/lib64 lib64 -name 'ld-linux*' 2>/dev/null | head -1)
 	run="XTABLES_LIBDIR=$to/root/usr/lib/x86_64-linux-gnu/xtables exec $to/root/$loader --library-path $libraries"
 	for family in ip ip6; do

@@ -47,8 +47,8 @@ fi
 release=$(cat "$dir/release")
 kernel=$(find "$dir/root" -name "vmlinuz*" | head -1)
 
-# The initial file system has the modules that mount the real file system, in the order of
-# loading.
+# The initial file system contains the modules that are needed to mount the real file system, in
+# the order of loading.
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/init/bin" "$tmp/init/modules"
@@ -67,7 +67,7 @@ done
 } >"$tmp/init/command"
 cat >"$tmp/init/init" <<'END'
 #!/bin/busybox sh
-# The root file system is the host's, read-only, with a file system in memory above it.
+# The root file system is the host's, read-only, with a writable file system in memory above it.
 /bin/busybox --install -s /bin
 mkdir -p /proc /host /memory /new
 mount -t proc proc /proc

@@ -52,7 +52,8 @@ type demo struct {
 	before           string
 }
 
-// prepare gives the host the settings that dockerd leaves: FORWARD policy DROP, br_netfilter on.
+// prepare makes a host with the settings that dockerd leaves: policy DROP of FORWARD, and
+// br_netfilter on.
 func (d *demo) prepare() (err error) {
 	for _, dir := range []string{"/run", "/var/lib"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
@@ -73,7 +74,7 @@ func (d *demo) prepare() (err error) {
 	return err
 }
 
-// pair connects two namespaces by a veth pair.
+// pair connects two network namespaces by a veth pair.
 func (d *demo) pair() error {
 	title("1. Connect two containers by a veth pair",
 		"A container has a network namespace: its own interfaces, addresses and routes.",
@@ -146,7 +147,7 @@ func (d *demo) blocked() error {
 	return show("the policy counts the dropped packet:", "iptables -vS FORWARD")
 }
 
-// cure adds the FORWARD rules.
+// cure adds the FORWARD rules, so that the containers reach each other.
 func (d *demo) cure() error {
 	title("3. The fix: rules in FORWARD that accept the packets of the bridge",
 		"The rules are in their own chain. FORWARD jumps to this chain after Docker's chains and before all other rules.",
@@ -165,7 +166,7 @@ func (d *demo) cure() error {
 	return nil
 }
 
-// network shows the addresses and routes of a container.
+// network prints the addresses and routes of a container.
 func (d *demo) network() error {
 	title("4. Look into a container", "ipam-simple has leased an address. The default route leads to the bridge.")
 	if err := show("addresses and routes of red:", "ip -n red -br addr; ip -n red route"); err != nil {
@@ -174,7 +175,7 @@ func (d *demo) network() error {
 	return show("the bridge has the gateway address:", "ip -br addr show br0")
 }
 
-// clean detaches and deletes the containers, and fails if anything is left.
+// clean detaches and deletes the containers. It returns an error if anything is left on the host.
 func (d *demo) clean() error {
 	title("5. Delete the containers", "DEL removes everything that ADD made. The last DEL also removes the rules and the bridge.")
 	for _, c := range []string{"red", "green", "blue"} {
@@ -197,12 +198,13 @@ func (d *demo) clean() error {
 	return nil
 }
 
-// state lists the links, addresses, routes and rules of the host.
+// state returns the links, addresses, routes and rules of the host as text.
 func (d *demo) state() (string, error) {
 	return run("ip -o link; ip -o addr; ip route; iptables -S")
 }
 
-// cni runs cnitool with a configuration.
+// cni runs cnitool with a configuration for a container. forward is the value of the key
+// "forward".
 func (d *demo) cni(verb, container, forward string) error {
 	conf, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "demo",
@@ -245,7 +247,7 @@ func show(what, command string) error {
 	return err
 }
 
-// expectPing pings and prints the outcome. It returns an error if the outcome is not want.
+// expectPing runs ping and prints the result. It returns an error unless the result is want.
 func expectPing(from, to string, want bool) error {
 	command := fmt.Sprintf("ip netns exec %s ping -c 1 -W 1 %s", from, to)
 	_, err := run(command)
