@@ -1,5 +1,5 @@
 // Package ptrace runs programs under ptrace(2). Tests use it to kill a program before a chosen
-// system call, or to change the host at this moment.
+// system call, or to change the host before this call.
 package ptrace
 
 import (
@@ -29,10 +29,10 @@ func (c Call) File() string {
 	return name
 }
 
-// Kill runs a program and kills it before one of its system calls. The calls of all threads are
-// counted from 1. The kernel does not make the call with the given number. killed is false if the
-// program has ended before this call. files are the program's standard input, output and error.
-// Kill needs no privileges for a program of the same user.
+// Kill runs a program and kills it before its system call with the number call. The calls of all
+// threads are counted together, from 1. The kernel does not make the call with the given number.
+// killed is false if the program has ended before this call. files are the program's standard
+// input, output and error. Kill needs no privileges for a program of the same user.
 func Kill(call int, argv, env []string, files []*os.File) (killed bool, err error) {
 	status, err := Run(argv, env, files, func(Call) bool {
 		call--
@@ -82,8 +82,8 @@ func Run(argv, env []string, files []*os.File, before func(Call) bool) (status u
 	}
 }
 
-// syscallStop is the signal of a stop before or after a system call: PTRACE_O_TRACESYSGOOD in
-// ptrace(2).
+// syscallStop is the signal with which a thread stops before and after a system call, because of
+// the option PTRACE_O_TRACESYSGOOD (ptrace(2)).
 const syscallStop = unix.SIGTRAP | 0x80
 
 // begin waits until the program is loaded, and then lets it run to its first system call.
