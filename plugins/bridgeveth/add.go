@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// add is the verb ADD (CNI specification 1.1.0, "ADD"). It makes all possible checks before it changes
-// anything. If a later step fails, it undoes the earlier steps.
+// add is the verb ADD (CNI specification 1.1.0, "ADD"). It makes all possible checks before it
+// changes anything. If a step fails, it undoes the steps before.
 func add(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -37,8 +37,9 @@ func add(args *skel.CmdArgs) error {
 	return attach(c, host, port, previous, ipam)
 }
 
-// plan returns the port to attach, without its addresses. previous is the result of the plugin before
-// in the list, or nil. plan returns an error if the port cannot be attached.
+// plan returns the port to attach, without its addresses. previous is the result of the plugin
+// that comes before bridgeveth in the list, or nil. plan returns an error if the port cannot be
+// attached.
 func plan(c *attachment.Config, args *skel.CmdArgs, host *setup.Host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
 	if err := c.ResolveMTU(host); err != nil {
 		return nil, nil, err
@@ -54,8 +55,8 @@ func plan(c *attachment.Config, args *skel.CmdArgs, host *setup.Host, container 
 	return port, previous, err
 }
 
-// attach reserves the addresses, attaches the port and prints the result. If the IPAM plugin uses DHCP,
-// it attaches the port first.
+// attach reserves the addresses, attaches the port and prints the result. If the IPAM plugin uses
+// DHCP, it attaches the port before it reserves the addresses.
 func attach(c *attachment.Config, host *setup.Host, port *setup.Port, previous *current.Result, ipam *delegate) (err error) {
 	var undo setup.Undo
 	defer func() {
@@ -79,7 +80,7 @@ func attach(c *attachment.Config, host *setup.Host, port *setup.Port, previous *
 		port.MAC = plugged.ContainerMAC
 	}
 	result, err := ipam.add()
-	if !ipam.refused(err) { // an IPAM plugin whose ADD has failed may also have reserved addresses
+	if !ipam.refused(err) { // an IPAM plugin whose ADD has failed may have reserved addresses before the failure
 		undo.Push("reservation of addresses", ipam.del)
 	}
 	if err != nil {
@@ -120,7 +121,7 @@ func warn(network string, p *setup.Port) {
 func addInterfaces(r *current.Result, p *setup.Port, done *setup.Plugged) {
 	r.CNIVersion = current.ImplementedSpecVersion
 	bridge := &current.Interface{Name: p.Network.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU}
-	if p.ExistingLink != "" { // the result of the plugin before has the other interfaces
+	if p.ExistingLink != "" { // the result of the plugin before has the interfaces of the container
 		r.Interfaces = append(r.Interfaces, bridge)
 	} else {
 		r.Interfaces = []*current.Interface{

@@ -38,7 +38,7 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return attachment.Error(errors.Join(err, released))
 	}
-	forgotten := c.ForgetConnections(host) // before the address is free
+	forgotten := c.ForgetConnections(host) // the connections must be deleted before the address is free
 	if usable && !c.UsesDHCP() {
 		released = ipam.del()
 	}

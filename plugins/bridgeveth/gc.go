@@ -9,8 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// gc is the verb GC (CNI specification 1.1.0, "GC"). It removes every attachment of the network that
-// is not in the valid list. It continues after errors and returns all of them.
+// gc is the verb GC (CNI specification 1.1.0, "GC"). It removes every attachment of the network
+// that is not in the list of valid attachments. It continues after errors and returns all of
+// them.
 func gc(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {

@@ -19,11 +19,11 @@ import (
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
-// delegate is the IPAM plugin of a configuration. Its name is empty if the network has no IPAM plugin.
-// Such a network has layer 2 only.
+// delegate is the IPAM plugin of a configuration. Its name is empty if the network has no IPAM
+// plugin, that is, if it is a layer 2 network.
 type delegate struct {
 	name, path string
-	self       bool // the plugin is in this executable file, so its verbs run in this process
+	self       bool // the IPAM plugin is in this executable file, so its verbs run in this process
 	inside     ipamsimple.Plugin
 	args       *skel.CmdArgs
 }
@@ -43,7 +43,7 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	if d.self {
 		d.inside.HasLink = func(a ipam.Attachment) bool {
 			has, err := host.HasPort(setup.Attachment(a))
-			// If the port cannot be looked up, its lease stays.
+			// If it is unknown whether the attachment has a port, its lease stays.
 			return has || err != nil
 		}
 		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return interfaceLeases(host, network) }
@@ -103,8 +103,8 @@ func (d *delegate) add() (*current.Result, error) {
 	return result, nil
 }
 
-// refused reports whether add has reserved nothing because the store's lock was not free in time. An
-// undo would wait for the same lock again.
+// refused reports whether add has reserved nothing because the lock on the store was not free in
+// time. The caller then skips the undo, which would wait for the same lock again.
 func (d *delegate) refused(err error) bool {
 	var coded *types.Error
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
@@ -114,9 +114,9 @@ func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
 func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
 func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
 
-// status returns an error if no address is free. Otherwise it returns the result that ADD would have.
-// Only subnets and gateways of this result are meaningful. result is nil if the IPAM plugin is another
-// program.
+// status returns an error if no address is free. Otherwise it returns the result that an ADD
+// would have, in which only the subnets and gateways are meaningful. result is nil if the IPAM
+// plugin is another program.
 func (d *delegate) status() (result *current.Result, err error) {
 	switch {
 	case d.name == "":
@@ -128,7 +128,8 @@ func (d *delegate) status() (result *current.Result, err error) {
 	return nil, err
 }
 
-// call runs a verb without result, in this process or in another.
+// call runs a verb that returns no result: in this process by inside, or by starting the IPAM
+// plugin.
 func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {
 	switch {
 	case d.name == "":
@@ -149,8 +150,8 @@ func (d *delegate) execute(verb string) ([]byte, error) {
 	return out, nil
 }
 
-// failed adds the verb and the name of the IPAM plugin to its error. The error keeps the code that the
-// IPAM plugin has given it, if any.
+// failed returns err with the verb and the name of the IPAM plugin before it. The error keeps the
+// code that the IPAM plugin has set, if any.
 func (d *delegate) failed(verb string, err error) error {
 	return plugin.Errorf(plugin.CodeDelegate, "%s of IPAM plugin %s: %w", verb, d.name, err)
 }

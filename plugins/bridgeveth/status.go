@@ -38,7 +38,7 @@ func status(args *skel.CmdArgs) error {
 	if err := c.ResolveMTU(host); err != nil {
 		return attachment.Error(err)
 	}
-	port := c.Port(args, host.Namespace) // used in place of a container's namespace, which has the same kernel
+	port := c.Port(args, host.Namespace) // host.Namespace stands for a container's namespace, which does not exist yet; both have the same kernel
 	if result != nil {
 		if err := c.CompleteResult(result); err != nil {
 			return err

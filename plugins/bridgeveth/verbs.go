@@ -21,7 +21,7 @@ func Verbs() skel.CNIFuncs {
 func readConfig(args *skel.CmdArgs) (c *attachment.Config, wrong error) {
 	c, wrong = attachment.Read(args)
 	if wrong == nil || c.Name == "" {
-		return c, wrong // if there is no mistake so far, the IPAM plugin's verb reports its own mistakes
+		return c, wrong // the IPAM plugin's own verb reports mistakes below "ipam", if there is no other mistake
 	}
 	if _, self := findIPAM(c.IPAM.Type, args.Path); self {
 		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, ipamsimple.Validate(args)))

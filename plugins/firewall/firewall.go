@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Verbs returns the plugin's verbs for skel. DEL and GC do nothing, because bridgeveth deletes the rules
-// of this plugin when it removes the network, after the last container.
+// Verbs returns the plugin's verbs for skel. DEL and GC do nothing, because bridgeveth deletes
+// the rules of the plugin firewall when it removes the network, after the last container.
 func Verbs() skel.CNIFuncs {
 	nothing := func(*skel.CmdArgs) error { return nil }
 	return skel.CNIFuncs{Add: add, Del: nothing, Check: check, GC: nothing, Status: status}

@@ -21,8 +21,8 @@ const (
 	defaultStickyDir = "/var/lib/ipam-simple"  // sticky addresses outlive a reboot, so they are not in /run
 	defaultImport    = "/var/lib/cni/networks" // default dataDir of host-local
 
-	firstVersion  = "0.1.0" // the version of a configuration without cniVersion, as in libcni
-	rangesVersion = "0.3.0" // the first version whose result holds several addresses of a family
+	firstVersion  = "0.1.0" // libcni also uses this version for a configuration without cniVersion
+	rangesVersion = "0.3.0" // the first version in which a result may have several addresses of a family
 )
 
 // config is the part of a network configuration that this plugin reads. Other keys are for the
@@ -34,18 +34,18 @@ type config struct {
 	Args    json.RawMessage `json:"args"`
 	Runtime json.RawMessage `json:"runtimeConfig"`
 
-	location      `json:"-"` // the keys below "ipam"
+	location      `json:"-"` // where leases are stored
 	sets          []ipam.Set
 	routes        []*types.Route
 	dns           types.DNS
 	readyWhenFull bool
-	stickyFor     time.Duration // 0 means that addresses are not sticky
+	stickyFor     time.Duration // how long a sticky address is kept; 0 means that addresses are not sticky
 	stickyDir     string
 
 	capabilities capabilities
 	requested    []netip.Addr
 	requestedBy  string // the key that requests the addresses
-	pod          string // "NAMESPACE/NAME" when addresses are sticky
+	pod          string // "NAMESPACE/NAME" if addresses are sticky
 }
 
 // location has the keys below "ipam" that say where leases are stored.
@@ -55,8 +55,8 @@ type location struct {
 	ImportFrom string `json:"importFrom"`
 }
 
-// settings has the keys below "ipam". A key of host-local has the same meaning here. An empty
-// string means the same as an absent key, because runtimes send empty strings.
+// settings has the keys below "ipam". Keys of host-local have the same meaning as in host-local.
+// An empty string means the same as an absent key, because runtimes send empty strings.
 type settings struct {
 	rangeKeys
 	Ranges        [][]json.RawMessage `json:"ranges"`
@@ -68,7 +68,7 @@ type settings struct {
 	location
 }
 
-// rangeKeys has the keys of one range.
+// rangeKeys has the keys that describe one range.
 type rangeKeys struct {
 	Subnet     string   `json:"subnet"`
 	RangeStart string   `json:"rangeStart"`
@@ -93,7 +93,7 @@ func readNetwork(data []byte) (*config, error) {
 			return nil, err
 		}
 	}
-	if c.Type == plugin.HostLocal { // host-local has its reservations in the same dataDir
+	if c.Type == plugin.HostLocal { // host-local has its own reservations in the same dataDir
 		c.ImportFrom = cmp.Or(c.ImportFrom, c.DataDir)
 	}
 	c.DataDir = cmp.Or(c.DataDir, ipam.DefaultDir)
@@ -150,7 +150,7 @@ func (c *config) decode(data []byte, v any, path string) error {
 	return errors.Join(unknown, wrong)
 }
 
-// readSticky reads for how long an address is kept after its pod has ended.
+// readSticky reads how long an address is kept after its pod has ended.
 func (c *config) readSticky(s *settings) (err error) {
 	c.stickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
 	if s.Sticky == "" {
@@ -162,8 +162,8 @@ func (c *config) readSticky(s *settings) (err error) {
 	return nil
 }
 
-// readSets reads the ranges and returns their errors. The ranges of the runtime come first, then
-// the single range, and then the list of ranges.
+// readSets reads the ranges and returns their errors. The order is: the ranges that the runtime
+// passes, the single range, and the list of ranges.
 func (c *config) readSets(s *settings) (bad []error) {
 	bad = c.readRanges("runtimeConfig.ipRanges", c.capabilities.IPRanges)
 	if first := s.rangeKeys; !first.empty() {
@@ -178,7 +178,7 @@ func (c *config) readSets(s *settings) (bad []error) {
 	return c.checkSets()
 }
 
-// readRanges reads a list of sets below a key, and returns the errors.
+// readRanges reads a list of sets of ranges below a key, and returns the errors.
 func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
@@ -205,7 +205,8 @@ func (a rangeKeys) empty() bool {
 	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
 }
 
-// read returns the range of the keys below path, split into a set, and the errors in it.
+// read returns the set of ranges that the keys below path describe, and the errors in these keys.
+// Excluded and static addresses split the range.
 func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	var r ipam.Range
 	var err error
@@ -261,7 +262,7 @@ func (c *config) checkSets() (bad []error) {
 		return []error{errors.New(`ipam.ranges: no range is configured; add "ranges" or "subnet"`)}
 	}
 	var all []ipam.Range
-	families := map[int]int{} // number of sets, by the bits of an address
+	families := map[int]int{} // number of sets of each family, by the number of bits of an address
 	for _, set := range c.sets {
 		family := set[0].Start.BitLen()
 		families[family]++

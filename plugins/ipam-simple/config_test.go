@@ -21,7 +21,7 @@ func network(ipam string) string {
 	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", "bridge": "br0", "ipam": %s}`, ipam)
 }
 
-// describe returns sets in one line: ranges with their gateways.
+// describe returns sets as one line of text: their ranges with the gateways.
 func describe(sets []ipam.Set) string {
 	var all []string
 	for _, set := range sets {
@@ -140,7 +140,8 @@ func TestReadConfigErrors(t *testing.T) {
 	}
 }
 
-// TestReadRequest requests addresses by the capability, by args and by CNI_ARGS.
+// TestReadRequest checks that addresses can be requested by the capability, by args and by
+// CNI_ARGS.
 func TestReadRequest(t *testing.T) {
 	const conf = `{"name": "net", "ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]], "sticky": "1h"}%s}`
 	const capability, args = `, "runtimeConfig": {"ips": ["10.1.0.9/24", "fd00::9"]}`, `, "args": {"cni": {"ips": ["10.1.0.8"]}}`
@@ -167,7 +168,7 @@ func TestReadRequest(t *testing.T) {
 	}
 }
 
-// FuzzCNIArgs checks that only a wrong IP in CNI_ARGS gives an error.
+// FuzzCNIArgs checks that CNI_ARGS gives an error only if its IP is wrong.
 func FuzzCNIArgs(f *testing.F) {
 	for _, args := range []string{"", "IP=10.1.0.7", "IgnoreUnknown=1;K8S_POD_NAME=p;IP=fd00::7/64,10.1.0.7;MAC=", "IP=ten", "IP=1;IP=", "a=b=c;;=;IP"} {
 		f.Add(args)
@@ -220,7 +221,7 @@ func FuzzReadConfig(f *testing.F) {
 	f.Add(network(`{"ranges": [[{"subnet": "10.1.0.0/31"}], [{"subnet": "fd00::/128"}]], "dataDir": "/x"}`))
 	f.Fuzz(func(t *testing.T, conf string) {
 		if strings.Contains(strings.ToLower(conf), "resolvconf") {
-			return // readConfig would read the file that it names
+			return // readConfig would read the named file
 		}
 		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(conf)})
 		var e *types.Error

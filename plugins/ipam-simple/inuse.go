@@ -15,8 +15,8 @@ func (p Plugin) hasLink(a ipam.Attachment) bool { return p.HasLink != nil && p.H
 // hasNoLink reports whether an attachment is known to have no link.
 func (p Plugin) hasNoLink(a ipam.Attachment) bool { return p.HasLink != nil && !p.HasLink(a) }
 
-// mayBeInUse reports whether a lease may be in use: its container has a namespace or a link. ADD
-// does not end such a lease.
+// mayBeInUse reports whether a lease may be in use, because its container has a namespace or a
+// link. ADD does not end such a lease.
 func (p Plugin) mayBeInUse(l ipam.Lease) bool { return !l.Namespace.Gone() || p.hasLink(l.Attachment) }
 
 // inUseAfterGC returns a function that reports whether a lease counts as leased for STATUS. The

@@ -14,7 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 )
 
-// killedHost is a host with sticky addresses, and with a reservation of host-local to take over.
+// killedHost is a host with sticky addresses. host-local has reserved an address there, which
+// ipam-simple imports.
 type killedHost struct{ dir, conf string }
 
 // newKilledHost makes a host where host-local has reserved 10.1.0.3 for the container "running".
@@ -33,8 +34,8 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a process, and kills the process before its system call with the number
-// call. It reports whether the process made that many calls.
+// killed runs a verb in a process of its own, and kills the process before its system call with
+// the number call. It returns false if the process ends before this call.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
@@ -66,8 +67,8 @@ func (h killedHost) sound(t *testing.T) {
 			t.Fatal(files, err)
 		}
 		for _, path := range files {
-			// Not read-only: bbolt would then not unlock the file on Close, and a process that is being
-			// started may have a copy of the descriptor.
+			// The file is not opened read-only, because bbolt would then not unlock it on Close,
+			// and a process that is being started may have a copy of the descriptor.
 			db, err := bolt.Open(path, 0, nil)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -86,8 +87,8 @@ func (h killedHost) sound(t *testing.T) {
 }
 
 // TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store
-// and on a host with one. Each time, the store is consistent. It has either the leases from
-// before the call or those from after it.
+// and on a host with a store. It checks each time that the store is consistent, and that it has
+// either the leases from before the call or those from after it.
 func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb    string
@@ -101,7 +102,8 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			outcomes := map[string]int{}
-			// The number of system calls varies between runs.
+			// The number of system calls differs between runs, so the loop ends only after ten
+			// calls that were not killed.
 			for call, whole := 1, 0; whole < 10; call++ {
 				h := newKilledHost(t)
 				victim := args(t, "victim", h.conf)
@@ -123,7 +125,7 @@ func TestKilledAnywhere(t *testing.T) {
 				if holders != tt.before && holders != tt.after {
 					t.Fatalf("killed at system call %d: leases of %s, want %s or %s", call, holders, tt.before, tt.after)
 				}
-				// The next ADD succeeds.
+				// The next ADD must succeed.
 				if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim)); tt.fresh && diff != "" {
 					t.Errorf("killed at system call %d (-want +got):\n%s", call, diff)
 				}

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// Plugin has the verbs. The zero Plugin is ipam-simple as a separate program. A plugin that calls
-// the verbs in its own process sets HasLink and LinkAddresses.
+// Plugin holds the verbs. The zero Plugin is ipam-simple as a separate program. A plugin that
+// calls the verbs in its own process sets HasLink and LinkAddresses.
 type Plugin struct {
 	// HasLink reports whether an attachment still has its link on the host. Such an attachment keeps
 	// its lease, even if its network namespace is not visible any more. nil means that links are not
@@ -23,9 +23,9 @@ type Plugin struct {
 	lockWait time.Duration
 }
 
-// defaultLockWait is long enough for many other calls. Each call holds the lock for less than a
-// millisecond. A call that adds a name with sticky addresses also holds it for one write to the
-// disk.
+// defaultLockWait is long enough for many other calls, each of which holds the lock for less than
+// a millisecond. A call that adds a name with sticky addresses also holds the lock during one
+// write to the disk.
 const defaultLockWait = 10 * time.Second
 
 // Verbs returns the verbs of the program, for skel.

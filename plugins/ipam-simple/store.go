@@ -21,16 +21,17 @@ func (p Plugin) open(c *config) (*ipam.Store, error) {
 	return p.withSources(c, s, err)
 }
 
-// openToFree opens the store to free leases. If there is no store, there are no leases, and the
-// error is fs.ErrNotExist.
+// openToFree opens the store for a caller that frees leases. If there is no store, there are no
+// leases, and the error is fs.ErrNotExist.
 func (p Plugin) openToFree(c *config) (*ipam.Store, error) {
 	if ipam.HasHostLocal(c.ImportFrom, c.Name) {
-		return p.open(c) // the container may have a reservation of host-local
+		return p.open(c) // host-local may have a reservation for the container
 	}
 	return ipam.OpenExisting(c.DataDir, p.wait())
 }
 
-// openToRead opens the store. If there is none, it opens an empty store in memory.
+// openToRead opens the store for a caller that only reads. If there is no store, it opens an
+// empty store in memory.
 func (p Plugin) openToRead(c *config) (*ipam.Store, error) {
 	s, err := ipam.OpenExisting(c.DataDir, p.wait())
 	if errors.Is(err, fs.ErrNotExist) {

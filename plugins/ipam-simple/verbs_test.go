@@ -28,10 +28,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
-// pluginVar is an environment variable that makes the test's executable run as the plugin.
+// pluginVar is an environment variable. If it is set, the test's executable file runs as the
+// plugin.
 const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
 
-// alone runs the verbs as the separate program does.
+// alone is ipam-simple as a separate program.
 var alone Plugin
 
 func TestMain(m *testing.M) {
@@ -58,7 +59,7 @@ func call(t *testing.T, verb, container, conf string) string {
 	return string(out)
 }
 
-// dual returns a configuration with two sets, and with all keys that a result shows. Its leases
+// dual returns a configuration with two sets, and with all keys that affect a result. Its leases
 // are in dir.
 func dual(version, dir string) string {
 	return fmt.Sprintf(`{"cniVersion": %q, "name": "net", "type": "any", "somebody": "else's", "ipam": {
@@ -67,7 +68,7 @@ func dual(version, dir string) string {
 	}}`, version, dir)
 }
 
-// TestResult compares the result of each CNI version with a file in testdata.
+// TestResult checks that the result in each CNI version is equal to a file in testdata.
 func TestResult(t *testing.T) {
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
@@ -89,8 +90,8 @@ func TestResult(t *testing.T) {
 	}
 }
 
-// args returns the arguments of a container's eth0. Its namespace is a plain file: like a
-// namespace, a file has a device and an inode.
+// args returns the arguments of a call for a container's eth0. The container's namespace is a
+// plain file here, which has a device and an inode like a namespace.
 func args(t *testing.T, container, conf string) *skel.CmdArgs {
 	t.Helper()
 	netns := filepath.Join(t.TempDir(), "ns")
@@ -151,7 +152,7 @@ func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	return data
 }
 
-// TestAddPrintFails checks that no address stays reserved if ADD cannot print its result.
+// TestAddPrintFails checks that no address stays leased if ADD cannot print its result.
 func TestAddPrintFails(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -179,8 +180,8 @@ func TestAddRepeated(t *testing.T) {
 func TestCheck(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	a := args(t, "c", conf)
-	add(t, args(t, "other", conf)) // has .2
-	add(t, a)                      // has .3
+	add(t, args(t, "other", conf)) // gets 10.1.0.2
+	add(t, a)                      // gets 10.1.0.3
 	for _, tt := range []struct {
 		name string
 		prev []string
@@ -368,8 +369,8 @@ func TestReclaimUnknownNamespace(t *testing.T) {
 	wantError(t, alone.Status(a), plugin.CodeExhausted)
 }
 
-// TestRequested requests addresses by each key, and checks that an error names the key and the
-// holder.
+// TestRequested checks that each key can request an address, and that an error names the key and
+// the attachment that has the address.
 func TestRequested(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	a := args(t, "a", conf)
@@ -432,7 +433,7 @@ func TestShared(t *testing.T) {
 	wantError(t, alone.Status(b), types.ErrInvalidNetworkConfig, want)
 }
 
-// TestSticky checks that a pod gets its address again in another container.
+// TestSticky checks that a pod gets the same address again in another container.
 func TestSticky(t *testing.T) {
 	conf := strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, t.TempDir()), 1)
 	a := args(t, "a", conf)
@@ -450,8 +451,8 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// withHostLocal returns the configuration of small. In host-local's folder, .2 is reserved for
-// the container "running".
+// withHostLocal returns the configuration of small. In host-local's folder, 10.1.0.2 is reserved
+// for the container "running".
 func withHostLocal(t *testing.T, dir string, size int) string {
 	t.Helper()
 	old := t.TempDir()
@@ -464,8 +465,8 @@ func withHostLocal(t *testing.T, dir string, size int) string {
 	return strings.Replace(small(dir, size), `"dataDir"`, fmt.Sprintf(`"importFrom": %q, "dataDir"`, old), 1)
 }
 
-// TestReadBeforeImport checks that STATUS and CHECK see the reservations of host-local and change
-// nothing. At first there is no store, and then a store that has only another network.
+// TestReadBeforeImport checks that STATUS and CHECK use the reservations of host-local and change
+// nothing, first without a store, and then with a store that has only another network.
 func TestReadBeforeImport(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	full := args(t, "running", withHostLocal(t, dir, 1))
@@ -499,7 +500,8 @@ func TestReadBeforeImport(t *testing.T) {
 	}
 }
 
-// TestImport replaces host-local while a container runs.
+// TestImport checks that ipam-simple keeps the address of a container that host-local has given
+// it.
 func TestImport(t *testing.T) {
 	conf := withHostLocal(t, filepath.Join(t.TempDir(), "new"), 3)
 	running := args(t, "running", conf)
@@ -533,7 +535,8 @@ func TestStatusWithoutStore(t *testing.T) {
 	wantError(t, alone.Status(a), types.ErrIOFailure, "ipam.dataDir", file)
 }
 
-// TestUnusableStore checks the error of each verb if the store is locked, and if it is damaged.
+// TestUnusableStore checks the error of each verb if the store is locked, and if the store is
+// damaged.
 func TestUnusableStore(t *testing.T) {
 	p := Plugin{lockWait: 10 * time.Millisecond}
 	dir := t.TempDir()
@@ -573,10 +576,10 @@ func TestUnusableStore(t *testing.T) {
 	}
 }
 
-// TestUnusableStickyFile checks the error of ADD if the sticky file is locked, and if it is
-// damaged.
+// TestUnusableStickyFile checks the error of ADD if the sticky file is locked, and if the sticky
+// file is damaged.
 func TestUnusableStickyFile(t *testing.T) {
-	t.Parallel() // it waits for the lock
+	t.Parallel() // in parallel, because it waits for the lock
 	sticky := t.TempDir()
 	a := args(t, "a", strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, sticky), 1))
 	a.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod"

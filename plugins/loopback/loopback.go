@@ -36,7 +36,7 @@ func add(args *skel.CmdArgs) error {
 	}
 	err = inside(args, func(_ *setup.Host, container *setup.Namespace) error {
 		addresses, err := setup.RaiseLoopback(container)
-		has := map[bool]bool{} // by "is IPv4"
+		has := map[bool]bool{} // the key reports whether the address is IPv4
 		for _, a := range addresses {
 			if !a.Addr().IsLoopback() {
 				return fmt.Errorf("lo has the address %s, which is not a loopback address", a.Addr())
@@ -63,7 +63,7 @@ func add(args *skel.CmdArgs) error {
 func del(args *skel.CmdArgs) error {
 	err := inside(args, func(host *setup.Host, container *setup.Namespace) error {
 		if container.Same(host.Namespace) {
-			return nil // CNI_NETNS_OVERRIDE allows this namespace, but the host needs its own lo
+			return nil // CNI_NETNS_OVERRIDE allows the host's namespace, but the host needs its own lo
 		}
 		return setup.LowerLoopback(container)
 	})
