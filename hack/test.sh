@@ -29,6 +29,7 @@ if [ $status != 0 ]; then
 	exit $status
 fi
 grep -E '^(ok|\?)' "$log"
+grep -o 'MEASURED: .*' "$log"
 if grep -q -E '^ *--- SKIP' "$log"; then
 	echo "skipped:"
 	grep -E '^ *--- SKIP|LISTED SKIP: ' "$log"

@@ -77,7 +77,8 @@ func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 			t.Skip("LISTED SKIP: no Kubernetes programs: run make test-k8s")
 		}
 	}
-	if os.Getenv(dirVar) == "" { // in the outer process
+	outer := os.Getenv(dirVar) == "" // and not the process that InPIDNamespace starts
+	if outer {
 		dir = t.TempDir()
 		t.Setenv(dirVar, dir)
 		t.Cleanup(func() { removeCgroups(t, cgroup) })
@@ -99,7 +100,13 @@ func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 			n.stop()
 		}
 	})
+	if text, err := os.ReadFile(measured()); err == nil && outer {
+		t.Logf("MEASURED: %s", text)
+	}
 }
+
+// measured is a file whose text the test prints, also if it passes.
+func measured() string { return filepath.Join(dir, "measured") }
 
 // addNode adds a node to the cluster and starts it. A reboot keeps its addresses.
 func (c *cluster) addNode() *node {
