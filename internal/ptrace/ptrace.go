@@ -29,6 +29,19 @@ func (c Call) File() string {
 	return name
 }
 
+// Data returns the first size bytes of the buffer at the call's second argument, such as that of
+// write(2).
+func (c Call) Data(size int) ([]byte, error) {
+	mem, err := os.Open(filepath.Join("/proc", strconv.Itoa(c.thread), "mem"))
+	if err != nil {
+		return nil, err
+	}
+	defer mem.Close()
+	data := make([]byte, size)
+	_, err = mem.ReadAt(data, int64(c.Args[1]))
+	return data, err
+}
+
 // Kill runs a program and kills it before its system call with the number call. The calls of all
 // threads are counted together, from 1. The kernel does not make the call with the given number.
 // killed is false if the program has ended before this call. files are the program's standard
