@@ -95,15 +95,17 @@ func xtables(c setup.BaseChain, to netip.Prefix) string {
 	return name
 }
 
-// acceptCommand returns the rules that accept packets from and to a range in a chain.
+// acceptCommand returns the commands that add rules to a chain: for packets to a range, and for replies from
+// it. As in the rules of setup.EnsureTransit, new connections from the range stay denied, because they may
+// lead to containers of Docker.
 func acceptCommand(c setup.BaseChain, to netip.Prefix) string {
 	if c.Owner == setup.OwnerUnknown {
-		return fmt.Sprintf("have the owner of the chain accept packets from and to %s", to)
+		return fmt.Sprintf("have the owner of the chain accept packets to %s, and replies from it", to)
 	}
 	at := "-I"
 	if strings.HasPrefix(c.Denies, "policy ") {
 		at = "-A" // after the rules of others
 	}
 	rule := fmt.Sprintf("%s %s FORWARD", xtables(c, to), at)
-	return fmt.Sprintf("%s -s %s -j ACCEPT; %s -d %s -j ACCEPT", rule, to, rule, to)
+	return fmt.Sprintf("%s -s %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; %s -d %s -j ACCEPT", rule, to, rule, to)
 }

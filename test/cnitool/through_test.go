@@ -41,6 +41,9 @@ func TestDoctorThrough(t *testing.T) {
 			}
 			_, advice, _ := strings.Cut(out, "is on another node: ")
 			advice, _, _ = strings.Cut(advice, "\n")
+			if replies := "-s 10.244.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"; !strings.Contains(advice, replies) {
+				t.Errorf("%q accepts new connections from pods of other nodes", advice)
+			}
 			setuptest.Run(t, "sh", "-c", advice)
 			if !setuptest.Ping(t, outside, "192.0.2.9") {
 				t.Errorf("the packet is dropped after %q", advice)

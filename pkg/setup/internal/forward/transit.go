@@ -72,7 +72,7 @@ func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 		}
 		if !slices.ContainsFunc(t.forward, func(r rule) bool { return r.other && r.target == accept || r.target == "KUBE-FORWARD" }) {
 			add := fmt.Sprintf("%s -I FORWARD", t.program())
-			errs = append(errs, fmt.Errorf("%s denies packets (%s) that pass through to %v, such as those to a NodePort whose pod is on another node: run \"%s -d %v -j ACCEPT && %s -s %v -j ACCEPT\"",
+			errs = append(errs, fmt.Errorf("%s denies packets (%s) that pass through to %v, such as those to a NodePort whose pod is on another node: run \"%s -d %v -j ACCEPT && %s -s %v -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\"",
 				t, t.denial(), wanted[0], add, wanted[0], add, wanted[0]))
 		}
 	}
