@@ -121,7 +121,7 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 		return nil, err
 	}
 	if previous == nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after bridge in "plugins"`, conf.Type)
+		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after an interface plugin in "plugins"`, conf.Type)
 	}
 	host, err := setup.CurrentHost()
 	if err != nil {

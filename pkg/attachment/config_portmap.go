@@ -44,14 +44,14 @@ func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, it has no effect", *c.MarkMasqBit))
 	}
 	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
-		bad = append(bad, errors.New("markMasqBit: it is not allowed with externalSetMarkChain; leave out one of these keys"))
+		bad = append(bad, errors.New("markMasqBit: it is not allowed with externalSetMarkChain; leave out both keys, because neither has an effect"))
 	}
 	if c.MasqAll {
-		bad = append(bad, errors.New("masqAll: it is not supported, because containers see the address of the client; leave it out"))
+		bad = append(bad, errors.New("masqAll: it is not supported, because bridgeveth keeps the client's address; leave it out"))
 	}
 	for key, conditions := range map[string][]string{"conditionsV4": c.ConditionsV4, "conditionsV6": c.ConditionsV6} {
 		if len(conditions) > 0 {
-			bad = append(bad, fmt.Errorf("%s: %q: it is not supported, because host ports have no rules of their own; set a hostIP, or leave the key out", key, strings.Join(conditions, " ")))
+			bad = append(bad, fmt.Errorf("%s: %q: it is not supported, because all host ports are entries of one map, which has no place for conditions; set a hostIP, or leave the key out", key, strings.Join(conditions, " ")))
 		}
 	}
 	var err error

@@ -223,7 +223,7 @@ func TestFirewalldMissing(t *testing.T) {
 	stopBus := firewalld(t, "bookworm")
 	setuptest.Run(t, "cp", "--parents", programs+"/bridgeveth", "/run")
 	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // without bvctl beside it
-	refused("auto", "bvctl is neither in the plugin's folder nor in PATH; install bvctl")
+	refused("auto", "bvctl is neither in the plugin's folder nor in PATH, /usr/sbin, /sbin or /usr/local/sbin; install bvctl")
 	program = ""
 	stopBus()
 	refused("auto", "connect to the system bus (D-Bus)")

@@ -95,7 +95,7 @@ func askFirewalld(question ...string) (answer []string, err error) {
 	}
 	path, err := ProgramPath("bvctl", filepath.Dir(self))
 	if err != nil {
-		return nil, fmt.Errorf(`%w: the plugin needs bvctl for this, and bvctl is neither in the plugin's folder nor in PATH; install bvctl, or choose another "forward"`, ErrNoFirewalld)
+		return nil, fmt.Errorf(`%w: the plugin needs bvctl for this, and bvctl is neither in the plugin's folder nor in PATH, /usr/sbin, /sbin or /usr/local/sbin; install bvctl, or choose another "forward"`, ErrNoFirewalld)
 	}
 	out, err := exec.Command(path, append([]string{"firewalld"}, question...)...).Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
