@@ -9,13 +9,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// benchSets returns a /12 and a /64, which have addresses for a million containers.
+// benchSets returns a set with a /12 and a set with a /64, which have addresses for a million
+// containers.
 func benchSets(t testing.TB) []Set {
 	return []Set{{complete(t, "10.0.0.0/12")}, {complete(t, "fd00::/64")}}
 }
 
-// populate gives addresses to containers whose IDs are like those of a runtime. Each transaction
-// is for a thousand containers, because bbolt keeps the changes of a page in one sorted slice.
+// populate leases addresses to containers whose IDs look like those of a runtime. Each
+// transaction is for a thousand containers, because bbolt keeps the changed records of a page in
+// one sorted slice, which gets slow if it is long.
 func populate(t testing.TB, dir string, containers int) {
 	t.Helper()
 	s := tryOpen(t, dir)
@@ -41,7 +43,7 @@ func populate(t testing.TB, dir string, containers int) {
 	}
 }
 
-// withOpen calls f between Open and Close, as each process does.
+// withOpen opens the store, calls f and closes the store, as each process of the plugin does.
 func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	s, err := Open(dir, time.Second)
 	if err == nil {
@@ -52,8 +54,8 @@ func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	}
 }
 
-// BenchmarkStore measures the functions that the verbs call, each with an Open, in a store with 0
-// to a million containers. Each container has an IPv4 and an IPv6 lease.
+// BenchmarkStore measures the functions that the verbs call, each with an Open, in a store with
+// up to a million containers. Each container has an IPv4 and an IPv6 lease.
 func BenchmarkStore(b *testing.B) {
 	for _, containers := range []int{0, 1_000, 65_000, 1_000_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {
@@ -82,7 +84,7 @@ func BenchmarkStore(b *testing.B) {
 	}
 }
 
-// benchmarkPair measures a Reserve and a Release.
+// benchmarkPair measures a Reserve followed by a Release.
 func benchmarkPair(b *testing.B, dir string, r Request) {
 	for b.Loop() {
 		withOpen(b, dir, func(s *Store) error {

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// A container gets an address of a pool. It asks again and gets the same address. Then it gives
-// the address back.
+// This example reserves an address of a pool for a container. A second request of the container
+// gets the same address. Then the container's address is freed.
 func Example() {
 	dir, err := os.MkdirTemp("", "leases")
 	if err != nil {
@@ -51,8 +51,8 @@ func Example() {
 	// 0 of 253 addresses are leased, <nil>
 }
 
-// Two subnets are two sets, so the attachment gets an IPv4 and an IPv6 address. One address is
-// requested, and some addresses are excluded.
+// This example has an IPv4 set and an IPv6 set, so the attachment gets an address of each. It
+// requests one of the addresses, and excludes some others.
 func ExampleStore_Reserve() {
 	dir, err := os.MkdirTemp("", "leases")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Numbers of bbolt's file format; see internal/boltfile/inspect.go.
+// These are sizes and offsets in bbolt's file format; see internal/boltfile/inspect.go.
 const (
 	pageSize     = 4096
 	metaPages    = 2
@@ -62,7 +62,7 @@ func FuzzStore(f *testing.F) {
 	})
 }
 
-// reserveNamed calls Reserve on a store that may be damaged, and checks that an error names the
+// reserveNamed calls Reserve on a store that may be damaged. It checks that an error names the
 // file.
 func reserveNamed(t *testing.T, path string) {
 	s, err := Open(filepath.Dir(path), time.Second)

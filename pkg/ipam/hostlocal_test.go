@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// hostLocal makes a dataDir of host-local, with one file for each address.
+// hostLocal makes a dataDir of host-local with the given files, one for each address.
 func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	t.Helper()
 	dataDir = t.TempDir()
@@ -24,8 +24,8 @@ func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	return dataDir
 }
 
-// TestImport imports the reservations of host-local. It runs once for each verb, with this verb as
-// the first call.
+// TestImport checks that a network that is new to the store imports the reservations of
+// host-local, whichever verb comes first.
 func TestImport(t *testing.T) {
 	files := map[string]string{
 		"10.0.0.2": "old\r\neth0", "fd00::2": "old\r\neth0", "10.0.0.3": "gone\r\neth0", "10.0.0.4": "ancient",

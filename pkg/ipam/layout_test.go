@@ -22,17 +22,17 @@ import (
 
 var update = flag.Bool("update", false, "write the layout of a format that has none yet")
 
-// moment matches a time in a record, which differs from run to run.
+// moment matches a time in a record. Times differ between runs.
 var moment = regexp.MustCompile(`[0-9]{19}`)
 
-// describe writes the buckets, keys and records below a bucket.
+// describe writes a text about all buckets, keys and records below a bucket to out.
 func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	fmt.Fprintf(out, "%s (sequence %d)\n", name, b.Sequence())
 	return b.ForEach(func(k, v []byte) error {
 		if v == nil && b.Bucket(k) != nil {
 			return describe(out, name+"/"+string(k), b.Bucket(k))
 		}
-		if strings.HasSuffix(name, "/kept") { // the key begins with a time
+		if strings.HasSuffix(name, "/kept") { // the key begins with a time, which differs between runs
 			k = append([]byte("TIME "), k[8:]...)
 		}
 		fmt.Fprintf(out, "%s: %q = %q\n", name, k, moment.ReplaceAll(v, []byte("TIME")))
@@ -40,9 +40,9 @@ func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	})
 }
 
-// TestLayout fills both files with leases of every kind and compares the records with the stored
-// records of the same format. If they differ, raise the format, write a Convert function for the
-// preceding format, and run the test with -update.
+// TestLayout checks that the records of the store and of the sticky file are those stored for the
+// same format. If they differ, raise the format, write a Convert function for the format before,
+// and run the test with -update.
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -100,7 +100,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestUpgrade opens stores of format 1. A store with the records of format 2 keeps its leases. A
+// TestUpgrade checks stores of format 1. A store with the records of format 2 keeps its leases. A
 // store with the shorter records of the first releases is damaged.
 func TestUpgrade(t *testing.T) {
 	for _, tt := range []struct {

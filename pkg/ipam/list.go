@@ -42,7 +42,7 @@ func (s *Store) Held(a Attachment) (held []Lease, err error) {
 }
 
 // Usage returns how full the ranges of a network are, sorted by address. It lists only ranges
-// from which an address was given out. It does not list ranges whose addresses are given out only
+// from which at least one address was given out. It does not list ranges that are given out only
 // on request.
 func (s *Store) Usage(network string) (list []Usage, err error) {
 	err = s.view(network, func(n *records.Network) error {

@@ -18,13 +18,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// DefaultDir is the folder of the store, unless the configuration names another one. Like leases,
-// the content of /run ends with the boot.
+// DefaultDir is the folder of the store, unless the configuration names another folder. /run is
+// emptied at each boot, which also ends all leases.
 const DefaultDir = "/run/ipam-simple"
 
 const (
-	// The name of a store is "leases-", the boot's ID and ".db". So each boot has a store of its
-	// own.
+	// The name of a store's file is "leases-", the ID of the boot and ".db". So each boot has a
+	// store of its own.
 	storePrefix = "leases-"
 	storeSuffix = ".db"
 
@@ -44,17 +44,17 @@ type Store struct {
 	// HostLocal is the dataDir of host-local. A network that is new to the store gets the
 	// reservations there. "" means none.
 	HostLocal string
-	// FindAttached returns the addresses that the containers of a network have according to their
-	// links or the records of a runtime. It is called when a network is new to the store, for
-	// example after the store was deleted on a running host. It may be nil.
+	// FindAttached returns the addresses of a network's containers, from their links or from the
+	// records of a runtime. It is called when a network is new to the store, for example because
+	// the store was deleted on a running host. It may be nil.
 	FindAttached func(network string) ([]Lease, error)
 
 	file      boltfile.File
 	lock      *flock.Lock
-	maxQueued uint64 // see allocator.Allocator
+	maxQueued uint64 // the value of Allocator.MaxQueued
 }
 
-// opener opens stores. Tests have an opener of their own, with another boot ID.
+// opener opens stores. Tests use openers with other boot IDs.
 type opener struct{ bootIDFile string }
 
 // thisBoot opens the stores of the current boot.
@@ -66,20 +66,20 @@ var thisBoot = opener{"/proc/sys/kernel/random/boot_id"}
 // be ErrDamaged or ErrNewer.
 func Open(dir string, wait time.Duration) (*Store, error) { return thisBoot.open(dir, wait) }
 
-// OpenExisting opens the store in dir like Open, but makes none. If nothing was leased since the
-// host was booted, the error is fs.ErrNotExist.
+// OpenExisting opens the store in dir like Open, but does not make it. If there is no store,
+// because nothing was leased since the boot, the error is fs.ErrNotExist.
 func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 	return thisBoot.openExisting(dir, wait)
 }
 
-// OpenInMemory opens an empty store without a file, for a caller that only reads. The store shows
-// what HostLocal and FindAttached return.
+// OpenInMemory opens an empty store without a file, for a caller that only reads. The store has
+// the leases that HostLocal and FindAttached return.
 func OpenInMemory() (*Store, error) {
 	fd, err := unix.MemfdCreate("leases", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a store in memory: %w", err)
 	}
-	defer unix.Close(fd) // by then, bbolt has opened the file by its path
+	defer unix.Close(fd) // bbolt has opened the file by its path before this
 	s := newStore(fmt.Sprintf("/proc/self/fd/%d", fd), nil)
 	if err = s.file.Init(s.file.Path); err == nil {
 		err = s.file.Load()
@@ -90,7 +90,7 @@ func OpenInMemory() (*Store, error) {
 	return s, nil
 }
 
-// newStore returns a store that is not loaded.
+// newStore returns a store whose file is not open yet.
 func newStore(path string, lock *flock.Lock) *Store {
 	return &Store{
 		file: boltfile.File{Path: path, Layout: records.Layout, Remedy: storeRemedy},
@@ -109,8 +109,8 @@ func (o opener) openExisting(dir string, wait time.Duration) (*Store, error) {
 	return o.load(dir, wait, func(*Store) error { return fs.ErrNotExist })
 }
 
-// load locks a folder that exists and opens the store in it. If there is no store, load calls
-// absent and tries again.
+// load locks the folder dir, which must exist, and opens the store in it. If there is no store,
+// load calls absent and tries again.
 func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) (*Store, error) {
 	boot, err := files.Read(o.bootIDFile)
 	if err != nil {
@@ -134,7 +134,7 @@ func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) 
 	return s, nil
 }
 
-// create makes an empty store. It first removes unfinished stores and the stores of earlier
+// create makes an empty store. Before, it removes unfinished stores and the stores of earlier
 // boots.
 func (s *Store) create() error {
 	old, err := filepath.Glob(filepath.Join(s.dir(), storePrefix+"*"))
@@ -158,8 +158,8 @@ func (s *Store) Close() error {
 	return s.named(s.file.Close())
 }
 
-// named names the store's file in an error, unless the error is about a request or the sticky
-// file.
+// named returns err with the path of the store's file, unless the error is about a request or
+// about the sticky file.
 func (s *Store) named(err error) error {
 	if allocator.Refused(err) || errors.Is(err, ErrSticky) {
 		return err

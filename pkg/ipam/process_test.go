@@ -18,8 +18,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
-// workerVar is an environment variable. If it is set, the test's executable is a worker process
-// that uses a store. Its words are the name of the worker, the folder and the task.
+// workerVar is an environment variable. If it is set, the test's executable file runs as a worker
+// process that uses a store. The variable's words are the name of the worker, the folder and the
+// task.
 const workerVar = "IPAM_TEST_WORKER"
 
 func TestMain(m *testing.M) {
@@ -48,11 +49,12 @@ func die(err error) {
 
 // workerSets returns the sets of a worker's requests.
 func workerSets() []Set {
-	var t testing.T // gets no report, because these ranges are valid
+	var t testing.T // complete uses it only to report invalid ranges, and these are valid
 	return []Set{{complete(&t, "10.0.0.0/22")}, {complete(&t, "fd00::/64")}}
 }
 
-// workReserve reserves for 20 containers, with an Open for each, and prints the addresses.
+// workReserve reserves addresses for 20 containers, with an Open for each container, and prints
+// them.
 func workReserve(name, dir string) {
 	for i := range 20 {
 		s, err := Open(dir, time.Minute)
@@ -64,7 +66,7 @@ func workReserve(name, dir string) {
 	}
 }
 
-// workSticky reserves for 10 pods with sticky addresses.
+// workSticky reserves sticky addresses for 10 pods.
 func workSticky(name, dir, stickyDir string) {
 	var t testing.T // see workerSets
 	for i := range 10 {
@@ -96,8 +98,8 @@ func workForever(name, dir string) {
 	}
 }
 
-// workOnce makes one call: it reserves or frees the addresses of a configuration. words are the
-// file with the boot's ID, the number of the configuration and the verb.
+// workOnce makes one call, which reserves or frees the addresses of a container. words are the
+// file with the boot's ID, the number of the configuration, and the verb.
 func workOnce(name, dir string, words []string) {
 	configuration, err := strconv.Atoi(words[1])
 	die(err)
@@ -114,8 +116,9 @@ func workOnce(name, dir string, words []string) {
 	die(s.Close())
 }
 
-// killOnce runs workOnce and kills it at a random system call. begin is roughly the number of
-// system calls before the first change, and end the number of all system calls.
+// killOnce runs workOnce in a process and kills the process at a random system call. The first
+// change of the store comes after about as many system calls as begin says. The process makes
+// about as many system calls as end says.
 func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))
@@ -137,8 +140,8 @@ func startWorker(t *testing.T, out io.Writer, words ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestProcesses starts 50 processes that reserve addresses at the same time, in a store that they
-// also create.
+// TestProcesses checks that 50 processes get different addresses if they reserve at the same
+// time, in a store that they also create.
 func TestProcesses(t *testing.T) {
 	const processes, each = 50, 20
 	dir := t.TempDir()
@@ -173,8 +176,8 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestStickyProcesses starts processes that each have a store of their own. They add names to one
-// sticky file, which they also create.
+// TestStickyProcesses checks processes that each have a store of their own, and that add names to
+// one sticky file at the same time. They also create this file.
 func TestStickyProcesses(t *testing.T) {
 	const processes, each = 8, 10
 	for range 5 {
@@ -205,7 +208,8 @@ func TestStickyProcesses(t *testing.T) {
 	}
 }
 
-// TestKilled kills processes at random times, some of them while they create the store.
+// TestKilled kills processes at random times, some of them while they create the store. It checks
+// that the store stays consistent.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 60 {
@@ -215,7 +219,7 @@ func TestKilled(t *testing.T) {
 		var out strings.Builder
 		cmd := startWorker(t, &out, "w", dir, "forever")
 		time.Sleep(time.Duration(rand.IntN(25_000)) * time.Microsecond)
-		_ = cmd.Process.Kill() // it may have ended with an error, which the output shows
+		_ = cmd.Process.Kill() // the process may have ended with an error, which the output shows
 		_ = cmd.Wait()
 		if out.Len() > 0 {
 			t.Fatalf("worker: %s", out.String())

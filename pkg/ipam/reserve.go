@@ -37,7 +37,7 @@ func (s *Store) Reserve(r Request) (given []Lease, err error) {
 	return given, nil
 }
 
-// reserve is Reserve within a transaction.
+// reserve does the work of Reserve within a transaction.
 func (s *Store) reserve(n *records.Network, r Request) ([]Lease, error) {
 	now := time.Now().Round(0)
 	a := s.allocator(n)
@@ -50,8 +50,8 @@ func (s *Store) reserve(n *records.Network, r Request) ([]Lease, error) {
 	return a.Reserve(r, now)
 }
 
-// Available returns the range of each set in which Reserve would find an address for another
-// attachment. Unlike Reserve it changes nothing. The error may be ErrExhausted or ErrShared.
+// Available returns, for each set, a range in which Reserve would find an address for another
+// attachment. Unlike Reserve, it changes nothing. The error may be ErrExhausted or ErrShared.
 func (s *Store) Available(r Request) (from []Range, err error) {
 	err = s.try(r.Network, func(n *records.Network) error {
 		from, err = s.allocator(n).Available(r)
@@ -60,14 +60,14 @@ func (s *Store) Available(r Request) (from []Range, err error) {
 	return from, err
 }
 
-// Release frees the addresses of an attachment, or keeps them for its name. It is no error if the
-// attachment has none.
+// Release frees the addresses of an attachment, or keeps them for its name. It returns no error
+// if the attachment has no addresses.
 func (s *Store) Release(a Attachment) error {
 	return s.updateExisting(a.Network, func(n *records.Network) error { return n.Release(a) })
 }
 
-// ReleaseExcept releases the attachments of a network that are not in valid: all of them or,
-// after an error, none.
+// ReleaseExcept releases all attachments of a network that are not in valid. After an error, it
+// has released none.
 func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	keep := map[Attachment]bool{}
 	for _, a := range valid {
@@ -87,8 +87,8 @@ func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	})
 }
 
-// Free ends a lease that Leases has returned, together with all other leases of its attachment.
-// Free keeps no address for the attachment's name. If another attachment has the address by now,
+// Free ends a lease, which Leases has returned, together with all other leases of its attachment.
+// It keeps no address for the attachment's name. If another attachment has the address by now,
 // Free does nothing.
 func (s *Store) Free(l Lease) error {
 	return s.updateExisting(l.Network, func(n *records.Network) error {
@@ -117,10 +117,10 @@ func (s *Store) Free(l Lease) error {
 	})
 }
 
-// loadSticky adds the names of a sticky file to a network, unless this was done before. The names
-// get the addresses that they had before the boot. These addresses are kept for keepFor from now
-// on. keepFor is 0 on a network without sticky addresses; loadSticky then does nothing. A request
-// without a name also has keepFor, because it must not get the address of a name.
+// loadSticky adds the names in a sticky file to a network, unless it has done so before. The
+// names get the addresses that they had before the boot. These addresses are kept for keepFor
+// from now on. On a network without sticky addresses, keepFor is 0, and loadSticky does nothing.
+// A request without a name also passes keepFor, because it must not get the address of a name.
 func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration, now time.Time) error {
 	if keepFor == 0 || n.StickyLoaded(dir) {
 		return nil
@@ -141,8 +141,8 @@ func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration
 	return n.SetStickyLoaded(dir)
 }
 
-// saveSticky writes the names that the transaction has changed to all sticky files that the
-// network has used since the boot.
+// saveSticky writes the names whose addresses the transaction has changed to all sticky files
+// that the network has read since the boot.
 func (s *Store) saveSticky(n *records.Network) error {
 	if len(n.ChangedNames()) == 0 {
 		return nil
@@ -155,7 +155,7 @@ func (s *Store) saveSticky(n *records.Network) error {
 	return nil
 }
 
-// withSticky calls f with the sticky file in dir.
+// withSticky opens the sticky file in dir, calls f with it, and closes it.
 func (s *Store) withSticky(dir string, f func(*stickyfile.File) error) error {
 	file, err := stickyfile.Open(dir, s.dir())
 	if err != nil {

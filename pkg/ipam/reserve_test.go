@@ -18,13 +18,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// tryOpen opens the store in dir.
+// tryOpen opens the store in dir and fails the test on an error.
 func tryOpen(t testing.TB, dir string) *Store {
 	t.Helper()
 	return thisBoot.tryOpen(t, dir)
 }
 
-// tryOpen opens the store in dir, with the boot ID of the opener.
+// tryOpen opens the store in dir, for the boot ID of the opener, and fails the test on an error.
 func (o opener) tryOpen(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := o.open(dir, time.Second)
@@ -34,7 +34,7 @@ func (o opener) tryOpen(t testing.TB, dir string) *Store {
 	return s
 }
 
-// openTemp opens a new store. When the test ends, the store is checked and closed.
+// openTemp opens a new store. When the test ends, openTemp checks and closes the store.
 func openTemp(t testing.TB) *Store {
 	t.Helper()
 	s := tryOpen(t, t.TempDir())
@@ -52,11 +52,11 @@ func eth0(container string) Attachment {
 	return Attachment{Network: "net", Container: container, Interface: "eth0"}
 }
 
-// compareAddresses lets cmp compare addresses.
+// compareAddresses makes cmp compare addresses with ==.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// complete reads a subnet and, if there are more words, start, end and gateway. A word "-" leaves
-// its field empty. It completes the range.
+// complete returns the completed range that text describes: a subnet, optionally followed by
+// start, end and gateway. A word "-" leaves its field empty.
 func complete(t testing.TB, text string) Range {
 	t.Helper()
 	words := strings.Fields(text)
@@ -73,7 +73,7 @@ func complete(t testing.TB, text string) Range {
 	return r
 }
 
-// request returns a request for container's eth0, with one range in each set.
+// request returns a request for a container's eth0. Each range is a set of its own.
 func request(t testing.TB, container string, ranges ...string) Request {
 	t.Helper()
 	r := Request{Attachment: eth0(container)}
@@ -83,7 +83,7 @@ func request(t testing.TB, container string, ranges ...string) Request {
 	return r
 }
 
-// reserve returns the addresses that r gets, or the text of the error.
+// reserve calls Reserve and returns the addresses, or the text of the error.
 func reserve(s *Store, r Request) string {
 	leases, err := s.Reserve(r)
 	if err != nil {
@@ -92,7 +92,7 @@ func reserve(s *Store, r Request) string {
 	return addresses(leases)
 }
 
-// addresses returns the addresses of leases, with their prefix lengths.
+// addresses returns the addresses of leases, with their prefix lengths, as text.
 func addresses(leases []Lease) string {
 	var list []string
 	for _, l := range leases {
@@ -110,7 +110,7 @@ func release(t testing.TB, s *Store, containers ...string) {
 	}
 }
 
-// expect fails the test unless r gets the addresses want.
+// expect calls Reserve and fails the test unless the result is want.
 func expect(t testing.TB, s *Store, r Request, want string) {
 	t.Helper()
 	if got := reserve(s, r); got != want {
@@ -133,7 +133,7 @@ func TestReserveRepeated(t *testing.T) {
 	if diff := cmp.Diff(want, first, compareAddresses); diff != "" {
 		t.Errorf("first (-want +got):\n%s", diff)
 	}
-	r.Namespace.Inode = 3 // the container was restarted
+	r.Namespace.Inode = 3 // another namespace, as after a restart of the container
 	want[0].Namespace.Inode, want[1].Namespace.Inode = 3, 3
 	again, err := s.Reserve(r)
 	if err != nil {
@@ -156,7 +156,7 @@ func TestReserveRepeated(t *testing.T) {
 // was freed longest ago.
 func TestReserveOrder(t *testing.T) {
 	s := openTemp(t)
-	const pool = "10.0.0.0/29" // gives out .2 to .6
+	const pool = "10.0.0.0/29" // the addresses .2 to .6 can be given out
 	expect(t, s, request(t, "a", pool), "10.0.0.2/29")
 	expect(t, s, request(t, "b", pool), "10.0.0.3/29")
 	expect(t, s, request(t, "c", pool), "10.0.0.4/29")
@@ -170,7 +170,8 @@ func TestReserveOrder(t *testing.T) {
 	expect(t, s, request(t, "i", pool), "network net: no address is left in 10.0.0.1-10.0.0.6 (5 of 5 leased)")
 }
 
-// TestReserveQueueBound checks that the free queue of a large range is bounded.
+// TestReserveQueueBound checks that the free queue of a large range does not grow without a
+// limit.
 func TestReserveQueueBound(t *testing.T) {
 	s := openTemp(t)
 	s.maxQueued = 2
@@ -183,7 +184,7 @@ func TestReserveQueueBound(t *testing.T) {
 	expect(t, s, r, "fd00::3/64")
 }
 
-// TestReserveSet checks that the ranges of a set are used as one pool.
+// TestReserveSet checks that the ranges of a set are used as one pool of addresses.
 func TestReserveSet(t *testing.T) {
 	s := openTemp(t)
 	for i, want := range []string{"10.0.0.2/30", "10.0.1.2/29", "10.0.1.3/29"} {
@@ -196,7 +197,7 @@ func TestReserveSet(t *testing.T) {
 	expect(t, s, r, "network net: no address is left in 10.0.0.1-10.0.0.2 (1 of 1 leased), 10.0.1.1-10.0.1.3 (2 of 2 leased)")
 }
 
-// TestReserveAtomic checks that Reserve keeps no address when one of the sets is full.
+// TestReserveAtomic checks that Reserve reserves no address if one of the sets is full.
 func TestReserveAtomic(t *testing.T) {
 	s := openTemp(t)
 	expect(t, s, request(t, "a", "fd00::/126 - fd00::2"), "fd00::2/126")
@@ -210,11 +211,11 @@ func TestReserveAtomic(t *testing.T) {
 	}
 }
 
-// TestReserveSetOrder checks the order in which freed addresses of a set are used again. The
-// address that was freed first comes first, whichever range it is in.
+// TestReserveSetOrder checks the order in which freed addresses of a set are given out again. The
+// address that was freed longest ago comes first, whichever range it is in.
 func TestReserveSetOrder(t *testing.T) {
 	s := openTemp(t)
-	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // give out .2, and .2 to .6
+	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // .2 of the first range, and .2 to .6 of the second range can be given out
 	ask := func(c string) Request {
 		return Request{Attachment: eth0(c), Sets: []Set{set}}
 	}
@@ -229,10 +230,10 @@ func TestReserveSetOrder(t *testing.T) {
 	expect(t, s, ask("c"), "10.0.1.4/29")
 }
 
-// TestReserveRequested requests addresses.
+// TestReserveRequested checks requests for particular addresses.
 func TestReserveRequested(t *testing.T) {
 	s := openTemp(t)
-	pool := complete(t, "10.0.0.0/29") // gives out .2 to .6
+	pool := complete(t, "10.0.0.0/29") // the addresses .2 to .6 can be given out
 	five := netip.MustParseAddr("10.0.0.5")
 	set, bad := pool.Split(nil, []Interval{{First: five, Last: five}})
 	if bad != nil {
@@ -249,7 +250,7 @@ func TestReserveRequested(t *testing.T) {
 	expect(t, s, ask("b", "fd00::7", "10.0.0.4"), "10.0.0.4/29 fd00::7/64")
 	expect(t, s, ask("c"), "10.0.0.2/29 fd00::3/64")
 	expect(t, s, ask("d"), "10.0.0.6/29 fd00::4/64")
-	expect(t, s, ask("e", "10.0.0.5"), "10.0.0.5/29 fd00::5/64") // the last address is given out on request only
+	expect(t, s, ask("e", "10.0.0.5"), "10.0.0.5/29 fd00::5/64") // this address is given out only on request
 	for _, tt := range []struct {
 		requested []string
 		kind      error
@@ -276,7 +277,7 @@ func TestReserveRequested(t *testing.T) {
 	expect(t, s, ask("f"), "10.0.0.3/29 fd00::6/64")
 	expect(t, s, ask("a"), "10.0.0.5/29 fd00::2/64")
 
-	// A lease that is not in use is ended.
+	// Reserve ends a lease of the requested address that is not in use.
 	r := ask("g", "10.0.0.4")
 	r.InUse = func(l Lease) bool { return l.Container != "b" }
 	expect(t, s, r, "10.0.0.4/29 fd00::8/64")
@@ -285,8 +286,8 @@ func TestReserveRequested(t *testing.T) {
 	}
 }
 
-// TestShared has two networks with overlapping ranges. A network with a lease in a range keeps
-// the other network out of this range, even if the other network used the range before.
+// TestShared checks two networks with overlapping ranges. If a network has a lease in a range,
+// the other network cannot use this range, even if the other network used the range before.
 func TestShared(t *testing.T) {
 	s := openTemp(t)
 	other := func(r Request) Request { r.Network = "other"; return r }
@@ -306,14 +307,14 @@ func TestShared(t *testing.T) {
 	expect(t, s, wide, "10.0.0.2/16")
 	refused(request(t, "a", "10.0.0.0/24"), "other has leased 2 addresses of 10.0.0.1-10.0.255.254")
 
-	// The overlapping pool is the second pool of the network. The first pool has no lease.
+	// The pool that overlaps is the second pool of the network. The first pool has no lease.
 	two := request(t, "d", "10.2.0.0/25")
 	two.Sets[0] = append(two.Sets[0], complete(t, "10.2.0.128/25"))
 	two.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.130")}
 	expect(t, s, two, "10.2.0.130/25")
 	refused(other(request(t, "e", "10.2.0.0/24")), "net has leased 1 addresses of 10.2.0.129-10.2.0.254")
 
-	// An address that was given out on request has no pool.
+	// An address that was given out on request belongs to no pool.
 	static := request(t, "f", "10.3.0.0/24")
 	static.Sets[0][0].OnRequest = true
 	static.Addresses = []netip.Addr{netip.MustParseAddr("10.3.0.9")}
@@ -326,12 +327,12 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// errorOf returns the error of a call with two results.
+// errorOf returns the error of a call that returns a value and an error.
 func errorOf[T any](_ T, err error) error { return err }
 
-// TestSharedOnRequest gives out an address on request, from a range that the network had before.
-// By now, another network uses a part of this range. The first network does not get the rest of
-// the range back.
+// TestSharedOnRequest requests an address of a range that the network had before. Another network
+// uses a part of this range by now. The test checks that the first network gets the address, but
+// not the rest of the range.
 func TestSharedOnRequest(t *testing.T) {
 	s := openTemp(t)
 	const whole = "10.0.0.0/28"
@@ -353,8 +354,8 @@ func TestSharedOnRequest(t *testing.T) {
 	}
 }
 
-// TestSharedStatic has another network lease addresses that this network gives out only on
-// request. Reserve without a requested address succeeds.
+// TestSharedStatic checks that Reserve without a requested address succeeds if another network
+// has leased addresses that this network gives out only on request.
 func TestSharedStatic(t *testing.T) {
 	s := openTemp(t)
 	other := request(t, "a", "10.0.0.0/28 10.0.0.8")
@@ -370,8 +371,8 @@ func TestSharedStatic(t *testing.T) {
 	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
 }
 
-// TestSharedKept renames a network whose addresses are all kept for names. The network with the
-// new name gets these addresses.
+// TestSharedKept renames a network whose addresses are all kept for names. It checks that the
+// network with the new name gets these addresses.
 func TestSharedKept(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")
@@ -393,7 +394,8 @@ func TestSharedKept(t *testing.T) {
 	}
 }
 
-// TestReserveOtherSets changes the sets of a running container.
+// TestReserveOtherSets checks Reserve for a running container whose network has other sets than
+// before.
 func TestReserveOtherSets(t *testing.T) {
 	s := openTemp(t)
 	expect(t, s, request(t, "a", "10.0.0.0/29"), "10.0.0.2/29")
@@ -407,12 +409,12 @@ func TestReserveOtherSets(t *testing.T) {
 	expect(t, s, request(t, "a"), "")
 }
 
-// TestReserveOtherRange changes the bounds and the gateway of a range in use. After that, each
+// TestReserveOtherRange changes the bounds and the gateway of a range in use. It checks that each
 // address is still given out only once.
 func TestReserveOtherRange(t *testing.T) {
 	s := openTemp(t)
 	for i := range 5 {
-		reserve(s, request(t, fmt.Sprint(i), "10.0.0.0/28 - 10.0.0.6")) // .2 to .6
+		reserve(s, request(t, fmt.Sprint(i), "10.0.0.0/28 - 10.0.0.6")) // leases .2 to .6
 	}
 	release(t, s, "0", "3")
 	const wider = "10.0.0.0/28 - 10.0.0.8 10.0.0.8"
@@ -432,7 +434,7 @@ func TestReserveOtherRange(t *testing.T) {
 // and no other lease.
 func TestReserveReclaims(t *testing.T) {
 	s := openTemp(t)
-	const v4, v6 = "10.0.0.0/29 - 10.0.0.4", "fd00::/64" // .2 to .4
+	const v4, v6 = "10.0.0.0/29 - 10.0.0.4", "fd00::/64" // .2 to .4 can be given out in v4
 	for _, c := range []string{"running", "gone", "linked"} {
 		reserve(s, request(t, c, v4, v6))
 	}
@@ -489,13 +491,14 @@ func TestReleaseNothing(t *testing.T) {
 	}
 }
 
-// model does what the store does, without a file and without pools.
+// model holds the leases that the store must have, in simple maps without a file and without
+// pools.
 type model struct {
 	held   map[Attachment][]netip.Addr
 	unused map[Attachment]bool // attachments whose leases are not in use
 }
 
-// configurations are the ranges that runModel switches between.
+// configurations are the ranges of the network that runModel uses in turn.
 var configurations = [][]string{
 	{"10.0.0.0/29"},
 	{"10.0.0.0/29", "fd00::/125"},
@@ -513,8 +516,8 @@ func (m *model) holder(a netip.Addr) (Attachment, bool) {
 	return Attachment{}, false
 }
 
-// refusal returns the error that r must get: a requested address is not given out, or is in use,
-// or a set has no free address. It returns nil if r must succeed.
+// refusal returns the error that Reserve must return for r: a requested address is not given out
+// or is in use, or a set has no free address. It returns nil if Reserve must succeed.
 func (m *model) refusal(r Request) error {
 	for _, a := range r.Addresses {
 		if !slices.ContainsFunc(r.Sets, func(s Set) bool { return s.Serves(a) }) {
@@ -539,7 +542,8 @@ func (m *model) refusal(r Request) error {
 	return nil
 }
 
-// reserve checks the leases that r got against the model, and adds them to the model.
+// reserve checks whether the leases or the error that Reserve has returned for r fit the model,
+// and adds the leases to the model.
 func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err error) {
 	if want := m.refusal(r); !errors.Is(err, want) || (err == nil) != (want == nil) {
 		t.Fatalf("%v: got %v, %v, want %v; held: %v", r, leases, err, want, m.held)
@@ -582,12 +586,13 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
-// runModel makes 250 random calls.
+// runModel makes 250 random calls of the Store and compares the store with a model after each
+// call.
 func runModel(t *testing.T, random *rand.Rand) {
 	dir, stickyDir, configuration := t.TempDir(), t.TempDir(), 0
 	host := boot(t, "boot0")
 	s := host.tryOpen(t, dir)
-	defer func() { _ = s.Close() }() // after a failure; else the store is closed below
+	defer func() { _ = s.Close() }() // closes the store after a failed test; otherwise the store is closed below
 	m := model{map[Attachment][]netip.Addr{}, map[Attachment]bool{}}
 	for step := range 250 {
 		r := request(t, string(rune('a'+random.IntN(12))), configurations[configuration]...)
@@ -621,8 +626,8 @@ func runModel(t *testing.T, random *rand.Rand) {
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
 		case n < 90:
-			// The process is killed. The attachment then has either the leases from before the call
-			// or those from after it.
+			// This call is made in a process that is killed. The attachment must then have either
+			// the leases from before the call or those from after it.
 			verb := []string{"reserve", "free"}[random.IntN(2)]
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -656,7 +661,7 @@ func runModel(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// addressesOf returns addresses of the model, with the prefix lengths of leases.
+// addressesOf returns addresses of the model as text, with the prefix lengths of the leases.
 func addressesOf(list []netip.Addr, leases []Lease) string {
 	var all []string
 	for i, a := range list {
@@ -694,7 +699,7 @@ func (m *model) compare(t *testing.T, s *Store) {
 	}
 }
 
-// boot returns an opener for a host with a boot ID.
+// boot returns an opener for a host whose boot has the given ID.
 func boot(t testing.TB, id string) opener {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "boot_id")

@@ -40,8 +40,8 @@ func checkSound(t testing.TB, s *Store) {
 	}
 }
 
-// unsound returns the first contradiction between the records of a network. addresses and queue
-// are two of its buckets.
+// unsound returns the first contradiction between the records of a network, as an error.
+// addresses and queue are two buckets of the network.
 func unsound(n *records.Network, addresses, queue *bolt.Bucket) error {
 	leased := map[netip.Addr]Attachment{}
 	kept := 0
@@ -94,8 +94,8 @@ func unsound(n *records.Network, addresses, queue *bolt.Bucket) error {
 	return err
 }
 
-// checkPool compares a pool with the leases and the free queue. It visits every address only if
-// the pool is small.
+// checkPool compares a pool with the leases and the free queue. It checks every address of the
+// pool only if the pool is small.
 func checkPool(p *records.Pool, leased map[netip.Addr]Attachment, addresses, queue *bolt.Bucket) error {
 	free := map[netip.Addr]int{}
 	end := p.End.As16()

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
-// sticky returns a request for a container of a pod. If the name of the pod is "", the container
-// belongs to no pod.
+// sticky returns a request for a container of a pod. If pod is "", the container belongs to no
+// pod.
 func sticky(t testing.TB, stickyDir, pod, container string, ranges ...string) Request {
 	r := request(t, container, ranges...)
 	r.StickyDir = stickyDir
@@ -23,10 +23,10 @@ func sticky(t testing.TB, stickyDir, pod, container string, ranges ...string) Re
 	return r
 }
 
-// TestSticky checks that pods get their addresses again in other containers.
+// TestSticky checks that a pod gets the same addresses again in another container.
 func TestSticky(t *testing.T) {
 	s, stickyDir := openTemp(t), filepath.Join(t.TempDir(), "stickyDir")
-	const v4, v6 = "10.0.0.0/29", "fd00::/64" // .2 to .6
+	const v4, v6 = "10.0.0.0/29", "fd00::/64" // .2 to .6 can be given out in v4
 	expect(t, s, sticky(t, stickyDir, "p", "p1", v4, v6), "10.0.0.2/29 fd00::2/64")
 	expect(t, s, sticky(t, stickyDir, "q", "q1", v4, v6), "10.0.0.3/29 fd00::3/64")
 	expect(t, s, sticky(t, stickyDir, "p", "p2", v4, v6), "10.0.0.4/29 fd00::4/64") // the first container still has its addresses
@@ -75,7 +75,7 @@ func TestStickyExpires(t *testing.T) {
 	for i := range 40 {
 		release(t, s, fmt.Sprint(i))
 	}
-	for range 3 { // each call frees some of them
+	for range 3 { // each call frees only some of the expired addresses
 		expect(t, s, request(t, "x", "fd00::/64"), "fd00::2/64")
 	}
 	if all, err := s.Leases("net"); len(all) != 1 || err != nil {
@@ -85,8 +85,8 @@ func TestStickyExpires(t *testing.T) {
 	expect(t, s, r, "10.0.0.42/24")
 }
 
-// TestStickyReboot reboots the host. The addresses are kept for their names, and the names get
-// them again.
+// TestStickyReboot checks that addresses are kept for their names after a reboot of the host, and
+// that the names get them again.
 func TestStickyReboot(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	const v4, v6 = "10.0.0.0/29", "fd00::/64"
@@ -109,7 +109,7 @@ func TestStickyReboot(t *testing.T) {
 		expect(t, s, sticky(t, stickyDir, "", "y", v4, v6), "10.0.0.5/29 fd00::5/64")
 		expect(t, s, sticky(t, stickyDir, "b", "z", v4, v6), "10.0.0.3/29 fd00::3/64")
 	})
-	again("three", func(s *Store) { // y has no pod: it gets the address of a, and a gets another one
+	again("three", func(s *Store) { // y has no pod, so y gets the address that was kept for a, and a gets another address
 		expect(t, s, request(t, "y", v4, v6), "10.0.0.2/29 fd00::2/64")
 		expect(t, s, sticky(t, stickyDir, "b", "z", v4, v6), "10.0.0.3/29 fd00::3/64")
 		expect(t, s, sticky(t, stickyDir, "a", "w", v4, v6), "10.0.0.5/29 fd00::5/64")
@@ -127,8 +127,8 @@ func TestStickyReboot(t *testing.T) {
 	})
 }
 
-// TestStickyRebootUnnamed reboots the host. The first request comes from a container without a
-// name. It does not get the address of a name.
+// TestStickyRebootUnnamed checks that, after a reboot of the host, a container without a name
+// does not get the address of a name, even if its request is the first one.
 func TestStickyRebootUnnamed(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	unnamed := request(t, "first", "10.0.0.0/29")
@@ -145,8 +145,8 @@ func TestStickyRebootUnnamed(t *testing.T) {
 	}
 }
 
-// TestStickyTwoFolders has two sticky files with different addresses for the same name. The name
-// keeps the address that it has in the store. The other address is free.
+// TestStickyTwoFolders checks two sticky files with different addresses for the same name. The
+// name keeps the address that it has in the store. The other address is free.
 func TestStickyTwoFolders(t *testing.T) {
 	old, now := t.TempDir(), t.TempDir()
 	before := openTemp(t)
@@ -161,8 +161,8 @@ func TestStickyTwoFolders(t *testing.T) {
 	expect(t, s, sticky(t, now, "pod", "q", "10.0.0.0/29"), "10.0.0.2/29")
 }
 
-// TestStickyDamaged reads a sticky file with a record that cannot be decoded. The error names
-// this file, not the store.
+// TestStickyDamaged checks that the error about a record that cannot be decoded names the sticky
+// file, and not the store.
 func TestStickyDamaged(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
@@ -179,7 +179,7 @@ func TestStickyDamaged(t *testing.T) {
 	}
 }
 
-// TestStickyOwnFolder has the sticky file in the folder of the store.
+// TestStickyOwnFolder checks a sticky file in the folder of the store.
 func TestStickyOwnFolder(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)

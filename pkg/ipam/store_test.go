@@ -35,13 +35,14 @@ func names(t testing.TB, dir string) (list []string) {
 	return list
 }
 
-// fill makes a store with leases and returns its file.
+// fill makes a store with the given number of leases and returns the path of its file.
 func fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
 	return thisBoot.fill(t, dir, leases)
 }
 
-// fill makes a store with leases, with the boot ID of the opener, and returns its file.
+// fill makes a store with the given number of leases, for the boot ID of the opener, and returns
+// the path of its file.
 func (o opener) fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
 	s := o.tryOpen(t, dir)
@@ -56,7 +57,8 @@ func (o opener) fill(t testing.TB, dir string, leases int) string {
 	return s.file.Path
 }
 
-// TestReboot checks that leases end with the boot, and that their file is removed.
+// TestReboot checks that leases end when the host boots, and that the file with these leases is
+// removed.
 func TestReboot(t *testing.T) {
 	dir := t.TempDir()
 	boot(t, "one").fill(t, dir, 3)
@@ -79,7 +81,8 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestOpenUnfinished opens a store after a process was killed while it created the file.
+// TestOpenUnfinished checks that a store can be opened after a process was killed while it
+// created the file.
 func TestOpenUnfinished(t *testing.T) {
 	for _, size := range []int{0, 100, 20000} {
 		dir := t.TempDir()
@@ -122,7 +125,7 @@ func TestOpenLocked(t *testing.T) {
 	}
 }
 
-// TestOpenOtherProgram opens a store while another program holds bbolt's own lock.
+// TestOpenOtherProgram checks the error if another program holds bbolt's own lock on the file.
 func TestOpenOtherProgram(t *testing.T) {
 	dir := t.TempDir()
 	path := fill(t, dir, 1)
@@ -136,7 +139,7 @@ func TestOpenOtherProgram(t *testing.T) {
 	}
 }
 
-// damage is a way to damage a store's file.
+// damage is one way in which a store's file can be damaged.
 type damage struct {
 	name  string
 	apply func(file []byte) []byte
@@ -175,8 +178,8 @@ var damages = []damage{
 	}, ErrDamaged},
 }
 
-// TestOpenDamaged opens a damaged file, and a file of a later release. The error names the file,
-// and the file does not change.
+// TestOpenDamaged checks that the error about a damaged file, or about a file of a later release,
+// names the file, and that the file does not change.
 func TestOpenDamaged(t *testing.T) {
 	for _, tt := range damages {
 		t.Run(tt.name, func(t *testing.T) {
@@ -203,8 +206,8 @@ func TestOpenDamaged(t *testing.T) {
 	}
 }
 
-// TestDamagedPage damages each page in turn. Reserve then returns an error, or an address that
-// is free.
+// TestDamagedPage damages each page in turn. It checks that Reserve then returns an error, or an
+// address that is free.
 func TestDamagedPage(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	whole, err := os.ReadFile(path)
@@ -244,7 +247,7 @@ func TestDamagedPage(t *testing.T) {
 }
 
 // TestTruncatedWhileOpen truncates the file while bbolt has it mapped. Reading beyond the end of
-// the file is then a memory fault (SIGBUS).
+// the file then causes a memory fault (SIGBUS). The test checks that the store returns an error.
 func TestTruncatedWhileOpen(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	s := tryOpen(t, filepath.Dir(path))
@@ -262,7 +265,8 @@ func TestTruncatedWhileOpen(t *testing.T) {
 }
 
 // TestCloseBroken panics while bbolt holds its own locks, as bbolt may do while it rolls a change
-// back. Close does not wait for these locks, and the file is unlocked afterwards.
+// back. It checks that Close does not wait for these locks, and that the file is unlocked
+// afterwards.
 func TestCloseBroken(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -304,8 +308,8 @@ func mount(t *testing.T, kilobytes int) string {
 	return dir
 }
 
-// TestFullDisk fills a disk with leases. The last Reserve fails and leaves no lease; the other
-// leases stay.
+// TestFullDisk fills a disk with leases. It checks that the last Reserve fails and leaves no
+// lease, and that the other leases stay.
 func TestFullDisk(t *testing.T) {
 	dir := mount(t, 512)
 	s := tryOpen(t, dir)
@@ -330,8 +334,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestFreeOnFullDisk fills the disk, and then frees all leases, one by one or at once. Freeing
-// needs no space, for any number of leases, sticky or not.
+// TestFreeOnFullDisk fills the disk, and then frees all leases, one by one or at once. It checks
+// that freeing needs no disk space, for any number of leases, sticky or not.
 func TestFreeOnFullDisk(t *testing.T) {
 	for _, leases := range []int{1, 2, 7, 60, 500, 3000} {
 		for _, sticky := range []bool{false, true} {

@@ -9,24 +9,25 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// allocator returns the allocator of a network.
+// allocator returns the allocator for a network.
 func (s *Store) allocator(n *records.Network) allocator.Allocator {
 	return allocator.Allocator{Network: n, MaxQueued: s.maxQueued}
 }
 
-// update calls f with a network, and writes what f changes. It makes a network that is new to the
-// store.
+// update calls f with a network, and writes the changes that f makes. If the network is new to
+// the store, update makes it first.
 func (s *Store) update(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
 
-// try is update, but writes nothing.
+// try does the same as update, but writes nothing.
 func (s *Store) try(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Try(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
 
-// updateExisting is update, but does not call f if the network has no leases to free. This is so
-// if the network is not in the store, and host-local has no reservations for it.
+// updateExisting does the same as update, but does not call f if the network has no leases that f
+// could free. This is the case if the network is not in the store, and host-local has no
+// reservations for it.
 func (s *Store) updateExisting(name string, f func(*records.Network) error) error {
 	if _, imports := s.pending(name); imports {
 		return s.update(name, f)
@@ -34,8 +35,8 @@ func (s *Store) updateExisting(name string, f func(*records.Network) error) erro
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
 }
 
-// view calls f with a network to read it, if there is one. The network also has the leases that
-// the next update imports, but view does not write them.
+// view calls f with a network, to read it. It does not call f if there is no such network. The
+// network also has the leases that the next update would import, but view does not write them.
 func (s *Store) view(name string, f func(*records.Network) error) error {
 	if rebuilds, imports := s.pending(name); rebuilds || imports {
 		return s.try(name, f)
@@ -43,7 +44,7 @@ func (s *Store) view(name string, f func(*records.Network) error) error {
 	return s.named(s.file.View(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
 }
 
-// withExisting calls f with a network, if it is in the store.
+// withExisting calls f with a network if the network is in the store.
 func withExisting(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
 	n, err := records.Open(tx, name)
 	if n == nil || err != nil {
@@ -69,7 +70,7 @@ func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Networ
 	return f(n)
 }
 
-// rebuild makes a network that has the leases of the attached containers.
+// rebuild makes a network whose leases are those of the attached containers.
 func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) {
 	n, err := records.Create(tx, name)
 	if err != nil || s.FindAttached == nil {
@@ -102,9 +103,10 @@ func (s *Store) importHostLocal(n *records.Network) error {
 	return n.SetImported(s.HostLocal)
 }
 
-// pending reports what the next update of a network imports: rebuilds for the leases of attached
-// containers, if the network is new to the store, and imports for the reservations of host-local.
-// If the store cannot be read, pending reports nothing, because the caller gets the same error.
+// pending reports what the next update of a network would import. rebuilds is set if the network
+// is new to the store, so that update would import the leases of attached containers. imports is
+// set if update would import reservations of host-local. If the store cannot be read, pending
+// returns false for both, because the caller gets the same error later.
 func (s *Store) pending(name string) (rebuilds, imports bool) {
 	imports = HasHostLocal(s.HostLocal, name)
 	if s.FindAttached == nil && !imports {

@@ -42,8 +42,8 @@ func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (neti
 	return address, err
 }
 
-// chooseSticky takes the address of a set that the request's name had before, unless another
-// attachment has it. It returns the zero address if there is no such address.
+// chooseSticky takes the address of a set that belonged to the request's name before. It returns
+// the zero address if there is no such address, or if another attachment has it.
 func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	list, err := a.Network.NameAddresses(r.Sticky.Name, r.Interface)
 	if err != nil {
@@ -60,14 +60,15 @@ func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// claim takes one address of a set, even if the address is kept for a name, or if its lease is
-// not in use. If the address is in use, claim takes nothing and returns its lease.
+// claim takes one particular address of a set, even if the address is kept for a name, or if its
+// lease is not in use. If the address is in use, claim takes nothing and returns the lease of the
+// address.
 func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder *leases.Lease, err error) {
 	from := set.RangeOf(address)
 	if from.OnRequest {
 		err = a.checkShared(from)
 	} else {
-		_, err = a.pool(from) // makes the pool if it is missing, so that the pool counts the address
+		_, err = a.pool(from) // makes a missing pool, so that the pool counts the address
 	}
 	if err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder 
 	if from.OnRequest {
 		return nil, a.Network.OccupyAny(address)
 	}
-	p, err := a.pool(from) // read the pool again, because freeing the address has changed it
+	p, err := a.pool(from) // read the pool again, because freeing the address has changed its record
 	if err != nil {
 		return nil, err
 	}

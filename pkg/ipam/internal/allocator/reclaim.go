@@ -10,11 +10,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// maxExpired is the largest number of kept addresses that one call of Expire frees. It limits the
-// duration of the call.
+// maxExpired is the largest number of kept addresses that one call of Expire frees, so that the
+// call does not take long.
 const maxExpired = 16
 
-// Expire frees kept addresses whose keeping time is over.
+// Expire frees kept addresses whose keeping time has ended.
 func (a Allocator) Expire(now time.Time) error {
 	var expired []leases.Lease
 	err := a.Network.EachKept(func(l leases.Lease) bool {
@@ -32,7 +32,8 @@ func (a Allocator) Expire(now time.Time) error {
 	return err
 }
 
-// endKept frees the kept address of a set whose keeping time ends first, if there is one.
+// endKept frees the kept address of a set whose keeping time ends first. It does nothing if the
+// set has no kept address.
 func (a Allocator) endKept(set ranges.Set, _ Request) error {
 	l, found, err := a.firstKept(set)
 	if err != nil || !found {
@@ -50,7 +51,7 @@ func (a Allocator) firstKept(set ranges.Set) (first leases.Lease, found bool, er
 	return first, found, err
 }
 
-// reclaim releases the attachments whose lease in a set is not in use.
+// reclaim releases the attachments that have a lease in a set that is not in use.
 func (a Allocator) reclaim(set ranges.Set, r Request) error {
 	unused, err := a.notInUse(set, r, false)
 	if err != nil {
@@ -59,8 +60,8 @@ func (a Allocator) reclaim(set ranges.Set, r Request) error {
 	return a.Network.Release(unused...)
 }
 
-// notInUse returns the attachments whose lease in a set is not in use. If first is set, it
-// returns at most one of them.
+// notInUse returns the attachments that have a lease in a set that is not in use. If first is
+// set, it returns at most one attachment.
 func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []leases.Attachment, err error) {
 	if r.InUse == nil {
 		return nil, nil
@@ -79,8 +80,8 @@ func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []lea
 	return unused, nil
 }
 
-// available returns a range of a set that has a free address, or would have one after choose has
-// ended leases. If there is no such range, the error is ErrExhausted.
+// available returns a range of a set that has a free address, or that would have one after choose
+// has ended leases. If there is no such range, the error is ErrExhausted.
 func (a Allocator) available(set ranges.Set, r Request) (ranges.Range, error) {
 	for _, from := range set {
 		if from.OnRequest {
@@ -104,7 +105,7 @@ func (a Allocator) available(set ranges.Set, r Request) (ranges.Range, error) {
 	return set[0], err
 }
 
-// exhausted returns ErrExhausted with the number of leases in each range of a set.
+// exhausted returns ErrExhausted with the number of leases in each range of the set.
 func (a Allocator) exhausted(set ranges.Set) error {
 	var full []string
 	for _, r := range set {

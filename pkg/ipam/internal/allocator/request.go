@@ -12,17 +12,17 @@ import (
 )
 
 var (
-	// ErrExhausted says that every address of a set is leased.
+	// ErrExhausted means that every address of a set is leased.
 	ErrExhausted = errors.New("no address is left")
-	// ErrTaken says that a requested address is leased to another attachment.
+	// ErrTaken means that a requested address is leased to another attachment.
 	ErrTaken = errors.New("is leased already")
-	// ErrNotServed says that no set gives out a requested address.
+	// ErrNotServed means that no set gives out a requested address.
 	ErrNotServed = errors.New("is not available")
-	// ErrShared says that another network of the store has leases in a range.
+	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = errors.New("is in use by another network; give one of the two networks another subnet, or a dataDir of its own")
 )
 
-// Refused reports whether an error is about the request, and not about the store.
+// Refused reports whether an error is about the request. All other errors are about the store.
 func Refused(err error) bool {
 	for _, refusal := range []error{ErrExhausted, ErrTaken, ErrNotServed, ErrShared} {
 		if errors.Is(err, refusal) {
@@ -36,20 +36,20 @@ func Refused(err error) bool {
 type Request struct {
 	leases.Attachment
 	Namespace leases.Namespace
-	Sets      []ranges.Set // ranges are complete and do not overlap
-	Addresses []netip.Addr // at most one from each set; from a set without a requested address, any address is given
+	Sets      []ranges.Set // the ranges must be complete and must not overlap
+	Addresses []netip.Addr // at most one of each set; in a set without a requested address, any address is given
 	Sticky    leases.Sticky
 	StickyDir string // folder of the sticky file, which outlives a reboot; required if Sticky is not zero
-	// InUse reports whether a lease may still be in use. It is called for the leases of a set
-	// without a free address, and for the lease of a requested address. A lease that is not in use
-	// is ended. If InUse is nil, every lease is in use.
+	// InUse reports whether a lease may still be in use. Reserve calls it for the leases of a set
+	// without a free address, and for the lease of a requested address. Reserve ends a lease that
+	// is not in use. If InUse is nil, every lease counts as in use.
 	InUse func(leases.Lease) bool
 }
 
-// inUse reports whether a lease may still be in use, see InUse.
+// inUse reports whether a lease may still be in use (see the field InUse).
 func (r Request) inUse(l leases.Lease) bool { return r.InUse == nil || r.InUse(l) }
 
-// bySet returns the requested address of each set. The zero address means any address.
+// bySet returns the requested address of each set. The zero address stands for any address.
 func (r Request) bySet() ([]netip.Addr, error) {
 	requested := make([]netip.Addr, len(r.Sets))
 	for _, a := range r.Addresses {
@@ -65,7 +65,7 @@ func (r Request) bySet() ([]netip.Addr, error) {
 	return requested, nil
 }
 
-// whyNot says why no set gives out an address.
+// whyNot returns the reason why no set gives out an address, as text.
 func (r Request) whyNot(a netip.Addr) string {
 	var all []string
 	for _, set := range r.Sets {

@@ -10,21 +10,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// Allocator chooses addresses of one network.
+// Allocator chooses the addresses of one network.
 type Allocator struct {
 	Network *records.Network
-	// MaxQueued limits the free queue. If a set has this many freed addresses in the queue, the
-	// address that was freed longest ago is used before addresses that were never used.
+	// MaxQueued limits the number of freed addresses in the free queue of a set. At this number,
+	// the address that was freed longest ago is given out before addresses that were never given
+	// out.
 	MaxQueued uint64
 }
 
-// DefaultMaxQueued is the limit that a Store uses. A million queued addresses take about 60 MB in
-// the store.
+// DefaultMaxQueued is the value of Allocator.MaxQueued in a Store. A queue of a million freed
+// addresses takes about 60 MB in the store.
 const DefaultMaxQueued = 1 << 20
 
-// Reserve returns a lease for each set of a request, in the order of the sets. The attachment
-// keeps the addresses of these sets that it already has. Reserve frees the other addresses of the
-// attachment.
+// Reserve returns a lease for each set of a request, in the order of the sets. If the attachment
+// already has an address of a set, it keeps this address. Reserve frees all other addresses of
+// the attachment.
 func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
 	requested, err := r.bySet()
 	if err != nil {
@@ -63,7 +64,7 @@ func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
 	return given, a.Network.SetNameAddresses(r.Sticky.Name, r.Interface, given)
 }
 
-// lease returns the lease of an address of a range.
+// lease returns a new lease of an address in the range from.
 func (r Request) lease(from ranges.Range, address netip.Addr, since time.Time) leases.Lease {
 	return leases.Lease{
 		Attachment: r.Attachment, Address: netip.PrefixFrom(address, from.Subnet.Bits()), Gateway: from.Gateway,
@@ -71,8 +72,8 @@ func (r Request) lease(from ranges.Range, address netip.Addr, since time.Time) l
 	}
 }
 
-// Available returns, for each set of a request, the range in which Reserve would find an
-// address for another attachment.
+// Available returns, for each set of a request, a range in which Reserve would find an address
+// for another attachment.
 func (a Allocator) Available(r Request) (from []ranges.Range, err error) {
 	for _, set := range r.Sets {
 		free, err := a.available(set, r)

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// checkShared returns ErrShared if another network has leases in a range. Two things of another
-// network do not count: a pool without leases, and addresses that are kept for names. checkShared
-// frees these kept addresses.
+// checkShared returns ErrShared if another network has leases in a range. Pools without leases,
+// and addresses that the other network keeps for names, do not count. checkShared frees such kept
+// addresses.
 func (a Allocator) checkShared(r ranges.Range) error {
 	return a.Network.EachOther(func(other *records.Network) error {
 		if err := endKeptWithin(other, r); err != nil {
@@ -25,8 +25,8 @@ func (a Allocator) checkShared(r ranges.Range) error {
 	})
 }
 
-// checkSetShared is checkShared for the ranges of a set, except ranges that are given out only on
-// request.
+// checkSetShared calls checkShared for each range of a set, except ranges that are given out only
+// on request.
 func (a Allocator) checkSetShared(set ranges.Set) error {
 	for _, r := range set {
 		if r.OnRequest {
@@ -39,9 +39,9 @@ func (a Allocator) checkSetShared(set ranges.Set) error {
 	return nil
 }
 
-// endKeptWithin frees the addresses that a network keeps for names in a range, and in pools that
-// overlap the range. At its next request, a name gets its address again if the address is still
-// free.
+// endKeptWithin frees the addresses that the network n keeps for names, if they are in a range or
+// in a pool that overlaps the range. At its next request, a name gets its address again if the
+// address is still free.
 func endKeptWithin(n *records.Network, r ranges.Range) error {
 	pools, err := n.Overlapping(r)
 	if err != nil {
@@ -63,8 +63,9 @@ func endKeptWithin(n *records.Network, r ranges.Range) error {
 	return err
 }
 
-// leasedWithin returns, as text, which addresses of a range a network has leased: the leases of a
-// pool that overlaps the range, or an address that was given out on request. "" means none.
+// leasedWithin returns, as text, which addresses of a range the network n has leased. This is
+// either the text about a pool that overlaps the range and has leases, or an address that was
+// given out on request. "" means none.
 func leasedWithin(n *records.Network, r ranges.Range) (leased string, err error) {
 	pools, err := n.Overlapping(r)
 	if err != nil {

@@ -19,15 +19,16 @@ const (
 	unfinishedSuffix = ".new" // end of the file's name until Create has finished
 
 	// otherProgramWait is how long bbolt waits for its own lock on the file. The caller has
-	// locked the folder, so only another program, such as the command bbolt, can hold that lock.
+	// locked the folder, so only another kind of program, such as the command bbolt, can hold
+	// bbolt's lock.
 	otherProgramWait = 50 * time.Millisecond
 )
 
 var (
-	// ErrDamaged says that a file cannot be read. Its records are unknown, so no address may
-	// be given out from it.
+	// ErrDamaged means that a file cannot be read. It is then unknown which addresses are leased,
+	// so no address may be given out from the file.
 	ErrDamaged = errors.New("the file is damaged")
-	// ErrNewer says that a later release wrote the file.
+	// ErrNewer means that a later release has written the file.
 	ErrNewer = errors.New("a later release wrote the file; use that release")
 )
 
@@ -44,7 +45,7 @@ type File struct {
 
 	db     *bolt.DB
 	f      *os.File // the file that db has open
-	broken error    // why the file may no longer be used
+	broken error    // the error after which the file may no longer be used, or nil
 }
 
 // Load opens the file, which must exist. It checks that the file is complete and has the right
@@ -76,8 +77,8 @@ func (f *File) Load() error {
 	return nil
 }
 
-// Create makes an empty file under another name and then renames it. After a kill there is thus
-// either no file or a complete file.
+// Create makes an empty file under another name and then renames the file. After a kill there is
+// thus either no file or a complete file.
 func (f *File) Create() error {
 	if err := os.Remove(f.Path + unfinishedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the unfinished file of a killed process: %w", err)
@@ -97,14 +98,14 @@ func (f *File) Init(path string) error {
 	return errors.Join(db.Update(f.Layout.write), db.Close())
 }
 
-// options returns bbolt's options. If check is not nil, the file must exist, and check reads it
-// before bbolt does.
+// options returns the options for bbolt. If check is not nil, the file must exist, and check
+// inspects the file before bbolt reads it.
 func (f *File) options(check func(*os.File) error) *bolt.Options {
 	return &bolt.Options{
 		Timeout: otherProgramWait, PageSize: pageSize,
 		NoSync: !f.Sync, NoGrowSync: !f.Sync, NoStatistics: true,
-		// Each Load reads the list of free pages. An array is quicker to read than a map, and
-		// the list is short unless very many leases were freed at once.
+		// Each Load reads the list of free pages. bbolt reads it faster as an array than as a
+		// map. The list is short, unless very many leases were freed at once.
 		FreelistType: bolt.FreelistArrayType,
 		OpenFile: func(path string, flags int, mode os.FileMode) (opened *os.File, err error) {
 			if check != nil {
@@ -136,9 +137,9 @@ func (f *File) Close() error {
 	return f.db.Close()
 }
 
-// guard calls do, and turns two faults into ErrDamaged: a panic of bbolt about a page that it
+// guard calls do, and returns ErrDamaged for two faults: a panic of bbolt about a page that it
 // cannot read, and the memory fault of a read beyond the end of a truncated file. After such a
-// fault, the file is not used again.
+// fault, the file may no longer be used.
 func (f *File) guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -153,12 +154,13 @@ func (f *File) guard(do func() error) (err error) {
 	return do()
 }
 
-// Update changes the file. It writes the whole change or, after an error, nothing.
+// Update calls change and writes its changes to the file. If change returns an error, Update
+// writes nothing.
 func (f *File) Update(change func(*Tx) error) error {
 	return f.guard(func() error { return f.db.Update(change) })
 }
 
-// Try calls change and then discards the change, so the file stays as it is.
+// Try calls change and then discards its changes, so the file stays as it is.
 func (f *File) Try(change func(*Tx) error) error {
 	return f.guard(func() error {
 		tx, err := f.db.Begin(true)
@@ -169,13 +171,13 @@ func (f *File) Try(change func(*Tx) error) error {
 	})
 }
 
-// View calls read, which may not change the file.
+// View calls read, which must not change the file.
 func (f *File) View(read func(*Tx) error) error {
 	return f.guard(func() error { return f.db.View(read) })
 }
 
 // Named returns err with the file's path before it. If the file is damaged, the remedy follows.
-// An error that already names a file stays unchanged.
+// Named does not change an error that already names a file.
 func (f *File) Named(err error) error {
 	var path *fs.PathError
 	var other *fileError
@@ -188,7 +190,7 @@ func (f *File) Named(err error) error {
 	return &fileError{f.Path, err}
 }
 
-// fileError is an error about a file.
+// fileError is an error with the path of the file.
 type fileError struct {
 	path string
 	err  error

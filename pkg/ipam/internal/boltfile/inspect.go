@@ -14,16 +14,16 @@ import (
 // Numbers in the file are in the machine's byte order.
 const (
 	pageSize     = 4096 // bytes; bbolt would use the page size of the machine
-	metaPages    = 2    // bbolt writes them in turn, so that one is always valid
-	metaOffset   = 16   // length of a page's header, in bytes
+	metaPages    = 2    // bbolt writes the two meta pages in turn, so that one of them is always valid
+	metaOffset   = 16   // length of the header of a page, in bytes
 	metaSum      = 56   // offset of the checksum, which covers the bytes before it
 	metaMagic    = 0xED0CDAED
 	metaVersion  = 2
 	freelistFlag = 0x10
-	manyPages    = 0xFFFF // with this count in the header, the first entry is the length of the list
+	manyPages    = 0xFFFF // if the count in the header has this value, the first entry is the length of the list
 )
 
-// meta is the content of a meta page.
+// meta holds the fields of a meta page that inspect needs.
 type meta struct{ root, freelist, pages, version uint64 }
 
 // inspect checks what bbolt does not check when it opens a file. It reads the file's first two
@@ -64,8 +64,8 @@ func inspect(f *os.File) error {
 	return checkFreelist(f, newest)
 }
 
-// readMeta reads a meta page. A partly written page is damage: a killed process leaves none,
-// because the kernel does not interrupt a write within one page.
+// readMeta reads a meta page. A partly written page counts as damage, because a killed process
+// does not leave such a page: the kernel does not interrupt a write within one page.
 func readMeta(page []byte) (m meta, err error) {
 	page = page[metaOffset:]
 	sum := fnv.New64a()

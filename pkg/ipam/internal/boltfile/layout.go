@@ -6,21 +6,22 @@ import (
 	"strconv"
 )
 
-// Layout describes the records of a kind of file, and their format.
+// Layout describes the records and the format of one kind of file.
 type Layout struct {
-	// Format is a number that is raised with every change of the buckets, keys or records.
+	// Format is the number of the format. Increase it with every change of the buckets, keys or
+	// records.
 	Format uint64
 	// Root is the name of the bucket that holds all records.
 	Root []byte
-	// Convert turns the records of format Format-1 into those of Format. It is nil if that format
-	// never existed.
+	// Convert turns the records of the format before (Format-1) into those of Format. It is nil
+	// if no release has used the format before.
 	Convert func(*Tx) error
 }
 
-// The format number is in this bucket, under this key.
+// This bucket contains the format number, under this key.
 var formatBucket, formatKey = []byte("store"), []byte("format")
 
-// errOlder says that an earlier release wrote the file, in a format that can be converted.
+// errOlder means that an earlier release has written the file, in a format that can be converted.
 var errOlder = errors.New("an earlier release wrote the file")
 
 // write makes the buckets of a new file.
@@ -40,7 +41,7 @@ func (l Layout) WriteFormat(tx *Tx) error {
 	return tx.Bucket(formatBucket).Put(formatKey, strconv.AppendUint(nil, l.Format, 10))
 }
 
-// check compares the file's format number with that of the layout.
+// check compares the format number in the file with that of the layout.
 func (l Layout) check(tx *Tx) error {
 	b := tx.Bucket(formatBucket)
 	if b == nil || tx.Bucket(l.Root) == nil {

@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	// leastExtra is the disk space that even the smallest file has beyond its pages, in bytes.
-	// A change copies each page from the root to the changed record, and splits some pages. These
-	// are about fifteen pages.
+	// leastExtra is the smallest disk space that a file reserves beyond its pages, in bytes. A
+	// change copies each page from the root to the changed record, and splits some pages. This
+	// takes about fifteen pages.
 	leastExtra = 128 << 10
-	// mostExtra is the largest disk space that a file has beyond its pages, in bytes.
+	// mostExtra is the largest disk space that a file reserves beyond its pages, in bytes.
 	mostExtra = 8 << 20
 	// blockSize is the unit of st_blocks, in bytes: stat(2).
 	blockSize = 512
@@ -37,7 +37,8 @@ func (f *File) Preallocate(used int64) error {
 	if st.Blocks*blockSize >= want {
 		return nil
 	}
-	// Preallocate takes a quarter more than is needed, so that most ADDs need no further space.
+	// want is the needed space. Preallocate reserves a quarter more, so that most ADDs need not
+	// reserve space.
 	err := unix.Fallocate(int(f.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, want+want/4)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// defaultInterface is the interface of a reservation that names no interface. host-local before
-// version 0.8 wrote such reservations.
+// defaultInterface is the interface of a reservation that names none. host-local wrote such
+// reservations before version 0.8.
 const defaultInterface = "eth0"
 
 // HasNetwork reports whether host-local has a folder for a network in its dataDir.
@@ -48,7 +48,7 @@ func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	for _, e := range entries {
 		a, err := netip.ParseAddr(e.Name())
 		if err != nil {
-			continue // host-local's lock, or its record of the last address of a range
+			continue // a file of host-local that is no reservation: its lock, or the last address of a range
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -76,8 +76,8 @@ func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	return list, nil
 }
 
-// BootTime returns when the host was booted. A file that is older than this belongs to no running
-// container.
+// BootTime returns the time at which the host was booted. A file that is older belongs to no
+// running container.
 func BootTime() (time.Time, error) {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {

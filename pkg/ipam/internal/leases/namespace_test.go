@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestGone uses a folder in place of a namespace: both have a device and an inode.
+// TestGone checks Gone with a folder in place of a namespace: both have a device and an inode.
 func TestGone(t *testing.T) {
 	dir := t.TempDir()
 	there := NamespaceAt(dir)

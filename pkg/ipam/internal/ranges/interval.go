@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Interval is all addresses from First to Last, both included, of one family.
+// Interval is all addresses of one family from First to Last, including these two.
 type Interval struct{ First, Last netip.Addr }
 
 // ParseInterval reads an address, a subnet, or the first and the last address with a
@@ -39,8 +39,8 @@ func (i Interval) overlaps(o Interval) bool {
 // String returns "FIRST-LAST".
 func (i Interval) String() string { return i.First.String() + "-" + i.Last.String() }
 
-// Between reports whether a is from first to last. It is false for an address of the other
-// family, and for an address with a zone.
+// Between reports whether a is an address from first to last. It returns false for an address of
+// the other family, and for an address with a zone.
 func Between(first, a, last netip.Addr) bool {
 	return a.BitLen() == first.BitLen() && a.Zone() == "" && !a.Less(first) && !last.Less(a)
 }

@@ -8,13 +8,13 @@ import (
 	"net/netip"
 )
 
-// Range is the addresses of one subnet from Start to End, both included. The gateway's address
-// is never given out.
+// Range is the addresses of one subnet from Start to End, including these two. The address of the
+// gateway is never given out.
 type Range struct {
 	Subnet     netip.Prefix
 	Start, End netip.Addr
 	Gateway    netip.Addr // zero: no gateway
-	OnRequest  bool       // an address is given out only if it is requested
+	OnRequest  bool       // an address of the range is given out only if it is requested
 }
 
 // Complete returns the range with its empty fields filled in, and the errors in it:
@@ -59,7 +59,7 @@ func checkSubnet(p netip.Prefix) []error {
 	return nil
 }
 
-// usable returns the first and the last address of a subnet that an interface can have.
+// usable returns the first and the last address of a subnet that an interface can use.
 func usable(subnet netip.Prefix) (first, last netip.Addr) {
 	first, last = subnet.Addr(), lastOf(subnet)
 	if first.BitLen()-subnet.Bits() < 2 {
@@ -71,7 +71,7 @@ func usable(subnet netip.Prefix) (first, last netip.Addr) {
 	return first.Next(), last
 }
 
-// check returns the errors in a range whose fields are filled in.
+// check returns the errors in a range whose fields are all set.
 func (r Range) check() (bad []error) {
 	first, last := usable(r.Subnet)
 	for _, field := range []struct {
@@ -98,8 +98,8 @@ func (r Range) check() (bad []error) {
 	return nil
 }
 
-// checkGateway returns the error in the gateway. A gateway may be outside the subnet, such as a
-// router's fe80::1: the container reaches it on its link.
+// checkGateway returns an error if the gateway is wrong. The gateway may be outside of the
+// subnet, such as a router's fe80::1, because the container reaches it on its link.
 func (r Range) checkGateway() error {
 	g := r.Gateway
 	first, last := usable(r.Subnet)

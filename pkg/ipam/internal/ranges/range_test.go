@@ -10,11 +10,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// compareAddresses lets cmp compare addresses.
+// compareAddresses makes cmp compare addresses with ==.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// parseRange reads a subnet and, if there are more words, start, end and gateway. A word "-"
-// leaves its field empty.
+// parseRange returns the range that text describes: a subnet, optionally followed by start, end
+// and gateway. A word "-" leaves its field empty.
 func parseRange(t testing.TB, text string) (r Range) {
 	t.Helper()
 	words := strings.Fields(text)
@@ -27,7 +27,7 @@ func parseRange(t testing.TB, text string) (r Range) {
 	return r
 }
 
-// complete reads a range and completes it.
+// complete parses a range by parseRange and completes it.
 func complete(t testing.TB, text string) Range {
 	t.Helper()
 	r, bad := parseRange(t, text).Complete()
@@ -46,7 +46,7 @@ func TestComplete(t *testing.T) {
 		{"10.1.0.0/24 10.1.0.10 10.1.0.20", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.1", 11},
 		{"10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", "10.1.0.0/24 10.1.0.10 10.1.0.20 10.1.0.15", 10},
 		{"10.1.0.0/24 - - 10.1.0.254", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.254", 253},
-		{"10.1.0.0/24 10.1.0.0 10.1.0.255", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.1", 253}, // as host-local accepts it
+		{"10.1.0.0/24 10.1.0.0 10.1.0.255", "10.1.0.0/24 10.1.0.1 10.1.0.254 10.1.0.1", 253}, // host-local also accepts the network address and the broadcast address
 		{"10.1.0.4/30", "10.1.0.4/30 10.1.0.5 10.1.0.6 10.1.0.5", 1},
 		{"10.1.0.4/31", "10.1.0.4/31 10.1.0.4 10.1.0.5 10.1.0.5", 1},
 		{"10.1.0.4/32", "10.1.0.4/32 10.1.0.4 10.1.0.4 -", 1},
@@ -112,7 +112,7 @@ func TestCompleteErrors(t *testing.T) {
 	}
 }
 
-// parseIntervals reads intervals.
+// parseIntervals parses each text as an interval.
 func parseIntervals(t testing.TB, texts ...string) (list []Interval) {
 	t.Helper()
 	for _, text := range texts {

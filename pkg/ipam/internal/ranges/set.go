@@ -44,8 +44,8 @@ func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	return set, nil
 }
 
-// without returns the parts of a range that are outside the removed intervals. It leaves out
-// parts that give out no address.
+// without returns the parts of a range that are outside of the removed intervals. It leaves out
+// parts in which no address can be given out.
 func (r Range) without(removed []Interval) (parts Set) {
 	slices.SortFunc(removed, func(a, b Interval) int { return a.First.Compare(b.First) })
 	for _, s := range removed {
@@ -74,13 +74,13 @@ func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }
 
-// RangeOf returns the range of the set that gives out an address. Serves must be true for the
-// address.
+// RangeOf returns the range of the set that gives out an address. The caller has checked by
+// Serves that there is such a range.
 func (s Set) RangeOf(a netip.Addr) Range {
 	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
 }
 
-// Dynamic reports whether an address may be given out without a request for it.
+// Dynamic reports whether the set may give out an address without a request for it.
 func (s Set) Dynamic(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })
 }

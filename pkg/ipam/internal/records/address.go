@@ -10,7 +10,7 @@ import (
 // addressSize is the length of a stored address, in bytes.
 const addressSize = 16
 
-// addressKey returns an address in the form in which the store has it.
+// addressKey returns an address in the form in which the store keeps it.
 func addressKey(a netip.Addr) []byte {
 	key := a.As16()
 	return key[:]
@@ -25,7 +25,7 @@ func keyAddress(key []byte) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// encodeAddresses returns the addresses of leases, one after another.
+// encodeAddresses returns the addresses of leases as one record.
 func encodeAddresses(leases []Lease) (record []byte) {
 	for _, l := range leases {
 		record = append(record, addressKey(l.Address.Addr())...)
@@ -33,7 +33,7 @@ func encodeAddresses(leases []Lease) (record []byte) {
 	return record
 }
 
-// DecodeAddresses reads a list of addresses from a record in the bucket attachments or names.
+// DecodeAddresses returns the addresses in a record of the bucket attachments or names.
 func DecodeAddresses(record []byte) (list []netip.Addr, err error) {
 	for ; len(record) > 0; record = record[min(len(record), addressSize):] {
 		a, err := keyAddress(record[:min(len(record), addressSize)])

@@ -9,7 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// attachmentKey returns an attachment's key within its network.
+// attachmentKey returns an attachment's key in the bucket attachments of its network.
 func attachmentKey(a leases.Attachment) []byte { return []byte(a.Container + "\x00" + a.Interface) }
 
 // attachment is the inverse of attachmentKey.
@@ -37,8 +37,8 @@ func (n *Network) Held(a leases.Attachment) (held []Lease, err error) {
 	return held, err
 }
 
-// SetHeld writes the list of the leases that an attachment holds. PutLease writes the leases
-// themselves.
+// SetHeld writes which addresses an attachment holds. It does not write the leases themselves:
+// PutLease does.
 func (n *Network) SetHeld(a leases.Attachment, held []Lease) error {
 	if len(held) == 0 {
 		return n.attachments.Delete(attachmentKey(a))
@@ -57,8 +57,8 @@ func (n *Network) EachAttachment(visit func(leases.Attachment)) error {
 	})
 }
 
-// CheckAttachments returns ErrDamaged if an address is listed for an attachment but not leased to
-// it.
+// CheckAttachments returns ErrDamaged if the record of an attachment lists an address that is not
+// leased to it.
 func (n *Network) CheckAttachments() error {
 	return n.attachments.ForEach(func(k, _ []byte) error {
 		a, err := n.attachment(k)
@@ -69,7 +69,7 @@ func (n *Network) CheckAttachments() error {
 	})
 }
 
-// Release ends all leases of some attachments. It keeps sticky addresses for their names and
+// Release ends all leases of the given attachments. It keeps sticky addresses for their names and
 // frees all other addresses.
 func (n *Network) Release(attachments ...leases.Attachment) error {
 	now := time.Now().Round(0)
@@ -94,8 +94,8 @@ func (n *Network) Release(attachments ...leases.Attachment) error {
 	return nil
 }
 
-// TakeOver adds leases that another program has given out. An address that already has a lease
-// keeps this lease.
+// TakeOver adds leases that another program has given out. If an address already has a lease,
+// this lease stays.
 func (n *Network) TakeOver(found []Lease) error {
 	added := map[leases.Attachment][]Lease{}
 	for _, l := range found {

@@ -2,27 +2,27 @@ package records
 
 import "bytes"
 
-// A network records the folders from which it has imported leases or names, so that it reads each
-// folder only once. It also writes changed sticky addresses to the folders from which it has read
-// sticky addresses.
+// A network records the folders from which it has read host-local's reservations or sticky
+// addresses, so that it reads each folder only once. When sticky addresses change, the store
+// writes them to all folders from which it has read some.
 var (
 	importedKey = []byte("imported ") // followed by the dataDir of host-local
 	stickyKey   = []byte("recalled ") // followed by the folder of the sticky file
 )
 
-// Imported reports whether the reservations in host-local's dataDir were imported.
+// Imported reports whether the network has imported the reservations in host-local's dataDir.
 func (n *Network) Imported(dataDir string) bool { return n.has(importedKey, dataDir) }
 
-// SetImported records that the reservations in host-local's dataDir were imported.
+// SetImported records that the network has imported the reservations in host-local's dataDir.
 func (n *Network) SetImported(dataDir string) error { return n.add(importedKey, dataDir) }
 
-// StickyLoaded reports whether the names in the sticky file of a folder were added.
+// StickyLoaded reports whether the network has read the sticky file in the folder dir.
 func (n *Network) StickyLoaded(dir string) bool { return n.has(stickyKey, dir) }
 
-// SetStickyLoaded records that the names in the sticky file of a folder were added.
+// SetStickyLoaded records that the network has read the sticky file in the folder dir.
 func (n *Network) SetStickyLoaded(dir string) error { return n.add(stickyKey, dir) }
 
-// StickyFolders returns the folders whose sticky file was added.
+// StickyFolders returns the folders whose sticky file the network has read (see SetStickyLoaded).
 func (n *Network) StickyFolders() (dirs []string) {
 	c := n.root.Cursor()
 	for k, _ := c.Seek(stickyKey); bytes.HasPrefix(k, stickyKey); k, _ = c.Next() {

@@ -15,7 +15,7 @@ import (
 // Lease is a lease; see package leases.
 type Lease = leases.Lease
 
-// leaseFields is the number of fields in the record of a lease.
+// leaseFields is the number of fields in a lease's record.
 const leaseFields = 11
 
 // Lease returns the lease of an address, if the address has one.
@@ -28,13 +28,13 @@ func (n *Network) Lease(a netip.Addr) (l Lease, leased bool, err error) {
 	return l, true, err
 }
 
-// PutLease writes a lease. The caller must have called Occupy for its address.
+// PutLease writes a lease. The caller must call Occupy for the lease's address before.
 func (n *Network) PutLease(l Lease) error {
 	return n.addresses.Put(addressKey(l.Address.Addr()), encodeLease(l))
 }
 
-// EachLease calls visit with the leases of the addresses from first to last, in ascending
-// order, until visit returns false.
+// EachLease calls visit with the leases of all addresses from first to last, in ascending order.
+// It stops when visit returns false.
 func (n *Network) EachLease(first, last netip.Addr, visit func(Lease) bool) error {
 	c, end := n.addresses.Cursor(), addressKey(last)
 	for k, record := c.Seek(addressKey(first)); k != nil && bytes.Compare(k, end) <= 0; k, record = c.Next() {
@@ -56,9 +56,9 @@ func (n *Network) EachLease(first, last netip.Addr, visit func(Lease) bool) erro
 	return nil
 }
 
-// encodeLease returns the record of a lease, whose key is its address. The record is text: fields
-// with a zero byte between them. strings(1) shows such a record, and a million of them are listed
-// in a second.
+// encodeLease returns the record of a lease, whose key is the lease's address. The record is
+// text: fields with a zero byte between them. strings(1) can show such a record. A million of
+// these records are listed in a second.
 func encodeLease(l Lease) []byte {
 	gateway := ""
 	if l.Gateway.IsValid() {
@@ -71,7 +71,7 @@ func encodeLease(l Lease) []byte {
 	}, "\x00"))
 }
 
-// formatTime returns a time in nanoseconds since 1970, and "" for the zero time.
+// formatTime returns a time as nanoseconds since 1970. It returns "" for the zero time.
 func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -98,7 +98,7 @@ func decodeLease(network string, address netip.Addr, record []byte) (l Lease, er
 	return l, nil
 }
 
-// fields reads the fields of a record one by one. err is the first error.
+// fields reads the fields of a record one after another. err is the first error.
 type fields struct {
 	rest []string
 	err  error
@@ -115,7 +115,7 @@ func (f *fields) number(bits int) uint64 {
 	return n
 }
 
-// address reads an address. An empty field is the zero address.
+// address reads an address. For an empty field, it returns the zero address.
 func (f *fields) address() (a netip.Addr) {
 	if field := f.text(); field != "" {
 		var err error
@@ -125,7 +125,7 @@ func (f *fields) address() (a netip.Addr) {
 	return a
 }
 
-// time reads a time. An empty field is the zero time.
+// time reads a time. For an empty field, it returns the zero time.
 func (f *fields) time() time.Time {
 	field := f.text()
 	if field == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
-// Layout is the layout of the store's file.
+// Layout is the layout of the store's file, for package boltfile.
 var Layout = boltfile.Layout{Format: 2, Root: networksBucket, Convert: checkFormat1}
 
 // The store has these buckets. An address is stored as 16 bytes, so that the addresses of a
@@ -35,18 +35,18 @@ var (
 	keptBucket        = []byte("kept")
 )
 
-// Lowest and Highest are the limits of all addresses, in the order of the store.
+// Lowest and Highest are the lowest and the highest address, in the order of the store.
 var (
 	Lowest  = netip.IPv6Unspecified()
 	Highest = netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
 )
 
-// fillPercent is the part of a page that bbolt fills in the bucket addresses. Addresses are first
-// given out in ascending order. So bbolt seldom writes to a page again after it has split the
-// page.
+// fillPercent is the share of a page that bbolt fills in the bucket addresses. Addresses are
+// first given out in ascending order, so bbolt seldom adds records to a page after it has split
+// the page.
 const fillPercent = 0.9
 
-// Network is the records of one network, within a transaction.
+// Network gives access to the records of one network, within a transaction.
 type Network struct {
 	Name string
 
@@ -56,7 +56,7 @@ type Network struct {
 	changedNames                         map[string][]byte
 }
 
-// Create makes the buckets of a network that has none.
+// Create makes the buckets of a network that is not in the store yet.
 func Create(tx *bolt.Tx, name string) (*Network, error) {
 	b, err := tx.Bucket(networksBucket).CreateBucket([]byte(name))
 	for _, key := range [][]byte{addressesBucket, attachmentsBucket, poolsBucket, queueBucket} {
@@ -70,7 +70,7 @@ func Create(tx *bolt.Tx, name string) (*Network, error) {
 	return Open(tx, name)
 }
 
-// Open returns a network, or nil when the store does not have it.
+// Open returns a network, or nil if the network is not in the store.
 func Open(tx *bolt.Tx, name string) (*Network, error) {
 	b := tx.Bucket(networksBucket).Bucket([]byte(name))
 	if b == nil {
@@ -110,11 +110,12 @@ func (n *Network) EachOther(visit func(*Network) error) error {
 	})
 }
 
-// Pages returns where bbolt's pages end in the file, in bytes.
+// Pages returns the offset in the file at which bbolt's pages end, in bytes.
 func (n *Network) Pages() int64 { return n.tx.Size() }
 
-// checkFormat1 accepts a store of format 1 if its records are those of format 2. Earlier releases
-// wrote two layouts under the number 1. The second of these layouts is now called format 2.
+// checkFormat1 accepts a store of format 1 if its records have the layout of format 2. Earlier
+// releases wrote two layouts under the number 1. The second of these layouts is now called format
+// 2.
 func checkFormat1(tx *bolt.Tx) error {
 	return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
 		n, err := Open(tx, string(name))

@@ -18,28 +18,30 @@ import (
 // therefore free an address without knowing any range.
 type Pool struct {
 	Start, End, Gateway netip.Addr
-	Unused              netip.Addr // the next address to give out for the first time; zero if there is none
+	Unused              netip.Addr // the next address that was never given out; zero if there is none
 	Leased              uint64     // number of leased addresses
 	Queued              uint64     // number of addresses in the free queue
 }
 
-// poolFields is the number of fields in the record of a pool. Its last address is the key.
+// poolFields is the number of fields in a pool's record. The record does not contain the pool's
+// last address, because this address is the key.
 const poolFields = 5
 
-// Range returns the range of the pool, without its subnet.
+// Range returns the range of the pool. The Range has no subnet.
 func (p *Pool) Range() ranges.Range {
 	return ranges.Range{Start: p.Start, End: p.End, Gateway: p.Gateway}
 }
 
-// Serves reports whether the pool is that of the range r. A nil pool serves no range.
+// Serves reports whether the pool is the pool of the range r. It returns false for a nil pool.
 func (p *Pool) Serves(r ranges.Range) bool {
 	return p != nil && p.Start == r.Start && p.End == r.End && p.Gateway == r.Gateway
 }
 
-// Covers reports whether the pool gives out an address. A nil pool covers none.
+// Covers reports whether the range of the pool contains an address. It returns false for a nil
+// pool.
 func (p *Pool) Covers(a netip.Addr) bool { return p != nil && p.Range().Contains(a) }
 
-// Advance moves Unused to the next address.
+// Advance moves Unused to the next address of the range.
 func (p *Pool) Advance() {
 	if p.Unused = p.Unused.Next(); !ranges.Between(p.Start, p.Unused, p.End) {
 		p.Unused = netip.Addr{}
@@ -62,7 +64,7 @@ func (p *Pool) encode() []byte {
 	return []byte(strings.Join(fields, "\x00"))
 }
 
-// decodePool reads what encode wrote.
+// decodePool is the inverse of encode.
 func decodePool(key, record []byte) (*Pool, error) {
 	end, err := keyAddress(key)
 	if err != nil {
@@ -79,8 +81,8 @@ func decodePool(key, record []byte) (*Pool, error) {
 	return p, nil
 }
 
-// PoolAt returns the first pool that ends at an address or after it, or nil. If this pool starts
-// after the address, the address has no pool.
+// PoolAt returns the first pool whose last address is a or comes after a, or nil. If this pool
+// starts after a, no pool contains a.
 func (n *Network) PoolAt(a netip.Addr) (*Pool, error) {
 	key, record := n.pools.Cursor().Seek(addressKey(a))
 	if key == nil {
@@ -100,7 +102,7 @@ func (n *Network) EachPool(visit func(*Pool)) error {
 	})
 }
 
-// Overlapping returns the pools that share an address with r.
+// Overlapping returns the pools that have at least one address in common with r.
 func (n *Network) Overlapping(r ranges.Range) (pools []*Pool, err error) {
 	c := n.pools.Cursor()
 	for k, record := c.Seek(addressKey(r.Start)); k != nil; k, record = c.Next() {
@@ -116,8 +118,8 @@ func (n *Network) Overlapping(r ranges.Range) (pools []*Pool, err error) {
 	return pools, nil
 }
 
-// Leased returns how many addresses of a range are leased. If the range has a pool, Leased reads
-// the pool's count. Otherwise it counts the leases.
+// Leased returns how many addresses of a range are leased. If the range has a pool, Leased
+// returns the pool's count. Otherwise it counts the leases.
 func (n *Network) Leased(r ranges.Range) (count uint64, err error) {
 	p, err := n.PoolAt(r.End)
 	if err != nil {
@@ -160,7 +162,7 @@ func (n *Network) DropPool(p *Pool) error {
 // HasRecord reports whether an address is leased or in a free queue.
 func (n *Network) HasRecord(a netip.Addr) bool { return n.addresses.Get(addressKey(a)) != nil }
 
-// Occupy counts a free address of a pool as leased, and takes it out of the free queue.
+// Occupy counts a free address of a pool as leased, and removes it from the free queue.
 func (n *Network) Occupy(p *Pool, a netip.Addr) error {
 	if err := n.dequeue(p, a); err != nil {
 		return err
@@ -172,9 +174,9 @@ func (n *Network) Occupy(p *Pool, a netip.Addr) error {
 	return n.SavePool(p)
 }
 
-// OccupyAny is Occupy for an address that may have no pool, or whose pool may have no leases. It
-// drops a pool without leases. Another network may use a part of this pool's range by now, and a
-// lease in the pool would reserve the whole range for this network.
+// OccupyAny calls Occupy for an address that may have no pool, or whose pool may have no leases.
+// It drops a pool without leases: another network may use a part of this pool's range by now, and
+// a lease in the pool would reserve the whole range for this network.
 func (n *Network) OccupyAny(a netip.Addr) error {
 	p, err := n.PoolAt(a)
 	switch {
@@ -186,7 +188,7 @@ func (n *Network) OccupyAny(a netip.Addr) error {
 	return n.Occupy(p, a)
 }
 
-// Free removes the lease of an address, and puts the address at the end of its pool's free queue.
+// Free removes the lease of an address, and adds the address to the end of its pool's free queue.
 // If the address has no pool, Free only removes the lease.
 func (n *Network) Free(a netip.Addr) error {
 	p, err := n.PoolAt(a)

@@ -16,15 +16,15 @@ type Position struct {
 	Number  uint64
 }
 
-// positionSize is the length of the record of a queued address, in bytes: its number in the
-// queue. The record of a lease is longer.
+// positionSize is the length of the record of a queued address, in bytes. The record is the
+// address's number in the queue. The record of a lease is longer.
 const positionSize = 8
 
 // isPosition reports whether the record of an address is its position in the free queue, and
 // not a lease.
 func isPosition(record []byte) bool { return len(record) == positionSize }
 
-// queueKey returns the key of a position in the pool's free queue.
+// queueKey returns the key of the entry with this number in the pool's free queue.
 func queueKey(p *Pool, number uint64) []byte {
 	return binary.BigEndian.AppendUint64(bytes.Clone(addressKey(p.End)), number)
 }
@@ -41,7 +41,7 @@ func (n *Network) QueueHead(p *Pool) (head Position, found bool, err error) {
 	return head, true, err
 }
 
-// enqueue puts an address at the end of its pool's free queue. The caller saves the pool.
+// enqueue adds an address to the end of its pool's free queue. The caller saves the pool.
 func (n *Network) enqueue(p *Pool, a netip.Addr) error {
 	number, err := n.queue.NextSequence()
 	if err != nil {
@@ -54,7 +54,7 @@ func (n *Network) enqueue(p *Pool, a netip.Addr) error {
 	return n.addresses.Put(addressKey(a), binary.BigEndian.AppendUint64(nil, number))
 }
 
-// dequeue takes an address out of its pool's free queue, if it is there. The caller saves the
+// dequeue removes an address from its pool's free queue, if it is there. The caller saves the
 // pool, and replaces the record of the address.
 func (n *Network) dequeue(p *Pool, a netip.Addr) error {
 	record := n.addresses.Get(addressKey(a))

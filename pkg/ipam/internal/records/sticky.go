@@ -12,16 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// nameKey returns the key of a name and one of its interfaces.
+// nameKey returns the key of a name and an interface in the bucket names.
 func nameKey(name, ifname string) []byte { return []byte(name + "\x00" + ifname) }
 
-// keptKey returns the key of a kept lease. The keys sort the leases by the end of the keeping
-// time.
+// keptKey returns the key of a kept lease in the bucket kept. In the order of the keys, the lease
+// whose keeping time ends first comes first.
 func keptKey(l Lease) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(l.Until.UnixNano())), addressKey(l.Address.Addr())...)
 }
 
-// NameAddresses returns the addresses that a name has for one interface.
+// NameAddresses returns the addresses that a name has for the given interface.
 func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	names := n.root.Bucket(namesBucket)
 	if name == "" || names == nil {
@@ -30,8 +30,8 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	return DecodeAddresses(names.Get(nameKey(name, ifname)))
 }
 
-// SetNameAddresses records that a name has the addresses of held, for one interface. It frees the
-// addresses that were kept for this name and interface before.
+// SetNameAddresses records that a name has the addresses of the leases held, for one interface.
+// It frees the other addresses that are kept for this name and interface.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {
 		return nil
@@ -58,7 +58,7 @@ func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	}
 	record := encodeAddresses(held)
 	if bytes.Equal(names.Get(key), record) {
-		return nil // unchanged, so the sticky file need not be written
+		return nil // nothing has changed, so the sticky file need not be written
 	}
 	n.noteChange(key, record)
 	return names.Put(key, record)
@@ -73,11 +73,11 @@ func (n *Network) noteChange(key, record []byte) {
 }
 
 // ChangedNames returns the names whose addresses this transaction has changed, as keys and
-// records for the sticky file. A name with an empty record has no addresses any more.
+// records of the sticky file. If a record is empty, the name has no addresses any more.
 func (n *Network) ChangedNames() map[string][]byte { return n.changedNames }
 
-// keep keeps the lease of an ended attachment for its name. If the name has another address by
-// now, keep does nothing and returns false.
+// keep turns the lease of an ended attachment into a lease that is kept for its name. If the name
+// has another address by now, keep does nothing and returns false.
 func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	list, err := n.NameAddresses(l.Sticky.Name, l.Interface)
 	if err != nil || !slices.Contains(list, l.Address.Addr()) {
@@ -103,7 +103,7 @@ func (n *Network) Unkeep(l Lease) error {
 	return n.Free(l.Address.Addr())
 }
 
-// Forget frees a kept address, and removes it from the addresses of its name.
+// Forget frees a kept address, and removes the address from the addresses of its name.
 func (n *Network) Forget(l Lease) error {
 	names, key := n.root.Bucket(namesBucket), nameKey(l.Sticky.Name, l.Interface)
 	forgotten := addressKey(l.Address.Addr())
@@ -126,7 +126,7 @@ func (n *Network) Forget(l Lease) error {
 	return n.Unkeep(l)
 }
 
-// EachKept calls visit with the kept leases until visit returns false. The lease whose keeping
+// EachKept calls visit with the kept leases, until visit returns false. The lease whose keeping
 // time ends first comes first.
 func (n *Network) EachKept(visit func(Lease) bool) error {
 	bucket := n.root.Bucket(keptBucket)
@@ -153,9 +153,9 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 	return nil
 }
 
-// AddName adds a name from the sticky file, with its key and its record in this file. It keeps
-// the name's addresses for the name, except addresses that already have a lease. It does not
-// change a name that the network already has.
+// AddName adds a name from the sticky file; key and record are those in this file. AddName keeps
+// the name's addresses for the name, except addresses that already have a lease. It does nothing
+// if the network already has the name.
 func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
 	list, err := DecodeAddresses(record)
 	if err != nil {

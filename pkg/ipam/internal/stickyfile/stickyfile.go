@@ -19,8 +19,8 @@ const (
 
 	remedy = "delete it: each name then gets another address once"
 
-	// lockWait is how long to wait for other stores that use the same folder. Each of them may be
-	// waiting for the disk.
+	// lockWait is the longest time to wait for other stores that use the same folder. Each of
+	// them may be waiting for the disk.
 	lockWait = 5 * time.Second
 )
 
@@ -31,7 +31,7 @@ var ErrSticky = errors.New("sticky addresses")
 // addresses.
 var networksBucket = []byte("networks")
 
-// Layout is the layout of the file.
+// Layout is the layout of the sticky file, for package boltfile.
 var Layout = boltfile.Layout{Format: 1, Root: networksBucket}
 
 // File is an open sticky file.
@@ -41,8 +41,8 @@ type File struct {
 }
 
 // Open locks dir and opens the sticky file in it. It makes the folder and the file if they are
-// missing. storeDir is the folder of the store, which the caller has locked. If dir is the same
-// folder, Open takes no lock. Errors wrap ErrSticky.
+// missing. storeDir is the folder of the store, which the caller has locked. If dir and storeDir
+// are the same folder, Open takes no lock. Errors wrap ErrSticky.
 func Open(dir, storeDir string) (*File, error) {
 	f := &File{File: boltfile.File{Path: filepath.Join(dir, Name), Layout: Layout, Remedy: remedy, Sync: true}}
 	err := os.MkdirAll(dir, 0o700)
@@ -91,7 +91,8 @@ func (f *File) wrapped(err error) error {
 	return fmt.Errorf("%w: %w", ErrSticky, f.Named(err))
 }
 
-// Names returns the names of a network with their records. check is called with each record.
+// Names returns the names of a network with their records. It calls check with each record, and
+// returns the error of check.
 func (f *File) Names(network string, check func(record []byte) error) (map[string][]byte, error) {
 	all := map[string][]byte{}
 	err := f.View(func(tx *boltfile.Tx) error {
