@@ -13,23 +13,23 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Part is the part of an attachment that one plugin of the network's list has made.
+// Part is the part of an attachment that one plugin of the network's plugin list has made.
 type Part interface {
-	// Verify compares the part with the host and with the container. It changes nothing. Repair
-	// restores the differences on the host.
+	// Verify compares the part with the host and with the container, and changes nothing. host
+	// and container name the differences. Repair can remove only those on the host.
 	Verify() (host, container error)
-	// Missing returns what Repair would restore: the names of missing parts of the network, and an
-	// error that names the differences of the port. It changes nothing.
+	// Missing returns what Repair would restore: the names of missing parts of the network, and
+	// an error that names the differences of the port. It changes nothing.
 	Missing() (network []string, port, err error)
-	// Repair restores what the host has lost since ADD, and returns the names of those parts. It
-	// changes nothing in the container.
+	// Repair restores the parts that the host has lost since ADD, and returns the names of these
+	// parts. It changes nothing in the container.
 	Repair() (restored []string, err error)
-	// Close closes the namespaces.
+	// Close closes the network namespaces that the Part has open.
 	Close()
 }
 
-// OpenPart opens the part of bridgeveth, portmap or firewall. args are the arguments of CHECK. part
-// is nil if the plugin has made nothing for this attachment.
+// OpenPart opens the part that the plugin bridgeveth, portmap or firewall has made. args are the
+// arguments of CHECK. part is nil if this plugin has made nothing for the attachment.
 func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -56,14 +56,15 @@ func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 	return c.Open(args)
 }
 
-// Attached is an attachment that ADD of bridgeveth has made. It is the Part of bridgeveth itself.
+// Attached is an attachment that ADD of bridgeveth has made. It implements Part for the plugin
+// bridgeveth.
 type Attached struct {
 	Host     *setup.Host
 	Port     *setup.Port
 	Previous *current.Result // prevResult
 }
 
-// Open opens an attachment by the arguments of CHECK, which contain the result of ADD.
+// Open opens an attachment. args are the arguments of CHECK, which contain the result of ADD.
 func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil {
@@ -113,8 +114,9 @@ func (a *Attached) Missing() (network []string, port, err error) {
 // Repair implements Part.
 func (a *Attached) Repair() (restored []string, err error) { return a.Host.RepairPort(a.Port) }
 
-// openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port has
-// only what prevResult contains: bridge, VLAN and addresses. The Port's Container is nil.
+// openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port
+// has only the bridge, the VLAN and the addresses, which come from prevResult. The Port's
+// Container is nil.
 func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {
@@ -150,7 +152,8 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 // addPrevious adds the VLAN and the addresses of prevResult to the port and its network.
 func (a *Attached) addPrevious() {
 	net := a.Port.Network
-	// A network with a VLAN has a VLAN link on the bridge.
+	// If the container is in a VLAN, prevResult has a VLAN link on the bridge, whose name
+	// contains the number.
 	for _, i := range a.Previous.Interfaces {
 		if vlan, found := strings.CutPrefix(i.Name, net.Bridge+"."); found && i.Sandbox == "" {
 			net.VLANs.Native, _ = strconv.Atoi(vlan) // 0 means no VLAN
@@ -161,7 +164,7 @@ func (a *Attached) addPrevious() {
 	keepOwn(&own, a.Port.Interface)
 	if len(own.IPs) > 0 {
 		addResult(a.Port, &own, net.VLANs.Native != 0, false)
-	} else { // no address means layer 2 only, as in addResult
+	} else { // a result without addresses means a layer 2 network, as in addResult
 		net.IPv4, net.IPv6 = true, a.Host.HasIPv6()
 	}
 }

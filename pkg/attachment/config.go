@@ -36,7 +36,7 @@ type Config struct {
 	HairpinMode      bool            `json:"hairpinMode"`
 	PromiscMode      bool            `json:"promiscMode"`
 	PortIsolation    bool            `json:"portIsolation"`
-	MACSpoofCheck    *bool           `json:"macspoofchk"` // nil means the default in guard
+	MACSpoofCheck    *bool           `json:"macspoofchk"` // nil means the default, which the method guard chooses
 	IPSpoofCheck     *bool           `json:"ipspoofchk"`
 	IngressPolicy    string          `json:"ingressPolicy"`
 	runtimeKeys
@@ -45,13 +45,13 @@ type Config struct {
 	vlanKeys
 
 	forward     setup.Forward
-	chains      []setup.Chain // foreign chains that must accept the bridge's packets
+	chains      []setup.Chain // chains of other programs that must accept the bridge's packets
 	mark        uint32
 	conflict    setup.Conflict
 	vlans       setup.VLANs
 	ingress     setup.Ingress
 	mtu         int  // bytes; 0 means the MTU of the bridge
-	autoMTU     bool // use the MTU of the uplink, see ResolveMTU
+	autoMTU     bool // use the MTU of the host's uplink, see ResolveMTU
 	fastPath    setup.FastPath
 	masqExclude []netip.Prefix
 	hostPorts   []setup.HostPort
@@ -59,8 +59,9 @@ type Config struct {
 	mac         net.HardwareAddr // of the container's interface; nil means a MAC derived from its address
 }
 
-// runtimeKeys are keys that the runtime or libcni adds. If a file configures a single plugin, libcni
-// also leaves the keys of a list in the plugin's configuration.
+// runtimeKeys are keys that the runtime or libcni adds. If a file configures a single plugin
+// instead of a list, libcni also passes the keys of a list to the plugin, so bridgeveth accepts
+// them.
 type runtimeKeys struct {
 	Args                   json.RawMessage `json:"args"`
 	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`
@@ -70,11 +71,11 @@ type runtimeKeys struct {
 	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
 }
 
-// forwardKeys are the keys about foreign chains and about incoming connections.
+// forwardKeys are the keys about chains of other programs and about incoming connections.
 type forwardKeys struct {
 	Forward       string          `json:"forward"`
-	ForwardChains []string        `json:"forwardChains"` // "inet filter forward"
-	ForwardMark   string          `json:"forwardMark"`   // "0x100000"
+	ForwardChains []string        `json:"forwardChains"` // each such as "inet filter forward"
+	ForwardMark   string          `json:"forwardMark"`   // such as "0x100000"
 	Inbound       string          `json:"inbound"`
 	FastPath      json.RawMessage `json:"fastPath"` // true, false or "auto"
 }
@@ -93,7 +94,7 @@ type vlanKeys struct {
 	PreserveDefaultVLAN bool        `json:"preserveDefaultVlan"`
 }
 
-// vlanTrunk is an entry of the key vlanTrunk: one VLAN, a range, or both.
+// vlanTrunk is an entry of the key vlanTrunk: a single VLAN, a range of VLANs, or both.
 type vlanTrunk struct {
 	ID    *int `json:"id"`
 	MinID *int `json:"minID"`
@@ -101,15 +102,15 @@ type vlanTrunk struct {
 }
 
 // Read reads the configuration and the runtime's arguments. The error names every mistake, except
-// mistakes below "ipam". c is never nil, because DEL and GC also work with a configuration that has
-// mistakes. c.Name is empty if the configuration cannot be read.
+// mistakes below "ipam". c is never nil, because DEL and GC also work if the configuration has
+// mistakes. c.Name is empty if the configuration is not valid JSON.
 func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 	c = &Config{}
 	unknown, wrong := plugin.Decode(args.StdinData, c, "")
 	if c.Name == "" {
 		return c, wrong
 	}
-	if c.Type == plugin.Bridge { // the reference plugin ignores unknown keys
+	if c.Type == plugin.Bridge { // the reference plugin bridge ignores unknown keys
 		unknown = nil
 	}
 	if c.Bridge == "" {
@@ -159,9 +160,9 @@ func (c *Config) validate() error {
 	return errors.Join(bad...)
 }
 
-// validateBridge checks the name of the bridge. It refuses two characters that the kernel accepts.
-// The kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c). iptables takes a "+" at
-// the end as a pattern for any suffix (iptables(8), "--in-interface").
+// validateBridge checks the name of the bridge. It also refuses two names that the kernel would
+// accept. The kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c). iptables
+// takes a "+" at the end as a pattern for any suffix (iptables(8), "--in-interface").
 func (c *Config) validateBridge() error {
 	why := ""
 	switch err := utils.ValidateInterfaceName(c.Bridge); {
@@ -217,8 +218,8 @@ func (c *Config) readFastPath() error {
 	return nil
 }
 
-// readConflict parses gatewayConflict and forceAddress, which is the reference plugin's key for
-// "replace".
+// readConflict parses gatewayConflict. It also parses forceAddress, the reference plugin's key,
+// which means the same as "replace".
 func (c *Config) readConflict() (err error) {
 	if c.conflict, err = setup.ParseConflict(cmp.Or(c.GatewayConflict, "error")); err != nil {
 		return fmt.Errorf("gatewayConflict: %w", err)
@@ -232,8 +233,8 @@ func (c *Config) readConflict() (err error) {
 	return nil
 }
 
-// validateSysctls checks the keys of sysctl. Only sysctls below /proc/sys/net belong to a network
-// namespace.
+// validateSysctls checks the names in the key sysctl. Only sysctls below /proc/sys/net belong to
+// a network namespace.
 func (c *Config) validateSysctls() error {
 	var bad []error
 	for key := range c.Sysctl {

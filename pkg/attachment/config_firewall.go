@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// FirewallConfig is a configuration of the plugin firewall. Its keys are those of the reference
-// plugin, which ignores other keys.
+// FirewallConfig is a configuration of the plugin firewall. It has the keys of the reference
+// plugin firewall and, like it, ignores all other keys.
 type FirewallConfig struct {
 	types.PluginConf
 	Backend       string `json:"backend"`
@@ -26,7 +26,8 @@ type FirewallConfig struct {
 	ingress setup.Ingress
 }
 
-// ReadFirewall reads the configuration of the plugin firewall, as Read does for bridgeveth.
+// ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments, as
+// Read does for bridgeveth.
 func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -34,7 +35,8 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 		return c, bad[0]
 	}
 	var err error
-	// For any other value, the reference plugin uses its default. ReadFirewall does the same.
+	// The reference plugin uses its default for any other value of backend. ReadFirewall does the
+	// same.
 	if backends := []string{"iptables", "firewalld"}; slices.Contains(backends, c.Backend) {
 		c.forward, err = setup.ParseForward(c.Backend)
 		bad = append(bad, err)
@@ -58,7 +60,7 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 // attachment.
 type Filtered struct{ *Attached }
 
-// Open opens the attachment by the arguments of ADD or CHECK.
+// Open opens the attachment. args are the arguments of ADD or CHECK.
 func (c *FirewallConfig) Open(args *skel.CmdArgs) (*Filtered, error) {
 	a, err := openChained(&c.PluginConf, args)
 	if err != nil {
@@ -76,5 +78,5 @@ func (f *Filtered) Missing() (network []string, port, err error) {
 	return nil, f.Host.VerifyFiltered(f.Port), nil
 }
 
-// Repair implements Part. ADD of firewall also calls Repair, which then makes everything.
+// Repair implements Part. ADD of firewall also calls Repair, which then makes all rules.
 func (f *Filtered) Repair() (restored []string, err error) { return f.Host.EnsureFiltered(f.Port) }

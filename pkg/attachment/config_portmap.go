@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// PortMapConfig is a configuration of the plugin portmap. Its keys are those of the reference
-// plugin, which ignores other keys.
+// PortMapConfig is a configuration of the plugin portmap. It has the keys of the reference plugin
+// portmap and, like it, ignores all other keys.
 type PortMapConfig struct {
 	types.PluginConf
 	Backend       string   `json:"backend"`
@@ -30,7 +30,8 @@ type PortMapConfig struct {
 	hostPorts []setup.HostPort
 }
 
-// ReadPortMap reads the configuration of the plugin portmap, as Read does for bridgeveth.
+// ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments, as Read
+// does for bridgeveth.
 func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	c = &PortMapConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -68,13 +69,14 @@ func (c *PortMapConfig) HostPorts() []setup.HostPort { return c.hostPorts }
 // Published is the Part of the plugin portmap: the host ports of an attachment.
 type Published struct{ *Attached }
 
-// Open opens the attachment by the arguments of ADD or CHECK.
+// Open opens the attachment. args are the arguments of ADD or CHECK.
 func (c *PortMapConfig) Open(args *skel.CmdArgs) (*Published, error) {
 	a, err := openChained(&c.PluginConf, args)
 	if err != nil {
 		return nil, err
 	}
-	// With these values, pkg/setup does not change the network's FORWARD rules.
+	// With these values, pkg/setup leaves the network's FORWARD rules unchanged, because they are
+	// not part of portmap.
 	a.Port.Network.IPv4, a.Port.Network.IPv6, a.Port.Network.Forward = false, false, setup.ForwardNone
 	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
 		a.Close()

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDocumented compares the keys that docs/configuration.md describes with those
-// that the code reads.
+// TestDocumented checks that docs/configuration.md describes the keys that the code reads, and no
+// others.
 func TestDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// codes maps errors of pkg/setup to CNI error codes. The first match counts.
+// codes maps errors of pkg/setup to CNI error codes. An error gets the code of the first entry
+// that it wraps.
 var codes = []struct {
 	err  error
 	code uint
@@ -39,8 +40,8 @@ var codes = []struct {
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 
-// Error gives an error of pkg/setup its CNI error code from codes, or else plugin.CodeKernel. An
-// error that already has a code keeps it. Error returns nil for nil.
+// Error returns err with its CNI error code from codes, or with plugin.CodeKernel if codes has no
+// entry for it. An error that already has a code keeps its code. Error returns nil for nil.
 func Error(err error) error {
 	if err == nil {
 		return nil

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// TestGuardOfIPAM checks which guard an isolated network has by default. This depends on whether
-// the IPAM plugin assigns all addresses of a container.
+// TestGuardOfIPAM checks which guard an isolated network has by default. The guard also checks IP
+// addresses only if the IPAM plugin assigns all addresses of a container.
 func TestGuardOfIPAM(t *testing.T) {
 	for _, tt := range []struct {
 		name, keys string

@@ -31,7 +31,7 @@ func readHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	var bad []error
 	for i, m := range mappings {
 		if m.HostPort == 0 {
-			continue // not published; some runtimes list such ports
+			continue // a mapping without a host port publishes nothing; some runtimes list such mappings
 		}
 		h, mistakes := m.read(fmt.Sprintf("runtimeConfig.portMappings[%d].", i))
 		if j := slices.IndexFunc(ports, func(o setup.HostPort) bool { return same(o, h) }); j >= 0 {
@@ -43,9 +43,9 @@ func readHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	return ports, errors.Join(bad...)
 }
 
-// same reports whether two host ports conflict, whatever their container ports are. A host port on
-// one address does not conflict with a host port on all addresses: the one on a single address
-// takes precedence.
+// same reports whether two host ports conflict. Their container ports do not matter. A host port
+// on one address of the host does not conflict with a host port on all addresses, because the
+// former takes precedence.
 func same(a, b setup.HostPort) bool {
 	all := func(h setup.HostPort) bool { return !h.Address.IsValid() || h.Address.IsUnspecified() }
 	if a.Port != b.Port || a.Protocol != b.Protocol || all(a) != all(b) {
@@ -54,7 +54,8 @@ func same(a, b setup.HostPort) bool {
 	return a.Address == b.Address || !a.Address.IsValid() || !b.Address.IsValid()
 }
 
-// read returns the host port of the entry at path, and the mistakes in it.
+// read returns the host port that m describes, and the mistakes in m. path is the JSON path of m,
+// for the errors.
 func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	name := strings.ToLower(m.Protocol)
 	if name == "" {
@@ -84,7 +85,8 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 }
 
 // AddHostPorts adds host ports to a port, and the subnets of their targets to the port's network.
-// Call it after AddResult, because host ports lead to the first address of each family.
+// Call AddHostPorts after AddResult, because each host port leads to the container's first
+// address of a family.
 func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
 	for _, h := range ports {

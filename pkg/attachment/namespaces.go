@@ -10,13 +10,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// errOwnNamespace is returned if the container's namespace is the host's own.
+// errOwnNamespace is returned if CNI_NETNS is the host's own namespace.
 var errOwnNamespace = errors.New("this is the host's own network namespace; set CNI_NETNS to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
 
-// Namespaces opens the namespace of this process, which is the host's, and the container's
-// namespace, CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace or
-// setup.ErrNotNamespace. CNI_NETNS must not be the host's own namespace, unless CNI_NETNS_OVERRIDE
-// allows this.
+// Namespaces opens the host's namespace, which is that of this process, and the container's
+// namespace, which is CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace
+// or setup.ErrNotNamespace. CNI_NETNS must not be the host's own namespace, unless
+// CNI_NETNS_OVERRIDE allows this.
 func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
 	if host, err = setup.CurrentHost(); err != nil {
 		return nil, nil, err
@@ -33,7 +33,8 @@ func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespac
 }
 
 // RefuseOwn returns an error if CNI_NETNS is the host's own namespace, unless CNI_NETNS_OVERRIDE
-// allows this. It is for DEL, so a namespace that does not exist any more is no error.
+// allows this. It is for DEL, so it returns no error for a namespace that does not exist any
+// more.
 func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	container, err := setup.OpenNamespace(args.Netns)
 	if err != nil {

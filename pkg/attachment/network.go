@@ -10,14 +10,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Address is an address of a container, as its IPAM plugin has returned it.
+// Address is an address of a container, with the gateway that its IPAM plugin has returned.
 type Address struct {
 	netip.Prefix
 	Gateway netip.Addr // the zero Addr means none
 }
 
 // NetworkOf returns the plan of a network, from its configuration and the addresses of its
-// containers. It does not need the results of their ADDs.
+// containers. It does not need the containers' results of ADD.
 func NetworkOf(conf []byte, addresses []Address) (*setup.Network, error) {
 	c, err := Read(&skel.CmdArgs{StdinData: conf})
 	if err != nil {

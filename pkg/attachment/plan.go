@@ -10,12 +10,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Of returns the attachment that the arguments of a verb name.
+// Of returns the attachment that a verb's arguments name, on the given network.
 func Of(network string, args *skel.CmdArgs) setup.Attachment {
 	return setup.Attachment{Network: network, Container: args.ContainerID, Interface: args.IfName}
 }
 
-// ResolveMTU replaces the MTU "auto" by the MTU of the host's uplink. Call it before Port.
+// ResolveMTU replaces the MTU "auto" by the MTU of the host's uplink. Call ResolveMTU before
+// Port.
 func (c *Config) ResolveMTU(host *setup.Host) (err error) {
 	if c.autoMTU {
 		c.mtu, err = host.UplinkMTU()
@@ -42,16 +43,16 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	}
 }
 
-// ForgetConnections deletes the host's connections of the addresses in prevResult, the result of ADD, if
-// the network has a fast path: the packets of those connections would reach the next container with the
-// address. DEL calls it when the container's link is deleted.
+// ForgetConnections deletes the conntrack entries of the addresses in prevResult, the result of
+// ADD, if the network has a fast path. DEL calls it when the container's link is deleted, because
+// packets of these connections would otherwise reach the next container that gets the address.
 func (c *Config) ForgetConnections(host *setup.Host) error {
 	if c.fastPath == setup.FastPathOff {
 		return nil
 	}
 	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil || previous == nil {
-		return nil //nolint:nilerr // DEL needs no prevResult; ADD of the next container deletes the connections too
+		return nil //nolint:nilerr // DEL works without prevResult; the ADD of the next container also deletes the connections
 	}
 	var addresses []netip.Prefix
 	for _, ip := range previous.IPs {
@@ -60,7 +61,7 @@ func (c *Config) ForgetConnections(host *setup.Host) error {
 	return host.ForgetConnections(addresses)
 }
 
-// network returns the part of the plan that all containers of the network share.
+// network returns the part of the plan that is the same for all containers of the network.
 func (c *Config) network() *setup.Network {
 	return &setup.Network{
 		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, MasqueradeNot: c.masqExclude,
@@ -68,9 +69,9 @@ func (c *Config) network() *setup.Network {
 	}
 }
 
-// guard returns which source addresses of a container are checked. An isolated network has a guard,
-// unless macspoofchk or ipspoofchk is false. This guard also checks IP addresses if the IPAM plugin
-// assigns all addresses of a container.
+// guard returns which source addresses of a container the guard checks. An isolated network has a
+// guard by default, unless macspoofchk or ipspoofchk is false. The default guard also checks IP
+// addresses if the IPAM plugin assigns all addresses of a container.
 func (c *Config) guard() setup.Guard {
 	mac := c.ingress == setup.IngressIsolated
 	ip := mac && c.IPAM.Type != "" && !c.UsesDHCP()
@@ -98,13 +99,13 @@ func (c *Config) HostPorts() []setup.HostPort { return c.hostPorts }
 // plugin before it deletes the interface.
 func (c *Config) UsesDHCP() bool { return c.IPAM.Type == "dhcp" }
 
-// autoconfigured reports whether routers on the network may give a container IPv6 addresses.
+// autoconfigured reports whether a container may get IPv6 addresses from routers on the network.
 func (c *Config) autoconfigured() bool {
 	return c.IPAM.Type == "" || c.UsesDHCP() && c.guard() != setup.GuardIP
 }
 
-// sysctlPath returns the path of a sysctl below /proc/sys. The first "." or "/" of a key is the
-// separator, as in sysctl(8). ifname replaces IFNAME.
+// sysctlPath returns the path of a sysctl below /proc/sys. As in sysctl(8), the first "." or "/"
+// of the key is the separator of the whole key. ifname replaces IFNAME in the key.
 func sysctlPath(key, ifname string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)

@@ -20,8 +20,8 @@ import (
 // minIPv6MTU is the smallest MTU of a link with IPv6, in bytes: RFC 8200, section 5.
 const minIPv6MTU = 1280
 
-// CompleteResult adds to the result of the IPAM plugin what the configuration asks for: gateways,
-// default routes, DNS settings.
+// CompleteResult adds the gateways, default routes and DNS settings of the configuration to the
+// result of the IPAM plugin.
 func (c *Config) CompleteResult(r *current.Result) error {
 	if len(r.IPs) == 0 {
 		if c.IPAM.Type != "" {
@@ -54,7 +54,8 @@ func (c *Config) CompleteResult(r *current.Result) error {
 	return nil
 }
 
-// needsAddresses returns an error for each key that needs addresses.
+// needsAddresses returns an error for each key that is set but needs addresses, for a network
+// without addresses.
 func (c *Config) needsAddresses() (bad []error) {
 	for _, key := range []struct {
 		name string
@@ -72,13 +73,13 @@ func (c *Config) needsAddresses() (bad []error) {
 	return bad
 }
 
-// firstHost returns the address after the network address of a subnet.
+// firstHost returns the address that comes after the network address of a subnet.
 func firstHost(n net.IPNet) net.IP {
 	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
 }
 
-// withDefault adds a default route by gateway to routes, unless the main table has a default route of
-// the same family. A default route without a gateway gets this gateway.
+// withDefault returns routes with a default route by gateway, unless the main table already has a
+// default route of the same family. If this default route has no gateway, it gets the gateway.
 func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if gateway.To4() == nil {
@@ -96,7 +97,8 @@ func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	return append(routes, &types.Route{Dst: all, GW: gateway})
 }
 
-// AddResult adds the addresses, routes and gateways of a result to the port and to its network.
+// AddResult adds the addresses, routes and gateways of the result r to the port p and to its
+// network.
 func (c *Config) AddResult(p *setup.Port, r *current.Result) { addResult(p, r, c.IsGateway, c.IPMasq) }
 
 func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
@@ -156,9 +158,10 @@ func Routes(r *current.Result) (routes []setup.Route) {
 	return routes
 }
 
-// expect sets the MTU and the MAC of the port to those in the result of ADD, because the configuration
-// may not have them. ADD may have taken the MTU from the uplink or from the bridge. A plugin after
-// ours, such as tuning, may have changed the MAC of the container's interface.
+// expect sets the MTU and the MAC of the port to those in the result of ADD, so that CHECK
+// compares with them. The configuration may not have them: ADD may have taken the MTU from the
+// uplink or from the bridge, and a plugin after ours, such as tuning, may have changed the MAC of
+// the container's interface.
 func (c *Config) expect(p *setup.Port, r *current.Result) {
 	for _, i := range r.Interfaces {
 		switch mac, err := net.ParseMAC(i.Mac); {
@@ -170,8 +173,8 @@ func (c *Config) expect(p *setup.Port, r *current.Result) {
 	}
 }
 
-// keepOwn deletes addresses of other interfaces from a result. Other plugins of the list may have
-// added such addresses.
+// keepOwn deletes the addresses of other interfaces than ifname from a result. Other plugins of
+// the list may have added such addresses.
 func keepOwn(r *current.Result, ifname string) {
 	r.IPs = slices.DeleteFunc(r.IPs, func(ip *current.IPConfig) bool {
 		i := ip.Interface

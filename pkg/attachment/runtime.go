@@ -12,7 +12,7 @@ import (
 )
 
 // capabilities are the keys below "runtimeConfig". containerd writes "HostPort" instead of
-// "hostPort"; plugin.Read ignores the case.
+// "hostPort", which works because plugin.Read ignores the case.
 type capabilities struct {
 	MAC          string        `json:"mac"`
 	PortMappings []PortMapping `json:"portMappings"`
@@ -43,7 +43,7 @@ func (c *Config) readRuntime(envArgs string) error {
 	return errors.Join(append(bad, wrong, err)...)
 }
 
-// readMAC parses the MAC that the runtime asks for. A runtime may name a MAC in three places. The
+// readMAC parses the MAC that the runtime requests. A runtime may set a MAC in three places. The
 // first place with a MAC counts (containernetworking/cni, CONVENTIONS.md).
 func (c *Config) readMAC(capability, envArgs string) (err error) {
 	var args struct {

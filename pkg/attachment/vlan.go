@@ -16,7 +16,7 @@ func (c *Config) readVLANs() error {
 	}
 	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
 	if c.Type == plugin.Bridge && c.VLAN == 0 && len(c.VLANTrunk) > 0 {
-		c.vlans.Untagged = 1 // the reference plugin uses VLAN 1 here, whatever the bridge's default VLAN is
+		c.vlans.Untagged = 1 // as the reference plugin does, whatever the bridge's default VLAN is
 	}
 	for i, t := range c.VLANTrunk {
 		ranges, err := t.ranges()
@@ -35,10 +35,11 @@ func (c *Config) readVLANs() error {
 	return errors.Join(bad...)
 }
 
-// maxInterfaceName is IFNAMSIZ-1 in linux/if.h, in bytes.
+// maxInterfaceName is the greatest length of an interface name, in bytes: IFNAMSIZ-1 in
+// linux/if.h.
 const maxInterfaceName = 15
 
-// ranges returns the VLANs of an entry.
+// ranges returns the VLANs of an entry as ranges.
 func (t vlanTrunk) ranges() (list []setup.VLANRange, err error) {
 	if t.ID != nil {
 		list = append(list, setup.VLANRange{First: *t.ID, Last: *t.ID})

@@ -15,25 +15,26 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// DefaultDir is the folder of the records, unless a runtime names another (CacheDir in libcni/api.go).
+// DefaultDir is the folder of the records, unless the runtime uses another folder (CacheDir in
+// libcni/api.go).
 const DefaultDir = "/var/lib/cni"
 
 // Record is what libcni stores about an attachment: the arguments of ADD, and its result.
 type Record struct {
 	Container    string          `json:"containerId"`
-	Config       []byte          `json:"config"` // configuration of the list of plugins, or of a single plugin
+	Config       []byte          `json:"config"` // configuration of the plugin list, or of a single plugin
 	Interface    string          `json:"ifName"`
 	Network      string          `json:"networkName"`
 	Namespace    string          `json:"netns"` // path of the container's network namespace
 	Args         [][2]string     `json:"cniArgs"`
 	Capabilities map[string]any  `json:"capabilityArgs"`
-	Result       json.RawMessage `json:"result"` // in the CNI version that the runtime uses, 0.1.0 to the newest
+	Result       json.RawMessage `json:"result"` // in the CNI version that the runtime uses, from 0.1.0 to the newest
 
 	Written time.Time `json:"-"`
 }
 
-// Read returns the records in dir: those of one network, or all if network is "". damaged has an error
-// for each file that cannot be read.
+// Read returns the records in dir: those of one network, or all records if network is "". damaged
+// contains an error for each file that cannot be read.
 func Read(dir, network string) (records []*Record, damaged []error, err error) {
 	dir = filepath.Join(dir, "results")
 	files, err := os.ReadDir(dir)
@@ -76,8 +77,8 @@ func read(path string) (*Record, error) {
 	return r, nil
 }
 
-// sandbox returns the path of the container's network namespace from the result. libcni before 1.2
-// records the path only there. containerd 1.6 and podman 4 contain such a libcni.
+// sandbox returns the path of the container's network namespace from the result of ADD. Before
+// version 1.2, libcni records the path only there. containerd 1.6 and podman 4 use such a libcni.
 func (r *Record) sandbox() string {
 	var result struct {
 		Interfaces []struct {
@@ -95,7 +96,7 @@ func (r *Record) sandbox() string {
 	return ""
 }
 
-// ParseResult returns the result in the newest version.
+// ParseResult returns the recorded result, converted to the newest CNI version.
 func (r *Record) ParseResult() (*current.Result, error) {
 	result, err := create.CreateFromBytes(r.Result)
 	if err != nil {
@@ -104,8 +105,8 @@ func (r *Record) ParseResult() (*current.Result, error) {
 	return current.NewResultFromResult(result)
 }
 
-// Pod returns the name of the container's pod as NAMESPACE/NAME, in one line. It returns "" if there
-// is no pod.
+// Pod returns the name of the container's pod as NAMESPACE/NAME, without line ends. It returns ""
+// if there is no pod.
 func (r *Record) Pod() string {
 	args := map[string]string{}
 	for _, a := range r.Args {
@@ -117,7 +118,7 @@ func (r *Record) Pod() string {
 	return strings.NewReplacer("\n", "\uFFFD", "\t", "\uFFFD").Replace(args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"])
 }
 
-// String names the attachment for people.
+// String returns the name of the attachment for messages.
 func (r *Record) String() string {
 	who := fmt.Sprintf("network %s, container %s", r.Network, r.Container)
 	if pod := r.Pod(); pod != "" {

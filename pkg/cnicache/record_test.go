@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRead reads records of libcni 1.2, and of older versions, which have no netns. Read skips
-// records of other networks and damaged records.
+// TestRead checks that Read returns records of libcni 1.2 and of older versions, which have no
+// netns, and that it skips damaged records and records of other networks.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	if records, damaged, err := Read(dir, ""); records != nil || damaged != nil || err != nil {

@@ -15,10 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// Path is the file of the host. Without the node agent, the file does not exist, and nothing is counted.
+// Path is the file with the host's counters. If the node agent does not run on the host, the file
+// does not exist, and nothing is counted.
 const Path = "/run/bridgeveth-node/counters"
 
-// Bounds are the upper bounds of the classes of durations. One more class has no bound.
+// Bounds are the upper bounds of the classes of durations. There is one more class, without an
+// upper bound.
 var Bounds = [...]time.Duration{
 	2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 250 * time.Millisecond, time.Second, 5 * time.Second, 25 * time.Second,
@@ -27,8 +29,8 @@ var Bounds = [...]time.Duration{
 // Counts are the values of all counters.
 type Counts struct {
 	Classes [len(Bounds) + 1]uint64 // ADDs by duration: longer than Bounds[i-1], and at most Bounds[i]
-	Sum     time.Duration           // sum of the durations of all ADDs
-	Failed  [128]uint64             // ADDs by error code; 0 stands for codes above 127
+	Sum     time.Duration           // total duration of all ADDs
+	Failed  [128]uint64             // number of failed ADDs by error code; index 0 stands for codes above 127
 }
 
 // page is the content of the file.
@@ -39,16 +41,17 @@ type page struct {
 	failed  [len(Counts{}.Failed)]atomic.Uint64
 }
 
-// layout is the first number in the file. It must change with every change of page.
+// layout is the first number in the file. Change it whenever the type page changes.
 const layout = 0x6276_6164_6473_0001 // "bvadds", version 1
 
 // size is the length of the file, in bytes.
 const size = 4096
 
-// errOther says that a file has another layout or size.
+// errOther means that a file has another layout or size.
 var errOther = errors.New("not a file of counters of this release")
 
-// Create makes the file with all counters at 0, unless it exists.
+// Create makes the file with all counters at 0. It keeps a file that already has the right
+// layout.
 func Create(path string) error {
 	_, err := Read(path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errOther) {
@@ -66,7 +69,8 @@ func Create(path string) error {
 	return err
 }
 
-// Add counts an ADD in the file, if there is one. code is the code of the ADD's error, or 0.
+// Add counts one ADD in the file, if the file exists. took is the duration of the ADD, and code
+// is the code of its error, or 0.
 func Add(path string, took time.Duration, code uint) error {
 	return use(path, func(p *page) {
 		class := 0
@@ -83,7 +87,7 @@ func Add(path string, took time.Duration, code uint) error {
 	})
 }
 
-// Read returns the counters in a file.
+// Read returns the values of the counters in a file.
 func Read(path string) (c Counts, err error) {
 	err = use(path, func(p *page) {
 		for i := range c.Classes {
@@ -97,7 +101,7 @@ func Read(path string) (c Counts, err error) {
 	return c, err
 }
 
-// use calls f with the page of a file.
+// use maps a file into memory and calls f with its page.
 func use(path string, f func(*page)) error {
 	file, err := files.Open(path, unix.O_RDWR, 0)
 	if err != nil {

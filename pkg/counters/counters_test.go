@@ -15,8 +15,8 @@ import (
 
 const childVar = "COUNTERS_TEST_CHILD"
 
-// TestMain runs the test's executable as a child process that counts ADDs: as often as childVar says,
-// or without end.
+// TestMain runs the test's executable file as a child process if childVar is set. The child
+// counts as many ADDs as childVar says, or counts without end if childVar is 0.
 func TestMain(m *testing.M) {
 	text, child := os.LookupEnv(childVar)
 	if !child {
@@ -57,7 +57,7 @@ func TestAdd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Create(path); err != nil { // as a new agent does
+	if err := Create(path); err != nil { // as an agent of a new release does
 		t.Fatal(err)
 	}
 	want := Counts{Classes: [11]uint64{0: 2, 1: 1, 9: 1, 10: 2}, Sum: 145*time.Second + 6001*time.Microsecond}
@@ -68,8 +68,8 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-// TestProcesses has several processes that count at the same time. No ADD is lost. If a process is
-// killed while it counts, the counters differ by at most its last ADD.
+// TestProcesses checks that no ADD is lost if several processes count at the same time. If a
+// process is killed while it counts, the counters differ by at most its last ADD.
 func TestProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "counters")
 	if err := Create(path); err != nil {
@@ -111,7 +111,8 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestOther has files that are no counters. Add does not change them, and Create replaces them.
+// TestOther checks files that are no files of counters: Add does not change them, and Create
+// replaces them.
 func TestOther(t *testing.T) {
 	for name, content := range map[string]string{"empty": "", "short": "x", "another layout": string(make([]byte, size))} {
 		t.Run(name, func(t *testing.T) {

@@ -45,13 +45,13 @@ func Write(path, content string) error {
 	return err
 }
 
-// open returns the descriptor of an opened file.
+// open opens a file and returns its descriptor.
 func open(path string, flags int, mode os.FileMode) (fd int, err error) {
 	return retried("open", path, func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, uint32(mode.Perm())) })
 }
 
 // retried makes a system call, and repeats it if a signal interrupts it. The Go runtime sends
-// signals to its own threads.
+// signals to its own threads, so this can happen at any time.
 func retried(op, path string, call func() (int, error)) (result int, err error) {
 	for {
 		result, err = call()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestReadWrite reads what it has written, including more bytes than one read(2) returns. It also
-// reads a file in /proc.
+// TestReadWrite checks that Read returns what Write has written, including more bytes than a
+// single read(2) returns. It also reads a file in /proc.
 func TestReadWrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -36,7 +36,7 @@ func TestReadWrite(t *testing.T) {
 	}
 }
 
-// TestErrors checks that errors are those of the standard library and contain the path.
+// TestErrors checks that the errors are like those of the standard library and contain the path.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -54,7 +54,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestOpen checks the mode of a new file, and that programs do not inherit its descriptor.
+// TestOpen checks the mode of a new file, and that child processes do not inherit its descriptor.
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	f, err := Open(filepath.Join(t.TempDir(), "new"), os.O_RDWR|os.O_CREATE, 0o640)

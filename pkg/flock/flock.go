@@ -21,30 +21,31 @@ const (
 	Exclusive Mode = unix.LOCK_EX
 )
 
-// ErrTimeout says that a lock was not free in time.
+// ErrTimeout means that a lock did not become free in time.
 var ErrTimeout = errors.New("lock is held by another process")
 
 // deadline is the time at which the process stops waiting for locks, in nanoseconds since 1970.
-// Undoing adds undoTime to it, in nanoseconds. Both are 0 if there is no deadline.
+// undoTime is how much Undoing extends the deadline, in nanoseconds. Both are 0 if there is no
+// deadline.
 var deadline, undoTime atomic.Int64
 
-// Limit sets a deadline: the process stops waiting for locks after wait, counted from now.
-// Undoing extends the deadline by undo. After the deadline, Acquire fails unless the lock is
-// free.
+// Limit sets a deadline for all later waits: the process stops waiting for locks when the
+// duration wait has passed from now. Undoing extends the deadline by undo. After the deadline,
+// Acquire fails unless the lock is free.
 func Limit(wait, undo time.Duration) {
 	deadline.Store(time.Now().Add(wait).UnixNano())
 	undoTime.Store(int64(undo))
 }
 
-// Undoing extends the deadline for the steps that undo a failed call. Only the first call of
-// Undoing has an effect.
+// Undoing extends the deadline, so that the steps that undo a failed call can wait for locks.
+// Only the first call of Undoing has an effect.
 func Undoing() {
 	if more := undoTime.Swap(0); more != 0 {
 		deadline.Add(more)
 	}
 }
 
-// limited returns wait, or the time until the deadline if that is shorter.
+// limited returns the shorter of wait and the time until the deadline.
 func limited(wait time.Duration) time.Duration {
 	if end := deadline.Load(); end != 0 {
 		wait = min(wait, time.Until(time.Unix(0, end)))
@@ -55,11 +56,12 @@ func limited(wait time.Duration) time.Duration {
 // Lock is a lock that is held until Unlock.
 type Lock struct {
 	fd   int
-	file *os.File // the file that Acquire has opened; nil for AcquireFD
+	file *os.File // the file that Acquire has opened; nil for a Lock of AcquireFD
 }
 
-// Acquire locks path, a file or folder that exists and that the caller may read. It waits up to
-// wait for other holders. The error wraps ErrTimeout if the lock was not free in time.
+// Acquire locks path, a file or folder that exists and that the process may read. It waits at
+// most for the duration wait until other holders release the lock. If the lock did not become
+// free in time, the error wraps ErrTimeout.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	l, err := open(path)
 	if err != nil {
@@ -71,8 +73,8 @@ func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	return l, nil
 }
 
-// AcquireFD locks a file that is open, like Acquire. The file stays open after Unlock. Two calls
-// with the same file descriptor do not exclude each other: the second one changes the mode.
+// AcquireFD locks an open file, like Acquire. Unlock does not close the file. Two calls with the
+// same file descriptor do not exclude each other: the second call changes the mode of the lock.
 func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	err := flock(fd, int(mode)|unix.LOCK_NB)
 	if err == nil {
@@ -81,9 +83,9 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, err
 	}
-	// The wait uses an open file of its own. If flock(2) gets the lock after the deadline, take
-	// releases this lock some time later. By then, the caller may have locked fd again, or fd may be
-	// the number of another file.
+	// AcquireFD opens the file again to wait for the lock. If flock(2) gets the lock after the
+	// deadline, take releases this lock some time later. By then, the caller may have locked fd
+	// again, or fd may be the number of another file.
 	link := fmt.Sprintf("/proc/self/fd/%d", fd)
 	l, err := open(link)
 	if err == nil {
@@ -96,7 +98,7 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	return l, nil
 }
 
-// open opens a file, to lock it.
+// open opens the file at path, so that it can be locked.
 func open(path string) (*Lock, error) {
 	f, err := files.Open(path, unix.O_RDONLY, 0)
 	if err != nil {
@@ -105,7 +107,7 @@ func open(path string) (*Lock, error) {
 	return &Lock{int(f.Fd()), f}, nil
 }
 
-// take takes the lock. After an error it closes the file.
+// take locks the file of l. After an error, it closes this file.
 func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	err := flock(l.fd, int(mode)|unix.LOCK_NB)
 	if err == nil {
@@ -115,8 +117,8 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 		l.Unlock()
 		return nil, err
 	}
-	// A blocked flock(2) gets the lock as soon as it is free. With polling, each process in the
-	// queue would lose time. flock(2) has no timeout, so another thread calls it.
+	// A blocked call of flock(2) gets the lock as soon as it is free. With polling, each waiting
+	// process would lose time. flock(2) has no timeout, so another thread calls it.
 	done, start := make(chan error, 1), time.Now()
 	go func() { done <- flock(l.fd, int(mode)) }()
 	select {
@@ -129,28 +131,28 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	case <-time.After(limited(wait)):
 		go func() {
 			if err := <-done; err != nil {
-				_ = l.file.Close() // nothing was written
+				_ = l.file.Close() // no data can be lost: nothing was written to the file
 				return
 			}
-			l.Unlock() // the lock came too late
+			l.Unlock() // the lock became free too late
 		}()
 		return nil, fmt.Errorf("waited %s for %s: %w", time.Since(start).Round(time.Millisecond), holders(l.fd), ErrTimeout)
 	}
 }
 
-// Unlock releases the lock. Unlock of a nil Lock does nothing.
+// Unlock releases the lock. It does nothing if l is nil.
 func (l *Lock) Unlock() {
 	if l == nil {
 		return
 	}
-	_ = flock(l.fd, unix.LOCK_UN) // fails only if the file is closed, and thus unlocked
+	_ = flock(l.fd, unix.LOCK_UN) // flock(2) fails only if the file is closed, and then the lock is released already
 	if l.file != nil {
-		_ = l.file.Close() // nothing was written
+		_ = l.file.Close() // no data can be lost: nothing was written to the file
 	}
 }
 
 // flock calls flock(2), and repeats the call if a signal interrupts it. The Go runtime sends
-// signals to its own threads.
+// signals to its own threads, so this can happen at any time.
 func flock(fd, how int) error {
 	for {
 		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {

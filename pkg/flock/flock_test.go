@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// TestAcquire holds a lock in one mode and asks for it in another.
+// TestAcquire checks for each pair of modes whether a file can be locked a second time while a
+// first Lock is held.
 func TestAcquire(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
@@ -68,9 +69,9 @@ func TestAcquireWaits(t *testing.T) {
 	second.Unlock()
 }
 
-// TestAcquireFDTooLate lets a call time out, and then takes the lock with the same descriptor. If
-// flock(2) of the first call gets its lock too late, the release of this lock must leave the
-// second lock in place.
+// TestAcquireFDTooLate lets a call of AcquireFD time out, and then takes the lock with the same
+// descriptor. It checks that this second lock stays, even if flock(2) of the first call gets and
+// releases its lock later.
 func TestAcquireFDTooLate(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Open(dir)
@@ -140,7 +141,7 @@ func TestLimit(t *testing.T) {
 }
 
 // TestStoppedHolder checks that the error names a stopped process with its command line, and
-// says how to continue it.
+// tells how to continue the process.
 func TestStoppedHolder(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command("flock", "--no-fork", dir, "sleep", "1000")
@@ -148,7 +149,7 @@ func TestStoppedHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Process.Kill() // the process may have ended already
 		_ = cmd.Wait()
 	}()
 	for { // until the process has the lock and runs sleep
@@ -166,7 +167,7 @@ func TestStoppedHolder(t *testing.T) {
 	}
 	want := fmt.Sprintf("for process %d (sleep 1000), which is stopped; continue it with: kill -CONT %[1]d", cmd.Process.Pid)
 	var got string
-	for range 100 { // the signal may take some time
+	for range 100 { // the process may receive the signal some time later
 		_, err := Acquire(dir, Exclusive, 0)
 		if got = fmt.Sprint(err); strings.HasPrefix(got, "lock "+dir+": waited ") && strings.Contains(got, want) {
 			return

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxCommand bounds the command line of a holder in an error, in bytes.
+// maxCommand is the largest number of bytes of a holder's command line that an error shows.
 const maxCommand = 200
 
 // holders returns the processes that hold a lock on fd's inode. It reads /proc/locks, which has
@@ -42,8 +42,8 @@ func holders(fd int) string {
 	return strings.Join(found, ", ")
 }
 
-// mayHold reports whether a process may have a file open. It returns true if the process's files
-// cannot be read, because the process may have ended and left the lock to a child.
+// mayHold reports whether a process may have the file open. It returns true if the process's open
+// files cannot be listed: the process may have ended, and a child may have inherited the lock.
 func mayHold(pid string, file *unix.Stat_t) bool {
 	dir := "/proc/" + pid + "/fd/"
 	open, err := os.ReadDir(dir)
@@ -56,8 +56,8 @@ func mayHold(pid string, file *unix.Stat_t) bool {
 	return err != nil
 }
 
-// describe returns a process's number and command line. For a stopped process, it adds the command
-// that continues the process.
+// describe returns the number and the command line of a process. For a stopped process, it adds
+// the command that continues the process.
 func describe(pid string) string {
 	dir := "/proc/" + pid + "/"
 	command, err := os.ReadFile(dir + "cmdline")

@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Container is an attachment with everything that the kernel, libcni's record and the lease say about it.
+// Container is an attachment with the facts about it from the kernel, libcni's record and the
+// lease.
 type Container struct {
 	setup.Attachment
 	Pod         string          // NAMESPACE/NAME, or ""
@@ -23,8 +24,8 @@ type Container struct {
 	Addresses   []netip.Prefix
 	Routes      []setup.Route                  // in the main table, from the result of ADD
 	MasqExclude []string                       // subnets, from the record
-	gateways    []netip.Addr                   // from its leases
-	Since       time.Time                      // start of the lease; zero if unknown
+	gateways    []netip.Addr                   // from the container's leases
+	Since       time.Time                      // when the address was leased; zero if unknown
 	Verify      func() (host, container error) // Record.Verify; nil without a record
 }
 
@@ -87,13 +88,13 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 	return list, err
 }
 
-// addRecord adds what libcni's record says about the container.
+// addRecord adds the facts in libcni's record to the container.
 func (c *Container) addRecord(r Record) {
 	c.Attachment, c.Pod, c.Namespace, c.Verify = r.Attachment(), r.Pod(), r.Namespace, r.Verify
 	c.Addresses, c.Routes = r.addresses()
 }
 
-// addLease adds what a lease says about the container.
+// addLease adds the facts in a lease to the container.
 func (c *Container) addLease(l ipam.Lease) {
 	c.Since = l.Time
 	c.Namespace = cmp.Or(c.Namespace, l.Namespace.Path)
@@ -106,11 +107,12 @@ func (c *Container) addLease(l ipam.Lease) {
 	}
 }
 
-// configuredBridge returns the bridge that the port of a container without a record should be on. A port
-// that is on no bridge should be on the bridge of the network's configuration. A port on another bridge
-// may be older than the configuration, and then stays there. Such a port should be on the configured
-// bridge in two cases only: the configured bridge was renamed, or the configured bridge has the
-// container's gateway and the port's bridge does not.
+// configuredBridge returns the bridge that the port of a container without a record should be on.
+// If the port is on no bridge, this is the bridge of the network's configuration. If the port is
+// on another bridge than the configured one, the configuration may be newer than the port, and
+// the port should stay where it is. There are two exceptions, in which the port should be on the
+// configured bridge: the configured bridge was renamed; or the configured bridge has the
+// container's gateway and the port's present bridge does not.
 func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks []Network) string {
 	i := slices.IndexFunc(networks, func(n Network) bool { return n.Name == c.Network && n.attaches() })
 	if i < 0 {
@@ -130,7 +132,7 @@ func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks 
 	return c.Bridge
 }
 
-// hasGateway reports whether a bridge has a gateway of the container.
+// hasGateway reports whether a bridge has the address of a gateway of the container.
 func (inv *Inventory) hasGateway(c *Container, host *setup.Host, bridge string) bool {
 	addresses, err := setup.Addresses(host.Namespace, bridge)
 	if err != nil {

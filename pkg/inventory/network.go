@@ -12,7 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Network is a configuration that uses bridgeveth or ipam-simple.
+// Network is a network configuration that uses bridgeveth or ipam-simple.
 type Network struct {
 	Name        string   `json:"-"`
 	Type        string   `json:"type"`
@@ -26,8 +26,8 @@ type Network struct {
 	conf []byte // the whole configuration of the plugin
 }
 
-// Networks reads the configurations in ConfDir. It passes an error about each file that it cannot
-// read to Warn, and continues.
+// Networks returns the networks that are configured in ConfDir. It calls Warn with an error about
+// each file that it cannot read, and continues.
 func (inv *Inventory) Networks() (list []Network) {
 	files, err := libcni.ConfFiles(inv.ConfDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
@@ -56,14 +56,14 @@ func (inv *Inventory) Networks() (list []Network) {
 	return list
 }
 
-// attaches reports whether the plugin has a name of bridgeveth, which attaches the network's
-// containers. Under the name bridge, it may also be the reference plugin.
+// attaches reports whether the plugin has one of the names of bridgeveth, the plugin that
+// attaches the network's containers. The name bridge may also stand for the reference plugin.
 func (n *Network) attaches() bool { return plugin.IsBridgeveth(n.Type) }
 
-// usesIPAM reports whether the IPAM plugin has a name of ipam-simple.
+// usesIPAM reports whether the IPAM plugin has one of the names of ipam-simple.
 func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }
 
-// plan returns what the network needs on the host for containers with these addresses.
+// plan returns what the network needs on the host for containers with the given addresses.
 func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {
 	var whole []attachment.Address
 	for _, a := range addresses {
@@ -74,20 +74,21 @@ func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {
 	return attachment.NetworkOf(n.conf, whole)
 }
 
-// readList reads a file that configures a list of plugins or a single plugin.
+// readList reads a configuration file with a plugin list or with a single plugin.
 func readList(file string) (*libcni.NetworkConfigList, error) {
 	list, err := libcni.ConfListFromFile(file)
-	conf, _ := os.ReadFile(file) // if this fails, err says why
+	conf, _ := os.ReadFile(file) // if this read fails, err below gives the reason
 	return orSingle(list, err, conf)
 }
 
-// orSingle returns list, which libcni has read from conf. If conf configures a single plugin, libcni
-// 1.3 returns an error or a list without plugins. orSingle then returns a list of this plugin.
+// orSingle returns list and err, which are the results of libcni for conf. If conf configures a
+// single plugin, libcni 1.3 returns an error or a list without plugins. orSingle then returns a
+// list with this plugin.
 func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
 	if err == nil && len(list.Plugins) > 0 {
 		return list, nil
 	}
-	single, wrong := libcni.ConfFromBytes(conf) //nolint:staticcheck // administrators still have such files
+	single, wrong := libcni.ConfFromBytes(conf) //nolint:staticcheck // deprecated in libcni, but administrators still have such files
 	if wrong != nil {
 		return list, err
 	}

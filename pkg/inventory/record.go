@@ -15,17 +15,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Record is libcni's record of an attachment. Its methods compare the attachment with the host and
-// repair it, for the plugins that are ours.
+// Record is libcni's record of an attachment. Its methods compare the attachment with the host
+// and repair it, as far as our plugins have made it.
 type Record struct{ *cnicache.Record }
 
-// Damaged returns an error for each record that cannot be read.
+// Damaged returns an error for each record of libcni that cannot be read.
 func (inv *Inventory) Damaged() ([]error, error) {
 	_, damaged, err := cnicache.Read(inv.CacheDir, "")
 	return damaged, err
 }
 
-// records reads libcni's records. It passes an error about each record that cannot be read to Warn.
+// records returns libcni's records. It calls Warn with an error about each record that cannot be
+// read.
 func (inv *Inventory) records() (list []Record, err error) {
 	all, damaged, err := cnicache.Read(inv.CacheDir, "")
 	for _, d := range damaged {
@@ -37,7 +38,7 @@ func (inv *Inventory) records() (list []Record, err error) {
 	return list, err
 }
 
-// Pods returns the names of pods by attachment, from libcni's records.
+// Pods returns the name of the pod for each attachment, from libcni's records.
 func (inv *Inventory) Pods() (map[setup.Attachment]string, error) {
 	records, err := inv.records()
 	pods := map[setup.Attachment]string{}
@@ -47,12 +48,13 @@ func (inv *Inventory) Pods() (map[setup.Attachment]string, error) {
 	return pods, err
 }
 
-// Attachment returns the attachment that the record is about.
+// Attachment returns the attachment of the record.
 func (r Record) Attachment() setup.Attachment {
 	return setup.Attachment{Network: r.Network, Container: r.Container, Interface: r.Interface}
 }
 
-// addresses returns the addresses in the result of ADD, and the result's routes in the main table.
+// addresses returns the addresses and the routes in the main table, from the recorded result of
+// ADD.
 func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	result, err := r.ParseResult()
 	if err != nil {
@@ -69,9 +71,9 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	return addresses, routes
 }
 
-// calls returns the calls of CHECK that libcni would make for our plugins. It returns none for an
-// attachment of another plugin. A plugin of the type bridge is ours if the result has our port. portmap
-// and firewall are ours if they come after such a bridge.
+// calls returns the arguments of CHECK with which libcni would call each of our plugins. It
+// returns none for an attachment of other plugins. A plugin of the type bridge is ours if the
+// result has our port. portmap and firewall are ours if they come after such a bridge.
 func (r Record) calls() (calls []*skel.CmdArgs, err error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
 	if list, err = orSingle(list, err, r.Config); err != nil {
@@ -102,7 +104,7 @@ func (r Record) calls() (calls []*skel.CmdArgs, err error) {
 	return calls, nil
 }
 
-// call returns the arguments of CHECK for one plugin of the list.
+// call returns the arguments of CHECK for the plugin p of the list.
 func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*skel.CmdArgs, error) {
 	asked := map[string]any{}
 	for name, supported := range p.Network.Capabilities {
@@ -123,7 +125,8 @@ func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*s
 	}, nil
 }
 
-// eachPart calls f with the Part of each of our plugins. It continues after errors.
+// eachPart calls f with the Part of each of our plugins that have made a part of the attachment.
+// It continues after errors.
 func (r Record) eachPart(f func(attachment.Part) error) error {
 	calls, err := r.calls()
 	for _, call := range calls {
@@ -137,8 +140,9 @@ func (r Record) eachPart(f func(attachment.Part) error) error {
 	return err
 }
 
-// Verify compares the attachment with what ADD has made. It changes nothing. Repair restores the
-// differences on the host.
+// Verify compares the attachment with the host and the container, and changes nothing. host and
+// container name the differences from the result of ADD. Repair can remove only those on the
+// host.
 func (r Record) Verify() (host, container error) {
 	err := r.eachPart(func(p attachment.Part) error {
 		onHost, inside := p.Verify()
@@ -158,7 +162,8 @@ func (r Record) Missing() (network []string, port, err error) {
 	return network, port, err
 }
 
-// Repair restores what the host has lost of the attachment, and returns the names of those parts.
+// Repair restores the parts of the attachment that the host has lost, and returns the names of
+// these parts.
 func (r Record) Repair() (restored []string, err error) {
 	err = r.eachPart(func(p attachment.Part) error {
 		more, err := p.Repair()

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Restorable is an attachment with a record, or a network with containers that have no record. Its
-// methods compare it with the host and repair it.
+// Restorable is either an attachment with a record, or a network that has containers without a
+// record. Its methods compare it with the host and repair it.
 type Restorable struct {
 	Name       string // for messages
 	Network    string
@@ -20,20 +20,21 @@ type Restorable struct {
 	restorer
 }
 
-// restorer has the methods of attachment.Part that a network also has.
+// restorer has those methods of attachment.Part that also make sense for a network.
 type restorer interface {
 	Missing() (network []string, port, err error)
 	Repair() (restored []string, err error)
 }
 
-// Restorables lists the attachments that have a record and a port on the host, and the networks of ports
-// without a record. networks are the configured networks. The list is valid even if err is not nil.
+// Restorables returns the attachments that have a record and a port on the host, and the networks
+// of ports that have no record. networks are the configured networks. The list is valid even if
+// err is not nil.
 func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []Restorable, err error) {
 	found, err := host.Ports()
 	if err != nil {
 		return nil, err
 	}
-	ports := map[string]setup.FoundPort{} // by the result of Attachment.Port
+	ports := map[string]setup.FoundPort{} // by the name of the port, see Attachment.Port
 	for _, p := range found {
 		ports[p.Key] = p
 	}
@@ -44,9 +45,10 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 	for _, r := range records {
 		key := r.Attachment().Port()
 		if _, plugged := ports[key]; !plugged {
-			continue // attached by another plugin, or deleted
+			continue // another plugin has attached the container, or its port was deleted
 		}
-		// A record with an unreadable configuration stays in the list: Missing and Repair return its error.
+		// A record whose configuration cannot be read stays in the list, so that Missing and
+		// Repair return the error.
 		if calls, err := r.calls(); err == nil && len(calls) == 0 {
 			continue
 		}
@@ -57,16 +59,16 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 	return append(list, unrecorded...), err
 }
 
-// unrecorded lists the networks of ports without a record, from configurations and leases. It skips a
-// port that is on another bridge than the configured one, because the configuration has changed since
-// the ADD of this port.
+// unrecorded returns the networks of ports that have no record, from configurations and leases.
+// It skips a port that is on another bridge than the configured one, because the configuration
+// has changed since the ADD of this port.
 func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map[string]setup.FoundPort) (list []Restorable, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]attachment.Address{}
 	err = inv.Stores(networks, func(s *ipam.Store) error {
 		return EachLease(s, "", "", func(l ipam.Lease) {
 			if p, plugged := ports[LeasedTo(l).Port()]; plugged {
-				at := place{l.Network, p.Bridge} // bridge is "" if somebody has taken the port off it
+				at := place{l.Network, p.Bridge} // bridge is "" if somebody has removed the port from its bridge
 				addresses[at] = append(addresses[at], attachment.Address{Prefix: l.Address, Gateway: l.Gateway})
 			}
 		})
@@ -86,7 +88,8 @@ func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map
 	return list, err
 }
 
-// plannedNetwork is a network of which only the plan is known.
+// plannedNetwork is a network on a host. Only the plan of the network is known, and not its
+// attachments.
 type plannedNetwork struct {
 	host *setup.Host
 	plan *setup.Network

@@ -2,8 +2,9 @@ package plugin
 
 import "strings"
 
-// Args parses CNI_ARGS, which is KEY=VALUE;KEY=VALUE (CNI specification 1.1.0, "Parameters"). Runtimes
-// write any text there, so Args ignores malformed pairs. The last value of a repeated key counts.
+// Args parses CNI_ARGS, which has the form KEY=VALUE;KEY=VALUE (CNI specification 1.1.0,
+// "Parameters"). Args ignores pairs of another form, because runtimes write any text there. If a
+// key is repeated, the last value counts.
 func Args(text string) map[string]string {
 	args := map[string]string{}
 	for pair := range strings.SplitSeq(text, ";") {

@@ -14,12 +14,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxShown is the number of bytes of a value that an error shows.
+// maxShown is the largest number of bytes of a value that an error shows.
 const maxShown = 60
 
-// Decode is Read, but reports unknown keys. unknown names each key that is no field of v, with code 2. The
-// reference plugins ignore unknown keys, so a caller that runs under the name of a reference plugin drops this
-// error.
+// Decode decodes like Read, and also reports unknown keys. The error unknown names each key that
+// is no field of v; its code is 2. The reference plugins ignore unknown keys, so a caller that
+// runs under the name of a reference plugin ignores this error.
 func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	rest, known, wrong := read(data, v, path)
 	var keys []error
@@ -62,7 +62,7 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 		if _, exact := rest[key]; !exact {
 			for other := range rest {
 				if strings.EqualFold(other, key) && (name == key || other < name) {
-					name = other // of several spellings, always the same one
+					name = other // if a key has several spellings, read always uses the same one
 				}
 			}
 		}
@@ -95,7 +95,8 @@ func readValue(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// readList decodes a list of structs. If one of them has an error, the field stays unchanged.
+// readList decodes a list of structs. If one of the structs has an error, the field stays
+// unchanged.
 func readList(data []byte, field reflect.Value, key string) error {
 	var values []json.RawMessage
 	if err := json.Unmarshal(data, &values); err != nil {
@@ -113,7 +114,8 @@ func readList(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// eachField calls f with each field that has a key, including those of embedded structs.
+// eachField calls f with each field that has a JSON key, including the fields of embedded
+// structs.
 func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	t := v.Type()
 	for i := range t.NumField() {
@@ -128,11 +130,11 @@ func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	}
 }
 
-// valueError returns an error about the value of a key.
+// valueError returns an error about the value of a key, with the code for invalid configurations.
 func valueError(key string, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
-		return Errorf(types.ErrInvalidNetworkConfig, "%s: %w", key, err) // the error of the type's own UnmarshalJSON
+		return Errorf(types.ErrInvalidNetworkConfig, "%s: %w", key, err) // err comes from the UnmarshalJSON of the type, which explains the value
 	}
 	if wrong.Field != "" {
 		key += "." + wrong.Field
@@ -160,7 +162,7 @@ func article(t reflect.Type) string {
 	}
 }
 
-// show returns a value as one short line.
+// show returns a JSON value as one line of at most maxShown bytes.
 func show(value json.RawMessage) string {
 	var line bytes.Buffer
 	if json.Compact(&line, value) != nil || line.Len() > maxShown {
@@ -169,7 +171,8 @@ func show(value json.RawMessage) string {
 	return line.String()
 }
 
-// suggest returns a hint with the known key that differs in at most two letters, if any.
+// suggest returns a hint that names the known key most similar to key, if they differ in at most
+// two letters. Otherwise it returns "".
 func suggest(key string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
@@ -180,13 +183,14 @@ func suggest(key string, known []string) string {
 	if best == "" {
 		return ""
 	}
-	if distance == 0 { // both spellings are set, and read has used the other one
+	if distance == 0 { // the configuration has both spellings, and read has used the other one
 		return fmt.Sprintf("; %q is set already", best)
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-// edits returns the Levenshtein distance: the number of letters to add, delete or change.
+// edits returns the Levenshtein distance of a and b: how many letters must be added, deleted or
+// changed to turn one into the other.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -9,9 +9,10 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// encodeResult encodes a result of CNI 1.0.0 or later without empty fields (CNI specification 1.1.0, "Add
-// Success"). encoding/json would examine each type first. This would take a quarter of a millisecond, which
-// is more than ADD needs to set the addresses and routes of the container.
+// encodeResult returns the JSON of a result of CNI 1.0.0 or later, without empty fields (CNI
+// specification 1.1.0, "Add Success"). It does not use encoding/json, which would examine each
+// type first. This would take a quarter of a millisecond, more than ADD needs to set the
+// container's addresses and routes.
 func encodeResult(r *current.Result) []byte {
 	var e encoder
 	e.object("", func() {
@@ -57,17 +58,17 @@ func (e *encoder) route(r *types.Route) {
 	e.pointer("scope", r.Scope)
 }
 
-// encoder is the JSON written so far. Keys with empty values are left out.
+// encoder is the JSON that was written so far. Its methods do not write keys with empty values.
 type encoder []byte
 
-// next writes a comma if another value comes before.
+// next writes a comma before the next value, unless it is the first one in its object or list.
 func (e *encoder) next() {
 	if n := len(*e); n > 0 && (*e)[n-1] != '{' && (*e)[n-1] != '[' && (*e)[n-1] != ':' {
 		*e = append(*e, ',')
 	}
 }
 
-// key writes a key. For "", it begins a value without a key.
+// key writes the key of the next value. If name is "", the value has no key.
 func (e *encoder) key(name string) {
 	e.next()
 	if name != "" {
@@ -94,7 +95,8 @@ func list[T any](e *encoder, key string, all []T, each func(T)) {
 	*e = append(*e, ']')
 }
 
-// objects writes a list of objects. A nil object becomes null. The result of another plugin may contain nil.
+// objects writes a list of objects. It writes null for a nil object, which the result of another
+// plugin may contain.
 func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	list(e, key, all, func(one *T) {
 		if one == nil {
@@ -106,7 +108,7 @@ func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	})
 }
 
-// string writes a value, after its key or on its own.
+// string writes a string. If it belongs to a key, the caller has written the key.
 func (e *encoder) string(value string) {
 	e.next()
 	for _, c := range []byte(value) {
@@ -138,7 +140,7 @@ func (e *encoder) number(key string, value int) {
 	}
 }
 
-// pointer writes a number, which may be zero. nil means absent.
+// pointer writes a key with a number, which may be zero. It writes nothing if value is nil.
 func (e *encoder) pointer(key string, value *int) {
 	if value != nil {
 		e.key(key)

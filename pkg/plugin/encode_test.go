@@ -10,8 +10,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// TestEncodeResult compares the output of encodeResult with that of the library, for results with
-// all fields and with none.
+// TestEncodeResult checks that encodeResult writes the same JSON as the CNI library, for a result
+// with all fields and for a result without any.
 func TestEncodeResult(t *testing.T) {
 	t.Parallel()
 	_, four, _ := net.ParseCIDR("10.88.0.0/16")

@@ -12,22 +12,22 @@ import (
 // plugins. docs/errors.md lists all of them.
 const (
 	CodeExhausted uint = 100 + iota // no free address is left in a range
-	CodeTaken                       // a name or an address is in use by something else
+	CodeTaken                       // something else has the name or the address
 	CodeProgram                     // a required program is not installed
 	CodeDrift                       // CHECK: something differs from the result of ADD
 	CodeKernel                      // the kernel refused a request
 	CodeDelegate                    // another plugin failed without a code of its own
 )
 
-// Errorf returns a CNI error whose message is formatted as by fmt.Errorf, in one line. If %w wraps a CNI error,
-// Errorf returns the code of that error, because it is more specific than code. The exception is
-// types.ErrInternal, which code replaces.
+// Errorf returns a CNI error with the given code. Its message is formatted as by fmt.Errorf, in
+// one line. If %w wraps a CNI error, Errorf uses the code of that error, because it is more
+// specific. The exception is types.ErrInternal, which code replaces.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error
 	if errors.As(err, &inner) && inner.Code != types.ErrInternal {
 		code = inner.Code
 	}
-	oneLine := strings.ReplaceAll(err.Error(), "\n", "; ") // logs show one line
+	oneLine := strings.ReplaceAll(err.Error(), "\n", "; ") // logs show only one line
 	return types.NewError(code, oneLine, "")
 }

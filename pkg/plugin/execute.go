@@ -12,8 +12,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxOutput is the number of bytes of a plugin's output that an error shows. It shows the last bytes, because they
-// contain the cause.
+// maxOutput is the largest number of bytes of a plugin's output that an error shows. The error
+// shows the end of the output, because it contains the cause.
 const maxOutput = 2000
 
 // Execute runs another plugin with this process's environment and the configuration conf, and returns its standard
@@ -26,12 +26,12 @@ const maxOutput = 2000
 // megabytes and half a millisecond at every start.
 func Execute(path, verb string, conf []byte) ([]byte, error) {
 	cmd := exec.Command(path)
-	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // the last of several CNI_COMMAND counts
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // if the environment has several CNI_COMMANDs, the last one counts
 	cmd.Stdin = bytes.NewReader(conf)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	_, _ = os.Stderr.Write(stderr.Bytes()) // best effort
+	_, _ = os.Stderr.Write(stderr.Bytes()) // an error here must not hide the plugin's error
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = failure(err, out, stderr.Bytes())
@@ -39,7 +39,8 @@ func Execute(path, verb string, conf []byte) ([]byte, error) {
 	return out, err
 }
 
-// failure returns the error of a plugin that has failed. The error contains the plugin's output.
+// failure returns the error about a plugin that has failed. The error contains the plugin's
+// output.
 func failure(err error, stdout, stderr []byte) error {
 	printed := &types.Error{}
 	if json.Unmarshal(stdout, printed) == nil && printed.Msg != "" {

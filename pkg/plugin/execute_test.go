@@ -10,8 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// TestExecuteFails starts plugins that fail, and checks that the error contains what they have
-// printed.
+// TestExecuteFails checks that the error about a failed plugin contains the plugin's output.
 func TestExecuteFails(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string

@@ -21,10 +21,10 @@ import (
 // Version is the release of this build. The linker sets it.
 var Version = "devel"
 
-// lockWait limits the total time for which one call waits for locks. undoWait is additional time for the undo of a
-// failed ADD. After this time, the call returns an error that names the process with the lock. Runtimes wait longer
-// for a call: CRI-O 30 s for GC of all networks, CRI-O and containerd a minute for DEL, and kubelet four minutes
-// for a pod.
+// lockWait is the longest time for which one call waits for locks, all waits together. undoWait
+// is additional time for the undo of a failed ADD. After this time, the call returns an error
+// that names the process with the lock. Runtimes wait longer for a call: CRI-O 30 s for GC of all
+// networks, CRI-O and containerd a minute for DEL, and kubelet four minutes for a pod.
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
 // Main runs one CNI command as the plugin called name and returns the exit status. release is a version such as
@@ -38,8 +38,8 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	start := time.Now()
 	growStack()
 	flock.Limit(lockWait, undoWait)
-	// A call takes only milliseconds, so no signal except SIGKILL ends it. Because SIGPIPE is ignored, a write to a
-	// closed standard output returns an error, and ADD is undone.
+	// A call takes only milliseconds, so only SIGKILL ends it. Because SIGPIPE is also ignored, a
+	// write to a closed standard output returns an error, and ADD undoes its steps.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	var stdin configuration
@@ -59,7 +59,7 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 		count(start, err)
 	}
 	if err != nil {
-		if err.Code == types.ErrInvalidEnvironmentVariables { // the error of skel does not have the values
+		if err.Code == types.ErrInvalidEnvironmentVariables { // skel's error does not contain the values of the variables
 			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
 				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
 		}
@@ -71,29 +71,32 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	return 0
 }
 
-// count adds an ADD to the counters of the host, if the node agent has made them.
+// count adds an ADD to the host's counters, if the node agent has made them.
 func count(start time.Time, err *types.Error) {
 	var code uint
 	if err != nil {
 		code = err.Code
 	}
-	_ = counters.Add(counters.Path, time.Since(start), code) // a count that is lost must not fail the ADD
+	_ = counters.Add(counters.Path, time.Since(start), code) // an error here must not make ADD fail
 }
 
-// toBeRetried replaces words in the errors of DEL. If the error of a DEL contains these words, containerd treats
-// the DEL as successful and does not call it again (github.com/containerd/go-cni, Remove).
+// toBeRetried replaces certain words in the errors of DEL. If the error of a DEL contained these
+// words, containerd would treat the DEL as successful and would not call DEL again
+// (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked makes skel skip one of its checks after the verb: that CNI_NETNS is not the plugin's own namespace. At
-// that time the verb has already printed its result. An error would be a second JSON object on standard output.
+// unchecked returns verb without a check that skel makes after the verb: that CNI_NETNS is not
+// the plugin's own namespace. At that time the verb has already printed its result, so an error
+// would be a second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
-		defer func() { args.NetnsOverride = "true" }() // set after the verb, because the verb reads the caller's value
+		defer func() { args.NetnsOverride = "true" }() // set after the verb has run, because the verb reads the caller's value
 		return verb(args)
 	}
 }
 
-// refill returns a file that contains data. skel reads the configuration from os.Stdin only.
+// refill returns an open file that contains data. Main puts it in the place of os.Stdin, from
+// which skel reads the configuration.
 func refill(data []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("network configuration", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -106,11 +109,12 @@ func refill(data []byte) (*os.File, error) {
 	return f, nil
 }
 
-// configuration is the network configuration from standard input.
+// configuration is the network configuration that Main has read from standard input.
 type configuration []byte
 
-// version returns the cniVersion of the configuration, or the newest version. It decodes the configuration again.
-// ADD does not pay for this, because only errors and the answer to VERSION need the version.
+// version returns the cniVersion of the configuration, or the newest version if it has none. It
+// decodes the configuration again, but only for errors and for the answer to VERSION, so ADD does
+// not pay for it.
 func (c configuration) version() string {
 	var conf struct {
 		CNIVersion string `json:"cniVersion"`
@@ -121,7 +125,8 @@ func (c configuration) version() string {
 	return version.Current()
 }
 
-// fail prints e on standard output, where libcni looks for it.
+// fail prints the error e on standard output, where libcni expects it, and returns the exit
+// status.
 func (c configuration) fail(e *types.Error) int {
 	out := struct {
 		CNIVersion string `json:"cniVersion"`
@@ -133,13 +138,13 @@ func (c configuration) fail(e *types.Error) int {
 	return 1
 }
 
-// versionInfo is version.All, but its answer to VERSION is in the version of the request.
+// versionInfo is version.All, except that its answer to VERSION has the version of the request.
 type versionInfo struct {
 	version.PluginInfo
 	asked configuration
 }
 
-// Encode prints the answer to VERSION.
+// Encode writes the answer to VERSION.
 func (v versionInfo) Encode(w io.Writer) error {
 	return json.NewEncoder(w).Encode(struct {
 		CNIVersion        string   `json:"cniVersion"`
@@ -153,7 +158,7 @@ func (v versionInfo) Encode(w io.Writer) error {
 //go:noinline
 func growStack() {
 	if len(os.Args) > 0 {
-		return // always; the compiler does not know this and grows the stack for room
+		return // this always returns, but the compiler does not know it and grows the stack for room
 	}
 	var room [24 << 10]byte
 	_, _ = os.Stdin.Read(room[:])

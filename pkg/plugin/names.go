@@ -1,12 +1,12 @@
 package plugin
 
-// The names of the plugins. A name is the value of "type" in a configuration, and the name of the
-// executable file in CNI_PATH.
+// These are the names of our plugins. A name is the value of "type" in a configuration, and the
+// name of the executable file in CNI_PATH.
 const (
 	Bridgeveth = "bridgeveth"
 	IPAMSimple = "ipam-simple"
 
-	// Names of reference plugins, for the drop-in installation.
+	// These are names of reference plugins that our plugins have in the drop-in installation.
 	Bridge    = "bridge"     // runs bridgeveth
 	HostLocal = "host-local" // runs ipam-simple
 	PortMap   = "portmap"
@@ -14,8 +14,8 @@ const (
 	Loopback  = "loopback"
 )
 
-// IsBridgeveth reports whether bridgeveth may be installed under this name.
+// IsBridgeveth reports whether name is one of the names of bridgeveth.
 func IsBridgeveth(name string) bool { return name == Bridgeveth || name == Bridge }
 
-// IsIPAMSimple reports whether ipam-simple may be installed under this name.
+// IsIPAMSimple reports whether name is one of the names of ipam-simple.
 func IsIPAMSimple(name string) bool { return name == IPAMSimple || name == HostLocal }

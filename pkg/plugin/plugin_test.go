@@ -148,7 +148,7 @@ func TestPlugin(t *testing.T) {
 		cmd.Stdin = strings.NewReader(tt.stdin)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // the status is checked below
+		_ = cmd.Run() // the exit status is checked below
 		if got := cmd.ProcessState.ExitCode(); got != tt.status {
 			t.Errorf("%s %s: status %d, want %d", tt.command, tt.stdin, got, tt.status)
 		}

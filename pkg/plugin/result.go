@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// Previous returns prevResult: the result of the plugin before in the list or, for CHECK, the result of ADD. It
-// returns nil if there is none.
+// Previous returns prevResult, which is the result of the plugin before in the list or, for
+// CHECK, the result of ADD. It returns nil if there is no prevResult.
 func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
@@ -30,9 +30,9 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// parseResult parses a result. It uses the version that the result names, or else the given version. A result in
-// libcni's record has the version that the runtime uses. This version may be older than the newest version of the
-// configuration (cniVersions).
+// parseResult parses a result in the CNI version that the result names, or in the given version
+// if it names none. A result in libcni's record has the version that the runtime uses, which may
+// be older than the newest version of the configuration (cniVersions).
 func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own
@@ -61,24 +61,25 @@ func refuseNulls(result map[string]any) error {
 	return nil
 }
 
-// IPNet returns a prefix in the type that results have.
+// IPNet returns a prefix in the type that the CNI library uses in results.
 func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Prefix is the inverse of IPNet. An IPv4 address has four bytes.
+// Prefix is the inverse of IPNet. It returns an IPv4 address with four bytes.
 func Prefix(n net.IPNet) netip.Prefix {
 	bits, _ := n.Mask.Size()
 	return netip.PrefixFrom(Addr(n.IP), bits)
 }
 
-// Addr returns ip as a netip.Addr, an IPv4 address in four bytes. It returns the zero Addr for nil.
+// Addr returns ip as a netip.Addr, with four bytes for an IPv4 address. It returns the zero Addr
+// for nil.
 func Addr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }
 
-// PassOn prints prevResult unchanged, for a plugin that adds nothing.
+// PassOn prints prevResult unchanged, for a plugin that adds nothing to it.
 func PassOn(conf *types.PluginConf) error {
 	previous, err := Previous(conf)
 	if err == nil && previous == nil {
