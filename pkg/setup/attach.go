@@ -16,8 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// attachTries is the number of attempts of AttachPort if another program deletes the bridge or our
-// tables during each attempt.
+// attachTries is the number of times that AttachPort starts again if another program deletes the
+// bridge or our tables meanwhile.
 const attachTries = 5
 
 // ErrAttached is returned if the attachment already has a finished port.
@@ -29,26 +29,26 @@ var ErrBridgeGone = errors.New("the bridge was deleted meanwhile")
 // Plugged is the result of AttachPort.
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
-	BridgeMTU, MTU                   int  // in bytes; MTU is the MTU of both ends of the veth pair
-	noQuerier                        bool // the bridge is ours and does not snoop, so nothing reads reports of multicast groups
+	BridgeMTU, MTU                   int  // MTU of the bridge and of both ends of the veth pair, in bytes
+	noQuerier                        bool // the bridge is ours and has multicast snooping off, so nothing reads reports of multicast groups
 	bridge                           int  // index of the bridge
 }
 
-// CheckAttachable returns an error if a name that AttachPort needs is in use: ErrAttached, ErrTaken,
-// ErrNotBridge or, for Port.ExistingLink, ErrNoLink. It deletes the remains of a killed AttachPort of
-// this attachment, and changes nothing else.
+// CheckAttachable returns an error if a name that AttachPort needs is in use: ErrAttached, ErrTaken
+// or ErrNotBridge. If Port.ExistingLink names no link, it returns ErrNoLink. It deletes what a
+// killed AttachPort of this attachment has left, and changes nothing else.
 func (h *Host) CheckAttachable(p *Port) error {
 	if err := bridges.CheckBridge(h.Namespace, p.Network.Bridge); err != nil {
 		return err
 	}
 	port, err := rtnl.ByName(h.Namespace, p.Port())
 	if err == nil {
-		// AttachPort sets the port up as its last step, so a port that is down is unfinished.
+		// A port that is up is finished, because AttachPort sets the host end up as its last step.
 		if port.Up && port.Master != 0 {
 			return fmt.Errorf("attach %s of container %s: %w", p.Interface, p.Attachment.Container, ErrAttached)
 		}
 		_, err = h.Unplug(p.Attachment, p.HostPorts...)
-	} else if rtnl.Absent(err) { // the port may have been deleted with the container's namespace, but not its IFB and guard
+	} else if rtnl.Absent(err) { // the port was perhaps deleted with the container's namespace, but its IFB and guard still exist
 		err = h.removeRemains(p.Port())
 	}
 	if err != nil {
@@ -68,17 +68,19 @@ func (h *Host) CheckAttachable(p *Port) error {
 	return nil
 }
 
-// AttachPort connects a container to its network. First it creates the network or restores the
-// missing parts of the network. AttachPort returns when the port passes packets. If it fails, it
-// deletes the port, and the network if the bridge has no other port of ours. Sysctls of the host stay.
-// DetachPort is the inverse.
+// AttachPort connects a container to its network. First it creates the bridge, gateway addresses
+// and rules of the network, or restores the missing ones. It returns when the port passes packets.
+// If it fails, it deletes the port. If the bridge then has no port of ours, it also releases the
+// network (see ReleaseNetwork). Sysctls of the host stay as AttachPort has set them. DetachPort is
+// the inverse.
 //
-// Call CheckAttachable before AttachPort. If a name is in use, AttachPort itself returns only the
-// error of the kernel. If another program deletes the bridge or our tables during the call,
-// AttachPort starts again. After some attempts it returns ErrBridgeGone or ErrTablesGone.
+// Call CheckAttachable before AttachPort, because it explains a name that is in use. AttachPort
+// itself returns only the error of the kernel for such a name. If another program deletes the
+// bridge or our tables during the call, AttachPort starts again. After attachTries attempts it
+// returns ErrBridgeGone or ErrTablesGone.
 //
-// Any number of processes may call AttachPort at once. A lock on the host's network namespace
-// protects the objects that all containers of the host share.
+// Any number of processes may call AttachPort at the same time. A lock on the host's network
+// namespace protects the objects that all containers of the host share.
 func (h *Host) AttachPort(p *Port) (done *Plugged, err error) {
 	for range attachTries {
 		if done, err = h.attachOnce(p); !errors.Is(err, ErrBridgeGone) && !errors.Is(err, ErrTablesGone) {
@@ -90,7 +92,7 @@ func (h *Host) AttachPort(p *Port) (done *Plugged, err error) {
 
 func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 	if done, err = h.plug(p); errors.Is(err, flock.ErrTimeout) {
-		return nil, err // nothing was changed, and ReleaseNetwork would wait for the same lock
+		return nil, err // plug has changed nothing, and ReleaseNetwork would wait for the same lock
 	} else if err != nil {
 		flock.Undoing()
 		return nil, errors.Join(err, h.ReleaseNetwork(p.Network.Bridge))
@@ -113,8 +115,9 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 	return done, nil
 }
 
-// forgetConnections deletes the connections that the last container with an address of p has left, if the
-// network has a fast path: their packets would reach the new container.
+// forgetConnections deletes the conntrack entries for the addresses of p, if the network has a fast
+// path. An earlier container with the same address may have left these entries, and the fast path
+// would forward packets of its connections to the new container.
 func forgetConnections(n *Namespace, p *Port) error {
 	if p.Network.FastPath == FastPathOff {
 		return nil
@@ -122,9 +125,9 @@ func forgetConnections(n *Namespace, p *Port) error {
 	return conntrack.Forget(n, p.Addresses)
 }
 
-// explainGone wraps err with ErrBridgeGone if the bridge with this index does not exist any more.
-// The kernel returns many different errors for requests about ports of a deleted bridge. Index 0
-// means that the bridge was not found.
+// explainGone wraps err with ErrBridgeGone if no bridge has this index any more. The check is
+// necessary because the kernel returns many different errors for requests about ports of a deleted
+// bridge. Index 0 means that the bridge was not found.
 func (h *Host) explainGone(bridge int, err error) error {
 	gone := bridge == 0
 	if !gone {
@@ -154,7 +157,7 @@ func (h *Host) finishPort(p *Port, on *Plugged) error {
 		err = h.awaitPort(p)
 	}
 	if err != nil {
-		for key, value := range before { // the kernel keeps sysctls of the whole namespace when the interface is deleted
+		for key, value := range before { // the kernel keeps the old values of sysctls that apply to the whole namespace, even when the interface is deleted
 			err = errors.Join(err, p.Container.SetSysctl(key, value))
 		}
 	}
@@ -162,9 +165,9 @@ func (h *Host) finishPort(p *Port, on *Plugged) error {
 }
 
 // AddAddresses adds addresses to a port that AttachPort made without addresses, because the IPAM
-// plugin asks a DHCP server through the port. It configures the addresses and routes of the
-// container, and then the guard, gateways, masquerade and host ports on the host. p.MAC must be
-// Plugged.ContainerMAC. After an error, the caller calls DetachPort.
+// plugin gets them from a DHCP server through this port. It configures the addresses and routes of
+// the container. On the host, it configures the guard, gateways, masquerade and host ports. p.MAC
+// must be Plugged.ContainerMAC. After an error, the caller calls DetachPort.
 //
 // The addresses and the guard come first, because the DHCP client needs them to release the lease
 // if a later step fails.
@@ -188,7 +191,8 @@ func (h *Host) AddAddresses(p *Port) error {
 	return ownrules.Publish(h.Namespace, p)
 }
 
-// containerEnd returns the configuration of the container's end. noQuerier is Plugged.noQuerier.
+// containerEnd returns the configuration of the container's end of the veth pair. noQuerier is
+// Plugged.noQuerier.
 func containerEnd(p *Port, noQuerier bool) rtnl.EndConfig {
 	return rtnl.EndConfig{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, DetectDuplicates: p.DetectDuplicates, NoQuerier: noQuerier, Autoconfigured: p.Autoconfigured}
 }
@@ -199,7 +203,7 @@ func (h *Host) setPortUp(p *Port) error {
 	return h.Send(up)
 }
 
-// awaitPort waits until both ends pass packets.
+// awaitPort waits until both ends of the veth pair pass packets.
 func (h *Host) awaitPort(p *Port) error {
 	if err := h.awaitForwarding(p.Port()); err != nil {
 		return err
@@ -207,8 +211,8 @@ func (h *Host) awaitPort(p *Port) error {
 	return awaitRunning(p.Container, p.Interface)
 }
 
-// awaitRunning waits until the kernel has noticed the carrier of the link called name. Before that, the
-// kernel drops packets that leave by the link, and IPv6 has no route by the link.
+// awaitRunning waits until the kernel has noticed the carrier of the link called name. Before that,
+// the kernel drops packets that leave through the link, and uses no IPv6 route through it.
 func awaitRunning(n *Namespace, name string) error {
 	if err := rtnl.AwaitCarrier(n, name, func(l rtnl.Link) bool { return l.Running }); err != nil {
 		return fmt.Errorf("wait for %s in %s: %w", name, n.Path, err)
@@ -216,9 +220,9 @@ func awaitRunning(n *Namespace, name string) error {
 	return nil
 }
 
-// plug creates the veth pair, with the host end on the bridge and both ends down. With
-// Port.ExistingLink, it makes the whole port of that link instead. It holds the lock of lockComplete, so
-// no process deletes the network meanwhile.
+// plug creates the veth pair of a port, with both ends down, and adds the host end to the bridge.
+// With Port.ExistingLink, it creates no veth pair, but calls plugExisting. plug holds the lock of
+// lockComplete, so no other process deletes the bridge or the rules meanwhile.
 func (h *Host) plug(p *Port) (*Plugged, error) {
 	lock, err := h.lockComplete(p.Network)
 	var br rtnl.Link
@@ -253,7 +257,7 @@ func (h *Host) plug(p *Port) (*Plugged, error) {
 	if err == nil {
 		err = h.Send(b)
 	}
-	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another link has the name and must stay
+	if err != nil && !errors.Is(err, unix.EEXIST) { // on EEXIST, another link has this name and must not be deleted
 		var undo netns.Batch
 		rtnl.Delete(&undo, pair.Name)
 		err = errors.Join(h.explainGone(br.Index, explainFull(br.Name, err)), h.Send(undo))
@@ -270,8 +274,9 @@ func explainFull(bridge string, err error) error {
 	return err
 }
 
-// portRequest returns the request that sets the alias and the port settings of the host end. The
-// kernel ignores both in the request that creates the veth pair.
+// portRequest returns the request that sets the alias and the bridge port settings of the host end.
+// This needs a request of its own, because the kernel ignores both in the request that creates the
+// veth pair.
 func portRequest(p *Port) *nl.NetlinkRequest {
 	req := settingsRequest(p)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))
@@ -279,7 +284,8 @@ func portRequest(p *Port) *nl.NetlinkRequest {
 }
 
 // settingsRequest returns the request that sets hairpin mode, isolation and BPDU guard of a bridge
-// port. The request never switches a BPDU guard off, because another program may have switched it on.
+// port. The request never switches the BPDU guard off, because another program may have switched it
+// on.
 func settingsRequest(p *Port) *nl.NetlinkRequest {
 	settings := map[int]bool{rtnl.BrportMode: p.Hairpin, rtnl.BrportIsolated: p.Isolated}
 	if p.BPDUGuard {

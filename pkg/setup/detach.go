@@ -10,27 +10,29 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DetachPort deletes the port of an attachment and its host ports. It does not delete a
-// Port.ExistingLink, but removes the link from the bridge. If the bridge then has none of our ports,
-// DetachPort also deletes the network. DetachPort is faster if known names all host ports of the
-// attachment, because it need not list the host ports of all containers.
+// DetachPort deletes the port of an attachment and its host ports. A Port.ExistingLink is not
+// deleted, but only removed from the bridge. If the bridge then has no port of ours, DetachPort
+// also releases the network (see ReleaseNetwork). known may list the host ports of the attachment.
+// If known has all of them, DetachPort is faster, because it need not list the host ports of all
+// containers.
 func (h *Host) DetachPort(a Attachment, bridge string, known ...HostPort) error {
 	on, err := h.Unplug(a, known...)
 	return errors.Join(err, h.ReleaseNetwork(bridge, on))
 }
 
-// Unplug deletes a port as DetachPort does, but keeps the network. It returns the name of the bridge
-// that the port was on, or "" if the port was on no bridge. It leaves a child process behind, which
-// a long-running caller must reap: see rtnl/removal.go.
+// Unplug deletes a port as DetachPort does, but does not release the network. It returns the name
+// of the bridge that the port was on, or "" if the port was on no bridge. Unplug starts a child
+// process that outlives the call, so a long-running caller must reap this child (see
+// rtnl/removal.go).
 func (h *Host) Unplug(a Attachment, known ...HostPort) (bridge string, err error) {
 	published := ownrules.Unpublish(h.Namespace, a, known)
 	bridge, err = h.removePort(a.Port())
 	return bridge, errors.Join(published, err, ownrules.UnguardPort(h.Namespace, a.Port()))
 }
 
-// removePort deletes a port and its IFB. It does not delete an existing link, but removes the link
-// from its bridge. It returns the name of the bridge, or "" if the port was on no bridge. A port that
-// does not exist is no error.
+// removePort deletes a port and its IFB. It does not delete a Port.ExistingLink, but removes this
+// link from its bridge. It returns the name of the bridge, or "" if the port was on no bridge. A
+// port that does not exist is no error.
 func (h *Host) removePort(name string) (bridge string, err error) {
 	l, err := rtnl.ByName(h.Namespace, name)
 	if err != nil && !rtnl.Absent(err) {
@@ -43,7 +45,7 @@ func (h *Host) removePort(name string) (bridge string, err error) {
 	var b netns.Batch
 	bridges.KeepMACBeforeLeave(&b, br, l)
 	if l.Index == 0 || l.Name == name {
-		rtnl.Delete(&b, plan.IFBOf(name)) // most ports have no IFB, but the attempt takes only microseconds
+		rtnl.Delete(&b, plan.IFBOf(name)) // most ports have no IFB, but this request takes only microseconds
 		if err := h.Send(b); err != nil || l.Index == 0 {
 			return br.Name, err
 		}
@@ -53,7 +55,7 @@ func (h *Host) removePort(name string) (bridge string, err error) {
 }
 
 // removeRemains deletes the IFB and the guard of a port that does not exist any more. It does not
-// delete host ports, because finding them takes a dump of the whole map.
+// delete host ports, because it would have to read the whole nftables map to find them.
 func (h *Host) removeRemains(port string) error {
 	var b netns.Batch
 	rtnl.Delete(&b, plan.IFBOf(port))

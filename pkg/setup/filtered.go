@@ -9,15 +9,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The functions in this file are for the plugin firewall. It adds an ingress policy to the network of
-// a port that an earlier plugin in the chain has attached.
+// The functions in this file are for the plugin firewall. This plugin adds an ingress policy for a
+// port that an earlier plugin in the chain has attached.
 
-// policyChained is the name of the plugin firewall's ingress policy in rule comments. The policy of
-// the network's own configuration has another name, so the two policies do not mix.
+// policyChained is the name of the plugin firewall's ingress policy in rule comments. The ingress
+// policy of the network's own configuration has another name, so the rules of the two policies are
+// not confused.
 const policyChained = "firewall"
 
-// EnsureFiltered adds the rules of Network.Forward and Network.Ingress for a port's network. It keeps
-// the rules of the network's own configuration. ReleaseNetwork deletes all these rules.
+// EnsureFiltered adds the rules of p.Network.Forward and p.Network.Ingress, and keeps the rules
+// that the configuration of the plugin bridge has added. ReleaseNetwork deletes all these rules.
 // EnsureFiltered returns the names of the parts that it restored.
 func (h *Host) EnsureFiltered(p *Port) (restored []string, err error) {
 	missing, err := h.missingFiltered(p)
@@ -27,7 +28,7 @@ func (h *Host) EnsureFiltered(p *Port) (restored []string, err error) {
 	return h.repair(func() ([]plan.Difference, error) { return h.missingFiltered(p) })
 }
 
-// VerifyFiltered returns an error that names everything that EnsureFiltered would restore. It changes
+// VerifyFiltered returns an error that names everything that EnsureFiltered would add. It changes
 // nothing.
 func (h *Host) VerifyFiltered(p *Port) error {
 	missing, err := h.missingFiltered(p)

@@ -29,11 +29,12 @@ func CurrentHost() (*Host, error) {
 	return &Host{ns}, nil
 }
 
-// OpenNamespace opens the namespace at path (/run/netns/NAME, /proc/PID/ns/net). The error wraps
-// ErrNoNamespace or ErrNotNamespace.
+// OpenNamespace opens the namespace at a path such as /run/netns/NAME or /proc/PID/ns/net. The
+// error wraps ErrNoNamespace if the file does not exist, and ErrNotNamespace if the file is no
+// namespace.
 func OpenNamespace(path string) (*Namespace, error) { return netns.Open(path) }
 
-// DeleteNamed deletes the name of a namespace that EnsureNamed or ip-netns(8) created. The kernel
+// DeleteNamed removes the name of a namespace that EnsureNamed or ip-netns(8) created. The kernel
 // deletes the namespace itself when no name, process or socket refers to it.
 func DeleteNamed(name string) error { return netns.DeleteNamed(name) }
 
@@ -74,7 +75,7 @@ type (
 	DifferenceError = plan.DifferenceError
 )
 
-// Limits, and the values of Guard, Forward, Ingress and Conflict.
+// The limits of MTU and other values, and the values of Guard, Forward, Ingress and Conflict.
 const (
 	MinMTU     = plan.MinMTU
 	MaxMTU     = plan.MaxMTU
@@ -110,7 +111,7 @@ const (
 	RouteOnLink    = plan.RouteOnLink
 )
 
-// Errors of the packages below internal/ that a caller may handle.
+// The errors of packages below internal/ that a caller may handle.
 var (
 	ErrNoNamespace        = netns.ErrNoNamespace
 	ErrNotNamespace       = netns.ErrNotNamespace
@@ -141,12 +142,13 @@ func ParseConflict(name string) (Conflict, error) { return plan.ParseConflict(na
 // ParseChain parses a chain as nft(8) writes it: family, table and name, with spaces between them.
 func ParseChain(text string) (Chain, error) { return plan.ParseChain(text) }
 
-// ParseAttachment returns the attachment that the alias of one of our ports names. ok is false for
-// every other alias.
+// ParseAttachment returns the attachment that is encoded in the alias of a port of ours. ok is
+// false for every other alias.
 func ParseAttachment(alias string) (a Attachment, ok bool) { return plan.ParseAttachment(alias) }
 
-// ProgramPath returns the path of a program. It searches the folders of the parameter "first",
-// then PATH, then the sbin folders. If the program is not found, the error is that of the last folder.
+// ProgramPath returns the path of a program. It searches the folders of the parameter first, then
+// PATH, then the sbin folders. If the program is not found, it returns the error of the last
+// folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	return forward.ProgramPath(name, first...)
 }
@@ -167,8 +169,8 @@ func LowerLoopback(ns *Namespace) error { return rtnl.LowerLoopback(ns) }
 // VerifyLoopback returns an error if lo is down.
 func VerifyLoopback(ns *Namespace) error { return rtnl.VerifyLoopback(ns) }
 
-// UplinkMTU returns the smallest MTU, in bytes, among the links of the default routes. It returns 0 if
-// the host has no default route.
+// UplinkMTU returns the smallest MTU, in bytes, of the links that have a default route. It returns
+// 0 if the host has no default route.
 func (h *Host) UplinkMTU() (mtu int, err error) { return rtnl.UplinkMTU(h.Namespace) }
 
 // EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in bytes;
@@ -177,20 +179,20 @@ func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
 
-// RenamedTo returns the present name of the bridge that we created as name, if another program has
-// renamed the bridge. Otherwise it returns "".
+// RenamedTo returns the present name of a bridge that we created under the name name, if another
+// program has renamed it. Otherwise it returns "".
 func (h *Host) RenamedTo(name string) (string, error) { return bridges.RenamedTo(h.Namespace, name) }
 
-// FoundPort is one of our bridge ports, as found on the host.
+// FoundPort describes a bridge port of ours that exists on the host.
 type FoundPort = bridges.FoundPort
 
 // Ports returns all our bridge ports on the host.
 func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) }
 
-// HasPort reports whether an attachment has a port.
+// HasPort reports whether the host has a port for an attachment.
 func (h *Host) HasPort(a Attachment) (bool, error) { return bridges.HasPort(h.Namespace, a) }
 
-// BridgeOf returns the name of the bridge that an attachment's port is on, "" if the attachment
+// BridgeOf returns the name of the bridge that an attachment's port is on, or "" if the attachment
 // has no port.
 func (h *Host) BridgeOf(a Attachment) (string, error) {
 	port, err := rtnl.ByName(h.Namespace, a.Port())
@@ -204,8 +206,8 @@ func (h *Host) BridgeOf(a Attachment) (string, error) {
 	return br.Name, err
 }
 
-// HostPorts returns the host ports of all containers as text, such as "tcp *:8080". The keys of the
-// map are the names of the containers' bridge ports.
+// HostPorts returns the host ports of all containers, each as text such as "tcp *:8080". The key of
+// the map is the name of the container's bridge port.
 func (h *Host) HostPorts() (map[string][]string, error) { return ownrules.HostPorts(h.Namespace) }
 
 // EnsureMasquerade adds the masquerade rules for packets from the subnets of a bridge. DeleteRules is
@@ -228,7 +230,7 @@ func (h *Host) EnsureForward(bridge string, families ...int) error {
 func (h *Host) DeleteForward(bridge string) error { return forward.Delete(h.Namespace, bridge) }
 
 // AcceptsForward reports whether every FORWARD chain of a family (AF_INET, AF_INET6) has the rules
-// of a bridge at the right position. It changes nothing.
+// that accept the packets of a bridge, before any rule that drops them. It changes nothing.
 func (h *Host) AcceptsForward(bridge string, family int) (bool, error) {
 	return forward.Accepts(h.Namespace, bridge, family)
 }
@@ -239,7 +241,7 @@ type BaseChain = forward.BaseChain
 // Owner is the program that created a chain.
 type Owner = forward.Owner
 
-// The known owners of base chains.
+// The known values of Owner.
 const (
 	OwnerUs        = forward.OwnerUs
 	OwnerIPTables  = forward.OwnerIPTables
@@ -255,17 +257,17 @@ func (h *Host) ForwardChains(family int) ([]BaseChain, error) {
 	return forward.Chains(h.Namespace, family)
 }
 
-// CheckFastPath returns ErrNoFlowtables if the kernel cannot do what FastPathOn asks for. It changes
+// CheckFastPath returns ErrNoFlowtables if the kernel does not support FastPathOn. It changes
 // nothing, but the kernel may load modules.
 func (h *Host) CheckFastPath() error { return nft.CheckFlowtables(h.Namespace) }
 
-// FastConnections returns the number of connections of an address whose packets take the fast path.
+// FastConnections returns how many connections of an address the fast path forwards now.
 func (h *Host) FastConnections(address netip.Addr) (count int, err error) {
 	return conntrack.Offloaded(h.Namespace, address)
 }
 
-// ForgetConnections deletes conntrack's entries of connections from or to containers with these
-// addresses.
+// ForgetConnections deletes the conntrack entries of connections from or to these addresses of
+// containers.
 func (h *Host) ForgetConnections(addresses []netip.Prefix) error {
 	return conntrack.Forget(h.Namespace, addresses)
 }
@@ -276,15 +278,15 @@ func (h *Host) CheckDenied(net *Network) error { return forward.CheckDenied(h.Na
 // AttachedInterface is an interface of a container that is attached to a network.
 type AttachedInterface = bridges.AttachedInterface
 
-// AttachedInterfaces returns the containers' interfaces that our veth pairs attach to a network, with
-// their addresses.
+// AttachedInterfaces returns the interfaces of containers that our veth pairs attach to a network,
+// with their addresses.
 func (h *Host) AttachedInterfaces(network string) ([]AttachedInterface, error) {
 	return bridges.AttachedInterfaces(h.Namespace, network)
 }
 
-// IncompatibleChains returns the foreign chains of a family (AF_INET, AF_INET6) that iptables refuses
-// to change. iptables refuses chains that nft(8) has loaded from a saved ruleset. IncompatibleChains
-// changes nothing.
+// IncompatibleChains returns the chains of other programs that iptables of a family (AF_INET,
+// AF_INET6) refuses to change. iptables refuses chains that nft(8) has loaded from a saved ruleset.
+// IncompatibleChains changes nothing.
 func (h *Host) IncompatibleChains(family int) ([]Chain, error) {
 	return forward.IncompatibleChains(h.Namespace, family)
 }

@@ -19,7 +19,8 @@ type End struct {
 }
 
 // Join connects two namespaces by a veth pair, sets both ends up, and returns when the pair passes
-// packets. If the pair exists already, Join adds missing addresses. To undo Join, delete either end.
+// packets. If the pair exists already, Join adds only missing addresses. To undo Join, delete
+// either end.
 func Join(a, b End) error {
 	pair := rtnl.Veth{Name: a.Interface, Peer: b.Interface, MAC: rtnl.RandomMAC(), PeerMAC: rtnl.RandomMAC(), PeerNamespace: b.Namespace}
 	var make netns.Batch

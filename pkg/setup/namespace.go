@@ -13,7 +13,7 @@ import (
 func EnsureNamed(name string) (*Namespace, error) {
 	path := filepath.Join(netns.NamedDir, name)
 	n, err := netns.Open(path)
-	if errors.Is(err, ErrNotNamespace) { // a killed process left the file without its bind mount
+	if errors.Is(err, ErrNotNamespace) { // a killed process has created the file but has not mounted the namespace there
 		if err := netns.DeleteNamed(name); err != nil {
 			return nil, err
 		}

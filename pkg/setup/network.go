@@ -18,8 +18,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DefaultBridge is the name of the bridge if the configuration names no bridge. The reference plugin
-// bridge has the same default.
+// DefaultBridge is the name of the bridge for a configuration without the key "bridge". The
+// reference plugin bridge has the same default.
 const DefaultBridge = "cni0"
 
 // Missing returns the names of the objects and settings of a network that are missing on the host. It
@@ -33,9 +33,9 @@ func (h *Host) Missing(net *Network) (what []string, err error) {
 }
 
 // CheckNetwork returns an error if it finds a reason why AttachPort would fail on this network. The
-// error is ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict, ErrNoIPTables, ErrNoFirewalld,
-// ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull, ErrNoFlowtables, or unix.EROFS for a sysctl. CheckNetwork changes
-// nothing.
+// error is one of ErrNotBridge, ErrNoVLANs, ErrTaken, ErrAddressConflict, ErrNoIPTables,
+// ErrNoFirewalld, ErrStrictForwardPorts, ErrNoChain, ErrBridgeFull and ErrNoFlowtables, or
+// unix.EROFS if a sysctl is read-only. CheckNetwork changes nothing.
 func (h *Host) CheckNetwork(net *Network) error {
 	missing, err := h.missing(net)
 	if err != nil {
@@ -57,12 +57,13 @@ func (h *Host) CheckNetwork(net *Network) error {
 }
 
 // lockComplete restores the missing parts of the network and returns a lock. While the caller holds
-// the lock, no other process deletes the network. The caller unlocks when its port is on the bridge,
-// because no process deletes a network with a port. Usually nothing is missing. Then the lock is
-// shared, and many processes can hold it at the same time.
+// the lock, no other process releases the network (see ReleaseNetwork). The caller may unlock as
+// soon as its port is on the bridge, because ReleaseNetwork keeps a network with a port. If nothing
+// is missing, which is the usual case, the lock is shared, so many processes can hold it at the
+// same time.
 //
-// The lock is on the file of the host's network namespace. This file has one inode of nsfs for all
-// its paths, so the lock needs no folder and leaves no file.
+// The lock is on the file of the host's network namespace. This file has the same nsfs inode under
+// all its paths, so the lock needs no folder and leaves no file.
 func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	lock, err := h.Lock(flock.Shared)
 	if err != nil {
@@ -89,8 +90,8 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	return lock, nil
 }
 
-// missing returns the differences between the host and the network, in the order in which they must
-// be restored. It changes nothing. ADD and repair restore the differences. CHECK reports them.
+// missing returns the objects and settings of the network that the host lacks, in the order in
+// which they must be restored. It changes nothing. ADD and repair restore them, CHECK reports them.
 func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	links, err := h.linksOf(net)
 	if err != nil {
@@ -115,7 +116,8 @@ func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	return missing, nil
 }
 
-// linksOf returns the links that Network.Links names. A link that does not exist is the zero Link.
+// linksOf returns the links that Network.Links names, in the same order. For a link that does not
+// exist it returns a zero Link.
 func (h *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
 	for _, name := range net.Links() {
 		l, err := rtnl.ByName(h.Namespace, name)
@@ -128,7 +130,8 @@ func (h *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
 }
 
 // missingBridge returns the missing settings, VLANs, gateway addresses and on-link routes of the
-// bridge. The first link is the bridge. The last link has the gateway addresses.
+// bridge. links is the result of linksOf: the first link is the bridge, and the last link has the
+// gateway addresses.
 func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	br, routed := links[0], links[len(links)-1]
 	ensure := func() error { return bridges.EnsureBridge(h.Namespace, net.Bridge, net.MTU) }
@@ -164,9 +167,9 @@ func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Di
 	return slices.Concat(missing, gateways, routes), err
 }
 
-// missingGateways returns the gateways of the network that are missing on link l. This link is the
-// bridge or a VLAN link on the bridge. If a gateway cannot be added, missingGateways returns an error,
-// so ADD fails before it changes anything.
+// missingGateways returns the gateway addresses of the network that are missing on link l, which is
+// the bridge or a VLAN link on the bridge. If a gateway address cannot be added, missingGateways
+// returns an error, so that ADD fails before it changes anything.
 func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	if len(net.Gateways) == 0 {
 		return nil, nil
@@ -206,8 +209,8 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 	return missing, nil
 }
 
-// missingFilters returns the missing rules and settings that make foreign chains accept the network's
-// packets: see Network.Forward and Network.ForwardChains.
+// missingFilters returns the missing rules and settings that make the chains of other programs
+// accept the network's packets (see Network.Forward and Network.ForwardChains).
 func (h *Host) missingFilters(net *Network) (missing []plan.Difference, err error) {
 	firewalld := func(net *Network) ([]plan.Difference, error) { return forward.MissingFirewalld(h.Namespace, net) }
 	chains := func(net *Network) ([]plan.Difference, error) { return forward.MissingChains(h.Namespace, net) }
@@ -247,7 +250,7 @@ func (h *Host) missingSysctls(net *Network) (missing []plan.Difference, err erro
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlBridge4, unix.AF_INET6: netns.SysctlBridge6} {
 		value, err := h.Sysctl(key)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // without br_netfilter, iptables sees no bridged packet
+			continue // without br_netfilter, iptables does not see packets between two ports of the bridge
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read sysctl net/%s: %w", key, err)

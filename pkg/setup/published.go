@@ -8,14 +8,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/portlist"
 )
 
-// The functions in this file are for the plugin portmap. It publishes host ports for a container that
-// an earlier plugin in the chain has attached.
+// The functions in this file are for the plugin portmap. This plugin publishes host ports for a
+// container that an earlier plugin in the chain has attached.
 
-// PublishPort adds the host ports of an attached port. It adds all of them or none. First it restores
-// the missing parts of the network, as AttachPort does. Host ports that the port already has do not
-// change. PublishPort also lists the host ports for other programs: see portlist.Add.
+// PublishPort adds the host ports of an attached port. It adds all of them or none, and does not
+// change host ports that the port already has. First it restores the missing parts of the network,
+// as AttachPort does. PublishPort also adds the host ports to a list that other programs read (see
+// portlist.Add).
 //
-// UnpublishPort is the inverse. DetachPort deletes the host ports too, but does not change the list.
+// UnpublishPort is the inverse. DetachPort deletes the host ports too, but does not change the
+// list.
 func (h *Host) PublishPort(p *Port) error {
 	lock, err := h.lockComplete(p.Network)
 	if err != nil {
@@ -34,21 +36,23 @@ func (h *Host) PublishPort(p *Port) error {
 	return nil
 }
 
-// UnpublishPort deletes the host ports of an attachment, also if the bridge port does not exist any
-// more. UnpublishPort is faster if known names all host ports of the attachment.
+// UnpublishPort deletes the host ports of an attachment, even if its bridge port does not exist any
+// more. known may list the host ports of the attachment. If known has all of them, UnpublishPort is
+// faster, because it need not list the host ports of all containers.
 func (h *Host) UnpublishPort(a Attachment, known ...HostPort) error {
 	gone := func(o ownrules.PortOwner) bool { return o.Port == a.Port() }
 	return errors.Join(ownrules.Unpublish(h.Namespace, a, known), portlist.Remove(h.Namespace, gone))
 }
 
-// VerifyPublished compares the network, the host ports and the list of host ports with the plan. It
-// changes nothing. The error names each difference.
+// VerifyPublished checks that the network, the host ports of p and their entries in the list of
+// host ports exist as planned. It changes nothing. The error names each difference.
 func (h *Host) VerifyPublished(p *Port) error {
 	missing, err := h.missing(p.Network)
 	return errors.Join(plan.Error(missing), err, ownrules.VerifyHostPorts(h.Namespace, p), portlist.Verify(h.Namespace, p))
 }
 
-// CollectPublished deletes the host ports of all attachments of a network that are not in valid.
+// CollectPublished deletes the host ports of all attachments of this CNI network that are not in
+// valid.
 func (h *Host) CollectPublished(network string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	abandoned, err := ownrules.Published(h.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })

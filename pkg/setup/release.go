@@ -15,9 +15,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ReleaseNetwork deletes the networks of these bridges from the host: rules, gateway addresses and
-// bridges. If a bridge still has one of our ports, ReleaseNetwork deletes only unused gateway
-// addresses. It does not delete a bridge that we did not create, or that has ports of others.
+// ReleaseNetwork deletes the networks on these bridges: the rules, the gateway addresses, and each
+// bridge that we created. If a bridge still has a port of ours, ReleaseNetwork deletes only gateway
+// addresses that no container uses. It never deletes a bridge that we did not create, or that has
+// ports of other programs.
 func (h *Host) ReleaseNetwork(bridges ...string) error {
 	var errs []error
 	for i, bridge := range bridges {
@@ -58,9 +59,9 @@ func (h *Host) inUse(bridge string) (used bool, err error) {
 	return used, err
 }
 
-// releaseBridge deletes a bridge that we created and that has no ports. Every other bridge stays, and
-// releaseBridge deletes only what we added: VLAN links, addresses, routes and settings for host ports
-// on 127.0.0.1.
+// releaseBridge deletes a bridge that we created and that has no ports. It does not delete any
+// other bridge. From such a bridge it removes only what we added: VLAN links, addresses, routes and
+// settings for host ports on 127.0.0.1.
 func (h *Host) releaseBridge(name string) error {
 	br, err := rtnl.ByName(h.Namespace, name)
 	if rtnl.Absent(err) {
@@ -79,7 +80,7 @@ func (h *Host) releaseBridge(name string) error {
 	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.RemoveLocalnet(h.Namespace, br))
 }
 
-// deleteOwnAddresses deletes the gateway addresses and on-link routes that we added to a link.
+// deleteOwnAddresses deletes the gateway addresses and on-link routes that we added to link l.
 func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	_, own, err := rtnl.WithLinkLocal(h.Namespace, l)
 	if err != nil {
@@ -100,10 +101,11 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// Collect deletes the ports of all attachments of a network that are not in valid, on every bridge.
-// On the bridge that the parameter bridge names, it also deletes ports without an alias, which killed
-// processes have left. If a bridge then has none of our ports, Collect deletes the network of that
-// bridge. Collect continues after errors and returns all of them.
+// Collect deletes the ports of all attachments of this CNI network that are not in valid, on every
+// bridge. It also deletes ports without an alias on the bridge with the name bridge, because killed
+// processes have left them. If a bridge then has no port of ours, Collect releases it: it deletes
+// the rules and addresses of that bridge, and the bridge itself if we created it (see
+// ReleaseNetwork). Collect continues after errors and returns all of them.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	all, err := bridges.LinksUnderLock(h.Namespace)
@@ -122,7 +124,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 		a, known := plan.ParseAttachment(l.Alias)
 		on := byIndex[l.Master]
 		if !known && on.Name == bridge {
-			a.Network = network // the port has no alias, so only its bridge tells the network
+			a.Network = network // the port has no alias, so only its bridge shows to which network the port belongs
 		}
 		if !l.Ours() || l.Port == "" || !gone(ownrules.PortOwner{Port: l.Port, Attachment: a}) {
 			continue

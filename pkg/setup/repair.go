@@ -18,7 +18,7 @@ import (
 
 // RepairPort restores the missing parts of a port and its network on the host, for example after
 // another program has flushed the ruleset. It returns the names of the restored parts. It continues
-// after errors. It changes nothing in the container.
+// after errors and returns all of them. It changes nothing in the container.
 func (h *Host) RepairPort(p *Port) (restored []string, err error) {
 	return h.repair(func() ([]plan.Difference, error) {
 		missing, err := h.missing(p.Network)
@@ -29,13 +29,13 @@ func (h *Host) RepairPort(p *Port) (restored []string, err error) {
 	})
 }
 
-// RepairNetwork restores the missing parts of a network as RepairPort does, but changes no port.
+// RepairNetwork restores the missing parts of a network as RepairPort does, but repairs no port.
 func (h *Host) RepairNetwork(net *Network) (restored []string, err error) {
 	return h.repair(func() ([]plan.Difference, error) { return h.missing(net) })
 }
 
 // repair restores each difference that compare returns. Then it calls compare again, and returns an
-// error for each difference that is still there.
+// error for each difference that still exists.
 func (h *Host) repair(compare func() ([]plan.Difference, error)) (restored []string, err error) {
 	lock, err := h.Lock(flock.Exclusive)
 	if err != nil {
@@ -88,7 +88,7 @@ func (h *Host) restoreSettings(p *Port) error {
 	if err := bridges.KeepMACBeforeJoin(h.Namespace, &b, br, port.MAC); err != nil {
 		return err
 	}
-	if port.Disabled { // the BPDU guard has disabled the port; setting the link down and up enables the port
+	if port.Disabled { // the BPDU guard has disabled the port; the kernel enables the port again when the link goes down and up
 		rtnl.SetDown(&b, port.Name)
 	}
 	join := b.Add("add "+p.LinkName()+" to bridge "+br.Name, rtnl.NewLinkRequest(p.LinkName(), 0))
@@ -104,7 +104,7 @@ func (h *Host) restoreSettings(p *Port) error {
 	return h.awaitForwarding(p.LinkName())
 }
 
-// restoreGuard restores the guard of a port, or deletes the guard if the plan has none.
+// restoreGuard restores the guard of a port, or deletes the guard if p has none.
 func (h *Host) restoreGuard(p *Port) error {
 	if p.Guard == GuardNone {
 		return ownrules.UnguardPort(h.Namespace, p.Port())

@@ -9,11 +9,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// EnsureTransit makes the FORWARD chains of iptables-nft accept packets that pass through the host to these
-// ranges, and replies from them. Kubernetes needs this for a NodePort whose pod is on another node: such a
-// packet comes in and leaves by the uplink, so no rule for a bridge matches it. The rules replace those of
-// the last call. EnsureTransit returns what was missing. The error also says if iptables-legacy denies such
-// packets: its tables stay as they are. DeleteTransit is the inverse.
+// EnsureTransit makes the FORWARD chains of iptables-nft accept packets that the host forwards to
+// these ranges, and the replies to such packets. Kubernetes needs this for a NodePort whose pod is
+// on another node: such a packet comes in and leaves by the uplink, so no rule for a bridge matches
+// it. The rules for these ranges replace the rules of the last call. EnsureTransit returns the
+// names of the parts that it restored. It never changes the tables of iptables-legacy, but returns
+// an error if they deny such packets. DeleteTransit is the inverse.
 func (h *Host) EnsureTransit(ranges []netip.Prefix) (restored []string, err error) {
 	compare := func() ([]plan.Difference, error) { return forward.MissingTransit(h.Namespace, ranges) }
 	missing, err := compare()
@@ -23,7 +24,7 @@ func (h *Host) EnsureTransit(ranges []netip.Prefix) (restored []string, err erro
 	return restored, errors.Join(err, forward.CheckTransit(h.Namespace, ranges))
 }
 
-// DeleteTransit deletes the rules of EnsureTransit.
+// DeleteTransit deletes the rules that EnsureTransit has added.
 func (h *Host) DeleteTransit() error {
 	lock, err := h.Lock(flock.Exclusive)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 )
 
-// Undo is a stack of functions. Each function is the inverse of a step that has succeeded.
+// Undo is a stack of functions. Each function undoes one step that has succeeded.
 type Undo []inverse
 
 type inverse struct {
@@ -16,13 +16,13 @@ type inverse struct {
 	do   func() error
 }
 
-// Push adds the inverse of a step that has just succeeded. what names the step in errors.
+// Push adds the function that undoes a step that has just succeeded. what names the step in errors.
 func (u *Undo) Push(what string, do func() error) {
 	*u = append(*u, inverse{what, do})
 }
 
-// Run calls the inverses, newest first, and empties the stack. It continues after an error and
-// returns all errors joined.
+// Run calls the functions of the stack, newest first, and empties the stack. It continues after an
+// error and returns all errors joined.
 func (u *Undo) Run() error {
 	flock.Undoing()
 	var errs []error

@@ -13,14 +13,14 @@ import (
 )
 
 // VerifyPort compares a port and its network with the plan. It changes nothing. The error names
-// everything that is missing or different. Routes that are not in the plan are ignored.
+// everything that is missing or different. VerifyPort ignores routes that are not in the plan.
 func (h *Host) VerifyPort(p *Port) error {
 	return errors.Join(h.VerifyHost(p), h.VerifyContainer(p))
 }
 
 // VerifyHost compares the host's part of a port and its network with the plan: everything that
-// RepairPort can restore. If an older build has attached the port, VerifyHost does not require the
-// rules that only newer builds add.
+// RepairPort can restore. If an older version of bridgeveth has attached the port, VerifyHost does
+// not require the rules that only newer versions add.
 func (h *Host) VerifyHost(p *Port) error {
 	port, err := rtnl.ByName(h.Namespace, p.LinkName())
 	former := err == nil && bytes.Equal(port.MAC, p.FormerMAC())
@@ -39,8 +39,9 @@ func (h *Host) VerifyHost(p *Port) error {
 	return errors.Join(plan.Error(missing), h.VerifyHostEnd(p))
 }
 
-// planOfOlderBuild returns the plan of a port that an older build has attached. Such a port has no BPDU
-// guard. It has a guard only if the configuration names the guard, or if RepairPort has added one.
+// planOfOlderBuild returns the plan for a port that an older version of bridgeveth has attached. In
+// this plan, the port has no BPDU guard. It has a guard only if the configuration sets the key for
+// the guard, or if RepairPort has added a guard.
 func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false
@@ -67,8 +68,8 @@ func (h *Host) VerifyHostEnd(p *Port) error {
 	return errors.Join(wrong...)
 }
 
-// portPart is one part of a port on the host. VerifyHostEnd compares all parts. RepairPort restores
-// the parts that differ.
+// portPart is a part of a port on the host. VerifyHostEnd compares all parts with the plan.
+// RepairPort restores the parts that differ.
 type portPart struct {
 	name    string
 	verify  func(*Port) error
@@ -115,7 +116,7 @@ func (h *Host) verifySettings(p *Port) error {
 		plan.Differ("isolation of port "+name, port.Isolated, isolated),
 		plan.Differ("BPDU guard of port "+name, port.BPDUGuard, port.BPDUGuard || p.BPDUGuard),
 	}
-	if p.ExistingLink != "" { // the MTU and the carrier belong to the plugin that created the link
+	if p.ExistingLink != "" { // the plugin that created the link chooses its MTU and its carrier
 		return errors.Join(append(wrong, plan.Differ("alternative name of port "+name, port.Port, p.Port()))...)
 	}
 	if port.Disabled && port.BPDUGuard && port.Running {

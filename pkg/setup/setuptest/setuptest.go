@@ -1,8 +1,8 @@
-// Package setuptest gives each test a host of its own: a network namespace and a mount namespace,
-// which the kernel deletes when the test ends. It creates containers in that host. It compares the
-// state of the host before and after a test, to show that the test left nothing behind.
+// Package setuptest gives each test its own host: a network namespace and a mount namespace, which
+// the kernel deletes when the test ends. The package also creates containers in that host, and
+// compares the state of the host before and after a test, to find what the test has left behind.
 //
-// Start with EnterHost. Dump and Same do the comparison.
+// Start with EnterHost. Dump and Same compare the states.
 package setuptest
 
 import (
@@ -25,9 +25,9 @@ import (
 )
 
 // EnterHost moves the calling goroutine, and every program that it starts, into new network and
-// mount namespaces. There, lo is up, /run and /var/lib are empty, forwarding is off and bridged
-// packets traverse iptables. The goroutine stays locked to its thread, so the namespaces and
-// mounts end with the test. Call EnterHost in the innermost subtest.
+// mount namespaces. In them, lo is up, /run and /var/lib are empty, forwarding is off and bridged
+// packets traverse iptables. The goroutine stays locked to its thread, so the namespaces and mounts
+// end with the test. Call EnterHost in the innermost subtest.
 //
 // If the process lacks the privileges, EnterHost skips the test. If REQUIRE_NETNS is set, the test
 // fails instead.
@@ -65,8 +65,8 @@ func EnterHost(t testing.TB) *setup.Host {
 	return host
 }
 
-// mountSys mounts a new sysfs, because a sysfs shows the network namespace in which it was mounted.
-// The folder /sys/fs/cgroup still shows the cgroups of the machine.
+// mountSys mounts a new sysfs over /sys, because a sysfs shows the network namespace in which it
+// was mounted. It mounts the machine's /sys/fs/cgroup again, so programs still find the cgroups.
 func mountSys(t testing.TB) {
 	t.Helper()
 	const path = "/sys/fs/cgroup"
@@ -83,21 +83,21 @@ func mountSys(t testing.TB) {
 	}
 }
 
-// inHostVar is an environment variable. InHost starts a process for a test and sets the variable to
-// the name of the test.
+// inHostVar is the environment variable that tells a process that InHost has started it. Its value
+// is the name of the test.
 const inHostVar = "SETUPTEST_IN_HOST"
 
-// InHost runs test in a host that EnterHost makes, in a process of its own. All threads of that
-// process are in the host, so goroutines of a library act there too. Statements before the call
-// run in both processes.
+// InHost runs test in a new process, in a host that EnterHost makes. All threads of this process
+// are in the host, so goroutines of a library act in the host too. Statements before the call of
+// InHost run in both processes.
 func InHost(t *testing.T, test func()) {
 	t.Helper()
 	inHost(t, 0, test)
 }
 
-// InPIDNamespace runs test as InHost does, in a process that is PID 1 of a new PID namespace. Daemons
-// that the test starts become children of this process and end with it. InPIDNamespace needs root
-// outside of a user namespace.
+// InPIDNamespace runs test as InHost does, but the new process is PID 1 of a new PID namespace.
+// Daemons that the test starts become children of this process and end with it. InPIDNamespace
+// needs root outside of a user namespace.
 func InPIDNamespace(t *testing.T, test func()) {
 	t.Helper()
 	inHost(t, unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() {
@@ -108,7 +108,8 @@ func InPIDNamespace(t *testing.T, test func()) {
 	})
 }
 
-// inHost runs test as InHost does, in further new namespaces: flags of clone(2).
+// inHost runs test as InHost does, also in the new namespaces that the flags of clone(2) in
+// namespaces select.
 func inHost(t *testing.T, namespaces uintptr, test func()) {
 	t.Helper()
 	if os.Getenv(inHostVar) == t.Name() {
@@ -121,7 +122,7 @@ func inHost(t *testing.T, namespaces uintptr, test func()) {
 	cmd.Env = append(os.Environ(), inHostVar+"="+t.Name())
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Cloneflags: namespaces,
-		Pdeathsig:  unix.SIGKILL, // the parent thread lives as long as the test
+		Pdeathsig:  unix.SIGKILL, // the thread that starts the process runs until the test ends
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
@@ -185,9 +186,10 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	return stop
 }
 
-// WriteProgram writes a program file that can be executed at once. It allows no fork while the file is
-// open for writing. Otherwise a child of another test could keep the file open until its exec. Until
-// then, executing the file would fail with ETXTBSY (execve(2)).
+// WriteProgram writes a program file that can be executed at once. It allows no fork while the file
+// is open for writing. Otherwise a child process of another test could inherit the open file and
+// keep it open until its exec, and executing the file meanwhile would fail with ETXTBSY
+// (execve(2)).
 func WriteProgram(t testing.TB, path, text string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -242,9 +244,9 @@ func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out stri
 	return out
 }
 
-// Ping reports whether the address to answers one of several echo requests within two seconds. One
-// second is too short on a busy host, because the kernel repeats an unanswered ARP request after one
-// second.
+// Ping reports whether the address to answers at least one of several echo requests within two
+// seconds. One second is too short on a busy host, because the kernel repeats an unanswered ARP
+// request after one second.
 func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	t.Helper()
 	var err error
@@ -261,7 +263,8 @@ func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	return err == nil
 }
 
-// DropForward sets the policy of FORWARD to DROP, as dockerd does, with each of these programs.
+// DropForward sets the policy of FORWARD to DROP, as dockerd does, with each of these iptables
+// programs.
 func DropForward(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
@@ -269,7 +272,8 @@ func DropForward(t testing.TB, programs ...string) {
 	}
 }
 
-// Hide hides programs until the test ends, in every folder in which tests search for programs.
+// Hide makes programs unusable until the test ends, in every folder in which tests search for
+// programs.
 func Hide(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, name := range programs {
@@ -285,8 +289,9 @@ func Hide(t testing.TB, programs ...string) {
 	}
 }
 
-// hide mounts a file that is not executable over path. All iptables commands are symbolic links to the
-// same program. move_mount(2) covers only the link, but mount(2) would cover the program.
+// hide mounts a file that is not executable over path. All iptables commands are symbolic links to
+// the same program. hide calls move_mount(2), which covers only the link. mount(2) would cover the
+// program itself.
 func hide(path string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -296,19 +301,19 @@ func hide(path string) error {
 	return unix.MoveMount(fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-// volatile matches the parts of Dump that change without an ADD or DEL: counters, and states that
-// the kernel updates some time after a carrier changes.
+// volatile matches the parts of Dump that change without an ADD or DEL: counters, and link states
+// that the kernel updates some time after a change of the carrier.
 var volatile = regexp.MustCompile(`NO-CARRIER,|,LOWER_UP|state [A-Z]+ | linkdown| tentative|packets \d+ bytes \d+|\[\d+:\d+\]|# (Generated|Completed).*| expires \S+`)
 
-// Dump returns the state of a host as text: links, addresses, routes, rules, and the files in dirs. An
-// ADD may change this state, and a DEL must restore it.
+// Dump returns the state of a host as text: links, addresses, routes, rules, and the files in dirs.
+// Tests compare the text before an ADD with the text after the DEL (see Same).
 func Dump(t testing.TB, dirs ...string) string {
 	t.Helper()
 	var all strings.Builder
 	for _, command := range [][]string{
 		{"ip", "-o", "link"},
 		{"ip", "-o", "addr"},
-		{"ip", "route"}, // without the local table, which follows from the addresses
+		{"ip", "route"}, // without the local table, because the kernel fills it from the addresses
 		{"ip", "-6", "route"},
 		{"nft", "list", "ruleset"},
 	} {
@@ -333,7 +338,7 @@ func Dump(t testing.TB, dirs ...string) string {
 	return volatile.ReplaceAllString(all.String(), "")
 }
 
-// Same compares the state of the host with an earlier Dump. If they differ, the test fails with a
+// Same reports whether the state of the host equals an earlier Dump. If not, the test fails with a
 // message that begins with complaint, such as "DEL left traces".
 func Same(t testing.TB, before, complaint string, args ...any) bool {
 	t.Helper()

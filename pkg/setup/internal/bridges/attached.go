@@ -12,17 +12,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// AttachedInterface is a container's interface on a network, with its present addresses. Addresses does
-// not contain link-local addresses.
+// AttachedInterface is an interface of a container that is attached to a CNI network, with its
+// present addresses. Addresses does not contain link-local addresses.
 type AttachedInterface struct {
 	plan.Attachment
 	Addresses []netip.Prefix
 }
 
-// AttachedInterfaces returns the containers' interfaces that our veth pairs attach to a network,
-// including unfinished ones. It does not need the paths of the containers' namespaces: from Linux 4.20
-// on, the kernel lists addresses in the namespace of a veth's peer. On older kernels, the result has no
-// addresses. AttachedInterfaces lists all links, and sends one request for each attachment.
+// AttachedInterfaces returns the interfaces of containers that our veth pairs attach to a CNI
+// network, including interfaces that ADD has not finished. It does not need the paths of the
+// containers' namespaces: from Linux 4.20 on, the kernel lists the addresses in the namespace of a
+// veth's peer. On older kernels, the result has no addresses. AttachedInterfaces lists all links,
+// and sends one request for each attachment.
 func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInterface, err error) {
 	links, err := allLinks(n)
 	if err != nil {
@@ -42,8 +43,8 @@ func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInter
 	return all, nil
 }
 
-// peerAddresses returns the addresses of a veth's peer. If the veth pair was deleted meanwhile, it
-// returns no addresses.
+// peerAddresses returns the addresses of the other end of veth l. If the veth pair was deleted
+// meanwhile, it returns no addresses.
 func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -63,7 +64,8 @@ func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err err
 		header := nl.DeserializeIfAddrmsg(m)
 		attrs := netns.Attrs(m[header.Len():])
 		a, ok := netip.AddrFromSlice(rtnl.LocalAddress(attrs))
-		// A kernel before 4.20 lists the host's own addresses instead.
+		// A kernel before 4.20 ignores the attribute for the namespace and lists the addresses in
+		// the host's namespace. Such an answer has no IFA_TARGET_NETNSID.
 		if ok && int(header.Index) == l.Peer && attrs.Get(rtnl.TargetNetNSID) != nil && !a.IsLinkLocalUnicast() {
 			all = append(all, netip.PrefixFrom(a, int(header.Prefixlen)))
 		}

@@ -15,21 +15,23 @@ import (
 )
 
 const (
-	// maxBurst is the greatest burst, as a time at the limit's rate. With 50 ms, the traffic of one
-	// second is at most 5 % above the rate. containerd and CRI-O ask for a burst of 512 MiB. With
-	// such a burst, most containers would never reach their limit.
+	// maxBurst limits the burst to the data that the limit's rate allows in this time. With 50 ms,
+	// the traffic of one second is at most 5 % above the rate. containerd and CRI-O ask for a burst
+	// of 512 MiB. With such a burst, most containers would never reach their limit.
 	maxBurst = 50 * time.Millisecond
-	// queueTime is the length of the queue of packets that wait for tokens, as a time at the limit's
-	// rate. With a shorter queue, TCP does not reach rates of 10 Mbit/s and below: a segment of
-	// 64 KiB may be larger than the bucket, and then all its parts must fit into the queue.
+	// queueTime is the length of the queue of packets that wait for tokens, as the time that the
+	// limit's rate needs to send them. With a shorter queue, TCP does not reach rates of 10 Mbit/s
+	// and below: a segment of 64 KiB may be larger than the bucket, and then all parts of the
+	// segment must fit into the queue.
 	queueTime = 100 * time.Millisecond
-	// minQueue is the minimum length of this queue, in frames. It takes effect at low rates.
+	// minQueue is the minimum length of the queue of waiting packets, in frames. It takes effect at
+	// low rates, where queueTime gives a shorter queue.
 	minQueue = 8
 	// frameHeader is the length of an Ethernet header with a VLAN tag, in bytes.
 	frameHeader = 14 + 4
 )
 
-// bucket returns the token bucket for a limit, on a link with this MTU.
+// bucket returns the token bucket for a bandwidth limit, on a link with this MTU.
 func bucket(l plan.Limit, mtu int) rtnl.Bucket {
 	rate, frame := float64(l.Rate/8), float64(mtu+frameHeader)
 	fill := max(min(float64(l.Burst)/float64(l.Rate), maxBurst.Seconds()), frame/rate) // in seconds
@@ -38,10 +40,10 @@ func bucket(l plan.Limit, mtu int) rtnl.Bucket {
 	return rtnl.Bucket{Rate: l.Rate / 8, Fill: atMost(fill * float64(time.Second) / rtnl.Tick), Limit: atMost(fill*rate + queue)}
 }
 
-// LimitPort sets the bandwidth limits of a port. The limit for packets to the container is a qdisc of the
-// port. The limit for packets from the container is a qdisc of an IFB, and a filter redirects these
-// packets to the IFB. If an existing link has a root qdisc of another program, LimitPort returns EEXIST
-// and does not change that qdisc.
+// LimitPort sets the bandwidth limits of a port. The limit for packets to the container is a qdisc
+// of the port. The limit for packets from the container is a qdisc of the port's IFB, to which a
+// filter redirects these packets. If the port is a Port.ExistingLink with a root qdisc of another
+// program, LimitPort returns EEXIST and does not change that qdisc.
 func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil
@@ -86,7 +88,7 @@ func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	return rtnl.ByName(n, name)
 }
 
-// bandwidth returns the rates of a port's limits, without the bursts.
+// bandwidth returns the rates that the qdiscs of a port and its IFB have, without the bursts.
 func bandwidth(n *netns.Namespace, port, ifb rtnl.Link) (limits plan.Bandwidth, err error) {
 	to, err := rtnl.ReadBucket(n, port)
 	from, fromErr := rtnl.ReadBucket(n, ifb)
@@ -94,8 +96,8 @@ func bandwidth(n *netns.Namespace, port, ifb rtnl.Link) (limits plan.Bandwidth, 
 	return limits, errors.Join(err, fromErr)
 }
 
-// VerifyBandwidth compares the limits of a port with the plan. If the plan has no limits, it checks
-// nothing.
+// VerifyBandwidth compares the bandwidth limits of a port with the plan. If the plan has no limits,
+// it checks nothing.
 func VerifyBandwidth(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil

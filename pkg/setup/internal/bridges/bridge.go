@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	// ErrNotBridge is returned if a link of another kind has the name of the bridge.
+	// ErrNotBridge is returned if the link that has the name of the bridge is no bridge.
 	ErrNotBridge = errors.New("the link is not a bridge")
 	// ErrRenamed is returned if another program has renamed the bridge.
 	ErrRenamed = errors.New("it was renamed")
@@ -33,13 +33,14 @@ var (
 // MaxPorts is the greatest number of ports of a bridge: BR_MAX_PORTS-1 in net/bridge/br_private.h.
 const MaxPorts = 1023
 
-// EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in bytes; 0
-// means the kernel's default. A new bridge has a MAC address that does not depend on its ports, no
-// multicast snooping, and limits for learning. It also has our mark, so the last DEL deletes it. An
-// existing bridge keeps its settings.
+// EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in
+// bytes; 0 means the kernel's default. A new bridge has a MAC address that does not depend on its
+// ports, no multicast snooping, and a limit for the MAC addresses that it learns. It also has our
+// mark (rtnl.MarkOwn), which tells the last DEL to delete it. An existing bridge keeps its
+// settings.
 //
-// The error is ErrNotBridge if the link called name is of another kind, and ErrRenamed if another
-// program has renamed the bridge.
+// The error is ErrNotBridge if the link called name is no bridge, and ErrRenamed if another program
+// has renamed the bridge.
 func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -64,8 +65,9 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	return n.Send(up)
 }
 
-// checkRenamed returns ErrRenamed if the bridge that we created as name has another name now. ADD must
-// not create a second bridge then: both bridges would have the same MAC address and the same gateway addresses.
+// checkRenamed returns ErrRenamed if another program has renamed the bridge that we created under
+// this name. ADD must not create a second bridge in this case, because both bridges would have the
+// same MAC address and the same gateway addresses.
 func checkRenamed(n *netns.Namespace, name string) error {
 	now, err := RenamedTo(n, name)
 	if err != nil || now == "" {
@@ -74,8 +76,8 @@ func checkRenamed(n *netns.Namespace, name string) error {
 	return fmt.Errorf("bridge %s: %w to %s; rename it back: ip link set %[3]s down; ip link set %[3]s name %[1]s; ip link set %[1]s up", name, ErrRenamed, now)
 }
 
-// CheckBridge returns ErrNotBridge if a link of another kind has the name. If no link has the name, it
-// returns nil.
+// CheckBridge returns ErrNotBridge if a link has this name and is no bridge. If no link has the
+// name, it returns nil.
 func CheckBridge(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -87,7 +89,7 @@ func CheckBridge(n *netns.Namespace, name string) error {
 	return RequireBridge(l)
 }
 
-// RequireBridge returns ErrNotBridge unless the link is a bridge.
+// RequireBridge returns ErrNotBridge if the link is no bridge.
 func RequireBridge(l rtnl.Link) error {
 	if l.Kind == "bridge" {
 		return nil
@@ -95,14 +97,14 @@ func RequireBridge(l rtnl.Link) error {
 	return fmt.Errorf("%s is of type %q: %w", l.Name, l.Kind, ErrNotBridge)
 }
 
-// createBridge creates a bridge. The new bridge is down. If another program has created a link of that
+// createBridge creates a bridge and leaves it down. If another program has created a link of that
 // name meanwhile, createBridge does not change that link.
 func createBridge(n *netns.Namespace, name string, mtu int) error {
 	var b netns.Batch
 	make := b.Ensure("create bridge "+name, rtnl.NewOwnRequest(name), unix.EEXIST)
-	// Multicast snooping without a querier has no effect. But with snooping, the kernel restarts
-	// the timers of all ports for each port that joins or leaves (br_port_state_selection in
-	// net/bridge/br_stp_if.c).
+	// The bridge gets no multicast snooping, because snooping has no effect without a querier. With
+	// snooping, the kernel would also restart the timers of all ports for each port that joins or
+	// leaves (br_port_state_selection in net/bridge/br_stp_if.c).
 	make.AddData(rtnl.LinkInfo("bridge", nl.NewRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
 		rtnl.LearnAtMost(maxLearned), rtnl.NoLinkLocalLearning()))
 	make.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(n, name)))
@@ -112,8 +114,8 @@ func createBridge(n *netns.Namespace, name string, mtu int) error {
 	return n.Send(b)
 }
 
-// RenamedTo returns the present name of the bridge that we created as name, if another program has
-// renamed the bridge. Otherwise it returns "". RenamedTo finds the bridge by its MAC address.
+// RenamedTo returns the present name of a bridge that we created under the name name, if another
+// program has renamed it. Otherwise it returns "". RenamedTo finds the bridge by its MAC address.
 func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	all, err := allLinks(n)
 	if err != nil {
@@ -128,20 +130,21 @@ func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	return "", nil
 }
 
-// bridgeMAC returns the MAC address of a bridge that we create. The address is the same until the host
-// reboots. If another program deletes the bridge and the next ADD creates it again, the containers'
-// neighbour entries for the gateway are still correct.
+// bridgeMAC returns the MAC address for a bridge that we create. The address depends only on the
+// name of the bridge, the network namespace and the boot ID of the host. So if another program
+// deletes the bridge and the next ADD creates it again, the containers' neighbour entries for the
+// gateway are still correct.
 func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 	boot, err := files.Read("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return rtnl.RandomMAC() // without the boot ID, two hosts could have the same address
+		return rtnl.RandomMAC() // a MAC address derived from the name alone could be the same on two hosts
 	}
 	return plan.DigestMAC(sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, n.Inode, name)))
 }
 
-// DeleteBridge deletes the bridge called name if EnsureBridge created it. The caller makes sure that the
-// bridge has no ports. DeleteBridge returns when no process can see the bridge any more. The kernel
-// finishes the deletion later: see rtnl.RemoveLink.
+// DeleteBridge deletes the bridge called name if EnsureBridge created it. The caller must make sure
+// that the bridge has no ports. DeleteBridge returns when no process can see the bridge any more,
+// although the kernel has not finished the deletion (see rtnl.RemoveLink).
 func DeleteBridge(n *netns.Namespace, name string) error {
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) || err == nil && !br.Own {
@@ -154,7 +157,7 @@ func DeleteBridge(n *netns.Namespace, name string) error {
 }
 
 // EnsureGateway adds a gateway address to a bridge. policy selects what happens to addresses that
-// conflict with the gateway. keep are the gateways of the network, which do not conflict.
+// conflict with the gateway. keep lists the gateways of the network, which never conflict.
 func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep []netip.Prefix, policy plan.Conflict) error {
 	br, err := rtnl.ByName(n, bridge)
 	if err != nil {
@@ -183,19 +186,20 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 	}
 	rtnl.AddAddress(&b, br, gateway, false)
 	if gateway.Addr().Is6() && br.Own {
-		if err := n.SetSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // the default may be 1
+		if err := n.SetSysctlIfAny("ipv6/conf/"+bridge+"/disable_ipv6", "0"); err != nil { // on hosts where IPv6 is off for new links
 			return err
 		}
-		// When the host forwards packets, it sends neighbour solicitations from its link-local
-		// address (ndisc_send_ns in net/ipv6/ndisc.c). Without this address, other hosts could
-		// not reach a container that has not sent anything yet.
+		// The bridge needs a link-local address, because the kernel sends neighbour solicitations
+		// for forwarded packets from this address (ndisc_send_ns in net/ipv6/ndisc.c). Without it,
+		// other hosts could not reach a container that has not sent anything yet.
 		rtnl.AddAddress(&b, br, rtnl.LinkLocal(br.MAC), false)
 	}
 	return n.Send(b)
 }
 
-// FindConflict returns an address in present that conflicts with a gateway: see plan.Conflict.
-// Addresses in keep do not conflict. forceAddress of the reference plugin bridge uses the same rule.
+// FindConflict returns an address in present that conflicts with a gateway (see plan.Conflict).
+// Addresses in keep do not conflict. The key forceAddress of the reference plugin bridge uses the
+// same rule.
 func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
 	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
 		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
@@ -208,7 +212,7 @@ func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 }
 
 // HasGateway reports whether the addresses of a link contain a gateway. An IPv6 gateway may also be
-// present with a larger subnet.
+// present with a shorter prefix length.
 func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
 		return p == gateway || sameAddress6(p, gateway) && p.Bits() < gateway.Bits()
@@ -217,14 +221,14 @@ func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 
 func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
 
-// RangeConflict returns ErrAddressConflict with the remedy for the case that attached containers use the
-// address other as their gateway.
+// RangeConflict returns ErrAddressConflict for the case that attached containers use the address
+// other as their gateway. The message names the remedy.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
 		"to keep both addresses, or delete these containers first", bridge, gateway, ErrAddressConflict, other)
 }
 
-// AddressConflict returns ErrAddressConflict with both addresses and the remedy.
+// AddressConflict returns ErrAddressConflict. The message names both addresses and the remedy.
 func AddressConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that address, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
 }

@@ -12,32 +12,35 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// A foreign bridge may have no assigned MAC address. The kernel then gives the bridge the lowest MAC
-// address of its ports, or 00:00:00:00:00:00 if it has no ports (br_stp_recalculate_bridge_id in
-// net/bridge/br_stp_if.c). After each change, the neighbour entries for the bridge are wrong.
+// Another program may have created the bridge without assigning a MAC address. The kernel then
+// gives the bridge the lowest MAC address of its ports, or 00:00:00:00:00:00 if it has no ports
+// (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c). Each change of this address makes the
+// neighbour entries for the bridge wrong.
 //
-// Our ports have very high MAC addresses, so they usually do not change the address of the bridge. In
-// three cases they would change it, so we first assign the bridge its present address:
+// Our ports have very high MAC addresses, so they usually do not change the address of the bridge.
+// They would change it in three cases. In these cases, we first assign the bridge its present
+// address:
 //   - The first port joins.
-//   - A port joins whose MAC address is lower.
-//   - A port leaves, and the bridge has its address.
+//   - A port joins whose MAC address is lower than that of the bridge.
+//   - A port leaves whose MAC address is that of the bridge.
 
-// AssignMAC assigns a MAC address to a bridge. A bridge keeps an assigned address when ports join or
-// leave.
+// AssignMAC assigns a MAC address to a bridge. A bridge with an assigned address keeps it when
+// ports join or leave.
 func AssignMAC(b *netns.Batch, br rtnl.Link, mac net.HardwareAddr) {
 	req := rtnl.ChangeRequest(br)
 	req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
 	b.Ensure("assign bridge "+br.Name+" its MAC address", req, unix.ENODEV)
 }
 
-// HasNoMAC reports whether the MAC address of a bridge is 00:00:00:00:00:00: no address is assigned, and
-// the bridge has no port.
+// HasNoMAC reports whether the MAC address of bridge l is 00:00:00:00:00:00. This means that the
+// bridge has no assigned address and no port.
 func HasNoMAC(l rtnl.Link) bool {
 	return l.Index != 0 && !slices.ContainsFunc(l.MAC, func(b byte) bool { return b != 0 })
 }
 
-// KeepMACBeforeJoin assigns a bridge its present MAC address if a port with this MAC address would change
-// it. Several processes may call it at once: all of them assign the same address.
+// KeepMACBeforeJoin assigns bridge br its present MAC address, if a port with the MAC address port
+// would change it by joining. Several processes may call it at once, because all of them assign the
+// same address.
 func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port net.HardwareAddr) error {
 	if br.Own || HasNoMAC(br) {
 		return nil
@@ -52,8 +55,9 @@ func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port ne
 	return nil
 }
 
-// KeepMACBeforeLeave assigns a bridge its present MAC address if a port with this address leaves. Only
-// ports of older builds and existing links have MAC addresses low enough for this case.
+// KeepMACBeforeLeave assigns bridge br its present MAC address, if the kernel has taken this
+// address from port and port leaves. This happens only with existing links and with ports of older
+// versions of bridgeveth, because other ports have too high MAC addresses.
 func KeepMACBeforeLeave(b *netns.Batch, br, port rtnl.Link) {
 	if br.Index != 0 && bytes.Equal(br.MAC, port.MAC) {
 		AssignMAC(b, br, br.MAC)

@@ -8,20 +8,22 @@ import (
 
 // A container may send from any number of MAC addresses. The bridge stores each address for five
 // minutes, so one container could use up the memory of the host. A bridge that we create therefore
-// learns a limited number of addresses. When the limit is reached, packets still arrive, because the
-// bridge floods frames for addresses that it has not learned.
+// learns at most maxLearned addresses. Packets still arrive when the limit is reached, because the
+// bridge floods frames to addresses that it has not learned.
 //
-// A bridge does not forward frames to 01:80:c2:00:00:01 to :0F, such as those of LLDP (:0E). Such frames do
-// not pass the prerouting hook, so the guard of a port does not see them. The bridge learns from them
+// A bridge does not forward frames to 01:80:c2:00:00:01 to :0F, such as those of LLDP (:0E). These frames do
+// not pass the prerouting hook, so the guard of a port does not check them. The bridge learns from them
 // (br_handle_frame in net/bridge/br_input.c), unless no_linklocal_learn is set. A bridge that we create has
 // this setting. Frames to :00 are BPDUs. They pass the hook only if the bridge has no spanning tree.
 
-// maxLearned is the number of MAC addresses that a bridge that we create can learn. It is four for each
-// port, because virtual machines and MACVLANs in a container have MAC addresses of their own.
+// maxLearned is the number of MAC addresses that a bridge of ours can learn. It allows four for
+// each port, because virtual machines and macvlan links in a container have their own MAC
+// addresses.
 const maxLearned = 4096
 
-// MissingLearning returns the missing limits for learning, if we created the bridge. It accepts a
-// different number of addresses, because an administrator has set this number.
+// MissingLearning returns the missing settings that limit what a bridge of ours learns. For a
+// bridge of another program it returns nothing. It accepts a limit other than maxLearned, because
+// an administrator may have set it.
 func MissingLearning(n *netns.Namespace, br rtnl.Link) (missing []plan.Difference) {
 	if !br.Own {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFailedLookUp looks up links through a closed Namespace, so each look-up fails. A failed look-up
-// must return an error. The functions must not treat the link as missing.
+// TestFailedLookUp checks that functions which look up a link return the error of a failed look-up,
+// and do not treat the link as missing. Each look-up fails because the Namespace is closed.
 func TestFailedLookUp(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

@@ -14,9 +14,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingOnLink returns the missing routes of the host to containers whose gateway is outside their
-// subnet. The kernel does not add such a route, because the link has no address in that subnet. Any route
-// by the link is sufficient.
+// MissingOnLink returns the missing routes of the host to the subnets of containers whose gateway
+// is outside their subnet. The kernel does not add such a route by itself, because link l has no
+// address in that subnet. Any route to the subnet through l is sufficient.
 func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	name := net.RoutedBy()
 	for _, a := range net.OnLink {
@@ -37,7 +37,7 @@ func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing 
 	return missing, nil
 }
 
-// leadsTo reports whether the host sends packets for an address by a link.
+// leadsTo reports whether the host sends packets for address a through link l.
 func leadsTo(n *netns.Namespace, a netip.Addr, l rtnl.Link) (bool, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, 0)
 	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(netns.FamilyOf(a)), Dst_len: uint8(a.BitLen())}})
@@ -54,8 +54,8 @@ func leadsTo(n *netns.Namespace, a netip.Addr, l rtnl.Link) (bool, error) {
 	return netns.Attrs(answers[0][unix.SizeofRtMsg:]).Integer(unix.RTA_OIF) == l.Index, nil
 }
 
-// ensureOnLink adds a route of the host to a subnet by the link called name. The protocol of the route
-// marks it as ours.
+// ensureOnLink adds a route of the host to a subnet through the link called name. The protocol of
+// the route marks the route as ours.
 func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	l, err := rtnl.ByName(n, name)
 	if err != nil {
@@ -67,8 +67,8 @@ func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	return n.Send(b)
 }
 
-// DeleteOnLink adds requests to the batch that delete routes by a link. It deletes the routes that
-// ensureOnLink added, if selected returns true for their destination.
+// DeleteOnLink adds requests to the batch that delete routes through link l. It deletes only routes
+// that ensureOnLink added and for whose destination selected returns true.
 func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, selected func(netip.Prefix) bool) error {
 	library, err := n.Library()
 	if err != nil {

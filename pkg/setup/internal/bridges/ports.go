@@ -17,8 +17,8 @@ import (
 // listBufferSize is the size of the buffer for a listing of links, in bytes. libmnl uses the same size.
 const listBufferSize = 8 << 10
 
-// BridgeOf returns the bridge of a port. It returns the zero Link if the link is on no bridge, or if the
-// bridge was deleted meanwhile.
+// BridgeOf returns the bridge that link l is on. It returns the zero Link if l is on no bridge, or
+// if the bridge was deleted meanwhile.
 func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	if l.Master == 0 {
 		return br, nil
@@ -29,7 +29,7 @@ func BridgeOf(n *netns.Namespace, l rtnl.Link) (br rtnl.Link, err error) {
 	return br, err
 }
 
-// HasNoPort reports whether a bridge has neither our ports nor foreign ports.
+// HasNoPort reports whether a bridge has no ports at all, neither ours nor those of other programs.
 func HasNoPort(n *netns.Namespace, bridge string) (bool, error) {
 	empty := true
 	err := EachPort(n, bridge, func(rtnl.Link) bool { empty = false; return false })
@@ -55,19 +55,19 @@ func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	}
 }
 
-// listPorts lists the ports of a bridge, or all links for bridge 0, until f returns false. It uses a
-// socket of its own, because it may leave the rest of the listing unread. The request has no
-// IFLA_EXT_MASK, because with this attribute the kernel first searches all links for the largest message
-// (rtnl_calcit in net/core/rtnetlink.c).
+// listPorts calls f with each port of a bridge, or with each link if bridge is 0, until f returns
+// false. It opens its own socket, because a socket with an unread rest of a listing cannot be used
+// again. The request has no IFLA_EXT_MASK, because with this attribute the kernel first searches
+// all links for the largest message (rtnl_calcit in net/core/rtnetlink.c).
 func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 	socket, err := n.NewSocket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	// When one part of the listing is read, the kernel already produces the next part, of the size of
-	// the buffer (netlink_recvmsg in net/netlink/af_netlink.c). If f stops early, a small buffer wastes
-	// less work.
+	// A small buffer saves work if f stops early: whenever one part of the listing is read, the
+	// kernel already produces the next part, of the size of the buffer (netlink_recvmsg in
+	// net/netlink/af_netlink.c).
 	socket.Buffer = socket.Buffer[:listBufferSize]
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -99,11 +99,11 @@ func allLinks(n *netns.Namespace) ([]rtnl.Link, error) {
 	})
 }
 
-// FoundPort is one of our bridge ports, as found on the host.
+// FoundPort describes a bridge port of ours that exists on the host.
 type FoundPort struct {
 	plan.Attachment
 	Name       string
-	Key        string // Attachment.Port(); equal to Name, except for an existing link
+	Key        string // Attachment.Port(); differs from Name only for a Port.ExistingLink
 	Bridge     string // "" if the port is on no bridge
 	Up         bool   // ADD has finished the port
 	Forwarding bool   // the bridge forwards frames from the port
@@ -113,8 +113,8 @@ type FoundPort struct {
 	Bandwidth  plan.Bandwidth // the rates only
 }
 
-// Ports returns our ports in the namespace, on all bridges. If a killed process left a port without an
-// alias, its Attachment is empty.
+// Ports returns our ports in the namespace, on all bridges. If a killed process has left a port
+// without an alias, the Attachment of this port is empty.
 func Ports(n *netns.Namespace) (ports []FoundPort, err error) {
 	all, err := allLinks(n)
 	names, byName := map[int]string{}, map[string]rtnl.Link{}
@@ -135,7 +135,7 @@ func Ports(n *netns.Namespace) (ports []FoundPort, err error) {
 	return ports, err
 }
 
-// HasPort reports whether an attachment has a port, finished or not.
+// HasPort reports whether an attachment has a port. The port may be unfinished.
 func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	_, err := rtnl.ByName(n, a.Port())
 	if rtnl.Absent(err) {
@@ -144,8 +144,9 @@ func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	return err == nil, err
 }
 
-// LinksUnderLock returns all links. It holds the exclusive lock, so no other process creates a port
-// meanwhile. If a port in the list has no alias, a killed process has left it.
+// LinksUnderLock returns all links. It holds the exclusive lock meanwhile, so no ADD is between the
+// creation of a port and its alias. A port without an alias in the list was therefore left by a
+// killed process.
 func LinksUnderLock(n *netns.Namespace) ([]rtnl.Link, error) {
 	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {

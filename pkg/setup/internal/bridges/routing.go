@@ -16,8 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingForwarding returns the sysctls that must be set before the host forwards packets of containers:
-// the sysctl for all links, and the sysctl of the link with the gateways. The two sysctls may differ.
+// MissingForwarding returns the forwarding sysctls that are off and must be on: conf/all, and the
+// one of the link with the gateways. It checks both, because the link's sysctl can be off while
+// conf/all is on.
 func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlForward4, unix.AF_INET6: netns.SysctlForward6} {
 		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return netns.FamilyOf(g.Addr()) == family }) {
@@ -45,11 +46,11 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 	return missing, nil
 }
 
-// MissingAcceptRA returns the sysctls accept_ra of our bridge and VLAN link that are not 0. With another
-// value, a container could become the host's router by a router advertisement.
+// MissingAcceptRA returns the sysctls accept_ra of our bridge and VLAN link that are not 0. With
+// another value, a container could become the host's router by sending a router advertisement.
 //
-// A read-only /proc/sys is no error, because a host that forwards IPv6 ignores router advertisements
-// anyway, unless accept_ra is 2.
+// A read-only /proc/sys is no error, because a host that forwards IPv6 ignores router
+// advertisements anyway, unless accept_ra is 2.
 func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
 	for i, name := range net.Links() {
 		if l := links[i]; l.Index != 0 && (!l.AcceptsRA || !l.Own) || !n.HasIPv6() {
@@ -91,7 +92,7 @@ func enableForwarding(n *netns.Namespace, key string) error {
 	return n.SetSysctl(key, "1")
 }
 
-// Values of the parameter "which" of the function forwards.
+// Values of the parameter which of the function forwards.
 const (
 	confAll     = ^uint32(0) // NETCONFA_IFINDEX_ALL in linux/netconf.h
 	confDefault = ^uint32(1) // NETCONFA_IFINDEX_DEFAULT
@@ -99,7 +100,7 @@ const (
 
 // forwards reports whether the sysctl forwarding of a family is on: for all links (confAll), or by
 // default for new links (confDefault). It reads the sysctl by netlink, because opening a file below
-// /proc/sys/net is slow. There the kernel compares the entries of all namespaces (proc_sys_compare in
+// /proc/sys/net is slow: the kernel compares the entries of all namespaces (proc_sys_compare in
 // fs/proc/proc_sysctl.c), which takes a millisecond with a thousand containers.
 func forwards(n *netns.Namespace, family int, which uint32) (bool, error) {
 	const (

@@ -9,14 +9,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DeleteUnusedGateways deletes the old gateway addresses of a network whose range was changed. With an old
-// address, the host would send packets for the old subnet to the bridge, although another node may have
-// this subnet now. An address is deleted if all of these conditions are true:
+// DeleteUnusedGateways deletes the old gateway addresses of a network whose address range was
+// changed. With an old address, the host would send packets for the old subnet to the bridge,
+// although another node may have this subnet now. An address is deleted if all of these conditions
+// are true:
 //   - we added the address to the bridge or to a VLAN link on the bridge;
 //   - the link has other gateway addresses of this family;
 //   - no container has an address in the subnet.
 //
-// DeleteUnusedGateways also deletes on-link routes to subnets in which no container has an address.
+// DeleteUnusedGateways also deletes our on-link routes to subnets in which no container has an
+// address.
 func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	if old, outside, err := unusedCandidates(n, bridge); len(old)+len(outside) == 0 || err != nil {
 		return err
@@ -49,9 +51,10 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	return n.Send(b)
 }
 
-// unusedCandidates returns the objects that DeleteUnusedGateways deletes if no container uses them. old
-// are our gateway addresses on links that have several addresses of one family. outside are the links
-// with a gateway outside the containers' subnets: the host has on-link routes to these subnets.
+// unusedCandidates returns the objects that DeleteUnusedGateways deletes if no container uses them.
+// old has our gateway addresses on links that have several addresses of one family. outside has the
+// links with a gateway outside the containers' subnets, because the host has on-link routes to
+// these subnets.
 func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress, outside []rtnl.Link, err error) {
 	type kind struct {
 		link int
@@ -75,7 +78,7 @@ func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress
 			return nil, nil, err
 		}
 		if err != nil {
-			continue // deleted meanwhile
+			continue // the link was deleted meanwhile
 		}
 		if ours, err := IsBridgeOrVLAN(n, l.Name, bridge); err != nil {
 			return nil, nil, err
@@ -90,8 +93,9 @@ func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress
 	return old, outside, err
 }
 
-// containerAddresses returns the addresses of the containers on a bridge. known is false if the addresses
-// of a container cannot be listed, because the container is being attached or uses an existing link.
+// containerAddresses returns the addresses of the containers on a bridge. known is false if the
+// addresses of a container cannot be listed, because the container is being attached or its port is
+// a Port.ExistingLink.
 func containerAddresses(n *netns.Namespace, bridge string) (all []netip.Addr, known bool, err error) {
 	var ports []rtnl.Link
 	if err := EachPort(n, bridge, func(p rtnl.Link) bool { ports = append(ports, p); return true }); err != nil {

@@ -15,14 +15,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ErrNoVLANs is returned if a bridge of somebody else has no VLAN filtering.
+// ErrNoVLANs is returned if a bridge that another program created has VLAN filtering off.
 var ErrNoVLANs = errors.New("it has no VLAN filtering")
 
-// untagged returns the VLAN of untagged frames, 0 if the plan names none.
+// untagged returns the VLAN of untagged frames, or 0 if the plan has none.
 func untagged(v plan.VLANs) int { return cmp.Or(v.Native, v.Untagged) }
 
-// IsBridgeOrVLAN reports whether name is the name of a bridge or of a VLAN link on the bridge. Both
-// may be deleted already. Another bridge with a name such as "br0.5" is not a VLAN link.
+// IsBridgeOrVLAN reports whether name is the name of a bridge or of a VLAN link on this bridge,
+// even if the link was deleted already. Another bridge with a name such as "br0.5" is not a VLAN
+// link.
 func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 	if name == bridge || !strings.HasPrefix(name, bridge+".") {
 		return name == bridge, nil
@@ -34,8 +35,8 @@ func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 	return err == nil && l.Kind != "bridge", err
 }
 
-// MissingVLANs compares what the VLANs of a network need: VLAN filtering of the bridge, and the VLAN link
-// with the gateways.
+// MissingVLANs returns what the VLANs of a network need and the host lacks: VLAN filtering of
+// bridge br, and the VLAN link with the gateways. routed is the present link of that name.
 func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (missing []plan.Difference, err error) {
 	if !net.VLANs.Any() {
 		return nil, nil
@@ -59,8 +60,9 @@ func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (
 	return append(missing, plan.Difference{What: "link " + net.RoutedBy(), Restore: func() error { return ensureVLANLink(n, net) }}), nil
 }
 
-// mayFilterVLANs returns ErrNoVLANs for a bridge of somebody else without VLAN filtering. To switch it on
-// could separate the ports of that bridge.
+// mayFilterVLANs returns ErrNoVLANs for a bridge that another program created without VLAN
+// filtering. We must not switch VLAN filtering on there, because this could separate ports of the
+// bridge.
 func mayFilterVLANs(l rtnl.Link) error {
 	if l.Index == 0 || l.FiltersVLANs || l.Own {
 		return nil
@@ -68,7 +70,7 @@ func mayFilterVLANs(l rtnl.Link) error {
 	return fmt.Errorf("use VLANs on bridge %s: %w, and bridgeveth did not create it; switch VLAN filtering on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
 }
 
-// filterVLANs switches on VLAN filtering of our bridge.
+// filterVLANs switches on VLAN filtering of a bridge that we created.
 func filterVLANs(n *netns.Namespace, bridge string) error {
 	err := rtnl.ChangeBridge(n, bridge, nl.NewRtAttr(rtnl.BridgeVLANFilter, nl.Uint8Attr(1)))
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -77,8 +79,8 @@ func filterVLANs(n *netns.Namespace, bridge string) error {
 	return err
 }
 
-// ensureVLANLink creates the VLAN link with the gateways and adds the bridge itself to the VLAN. It sets
-// the link up last: MissingVLANs takes a link that is up for a complete one.
+// ensureVLANLink creates the VLAN link with the gateways and adds the bridge itself to the VLAN. It
+// sets the link up last, because MissingVLANs treats a link that is up as complete.
 func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	br, err := rtnl.ByName(n, net.Bridge)
 	if err != nil {
@@ -95,7 +97,7 @@ func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	}
 	l, err := rtnl.ByName(n, name)
 	if err != nil {
-		return errors.Join(created, err) // EEXIST: the VLAN has a link of another name
+		return errors.Join(created, err) // on EEXIST without a link of this name, the VLAN already has a link with another name
 	}
 	if l.Own {
 		rtnl.MarkOwn(&complete, name)
@@ -108,13 +110,14 @@ func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	return n.Send(up)
 }
 
-// vlanMode is how a link belongs to a VLAN: see `bridge vlan`.
+// vlanMode selects whether a link receives the frames of a VLAN tagged or untagged, and whether the
+// link is a bridge: see `bridge vlan`.
 type vlanMode int
 
 const (
-	vlanTagged   vlanMode = iota // a port, with tagged frames
-	vlanNative                   // a port, with untagged frames
-	vlanOfBridge                 // the bridge itself, with tagged frames
+	vlanTagged   vlanMode = iota // for a port, whose frames are tagged
+	vlanNative                   // for a port, whose frames are untagged
+	vlanOfBridge                 // for the bridge itself, whose frames are tagged
 )
 
 // joinVLANs adds a port, or a bridge, to a range of VLANs.
@@ -127,7 +130,8 @@ func leaveVLAN(b *netns.Batch, l rtnl.Link, id int, mode vlanMode) {
 	b.Ensure(fmt.Sprintf("remove %s from VLAN %d", l.Name, id), vlanRequest(unix.RTM_DELLINK, l, plan.VLANRange{First: id, Last: id}, mode), unix.ENOENT)
 }
 
-// vlanRequest returns a request about the VLANs of a port or of a bridge.
+// vlanRequest returns a request that adds a port or a bridge to VLANs, or removes it from them.
+// verb selects which.
 func vlanRequest(verb int, l rtnl.Link, r plan.VLANRange, mode vlanMode) *nl.NetlinkRequest {
 	var side, flags uint16 = nl.BRIDGE_FLAGS_MASTER, 0
 	switch mode {
@@ -141,7 +145,7 @@ func vlanRequest(verb int, l rtnl.Link, r plan.VLANRange, mode vlanMode) *nl.Net
 	add := func(id int, flags uint16) {
 		spec.AddRtAttr(nl.IFLA_BRIDGE_VLAN_INFO, (&nl.BridgeVlanInfo{Flags: flags, Vid: uint16(id)}).Serialize())
 	}
-	if r.First == r.Last { // the kernel refuses this as a range
+	if r.First == r.Last { // the kernel refuses a range of one VLAN
 		add(r.First, flags)
 	} else {
 		add(r.First, flags|nl.BRIDGE_VLAN_INFO_RANGE_BEGIN)
@@ -155,8 +159,8 @@ func vlanRequest(verb int, l rtnl.Link, r plan.VLANRange, mode vlanMode) *nl.Net
 	return req
 }
 
-// TagPort adds a port to the VLANs of its network. The kernel adds each new port to the default VLAN of
-// its bridge, which TagPort removes.
+// TagPort adds a port to the VLANs of its network. It also removes the port from the default VLAN
+// of its bridge, to which the kernel adds each new port.
 func TagPort(n *netns.Namespace, p *plan.Port) error {
 	v := p.Network.VLANs
 	if !v.Any() {
@@ -175,8 +179,8 @@ func TagPort(n *netns.Namespace, p *plan.Port) error {
 	return n.Send(b)
 }
 
-// AddVLANs adds to the batch the requests of TagPort. link is the link of the port, which joins bridge br by
-// an earlier request of the batch, or has joined already.
+// AddVLANs adds the requests of TagPort to the batch. link is the link of the port. It is on bridge
+// br already, or an earlier request of the batch adds it.
 func AddVLANs(b *netns.Batch, p *plan.Port, link, br rtnl.Link) {
 	v := p.Network.VLANs
 	if !v.Any() {
@@ -188,12 +192,12 @@ func AddVLANs(b *netns.Batch, p *plan.Port, link, br rtnl.Link) {
 	for _, r := range v.Trunk {
 		joinVLANs(b, link, r, vlanTagged)
 	}
-	if id := untagged(v); id != 0 { // last, because the VLAN of untagged frames may be in the trunk too
+	if id := untagged(v); id != 0 { // last, because this VLAN may be in the trunk too, with tagged frames
 		joinVLANs(b, link, plan.VLANRange{First: id, Last: id}, vlanNative)
 	}
 }
 
-// VerifyVLANs compares the VLANs of a port with those of its network.
+// VerifyVLANs compares the VLANs of a port with the VLANs of its network.
 func VerifyVLANs(n *netns.Namespace, p *plan.Port, br, port rtnl.Link) error {
 	v := p.Network.VLANs
 	if !v.Any() {
@@ -232,8 +236,9 @@ func VerifyVLANs(n *netns.Namespace, p *plan.Port, br, port rtnl.Link) error {
 	return errors.Join(wrong...)
 }
 
-// DeleteVLANLinks deletes our VLAN links on a bridge that continues to exist, and removes the bridge from
-// their VLANs. One batch does both, because only the link tells a later call which VLAN the bridge is in.
+// DeleteVLANLinks deletes our VLAN links on a bridge that continues to exist, and removes the
+// bridge from their VLANs. One batch does both, because a later call could not find out the VLANs
+// of the bridge without the links.
 func DeleteVLANLinks(n *netns.Namespace, br rtnl.Link) error {
 	all, err := allLinks(n)
 	if err != nil {

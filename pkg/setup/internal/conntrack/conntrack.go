@@ -29,18 +29,19 @@ const (
 	filterPort     = 1 << 5 // CTA_FILTER_F_CTA_PROTO_DST_PORT
 )
 
-// Filter selects connections by the packets of one direction.
+// Filter selects connections by the packets of one direction: the original packets, or the replies.
 type Filter struct {
 	Family      int        // AF_INET, AF_INET6
-	Reply       bool       // the packets are the replies
+	Reply       bool       // the fields describe the reply packets
 	Source      netip.Addr // of the packets; invalid matches every address
 	Destination netip.Addr
 	Protocol    uint8  // IPPROTO_*; 0 matches every protocol
 	Port        uint16 // destination port; 0 matches every port
 }
 
-// from returns the filters for connections in which an address sends packets, as the client or as the
-// server. A server sends the replies also if its own address was translated.
+// from returns two filters. Together they select the connections in which an address sends packets,
+// as the client or as the server. For a server, the filter compares the reply packets, because
+// their source is the server's own address even if conntrack translates it.
 func from(address netip.Addr) []Filter {
 	f := Filter{Family: netns.FamilyOf(address), Source: address}
 	reply := f
@@ -48,9 +49,10 @@ func from(address netip.Addr) []Filter {
 	return []Filter{f, reply}
 }
 
-// Forget deletes the connections of addresses. From then on a flowtable ignores their flows
-// (flow_offload_lookup in net/netfilter/nf_flow_table_core.c), so no packet of an old connection reaches
-// the next container with the address.
+// Forget deletes the conntrack entries of connections from or to these addresses. A flowtable
+// ignores the flow of a deleted connection (flow_offload_lookup in
+// net/netfilter/nf_flow_table_core.c), so no packet of an old connection reaches the next container
+// with the same address.
 func Forget(n *netns.Namespace, addresses []netip.Prefix) error {
 	var filters []Filter
 	for _, a := range addresses {
@@ -59,11 +61,13 @@ func Forget(n *netns.Namespace, addresses []netip.Prefix) error {
 	return Delete(n, filters...)
 }
 
-// fewFilters is the number of filters up to which the kernel reads its table once for each.
+// fewFilters is the greatest number of filters for which the kernel reads its table once per
+// filter. With more filters, Delete reads the whole table once.
 const fewFilters = 4
 
-// Delete deletes the connections that match one of the filters. The kernel reads its whole table, but
-// returns only the connections that match (Linux 5.8), unless there are many filters.
+// Delete deletes the connections that match at least one of the filters. With up to fewFilters
+// filters, the kernel returns only connections that match a filter (Linux 5.8), but must read its
+// whole table for each filter. With more filters, it returns all connections once.
 func Delete(n *netns.Namespace, filters ...Filter) error {
 	var found []connection
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -96,7 +100,7 @@ func Delete(n *netns.Namespace, filters ...Filter) error {
 				req.AddData(nl.NewRtAttr(int(kind), value))
 			}
 		}
-		b.Ensure("delete a connection from conntrack", req, unix.ENOENT) // it may have ended meanwhile
+		b.Ensure("delete a connection from conntrack", req, unix.ENOENT) // the connection may have ended meanwhile
 	}
 	return n.Exchange(unix.NETLINK_NETFILTER, b, nil, nil)
 }
@@ -131,7 +135,8 @@ func list(n *netns.Namespace, f Filter) ([]connection, error) {
 	return found, nil
 }
 
-// direction returns the attribute of the tuple that the filter is about.
+// direction returns the attribute that holds the addresses and ports of the packets that the filter
+// describes.
 func (f Filter) direction() uint16 {
 	if f.Reply {
 		return nl.CTA_TUPLE_REPLY
@@ -147,7 +152,8 @@ func (f Filter) addressKinds() (source, destination uint16) {
 	return nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST
 }
 
-// tuple returns the filter as a tuple of conntrack, with the flags of the fields that count.
+// tuple returns the addresses, protocol and port of the filter as a conntrack tuple. flags tell the
+// kernel which of these fields to compare.
 func (f Filter) tuple() (tuple *nl.RtAttr, flags uint32) {
 	tuple = nl.NewRtAttr(int(f.direction())|unix.NLA_F_NESTED, nil)
 	source, destination := f.addressKinds()
@@ -174,7 +180,8 @@ func (f Filter) tuple() (tuple *nl.RtAttr, flags uint32) {
 	return tuple, flags
 }
 
-// matches compares a connection with the filter, for kernels that ignore filters.
+// matches reports whether a connection matches the filter. It is needed for kernels that ignore
+// filters.
 func (f Filter) matches(entry netns.Attrs) bool {
 	tuple := entry.Get(f.direction())
 	source, destination := f.addressKinds()
@@ -185,7 +192,7 @@ func (f Filter) matches(entry netns.Attrs) bool {
 		(f.Port == 0 || bytes.Equal(proto.Get(nl.CTA_PROTO_DST_PORT), binary.BigEndian.AppendUint16(nil, f.Port)))
 }
 
-// Offloaded returns the number of connections of an address whose packets a flowtable forwards.
+// Offloaded returns how many connections of an address a flowtable forwards now.
 func Offloaded(n *netns.Namespace, address netip.Addr) (count int, err error) {
 	for _, f := range from(address) {
 		found, err := list(n, f)
@@ -201,7 +208,7 @@ func Offloaded(n *netns.Namespace, address netip.Addr) (count int, err error) {
 	return count, nil
 }
 
-// request returns a request to conntrack: IPCTNL_MSG_CT_*.
+// request returns a request to conntrack. message is IPCTNL_MSG_CT_*.
 func request(message, flags, family int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(int(netlink.ConntrackTable)<<8|message, flags)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})

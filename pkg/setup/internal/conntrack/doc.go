@@ -1,5 +1,5 @@
 // Package conntrack deletes connections from the kernel's connection tracking.
 //
-// The package must not know ports, networks or rules. The package ownrules knows which connections have
-// to go.
+// The package must not contain anything about ports, networks or rules. The package ownrules
+// selects the connections to delete.
 package conntrack

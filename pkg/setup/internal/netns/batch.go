@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Batch is a list of netlink requests that one system call sends. The kernel processes the
-// requests in order within that call. A killed process has therefore sent none or all of the
-// requests. The kernel continues after a request that fails.
+// Batch is a list of netlink requests that one system call sends. The kernel processes the requests
+// in order within that call. A killed process has therefore sent all of the requests or none. The
+// kernel continues after a request that fails.
 type Batch []step
 
 type step struct {
 	what string
 	req  *nl.NetlinkRequest
-	done syscall.Errno // this error of the kernel counts as success
+	done syscall.Errno // if the kernel answers with this error, the request counts as successful
 }
 
 // Add appends a request and returns it. what names the request in errors.
@@ -27,7 +27,7 @@ func (b *Batch) Add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 }
 
 // Ensure appends a request as Add does. If the kernel answers with the error done, such as EEXIST,
-// this counts as success.
+// the request counts as successful.
 func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
 	*b = append(*b, step{what, req, done})
 	return req
@@ -37,12 +37,14 @@ func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) 
 // failed.
 func (n *Namespace) Send(b Batch) error { return n.Exchange(unix.NETLINK_ROUTE, b, nil, nil) }
 
-// Exchange sends the message begin, the batch, and the message end. begin and end may be nil. Exchange
-// waits for the answer to the last request of the batch, and returns the error of the first request
-// that failed. If the kernel answers begin with an error, it has refused the whole batch.
+// Exchange sends the message begin, the batch, and the message end. begin and end may be nil.
+// Exchange waits for the answer to the last request of the batch, and returns the error of the
+// first request that failed. If the kernel answers begin with an error, it has refused the whole
+// batch.
 //
-// Only the last request asks for an acknowledgement, because the socket has no room for thousands of
-// acknowledgements. The kernel reports a failed request anyway, and sends its answers in order.
+// Only the last request asks for an acknowledgement, because the socket has no room for thousands
+// of acknowledgements. The kernel reports failed requests without being asked, and sends its
+// answers in order.
 func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkRequest) error {
 	if len(b) == 0 {
 		return nil
@@ -82,7 +84,7 @@ func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkReques
 		}
 		return true
 	})
-	if errors.Is(err, unix.EAGAIN) { // the socket was full: only the first answers have arrived
+	if errors.Is(err, unix.EAGAIN) { // the receive buffer was full, so only the first answers have arrived
 		err = nil
 		if first == nil {
 			first = fmt.Errorf("receive from netlink: %w", unix.ENOBUFS)

@@ -17,10 +17,10 @@ import (
 const NamedDir = "/run/netns"
 
 var (
-	// ErrNoNamespace is returned if the path of a namespace does not exist.
+	// ErrNoNamespace is returned if the file of a namespace does not exist.
 	ErrNoNamespace = errors.New("the network namespace does not exist")
-	// ErrNotNamespace is returned if the file at the path is not a network namespace. Usually it is
-	// the empty file that remains after a bind mount was unmounted.
+	// ErrNotNamespace is returned if the file is not a network namespace. Usually it is the empty
+	// file that remains after a bind mount was unmounted.
 	ErrNotNamespace = errors.New("it is not a network namespace")
 )
 
@@ -32,7 +32,7 @@ type Namespace struct {
 	// (ioctl_ns(2)).
 	Device, Inode uint64
 
-	thread  int // ID of the thread that is in the namespace, unless it runs inOther; 0 if unknown
+	thread  int // ID of the thread that is in the namespace, unless the thread runs inOther; 0 if unknown
 	Handle  netns.NsHandle
 	sockets map[int]*Socket // by protocol
 	library *netlink.Handle // see Library; nil before its first call
@@ -51,8 +51,9 @@ func Current() (*Namespace, error) {
 	return n, err
 }
 
-// Open opens the namespace at path (/run/netns/NAME, /proc/PID/ns/net). The error wraps
-// ErrNoNamespace or ErrNotNamespace.
+// Open opens the namespace at a path such as /run/netns/NAME or /proc/PID/ns/net. The error wraps
+// ErrNoNamespace if the file does not exist, and ErrNotNamespace if the file is no network
+// namespace.
 func Open(path string) (*Namespace, error) {
 	h, err := netns.GetFromPath(path)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -83,7 +84,8 @@ func newNamespace(path string, h netns.NsHandle) (*Namespace, error) {
 // call opens the handle.
 func (n *Namespace) Library() (*netlink.Handle, error) {
 	if n.library == nil {
-		// netlink.NewHandleAt would enter the namespace even if the thread is in it, which needs CAP_SYS_ADMIN.
+		// Do enters the namespace only if the thread is not in it. netlink.NewHandleAt would always
+		// enter it, which needs CAP_SYS_ADMIN.
 		err := n.Do(func() (err error) {
 			n.library, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 			return err
@@ -127,8 +129,8 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// isCurrent reports whether the calling thread is in the namespace. It may return false although the
-// thread is in the namespace: then Do enters the namespace a second time, which changes nothing.
+// isCurrent reports whether the calling thread is in the namespace. It may wrongly return false. Do
+// then enters the namespace a second time, which does no harm.
 func (n *Namespace) isCurrent() bool {
 	if n.Path != "" {
 		return false
@@ -141,13 +143,13 @@ func (n *Namespace) isCurrent() bool {
 	return err == nil && current.Dev == n.Device && current.Ino == n.Inode
 }
 
-// threadsInOther is the number of threads that may be outside their own namespace: the threads that run
-// inOther, and the threads that inOther could not return to their namespace.
+// threadsInOther is the number of threads that may be outside their own namespace: the threads that
+// run inOther, and the threads that inOther could not move back to their namespace.
 var threadsInOther atomic.Int32
 
-// inOther runs f, which may move the calling thread to another namespace, and then returns the thread
-// to its namespace. If the return fails, the thread stays locked to its goroutine, so the Go runtime
-// ends the thread with the goroutine.
+// inOther runs f, which may move the calling thread to another namespace, and then moves the thread
+// back to its own namespace. If this fails, the thread stays locked to its goroutine, so the Go
+// runtime ends the thread together with the goroutine.
 func inOther(f func() error) (err error) {
 	runtime.LockOSThread()
 	before, err := netns.Get()
@@ -173,7 +175,7 @@ func CreateNamed(name string) error {
 	return inOther(func() error { // netns.NewNamed leaves the thread in the new namespace
 		made, err := netns.NewNamed(name)
 		if err == nil {
-			err = made.Close() // the bind mount keeps the namespace
+			err = made.Close() // the namespace continues to exist, because it is mounted at its name
 		}
 		if err != nil {
 			return fmt.Errorf("create network namespace %s: %w", name, err)
@@ -182,12 +184,12 @@ func CreateNamed(name string) error {
 	})
 }
 
-// DeleteNamed deletes the name of a namespace that CreateNamed or ip-netns(8) created. The kernel
+// DeleteNamed removes the name of a namespace that CreateNamed or ip-netns(8) created. The kernel
 // deletes the namespace itself when no name, process or socket refers to it.
 func DeleteNamed(name string) error {
 	path := filepath.Join(NamedDir, name)
 	err := unix.Unmount(path, unix.MNT_DETACH)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // EINVAL: nothing is mounted there
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // EINVAL means that nothing is mounted on the file
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

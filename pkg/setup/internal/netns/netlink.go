@@ -18,11 +18,12 @@ import (
 // small for a message about a link with many virtual functions.
 const receiveSize = 64 << 10
 
-// Socket is a non-blocking netlink socket with one receive buffer. The kernel answers a request before
-// send(2) returns. If the socket has no room for an answer, the answer is lost.
+// Socket is a non-blocking netlink socket with one receive buffer. Non-blocking calls are
+// sufficient, because the kernel answers a request before send(2) returns. If the socket has no
+// room for an answer, the answer is lost.
 //
 // The socket of the library github.com/vishvananda/netlink is slower: it allocates 64 KB for each
-// answer and waits by the Go runtime's poller.
+// answer and waits through the Go runtime's poller.
 type Socket struct {
 	FD     int
 	Buffer []byte
@@ -39,8 +40,9 @@ func (n *Namespace) NewSocket(protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// With this option (Linux 4.20), the kernel answers a request for the addresses of one link with
-	// the addresses of this link. Without it, the answer has the addresses of all links.
+	// The kernel answers a request for the addresses of one link with the addresses of this link
+	// only if this option is set (Linux 4.20). Without the option, the answer has the addresses of
+	// all links.
 	_ = unix.SetsockoptInt(s.FD, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return s, nil
 }
@@ -57,18 +59,19 @@ func (n *Namespace) socket(protocol int) (*Socket, error) {
 	return n.sockets[protocol], nil
 }
 
-// abandon closes the socket of a protocol after a listing was not read to its end. The kernel refuses a
-// second listing on such a socket (netlink_dump_start in net/netlink/af_netlink.c).
+// abandon closes the socket of a protocol after an incomplete listing. The kernel refuses a new
+// listing on a socket on which an earlier one was not read to its end (netlink_dump_start in
+// net/netlink/af_netlink.c).
 func (n *Namespace) abandon(protocol int) {
 	n.sockets[protocol].Close()
 	delete(n.sockets, protocol)
 }
 
-// Close closes the socket. A second call changes nothing, because another file may have the file
-// descriptor by then.
+// Close closes the socket. A second call does nothing, because the file descriptor may belong to
+// another file by then.
 func (s *Socket) Close() {
 	if s.FD >= 0 {
-		_ = unix.Close(s.FD) // nothing is buffered
+		_ = unix.Close(s.FD) // an error cannot mean lost data, because nothing is buffered
 	}
 	s.FD = -1
 }
@@ -76,7 +79,7 @@ func (s *Socket) Close() {
 // Send sends netlink requests to the kernel, which processes them in order before Send returns.
 func (s *Socket) Send(requests []byte) error {
 	_, err := unix.Write(s.FD, requests)
-	if errors.Is(err, unix.EMSGSIZE) { // more than net.core.wmem_default
+	if errors.Is(err, unix.EMSGSIZE) { // the requests are larger than net.core.wmem_default
 		err = unix.SetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(requests))
 		if err == nil {
 			_, err = unix.Write(s.FD, requests)
@@ -95,7 +98,7 @@ type Message struct {
 	Data        []byte
 }
 
-// Receive calls f with each message until f returns false.
+// Receive calls f with each message that the socket receives until f returns false.
 func (s *Socket) Receive(f func(Message) bool) error {
 	for {
 		size, err := unix.Read(s.FD, s.Buffer)
@@ -144,8 +147,8 @@ func (n *Namespace) Ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte,
 }
 
 // Each sends one request and calls f with the data of each answer until f returns false. The kernel
-// produces a listing in parts while it is read, so answers that are not read cost little. data is
-// valid until f returns.
+// produces a listing in parts while Each reads it, so stopping early also saves the kernel's work.
+// data is valid only until f returns.
 func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byte) bool) error {
 	s, err := n.socket(protocol)
 	if err != nil {
@@ -175,8 +178,8 @@ func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byt
 	return errors.Join(err, failed)
 }
 
-// Dump calls list. If the listed objects change during the listing (NLM_F_DUMP_INTR), it calls list
-// again.
+// Dump calls list. If the listed objects change during the listing (NLM_F_DUMP_INTR), Dump calls
+// list again.
 func Dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()
@@ -212,8 +215,8 @@ func (a Attrs) Get(kind uint16) (value Attrs) {
 	return value
 }
 
-// In returns the value of a nested attribute. kinds are the attributes on the path to it, from the
-// outermost to the innermost.
+// In returns the value of a nested attribute. kinds are the attributes that contain it, from the
+// outermost to the innermost, and the attribute itself.
 func (a Attrs) In(kinds ...uint16) Attrs {
 	for _, kind := range kinds {
 		a = a.Get(kind)
@@ -224,13 +227,14 @@ func (a Attrs) In(kinds ...uint16) Attrs {
 // Text returns the value of an attribute as a string, without the zero byte at its end.
 func (a Attrs) Text(kind uint16) string { return string(a.Word(kind)) }
 
-// Word returns the same string as Text, as bytes that are not copied.
+// Word returns the same string as Text, but as a slice of the message. It copies nothing.
 func (a Attrs) Word(kind uint16) []byte {
 	word, _, _ := bytes.Cut(a.Get(kind), []byte{0})
 	return word
 }
 
-// Text returns the string at the beginning of b that ends with a zero byte or after size bytes.
+// Text returns the string at the beginning of b. The string ends before the first zero byte, or
+// after size bytes.
 func Text(b []byte, size int) string {
 	s, _, _ := bytes.Cut(b[:size], []byte{0})
 	return string(s)
@@ -246,8 +250,8 @@ func (a Attrs) Number(kind uint16) uint32 {
 	return binary.BigEndian.Uint32(value)
 }
 
-// Sysctl reports whether a sysctl of a link is not 0. The attribute has the values of all sysctls as
-// 32-bit numbers. number is the index of the sysctl.
+// Sysctl reports whether a sysctl of a link is not 0. The attribute a holds the values of all
+// sysctls as 32-bit numbers, and number is the index of the sysctl among them.
 func (a Attrs) Sysctl(number int) bool {
 	return len(a) >= 4*(number+1) && binary.NativeEndian.Uint32(a[4*number:]) != 0
 }

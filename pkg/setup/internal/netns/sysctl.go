@@ -21,7 +21,8 @@ const (
 )
 
 // Sysctl returns the value of a key below /proc/sys/net in the namespace. The error wraps
-// os.ErrNotExist if the kernel does not have the key, for instance without IPv6 or br_netfilter.
+// os.ErrNotExist if the kernel does not have the key, for instance because IPv6 is off or
+// br_netfilter is not loaded.
 func (n *Namespace) Sysctl(key string) (value string, err error) {
 	err = n.Do(func() error {
 		b, err := files.Read("/proc/sys/net/" + key)
@@ -31,7 +32,8 @@ func (n *Namespace) Sysctl(key string) (value string, err error) {
 	return value, err
 }
 
-// Sysctls returns the current values of sysctls. keys has the keys; its values are ignored.
+// Sysctls returns the current values of the sysctls that are the keys of the map. It ignores the
+// values of that map.
 func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, err error) {
 	values = map[string]string{}
 	for key := range keys {
@@ -83,8 +85,9 @@ func WriteSysctlIfAny(key, value string) error {
 	return nil
 }
 
-// HasIPv6 reports whether the kernel has IPv6. The kernel parameter ipv6.disable=1 switches IPv6 off. If
-// the sysctl cannot be read, HasIPv6 returns true, and the first step that needs IPv6 returns the error.
+// HasIPv6 reports whether IPv6 is on in the kernel. The kernel parameter ipv6.disable=1 switches
+// IPv6 off. If the sysctl cannot be read, HasIPv6 returns true, so that the first step that needs
+// IPv6 reports the error.
 func (n *Namespace) HasIPv6() bool {
 	_, err := n.Sysctl(SysctlForward6)
 	return !errors.Is(err, os.ErrNotExist)

@@ -14,9 +14,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Change is a transaction on one table. Its methods add requests to the transaction, in order. Send
-// sends the transaction. The library's type nftables.Conn is not sufficient: it cannot write the user
-// data of a set, cannot send a transaction for one generation of nf_tables, and opens a socket of its own.
+// Change is a transaction on one table. Its methods append requests to the transaction, and Send
+// sends them. The library's type nftables.Conn is not sufficient: it cannot write the user data of
+// a set, cannot send a transaction for a given generation of nf_tables, and opens its own socket.
 type Change struct {
 	table *nftables.Table
 	batch netns.Batch
@@ -34,9 +34,9 @@ type Set struct {
 	UserData []byte               // tells nft(8) how to print and parse the keys
 }
 
-// Send sends the transaction. The kernel processes all requests or none. If nf_tables has changed since
-// the generation seen, the kernel processes none, and the error is ERESTART. With AnyGeneration, the
-// kernel does not check the generation.
+// Send sends the transaction. The kernel processes all requests or none. It processes none, and the
+// error is ERESTART, if nf_tables has changed since the generation seen. If seen is AnyGeneration,
+// the kernel does not check the generation.
 func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	if c.err != nil {
 		return c.err
@@ -44,9 +44,9 @@ func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	return Transact(n, c.batch, seen)
 }
 
-// add adds a request about the table.
+// add appends a request about an object of the table. what names the object in errors.
 func (c *Change) add(what string, message, flags int, attributes ...*nl.RtAttr) {
-	const name = unix.NFTA_TABLE_NAME // the same number as NFTA_CHAIN_TABLE, NFTA_SET_TABLE and NFTA_RULE_TABLE
+	const name = unix.NFTA_TABLE_NAME // NFTA_CHAIN_TABLE, NFTA_SET_TABLE and NFTA_RULE_TABLE have the same number
 	named := append([]*nl.RtAttr{nl.NewRtAttr(name, nl.ZeroTerminated(c.table.Name))}, attributes...)
 	c.batch.Add(what, Request(message, flags, uint8(c.table.Family), named...))
 }
@@ -84,9 +84,9 @@ func (c *Change) FlushChain(name string) {
 }
 
 // AddSet adds a set or a map unless it exists. If it exists with other flags, the kernel returns an
-// error (nft_set_is_same in net/netfilter/nf_tables_api.c). AddSet does not set the flag NFT_SET_CONCAT,
-// because nft(8) does not set it either. With this flag, nft(8) could not load a saved ruleset while
-// the set exists.
+// error (nft_set_is_same in net/netfilter/nf_tables_api.c). AddSet does not set the flag
+// NFT_SET_CONCAT, because nft(8) does not set it either: with this flag, nft(8) could not load a
+// saved ruleset while the set exists.
 func (c *Change) AddSet(s Set) {
 	flags := uint32(0)
 	attributes := []*nl.RtAttr{
@@ -155,9 +155,9 @@ func (c *Change) AddRule(r Rule) {
 	c.add("add rule to chain "+r.Chain, unix.NFT_MSG_NEWRULE, flags, rule...)
 }
 
-// matchedProtocol returns the transport protocol (IPPROTO_*) of the iptables match "tcp" or "udp" among
-// the expressions, or 0. The rule must name this protocol. Otherwise the kernel refuses further iptables
-// matches of the rule, such as multiport.
+// matchedProtocol returns the transport protocol (IPPROTO_*) that the iptables match "tcp" or "udp"
+// in exprs matches, or 0 without such a match. The request for the rule must contain this protocol.
+// Otherwise the kernel refuses further iptables matches of the rule, such as multiport.
 func matchedProtocol(exprs []expr.Any) uint32 {
 	for _, e := range exprs {
 		match, is := e.(*expr.Match)
@@ -179,12 +179,12 @@ func (c *Change) DeleteRules(chain string, handles []uint64) {
 	}
 }
 
-// number encodes a 32-bit attribute of nf_tables.
+// number encodes a 32-bit attribute of nf_tables, which is in network byte order.
 func number(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
 
-// AtOneGeneration calls f with the present generation of nf_tables. f reads from nf_tables and sends a
-// transaction for this generation. If nf_tables has changed meanwhile, f returns ERESTART, and
-// AtOneGeneration calls f again with the new generation.
+// AtOneGeneration calls f with the present generation of nf_tables. f reads from nf_tables and
+// sends a transaction for this generation. If nf_tables has changed between the two, f returns
+// ERESTART, and AtOneGeneration calls f again with the new generation.
 func AtOneGeneration(n *netns.Namespace, f func(seen uint32) error) error {
 	for {
 		seen, err := Generation(n)

@@ -29,8 +29,9 @@ const (
 // ErrNoFlowtables is returned on a kernel without flowtables.
 var ErrNoFlowtables = errors.New("the kernel has no flowtables; use a kernel with CONFIG_NF_FLOW_TABLE_INET and CONFIG_NFT_FLOW_OFFLOAD, or set the key to \"auto\"")
 
-// AddFlowtable adds a flowtable, and the devices to a flowtable that exists (Linux 5.8). Packets of its
-// flows that arrive by one of the devices pass no other hook of netfilter.
+// AddFlowtable adds a flowtable with these devices. If the flowtable exists, AddFlowtable adds the
+// devices to it (Linux 5.8). Packets of a flow in the flowtable that arrive on one of the devices
+// pass no other hook of netfilter.
 func (c *Change) AddFlowtable(name string, devices []string) {
 	const ingress, priority = 0, 0 // NF_NETDEV_INGRESS
 	hook := nl.NewRtAttr(flowtableHook|unix.NLA_F_NESTED, nil)
@@ -43,13 +44,13 @@ func (c *Change) AddFlowtable(name string, devices []string) {
 	c.add("add flowtable "+name, unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name)), hook)
 }
 
-// DeleteFlowtable deletes a flowtable, to which no rule may refer any more.
+// DeleteFlowtable deletes a flowtable. No rule may refer to the flowtable any more.
 func (c *Change) DeleteFlowtable(name string) {
 	c.add("delete flowtable "+name, unix.NFT_MSG_DELFLOWTABLE, 0, nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name)))
 }
 
-// FlowtableDevices returns the devices of a flowtable of our table. exists is false if there is no such
-// flowtable.
+// FlowtableDevices returns the devices of a flowtable in our table of a family. exists is false if
+// there is no such flowtable.
 func FlowtableDevices(n *netns.Namespace, family int, name string) (devices []string, exists bool, err error) {
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETFLOWTABLE, 0, uint8(Family(family)),
 		nl.NewRtAttr(flowtableTable, nl.ZeroTerminated(OwnTable)), nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name))))
@@ -69,9 +70,10 @@ func FlowtableDevices(n *netns.Namespace, family int, name string) (devices []st
 	return devices, true, nil
 }
 
-// CheckFlowtables returns ErrNoFlowtables if the kernel lacks flowtables or the expression that adds flows
-// to them. It changes nothing: the kernel takes back a transaction that has no end (nfnetlink_rcv_batch
-// in net/netfilter/nfnetlink.c), after it has loaded the modules and reported all errors.
+// CheckFlowtables returns ErrNoFlowtables if the kernel lacks flowtables or the expression that
+// adds flows to them. It changes nothing: it sends a transaction without the message that ends it.
+// The kernel loads the modules for it, reports all errors, and then undoes it (nfnetlink_rcv_batch
+// in net/netfilter/nfnetlink.c).
 func CheckFlowtables(n *netns.Namespace) error {
 	const name = "probe"
 	t := &nftables.Table{Name: OwnTable, Family: nftables.TableFamilyIPv4}

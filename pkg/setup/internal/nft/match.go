@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Offsets into the network header, in bytes: RFC 791, RFC 8200 and RFC 826.
+// Offsets in bytes from the beginning of the network header: RFC 791, RFC 8200 and RFC 826.
 const (
 	Source4      = 12
 	Destination4 = 16
@@ -28,8 +28,8 @@ func Destination(subnet netip.Prefix) []expr.Any {
 	return Within(Destination4, Destination6, subnet, expr.CmpOpEq)
 }
 
-// NotMulticast matches packets whose destination is not a multicast address: 224.0.0.0/4, or for IPv6
-// ff00::/8.
+// NotMulticast matches packets whose destination is not a multicast address. The multicast
+// addresses are 224.0.0.0/4 in IPv4 and ff00::/8 in IPv6.
 func NotMulticast(is6 bool) []expr.Any {
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	if is6 {
@@ -38,9 +38,9 @@ func NotMulticast(is6 bool) []expr.Any {
 	return Within(Destination4, Destination6, multicast, expr.CmpOpNeq)
 }
 
-// Within compares an address in the network header with a subnet, in the form of nft(8). If the prefix
-// length is a multiple of 8, the rule compares only the bytes of the prefix. Otherwise it compares the
-// address under a mask.
+// Within compares an address in the network header with a subnet. It uses the same expressions as
+// nft(8): if the prefix length is a multiple of 8, the rule compares only the bytes of the prefix.
+// Otherwise it compares the address under a mask.
 func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
 	offset, address := offset4, subnet.Masked().Addr().AsSlice()
 	if subnet.Addr().Is6() {
@@ -61,14 +61,16 @@ func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	}
 }
 
-// NextHeaderIs compares the next header field of the IPv6 header with a protocol (IPPROTO_*).
+// NextHeaderIs compares the next header field of the IPv6 header with a protocol number
+// (IPPROTO_*).
 func NextHeaderIs(op expr.CmpOp, protocol byte) []expr.Any {
 	return append(ProtocolIs(expr.CmpOpEq, unix.ETH_P_IPV6),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 1},
 		&expr.Cmp{Op: op, Register: 1, Data: []byte{protocol}})
 }
 
-// TransportIs matches packets of a transport protocol (IPPROTO_*), also behind IPv6 extension headers.
+// TransportIs matches packets of a transport protocol (IPPROTO_*). IPv6 packets may have extension
+// headers before the transport header.
 func TransportIs(protocol byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -76,8 +78,8 @@ func TransportIs(protocol byte) []expr.Any {
 	}
 }
 
-// NeighbourAdvertisement matches type 136 of ICMPv6 (RFC 4861, section 4.4). The rule must also match
-// ICMPv6.
+// NeighbourAdvertisement matches ICMPv6 messages of type 136 (RFC 4861, section 4.4). A rule with
+// this match must also match the protocol ICMPv6.
 func NeighbourAdvertisement() []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
@@ -85,14 +87,14 @@ func NeighbourAdvertisement() []expr.Any {
 	}
 }
 
-// Direction returns the direction of the packets that InterfaceIs matches by key, as seen from the
+// Direction names the direction of the packets that InterfaceIs matches by key, as seen from the
 // containers: "outgoing" for MetaKeyIIFNAME, "incoming" for MetaKeyOIFNAME.
 func Direction(key expr.MetaKey) string {
 	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 }
 
-// InterfaceIs compares the name or the kind of the interface by which a packet arrives or leaves. key
-// selects the property.
+// InterfaceIs compares a property of the interface on which a packet arrives or leaves. key selects
+// the property: the name or the kind of the interface.
 func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -100,11 +102,11 @@ func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	}
 }
 
-// MetaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind of the link by
-// which a packet arrives, such as "bridge".
+// MetaIIFKind is NFT_META_IIFKIND in linux/netfilter/nf_tables.h (Linux 5.6): the kind of the link
+// on which a packet arrives, such as "bridge".
 const MetaIIFKind expr.MetaKey = 26
 
-// ProtocolIs compares the protocol of a frame with a protocol: ETH_P_* in linux/if_ether.h.
+// ProtocolIs compares the protocol of a frame with a protocol number (ETH_P_* in linux/if_ether.h).
 func ProtocolIs(op expr.CmpOp, protocol uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
@@ -128,7 +130,7 @@ func Unanswered() []expr.Any {
 	return ctBits(expr.CtKeySTATE, ctEstablished|ctRelated, expr.CmpOpEq)
 }
 
-// AnsweredReply matches the replies in connections that have a reply.
+// AnsweredReply matches packets in the reply direction of connections that already have a reply.
 func AnsweredReply() []expr.Any {
 	const reply = 1 // IP_CT_DIR_REPLY in linux/netfilter/nf_conntrack_tuple_common.h
 	return append([]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{reply}}},
@@ -139,8 +141,8 @@ func AnsweredReply() []expr.Any {
 // know of no other program that uses this bit.
 const ownLabel = 98
 
-// LabelBit returns labels in which only ownLabel is set: 128 bits, in words of the host's byte order
-// (struct nf_conn_labels in the kernel).
+// LabelBit returns a value for conntrack's labels in which only the bit ownLabel is set: 128 bits,
+// in words of the host's byte order (struct nf_conn_labels in the kernel).
 func LabelBit() []byte {
 	const word, labels = 32, 128
 	bit := make([]byte, labels/8)
@@ -148,7 +150,7 @@ func LabelBit() []byte {
 	return bit
 }
 
-// Labelled matches packets of connections with ownLabel.
+// Labelled matches packets of connections in which the bit ownLabel is set.
 func Labelled() []expr.Any {
 	bit := LabelBit()
 	return []expr.Any{
@@ -158,10 +160,11 @@ func Labelled() []expr.Any {
 	}
 }
 
-// Untranslated matches packets of connections without destination NAT.
+// Untranslated matches packets of connections whose destination address is not translated.
 func Untranslated() []expr.Any { return ctBits(expr.CtKeySTATUS, ctDNAT, expr.CmpOpEq) }
 
-// ctBits compares some bits of conntrack with 0: CmpOpEq matches if none of the bits is set.
+// ctBits compares some bits of conntrack's state or status with 0. With CmpOpEq, it matches if none
+// of the bits is set.
 func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: key, Register: 1},
@@ -170,7 +173,7 @@ func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	}
 }
 
-// ToHost matches packets to an address of the host itself.
+// ToHost matches packets whose destination is an address of the host itself.
 func ToHost() []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
@@ -178,8 +181,8 @@ func ToHost() []expr.Any {
 	}
 }
 
-// OrMark sets bits of a packet's mark and keeps the other bits. nf_tables has no expression for "or".
-// Therefore the mask first clears the bits, and then the exclusive or sets them.
+// OrMark sets bits of a packet's mark and keeps its other bits. nf_tables has no expression for
+// "or". Therefore OrMark first clears these bits by a mask, and then sets them by an exclusive or.
 func OrMark(bits uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Counter{},

@@ -19,7 +19,7 @@ import (
 // nf_tables does not filter packets of AF_UNIX.
 const FamilyINet = unix.NFPROTO_INET
 
-// Family returns the family of nf_tables for an address family (AF_*) or FamilyINet.
+// Family returns the nf_tables family for an address family (AF_*) or for FamilyINet.
 func Family(family int) nftables.TableFamily {
 	switch family {
 	case FamilyINet:
@@ -53,7 +53,7 @@ func ChainNamed(table, chain string) []*nl.RtAttr {
 	return []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain))}
 }
 
-// Exists reports whether nf_tables has the object that a request names.
+// Exists reports whether nf_tables has the object that the attributes of a request name.
 func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (bool, error) {
 	_, err := n.Ask(unix.NETLINK_NETFILTER, Request(message, 0, uint8(Family(family)), attributes...))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -74,9 +74,9 @@ func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, 
 	})
 }
 
-// EachRule calls f with each rule that Rules returns, in order, until f returns false. It does not read
-// the remaining rules. rule is valid until f returns. If the rules change during the listing, the error is
-// ErrDumpInterrupted: see netns.Dump.
+// EachRule calls f with each rule that Rules would return, in order, until f returns false. It then
+// does not read the remaining rules. rule is valid only until f returns. If the rules change during
+// the listing, the error is ErrDumpInterrupted (see netns.Dump).
 func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule netns.Attrs) bool) error {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
 	if chain != "" {
@@ -96,7 +96,8 @@ type nfMessage struct {
 	netns.Attrs
 }
 
-// List returns the objects that a request asks for. The family is NFPROTO_*, or 0 for all families.
+// List returns all objects that a request of type message lists. family is NFPROTO_*, or 0 for all
+// families.
 func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, Request(message, unix.NLM_F_DUMP, family, attributes...))
@@ -107,8 +108,8 @@ func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAtt
 	return list, err
 }
 
-// Comment returns the comment of a rule. nft(8) and bridgeveth write the comment as user data.
-// iptables-restore writes it as a match.
+// Comment returns the comment of a rule. nft(8) and bridgeveth store the comment as user data of
+// the rule. iptables-restore stores it as an iptables match.
 func Comment(rule netns.Attrs) string {
 	if comment, found := userdata.GetString(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment); found {
 		return comment
@@ -133,12 +134,13 @@ func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 // Handle returns the number that identifies a rule within its table.
 func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
 
-// AnyGeneration is the value of Transact's parameter "seen" for every generation of nf_tables.
+// AnyGeneration is a value for the parameter seen of Transact. With it, the kernel does not check
+// the generation of nf_tables.
 const AnyGeneration = 0
 
-// Transact sends a batch of requests to nf_tables as one transaction. The kernel processes all requests
-// or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). If nf_tables has changed since the
-// generation seen, the kernel processes none, and the error is ERESTART.
+// Transact sends a batch of requests to nf_tables as one transaction. The kernel processes all
+// requests or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). It processes none, and the
+// error is ERESTART, if nf_tables has changed since the generation seen.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	begin := batchFrame(unix.NFNL_MSG_BATCH_BEGIN)
 	if seen != AnyGeneration {
@@ -155,7 +157,7 @@ func batchFrame(kind int) *nl.NetlinkRequest {
 	return req
 }
 
-// Generation returns the generation of nf_tables: the number of its last transaction.
+// Generation returns the present generation of nf_tables: a number that each transaction changes.
 func Generation(n *netns.Namespace) (uint32, error) {
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC))
 	if err == nil && len(answers) != 1 {
@@ -167,7 +169,8 @@ func Generation(n *netns.Namespace) (uint32, error) {
 	return netns.Attrs(answers[0][nl.SizeofNfgenmsg:]).Number(unix.NFTA_GEN_ID), nil
 }
 
-// OwnTable is the name of our tables. The tables of the families ip and ip6 translate addresses, and drop
-// forwarded packets that the policy of a network denies. The table of the family bridge drops frames that
-// a port may not send. If one of our tables drops a packet, no foreign rule can accept this packet.
+// OwnTable is the name of our tables. The tables of the families ip and ip6 translate addresses,
+// and drop forwarded packets that the ingress policy of a network denies. The table of the family
+// bridge drops frames that a port may not send. If one of our tables drops a packet, no rule of
+// another program can accept this packet.
 const OwnTable = "bridgeveth"

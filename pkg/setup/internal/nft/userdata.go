@@ -7,8 +7,9 @@ import (
 	"github.com/google/nftables/userdata"
 )
 
-// Numbers of nft(8), which are the same from 1.0.6 to 1.1.7: enum byteorder, enum expr_ops and enum
-// proto_bases in its headers, and the numbers of attributes in src/mnl.c, src/meta.c and src/payload.c.
+// Numbers that nft(8) uses in user data. They are the same from nft 1.0.6 to 1.1.7: enum byteorder,
+// enum expr_ops and enum proto_bases in its headers, and the numbers of attributes in src/mnl.c,
+// src/meta.c and src/payload.c.
 const (
 	hostByteOrder = 1
 
@@ -33,7 +34,7 @@ func HostOrder() []byte { return word(userdata.NFTNL_UDATA_SET_KEYBYTEORDER, hos
 // offset and length are in bits.
 func TypeofPortAndPayload(offset, length uint32) []byte {
 	port := data(0, word(typeofKind, exprMeta), data(typeofData, word(0, metaInputName)))
-	const protocol, description = 0, 0 // 0 means none: the bits are no named field of nft(8)
+	const protocol, description = 0, 0 // 0 because the bits belong to no field that nft(8) has a name for
 	payload := data(1, word(typeofKind, exprPayload), data(typeofData,
 		word(0, protocol), word(1, description), word(2, baseNetwork), word(3, offset), word(4, length)))
 	return slices.Concat(

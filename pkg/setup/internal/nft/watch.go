@@ -10,11 +10,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// RuleWatch receives an event for each change of nf_tables in a namespace. The change may be by any
-// program: iptables-nft, Docker, firewalld, nft(8). Changes by iptables-legacy cause no event.
+// RuleWatch receives an event for each change of nf_tables in a namespace, by any program:
+// iptables-nft, Docker, firewalld, nft(8). Changes by iptables-legacy cause no event.
 type RuleWatch struct{ fd int }
 
-// WatchRules returns a RuleWatch, which the caller closes.
+// WatchRules returns a RuleWatch for the namespace. The caller must close it.
 func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	w := &RuleWatch{}
 	err := n.Do(func() (err error) {
@@ -29,9 +29,10 @@ func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	return w, nil
 }
 
-// Wait waits for changes of rules. It returns when there is no further change for the time quiet, because
-// programs often change rules in several steps. If changes do not stop, Wait returns when the time most
-// has passed since the first change. If there is no change at all, Wait returns after the time idle.
+// Wait waits for changes of rules. After a change, it returns as soon as there is no further change
+// during the time quiet, because programs often change rules in several steps. If the changes do
+// not stop, it returns when the time most has passed since the first change. If there is no change
+// at all, it returns after the time idle.
 func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	changed, err := w.poll(idle)
 	end := time.Now().Add(most)

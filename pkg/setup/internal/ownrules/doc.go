@@ -1,12 +1,11 @@
-// Package ownrules maintains our own tables of nf_tables. There is one file for each topic: masquerade.go,
-// hostport.go, guard.go (spoofed addresses), policy.go (ingress policy, marks), and localnet.go (host ports
-// on the host's loopback).
+// Package ownrules maintains bridgeveth's own tables of nf_tables, one file for each topic: masquerade.go,
+// hostport.go, guard.go (spoofed addresses), policy.go (ingress policy, marks), fastpath.go, and localnet.go
+// (host ports on the host's loopback).
 //
-// The comment of a rule begins with the name of its bridge. The comment of a set element names the
-// attachment. The package finds rules and elements by these comments, so nothing is stored elsewhere.
+// The comment of a rule begins with the name of its bridge, and the comment of a set element names the
+// attachment. The package finds rules and elements by these comments, so it stores nothing elsewhere. It must
+// not use chains of other programs; package forward does this.
 //
-// The package must not use chains of other programs, which are in package forward.
-//
-// Start with MissingRules in feature.go, which compares the tables with the plan. Then read the file of the
-// topic, such as masquerade.go.
+// Start with MissingRules in feature.go, which compares the tables with the plan. Then read the file of a
+// topic.
 package ownrules

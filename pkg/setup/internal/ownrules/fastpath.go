@@ -16,22 +16,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// flowtable is the name of the flowtable in our tables of IPv4 and IPv6. All networks with a fast path
-// share it, because a table may have a device in one flowtable only.
+// flowtable is the name of the flowtable in our tables for IPv4 and for IPv6. All networks with a fast path
+// share this flowtable, because a table cannot have the same device in two flowtables.
 const flowtable = "fastpath"
 
-// fastPath is the chain whose rules add flows to the flowtable. It comes after all chains that filter
-// forwarded packets: a packet that reaches this chain was accepted by all of them.
+// fastPath is the chain whose rules add flows to the flowtable. It runs after all chains that filter forwarded
+// packets, so all of them have accepted a packet that reaches this chain.
 var fastPath = chain{"fastpath", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityConntrackHelper}
 
-// fastPathRules returns the rules that add the flows of a bridge to the flowtable. In the words of nft(8):
+// fastPathRules returns the rules that add the flows of a bridge to the flowtable. In the syntax of nft(8):
 //
 //	iifname BRIDGE oifname != BRIDGE ct direction reply ct state established flow add @fastpath
 //	iifname != BRIDGE oifname BRIDGE ct direction reply ct state established flow add @fastpath
 //
-// The rules match replies only. A reply shows that the chains accept the packets of both directions,
-// because conntrack knows no connection whose first packet was dropped. A rule that drops replies keeps
-// their flow out of the flowtable.
+// The rules match only replies. A reply shows that the chains accept the packets of both directions, because
+// conntrack keeps no connection whose first packet was dropped. If a rule of another program drops the replies
+// of a connection, the flow is not added to the flowtable.
 func fastPathRules(net *plan.Network) (rules []ownRule) {
 	name := net.RoutedBy()
 	for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
@@ -48,8 +48,9 @@ func fastPathRules(net *plan.Network) (rules []ownRule) {
 	return rules
 }
 
-// missingFastPath compares the flowtable of a family and the rules of its chain, by comment, with the plan
-// of a network. The flowtable also has the links that routes to other networks leave by.
+// missingFastPath compares the flowtable of a family, and the rules of its chain, with the plan of a network.
+// It recognizes rules by their comments. The flowtable must also have the links that lead to other networks as
+// devices.
 func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present map[string][]uint64) (missing []plan.Difference, err error) {
 	prefix, version := net.Comment("fastpath")+" ", map[int]int{unix.AF_INET: 4, unix.AF_INET6: 6}[family]
 	devices, wanted, err := fastPathDevices(n, net.FastPath, family)
@@ -68,7 +69,7 @@ func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present 
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(needed, net.RoutedBy()) { // the bridge has no route yet
+	if !slices.Contains(needed, net.RoutedBy()) { // the bridge is not among the links with a route before it has a gateway address
 		needed = append(needed, net.RoutedBy())
 	}
 	f := feature{what: fmt.Sprintf("fast path of %s for IPv%d", net.RoutedBy(), version), family: family, rules: fastPathRules(net), devices: needed}
@@ -84,8 +85,8 @@ func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present 
 	return missing, nil
 }
 
-// fastPathDevices returns the devices of the flowtable. wanted reports whether the network has a fast path
-// on this host.
+// fastPathDevices returns the devices that the flowtable needs. wanted reports whether the network can have a
+// fast path on this host and asks for it.
 func fastPathDevices(n *netns.Namespace, choice plan.FastPath, family int) (devices []string, wanted bool, err error) {
 	if choice == plan.FastPathOff {
 		return nil, false, nil
@@ -103,8 +104,9 @@ func fastPathDevices(n *netns.Namespace, choice plan.FastPath, family int) (devi
 	return devices, true, nil
 }
 
-// deleteFastPath deletes the rules whose comments begin with prefix. With the last rule of the chain it
-// deletes the chain and the flowtable, whose hooks every packet of an uplink passes.
+// deleteFastPath deletes the rules of the fast path whose comments begin with prefix. If the chain then has no
+// rules, it also deletes the chain and the flowtable, because every packet that arrives on a device of the
+// flowtable passes a hook of the flowtable.
 func deleteFastPath(n *netns.Namespace, family int, prefix string) error {
 	present, err := Rules(n, family)
 	if err != nil {
@@ -120,7 +122,6 @@ func deleteFastPath(n *netns.Namespace, family int, prefix string) error {
 	return nil
 }
 
-// removeFastPath adds to a transaction what deleteFastPath does.
 func removeFastPath(c *nft.Change, present map[string][]uint64, prefix string) {
 	others := false
 	for comment, handles := range present {

@@ -13,30 +13,31 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// ownRule is a rule of one of our tables. The comment, which nft(8) shows, is unique in the chain. The
-// comment of a rule that belongs to one bridge begins with the name of that bridge.
+// ownRule is a rule in one of our tables. The comment, which nft(8) shows, is unique in the chain. If the rule
+// belongs to one bridge, the comment begins with the name of that bridge.
 type ownRule struct {
 	chain   chain
 	comment string
 	exprs   []expr.Any
-	first   bool // above the other rules of the chain
+	first   bool // the rule must come before the other rules of the chain
 }
 
-// feature is a group of rules that a bridge needs, with the chains and sets that the rules refer to. If one
-// of the rules is missing, all of them are made again in one transaction.
+// feature is a group of rules that a bridge needs, with the chains and sets that the rules refer to. If one of
+// the rules is missing, one transaction adds all of them again.
 type feature struct {
 	what    string // names the feature in errors
 	family  int
-	shared  []chain   // chains that have only rules of this feature, which are the same for all bridges
-	sets    []nft.Set // sets that the rules refer to; they are added if they do not exist
+	shared  []chain   // chains whose rules all belong to this feature and are the same for all bridges
+	sets    []nft.Set // sets that the rules refer to; addFeature adds them if they do not exist
 	rules   []ownRule
-	devices []string  // of the flowtable, which is added if it does not exist
-	former  []ownRule // rules of an older build, by chain and comment; they are deleted
+	devices []string  // the devices of the flowtable, which addFeature adds if it does not exist
+	former  []ownRule // rules of older versions of bridgeveth, known by chain and comment; addFeature deletes them
 
-	restore func(*netns.Namespace) error // makes the feature; nil means addFeature
+	restore func(*netns.Namespace) error // adds the rules; nil means addFeature
 }
 
-// features returns the features that a network needs, each once, in the order in which they can be made.
+// features returns the features that a network needs, without duplicates, in the order in which they can be
+// added.
 func features(net *plan.Network) (list []feature) {
 	add := func(f feature) {
 		if !slices.ContainsFunc(list, func(other feature) bool { return other.what == f.what }) {
@@ -58,7 +59,8 @@ func features(net *plan.Network) (list []feature) {
 	return list
 }
 
-// MissingRules compares our tables with the plan of a network. It reads each family's table once.
+// MissingRules compares our tables with the plan of a network, and returns a difference for each feature that
+// is missing. It reads the table of each family once.
 func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	features := features(net)
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
@@ -98,12 +100,11 @@ func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Differe
 // comment.
 type foundRules map[string]map[string][]uint64
 
-// have reports whether all the rules exist.
 func (found foundRules) have(rules []ownRule) bool {
 	return !slices.ContainsFunc(rules, func(r ownRule) bool { return len(found[r.chain.Name][r.comment]) == 0 })
 }
 
-// Rules returns the rules of our table of a family that have a comment.
+// Rules returns the rules with a comment in our table of a family.
 func Rules(n *netns.Namespace, family int) (foundRules, error) {
 	dumped, err := nft.Rules(n, family, nft.OwnTable, "")
 	found := foundRules{}
@@ -120,8 +121,8 @@ func Rules(n *netns.Namespace, family int) (foundRules, error) {
 	return found, err
 }
 
-// addFeature deletes the rules of a feature and makes them again, in one transaction. It creates the table
-// and the sets that do not exist.
+// addFeature deletes the rules of a feature and adds them again, in one transaction. It also creates the table
+// and the sets if they do not exist.
 func addFeature(n *netns.Namespace, f feature) error {
 	present, err := Rules(n, f.family)
 	if err != nil {
@@ -149,7 +150,7 @@ func addFeature(n *netns.Namespace, f feature) error {
 	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
 			c.DeleteRules(r.chain.Name, present[r.chain.Name][r.comment])
-			delete(present[r.chain.Name], r.comment) // a rule may be in both lists
+			delete(present[r.chain.Name], r.comment) // a rule with this chain and comment may be in f.rules and in f.former
 		}
 	}
 	addRules(c, t, f.rules...)
@@ -159,7 +160,6 @@ func addFeature(n *netns.Namespace, f feature) error {
 	return nil
 }
 
-// hasSet reports whether our table has a set.
 func hasSet(n *netns.Namespace, family int, name string) (bool, error) {
 	return nft.Exists(n, unix.NFT_MSG_GETSET, family,
 		nl.NewRtAttr(unix.NFTA_SET_TABLE, nl.ZeroTerminated(nft.OwnTable)), nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(name)))

@@ -17,10 +17,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The sets of the guard. In guardedPorts, the key is the name of a port, and the value is the chain for
-// packets of that port. In the other sets, the key is the name of a port together with an address that the
-// port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its keys
-// have another type (see guardSets), and nft(8) prints all keys of a set by one type.
+// The names of the guard's maps and sets. In guardedPorts, the key is the name of a port, and the value is the
+// chain for packets of that port. In the others, the key is the name of a port together with an address that
+// the port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its
+// keys have another type (see guardSets), and nft(8) prints all keys of a set by one type.
 const (
 	guardedPorts   = "guarded"
 	guardedMACs    = "macs"
@@ -35,7 +35,7 @@ var (
 	guardIP  = chain{Name: "guard_address"}
 )
 
-// leadingRule ends the comment of the rule that sends a bridge's packets to the guard.
+// leadingRule is the end of the comment of the rule that sends a bridge's packets to the guard.
 const leadingRule = "guard"
 
 // guardRules returns the rules that drop packets from addresses that their port may not send from. The rules
@@ -50,11 +50,12 @@ const leadingRule = "guard"
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
 //
-// A neighbour advertisement is the ARP reply of IPv6: it contains the MAC address of its target (RFC 4861,
-// section 4.4). The rule reads the target at an offset in the network header (@nh). For an offset in the
-// transport header, nft(8) 1.1 prints "icmpv6 taddr", which nft(8) 1.0.6 cannot load. The offset is right
-// only if the packet has no extension headers, so another rule drops advertisements with extension headers.
-// Fragments need no rule, because hosts ignore fragmented advertisements (RFC 6980).
+// A neighbour advertisement corresponds to the ARP reply of IPv4: it contains the MAC address of its target
+// (RFC 4861, section 4.4). The rule reads the target at an offset from the network header (@nh), not from the
+// transport header. nft 1.1 would print the latter as "icmpv6 taddr", and nft 1.0.6 could not load a ruleset
+// saved like this. The offset is right only if the packet has no extension headers, so another rule drops
+// neighbour advertisements with extension headers. Fragments need no rule, because hosts ignore fragmented
+// neighbour advertisements (RFC 6980).
 func guardRules() []ownRule {
 	source := func(base expr.PayloadBase, offset, length uint32) expr.Payload {
 		return expr.Payload{Base: base, Offset: offset, Len: length}
@@ -78,23 +79,24 @@ func guardRules() []ownRule {
 	}
 }
 
-// formerGuardRules are the rules of older builds, by chain and comment. Some builds had a rule for
-// neighbour advertisements too.
+// formerGuardRules are the rules of older versions of bridgeveth, by chain and comment. The rule for neighbour
+// advertisements existed only in some of these versions.
 var formerGuardRules = []ownRule{
 	{chain: guardMAC, comment: "mac"},
 	{chain: guardIP, comment: "ip"}, {chain: guardIP, comment: "arp"}, {chain: guardIP, comment: "ip6"},
 	{chain: guardIP, comment: "others"}, {chain: guardIP, comment: "mac"},
 }
 
-// guardFeature returns the feature of a bridge with guarded ports: the rules of the guard, and the leading
-// rule, which sends packets to the guard:
+// guardFeature returns the feature of a bridge with guarded ports: the rules of the guard, and the leading rule
+// of the bridge, which sends packets to the guard:
 //
 //	arriving:  iifname vmap @guarded
 //
-// Each bridge has its own leading rule. Each leading rule matches the packets of all bridges, so a packet
-// costs one lookup for each bridge. The match for one bridge, "ibrname", needs a kernel option that not all
-// kernels have. The chain runs before br_netfilter and before the bridge learns MAC addresses. The kernel
-// removes a VLAN tag before the chain, so a tag cannot hide the contents of a packet.
+// The leading rule of each bridge matches the packets of all bridges, so a packet costs one lookup for each
+// bridge with guarded ports. It cannot match the packets of its bridge only, because this match, "ibrname",
+// needs a kernel option that not all kernels have. The chain runs before br_netfilter and before the bridge
+// learns MAC addresses. The kernel removes a VLAN tag before the chain, so a tag cannot hide the contents of a
+// packet.
 func guardFeature(net *plan.Network) feature {
 	leading := leadingTo(net.Comment(leadingRule))
 	return feature{
@@ -105,7 +107,7 @@ func guardFeature(net *plan.Network) feature {
 	}
 }
 
-// leadingTo returns the rule that sends packets to the guard. The comment names a bridge.
+// leadingTo returns the rule that sends packets to the guard, with a comment that names a bridge.
 func leadingTo(comment string) ownRule {
 	return ownRule{chain: beforeNAT, comment: comment, exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
@@ -113,9 +115,9 @@ func leadingTo(comment string) ownRule {
 	}}
 }
 
-// restoreGuard adds the leading rule of a bridge. If another rule of the guard is missing, for instance
-// because an older build wrote the table, restoreGuard makes the whole table again, with the elements of all
-// ports and the leading rules of all bridges. The new table replaces the old table in one transaction, so no
+// restoreGuard adds the leading rule of a bridge. If another rule of the guard is missing, restoreGuard makes
+// the whole table again, with the elements of all ports and the leading rules of all bridges. This happens, for
+// instance, if an older version of bridgeveth wrote the table. One transaction replaces the old table, so no
 // packet passes without the guard.
 func restoreGuard(n *netns.Namespace, leading ownRule) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
@@ -131,7 +133,7 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 			if err != nil {
 				return err
 			}
-			c.AddTable() // only a table that exists can be deleted
+			c.AddTable() // DeleteTable fails if the table does not exist
 			c.DeleteTable()
 			c.AddTable()
 			for _, s := range guardSets() {
@@ -156,7 +158,7 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 }
 
 // guardElements returns the elements of all guarded ports. It copies the elements of guardedTargets from
-// guardedIPv6, because older builds write only guardedIPv6.
+// guardedIPv6, because older versions of bridgeveth write only guardedIPv6.
 func guardElements(n *netns.Namespace) (list []element, err error) {
 	for _, set := range []string{guardedPorts, guardedMACs, guardedIPv4, guardedIPv6} {
 		found, err := listElements(n, unix.AF_BRIDGE, set)
@@ -174,7 +176,6 @@ func guardElements(n *netns.Namespace) (list []element, err error) {
 	return list, nil
 }
 
-// guardSets returns the sets of the guard.
 func guardSets() []nft.Set {
 	const target, bits = 384, 128 // offset and length of the target in bits, see guardRules
 	of := func(kind nftables.SetDatatype) nftables.SetDatatype {
@@ -191,9 +192,10 @@ func guardSets() []nft.Set {
 	}
 }
 
-// notInSet matches packets whose port, together with a part of the packet, is not in a set.
+// notInSet matches packets for which the set has no element with the name of their port and this part of the
+// packet.
 func notInSet(part expr.Payload, set string) []expr.Any {
-	part.DestRegister = 2 // after the 16 bytes of register 1
+	part.DestRegister = 2 // register 1 holds the name of the port in 16 bytes
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&part,
@@ -202,7 +204,7 @@ func notInSet(part expr.Payload, set string) []expr.Any {
 }
 
 // allowedElements returns the set elements for one guarded port: the port itself first, then each MAC and IP
-// address that it may send from. The unspecified addresses are among these, because hosts send from them to
+// address that it may send from. These include the unspecified addresses, because hosts send from them to
 // detect duplicate addresses.
 func allowedElements(p *plan.Port) (list []element) {
 	port := interfaceKey(p.Port())
@@ -219,7 +221,7 @@ func allowedElements(p *plan.Port) (list []element) {
 	if p.Guard < plan.GuardIP {
 		return list
 	}
-	if len(p.Addresses) == 0 { // the port asks a DHCP server for an address
+	if len(p.Addresses) == 0 { // a port without addresses asks a DHCP server for one
 		allow(guardedIPv4, netip.IPv4Unspecified().AsSlice())
 	}
 	for _, a := range p.Addresses {
@@ -237,12 +239,13 @@ func allowedElements(p *plan.Port) (list []element) {
 	return list
 }
 
-// interfaceKey returns a name in the form that nf_tables compares: IFNAMSIZ bytes.
+// interfaceKey returns the name of an interface in the form that nf_tables compares: IFNAMSIZ bytes, padded
+// with zeros.
 func interfaceKey(name string) []byte {
 	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
 }
 
-// guardChain returns the chain that packets of a port with the guard go to.
+// guardChain returns the chain that checks the packets of a port with this guard.
 func guardChain(g plan.Guard) string {
 	if g == plan.GuardIP {
 		return guardIP.Name
@@ -250,8 +253,8 @@ func guardChain(g plan.Guard) string {
 	return guardMAC.Name
 }
 
-// GuardPort adds the guard of a port: nf_tables then drops packets from addresses that the port may not send
-// from.
+// GuardPort adds the guard of a port. From then on nf_tables drops packets from addresses that the port may not
+// send from.
 func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Guard == plan.GuardNone {
 		return nil
@@ -262,14 +265,14 @@ func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	return nil
 }
 
-// UnguardPort is the inverse of GuardPort. For a port without a guard it costs one lookup.
+// UnguardPort is the inverse of GuardPort. If the port has no guard, it only looks up one element.
 func UnguardPort(n *netns.Namespace, name string) error {
 	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, interfaceKey(name))
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	// All elements are deleted in one transaction. If the element in guardedPorts were deleted first and
-	// this process killed, the next call would not find the others.
+	// All elements are deleted in one transaction. If the element in guardedPorts were deleted first, a process
+	// killed after this would leave the other elements, and the next call would not find them.
 	gone, err := elementsOfPorts(n, []PortOwner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
 	if err == nil {
 		err = deleteElements(n, append(found, gone...))
@@ -280,8 +283,9 @@ func UnguardPort(n *netns.Namespace, name string) error {
 	return nil
 }
 
-// UnguardPorts deletes the guards of many ports in one transaction. It reads each set once. It starts again
-// if nf_tables has changed in between, because a transaction fails if one of its elements was deleted.
+// UnguardPorts deletes the guards of many ports in one transaction, and reads each set only once for this. The
+// transaction fails if another process has deleted one of the elements. UnguardPorts therefore starts again if
+// nf_tables has changed between reading and sending.
 func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
 	if len(ports) == 0 {
 		return nil
@@ -299,7 +303,7 @@ func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
 	return nil
 }
 
-// elementsOfPorts returns the elements of ports in sets of the guard.
+// elementsOfPorts returns the elements of these ports in the given sets of the guard.
 func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (list []element, err error) {
 	chosen := map[string]bool{}
 	for _, o := range ports {
@@ -319,7 +323,7 @@ func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (lis
 	return list, nil
 }
 
-// GuardedPorts returns the chosen owners of guarded ports.
+// GuardedPorts returns the owners of guarded ports for which chosen returns true.
 func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortOwner, err error) {
 	found, err := listElements(n, unix.AF_BRIDGE, guardedPorts)
 	for _, e := range found {
@@ -347,7 +351,7 @@ func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	}
 	for _, e := range allowedElements(p) {
 		if e.set == guardedTargets && !targets {
-			continue // an older build wrote the table; MissingRules returns a difference for it
+			continue // the set does not exist because an older version of bridgeveth wrote the table; MissingRules returns a difference for it
 		}
 		found, err := findElement(n, unix.AF_BRIDGE, e.set, e.key)
 		wrong = append(wrong, err, plan.Differ(fmt.Sprintf("%s of port %s in set %s", guardedAddress(e), p.Port(), e.set), len(found) > 0 || err != nil, true))
@@ -355,7 +359,6 @@ func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	return errors.Join(wrong...)
 }
 
-// guardedAddress returns the address in the key of an element, as text.
 func guardedAddress(e element) string {
 	rest := e.key[unix.IFNAMSIZ:]
 	switch e.set {

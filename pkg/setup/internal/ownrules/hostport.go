@@ -16,34 +16,32 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// The maps of host ports: one for host ports on all addresses of the host, and one for host ports on one
-// address. nft(8) prints an element as
+// The names of the maps of host ports: one map for host ports on all addresses of the host, and one for host
+// ports on a single address. nft(8) prints an element of a map in this form, where PORT is the name of the
+// container's bridge port:
 //
 //	tcp . 8080 comment "PORT bridgeveth/NETWORK/CONTAINER/INTERFACE" : 10.88.0.2 . 80
-//
-// where PORT is the name of the container's port on the bridge.
 const (
 	portsOfAny = "ports"
 	portsOfOne = "ports_of_address"
 )
 
-// loopbackRule ends the comment of rules about the host's loopback addresses.
+// loopbackRule is the end of the comment of rules about the host's loopback addresses.
 const loopbackRule = "loopback"
 
 // loopback4 is the IPv4 loopback network, RFC 1122, section 3.2.1.3.
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
-// hostPortFeature returns the feature of a subnet whose containers have host ports: the rules that redirect
-// packets (redirectFeature), and masquerade rules for connections whose replies would bypass the host or
-// could not reach the client:
+// hostPortFeature returns the feature of a subnet whose containers have host ports: the rules of
+// redirectFeature, and masquerade rules. Without masquerade, replies would bypass the host (rule 1) or could
+// not reach the client (rule 2):
 //
 //	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
 //	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
 //
-// redirectFeature sets the label. A connection that another program redirects, such as kube-proxy, has no
-// label and keeps its source address.
-//
-// The second rule works only if the kernel lets packets from 127.0.0.1 leave by the bridge, see localnet.go.
+// The rules of redirectFeature set the label 98. A connection that another program redirects, such as
+// kube-proxy, has no label and keeps its source address. Rule 2 works only if the kernel lets packets from
+// 127.0.0.1 leave through the bridge (see localnet.go).
 func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := redirectFeature(netns.FamilyOf(subnet.Addr()))
@@ -54,7 +52,7 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 		exprs: slices.Concat(nft.Labelled(), nft.Source(subnet), nft.Destination(subnet), masq),
 	})
 	if subnet.Addr().Is6() {
-		return f // in IPv6 no packet from ::1 can leave the host
+		return f // in IPv6, a packet from ::1 cannot leave the host
 	}
 	f.rules = append(f.rules, ownRule{
 		chain: postrouting, comment: net.Comment(subnet.String(), "own", loopbackRule),
@@ -67,22 +65,22 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	return f
 }
 
-// redirectFeature returns the rules that redirect packets by the maps. They are the same for all bridges:
+// redirectFeature returns the rules that redirect packets to host ports. They are the same for all bridges:
 //
 //	prerouting:          ip daddr != 127.0.0.0/8 fib daddr type local jump hostports
 //	locally:             fib daddr type local jump hostports
 //	hostports:           ct label set 98 dnat ip to ip daddr . meta l4proto . th dport map @ports_of_address
 //	                     ct label set 98 dnat ip to meta l4proto . th dport map @ports
 //
-// A packet from another host to 127.0.0.1 must not reach a host port. The kernel drops such packets
-// (martian destinations), but only after prerouting, so the rule must not redirect them. The kernel accepts
-// no packet from another host to ::1 (ip6_rcv_core in net/ipv6/ip6_input.c).
+// A packet from another host to 127.0.0.1 must not reach a host port. The kernel drops such packets (martian
+// destinations), but only after prerouting, so the rule must not redirect them. IPv6 needs no such match,
+// because the kernel accepts no packet from another host to ::1 (ip6_rcv_core in net/ipv6/ip6_input.c).
 //
-// The label marks connections that these rules redirect. A rule sets the label after the lookup in the map,
-// because a lookup that fails ends the rule. A rule that "nft -f" has loaded sets the label before the
-// lookup. It then also labels connections that other programs redirect, and such a connection within the
-// network is masqueraded. A bit of the packet mark cannot replace the label, because other programs save,
-// restore and compare the whole mark.
+// The label marks connections that these rules redirect. A rule of ours sets the label after the lookup in the
+// map, because a lookup without a result ends the rule. A rule that "nft -f" has loaded sets it before the
+// lookup. It then also labels connections that other programs redirect, so those within the network are
+// masqueraded. A bit of the packet mark cannot replace the label, because other programs save, restore and
+// compare the whole mark.
 func redirectFeature(family int) feature {
 	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
 	offset, words := uint32(nft.Destination4), uint32(1)
@@ -126,7 +124,6 @@ func redirectFeature(family int) feature {
 	return f
 }
 
-// portMaps returns the maps of a family.
 func portMaps(family int) (maps []nft.Set) {
 	address := nftables.TypeIPAddr
 	if family == unix.AF_INET6 {
@@ -141,9 +138,9 @@ func portMaps(family int) (maps []nft.Set) {
 	return maps
 }
 
-// Publish adds the host ports of an attachment, all or none. If another attachment has one of the host
-// ports, the error is a PortTakenError. If the port of that other attachment no longer exists, Publish
-// deletes the other attachment's host ports instead.
+// Publish adds all host ports of an attachment or none. If another attachment has one of the host ports, the
+// error is a PortTakenError. But if the bridge port of that attachment does not exist any more, Publish deletes
+// the host ports of that attachment and continues.
 func Publish(n *netns.Namespace, p *plan.Port) error {
 	list := mappings(p.HostPorts, p.Addresses)
 	if len(list) == 0 {
@@ -152,9 +149,9 @@ func Publish(n *netns.Namespace, p *plan.Port) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error { return claim(n, seen, list, p.Attachment) })
 }
 
-// claim adds the mappings of an attachment and deletes the mappings that they replace. Mappings with
-// different keys may conflict, and the kernel does not detect this. claim therefore searches for conflicts.
-// The error is ERESTART if nf_tables has changed since the generation seen.
+// claim adds mappings for the attachment of, and deletes the mappings that they replace. It searches for
+// conflicts itself, because the kernel detects no conflict between mappings with different keys. The error is
+// ERESTART if nf_tables has changed since the generation seen.
 func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) error {
 	gone, claimed, err := assign(n, list, of)
 	if err != nil {
@@ -170,10 +167,11 @@ func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) 
 	return deleteFlows(n, append(gone, claimed...))
 }
 
-// assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). A mapping to
-// add serves, or it waits if another interface of the container serves the same host port. The mappings to
-// delete are the old mappings of the attachment itself and those of ports that no longer exist. A host port
-// on all addresses conflicts with the same host port on one address, unless both belong to the container.
+// assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). If another
+// interface of the same container already serves a host port, the mapping to add waits for that host port. The
+// mappings to delete are the old mappings of the attachment itself, and the mappings of bridge ports that do
+// not exist any more. A host port on all addresses conflicts with the same host port on one address, unless
+// both belong to the same container.
 func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil {
@@ -188,7 +186,7 @@ func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claim
 		place := m
 		for _, r := range append(conflicting, waiting...) {
 			if !m.overlaps(r) || slices.ContainsFunc(gone, func(g Mapping) bool { return g.same(r.element) }) {
-				continue // r does not conflict, or is in gone already
+				continue // r does not conflict with m, or gone already has r
 			}
 			present, known := alive[r.Owner.Port]
 			if !known && r.Owner.Port != of.Port() {
@@ -214,7 +212,8 @@ func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claim
 	return gone, claimed, nil
 }
 
-// conflicting returns the mappings that redirect packets to an address and port of the mapping m.
+// conflicting returns the existing mappings that match packets for the same host address, protocol and host
+// port as m. A mapping without an address matches every address.
 func conflicting(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
 	if m.set == portsOfAny {
 		if list, err = listMappings(n, m.family, portsOfOne); err != nil {
@@ -236,8 +235,8 @@ func conflicting(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
 	return list, nil
 }
 
-// Unpublish deletes the host ports of an attachment. If known names all of them, the cost does not depend
-// on the number of host ports on the host.
+// Unpublish deletes the host ports of an attachment. known may list the host ports of the attachment. If known
+// has all of them, the cost does not depend on the number of host ports on the host.
 func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) error {
 	ours := func(m Mapping) bool { return m.Owner.Port == a.Port() }
 	list, err := findKnown(n, known, ours)
@@ -250,9 +249,9 @@ func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) err
 	return DeleteMappings(n, list)
 }
 
-// findKnown looks up the known host ports of an attachment, both those that serve and those that wait. If it
-// does not find one of them, it returns none, because the attachment may then have host ports that are not
-// in known.
+// findKnown looks up the host ports in known, and returns the mappings that serve and those that wait. ours
+// selects the mappings of the attachment. If one host port in known has no mapping, findKnown returns none: the
+// attachment may then have host ports that are not in known.
 func findKnown(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
 	if len(known) == 0 {
 		return nil, nil
@@ -280,8 +279,8 @@ func findKnown(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) boo
 	return append(list, waiting...), nil
 }
 
-// DeleteMappings deletes host ports and the flows of UDP to them. If another interface of the container
-// waits for a host port, that interface serves it from then on.
+// DeleteMappings deletes host ports and the conntrack entries for UDP packets to them. If another interface of
+// the container waits for a host port, that interface serves the host port from then on.
 func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 	if len(list) == 0 {
 		return nil
@@ -300,8 +299,8 @@ func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 	return deleteFlows(n, list)
 }
 
-// deleteFlows deletes conntrack's entries for UDP host ports whose target has changed. Otherwise conntrack
-// would send packets of these flows to the old target, as long as packets arrive.
+// deleteFlows deletes the conntrack entries of UDP host ports whose mapping was added or deleted. Otherwise
+// conntrack would send packets of old flows to the old target for as long as packets arrive.
 func deleteFlows(n *netns.Namespace, list []Mapping) error {
 	var filters []conntrack.Filter
 	for _, m := range list {

@@ -13,18 +13,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// portKey is the length of protocol and port in a key, in bytes. Each is padded to four bytes.
+// portKey is the length of protocol and port in a key, in bytes. Protocol and port are padded to four bytes
+// each.
 const portKey = 8
 
-// Mapping is a host port together with its element in one of the maps.
+// Mapping is a host port together with the element that represents it in one of the maps.
 type Mapping struct {
 	element
 	port  plan.HostPort
 	Owner PortOwner // set only if the mapping was read from nf_tables
 }
 
-// mappings returns the mappings for the host ports of a container. A host port on all addresses has one
-// mapping for each address family of the container.
+// mappings returns the mappings for the host ports of a container with these addresses. A host port on all
+// addresses has one mapping for each address family of the container.
 func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) {
 	first := map[int]netip.Addr{}
 	for _, a := range addresses {
@@ -52,7 +53,6 @@ func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) 
 	return list
 }
 
-// elementsOf returns the elements of mappings.
 func elementsOf(list []Mapping) (elements []element) {
 	for _, m := range list {
 		elements = append(elements, m.element)
@@ -60,19 +60,18 @@ func elementsOf(list []Mapping) (elements []element) {
 	return elements
 }
 
-// find looks up a host port by its key. It returns one mapping or none.
+// find looks up the mapping with the key of m in nf_tables. It returns one mapping or none.
 func find(n *netns.Namespace, m Mapping) ([]Mapping, error) {
 	found, err := findElement(n, m.family, m.set, m.key)
 	return readMappings(found), err
 }
 
-// listMappings returns the host ports of a map.
 func listMappings(n *netns.Namespace, family int, set string) ([]Mapping, error) {
 	all, err := listElements(n, family, set)
 	return readMappings(all), err
 }
 
-// Published returns the chosen host ports of all maps.
+// Published returns the mappings of all maps for which chosen returns true.
 func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
@@ -86,7 +85,6 @@ func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, e
 	return list, nil
 }
 
-// readMappings decodes the keys and values of elements.
 func readMappings(elements []element) (list []Mapping) {
 	for _, e := range elements {
 		key := e.key
@@ -95,7 +93,7 @@ func readMappings(elements []element) (list []Mapping) {
 		}
 		address, rest := len(key)-portKey, len(e.value)-4
 		if address < 0 || rest < 0 {
-			continue // not written by bridgeveth
+			continue // another program has added this element
 		}
 		m := Mapping{element: e, Owner: ParseOwner(e.comment)}
 		m.port.Address, _ = netip.AddrFromSlice(key[:address])
@@ -107,8 +105,8 @@ func readMappings(elements []element) (list []Mapping) {
 	return list
 }
 
-// HostPorts returns the host ports of all containers as text, each once, by the Port of their attachment.
-// The text of a host port that waits names the interface that serves it.
+// HostPorts returns the host ports of all containers as text, without duplicates. The key of the map is
+// Attachment.Port. The text of a host port that waits names the interface that serves this host port.
 func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	all, err := Published(n, func(Mapping) bool { return true })
 	list := map[string][]string{}
@@ -120,7 +118,7 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 				text = fmt.Sprintf("%s (served by %s of network %s)", m.port, all[i].Owner.Interface, all[i].Owner.Network)
 			}
 		}
-		if !slices.Contains(list[m.Owner.Port], text) { // a host port on all addresses is in the maps of both families
+		if !slices.Contains(list[m.Owner.Port], text) { // a host port on all addresses is in the map of each family
 			list[m.Owner.Port] = append(list[m.Owner.Port], text)
 		}
 	}
@@ -130,7 +128,7 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	return list, err
 }
 
-// VerifyHostPorts compares the maps with the host ports of a port.
+// VerifyHostPorts returns an error for each host port of p that the maps do not have as planned.
 func VerifyHostPorts(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	for _, want := range mappings(p.HostPorts, p.Addresses) {

@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// portsWaiting is the map of host ports that wait. A runtime sends the same host ports to each network of a
+// portsWaiting is the map of host ports that wait. A runtime sends the same host ports to each CNI network of a
 // container. The interface that is attached first serves a host port: packets to the host port go to this
 // interface. Each other interface waits for the host port: it has an element in this map, which no rule uses:
 //
@@ -24,7 +24,7 @@ import (
 // When the serving interface is detached, a waiting interface replaces it in the same transaction.
 const portsWaiting = "ports_waiting"
 
-// waiting returns the mapping by which an attachment waits for a host port.
+// waiting returns the element of portsWaiting with which an attachment waits for the host port of m.
 func (m Mapping) waiting(of plan.Attachment) Mapping {
 	address := m.key[:len(m.key)-portKey]
 	if len(address) == 0 {
@@ -34,7 +34,8 @@ func (m Mapping) waiting(of plan.Attachment) Mapping {
 	return m
 }
 
-// serving is the inverse of waiting: it returns the mapping by which packets are redirected.
+// serving is the inverse of waiting: it returns the mapping that redirects packets to the waiting interface. A
+// mapping that does not wait is returned unchanged.
 func (m Mapping) serving() Mapping {
 	if m.set != portsWaiting {
 		return m
@@ -53,18 +54,19 @@ func unspecified(family int) netip.Addr {
 	return netip.IPv4Unspecified()
 }
 
-// overlaps reports whether two mappings would redirect packets to the same address and port.
+// overlaps reports whether two mappings match packets for the same host address, protocol and host port. A
+// mapping without an address matches every address.
 func (m Mapping) overlaps(other Mapping) bool {
 	return m.family == other.family && m.port.Protocol == other.port.Protocol && m.port.Port == other.port.Port &&
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
 }
 
-// shares reports whether another mapping leads to the same port of the same container.
+// shares reports whether the mapping other redirects packets to the same port of the same container as m. of is
+// the attachment of m.
 func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
 	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
 }
 
-// portExists reports whether the port of an owner exists.
 func portExists(n *netns.Namespace, o PortOwner) (bool, error) {
 	_, err := rtnl.ByName(n, o.Port)
 	if rtnl.Absent(err) {
@@ -73,7 +75,6 @@ func portExists(n *netns.Namespace, o PortOwner) (bool, error) {
 	return err == nil, err
 }
 
-// listWaiting returns the host ports that wait.
 func listWaiting(n *netns.Namespace) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		found, err := listMappings(n, family, portsWaiting)
@@ -85,8 +86,8 @@ func listWaiting(n *netns.Namespace) (list []Mapping, err error) {
 	return list, nil
 }
 
-// successors returns for each mapping in gone the first mapping that waits for the same host port and whose
-// port exists and is not in gone itself.
+// successors returns, for each mapping in gone, the first mapping that waits for the same host port. It skips
+// waiting mappings whose bridge port does not exist or has a mapping in gone itself.
 func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil || len(waiting) == 0 {
@@ -114,7 +115,8 @@ func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) 
 	return list, nil
 }
 
-// deleteOrReplace deletes mappings and makes their successors serve.
+// deleteOrReplace deletes mappings. For each host port, a waiting mapping replaces the deleted one, if there is
+// a waiting one (see successors).
 func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error {
 		successors, err := successors(n, gone)
@@ -131,8 +133,8 @@ func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 	})
 }
 
-// verifyHostPort returns an error unless packets to a host port reach the container. Either the port itself
-// serves the host port, or the port waits while another interface of the container serves it.
+// verifyHostPort returns an error unless packets to a host port reach the container. Two cases are correct:
+// port p serves the host port, or p waits while another interface of the container serves it.
 func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
 	what := fmt.Sprintf("host port %s to the container", want.port)
 	present, err := find(n, want)

@@ -19,36 +19,36 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// A host port also answers on 127.0.0.1 of the host. Packets from 127.0.0.0/8 must then leave by the bridge,
-// and their replies must come in by the bridge. The sysctl route_localnet allows both. The sysctl alone
-// would also let containers reach servers that listen on the host's loopback (CVE-2020-8558). Therefore a
-// filter, the guard, drops packets to 127.0.0.0/8 that are no such replies. The guard is a filter of tc and
-// no rule of nf_tables, because many firewalls begin with "nft flush ruleset": this would delete the rule,
-// and the sysctl would stay set. The guard is added before the sysctl is set, and deleted after the sysctl
-// is reset.
+// A host port also works on 127.0.0.1 of the host. For this, packets from 127.0.0.0/8 must leave through the
+// bridge and their replies come in through it. The sysctl route_localnet allows both, but would also let
+// containers reach servers on the host's loopback (CVE-2020-8558). Therefore a filter, the guard, drops packets
+// to 127.0.0.0/8 that are not such replies. The guard is a tc filter and not a rule of nf_tables, because many
+// firewalls begin with "nft flush ruleset": this would delete the rule, but not reset the sysctl. The guard is
+// added before the sysctl is set, and deleted after the sysctl is reset.
 //
-// With br_netfilter, conntrack changes the destination of replies to 127.0.0.1 before the bridge delivers
-// them. A rule sets a mark on these replies, so the guard accepts them (see repliesToLoopback). If that rule
-// is missing, the guard drops the replies.
+// With br_netfilter, conntrack changes the destination of replies to 127.0.0.1 before the bridge delivers them,
+// so the guard would drop them. A rule therefore marks these replies, and the guard accepts packets with the
+// mark (see repliesToLoopback).
 
-// sysctlLocalnet lets packets from 127.0.0.0/8 leave by a link, and packets to 127.0.0.0/8 arrive by it.
+// sysctlLocalnet is the sysctl that lets packets from 127.0.0.0/8 leave through a link, and packets to
+// 127.0.0.0/8 arrive on it.
 const sysctlLocalnet = "ipv4/conf/%s/route_localnet"
 
 // localnetMark is the bit in a packet's mark that identifies a reply to the host's loopback.
 const localnetMark = 0x1000
 
-// Offsets at which classic BPF loads properties of a frame instead of its bytes: SKF_AD_OFF and the numbers
-// after it in linux/filter.h.
+// Offsets with a special meaning in classic BPF: a load at such an offset reads a property of the frame instead
+// of its bytes. They are SKF_AD_OFF and the numbers after it in linux/filter.h.
 const (
 	frameProtocol = 1<<32 - 0x1000 // after the MAC header, or after the VLAN tag that the kernel has removed
 	frameMark     = 1<<32 - 0x1000 + 20
 	frameVLANTag  = 1<<32 - 0x1000 + 44
 )
 
-// localnetGuard is the guard as a program of classic BPF. It drops frames to 127.0.0.0/8 that do not have
-// the mark. These frames may have a VLAN tag, because the kernel removes one tag before the filter. The
-// guard also drops every frame with a second tag after a tag of VLAN 0. The kernel removes any number of
-// such tags, but only after the filter (__netif_receive_skb_core in net/core/dev.c).
+// localnetGuard is the guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without the mark. Such
+// a frame may have had a VLAN tag, because the kernel removes one tag before the filter runs. The guard also
+// drops frames with another tag after a tag of VLAN 0, because the kernel removes these tags only after the
+// filter (__netif_receive_skb_core in net/core/dev.c).
 var localnetGuard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
@@ -60,7 +60,7 @@ var localnetGuard = []unix.SockFilter{
 	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: localnetMark, Jt: 2, Jf: 3},
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameVLANTag},
 	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 0xfff, Jf: 1},
-	{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // TC_ACT_UNSPEC: other filters decide
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // TC_ACT_UNSPEC: the filters that follow decide
 	{Code: unix.BPF_RET | unix.BPF_K, K: uint32(netlink.TC_ACT_SHOT)},
 }
 
@@ -76,10 +76,11 @@ const (
 	bpfActDirect     = 1 // TCA_BPF_FLAG_ACT_DIRECT: the program returns the verdict
 	clsactArriving   = netlink.HANDLE_MIN_INGRESS
 	clsactLeaving    = netlink.HANDLE_MIN_EGRESS
-	localnetGuardTag = 1 // handle of the filter: a second request replaces the filter instead of adding one
+	localnetGuardTag = 1 // handle of the filter; because of it, a second request replaces the filter instead of adding another one
 )
 
-// repliesToLoopback returns the rule that marks replies of host ports to the host's loopback for the guard:
+// repliesToLoopback returns the rule that marks replies of host ports to the host's loopback, so that the guard
+// accepts them:
 //
 //	answers:  ct label 98 ct direction reply ip daddr 127.0.0.0/8 meta mark set meta mark | 0x1000
 func repliesToLoopback() ownRule {
@@ -90,7 +91,7 @@ func repliesToLoopback() ownRule {
 	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnetMark))}
 }
 
-// MissingLocalnet compares the sysctl and the guard with the plan, on the bridge and its VLAN link.
+// MissingLocalnet returns the sysctl and the guard if they are missing on the bridge or its VLAN link.
 func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
@@ -113,8 +114,9 @@ func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 	return missing, nil
 }
 
-// localnetFilters reports whether a link has the guard (guarded), and whether it has filters of other
-// programs (others). parent is clsactArriving or clsactLeaving.
+// localnetFilters reports whether a link has the guard (guarded), and whether it has filters of other programs
+// (others). parent is clsactArriving or clsactLeaving: it selects the filters for arriving or for leaving
+// packets.
 func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_ROUTE, filterRequest(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, l, parent, 0))
@@ -136,14 +138,16 @@ func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, o
 	return guarded, others, nil
 }
 
-// guardLocalnet adds the guard to a link, or replaces it. Filters of others stay, and so does their qdisc.
+// guardLocalnet adds the guard to a link, or replaces the guard. It keeps the qdisc and the filters of other
+// programs.
 func guardLocalnet(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if err != nil {
 		return err
 	}
 	var b netns.Batch
-	// EINVAL: the link has a qdisc "ingress", which can hold the filter as well.
+	// The request fails with EINVAL if the link has a qdisc "ingress". This is no error, because this qdisc can
+	// hold the filter too.
 	b.Ensure("add qdisc clsact to "+name, rtnl.QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.EINVAL)
 	req := filterRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, l, clsactArriving, localnetGuardTag)
 	program := bytecode(localnetGuard)
@@ -156,8 +160,8 @@ func guardLocalnet(n *netns.Namespace, name string) error {
 	return n.Send(b)
 }
 
-// RemoveLocalnet is the inverse of the differences of MissingLocalnet, for a link that stays. It resets the
-// sysctl, then deletes the guard. It deletes the qdisc too, unless the qdisc has filters of others.
+// RemoveLocalnet resets the sysctl of a link and then deletes the guard. It deletes the qdisc too, unless other
+// programs have filters there. It is for a link that continues to exist.
 func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	guarded, others, err := localnetFilters(n, l, clsactArriving)
 	if err != nil || !guarded {
@@ -170,7 +174,7 @@ func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	}
 	err = n.SetSysctl(fmt.Sprintf(sysctlLocalnet, l.Name), "0")
 	if errors.Is(err, unix.EROFS) {
-		return nil // /proc/sys is read-only, so somebody else has set the sysctl, and the guard stays
+		return nil // /proc/sys is read-only, so another program has set the sysctl; the guard must stay
 	}
 	if err != nil {
 		return err
@@ -181,13 +185,14 @@ func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	} else {
 		b.Ensure("delete the guard of 127.0.0.0/8 from "+l.Name, rtnl.QdiscRequest(unix.RTM_DELQDISC, 0, l, rtnl.IngressHandle, netlink.HANDLE_CLSACT, "clsact"), unix.ENOENT)
 	}
-	if err := n.Send(b); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the qdisc is an "ingress" of others
+	if err := n.Send(b); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the qdisc is an "ingress" of another program
 		return err
 	}
 	return nil
 }
 
-// filterRequest returns a request about the guard, or with NLM_F_DUMP about all filters of a link.
+// filterRequest returns a request about the guard of a link. With NLM_F_DUMP, the request lists all filters of
+// the link.
 func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	msg := &nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent}
@@ -198,7 +203,6 @@ func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.Netl
 	return req
 }
 
-// bytecode encodes a program for the kernel: struct sock_filter in linux/filter.h.
 func bytecode(program []unix.SockFilter) (b []byte) {
 	for _, i := range program {
 		b = binary.NativeEndian.AppendUint16(b, i.Code)

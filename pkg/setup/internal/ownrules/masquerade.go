@@ -13,10 +13,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// EnsureMasquerade masquerades packets from a bridge's subnets: their source address becomes that of the
-// interface by which they leave the host. Packets that stay on the bridge and multicast packets keep their
-// source address. Packets that conntrack cannot translate are dropped. DeleteRules is the inverse. Processes
-// that call EnsureMasquerade at the same time need a lock: see Host.AttachPort.
+// EnsureMasquerade adds the rules that masquerade packets from the subnets of a bridge: nf_tables replaces
+// their source address by that of the interface through which they leave the host. Packets that stay on the
+// bridge and multicast packets keep their source address. Packets that conntrack cannot translate are dropped.
+// DeleteRules is the inverse. Processes that call EnsureMasquerade at the same time need a lock (see
+// Host.AttachPort).
 func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix) error {
 	missing, err := MissingRules(n, &plan.Network{Bridge: bridge, Masquerade: subnets})
 	if err != nil {
@@ -25,19 +26,19 @@ func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix
 	return plan.RestoreAll(missing)
 }
 
-// masquerade returns the feature that masquerades a subnet:
+// masquerade returns the feature that masquerades packets from a subnet:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr & 240.0.0.0 != 224.0.0.0 counter masquerade
 //
-// The rule for IPv6 has the multicast addresses of IPv6. A second rule, in the chain of forwarded packets,
+// The rule for IPv6 excludes the multicast addresses of IPv6. A second rule, in the chain of forwarded packets,
 // drops packets that cannot be translated:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
 //
 // Conntrack does not translate a packet that it considers invalid. The packet would leave with its private
 // source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO is each
-// destination to which packets keep their source address. The rule does not match packets to TO, because
-// their replies may bypass this host. Conntrack then sees only half of each connection.
+// destination to which packets keep their source address. The rule excepts packets to TO: replies from there
+// may bypass this host, and conntrack then sees only half of each connection.
 func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := leavesNetwork(net, subnet)
@@ -46,7 +47,7 @@ func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 		for _, to := range kept {
 			untranslated = slices.Concat(untranslated, nft.Within(nft.Destination4, nft.Destination6, to, expr.CmpOpNeq))
 		}
-		digest := sha256.Sum256(fmt.Append(nil, kept)) // a comment has no room for many subnets
+		digest := sha256.Sum256(fmt.Append(nil, kept)) // a comment has no room for many subnets, so it contains a digest of them
 		comment += fmt.Sprintf(" but to %x", digest[:4])
 	}
 	return feature{
@@ -61,18 +62,17 @@ func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	}
 }
 
-// unmasqueraded returns the destinations to which packets of a subnet keep their source address.
 func unmasqueraded(net *plan.Network, subnet netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(net.MasqueradeNot), func(to netip.Prefix) bool { return to.Addr().Is4() != subnet.Addr().Is4() })
 }
 
-// masqueradeNot returns the feature by which packets of a subnet to one destination keep their source
+// masqueradeNot returns the feature that lets packets from a subnet to one destination keep their source
 // address:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr TO counter accept
 //
-// The rule is above the masquerade rule of SUBNET. The verdict accept ends only our own chain. The rule
-// matches only packets that leave the network, because other packets need the rules of hostPortFeature.
+// The rule comes before the masquerade rule of SUBNET. Its verdict accept ends only our own chain. It must not
+// match packets that stay on the bridge, because these need the masquerade rules of hostPortFeature.
 func masqueradeNot(net *plan.Network, subnet, to netip.Prefix) feature {
 	return feature{
 		what: fmt.Sprintf("no masquerade of %s behind %s to %s", subnet, net.Bridge, to), family: netns.FamilyOf(subnet.Addr()),
@@ -83,7 +83,6 @@ func masqueradeNot(net *plan.Network, subnet, to netip.Prefix) feature {
 	}
 }
 
-// leavesNetwork matches packets of a subnet that leave the network.
 func leavesNetwork(net *plan.Network, subnet netip.Prefix) []expr.Any {
 	return slices.Concat(nft.Source(subnet), nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 }

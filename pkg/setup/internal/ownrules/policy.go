@@ -12,17 +12,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// policy is one setting of a network, such as the ingress policy, as rules of one chain. If the value of the
-// setting changes, the rules of the new value replace the rules of the old value. A policy without rules
-// deletes the old rules.
+// policy is a setting of a network, such as the ingress policy, with the rules in one chain that put it into
+// effect. If the value of the setting changes, ComparePolicy replaces the rules of the old value by those of
+// the new value. For a policy without rules, it deletes the old rules.
 type policy struct {
 	Chain chain
-	Name  string // follows the bridge in the rules' comments
+	Name  string // name of the setting, which follows the name of the bridge in the comments of rules
 	rules []policyRule
 }
 
 type policyRule struct {
-	value string // ends the rule's comment
+	value string // value of the setting, at the end of the rule's comment
 	exprs []expr.Any
 }
 
@@ -30,9 +30,9 @@ func (p *policy) add(value string, exprs []expr.Any) {
 	p.rules = append(p.rules, policyRule{value, exprs})
 }
 
-// ComparePolicy returns a difference for each rule of a policy that the chain lacks, and for each rule of
-// another value. It recognizes rules by their comments. present holds the handles of the chain's rules, by
-// comment.
+// ComparePolicy returns a difference for each rule of a policy that its chain lacks, and for each rule of an
+// old value that must be deleted. It recognizes rules by their comments. present holds the handles of the
+// chain's rules, by comment.
 func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
 	wanted := map[string]bool{}
 	for _, rule := range p.rules {
@@ -72,8 +72,8 @@ func IngressPolicy(net *plan.Network) policy {
 	return p
 }
 
-// inboundPolicy returns the rule that drops new connections into a bridge, except those from the host,
-// from the bridge itself, and to published ports:
+// inboundPolicy returns the rule that drops new connections into a bridge, except those from the host, from the
+// bridge itself, and to published ports:
 //
 //	iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
 func inboundPolicy(net *plan.Network) policy {

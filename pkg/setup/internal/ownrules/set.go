@@ -24,12 +24,12 @@ type element struct {
 	family  int
 	set     string
 	key     []byte // each part of a concatenation is padded to a multiple of four bytes
-	value   []byte // in a map of data
-	chain   string // in a map of verdicts: where packets go
+	value   []byte // in a map of data, such as host ports
+	chain   string // in a map of verdicts: the chain to which packets go
 	comment string
 }
 
-// same reports whether two elements have the same key in the same set. A set has at most one element for a
+// same reports whether two elements have the same key in the same set. A set has at most one element with a
 // key.
 func (e element) same(other element) bool {
 	return e.family == other.family && e.set == other.set && bytes.Equal(e.key, other.key)
@@ -43,7 +43,7 @@ func findElement(n *netns.Namespace, family int, set string, key []byte) ([]elem
 	return readElements(family, set, messages, err)
 }
 
-// listElements returns the elements of a set, none if the set does not exist.
+// listElements returns the elements of a set. A set that does not exist has no elements.
 func listElements(n *netns.Namespace, family int, set string) ([]element, error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, elementRequest(family, set, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP))
@@ -51,13 +51,12 @@ func listElements(n *netns.Namespace, family int, set string) ([]element, error)
 	return readElements(family, set, messages, err)
 }
 
-// elementRequest returns a request about elements of a set, without the elements.
+// elementRequest returns a request about elements of a set. The caller adds the elements.
 func elementRequest(family int, set string, message, flags int) *nl.NetlinkRequest {
 	return nft.Request(message, flags, uint8(nft.Family(family)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(nft.OwnTable)), nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
 }
 
-// readElements decodes the answers to NFT_MSG_GETSETELEM.
 func readElements(family int, set string, messages [][]byte, err error) (list []element, _ error) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("read elements of nf_tables set %s: %w", set, err)
@@ -77,18 +76,18 @@ func readElements(family int, set string, messages [][]byte, err error) (list []
 	return list, nil
 }
 
-// addElements adds elements, all or none, in one transaction.
+// addElements adds all elements or none, in one transaction.
 func addElements(n *netns.Namespace, list []element) error {
 	return changeElements(n, nft.AnyGeneration, nil, list)
 }
 
-// deleteElements deletes elements by their keys, all or none.
 func deleteElements(n *netns.Namespace, list []element) error {
 	return changeElements(n, nft.AnyGeneration, list, nil)
 }
 
-// changeElements deletes elements and adds others, all or none. The error is ERESTART if nf_tables
-// has changed since the generation seen, and ErrTablesGone if there is no set to add to.
+// changeElements deletes the elements in gone and adds the elements in added, in one transaction. The error is
+// ERESTART if nf_tables has changed since the generation seen, and ErrTablesGone if a set for the new elements
+// does not exist.
 func changeElements(n *netns.Namespace, seen uint32, gone, added []element) error {
 	err := nft.Transact(n, elementBatch(gone, added), seen)
 	if errors.Is(err, unix.ENOENT) && len(added) > 0 {
@@ -97,7 +96,6 @@ func changeElements(n *netns.Namespace, seen uint32, gone, added []element) erro
 	return err
 }
 
-// elementBatch returns the requests that delete elements and add others.
 func elementBatch(gone, added []element) (b netns.Batch) {
 	for _, e := range gone {
 		req := elementRequest(e.family, e.set, unix.NFT_MSG_DELSETELEM, 0)
@@ -112,7 +110,6 @@ func elementBatch(gone, added []element) (b netns.Batch) {
 	return b
 }
 
-// attribute encodes the element as a list of one element.
 func (e element) attribute() *nl.RtAttr {
 	nested := func(in *nl.RtAttr, kind int) *nl.RtAttr { return in.AddRtAttr(kind|unix.NLA_F_NESTED, nil) }
 	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
@@ -133,18 +130,19 @@ func (e element) attribute() *nl.RtAttr {
 	return list
 }
 
-// maxComment is the longest comment of an element, in bytes. The kernel counts the length of user data,
-// with the header and the final zero, in one byte (struct nft_set_ext_tmpl in net/netfilter/nf_tables.h).
-// It refuses a comment that is one byte longer, and silently drops longer comments.
+// maxComment is the longest comment of an element, in bytes. The kernel stores the length of user data, which
+// includes a header and the final zero, in one byte (struct nft_set_ext_tmpl in net/netfilter/nf_tables.h). It
+// refuses a comment that is one byte longer, and silently drops longer comments.
 const maxComment = 251
 
-// PortOwner is the attachment that an element belongs to, as the comment of the element says.
+// PortOwner is the owner of a set element, as the comment of the element names it: an attachment and its bridge
+// port.
 type PortOwner struct {
-	Port string // name of the port on the bridge; each attachment has its own
+	Port string // name of the attachment's bridge port; each attachment has its own
 	plan.Attachment
 }
 
-// PortComment returns the comment of an attachment's elements, cut to maxComment.
+// PortComment returns the comment for the set elements of an attachment, cut to maxComment bytes.
 func PortComment(a plan.Attachment) string {
 	text := a.Port() + " " + a.String()
 	return text[:min(len(text), maxComment)]
@@ -157,7 +155,8 @@ func ParseOwner(comment string) (o PortOwner) {
 	return PortOwner{port, plan.Attachment{Network: parts[1], Container: parts[2], Interface: parts[3]}}
 }
 
-// Unlisted returns a function that selects the owners in a network whose attachment is not in valid.
+// Unlisted returns a function that reports whether an owner belongs to this CNI network and its attachment is
+// not in valid.
 func Unlisted(network string, valid []plan.Attachment) func(PortOwner) bool {
 	keep := map[string]bool{}
 	for _, a := range valid {

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// chain is a chain of our tables. Its name must not be a keyword of nft(8), or nft(8) could not load a saved
-// ruleset.
+// chain is a chain in our tables. Its name must not be a keyword of nft(8), because nft(8) could then not load
+// a saved ruleset.
 type chain struct {
 	Name     string
 	kind     nftables.ChainType // "" for a chain without a hook
@@ -33,7 +33,7 @@ var (
 	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
 )
 
-// chainsOf returns the chains of a family that have rules for a single bridge.
+// chainsOf returns the chains of a family whose rules each belong to a single bridge.
 func chainsOf(family int) []chain {
 	if family == unix.AF_BRIDGE {
 		return []chain{beforeNAT}
@@ -41,17 +41,14 @@ func chainsOf(family int) []chain {
 	return []chain{postrouting, beforeNAT, ForwardFilter, marking, fastPath}
 }
 
-// table returns our table of a family.
 func table(family int) *nftables.Table {
 	return &nftables.Table{Name: nft.OwnTable, Family: nft.Family(family)}
 }
 
-// in returns the chain as a chain of table t.
 func (c chain) in(t *nftables.Table) *nftables.Chain {
 	return &nftables.Chain{Name: c.Name, Table: t, Type: c.kind, Hooknum: c.hook, Priority: c.priority}
 }
 
-// addRules adds rules to a transaction, and their chains unless these exist.
 func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 	for _, r := range rules {
 		c.AddChain(r.chain.in(t))
@@ -60,7 +57,7 @@ func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 }
 
 // DeleteRules deletes all rules of a bridge from our tables. If no other bridge has rules in a table, it
-// deletes the table with all sets. Unpublish and UnguardPort delete the elements of a single port.
+// deletes the table with all its sets. Elements of a single port are deleted by Unpublish and UnguardPort.
 func DeleteRules(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
@@ -89,9 +86,9 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	if localnet { // one of these rules is the guard of the host's loopback, which an older build has made
+	if localnet { // one of these rules is the guard of the host's loopback in the form of an older version of bridgeveth
 		err := n.SetSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0")
-		if err != nil && !errors.Is(err, unix.EROFS) { // /proc/sys is read-only, so somebody else has set the sysctl
+		if err != nil && !errors.Is(err, unix.EROFS) { // EROFS means that /proc/sys is read-only, so another program has set the sysctl
 			return err
 		}
 	}
@@ -113,7 +110,6 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	return nil
 }
 
-// deleteOwn deletes the rules of one of our chains that have the handles.
 func deleteOwn(n *netns.Namespace, family int, from chain, handles []uint64) error {
 	c := nft.NewChange(table(family))
 	c.DeleteRules(from.Name, handles)

@@ -11,14 +11,14 @@ import (
 const (
 	// Owner is the beginning of the alias of every link that we create.
 	Owner = "bridgeveth"
-	// PortPrefix is the beginning of the name of every port. NetworkManager, dhcpcd and others ignore
-	// links with this prefix.
+	// PortPrefix is the beginning of the name of every port. NetworkManager, dhcpcd and other
+	// programs ignore links with this prefix.
 	PortPrefix = "veth"
-	// portMACPrefix is the first byte of a port's MAC address: the highest one for a locally
-	// administered unicast address.
+	// portMACPrefix is the first byte of a port's MAC address. It is the highest first byte that a
+	// locally administered unicast address can have.
 	portMACPrefix = 0xfe
-	// portDigits is the number of base-32 digits behind PortPrefix. The name of a link has at most 15
-	// letters (IFNAMSIZ-1). 11 digits are 55 bits.
+	// portDigits is the number of base-32 digits after PortPrefix. The name of a link has at most
+	// 15 characters (IFNAMSIZ-1). 11 digits hold 55 bits of a digest.
 	portDigits = 11
 	// maxAlias is IFALIASZ-1 in linux/if.h, in bytes.
 	maxAlias = 255
@@ -27,17 +27,18 @@ const (
 	MaxNetwork = 200
 )
 
-// Attachment identifies one interface of one container on one network. No part contains a slash: CNI
-// specification 1.1.0, "Parameters".
+// Attachment identifies one interface of one container on one CNI network. None of the three names
+// contains a slash: CNI specification 1.1.0, "Parameters".
 type Attachment struct{ Network, Container, Interface string }
 
-// String returns the attachment as in the alias of its port: bridgeveth/NETWORK/CONTAINER/INTERFACE.
+// String returns the attachment in the form that the alias of its port has:
+// bridgeveth/NETWORK/CONTAINER/INTERFACE.
 func (a Attachment) String() string {
 	return strings.Join([]string{Owner, a.Network, a.Container, a.Interface}, "/")
 }
 
-// Alias returns the alias of the port. It is String, but with the container's name cut if String is too
-// long for an alias.
+// Alias returns the alias of the port. It equals String, unless String is too long for an alias.
+// Then the container's name is cut.
 func (a Attachment) Alias() string {
 	if over := len(a.String()) - maxAlias; over > 0 {
 		a.Container = a.Container[:max(0, len(a.Container)-over)]
@@ -45,8 +46,8 @@ func (a Attachment) Alias() string {
 	return a.String()
 }
 
-// ParseAttachment returns the attachment that an alias names. It is the inverse of String. ok is false if
-// the alias does not have this form.
+// ParseAttachment returns the attachment that is encoded in an alias. It is the inverse of String.
+// ok is false if the alias does not have this form.
 func ParseAttachment(alias string) (a Attachment, ok bool) {
 	f := strings.Split(alias, "/")
 	if len(f) != 4 || f[0] != Owner || strings.ContainsAny(alias, "\n\t") { // no name in CNI contains a line break or a tab
@@ -80,13 +81,14 @@ func (a Attachment) PortMAC() net.HardwareAddr {
 	return append(net.HardwareAddr{portMACPrefix}, digest[:5]...)
 }
 
-// FormerMAC returns the MAC address that older builds gave the port. A port with this address was
-// attached by an older build.
+// FormerMAC returns the MAC address that older versions of bridgeveth gave the port. A port with
+// this address was attached by such a version.
 func (a Attachment) FormerMAC() net.HardwareAddr { return DigestMAC(a.digest()) }
 
-// containerMAC returns the MAC address of the container's end. It is derived from the first IP address
-// of the container, if there is one. A neighbour entry for the previous holder of the IP address is then
-// also correct for the new holder.
+// containerMAC returns the MAC address of the container's end of the veth pair. It is derived from
+// the first IP address of the container, if there is one. If a new container gets the IP address of
+// an earlier container, it therefore gets the same MAC address, and old neighbour entries for the
+// IP address are still correct.
 func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
 	mac := net.HardwareAddr{0x0a, 0x58, 0, 0, 0, 0} // locally administered
 	digest := a.digest()
@@ -103,12 +105,13 @@ func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
 	return mac
 }
 
-// IFBPrefix is the beginning of the name of a port's IFB. The digits of the port's name follow.
+// IFBPrefix is the beginning of the name of a port's IFB. The base-32 digits of the port's name
+// follow.
 const IFBPrefix = "ifb"
 
-// IFBOf returns the name of the IFB of a port. An IFB (intermediate functional block) is a link with a
-// queueing discipline for packets that arrive by another link. An IFB is necessary, because the
-// kernel queues only packets that leave by a link.
+// IFBOf returns the name of the IFB of a port. An IFB (intermediate functional block) is a link to
+// which a filter redirects packets that arrive on another link. A bandwidth limit for packets from
+// a container needs an IFB, because the kernel queues only packets that leave through a link.
 func IFBOf(port string) string { return IFBPrefix + strings.TrimPrefix(port, PortPrefix) }
 
 // DigestMAC returns a locally administered unicast MAC address that is derived from a digest.

@@ -6,20 +6,20 @@ import (
 	"net/netip"
 )
 
-// Difference is one object or setting that a plan asks for and the host does not have. ADD and repair
-// restore it. CHECK and the doctor report it.
+// Difference is one object or setting that the plan requires and the host does not have. ADD and
+// repair restore the object. CHECK and the doctor report the difference.
 type Difference struct {
 	What    string       // names the object in errors: "bridge cni0"
-	Kind    Kind         // names the kind of the object to a program
-	Address netip.Addr   // of a GatewayAddress
-	Restore func() error // makes the object
+	Kind    Kind         // the kind of the object, for programs
+	Address netip.Addr   // the address, if Kind is GatewayAddress
+	Restore func() error // creates the object
 	Sysctl  string       // the key below /proc/sys/net, if the object is a sysctl
-	Newer   bool         // older builds did not add the object; CHECK does not require it for a port with Port.FormerMAC
-	Former  bool         // the object exists in the form of an older build; CHECK accepts this form
+	Newer   bool         // older versions of bridgeveth did not add the object; CHECK does not require it for a port with Port.FormerMAC
+	Former  bool         // the object exists in the form that an older version of bridgeveth created; CHECK accepts this form
 }
 
-// Kind is the kind of object that a Difference is about. The doctor acts on some kinds. All other objects
-// have the zero Kind.
+// Kind is the kind of object that a Difference is about. Only the kinds that the doctor treats
+// specially have a constant. All other objects have the zero Kind.
 type Kind int
 
 const (
@@ -31,11 +31,11 @@ const (
 	RouteOnLink
 )
 
-// DifferenceError is the error about one difference. A program looks for a difference by errors.Is, with a
-// DifferenceError that has the same Kind and Address. Err is for people.
+// DifferenceError is the error about one difference. To search an error for a difference, call
+// errors.Is with a DifferenceError that has the same Kind and Address. Err is the text for people.
 type DifferenceError struct {
 	Kind    Kind
-	Address netip.Addr // of a GatewayAddress, or the destination of a RouteOnLink
+	Address netip.Addr // the address, if Kind is GatewayAddress, or the destination, if Kind is RouteOnLink
 	Err     error
 }
 
@@ -57,7 +57,7 @@ func SysctlDifference(key, value string, restore func() error) Difference {
 	return Difference{What: "sysctl net/" + key + "=" + value, Restore: restore, Sysctl: key}
 }
 
-// RestoreAll restores the differences in order and stops at the first error.
+// RestoreAll calls Restore of each difference, in order, and stops at the first error.
 func RestoreAll(missing []Difference) error {
 	for _, d := range missing {
 		if err := d.Restore(); err != nil {
@@ -67,8 +67,8 @@ func RestoreAll(missing []Difference) error {
 	return nil
 }
 
-// Error returns an error that names every difference, except differences that are Former. It returns nil
-// if there is no difference to name.
+// Error returns an error that names every difference, except differences with Former set. It
+// returns nil if there is nothing to name.
 func Error(missing []Difference) error {
 	var wrong []error
 	for _, d := range missing {
@@ -79,7 +79,8 @@ func Error(missing []Difference) error {
 	return errors.Join(wrong...)
 }
 
-// Differ returns nil if is equals want. Otherwise it returns an error that names what.
+// Differ returns nil if is equals want. Otherwise it returns an error with the name what and both
+// values.
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

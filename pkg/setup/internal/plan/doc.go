@@ -1,10 +1,11 @@
-// Package plan describes the wanted state of the host as data: a Network, which the containers on one
-// bridge share, a Port for each container, host ports and policies. It also derives the names, aliases
-// and MAC addresses of links from an Attachment.
+// Package plan describes the wanted state of the host as data: a Network, which the containers on
+// one bridge share, a Port for each container, host ports and policies. It also derives the names,
+// aliases and MAC addresses of links from an Attachment.
 //
-// The package must not read or change the state of the kernel. The packages that import it compare this
-// state with a plan, and return a Difference for each missing object. A Difference has a name and a
-// function that restores the object. ADD, CHECK, repair and the doctor therefore use the same plan.
+// The package must not read or change the state of the kernel. The packages that import it compare
+// the kernel's state with a plan, and return a Difference for each missing object. A Difference has
+// a name and a function that restores the object. ADD, CHECK, repair and the doctor therefore use
+// the same plan.
 //
 // Start with Network in network.go and Port in port.go, then read Difference in difference.go.
 package plan

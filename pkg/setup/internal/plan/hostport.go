@@ -16,18 +16,18 @@ type HostPort struct {
 	Container uint16     // port of the container
 }
 
-// PortTakenError is returned if another attachment has the host port.
+// PortTakenError is returned if another attachment already has the host port.
 type PortTakenError struct {
 	HostPort
 	Holder Attachment
 }
 
-// Error returns a message that names the port and its holder.
+// Error returns a message that names the host port and the attachment that has it.
 func (e *PortTakenError) Error() string {
 	return fmt.Sprintf("host port %s is taken by container %s, interface %s, of network %s", e.HostPort, e.Holder.Container, e.Holder.Interface, e.Holder.Network)
 }
 
-// String returns the port in a form such as "tcp 192.0.2.1:8080".
+// String returns the host port in a form such as "tcp 192.0.2.1:8080".
 func (h HostPort) String() string {
 	address := "*"
 	if h.Named() {
@@ -39,7 +39,7 @@ func (h HostPort) String() string {
 	return h.protocol() + " " + address + ":" + strconv.Itoa(int(h.Port))
 }
 
-// Named reports whether the port is published on a single address.
+// Named reports whether the host port is published on a single address of the host.
 func (h HostPort) Named() bool { return h.Address.IsValid() && !h.Address.IsUnspecified() }
 
 func (h HostPort) protocol() string {

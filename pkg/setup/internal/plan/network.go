@@ -9,25 +9,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network describes what the containers on one bridge share. The first ADD creates these objects. Their
-// number does not depend on the number of containers.
+// Network describes the objects that the containers on one bridge share. The first ADD creates
+// these objects. Their number does not depend on the number of containers.
 type Network struct {
 	Bridge          string
 	VLANs           VLANs
 	MTU             int            // in bytes, of a bridge that ADD creates; 0 means the kernel's default
 	IPv4, IPv6      bool           // the address families of the network's packets
-	Gateways        []netip.Prefix // the bridge's own addresses; the host forwards packets of their families
-	OnLink          []netip.Prefix // addresses of containers whose gateway is outside their subnet; the host gets a route to each subnet
+	Gateways        []netip.Prefix // the addresses of the bridge or VLAN link that containers use as their gateway; the host forwards packets of these address families
+	OnLink          []netip.Prefix // addresses of containers whose gateway is outside their subnet; the host gets a route to the subnet of each
 	Conflict        Conflict       // what happens to other addresses of the bridge
 	Promiscuous     bool           // the bridge receives all frames; an existing bridge stays in this mode after the last DEL
 	Forward         Forward
-	ForwardChains   []Chain        // foreign chains that must accept the network's packets
-	Mark            uint32         // bits to set in the mark of the network's packets before foreign chains filter the packets
+	ForwardChains   []Chain        // chains of other programs that must accept the network's packets
+	Mark            uint32         // bits to set in the mark of the network's packets before the chains of other programs filter them
 	Masquerade      []netip.Prefix // subnets whose packets are masqueraded when they leave the network
 	MasqueradeNot   []netip.Prefix // destinations to which packets are not masqueraded
-	HostPorts       []netip.Prefix // subnets with containers that have host ports
+	HostPorts       []netip.Prefix // subnets of containers that have host ports
 	Ingress         Ingress
-	EstablishedOnly bool // other hosts and networks may only send replies, and open connections to published ports
+	EstablishedOnly bool // other hosts and networks may only send replies and open connections to published ports
 	Guarded         bool // the network has ports with a Guard
 	FastPath        FastPath
 }
@@ -47,8 +47,9 @@ func (net *Network) Families() (families []int) {
 	return families
 }
 
-// Comment returns the comment of a rule of the network. The comment begins with the name of the bridge,
-// because DEL finds the rule by this name. If a VLAN link has the gateways, its name follows.
+// Comment returns the comment of a rule of the network. The comment begins with the name of the
+// bridge, because DEL finds the rule by this name. If a VLAN link has the gateways, the name of the
+// VLAN link follows.
 func (net *Network) Comment(what ...string) string {
 	return strings.Join(append(net.Links(), what...), " ")
 }
@@ -62,7 +63,7 @@ type VLANs struct {
 	KeepDefault bool        // ports also stay in the bridge's default VLAN (ip-link(8), "vlan_default_pvid")
 }
 
-// VLANRange is the VLAN IDs from First to Last, both included.
+// VLANRange contains the VLAN IDs from First to Last, both included.
 type VLANRange struct{ First, Last int }
 
 // MaxVLAN is the highest VLAN ID: IEEE 802.1Q, table 9-2.
@@ -71,8 +72,8 @@ const MaxVLAN = 4094
 // Any reports whether the network uses VLANs.
 func (v VLANs) Any() bool { return v.Native != 0 || len(v.Trunk) > 0 }
 
-// RoutedBy returns the name of the link that has the gateways: the bridge, or a VLAN link on the bridge.
-// The creator of the Network makes sure that the name has at most 15 letters.
+// RoutedBy returns the name of the link that has the gateways: the bridge, or a VLAN link on the
+// bridge. Whoever creates the Network must make sure that this name has at most 15 characters.
 func (net *Network) RoutedBy() string {
 	if net.VLANs.Native == 0 || len(net.Gateways) == 0 {
 		return net.Bridge
@@ -80,8 +81,9 @@ func (net *Network) RoutedBy() string {
 	return fmt.Sprintf("%s.%d", net.Bridge, net.VLANs.Native)
 }
 
-// Links returns the name of the bridge and, if there is one, of the VLAN link that has the gateways. Rules
-// must match both links, because br_netfilter shows bridged packets of a VLAN as packets of the bridge.
+// Links returns the name of the bridge. If a VLAN link has the gateways, its name follows. Rules
+// must match both links, because br_netfilter shows bridged packets of a VLAN as packets of the
+// bridge.
 func (net *Network) Links() []string {
 	return slices.Compact([]string{net.Bridge, net.RoutedBy()})
 }

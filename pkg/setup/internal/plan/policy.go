@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Conflict selects what happens to an address of the bridge that conflicts with a gateway. In IPv4, every
-// other address of the bridge conflicts. In IPv6, every address with an overlapping subnet conflicts.
+// Conflict selects what ADD does with an address of the bridge that conflicts with a gateway. In
+// IPv4, every other address of the bridge conflicts. In IPv6, every address with an overlapping
+// subnet conflicts.
 type Conflict int
 
 const (
@@ -30,24 +31,24 @@ func ParseConflict(name string) (Conflict, error) {
 	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(conflictNames, ", "))
 }
 
-// Forward selects the method by which FORWARD chains are made to accept the packets of a bridge. Every
-// base chain on the hook must accept a packet (nft(8), "verdict statement"), so a rule in our own table
-// is not sufficient.
+// Forward selects how bridgeveth makes FORWARD chains accept the packets of a bridge. A rule in our
+// own table is not sufficient, because every base chain on the forward hook must accept a packet
+// (nft(8), "verdict statement").
 type Forward int
 
 const (
-	// ForwardAuto is ForwardIPTables if iptables is in use, and also ForwardFirewalld if firewalld
-	// runs. If iptables is not in use but the host has the program, ADD adds the iptables rules for a
-	// firewall that starts later.
+	// ForwardAuto means ForwardIPTables if iptables is in use, and also ForwardFirewalld if
+	// firewalld runs. If the host has the program iptables but does not use it yet, ADD adds the
+	// iptables rules too, because a program such as dockerd may start later and deny packets.
 	ForwardAuto Forward = iota
 	// ForwardIPTables adds rules to FORWARD in each flavour of iptables (nft, legacy) that is in use.
 	ForwardIPTables
-	// ForwardFirewalld puts the bridge into a zone of firewalld.
+	// ForwardFirewalld adds the bridge to a zone of firewalld.
 	ForwardFirewalld
 	// ForwardSysctl stops br_netfilter from passing bridged packets to iptables, for every bridge of
 	// the host. Routed packets still traverse FORWARD.
 	ForwardSysctl
-	// ForwardNone changes nothing. Network.ForwardChains still takes effect.
+	// ForwardNone changes no FORWARD chain, except the chains in Network.ForwardChains.
 	ForwardNone
 )
 
@@ -69,44 +70,44 @@ const (
 	GuardNone Guard = iota
 	// GuardMAC drops frames that are not from the container's MAC address.
 	GuardMAC
-	// GuardIP drops the same frames as GuardMAC. It also drops packets that are not from the
-	// container's IP addresses, in IPv4, IPv6, ARP and neighbour advertisements. It drops all frames
-	// of other protocols.
+	// GuardIP drops the same frames as GuardMAC. It also drops IPv4, IPv6, ARP and neighbour
+	// advertisement packets that are not from the container's IP addresses. It drops all frames of
+	// other protocols.
 	GuardIP
 )
 
-// FastPath selects whether routed packets of established connections skip all chains, by a flowtable of
-// the kernel (Documentation/networking/nf_flowtable.rst).
+// FastPath selects whether routed packets of established connections take a flowtable of the
+// kernel, so that they skip all chains (Documentation/networking/nf_flowtable.rst).
 type FastPath int
 
 const (
 	// FastPathOff adds no flowtable.
 	FastPathOff FastPath = iota
-	// FastPathAuto is FastPathOn, and FastPathOff on a kernel without flowtables.
+	// FastPathAuto means FastPathOn, or FastPathOff on a kernel without flowtables.
 	FastPathAuto
-	// FastPathOn is refused on a kernel without flowtables: ErrNoFlowtables.
+	// FastPathOn adds a flowtable. On a kernel without flowtables, ADD fails with ErrNoFlowtables.
 	FastPathOn
 )
 
-// Ingress selects who may open connections to a network's containers. With every Ingress, the host may
-// open connections, and everybody may use published host ports.
+// Ingress selects who may open connections to a network's containers. Every value allows
+// connections from the host, and connections to published host ports.
 type Ingress int
 
 const (
-	// IngressOpen allows everybody.
+	// IngressOpen allows connections from everywhere.
 	IngressOpen Ingress = iota
-	// IngressSameBridge drops connections from other bridges, which are other networks.
+	// IngressSameBridge drops connections from other bridges.
 	IngressSameBridge
-	// IngressIsolated also drops connections between containers of the network. The containers' bridge
-	// ports are isolated, so with br_netfilter, the containers do not reach each other's published
-	// ports either.
+	// IngressIsolated drops connections from other bridges and between containers of the network.
+	// The containers' bridge ports are isolated, so with br_netfilter, the containers do not reach
+	// each other's published ports either.
 	IngressIsolated
 )
 
 var ingressNames = []string{"open", "same-bridge", "isolated"}
 
-// ParseIngress returns the Ingress with this name: open, same-bridge or isolated. The reference plugin
-// firewall has the same names.
+// ParseIngress returns the Ingress with this name: open, same-bridge or isolated. The reference
+// plugin firewall uses the same names.
 func ParseIngress(name string) (Ingress, error) {
 	if i := slices.Index(ingressNames, name); i >= 0 {
 		return Ingress(i), nil

@@ -13,10 +13,10 @@ const MinRate = 1000
 // Limit is a bandwidth limit in one direction, by a token bucket (tc-tbf(8)).
 type Limit struct {
 	Rate  uint64 // bits per second, of whole Ethernet frames; 0 means no limit, otherwise at least MinRate
-	Burst uint64 // bits that may pass at once after a pause; reduced to 50 ms of the rate, raised to one frame
+	Burst uint64 // bits that may pass at once after a pause; more than 50 ms of the rate is reduced to this, less than one frame is raised to one frame
 }
 
-// Bandwidth has the bandwidth limits of a port. The directions are the same as in CNI's capability
+// Bandwidth has the bandwidth limits of a port. The directions are those of CNI's capability
 // bandwidth: Ingress limits the traffic to the container, Egress the traffic from the container.
 type Bandwidth struct{ Ingress, Egress Limit }
 
@@ -30,32 +30,32 @@ const (
 // AnyMTU is a value of Port.MTU. With this value, VerifyPort accepts every MTU.
 const AnyMTU = -1
 
-// Port connects a container to a network. It is a veth pair with one end on the bridge and the other
-// end in the container's namespace, or a link that another plugin created.
+// Port describes how one container is connected to a network: by a veth pair with one end on the
+// bridge and the other end in the container's namespace, or by a link that another plugin created.
 type Port struct {
 	Attachment
 	ExistingLink string // link of the host that becomes the port, such as a tap that another plugin created; "" for a veth pair
 	Container    *netns.Namespace
 	Network      *Network
 	MTU          int              // of both ends, in bytes; 0 means the MTU of the bridge
-	MAC          net.HardwareAddr // of the container's end; nil means a MAC derived from its address
-	Hairpin      bool             // the bridge may send a frame back by the port that it came from
+	MAC          net.HardwareAddr // of the container's end; nil means a MAC derived from the container's first address
+	Hairpin      bool             // the bridge may send a frame back through the port on which it arrived
 	Isolated     bool             // the port exchanges no frames with other isolated ports
 	Guard        Guard
-	GuardDefault bool           // the configuration does not name the guard, so a port that an older build attached has no guard
-	BPDUGuard    bool           // the bridge disables the port if a BPDU arrives by it
+	GuardDefault bool           // the configuration does not set the guard, so a port that an older version of bridgeveth attached has no guard
+	BPDUGuard    bool           // the bridge disables the port if a BPDU arrives on it
 	Addresses    []netip.Prefix // of the container
-	Routes       []Route        // of the container; the route to a gateway comes before the routes by that gateway
+	Routes       []Route        // of the container; the route to a gateway comes before the routes through that gateway
 	Bandwidth    Bandwidth
 	HostPorts    []HostPort // redirected to the container's first address of each family
 
 	Sysctls          map[string]string // of the container, by path below /proc/sys/net; set before the container's end is up
 	DetectDuplicates bool              // the kernel checks IPv6 addresses for duplicates, so they work only some seconds later
-	Autoconfigured   bool              // routers on the network give the container IPv6 addresses and routes (RFC 4862)
-	Down             bool              // the container's end stays down and without addresses, for another program
+	Autoconfigured   bool              // the container gets IPv6 addresses and routes from routers on the network (RFC 4862)
+	Down             bool              // the container's end stays down and without addresses, because another program configures it
 }
 
-// MTUOn returns the MTU of both ends. bridge is the MTU of the bridge.
+// MTUOn returns the MTU of both ends of the veth pair, for a bridge whose MTU is bridge.
 func (p *Port) MTUOn(bridge int) int {
 	if p.MTU != 0 {
 		return p.MTU
@@ -63,7 +63,7 @@ func (p *Port) MTUOn(bridge int) int {
 	return bridge
 }
 
-// LinkName returns the name of the link on the bridge.
+// LinkName returns the name of the host's link that is the bridge port.
 func (p *Port) LinkName() string {
 	if p.ExistingLink != "" {
 		return p.ExistingLink

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Route is a route of a container. With an invalid Gateway the destination is on the link. The kernel
-// chooses each value that is zero or nil.
+// Route is a route of a container. If Gateway is invalid, the destination is reached directly on
+// the link. The kernel chooses a default for each other field that is zero or nil.
 type Route struct {
 	Destination netip.Prefix
 	Gateway     netip.Addr
@@ -26,8 +26,8 @@ func (r Route) Same(other Route) bool {
 	return r == other
 }
 
-// AddRoute adds a route of the container, unless the port has an equal route. The kernel refuses a
-// second equal route (EEXIST).
+// AddRoute adds a route of the container, unless the port already has an equal route: the kernel
+// would refuse a second equal route (EEXIST).
 func (p *Port) AddRoute(r Route) {
 	if !slices.ContainsFunc(p.Routes, r.Same) {
 		p.Routes = append(p.Routes, r)

@@ -42,7 +42,7 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 	if len(want) == 0 {
 		return nil
 	}
-	lock, err := n.Lock(flock.Exclusive) // so that Remove does not delete the chain meanwhile
+	lock, err := n.Lock(flock.Exclusive) // with the lock, Remove cannot delete the chain meanwhile
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,10 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 	return nil
 }
 
-// rulesOf returns the handles of the rules that list an owner's host ports. complete is false if there is
-// no such rule, or if iptables cannot read the ports of a rule. iptables cannot read them after nft(8) has
-// loaded a saved ruleset, because nft(8) prints the match multiport in its own syntax.
+// rulesOf returns the handles of the rules in the list that have this owner as their comment.
+// complete is true if there is such a rule and iptables can read the ports of all of them. iptables
+// cannot read the ports after nft(8) has loaded a saved ruleset, because nft(8) saves the match
+// multiport in its own syntax.
 func rulesOf(n *netns.Namespace, owner string) (handles []uint64, complete bool, err error) {
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	complete = true
@@ -86,7 +87,7 @@ func rulesOf(n *netns.Namespace, owner string) (handles []uint64, complete bool,
 	return handles, complete && len(handles) > 0, err
 }
 
-// portsToList returns the ports to list. The key is the protocol.
+// portsToList returns the host ports of p that belong in the list. The key is the protocol.
 func portsToList(p *plan.Port) map[uint8][]uint16 {
 	ports := map[uint8][]uint16{}
 	for _, h := range p.HostPorts {
@@ -97,7 +98,7 @@ func portsToList(p *plan.Port) map[uint8][]uint16 {
 	return ports
 }
 
-// Remove deletes rules from the list: the rules of all owners for which gone returns true.
+// Remove deletes from the list the rules of all owners for which gone returns true.
 func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	chosen := func(r netns.Attrs) bool { return gone(ownrules.ParseOwner(nft.Comment(r))) }
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
@@ -110,7 +111,7 @@ func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	}
 	defer lock.Unlock()
 	left, err := unlist(n, chosen)
-	if errors.Is(err, unix.ENOENT) { // nerdctl also deletes rules of the list, after DEL
+	if errors.Is(err, unix.ENOENT) { // nerdctl also deletes rules of this chain after DEL
 		left, err = unlist(n, chosen)
 	}
 	if err != nil || left > 0 {
@@ -118,13 +119,14 @@ func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	}
 	c := nft.NewChange(listTable)
 	c.DeleteChain(listChain)
-	if err := c.Send(n, nft.AnyGeneration); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) { // EBUSY: portmap jumps to the chain
+	if err := c.Send(n, nft.AnyGeneration); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) { // on EBUSY, the chain stays because a rule of the reference plugin portmap jumps to it
 		return fmt.Errorf("delete chain %s: %w", listChain, err)
 	}
 	return nil
 }
 
-// unlist deletes the chosen rules of the list and returns how many rules are left.
+// unlist deletes the rules of listChain for which chosen returns true, and returns how many rules
+// are left.
 func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err error) {
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil {
@@ -158,7 +160,8 @@ func Verify(n *netns.Namespace, p *plan.Port) error {
 	return plan.Differ("host ports in chain "+listChain, complete, true)
 }
 
-// multiport matches packets to ports, in the form that iptables-nft writes and reads.
+// multiport matches packets to these ports, with the iptables matches that iptables-nft writes and
+// reads.
 func multiport(protocol uint8, ports []uint16) []expr.Any {
 	const destination = 1                                                  // XT_MULTIPORT_DESTINATION
 	info := append(make(xt.Unknown, 0, 48), destination, byte(len(ports))) // struct xt_multiport_v1
@@ -174,7 +177,7 @@ func multiport(protocol uint8, ports []uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
-		of, // the kernel accepts multiport only behind a match on the protocol
+		of, // the kernel accepts multiport only after a match on the protocol
 		&expr.Match{Name: "multiport", Rev: 1, Info: &info},
 		&expr.Counter{},
 	}

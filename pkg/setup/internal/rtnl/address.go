@@ -23,15 +23,15 @@ const (
 	OwnerMark = 'b'
 )
 
-// AddAddress adds a permanent address to a link. An existing address does not change. An IPv6 address
-// is usable at once, unless detect is true. Then the kernel runs duplicate address detection, which
-// takes one or two seconds (RFC 4862, section 5.4).
+// AddAddress adds a permanent address to a link. An existing address does not change. An IPv6
+// address is usable at once, unless detect is true. With detect, the kernel first runs duplicate
+// address detection, which takes one or two seconds (RFC 4862, section 5.4).
 func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	req := addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{OwnerMark}))
 	if p.Addr().Is6() && !detect {
 		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
-	} else if p.Addr().Is4() && p.Bits() < 31 { // RFC 3021: a /31 has no broadcast address
+	} else if p.Addr().Is4() && p.Bits() < 31 { // a /31 has no broadcast address (RFC 3021)
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
 	b.Ensure(fmt.Sprintf("add address %s to %s", p, l.Name), req, unix.EEXIST)
@@ -80,8 +80,8 @@ func ListAddresses(n *netns.Namespace, l Link) ([]netip.Prefix, error) {
 // LinkLocal6 reports whether p is a link-local IPv6 address.
 func LinkLocal6(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }
 
-// WithLinkLocal returns the addresses of a link as ListAddresses does, but with the link-local IPv6
-// addresses, because a gateway may be link-local. own are the addresses that AddAddress added.
+// WithLinkLocal returns the addresses of a link as ListAddresses does, and also the link-local IPv6
+// addresses, because a gateway may be link-local. own has the addresses that AddAddress added.
 func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err error) {
 	found, err := AllAddresses(n, l.Index)
 	if err != nil {
@@ -103,12 +103,12 @@ func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err err
 type LinkAddress struct {
 	netip.Prefix
 	Link int  // index of the link
-	Own  bool // AddAddress added it
+	Own  bool // we added the address with AddAddress
 }
 
-// AllAddresses returns the addresses of the link with this index, or of all links if link is 0. Kernels
-// before 4.20 always list the addresses of all links. AllAddresses leaves out addresses whose duplicate
-// address detection failed.
+// AllAddresses returns the addresses of the link with the index link, or of all links if link is 0.
+// Kernels before 4.20 always list the addresses of all links. AllAddresses omits addresses whose
+// duplicate address detection failed.
 func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -129,8 +129,8 @@ func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	return all, err
 }
 
-// LocalAddress returns the address in an RTM_NEWADDR message. For IPv6 the kernel omits IFA_LOCAL,
-// unless the address has a peer.
+// LocalAddress returns the address in an RTM_NEWADDR message. This is IFA_ADDRESS if there is no
+// IFA_LOCAL, because the kernel omits IFA_LOCAL for an IPv6 address without a peer.
 func LocalAddress(attrs netns.Attrs) []byte {
 	if local := attrs.Get(unix.IFA_LOCAL); local != nil {
 		return local

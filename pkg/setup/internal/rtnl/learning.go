@@ -8,19 +8,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Attributes that limit what a bridge learns. A kernel without such an attribute ignores it in requests
-// and omits it in answers.
+// Attributes that limit which MAC addresses a bridge learns. A kernel without such an attribute
+// ignores it in requests and omits it in answers.
 const (
 	brMultiBoolopt  = 46 // IFLA_BR_MULTI_BOOLOPT in linux/if_link.h, Linux 5.0: struct br_boolopt_multi
-	brFDBMaxLearned = 49 // IFLA_BR_FDB_MAX_LEARNED, Linux 6.7; 0 is no limit
+	brFDBMaxLearned = 49 // IFLA_BR_FDB_MAX_LEARNED, Linux 6.7; 0 means no limit
 
 	noLinkLocalLearning = 1 << 0 // BR_BOOLOPT_NO_LL_LEARN in linux/if_bridge.h
 )
 
-// parseLearning parses the attributes that limit what a bridge learns.
+// parseLearning parses the attributes that limit which MAC addresses a bridge learns.
 func (l *Link) parseLearning(data netns.Attrs) {
 	l.LearnsUnlimited = data.Get(brFDBMaxLearned) != nil && data.Integer(brFDBMaxLearned) == 0
-	if options := data.Get(brMultiBoolopt); len(options) == 8 { // the values, then a mask of the options that the kernel supports
+	if options := data.Get(brMultiBoolopt); len(options) == 8 { // four bytes of values, then four bytes that show which options the kernel supports
 		value, known := binary.NativeEndian.Uint32(options), binary.NativeEndian.Uint32(options[4:])
 		l.LearnsLinkLocal = known&noLinkLocalLearning != 0 && value&noLinkLocalLearning == 0
 	}

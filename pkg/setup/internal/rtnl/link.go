@@ -29,8 +29,8 @@ const (
 const (
 	addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE in linux/if_link.h
 
-	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h. Without it, half of a message
-	// about a link is counters.
+	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h. It omits the counters, which
+	// are half of a message about a link.
 	extSkipStats = 1 << 3
 
 	brportState     = 1  // IFLA_BRPORT_STATE in linux/if_link.h
@@ -41,21 +41,22 @@ const (
 	stateDisabled   = 0 // BR_STATE_DISABLED in linux/if_bridge.h
 	stateForwarding = 3 // BR_STATE_FORWARDING
 
-	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: the IPv4 sysctls of the link, 32 bits each
-	inet6Conf     = 2  // IFLA_INET6_CONF: the IPv6 sysctls
-	forwarding    = 0  // index of the sysctl forwarding in both attributes
+	inetConf      = 1  // IFLA_INET_CONF in linux/if_link.h: the values of the IPv4 sysctls of the link, 32 bits each
+	inet6Conf     = 2  // IFLA_INET6_CONF: the values of the IPv6 sysctls
+	forwarding    = 0  // index of the sysctl forwarding in IFLA_INET_CONF and IFLA_INET6_CONF
 	routeLocalnet = 25 // IPV4_DEVCONF_ROUTE_LOCALNET in linux/ip.h, which counts from 1
 	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
 )
 
-// ErrTaken is returned if another link or program uses the name. That link is not changed.
+// ErrTaken is returned if the name belongs to another link or program. The function that returns it
+// has not changed that link.
 var ErrTaken = errors.New("it belongs to another link or program")
 
 // Link is the state of a network interface, as read from the kernel.
 type Link struct {
 	Index       int
 	Name, Alias string
-	Own         bool   // we created this bridge or VLAN link
+	Own         bool   // we created this bridge or VLAN link (see NewOwnRequest)
 	Port        string // the name or alternative name in the form of Attachment.Port; "" if neither has this form
 	Kind        string // "bridge", "veth"; "" for a network card
 	MAC         net.HardwareAddr
@@ -67,29 +68,29 @@ type Link struct {
 	Forwards6   bool // the host forwards IPv6 packets that arrive by the link
 	Localnet    bool // the sysctl route_localnet: packets from and to 127.0.0.0/8 may pass
 	AcceptsRA   bool // the host takes addresses and routes from router advertisements
-	limited     bool // the link has a token bucket as its root qdisc
-	Peer        int  // index of a veth's peer, in the peer's namespace; or index of the link below a VLAN link
+	limited     bool // a token bucket is the root qdisc of the link
+	Peer        int  // of a veth: index of the other end, in the namespace of that end; of a VLAN link: index of the link below it
 
-	// PeerNamespace is the ID of the peer's namespace (nsid), or nil if the peer is in the same
-	// namespace as the link.
+	// PeerNamespace is the ID of the namespace (nsid) that has the veth's other end. It is nil if
+	// that end is in the same namespace as the link.
 	PeerNamespace []byte
 
-	// The following are settings of a bridge port.
+	// The following fields are settings of a bridge port.
 	Master     int // index of the bridge; 0 means that the link is not a port
 	Forwarding bool
-	Disabled   bool // the port receives no frames
+	Disabled   bool // the bridge accepts no frames from the port
 	Hairpin    bool
 	Isolated   bool
-	BPDUGuard  bool // a BPDU that arrives disables the port
+	BPDUGuard  bool // the bridge disables the port if a BPDU arrives on it
 
-	// The following are settings of a bridge.
+	// The following fields are settings of a bridge.
 	FiltersVLANs    bool
 	DefaultVLAN     int  // the VLAN of untagged frames of new ports; 0 means none
-	Snoops          bool // the bridge sends multicast to members of the group only
+	Snoops          bool // multicast snooping is on: the bridge sends multicast only to members of the group
 	LearnsUnlimited bool // the bridge learns any number of MAC addresses, although the kernel supports a limit
-	LearnsLinkLocal bool // the bridge learns from frames to 01:80:c2:00:00:0X, although the kernel could prevent it
+	LearnsLinkLocal bool // the bridge learns addresses from frames to 01:80:c2:00:00:0X, although the kernel could prevent it
 
-	VLAN int // the VLAN of a VLAN link
+	VLAN int // the VLAN ID of a VLAN link
 }
 
 // ByName returns the link called name. If the link does not exist, Absent returns true for the error.
@@ -113,7 +114,7 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp returns one link. The parts in about identify the link.
+// lookUp returns the link that the data in about identifies.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	for _, data := range about {
@@ -156,7 +157,7 @@ func ParseLink(m []byte) (l Link) {
 	return l
 }
 
-// setPort sets Port if name has the form of a port's name.
+// setPort sets Port to name if name has the form of a port's name.
 func (l *Link) setPort(name string) {
 	if plan.IsPort(name) {
 		l.Port = name
@@ -191,8 +192,9 @@ func (l *Link) parseInfo(info netns.Attrs) {
 	l.BPDUGuard = bytes.Equal(settings.Get(BrportBPDUGuard), []byte{1})
 }
 
-// NewLinkRequest returns RTM_NEWLINK for the link called name. With NLM_F_CREATE the request creates a
-// link, of the kind in LinkInfo. Without it, the request changes an existing link.
+// NewLinkRequest returns RTM_NEWLINK for the link called name. With NLM_F_CREATE, the request
+// creates a link of the kind that the caller adds with LinkInfo. Without NLM_F_CREATE, the request
+// changes an existing link.
 func NewLinkRequest(name string, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -200,9 +202,10 @@ func NewLinkRequest(name string, flags int) *nl.NetlinkRequest {
 	return req
 }
 
-// NewOwnRequest returns RTM_NEWLINK for a bridge or VLAN link that we create, without LinkInfo. The new
-// link has OwnerMark as its group, so Link.Own is true even if the process is killed before MarkOwn. The
-// kernel ignores an alias in this request.
+// NewOwnRequest returns RTM_NEWLINK that creates a bridge or VLAN link of ours. The caller adds
+// LinkInfo. The new link has OwnerMark as its group, so Link.Own is true even if the process is
+// killed before MarkOwn sets the alias. This request cannot set the alias, because the kernel
+// ignores it there.
 func NewOwnRequest(name string) *nl.NetlinkRequest {
 	req := NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(OwnerMark)))
@@ -229,7 +232,8 @@ func ChangeBridge(n *netns.Namespace, name string, settings ...*nl.RtAttr) error
 	return n.Send(b)
 }
 
-// PortInfo returns IFLA_LINKINFO with settings of a bridge port, by IFLA_BRPORT number.
+// PortInfo returns IFLA_LINKINFO with settings of a bridge port. The key is the number
+// IFLA_BRPORT_* of the setting.
 func PortInfo(settings map[int]bool) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
@@ -275,8 +279,8 @@ func DeleteLink(n *netns.Namespace, l Link) error {
 	return n.Send(b)
 }
 
-// Delete adds a request to the batch that deletes the link called name. If the link does not exist, the
-// request succeeds.
+// Delete adds a request to the batch that deletes the link called name. If the link does not exist,
+// this counts as success.
 func Delete(b *netns.Batch, name string) {
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -284,15 +288,15 @@ func Delete(b *netns.Batch, name string) {
 	b.Ensure("delete link "+name, req, unix.ENODEV)
 }
 
-// DeleteLinks deletes links as DeleteLink does. It puts the links into a group and deletes the group in
-// one request. The kernel then waits once, instead of about 20 ms for each link.
+// DeleteLinks deletes links as DeleteLink does. It puts the links into a group and deletes the
+// group in one request, because the kernel then waits once, instead of about 20 ms for each link.
 func DeleteLinks(n *netns.Namespace, links []Link) error {
 	if len(links) == 0 {
 		return nil
 	}
 	group := nl.Uint32Attr(rand.Uint32() | 1<<31) // a high random number, because groups of other programs have low numbers
 	var errs []error
-	for some := range slices.Chunk(links, 100) { // a socket has no room for more answers
+	for some := range slices.Chunk(links, 100) { // the receive buffer of a socket has no room for the answers to more requests
 		var b netns.Batch
 		for _, l := range some {
 			join := b.Ensure("put link "+l.Name+" into a group", ChangeRequest(l), unix.ENODEV)
@@ -311,8 +315,8 @@ func DeleteLinks(n *netns.Namespace, links []Link) error {
 // DeletionRequest returns RTM_DELLINK for a link, by its index.
 func DeletionRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_DELLINK, l) }
 
-// ChangeRequest returns RTM_NEWLINK for a link. It identifies the link by its index, because another link
-// may have the name now.
+// ChangeRequest returns RTM_NEWLINK for a link. It identifies the link by its index, because a new
+// link may have the same name.
 func ChangeRequest(l Link) *nl.NetlinkRequest { return aboutLink(unix.RTM_NEWLINK, l) }
 
 func aboutLink(verb int, l Link) *nl.NetlinkRequest {
@@ -323,28 +327,29 @@ func aboutLink(verb int, l Link) *nl.NetlinkRequest {
 	return req
 }
 
-// RandomMAC returns a random, locally administered unicast MAC address. udev does not change a MAC
-// address that was set explicitly (MACAddressPolicy in systemd.link(5)). A bridge with an explicit MAC
-// address does not take the address of a port.
+// RandomMAC returns a random, locally administered unicast MAC address. A bridge or veth with an
+// explicit MAC address keeps it: udev does not change it (MACAddressPolicy in systemd.link(5)), and
+// a bridge does not take the address of a port.
 func RandomMAC() net.HardwareAddr {
 	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }
 
-// MarkOwn marks a bridge or VLAN link of ours by its alias, and stops generated IPv6 addresses. The link
-// must be down.
+// MarkOwn sets the alias that marks a bridge or VLAN link as ours, and stops the kernel from
+// generating IPv6 addresses for it. The link must be down.
 func MarkOwn(b *netns.Batch, name string) {
 	b.Add("mark "+name, NewLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(plan.Owner)))
 	DisableGeneratedIPv6(b, name)
 }
 
-// DisableGeneratedIPv6 stops the kernel from generating a link-local IPv6 address for the link called
-// name. Such an address causes multicast reports and solicitations, which the bridge floods to all
-// ports. Call it before the link is set up.
+// DisableGeneratedIPv6 stops the kernel from generating a link-local IPv6 address for the link
+// called name. Such an address causes multicast reports and solicitations, which the bridge floods
+// to all ports. Call DisableGeneratedIPv6 before the link is set up.
 //
-// The request contains no other change, because the kernel refuses the whole request for a link without
-// IPv6. A link has no IPv6 if the kernel has no IPv6, or if the MTU of the link is below 1280.
+// The request contains no other change, because the kernel refuses the whole request for a link
+// without IPv6. A link has no IPv6 if the kernel has no IPv6, or if the MTU of the link is below
+// 1280.
 func DisableGeneratedIPv6(b *netns.Batch, name string) {
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
@@ -359,9 +364,9 @@ const (
 	carrierPause = 200 * time.Microsecond
 )
 
-// AwaitCarrier looks up the link called name until ready returns true. ready checks for a state that
-// follows from the carrier. From Linux 6.9 on, each look-up makes the kernel process pending carrier
-// changes of the link (rtnl_getlink in net/core/rtnetlink.c).
+// AwaitCarrier looks up the link called name until ready returns true. ready checks for a state
+// that the kernel sets after it has noticed the carrier. From Linux 6.9 on, each look-up makes the
+// kernel process pending carrier changes of the link (rtnl_getlink in net/core/rtnetlink.c).
 func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error {
 	for start := time.Now(); ; time.Sleep(carrierPause) {
 		l, err := ByName(n, name)
@@ -374,8 +379,8 @@ func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error 
 	}
 }
 
-// Ours reports whether a link is one of our ports. A killed process may have left a port without an
-// alias. Ours recognises such a port by its name.
+// Ours reports whether a link is one of our ports. It also recognizes a port by its name alone,
+// because a killed process may have left a port without an alias.
 func (l Link) Ours() bool {
 	_, ok := plan.ParseAttachment(l.Alias)
 	return ok || l.Alias == "" && plan.IsPort(l.Name)

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// bucketHandle is the handle of our token buckets, "6276:" in tc(8).
+	// bucketHandle is the handle of our token buckets; tc(8) prints it as "6276:".
 	bucketHandle = 'b'<<24 | 'v'<<16
-	// IngressHandle is the handle of every ingress and clsact qdisc, "ffff:" in tc(8).
+	// IngressHandle is the handle of every ingress and clsact qdisc; tc(8) prints it as "ffff:".
 	IngressHandle = 0xffff0000
 	// OwnPriority is the priority of our filters.
 	OwnPriority = 'b'<<8 | 'v'
@@ -26,10 +26,10 @@ const (
 	Tick = 64
 )
 
-// Bucket has the parameters of a token bucket (tc-tbf(8)).
+// Bucket holds the parameters of a token bucket (tc-tbf(8)).
 type Bucket struct {
 	Rate  uint64 // bytes per second, of whole Ethernet frames
-	Fill  uint32 // the size of the bucket, as the time to fill it, in ticks
+	Fill  uint32 // the size of the bucket, given as the time to fill it at Rate, in ticks
 	Limit uint32 // bytes that may wait for tokens
 }
 
@@ -50,9 +50,9 @@ func QdiscRequest(verb, flags int, l Link, handle, parent uint32, kind string) *
 	return req
 }
 
-// AddBucket adds a token bucket for packets that leave by a link, or changes our existing bucket. If the
-// link has a root qdisc of another program and replace is true, AddBucket replaces that qdisc. If
-// replace is false, the error is EEXIST.
+// AddBucket adds a token bucket for packets that leave through a link, or changes our existing
+// bucket. If the link has a root qdisc of another program, replace decides: if it is true,
+// AddBucket replaces that qdisc. If it is false, the error is EEXIST.
 func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	flags := unix.NLM_F_CREATE
 	if replace {
@@ -71,17 +71,18 @@ func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	b.Add("limit the rate of "+l.Name, req)
 }
 
-// ReadBucket returns our token bucket of a link. It returns the zero Bucket if the link has none.
+// ReadBucket returns the parameters of our token bucket on a link. It returns the zero Bucket if
+// the link has no bucket of ours.
 func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
 	if !l.limited {
 		return t, nil
 	}
-	// With NLM_F_ECHO the kernel sends the answer to this socket (qdisc_notify in
+	// NLM_F_ECHO makes the kernel send the qdisc of this link to this socket (qdisc_notify in
 	// net/sched/sch_api.c). A listing would have the qdiscs of all links.
 	req := QdiscRequest(unix.RTM_GETQDISC, unix.NLM_F_ECHO, l, 0, netlink.HANDLE_ROOT, "tbf")
 	messages, err := n.Ask(unix.NETLINK_ROUTE, req)
 	if Absent(err) || errors.Is(err, unix.ENOENT) {
-		return t, nil // deleted meanwhile
+		return t, nil // the link was deleted meanwhile
 	}
 	if err == nil && len(messages) != 1 {
 		err = fmt.Errorf("got %d answers", len(messages))
@@ -104,8 +105,8 @@ func ReadBucket(n *netns.Namespace, l Link) (t Bucket, err error) {
 	return t, nil
 }
 
-// AddRedirect redirects the packets that arrive by a link to the egress of another link, as
-// "tc filter ... u32 match u32 0 0 action mirred egress redirect" does.
+// AddRedirect adds a filter that redirects the packets that arrive on one link to the egress of
+// another link, as "tc filter ... u32 match u32 0 0 action mirred egress redirect" does.
 func AddRedirect(b *netns.Batch, from, to Link) {
 	b.Add("add ingress qdisc to "+from.Name, QdiscRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE, from, IngressHandle, netlink.HANDLE_INGRESS, "ingress"))
 	deleteRedirect(b, from)
@@ -131,7 +132,8 @@ func redirectRequest(verb, flags int, from Link) *nl.NetlinkRequest {
 	return req
 }
 
-// EveryProtocol returns ETH_P_ALL in network byte order, which is the byte order of a filter's protocol.
+// EveryProtocol returns ETH_P_ALL in network byte order. The kernel expects this byte order in a
+// filter's protocol.
 func EveryProtocol() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }

@@ -16,19 +16,21 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// About 2 ms after RTM_DELLINK, no process can see the link any more, and the kernel has sent the
-// notification of the deletion. The kernel acknowledges the request about 20 ms later, when no
-// processor can have a pointer to the link any more (rcu_barrier in netdev_run_todo, net/core/dev.c).
+// The kernel needs about 22 ms to delete a link. About 2 ms after RTM_DELLINK, no process can see
+// the link any more, and the kernel has sent the notification of the deletion. The kernel
+// acknowledges the request about 20 ms later, when no processor can have a pointer to the link any
+// more (rcu_barrier in netdev_run_todo, net/core/dev.c).
 //
-// DEL need not wait for the acknowledgement. But a process cannot end while one of its threads waits
-// for it. Therefore a child process sends the request and waits. The child ends after its parent, and
-// process 1 reaps the child.
+// DEL need not wait for the acknowledgement. But a process cannot end while one of its threads
+// waits for it. Therefore a child process sends the request and waits. The child ends after its
+// parent, and process 1 reaps the child.
 
 // removalWait is the longest time that RemoveLink waits for the deletion of a link.
 const removalWait = 10 * time.Second
 
-// RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can see the link. If
-// RemoveLink cannot start a child process, it also waits for the acknowledgement.
+// RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can see the link.
+// If RemoveLink cannot start a child process, it deletes the link itself and waits for the
+// acknowledgement.
 func RemoveLink(n *netns.Namespace, l Link) error {
 	r := removal{Link: l}
 	err := r.listen(n)
@@ -43,12 +45,12 @@ func RemoveLink(n *netns.Namespace, l Link) error {
 	}
 	gone, err := r.wait(n)
 	if err == nil && !gone {
-		return DeleteLink(n, l) // the child was killed
+		return DeleteLink(n, l) // the child was killed before the kernel answered
 	}
 	return err
 }
 
-// removal is the state of RemoveLink.
+// removal holds the sockets and pipe ends with which RemoveLink and its child process communicate.
 type removal struct {
 	Link
 	notices *netns.Socket // the parent receives the notifications about links here
@@ -81,7 +83,7 @@ func (r *removal) close() {
 		}
 	}
 	if r.answer != nil {
-		_ = r.answer.Close() // read only
+		_ = r.answer.Close() // the pipe end is only read, so nothing can be lost
 		_ = r.child.Close()  // nothing is buffered
 	}
 }
@@ -99,29 +101,29 @@ func (r *removal) begin(request []byte) error {
 		return fmt.Errorf("block signals: %w", err)
 	}
 	failed := forkToSend(r.request.FD, int(r.child.Fd()), request)
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // this cannot fail, because the previous mask is valid
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // restoring the previous mask cannot fail
 	if failed != 0 {
 		return fmt.Errorf("fork: %w", failed)
 	}
-	return r.child.Close() // only the child can write now, so a read returns EOF when the child ends
+	return r.child.Close() // only the child has the write end open now, so a read returns EOF when the child ends
 }
 
 // forkToSend starts a child process that sends the request, writes the kernel's answer to file, and
 // ends. All signals must be blocked. The child has the memory of the Go runtime, but none of its
-// threads. Therefore the child only makes system calls, and needs no more stack than this function has
-// (like forkAndExecInChild in package syscall).
+// threads. Therefore the child only makes system calls, and needs no more stack than this function
+// has (like forkAndExecInChild in package syscall).
 //
-// The child closes standard input, output and error, because the reader of the parent's output waits
-// until all writers have closed it. The child keeps the sockets open: the last process that closes an
-// nf_tables socket waits some milliseconds until deleted rules are freed (nft_rcv_nl_event in
-// net/netfilter/nf_tables_api.c).
+// The child closes standard input, output and error, because a program that reads the parent's
+// output waits until all writers have closed it. The child keeps the sockets open, because this
+// saves the parent time: the last process that closes an nf_tables socket waits some milliseconds
+// until deleted rules are freed (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
 //
 //go:nosplit
 //go:norace
 func forkToSend(socket, file int, request []byte) syscall.Errno {
 	var answer [64]byte
 	var first, second uintptr = uintptr(unix.SIGCHLD), 0
-	if runtime.GOARCH == "s390x" { // clone(2), "C library/kernel differences"
+	if runtime.GOARCH == "s390x" { // clone(2), "C library/kernel differences": the order of arguments on s390x
 		first, second = second, first
 	}
 	pid, _, failed := syscall.RawSyscall6(unix.SYS_CLONE, first, second, 0, 0, 0, 0)
@@ -139,8 +141,8 @@ func forkToSend(socket, file int, request []byte) syscall.Errno {
 	}
 }
 
-// wait waits until the link is deleted or the kernel refuses the request. If the child ends without an
-// answer of the kernel, gone is false and err is nil.
+// wait waits until the link is deleted or the kernel refuses the request. If the child ends without
+// passing on an answer of the kernel, gone is false and err is nil.
 func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	deadline := time.Now().Add(removalWait)
 	ready := []unix.PollFd{{Fd: int32(r.notices.FD), Events: unix.POLLIN}, {Fd: int32(r.answer.Fd()), Events: unix.POLLIN}}
@@ -163,8 +165,8 @@ func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	}
 }
 
-// readNotices reads the notifications about links. gone is true if the link was deleted. The kernel also
-// sends RTM_DELLINK for a port that leaves a bridge, but with the family AF_BRIDGE.
+// readNotices reads the notifications about links. gone is true if the link was deleted. It ignores
+// RTM_DELLINK of the family AF_BRIDGE, which the kernel sends when a port leaves a bridge.
 func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	err = r.notices.Receive(func(m netns.Message) bool {
 		header := nl.DeserializeIfInfomsg(m.Data)
@@ -174,7 +176,7 @@ func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return false, nil
-	case errors.Is(err, unix.ENOBUFS): // notifications were lost
+	case errors.Is(err, unix.ENOBUFS): // the socket was full, so notifications were lost
 		_, err = ByIndex(n, r.Index)
 		if Absent(err) {
 			return true, nil
@@ -183,8 +185,8 @@ func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	return gone, err
 }
 
-// readAnswer reads the kernel's answer to the child. If the child was killed, gone is false and err is
-// nil.
+// readAnswer reads the kernel's answer, which the child writes to the pipe. If the child was
+// killed, gone is false and err is nil.
 func (r *removal) readAnswer() (gone bool, err error) {
 	answer := make([]byte, 64)
 	size, err := r.answer.Read(answer)

@@ -7,8 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDeleteStale looks up a link, deletes it, and creates a new link of the same name. Each function
-// that deletes a link then succeeds for the old link, and does not delete the new link.
+// TestDeleteStale checks that functions that delete a link do not delete a new link of the same
+// name. The test looks up a link, deletes it and creates the new link. Each function then succeeds
+// for the old link, which does not exist any more.
 func TestDeleteStale(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -13,26 +13,26 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// Metrics of linux/rtnetlink.h.
+// Metrics of routes in linux/rtnetlink.h.
 const (
 	rtaxMTU    = 2 // RTAX_MTU
 	rtaxAdvMSS = 8 // RTAX_ADVMSS
 )
 
-// addRoute adds a route by a link. A route to the same destination by another gateway stays, for
-// example the default route of another network. IPv4 then prefers the new route (fib_table_insert in
+// addRoute adds a route through a link. It keeps other routes to the same destination, for example
+// the default route of another network. IPv4 then prefers the new route (fib_table_insert in
 // net/ipv4/fib_trie.c). IPv6 distributes flows over both routes (fib6_add_rt2node in
-// net/ipv6/ip6_fib.c). The error is EEXIST if an equal route exists. It is ENETUNREACH (IPv6:
-// EHOSTUNREACH) if there is no route to the gateway.
+// net/ipv6/ip6_fib.c). The error is EEXIST if an equal route exists. If there is no route to the
+// gateway, the error is ENETUNREACH for IPv4 and EHOSTUNREACH for IPv6.
 func addRoute(b *netns.Batch, l Link, r plan.Route) {
 	b.Add("add route "+r.String(), RouteRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, l, r, unix.RTPROT_BOOT))
 }
 
-// RouteRequest returns a request about a route by a link. protocol (RTPROT_*) identifies the program that
-// added the route.
+// RouteRequest returns a request about a route through a link. protocol (RTPROT_*) identifies the
+// program that added the route.
 func RouteRequest(verb, flags int, l Link, r plan.Route, protocol uint8) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
-	msg := nl.NewRtMsg() // main table, unicast
+	msg := nl.NewRtMsg() // for a unicast route in the main table
 	msg.Protocol = protocol
 	msg.Family = uint8(netns.FamilyOf(r.Destination.Addr()))
 	msg.Dst_len = uint8(r.Destination.Bits())
@@ -66,8 +66,8 @@ func RouteRequest(verb, flags int, l Link, r plan.Route, protocol uint8) *nl.Net
 	return req
 }
 
-// UplinkMTU returns the lowest MTU, in bytes, among the links of the host's default routes of both
-// families. It returns 0 for a host without default routes.
+// UplinkMTU returns the lowest MTU, in bytes, of the links that have a default route of either
+// family. It returns 0 for a host without default routes.
 func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	library, err := n.Library()
 	if err != nil {
@@ -89,7 +89,7 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 			for _, index := range links {
 				l, err := ByIndex(n, index)
 				if index == 0 || Absent(err) {
-					continue // 0: the route has several next hops; Absent: the link was deleted meanwhile
+					continue // index 0 means that the route has several next hops; an absent link was deleted meanwhile
 				}
 				if err != nil {
 					return 0, err
@@ -103,8 +103,9 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	return mtu, nil
 }
 
-// Uplinks returns the names of the links by which the routes of the main table leave, except for routes to
-// a single address and to link-local addresses, which every container of other plugins may have.
+// Uplinks returns the names of the links that the routes of the main table use. It ignores routes
+// to a single address and to link-local addresses, because links of other plugins to containers
+// have such routes.
 func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
 	library, err := n.Library()
 	if err != nil {
@@ -123,7 +124,7 @@ func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
 		for _, hop := range append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: r.LinkIndex}) {
 			l, err := ByIndex(n, hop.LinkIndex)
 			if hop.LinkIndex == 0 || Absent(err) {
-				continue // a route with several next hops has no link itself; or the link was deleted meanwhile
+				continue // a route with several next hops has no link of its own; or the link was deleted meanwhile
 			}
 			if err != nil {
 				return nil, err
@@ -136,8 +137,8 @@ func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
 	return names, nil
 }
 
-// HasRoute reports whether a route exists. It searches all tables, because later plugins in the chain,
-// such as sbr, move routes to other tables.
+// HasRoute reports whether a route exists. It searches all tables, because later plugins in the
+// chain may move routes to other tables, as the plugin sbr does.
 func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
 	library, err := n.Library()
 	if err != nil {

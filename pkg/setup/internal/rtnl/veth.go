@@ -25,9 +25,9 @@ type Veth struct {
 	MTU, MasterIndex int // MTU in bytes, 0 means the kernel's default; MasterIndex 0 means no bridge
 }
 
-// Request returns the request that creates each end in its namespace. Creating both ends in one namespace
-// and moving one end would take ten times as long: the kernel delays a move until no processor can have a
-// pointer to the link (netdev_run_todo in net/core/dev.c).
+// Request returns the request that creates a veth pair with each end in its own namespace. Creating
+// both ends in one namespace and moving one end would take ten times as long: the kernel delays a
+// move until no processor can have a pointer to the link (netdev_run_todo in net/core/dev.c).
 func (v Veth) Request() *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -52,10 +52,10 @@ func Ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	attrs := []*nl.RtAttr{
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
-		// One queue in each direction. By default the kernel creates a queue for each processor,
-		// and a folder in sysfs for each queue (veth_get_num_queues in drivers/net/veth.c).
-		// A veth link uses several queues only with XDP or GRO. Otherwise it sends without a lock,
-		// and receives through the backlog of the current processor.
+		// One queue in each direction is enough. By default the kernel creates a queue for each
+		// processor, and a folder in sysfs for each queue (veth_get_num_queues in
+		// drivers/net/veth.c). A veth link uses several queues only with XDP or GRO. Without them,
+		// it sends without a lock, and receives through the backlog of the current processor.
 		nl.NewRtAttr(unix.IFLA_NUM_TX_QUEUES, nl.Uint32Attr(1)),
 		nl.NewRtAttr(unix.IFLA_NUM_RX_QUEUES, nl.Uint32Attr(1)),
 	}
@@ -68,10 +68,10 @@ func Ethernet(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 // EndConfig is the configuration of the container's end of a veth pair.
 type EndConfig struct {
 	Addresses        []netip.Prefix
-	Routes           []plan.Route // the route to a gateway comes before the routes by that gateway
+	Routes           []plan.Route // the route to a gateway comes before the routes through that gateway
 	Sysctls          map[string]string
 	DetectDuplicates bool // run duplicate address detection for IPv6 addresses
-	NoQuerier        bool // no multicast querier is on the link, so nothing reads reports of multicast groups
+	NoQuerier        bool // no multicast querier is on the link, so reports of multicast groups are useless
 	Autoconfigured   bool // keep the kernel's defaults for IPv6: generated addresses, router advertisements
 }
 
@@ -80,9 +80,9 @@ func (c EndConfig) hasIPv6() bool {
 	return slices.ContainsFunc(c.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
 }
 
-// Configure configures the link called name in a container's namespace, and sets the link and lo up.
-// Unless Autoconfigured is true, it switches off generated IPv6 addresses and router advertisements
-// before the link is up.
+// Configure configures the link called name in a container's namespace, and sets the link and lo
+// up. Unless Autoconfigured is true, it first switches off IPv6 addresses that the kernel generates
+// or takes from router advertisements.
 func Configure(n *netns.Namespace, name string, to EndConfig) error {
 	var before netns.Batch
 	SetUp(&before, "lo")
@@ -98,14 +98,14 @@ func Configure(n *netns.Namespace, name string, to EndConfig) error {
 	}
 	addresses := to.Addresses
 	if to.hasIPv6() && !to.Autoconfigured {
-		// Every interface with IPv6 needs a link-local address (RFC 4291, section 2.1). The kernel
-		// generates none, because DisableGeneratedIPv6 switched this off.
+		// Every interface with IPv6 needs a link-local address (RFC 4291, section 2.1). We add it,
+		// because DisableGeneratedIPv6 stops the kernel from generating it.
 		addresses = slices.Insert(slices.Clone(addresses), 0, LinkLocal(l.MAC))
 	}
 	if err := n.Do(func() error { return to.writeSysctls(name) }); err != nil {
 		return err
 	}
-	var up netns.Batch // the order matters: a route needs the link up and an address
+	var up netns.Batch // in this order, because a route needs an address and a link that is up
 	SetUp(&up, name)
 	for _, a := range addresses {
 		AddAddress(&up, l, a, to.DetectDuplicates)
@@ -123,16 +123,16 @@ func (c EndConfig) writeSysctls(name string) error {
 	if c.hasIPv6() {
 		if c.NoQuerier {
 			// By default the kernel repeats a report of multicast groups within a second (RFC 3810,
-			// section 6.1). A bridge that does not snoop floods each report to all containers. With
-			// this value, the kernel repeats the report within an hour. If the sysctl cannot be
-			// set, containers only receive more reports, so the error is ignored.
+			// section 6.1). A bridge without multicast snooping floods each report to all
+			// containers. With this value, the kernel repeats the report within an hour. An error
+			// is ignored, because without the sysctl, containers only receive more reports.
 			_ = netns.WriteSysctl(conf+"mldv2_unsolicited_report_interval", hour)
 		}
 		if err := netns.WriteSysctl(conf+"disable_ipv6", "0"); err != nil {
 			return err
 		}
 	}
-	if !c.Autoconfigured { // routers on the link must not add addresses and routes
+	if !c.Autoconfigured { // so that routers on the link add no addresses and routes
 		err := netns.WriteSysctlIfAny(conf+"accept_ra", "0")
 		// On a network without IPv6, a read-only /proc/sys is no error.
 		if err != nil && (c.hasIPv6() || !errors.Is(err, unix.EROFS)) {
