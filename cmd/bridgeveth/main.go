@@ -38,9 +38,9 @@ var programs = map[string]program{
 	plugin.Loopback:   {verbs: loopback.Verbs, reference: true},
 }
 
-// init locks the main goroutine to its thread, because a network namespace belongs to a thread. When a
-// goroutine locks its thread, the Go runtime starts another thread. This is cheaper in init than later,
-// because the stack is still shallow.
+// init locks the main goroutine to its thread, because setns(2) changes the network namespace of
+// a single thread. When a goroutine locks its thread, the Go runtime starts another thread. This
+// is cheaper in init than later, because the stack is still shallow.
 func init() { runtime.LockOSThread() }
 
 func main() {

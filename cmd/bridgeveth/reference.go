@@ -40,8 +40,8 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 			if !foreign {
 				return ours(args)
 			}
-			// When the port is gone, nothing shows which plugin has made the attachment, so both plugins delete
-			// it.
+			// If the port is gone, nothing shows which plugin has made the attachment. Both
+			// plugins then delete it.
 			if verb == "DEL" {
 				err = ours(args)
 			}
@@ -64,8 +64,8 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	return all
 }
 
-// isForeign reports whether bridgeveth has not made an attachment: bridgeveth's port is neither on the
-// host nor in the result of ADD (prevResult).
+// isForeign reports whether another plugin has made the attachment: bridgeveth's port is neither
+// on the host nor in the result of ADD (prevResult).
 func isForeign(args *skel.CmdArgs) (bool, error) {
 	var conf struct {
 		Name       string `json:"name"`

@@ -15,17 +15,18 @@ import (
 // link (net/core/link_watch.c).
 const carrierWait = time.Second
 
-// systemPath is the PATH of the commands that fix a problem. Its last folder is for NixOS. The caller's
-// PATH and the folder of bvctl may contain a CNI plugin that has the name of a system program. The
-// plugin "bridge", for instance, prints its version and returns 0.
+// systemPath is the PATH for the commands that fix a problem. It contains only folders of the
+// system, because the caller's PATH or the folder of bvctl may contain a CNI plugin with the name
+// of a system program. The plugin "bridge", for instance, prints its version and returns 0. The
+// last folder of systemPath is for NixOS.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
 // asCalled defines a shell function bvctl, which runs this program with the same folders as this
 // process. The remedies call bvctl without these options.
 const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
 
-// fixAll runs the command of each problem once and returns the commands. The caller checks whether the
-// problems remain.
+// fixAll runs the command of each problem once and returns which commands it has run. The caller
+// checks whether the problems remain.
 func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
 	self, err := os.Executable() // needed because many of the remedies are "bvctl repair"

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	barWidth = 20            // characters of the bar that shows how full a range is
+	barWidth = 20            // width of the bar that shows how full a range is, in characters
 	maxExact = 1_000_000_000 // larger numbers of addresses are printed in the form 1.8e+19
 )
 

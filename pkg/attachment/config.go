@@ -56,7 +56,7 @@ type Config struct {
 	masqExclude []netip.Prefix
 	hostPorts   []setup.HostPort
 	bandwidth   setup.Bandwidth
-	mac         net.HardwareAddr // of the container's interface; nil means a MAC derived from its address
+	mac         net.HardwareAddr // of the container's interface; nil means a MAC that is computed from the container's address
 }
 
 // runtimeKeys are keys that the runtime or libcni adds. If a file configures a single plugin

@@ -21,8 +21,8 @@ const (
 )
 
 // FuzzStore overwrites a part of a meta page or of a list of free pages, corrects the checksum of
-// a meta page, and truncates the file. Reserve then returns a lease or an error that names the
-// file, and does not panic.
+// a meta page, and truncates the file. It checks that Reserve then returns a lease, or an error
+// that names the file, and does not panic.
 //
 // Pages with data are not overwritten, because bbolt has no checksum for them. A wrong letter in
 // the name of a network would make it the name of another network.

@@ -41,8 +41,8 @@ const (
 //
 // Only one goroutine at a time may use a Store.
 type Store struct {
-	// HostLocal is the dataDir of host-local. A network that is new to the store gets the
-	// reservations there. "" means none.
+	// HostLocal is the dataDir of host-local. A network that is new to the store imports the
+	// reservations there. If HostLocal is "", nothing is imported.
 	HostLocal string
 	// FindAttached returns the addresses of a network's containers, from their links or from the
 	// records of a runtime. It is called when a network is new to the store, for example because

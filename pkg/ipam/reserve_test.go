@@ -577,7 +577,8 @@ func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err e
 	}
 }
 
-// TestAgainstModel runs random calls and compares the store with the model after each of them.
+// TestAgainstModel checks that the store has the same leases as the model after each of many
+// random calls.
 func TestAgainstModel(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -87,8 +87,8 @@ func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) 
 }
 
 // importHostLocal imports the reservations that host-local has made since the boot. They belong
-// to containers that keep running while their network changes from host-local. importHostLocal
-// imports them once for each network, and does not change host-local's folder.
+// to containers that keep running while an administrator replaces host-local by ipam-simple.
+// importHostLocal imports them once for each network, and does not change host-local's folder.
 func (s *Store) importHostLocal(n *records.Network) error {
 	if !hostlocal.HasNetwork(s.HostLocal, n.Name) || n.Imported(s.HostLocal) {
 		return nil

@@ -117,7 +117,8 @@ func warn(network string, p *setup.Port) {
 	}
 }
 
-// addInterfaces adds to the result the bridge, the port, the container's interface and the VLAN link.
+// addInterfaces adds the bridge, the port, the container's interface and the VLAN link to the
+// result.
 func addInterfaces(r *current.Result, p *setup.Port, done *setup.Plugged) {
 	r.CNIVersion = current.ImplementedSpecVersion
 	bridge := &current.Interface{Name: p.Network.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU}

@@ -103,7 +103,7 @@ func TestBandwidth(t *testing.T) {
 
 			n.must("add", c)
 			for _, w := range ways {
-				if got := rate(t, w.from, w.to, tt.v6); got < 1.2*w.limit { // with the limit it is within 5 %
+				if got := rate(t, w.from, w.to, tt.v6); got < 1.2*w.limit { // a limited rate is within 5 % of the limit
 					t.Errorf("%s without a limit: %.1f Mbit/s: the test proves nothing", w.name, got/1e6)
 				}
 			}
@@ -152,7 +152,7 @@ func TestBandwidthNumbers(t *testing.T) {
 	}{
 		{limits, []string{"tbf 6276: dev " + portOf + " root  rate 20Mbit burst 100000b", "tbf 6276: dev " + ifbOf1 + " root  rate 10Mbit burst 50000b"}, false},
 		{object{"IngressRate": 10e6, "IngressBurst": 1<<32 - 1}, []string{"rate 10Mbit burst 62500b lat 100ms"}, true},
-		{object{"ingressRate": 10e6, "ingressBurst": 1}, []string{"rate 10Mbit burst 151"}, true}, // a frame: 1518 bytes with a VLAN tag, rounded by tc
+		{object{"ingressRate": 10e6, "ingressBurst": 1}, []string{"rate 10Mbit burst 151"}, true}, // the smallest burst is one frame, 1518 bytes with a VLAN tag; tc rounds it
 		{object{"ingressRate": 50e9, "ingressBurst": 1 << 62}, []string{"rate 50Gbit burst 312500000b lat 100ms"}, true},
 		{object{"egressRate": 1000, "egressBurst": 1 << 40}, []string{"dev " + ifbOf1 + " root  rate 1Kbit burst 151", "Redirect to device " + ifbOf1}, false},
 	} {

@@ -64,7 +64,7 @@ func TestExistingTap(t *testing.T) {
 		noLeases(t)
 		on("ADD", 1, conf).run(t).ok(t)
 	}
-	setuptest.Run(t, "ip", "link", "delete", "tap0") // the virtual machine has ended
+	setuptest.Run(t, "ip", "link", "delete", "tap0") // as at the end of the virtual machine
 	on("DEL", 1, single).run(t).ok(t)
 	if left := setuptest.Dump(t); strings.Contains(left, "br0") || strings.Contains(left, "bridgeveth") {
 		t.Errorf("something is left: %s", left)

@@ -37,8 +37,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 				spoil := func() {
 					setuptest.Run(t, "sh", "-c", strings.ReplaceAll(tt.spoil, "PORT", port))
 					for _, to := range []string{"10.88.0.1", "10.88.0.3"} {
-						// If the port is on no bridge, the host itself answers for 10.88.0.1, with the port's MAC
-						// address.
+						// If the port is on no bridge, the host itself answers ARP requests for
+						// 10.88.0.1, with the port's MAC address.
 						_ = c[0].Do(exec.Command("ping", "-n", "-c", "1", "-w", "1", to).Run)
 					}
 				}

@@ -24,8 +24,8 @@ import (
 // fast is the network dual with the fast path.
 var fast = dual.with(object{"fastPath": true})
 
-// newFastNode is newNode for a network with the fast path. If the kernel has no flowtables, it checks that
-// ADD says so and leaves nothing, and skips the test.
+// newFastNode is newNode for a network with the fast path. If the kernel has no flowtables,
+// newFastNode checks that ADD reports this and leaves nothing, and then skips the test.
 func newFastNode(t *testing.T, conf object) *node {
 	t.Helper()
 	n := newNode(t, conf, "nft")

@@ -222,7 +222,7 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("firewalld", `firewalld cannot be asked: it does not run here with its nf_tables backend; start it, or choose another "forward"`)
 	stopBus := firewalld(t, "bookworm")
 	setuptest.Run(t, "cp", "--parents", programs+"/bridgeveth", "/run")
-	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // without bvctl beside it
+	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // a path to the plugin in whose folder is no bvctl
 	refused("auto", "bvctl is neither in the plugin's folder nor in PATH, /usr/sbin, /sbin or /usr/local/sbin; install bvctl")
 	program = ""
 	stopBus()

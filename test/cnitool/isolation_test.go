@@ -292,8 +292,8 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// TestLearningElsewhere checks that a bridge that ADD has not made keeps its settings. A
-// container can therefore fill its forwarding table.
+// TestLearningElsewhere checks that a bridge that ADD has not made keeps its settings, so a
+// container can fill the bridge's forwarding table.
 func TestLearningElsewhere(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

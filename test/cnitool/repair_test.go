@@ -86,7 +86,7 @@ func TestRepair(t *testing.T) {
 				}
 			}
 			broken := all()
-			for range 3 { // the kernel asks for a neighbour once a second
+			for range 3 { // the kernel repeats an ARP request once a second
 				if len(broken) > 0 {
 					broken = all()
 				}

@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// Rules that accept packets by their mark, and rules that drop packets of one family.
+// These are rules that accept packets by their mark, and rules that drop packets of one family.
 const (
 	acceptMark = unknown + "nft add rule inet filter forward meta mark and 0x100000 != 0 accept\n"
 	deny4      = "nft add table ip mine; nft add chain ip mine fw '{ type filter hook forward priority 5; policy drop; }'\n"
@@ -27,7 +27,7 @@ func TestStatusLikeADD(t *testing.T) {
 	only6 := ipamKeys(object{"subnet": "fd88::/64"})
 	foreign := single.with(object{"ipam": object{"type": "host-local", "dataDir": "/run/host-local", "subnet": "fd88::/64"}})
 	chain := object{"forwardChains": []string{"inet filter forward"}}
-	type codes struct{ nothing, one, gone uint } // codes of STATUS; 0 for success
+	type codes struct{ nothing, one, gone uint } // error codes of STATUS before the first ADD, with one container, and after its DEL; 0 for success
 	for _, tt := range []struct {
 		name  string
 		rules string
@@ -116,7 +116,8 @@ func TestStatusLikeADD(t *testing.T) {
 	}
 }
 
-// reachesOut reports whether a container gets an answer from beyond the host, in its first family.
+// | codes of STATUS; 0 => error codes of STATUS before the first ADD, with one container, and
+// after its DEL; 0 for success
 func reachesOut(t testing.TB, c *setup.Namespace) bool {
 	t.Helper()
 	if strings.Contains(setuptest.In(t, c, "ip", "-4", "route"), "default") {

@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// Sizes and offsets in bbolt's files: where a meta page has the numbers of the root page and of
-// the list of free pages (internal/common/page.go and meta.go of go.etcd.io/bbolt v1.5.0).
-// Numbers in the file are in the machine's byte order.
+// These are sizes and offsets in bbolt's files, such as where a meta page has the numbers of the
+// root page and of the list of free pages (internal/common/page.go and meta.go of
+// go.etcd.io/bbolt v1.5.0). Numbers in the file are in the machine's byte order.
 const (
 	pageSize     = 4096 // bytes; bbolt would use the page size of the machine
 	metaPages    = 2    // bbolt writes the two meta pages in turn, so that one of them is always valid

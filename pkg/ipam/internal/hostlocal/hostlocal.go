@@ -33,8 +33,8 @@ func HasNetwork(dataDir, network string) bool {
 // (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins).
 //
 // Three kinds of files are no reservations: empty files, which host-local leaves on a full disk;
-// files of zero bytes, which a file system leaves after a crash; and files that are older than
-// the last boot.
+// files that contain only zero bytes, which a file system leaves after a crash; and files that
+// are older than the last boot.
 func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	booted, err := BootTime()
 	if err != nil {
