@@ -19,7 +19,7 @@ run_tests() { # folder of a module, packages
 	go mod download -C "$1"
 	# -parallel is larger than the number of processors, because most tests wait for packets that
 	# do not come.
-	"${run[@]}" go test -C "$1" -count=1 -parallel 6 -timeout 30m -v "${@:2}" >>"$log" 2>&1 || status=$?
+	"${run[@]}" go test -C "$1" -count=1 -parallel 6 -timeout 45m -v "${@:2}" >>"$log" 2>&1 || status=$?
 }
 [ $# != 0 ] || { run_tests . ./... && run_tests cmd/bridgeveth-node ./...; }
 run_tests test "${@:-./...}"

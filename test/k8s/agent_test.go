@@ -28,6 +28,7 @@ func TestAgent(t *testing.T) {
 		c.awaitReady()
 		c.apply(pods)
 		c.checkPods("fresh pods")
+		c.testSources()
 		c.testServices()
 
 		c.testRestart()
@@ -58,6 +59,7 @@ func TestTunnel(t *testing.T) {
 				c.Errorf("%s has no route through the tunnel:\n%s", n.name, routes)
 			}
 		}
+		c.testSources()
 		c.testServices()
 		c.testFlush()
 	})
@@ -72,6 +74,7 @@ func TestIPv6(t *testing.T) {
 		c.awaitReady()
 		c.apply(pods)
 		c.checkPods("IPv6 alone")
+		c.testSources()
 		c.testServices()
 	})
 }

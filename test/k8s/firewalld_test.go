@@ -16,8 +16,8 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
   </policy>
 </busconfig>`
 
-// TestFirewalld has firewalld on both nodes, which rejects what nobody accepts. Its reload rejects the pods'
-// packets, until the agent has asked it again.
+// TestFirewalld runs a cluster whose nodes have firewalld and also FORWARD at DROP. Both deny packets that
+// nobody accepts. After its reload, firewalld rejects packets of pods until the agent has asked it again.
 func TestFirewalld(t *testing.T) {
 	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), "trixie")
 	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {
@@ -29,6 +29,8 @@ func TestFirewalld(t *testing.T) {
 			await(c, "firewalld on "+n.name, func() bool { _, err := n.try("firewall-cmd", "--state"); return err == nil })
 			n.run("firewall-cmd", "-q", "--permanent", "--add-port", "10250/tcp") // port 10250 is the kubelet's
 			n.run("firewall-cmd", "-q", "--reload")
+			n.run("iptables", "-P", "FORWARD", "DROP") // as Docker leaves it
+			n.run("ip6tables", "-P", "FORWARD", "DROP")
 		}
 		c.kubectl("apply", "-k", "../../deploy/overlays/firewalld")
 		c.awaitAgents()
