@@ -23,7 +23,7 @@ import (
 const bridge = "br0"
 
 func main() {
-	runtime.LockOSThread() // a network namespace belongs to a thread
+	runtime.LockOSThread() // setns(2) changes the network namespace of a single thread
 	if len(os.Args) != 3 {
 		fmt.Fprintln(os.Stderr, "usage: demo PLUGINS CNITOOL; run make demo")
 		os.Exit(2)

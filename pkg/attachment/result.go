@@ -143,7 +143,7 @@ func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
 // Routes returns the routes of a result. A route without a gateway of its own uses the gateway of the
 // first address of its family (CNI specification 1.1.0, "routes").
 func Routes(r *current.Result) (routes []setup.Route) {
-	gateways := map[bool]netip.Addr{} // by "is IPv4"
+	gateways := map[bool]netip.Addr{} // the key is true for IPv4
 	for _, ip := range r.IPs {
 		is4 := plugin.Addr(ip.Address.IP).Is4()
 		gateways[is4] = cmp.Or(gateways[is4], plugin.Addr(ip.Gateway))

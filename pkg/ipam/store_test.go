@@ -241,7 +241,7 @@ func TestDamagedPage(t *testing.T) {
 			if err != nil && !strings.HasPrefix(err.Error(), path+": ") {
 				t.Errorf("page %d, %v: %v", page, part, err)
 			}
-			_ = s.Close() // it may fail; the next Open must not wait
+			_ = s.Close() // Close may fail, but it must release the lock, so that the next Open does not wait
 		}
 	}
 }

@@ -50,7 +50,7 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = server.Process.Kill() // it has ended unless something failed
+		_ = server.Process.Kill() // the server has already ended, unless something failed
 		_ = server.Wait()
 	}()
 	for lines := bufio.NewScanner(said); !strings.Contains(lines.Text(), "listening"); {

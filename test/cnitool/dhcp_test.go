@@ -147,7 +147,7 @@ func TestDHCPKilled(t *testing.T) {
 	if err := add.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = add.Wait() // it was killed
+	_ = add.Wait() // the error only says that ADD was killed
 	if f := on("ADD", 1, conf).run(t).failed(t); f.Code != 101 {
 		t.Errorf("got %+v, want code 101", f)
 	}

@@ -604,8 +604,8 @@ func TestDoctorsAtOnce(t *testing.T) {
 	}
 }
 
-// track adds an answered UDP connection to the conntrack table. If the table is full, the kernel
-// drops unanswered connections to make room, but no answered ones.
+// track adds an answered UDP connection to the conntrack table. Unanswered connections would not
+// fill the table: when it is full, the kernel drops them to make room.
 func track(from, to uint16) error {
 	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
 	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }

@@ -149,7 +149,7 @@ func testInvalidPackets(t *testing.T, conf object, excluded bool) {
 		if err := n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = conn.Write([]byte("hello")) // it goes into the socket's buffer
+		_, _ = conn.Write([]byte("hello")) // the write succeeds, because the packet goes into the socket's buffer
 		for start := time.Now(); time.Since(start) < patience; time.Sleep(20 * time.Millisecond) {
 			if !strings.Contains(setuptest.In(t, outside, "nft", "list", "table", "ip", "seen"), "counter packets 0") {
 				return true
@@ -291,7 +291,7 @@ func TestAutoMTU(t *testing.T) {
 	n.outside(false)
 	c := n.containers(4)
 	for i, tt := range []struct{ prepare, want string }{
-		{"true", "1500"}, // without a default route: the kernel's default
+		{"true", "1500"}, // the kernel's default MTU, because the host has no default route
 		{"ip link set uplink mtu 1420; ip route add default via 192.0.2.2", "1420"},
 		{"ip link set uplink mtu 1380; ip route del default; ip -6 route add default via 2001:db8::2", "1380"},
 		{"ip link set uplink mtu 1360; ip -6 route del default; ip route add default nexthop via 192.0.2.2 nexthop via 192.0.2.3", "1360"},

@@ -116,8 +116,8 @@ func TestStatusLikeADD(t *testing.T) {
 	}
 }
 
-// | codes of STATUS; 0 => error codes of STATUS before the first ADD, with one container, and
-// after its DEL; 0 for success
+// reachesOut reports whether a container gets an answer from beyond the host, by the family of
+// its first address.
 func reachesOut(t testing.TB, c *setup.Namespace) bool {
 	t.Helper()
 	if strings.Contains(setuptest.In(t, c, "ip", "-4", "route"), "default") {

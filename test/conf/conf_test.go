@@ -83,9 +83,9 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// oldestVersion fails the test unless the file's "cniVersion" is its oldest version. A runtime
-// without the key "cniVersions", which exists since CNI 1.1.0, uses "cniVersion". containerd 1.6
-// fails with a version that is newer than its own.
+// oldestVersion fails the test unless the file's "cniVersion" is 0.4.0, the oldest of its
+// versions. A runtime uses "cniVersion" if it does not know the key "cniVersions", which exists
+// since CNI 1.1.0. containerd 1.6, for instance, fails with a version that is newer than its own.
 func oldestVersion(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)

@@ -37,7 +37,7 @@ func prepare(t *testing.T, config string) {
 	}
 	setuptest.Run(t, "mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d", "/etc/containerd")
 	setuptest.Run(t, "cp", "-a", programs+"/.", "/opt/cni/bin")
-	setuptest.Run(t, "ln", "/opt/cni/bin/bridgeveth", "/opt/cni/bin/loopback") // containerd runs it for every pod
+	setuptest.Run(t, "ln", "/opt/cni/bin/bridgeveth", "/opt/cni/bin/loopback") // containerd runs loopback for every pod
 	setuptest.Run(t, "cp", "../../conf/10-containerd.conflist", conflist)
 	if err := os.WriteFile("/etc/containerd/config.toml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)

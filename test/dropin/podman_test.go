@@ -136,8 +136,8 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// answers requests an answer for up to two seconds, because the server in the container does not
-// listen all the time.
+// answers repeats a request for up to two seconds, until an answer comes, because the server in
+// the container does not listen all the time.
 func answers(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	for start := time.Now(); answer == "" && time.Since(start) < 2*time.Second; time.Sleep(20 * time.Millisecond) {

@@ -48,8 +48,8 @@ func (n *node) configure(name string, changes ...change) {
 	harness.Configure(n.t, "10-containerd.conflist", filepath.Join(n.conf, name+".conflist"), append([]change{named}, changes...)...)
 }
 
-// start loads the networks as containerd does: containerd's own network for lo, and as many
-// configured networks as the parameter says.
+// start loads the networks as containerd does: containerd's own network for lo, and the given
+// number of configured networks.
 func (n *node) start(networks int) {
 	n.t.Helper()
 	c, err := gocni.New(gocni.WithMinNetworkCount(networks+1), gocni.WithPluginConfDir(n.conf), gocni.WithPluginMaxConfNum(networks), gocni.WithPluginDir(n.dirs))

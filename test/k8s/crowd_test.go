@@ -25,15 +25,17 @@ spec:
       containers: [{name: sleep, image: ` + podImage + `, imagePullPolicy: Never, command: [/bin/busybox, sleep, "36000"]}]
 `
 
-// referenceConflist is for the reference plugins. It sorts ahead of the agent's, so the runtime uses it.
+// referenceConflist configures the reference plugins. Its file comes before the agent's in
+// alphabetical order, so the runtime uses it.
 const referenceConflist = `{"cniVersion": "1.0.0", "name": "reference", "plugins": [
   {"type": "bridge", "bridge": "ref0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}], [{"subnet": "fd00:99::/64"}]]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 `
 
-// TestCrowd starts and deletes 100 pods on one node. Nothing is left of them. The reference plugins do the
-// same in the same cluster, in turns, so that other work on the machine slows both.
+// TestCrowd starts and deletes 100 pods on one node, and checks that nothing is left of them. It
+// does the same with the reference plugins in the same cluster, in turns, so that other work on
+// the machine slows both.
 func TestCrowd(t *testing.T) {
 	inCluster(t, shape{nodes: 1, proxy: "iptables"}, func(c *cluster) {
 		n := c.nodes[0]
@@ -47,7 +49,7 @@ func TestCrowd(t *testing.T) {
 		c.awaitReady()
 		n.run("cp", bin+"/bridge", bin+"/host-local", bin+"/portmap", "/opt/cni/bin")
 		c.write(filepath.Join(bin, "conflist"), referenceConflist)
-		var ours, theirs [2]time.Duration // from apply to all Ready
+		var ours, theirs [2]time.Duration // from kubectl apply until all pods are Ready
 		for i := range ours {
 			c.useBridge("cni0", "rm -f /etc/cni/net.d/05-reference.conflist")
 			ours[i] = c.startCrowd()
@@ -63,7 +65,8 @@ func TestCrowd(t *testing.T) {
 	})
 }
 
-// useBridge changes the network configuration, and waits until the runtime attaches pods to the bridge.
+// useBridge changes the network configuration by the shell command change, and waits until the
+// runtime attaches pods to the given bridge.
 func (c *cluster) useBridge(bridge, change string) {
 	c.Helper()
 	c.nodes[0].run("sh", "-ec", change)
@@ -76,7 +79,7 @@ func (c *cluster) useBridge(bridge, change string) {
 	})
 }
 
-// startCrowd starts the pods. It returns the time from apply to all Ready.
+// startCrowd starts the pods. It returns the time from kubectl apply until all pods are Ready.
 func (c *cluster) startCrowd() time.Duration {
 	c.Helper()
 	start := time.Now()

@@ -31,7 +31,7 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 }
 
 // SetNameAddresses records that a name has the addresses of the leases held, for one interface.
-// It frees the other addresses that are kept for this name and interface.
+// It frees the addresses that this name and interface had before, if they are still kept.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {
 		return nil
