@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// Join connects two network namespaces by a veth pair, without a bridge.
+// This example connects two network namespaces by a veth pair, without a bridge.
 func ExampleJoin() {
 	enterHost()
 	left, right := namespace("left"), namespace("right")
@@ -26,8 +26,8 @@ func ExampleJoin() {
 	// Output: left reaches right: true
 }
 
-// Three containers share a bridge on a host whose FORWARD policy is DROP, as dockerd sets it.
-// They reach each other because AttachPort adds the rule that accepts the bridge's packets.
+// Three containers share a bridge on a host whose FORWARD policy is DROP, as dockerd sets it. They
+// can still reach each other, because AttachPort adds the rule that accepts the bridge's packets.
 func ExampleHost_AttachPort() {
 	host := enterHost()
 	if err := exec.Command("iptables", "-P", "FORWARD", "DROP").Run(); err != nil {
@@ -36,7 +36,7 @@ func ExampleHost_AttachPort() {
 	network := &setup.Network{
 		Bridge: "br0", IPv4: true,
 		Gateways: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/24")},
-		Forward:  setup.ForwardAuto, // with ForwardNone, the policy would drop the packets
+		Forward:  setup.ForwardAuto, // with ForwardNone, the policy DROP would drop the packets
 	}
 	var ports []*setup.Port
 	for _, address := range []string{"10.88.0.2/24", "10.88.0.3/24", "10.88.0.4/24"} {
@@ -79,7 +79,8 @@ func namespace(name string) *setup.Namespace {
 // reaches reports whether an address answers an echo request from a namespace.
 func reaches(from *setup.Namespace, to string) bool { return setuptest.Ping(example{}, from, to) }
 
-// enterHost moves the example into a new network namespace, which serves as the host. It needs root.
+// enterHost moves the example into a new network namespace and returns it as the host. It needs
+// root.
 func enterHost() *setup.Host { return setuptest.EnterHost(example{}) }
 
 // example is a testing.TB for the examples. A failure ends the process.

@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestForwardManyRules adds 300 foreign rules to FORWARD. EnsureForward does not read all of them. A
-// jump to DOCKER-USER is then added behind the 300 rules. EnsureForward must find this jump and move
-// our jump behind it.
+// TestForwardManyRules checks that EnsureForward finds a new jump to DOCKER-USER that comes after
+// 300 rules of another program, and moves our jump behind it. EnsureForward usually does not read
+// that many rules.
 func TestForwardManyRules(t *testing.T) {
 	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
 		t.Run(chain, func(t *testing.T) {
@@ -45,9 +45,9 @@ func TestForwardManyRules(t *testing.T) {
 	}
 }
 
-// TestForwardLeavesOthers adds an administrator's rule with a match before our jump, and an
-// administrator's jump from INPUT to our chain. EnsureForward for another bridge does not move the
-// rule. The jump from INPUT does not prevent the deletion of our rules.
+// TestForwardLeavesOthers checks that EnsureForward for a second bridge does not move an
+// administrator's rule with a match, which comes before our jump. It also checks that an
+// administrator's jump from INPUT to our chain does not prevent the deletion of our rules.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {

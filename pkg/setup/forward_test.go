@@ -24,8 +24,8 @@ func rules(t testing.TB, program, chain string) (list []string) {
 	return list
 }
 
-// TestForwardPlacement adds foreign rules to FORWARD and checks the position of our jump, with
-// iptables-nft and iptables-legacy.
+// TestForwardPlacement checks the position of our jump in FORWARD between rules of other programs,
+// with iptables-nft and iptables-legacy.
 func TestForwardPlacement(t *testing.T) {
 	const jump = "-j BRIDGEVETH-FORWARD"
 	for _, flavour := range []string{"nft", "legacy"} {
@@ -112,8 +112,8 @@ func TestForwardPlacement(t *testing.T) {
 	}
 }
 
-// TestForwardRestored deletes rules as other programs do. Then a ping fails. The next AttachPort
-// restores the rules.
+// TestForwardRestored checks that AttachPort restores the rules after another program has deleted
+// them. Without the rules, a ping must fail.
 func TestForwardRestored(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
@@ -147,9 +147,9 @@ func TestForwardRestored(t *testing.T) {
 	}
 }
 
-// TestForwardMovedUp inserts a rule that denies all packets before our rules, with iptables-nft and
-// iptables-legacy. VerifyPort returns an error. The next AttachPort moves our jump before the denying
-// rule, but not before the jump to DOCKER-USER. It does not move foreign rules. Our jump may
+// TestForwardMovedUp checks that AttachPort moves our jump before a rule that denies all packets,
+// but not before the jump to DOCKER-USER, with iptables-nft and iptables-legacy. Before that,
+// VerifyPort must return an error. AttachPort must not move rules of other programs. Our jump may
 // stay behind a rule with a match.
 func TestForwardMovedUp(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
@@ -200,7 +200,7 @@ func TestForwardMovedUp(t *testing.T) {
 	}
 }
 
-// othersRules returns the rules of FORWARD and of our chain that are not ours.
+// othersRules returns the rules of other programs in FORWARD and in our chain.
 func othersRules(t testing.TB, program string) (list []string) {
 	t.Helper()
 	for _, chain := range []string{"FORWARD", "BRIDGEVETH-FORWARD"} {
@@ -213,8 +213,9 @@ func othersRules(t testing.TB, program string) (list []string) {
 	return list
 }
 
-// TestForwardDenied inserts a rule that denies all packets before the jump to DOCKER-USER. AttachPort
-// does not move our jump before that rule. CheckDenied returns an error that names DOCKER-USER.
+// TestForwardDenied checks that AttachPort does not move our jump before a rule that denies all
+// packets, if this rule comes before the jump to DOCKER-USER. CheckDenied must return an error that
+// names DOCKER-USER.
 func TestForwardDenied(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -233,9 +234,8 @@ func TestForwardDenied(t *testing.T) {
 	}
 }
 
-// TestForwardChainMovedUp inserts a rule that denies all packets before our rules, in a chain of the
-// administrator. The next AttachPort moves our rules directly before that rule. Rules with a match
-// stay before our rules.
+// TestForwardChainMovedUp checks that AttachPort moves our rules in a chain of the administrator
+// directly before a rule that denies all packets. Rules with a match must stay before our rules.
 func TestForwardChainMovedUp(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -267,8 +267,8 @@ func TestForwardChainMovedUp(t *testing.T) {
 	}
 }
 
-// TestForwardHonoursAdministrator adds an administrator's DROP rule to DOCKER-USER or
-// BRIDGEVETH-ADMIN. The rule drops packets at once, and also after all ports were detached and attached
+// TestForwardHonoursAdministrator checks that an administrator's DROP rule in DOCKER-USER or
+// BRIDGEVETH-ADMIN drops packets at once, and also after all ports were detached and attached
 // again.
 func TestForwardHonoursAdministrator(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
@@ -318,14 +318,14 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 	}
 }
 
-// TestForwardTwoBridges attaches to two bridges, which share our chain. The chain is deleted with
-// the rules of the last bridge.
+// TestForwardTwoBridges checks that the rules of two bridges in our chain are independent, and that
+// our chain is deleted with the rules of the last bridge.
 func TestForwardTwoBridges(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	setuptest.DropForward(t, "iptables")
 	before := setuptest.Dump(t)
-	for _, bridge := range []string{"br0", "br01"} { // br0 is a prefix of br01
+	for _, bridge := range []string{"br0", "br01"} { // br01 must not match as br0
 		if err := host.EnsureForward(bridge, unix.AF_INET); err != nil {
 			t.Fatal(err)
 		}

@@ -12,9 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestHostPortRace publishes one host port for two containers at the same time: for one container on
-// all addresses, for the other on one address. The map keys differ, so the kernel would accept both.
-// PublishPort must fail for one of the containers.
+// TestHostPortRace checks that PublishPort fails for one of two containers that publish the same
+// host port at the same time: one on all addresses, the other on one address. The two mappings have
+// different keys, so the kernel would accept both.
 func TestHostPortRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMissingExtension runs iptables-legacy without its extension "conntrack", as in an image that
-// contains only the program. The error is one line.
+// TestMissingExtension checks that the error is one line if iptables-legacy lacks its extension
+// "conntrack", as in an image that contains only the program.
 func TestMissingExtension(t *testing.T) {
 	dir := t.TempDir()
 	extensions, err := filepath.Glob("/usr/lib/*/xtables/*.so")

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestJoinCarrier reads the state of a link as soon as Join returns. If the state is not "up", the kernel
-// drops packets that leave by the link.
+// TestJoinCarrier checks that the state of a link is "up" as soon as Join returns. In any other
+// state, the kernel drops packets that leave through the link.
 func TestJoinCarrier(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -23,7 +23,7 @@ func TestJoinCarrier(t *testing.T) {
 		); err != nil {
 			t.Fatal(err)
 		}
-		state, err := os.ReadFile("/sys/class/net/" + name + "/operstate") // unlike rtnetlink, this does not wait for the kernel
+		state, err := os.ReadFile("/sys/class/net/" + name + "/operstate") // unlike a request to rtnetlink, this does not make the kernel process pending carrier changes
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMasqueradeRules adds and deletes the masquerade rules of two bridges. A second call for the same
-// bridge changes nothing. nft(8) can load its own listing of our tables.
+// TestMasqueradeRules checks that the masquerade rules of two bridges are added and deleted
+// independently, and that a second call for the same bridge changes nothing. nft(8) must be able to
+// load its own listing of our tables.
 func TestMasqueradeRules(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

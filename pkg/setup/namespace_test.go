@@ -39,7 +39,7 @@ func TestOpenNamespace(t *testing.T) {
 	}
 }
 
-// TestNamed creates a named namespace twice and deletes it twice.
+// TestNamed checks that a named namespace can be created twice and deleted twice.
 func TestNamed(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -63,7 +63,7 @@ func TestNamed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // a killed process leaves the file without its bind mount
+	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // as a process does that is killed before the bind mount
 		t.Fatal(err)
 	}
 	n, err := setup.EnsureNamed("c1")
@@ -73,8 +73,9 @@ func TestNamed(t *testing.T) {
 	n.Close()
 }
 
-// TestDo enters namespaces from within other namespaces. A Namespace remembers the thread that is in
-// it. Do must notice when this thread is in another namespace.
+// TestDo checks that Do enters the right namespace when it is called within another Do. A Namespace
+// remembers the thread that is in it, so Do must notice when this thread has moved to another
+// namespace.
 func TestDo(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -117,8 +118,8 @@ func TestDo(t *testing.T) {
 	check("host at the end", host.Namespace)
 }
 
-// TestCloseTwice calls Close a second time, after other files have got the file descriptors of the
-// namespace's sockets. The second call must not close these files.
+// TestCloseTwice checks that a second Close closes no files of others. Before the second call,
+// other files get the file descriptors that the namespace's sockets had.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)
@@ -126,7 +127,7 @@ func TestCloseTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := setup.Addresses(n.Namespace, "lo"); err != nil { // this opens a socket
+	if _, err := setup.Addresses(n.Namespace, "lo"); err != nil { // this call opens a socket
 		t.Fatal(err)
 	}
 	n.Close()

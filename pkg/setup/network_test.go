@@ -15,7 +15,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// attach calls CheckAttachable and AttachPort. An error fails the test.
+// attach calls CheckAttachable and AttachPort. The test fails if one of them returns an error.
 func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	t.Helper()
 	if err := host.CheckAttachable(p); err != nil {
@@ -40,8 +40,8 @@ func withOwnHost(host *setup.Host, f func(own *setup.Host) error) error {
 	})
 }
 
-// TestAttachFails makes AttachPort fail at different steps. After the error, the state of the host is
-// the same as before.
+// TestAttachFails checks that AttachPort restores the former state of the host if it fails. The
+// cases fail at different steps.
 func TestAttachFails(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -87,8 +87,8 @@ func TestAttachFails(t *testing.T) {
 	}
 }
 
-// TestAttachedAlready attaches the same port twice. The second call fails and changes nothing. But if
-// the first port is unfinished, the second call replaces it.
+// TestAttachedAlready checks that a second AttachPort for the same port fails and changes nothing.
+// But if the first port is unfinished, the second call must replace it.
 func TestAttachedAlready(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -101,15 +101,15 @@ func TestAttachedAlready(t *testing.T) {
 		t.Error("a second AttachPort succeeded")
 	}
 	setuptest.Same(t, before, "the first attachment has changed")
-	setuptest.Run(t, "ip", "link", "set", p.Port(), "down") // a killed ADD leaves the port down
+	setuptest.Run(t, "ip", "link", "set", p.Port(), "down") // as a killed ADD leaves the port
 	attach(t, host, p)
 	if err := host.VerifyPort(p); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestForeignBridge attaches a port to a bridge of another program and detaches it. The bridge is
-// afterwards the same as before.
+// TestForeignBridge checks that a bridge of another program is unchanged after a port was attached
+// to it and detached.
 func TestForeignBridge(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -128,9 +128,8 @@ func TestForeignBridge(t *testing.T) {
 	setuptest.Same(t, before, "the bridge has changed")
 }
 
-// TestBridgeRace creates the bridge as another program would, at the same time as EnsureBridge. If the
-// other program is first, EnsureBridge must not mark the bridge as ours, because the last DetachPort
-// deletes a bridge with our mark.
+// TestBridgeRace checks that EnsureBridge does not mark a bridge as ours if another program creates
+// the bridge at the same time and is first. The last DetachPort deletes a bridge with our mark.
 func TestBridgeRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -164,8 +163,8 @@ func TestBridgeRace(t *testing.T) {
 	}
 }
 
-// TestReplaceAddress attaches with ConflictReplace. AttachPort deletes the conflicting address of the
-// bridge.
+// TestReplaceAddress checks that AttachPort with ConflictReplace deletes the conflicting address of
+// the bridge.
 func TestReplaceAddress(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -180,8 +179,8 @@ func TestReplaceAddress(t *testing.T) {
 	}
 }
 
-// TestParallel attaches and detaches many ports at once. Each rule exists once, and the last DetachPort
-// deletes everything.
+// TestParallel checks that each rule exists once after many ports were attached at the same time,
+// and that the last of many parallel DetachPort calls deletes everything.
 func TestParallel(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -220,8 +219,8 @@ func TestParallel(t *testing.T) {
 	setuptest.Same(t, before, "DetachPort left traces")
 }
 
-// TestCollect calls Collect for one network. Collect deletes the ports that are not in valid, and the
-// port of a killed ADD. It keeps the valid port and the port of another network.
+// TestCollect checks that Collect for one CNI network deletes the ports that are not in valid and
+// the port of a killed ADD. It must keep the valid port and the port of another CNI network.
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -245,7 +244,8 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestVerify changes or deletes one thing that AttachPort made. The error of VerifyPort names this thing.
+// TestVerify checks that the error of VerifyPort names the object that was changed or deleted after
+// AttachPort.
 func TestVerify(t *testing.T) {
 	for _, tt := range []struct{ name, command, want string }{
 		{"port down", "ip link set PORT down", "port PORT up: is false"},
@@ -307,9 +307,9 @@ func TestPortSettings(t *testing.T) {
 	}
 }
 
-// TestRouterAdvertisements attaches a port on a host whose uplink accepts router advertisements.
-// AttachPort switches IPv6 forwarding on, and sets accept_ra of the uplink to 2. Otherwise the uplink
-// would not accept router advertisements any more.
+// TestRouterAdvertisements checks that AttachPort sets accept_ra of the uplink to 2 when it
+// switches IPv6 forwarding on. Otherwise an uplink that accepts router advertisements would not
+// accept them any more.
 func TestRouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -327,9 +327,9 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 }
 
-// TestForwardingByDefault attaches a port on a host whose sysctl forwarding is 1 for all links, but 0
-// by default for new links. Then it sets the sysctl of the bridge to 0. VerifyPort names the sysctl, and
-// the next AttachPort sets it to 1.
+// TestForwardingByDefault checks that VerifyPort names the sysctl forwarding of the bridge if it is
+// 0, and that the next AttachPort sets it to 1. On this host, the sysctl is 1 for all links, but 0
+// by default for new links.
 func TestForwardingByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -355,7 +355,8 @@ func TestForwardingByDefault(t *testing.T) {
 	}
 }
 
-// TestIPv6OffByDefault attaches a port on a host where new links have no IPv6 by default.
+// TestIPv6OffByDefault checks that a dual-stack port works on a host where new links have no IPv6
+// by default.
 func TestIPv6OffByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -366,7 +367,8 @@ func TestIPv6OffByDefault(t *testing.T) {
 	}
 }
 
-// TestBridgeFull adds 1023 ports to a bridge. AttachPort then returns an error that names the remedy.
+// TestBridgeFull checks that AttachPort returns an error with the remedy if the bridge has 1023
+// ports.
 func TestBridgeFull(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

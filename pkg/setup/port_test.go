@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// port returns the plan of a dual-stack port on bridge br0 for container number i. The first number
-// is 1.
+// port returns the plan of a dual-stack port on bridge br0 for container number i. Numbers begin
+// with 1.
 func port(t testing.TB, i int, forward setup.Forward) *setup.Port {
 	t.Helper()
 	name := fmt.Sprintf("c%d", i)
@@ -38,8 +38,8 @@ func dropAll(t testing.TB, flavour string) {
 	setuptest.DropForward(t, "iptables-"+flavour, "ip6tables-"+flavour)
 }
 
-// TestForward attaches two containers on a host whose FORWARD policy is DROP. With ForwardNone, the
-// containers cannot reach each other. The other cases check which paths each value of Forward opens.
+// TestForward checks which paths each value of Forward opens on a host whose FORWARD policy is
+// DROP. With ForwardNone, two containers must not reach each other.
 func TestForward(t *testing.T) {
 	for _, flavours := range [][]string{{"nft"}, {"legacy"}, {"nft", "legacy"}} {
 		for _, tt := range []struct {
@@ -95,8 +95,8 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// joinOutside connects a new namespace to the host. The namespace represents another host. It has the
-// addresses 192.0.2.2 and 2001:db8::2, and routes to the containers.
+// joinOutside connects a new namespace to the host and returns it. The namespace represents another
+// host, with the addresses 192.0.2.2 and 2001:db8::2 and routes to the containers.
 func joinOutside(t testing.TB, host *setup.Host) *setup.Namespace {
 	t.Helper()
 	outside := setuptest.Container(t, "outside")

@@ -18,8 +18,9 @@ func links(t *testing.T, in *setup.Namespace, prefix string) int {
 	return strings.Count(setuptest.In(t, in, "ip", "-o", "link"), ": "+prefix)
 }
 
-// TestUnplug deletes one port, and then many ports at once. When Unplug returns, no process can see
-// either end any more, although the kernel has not finished the deletion.
+// TestUnplug checks that no process can see either end of a port any more when Unplug returns,
+// although the kernel has not finished the deletion. It deletes first one port, then many ports at
+// once.
 func TestUnplug(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -59,7 +60,8 @@ func TestUnplug(t *testing.T) {
 	}
 }
 
-// TestCollectMany deletes so many links at once that a socket buffer has no room for all answers.
+// TestCollectMany checks that Collect can delete so many links at once that the receive buffer of a
+// socket has no room for all answers.
 func TestCollectMany(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

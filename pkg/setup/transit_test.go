@@ -12,14 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podRanges are the pod ranges of a cluster. 10.244.2.2 and fd00:10:244:2::2 are pods on another node.
+// podRanges are the pod ranges of a cluster. They contain 10.244.2.2 and fd00:10:244:2::2, two pods
+// on another node.
 var podRanges = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}
 
-// node is a host whose kube-proxy, in mode nftables, redirects 192.0.2.9 and fd00:1::9 to pods on another
-// node. Such packets come in and leave by the same link. kube-proxy adds no rule to FORWARD.
+// node is a host whose kube-proxy, in mode nftables, redirects packets to 198.51.100.9 and
+// fd00:2::9 to pods on another node. Such packets come in and leave by the same link. kube-proxy
+// adds no rule to FORWARD in this mode.
 type node struct {
 	*setup.Host
-	outside *setup.Namespace // the client and the other node
+	outside *setup.Namespace // a namespace that is both the client and the other node
 }
 
 func newNode(t *testing.T) *node {
@@ -37,7 +39,7 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-// proxy adds the rules of kube-proxy.
+// proxy adds the nftables rules that kube-proxy would add.
 func (n *node) proxy(t *testing.T) {
 	t.Helper()
 	setuptest.Run(t, "nft", `table inet kube {
@@ -46,7 +48,8 @@ func (n *node) proxy(t *testing.T) {
 	}`)
 }
 
-// passes reports whether packets pass in both families. If only those of one family pass, the test fails.
+// passes reports whether packets to the other node pass in both families. If they pass in one
+// family only, the test fails.
 func (n *node) passes(t *testing.T) bool {
 	t.Helper()
 	ip4, ip6 := setuptest.Ping(t, n.outside, "198.51.100.9"), setuptest.Ping(t, n.outside, "fd00:2::9")
@@ -65,15 +68,15 @@ func (n *node) ensure(t *testing.T, ranges ...netip.Prefix) (restored []string) 
 	return restored
 }
 
-// both runs commands for iptables and ip6tables, as $I.
+// inBoth runs shell commands twice: with iptables and with ip6tables as $I.
 func inBoth(t *testing.T, commands string) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-ec", "for I in iptables ip6tables; do "+commands+"; done")
 }
 
-// TestTransit shows that packets to a pod on another node are lost in FORWARD chains of many kinds, and that
-// EnsureTransit accepts them. The administrator's DROP stays in force. DeleteTransit leaves what was there
-// before.
+// TestTransit checks that FORWARD chains of several kinds drop packets to a pod on another node,
+// and that EnsureTransit makes the chains accept them. The administrator's DROP must stay in force.
+// DeleteTransit must restore the former state.
 func TestTransit(t *testing.T) {
 	for _, tt := range []struct{ name, forward, admin string }{
 		{"policy DROP", "$I -P FORWARD DROP", "BRIDGEVETH-ADMIN"},
@@ -112,7 +115,8 @@ func TestTransit(t *testing.T) {
 	}
 }
 
-// TestTransitHeals deletes or spoils the rules as other programs do. The next EnsureTransit restores them.
+// TestTransitHeals checks that EnsureTransit restores the rules after another program has deleted
+// them or added a rule that denies all packets.
 func TestTransitHeals(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "$I -F FORWARD"},
@@ -146,8 +150,9 @@ func TestTransitHeals(t *testing.T) {
 	}
 }
 
-// TestTransitSaved saves the ruleset and loads it by nft(8), which writes a rule in a form that iptables
-// refuses. EnsureTransit writes the rule anew, and iptables works again.
+// TestTransitSaved checks that EnsureTransit repairs the rules after nft(8) has loaded a saved
+// ruleset. nft(8) writes one rule in a form that iptables refuses. After EnsureTransit, iptables
+// works again.
 func TestTransitSaved(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -164,8 +169,9 @@ func TestTransitSaved(t *testing.T) {
 	}
 }
 
-// TestTransitRules gives other ranges: their rules replace the old ones. No new connection from a range is
-// accepted, because it may lead to a container of Docker.
+// TestTransitRules checks that the rules for new ranges replace the rules for the old ranges, and
+// that docs/forward.md shows these rules. The rules must not accept a new connection from a range,
+// because it may lead to a container of Docker.
 func TestTransitRules(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -200,8 +206,8 @@ func TestTransitRules(t *testing.T) {
 	}
 }
 
-// TestTransitAndBridge adds and deletes the rules of a bridge and the transit rules in turn. Each leaves the
-// other's.
+// TestTransitAndBridge checks that the rules of a bridge and the transit rules can be added and
+// deleted in any order without changing each other.
 func TestTransitAndBridge(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -248,8 +254,8 @@ func TestTransitAndBridge(t *testing.T) {
 	setuptest.Same(t, before, "something is left")
 }
 
-// TestTransitLegacy has iptables-legacy deny the packets. EnsureTransit names the rules to add, until they
-// are there.
+// TestTransitLegacy checks that EnsureTransit returns an error with the commands to run, as long as
+// iptables-legacy denies the packets. It runs these commands.
 func TestTransitLegacy(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestWatchRules checks that each of the three times ends RuleWatch.Wait: most and quiet after a
-// change, idle without a change. In each case, the other times are too long to end the test.
+// TestWatchRules checks that RuleWatch.Wait ends at each of its three times: most or quiet after a
+// change, idle without a change. In each case, the two other times are too long to end the call.
 func TestWatchRules(t *testing.T) {
 	t.Parallel()
 	w, err := setuptest.EnterHost(t).WatchRules()

@@ -13,21 +13,21 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// BaseChain is a chain on the forward hook. Every forwarded packet of the chain's family traverses the
-// chain. The packet passes only if no base chain denies it.
+// BaseChain is a base chain on the forward hook. Every forwarded packet of the chain's family
+// traverses it, and passes only if no base chain denies it.
 type BaseChain struct {
 	plan.Chain
 	Priority int32 // chains with a lower priority come first
 	Owner    Owner
-	Denies   string // the policy or last rule that denies all other packets, such as "policy drop"; "" if there is none
-	Opens    bool   // a rule above it may accept new connections
+	Denies   string // what denies the packets that no rule has accepted, such as "policy drop"; "" if nothing does
+	Opens    bool   // a rule before that may accept new connections
 }
 
-// Owner is the program that a chain belongs to. How a chain can be made to accept packets depends on its
-// owner.
+// Owner is the program that a chain belongs to. It decides how bridgeveth can make the chain accept
+// packets.
 type Owner string
 
-// Owners of chains.
+// The known owners. Every other program is OwnerUnknown.
 const (
 	OwnerIPTables  Owner = "iptables-nft"
 	OwnerLegacy    Owner = "iptables-legacy"
@@ -52,10 +52,12 @@ func owner(c plan.Chain) Owner {
 	return OwnerUnknown
 }
 
-// ipFamilies names the families of nf_tables whose chains IP packets traverse, by number.
+// ipFamilies contains the nf_tables families whose chains IP packets traverse. The key is the
+// family's number, the value its name.
 var ipFamilies = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
-// nftTables returns the tables of these families. Each table is a plan.Chain without a Name.
+// nftTables returns the tables of the families in ipFamilies. Each table is a plan.Chain without a
+// Name.
 func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETTABLE, 0)
 	if err != nil {
@@ -72,9 +74,9 @@ func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 // hookForward is NF_INET_FORWARD in linux/netfilter.h.
 const hookForward = 2
 
-// Chains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6) traverse, in the
-// order of the packet's path. It does not follow jumps and verdict maps: a rule with a jump or a verdict map
-// counts as a rule that may accept packets. It changes nothing.
+// Chains returns the base chains that forwarded packets of a family (AF_INET, AF_INET6) traverse,
+// in the order of traversal. It does not follow jumps and verdict maps, but assumes that a rule
+// with a jump or a verdict map may accept packets. It changes nothing.
 func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETCHAIN, 0)
 	if err != nil {
@@ -128,8 +130,8 @@ const (
 	ctNew  = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
 )
 
-// effect reports whether a foreign rule may accept a new connection (opens), and whether the rule denies
-// every packet that reaches it (denies).
+// effect reports whether a rule of another program may accept a new connection (opens), and whether
+// it denies every packet that reaches it (denies).
 func effect(expressions netns.Attrs) (opens, denies bool) {
 	// all: the rule matches every packet. state: the last expression loaded ct state. established: the rule
 	// matches only packets of established connections.
@@ -140,7 +142,7 @@ func effect(expressions netns.Attrs) (opens, denies bool) {
 		case "counter", "log":
 		case "reject":
 			denies = all
-		case "target": // iptables-nft writes REJECT in this form
+		case "target": // iptables-nft stores REJECT as a target
 			denies = all && data.Text(unix.NFTA_TARGET_NAME) == "REJECT"
 		case "immediate":
 			verdict := data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
@@ -155,10 +157,10 @@ func effect(expressions netns.Attrs) (opens, denies bool) {
 			switch {
 			case name == "ct":
 				state = data.Number(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE
-			case name == "bitwise" && state: // ct state established,related
+			case name == "bitwise" && state: // as in ct state established,related
 				mask := data.In(unix.NFTA_BITWISE_MASK, unix.NFTA_DATA_VALUE)
 				established = established || len(mask) == 4 && binary.NativeEndian.Uint32(mask)&ctNew == 0
-			case name == "lookup" && data.Get(unix.NFTA_LOOKUP_DREG) != nil: // a map, which may hold verdicts
+			case name == "lookup" && data.Get(unix.NFTA_LOOKUP_DREG) != nil: // a lookup in a map, whose values may be verdicts
 				opens = true
 			}
 			all = false

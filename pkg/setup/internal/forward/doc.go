@@ -1,5 +1,5 @@
-// Package forward makes foreign FORWARD chains accept a bridge's packets. There is one file for each kind
-// of firewall:
+// Package forward makes the FORWARD chains of other programs accept a bridge's packets. There is
+// one file for each kind of firewall:
 //
 //   - iptables.go compares FORWARD with the rules that a bridge needs (iptables_rules.go). The files
 //     iptables_nft.go and iptables_legacy.go read FORWARD, the files with "write" in their names change it.
@@ -8,11 +8,11 @@
 //   - firewalld.go asks firewalld to accept the bridge's packets.
 //   - transit.go adds rules to iptables for packets that pass through the host and no bridge.
 //
-// base_chains.go lists the chains that a forwarded packet traverses. denied.go finds a chain that drops the
-// packets and that only its owner can change.
+// base_chains.go lists the chains that a forwarded packet traverses. denied.go finds a chain that
+// drops the packets and that only its owner can change.
 //
-// The package changes a foreign chain only by a jump, or by rules that name the bridge. It must not use our
-// own tables, which are in package ownrules.
+// In a chain of another program, the package adds only a jump, or rules that name the bridge. It
+// must not use bridgeveth's own tables. Package ownrules does this.
 //
 // Start with MissingIPTables in iptables.go.
 package forward

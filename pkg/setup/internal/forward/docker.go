@@ -7,27 +7,29 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// Chains of Docker in the table filter of iptables.
+// The names of Docker's chains in the table filter of iptables.
 const (
 	dockerUser     = "DOCKER-USER"              // holds the administrator's rules
 	dockerForward  = "DOCKER-FORWARD"           // Docker 28.0.1 and newer; jumps to dockerIsolates
-	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // drops packets between Docker's networks, by a jump to dockerDrops
-	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // drops packets that leave by a bridge of Docker
+	dockerIsolates = "DOCKER-ISOLATION-STAGE-1" // drops packets between Docker's networks, together with dockerDrops
+	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // dockerIsolates jumps here; drops packets that leave through a bridge of Docker
 )
 
-// dockerTable is the table of Docker in nf_tables, if its firewall backend is nftables (Docker 29).
+// dockerTable is the name of Docker's table in nf_tables, which exists if Docker's firewall backend
+// is nftables (Docker 29).
 const dockerTable = "docker-bridges"
 
-// chainsBefore are the chains that FORWARD must jump to before it jumps to our chain. Packets that Docker or
-// the administrator denies then stay denied. dockerd moves its jumps to the top of FORWARD at every start.
-// CNI-FORWARD belongs to the reference plugin firewall. It begins with a jump to CNI-ADMIN, which holds the
-// administrator's rules.
+// chainsBefore contains the chains to which FORWARD must jump before it jumps to our chain. With
+// this order, packets that Docker or the administrator denies stay denied. dockerd moves its jumps
+// to the top of FORWARD at every start. CNI-FORWARD belongs to the reference plugin firewall. It
+// begins with a jump to CNI-ADMIN, which holds the administrator's rules.
 var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, "CNI-FORWARD"}
 
-// isolationRules returns the rules that drop packets from the bridge to Docker's containers, except replies
-// and connections to published ports. The rules must be above forwardRules. Docker isolates its own networks
-// in the same way. Up to Docker 27, only the policy of FORWARD isolates other bridges from Docker's
-// containers, and forwardRules would override this policy.
+// isolationRules returns the rules that drop packets from the bridge to Docker's containers, except
+// replies and connections to published ports. They must come before forwardRules. Docker isolates
+// its own networks in the same way. The rules are necessary because up to Docker 27 only the policy
+// of FORWARD isolates Docker's containers from other bridges, and forwardRules would override this
+// policy.
 func isolationRules(bridge string) []rule {
 	return []rule{
 		{in: bridge, states: statesOpen, target: accept},
@@ -35,8 +37,8 @@ func isolationRules(bridge string) []rule {
 	}
 }
 
-// isolates reports whether our chain has isolationRules in their order, above the rule that accepts all
-// outgoing packets.
+// isolates reports whether our chain has isolationRules, in their order and before the rule that
+// accepts all packets from the bridge.
 func (t xtables) isolates(bridge string) bool {
 	last := -1
 	for _, want := range append(isolationRules(bridge), rule{in: bridge, target: accept}) {
@@ -49,9 +51,9 @@ func (t xtables) isolates(bridge string) bool {
 	return true
 }
 
-// jumps reports whether FORWARD jumps to our chain at the right place: below the jumps to chainsBefore, and
-// above any rule that denies all packets. A rule with a match may be above our jump, because its author may
-// want it to apply to our packets.
+// jumps reports whether FORWARD jumps to our chain in the right place: after the jumps to
+// chainsBefore, and before any rule that denies all packets. A rule with a match may come before
+// our jump, because its author may want it to apply to our packets.
 func (t xtables) jumps() bool {
 	at, last := -1, t.lastBefore()
 	for i, r := range t.forward {
@@ -62,11 +64,12 @@ func (t xtables) jumps() bool {
 	return at > last && !slices.ContainsFunc(t.forward[last+1:at], rule.denies)
 }
 
-// closed reports whether a rule above the jump to one of chainsBefore denies all packets. Our jump must be
-// below that rule too, so our chain gets no packets.
+// closed reports whether our chain can get no packets, because a rule before the last jump to one
+// of chainsBefore denies all packets. Our jump must come after that rule, too.
 func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
 
-// lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, -1 if there is none.
+// lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, or -1 if
+// there is none.
 func (t xtables) lastBefore() (at int) {
 	at = -1
 	for i, r := range t.forward {
@@ -77,8 +80,8 @@ func (t xtables) lastBefore() (at int) {
 	return at
 }
 
-// jumpMayFollow reports whether FORWARD may have a jump to one of chainsBefore below its first rules. The
-// parameter rules holds these first rules.
+// jumpMayFollow reports whether a jump to one of chainsBefore may come after the rules of FORWARD
+// that were read. The parameter rules holds the rules that were read.
 func jumpMayFollow(n *netns.Namespace, family int, rules []rule) (bool, error) {
 	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
 	for _, chain := range chainsBefore {

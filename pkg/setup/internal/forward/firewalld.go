@@ -19,8 +19,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// firewalldTable is the nf_tables table of firewalld. Only firewalld itself may change this table.
-// pkg/firewalld asks firewalld for the changes.
+// firewalldTable is the name of firewalld's table in nf_tables. Only firewalld may change this
+// table, so pkg/firewalld asks firewalld for changes.
 const firewalldTable = "firewalld"
 
 var (
@@ -30,8 +30,8 @@ var (
 	ErrStrictForwardPorts = errors.New("firewalld drops packets to published ports: set StrictForwardPorts=no in firewalld.conf, or publish the port by firewalld itself")
 )
 
-// MissingFirewalld returns a difference for each link of the network that is in no zone of firewalld. It
-// accepts any zone, because an administrator may have chosen the zone.
+// MissingFirewalld returns a difference for each link of the network that is in no zone of
+// firewalld. It accepts every zone, because an administrator may have chosen the zone.
 func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil {
@@ -52,7 +52,7 @@ func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Dif
 	}
 	for _, link := range net.Links() {
 		if slices.ContainsFunc(zones, func(r rule) bool { return r.in == link && r.target != "" }) {
-			continue // firewalld 1.0 and newer has such a rule for each link in a zone
+			continue // firewalld 1.0 and newer has a rule with this comparison for each link in a zone
 		}
 		zone, err := askFirewalld("zone", link)
 		if err != nil {
@@ -107,9 +107,9 @@ func askFirewalld(question ...string) (answer []string, err error) {
 	return strings.Fields(string(out)), nil
 }
 
-// DeleteFromFirewalld removes a bridge and its VLAN links from our zone. It returns no error if firewalld
-// does not answer, because DEL must not fail then. firewalld removes the links from the zone at its next
-// reload anyway.
+// DeleteFromFirewalld removes a bridge and its VLAN links from our zone. If firewalld does not
+// answer, this is no error, because DEL must not fail then. firewalld removes the links from the
+// zone at its next reload anyway.
 func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil || !inForce {
@@ -117,7 +117,7 @@ func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	}
 	links, err := askFirewalld("links")
 	if err != nil {
-		return nil //nolint:nilerr // no such zone, or no answer
+		return nil //nolint:nilerr // the zone does not exist, or firewalld does not answer
 	}
 	var errs []error
 	for _, link := range links {

@@ -23,14 +23,14 @@ const (
 	reject       = "REJECT"
 )
 
-// xtables is the filter table of one family in one of the two implementations of iptables. Each
-// implementation has its own FORWARD chain.
+// xtables is the state of the filter table of one family in one of the two implementations of
+// iptables (flavours). Each implementation has its own FORWARD chain.
 type xtables struct {
 	flavour string // "nft" or "legacy"
 	family  int    // AF_INET or AF_INET6
 	forward []rule // rules of FORWARD
 	own     []rule // rules of our chain
-	inForce bool   // packets traverse its FORWARD chain
+	inForce bool   // packets traverse the FORWARD chain of this table
 	docker  bool   // the table has the chain dockerDrops
 }
 
@@ -52,7 +52,7 @@ func (t xtables) mentions(bridge string) bool {
 	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
 }
 
-// links returns the links that our chain has rules for.
+// links returns the names of the links for which our chain has rules.
 func (t xtables) links() (names []string) {
 	for _, r := range t.own {
 		if r.in != "" && !slices.Contains(names, r.in) {
@@ -62,10 +62,11 @@ func (t xtables) links() (names []string) {
 	return names
 }
 
-// MissingIPTables returns a difference for each table in force that lacks a bridge's rules. If no table is
-// in force, it returns a difference for the flavour of the host's iptables, because dockerd may start later
-// and deny packets in that table. If the host has no iptables either, it returns none, unless must is true.
-// The error is ErrNoIPTables if a table denies packets and the program that can change the table is not
+// MissingIPTables returns a difference for each table in force that lacks a bridge's rules. If no
+// table is in force, it returns a difference for the flavour that the host's iptables program
+// writes, because dockerd may start later and deny packets in that table. If the host has no
+// iptables program either, it returns no difference, unless must is true. The error is
+// ErrNoIPTables if a table denies packets and the program that can change the table is not
 // installed.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
@@ -99,8 +100,8 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 	return missing, nil
 }
 
-// denial returns the policy or the last rule of FORWARD if it denies packets, otherwise "". It works only
-// for iptables-legacy, where the last entry of a chain is the policy.
+// denial returns what denies packets in FORWARD, the policy or the last rule, or "" if neither
+// does. It works only for iptables-legacy, where the last entry of a chain is the policy.
 func (t xtables) denial() string {
 	last := len(t.forward) - 1
 	switch {
@@ -129,9 +130,9 @@ func (t xtables) program() string {
 	return name
 }
 
-// Ensure adds the rules that accept a bridge's packets in FORWARD, in every flavour of iptables in force.
-// families are AF_INET and AF_INET6. Delete is the inverse. Processes that call Ensure at the same time need
-// a lock, see Namespace.Lock.
+// Ensure adds the rules that accept a bridge's packets in FORWARD, in every flavour of iptables in
+// force. families are AF_INET and AF_INET6. Delete is the inverse. Processes that call Ensure at
+// the same time need a lock (see Namespace.Lock).
 func Ensure(n *netns.Namespace, bridge string, families ...int) error {
 	missing, err := MissingIPTables(n, bridge, families, true)
 	if err != nil {
@@ -140,15 +141,15 @@ func Ensure(n *netns.Namespace, bridge string, families ...int) error {
 	return plan.RestoreAll(missing)
 }
 
-// Accepts reports whether every FORWARD chain of a family has the rules for a bridge, in the right place.
-// It changes nothing.
+// Accepts reports whether every FORWARD chain of a family has the rules for a bridge in the right
+// place. It changes nothing.
 func Accepts(n *netns.Namespace, bridge string, family int) (bool, error) {
 	missing, err := MissingIPTables(n, bridge, []int{family}, false)
 	return len(missing) == 0, err
 }
 
-// Delete deletes the rules for a bridge. Together with the last rule, it deletes our chain and the jump to
-// it.
+// Delete deletes the rules for a bridge. If no other bridge has rules in our chain, it also deletes
+// our chain and the jump to our chain.
 func Delete(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -171,8 +172,9 @@ func Delete(n *netns.Namespace, bridge string) error {
 	return errors.Join(errs...)
 }
 
-// byNetlink reports whether the table is written by netlink (iptables_nft_write.go) instead of the program
-// iptables. For a table without a flavour, the flavour of the host's iptables decides.
+// byNetlink reports whether bridgeveth writes the table by netlink (iptables_nft_write.go) instead
+// of the program iptables. If the flavour of the table is unknown, the flavour of the host's
+// iptables decides.
 func (t xtables) byNetlink() bool {
 	if t.flavour != "" {
 		return t.flavour == "nft"
@@ -200,7 +202,7 @@ func (t xtables) remove(n *netns.Namespace, bridge string) error {
 // hasEmptyChain reports whether our chain exists without a rule for a bridge. A killed process may leave
 // such a chain.
 func hasEmptyChain(n *netns.Namespace, t xtables) (bool, error) {
-	if len(t.own) > 0 { // in iptables-legacy, an empty chain has an entry at its end
+	if len(t.own) > 0 { // in iptables-legacy, even an empty chain has an entry at its end
 		return !slices.ContainsFunc(t.own, func(r rule) bool { return r.in != "" || r.out != "" }), nil
 	}
 	if !t.inForce || t.flavour == "legacy" {

@@ -24,31 +24,31 @@ const (
 	soGetEntries = 65 // IPT_SO_GET_ENTRIES, IP6T_SO_GET_ENTRIES
 
 	infoSize      = 84 // struct ipt_getinfo
-	infoForward   = 44 // its hook_entry[NF_INET_FORWARD]
-	infoOutput    = 48 // its hook_entry[NF_INET_LOCAL_OUT]
-	infoTotal     = 80 // its size
-	entriesHeader = 40 // struct ipt_get_entries, before entrytable
-	entriesTotal  = 32 // its size
+	infoForward   = 44 // offset of hook_entry[NF_INET_FORWARD] in struct ipt_getinfo
+	infoOutput    = 48 // offset of hook_entry[NF_INET_LOCAL_OUT]
+	infoTotal     = 80 // offset of size
+	entriesHeader = 40 // offset of entrytable in struct ipt_get_entries
+	entriesTotal  = 32 // offset of size in struct ipt_get_entries
 
-	extensionName  = 2   // name in struct xt_entry_match and xt_entry_target, after their size
-	extensionData  = 32  // the data after either structure
+	extensionName  = 2   // offset of name in struct xt_entry_match and xt_entry_target
+	extensionData  = 32  // offset of the data after either of these structures
 	nameSize       = 29  // XT_EXTENSION_MAXNAMELEN
-	conntrackState = 150 // state_mask in struct xt_conntrack_mtinfo3
+	conntrackState = 150 // offset of state_mask in struct xt_conntrack_mtinfo3
 
 	verdictDrop   = -1 // -NF_DROP - 1
-	verdictAccept = -2 // -NF_ACCEPT - 1; a verdict of 0 or more is the offset of a chain's first rule
+	verdictAccept = -2 // -NF_ACCEPT - 1; a verdict of 0 or more is a jump to the rule at this offset
 )
 
 // entryLayout holds the offsets of fields in struct ipt_entry (IPv4) or ip6t_entry (IPv6). Each rule begins
 // with such a structure.
 type entryLayout struct {
 	inet, level int    // for socket(2) and getsockopt(2)
-	names       string // the list of tables in use, below /proc/net
-	addresses   int    // length of source, destination and their masks, which come first
-	in, out     int    // interfaces of IFNAMSIZ bytes; the masks of both follow
-	conditions  [2]int // begin and end of protocol, flags and inversions
-	target      int    // target_offset; next_offset follows
-	matches     int    // size of the structure; the matches follow
+	names       string // file below /proc/net with the list of tables in use
+	addresses   int    // length of source, destination and the masks of both, which are the first fields
+	in, out     int    // offsets of the interfaces, of IFNAMSIZ bytes each; the masks of both follow
+	conditions  [2]int // offsets of the first and after the last byte of protocol, flags and inversions
+	target      int    // offset of target_offset; next_offset follows
+	matches     int    // size of the structure, after which the matches begin
 }
 
 var (
@@ -56,9 +56,10 @@ var (
 	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
 )
 
-// readLegacy reads the filter table of iptables-legacy, if it is in force. Reading a table makes the kernel
-// create the table, so readLegacy first reads the list of tables in use. In a user namespace, the list
-// cannot be read. A table in its initial state then counts as not in force.
+// readLegacy reads the filter table of iptables-legacy, if it is in force. Because the kernel
+// creates a table when a program reads it, readLegacy first reads the list of tables in use. In a
+// user namespace, this list cannot be read. readLegacy then reads the table, and treats a table in
+// its initial state as not in force.
 func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 	t := xtables{flavour: "legacy", family: family}
 	layout := layout4
@@ -66,7 +67,7 @@ func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 		layout = layout6
 	}
 	err := n.Do(func() error {
-		// /proc/net shows the namespace of the main thread.
+		// The path contains thread-self, because /proc/net shows the namespace of the main thread.
 		names, err := files.Read("/proc/thread-self/net/" + layout.names)
 		unknown := errors.Is(err, os.ErrPermission)
 		if err != nil && !unknown && !errors.Is(err, os.ErrNotExist) {
@@ -109,15 +110,16 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 		if err == nil {
 			return info, table[entriesHeader:], nil
 		}
-		if !errors.Is(err, unix.EAGAIN) { // EAGAIN: the table has changed since soGetInfo
+		if !errors.Is(err, unix.EAGAIN) { // on EAGAIN, the table has changed since soGetInfo
 			return nil, nil, fmt.Errorf("read rules of iptables-legacy: %w", err)
 		}
 	}
 }
 
-// parse returns the rules of FORWARD and of our chain. The last rule of FORWARD is the policy, the last rule
-// of our chain is a return. docker reports whether the chain dockerDrops exists. A user-defined chain begins
-// with an entry whose target is named ERROR. The data of this target is the chain's name.
+// parse returns the rules of FORWARD and of our chain. The last rule of FORWARD is the policy, and
+// the last rule of our chain is a return. docker reports whether the chain dockerDrops exists. A
+// user-defined chain begins with an entry whose target is named ERROR, and the data of this target
+// is the name of the chain.
 func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
@@ -146,8 +148,8 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool
 	return forward, own, docker
 }
 
-// each calls f for each entry, with its offset, the offset of the next entry, the entry up to its target,
-// and the target.
+// each calls f for each entry of the table. at is the offset of the entry, next the offset of the
+// next entry, entry the bytes before the target, and target the target.
 func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byte)) {
 	for at := 0; at < len(table); {
 		toTarget := int(binary.NativeEndian.Uint16(table[at+l.target:]))
@@ -157,7 +159,7 @@ func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byt
 	}
 }
 
-// rule parses one entry. chainAt holds the names of the chains, by the offset of their first rule.
+// rule parses one entry. chainAt maps the offset of a chain's first rule to the name of the chain.
 func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule) {
 	var wildIn, wildOut bool
 	r.in, wildIn = l.iface(entry, l.in)
@@ -171,7 +173,7 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 			r.other = true
 		}
 	}
-	if r.target = netns.Text(target[extensionName:], nameSize); r.target == "" { // the standard target
+	if r.target = netns.Text(target[extensionName:], nameSize); r.target == "" { // an empty name is the standard target, whose data is a verdict
 		switch verdict := int(int32(binary.NativeEndian.Uint32(target[extensionData:]))); {
 		case verdict == verdictDrop:
 			r.target = deny
@@ -184,8 +186,9 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	return r
 }
 
-// iface returns the name of an interface. wild reports whether the name is a prefix, such as "eth+". The
-// mask of a whole name includes the zero byte after the name.
+// iface returns the name of the interface at this offset. wild reports whether the name is a
+// prefix, such as "eth+". A mask that includes the zero byte after the name means that the whole
+// name must match.
 func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 	name = netns.Text(entry[at:], unix.IFNAMSIZ)
 	mask := entry[at+l.out-l.in+unix.IFNAMSIZ:]
@@ -194,7 +197,7 @@ func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 
 func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
-// getsockopt is getsockopt(2) with a buffer that the kernel reads and writes.
+// getsockopt calls getsockopt(2). The kernel reads the buffer and then writes to it.
 func getsockopt(fd, level, option int, buffer []byte) error {
 	size := uint32(len(buffer))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),

@@ -12,10 +12,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// xtablesWait is how many seconds an iptables process waits for the xtables lock.
+// xtablesWait is how long an iptables process waits for the xtables lock, in seconds.
 const xtablesWait = 10
 
-// addLegacy adds the rules for a bridge to the table of iptables-legacy, which cannot be written by netlink.
+// addLegacy adds the rules for a bridge to the table of iptables-legacy. It runs iptables, because
+// this table cannot be written by netlink.
 func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, chain := range []string{forwardChain, adminChain} {
@@ -53,7 +54,7 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// moveTo deletes a rule from our chain and inserts it at a position.
+// moveTo deletes a rule from our chain and inserts the same rule at a position.
 func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 		return err
@@ -61,9 +62,9 @@ func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
 }
 
-// placeJump inserts the jump to our chain into FORWARD, right below the jumps to chainsBefore, or at the top
-// if there is no such jump. Our jump is then above a REJECT at the end of the chain, such as that of ufw,
-// but below the administrator's rules.
+// placeJump inserts the jump to our chain into FORWARD, directly after the jumps to chainsBefore,
+// or at the top if there is no such jump. Our jump then comes before a REJECT at the end of the
+// chain, such as that of ufw, but after the administrator's rules.
 func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
@@ -84,7 +85,7 @@ func (t xtables) placeJump(ipt *iptables.IPTables) error {
 		}
 	}
 	if found == 1 && t.jumps() {
-		return nil // rules that others have put above the jump stay there
+		return nil // rules of other programs that come before the jump stay there
 	}
 	for range found {
 		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
@@ -99,18 +100,18 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
 			if !slices.Contains(t.own, r) {
-				continue // if the target chain of the rule does not exist, iptables fails
+				continue // iptables fails if the target chain of the rule does not exist
 			}
 			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 				return err
 			}
 		}
-		left, err := ipt.List(filterTable, forwardChain) // the chain, then its rules
+		left, err := ipt.List(filterTable, forwardChain) // the first line is the chain, the others are its rules
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
-		// Our chain is deleted last. If this process is killed, the next DEL finds the chain and
-		// completes the deletion.
+		// Our chain is deleted last. If this process is killed before, the next DEL finds the chain
+		// and completes the deletion.
 		if len(left) == 2 {
 			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
 				return err
@@ -126,8 +127,8 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// deleteAdminChain deletes the administrator's chain, unless the chain has rules or somebody else jumps to
-// it.
+// deleteAdminChain deletes the administrator's chain, unless the chain has rules or a rule of
+// another program jumps to it.
 func deleteAdminChain(ipt *iptables.IPTables) error {
 	exists, err := ipt.ChainExists(filterTable, adminChain)
 	if err != nil || !exists {
@@ -140,16 +141,16 @@ func deleteAdminChain(ipt *iptables.IPTables) error {
 	return deleteUnused(ipt, adminChain)
 }
 
-// deleteUnused deletes a chain, unless somebody jumps to it.
+// deleteUnused deletes a chain, unless a rule jumps to it.
 func deleteUnused(ipt *iptables.IPTables, chain string) error {
 	err := ipt.DeleteChain(filterTable, chain)
 	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
-		return nil // the messages of iptables-nft and iptables-legacy
+		return nil // these are the messages of iptables-nft and iptables-legacy for a chain that is in use
 	}
 	return err
 }
 
-// withProgram calls f with the iptables program that writes a table.
+// withProgram calls f with the iptables program that writes table t.
 func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error) error {
 	path, err := findProgram(t)
 	if err != nil {
@@ -171,7 +172,8 @@ func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error
 	})
 }
 
-// singleLine joins the lines that iptables printed, without blank lines and the hint at "iptables -h".
+// singleLine joins the lines of an error of iptables, without blank lines and without the advice to
+// run "iptables -h".
 func singleLine(err error) error {
 	var printed *iptables.Error
 	if !errors.As(err, &printed) {

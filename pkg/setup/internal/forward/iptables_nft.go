@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// readNFT reads FORWARD and our chain in the filter table of iptables-nft. Rules at the end of FORWARD may
-// be left out, see readForward.
+// readNFT reads FORWARD and our chain in the filter table of iptables-nft. It may omit rules at the
+// end of FORWARD (see readForward).
 func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	t = xtables{flavour: "nft", family: family}
 	if t.forward, err = readForward(n, family); err != nil {
@@ -29,13 +29,13 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	return t, err
 }
 
-// someRules is the number of rules of FORWARD that are always read. The kernel lists about as many in two
-// messages.
+// someRules is the number of rules of FORWARD that readForward always reads. The kernel sends about
+// as many rules in two messages.
 const someRules = 100
 
-// readForward reads the rules of FORWARD. FORWARD may have thousands of rules. When readForward has read
-// someRules and our jump, it stops. The rules below matter only if the only jump to one of chainsBefore is
-// there.
+// readForward reads the rules of FORWARD, which may have thousands of rules. It stops when it has
+// read someRules rules and our jump. It reads on only if a jump to one of chainsBefore may come
+// later, because our jump must come after it.
 func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
@@ -53,10 +53,11 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	return rules, err
 }
 
-// all makes nftRules read all rules of a chain.
+// all is the function more for nftRules that makes it read all rules of a chain.
 func all([]rule) bool { return true }
 
-// nftRules reads the rules of a chain until more returns false. A chain that does not exist has no rules.
+// nftRules reads the rules of a chain until more returns false. more gets the rules that were read.
+// A chain that does not exist has no rules.
 func nftRules(n *netns.Namespace, family int, table, chain string, more func(seen []rule) bool) ([]rule, error) {
 	return netns.Dump(func() (rules []rule, err error) {
 		err = nft.EachRule(n, family, table, chain, func(r netns.Attrs) bool {
@@ -67,13 +68,13 @@ func nftRules(n *netns.Namespace, family int, table, chain string, more func(see
 	})
 }
 
-// parseNFT parses a rule of iptables-nft, which has nf_tables expressions for interfaces and verdicts, and
-// an xt match for conntrack. NFTA_* and NFT_* are in linux/netfilter/nf_tables.h.
+// parseNFT parses a rule of iptables-nft. Such a rule has nf_tables expressions for interfaces and
+// verdicts, and an xt match for conntrack. NFTA_* and NFT_* are in linux/netfilter/nf_tables.h.
 func parseNFT(expressions netns.Attrs) (r rule) {
 	var key uint32
 	expressions.Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)
-		switch string(netns.Attrs(expression).Word(unix.NFTA_EXPR_NAME)) { // without a copy
+		switch string(netns.Attrs(expression).Word(unix.NFTA_EXPR_NAME)) { // as bytes, because a string would need a copy
 		case "meta":
 			key = data.Number(unix.NFTA_META_KEY)
 		case "cmp":
@@ -99,7 +100,8 @@ func parseNFT(expressions netns.Attrs) (r rule) {
 // nfAccept is NF_ACCEPT in linux/netfilter.h.
 const nfAccept = 1
 
-// verdictOf returns the target of a verdict: a chain, accept or deny. It returns "" for other verdicts.
+// verdictOf returns the target of a verdict as an iptables target: the name of a chain, accept or
+// deny. It returns "" for other verdicts.
 func verdictOf(verdict netns.Attrs) string {
 	if chain := verdict.Text(unix.NFTA_VERDICT_CHAIN); chain != "" || verdict.Get(unix.NFTA_VERDICT_CODE) == nil {
 		return chain
@@ -113,8 +115,8 @@ func verdictOf(verdict netns.Attrs) string {
 	return ""
 }
 
-// compare parses the comparison of a packet's interface. A name without a zero byte at its end is a prefix,
-// such as "eth+".
+// compare parses the comparison of the name of a packet's interface, and stores the name in r. A
+// name without a zero byte at its end is a prefix, such as "eth+".
 func (r *rule) compare(key uint32, cmp netns.Attrs) {
 	name, whole := bytes.CutSuffix(cmp.In(unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE), []byte{0})
 	switch {
@@ -129,7 +131,7 @@ func (r *rule) compare(key uint32, cmp netns.Attrs) {
 	}
 }
 
-// match parses an xt match.
+// match parses an xt match, and stores in r what the match requires.
 func (r *rule) match(m netns.Attrs) {
 	info := m.Get(unix.NFTA_MATCH_INFO)
 	switch name := m.Word(unix.NFTA_MATCH_NAME); {

@@ -15,11 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// The functions of this file write the filter table of iptables-nft by netlink, in the form that iptables
-// writes and reads. They start no program, so iptables need not be installed. They can also change a table
-// that iptables refuses as incompatible (see IncompatibleChains).
+// The functions of this file write the filter table of iptables-nft by netlink, with the
+// expressions that iptables writes and reads. They start no program, so iptables need not be
+// installed. They can also change a table that iptables refuses as incompatible (see
+// IncompatibleChains).
 
-// table returns the table as an nf_tables table.
+// table returns the library's description of the nf_tables table.
 func (t xtables) table() *nftables.Table {
 	return &nftables.Table{Name: filterTable, Family: nft.Family(t.family)}
 }
@@ -45,7 +46,7 @@ func (r rule) expressions() (list []expr.Any) {
 	return append(list, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.target})
 }
 
-// nftChain is a chain of the table, with its rules and their handles.
+// nftChain is a chain of the filter table, with its rules and the handles of the rules.
 type nftChain struct {
 	*nftables.Chain
 	rules   []rule
@@ -63,7 +64,7 @@ func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err erro
 	return l, err
 }
 
-// deleteFrom adds to the transaction the deletion of the chosen rules.
+// deleteFrom appends to the transaction the deletion of the rules for which chosen returns true.
 func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	var handles []uint64
 	for i, r := range l.rules {
@@ -74,15 +75,15 @@ func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	c.DeleteRules(l.Name, handles)
 }
 
-// ours reports whether a rule of our chain is a rule for a bridge. The rule may have our form, or the form
-// that nft(8) gives it when nft(8) loads a saved ruleset.
+// ours reports whether a rule of our chain is a rule for a bridge. The rule may be as bridgeveth
+// wrote it, or in the form in which nft(8) has loaded it from a saved ruleset.
 func ours(r rule, bridge string) bool {
 	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
 	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
 }
 
-// change reads FORWARD and our chain of a table, and sends the transaction that f fills. If nf_tables has
-// changed in between, it starts again.
+// change reads FORWARD and our chain of a table, lets f fill a transaction, and sends the
+// transaction. If nf_tables has changed between reading and sending, it starts again.
 func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftChain) error) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
 		base, err := listChain(n, t, forwardBase)
@@ -105,8 +106,9 @@ func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftCh
 	return nil
 }
 
-// addNFT adds the rules for a bridge to the table and deletes the old rules for that bridge. The new rules
-// are below the jump to the administrator's chain and above rules that others have added to our chain.
+// addNFT adds the rules for a bridge to the table and deletes the old rules for that bridge. The
+// new rules come after the jump to the administrator's chain, and before rules that other programs
+// have added to our chain.
 func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		c.AddTable()
@@ -129,11 +131,11 @@ func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// placeJumpNFT is placeJump by netlink.
+// placeJumpNFT does by netlink what placeJump does.
 func placeJumpNFT(c *nft.Change, base nftChain) {
 	isJump := func(r rule) bool { return r == toOwn }
 	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {
-		return // rules that others have put above the jump stay there
+		return // rules of other programs that come before the jump stay there
 	}
 	base.deleteFrom(c, isJump)
 	jump := nft.Rule{Chain: base.Name, Exprs: toOwn.expressions(), First: true}
@@ -150,9 +152,10 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// removeOwn adds the deletion of the chosen rules of our chain to the transaction. Together with the last
-// rule, it deletes the jump and both chains. A chain stays if it has rules of others, or if others jump to
-// it.
+// removeOwn appends to the transaction the deletion of the rules of our chain for which chosen
+// returns true. If our chain then has no rules of ours, it also deletes the jump to our chain, our
+// chain and the administrator's chain. A chain stays if it has rules of other programs, or if other
+// programs jump to it.
 func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen func(rule) bool) error {
 	if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !chosen(r) }) {
 		own.deleteFrom(c, chosen)
@@ -168,7 +171,6 @@ func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen fun
 	)
 }
 
-// count returns how many of the rules are chosen.
 func count(rules []rule, chosen func(rule) bool) (count int) {
 	for _, r := range rules {
 		if chosen(r) {
@@ -178,8 +180,9 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused adds the deletion of a chain to the transaction, if the transaction deletes all rules in
-// the chain and all jumps to the chain. rules is the number of these rules and jumps.
+// deleteIfUnused appends the deletion of a chain to the transaction. It does so only if the chain
+// has no rules and no jumps to it beyond those that the transaction deletes. rules is the number of
+// rules and jumps that the transaction deletes.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

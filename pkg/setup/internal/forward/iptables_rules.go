@@ -14,13 +14,13 @@ const (
 	statesOpen = stateRelated | stateEstablished | stateDNAT
 )
 
-// rule holds the parts of an iptables rule that our rules and jumps use.
+// rule holds the parts of an iptables rule that bridgeveth uses.
 type rule struct {
-	in, out string // interfaces; "" matches all
-	states  uint16 // of conntrack; 0 matches all
+	in, out string // interfaces; "" matches every interface
+	states  uint16 // conntrack states that match; 0 matches every state
 	target  string // a chain or a verdict
-	other   bool   // the rule has a match that the other fields do not hold
-	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded a saved ruleset
+	other   bool   // the rule has a match that the other fields cannot represent
+	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded it from a saved ruleset
 }
 
 // forwardRules returns the rules for a bridge. Their number does not depend on the number of containers.
@@ -28,7 +28,7 @@ func forwardRules(bridge string) []rule {
 	return []rule{
 		{in: bridge, out: bridge, target: accept},         // bridged packets, which br_netfilter passes to iptables
 		{out: bridge, states: statesOpen, target: accept}, // replies, and connections to published ports
-		{in: bridge, target: accept},                      // outgoing packets
+		{in: bridge, target: accept},                      // packets from containers to other networks
 		{out: bridge, target: accept},                     // new connections to containers, which Kubernetes requires
 	}
 }
@@ -47,20 +47,22 @@ func (r rule) args() (args []string) {
 	return append(args, "-j", r.target)
 }
 
-// toAdmin is the first rule of our chain, so the administrator's rules take effect before ours.
+// toAdmin is the first rule of our chain: the jump to the administrator's chain, whose rules
+// therefore take effect before ours.
 var toAdmin = rule{target: adminChain}
 
 // toOwn is the jump from FORWARD to our chain.
 var toOwn = rule{target: forwardChain}
 
-// accepts reports whether the table has the rules for a bridge, in the right place.
+// accepts reports whether the table has the rules for a bridge, and FORWARD jumps to them in the
+// right place.
 func (t xtables) accepts(bridge string) bool { return t.jumps() && t.has(bridge) }
 
 // denies reports whether the rule denies all packets that reach it.
 func (r rule) denies() bool { return r == rule{target: deny} || r == rule{target: reject} }
 
-// has reports whether our chain has the rules for a bridge, below the jump to the administrator's chain and
-// above the rules of others.
+// has reports whether our chain has the rules for a bridge, after the jump to the administrator's
+// chain and before the rules of other programs.
 func (t xtables) has(bridge string) bool {
 	if slices.Index(t.own, toAdmin) != 0 {
 		return false
@@ -79,7 +81,7 @@ func (t xtables) has(bridge string) bool {
 	return !slices.ContainsFunc(t.own[:end], foreign)
 }
 
-// hasForeign reports whether our chain has a rule of somebody else.
+// hasForeign reports whether our chain has a rule of another program.
 func (t xtables) hasForeign() bool {
 	own := t.own
 	if t.flavour == "legacy" && len(own) > 0 {
@@ -88,7 +90,8 @@ func (t xtables) hasForeign() bool {
 	return slices.ContainsFunc(own, foreign)
 }
 
-// foreign reports whether a rule in our chain is not ours, for any bridge.
+// foreign reports whether a rule in our chain is of another program, which means that it is our
+// rule for no bridge.
 func foreign(r rule) bool {
 	bridge := cmp.Or(r.in, r.out)
 	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))

@@ -26,16 +26,17 @@ func byIPTables(c plan.Chain) bool {
 	return c.Family != "inet" && slices.Contains(iptablesTables, c.Table)
 }
 
-// commentPrefix begins the comment of each rule of ours in a foreign chain.
+// commentPrefix is the beginning of the comment of each rule that we add to a chain of another
+// program.
 const commentPrefix = "bridgeveth "
 
-// MissingChains returns a difference for each missing rule in the chains of Network.ForwardChains. Each
-// chain needs two rules for each link:
+// MissingChains returns a difference for each missing rule in the chains of Network.ForwardChains.
+// Each chain needs two rules for each link:
 //
 //	iifname BRIDGE counter accept
 //	oifname BRIDGE counter accept
 //
-// Rules of others may be above these two, except a rule that denies all packets.
+// Rules of other programs may come before these two, except a rule that denies all packets.
 func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Difference, err error) {
 	for _, chain := range net.ForwardChains {
 		exists, err := nft.HasChain(n, chainFamily(chain), chain.Table, chain.Name)
@@ -46,7 +47,7 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Di
 			return nil, fmt.Errorf("forwardChains: nf_tables has no chain %s: %w", chain, ErrNoChain)
 		}
 		var wanted []direction
-		for _, link := range net.Links() { // each rule is inserted above the previous one
+		for _, link := range net.Links() { // in this order, because each rule is inserted before the previous one
 			wanted = append(wanted, direction{link, expr.MetaKeyOIFNAME}, direction{link, expr.MetaKeyIIFNAME})
 		}
 		missing, err := missingIn(n, chain, wanted)
@@ -63,8 +64,8 @@ func MissingChains(n *netns.Namespace, net *plan.Network) (differences []plan.Di
 	return differences, nil
 }
 
-// direction is one direction of a link's packets: MetaKeyIIFNAME for incoming packets, MetaKeyOIFNAME for
-// outgoing packets. A foreign chain needs a rule for each direction.
+// direction selects the packets that arrive on a link (MetaKeyIIFNAME), or leave through it
+// (MetaKeyOIFNAME). A chain of another program needs a rule for each direction.
 type direction struct {
 	link string
 	key  expr.MetaKey
@@ -72,8 +73,9 @@ type direction struct {
 
 func (w direction) comment() string { return commentPrefix + w.link + " " + nft.Direction(w.key) }
 
-// missingIn returns the elements of wanted that have no rule above the first rule that denies all packets.
-// It does not read the rules below our last rule, so they cost no time.
+// missingIn returns the directions in wanted for which the chain has no rule of ours before the
+// first rule that denies all packets. It stops reading after our last rule, because the chain may
+// have many more rules.
 func missingIn(n *netns.Namespace, chain plan.Chain, wanted []direction) ([]direction, error) {
 	return netns.Dump(func() ([]direction, error) {
 		missing := slices.Clone(wanted)
@@ -85,7 +87,8 @@ func missingIn(n *netns.Namespace, chain plan.Chain, wanted []direction) ([]dire
 	})
 }
 
-// ErrNoChain is returned if a chain does not exist, for instance because its table is not loaded yet.
+// ErrNoChain is returned if a chain does not exist, for instance because its table is not loaded
+// yet.
 var ErrNoChain = errors.New("load its table before containers start")
 
 // hasComment returns a function that reports whether a rule has this comment.
@@ -99,8 +102,8 @@ func deniesAll(rule netns.Attrs) bool {
 	return denies
 }
 
-// acceptIn adds an accept rule at the top of a foreign chain. If the rule exists, acceptIn moves it above
-// the first rule that denies all packets.
+// acceptIn adds an accept rule at the top of a chain of another program. If the rule exists after a
+// rule that denies all packets, acceptIn moves it before that rule.
 func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr.Any) error {
 	dumped, err := nft.Rules(n, chainFamily(chain), chain.Table, chain.Name)
 	if err != nil {
@@ -121,9 +124,9 @@ func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr
 	return nil
 }
 
-// DeleteFromChains deletes our rules for a bridge from all foreign chains, even from chains that the
-// network's configuration no longer names. It skips the tables of iptables other than filter, because these
-// tables may be large and never have such rules.
+// DeleteFromChains deletes our rules for a bridge from the chains of all other programs, even from
+// chains that the network's configuration no longer names. Of the tables of iptables, it reads only
+// filter, because the other tables may be large and never have such rules.
 func DeleteFromChains(n *netns.Namespace, bridge string) error {
 	tables, err := nftTables(n)
 	if err != nil {

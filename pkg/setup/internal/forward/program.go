@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// ProgramPath returns the path of a program. It looks in the folders of first, then in PATH, then in the
-// sbin folders, because daemons and users may have a PATH without them. The error is that of the last
-// folder.
+// ProgramPath returns the path of a program. It searches the folders in first, then PATH, then the
+// sbin folders, because the PATH of a daemon or user may lack them. If the program is not found, it
+// returns the error of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	for _, dir := range append(first, "", "/usr/sbin", "/sbin", "/usr/local/sbin") {
 		if path, err = exec.LookPath(filepath.Join(dir, name)); err == nil {
@@ -21,13 +21,15 @@ func ProgramPath(name string, first ...string) (path string, err error) {
 	return path, err
 }
 
-// ErrNoIPTables is returned if rules are missing and the program to add them is not installed.
+// ErrNoIPTables is returned if rules are missing and the program that could add them is not
+// installed.
 var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /usr/local/sbin; " +
 	`install iptables, or choose another "forward"`)
 
-// findProgram returns the path of the program for a table. It looks first for the name with the flavour,
-// such as iptables-legacy. Some distributions have only the plain name, such as iptables. findProgram
-// accepts the plain name unless that program writes the other flavour.
+// findProgram returns the path of the iptables program that writes a table. It first searches for
+// the name with the flavour, such as iptables-legacy. Some distributions have only the plain name,
+// such as iptables. findProgram accepts the plain name if that program writes the flavour of the
+// table.
 func findProgram(t xtables) (string, error) {
 	plain := xtables{family: t.family}.program()
 	for _, name := range slices.Compact([]string{t.program(), plain}) {
@@ -38,7 +40,8 @@ func findProgram(t xtables) (string, error) {
 	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
 }
 
-// writesNFT reports whether a program is iptables-nft, by the name of the file behind symbolic links.
+// writesNFT reports whether a program is iptables-nft. It decides by the name of the file to which
+// symbolic links lead.
 func writesNFT(path string) bool {
 	resolved, err := filepath.EvalSymlinks(path)
 	return err == nil && strings.Contains(filepath.Base(resolved), "nft")

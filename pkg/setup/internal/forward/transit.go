@@ -15,25 +15,26 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// Transit packets pass through the host and through no bridge of ours. A packet to a NodePort of Kubernetes
-// is an example: it comes in by the uplink and leaves by the uplink, if its pod is on another node. The
-// rules for transit packets have a chain of their own. Our chain jumps to that chain, so the administrator's
-// rules take effect first.
+// Transit packets pass through the host, but through no bridge of ours. An example is a packet to a
+// NodePort of Kubernetes whose pod is on another node: it comes in and leaves by the uplink. The
+// rules for transit packets are in a separate chain. Our chain jumps to it after the jump to the
+// administrator's chain, so the administrator's rules take effect first.
 
 const transitChain = "BRIDGEVETH-TRANSIT"
 
 // toTransit is the jump from our chain to transitChain.
 var toTransit = rule{target: transitChain}
 
-// MissingTransit returns a difference for each family whose transit rules in iptables-nft are not those for
-// the ranges. The rules for each range are:
+// MissingTransit returns a difference for each family whose transit rules in iptables-nft are not
+// those for the ranges. The rules for each range are:
 //
 //	-d RANGE -j ACCEPT
 //	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 //
-// The rules do not accept new connections from a range, because these may lead to Docker's containers, which
-// other networks must not reach. Rules for other ranges of the same family are deleted. If there is no
-// FORWARD chain, nothing denies the packets, and nothing is missing.
+// The rules do not accept new connections from a range, because such a connection may lead to
+// Docker's containers, which other networks must not reach. Rules for other ranges of the same
+// family count as a difference, and are deleted. If there is no FORWARD chain, nothing denies the
+// packets, so nothing is missing.
 func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		wanted := ofFamily(ranges, family)
@@ -58,9 +59,10 @@ func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.D
 	return missing, nil
 }
 
-// CheckTransit returns an error if iptables-legacy denies transit packets, because its tables cannot be
-// changed by netlink. It assumes that FORWARD accepts these packets if FORWARD has a rule of kube-proxy, or
-// an accept rule with a match other than interfaces and conntrack states.
+// CheckTransit returns an error if iptables-legacy denies transit packets, because bridgeveth does
+// not change the tables of iptables-legacy for them. It assumes that FORWARD accepts these packets
+// if FORWARD has a rule of kube-proxy, or an accept rule with a match other than interfaces and
+// conntrack states.
 func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -79,8 +81,8 @@ func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// DeleteTransit deletes all transit rules. Together with the last rule of our chain, it deletes our chain
-// too.
+// DeleteTransit deletes all transit rules. If our chain then has no other rules, it deletes our
+// chain too.
 func DeleteTransit(n *netns.Namespace) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -97,16 +99,17 @@ func ofFamily(ranges []netip.Prefix, family int) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(ranges), func(p netip.Prefix) bool { return netns.FamilyOf(p.Addr()) != family })
 }
 
-// transits reports whether our chain begins with the jump to the administrator's chain, and has one jump to
-// the transit rules, above the rules of others.
+// transits reports whether our chain begins with the jump to the administrator's chain, and has
+// exactly one jump to the transit chain, before the rules of other programs.
 func transits(own []rule) bool {
 	at := slices.Index(own, toTransit)
 	return at > 0 && own[0] == toAdmin && !slices.ContainsFunc(own[:at], foreign) && count(own, func(r rule) bool { return r == toTransit }) == 1
 }
 
-// compareTransit returns the rules that the transit chain lacks for the ranges, and the handles of its other
-// rules. It recognizes a rule by the comment. If nft(8) has saved and loaded a rule, iptables cannot read
-// the rule. Such a rule is among the other rules, and a new rule replaces it.
+// compareTransit returns the rules for the ranges that the transit chain lacks (missing), and the
+// handles of all other rules in it (surplus). It recognizes a rule by the comment. A rule that
+// nft(8) has loaded from a saved ruleset counts as surplus, because iptables cannot read it. A new
+// rule replaces it.
 func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (missing []nft.Rule, surplus []uint64, err error) {
 	dumped, err := nft.Rules(n, family, filterTable, transitChain)
 	if err != nil {
@@ -135,9 +138,9 @@ func transitRules(ranges []netip.Prefix) (list []nft.Rule) {
 	return list
 }
 
-// within compares an address in the network header with a subnet. It loads the whole address. nft.Within
-// loads only the bytes that the prefix covers, and iptables-nft up to 1.8.6 takes such a rule for a rule
-// about a single address.
+// within compares an address in the network header with a subnet, and loads the whole address for
+// this. nft.Within loads only the bytes that the prefix covers, but iptables-nft up to 1.8.6 reads
+// such a rule as a rule about a single address.
 func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
 	address := subnet.Masked().Addr().AsSlice()
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset4, Len: uint32(len(address))}
@@ -151,8 +154,8 @@ func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
 	return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address})
 }
 
-// addTransit adds the missing transit rules and deletes the other rules of the transit chain. It adds the
-// chains and jumps that lead to the transit chain.
+// addTransit adds the missing transit rules and deletes the surplus rules of the transit chain. It
+// also adds the chains and jumps that lead to the transit chain.
 func addTransit(n *netns.Namespace, t xtables, ranges []netip.Prefix) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		missing, surplus, err := compareTransit(n, t.family, ranges)
