@@ -1,6 +1,6 @@
 // Command bridgeveth-node is the agent that runs on each node of a Kubernetes cluster. It installs
-// the plugins, writes the node's network configuration, and keeps the routes to the pods of the
-// other nodes. Pods start and stop without it.
+// the plugins, writes the node's network configuration, and maintains the routes to the pods of the
+// other nodes. Pods also start and stop while the agent does not run.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// options are the flags.
+// options are the values of the flags.
 type options struct {
 	agent              agent.Agent
 	server, kubeconfig string
@@ -37,8 +37,8 @@ type options struct {
 	remove             bool
 }
 
-// memory is what the garbage collector tries to stay below, in bytes. Without it, the first list of a
-// big cluster takes more for a moment.
+// memory is the soft memory limit of the Go runtime, in bytes. Without this limit, the agent would
+// briefly need more memory for the first list of a large cluster.
 const memory = 56 << 20
 
 func main() {
@@ -98,7 +98,7 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("%q: unknown argument; flags begin with --", f.Arg(0))
 	}
 	if host, err := netip.ParseAddr(os.Getenv("KUBERNETES_SERVICE_HOST")); err == nil && len(set.ServiceCIDRs) == 0 {
-		set.ServiceCIDRs = []netip.Prefix{netip.PrefixFrom(host, host.BitLen())} // the kubelet sets the variable in each pod
+		set.ServiceCIDRs = []netip.Prefix{netip.PrefixFrom(host, host.BitLen())} // the kubelet sets KUBERNETES_SERVICE_HOST in each pod
 	}
 	if set.VXLANPort < 1 || set.VXLANPort > 65535 {
 		return nil, fmt.Errorf("--vxlan-port: %d is outside 1..65535", set.VXLANPort)
@@ -106,7 +106,7 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// subnets returns what reads a flag with subnets.
+// subnets returns a function that parses a flag with subnets into list.
 func subnets(list *[]netip.Prefix) func(string) error {
 	return func(text string) error {
 		for _, part := range strings.Split(text, ",") {
@@ -139,7 +139,7 @@ func run(ctx context.Context, o *options) (err error) {
 	notify := func() {
 		select {
 		case wake <- struct{}{}:
-		default: // one wake-up is for all changes before it
+		default: // a wake-up is already waiting, which is enough for all changes before it
 		}
 	}
 	if err := kernel.Watch(ctx, notify); err != nil {
@@ -169,9 +169,10 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 }
 
-// watchRules calls wake after changes of the nftables ruleset, which has the rules of the pods.
+// watchRules calls wake after changes of the nftables ruleset, because another program may have
+// deleted the rules for pods.
 func watchRules(ctx context.Context, wake func()) error {
-	host, err := setup.CurrentHost() // one of its own: it is for one goroutine
+	host, err := setup.CurrentHost() // a separate Host, because only one goroutine may use a Host
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func watchRules(ctx context.Context, wake func()) error {
 		defer rules.Close()
 		for ctx.Err() == nil {
 			if err := rules.Wait(300*time.Millisecond, time.Second, 30*time.Second); err != nil {
-				return // the agent compares now and then without being woken
+				return // the agent also compares regularly without a wake-up
 			}
 			wake()
 		}
@@ -193,7 +194,7 @@ func watchRules(ctx context.Context, wake func()) error {
 	return nil
 }
 
-// config returns how to reach the API server.
+// config returns the client configuration with which the agent reaches the API server.
 func (o *options) config() (*rest.Config, error) {
 	if o.kubeconfig != "" {
 		return clientcmd.BuildConfigFromFlags(o.server, o.kubeconfig)

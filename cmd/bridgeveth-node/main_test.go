@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestServiceRange reads the service range from the flag, or else from the variable that the kubelet sets.
+// TestServiceRange checks that the service range comes from the flag. Without the flag, it must
+// come from the variable that the kubelet sets.
 func TestServiceRange(t *testing.T) {
 	for _, tt := range []struct {
 		host string

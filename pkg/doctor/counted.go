@@ -10,7 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// addCounters adds the counters that counted the doctor's packets.
+// addCounters adds a station to the report for each counter that grew while the doctor sent its
+// packets.
 func (p *proof) addCounters(growth map[probe.Counter][]int) {
 	for c, by := range growth {
 		place := ""
@@ -25,7 +26,7 @@ func (p *proof) addCounters(growth map[probe.Counter][]int) {
 		case slices.Max(by) == 0:
 		case !slices.Equal(by, probe.Bursts):
 			p.Note("maybe dropped by "+name, "its counter grew by %d for %d test packets and by %d for %d, so it also counted packets of others", by[0], probe.Bursts[0], by[len(by)-1], probe.Bursts[len(probe.Bursts)-1])
-		case c.Rule == "" && p.Refused: // CheckHostRoute has added the remedy
+		case c.Rule == "" && p.Refused: // CheckHostRoute has reported the remedy already
 			p.Note(report.DroppedBy+" "+name, "its counter grew with the test packets")
 		default:
 			remedy, advice, cause := p.remedyOfCounter(c)
@@ -34,8 +35,9 @@ func (p *proof) addCounters(growth map[probe.Counter][]int) {
 	}
 }
 
-// remedyOfCounter returns what to do if a counter has counted the doctor's packets. advice reports
-// whether the remedy is advice instead of a command. cause is "" if it is unknown.
+// remedyOfCounter returns what to do if counter c has counted the doctor's packets. advice reports
+// whether the remedy is advice for a person instead of a command. cause is "" if the cause is
+// unknown.
 func (p *proof) remedyOfCounter(c probe.Counter) (remedy string, advice bool, cause string) {
 	if other := p.otherLink(); c.Rule == "" && c.Namespace == p.Host.Namespace && other != "" {
 		return "send both by one link, or set rp_filter to 2: " + report.SetSysctl("ipv4/conf/"+other+"/rp_filter", "2"), true,
@@ -54,8 +56,8 @@ func (p *proof) remedyOfCounter(c probe.Counter) (remedy string, advice bool, ca
 	return p.openForward("check " + program + "-save -c"), true, ""
 }
 
-// otherLink returns the link of the host by which the answer came in, if the request left by another
-// link. Otherwise it returns "".
+// otherLink returns the link on which the answer came in, if the request left the host through
+// another link. Otherwise it returns "".
 func (p *proof) otherLink() (name string) {
 	for _, index := range p.seen.CameBy(p.Host.Namespace, probe.Reply) {
 		if link := kernel.LinkName(p.Host.Namespace, index); p.Out != "" && link != "" && link != p.Out {

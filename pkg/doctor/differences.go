@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences reports how the ends differ from the result of ADD. It skips differences that are in the
-// reports already: containers of one network have the same differences on the host. The list is empty
-// if there is nothing to report.
+// Differences returns reports about how the ends differ from the result of ADD. It skips
+// differences that are in reports already, because containers of one network have the same
+// differences on the host. The list is empty if there is nothing to report.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

@@ -28,7 +28,8 @@ const (
 	Note = report.Note
 )
 
-// Doctor examines one host. It reads the addresses and the ports once, at the first walk.
+// Doctor examines the packet paths of one host. It reads the addresses and ports of the host once,
+// at the first walk.
 type Doctor struct {
 	Host *setup.Host
 	Ends []*End // all containers of the host

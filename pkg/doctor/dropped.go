@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// addDrop adds the rule of nf_tables that dropped the doctor's packet in a namespace.
+// addDrop adds a station to the report for the rule or policy of nf_tables in namespace ns that
+// dropped the doctor's packet.
 func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 	place := ""
 	if ns != p.Host.Namespace {
@@ -23,8 +24,8 @@ func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 	p.Advise(fmt.Sprintf("%s %s%s", report.DroppedBy, chainOf(v), place), remedy, "%s", ruleText(v, ns)).Advice = advice
 }
 
-// remedyOfRule returns what to do about a rule that drops packets. The remedy depends on the owner of
-// the rule. advice reports whether the remedy is advice instead of a command.
+// remedyOfRule returns what to do about the rule that drops packets. The remedy depends on the
+// owner of the rule. advice reports whether the remedy is advice for a person instead of a command.
 func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	nft := p.enterCommand(ns) + "nft "
 	chain := report.Command("%s %s %s", v.Family, v.Table, v.Chain)
@@ -54,9 +55,9 @@ func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy strin
 	return ofOwner, true
 }
 
-// openForward returns what to do about a rule that drops packets in FORWARD. If the rules of bridgeveth
-// are in their place, the rule is above them, and the remedy is ofOwner: what the owner of the rule can
-// do. If not, the remedy is to add the rules of bridgeveth.
+// openForward returns what to do about a rule in FORWARD that drops packets. If bridgeveth's rules
+// are in place, the dropping rule comes before them, and only its owner can help: the remedy is
+// ofOwner. Otherwise the remedy is to add bridgeveth's rules.
 func (p *proof) openForward(ofOwner string) string {
 	if accepts, err := p.Host.AcceptsForward(p.A.Bridge, kernel.FamilyOf(p.From)); err == nil && accepts {
 		return "the rule stands before the rules of bridgeveth; " + ofOwner
@@ -64,7 +65,8 @@ func (p *proof) openForward(ofOwner string) string {
 	return `set "forward": "auto" (the default) for the network, and run bvctl repair`
 }
 
-// enterCommand returns the beginning of a command that runs in a namespace. It returns "" for the host.
+// enterCommand returns the beginning of a command that runs in namespace ns. It returns "" for the
+// host.
 func (p *proof) enterCommand(ns *setup.Namespace) string {
 	for _, e := range p.Containers() {
 		if ns != p.Host.Namespace && e.Namespace.Same(ns) {
@@ -74,10 +76,10 @@ func (p *proof) enterCommand(ns *setup.Namespace) string {
 	return ""
 }
 
-// ruleText returns the rule or policy of a verdict in the form of nft(8). It returns the handle of the
-// rule if nft is not installed. It omits counters, because the text of a rule must be the same in each
-// report. nft(8) parses its arguments as one text, and a container may have given its chain the name of
-// an nft command. Therefore ruleText passes only plain names to nft.
+// ruleText returns the rule or policy of a verdict in the form of nft(8). If nft is not installed,
+// it returns the handle of the rule. It omits counters, because the text of a rule must be the same
+// in each report. It passes only plain names to nft, because nft(8) parses its arguments as one
+// text, and a container may have given its chain a name that contains an nft command.
 func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if v.Handle == 0 {
 		return "policy drop"
@@ -86,7 +88,7 @@ func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if !report.Plain(v.Table) || !report.Plain(v.Chain) {
 		return text
 	}
-	_ = ns.Do(func() error { // after an error, text is the handle
+	_ = ns.Do(func() error { // if Do fails, text stays the handle
 		nft, err := setup.ProgramPath("nft")
 		if err != nil {
 			return err

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// checkFullSize sends packets as large as the MTU of the container's link. A link on the path may drop
-// such packets without an error (an MTU black hole).
+// checkFullSize sends packets as large as the MTU of the container's link, because a link on the
+// path may drop such packets without an error (an MTU black hole).
 func (p *proof) checkFullSize(e *probe.Echo) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {
@@ -19,7 +19,7 @@ func (p *proof) checkFullSize(e *probe.Echo) {
 	mtu := link.Attrs().MTU
 	fits := func(size int) (answered, told bool) {
 		answered, err := e.Ask(size)
-		return answered, errors.Is(err, unix.EMSGSIZE) // a router has reported its MTU, as it should
+		return answered, errors.Is(err, unix.EMSGSIZE) // with EMSGSIZE, a router has reported its MTU, which is no fault
 	}
 	for range 2 {
 		if answered, told := fits(mtu); answered || told {
@@ -36,7 +36,7 @@ func (p *proof) checkFullSize(e *probe.Echo) {
 			high = middle
 		}
 	}
-	for _, name := range []string{p.A.Port, p.A.Bridge} { // these links accept packets that are some bytes larger than their MTU
+	for _, name := range []string{p.A.Port, p.A.Bridge} { // these links accept packets that are a few bytes larger than their MTU
 		if l, err := kernel.Link(p.Host.Namespace, name); err == nil {
 			low = min(low, l.Attrs().MTU)
 		}

@@ -6,8 +6,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// addLost adds the place where the doctor's packet was lost, if no rule dropped it and nobody answered
-// it. failure is the error of sending the packet.
+// addLost adds a station for the place where the doctor's packet was lost, for the case that no
+// rule dropped it. failure is the error of sending the packet.
 func (p *proof) addLost(failure error) {
 	what, advice := p.lastSeen(failure)
 	host := p.Host.Namespace
@@ -23,7 +23,7 @@ func (p *proof) addLost(failure error) {
 	}
 }
 
-// lastSeen returns where the packet or its answer was seen last, and what to check.
+// lastSeen returns where the request or its answer was seen last, and advice about what to check.
 func (p *proof) lastSeen(failure error) (what, advice string) {
 	a, b := p.A.Name, p.B.Name
 	seen, host := p.seen, p.Host.Namespace

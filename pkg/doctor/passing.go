@@ -13,15 +13,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// acceptsRedirected lists the owners whose chains do not drop passing packets. firewalld accepts
-// packets that another program has redirected (ct status dnat). The chains of the other owners match
-// only packets of their own bridges.
+// acceptsRedirected lists the owners whose chains need no check, because they do not drop packets
+// that only pass through the host. firewalld accepts packets that another program has redirected
+// (ct status dnat). The chains of the other owners match only packets of their own bridges.
 var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
-// PassingPackets checks packets that only pass through the host. They come in by an uplink and leave by
-// an uplink, for pods on other nodes (PodRanges). Packets to a NodePort are an example. Each chain that
-// drops such packets is a Note, because it does not affect the containers of this host. The list is
-// empty if there is no such chain. PassingPackets changes nothing.
+// PassingPackets returns reports about packets that only pass through the host: they come in and
+// leave by an uplink, for pods on other nodes (PodRanges). Packets to a NodePort are an example.
+// Each chain that drops such packets is a Note, because it does not affect the containers of this
+// host. The list is empty if no chain drops them. PassingPackets changes nothing.
 func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {
@@ -54,22 +54,23 @@ func nonEmpty(r *Report) []*Report {
 	return []*Report{r}
 }
 
-// Rules in the form of nft(8) and iptables-save(8). kube-proxy in mode iptables marks the first packet
-// to a NodePort, and accepts packets with the mark.
+// The rules with which kube-proxy accepts packets, in the form of nft(8) and iptables-save(8).
+// kube-proxy in mode iptables marks the first packet to a NodePort, and accepts packets with the
+// mark.
 var (
 	acceptsTo   = regexp.MustCompile(`(?m)(?:daddr|-d) (\S+)\b.*(?:accept|-j ACCEPT)(?: comment "[^"]*")?\s*$`)
 	acceptsKube = regexp.MustCompile(`(?s)(?:-A KUBE-FORWARD [^\n]*mark 0x[^\n]*-j ACCEPT|chain KUBE-FORWARD \{[^}]*mark[^}]*accept)`)
 )
 
-// acceptsRange reports whether a rule in the chain's table accepts packets to the range. It finds rules
-// that match the destination, and the rule of kube-proxy.
+// acceptsRange reports whether a rule in the table of chain c accepts packets to a range. It finds
+// rules that match the destination, and the rule of kube-proxy.
 func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	program, args := "nft", []string{"-s", "list", "table", c.Family, c.Table}
 	if c.Owner == setup.OwnerLegacy {
 		program, args = xtables(c, to)+"-save", nil
 	}
 	rules := ""
-	_ = d.Host.Do(func() error { // without the program, no rule is found
+	_ = d.Host.Do(func() error { // if the program cannot be run, no rule is found
 		path, err := setup.ProgramPath(program)
 		if err != nil {
 			return err
@@ -86,7 +87,7 @@ func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	return acceptsKube.MatchString(rules)
 }
 
-// xtables returns the program that writes a chain of iptables.
+// xtables returns the name of the iptables program that writes chain c.
 func xtables(c setup.BaseChain, to netip.Prefix) string {
 	name := map[bool]string{true: "iptables", false: "ip6tables"}[to.Addr().Is4()]
 	if c.Owner == setup.OwnerLegacy {
@@ -95,16 +96,16 @@ func xtables(c setup.BaseChain, to netip.Prefix) string {
 	return name
 }
 
-// acceptCommand returns the commands that add rules to a chain: for packets to a range, and for replies from
-// it. As in the rules of setup.EnsureTransit, new connections from the range stay denied, because they may
-// lead to containers of Docker.
+// acceptCommand returns the commands that add two rules to chain c: one for packets to a range, and one for
+// replies from the range. As in the rules of setup.EnsureTransit, new connections from the range stay
+// denied, because they may lead to containers of Docker.
 func acceptCommand(c setup.BaseChain, to netip.Prefix) string {
 	if c.Owner == setup.OwnerUnknown {
 		return fmt.Sprintf("have the owner of the chain accept packets to %s, and replies from it", to)
 	}
 	at := "-I"
 	if strings.HasPrefix(c.Denies, "policy ") {
-		at = "-A" // after the rules of others
+		at = "-A" // the new rules go after the rules of other programs
 	}
 	rule := fmt.Sprintf("%s %s FORWARD", xtables(c, to), at)
 	return fmt.Sprintf("%s -s %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; %s -d %s -j ACCEPT", rule, to, rule, to)

@@ -8,13 +8,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// proof sends packets of the doctor along a path and finds out where they are lost.
+// proof sends the doctor's own packets along a path and finds out where they are lost.
 type proof struct {
 	*checks.Path
-	seen probe.Sightings // where the packets were seen
+	seen probe.Sightings // where in the host and the containers the packets were seen
 }
 
-// prove sends a packet along a path and adds the result.
+// prove sends a packet along a path and adds the result to the report of the path.
 func prove(ctx context.Context, path *checks.Path) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -27,7 +27,7 @@ func prove(ctx context.Context, path *checks.Path) error {
 		return nil
 	}
 	defer e.Close()
-	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // if Ask fails, investigate gets the same error
+	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // an error is ignored here, because investigate gets the same error
 		if err := p.investigate(ctx); err != nil {
 			return err
 		}
@@ -40,8 +40,9 @@ func prove(ctx context.Context, path *checks.Path) error {
 	return nil
 }
 
-// investigate sends more packets, watches them, and adds what dropped them. The packets are a new
-// connection, because chains of type nat see only the first packet of a connection.
+// investigate sends more packets, watches them, and adds to the report what dropped them. It opens
+// a new socket, so its packets are a new connection: chains of type nat see only the first packet
+// of a connection.
 func (p *proof) investigate(ctx context.Context) error {
 	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
 	if err != nil {
@@ -70,7 +71,7 @@ func (p *proof) investigate(ctx context.Context) error {
 	return nil
 }
 
-// posts returns the host's namespace and those of the containers, with the links on the path.
+// posts returns the namespaces of the host and of the containers, each with its links on the path.
 func (p *proof) posts() (all probe.Posts) {
 	for _, e := range p.Containers() {
 		all.Add(p.Host.Namespace, e.Port, e.Bridge)
@@ -79,8 +80,8 @@ func (p *proof) posts() (all probe.Posts) {
 	return all
 }
 
-// addVerdicts adds the chains of the host that accepted the packets, and the rules that dropped them,
-// on the host and in the containers.
+// addVerdicts adds stations for the chains of the host that accepted the packets, and for the rules
+// on the host and in the containers that dropped them.
 func (p *proof) addVerdicts() {
 	said := map[string]bool{}
 	for _, v := range p.seen.Decided(p.Host.Namespace) {
@@ -99,7 +100,7 @@ func (p *proof) addVerdicts() {
 	}
 }
 
-// addDifferences adds how both ends differ from the result of ADD.
+// addDifferences adds stations for how both ends differ from the result of ADD.
 func (p *proof) addDifferences() {
 	said := map[string]bool{}
 	for _, e := range p.Containers() {
@@ -107,7 +108,7 @@ func (p *proof) addDifferences() {
 	}
 }
 
-// chainOf names the chain of a verdict.
+// chainOf returns the name of the chain that made a verdict, with its table.
 func chainOf(v probe.Verdict) string {
 	return fmt.Sprintf("chain %s of table %s %s", v.Chain, v.Family, v.Table)
 }

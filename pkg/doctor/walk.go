@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// Walk checks the path of a packet from container a to another end, in one family, and sends a packet
-// of its own. When ctx is done, Walk returns the error of ctx.
+// Walk checks the path of a packet from container a to end b in one address family, and sends a
+// packet of its own along it. When ctx is done, Walk returns the error of ctx.
 func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error) {
 	p, err := d.newPath(a, b)
 	if err != nil {
@@ -55,8 +55,8 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	return p.Report, prove(ctx, p)
 }
 
-// Link checks the link of container a. If b is not nil, it also checks the link of container b. Link is
-// for networks without addresses, where no packet can be sent.
+// Link checks the interface, port and bridge of container a, and also those of container b if b is
+// not nil. It is for networks without addresses, where no packet can be sent.
 func (d *Doctor) Link(a, b *End) (*Report, error) {
 	p, err := d.newPath(a, b)
 	if err != nil {
@@ -77,7 +77,7 @@ func (d *Doctor) Link(a, b *End) (*Report, error) {
 	return p.Report, nil
 }
 
-// label returns the name and the address of an end.
+// label returns the name of an end together with its address.
 func label(e *End, a netip.Addr) string {
 	if e.Name == a.String() {
 		return e.Name

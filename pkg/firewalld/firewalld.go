@@ -10,10 +10,10 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Bridges belong to our zone. The target of the zone is ACCEPT, so the zone accepts packets from the
-// bridges. Our policy, from any zone to our zone, accepts new connections to the bridges
-// (firewalld.policies(5)). Zone and policy are created once. firewalld removes the links from the zone at
-// each reload.
+// The zone and the policy that bridgeveth creates in firewalld, once for each host. Bridges belong
+// to the zone. Its target is ACCEPT, so it accepts packets from the bridges. The policy leads from
+// any zone to this zone, and accepts new connections to the bridges (firewalld.policies(5)).
+// firewalld removes the links from the zone at each reload.
 const (
 	ourZone   = "bridgeveth"
 	ourPolicy = "bridgeveth-in" // at most 18 characters
@@ -22,8 +22,8 @@ const (
 	path   = "/org/fedoraproject/FirewallD1"
 	config = path + "/config"
 
-	// timeout is the time limit of all calls together. It is long because at a reload the daemon reads its
-	// whole configuration.
+	// timeout is the time limit of all calls of a Client together. It is long because the daemon
+	// reads its whole configuration at a reload.
 	timeout = 30 * time.Second
 )
 
@@ -64,7 +64,7 @@ func (c *Client) call(method string, args ...any) *dbus.Call {
 	return call
 }
 
-// ZoneOf returns the zone of a link, or "".
+// ZoneOf returns the zone that a link belongs to, or "" if it is in no zone.
 func (c *Client) ZoneOf(link string) (zone string, err error) {
 	err = c.call("zone.getZoneOfInterface", link).Store(&zone)
 	return zone, err
@@ -90,8 +90,9 @@ func (c *Client) Release(link string) error {
 }
 
 // Strict reports whether the daemon drops packets to host ports that it has not published itself
-// (StrictForwardPorts in firewalld.conf(5)). firewalld before 2.3 does not have this property. Strict reads
-// all properties, because the error for one missing property is not specific.
+// (StrictForwardPorts in firewalld.conf(5)). firewalld before 2.3 does not have this property.
+// Strict reads all properties at once, because the error about one missing property cannot be told
+// from other errors.
 func (c *Client) Strict() (bool, error) {
 	var properties map[string]dbus.Variant
 	err := c.conn.Object(bus, config).CallWithContext(c.ctx, "org.freedesktop.DBus.Properties.GetAll", 0, bus+".config").Store(&properties)
@@ -108,8 +109,8 @@ func (c *Client) has(method, name string) (bool, error) {
 	return slices.Contains(names, name), err
 }
 
-// define creates our zone and our policy in firewalld's permanent configuration, and reloads firewalld.
-// firewalld cannot create them at run time.
+// define creates our zone and our policy in firewalld's permanent configuration, because firewalld
+// cannot create them at run time. Then it reloads firewalld.
 func (c *Client) define() error {
 	zone, err := c.has("zone.getZones", ourZone)
 	if err != nil {

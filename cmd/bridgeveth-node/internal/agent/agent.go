@@ -1,5 +1,5 @@
-// Package agent keeps a node connected to the other nodes of its cluster: it compares again and
-// again what the node needs with what there is, and restores the difference.
+// Package agent keeps a node connected to the other nodes of its cluster. It repeatedly compares
+// the state of the node with the state that the node needs, and restores what differs.
 package agent
 
 import (
@@ -26,43 +26,44 @@ import (
 type Agent struct {
 	Self     string // name of the own Node object
 	Settings cluster.Settings
-	Plugin   string        // the plugin file to install; "" installs none
-	BinDir   string        // where the runtime finds plugins
-	Base     string        // the base configuration; "" is the built-in one
-	Conflist conflist.File // what the runtime reads
+	Plugin   string        // path of the plugin file to install; "" means that the agent installs none
+	BinDir   string        // the folder in which the runtime searches for plugins
+	Base     string        // path of the base configuration; "" means the built-in base
+	Conflist conflist.File // the network configuration that the runtime reads
 	Kernel   *kernel.Host
-	Host     *setup.Host // the same network namespace
+	Host     *setup.Host // pkg/setup's handle for the same network namespace
 	Nodes    Nodes
 	Log      *slog.Logger
 
 	installed bool
-	base      *conflist.Base // the last one without a mistake
+	base      *conflist.Base // the last base that could be read without an error
 	status
 }
 
 // Nodes are the Node objects of the cluster.
 type Nodes interface {
-	List() (all []cluster.Node, ok bool) // ok is false before the first list has come
-	Trouble() string                     // why the API server does not answer
-	Report(reason, message string)       // writes an Event on the own Node object
+	List() (all []cluster.Node, ok bool) // ok is false until the API server has sent the first list
+	Trouble() string                     // why the API server does not answer; "" if it does
+	Report(reason, message string)       // writes an Event about the own Node object
 	ClearNetworkUnavailable(context.Context) error
 }
 
 const (
-	quiet = 100 * time.Millisecond // between the last change and the next look
-	most  = time.Second            // between the first change and the next look
-	idle  = 30 * time.Second       // between looks if nothing changes
+	quiet = 100 * time.Millisecond // after a change, a look begins when no other change has come for this time
+	most  = time.Second            // a look begins at the latest this long after the first change
+	idle  = 30 * time.Second       // time between two looks if nothing changes
 
-	logged = 100 // changes of one look that are logged one by one
+	logged = 100 // at most this many changes of one look get a line of their own in the log
 )
 
-// Run looks after each wake-up, and now and then without one, until ctx ends. Then everything
-// stays as it is.
+// Run calls Look after each wake-up, and also after the time idle without a wake-up, until ctx
+// ends. It leaves routes, rules and conflist in place.
 func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	if err := a.withdrawStale(); err != nil {
 		return err
 	}
-	// The kubelet creates the folder of a volume so that every user can open it, and lock it.
+	// The kubelet creates the folder of a volume with permissions for every user, so any user could
+	// open and lock the lease store.
 	if err := os.Chmod(ipam.DefaultDir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("leases: " + err.Error())
 	}
@@ -78,7 +79,7 @@ func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// settle waits until changes have stopped coming.
+// settle returns when no wake-up has come for the time quiet, or at the latest after the time most.
 func settle(ctx context.Context, wake <-chan struct{}) {
 	end := time.After(most)
 	for {
@@ -94,8 +95,10 @@ func settle(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// withdrawStale removes a conflist that is older than the routes: with it the node would be ready
-// for pods before its routes stand. One that is to outlive a reboot stays.
+// withdrawStale removes a conflist that was written before the last reboot, because the routes do
+// not exist yet. With the conflist, the runtime would report the node ready for pods. withdrawStale
+// keeps the conflist if Conflist.Volatile is "": a flag then says that the conflist may outlive a
+// reboot.
 func (a *Agent) withdrawStale() error {
 	complete, err := a.Kernel.Complete()
 	if err != nil || complete || a.Conflist.Volatile == "" {
@@ -108,7 +111,7 @@ func (a *Agent) withdrawStale() error {
 	return err
 }
 
-// Look compares once and restores the difference.
+// Look compares the state of the node once with the state that it needs, and restores what differs.
 func (a *Agent) Look() {
 	start := time.Now()
 	r := a.look()
@@ -131,7 +134,7 @@ func (a *Agent) Look() {
 	}
 }
 
-// look does one comparison and says what came of it.
+// look does the work of Look and returns the result.
 func (a *Agent) look() (r result) {
 	if err := a.install(&r); err != nil {
 		r.fail("plugins: " + err.Error())
@@ -169,7 +172,7 @@ func (a *Agent) look() (r result) {
 	a.acceptTransit(state.Pods, &r)
 	values := conflist.Values{Ranges: state.Ranges, NoMasquerade: state.NoMasquerade, MTU: state.MTU}
 	a.serve(values, &r)
-	if len(r.reasons) == 0 { // a conflist that is there was true once, and running pods need none
+	if len(r.reasons) == 0 { // a conflist that exists stays even if the node is not ready now: it was correct once, and running pods need it for DEL
 		if err := a.write(values, &r); err != nil {
 			r.fail("network configuration: " + err.Error())
 		}
@@ -179,8 +182,9 @@ func (a *Agent) look() (r result) {
 	return r
 }
 
-// clearCondition sets the node condition NetworkUnavailable to False where a cloud controller has set it to
-// True. With --routing none the routes are not the agent's, so it leaves the condition.
+// clearCondition sets the node condition NetworkUnavailable to False if a cloud controller has set
+// it to True. With --routing none, it does not change the condition, because the agent does not
+// manage the routes.
 func (a *Agent) clearCondition(r *result) {
 	if len(r.reasons) > 0 || !r.unavailable || a.Settings.Routing == cluster.RoutingNone {
 		return
@@ -192,7 +196,8 @@ func (a *Agent) clearCondition(r *result) {
 	r.changes = append(r.changes, "set node condition NetworkUnavailable to False")
 }
 
-// serve restores what running pods share on the host, and checks what new pods need there.
+// serve restores the objects on the host that running pods share, and checks that new pods can be
+// attached.
 func (a *Agent) serve(values conflist.Values, r *result) {
 	ports, err := a.ports()
 	if err != nil {
@@ -208,7 +213,7 @@ func (a *Agent) serve(values conflist.Values, r *result) {
 		r.fail("network configuration: " + err.Error())
 		return
 	}
-	if len(ports) > 0 { // the bridge comes with the first pod
+	if len(ports) > 0 { // without running pods, the bridge may not exist yet
 		if err := a.repair(network, r); err != nil {
 			r.warn("running pods: " + err.Error())
 		}
@@ -224,7 +229,7 @@ func (a *Agent) serve(values conflist.Values, r *result) {
 	}
 }
 
-// wanted returns what the node needs.
+// wanted returns the state that the node needs. ok is false if this state cannot be determined yet.
 func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok bool) {
 	var own cluster.Node
 	if i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.Name == a.Self }); i >= 0 {
@@ -247,7 +252,7 @@ func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok
 	return state, ok
 }
 
-// install installs the plugins once.
+// install installs the plugins. It does so once in the life of the agent.
 func (a *Agent) install(r *result) error {
 	if a.installed || a.Plugin == "" {
 		return nil
@@ -260,7 +265,8 @@ func (a *Agent) install(r *result) error {
 	return err
 }
 
-// write writes the conflist, the last step of all: with it the runtime reports the node ready.
+// write writes the conflist. It is the last step, because the runtime reports the node ready as
+// soon as the conflist exists.
 func (a *Agent) write(values conflist.Values, r *result) error {
 	text, err := a.base.Complete(values)
 	if err != nil {
@@ -273,7 +279,8 @@ func (a *Agent) write(values conflist.Values, r *result) error {
 	return err
 }
 
-// checkForeign names configurations of others that the runtime uses for pods, or may use.
+// checkForeign adds a reason or a warning for each network configuration of another program that
+// the runtime uses for pods, or may use.
 func (a *Agent) checkForeign(ranges []netip.Prefix, r *result) {
 	others, err := a.Conflist.Foreign(a.base.Bridge())
 	if err != nil {
@@ -293,7 +300,7 @@ func (a *Agent) checkForeign(ranges []netip.Prefix, r *result) {
 	}
 }
 
-// unwrap returns the errors that were joined.
+// unwrap returns the errors that errors.Join has joined in err.
 func unwrap(err error) (all []error) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
@@ -304,8 +311,8 @@ func unwrap(err error) (all []error) {
 	return []error{err}
 }
 
-// Remove removes the conflist, the routes, the VXLAN device and the transit rules. Plugin files
-// stay: running pods need them to be deleted.
+// Remove removes the conflist, the routes, the VXLAN device and the transit rules. It does not
+// remove the plugin files, because the runtime needs them to delete running pods.
 func (a *Agent) Remove() error {
 	removed, err := a.Conflist.Remove()
 	if removed {

@@ -24,13 +24,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-func init() { runtime.LockOSThread() } // tests change the namespace of their threads
+func init() { runtime.LockOSThread() } // tests change the network namespace of their threads
 
-// objects are Node objects as the API server would list them.
+// objects implements Nodes with a list that the test fills.
 type objects struct {
 	all     []cluster.Node
 	trouble string
-	events  []string // that the agent has written
+	events  []string // the Events that the agent has written
 	cleared int      // how often the agent has set NetworkUnavailable to False
 }
 
@@ -47,11 +47,12 @@ func node(name, internal, podRange string) cluster.Node {
 	return cluster.Node{Name: name, Addresses: []netip.Addr{netip.MustParseAddr(internal)}, Ranges: []netip.Prefix{netip.MustParsePrefix(podRange)}}
 }
 
-// newAgent returns the agent of a node with 172.30.0.11 on uplink0, in a cluster of three.
+// newAgent returns the agent of a node with the address 172.30.0.11 on link uplink0, in a cluster
+// of three nodes.
 func newAgent(t testing.TB) (*Agent, *objects) {
 	ns := setuptest.EnterHost(t)
 	setuptest.Run(t, "ip", "link", "add", "uplink0", "type", "veth", "peer", "name", "lan")
-	for _, link := range []string{"uplink0", "lan"} { // the kernel adds link-local addresses late, and tests compare addresses
+	for _, link := range []string{"uplink0", "lan"} { // the test must not depend on link-local addresses, which the kernel adds some time after the link is up
 		setuptest.Run(t, "ip", "link", "set", link, "addrgenmode", "none", "up")
 	}
 	setuptest.Run(t, "ip", "addr", "add", "172.30.0.11/16", "dev", "uplink0")
@@ -79,14 +80,14 @@ func restart(t testing.TB, old *Agent) *Agent {
 	}
 }
 
-// get returns the answer of /readyz and the like.
+// get sends a request for path, such as /readyz, to the agent and returns its answer.
 func (a *Agent) get(path string) (code int, body string) {
 	w := httptest.NewRecorder()
 	a.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 	return w.Code, w.Body.String()
 }
 
-// checkReady looks once, and compares what /readyz says.
+// checkReady calls Look once and compares the answer of /readyz with code and want.
 func checkReady(t *testing.T, a *Agent, code int, want string) {
 	t.Helper()
 	a.Look()
@@ -104,7 +105,7 @@ func exists(t *testing.T, path string) bool {
 	return err == nil
 }
 
-// TestLast shows that the conflist comes last: not before the routes stand.
+// TestLast checks that the agent writes the conflist only after it has added the routes.
 func TestLast(t *testing.T) {
 	a, nodes := newAgent(t)
 	if code, body := a.get("/readyz"); code != 503 || body != "not ready: the first comparison has not ended\n" {
@@ -131,7 +132,8 @@ func TestLast(t *testing.T) {
 	}
 }
 
-// TestStays shows what changes nothing: no news, a second look, and the own Node object deleted.
+// TestStays checks that the agent changes nothing on the node in three cases: nothing has changed
+// since the last run, the API server does not answer, and the own Node object is deleted.
 func TestStays(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -158,8 +160,9 @@ func TestStays(t *testing.T) {
 	setuptest.Same(t, before, "the agent changed something")
 }
 
-// TestStart starts an agent where a conflist is: after a reboot it is withdrawn, unless a flag
-// says otherwise. After the agent alone has ended, the conflist is still true.
+// TestStart starts an agent on a node with a conflist. It checks that the agent removes the
+// conflist after a reboot, unless a flag forbids this, and keeps the conflist if only the agent was
+// restarted.
 func TestStart(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -183,7 +186,7 @@ func TestStart(t *testing.T) {
 			all := nodes.all
 			nodes.all = nil // the API server has not answered yet
 			a = restart(t, a)
-			if err := os.Mkdir(ipam.DefaultDir, 0o755); err != nil { // as the kubelet creates the folder of a volume
+			if err := os.Mkdir(ipam.DefaultDir, 0o755); err != nil { // with the permissions that the kubelet gives to the folder of a volume
 				t.Fatal(err)
 			}
 			ctx, stop := context.WithCancel(context.Background())
@@ -206,8 +209,8 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestUnderWay changes what a node has while its agent runs. It has no subtests: those would run on
-// threads outside of the test's namespace.
+// TestUnderWay checks that the agent follows changes of the node and the cluster while it runs. The
+// test has no subtests, because a subtest would run on a thread outside of the test's namespace.
 func TestUnderWay(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -224,12 +227,12 @@ func TestUnderWay(t *testing.T) {
 		}
 	}
 
-	// MTU
+	// The MTU of the uplink changes.
 	setuptest.Run(t, "ip", "link", "set", "uplink0", "mtu", "9000")
 	checkReady(t, a, 200, "ready\n")
 	conflistHas(`"mtu": 8950`)
 
-	// own InternalIP and uplink
+	// The InternalIP and the uplink of the own node change.
 	setuptest.Run(t, "ip", "addr", "del", "172.30.0.11/16", "dev", "uplink0")
 	setuptest.Run(t, "ip", "addr", "add", "172.31.0.11/24", "dev", "lan")
 	checkReady(t, a, 503, "not ready: node n1: no link of this host has the InternalIP [172.30.0.11]")
@@ -238,20 +241,20 @@ func TestUnderWay(t *testing.T) {
 	route("10.244.3.0/24", "10.244.3.0/24 via 172.31.0.13 dev lan proto 97")
 	route("10.244.2.0/24", "10.244.2.0/24 via 10.244.2.0 dev bvx0 proto 97 onlink")
 
-	// own range
+	// The pod range of the own node changes.
 	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.245.0.0/24")
 	checkReady(t, a, 200, "ready\n")
 	conflistHas(`"subnet": "10.245.0.0/24"`)
 	route("root 10.240.0.0/12 proto 97 metric 65535", "unreachable 10.245.0.0/24")
 
-	// conflist deleted
+	// The conflist is deleted.
 	if err := os.Remove(a.Conflist.Path); err != nil {
 		t.Fatal(err)
 	}
 	checkReady(t, a, 200, "ready\n")
 	conflistHas("10.245.0.0/24")
 
-	// foreign conflist
+	// Another program writes a conflist.
 	foreign := filepath.Join(filepath.Dir(a.Conflist.Path), "05-kindnet.conflist")
 	if err := os.WriteFile(foreign, []byte(`{"plugins": [{"type": "ptp", "ipam": {"subnet": "10.9.0.0/24"}}, {"type": "portmap"}]}`), 0o644); err != nil {
 		t.Fatal(err)
@@ -261,7 +264,7 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// hand-written conflist on the pods' bridge
+	// An administrator writes a conflist with the pods' bridge.
 	hand := filepath.Join(filepath.Dir(a.Conflist.Path), "20-hand.conflist")
 	for subnet, want := range map[string]string{
 		"10.245.0.0/25": "",
@@ -279,26 +282,26 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// hand-written range in the base
+	// An administrator sets a range in the base.
 	a.Base = filepath.Join(t.TempDir(), "base")
 	if err := os.WriteFile(a.Base, []byte(`{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"subnet": "10.246.0.0/24"}}]}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	checkReady(t, a, 503, "not ready: base configuration "+a.Base+": ipam.subnet: 10.246.0.0/24 is the same on every node")
 
-	// base with a mistake
+	// The base gets a mistake.
 	if err := os.WriteFile(a.Base, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	nodes.all = nodes.all[:2]
 	checkReady(t, a, 503, "not ready: base configuration "+a.Base+": not JSON")
-	route("10.244.3.0/24", "") // routes are kept right nevertheless
+	route("10.244.3.0/24", "") // the agent must restore routes in spite of the mistake
 	a.Base = ""
 	checkReady(t, a, 200, "ready\n")
 }
 
-// TestRunningPods has a pod on the node: what it shares with others on the host follows the cluster, and
-// comes back after a flush.
+// TestRunningPods checks, on a node with one pod, that the objects which pods share on the host
+// follow changes of the cluster, and are restored after a flush of the ruleset.
 func TestRunningPods(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -332,7 +335,8 @@ func TestRunningPods(t *testing.T) {
 	}
 }
 
-// TestRun changes the Node objects and the kernel under an agent that runs.
+// TestRun checks that a running agent reacts to changes of Node objects and to changes in the
+// kernel.
 func TestRun(t *testing.T) {
 	setuptest.InHost(t, func() {
 		a, _ := newAgent(t)
@@ -369,8 +373,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// await waits for something that comes soon, and no longer than half the time after which the
-// agent would look without being woken.
+// await waits until ok returns true. The limit is half of idle: a later success could come from a
+// look without a wake-up.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(idle / 2); !ok(); time.Sleep(20 * time.Millisecond) {
@@ -380,7 +384,8 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestCondition has a cloud controller set the condition NetworkUnavailable.
+// TestCondition checks when the agent sets the condition NetworkUnavailable to False, after a cloud
+// controller has set it to True.
 func TestCondition(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -393,7 +398,7 @@ func TestCondition(t *testing.T) {
 		code    int
 		want    int
 	}{
-		{cluster.RoutingNone, "true", 200, 0}, // the routes are not the agent's
+		{cluster.RoutingNone, "true", 200, 0}, // with RoutingNone, the agent does not manage the routes
 		{cluster.RoutingDirect, "ip route replace 10.244.2.0/24 dev lan", 503, 0},
 		{cluster.RoutingDirect, "ip route del 10.244.2.0/24", 200, 1},
 	} {
@@ -409,7 +414,7 @@ func TestCondition(t *testing.T) {
 	}
 }
 
-// TestNode compares what "bvctl node" prints.
+// TestNode checks the text that "bvctl node" prints.
 func TestNode(t *testing.T) {
 	a, nodes := newAgent(t)
 	nodes.all = append(nodes.all, cluster.Node{Name: "n5"}, cluster.Node{Name: "n4", Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}})

@@ -12,9 +12,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBadInput has a mistake in the cluster or on the host. A line in the log and on /readyz names it. If it is
-// about the own node, the agent changes nothing, whether the node was ready before or not. If it is about a
-// peer, the agent goes on with all others.
+// TestBadInput checks that a line in the log and on /readyz names each mistake in the cluster or on
+// the host. If the mistake is about the own node, the agent must change nothing, whether the node
+// was ready before or not. If the mistake is about a peer, the agent must still serve all other
+// peers.
 func TestBadInput(t *testing.T) {
 	const own, peer = true, false
 	for _, tt := range []struct {

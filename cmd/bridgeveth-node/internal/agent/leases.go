@@ -13,18 +13,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// lockWait is how long to wait for plugins that have locked the lease store.
+// lockWait is how long the agent waits for a plugin that has locked the lease store.
 const lockWait = 5 * time.Second
 
-// leases is what the lease store has of the pods' network.
+// leases holds what the agent reads from the lease store of the pods' network.
 type leases struct {
-	known   bool                 // ipam-simple leases the addresses, and its store could be read
-	usage   []ipam.Usage         // how full each range is
-	subnets []attachment.Address // an address of each subnet that running pods are in
+	known   bool                 // the IPAM plugin is ipam-simple, and its store could be read
+	usage   []ipam.Usage         // the number of leased and free addresses in each range
+	subnets []attachment.Address // one address of each subnet in which running pods have addresses
 }
 
-// leases reads the lease store. There is none before the first pod since the boot. ports are those of running
-// pods.
+// leases reads the lease store, which does not exist before the first pod after a boot. ports
+// contains the ports of running pods.
 func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	dir, ok := a.base.LeaseDir()
 	if !ok {
@@ -44,10 +44,10 @@ func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	all, err := store.Leases(a.base.Name())
 	for _, lease := range all {
 		if _, plugged := ports[setup.Attachment(lease.Attachment).Port()]; !plugged {
-			continue // the pod has ended, and DEL has not come yet, or the address is kept for its name
+			continue // the pod has ended without a DEL so far, or the address is reserved for the name of the pod
 		}
 		if lease.Address.IsSingleIP() {
-			continue // taken over from host-local, so its subnet is not known
+			continue // the lease was taken over from host-local, so its subnet is unknown
 		}
 		if !slices.ContainsFunc(l.subnets, func(s attachment.Address) bool { return s.Masked() == lease.Address.Masked() }) {
 			l.subnets = append(l.subnets, attachment.Address{Prefix: lease.Address, Gateway: lease.Gateway})
@@ -57,7 +57,7 @@ func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	return l, err
 }
 
-// checkFree names the ranges that have no free address.
+// checkFree adds a reason for the ranges that have no free address.
 func checkFree(ranges []netip.Prefix, l leases, r *result) {
 	for _, u := range l.usage {
 		if u.Leased < u.Size || !slices.ContainsFunc(ranges, func(own netip.Prefix) bool { return own.Contains(u.First) }) {

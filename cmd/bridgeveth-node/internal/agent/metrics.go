@@ -41,11 +41,12 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 	addMetrics(w)
 }
 
-// addMetrics prints the metrics of ADDs, which the plugin counts. Without the counters it prints none.
+// addMetrics prints the metrics of ADDs from the counters that the plugin writes. If there are no
+// counters, it prints nothing.
 func addMetrics(w io.Writer) {
 	counts, err := counters.Read(counters.Path)
 	if err != nil {
-		return // the next look says why
+		return // the next look reports this error
 	}
 	const seconds, errs = "bridgeveth_add_seconds", "bridgeveth_add_errors_total"
 	fmt.Fprintf(w, "# HELP %[1]s Duration of ADDs, also of those that failed\n# TYPE %[1]s histogram\n", seconds)

@@ -15,10 +15,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// maxExact is the largest number of addresses that is printed with all digits, as by "bvctl leases".
+// maxExact is the largest number of addresses that is printed with all digits. "bvctl leases" uses
+// the same limit.
 const maxExact = 1_000_000_000
 
-// node prints what the agent has seen at its last look. "bvctl node" shows this text.
+// node prints the result of the agent's last look. "bvctl node" shows this text.
 func (a *Agent) node(w http.ResponseWriter, _ *http.Request) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -29,8 +30,8 @@ func (a *Agent) node(w http.ResponseWriter, _ *http.Request) {
 	a.printPeers(w)
 }
 
-// printRanges prints how full the ranges of the node are, and former ranges that pods still have
-// addresses of.
+// printRanges prints how many addresses are leased in each range of the node, and in each former
+// range in which pods still have addresses.
 func (a *Agent) printRanges(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nRANGE\tLEASED")
@@ -51,7 +52,7 @@ func (a *Agent) printRanges(w io.Writer) {
 			fmt.Fprintf(t, "%v\t%s, outside spec.podCIDRs\n", u.Interval, fullness(u))
 		}
 	}
-	_ = t.Flush() // fails if the client has gone
+	_ = t.Flush() // this fails only if the client has closed the connection
 }
 
 // fullness returns how many addresses of a range are leased.
@@ -63,7 +64,7 @@ func fullness(u ipam.Usage) string {
 	return fmt.Sprintf("%d of %s", u.Leased, size)
 }
 
-// printPeers prints how packets get to the ranges of the other nodes.
+// printPeers prints for each range of the other nodes by which route packets reach the range.
 func (a *Agent) printPeers(w io.Writer) {
 	routes := map[netip.Prefix]cluster.Route{}
 	for _, r := range a.last.state.Routes {
@@ -94,5 +95,5 @@ func (a *Agent) printPeers(w io.Writer) {
 			fmt.Fprintf(t, "%s\t%s\t-\tno\t-\n", p.Name, cmp.Or(addresses, "-"))
 		}
 	}
-	_ = t.Flush() // fails if the client has gone
+	_ = t.Flush() // this fails only if the client has closed the connection
 }

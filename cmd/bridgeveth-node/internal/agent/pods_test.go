@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
-// TestMain makes the test program the plugin, too: see cni.
+// TestMain runs the test program as the plugin if cni has started it as the plugin.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == plugin.Bridgeveth {
 		os.Exit(plugin.Main(plugin.Bridgeveth, "test", bridgeveth.Verbs()))
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// cni calls the plugin for a pod with the network configuration that the agent has written, as a
-// runtime does. It returns what the plugin prints.
+// cni calls the plugin for a pod with the conflist that the agent has written, as a runtime does.
+// It returns the output of the plugin.
 func (a *Agent) cni(t *testing.T, verb, pod string) ([]byte, error) {
 	t.Helper()
 	self, err := os.Executable()
@@ -80,11 +80,11 @@ func (a *Agent) addPod(t *testing.T, name string) (*setup.Namespace, netip.Addr)
 	return ns, result.IPs[0].Address.Addr()
 }
 
-// TestRangeChanged gives the node another range. Pods of the old range go on, also after a flush. New
-// pods get addresses of the new range.
+// TestRangeChanged checks that pods with addresses of the old range still work after the node has
+// got a new range, also after a flush of the ruleset. New pods must get addresses of the new range.
 func TestRangeChanged(t *testing.T) {
 	a, nodes := newAgent(t)
-	outside := setuptest.Container(t, "outside") // knows no route to pods, so it sees the node's address
+	outside := setuptest.Container(t, "outside") // has no route to the pods, so it sees the node's address as the source
 	setuptest.Run(t, "ip", "link", "set", "lan", "netns", "outside")
 	setuptest.In(t, outside, "ip", "addr", "add", "172.30.0.1/16", "dev", "lan")
 	setuptest.In(t, outside, "ip", "link", "set", "lan", "up")
@@ -107,7 +107,7 @@ func TestRangeChanged(t *testing.T) {
 			}
 		}
 	}
-	// A pod that is gone, and whose DEL has not come yet, needs nothing.
+	// After a pod has ended and before its DEL, the agent restores nothing for it.
 	setuptest.In(t, before, "ip", "link", "del", "eth0")
 	setuptest.Run(t, "ip", "addr", "del", "10.244.1.1/24", "dev", "cni0")
 	checkReady(t, a, 200, "ready\n")
@@ -121,10 +121,11 @@ func TestRangeChanged(t *testing.T) {
 	}
 }
 
-// TestEvents makes what becomes an Event, and ends it again. Each is written once, and again when it comes back.
+// TestEvents checks that each problem becomes one Event, and another Event only if it comes back
+// after it was solved.
 func TestEvents(t *testing.T) {
 	a, nodes := newAgent(t)
-	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/30") // one address besides the gateway
+	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/30") // a range with one address besides the gateway
 	foreign := filepath.Join(filepath.Dir(a.Conflist.Path), "05-x.conf")
 	for _, tt := range []struct{ name, start, end, reason, text string }{
 		{"a foreign configuration", "touch " + foreign, "rm " + foreign, "ForeignNetworkConfiguration", "05-x.conf comes before " + a.Conflist.Path},
@@ -162,7 +163,8 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestCounted has pods come, and one ADD fail. The plugin counts them, and the agent prints the counters.
+// TestCounted checks the metrics that the agent prints after several successful ADDs and one that
+// failed. The plugin counts the ADDs.
 func TestCounted(t *testing.T) {
 	a, nodes := newAgent(t)
 	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/29")

@@ -9,16 +9,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// network returns what the pods of the node share on the host: masquerade and its exceptions, FORWARD
-// rules, forwarding, gateways. Pods that were started before the ranges changed have addresses of
-// other subnets.
+// network returns the plan of the objects that the node's pods share on the host: masquerade and
+// its exceptions, FORWARD rules, forwarding, gateways. subnets contains the subnets of pods that
+// were started before the ranges of the node changed.
 func (a *Agent) network(values conflist.Values, subnets []attachment.Address) (*setup.Network, error) {
 	conf, err := a.base.Plugin(values)
 	if err != nil {
 		return nil, err
 	}
 	var addresses []attachment.Address
-	for _, pods := range values.Ranges { // any pod's: ipam-simple has the first address of a range as the gateway
+	for _, pods := range values.Ranges { // the gateway is the same for every pod, because ipam-simple uses the first address of a range as the gateway
 		gateway := pods.Addr().Next()
 		addresses = append(addresses, attachment.Address{Prefix: netip.PrefixFrom(gateway.Next(), pods.Bits()), Gateway: gateway})
 	}
@@ -30,7 +30,7 @@ func (a *Agent) network(values conflist.Values, subnets []attachment.Address) (*
 	return attachment.NetworkOf(conf, addresses)
 }
 
-// ports returns the ports of running pods, by setup.Attachment.Port.
+// ports returns the ports of running pods. The key is setup.Attachment.Port.
 func (a *Agent) ports() (map[string]setup.FoundPort, error) {
 	all, err := a.Host.Ports()
 	ports := map[string]setup.FoundPort{}
@@ -42,8 +42,9 @@ func (a *Agent) ports() (map[string]setup.FoundPort, error) {
 	return ports, err
 }
 
-// repair restores the network of running pods. The next ADD would do so, too. Until then, pods that run
-// would reach the pods of a new node under the address of the host.
+// repair restores the network of running pods. The next ADD would restore it, too. But without
+// repair, packets of running pods to the pods of a new node would have the address of the host as
+// their source until then.
 func (a *Agent) repair(network *setup.Network, r *result) error {
 	missing, err := a.Host.Missing(network)
 	if len(missing) == 0 || err != nil {
@@ -56,8 +57,9 @@ func (a *Agent) repair(network *setup.Network, r *result) error {
 	return err
 }
 
-// acceptTransit accepts packets that pass through the node to pods of other nodes, in FORWARD chains that
-// deny them: those to a NodePort. An error is a warning, because the node's own pods do not need the rules.
+// acceptTransit adds rules that accept packets which pass through the node to pods on other nodes,
+// such as packets to a NodePort. Without these rules, a FORWARD chain may deny such packets. An
+// error is only a warning, because the node's own pods do not need the rules.
 func (a *Agent) acceptTransit(pods []netip.Prefix, r *result) {
 	restored, err := a.Host.EnsureTransit(pods)
 	for _, what := range restored {

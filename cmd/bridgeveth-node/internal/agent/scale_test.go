@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// BenchmarkLook measures a look at 5,000 nodes, half of them behind the tunnel: the first one, one
-// without a difference, and one after a node was added.
+// BenchmarkLook measures a look in a cluster of 5,000 nodes, half of them behind the tunnel. It
+// measures the first look, a look without a difference, and a look after a node was added.
 func BenchmarkLook(b *testing.B) {
 	b.Run("nothing changed", func(b *testing.B) {
 		a, _ := bigCluster(b)
@@ -28,7 +28,8 @@ func BenchmarkLook(b *testing.B) {
 	})
 }
 
-// member returns the node with a number. Every second one is on the link of the first.
+// member returns the node with number i. Nodes with an even number are on the same link as the
+// first node.
 func member(i int) cluster.Node {
 	return cluster.Node{
 		Name:      fmt.Sprintf("n%d", i+1),

@@ -10,19 +10,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// result is what came of one look.
+// result is the result of one look.
 type result struct {
 	changes  []string
 	reasons  []string // why the node is not ready for pods
-	warnings []string // what else an administrator has to know
-	events   []event  // those of them that become Events
+	warnings []string // other problems that an administrator must know about
+	events   []event  // the reasons and warnings that become Events
 	nodes    []cluster.Node
 	state    cluster.State
 	leases   leases
 	at       time.Time
 	took     time.Duration
 
-	unavailable bool // a cloud controller says so by the node condition NetworkUnavailable
+	unavailable bool // the node condition NetworkUnavailable is True, as a cloud controller sets it
 }
 
 func (r *result) fail(text string) { r.reasons = append(r.reasons, text) }
@@ -38,20 +38,20 @@ const (
 	foreignAhead   = "ForeignNetworkConfiguration"
 )
 
-// tell makes a text that was passed to fail or warn an Event, too.
+// tell makes an Event of a text that was also passed to fail or warn.
 func (r *result) tell(reason, text string) { r.events = append(r.events, event{reason, text}) }
 
-// status is what is seen of an agent from outside.
+// status holds the results that the HTTP handlers show.
 type status struct {
 	mutex   sync.Mutex
 	last    result
 	looks   int
 	seconds float64
 	changes int
-	since   time.Time // the first question, if there has been no look yet
+	since   time.Time // time of the first request, if there has been no look yet
 }
 
-// publish takes over a result, and returns those of its texts that are new.
+// publish stores a result, and returns those of its texts that the previous result did not have.
 func (s *status) publish(r result) (unseen []string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -68,7 +68,8 @@ func (s *status) publish(r result) (unseen []string) {
 	return unseen
 }
 
-// stuck is how long ago the last look may have been.
+// stuck is the longest time since the last look after which /healthz still reports the agent as
+// working.
 const stuck = 3 * idle
 
 // Handler serves /healthz, /readyz, /metrics and /node.
@@ -81,7 +82,7 @@ func (a *Agent) Handler() http.Handler {
 	return mux
 }
 
-// healthz says whether the agent works, whatever it finds.
+// healthz answers whether the agent works. Problems that the agent has found do not count.
 func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -100,7 +101,7 @@ func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// readyz says whether the node is ready for pods, and why not.
+// readyz answers whether the node is ready for pods, and if not, why.
 func (s *status) readyz(w http.ResponseWriter, _ *http.Request) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -109,7 +110,7 @@ func (s *status) readyz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprint(w, text)
 }
 
-// verdict returns the text of readyz and its status code.
+// verdict returns the text and the status code of the answer of /readyz.
 func (s *status) verdict() (text string, code int) {
 	for _, r := range s.last.reasons {
 		text += "not ready: " + r + "\n"

@@ -7,8 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTransit has FORWARD deny what nobody accepts. The agent accepts packets to the pod ranges of the
-// cluster, also after a flush and with another node. Remove deletes these rules.
+// TestTransit checks that the agent adds rules for packets to the pod ranges of the cluster if the
+// policy of FORWARD is DROP. The agent must restore the rules after a flush and adapt them to a new
+// node. Remove must delete them.
 func TestTransit(t *testing.T) {
 	a, nodes := newAgent(t)
 	setuptest.DropForward(t, "iptables")

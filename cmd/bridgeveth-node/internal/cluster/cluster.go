@@ -1,6 +1,6 @@
-// Package cluster says, as data, what a node needs so that its pods reach those of all other
-// nodes: routes, one VXLAN device with its entries, ranges that are not masqueraded, an MTU. It
-// computes all of that from Node objects and from the node's own links. It changes nothing.
+// Package cluster computes what a node needs so that its pods reach the pods of all other nodes:
+// routes, one VXLAN device with its entries, ranges that are not masqueraded, an MTU. It computes
+// this State from Node objects and from the node's own links. It changes nothing.
 package cluster
 
 import (
@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// Node is what the agent reads of one Node object.
+// Node holds the fields of a Node object that the agent uses.
 type Node struct {
 	Name      string
 	Created   time.Time
 	Ranges    []netip.Prefix // spec.podCIDRs
-	Addresses []netip.Addr   // status.addresses of type InternalIP, in their order
+	Addresses []netip.Addr   // status.addresses of type InternalIP, in the same order
 
-	NetworkUnavailable bool // the condition of this name is True; of the own node only
+	NetworkUnavailable bool // the condition NetworkUnavailable is True; set only for the own node
 }
 
-// Uplink is the link that has one InternalIP of the own node.
+// Uplink is a link of the own node that has one of its InternalIPs.
 type Uplink struct {
 	Address netip.Addr
 	Link    string
@@ -35,31 +35,31 @@ type Local struct {
 	Subnet netip.Prefix
 }
 
-// Routing selects how packets get to the pods of other nodes.
+// Routing selects how packets reach the pods of other nodes.
 type Routing string
 
 // The kinds of routing.
 const (
-	RoutingAuto   Routing = "auto"   // direct to nodes on the same link, VXLAN to the others
-	RoutingDirect Routing = "direct" // by routes through the nodes' InternalIPs
-	RoutingVXLAN  Routing = "vxlan"  // by a tunnel to every node
-	RoutingNone   Routing = "none"   // the network between the nodes knows the pod ranges
+	RoutingAuto   Routing = "auto"   // routes to nodes on the same link, VXLAN to all others
+	RoutingDirect Routing = "direct" // routes through the nodes' InternalIPs
+	RoutingVXLAN  Routing = "vxlan"  // VXLAN to every node
+	RoutingNone   Routing = "none"   // none, because the network between the nodes routes the pod ranges
 )
 
-// Settings are the flags that decide what a node needs.
+// Settings are the flags that affect what a node needs.
 type Settings struct {
 	Routing      Routing
 	VXLANPort    int            // UDP
-	ClusterCIDRs []netip.Prefix // empty: the pod ranges of all nodes
+	ClusterCIDRs []netip.Prefix // if empty, the pod ranges of all nodes are used
 	ServiceCIDRs []netip.Prefix // pod ranges must not overlap with these; may be empty
-	NoMasquerade []netip.Prefix // further destinations that see the pod's own address
-	ShowToNodes  bool           // the InternalIPs of nodes are such destinations
+	NoMasquerade []netip.Prefix // additional destinations that see the pod's own address
+	ShowToNodes  bool           // the InternalIPs of nodes see the pod's own address, too
 }
 
-// Problem is something that an administrator has to know.
+// Problem is something that an administrator must know about.
 type Problem struct {
-	Node string // whose Node object it is about
-	Own  bool   // it keeps the own node from being ready for pods
+	Node string // name of the Node object that the problem is about
+	Own  bool   // because of the problem, the own node is not ready for pods
 	Text string
 }
 
@@ -68,22 +68,22 @@ type Route struct {
 	Range   netip.Prefix
 	Gateway netip.Addr // may be of another family than Range
 	Link    string
-	OnLink  bool // the gateway is on the link although no route says so
+	OnLink  bool // the gateway is reachable on the link, although no route says so
 }
 
-// State is what a node needs.
+// State describes what a node needs.
 type State struct {
-	Ranges       []netip.Prefix // the own pod ranges
+	Ranges       []netip.Prefix // the pod ranges of the own node
 	Routes       []Route        // sorted by range
-	Tunnel       *Tunnel        // nil: no peer needs one
-	Pods         []netip.Prefix // pod ranges of the whole cluster, joined where they are adjacent
-	NoMasquerade []netip.Prefix // likewise, with further destinations
-	MTU          int            // bytes, of pods
+	Tunnel       *Tunnel        // nil if no peer needs the tunnel
+	Pods         []netip.Prefix // pod ranges of the whole cluster; adjacent ranges are joined
+	NoMasquerade []netip.Prefix // destinations that see the pod's own address, joined like Pods
+	MTU          int            // MTU of pods, in bytes
 }
 
-// Wanted returns what the node called self needs. ok is false if that cannot be said yet, and
-// then a Problem with Own says why. Peers that cannot be reached are left out, each with a
-// Problem.
+// Wanted returns what the node called self needs. ok is false if this cannot be determined yet. A
+// Problem with Own then gives the reason. Peers that cannot be reached are left out, and there is a
+// Problem for each of them.
 func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Settings) (state State, problems []Problem, ok bool) {
 	nodes, problems = withoutConflicts(nodes, locals, self, set)
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == self })
@@ -104,7 +104,7 @@ func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Set
 	state.Pods, state.NoMasquerade = join(pods), noMasquerade(pods, nodes, set)
 	for _, peer := range peers {
 		if len(peer.Ranges) == 0 {
-			continue // it has no pods yet
+			continue // the peer has no pods yet
 		}
 		if p := state.reach(own, peer, uplinks, set); p != "" {
 			problems = append(problems, Problem{Node: peer.Name, Text: p})
@@ -118,12 +118,12 @@ func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Set
 	return state, problems, true
 }
 
-// ownProblems returns what keeps the own node from being ready. found are the problems that are
-// known already.
+// ownProblems returns the problems because of which the own node is not ready for pods. found has
+// the problems that are known already.
 func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Problem) {
 	say := func(text string) { problems = append(problems, Problem{own.Name, true, text}) }
 	if slices.ContainsFunc(found, func(p Problem) bool { return p.Own }) {
-		return nil // its ranges were taken out, which is why it has none
+		return nil // withoutConflicts has removed the ranges and reported the problem
 	}
 	switch {
 	case len(own.Ranges) == 0:
@@ -136,7 +136,8 @@ func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Proble
 	return problems
 }
 
-// reach adds what the own node needs to reach a peer. It returns a problem if there is no way.
+// reach adds to s what the own node needs to reach a peer. If there is no way to the peer, it
+// returns a problem.
 func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem string) {
 	if set.Routing == RoutingNone {
 		return ""
@@ -162,8 +163,8 @@ func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem s
 	return s.tunnel(own, peer, set)
 }
 
-// direct returns the routes to a peer through its InternalIPs. whole is false if one of its
-// ranges cannot be reached that way.
+// direct returns the routes to a peer through its InternalIPs. whole is false if one range of the
+// peer cannot be reached through them.
 func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
 	for _, r := range peer.Ranges {
 		gateway, link := hop(r, peer, uplinks)
@@ -175,8 +176,9 @@ func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
 	return routes, true
 }
 
-// hop returns an InternalIP of a peer that is on one of the uplinks, and that link. It prefers the
-// family of the range. An IPv4 range may have an IPv6 gateway (Linux 5.2), but not the reverse.
+// hop returns an InternalIP of a peer that is on one of the uplinks, and the name of this uplink.
+// It prefers an InternalIP of the same family as range r. An IPv4 range may have an IPv6 gateway
+// (Linux 5.2), but an IPv6 range cannot have an IPv4 gateway.
 func hop(r netip.Prefix, peer Node, uplinks []Uplink) (gateway netip.Addr, link string) {
 	for _, same := range []bool{true, false} {
 		for _, a := range peer.Addresses {
@@ -204,7 +206,7 @@ func podRanges(nodes []Node, set Settings) (all []netip.Prefix) {
 	return all
 }
 
-// noMasquerade returns the destinations to which pods keep their addresses.
+// noMasquerade returns the destinations that see the pods' own addresses.
 func noMasquerade(pods []netip.Prefix, nodes []Node, set Settings) []netip.Prefix {
 	all := slices.Concat(pods, set.NoMasquerade)
 	if set.ShowToNodes {

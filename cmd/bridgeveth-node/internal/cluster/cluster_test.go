@@ -23,7 +23,8 @@ func addresses(texts ...string) (list []netip.Addr) {
 	return list
 }
 
-// node returns a Node with its InternalIPs and its ranges, each separated by spaces.
+// node returns a Node. internal contains its InternalIPs, ranges its pod ranges, both separated by
+// spaces.
 func node(name, internal, ranges string) Node {
 	return Node{Name: name, Addresses: addresses(strings.Fields(internal)...), Ranges: prefixes(strings.Fields(ranges)...)}
 }
@@ -53,8 +54,8 @@ func TestWanted(t *testing.T) {
 		nodes   []Node
 		uplinks []Uplink // default: eth0
 		set     Settings
-		want    State  // Pods is NoMasquerade unless a case has another value
-		problem string // part of the only problem
+		want    State  // want.Pods equals want.NoMasquerade unless the case sets it
+		problem string // beginning of the only problem
 	}{{
 		name: "alone", nodes: []Node{n1},
 		want: State{Ranges: n1.Ranges, MTU: 1500, NoMasquerade: n1.Ranges},
@@ -166,7 +167,8 @@ func TestWanted(t *testing.T) {
 	}
 }
 
-// checkProblem fails the test unless there is one problem that begins with want, or none for "".
+// checkProblem fails the test unless exactly one problem exists and begins with want. If want is
+// "", there must be no problem.
 func checkProblem(t *testing.T, problems []Problem, want string, own bool) {
 	t.Helper()
 	switch {
@@ -206,7 +208,7 @@ func TestNotYet(t *testing.T) {
 	}
 }
 
-// TestSameRange has two nodes with one range: the older one keeps it.
+// TestSameRange checks that the older one of two nodes keeps a range that both have.
 func TestSameRange(t *testing.T) {
 	older, younger := near, node("younger", "172.30.0.14", "10.244.2.0/24 fd00:2::/64")
 	older.Created, younger.Created = time.Unix(1, 0), time.Unix(2, 0)

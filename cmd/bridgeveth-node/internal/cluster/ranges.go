@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// withoutConflicts returns the nodes without those of their ranges that must not be routed, and a
-// problem for each of these. Of two nodes with overlapping ranges the older one keeps its range:
-// its pods were there first, and every agent decides alike.
+// withoutConflicts returns the nodes without the ranges that must not be routed, and a problem for
+// each removed range. If the ranges of two nodes overlap, the older node keeps its range, because
+// its pods used the range first. All agents decide in the same way.
 func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) ([]Node, []Problem) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b Node) int {
@@ -33,7 +33,8 @@ func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) (
 	return nodes, problems
 }
 
-// refused says why a range must not be used, whoever else has it. It returns "" if it may be.
+// refused returns why a range must not be used, or "" if it may be used. It does not compare the
+// range with the pod ranges of other nodes.
 func refused(r netip.Prefix, n Node, held []holder, locals []Local, set Settings) string {
 	first, _ := slices.BinarySearchFunc(held, r.Addr(), func(h holder, a netip.Addr) int { return h.address.Compare(a) })
 	if first < len(held) && r.Contains(held[first].address) {
@@ -56,7 +57,7 @@ func refused(r netip.Prefix, n Node, held []holder, locals []Local, set Settings
 	return ""
 }
 
-// holder is an InternalIP and its node.
+// holder is an InternalIP together with its node.
 type holder struct {
 	address netip.Addr
 	node    string
@@ -73,14 +74,14 @@ func holders(nodes []Node) (all []holder) {
 	return all
 }
 
-// claim is a range of the node with that place in the list.
+// claim is a pod range together with the index of its node in the list of nodes.
 type claim struct {
 	prefix netip.Prefix
 	node   int
 }
 
-// overlaps returns the claims that an earlier node in the list has already, with the claim of that
-// node.
+// overlaps returns the claims whose range overlaps a range of an earlier node in the list. The
+// value is the claim of the earlier node.
 func overlaps(nodes []Node) map[claim]claim {
 	var all []claim
 	for i, n := range nodes {
@@ -88,7 +89,8 @@ func overlaps(nodes []Node) map[claim]claim {
 			all = append(all, claim{r, i})
 		}
 	}
-	// In this order a range comes right after those that contain it.
+	// In this order a range comes after every range that contains it. All ranges between the two
+	// are also inside the outer range.
 	slices.SortFunc(all, func(a, b claim) int { return cmp.Or(a.prefix.Compare(b.prefix), a.node-b.node) })
 	taken := map[claim]claim{}
 	var around []claim
@@ -106,7 +108,7 @@ func overlaps(nodes []Node) map[claim]claim {
 	return taken
 }
 
-// join returns the prefixes that cover the same addresses, as few as possible, in order.
+// join returns the smallest sorted list of prefixes that covers the same addresses.
 func join(prefixes []netip.Prefix) (joined []netip.Prefix) {
 	prefixes = slices.Clone(prefixes)
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
@@ -115,7 +117,7 @@ func join(prefixes []netip.Prefix) (joined []netip.Prefix) {
 			continue
 		}
 		joined = append(joined, p)
-		for n := len(joined); n > 1; n-- { // two halves are one range
+		for n := len(joined); n > 1; n-- { // replace two halves of a range by the range
 			a, b := joined[n-2], joined[n-1]
 			whole := netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked()
 			if a.Bits() != b.Bits() || a.Bits() == 0 || !whole.Contains(b.Addr()) || a.Addr() != whole.Addr() {

@@ -10,26 +10,28 @@ import (
 // TunnelLink is the name of the VXLAN device.
 const TunnelLink = "bvx0"
 
-// Tunnel is the VXLAN device, and what it has to know of the peers behind it.
+// Tunnel describes the VXLAN device, and its addresses and peers.
 type Tunnel struct {
-	Local     netip.Addr // the own end in the network between the nodes
+	Local     netip.Addr // the own address in the network between the nodes
 	Port      int        // UDP
 	MTU       int        // bytes
 	MAC       string
-	Addresses []netip.Prefix // one for each family of the own ranges
+	Addresses []netip.Prefix // the addresses of the device: one for each family of the own ranges
 	Peers     []Peer         // sorted by MAC
 }
 
-// Peer is the other end of the tunnel.
+// Peer is a node behind the tunnel.
 type Peer struct {
 	MAC      string
-	Remote   netip.Addr   // where the device sends frames for MAC
-	Gateways []netip.Addr // neighbour entries with MAC; routes lead through these
+	Remote   netip.Addr   // the address of the peer to which the device sends frames for MAC
+	Gateways []netip.Addr // the gateways of the routes to the peer; each has a neighbour entry with MAC
 }
 
-// tunnel adds the tunnel to a peer. It returns a problem if there is no way.
+// tunnel adds to s what is needed to reach a peer through the tunnel. If there is no way to the
+// peer, it returns a problem.
 func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
-	// A device has one family. It is that of the own first InternalIP.
+	// All outer packets of a VXLAN device have one address family. It is the family of the own
+	// node's first InternalIP.
 	local := own.Addresses[0]
 	i := slices.IndexFunc(peer.Addresses, func(a netip.Addr) bool { return a.Is4() == local.Is4() })
 	if i < 0 {
@@ -45,7 +47,8 @@ func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
 	}
 	p := Peer{MAC: MAC(peer.Name), Remote: peer.Addresses[i]}
 	for _, r := range peer.Ranges {
-		// The first address of a range is no pod's. No other node has it.
+		// The gateway is the first address of the peer's range, because no pod and no other node
+		// has this address.
 		p.Gateways = append(p.Gateways, r.Addr())
 		s.Routes = append(s.Routes, Route{Range: r, Gateway: r.Addr(), Link: TunnelLink, OnLink: true})
 	}
@@ -53,8 +56,8 @@ func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
 	return ""
 }
 
-// overhead is what VXLAN adds to a packet, in bytes: an inner Ethernet header (14), VXLAN (8), UDP
-// (8), and an outer IPv4 (20) or IPv6 (40) header. RFC 7348, section 5.
+// overhead returns how many bytes VXLAN adds to a packet: an inner Ethernet header (14), VXLAN (8),
+// UDP (8), and an outer IPv4 (20) or IPv6 (40) header. RFC 7348, section 5.
 func overhead(local netip.Addr) int {
 	if local.Is6() {
 		return 70
@@ -62,8 +65,8 @@ func overhead(local netip.Addr) int {
 	return 50
 }
 
-// MAC returns the MAC of a node's VXLAN device. It follows from the node's name, so every node
-// knows it without asking.
+// MAC returns the MAC address of a node's VXLAN device. It is derived from the node's name, so
+// every node can compute it.
 func MAC(node string) string {
 	h := sha256.Sum256([]byte("bridgeveth-node " + node))
 	return fmt.Sprintf("0e:%02x:%02x:%02x:%02x:%02x", h[0], h[1], h[2], h[3], h[4])

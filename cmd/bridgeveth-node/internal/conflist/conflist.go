@@ -1,5 +1,5 @@
-// Package conflist writes the network configuration of a node: a base, in which an administrator
-// may set any key, completed by what follows from the node's ranges.
+// Package conflist writes the network configuration (conflist) of a node. It takes a base, in which
+// an administrator may set any key, and adds the values that follow from the node's ranges.
 package conflist
 
 import (
@@ -25,22 +25,22 @@ import (
 //go:embed base.conflist
 var standard []byte
 
-// Values are what the agent fills in.
+// Values are the values that the agent adds to the base.
 type Values struct {
 	Ranges       []netip.Prefix
 	NoMasquerade []netip.Prefix
 	MTU          int // bytes
 }
 
-// Base is a configuration without the values that differ from node to node.
+// Base is a network configuration without the values that differ from node to node.
 type Base struct {
 	list    map[string]any
 	plugins []any
-	at      int            // place of the bridgeveth plugin in plugins
-	network map[string]any // that plugin
+	at      int            // index of the plugin bridgeveth in the list "plugins"
+	network map[string]any // the configuration of the plugin bridgeveth
 }
 
-// ReadBase reads and checks a base. The path "" is the built-in one.
+// ReadBase reads and checks the base at path. If path is "", it reads the built-in base.
 func ReadBase(path string) (*Base, error) {
 	text := standard
 	if path != "" {
@@ -59,7 +59,7 @@ func ReadBase(path string) (*Base, error) {
 func parse(text []byte) (*Base, error) {
 	b := &Base{}
 	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber() // a number stays as it was written
+	d.UseNumber() // numbers keep the form in which they were written
 	if err := d.Decode(&b.list); err != nil {
 		return nil, fmt.Errorf("not JSON: %w", err)
 	}
@@ -94,7 +94,7 @@ func parse(text []byte) (*Base, error) {
 	}
 	network, err := b.Plugin(Values{})
 	if err == nil {
-		_, err = attachment.NetworkOf(network, nil) // names what ADD would refuse
+		_, err = attachment.NetworkOf(network, nil) // returns the error that ADD would return
 	}
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func parse(text []byte) (*Base, error) {
 	return b, nil
 }
 
-// excluded returns the destinations in masqExclude.
+// excluded returns the destinations in the key masqExclude.
 func excluded(network map[string]any) (list []netip.Prefix, err error) {
 	entries, ok := network["masqExclude"].([]any)
 	if !ok && network["masqExclude"] != nil {
@@ -127,7 +127,7 @@ func (b *Base) Bridge() string {
 	return setup.DefaultBridge
 }
 
-// Name returns the name of the network.
+// Name returns the name of the CNI network.
 func (b *Base) Name() string { return b.list["name"].(string) }
 
 // LeaseDir returns the folder of the lease store. ok is false if another IPAM plugin leases addresses.
@@ -138,8 +138,8 @@ func (b *Base) LeaseDir() (dir string, ok bool) {
 	return cmp.Or(dir, ipam.DefaultDir), plugin.IsIPAMSimple(kind)
 }
 
-// Complete returns the configuration of a node, as the text of a file. The same values give the
-// same text. An MTU in the base is kept.
+// Complete returns the network configuration of a node, as the text of the file. Equal values give
+// equal text. If the base sets an MTU, Complete keeps it.
 func (b *Base) Complete(v Values) ([]byte, error) {
 	network, err := b.complete(v)
 	if err != nil {
@@ -152,7 +152,7 @@ func (b *Base) Complete(v Values) ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-// Plugin returns what a runtime passes to the bridgeveth plugin.
+// Plugin returns the configuration that a runtime passes to the plugin bridgeveth.
 func (b *Base) Plugin(v Values) ([]byte, error) {
 	network, err := b.complete(v)
 	if err != nil {
@@ -162,7 +162,7 @@ func (b *Base) Plugin(v Values) ([]byte, error) {
 	return json.Marshal(network)
 }
 
-// complete returns the bridgeveth plugin with the values of a node.
+// complete returns the configuration of the plugin bridgeveth with the values of a node.
 func (b *Base) complete(v Values) (network map[string]any, err error) {
 	network = maps.Clone(b.network)
 	conf := maps.Clone(b.network["ipam"].(map[string]any))
@@ -175,7 +175,7 @@ func (b *Base) complete(v Values) (network map[string]any, err error) {
 		network["mtu"] = v.MTU
 	}
 	if masquerades, _ := network["ipMasq"].(bool); !masquerades {
-		return network, nil // bridgeveth refuses exceptions from nothing
+		return network, nil // without masquerade, bridgeveth refuses exceptions from it
 	}
 	not, err := excluded(b.network)
 	if err != nil {
@@ -192,20 +192,21 @@ func (b *Base) complete(v Values) (network map[string]any, err error) {
 	return network, nil
 }
 
-// File is the file that a runtime reads the configuration from.
+// File is the file from which a runtime reads the network configuration.
 type File struct {
 	Path string
-	// Volatile is a file that no reboot outlives, such as one in /run. Path is then a symbolic link
-	// to it. After a reboot the link leads nowhere, so the node is not ready from its first moment
-	// on, before any agent could say so. "" has the text in Path itself.
+	// Volatile is the path of a file that a reboot deletes, such as a file in /run. The text is
+	// then in Volatile, and Path is a symbolic link to it. After a reboot, the link is broken, so
+	// the runtime reports the node as not ready even before the agent runs. If Volatile is "", the
+	// text is in Path itself.
 	Volatile string
 }
 
-// Write replaces the text at once, if it differs. It reports whether it did. A runtime sees the
-// old text or the new one, also after a crash. The names of temporary files end in ".new", which
-// no runtime reads.
+// Write replaces the text of the file if it differs, and reports whether it did. The replacement is
+// atomic: a runtime sees the old text or the new text, also after a crash. The names of temporary
+// files end in ".new", because no runtime reads files with such names.
 func (f File) Write(text []byte) (changed bool, err error) {
-	target, _ := os.Readlink(f.Path) // "" for a file
+	target, _ := os.Readlink(f.Path) // "" if Path is no symbolic link
 	if old, err := os.ReadFile(f.Path); err == nil && bytes.Equal(old, text) && target == f.Volatile {
 		return false, nil
 	}
@@ -214,13 +215,14 @@ func (f File) Write(text []byte) (changed bool, err error) {
 		if err := replace(f.Volatile, write); err != nil {
 			return false, err
 		}
-		// A runtime watches the folder of Path, so the link is replaced whenever the text is.
+		// The link is replaced with every new text, because a runtime watches only the folder of
+		// Path.
 		write = func(temporary string) error { return os.Symlink(f.Volatile, temporary) }
 	}
 	return true, replace(f.Path, write)
 }
 
-// Remove removes the file. It reports whether there was one.
+// Remove removes the file, and reports whether it existed.
 func (f File) Remove() (removed bool, err error) {
 	for _, path := range []string{f.Path, f.Volatile} {
 		removeErr := os.Remove(path)
@@ -235,13 +237,14 @@ func (f File) Remove() (removed bool, err error) {
 	return removed, err
 }
 
-// replace replaces a file by one that write makes under another name in the same folder.
+// replace replaces a file atomically. write creates the new file under a temporary name in the same
+// folder.
 func replace(path string, write func(temporary string) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed agent
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) { // a killed agent may have left this file
 		return err
 	}
 	err := write(temporary)
@@ -249,7 +252,7 @@ func replace(path string, write func(temporary string) error) error {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {
-		_ = os.Remove(temporary) // the next call removes it too
+		_ = os.Remove(temporary) // if this fails, the next call removes the file
 		return err
 	}
 	return syncFolder(path)
@@ -264,7 +267,7 @@ func writeSynced(path string, text []byte) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// syncFolder makes the names in the folder of a file outlive a crash.
+// syncFolder writes the names in the folder of path to the disk, so that they survive a crash.
 func syncFolder(path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {

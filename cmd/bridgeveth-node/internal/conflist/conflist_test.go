@@ -121,7 +121,7 @@ func TestComplete(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // the base does not change
+			for range 2 { // Complete must not change the base
 				got, err := b.Complete(values)
 				if err != nil {
 					t.Fatal(err)
@@ -160,7 +160,7 @@ func TestBadBase(t *testing.T) {
 	}
 }
 
-// TestStandard completes the built-in base.
+// TestStandard checks the configuration that Complete makes from the built-in base.
 func TestStandard(t *testing.T) {
 	b, err := ReadBase("")
 	if err != nil {
@@ -195,7 +195,7 @@ func TestWrite(t *testing.T) {
 			t.Errorf("files: %v, %v", entries, err)
 		}
 	}
-	for _, f := range []File{plain, volatile, plain} { // and one in place of the other
+	for _, f := range []File{plain, volatile, plain} { // each file replaces the previous one, of the other kind
 		write(f, "a", true)
 		first := inode(f.Path)
 		write(f, "a", false)
@@ -206,7 +206,7 @@ func TestWrite(t *testing.T) {
 		if inode(f.Path) == first {
 			t.Error("changed in place: a runtime may read half of it, or miss the change")
 		}
-		// What an agent leaves that is killed before it renames.
+		// A killed agent leaves such a file.
 		if err := os.WriteFile(filepath.Join(dir, "net.d", ".10-x.conflist.new"), []byte("half"), 0o644); err != nil {
 			t.Fatal(err)
 		}

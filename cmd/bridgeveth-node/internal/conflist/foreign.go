@@ -13,14 +13,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Foreign is a network configuration in the folder of a File that the agent did not write.
+// Foreign is a network configuration that the agent did not write, in the folder of a File.
 type Foreign struct {
-	Name   string         // of the file
-	Ahead  bool           // it sorts before the File: a runtime uses the first configuration by name
-	Ranges []netip.Prefix // that its IPAM plugins give out
+	Name   string         // name of the file
+	Ahead  bool           // the name sorts before that of the File; a runtime uses the configuration whose name sorts first
+	Ranges []netip.Prefix // the ranges from which its IPAM plugins lease addresses
 }
 
-// foreignPlugin has the keys that bridgeveth and the reference plugins have in common.
+// foreignPlugin holds the keys that the configurations of bridgeveth and of the reference plugins
+// both have.
 type foreignPlugin struct {
 	Type   string `json:"type"`
 	Bridge string `json:"bridge"`
@@ -32,8 +33,8 @@ type foreignPlugin struct {
 	} `json:"ipam"`
 }
 
-// Foreign returns the configurations of others in the folder that concern the pods: those that sort
-// before the File, and those on the pods' bridge.
+// Foreign returns the configurations of other programs in the folder that matter for pods:
+// configurations whose name sorts before that of f, and configurations with the pods' bridge.
 func (f File) Foreign(bridge string) (list []Foreign, err error) {
 	entries, err := os.ReadDir(filepath.Dir(f.Path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -57,8 +58,8 @@ func (f File) Foreign(bridge string) (list []Foreign, err error) {
 	return list, err
 }
 
-// readPlugins returns the plugins of a file with a list of plugins or a single one. A file that
-// cannot be read has none: the runtime itself reports it.
+// readPlugins returns the plugins in a file, which has a list of plugins or a single plugin. For a
+// file that cannot be read it returns none, because the runtime itself reports such a file.
 func readPlugins(path string) []foreignPlugin {
 	var conf struct {
 		foreignPlugin

@@ -1,4 +1,4 @@
-// Package install puts the plugin files into the folder that a runtime runs them from.
+// Package install copies the plugin files into the folder in which a runtime searches for plugins.
 package install
 
 import (
@@ -17,23 +17,24 @@ import (
 
 const module = "github.com/bridgeveth/bridgeveth"
 
-// names are those that the one plugin file is installed under. loopback is left alone where
-// another project's is installed: containerd runs it for every pod.
+// names are the names under which the one plugin file is installed. The name loopback is skipped if
+// the folder has a program of another project under this name, because containerd runs it for every
+// pod.
 var names = []string{plugin.Bridgeveth, plugin.IPAMSimple, plugin.Loopback}
 
-// tool is installed too, if it is beside the plugin file. The plugins run it to ask firewalld, and look
-// for it in their own folder first.
+// tool is the name of a program that is installed too, if it is in the folder of the plugin file.
+// The plugins run it to ask firewalld, and search for it first in their own folder.
 const tool = "bvctl"
 
-// Plugins installs the plugin file at source into a folder, under all of its names, and returns
-// the names that it installed. Each name leads to a whole file at any time: the old one or the
-// new one. A running plugin keeps the file that it was started from.
+// Plugins installs the plugin file at source into a folder, under all of its names. It returns the
+// names that it installed. At any time, each name leads to the whole old file or to the whole new
+// file. A running plugin keeps the file from which it was started.
 func Plugins(source, folder string) (installed []string, err error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
 	temporary := filepath.Join(folder, ".bridgeveth.new")
-	defer func() { _ = os.Remove(temporary) }() // only there after a failure
+	defer func() { _ = os.Remove(temporary) }() // the file exists only after a failure
 	copied, err := copyTool(filepath.Join(filepath.Dir(source), tool), filepath.Join(folder, tool), temporary)
 	if err != nil {
 		return nil, fmt.Errorf("install %s/%s: %w", folder, tool, err)
@@ -50,7 +51,7 @@ func Plugins(source, folder string) (installed []string, err error) {
 		if current {
 			continue
 		}
-		// The names are links to one file, by which the plugins know each other.
+		// All names are links to one file. The plugin decides by its name what it does.
 		if name == names[0] {
 			err = copySynced(source, temporary)
 		} else {
@@ -67,7 +68,8 @@ func Plugins(source, folder string) (installed []string, err error) {
 	return installed, nil
 }
 
-// copyTool copies a file that differs, and reports whether it did. A source that does not exist is no error.
+// copyTool copies a file if the copy differs, and reports whether it did. If source does not exist,
+// it does nothing.
 func copyTool(source, path, temporary string) (copied bool, err error) {
 	if _, err := os.Stat(source); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -82,7 +84,7 @@ func copyTool(source, path, temporary string) (copied bool, err error) {
 	return true, os.Rename(temporary, path)
 }
 
-// upToDate reports whether a name needs no change.
+// upToDate reports whether the installed file at path already is the right one for name.
 func upToDate(name, source, path string) (bool, error) {
 	if name == names[0] {
 		return sameText(source, path)
@@ -119,7 +121,7 @@ func sameText(a, b string) (bool, error) {
 	return bytes.Equal(old, text), err
 }
 
-// link makes a hard link, also in place of one that a killed agent has left.
+// link creates a hard link. It replaces a link that a killed agent has left.
 func link(file, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -127,7 +129,7 @@ func link(file, path string) error {
 	return os.Link(file, path)
 }
 
-// copySynced writes a new file with the text of another and syncs it.
+// copySynced copies a file to a new file and writes it to the disk.
 func copySynced(from, to string) error {
 	source, err := os.Open(from)
 	if err != nil {
@@ -135,10 +137,11 @@ func copySynced(from, to string) error {
 	}
 	defer source.Close()
 	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // a link to an installed file must not be written to
+		return err // path may be a link to an installed file, which must not change
 	}
-	// A child that is forked while the file is open for writing holds the descriptor until its
-	// exec. Until then, starting the file fails with ETXTBSY (execve(2)).
+	// No fork may happen while the file is open for writing. A child process would keep the
+	// descriptor until its exec, and executing the file meanwhile would fail with ETXTBSY
+	// (execve(2)).
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	target, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// build builds the plugin file in a version.
+// build builds the plugin file with this version and returns its path.
 func build(t *testing.T, version string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bridgeveth")
@@ -82,7 +82,8 @@ func TestPlugins(t *testing.T) {
 	t.Run("after a kill", func(t *testing.T) {
 		folder := t.TempDir()
 		install(t, older, folder, names...)
-		// Killed between the first rename and the second, with the next link made.
+		// This is the state after an agent was killed between the first and the second rename, with
+		// the next link already created.
 		if err := os.WriteFile(filepath.Join(folder, "half"), []byte("half"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -96,8 +97,9 @@ func TestPlugins(t *testing.T) {
 	})
 }
 
-// TestUpgradeUnderWay runs the plugin all the time while two versions take turns. A file that is
-// written in place would be "text file busy", and a half-written one would not run.
+// TestUpgradeUnderWay checks that the plugin can be started at any time while two versions are
+// installed in turn. A file that is overwritten in place would fail with "text file busy", and an
+// incomplete file would not run.
 func TestUpgradeUnderWay(t *testing.T) {
 	versions := []string{build(t, "v1"), build(t, "v2")}
 	folder := t.TempDir()

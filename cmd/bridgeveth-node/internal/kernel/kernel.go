@@ -1,6 +1,6 @@
-// Package kernel compares what a node needs (cluster.State) with the kernel, and restores the
-// difference. It changes and removes only what carries the agent's mark: routes of protocol 97,
-// and the VXLAN device in link group 97 with all that is on that device.
+// Package kernel compares the state of the kernel with the state that a node needs (cluster.State),
+// and restores what differs. It changes and removes only objects with the agent's mark: routes of
+// protocol 97, and the VXLAN device in link group 97 with its addresses and entries.
 package kernel
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// protocol marks the agent's routes: "proto 97" in ip-route(8). linux/rtnetlink.h leaves the
-// number to nobody, and the plugin itself uses 98.
+// protocol marks the agent's routes: "proto 97" in ip-route(8). No other program has the number 97
+// in linux/rtnetlink.h, and the plugin itself uses 98.
 const protocol = 97
 
 // Host is the network namespace in which Open was called.
@@ -36,18 +36,18 @@ func Open() (*Host, error) {
 // Close closes the netlink socket.
 func (h *Host) Close() { h.nl.Close() }
 
-// Apply restores what differs from the state, and returns a line for each change. It goes on after
-// errors. The last change is the mark that Complete finds, and that one is made only if there was
-// no error.
+// Apply restores what differs from the state, and returns a line for each change. It continues
+// after errors. As the last step it adds the mark that Complete looks for, but only if there was no
+// error.
 func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	changes, tunnel, tunnelErr := h.applyTunnel(s.Tunnel)
-	present, err := h.routes() // after the tunnel: a new device has lost the routes of the old one
+	present, err := h.routes() // read after the tunnel is restored, because a replaced device loses its routes
 	if err != nil {
 		return changes, errors.Join(tunnelErr, err)
 	}
 	more, routeErr := h.applyRoutes(s.Routes, tunnel, present)
 	changes, err = append(changes, more...), errors.Join(tunnelErr, routeErr)
-	if s.Tunnel == nil { // its routes are gone by now, or lead elsewhere
+	if s.Tunnel == nil { // remove the tunnel after its routes were deleted or replaced
 		more, removeErr := h.removeTunnel()
 		changes, err = append(changes, more...), errors.Join(err, removeErr)
 	}
@@ -58,8 +58,9 @@ func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	return changes, err
 }
 
-// converge sets each element that is wanted and not present with that value, and then removes the
-// present ones of which no value is wanted. It returns a line for each change.
+// converge calls set for each key of wanted that present lacks or has with another value. Then it
+// calls remove for each key of present that wanted lacks. It returns a line for each change, which
+// say makes.
 func converge[K comparable, V comparable](wanted, present map[K]V, set func(K, V) error, remove func(K, V) error, say func(K, V) string) (changes []string, err error) {
 	var differs, surplus []K
 	for k, v := range wanted {
@@ -93,13 +94,14 @@ func converge[K comparable, V comparable](wanted, present map[K]V, set func(K, V
 	return changes, err
 }
 
-// inOrder sorts keys by their texts.
+// inOrder sorts keys by their text.
 func inOrder[K comparable](keys []K) []K {
 	slices.SortFunc(keys, func(a, b K) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	return keys
 }
 
-// absent passes on an error unless it says that what was to be removed is not there.
+// absent returns nil if err means that the object to remove does not exist. Otherwise it returns
+// err.
 func absent(err error) error {
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EADDRNOTAVAIL) {
 		return nil
@@ -107,7 +109,7 @@ func absent(err error) error {
 	return err
 }
 
-// dump repeats a listing for as long as the kernel says that it changed while it was read.
+// dump repeats a listing until the listed objects do not change during it (NLM_F_DUMP_INTR).
 func dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()

@@ -17,16 +17,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-func init() { runtime.LockOSThread() } // tests change the namespace of their threads
+func init() { runtime.LockOSThread() } // tests change the network namespace of their threads
 
-// machine is a node in a namespace of its own, with one pod.
+// machine is a node with one pod, in its own network namespace.
 type machine struct {
 	cluster.Node
 	ns, pod *setup.Namespace
 	kernel  *Host
 }
 
-// lab is three nodes: n1 and n2 on one link, n3 behind a router, which is the test's host.
+// lab has three nodes: n1 and n2 on one link, and n3 behind a router. The router is the test's
+// host.
 type lab []*machine
 
 const (
@@ -75,7 +76,8 @@ func newLab(t *testing.T, families int) lab {
 	return nodes
 }
 
-// addPod gives a node its pod ranges and a pod in each, the way that a bridge would.
+// addPod gives a node its pod ranges and a pod with an address in each range, with the addresses
+// and routes that a bridge would have.
 func (m *machine) addPod(t *testing.T, families, n int) {
 	setuptest.In(t, m.ns, "ip", "link", "add", "cni0", "type", "veth", "peer", "name", "eth0", "netns", "pod"+m.Name[1:])
 	setuptest.In(t, m.ns, "ip", "link", "set", "cni0", "up")
@@ -98,7 +100,7 @@ func (m *machine) addPod(t *testing.T, families, n int) {
 	t.Cleanup(m.kernel.Close)
 }
 
-// address adds an address in a namespace, nil for the test's host.
+// address adds an address to a link in a namespace. If ns is nil, this is the test's host.
 func address(t *testing.T, ns *setup.Namespace, link string, wanted bool, a string) {
 	if !wanted {
 		return
@@ -121,7 +123,7 @@ func (l lab) nodes() (list []cluster.Node) {
 	return list
 }
 
-// wanted returns what a machine needs, given these nodes.
+// wanted returns the state that the machine needs in a cluster of these nodes.
 func (m *machine) wanted(t *testing.T, nodes []cluster.Node, routing cluster.Routing) cluster.State {
 	t.Helper()
 	uplinks, locals, err := m.kernel.Links(m.Addresses, "cni0", cluster.TunnelLink)
@@ -135,7 +137,7 @@ func (m *machine) wanted(t *testing.T, nodes []cluster.Node, routing cluster.Rou
 	return state
 }
 
-// apply applies a state, and shows that nothing is left to be done then.
+// apply applies a state, and checks that a second Apply changes nothing.
 func (m *machine) apply(t *testing.T, s cluster.State) (changes []string) {
 	t.Helper()
 	changes, err := m.kernel.Apply(s)
@@ -148,8 +150,8 @@ func (m *machine) apply(t *testing.T, s cluster.State) (changes []string) {
 	return changes
 }
 
-// checkPackets has each pod and each node's host send to each other pod, pods in packets as big as
-// their MTU allows.
+// checkPackets checks that each pod and each node reaches every other pod. Pods send packets as
+// large as their MTU.
 func (l lab) checkPackets(t *testing.T, mtu int) {
 	t.Helper()
 	for _, from := range l {
@@ -170,7 +172,8 @@ func (l lab) checkPackets(t *testing.T, mtu int) {
 	}
 }
 
-// dump returns what a node has of the agent's things and of others'.
+// dump returns the routes, links and entries of a node as text, both the agent's and those of other
+// programs.
 func (m *machine) dump(t *testing.T) (text string) {
 	t.Helper()
 	for _, args := range []string{"-4 route show table main", "-6 route show table main", "-o addr show scope global", "neigh show nud permanent", "-br link"} {
@@ -218,7 +221,7 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// TestDirect has two nodes on one link: routes, and no tunnel.
+// TestDirect checks that two nodes on one link get routes to each other and no tunnel.
 func TestDirect(t *testing.T) {
 	nodes := newLab(t, v4Net|v6Net|v4Pod|v6Pod)[:2]
 	for _, m := range nodes {
@@ -230,7 +233,7 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// TestLinks shows which links count: not the pods' bridge, nor a VLAN link on it.
+// TestLinks checks which links count as uplinks: neither the pods' bridge nor a VLAN link on it.
 func TestLinks(t *testing.T) {
 	m := newLab(t, v4Net|v4Pod)[0]
 	setuptest.In(t, m.ns, "ip", "link", "add", "cni0.5", "type", "veth", "peer", "name", "docker0")
@@ -247,7 +250,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestStale has nodes that went, moved and changed their ranges while the agent was down.
+// TestStale checks that Apply removes what it had set up for nodes that were deleted, moved or got
+// other ranges while the agent was down.
 func TestStale(t *testing.T) {
 	for _, routing := range []cluster.Routing{cluster.RoutingAuto, cluster.RoutingVXLAN} {
 		t.Run(string(routing), func(t *testing.T) {
@@ -256,7 +260,7 @@ func TestStale(t *testing.T) {
 			gone := cluster.Node{Name: "gone", Addresses: []netip.Addr{netip.MustParseAddr("172.31.0.77")}, Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.77.0/24")}}
 			away := cluster.Node{Name: "away", Addresses: []netip.Addr{netip.MustParseAddr("172.32.0.78")}, Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.78.0/24")}}
 			old := append(nodes.nodes(), gone, away)
-			old[2].Addresses = []netip.Addr{netip.MustParseAddr("172.32.0.79")} // n3 before it moved
+			old[2].Addresses = []netip.Addr{netip.MustParseAddr("172.32.0.79")} // the address of n3 before it moved
 			old[1].Ranges = []netip.Prefix{netip.MustParsePrefix("10.244.99.0/24")}
 			m.apply(t, m.wanted(t, old, routing))
 			for _, m := range nodes {
@@ -273,7 +277,7 @@ func TestStale(t *testing.T) {
 	}
 }
 
-// TestRestored takes parts away one by one, as others may, and compares what Apply restores.
+// TestRestored checks that Apply restores each part after another program has deleted it.
 func TestRestored(t *testing.T) {
 	nodes := newLab(t, v4Net|v4Pod)
 	m := nodes[0]
@@ -308,7 +312,8 @@ func TestRestored(t *testing.T) {
 	nodes.checkPackets(t, 1450)
 }
 
-// TestOthers shows that what others made stays, even where it is in the way.
+// TestOthers checks that Apply keeps objects of other programs, even if they prevent it from adding
+// its own.
 func TestOthers(t *testing.T) {
 	nodes := newLab(t, v4Net|v4Pod)
 	m, s := nodes[0], nodes[0].wanted(t, nodes.nodes(), cluster.RoutingAuto)
@@ -346,9 +351,10 @@ func TestOthers(t *testing.T) {
 	})
 }
 
-// TestNoVXLAN applies a state on a kernel without VXLAN. The error says so, and the direct routes stand. The
-// mark is missing, so the node is not ready. This machine's kernel has VXLAN, so strace(1) returns the error
-// of a kernel that does not know a kind of link (rtnl_newlink in net/core/rtnetlink.c).
+// TestNoVXLAN checks what Apply does on a kernel without VXLAN. The error must say this, and the
+// direct routes must exist. The mark must be missing, so the node is not ready. This machine's
+// kernel has VXLAN, so strace(1) injects the error that a kernel returns for an unknown kind of
+// link (rtnl_newlink in net/core/rtnetlink.c).
 func TestNoVXLAN(t *testing.T) {
 	state := cluster.State{
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
@@ -359,7 +365,7 @@ func TestNoVXLAN(t *testing.T) {
 		Tunnel: &cluster.Tunnel{Local: netip.MustParseAddr("172.30.0.11"), Port: 4789, MTU: 1450, MAC: cluster.MAC("n1")},
 	}
 	apply := func() error {
-		runtime.LockOSThread() // strace counts the calls of each thread
+		runtime.LockOSThread() // strace counts the system calls of each thread separately
 		host, err := Open()
 		if err != nil {
 			t.Fatal(err)
@@ -386,7 +392,8 @@ func TestNoVXLAN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first message of Apply asks for the device, the second one makes it.
+	// The first message of Apply looks up the device, and the second creates it. strace makes the
+	// second fail.
 	out := setuptest.Run(t, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=sendto:error=EOPNOTSUPP:when=2", self, "-test.v", "-test.run", "^TestNoVXLAN$")
 	if !strings.Contains(out, "--- PASS: TestNoVXLAN") {
 		t.Fatal(out)
@@ -394,7 +401,7 @@ func TestNoVXLAN(t *testing.T) {
 	if routes := setuptest.Run(t, "ip", "-br", "route", "show", "proto", "97"); strings.TrimSpace(routes) != "10.244.2.0/24 via 172.30.0.12 dev uplink0" {
 		t.Errorf("routes: %s", routes)
 	}
-	if err := apply(); err != nil { // the module is loaded
+	if err := apply(); err != nil { // as if the module had been loaded meanwhile
 		t.Error(err)
 	}
 }

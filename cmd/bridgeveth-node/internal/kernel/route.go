@@ -12,18 +12,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// path is where a route leads.
+// path is the gateway and link of a route.
 type path struct {
 	gateway netip.Addr
 	link    int
 }
 
-// markMetric is the metric of the mark. The pods' bridge has a route to the same range, of metric
-// 0 or 256, which comes first.
+// markMetric is the metric of the mark, the highest that is used. The pods' bridge has a route to
+// the same range with metric 0 or 256, which the kernel prefers.
 const markMetric = 65535
 
-// applyRoutes restores the routes to other nodes. tunnel is the index of the VXLAN device, 0 if
-// there is none. A route of somebody else that leads the same way will do.
+// applyRoutes restores the routes to other nodes. tunnel is the index of the VXLAN device, or 0 if
+// there is none. It adds no route if another program has already added a route with the same
+// gateway and link.
 func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) ([]string, error) {
 	index, names := map[string]int{cluster.TunnelLink: tunnel}, map[int]string{tunnel: cluster.TunnelLink}
 	wanted := map[netip.Prefix]path{}
@@ -35,7 +36,7 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 			}
 			index[r.Link], names[l.Attrs().Index] = l.Attrs().Index, r.Link
 		}
-		if index[r.Link] != 0 { // without the tunnel, its error says enough
+		if index[r.Link] != 0 { // if the link is the missing tunnel, the error about the tunnel is sufficient
 			wanted[r.Range] = path{r.Gateway, index[r.Link]}
 		}
 	}
@@ -68,9 +69,9 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 	return converge(wanted, present.own, set, remove, say)
 }
 
-// applyMark restores the mark: a route for each own range that answers "unreachable". Packets to
-// a pod that is gone end there, where the default route would lead them in a circle. The kernel
-// loses the mark with a reboot.
+// applyMark restores the mark: a route of type unreachable for each own range. Without this route,
+// packets to a pod that has ended would follow the default route and circle between the nodes. A
+// reboot deletes the mark.
 func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) ([]string, error) {
 	wanted := map[netip.Prefix]path{}
 	for _, r := range ranges {
@@ -88,11 +89,11 @@ func (h *Host) Complete() (bool, error) {
 	return err == nil && len(present.marks) > 0, err
 }
 
-// table is what the main table has of routes, by their destination.
+// table holds the routes of the main table. The key is the destination.
 type table struct {
-	own    map[netip.Prefix]path // to other nodes' ranges
-	marks  map[netip.Prefix]path // those that applyMark makes
-	others map[netip.Prefix]path // unicast routes of somebody else
+	own    map[netip.Prefix]path // the agent's routes to ranges of other nodes
+	marks  map[netip.Prefix]path // the routes that applyMark adds
+	others map[netip.Prefix]path // unicast routes of other programs
 }
 
 // routes reads the main table.
@@ -135,11 +136,11 @@ func pathOf(r netlink.Route) path {
 	return p
 }
 
-// request returns a route of the agent.
+// request returns a route of the agent to range r.
 func request(r netip.Prefix, p path) *netlink.Route {
 	route := &netlink.Route{Dst: ipNet(r), LinkIndex: p.link, Protocol: protocol, Table: unix.RT_TABLE_MAIN}
 	switch {
-	case !p.gateway.IsValid(): // a route that somebody has changed
+	case !p.gateway.IsValid(): // another program has changed the route
 	case r.Addr().Is4() && p.gateway.Is6():
 		route.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: net.IP(p.gateway.AsSlice())}
 	default:

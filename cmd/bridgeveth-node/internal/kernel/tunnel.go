@@ -13,16 +13,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// The VXLAN device has the number of the routes as its network identifier, and as its link group,
-// which is the mark: "ip link show group 97". A device gets its group when it is made, so one that
-// a killed agent left unfinished has it. An alias could only be set later.
+// The VXLAN device has the number 97 as its network identifier and as its link group. The group
+// marks the device as ours: "ip link show group 97". The mark is a group and not an alias, because
+// only the group is set in the request that creates the device. A device that a killed agent left
+// unfinished therefore has the mark.
 const vxlanID, group = protocol, protocol
 
 // ErrNotOwn is returned for a link with the name of the VXLAN device that the agent did not make.
 var ErrNotOwn = errors.New(`the agent did not make this link; delete it with "ip link del ` + cluster.TunnelLink + `", or rename it`)
 
-// applyTunnel restores the VXLAN device and its entries. It returns the device's index, and 0
-// without a device.
+// applyTunnel restores the VXLAN device and its entries. It returns the index of the device, or 0
+// if there is none.
 func (h *Host) applyTunnel(t *cluster.Tunnel) (changes []string, index int, err error) {
 	if t == nil {
 		return nil, 0, nil
@@ -43,8 +44,8 @@ func (h *Host) applyTunnel(t *cluster.Tunnel) (changes []string, index int, err 
 	return changes, index, err
 }
 
-// device restores the VXLAN device itself. The kernel cannot change an end, a port or an
-// identifier, so a device with others is replaced.
+// device restores the VXLAN device itself. A device with another local address, port or identifier
+// is replaced, because the kernel cannot change them.
 func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string, l netlink.Link, err error) {
 	l, err = h.ownTunnel()
 	if err != nil {
@@ -73,7 +74,8 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 		if l, err = h.nl.LinkByName(cluster.TunnelLink); err != nil {
 			return changes, nil, err
 		}
-		// Addresses of its own would only cost multicast groups. Kernels without IPv6 refuse.
+		// The VXLAN device needs no link-local IPv6 address. With one, the kernel would only join
+		// multicast groups. A kernel without IPv6 refuses this request, which does no harm.
 		if err := h.nl.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return changes, nil, fmt.Errorf("switch off address generation: %w", err)
 		}
@@ -99,7 +101,7 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 	return changes, l, nil
 }
 
-// ownTunnel returns the VXLAN device, nil if there is none.
+// ownTunnel returns the VXLAN device, or nil if there is none.
 func (h *Host) ownTunnel() (netlink.Link, error) {
 	l, err := h.nl.LinkByName(cluster.TunnelLink)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -114,7 +116,8 @@ func (h *Host) ownTunnel() (netlink.Link, error) {
 	return l, nil
 }
 
-// removeTunnel removes the VXLAN device, and leaves a link that the agent did not make.
+// removeTunnel removes the VXLAN device. It keeps a link of this name that the agent did not
+// create.
 func (h *Host) removeTunnel() ([]string, error) {
 	l, err := h.ownTunnel()
 	if l == nil || err != nil {
@@ -129,8 +132,8 @@ func (h *Host) removeTunnel() ([]string, error) {
 	return []string{"remove link " + cluster.TunnelLink}, nil
 }
 
-// applyAddresses restores the device's addresses. Packets of the host itself to pods of other
-// nodes have these as their source, so that the answers come back through the tunnel.
+// applyAddresses restores the addresses of the device. Packets of the host itself to pods on other
+// nodes have such an address as their source, so that the replies come back through the tunnel.
 func (h *Host) applyAddresses(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	type nothing struct{}
 	wanted, present := map[netip.Prefix]nothing{}, map[netip.Prefix]nothing{}
@@ -159,7 +162,8 @@ func (h *Host) applyAddresses(l netlink.Link, t *cluster.Tunnel) ([]string, erro
 		})
 }
 
-// applyForwarding restores the forwarding entries: which node has which MAC.
+// applyForwarding restores the forwarding entries of the device: the node's address for each MAC
+// address.
 func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	wanted, present := map[string]netip.Addr{}, map[string]netip.Addr{}
 	for _, p := range t.Peers {
@@ -173,7 +177,7 @@ func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, err
 		present[n.HardwareAddr.String()] = addrOf(n.IP)
 	}
 	request := func(mac string, remote netip.Addr) *netlink.Neigh {
-		hardware, _ := net.ParseMAC(mac) // MAC made it, or the kernel
+		hardware, _ := net.ParseMAC(mac) // valid, because the text comes from cluster.MAC or the kernel
 		return &netlink.Neigh{
 			LinkIndex: l.Attrs().Index, Family: unix.AF_BRIDGE, Flags: unix.NTF_SELF, State: unix.NUD_PERMANENT,
 			HardwareAddr: hardware, IP: remote.AsSlice(),
@@ -187,7 +191,8 @@ func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, err
 		})
 }
 
-// applyNeighbours restores the neighbour entries: which MAC has the gateway of each route.
+// applyNeighbours restores the neighbour entries of the device: the MAC address for the gateway of
+// each route.
 func (h *Host) applyNeighbours(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	wanted, present := map[netip.Addr]string{}, map[netip.Addr]string{}
 	for _, p := range t.Peers {
@@ -201,13 +206,13 @@ func (h *Host) applyNeighbours(l netlink.Link, t *cluster.Tunnel) ([]string, err
 			return nil, fmt.Errorf("list neighbour entries: %w", err)
 		}
 		for _, n := range all {
-			if n.State&unix.NUD_PERMANENT != 0 { // the kernel's own, for multicast, are NUD_NOARP
+			if n.State&unix.NUD_PERMANENT != 0 { // the kernel's own entries for multicast are NUD_NOARP
 				present[addrOf(n.IP)] = n.HardwareAddr.String()
 			}
 		}
 	}
 	request := func(gateway netip.Addr, mac string) *netlink.Neigh {
-		hardware, _ := net.ParseMAC(mac) // MAC made it, or the kernel
+		hardware, _ := net.ParseMAC(mac) // valid, because the text comes from cluster.MAC or the kernel
 		return &netlink.Neigh{LinkIndex: l.Attrs().Index, State: unix.NUD_PERMANENT, IP: gateway.AsSlice(), HardwareAddr: hardware}
 	}
 	return converge(wanted, present,

@@ -23,7 +23,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-func init() { runtime.LockOSThread() } // programs die with the thread that starts them
+func init() { runtime.LockOSThread() } // a started program ends with the thread that started it
 
 // control is an API server with its etcd.
 type control struct {
@@ -33,7 +33,7 @@ type control struct {
 	api    *exec.Cmd
 }
 
-// newControl starts etcd and the kube-apiserver that KUBE_APISERVER names.
+// newControl starts etcd and the kube-apiserver whose path is in KUBE_APISERVER.
 func newControl(t *testing.T) *control {
 	c := &control{t: t, dir: t.TempDir(), config: &rest.Config{
 		Host: "https://127.0.0.1:6443", BearerToken: "token", TLSClientConfig: rest.TLSClientConfig{Insecure: true},
@@ -61,7 +61,7 @@ func (c *control) startAPI() {
 	c.await("the API server", func() bool { return c.try(http.MethodGet, "/readyz", nil) == nil })
 }
 
-// start starts a program that ends with the test.
+// start starts a program, which is killed when the test ends.
 func (c *control) start(program string, args ...string) *exec.Cmd {
 	c.t.Helper()
 	cmd := exec.Command(program, args...)
@@ -79,11 +79,11 @@ func (c *control) start(program string, args ...string) *exec.Cmd {
 }
 
 func kill(cmd *exec.Cmd) {
-	_ = cmd.Process.Kill() // fails only for a process that has ended
-	_ = cmd.Wait()         // "signal: killed"
+	_ = cmd.Process.Kill() // this fails only if the process has ended
+	_ = cmd.Wait()         // the error is "signal: killed"
 }
 
-// try sends a request to the API server.
+// try sends a request to the API server and returns the error.
 func (c *control) try(method, path string, body any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *control) try(method, path string, body any) error {
 	return err
 }
 
-// send sends a request with a body of that media type, and returns the body of the answer.
+// send sends a request with a body of the media type kind, and returns the body of the answer.
 func (c *control) send(method, path, kind string, body []byte) (answer []byte, err error) {
 	client, err := rest.HTTPClientFor(c.config)
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *control) do(method, path string, body any) {
 	}
 }
 
-// await waits for something that comes soon.
+// await waits until ok returns true. The test fails if this takes too long.
 func (c *control) await(what string, ok func() bool) {
 	c.t.Helper()
 	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
@@ -142,8 +142,8 @@ func newNode(name, podRange string) object {
 	return object{"metadata": object{"name": name}, "spec": object{"podCIDR": podRange, "podCIDRs": []string{podRange}}}
 }
 
-// TestWatch watches the Node objects of a real API server: added, changed, deleted, and while the
-// server is gone.
+// TestWatch checks that Watch follows the Node objects of a real API server: added, changed and
+// deleted ones, and also those that change while the server is down.
 func TestWatch(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
@@ -174,13 +174,13 @@ func TestWatch(t *testing.T) {
 			t.Helper()
 			c.await(want, func() bool { return names() == want })
 		}
-		quiet := func() { // forgets wake-ups until now
+		quiet := func() { // discards earlier wake-ups
 			t.Helper()
 			for len(woken) > 0 {
 				<-woken
 			}
 		}
-		<-woken // the empty list
+		<-woken // the wake-up for the empty list
 		awaitNames("0 true")
 
 		c.do(http.MethodPost, "/api/v1/nodes", newNode("n1", "10.244.1.0/24"))
@@ -189,7 +189,8 @@ func TestWatch(t *testing.T) {
 		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.11"}}}})
 		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n2[10.244.2.0/24][]")
 
-		// A heartbeat wakes nobody. The change after it shows that it has been read.
+		// A heartbeat of the kubelet must not call wake. The later change shows that the heartbeat
+		// was read.
 		quiet()
 		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"conditions": []object{{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}}}})
 		c.do(http.MethodPatch, "/api/v1/nodes/n2/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.12"}}}})
@@ -213,7 +214,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// asAgent gives the agent the privileges of deploy/base/rbac.yaml, and returns how it reaches the API server.
+// asAgent gives the agent the privileges of deploy/base/rbac.yaml, and returns the client
+// configuration with which the agent reaches the API server.
 func (c *control) asAgent() *rest.Config {
 	c.t.Helper()
 	text, err := os.ReadFile("../../../../deploy/base/rbac.yaml")
@@ -239,7 +241,8 @@ func (c *control) asAgent() *rest.Config {
 	return config
 }
 
-// TestWrite writes with the agent's privileges: Events, and the condition that a cloud controller has set.
+// TestWrite checks that the agent's privileges are sufficient to write Events, and to clear the
+// condition that a cloud controller has set.
 func TestWrite(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
@@ -252,7 +255,7 @@ func TestWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Report("Early", "before the Node object is known") // must do nothing
+		w.Report("Early", "before the Node object is known") // the Node object is not known yet, so this must do nothing
 		unavailable := func() bool {
 			all, _ := w.List()
 			return len(all) == 1 && all[0].NetworkUnavailable
@@ -276,7 +279,7 @@ func TestWrite(t *testing.T) {
 			t.Errorf("conditions %q, want %s", got, want)
 		}
 
-		// Equal Events become one, with their number.
+		// Equal Events must become one Event with a count.
 		for range 3 {
 			w.Report("ForwardDenied", "a chain denies")
 		}

@@ -1,5 +1,5 @@
-// Package nodes reads the Node objects of a cluster from its API server, by one watch, and writes
-// Events and one condition of the own Node object.
+// Package nodes reads the Node objects of a cluster from its API server through one watch. It also
+// writes Events and one condition of the own Node object.
 package nodes
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// Watch is what is known of the Node objects.
+// Watch holds the Node objects as the API server last sent them.
 type Watch struct {
 	self     string // name of the own Node object
 	informer cache.SharedIndexInformer
@@ -31,9 +31,9 @@ type Watch struct {
 	writer
 }
 
-// Start begins to watch the Node objects, until ctx ends. It calls wake after each change that
-// matters. While the API server is gone, the objects stay as they were. When it is back, they are
-// compared with a new list. self is the name of the own Node object.
+// Start watches the Node objects until ctx ends. It calls wake after each change of a field that
+// the agent uses. While the API server does not answer, the objects stay as they were. When it
+// answers again, they are compared with a new list. self is the name of the own Node object.
 func Start(ctx context.Context, config *rest.Config, self string, wake func()) (*Watch, error) {
 	w := &Watch{self: self}
 	w.trouble.Store("no answer yet")
@@ -61,7 +61,7 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	_, err = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { wake() },
 		DeleteFunc: func(any) { wake() },
-		UpdateFunc: func(before, after any) { // kubelets write their Node every few minutes
+		UpdateFunc: func(before, after any) { // ignores heartbeats, because kubelets update their Node every few minutes
 			if !reflect.DeepEqual(Of(before.(*corev1.Node)), Of(after.(*corev1.Node))) {
 				wake()
 			}
@@ -72,17 +72,17 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	}
 	go func() {
 		cache.WaitForCacheSync(ctx.Done(), w.informer.HasSynced)
-		wake() // also when there is no Node at all
+		wake() // needed if the list is empty
 	}()
 	go w.informer.RunWithContext(ctx)
 	return w, nil
 }
 
-// writeTimeout is how long a request that writes may take. The watch has no limit.
+// writeTimeout is the time limit of a request that writes. The watch has no time limit.
 const writeTimeout = 10 * time.Second
 
-// client returns a client that knows the core types only. All types of Kubernetes would take some
-// 20 MiB of memory.
+// client returns a client that knows only the core types, because all types of Kubernetes would
+// take about 20 MiB of memory.
 func client(config *rest.Config, scheme *runtime.Scheme) (*rest.RESTClient, error) {
 	config.GroupVersion, config.APIPath = &corev1.SchemeGroupVersion, "/api"
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
@@ -95,19 +95,19 @@ func client(config *rest.Config, scheme *runtime.Scheme) (*rest.RESTClient, erro
 	return c, nil
 }
 
-// observer notes for each request of the watch whether it was answered.
+// observer stores for each request of the watch whether the API server answered it.
 type observer struct {
 	watch *Watch
 	next  http.RoundTripper
 }
 
-// RoundTrip is http.RoundTripper.
+// RoundTrip implements http.RoundTripper.
 func (o observer) RoundTrip(request *http.Request) (*http.Response, error) {
 	answer, err := o.next.RoundTrip(request)
 	switch {
 	case err != nil:
 		o.watch.trouble.Store(err.Error())
-	case answer.StatusCode >= 400 && answer.StatusCode != http.StatusGone: // gone: the watch begins again
+	case answer.StatusCode >= 400 && answer.StatusCode != http.StatusGone: // with 410 Gone, the client starts the watch again
 		o.watch.trouble.Store(request.URL.Host + " answers " + answer.Status)
 	default:
 		o.watch.trouble.Store("")
@@ -115,10 +115,10 @@ func (o observer) RoundTrip(request *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// Trouble says why the API server does not answer, "" if it does.
+// Trouble returns why the API server does not answer, or "" if it does.
 func (w *Watch) Trouble() string { return w.trouble.Load().(string) }
 
-// List returns all nodes. ok is false before the first list has come.
+// List returns all nodes. ok is false until the API server has sent the first list.
 func (w *Watch) List() (all []cluster.Node, ok bool) {
 	for _, n := range w.informer.GetStore().List() {
 		all = append(all, Of(n.(*corev1.Node)))
@@ -126,8 +126,8 @@ func (w *Watch) List() (all []cluster.Node, ok bool) {
 	return all, w.informer.HasSynced()
 }
 
-// Of returns what the agent reads of a Node object. A range or an address that is none is left
-// out: the API server accepts no such value.
+// Of returns the fields of a Node object that the agent uses. It omits invalid ranges and
+// addresses, which the API server does not accept anyway.
 func Of(n *corev1.Node) cluster.Node {
 	node := cluster.Node{Name: n.Name, Created: n.CreationTimestamp.Time}
 	ranges := n.Spec.PodCIDRs
@@ -150,12 +150,12 @@ func Of(n *corev1.Node) cluster.Node {
 	return node
 }
 
-// strip keeps of a Node object what Of reads, and what the watch needs. The rest would be most of
-// the memory of an agent in a big cluster.
+// strip removes from a Node object all fields that neither Of nor the watch needs, because they
+// would be most of the agent's memory in a large cluster.
 func (w *Watch) strip(object any) (any, error) {
 	n, ok := object.(*corev1.Node)
 	if !ok {
-		return object, nil // the last known state of a deleted object
+		return object, nil // a deleted object in its last known state, which is not stripped
 	}
 	var conditions []corev1.NodeCondition
 	for _, c := range n.Status.Conditions {

@@ -52,7 +52,7 @@ func TestOf(t *testing.T) {
 	if foreign, err := (&Watch{self: "n2"}).strip(object); err != nil || len(foreign.(*corev1.Node).Status.Conditions) != 0 {
 		t.Errorf("conditions of another node are kept in memory (%v)", err)
 	}
-	object.Spec.PodCIDRs = nil // set by hand
+	object.Spec.PodCIDRs = nil // as in a Node object that was written by hand
 	if got := Of(object).Ranges; len(got) != 1 || got[0] != want.Ranges[0] {
 		t.Errorf("ranges of spec.podCIDR alone: %v", got)
 	}

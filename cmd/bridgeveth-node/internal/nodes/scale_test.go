@@ -15,10 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// big is a big cluster, in nodes, and memory is what the agent may take there, in KiB.
+// big is the number of nodes in a large cluster. memory is how much memory the agent may use there,
+// in KiB.
 const big, memory = 5000, 80 << 10
 
-// TestScale starts the agent in a cluster of 5,000 Node objects, half of which are on its link.
+// TestScale checks the memory and the routes of the agent in a cluster of 5,000 Node objects, half
+// of which are on its link.
 func TestScale(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
@@ -37,7 +39,7 @@ func TestScale(t *testing.T) {
 			t.Fatal(err)
 		}
 		agent := c.startAgent("n1")
-		c.await("the routes", func() bool { return routes(t) == big }) // one of them is the own range's
+		c.await("the routes", func() bool { return routes(t) == big }) // the own range also has a route
 		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", agent.Process.Pid)); err != nil || peak(string(text)) > memory {
 			t.Errorf("the agent has taken %d KiB, of %d (%v)", peak(string(text)), memory, err)
 		}
@@ -48,7 +50,8 @@ func TestScale(t *testing.T) {
 	})
 }
 
-// member returns the Node object with a number. Images are most of a real one.
+// member returns the Node object with number i. It lists images, because these are most of a real
+// Node object.
 func member(i int) object {
 	n := newNode(fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
 	n["status"] = object{
@@ -83,7 +86,7 @@ func routes(t *testing.T) int {
 	return strings.Count(setuptest.Run(t, "ip", "route", "show", "proto", "97"), "\n")
 }
 
-// peak returns the most memory that a process has taken, in KiB, from its /proc/PID/status.
+// peak returns the peak memory of a process in KiB. status is the text of its /proc/PID/status.
 func peak(status string) int {
 	_, after, _ := strings.Cut(status, "VmHWM:")
 	number, _, _ := strings.Cut(strings.TrimSpace(after), " ")

@@ -13,25 +13,25 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// component is the author of what the agent writes to the API server.
+// component is the name under which the agent writes to the API server.
 const component = "bridgeveth-node"
 
-// writer writes about the own Node object.
+// writer writes Events and the condition of the own Node object.
 type writer struct {
 	client   *rest.RESTClient
 	recorder record.EventRecorder
 }
 
-// newWriter returns a writer whose requests end with ctx. The recorder counts equal Events instead of
-// writing each of them, and limits how many it writes.
+// newWriter returns a writer whose requests end with ctx. Its recorder counts equal Events instead
+// of writing each of them, and limits the number of Events.
 func newWriter(ctx context.Context, client *rest.RESTClient, scheme *runtime.Scheme, self string) writer {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(sink{ctx, client})
 	return writer{client, broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component, Host: self})}
 }
 
-// Report writes a warning Event on the own Node object, soon and without waiting. Before the API
-// server has listed that object, Report does nothing.
+// Report writes a warning Event about the own Node object. It does not wait for the API server. If
+// the API server has not sent the own Node object yet, Report does nothing.
 func (w *Watch) Report(reason, message string) {
 	if own, known, _ := w.informer.GetStore().GetByKey(w.self); known { // the store returns no errors
 		w.recorder.Event(own.(*corev1.Node), corev1.EventTypeWarning, reason, message)
@@ -51,28 +51,28 @@ func (w *Watch) ClearNetworkUnavailable(ctx context.Context) error {
 	return w.client.Patch(types.StrategicMergePatchType).Resource("nodes").Name(w.self).SubResource("status").Body(patch).Do(ctx).Error()
 }
 
-// sink writes Events to the API server.
+// sink writes the recorder's Events to the API server.
 type sink struct {
 	ctx    context.Context
 	client *rest.RESTClient
 }
 
-// Create is record.EventSink.
+// Create implements record.EventSink.
 func (s sink) Create(e *corev1.Event) (*corev1.Event, error) {
 	return s.into(s.client.Post().Namespace(e.Namespace).Resource("events").Body(e))
 }
 
-// Update is record.EventSink.
+// Update implements record.EventSink.
 func (s sink) Update(e *corev1.Event) (*corev1.Event, error) {
 	return s.into(s.client.Put().Namespace(e.Namespace).Resource("events").Name(e.Name).Body(e))
 }
 
-// Patch is record.EventSink.
+// Patch implements record.EventSink.
 func (s sink) Patch(e *corev1.Event, patch []byte) (*corev1.Event, error) {
 	return s.into(s.client.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(patch))
 }
 
-// into makes a request and returns the Event in its answer.
+// into sends a request and returns the Event in the answer.
 func (s sink) into(request *rest.Request) (*corev1.Event, error) {
 	e := &corev1.Event{}
 	return e, request.Do(s.ctx).Into(e)

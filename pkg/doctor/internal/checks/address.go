@@ -9,7 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 )
 
-// checkAddress compares the address that ADD gave a container with the addresses of its interface.
+// checkAddress checks that the address which ADD gave a container is on the container's interface.
 func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	station := "address of " + e.Name
 	all, err := kernel.Addresses(e.Namespace)

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// checkARP checks whether a link answers ARP requests for its own addresses. e is the container that
-// has the link, nil for the host.
+// checkARP checks whether a link answers ARP requests for its own addresses. e is the container
+// that has the link, or nil for the host.
 func (p *Path) checkARP(ns *setup.Namespace, link string, e *End) {
 	station := "ARP of " + nameOf(e)
 	l, err := kernel.Link(ns, link)
@@ -21,7 +21,7 @@ func (p *Path) checkARP(ns *setup.Namespace, link string, e *End) {
 	}
 	for _, key := range []string{"all", link} {
 		key = "ipv4/conf/" + key + "/arp_ignore"
-		if value := kernel.Sysctl(ns, key); p.Is4() && value >= "3" && len(value) == 1 { // 1 and 2 ignore no request of this path
+		if value := kernel.Sysctl(ns, key); p.Is4() && value >= "3" && len(value) == 1 { // the values 1 and 2 let the link answer all requests on this path
 			p.Bad(station, commandIn(e, "sysctl -w %s", report.Setting(key, "0")), "%s does not answer ARP requests: net/%s is %s", link, key, value)
 		}
 	}

@@ -21,8 +21,9 @@ func (p *Path) CheckConntrack() {
 	}
 }
 
-// CheckFastPath notes the connections of container A whose packets skip the FORWARD chains. Without the
-// note, a reader of the chains' counters would take the connections for idle.
+// CheckFastPath adds a note with the number of container A's connections whose packets skip the
+// FORWARD chains. Without the note, a reader of the chains' counters would think that these
+// connections have no traffic.
 func (p *Path) CheckFastPath() {
 	count, err := p.Host.FastConnections(p.From)
 	if err == nil && count > 0 {

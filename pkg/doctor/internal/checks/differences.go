@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// AddDifferences adds a station for each difference between an end and the result of ADD. It skips the
-// differences in said, and adds the others to said. It reports whether it added a station.
+// AddDifferences adds a station for each difference between an end and the result of ADD. It skips
+// the differences in said, and adds all others to said. It reports whether it added a station.
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()
@@ -52,7 +52,7 @@ func (e *End) lacksRouteTo(a netip.Addr) bool {
 	return errors.Is(container, setup.DifferenceError{Kind: setup.RouteOnLink, Address: a})
 }
 
-// differences returns the errors of Verify.
+// differences returns the errors of Verify, which it calls only once.
 func (e *End) differences() (host, container error) {
 	if e.Verify != nil && !e.verified {
 		e.host, e.container = e.Verify()

@@ -6,7 +6,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// checkEcho checks whether a namespace answers pings. e is its container, nil for the host.
+// checkEcho checks whether a namespace answers pings. e is the container of the namespace, or nil
+// for the host.
 func (p *Path) checkEcho(ns *setup.Namespace, e *End) {
 	key := "ipv4/icmp_echo_ignore_all"
 	if p.To.Is6() {

@@ -22,7 +22,7 @@ type End struct {
 	Verify func() (host, container error)
 
 	verified        bool
-	host, container error // of Verify
+	host, container error // the results of Verify
 }
 
 // Address returns the first address of a family.
@@ -50,12 +50,12 @@ func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	return narrowest
 }
 
-// Command returns a command that runs in the container's namespace.
+// Command returns a shell command that runs in the container's namespace.
 func (e *End) Command(format string, words ...any) string {
 	return report.Command("nsenter --net=%s ", e.Namespace.Path) + report.Command(format, words...)
 }
 
-// commandIn is End.Command, or a command for the host if e is nil.
+// commandIn returns End.Command, or a shell command for the host if e is nil.
 func commandIn(e *End, format string, words ...any) string {
 	if e == nil {
 		return report.Command(format, words...)

@@ -9,7 +9,7 @@ import (
 )
 
 // checkFDB checks the forwarding database of a container's bridge. An entry for the container's MAC
-// must name the container's port. If there is no entry, the bridge must flood the port.
+// must name the container's port. If there is no entry, the bridge must flood frames to the port.
 func (p *Path) checkFDB(e *End) {
 	station := "forwarding database of " + e.Bridge
 	inside, err := kernel.Link(e.Namespace, e.Interface)

@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckHostRoute checks how the host routes the packet, and its answer.
+// CheckHostRoute checks how the host routes the packet and the answer to it.
 func (p *Path) CheckHostRoute() {
 	if !p.checkForwarding() {
 		return

@@ -9,7 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 )
 
-// CheckInterface checks a container's interface and, if it is valid, the address that ADD gave it.
+// CheckInterface checks a container's interface. If given is valid, it also checks that the
+// interface has this address, which ADD gave the container.
 func (p *Path) CheckInterface(e *End, given netip.Prefix) {
 	station := "interface of " + e.Name
 	link, err := kernel.Link(e.Namespace, e.Interface)

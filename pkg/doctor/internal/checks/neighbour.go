@@ -9,7 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkNeighbour compares a container's neighbour entry for the next hop with the MAC of the next hop.
+// checkNeighbour compares the MAC in a container's neighbour entry for the next hop with the next
+// hop's real MAC.
 func (p *Path) checkNeighbour(e *End, next netip.Addr) {
 	station := "neighbour of " + e.Name
 	link, err := kernel.Link(e.Namespace, e.Interface)
@@ -29,7 +30,8 @@ func (p *Path) checkNeighbour(e *End, next netip.Addr) {
 	p.Good(station, "neighbour entry for %s: correct (or none)", next)
 }
 
-// checkHostNeighbour compares the host's neighbour entry for a container with the container's MAC.
+// checkHostNeighbour compares the MAC in the host's neighbour entry for a container with the
+// container's real MAC.
 func (p *Path) checkHostNeighbour(e *End) {
 	address, ok := e.Address(p.Is4())
 	if !ok {
@@ -46,8 +48,8 @@ func (p *Path) checkHostNeighbour(e *End) {
 	}
 }
 
-// wrongMAC returns the MAC of the neighbour entry for an address if it differs from mac. It returns
-// nil if the entry is correct, if there is none, and if mac is unknown.
+// wrongMAC returns the MAC in the neighbour entry for address a if it differs from mac. It returns
+// nil if the entry is correct, if there is no entry, or if mac is unknown.
 func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.HardwareAddr {
 	for _, n := range all {
 		if n.Address == a && len(n.MAC) > 0 && mac != nil && !bytes.Equal(n.MAC, mac) {
@@ -57,8 +59,9 @@ func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.Ha
 	return nil
 }
 
-// Unresolved returns an address with a failed neighbour entry of container A: A has sent requests for
-// its MAC, and nobody has answered. The address is not valid if there is no such entry.
+// Unresolved returns an address for which container A has a failed neighbour entry: A has sent
+// requests for the MAC of this address, and nobody has answered. The result is not valid if there
+// is no such entry.
 func (p *Path) Unresolved() (a netip.Addr) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {

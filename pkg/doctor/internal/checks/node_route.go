@@ -11,9 +11,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// AddNoNodeRoute adds a station if the target is a pod on another node and the host has no route to the
-// pod, or only the default route. The station names the command that adds the route. AddNoNodeRoute
-// reports whether it added the station. err is the error of the lookup of the host's route to the pod.
+// AddNoNodeRoute adds a station if the target is a pod on another node and the host has no route to
+// the pod except the default route. The station has the command that adds the route. err is the
+// error of looking up the host's route to the pod. AddNoNodeRoute reports whether it added the
+// station.
 func (p *Path) AddNoNodeRoute(err error) bool {
 	pods, ok := p.podRange()
 	if !ok || !p.Beyond() || !p.Routed || err != nil && !errors.Is(err, unix.ENETUNREACH) {

@@ -15,7 +15,8 @@ type Path struct {
 	*Snapshot
 	Host *setup.Host
 	A, B *End
-	// From and To are the addresses of the packet. They are not valid if A or B has none.
+	// From and To are the addresses of the packet. From is not valid if A has no address, To if B
+	// has none.
 	From, To  netip.Addr
 	PodRanges []netip.Prefix // of the pods on all nodes
 
@@ -24,13 +25,15 @@ type Path struct {
 	Routed bool   // the host routes between A and B
 	Out    string // the link by which the host routes to B; "" until CheckHostRoute has found it
 
-	// Filtered says that FORWARD chains see bridged packets (br_netfilter). CheckBridge sets it.
+	// Filtered reports whether FORWARD chains see bridged packets, which br_netfilter causes.
+	// CheckBridge sets it.
 	Filtered bool
-	// Refused says that a strict rp_filter drops the packet on the bridge. CheckHostRoute sets it.
+	// Refused reports whether a strict rp_filter drops the packet on the bridge. CheckHostRoute
+	// sets it.
 	Refused bool
 }
 
-// Containers returns the containers among A and B, each once.
+// Containers returns those of A and B that are containers, without duplicates.
 func (p *Path) Containers() []*End {
 	if p.B.Namespace == nil || p.B == p.A {
 		return []*End{p.A}
@@ -51,8 +54,8 @@ func (p *Path) SetPlace() {
 	p.Routed = !p.Own && !p.Local && p.A.Bridge != p.B.Bridge && (p.B.Namespace != nil || !p.onBridge())
 }
 
-// onBridge reports whether the host reaches the target on the container's bridge without a gateway. The
-// target is then a container of another plugin, or another machine.
+// onBridge reports whether the host reaches the target through the container's bridge without a
+// gateway. The target is then a container of another plugin, or another machine.
 func (p *Path) onBridge() bool {
 	r, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "")
 	return err == nil && !r.Gateway.IsValid() && r.Link == p.A.Bridge

@@ -30,8 +30,9 @@ func (p *Path) CheckPort(e *End) {
 	}
 }
 
-// rejoinCommand returns a command that puts the port back on its bridge. A port that leaves its bridge
-// loses its settings as a bridge port. If there is a record, bvctl repair restores the settings too.
+// rejoinCommand returns a command that adds the port to its bridge again. A port that leaves its
+// bridge loses its settings as a bridge port. If there is a record of ADD, the command is bvctl
+// repair, which restores the settings too.
 func (e *End) rejoinCommand() string {
 	if e.Verify != nil {
 		return "bvctl repair"

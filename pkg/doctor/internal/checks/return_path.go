@@ -8,9 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckReturnPath checks by which link answers from an address to container A leave the host. It
-// returns that link, or "" if the kernel finds no route. in is the link by which the answers come in,
-// or "" if the host itself sends them.
+// CheckReturnPath checks through which link the host sends answers from an address to container A.
+// It returns this link, or "" if the kernel finds no route. in is the link on which the answers
+// come in, or "" if the host itself sends them.
 func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	back, err := kernel.RouteTo(p.Host.Namespace, p.From, from, in)
 	if err != nil {
@@ -38,10 +38,11 @@ func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	return back.Link
 }
 
-// refusesSource reports whether a strict rp_filter on the bridge drops the packet. It is called after
-// the kernel has refused to route the packet, because a blackhole route gives the same error.
+// refusesSource reports whether a strict rp_filter on the bridge drops the packet. CheckHostRoute
+// calls it after the kernel has refused to route the packet, because a blackhole route gives the
+// same error.
 func (p *Path) refusesSource() bool {
-	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // without a source address, so rp_filter is not applied
+	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // without a source address, the kernel does not apply rp_filter
 	if err != nil {
 		return false
 	}

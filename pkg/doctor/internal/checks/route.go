@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// CheckRoute checks a container's route from its own address to another one, and the neighbour entry
-// of the next hop.
+// CheckRoute checks the route of container e from its address from to the address to, and the
+// neighbour entry of the next hop.
 func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	station := "route of " + e.Name
 	if _, err := kernel.Link(e.Namespace, e.Interface); err != nil {
@@ -36,7 +36,7 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 			if !p.isRouterBeyond(station, e, to, next) {
 				return
 			}
-			p.Routed = p.Routed && e != p.A // the router routes the packet instead of the host
+			p.Routed = p.Routed && e != p.A // for packets of A, the router routes instead of the host
 		}
 		p.Good(station, "to %s via %s", to, next)
 	case p.Routed:
@@ -48,9 +48,9 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	p.checkNeighbour(e, next)
 }
 
-// isRouterBeyond reports whether a gateway that is no address of the host and its containers is a
-// router on the bridge's LAN. The gateway is such a router if ADD gave it to the container and the
-// bridge should not have it. If the gateway is no router, isRouterBeyond adds a station.
+// isRouterBeyond reports whether a gateway that is neither the host nor one of its containers is a
+// router on the bridge's LAN. It is such a router if ADD gave this gateway to the container and the
+// bridge should not have its address. If not, isRouterBeyond adds a station.
 func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bool {
 	given := e.givenRoute(to)
 	switch {
@@ -66,15 +66,15 @@ func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bo
 	return false
 }
 
-// addNoRoute adds a station for a route that the container lacks. If ADD made the route, the station
-// has the command that restores the route.
+// addNoRoute adds a station for a route that the container lacks. If ADD made this route, the
+// station has the command that restores the route.
 func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	given := e.givenRoute(to)
 	switch {
 	case !errors.Is(err, unix.ENETUNREACH):
 		p.Advise(station, "check "+e.Command("ip %s route show table all", familyOption(to))+" and "+e.Command("ip %s rule", familyOption(to)), "no route to %s: %s", to, kernel.Reason(err))
 	case given.Destination.IsValid():
-		if e.lacksRouteTo(given.Gateway) { // without it, the kernel refuses the route by the gateway
+		if e.lacksRouteTo(given.Gateway) { // the kernel refuses the route through the gateway without this route
 			toGateway := setup.Route{Destination: netip.PrefixFrom(given.Gateway, given.Gateway.BitLen())}
 			p.Bad(station, e.routeCommand("add", toGateway), "no route to the gateway %s", given.Gateway)
 		}

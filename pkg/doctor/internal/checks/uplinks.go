@@ -7,13 +7,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkUplinks adds a note if requests to A's host ports may come in by several uplinks. All answers
-// leave by one uplink, because the host routes an answer by its destination, whatever the link of the
-// request.
+// checkUplinks adds a note if requests to A's host ports may come in by several uplinks. All
+// answers leave by one uplink, because the host routes an answer by its destination, not by the
+// link of the request.
 func (p *Path) checkUplinks() {
 	family := kernel.FamilyOf(p.To)
 	if !p.Beyond() || slices.ContainsFunc(kernel.Rules(p.Host.Namespace, family), func(r kernel.Rule) bool { return r.Marked }) {
-		return // a rule for marked packets may already choose the right uplink
+		return // a rule for marked packets may already select the right uplink
 	}
 	if ports, err := p.Host.HostPorts(); err != nil || len(ports[p.ports[p.A.Port].Key]) == 0 {
 		return

@@ -15,7 +15,7 @@ import (
 // current is a netlink handle for the namespace of the calling thread.
 var current netlink.Handle
 
-// dump repeats a listing until no change interrupts it (NLM_F_DUMP_INTR).
+// dump repeats a listing until the listed objects do not change during it (NLM_F_DUMP_INTR).
 func dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()
@@ -31,7 +31,7 @@ func Link(ns *setup.Namespace, name string) (link netlink.Link, err error) {
 	return link, err
 }
 
-// LinkName returns the name of a link by its index, "" if it does not exist.
+// LinkName returns the name of the link with this index, or "" if the link does not exist.
 func LinkName(ns *setup.Namespace, index int) (name string) {
 	_ = ns.Do(func() error { // after an error, name is ""
 		link, err := netlink.LinkByIndex(index)
@@ -73,7 +73,7 @@ func Addresses(ns *setup.Namespace) (all []Address, err error) {
 	return all, err
 }
 
-// Prefix converts an IPNet.
+// Prefix converts n to a netip.Prefix.
 func Prefix(n *net.IPNet) netip.Prefix {
 	a, _ := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()

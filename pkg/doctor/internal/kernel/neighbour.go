@@ -28,8 +28,8 @@ func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err er
 	return all, err
 }
 
-// FDBEntry is an entry of a bridge's forwarding database: a MAC, and the port to which the bridge sends
-// its frames.
+// FDBEntry is an entry of a bridge's forwarding database: a MAC, and the port to which the bridge
+// sends frames for this MAC.
 type FDBEntry struct {
 	Port, Bridge int // indexes of links
 	MAC          net.HardwareAddr
@@ -44,8 +44,8 @@ func FDB(ns *setup.Namespace) (all []FDBEntry, err error) {
 	return all, err
 }
 
-// Floods reports whether a bridge floods a port: whether the bridge sends frames for an unknown MAC to
-// the port. It returns true if the kernel returns an error.
+// Floods reports whether a bridge sends frames for an unknown MAC to a port. It returns true if the
+// kernel returns an error.
 func Floods(ns *setup.Namespace, port netlink.Link) bool {
 	floods := true
 	_ = ns.Do(func() error { // after an error, floods is true

@@ -26,12 +26,13 @@ var routeTypes = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
 }
 
-// RouteTo asks the kernel for the route to an address. The kernel follows the routing rules (ip rule),
-// which may match the source address from. iif is the link by which the packet comes in. If iif is "",
-// the namespace itself sends the packet, and from is one of its addresses or not valid.
+// RouteTo asks the kernel for the route to the address to. The kernel follows the routing rules (ip
+// rule), which may match the source address from. iif is the link on which the packet comes in. If
+// iif is "", the namespace itself sends the packet, and from is one of its addresses or not valid.
 //
-// Some errors identify the type of the route, see Reason. If iif is not "", EXDEV means that rp_filter
-// drops the packet. Newer kernels, such as 6.18, return EINVAL instead, as they do for a blackhole route.
+// Some errors identify the type of the route (see Reason). If iif is not "", EXDEV means that
+// rp_filter drops the packet. Newer kernels, such as 6.18, return EINVAL instead, as they do for a
+// blackhole route.
 func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err error) {
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif})
 	r = Route{Table: found.Table, Type: routeTypes[found.Type], Link: LinkName(ns, found.LinkIndex)}
@@ -43,8 +44,8 @@ func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err
 
 // OnlyDefault reports whether the route that RouteTo returns is a default route.
 func OnlyDefault(ns *setup.Namespace, to, from netip.Addr, iif string) bool {
-	// FIBMatch: the kernel returns the route as it is in its table, without a link if it has several
-	// next hops.
+	// With FIBMatch, the kernel returns the route as it is in its table. Such a route has no link
+	// if it has several next hops.
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif, FIBMatch: true})
 	return err == nil && isDefault(found)
 }
@@ -68,7 +69,7 @@ func lookUp(ns *setup.Namespace, to, from netip.Addr, options netlink.RouteGetOp
 	return r, err
 }
 
-// Reason returns why the kernel has no route, by the error of RouteTo (net/ipv4/route.c,
+// Reason returns why the kernel has no route, as the error of RouteTo tells (net/ipv4/route.c,
 // net/ipv6/ip6_fib.c).
 func Reason(err error) string {
 	switch {
@@ -84,8 +85,8 @@ func Reason(err error) string {
 	return err.Error()
 }
 
-// HasGatewayTo reports whether a route by a gateway, other than a default route, leads to a part of a
-// range.
+// HasGatewayTo reports whether a route through a gateway, other than a default route, leads to a
+// part of the range to.
 func HasGatewayTo(ns *setup.Namespace, to netip.Prefix) (bool, error) {
 	routes, err := routes(ns, FamilyOf(to.Addr()), unix.RT_TABLE_MAIN)
 	return slices.ContainsFunc(routes, func(r netlink.Route) bool {
@@ -112,7 +113,8 @@ func Uplinks(ns *setup.Namespace, family int) (links []string, err error) {
 	return links, err
 }
 
-// routes lists the routes of a family in a table, in all tables for RT_TABLE_UNSPEC.
+// routes lists the routes of a family in a table. With RT_TABLE_UNSPEC, it lists the routes of all
+// tables.
 func routes(ns *setup.Namespace, family, table int) (all []netlink.Route, err error) {
 	err = ns.Do(func() (err error) {
 		all, err = dump(func() ([]netlink.Route, error) {
@@ -150,8 +152,8 @@ func Rules(ns *setup.Namespace, family int) (all []Rule) {
 	return all
 }
 
-// RuleOf returns the routing rule that made the kernel read the table of a route. ok is false for the
-// table main.
+// RuleOf returns the routing rule because of which the kernel read the table of route r. ok is
+// false if this is the table main.
 func RuleOf(ns *setup.Namespace, r Route, from, to netip.Addr) (rule Rule, ok bool) {
 	rules := Rules(ns, FamilyOf(to))
 	i := slices.IndexFunc(rules, func(n Rule) bool {

@@ -12,14 +12,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Counter is a counter of dropped packets that nf_tables does not report.
+// Counter identifies a counter of dropped packets that is not in nf_tables.
 type Counter struct {
 	Namespace *setup.Namespace
 	Rule      string // of iptables-legacy; "" for the reverse path filter (rp_filter)
 }
 
-// Bursts are the numbers of packets that SendBursts sends, one burst after the other. A counter that
-// grows by the same numbers counts these packets, and no packets of others.
+// Bursts contains the number of packets in each burst of SendBursts. A counter that grows by
+// exactly these numbers has counted the doctor's packets, and no others.
 var Bursts = []int{2, 3}
 
 // SendBursts sends bursts of requests until one is answered. It returns the growth of each counter

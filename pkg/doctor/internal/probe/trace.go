@@ -29,15 +29,15 @@ const (
 	Reply   = "reply"
 )
 
-// trace listens to the trace messages of nf_tables in one namespace.
+// trace receives the trace messages of nf_tables in one namespace.
 type trace struct {
 	socket *nl.NetlinkSocket
 	rules  *nftables.Conn
 	tables []*nftables.Table
 }
 
-// startTrace starts to trace the packets of e, and their answers, in a namespace. links are traced at
-// the hook ingress, which is before all other hooks. stop ends the trace.
+// startTrace begins to trace the packets of e and the answers to them in a namespace. On links, it
+// also traces at the hook ingress, which comes before all other hooks. stop ends the trace.
 func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	t := &trace{}
 	err := ns.Do(func() (err error) {
@@ -76,7 +76,7 @@ func (t *trace) mark(e *Echo, links []string) (err error) {
 	}
 	for i, link := range links {
 		t.markAt(e, t.tables[2], nftables.ChainHookIngress, fmt.Sprintf("ingress%d", i), link)
-		_ = t.rules.Flush() // it fails if the link is gone or the kernel lacks the hook; then nothing drops packets at this hook
+		_ = t.rules.Flush() // this fails if the link was deleted or the kernel lacks the hook; then nothing drops packets at this hook
 	}
 	return nil
 }
@@ -84,11 +84,11 @@ func (t *trace) mark(e *Echo, links []string) (err error) {
 // early is a priority before that of the table raw (-300).
 var early = nftables.ChainPriorityRef(-400)
 
-// markAt makes the chains for one hook: one chain for requests and one for replies.
+// markAt adds the chains for one hook: one chain for requests and one for replies.
 func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook, name, link string) {
 	for packet, match := range map[string][]expr.Any{
 		Request: match(e.from, e.to, e.id),
-		Reply:   match(e.to, netip.Addr{}, e.id), // from may have been masqueraded
+		Reply:   match(e.to, netip.Addr{}, e.id), // the request may have been masqueraded, so the reply may have another destination than from
 	} {
 		chain := t.rules.AddChain(&nftables.Chain{
 			Name: packet + " " + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: early, Device: link,
@@ -129,7 +129,7 @@ func (t *trace) stop() (verdicts []Verdict, err error) {
 	for buffer := make([]byte, 1<<16); ; {
 		n, _, failed := unix.Recvfrom(t.socket.GetFd(), buffer, unix.MSG_DONTWAIT)
 		if errors.Is(failed, unix.ENOBUFS) || errors.Is(failed, unix.EINTR) {
-			continue // ENOBUFS: some messages were lost, the others can be read
+			continue // on ENOBUFS, some messages were lost, but the others can be read
 		}
 		if failed != nil {
 			return verdicts, err // no more messages

@@ -8,13 +8,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Post is a namespace where packets are watched, and the links by which they come in.
+// Post is a namespace in which packets are watched, with the links on which they come in.
 type Post struct {
 	Namespace *setup.Namespace
 	Links     []string
 }
 
-// Posts are several posts, each in another namespace.
+// Posts is a list of posts. Each namespace occurs once.
 type Posts []Post
 
 // Add adds a namespace and its links.
@@ -63,7 +63,7 @@ func Watch(posts Posts, e *Echo, send func()) (seen Sightings, err error) {
 	return seen, err
 }
 
-// of returns what was reported in a namespace.
+// of returns the verdicts that were reported in a namespace.
 func (s Sightings) of(ns *setup.Namespace) []Verdict {
 	i := slices.IndexFunc(s, func(at Sighting) bool { return at.Namespace.Same(ns) })
 	if i < 0 {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// DroppedBy begins the name of each station that dropped the doctor's own packet.
+// DroppedBy is the beginning of the name of each station that dropped the doctor's own packet.
 const DroppedBy = "dropped by"
 
 // State is the state of a station.
@@ -39,7 +39,7 @@ type Report struct {
 	Answered bool      `json:"answered"` // the doctor's own packet was answered
 }
 
-// Path returns both ends, or the only one.
+// Path returns the names of both ends, or only From if To is "".
 func (r *Report) Path() string {
 	if r.To == "" {
 		return r.From
@@ -47,9 +47,9 @@ func (r *Report) Path() string {
 	return r.From + " → " + r.To
 }
 
-// Obstacle returns the station that keeps the packet from arriving: the first bad station with Root,
-// else the station that dropped the doctor's packet, else the first bad station. It returns nil if no
-// station is bad.
+// Obstacle returns the station that keeps the packet from arriving. It is the first bad station
+// with Root. If there is none, it is the station that dropped the doctor's packet, or else the
+// first bad station. Obstacle returns nil if no station is bad.
 func (r *Report) Obstacle() *Station {
 	for _, is := range []func(*Station) bool{
 		func(s *Station) bool { return s.Root },
@@ -74,9 +74,9 @@ func (r *Report) Dropped() bool {
 // Healthy reports whether no station is bad.
 func (r *Report) Healthy() bool { return r.Obstacle() == nil }
 
-// add adds a station and returns it. The pointer is valid until the next station is added. add replaces
-// line breaks, because a container could otherwise forge a station by a line break in the name of a
-// table.
+// add adds a station to the report and returns a pointer, which is valid until the next station is
+// added. It replaces line breaks, because a container could otherwise forge a station with a table
+// name that contains a line break.
 func (r *Report) add(s Station) *Station {
 	for _, text := range []*string{&s.Name, &s.What, &s.Remedy} {
 		*text = strings.ReplaceAll(*text, "\n", "; ")
@@ -85,12 +85,12 @@ func (r *Report) add(s Station) *Station {
 	return &r.Stations[len(r.Stations)-1]
 }
 
-// Good adds a station where nothing is wrong.
+// Good adds a station at which nothing is wrong.
 func (r *Report) Good(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
 }
 
-// Note adds a station that drops no packets but that the reader should know.
+// Note adds a station that drops no packets, but has something that the reader should know.
 func (r *Report) Note(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
 }
