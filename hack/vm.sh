@@ -102,7 +102,8 @@ chmod +x "$tmp/init/init"
 
 # Without hardware virtualisation, QEMU 7.2 has two faults under Linux 6.12. The first is in the
 # instruction CMPXCHG16B, so this instruction is switched off. The second is in code that another
-# processor has just rewritten, so one thread runs all processors.
+# processor has just rewritten, so one thread runs all processors. A clock that counts instructions
+# would count one for each byte that a fast string instruction (ERMS) copies.
 how="-accel tcg,thread=single -cpu max,cx16=off -smp 2"
 if [ -n "${ICOUNT:-}" ]; then
 	how="-accel tcg,thread=single -cpu max,cx16=off,erms=off -smp 1 -icount shift=0"

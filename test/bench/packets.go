@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	packetTime = 20 * time.Millisecond // duration of one measurement
+	packetTime = 50 * time.Millisecond // duration of one measurement
 	manyFlows  = 100
 
 	// A second network for the path between two bridges.
