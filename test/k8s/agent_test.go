@@ -59,6 +59,7 @@ func TestTunnel(t *testing.T) {
 				c.Errorf("%s has no route through the tunnel:\n%s", n.name, routes)
 			}
 		}
+		c.checkBig()
 		c.testSources()
 		c.testServices()
 		c.testFlush()

@@ -88,7 +88,7 @@ func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 		c.makeImage()
 		c.startControl()
 		for range s.nodes {
-			c.addNode()
+			c.addNode(near)
 		}
 		t.Cleanup(func() {
 			if t.Failed() {
@@ -108,13 +108,18 @@ func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 // measured is a file whose text the test prints, also if it passes.
 func measured() string { return filepath.Join(dir, "measured") }
 
+// underlay is a link between nodes. The control plane is the router on it.
+type underlay struct{ bridge, prefix4, prefix6 string }
+
+var near, far = underlay{"near", "172.30.0.", "fd00:172:30::"}, underlay{"far", "172.31.0.", "fd00:172:31::"}
+
 // addNode adds a node to the cluster and starts it. A reboot keeps its addresses.
-func (c *cluster) addNode() *node {
+func (c *cluster) addNode(on underlay) *node {
 	c.Helper()
 	i := len(c.nodes) + 1
 	n := &node{
 		T: c.T, name: fmt.Sprintf("node%d", i), link: fmt.Sprintf("u-node%d", i), mac: fmt.Sprintf("02:00:00:00:00:%02x", i),
-		shape: c.shape, ips: []string{fmt.Sprintf("172.30.0.%d", 10+i), fmt.Sprintf("fd00:172:30::%x", 0x10+i)},
+		shape: c.shape, underlay: on, ips: []string{fmt.Sprintf("%s%d", on.prefix4, 10+i), fmt.Sprintf("%s%x", on.prefix6, 0x10+i)},
 	}
 	if c.ipv6 {
 		n.ips = n.ips[1:]
@@ -142,10 +147,13 @@ func (c *cluster) makeImage() {
 // startControl starts the control plane, and makes the network between the nodes.
 func (c *cluster) startControl() {
 	c.Helper()
-	run(c, "ip", "link", "add", "underlay", "type", "bridge")
-	run(c, "ip", "link", "set", "underlay", "up")
-	run(c, "ip", "addr", "add", controlIP+"/24", "dev", "underlay")
-	run(c, "ip", "addr", "add", controlIP6+"/64", "dev", "underlay", "nodad")
+	for _, l := range []underlay{near, far} {
+		run(c, "ip", "link", "add", l.bridge, "up", "type", "bridge")
+		run(c, "ip", "addr", "add", l.prefix4+"1/24", "dev", l.bridge)
+		run(c, "ip", "addr", "add", l.prefix6+"1/64", "dev", l.bridge, "nodad")
+	}
+	setuptest.SetSysctl(c, "ipv4/ip_forward", "1") // the router between both links
+	setuptest.SetSysctl(c, "ipv6/conf/all/forwarding", "1")
 	for _, key := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
 		setuptest.SetSysctl(c, key, "0") // the bridge stands for a switch between the nodes, so iptables must not see its packets
 	}

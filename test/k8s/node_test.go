@@ -19,12 +19,13 @@ import (
 // with a containerd and a kubelet. When its first process ends, the kernel ends all others.
 type node struct {
 	*testing.T
-	name  string
-	link  string // the other end of eth0, on the bridge between the nodes
-	mac   string // of eth0; a reboot keeps it, because other nodes have neighbour entries with this address
-	ips   []string
-	dir   string // the node's disk, which a reboot keeps
-	shape shape
+	name string
+	link string // the other end of eth0, on the bridge between the nodes
+	mac  string // of eth0; a reboot keeps it, because other nodes have neighbour entries with this address
+	ips  []string
+	dir  string // the node's disk, which a reboot keeps
+	shape
+	underlay
 	first *exec.Cmd
 }
 
@@ -44,9 +45,9 @@ func (n *node) start() {
 	n.Helper()
 	makeCgroup(n, n.name)
 	n.first = exec.Command("/proc/self/exe")
-	pods, _ := n.shape.cidrs()
+	pods, _ := n.cidrs()
 	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir, nodeIPsVar+"="+strings.Join(n.ips, ","),
-		proxyModeVar+"="+n.shape.proxy, clusterCIDRVar+"="+pods, firewalldVar+"="+n.shape.firewalld)
+		proxyModeVar+"="+n.proxy, clusterCIDRVar+"="+pods, firewalldVar+"="+n.firewalld)
 	log, err := os.OpenFile(filepath.Join(n.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		n.Fatal(err)
@@ -61,16 +62,16 @@ func (n *node) start() {
 		n.Fatal(err)
 	}
 	pid := fmt.Sprint(n.first.Process.Pid)
-	run(n, "ip", "link", "add", n.link, "master", "underlay", "up", "type", "veth", "peer", "name", "eth0", "address", n.mac, "netns", pid)
+	run(n, "ip", "link", "add", n.link, "master", n.bridge, "up", "type", "veth", "peer", "name", "eth0", "address", n.mac, "netns", pid)
 	ns := func(args ...string) {
 		n.Helper()
 		run(n, "nsenter", append([]string{"-t", pid, "-n", "ip"}, args...)...)
 	}
 	ns("link", "set", "lo", "up")
 	for _, ip := range n.ips {
-		bits, router := "/24", controlIP
+		bits, router := "/24", n.prefix4+"1"
 		if strings.Contains(ip, ":") {
-			bits, router = "/64", controlIP6
+			bits, router = "/64", n.prefix6+"1"
 		}
 		ns("addr", "add", ip+bits, "dev", "eth0", "nodad")
 		ns("link", "set", "eth0", "up")

@@ -20,10 +20,14 @@ func TestNodes(t *testing.T) {
 		c.checkPods("two nodes")
 		c.testDNS()
 
-		third := c.addNode()
+		third := c.addNode(far) // behind a router, so by the tunnel
 		c.awaitNodes()
 		c.awaitReady()
 		c.checkPods("a third node")
+		if routes := c.nodes[0].run("ip", "route", "show", "proto", "97"); !strings.Contains(routes, "dev eth0") || !strings.Contains(routes, "dev bvx0") {
+			c.Errorf("%s needs a direct route and one through the tunnel:\n%s", c.nodes[0].name, routes)
+		}
+		c.checkBig()
 		c.testNodeForgotten(third)
 		c.testTwoVersions(third)
 

@@ -33,6 +33,7 @@ spec:
           /bin/busybox mkdir -p /www/cgi-bin
           printf '#!/bin/busybox sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho $REMOTE_ADDR $(/bin/busybox hostname)\n' >/www/cgi-bin/peer
           /bin/busybox chmod 755 /www/cgi-bin/peer
+          /bin/busybox dd if=/dev/zero of=/www/big bs=65536 count=16
           exec /bin/busybox httpd -f -p 7000 -h /www
         readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 1}
 ---
@@ -46,6 +47,26 @@ type pod struct {
 	Metadata struct{ Name, UID, DeletionTimestamp string }
 	Spec     struct{ NodeName string }
 	Status   struct{ PodIPs []struct{ IP string } }
+}
+
+// checkBig has each pod read a megabyte from each other, in packets of full size.
+func (c *cluster) checkBig() {
+	c.Helper()
+	pods := c.pods()
+	for _, from := range pods {
+		for _, to := range pods {
+			for _, ip := range to.Status.PodIPs {
+				if from.Metadata.Name == to.Metadata.Name {
+					continue
+				}
+				size, err := c.from(from).run("sh", "-c", "/bin/busybox timeout 20 /bin/busybox wget -qO- http://"+net.JoinHostPort(ip.IP, "7000")+"/big | /bin/busybox wc -c")
+				if err != nil || size != "1048576" {
+					c.Errorf("from %s to %s: a megabyte arrives as %q (%v)", from.Spec.NodeName, ip.IP, size, err)
+				}
+			}
+		}
+	}
+	c.Logf("packets of full size pass")
 }
 
 // awaitNodes waits until every node has registered and has its pod ranges.
