@@ -83,6 +83,17 @@ func TestFailsAnywhere(t *testing.T) {
 	}
 }
 
+// TestInterrupted checks that an ADD succeeds if a signal interrupts the reservation of disk space.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(1)
+	a, failed := failing(t, on("ADD", 1, single), "fallocate", "EINTR", 1)
+	if failed != 1 {
+		t.Errorf("%d calls of fallocate were interrupted, want 1: the test proves nothing", failed)
+	}
+	a.ok(t)
+}
+
 // TestDelFailsAnywhere lets one system call of DEL fail at a time. It checks that the error
 // contains none of the words that containerd takes for success, and that the next DEL removes
 // everything.

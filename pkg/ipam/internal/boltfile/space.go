@@ -39,7 +39,10 @@ func (f *File) Preallocate(used int64) error {
 	}
 	// want is the needed space. Preallocate reserves a quarter more, so that most ADDs need not
 	// reserve space.
-	err := unix.Fallocate(int(f.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, want+want/4)
+	err := error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) { // by a signal of the Go runtime, on a busy host
+		err = unix.Fallocate(int(f.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, want+want/4)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}
