@@ -131,7 +131,7 @@ func (r *report) met(targets []target) bool {
 func (r *report) printTargets(w io.Writer, targets []target) {
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "what\ttarget\tmeasured\tfloor\t")
+	fmt.Fprintln(tw, "what\ttarget\tmeasured\tfloor\tresult")
 	for _, t := range targets {
 		bound := 0.0
 		if t.floor != nil {
