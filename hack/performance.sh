@@ -1,0 +1,34 @@
+#!/bin/bash
+# Replaces a section of docs/performance.md by the tables of a benchmark, which it reads from
+# standard input:
+#
+#   make bench | tee /dev/stderr | hack/performance.sh 'make bench'
+#   make bench-vm | tee /dev/stderr | hack/performance.sh 'make bench-vm'
+#
+# The section is between the comments "tables of NAME" and "end". Of the packets, the section has the
+# rows with one connection.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+doc=docs/performance.md
+tables=$(tr -d '\r' | sed -E 's/^ +//; s/ +$//; s/  +/\t/g' | awk -F'\t' '
+	/^kernel\t/ { kernel = $2; sub(/,.*/, "", kernel) }
+	$1 == "path" && /fastPath/ { columns = NF; packets = 1 }
+	$1 == "what" { columns = 5; packets = 0 }
+	$0 == "" { columns = 0 }
+	!columns || packets && $3 != "flows" && $3 != 1 { next }
+	{
+		row = "|"; rule = "|"
+		for (i = 1; i <= columns; i++) { row = row " " $i " |"; rule = rule " --- |" }
+		head = $1 == "path" || $1 == "what"
+		if (head) print ""
+		print row
+		if (head) print rule
+	}
+	END { print "\nLinux " kernel }')
+[[ $tables == *what* ]] || { echo "no table of targets on standard input" >&2; exit 1; }
+NAME=$1 TABLES=$tables awk '
+	$0 == "<!-- end -->" { inside = 0 }
+	!inside { print }
+	$0 == "<!-- tables of " ENVIRON["NAME"] " -->" { inside = found = 1; print ENVIRON["TABLES"] "\n" }
+	END { exit !found }' $doc >$doc.new || { rm $doc.new; echo "$doc has no section for the tables of $1" >&2; exit 1; }
+mv $doc.new $doc
