@@ -28,8 +28,9 @@ type Part interface {
 	Close()
 }
 
-// OpenPart opens the part that the plugin bridgeveth, portmap or firewall has made. args are the
-// arguments of CHECK. part is nil if this plugin has made nothing for the attachment.
+// OpenPart opens the part of an attachment that one plugin of its list has made. args are the
+// arguments of that plugin's CHECK. The key "type" selects bridgeveth, portmap or firewall. part is
+// nil if the plugin has made nothing for the attachment.
 func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {

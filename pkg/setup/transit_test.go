@@ -75,7 +75,8 @@ func inBoth(t *testing.T, commands string) {
 }
 
 // TestTransit checks that FORWARD chains of several kinds drop packets to a pod on another node,
-// and that EnsureTransit makes the chains accept them. The administrator's DROP must stay in force.
+// and that EnsureTransit makes the chains accept them. A DROP rule in the
+// administrator's chain must still take effect.
 // DeleteTransit must restore the former state.
 func TestTransit(t *testing.T) {
 	for _, tt := range []struct{ name, forward, admin string }{

@@ -451,8 +451,8 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// withHostLocal returns the configuration of small. In host-local's folder, 10.1.0.2 is reserved
-// for the container "running".
+// withHostLocal returns the same configuration as the function small, with the key importFrom. It
+// also makes host-local's folder, in which the container "running" has reserved 10.1.0.2.
 func withHostLocal(t *testing.T, dir string, size int) string {
 	t.Helper()
 	old := t.TempDir()

@@ -127,7 +127,7 @@ func (r *report) met(targets []target) bool {
 	return !slices.ContainsFunc(targets, func(t target) bool { return t.verdict(r) == "missed" })
 }
 
-// printTargets writes the targets, the ratios and the floor's ratios.
+// printTargets writes each target, its measured ratio, and the same ratio of the floor.
 func (r *report) printTargets(w io.Writer, targets []target) {
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

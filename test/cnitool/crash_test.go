@@ -179,8 +179,9 @@ func TestKilledBetweenPrograms(t *testing.T) {
 // killers is a folder with programs that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt fills the folder killers. Each program there normally runs the real program of the same
-// name. All runs are counted. The run with the number at kills its parent process instead.
+// killAt lets the plugin be killed when it starts its helper program number "at". It fills the folder
+// killers with scripts that count their runs and start the real program of the same name. Run number
+// "at" kills its parent process instead, which is the plugin.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {

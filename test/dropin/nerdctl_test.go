@@ -136,8 +136,8 @@ func TestPortList(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestBanner checks what each name prints without any environment. nerdctl runs firewall like
-// this to find its version.
+// TestBanner runs the plugin under each of its names without CNI_* variables, and checks what it
+// prints. nerdctl runs the plugin firewall in this way to find its version.
 func TestBanner(t *testing.T) {
 	mod, err := os.ReadFile("../go.mod")
 	must(t, err)

@@ -101,8 +101,8 @@ func TestPortmapTaken(t *testing.T) {
 	setuptest.Same(t, before, "it left traces")
 }
 
-// TestPortmapWithoutAddress checks the error about ports of a container without an address that
-// fits.
+// TestPortmapWithoutAddress checks the error about a host port of a container that has no address
+// of the port's family.
 func TestPortmapWithoutAddress(t *testing.T) {
 	t.Parallel()
 	newNode(t)

@@ -17,7 +17,7 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 </busconfig>`
 
 // TestFirewalld runs a cluster whose nodes have firewalld and also FORWARD at DROP. Both deny packets that
-// nobody accepts. After its reload, firewalld rejects packets of pods until the agent has asked it again.
+// nobody accepts. After a reload, firewalld rejects packets of pods until the agent has put the bridge into a zone again.
 func TestFirewalld(t *testing.T) {
 	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), "trixie")
 	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {

@@ -39,8 +39,8 @@ func (e *End) inSubnet(a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// givenRoute returns the most specific route to an address that ADD gave the container. Its Destination
-// is not valid if there is no such route.
+// givenRoute returns the most specific route to the address "to" among the routes that ADD gave the
+// container. The Destination of the result is not valid if there is no such route.
 func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	for _, r := range e.Routes {
 		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {

@@ -76,8 +76,9 @@ func (n *Network) noteChange(key, record []byte) {
 // records of the sticky file. If a record is empty, the name has no addresses any more.
 func (n *Network) ChangedNames() map[string][]byte { return n.changedNames }
 
-// keep turns the lease of an ended attachment into a lease that is kept for its name. If the name
-// has another address by now, keep does nothing and returns false.
+// keep turns the lease of an ended attachment into a kept lease: the address waits for the next
+// attachment of the same pod name (Lease.Sticky.Name). If this name has another address by now, keep
+// does nothing and returns false.
 func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	list, err := n.NameAddresses(l.Sticky.Name, l.Interface)
 	if err != nil || !slices.Contains(list, l.Address.Addr()) {

@@ -211,8 +211,9 @@ func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 	return present[i], true
 }
 
-// HasGateway reports whether the addresses of a link contain a gateway. An IPv6 gateway may also be
-// present with a shorter prefix length.
+// HasGateway reports whether the addresses of a link contain a gateway. For IPv6, an
+// address with a shorter prefix length counts as the gateway too: its larger subnet reaches the same
+// containers.
 func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
 		return p == gateway || sameAddress6(p, gateway) && p.Bits() < gateway.Bits()

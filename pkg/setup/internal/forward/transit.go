@@ -25,15 +25,15 @@ const transitChain = "BRIDGEVETH-TRANSIT"
 // toTransit is the jump from our chain to transitChain.
 var toTransit = rule{target: transitChain}
 
-// MissingTransit returns a difference for each family whose transit rules in iptables-nft are not
-// those for the ranges. The rules for each range are:
+// MissingTransit compares the transit rules in iptables-nft with those that the ranges need. It
+// returns one difference for each family in which they differ. The rules for each range are:
 //
 //	-d RANGE -j ACCEPT
 //	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 //
 // The rules do not accept new connections from a range, because such a connection may lead to
 // Docker's containers, which other networks must not reach. Rules for other ranges of the same
-// family count as a difference, and are deleted. If there is no FORWARD chain, nothing denies the
+// family are a difference too: its Restore deletes them. If there is no FORWARD chain, nothing denies the
 // packets, so nothing is missing.
 func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
