@@ -81,22 +81,13 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("list default routes: %w", err)
 		}
-		for _, r := range routes {
-			links := []int{r.LinkIndex}
-			for _, hop := range r.MultiPath {
-				links = append(links, hop.LinkIndex)
-			}
-			for _, index := range links {
-				l, err := ByIndex(n, index)
-				if index == 0 || Absent(err) {
-					continue // index 0 means that the route has several next hops; an absent link was deleted meanwhile
-				}
-				if err != nil {
-					return 0, err
-				}
-				if mtu == 0 || l.MTU < mtu {
-					mtu = l.MTU
-				}
+		links, err := linksOf(n, routes)
+		if err != nil {
+			return 0, err
+		}
+		for _, l := range links {
+			if mtu == 0 || l.MTU < mtu {
+				mtu = l.MTU
 			}
 		}
 	}
@@ -117,24 +108,37 @@ func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
+	links, err := linksOf(n, slices.DeleteFunc(routes, func(r netlink.Route) bool {
+		ones, bits := r.Dst.Mask.Size()
+		return r.Type != unix.RTN_UNICAST || ones == bits || r.Dst.IP.IsLinkLocalUnicast()
+	}))
+	for _, l := range links {
+		names = append(names, l.Name)
+	}
+	return names, err
+}
+
+// linksOf returns the links that routes leave by, each once.
+func linksOf(n *netns.Namespace, routes []netlink.Route) (links []Link, err error) {
+	var indices []int
 	for _, r := range routes {
-		if ones, bits := r.Dst.Mask.Size(); r.Type != unix.RTN_UNICAST || ones == bits || r.Dst.IP.IsLinkLocalUnicast() {
-			continue
-		}
-		for _, hop := range append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: r.LinkIndex}) {
-			l, err := ByIndex(n, hop.LinkIndex)
-			if hop.LinkIndex == 0 || Absent(err) {
-				continue // a route with several next hops has no link of its own; or the link was deleted meanwhile
-			}
-			if err != nil {
-				return nil, err
-			}
-			if !slices.Contains(names, l.Name) {
-				names = append(names, l.Name)
-			}
+		indices = append(indices, r.LinkIndex)
+		for _, hop := range r.MultiPath {
+			indices = append(indices, hop.LinkIndex)
 		}
 	}
-	return names, nil
+	slices.Sort(indices)
+	for _, index := range slices.Compact(indices) {
+		l, err := ByIndex(n, index)
+		if index == 0 || Absent(err) {
+			continue // a route with several next hops has no link of its own; or the link was deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	return links, nil
 }
 
 // HasRoute reports whether a route exists. It searches all tables, because later plugins in the
