@@ -142,16 +142,10 @@ func transitRules(ranges []netip.Prefix) (list []nft.Rule) {
 // this. nft.Within loads only the bytes that the prefix covers, but iptables-nft up to 1.8.6 reads
 // such a rule as a rule about a single address.
 func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
-	address := subnet.Masked().Addr().AsSlice()
-	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset4, Len: uint32(len(address))}
-	if subnet.Addr().Is6() {
-		load.Offset = offset6
+	if subnet.IsSingleIP() {
+		return nft.Within(offset4, offset6, subnet, expr.CmpOpEq)
 	}
-	list := []expr.Any{load}
-	if !subnet.IsSingleIP() {
-		list = append(list, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: load.Len, Mask: netns.IPNet(subnet).Mask, Xor: make([]byte, load.Len)})
-	}
-	return append(list, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address})
+	return nft.UnderMask(offset4, offset6, subnet, expr.CmpOpEq)
 }
 
 // addTransit adds the missing transit rules and deletes the surplus rules of the transit chain. It

@@ -42,23 +42,35 @@ func NotMulticast(is6 bool) []expr.Any {
 // nft(8): if the prefix length is a multiple of 8, the rule compares only the bytes of the prefix.
 // Otherwise it compares the address under a mask.
 func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
-	offset, address := offset4, subnet.Masked().Addr().AsSlice()
-	if subnet.Addr().Is6() {
-		offset = offset6
-	}
-	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(address))}
-	switch bits := subnet.Bits(); {
-	case bits == 0:
+	bits := subnet.Bits()
+	if bits == 0 {
 		return nil // every address is in the subnet
-	case bits%8 == 0:
-		load.Len = uint32(bits / 8)
-		return []expr.Any{load, &expr.Cmp{Op: op, Register: 1, Data: address[:load.Len]}}
 	}
+	if bits%8 != 0 {
+		return UnderMask(offset4, offset6, subnet, op)
+	}
+	load, address := loadAddress(offset4, offset6, subnet)
+	load.Len = uint32(bits / 8)
+	return []expr.Any{load, &expr.Cmp{Op: op, Register: 1, Data: address[:load.Len]}}
+}
+
+// UnderMask is Within for any prefix length: it compares the whole address under a mask.
+func UnderMask(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
+	load, address := loadAddress(offset4, offset6, subnet)
 	return []expr.Any{
 		load,
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: load.Len, Mask: netns.IPNet(subnet).Mask, Xor: make([]byte, load.Len)},
 		&expr.Cmp{Op: op, Register: 1, Data: address},
 	}
+}
+
+// loadAddress loads an address of the subnet's family, and returns the first address of the subnet.
+func loadAddress(offset4, offset6 uint32, subnet netip.Prefix) (load *expr.Payload, address []byte) {
+	offset, address := offset4, subnet.Masked().Addr().AsSlice()
+	if subnet.Addr().Is6() {
+		offset = offset6
+	}
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(address))}, address
 }
 
 // NextHeaderIs compares the next header field of the IPv6 header with a protocol number
