@@ -110,9 +110,6 @@ func (c *Change) AddSet(s Set) {
 	c.add("add set "+s.Name, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, attributes...)
 }
 
-// Empty reports whether the transaction has no request.
-func (c *Change) Empty() bool { return len(c.batch) == 0 }
-
 // Append adds further requests to the transaction, such as requests about the elements of a set.
 func (c *Change) Append(b netns.Batch) { c.batch = append(c.batch, b...) }
 

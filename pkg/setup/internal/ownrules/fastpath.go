@@ -113,9 +113,7 @@ func deleteFastPath(n *netns.Namespace, family int, prefix string) error {
 		return err
 	}
 	c := nft.NewChange(table(family))
-	if removeFastPath(c, present[fastPath.Name], prefix); c.Empty() {
-		return nil
-	}
+	removeFastPath(c, present[fastPath.Name], prefix)
 	if err := c.Send(n, nft.AnyGeneration); err != nil {
 		return fmt.Errorf("delete the fast path of %s: %w", prefix, err)
 	}
