@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -64,47 +63,13 @@ func TestFastPathAuto(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// echo starts a server for TCP and UDP on fastPort in a namespace. The server sends back
-// everything that it receives.
+// echo starts servers for TCP and UDP on fastPort in a namespace. They send back everything that they
+// receive.
 func echo(t testing.TB, ns *setup.Namespace) {
 	t.Helper()
-	err := ns.Do(func() error {
-		l, err := net.Listen("tcp", fmt.Sprint(":", fastPort))
-		if err != nil {
-			return err
-		}
-		p, err := net.ListenPacket("udp", fmt.Sprint(":", fastPort))
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { l.Close(); p.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					_, _ = io.Copy(c, c)
-					c.Close()
-				}()
-			}
-		}()
-		go func() {
-			b := make([]byte, 4096)
-			for {
-				size, from, err := p.ReadFrom(b)
-				if err != nil {
-					return
-				}
-				_, _ = p.WriteTo(b[:size], from)
-			}
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	listen(t, ns, fastPort,
+		func(c net.Conn) { _, _ = io.Copy(c, c) }, // a failure is a missing answer at the client
+		func(message []byte, _ net.Addr) []byte { return message })
 }
 
 // exchange sends messages of size bytes, each after the answer to the message before. It returns

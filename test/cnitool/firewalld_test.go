@@ -19,16 +19,6 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// busConfig is a D-Bus configuration that permits everything. Only the test can reach this bus.
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/><allow send_type="method_return"/><allow send_type="error"/>
-    <allow receive_type="method_call"/><allow receive_type="signal"/><allow receive_type="method_return"/><allow receive_type="error"/>
-  </policy>
-</busconfig>`
-
 // firewalld starts the firewalld of a Debian release in the test's host, with a D-Bus of its own.
 // stopBus ends this D-Bus. Both end with the test.
 func firewalld(t *testing.T, release string) (stopBus func()) {
@@ -60,7 +50,7 @@ func startBus(t *testing.T) (stop func()) {
 	t.Helper()
 	err := os.Mkdir("/run/dbus", 0o755)
 	if err == nil {
-		err = os.WriteFile("/run/dbus/test.conf", []byte(busConfig), 0o600)
+		err = os.WriteFile("/run/dbus/test.conf", []byte(harness.BusConfig), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,15 @@ func publishing(conf object, mappings ...object) object {
 // address.
 func serve(t testing.TB, ns *setup.Namespace, port int) {
 	t.Helper()
+	listen(t, ns, port,
+		func(c net.Conn) { fmt.Fprint(c, c.RemoteAddr()) },
+		func(_ []byte, from net.Addr) []byte { return []byte(from.String()) })
+}
+
+// listen starts servers for TCP and UDP on a port in a namespace. converse talks to a TCP client, reply
+// returns the answer to a datagram.
+func listen(t testing.TB, ns *setup.Namespace, port int, converse func(net.Conn), reply func(message []byte, from net.Addr) []byte) {
+	t.Helper()
 	err := ns.Do(func() error {
 		l, err := net.Listen("tcp", fmt.Sprint(":", port))
 		if err != nil {
@@ -40,18 +49,20 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 				if err != nil {
 					return
 				}
-				fmt.Fprint(c, c.RemoteAddr())
-				c.Close()
+				go func() {
+					converse(c)
+					c.Close()
+				}()
 			}
 		}()
 		go func() {
-			b := make([]byte, 100)
+			b := make([]byte, 4096)
 			for {
-				_, from, err := p.ReadFrom(b)
+				size, from, err := p.ReadFrom(b)
 				if err != nil {
 					return
 				}
-				_, _ = p.WriteTo([]byte(from.String()), from) // a failure is a missing answer at the client
+				_, _ = p.WriteTo(reply(b[:size], from), from) // a failure is a missing answer at the client
 			}
 		}()
 		return nil

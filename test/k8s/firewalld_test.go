@@ -6,16 +6,6 @@ import (
 	"testing"
 )
 
-// busConfig is a D-Bus configuration that permits everything. Only the node can reach this bus.
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/><allow send_type="method_return"/><allow send_type="error"/>
-    <allow receive_type="method_call"/><allow receive_type="signal"/><allow receive_type="method_return"/><allow receive_type="error"/>
-  </policy>
-</busconfig>`
-
 // TestFirewalld runs a cluster whose nodes have firewalld and also FORWARD at DROP. Both deny packets that
 // nobody accepts. After a reload, firewalld rejects packets of pods until the agent has put the bridge into a zone again.
 func TestFirewalld(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // node is a machine of the cluster: it has its own network, mount, PID, UTS and IPC namespaces,
@@ -154,7 +156,7 @@ func runNode() error {
 	if os.Getenv(firewalldVar) != "" {
 		programs["dbus-daemon"] = []string{"/usr/bin/dbus-daemon", "--config-file", "/run/dbus/bus.conf", "--nofork", "--nopidfile"}
 		programs["firewalld"] = []string{"/usr/sbin/firewalld", "--nofork", "--nopid"}
-		if err := errors.Join(os.MkdirAll("/run/dbus", 0o755), os.WriteFile("/run/dbus/bus.conf", []byte(busConfig), 0o600), begin("dbus-daemon"), begin("firewalld")); err != nil {
+		if err := errors.Join(os.MkdirAll("/run/dbus", 0o755), os.WriteFile("/run/dbus/bus.conf", []byte(harness.BusConfig), 0o600), begin("dbus-daemon"), begin("firewalld")); err != nil {
 			return err
 		}
 	}
