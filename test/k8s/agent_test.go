@@ -15,8 +15,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestAgent installs the agent in a cluster of two nodes. It checks that pods reach each other,
-// also after nodes and programs have stopped and started again.
+// TestAgent installs the node agent in a cluster of two nodes. It checks that pods reach each
+// other, also after nodes and programs have stopped and started again.
 func TestAgent(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "iptables"}, func(c *cluster) {
 		c.awaitNodes()
@@ -40,8 +40,8 @@ func TestAgent(t *testing.T) {
 	})
 }
 
-// TestTunnel checks a cluster in which every packet between the nodes goes through the tunnel.
-// FORWARD drops all packets that no rule accepts, as on a host with Docker.
+// TestTunnel checks a cluster in which all packets between pods of different nodes go through the
+// VXLAN tunnel. The policy of FORWARD is DROP, as on a host with Docker.
 func TestTunnel(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "nftables"}, func(c *cluster) {
 		c.awaitNodes()
@@ -66,7 +66,7 @@ func TestTunnel(t *testing.T) {
 	})
 }
 
-// TestIPv6 checks a cluster without IPv4.
+// TestIPv6 checks pods and Services in a cluster without IPv4.
 func TestIPv6(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "nftables", ipv6: true}, func(c *cluster) {
 		c.awaitNodes()
@@ -80,8 +80,8 @@ func TestIPv6(t *testing.T) {
 	})
 }
 
-// testRestart replaces the agents. It checks that the nodes stay ready, and that the new agents
-// change nothing.
+// testRestart deletes the pods of the node agents, so that new agents start. It checks that the new
+// agents change nothing on the nodes, and that pods still reach each other.
 func (c *cluster) testRestart() {
 	before := c.written()
 	c.kubectl("-n", "kube-system", "delete", "pod", "-l", "app=bridgeveth-node")
@@ -102,8 +102,8 @@ func (c *cluster) testReboot() {
 		c.Errorf("no configuration on the disk: the test proves nothing (%v)", err)
 	}
 	n.start()
-	// If the configuration existed before the routes, a runtime would report the node ready too
-	// early.
+	// The CNI configuration must not exist before the routes: the runtime would report the node
+	// ready although pods of other nodes are not reachable yet.
 	if out, err := n.try("cat", "/etc/cni/net.d/10-bridgeveth.conflist"); err == nil && n.run("ip", "route", "show", "proto", "97") == "" {
 		c.Errorf("a configuration of the last boot, and no routes:\n%s", out)
 	}
@@ -113,8 +113,8 @@ func (c *cluster) testReboot() {
 	c.awaitNothingLeft(n, 1)
 }
 
-// testNodeGone deletes a node and adds it again with a new Node object. It checks that the other
-// node first removes the routes to this node, and that pods reach each other at the end.
+// testNodeGone stops a node, deletes its Node object, and starts the node again. It checks that the
+// other node removes its routes to the stopped node, and that pods reach each other at the end.
 func (c *cluster) testNodeGone() {
 	first, second := c.nodes[0], c.nodes[1]
 	second.stop()
@@ -128,7 +128,8 @@ func (c *cluster) testNodeGone() {
 	c.checkPods("node added")
 }
 
-// testRemove removes the agent, and checks that everything that it has made is gone.
+// testRemove removes the node agent from the cluster, and its remains by `bridgeveth-node --remove`
+// on each node. It checks that no route and no file of the agent is left.
 func (c *cluster) testRemove() {
 	c.kubectl("delete", "-k", "../../deploy")
 	c.kubectl("-n", "kube-system", "wait", "pod", "-l", "app=bridgeveth-node", "--for", "delete", "--timeout", "5m")
@@ -141,8 +142,9 @@ func (c *cluster) testRemove() {
 	}
 }
 
-// written returns what agents have written on the nodes: the routes, and the inode numbers of
-// files. A file that is written again has another inode number.
+// written returns what node agents have written on the nodes: the routes, and the inode numbers of
+// the files. An agent never changes a file in place: it renames a new file, with another inode
+// number, over the old one.
 func (c *cluster) written() (text string) {
 	for _, n := range c.nodes {
 		text += n.name + "\n" + n.run("ip", "route", "show", "proto", "97") + n.run("ip", "-6", "route", "show", "proto", "97") +

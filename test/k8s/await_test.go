@@ -18,8 +18,8 @@ func until(holds func() bool) bool {
 	return false
 }
 
-// await waits like until, and fails and ends the test if the condition does not hold in time.
-// what names the condition.
+// await waits like until. If the condition does not hold in time, await ends the test with an error.
+// The parameter what names the condition in this error.
 func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !until(holds) {

@@ -26,7 +26,7 @@ const (
 	agentImage = "ghcr.io/bridgeveth/bridgeveth-node:latest" // the name in deploy/
 )
 
-// shape holds the properties that differ between clusters.
+// shape holds the properties that differ between the tests' clusters.
 type shape struct {
 	nodes     int
 	proxy     string // mode of kube-proxy: iptables or nftables
@@ -34,7 +34,7 @@ type shape struct {
 	firewalld string // root folder of an unpacked firewalld, which runs on all nodes; "" for none
 }
 
-// cidrs returns the ranges of the pods and of the services.
+// cidrs returns the IP ranges of pods and those of Services.
 func (s shape) cidrs() (pods, services string) {
 	if s.ipv6 {
 		return "fd00:10:244::/56", "fd00:10:96::/112"
@@ -42,7 +42,7 @@ func (s shape) cidrs() (pods, services string) {
 	return "10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112"
 }
 
-// controlIPs returns the addresses of the control plane.
+// controlIPs returns the IP addresses of the control plane, one of each IP family of the cluster.
 func (s shape) controlIPs() []string {
 	if s.ipv6 {
 		return []string{controlIP6}
@@ -50,11 +50,12 @@ func (s shape) controlIPs() []string {
 	return []string{controlIP, controlIP6}
 }
 
-// These are the folders of the programs that hack/k8s.sh and hack/containerd.sh have built or
-// downloaded.
+// k8sBin and containerdRoot are folders with programs, which hack/k8s.sh and hack/containerd.sh
+// have built or downloaded.
 var k8sBin, containerdRoot = os.Getenv("K8S_BIN"), os.Getenv("CONTAINERD_ROOT")
 
-// dir holds everything that a cluster writes. It is the same in all processes of a test.
+// dir is the folder for all files of a cluster. Child processes of the test get its path by the
+// environment.
 var dir = os.Getenv(dirVar)
 
 const dirVar = "K8S_DIR"
@@ -70,7 +71,7 @@ type cluster struct {
 	nodes []*node
 }
 
-// inCluster runs a test in a cluster that is made for this test.
+// inCluster makes a cluster of shape s, and runs a test in it.
 func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 	for _, path := range []string{filepath.Join(k8sBin, "kube-apiserver"), filepath.Join(containerdRoot, "image.tar")} {
 		if _, err := os.Stat(path); err != nil || k8sBin == "" {
@@ -105,15 +106,18 @@ func inCluster(t *testing.T, s shape, test func(c *cluster)) {
 	}
 }
 
-// measured is a file whose text the test prints, also if it passes.
+// measured returns the path of a file with measured values. inCluster prints the file's text, even
+// if the test passes.
 func measured() string { return filepath.Join(dir, "measured") }
 
-// underlay is a link between nodes. The control plane is the router on it.
+// underlay is a LAN that connects nodes: a bridge, and the prefixes of the nodes' IP addresses. The
+// control plane is the router of the LAN.
 type underlay struct{ bridge, prefix4, prefix6 string }
 
 var near, far = underlay{"near", "172.30.0.", "fd00:172:30::"}, underlay{"far", "172.31.0.", "fd00:172:31::"}
 
-// addNode adds a node to the cluster and starts it. A reboot keeps its addresses.
+// addNode adds a node to the cluster, connects it to a LAN, and starts it. When the node reboots,
+// it keeps its IP addresses.
 func (c *cluster) addNode(on underlay) *node {
 	c.Helper()
 	i := len(c.nodes) + 1
@@ -133,7 +137,7 @@ func (c *cluster) addNode(on underlay) *node {
 	return n
 }
 
-// makeImage makes the agent's image by deploy/image.sh.
+// makeImage builds the container image of the node agent by deploy/image.sh.
 func (c *cluster) makeImage() {
 	c.Helper()
 	bin := filepath.Join(dir, "bin")
@@ -144,7 +148,7 @@ func (c *cluster) makeImage() {
 	run(c, "../../deploy/image.sh", bin, agentArchive())
 }
 
-// startControl starts the control plane, and makes the network between the nodes.
+// startControl makes the two LANs for nodes, and starts the control plane.
 func (c *cluster) startControl() {
 	c.Helper()
 	for _, l := range []underlay{near, far} {
@@ -239,7 +243,7 @@ func (c *cluster) kubectl(args ...string) string {
 	return out
 }
 
-// get reads a list of objects by kubectl into a variable.
+// get runs `kubectl get` with the given arguments, and decodes its JSON output into a variable.
 func (c *cluster) get(into any, args ...string) {
 	c.Helper()
 	if err := json.Unmarshal([]byte(c.kubectl(append([]string{"get", "-o", "json"}, args...)...)), into); err != nil {
@@ -268,7 +272,7 @@ func run(t testing.TB, program string, args ...string) {
 	setuptest.Run(t, program, args...)
 }
 
-// makeCgroup makes the cgroup for a node's pods.
+// makeCgroup makes, in each cgroup hierarchy, the cgroup for a node's pods.
 func makeCgroup(t testing.TB, node string) {
 	t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs"} {
@@ -284,8 +288,8 @@ func makeCgroup(t testing.TB, node string) {
 	}
 }
 
-// removeCgroups removes a cgroup and all cgroups below it, in each hierarchy. Killed nodes leave
-// the cgroups of their pods.
+// removeCgroups removes a cgroup and all cgroups below it, in each hierarchy. When a node is
+// killed, the cgroups of its pods remain.
 func removeCgroups(t testing.TB, name string) {
 	t.Helper()
 	if !until(func() bool {
@@ -313,7 +317,8 @@ func removeCgroups(t testing.TB, name string) {
 	}
 }
 
-// showLogs prints the logs of the agents, and the last lines of the kubelets' logs.
+// showLogs prints the cluster's objects and events, the logs of the node agents, and the last lines
+// of the kubelets' logs.
 func (c *cluster) showLogs() {
 	for _, args := range [][]string{
 		{"get", "nodes,pods", "-A", "-o", "wide"}, {"get", "events", "-A"},

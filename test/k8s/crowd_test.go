@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// crowd is 100 pods, nearly as many as a kubelet runs.
+// crowd is the manifest of a Deployment with 100 pods. A kubelet runs at most 110 pods by default.
 const crowd = `apiVersion: apps/v1
 kind: Deployment
 metadata: {name: crowd}
@@ -25,8 +25,8 @@ spec:
       containers: [{name: sleep, image: ` + podImage + `, imagePullPolicy: Never, command: [/bin/busybox, sleep, "36000"]}]
 `
 
-// referenceConflist configures the reference plugins. Its file comes before the agent's in
-// alphabetical order, so the runtime uses it.
+// referenceConflist is a network configuration with the reference plugins. A runtime prefers its
+// file to that of the node agent, because its name comes first in alphabetical order.
 const referenceConflist = `{"cniVersion": "1.0.0", "name": "reference", "plugins": [
   {"type": "bridge", "bridge": "ref0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}], [{"subnet": "fd00:99::/64"}]]}},
@@ -34,8 +34,8 @@ const referenceConflist = `{"cniVersion": "1.0.0", "name": "reference", "plugins
 `
 
 // TestCrowd starts and deletes 100 pods on one node, and checks that nothing is left of them. It
-// does the same with the reference plugins in the same cluster, in turns, so that other work on
-// the machine slows both.
+// measures how long the pods take to start, with our plugins and with the reference plugins in
+// turns, so that other load on the machine slows both.
 func TestCrowd(t *testing.T) {
 	inCluster(t, shape{nodes: 1, proxy: "iptables"}, func(c *cluster) {
 		n := c.nodes[0]
@@ -65,7 +65,7 @@ func TestCrowd(t *testing.T) {
 	})
 }
 
-// useBridge changes the network configuration by the shell command change, and waits until the
+// useBridge runs a shell command that changes the network configuration, and waits until the
 // runtime attaches pods to the given bridge.
 func (c *cluster) useBridge(bridge, change string) {
 	c.Helper()
@@ -79,7 +79,8 @@ func (c *cluster) useBridge(bridge, change string) {
 	})
 }
 
-// startCrowd starts the pods. It returns the time from kubectl apply until all pods are Ready.
+// startCrowd starts 100 pods. It returns the time from kubectl apply until all these pods are
+// Ready.
 func (c *cluster) startCrowd() time.Duration {
 	c.Helper()
 	start := time.Now()

@@ -5,10 +5,12 @@ import (
 	"strings"
 )
 
-// clusterDNS is the address of the Service kube-dns, which kubelets write into pods' resolv.conf.
+// clusterDNS is the address of the Service kube-dns. kubelets write this address to the resolv.conf
+// of pods.
 const clusterDNS = "10.96.0.10"
 
-// dns is the manifest of CoreDNS. Its program is on the disk of the nodes.
+// dns is the manifest of CoreDNS. The program is not in an image: the pod mounts it from the node.
+// The test replaces PROGRAM by the program's path.
 const dns = `apiVersion: v1
 kind: ServiceAccount
 metadata: {name: coredns, namespace: kube-system}
@@ -67,7 +69,8 @@ spec:
   ports: [{name: udp, port: 53, protocol: UDP}, {name: tcp, port: 53, protocol: TCP}]
 `
 
-// testDNS runs CoreDNS, and checks that a pod of each node can call a Service by its name.
+// testDNS runs CoreDNS, and checks that a pod of each node reaches a Service by the Service's DNS
+// name.
 func (c *cluster) testDNS() {
 	c.Helper()
 	c.apply(strings.ReplaceAll(dns, "PROGRAM", filepath.Join(k8sBin, "coredns")))

@@ -4,7 +4,8 @@ import (
 	"strings"
 )
 
-// publishedPod is on NODE. It has a host port and a bandwidth limit.
+// publishedPod is the manifest of a pod with a host port and bandwidth limits. The test replaces
+// NODE by the name of a node.
 const publishedPod = `apiVersion: v1
 kind: Pod
 metadata: {name: published, annotations: {kubernetes.io/ingress-bandwidth: 50M, kubernetes.io/egress-bandwidth: 50M}}
@@ -20,8 +21,8 @@ spec:
     readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 1}
 `
 
-// testFlush deletes rules of running pods, while the agent and bvctl are stopped. It checks that
-// the rules are restored when both run again.
+// testFlush deletes rules or bandwidth limits of running pods, while the node agent and bvctl are
+// paused. It checks that the two programs restore everything after they have continued.
 func (c *cluster) testFlush() {
 	c.Helper()
 	n := c.nodes[0]
@@ -69,7 +70,8 @@ func (c *cluster) testFlush() {
 	}
 }
 
-// pause stops all processes of these programs on the node by SIGSTOP. resume continues them.
+// pause stops all processes of the given programs on the node by SIGSTOP. resume continues these
+// processes.
 func (n *node) pause(programs ...string) (resume func()) {
 	n.Helper()
 	pids := strings.Fields(n.run("pgrep", "-x", strings.Join(programs, "|")))

@@ -18,7 +18,8 @@ import (
 )
 
 // node is a machine of the cluster: it has its own network, mount, PID, UTS and IPC namespaces,
-// with a containerd and a kubelet. When its first process ends, the kernel ends all others.
+// with a containerd and a kubelet. When the node's first process ends, the kernel kills all other
+// processes of the node.
 type node struct {
 	*testing.T
 	name string
@@ -31,7 +32,8 @@ type node struct {
 	first *exec.Cmd
 }
 
-// These environment variables are for a node's first process, which is the test program itself.
+// These are the names of environment variables that the test sets for a node's first process. This
+// process runs the executable file of the test.
 const (
 	nodeVar    = "K8S_NODE"
 	nodeDirVar = "K8S_NODE_DIR"
@@ -81,8 +83,8 @@ func (n *node) start() {
 	}
 }
 
-// stop ends a node at once, as a power cut does. It also removes the cgroups of the node's pods:
-// a kubelet that finds many of them takes so long to start that it ends with an error.
+// stop ends a node at once, as a power cut does. It also removes the cgroups of the node's pods,
+// because a kubelet that finds many old cgroups ends with an error.
 func (n *node) stop() {
 	n.Helper()
 	if err := n.first.Process.Kill(); err != nil {
@@ -180,7 +182,7 @@ func runNode() error {
 	}
 }
 
-// spawn starts a program and writes its PID to /run/NAME.pid.
+// spawn starts a program, and writes its process ID to the file /run/NAME.pid.
 func spawn(name string, args []string) (pid int, err error) {
 	log, err := os.OpenFile("/var/log/"+name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -194,7 +196,8 @@ func spawn(name string, args []string) (pid int, err error) {
 	return pid, os.WriteFile("/run/"+name+".pid", fmt.Append(nil, pid), 0o600)
 }
 
-// importImages imports the images into containerd as soon as containerd answers.
+// importImages imports the images of the test's pods and of the node agent into containerd. It
+// tries again until containerd answers.
 func importImages(ctr string) (err error) {
 	for image, archive := range map[string]string{podImage: filepath.Join(containerdRoot, "image.tar"), agentImage: agentArchive()} {
 		for range 300 {
@@ -209,8 +212,8 @@ func importImages(ctr string) (err error) {
 	return err
 }
 
-// mountNode gives a node its own view of the file system. Files that the node writes to /etc,
-// /opt, /var/lib and /var/log are on its disk.
+// mountNode mounts the node's own /etc, /opt, /var/lib and /var/log. Files that the node writes
+// there are stored in dir, which stands for the node's disk.
 func mountNode(dir string) error {
 	type mount struct {
 		source, target, kind string
@@ -264,7 +267,7 @@ func mountNode(dir string) error {
 	return nil
 }
 
-// writeNodeFiles writes the configurations of a node's programs.
+// writeNodeFiles writes the configuration files of a node's containerd, kubelet and kube-proxy.
 func writeNodeFiles(name string) error {
 	return errors.Join(
 		os.WriteFile("/etc/containerd/config.toml", fmt.Appendf(nil, `version = 2

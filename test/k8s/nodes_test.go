@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestNodes adds a third node, deletes its Node object while it runs, and stops it. In between,
-// agents of two versions run in one cluster. It checks the routes and the pods after each step,
-// and the names of Services in CoreDNS.
+// TestNodes adds a third node, deletes its Node object, replaces its plugin by another version, and
+// stops it. After each step it checks the routes, and that pods reach each other. It also checks
+// that pods reach a Service by its DNS name.
 func TestNodes(t *testing.T) {
 	inCluster(t, shape{nodes: 2, proxy: "iptables"}, func(c *cluster) {
 		c.awaitNodes()
@@ -39,8 +39,8 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// awaitRoutes waits until each node has routes to the pod ranges of the given number of other
-// nodes, for IPv4 and IPv6.
+// awaitRoutes waits until each node has exactly one IPv4 route and one IPv6 route for each peer,
+// that is, for the pod ranges of each other node.
 func (c *cluster) awaitRoutes(peers int) {
 	c.Helper()
 	for _, n := range c.nodes {
@@ -51,9 +51,9 @@ func (c *cluster) awaitRoutes(peers int) {
 	}
 }
 
-// testNodeForgotten deletes the Node object of a node that runs. The kubelet makes another Node
-// object when it starts, and the node may get another range. The test checks that pods with
-// addresses of the old range keep working until they are replaced.
+// testNodeForgotten deletes the Node object of a running node, and checks that the node's pod still
+// answers. The kubelet makes a new Node object when it starts again. The node may then have another
+// pod range, so the test replaces all pods and checks that the new ones reach each other.
 func (c *cluster) testNodeForgotten(n *node) {
 	c.Helper()
 	all := c.nodes
@@ -73,9 +73,9 @@ func (c *cluster) testNodeForgotten(n *node) {
 	c.checkPods("Node object deleted and made again")
 }
 
-// testTwoVersions replaces the agent of one node by an agent of another version, with another
-// plugin file. It checks that old and new pods of all nodes reach each other. At the end, all
-// agents have the same version again.
+// testTwoVersions runs a node agent that installs another version of the plugin, on one node only.
+// It checks that pods reach each other, whichever version attached them. At the end, all nodes have
+// the same version again.
 func (c *cluster) testTwoVersions(n *node) {
 	c.Helper()
 	const image = "ghcr.io/bridgeveth/other"

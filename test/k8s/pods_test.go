@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// pods is a DaemonSet with a Service. Each pod answers with the address of the caller and the
-// pod's own name.
+// pods is the manifest of a DaemonSet and its Service. Each pod answers HTTP requests with the
+// caller's IP address and the pod's own name.
 const pods = `apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: web}
@@ -49,7 +49,7 @@ type pod struct {
 	Status   struct{ PodIPs []struct{ IP string } }
 }
 
-// checkBig has each pod read a megabyte from each other, in packets of full size.
+// checkBig checks that each pod can read a megabyte from every other pod, in packets of full size.
 func (c *cluster) checkBig() {
 	c.Helper()
 	pods := c.pods()
@@ -69,7 +69,7 @@ func (c *cluster) checkBig() {
 	c.Logf("packets of full size pass")
 }
 
-// awaitNodes waits until every node has registered and has its pod ranges.
+// awaitNodes waits until every node has a Node object with pod ranges.
 func (c *cluster) awaitNodes() {
 	c.Helper()
 	await(c, "all nodes with their ranges", func() bool {
@@ -78,7 +78,7 @@ func (c *cluster) awaitNodes() {
 	})
 }
 
-// ready returns the condition Ready of all nodes.
+// ready returns the statuses of the condition Ready of all nodes, such as "True False".
 func (c *cluster) ready() string {
 	c.Helper()
 	return c.kubectl("get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`)
@@ -89,7 +89,7 @@ func (c *cluster) awaitReady() {
 	c.kubectl("wait", "node", "--all", "--for", "condition=Ready", "--timeout", "5m")
 }
 
-// pods returns the pods that run.
+// pods returns the pods of the DaemonSet web, without those that are being deleted.
 func (c *cluster) pods() []pod {
 	c.Helper()
 	var list struct{ Items []pod }
@@ -97,7 +97,7 @@ func (c *cluster) pods() []pod {
 	return slices.DeleteFunc(list.Items, func(p pod) bool { return p.Metadata.DeletionTimestamp != "" })
 }
 
-// place is the origin of a call: a pod, a node, or the outside of the cluster.
+// place is where a request comes from: a pod, a node, or the outside of the cluster.
 type place struct {
 	name string
 	pod  *pod
@@ -119,10 +119,10 @@ func (c *cluster) outside() place {
 	}}
 }
 
-// call sends a request to a pod at an address. It returns the caller's address, as the pod sees
-// it, and the name of the pod. A request ends after some seconds: if kube-proxy does not know a
-// Service yet, conntrack records a wrong destination, and later packets of the connection go
-// there too.
+// call sends an HTTP request to an IP address and port. The pod that answers returns the caller's
+// IP address, as the pod sees it, and the pod's name. The request must end after some seconds: if
+// kube-proxy has not made the rules of a Service yet, conntrack records a wrong destination, and
+// later packets of the connection go there too.
 func (p place) call(ip, port string) (caller, name string, err error) {
 	args := []string{"timeout", "10", "curl", "-gsS"}
 	if p.pod != nil {
@@ -137,8 +137,8 @@ func (p place) call(ip, port string) (caller, name string, err error) {
 	return a.Unmap().String(), name, nil
 }
 
-// checkPods waits for a pod on each node, and checks that each pod reaches each other pod. The
-// receiver must see the sender's own address.
+// checkPods waits until a pod runs on each node. It checks that each pod reaches every other pod,
+// and that the receiver sees the sender's own IP address.
 func (c *cluster) checkPods(when string) {
 	c.Helper()
 	c.kubectl("rollout", "status", "daemonset/web", "--timeout", "5m")
@@ -162,12 +162,12 @@ func (c *cluster) checkPods(when string) {
 	c.Logf("%s: packets pass", when)
 }
 
-// awaitAgents waits until the current agent runs on every node.
+// awaitAgents waits until every node runs the current version of the node agent.
 func (c *cluster) awaitAgents() {
 	c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "5m")
 }
 
-// podOn returns the pod on a node.
+// podOn returns the pod of the DaemonSet web on a node.
 func (c *cluster) podOn(n *node) pod {
 	c.Helper()
 	pods := c.pods()

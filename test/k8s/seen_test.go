@@ -5,8 +5,10 @@ import (
 	"testing"
 )
 
-// TestSeen looks at what the agent says of its node: metrics of ADDs that containerd has called, the text of
-// "bvctl node", an Event, and the node condition that a cloud controller sets.
+// TestSeen checks what the node agent reports about its node: the metrics of ADDs that containerd
+// has called, the text that `bvctl node` prints, and an Event about a foreign network
+// configuration. It also checks that the agent sets the condition NetworkUnavailable to False,
+// which a cloud controller has set to True.
 func TestSeen(t *testing.T) {
 	inCluster(t, shape{nodes: 1, proxy: "iptables"}, func(c *cluster) {
 		n := c.nodes[0]

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// nodeService is a Service with an externalTrafficPolicy. Its only pod is on NODE.
+// nodeService is the manifest of a Service with a NodePort, whose only pod is on one node. The test
+// replaces NODE by the node's name, and POLICY by the externalTrafficPolicy.
 const nodeService = `---
 apiVersion: v1
 kind: Service
@@ -20,7 +21,7 @@ spec:
   ports: [{port: 70, targetPort: 7000}]
 `
 
-// stickyService is a Service with session affinity.
+// stickyService is the manifest of a Service with session affinity.
 const stickyService = `apiVersion: v1
 kind: Service
 metadata: {name: sticky}
@@ -40,8 +41,8 @@ func (c *cluster) service(name string) (s service, nodePort string) {
 	return s, strconv.Itoa(s.Spec.Ports[0].NodePort)
 }
 
-// testServices checks calls of Services from all sides: from each pod, also to itself through its
-// own Service, from each node, and from outside.
+// testServices checks that Services answer requests from each pod, from each node, and from outside
+// the cluster. Each pod also sends requests to itself through its own Service.
 func (c *cluster) testServices() {
 	c.Helper()
 	objects := stickyService
@@ -69,8 +70,8 @@ func (c *cluster) testServices() {
 	c.Logf("Services: answered from all sides")
 }
 
-// checkClusterIP checks calls to the ClusterIP of a Service. Its pod sees the addresses of other
-// pods.
+// checkClusterIP checks that a Service with one pod answers at its ClusterIP. If the request comes
+// from another pod, the Service's pod must see that pod's own IP address.
 func (c *cluster) checkClusterIP(to pod, inside []place) {
 	c.Helper()
 	s, _ := c.service("cluster-" + to.Spec.NodeName)
@@ -88,8 +89,8 @@ func (c *cluster) checkClusterIP(to pod, inside []place) {
 	}
 }
 
-// checkNodePort checks calls to the NodePort of a Service at each node, whichever node its pod is
-// on.
+// checkNodePort checks that the NodePort of a Service answers at each node, also at nodes on which
+// the Service has no pod.
 func (c *cluster) checkNodePort(to pod, places []place) {
 	c.Helper()
 	_, port := c.service("cluster-" + to.Spec.NodeName)
@@ -102,8 +103,8 @@ func (c *cluster) checkNodePort(to pod, places []place) {
 	}
 }
 
-// checkLocal checks a NodePort with externalTrafficPolicy Local: only the pod's node answers, and
-// the pod sees the caller's address.
+// checkLocal checks a NodePort with externalTrafficPolicy Local: only the node of the Service's pod
+// answers, and this pod sees the caller's own IP address.
 func (c *cluster) checkLocal(to pod) {
 	c.Helper()
 	_, port := c.service("local-" + to.Spec.NodeName)
@@ -119,14 +120,15 @@ func (c *cluster) checkLocal(to pod) {
 	}
 }
 
-// reaches reports whether a TCP port answers from outside within some seconds.
+// reaches reports whether a web server at a TCP port answers a request from outside the cluster
+// within three seconds.
 func (c *cluster) reaches(ip, port string) bool {
 	_, err := c.outside().run("timeout", "3", "curl", "-gsS", "http://"+net.JoinHostPort(ip, port))
 	return err == nil
 }
 
-// checkAffinity checks that one pod answers all calls of a pod to a Service with session
-// affinity, and that both pods answer without affinity.
+// checkAffinity sends requests from one pod to two Services with the same pods. With session
+// affinity, one pod must answer all requests. Without affinity, each pod must answer some of them.
 func (c *cluster) checkAffinity() {
 	c.Helper()
 	from := c.from(c.pods()[0])
@@ -152,7 +154,8 @@ func (c *cluster) checkAffinity() {
 	})
 }
 
-// awaitCall waits until kube-proxy has made the rules of a Service.
+// awaitCall waits until a Service answers, that is, until kube-proxy has made the rules of the
+// Service.
 func (c *cluster) awaitCall(from place, ip, port string) {
 	c.Helper()
 	var err error
@@ -161,8 +164,8 @@ func (c *cluster) awaitCall(from place, ip, port string) {
 	}
 }
 
-// checkAnswer checks one call to a Service. want is the caller's address as the pod sees it, or
-// "" for any address.
+// checkAnswer checks that a request to a Service gets its answer from the right pod. want is the
+// caller's IP address that the pod must see, or "" for any address.
 func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) {
 	c.Helper()
 	caller, name, err := from.call(ip, port)
@@ -171,7 +174,7 @@ func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) 
 	}
 }
 
-// address returns the pod's address that is of the same family as the address other.
+// address returns the pod's IP address of one family: the family of the IP address other.
 func (p pod) address(other string) string {
 	for _, ip := range p.Status.PodIPs {
 		if netip.MustParseAddr(ip.IP).Is4() == netip.MustParseAddr(other).Is4() {

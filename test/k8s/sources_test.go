@@ -7,12 +7,14 @@ import (
 	"strings"
 )
 
-// hostPods run on every node, in its network namespace. They answer as the pods do.
+// hostPods is the manifest of a DaemonSet whose pods use the network namespaces of their nodes.
+// They answer requests as the pods of the DaemonSet web do.
 var hostPods = strings.NewReplacer("web", "host", "-p 7000", "-p 7001", "port: 7000", "port: 7001",
 	"    spec:\n", "    spec:\n      hostNetwork: true\n").Replace(pods[:strings.Index(pods, "---")])
 
-// testSources has pods call the nodes and the outside, and nodes call pods. The own node sees a pod's own
-// address, everybody else the address of the pod's node.
+// testSources checks the source addresses that the receivers of requests from pods see. A pod's own
+// node sees the pod's address. Other nodes and machines outside the cluster see the address of the
+// pod's node. The test also checks that pods answer requests from nodes.
 func (c *cluster) testSources() {
 	c.Helper()
 	server := &http.Server{Addr: ":7001", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -39,7 +41,8 @@ func (c *cluster) testSources() {
 	c.Logf("nodes and outside: source addresses as promised")
 }
 
-// checkSources has a pod of a node call all nodes and the outside.
+// checkSources sends requests from a pod to all nodes and to the outside. It checks the caller's IP
+// address that each receiver sees.
 func (c *cluster) checkSources(p pod, own *node) {
 	c.Helper()
 	for i := range own.ips {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// testKills kills the programs of a node, one after another. It checks that pods keep running,
-// and that new pods start.
+// testKills kills containerd, the kubelet and the node agent of one node, one after another. It
+// checks that pods keep running, and that new pods start.
 func (c *cluster) testKills() {
 	c.Helper()
 	n := c.nodes[0]
@@ -44,7 +44,8 @@ func (c *cluster) testKills() {
 	c.awaitNothingLeft(n, 1)
 }
 
-// oncePod is a pod on NODE that ends by itself.
+// oncePod is the manifest of a pod that ends by itself. The test replaces NODE by the name of a
+// node.
 const oncePod = `apiVersion: v1
 kind: Pod
 metadata: {name: once}
@@ -54,7 +55,7 @@ spec:
   containers: [{name: once, image: ` + podImage + `, imagePullPolicy: Never, command: [/bin/busybox, "true"]}]
 `
 
-// staticPod is a pod that the kubelet starts from a file, without the API server.
+// staticPod is the manifest of a pod that the kubelet starts from a file, without the API server.
 const staticPod = `apiVersion: v1
 kind: Pod
 metadata: {name: static, namespace: default}
@@ -63,11 +64,11 @@ spec:
   containers: [{name: static, image: ` + podImage + `, imagePullPolicy: Never, command: [/bin/busybox, sleep, "3600"]}]
 `
 
-// withoutAPI is how long the API server is down.
+// withoutAPI is how long testWithoutAPI keeps the API server stopped.
 const withoutAPI = time.Minute
 
-// testWithoutAPI stops the API server. It checks that everything on the nodes stays as it is, and
-// that pods start and stop.
+// testWithoutAPI stops the API server. It checks that the node agents change nothing, that running
+// pods stay reachable, and that static pods start and end.
 func (c *cluster) testWithoutAPI() {
 	c.Helper()
 	before, pods := c.written(), c.pods()
@@ -116,8 +117,8 @@ func (c *cluster) testWithoutAPI() {
 	c.checkPods("API server back")
 }
 
-// awaitNothingLeft waits until a node has exactly the bridge ports, namespaces, leases and
-// records that the given number of pods need, and no host ports.
+// awaitNothingLeft waits until a node has no host ports, and exactly the bridge ports, network
+// namespaces, leases and libcni records that the given number of pods needs.
 func (c *cluster) awaitNothingLeft(n *node, pods int) {
 	c.Helper()
 	leases := pods * len(c.controlIPs())
