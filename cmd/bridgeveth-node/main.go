@@ -1,6 +1,6 @@
 // Command bridgeveth-node is the agent that runs on each node of a Kubernetes cluster. It installs
 // the plugins, writes the node's network configuration, and maintains the routes to the pods of the
-// other nodes. Pods also start and stop while the agent does not run.
+// other nodes. Pods can also start and stop while the agent does not run.
 package main
 
 import (
@@ -38,7 +38,7 @@ type options struct {
 }
 
 // memory is the soft memory limit of the Go runtime, in bytes. Without this limit, the agent would
-// briefly need more memory for the first list of a large cluster.
+// briefly need more memory while it reads the first list of a large cluster.
 const memory = 56 << 20
 
 func main() {

@@ -1,5 +1,5 @@
 // Package agent keeps a node connected to the other nodes of its cluster. It repeatedly compares
-// the state of the node with the state that the node needs, and restores what differs.
+// the state of the node with the state that the node needs, and corrects every difference.
 package agent
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Agent is the agent of one node.
+// Agent is the node agent of one Kubernetes node.
 type Agent struct {
 	Self     string // name of the own Node object
 	Settings cluster.Settings
@@ -40,7 +40,7 @@ type Agent struct {
 	status
 }
 
-// Nodes are the Node objects of the cluster.
+// Nodes gives access to the Node objects of the cluster at the API server.
 type Nodes interface {
 	List() (all []cluster.Node, ok bool) // ok is false until the API server has sent the first list
 	Trouble() string                     // why the API server does not answer; "" if it does
@@ -56,14 +56,15 @@ const (
 	logged = 100 // at most this many changes of one look get a line of their own in the log
 )
 
-// Run calls Look after each wake-up, and also after the time idle without a wake-up, until ctx
-// ends. It leaves routes, rules and conflist in place.
+// Run calls Look at the start, after each wake-up, and every 30 seconds (idle) without a wake-up.
+// It returns when ctx ends. It leaves routes, rules and conflist in place, so running pods keep
+// their network.
 func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	if err := a.withdrawStale(); err != nil {
 		return err
 	}
-	// The kubelet creates the folder of a volume with permissions for every user, so any user could
-	// open and lock the lease store.
+	// The kubelet creates this folder for a hostPath volume, with mode 0755. With this mode, any
+	// user could open and lock the lease store.
 	if err := os.Chmod(ipam.DefaultDir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("leases: " + err.Error())
 	}
@@ -79,7 +80,8 @@ func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// settle returns when no wake-up has come for the time quiet, or at the latest after the time most.
+// settle waits until no wake-up has come for 100 ms (quiet), but at most for one second (most).
+// Changes that come together thus cause only one comparison.
 func settle(ctx context.Context, wake <-chan struct{}) {
 	end := time.After(most)
 	for {
@@ -95,10 +97,10 @@ func settle(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// withdrawStale removes a conflist that was written before the last reboot, because the routes do
-// not exist yet. With the conflist, the runtime would report the node ready for pods. withdrawStale
-// keeps the conflist if Conflist.Volatile is "": a flag then says that the conflist may outlive a
-// reboot.
+// withdrawStale removes the conflist if the node was rebooted after the agent had written it. After
+// a reboot, the routes do not exist, but with a conflist the runtime would report the node as ready
+// for pods. If Conflist.Volatile is "", a flag allows the conflist to outlive a reboot, so
+// withdrawStale keeps it.
 func (a *Agent) withdrawStale() error {
 	complete, err := a.Kernel.Complete()
 	if err != nil || complete || a.Conflist.Volatile == "" {
@@ -111,7 +113,8 @@ func (a *Agent) withdrawStale() error {
 	return err
 }
 
-// Look compares the state of the node once with the state that it needs, and restores what differs.
+// Look compares the state of the node once with the state that the node needs, and corrects every
+// difference. It logs the changes and the new problems.
 func (a *Agent) Look() {
 	start := time.Now()
 	r := a.look()
@@ -134,7 +137,7 @@ func (a *Agent) Look() {
 	}
 }
 
-// look does the work of Look and returns the result.
+// look does the comparison and the corrections for Look, without logging them.
 func (a *Agent) look() (r result) {
 	if err := a.install(&r); err != nil {
 		r.fail("plugins: " + err.Error())
@@ -196,8 +199,8 @@ func (a *Agent) clearCondition(r *result) {
 	r.changes = append(r.changes, "set node condition NetworkUnavailable to False")
 }
 
-// serve restores the objects on the host that running pods share, and checks that new pods can be
-// attached.
+// serve corrects the objects on the host that all running pods share, such as rules and gateways.
+// It adds to r each problem that keeps new pods from being attached.
 func (a *Agent) serve(values conflist.Values, r *result) {
 	ports, err := a.ports()
 	if err != nil {
@@ -229,7 +232,8 @@ func (a *Agent) serve(values conflist.Values, r *result) {
 	}
 }
 
-// wanted returns the state that the node needs. ok is false if this state cannot be determined yet.
+// wanted returns the state that the node needs. If this state cannot be determined yet, ok is
+// false, and the reason is in r.
 func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok bool) {
 	var own cluster.Node
 	if i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.Name == a.Self }); i >= 0 {
@@ -252,7 +256,7 @@ func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok
 	return state, ok
 }
 
-// install installs the plugins. It does so once in the life of the agent.
+// install copies the plugin files into BinDir. After it has succeeded once, it does nothing.
 func (a *Agent) install(r *result) error {
 	if a.installed || a.Plugin == "" {
 		return nil
@@ -265,8 +269,8 @@ func (a *Agent) install(r *result) error {
 	return err
 }
 
-// write writes the conflist. It is the last step, because the runtime reports the node ready as
-// soon as the conflist exists.
+// write writes the conflist. It is the last step of a comparison, because the runtime reports the
+// node as ready as soon as the conflist exists.
 func (a *Agent) write(values conflist.Values, r *result) error {
 	text, err := a.base.Complete(values)
 	if err != nil {
@@ -279,8 +283,9 @@ func (a *Agent) write(values conflist.Values, r *result) error {
 	return err
 }
 
-// checkForeign adds a reason or a warning for each network configuration of another program that
-// the runtime uses for pods, or may use.
+// checkForeign looks for network configurations of other programs. It adds to r a reason why the
+// node is not ready for each configuration that the runtime prefers to the agent's. It adds a
+// warning if a configuration has pod ranges that other nodes have no route to.
 func (a *Agent) checkForeign(ranges []netip.Prefix, r *result) {
 	others, err := a.Conflist.Foreign(a.base.Bridge())
 	if err != nil {
@@ -311,8 +316,9 @@ func unwrap(err error) (all []error) {
 	return []error{err}
 }
 
-// Remove removes the conflist, the routes, the VXLAN device and the transit rules. It does not
-// remove the plugin files, because the runtime needs them to delete running pods.
+// Remove removes the conflist, the routes, the VXLAN device, the transit rules (see acceptTransit)
+// and the counters of ADDs. It keeps the plugin files, because the runtime needs them to delete
+// running pods.
 func (a *Agent) Remove() error {
 	removed, err := a.Conflist.Remove()
 	if removed {

@@ -66,7 +66,7 @@ func newAgent(t testing.TB) (*Agent, *objects) {
 	}), nodes
 }
 
-// restart returns a new agent with the same flags.
+// restart returns a new Agent with the same settings, as after a restart of the process.
 func restart(t testing.TB, old *Agent) *Agent {
 	t.Helper()
 	host, err := kernel.Open()
@@ -87,7 +87,8 @@ func (a *Agent) get(path string) (code int, body string) {
 	return w.Code, w.Body.String()
 }
 
-// checkReady calls Look once and compares the answer of /readyz with code and want.
+// checkReady calls Look once. It fails the test unless /readyz answers with this status code and
+// with a text that begins with want.
 func checkReady(t *testing.T, a *Agent, code int, want string) {
 	t.Helper()
 	a.Look()
@@ -133,7 +134,7 @@ func TestLast(t *testing.T) {
 }
 
 // TestStays checks that the agent changes nothing on the node in three cases: nothing has changed
-// since the last run, the API server does not answer, and the own Node object is deleted.
+// since the last comparison, the API server does not answer, and the own Node object is deleted.
 func TestStays(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -160,9 +161,8 @@ func TestStays(t *testing.T) {
 	setuptest.Same(t, before, "the agent changed something")
 }
 
-// TestStart starts an agent on a node with a conflist. It checks that the agent removes the
-// conflist after a reboot, unless a flag forbids this, and keeps the conflist if only the agent was
-// restarted.
+// TestStart checks what a new agent does with an existing conflist. After a reboot, it removes the
+// conflist, unless a flag forbids this. After a mere restart of the agent, it keeps the conflist.
 func TestStart(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -209,8 +209,9 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestUnderWay checks that the agent follows changes of the node and the cluster while it runs. The
-// test has no subtests, because a subtest would run on a thread outside of the test's namespace.
+// TestUnderWay checks that a running agent reacts to changes of the node and of the cluster. The
+// test has no subtests, because a subtest would run on a thread outside of the test's network
+// namespace.
 func TestUnderWay(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -264,7 +265,7 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// An administrator writes a conflist with the pods' bridge.
+	// An administrator writes a second conflist that uses the pods' bridge.
 	hand := filepath.Join(filepath.Dir(a.Conflist.Path), "20-hand.conflist")
 	for subnet, want := range map[string]string{
 		"10.245.0.0/25": "",
@@ -282,14 +283,14 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// An administrator sets a range in the base.
+	// An administrator sets a range in the base configuration.
 	a.Base = filepath.Join(t.TempDir(), "base")
 	if err := os.WriteFile(a.Base, []byte(`{"name": "n", "plugins": [{"type": "bridgeveth", "ipam": {"subnet": "10.246.0.0/24"}}]}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	checkReady(t, a, 503, "not ready: base configuration "+a.Base+": ipam.subnet: 10.246.0.0/24 is the same on every node")
 
-	// The base gets a mistake.
+	// The base configuration gets a syntax error.
 	if err := os.WriteFile(a.Base, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -300,8 +301,9 @@ func TestUnderWay(t *testing.T) {
 	checkReady(t, a, 200, "ready\n")
 }
 
-// TestRunningPods checks, on a node with one pod, that the objects which pods share on the host
-// follow changes of the cluster, and are restored after a flush of the ruleset.
+// TestRunningPods checks, on a node with one pod, the rules and gateways that all pods share on the
+// host. The agent must adapt them to changes of the cluster, and restore them after a flush of the
+// ruleset.
 func TestRunningPods(t *testing.T) {
 	a, nodes := newAgent(t)
 	checkReady(t, a, 200, "ready\n")
@@ -373,8 +375,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// await waits until ok returns true. The limit is half of idle: a later success could come from a
-// look without a wake-up.
+// await fails the test unless ok returns true within half of the time idle. After the time idle,
+// the agent compares even without a wake-up, so a later success would not prove a wake-up.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(idle / 2); !ok(); time.Sleep(20 * time.Millisecond) {

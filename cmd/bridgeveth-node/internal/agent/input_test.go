@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBadInput checks that a line in the log and on /readyz names each mistake in the cluster or on
-// the host. If the mistake is about the own node, the agent must change nothing, whether the node
+// TestBadInput checks that each mistake in the cluster or on the host causes a line in the log and
+// on /readyz. If the mistake is about the own node, the agent must change nothing, whether the node
 // was ready before or not. If the mistake is about a peer, the agent must still serve all other
 // peers.
 func TestBadInput(t *testing.T) {

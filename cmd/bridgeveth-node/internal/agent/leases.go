@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// lockWait is how long the agent waits for a plugin that has locked the lease store.
+// lockWait is how long the agent waits while a plugin has locked the lease store.
 const lockWait = 5 * time.Second
 
 // leases holds what the agent reads from the lease store of the pods' network.
@@ -23,8 +23,8 @@ type leases struct {
 	subnets []attachment.Address // one address of each subnet in which running pods have addresses
 }
 
-// leases reads the lease store, which does not exist before the first pod after a boot. ports
-// contains the ports of running pods.
+// leases reads the lease store. After a boot, no store exists until the first pod is attached, and
+// leases then returns no error. ports contains the ports of running pods.
 func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	dir, ok := a.base.LeaseDir()
 	if !ok {
@@ -57,7 +57,7 @@ func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	return l, err
 }
 
-// checkFree adds a reason for the ranges that have no free address.
+// checkFree adds a warning and an Event for each range that has no free address.
 func checkFree(ranges []netip.Prefix, l leases, r *result) {
 	for _, u := range l.usage {
 		if u.Leased < u.Size || !slices.ContainsFunc(ranges, func(own netip.Prefix) bool { return own.Contains(u.First) }) {

@@ -15,11 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// maxExact is the largest number of addresses that is printed with all digits. "bvctl leases" uses
-// the same limit.
+// maxExact is the largest number of addresses that is printed exactly. A larger number is printed
+// like 1.8e+19. "bvctl leases" uses the same limit.
 const maxExact = 1_000_000_000
 
-// node prints the result of the agent's last look. "bvctl node" shows this text.
+// node answers a request for /node with the result of the last comparison. "bvctl node" prints this
+// text.
 func (a *Agent) node(w http.ResponseWriter, _ *http.Request) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -55,7 +56,7 @@ func (a *Agent) printRanges(w io.Writer) {
 	_ = t.Flush() // this fails only if the client has closed the connection
 }
 
-// fullness returns how many addresses of a range are leased.
+// fullness returns how many addresses of a range are leased, for example "3 of 254".
 func fullness(u ipam.Usage) string {
 	size := strconv.FormatUint(u.Size, 10)
 	if u.Size > maxExact {
@@ -64,7 +65,7 @@ func fullness(u ipam.Usage) string {
 	return fmt.Sprintf("%d of %s", u.Leased, size)
 }
 
-// printPeers prints for each range of the other nodes by which route packets reach the range.
+// printPeers prints how packets reach each pod range of the other nodes, and by which route.
 func (a *Agent) printPeers(w io.Writer) {
 	routes := map[netip.Prefix]cluster.Route{}
 	for _, r := range a.last.state.Routes {

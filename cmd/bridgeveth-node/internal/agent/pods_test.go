@@ -16,7 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
-// TestMain runs the test program as the plugin if cni has started it as the plugin.
+// TestMain runs this test program as the plugin, if the method cni has started it under the name of
+// the plugin.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == plugin.Bridgeveth {
 		os.Exit(plugin.Main(plugin.Bridgeveth, "test", bridgeveth.Verbs()))
@@ -81,7 +82,8 @@ func (a *Agent) addPod(t *testing.T, name string) (*setup.Namespace, netip.Addr)
 }
 
 // TestRangeChanged checks that pods with addresses of the old range still work after the node has
-// got a new range, also after a flush of the ruleset. New pods must get addresses of the new range.
+// got a new range, and also after a flush of the ruleset. New pods must get addresses of the new
+// range.
 func TestRangeChanged(t *testing.T) {
 	a, nodes := newAgent(t)
 	outside := setuptest.Container(t, "outside") // has no route to the pods, so it sees the node's address as the source
@@ -107,7 +109,8 @@ func TestRangeChanged(t *testing.T) {
 			}
 		}
 	}
-	// After a pod has ended and before its DEL, the agent restores nothing for it.
+	// The pod has ended, but the runtime has not called DEL yet. The agent must not restore the
+	// gateway of this pod.
 	setuptest.In(t, before, "ip", "link", "del", "eth0")
 	setuptest.Run(t, "ip", "addr", "del", "10.244.1.1/24", "dev", "cni0")
 	checkReady(t, a, 200, "ready\n")
@@ -121,8 +124,8 @@ func TestRangeChanged(t *testing.T) {
 	}
 }
 
-// TestEvents checks that each problem becomes one Event, and another Event only if it comes back
-// after it was solved.
+// TestEvents checks that each problem causes one Event, and a second Event only if the problem
+// comes back after it was solved.
 func TestEvents(t *testing.T) {
 	a, nodes := newAgent(t)
 	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/30") // a range with one address besides the gateway
@@ -163,8 +166,8 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestCounted checks the metrics that the agent prints after several successful ADDs and one that
-// failed. The plugin counts the ADDs.
+// TestCounted checks the metrics of ADDs that the agent prints. The plugin counts these ADDs:
+// several successful ones and a failed one.
 func TestCounted(t *testing.T) {
 	a, nodes := newAgent(t)
 	nodes.all[0].Ranges[0] = netip.MustParsePrefix("10.244.1.0/29")

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// network returns the plan of the objects that the node's pods share on the host: masquerade and
-// its exceptions, FORWARD rules, forwarding, gateways. subnets contains the subnets of pods that
-// were started before the ranges of the node changed.
+// network returns the plan of the objects that all pods of the node share on the host: masquerade
+// and its exceptions, FORWARD rules, forwarding, gateways. subnets contains the subnets of pods
+// that were started before the ranges of the node changed.
 func (a *Agent) network(values conflist.Values, subnets []attachment.Address) (*setup.Network, error) {
 	conf, err := a.base.Plugin(values)
 	if err != nil {
@@ -30,7 +30,8 @@ func (a *Agent) network(values conflist.Values, subnets []attachment.Address) (*
 	return attachment.NetworkOf(conf, addresses)
 }
 
-// ports returns the ports of running pods. The key is setup.Attachment.Port.
+// ports returns the bridge ports of running pods. The key of the map is the name of the port, as
+// setup.Attachment.Port returns it.
 func (a *Agent) ports() (map[string]setup.FoundPort, error) {
 	all, err := a.Host.Ports()
 	ports := map[string]setup.FoundPort{}
@@ -42,9 +43,9 @@ func (a *Agent) ports() (map[string]setup.FoundPort, error) {
 	return ports, err
 }
 
-// repair restores the network of running pods. The next ADD would restore it, too. But without
-// repair, packets of running pods to the pods of a new node would have the address of the host as
-// their source until then.
+// repair restores missing rules and gateways on a node with running pods. The next ADD would
+// restore them too, but perhaps much later. Until then, packets of running pods to the pods of a
+// new node would be masqueraded.
 func (a *Agent) repair(network *setup.Network, r *result) error {
 	missing, err := a.Host.Missing(network)
 	if len(missing) == 0 || err != nil {
@@ -57,9 +58,9 @@ func (a *Agent) repair(network *setup.Network, r *result) error {
 	return err
 }
 
-// acceptTransit adds rules that accept packets which pass through the node to pods on other nodes,
-// such as packets to a NodePort. Without these rules, a FORWARD chain may deny such packets. An
-// error is only a warning, because the node's own pods do not need the rules.
+// acceptTransit adds FORWARD rules that accept packets which pass through the node to pods on other
+// nodes, such as packets to a NodePort. Without these rules, a FORWARD chain may deny such packets.
+// An error is only a warning, because the node's own pods do not need the rules.
 func (a *Agent) acceptTransit(pods []netip.Prefix, r *result) {
 	restored, err := a.Host.EnsureTransit(pods)
 	for _, what := range restored {

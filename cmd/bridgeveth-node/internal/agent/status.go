@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// result is the result of one look.
+// result is the result of one comparison.
 type result struct {
 	changes  []string
 	reasons  []string // why the node is not ready for pods
@@ -28,17 +28,18 @@ type result struct {
 func (r *result) fail(text string) { r.reasons = append(r.reasons, text) }
 func (r *result) warn(text string) { r.warnings = append(r.warnings, text) }
 
-// event is a reason or a warning that becomes an Event on the Node object.
+// event is a reason or a warning of a result that becomes an Event on the Node object.
 type event struct{ reason, text string }
 
-// The reasons of Events.
+// Values of the field reason of an Event.
 const (
 	rangeExhausted = "PodRangeExhausted"
 	forwardDenied  = "ForwardDenied"
 	foreignAhead   = "ForeignNetworkConfiguration"
 )
 
-// tell makes an Event of a text that was also passed to fail or warn.
+// tell makes an Event of a text that the caller also passes to fail or warn. Look writes the Event
+// only if the text is new.
 func (r *result) tell(reason, text string) { r.events = append(r.events, event{reason, text}) }
 
 // status holds the results that the HTTP handlers show.
@@ -51,7 +52,8 @@ type status struct {
 	since   time.Time // time of the first request, if there has been no look yet
 }
 
-// publish stores a result, and returns those of its texts that the previous result did not have.
+// publish stores a result for the HTTP handlers. It returns those reasons and warnings of the
+// result that the previous result did not have.
 func (s *status) publish(r result) (unseen []string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -68,7 +70,7 @@ func (s *status) publish(r result) (unseen []string) {
 	return unseen
 }
 
-// stuck is the longest time since the last look after which /healthz still reports the agent as
+// stuck is the greatest age of the last comparison with which /healthz still reports the agent as
 // working.
 const stuck = 3 * idle
 
@@ -82,7 +84,8 @@ func (a *Agent) Handler() http.Handler {
 	return mux
 }
 
-// healthz answers whether the agent works. Problems that the agent has found do not count.
+// healthz answers whether the agent still compares regularly. Problems of the node or the cluster
+// do not make it fail.
 func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -101,7 +104,8 @@ func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// readyz answers whether the node is ready for pods, and if not, why.
+// readyz answers whether the node is ready for pods. If the node is not ready, the answer has the
+// reasons.
 func (s *status) readyz(w http.ResponseWriter, _ *http.Request) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

@@ -8,8 +8,8 @@ import (
 )
 
 // TestTransit checks that the agent adds rules for packets to the pod ranges of the cluster if the
-// policy of FORWARD is DROP. The agent must restore the rules after a flush and adapt them to a new
-// node. Remove must delete them.
+// policy of FORWARD is DROP. The agent must restore the rules after a flush, and add rules for a
+// new node. Remove must delete the rules.
 func TestTransit(t *testing.T) {
 	a, nodes := newAgent(t)
 	setuptest.DropForward(t, "iptables")

@@ -1,6 +1,6 @@
 // Package cluster computes what a node needs so that its pods reach the pods of all other nodes:
-// routes, one VXLAN device with its entries, ranges that are not masqueraded, an MTU. It computes
-// this State from Node objects and from the node's own links. It changes nothing.
+// routes, one VXLAN device with its entries, ranges without masquerade, the MTU of pods. It
+// computes this State from Node objects and from the node's own links. It changes nothing.
 package cluster
 
 import (
@@ -21,7 +21,7 @@ type Node struct {
 	NetworkUnavailable bool // the condition NetworkUnavailable is True; set only for the own node
 }
 
-// Uplink is a link of the own node that has one of its InternalIPs.
+// Uplink is a link of the own node that has one of the node's InternalIPs.
 type Uplink struct {
 	Address netip.Addr
 	Link    string
@@ -46,7 +46,7 @@ const (
 	RoutingNone   Routing = "none"   // none, because the network between the nodes routes the pod ranges
 )
 
-// Settings are the flags that affect what a node needs.
+// Settings are the values of flags that affect what a node needs.
 type Settings struct {
 	Routing      Routing
 	VXLANPort    int            // UDP
@@ -81,9 +81,9 @@ type State struct {
 	MTU          int            // MTU of pods, in bytes
 }
 
-// Wanted returns what the node called self needs. ok is false if this cannot be determined yet. A
-// Problem with Own then gives the reason. Peers that cannot be reached are left out, and there is a
-// Problem for each of them.
+// Wanted returns the state that the node called self needs. ok is false if this state cannot be
+// determined yet. A Problem with Own then gives the reason. Wanted leaves out the peers that cannot
+// be reached, and returns a Problem for each of them.
 func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Settings) (state State, problems []Problem, ok bool) {
 	nodes, problems = withoutConflicts(nodes, locals, self, set)
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == self })
@@ -118,8 +118,9 @@ func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Set
 	return state, problems, true
 }
 
-// ownProblems returns the problems because of which the own node is not ready for pods. found has
-// the problems that are known already.
+// ownProblems returns the problems because of which the own node is not ready for pods. found
+// contains the problems that were found before. If one of them is about the own node, ownProblems
+// returns none.
 func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Problem) {
 	say := func(text string) { problems = append(problems, Problem{own.Name, true, text}) }
 	if slices.ContainsFunc(found, func(p Problem) bool { return p.Own }) {
@@ -136,8 +137,8 @@ func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Proble
 	return problems
 }
 
-// reach adds to s what the own node needs to reach a peer. If there is no way to the peer, it
-// returns a problem.
+// reach adds to s what the own node needs to reach a peer. If there is no way to the peer, reach
+// returns the reason.
 func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem string) {
 	if set.Routing == RoutingNone {
 		return ""
@@ -163,8 +164,8 @@ func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem s
 	return s.tunnel(own, peer, set)
 }
 
-// direct returns the routes to a peer through its InternalIPs. whole is false if one range of the
-// peer cannot be reached through them.
+// direct returns the routes to a peer whose gateways are InternalIPs of the peer. whole is false if
+// a range of the peer cannot be reached through such a gateway.
 func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
 	for _, r := range peer.Ranges {
 		gateway, link := hop(r, peer, uplinks)
@@ -206,7 +207,7 @@ func podRanges(nodes []Node, set Settings) (all []netip.Prefix) {
 	return all
 }
 
-// noMasquerade returns the destinations that see the pods' own addresses.
+// noMasquerade returns the destinations to which packets of pods are not masqueraded.
 func noMasquerade(pods []netip.Prefix, nodes []Node, set Settings) []netip.Prefix {
 	all := slices.Concat(pods, set.NoMasquerade)
 	if set.ShowToNodes {

@@ -208,7 +208,7 @@ func TestNotYet(t *testing.T) {
 	}
 }
 
-// TestSameRange checks that the older one of two nodes keeps a range that both have.
+// TestSameRange checks that the older node keeps the range if two nodes have the same range.
 func TestSameRange(t *testing.T) {
 	older, younger := near, node("younger", "172.30.0.14", "10.244.2.0/24 fd00:2::/64")
 	older.Created, younger.Created = time.Unix(1, 0), time.Unix(2, 0)

@@ -9,7 +9,7 @@ import (
 
 // withoutConflicts returns the nodes without the ranges that must not be routed, and a problem for
 // each removed range. If the ranges of two nodes overlap, the older node keeps its range, because
-// its pods used the range first. All agents decide in the same way.
+// its pods used the range first. All agents use this rule, so they keep the same range.
 func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) ([]Node, []Problem) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b Node) int {
@@ -33,8 +33,8 @@ func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) (
 	return nodes, problems
 }
 
-// refused returns why a range must not be used, or "" if it may be used. It does not compare the
-// range with the pod ranges of other nodes.
+// refused returns the reason why a range must not be used, or "" if it may be used. It does not
+// compare the range with the pod ranges of other nodes.
 func refused(r netip.Prefix, n Node, held []holder, locals []Local, set Settings) string {
 	first, _ := slices.BinarySearchFunc(held, r.Addr(), func(h holder, a netip.Addr) int { return h.address.Compare(a) })
 	if first < len(held) && r.Contains(held[first].address) {
@@ -63,7 +63,7 @@ type holder struct {
 	node    string
 }
 
-// holders returns all InternalIPs, sorted.
+// holders returns all InternalIPs, sorted by address.
 func holders(nodes []Node) (all []holder) {
 	for _, n := range nodes {
 		for _, a := range n.Addresses {
@@ -80,8 +80,8 @@ type claim struct {
 	node   int
 }
 
-// overlaps returns the claims whose range overlaps a range of an earlier node in the list. The
-// value is the claim of the earlier node.
+// overlaps returns the claims whose range overlaps a range of an earlier node in the list. The key
+// of the map is the claim of the later node, the value is the claim of the earlier node.
 func overlaps(nodes []Node) map[claim]claim {
 	var all []claim
 	for i, n := range nodes {
@@ -89,8 +89,8 @@ func overlaps(nodes []Node) map[claim]claim {
 			all = append(all, claim{r, i})
 		}
 	}
-	// In this order a range comes after every range that contains it. All ranges between the two
-	// are also inside the outer range.
+	// In this order, a range comes after every range that contains it. All ranges between the outer
+	// range and the inner range are also inside the outer range.
 	slices.SortFunc(all, func(a, b claim) int { return cmp.Or(a.prefix.Compare(b.prefix), a.node-b.node) })
 	taken := map[claim]claim{}
 	var around []claim

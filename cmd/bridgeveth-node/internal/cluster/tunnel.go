@@ -10,7 +10,7 @@ import (
 // TunnelLink is the name of the VXLAN device.
 const TunnelLink = "bvx0"
 
-// Tunnel describes the VXLAN device, and its addresses and peers.
+// Tunnel describes the VXLAN device: its parameters, its addresses, and its peers.
 type Tunnel struct {
 	Local     netip.Addr // the own address in the network between the nodes
 	Port      int        // UDP
@@ -20,7 +20,7 @@ type Tunnel struct {
 	Peers     []Peer         // sorted by MAC
 }
 
-// Peer is a node behind the tunnel.
+// Peer is a node that is reached through the tunnel.
 type Peer struct {
 	MAC      string
 	Remote   netip.Addr   // the address of the peer to which the device sends frames for MAC
@@ -28,10 +28,10 @@ type Peer struct {
 }
 
 // tunnel adds to s what is needed to reach a peer through the tunnel. If there is no way to the
-// peer, it returns a problem.
+// peer, tunnel returns the reason.
 func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
-	// All outer packets of a VXLAN device have one address family. It is the family of the own
-	// node's first InternalIP.
+	// A VXLAN device sends all its outer packets in one address family. tunnel takes the family of
+	// the own node's first InternalIP.
 	local := own.Addresses[0]
 	i := slices.IndexFunc(peer.Addresses, func(a netip.Addr) bool { return a.Is4() == local.Is4() })
 	if i < 0 {

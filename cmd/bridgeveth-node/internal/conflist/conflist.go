@@ -1,5 +1,6 @@
-// Package conflist writes the network configuration (conflist) of a node. It takes a base, in which
-// an administrator may set any key, and adds the values that follow from the node's ranges.
+// Package conflist writes the network configuration (conflist) of a node. It takes a base
+// configuration, in which an administrator may set any key, and adds the values that follow from
+// the node's ranges.
 package conflist
 
 import (
@@ -25,7 +26,7 @@ import (
 //go:embed base.conflist
 var standard []byte
 
-// Values are the values that the agent adds to the base.
+// Values are the values that the agent adds to the base configuration.
 type Values struct {
 	Ranges       []netip.Prefix
 	NoMasquerade []netip.Prefix
@@ -40,7 +41,8 @@ type Base struct {
 	network map[string]any // the configuration of the plugin bridgeveth
 }
 
-// ReadBase reads and checks the base at path. If path is "", it reads the built-in base.
+// ReadBase reads and checks the base configuration in the file path. If path is "", it reads the
+// built-in base configuration.
 func ReadBase(path string) (*Base, error) {
 	text := standard
 	if path != "" {
@@ -130,7 +132,8 @@ func (b *Base) Bridge() string {
 // Name returns the name of the CNI network.
 func (b *Base) Name() string { return b.list["name"].(string) }
 
-// LeaseDir returns the folder of the lease store. ok is false if another IPAM plugin leases addresses.
+// LeaseDir returns the folder of the lease store. ok is false if the IPAM plugin is not
+// ipam-simple.
 func (b *Base) LeaseDir() (dir string, ok bool) {
 	conf := b.network["ipam"].(map[string]any)
 	kind, _ := conf["type"].(string)
@@ -138,8 +141,8 @@ func (b *Base) LeaseDir() (dir string, ok bool) {
 	return cmp.Or(dir, ipam.DefaultDir), plugin.IsIPAMSimple(kind)
 }
 
-// Complete returns the network configuration of a node, as the text of the file. Equal values give
-// equal text. If the base sets an MTU, Complete keeps it.
+// Complete returns the text of the network configuration of a node. Equal values give equal text.
+// If the base configuration sets an MTU, Complete keeps this MTU.
 func (b *Base) Complete(v Values) ([]byte, error) {
 	network, err := b.complete(v)
 	if err != nil {
@@ -202,9 +205,9 @@ type File struct {
 	Volatile string
 }
 
-// Write replaces the text of the file if it differs, and reports whether it did. The replacement is
-// atomic: a runtime sees the old text or the new text, also after a crash. The names of temporary
-// files end in ".new", because no runtime reads files with such names.
+// Write replaces the text of the file if the text differs. changed reports whether Write replaced
+// it. The replacement is atomic: a runtime sees the old text or the new text, also after a crash.
+// The names of temporary files end in ".new", because no runtime reads files with such names.
 func (f File) Write(text []byte) (changed bool, err error) {
 	target, _ := os.Readlink(f.Path) // "" if Path is no symbolic link
 	if old, err := os.ReadFile(f.Path); err == nil && bytes.Equal(old, text) && target == f.Volatile {
@@ -215,8 +218,8 @@ func (f File) Write(text []byte) (changed bool, err error) {
 		if err := replace(f.Volatile, write); err != nil {
 			return false, err
 		}
-		// The link is replaced with every new text, because a runtime watches only the folder of
-		// Path.
+		// Write replaces the symbolic link with every new text. A runtime watches only the folder
+		// of Path, so it would not notice a change of Volatile.
 		write = func(temporary string) error { return os.Symlink(f.Volatile, temporary) }
 	}
 	return true, replace(f.Path, write)
@@ -237,8 +240,8 @@ func (f File) Remove() (removed bool, err error) {
 	return removed, err
 }
 
-// replace replaces a file atomically. write creates the new file under a temporary name in the same
-// folder.
+// replace replaces a file atomically. It calls write to create the new file under a temporary name
+// in the same folder.
 func replace(path string, write func(temporary string) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

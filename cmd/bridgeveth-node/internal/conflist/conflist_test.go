@@ -160,7 +160,7 @@ func TestBadBase(t *testing.T) {
 	}
 }
 
-// TestStandard checks the configuration that Complete makes from the built-in base.
+// TestStandard checks the configuration that Complete returns for the built-in base configuration.
 func TestStandard(t *testing.T) {
 	b, err := ReadBase("")
 	if err != nil {
@@ -206,7 +206,7 @@ func TestWrite(t *testing.T) {
 		if inode(f.Path) == first {
 			t.Error("changed in place: a runtime may read half of it, or miss the change")
 		}
-		// A killed agent leaves such a file.
+		// An agent that was killed while it wrote leaves this temporary file.
 		if err := os.WriteFile(filepath.Join(dir, "net.d", ".10-x.conflist.new"), []byte("half"), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -13,15 +13,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Foreign is a network configuration that the agent did not write, in the folder of a File.
+// Foreign is a network configuration that the agent did not write. It is in the same folder as the
+// agent's configuration.
 type Foreign struct {
 	Name   string         // name of the file
 	Ahead  bool           // the name sorts before that of the File; a runtime uses the configuration whose name sorts first
 	Ranges []netip.Prefix // the ranges from which its IPAM plugins lease addresses
 }
 
-// foreignPlugin holds the keys that the configurations of bridgeveth and of the reference plugins
-// both have.
+// foreignPlugin holds the keys that have the same meaning in configurations of bridgeveth and of
+// the reference plugins.
 type foreignPlugin struct {
 	Type   string `json:"type"`
 	Bridge string `json:"bridge"`
@@ -33,8 +34,8 @@ type foreignPlugin struct {
 	} `json:"ipam"`
 }
 
-// Foreign returns the configurations of other programs in the folder that matter for pods:
-// configurations whose name sorts before that of f, and configurations with the pods' bridge.
+// Foreign returns two kinds of configurations that other programs have written to the folder of f:
+// those whose name sorts before the name of f, and those that use the pods' bridge.
 func (f File) Foreign(bridge string) (list []Foreign, err error) {
 	entries, err := os.ReadDir(filepath.Dir(f.Path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,8 +59,9 @@ func (f File) Foreign(bridge string) (list []Foreign, err error) {
 	return list, err
 }
 
-// readPlugins returns the plugins in a file, which has a list of plugins or a single plugin. For a
-// file that cannot be read it returns none, because the runtime itself reports such a file.
+// readPlugins returns the plugins in a configuration file, which contains a list of plugins or a
+// single plugin. If the file cannot be read, readPlugins returns none, because the runtime itself
+// reports such a file.
 func readPlugins(path string) []foreignPlugin {
 	var conf struct {
 		foreignPlugin
@@ -72,7 +74,7 @@ func readPlugins(path string) []foreignPlugin {
 	return append(conf.Plugins, conf.foreignPlugin)
 }
 
-// ranges returns the subnets of a plugin.
+// ranges returns the subnets from which the plugin leases addresses.
 func (p foreignPlugin) ranges() (list []netip.Prefix) {
 	texts := []string{p.IPAM.Subnet}
 	for _, set := range p.IPAM.Ranges {

@@ -17,13 +17,13 @@ import (
 
 const module = "github.com/bridgeveth/bridgeveth"
 
-// names are the names under which the one plugin file is installed. The name loopback is skipped if
-// the folder has a program of another project under this name, because containerd runs it for every
-// pod.
+// names are the names under which the one plugin file is installed. containerd runs a plugin called
+// loopback for every pod, so each node needs one. If the folder has a loopback of another project,
+// the agent keeps that program.
 var names = []string{plugin.Bridgeveth, plugin.IPAMSimple, plugin.Loopback}
 
-// tool is the name of a program that is installed too, if it is in the folder of the plugin file.
-// The plugins run it to ask firewalld, and search for it first in their own folder.
+// tool is the name of a program that is installed too, if it is in the folder of the plugin file. A
+// plugin runs this program to ask firewalld, and searches for it first in the plugin's own folder.
 const tool = "bvctl"
 
 // Plugins installs the plugin file at source into a folder, under all of its names. It returns the
@@ -51,7 +51,7 @@ func Plugins(source, folder string) (installed []string, err error) {
 		if current {
 			continue
 		}
-		// All names are links to one file. The plugin decides by its name what it does.
+		// All names are hard links to one file. The plugin decides by its name what it does.
 		if name == names[0] {
 			err = copySynced(source, temporary)
 		} else {
@@ -68,8 +68,8 @@ func Plugins(source, folder string) (installed []string, err error) {
 	return installed, nil
 }
 
-// copyTool copies a file if the copy differs, and reports whether it did. If source does not exist,
-// it does nothing.
+// copyTool copies a file unless path already has the same content. copied reports whether it copied
+// the file. If source does not exist, copyTool does nothing.
 func copyTool(source, path, temporary string) (copied bool, err error) {
 	if _, err := os.Stat(source); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -84,7 +84,7 @@ func copyTool(source, path, temporary string) (copied bool, err error) {
 	return true, os.Rename(temporary, path)
 }
 
-// upToDate reports whether the installed file at path already is the right one for name.
+// upToDate reports whether the file at path is already the correct file for this name.
 func upToDate(name, source, path string) (bool, error) {
 	if name == names[0] {
 		return sameText(source, path)
@@ -121,7 +121,7 @@ func sameText(a, b string) (bool, error) {
 	return bytes.Equal(old, text), err
 }
 
-// link creates a hard link. It replaces a link that a killed agent has left.
+// link creates a hard link. It replaces a link that a killed agent has left under this path.
 func link(file, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// build builds the plugin file with this version and returns its path.
+// build builds the plugin file with the given version and returns its path.
 func build(t *testing.T, version string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bridgeveth")
@@ -82,8 +82,8 @@ func TestPlugins(t *testing.T) {
 	t.Run("after a kill", func(t *testing.T) {
 		folder := t.TempDir()
 		install(t, older, folder, names...)
-		// This is the state after an agent was killed between the first and the second rename, with
-		// the next link already created.
+		// The agent was killed between the first and the second rename, after it had created the
+		// next link.
 		if err := os.WriteFile(filepath.Join(folder, "half"), []byte("half"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -98,8 +98,8 @@ func TestPlugins(t *testing.T) {
 }
 
 // TestUpgradeUnderWay checks that the plugin can be started at any time while two versions are
-// installed in turn. A file that is overwritten in place would fail with "text file busy", and an
-// incomplete file would not run.
+// installed alternately. If a file were overwritten in place, starting it would fail with "text
+// file busy". An incomplete file would not run either.
 func TestUpgradeUnderWay(t *testing.T) {
 	versions := []string{build(t, "v1"), build(t, "v2")}
 	folder := t.TempDir()

@@ -1,6 +1,6 @@
 // Package kernel compares the state of the kernel with the state that a node needs (cluster.State),
-// and restores what differs. It changes and removes only objects with the agent's mark: routes of
-// protocol 97, and the VXLAN device in link group 97 with its addresses and entries.
+// and corrects every difference. It changes and removes only objects with the agent's mark: routes
+// of protocol 97, and the VXLAN device in link group 97 with its addresses and entries.
 package kernel
 
 import (
@@ -21,10 +21,10 @@ import (
 // in linux/rtnetlink.h, and the plugin itself uses 98.
 const protocol = 97
 
-// Host is the network namespace in which Open was called.
+// Host is a handle to the network namespace in which Open was called.
 type Host struct{ nl *netlink.Handle }
 
-// Open returns the calling thread's network namespace.
+// Open returns a handle to the network namespace of the calling thread.
 func Open() (*Host, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -36,9 +36,9 @@ func Open() (*Host, error) {
 // Close closes the netlink socket.
 func (h *Host) Close() { h.nl.Close() }
 
-// Apply restores what differs from the state, and returns a line for each change. It continues
-// after errors. As the last step it adds the mark that Complete looks for, but only if there was no
-// error.
+// Apply corrects every difference between the kernel and the state s, and returns a line for each
+// change. It continues after errors. If there was no error, its last step adds the mark, a route by
+// which Complete recognizes a complete node.
 func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	changes, tunnel, tunnelErr := h.applyTunnel(s.Tunnel)
 	present, err := h.routes() // read after the tunnel is restored, because a replaced device loses its routes
@@ -58,9 +58,9 @@ func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	return changes, err
 }
 
-// converge calls set for each key of wanted that present lacks or has with another value. Then it
-// calls remove for each key of present that wanted lacks. It returns a line for each change, which
-// say makes.
+// converge makes present equal to wanted. It calls set for each key of wanted that is missing in
+// present or has another value there. Then it calls remove for each key of present that is missing
+// in wanted. It returns a line for each change, and calls say for the text of the line.
 func converge[K comparable, V comparable](wanted, present map[K]V, set func(K, V) error, remove func(K, V) error, say func(K, V) string) (changes []string, err error) {
 	var differs, surplus []K
 	for k, v := range wanted {
@@ -101,7 +101,7 @@ func inOrder[K comparable](keys []K) []K {
 }
 
 // absent returns nil if err means that the object to remove does not exist. Otherwise it returns
-// err.
+// err unchanged.
 func absent(err error) error {
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EADDRNOTAVAIL) {
 		return nil
@@ -109,7 +109,8 @@ func absent(err error) error {
 	return err
 }
 
-// dump repeats a listing until the listed objects do not change during it (NLM_F_DUMP_INTR).
+// dump repeats a listing until the kernel reports that the objects did not change during the
+// listing (no NLM_F_DUMP_INTR).
 func dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()

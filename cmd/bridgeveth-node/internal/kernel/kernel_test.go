@@ -26,8 +26,8 @@ type machine struct {
 	kernel  *Host
 }
 
-// lab has three nodes: n1 and n2 on one link, and n3 behind a router. The router is the test's
-// host.
+// lab has three nodes: n1 and n2 on one link, and n3 behind a router. The network namespace of the
+// test is the router.
 type lab []*machine
 
 const (
@@ -76,8 +76,8 @@ func newLab(t *testing.T, families int) lab {
 	return nodes
 }
 
-// addPod gives a node its pod ranges and a pod with an address in each range, with the addresses
-// and routes that a bridge would have.
+// addPod gives a node its pod ranges, and a pod with an address in each range. The pod's veth link
+// on the node has the addresses of a pods' bridge.
 func (m *machine) addPod(t *testing.T, families, n int) {
 	setuptest.In(t, m.ns, "ip", "link", "add", "cni0", "type", "veth", "peer", "name", "eth0", "netns", "pod"+m.Name[1:])
 	setuptest.In(t, m.ns, "ip", "link", "set", "cni0", "up")
@@ -100,7 +100,8 @@ func (m *machine) addPod(t *testing.T, families, n int) {
 	t.Cleanup(m.kernel.Close)
 }
 
-// address adds an address to a link in a namespace. If ns is nil, this is the test's host.
+// address adds the address a to a link in the namespace ns, if wanted is true. A nil ns means the
+// network namespace of the test.
 func address(t *testing.T, ns *setup.Namespace, link string, wanted bool, a string) {
 	if !wanted {
 		return
@@ -123,7 +124,7 @@ func (l lab) nodes() (list []cluster.Node) {
 	return list
 }
 
-// wanted returns the state that the machine needs in a cluster of these nodes.
+// wanted returns the state that the machine needs in a cluster with these nodes.
 func (m *machine) wanted(t *testing.T, nodes []cluster.Node, routing cluster.Routing) cluster.State {
 	t.Helper()
 	uplinks, locals, err := m.kernel.Links(m.Addresses, "cni0", cluster.TunnelLink)
@@ -172,8 +173,8 @@ func (l lab) checkPackets(t *testing.T, mtu int) {
 	}
 }
 
-// dump returns the routes, links and entries of a node as text, both the agent's and those of other
-// programs.
+// dump returns the routes, links, addresses and neighbour entries of a node as text. The text also
+// contains objects that the agent did not make.
 func (m *machine) dump(t *testing.T) (text string) {
 	t.Helper()
 	for _, args := range []string{"-4 route show table main", "-6 route show table main", "-o addr show scope global", "neigh show nud permanent", "-br link"} {
@@ -233,7 +234,8 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// TestLinks checks which links count as uplinks: neither the pods' bridge nor a VLAN link on it.
+// TestLinks checks that neither the pods' bridge nor a VLAN link on it (cni0.5) counts as an
+// uplink.
 func TestLinks(t *testing.T) {
 	m := newLab(t, v4Net|v4Pod)[0]
 	setuptest.In(t, m.ns, "ip", "link", "add", "cni0.5", "type", "veth", "peer", "name", "docker0")
@@ -250,8 +252,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestStale checks that Apply removes what it had set up for nodes that were deleted, moved or got
-// other ranges while the agent was down.
+// TestStale checks that Apply removes what an earlier Apply had set up for nodes that were then
+// deleted, moved or given other ranges while the agent was down.
 func TestStale(t *testing.T) {
 	for _, routing := range []cluster.Routing{cluster.RoutingAuto, cluster.RoutingVXLAN} {
 		t.Run(string(routing), func(t *testing.T) {
@@ -277,7 +279,8 @@ func TestStale(t *testing.T) {
 	}
 }
 
-// TestRestored checks that Apply restores each part after another program has deleted it.
+// TestRestored checks that Apply restores each object after another program has deleted or changed
+// it.
 func TestRestored(t *testing.T) {
 	nodes := newLab(t, v4Net|v4Pod)
 	m := nodes[0]
@@ -313,7 +316,7 @@ func TestRestored(t *testing.T) {
 }
 
 // TestOthers checks that Apply keeps objects of other programs, even if they prevent it from adding
-// its own.
+// the agent's objects.
 func TestOthers(t *testing.T) {
 	nodes := newLab(t, v4Net|v4Pod)
 	m, s := nodes[0], nodes[0].wanted(t, nodes.nodes(), cluster.RoutingAuto)
@@ -351,10 +354,10 @@ func TestOthers(t *testing.T) {
 	})
 }
 
-// TestNoVXLAN checks what Apply does on a kernel without VXLAN. The error must say this, and the
-// direct routes must exist. The mark must be missing, so the node is not ready. This machine's
-// kernel has VXLAN, so strace(1) injects the error that a kernel returns for an unknown kind of
-// link (rtnl_newlink in net/core/rtnetlink.c).
+// TestNoVXLAN checks three results of Apply on a kernel without VXLAN: the error says this, the
+// direct routes exist, and the mark is missing, so the node is not ready. This machine's kernel has
+// VXLAN. Therefore strace(1) injects the error that a kernel returns for an unknown kind of link
+// (rtnl_newlink in net/core/rtnetlink.c).
 func TestNoVXLAN(t *testing.T) {
 	state := cluster.State{
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
@@ -392,8 +395,8 @@ func TestNoVXLAN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first message of Apply looks up the device, and the second creates it. strace makes the
-	// second fail.
+	// The first message of Apply looks up the VXLAN device, and the second message creates it.
+	// strace makes the second message fail.
 	out := setuptest.Run(t, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=sendto:error=EOPNOTSUPP:when=2", self, "-test.v", "-test.run", "^TestNoVXLAN$")
 	if !strings.Contains(out, "--- PASS: TestNoVXLAN") {
 		t.Fatal(out)

@@ -18,13 +18,14 @@ type path struct {
 	link    int
 }
 
-// markMetric is the metric of the mark, the highest that is used. The pods' bridge has a route to
-// the same range with metric 0 or 256, which the kernel prefers.
+// markMetric is the metric of the mark, the highest metric in use. The pods' bridge has a route to
+// the same range with metric 0 or 256. The kernel prefers the route of the bridge, because its
+// metric is lower.
 const markMetric = 65535
 
-// applyRoutes restores the routes to other nodes. tunnel is the index of the VXLAN device, or 0 if
-// there is none. It adds no route if another program has already added a route with the same
-// gateway and link.
+// applyRoutes corrects the routes to the ranges of other nodes. tunnel is the index of the VXLAN
+// device, or 0 if there is none. applyRoutes adds no route if another program has already added a
+// route to the range with the same gateway and link.
 func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) ([]string, error) {
 	index, names := map[string]int{cluster.TunnelLink: tunnel}, map[int]string{tunnel: cluster.TunnelLink}
 	wanted := map[netip.Prefix]path{}
@@ -69,9 +70,9 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 	return converge(wanted, present.own, set, remove, say)
 }
 
-// applyMark restores the mark: a route of type unreachable for each own range. Without this route,
+// applyMark corrects the mark: a route of type unreachable for each own range. Without this route,
 // packets to a pod that has ended would follow the default route and circle between the nodes. A
-// reboot deletes the mark.
+// reboot deletes the mark, so the mark also shows that Apply has succeeded since the boot.
 func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) ([]string, error) {
 	wanted := map[netip.Prefix]path{}
 	for _, r := range ranges {
@@ -83,13 +84,14 @@ func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) (
 	return converge(wanted, present, set, remove, say)
 }
 
-// Complete reports whether Apply has succeeded since the last boot.
+// Complete reports whether Apply has succeeded since the last boot, that is, whether the mark
+// exists.
 func (h *Host) Complete() (bool, error) {
 	present, err := h.routes()
 	return err == nil && len(present.marks) > 0, err
 }
 
-// table holds the routes of the main table. The key is the destination.
+// table holds the routes of the main routing table. The key of each map is the destination.
 type table struct {
 	own    map[netip.Prefix]path // the agent's routes to ranges of other nodes
 	marks  map[netip.Prefix]path // the routes that applyMark adds
@@ -136,7 +138,7 @@ func pathOf(r netlink.Route) path {
 	return p
 }
 
-// request returns a route of the agent to range r.
+// request returns the request for a route of the agent to range r.
 func request(r netip.Prefix, p path) *netlink.Route {
 	route := &netlink.Route{Dst: ipNet(r), LinkIndex: p.link, Protocol: protocol, Table: unix.RT_TABLE_MAIN}
 	switch {

@@ -13,16 +13,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// The VXLAN device has the number 97 as its network identifier and as its link group. The group
-// marks the device as ours: "ip link show group 97". The mark is a group and not an alias, because
-// only the group is set in the request that creates the device. A device that a killed agent left
-// unfinished therefore has the mark.
+// The VXLAN device has the number 97 as its network identifier (VNI) and as its link group. The
+// group marks the device as the agent's: "ip link show group 97". An alias could not be the mark,
+// because an alias needs a second request. If the agent were killed between the two requests, it
+// would leave a device without a mark. The group is set by the request that creates the device.
 const vxlanID, group = protocol, protocol
 
-// ErrNotOwn is returned for a link with the name of the VXLAN device that the agent did not make.
+// ErrNotOwn is returned if a link has the name of the VXLAN device, but the agent did not make this
+// link.
 var ErrNotOwn = errors.New(`the agent did not make this link; delete it with "ip link del ` + cluster.TunnelLink + `", or rename it`)
 
-// applyTunnel restores the VXLAN device and its entries. It returns the index of the device, or 0
+// applyTunnel corrects the VXLAN device and its entries. It returns the index of the device, or 0
 // if there is none.
 func (h *Host) applyTunnel(t *cluster.Tunnel) (changes []string, index int, err error) {
 	if t == nil {
@@ -44,8 +45,8 @@ func (h *Host) applyTunnel(t *cluster.Tunnel) (changes []string, index int, err 
 	return changes, index, err
 }
 
-// device restores the VXLAN device itself. A device with another local address, port or identifier
-// is replaced, because the kernel cannot change them.
+// device corrects the VXLAN device itself. It replaces a device with another local address, port or
+// identifier, because the kernel cannot change these parameters.
 func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string, l netlink.Link, err error) {
 	l, err = h.ownTunnel()
 	if err != nil {
@@ -74,8 +75,9 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 		if l, err = h.nl.LinkByName(cluster.TunnelLink); err != nil {
 			return changes, nil, err
 		}
-		// The VXLAN device needs no link-local IPv6 address. With one, the kernel would only join
-		// multicast groups. A kernel without IPv6 refuses this request, which does no harm.
+		// The VXLAN device needs no link-local IPv6 address, which would only make the kernel join
+		// multicast groups. A kernel without IPv6 refuses this request, and then has no such
+		// address anyway.
 		if err := h.nl.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return changes, nil, fmt.Errorf("switch off address generation: %w", err)
 		}
@@ -101,7 +103,8 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 	return changes, l, nil
 }
 
-// ownTunnel returns the VXLAN device, or nil if there is none.
+// ownTunnel returns the VXLAN device, or nil if there is none. It returns ErrNotOwn if the agent
+// did not make the link of this name.
 func (h *Host) ownTunnel() (netlink.Link, error) {
 	l, err := h.nl.LinkByName(cluster.TunnelLink)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -116,7 +119,7 @@ func (h *Host) ownTunnel() (netlink.Link, error) {
 	return l, nil
 }
 
-// removeTunnel removes the VXLAN device. It keeps a link of this name that the agent did not
+// removeTunnel removes the VXLAN device. It keeps a link of the same name that the agent did not
 // create.
 func (h *Host) removeTunnel() ([]string, error) {
 	l, err := h.ownTunnel()
@@ -132,8 +135,9 @@ func (h *Host) removeTunnel() ([]string, error) {
 	return []string{"remove link " + cluster.TunnelLink}, nil
 }
 
-// applyAddresses restores the addresses of the device. Packets of the host itself to pods on other
-// nodes have such an address as their source, so that the replies come back through the tunnel.
+// applyAddresses corrects the addresses of the VXLAN device. They are the source addresses of
+// packets from the host itself to pods on other nodes, so that the replies come back through the
+// tunnel.
 func (h *Host) applyAddresses(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	type nothing struct{}
 	wanted, present := map[netip.Prefix]nothing{}, map[netip.Prefix]nothing{}
@@ -162,8 +166,8 @@ func (h *Host) applyAddresses(l netlink.Link, t *cluster.Tunnel) ([]string, erro
 		})
 }
 
-// applyForwarding restores the forwarding entries of the device: the node's address for each MAC
-// address.
+// applyForwarding corrects the forwarding entries (fdb) of the VXLAN device. Each entry has the MAC
+// address of a peer's VXLAN device, and the InternalIP to which the outer packets go.
 func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	wanted, present := map[string]netip.Addr{}, map[string]netip.Addr{}
 	for _, p := range t.Peers {
@@ -191,8 +195,8 @@ func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, err
 		})
 }
 
-// applyNeighbours restores the neighbour entries of the device: the MAC address for the gateway of
-// each route.
+// applyNeighbours corrects the neighbour entries of the VXLAN device. Each entry has the gateway of
+// a route and the MAC address of the peer's VXLAN device.
 func (h *Host) applyNeighbours(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	wanted, present := map[netip.Addr]string{}, map[netip.Addr]string{}
 	for _, p := range t.Peers {

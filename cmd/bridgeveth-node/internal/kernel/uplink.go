@@ -12,8 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// Links returns an uplink for each of these addresses that a link of the host has, in the same
-// order. It also returns the subnets of all links, except links called skip and VLAN links on them.
+// Links returns an uplink for each of the addresses that a link of the host has, in the order of
+// the parameter addresses. It also returns the subnets of all links. It omits the links whose names
+// are in skip, and VLAN links on them.
 func (h *Host) Links(addresses []netip.Addr, skip ...string) (uplinks []cluster.Uplink, locals []cluster.Local, err error) {
 	links, err := dump(h.nl.LinkList)
 	if err != nil {
@@ -53,8 +54,8 @@ func (h *Host) Links(addresses []netip.Addr, skip ...string) (uplinks []cluster.
 	return uplinks, locals, nil
 }
 
-// onLink returns the destinations that each link reaches without a gateway. The key is the index of
-// the link. It omits a default route through a point-to-point link.
+// onLink returns the destinations that each link reaches without a gateway. The key of the map is
+// the index of the link. onLink omits the default route of a point-to-point link.
 func (h *Host) onLink() (map[int][]netip.Prefix, error) {
 	onLink := map[int][]netip.Prefix{}
 	return onLink, h.each(func(r netlink.Route) {

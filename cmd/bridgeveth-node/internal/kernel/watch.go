@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls wake after each change of links, addresses and routes in the calling thread's
-// namespace, until ctx ends. It returns as soon as the subscription is active.
+// Watch calls wake after each change of links, addresses and routes in the network namespace of the
+// calling thread, until ctx ends. Watch itself returns as soon as it receives changes.
 func Watch(ctx context.Context, wake func()) error {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
@@ -24,8 +24,8 @@ func Watch(ctx context.Context, wake func()) error {
 			if ctx.Err() != nil {
 				return
 			}
-			// ENOBUFS means that the socket was full and changes were lost. This does no harm,
-			// because wake does not tell what has changed.
+			// ENOBUFS means that the buffer of the socket was full and changes were lost. This does
+			// no harm, because wake only says that something has changed.
 			if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 				return // the agent also compares regularly without a wake-up
 			}

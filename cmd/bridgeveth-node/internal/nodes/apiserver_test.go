@@ -33,7 +33,8 @@ type control struct {
 	api    *exec.Cmd
 }
 
-// newControl starts etcd and the kube-apiserver whose path is in KUBE_APISERVER.
+// newControl starts etcd and a kube-apiserver. The environment variable KUBE_APISERVER has the path
+// of the kube-apiserver.
 func newControl(t *testing.T) *control {
 	c := &control{t: t, dir: t.TempDir(), config: &rest.Config{
 		Host: "https://127.0.0.1:6443", BearerToken: "token", TLSClientConfig: rest.TLSClientConfig{Insecure: true},
@@ -61,7 +62,7 @@ func (c *control) startAPI() {
 	c.await("the API server", func() bool { return c.try(http.MethodGet, "/readyz", nil) == nil })
 }
 
-// start starts a program, which is killed when the test ends.
+// start starts a program and kills it when the test ends.
 func (c *control) start(program string, args ...string) *exec.Cmd {
 	c.t.Helper()
 	cmd := exec.Command(program, args...)
@@ -83,7 +84,7 @@ func kill(cmd *exec.Cmd) {
 	_ = cmd.Wait()         // the error is "signal: killed"
 }
 
-// try sends a request to the API server and returns the error.
+// try sends a request with a JSON body to the API server and returns the error.
 func (c *control) try(method, path string, body any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -97,7 +98,8 @@ func (c *control) try(method, path string, body any) error {
 	return err
 }
 
-// send sends a request with a body of the media type kind, and returns the body of the answer.
+// send sends a request to the API server. kind is the media type of body. send returns the body of
+// the answer.
 func (c *control) send(method, path, kind string, body []byte) (answer []byte, err error) {
 	client, err := rest.HTTPClientFor(c.config)
 	if err != nil {
@@ -142,8 +144,8 @@ func newNode(name, podRange string) object {
 	return object{"metadata": object{"name": name}, "spec": object{"podCIDR": podRange, "podCIDRs": []string{podRange}}}
 }
 
-// TestWatch checks that Watch follows the Node objects of a real API server: added, changed and
-// deleted ones, and also those that change while the server is down.
+// TestWatch checks that Watch follows the Node objects of a real API server when they are added,
+// changed or deleted, and also when they change while the server is down.
 func TestWatch(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
@@ -157,7 +159,7 @@ func TestWatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// names returns the nodes as text.
+		// names returns the nodes that Watch has, as text.
 		names := func() string {
 			all, ok := w.List()
 			text := fmt.Sprintf("%d %t", len(all), ok)
@@ -189,8 +191,8 @@ func TestWatch(t *testing.T) {
 		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.11"}}}})
 		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n2[10.244.2.0/24][]")
 
-		// A heartbeat of the kubelet must not call wake. The later change shows that the heartbeat
-		// was read.
+		// A heartbeat of the kubelet must not call wake. The change of n2 comes after the
+		// heartbeat. When its effect is visible, the heartbeat was read too.
 		quiet()
 		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"conditions": []object{{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}}}})
 		c.do(http.MethodPatch, "/api/v1/nodes/n2/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.12"}}}})
@@ -214,8 +216,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// asAgent gives the agent the privileges of deploy/base/rbac.yaml, and returns the client
-// configuration with which the agent reaches the API server.
+// asAgent creates the agent's service account with the privileges of deploy/base/rbac.yaml. It
+// returns a client configuration that has only these privileges.
 func (c *control) asAgent() *rest.Config {
 	c.t.Helper()
 	text, err := os.ReadFile("../../../../deploy/base/rbac.yaml")
@@ -241,8 +243,8 @@ func (c *control) asAgent() *rest.Config {
 	return config
 }
 
-// TestWrite checks that the agent's privileges are sufficient to write Events, and to clear the
-// condition that a cloud controller has set.
+// TestWrite checks that the agent's privileges suffice to write Events and to clear a
+// NetworkUnavailable condition that a cloud controller has set.
 func TestWrite(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
@@ -279,7 +281,7 @@ func TestWrite(t *testing.T) {
 			t.Errorf("conditions %q, want %s", got, want)
 		}
 
-		// Equal Events must become one Event with a count.
+		// Three equal Events must become one Event with the count 3.
 		for range 3 {
 			w.Report("ForwardDenied", "a chain denies")
 		}

@@ -1,5 +1,6 @@
-// Package nodes reads the Node objects of a cluster from its API server through one watch. It also
-// writes Events and one condition of the own Node object.
+// Package nodes reads the Node objects of a cluster from the API server with a single watch
+// request. It also writes Events about the own Node object, and the condition NetworkUnavailable of
+// this object.
 package nodes
 
 import (
@@ -23,7 +24,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// Watch holds the Node objects as the API server last sent them.
+// Watch holds the Node objects as the API server sent them last.
 type Watch struct {
 	self     string // name of the own Node object
 	informer cache.SharedIndexInformer
@@ -32,8 +33,9 @@ type Watch struct {
 }
 
 // Start watches the Node objects until ctx ends. It calls wake after each change of a field that
-// the agent uses. While the API server does not answer, the objects stay as they were. When it
-// answers again, they are compared with a new list. self is the name of the own Node object.
+// the agent uses. While the API server does not answer, the objects keep their last state. When the
+// server answers again, the watch updates them from a new list. self is the name of the own Node
+// object.
 func Start(ctx context.Context, config *rest.Config, self string, wake func()) (*Watch, error) {
 	w := &Watch{self: self}
 	w.trouble.Store("no answer yet")
@@ -78,11 +80,12 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	return w, nil
 }
 
-// writeTimeout is the time limit of a request that writes. The watch has no time limit.
+// writeTimeout is the time limit of a request that writes an Event or a condition. The watch has no
+// time limit.
 const writeTimeout = 10 * time.Second
 
-// client returns a client that knows only the core types, because all types of Kubernetes would
-// take about 20 MiB of memory.
+// client returns a client of the API server. The client has only the core types of Kubernetes,
+// because all types would take about 20 MiB of memory.
 func client(config *rest.Config, scheme *runtime.Scheme) (*rest.RESTClient, error) {
 	config.GroupVersion, config.APIPath = &corev1.SchemeGroupVersion, "/api"
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
@@ -95,7 +98,7 @@ func client(config *rest.Config, scheme *runtime.Scheme) (*rest.RESTClient, erro
 	return c, nil
 }
 
-// observer stores for each request of the watch whether the API server answered it.
+// observer stores the error of the last request that a Watch has sent.
 type observer struct {
 	watch *Watch
 	next  http.RoundTripper
@@ -115,7 +118,7 @@ func (o observer) RoundTrip(request *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// Trouble returns why the API server does not answer, or "" if it does.
+// Trouble returns the reason why the API server does not answer, or "" if it answers.
 func (w *Watch) Trouble() string { return w.trouble.Load().(string) }
 
 // List returns all nodes. ok is false until the API server has sent the first list.
@@ -127,7 +130,7 @@ func (w *Watch) List() (all []cluster.Node, ok bool) {
 }
 
 // Of returns the fields of a Node object that the agent uses. It omits invalid ranges and
-// addresses, which the API server does not accept anyway.
+// addresses. The API server does not accept such values anyway.
 func Of(n *corev1.Node) cluster.Node {
 	node := cluster.Node{Name: n.Name, Created: n.CreationTimestamp.Time}
 	ranges := n.Spec.PodCIDRs
@@ -150,8 +153,8 @@ func Of(n *corev1.Node) cluster.Node {
 	return node
 }
 
-// strip removes from a Node object all fields that neither Of nor the watch needs, because they
-// would be most of the agent's memory in a large cluster.
+// strip removes from a Node object all fields that neither Of nor the watch needs. In a large
+// cluster, these fields would take most of the agent's memory.
 func (w *Watch) strip(object any) (any, error) {
 	n, ok := object.(*corev1.Node)
 	if !ok {

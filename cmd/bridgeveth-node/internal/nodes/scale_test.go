@@ -15,12 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// big is the number of nodes in a large cluster. memory is how much memory the agent may use there,
-// in KiB.
+// big is the number of nodes in a large cluster. memory is how much memory the agent may use in
+// such a cluster, in KiB.
 const big, memory = 5000, 80 << 10
 
-// TestScale checks the memory and the routes of the agent in a cluster of 5,000 Node objects, half
-// of which are on its link.
+// TestScale checks the peak memory and the routes of the agent in a cluster of 5,000 Node objects.
+// Half of the nodes are on the agent's link.
 func TestScale(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
@@ -50,8 +50,8 @@ func TestScale(t *testing.T) {
 	})
 }
 
-// member returns the Node object with number i. It lists images, because these are most of a real
-// Node object.
+// member returns the Node object with number i. It contains a list of images, because this list
+// takes most of a real Node object.
 func member(i int) object {
 	n := newNode(fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
 	n["status"] = object{
@@ -61,7 +61,7 @@ func member(i int) object {
 	return n
 }
 
-// startAgent builds and starts the agent of a node.
+// startAgent builds the agent and starts it for the given node.
 func (c *control) startAgent(node string) *exec.Cmd {
 	c.t.Helper()
 	program, kubeconfig := filepath.Join(c.dir, "bridgeveth-node"), filepath.Join(c.dir, "kubeconfig")
@@ -86,7 +86,8 @@ func routes(t *testing.T) int {
 	return strings.Count(setuptest.Run(t, "ip", "route", "show", "proto", "97"), "\n")
 }
 
-// peak returns the peak memory of a process in KiB. status is the text of its /proc/PID/status.
+// peak returns the peak memory of a process in KiB. status is the text of the file
+// /proc/PID/status.
 func peak(status string) int {
 	_, after, _ := strings.Cut(status, "VmHWM:")
 	number, _, _ := strings.Cut(strings.TrimSpace(after), " ")

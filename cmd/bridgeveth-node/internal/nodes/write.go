@@ -13,17 +13,17 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// component is the name under which the agent writes to the API server.
+// component is the name of the agent in Events and conditions.
 const component = "bridgeveth-node"
 
-// writer writes Events and the condition of the own Node object.
+// writer writes Events about the own Node object, and one of its conditions.
 type writer struct {
 	client   *rest.RESTClient
 	recorder record.EventRecorder
 }
 
-// newWriter returns a writer whose requests end with ctx. Its recorder counts equal Events instead
-// of writing each of them, and limits the number of Events.
+// newWriter returns a writer whose requests end with ctx. Its recorder writes equal Events as one
+// Event with a count, and limits the number of Events.
 func newWriter(ctx context.Context, client *rest.RESTClient, scheme *runtime.Scheme, self string) writer {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(sink{ctx, client})
@@ -51,23 +51,23 @@ func (w *Watch) ClearNetworkUnavailable(ctx context.Context) error {
 	return w.client.Patch(types.StrategicMergePatchType).Resource("nodes").Name(w.self).SubResource("status").Body(patch).Do(ctx).Error()
 }
 
-// sink writes the recorder's Events to the API server.
+// sink receives the Events from the recorder and writes them to the API server.
 type sink struct {
 	ctx    context.Context
 	client *rest.RESTClient
 }
 
-// Create implements record.EventSink.
+// Create writes a new Event. It implements record.EventSink.
 func (s sink) Create(e *corev1.Event) (*corev1.Event, error) {
 	return s.into(s.client.Post().Namespace(e.Namespace).Resource("events").Body(e))
 }
 
-// Update implements record.EventSink.
+// Update replaces an Event. It implements record.EventSink.
 func (s sink) Update(e *corev1.Event) (*corev1.Event, error) {
 	return s.into(s.client.Put().Namespace(e.Namespace).Resource("events").Name(e.Name).Body(e))
 }
 
-// Patch implements record.EventSink.
+// Patch changes an Event. It implements record.EventSink.
 func (s sink) Patch(e *corev1.Event, patch []byte) (*corev1.Event, error) {
 	return s.into(s.client.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(patch))
 }
