@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// addCounters adds a station to the report for each counter that grew while the doctor sent its
-// packets.
+// addCounters adds a station to the report for each counter of dropped packets that grew while the
+// doctor sent its packets.
 func (p *proof) addCounters(growth map[probe.Counter][]int) {
 	for c, by := range growth {
 		place := ""
@@ -35,9 +35,9 @@ func (p *proof) addCounters(growth map[probe.Counter][]int) {
 	}
 }
 
-// remedyOfCounter returns what to do if counter c has counted the doctor's packets. advice reports
-// whether the remedy is advice for a person instead of a command. cause is "" if the cause is
-// unknown.
+// remedyOfCounter returns the remedy for the case that the doctor's packets were dropped where
+// counter c counts. The remedy is a command, or advice for a person if advice is true. cause is ""
+// if the cause is unknown.
 func (p *proof) remedyOfCounter(c probe.Counter) (remedy string, advice bool, cause string) {
 	if other := p.otherLink(); c.Rule == "" && c.Namespace == p.Host.Namespace && other != "" {
 		return "send both by one link, or set rp_filter to 2: " + report.SetSysctl("ipv4/conf/"+other+"/rp_filter", "2"), true,
@@ -56,8 +56,8 @@ func (p *proof) remedyOfCounter(c probe.Counter) (remedy string, advice bool, ca
 	return p.openForward("check " + program + "-save -c"), true, ""
 }
 
-// otherLink returns the link on which the answer came in, if the request left the host through
-// another link. Otherwise it returns "".
+// otherLink returns the link by which the answer came into the host, if the request left the host
+// by another link. Otherwise it returns "".
 func (p *proof) otherLink() (name string) {
 	for _, index := range p.seen.CameBy(p.Host.Namespace, probe.Reply) {
 		if link := kernel.LinkName(p.Host.Namespace, index); p.Out != "" && link != "" && link != p.Out {

@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences returns reports about how the ends differ from the result of ADD. It skips
-// differences that are in reports already, because containers of one network have the same
-// differences on the host. The list is empty if there is nothing to report.
+// Differences returns a report of what has changed at the ends since ADD. It skips the differences
+// that reports already contain, because all containers of a network have the same differences on
+// the host. The list is empty if there is nothing to report.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

@@ -28,21 +28,21 @@ const (
 	Note = report.Note
 )
 
-// Doctor examines the packet paths of one host. It reads the addresses and ports of the host once,
-// at the first walk.
+// Doctor examines the packet paths of one host. It reads the addresses and the bridge ports only
+// once, for the first path.
 type Doctor struct {
 	Host *setup.Host
 	Ends []*End // all containers of the host
-	// PodRanges are the address ranges of the pods on all nodes of a cluster, if they are known.
-	// Packets between pods keep their source addresses.
+	// PodRanges are the address ranges of the pods on all nodes of a cluster. They are empty if the
+	// ranges are unknown.
 	PodRanges []netip.Prefix
 
 	snapshot *checks.Snapshot
 }
 
 // DeleteLeftovers deletes the trace tables that a killed process has left on the host and in the
-// containers. From Linux 5.12 on, the kernel deletes these tables itself. No other process may use the
-// package at the same time.
+// containers. From Linux 5.12 on, the kernel deletes these tables when the process ends. No other
+// process may use the package at the same time, because DeleteLeftovers would delete its tables.
 func (d *Doctor) DeleteLeftovers() error {
 	namespaces := []*setup.Namespace{d.Host.Namespace}
 	for _, e := range d.Ends {
@@ -55,7 +55,7 @@ func (d *Doctor) DeleteLeftovers() error {
 	return errors.Join(wrong...)
 }
 
-// newPath returns an empty path between two ends.
+// newPath returns the path between two ends, with a report that has no stations.
 func (d *Doctor) newPath(a, b *End) (*checks.Path, error) {
 	if d.snapshot == nil {
 		s, err := checks.TakeSnapshot(d.Host, d.Ends)

@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// addDrop adds a station to the report for the rule or policy of nf_tables in namespace ns that
+// addDrop adds a station to the report for the nf_tables rule or policy in namespace ns that
 // dropped the doctor's packet.
 func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 	place := ""
@@ -24,8 +24,8 @@ func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 	p.Advise(fmt.Sprintf("%s %s%s", report.DroppedBy, chainOf(v), place), remedy, "%s", ruleText(v, ns)).Advice = advice
 }
 
-// remedyOfRule returns what to do about the rule that drops packets. The remedy depends on the
-// owner of the rule. advice reports whether the remedy is advice for a person instead of a command.
+// remedyOfRule returns the remedy for the rule that dropped the doctor's packet. The remedy depends
+// on the program that owns the rule. It is a command, or advice for a person if advice is true.
 func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	nft := p.enterCommand(ns) + "nft "
 	chain := report.Command("%s %s %s", v.Family, v.Table, v.Chain)
@@ -55,9 +55,9 @@ func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy strin
 	return ofOwner, true
 }
 
-// openForward returns what to do about a rule in FORWARD that drops packets. If bridgeveth's rules
-// are in place, the dropping rule comes before them, and only its owner can help: the remedy is
-// ofOwner. Otherwise the remedy is to add bridgeveth's rules.
+// openForward returns the remedy for a rule in FORWARD that drops packets. If bridgeveth's rules
+// are in FORWARD, the dropping rule stands before them. Only the owner of that rule can then help,
+// so the remedy is the advice in ofOwner. Otherwise the remedy is to add bridgeveth's rules.
 func (p *proof) openForward(ofOwner string) string {
 	if accepts, err := p.Host.AcceptsForward(p.A.Bridge, kernel.FamilyOf(p.From)); err == nil && accepts {
 		return "the rule stands before the rules of bridgeveth; " + ofOwner
@@ -65,8 +65,8 @@ func (p *proof) openForward(ofOwner string) string {
 	return `set "forward": "auto" (the default) for the network, and run bvctl repair`
 }
 
-// enterCommand returns the beginning of a command that runs in namespace ns. It returns "" for the
-// host.
+// enterCommand returns the beginning of a shell command that enters namespace ns. It returns "" if
+// ns is the host's namespace.
 func (p *proof) enterCommand(ns *setup.Namespace) string {
 	for _, e := range p.Containers() {
 		if ns != p.Host.Namespace && e.Namespace.Same(ns) {
@@ -76,10 +76,11 @@ func (p *proof) enterCommand(ns *setup.Namespace) string {
 	return ""
 }
 
-// ruleText returns the rule or policy of a verdict in the form of nft(8). If nft is not installed,
-// it returns the handle of the rule. It omits counters, because the text of a rule must be the same
-// in each report. It passes only plain names to nft, because nft(8) parses its arguments as one
-// text, and a container may have given its chain a name that contains an nft command.
+// ruleText returns the rule or policy of a verdict in the form of nft(8), without its counters, so
+// that each report has the same text. If nft is not installed, it returns the handle of the rule.
+//
+// ruleText does not pass names with special characters to nft, because nft(8) parses its arguments
+// as one text. A container could give its chain a name that contains an nft command.
 func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if v.Handle == 0 {
 		return "policy drop"

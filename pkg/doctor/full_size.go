@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// checkFullSize sends packets as large as the MTU of the container's link, because a link on the
-// path may drop such packets without an error (an MTU black hole).
+// checkFullSize checks that packets as large as the MTU of the container's link arrive. A link on
+// the path may drop such packets without an error (an MTU black hole).
 func (p *proof) checkFullSize(e *probe.Echo) {
 	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {

@@ -6,10 +6,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// IncompatibleChains returns reports about the chains of other programs that iptables refuses to
-// change. These chains drop no packets of bridgeveth, which writes its rules without iptables. But
-// Docker and other programs that run iptables cannot write their rules. The list is empty if there
-// is no such chain.
+// IncompatibleChains returns a report of the chains that iptables refuses to change. bridgeveth
+// writes its rules without iptables, so these chains do not affect it. Docker and other programs
+// that run iptables cannot write their rules into such chains. The list is empty if there is no
+// such chain.
 func (d *Doctor) IncompatibleChains() ([]*Report, error) {
 	r := &Report{From: "iptables-nft"}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {

@@ -6,8 +6,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// addLost adds a station for the place where the doctor's packet was lost, for the case that no
-// rule dropped it. failure is the error of sending the packet.
+// addLost adds a station for the place where the doctor's packet was lost. It is called if no rule
+// dropped the packet. failure is the error of sending the packet.
 func (p *proof) addLost(failure error) {
 	what, advice := p.lastSeen(failure)
 	host := p.Host.Namespace
@@ -23,7 +23,8 @@ func (p *proof) addLost(failure error) {
 	}
 }
 
-// lastSeen returns where the request or its answer was seen last, and advice about what to check.
+// lastSeen returns where the request or its answer was seen last, and advice about what to check
+// next.
 func (p *proof) lastSeen(failure error) (what, advice string) {
 	a, b := p.A.Name, p.B.Name
 	seen, host := p.seen, p.Host.Namespace

@@ -13,15 +13,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// acceptsRedirected lists the owners whose chains need no check, because they do not drop packets
-// that only pass through the host. firewalld accepts packets that another program has redirected
-// (ct status dnat). The chains of the other owners match only packets of their own bridges.
+// acceptsRedirected lists the owners of chains that do not drop packets which pass through the
+// host. firewalld accepts packets that another program has redirected (ct status dnat). The chains
+// of the other owners match only packets of their own bridges.
 var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
-// PassingPackets returns reports about packets that only pass through the host: they come in and
-// leave by an uplink, for pods on other nodes (PodRanges). Packets to a NodePort are an example.
-// Each chain that drops such packets is a Note, because it does not affect the containers of this
-// host. The list is empty if no chain drops them. PassingPackets changes nothing.
+// PassingPackets returns a report of the chains that drop packets which only pass through the host.
+// Such packets come in by an uplink, and leave by an uplink to a pod on another node (PodRanges).
+// Packets to a NodePort are an example. Each chain is a Note, because it does not affect
+// the containers of this host. The list is empty if no chain drops such packets.
 func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {
@@ -46,7 +46,7 @@ func (d *Doctor) PassingPackets() ([]*Report, error) {
 	return nonEmpty(r), nil
 }
 
-// nonEmpty returns a list of the report, or an empty list if the report has no stations.
+// nonEmpty returns a list with the report, or an empty list if the report has no stations.
 func nonEmpty(r *Report) []*Report {
 	if len(r.Stations) == 0 {
 		return nil
@@ -54,16 +54,16 @@ func nonEmpty(r *Report) []*Report {
 	return []*Report{r}
 }
 
-// The rules with which kube-proxy accepts packets, in the form of nft(8) and iptables-save(8).
-// kube-proxy in mode iptables marks the first packet to a NodePort, and accepts packets with the
-// mark.
+// acceptsTo matches a rule that accepts packets by their destination. acceptsKube matches the rule
+// of kube-proxy that accepts packets by their mark, which kube-proxy in mode iptables sets on
+// packets to a NodePort. Both expressions match the output of nft(8) and of iptables-save(8).
 var (
 	acceptsTo   = regexp.MustCompile(`(?m)(?:daddr|-d) (\S+)\b.*(?:accept|-j ACCEPT)(?: comment "[^"]*")?\s*$`)
 	acceptsKube = regexp.MustCompile(`(?s)(?:-A KUBE-FORWARD [^\n]*mark 0x[^\n]*-j ACCEPT|chain KUBE-FORWARD \{[^}]*mark[^}]*accept)`)
 )
 
-// acceptsRange reports whether a rule in the table of chain c accepts packets to a range. It finds
-// rules that match the destination, and the rule of kube-proxy.
+// acceptsRange reports whether a rule in the table of chain c accepts packets to an address range.
+// It finds the rule of kube-proxy, and rules that accept packets by their destination.
 func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	program, args := "nft", []string{"-s", "list", "table", c.Family, c.Table}
 	if c.Owner == setup.OwnerLegacy {
@@ -87,7 +87,7 @@ func (d *Doctor) acceptsRange(c setup.BaseChain, to netip.Prefix) bool {
 	return acceptsKube.MatchString(rules)
 }
 
-// xtables returns the name of the iptables program that writes chain c.
+// xtables returns the name of the iptables program that can change chain c.
 func xtables(c setup.BaseChain, to netip.Prefix) string {
 	name := map[bool]string{true: "iptables", false: "ip6tables"}[to.Addr().Is4()]
 	if c.Owner == setup.OwnerLegacy {
@@ -96,9 +96,9 @@ func xtables(c setup.BaseChain, to netip.Prefix) string {
 	return name
 }
 
-// acceptCommand returns the commands that add two rules to chain c: one for packets to a range, and one for
-// replies from the range. As in the rules of setup.EnsureTransit, new connections from the range stay
-// denied, because they may lead to containers of Docker.
+// acceptCommand returns the commands that add two rules to chain c: one rule for packets to an
+// address range, and one for replies from the range. Like setup.EnsureTransit, the rules do not
+// accept new connections from the range, because such connections may lead to containers of Docker.
 func acceptCommand(c setup.BaseChain, to netip.Prefix) string {
 	if c.Owner == setup.OwnerUnknown {
 		return fmt.Sprintf("have the owner of the chain accept packets to %s, and replies from it", to)

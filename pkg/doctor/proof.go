@@ -14,7 +14,7 @@ type proof struct {
 	seen probe.Sightings // where in the host and the containers the packets were seen
 }
 
-// prove sends a packet along a path and adds the result to the report of the path.
+// prove sends a packet along a path and adds the result to the report.
 func prove(ctx context.Context, path *checks.Path) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -41,8 +41,8 @@ func prove(ctx context.Context, path *checks.Path) error {
 }
 
 // investigate sends more packets, watches them, and adds to the report what dropped them. It opens
-// a new socket, so its packets are a new connection: chains of type nat see only the first packet
-// of a connection.
+// a new socket, so that the packets are a new connection. Chains of type nat see only the first
+// packet of a connection.
 func (p *proof) investigate(ctx context.Context) error {
 	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
 	if err != nil {
@@ -71,7 +71,8 @@ func (p *proof) investigate(ctx context.Context) error {
 	return nil
 }
 
-// posts returns the namespaces of the host and of the containers, each with its links on the path.
+// posts returns the network namespaces of the host and of the containers, each with its links on
+// the path.
 func (p *proof) posts() (all probe.Posts) {
 	for _, e := range p.Containers() {
 		all.Add(p.Host.Namespace, e.Port, e.Bridge)
@@ -100,7 +101,7 @@ func (p *proof) addVerdicts() {
 	}
 }
 
-// addDifferences adds stations for how both ends differ from the result of ADD.
+// addDifferences adds a station for each difference between a container and the result of its ADD.
 func (p *proof) addDifferences() {
 	said := map[string]bool{}
 	for _, e := range p.Containers() {
@@ -108,7 +109,7 @@ func (p *proof) addDifferences() {
 	}
 }
 
-// chainOf returns the name of the chain that made a verdict, with its table.
+// chainOf returns the name and the table of the chain that a verdict comes from.
 func chainOf(v probe.Verdict) string {
 	return fmt.Sprintf("chain %s of table %s %s", v.Chain, v.Family, v.Table)
 }

@@ -6,8 +6,9 @@ import (
 	"net/netip"
 )
 
-// Walk checks the path of a packet from container a to end b in one address family, and sends a
-// packet of its own along it. When ctx is done, Walk returns the error of ctx.
+// Walk checks each station on the path from container a to end b, and then sends a packet to b. The
+// packet is an IPv4 packet if is4 is true, otherwise an IPv6 packet. When ctx is done, Walk returns
+// the error of ctx.
 func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error) {
 	p, err := d.newPath(a, b)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 )
 
-// checkAddress checks that the address which ADD gave a container is on the container's interface.
+// checkAddress checks that a container's interface has an address that ADD gave to the container.
 func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	station := "address of " + e.Name
 	all, err := kernel.Addresses(e.Namespace)
@@ -36,8 +36,8 @@ func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	}
 }
 
-// checkDuplicates checks whether another link has a container's address. The station stays bad even if
-// the doctor's packet is answered, because the other link may have answered.
+// checkDuplicates checks whether another link also has address a of container e. The station stays
+// bad even if the doctor's packet is answered, because the other link may have answered.
 func (p *Path) checkDuplicates(e *End, a netip.Addr) {
 	station := "address of " + e.Name
 	for _, h := range p.holders[a] {

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// checkARP checks whether a link answers ARP requests for its own addresses. e is the container
-// that has the link, or nil for the host.
+// checkARP checks whether a link answers ARP requests for its own addresses, and adds a note if the
+// link has an XDP program. e is the container that has the link, or nil for a link of the host.
 func (p *Path) checkARP(ns *setup.Namespace, link string, e *End) {
 	station := "ARP of " + nameOf(e)
 	l, err := kernel.Link(ns, link)

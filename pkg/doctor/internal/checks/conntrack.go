@@ -7,7 +7,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckConntrack checks whether conntrack has room for another connection.
+// CheckConntrack checks whether the conntrack table is full.
 func (p *Path) CheckConntrack() {
 	limit := kernel.Sysctl(p.Host.Namespace, "netfilter/nf_conntrack_max")
 	if limit == "" {
@@ -22,8 +22,7 @@ func (p *Path) CheckConntrack() {
 }
 
 // CheckFastPath adds a note with the number of container A's connections whose packets skip the
-// FORWARD chains. Without the note, a reader of the chains' counters would think that these
-// connections have no traffic.
+// FORWARD chains. The counters of these chains do not count such packets.
 func (p *Path) CheckFastPath() {
 	count, err := p.Host.FastConnections(p.From)
 	if err == nil && count > 0 {

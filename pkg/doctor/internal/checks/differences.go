@@ -8,8 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// AddDifferences adds a station for each difference between an end and the result of ADD. It skips
-// the differences in said, and adds all others to said. It reports whether it added a station.
+// AddDifferences adds a station for each difference between an end and the result of ADD. The map
+// said contains the differences that have been reported: AddDifferences skips them and adds the new
+// ones. It returns true if it added a station.
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()
@@ -34,7 +35,7 @@ func (e *End) HostDiffers() bool {
 	return host != nil
 }
 
-// LacksForwardRules reports whether FORWARD lacks rules that ADD made for the bridge.
+// LacksForwardRules reports whether the chain FORWARD lacks rules that ADD made for the bridge.
 func (e *End) LacksForwardRules() bool {
 	host, _ := e.differences()
 	return errors.Is(host, setup.DifferenceError{Kind: setup.ForwardRules})
@@ -46,13 +47,14 @@ func (e *End) lacksGateway(a netip.Addr) bool {
 	return errors.Is(host, setup.DifferenceError{Kind: setup.GatewayAddress, Address: a})
 }
 
-// lacksRouteTo reports whether the container lacks the route to an address on its link that ADD gave it.
+// lacksRouteTo reports whether the container lacks the route to address a that ADD made. This route
+// has no gateway, because the address is on the container's link.
 func (e *End) lacksRouteTo(a netip.Addr) bool {
 	_, container := e.differences()
 	return errors.Is(container, setup.DifferenceError{Kind: setup.RouteOnLink, Address: a})
 }
 
-// differences returns the errors of Verify, which it calls only once.
+// differences returns the errors of Verify. It calls Verify only once for each end.
 func (e *End) differences() (host, container error) {
 	if e.Verify != nil && !e.verified {
 		e.host, e.container = e.Verify()
@@ -61,7 +63,7 @@ func (e *End) differences() (host, container error) {
 	return e.host, e.container
 }
 
-// lines returns the lines of an error: one for each difference.
+// lines returns the lines of an error. Each line describes one difference.
 func lines(err error) []string {
 	if err == nil {
 		return nil

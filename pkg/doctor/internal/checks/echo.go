@@ -7,7 +7,7 @@ import (
 )
 
 // checkEcho checks whether a namespace answers pings. e is the container of the namespace, or nil
-// for the host.
+// for the host's namespace.
 func (p *Path) checkEcho(ns *setup.Namespace, e *End) {
 	key := "ipv4/icmp_echo_ignore_all"
 	if p.To.Is6() {

@@ -17,15 +17,17 @@ type End struct {
 	Bridge    string           // the bridge that the port should be on
 	Addresses []netip.Prefix   // from the result of ADD; for an end beyond the host, its only address
 	Routes    []setup.Route    // from the result of ADD, in the main table
-	// Verify returns what differs from the result of ADD, one difference per line, on the host and in the
-	// container. It is nil without a record of ADD. It is called at most once.
+	// Verify compares the end with the result of ADD. The errors host and container contain the
+	// differences on the host and in the container, one per line. Verify is nil if there is no
+	// record of ADD. It is called at most once.
 	Verify func() (host, container error)
 
 	verified        bool
 	host, container error // the results of Verify
 }
 
-// Address returns the first address of a family.
+// Address returns the first IPv4 address of the end if is4 is true, otherwise its first IPv6
+// address.
 func (e *End) Address(is4 bool) (netip.Prefix, bool) {
 	i := slices.IndexFunc(e.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == is4 })
 	if i < 0 {
@@ -39,8 +41,8 @@ func (e *End) inSubnet(a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// givenRoute returns the most specific route to the address "to" among the routes that ADD gave the
-// container. The Destination of the result is not valid if there is no such route.
+// givenRoute returns the most specific of the routes to an address that ADD gave the container. The
+// Destination of the result is not valid if there is no such route.
 func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	for _, r := range e.Routes {
 		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {
@@ -50,12 +52,13 @@ func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	return narrowest
 }
 
-// Command returns a shell command that runs in the container's namespace.
+// Command returns a shell command that runs in the container's network namespace.
 func (e *End) Command(format string, words ...any) string {
 	return report.Command("nsenter --net=%s ", e.Namespace.Path) + report.Command(format, words...)
 }
 
-// commandIn returns End.Command, or a shell command for the host if e is nil.
+// commandIn returns a shell command that runs in the network namespace of container e, or on the
+// host if e is nil.
 func commandIn(e *End, format string, words ...any) string {
 	if e == nil {
 		return report.Command(format, words...)
@@ -63,7 +66,7 @@ func commandIn(e *End, format string, words ...any) string {
 	return e.Command(format, words...)
 }
 
-// nameOf returns the name of the container, or "the host" if e is nil.
+// nameOf returns the name of container e, or "the host" if e is nil.
 func nameOf(e *End) string {
 	if e == nil {
 		return "the host"

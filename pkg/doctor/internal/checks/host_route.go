@@ -41,7 +41,8 @@ func (p *Path) CheckHostRoute() {
 	p.checkUplinks()
 }
 
-// checkForwarding checks whether the host routes packets from the bridge.
+// checkForwarding reports whether the sysctls let the host forward packets from A's bridge, and
+// adds a station with the result.
 func (p *Path) checkForwarding() bool {
 	family, key := "ipv4", "ipv4/ip_forward"
 	if p.From.Is6() {

@@ -1,6 +1,6 @@
 package checks
 
-// CheckIsolation checks whether the bridge forwards packets between the two ports.
+// CheckIsolation checks whether the bridge forwards packets between the ports of A and B.
 func (p *Path) CheckIsolation() {
 	if p.A.Bridge == p.B.Bridge && p.ports[p.A.Port].Isolated && p.ports[p.B.Port].Isolated {
 		p.Advise("isolation", `set "portIsolation": false, or an "ingressPolicy" other than "isolated", and create both containers again`,

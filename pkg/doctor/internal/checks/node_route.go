@@ -13,7 +13,7 @@ import (
 
 // AddNoNodeRoute adds a station if the target is a pod on another node and the host has no route to
 // the pod except the default route. The station has the command that adds the route. err is the
-// error of looking up the host's route to the pod. AddNoNodeRoute reports whether it added the
+// error of the kernel for the host's route to the pod. AddNoNodeRoute returns true if it added the
 // station.
 func (p *Path) AddNoNodeRoute(err error) bool {
 	pods, ok := p.podRange()
@@ -33,7 +33,7 @@ func (p *Path) AddNoNodeRoute(err error) bool {
 	return true
 }
 
-// podRange returns the range of pods that the target is in.
+// podRange returns the range in PodRanges that contains the target's address.
 func (p *Path) podRange() (pods netip.Prefix, ok bool) {
 	for _, pods := range p.PodRanges {
 		if pods.Contains(p.To) {

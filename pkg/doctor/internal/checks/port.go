@@ -2,8 +2,8 @@ package checks
 
 import "github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 
-// CheckPort checks the host end of a container's veth pair: whether it is on its bridge, up, and
-// forwards.
+// CheckPort checks a container's port, the host end of its veth pair: the port must be on its
+// bridge, up, and forwarding.
 func (p *Path) CheckPort(e *End) {
 	station := "port of " + e.Name
 	port, found := p.ports[e.Port]
@@ -31,8 +31,8 @@ func (p *Path) CheckPort(e *End) {
 }
 
 // rejoinCommand returns a command that adds the port to its bridge again. A port that leaves its
-// bridge loses its settings as a bridge port. If there is a record of ADD, the command is bvctl
-// repair, which restores the settings too.
+// bridge loses its settings as a bridge port, and only bvctl repair restores these settings. bvctl
+// repair needs a record of ADD.
 func (e *End) rejoinCommand() string {
 	if e.Verify != nil {
 		return "bvctl repair"

@@ -8,9 +8,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckReturnPath checks through which link the host sends answers from an address to container A.
-// It returns this link, or "" if the kernel finds no route. in is the link on which the answers
-// come in, or "" if the host itself sends them.
+// CheckReturnPath checks that the host sends answers to container A through A's bridge. The
+// parameter from is the source address of the answers. in is the link on which the answers come in,
+// or "" if the host itself sends them. CheckReturnPath returns the link by which the answers leave,
+// or "" if the kernel refuses to route them.
 func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	back, err := kernel.RouteTo(p.Host.Namespace, p.From, from, in)
 	if err != nil {
@@ -39,8 +40,8 @@ func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 }
 
 // refusesSource reports whether a strict rp_filter on the bridge drops the packet. CheckHostRoute
-// calls it after the kernel has refused to route the packet, because a blackhole route gives the
-// same error.
+// needs it when the kernel refuses to route the packet, because the kernel's error may be the same
+// for rp_filter and for a blackhole route.
 func (p *Path) refusesSource() bool {
 	guess, err := kernel.RouteTo(p.Host.Namespace, p.To, netip.Addr{}, "") // without a source address, the kernel does not apply rp_filter
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// CheckRoute checks the route of container e from its address from to the address to, and the
+// CheckRoute checks the container's route for packets with this source and destination, and the
 // neighbour entry of the next hop.
 func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	station := "route of " + e.Name
@@ -48,9 +48,9 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	p.checkNeighbour(e, next)
 }
 
-// isRouterBeyond reports whether a gateway that is neither the host nor one of its containers is a
-// router on the bridge's LAN. It is such a router if ADD gave this gateway to the container and the
-// bridge should not have its address. If not, isRouterBeyond adds a station.
+// isRouterBeyond reports whether a gateway is a router on the bridge's LAN. Neither the host nor a
+// container has the gateway's address. The gateway is such a router if ADD gave the container a
+// route by it, and did not add its address to the bridge. If not, isRouterBeyond adds a station.
 func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bool {
 	given := e.givenRoute(to)
 	switch {
@@ -66,7 +66,7 @@ func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bo
 	return false
 }
 
-// addNoRoute adds a station for a route that the container lacks. If ADD made this route, the
+// addNoRoute adds a station for a missing route of the container. If ADD made the route, the
 // station has the command that restores the route.
 func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	given := e.givenRoute(to)
@@ -84,7 +84,8 @@ func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	}
 }
 
-// routeCommand returns a command that adds or replaces a route of the container.
+// routeCommand returns the command "ip route VERB" for a route of the container. The verb is "add"
+// or "replace".
 func (e *End) routeCommand(verb string, r setup.Route) string {
 	to := r.Destination.Masked()
 	if !r.Gateway.IsValid() {

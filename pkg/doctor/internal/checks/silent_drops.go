@@ -1,7 +1,8 @@
 package checks
 
-// CheckSilentDrops checks the causes of loss that leave no counter or error: ARP off, stale neighbour
-// entries, a port that the bridge does not flood, full queues, pings that are ignored.
+// CheckSilentDrops checks the causes of loss that leave no counter and no error: ARP off, wrong
+// neighbour entries, a port that the bridge does not flood, queueing disciplines, and pings that
+// are ignored.
 func (p *Path) CheckSilentDrops() {
 	bridged := p.Local || p.Routed
 	if bridged {

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds all addresses of the host and its containers with the links that have them, and the
-// ports of the host. It is taken once for all paths.
+// Snapshot holds the addresses of the host and of its containers, each with the links that have it,
+// and the bridge ports of the host. All paths share one Snapshot.
 type Snapshot struct {
 	holders map[netip.Addr][]holder
 	ports   map[string]setup.FoundPort // by name
@@ -24,7 +24,7 @@ type holder struct {
 	mac  net.HardwareAddr
 }
 
-// TakeSnapshot reads the addresses of the host and of the containers.
+// TakeSnapshot reads the ports of the host, and the addresses of the host and of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
 	s := &Snapshot{map[netip.Addr][]holder{}, map[string]setup.FoundPort{}}
 	ports, err := host.Ports()
@@ -53,14 +53,14 @@ func (s *Snapshot) add(ns *setup.Namespace, e *End) error {
 	return err
 }
 
-// Has reports whether a namespace has an address, on any link.
+// Has reports whether a link in a namespace has an address.
 func (s *Snapshot) Has(ns *setup.Namespace, a netip.Addr) bool {
 	return slices.ContainsFunc(s.holders[a], func(h holder) bool { return h.ns.Same(ns) })
 }
 
-// macOf returns the MAC of the link that has an address. If ADD gave the address to a container, it is
-// the MAC of that container. Otherwise it is the MAC of the host, or nil if the host does not have the
-// address.
+// macOf returns the MAC of the link that has an address. If ADD gave the address to a container,
+// macOf returns the MAC of the container's interface. Otherwise it returns the MAC of the host's
+// link, or nil if the host does not have the address.
 func (s *Snapshot) macOf(a netip.Addr) (mac net.HardwareAddr) {
 	for _, h := range s.holders[a] {
 		if h.end != nil && h.end.Interface == h.link && slices.ContainsFunc(h.end.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {

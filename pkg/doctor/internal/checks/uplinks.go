@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// checkUplinks adds a note if requests to A's host ports may come in by several uplinks. All
-// answers leave by one uplink, because the host routes an answer by its destination, not by the
-// link of the request.
+// checkUplinks adds a note if requests to the host ports of container A may come in by several
+// uplinks. The host routes an answer by its destination, so all answers to a client leave by one
+// uplink, and routers may drop them.
 func (p *Path) checkUplinks() {
 	family := kernel.FamilyOf(p.To)
 	if !p.Beyond() || slices.ContainsFunc(kernel.Rules(p.Host.Namespace, family), func(r kernel.Rule) bool { return r.Marked }) {

@@ -43,7 +43,7 @@ func LinkName(ns *setup.Namespace, index int) (name string) {
 	return name
 }
 
-// Address is an address with its link.
+// Address is an address of a link.
 type Address struct {
 	netip.Prefix
 	Link  string
@@ -80,7 +80,7 @@ func Prefix(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
-// Sysctl returns the value of a key below /proc/sys/net, "" if there is no such key.
+// Sysctl returns the value of a key below /proc/sys/net, or "" if there is no such key.
 func Sysctl(ns *setup.Namespace, key string) (value string) {
 	_ = ns.Do(func() error { // after an error, value is ""
 		b, err := os.ReadFile("/proc/sys/net/" + key)

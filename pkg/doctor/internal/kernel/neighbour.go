@@ -17,8 +17,8 @@ type Neighbour struct {
 	Failed  bool // nobody has answered the kernel's requests so far
 }
 
-// Neighbours lists the neighbour entries of a family (AF_INET, AF_INET6) on a link. If the index is 0,
-// it lists the entries of all links.
+// Neighbours lists the neighbour entries of a family (AF_INET, AF_INET6) on the link with this
+// index. If the index is 0, it lists the entries of all links.
 func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err error) {
 	entries, err := neighbours(ns, index, family)
 	for _, n := range entries {
@@ -44,8 +44,8 @@ func FDB(ns *setup.Namespace) (all []FDBEntry, err error) {
 	return all, err
 }
 
-// Floods reports whether a bridge sends frames for an unknown MAC to a port. It returns true if the
-// kernel returns an error.
+// Floods reports whether a bridge sends frames for an unknown MAC to a port. This is the kernel's
+// default, so Floods also returns true if the kernel returns an error.
 func Floods(ns *setup.Namespace, port netlink.Link) bool {
 	floods := true
 	_ = ns.Do(func() error { // after an error, floods is true

@@ -26,13 +26,14 @@ var routeTypes = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
 }
 
-// RouteTo asks the kernel for the route to the address to. The kernel follows the routing rules (ip
-// rule), which may match the source address from. iif is the link on which the packet comes in. If
-// iif is "", the namespace itself sends the packet, and from is one of its addresses or not valid.
+// RouteTo asks the kernel for the route of a packet with the destination to. The kernel follows the
+// routing rules (ip rule), and these may match the source address, from. iif is the link on which
+// the packet comes in. If iif is "", the namespace itself sends the packet. The source address is
+// then an address of the namespace, or not valid.
 //
 // Some errors identify the type of the route (see Reason). If iif is not "", EXDEV means that
-// rp_filter drops the packet. Newer kernels, such as 6.18, return EINVAL instead, as they do for a
-// blackhole route.
+// rp_filter drops the packet. Newer kernels, such as 6.18, return EINVAL instead of EXDEV. They
+// also return EINVAL for a blackhole route.
 func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err error) {
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif})
 	r = Route{Table: found.Table, Type: routeTypes[found.Type], Link: LinkName(ns, found.LinkIndex)}
@@ -42,10 +43,11 @@ func RouteTo(ns *setup.Namespace, to, from netip.Addr, iif string) (r Route, err
 	return r, err
 }
 
-// OnlyDefault reports whether the route that RouteTo returns is a default route.
+// OnlyDefault reports whether the kernel uses a default route for a packet. The parameters are
+// those of RouteTo.
 func OnlyDefault(ns *setup.Namespace, to, from netip.Addr, iif string) bool {
-	// With FIBMatch, the kernel returns the route as it is in its table. Such a route has no link
-	// if it has several next hops.
+	// With FIBMatch, the kernel returns the route as it is in the routing table. RouteTo does not
+	// set FIBMatch, because a route with several next hops would then have no link.
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif, FIBMatch: true})
 	return err == nil && isDefault(found)
 }
@@ -69,8 +71,8 @@ func lookUp(ns *setup.Namespace, to, from netip.Addr, options netlink.RouteGetOp
 	return r, err
 }
 
-// Reason returns why the kernel has no route, as the error of RouteTo tells (net/ipv4/route.c,
-// net/ipv6/ip6_fib.c).
+// Reason returns in words why the kernel has no route. err is the error of RouteTo
+// (net/ipv4/route.c, net/ipv6/ip6_fib.c).
 func Reason(err error) string {
 	switch {
 	case errors.Is(err, unix.EINVAL):
@@ -85,8 +87,8 @@ func Reason(err error) string {
 	return err.Error()
 }
 
-// HasGatewayTo reports whether a route through a gateway, other than a default route, leads to a
-// part of the range to.
+// HasGatewayTo reports whether the main table has a route through a gateway to a part of an address
+// range. Default routes do not count.
 func HasGatewayTo(ns *setup.Namespace, to netip.Prefix) (bool, error) {
 	routes, err := routes(ns, FamilyOf(to.Addr()), unix.RT_TABLE_MAIN)
 	return slices.ContainsFunc(routes, func(r netlink.Route) bool {
@@ -94,7 +96,8 @@ func HasGatewayTo(ns *setup.Namespace, to netip.Prefix) (bool, error) {
 	}), err
 }
 
-// Uplinks lists the links of the default routes of a family (AF_INET, AF_INET6), in all tables.
+// Uplinks lists the links of the default routes through a gateway, for a family (AF_INET, AF_INET6)
+// and in all tables.
 func Uplinks(ns *setup.Namespace, family int) (links []string, err error) {
 	routes, err := routes(ns, family, unix.RT_TABLE_UNSPEC)
 	add := func(index int, gateway net.IP) {
@@ -152,8 +155,9 @@ func Rules(ns *setup.Namespace, family int) (all []Rule) {
 	return all
 }
 
-// RuleOf returns the routing rule because of which the kernel read the table of route r. ok is
-// false if this is the table main.
+// RuleOf returns the routing rule (ip rule) that selected the routing table of route r, for a
+// packet with this source and destination. ok is false if r is from the table main, or if no rule
+// matches.
 func RuleOf(ns *setup.Namespace, r Route, from, to netip.Addr) (rule Rule, ok bool) {
 	rules := Rules(ns, FamilyOf(to))
 	i := slices.IndexFunc(rules, func(n Rule) bool {
@@ -177,7 +181,7 @@ func (r Rule) String() string {
 	return fmt.Sprintf("%s lookup %d", text, r.Table)
 }
 
-// FamilyOf returns AF_INET or AF_INET6.
+// FamilyOf returns the family of an address: AF_INET or AF_INET6.
 func FamilyOf(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET

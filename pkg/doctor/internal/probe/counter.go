@@ -12,7 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Counter identifies a counter of dropped packets that is not in nf_tables.
+// Counter identifies a counter of dropped packets outside of nf_tables.
 type Counter struct {
 	Namespace *setup.Namespace
 	Rule      string // of iptables-legacy; "" for the reverse path filter (rp_filter)
@@ -22,8 +22,9 @@ type Counter struct {
 // exactly these numbers has counted the doctor's packets, and no others.
 var Bursts = []int{2, 3}
 
-// SendBursts sends bursts of requests until one is answered. It returns the growth of each counter
-// with each burst, and the last error of sending.
+// SendBursts sends each burst of requests, and stops when a request is answered. It returns by how
+// much each burst increased each counter, whether a request was answered, and the last error of
+// sending.
 func SendBursts(ctx context.Context, e *Echo, posts Posts) (growth map[Counter][]int, answered bool, failure error) {
 	growth = map[Counter][]int{}
 	before := readCounters(posts, e.to.Is4())
@@ -47,7 +48,7 @@ func SendBursts(ctx context.Context, e *Echo, posts Posts) (growth map[Counter][
 	return growth, false, failure
 }
 
-// readCounters reads the counters of all posts.
+// readCounters reads the counters of dropped packets in the namespaces of all posts.
 func readCounters(posts Posts, is4 bool) map[Counter]int {
 	all := map[Counter]int{}
 	for _, at := range posts {
@@ -73,7 +74,8 @@ func readCounters(posts Posts, is4 bool) map[Counter]int {
 	return all
 }
 
-// counterOf returns a counter of /proc/net/netstat, which has a line of names before each line of values.
+// counterOf returns the counter with a name from the text of /proc/net/netstat. The file has a line
+// of names before each line of values.
 func counterOf(text, name string) int {
 	lines := strings.Split(text, "\n")
 	for i := 0; i+1 < len(lines); i += 2 {
@@ -91,8 +93,8 @@ var (
 	legacyRule   = regexp.MustCompile(`(?m)^\[(\d+):\d+\] (-A .* -j (?:DROP|REJECT).*)$`)
 )
 
-// legacyDrops returns the packet counts of the rules and policies that drop, from the output of
-// iptables-legacy-save -c.
+// legacyDrops returns the packet counts of the rules and policies that drop packets. saved is the
+// output of iptables-legacy-save -c.
 func legacyDrops(saved string) map[string]int {
 	all := map[string]int{}
 	for _, m := range legacyPolicy.FindAllStringSubmatch(saved, -1) {

@@ -7,6 +7,6 @@
 //   - SendBursts (counter.go) sends packets, and compares counters of dropped packets that nf_tables
 //     does not report.
 //
-// While Watch runs, nf_tables has additional tables in each namespace. The package knows no containers
-// and gives no advice.
+// While Watch runs, nf_tables has additional tables in each namespace. The package contains no code
+// about containers, and gives no advice.
 package probe

@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Smallest is the size in bytes of a small request with its IP header. It is less than any MTU.
+// Smallest is the size of a small request in bytes, including its IP header. It is less than any
+// MTU.
 const Smallest = 84
 
 const (
@@ -34,7 +35,9 @@ type Echo struct {
 	next uint16 // the last sequence number
 }
 
-// NewEcho opens a socket. Its packets are never fragmented. Conntrack takes them for a new connection.
+// NewEcho opens a socket for requests from one address to another. The packets of the socket are
+// never fragmented. The socket has its own ICMP ID, so its packets are a new connection for
+// conntrack.
 func NewEcho(ns *setup.Namespace, from, to netip.Addr) (*Echo, error) {
 	p := &Echo{from: from, to: to, id: uint16(rand.Uint32())}
 	err := ns.Do(func() (err error) {
@@ -70,7 +73,8 @@ func NewEcho(ns *setup.Namespace, from, to netip.Addr) (*Echo, error) {
 // Close closes the socket.
 func (p *Echo) Close() { unix.Close(p.fd) }
 
-// Ask sends an echo request of size bytes, with its IP header, and reports whether it was answered.
+// Ask sends an echo request of size bytes, including its IP header, and reports whether it was
+// answered.
 func (p *Echo) Ask(size int) (bool, error) {
 	if err := p.send(size); err != nil {
 		return false, err
@@ -88,7 +92,7 @@ func (p *Echo) Burst(count int) (bool, error) {
 	return p.await(count)
 }
 
-// send sends a request of size bytes.
+// send sends an echo request of size bytes, including its IP header.
 func (p *Echo) send(size int) error {
 	header := 20
 	if p.to.Is6() {
@@ -113,7 +117,7 @@ func (p *Echo) send(size int) error {
 	return nil
 }
 
-// await reports whether one of the last requests is answered in time.
+// await reports whether one of the last count requests is answered within answerWait.
 func (p *Echo) await(count int) (bool, error) {
 	answer := make([]byte, 1<<16)
 	for end := time.Now().Add(answerWait); ; {
@@ -138,7 +142,7 @@ func (p *Echo) await(count int) (bool, error) {
 	}
 }
 
-// answers reports whether a packet is the reply to one of the last requests.
+// answers reports whether a packet is the reply to one of the last count requests.
 func (p *Echo) answers(packet []byte, count int) bool {
 	reply := byte(echoReply6)
 	if p.to.Is4() { // the packet begins with its IP header

@@ -19,11 +19,12 @@ import (
 // traceWait is the time to wait for the kernel's messages after the last packet.
 const traceWait = 50 * time.Millisecond
 
-// traceBuffer is the size in bytes of the buffer for the kernel's messages. The kernel sends one message
-// for each rule that a packet traverses, and counts it as about 2 kB.
+// traceBuffer is the size of the buffer for the kernel's messages, in bytes. The kernel sends one
+// message for each rule that a packet traverses. Each message takes about 2 kB of the buffer.
 const traceBuffer = 16 << 20
 
-// The kinds of packets that are traced. The name of each chain of the trace is the kind and the hook.
+// The kinds of packets that are traced. The name of a trace chain begins with the kind, and ends
+// with the hook: "request prerouting".
 const (
 	Request = "request"
 	Reply   = "reply"
@@ -36,8 +37,9 @@ type trace struct {
 	tables []*nftables.Table
 }
 
-// startTrace begins to trace the packets of e and the answers to them in a namespace. On links, it
-// also traces at the hook ingress, which comes before all other hooks. stop ends the trace.
+// startTrace begins to trace the packets of e and the answers to them in a namespace. For the links
+// given, it also traces at the hook ingress, which comes before all other hooks. The method stop
+// ends the trace.
 func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	t := &trace{}
 	err := ns.Do(func() (err error) {
@@ -58,8 +60,8 @@ func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	return t, nil
 }
 
-// mark makes the chains that mark the packets for the trace (meta nftrace), at every hook where a packet
-// can enter the namespace: from a bridge, from a link, and from a socket.
+// mark makes the chains whose rules mark the packets for the trace (meta nftrace). It makes them at
+// every hook where a packet can enter the namespace: from a bridge, from a link, and from a socket.
 func (t *trace) mark(e *Echo, links []string) (err error) {
 	family := nftables.TableFamilyIPv4
 	if e.from.Is6() {
@@ -100,8 +102,8 @@ func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook,
 	}
 }
 
-// match returns the expressions that match ICMP echo packets with an ID. If to is not valid, any
-// destination matches.
+// match returns the expressions that match ICMP echo packets with these addresses and this ID. Any
+// destination matches if the destination to is not valid.
 func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 	protocol, icmp, source, destination := uint16(unix.ETH_P_IP), byte(unix.IPPROTO_ICMP), uint32(12), uint32(16)
 	if from.Is6() {
@@ -121,7 +123,7 @@ func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 	return match
 }
 
-// stop ends the trace and returns the verdicts in the order of the packet's path.
+// stop ends the trace. It returns the verdicts in the order in which the packets met the rules.
 func (t *trace) stop() (verdicts []Verdict, err error) {
 	time.Sleep(traceWait)
 	defer t.socket.Close()
@@ -148,8 +150,8 @@ func (t *trace) stop() (verdicts []Verdict, err error) {
 	}
 }
 
-// parseTrace parses NFT_MSG_TRACE. ok is false if the rule neither accepted nor dropped the packet.
-// For the rules of the trace itself, ok is always true.
+// parseTrace parses a message of type NFT_MSG_TRACE. For a rule of another program, ok is true if
+// the rule accepted or dropped the packet. For a rule of the trace itself, ok is always true.
 func parseTrace(data []byte) (v Verdict, ok bool) {
 	if len(data) < nl.SizeofNfgenmsg {
 		return v, false

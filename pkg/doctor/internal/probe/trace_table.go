@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// traceTable is the name of the tables of a trace.
+// traceTable is the name of each table that the doctor adds for a trace.
 const traceTable = "bridgeveth-doctor"
 
 // tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h (Linux 5.12): the kernel deletes the
 // table when the socket that created it is closed, even if the process is killed.
 const tableOwner = 0x2
 
-// addTables creates a table in each family. It returns the tables and the connection that owns them.
-// deleteTables deletes the tables. From Linux 5.12 on, the kernel also deletes them when the process
-// ends.
+// addTables creates a table for each family of nf_tables. It returns the tables and the connection
+// that owns them. deleteTables deletes the tables. From Linux 5.12 on, the kernel also deletes them
+// when the process ends.
 func addTables(families ...nftables.TableFamily) (*nftables.Conn, []*nftables.Table, error) {
 	var tables []*nftables.Table
 	for _, family := range families {
@@ -40,7 +40,7 @@ func addTables(families ...nftables.TableFamily) (*nftables.Conn, []*nftables.Ta
 	return c, tables, nil
 }
 
-// deleteTables deletes tables and closes their connection.
+// deleteTables deletes the trace tables and closes the connection that owns them.
 func deleteTables(c *nftables.Conn, tables []*nftables.Table) error {
 	for _, t := range tables {
 		c.DelTable(t)
@@ -52,7 +52,8 @@ func deleteTables(c *nftables.Conn, tables []*nftables.Table) error {
 	return nil
 }
 
-// ownTables creates tables that belong to a socket. The library has no function for that.
+// ownTables creates tables that the kernel deletes when the socket of c is closed. The nftables
+// library has no function for such tables.
 func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	message := func(kind int, flags netlink.HeaderFlags, family byte, resource uint16, attributes []byte) netlink.Message {
 		head := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
@@ -81,8 +82,8 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	return nil
 }
 
-// DeleteLeftovers deletes the tables that a killed process has left in the namespace of the calling
-// thread. From Linux 5.12 on, the kernel deletes these tables itself.
+// DeleteLeftovers deletes the trace tables that a killed process has left in the namespace of the
+// calling thread. From Linux 5.12 on, the kernel deletes these tables when the process ends.
 func DeleteLeftovers() error {
 	c, err := nftables.New()
 	if err != nil {

@@ -8,16 +8,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Post is a namespace in which packets are watched, with the links on which they come in.
+// Post is a network namespace in which packets are watched, with the links on which packets come
+// in.
 type Post struct {
 	Namespace *setup.Namespace
 	Links     []string
 }
 
-// Posts is a list of posts. Each namespace occurs once.
+// Posts is a list of posts. It contains each namespace only once.
 type Posts []Post
 
-// Add adds a namespace and its links.
+// Add adds the links to the post of a namespace. It creates the post if there is none.
 func (p *Posts) Add(ns *setup.Namespace, links ...string) {
 	i := slices.IndexFunc(*p, func(at Post) bool { return at.Namespace.Same(ns) })
 	if i < 0 {
@@ -31,17 +32,17 @@ func (p *Posts) Add(ns *setup.Namespace, links ...string) {
 	}
 }
 
-// Sighting is what nf_tables of one namespace reported about the packets.
+// Sighting contains what nf_tables reported about the doctor's packets in one namespace.
 type Sighting struct {
 	Namespace *setup.Namespace
 	Verdicts  []Verdict
 }
 
-// Sightings are the sightings of several namespaces.
+// Sightings has one Sighting for each namespace.
 type Sightings []Sighting
 
-// Watch calls send, which sends packets of e, and returns what nf_tables reported about them and their
-// answers.
+// Watch calls send, which must send packets of e. Watch returns what nf_tables reported about these
+// packets and their answers in each namespace of posts.
 func Watch(posts Posts, e *Echo, send func()) (seen Sightings, err error) {
 	var traces []*trace
 	for _, at := range posts {
@@ -72,18 +73,19 @@ func (s Sightings) of(ns *setup.Namespace) []Verdict {
 	return s[i].Verdicts
 }
 
-// Decided returns the verdicts of rules and policies in a namespace, without those of the trace itself.
+// Decided returns the verdicts of other programs' rules and policies in a namespace. It omits the
+// verdicts of the trace's own rules.
 func (s Sightings) Decided(ns *setup.Namespace) []Verdict {
 	return slices.DeleteFunc(slices.Clone(s.of(ns)), func(v Verdict) bool { return v.Table == traceTable })
 }
 
-// Seen reports whether a packet came to a namespace; packet is Request or Reply.
+// Seen reports whether a packet of the given kind (Request or Reply) came to a namespace.
 func (s Sightings) Seen(ns *setup.Namespace, packet string) bool {
 	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool { return v.Table == traceTable && strings.HasPrefix(v.Chain, packet+" ") })
 }
 
-// CameBy lists the indexes of the links by which a packet came to a namespace; packet is Request or
-// Reply.
+// CameBy lists the indexes of the links by which packets of the given kind (Request or Reply) came
+// into a namespace.
 func (s Sightings) CameBy(ns *setup.Namespace, packet string) (links []int) {
 	for _, v := range s.of(ns) {
 		if v.Table == traceTable && v.Chain == packet+" prerouting" && v.Family != "bridge" {
@@ -93,8 +95,8 @@ func (s Sightings) CameBy(ns *setup.Namespace, packet string) (links []int) {
 	return links
 }
 
-// Translated reports whether a rule in a postrouting chain of a namespace decided about the request. A
-// masquerade rule is such a rule.
+// Translated reports whether a rule in a postrouting chain of a namespace accepted or dropped a
+// packet. A masquerade rule accepts the packet.
 func (s Sightings) Translated(ns *setup.Namespace) bool {
 	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool {
 		return strings.EqualFold(v.Chain, "postrouting") && v.Handle != 0 && v.Family != "bridge"

@@ -11,14 +11,15 @@ const DroppedBy = "dropped by"
 // State is the state of a station.
 type State string
 
-// The states. Only a Bad station keeps packets from arriving.
+// The states of a station. Only a Bad station keeps packets from arriving.
 const (
 	Good State = "good"
 	Bad  State = "bad"
 	Note State = "note"
 )
 
-// Station is a place on a packet's path, and what was found there.
+// Station is a place on a packet's path, such as a link, a route or a chain, with the result of its
+// check.
 type Station struct {
 	Name   string `json:"name"`
 	State  State  `json:"state"`
@@ -30,8 +31,8 @@ type Station struct {
 	Root   bool `json:"-"` // this station causes the problems at other stations
 }
 
-// Report is the path of one packet. If To is "", the report is about From alone and no packet was
-// sent.
+// Report is the path of one packet. If To is "", the report is about the end From alone, and no
+// packet was sent.
 type Report struct {
 	From     string    `json:"from"`
 	To       string    `json:"to,omitempty"`
@@ -39,7 +40,7 @@ type Report struct {
 	Answered bool      `json:"answered"` // the doctor's own packet was answered
 }
 
-// Path returns the names of both ends, or only From if To is "".
+// Path returns the names of both ends of the path, or only From if To is "".
 func (r *Report) Path() string {
 	if r.To == "" {
 		return r.From
@@ -47,9 +48,9 @@ func (r *Report) Path() string {
 	return r.From + " → " + r.To
 }
 
-// Obstacle returns the station that keeps the packet from arriving. It is the first bad station
-// with Root. If there is none, it is the station that dropped the doctor's packet, or else the
-// first bad station. Obstacle returns nil if no station is bad.
+// Obstacle returns the bad station that explains why the packet does not arrive: the first bad
+// station with Root set. If there is none, Obstacle returns the station that dropped the doctor's
+// packet, or else the first bad station. Obstacle returns nil if no station is bad.
 func (r *Report) Obstacle() *Station {
 	for _, is := range []func(*Station) bool{
 		func(s *Station) bool { return s.Root },
@@ -74,9 +75,9 @@ func (r *Report) Dropped() bool {
 // Healthy reports whether no station is bad.
 func (r *Report) Healthy() bool { return r.Obstacle() == nil }
 
-// add adds a station to the report and returns a pointer, which is valid until the next station is
-// added. It replaces line breaks, because a container could otherwise forge a station with a table
-// name that contains a line break.
+// add adds a station to the report and returns a pointer to it. The pointer is valid until the next
+// station is added. add replaces line breaks, because a container could otherwise forge a station
+// with a table name that contains a line break.
 func (r *Report) add(s Station) *Station {
 	for _, text := range []*string{&s.Name, &s.What, &s.Remedy} {
 		*text = strings.ReplaceAll(*text, "\n", "; ")
@@ -90,7 +91,7 @@ func (r *Report) Good(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
 }
 
-// Note adds a station that drops no packets, but has something that the reader should know.
+// Note adds a station that drops no packets, but that the reader should know about.
 func (r *Report) Note(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
 }
@@ -105,8 +106,8 @@ func (r *Report) Advise(name, advice, format string, args ...any) *Station {
 	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
 }
 
-// Downgrade turns bad stations into notes, because the doctor's packet was answered in spite of them.
-// Stations with Always stay bad.
+// Downgrade turns bad stations into notes, because the doctor's packet was answered in spite of
+// them. Stations with the field Always set stay bad.
 func (r *Report) Downgrade() {
 	for i, s := range r.Stations {
 		if s.State == Bad && !s.Always {
