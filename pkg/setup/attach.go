@@ -16,17 +16,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// attachTries is the number of times that AttachPort starts again if another program deletes the
-// bridge or our tables meanwhile.
+// attachTries is the number of attempts that AttachPort makes. It makes another attempt if a
+// program deletes the bridge or our nftables tables during an attempt.
 const attachTries = 5
 
-// ErrAttached is returned if the attachment already has a finished port.
+// ErrAttached is returned if the attachment already has a bridge port that is up.
 var ErrAttached = errors.New("the container is attached already; delete that attachment first")
 
-// ErrBridgeGone is returned if the bridge was deleted while AttachPort added a port to it.
+// ErrBridgeGone is returned if another program deletes the bridge while AttachPort adds a port to
+// it.
 var ErrBridgeGone = errors.New("the bridge was deleted meanwhile")
 
-// Plugged is the result of AttachPort.
+// Plugged is the result of AttachPort. It describes the new port and its bridge.
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
 	BridgeMTU, MTU                   int  // MTU of the bridge and of both ends of the veth pair, in bytes
@@ -34,9 +35,16 @@ type Plugged struct {
 	bridge                           int  // index of the bridge
 }
 
-// CheckAttachable returns an error if a name that AttachPort needs is in use: ErrAttached, ErrTaken
-// or ErrNotBridge. If Port.ExistingLink names no link, it returns ErrNoLink. It deletes what a
-// killed AttachPort of this attachment has left, and changes nothing else.
+// CheckAttachable returns an error if AttachPort would fail because of a link that exists or is
+// missing:
+//
+//   - ErrAttached: the attachment already has a port that is up.
+//   - ErrTaken: the container already has an interface with this name, or Port.ExistingLink is in use.
+//   - ErrNotBridge: a link that is no bridge has the name of the bridge.
+//   - ErrNoLink: the host has no link with the name Port.ExistingLink.
+//
+// If a killed AttachPort has left an unfinished port of this attachment, CheckAttachable deletes
+// the port. It changes nothing else.
 func (h *Host) CheckAttachable(p *Port) error {
 	if err := bridges.CheckBridge(h.Namespace, p.Network.Bridge); err != nil {
 		return err
@@ -68,16 +76,16 @@ func (h *Host) CheckAttachable(p *Port) error {
 	return nil
 }
 
-// AttachPort connects a container to its network. First it creates the bridge, gateway addresses
-// and rules of the network, or restores the missing ones. It returns when the port passes packets.
-// If it fails, it deletes the port. If the bridge then has no port of ours, it also releases the
-// network (see ReleaseNetwork). Sysctls of the host stay as AttachPort has set them. DetachPort is
+// AttachPort connects a container to its network. First it creates the missing objects of the
+// network: the bridge, gateway addresses and rules. It returns when the port passes packets. If it
+// fails, it deletes the port. If the bridge then has no port of ours, it also releases the network
+// (see ReleaseNetwork). Sysctls of the host keep the values that AttachPort has set. DetachPort is
 // the inverse.
 //
-// Call CheckAttachable before AttachPort, because it explains a name that is in use. AttachPort
-// itself returns only the error of the kernel for such a name. If another program deletes the
-// bridge or our tables during the call, AttachPort starts again. After attachTries attempts it
-// returns ErrBridgeGone or ErrTablesGone.
+// Call CheckAttachable first. Its error explains which name is in use, while AttachPort only
+// returns the kernel's error. If another program deletes the bridge or our nftables tables during
+// the call, AttachPort starts again. After attachTries attempts it returns ErrBridgeGone or
+// ErrTablesGone.
 //
 // Any number of processes may call AttachPort at the same time. A lock on the host's network
 // namespace protects the objects that all containers of the host share.
@@ -116,8 +124,9 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 }
 
 // forgetConnections deletes the conntrack entries for the addresses of p, if the network has a fast
-// path. An earlier container with the same address may have left these entries, and the fast path
-// would forward packets of its connections to the new container.
+// path. Such entries may be left from an earlier container with the same address. With these
+// entries, the fast path would forward packets of the earlier container's connections to the new
+// container.
 func forgetConnections(n *Namespace, p *Port) error {
 	if p.Network.FastPath == FastPathOff {
 		return nil
@@ -125,9 +134,10 @@ func forgetConnections(n *Namespace, p *Port) error {
 	return conntrack.Forget(n, p.Addresses)
 }
 
-// explainGone wraps err with ErrBridgeGone if no bridge has this index any more. The check is
-// necessary because the kernel returns many different errors for requests about ports of a deleted
-// bridge. Index 0 means that the bridge was not found.
+// explainGone wraps err with ErrBridgeGone if no link has the index bridge, which means that the
+// bridge was deleted. Index 0 means that the caller has not found the bridge. err alone does not
+// show that the bridge is gone, because the kernel returns many different errors for requests about
+// ports of a deleted bridge.
 func (h *Host) explainGone(bridge int, err error) error {
 	gone := bridge == 0
 	if !gone {
@@ -140,8 +150,8 @@ func (h *Host) explainGone(bridge int, err error) error {
 	return err
 }
 
-// finishPort configures the container's end and sets both ends up. It sets the host end up last, because
-// CheckAttachable treats a port that is up as finished.
+// finishPort configures the container's end of the veth pair and sets both ends up. It sets the
+// host end up last, because CheckAttachable treats a port that is up as finished.
 func (h *Host) finishPort(p *Port, on *Plugged) error {
 	if p.Down {
 		return h.setPortUp(p)
@@ -164,13 +174,14 @@ func (h *Host) finishPort(p *Port, on *Plugged) error {
 	return err
 }
 
-// AddAddresses adds addresses to a port that AttachPort made without addresses, because the IPAM
-// plugin gets them from a DHCP server through this port. It configures the addresses and routes of
-// the container. On the host, it configures the guard, gateways, masquerade and host ports. p.MAC
-// must be Plugged.ContainerMAC. After an error, the caller calls DetachPort.
+// AddAddresses adds addresses to a port that AttachPort created without addresses. The IPAM plugin
+// dhcp needs this order, because it gets the addresses from a DHCP server through the port.
+// AddAddresses configures the addresses and routes of the container. On the host, it configures the
+// guard, gateways, masquerade and host ports. p.MAC must be Plugged.ContainerMAC. After an error,
+// the caller must call DetachPort.
 //
-// The addresses and the guard come first, because the DHCP client needs them to release the lease
-// if a later step fails.
+// AddAddresses configures the addresses and the guard first. If a later step fails, the DHCP client
+// needs both to release its lease.
 func (h *Host) AddAddresses(p *Port) error {
 	if p.ExistingLink == "" {
 		if err := rtnl.Configure(p.Container, p.Interface, containerEnd(p, false)); err != nil {
@@ -191,8 +202,8 @@ func (h *Host) AddAddresses(p *Port) error {
 	return ownrules.Publish(h.Namespace, p)
 }
 
-// containerEnd returns the configuration of the container's end of the veth pair. noQuerier is
-// Plugged.noQuerier.
+// containerEnd returns the configuration of the container's end of the veth pair. noQuerier means
+// that nothing on the bridge reads reports of multicast groups.
 func containerEnd(p *Port, noQuerier bool) rtnl.EndConfig {
 	return rtnl.EndConfig{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, DetectDuplicates: p.DetectDuplicates, NoQuerier: noQuerier, Autoconfigured: p.Autoconfigured}
 }
@@ -221,8 +232,8 @@ func awaitRunning(n *Namespace, name string) error {
 }
 
 // plug creates the veth pair of a port, with both ends down, and adds the host end to the bridge.
-// With Port.ExistingLink, it creates no veth pair, but calls plugExisting. plug holds the lock of
-// lockComplete, so no other process deletes the bridge or the rules meanwhile.
+// If Port.ExistingLink is set, plug calls plugExisting instead. plug holds the lock of
+// lockComplete, so no other process of bridgeveth deletes the bridge or the rules meanwhile.
 func (h *Host) plug(p *Port) (*Plugged, error) {
 	lock, err := h.lockComplete(p.Network)
 	var br rtnl.Link
@@ -275,8 +286,8 @@ func explainFull(bridge string, err error) error {
 }
 
 // portRequest returns the request that sets the alias and the bridge port settings of the host end.
-// This needs a request of its own, because the kernel ignores both in the request that creates the
-// veth pair.
+// The kernel ignores the alias and the settings in the request that creates the veth pair, so they
+// need a second request.
 func portRequest(p *Port) *nl.NetlinkRequest {
 	req := settingsRequest(p)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(p.Alias())))

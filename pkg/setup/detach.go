@@ -10,11 +10,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// DetachPort deletes the port of an attachment and its host ports. A Port.ExistingLink is not
-// deleted, but only removed from the bridge. If the bridge then has no port of ours, DetachPort
-// also releases the network (see ReleaseNetwork). known may list the host ports of the attachment.
-// If known has all of them, DetachPort is faster, because it need not list the host ports of all
-// containers.
+// DetachPort deletes the bridge port and the host ports of an attachment. If the bridge port is a
+// link of another plugin (Port.ExistingLink), DetachPort only removes the link from the bridge. If
+// the bridge then has no port of ours, DetachPort also releases the network (see ReleaseNetwork).
+// known may list the host ports of the attachment. If known has all of them, DetachPort is faster,
+// because it need not list the host ports of all containers.
 func (h *Host) DetachPort(a Attachment, bridge string, known ...HostPort) error {
 	on, err := h.Unplug(a, known...)
 	return errors.Join(err, h.ReleaseNetwork(bridge, on))
@@ -30,9 +30,10 @@ func (h *Host) Unplug(a Attachment, known ...HostPort) (bridge string, err error
 	return bridge, errors.Join(published, err, ownrules.UnguardPort(h.Namespace, a.Port()))
 }
 
-// removePort deletes a port and its IFB. It does not delete a Port.ExistingLink, but removes this
-// link from its bridge. It returns the name of the bridge, or "" if the port was on no bridge. A
-// port that does not exist is no error.
+// removePort deletes a bridge port and its IFB, the link that limits the traffic from the
+// container. If the port is a link of another plugin (Port.ExistingLink), removePort only removes
+// the link from its bridge. It returns the name of the bridge, or "" if the port was on no bridge.
+// A port that does not exist is no error.
 func (h *Host) removePort(name string) (bridge string, err error) {
 	l, err := rtnl.ByName(h.Namespace, name)
 	if err != nil && !rtnl.Absent(err) {
@@ -54,8 +55,9 @@ func (h *Host) removePort(name string) (bridge string, err error) {
 	return br.Name, h.removeExisting(&b, l, name)
 }
 
-// removeRemains deletes the IFB and the guard of a port that does not exist any more. It does not
-// delete host ports, because it would have to read the whole nftables map to find them.
+// removeRemains deletes the guard and the IFB (see plan.IFBOf) of a port that does not exist any
+// more. It does not delete host ports, because it would have to read the whole nftables map to find
+// them.
 func (h *Host) removeRemains(port string) error {
 	var b netns.Batch
 	rtnl.Delete(&b, plan.IFBOf(port))

@@ -66,8 +66,8 @@ func ExampleHost_AttachPort() {
 }
 
 // namespace creates a network namespace that "ip netns" lists. To open an existing namespace, call
-// setup.OpenNamespace("/proc/4711/ns/net"), or setup.OpenNamespace(n.Path()) with an ns.NetNS of the
-// CNI plugins' library.
+// setup.OpenNamespace("/proc/4711/ns/net"). With an ns.NetNS called n, from the CNI plugins'
+// library, call setup.OpenNamespace(n.Path()).
 func namespace(name string) *setup.Namespace {
 	n, err := setup.EnsureNamed(name)
 	if err != nil {

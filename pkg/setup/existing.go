@@ -17,12 +17,12 @@ import (
 // ErrNoLink is returned if the link that Port.ExistingLink names does not exist.
 var ErrNoLink = errors.New("there is no such link on the host")
 
-// plugExisting makes a link that another plugin has created a port of the bridge. The link keeps
+// plugExisting adds a link that another plugin has created to the bridge, as a port. The link keeps
 // its name. It gets the port name of the attachment as an alternative name (ip-link(8), "altname";
 // Linux 5.5), so that every look-up by port name finds the link.
 //
-// The link joins the bridge as the last step. It may be up already, and CheckAttachable treats a
-// port on a bridge that is up as finished.
+// The link joins the bridge after all other steps that can fail, because the link may be up
+// already. CheckAttachable treats a link that is up and on a bridge as a finished port.
 func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	l, err := h.existingLink(p)
 	if err != nil {
@@ -44,7 +44,7 @@ func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	return &Plugged{BridgeMAC: br.MAC, BridgeMTU: br.MTU, PortMAC: l.MAC, MTU: l.MTU, bridge: br.Index}, nil
 }
 
-// markExisting gives an existing link the alternative name and the alias that a port has.
+// markExisting gives an existing link the alternative name and the alias of the port p.
 func (h *Host) markExisting(p *Port, l rtnl.Link) error {
 	var b netns.Batch
 	b.Add(fmt.Sprintf("add alternative name %s to %s", p.Port(), l.Name), altNameRequest(unix.RTM_NEWLINKPROP, l, p.Port()))
@@ -52,8 +52,8 @@ func (h *Host) markExisting(p *Port, l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// joinExisting adds an existing link to the bridge and its VLANs, and sets the bridge port settings
-// of p.
+// joinExisting adds an existing link to the bridge and to the VLANs of p, and sets the bridge port
+// settings of p.
 func (h *Host) joinExisting(p *Port, l, br rtnl.Link) error {
 	var b netns.Batch
 	if err := bridges.KeepMACBeforeJoin(h.Namespace, &b, br, l.MAC); err != nil {
@@ -87,9 +87,9 @@ func (h *Host) existingLink(p *Port) (l rtnl.Link, err error) {
 	return l, nil
 }
 
-// removeExisting appends the requests to b that remove an existing link from its bridge, and sends
-// b. The requests also delete the bandwidth limits, the IFB, the alias and the alternative name of
-// the port.
+// removeExisting removes an existing link from its bridge. It also deletes the bandwidth limits,
+// the IFB, the alias and the alternative name of the port. It appends its requests to b and sends
+// b.
 func (h *Host) removeExisting(b *netns.Batch, l rtnl.Link, port string) error {
 	if err := rtnl.RemoveLimits(h.Namespace, b, l); err != nil {
 		return err

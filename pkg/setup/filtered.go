@@ -10,16 +10,16 @@ import (
 )
 
 // The functions in this file are for the plugin firewall. This plugin adds an ingress policy for a
-// port that an earlier plugin in the chain has attached.
+// port that an earlier plugin of the same CNI configuration has attached.
 
-// policyChained is the name of the plugin firewall's ingress policy in rule comments. The ingress
-// policy of the network's own configuration has another name, so the rules of the two policies are
-// not confused.
+// policyChained is the word in the comments of the rules of the plugin firewall's ingress policy.
+// The ingress policy of bridgeveth's own configuration has another word, so that the rules of the
+// two policies can be told apart.
 const policyChained = "firewall"
 
-// EnsureFiltered adds the rules of p.Network.Forward and p.Network.Ingress, and keeps the rules
-// that the configuration of the plugin bridge has added. ReleaseNetwork deletes all these rules.
-// EnsureFiltered returns the names of the parts that it restored.
+// EnsureFiltered adds the missing rules for p.Network.Forward and p.Network.Ingress. It keeps the
+// rules of the plugin that has attached the port. ReleaseNetwork deletes the rules of both plugins.
+// EnsureFiltered returns the names of the objects and settings that it restored.
 func (h *Host) EnsureFiltered(p *Port) (restored []string, err error) {
 	missing, err := h.missingFiltered(p)
 	if err != nil || len(missing) == 0 {

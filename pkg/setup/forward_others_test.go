@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestForwardManyRules checks that EnsureForward finds a new jump to DOCKER-USER that comes after
-// 300 rules of another program, and moves our jump behind it. EnsureForward usually does not read
-// that many rules.
+// TestForwardManyRules checks that EnsureForward moves our jump behind a new jump to one of
+// Docker's chains, even if 300 rules of another program come before the new jump. EnsureForward
+// usually reads only the first 100 rules of FORWARD.
 func TestForwardManyRules(t *testing.T) {
 	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
 		t.Run(chain, func(t *testing.T) {
@@ -45,9 +45,9 @@ func TestForwardManyRules(t *testing.T) {
 	}
 }
 
-// TestForwardLeavesOthers checks that EnsureForward for a second bridge does not move an
-// administrator's rule with a match, which comes before our jump. It also checks that an
-// administrator's jump from INPUT to our chain does not prevent the deletion of our rules.
+// TestForwardLeavesOthers checks that our functions respect two rules of an administrator.
+// EnsureForward for a second bridge does not move a rule with a match that comes before our jump.
+// DeleteForward deletes our rules although a rule in INPUT jumps to our chain.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// rules returns the rules of a chain, without "-A CHAIN".
+// rules returns the rules of a chain as the program prints them with -S, without "-A CHAIN".
 func rules(t testing.TB, program, chain string) (list []string) {
 	t.Helper()
 	for line := range strings.Lines(setuptest.Run(t, program, "-S", chain)) {
@@ -24,8 +24,8 @@ func rules(t testing.TB, program, chain string) (list []string) {
 	return list
 }
 
-// TestForwardPlacement checks the position of our jump in FORWARD between rules of other programs,
-// with iptables-nft and iptables-legacy.
+// TestForwardPlacement checks the position of the jump to our chain in FORWARD, between rules of
+// other programs, with iptables-nft and iptables-legacy.
 func TestForwardPlacement(t *testing.T) {
 	const jump = "-j BRIDGEVETH-FORWARD"
 	for _, flavour := range []string{"nft", "legacy"} {
@@ -113,7 +113,7 @@ func TestForwardPlacement(t *testing.T) {
 }
 
 // TestForwardRestored checks that AttachPort restores the rules after another program has deleted
-// them. Without the rules, a ping must fail.
+// them. Before that, a ping between two containers must fail.
 func TestForwardRestored(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
@@ -147,10 +147,10 @@ func TestForwardRestored(t *testing.T) {
 	}
 }
 
-// TestForwardMovedUp checks that AttachPort moves our jump before a rule that denies all packets,
-// but not before the jump to DOCKER-USER, with iptables-nft and iptables-legacy. Before that,
-// VerifyPort must return an error. AttachPort must not move rules of other programs. Our jump may
-// stay behind a rule with a match.
+// TestForwardMovedUp checks that AttachPort moves our jump, or our rules, before a new rule that
+// denies all packets, with iptables-nft and iptables-legacy. VerifyPort must report such a rule.
+// Our jump must stay behind the jump to DOCKER-USER, and may stay behind a rule with a match.
+// AttachPort must not move rules of other programs.
 func TestForwardMovedUp(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
@@ -213,8 +213,8 @@ func othersRules(t testing.TB, program string) (list []string) {
 	return list
 }
 
-// TestForwardDenied checks that AttachPort does not move our jump before a rule that denies all
-// packets, if this rule comes before the jump to DOCKER-USER. CheckDenied must return an error that
+// TestForwardDenied checks a rule that denies all packets and comes before the jump to DOCKER-USER.
+// AttachPort must leave our jump behind both of them, and CheckDenied must return an error that
 // names DOCKER-USER.
 func TestForwardDenied(t *testing.T) {
 	t.Parallel()

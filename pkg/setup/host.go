@@ -39,7 +39,7 @@ func OpenNamespace(path string) (*Namespace, error) { return netns.Open(path) }
 func DeleteNamed(name string) error { return netns.DeleteNamed(name) }
 
 type (
-	// Attachment identifies one interface of one container on one network.
+	// Attachment identifies one interface of one container on one CNI network.
 	Attachment = plan.Attachment
 	// Network describes what the containers on one bridge share: the bridge, gateways and rules.
 	Network = plan.Network
@@ -47,7 +47,7 @@ type (
 	Port = plan.Port
 	// Route is a route of a container.
 	Route = plan.Route
-	// HostPort is a port of the host that is redirected to a port of a container.
+	// HostPort is a TCP, UDP or SCTP port of the host that is redirected to a port of a container.
 	HostPort = plan.HostPort
 	// PortTakenError is returned for a host port that belongs to another attachment.
 	PortTakenError = plan.PortTakenError
@@ -59,23 +59,25 @@ type (
 	VLANs = plan.VLANs
 	// VLANRange is a range of VLAN IDs, both ends included.
 	VLANRange = plan.VLANRange
-	// Guard selects which source addresses of a port are checked.
+	// Guard selects which source addresses of a container's packets are checked.
 	Guard = plan.Guard
-	// Forward selects the method by which FORWARD chains are made to accept a network's packets.
+	// Forward selects how bridgeveth makes FORWARD chains accept the packets of a bridge.
 	Forward = plan.Forward
 	// Ingress selects who may open connections to containers.
 	Ingress = plan.Ingress
-	// FastPath selects whether packets of established connections skip all chains.
+	// FastPath selects whether packets of established connections skip all nf_tables chains.
 	FastPath = plan.FastPath
-	// Conflict selects what happens to addresses of the bridge that conflict with a gateway.
+	// Conflict selects what happens to addresses of the bridge that conflict with a gateway
+	// address.
 	Conflict = plan.Conflict
 	// Chain names an nftables chain of another program.
 	Chain = plan.Chain
-	// DifferenceError is the error about one difference between the plan and the host or the container.
+	// DifferenceError is an error about one object that is missing, or that differs from the plan.
 	DifferenceError = plan.DifferenceError
 )
 
-// The limits of MTU and other values, and the values of Guard, Forward, Ingress and Conflict.
+// The limits of MTU and other values, and the values of the types Guard, Forward, FastPath, Ingress
+// and Conflict. The last three are values of DifferenceError.Kind.
 const (
 	MinMTU     = plan.MinMTU
 	MaxMTU     = plan.MaxMTU
@@ -146,9 +148,9 @@ func ParseChain(text string) (Chain, error) { return plan.ParseChain(text) }
 // false for every other alias.
 func ParseAttachment(alias string) (a Attachment, ok bool) { return plan.ParseAttachment(alias) }
 
-// ProgramPath returns the path of a program. It searches the folders of the parameter first, then
-// PATH, then the sbin folders. If the program is not found, it returns the error of the last
-// folder.
+// ProgramPath returns the path of a program. It searches three groups of folders, in this order:
+// the folders in the parameter first, the folders in PATH, and the sbin folders. If the program is
+// not found, it returns the error of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	return forward.ProgramPath(name, first...)
 }
@@ -179,8 +181,8 @@ func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
 
-// RenamedTo returns the present name of a bridge that we created under the name name, if another
-// program has renamed it. Otherwise it returns "".
+// RenamedTo looks for a bridge that we created with this name and that another program has renamed.
+// It returns the present name of the bridge, or "" if there is no such bridge.
 func (h *Host) RenamedTo(name string) (string, error) { return bridges.RenamedTo(h.Namespace, name) }
 
 // FoundPort describes a bridge port of ours that exists on the host.
@@ -189,7 +191,7 @@ type FoundPort = bridges.FoundPort
 // Ports returns all our bridge ports on the host.
 func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) }
 
-// HasPort reports whether the host has a port for an attachment.
+// HasPort reports whether the host has a bridge port for an attachment.
 func (h *Host) HasPort(a Attachment) (bool, error) { return bridges.HasPort(h.Namespace, a) }
 
 // BridgeOf returns the name of the bridge that an attachment's port is on, or "" if the attachment
@@ -219,14 +221,14 @@ func (h *Host) EnsureMasquerade(bridge string, subnets ...netip.Prefix) error {
 // DeleteRules deletes all rules of a bridge from our nftables tables.
 func (h *Host) DeleteRules(bridge string) error { return ownrules.DeleteRules(h.Namespace, bridge) }
 
-// EnsureForward adds the iptables rules that accept the packets of a bridge in FORWARD chains.
-// families are AF_INET and AF_INET6. DeleteForward is the inverse.
+// EnsureForward adds the iptables rules that accept the packets of a bridge in FORWARD chains. Each
+// of families is AF_INET or AF_INET6. DeleteForward is the inverse.
 func (h *Host) EnsureForward(bridge string, families ...int) error {
 	return forward.Ensure(h.Namespace, bridge, families...)
 }
 
-// DeleteForward deletes the FORWARD rules of a bridge. If no other bridge has rules, it also deletes
-// our chain and the jump to our chain.
+// DeleteForward deletes the FORWARD rules of a bridge. If no other bridge has rules in our chain,
+// it also deletes our chain and the jump to it.
 func (h *Host) DeleteForward(bridge string) error { return forward.Delete(h.Namespace, bridge) }
 
 // AcceptsForward reports whether every FORWARD chain of a family (AF_INET, AF_INET6) has the rules
@@ -275,11 +277,12 @@ func (h *Host) ForgetConnections(addresses []netip.Prefix) error {
 // CheckDenied returns ErrDenied if a chain that bridgeveth must not change drops packets of a network.
 func (h *Host) CheckDenied(net *Network) error { return forward.CheckDenied(h.Namespace, net) }
 
-// AttachedInterface is an interface of a container that is attached to a network.
+// AttachedInterface is a container's interface that one of our veth pairs attaches to a CNI
+// network.
 type AttachedInterface = bridges.AttachedInterface
 
-// AttachedInterfaces returns the interfaces of containers that our veth pairs attach to a network,
-// with their addresses.
+// AttachedInterfaces returns the containers' interfaces that our veth pairs attach to a CNI
+// network, with their addresses.
 func (h *Host) AttachedInterfaces(network string) ([]AttachedInterface, error) {
 	return bridges.AttachedInterfaces(h.Namespace, network)
 }

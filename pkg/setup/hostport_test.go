@@ -12,9 +12,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestHostPortRace checks that PublishPort fails for one of two containers that publish the same
-// host port at the same time: one on all addresses, the other on one address. The two mappings have
-// different keys, so the kernel would accept both.
+// TestHostPortRace checks that only one of two containers gets a host port if both publish it at
+// the same time. PublishPort must fail for the other container. The first container publishes the
+// port on all addresses, the second on one address. The kernel would accept both, because the two
+// elements of the nftables map have different keys.
 func TestHostPortRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestJoinCarrier checks that the state of a link is "up" as soon as Join returns. In any other
-// state, the kernel drops packets that leave through the link.
+// TestJoinCarrier checks that the operational state of a link is "up" as soon as Join returns. In
+// any other state, the kernel drops packets that leave through the link.
 func TestJoinCarrier(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -74,8 +74,8 @@ func TestNamed(t *testing.T) {
 }
 
 // TestDo checks that Do enters the right namespace when it is called within another Do. A Namespace
-// remembers the thread that is in it, so Do must notice when this thread has moved to another
-// namespace.
+// remembers which thread it has moved into its namespace. Do must notice that the thread has
+// meanwhile moved to another namespace.
 func TestDo(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -118,8 +118,8 @@ func TestDo(t *testing.T) {
 	check("host at the end", host.Namespace)
 }
 
-// TestCloseTwice checks that a second Close closes no files of others. Before the second call,
-// other files get the file descriptors that the namespace's sockets had.
+// TestCloseTwice checks that a second Close of a Namespace closes no other files. Between the two
+// calls, the test opens files, which get the descriptor numbers of the namespace's closed sockets.
 func TestCloseTwice(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

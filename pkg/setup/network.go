@@ -62,8 +62,8 @@ func (h *Host) CheckNetwork(net *Network) error {
 // is missing, which is the usual case, the lock is shared, so many processes can hold it at the
 // same time.
 //
-// The lock is on the file of the host's network namespace. This file has the same nsfs inode under
-// all its paths, so the lock needs no folder and leaves no file.
+// The lock is on the file of the host's network namespace. All paths of this file lead to the same
+// inode, so all processes lock the same file. The lock needs no folder and leaves no file.
 func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	lock, err := h.Lock(flock.Shared)
 	if err != nil {
@@ -187,8 +187,9 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
-			// If we added the other address and the bridge has none of our ports, a killed process
-			// has left the address. Then the gateway replaces it.
+			// The address other conflicts with the gateway address. If we added it and the bridge
+			// has no port of ours, a killed process has left it. In this case, the gateway address
+			// replaces it.
 			used, err := h.inUse(net.Bridge)
 			if err != nil {
 				return nil, err

@@ -88,7 +88,8 @@ func TestAttachFails(t *testing.T) {
 }
 
 // TestAttachedAlready checks that a second AttachPort for the same port fails and changes nothing.
-// But if the first port is unfinished, the second call must replace it.
+// But if the first port is unfinished, which means that it is down, the second call must replace
+// it.
 func TestAttachedAlready(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -129,7 +130,8 @@ func TestForeignBridge(t *testing.T) {
 }
 
 // TestBridgeRace checks that EnsureBridge does not mark a bridge as ours if another program creates
-// the bridge at the same time and is first. The last DetachPort deletes a bridge with our mark.
+// the bridge at the same time and is first. Otherwise the last DetachPort would delete that
+// program's bridge.
 func TestBridgeRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -283,7 +285,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestPortSettings checks that a port gets the settings of its plan.
+// TestPortSettings checks that AttachPort gives both ends of a port the planned settings, such as
+// hairpin mode and MTU.
 func TestPortSettings(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -308,9 +311,9 @@ func TestPortSettings(t *testing.T) {
 	}
 }
 
-// TestRouterAdvertisements checks that AttachPort sets accept_ra of the uplink to 2 when it
-// switches IPv6 forwarding on. Otherwise an uplink that accepts router advertisements would not
-// accept them any more.
+// TestRouterAdvertisements checks that AttachPort changes accept_ra of the uplink from 1 to 2 when
+// it switches IPv6 forwarding on. With forwarding on, a link whose accept_ra is 1 ignores router
+// advertisements.
 func TestRouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -328,9 +331,9 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 }
 
-// TestForwardingByDefault checks that VerifyPort names the sysctl forwarding of the bridge if it is
-// 0, and that the next AttachPort sets it to 1. On this host, the sysctl is 1 for all links, but 0
-// by default for new links.
+// TestForwardingByDefault checks a host where the sysctl forwarding is 1 for all links, but 0 by
+// default for new links. AttachPort must set the bridge's sysctl to 1. If the sysctl is set to 0
+// later, VerifyPort must name it, and the next AttachPort must set it to 1 again.
 func TestForwardingByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

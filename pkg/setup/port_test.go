@@ -38,7 +38,7 @@ func dropAll(t testing.TB, flavour string) {
 	setuptest.DropForward(t, "iptables-"+flavour, "ip6tables-"+flavour)
 }
 
-// TestForward checks which paths each value of Forward opens on a host whose FORWARD policy is
+// TestForward checks, for each value of Forward, which pings pass on a host whose FORWARD policy is
 // DROP. With ForwardNone, two containers must not reach each other.
 func TestForward(t *testing.T) {
 	for _, flavours := range [][]string{{"nft"}, {"legacy"}, {"nft", "legacy"}} {

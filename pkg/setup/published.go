@@ -9,12 +9,12 @@ import (
 )
 
 // The functions in this file are for the plugin portmap. This plugin publishes host ports for a
-// container that an earlier plugin in the chain has attached.
+// container that an earlier plugin of the same CNI configuration has attached.
 
-// PublishPort adds the host ports of an attached port. It adds all of them or none, and does not
-// change host ports that the port already has. First it restores the missing parts of the network,
-// as AttachPort does. PublishPort also adds the host ports to a list that other programs read (see
-// portlist.Add).
+// PublishPort adds the host ports of p, whose bridge port already exists. It adds all of them or
+// none, and does not change host ports that exist already. First it restores the missing parts of
+// the network, as AttachPort does. PublishPort also adds the host ports to a list that other
+// programs read (see portlist.Add).
 //
 // UnpublishPort is the inverse. DetachPort deletes the host ports too, but does not change the
 // list.

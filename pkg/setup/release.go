@@ -59,9 +59,9 @@ func (h *Host) inUse(bridge string) (used bool, err error) {
 	return used, err
 }
 
-// releaseBridge deletes a bridge that we created and that has no ports. It does not delete any
-// other bridge. From such a bridge it removes only what we added: VLAN links, addresses, routes and
-// settings for host ports on 127.0.0.1.
+// releaseBridge deletes a bridge if we created it and it has no ports. From every other bridge, it
+// removes only what we added: VLAN links, addresses, routes and settings for host ports on
+// 127.0.0.1.
 func (h *Host) releaseBridge(name string) error {
 	br, err := rtnl.ByName(h.Namespace, name)
 	if rtnl.Absent(err) {
@@ -101,10 +101,10 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// Collect deletes the ports of all attachments of this CNI network that are not in valid, on every
-// bridge. It also deletes ports without an alias on the bridge with the name bridge, because killed
-// processes have left them. If a bridge then has no port of ours, Collect releases it: it deletes
-// the rules and addresses of that bridge, and the bridge itself if we created it (see
+// Collect deletes the ports of the attachments of this CNI network that valid does not list, on
+// every bridge. It also deletes ports without an alias on the bridge with the name bridge, because
+// killed processes have left them. If a bridge then has no port of ours, Collect releases it: it
+// deletes the rules and addresses of that bridge, and the bridge itself if we created it (see
 // ReleaseNetwork). Collect continues after errors and returns all of them.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
@@ -149,7 +149,8 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
 }
 
-// ifbsOf returns the IFBs of the ports for which gone returns true.
+// ifbsOf returns the IFBs (links for bandwidth limits, see plan.IFBOf) of the ports for which gone
+// returns true.
 func ifbsOf(links []rtnl.Link, gone func(ownrules.PortOwner) bool) (ifbs []rtnl.Link) {
 	for _, l := range links {
 		digits, found := strings.CutPrefix(l.Name, plan.IFBPrefix)

@@ -19,8 +19,8 @@ func links(t *testing.T, in *setup.Namespace, prefix string) int {
 }
 
 // TestUnplug checks that no process can see either end of a port any more when Unplug returns,
-// although the kernel has not finished the deletion. It deletes first one port, then many ports at
-// once.
+// although the kernel has not finished the deletion. The test deletes one port first, then many
+// ports at the same time.
 func TestUnplug(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -60,8 +60,8 @@ func TestUnplug(t *testing.T) {
 	}
 }
 
-// TestCollectMany checks that Collect can delete so many links at once that the receive buffer of a
-// socket has no room for all answers.
+// TestCollectMany checks that Collect can delete 300 links at once. The receive buffer of a socket
+// has no room for the kernel's answers to so many requests.
 func TestCollectMany(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -61,7 +61,7 @@ func (h *Host) repair(compare func() ([]plan.Difference, error)) (restored []str
 	return restored, err
 }
 
-// missingOfPort returns the parts of a port that differ from the plan.
+// missingOfPort returns the parts of a port on the host that differ from the plan.
 func (h *Host) missingOfPort(p *Port) (missing []plan.Difference) {
 	for _, part := range h.portParts() {
 		if part.verify(p) != nil {
@@ -104,7 +104,8 @@ func (h *Host) restoreSettings(p *Port) error {
 	return h.awaitForwarding(p.LinkName())
 }
 
-// restoreGuard restores the guard of a port, or deletes the guard if p has none.
+// restoreGuard restores the guard of a port. If the plan p has no guard, restoreGuard deletes the
+// guard.
 func (h *Host) restoreGuard(p *Port) error {
 	if p.Guard == GuardNone {
 		return ownrules.UnguardPort(h.Namespace, p.Port())

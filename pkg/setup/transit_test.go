@@ -12,13 +12,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podRanges are the pod ranges of a cluster. They contain 10.244.2.2 and fd00:10:244:2::2, two pods
-// on another node.
+// podRanges are the pod ranges of a cluster. They contain 10.244.2.2 and fd00:10:244:2::2, the
+// addresses of a pod on another node.
 var podRanges = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}
 
-// node is a host whose kube-proxy, in mode nftables, redirects packets to 198.51.100.9 and
-// fd00:2::9 to pods on another node. Such packets come in and leave by the same link. kube-proxy
-// adds no rule to FORWARD in this mode.
+// node is a host with rules as kube-proxy adds them in mode nftables. The rules redirect packets
+// for 198.51.100.9 and fd00:2::9 to a pod on another node. Such packets come in and leave by the
+// same link. kube-proxy adds no rule to FORWARD in this mode.
 type node struct {
 	*setup.Host
 	outside *setup.Namespace // a namespace that is both the client and the other node
@@ -48,8 +48,8 @@ func (n *node) proxy(t *testing.T) {
 	}`)
 }
 
-// passes reports whether packets to the other node pass in both families. If they pass in one
-// family only, the test fails.
+// passes reports whether packets to the pod on the other node pass, by IPv4 and IPv6. If they pass
+// in only one of these families, the test fails.
 func (n *node) passes(t *testing.T) bool {
 	t.Helper()
 	ip4, ip6 := setuptest.Ping(t, n.outside, "198.51.100.9"), setuptest.Ping(t, n.outside, "fd00:2::9")
@@ -75,9 +75,8 @@ func inBoth(t *testing.T, commands string) {
 }
 
 // TestTransit checks that FORWARD chains of several kinds drop packets to a pod on another node,
-// and that EnsureTransit makes the chains accept them. A DROP rule in the
-// administrator's chain must still take effect.
-// DeleteTransit must restore the former state.
+// and that EnsureTransit makes the chains accept them. A DROP rule in the administrator's chain
+// must still take effect. DeleteTransit must restore the former state.
 func TestTransit(t *testing.T) {
 	for _, tt := range []struct{ name, forward, admin string }{
 		{"policy DROP", "$I -P FORWARD DROP", "BRIDGEVETH-ADMIN"},
@@ -171,8 +170,8 @@ func TestTransitSaved(t *testing.T) {
 }
 
 // TestTransitRules checks that the rules for new ranges replace the rules for the old ranges, and
-// that docs/forward.md shows these rules. The rules must not accept a new connection from a range,
-// because it may lead to a container of Docker.
+// that docs/forward.md shows these rules. The rules must not accept a new connection from a pod
+// range, because the connection may lead to a container of Docker.
 func TestTransitRules(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -256,7 +255,7 @@ func TestTransitAndBridge(t *testing.T) {
 }
 
 // TestTransitLegacy checks that EnsureTransit returns an error with the commands to run, as long as
-// iptables-legacy denies the packets. It runs these commands.
+// iptables-legacy denies the packets. The test runs these commands.
 func TestTransitLegacy(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -18,9 +18,9 @@ func (h *Host) VerifyPort(p *Port) error {
 	return errors.Join(h.VerifyHost(p), h.VerifyContainer(p))
 }
 
-// VerifyHost compares the host's part of a port and its network with the plan: everything that
-// RepairPort can restore. If an older version of bridgeveth has attached the port, VerifyHost does
-// not require the rules that only newer versions add.
+// VerifyHost compares the network, and the host's part of a port, with the plan. RepairPort can
+// restore everything that VerifyHost compares. If an older version of bridgeveth has attached the
+// port, VerifyHost does not require the rules that only newer versions add.
 func (h *Host) VerifyHost(p *Port) error {
 	port, err := rtnl.ByName(h.Namespace, p.LinkName())
 	former := err == nil && bytes.Equal(port.MAC, p.FormerMAC())
@@ -40,8 +40,8 @@ func (h *Host) VerifyHost(p *Port) error {
 }
 
 // planOfOlderBuild returns the plan for a port that an older version of bridgeveth has attached. In
-// this plan, the port has no BPDU guard. It has a guard only if the configuration sets the key for
-// the guard, or if RepairPort has added a guard.
+// this plan, the port has no BPDU guard. It has a check of source addresses (Port.Guard) only if
+// the configuration sets the key for this check, or if RepairPort has added the check.
 func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false

@@ -108,8 +108,8 @@ func InPIDNamespace(t *testing.T, test func()) {
 	})
 }
 
-// inHost runs test as InHost does, also in the new namespaces that the flags of clone(2) in
-// namespaces select.
+// inHost runs test as InHost does. The new process also gets new namespaces of its own, which the
+// parameter namespaces selects by flags of clone(2).
 func inHost(t *testing.T, namespaces uintptr, test func()) {
 	t.Helper()
 	if os.Getenv(inHostVar) == t.Name() {
@@ -244,9 +244,9 @@ func In(t testing.TB, c *setup.Namespace, name string, args ...string) (out stri
 	return out
 }
 
-// Ping reports whether the address to answers at least one of several echo requests within two
-// seconds. One second is too short on a busy host, because the kernel repeats an unanswered ARP
-// request after one second.
+// Ping sends echo requests from a namespace to an address for up to two seconds, and reports
+// whether an answer arrives. One second is too short on a busy host, because the kernel repeats an
+// unanswered ARP request after one second.
 func Ping(t testing.TB, from *setup.Namespace, to string) bool {
 	t.Helper()
 	var err error
