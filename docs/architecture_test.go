@@ -18,8 +18,8 @@ import (
 
 const module = "github.com/bridgeveth/bridgeveth/"
 
-// TestArchitecture checks both pictures in architecture.md: every arrow between packages is an
-// import in the code, and every import is an arrow.
+// TestArchitecture compares the pictures in architecture.md with the code: every arrow between
+// packages must be an import, and every import must be an arrow.
 func TestArchitecture(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	if err != nil {
@@ -40,7 +40,7 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// TestArchitectureFunctions checks that the functions exist that the section about ADD names.
+// TestArchitectureFunctions checks that all functions that the section about ADD names exist.
 func TestArchitectureFunctions(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	if err != nil {
@@ -75,7 +75,7 @@ func functions(t *testing.T) map[string]bool {
 }
 
 // eachSource calls f with each source file of the shipped packages, and with the folder of the
-// file. It leaves out tests, and the folders hack and test.
+// file. It omits tests.
 func eachSource(t *testing.T, mode parser.Mode, f func(folder string, file *ast.File)) {
 	t.Helper()
 	for _, top := range []string{"cmd", "pkg", "plugins"} {
@@ -97,7 +97,8 @@ func eachSource(t *testing.T, mode parser.Mode, f func(folder string, file *ast.
 	}
 }
 
-// imports returns, for each shipped package, the shipped packages that it imports.
+// imports returns all pairs of shipped packages of which the first package imports the second, as
+// "A --> B".
 func imports(t *testing.T) map[string]bool {
 	t.Helper()
 	arrows := map[string]bool{}

@@ -23,12 +23,12 @@ import (
 
 var update = flag.Bool("update", false, "give each message on errors.md that the code no longer has the closest new text")
 
-// pages are the pages whose quotations are compared with the code. CHANGELOG.md is not one of
-// them, because old entries quote old messages.
+// pages are the pages whose quotations of messages are compared with the code. CHANGELOG.md is not
+// in the list, because old entries quote old messages.
 var pages = []string{"*.md", "../README.md", "../conf/README.md"}
 
 // quotation matches a quoted message of this project: code in italics. In a quotation, "…" stands
-// for a value, or for a part that is left out.
+// for a value, or for an omitted part of the message.
 var quotation = regexp.MustCompile("\\*`([^`]+)`\\*")
 
 // codeNumbers holds the error codes by their names in the code.
@@ -52,7 +52,7 @@ var codeNumbers = map[string]uint{
 	"CodeDelegate":                   plugin.CodeDelegate,
 }
 
-// message is an error message or other text in the source code.
+// message is an error message or another text in the source code.
 type message struct {
 	text     string // with "…" for each value
 	at       string // FILE:LINE
@@ -60,7 +60,7 @@ type message struct {
 	required bool   // errors.md must list the message
 }
 
-// TestQuotations checks that the code contains every message that a page quotes.
+// TestQuotations checks that every message that a page quotes exists in the code.
 func TestQuotations(t *testing.T) {
 	code := parse(t)
 	for _, pattern := range pages {
@@ -79,9 +79,9 @@ func TestQuotations(t *testing.T) {
 	}
 }
 
-// TestErrorsListed checks that errors.md lists every error that names a remedy (after "; ") and
-// every error variable, in the section of the error's code. With -update it replaces reworded
-// messages on the page.
+// TestErrorsListed checks that errors.md lists two kinds of errors: error variables, and errors
+// whose message has a remedy after "; ". Each must be in the section of its error code. With
+// -update, the test replaces messages on the page that were reworded in the code.
 func TestErrorsListed(t *testing.T) {
 	code := parse(t)
 	listed := map[string]string{} // the number of the code, by message
@@ -120,8 +120,8 @@ func TestCodesListed(t *testing.T) {
 	}
 }
 
-// rename replaces messages on errors.md that no longer are in the code. Each gets the closest
-// required message that the page does not list.
+// rename replaces each message on errors.md that no longer exists in the code. The replacement is
+// the most similar message of the code that errors.md must list and does not list.
 func rename(t *testing.T, listed map[string]string, messages []message) {
 	t.Helper()
 	var added []message
@@ -145,7 +145,7 @@ func rename(t *testing.T, listed map[string]string, messages []message) {
 	}
 }
 
-// contains reports whether the message contains all parts of a quotation, in their order.
+// contains reports whether the message contains all parts of a quotation, in the same order.
 func (m message) contains(quoted string) bool {
 	rest := m.text
 	for _, part := range strings.Split(quoted, "…") {
@@ -166,7 +166,7 @@ func closest(text string, messages []message) message {
 	})
 }
 
-// likeness returns which share of all words the message and the given words have in common, from
+// likeness returns how many words the message and the given words have in common, as a number from
 // 0 to 1.
 func (m message) likeness(words []string) float64 {
 	own, common := strings.Fields(m.text), 0
@@ -187,7 +187,8 @@ func quotations(t *testing.T, page string) (quoted []string) {
 	return quoted
 }
 
-// unescape returns a quotation as it is in the code. A Markdown table needs an escaped "|".
+// unescape returns a quotation as it is in the code. In a table of Markdown, "|" is written as
+// "\|".
 func unescape(quoted string) string { return strings.ReplaceAll(quoted, `\|`, "|") }
 
 // escape is the inverse of unescape.
@@ -233,7 +234,7 @@ func parse(t *testing.T) *source {
 	return s
 }
 
-// read adds the messages and codes of a file.
+// read adds the messages and the error codes of a file to s.
 func (s *source) read(set *token.FileSet, file *ast.File) {
 	at := func(n ast.Node) string {
 		p := set.Position(n.Pos())
@@ -266,8 +267,8 @@ func (s *source) read(set *token.FileSet, file *ast.File) {
 	})
 }
 
-// isError reports whether a call makes an error from a string literal. It then sets the text and
-// the code of m.
+// isError reports whether a call makes an error from a string literal. In this case, isError sets
+// the text and the code of m.
 func (m *message) isError(call *ast.CallExpr) bool {
 	if name := nameOf(call.Fun); name != "Errorf" && name != "New" {
 		return false
@@ -286,7 +287,7 @@ func (m *message) isError(call *ast.CallExpr) bool {
 	return false
 }
 
-// nameOf returns the last part of a name: Errorf for plugin.Errorf.
+// nameOf returns the last part of a name, such as Errorf for plugin.Errorf.
 func nameOf(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.SelectorExpr:
@@ -300,11 +301,11 @@ func nameOf(e ast.Expr) string {
 // verbs matches a formatting verb of package fmt.
 var verbs = regexp.MustCompile(`%(\[\d+\])?[+#]?[a-zA-Z]`)
 
-// dots matches several values in a row.
+// dots matches the signs "…" of several adjacent values.
 var dots = regexp.MustCompile("…+")
 
-// literal returns the text of a string literal, or of several literals joined by +. It writes
-// "…" for each value.
+// literal returns the text of a string literal, or of several literals joined by +. In the text,
+// "…" stands for each value.
 func literal(e ast.Expr) (text string, ok bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:

@@ -33,7 +33,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestMap checks that docs/README.md, the map of the pages, has a link to every page.
+// TestMap checks that docs/README.md, the list of the pages, has a link to every page.
 func TestMap(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	if err != nil {

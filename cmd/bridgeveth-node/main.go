@@ -106,7 +106,7 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// subnets returns a function that parses a flag with subnets into list.
+// subnets returns a function that parses the value of a flag, a list of subnets, into list.
 func subnets(list *[]netip.Prefix) func(string) error {
 	return func(text string) error {
 		for _, part := range strings.Split(text, ",") {
@@ -169,7 +169,7 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 }
 
-// watchRules calls wake after changes of the nftables ruleset, because another program may have
+// watchRules calls wake after each change of the nftables ruleset, because the change may have
 // deleted the rules for pods.
 func watchRules(ctx context.Context, wake func()) error {
 	host, err := setup.CurrentHost() // a separate Host, because only one goroutine may use a Host

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestServiceRange checks that the service range comes from the flag. Without the flag, it must
-// come from the variable that the kubelet sets.
+// TestServiceRange checks that the service range is the value of the flag. Without the flag, it
+// must be the address in KUBERNETES_SERVICE_HOST, which the kubelet sets.
 func TestServiceRange(t *testing.T) {
 	for _, tt := range []struct {
 		host string

@@ -21,7 +21,7 @@ import (
 // and v1.7.1 for some options.
 const referenceVersion = "v1.10.0"
 
-// program describes the plugin that has one of the names in the table programs.
+// program describes one plugin of the table programs.
 type program struct {
 	verbs     func() skel.CNIFuncs
 	reference bool // the name is that of a reference plugin
@@ -38,9 +38,9 @@ var programs = map[string]program{
 	plugin.Loopback:   {verbs: loopback.Verbs, reference: true},
 }
 
-// init locks the main goroutine to its thread, because setns(2) changes the network namespace of
-// a single thread. When a goroutine locks its thread, the Go runtime starts another thread. This
-// is cheaper in init than later, because the stack is still shallow.
+// init locks the main goroutine to its thread, because setns(2) changes the network namespace of a
+// single thread. The first lock makes the Go runtime start another thread. This takes less time in
+// init than later, because the call stack is deeper later.
 func init() { runtime.LockOSThread() }
 
 func main() {

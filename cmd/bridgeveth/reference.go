@@ -40,8 +40,8 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 			if !foreign {
 				return ours(args)
 			}
-			// If the port is gone, nothing shows which plugin has made the attachment. Both
-			// plugins then delete it.
+			// If the bridge port is gone, nothing shows which plugin has made the attachment. DEL
+			// therefore calls both plugins.
 			if verb == "DEL" {
 				err = ours(args)
 			}
@@ -57,15 +57,16 @@ func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	}
 	all := own
 	all.Check, all.Del = theirs("CHECK", own.Check), theirs("DEL", own.Del)
-	// ADD of bridge always makes a new attachment, so it never calls the reference plugin.
+	// ADD of the plugin bridge always makes a new attachment, so it never calls the reference
+	// plugin.
 	if name != plugin.Bridge {
 		all.Add = theirs("ADD", own.Add)
 	}
 	return all
 }
 
-// isForeign reports whether another plugin has made the attachment: bridgeveth's port is neither
-// on the host nor in the result of ADD (prevResult).
+// isForeign reports whether another plugin has made the attachment. This is so if bridgeveth's port
+// is neither on the host nor in the result of ADD (prevResult).
 func isForeign(args *skel.CmdArgs) (bool, error) {
 	var conf struct {
 		Name       string `json:"name"`

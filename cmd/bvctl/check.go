@@ -33,8 +33,8 @@ func newCheck(inv *inventory.Inventory) *cobra.Command {
 	}
 }
 
-// finding is a difference between the leases and the host, and the command or action that fixes
-// it.
+// finding is a difference between the leases and the host. remedy is the command or action that
+// fixes the difference.
 type finding struct{ what, remedy string }
 
 // checker compares leases with the host.
@@ -46,8 +46,8 @@ type checker struct {
 	findings []finding
 }
 
-// newChecker returns a checker that has listed the ports on the host. The caller closes the
-// checker's ns.
+// newChecker returns a checker with a list of the bridge ports on the host. The caller must close
+// the field ns.
 func newChecker(inv *inventory.Inventory) (*checker, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -96,7 +96,8 @@ func (c *checker) check() error {
 	return nil
 }
 
-// checkLease adds a finding if the network namespace or the link of a lease does not exist.
+// checkLease adds a finding if the network namespace or the link of a lease does not exist, or if
+// the link does not have the leased address.
 func (c *checker) checkLease(l ipam.Lease) error {
 	who := fmt.Sprintf("network %s: %s is leased to container %s, interface %s", l.Network, l.Address, l.Container, l.Interface)
 	_, plugged := c.ports[inventory.LeasedTo(l)]
@@ -129,9 +130,8 @@ func (c *checker) checkLease(l ipam.Lease) error {
 	return nil
 }
 
-// checkPorts adds a finding for two kinds of ports: a port without a lease, if its network has
-// leases; and the port of an ADD that was killed. The port of a killed ADD is down and has no
-// record.
+// checkPorts adds a finding for two kinds of bridge ports. The first kind has no lease, although
+// its network has leases. The second kind is down and has no record, because its ADD was killed.
 func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	recorded := map[setup.Attachment]bool{}
 	for _, n := range restorables {
@@ -152,7 +152,7 @@ func (c *checker) checkPorts(restorables []inventory.Restorable) {
 	}
 }
 
-// checkRestorables adds a finding for each difference that bvctl repair would restore.
+// checkRestorables adds a finding for each difference that "bvctl repair" would correct.
 func (c *checker) checkRestorables(all []inventory.Restorable) {
 	seen := map[finding]bool{}
 	find := func(remedy, format string, args ...any) {
@@ -181,7 +181,7 @@ func releaseCommand(l ipam.Lease) string {
 	return fmt.Sprintf("bvctl leases release --network %s --address %s", l.Network, l.Address.Addr())
 }
 
-// report prints the findings.
+// report prints the findings. It returns errUnhealthy if there are any.
 func (c *checker) report(w io.Writer) error {
 	slices.SortFunc(c.findings, func(a, b finding) int { return cmp.Compare(a.what, b.what) })
 	for _, f := range c.findings {

@@ -11,21 +11,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
-// carrierWait is the longest time after which the kernel reports a change of the carrier of a
-// link (net/core/link_watch.c).
+// carrierWait is the longest time that the kernel takes to report a change of a link's carrier
+// (net/core/link_watch.c).
 const carrierWait = time.Second
 
 // systemPath is the PATH for the commands that fix a problem. It contains only folders of the
 // system, because the caller's PATH or the folder of bvctl may contain a CNI plugin with the name
-// of a system program. The plugin "bridge", for instance, prints its version and returns 0. The
-// last folder of systemPath is for NixOS.
+// of a system program. Instead of bridge(8), for example, the shell would run the plugin bridge,
+// which prints its version and returns 0. The last folder of systemPath is for NixOS.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
-// asCalled defines a shell function bvctl, which runs this program with the same folders as this
-// process. The remedies call bvctl without these options.
+// asCalled is the definition of a shell function bvctl. The function runs this program with the
+// folders of this process. It is needed because the remedies call bvctl without the options that
+// name the folders.
 const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
 
-// fixAll runs the command of each problem once and returns which commands it has run. The caller
+// fixAll runs the command of each problem once. It returns the commands that it has run. The caller
 // checks whether the problems remain.
 func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tried map[string]bool, err error) {
 	tried = map[string]bool{}
@@ -51,7 +52,7 @@ func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tr
 	return tried, nil
 }
 
-// printIneffective prints each command that has run and has not fixed its problem.
+// printIneffective prints each command that was run but has not fixed its problem.
 func printIneffective(reports []*doctor.Report, tried map[string]bool, w io.Writer) {
 	seen := map[string]bool{}
 	each(reports, func(s doctor.Station) {
@@ -62,7 +63,7 @@ func printIneffective(reports []*doctor.Report, tried map[string]bool, w io.Writ
 	})
 }
 
-// each calls f with each problem that a command can fix.
+// each calls f for each problem that a command can fix.
 func each(reports []*doctor.Report, f func(doctor.Station)) {
 	for _, r := range reports {
 		for _, s := range r.Stations {

@@ -49,8 +49,8 @@ and B, it checks these paths for every container.`,
 	return cmd
 }
 
-// examine checks all paths that args ask for. If fix is set, it runs the commands that fix the problems.
-// If a command has run, it then checks all paths again.
+// examine checks all paths that args name, or all paths of the host. If fix is set, it runs the
+// commands that fix the problems, and then checks all paths again.
 func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("bvctl doctor needs root, because it sends packets from containers; run it as root")
@@ -77,7 +77,7 @@ func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix b
 	return reports, err
 }
 
-// examineOnce checks all paths that args ask for.
+// examineOnce checks all paths that args name, or all paths of the host.
 func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) ([]*doctor.Report, error) {
 	x, err := newExamination(inv)
 	if err != nil {
@@ -87,7 +87,8 @@ func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) (
 	return x.walk(ctx, args)
 }
 
-// marks are the symbols of stations in the text output.
+// marks are the symbols that the text output prints before a station, that is, before a check on
+// the path of a packet.
 var marks = map[doctor.State]string{doctor.Good: "✓", doctor.Bad: "✗", doctor.Note: "·"}
 
 // print prints the reports. It returns errUnhealthy if a report has a problem.
@@ -127,8 +128,8 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 	return nil
 }
 
-// show prints a report with all its stations. It prints the obstacle last, so that the obstacle
-// is next to the shell prompt.
+// show prints a report with all its stations (the checks on the path). It prints the obstacle again
+// at the end, next to the shell prompt.
 func show(r *doctor.Report, w io.Writer) {
 	fmt.Fprintln(w, r.Path())
 	for _, s := range r.Stations {
@@ -141,7 +142,7 @@ func show(r *doctor.Report, w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// showRemedy prints how to fix the problem of a station: a command, or advice.
+// showRemedy prints the remedy for the problem of a station: a command, or advice.
 func showRemedy(s *doctor.Station, w io.Writer) {
 	if s.Advice {
 		fmt.Fprintf(w, "  Advice: %s\n", s.Remedy)
@@ -150,8 +151,8 @@ func showRemedy(s *doctor.Station, w io.Writer) {
 	}
 }
 
-// summarize prints one line for each path that has no problem, followed by the notes on this path. Then it
-// prints each obstacle once, with the paths that it blocks.
+// summarize prints one line for each path that has no obstacle, followed by the notes on this path.
+// Then it prints each obstacle once, with the paths that it blocks.
 func summarize(reports []*doctor.Report, w io.Writer) {
 	var obstacles []doctor.Station
 	blocked := map[doctor.Station][]*doctor.Report{}

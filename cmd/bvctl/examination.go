@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// examination is the state of one check by bvctl doctor.
+// examination is the state of one run of bvctl doctor.
 type examination struct {
 	*doctor.Doctor
 	inv      *inventory.Inventory
@@ -30,7 +30,7 @@ const (
 	doctorWait = 2 * time.Minute // the longest time to wait for another doctor, which may be checking the whole host
 )
 
-// acquireDoctor waits until no other doctor runs. Two doctors at the same time could not
+// acquireDoctor waits until no other "bvctl doctor" runs. Two of them at the same time could not
 // distinguish each other's packets.
 func acquireDoctor() (*flock.Lock, error) {
 	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
@@ -41,7 +41,8 @@ func acquireDoctor() (*flock.Lock, error) {
 	return flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
 }
 
-// newExamination lists the containers and opens their network namespaces. The caller calls close.
+// newExamination lists the containers and opens their network namespaces. The caller must call
+// close.
 func newExamination(inv *inventory.Inventory) (*examination, error) {
 	ns, err := setup.CurrentHost()
 	if err != nil {
@@ -79,8 +80,8 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	return x, nil
 }
 
-// podRanges returns the subnets of the containers on all nodes, from the configurations and libcni's
-// records.
+// podRanges returns the ranges in the key masqExclude of all configurations and of libcni's
+// records. The doctor assumes that the pods of all nodes have addresses in these ranges.
 func (x *examination) podRanges() (ranges []netip.Prefix) {
 	var texts []string
 	for _, n := range x.networks {
@@ -97,7 +98,7 @@ func (x *examination) podRanges() (ranges []netip.Prefix) {
 	return ranges
 }
 
-// problem returns a report on one problem that was found without sending a packet.
+// problem returns a report on a problem that was found without a test packet.
 func problem(of, station, advice, what string) *doctor.Report {
 	return &doctor.Report{From: of, Stations: []doctor.Station{{Name: station, State: doctor.Bad, What: what, Remedy: advice, Advice: true}}}
 }
@@ -109,7 +110,7 @@ func (x *examination) close() {
 	x.Host.Close()
 }
 
-// walk follows packets along all paths that args ask for.
+// walk follows packets along all paths that args name, or along all paths of the host.
 func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
 	from, reports := x.ends, x.more
 	if len(args) > 0 {
@@ -144,8 +145,8 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, walked...)
 	}
 	different := x.Differences(concerned, reports)
-	// A container that was removed in the meantime also looks like a difference, so compare again
-	// without such containers.
+	// If a container was removed after newExamination listed it, this also looks like a difference.
+	// Compare again without such containers.
 	if len(different) > 0 {
 		different = x.Differences(x.present(concerned), reports)
 	}
@@ -157,9 +158,9 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return append(reports, passing...), err
 }
 
-// walkFrom follows packets from container a to the end to. If to is nil, it follows packets to
-// the gateways of a and to the next container on the bridge. If the namespace of an end cannot be
-// opened, walkFrom returns only the report on this.
+// walkFrom follows packets from container a to the parameter to. If to is nil, it follows packets
+// to the gateways of a and to the next container on the bridge. If the network namespace of a or to
+// cannot be opened, walkFrom returns only the report on this.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
 		if unopened := x.unopened[e]; unopened != nil {
@@ -172,8 +173,8 @@ func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*docto
 	return x.walkAll(ctx, a, []*doctor.End{to})
 }
 
-// maxFailed is the number of failed paths after which the doctor stops, because a problem of the
-// host can make every path fail.
+// maxFailed is the number of failed paths after which the doctor stops. One problem of the host can
+// make every path fail, and each failed path takes several seconds.
 const maxFailed = 5
 
 // failed counts the paths that have an obstacle.
@@ -186,8 +187,8 @@ func failed(reports []*doctor.Report) (count int) {
 	return count
 }
 
-// walkAll follows packets from a container to other ends, in each address family that both ends have. If
-// two ends have no common family, it checks only their links.
+// walkAll follows packets from container a to each target, in each address family that both have.
+// If they have no common family, it checks only their links.
 func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doctor.End) (reports []*doctor.Report, err error) {
 	add := func(b *doctor.End, r *doctor.Report) {
 		if !r.Healthy() && len(x.present([]*doctor.End{a, b})) < 2 {
@@ -230,7 +231,7 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 	return reports, nil
 }
 
-// present returns the ends whose container still exists.
+// present returns those ends whose container still exists, and the ends that are no containers.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
 	now, err := x.inv.Containers(x.Host, x.networks)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/firewalld"
 )
 
-// newFirewalld returns "bvctl firewalld". The plugins run this command to get facts from
-// firewalld (askFirewalld in pkg/setup/internal/forward). The command prints one word on each
-// line.
+// newFirewalld returns "bvctl firewalld". The plugins run this command to ask firewalld, because
+// they do not link a D-Bus library (see askFirewalld in pkg/setup/internal/forward). The command
+// prints one word on each line.
 func newFirewalld() *cobra.Command {
 	group := &cobra.Command{Use: "firewalld", Short: "Talk to firewalld, for the plugins", Hidden: true}
 	for _, q := range []struct {

@@ -16,7 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// attachment is one attachment in the output.
+// attachment is one attachment in the output of "bvctl inspect".
 type attachment struct {
 	Bridge    string         `json:"bridge"`
 	Network   string         `json:"network"`
@@ -95,7 +95,7 @@ func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error)
 	return list, errors.Join(err, unknown)
 }
 
-// state returns the state of the container's port.
+// state returns the state of the container's bridge port.
 func state(c *inventory.Container) string {
 	switch p := c.Port; {
 	case p.Key == "":

@@ -27,7 +27,7 @@ const (
 // filter selects leases. An empty field matches every lease.
 type filter struct{ network, container, address string }
 
-// lease is one lease in the output.
+// lease is one lease in the output of "bvctl leases".
 type lease struct {
 	Network   string     `json:"network"`
 	Address   string     `json:"address"`
@@ -47,7 +47,7 @@ const (
 	stateInherited = "inherited" // imported from host-local, which does not record the namespace
 )
 
-// usage is one range in the output.
+// usage is one range in the output of "bvctl leases".
 type usage struct {
 	Network string `json:"network"`
 	Range   string `json:"range"`
@@ -97,7 +97,7 @@ func newLeases(inv *inventory.Inventory) *cobra.Command {
 	return cmd
 }
 
-// check returns an error if the address is not valid.
+// check returns an error if the address of the filter is not an IP address.
 func (f filter) check() error {
 	if _, err := netip.ParseAddr(f.address); f.address != "" && err != nil {
 		return fmt.Errorf("--address: %q is no IP address; write one as 10.1.0.9 or fd00:1::9", f.address)
@@ -105,7 +105,7 @@ func (f filter) check() error {
 	return nil
 }
 
-// each calls visit with each lease of a store that matches the filter.
+// each calls visit for each lease of the store that matches the filter.
 func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	return inventory.EachLease(s, f.network, f.container, func(l ipam.Lease) {
 		if f.matches(l.Address.Addr()) {
@@ -114,13 +114,13 @@ func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	})
 }
 
-// matches reports whether an address matches the filter.
+// matches reports whether a lease of address a matches the address of the filter.
 func (f filter) matches(a netip.Addr) bool {
 	wanted, err := netip.ParseAddr(f.address)
 	return f.address == "" || err == nil && wanted.Unmap() == a
 }
 
-// read adds the leases and the ranges of a store.
+// read adds the leases and the ranges of a store to the listing.
 func (l *listing) read(s *ipam.Store, f filter) error {
 	if err := f.each(s, func(found ipam.Lease) { l.Leases = append(l.Leases, describe(found)) }); err != nil {
 		return err
@@ -133,8 +133,9 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				// The network was removed, so it has no leases. The store keeps its pools, which
-				// record the order in which addresses are given out.
+				// The network was removed, so it has no leases. The store keeps the network's pools
+				// of free addresses, because they record the order in which addresses are given
+				// out.
 				continue
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
@@ -144,8 +145,8 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 	return err
 }
 
-// namePods adds the names of pods from libcni's records, because a lease contains the pod's name
-// only if its address is sticky.
+// namePods adds the names of pods to the leases. The names come from libcni's records, because a
+// lease contains the pod's name only if its address is sticky (kept for the pod).
 func (l *listing) namePods(inv *inventory.Inventory) error {
 	pods, err := inv.Pods()
 	for i := range l.Leases {
@@ -228,7 +229,7 @@ func shorten(id string) string {
 	return orDash(id)
 }
 
-// orDash returns "-" for an empty column.
+// orDash returns the text, or "-" instead of an empty text, for a column of a table.
 func orDash(text string) string {
 	if text == "" {
 		return "-"

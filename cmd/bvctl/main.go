@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// errUnhealthy makes bvctl exit with status 1. The command prints the problems before it returns
-// this error.
+// errUnhealthy makes bvctl exit with status 1 without another message. The command has already
+// printed the problems.
 var errUnhealthy = errors.New("problems found")
 
 func main() {
@@ -43,5 +43,5 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// printError prints an error on standard error. The caller continues after it.
+// printError prints an error after which the command continues.
 func printError(err error) { fmt.Fprintln(stderr, "bvctl:", err) }

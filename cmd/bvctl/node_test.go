@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestNode checks "bvctl node" with the answers of an agent, with those of another program, and
-// without an answer.
+// TestNode checks "bvctl node" in three cases: the agent answers, another program answers, and
+// nothing answers.
 func TestNode(t *testing.T) {
 	const text = "node n1, MTU of new pods 1450\n"
 	for _, tt := range []struct {

@@ -54,7 +54,7 @@ const (
 	watchIdle  = 30 * time.Second       // time between repairs if no rule changes
 )
 
-// watchRules repairs after each change of rules, until the process is killed.
+// watchRules repairs at the start and after each change of rules, until the process is killed.
 func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	rules, err := ns.WatchRules()
 	if err != nil {
@@ -71,8 +71,9 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	}
 }
 
-// repair restores missing parts and returns how many it has restored. It continues after errors.
-// It prints errors about single containers on standard error, and returns all other errors.
+// repair restores what is missing on the host and in containers. It returns how many parts it has
+// restored. It continues after errors. It prints errors about single containers on standard error,
+// and returns all other errors.
 func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
 	all, err := inv.Restorables(ns, inv.Networks())
 	failed := false

@@ -21,8 +21,8 @@ const (
 	exactMatch
 )
 
-// matches reports how well a container matches a name. The name may be its ID or the beginning of
-// the ID, its pod, a path of its network namespace, or one of its addresses.
+// matches reports how well a container matches a name. The name may be the container's ID or the
+// beginning of the ID, its pod, a path of its network namespace, or one of its addresses.
 func matches(c *inventory.Container, name string) matchKind {
 	a, err := netip.ParseAddr(name)
 	switch {
@@ -36,14 +36,14 @@ func matches(c *inventory.Container, name string) matchKind {
 	return noMatch
 }
 
-// sameFile reports whether two paths are equal or lead to the same file.
+// sameFile reports whether two paths are equal, or lead to the same file.
 func sameFile(a, b string) bool {
 	first, err := os.Stat(a)
 	second, err2 := os.Stat(b)
 	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
 }
 
-// has reports whether an end has an address of the given family.
+// has reports whether a container or other end of a path has an address of the given family.
 func has(e *doctor.End, is4 bool) bool {
 	_, ok := e.Address(is4)
 	return ok
@@ -69,8 +69,8 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 	return nil, nil
 }
 
-// target returns the container that matches the name, or an end for an address that belongs to no
-// container.
+// target returns the container that matches the name. If no container matches, the name must be an
+// address, and target returns an end with this address.
 func (x *examination) target(name string) (*doctor.End, error) {
 	b, err := x.find(name)
 	if b != nil || err != nil {
@@ -84,7 +84,7 @@ func (x *examination) target(name string) (*doctor.End, error) {
 	return &doctor.End{Name: address.String(), Addresses: []netip.Prefix{netip.PrefixFrom(address, address.BitLen())}}, nil
 }
 
-// nearby returns ends for the gateways of a container, and the next container on its bridge.
+// nearby returns the gateways of a container and the next container on its bridge.
 func (x *examination) nearby(a *doctor.End) (list []*doctor.End) {
 	if a.Bridge == "" {
 		return nil

@@ -17,7 +17,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// drawings holds the templates. The name of a template is a value of --output.
+// drawings holds the templates of the drawings. The name of a template is a value of --output.
 //
 //go:embed drawings
 var drawings embed.FS
@@ -63,7 +63,8 @@ type drawnPort struct {
 	Lines []string // name, addresses and host ports of the container
 }
 
-// topology lists the bridges of containers. The list is valid even if err is not nil.
+// topology lists the bridges that have ports of containers. The list is valid even if err is not
+// nil.
 func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, err error) {
 	list, err := attachments(inv, ns)
 	for _, a := range list { // the list is sorted by bridge
@@ -116,7 +117,7 @@ func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 	return t.ExecuteTemplate(w, kind, bridges)
 }
 
-// These are sizes in a picture, in pixels.
+// Sizes in an SVG drawing, in pixels.
 const (
 	boxWidth, boxGap = 210, 20 // a box with longer text is wider
 	boxesInRow       = 5
@@ -125,7 +126,7 @@ const (
 	letterWidth      = 7
 )
 
-// placed holds the positions of all parts of a drawing.
+// placed holds the positions of all boxes, wires and texts of an SVG drawing.
 type placed struct {
 	Width, Height       int
 	BoxWidth, BoxHeight int
@@ -151,8 +152,8 @@ type placedText struct {
 	Text string
 }
 
-// place arranges containers below their bridges, boxesInRow in each row. Wires to later rows pass between
-// the boxes of earlier rows.
+// place computes the positions for an SVG drawing. It puts the containers below their bridges, five
+// in each row (boxesInRow). The wires to later rows pass between the boxes of earlier rows.
 func place(bridges []drawnBridge) placed {
 	lines, width := 0, boxWidth
 	for _, b := range bridges {

@@ -1,6 +1,6 @@
-// Command coredns is CoreDNS with the plugins that test/k8s uses. The released program has fifty more, with
-// the libraries of several clouds. This module is apart so that what CoreDNS needs does not decide about the
-// dependencies of the tests.
+// Command coredns is CoreDNS with only the plugins that test/k8s uses. The released program has
+// fifty more plugins, which need the libraries of several clouds. Command coredns is a separate Go
+// module, so that the tests do not get the dependencies of CoreDNS.
 package main
 
 import (

@@ -45,15 +45,15 @@ func absolute(path string) string {
 	return abs
 }
 
-// demo is a simulated host.
+// demo is a simulated host: network and mount namespaces of its own.
 type demo struct {
 	plugins, cnitool string
 	host             *setup.Host
 	before           string
 }
 
-// prepare makes a host with the settings that dockerd leaves: policy DROP of FORWARD, and
-// br_netfilter on.
+// prepare makes a host with the settings that Docker makes: the policy of FORWARD is DROP, and
+// br_netfilter is on.
 func (d *demo) prepare() (err error) {
 	for _, dir := range []string{"/run", "/var/lib"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
@@ -112,7 +112,8 @@ func (d *demo) twoNamespaces() (left, right *setup.Namespace, err error) {
 	return left, right, nil
 }
 
-// blocked attaches three containers to a bridge without the FORWARD rules.
+// blocked attaches three containers to a bridge without the FORWARD rules, so that they cannot
+// reach each other.
 func (d *demo) blocked() error {
 	title("2. Three containers on one bridge: FORWARD drops their packets",
 		"A bridge is a virtual switch: each container is connected to one of its ports.",
@@ -166,7 +167,7 @@ func (d *demo) cure() error {
 	return nil
 }
 
-// network prints the addresses and routes of a container.
+// network prints the addresses and routes of a container, and the gateway address of the bridge.
 func (d *demo) network() error {
 	title("4. Look into a container", "ipam-simple has leased an address. The default route leads to the bridge.")
 	if err := show("addresses and routes of red:", "ip -n red -br addr; ip -n red route"); err != nil {
@@ -237,7 +238,7 @@ func title(heading string, words ...string) {
 
 func step(what, command string) { fmt.Printf(" * %s\n     $ %s\n", what, command) }
 
-// show runs a command and prints the command and its output.
+// show prints what and the command, runs the command, and prints its output.
 func show(what, command string) error {
 	out, err := run(command)
 	fmt.Printf("\n   %s\n     $ %s\n", what, command)
@@ -247,7 +248,8 @@ func show(what, command string) error {
 	return err
 }
 
-// expectPing runs ping and prints the result. It returns an error unless the result is want.
+// expectPing runs ping from a container and prints whether an answer came. It returns an error if
+// this differs from want.
 func expectPing(from, to string, want bool) error {
 	command := fmt.Sprintf("ip netns exec %s ping -c 1 -W 1 %s", from, to)
 	_, err := run(command)

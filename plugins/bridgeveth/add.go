@@ -14,7 +14,7 @@ import (
 )
 
 // add is the verb ADD (CNI specification 1.1.0, "ADD"). It makes all possible checks before it
-// changes anything. If a step fails, it undoes the steps before.
+// changes anything. If a step fails, add undoes the earlier steps.
 func add(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -37,8 +37,8 @@ func add(args *skel.CmdArgs) error {
 	return attach(c, host, port, previous, ipam)
 }
 
-// plan returns the port to attach, without its addresses. previous is the result of the plugin
-// that comes before bridgeveth in the list, or nil. plan returns an error if the port cannot be
+// plan returns the port to attach, without its addresses. previous is the result of the plugin that
+// comes before bridgeveth in the plugin list, or nil. plan returns an error if the port cannot be
 // attached.
 func plan(c *attachment.Config, args *skel.CmdArgs, host *setup.Host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
 	if err := c.ResolveMTU(host); err != nil {
@@ -109,7 +109,8 @@ func attach(c *attachment.Config, host *setup.Host, port *setup.Port, previous *
 	return plugin.PrintResult(result, c.CNIVersion)
 }
 
-// warn prints on standard error that "forward": "sysctl" affects every bridge of the host.
+// warn prints a warning if the network has "forward": "sysctl", because this setting affects every
+// bridge of the host.
 func warn(network string, p *setup.Port) {
 	if p.Network.Forward == setup.ForwardSysctl {
 		fmt.Fprintf(os.Stderr, `bridgeveth: network %s: "forward": "sysctl" keeps the bridged packets of every bridge on this host out of iptables; `+
@@ -117,8 +118,8 @@ func warn(network string, p *setup.Port) {
 	}
 }
 
-// addInterfaces adds the bridge, the port, the container's interface and the VLAN link to the
-// result.
+// addInterfaces adds the bridge, the bridge port, the container's interface and the VLAN link to
+// the result.
 func addInterfaces(r *current.Result, p *setup.Port, done *setup.Plugged) {
 	r.CNIVersion = current.ImplementedSpecVersion
 	bridge := &current.Interface{Name: p.Network.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU}

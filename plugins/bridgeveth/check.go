@@ -8,9 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// check is the verb CHECK (CNI specification 1.1.0, "CHECK"). It compares everything that ADD has
-// made with prevResult and changes nothing. The error has the code CodeDrift and names every
-// difference.
+// check is the verb CHECK (CNI specification 1.1.0, "CHECK"). It checks that everything that ADD
+// has made still exists and agrees with prevResult. It changes nothing. The error has the code
+// CodeDrift and names every difference.
 func check(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {

@@ -9,13 +9,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// del is the verb DEL (CNI specification 1.1.0, "DEL"). It needs only the attachment's name, neither
-// the container's namespace nor the result of ADD.
+// del is the verb DEL (CNI specification 1.1.0, "DEL"). It needs only the network's name, the
+// container's ID and the interface's name. It needs neither the container's namespace nor the
+// result of ADD.
 //
 // DEL deletes the link and the host ports first. If this fails, the address is still in use, so DEL
-// stops and the next DEL continues. After this step, DEL continues after errors. With the IPAM
-// plugin dhcp, DEL releases the lease before it deletes the link, because the DHCP client needs the
-// link.
+// stops and keeps the lease. The next DEL continues. In all later steps, DEL continues after
+// errors. With the IPAM plugin dhcp, DEL releases the lease before it deletes the link, because the
+// DHCP client needs the link.
 func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {

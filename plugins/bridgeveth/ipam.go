@@ -20,7 +20,7 @@ import (
 )
 
 // delegate is the IPAM plugin of a configuration. Its name is empty if the network has no IPAM
-// plugin, that is, if it is a layer 2 network.
+// plugin, as a layer 2 network.
 type delegate struct {
 	name, path string
 	self       bool // the IPAM plugin is in this executable file, so its verbs run in this process
@@ -43,7 +43,7 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	if d.self {
 		d.inside.HasLink = func(a ipam.Attachment) bool {
 			has, err := host.HasPort(setup.Attachment(a))
-			// If it is unknown whether the attachment has a port, its lease stays.
+			// After an error, the attachment may have a port, so it keeps its lease.
 			return has || err != nil
 		}
 		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return interfaceLeases(host, network) }
@@ -51,8 +51,8 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	return d, nil
 }
 
-// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if there is none. self reports whether the
-// plugin is ipam-simple in this executable file.
+// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if there is none. self reports
+// whether the plugin is ipam-simple, and its file is this executable file.
 func findIPAM(name, cniPath string) (path string, self bool) {
 	for _, dir := range filepath.SplitList(cniPath) {
 		path = filepath.Join(dir, name)
@@ -80,7 +80,7 @@ func isSelf(file os.FileInfo) bool {
 	return err == nil && os.SameFile(self, file)
 }
 
-// add reserves addresses. Without an IPAM plugin, the result is empty.
+// add reserves addresses for the container. Without an IPAM plugin, the result is empty.
 func (d *delegate) add() (*current.Result, error) {
 	switch {
 	case d.name == "":
@@ -103,8 +103,9 @@ func (d *delegate) add() (*current.Result, error) {
 	return result, nil
 }
 
-// refused reports whether add has reserved nothing because the lock on the store was not free in
-// time. The caller then skips the undo, which would wait for the same lock again.
+// refused reports whether add has reserved nothing, because another process held the lock on the
+// store for too long. The caller then does not release addresses, because this would wait for the
+// same lock again.
 func (d *delegate) refused(err error) bool {
 	var coded *types.Error
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
@@ -114,9 +115,9 @@ func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
 func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
 func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
 
-// status returns an error if no address is free. Otherwise it returns the result that an ADD
-// would have, in which only the subnets and gateways are meaningful. result is nil if the IPAM
-// plugin is another program.
+// status returns an error if no address is free. Otherwise it returns a result like that of ADD,
+// with the correct subnets and gateways, but with any addresses. result is nil if the IPAM plugin
+// is another program.
 func (d *delegate) status() (result *current.Result, err error) {
 	switch {
 	case d.name == "":
@@ -128,8 +129,8 @@ func (d *delegate) status() (result *current.Result, err error) {
 	return nil, err
 }
 
-// call runs a verb that returns no result: in this process by inside, or by starting the IPAM
-// plugin.
+// call runs a verb that returns no result. If the IPAM plugin is in this executable file, it calls
+// inside. Otherwise it starts the IPAM plugin.
 func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {
 	switch {
 	case d.name == "":
@@ -150,8 +151,8 @@ func (d *delegate) execute(verb string) ([]byte, error) {
 	return out, nil
 }
 
-// failed returns err with the verb and the name of the IPAM plugin before it. The error keeps the
-// code that the IPAM plugin has set, if any.
+// failed adds the verb and the name of the IPAM plugin to err. The error keeps the code that the
+// IPAM plugin has set, if any.
 func (d *delegate) failed(verb string, err error) error {
 	return plugin.Errorf(plugin.CodeDelegate, "%s of IPAM plugin %s: %w", verb, d.name, err)
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would succeed
-// and the container's packets would be forwarded. It runs the code of ADD with the subnets and
-// gateways that ADD would get. STATUS does not fail because of missing parts that ADD itself
-// restores: some runtimes call no ADD until STATUS succeeds. STATUS changes nothing.
+// status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would
+// succeed and the container's packets would be forwarded. It runs the checks of ADD with the
+// subnets and gateways that ADD would get. It does not fail because of missing rules or settings
+// that ADD itself restores, because some runtimes call no ADD until STATUS succeeds. It changes
+// nothing.
 func status(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -56,8 +57,8 @@ func status(args *skel.CmdArgs) error {
 	return nil
 }
 
-// checkHost returns an error if the host would not attach a port to the network, or would drop the
-// port's packets.
+// checkHost returns an error if ADD could not attach a port to the network, or if a chain would
+// drop the port's packets. A full bridge is no error.
 func checkHost(host *setup.Host, network *setup.Network, isGateway bool) error {
 	err := host.CheckNetwork(network)
 	if err != nil && !errors.Is(err, setup.ErrBridgeFull) {

@@ -11,7 +11,7 @@ import (
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
-// Verbs returns the plugin's verbs for skel.
+// Verbs returns the plugin's verbs for the package skel, which calls them.
 func Verbs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
 }

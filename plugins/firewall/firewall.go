@@ -7,14 +7,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Verbs returns the plugin's verbs for skel. DEL and GC do nothing, because bridgeveth deletes
-// the rules of the plugin firewall when it removes the network, after the last container.
+// Verbs returns the plugin's verbs for the package skel, which calls them. DEL and GC do nothing,
+// because bridgeveth deletes the rules of the plugin firewall too when the last container of the
+// network is deleted.
 func Verbs() skel.CNIFuncs {
 	nothing := func(*skel.CmdArgs) error { return nil }
 	return skel.CNIFuncs{Add: add, Del: nothing, Check: check, GC: nothing, Status: status}
 }
 
-// add is the verb ADD. It returns prevResult unchanged.
+// add is the verb ADD. It adds the missing rules and prints prevResult unchanged.
 func add(args *skel.CmdArgs) error {
 	c, err := attachment.ReadFirewall(args)
 	if err != nil {
@@ -31,7 +32,7 @@ func add(args *skel.CmdArgs) error {
 	return plugin.PrintResult(f.Previous, c.CNIVersion)
 }
 
-// check is the verb CHECK. It changes nothing.
+// check is the verb CHECK. It compares the rules with the configuration and changes nothing.
 func check(args *skel.CmdArgs) error {
 	c, err := attachment.ReadFirewall(args)
 	if err != nil {

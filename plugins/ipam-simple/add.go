@@ -11,7 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// printAdd calls Add and prints its result in the version of the configuration. If the result
+// printAdd calls add and prints its result in the CNI version of the configuration. If the result
 // cannot be printed, printAdd frees the addresses again.
 func (p Plugin) printAdd(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
@@ -28,8 +28,9 @@ func (p Plugin) printAdd(args *skel.CmdArgs) error {
 	return nil
 }
 
-// Add reserves one address from each set, or returns the addresses that the attachment has. The
-// result has no interfaces: CNI specification 1.1.0, "Delegated Plugins (IPAM)".
+// Add reserves one address from each set of ranges. If the attachment already has addresses, Add
+// returns these. The result has no interfaces, as CNI specification 1.1.0, "Delegated Plugins
+// (IPAM)", requires.
 func (p Plugin) Add(args *skel.CmdArgs) (*current.Result, error) {
 	c, err := readConfig(args)
 	if err != nil {
@@ -56,7 +57,7 @@ func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
 	return result, nil
 }
 
-// request returns the attachment's request to the store.
+// request returns the request that reserves the attachment's addresses in the store.
 func (p Plugin) request(c *config, args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
 		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.requested,

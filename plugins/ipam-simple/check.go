@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Check compares the attachment's leases with the addresses in prevResult that are in the
-// configured ranges. It ignores other addresses: other plugins may have added them.
+// Check compares the attachment's leases with the addresses in prevResult. It ignores addresses
+// outside of the configured ranges, because other plugins may have added them.
 func (p Plugin) Check(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
@@ -45,8 +45,8 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	return c.compare(leases, result)
 }
 
-// compare returns an error that names the addresses of a result that are not leased, and the
-// leases that are not in the result.
+// compare returns an error if the addresses of the leases and of the result differ. The error names
+// each difference.
 func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
 	leased := map[netip.Addr]bool{}
 	for _, l := range leases {

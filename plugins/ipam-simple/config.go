@@ -55,8 +55,8 @@ type location struct {
 	ImportFrom string `json:"importFrom"`
 }
 
-// settings has the keys below "ipam". Keys of host-local have the same meaning as in host-local.
-// An empty string means the same as an absent key, because runtimes send empty strings.
+// settings has the keys below "ipam". A key that host-local also has means the same as in
+// host-local. An empty string means the same as an absent key, because runtimes send empty strings.
 type settings struct {
 	rangeKeys
 	Ranges        [][]json.RawMessage `json:"ranges"`
@@ -78,7 +78,7 @@ type rangeKeys struct {
 	Static     []string `json:"static"`
 }
 
-// readNetwork reads the network's name and where its leases are stored. DEL and GC need no other
+// readNetwork reads only the network's name and the folder of its leases. DEL and GC need no other
 // keys, so they succeed even if the ranges have become invalid since ADD.
 func readNetwork(data []byte) (*config, error) {
 	c := &config{Version: firstVersion}
@@ -141,7 +141,8 @@ func (c *config) read(args *skel.CmdArgs) (err error) {
 	return errors.Join(append(bad, err, c.readRequest(args.Args))...)
 }
 
-// decode is plugin.Decode. Under the name host-local it accepts unknown keys, as host-local does.
+// decode calls plugin.Decode. If the IPAM plugin is called host-local in the configuration, decode
+// accepts unknown keys, as host-local does.
 func (c *config) decode(data []byte, v any, path string) error {
 	unknown, wrong := plugin.Decode(data, v, path)
 	if c.Type == plugin.HostLocal {
@@ -150,7 +151,7 @@ func (c *config) decode(data []byte, v any, path string) error {
 	return errors.Join(unknown, wrong)
 }
 
-// readSticky reads how long an address is kept after its pod has ended.
+// readSticky reads the keys about sticky addresses, which are kept for a pod after it has ended.
 func (c *config) readSticky(s *settings) (err error) {
 	c.stickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
 	if s.Sticky == "" {
@@ -162,8 +163,8 @@ func (c *config) readSticky(s *settings) (err error) {
 	return nil
 }
 
-// readSets reads the ranges and returns their errors. The order is: the ranges that the runtime
-// passes, the single range, and the list of ranges.
+// readSets reads all sets of ranges and returns the mistakes. The order of the sets is: first the
+// ranges that the runtime passes, then the range directly below "ipam", then the list "ranges".
 func (c *config) readSets(s *settings) (bad []error) {
 	bad = c.readRanges("runtimeConfig.ipRanges", c.capabilities.IPRanges)
 	if first := s.rangeKeys; !first.empty() {
@@ -178,7 +179,8 @@ func (c *config) readSets(s *settings) (bad []error) {
 	return c.checkSets()
 }
 
-// readRanges reads a list of sets of ranges below a key, and returns the errors.
+// readRanges reads a list of sets of ranges. key is the key of the list, for the mistakes that
+// readRanges returns.
 func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
@@ -205,8 +207,9 @@ func (a rangeKeys) empty() bool {
 	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
 }
 
-// read returns the set of ranges that the keys below path describe, and the errors in these keys.
-// Excluded and static addresses split the range.
+// read returns the ranges that the keys describe, and the mistakes in these keys. path is the text
+// before each key in a mistake. There are several ranges if excluded or static addresses split the
+// range.
 func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	var r ipam.Range
 	var err error
@@ -244,7 +247,8 @@ func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	return set, bad
 }
 
-// parseIntervals reads a list of addresses, subnets and intervals below a key.
+// parseIntervals reads a list of addresses, subnets and intervals. key is the key of the list, for
+// the mistakes that parseIntervals returns.
 func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
 		s, err := ipam.ParseInterval(text)
@@ -256,7 +260,8 @@ func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []err
 	return list, bad
 }
 
-// checkSets returns errors about several ranges together. The ranges have no errors of their own.
+// checkSets returns mistakes that only a comparison of ranges shows, such as an overlap. Each range
+// must be correct by itself.
 func (c *config) checkSets() (bad []error) {
 	if len(c.sets) == 0 {
 		return []error{errors.New(`ipam.ranges: no range is configured; add "ranges" or "subnet"`)}
@@ -282,7 +287,8 @@ func (c *config) checkSets() (bad []error) {
 	return bad
 }
 
-// conflict returns an error if two ranges cannot be used together.
+// conflict returns an error if two ranges overlap, or if one of them gives out the gateway of the
+// other.
 func conflict(a, b ipam.Range) error {
 	switch {
 	case a.Overlaps(b):
@@ -295,12 +301,12 @@ func conflict(a, b ipam.Range) error {
 	return nil
 }
 
-// serves reports whether one of the ranges gives out an address.
+// serves reports whether one of the configured ranges gives out the address a.
 func (c *config) serves(a netip.Addr) bool {
 	return slices.ContainsFunc(c.sets, func(s ipam.Set) bool { return s.Serves(a) })
 }
 
-// attachment returns the attachment that the arguments name.
+// attachment returns the attachment that the arguments of the verb name.
 func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }

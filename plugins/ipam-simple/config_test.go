@@ -21,7 +21,7 @@ func network(ipam string) string {
 	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", "bridge": "br0", "ipam": %s}`, ipam)
 }
 
-// describe returns sets as one line of text: their ranges with the gateways.
+// describe returns sets of ranges as one line of text: each range with its gateway.
 func describe(sets []ipam.Set) string {
 	var all []string
 	for _, set := range sets {
@@ -67,8 +67,8 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
-// TestReadConfigOuterKeys checks that keys of the calling plugin are not confused with keys of
-// the same name below "ipam".
+// TestReadConfigOuterKeys checks that keys of bridgeveth are not confused with keys of the same
+// name below "ipam".
 func TestReadConfigOuterKeys(t *testing.T) {
 	c, err := readNetwork([]byte(`{"name": "net", "type": "host-local", "dataDir": "/elsewhere", "importFrom": "/elsewhere", "ipam": {"type": "ipam-simple"}}`))
 	if err != nil || c.Type != plugin.IPAMSimple || c.DataDir != ipam.DefaultDir || c.ImportFrom != defaultImport {
@@ -140,8 +140,8 @@ func TestReadConfigErrors(t *testing.T) {
 	}
 }
 
-// TestReadRequest checks that addresses can be requested by the capability, by args and by
-// CNI_ARGS.
+// TestReadRequest checks that addresses can be requested in three places: the capability "ips", the
+// key "args", and CNI_ARGS.
 func TestReadRequest(t *testing.T) {
 	const conf = `{"name": "net", "ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]], "sticky": "1h"}%s}`
 	const capability, args = `, "runtimeConfig": {"ips": ["10.1.0.9/24", "fd00::9"]}`, `, "args": {"cni": {"ips": ["10.1.0.8"]}}`
@@ -168,7 +168,8 @@ func TestReadRequest(t *testing.T) {
 	}
 }
 
-// FuzzCNIArgs checks that CNI_ARGS gives an error only if its IP is wrong.
+// FuzzCNIArgs checks that readConfig returns an error about CNI_ARGS only if the value of IP is
+// wrong.
 func FuzzCNIArgs(f *testing.F) {
 	for _, args := range []string{"", "IP=10.1.0.7", "IgnoreUnknown=1;K8S_POD_NAME=p;IP=fd00::7/64,10.1.0.7;MAC=", "IP=ten", "IP=1;IP=", "a=b=c;;=;IP"} {
 		f.Add(args)
@@ -214,8 +215,8 @@ nameserver
 	}
 }
 
-// FuzzReadConfig checks that readConfig returns either a configuration or an error with a code,
-// and that the ranges of a configuration are complete.
+// FuzzReadConfig checks that readConfig returns either an error with a code, or a configuration.
+// The ranges of the configuration must be complete: Complete must change nothing in them.
 func FuzzReadConfig(f *testing.F) {
 	f.Add(network(`{"type": "ipam-simple", "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "routes": [{"dst": "0.0.0.0/0"}]}`))
 	f.Add(network(`{"ranges": [[{"subnet": "10.1.0.0/31"}], [{"subnet": "fd00::/128"}]], "dataDir": "/x"}`))

@@ -9,22 +9,22 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// hasLink reports whether an attachment is known to have a link.
+// hasLink reports whether an attachment certainly has a link.
 func (p Plugin) hasLink(a ipam.Attachment) bool { return p.HasLink != nil && p.HasLink(a) }
 
-// hasNoLink reports whether an attachment is known to have no link.
+// hasNoLink reports whether an attachment certainly has no link.
 func (p Plugin) hasNoLink(a ipam.Attachment) bool { return p.HasLink != nil && !p.HasLink(a) }
 
-// mayBeInUse reports whether a lease may be in use, because its container has a namespace or a
-// link. ADD does not end such a lease.
+// mayBeInUse reports whether the namespace or the link of a lease's container may still exist. ADD
+// does not take over such a lease.
 func (p Plugin) mayBeInUse(l ipam.Lease) bool { return !l.Namespace.Gone() || p.hasLink(l.Attachment) }
 
-// inUseAfterGC returns a function that reports whether a lease counts as leased for STATUS. The
-// lease counts if its container has a link, and a process in its namespace.
+// inUseAfterGC returns the function with which STATUS decides whether a lease still counts. A lease
+// does not count if its container is known to have no link, or no process in its namespace.
 //
 // A runtime may keep the namespace of a pod that it has forgotten. GC frees the lease of such a
-// pod. But CRI-O calls GC only after STATUS has succeeded, so STATUS must not count this lease.
-// ADD does not end the lease, because a pod without a process may start again.
+// pod. But CRI-O calls GC only after STATUS has succeeded, so STATUS must not count this lease. ADD
+// does not take over the lease, because a pod without a process may start again.
 func (p Plugin) inUseAfterGC() func(ipam.Lease) bool {
 	withProcess := sync.OnceValue(namespacesWithProcess)
 	return func(l ipam.Lease) bool {
@@ -35,8 +35,8 @@ func (p Plugin) inUseAfterGC() func(ipam.Lease) bool {
 	}
 }
 
-// namespacesWithProcess returns the inodes of the network namespaces that have a process. It
-// reads one symbolic link for each process that it can see.
+// namespacesWithProcess returns the inodes of the network namespaces in which a process runs. It
+// reads one symbolic link in /proc for each process.
 func namespacesWithProcess() map[uint64]bool {
 	found := map[uint64]bool{}
 	links, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is well-formed

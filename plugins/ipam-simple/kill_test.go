@@ -14,11 +14,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 )
 
-// killedHost is a host with sticky addresses. host-local has reserved an address there, which
-// ipam-simple imports.
+// killedHost is a host on which the tests kill the plugin. Its addresses are sticky, and host-local
+// has reserved an address that ipam-simple imports.
 type killedHost struct{ dir, conf string }
 
-// newKilledHost makes a host where host-local has reserved 10.1.0.3 for the container "running".
+// newKilledHost makes a host on which host-local has reserved 10.1.0.3 for the container "running".
 func newKilledHost(t *testing.T) killedHost {
 	t.Helper()
 	dir := t.TempDir()
@@ -34,8 +34,8 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a process of its own, and kills the process before its system call with
-// the number call. It returns false if the process ends before this call.
+// killed runs a verb in a separate process. It kills the process just before its system call number
+// call. It returns false if the process ends before this system call.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
@@ -58,7 +58,7 @@ func (h killedHost) killed(t *testing.T, call int, verb, container string) bool 
 	return killed
 }
 
-// sound fails the test if bbolt finds a fault in the store or in the sticky file.
+// sound fails the test if bbolt finds damage in the store or in the sticky file.
 func (h killedHost) sound(t *testing.T) {
 	t.Helper()
 	for _, pattern := range []string{"leases/*.db", "sticky/*.db"} {
@@ -67,8 +67,9 @@ func (h killedHost) sound(t *testing.T) {
 			t.Fatal(files, err)
 		}
 		for _, path := range files {
-			// The file is not opened read-only, because bbolt would then not unlock it on Close,
-			// and a process that is being started may have a copy of the descriptor.
+			// The test only reads, but opens the file for writing. Otherwise bbolt would not unlock
+			// the file on Close, and a process that is just being started may have a copy of the
+			// descriptor. The copy would keep the lock.
 			db, err := bolt.Open(path, 0, nil)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -86,9 +87,9 @@ func (h killedHost) sound(t *testing.T) {
 	}
 }
 
-// TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store
-// and on a host with a store. It checks each time that the store is consistent, and that it has
-// either the leases from before the call or those from after it.
+// TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store and
+// on a host with a store. After each kill, the store must be consistent. It must have either the
+// leases from before the verb, or the leases that the whole verb leaves.
 func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb    string
@@ -102,8 +103,8 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			outcomes := map[string]int{}
-			// The number of system calls differs between runs, so the loop ends only after ten
-			// calls that were not killed.
+			// The number of system calls differs between runs. The loop therefore ends only after
+			// ten runs that ended before the kill.
 			for call, whole := 1, 0; whole < 10; call++ {
 				h := newKilledHost(t)
 				victim := args(t, "victim", h.conf)
@@ -125,7 +126,7 @@ func TestKilledAnywhere(t *testing.T) {
 				if holders != tt.before && holders != tt.after {
 					t.Fatalf("killed at system call %d: leases of %s, want %s or %s", call, holders, tt.before, tt.after)
 				}
-				// The next ADD must succeed.
+				// On a fresh host, the next ADD of the same container must get the first addresses.
 				if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim)); tt.fresh && diff != "" {
 					t.Errorf("killed at system call %d (-want +got):\n%s", call, diff)
 				}
@@ -141,7 +142,8 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
-// holders returns the containers that have leases. A kept lease has no container.
+// holders returns the container of each lease. A lease without a container is a sticky address that
+// is kept for its pod.
 func (h killedHost) holders(t *testing.T) string {
 	t.Helper()
 	return strings.Join(attached(t, filepath.Join(h.dir, "leases")), ",")

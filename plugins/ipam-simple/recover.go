@@ -8,8 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// attachedLeases returns the addresses of a network's containers, for a network that is new to the
-// store. They come from libcni's records and from the containers' interfaces.
+// attachedLeases returns the addresses that a network's containers already have. The store needs
+// them if it does not know the network yet. They come from libcni's records and from the
+// containers' interfaces.
 func (p Plugin) attachedLeases(network string) ([]ipam.Lease, error) {
 	recorded, err := p.recordedLeases(network)
 	if err != nil || p.LinkAddresses == nil {
@@ -19,9 +20,9 @@ func (p Plugin) attachedLeases(network string) ([]ipam.Lease, error) {
 	return append(recorded, atLinks...), err
 }
 
-// recordedLeases returns the addresses of a network in libcni's records. It ignores records of
-// containers that are gone. It also ignores files that it cannot read, because they belong to the
-// runtime and must not make ADD fail.
+// recordedLeases returns the addresses of a network in libcni's records. It ignores records from
+// before the last boot, and records of containers that are gone. It also ignores files that it
+// cannot read: they belong to the runtime and must not make ADD fail.
 func (p Plugin) recordedLeases(network string) (leases []ipam.Lease, err error) {
 	booted, err := ipam.BootTime()
 	if err != nil {
@@ -41,8 +42,8 @@ func (p Plugin) recordedLeases(network string) (leases []ipam.Lease, err error) 
 	return leases, err
 }
 
-// isNamespace reports whether a namespace is mounted at path. After an unmount, path is a plain
-// file.
+// isNamespace reports whether a namespace is mounted at path. After an unmount, only a plain file
+// remains at path.
 func isNamespace(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC

@@ -18,9 +18,9 @@ type capabilities struct {
 	IPRanges [][]json.RawMessage `json:"ipRanges"`
 }
 
-// readRequest reads the requested addresses. A runtime may request them in three places: the
-// capability, args and CNI_ARGS. The first place with an address counts, as in CONVENTIONS.md of
-// containernetworking/cni.
+// readRequest reads the addresses that the runtime requests. It looks in three places: the
+// capability "ips", the key "args", and CNI_ARGS. The first place that has an address counts, as
+// CONVENTIONS.md of containernetworking/cni says.
 func (c *config) readRequest(envArgs string) error {
 	var args struct {
 		CNI struct {
@@ -54,7 +54,7 @@ func (c *config) readRequest(envArgs string) error {
 }
 
 // parseAddresses reads addresses, with or without a prefix length. It ignores the prefix length,
-// because the range determines it.
+// because the range of the address determines it.
 func parseAddresses(texts []string) (list []netip.Addr, err error) {
 	for _, text := range texts {
 		if text == "" {

@@ -12,7 +12,7 @@ import (
 )
 
 // route has the keys of one route (CNI specification 1.1.0, "ADD Success"). Their values go into
-// the result unchanged. For Table and Scope, 0 differs from absent.
+// the result unchanged. Table and Scope are pointers, because 0 differs from an absent key.
 type route struct {
 	Dst      string `json:"dst"`
 	GW       string `json:"gw"`
@@ -23,7 +23,7 @@ type route struct {
 	Scope    *int   `json:"scope"`
 }
 
-// readRoutes reads the routes and returns their errors.
+// readRoutes reads the routes and returns the mistakes.
 func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
 	for i, data := range list {
 		var r route

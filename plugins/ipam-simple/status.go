@@ -14,16 +14,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Status returns an error if ADD could not reserve addresses: the store cannot be used, or a set
-// has no free address, not even after GC. With readyWhenFull, a full set is no error. Status
+// Status returns an error if the store cannot be used, or if a set of ranges has no free address
+// and would have none after GC. With readyWhenFull, a full set of ranges is no error. Status
 // changes nothing.
 func (p Plugin) Status(args *skel.CmdArgs) error {
 	_, err := p.ExpectedResult(args)
 	return err
 }
 
-// ExpectedResult is Status, but also returns the result that ADD would have. The subnet and the
-// gateway of each address are those of ADD. The address itself may differ.
+// ExpectedResult does the same checks as Status, and returns the result that ADD would have. Only
+// the addresses may differ from those that ADD would reserve. The subnets and the gateways are the
+// same.
 func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 	c, err := readConfig(args)
 	if err != nil {
@@ -56,8 +57,8 @@ func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 	return result, nil
 }
 
-// writable returns an error unless a store can be made in dir. If dir does not exist, writable
-// checks the nearest folder above it that exists.
+// writable returns an error if no store can be created in dir. If dir does not exist, writable
+// checks the nearest existing folder above dir.
 func writable(dir string) error {
 	err := unix.Access(dir, unix.W_OK|unix.X_OK)
 	if errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {

@@ -15,14 +15,14 @@ import (
 
 func (p Plugin) wait() time.Duration { return cmp.Or(p.lockWait, defaultLockWait) }
 
-// open opens the store, and makes it if it is missing.
+// open opens the store, and creates the store if it is missing.
 func (p Plugin) open(c *config) (*ipam.Store, error) {
 	s, err := ipam.Open(c.DataDir, p.wait())
 	return p.withSources(c, s, err)
 }
 
 // openToFree opens the store for a caller that frees leases. If there is no store, there are no
-// leases, and the error is fs.ErrNotExist.
+// leases to free, and the error is fs.ErrNotExist.
 func (p Plugin) openToFree(c *config) (*ipam.Store, error) {
 	if ipam.HasHostLocal(c.ImportFrom, c.Name) {
 		return p.open(c) // host-local may have a reservation for the container
@@ -40,8 +40,8 @@ func (p Plugin) openToRead(c *config) (*ipam.Store, error) {
 	return p.withSources(c, s, err)
 }
 
-// withSources sets the functions and folders from which a network that is new to the store gets
-// its leases.
+// withSources tells the store where to find the addresses that containers already have, for
+// networks that are new to the store.
 func (p Plugin) withSources(c *config, s *ipam.Store, err error) (*ipam.Store, error) {
 	if err == nil {
 		s.HostLocal, s.FindAttached = c.ImportFrom, p.attachedLeases
@@ -49,8 +49,8 @@ func (p Plugin) withSources(c *config, s *ipam.Store, err error) (*ipam.Store, e
 	return s, err
 }
 
-// use calls f with an opened store and then closes the store. It adds a CNI error code to the
-// error of opening, of f or of closing, and returns it.
+// use calls f with an opened store and then closes the store. err is the error of opening the
+// store. use returns the error of opening, of f or of closing, with a CNI error code.
 func (c *config) use(s *ipam.Store, err error, f func() error) error {
 	if err == nil {
 		err = errors.Join(f(), s.Close())

@@ -29,10 +29,10 @@ import (
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
 // pluginVar is an environment variable. If it is set, the test's executable file runs as the
-// plugin.
+// plugin, so that a test can start a verb in a separate process.
 const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"
 
-// alone is ipam-simple as a separate program.
+// alone is ipam-simple as a separate program, which has no information about links.
 var alone Plugin
 
 func TestMain(m *testing.M) {
@@ -59,8 +59,8 @@ func call(t *testing.T, verb, container, conf string) string {
 	return string(out)
 }
 
-// dual returns a configuration with two sets, and with all keys that affect a result. Its leases
-// are in dir.
+// dual returns a configuration with two sets of ranges, and with all keys that affect a result. The
+// leases are in dir.
 func dual(version, dir string) string {
 	return fmt.Sprintf(`{"cniVersion": %q, "name": "net", "type": "any", "somebody": "else's", "ipam": {
 		"type": "ipam-simple", "dataDir": %q, "subnet": "10.1.0.0/29", "ranges": [[{"subnet": "fd00::/64"}]],
@@ -90,8 +90,8 @@ func TestResult(t *testing.T) {
 	}
 }
 
-// args returns the arguments of a call for a container's eth0. The container's namespace is a
-// plain file here, which has a device and an inode like a namespace.
+// args returns the arguments of a call for the interface eth0 of a container. Here a plain file
+// stands for the container's namespace, because the file also has a device and an inode.
 func args(t *testing.T, container, conf string) *skel.CmdArgs {
 	t.Helper()
 	netns := filepath.Join(t.TempDir(), "ns")
@@ -101,7 +101,7 @@ func args(t *testing.T, container, conf string) *skel.CmdArgs {
 	return &skel.CmdArgs{ContainerID: container, IfName: "eth0", Netns: netns, StdinData: []byte(conf)}
 }
 
-// small returns a configuration with size addresses, at most 5. Its leases are in dir.
+// small returns a configuration whose range has size addresses, at most 5. The leases are in dir.
 func small(dir string, size int) string {
 	return network(fmt.Sprintf(`{"subnet": "10.1.0.0/29", "rangeEnd": "10.1.0.%d", "dataDir": %q}`, size+1, dir))
 }
@@ -119,7 +119,7 @@ func add(t *testing.T, a *skel.CmdArgs) (list []string) {
 	return list
 }
 
-// wantError fails the test unless err has the code and contains the words.
+// wantError fails the test unless err has this code and contains these words.
 func wantError(t *testing.T, err error, code uint, words ...string) {
 	t.Helper()
 	var e *types.Error
@@ -133,7 +133,7 @@ func wantError(t *testing.T, err error, code uint, words ...string) {
 	}
 }
 
-// withPrev returns a configuration for CHECK, with addresses in prevResult.
+// withPrev returns the configuration for a CHECK, with these addresses in prevResult.
 func withPrev(t *testing.T, conf string, addresses ...string) []byte {
 	t.Helper()
 	prev := &current.Result{CNIVersion: "1.1.0"}
@@ -294,10 +294,11 @@ func TestGC(t *testing.T) {
 	})
 }
 
-// holders returns the containers that have leases.
+// holders returns the container of each lease.
 func holders(t *testing.T, dir string) string { return strings.Join(attached(t, dir), " ") }
 
-// attached returns the container of each lease, sorted. A kept lease has no container.
+// attached returns the container of each lease, sorted. A lease without a container is a sticky
+// address that is kept for its pod.
 func attached(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	s, err := ipam.OpenExisting(dir, time.Second)
@@ -321,8 +322,8 @@ func attached(t *testing.T, dir string) (list []string) {
 	return list
 }
 
-// TestReclaim checks that ADD on a full network takes the lease of a container whose namespace
-// and link are gone, although there was no DEL.
+// TestReclaim checks that ADD on a full network takes over the lease of a container whose namespace
+// and link are gone, although the runtime has not called DEL.
 func TestReclaim(t *testing.T) {
 	conf := small(t.TempDir(), 2)
 	ended, running, added := args(t, "ended", conf), args(t, "running", conf), args(t, "added", conf)
@@ -359,8 +360,8 @@ func withProcess(t *testing.T, a *skel.CmdArgs) {
 	}
 }
 
-// TestReclaimUnknownNamespace checks that a lease counts as in use if ADD could not read the file
-// of its namespace.
+// TestReclaimUnknownNamespace checks that a lease counts as in use if its own ADD could not read
+// the file of the namespace.
 func TestReclaimUnknownNamespace(t *testing.T) {
 	conf := small(t.TempDir(), 1)
 	a := args(t, "unknown", conf)
@@ -369,8 +370,8 @@ func TestReclaimUnknownNamespace(t *testing.T) {
 	wantError(t, alone.Status(a), plugin.CodeExhausted)
 }
 
-// TestRequested checks that each key can request an address, and that an error names the key and
-// the attachment that has the address.
+// TestRequested checks each key that can request an address. The error about a leased address must
+// name the key, and the attachment that has the lease.
 func TestRequested(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	a := args(t, "a", conf)
@@ -422,7 +423,7 @@ func TestReadyWhenFull(t *testing.T) {
 	wantError(t, alone.Status(a), types.ErrIOFailure)
 }
 
-// TestShared checks the error when two networks have the same subnet.
+// TestShared checks the error if two networks have the same subnet.
 func TestShared(t *testing.T) {
 	conf := small(t.TempDir(), 3)
 	add(t, args(t, "a", conf))
@@ -433,7 +434,8 @@ func TestShared(t *testing.T) {
 	wantError(t, alone.Status(b), types.ErrInvalidNetworkConfig, want)
 }
 
-// TestSticky checks that a pod gets the same address again in another container.
+// TestSticky checks that a pod gets its address again after it was deleted and created with another
+// container.
 func TestSticky(t *testing.T) {
 	conf := strings.Replace(small(t.TempDir(), 3), `"dataDir"`, fmt.Sprintf(`"sticky": "1h", "stickyDir": %q, "dataDir"`, t.TempDir()), 1)
 	a := args(t, "a", conf)
@@ -451,8 +453,8 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// withHostLocal returns the same configuration as the function small, with the key importFrom. It
-// also makes host-local's folder, in which the container "running" has reserved 10.1.0.2.
+// withHostLocal returns the configuration of the function small with the additional key importFrom.
+// It also makes the folder of host-local, in which the container "running" has reserved 10.1.0.2.
 func withHostLocal(t *testing.T, dir string, size int) string {
 	t.Helper()
 	old := t.TempDir()
@@ -466,7 +468,8 @@ func withHostLocal(t *testing.T, dir string, size int) string {
 }
 
 // TestReadBeforeImport checks that STATUS and CHECK use the reservations of host-local and change
-// nothing, first without a store, and then with a store that has only another network.
+// nothing. It checks this first without a store, and then with a store that has only another
+// network.
 func TestReadBeforeImport(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	full := args(t, "running", withHostLocal(t, dir, 1))
@@ -500,8 +503,7 @@ func TestReadBeforeImport(t *testing.T) {
 	}
 }
 
-// TestImport checks that ipam-simple keeps the address of a container that host-local has given
-// it.
+// TestImport checks that a container keeps the address that host-local has given to it.
 func TestImport(t *testing.T) {
 	conf := withHostLocal(t, filepath.Join(t.TempDir(), "new"), 3)
 	running := args(t, "running", conf)
@@ -535,8 +537,8 @@ func TestStatusWithoutStore(t *testing.T) {
 	wantError(t, alone.Status(a), types.ErrIOFailure, "ipam.dataDir", file)
 }
 
-// TestUnusableStore checks the error of each verb if the store is locked, and if the store is
-// damaged.
+// TestUnusableStore checks the error of each verb in two cases: the store is locked, or the store
+// is damaged.
 func TestUnusableStore(t *testing.T) {
 	p := Plugin{lockWait: 10 * time.Millisecond}
 	dir := t.TempDir()
@@ -576,8 +578,8 @@ func TestUnusableStore(t *testing.T) {
 	}
 }
 
-// TestUnusableStickyFile checks the error of ADD if the sticky file is locked, and if the sticky
-// file is damaged.
+// TestUnusableStickyFile checks the error of ADD in two cases: the sticky file is locked, or the
+// sticky file is damaged.
 func TestUnusableStickyFile(t *testing.T) {
 	t.Parallel() // in parallel, because it waits for the lock
 	sticky := t.TempDir()
@@ -601,8 +603,8 @@ func TestUnusableStickyFile(t *testing.T) {
 	}
 }
 
-// TestErrorPrinted checks that an error is one JSON object with a version, and that ADD with a
-// wrong configuration makes no store.
+// TestErrorPrinted checks that an error is printed as one JSON object with cniVersion, and that ADD
+// with a wrong configuration creates no store.
 func TestErrorPrinted(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	got := call(t, "ADD", "c", network(fmt.Sprintf(`{"dataDir": %q, "subnet": "10.1.0.1/29"}`, dir)))

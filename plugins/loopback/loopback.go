@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Verbs returns the plugin's verbs for skel. GC does nothing, and STATUS always succeeds.
+// Verbs returns the plugin's verbs for the package skel, which calls them. GC does nothing, and
+// STATUS always succeeds.
 func Verbs() skel.CNIFuncs {
 	nothing := func(*skel.CmdArgs) error { return nil }
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: nothing, Status: nothing}
@@ -73,7 +74,7 @@ func del(args *skel.CmdArgs) error {
 	return attachment.Error(err)
 }
 
-// check is the verb CHECK. It changes nothing.
+// check is the verb CHECK. It checks that lo is up, and changes nothing.
 func check(args *skel.CmdArgs) error {
 	if err := inside(args, func(_ *setup.Host, container *setup.Namespace) error { return setup.VerifyLoopback(container) }); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of lo in container %s: %w", args.ContainerID, err)
@@ -81,7 +82,7 @@ func check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// inside calls f with the namespaces of the host and of the container.
+// inside opens the namespaces of the host and of the container, and calls f with them.
 func inside(args *skel.CmdArgs, f func(host *setup.Host, container *setup.Namespace) error) error {
 	host, container, err := attachment.Namespaces(args)
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Verbs returns the plugin's verbs for skel.
+// Verbs returns the plugin's verbs for the package skel, which calls them.
 func Verbs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
 }
 
-// add is the verb ADD. It returns prevResult unchanged.
+// add is the verb ADD. It publishes the host ports and prints prevResult unchanged.
 func add(args *skel.CmdArgs) error {
 	c, err := attachment.ReadPortMap(args)
 	if err != nil {
@@ -38,8 +38,8 @@ func add(args *skel.CmdArgs) error {
 	return nil
 }
 
-// del is the verb DEL. It needs neither the container's namespace nor prevResult. From a configuration
-// with mistakes, it needs only the name.
+// del is the verb DEL. It needs neither the container's namespace nor prevResult. If the
+// configuration has mistakes, del still works, as long as the network's name can be read.
 func del(args *skel.CmdArgs) error {
 	c, wrong := attachment.ReadPortMap(args)
 	if wrong != nil && c.Name == "" {
@@ -53,7 +53,7 @@ func del(args *skel.CmdArgs) error {
 	return attachment.Error(host.UnpublishPort(attachment.Of(c.Name, args), c.HostPorts()...))
 }
 
-// check is the verb CHECK. It changes nothing.
+// check is the verb CHECK. It compares the host ports with the configuration and changes nothing.
 func check(args *skel.CmdArgs) error {
 	c, err := attachment.ReadPortMap(args)
 	if err != nil || len(c.HostPorts()) == 0 {
@@ -70,7 +70,8 @@ func check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// gc is the verb GC. It deletes the host ports of attachments that are not valid.
+// gc is the verb GC. It deletes the host ports of the network's attachments that are not in the
+// list of valid attachments.
 func gc(args *skel.CmdArgs) error {
 	c, wrong := attachment.ReadPortMap(args)
 	if wrong != nil && c.Name == "" {
