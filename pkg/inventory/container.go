@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Container is an attachment with the facts about it from the kernel, libcni's record and the
-// lease.
+// Container is an attachment, with the facts about it from the kernel, libcni's record and the
+// leases.
 type Container struct {
 	setup.Attachment
 	Pod         string          // NAMESPACE/NAME, or ""
@@ -32,9 +32,10 @@ type Container struct {
 // DisplayName returns the name of the pod, or else the container's ID.
 func (c *Container) DisplayName() string { return cmp.Or(c.Pod, c.Container) }
 
-// Containers lists the containers of bridgeveth that have a port on the host, or a record. The list is
-// sorted by bridge, network and name, and is valid even if err is not nil. networks are the configured
-// networks.
+// Containers lists the attachments of bridgeveth that have a port on the host or a record of
+// libcni. The list is sorted by bridge, network and name. It is valid even if err is not nil.
+// networks are the configured networks, from which Containers learns the lease stores and the
+// bridges.
 func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*Container, err error) {
 	ports, err := host.Ports()
 	if err != nil {
@@ -65,7 +66,7 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 			list = append(list, c)
 		}
 		c.addRecord(r)
-		// Read returns a Config also for a configuration with mistakes.
+		// If the configuration has mistakes, Read returns a Config together with the error.
 		if conf, _ := attachment.Read(calls[0]); conf.Bridge != "" {
 			c.Bridge, c.MasqExclude = conf.Bridge, conf.MasqExclude
 		}
@@ -88,13 +89,13 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 	return list, err
 }
 
-// addRecord adds the facts in libcni's record to the container.
+// addRecord adds the facts in libcni's record to c.
 func (c *Container) addRecord(r Record) {
 	c.Attachment, c.Pod, c.Namespace, c.Verify = r.Attachment(), r.Pod(), r.Namespace, r.Verify
 	c.Addresses, c.Routes = r.addresses()
 }
 
-// addLease adds the facts in a lease to the container.
+// addLease adds the facts in a lease to c.
 func (c *Container) addLease(l ipam.Lease) {
 	c.Since = l.Time
 	c.Namespace = cmp.Or(c.Namespace, l.Namespace.Path)
@@ -107,12 +108,13 @@ func (c *Container) addLease(l ipam.Lease) {
 	}
 }
 
-// configuredBridge returns the bridge that the port of a container without a record should be on.
-// If the port is on no bridge, this is the bridge of the network's configuration. If the port is
-// on another bridge than the configured one, the configuration may be newer than the port, and
-// the port should stay where it is. There are two exceptions, in which the port should be on the
-// configured bridge: the configured bridge was renamed; or the configured bridge has the
-// container's gateway and the port's present bridge does not.
+// configuredBridge returns the bridge that the port of a container without a record should be on. A
+// port that is on no bridge should be on the bridge of the network's configuration.
+//
+// A port that is on another bridge should stay there, because the configuration may be newer than
+// the port. There are two exceptions, in which the port should be on the configured bridge: the
+// port's bridge is the configured bridge under a new name, or only the configured bridge has the
+// container's gateway address.
 func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks []Network) string {
 	i := slices.IndexFunc(networks, func(n Network) bool { return n.Name == c.Network && n.attaches() })
 	if i < 0 {
@@ -132,7 +134,7 @@ func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks 
 	return c.Bridge
 }
 
-// hasGateway reports whether a bridge has the address of a gateway of the container.
+// hasGateway reports whether a bridge has the address of one of the container's gateways.
 func (inv *Inventory) hasGateway(c *Container, host *setup.Host, bridge string) bool {
 	addresses, err := setup.Addresses(host.Namespace, bridge)
 	if err != nil {

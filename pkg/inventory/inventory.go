@@ -15,7 +15,7 @@ import (
 // lockWait is the longest time to wait for the lock on the lease store.
 const lockWait = 10 * time.Second
 
-// Inventory says in which folders of the host the data are.
+// Inventory contains the folders of the data on the host.
 type Inventory struct {
 	ConfDir  string      // folder of the network configurations
 	DataDir  string      // folder of the lease store; "" means the default folder and the folders in the configurations
@@ -23,13 +23,14 @@ type Inventory struct {
 	Warn     func(error) // called with each error about a file that cannot be read
 }
 
-// New returns an Inventory of the default folders.
+// New returns an Inventory with the default folders.
 func New(warn func(error)) *Inventory {
 	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: cnicache.DefaultDir, Warn: warn}
 }
 
-// Stores calls f with each existing lease store: the store in DataDir or, if DataDir is "", the
-// default store and the stores of the networks. It continues after errors.
+// Stores calls f with each lease store that exists: the store in DataDir or, if DataDir is "", the
+// store in the default folder and those in the networks' folders. If f returns an error, Stores
+// continues with the next store.
 func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) error {
 	dirs := []string{inv.DataDir}
 	if inv.DataDir == "" {
@@ -54,8 +55,8 @@ func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) erro
 	return errors.Join(errs...)
 }
 
-// EachLease calls f with each lease in a store whose container ID begins with the text container.
-// It reads the leases of one network, or of all networks if network is "".
+// EachLease calls f with each lease of a store whose container ID begins with the prefix container.
+// If network is not "", it skips the leases of other networks.
 func EachLease(s *ipam.Store, network, container string, f func(ipam.Lease)) error {
 	names, err := s.Networks()
 	if err != nil {
@@ -78,7 +79,7 @@ func EachLease(s *ipam.Store, network, container string, f func(ipam.Lease)) err
 	return nil
 }
 
-// LeasedTo returns the attachment that has the lease.
+// LeasedTo returns the attachment that a lease belongs to.
 func LeasedTo(l ipam.Lease) setup.Attachment {
 	return setup.Attachment{Network: l.Network, Container: l.Container, Interface: l.Interface}
 }

@@ -26,8 +26,8 @@ type Network struct {
 	conf []byte // the whole configuration of the plugin
 }
 
-// Networks returns the networks that are configured in ConfDir. It calls Warn with an error about
-// each file that it cannot read, and continues.
+// Networks returns the networks that are configured in ConfDir. For a file that it cannot read, it
+// calls Warn with the error, and continues.
 func (inv *Inventory) Networks() (list []Network) {
 	files, err := libcni.ConfFiles(inv.ConfDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
@@ -56,14 +56,14 @@ func (inv *Inventory) Networks() (list []Network) {
 	return list
 }
 
-// attaches reports whether the plugin has one of the names of bridgeveth, the plugin that
-// attaches the network's containers. The name bridge may also stand for the reference plugin.
+// attaches reports whether the interface plugin of the network has one of the names of bridgeveth.
+// One of these names is bridge, which may also stand for the reference plugin.
 func (n *Network) attaches() bool { return plugin.IsBridgeveth(n.Type) }
 
-// usesIPAM reports whether the IPAM plugin has one of the names of ipam-simple.
+// usesIPAM reports whether the network's IPAM plugin has one of the names of ipam-simple.
 func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }
 
-// plan returns what the network needs on the host for containers with the given addresses.
+// plan returns what the network needs on the host. addresses are the addresses of its containers.
 func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {
 	var whole []attachment.Address
 	for _, a := range addresses {
@@ -81,9 +81,9 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 	return orSingle(list, err, conf)
 }
 
-// orSingle returns list and err, which are the results of libcni for conf. If conf configures a
-// single plugin, libcni 1.3 returns an error or a list without plugins. orSingle then returns a
-// list with this plugin.
+// orSingle returns list and err, the results of libcni for the configuration conf. If conf
+// configures a single plugin, libcni 1.3 returns an error or a list without plugins. orSingle then
+// returns a list with this plugin.
 func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
 	if err == nil && len(list.Plugins) > 0 {
 		return list, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Record is libcni's record of an attachment. Its methods compare the attachment with the host
-// and repair it, as far as our plugins have made it.
+// Record is libcni's record of an attachment. Its methods compare the parts that our plugins have
+// made with the host, and repair them.
 type Record struct{ *cnicache.Record }
 
 // Damaged returns an error for each record of libcni that cannot be read.
@@ -25,8 +25,7 @@ func (inv *Inventory) Damaged() ([]error, error) {
 	return damaged, err
 }
 
-// records returns libcni's records. It calls Warn with an error about each record that cannot be
-// read.
+// records returns libcni's records. For a record that it cannot read, it calls Warn with the error.
 func (inv *Inventory) records() (list []Record, err error) {
 	all, damaged, err := cnicache.Read(inv.CacheDir, "")
 	for _, d := range damaged {
@@ -38,7 +37,7 @@ func (inv *Inventory) records() (list []Record, err error) {
 	return list, err
 }
 
-// Pods returns the name of the pod for each attachment, from libcni's records.
+// Pods returns the pod name of each attachment that has a record of libcni.
 func (inv *Inventory) Pods() (map[setup.Attachment]string, error) {
 	records, err := inv.records()
 	pods := map[setup.Attachment]string{}
@@ -48,13 +47,13 @@ func (inv *Inventory) Pods() (map[setup.Attachment]string, error) {
 	return pods, err
 }
 
-// Attachment returns the attachment of the record.
+// Attachment returns the attachment that the record describes.
 func (r Record) Attachment() setup.Attachment {
 	return setup.Attachment{Network: r.Network, Container: r.Container, Interface: r.Interface}
 }
 
-// addresses returns the addresses and the routes in the main table, from the recorded result of
-// ADD.
+// addresses returns the addresses and the routes in the recorded result of ADD. It leaves out the
+// routes that are not in the main table.
 func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	result, err := r.ParseResult()
 	if err != nil {
@@ -71,9 +70,9 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	return addresses, routes
 }
 
-// calls returns the arguments of CHECK with which libcni would call each of our plugins. It
-// returns none for an attachment of other plugins. A plugin of the type bridge is ours if the
-// result has our port. portmap and firewall are ours if they come after such a bridge.
+// calls returns the arguments with which libcni would call CHECK of each of our plugins. The list
+// is empty if other plugins have made the attachment. A plugin of the type bridge is ours if the
+// result of ADD contains our port. portmap and firewall are ours if they come after such a bridge.
 func (r Record) calls() (calls []*skel.CmdArgs, err error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
 	if list, err = orSingle(list, err, r.Config); err != nil {
@@ -104,7 +103,7 @@ func (r Record) calls() (calls []*skel.CmdArgs, err error) {
 	return calls, nil
 }
 
-// call returns the arguments of CHECK for the plugin p of the list.
+// call returns the arguments with which libcni would call CHECK of plugin p in the list.
 func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*skel.CmdArgs, error) {
 	asked := map[string]any{}
 	for name, supported := range p.Network.Capabilities {
@@ -125,8 +124,8 @@ func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*s
 	}, nil
 }
 
-// eachPart calls f with the Part of each of our plugins that have made a part of the attachment.
-// It continues after errors.
+// eachPart calls f with each Part of the attachment that one of our plugins has made. If f returns
+// an error, eachPart continues with the next Part.
 func (r Record) eachPart(f func(attachment.Part) error) error {
 	calls, err := r.calls()
 	for _, call := range calls {
@@ -140,9 +139,9 @@ func (r Record) eachPart(f func(attachment.Part) error) error {
 	return err
 }
 
-// Verify compares the attachment with the host and the container, and changes nothing. host and
-// container name the differences from the result of ADD. Repair can remove only those on the
-// host.
+// Verify compares the attachment with the result of ADD, and changes nothing. The errors host and
+// container name the differences on the host and in the container. Repair can remove only the
+// differences on the host.
 func (r Record) Verify() (host, container error) {
 	err := r.eachPart(func(p attachment.Part) error {
 		onHost, inside := p.Verify()
@@ -152,7 +151,7 @@ func (r Record) Verify() (host, container error) {
 	return err, container
 }
 
-// Missing returns what Repair would restore: see attachment.Part.
+// Missing returns what Repair would restore. See Missing of attachment.Part.
 func (r Record) Missing() (network []string, port, err error) {
 	err = r.eachPart(func(p attachment.Part) error {
 		ofNetwork, ofPort, err := p.Missing()
@@ -162,8 +161,8 @@ func (r Record) Missing() (network []string, port, err error) {
 	return network, port, err
 }
 
-// Repair restores the parts of the attachment that the host has lost, and returns the names of
-// these parts.
+// Repair restores what the attachment has lost on the host, and returns the names of the restored
+// parts.
 func (r Record) Repair() (restored []string, err error) {
 	err = r.eachPart(func(p attachment.Part) error {
 		more, err := p.Repair()

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Restorable is either an attachment with a record, or a network that has containers without a
-// record. Its methods compare it with the host and repair it.
+// Restorable is something that bvctl repair can restore: an attachment with a record, or a network
+// whose containers have no record.
 type Restorable struct {
 	Name       string // for messages
 	Network    string
@@ -20,15 +20,15 @@ type Restorable struct {
 	restorer
 }
 
-// restorer has those methods of attachment.Part that also make sense for a network.
+// restorer has the methods of attachment.Part that a network can also have.
 type restorer interface {
 	Missing() (network []string, port, err error)
 	Repair() (restored []string, err error)
 }
 
-// Restorables returns the attachments that have a record and a port on the host, and the networks
-// of ports that have no record. networks are the configured networks. The list is valid even if
-// err is not nil.
+// Restorables returns the attachments that have a record and a port on the host. For ports without
+// a record, it returns their networks. networks are the configured networks. The list is valid even
+// if err is not nil.
 func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []Restorable, err error) {
 	found, err := host.Ports()
 	if err != nil {
@@ -59,9 +59,9 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 	return append(list, unrecorded...), err
 }
 
-// unrecorded returns the networks of ports that have no record, from configurations and leases.
-// It skips a port that is on another bridge than the configured one, because the configuration
-// has changed since the ADD of this port.
+// unrecorded returns the networks of the given ports, which have no record. It reads the
+// configurations and the leases instead. It skips a port that is on another bridge than the
+// configured one, because the configuration has changed since the ADD of this port.
 func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map[string]setup.FoundPort) (list []Restorable, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]attachment.Address{}
@@ -88,8 +88,7 @@ func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map
 	return list, err
 }
 
-// plannedNetwork is a network on a host. Only the plan of the network is known, and not its
-// attachments.
+// plannedNetwork is a network on a host, with the plan of the network. Its attachments are unknown.
 type plannedNetwork struct {
 	host *setup.Host
 	plan *setup.Network
