@@ -13,24 +13,25 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Part is the part of an attachment that one plugin of the network's plugin list has made.
+// Part is what one plugin of the network's plugin list has made for an attachment.
 type Part interface {
-	// Verify compares the part with the host and with the container, and changes nothing. host
-	// and container name the differences. Repair can remove only those on the host.
+	// Verify compares the Part with the host and with the container, and changes nothing. The
+	// errors host and container name the differences. Repair can remove only the differences on the
+	// host.
 	Verify() (host, container error)
-	// Missing returns what Repair would restore: the names of missing parts of the network, and
-	// an error that names the differences of the port. It changes nothing.
+	// Missing returns what Repair would restore, and changes nothing. The list network names what
+	// the network lacks. The error port names the differences of the bridge port.
 	Missing() (network []string, port, err error)
-	// Repair restores the parts that the host has lost since ADD, and returns the names of these
-	// parts. It changes nothing in the container.
+	// Repair restores what the host has lost since ADD, and returns the names of the restored
+	// things. It changes nothing in the container.
 	Repair() (restored []string, err error)
-	// Close closes the network namespaces that the Part has open.
+	// Close closes the network namespaces that the Part has opened.
 	Close()
 }
 
-// OpenPart opens the part of an attachment that one plugin of its list has made. args are the
-// arguments of that plugin's CHECK. The key "type" selects bridgeveth, portmap or firewall. part is
-// nil if the plugin has made nothing for the attachment.
+// OpenPart opens what one plugin has made for an attachment. args are the arguments of CHECK for
+// this plugin. The key "type" in them selects bridgeveth, portmap or firewall. part is nil if the
+// plugin has made nothing.
 func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -57,15 +58,15 @@ func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 	return c.Open(args)
 }
 
-// Attached is an attachment that ADD of bridgeveth has made. It implements Part for the plugin
-// bridgeveth.
+// Attached is an attachment that ADD of bridgeveth has made. It implements Part for bridgeveth.
 type Attached struct {
 	Host     *setup.Host
 	Port     *setup.Port
 	Previous *current.Result // prevResult
 }
 
-// Open opens an attachment. args are the arguments of CHECK, which contain the result of ADD.
+// Open opens an attachment of bridgeveth. args are the arguments of CHECK, which contain the result
+// of ADD.
 func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil {
@@ -93,7 +94,7 @@ func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 	return a, nil
 }
 
-// Close closes the namespaces of the host and of the container.
+// Close closes the network namespaces of the host and of the container.
 func (a *Attached) Close() {
 	a.Host.Close()
 	if a.Port.Container != nil {
@@ -115,9 +116,9 @@ func (a *Attached) Missing() (network []string, port, err error) {
 // Repair implements Part.
 func (a *Attached) Repair() (restored []string, err error) { return a.Host.RepairPort(a.Port) }
 
-// openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port
-// has only the bridge, the VLAN and the addresses, which come from prevResult. The Port's
-// Container is nil.
+// openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port of
+// the result has only the bridge, the VLAN and the addresses from prevResult. The Port's Container
+// is nil.
 func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {
@@ -150,11 +151,11 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 	return a, nil
 }
 
-// addPrevious adds the VLAN and the addresses of prevResult to the port and its network.
+// addPrevious adds the VLAN and the addresses in prevResult to the port and its network.
 func (a *Attached) addPrevious() {
 	net := a.Port.Network
-	// If the container is in a VLAN, prevResult has a VLAN link on the bridge, whose name
-	// contains the number.
+	// If the container is in a VLAN, prevResult contains a VLAN link on the bridge. The name of
+	// this link ends with the number of the VLAN.
 	for _, i := range a.Previous.Interfaces {
 		if vlan, found := strings.CutPrefix(i.Name, net.Bridge+"."); found && i.Sandbox == "" {
 			net.VLANs.Native, _ = strconv.Atoi(vlan) // 0 means no VLAN

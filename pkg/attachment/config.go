@@ -59,9 +59,9 @@ type Config struct {
 	mac         net.HardwareAddr // of the container's interface; nil means a MAC that is computed from the container's address
 }
 
-// runtimeKeys are keys that the runtime or libcni adds. If a file configures a single plugin
-// instead of a list, libcni also passes the keys of a list to the plugin, so bridgeveth accepts
-// them.
+// runtimeKeys are keys that the runtime or libcni adds to the configuration. If a file configures a
+// single plugin, libcni also passes the keys of a plugin list (such as cniVersions) to the plugin.
+// bridgeveth accepts and ignores these keys.
 type runtimeKeys struct {
 	Args                   json.RawMessage `json:"args"`
 	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`
@@ -71,7 +71,8 @@ type runtimeKeys struct {
 	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
 }
 
-// forwardKeys are the keys about chains of other programs and about incoming connections.
+// forwardKeys are the keys about the FORWARD chains of other programs, about incoming connections
+// and about the fast path.
 type forwardKeys struct {
 	Forward       string          `json:"forward"`
 	ForwardChains []string        `json:"forwardChains"` // each such as "inet filter forward"
@@ -80,14 +81,14 @@ type forwardKeys struct {
 	FastPath      json.RawMessage `json:"fastPath"` // true, false or "auto"
 }
 
-// containerKeys are the keys about the container's end of the veth pair.
+// containerKeys are the keys about the container's interface.
 type containerKeys struct {
 	EnableDAD                 bool              `json:"enabledad"`
 	DisableContainerInterface bool              `json:"disableContainerInterface"`
 	Sysctl                    map[string]string `json:"sysctl"` // by key, such as net.ipv4.conf.IFNAME.rp_filter
 }
 
-// vlanKeys are the keys about VLANs of the container's bridge port.
+// vlanKeys are the keys about the VLANs of the container's bridge port.
 type vlanKeys struct {
 	VLAN                int         `json:"vlan"`
 	VLANTrunk           []vlanTrunk `json:"vlanTrunk"`
@@ -102,8 +103,8 @@ type vlanTrunk struct {
 }
 
 // Read reads the configuration and the runtime's arguments. The error names every mistake, except
-// mistakes below "ipam". c is never nil, because DEL and GC also work if the configuration has
-// mistakes. c.Name is empty if the configuration is not valid JSON.
+// mistakes below the key "ipam". c is never nil, because DEL and GC must work even if the
+// configuration has mistakes. c.Name is empty if the configuration is not valid JSON.
 func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 	c = &Config{}
 	unknown, wrong := plugin.Decode(args.StdinData, c, "")
@@ -123,7 +124,7 @@ func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 	return c, nil
 }
 
-// validate parses the values of the configuration's keys.
+// validate parses and checks the values of the configuration's keys.
 func (c *Config) validate() error {
 	var bad []error
 	if len(c.Name) > setup.MaxNetwork {
@@ -160,9 +161,9 @@ func (c *Config) validate() error {
 	return errors.Join(bad...)
 }
 
-// validateBridge checks the name of the bridge. It also refuses two names that the kernel would
-// accept. The kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c). iptables
-// takes a "+" at the end as a pattern for any suffix (iptables(8), "--in-interface").
+// validateBridge checks the name of the bridge. It also refuses names with "%" and names that end
+// with "+". The kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c). iptables
+// matches every name that begins with the text before "+" (iptables(8), "--in-interface").
 func (c *Config) validateBridge() error {
 	why := ""
 	switch err := utils.ValidateInterfaceName(c.Bridge); {
@@ -178,7 +179,7 @@ func (c *Config) validateBridge() error {
 	return fmt.Errorf("bridge: %q is no valid link name: %s; use up to 15 letters and digits", c.Bridge, why)
 }
 
-// readForward parses forward, forwardChains, forwardMark and inbound.
+// readForward parses the keys forward, forwardChains, forwardMark, inbound and fastPath.
 func (c *Config) readForward() (bad []error) {
 	var err error
 	if c.forward, err = setup.ParseForward(cmp.Or(c.Forward, "auto")); err != nil {
@@ -204,7 +205,7 @@ func (c *Config) readForward() (bad []error) {
 	return append(bad, c.readFastPath())
 }
 
-// readFastPath parses fastPath: true, false or "auto".
+// readFastPath parses the key fastPath: true, false or "auto".
 func (c *Config) readFastPath() error {
 	switch string(c.FastPath) {
 	case "", "null", "false":
@@ -218,8 +219,8 @@ func (c *Config) readFastPath() error {
 	return nil
 }
 
-// readConflict parses gatewayConflict. It also parses forceAddress, the reference plugin's key,
-// which means the same as "replace".
+// readConflict parses the keys gatewayConflict and forceAddress. forceAddress is the reference
+// plugin's key, and means the same as the value "replace" of gatewayConflict.
 func (c *Config) readConflict() (err error) {
 	if c.conflict, err = setup.ParseConflict(cmp.Or(c.GatewayConflict, "error")); err != nil {
 		return fmt.Errorf("gatewayConflict: %w", err)
@@ -233,8 +234,8 @@ func (c *Config) readConflict() (err error) {
 	return nil
 }
 
-// validateSysctls checks the names in the key sysctl. Only sysctls below /proc/sys/net belong to
-// a network namespace.
+// validateSysctls checks the names in the key sysctl. It accepts only sysctls below /proc/sys/net,
+// because all others do not belong to a network namespace.
 func (c *Config) validateSysctls() error {
 	var bad []error
 	for key := range c.Sysctl {
@@ -246,7 +247,7 @@ func (c *Config) validateSysctls() error {
 	return errors.Join(bad...)
 }
 
-// readMTU parses mtu: a number of bytes, or "auto".
+// readMTU parses the key mtu: a number of bytes, or "auto".
 func (c *Config) readMTU() error {
 	var word string
 	switch {

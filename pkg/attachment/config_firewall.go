@@ -26,8 +26,8 @@ type FirewallConfig struct {
 	ingress setup.Ingress
 }
 
-// ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments, as
-// Read does for bridgeveth.
+// ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments. Its
+// results are like those of Read.
 func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -35,8 +35,8 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 		return c, bad[0]
 	}
 	var err error
-	// The reference plugin uses its default for any other value of backend. ReadFirewall does the
-	// same.
+	// For any other value of backend, the reference plugin uses its default, and ReadFirewall does
+	// so too.
 	if backends := []string{"iptables", "firewalld"}; slices.Contains(backends, c.Backend) {
 		c.forward, err = setup.ParseForward(c.Backend)
 		bad = append(bad, err)
@@ -56,11 +56,11 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	return c, nil
 }
 
-// Filtered is the Part of the plugin firewall: the FORWARD rules and the ingress policy of an
-// attachment.
+// Filtered is the Part of the plugin firewall. It contains the FORWARD rules and the ingress policy
+// of an attachment.
 type Filtered struct{ *Attached }
 
-// Open opens the attachment. args are the arguments of ADD or CHECK.
+// Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK.
 func (c *FirewallConfig) Open(args *skel.CmdArgs) (*Filtered, error) {
 	a, err := openChained(&c.PluginConf, args)
 	if err != nil {
@@ -78,5 +78,5 @@ func (f *Filtered) Missing() (network []string, port, err error) {
 	return nil, f.Host.VerifyFiltered(f.Port), nil
 }
 
-// Repair implements Part. ADD of firewall also calls Repair, which then makes all rules.
+// Repair implements Part. ADD of the plugin firewall also calls Repair, to make all rules.
 func (f *Filtered) Repair() (restored []string, err error) { return f.Host.EnsureFiltered(f.Port) }

@@ -30,8 +30,8 @@ type PortMapConfig struct {
 	hostPorts []setup.HostPort
 }
 
-// ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments, as Read
-// does for bridgeveth.
+// ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments. Its
+// results are like those of Read.
 func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	c = &PortMapConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -66,17 +66,17 @@ func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 // HostPorts returns the host ports that the runtime asks for.
 func (c *PortMapConfig) HostPorts() []setup.HostPort { return c.hostPorts }
 
-// Published is the Part of the plugin portmap: the host ports of an attachment.
+// Published is the Part of the plugin portmap. It contains the host ports of an attachment.
 type Published struct{ *Attached }
 
-// Open opens the attachment. args are the arguments of ADD or CHECK.
+// Open opens the Part of the plugin portmap. args are the arguments of ADD or CHECK.
 func (c *PortMapConfig) Open(args *skel.CmdArgs) (*Published, error) {
 	a, err := openChained(&c.PluginConf, args)
 	if err != nil {
 		return nil, err
 	}
-	// With these values, pkg/setup leaves the network's FORWARD rules unchanged, because they are
-	// not part of portmap.
+	// With these values, pkg/setup does not change the FORWARD rules of the network. They are not a
+	// task of the plugin portmap.
 	a.Port.Network.IPv4, a.Port.Network.IPv6, a.Port.Network.Forward = false, false, setup.ForwardNone
 	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
 		a.Close()

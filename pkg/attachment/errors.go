@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// codes maps errors of pkg/setup to CNI error codes. An error gets the code of the first entry
-// that it wraps.
+// codes maps errors of pkg/setup to CNI error codes. If an error wraps several entries, the first
+// of them selects the code.
 var codes = []struct {
 	err  error
 	code uint
@@ -40,8 +40,9 @@ var codes = []struct {
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 
-// Error returns err with its CNI error code from codes, or with plugin.CodeKernel if codes has no
-// entry for it. An error that already has a code keeps its code. Error returns nil for nil.
+// Error returns err with a CNI error code. The code is from the list codes, or plugin.CodeKernel if
+// the list has no entry for err. An error that already has a code keeps it. Error returns nil for
+// nil.
 func Error(err error) error {
 	if err == nil {
 		return nil

@@ -14,13 +14,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// The functions of this file are for a bridgeveth that is not the first plugin of its list. The
-// plugin before it has made an interface, a tap for instance. bridgeveth then makes no veth pair, but
-// adds the host's end of that interface to the bridge (containernetworking/cni, CONVENTIONS.md,
-// "Chained Plugins").
+// The functions of this file are for a network in which bridgeveth is not the first plugin of the
+// list. The plugin before bridgeveth has then made an interface, such as a tap. bridgeveth makes no
+// veth pair, but adds the host's end of that interface to the bridge (containernetworking/cni,
+// CONVENTIONS.md, "Chained Plugins").
 
 // UseExistingLink sets p.ExistingLink to the host's link in previous, the result of the plugin
-// before bridgeveth. The error names every key that cannot apply to such a link.
+// before bridgeveth. The error names every key that has no effect on such a link.
 func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *skel.CmdArgs) error {
 	var bad []error
 	switch names := hostLinks(previous, c.Bridge); len(names) {
@@ -52,18 +52,17 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	return nil
 }
 
-// useLink makes a link of another plugin the port. The default guard of an isolated network does
-// not apply to this port, because only the other plugin knows the source addresses behind the
-// link.
+// useLink makes a link of another plugin the bridge port. It switches off the default guard of an
+// isolated network, because only the other plugin knows the source addresses behind the link.
 func useLink(p *setup.Port, link string) {
 	p.ExistingLink, p.Guard, p.BPDUGuard, p.Network.Guarded = link, setup.GuardNone, false, false
 }
 
-// isTrue returns the value of a key. It returns false if the key is absent.
+// isTrue returns the value of a configuration key, or false if the key is absent.
 func isTrue(key *bool) bool { return key != nil && *key }
 
-// hostLinks returns the names of the links in a result that are on the host, except the bridge
-// and its VLAN links.
+// hostLinks returns the names of the host's links in a result. It leaves out the bridge and its
+// VLAN links.
 func hostLinks(r *current.Result, bridge string) (names []string) {
 	for _, i := range r.Interfaces {
 		if i.Sandbox == "" && i.Name != bridge && !strings.HasPrefix(i.Name, bridge+".") {
@@ -73,8 +72,8 @@ func hostLinks(r *current.Result, bridge string) (names []string) {
 	return names
 }
 
-// existingLink returns the name of the link of another plugin that ADD has attached to the
-// bridge, from the result of ADD. It returns "" if ADD has made a veth pair.
+// existingLink returns the name of the link of another plugin that ADD has added to the bridge. r
+// is the result of ADD. existingLink returns "" if ADD has made a veth pair.
 func existingLink(r *current.Result, p *setup.Port) string {
 	names := hostLinks(r, p.Network.Bridge)
 	if len(names) == 0 || slices.Contains(names, p.Port()) {
@@ -83,9 +82,10 @@ func existingLink(r *current.Result, p *setup.Port) string {
 	return names[0]
 }
 
-// MergeResults returns the result of the plugin before with our addresses, routes and DNS
-// settings. The addresses belong to the interface in the sandbox, such as the interface of a
-// virtual machine. If the result has no such interface, they belong to the host's link.
+// MergeResults adds our addresses, routes and DNS settings to previous, the result of the plugin
+// before bridgeveth, and returns it. The addresses belong to the interface in the sandbox, such as
+// the interface of a virtual machine. If there is no such interface, they belong to the host's
+// link.
 func MergeResults(previous, own *current.Result) *current.Result {
 	of := slices.IndexFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox != "" })
 	if of < 0 {

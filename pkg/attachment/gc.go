@@ -7,7 +7,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Valid returns the attachments of a network that GC must keep: see plugin.ValidAttachments.
+// Valid returns the attachments of a network that GC must keep. See plugin.ValidAttachments.
 func Valid(network string, args *skel.CmdArgs) (valid []setup.Attachment, err error) {
 	listed, err := plugin.ValidAttachments(args.StdinData)
 	for _, a := range listed {

@@ -8,8 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// TestGuardOfIPAM checks which guard an isolated network has by default. The guard also checks IP
-// addresses only if the IPAM plugin assigns all addresses of a container.
+// TestGuardOfIPAM checks the default guard of an isolated network for each kind of IPAM plugin. The
+// guard checks IP addresses only if the IPAM plugin assigns all addresses of a container. Otherwise
+// it checks only MAC addresses.
 func TestGuardOfIPAM(t *testing.T) {
 	for _, tt := range []struct {
 		name, keys string

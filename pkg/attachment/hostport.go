@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// PortMapping is an entry of the capability portMappings (containernetworking/cni,
+// PortMapping is an entry of the capability portMappings: a host port (containernetworking/cni,
 // CONVENTIONS.md).
 type PortMapping struct {
 	HostPort      int    `json:"hostPort"`
@@ -23,7 +23,7 @@ type PortMapping struct {
 	HostIP        string `json:"hostIP"`   // "" means all addresses of the host
 }
 
-// protocols are the supported protocols, by name.
+// protocols maps the name of each supported protocol to its number.
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // readHostPorts parses the capability portMappings. The error names every mistake.
@@ -43,9 +43,9 @@ func readHostPorts(mappings []PortMapping) (ports []setup.HostPort, _ error) {
 	return ports, errors.Join(bad...)
 }
 
-// same reports whether two host ports conflict. Their container ports do not matter. A host port
-// on one address of the host does not conflict with a host port on all addresses, because the
-// former takes precedence.
+// same reports whether two host ports conflict. Their container ports do not matter. A host port on
+// one address of the host takes precedence over the same host port on all addresses, so these two
+// do not conflict.
 func same(a, b setup.HostPort) bool {
 	all := func(h setup.HostPort) bool { return !h.Address.IsValid() || h.Address.IsUnspecified() }
 	if a.Port != b.Port || a.Protocol != b.Protocol || all(a) != all(b) {
@@ -54,8 +54,8 @@ func same(a, b setup.HostPort) bool {
 	return a.Address == b.Address || !a.Address.IsValid() || !b.Address.IsValid()
 }
 
-// read returns the host port that m describes, and the mistakes in m. path is the JSON path of m,
-// for the errors.
+// read returns the host port that m describes, and the mistakes in m. The errors begin with path,
+// the JSON path of m.
 func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	name := strings.ToLower(m.Protocol)
 	if name == "" {
@@ -84,9 +84,9 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	return h, bad
 }
 
-// AddHostPorts adds host ports to a port, and the subnets of their targets to the port's network.
-// Call AddHostPorts after AddResult, because each host port leads to the container's first
-// address of a family.
+// AddHostPorts adds host ports to the plan of a bridge port. It adds the subnets to which they lead
+// to the plan of the network. Call AddHostPorts after AddResult, because a host port leads to the
+// container's first address of a family.
 func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
 	for _, h := range ports {

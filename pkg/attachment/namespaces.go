@@ -10,12 +10,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// errOwnNamespace is returned if CNI_NETNS is the host's own namespace.
+// errOwnNamespace means that CNI_NETNS is the host's own network namespace.
 var errOwnNamespace = errors.New("this is the host's own network namespace; set CNI_NETNS to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
 
-// Namespaces opens the host's namespace, which is that of this process, and the container's
-// namespace, which is CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace
-// or setup.ErrNotNamespace. CNI_NETNS must not be the host's own namespace, unless
+// Namespaces opens two network namespaces: the host's, which is that of this process, and the
+// container's, which is CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace
+// or setup.ErrNotNamespace. If both are the same, Namespaces returns an error, unless
 // CNI_NETNS_OVERRIDE allows this.
 func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
 	if host, err = setup.CurrentHost(); err != nil {
@@ -32,9 +32,8 @@ func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespac
 	return host, container, nil
 }
 
-// RefuseOwn returns an error if CNI_NETNS is the host's own namespace, unless CNI_NETNS_OVERRIDE
-// allows this. It is for DEL, so it returns no error for a namespace that does not exist any
-// more.
+// RefuseOwn returns an error if CNI_NETNS is the host's own network namespace, unless
+// CNI_NETNS_OVERRIDE allows this. It is for DEL, so it accepts a namespace that no longer exists.
 func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	container, err := setup.OpenNamespace(args.Netns)
 	if err != nil {
@@ -47,8 +46,8 @@ func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	return nil
 }
 
-// allowsOwn reports whether CNI_NETNS_OVERRIDE allows CNI_NETNS to be the host's own namespace. It
-// accepts the same values as the CNI library (containernetworking/cni, pkg/skel).
+// allowsOwn reports whether CNI_NETNS_OVERRIDE allows CNI_NETNS to be the host's own network
+// namespace. It accepts the same values as the CNI library (containernetworking/cni, pkg/skel).
 func allowsOwn(args *skel.CmdArgs) bool {
 	return args.NetnsOverride == "1" || strings.EqualFold(args.NetnsOverride, "true")
 }

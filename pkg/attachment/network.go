@@ -10,14 +10,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Address is an address of a container, with the gateway that its IPAM plugin has returned.
+// Address is an address of a container, with the gateway that the IPAM plugin has returned for it.
 type Address struct {
 	netip.Prefix
 	Gateway netip.Addr // the zero Addr means none
 }
 
-// NetworkOf returns the plan of a network, from its configuration and the addresses of its
-// containers. It does not need the containers' results of ADD.
+// NetworkOf returns the plan of a network. conf is its configuration, and addresses are the
+// addresses of its containers. NetworkOf needs no result of ADD.
 func NetworkOf(conf []byte, addresses []Address) (*setup.Network, error) {
 	c, err := Read(&skel.CmdArgs{StdinData: conf})
 	if err != nil {

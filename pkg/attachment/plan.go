@@ -10,13 +10,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Of returns the attachment that a verb's arguments name, on the given network.
+// Of returns the attachment of a network that the arguments of a CNI call name.
 func Of(network string, args *skel.CmdArgs) setup.Attachment {
 	return setup.Attachment{Network: network, Container: args.ContainerID, Interface: args.IfName}
 }
 
-// ResolveMTU replaces the MTU "auto" by the MTU of the host's uplink. Call ResolveMTU before
-// Port.
+// ResolveMTU replaces the MTU "auto" by the MTU of the host's uplink. It must be called before the
+// method Port.
 func (c *Config) ResolveMTU(host *setup.Host) (err error) {
 	if c.autoMTU {
 		c.mtu, err = host.UplinkMTU()
@@ -24,8 +24,8 @@ func (c *Config) ResolveMTU(host *setup.Host) (err error) {
 	return err
 }
 
-// Port returns the plan of the attachment, without addresses and host ports. AddResult and
-// AddHostPorts add these.
+// Port returns the plan of the attachment without its addresses and host ports. AddResult and
+// AddHostPorts add them.
 func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
 	sysctls := map[string]string{}
 	for key, value := range c.Sysctl {
@@ -43,9 +43,10 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	}
 }
 
-// ForgetConnections deletes the conntrack entries of the addresses in prevResult, the result of
-// ADD, if the network has a fast path. DEL calls it when the container's link is deleted, because
-// packets of these connections would otherwise reach the next container that gets the address.
+// ForgetConnections deletes the conntrack entries of the container's addresses, if the network has
+// a fast path. DEL calls it after it has deleted the container's link. Otherwise packets of the old
+// connections would reach the next container that gets the address. The addresses are from
+// prevResult.
 func (c *Config) ForgetConnections(host *setup.Host) error {
 	if c.fastPath == setup.FastPathOff {
 		return nil
@@ -61,7 +62,7 @@ func (c *Config) ForgetConnections(host *setup.Host) error {
 	return host.ForgetConnections(addresses)
 }
 
-// network returns the part of the plan that is the same for all containers of the network.
+// network returns the plan of the network, which is the same for all its containers.
 func (c *Config) network() *setup.Network {
 	return &setup.Network{
 		Bridge: c.Bridge, VLANs: c.vlans, MTU: c.mtu, Conflict: c.conflict, Promiscuous: c.PromiscMode, MasqueradeNot: c.masqExclude,
@@ -69,9 +70,10 @@ func (c *Config) network() *setup.Network {
 	}
 }
 
-// guard returns which source addresses of a container the guard checks. An isolated network has a
-// guard by default, unless macspoofchk or ipspoofchk is false. The default guard also checks IP
-// addresses if the IPAM plugin assigns all addresses of a container.
+// guard returns which source addresses the guard of a container checks: MAC and IP addresses, MAC
+// addresses alone, or none. An isolated network has a guard by default. The default guard checks IP
+// addresses only if the IPAM plugin assigns all addresses of a container. macspoofchk and
+// ipspoofchk override the default.
 func (c *Config) guard() setup.Guard {
 	mac := c.ingress == setup.IngressIsolated
 	ip := mac && c.IPAM.Type != "" && !c.UsesDHCP()
@@ -94,18 +96,18 @@ func (c *Config) guard() setup.Guard {
 // HostPorts returns the host ports that the runtime asks for.
 func (c *Config) HostPorts() []setup.HostPort { return c.hostPorts }
 
-// UsesDHCP reports whether the IPAM plugin asks a server for addresses through the container's
-// interface. ADD then creates the interface before it calls the IPAM plugin, and DEL calls the IPAM
-// plugin before it deletes the interface.
+// UsesDHCP reports whether the IPAM plugin asks a DHCP server through the container's interface.
+// ADD then creates the interface before it calls the IPAM plugin, and DEL calls the IPAM plugin
+// before it deletes the interface.
 func (c *Config) UsesDHCP() bool { return c.IPAM.Type == "dhcp" }
 
-// autoconfigured reports whether a container may get IPv6 addresses from routers on the network.
+// autoconfigured reports whether routers on the network may assign IPv6 addresses to a container.
 func (c *Config) autoconfigured() bool {
 	return c.IPAM.Type == "" || c.UsesDHCP() && c.guard() != setup.GuardIP
 }
 
-// sysctlPath returns the path of a sysctl below /proc/sys. As in sysctl(8), the first "." or "/"
-// of the key is the separator of the whole key. ifname replaces IFNAME in the key.
+// sysctlPath returns the path of a sysctl below /proc/sys, with ifname in place of IFNAME. As in
+// sysctl(8), the first "." or "/" in a key is the separator, and the other sign is part of a name.
 func sysctlPath(key, ifname string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)

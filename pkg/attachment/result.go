@@ -17,7 +17,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// minIPv6MTU is the smallest MTU of a link with IPv6, in bytes: RFC 8200, section 5.
+// minIPv6MTU is the smallest MTU of a link with IPv6, in bytes (RFC 8200, section 5).
 const minIPv6MTU = 1280
 
 // CompleteResult adds the gateways, default routes and DNS settings of the configuration to the
@@ -54,8 +54,8 @@ func (c *Config) CompleteResult(r *current.Result) error {
 	return nil
 }
 
-// needsAddresses returns an error for each key that is set but needs addresses, for a network
-// without addresses.
+// needsAddresses returns an error for each key that is set and that needs addresses. It is called
+// if the network has no addresses.
 func (c *Config) needsAddresses() (bad []error) {
 	for _, key := range []struct {
 		name string
@@ -73,13 +73,13 @@ func (c *Config) needsAddresses() (bad []error) {
 	return bad
 }
 
-// firstHost returns the address that comes after the network address of a subnet.
+// firstHost returns the first address after the network address of a subnet.
 func firstHost(n net.IPNet) net.IP {
 	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
 }
 
-// withDefault returns routes with a default route by gateway, unless the main table already has a
-// default route of the same family. If this default route has no gateway, it gets the gateway.
+// withDefault adds a default route through gateway to routes. If the main table already has a
+// default route of this family, withDefault only adds the gateway to a route without a gateway.
 func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if gateway.To4() == nil {
@@ -97,7 +97,7 @@ func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	return append(routes, &types.Route{Dst: all, GW: gateway})
 }
 
-// AddResult adds the addresses, routes and gateways of the result r to the port p and to its
+// AddResult adds the addresses, routes and gateways in the result r to the port p and to its
 // network.
 func (c *Config) AddResult(p *setup.Port, r *current.Result) { addResult(p, r, c.IsGateway, c.IPMasq) }
 
@@ -134,14 +134,15 @@ func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
 		}
 		p.AddRoute(route)
 	}
-	// A container whose addresses ADD does not know may send packets of both families.
+	// ADD may not know all addresses of the container, so the container may send packets of both
+	// families.
 	if len(r.IPs) == 0 || p.Autoconfigured {
 		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()
 	}
 }
 
-// Routes returns the routes of a result. A route without a gateway of its own uses the gateway of the
-// first address of its family (CNI specification 1.1.0, "routes").
+// Routes returns the routes in a result. A route without a gateway gets the gateway of the first
+// address of its family (CNI specification 1.1.0, "routes").
 func Routes(r *current.Result) (routes []setup.Route) {
 	gateways := map[bool]netip.Addr{} // the key is true for IPv4
 	for _, ip := range r.IPs {
@@ -158,10 +159,10 @@ func Routes(r *current.Result) (routes []setup.Route) {
 	return routes
 }
 
-// expect sets the MTU and the MAC of the port to those in the result of ADD, so that CHECK
-// compares with them. The configuration may not have them: ADD may have taken the MTU from the
-// uplink or from the bridge, and a plugin after ours, such as tuning, may have changed the MAC of
-// the container's interface.
+// expect sets the MTU and the MAC of the port to the values in the result of ADD, so that CHECK
+// compares with them. They may differ from the configuration: ADD may have taken the MTU from the
+// uplink or from the bridge, and a plugin after bridgeveth, such as tuning, may have changed the
+// MAC of the container's interface.
 func (c *Config) expect(p *setup.Port, r *current.Result) {
 	for _, i := range r.Interfaces {
 		switch mac, err := net.ParseMAC(i.Mac); {
@@ -173,7 +174,7 @@ func (c *Config) expect(p *setup.Port, r *current.Result) {
 	}
 }
 
-// keepOwn deletes the addresses of other interfaces than ifname from a result. Other plugins of
+// keepOwn deletes the addresses of all other interfaces than ifname from a result. Other plugins of
 // the list may have added such addresses.
 func keepOwn(r *current.Result, ifname string) {
 	r.IPs = slices.DeleteFunc(r.IPs, func(ip *current.IPConfig) bool {

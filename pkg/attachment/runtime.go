@@ -11,16 +11,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// capabilities are the keys below "runtimeConfig". containerd writes "HostPort" instead of
-// "hostPort", which works because plugin.Read ignores the case.
+// capabilities are the keys below "runtimeConfig". containerd writes the key "hostPort" as
+// "HostPort". plugin.Read ignores the case of keys, so this works.
 type capabilities struct {
 	MAC          string        `json:"mac"`
 	PortMappings []PortMapping `json:"portMappings"`
 	Bandwidth    bandwidth     `json:"bandwidth"`
 }
 
-// bandwidth is the capability bandwidth (containernetworking/cni, CONVENTIONS.md). Rates are in bits
-// per second, bursts in bits. 0 means no limit.
+// bandwidth is the capability bandwidth (containernetworking/cni, CONVENTIONS.md). Rates are in
+// bits per second, bursts are in bits. The value 0 means no limit.
 type bandwidth struct {
 	IngressRate  int64 `json:"ingressRate"`
 	IngressBurst int64 `json:"ingressBurst"`
@@ -28,7 +28,7 @@ type bandwidth struct {
 	EgressBurst  int64 `json:"egressBurst"`
 }
 
-// readRuntime parses runtimeConfig, args and CNI_ARGS.
+// readRuntime parses the keys runtimeConfig and args, and the variable CNI_ARGS.
 func (c *Config) readRuntime(envArgs string) error {
 	var asked capabilities
 	var wrong error
@@ -43,8 +43,8 @@ func (c *Config) readRuntime(envArgs string) error {
 	return errors.Join(append(bad, wrong, err)...)
 }
 
-// readMAC parses the MAC that the runtime requests. A runtime may set a MAC in three places. The
-// first place with a MAC counts (containernetworking/cni, CONVENTIONS.md).
+// readMAC parses the MAC that the runtime requests. The runtime may set a MAC in three places.
+// readMAC uses the first of them that has a MAC (containernetworking/cni, CONVENTIONS.md).
 func (c *Config) readMAC(capability, envArgs string) (err error) {
 	var args struct {
 		CNI struct {
@@ -73,7 +73,7 @@ func (c *Config) readMAC(capability, envArgs string) (err error) {
 	return nil
 }
 
-// read returns the limits, and the mistakes in their values.
+// read returns the bandwidth limits, and the mistakes in their values.
 func (b bandwidth) read() (limits setup.Bandwidth, bad []error) {
 	for _, way := range []struct {
 		key         string

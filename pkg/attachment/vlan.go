@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// readVLANs parses vlan, vlanTrunk and preserveDefaultVlan.
+// readVLANs parses the keys vlan, vlanTrunk and preserveDefaultVlan.
 func (c *Config) readVLANs() error {
 	var bad []error
 	if c.VLAN < 0 || c.VLAN > setup.MaxVLAN {
@@ -35,11 +35,11 @@ func (c *Config) readVLANs() error {
 	return errors.Join(bad...)
 }
 
-// maxInterfaceName is the greatest length of an interface name, in bytes: IFNAMSIZ-1 in
-// linux/if.h.
+// maxInterfaceName is the greatest length of an interface name, in bytes (IFNAMSIZ-1 in
+// linux/if.h).
 const maxInterfaceName = 15
 
-// ranges returns the VLANs of an entry as ranges.
+// ranges returns the VLANs of an entry of vlanTrunk as ranges.
 func (t vlanTrunk) ranges() (list []setup.VLANRange, err error) {
 	if t.ID != nil {
 		list = append(list, setup.VLANRange{First: *t.ID, Last: *t.ID})
