@@ -22,15 +22,15 @@ type Call struct {
 	thread int
 }
 
-// File returns the name of the file whose descriptor is the call's first argument, as /proc shows
-// it. It returns "" if there is no such file.
+// File returns the name of the file whose descriptor is the first argument of the call. The name is
+// from /proc. File returns "" if there is no such file.
 func (c Call) File() string {
 	name, _ := os.Readlink(filepath.Join("/proc", strconv.Itoa(c.thread), "fd", strconv.FormatUint(c.Args[0], 10)))
 	return name
 }
 
-// Data returns the first size bytes of the buffer at the call's second argument, such as that of
-// write(2).
+// Data returns the first size bytes of the buffer to which the second argument of the call points,
+// for example of write(2).
 func (c Call) Data(size int) ([]byte, error) {
 	mem, err := os.Open(filepath.Join("/proc", strconv.Itoa(c.thread), "mem"))
 	if err != nil {
@@ -42,10 +42,10 @@ func (c Call) Data(size int) ([]byte, error) {
 	return data, err
 }
 
-// Kill runs a program and kills it before its system call with the number call. The calls of all
-// threads are counted together, from 1. The kernel does not make the call with the given number.
+// Kill starts a program and kills it just before one of its system calls. The number of this system
+// call is the parameter call. Numbers start at 1 and count the calls of all threads together.
 // killed is false if the program has ended before this call. files are the program's standard
-// input, output and error. Kill needs no privileges for a program of the same user.
+// input, output and error. Kill needs no privileges if the program has the same user.
 func Kill(call int, argv, env []string, files []*os.File) (killed bool, err error) {
 	status, err := Run(argv, env, files, func(Call) bool {
 		call--
@@ -54,9 +54,9 @@ func Kill(call int, argv, env []string, files []*os.File) (killed bool, err erro
 	return status.Signaled() && status.Signal() == unix.SIGKILL, err
 }
 
-// Run runs a program and calls before with each system call that one of its threads is about to
-// make. The thread waits until before returns. If before returns false, Run kills the program,
-// and the kernel does not make the call. Run does not trace programs that the program starts.
+// Run runs a program and calls the function before ahead of each system call of its threads. The
+// thread waits until the function returns. If the function returns false, Run kills the program,
+// and the kernel does not make the call. Run does not trace other programs that the program starts.
 // status says how the program has ended.
 func Run(argv, env []string, files []*os.File, before func(Call) bool) (status unix.WaitStatus, err error) {
 	runtime.LockOSThread() // ptrace(2): only the tracing thread may make requests
@@ -95,11 +95,12 @@ func Run(argv, env []string, files []*os.File, before func(Call) bool) (status u
 	}
 }
 
-// syscallStop is the signal with which a thread stops before and after a system call, because of
-// the option PTRACE_O_TRACESYSGOOD (ptrace(2)).
+// syscallStop is the signal with which a traced thread stops before and after each system call. The
+// option PTRACE_O_TRACESYSGOOD adds the bit 0x80 (ptrace(2)).
 const syscallStop = unix.SIGTRAP | 0x80
 
-// begin waits until the program is loaded, and then lets it run to its first system call.
+// begin waits until the kernel has loaded the program, and then lets it run to its first system
+// call.
 func begin(pid int) error {
 	var status unix.WaitStatus
 	if _, err := wait(pid, &status); err != nil {
@@ -115,9 +116,9 @@ func begin(pid int) error {
 	return resume(pid, 0)
 }
 
-// resume lets a thread run to its next stop. The thread receives the signal that has stopped it,
-// unless ptrace(2) itself has caused the signal: SIGTRAP at a clone, SIGSTOP at the start of the
-// new thread.
+// resume lets a stopped thread run to its next stop. It passes the signal that has stopped the
+// thread on to the thread, unless ptrace(2) itself has caused the signal: SIGTRAP at a clone, or
+// SIGSTOP at the start of the new thread.
 func resume(thread int, signal syscall.Signal) error {
 	switch signal {
 	case syscallStop, unix.SIGTRAP, unix.SIGSTOP:
@@ -131,7 +132,7 @@ func resume(thread int, signal syscall.Signal) error {
 }
 
 // nextCall returns the system call that a stopped thread is about to make. entering is false if the
-// thread has just made a system call, or was killed.
+// thread has just returned from a system call, or was killed.
 func nextCall(thread int) (call Call, entering bool) {
 	var info struct { // struct ptrace_syscall_info, Linux 5.3
 		op                 uint8
@@ -150,7 +151,7 @@ func nextCall(thread int) (call Call, entering bool) {
 	return Call{Number: info.number, Args: info.args, thread: thread}, true
 }
 
-// wait waits for a child process of this thread, or for a thread of such a process.
+// wait waits for a process that this thread traces, or for a thread of such a process.
 func wait(pid int, status *unix.WaitStatus) (int, error) {
 	for {
 		tid, err := unix.Wait4(pid, status, unix.WALL|unix.WNOTHREAD, nil)

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKill kills echo before each of its system calls. It checks that echo has then printed
-// either its whole line or nothing.
+// TestKill checks that echo has printed either its whole line or nothing when it is killed. It
+// kills echo before each of its system calls.
 func TestKill(t *testing.T) {
 	printed := map[string]int{}
 	for call := 1; ; call++ {
@@ -37,8 +37,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestRun stops echo before the system call that prints its line. It checks that the file is then
-// empty, and that the file has the line after the end of echo.
+// TestRun checks that Run stops a program before a chosen system call. It stops echo before the
+// call that prints its line: the file must be empty then, and contain the line when echo has ended.
 func TestRun(t *testing.T) {
 	out, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// DefaultDir is the folder of the records, unless the runtime uses another folder (CacheDir in
+// DefaultDir is the folder in which libcni stores its records by default (CacheDir in
 // libcni/api.go).
 const DefaultDir = "/var/lib/cni"
 
@@ -33,8 +33,8 @@ type Record struct {
 	Written time.Time `json:"-"`
 }
 
-// Read returns the records in dir: those of one network, or all records if network is "". damaged
-// contains an error for each file that cannot be read.
+// Read returns the records in the folder dir: the records of one network, or all records if network
+// is "". The list damaged contains an error for each file that cannot be read.
 func Read(dir, network string) (records []*Record, damaged []error, err error) {
 	dir = filepath.Join(dir, "results")
 	files, err := os.ReadDir(dir)
@@ -77,8 +77,9 @@ func read(path string) (*Record, error) {
 	return r, nil
 }
 
-// sandbox returns the path of the container's network namespace from the result of ADD. Before
-// version 1.2, libcni records the path only there. containerd 1.6 and podman 4 use such a libcni.
+// sandbox returns the path of the container's network namespace from the result of ADD. libcni
+// before version 1.2 records the path only in this result. containerd 1.6 and podman 4 use such a
+// libcni.
 func (r *Record) sandbox() string {
 	var result struct {
 		Interfaces []struct {
@@ -105,8 +106,8 @@ func (r *Record) ParseResult() (*current.Result, error) {
 	return current.NewResultFromResult(result)
 }
 
-// Pod returns the name of the container's pod as NAMESPACE/NAME, without line ends. It returns ""
-// if there is no pod.
+// Pod returns the name of the container's pod as NAMESPACE/NAME, or "" if the container belongs to
+// no pod. It replaces line breaks and tabs, which would damage a printed table.
 func (r *Record) Pod() string {
 	args := map[string]string{}
 	for _, a := range r.Args {

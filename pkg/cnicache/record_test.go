@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRead checks that Read returns records of libcni 1.2 and of older versions, which have no
-// netns, and that it skips damaged records and records of other networks.
+// TestRead checks that Read returns the records of one network, and skips damaged records. Records
+// of libcni before 1.2 have no key netns, and Read must return them too.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	if records, damaged, err := Read(dir, ""); records != nil || damaged != nil || err != nil {

@@ -15,12 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// Path is the file with the host's counters. If the node agent does not run on the host, the file
-// does not exist, and nothing is counted.
+// Path is the file with the host's counters of ADDs. The node agent creates the file. On a host
+// without the node agent, nothing is counted.
 const Path = "/run/bridgeveth-node/counters"
 
-// Bounds are the upper bounds of the classes of durations. There is one more class, without an
-// upper bound.
+// Bounds are the upper bounds of the classes into which durations of ADD are sorted. One more class
+// has no upper bound.
 var Bounds = [...]time.Duration{
 	2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 250 * time.Millisecond, time.Second, 5 * time.Second, 25 * time.Second,
@@ -33,7 +33,7 @@ type Counts struct {
 	Failed  [128]uint64             // number of failed ADDs by error code; index 0 stands for codes above 127
 }
 
-// page is the content of the file.
+// page is the content of the file with the counters.
 type page struct {
 	layout  uint64
 	sum     atomic.Uint64 // ns
@@ -41,17 +41,17 @@ type page struct {
 	failed  [len(Counts{}.Failed)]atomic.Uint64
 }
 
-// layout is the first number in the file. Change it whenever the type page changes.
+// layout is the first number in the file. It must change whenever the type page changes.
 const layout = 0x6276_6164_6473_0001 // "bvadds", version 1
 
 // size is the length of the file, in bytes.
 const size = 4096
 
-// errOther means that a file has another layout or size.
+// errOther means that a file has another layout or another size than this release expects.
 var errOther = errors.New("not a file of counters of this release")
 
-// Create makes the file with all counters at 0. It keeps a file that already has the right
-// layout.
+// Create creates the file with all counters at 0. If the file exists and has the right layout,
+// Create does not change it.
 func Create(path string) error {
 	_, err := Read(path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errOther) {
@@ -69,8 +69,8 @@ func Create(path string) error {
 	return err
 }
 
-// Add counts one ADD in the file, if the file exists. took is the duration of the ADD, and code
-// is the code of its error, or 0.
+// Add counts one ADD in the file, if the file exists. took is the duration of the ADD. code is the
+// CNI code of the ADD's error, or 0 for no error.
 func Add(path string, took time.Duration, code uint) error {
 	return use(path, func(p *page) {
 		class := 0
@@ -87,7 +87,7 @@ func Add(path string, took time.Duration, code uint) error {
 	})
 }
 
-// Read returns the values of the counters in a file.
+// Read returns the values of all counters in a file.
 func Read(path string) (c Counts, err error) {
 	err = use(path, func(p *page) {
 		for i := range c.Classes {

@@ -15,8 +15,9 @@ import (
 
 const childVar = "COUNTERS_TEST_CHILD"
 
-// TestMain runs the test's executable file as a child process if childVar is set. The child
-// counts as many ADDs as childVar says, or counts without end if childVar is 0.
+// TestMain runs the test's executable as a child process if the variable childVar is set in the
+// environment. The child counts as many ADDs as childVar says, or counts without end if childVar is
+// 0.
 func TestMain(m *testing.M) {
 	text, child := os.LookupEnv(childVar)
 	if !child {
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child starts a process that counts in a file.
+// child starts a child process that counts ADDs in a file. It counts without end if times is 0.
 func child(t *testing.T, path string, times int) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", path)
@@ -69,7 +70,7 @@ func TestAdd(t *testing.T) {
 }
 
 // TestProcesses checks that no ADD is lost if several processes count at the same time. If a
-// process is killed while it counts, the counters differ by at most its last ADD.
+// process is killed while it counts, at most its last ADD may be missing in some of the counters.
 func TestProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "counters")
 	if err := Create(path); err != nil {
@@ -111,8 +112,8 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestOther checks files that are no files of counters: Add does not change them, and Create
-// replaces them.
+// TestOther checks that Add does not change a file that is no file of counters, and that Create
+// replaces such a file.
 func TestOther(t *testing.T) {
 	for name, content := range map[string]string{"empty": "", "short": "x", "another layout": string(make([]byte, size))} {
 		t.Run(name, func(t *testing.T) {

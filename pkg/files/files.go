@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file like os.OpenFile, with the flags of open(2). The file is closed on exec.
+// Open opens a file like os.OpenFile, with the flags of open(2). Child processes do not inherit the
+// descriptor.
 func Open(path string, flags int, mode os.FileMode) (*os.File, error) {
 	fd, err := open(path, flags, mode)
 	if err != nil {
@@ -34,7 +35,7 @@ func Read(path string) (content []byte, err error) {
 	}
 }
 
-// Write replaces the content of a file that exists.
+// Write replaces the content of a file. The file must exist.
 func Write(path, content string) error {
 	fd, err := open(path, unix.O_WRONLY|unix.O_TRUNC, 0)
 	if err != nil {
@@ -51,7 +52,7 @@ func open(path string, flags int, mode os.FileMode) (fd int, err error) {
 }
 
 // retried makes a system call, and repeats it if a signal interrupts it. The Go runtime sends
-// signals to its own threads, so this can happen at any time.
+// signals to its own threads at any time.
 func retried(op, path string, call func() (int, error)) (result int, err error) {
 	for {
 		result, err = call()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestReadWrite checks that Read returns what Write has written, including more bytes than a
-// single read(2) returns. It also reads a file in /proc.
+// TestReadWrite checks that Read returns the text that Write has written, even if the text is
+// longer than the buffer of one read(2). It also checks that Read reads a file in /proc.
 func TestReadWrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -36,7 +36,8 @@ func TestReadWrite(t *testing.T) {
 	}
 }
 
-// TestErrors checks that the errors are like those of the standard library and contain the path.
+// TestErrors checks that the errors wrap the same values as those of the standard library, and
+// contain the path.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -3,7 +3,7 @@
 //
 // Start with Client in firewalld.go. The package knows links only by their names.
 //
-// The plugins must not import the package, because the D-Bus library makes the executable an eighth larger,
-// and its start about a tenth slower. The plugins run bvctl instead: once for each new bridge, and once for
-// each call about a container with host ports.
+// The plugins must not import the package, because the D-Bus library makes the executable larger by
+// an eighth and its start slower by a tenth. The plugins run bvctl instead: once for each new
+// bridge, and once for each call about a container with host ports.
 package firewalld

@@ -10,10 +10,10 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// The zone and the policy that bridgeveth creates in firewalld, once for each host. Bridges belong
-// to the zone. Its target is ACCEPT, so it accepts packets from the bridges. The policy leads from
-// any zone to this zone, and accepts new connections to the bridges (firewalld.policies(5)).
-// firewalld removes the links from the zone at each reload.
+// The zone and the policy that bridgeveth creates in firewalld, once for each host. All bridges are
+// in the zone. The zone's target is ACCEPT, so firewalld accepts packets from the bridges. The
+// policy leads from any zone to this zone, and accepts new connections to the bridges
+// (firewalld.policies(5)). Each reload of firewalld removes the bridges from the zone.
 const (
 	ourZone   = "bridgeveth"
 	ourPolicy = "bridgeveth-in" // at most 18 characters
@@ -22,19 +22,19 @@ const (
 	path   = "/org/fedoraproject/FirewallD1"
 	config = path + "/config"
 
-	// timeout is the time limit of all calls of a Client together. It is long because the daemon
+	// timeout is the time limit for all calls of a Client together. It is long, because the daemon
 	// reads its whole configuration at a reload.
 	timeout = 30 * time.Second
 )
 
-// Client is a connection to the daemon. It needs root.
+// Client is a connection to the firewalld daemon. It needs root.
 type Client struct {
 	conn *dbus.Conn
 	ctx  context.Context
 	stop context.CancelFunc
 }
 
-// Dial connects to the system bus, at DBUS_SYSTEM_BUS_ADDRESS or the default address.
+// Dial connects to the system bus of D-Bus, at DBUS_SYSTEM_BUS_ADDRESS or at the default address.
 func Dial() (*Client, error) {
 	ctx, stop := context.WithTimeout(context.Background(), timeout)
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
@@ -45,13 +45,14 @@ func Dial() (*Client, error) {
 	return &Client{conn, ctx, stop}, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *Client) Close() {
 	_ = c.conn.Close() // an error has no consequence any more
 	c.stop()
 }
 
-// call calls a method of the daemon. Methods of its permanent configuration begin with "config.".
+// call calls a method of the daemon. The methods of the permanent configuration begin with
+// "config.".
 func (c *Client) call(method string, args ...any) *dbus.Call {
 	object := dbus.ObjectPath(path)
 	if strings.HasPrefix(method, "config.") {
@@ -64,19 +65,19 @@ func (c *Client) call(method string, args ...any) *dbus.Call {
 	return call
 }
 
-// ZoneOf returns the zone that a link belongs to, or "" if it is in no zone.
+// ZoneOf returns the zone of a link, or "" if the link is in no zone.
 func (c *Client) ZoneOf(link string) (zone string, err error) {
 	err = c.call("zone.getZoneOfInterface", link).Store(&zone)
 	return zone, err
 }
 
-// Links lists the links in our zone. It returns an error if the zone does not exist.
+// Links lists the links in bridgeveth's zone. It returns an error if the zone does not exist.
 func (c *Client) Links() (links []string, err error) {
 	err = c.call("zone.getInterfaces", ourZone).Store(&links)
 	return links, err
 }
 
-// Bind adds a link to our zone. It creates the zone and the policy if they do not exist.
+// Bind adds a link to bridgeveth's zone. It creates the zone and the policy if they do not exist.
 func (c *Client) Bind(link string) error {
 	if err := c.define(); err != nil {
 		return err
@@ -84,15 +85,15 @@ func (c *Client) Bind(link string) error {
 	return c.call("zone.addInterface", ourZone, link).Err
 }
 
-// Release removes a link from our zone.
+// Release removes a link from bridgeveth's zone.
 func (c *Client) Release(link string) error {
 	return c.call("zone.removeInterface", ourZone, link).Err
 }
 
-// Strict reports whether the daemon drops packets to host ports that it has not published itself
+// Strict reports whether firewalld drops packets to host ports that other programs have published
 // (StrictForwardPorts in firewalld.conf(5)). firewalld before 2.3 does not have this property.
-// Strict reads all properties at once, because the error about one missing property cannot be told
-// from other errors.
+// Strict reads all properties at once, because the error for a single missing property looks like
+// other errors.
 func (c *Client) Strict() (bool, error) {
 	var properties map[string]dbus.Variant
 	err := c.conn.Object(bus, config).CallWithContext(c.ctx, "org.freedesktop.DBus.Properties.GetAll", 0, bus+".config").Store(&properties)
@@ -102,15 +103,15 @@ func (c *Client) Strict() (bool, error) {
 	return properties["StrictForwardPorts"].Value() == "yes", nil
 }
 
-// has reports whether the answer of a method lists a name.
+// has reports whether the list that a method returns contains a name.
 func (c *Client) has(method, name string) (bool, error) {
 	var names []string
 	err := c.call(method).Store(&names)
 	return slices.Contains(names, name), err
 }
 
-// define creates our zone and our policy in firewalld's permanent configuration, because firewalld
-// cannot create them at run time. Then it reloads firewalld.
+// define creates bridgeveth's zone and policy in firewalld's permanent configuration, because
+// firewalld cannot create them at run time. Then it reloads firewalld.
 func (c *Client) define() error {
 	zone, err := c.has("zone.getZones", ourZone)
 	if err != nil {

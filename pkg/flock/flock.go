@@ -12,40 +12,41 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
-// Mode says which other locks a lock excludes.
+// Mode says whether a lock is shared or exclusive.
 type Mode int
 
-// A Shared lock excludes Exclusive locks. An Exclusive lock excludes all locks.
+// A Shared lock excludes all Exclusive locks on the file. An Exclusive lock excludes all other
+// locks.
 const (
 	Shared    Mode = unix.LOCK_SH
 	Exclusive Mode = unix.LOCK_EX
 )
 
-// ErrTimeout means that a lock did not become free in time.
+// ErrTimeout means that another process did not release a lock in time.
 var ErrTimeout = errors.New("lock is held by another process")
 
 // deadline is the time at which the process stops waiting for locks, in nanoseconds since 1970.
-// undoTime is how much Undoing extends the deadline, in nanoseconds. Both are 0 if there is no
-// deadline.
+// undoTime is the duration by which Undoing extends the deadline, in nanoseconds. Both are 0 if
+// Limit was not called.
 var deadline, undoTime atomic.Int64
 
-// Limit sets a deadline for all later waits: the process stops waiting for locks when the
-// duration wait has passed from now. Undoing extends the deadline by undo. After the deadline,
-// Acquire fails unless the lock is free.
+// Limit sets the deadline of the process: from now on, all waits for locks end when the duration
+// wait has passed. Undoing extends the deadline by the duration undo. After the deadline, Acquire
+// fails unless the lock is free.
 func Limit(wait, undo time.Duration) {
 	deadline.Store(time.Now().Add(wait).UnixNano())
 	undoTime.Store(int64(undo))
 }
 
-// Undoing extends the deadline, so that the steps that undo a failed call can wait for locks.
-// Only the first call of Undoing has an effect.
+// Undoing extends the deadline, so that the process can still wait for locks while it undoes a
+// failed call. Only the first call of Undoing has an effect.
 func Undoing() {
 	if more := undoTime.Swap(0); more != 0 {
 		deadline.Add(more)
 	}
 }
 
-// limited returns the shorter of wait and the time until the deadline.
+// limited returns the duration wait, or the time until the deadline if this is shorter.
 func limited(wait time.Duration) time.Duration {
 	if end := deadline.Load(); end != 0 {
 		wait = min(wait, time.Until(time.Unix(0, end)))
@@ -53,15 +54,15 @@ func limited(wait time.Duration) time.Duration {
 	return max(wait, 0)
 }
 
-// Lock is a lock that is held until Unlock.
+// Lock is a lock on a file. It is held until Unlock.
 type Lock struct {
 	fd   int
 	file *os.File // the file that Acquire has opened; nil for a Lock of AcquireFD
 }
 
-// Acquire locks path, a file or folder that exists and that the process may read. It waits at
-// most for the duration wait until other holders release the lock. If the lock did not become
-// free in time, the error wraps ErrTimeout.
+// Acquire locks a file or folder. It must exist, and the process must be able to read it. Acquire
+// waits at most for the duration wait until other processes release their locks. If the lock does
+// not become free in time, the error wraps ErrTimeout.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	l, err := open(path)
 	if err != nil {
@@ -74,7 +75,8 @@ func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 }
 
 // AcquireFD locks an open file, like Acquire. Unlock does not close the file. Two calls with the
-// same file descriptor do not exclude each other: the second call changes the mode of the lock.
+// same file descriptor do not exclude each other: the second call only changes the mode of the
+// lock.
 func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	err := flock(fd, int(mode)|unix.LOCK_NB)
 	if err == nil {
@@ -83,9 +85,10 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, err
 	}
-	// AcquireFD opens the file again to wait for the lock. If flock(2) gets the lock after the
-	// deadline, take releases this lock some time later. By then, the caller may have locked fd
-	// again, or fd may be the number of another file.
+	// AcquireFD opens the file a second time, and waits with this new descriptor. If the wait times
+	// out, take may still get the lock later, and then releases it. With the descriptor fd, this
+	// would release a lock that the caller has taken in the meantime. fd could even belong to
+	// another file by then.
 	link := fmt.Sprintf("/proc/self/fd/%d", fd)
 	l, err := open(link)
 	if err == nil {
@@ -98,7 +101,7 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	return l, nil
 }
 
-// open opens the file at path, so that it can be locked.
+// open opens a file to lock it.
 func open(path string) (*Lock, error) {
 	f, err := files.Open(path, unix.O_RDONLY, 0)
 	if err != nil {
@@ -107,7 +110,7 @@ func open(path string) (*Lock, error) {
 	return &Lock{int(f.Fd()), f}, nil
 }
 
-// take locks the file of l. After an error, it closes this file.
+// take locks the file of l, and returns l. After an error, it closes the file.
 func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	err := flock(l.fd, int(mode)|unix.LOCK_NB)
 	if err == nil {
@@ -117,8 +120,8 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 		l.Unlock()
 		return nil, err
 	}
-	// A blocked call of flock(2) gets the lock as soon as it is free. With polling, each waiting
-	// process would lose time. flock(2) has no timeout, so another thread calls it.
+	// A blocked call of flock(2) gets the lock as soon as it is free. Polling would delay each
+	// waiting process. flock(2) has no timeout, so another thread makes the call.
 	done, start := make(chan error, 1), time.Now()
 	go func() { done <- flock(l.fd, int(mode)) }()
 	select {
@@ -152,7 +155,7 @@ func (l *Lock) Unlock() {
 }
 
 // flock calls flock(2), and repeats the call if a signal interrupts it. The Go runtime sends
-// signals to its own threads, so this can happen at any time.
+// signals to its own threads at any time.
 func flock(fd, how int) error {
 	for {
 		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestAcquire checks for each pair of modes whether a file can be locked a second time while a
-// first Lock is held.
+// TestAcquire checks for each pair of modes whether a second Acquire succeeds while the first Lock
+// is held.
 func TestAcquire(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
@@ -54,7 +54,7 @@ func TestAcquire(t *testing.T) {
 	}
 }
 
-// TestAcquireWaits checks that a waiting call gets the lock when the holder unlocks it.
+// TestAcquireWaits checks that a waiting Acquire gets the lock when the first holder unlocks it.
 func TestAcquireWaits(t *testing.T) {
 	dir := t.TempDir()
 	held, err := Acquire(dir, Exclusive, time.Second)
@@ -69,9 +69,9 @@ func TestAcquireWaits(t *testing.T) {
 	second.Unlock()
 }
 
-// TestAcquireFDTooLate lets a call of AcquireFD time out, and then takes the lock with the same
-// descriptor. It checks that this second lock stays, even if flock(2) of the first call gets and
-// releases its lock later.
+// TestAcquireFDTooLate checks that a call of AcquireFD that has timed out does not release a later
+// lock. After the timeout, the test takes the lock with the same descriptor. The lock must then
+// stay, even when flock(2) of the first call returns.
 func TestAcquireFDTooLate(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Open(dir)
@@ -106,8 +106,8 @@ func TestAcquireMissing(t *testing.T) {
 	}
 }
 
-// TestLimit checks that all waits of a process share one deadline, and that Undoing extends it
-// once.
+// TestLimit checks that all waits of a process share one deadline, and that only the first call of
+// Undoing extends it.
 func TestLimit(t *testing.T) {
 	t.Cleanup(func() { deadline.Store(0); undoTime.Store(0) })
 	if got := limited(time.Hour); got != time.Hour {
@@ -140,8 +140,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestStoppedHolder checks that the error names a stopped process with its command line, and
-// tells how to continue the process.
+// TestStoppedHolder checks the error for a lock that a stopped process holds. It must contain the
+// process's command line and the command that continues the process.
 func TestStoppedHolder(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command("flock", "--no-fork", dir, "sleep", "1000")

@@ -10,17 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxCommand is the largest number of bytes of a holder's command line that an error shows.
+// maxCommand limits how many bytes of the command line of a lock's holder an error shows.
 const maxCommand = 200
 
-// holders returns the processes that hold a lock on fd's inode. It reads /proc/locks, which has
+// holders returns the processes that hold a lock on the file of fd. It reads /proc/locks, which has
 // lines such as:
 //
 //	1: FLOCK  ADVISORY  WRITE 4711 00:18:1234 0 EOF
 //
-// A line with "->" describes a process that waits. The device in a line is that of the file
-// system. stat(2) does not always return the same device (btrfs). So holders compares the inode,
-// and then looks for the file among the open files of the process.
+// Here 4711 is the process, 00:18 is the device of the file system, and 1234 is the inode. A line
+// with "->" describes a process that waits. holders cannot compare the device, because stat(2)
+// returns another device on some file systems (btrfs). So it compares only the inode, and then
+// looks for the file among the open files of the process.
 func holders(fd int) string {
 	var st unix.Stat_t
 	f, err := os.Open("/proc/locks")
@@ -42,8 +43,9 @@ func holders(fd int) string {
 	return strings.Join(found, ", ")
 }
 
-// mayHold reports whether a process may have the file open. It returns true if the process's open
-// files cannot be listed: the process may have ended, and a child may have inherited the lock.
+// mayHold reports whether a process has the file open. It also returns true if it cannot list the
+// process's open files: the process may have ended, while a child that inherited the lock still
+// runs.
 func mayHold(pid string, file *unix.Stat_t) bool {
 	dir := "/proc/" + pid + "/fd/"
 	open, err := os.ReadDir(dir)
@@ -56,8 +58,8 @@ func mayHold(pid string, file *unix.Stat_t) bool {
 	return err != nil
 }
 
-// describe returns the number and the command line of a process. For a stopped process, it adds
-// the command that continues the process.
+// describe returns the ID and the command line of a process. For a stopped process, it adds the
+// command that continues the process.
 func describe(pid string) string {
 	dir := "/proc/" + pid + "/"
 	command, err := os.ReadFile(dir + "cmdline")
@@ -66,7 +68,8 @@ func describe(pid string) string {
 	}
 	command = bytes.TrimSpace(bytes.ReplaceAll(command[:min(len(command), maxCommand)], []byte{0}, []byte{' '}))
 	who := fmt.Sprintf("process %s (%s)", pid, command)
-	// The state is the word after the name in parentheses: proc_pid_stat(5).
+	// In this file, the process's state is the word after the name in parentheses:
+	// proc_pid_stat(5).
 	stat, _ := os.ReadFile(dir + "stat")
 	_, after, _ := strings.Cut(string(stat[max(0, bytes.LastIndexByte(stat, ')')):]), " ")
 	if strings.HasPrefix(strings.ToLower(after), "t") {
