@@ -17,16 +17,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// arena is a host with these network namespaces: an attacker and a neighbour, both on the bridge
-// br0; a container of another network; a switch behind a port of br0; and the containers first
-// and second of a layer 2 network. On the layer 2 network, first is the attacker.
+// arena is a host for attacks. It has an attacker and a neighbour, which are containers on the
+// bridge br0; a container of another network; a switch behind a port of br0; and two containers of
+// a layer 2 network. On the layer 2 network, the first container is the attacker.
 type arena struct {
 	*node
 	attacker, neighbour, other, switched, first, second *setup.Namespace
 	layer2                                              bool // the setting is allowed on a layer 2 network
 }
 
-// Addresses of the containers in an arena.
+// These are the IP addresses in an arena.
 var (
 	attacker4, neighbour4, gateway4 = netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("10.88.0.3"), netip.MustParseAddr("10.88.0.1")
 	attacker6, neighbour6, gateway6 = netip.MustParseAddr("fd88::2"), netip.MustParseAddr("fd88::3"), netip.MustParseAddr("fd88::1")
@@ -51,7 +51,8 @@ func newArena(t testing.TB, keys object) *arena {
 	a.switched = setuptest.Container(t, "switch")
 	setuptest.Run(t, "ip", "link", "add", "switched", "master", "br0", "up", "type", "veth", "peer", "name", "eth0", "netns", "switch")
 	setuptest.In(t, a.switched, "ip", "link", "set", "eth0", "up")
-	// By default the kernel keeps a neighbour entry unchanged for a second.
+	// By default, the kernel does not overwrite a neighbour entry that is younger than a second.
+	// Attacks that follow each other quickly would then fail.
 	setuptest.SetSysctl(t, "ipv4/neigh/br0/locktime", "0")
 	setuptest.In(t, a.neighbour, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/neigh/eth0/locktime")
 	for _, to := range []string{"10.88.0.1", "fd88::1"} {
@@ -62,8 +63,9 @@ func newArena(t testing.TB, keys object) *arena {
 	return a
 }
 
-// send sends frames from a container's eth0, followed by a last frame that every setting allows.
-// It returns when the host has received the last frame.
+// send sends frames from a container's eth0, and then one more frame that no setting forbids. It
+// returns when the host has received this last frame, so the host has then handled the other frames
+// too.
 func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	a.t.Helper()
 	mac := macOf(a.t, from, "eth0")
@@ -82,9 +84,9 @@ func (a *arena) send(from *setup.Namespace, bridge string, frames ...[]byte) {
 	})
 }
 
-// poison sends an ARP reply, or a neighbour advertisement, that says that an address belongs to
+// poison sends an ARP reply, or a neighbour advertisement, that says that an IP address belongs to
 // the attacker's MAC address. The victim is the host or the neighbour. poison reports whether the
-// victim's neighbour entry for the address then has the attacker's MAC address.
+// victim's neighbour entry for the IP address then has the attacker's MAC address.
 func (a *arena) poison(victim *setup.Namespace, address netip.Addr) bool {
 	a.t.Helper()
 	link := "eth0"
@@ -107,7 +109,7 @@ func (a *arena) poison(victim *setup.Namespace, address netip.Addr) bool {
 }
 
 // takeOver sends, from the attacker, a frame with the neighbour's MAC address as its source. It
-// reports whether the bridge then forwards the neighbour's frames to the attacker.
+// reports whether the bridge then forwards frames for the neighbour to the attacker.
 func (a *arena) takeOver() bool {
 	a.t.Helper()
 	mac := macOf(a.t, a.neighbour, "eth0")
@@ -124,7 +126,7 @@ func (a *arena) takeOver() bool {
 }
 
 // unprotected sets accept_ra on the host and on the neighbour, and checks that both then use the
-// attacker as their router. This shows that the attack works where nothing prevents it.
+// attacker as their router. So the attack works where nothing prevents it.
 func (a *arena) unprotected() {
 	a.t.Helper()
 	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // 2, because the host forwards IPv6
@@ -138,8 +140,8 @@ func (a *arena) unprotected() {
 	setuptest.In(a.t, a.neighbour, "ip", "-6", "route", "flush", "proto", "ra")
 }
 
-// spoof sends a packet from the attacker with the neighbour's source address. It reports whether
-// the host receives the packet.
+// spoof sends a packet from the attacker with the neighbour's IP address as its source. It reports
+// whether the host receives the packet.
 func (a *arena) spoof(packet []byte) bool {
 	a.t.Helper()
 	to, from := macOf(a.t, a.Namespace, "br0"), macOf(a.t, a.attacker, "eth0")
@@ -150,8 +152,8 @@ func (a *arena) spoof(packet []byte) bool {
 	return a.reaches("br0", a.attacker, a.Namespace, "br0", ethernet(to, from, kind, packet))
 }
 
-// reaches reports whether a frame that the container from sends on its eth0 arrives at a link of
-// the namespace to.
+// reaches sends a frame from a container's eth0, and reports whether the frame arrives at a link of
+// another namespace.
 func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, frame []byte) bool {
 	a.t.Helper()
 	arrived := readFrames(a.t, to, link)
@@ -160,12 +162,12 @@ func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, f
 	return arrived.has(func(got []byte) bool { return bytes.HasPrefix(got, frame) })
 }
 
-// sources is the number of MAC addresses that fill sends from. It is larger than the number of
-// addresses that a bridge with a limit learns.
+// sources is the number of MAC addresses in the frames that fill sends. It is larger than the limit
+// that ADD sets for the addresses that a bridge learns.
 const sources = 6000
 
-// fill sends frames from as many MAC addresses as the constant sources says. It returns how many
-// of these addresses the bridge has learned.
+// fill sends frames from 6,000 MAC addresses (see sources). It returns how many of these addresses
+// the bridge has learned.
 func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	a.t.Helper()
 	var frames [][]byte
@@ -182,7 +184,7 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	return learned
 }
 
-// filled returns the entry of the table in docs/isolation.md for a number that fill has returned.
+// filled returns the entry in the table of docs/isolation.md. Its parameter is the result of fill.
 func filled(learned int) string {
 	switch {
 	case learned == 0:
@@ -215,8 +217,8 @@ func (a *arena) isRoot() (root bool) {
 	return root
 }
 
-// routed sends a router advertisement, and reports whether the victim then has a default route to the
-// router.
+// routed sends a router advertisement from a namespace, the router. It reports whether the victim
+// then has a default route through the router.
 func (a *arena) routed(bridge string, router, victim *setup.Namespace, link string) bool {
 	a.t.Helper()
 	mac := macOf(a.t, router, "eth0")

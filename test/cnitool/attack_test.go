@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// These are the broadcast address and multicast addresses.
+// These are the broadcast MAC address and multicast MAC addresses.
 var (
 	everybody   = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	bridgeGroup = net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0}    // IEEE 802.1D, table 7-10: spanning tree
@@ -43,8 +43,8 @@ func udp4(from, to netip.Addr, sourcePort, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(header, port), 0, 8, 0, 0)
 }
 
-// icmp6 returns an IPv6 packet with an ICMPv6 message. The checksum of message must be zero: icmp6 fills
-// it in.
+// icmp6 returns an IPv6 packet with an ICMPv6 message. The checksum of message must be zero: icmp6
+// fills it in.
 func icmp6(from, to netip.Addr, message []byte) []byte {
 	addresses := append(from.AsSlice(), to.AsSlice()...)
 	pseudo := binary.BigEndian.AppendUint32(bytes.Clone(addresses), uint32(len(message)))
@@ -56,14 +56,14 @@ func icmp6(from, to netip.Addr, message []byte) []byte {
 	return append(header, message...)
 }
 
-// neighbourAdvertisement returns an ICMPv6 message that overrides neighbour entries for ip with mac: RFC
-// 4861, section 4.4.
+// neighbourAdvertisement returns an ICMPv6 message that overrides neighbour entries for ip with
+// mac: RFC 4861, section 4.4.
 func neighbourAdvertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 	m := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, ip.AsSlice()...)
 	return append(append(m, 2, 1), mac...)
 }
 
-// routerAdvertisement returns an ICMPv6 message of a default router: RFC 4861, section 4.2.
+// routerAdvertisement returns an ICMPv6 message from a default router: RFC 4861, section 4.2.
 func routerAdvertisement() []byte {
 	return []byte{134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0}
 }
@@ -107,7 +107,7 @@ func neighbourMAC(t testing.TB, in *setup.Namespace, link, address string) strin
 	return mac
 }
 
-// frameReader receives the frames of a link. The caller calls close.
+// frameReader receives the frames of a link. The caller must call close.
 type frameReader struct {
 	t  testing.TB
 	fd int
@@ -118,7 +118,7 @@ func readFrames(t testing.TB, in *setup.Namespace, link string) frameReader {
 	return frameReader{t, packetSocketOn(t, in, link)}
 }
 
-// has reports whether a frame has arrived for which match returns true.
+// has reports whether a frame has arrived that the function match accepts.
 func (r frameReader) has(match func(frame []byte) bool) bool {
 	r.t.Helper()
 	b := make([]byte, 2048)

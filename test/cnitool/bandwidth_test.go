@@ -22,7 +22,8 @@ func limited(conf, bandwidth object) object {
 	return conf.with(object{"runtimeConfig": asked.with(object{"bandwidth": bandwidth})})
 }
 
-// limits holds a rate and a burst for each direction. ADD applies these bursts unchanged.
+// limits holds a rate and a burst for each direction. ADD shortens a burst of more than 50 ms.
+// These bursts last 40 ms, so ADD uses them unchanged.
 var limits = object{"ingressRate": 20e6, "ingressBurst": 800e3, "egressRate": 10e6, "egressBurst": 400e3}
 
 // ifbOf1 is the name of the IFB that limits the packets from container number 1.
@@ -75,9 +76,10 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 	return counted.End.Received.Rate * 1514 / counted.Start.Payload
 }
 
-// TestBandwidth checks the rates of both directions by iperf3. Without limits, the rate is far
-// above the limits of this test. With limits, the rate is within 5 % of them. The test covers the
-// bursts of containerd and CRI-O, the guards, and host ports.
+// TestBandwidth measures the rates of both directions by iperf3. Without limits, the rates must be
+// far above the limits of this test. With limits, they must be within 5 % of the limits. The test
+// uses the bursts that containerd and CRI-O pass. Source filters and host ports are also
+// configured.
 func TestBandwidth(t *testing.T) {
 	for _, tt := range []struct {
 		name, asked string
@@ -131,17 +133,18 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
-// numbered matches numbers that the kernel assigns, such as the index of a filter.
+// numbered matches the numbers in tc's output that the kernel assigns, such as the index of a
+// filter. They differ from run to run.
 var numbered = regexp.MustCompile(`\tindex \d+ ref .*|parent [^ ]+ |refcnt \d+`)
 
-// shaping returns what tc shows of the limits of container number 1.
+// shaping returns tc's output about the bandwidth limits of container number 1.
 func shaping(t testing.TB) string {
 	t.Helper()
 	return numbered.ReplaceAllString(setuptest.Run(t, "tc", "qdisc", "show")+setuptest.Run(t, "tc", "filter", "show", "dev", portOf, "ingress"), "")
 }
 
-// TestBandwidthNumbers checks that tc shows the configured rates and bursts, including the
-// largest and the smallest possible ones.
+// TestBandwidthNumbers checks that tc shows the configured rates and bursts, including the largest
+// and the smallest possible values.
 func TestBandwidthNumbers(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -172,7 +175,7 @@ func TestBandwidthNumbers(t *testing.T) {
 	}
 }
 
-// TestBandwidthMistakes checks the errors about invalid limits.
+// TestBandwidthMistakes checks ADD's errors about invalid bandwidth limits.
 func TestBandwidthMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -198,8 +201,9 @@ func TestBandwidthMistakes(t *testing.T) {
 	setuptest.Same(t, before, "refusals left traces")
 }
 
-// TestBandwidthDrift removes or changes one part of the limits at a time. It checks that CHECK
-// names the part and changes nothing, and that bvctl repair restores the part.
+// TestBandwidthDrift removes or changes one part of a container's bandwidth limits at a time, such
+// as a queue or a filter. It checks that CHECK names the part and changes nothing, and that bvctl
+// repair restores the part.
 func TestBandwidthDrift(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"bandwidth": true}}), "nft")
@@ -251,8 +255,8 @@ func TestBandwidthDrift(t *testing.T) {
 	n.must("del", c)
 }
 
-// TestBandwidthGone checks that DEL, GC and the next ADD of an attachment delete its IFB if its
-// port is already gone.
+// TestBandwidthGone deletes the bridge port of a container with bandwidth limits. The IFB of the
+// port remains. The test checks that DEL, GC and the next ADD of the attachment delete the IFB.
 func TestBandwidthGone(t *testing.T) {
 	t.Parallel()
 	conf := limited(single, limits)
@@ -289,9 +293,9 @@ func TestBandwidthGone(t *testing.T) {
 	setuptest.Same(t, before, "GC took what it should not")
 }
 
-// TestBandwidthExisting checks limits on a tap that another plugin has made: DEL removes them
-// again. If the tap already has a qdisc of somebody else, ADD fails and does not change the
-// qdisc.
+// TestBandwidthExisting checks bandwidth limits on a tap that another plugin has made: DEL removes
+// the limits again. If the tap already has a qdisc that bridgeveth did not make, ADD fails and does
+// not change this qdisc.
 func TestBandwidthExisting(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -338,7 +342,8 @@ func TestBandwidthExisting(t *testing.T) {
 	same("DEL without limits")
 }
 
-// TestBandwidthUnlimited checks that no form of "no limits" makes a qdisc or an IFB.
+// TestBandwidthUnlimited checks that ADD makes no qdisc and no IFB if no limit is set, in each form
+// in which a runtime can say this.
 func TestBandwidthUnlimited(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

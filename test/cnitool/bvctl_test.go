@@ -84,8 +84,8 @@ func TestLeases(t *testing.T) {
 		t.Errorf("the filter excludes c1, but c1 is listed:\n%s", table)
 	}
 
-	// Without --force, bvctl frees only leases that are not in use. A container without a namespace
-	// may still have its link.
+	// Without --force, bvctl frees only leases that are not in use. A lease counts as in use while
+	// the link of its container exists, even if the namespace is gone.
 	gone := setup.Attachment{Network: "net", Container: "c2", Interface: "eth0"}
 	harness.Await(t, "an end of the port with its namespace", func() bool {
 		has, err := n.HasPort(gone)
@@ -199,7 +199,7 @@ func TestLeasesCheck(t *testing.T) {
 	}
 }
 
-// TestBvctlMistakes checks that bvctl's errors name wrong arguments, and that bvctl finds no
+// TestBvctlMistakes checks that bvctl's errors name the wrong argument, and that bvctl finds no
 // fault on a host without networks.
 func TestBvctlMistakes(t *testing.T) {
 	t.Parallel()
@@ -289,8 +289,8 @@ func TestBvctlSinglePlugin(t *testing.T) {
 	}
 }
 
-// TestBvctlDamagedStore checks that bvctl names two damaged stores, and still reads the undamaged
-// store between them.
+// TestBvctlDamagedStore checks that bvctl names two damaged stores, and that it still reads the
+// leases in the undamaged store between them.
 func TestBvctlDamagedStore(t *testing.T) {
 	t.Parallel()
 	in := func(dir string) object {

@@ -10,8 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// behind returns conf as the configuration of a plugin that runs after another plugin in a list.
-// result is the result of that other plugin (prevResult).
+// behind returns conf with the result of an earlier plugin in the list (prevResult).
 func behind(conf, result object) object {
 	return conf.with(object{"prevResult": object{"cniVersion": "1.1.0"}.with(result)})
 }
@@ -108,9 +107,9 @@ func TestExistingVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestExistingAfterKilled kills an ADD for a tap that is up, before each message that the ADD
-// sends, and repeats the ADD. It checks that the repeated ADD succeeds, or that the port is
-// complete already, and that DEL restores the tap.
+// TestExistingAfterKilled kills the ADD of a tap that is up, before each message that the ADD
+// sends, and repeats the ADD. The repeated ADD must succeed, or report that the port is already
+// complete. The test checks that DEL then restores the tap.
 func TestExistingAfterKilled(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -137,8 +136,8 @@ func TestExistingAfterKilled(t *testing.T) {
 	noLeases(t)
 }
 
-// TestExistingMistakes checks the errors if the result of the plugin before has no link that can
-// be attached.
+// TestExistingMistakes checks ADD's errors if prevResult names no link that ADD can attach to the
+// bridge.
 func TestExistingMistakes(t *testing.T) {
 	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}
 	for _, tt := range []struct {

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestConfigurationChanged checks that DEL and GC remove an attachment even if their
-// configuration differs from that of its ADD.
+// TestConfigurationChanged checks that DEL and GC remove an attachment even if the configuration
+// has changed since its ADD.
 func TestConfigurationChanged(t *testing.T) {
 	mapped := func(port int) object { return object{"hostPort": port, "containerPort": 80} }
 	renamed := dual.with(object{"bridge": "br1"})
@@ -37,8 +37,9 @@ func TestConfigurationChanged(t *testing.T) {
 	}
 }
 
-// TestLostWithoutDEL checks that an ADD with a changed configuration replaces an attachment that
-// was lost without a DEL: nothing of the old configuration remains.
+// TestLostWithoutDEL deletes a container's bridge port without a DEL, and repeats the ADD with a
+// changed configuration. It checks that the container reaches its new gateway, and that the old
+// bandwidth limit is gone.
 func TestLostWithoutDEL(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -60,9 +61,9 @@ func TestLostWithoutDEL(t *testing.T) {
 	}
 }
 
-// TestFailedADDRestoresSysctls checks that a failed ADD restores the container's sysctls,
-// including those that belong to no interface. ADD fails because the bridge runs STP, so that the
-// port does not forward.
+// TestFailedADDRestoresSysctls checks that a failed ADD restores the container's sysctls, including
+// those that belong to no interface. ADD fails because the bridge runs STP: the port would not
+// forward frames at once.
 func TestFailedADDRestoresSysctls(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"sysctl": object{"net.ipv4.ip_default_ttl": "33"}})

@@ -69,15 +69,15 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// olderBuild is a shell script that makes the attachment of container number 1 look like that of
-// an older build. It also sets the MAC address that the older build gave the port.
+// olderBuild is a shell script that makes the attachment of container number 1 look as if an older
+// build had made it. It also sets the MAC address that the older build gave the bridge port.
 const olderBuild = `
 ip link set vethfl2sl3owzot address 02:2a:f5:25:ed:d6
 bridge link set dev vethfl2sl3owzot guard off
 echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 
-// TestCheckOlderBuild checks that CHECK succeeds for a container that an older build has
-// attached, and that CHECK reports a missing part that the older build had made.
+// TestCheckOlderBuild checks that CHECK succeeds for a container that an older build has attached.
+// If a part that the older build had made is missing, CHECK must report it.
 func TestCheckOlderBuild(t *testing.T) {
 	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -107,8 +107,8 @@ func TestCheckOlderBuild(t *testing.T) {
 	}
 }
 
-// TestCheckIgnores checks that CHECK succeeds after changes of things that do not belong to the
-// attachment.
+// TestCheckIgnores changes things on the host and in the container that do not belong to the
+// attachment. It checks that CHECK still succeeds.
 func TestCheckIgnores(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(3)
@@ -144,8 +144,9 @@ func TestCheckIgnores(t *testing.T) {
 	check.run(t).ok(t)
 }
 
-// TestChain checks a list in which reference plugins after bridgeveth change what it has made.
-// CHECK compares with the result of the whole list, and DEL removes everything.
+// TestChain checks a list of plugins in which a reference plugin after bridgeveth changes the
+// container's interface. CHECK must accept this change, because it gets the result of the whole
+// list. DEL must remove everything.
 func TestChain(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -186,8 +187,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// received runs a call and returns how many bytes it reads from sockets. It counts only the
-// sockets that strace describes by a text that begins with the parameter sockets.
+// received runs a call and returns how many bytes it reads from sockets. The parameter sockets is
+// the beginning of the names that strace gives to these sockets, such as "NETLINK:".
 func received(t *testing.T, c call, sockets string) (bytes int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read,recvmsg"}
@@ -205,8 +206,8 @@ func received(t *testing.T, c call, sockets string) (bytes int) {
 	return bytes
 }
 
-// TestCheckReadsConstantAmount checks that CHECK reads the same amount from the kernel with and
-// without forty other containers.
+// TestCheckReadsConstantAmount checks that CHECK reads the same amount of data from the kernel,
+// with and without forty other containers.
 func TestCheckReadsConstantAmount(t *testing.T) {
 	t.Parallel()
 	const others = 40

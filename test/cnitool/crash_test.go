@@ -18,7 +18,7 @@ import (
 
 // TestKilledFirst kills the first ADD of a host at twelve of its system calls, from the first to
 // the last. It checks that DEL then removes everything. The first ADD makes the bridge and the
-// rules, and starts programs. TestKilled kills later ADDs.
+// rules, and starts programs. TestKilled kills later ADDs, which find all these parts.
 func TestKilledFirst(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft", "legacy").containers(1)
@@ -35,7 +35,8 @@ func TestKilledFirst(t *testing.T) {
 		awaitNoIPTables(t)
 		if try%2 == 1 {
 			if again := on("ADD", 1, dual).run(t); again.err != nil {
-				// The killed ADD had finished except for printing the result.
+				// Code 101 means that the attachment exists: the killed ADD had finished, except
+				// for printing the result.
 				if f := again.failed(t); f.Code != 101 {
 					t.Errorf("killed at system call %d: a repeated ADD fails: %+v", at, f)
 				}
@@ -55,7 +56,8 @@ func TestKilledFirst(t *testing.T) {
 }
 
 // TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. It
-// checks that DEL also removes parts that ADD has made but not yet marked as its own.
+// checks that DEL also removes parts that ADD has made, but not yet marked as its own, for example
+// a link without an alias.
 func TestKilledBetweenMessages(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -94,8 +96,8 @@ func TestAddAfterKilled(t *testing.T) {
 	noLeases(t)
 }
 
-// killedAt calls the plugin and kills it before it sends message number at. killed is false if
-// the plugin has ended before this message.
+// killedAt calls the plugin, and kills it before it sends the message with number "at". killed is
+// false if the plugin sends fewer messages.
 func (c call) killedAt(t *testing.T, at int) (killed bool) {
 	t.Helper()
 	sent := 0
@@ -107,8 +109,8 @@ func (c call) killedAt(t *testing.T, at int) (killed bool) {
 	}).err != nil
 }
 
-// sends reports whether a system call sends a message, that is, a netlink request, a write to a
-// file such as a sysctl, or the result. Writes of the Go runtime to its own eventfd do not count.
+// sends reports whether a system call sends a message: a netlink request, a write to a file such as
+// a sysctl, or the output of the result. The Go runtime's writes to its own eventfd do not count.
 func sends(c ptrace.Call) bool {
 	switch c.Number {
 	case unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG:
@@ -118,7 +120,7 @@ func sends(c ptrace.Call) bool {
 }
 
 // awaitNoIPTables waits until no iptables process runs in the test's host. A killed ADD may have
-// left such a process.
+// left such a process behind.
 func awaitNoIPTables(t testing.TB) {
 	t.Helper()
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
@@ -137,10 +139,10 @@ func awaitNoIPTables(t testing.TB) {
 	})
 }
 
-// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, at the start of the first
-// program that it runs, then of the second, and so on. At this moment some rules of
-// iptables-legacy exist, and others do not. The rules of iptables-nft are written in one
-// transaction. The test checks that DEL then removes everything.
+// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, when it starts a program. In
+// the first round this is the first program, in the second round the second, and so on. At that
+// time, only some of the rules of iptables-legacy exist. (The rules of iptables-nft are written in
+// one transaction.) The test checks that DEL then removes everything.
 func TestKilledBetweenPrograms(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Run(verb, func(t *testing.T) {
@@ -176,12 +178,12 @@ func TestKilledBetweenPrograms(t *testing.T) {
 	}
 }
 
-// killers is a folder with programs that kill the process that starts them.
+// killers is a folder with scripts that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt lets the plugin be killed when it starts its helper program number "at". It fills the folder
-// killers with scripts that count their runs and start the real program of the same name. Run number
-// "at" kills its parent process instead, which is the plugin.
+// killAt fills the folder killers with scripts for the next call of the plugin. They count their
+// starts and run the real program of the same name. The start with number "at" kills its parent
+// process instead, which is the plugin.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {
@@ -201,8 +203,8 @@ exec /usr/sbin/$(basename $0) "$@"
 }
 
 // TestBridgeDeleted deletes the bridge before each message that an ADD sends. It checks that ADD
-// makes the bridge again, and that the container reaches its gateway. ADD checks the bridge for
-// the last time after it has set the port up, so ADD does not notice a later deletion.
+// makes the bridge again, and that the container reaches its gateway. A deletion is not noticed if
+// it comes after ADD's last check of the bridge, which follows right after ADD has set the port up.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -253,9 +255,8 @@ func TestBridgeDeleted(t *testing.T) {
 	}
 }
 
-// TestTablesDeleted deletes the tables of bridgeveth before each message that an ADD sends, as
-// "nft flush ruleset" does. It checks that ADD makes the tables again if it still has to add
-// something to them.
+// TestTablesDeleted deletes bridgeveth's tables before each message that an ADD sends, as "nft
+// flush ruleset" does. It checks that ADD nevertheless succeeds, and that DEL leaves nothing.
 func TestTablesDeleted(t *testing.T) {
 	t.Parallel()
 	conf := publishing(single.with(object{"forward": "none", "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})

@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestManyForeignRules checks that ADD does not read thousands of foreign rules that come after
-// ours.
+// TestManyForeignRules checks that ADD does not read thousands of other programs' rules that come
+// after bridgeveth's rules.
 func TestManyForeignRules(t *testing.T) {
 	const restore = `{ echo "*filter"; for i in $(seq %d); do echo "-A FORWARD -s 192.0.2.9 -p tcp --dport $i -j ACCEPT"; done; echo COMMIT; } | iptables-restore -n`
 	const load = `{ for i in $(seq %d); do echo "add rule inet filter forward ip saddr 192.0.2.9 tcp dport $i accept"; done; } | nft -f -`
@@ -27,8 +27,9 @@ func TestManyForeignRules(t *testing.T) {
 			n.containers(3)
 			setuptest.Run(t, "sh", "-ec", tt.rules)
 			first := on("ADD", 1, tt.conf).run(t).ok(t)
-			// Only nftables sockets count. How much ADD reads from rtnetlink depends on how long
-			// the kernel takes to report the port's carrier.
+			// Only data from nftables sockets count. The amount of data from rtnetlink differs from
+			// run to run, because it depends on how long the kernel takes to report the port's
+			// carrier.
 			const rules = "NETLINK:[NETFILTER:"
 			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 200))
 			few := received(t, on("ADD", 2, tt.conf), rules)

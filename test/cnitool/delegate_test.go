@@ -12,8 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDelegatesAgree requests the same addresses from several IPAM plugins. It checks that the
-// result depends neither on the IPAM plugin nor on the number of earlier ADDs that have failed.
+// TestDelegatesAgree requests the same addresses from several IPAM plugins. It checks that ADD
+// returns the same result for each of them. If ADD fails after the IPAM plugin has leased an
+// address, no lease may be left.
 func TestDelegatesAgree(t *testing.T) {
 	ranges := [][]object{{{"subnet": "10.88.0.0/24"}}, {{"subnet": "fd88::/64"}}}
 	routes := []object{{"dst": "203.0.113.0/24"}}

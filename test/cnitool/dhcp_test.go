@@ -10,8 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// lan makes an administrator's bridge with an uplink to a router on a LAN. The router has
-// 10.88.0.200. lan also makes a witness: a container with the kernel's default settings.
+// lan makes an administrator's bridge with an uplink to a router on a LAN. The router has the
+// address 10.88.0.200. lan also makes a witness: a container on the bridge with the kernel's
+// default settings.
 func lan(t *testing.T) (router, witness *setup.Namespace) {
 	t.Helper()
 	router, witness = setuptest.Container(t, "router"), setuptest.Container(t, "witness")

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestUnits checks the unit files by systemd-analyze verify. bvctl is at the path that the unit
-// files name.
+// TestUnits checks the unit files in dist/ by `systemd-analyze verify`, which also checks that the
+// programs exist. The test therefore copies bvctl to the path in the unit files.
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	setuptest.EnterHost(t)

@@ -20,7 +20,7 @@ import (
 // dockerWait is the longest time that dockerd may take to start.
 const dockerWait = time.Minute
 
-// dockerd starts the dockerd of the folder bin in the test's host, with all its files below /run.
+// dockerd starts the dockerd in the folder bin, in the test's host, with all its files below /run.
 // dockerd ends with the test, or when stop is called.
 func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
@@ -74,8 +74,8 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 	}
 }
 
-// dockerAnswers reports whether dockerd serves requests. At that time, dockerd has already made
-// its rules.
+// dockerAnswers reports whether dockerd serves requests. dockerd makes its rules before it serves
+// requests.
 func dockerAnswers() bool {
 	conn, err := net.Dial("unix", "/run/docker.sock")
 	if err != nil {
@@ -131,7 +131,8 @@ func testDocker(t *testing.T, bin string) {
 		rules := setuptest.Run(t, "iptables", "-S", "FORWARD")
 		ours := strings.Index(rules, "-j BRIDGEVETH-FORWARD")
 		found := 0
-		// DOCKER-ISOLATION-STAGE-1 exists up to Docker 27. From 28.0.1 on, DOCKER-FORWARD replaces it.
+		// DOCKER-ISOLATION-STAGE-1 exists up to Docker 27. From 28.0.1 on, DOCKER-FORWARD replaces
+		// it.
 		for _, docker := range []string{"-j DOCKER-USER", "-j DOCKER-ISOLATION-STAGE-1", "-j DOCKER-FORWARD"} {
 			switch at := strings.Index(rules, docker); {
 			case at > ours:
@@ -176,8 +177,8 @@ func testDocker(t *testing.T, bin string) {
 	}
 }
 
-// sortedLines sorts the lines of a dump, because a restarted dockerd makes its chains in another
-// order.
+// sortedLines sorts the lines of a dump, because a dockerd that is started again makes its chains
+// in another order.
 func sortedLines(dump string) []string {
 	lines := strings.Split(dump, "\n")
 	slices.Sort(lines)

@@ -10,10 +10,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorPortOffBridge takes a container's port off its bridge, or deletes the bridge. The
-// container then sends packets, so its neighbour entries may also be wrong. The test checks that
-// the doctor names the port or the bridge, and that --fix restores it, with and without libcni's
-// record.
+// TestDoctorPortOffBridge takes a container's bridge port off the bridge, or deletes the bridge.
+// The container then sends packets, so that its neighbour entries become wrong too. The test checks
+// that the doctor names the port or the bridge, and that --fix restores it, with and without
+// libcni's record.
 func TestDoctorPortOffBridge(t *testing.T) {
 	for _, tt := range []struct {
 		name, spoil string
@@ -37,8 +37,9 @@ func TestDoctorPortOffBridge(t *testing.T) {
 				spoil := func() {
 					setuptest.Run(t, "sh", "-c", strings.ReplaceAll(tt.spoil, "PORT", port))
 					for _, to := range []string{"10.88.0.1", "10.88.0.3"} {
-						// If the port is on no bridge, the host itself answers ARP requests for
-						// 10.88.0.1, with the port's MAC address.
+						// While the port is on no bridge, the host answers ARP requests for
+						// 10.88.0.1 with the port's MAC address. The container's neighbour entry
+						// then has this wrong address.
 						_ = c[0].Do(exec.Command("ping", "-n", "-c", "1", "-w", "1", to).Run)
 					}
 				}
@@ -72,8 +73,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 	}
 }
 
-// answers reports whether Ping succeeds in one of several attempts. ping stops at the first
-// error, and an ARP request from before the repair may still time out.
+// answers reports whether Ping succeeds in one of several attempts. A single attempt may fail,
+// because ping stops at the first error: an ARP request from before the repair may still time out.
 func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	for range 2 {
 		if setuptest.Ping(t, c, to) {

@@ -11,8 +11,8 @@ import (
 )
 
 // TestDoctorRules checks that the doctor looks up the return path by routing rules (ip rule), as
-// the kernel does, and that its advice works. The rules select by the source address. The test
-// runs with rp_filter and without.
+// the kernel does, and that the command that the doctor advises fixes the path. The routing rules
+// select packets by the source address. The test runs with and without a strict rp_filter.
 func TestDoctorRules(t *testing.T) {
 	const strict = "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; "
 	for _, tt := range []struct {
@@ -60,9 +60,8 @@ func TestDoctorRules(t *testing.T) {
 	}
 }
 
-// secondUplink gives the host a second link, uplink2, and a default route through it. uplink2
-// leads to the same namespace outside as the first uplink. outside also has the address
-// 198.51.100.7.
+// secondUplink gives the host a second link to the namespace outside, uplink2, and a default route
+// through this link. The namespace outside also gets the address 198.51.100.7.
 func (n *node) secondUplink() (outside *setup.Namespace) {
 	n.t.Helper()
 	outside = n.outside(false)
@@ -74,8 +73,8 @@ func (n *node) secondUplink() (outside *setup.Namespace) {
 	return outside
 }
 
-// TestDoctorTwoUplinks checks the doctor on a host with two uplinks. Replies leave by one of
-// them, whichever uplink the request came in by.
+// TestDoctorTwoUplinks checks the doctor on a host with two uplinks. The host sends replies through
+// one uplink, even if the request came in by the other.
 func TestDoctorTwoUplinks(t *testing.T) {
 	const note = "requests to its host ports that come in by uplink are answered by uplink2"
 	said := func(d diagnosis) bool {
@@ -170,9 +169,9 @@ func TestDoctorTwoUplinks(t *testing.T) {
 	})
 }
 
-// TestDoctorNodeRoute checks the doctor's report about a pod on another node, which is reached by
-// uplink2. The host has no route to the range of this node. The doctor prints the command that
-// adds the route.
+// TestDoctorNodeRoute checks the doctor's report about a pod on another node. The node is behind
+// uplink2, but the host has no route to the node's pod range. The doctor must print the command
+// that adds the route.
 func TestDoctorNodeRoute(t *testing.T) {
 	cluster := dual.with(object{"masqExclude": []string{"10.244.0.0/16", "fd44::/56"}})
 	for _, tt := range []struct{ name, routes, to, want, advice string }{
@@ -221,7 +220,7 @@ func TestDoctorNodeRoute(t *testing.T) {
 }
 
 // TestDoctorCloudRoutes checks that the doctor accepts the default route as the way to pods of
-// other nodes if the router has routes to these pods, as in a cloud.
+// other nodes. In a cloud, the router often has the routes to these pods.
 func TestDoctorCloudRoutes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"masqExclude": []string{"10.244.0.0/16"}}), "nft")

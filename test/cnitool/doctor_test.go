@@ -34,7 +34,7 @@ type diagnosis []struct {
 	}
 }
 
-// doctor runs bvctl doctor --json and returns its output and its exit status.
+// doctor runs bvctl doctor, and returns its JSON output and its exit status.
 func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d", "doctor", "-o", "json"}, args...)...)
@@ -50,8 +50,8 @@ func doctor(t testing.TB, args ...string) (d diagnosis, status int) {
 	return d, status
 }
 
-// obstacle returns the text of the first obstacle. Containers appear in it as the paths of their
-// namespaces.
+// obstacle returns the text of the first obstacle. It replaces the container IDs of cnitool by the
+// short names c1, c2 and c3.
 func (d diagnosis) obstacle() string {
 	for _, r := range d {
 		if r.Obstacle != nil {
@@ -71,7 +71,7 @@ func containerID(path string) string {
 	return fmt.Sprintf("cnitool-%x", id[:10])
 }
 
-// portNameOf returns the name of the port of a container's eth0.
+// portNameOf returns the name of the bridge port of a container's eth0.
 func portNameOf(c *setup.Namespace) string {
 	return setup.Attachment{Network: "net", Container: containerID(c.Path), Interface: "eth0"}.Port()
 }
@@ -194,8 +194,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorFixBesidePlugins runs bvctl from a folder that contains a CNI plugin with the name of
-// a system program. It checks that --fix runs the system program.
+// TestDoctorFixBesidePlugins runs bvctl from a folder with CNI plugins that have the names of
+// system programs, such as bridge. It checks that --fix runs the system program, not the plugin.
 func TestDoctorFixBesidePlugins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -251,7 +251,8 @@ func TestDoctorHealthy(t *testing.T) {
 	}
 }
 
-// TestDoctorPaths checks the doctor on other paths than from a container to a container.
+// TestDoctorPaths checks the doctor on paths that do not lead from a container to another container
+// of the same network.
 func TestDoctorPaths(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -268,7 +269,8 @@ func TestDoctorPaths(t *testing.T) {
 			t.Errorf("doctor %q: %v: %s", args, err, out)
 		}
 	}
-	// A difference that blocks no path is reported once.
+	// This flush removes the masquerade rule, which no path between containers needs. The doctor
+	// must report the missing rule exactly once.
 	setuptest.Run(t, "nft", "flush", "chain", "ip", "bridgeveth", "postrouting")
 	d, status := doctor(t)
 	var wrong []string
@@ -282,8 +284,8 @@ func TestDoctorPaths(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsGateway checks a bridge with an uplink to a LAN, on which a router is the
-// gateway of the containers. No command that the doctor prints may give the gateway's address to
+// TestDoctorKeepsGateway checks the doctor on a bridge with an uplink to a LAN. A router on the LAN
+// is the containers' gateway. No command that the doctor prints may give the router's address to
 // the bridge.
 func TestDoctorKeepsGateway(t *testing.T) {
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
@@ -329,8 +331,8 @@ func TestDoctorKeepsGateway(t *testing.T) {
 	}
 }
 
-// TestDoctorTwoInterfaces checks the doctor on the path from one interface of a container to
-// another interface of this container, and to the same interface.
+// TestDoctorTwoInterfaces checks the doctor on paths within one container: from one interface to
+// the other, and from an interface to itself.
 func TestDoctorTwoInterfaces(t *testing.T) {
 	for _, tt := range []struct{ name, spoil, to, want string }{
 		{"nothing", "true", "10.89.0.2", ""},
@@ -384,8 +386,8 @@ func TestDoctorLayer2(t *testing.T) {
 	}
 }
 
-// TestDoctorIncomplete checks the doctor's reports about containers of which parts are missing,
-// and about records that cannot be read.
+// TestDoctorIncomplete checks the doctor's reports about a container without a network namespace,
+// and about unreadable records of libcni.
 func TestDoctorIncomplete(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -400,8 +402,8 @@ func TestDoctorIncomplete(t *testing.T) {
 	}
 }
 
-// TestDoctorQuotes checks that the command that the doctor prints works for a container whose
-// path contains characters that a shell would interpret.
+// TestDoctorQuotes checks that --fix quotes the path of a container that contains characters with a
+// meaning for a shell.
 func TestDoctorQuotes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -420,8 +422,9 @@ func TestDoctorQuotes(t *testing.T) {
 	}
 }
 
-// TestDoctorNames checks how the doctor quotes the name of a table in a container. The name
-// contains commands for nft(8) and for a shell, and a line that looks like output of the doctor.
+// TestDoctorNames checks how the doctor quotes the name of an nftables table in a container. The
+// name contains commands for nft(8) and for a shell, and a line that looks like output of the
+// doctor.
 func TestDoctorNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -481,8 +484,8 @@ func TestDoctorContainerRemoved(t *testing.T) {
 	}
 }
 
-// TestDoctorManyBlocked checks that, on a node where no container reaches its neighbour, the
-// doctor reports five containers one by one, and then all others together.
+// TestDoctorManyBlocked checks a node on which no container reaches another. The doctor must report
+// five containers one by one, and then all others together.
 func TestDoctorManyBlocked(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"forward": "none"}), "nft")
@@ -500,7 +503,7 @@ func TestDoctorManyBlocked(t *testing.T) {
 }
 
 // TestDoctorOnce checks that the doctor prints an obstacle that blocks all containers only once,
-// with the blocked paths. With -v, it prints the steps of each path.
+// with the list of the blocked paths. With -v, the doctor must print the steps of each path.
 func TestDoctorOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
@@ -526,8 +529,8 @@ func TestDoctorOnce(t *testing.T) {
 	}
 }
 
-// TestDoctorFixUndone checks that --fix reports that its commands had no effect if another
-// program undoes each change at once.
+// TestDoctorFixUndone checks --fix while another program undoes each change at once. The doctor
+// must report that its commands had no effect.
 func TestDoctorFixUndone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -543,9 +546,9 @@ func TestDoctorFixUndone(t *testing.T) {
 	}
 }
 
-// TestDoctorKilled kills the doctor while its packet is on its way. It checks that the doctor's
-// tables are removed: by the kernel when the process ends or, on kernels without table owners, by
-// the next doctor.
+// TestDoctorKilled ends the doctor by a signal while its test packet is on its way. It checks that
+// the doctor's tables are removed: by the kernel when the process ends or, on kernels without table
+// owners, by the next run of the doctor.
 func TestDoctorKilled(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -582,8 +585,8 @@ func TestDoctorKilled(t *testing.T) {
 	}
 }
 
-// TestDoctorsAtOnce checks that several doctors that start at the same time run one after
-// another.
+// TestDoctorsAtOnce checks that several doctor processes that start at the same time wait for each
+// other, and run one after another.
 func TestDoctorsAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -604,8 +607,8 @@ func TestDoctorsAtOnce(t *testing.T) {
 	}
 }
 
-// track adds an answered UDP connection to the conntrack table. Unanswered connections would not
-// fill the table: when it is full, the kernel drops them to make room.
+// track adds a UDP connection with an answer to the conntrack table. Connections without an answer
+// would not fill the table, because the kernel drops them when the table is full.
 func track(from, to uint16) error {
 	a, b := []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2}
 	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }

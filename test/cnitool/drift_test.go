@@ -12,9 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDrift removes one part at a time that all containers of a network use. It checks that
-// `cnitool check` names the part and changes nothing, and that the next ADD restores the part for
-// all containers.
+// TestDrift removes one part of the host's setup at a time that all containers of a network share.
+// It checks that `cnitool check` names the part and changes nothing, and that the next ADD restores
+// the part for all containers.
 func TestDrift(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -52,7 +52,7 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// TestInvalidPrevResult checks the error of CHECK about a prevResult that no plugin may return.
+// TestInvalidPrevResult checks CHECK's error about a prevResult that is not a valid result of ADD.
 func TestInvalidPrevResult(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -77,8 +77,8 @@ func TestInvalidPrevResult(t *testing.T) {
 	on("DEL", 1, single.with(object{"prevResult": json.RawMessage(`{"cniVersion":"9.0.0"}`)})).run(t).ok(t)
 }
 
-// TestVerbsOfOldVersions checks the error of verbs that do not exist in the configuration's CNI
-// version.
+// TestVerbsOfOldVersions checks the error of a verb that does not exist in the CNI version of the
+// configuration.
 func TestVerbsOfOldVersions(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -92,9 +92,9 @@ func TestVerbsOfOldVersions(t *testing.T) {
 	}
 }
 
-// TestMissingIP6Tables hides the program ip6tables where iptables-legacy drops packets of both
-// families. It checks that ADD of an IPv4 network succeeds, and that ADD of a dual-stack network
-// fails.
+// TestMissingIP6Tables hides the program ip6tables on a host where iptables-legacy drops the
+// packets of both IP families. It checks that the ADD of an IPv4 network succeeds, and that the ADD
+// of a dual-stack network fails.
 func TestMissingIP6Tables(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")

@@ -9,14 +9,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// everything is a network with every feature for which ADD has a step of its own.
+// everything is the configuration of a network that uses all features, so that ADD takes all of its
+// steps.
 var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
-// failing runs a call in which one system call fails: call number at of the given kind. failed
-// returns how many system calls have failed. There may be several, because strace counts the
-// calls of each thread separately.
+// failing runs a call of the plugin under strace, which makes one system call of the given kind
+// fail: the call with number "at". failed returns how many system calls have failed. This may be
+// more than one, because strace counts the calls of each thread separately.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
@@ -29,8 +30,8 @@ func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, fai
 	return a, strings.Count(string(trace), "(INJECTED)")
 }
 
-// TestFailsAnywhere lets one system call of ADD fail at a time. It checks that ADD either
-// succeeds nevertheless, or fails with a CNI error and leaves the host as it was.
+// TestFailsAnywhere makes one system call of ADD fail at a time. It checks that ADD either succeeds
+// nevertheless, or fails with a CNI error and leaves the host as it was before.
 func TestFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		syscall, errno string
@@ -94,8 +95,8 @@ func TestInterrupted(t *testing.T) {
 	a.ok(t)
 }
 
-// TestDelFailsAnywhere lets one system call of DEL fail at a time. It checks that the error
-// contains none of the words that containerd takes for success, and that the next DEL removes
+// TestDelFailsAnywhere makes one system call of DEL fail at a time. It checks that DEL's error
+// contains none of the phrases that containerd takes for success, and that the next DEL removes
 // everything.
 func TestDelFailsAnywhere(t *testing.T) {
 	for _, tt := range []struct {

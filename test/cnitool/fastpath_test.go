@@ -20,11 +20,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// fast is the network dual with the fast path.
+// fast is the configuration dual with the fast path switched on.
 var fast = dual.with(object{"fastPath": true})
 
-// newFastNode is newNode for a network with the fast path. If the kernel has no flowtables,
-// newFastNode checks that ADD reports this and leaves nothing, and then skips the test.
+// newFastNode calls newNode for a network with the fast path. If the kernel has no flowtables,
+// newFastNode checks that ADD reports this and leaves nothing. It then skips the test.
 func newFastNode(t *testing.T, conf object) *node {
 	t.Helper()
 	n := newNode(t, conf, "nft")
@@ -63,8 +63,8 @@ func TestFastPathAuto(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// echo starts servers for TCP and UDP on fastPort in a namespace. They send back everything that they
-// receive.
+// echo starts servers for TCP and UDP on fastPort in a namespace. They send back everything that
+// they receive.
 func echo(t testing.TB, ns *setup.Namespace) {
 	t.Helper()
 	listen(t, ns, fastPort,
@@ -72,8 +72,8 @@ func echo(t testing.TB, ns *setup.Namespace) {
 		func(message []byte, _ net.Addr) []byte { return message })
 }
 
-// exchange sends messages of size bytes, each after the answer to the message before. It returns
-// the number of answers, and stops at the first missing answer.
+// exchange sends messages of size bytes, and waits for an answer after each message. It returns the
+// number of answers, and stops at the first missing answer.
 func exchange(conn net.Conn, messages, size int) (answers int) {
 	b := make([]byte, size)
 	for range messages {
@@ -89,8 +89,8 @@ func exchange(conn net.Conn, messages, size int) (answers int) {
 	return answers
 }
 
-// countForwarded adds a chain that counts forwarded packets before all other chains. forwarded
-// returns the number of packets since its last call.
+// countForwarded adds a chain that counts forwarded packets before all other FORWARD chains.
+// forwarded returns the number of packets since its previous call.
 func countForwarded(t testing.TB) (forwarded func() int) {
 	t.Helper()
 	setuptest.Run(t, "nft", "add table inet counting; add chain inet counting forward { type filter hook forward priority -500; }; add counter inet counting seen; add rule inet counting forward counter name seen")
@@ -109,8 +109,8 @@ func countForwarded(t testing.TB) (forwarded func() int) {
 // fastPort is the port of the echo servers.
 const fastPort = 7000
 
-// isFast reports whether a connection takes the fast path, that is, whether the packets of an
-// exchange pass no chain. It fails the test if an answer is lost.
+// isFast reports whether a connection takes the fast path, that is, whether its packets pass no
+// FORWARD chain. It fails the test if an answer is lost.
 func isFast(t testing.TB, conn net.Conn, forwarded func() int) bool {
 	t.Helper()
 	for range 6 { // several attempts, because the kernel may send other packets at the same time, such as neighbour solicitations
@@ -128,7 +128,7 @@ func isFast(t testing.TB, conn net.Conn, forwarded func() int) bool {
 	return false
 }
 
-// addressesOf returns the IPv4 and the IPv6 address of a container, each as ADDRESS:fastPort.
+// addressesOf returns the IPv4 and the IPv6 address of a container, each with fastPort as its port.
 func addressesOf(t testing.TB, c *setup.Namespace) (v4, v6 string) {
 	t.Helper()
 	addresses, err := setup.Addresses(c, "eth0")
@@ -139,7 +139,7 @@ func addressesOf(t testing.TB, c *setup.Namespace) (v4, v6 string) {
 }
 
 // TestFastPath checks that packets of established connections do not pass the FORWARD chains, on
-// each path that a packet may take. Without the key fastPath, they do.
+// each path that packets may take. Without the key fastPath, they must pass the chains.
 func TestFastPath(t *testing.T) {
 	t.Parallel()
 	published := func(conf object) object {
@@ -148,8 +148,8 @@ func TestFastPath(t *testing.T) {
 	n := newFastNode(t, fast)
 	outside := n.outside(false)
 	c := n.containers(3)
-	// Between bridges, br_netfilter undoes the masquerade of a reply before the reply reaches the
-	// flowtable.
+	// Connections between the bridges must not be masqueraded, because br_netfilter would undo the
+	// masquerade of a reply before the reply reaches the flowtable.
 	first := fast.with(object{"masqExclude": []string{"10.89.0.0/24", "fd89::/64"}})
 	second := fast.with(object{"name": "second", "bridge": "br1", "ipMasq": false, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": "10.89.0.0/24"}}, {{"subnet": "fd89::/64"}},
@@ -203,7 +203,7 @@ func TestFastPath(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestFastPathClosed checks that the fast path lets no packet pass that rules drop: a reply that
+// TestFastPathClosed checks that the fast path does not carry packets that rules drop: a reply that
 // a chain drops, a new connection from outside (`inbound`), and a packet with a false source
 // address (`ipspoofchk`).
 func TestFastPathClosed(t *testing.T) {
@@ -261,9 +261,9 @@ func TestFastPathClosed(t *testing.T) {
 	}
 }
 
-// TestFastPathSlow checks that the slow path handles packets that the fast path cannot handle:
-// packets larger than the MTU of the uplink, packets whose TTL ends, and packets after a change
-// of the route.
+// TestFastPathSlow checks that the kernel's normal forwarding handles packets that the fast path
+// cannot handle: packets larger than the MTU of the uplink, packets whose TTL ends, and packets
+// after a change of the route.
 func TestFastPathSlow(t *testing.T) {
 	t.Parallel()
 	n := newFastNode(t, fast)
@@ -326,8 +326,8 @@ func TestFastPathSlow(t *testing.T) {
 }
 
 // TestFastPathNextHolder gives the address of a deleted container to another container. It checks
-// that this container gets no packet of the deleted container's connections, neither after a DEL
-// nor without a DEL.
+// that the new container gets no packets of the deleted container's connections, whether or not DEL
+// was called for the deleted container.
 func TestFastPathNextHolder(t *testing.T) {
 	t.Parallel()
 	one := fast.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -371,8 +371,8 @@ func TestFastPathNextHolder(t *testing.T) {
 	}
 }
 
-// TestFastPathDevices changes the uplinks and the bridge. It checks that CHECK names the missing
-// devices of the flowtable, and that repair and ADD add them again.
+// TestFastPathDevices changes the host's uplinks and the bridge. It checks that CHECK names the
+// devices that are missing in the flowtable, and that bvctl repair and ADD add them again.
 func TestFastPathDevices(t *testing.T) {
 	t.Parallel()
 	n := newFastNode(t, fast)
@@ -417,7 +417,7 @@ func TestFastPathDevices(t *testing.T) {
 	}
 }
 
-// TestFastPathBandwidth checks that packets on the fast path pass through the queues that limit a
+// TestFastPathBandwidth checks that packets on the fast path pass the queues that limit a
 // container's bandwidth.
 func TestFastPathBandwidth(t *testing.T) {
 	t.Parallel()

@@ -39,8 +39,8 @@ func TestIngressPolicy(t *testing.T) {
 				for _, server := range append(c, outside) {
 					serve(t, server, 80)
 				}
-				// With br_netfilter, a redirected packet still goes from bridge port to bridge port, so port
-				// isolation drops it.
+				// With br_netfilter, a packet that iptables has redirected still goes from bridge
+				// port to bridge port, so port isolation drops it.
 				routed := tt.policy != "isolated" || netfilter == "0"
 				for _, p := range []struct {
 					name string
@@ -81,8 +81,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyChanges changes the policy of a network with running containers. It checks
-// that CHECK fails, and that the next ADD applies the new policy.
+// TestIngressPolicyChanges changes the ingress policy of a network with running containers. It
+// checks that CHECK fails, and that the next ADD applies the new policy.
 func TestIngressPolicyChanges(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

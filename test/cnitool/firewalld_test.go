@@ -19,8 +19,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// firewalld starts the firewalld of a Debian release in the test's host, with a D-Bus of its own.
-// stopBus ends this D-Bus. Both end with the test.
+// firewalld starts the firewalld of a Debian release in the test's host, with a D-Bus daemon of its
+// own. stopBus ends this daemon. Both programs end with the test.
 func firewalld(t *testing.T, release string) (stopBus func()) {
 	t.Helper()
 	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), release)
@@ -32,7 +32,7 @@ func firewalld(t *testing.T, release string) (stopBus func()) {
 			t.Fatal(err)
 		}
 	}
-	// firewalld reads its files in /usr and writes to /etc.
+	// firewalld reads files in /usr and writes files in /etc, so both folders get an overlay.
 	for dir, writable := range map[string]string{"/usr": "", "/etc": ",upperdir=/run/etc,workdir=/run/work"} {
 		err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+filepath.Join(root, dir)+":"+dir+writable)
 		if err != nil {
@@ -45,7 +45,8 @@ func firewalld(t *testing.T, release string) (stopBus func()) {
 	return stopBus
 }
 
-// startBus starts a D-Bus in the test's host. It ends with the test, or when stop is called.
+// startBus starts a D-Bus daemon in the test's host. The daemon ends with the test, or when stop is
+// called.
 func startBus(t *testing.T) (stop func()) {
 	t.Helper()
 	err := os.Mkdir("/run/dbus", 0o755)
@@ -88,9 +89,10 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	return stop
 }
 
-// TestFirewalld checks containers beside firewalld, which rejects their packets. If only the
-// bridge is in a zone, some of these packets pass. With bridgeveth's policy, all of them pass,
-// also after a reload of firewalld.
+// TestFirewalld checks which packets of containers pass on a host with firewalld. Without
+// bridgeveth's settings, firewalld rejects most of them. If only the bridge is in a zone, some
+// still do not pass. With bridgeveth's zone and policy, all packets pass, also after a reload of
+// firewalld and a repair.
 func TestFirewalld(t *testing.T) {
 	for _, release := range []string{"bookworm", "trixie"} { // firewalld 1.3 and 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
@@ -108,7 +110,7 @@ func testFirewalld(t *testing.T, release string) {
 		}
 	}
 	w.add(dual.with(object{"forward": "none"}))
-	// firewalld itself accepts packets to published ports.
+	// Packets to published ports pass, because firewalld itself accepts them.
 	rejected := both("sibling", "out", "in")
 	blocked("without us", rejected)
 	cmd("--zone=trusted", "--add-interface=br0")
@@ -135,8 +137,8 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// This command deletes the tables that "nft flush ruleset" would delete if firewalld 2
-		// owned its table. The host's nft is too old to respect the owner of a table.
+		// The command deletes the same tables as "nft flush ruleset" would if firewalld 2 owned its
+		// table. The host's nft is too old to respect the owner of a table.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -154,7 +156,7 @@ func testFirewalld(t *testing.T, release string) {
 	}
 	noLeases(t)
 
-	// The administrator's rules have precedence.
+	// An administrator's choice of the zone has precedence.
 	w.must("add", w.c[0])
 	cmd("--zone=bridgeveth", "--change-interface=br0")
 	cmd("--zone=drop", "--change-interface=br0")
@@ -164,8 +166,8 @@ func testFirewalld(t *testing.T, release string) {
 	}
 }
 
-// TestFirewalldStrict checks that ADD with a host port that firewalld would block fails, and that
-// the error gives the reason.
+// TestFirewalldStrict checks that ADD fails if firewalld would block the host port
+// (StrictForwardPorts), and that the error gives this reason.
 func TestFirewalldStrict(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "")
@@ -219,8 +221,8 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("auto", "connect to the system bus (D-Bus)")
 }
 
-// TestFirewalldStopped checks that `bvctl firewalld strict` fails on a D-Bus without firewalld.
-// Without an answer, it is unknown whether firewalld blocks host ports.
+// TestFirewalldStopped checks that `bvctl firewalld strict` fails if firewalld does not run: it
+// then cannot know whether firewalld blocks host ports.
 func TestFirewalldStopped(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual)

@@ -20,8 +20,8 @@ const allProtocols = unix.ETH_P_ALL << 8
 // frameSize is the size of a frame with an Ethernet header, an IPv6 header and the mark, in bytes.
 const frameSize = 70
 
-// mark is at the end of each frame that the test sends. It distinguishes them from other frames
-// on a bridge.
+// mark is the end of each frame that the test sends. It distinguishes these frames from other
+// frames on the bridge.
 var mark = []byte("a mark!!")
 
 // passes sends a frame from one container and reports whether it arrives at another container.

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// oneByOne is a network with one set of ranges: one range for each of the given subnets. All
-// ranges have the same gateway.
+// oneByOne returns the configuration of a network with a separate address range for each subnet.
+// All ranges have the same gateway.
 func oneByOne(gateway string, subnets ...string) object {
 	var set []object
 	for _, s := range subnets {
@@ -19,8 +19,8 @@ func oneByOne(gateway string, subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": [][]object{set}}})
 }
 
-// TestGatewayOutsideSubnet checks containers whose gateway is outside of their subnet. The
-// container needs a route to the gateway, and the host needs a route to the container.
+// TestGatewayOutsideSubnet checks containers whose gateway is outside of their subnet. A container
+// then needs a route to the gateway, and the host needs a route to the container.
 func TestGatewayOutsideSubnet(t *testing.T) {
 	for _, tt := range []struct {
 		name             string

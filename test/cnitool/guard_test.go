@@ -19,7 +19,7 @@ import (
 )
 
 // These are the MAC and IP addresses of the first two containers, and headers of frames from the
-// first container.
+// first container, all in hexadecimal.
 const (
 	mac, other   = "0a580a580002", "0a580a580003"
 	all          = "ffffffffffff"
@@ -64,8 +64,8 @@ var guardedFrames = []struct {
 	{"another protocol", all + mac + somethingNew, true, false},
 }
 
-// TestSpoofing checks that the guard drops frames with addresses of other containers. Without the
-// guard, the second container receives every frame.
+// TestSpoofing checks that the guard (macspoofchk, ipspoofchk) drops frames with addresses of other
+// containers. Without the guard, the second container must receive every frame.
 func TestSpoofing(t *testing.T) {
 	for _, key := range []string{"", "macspoofchk", "ipspoofchk"} {
 		t.Run(key, func(t *testing.T) {
@@ -105,9 +105,9 @@ func TestSpoofing(t *testing.T) {
 	}
 }
 
-// TestGuardCollected checks that the number of messages that GC sends does not grow with the
-// number of stale guarded ports. The sets hold the elements of all ports, so GC reads each set
-// only once.
+// TestGuardCollected checks that GC sends the same number of messages for two stale guarded ports
+// as for six. The guard's nftables sets hold the elements of all ports, so GC needs to read each
+// set only once.
 func TestGuardCollected(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true})
@@ -131,8 +131,8 @@ func TestGuardCollected(t *testing.T) {
 	}
 }
 
-// TestGuardRemoved checks that each form of DEL and GC removes the guard of a port, and that
-// another port keeps its guard.
+// TestGuardRemoved checks that each form of DEL and GC removes the source filter (guard) of a port,
+// and that another port keeps its guard.
 func TestGuardRemoved(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true})
 	port := setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
@@ -171,10 +171,11 @@ func TestGuardRemoved(t *testing.T) {
 	}
 }
 
-// olderGuard replaces the guard's table by a table of an older build. In the older table, the map
-// does not record the byte order of link names; no set has the targets of neighbour
-// advertisements; the other sets have the flag NFT_SET_CONCAT; and the rules have other comments.
-// The table guards the containers with the given numbers, in the order of bridges.
+// olderGuard replaces the guard's nftables table by the table of an older build. The older table
+// differs in these points: the map does not record the byte order of link names; no set has the
+// targets of neighbour advertisements; the other sets have the flag NFT_SET_CONCAT; and the rules
+// have other comments. The table has a rule for each of the bridges, and guards the containers with
+// the given numbers.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()
@@ -248,10 +249,10 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	}
 }
 
-// TestGuardUpgrade replaces the guard of running containers by that of an older build. It checks
-// that CHECK accepts the older guard, and that the next ADD and `bvctl repair` replace it in one
-// transaction. During the replacement, no frame arrives that the guard has to drop. At the end,
-// nft(8) saves the ruleset and loads it again.
+// TestGuardUpgrade gives running containers the guard of an older build. It checks that CHECK
+// accepts the older guard, and that the next ADD and `bvctl repair` replace it in one transaction.
+// During the replacement, no frame may arrive that the guard has to drop. At the end, nft(8) saves
+// the ruleset and loads it again.
 func TestGuardUpgrade(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})

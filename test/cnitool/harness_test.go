@@ -22,7 +22,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with cnitool and the plugins.
+// programs is the folder with the executable files of cnitool, bvctl and the plugins.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 // object is a JSON object.
 type object map[string]any
 
-// with returns a copy with the keys of extra.
+// with returns a copy of o that also has the keys of extra.
 func (o object) with(extra object) object {
 	all := object{}
 	for _, from := range []object{o, extra} {
@@ -43,7 +43,7 @@ func (o object) with(extra object) object {
 	return all
 }
 
-// dual is a dual-stack network with masquerade.
+// dual is the configuration of a dual-stack network with masquerade.
 var dual = object{
 	"type": "bridgeveth", "bridge": "br0", "isDefaultGateway": true, "ipMasq": true,
 	"ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -51,18 +51,18 @@ var dual = object{
 	}},
 }
 
-// single is an IPv4 network.
+// single is the configuration dual for IPv4 alone.
 var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}})
 
-// node is a host of the test's own, with one network.
+// node is a host that the test makes, with the configuration of one network.
 type node struct {
 	*setup.Host
 	t   testing.TB
 	env []string // additional environment of cnitool
 }
 
-// newNode makes a host for the test and configures its network. The policy of FORWARD is DROP in
-// each of the given flavours of iptables.
+// newNode makes a host for the test, and writes the configuration of its network. In each of the
+// given flavours of iptables (nft, legacy), the policy of FORWARD is DROP.
 func newNode(t testing.TB, plugin object, flavours ...string) *node {
 	t.Helper()
 	n := &node{Host: setuptest.EnterHost(t), t: t}
@@ -89,10 +89,11 @@ func (n *node) configure(plugin object) {
 	}
 }
 
-// cnitool runs cnitool for the network. cnitool identifies a container by its namespace's path.
+// cnitool runs cnitool for the node's network. cnitool identifies a container by the path of its
+// namespace.
 func (n *node) cnitool(verb string, c *setup.Namespace) error { return n.cnitoolOn("net", verb, c) }
 
-// cnitoolOn runs cnitool for another network.
+// cnitoolOn runs cnitool for the network with the given name.
 func (n *node) cnitoolOn(network, verb string, c *setup.Namespace) error {
 	path := "/run/netns/none"
 	if c != nil {
@@ -107,7 +108,7 @@ func (n *node) cnitoolOn(network, verb string, c *setup.Namespace) error {
 	return nil
 }
 
-// must runs cnitool for each container and fails the test if a call fails.
+// must runs cnitool for each container, and fails the test if a call fails.
 func (n *node) must(verb string, containers ...*setup.Namespace) {
 	n.t.Helper()
 	for _, c := range containers {
@@ -127,7 +128,7 @@ func (n *node) containers(count int) (all []*setup.Namespace) {
 }
 
 // outside makes a namespace beyond the host, with the addresses 192.0.2.2 and 2001:db8::2. If
-// routed is set, it has a route to the containers.
+// routed is set, this namespace also gets routes to the containers.
 func (n *node) outside(routed bool) *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -180,7 +181,8 @@ func (c call) run(t testing.TB) (a answer) {
 	return a
 }
 
-// traced calls the plugin under ptrace(2): see ptrace.Run.
+// traced calls the plugin under ptrace(2). The function before is called with each system call
+// before the kernel makes it. If before returns false, the plugin is killed.
 func (c call) traced(t testing.TB, before func(ptrace.Call) bool) (a answer) {
 	t.Helper()
 	cmd := c.command(t)
@@ -235,7 +237,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	return cmd
 }
 
-// on returns a call of a verb for eth0 of container number i.
+// on returns the call of a verb for the interface eth0 of container number i.
 func on(verb string, i int, conf object) call {
 	name := fmt.Sprintf("c%d", i)
 	return call{verb: verb, container: name, netns: "/run/netns/" + name, ifname: "eth0", conf: conf}

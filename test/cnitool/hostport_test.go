@@ -29,8 +29,8 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 		func(_ []byte, from net.Addr) []byte { return []byte(from.String()) })
 }
 
-// listen starts servers for TCP and UDP on a port in a namespace. converse talks to a TCP client, reply
-// returns the answer to a datagram.
+// listen starts servers for TCP and UDP on a port in a namespace. The function converse talks to a
+// TCP client; the function reply returns the answer to a datagram.
 func listen(t testing.TB, ns *setup.Namespace, port int, converse func(net.Conn), reply func(message []byte, from net.Addr) []byte) {
 	t.Helper()
 	err := ns.Do(func() error {
@@ -76,7 +76,8 @@ func listen(t testing.TB, ns *setup.Namespace, port int, converse func(net.Conn)
 // repeat an ARP request or a TCP SYN. It repeats them after a second.
 const patience = 2500 * time.Millisecond
 
-// ask returns the client's address as the server sees it, or "" if no answer comes.
+// ask sends a request to a server (see serve). It returns the client's address as the server sees
+// it, or "" if no answer comes.
 func ask(t testing.TB, from *setup.Namespace, network, address string, port int) string {
 	t.Helper()
 	answer := ""
@@ -105,7 +106,7 @@ func ask(t testing.TB, from *setup.Namespace, network, address string, port int)
 	return answer
 }
 
-// dial opens a connection. It is closed with the test.
+// dial opens a connection, which is closed at the end of the test.
 func dial(t testing.TB, from *setup.Namespace, network, address string) (conn net.Conn) {
 	t.Helper()
 	err := from.Do(func() (err error) {
@@ -119,8 +120,8 @@ func dial(t testing.TB, from *setup.Namespace, network, address string) (conn ne
 	return conn
 }
 
-// TestHostPortPaths checks that a container's host ports are reachable from everywhere, under
-// policy DROP of FORWARD. want is the sender's address as the container sees it.
+// TestHostPortPaths checks that a container's host ports are reachable from everywhere, although
+// the policy of FORWARD is DROP. It also checks the source address that the container sees.
 func TestHostPortPaths(t *testing.T) {
 	for _, keys := range []object{{"ipMasq": true}, {"ipMasq": false}, {"ipMasq": true, "masqExclude": []string{"10.0.0.0/8", "fd00::/8"}}} {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
@@ -188,8 +189,8 @@ func TestHostPortPaths(t *testing.T) {
 	}
 }
 
-// TestHostPortAddress checks ports that are published on one address of the host, or for one
-// family only.
+// TestHostPortAddress checks host ports that are published on one address of the host only, or for
+// one IP family only.
 func TestHostPortAddress(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -221,8 +222,9 @@ func TestHostPortAddress(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestHostPortTaken requests ports that another container has, in each form. It checks that ADD
-// fails, names the other container, and leaves nothing.
+// TestHostPortTaken requests host ports that another container already has, in each form in which
+// two requests can overlap. It checks that ADD fails, names the other container, and leaves
+// nothing.
 func TestHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -273,7 +275,8 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, apart).run(t).ok(t)
 	on("DEL", 2, apart).run(t).ok(t)
 
-	// One container may publish a port in both families, with different targets.
+	// One container may publish a host port twice, once for each IP family, with different
+	// container ports.
 	both := publishing(dual, object{"hostPort": 6000, "containerPort": 80}, object{"hostPort": 6000, "containerPort": 90, "hostIP": "192.0.2.1"})
 	on("CHECK", 2, both.with(object{"prevResult": json.RawMessage(on("ADD", 2, both).run(t).ok(t).stdout)})).run(t).ok(t)
 	on("DEL", 2, both).run(t).ok(t)
@@ -283,7 +286,7 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 90, "hostIP": "192.0.2.1"})).run(t).ok(t)
 }
 
-// TestHostPortsRemoved checks that each form of DEL and GC removes the host ports.
+// TestHostPortsRemoved checks that each form of DEL and GC removes a container's host ports.
 func TestHostPortsRemoved(t *testing.T) {
 	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})
 	for _, tt := range []struct {
@@ -324,9 +327,9 @@ func TestHostPortsRemoved(t *testing.T) {
 	}
 }
 
-// TestStaleFlows sends UDP packets of one connection while its container is replaced. It checks
-// that they reach the new container. With a stale conntrack entry, they would go to the old
-// container.
+// TestStaleFlows sends UDP packets of one connection to a host port while its container is
+// replaced. It checks that the packets reach the new container. A stale conntrack entry would send
+// them to the old one.
 func TestStaleFlows(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -351,8 +354,8 @@ func TestStaleFlows(t *testing.T) {
 	}
 }
 
-// TestThousandsOfHostPorts checks an ADD with more host ports than fit into a netlink socket's
-// default buffers, in the request and in the answers.
+// TestThousandsOfHostPorts checks an ADD with very many host ports. The request and the answers are
+// larger than the default buffers of a netlink socket.
 func TestThousandsOfHostPorts(t *testing.T) {
 	t.Parallel()
 	var mappings []object

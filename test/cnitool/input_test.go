@@ -15,13 +15,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ipamKeys returns the network single with other keys of ipam-simple.
+// ipamKeys returns the configuration single with the given keys below ipam, in place of its own.
 func ipamKeys(keys object) object {
 	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
 }
 
-// TestBadInput makes one mistake at a time. It checks that the error has a fixed code and names
-// the key, the value and the remedy, and that the host is unchanged.
+// TestBadInput makes one mistake in the input at a time. It checks that the error has a fixed code
+// and names the key, the value and the remedy, and that the host is unchanged.
 func TestBadInput(t *testing.T) {
 	own := func(c *call) { c.netns = "/proc/self/ns/net" }
 	for _, tt := range []struct {
@@ -161,7 +161,8 @@ func failingIPTables(t testing.TB) {
 		mount --bind /run/sbin /usr/sbin`)
 }
 
-// TestOwnNamespace checks an attachment of the host's own namespace, with CNI_NETNS_OVERRIDE.
+// TestOwnNamespace checks the attachment of the host's own network namespace, with
+// CNI_NETNS_OVERRIDE.
 func TestOwnNamespace(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")
@@ -181,8 +182,8 @@ func TestOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestPoolExhausted checks the error if all addresses of a pool are leased. The lease of a
-// container whose namespace is gone is freed without a DEL.
+// TestPoolExhausted checks ADD's error if all addresses of a range are leased. When the namespace
+// of a container is gone, the next ADD must take over its address, even without a DEL.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway
@@ -246,8 +247,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames checks an attachment whose container and network have the longest possible names:
-// the plugin finds the attachment again.
+// TestLongNames checks that the plugin finds an attachment again whose container and network have
+// the longest possible names.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"name": strings.Repeat("n", 200)})
@@ -270,7 +271,7 @@ func TestLongNames(t *testing.T) {
 }
 
 // TestKilled kills an ADD before every third system call of each kind. It checks that a repeated
-// ADD succeeds in spite of the remains, and that DEL removes everything.
+// ADD succeeds in spite of the remains of the killed one, and that DEL removes everything.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	c1 := newNode(t, everything, "nft").containers(2)[0]
@@ -295,8 +296,9 @@ func TestKilled(t *testing.T) {
 			}
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {
-				// The killed ADD had finished except for printing the result, so the repeated ADD
-				// fails. The kernel may not have reported the port's carrier yet.
+				// The repeated ADD fails if the killed ADD had finished except for printing the
+				// result. Then the gateway must answer, after some attempts: the port may still
+				// lack its carrier.
 				answered := false
 				for range 3 {
 					answered = answered || setuptest.Ping(t, c1, "10.88.0.1")
@@ -320,7 +322,8 @@ func TestKilled(t *testing.T) {
 	t.Logf("killed %d times", killed)
 }
 
-// TestVersions checks that the result in each CNI version is equal to the file in testdata/.
+// TestVersions checks that ADD's result in each CNI version is equal to the file for this version
+// in testdata/.
 func TestVersions(t *testing.T) {
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {

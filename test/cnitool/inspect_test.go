@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInspect checks the output of bvctl inspect for containers in each state of a port. The data
-// come from the kernel, libcni's records and the leases.
+// TestInspect checks the output of bvctl inspect for containers in each state that a bridge port
+// can have. bvctl combines data of the kernel, of libcni's records and of the leases.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true, "bandwidth": true}})
@@ -87,8 +87,8 @@ func TestInspectLayer2(t *testing.T) {
 	}
 }
 
-// TestInspectRecords checks that bvctl inspect names each unusable record of libcni and still
-// lists the container.
+// TestInspectRecords checks that bvctl inspect names each unusable record of libcni, and that it
+// still lists the record's container.
 func TestInspectRecords(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -112,8 +112,8 @@ func TestInspectRecords(t *testing.T) {
 	}
 }
 
-// TestUnreadableConfiguration checks that each command of bvctl names a configuration that is not
-// JSON once and continues.
+// TestUnreadableConfiguration checks that each command of bvctl reports a configuration file that
+// is not JSON exactly once, and does not stop there.
 func TestUnreadableConfiguration(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// isolationSettings are the columns of the table in docs/isolation.md. Each column stands for
-// some keys of the network's configuration.
+// isolationSettings are the columns of the table in docs/isolation.md. The field keys has the
+// configuration keys for the column.
 var isolationSettings = []struct {
 	name string
 	keys object
@@ -31,7 +31,7 @@ var isolationSettings = []struct {
 	{"`isolated`, `macspoofchk` off", object{"ingressPolicy": "isolated", "macspoofchk": false}},
 }
 
-// These are the possible results of an attack, as the table shows them.
+// These are the results of an attack, as the table in docs/isolation.md shows them.
 const (
 	succeeds = "yes"
 	fails    = "no"
@@ -39,7 +39,7 @@ const (
 	notThere = "–" // the setting is not allowed on such a network
 )
 
-// outcome returns the result of an attack that has succeeded or failed.
+// outcome returns the table's entry for an attack that has succeeded or failed.
 func outcome(success bool) string {
 	if success {
 		return succeeds
@@ -47,8 +47,8 @@ func outcome(success bool) string {
 	return fails
 }
 
-// attacks are the rows of the table. They run in this order, so that no attack prevents the next
-// one.
+// attacks are the rows of the table in docs/isolation.md. They run in this order, in which no
+// attack prevents a later one.
 var attacks = []struct {
 	name string
 	make func(*arena) string
@@ -108,11 +108,12 @@ var attacks = []struct {
 	{"BPDUs, to become the root of the bridge's spanning tree", func(a *arena) string { return outcome(a.isRoot()) }},
 }
 
-// isolationPage is the page with the table. The table is between two marks in the text.
+// isolationPage is the page with the table. Two HTML comments in the page mark the beginning and
+// the end of the table.
 const isolationPage = "../../docs/isolation.md"
 
-// TestIsolation makes each attack with each setting, and checks that the results are those of the
-// table in docs/isolation.md. With -update it writes the table.
+// TestIsolation makes each attack with each setting. It checks that the results are equal to the
+// table in docs/isolation.md. With the flag -update, the test writes the table.
 func TestIsolation(t *testing.T) {
 	results := make([][]string, len(isolationSettings))
 	limited := make([]bool, len(isolationSettings))
@@ -158,7 +159,7 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-// isolationTable returns the table as Markdown. results are by column and row.
+// isolationTable returns the table as Markdown. The result of an attack is results[column][row].
 func isolationTable(results [][]string) string {
 	var table strings.Builder
 	table.WriteString("| Attack |")
@@ -176,14 +177,14 @@ func isolationTable(results [][]string) string {
 	return table.String()
 }
 
-// Numbers of the attributes of a bridge, from linux/if_link.h.
+// These are numbers of bridge attributes, from linux/if_link.h.
 const (
 	multiBoolopt = 46 // IFLA_BR_MULTI_BOOLOPT: the values of options, followed by a mask of the options that the kernel supports
 	maxLearned   = 49 // IFLA_BR_FDB_MAX_LEARNED
 )
 
-// bridgeSetting returns the attribute of a bridge that has this number. It returns nil if the
-// kernel does not support the attribute.
+// bridgeSetting returns the value of the bridge attribute with the given number. It returns nil if
+// the kernel does not support the attribute.
 func bridgeSetting(t testing.TB, bridge string, number uint16) (value []byte) {
 	t.Helper()
 	for _, setting := range bridgeSettings(t, bridge) {
@@ -194,7 +195,7 @@ func bridgeSetting(t testing.TB, bridge string, number uint16) (value []byte) {
 	return value
 }
 
-// bridgeSettings returns all attributes of a bridge.
+// bridgeSettings returns all attributes of a bridge, as rtnetlink sends them.
 func bridgeSettings(t testing.TB, bridge string) []syscall.NetlinkRouteAttr {
 	t.Helper()
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
@@ -238,8 +239,8 @@ func setBridge(t testing.TB, bridge string, number int, value []byte) {
 	}
 }
 
-// learningOf returns how many addresses a bridge may learn (0 for no limit), and whether it
-// learns from frames to 01:80:c2:00:00:0X.
+// learningOf returns how many MAC addresses a bridge may learn (0 for no limit). It also returns
+// whether the bridge learns from link-local frames, such as BPDUs.
 func learningOf(t testing.TB, bridge string) (limit uint32, linkLocal bool) {
 	t.Helper()
 	if value := bridgeSetting(t, bridge, maxLearned); value != nil {
@@ -248,9 +249,9 @@ func learningOf(t testing.TB, bridge string) (limit uint32, linkLocal bool) {
 	return limit, bridgeSetting(t, bridge, multiBoolopt)[0]&1 == 0
 }
 
-// TestLearning removes the limits of learning from a bridge that ADD has created. It checks that
-// CHECK and doctor report this, and that repair restores the limits. A limit that an
-// administrator has set stays.
+// TestLearning removes the limits on the learning of MAC addresses from a bridge that ADD has made.
+// It checks that CHECK and the doctor report this, and that repair restores the limits. An
+// administrator's own limit stays.
 func TestLearning(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -292,8 +293,8 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// TestLearningElsewhere checks that a bridge that ADD has not made keeps its settings, so a
-// container can fill the bridge's forwarding table.
+// TestLearningElsewhere checks that a bridge that ADD has not made keeps its settings for learning.
+// A container can therefore fill the bridge's forwarding table.
 func TestLearningElsewhere(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -310,8 +311,8 @@ func TestLearningElsewhere(t *testing.T) {
 }
 
 // TestBPDUGuard switches STP on for the bridge and sends a BPDU from a container. It checks that
-// the bridge disables the port, that CHECK and doctor report the cause, and that repair enables
-// the port.
+// the bridge disables the container's port, that CHECK and the doctor report the cause, and that
+// repair enables the port again.
 func TestBPDUGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"macspoofchk": true}), "nft")
@@ -337,12 +338,14 @@ func TestBPDUGuard(t *testing.T) {
 		t.Errorf("repair: status %d: %s", status, out)
 	}
 	n.must("check", c...)
-	// The kernel may take a second to notice the carrier of the container's end.
+	// After the repair, the kernel may take a second to report the carrier of the container's
+	// interface.
 	harness.Await(t, "an answer from the gateway after repair", func() bool { return setuptest.Ping(t, c[0], "10.88.0.1") })
 	n.must("del", c...)
 }
 
-// TestGuardByDefault checks which guard the containers of isolated networks get by default.
+// TestGuardByDefault checks which source filter (guard) the containers of isolated networks get by
+// default.
 func TestGuardByDefault(t *testing.T) {
 	isolated := object{"ingressPolicy": "isolated"}
 	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
@@ -379,9 +382,9 @@ func TestGuardByDefault(t *testing.T) {
 	}
 }
 
-// TestGuardOfOlder checks that CHECK succeeds for a container of an isolated network that an
-// older build has attached without a guard, before and after the next ADD. If this build has
-// attached the container, CHECK reports the missing guard.
+// TestGuardOfOlder checks an isolated network with a container that an older build has attached
+// without a guard. CHECK must succeed for this container, before and after the next ADD. For a
+// container that the current build has attached, CHECK must report the missing guard.
 func TestGuardOfOlder(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"ingressPolicy": "isolated"})

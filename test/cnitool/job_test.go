@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMainJob attaches three containers under policy DROP of FORWARD, checks by ping which paths
-// work, and detaches them.
+// TestMainJob attaches three containers while the policy of FORWARD is DROP. It checks by ping
+// which paths work, and detaches the containers.
 func TestMainJob(t *testing.T) {
 	for _, flavours := range []string{"nft", "legacy", "nft legacy"} {
 		for _, tt := range []struct {
@@ -84,8 +84,8 @@ func noLeases(t testing.TB) {
 	}
 }
 
-// TestGC calls GC with a list of valid attachments that lacks one attachment, as after a crash of
-// the runtime. It checks that GC removes this attachment and no other.
+// TestGC calls GC with a list of valid attachments in which one attachment is missing, as after a
+// crash of the runtime. It checks that GC removes this attachment and no other.
 func TestGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -132,7 +132,7 @@ func TestGC(t *testing.T) {
 }
 
 // TestCnitoolGC checks `cnitool gc`. libcni detaches each attachment in its cache, and then calls
-// GC without a list of attachments. GC must not treat the missing list as an empty list.
+// GC without a list of valid attachments. GC must not treat the missing list as an empty list.
 func TestCnitoolGC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -146,8 +146,8 @@ func TestCnitoolGC(t *testing.T) {
 	noLeases(t)
 }
 
-// TestDelegates checks other IPAM plugins, and ipam-simple in another executable file, which
-// bridgeveth therefore runs as a program.
+// TestDelegates checks other IPAM plugins. It also checks ipam-simple in a separate executable
+// file: bridgeveth then runs it as a program.
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
@@ -191,8 +191,8 @@ func TestDelegates(t *testing.T) {
 	}
 }
 
-// TestStartsNoProgram checks by strace that calls start no program if no part of the network is
-// missing.
+// TestStartsNoProgram checks by strace that a call of the plugin starts no program if no rule or
+// setting of the network is missing.
 func TestStartsNoProgram(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -212,8 +212,8 @@ func TestStartsNoProgram(t *testing.T) {
 			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
 		}
 	}
-	// The trace shows programs if rules of iptables-legacy are missing, so the check above can
-	// fail.
+	// ADD starts programs to restore rules of iptables-legacy. The trace must show these programs;
+	// otherwise the check above could not fail.
 	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
 	c := on("ADD", 3, dual)
 	c.before = trace
@@ -223,8 +223,8 @@ func TestStartsNoProgram(t *testing.T) {
 	}
 }
 
-// TestManyCycles attaches and detaches a container a hundred times beside another container, and
-// checks that nothing is left. TestTwentyAtOnce attaches in parallel.
+// TestManyCycles attaches and detaches a container a hundred times while another container runs. It
+// checks that nothing is left. TestTwentyAtOnce does this in parallel.
 func TestManyCycles(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -237,9 +237,9 @@ func TestManyCycles(t *testing.T) {
 	setuptest.Same(t, before, "100 cycles left traces")
 }
 
-// TestConcurrentAddAndDel attaches and detaches containers in parallel, so that the last DEL may
-// remove the network while the next ADD makes it. It checks that each container reaches its
-// gateway and has its rules as long as it is attached.
+// TestConcurrentAddAndDel attaches and detaches containers in parallel. The DEL of the last
+// container may then remove the bridge and the rules while the next ADD makes them. The test checks
+// that each container reaches its gateway and has its rules as long as it is attached.
 func TestConcurrentAddAndDel(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")

@@ -14,7 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMAC checks that ADD uses the MAC of each place in which a runtime can request a MAC.
+// TestMAC checks that ADD uses a requested MAC address, whichever of the possible ways the runtime
+// requests it by.
 func TestMAC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -65,7 +66,8 @@ func TestMAC(t *testing.T) {
 	}
 }
 
-// TestMasqExclude checks which source address a server beyond the host sees.
+// TestMasqExclude checks the source address that a server beyond the host sees, with and without
+// its address in masqExclude.
 func TestMasqExclude(t *testing.T) {
 	for _, tt := range []struct {
 		exclude []string
@@ -96,7 +98,7 @@ func TestMasqExclude(t *testing.T) {
 }
 
 // TestSecondNetwork checks that containers of two networks, each with its own bridge, reach each
-// other by their own addresses. The error about a full bridge advises such a second network.
+// other by their own addresses. ADD advises a second network when a bridge is full.
 func TestSecondNetwork(t *testing.T) {
 	t.Parallel()
 	both := []string{"10.88.0.0/24", "10.89.0.0/24"}
@@ -120,9 +122,10 @@ func TestSecondNetwork(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestInvalidPackets flushes conntrack during a connection. Without a rule against it, the
-// container's next packets would leave the host with their private source address. The test
-// checks that only packets to destinations in masqExclude do so.
+// TestInvalidPackets flushes conntrack during a connection. The kernel then no longer masquerades
+// the connection: without a rule of bridgeveth, the next packets would leave the host with the
+// container's private source address. The test checks that only packets to destinations in
+// masqExclude leave with this address.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
@@ -195,7 +198,8 @@ func TestPortIsolation(t *testing.T) {
 	}
 }
 
-// TestRouteFields checks that ADD makes routes with all fields of CNI 1.1.0.
+// TestRouteFields checks that ADD makes routes in the container with all fields that CNI 1.1.0
+// defines for routes.
 func TestRouteFields(t *testing.T) {
 	t.Parallel()
 	ipam := dual["ipam"].(object).with(object{"routes": []object{
@@ -221,7 +225,8 @@ func TestRouteFields(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRoutesTwice checks routes that are listed more than once, in different spellings.
+// TestRoutesTwice checks routes that the configuration lists more than once, in different
+// spellings.
 func TestRoutesTwice(t *testing.T) {
 	t.Parallel()
 	ipam := dual["ipam"].(object).with(object{"routes": []object{
@@ -242,7 +247,7 @@ func TestRoutesTwice(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestKeyMistakes checks the errors about wrong values of keys.
+// TestKeyMistakes checks ADD's errors about wrong values of configuration keys.
 func TestKeyMistakes(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
@@ -282,8 +287,8 @@ func TestKeyMistakes(t *testing.T) {
 	setuptest.Same(t, before, "refusals left traces")
 }
 
-// TestAutoMTU checks that ADD with "mtu": "auto" uses the MTU of the uplink, and returns it in
-// the result.
+// TestAutoMTU checks that ADD with "mtu": "auto" uses the MTU of the host's uplink, and returns
+// this MTU in the result.
 func TestAutoMTU(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"mtu": "auto"})
@@ -306,8 +311,8 @@ func TestAutoMTU(t *testing.T) {
 	}
 }
 
-// TestGatewayConflict gives the bridge an address before ADD and checks the bridge's addresses
-// after ADD.
+// TestGatewayConflict gives the bridge another address before ADD. It checks whether ADD fails, and
+// which addresses the bridge has after DEL, for each value of gatewayConflict.
 func TestGatewayConflict(t *testing.T) {
 	for _, tt := range []struct {
 		keys  object
@@ -343,9 +348,9 @@ func TestGatewayConflict(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet moves a network to another subnet. It checks that ADD fails while the network
-// has containers of the old subnet, and succeeds if only the gateway address of a killed process
-// remains.
+// TestChangedSubnet moves a network to another subnet. ADD must fail while a container of the old
+// subnet runs. ADD must succeed if the bridge only has the gateway address that this container has
+// left behind.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)
@@ -363,8 +368,8 @@ func TestChangedSubnet(t *testing.T) {
 	on("DEL", 1, single).run(t).ok(t)
 }
 
-// TestPromiscMode checks that CHECK reports a bridge without the flag promisc if promiscMode is
-// set. Without promiscMode, CHECK accepts a flag that somebody else has set.
+// TestPromiscMode checks that CHECK reports a bridge that is not promiscuous if the key promiscMode
+// is set. Without the key, CHECK must accept a bridge that somebody else has made promiscuous.
 func TestPromiscMode(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"promiscMode": true})
@@ -391,8 +396,8 @@ func TestPromiscMode(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestEnableDAD checks that duplicate address detection finds two containers with the same IPv6
-// address. Nothing else finds this fault.
+// TestEnableDAD checks that duplicate address detection finds a second container with the same IPv6
+// address. Without the key enabledad, CHECK does not notice the duplicate.
 func TestEnableDAD(t *testing.T) {
 	for _, enabled := range []bool{false, true} {
 		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
@@ -445,8 +450,8 @@ func TestDisableContainerInterface(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestSysctl checks that ADD sets sysctls of the interface and of its namespace. If ADD fails
-// later, it restores the sysctls of the namespace.
+// TestSysctl checks that ADD sets sysctls of the container's interface and of its network
+// namespace. If ADD fails later, it must restore the sysctls of the namespace.
 func TestSysctl(t *testing.T) {
 	t.Parallel()
 	sysctls := object{"net.ipv4.conf.IFNAME.rp_filter": "2", "net/ipv4/conf/IFNAME/arp_filter": "1", "net.ipv4.ip_local_port_range": "20000 30000"}

@@ -10,8 +10,8 @@ import (
 )
 
 // TestKubernetesAsShipped checks conf/10-kubernetes.conflist on a node with a direct route to
-// another node's pods. Pods of other nodes see a pod's own address, other destinations see the
-// node's address, and the MTU is that of the uplink.
+// another node's pods. Pods of other nodes must see a pod's own address, and other destinations
+// must see the node's address. The pod's MTU must be that of the uplink.
 func TestKubernetesAsShipped(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

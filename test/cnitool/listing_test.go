@@ -9,12 +9,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// listing matches a block of docs/forward.md that lists rules. The HTML comment before the block
-// names a situation, and the part of the rules that the block lists.
+// listing matches a block in docs/forward.md that lists rules. The HTML comment before the block
+// names a situation, and says which rules of this situation the block lists.
 var listing = regexp.MustCompile("(<!-- (.*): (.*) -->\n```\n)((?s:.*?))(```\n)")
 
-// TestListings checks that the rules in docs/forward.md are those that ADD makes. With -update it
-// writes them to the page.
+// TestListings checks that the rules in docs/forward.md are equal to the rules that ADD makes. With
+// the flag -update, the test writes the rules to the page.
 func TestListings(t *testing.T) {
 	if version := setuptest.Run(t, "nft", "--version"); !strings.Contains(version, " v1.0.6 ") {
 		t.Skip("LISTED SKIP: the page shows rules as nft 1.0.6 prints them, and this is " + version)
@@ -67,7 +67,7 @@ func TestListings(t *testing.T) {
 	}))
 }
 
-// chainOf returns the part about one chain from nft's listing of a table.
+// chainOf returns the part about one chain from the output of `nft list table`.
 func chainOf(listed, chain string) string {
 	_, rest, _ := strings.Cut(listed, "\tchain "+chain+" {\n")
 	inside, _, _ := strings.Cut(rest, "\n\t}\n")

@@ -19,18 +19,18 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// intoLoopback configures a namespace, such as a container's or that of a machine on the LAN, so
-// that it sends packets for 127.0.0.7 to the host.
+// intoLoopback configures a container's namespace, or that of a machine on the LAN, so that it
+// sends packets for 127.0.0.7 to the host.
 func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
 	t.Helper()
 	setuptest.In(t, c, "ip", "route", "add", "127.0.0.7/32", "via", host)
 	setuptest.In(t, c, "sh", "-c", "ip addr del 127.0.0.1/8 dev lo; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet")
 }
 
-// TestLocalnetGuard sends packets from containers and from the LAN to a server on the host's
-// loopback. Host ports switch route_localnet on, so the kernel would accept these packets. The
-// test checks that the guard drops them, also after a flush of all rules, and that they arrive
-// without the guard.
+// TestLocalnetGuard sends packets from a container and from the LAN to a server on the host's
+// loopback. Host ports switch route_localnet on, so the kernel alone would accept these packets.
+// The test checks that bridgeveth drops them, also after a flush of all rules. Without the tc
+// filter on the bridge, they must arrive.
 func TestLocalnetGuard(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -81,9 +81,9 @@ func TestLocalnetGuard(t *testing.T) {
 	}
 }
 
-// reaches reports whether a UDP packet from a container to 127.0.0.7 arrives at the host. tags is
-// the number of VLAN tags in the packet, all with VLAN 0. On all bridges, the kernel removes such
-// tags.
+// reaches reports whether a UDP packet from a container to 127.0.0.7 arrives at the host. The
+// packet has the given number of VLAN tags with VLAN 0. The kernel removes such tags on every
+// bridge.
 func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool) {
 	t.Helper()
 	var server net.PacketConn
@@ -130,9 +130,9 @@ func checksum(header []byte) uint16 {
 	return ^uint16(sum + sum>>16)
 }
 
-// TestLocalnetAlone publishes ports on 127.0.0.1. It checks that only the host gets an answer at
-// this address. A machine on the LAN and a container on any bridge get none, with and without
-// br_netfilter, and with route_localnet on all links.
+// TestLocalnetAlone publishes ports on 127.0.0.7. It checks that the host gets an answer at this
+// address, and that a machine on the LAN and containers on both bridges get none. It runs with and
+// without br_netfilter, and with route_localnet on all links.
 func TestLocalnetAlone(t *testing.T) {
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
 		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestLocalnetAlone(t *testing.T) {
 	}
 }
 
-// TestLocalnetBeside adds the guard to a bridge that has tc filters of somebody else. It checks
-// that DEL removes only the guard.
+// TestLocalnetBeside checks a bridge on which somebody else has tc filters. ADD adds the guard of
+// the host's loopback there, and DEL must remove only this guard.
 func TestLocalnetBeside(t *testing.T) {
 	for _, qdisc := range []string{"clsact", "ingress"} {
 		t.Run(qdisc, func(t *testing.T) {
@@ -192,9 +192,9 @@ func TestLocalnetBeside(t *testing.T) {
 	}
 }
 
-// olderHostPorts is a shell script that replaces the rules for the host ports of br0 by those of
-// older builds. The older rules masquerade each redirected packet within the network. One of the
-// older rules guards the host's loopback.
+// olderHostPorts is a shell script that replaces the host port rules of br0 by those of older
+// builds. The older rules masquerade each redirected packet that stays in the subnet. The guard of
+// the host's loopback is one of the older rules, not a tc filter.
 const olderHostPorts = `
 tc qdisc del dev br0 clsact
 nft -f - <<'END'
@@ -222,7 +222,7 @@ table ip bridgeveth {
 END`
 
 // TestHostPortUpgrade checks that the next ADD with a host port, or `bvctl repair`, replaces the
-// rules of an older build.
+// host port rules of an older build.
 func TestHostPortUpgrade(t *testing.T) {
 	for _, by := range []string{"ADD", "repair"} {
 		t.Run(by, func(t *testing.T) {

@@ -49,12 +49,12 @@ func hold(t *testing.T, path string) (pid int, release func()) {
 	return cmd.Process.Pid, release
 }
 
-// blocking matches a call of flock(2) in strace's output that may wait.
+// blocking matches, in strace's output, a call of flock(2) that may wait.
 var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
 
-// TestStoppedHolder checks an ADD while a stopped process holds a lock. ADD waits for the lock
-// once, and not again in its undo. The error names the process, its command and the lock. ADD
-// leaves nothing. After the process has ended, ADD succeeds.
+// TestStoppedHolder checks an ADD while a stopped process holds a lock. ADD must wait for the lock
+// only once, so not again when it undoes its work. The error must name the process, its command and
+// the lock. ADD must leave nothing. After the process has ended, ADD must succeed.
 func TestStoppedHolder(t *testing.T) {
 	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
 		t.Run(name, func(t *testing.T) {
@@ -99,9 +99,9 @@ func TestStoppedHolder(t *testing.T) {
 	}
 }
 
-// TestHolderOfSameInode locks the store, and also a folder that has the same inode number on
-// another file system. /proc/locks does not distinguish the two. The test checks that ADD names
-// only the process that holds the store's lock.
+// TestHolderOfSameInode locks the store, and also a folder on another file system that has the same
+// inode number. /proc/locks does not distinguish the two files. The test checks that ADD's error
+// names only the process that holds the store's lock.
 func TestHolderOfSameInode(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft").containers(1)

@@ -18,10 +18,10 @@ func bridgeMAC(t testing.TB) string {
 	return strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ip -o link show br0 | sed 's/.*link.ether \\([^ ]*\\).*/\\1/'"))
 }
 
-// TestBridgeMAC adds and deletes containers on an administrator's bridge: with a virtual network
-// card, with a real one, without a port, and after the deletion of its only port. It checks that
-// the bridge keeps its MAC address, that the result of ADD has this address, and that no packet
-// on the bridge is lost.
+// TestBridgeMAC adds and deletes containers on an administrator's bridge that has a port with the
+// MAC address of a QEMU or Xen machine, no port, or no port any more. It checks that the bridge
+// keeps its MAC address, that ADD's result has this address, and that no packet on the bridge is
+// lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
 		{"card of QEMU", "52:54:00:12:34:56"}, {"card of Xen", "00:16:3e:12:34:56"}, {"no port", ""}, {"only port deleted", ""},
@@ -80,9 +80,9 @@ func TestBridgeMAC(t *testing.T) {
 	}
 }
 
-// takeOver gives container i's port a MAC address that is lower than the bridge's, so that the
-// kernel gives this address to the bridge too. The ports of older builds had such addresses.
-// takeOver returns the address.
+// takeOver gives the port of container i a MAC address that is lower than the bridge's. The kernel
+// then gives this address to the bridge too. The ports of older builds had such addresses. takeOver
+// returns the address.
 func takeOver(t testing.TB, i int) string {
 	t.Helper()
 	setuptest.Run(t, "ip", "link", "set", setup.Attachment{Network: "net", Container: fmt.Sprint("c", i), Interface: "eth0"}.Port(), "address", "02:00:00:00:00:01")
@@ -92,8 +92,8 @@ func takeOver(t testing.TB, i int) string {
 	return "02:00:00:00:00:01"
 }
 
-// TestBridgeMACWithoutPort checks the bridge's MAC address when the container is detached whose
-// port gave the bridge this address.
+// TestBridgeMACWithoutPort checks a bridge that has the MAC address of one of its ports. The test
+// detaches the container of this port, and checks that the bridge keeps the address.
 func TestBridgeMACWithoutPort(t *testing.T) {
 	for _, tt := range []struct {
 		verb string
@@ -121,8 +121,8 @@ func TestBridgeMACWithoutPort(t *testing.T) {
 	}
 }
 
-// TestBridgeMACOfExistingLink checks the bridge's MAC address when a link with a low MAC address
-// is attached and detached.
+// TestBridgeMACOfExistingLink attaches and detaches a link with a low MAC address, which the kernel
+// would give to the bridge too. It checks that the bridge keeps its own MAC address.
 func TestBridgeMACOfExistingLink(t *testing.T) {
 	t.Parallel()
 	conf := behind(single, tap)
@@ -139,8 +139,8 @@ func TestBridgeMACOfExistingLink(t *testing.T) {
 	}
 }
 
-// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address before each message
-// that it sends. It checks that the bridge keeps its MAC address.
+// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address before each message that
+// the ADD sends. It checks that the bridge keeps its MAC address.
 func TestBridgeMACAfterKilled(t *testing.T) {
 	t.Parallel()
 	const want = "52:54:00:12:34:56"
@@ -159,8 +159,9 @@ func TestBridgeMACAfterKilled(t *testing.T) {
 	}
 }
 
-// TestBridgeMACMadeAnew checks that bvctl repairs containers after an administrator has deleted
-// the bridge and made it again.
+// TestBridgeMACMadeAnew deletes a bridge with containers and makes it again, as an administrator
+// may do. It checks that bvctl repair attaches the containers to the new bridge, which keeps its
+// MAC address.
 func TestBridgeMACMadeAnew(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")
@@ -184,8 +185,8 @@ func TestBridgeMACMadeAnew(t *testing.T) {
 	}
 }
 
-// TestBridgeMACAtOnce adds containers in parallel to a bridge without a port, on a network that
-// needs nothing else on the host. It checks that no ADD waits for another one.
+// TestBridgeMACAtOnce adds containers in parallel to a bridge without a port. It checks that the
+// bridge keeps its MAC address, and that the result of each ADD has this address.
 func TestBridgeMACAtOnce(t *testing.T) {
 	t.Parallel()
 	const count = 12

@@ -11,11 +11,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMulticast checks multicast snooping of a bridge, and how soon its containers repeat
-// multicast reports. A bridge that ADD makes does not snoop, and its containers do not repeat
-// reports. On other bridges, and if somebody has switched snooping on, both settings have the
-// kernel's defaults. On each bridge, container 2 receives the packets that container 1 sends to a
-// multicast group.
+// TestMulticast checks multicast snooping on a bridge, and how soon containers repeat their
+// multicast reports. A bridge that ADD makes does not snoop, and its containers repeat reports only
+// after an hour. On other bridges, and where an administrator has switched snooping on, both
+// settings have the kernel's defaults. In each case, a container must receive packets that another
+// container sends to a multicast group.
 func TestMulticast(t *testing.T) {
 	for _, tt := range []struct{ name, before, snooping, interval string }{
 		{"made by ADD", "true", "0", "3600000"},
@@ -44,8 +44,8 @@ func TestMulticast(t *testing.T) {
 	}
 }
 
-// receivesGroup joins a multicast group in the container to, and sends a packet to the group from
-// the other container. It fails the test if the packet does not arrive.
+// receivesGroup joins a multicast group in one container, and sends a packet to the group from
+// another. It fails the test if the packet does not arrive.
 func receivesGroup(t *testing.T, from, to *setup.Namespace) {
 	t.Helper()
 	group := func() (*net.Interface, *net.UDPAddr, error) { // the zone is a number, because Go caches the names of interfaces for the whole process

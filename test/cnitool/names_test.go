@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestLongMarks makes every kind of object that bridgeveth marks with names, and checks that the
-// marks work. The names have the greatest length, or are one letter longer or shorter than fits
-// into a comment of nf_tables.
+// TestLongMarks uses names of networks and containers that are as long as possible, and names
+// around the length at which a comment of nf_tables is full. It checks that CHECK and DEL find
+// everything that bridgeveth marks with these names.
 func TestLongMarks(t *testing.T) {
 	t.Parallel()
 	conf := publishing(dual.with(object{"ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
@@ -32,8 +32,8 @@ func TestLongMarks(t *testing.T) {
 	}
 }
 
-// TestDottedBridge checks a bridge that has the name that a VLAN link on another bridge would
-// have. The bridge keeps its rules when the other bridge is removed.
+// TestDottedBridge checks a bridge named br0.5. A VLAN link of the bridge br0 could have the same
+// name. The rules of br0.5 must remain when br0 is removed.
 func TestDottedBridge(t *testing.T) {
 	for _, table := range []string{"inet mine", "ip filter"} {
 		t.Run(table, func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestDottedBridge(t *testing.T) {
 	}
 }
 
-// TestInvalidBridgeName checks DEL with a bridge name that no link can have.
+// TestInvalidBridgeName checks DEL and GC with a bridge name that is too long for a link.
 func TestInvalidBridgeName(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"bridge": "a-bridge-of-so-long-a-name"})

@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestTwentyAtOnce attaches twenty containers in parallel to a bridge that does not exist yet,
-// and detaches them in parallel. It checks that there is one set of rules for each family and
-// flavour of iptables, and that no rule is left in the end.
+// TestTwentyAtOnce attaches twenty containers in parallel to a bridge that does not exist yet, and
+// detaches them in parallel. It checks that each rule exists only once in each table, and that
+// nothing is left at the end.
 func TestTwentyAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")
@@ -65,8 +65,9 @@ func TestTwentyAtOnce(t *testing.T) {
 	noLeases(t)
 }
 
-// TestTwoNetworks has two networks on bridges with similar names, which share chain, jump and
-// table. It checks that the rules of one network do not change when the other network ends.
+// TestTwoNetworks attaches containers of two networks whose bridges have similar names: br0 and
+// br01. Both networks use the same chain, jump rule and table. The test checks that the rules of
+// one network remain when the last container of the other is detached.
 func TestTwoNetworks(t *testing.T) {
 	t.Parallel()
 	other := dual.with(object{"name": "other", "bridge": "br01", "ipam": object{"type": "ipam-simple", "ranges": [][]object{
@@ -112,8 +113,8 @@ func TestTwoNetworks(t *testing.T) {
 	}
 }
 
-// TestSecondInterface checks that two interfaces of a container on one network are two
-// attachments.
+// TestSecondInterface checks that two interfaces of one container on the same network are separate
+// attachments: DEL of one leaves the other.
 func TestSecondInterface(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

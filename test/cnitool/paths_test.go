@@ -13,9 +13,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestMasqueradePaths checks the source address that servers see in packets from a container. It
-// is the host's address only if the packet leaves the network. TestHostPortPaths has the paths
-// through host ports.
+// TestMasqueradePaths checks the source address that servers see in packets from a container. With
+// ipMasq, servers outside of the container's network must see the host's address. All other servers
+// must see the container's own address. TestHostPortPaths checks the paths through host ports.
 func TestMasqueradePaths(t *testing.T) {
 	for _, masquerade := range []bool{true, false} {
 		t.Run(fmt.Sprint(masquerade), func(t *testing.T) {
@@ -69,8 +69,8 @@ func TestMasqueradePaths(t *testing.T) {
 	}
 }
 
-// TestOwnRules checks three properties of all our rules: they change only the mark of answers to
-// the host's loopback, they do not masquerade multicast packets, and they have counters.
+// TestOwnRules checks two properties of bridgeveth's rules: only the rule for answers to the host's
+// loopback uses a mark, and no multicast packet is masqueraded.
 func TestOwnRules(t *testing.T) {
 	t.Parallel()
 	newNode(t, everything, "nft").containers(1)
@@ -88,8 +88,9 @@ func TestOwnRules(t *testing.T) {
 	}
 }
 
-// TestAddressesAtOnce checks that a program can bind to IPv6 addresses right after ADD. By
-// default, the kernel holds new addresses back for some seconds, for duplicate address detection.
+// TestAddressesAtOnce checks that a program can bind to IPv6 addresses right after ADD. By default,
+// a program cannot use a new address for some seconds, because the kernel first runs duplicate
+// address detection.
 func TestAddressesAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")
@@ -118,7 +119,7 @@ func TestAddressesAtOnce(t *testing.T) {
 	}
 }
 
-// TestWithoutIPv6 checks ADD on a host whose kernel has no IPv6.
+// TestWithoutIPv6 checks ADD, CHECK and DEL on a host whose kernel has no IPv6.
 func TestWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single)
@@ -136,8 +137,8 @@ func TestWithoutIPv6(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestReferenceKeys checks keys of the reference plugin: each row sets one key, and compares what
-// the kernel shows.
+// TestReferenceKeys checks configuration keys of the reference plugin bridge. Each case sets one
+// key and checks the output of ip or nft.
 func TestReferenceKeys(t *testing.T) {
 	const host, container = "ip -o -d addr; ip -o -d link; ip route; nft list ruleset", "ip -o addr; ip -o -d link; ip route; ip -6 route"
 	routes := func(list ...object) object {

@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// ranges returns a network with one range of each family.
+// ranges returns the configuration of a network with one address range for each of the subnets.
 func ranges(subnets ...string) object {
 	var sets [][]object
 	for _, s := range subnets {
@@ -19,10 +19,10 @@ func ranges(subnets ...string) object {
 	return dual.with(object{"ipam": object{"type": "ipam-simple", "ranges": sets}})
 }
 
-// TestRangeChanged changes the ranges of a network with running containers. It checks that ADD
-// fails and names the key gatewayConflict, which allows the change. With this key, the bridge
-// gets a second gateway address. The old gateway address stays until the last container that uses
-// it is gone.
+// TestRangeChanged changes the address ranges of a network with running containers. ADD must fail,
+// and name the key gatewayConflict, which allows the change. With this key, ADD gives the bridge a
+// second gateway address. The old gateway address must stay until the last container that uses it
+// is gone.
 func TestRangeChanged(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

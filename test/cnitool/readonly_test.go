@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestReadOnlySysctls checks ADD where /proc/sys is read-only, as in a nested container. ADD
-// succeeds if the sysctls that the network needs have the right values already. Otherwise the
-// error names the sysctl.
+// TestReadOnlySysctls checks ADD where /proc/sys is read-only, as in a nested container. ADD must
+// succeed if the sysctls that the network needs already have the right values. Otherwise, the error
+// must name the sysctl.
 func TestReadOnlySysctls(t *testing.T) {
 	const forwarding = "echo 1 >/proc/sys/net/ipv4/ip_forward; "
 	const forwarding6 = forwarding + "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "

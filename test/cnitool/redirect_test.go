@@ -7,11 +7,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// redirections are shell commands that redirect packets as other programs do, by program:
-// kube-proxy in both of its modes, with the mark for its own masquerade; Docker; and
-// administrators. These destinations lead to 10.88.0.2:80: 10.96.0.1:80, port 30081 (external
-// traffic policy Local), port 30080 (Cluster) and port 9000 of the host. 10.96.0.2:80 leads to
-// 192.0.2.2:80.
+// redirections are shell commands that redirect packets as other programs do: kube-proxy, with the
+// mark by which it selects packets for its masquerade; Docker; and an administrator. The Service
+// 10.96.0.1, its NodePorts 30080 (externalTrafficPolicy Cluster) and 30081 (Local), and port 9000
+// of the host lead to the container 10.88.0.2. The Service 10.96.0.2 leads to 192.0.2.2.
 var redirections = map[string]string{
 	"kube-proxy, iptables": `iptables-restore --noflush <<-END
 		*nat
@@ -96,10 +95,10 @@ var redirections = map[string]string{
 		iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark`,
 }
 
-// TestRedirectionsOfOthers sends packets through redirections of other programs to a container
-// that publishes a host port with the same target. It checks that the source address of these
-// packets is the same as without the host port. Only packets through our own host ports within
-// the network are masqueraded, so that the answers return through the host.
+// TestRedirectionsOfOthers sends packets through redirections of other programs to a container that
+// publishes a host port with the same target. It checks that bridgeveth does not change the source
+// address of these packets. bridgeveth may masquerade only packets from the container's own network
+// to its own host port, so that the answers return through the host.
 func TestRedirectionsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
 		by    string
@@ -132,7 +131,7 @@ func TestRedirectionsOfOthers(t *testing.T) {
 	}
 }
 
-// redirected is a path to a server, with the source address that the server must see.
+// redirected is a path to a server, and the source address that the server must see in want.
 type redirected struct {
 	from, to string
 	port     int

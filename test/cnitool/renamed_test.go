@@ -10,8 +10,8 @@ import (
 )
 
 // TestBridgeRenamed renames the bridge of a running container. It checks that ADD and repair make
-// no second bridge, which would have the MAC address and the gateway address of the first one.
-// They print the command that gives the bridge its old name again.
+// no second bridge, which would have the same MAC address and gateway address. Both must print the
+// command that gives the bridge its old name again.
 func TestBridgeRenamed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

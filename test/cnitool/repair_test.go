@@ -16,9 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestRepair removes parts of the host's setup in several ways, while containers run, so that
-// packets no longer pass. It checks that bvctl repair restores the parts, and that a second run
-// has nothing to do.
+// TestRepair removes parts of the host's setup while containers run, for example rules or the
+// bridge. It checks that CHECK then fails, that bvctl repair restores the parts, and that a second
+// repair has nothing to do.
 func TestRepair(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
@@ -105,9 +105,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestNextADDRestores flushes rules as other programs do. It checks that the next ADD restores
-// all that its network needs, for all its containers, and that bvctl repair also restores the
-// host ports.
+// TestNextADDRestores flushes rules as other programs do. It checks that the next ADD restores the
+// rules for all containers of the network, and that bvctl repair also restores the host ports.
 func TestNextADDRestores(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
@@ -167,8 +166,8 @@ func TestNextADDRestores(t *testing.T) {
 	}
 }
 
-// TestFlushedChains flushes one of our chains at a time. It checks that CHECK names the chain,
-// and that the next ADD, or bvctl repair, restores each rule once.
+// TestFlushedChains flushes one of bridgeveth's chains at a time. It checks that CHECK names the
+// chain, and that the next ADD, or bvctl repair, restores each rule exactly once.
 func TestFlushedChains(t *testing.T) {
 	const another = "0a580a580003" + "0a580a580009" + "0800" + "45000038000000004001" + "00000a5800020a580003" // a frame with a MAC address of another container
 	conf := dual.with(object{
@@ -250,7 +249,7 @@ func TestFlushedChains(t *testing.T) {
 }
 
 // TestRepairWithoutRecord checks that bvctl repairs networks whose containers have no record of
-// libcni. It uses the configuration, as ADD does for the network's first container.
+// libcni. bvctl then uses the configuration of the network, as the ADD of its first container does.
 func TestRepairWithoutRecord(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ingressPolicy": "same-bridge"})
@@ -301,7 +300,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 	if diff := cmp.Diff(whole, rules()); diff != "" {
 		t.Errorf("the rules are not as they were (-want +got):\n%s", diff)
 	}
-	// DEL also removes a rule that exists twice.
+	// This is a second copy of an existing rule. DEL must remove both copies.
 	setuptest.Run(t, "nft", "add", "rule", "ip", "bridgeveth", "forwarded", "counter", "comment", `"br0 10.88.0.0/24 invalid"`)
 	for i := range 3 {
 		on("DEL", i+1, conf).run(t).ok(t)
@@ -310,8 +309,8 @@ func TestRepairWithoutRecord(t *testing.T) {
 	on("DEL", 4, other).run(t).ok(t)
 }
 
-// TestCheckAndRepairAgree checks that `bvctl leases check` reports the same missing parts that
-// `bvctl repair` restores, whatever has happened to the configuration.
+// TestCheckAndRepairAgree checks that `bvctl leases check` reports the missing parts that `bvctl
+// repair` then restores, even if the network's configuration was changed or deleted.
 func TestCheckAndRepairAgree(t *testing.T) {
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct{ name, do, want string }{
@@ -355,7 +354,7 @@ func TestCheckAndRepairAgree(t *testing.T) {
 }
 
 // TestRepairVerifies replaces iptables by a program that does nothing and reports success. It
-// checks that repair does not report the rules as restored.
+// checks that bvctl repair reports the rules as still missing.
 func TestRepairVerifies(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "legacy")
@@ -374,8 +373,9 @@ func TestRepairVerifies(t *testing.T) {
 	n.must("del", c...)
 }
 
-// TestRepairHostPortTaken checks that bvctl repairs a container that has lost one host port to
-// another container: it restores the other host ports of the first container.
+// TestRepairHostPortTaken checks the repair of a container that has lost one of its host ports to
+// another container. bvctl repair must report the taken host port, and change no host port of
+// either container.
 func TestRepairHostPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"capabilities": object{"portMappings": true}}), "nft")
@@ -415,8 +415,8 @@ func TestRepairWatch(t *testing.T) {
 	}
 }
 
-// TestRepairPrivileges checks that bvctl repair needs no capability but NET_ADMIN, as in the
-// DaemonSet of deploy/.
+// TestRepairPrivileges checks that bvctl repair needs only the capability NET_ADMIN, which it has
+// in the DaemonSet of deploy/.
 func TestRepairPrivileges(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true, "capabilities": object{"portMappings": true, "bandwidth": true}})

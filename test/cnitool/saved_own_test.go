@@ -10,9 +10,9 @@ import (
 )
 
 // TestSavedFeatures saves the ruleset by nft(8) while containers run, with each feature alone and
-// with all features. It loads the saved ruleset twice: over the existing one, and after a flush.
-// It checks that packets then pass or are dropped as before, and that CHECK, bvctl repair, ADD
-// and DEL succeed. TestSavedRuleset covers rules in tables of iptables.
+// with all features. It loads the saved ruleset twice: over the existing ruleset, and after a
+// flush. It checks that packets then pass or are dropped as before, and that CHECK, bvctl repair,
+// ADD and DEL succeed. TestSavedRuleset covers the rules in the tables of iptables.
 func TestSavedFeatures(t *testing.T) {
 	policies := object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}
 	published := object{"capabilities": object{"portMappings": true}}

@@ -15,10 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// userland is a release of the programs iptables and nft.
+// userland is a pair of the programs iptables and nft in one version. The folder bin is empty for
+// the host's own programs.
 type userland struct{ name, bin string }
 
-// userlands are the host's programs, and those that hack/userland.sh has downloaded.
+// userlands are the host's own programs, and those of Debian releases that hack/userland.sh has
+// downloaded.
 var userlands = []userland{{"the host's", ""}, {"trixie", "../../.cache/userland/trixie/bin"}, {"sid", "../../.cache/userland/sid/bin"}}
 
 // run runs a shell command with the programs of a userland.
@@ -56,9 +58,9 @@ func eachUserland(t *testing.T, test func(t *testing.T, u userland)) {
 }
 
 // TestSavedRuleset saves the ruleset by nft(8) while containers run, and loads it again, as
-// Debian's nftables service does at each boot. nft prints iptables' match on conntrack as a
-// native rule, which iptables then calls incompatible. The test checks that the next ADD, or
-// bvctl repair, replaces our chains, and that no call fails.
+// Debian's nftables service does at each boot. nft prints iptables' match on conntrack as a native
+// rule, and iptables cannot read a chain with such a rule. The test checks that the next ADD, or
+// bvctl repair, replaces bridgeveth's chains, and that no call fails.
 func TestSavedRuleset(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		conf := publishing(dual.with(object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000", "masqExclude": []string{"192.0.2.128/25"}, "ipspoofchk": true}),
@@ -105,9 +107,9 @@ func TestSavedRuleset(t *testing.T) {
 	})
 }
 
-// TestIncompatibleChains checks that the doctor names the chains that iptables refuses, and no
-// others. The chains contain rules of all kinds that nft(8) may have loaded, or Docker's rules,
-// saved and loaded again.
+// TestIncompatibleChains checks that the doctor names exactly the chains that iptables cannot read.
+// The chains contain all kinds of rules that nft(8) may have loaded, or Docker's rules after nft(8)
+// has saved and loaded them.
 func TestIncompatibleChains(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		n := newNode(t, dual)
@@ -161,8 +163,8 @@ func TestIncompatibleChains(t *testing.T) {
 	})
 }
 
-// TestIPTablesReads checks that iptables can list, check, delete, save and restore rules that ADD
-// has written by netlink, and can add rules of its own beside them.
+// TestIPTablesReads checks that iptables can list, check, delete, save and restore the rules that
+// ADD has written by netlink, and that it can add rules of its own beside ADD's rules.
 func TestIPTablesReads(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		n := newNode(t, dual)
@@ -251,8 +253,9 @@ func TestSavedIPTables(t *testing.T) {
 	}
 }
 
-// TestWithoutIPTables checks ADD on hosts without the program iptables. ADD writes the rules of
-// iptables-nft by netlink. It needs no rule in tables of iptables-legacy that drop nothing.
+// TestWithoutIPTables checks ADD on hosts without the program iptables. ADD writes rules of
+// iptables-nft by netlink, without the program. It needs no rule in a table of iptables-legacy that
+// drops nothing.
 func TestWithoutIPTables(t *testing.T) {
 	for name, spoil := range map[string]string{
 		"iptables-nft denies":            "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP",
@@ -283,9 +286,9 @@ func TestWithoutIPTables(t *testing.T) {
 	}
 }
 
-// TestNeedsIPTables checks that ADD fails where iptables-legacy drops packets and its program is
-// not installed, because only this program can add a rule there. The iptables program of the
-// other flavour is of no use.
+// TestNeedsIPTables checks that ADD fails if iptables-legacy drops packets and the program
+// iptables-legacy is not installed, because only this program can add rules there. The program
+// iptables-nft does not help.
 func TestNeedsIPTables(t *testing.T) {
 	for name, hidden := range map[string][]string{
 		"no iptables": {"iptables", "iptables-nft", "iptables-legacy"}, "iptables-nft alone": {"iptables-legacy"},

@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// world is a node with two containers, and a machine outside that has a route to them. Each
-// container serves port 80. The first container has host port 8080.
+// world is a node with two containers, and a machine outside that has a route to the containers.
+// Each container serves port 80. The first container also has the host port 8080.
 type world struct {
 	*node
 	c       []*setup.Namespace
@@ -22,7 +22,8 @@ type world struct {
 	served  bool
 }
 
-// newWorld makes a host and runs a script in it. There are no containers yet.
+// newWorld makes a world and runs a shell script with rules on its host. It attaches no container
+// yet.
 func newWorld(t *testing.T, rules string) *world {
 	t.Helper()
 	w := &world{node: newNode(t, dual)}
@@ -32,7 +33,7 @@ func newWorld(t *testing.T, rules string) *world {
 	return w
 }
 
-// add attaches both containers with a configuration.
+// add attaches both containers to a network with the given configuration.
 func (w *world) add(conf object) {
 	w.t.Helper()
 	w.configure(conf.with(object{"ipMasq": false, "capabilities": object{"portMappings": true}}))
@@ -49,14 +50,14 @@ func (w *world) add(conf object) {
 	}
 }
 
-// way is a path that packets take: from a namespace to an address and port.
+// way is a path of packets, from a namespace to an address and port.
 type way struct {
 	name, to string
 	from     *setup.Namespace
 	port     int
 }
 
-// ways returns all paths, except those from and to Docker's containers.
+// ways returns all paths of a world. Paths to Docker's containers are not included.
 func (w *world) ways() []way {
 	return []way{
 		{"sibling", "10.88.0.3", w.c[0], 80}, {"sibling, IPv6", "fd88::3", w.c[0], 80},
@@ -66,7 +67,8 @@ func (w *world) ways() []way {
 	}
 }
 
-// blocked returns the names of the paths without an answer.
+// blocked returns the names of the paths on which no answer comes. It tries all paths of the world,
+// and the additional paths in more.
 func (w *world) blocked(more ...way) []string {
 	w.t.Helper()
 	all := append(w.ways(), more...)
@@ -83,7 +85,7 @@ func (w *world) blocked(more ...way) []string {
 	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
 }
 
-// both returns the names of the paths for IPv4 and for IPv6.
+// both returns each name twice: once for IPv4, and with ", IPv6" for IPv6.
 func both(names ...string) (list []string) {
 	for _, n := range names {
 		list = append(list, n, n+", IPv6")
@@ -94,7 +96,8 @@ func both(names ...string) (list []string) {
 // everyWay names the paths that a dropping FORWARD chain blocks.
 var everyWay = both("sibling", "out", "in", "published")
 
-// These are rules of other programs. $I stands for each of the iptables programs in turn.
+// These are rules of other programs. The test runs them with each iptables program in the shell
+// variable $I.
 const (
 	dockerBridge = `
 		ip netns add d; ip -n d link set lo up # Go asks once, where it first listens, whether there is IPv6
@@ -202,9 +205,9 @@ const (
 	dockerDenies = "$I -I DOCKER-USER -o br0 -p tcp --dport 80 -j DROP\n"
 )
 
-// TestSituations checks which packets pass where rules of other programs block packets. With
-// "forward": "none", no packet passes. With the default, all packets pass, except those that an
-// administrator or Docker drops.
+// TestSituations checks which packets pass on hosts where rules of other programs block packets.
+// With "forward": "none", the paths in the field blocked must not work. With the default, all paths
+// must work, except those that an administrator or Docker blocks.
 func TestSituations(t *testing.T) {
 	nft, legacy := []string{"iptables-nft", "ip6tables-nft"}, []string{"iptables-legacy", "ip6tables-legacy"}
 	towards := both("sibling", "in", "published") // the paths that rules of the administrator or of Docker block
@@ -299,7 +302,7 @@ func TestSituations(t *testing.T) {
 	}
 }
 
-// TestStatusDenied checks that STATUS names a dropping chain only if the chain certainly drops
+// TestStatusDenied checks that STATUS fails and names a chain only if this chain certainly drops
 // all packets of containers.
 func TestStatusDenied(t *testing.T) {
 	for _, tt := range []struct {
@@ -336,5 +339,5 @@ func TestStatusDenied(t *testing.T) {
 	}
 }
 
-// denial returns the rule that an iptables command adds: the words after -A or -I.
+// denial returns the chain and the rule in a command that adds a rule: the text after -A or -I.
 func denial(command string) string { return command[len("$I -A "):] }

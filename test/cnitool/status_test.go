@@ -8,7 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// These are rules that accept packets by their mark, and rules that drop packets of one family.
+// These are shell commands. They add a rule that accepts packets by their mark, chains that drop
+// the packets of one IP family, and a bridge with an address.
 const (
 	acceptMark = unknown + "nft add rule inet filter forward meta mark and 0x100000 != 0 accept\n"
 	deny4      = "nft add table ip mine; nft add chain ip mine fw '{ type filter hook forward priority 5; policy drop; }'\n"
@@ -20,9 +21,9 @@ const readOnly = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /pr
 
 var allPrograms = []string{"iptables", "iptables-nft", "iptables-legacy", "ip6tables", "ip6tables-nft", "ip6tables-legacy"}
 
-// TestStatusLikeADD checks that STATUS succeeds if the ADD that follows succeeds and the
-// container's packets leave the host. Otherwise a runtime that waits for STATUS would never call
-// ADD.
+// TestStatusLikeADD checks that STATUS succeeds exactly if the next ADD succeeds and the
+// container's packets leave the host. If STATUS failed without such a reason, a runtime that waits
+// for STATUS would never call ADD.
 func TestStatusLikeADD(t *testing.T) {
 	only6 := ipamKeys(object{"subnet": "fd88::/64"})
 	foreign := single.with(object{"ipam": object{"type": "host-local", "dataDir": "/run/host-local", "subnet": "fd88::/64"}})
@@ -116,8 +117,8 @@ func TestStatusLikeADD(t *testing.T) {
 	}
 }
 
-// reachesOut reports whether a container gets an answer from beyond the host, by the family of
-// its first address.
+// reachesOut reports whether a container gets an answer from beyond the host. It uses IPv4 if the
+// container has an IPv4 default route, and otherwise IPv6.
 func reachesOut(t testing.TB, c *setup.Namespace) bool {
 	t.Helper()
 	if strings.Contains(setuptest.In(t, c, "ip", "-4", "route"), "default") {

@@ -11,9 +11,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestStoreDeleted deletes the store while two containers run. It checks that ADD does not lease
-// their addresses again, because it finds the addresses on the links, in libcni's records, or in
-// both. CHECK succeeds, and DEL frees the addresses.
+// TestStoreDeleted deletes the store of leases while two containers run. ADD must not lease their
+// addresses again, because it finds the addresses on the containers' links, in libcni's records, or
+// in both. CHECK must succeed, and DEL must free the addresses.
 func TestStoreDeleted(t *testing.T) {
 	deleteLinks := func(t *testing.T) {
 		t.Helper()
@@ -70,8 +70,8 @@ func TestStoreDeleted(t *testing.T) {
 	}
 }
 
-// TestFullDisk fills the file system of the store. It checks that DEL and GC need no space and
-// free every lease.
+// TestFullDisk fills the file system of the store. It checks that DEL and GC succeed, because they
+// need no more space. Without sticky addresses, they must free every lease.
 func TestFullDisk(t *testing.T) {
 	for _, sticky := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sticky=%v", sticky), func(t *testing.T) {

@@ -9,9 +9,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorThrough checks the doctor on packets that enter and leave by the node's uplink. Such
-// packets belong to a NodePort whose pod is on another node: 192.0.2.9 is redirected to this pod.
-// The doctor names the chain that drops these packets, and its advice fixes the fault.
+// TestDoctorThrough checks the doctor on transit packets, which enter and leave the node by its
+// uplink. They go to a NodePort whose pod is on another node: a rule redirects 192.0.2.9 to this
+// pod. The doctor must name the chain that drops these packets, and the command that it advises
+// must fix the fault.
 func TestDoctorThrough(t *testing.T) {
 	const proxy = "nft add table ip kube; nft add chain ip kube there '{ type nat hook prerouting priority dstnat; }'; nft add rule ip kube there ip daddr 192.0.2.9 dnat to 10.244.2.2; " +
 		"nft add chain ip kube back '{ type nat hook postrouting priority srcnat; }'; nft add rule ip kube back ip daddr 10.244.2.2 masquerade"
@@ -55,8 +56,8 @@ func TestDoctorThrough(t *testing.T) {
 	}
 }
 
-// TestDoctorThroughAccepted checks that the doctor finds no fault if rules of kube-proxy and
-// flannel accept such packets.
+// TestDoctorThroughAccepted checks that the doctor finds no fault if rules of kube-proxy or flannel
+// accept transit packets, which enter and leave the node by its uplink.
 func TestDoctorThroughAccepted(t *testing.T) {
 	for name, rules := range map[string]string{
 		"kube-proxy": "iptables -N KUBE-FORWARD; iptables -A FORWARD -j KUBE-FORWARD; iptables -A KUBE-FORWARD -m comment --comment 'kubernetes forwarding rules' -m mark --mark 0x4000/0x4000 -j ACCEPT",
@@ -82,8 +83,8 @@ func TestDoctorThroughAccepted(t *testing.T) {
 	}
 }
 
-// TestDoctorThroughTransit checks that the doctor finds no fault if the rules of the node agent
-// accept such packets.
+// TestDoctorThroughTransit checks that the doctor finds no fault if the node agent's rules accept
+// transit packets, which enter and leave the node by its uplink.
 func TestDoctorThroughTransit(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single.with(object{"masqExclude": []string{"10.244.0.0/16"}}), "nft")

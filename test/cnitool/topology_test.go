@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTopology checks the drawing of two bridges, one of them with a container whose port is
-// down.
+// TestTopology checks the drawing of two bridges in each format. One of the bridges has a container
+// whose port is down.
 func TestTopology(t *testing.T) {
 	n := newNode(t, dual)
 	c := n.containers(8)
@@ -47,8 +47,8 @@ func TestTopology(t *testing.T) {
 	}
 }
 
-// TestTopologyNames checks the drawing of pods with long names, and with names that contain
-// escape sequences for a terminal.
+// TestTopologyNames checks the drawing of pods whose names are long or contain escape sequences for
+// a terminal.
 func TestTopologyNames(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single)

@@ -16,8 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// newVLANNode is newNode, and also makes a number of containers. If the kernel's bridges do not
-// filter by VLAN, newVLANNode checks that ADD reports this and leaves nothing, and then skips the
+// newVLANNode calls newNode, and makes a number of containers. If the kernel's bridges cannot
+// filter by VLAN, newVLANNode checks that ADD reports this and leaves nothing. It then skips the
 // test.
 func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	t.Helper()
@@ -39,15 +39,16 @@ func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	return nil, nil
 }
 
-// vlan returns a configuration of network number i, in VLAN id of the bridge br0.
+// vlan returns the configuration of a network in VLAN id of the bridge br0. The number i selects
+// the subnets: 10.81.0.0/24 and fd81::/64 for 81.
 func vlan(i, id int) object {
 	return dual.with(object{"name": fmt.Sprint("vlan", id), "vlan": id, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": fmt.Sprintf("10.%d.0.0/24", i)}}, {{"subnet": fmt.Sprintf("fd%d::/64", i)}},
 	}}})
 }
 
-// TestVLAN checks two networks in different VLANs of one bridge, each with its gateway, host
-// ports and masquerade. No packet gets from one network to the other, except through the
+// TestVLAN checks two networks in different VLANs of one bridge. Each network has its own gateway,
+// host ports and masquerade. No packet may get from one network to the other, except through the
 // gateways.
 func TestVLAN(t *testing.T) {
 	t.Parallel()
@@ -107,13 +108,13 @@ func TestVLAN(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// checking returns conf as the configuration of CHECK: prevResult is the result of ADD, which is
-// in a.
+// checking returns conf with the result of an ADD as prevResult, as a runtime passes it to CHECK.
 func checking(conf object, a answer) object {
 	return conf.with(object{"prevResult": json.RawMessage(a.stdout)})
 }
 
-// TestVLANTrunk checks which tagged frames from containers arrive.
+// TestVLANTrunk checks which tagged and untagged frames get from a container to another one, with
+// the key vlanTrunk.
 func TestVLANTrunk(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -155,8 +156,8 @@ func TestVLANTrunk(t *testing.T) {
 	}
 }
 
-// TestVLANOnOthersBridge checks a bridge that ADD has not made. ADD fails if the bridge does not
-// filter by VLAN. DEL leaves the bridge as it was.
+// TestVLANOnOthersBridge checks a bridge that ADD has not made. ADD must fail while the bridge does
+// not filter by VLAN. DEL must leave the bridge as it was before ADD.
 func TestVLANOnOthersBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -181,9 +182,9 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANKilled kills the first ADD and the last DEL on a foreign bridge before each request that
-// changes a link, while the VLAN link exists and the port does not. It checks that the gateways answer
-// after the next ADD, and that the bridge is as before after the next DEL.
+// TestVLANKilled kills the first ADD and the last DEL on a bridge that ADD has not made. It kills
+// the process before each request that changes a link, as long as the bridge port does not exist.
+// It checks that the gateways answer after the next ADD, and that the next DEL restores the bridge.
 func TestVLANKilled(t *testing.T) {
 	conf := vlan(81, 100).with(object{"name": "net", "forward": "none", "ipMasq": false})
 	exists := func(link string) bool {
@@ -229,8 +230,9 @@ func TestVLANKilled(t *testing.T) {
 	}
 }
 
-// changesLink reports whether a system call sends a netlink request that changes a link. It also returns
-// true for transactions of nf_tables: NFNL_MSG_BATCH_BEGIN is the same number as RTM_NEWLINK.
+// changesLink reports whether a system call sends a netlink request that changes a link. It also
+// returns true for transactions of nf_tables: NFNL_MSG_BATCH_BEGIN is the same number as
+// RTM_NEWLINK.
 func changesLink(t *testing.T, c ptrace.Call) bool {
 	t.Helper()
 	if !sends(c) || !strings.HasPrefix(c.File(), "socket:") {
@@ -244,10 +246,10 @@ func changesLink(t *testing.T, c ptrace.Call) bool {
 	return kind == unix.RTM_NEWLINK || kind == unix.RTM_DELLINK || kind == unix.RTM_SETLINK
 }
 
-// TestVLANRangeChanged changes the ranges of a network in a VLAN while the network has a
-// container. A second network uses another VLAN of the bridge. The test checks that DEL of the
-// container removes the old gateway address. The new gateway is outside of its subnet, so the
-// host needs a route through the VLAN link.
+// TestVLANRangeChanged changes the address ranges of a network in a VLAN while it has a container.
+// The gateway of the new IPv6 range is outside of its subnet, so the host needs a route through the
+// VLAN link. A second network uses another VLAN of the bridge. The test checks that DEL of the
+// container removes the old gateway address from the right VLAN link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 3)
@@ -280,8 +282,8 @@ func TestVLANRangeChanged(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestVLANOfExistingLink attaches a link that another plugin has made to a VLAN. It checks that
-// CHECK compares the VLANs of this link.
+// TestVLANOfExistingLink checks ADD, CHECK and DEL for a link that another plugin has made, on a
+// network in a VLAN.
 func TestVLANOfExistingLink(t *testing.T) {
 	t.Parallel()
 	newVLANNode(t, 1)
@@ -293,8 +295,8 @@ func TestVLANOfExistingLink(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestVLANOnEmptiedBridge checks a bridge that has lost its only port, and with this port its MAC
-// address. After ADD, the VLAN link of the gateway still has a MAC address.
+// TestVLANOnEmptiedBridge checks a bridge whose only port was deleted. The kernel then sets the
+// bridge's MAC address to zero. After ADD, the gateway on the VLAN link must answer.
 func TestVLANOnEmptiedBridge(t *testing.T) {
 	t.Parallel()
 	conf := vlan(81, 100)
@@ -310,8 +312,8 @@ func TestVLANOnEmptiedBridge(t *testing.T) {
 	on("DEL", 1, conf).run(t).ok(t)
 }
 
-// TestVLANsOfReference checks that the reference plugin bridge, and our plugin under this name,
-// put a port into the same VLANs, whatever the default VLAN of the bridge is.
+// TestVLANsOfReference checks that the reference plugin bridge, and bridgeveth under this name, put
+// a port into the same VLANs, with every default VLAN of the bridge.
 func TestVLANsOfReference(t *testing.T) {
 	bridge := func(pvid int) string {
 		return fmt.Sprintf("ip link add br0 up type bridge vlan_filtering 1 vlan_default_pvid %d", pvid)

@@ -7,8 +7,9 @@ import (
 )
 
 // TestFirewalld checks a cluster whose nodes run firewalld and have policy DROP of FORWARD, so that
-// each of the two drops packets that no rule accepts. A reload of firewalld removes the bridge from its zone, so packets to pods are lost. The test checks that the packets pass again
-// after the agent and bvctl have continued.
+// each of the two drops packets that no rule accepts. A reload of firewalld removes the bridge from
+// its zone, so packets to pods are lost. The test checks that the packets pass again after the
+// agent and bvctl have continued.
 func TestFirewalld(t *testing.T) {
 	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), "trixie")
 	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {
