@@ -15,7 +15,7 @@ const (
 	segment  = 1448 // bytes of payload in a TCP packet, with an MTU of 1500
 )
 
-// traffic is a kind of packets.
+// traffic is a kind of packets: their protocol and size.
 type traffic struct {
 	name   string
 	socket int // SOCK_DGRAM or SOCK_STREAM
@@ -29,8 +29,8 @@ var traffics = []traffic{
 	{"TCP, 1448 bytes", unix.SOCK_STREAM, segment, 16 * segment, 1},
 }
 
-// flows are connections from clients to one server. One thread does the work of both sides, so no
-// scheduler takes part in the figures.
+// flows are connections from clients to one server. One thread sends and receives all packets, so
+// that the time does not depend on a scheduler.
 type flows struct {
 	traffic
 	listener int   // of the server; for UDP, it receives all packets
@@ -39,8 +39,9 @@ type flows struct {
 	last     int // the connection that wrote last
 }
 
-// openFlows opens count connections. atClient and atServer run a function in the namespaces of the two
-// sides. The server listens on pathPort, and clients reach it at an address.
+// openFlows opens count connections. atClient runs a function in the network namespace of the
+// clients, atServer in that of the server. The server listens on pathPort. Clients connect to the
+// address to.
 func openFlows(t traffic, count int, to string, atClient, atServer func(func() error) error) (f *flows, err error) {
 	f = &flows{traffic: t, listener: -1}
 	defer func() {
@@ -66,7 +67,7 @@ func openFlows(t traffic, count int, to string, atClient, atServer func(func() e
 	return f, err
 }
 
-// open opens a socket in the namespace of the calling thread.
+// open opens a socket in the network namespace of the calling thread.
 func (f *flows) open() (int, error) {
 	return unix.Socket(unix.AF_INET, f.socket|unix.SOCK_CLOEXEC, 0)
 }
@@ -87,8 +88,8 @@ func (f *flows) listen() (err error) {
 	return nil
 }
 
-// connect opens a connection and exchanges a message for an answer, and again: a flow enters a
-// flowtable by an answer.
+// connect opens a connection. It exchanges a message and an answer twice, because the kernel adds a
+// connection to a flowtable only after an answer.
 func (f *flows) connect(to netip.AddrPort) error {
 	client, err := f.open()
 	if err != nil {
@@ -119,7 +120,7 @@ func (f *flows) connect(to netip.AddrPort) error {
 	return nil
 }
 
-// exchange sends a message and its answer.
+// exchange sends a message from the client to the server, and an answer back.
 func exchange(client, server int) error {
 	message := []byte("message")
 	if _, err := unix.Write(client, message); err != nil {
@@ -141,8 +142,8 @@ func exchange(client, server int) error {
 	return err
 }
 
-// run sends for a time, on all connections in turns, and returns the number of packets that have
-// arrived each second.
+// run sends packets for the duration d, on all connections in turns. It returns how many packets
+// arrive each second.
 func (f *flows) run(d time.Duration) (float64, error) {
 	message, buffer := make([]byte, f.write), make([]byte, 4*f.write)
 	bytes, began := 0, time.Now()
@@ -167,8 +168,8 @@ func (f *flows) run(d time.Duration) (float64, error) {
 	return float64(bytes) / float64(f.packet) / time.Since(began).Seconds(), nil
 }
 
-// transfer calls send(2) or recv(2), which do not wait. It does not tell Go's scheduler, which would
-// add a tenth to the work for a packet.
+// transfer makes the system call send(2) or recv(2) without waiting. It does not tell Go's
+// scheduler about the call, because this would add a tenth to the work for a packet.
 func transfer(call uintptr, fd int, b []byte) (int, unix.Errno) {
 	n, _, err := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), err

@@ -6,7 +6,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFlows sends packets of each kind over the loopback link of a host.
+// TestFlows checks that packets of each kind arrive over the loopback link of a host.
 func TestFlows(t *testing.T) {
 	setuptest.InHost(t, func() {
 		setuptest.Run(t, "ip", "link", "set", "lo", "up")

@@ -13,7 +13,8 @@ import (
 
 const containerIf = "eth0"
 
-// guest is a container on a node: its namespace, and the arguments that a runtime passes for it.
+// guest is a container of the benchmark: its network namespace on a node, and the arguments that a
+// runtime passes for it.
 type guest struct {
 	id     string // container ID; each attachment gets a new one
 	netns  string // path in the node's mount namespace
@@ -23,8 +24,8 @@ type guest struct {
 	took   time.Duration // of the last operation
 }
 
-// runtimeConf returns what a runtime passes to libcni. libcni passes the port on only to plugins
-// that declare the capability.
+// runtimeConf returns the arguments that a runtime passes to libcni for the guest. libcni passes
+// the host port on only to plugins that declare the capability portMappings.
 func (g *guest) runtimeConf() *libcni.RuntimeConf {
 	ports := []map[string]any{{"hostPort": g.port, "containerPort": pathPort, "protocol": "tcp"}}
 	if g.udp {
@@ -36,7 +37,7 @@ func (g *guest) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// addresses returns the container's IPv4 address and its gateway's.
+// addresses returns the guest's IPv4 address and its gateway, from the result of ADD.
 func (g *guest) addresses() (own, gateway net.IP, err error) {
 	res, err := current.NewResultFromResult(g.result)
 	if err != nil {
@@ -50,8 +51,8 @@ func (g *guest) addresses() (own, gateway net.IP, err error) {
 	return nil, nil, errors.New("read result: no IPv4 address with a gateway")
 }
 
-// ping sends up to tries echo requests from the thread's namespace. It reports whether one of them
-// is answered within wait.
+// ping sends echo requests from the calling thread's network namespace, at most tries of them. It
+// reports whether one of them is answered within the time wait.
 func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 	conn, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: to})
 	if err != nil {

@@ -28,7 +28,7 @@ const (
 	hostLocalMax = 65_000 // largest number of leases for host-local; with more, its ADD takes minutes
 )
 
-// allocator is an IPAM plugin, run as a separate program.
+// allocator is an IPAM plugin. The benchmark runs it as a separate program.
 type allocator struct {
 	name, path string
 	dir        string // folder of the leases
@@ -36,7 +36,8 @@ type allocator struct {
 	fill       func(dir string, from, to int) error
 }
 
-// ipamRow holds an allocator's times with a number of leases in its store, in milliseconds.
+// ipamRow holds the times of one IPAM plugin with a given number of leases in its store, in
+// milliseconds.
 type ipamRow struct {
 	Plugin string  `json:"plugin"`
 	Leases int     `json:"leases"`
@@ -45,13 +46,13 @@ type ipamRow struct {
 	Count  int     `json:"count"`
 }
 
-// ipamReport holds the rows of all allocators, and the time of a program that does nothing.
+// ipamReport holds the rows of all IPAM plugins, and the run time of a program that does nothing.
 type ipamReport struct {
 	EmptyMS float64   `json:"emptyMs"`
 	Rows    []ipamRow `json:"rows"`
 }
 
-// measureIPAM fills the stores of the IPAM plugins and measures the plugins in turns.
+// measureIPAM fills the stores of the IPAM plugins with leases, and measures the plugins in turns.
 func measureIPAM(ctx context.Context, opts options) (*ipamReport, error) {
 	dir, err := os.MkdirTemp("", "bench-ipam-")
 	if err != nil {
@@ -110,7 +111,7 @@ func medianMS(s sample) float64 {
 	return milliseconds(quantile(slices.Sorted(slices.Values(s.took)), 0.5))
 }
 
-// turn attaches and detaches one container. A slow plugin gets fewer turns.
+// turn measures one ADD and one DEL. A slow plugin gets fewer turns.
 func (a allocator) turn(adds, dels *sample) error {
 	if n := len(adds.took); n >= slowTurns && adds.took[n-1] > slowOp {
 		return nil
@@ -128,7 +129,7 @@ func (a allocator) turn(adds, dels *sample) error {
 	return nil
 }
 
-// command returns the command that calls the plugin with a verb.
+// command returns the command that runs the IPAM plugin with this verb.
 func (a allocator) command(verb string) *exec.Cmd {
 	conf, _ := json.Marshal(map[string]any{ // strings cannot fail to encode
 		"cniVersion": "1.0.0", "name": networkName, "type": "bench",
@@ -151,10 +152,11 @@ func timed(cmd *exec.Cmd) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// containerID returns an ID of 64 digits, as runtimes use.
+// containerID returns a container ID of 64 hexadecimal digits, as runtimes use.
 func containerID(i int) string { return fmt.Sprintf("%016x%048x", uint64(i)*0x9E3779B97F4A7C15, i) }
 
-// fillOurs leases addresses by calls of pkg/ipam, because a million processes would take an hour.
+// fillOurs leases addresses by calls of pkg/ipam. Running ADD for each of a million leases would
+// take an hour.
 func fillOurs(dir string, from, to int) error {
 	if from == to {
 		return nil
@@ -173,8 +175,8 @@ func fillOurs(dir string, from, to int) error {
 	return errors.Join(err, s.Close())
 }
 
-// fillHostLocal writes the files of host-local: one file for each address, and one file with the
-// last reserved address.
+// fillHostLocal writes the files of host-local: one file for each leased address, and one file with
+// the last leased address.
 func fillHostLocal(dir string, from, to int) error {
 	dir = filepath.Join(dir, networkName)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -192,7 +194,8 @@ func fillHostLocal(dir string, from, to int) error {
 	return os.WriteFile(filepath.Join(dir, "last_reserved_ip.0"), []byte(address.String()), 0o600)
 }
 
-// row returns the figures of a plugin with a number of leases, or nil.
+// row returns the times of an IPAM plugin with this number of leases, or nil if they were not
+// measured.
 func (r *ipamReport) row(plugin string, leases int) *ipamRow {
 	for i := range r.Rows {
 		if r.Rows[i].Plugin == plugin && r.Rows[i].Leases == leases {
@@ -202,7 +205,7 @@ func (r *ipamReport) row(plugin string, leases int) *ipamRow {
 	return nil
 }
 
-// print writes the table.
+// print writes the report as a table.
 func (r *ipamReport) print(w io.Writer) {
 	fmt.Fprintf(w, "\nIPAM plugins by themselves, a process each; a Go program that does nothing takes %.2f ms\n", r.EmptyMS)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -21,7 +21,8 @@ const (
 	leastBatch  = 4           // fewest ADDs in a turn; CHECKs and DELs follow for the same containers
 )
 
-// lane is a system on a node of its own. The lanes are measured in turns.
+// lane is one measured system (a set of plugins) with its own node. The benchmark measures the
+// lanes in turns.
 type lane struct {
 	*system
 	node      *node
@@ -34,7 +35,8 @@ type lane struct {
 	err       error    // the first failure; the lane takes no more turns
 }
 
-// newLane makes a node for the system, with the given number of visitors.
+// newLane makes a node for the system. The node gets the given number of visitors: guests that each
+// turn attaches and detaches.
 func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	n, err := newNode()
 	if err != nil {
@@ -58,7 +60,8 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	return l, err
 }
 
-// add attaches a guest. check checks it, and del detaches it. All run on a thread in the node.
+// add attaches a guest, check runs CHECK for it, and del detaches it. The calling thread must be in
+// the node.
 func (l *lane) add(g *guest) error {
 	return l.do("ADD", g, func(ctx context.Context) (err error) {
 		if l.floor != nil {
@@ -84,7 +87,7 @@ func (l *lane) del(g *guest) error {
 	})
 }
 
-// do runs an operation and adds its duration to the guest.
+// do runs an operation and stores its duration in the guest.
 func (l *lane) do(operation string, g *guest, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
@@ -97,7 +100,7 @@ func (l *lane) do(operation string, g *guest, f func(context.Context) error) err
 	return nil
 }
 
-// name gives guests new container IDs.
+// name gives each guest a new container ID.
 func (l *lane) name(guests []*guest) {
 	for _, g := range guests {
 		l.serial++
@@ -105,7 +108,8 @@ func (l *lane) name(guests []*guest) {
 	}
 }
 
-// fill attaches residents until there are count of them, and returns how long this took.
+// fill attaches residents (guests that stay attached) until there are count of them. It returns how
+// long this took.
 func (l *lane) fill(count int) (time.Duration, error) {
 	guests, err := l.node.newGuests(count-len(l.residents), firstPort+len(l.visitors)+len(l.residents))
 	if err != nil {
@@ -116,9 +120,9 @@ func (l *lane) fill(count int) (time.Duration, error) {
 	return l.node.each(guests, attachers, l.add)
 }
 
-// turn attaches, checks and detaches a batch of visitors, parallel of them at a time. On a lane
-// without residents, the batch is one visitor. If verify is set, it sends packets between ADD and
-// CHECK.
+// turn attaches, checks and detaches a batch of visitors. The parameter parallel is the number of
+// operations at the same time. On a lane without residents (guests that stay attached), the batch
+// is one visitor. If verify is set, turn sends test packets between ADD and CHECK.
 func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
 	if len(l.residents) == 0 {
@@ -151,7 +155,7 @@ func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err e
 	return samples, err
 }
 
-// removeBridge deletes the bridge, if there is one: the reference plugins leave it behind.
+// removeBridge deletes the bridge if it exists. The reference plugins leave the bridge behind.
 func removeBridge() error {
 	br, err := netlink.LinkByName(bridgeName)
 	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
@@ -163,7 +167,8 @@ func removeBridge() error {
 	return netlink.LinkDel(br)
 }
 
-// timed calls f for each guest, parallel guests at a time, and returns the measured times.
+// timed calls f for each guest and returns the measured times. The parameter parallel is the number
+// of calls at the same time.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
 	before, err := l.spent()
 	if err != nil {
@@ -181,9 +186,9 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 	return s, err
 }
 
-// spent returns what all reaped child processes and their children have used. For the floor, it adds
-// the time of this process. Work that kernel threads do later, such as freeing a link, counts for no
-// process.
+// spent returns the CPU time and the page faults of all child processes that have ended, and of
+// their own children. For the floor, the CPU time includes this process. The result does not
+// include work that kernel threads do later, such as freeing a link.
 func (l *lane) spent() (sum cost, err error) {
 	whose := []int{unix.RUSAGE_CHILDREN}
 	if l.floor != nil {
@@ -202,10 +207,10 @@ func (l *lane) spent() (sum cost, err error) {
 	return sum, nil
 }
 
-// verify pings the gateway from the first container of a batch. If there is no answer, the system does
-// not work, and its figures mean nothing. Then verify pings the second container, if there is one. An
-// answer has to come if the system opens FORWARD, or if bridged packets do not pass FORWARD. Otherwise
-// no answer may come.
+// verify pings the gateway from the first container of a batch. If there is no answer, the system
+// does not work, so its times mean nothing. Then verify pings the second container, if there is
+// one. An answer must come if the system adds FORWARD rules, or if bridged packets do not pass
+// FORWARD. Otherwise no answer may come.
 func (l *lane) verify(batch []*guest) error {
 	_, gateway, err := batch[0].addresses()
 	if err != nil {
@@ -224,8 +229,8 @@ func (l *lane) verify(batch []*guest) error {
 	})
 }
 
-// expect pings an address from the thread's namespace. It waits longer for an answer that has to
-// come than for one that must not come.
+// expect pings an address from the calling thread's network namespace. It returns an error unless
+// want says correctly whether an answer comes. If an answer must come, expect waits longer.
 func (l *lane) expect(to net.IP, want bool) error {
 	tries, wait := 1, 300*time.Millisecond
 	if want {

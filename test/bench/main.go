@@ -1,18 +1,20 @@
-// Bench measures the calls that a container runtime waits for: ADD and DEL through libcni, with the
-// plugins as executables, and with a network namespace for each container. It compares this
-// project's plugins with the reference plugins. The systems are measured in turns, so that other
-// work on the machine slows all of them.
+// Bench measures the calls that a container runtime waits for: ADD and DEL through libcni. The
+// plugins run as programs, and each container has a network namespace. Bench compares this
+// project's plugins with the reference plugins. It measures the systems (sets of plugins) in turns,
+// so that other work on the machine slows all of them.
 //
 // Run it from the top of the tree, as root, under unshare -rmn, or as a user who may create user
 // namespaces:
 //
 //	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
-// With -packets it compares what packets cost instead. make bench-vm does so in a virtual machine.
+// With -packets, Bench compares instead the work that the kernel does for a packet. make bench-vm
+// runs Bench with -packets in a virtual machine.
 //
-// All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target is
-// missed, and 1 if something did not run. A target that the floor misses in the same run does not
-// count. With -short the figures are rough, so a missed target does not change the exit status.
+// All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target
+// is missed, and 1 if something did not run. A target does not count if the floor (see the type
+// floor) misses it in the same run. With -short the times are rough, so a missed target does not
+// change the exit status.
 package main
 
 import (
@@ -32,7 +34,7 @@ import (
 
 func init() { runtime.LockOSThread() } // main stays on thread 0, whose namespaces never change
 
-// options is the command line.
+// options holds the options of the command line.
 type options struct {
 	build   bool     // build the plugins and stop
 	packets bool     // measure packets, and nothing else
@@ -62,10 +64,11 @@ func main() {
 	}
 }
 
-// errMissed reports a target that is not met.
+// errMissed means that a target is not met.
 var errMissed = errors.New("a target is not met")
 
-// run builds the plugins, enters the sandbox and measures there.
+// run builds the plugins, starts this program again in the sandbox (namespaces of its own), and
+// measures there.
 func run(opts options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -98,7 +101,8 @@ func run(opts options) error {
 	return err
 }
 
-// measure measures and prints what the options ask for. The report, if there is one, holds what ran.
+// measure measures what the options ask for, and prints the results. If something did not run,
+// measure returns an error and the results of the rest.
 func (opts options) measure(ctx context.Context) (*report, error) {
 	if opts.packets {
 		rep, err := measurePackets(ctx, opts)
@@ -163,11 +167,13 @@ func parseOptions(args []string) (opts options, err error) {
 	return opts, err
 }
 
-// maxCrowd leaves room for visitors: a Linux bridge has 1023 ports (BR_PORT_BITS in
-// net/bridge/br_private.h).
+// maxCrowd is the largest number of containers that stay attached to one bridge. A Linux bridge has
+// at most 1023 ports (BR_PORT_BITS in net/bridge/br_private.h), and some are needed for the
+// containers that each turn attaches.
 const maxCrowd = 1000
 
-// parseCounts reads a comma-separated list of numbers, and sorts it.
+// parseCounts reads a comma-separated list of numbers between least and most, and sorts it. name is
+// the name of the option, for the error.
 func parseCounts(name, list string, least, most int) ([]int, error) {
 	var counts []int
 	for field := range strings.SplitSeq(list, ",") {
@@ -181,7 +187,7 @@ func parseCounts(name, list string, least, most int) ([]int, error) {
 	return slices.Compact(counts), nil
 }
 
-// parseSystems reads a comma-separated list of system keys.
+// parseSystems reads a comma-separated list of keys of systems.
 func parseSystems(list string) ([]string, error) {
 	keys := strings.Split(list, ",")
 	for _, key := range keys {
@@ -192,7 +198,7 @@ func parseSystems(list string) ([]string, error) {
 	return keys, nil
 }
 
-// choose returns a if the condition holds, else b.
+// choose returns a if the condition holds, and otherwise b.
 func choose[T any](holds bool, a, b T) T {
 	if holds {
 		return a

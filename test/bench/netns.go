@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newGuests makes count guests: each is an empty network namespace with lo down, bound to a path.
+// newGuests makes count guests. Each guest is a new network namespace, bound to a path, in which
+// only lo exists and is down.
 func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	guests := make([]*guest, count)
 	return guests, n.run(func() error {
@@ -24,7 +25,8 @@ func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	})
 }
 
-// bindNetns makes a network namespace and binds it to a path. The calling thread stays in the node.
+// bindNetns makes a network namespace and binds it to a path. The calling thread stays in the
+// network namespace of the node.
 func (n *node) bindNetns(path string) error {
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
 		return err
@@ -53,7 +55,7 @@ func (n *node) inGuest(g *guest, f func() error) error {
 	})
 }
 
-// loopback sets lo of the thread's namespace up or down.
+// loopback sets lo of the calling thread's network namespace up or down.
 func loopback(up bool) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {

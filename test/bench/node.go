@@ -12,24 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stateDir is the node's tmpfs. Container namespaces are bound in netnsDir, as runtimes do it.
+// stateDir is a folder on the node's tmpfs. The network namespaces of containers are bound to files
+// in netnsDir, as runtimes do it.
 const (
 	stateDir = "/run/bench"
 	netnsDir = stateDir + "/netns"
 )
 
-// bridgeNetfilter is the sysctl that sends bridged packets through iptables. It is absent if
-// br_netfilter is not loaded.
+// bridgeNetfilter is the sysctl that sends bridged packets through iptables. The file does not
+// exist if br_netfilter is not loaded.
 const bridgeNetfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-// node is a network namespace that stands for a machine. It has a mount namespace with its own
-// /run, which holds the xtables lock. The namespaces exist while the node's two files are open.
+// node is a simulated host. It has a network namespace, and a mount namespace with its own /run,
+// which contains the lock of iptables. The namespaces exist while the node's two files are open.
 type node struct {
 	net, mnt *os.File
 	filters  bool // bridged packets pass through FORWARD
 }
 
-// onThread runs f on a new thread, which ends with f. So f may change the thread's namespaces.
+// onThread runs f on a new thread. The thread ends together with f, so f may change the namespaces
+// of the thread.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -39,8 +41,8 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// newNode returns a node that forwards packets and has policy DROP in FORWARD, like a host with
-// dockerd.
+// newNode returns a node that forwards packets and has the policy DROP in FORWARD, like a host with
+// Docker.
 func newNode() (*node, error) {
 	n := &node{}
 	return n, onThread(func() error {
@@ -60,7 +62,7 @@ func newNode() (*node, error) {
 	})
 }
 
-// configure sets up the node of the calling thread.
+// configure sets up the network namespace of a new node. The calling thread must be in the node.
 func (n *node) configure() error {
 	if err := loopback(true); err != nil {
 		return err
@@ -77,7 +79,7 @@ func (n *node) configure() error {
 	return forwardPolicy("DROP")
 }
 
-// forwardPolicy sets the policy of FORWARD in the calling thread's network namespace.
+// forwardPolicy sets the policy of the chain FORWARD in the calling thread's network namespace.
 func forwardPolicy(policy string) error {
 	if out, err := exec.Command("iptables", "-w", "-P", "FORWARD", policy).CombinedOutput(); err != nil {
 		return fmt.Errorf("iptables -P FORWARD %s: %w: %s", policy, err, out)
@@ -85,7 +87,7 @@ func forwardPolicy(policy string) error {
 	return nil
 }
 
-// open opens the namespaces of the calling thread.
+// open opens the files of the calling thread's namespaces.
 func (n *node) open() (err error) {
 	if n.net, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return err
@@ -94,7 +96,7 @@ func (n *node) open() (err error) {
 	return err
 }
 
-// enter moves the calling thread, which onThread has made, into the node.
+// enter moves the calling thread into the node. The thread must be one of onThread.
 func (n *node) enter() error {
 	// setns(2) refuses to change the mount namespace of a thread that shares its root and working
 	// directory with other threads.
@@ -110,7 +112,7 @@ func (n *node) enter() error {
 	return nil
 }
 
-// run runs f on a thread in the node.
+// run runs f on a new thread in the node.
 func (n *node) run(f func() error) error {
 	return onThread(func() error {
 		if err := n.enter(); err != nil {
@@ -120,9 +122,10 @@ func (n *node) run(f func() error) error {
 	})
 }
 
-// each calls f once for every guest, on threads in the node, with parallel calls at a time. It
-// returns the time from the first call to the end of the last call. Programs that f starts run in
-// the node. After an error, no further call begins.
+// each calls f once for every guest, on threads in the node. The parameter parallel is the number
+// of calls at the same time. each returns the time from the start of the first call to the end of
+// the last call. Programs that f starts run in the node. After an error, each starts no further
+// call on this thread.
 func (n *node) each(guests []*guest, parallel int, f func(*guest) error) (time.Duration, error) {
 	todo := make(chan *guest, len(guests))
 	for _, g := range guests {

@@ -22,7 +22,7 @@ const (
 	packetTime = 50 * time.Millisecond // duration of one measurement
 	manyFlows  = 100
 
-	// A second network for the path between two bridges.
+	// Names of a second network, for the path between two bridges.
 	otherName   = "other"
 	otherBridge = "bench1"
 	otherSubnet = "10.89.0.0/16"
@@ -30,32 +30,34 @@ const (
 	keyFast = "bridgeveth-fast"
 )
 
-// routed are the keys for a host with two networks. Packets between the two are not masqueraded,
-// because br_netfilter takes back a masquerade before a reply reaches the flowtable.
+// routed has the configuration keys for a host with two networks. Packets between the two networks
+// are not masqueraded. With a masquerade, br_netfilter would restore the destination of a reply
+// before the reply reaches the flowtable, so the flowtable would not find the connection.
 var routed = plugin{
 	"forward": "iptables", "ipMasq": true, "masqExclude": []string{subnet, otherSubnet},
 	"capabilities": map[string]bool{"portMappings": true},
 }
 
-// packetSystems are the systems whose packets are compared. The reference plugins know no
-// masqExclude: they masquerade packets between bridges.
+// packetSystems are the systems whose packets are compared. The reference plugins do not have the
+// key masqExclude, so they masquerade packets between bridges.
 var packetSystems = []system{
 	*findSystem(keyChain),
 	{key: keyFull, title: "bridgeveth with ipMasq, the FORWARD fix and host ports", ours: true, plugins: []plugin{ours(routed)}},
 	{key: keyFast, title: `the same with "fastPath": true`, ours: true, plugins: []plugin{ours(with(routed, "fastPath", true))}},
 }
 
-// with returns a copy of p with another value.
+// with returns a copy of the configuration p in which the key has another value.
 func with(p plugin, key string, value any) plugin {
 	p = maps.Clone(p)
 	p[key] = value
 	return p
 }
 
-// packetPaths are the paths of the packet bench.
+// packetPaths are the paths that the benchmark of packets measures.
 var packetPaths = []path{toOutside, toHostPort, toOtherBridge, toContainer}
 
-// packetRow holds the packets a second of all systems in one situation.
+// packetRow holds the rates of all systems, in packets a second, for one path, kind of packets,
+// number of connections and number of rules.
 type packetRow struct {
 	Rules   int                `json:"foreignRules"` // in FORWARD, ahead of all others
 	Path    string             `json:"path"`
@@ -64,7 +66,7 @@ type packetRow struct {
 	Rates   map[string]float64 `json:"packetsPerSecond"` // by system
 }
 
-// measurePackets measures all situations, on one processor.
+// measurePackets measures all paths with all kinds of packets, on one processor.
 func measurePackets(ctx context.Context, opts options) (rep *report, err error) {
 	began := time.Now()
 	if rep, err = newReport(opts); err != nil {
@@ -105,8 +107,9 @@ func measurePackets(ctx context.Context, opts options) (rep *report, err error) 
 	return rep, nil
 }
 
-// newPacketScene is newScene with a third container on another bridge, and without segmentation
-// offload: a large packet would pass the host as one.
+// newPacketScene returns a scene like newScene, with a third container on another bridge. It
+// switches segmentation offload off: otherwise, many packets of a TCP connection would pass the
+// host as one large packet.
 func newPacketScene(s *system, opts options) (*scene, error) {
 	sc, err := newScene(s, opts, true)
 	if err != nil {
@@ -133,14 +136,16 @@ func newPacketScene(s *system, opts options) (*scene, error) {
 	return sc, nil
 }
 
-// beside returns the system with the other bridge and its subnet.
+// beside returns the system with the configuration of the second network: another bridge and
+// another subnet.
 func (s *system) beside() *system {
 	first := with(s.plugins[0], "bridge", otherBridge)
 	first["ipam"] = with(first["ipam"].(map[string]any), "subnet", otherSubnet)
 	return &system{key: s.key, ours: s.ours, plugins: append([]plugin{first}, s.plugins[1:]...)}
 }
 
-// noSegmentation lets the sockets behind the thread's link send no packet larger than the MTU.
+// noSegmentation limits the packets that sockets send on the link eth0 to the MTU. The calling
+// thread must be in the container.
 func noSegmentation() error {
 	l, err := netlink.LinkByName(containerIf)
 	if err != nil {
@@ -149,7 +154,8 @@ func noSegmentation() error {
 	return netlink.LinkSetGSOMaxSegs(l, 1)
 }
 
-// addRules adds rules that match nothing at the head of FORWARD.
+// addRules inserts rules at the beginning of FORWARD that match none of the measured packets. from
+// is the number of such rules that exist, and to is the wanted number.
 func (s *scene) addRules(from, to int) error {
 	var text strings.Builder
 	text.WriteString("*filter\n")
@@ -167,8 +173,9 @@ func (s *scene) addRules(from, to int) error {
 	})
 }
 
-// measure measures one situation, with the systems in turns. The best round counts, because
-// other work can only make a round worse. The first round is for warming up.
+// measure measures one path with one kind of packets, for all systems in turns. It takes the best
+// round of each system, because other work on the machine can only make a round worse. The first
+// round is a warm-up and does not count.
 func (r *packetRow) measure(ctx context.Context, scenes []*scene, p path, t traffic, rounds int) error {
 	open := make([]*flows, len(scenes))
 	for i, s := range scenes {
@@ -201,7 +208,8 @@ func (r *packetRow) measure(ctx context.Context, scenes []*scene, p path, t traf
 	return nil
 }
 
-// verifyOffload checks that all flows are in a flowtable, or none. Otherwise, the figures mean nothing.
+// verifyOffload checks that either all connections are in a flowtable, or none, as the system and
+// the path require. Otherwise the measured rates would mean nothing.
 func (s *scene) verifyOffload(p path, f *flows) error {
 	var text []byte
 	err := s.node.run(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/nf_conntrack"); return err })
@@ -235,7 +243,8 @@ func (s *scene) verifyOffload(p path, f *flows) error {
 	return nil
 }
 
-// worst returns the least ratio of the fast path to the reference, for the situations of a target.
+// worst returns the least ratio of the fast path to the reference plugins, over the rows to which a
+// target applies.
 func (r *report) worst(p path, t traffic) float64 {
 	least := 0.0
 	for _, row := range r.Packets {
@@ -246,7 +255,8 @@ func (r *report) worst(p path, t traffic) float64 {
 	return least
 }
 
-// ratio returns the ratio of a system to the reference plugins, or 0.
+// ratio returns the rate of a system divided by the rate of the reference plugins, or 0 if these
+// were not measured.
 func (r *packetRow) ratio(key string) float64 {
 	if r.Rates[keyChain] == 0 {
 		return 0
@@ -254,10 +264,11 @@ func (r *packetRow) ratio(key string) float64 {
 	return r.Rates[key] / r.Rates[keyChain]
 }
 
-// usualRules is about the number of rules in FORWARD on a host with Docker. The targets are for it.
+// usualRules is the approximate number of rules in FORWARD on a host with Docker. The targets apply
+// to this number of rules.
 const usualRules = 40
 
-// packetTargets are the targets of the packet bench.
+// packetTargets are the targets of the benchmark of packets.
 var packetTargets = packetTargetsOf(toOutside, toHostPort)
 
 func packetTargetsOf(paths ...path) (all []target) {
@@ -270,7 +281,7 @@ func packetTargetsOf(paths ...path) (all []target) {
 	return all
 }
 
-// printPackets writes the table of the packet bench.
+// printPackets writes the results of the benchmark of packets as a table.
 func (r *report) printPackets(w io.Writer) {
 	r.printHeading(w, "packets through a host, on one processor", packetSystems)
 	fmt.Fprintf(w, "\nthousand packets a second%s; ratios are to the reference, more is better\n",

@@ -22,10 +22,10 @@ const (
 	pathPort  = 80                    // port of the servers, in containers and outside
 )
 
-// Addresses of the link between the host and the machine outside.
+// Addresses of the two ends of the link between the host and the machine outside.
 var outsideHost, outsideGuest = net.IPv4(192, 0, 2, 1), net.IPv4(192, 0, 2, 2)
 
-// path is a path that packets take.
+// path is a path that packets take, for example from a container to a host port.
 type path struct {
 	name     string
 	bridged  bool                // not routed
@@ -47,7 +47,7 @@ var (
 	toOtherBridge = path{"container to another bridge", false, first, third, func(s *scene) string { return s.address(s.third, pathPort) }}
 )
 
-// paths are the paths that make bench measures.
+// paths are the paths that "make bench" measures.
 var paths = []path{toContainer, toHost, toHostPort, toOutside}
 
 func first(s *scene) *guest   { return s.first }
@@ -56,7 +56,8 @@ func third(s *scene) *guest   { return s.third }
 func outside(s *scene) *guest { return s.outside }
 func host(*scene) *guest      { return nil }
 
-// scene is a lane with two containers and a machine outside.
+// scene is a lane (a system with its node) with two attached containers, and a machine outside of
+// the node.
 type scene struct {
 	*lane
 	first, second, outside *guest
@@ -64,7 +65,7 @@ type scene struct {
 	gateway                net.IP
 }
 
-// pathRow holds the figures of one system on one path.
+// pathRow holds the throughput and the latency of one system on one path.
 type pathRow struct {
 	Path    string  `json:"path"`
 	System  string  `json:"system"`
@@ -76,11 +77,11 @@ type pathRow struct {
 // where bridged packets bypass iptables; and the reference plugins.
 var pathSystems = []string{keyFull, keySysctl, keyChain}
 
-// measurePaths sends packets on all paths, in turns, on one processor. Sender, receiver and the
-// kernel share this processor, so a figure is the whole work of a packet. On two processors, the
-// scheduler's choice of a processor would change the figures more than the systems do. Each path is
-// measured in many short tries. The best try counts, because other work on the machine can only
-// make a try worse.
+// measurePaths sends packets on all paths, for all systems in turns, on one processor. The sender,
+// the receiver and the kernel share this processor, so a time includes all work for a packet. On
+// two processors, the choice of the processor by the scheduler would change the times more than the
+// systems do. Each path is measured in many short tries. The best try counts, because other work on
+// the machine can only make a try worse.
 func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error) {
 	all, err := pin()
 	if err != nil {
@@ -120,7 +121,8 @@ func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error)
 	return rows, nil
 }
 
-// pin moves this process to the last of its processors, and returns all its processors.
+// pin restricts this process to the last processor that it may use. It returns all processors that
+// the process may use.
 func pin() (all *unix.CPUSet, err error) {
 	all, last := new(unix.CPUSet), new(unix.CPUSet)
 	if err := unix.SchedGetaffinity(0, all); err != nil {
@@ -135,7 +137,8 @@ func pin() (all *unix.CPUSet, err error) {
 	return all, schedule(last)
 }
 
-// schedule restricts all present and future threads of this process to these processors.
+// schedule restricts all present threads of this process to these processors. Future threads
+// inherit the restriction.
 func schedule(processors *unix.CPUSet) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -153,9 +156,9 @@ func schedule(processors *unix.CPUSet) error {
 	return nil
 }
 
-// newScene attaches two containers and connects a machine outside to the host. It sets the policy
-// of FORWARD to ACCEPT: otherwise, the reference plugins' host ports are unreachable. udp opens the
-// host ports for UDP too.
+// newScene attaches two containers to a node, and connects a machine outside to the node. It sets
+// the policy of FORWARD to ACCEPT, because the host ports of the reference plugins would otherwise
+// be unreachable. With udp, the host ports are open for UDP too.
 func newScene(s *system, opts options, udp bool) (*scene, error) {
 	l, err := newLane(s, opts, 3)
 	if err != nil {
@@ -178,7 +181,7 @@ func newScene(s *system, opts options, udp bool) (*scene, error) {
 	)
 }
 
-// joinOutside connects the thread's namespace to a node.
+// joinOutside connects the calling thread's network namespace to a node by a veth pair.
 func joinOutside(n *node) error {
 	pair := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: containerIf}, PeerName: "uplink", PeerNamespace: netlink.NsFd(int(n.net.Fd())),
@@ -189,7 +192,8 @@ func joinOutside(n *node) error {
 	return setAddress(containerIf, outsideGuest)
 }
 
-// setAddress gives a link of the thread's namespace an address, and sets it up.
+// setAddress gives an address to a link in the calling thread's network namespace, and sets the
+// link up.
 func setAddress(name string, address net.IP) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -199,7 +203,7 @@ func setAddress(name string, address net.IP) error {
 	return errors.Join(err, netlink.LinkSetUp(l))
 }
 
-// address returns the address at which a container's server is reached.
+// address returns the address and port at which clients reach the server in a container.
 func (s *scene) address(g *guest, port int) string {
 	own, _, err := g.addresses()
 	if err != nil {
@@ -208,7 +212,7 @@ func (s *scene) address(g *guest, port int) string {
 	return net.JoinHostPort(own.String(), strconv.Itoa(port))
 }
 
-// in runs f in the guest's namespace, or in the node's if there is no guest.
+// in runs f in the guest's network namespace, or in that of the node if g is nil.
 func (s *scene) in(g *guest, f func() error) error {
 	if g == nil {
 		return s.node.run(f)
@@ -216,7 +220,8 @@ func (s *scene) in(g *guest, f func() error) error {
 	return s.node.inGuest(g, f)
 }
 
-// measure measures a path by two connections, one after the other.
+// measure measures the throughput and the latency of a path. It opens one TCP connection for each
+// of them, one after the other.
 func (s *scene) measure(p path) (gbits, latency float64, err error) {
 	var l net.Listener
 	err = s.in(p.to(s), func() (err error) { l, err = net.Listen("tcp4", ":"+strconv.Itoa(pathPort)); return err })
@@ -293,7 +298,7 @@ func (r *report) path(name, key string) *pathRow {
 	return &r.Paths[i]
 }
 
-// printPaths writes the table.
+// printPaths writes the results of all paths as a table.
 func (r *report) printPaths(w io.Writer) {
 	if len(r.Paths) == 0 {
 		return

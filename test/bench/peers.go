@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// peerPackages are the reference plugins, and programs that measure a start and memory. The tool
-// lines of test/go.mod fix the versions of the reference plugins.
+// peerPackages are the packages of the reference plugins, and of the benchmark's small programs:
+// empty, start and peak. The tool lines of test/go.mod fix the versions of the reference plugins.
 var peerPackages = []string{
 	"github.com/containernetworking/plugins/plugins/main/bridge",
 	"github.com/containernetworking/plugins/plugins/ipam/host-local",
@@ -22,12 +22,13 @@ var peerPackages = []string{
 	"github.com/bridgeveth/bridgeveth/test/bench/peak",
 }
 
-// startProgram is the program that the floor starts for each call.
+// startProgram is the name of the program that the floor starts for each ADD, CHECK and DEL. It
+// does nothing.
 const startProgram = "start"
 
-// buildPeers builds the reference plugins and installs them into dir. It builds without cgo, like
-// their releases. It builds without symbols, like our plugins, because a smaller file starts
-// faster.
+// buildPeers builds the reference plugins and installs them into dir. It builds them without cgo,
+// like their releases. It builds them without symbols, like bridgeveth, because a smaller file
+// starts faster.
 func buildPeers(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -52,8 +53,8 @@ func buildPeers(ctx context.Context, dir string) error {
 	return nil
 }
 
-// installOurs installs our plugins, one file under two names, into a folder. It does nothing if
-// they are not built.
+// installOurs installs this project's plugins, one file under two names, into a folder. If they are
+// not built, installOurs does nothing.
 func installOurs(from, dir string) error {
 	if _, err := os.Stat(filepath.Join(from, "bridgeveth")); err != nil {
 		return nil //nolint:nilerr // field.lane reports missing plugins if they are needed
@@ -71,8 +72,9 @@ func installOurs(from, dir string) error {
 	return os.Link(filepath.Join(dir, "bridgeveth"), second)
 }
 
-// install copies a program into a folder, as install(1) does. A file that the linker has just
-// written is in the page cache in smaller pieces, and starts a tenth more slowly.
+// install copies a program into a folder, as install(1) does. The copy is needed because the kernel
+// caches a file that the linker has just written in smaller pages, and such a file starts a tenth
+// more slowly.
 func install(program, dir string) error {
 	text, err := os.ReadFile(program)
 	if err != nil {
@@ -85,8 +87,8 @@ func install(program, dir string) error {
 	return os.Rename(to+".new", to)
 }
 
-// programVersion returns the module, the version and the Go release that an executable was built
-// with.
+// programVersion returns the module, the version and the Go release from which an executable file
+// was built.
 func programVersion(path string) (string, error) {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {

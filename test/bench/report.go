@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report holds all results.
+// report holds all results of a run.
 type report struct {
 	Kernel   string         `json:"kernel"`
 	CPUs     int            `json:"cpus"`
@@ -33,21 +33,22 @@ type report struct {
 	Counted  bool           `json:"counted,omitempty"` // the clock counts instructions: see hack/vm.sh
 }
 
-// filling holds how long it took to attach containers to a system's bridge.
+// filling holds how long it took to attach many containers to a system's bridge.
 type filling struct {
 	System     string  `json:"system"`
 	Containers int     `json:"containers"`
 	Seconds    float64 `json:"seconds"`
 }
 
-// table holds the figures of one operation in one scenario.
+// table holds the results of one operation in one scenario.
 type table struct {
 	Operation string `json:"operation"`
 	Scenario  string `json:"scenario"`
 	Rows      []row  `json:"rows"`
 }
 
-// row is one system's line in a table. A ratio is 0 if the other system was not measured.
+// row is the line of one system in a table. A ratio is 0 if one of its two systems was not
+// measured.
 type row struct {
 	System   string `json:"system"`
 	Attached int    `json:"attached"` // before the measurement
@@ -57,13 +58,13 @@ type row struct {
 	CPUToPlain float64 `json:"cpuToPlain,omitempty"`
 }
 
-// connectivity holds whether containers on one bridge reach each other.
+// connectivity holds whether the containers on one bridge of a system reach each other.
 type connectivity struct {
 	System string `json:"system"`
 	Passes bool   `json:"passes"`
 }
 
-// newReport describes the machine and the programs.
+// newReport returns a report that describes the machine and the programs, and has no results yet.
 func newReport(opts options) (*report, error) {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -102,7 +103,8 @@ func cpuModel() string {
 	return ""
 }
 
-// fill attaches containers until the lane has the given number, and records how long this took.
+// fill attaches containers until the lane has the given number of them, and adds to the report how
+// long this took.
 func (r *report) fill(l *lane, attached int) error {
 	took, err := l.fill(attached)
 	if err != nil {
@@ -115,17 +117,18 @@ func (r *report) fill(l *lane, attached int) error {
 	return nil
 }
 
-// leastFilling is the smallest number of containers for which the report has a line.
+// leastFilling is the smallest number of containers for which the report says how long attaching
+// them took.
 const leastFilling = 10
 
-// add adds a scenario's tables.
+// add adds the tables of a scenario to the report.
 func (r *report) add(of *contest) {
 	for _, operation := range operations {
 		r.Tables = append(r.Tables, of.table(operation))
 	}
 }
 
-// table returns the figures of one operation.
+// table returns the results of one operation in the scenario.
 func (r *contest) table(operation string) table {
 	t := table{Operation: operation, Scenario: r.name}
 	for _, l := range r.lanes {
@@ -146,7 +149,7 @@ func (r *contest) table(operation string) table {
 	return t
 }
 
-// row returns the first line of a system, or nil.
+// row returns the first line of a system in the table, or nil.
 func (t *table) row(key string) *row {
 	for i := range t.Rows {
 		if t.Rows[i].System == key {
@@ -156,7 +159,8 @@ func (t *table) row(key string) *row {
 	return nil
 }
 
-// connectivity records the results of the pings. A lane without an error had the expected results.
+// connectivity adds the results of the pings to the report. On a lane without an error, all pings
+// had the expected result.
 func (r *report) connectivity(lanes map[member]*lane) {
 	for _, s := range systems {
 		if l := lanes[member{s.key, steady}]; l != nil && l.err == nil {
@@ -165,7 +169,7 @@ func (r *report) connectivity(lanes map[member]*lane) {
 	}
 }
 
-// writeJSON writes the report to a file.
+// writeJSON writes the report as JSON to a file.
 func (r *report) writeJSON(path string) error {
 	text, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// sample holds the measurements of one system in one scenario, over all turns.
+// sample holds the measurements of one system in one scenario.
 type sample struct {
 	took []time.Duration // per operation, as the caller saw it
 	wall time.Duration   // of all operations; parallel operations count once
 	cost                 // of the plugins and the programs that they ran, in all
 }
 
-// cost is what processes used.
+// cost is what processes have used.
 type cost struct {
 	cpu    time.Duration // user and system time
 	faults int64         // minor page faults
@@ -27,7 +27,7 @@ func (s *sample) join(other sample) {
 	s.faults += other.faults
 }
 
-// figures are the figures of a sample. Times are in milliseconds per operation.
+// figures are the results that a table shows for a sample. Times are in milliseconds per operation.
 type figures struct {
 	Count     int     `json:"count"`
 	MedianMS  float64 `json:"medianMs"`
@@ -37,7 +37,7 @@ type figures struct {
 	PerSecond float64 `json:"perSecond"` // operations, with the scenario's number in parallel
 }
 
-// figures returns the figures of the sample, which must not be empty.
+// figures computes the results from the sample, which must not be empty.
 func (s *sample) figures() figures {
 	sorted := slices.Sorted(slices.Values(s.took))
 	n := float64(len(sorted))
@@ -51,8 +51,9 @@ func (s *sample) figures() figures {
 	}
 }
 
-// quantile returns the smallest value that the part q of the sorted values does not exceed (nearest
-// rank). With fewer than 100 values, q = 0.99 gives the greatest value.
+// quantile returns the smallest value for which at least the part q of all values is not greater
+// (nearest rank). The values must be sorted. With fewer than 100 values, q = 0.99 gives the
+// greatest value.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	rank := int(math.Ceil(q * float64(len(sorted))))
 	return sorted[max(rank, 1)-1]

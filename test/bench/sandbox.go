@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sandboxMark is set in the environment of the process inside the sandbox.
+// sandboxMark is an environment variable that is set only for the process inside the sandbox.
 const sandboxMark = "BRIDGEVETH_BENCH_SANDBOX"
 
-// inSandbox reports whether this process runs in the sandbox.
+// inSandbox reports whether this process runs in the sandbox, that is, in namespaces of its own.
 func inSandbox() bool { return os.Getenv(sandboxMark) != "" }
 
-// enterSandbox runs this program again in network and mount namespaces of its own, waits for it and
-// returns its failure. A user who is not root becomes root of a new user namespace. The child
-// process ends with its parent, and the namespaces end with the child. When ctx ends, the child
-// gets SIGTERM.
+// enterSandbox runs this program again in its own network and mount namespaces, waits for the
+// program, and returns its error. A user who is not root becomes root of a new user namespace. The
+// kernel kills the child process when this process ends, and the namespaces end with the child.
+// When ctx ends, the child gets SIGTERM.
 func enterSandbox(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -46,8 +46,8 @@ func enterSandbox(ctx context.Context) error {
 	return nil
 }
 
-// closeSandbox makes mounts private, so that they do not reach the machine. It adds the folders of
-// iptables to PATH, because the PATH of a user may lack them.
+// closeSandbox makes all mounts of the sandbox private, so that the machine does not see new
+// mounts. It adds the folders of iptables to PATH, because a user's PATH may not contain them.
 func closeSandbox() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

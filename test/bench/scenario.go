@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// scenario is a situation in which systems are measured in turns.
+// scenario is a situation in which several systems are measured in turns.
 type scenario struct {
 	name     string
 	parallel int // operations in parallel
@@ -18,8 +18,8 @@ type scenario struct {
 	members  []member
 }
 
-// member is a system, and the number of containers that are attached beforehand. Without such
-// containers, each ADD makes the network, and each DEL removes it.
+// member is a system, and the number of containers that are attached before the measurement. If
+// this number is 0, each ADD creates the network and each DEL removes it.
 type member struct {
 	system   string
 	attached int
@@ -31,7 +31,7 @@ const (
 	burst  = 100
 )
 
-// Names of the scenarios, by which their tables are found.
+// Names of the scenarios. The targets find a table by the name of its scenario.
 const (
 	oneByOne = "one at a time"
 	eight    = "8 at a time"
@@ -51,14 +51,15 @@ func scenarios(rounds, crowd int) []scenario {
 	}
 }
 
-// field holds all lanes of a run. A scenario continues on the lanes of earlier scenarios.
+// field holds all lanes of a run. A lane is one system with its node. A scenario uses the lanes
+// that earlier scenarios have made.
 type field struct {
 	opts  options
 	lanes map[member]*lane
 }
 
-// measure runs all scenarios and reports them. The error names what did not run. The report, if
-// there is one, holds the rest.
+// measure runs all scenarios and returns the results. If something did not run, the error names it,
+// and the report holds the other results.
 func measure(ctx context.Context, opts options) (*report, error) {
 	began := time.Now()
 	rep, err := newReport(opts)
@@ -95,8 +96,9 @@ func measure(ctx context.Context, opts options) (*report, error) {
 	return rep, errors.Join(append(missing, err)...)
 }
 
-// lane returns the lane of a member, and makes it at its first use. It returns nil if the member is
-// not wanted, or, with an error, if the lane cannot run.
+// lane returns the lane of a member, and makes the lane at its first use. It returns nil without an
+// error if the options do not select the system. It returns nil with an error if the system cannot
+// run.
 func (f *field) lane(m member, rep *report) (*lane, error) {
 	if l := f.lanes[m]; l != nil {
 		return l, nil
@@ -122,7 +124,7 @@ func (f *field) lane(m member, rep *report) (*lane, error) {
 	return l, nil
 }
 
-// contest is a scenario with its measurements.
+// contest is a scenario together with its lanes and measurements.
 type contest struct {
 	scenario
 	lanes   []*lane
@@ -132,15 +134,14 @@ type contest struct {
 // operations are the measured operations, in the order of the tables.
 var operations = []string{"ADD", "CHECK", "DEL"}
 
-// settling is the pause before each turn. The kernel frees deleted links later, in up to 20 ms for
-// each link that a processor waits for. If DEL does not wait for this, the work would be part of
-// the next lane's ADD without the pause.
+// settling is the pause before each turn of a lane. After a DEL, the kernel needs up to 20 ms for
+// each deleted link to free it. Without the pause, this work would slow the ADD of the next lane.
 const settling = 100 * time.Millisecond
 
-// measure measures the lanes in turns. The first round is for warming up and is not counted. Each
-// round reverses the order, so that no lane always follows the slowest one. Packets are sent in the
-// first and in the last round. A lane that fails takes no more turns. The error is about the whole
-// run.
+// measure measures the lanes in turns. The first round is a warm-up and is not counted. Each round
+// reverses the order of the lanes, so that no lane always follows the slowest lane. In the first
+// and the last round, the lanes also send test packets. A lane that fails takes no more turns.
+// measure returns an error only if the whole run must end.
 func (r *contest) measure(ctx context.Context) error {
 	for round := range r.rounds + 1 {
 		order := slices.Clone(r.lanes)
@@ -169,7 +170,7 @@ func (r *contest) measure(ctx context.Context) error {
 	return nil
 }
 
-// record adds a turn to the measurements.
+// record adds the measurements of one turn.
 func (r *contest) record(l *lane, turn map[string]sample) {
 	if r.samples == nil {
 		r.samples = map[string]map[*lane]*sample{}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// size holds the size of a plugin on disk and in memory.
+// size holds the size of a plugin's file and its peak memory.
 type size struct {
 	Plugin   string  `json:"plugin"`
 	BinaryKB float64 `json:"binaryKb"`
@@ -23,7 +23,8 @@ const (
 	sizeRuns = 9
 )
 
-// measureSizes runs ADD of each plugin, with its IPAM plugin.
+// measureSizes returns, for each plugin, the size of its file and the peak memory of its ADD. The
+// memory includes the IPAM plugin.
 func measureSizes(opts options) (sizes []size, err error) {
 	for _, s := range []struct{ key, plugin, dir string }{{keyFull, sizeOurs, opts.bin}, {keyPlain, sizePeer, opts.peers}} {
 		if !slices.Contains(opts.systems, s.key) {
@@ -43,7 +44,8 @@ func measureSizes(opts options) (sizes []size, err error) {
 	return sizes, nil
 }
 
-// measureMemory returns the peak memory of a plugin's ADD in kilobytes. It runs DEL after each ADD.
+// measureMemory returns the peak memory of a plugin's ADD in kilobytes: the median of several runs.
+// It runs DEL after each ADD.
 func measureMemory(s *system, opts options, path string) (median float64, err error) {
 	l, err := newLane(s, opts, 1)
 	if err != nil {
@@ -76,8 +78,8 @@ func measureMemory(s *system, opts options, path string) (median float64, err er
 	return all[len(all)/2], nil
 }
 
-// plugin runs a program with arguments as the first plugin of the lane's list, and returns its
-// standard error.
+// plugin runs a program with arguments, with the input that the first plugin of the lane gets from
+// libcni. It returns the standard error of the program.
 func (l *lane) plugin(verb string, g *guest, program ...string) (string, error) {
 	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID=memory", "CNI_NETNS="+g.netns, "CNI_IFNAME="+containerIf,

@@ -7,8 +7,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Configuration of all systems. Each system has a node of its own, so the same values can be used
-// for all. Leases are in the node's tmpfs, so all systems use the same kind of file system.
+// Values in the configurations of all systems. Each system has its own node, so all systems can use
+// the same values. Leases are on the node's tmpfs, so all systems use the same kind of file system.
 const (
 	networkName = "bench"
 	bridgeName  = "bench0"
@@ -17,7 +17,7 @@ const (
 	leaseDir    = "/run/bench/leases"
 )
 
-// Keys of the systems that ratios compare.
+// Keys of the systems whose results are compared.
 const (
 	keyFloor     = "floor"
 	keyFloorDual = "floor-dual"
@@ -30,7 +30,8 @@ const (
 	keyChain     = "reference-chain"
 )
 
-// system is one way of attaching a container to a bridge.
+// system is one way to attach a container to a bridge: one or several plugins with their
+// configuration.
 type system struct {
 	key     string // for -systems and the tables
 	title   string
@@ -40,10 +41,10 @@ type system struct {
 	opens   bool     // bridged packets pass although the policy of FORWARD is DROP
 }
 
-// plugin is the configuration of a plugin: a JSON object.
+// plugin is the configuration of a plugin, as a JSON object.
 type plugin map[string]any
 
-// systems are all systems that can be measured, ours first.
+// systems are all systems that can be measured.
 var systems = []system{
 	{
 		key: keyFloor, title: "the kernel's work alone, and one start of a program", builtIn: true, opens: true,
@@ -82,10 +83,10 @@ var systems = []system{
 	},
 }
 
-// full are the keys that containers need on a host whose FORWARD chain drops packets.
+// full has the configuration keys that containers need on a host whose FORWARD chain drops packets.
 var full = plugin{"forward": "iptables", "ipMasq": true, "capabilities": map[string]bool{"portMappings": true}}
 
-// dualStack adds a range of IPv6 to a configuration with a range of IPv4.
+// dualStack adds an IPv6 range to a configuration that has an IPv4 range.
 func dualStack(p plugin) plugin {
 	ipam := p["ipam"].(map[string]any)
 	delete(ipam, "subnet")
@@ -93,15 +94,15 @@ func dualStack(p plugin) plugin {
 	return p
 }
 
-// ours returns a configuration of bridgeveth with the extra keys.
+// ours returns a configuration of bridgeveth. extra contains additional keys.
 func ours(extra plugin) plugin { return gateway("bridgeveth", "ipam-simple", extra) }
 
-// reference returns a configuration of the reference plugin bridge with the extra keys.
+// reference returns a configuration of the reference plugin bridge. extra contains additional keys.
 func reference(extra plugin) plugin { return gateway("bridge", "host-local", extra) }
 
-// gateway returns a configuration for either plugin, in which the bridge is the default gateway
-// of the containers. It gives the subnet by the key "subnet", because host-local accepts "ranges"
-// only for several subnets.
+// gateway returns a configuration of bridgeveth or of the reference plugin bridge, in which the
+// bridge is the default gateway of the containers. The subnet is in the key "subnet", because
+// host-local accepts the key "ranges" only for several subnets.
 func gateway(name, ipam string, extra plugin) plugin {
 	p := plugin{
 		"type": name, "bridge": bridgeName, "isGateway": true, "isDefaultGateway": true,
@@ -113,7 +114,7 @@ func gateway(name, ipam string, extra plugin) plugin {
 	return p
 }
 
-// config returns the system's configuration for libcni, for a network of this name.
+// config returns the system's configuration for libcni. network is the name of the CNI network.
 func (s *system) config(network string) (*libcni.NetworkConfigList, error) {
 	text, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": network, "plugins": s.plugins,
@@ -137,7 +138,7 @@ func systemKeys() []string {
 	return keys
 }
 
-// findSystem returns the system with a key, which must exist.
+// findSystem returns the system with this key. The system must exist.
 func findSystem(key string) *system {
 	for i := range systems {
 		if systems[i].key == key {

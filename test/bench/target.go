@@ -7,18 +7,18 @@ import (
 	"text/tabwriter"
 )
 
-// target is a ratio with its limit.
+// target is a limit for a ratio of two results.
 type target struct {
 	what  string
 	limit float64
 	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the same ratio for the floor, if there is one. If the floor misses the limit too, this
-	// machine cannot show that the target is met.
+	// floor is the same ratio with the floor instead of bridgeveth, or nil. If the floor misses the
+	// limit too, this machine cannot show that the target is met.
 	floor func(*report) float64
 }
 
-// targets are all targets.
+// targets are all targets of "make bench".
 var targets = []target{
 	{"ADD, all features / the floor", 1.25, false, compare(oneByOne, "ADD", medianOf, keyFull, keyFloor), nil},
 	{"ADD, all features / bridge + host-local", 0.35, false, compare(oneByOne, "ADD", medianOf, keyFull, keyPlain), compare(oneByOne, "ADD", medianOf, keyFloor, keyPlain)},
@@ -34,7 +34,7 @@ var targets = []target{
 	{"last DEL of a network, the same", 0.8, false, compare(alone, "DEL", medianOf, keyMasq, keyPlain), nil},
 }
 
-// row returns the line of a system, or nil.
+// row returns the line of a system in the table of an operation and a scenario, or nil.
 func (r *report) row(operation, scenario, key string) *row {
 	for i := range r.Tables {
 		if t := &r.Tables[i]; t.Operation == operation && t.Scenario == scenario {
@@ -44,15 +44,16 @@ func (r *report) row(operation, scenario, key string) *row {
 	return nil
 }
 
-// compare returns the ratio of a figure of two systems in a scenario. Like all ratios, it is 0 if a
-// system was not measured.
+// compare returns a function that computes a ratio from a report: a figure of system a divided by
+// the same figure of system b. The ratio is 0 if a system was not measured.
 func compare(scenario, operation string, figure func(*row) float64, a, b string) func(*report) float64 {
 	return func(r *report) float64 {
 		return over(r.row(operation, scenario, a), r.row(operation, scenario, b), figure)
 	}
 }
 
-// over returns a figure of row a divided by that of row b, or 0 if a row is missing.
+// over returns a figure of the row a divided by the same figure of the row b, or 0 if a row is
+// missing.
 func over(a, b *row, figure func(*row) float64) float64 {
 	if a == nil || b == nil || figure(b) == 0 {
 		return 0
@@ -65,7 +66,7 @@ func cpuOf(r *row) float64       { return r.CPUMS }
 func faultsOf(r *row) float64    { return r.Faults }
 func perSecondOf(r *row) float64 { return r.PerSecond }
 
-// quotient returns the ratio of two ratios.
+// quotient returns a function that divides the ratio a by the ratio b.
 func quotient(a, b func(*report) float64) func(*report) float64 {
 	return func(r *report) float64 {
 		if b(r) == 0 {
@@ -75,7 +76,8 @@ func quotient(a, b func(*report) float64) func(*report) float64 {
 	}
 }
 
-// crowding compares the two lines of a system in the scenario with a crowded bridge.
+// crowding returns a function that computes how much longer ADD of a system takes on a crowded
+// bridge: the median with many containers divided by the median with one container.
 func crowding(key string) func(*report) float64 {
 	return func(r *report) float64 {
 		var few, many *row
@@ -93,7 +95,8 @@ func crowding(key string) func(*report) float64 {
 	}
 }
 
-// ipamStart compares ipam-simple with a program that does nothing.
+// ipamStart returns the time of an ADD of ipam-simple divided by the run time of a program that
+// does nothing.
 func (r *report) ipamStart() float64 {
 	if r.IPAM == nil || r.IPAM.row("ipam-simple", 0) == nil {
 		return 0
@@ -101,7 +104,8 @@ func (r *report) ipamStart() float64 {
 	return r.IPAM.row("ipam-simple", 0).AddMS / r.IPAM.EmptyMS
 }
 
-// holds reports whether a ratio meets the target. A ratio that was not measured does not meet it.
+// holds reports whether a ratio meets the target. A ratio of 0 was not measured, and does not meet
+// the target.
 func (t target) holds(ratio float64) bool {
 	if t.least {
 		return ratio >= t.limit
@@ -109,7 +113,7 @@ func (t target) holds(ratio float64) bool {
 	return ratio > 0 && ratio <= t.limit
 }
 
-// verdict says whether a target is met, in a word for the table.
+// verdict returns the word for the table that says whether the target is met.
 func (t target) verdict(r *report) string {
 	switch {
 	case t.holds(t.ratio(r)):
@@ -122,12 +126,12 @@ func (t target) verdict(r *report) string {
 
 const floorMisses = "the floor misses it"
 
-// met reports whether no target is missed that the floor meets.
+// met reports whether all targets are met, except those that the floor misses too.
 func (r *report) met(targets []target) bool {
 	return !slices.ContainsFunc(targets, func(t target) bool { return t.verdict(r) == "missed" })
 }
 
-// printTargets writes each target, its measured ratio, and the same ratio of the floor.
+// printTargets writes each target with its measured ratio and with the same ratio of the floor.
 func (r *report) printTargets(w io.Writer, targets []target) {
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 )
 
-// print writes the report for people.
+// print writes the report as text.
 func (r *report) print(w io.Writer) {
 	r.printHeading(w, "ADD and DEL through libcni", systems)
 	for i := range r.Tables {
@@ -36,7 +36,8 @@ func (r *report) printHeading(w io.Writer, what string, systems []system) {
 	_ = tw.Flush() // a failure could not be printed either
 }
 
-// print writes the table. A ratio is this system's figure divided by the other system's.
+// print writes the table as text. A ratio is the result of the line's system divided by the result
+// of the system in the heading.
 func (t *table) print(w io.Writer) {
 	if len(t.Rows) == 0 {
 		return
@@ -51,7 +52,7 @@ func (t *table) print(w io.Writer) {
 	_ = tw.Flush() // a failure could not be printed either
 }
 
-// ratio returns a ratio as text, or a dash for 0.
+// ratio returns a ratio as text, or "-" for a ratio of 0, which was not measured.
 func ratio(v float64) string {
 	if v == 0 {
 		return "-"
@@ -59,7 +60,7 @@ func ratio(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// printFilling writes how long filling the bridges took.
+// printFilling writes how long it took to attach many containers.
 func (r *report) printFilling(w io.Writer) {
 	if len(r.Filling) == 0 {
 		return
@@ -73,7 +74,7 @@ func (r *report) printFilling(w io.Writer) {
 	_ = tw.Flush() // a failure could not be printed either
 }
 
-// printPings writes which containers reach each other.
+// printPings writes for each system whether the containers on one bridge reach each other.
 func (r *report) printPings(w io.Writer) {
 	fmt.Fprint(w, "\nping from container to container on one bridge, FORWARD policy DROP"+
 		" (container to gateway passes everywhere)\n")

@@ -13,7 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
-// TestPrint prints a report with invented figures and compares it with the golden file.
+// TestPrint checks the printed form of a report with invented results. The expected form is in a
+// file in testdata.
 func TestPrint(t *testing.T) {
 	rep := &report{
 		Kernel: "6.1.0", CPUs: 2, CPU: "Example", Go: "go1.26.0", Iptables: "iptables v1.8.9 (nf_tables)",
@@ -41,7 +42,8 @@ func TestPrint(t *testing.T) {
 	compareGolden(t, "report.golden", got)
 }
 
-// TestPrintPackets does the same for the packet bench.
+// TestPrintPackets checks the printed form of a report on packets with invented results. The
+// expected form is in a file in testdata.
 func TestPrintPackets(t *testing.T) {
 	rep := &report{Kernel: "6.12.0", CPUs: 1, CPU: "Example", Rounds: 1, Seconds: 60, Counted: true}
 	for _, rules := range []int{0, usualRules} {
@@ -57,7 +59,8 @@ func TestPrintPackets(t *testing.T) {
 	compareGolden(t, "packets.golden", got)
 }
 
-// compareGolden compares a text with a file in testdata. With -update it writes the file.
+// compareGolden compares a text with a file in testdata. With the flag -update, it writes the text
+// to the file first.
 func compareGolden(t *testing.T, name string, got bytes.Buffer) {
 	t.Helper()
 	golden := filepath.Join("testdata", name)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Until waits until a condition holds, and reports whether it does within a minute. The limit
-// matters only for tests that fail: a test that passes continues as soon as the condition holds,
-// also on a slow machine.
+// Until waits until holds returns true, and reports whether this happens within a minute. A test
+// that passes continues as soon as holds returns true, also on a slow machine, so the limit only
+// delays tests that fail.
 func Until(holds func() bool) bool {
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(20 * time.Millisecond) {
 		if holds() {
@@ -17,8 +17,8 @@ func Until(holds func() bool) bool {
 	return false
 }
 
-// Await waits like Until, and fails and ends the test if the condition does not hold in time.
-// what names the condition.
+// Await waits like Until. If holds does not return true in time, Await fails and ends the test.
+// what describes the awaited condition, for the message.
 func Await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !Until(holds) {

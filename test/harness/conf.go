@@ -6,11 +6,12 @@ import (
 	"testing"
 )
 
-// Change changes a shipped configuration for a test: the whole list, its first plugin, and that
-// plugin's key "ipam".
+// Change is a change that a test makes to a shipped configuration. list is the whole configuration,
+// plugin is its first plugin, and ipam is the key "ipam" of this plugin.
 type Change = func(list, plugin, ipam map[string]any)
 
-// Configure writes a shipped configuration from conf/ to a file, with the given changes.
+// Configure applies the changes to a shipped configuration in conf/, and writes the result to a
+// file.
 func Configure(t testing.TB, shipped, file string, changes ...Change) {
 	t.Helper()
 	b, err := os.ReadFile("../../conf/" + shipped)

@@ -8,7 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// Leases returns the leases of a network from the plugin's default folder.
+// Leases returns the leases of a network from ipam-simple's default folder.
 func Leases(network string) ([]ipam.Lease, error) {
 	const dir = "/run/ipam-simple"
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {

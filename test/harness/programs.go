@@ -1,5 +1,5 @@
-// Package harness is the code that all tests with real programs share: it builds the programs,
-// records what a runtime sends, reads leases, and waits for conditions.
+// Package harness contains code that all tests with real programs share. It builds the programs,
+// records the input that a runtime sends to a plugin, reads leases, and waits for conditions.
 package harness
 
 import (
@@ -13,13 +13,13 @@ import (
 )
 
 // programsVar is the environment variable that names the folder of the programs. Main sets it for
-// tests that run in a process of their own. hack/test-vm.sh sets it, because its virtual machine
-// has no compiler.
+// tests that start their own test program again. hack/test-vm.sh sets it, because the virtual
+// machine has no compiler.
 const programsVar = "PROGRAMS"
 
-// Main builds the programs with the given names in a new folder, sets *dir to the folder, runs
-// the tests and ends the process. If the variable PROGRAMS names a folder, Main uses that folder
-// and builds only the missing programs. TestMain calls Main.
+// Main builds the programs with the given names in a new folder, sets *dir to the folder, runs the
+// tests and ends the process. If the environment variable PROGRAMS names a folder, Main uses this
+// folder and builds only the missing programs. TestMain of each package calls Main.
 func Main(m *testing.M, dir *string, names ...string) {
 	status := 1
 	defer func() { os.Exit(status) }()
@@ -41,8 +41,9 @@ func Main(m *testing.M, dir *string, names ...string) {
 	status = m.Run()
 }
 
-// sources are the packages of the programs. A package that begins with "./" belongs to the
-// product. The tool lines of test/go.mod name the other packages, and thus fix their versions.
+// sources are the packages of the programs. A package that begins with "./" belongs to this
+// project's main module. The tool lines of test/go.mod name the other packages, and so fix their
+// versions.
 var sources = map[string]string{
 	"bridgeveth": "./cmd/bridgeveth",
 	"bvctl":      "./cmd/bvctl",
@@ -61,12 +62,13 @@ var sources = map[string]string{
 
 const reference = "github.com/containernetworking/plugins/plugins/"
 
-// product is the folder of the product's module, relative to the folder of a test package. The
-// product is built in this folder, with the dependencies of its own go.mod, because those of
-// test/go.mod may be newer.
+// product is the folder of the project's main module, relative to the folder of a test package. The
+// programs of this module are built in this folder. There, Go uses the dependencies in the module's
+// own go.mod. Those in test/go.mod may be newer.
 const product = "../.."
 
-// Build builds those of the named programs that dir lacks, and links ipam-simple to bridgeveth.
+// Build builds those of the named programs that do not exist in dir yet, and links ipam-simple to
+// bridgeveth.
 func Build(dir string, names ...string) error {
 	missing := map[string][]string{} // by module folder
 	for _, name := range names {

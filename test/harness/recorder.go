@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Recorder returns a new folder with the plugins. bridgeveth in this folder is a script that
-// records its input for Received and then runs the real bridgeveth in the folder programs.
+// Recorder returns a new folder with the plugins. The file bridgeveth in this folder is a script.
+// The script records the input of bridgeveth, which Received reads, and then runs the real
+// bridgeveth in the folder programs.
 func Recorder(t *testing.T, programs string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -22,8 +23,8 @@ func Recorder(t *testing.T, programs string) (dir string) {
 	return dir
 }
 
-// Received returns one key of the configuration that the last call of a verb received, as raw
-// JSON. It returns nil if the configuration does not have the key.
+// Received returns one key of the configuration that a runtime passed with the last call of a verb,
+// as raw JSON. It returns nil if the configuration does not have the key.
 func Received(t *testing.T, verb, key string) json.RawMessage {
 	t.Helper()
 	b, err := os.ReadFile("/run/received." + verb)

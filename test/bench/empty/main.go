@@ -1,4 +1,4 @@
-// Empty does nothing. Its run time is the time that any Go program needs to start.
+// Empty does nothing. Its run time is the time that every Go program needs to start.
 package main
 
 func main() {}

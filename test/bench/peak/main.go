@@ -1,6 +1,6 @@
-// Peak runs a program and prints its peak memory, in kilobytes, on standard error. Peak has to be
-// small: the kernel counts the memory of the starting process for the program (ru_maxrss in
-// getrusage(2)).
+// Peak runs a program and prints the peak memory of the program, in kilobytes, on standard error.
+// Peak must be small itself, because the kernel also counts the memory of the process that starts
+// the program (ru_maxrss in getrusage(2)).
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Start does nothing. Its run time is the time that a CNI plugin in Go with netlink needs to
-// start.
+// Start does nothing. Its run time is the time that a CNI plugin needs to start if it is written in
+// Go and links a netlink library.
 package main
 
 import (
