@@ -15,15 +15,15 @@ const (
 	// programs ignore links with this prefix.
 	PortPrefix = "veth"
 	// portMACPrefix is the first byte of a port's MAC address. It is the highest first byte that a
-	// locally administered unicast address can have.
+	// locally administered unicast address can have (see PortMAC).
 	portMACPrefix = 0xfe
 	// portDigits is the number of base-32 digits after PortPrefix. The name of a link has at most
 	// 15 characters (IFNAMSIZ-1). 11 digits hold 55 bits of a digest.
 	portDigits = 11
-	// maxAlias is IFALIASZ-1 in linux/if.h, in bytes.
+	// maxAlias is the greatest length of a link's alias, in bytes: IFALIASZ-1 in linux/if.h.
 	maxAlias = 255
-	// MaxNetwork is the greatest length of a network's name, in bytes. The alias of a port contains
-	// the whole name.
+	// MaxNetwork is the greatest length of a CNI network's name, in bytes. The alias of a port
+	// contains the whole name.
 	MaxNetwork = 200
 )
 
@@ -37,8 +37,8 @@ func (a Attachment) String() string {
 	return strings.Join([]string{Owner, a.Network, a.Container, a.Interface}, "/")
 }
 
-// Alias returns the alias of the port. It equals String, unless String is too long for an alias.
-// Then the container's name is cut.
+// Alias returns the alias of the port. It equals String, unless String is too long for an alias. In
+// that case, Alias cuts the end of the container's name.
 func (a Attachment) Alias() string {
 	if over := len(a.String()) - maxAlias; over > 0 {
 		a.Container = a.Container[:max(0, len(a.Container)-over)]
@@ -72,10 +72,10 @@ func IsPort(name string) bool {
 		strings.Trim(digits, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }
 
-// PortMAC returns the MAC address of the port. A bridge without an assigned MAC address takes the
-// lowest MAC address of its ports (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c). Network
-// cards have lower MAC addresses than our ports, so a bridge with a network card keeps the address of
-// the card.
+// PortMAC returns the MAC address of the host end of the veth pair. Its first byte is the highest
+// that is possible. A bridge without an assigned MAC address takes the lowest MAC address of its
+// ports (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c). Network cards have lower MAC
+// addresses than our ports, so a bridge with a network card keeps the address of the card.
 func (a Attachment) PortMAC() net.HardwareAddr {
 	digest := a.digest()
 	return append(net.HardwareAddr{portMACPrefix}, digest[:5]...)
@@ -105,8 +105,8 @@ func (a Attachment) containerMAC(addresses []netip.Prefix) net.HardwareAddr {
 	return mac
 }
 
-// IFBPrefix is the beginning of the name of a port's IFB. The base-32 digits of the port's name
-// follow.
+// IFBPrefix is the beginning of the name of an IFB, the link for the bandwidth limit of a port (see
+// IFBOf). The base-32 digits of the port's name follow.
 const IFBPrefix = "ifb"
 
 // IFBOf returns the name of the IFB of a port. An IFB (intermediate functional block) is a link to

@@ -25,14 +25,15 @@ type Kind int
 const (
 	// ForwardRules are the rules of a bridge in a FORWARD chain of iptables.
 	ForwardRules Kind = iota + 1
-	// GatewayAddress is an address of the bridge.
+	// GatewayAddress is a gateway address of the bridge.
 	GatewayAddress
 	// RouteOnLink is a container's route to one address on its link.
 	RouteOnLink
 )
 
-// DifferenceError is the error about one difference. To search an error for a difference, call
-// errors.Is with a DifferenceError that has the same Kind and Address. Err is the text for people.
+// DifferenceError is the error about one Difference. To find out whether an error contains a
+// certain difference, call errors.Is with a DifferenceError that has the same Kind and Address. Err
+// is the text for people.
 type DifferenceError struct {
 	Kind    Kind
 	Address netip.Addr // the address, if Kind is GatewayAddress, or the destination, if Kind is RouteOnLink
@@ -51,8 +52,8 @@ func (e DifferenceError) Is(target error) bool {
 	return ok && e.Kind == other.Kind && e.Address == other.Address
 }
 
-// SysctlDifference returns the Difference for a sysctl that must have value. key is its path below
-// /proc/sys/net.
+// SysctlDifference returns the Difference for a sysctl that must have this value. key is the path
+// of the sysctl below /proc/sys/net.
 func SysctlDifference(key, value string, restore func() error) Difference {
 	return Difference{What: "sysctl net/" + key + "=" + value, Restore: restore, Sysctl: key}
 }
@@ -67,8 +68,8 @@ func RestoreAll(missing []Difference) error {
 	return nil
 }
 
-// Error returns an error that names every difference, except differences with Former set. It
-// returns nil if there is nothing to name.
+// Error returns an error that names every difference, or nil if there is none. It omits a
+// difference with Former set, because CHECK accepts an object in the form of an older version.
 func Error(missing []Difference) error {
 	var wrong []error
 	for _, d := range missing {
@@ -79,8 +80,8 @@ func Error(missing []Difference) error {
 	return errors.Join(wrong...)
 }
 
-// Differ returns nil if is equals want. Otherwise it returns an error with the name what and both
-// values.
+// Differ compares a value that was found (is) with the planned value (want). It returns nil if they
+// are equal. Otherwise the error contains both values and what, the name of the object.
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

@@ -2,7 +2,7 @@
 // one bridge share, a Port for each container, host ports and policies. It also derives the names,
 // aliases and MAC addresses of links from an Attachment.
 //
-// The package must not read or change the state of the kernel. The packages that import it compare
+// The package must not read or change the state of the kernel. Packages that import plan compare
 // the kernel's state with a plan, and return a Difference for each missing object. A Difference has
 // a name and a function that restores the object. ADD, CHECK, repair and the doctor therefore use
 // the same plan.

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostPort is a port of the host that is redirected to a port of a container.
+// HostPort is a TCP, UDP or SCTP port of the host that is redirected to a port of a container.
 type HostPort struct {
 	Protocol  uint8      // IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP
 	Address   netip.Addr // of the host; 0.0.0.0 means all IPv4 addresses, :: all IPv6 addresses, the zero Addr all addresses
@@ -27,7 +27,8 @@ func (e *PortTakenError) Error() string {
 	return fmt.Sprintf("host port %s is taken by container %s, interface %s, of network %s", e.HostPort, e.Holder.Container, e.Holder.Interface, e.Holder.Network)
 }
 
-// String returns the host port in a form such as "tcp 192.0.2.1:8080".
+// String returns the host port with its protocol and address, such as "tcp 192.0.2.1:8080". The
+// address of a host port on all addresses is "*".
 func (h HostPort) String() string {
 	address := "*"
 	if h.Named() {

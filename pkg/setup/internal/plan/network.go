@@ -32,7 +32,7 @@ type Network struct {
 	FastPath        FastPath
 }
 
-// Has reports whether packets of a family (AF_INET, AF_INET6) belong to the network.
+// Has reports whether the network has packets of this address family (AF_INET, AF_INET6).
 func (net *Network) Has(family int) bool {
 	return family == unix.AF_INET && net.IPv4 || family == unix.AF_INET6 && net.IPv6
 }
@@ -47,9 +47,9 @@ func (net *Network) Families() (families []int) {
 	return families
 }
 
-// Comment returns the comment of a rule of the network. The comment begins with the name of the
-// bridge, because DEL finds the rule by this name. If a VLAN link has the gateways, the name of the
-// VLAN link follows.
+// Comment returns the comment for a rule of the network: the name of the bridge, then the words in
+// what. DEL finds the rule by the name of the bridge. If a VLAN link has the gateways, its name
+// comes directly after that of the bridge.
 func (net *Network) Comment(what ...string) string {
 	return strings.Join(append(net.Links(), what...), " ")
 }
@@ -81,9 +81,9 @@ func (net *Network) RoutedBy() string {
 	return fmt.Sprintf("%s.%d", net.Bridge, net.VLANs.Native)
 }
 
-// Links returns the name of the bridge. If a VLAN link has the gateways, its name follows. Rules
-// must match both links, because br_netfilter shows bridged packets of a VLAN as packets of the
-// bridge.
+// Links returns the name of the bridge. If a VLAN link has the gateways, the name of the VLAN link
+// follows. Rules must match both links, because br_netfilter shows iptables the bridged packets of
+// the VLAN as packets of the bridge.
 func (net *Network) Links() []string {
 	return slices.Compact([]string{net.Bridge, net.RoutedBy()})
 }

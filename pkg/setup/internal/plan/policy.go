@@ -62,7 +62,7 @@ func ParseForward(name string) (Forward, error) {
 	return 0, fmt.Errorf("%q is none of %s", name, strings.Join(forwardNames, ", "))
 }
 
-// Guard selects which source addresses of a port are checked.
+// Guard selects which source addresses of a container's packets are checked.
 type Guard int
 
 const (
@@ -76,8 +76,9 @@ const (
 	GuardIP
 )
 
-// FastPath selects whether routed packets of established connections take a flowtable of the
-// kernel, so that they skip all chains (Documentation/networking/nf_flowtable.rst).
+// FastPath selects whether a flowtable of the kernel forwards the routed packets of established
+// connections. Such packets skip all chains of nf_tables
+// (Documentation/networking/nf_flowtable.rst).
 type FastPath int
 
 const (
@@ -96,11 +97,11 @@ type Ingress int
 const (
 	// IngressOpen allows connections from everywhere.
 	IngressOpen Ingress = iota
-	// IngressSameBridge drops connections from other bridges.
+	// IngressSameBridge drops connections from containers on other bridges.
 	IngressSameBridge
-	// IngressIsolated drops connections from other bridges and between containers of the network.
-	// The containers' bridge ports are isolated, so with br_netfilter, the containers do not reach
-	// each other's published ports either.
+	// IngressIsolated drops connections from containers on other bridges, and connections between
+	// containers of the network. The containers' bridge ports are isolated. Therefore, with
+	// br_netfilter, the containers do not reach each other's published ports either.
 	IngressIsolated
 )
 

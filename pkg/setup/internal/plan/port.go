@@ -55,7 +55,8 @@ type Port struct {
 	Down             bool              // the container's end stays down and without addresses, because another program configures it
 }
 
-// MTUOn returns the MTU of both ends of the veth pair, for a bridge whose MTU is bridge.
+// MTUOn returns the MTU of both ends of the veth pair. The parameter bridge is the MTU of the
+// bridge.
 func (p *Port) MTUOn(bridge int) int {
 	if p.MTU != 0 {
 		return p.MTU
