@@ -106,9 +106,9 @@ type LinkAddress struct {
 	Own  bool // we added the address with AddAddress
 }
 
-// AllAddresses returns the addresses of the link with the index link, or of all links if link is 0.
-// Kernels before 4.20 always list the addresses of all links. AllAddresses omits addresses whose
-// duplicate address detection failed.
+// AllAddresses returns the addresses of the link with this index, or of all links if the index is
+// 0. Kernels before 4.20 ignore the index and list the addresses of all links. AllAddresses omits
+// addresses whose duplicate address detection failed.
 func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)

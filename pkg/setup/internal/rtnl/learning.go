@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// Attributes that limit which MAC addresses a bridge learns. A kernel without such an attribute
-// ignores it in requests and omits it in answers.
+// Attributes that limit which MAC addresses a bridge learns. A kernel that does not know an
+// attribute ignores it in requests and omits it in answers.
 const (
 	brMultiBoolopt  = 46 // IFLA_BR_MULTI_BOOLOPT in linux/if_link.h, Linux 5.0: struct br_boolopt_multi
 	brFDBMaxLearned = 49 // IFLA_BR_FDB_MAX_LEARNED, Linux 6.7; 0 means no limit
@@ -29,8 +29,8 @@ func (l *Link) parseLearning(data netns.Attrs) {
 // LearnAtMost returns the attribute that limits how many MAC addresses a bridge learns.
 func LearnAtMost(count uint32) *nl.RtAttr { return nl.NewRtAttr(brFDBMaxLearned, nl.Uint32Attr(count)) }
 
-// NoLinkLocalLearning returns the attribute that stops a bridge from learning from frames to
-// 01:80:c2:00:00:0X.
+// NoLinkLocalLearning returns the attribute that stops a bridge from learning MAC addresses from
+// frames to 01:80:c2:00:00:00 to :0F (link-local protocols such as LLDP).
 func NoLinkLocalLearning() *nl.RtAttr {
 	options := binary.NativeEndian.AppendUint32(nil, noLinkLocalLearning)
 	return nl.NewRtAttr(brMultiBoolopt, binary.NativeEndian.AppendUint32(options, noLinkLocalLearning))

@@ -21,7 +21,8 @@ import (
 const (
 	linkNetNSID = 37 // IFLA_LINK_NETNSID in linux/if_link.h: the namespace of a veth's other end
 
-	// TargetNetNSID is IFA_TARGET_NETNSID in linux/if_addr.h, Linux 4.20: the namespace of addresses.
+	// TargetNetNSID is IFA_TARGET_NETNSID in linux/if_addr.h, Linux 4.20: the ID of the network
+	// namespace whose addresses the kernel lists.
 	TargetNetNSID = 10
 )
 
@@ -29,8 +30,8 @@ const (
 const (
 	addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE in linux/if_link.h
 
-	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h. It omits the counters, which
-	// are half of a message about a link.
+	// extSkipStats is RTEXT_FILTER_SKIP_STATS in linux/rtnetlink.h. With this flag, the kernel
+	// omits the counters, which are half of a message about a link.
 	extSkipStats = 1 << 3
 
 	brportState     = 1  // IFLA_BRPORT_STATE in linux/if_link.h
@@ -48,8 +49,8 @@ const (
 	acceptRA      = 3  // DEVCONF_ACCEPT_RA in linux/ipv6.h
 )
 
-// ErrTaken is returned if the name belongs to another link or program. The function that returns it
-// has not changed that link.
+// ErrTaken is returned if a name that we need belongs to another link, or a link that we need
+// belongs to another program. That link is unchanged.
 var ErrTaken = errors.New("it belongs to another link or program")
 
 // Link is the state of a network interface, as read from the kernel.
@@ -114,7 +115,8 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp returns the link that the data in about identifies.
+// lookUp returns one link. The parameter about is the data of the request that identifies the link:
+// its name or its index.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	for _, data := range about {
@@ -157,7 +159,7 @@ func ParseLink(m []byte) (l Link) {
 	return l
 }
 
-// setPort sets Port to name if name has the form of a port's name.
+// setPort sets l.Port to name, a name of the link, if name has the form of a port's name.
 func (l *Link) setPort(name string) {
 	if plan.IsPort(name) {
 		l.Port = name
@@ -204,8 +206,8 @@ func NewLinkRequest(name string, flags int) *nl.NetlinkRequest {
 
 // NewOwnRequest returns RTM_NEWLINK that creates a bridge or VLAN link of ours. The caller adds
 // LinkInfo. The new link has OwnerMark as its group, so Link.Own is true even if the process is
-// killed before MarkOwn sets the alias. This request cannot set the alias, because the kernel
-// ignores it there.
+// killed before MarkOwn sets the alias. A request that creates a link cannot set the alias, because
+// the kernel ignores the alias in such a request.
 func NewOwnRequest(name string) *nl.NetlinkRequest {
 	req := NewLinkRequest(name, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(OwnerMark)))
@@ -232,8 +234,8 @@ func ChangeBridge(n *netns.Namespace, name string, settings ...*nl.RtAttr) error
 	return n.Send(b)
 }
 
-// PortInfo returns IFLA_LINKINFO with settings of a bridge port. The key is the number
-// IFLA_BRPORT_* of the setting.
+// PortInfo returns IFLA_LINKINFO with settings of a bridge port. The keys of the map are the
+// kernel's numbers of the settings (IFLA_BRPORT_*).
 func PortInfo(settings map[int]bool) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
@@ -244,17 +246,18 @@ func PortInfo(settings map[int]bool) *nl.RtAttr {
 	return info
 }
 
-// SetUp sets the link called name up.
+// SetUp adds a request to the batch that sets the link called name up.
 func SetUp(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" up", name, unix.IFF_UP, unix.IFF_UP)
 }
 
-// SetDown sets the link called name down.
+// SetDown adds a request to the batch that sets the link called name down.
 func SetDown(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" down", name, unix.IFF_UP, 0)
 }
 
-// setFlag sets or clears a flag (IFF_*) of the link called name. value is the flag or 0.
+// setFlag adds a request to the batch that sets or clears a flag (IFF_*) of the link called name.
+// value equals flag to set the flag, and 0 to clear it.
 func setFlag(b *netns.Batch, what, name string, flag, value uint32) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -336,8 +339,9 @@ func RandomMAC() net.HardwareAddr {
 	return mac
 }
 
-// MarkOwn sets the alias that marks a bridge or VLAN link as ours, and stops the kernel from
-// generating IPv6 addresses for it. The link must be down.
+// MarkOwn adds requests to the batch that set the alias, which marks a bridge or VLAN link as ours,
+// and that stop the kernel from generating IPv6 addresses for the link. The link must be down,
+// because the kernel generates an address when the link goes up.
 func MarkOwn(b *netns.Batch, name string) {
 	b.Add("mark "+name, NewLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(plan.Owner)))
 	DisableGeneratedIPv6(b, name)
@@ -356,9 +360,9 @@ func DisableGeneratedIPv6(b *netns.Batch, name string) {
 	b.Ensure("disable generated IPv6 addresses on "+name, NewLinkRequest(name, 0), unix.EAFNOSUPPORT).AddData(spec)
 }
 
-// carrierWait is the longest time that AwaitCarrier waits. carrierPause is the time between two look-ups.
-// The kernel processes carrier changes in a work queue, so they take effect some time after both ends are
-// up (net/core/link_watch.c).
+// carrierWait is the longest time that AwaitCarrier waits. carrierPause is the time between two of
+// its look-ups. AwaitCarrier must wait because the kernel processes carrier changes in a work
+// queue, some time after both ends of a veth pair are up (net/core/link_watch.c).
 const (
 	carrierWait  = 2 * time.Second
 	carrierPause = 200 * time.Microsecond

@@ -19,7 +19,8 @@ const (
 	bucketHandle = 'b'<<24 | 'v'<<16
 	// IngressHandle is the handle of every ingress and clsact qdisc; tc(8) prints it as "ffff:".
 	IngressHandle = 0xffff0000
-	// OwnPriority is the priority of our filters.
+	// OwnPriority is the priority (tc(8), "prio") of our filters. It distinguishes them from
+	// filters of other programs.
 	OwnPriority = 'b'<<8 | 'v'
 	// Tick is the unit of times in struct tc_tbf_qopt, in nanoseconds (PSCHED_SHIFT in
 	// net/pkt_sched.h).
@@ -51,8 +52,8 @@ func QdiscRequest(verb, flags int, l Link, handle, parent uint32, kind string) *
 }
 
 // AddBucket adds a token bucket for packets that leave through a link, or changes our existing
-// bucket. If the link has a root qdisc of another program, replace decides: if it is true,
-// AddBucket replaces that qdisc. If it is false, the error is EEXIST.
+// bucket. If the link has a root qdisc of another program, the parameter replace decides: with
+// true, the bucket replaces that qdisc. With false, the request fails with EEXIST.
 func AddBucket(b *netns.Batch, l Link, t Bucket, replace bool) {
 	flags := unix.NLM_F_CREATE
 	if replace {
@@ -138,9 +139,9 @@ func EveryProtocol() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }
 
-// RedirectTarget returns the index of the link to which AddRedirect redirects the packets of l. The index
-// is 0 if that link was deleted, and -1 if there is no redirection. others is true if l has filters of
-// other programs.
+// RedirectTarget returns the index of the link to which AddRedirect has redirected the packets of
+// link l. The index is 0 if the target link was deleted, and -1 if there is no redirection. others
+// is true if l has filters of other programs.
 func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	const none = -1
 	h, err := n.Library()

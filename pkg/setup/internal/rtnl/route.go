@@ -118,7 +118,7 @@ func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
 	return names, err
 }
 
-// linksOf returns the links that routes leave by, each once.
+// linksOf returns the links through which the routes lead. It returns each link once.
 func linksOf(n *netns.Namespace, routes []netlink.Route) (links []Link, err error) {
 	var indices []int
 	for _, r := range routes {
@@ -156,7 +156,8 @@ func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
 	return slices.ContainsFunc(found, func(f netlink.Route) bool {
-		// The kernel lists IPv6 routes to one destination by several gateways as one route.
+		// The kernel lists several IPv6 routes to one destination as one route with several next
+		// hops.
 		hops := append(f.MultiPath, &netlink.NexthopInfo{LinkIndex: f.LinkIndex, Gw: f.Gw})
 		return slices.ContainsFunc(hops, func(h *netlink.NexthopInfo) bool {
 			return h.LinkIndex == l.Index && h.Gw.Equal(r.Gateway.AsSlice())
