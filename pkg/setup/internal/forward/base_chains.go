@@ -23,8 +23,8 @@ type BaseChain struct {
 	Opens    bool   // a rule before that may accept new connections
 }
 
-// Owner is the program that a chain belongs to. It decides how bridgeveth can make the chain accept
-// packets.
+// Owner is the program that a chain belongs to. The owner decides how bridgeveth can make the chain
+// accept packets.
 type Owner string
 
 // The known owners. Every other program is OwnerUnknown.
@@ -37,7 +37,8 @@ const (
 	OwnerUnknown   Owner = "" // any other program; we write to its chains only if "forwardChains" names them
 )
 
-// owner returns the owner of a chain, by its table and name.
+// owner returns the owner of a chain. It recognizes the owner by the table and the name of the
+// chain.
 func owner(c plan.Chain) Owner {
 	switch {
 	case byIPTables(c) && c.Table == filterTable && c.Name == forwardBase:
@@ -56,8 +57,8 @@ func owner(c plan.Chain) Owner {
 // family's number, the value its name.
 var ipFamilies = map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
-// nftTables returns the tables of the families in ipFamilies. Each table is a plan.Chain without a
-// Name.
+// nftTables returns the tables of the families in ipFamilies. A plan.Chain with an empty Name
+// stands for a table.
 func nftTables(n *netns.Namespace) (list []plan.Chain, err error) {
 	dumped, err := nft.List(n, unix.NFT_MSG_GETTABLE, 0)
 	if err != nil {
@@ -133,8 +134,9 @@ const (
 // effect reports whether a rule of another program may accept a new connection (opens), and whether
 // it denies every packet that reaches it (denies).
 func effect(expressions netns.Attrs) (opens, denies bool) {
-	// all: the rule matches every packet. state: the last expression loaded ct state. established: the rule
-	// matches only packets of established connections.
+	// all is true as long as no expression restricts the packets that the rule matches. state is
+	// true if the last expression loaded ct state. established is true if the rule matches only
+	// packets of established connections.
 	all, state, established := true, false, false
 	expressions.Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)

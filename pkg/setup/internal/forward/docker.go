@@ -64,8 +64,8 @@ func (t xtables) jumps() bool {
 	return at > last && !slices.ContainsFunc(t.forward[last+1:at], rule.denies)
 }
 
-// closed reports whether our chain can get no packets, because a rule before the last jump to one
-// of chainsBefore denies all packets. Our jump must come after that rule, too.
+// closed reports whether a rule that denies all packets comes before the last jump to one of
+// chainsBefore. Our chain then gets no packets, because our jump must come after that last jump.
 func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
 
 // lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, or -1 if

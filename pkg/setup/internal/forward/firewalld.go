@@ -30,8 +30,9 @@ var (
 	ErrStrictForwardPorts = errors.New("firewalld drops packets to published ports: set StrictForwardPorts=no in firewalld.conf, or publish the port by firewalld itself")
 )
 
-// MissingFirewalld returns a difference for each link of the network that is in no zone of
-// firewalld. It accepts every zone, because an administrator may have chosen the zone.
+// MissingFirewalld returns a difference for each link of the network (the bridge and the VLAN link)
+// that is in no zone of firewalld. It accepts every zone, because an administrator may have chosen
+// the zone.
 func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil {

@@ -100,8 +100,9 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 	return missing, nil
 }
 
-// denial returns what denies packets in FORWARD, the policy or the last rule, or "" if neither
-// does. It works only for iptables-legacy, where the last entry of a chain is the policy.
+// denial names what denies packets in FORWARD: the policy or the last rule. It returns "" if
+// neither denies packets. It works only for iptables-legacy, where the last entry of a chain is the
+// policy.
 func (t xtables) denial() string {
 	last := len(t.forward) - 1
 	switch {

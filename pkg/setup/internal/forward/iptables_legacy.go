@@ -148,8 +148,9 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool
 	return forward, own, docker
 }
 
-// each calls f for each entry of the table. at is the offset of the entry, next the offset of the
-// next entry, entry the bytes before the target, and target the target.
+// each calls f for each entry of the table. The parameters at and next are the offsets of this
+// entry and of the next entry. The parameter entry has the bytes before the target, and the
+// parameter target has the rest.
 func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byte)) {
 	for at := 0; at < len(table); {
 		toTarget := int(binary.NativeEndian.Uint16(table[at+l.target:]))

@@ -30,12 +30,12 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 }
 
 // someRules is the number of rules of FORWARD that readForward always reads. The kernel sends about
-// as many rules in two messages.
+// this number of rules in two messages.
 const someRules = 100
 
 // readForward reads the rules of FORWARD, which may have thousands of rules. It stops when it has
 // read someRules rules and our jump. It reads on only if a jump to one of chainsBefore may come
-// later, because our jump must come after it.
+// later, because our jump must come after such a jump.
 func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
@@ -53,11 +53,11 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	return rules, err
 }
 
-// all is the function more for nftRules that makes it read all rules of a chain.
+// all makes nftRules read all rules of a chain, if it is passed as the parameter more.
 func all([]rule) bool { return true }
 
-// nftRules reads the rules of a chain until more returns false. more gets the rules that were read.
-// A chain that does not exist has no rules.
+// nftRules reads the rules of a chain until the function more returns false. more gets the rules
+// that nftRules has read so far. A chain that does not exist has no rules.
 func nftRules(n *netns.Namespace, family int, table, chain string, more func(seen []rule) bool) ([]rule, error) {
 	return netns.Dump(func() (rules []rule, err error) {
 		err = nft.EachRule(n, family, table, chain, func(r netns.Attrs) bool {
@@ -100,8 +100,8 @@ func parseNFT(expressions netns.Attrs) (r rule) {
 // nfAccept is NF_ACCEPT in linux/netfilter.h.
 const nfAccept = 1
 
-// verdictOf returns the target of a verdict as an iptables target: the name of a chain, accept or
-// deny. It returns "" for other verdicts.
+// verdictOf translates a verdict of nf_tables to a target of iptables: the name of a chain, accept
+// or deny. It returns "" for other verdicts.
 func verdictOf(verdict netns.Attrs) string {
 	if chain := verdict.Text(unix.NFTA_VERDICT_CHAIN); chain != "" || verdict.Get(unix.NFTA_VERDICT_CODE) == nil {
 		return chain
@@ -115,8 +115,8 @@ func verdictOf(verdict netns.Attrs) string {
 	return ""
 }
 
-// compare parses the comparison of the name of a packet's interface, and stores the name in r. A
-// name without a zero byte at its end is a prefix, such as "eth+".
+// compare parses an expression that compares the name of a packet's interface, and stores the name
+// in r. A name without a zero byte at its end is a prefix, such as "eth+".
 func (r *rule) compare(key uint32, cmp netns.Attrs) {
 	name, whole := bytes.CutSuffix(cmp.In(unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE), []byte{0})
 	switch {

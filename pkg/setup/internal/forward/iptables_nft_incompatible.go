@@ -20,7 +20,7 @@ var readable = []string{"match", "target", "payload", "meta", "cmp", "bitwise", 
 // a rule which iptables-nft cannot read. iptables refuses to list or change such a chain
 // ("incompatible, use 'nft' tool"), and refuses every command for the whole table. The usual cause
 // is that nft(8) has loaded a saved ruleset: nft(8) saves some rules of iptables in its own form.
-// IncompatibleChains reads all rules of these tables and changes nothing.
+// IncompatibleChains reads all rules of iptablesTables and changes nothing.
 func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 	name := ipFamilies[uint8(nft.Family(family))]
 	return netns.Dump(func() (chains []plan.Chain, err error) {
@@ -40,8 +40,8 @@ func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 	})
 }
 
-// iptablesReads reports whether iptables-nft can read a rule. It can read a log expression only if
-// the expression has a group, because it then is the target NFLOG.
+// iptablesReads reports whether iptables-nft can read a rule. A log expression is readable only if
+// it has a group, because iptables then reads the expression as the target NFLOG.
 func iptablesReads(expressions netns.Attrs) bool {
 	reads := true
 	expressions.Each(func(_ uint16, expression []byte) {

@@ -20,7 +20,7 @@ import (
 // installed. They can also change a table that iptables refuses as incompatible (see
 // IncompatibleChains).
 
-// table returns the library's description of the nf_tables table.
+// table returns the filter table in the form that the nftables library needs.
 func (t xtables) table() *nftables.Table {
 	return &nftables.Table{Name: filterTable, Family: nft.Family(t.family)}
 }
@@ -131,7 +131,8 @@ func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// placeJumpNFT does by netlink what placeJump does.
+// placeJumpNFT moves the jump to our chain to the right place in FORWARD. It does in the
+// transaction what placeJump does by running iptables.
 func placeJumpNFT(c *nft.Change, base nftChain) {
 	isJump := func(r rule) bool { return r == toOwn }
 	if (xtables{forward: base.rules}).jumps() && count(base.rules, isJump) == 1 {

@@ -90,8 +90,8 @@ func (t xtables) hasForeign() bool {
 	return slices.ContainsFunc(own, foreign)
 }
 
-// foreign reports whether a rule in our chain is of another program, which means that it is our
-// rule for no bridge.
+// foreign reports whether a rule in our chain belongs to another program. Our own rules are the two
+// jumps and the rules for a bridge.
 func foreign(r rule) bool {
 	bridge := cmp.Or(r.in, r.out)
 	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// ProgramPath returns the path of a program. It searches the folders in first, then PATH, then the
-// sbin folders, because the PATH of a daemon or user may lack them. If the program is not found, it
-// returns the error of the last folder.
+// ProgramPath returns the path of a program. It searches the folders in the parameter first, then
+// the folders in PATH, then the sbin folders, because the PATH of a daemon or user may lack the
+// sbin folders. If the program is not found, it returns the error of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	for _, dir := range append(first, "", "/usr/sbin", "/sbin", "/usr/local/sbin") {
 		if path, err = exec.LookPath(filepath.Join(dir, name)); err == nil {
@@ -40,8 +40,8 @@ func findProgram(t xtables) (string, error) {
 	return "", fmt.Errorf("%s: %w", t.program(), ErrNoIPTables)
 }
 
-// writesNFT reports whether a program is iptables-nft. It decides by the name of the file to which
-// symbolic links lead.
+// writesNFT reports whether a program is iptables-nft. It follows symbolic links, and decides by
+// the name of the file to which they lead.
 func writesNFT(path string) bool {
 	resolved, err := filepath.EvalSymlinks(path)
 	return err == nil && strings.Contains(filepath.Base(resolved), "nft")

@@ -17,24 +17,24 @@ import (
 
 // Transit packets pass through the host, but through no bridge of ours. An example is a packet to a
 // NodePort of Kubernetes whose pod is on another node: it comes in and leaves by the uplink. The
-// rules for transit packets are in a separate chain. Our chain jumps to it after the jump to the
-// administrator's chain, so the administrator's rules take effect first.
+// rules for transit packets are in this chain. BRIDGEVETH-FORWARD jumps to this chain after the
+// jump to the administrator's chain, so the administrator's rules take effect first.
 
 const transitChain = "BRIDGEVETH-TRANSIT"
 
 // toTransit is the jump from our chain to transitChain.
 var toTransit = rule{target: transitChain}
 
-// MissingTransit compares the transit rules in iptables-nft with those that the ranges need. It
-// returns one difference for each family in which they differ. The rules for each range are:
+// MissingTransit compares the transit rules in iptables-nft with the rules that the ranges need. It
+// returns one difference for each address family whose rules differ. The rules for each range are:
 //
 //	-d RANGE -j ACCEPT
 //	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 //
 // The rules do not accept new connections from a range, because such a connection may lead to
-// Docker's containers, which other networks must not reach. Rules for other ranges of the same
-// family are a difference too: its Restore deletes them. If there is no FORWARD chain, nothing denies the
-// packets, so nothing is missing.
+// Docker's containers, which other networks must not reach. Rules for other ranges of the family
+// are a difference too. The Restore of this difference deletes them. If there is no FORWARD chain,
+// nothing denies the packets, so nothing is missing.
 func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		wanted := ofFamily(ranges, family)
@@ -107,9 +107,9 @@ func transits(own []rule) bool {
 }
 
 // compareTransit returns the rules for the ranges that the transit chain lacks (missing), and the
-// handles of all other rules in it (surplus). It recognizes a rule by the comment. A rule that
-// nft(8) has loaded from a saved ruleset counts as surplus, because iptables cannot read it. A new
-// rule replaces it.
+// handles of all other rules in that chain (surplus). It recognizes a rule by the comment. A rule
+// that nft(8) has loaded from a saved ruleset counts as surplus, because iptables cannot read such
+// a rule. missing then has a rule that replaces it.
 func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (missing []nft.Rule, surplus []uint64, err error) {
 	dumped, err := nft.Rules(n, family, filterTable, transitChain)
 	if err != nil {
