@@ -48,9 +48,9 @@ func fastPathRules(net *plan.Network) (rules []ownRule) {
 	return rules
 }
 
-// missingFastPath compares the flowtable of a family, and the rules of its chain, with the plan of a network.
-// It recognizes rules by their comments. The flowtable must also have the links that lead to other networks as
-// devices.
+// missingFastPath compares the flowtable of a family, and the rules of its chain, with the plan of a network. It
+// recognizes rules by their comments. The devices of the flowtable must include the links through which the host
+// reaches other networks.
 func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present map[string][]uint64) (missing []plan.Difference, err error) {
 	prefix, version := net.Comment("fastpath")+" ", map[int]int{unix.AF_INET: 4, unix.AF_INET6: 6}[family]
 	devices, wanted, err := fastPathDevices(n, net.FastPath, family)
@@ -85,8 +85,8 @@ func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present 
 	return missing, nil
 }
 
-// fastPathDevices returns the devices that the flowtable needs. wanted reports whether the network can have a
-// fast path on this host and asks for it.
+// fastPathDevices returns the devices that the flowtable has now. wanted reports whether the network asks for a
+// fast path and this host can have it.
 func fastPathDevices(n *netns.Namespace, choice plan.FastPath, family int) (devices []string, wanted bool, err error) {
 	if choice == plan.FastPathOff {
 		return nil, false, nil

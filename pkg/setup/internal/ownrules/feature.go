@@ -59,8 +59,8 @@ func features(net *plan.Network) (list []feature) {
 	return list
 }
 
-// MissingRules compares our tables with the plan of a network, and returns a difference for each feature that
-// is missing. It reads the table of each family once.
+// MissingRules compares our tables with the plan of a network, and returns a difference for each missing
+// feature, policy or fast path. It reads the table of each family once.
 func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	features := features(net)
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {

@@ -18,9 +18,9 @@ import (
 )
 
 // The names of the guard's maps and sets. In guardedPorts, the key is the name of a port, and the value is the
-// chain for packets of that port. In the others, the key is the name of a port together with an address that
-// the port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its
-// keys have another type (see guardSets), and nft(8) prints all keys of a set by one type.
+// chain for packets of that port. In the others, the key is the name of a port together with an address that the
+// port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its keys
+// have another type (see guardSets), and a set declares one type, by which nft(8) prints all its keys.
 const (
 	guardedPorts   = "guarded"
 	guardedMACs    = "macs"
@@ -35,7 +35,7 @@ var (
 	guardIP  = chain{Name: "guard_address"}
 )
 
-// leadingRule is the end of the comment of the rule that sends a bridge's packets to the guard.
+// leadingRule is the last word in the comment of the rule that sends a bridge's packets to the guard.
 const leadingRule = "guard"
 
 // guardRules returns the rules that drop packets from addresses that their port may not send from. The rules
@@ -192,8 +192,8 @@ func guardSets() []nft.Set {
 	}
 }
 
-// notInSet matches packets for which the set has no element with the name of their port and this part of the
-// packet.
+// notInSet matches packets for which the set has no element. The key of an element is the name of the packet's
+// port, followed by this part of the packet, which is an address.
 func notInSet(part expr.Payload, set string) []expr.Any {
 	part.DestRegister = 2 // register 1 holds the name of the port in 16 bytes
 	return []expr.Any{
@@ -204,7 +204,7 @@ func notInSet(part expr.Payload, set string) []expr.Any {
 }
 
 // allowedElements returns the set elements for one guarded port: the port itself first, then each MAC and IP
-// address that it may send from. These include the unspecified addresses, because hosts send from them to
+// address that it may send from. The unspecified IP addresses are allowed too, because hosts send from them to
 // detect duplicate addresses.
 func allowedElements(p *plan.Port) (list []element) {
 	port := interfaceKey(p.Port())

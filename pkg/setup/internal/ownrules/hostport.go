@@ -26,20 +26,20 @@ const (
 	portsOfOne = "ports_of_address"
 )
 
-// loopbackRule is the end of the comment of rules about the host's loopback addresses.
+// loopbackRule is the last word in the comment of rules about the host's loopback addresses.
 const loopbackRule = "loopback"
 
 // loopback4 is the IPv4 loopback network, RFC 1122, section 3.2.1.3.
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
 // hostPortFeature returns the feature of a subnet whose containers have host ports: the rules of
-// redirectFeature, and masquerade rules. Without masquerade, replies would bypass the host (rule 1) or could
-// not reach the client (rule 2):
+// redirectFeature, and masquerade rules. Without masquerade, replies would bypass the host (rule 1) or could not
+// reach the client (rule 2):
 //
 //	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
 //	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
 //
-// The rules of redirectFeature set the label 98. A connection that another program redirects, such as
+// The rules of redirectFeature set the conntrack label 98. A connection that another program redirects, such as
 // kube-proxy, has no label and keeps its source address. Rule 2 works only if the kernel lets packets from
 // 127.0.0.1 leave through the bridge (see localnet.go).
 func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
@@ -65,7 +65,7 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	return f
 }
 
-// redirectFeature returns the rules that redirect packets to host ports. They are the same for all bridges:
+// redirectFeature returns the rules, common to all bridges, that redirect packets for host ports to containers:
 //
 //	prerouting:          ip daddr != 127.0.0.0/8 fib daddr type local jump hostports
 //	locally:             fib daddr type local jump hostports
@@ -76,11 +76,11 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 // destinations), but only after prerouting, so the rule must not redirect them. IPv6 needs no such match,
 // because the kernel accepts no packet from another host to ::1 (ip6_rcv_core in net/ipv6/ip6_input.c).
 //
-// The label marks connections that these rules redirect. A rule of ours sets the label after the lookup in the
-// map, because a lookup without a result ends the rule. A rule that "nft -f" has loaded sets it before the
-// lookup. It then also labels connections that other programs redirect, so those within the network are
-// masqueraded. A bit of the packet mark cannot replace the label, because other programs save, restore and
-// compare the whole mark.
+// The label marks connections that these rules redirect. Our rule sets the label after the lookup in the map. A
+// lookup without a result ends the rule, so other connections get no label. If "nft -f" has loaded the rule from
+// a saved ruleset, the rule sets the label before the lookup. Connections that other programs redirect then have
+// the label too, and those within the network are masqueraded. A bit of the packet mark cannot replace the
+// label, because other programs save, restore and compare the whole mark.
 func redirectFeature(family int) feature {
 	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
 	offset, words := uint32(nft.Destination4), uint32(1)
@@ -149,9 +149,9 @@ func Publish(n *netns.Namespace, p *plan.Port) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error { return claim(n, seen, list, p.Attachment) })
 }
 
-// claim adds mappings for the attachment of, and deletes the mappings that they replace. It searches for
-// conflicts itself, because the kernel detects no conflict between mappings with different keys. The error is
-// ERESTART if nf_tables has changed since the generation seen.
+// claim adds mappings for an attachment, and deletes the mappings that they replace. It searches for conflicts
+// itself, because the kernel detects no conflict between mappings with different keys. The error is ERESTART if
+// nf_tables has changed since the generation in the parameter seen.
 func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) error {
 	gone, claimed, err := assign(n, list, of)
 	if err != nil {
@@ -168,10 +168,10 @@ func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) 
 }
 
 // assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). If another
-// interface of the same container already serves a host port, the mapping to add waits for that host port. The
-// mappings to delete are the old mappings of the attachment itself, and the mappings of bridge ports that do
-// not exist any more. A host port on all addresses conflicts with the same host port on one address, unless
-// both belong to the same container.
+// interface of the same container already serves a host port, the mapping to add waits for that host port (see
+// portsWaiting). The mappings to delete are the old mappings of the attachment itself, and the mappings of
+// bridge ports that do not exist any more. A host port on all addresses conflicts with the same host port on one
+// address, unless both belong to the same container.
 func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil {
@@ -249,9 +249,9 @@ func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) err
 	return DeleteMappings(n, list)
 }
 
-// findKnown looks up the host ports in known, and returns the mappings that serve and those that wait. ours
-// selects the mappings of the attachment. If one host port in known has no mapping, findKnown returns none: the
-// attachment may then have host ports that are not in known.
+// findKnown looks up the host ports in known. It returns the mappings that serve a host port and those that wait
+// for it (see portsWaiting). ours selects the mappings of the attachment. If a host port in known has no
+// mapping, findKnown returns nothing, because the attachment may have host ports that are not in known.
 func findKnown(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
 	if len(known) == 0 {
 		return nil, nil
@@ -300,7 +300,7 @@ func DeleteMappings(n *netns.Namespace, list []Mapping) error {
 }
 
 // deleteFlows deletes the conntrack entries of UDP host ports whose mapping was added or deleted. Otherwise
-// conntrack would send packets of old flows to the old target for as long as packets arrive.
+// conntrack would send packets of old flows to the old container for as long as such packets arrive.
 func deleteFlows(n *netns.Namespace, list []Mapping) error {
 	var filters []conntrack.Filter
 	for _, m := range list {

@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// portKey is the length of protocol and port in a key, in bytes. Protocol and port are padded to four bytes
-// each.
+// portKey is the length, in bytes, of protocol and port in the key of a map of host ports. Both are padded to
+// four bytes.
 const portKey = 8
 
 // Mapping is a host port together with the element that represents it in one of the maps.
@@ -71,7 +71,7 @@ func listMappings(n *netns.Namespace, family int, set string) ([]Mapping, error)
 	return readMappings(all), err
 }
 
-// Published returns the mappings of all maps for which chosen returns true.
+// Published returns, from all maps of host ports, the mappings for which chosen returns true.
 func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
@@ -105,8 +105,9 @@ func readMappings(elements []element) (list []Mapping) {
 	return list
 }
 
-// HostPorts returns the host ports of all containers as text, without duplicates. The key of the map is
-// Attachment.Port. The text of a host port that waits names the interface that serves this host port.
+// HostPorts returns the host ports of all containers as text, without duplicates. The keys of the result are
+// names of bridge ports (Attachment.Port). The text of a host port that waits names the interface that serves
+// this host port.
 func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	all, err := Published(n, func(Mapping) bool { return true })
 	list := map[string][]string{}
@@ -128,7 +129,7 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	return list, err
 }
 
-// VerifyHostPorts returns an error for each host port of p that the maps do not have as planned.
+// VerifyHostPorts returns an error for each host port of p that is not in our maps as planned.
 func VerifyHostPorts(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	for _, want := range mappings(p.HostPorts, p.Addresses) {

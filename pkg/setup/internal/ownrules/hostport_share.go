@@ -24,7 +24,7 @@ import (
 // When the serving interface is detached, a waiting interface replaces it in the same transaction.
 const portsWaiting = "ports_waiting"
 
-// waiting returns the element of portsWaiting with which an attachment waits for the host port of m.
+// waiting returns the mapping with which an attachment waits for the host port of m (see portsWaiting).
 func (m Mapping) waiting(of plan.Attachment) Mapping {
 	address := m.key[:len(m.key)-portKey]
 	if len(address) == 0 {
@@ -61,8 +61,8 @@ func (m Mapping) overlaps(other Mapping) bool {
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
 }
 
-// shares reports whether the mapping other redirects packets to the same port of the same container as m. of is
-// the attachment of m.
+// shares reports whether the mappings m and other redirect packets to the same port of the same container. m has
+// no Owner yet, so the caller passes its attachment.
 func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
 	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
 }
@@ -115,8 +115,8 @@ func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) 
 	return list, nil
 }
 
-// deleteOrReplace deletes mappings. For each host port, a waiting mapping replaces the deleted one, if there is
-// a waiting one (see successors).
+// deleteOrReplace deletes mappings. If another mapping waits for the host port of a deleted mapping, the waiting
+// mapping replaces the deleted mapping (see successors).
 func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error {
 		successors, err := successors(n, gone)
@@ -133,8 +133,8 @@ func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 	})
 }
 
-// verifyHostPort returns an error unless packets to a host port reach the container. Two cases are correct:
-// port p serves the host port, or p waits while another interface of the container serves it.
+// verifyHostPort returns an error unless packets to a host port reach the container. Two cases are correct: the
+// bridge port p serves the host port, or it waits while another interface of the container serves the host port.
 func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
 	what := fmt.Sprintf("host port %s to the container", want.port)
 	present, err := find(n, want)

@@ -91,7 +91,7 @@ func repliesToLoopback() ownRule {
 	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnetMark))}
 }
 
-// MissingLocalnet returns the sysctl and the guard if they are missing on the bridge or its VLAN link.
+// MissingLocalnet returns a difference if the bridge or its VLAN link lacks the sysctl route_localnet or the guard.
 func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
@@ -161,7 +161,7 @@ func guardLocalnet(n *netns.Namespace, name string) error {
 }
 
 // RemoveLocalnet resets the sysctl of a link and then deletes the guard. It deletes the qdisc too, unless other
-// programs have filters there. It is for a link that continues to exist.
+// programs have filters there. RemoveLocalnet is for a link that continues to exist.
 func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	guarded, others, err := localnetFilters(n, l, clsactArriving)
 	if err != nil || !guarded {

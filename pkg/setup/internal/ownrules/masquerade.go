@@ -14,9 +14,9 @@ import (
 )
 
 // EnsureMasquerade adds the rules that masquerade packets from the subnets of a bridge: nf_tables replaces
-// their source address by that of the interface through which they leave the host. Packets that stay on the
-// bridge and multicast packets keep their source address. Packets that conntrack cannot translate are dropped.
-// DeleteRules is the inverse. Processes that call EnsureMasquerade at the same time need a lock (see
+// their source address by that of the interface through which the packets leave the host. Packets that stay
+// on the bridge and multicast packets keep their source address. Packets that conntrack cannot translate are
+// dropped. DeleteRules is the inverse. Processes that call EnsureMasquerade at the same time need a lock (see
 // Host.AttachPort).
 func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix) error {
 	missing, err := MissingRules(n, &plan.Network{Bridge: bridge, Masquerade: subnets})

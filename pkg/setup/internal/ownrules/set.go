@@ -16,7 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// ErrTablesGone is returned if the set of an element was deleted, for instance by "nft flush ruleset".
+// ErrTablesGone is returned if the set for a new element does not exist any more, for instance after "nft flush
+// ruleset".
 var ErrTablesGone = errors.New("the nftables table bridgeveth was deleted meanwhile")
 
 // element is an element of a set or map of our tables.
@@ -86,8 +87,8 @@ func deleteElements(n *netns.Namespace, list []element) error {
 }
 
 // changeElements deletes the elements in gone and adds the elements in added, in one transaction. The error is
-// ERESTART if nf_tables has changed since the generation seen, and ErrTablesGone if a set for the new elements
-// does not exist.
+// ERESTART if nf_tables has changed since the generation in the parameter seen. The error is ErrTablesGone if a
+// set for the new elements does not exist.
 func changeElements(n *netns.Namespace, seen uint32, gone, added []element) error {
 	err := nft.Transact(n, elementBatch(gone, added), seen)
 	if errors.Is(err, unix.ENOENT) && len(added) > 0 {
@@ -155,8 +156,8 @@ func ParseOwner(comment string) (o PortOwner) {
 	return PortOwner{port, plan.Attachment{Network: parts[1], Container: parts[2], Interface: parts[3]}}
 }
 
-// Unlisted returns a function that reports whether an owner belongs to this CNI network and its attachment is
-// not in valid.
+// Unlisted returns a function that reports whether an owner belongs to this CNI network, but is not in valid,
+// the list of valid attachments.
 func Unlisted(network string, valid []plan.Attachment) func(PortOwner) bool {
 	keep := map[string]bool{}
 	for _, a := range valid {
