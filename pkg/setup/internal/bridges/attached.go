@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// AttachedInterface is an interface of a container that is attached to a CNI network, with its
-// present addresses. Addresses does not contain link-local addresses.
+// AttachedInterface is a container's interface that one of our veth pairs attaches to a CNI
+// network. Addresses has its present addresses, without link-local addresses.
 type AttachedInterface struct {
 	plan.Attachment
 	Addresses []netip.Prefix

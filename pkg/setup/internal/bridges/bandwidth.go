@@ -67,7 +67,8 @@ func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	return n.Send(b)
 }
 
-// makeIFB creates the IFB of a port. If the port already has an IFB, makeIFB deletes it first.
+// makeIFB creates the IFB of a port, the link for the bandwidth limit (see plan.IFBOf). If the port
+// already has an IFB, makeIFB deletes it first.
 func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	name := plan.IFBOf(p.Port())
 	var b netns.Batch
@@ -88,7 +89,8 @@ func makeIFB(n *netns.Namespace, p *plan.Port, mtu int) (rtnl.Link, error) {
 	return rtnl.ByName(n, name)
 }
 
-// bandwidth returns the rates that the qdiscs of a port and its IFB have, without the bursts.
+// bandwidth returns the rates of the bandwidth limits of a port, without the bursts. It reads them
+// from the qdiscs of the port and its IFB.
 func bandwidth(n *netns.Namespace, port, ifb rtnl.Link) (limits plan.Bandwidth, err error) {
 	to, err := rtnl.ReadBucket(n, port)
 	from, fromErr := rtnl.ReadBucket(n, ifb)

@@ -114,8 +114,9 @@ func createBridge(n *netns.Namespace, name string, mtu int) error {
 	return n.Send(b)
 }
 
-// RenamedTo returns the present name of a bridge that we created under the name name, if another
-// program has renamed it. Otherwise it returns "". RenamedTo finds the bridge by its MAC address.
+// RenamedTo looks for a bridge that we created with this name and that another program has renamed.
+// It returns the present name of the bridge, or "" if there is no such bridge. RenamedTo finds the
+// bridge by its MAC address.
 func RenamedTo(n *netns.Namespace, name string) (string, error) {
 	all, err := allLinks(n)
 	if err != nil {
@@ -156,8 +157,9 @@ func DeleteBridge(n *netns.Namespace, name string) error {
 	return rtnl.RemoveLink(n, br)
 }
 
-// EnsureGateway adds a gateway address to a bridge. policy selects what happens to addresses that
-// conflict with the gateway. keep lists the gateways of the network, which never conflict.
+// EnsureGateway adds a gateway address to a bridge or VLAN link. policy selects what happens to
+// addresses that conflict with the new address. keep lists the gateway addresses of the network,
+// which never conflict.
 func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep []netip.Prefix, policy plan.Conflict) error {
 	br, err := rtnl.ByName(n, bridge)
 	if err != nil {
@@ -197,9 +199,9 @@ func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep
 	return n.Send(b)
 }
 
-// FindConflict returns an address in present that conflicts with a gateway (see plan.Conflict).
-// Addresses in keep do not conflict. The key forceAddress of the reference plugin bridge uses the
-// same rule.
+// FindConflict returns an address in present that conflicts with a gateway address (see
+// plan.Conflict). Addresses in keep do not conflict. The key forceAddress of the reference plugin
+// bridge uses the same rule.
 func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Prefix, bool) {
 	i := slices.IndexFunc(present, func(p netip.Prefix) bool {
 		conflict := gateway.Overlaps(p) || gateway.Addr().Is4() && p.Addr().Is4()
@@ -211,8 +213,8 @@ func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 	return present[i], true
 }
 
-// HasGateway reports whether the addresses of a link contain a gateway. For IPv6, an
-// address with a shorter prefix length counts as the gateway too: its larger subnet reaches the same
+// HasGateway reports whether the addresses of a link contain a gateway address. For IPv6, the same
+// address with a shorter prefix length is sufficient, because its larger subnet reaches the same
 // containers.
 func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
@@ -222,8 +224,8 @@ func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 
 func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
 
-// RangeConflict returns ErrAddressConflict for the case that attached containers use the address
-// other as their gateway. The message names the remedy.
+// RangeConflict returns ErrAddressConflict for the case that attached containers use the
+// conflicting address (other) as their gateway. The message names the remedy.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
 		"to keep both addresses, or delete these containers first", bridge, gateway, ErrAddressConflict, other)

@@ -38,9 +38,9 @@ func HasNoMAC(l rtnl.Link) bool {
 	return l.Index != 0 && !slices.ContainsFunc(l.MAC, func(b byte) bool { return b != 0 })
 }
 
-// KeepMACBeforeJoin assigns bridge br its present MAC address, if a port with the MAC address port
-// would change it by joining. Several processes may call it at once, because all of them assign the
-// same address.
+// KeepMACBeforeJoin assigns bridge br its present MAC address, if a joining port would otherwise
+// change that address. The parameter port is the MAC address of the joining port. Several processes
+// may call KeepMACBeforeJoin at once, because all of them assign the same address.
 func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port net.HardwareAddr) error {
 	if br.Own || HasNoMAC(br) {
 		return nil
@@ -55,9 +55,10 @@ func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port ne
 	return nil
 }
 
-// KeepMACBeforeLeave assigns bridge br its present MAC address, if the kernel has taken this
-// address from port and port leaves. This happens only with existing links and with ports of older
-// versions of bridgeveth, because other ports have too high MAC addresses.
+// KeepMACBeforeLeave assigns bridge br its present MAC address, if the port that leaves has the
+// same address. The kernel has then taken the address from this port. This happens only with
+// existing links and with ports of older versions of bridgeveth, because other ports have too high
+// MAC addresses.
 func KeepMACBeforeLeave(b *netns.Batch, br, port rtnl.Link) {
 	if br.Index != 0 && bytes.Equal(br.MAC, port.MAC) {
 		AssignMAC(b, br, br.MAC)

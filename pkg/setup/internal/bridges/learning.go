@@ -16,8 +16,8 @@ import (
 // (br_handle_frame in net/bridge/br_input.c), unless no_linklocal_learn is set. A bridge that we create has
 // this setting. Frames to :00 are BPDUs. They pass the hook only if the bridge has no spanning tree.
 
-// maxLearned is the number of MAC addresses that a bridge of ours can learn. It allows four for
-// each port, because virtual machines and macvlan links in a container have their own MAC
+// maxLearned is the number of MAC addresses that a bridge of ours can learn. This is four addresses
+// for each port, because virtual machines and macvlan links in a container have their own MAC
 // addresses.
 const maxLearned = 4096
 

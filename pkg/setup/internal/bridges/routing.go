@@ -92,7 +92,7 @@ func enableForwarding(n *netns.Namespace, key string) error {
 	return n.SetSysctl(key, "1")
 }
 
-// Values of the parameter which of the function forwards.
+// The values of which, a parameter of the function forwards.
 const (
 	confAll     = ^uint32(0) // NETCONFA_IFINDEX_ALL in linux/netconf.h
 	confDefault = ^uint32(1) // NETCONFA_IFINDEX_DEFAULT

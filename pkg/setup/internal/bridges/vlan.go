@@ -15,7 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ErrNoVLANs is returned if a bridge that another program created has VLAN filtering off.
+// ErrNoVLANs is returned if the network has VLANs, but a bridge of another program has VLAN
+// filtering off.
 var ErrNoVLANs = errors.New("it has no VLAN filtering")
 
 // untagged returns the VLAN of untagged frames, or 0 if the plan has none.
@@ -36,7 +37,8 @@ func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 }
 
 // MissingVLANs returns what the VLANs of a network need and the host lacks: VLAN filtering of
-// bridge br, and the VLAN link with the gateways. routed is the present link of that name.
+// bridge br, and the VLAN link with the gateways. routed is the link that now has the name of the
+// VLAN link.
 func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (missing []plan.Difference, err error) {
 	if !net.VLANs.Any() {
 		return nil, nil
@@ -130,8 +132,8 @@ func leaveVLAN(b *netns.Batch, l rtnl.Link, id int, mode vlanMode) {
 	b.Ensure(fmt.Sprintf("remove %s from VLAN %d", l.Name, id), vlanRequest(unix.RTM_DELLINK, l, plan.VLANRange{First: id, Last: id}, mode), unix.ENOENT)
 }
 
-// vlanRequest returns a request that adds a port or a bridge to VLANs, or removes it from them.
-// verb selects which.
+// vlanRequest returns a request that adds a port or a bridge to VLANs (verb RTM_SETLINK), or
+// removes it from VLANs (verb RTM_DELLINK).
 func vlanRequest(verb int, l rtnl.Link, r plan.VLANRange, mode vlanMode) *nl.NetlinkRequest {
 	var side, flags uint16 = nl.BRIDGE_FLAGS_MASTER, 0
 	switch mode {
