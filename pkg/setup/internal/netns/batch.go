@@ -37,10 +37,10 @@ func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) 
 // failed.
 func (n *Namespace) Send(b Batch) error { return n.Exchange(unix.NETLINK_ROUTE, b, nil, nil) }
 
-// Exchange sends the message begin, the batch, and the message end. begin and end may be nil.
-// Exchange waits for the answer to the last request of the batch, and returns the error of the
-// first request that failed. If the kernel answers begin with an error, it has refused the whole
-// batch.
+// Exchange sends three things at once: the message in begin, the requests of the batch, and the
+// message in end. begin and end may be nil. Exchange waits for the answer to the last request of
+// the batch, and returns the error of the first request that failed. If the kernel answers the
+// message in begin with an error, it has refused the whole batch.
 //
 // Only the last request asks for an acknowledgement, because the socket has no room for thousands
 // of acknowledgements. The kernel reports failed requests without being asked, and sends its

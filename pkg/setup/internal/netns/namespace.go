@@ -143,8 +143,8 @@ func (n *Namespace) isCurrent() bool {
 	return err == nil && current.Dev == n.Device && current.Ino == n.Inode
 }
 
-// threadsInOther is the number of threads that may be outside their own namespace: the threads that
-// run inOther, and the threads that inOther could not move back to their namespace.
+// threadsInOther is the number of threads that may be outside their own namespace. They are the
+// threads that run the function inOther, and the threads that inOther could not move back.
 var threadsInOther atomic.Int32
 
 // inOther runs f, which may move the calling thread to another namespace, and then moves the thread

@@ -215,8 +215,8 @@ func (a Attrs) Get(kind uint16) (value Attrs) {
 	return value
 }
 
-// In returns the value of a nested attribute. kinds are the attributes that contain it, from the
-// outermost to the innermost, and the attribute itself.
+// In returns the value of a nested attribute. kinds is the path to this attribute: first the
+// attributes that contain it, from the outermost to the innermost, then the attribute itself.
 func (a Attrs) In(kinds ...uint16) Attrs {
 	for _, kind := range kinds {
 		a = a.Get(kind)
@@ -227,7 +227,7 @@ func (a Attrs) In(kinds ...uint16) Attrs {
 // Text returns the value of an attribute as a string, without the zero byte at its end.
 func (a Attrs) Text(kind uint16) string { return string(a.Word(kind)) }
 
-// Word returns the same string as Text, but as a slice of the message. It copies nothing.
+// Word returns the same text as Text, but as a part of the message. It copies nothing.
 func (a Attrs) Word(kind uint16) []byte {
 	word, _, _ := bytes.Cut(a.Get(kind), []byte{0})
 	return word

@@ -32,8 +32,8 @@ func (n *Namespace) Sysctl(key string) (value string, err error) {
 	return value, err
 }
 
-// Sysctls returns the current values of the sysctls that are the keys of the map. It ignores the
-// values of that map.
+// Sysctls returns the present values of several sysctls: those that are keys of the parameter keys.
+// It ignores the values in that map.
 func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, err error) {
 	values = map[string]string{}
 	for key := range keys {
@@ -44,17 +44,18 @@ func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, e
 	return values, nil
 }
 
-// SetSysctl sets a key to value. A read-only /proc/sys is an error only if the key has another value.
+// SetSysctl sets the sysctl with this key. A read-only /proc/sys is an error only if the sysctl has
+// another value.
 func (n *Namespace) SetSysctl(key, value string) error {
 	return n.Do(func() error { return WriteSysctl(key, value) })
 }
 
-// SetSysctlIfAny sets a key to value as SetSysctl does. A kernel without the key is no error.
+// SetSysctlIfAny sets a sysctl as SetSysctl does. A kernel without the sysctl is no error.
 func (n *Namespace) SetSysctlIfAny(key, value string) error {
 	return n.Do(func() error { return WriteSysctlIfAny(key, value) })
 }
 
-// WriteSysctl sets a key to value as SetSysctl does, in the namespace of the calling thread.
+// WriteSysctl sets a sysctl as SetSysctl does, but in the namespace of the calling thread.
 func WriteSysctl(key, value string) error {
 	path := "/proc/sys/net/" + key
 	err := files.Write(path, value)
@@ -70,14 +71,15 @@ func WriteSysctl(key, value string) error {
 	return fmt.Errorf("set sysctl net/%s to %s: %w", key, value, err)
 }
 
-// ReadOnlySysctl reports whether a key cannot be set because /proc/sys is read-only. This is usual
-// in a container within a container.
+// ReadOnlySysctl reports whether a sysctl cannot be set because /proc/sys is read-only. This is
+// usual in a container within a container.
 func (n *Namespace) ReadOnlySysctl(key string) bool {
 	err := n.Do(func() error { return unix.Access("/proc/sys/net/"+key, unix.W_OK) })
 	return errors.Is(err, unix.EROFS)
 }
 
-// WriteSysctlIfAny sets a key to value as SetSysctlIfAny does, in the namespace of the calling thread.
+// WriteSysctlIfAny sets a sysctl as SetSysctlIfAny does, but in the namespace of the calling
+// thread.
 func WriteSysctlIfAny(key, value string) error {
 	if err := WriteSysctl(key, value); !errors.Is(err, os.ErrNotExist) {
 		return err
