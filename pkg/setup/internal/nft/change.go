@@ -26,7 +26,7 @@ type Change struct {
 // NewChange returns an empty transaction on a table.
 func NewChange(t *nftables.Table) *Change { return &Change{table: t} }
 
-// Set describes a set or, with Value, a map.
+// Set describes a set, or a map if Value is given.
 type Set struct {
 	Name     string
 	Key      nftables.SetDatatype
@@ -34,9 +34,9 @@ type Set struct {
 	UserData []byte               // tells nft(8) how to print and parse the keys
 }
 
-// Send sends the transaction. The kernel processes all requests or none. It processes none, and the
-// error is ERESTART, if nf_tables has changed since the generation seen. If seen is AnyGeneration,
-// the kernel does not check the generation.
+// Send sends the transaction. The kernel processes all requests or none. seen is the generation of
+// nf_tables that the caller has read. If nf_tables has changed since then, the kernel processes no
+// request and the error is ERESTART. With AnyGeneration, the kernel does not check the generation.
 func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	if c.err != nil {
 		return c.err
@@ -180,8 +180,8 @@ func (c *Change) DeleteRules(chain string, handles []uint64) {
 func number(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
 
 // AtOneGeneration calls f with the present generation of nf_tables. f reads from nf_tables and
-// sends a transaction for this generation. If nf_tables has changed between the two, f returns
-// ERESTART, and AtOneGeneration calls f again with the new generation.
+// sends a transaction for this generation. If nf_tables changes between reading and sending, f
+// returns ERESTART, and AtOneGeneration calls f again with the new generation.
 func AtOneGeneration(n *netns.Namespace, f func(seen uint32) error) error {
 	for {
 		seen, err := Generation(n)

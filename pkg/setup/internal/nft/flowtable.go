@@ -71,9 +71,9 @@ func FlowtableDevices(n *netns.Namespace, family int, name string) (devices []st
 }
 
 // CheckFlowtables returns ErrNoFlowtables if the kernel lacks flowtables or the expression that
-// adds flows to them. It changes nothing: it sends a transaction without the message that ends it.
-// The kernel loads the modules for it, reports all errors, and then undoes it (nfnetlink_rcv_batch
-// in net/netfilter/nfnetlink.c).
+// adds flows to them. It changes nothing, because it sends a transaction without the message that
+// ends a transaction. The kernel then loads the modules that the transaction needs, reports all
+// errors, and undoes the transaction (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
 func CheckFlowtables(n *netns.Namespace) error {
 	const name = "probe"
 	t := &nftables.Table{Name: OwnTable, Family: nftables.TableFamilyIPv4}

@@ -54,7 +54,8 @@ func Within(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.
 	return []expr.Any{load, &expr.Cmp{Op: op, Register: 1, Data: address[:load.Len]}}
 }
 
-// UnderMask is Within for any prefix length: it compares the whole address under a mask.
+// UnderMask compares an address with a subnet as Within does, but always compares the whole address
+// under a mask.
 func UnderMask(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []expr.Any {
 	load, address := loadAddress(offset4, offset6, subnet)
 	return []expr.Any{
@@ -64,7 +65,9 @@ func UnderMask(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []ex
 	}
 }
 
-// loadAddress loads an address of the subnet's family, and returns the first address of the subnet.
+// loadAddress returns the expression that loads the source or destination address of a packet, and
+// the first address of the subnet. The offset is offset4 or offset6, depending on the family of the
+// subnet.
 func loadAddress(offset4, offset6 uint32, subnet netip.Prefix) (load *expr.Payload, address []byte) {
 	offset, address := offset4, subnet.Masked().Addr().AsSlice()
 	if subnet.Addr().Is6() {

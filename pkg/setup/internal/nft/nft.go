@@ -53,7 +53,8 @@ func ChainNamed(table, chain string) []*nl.RtAttr {
 	return []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain))}
 }
 
-// Exists reports whether nf_tables has the object that the attributes of a request name.
+// Exists reports whether nf_tables has the object that the attributes name. message is the type of
+// the request (NFT_MSG_GET*).
 func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (bool, error) {
 	_, err := n.Ask(unix.NETLINK_NETFILTER, Request(message, 0, uint8(Family(family)), attributes...))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -74,9 +75,9 @@ func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, 
 	})
 }
 
-// EachRule calls f with each rule that Rules would return, in order, until f returns false. It then
-// does not read the remaining rules. rule is valid only until f returns. If the rules change during
-// the listing, the error is ErrDumpInterrupted (see netns.Dump).
+// EachRule calls f with each rule that Rules would return, in order, until f returns false. It does
+// not read the rules after that. The parameter rule is valid only until f returns. If the rules
+// change during the listing, the error is ErrDumpInterrupted (see netns.Dump).
 func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule netns.Attrs) bool) error {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
 	if chain != "" {
@@ -96,8 +97,8 @@ type nfMessage struct {
 	netns.Attrs
 }
 
-// List returns all objects that a request of type message lists. family is NFPROTO_*, or 0 for all
-// families.
+// List returns all objects of one type. message selects the type (NFT_MSG_GET*). family is
+// NFPROTO_*, or 0 for all families.
 func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAttr) (list []nfMessage, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, Request(message, unix.NLM_F_DUMP, family, attributes...))
@@ -134,13 +135,14 @@ func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 // Handle returns the number that identifies a rule within its table.
 func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
 
-// AnyGeneration is a value for the parameter seen of Transact. With it, the kernel does not check
-// the generation of nf_tables.
+// AnyGeneration is a value for the parameter seen of Transact. With this value, the kernel does not
+// check the generation of nf_tables.
 const AnyGeneration = 0
 
 // Transact sends a batch of requests to nf_tables as one transaction. The kernel processes all
-// requests or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). It processes none, and the
-// error is ERESTART, if nf_tables has changed since the generation seen.
+// requests or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). seen is the generation of
+// nf_tables that the caller has read. If nf_tables has changed since then, the kernel processes no
+// request and the error is ERESTART.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	begin := batchFrame(unix.NFNL_MSG_BATCH_BEGIN)
 	if seen != AnyGeneration {

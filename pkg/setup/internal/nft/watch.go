@@ -29,10 +29,10 @@ func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	return w, nil
 }
 
-// Wait waits for changes of rules. After a change, it returns as soon as there is no further change
-// during the time quiet, because programs often change rules in several steps. If the changes do
-// not stop, it returns when the time most has passed since the first change. If there is no change
-// at all, it returns after the time idle.
+// Wait waits for changes of rules. After a change, it returns when the duration quiet has passed
+// without a further change, because programs often change rules in several steps. If the changes do
+// not stop, it returns when the duration most has passed since the first change. If there is no
+// change at all, it returns after the duration idle.
 func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	changed, err := w.poll(idle)
 	end := time.Now().Add(most)
@@ -47,7 +47,7 @@ func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	return nil
 }
 
-// poll waits at most the time within, and reports whether an event has arrived.
+// poll waits for an event and reports whether it has arrived. within is the longest time to wait.
 func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(max(0, within).Milliseconds()))
