@@ -40,7 +40,7 @@ type Filter struct {
 }
 
 // from returns two filters. Together they select the connections in which an address sends packets,
-// as the client or as the server. For a server, the filter compares the reply packets, because
+// as the client or as the server. The filter for the server compares the reply packets, because
 // their source is the server's own address even if conntrack translates it.
 func from(address netip.Addr) []Filter {
 	f := Filter{Family: netns.FamilyOf(address), Source: address}
@@ -61,13 +61,15 @@ func Forget(n *netns.Namespace, addresses []netip.Prefix) error {
 	return Delete(n, filters...)
 }
 
-// fewFilters is the greatest number of filters for which the kernel reads its table once per
-// filter. With more filters, Delete reads the whole table once.
+// fewFilters is the greatest number of filters that Delete sends to the kernel. The kernel reads
+// its whole table for each filter. With more filters, Delete reads the whole table once and
+// compares the connections itself.
 const fewFilters = 4
 
 // Delete deletes the connections that match at least one of the filters. With up to fewFilters
 // filters, the kernel returns only connections that match a filter (Linux 5.8), but must read its
-// whole table for each filter. With more filters, it returns all connections once.
+// whole table for each filter. With more filters, the kernel returns all connections once, and
+// Delete compares them.
 func Delete(n *netns.Namespace, filters ...Filter) error {
 	var found []connection
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -180,8 +182,9 @@ func (f Filter) tuple() (tuple *nl.RtAttr, flags uint32) {
 	return tuple, flags
 }
 
-// matches reports whether a connection matches the filter. It is needed for kernels that ignore
-// filters.
+// matches reports whether a connection matches the filter. It is necessary because the kernel may
+// return other connections: a kernel before Linux 5.8 ignores filters, and Delete does not send
+// many filters.
 func (f Filter) matches(entry netns.Attrs) bool {
 	tuple := entry.Get(f.direction())
 	source, destination := f.addressKinds()
