@@ -35,8 +35,8 @@ const (
 // listTable is the table of listChain.
 var listTable = &nftables.Table{Name: "nat", Family: nftables.TableFamilyIPv4}
 
-// Add adds the host ports of a port to the list, unless the list already has them. It lists only host
-// ports of TCP and UDP for IPv4.
+// Add adds the host ports of a bridge port to the list, unless the list already has them. It lists
+// only host ports of TCP and UDP for IPv4.
 func Add(n *netns.Namespace, p *plan.Port) error {
 	want, owner := portsToList(p), ownrules.PortComment(p.Attachment)
 	if len(want) == 0 {
@@ -71,9 +71,9 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 }
 
 // rulesOf returns the handles of the rules in the list that have this owner as their comment.
-// complete is true if there is such a rule and iptables can read the ports of all of them. iptables
-// cannot read the ports after nft(8) has loaded a saved ruleset, because nft(8) saves the match
-// multiport in its own syntax.
+// complete is true if there is such a rule and iptables can read the ports of all such rules.
+// iptables cannot read the ports after nft(8) has loaded a saved ruleset, because nft(8) saves the
+// match multiport in its own syntax.
 func rulesOf(n *netns.Namespace, owner string) (handles []uint64, complete bool, err error) {
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	complete = true
@@ -87,7 +87,8 @@ func rulesOf(n *netns.Namespace, owner string) (handles []uint64, complete bool,
 	return handles, complete && len(handles) > 0, err
 }
 
-// portsToList returns the host ports of p that belong in the list. The key is the protocol.
+// portsToList returns the host ports of p that belong in the list. The keys of the map are
+// protocols (IPPROTO_*).
 func portsToList(p *plan.Port) map[uint8][]uint16 {
 	ports := map[uint8][]uint16{}
 	for _, h := range p.HostPorts {
@@ -146,8 +147,9 @@ func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err er
 	return len(rules) - len(gone), nil
 }
 
-// Verify returns an error if the host ports of a port are not in the list. If the kernel does not
-// support iptables-nft, there is no list, and Verify returns nil.
+// Verify returns an error if the chain with the list exists and lacks host ports of p. It returns
+// nil if the chain does not exist, because a kernel without support for iptables-nft cannot have
+// the chain.
 func Verify(n *netns.Namespace, p *plan.Port) error {
 	exists, err := nft.HasChain(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil || !exists || len(portsToList(p)) == 0 {
