@@ -14,12 +14,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxShown is the largest number of bytes of a value that an error shows.
+// maxShown limits how many bytes of a value an error shows.
 const maxShown = 60
 
-// Decode decodes like Read, and also reports unknown keys. The error unknown names each key that
-// is no field of v; its code is 2. The reference plugins ignore unknown keys, so a caller that
-// runs under the name of a reference plugin ignores this error.
+// Decode decodes JSON like Read, and also reports unknown keys. The error unknown names each key
+// that is no field of v, and has the CNI error code 2. The reference plugins ignore unknown keys,
+// so a plugin that runs under the name of a reference plugin ignores this error.
 func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	rest, known, wrong := read(data, v, path)
 	var keys []error
@@ -34,19 +34,23 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	return unknown, wrong
 }
 
-// Read decodes data, a JSON object, into v, a pointer to a struct. It ignores unknown keys and the case of
-// keys, as encoding/json does and runtimes require. path is the prefix of keys in errors: "" or "ipam.". The
-// error names every value of a wrong type and has code 7. If data is not JSON, it has code 6. A field with an
-// error stays unchanged.
+// Read decodes data, a JSON object, into v, a pointer to a struct. Like encoding/json, it ignores
+// unknown keys and the case of keys. Runtimes need this. path is the prefix of keys in errors: ""
+// or "ipam.".
+//
+// The error names every value of a wrong type and has the CNI error code 7. If data is no valid
+// JSON, the code is 6. A field whose value has an error stays unchanged.
 func Read(data []byte, v any, path string) error {
 	_, _, err := read(data, v, path)
 	return err
 }
 
-// read is Read, but also returns the keys that are no field of v, and the keys of v's fields.
+// read decodes like Read. It also returns the keys that are no field of v, and the keys of v's
+// fields.
 //
-// read passes single values to encoding/json, never a struct. Before encoding/json decodes the first struct of
-// a type, it examines all fields and their types. A plugin's process would do this work for a single decoding.
+// read passes only single values to encoding/json, never a struct. Before encoding/json decodes the
+// first struct of a type, it examines the types of all fields. This work pays off only if a process
+// decodes many structs, and a plugin decodes one.
 func read(data []byte, v any, path string) (rest map[string]json.RawMessage, known []string, err error) {
 	err = json.Unmarshal(data, &rest)
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
@@ -78,7 +82,7 @@ func read(data []byte, v any, path string) (rest map[string]json.RawMessage, kno
 	return rest, known, errors.Join(wrong...)
 }
 
-// readValue decodes the value of a key into a field.
+// readValue decodes the value of a key into a field of a struct.
 func readValue(data []byte, field reflect.Value, key string) error {
 	into := field.Addr().Interface()
 	_, itself := into.(json.Unmarshaler)
@@ -95,8 +99,8 @@ func readValue(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// readList decodes a list of structs. If one of the structs has an error, the field stays
-// unchanged.
+// readList decodes a list of structs into a field. If one of the structs has an error, the field
+// stays unchanged.
 func readList(data []byte, field reflect.Value, key string) error {
 	var values []json.RawMessage
 	if err := json.Unmarshal(data, &values); err != nil {
@@ -114,8 +118,8 @@ func readList(data []byte, field reflect.Value, key string) error {
 	return nil
 }
 
-// eachField calls f with each field that has a JSON key, including the fields of embedded
-// structs.
+// eachField calls f with each field of a struct that has a JSON key, including the fields of
+// embedded structs.
 func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	t := v.Type()
 	for i := range t.NumField() {
@@ -130,7 +134,8 @@ func eachField(v reflect.Value, f func(key string, field reflect.Value)) {
 	}
 }
 
-// valueError returns an error about the value of a key, with the code for invalid configurations.
+// valueError returns an error about the value of a key, with the CNI error code 7 (invalid
+// configuration).
 func valueError(key string, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
@@ -146,7 +151,7 @@ func wrongType(key string, wrong *json.UnmarshalTypeError) error {
 	return Errorf(types.ErrInvalidNetworkConfig, "%s: a JSON %s instead of %s", cmp.Or(key, "configuration"), wrong.Value, article(wrong.Type))
 }
 
-// article returns the JSON name of a Go type, with an article.
+// article returns the name of a Go type in JSON, with an article: "a string".
 func article(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
@@ -171,8 +176,8 @@ func show(value json.RawMessage) string {
 	return line.String()
 }
 
-// suggest returns a hint that names the known key most similar to key, if they differ in at most
-// two letters. Otherwise it returns "".
+// suggest returns a hint that names the known key most similar to the unknown key. It returns "" if
+// no known key is within two edits of the unknown key.
 func suggest(key string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
@@ -189,8 +194,8 @@ func suggest(key string, known []string) string {
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-// edits returns the Levenshtein distance of a and b: how many letters must be added, deleted or
-// changed to turn one into the other.
+// edits returns the Levenshtein distance of a and b: the number of letters that must be added,
+// deleted or changed to turn a into b.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

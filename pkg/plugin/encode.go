@@ -10,9 +10,9 @@ import (
 )
 
 // encodeResult returns the JSON of a result of CNI 1.0.0 or later, without empty fields (CNI
-// specification 1.1.0, "Add Success"). It does not use encoding/json, which would examine each
-// type first. This would take a quarter of a millisecond, more than ADD needs to set the
-// container's addresses and routes.
+// specification 1.1.0, "Add Success"). It does not use encoding/json, which would first examine
+// each type. That takes a quarter of a millisecond, more than ADD needs to set the container's
+// addresses and routes.
 func encodeResult(r *current.Result) []byte {
 	var e encoder
 	e.object("", func() {
@@ -58,17 +58,17 @@ func (e *encoder) route(r *types.Route) {
 	e.pointer("scope", r.Scope)
 }
 
-// encoder is the JSON that was written so far. Its methods do not write keys with empty values.
+// encoder is the JSON text that has been written so far. Its methods skip keys with empty values.
 type encoder []byte
 
-// next writes a comma before the next value, unless it is the first one in its object or list.
+// next writes the comma before a value, unless the value is the first in its object or list.
 func (e *encoder) next() {
 	if n := len(*e); n > 0 && (*e)[n-1] != '{' && (*e)[n-1] != '[' && (*e)[n-1] != ':' {
 		*e = append(*e, ',')
 	}
 }
 
-// key writes the key of the next value. If name is "", the value has no key.
+// key writes the key before a value. If name is "", the value has no key.
 func (e *encoder) key(name string) {
 	e.next()
 	if name != "" {
@@ -95,8 +95,8 @@ func list[T any](e *encoder, key string, all []T, each func(T)) {
 	*e = append(*e, ']')
 }
 
-// objects writes a list of objects. It writes null for a nil object, which the result of another
-// plugin may contain.
+// objects writes a list of objects. For a nil object it writes null. The result of another plugin
+// may contain null.
 func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	list(e, key, all, func(one *T) {
 		if one == nil {
@@ -108,7 +108,7 @@ func objects[T any](e *encoder, key string, all []*T, members func(*T)) {
 	})
 }
 
-// string writes a string. If it belongs to a key, the caller has written the key.
+// string writes a string value. If the value has a key, the caller must have written the key.
 func (e *encoder) string(value string) {
 	e.next()
 	for _, c := range []byte(value) {
@@ -140,7 +140,7 @@ func (e *encoder) number(key string, value int) {
 	}
 }
 
-// pointer writes a key with a number, which may be zero. It writes nothing if value is nil.
+// pointer writes a key and a number, even if the number is 0. It writes nothing if value is nil.
 func (e *encoder) pointer(key string, value *int) {
 	if value != nil {
 		e.key(key)

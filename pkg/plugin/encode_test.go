@@ -10,8 +10,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// TestEncodeResult checks that encodeResult writes the same JSON as the CNI library, for a result
-// with all fields and for a result without any.
+// TestEncodeResult checks that encodeResult writes the same JSON as the CNI library. It encodes
+// results with all fields, without fields, and with null in lists.
 func TestEncodeResult(t *testing.T) {
 	t.Parallel()
 	_, four, _ := net.ParseCIDR("10.88.0.0/16")

@@ -8,8 +8,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Error codes of these plugins. The CNI specification 1.1.0 ("Error") leaves codes of 100 and more to
-// plugins. docs/errors.md lists all of them.
+// Error codes of bridgeveth's plugins. The CNI specification 1.1.0 ("Error") reserves codes from
+// 100 on for plugins. docs/errors.md lists all codes.
 const (
 	CodeExhausted uint = 100 + iota // no free address is left in a range
 	CodeTaken                       // something else has the name or the address
@@ -19,9 +19,9 @@ const (
 	CodeDelegate                    // another plugin failed without a code of its own
 )
 
-// Errorf returns a CNI error with the given code. Its message is formatted as by fmt.Errorf, in
-// one line. If %w wraps a CNI error, Errorf uses the code of that error, because it is more
-// specific. The exception is types.ErrInternal, which code replaces.
+// Errorf returns a CNI error with a code and one line of text, formatted as by fmt.Errorf. If %w
+// wraps a CNI error, Errorf uses the code of the wrapped error, because it is more specific. The
+// exception is types.ErrInternal, which the parameter code replaces.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error

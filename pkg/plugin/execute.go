@@ -12,18 +12,18 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxOutput is the largest number of bytes of a plugin's output that an error shows. The error
-// shows the end of the output, because it contains the cause.
+// maxOutput limits how many bytes of a plugin's output an error shows. The error shows the end of
+// the output, which contains the cause.
 const maxOutput = 2000
 
-// Execute runs another plugin with this process's environment and the configuration conf, and returns its standard
-// output (CNI specification 1.1.0, section 4, "Delegated plugin execution procedure"). It copies the plugin's
-// standard error to the standard error of this process. If the plugin prints a CNI error, Execute returns it as a
-// types.Error. If the plugin fails with plain text, the error contains the text, because runtimes show only
-// errors.
+// Execute runs another plugin with the configuration conf and the environment of this process. It
+// returns the plugin's standard output (CNI specification 1.1.0, section 4, "Delegated plugin
+// execution procedure"), and copies the plugin's standard error to its own. If the plugin prints a
+// CNI error, Execute returns it as a types.Error. If the plugin fails with plain text, the error
+// contains the text, because runtimes show only errors.
 //
-// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS. They cost two
-// megabytes and half a millisecond at every start.
+// pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS.
+// These imports cost two megabytes and half a millisecond at every start.
 func Execute(path, verb string, conf []byte) ([]byte, error) {
 	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb) // if the environment has several CNI_COMMANDs, the last one counts
@@ -39,8 +39,7 @@ func Execute(path, verb string, conf []byte) ([]byte, error) {
 	return out, err
 }
 
-// failure returns the error about a plugin that has failed. The error contains the plugin's
-// output.
+// failure returns the error of a plugin that has failed, with the plugin's output.
 func failure(err error, stdout, stderr []byte) error {
 	printed := &types.Error{}
 	if json.Unmarshal(stdout, printed) == nil && printed.Msg != "" {

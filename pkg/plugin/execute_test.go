@@ -10,7 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// TestExecuteFails checks that the error about a failed plugin contains the plugin's output.
+// TestExecuteFails checks that the error of Execute contains the output of the plugin that failed.
 func TestExecuteFails(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string

@@ -6,10 +6,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// ValidAttachments returns the list of valid attachments in the configuration of GC. If the list
-// is null or [], no attachment is valid. If the key is absent, ValidAttachments returns an error:
-// otherwise, GC for a caller that does not know the key would remove every container from the
-// network.
+// ValidAttachments returns the list of valid attachments in the configuration of GC. If the list is
+// null or [], no attachment is valid. If the key is absent, ValidAttachments returns an error.
+// Otherwise, if a runtime does not set the key, GC would remove every container from the network.
 func ValidAttachments(conf []byte) ([]types.GCAttachment, error) {
 	const key = "cni.dev/valid-attachments"
 	var keys map[string]json.RawMessage

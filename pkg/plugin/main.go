@@ -21,25 +21,28 @@ import (
 // Version is the release of this build. The linker sets it.
 var Version = "devel"
 
-// lockWait is the longest time for which one call waits for locks, all waits together. undoWait
-// is additional time for the undo of a failed ADD. After this time, the call returns an error
-// that names the process with the lock. Runtimes wait longer for a call: CRI-O 30 s for GC of all
-// networks, CRI-O and containerd a minute for DEL, and kubelet four minutes for a pod.
+// lockWait is the longest time for which one CNI call waits for locks, all waits together. undoWait
+// is additional time in which ADD undoes its steps after a failure. When the time is over, the call
+// returns an error that names the process with the lock. Runtimes wait longer for a call: CRI-O 30
+// s for GC of all networks, CRI-O and containerd a minute for DEL, and kubelet four minutes for a
+// pod.
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
-// Main runs one CNI command as the plugin called name and returns the exit status. release is a version such as
-// v1.2.3. Main reads CNI_* from the environment and the network configuration from standard input. It prints one
-// JSON object, a result or an error, on standard output. Without CNI_COMMAND, it prints name and release on
-// standard error, in the format of the reference plugins, which other programs parse.
+// Main runs one CNI command as the plugin with this name, and returns the exit status of the
+// process. release is a version such as v1.2.3. Main reads CNI_* from the environment and the
+// network configuration from standard input. It prints a result or an error as one JSON object on
+// standard output. Without CNI_COMMAND, it prints the name and the release on standard error. Other
+// programs parse this line, so it has the format of the reference plugins.
 //
-// skel does most of this. Main adds cniVersion to errors, and answers VERSION in the version of the request (CNI
-// specification 1.1.0, "Error" and "VERSION").
+// The package skel of the CNI library does most of this. Main adds cniVersion to errors, and
+// answers VERSION in the version of the request (CNI specification 1.1.0, "Error" and "VERSION").
 func Main(name, release string, verbs skel.CNIFuncs) int {
 	start := time.Now()
 	growStack()
 	flock.Limit(lockWait, undoWait)
-	// A call takes only milliseconds, so only SIGKILL ends it. Because SIGPIPE is also ignored, a
-	// write to a closed standard output returns an error, and ADD undoes its steps.
+	// A call takes only milliseconds, so it ignores the signals that ask it to end. Only SIGKILL
+	// ends it. Because SIGPIPE is ignored too, a write to a closed standard output returns an
+	// error, and ADD undoes its steps.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
 	var stdin configuration
@@ -71,7 +74,7 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	return 0
 }
 
-// count adds an ADD to the host's counters, if the node agent has made them.
+// count adds an ADD to the host's counters, if the node agent has created the file of the counters.
 func count(start time.Time, err *types.Error) {
 	var code uint
 	if err != nil {
@@ -80,14 +83,14 @@ func count(start time.Time, err *types.Error) {
 	_ = counters.Add(counters.Path, time.Since(start), code) // an error here must not make ADD fail
 }
 
-// toBeRetried replaces certain words in the errors of DEL. If the error of a DEL contained these
-// words, containerd would treat the DEL as successful and would not call DEL again
+// toBeRetried replaces phrases in the errors of DEL. If an error contained such a phrase,
+// containerd would treat the DEL as successful and would not call it again
 // (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked returns verb without a check that skel makes after the verb: that CNI_NETNS is not
-// the plugin's own namespace. At that time the verb has already printed its result, so an error
-// would be a second JSON object on standard output.
+// unchecked returns verb without a check that skel makes after it: CNI_NETNS must not be the
+// plugin's own network namespace. At that time the verb has already printed its result, so the
+// error of skel would be a second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		defer func() { args.NetnsOverride = "true" }() // set after the verb has run, because the verb reads the caller's value
@@ -95,8 +98,8 @@ func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	}
 }
 
-// refill returns an open file that contains data. Main puts it in the place of os.Stdin, from
-// which skel reads the configuration.
+// refill returns an open file that contains data. Main replaces os.Stdin by this file, because skel
+// reads the configuration from os.Stdin.
 func refill(data []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("network configuration", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -112,9 +115,9 @@ func refill(data []byte) (*os.File, error) {
 // configuration is the network configuration that Main has read from standard input.
 type configuration []byte
 
-// version returns the cniVersion of the configuration, or the newest version if it has none. It
-// decodes the configuration again, but only for errors and for the answer to VERSION, so ADD does
-// not pay for it.
+// version returns the cniVersion of the configuration, or the newest CNI version if the
+// configuration has none. It decodes the configuration a second time, but only for errors and for
+// the answer to VERSION.
 func (c configuration) version() string {
 	var conf struct {
 		CNIVersion string `json:"cniVersion"`
@@ -125,8 +128,7 @@ func (c configuration) version() string {
 	return version.Current()
 }
 
-// fail prints the error e on standard output, where libcni expects it, and returns the exit
-// status.
+// fail prints the error e on standard output, where libcni reads it, and returns the exit status.
 func (c configuration) fail(e *types.Error) int {
 	out := struct {
 		CNIVersion string `json:"cniVersion"`
@@ -138,7 +140,8 @@ func (c configuration) fail(e *types.Error) int {
 	return 1
 }
 
-// versionInfo is version.All, except that its answer to VERSION has the version of the request.
+// versionInfo is version.All of the CNI library, but its answer to VERSION contains the version of
+// the request.
 type versionInfo struct {
 	version.PluginInfo
 	asked configuration
@@ -152,8 +155,8 @@ func (v versionInfo) Encode(w io.Writer) error {
 	}{v.asked.version(), v.SupportedVersions()})
 }
 
-// growStack grows the stack once, by a function with a large frame. Otherwise the Go runtime copies the stack four
-// times during the call, which takes 1 % of an ADD.
+// growStack grows the stack once, because this function has a large frame. Otherwise the Go runtime
+// would copy the stack four times during a call, which takes 1 % of an ADD.
 //
 //go:noinline
 func growStack() {

@@ -1,12 +1,12 @@
 package plugin
 
-// These are the names of our plugins. A name is the value of "type" in a configuration, and the
-// name of the executable file in CNI_PATH.
+// The names of bridgeveth's plugins. A name is the value of "type" in a configuration, and the name
+// of the executable file in CNI_PATH.
 const (
 	Bridgeveth = "bridgeveth"
 	IPAMSimple = "ipam-simple"
 
-	// These are names of reference plugins that our plugins have in the drop-in installation.
+	// The names of reference plugins, which the drop-in installation gives to bridgeveth's plugins.
 	Bridge    = "bridge"     // runs bridgeveth
 	HostLocal = "host-local" // runs ipam-simple
 	PortMap   = "portmap"

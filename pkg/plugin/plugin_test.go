@@ -116,7 +116,7 @@ func TestEdits(t *testing.T) {
 	}
 }
 
-// TestMain runs the test's executable as a plugin if PLUGIN_TEST is set.
+// TestMain runs the test's executable as a plugin if the variable PLUGIN_TEST is set.
 func TestMain(m *testing.M) {
 	if os.Getenv("PLUGIN_TEST") != "" {
 		fails := func(*skel.CmdArgs) error { return Errorf(101, "it is taken") }

@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// Previous returns prevResult, which is the result of the plugin before in the list or, for
-// CHECK, the result of ADD. It returns nil if there is no prevResult.
+// Previous returns prevResult: the result of ADD for CHECK and DEL, or the result of the plugin
+// before in the list for ADD. It returns nil if there is no prevResult.
 func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
@@ -30,9 +30,9 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// parseResult parses a result in the CNI version that the result names, or in the given version
-// if it names none. A result in libcni's record has the version that the runtime uses, which may
-// be older than the newest version of the configuration (cniVersions).
+// parseResult parses a result. The CNI version of the result is its cniVersion, or the parameter
+// version if it has no cniVersion. The cniVersion in a record of libcni may be older than the
+// newest version of the configuration (cniVersions), because the runtime chooses it.
 func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own
@@ -49,8 +49,8 @@ func parseResult(result map[string]any, version string) (*current.Result, error)
 	return current.NewResultFromResult(parsed)
 }
 
-// refuseNulls returns an error if a list in a result contains null, because the CNI library's conversions do not
-// check for null.
+// refuseNulls returns an error if a list in a result contains null. The CNI library converts
+// results without checking for null.
 func refuseNulls(result map[string]any) error {
 	for key, value := range result {
 		list, _ := value.([]any)
@@ -61,25 +61,26 @@ func refuseNulls(result map[string]any) error {
 	return nil
 }
 
-// IPNet returns a prefix in the type that the CNI library uses in results.
+// IPNet converts a prefix to the type that the CNI library uses in results.
 func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Prefix is the inverse of IPNet. It returns an IPv4 address with four bytes.
+// Prefix is the inverse of IPNet. An IPv4 address in the result always has the IPv4 form, not the
+// IPv4-mapped IPv6 form.
 func Prefix(n net.IPNet) netip.Prefix {
 	bits, _ := n.Mask.Size()
 	return netip.PrefixFrom(Addr(n.IP), bits)
 }
 
-// Addr returns ip as a netip.Addr, with four bytes for an IPv4 address. It returns the zero Addr
-// for nil.
+// Addr converts ip to a netip.Addr, without the IPv4-mapped IPv6 form. It returns the zero Addr for
+// nil.
 func Addr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }
 
-// PassOn prints prevResult unchanged, for a plugin that adds nothing to it.
+// PassOn prints prevResult unchanged. A plugin that adds nothing to prevResult calls it.
 func PassOn(conf *types.PluginConf) error {
 	previous, err := Previous(conf)
 	if err == nil && previous == nil {
@@ -91,7 +92,7 @@ func PassOn(conf *types.PluginConf) error {
 	return PrintResult(previous, conf.CNIVersion)
 }
 
-// PrintResult prints a result in the given version of CNI.
+// PrintResult prints a result in the given CNI version.
 func PrintResult(r *current.Result, version string) error {
 	converted, err := r.GetAsVersion(version)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// TestPreviousNulls checks that Previous refuses null in each list of a result, in versions that
-// the library converts and in versions that it does not convert.
+// TestPreviousNulls checks that Previous refuses null in each list of a result. The CNI library
+// converts results of the older versions, and does not convert results of 1.0.0 and 1.1.0.
 func TestPreviousNulls(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		for _, key := range []string{"interfaces", "ips", "routes"} {
@@ -28,16 +28,16 @@ func TestPreviousNulls(t *testing.T) {
 	}
 }
 
-// TestPreviousVersions checks that Previous reads a result of each version under a configuration
-// of each other version. libcni's records contain such results.
+// TestPreviousVersions checks that Previous reads a result of each CNI version, whatever the
+// version of the configuration is. libcni's records contain such results.
 func TestPreviousVersions(t *testing.T) {
 	ips := `"ips":[{"version":"4","interface":0,"address":"10.1.0.2/16","gateway":"10.1.0.1"}],"interfaces":[{"name":"eth0","sandbox":"/x"}]`
 	results := map[string]string{"0.1.0": `"ip4":{"ip":"10.1.0.2/16","gateway":"10.1.0.1"}`, "0.3.1": ips, "0.4.0": ips, "1.0.0": ips, "1.1.0": ips}
 	for own, result := range results {
 		for configured := range results {
 			result := result
-			// Without this key, the result has no cniVersion, as results of CNI libraries before
-			// 1.0.0.
+			// Results of CNI libraries before 1.0.0 have no cniVersion. If both versions are equal,
+			// the test leaves the key out.
 			if own != configured {
 				result = fmt.Sprintf(`"cniVersion":%q,%s`, own, results[own])
 			}
