@@ -16,19 +16,31 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
 
-// The kernel needs about 22 ms to delete a link. About 2 ms after RTM_DELLINK, no process can see
-// the link any more, and the kernel has sent the notification of the deletion. The kernel
-// acknowledges the request about 20 ms later, when no processor can have a pointer to the link any
-// more (rcu_barrier in netdev_run_todo, net/core/dev.c).
+// The kernel needs about 22 ms to delete a link. About 2 ms after RTM_DELLINK, no process can find
+// the link any more. About 20 ms later, the kernel acknowledges the request, because it first waits
+// until no processor can have a pointer to the link (rcu_barrier in netdev_run_todo, net/core/dev.c).
+// For a bridge, it waits twice (br_multicast_dev_del in net/bridge/br_multicast.c).
 //
 // DEL need not wait for the acknowledgement. But a process cannot end while one of its threads
 // waits for it. Therefore a child process sends the request and waits. The child ends after its
 // parent, and process 1 reaps the child.
 
+// The notification RTM_DELNETCONF, in linux/netconf.h.
+const (
+	netconfSize  = 4 // size of struct netconfmsg, which precedes the attributes
+	netconfIndex = 1 // NETCONFA_IFINDEX
+)
+
 // removalWait is the longest time that RemoveLink waits for the deletion of a link.
 const removalWait = 10 * time.Second
 
-// RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can see the link.
+// removalGroups are the multicast groups of the notifications about a deletion. Of the two, the
+// kernel sends RTM_DELNETCONF first: when a link has lost its name and index (NETDEV_UNREGISTER in
+// net/ipv4/devinet.c). For a bridge, RTM_DELLINK follows after the first of the two waits. A kernel
+// without RTM_DELNETCONF (before Linux 4.12) only makes RemoveLink slower.
+const removalGroups = unix.RTMGRP_LINK | 1<<(unix.RTNLGRP_IPV4_NETCONF-1)
+
+// RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can find the link.
 // If RemoveLink cannot start a child process, it deletes the link itself and waits for the
 // acknowledgement.
 func RemoveLink(n *netns.Namespace, l Link) error {
@@ -62,7 +74,7 @@ type removal struct {
 // listen opens the sockets and the pipe.
 func (r *removal) listen(n *netns.Namespace) (err error) {
 	if r.notices, err = n.NewSocket(unix.NETLINK_ROUTE); err == nil {
-		err = unix.Bind(r.notices.FD, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK})
+		err = unix.Bind(r.notices.FD, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: removalGroups})
 	}
 	if err == nil {
 		r.request, err = n.NewSocket(unix.NETLINK_ROUTE)
@@ -169,8 +181,13 @@ func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 // RTM_DELLINK of the family AF_BRIDGE, which the kernel sends when a port leaves a bridge.
 func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	err = r.notices.Receive(func(m netns.Message) bool {
-		header := nl.DeserializeIfInfomsg(m.Data)
-		gone = m.Kind == unix.RTM_DELLINK && header.Family == unix.AF_UNSPEC && int(header.Index) == r.Index
+		switch m.Kind {
+		case unix.RTM_DELLINK:
+			header := nl.DeserializeIfInfomsg(m.Data)
+			gone = header.Family == unix.AF_UNSPEC && int(header.Index) == r.Index
+		case unix.RTM_DELNETCONF:
+			gone = netns.Attrs(m.Data[netconfSize:]).Integer(netconfIndex) == r.Index
+		}
 		return !gone
 	})
 	switch {

@@ -1,6 +1,8 @@
 package rtnl_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
@@ -34,6 +36,31 @@ func TestDeleteStale(t *testing.T) {
 		}
 		if _, err := rtnl.ByIndex(host.Namespace, renewed.Index); err != nil {
 			t.Errorf("%s deleted the new link: %v", name, err)
+		}
+	}
+}
+
+// TestRemoveLink checks that no process can find a link any more when RemoveLink returns. It reads
+// /proc/net/dev, because a request to rtnetlink would wait until the kernel has finished the
+// deletion.
+func TestRemoveLink(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	for _, kind := range []string{"veth", "bridge"} {
+		for range 20 {
+			setuptest.Run(t, "ip", "link", "add", "doomed", "up", "type", kind)
+			setuptest.Run(t, "ip", "address", "add", "10.7.0.1/16", "dev", "doomed")
+			l, err := rtnl.ByName(host.Namespace, "doomed")
+			if err == nil {
+				err = rtnl.RemoveLink(host.Namespace, l)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			links, err := os.ReadFile("/proc/thread-self/net/dev")
+			if err != nil || strings.Contains(string(links), "doomed:") {
+				t.Fatalf("%s after RemoveLink: %v\n%s", kind, err, links)
+			}
 		}
 	}
 }
