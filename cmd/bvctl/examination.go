@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -112,6 +113,10 @@ func (x *examination) close() {
 
 // walk follows packets along all paths that args name, or along all paths of the host.
 func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
+	x.AskAgent = func(host string) (string, error) {
+		text, _, err := askAgent(ctx, net.JoinHostPort(host, agentPort))
+		return text, err
+	}
 	from, reports := x.ends, x.more
 	if len(args) > 0 {
 		a, err := x.find(args[0])

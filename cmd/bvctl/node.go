@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// agentWait is the longest time to wait for the node agent, which answers from memory.
-const agentWait = 10 * time.Second
+const (
+	agentPort   = "9097"          // of the agent's default --listen
+	agentWait   = 5 * time.Second // the longest time to wait for the agent, which answers from memory
+	agentAnswer = 16 << 20        // the longest answer in bytes; 5,000 peers take less than 1 MiB
+)
 
 // newNode returns "bvctl node".
 func newNode() *cobra.Command {
@@ -21,24 +26,38 @@ func newNode() *cobra.Command {
 the node is ready for pods, how full its pod ranges are, and how packets get to the pods of each
 other node.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := http.Client{Timeout: agentWait}
-			answer, err := client.Get("http://" + agent + "/node")
+			text, ready, err := askAgent(cmd.Context(), agent)
 			if err != nil {
 				return fmt.Errorf("--agent: %w; start bridgeveth-node on this node, or set the address of its --listen", err)
 			}
-			defer answer.Body.Close()
-			if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusServiceUnavailable {
-				return fmt.Errorf("--agent: %s answers %s; set the address of bridgeveth-node's --listen", agent, answer.Status)
-			}
-			if _, err := io.Copy(cmd.OutOrStdout(), answer.Body); err != nil {
-				return err
-			}
-			if answer.StatusCode != http.StatusOK {
+			fmt.Fprint(cmd.OutOrStdout(), text)
+			if !ready {
 				return errUnhealthy
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&agent, "agent", "127.0.0.1:9097", "address and port of the agent, as in its --listen")
+	cmd.Flags().StringVar(&agent, "agent", net.JoinHostPort("127.0.0.1", agentPort), "address and port of the agent, as in its --listen")
 	return cmd
+}
+
+// askAgent returns what the agent at an address says about its node, and whether the node is ready.
+func askAgent(ctx context.Context, address string) (text string, ready bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, agentWait)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/node", nil)
+	if err != nil {
+		return "", false, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", false, err
+	}
+	defer answer.Body.Close()
+	ready = answer.StatusCode == http.StatusOK
+	if !ready && answer.StatusCode != http.StatusServiceUnavailable {
+		return "", false, fmt.Errorf("%s answers %s", address, answer.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(answer.Body, agentAnswer))
+	return string(body), ready, err
 }

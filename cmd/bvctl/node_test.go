@@ -22,7 +22,7 @@ func TestNode(t *testing.T) {
 	}{
 		{"ready", http.StatusOK, text, ""},
 		{"not ready", http.StatusServiceUnavailable, text, errUnhealthy.Error()},
-		{"another program", http.StatusNotFound, "", "answers 404 Not Found; set the address of bridgeveth-node's --listen"},
+		{"another program", http.StatusNotFound, "", "answers 404 Not Found; start bridgeveth-node on this node, or set the address of its --listen"},
 		{"no agent", 0, "", "connection refused; start bridgeveth-node on this node, or set the address of its --listen"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

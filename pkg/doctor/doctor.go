@@ -36,6 +36,10 @@ type Doctor struct {
 	// PodRanges are the address ranges of the pods on all nodes of a cluster. They are empty if the
 	// ranges are unknown.
 	PodRanges []netip.Prefix
+	// AskAgent returns what bridgeveth-node, the agent of a Kubernetes node, answers to GET /node on
+	// the host with an IP address. It is called only if an agent has added routes to this host. If it
+	// is nil, the doctor does not look for an agent.
+	AskAgent func(host string) (text string, err error)
 
 	snapshot *checks.Snapshot
 }
@@ -65,6 +69,6 @@ func (d *Doctor) newPath(a, b *End) (*checks.Path, error) {
 		d.snapshot = s
 	}
 	return &checks.Path{
-		Report: &Report{From: a.Name}, Snapshot: d.snapshot, Host: d.Host, A: a, B: b, PodRanges: d.PodRanges,
+		Report: &Report{From: a.Name}, Snapshot: d.snapshot, Host: d.Host, A: a, B: b, PodRanges: d.PodRanges, AskAgent: d.AskAgent,
 	}, nil
 }

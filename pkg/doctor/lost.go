@@ -44,7 +44,7 @@ func (p *proof) lastSeen(failure error) (what, advice string) {
 	case p.Local && !seen.Seen(host, probe.Reply):
 		return "the request reached the host, and the host did not answer", "check iptables-legacy-save, ip rule, and ip neigh show dev " + p.A.Bridge
 	case p.Beyond() && !seen.Seen(host, probe.Reply):
-		return "the request left the host, and no answer came back", "check that the address exists beyond this host and answers pings"
+		return p.lostBeyond()
 	case p.Local || p.Beyond():
 		return "the answer reached the host and did not reach " + a, beyondPort + p.A.Port
 	case !seen.Seen(p.B.Namespace, probe.Request):

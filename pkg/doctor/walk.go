@@ -34,6 +34,7 @@ func (d *Doctor) Walk(ctx context.Context, a, b *End, is4 bool) (*Report, error)
 	switch {
 	case p.Routed:
 		p.CheckHostRoute()
+		p.CheckNode()
 	case p.Local:
 		p.CheckReturnPath(p.To, "")
 	}

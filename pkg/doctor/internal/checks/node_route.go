@@ -27,6 +27,10 @@ func (p *Path) AddNoNodeRoute(err error) bool {
 		}
 		what = "only the default route to it, by " + p.Out
 	}
+	if p.AskAgent != nil && kernel.HasAgent(p.Host.Namespace) {
+		p.addNoAgentRoute(p.agentOfHost().peerOf(p.To), what)
+		return true
+	}
 	own, _ := p.A.Address(p.To.Is4())
 	p.Advise("route of the host", fmt.Sprintf("%s route add %s via NODE, where NODE is the address of the pod's node", report.IP(p.To), netip.PrefixFrom(p.To, own.Bits()).Masked()),
 		"%s is the address of a pod (masqExclude %s), and the host has %s", p.To, pods, what)

@@ -19,6 +19,7 @@ type Path struct {
 	// has none.
 	From, To  netip.Addr
 	PodRanges []netip.Prefix // of the pods on all nodes
+	AskAgent  AgentAsker
 
 	Own    bool   // To is an address of A itself
 	Local  bool   // To is an address of the host
@@ -31,6 +32,13 @@ type Path struct {
 	// Refused reports whether a strict rp_filter on the bridge drops the packet. CheckReturnPath
 	// and CheckHostRoute set the field.
 	Refused bool
+	// Far is the address of the node that has the target. FarTunnel is the address of that node's
+	// end of the tunnel. CheckNode sets both; an address is not valid if there is no such node or no
+	// tunnel.
+	Far, FarTunnel netip.Addr
+
+	asked bool   // the agent on this host was asked
+	agent *agent // its answer, or nil
 }
 
 // Containers returns container A, and also B if B is another container.

@@ -17,6 +17,7 @@ func (p *Path) CheckSilentDrops() {
 		p.checkQdiscs(e.Namespace, e.Interface, e)
 		p.checkQdiscs(p.Host.Namespace, e.Port, nil)
 	}
+	p.checkNodeNeighbour()
 	switch {
 	case p.Own:
 		p.checkEcho(p.A.Namespace, p.A)

@@ -15,6 +15,7 @@ type Neighbour struct {
 	Address netip.Addr
 	MAC     net.HardwareAddr
 	Failed  bool // nobody has answered the kernel's requests so far
+	Fixed   bool // a program has set the entry (NUD_PERMANENT), so the kernel sends no requests
 }
 
 // Neighbours lists the neighbour entries of a family (AF_INET, AF_INET6) on the link with this
@@ -23,23 +24,25 @@ func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err er
 	entries, err := neighbours(ns, index, family)
 	for _, n := range entries {
 		a, _ := netip.AddrFromSlice(n.IP)
-		all = append(all, Neighbour{a.Unmap(), n.HardwareAddr, n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0})
+		all = append(all, Neighbour{a.Unmap(), n.HardwareAddr, n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0, n.State&netlink.NUD_PERMANENT != 0})
 	}
 	return all, err
 }
 
-// FDBEntry is an entry of a bridge's forwarding database: a MAC, and the port to which the bridge
-// sends frames for this MAC.
+// FDBEntry is an entry of a forwarding database: a MAC, and where frames for this MAC go. In the
+// database of a bridge, this is a port. In the database of a VXLAN device, it is another host.
 type FDBEntry struct {
-	Port, Bridge int // indexes of links
+	Port, Bridge int // indexes of links; Port is the VXLAN device in its own database
 	MAC          net.HardwareAddr
+	Remote       netip.Addr // the other host; not valid in the database of a bridge
 }
 
-// FDB lists the entries of the forwarding databases of all bridges.
+// FDB lists the entries of the forwarding databases of all bridges and VXLAN devices.
 func FDB(ns *setup.Namespace) (all []FDBEntry, err error) {
 	entries, err := neighbours(ns, 0, unix.AF_BRIDGE)
 	for _, n := range entries {
-		all = append(all, FDBEntry{n.LinkIndex, n.MasterIndex, n.HardwareAddr})
+		remote, _ := netip.AddrFromSlice(n.IP)
+		all = append(all, FDBEntry{n.LinkIndex, n.MasterIndex, n.HardwareAddr, remote.Unmap()})
 	}
 	return all, err
 }
