@@ -19,11 +19,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// shipped is the folder with the configurations, as a path from this folder.
+// shipped is the path from this folder to the folder conf/, which has the configurations for users.
 const shipped = "../../conf/"
 
-// TestConfigurations loads each file as a runtime does, and checks that all verbs succeed with
-// it.
+// TestConfigurations loads each file of conf/ as a runtime does, and checks that all verbs succeed
+// with the configuration.
 func TestConfigurations(t *testing.T) {
 	plugins := t.TempDir()
 	if err := harness.Build(plugins, "bridgeveth"); err != nil {
@@ -54,7 +54,8 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
-// TestReadme checks that the table in conf/README.md lists the files and their subnets.
+// TestReadme checks that the table in conf/README.md lists every configuration file, with the
+// file's subnets.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile(shipped + "README.md")
 	if err != nil {
@@ -83,9 +84,9 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// oldestVersion fails the test unless the file's "cniVersion" is 0.4.0, the oldest of its
-// versions. A runtime uses "cniVersion" if it does not know the key "cniVersions", which exists
-// since CNI 1.1.0. containerd 1.6, for instance, fails with a version that is newer than its own.
+// oldestVersion fails the test unless the file's "cniVersion" is 0.4.0, the oldest of its versions.
+// A runtime that does not know the key "cniVersions" (new in CNI 1.1.0) uses "cniVersion".
+// containerd 1.6, for instance, fails if this version is newer than its own.
 func oldestVersion(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -104,8 +105,8 @@ func oldestVersion(t *testing.T, file string) {
 	}
 }
 
-// runVerbs attaches two containers, checks by ping that they reach each other if they have
-// addresses, and detaches them.
+// runVerbs attaches two containers and detaches them again. If the containers have addresses, it
+// checks by ping that they reach each other.
 func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigList) {
 	t.Helper()
 	ctx := context.Background()

@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestBandwidth checks that annotations limit a pod's bandwidth. Each direction has a queue.
-// Packets to the pod wait at its bridge port, and packets from the pod wait at an IFB that
-// belongs to the port.
+// TestBandwidth checks that a pod's annotations limit its bandwidth. Each direction has its own
+// queue: packets to the pod wait at the pod's bridge port, and packets from the pod wait at an IFB
+// that belongs to this port.
 func TestBandwidth(t *testing.T) {
 	each(t, func(n *node) {
 		config := n.podConfig(1)

@@ -10,13 +10,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ctrRun returns the arguments of ctr for a container on the network.
+// ctrRun returns the arguments of a ctr command that runs a container on the network.
 func (n *node) ctrRun(how, name string, command ...string) []string {
 	return append([]string{"run", how, "--cni", "--cgroup", "/" + n.cgroup + "/" + name, image, name}, command...)
 }
 
-// TestCtr checks containers of `ctr run --cni`, which calls DEL without a namespace. If DEL
-// fails, ctr only logs the error: "network review" in 1.x, "failed to remove network" in 2.x.
+// TestCtr checks containers of `ctr run --cni`, which calls DEL without a namespace. If DEL fails,
+// ctr only logs the error, so the test reads the log.
 func TestCtr(t *testing.T) {
 	each(t, func(n *node) {
 		n.ctr("images", "import", "--index-name", image, archive)
@@ -39,9 +39,9 @@ func TestCtr(t *testing.T) {
 	})
 }
 
-// TestCtrDetached checks containers of ctr that run in the background. From containerd 1.7 on,
-// `ctr tasks kill` calls DEL, for every signal. No other command does: a container that ends in
-// another way keeps its lease until somebody releases it.
+// TestCtrDetached checks containers that ctr runs in the background. From containerd 1.7 on, `ctr
+// tasks kill` calls DEL, whichever signal it sends. No other command of ctr calls DEL. A container
+// that ends in another way therefore keeps its lease until somebody releases it.
 func TestCtrDetached(t *testing.T) {
 	each(t, func(n *node) {
 		n.ctr("images", "import", "--index-name", image, archive)
@@ -69,15 +69,16 @@ func TestCtrDetached(t *testing.T) {
 	})
 }
 
-// removeDetached removes a container and its task.
+// removeDetached removes a container that runs in the background, and its task (containerd's term
+// for its processes).
 func (n *node) removeDetached(name string) {
 	n.Helper()
 	n.ctr("tasks", "rm", "--force", name)
 	n.ctr("containers", "rm", name)
 }
 
-// releaseLease releases the only lease by bvctl. The lease must belong to the container with this
-// name, which no longer exists.
+// releaseLease releases the only lease by bvctl. The lease must belong to the container with the
+// given name, which no longer exists.
 func (n *node) releaseLease(name string) {
 	n.Helper()
 	bvctl := func(args ...string) string { return setuptest.Run(n, "/opt/cni/bin/bvctl", args...) }
@@ -85,8 +86,8 @@ func (n *node) releaseLease(name string) {
 	if out := bvctl("leases"); !strings.Contains(out, container[:12]) || !strings.Contains(out, " gone") {
 		n.Errorf("the lease of %s is not shown as one that is gone:\n%s", container, out)
 	}
-	// The kernel deletes the links of a namespace, and with them the bridge port, some time after the
-	// namespace. Until then, bvctl reports the lease as in use.
+	// The kernel deletes the links of a network namespace, and with them the bridge port, some time
+	// after the namespace. Until then, bvctl reports that the lease is in use.
 	harness.Await(n, "the end of the port of "+container, func() bool { return setuptest.Run(n, "ip", "-o", "link", "show", "type", "bridge_slave") == "" })
 	bvctl("leases", "release", "--container", container)
 	if held := leases(n); len(held) > 0 {

@@ -1,5 +1,5 @@
-// Package containerd tests pods that containerd runs through its CRI socket. Plugins are in
-// /opt/cni/bin, and a shipped configuration is in /etc/cni/net.d.
+// Package containerd tests pods that containerd runs at requests through its CRI socket. The
+// plugins are in /opt/cni/bin, and a configuration of conf/ is in /etc/cni/net.d.
 package containerd
 
 import (
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	harness.Main(m, &programs, "bridgeveth", "bvctl")
 }
 
-// prepare installs the plugins and writes containerd's configuration. The files in /etc and /opt
-// exist only in the test's host.
+// prepare installs the plugins and writes containerd's configuration. Only the test's host sees
+// these files in /etc and /opt.
 func prepare(t *testing.T, config string) {
 	t.Helper()
 	for _, dir := range []string{"/etc", "/opt"} {
@@ -44,7 +44,7 @@ func prepare(t *testing.T, config string) {
 	}
 }
 
-// cgroup returns the path of the test's cgroup, below the root of each hierarchy.
+// cgroup returns the name of the test's cgroup, which is the same in each cgroup hierarchy.
 func cgroup(t testing.TB) string {
 	t.Helper()
 	var s unix.Stat_t
@@ -54,7 +54,8 @@ func cgroup(t testing.TB) string {
 	return fmt.Sprint("bridgeveth-test-", s.Ino)
 }
 
-// cgroups returns the test's cgroups, the innermost first.
+// cgroups returns the paths of the test's cgroups. A cgroup comes after all cgroups that are inside
+// of it.
 func cgroups(t testing.TB) (paths []string) {
 	t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
@@ -74,8 +75,8 @@ func cgroups(t testing.TB) (paths []string) {
 	return paths
 }
 
-// removeCgroups removes the test's cgroup, which containerd does not remove, and all cgroups
-// below it, which a failed test may have left.
+// removeCgroups removes the test's cgroup, which containerd does not remove. It also removes the
+// cgroups inside of it, which a failed test may have left.
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	var err error

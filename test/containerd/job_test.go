@@ -15,12 +15,13 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// server is the command of a web server that serves the page of the image.
+// server is the command that runs a web server in a container. The server serves the page in the
+// test's image.
 var server = []string{"httpd", "-f", "-p", "80", "-h", "/www"}
 
-// TestPod checks that, with the FORWARD rules, every packet gets from pod to pod, also through a
-// host port, and that removed pods leave nothing. Without these rules, no packet gets from pod to
-// pod.
+// TestPod checks that pods on one node reach each other, also through a host port, and that removed
+// pods leave nothing. Without bridgeveth's FORWARD rules ("forward": "none"), a pod must not reach
+// another, because the policy of FORWARD is DROP.
 func TestPod(t *testing.T) {
 	each(t, func(n *node) {
 		n.configure(map[string]any{"forward": "none"})
@@ -61,9 +62,9 @@ func TestPod(t *testing.T) {
 	})
 }
 
-// TestRepair flushes the rules under running pods. It checks that bvctl repair restores them from
-// containerd's records. The results in these records are of the CNI version that containerd uses:
-// 0.4.0 for containerd 1.6, although the configuration lists newer ones.
+// TestRepair flushes the rules of running pods. It checks that bvctl repair restores the rules from
+// libcni's records, which containerd has made. The CNI version of such a record is the version that
+// containerd uses: 0.4.0 for containerd 1.6, although the configuration also lists newer versions.
 func TestRepair(t *testing.T) {
 	each(t, func(n *node) {
 		n.configure(nil)
@@ -99,8 +100,8 @@ func TestRepair(t *testing.T) {
 	})
 }
 
-// reachable fails the test unless the web server of the published pod answers: the host at the
-// pod's address, and the namespace outside at the host port.
+// reachable fails the test unless the pod's web server answers two requests: one from the host to
+// the pod's address, and one from the namespace outside to the host port.
 func (n *node) reachable(p *pod) {
 	n.Helper()
 	harness.Await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })
@@ -110,7 +111,7 @@ func (n *node) reachable(p *pod) {
 }
 
 // TestRestart kills containerd and starts it again while pods run. It checks that a pod stays
-// reachable and keeps its address.
+// reachable, keeps its address, and that no other pod gets this address.
 func TestRestart(t *testing.T) {
 	each(t, func(n *node) {
 		a, b := n.mustRun(n.podConfig(1)), n.mustRun(n.published(2))
@@ -132,8 +133,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestLostNamespace removes the file of a pod's network namespace before the pod is stopped, so
-// that containerd has no namespace for DEL. It checks that DEL still removes everything.
+// TestLostNamespace removes the file of a pod's network namespace before the pod is stopped.
+// containerd then calls DEL without a namespace. The test checks that DEL still removes everything.
 func TestLostNamespace(t *testing.T) {
 	each(t, func(n *node) {
 		p := n.mustRun(n.published(1))
@@ -142,12 +143,13 @@ func TestLostNamespace(t *testing.T) {
 			n.Fatal(err)
 		}
 		n.nothingLeft(p)
-		// The pod's host port is free again.
+		// This pod uses the same host port, which must be free again.
 		n.nothingLeft(n.mustRun(n.published(2)))
 	})
 }
 
-// TestManyPods starts and removes 50 pods in parallel, and checks that nothing is left.
+// TestManyPods starts and removes 50 pods in parallel. It checks that no address is leased twice,
+// and that nothing is left.
 func TestManyPods(t *testing.T) {
 	each(t, func(n *node) {
 		pods := make([]*pod, 50)

@@ -24,12 +24,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// image is the image of all containers, which contains busybox. Its default command sleeps.
+// image is the image of all containers in the tests. It contains busybox, and its default command
+// sleeps.
 const image = "docker.io/library/busybox:latest"
 
-// daemonConfig is containerd's configuration, for a machine without AppArmor and without the
-// right to lower an OOM score. The field config of a release adds the settings of CNI. "version =
-// 2" is the version of the file format, which containerd 1.6 and 2.x read.
+// daemonConfig is containerd's configuration. It switches AppArmor off, and does not lower OOM
+// scores, because the test may lack the right to do so. Each release appends its settings for CNI
+// (see the field config). "version = 2" is the version of the file format, which containerd 1.6 and
+// 2.x can read.
 const daemonConfig = `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
@@ -40,13 +42,13 @@ const daemonConfig = `version = 2
 // daemonLog is the file of containerd's log.
 const daemonLog = "/run/containerd.log"
 
-// root is the folder that hack/containerd.sh has filled.
+// root is the folder into which hack/containerd.sh has downloaded programs.
 var root = os.Getenv("CONTAINERD_ROOT")
 
 // archive is the file with the image of all containers.
 var archive = filepath.Join(root, "image.tar")
 
-// release is a release of containerd that the tests use.
+// release is a release of containerd with which the tests run.
 type release struct {
 	name, bin string
 	silent    bool   // this release does not call STATUS
@@ -55,8 +57,8 @@ type release struct {
 	remedy    string // is printed if this release is not installed
 }
 
-// pluginFolder is the setting that docs/containerd.md gives for Debian 13. Without this setting,
-// Debian 13's containerd looks for plugins in /usr/lib/cni.
+// pluginFolder is the setting of containerd that docs/containerd.md gives for Debian 13. Without
+// this setting, Debian 13's containerd searches plugins in /usr/lib/cni.
 const pluginFolder = `  [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
 `
@@ -69,7 +71,7 @@ var releases = []release{
 	{"2", os.Getenv("CONTAINERD2_BIN"), false, false, "", "run make test-runtimes"},
 }
 
-// each runs a test with each installed release, each time on a host of its own.
+// each runs a test with each installed release of containerd, each time on a new host.
 func each(t *testing.T, test func(n *node)) {
 	t.Parallel()
 	for _, r := range releases {
@@ -88,7 +90,7 @@ func each(t *testing.T, test func(n *node)) {
 	}
 }
 
-// node is a host with containerd, and policy DROP of FORWARD.
+// node is a host with containerd. The policy of FORWARD is DROP.
 type node struct {
 	*testing.T
 	release
@@ -183,17 +185,17 @@ func (n *node) start() {
 	})
 }
 
-// ctr runs containerd's client ctr.
+// ctr runs ctr, the command-line client of containerd.
 func (n *node) ctr(args ...string) {
 	n.Helper()
 	setuptest.Run(n, filepath.Join(n.bin, "ctr"), args...)
 }
 
-// conflist is the file of the network's configuration.
+// conflist is the path of the network configuration.
 const conflist = "/etc/cni/net.d/10-containerd.conflist"
 
-// configure changes keys of bridgeveth in the shipped configuration and waits until containerd
-// has loaded the file.
+// configure writes the shipped network configuration, with other values of the given bridgeveth
+// keys. It waits until containerd has loaded the file.
 func (n *node) configure(keys map[string]any) {
 	n.Helper()
 	shipped, err := os.ReadFile("../../conf/10-containerd.conflist")
@@ -237,8 +239,8 @@ func (n *node) configure(keys map[string]any) {
 	})
 }
 
-// get sends an HTTP request from a namespace to a web server of a container. It reports whether
-// the answer is the page of the image.
+// get sends an HTTP request from a namespace to a container's web server. It reports whether the
+// answer is the page in the test's image.
 func (n *node) get(from *setup.Namespace, address string) (answered bool) {
 	n.Helper()
 	err := from.Do(func() error {

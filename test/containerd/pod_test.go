@@ -16,7 +16,8 @@ type pod struct {
 	config      *cri.PodSandboxConfig
 }
 
-// podConfig returns the configuration that the kubelet would send for pod number i.
+// podConfig returns the configuration that the kubelet sends to containerd for a pod. The number i
+// distinguishes the pods of a test.
 func (n *node) podConfig(i int) *cri.PodSandboxConfig {
 	name := fmt.Sprint("web-", i)
 	return &cri.PodSandboxConfig{
@@ -27,14 +28,14 @@ func (n *node) podConfig(i int) *cri.PodSandboxConfig {
 	}
 }
 
-// published returns podConfig with a host port for the pod's web server.
+// published returns podConfig, and adds a host port for the pod's web server.
 func (n *node) published(i int) *cri.PodSandboxConfig {
 	config := n.podConfig(i)
 	config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: 80, HostPort: 8080}}
 	return config
 }
 
-// run starts a pod and reads its status from containerd.
+// run starts a pod, and reads the pod's status from containerd.
 func (n *node) run(config *cri.PodSandboxConfig) (*pod, error) {
 	got, err := n.runtime.RunPodSandbox(n.Context(), &cri.RunPodSandboxRequest{Config: config})
 	if err != nil {
@@ -63,7 +64,7 @@ func (n *node) run(config *cri.PodSandboxConfig) (*pod, error) {
 	return p, nil
 }
 
-// mustRun starts a pod like run, and fails the test if run fails.
+// mustRun starts a pod as run does, and fails the test if run returns an error.
 func (n *node) mustRun(config *cri.PodSandboxConfig) *pod {
 	n.Helper()
 	p, err := n.run(config)
@@ -82,7 +83,8 @@ func (n *node) remove(p *pod) error {
 	return err
 }
 
-// container starts the only container of a pod. Without a command, the container sleeps.
+// container starts the only container of a pod. Without a command, the container runs the image's
+// default command, which sleeps.
 func (n *node) container(p *pod, command ...string) (id string) {
 	n.Helper()
 	got, err := n.runtime.CreateContainer(n.Context(), &cri.CreateContainerRequest{
@@ -116,8 +118,8 @@ func (n *node) exec(container string, command ...string) error {
 	return nil
 }
 
-// ping sends an echo request from a container and waits two seconds for the answer, because the
-// host may have to repeat an ARP request before the answer can come.
+// ping sends an echo request from a container. It waits two seconds for the answer, because the
+// host may have to repeat an ARP request first.
 func (n *node) ping(container, address string) error {
 	n.Helper()
 	return n.exec(container, "ping", "-c", "1", "-W", "2", address)

@@ -15,12 +15,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// state describes what a removed pod could leave on the host.
+// state describes everything that a removed pod could leave on the host.
 type state struct {
 	Network, Mounts, Netns, Processes, Cgroups, Leases, Results []string
 }
 
-// look returns the host's present state.
+// look returns the state of the host.
 func (n *node) look() state {
 	n.Helper()
 	return state{
@@ -34,8 +34,9 @@ func (n *node) look() state {
 	}
 }
 
-// same waits until the host's state is equal to before, because a shim takes some time to end. It
-// fails the test with the complaint if the state stays different.
+// same waits until the host's state is equal to an earlier state. It waits because a shim process
+// of containerd takes some time to end. If the state stays different, same fails the test with the
+// given complaint.
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string
@@ -44,8 +45,8 @@ func (n *node) same(before state, complaint string) {
 	}
 }
 
-// nothingLeft removes pods. It fails the test unless the host's state is then as it was before
-// the first pod.
+// nothingLeft removes pods. It then fails the test unless the host's state is as it was before the
+// first pod.
 func (n *node) nothingLeft(pods ...*pod) {
 	n.Helper()
 	for _, p := range pods {
@@ -56,7 +57,7 @@ func (n *node) nothingLeft(pods ...*pod) {
 	n.same(n.before, "pods left traces")
 }
 
-// files returns the paths that match a pattern.
+// files returns the paths of all files that match a pattern.
 func files(t testing.TB, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(pattern)
@@ -80,8 +81,9 @@ func mounts(t testing.TB) (points []string) {
 	return points
 }
 
-// processes returns the names of the running programs. Zombies do not count. They are children of
-// this process, because it is the first process of a PID namespace.
+// processes returns the names of the running programs. It ignores zombies: this process is the
+// first process of a PID namespace, so it becomes the parent of processes whose own parent has
+// ended.
 func processes(t testing.TB) (names []string) {
 	t.Helper()
 	for _, path := range files(t, "/proc/[0-9]*/stat") {
@@ -98,7 +100,7 @@ func processes(t testing.TB) (names []string) {
 	return names
 }
 
-// leases returns each lease with its attachment.
+// leases returns the leases of the network. Each entry has the address and the container's ID.
 func leases(t testing.TB) (held []string) {
 	t.Helper()
 	all, err := harness.Leases("containerd")

@@ -8,8 +8,8 @@ import (
 )
 
 // TestStatus checks that containerd 2 calls STATUS and reports the result to the kubelet, which
-// sends no pods while STATUS fails. containerd 1.x does not call STATUS: there, the pod's ADD
-// fails.
+// starts no pods while STATUS fails. containerd 1.x does not call STATUS, so a pod is refused only
+// by its ADD.
 func TestStatus(t *testing.T) {
 	each(t, func(n *node) {
 		n.ready("at first", "")
@@ -29,8 +29,9 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless the pod is refused for the reason why. If this containerd calls
-// STATUS, it must report this reason as the status of the network before.
+// refused fails the test unless the start of a pod fails for the reason why. If this release of
+// containerd calls STATUS, it must report the same reason in its own status, even before the pod's
+// start.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {
@@ -43,8 +44,8 @@ func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	}
 }
 
-// ready fails the test unless the network is ready. If why is not empty, it instead fails the
-// test unless the network is not ready, for this reason.
+// ready fails the test unless containerd reports that the network is ready. If why is not empty,
+// containerd must instead report that the network is not ready, with the reason why.
 func (n *node) ready(when, why string) {
 	n.Helper()
 	s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{})

@@ -1,5 +1,5 @@
-// Package crio tests the plugins with CRI-O's library ocicni and the configuration that is
-// shipped for CRI-O.
+// Package crio tests the plugins with ocicni, which is CRI-O's library for CNI, and with the
+// configuration for CRI-O in conf/.
 package crio
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with the plugins.
+// programs is the folder with the executable files of bvctl and the plugins.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -31,12 +31,12 @@ type object = map[string]any
 
 type change = harness.Change
 
-// reference is a change of the configuration: the network uses the reference plugins.
+// reference is a change of the network configuration: the reference plugins replace ours.
 func reference(_, plugin, ipam object) {
 	plugin["type"], ipam["type"] = "bridge", "host-local"
 }
 
-// version returns a change that sets the CNI version of the configuration.
+// version returns a change of the network configuration that sets its CNI version.
 func version(v string) change {
 	return func(list, _, _ object) {
 		list["cniVersion"] = v
@@ -44,14 +44,15 @@ func version(v string) change {
 	}
 }
 
-// only returns a change that limits the network to count IPv4 addresses, from 10.87.0.2 on.
+// only returns a change of the network configuration. The network then has only the given number of
+// addresses, all of them IPv4, from 10.87.0.2 on.
 func only(count int) change {
 	return func(_, _, ipam object) {
 		ipam["ranges"] = [][]object{{{"subnet": "10.87.0.0/24", "rangeStart": "10.87.0.2", "rangeEnd": fmt.Sprint("10.87.0.", count+1)}}}
 	}
 }
 
-// node is a host with CRI-O's library ocicni.
+// node is a host on which the test calls CRI-O's library ocicni.
 type node struct {
 	ocicni.CNIPlugin
 	t    *testing.T
@@ -59,7 +60,7 @@ type node struct {
 	log  *os.File
 }
 
-// newNode makes a host and starts the library with the shipped configuration and the given
+// newNode makes a host, and starts the library ocicni with the configuration of conf/ and the given
 // changes. The policy of FORWARD is DROP.
 func newNode(t *testing.T, changes ...change) *node {
 	t.Helper()
@@ -79,7 +80,7 @@ func newNode(t *testing.T, changes ...change) *node {
 	return n
 }
 
-// said returns the log of the library.
+// said returns the log of the library ocicni.
 func (n *node) said() string {
 	n.t.Helper()
 	b, err := os.ReadFile(n.log.Name())
@@ -89,14 +90,14 @@ func (n *node) said() string {
 	return string(b)
 }
 
-// configure writes the shipped configuration, with the given changes, to the folder that the
-// library watches.
+// configure writes the configuration of conf/, with the given changes, to the folder that the
+// library ocicni watches.
 func (n *node) configure(changes ...change) {
 	n.t.Helper()
 	harness.Configure(n.t, "10-crio.conflist", filepath.Join(n.conf, "10-crio.conflist"), changes...)
 }
 
-// start starts the library, as CRI-O does at its own start, with the plugins in dir.
+// start starts the library ocicni, as CRI-O does when it starts. The folder dir has the plugins.
 func (n *node) start(dir string) {
 	n.t.Helper()
 	cri, err := ocicni.InitCNI("", n.conf, dir)
@@ -107,8 +108,8 @@ func (n *node) start(dir string) {
 	n.t.Cleanup(func() { _ = cri.Shutdown() }) // it only ends the watch of the folder
 }
 
-// pod makes a namespace for pod number i, and returns the arguments that CRI-O passes for the
-// pod.
+// pod makes a network namespace for a pod, and returns the values that CRI-O passes for this pod.
+// The number i distinguishes the pods of a test.
 func (n *node) pod(i int) ocicni.PodNetwork {
 	n.t.Helper()
 	name := fmt.Sprintf("pod-%d", i)
@@ -135,7 +136,7 @@ func (n *node) up(p ocicni.PodNetwork) (*current.Result, error) {
 	return current.NewResultFromResult(results[0].Result)
 }
 
-// pods starts pods 1 to count.
+// pods makes and starts pods with the numbers 1 to count.
 func (n *node) pods(count int) (all []ocicni.PodNetwork) {
 	n.t.Helper()
 	for i := range count {
@@ -158,14 +159,14 @@ func (n *node) down(pods ...ocicni.PodNetwork) {
 	}
 }
 
-// removeNamespace unmounts a pod's namespace without CRI-O. The file on which the namespace was
-// mounted stays.
+// removeNamespace unmounts a pod's network namespace without a call of CRI-O. The file on which the
+// namespace was mounted stays.
 func (n *node) removeNamespace(p ocicni.PodNetwork) {
 	n.t.Helper()
 	setuptest.Run(n.t, "umount", p.NetNS)
 }
 
-// startProcess starts a process in a pod's namespace.
+// startProcess starts a process in a pod's network namespace.
 func (n *node) startProcess(p ocicni.PodNetwork) {
 	n.t.Helper()
 	c, err := setup.OpenNamespace(p.NetNS)
@@ -187,8 +188,8 @@ func (n *node) ping(p ocicni.PodNetwork, to string) bool {
 	return setuptest.Ping(n.t, c, to)
 }
 
-// held returns the leased IPv4 addresses of the network with their pods. It reads our leases and
-// host-local's files. "1 10.87.0.2" means that pod 1 has address 10.87.0.2.
+// held returns the leased IPv4 addresses of the network with the numbers of their pods, for example
+// "1 10.87.0.2" for pod 1. It reads our leases and the files of the reference plugin host-local.
 func (n *node) held() (all []string) {
 	n.t.Helper()
 	leases, err := harness.Leases("crio")
@@ -215,8 +216,8 @@ func (n *node) held() (all []string) {
 	return all
 }
 
-// nothingLeft fails the test unless the host is as before, without leases and without records in
-// libcni's cache.
+// nothingLeft fails the test unless the host's state is as before. There must also be no lease, and
+// no record in libcni's cache.
 func (n *node) nothingLeft(before, complaint string) {
 	n.t.Helper()
 	setuptest.Same(n.t, before, complaint)

@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestValidation checks which configurations CRI-O loads. CRI-O skips a configuration if a plugin
-// is missing or does not support the configuration's version, and gives the reason only in its
-// log.
+// TestValidation checks which network configurations CRI-O loads. CRI-O skips a configuration if a
+// plugin is missing or does not support the configuration's CNI version. It writes the reason only
+// to its log.
 func TestValidation(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -22,8 +22,8 @@ func TestValidation(t *testing.T) {
 			n.start(programs)
 			n.accepts(v, "")
 		}
-		// 10-crio-bridge.conflist is the name of CRI-O's own configuration file, which comes
-		// before ours in alphabetical order.
+		// 10-crio-bridge.conflist is the name of CRI-O's own configuration file. This name comes
+		// before the name of our file in alphabetical order.
 		if err := os.Rename(filepath.Join(n.conf, "10-crio.conflist"), filepath.Join(n.conf, "10-crio-bridge.conflist")); err != nil {
 			t.Fatal(err)
 		}
@@ -43,8 +43,8 @@ func TestValidation(t *testing.T) {
 	})
 }
 
-// accepts fails the test unless the library uses the configured network. If reason is not empty,
-// it instead fails the test unless the library has no network, for this reason.
+// accepts fails the test unless ocicni uses the configured network. If reason is not empty, ocicni
+// must instead have no network, and must log this reason.
 func (n *node) accepts(what, reason string) {
 	n.t.Helper()
 	err := n.Status()
@@ -60,8 +60,8 @@ func (n *node) accepts(what, reason string) {
 }
 
 // TestInstalledLater installs the plugins while CRI-O runs, and checks when the network becomes
-// ready. At first no plugin is installed, and then bridgeveth without its IPAM plugin. CRI-O does
-// not look for the IPAM plugin, but STATUS does.
+// ready: not without plugins, not with bridgeveth alone, but as soon as its IPAM plugin is
+// installed too. CRI-O itself does not search the IPAM plugin, but STATUS of bridgeveth does.
 func TestInstalledLater(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -89,8 +89,8 @@ func TestInstalledLater(t *testing.T) {
 	})
 }
 
-// becomes waits until Status succeeds. If reason is not empty, it waits until Status fails for
-// this reason.
+// becomes waits until ocicni's Status succeeds. If reason is not empty, it instead waits until
+// Status fails for this reason.
 func (n *node) becomes(reason string) {
 	n.t.Helper()
 	var err error

@@ -12,9 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestTearDown checks that pods can be removed whose namespace has changed or is gone. If DEL
-// fails, CRI-O only logs the error and does not call DEL again, so the pod's rules and lease
-// would stay forever.
+// TestTearDown checks that CRI-O can remove a pod whose network namespace is gone or unknown. DEL
+// must not fail in these cases: CRI-O would only log the error and not call DEL again, so the pod's
+// rules and leases would stay forever.
 func TestTearDown(t *testing.T) {
 	plainFile := func(n *node, p *ocicni.PodNetwork) { n.removeNamespace(*p) }
 	gone := func(n *node, p *ocicni.PodNetwork) {
@@ -63,8 +63,7 @@ func TestTearDown(t *testing.T) {
 	}
 }
 
-// TestNoNamespace checks that ADD of a pod without a namespace fails, that the error gives this
-// reason, and that nothing is left.
+// TestNoNamespace checks that ADD fails for a pod without a network namespace, and leaves nothing.
 func TestNoNamespace(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -84,10 +83,10 @@ func TestNoNamespace(t *testing.T) {
 	})
 }
 
-// TestReboot checks that pods start after a reboot of a host whose two pods have all addresses of
-// the network. It runs with the contents of /run kept and lost. After the reboot, the namespaces
-// and links are gone, but libcni's cache is still there. The pods start in new sandboxes, and
-// CRI-O removes the old sandboxes later.
+// TestReboot checks that pods start after a reboot, although two old pods have leased all addresses
+// of the network. The reboot deletes the namespaces and links, but not libcni's cache. The test
+// runs with the contents of /run kept and lost. CRI-O starts the pods in new sandboxes, and removes
+// the old sandboxes later.
 func TestReboot(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -140,7 +139,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestRebootSameSandbox checks that a pod can start in its old sandbox after a reboot.
+// TestRebootSameSandbox checks that a pod can start again in the same sandbox after a reboot.
 func TestRebootSameSandbox(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, only(1))
@@ -154,8 +153,9 @@ func TestRebootSameSandbox(t *testing.T) {
 	})
 }
 
-// reboot removes everything that a reboot removes, and starts CRI-O. If keepRun is set, it keeps
-// the files on which namespaces were mounted.
+// reboot removes everything from the host that a reboot removes, and starts the library ocicni
+// again. If keepRun is set, the files in /run stay, including those on which namespaces were
+// mounted.
 func (n *node) reboot(pods []ocicni.PodNetwork, keepRun bool) {
 	n.t.Helper()
 	for _, p := range pods {

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestPods starts and removes two pods in each CNI version. It checks that CHECK right after ADD
-// succeeds, and that the pods reach each other.
+// TestPods starts and removes two pods in each CNI version. It checks that CHECK succeeds right
+// after ADD, and that the pods reach each other.
 func TestPods(t *testing.T) {
 	for _, v := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} { // 0.3.1 has no CHECK
 		t.Run(v, func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestPods(t *testing.T) {
 	}
 }
 
-// TestAllArguments passes everything that CRI-O may pass for a pod. It checks that the plugin
-// uses the arguments that it knows and ignores the others.
+// TestAllArguments passes all arguments that CRI-O may pass for a pod. It checks that bridgeveth
+// uses the arguments that it supports, and ignores the others.
 func TestAllArguments(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t, func(_, plugin, _ object) {
@@ -63,7 +63,8 @@ func TestAllArguments(t *testing.T) {
 	})
 }
 
-// TestPodsAtOnce starts and removes twenty pods in parallel, and checks that nothing is left.
+// TestPodsAtOnce starts and removes twenty pods in parallel. It checks that no address is leased
+// twice, and that nothing is left.
 func TestPodsAtOnce(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -108,8 +109,9 @@ func TestPodsAtOnce(t *testing.T) {
 	})
 }
 
-// TestPodAddresses checks the addresses that CRI-O reads from CHECK after its restart. After a
-// flush of the rules, CHECK fails, so CRI-O gets no address until the rules are restored.
+// TestPodAddresses checks that CRI-O gets a pod's addresses after a restart: CRI-O reads them from
+// the result of CHECK. After a flush of the rules, CHECK fails, so CRI-O gets no addresses until
+// the rules are restored.
 func TestPodAddresses(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

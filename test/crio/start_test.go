@@ -13,8 +13,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestStatus checks STATUS while the only address is free, while it is leased, and when it is
-// free again. With the reference plugins, or before CNI 1.1.0, STATUS always succeeds.
+// TestStatus checks STATUS while the network's only address is free, while it is leased, and when
+// it is free again. While it is leased, STATUS must fail. With the reference plugins, and with CNI
+// versions before 1.1.0, STATUS always succeeds.
 func TestStatus(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -48,9 +49,10 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestGC checks the GC that CRI-O calls at its start, after pods have died. libcni has a record
-// of one of these pods, but not of the other. The reference plugins do not free the resources of
-// the other pod. The list of valid attachments is null if there are none.
+// TestGC checks the GC that CRI-O calls when it starts. Two pods have died in the meantime; libcni
+// has a record of only one of them. Our plugins must free the leases of both pods. The reference
+// plugins do not free the lease of the pod without a record. If no pod is left, CRI-O passes null
+// as the list of valid attachments.
 func TestGC(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -100,10 +102,10 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// TestStartFull checks that CRI-O can start where forgotten pods have all addresses. CRI-O calls
-// GC only after STATUS has succeeded once. So a pod without a process, or without its link, must
-// not make STATUS fail, even if its namespace still exists. Otherwise no pod would start until an
-// administrator intervenes.
+// TestStartFull checks that CRI-O can start on a host where dead pods hold all addresses. CRI-O
+// calls GC only after STATUS has succeeded once. So STATUS must not fail because of a pod without a
+// process or without a link, even if the pod's namespace exists. Otherwise no pod would start until
+// an administrator intervenes.
 func TestStartFull(t *testing.T) {
 	ready := func(_, _, ipam object) { ipam["readyWhenFull"] = true }
 	unplug := func(n *node, p ocicni.PodNetwork) {

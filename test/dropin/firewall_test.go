@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestFirewall checks that containers reach each other if firewall runs after a bridge plugin
-// that makes no FORWARD rules. The policy of FORWARD is DROP.
+// TestFirewall checks that containers reach each other if the plugin firewall runs after a bridge
+// plugin that adds no FORWARD rules. The policy of FORWARD is DROP.
 func TestFirewall(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -43,8 +43,8 @@ func TestFirewall(t *testing.T) {
 	}
 }
 
-// TestIngressPolicy checks, for each policy, whether packets arrive from a container on the same
-// bridge, and from a container on another bridge.
+// TestIngressPolicy checks, for each ingress policy, whether a container gets packets from a
+// container on the same bridge, and from a container on another bridge.
 func TestIngressPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		policy            string
@@ -77,7 +77,8 @@ func TestIngressPolicy(t *testing.T) {
 				must(t, a.check())
 			}
 			if tt.policy != "open" {
-				// The ADD of a container on another bridge must not write the rule of br0 again.
+				// The plugin firewall must not write a rule again that exists already: the rule
+				// must keep its handle.
 				rule := regexp.MustCompile(`"br0 firewall .*" # (handle \d+)`)
 				first := rule.FindString(setuptest.Run(t, "nft", "-a", "list", "chain", "ip", "bridgeveth", "forwarded"))
 				must(t, all[1].del())
@@ -86,10 +87,10 @@ func TestIngressPolicy(t *testing.T) {
 					t.Errorf("the rule was %q, and is %q", first, again)
 				}
 				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
-				// The deleted rule shows that the plugin firewall asked for the policy. With
-				// isolated, the port is still isolated, but no plugin has asked for it. CHECK of
-				// bridge therefore reports the isolation of the port before CHECK of firewall
-				// runs.
+				// The deleted rule shows that the plugin firewall asked for the policy. With the
+				// policy isolated, the bridge port stays isolated after the deletion. CHECK of
+				// bridge runs first, and now reports this isolation, because no plugin has asked
+				// for it.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}
 			for _, a := range all {
@@ -100,8 +101,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyLayer2 checks that the policy isolated also works for containers without
-// addresses.
+// TestIngressPolicyLayer2 checks that the policy isolated keeps containers apart to which ADD gives
+// no addresses.
 func TestIngressPolicyLayer2(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -127,8 +128,8 @@ func TestIngressPolicyLayer2(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestIngressPolicyChanged changes the policy, and checks that the next ADD removes the rules of
-// the old policy.
+// TestIngressPolicyChanged changes the ingress policy of a network. It checks that the next ADD
+// removes the rules of the old policy.
 func TestIngressPolicyChanged(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -144,8 +145,8 @@ func TestIngressPolicyChanged(t *testing.T) {
 	refused(t, attach(t, ours, "c1", list("1.0.0", bridge, firewall)).check(), 103, "isolation of port")
 }
 
-// TestAdminChain checks that our rules do not accept packets that CNI-ADMIN drops. This is the
-// administrator's chain of the reference firewall.
+// TestAdminChain checks that our rules accept no packets that the chain CNI-ADMIN drops. In this
+// chain of the reference plugin firewall, administrators add their own rules.
 func TestAdminChain(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -167,7 +168,8 @@ func TestAdminChain(t *testing.T) {
 	}
 }
 
-// TestLoopback checks that our loopback has the same results as the reference plugin.
+// TestLoopback checks that our plugin loopback has the same results and effects as the reference
+// plugin.
 func TestLoopback(t *testing.T) {
 	for _, given := range []object{nil, {"cniVersion": "1.1.0", "interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}} {
 		results := map[string]object{}
@@ -209,7 +211,8 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// TestLoopbackOfHost checks that a DEL with the host's namespace leaves the host's lo up.
+// TestLoopbackOfHost checks that the plugin loopback refuses the host's own network namespace, so
+// that DEL does not set the host's lo down.
 func TestLoopbackOfHost(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -1,5 +1,5 @@
-// Package dropin tests configurations that name reference plugins. libcni runs them with the
-// reference plugins, and with our plugins under the same names.
+// Package dropin tests network configurations that name reference plugins. libcni runs each
+// configuration twice: with the reference plugins, and with our plugins under the same names.
 package dropin
 
 import (
@@ -27,12 +27,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// names are the names of reference plugins that our program also has.
+// names are the names of the reference plugins that our program replaces.
 var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
-// These are folders of programs. Each has every plugin that a configuration needs. In the folder
-// ours, the names that our program does not have are reference plugins. The folder kept is like
-// ours, and its subfolder "reference" has the replaced reference plugins.
+// These are folders with all plugins that the configurations need. The folder reference has the
+// reference plugins. The folder ours has our plugins in place of the reference plugins in names.
+// The folder kept is like ours, and its subfolder "reference" has the replaced reference plugins.
 var reference, ours, kept string
 
 func TestMain(m *testing.M) {
@@ -77,7 +77,7 @@ func build(dir string) error {
 // object is a JSON object.
 type object map[string]any
 
-// with returns a copy with the keys of extra.
+// with returns a copy of o that also has the keys of extra.
 func (o object) with(extra object) object {
 	all := object{}
 	for _, from := range []object{o, extra} {
@@ -88,14 +88,14 @@ func (o object) with(extra object) object {
 	return all
 }
 
-// portMapping is a host port in the form in which nerdctl passes it to a plugin. The type is that
-// of go-cni, which has no JSON tags.
+// portMapping is a host port as nerdctl passes it to a plugin. The JSON keys begin with capital
+// letters, because nerdctl uses a type of go-cni that has no JSON tags.
 type portMapping struct {
 	HostPort, ContainerPort int32
 	Protocol, HostIP        string
 }
 
-// node is a host of the test's own, with policy DROP of FORWARD.
+// node is a host that the test makes. The policy of FORWARD is DROP.
 type node struct {
 	*setup.Host
 	t testing.TB
@@ -109,7 +109,8 @@ func newNode(t testing.TB) *node {
 	return n
 }
 
-// outside makes a namespace beyond the host. It reaches the host at 192.0.2.1.
+// outside makes a network namespace beyond the host. From there, the host has the address
+// 192.0.2.1.
 func (n *node) outside() *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -123,7 +124,8 @@ func (n *node) outside() *setup.Namespace {
 	return out
 }
 
-// attachment is one interface of one container, with the calls that a runtime makes for it.
+// attachment is the attachment of one interface of a container, as libcni needs it for the calls of
+// a runtime.
 type attachment struct {
 	t       testing.TB
 	list    *libcni.NetworkConfigList
@@ -131,8 +133,8 @@ type attachment struct {
 	cni     *libcni.CNIConfig
 }
 
-// attach prepares the attachment of a container. Its calls run the plugins in dir with the
-// configuration list.
+// attach returns an attachment, but does not call ADD. The calls of the attachment run the plugins
+// in dir with the given network configuration.
 func attach(t testing.TB, dir, container string, list object, ports ...portMapping) *attachment {
 	t.Helper()
 	b, err := json.Marshal(list)
@@ -153,7 +155,7 @@ func attach(t testing.TB, dir, container string, list object, ports ...portMappi
 	return a
 }
 
-// add runs ADD and returns the result in the CNI version of the list.
+// add runs ADD, and returns the result in the CNI version of the network configuration.
 func (a *attachment) add() (object, error) {
 	result, err := a.cni.AddNetworkList(context.Background(), a.list, a.runtime)
 	if err != nil {
@@ -193,7 +195,8 @@ func (a *attachment) mustAdd() object {
 	return result
 }
 
-// refused fails the test unless err is a CNI error that has the code and contains the text want.
+// refused fails the test unless err is a CNI error with this code and with the text want in its
+// message.
 func refused(t testing.TB, err error, code uint, want string) {
 	t.Helper()
 	said := &types.Error{}
@@ -202,7 +205,7 @@ func refused(t testing.TB, err error, code uint, want string) {
 	}
 }
 
-// serve starts a TCP server in a namespace. It answers with the client's address.
+// serve starts a TCP server in a network namespace. The server answers with the client's address.
 func serve(t testing.TB, ns *setup.Namespace, port int) {
 	t.Helper()
 	must(t, ns.Do(func() error {
@@ -226,7 +229,8 @@ func serve(t testing.TB, ns *setup.Namespace, port int) {
 	}))
 }
 
-// ask returns the client's address as the server sees it, or "" if no answer comes.
+// ask opens a TCP connection to a server (see serve). It returns the client's address as the server
+// sees it, or "" if no answer comes.
 func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	must(t, from.Do(func() error {
@@ -243,7 +247,7 @@ func ask(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	return answer
 }
 
-// call runs one of our programs with a configuration and returns its output.
+// call runs one plugin directly, without libcni. It returns the plugin's output, decoded from JSON.
 func call(t testing.TB, program, verb, container string, conf object) (object, error) {
 	t.Helper()
 	b, err := json.Marshal(object{"cniVersion": "1.1.0", "name": "net", "type": filepath.Base(program)}.with(conf))

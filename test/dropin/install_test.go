@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestInstall checks that hack/dropin.sh can install our plugins twice, and that it puts the
-// reference plugins back.
+// TestInstall checks that hack/dropin.sh can install our plugins, also a second time, and that its
+// uninstall restores the reference plugins.
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
 	copyFile := func(from, to string) {

@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// nerdctlNetwork returns a configuration as `nerdctl network create` writes it (pkg/netutil).
+// nerdctlNetwork returns a network configuration as `nerdctl network create` writes it (nerdctl's
+// package pkg/netutil).
 func nerdctlNetwork(name, bridgeName, subnet, gateway string) object {
 	return object{
 		"cniVersion": "1.0.0", "name": name, "nerdctlID": strings.Repeat("0a", 32), "nerdctlLabels": object{},
@@ -29,7 +30,8 @@ func nerdctlNetwork(name, bridgeName, subnet, gateway string) object {
 	}
 }
 
-// usedPorts returns the ports that nerdctl regards as used (pkg/portutil).
+// usedPorts returns the host ports that nerdctl takes for used. nerdctl reads them from the
+// iptables chain CNI-HOSTPORT-DNAT (its package pkg/portutil).
 func usedPorts(t testing.TB) (ports []string) {
 	t.Helper()
 	if exec.Command("iptables-nft", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "1").Run() != nil {
@@ -44,9 +46,9 @@ func usedPorts(t testing.TB) (ports []string) {
 	return ports
 }
 
-// TestNerdctl makes the calls of nerdctl's hook: a DEL of nothing, ADD, and DEL without a
-// namespace. It checks that the host port is reachable under policy DROP of FORWARD. With the
-// reference plugins it is not.
+// TestNerdctl makes the calls of nerdctl's hook for a container: DEL before anything is attached,
+// ADD, and DEL without a namespace. It checks that host ports are reachable from outside although
+// the policy of FORWARD is DROP. With the reference plugins they are not.
 func TestNerdctl(t *testing.T) {
 	for _, tt := range []struct{ name, dir, answer string }{{"reference", reference, ""}, {"ours", ours, "192.0.2.2"}} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -99,10 +101,10 @@ func TestNerdctl(t *testing.T) {
 	}
 }
 
-// TestPortList checks that iptables lists the host ports where nerdctl looks for them: many
-// ports, and none for IPv6 only. When nft(8) saves and loads the rules, it changes the list, and
-// bvctl repair writes it again. When iptables saves and restores the rules, the list stays as it
-// is.
+// TestPortList checks the list of host ports in the iptables chain in which nerdctl looks for them.
+// The list must contain many ports, but no port for IPv6 only. If nft(8) saves and loads the rules,
+// the list changes, and bvctl repair must restore it. If iptables saves and restores the rules, the
+// list must stay as it is.
 func TestPortList(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -136,8 +138,8 @@ func TestPortList(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestBanner runs the plugin under each of its names without CNI_* variables, and checks what it
-// prints. nerdctl runs the plugin firewall in this way to find its version.
+// TestBanner runs our program under each of its plugin names without CNI_* variables, and checks
+// the text that it prints. nerdctl reads the version of the plugin firewall from this text.
 func TestBanner(t *testing.T) {
 	mod, err := os.ReadFile("../go.mod")
 	must(t, err)
@@ -149,8 +151,8 @@ func TestBanner(t *testing.T) {
 		cmd.Stderr = &said
 		must(t, cmd.Run())
 		first, _, _ := strings.Cut(said.String(), "\n")
-		// semver.org, items 9 and 10: the part after the plus sign has no influence on
-		// precedence.
+		// The text after the plus sign must be valid build metadata, which does not count when
+		// versions are compared (semver.org, items 9 and 10).
 		if !regexp.MustCompile("^CNI " + name + " plugin " + regexp.QuoteMeta(release) + `\+bridgeveth(\.[0-9A-Za-z-]+)+$`).MatchString(first) {
 			t.Errorf("%s prints %q, want the release of the reference plugin, %s", name, first, release)
 		}

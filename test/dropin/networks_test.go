@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// onTwo attaches a container to two networks of nerdctl, by eth0 and eth1. A runtime passes a
-// container's host ports, limits and MAC to both networks.
+// onTwo prepares the attachments of a container to two networks of nerdctl, as eth0 and eth1. A
+// runtime passes a container's host ports, bandwidth limits and MAC address to both networks.
 func onTwo(t testing.TB, dir string) (one, two *attachment) {
 	t.Helper()
 	setuptest.Container(t, "c1")
@@ -36,10 +36,10 @@ func onTwo(t testing.TB, dir string) (one, two *attachment) {
 	return one, two
 }
 
-// TestTwoNetworks publishes ports of a container on two networks. The runtime passes the same
-// ports for each network. The test checks that ADD succeeds, as with the reference plugins, and
-// that the port answers as long as one of the networks is attached, whichever is detached first.
-// Nothing is left in the end.
+// TestTwoNetworks checks a container on two networks, for which the runtime passes the same host
+// ports. ADD must succeed for both networks, as with the reference plugins. The port must answer as
+// long as one of the networks is attached, whichever is detached first. At the end, nothing may be
+// left.
 func TestTwoNetworks(t *testing.T) {
 	for _, tt := range []struct{ name, dir string }{{"reference", reference}, {"ours", ours}} {
 		for _, order := range []string{"the first goes first", "the last goes first"} {
@@ -81,8 +81,8 @@ func TestTwoNetworks(t *testing.T) {
 	}
 }
 
-// TestTwoNetworksAtOnce attaches and detaches both networks of a container in parallel, as go-cni
-// does, and checks that nothing is left.
+// TestTwoNetworksAtOnce attaches and detaches the two networks of a container in parallel, as
+// go-cni does. It checks that the host port answers in between, and that nothing is left.
 func TestTwoNetworksAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -116,9 +116,9 @@ func TestTwoNetworksAtOnce(t *testing.T) {
 	}
 }
 
-// TestTwoNetworksReported checks that bvctl inspect shows the host ports at the interface that
-// receives their packets, and that bvctl repair restores the rules of both networks after a
-// flush.
+// TestTwoNetworksReported checks a container that has the same host ports on two networks. bvctl
+// inspect must show which interface receives the packets. After a flush, bvctl repair must restore
+// the rules of both networks.
 func TestTwoNetworksReported(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -185,7 +185,7 @@ func TestTwoNetworksReported(t *testing.T) {
 	must(t, one.del())
 	wantHostPorts("after the DEL of the first", map[string]string{"eth1": serves})
 
-	// Another container must not get the port as long as one of the networks is attached.
+	// As long as one of the two networks is attached, another container must not get the host port.
 	setuptest.Container(t, "c2")
 	other := attach(t, ours, "c2", nerdctlNetwork("two", "br-0b0b0b0b0b0b", "10.4.2.0/24", "10.4.2.1"), web)
 	_, err = other.add()

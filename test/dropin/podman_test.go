@@ -14,8 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podmanConf is podman's configuration. All files are below /run. podman uses no cgroups, because
-// the test has no cgroup of its own.
+// podmanConf is podman's configuration. All files of podman are below /run. podman uses no cgroups,
+// because the test has no cgroup of its own.
 const podmanConf = `[containers]
 cgroups = "disabled"
 seccomp_profile = "unconfined"
@@ -33,7 +33,7 @@ runtime = "crun"
 crun = ["%[2]s/bin/crun"]
 `
 
-// podman runs podman in the test's host, with the plugins in a folder.
+// podman runs podman commands in the test's host, with the plugins of one folder.
 type podman struct {
 	t    testing.TB
 	root string
@@ -48,10 +48,11 @@ func newPodman(t testing.TB, plugins string) *podman {
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: podman as root needs root outside of a user namespace")
 	}
-	// podman's locks need /dev/shm, and crun reads the cgroups.
+	// podman needs /dev/shm for its locks, and crun reads the cgroups.
 	setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
 	setuptest.Run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
-	// Without a shared mount there, podman would mount a new folder over the existing namespaces.
+	// If /run/netns were no shared mount, podman would mount a new folder there, which would hide
+	// the existing namespaces.
 	setuptest.Run(t, "sh", "-c", "mkdir /run/netns; mount --bind /run/netns /run/netns; mount --make-rshared /run/netns")
 	image := "/run/podman/image"
 	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
@@ -73,7 +74,7 @@ func (p *podman) run(args ...string) string {
 	return strings.TrimSpace(setuptest.Run(p.t, "env", append(command, args...)...))
 }
 
-// up starts a container that answers "hello" at port 80, and returns the container's address.
+// up starts a container that answers "hello" at port 80. It returns the container's address.
 func (p *podman) up(name string, options ...string) string {
 	p.t.Helper()
 	args := append([]string{"run", "-d", "--name", name, "--network", "one"}, options...)
@@ -81,9 +82,9 @@ func (p *podman) up(name string, options ...string) string {
 	return p.run("inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", name)
 }
 
-// TestPodman runs podman 4.3 under Docker's policy DROP of FORWARD. It checks that containers
-// reach each other, and that the host reaches them, also with the reference plugins. From
-// outside, the host ports of containers are reachable only with our plugins.
+// TestPodman runs podman 4.3 while the policy of FORWARD is DROP, as on a host with Docker. It
+// checks that containers reach each other, and that the host reaches them. Host ports are reachable
+// from outside with our plugins, but not with the reference plugins.
 func TestPodman(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir, outside string
@@ -136,8 +137,8 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// answers repeats a request for up to two seconds, until an answer comes, because the server in
-// the container does not listen all the time.
+// answers sends a request again and again for up to two seconds, until an answer comes. The server
+// in the container does not listen between two connections.
 func answers(t testing.TB, from *setup.Namespace, address string) (answer string) {
 	t.Helper()
 	for start := time.Now(); answer == "" && time.Since(start) < 2*time.Second; time.Sleep(20 * time.Millisecond) {
@@ -146,7 +147,8 @@ func answers(t testing.TB, from *setup.Namespace, address string) (answer string
 	return answer
 }
 
-// repairs flushes the rules, restores them by bvctl from podman's records, and checks the result.
+// repairs flushes the rules, and checks that bvctl repair restores them from libcni's records,
+// which podman has made.
 func repairs(t *testing.T, outside *setup.Namespace) {
 	t.Helper()
 	setuptest.Run(t, "sh", "-c", "iptables -F; nft flush table ip bridgeveth")

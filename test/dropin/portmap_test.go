@@ -16,14 +16,15 @@ import (
 
 var web = portMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}
 
-// elements returns how many elements in our maps of host ports belong to a container.
+// elements returns the number of elements that belong to a container in the nftables map of host
+// ports.
 func elements(t testing.TB, container string) int {
 	t.Helper()
 	return strings.Count(setuptest.Run(t, "nft", "list", "map", "ip", "bridgeveth", "ports"), "/"+container+"/eth0\"")
 }
 
-// TestPortmap checks host ports of portmap after bridge, with CHECK and DEL in each form in which
-// runtimes call them.
+// TestPortmap checks host ports of the plugin portmap, which runs after bridge. It covers CHECK,
+// and DEL and GC in each form in which runtimes call them.
 func TestPortmap(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -85,7 +86,7 @@ func TestPortmap(t *testing.T) {
 	}
 }
 
-// TestPortmapTaken checks the error about a port that another container has.
+// TestPortmapTaken checks portmap's error about a host port that another container already has.
 func TestPortmapTaken(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -101,8 +102,8 @@ func TestPortmapTaken(t *testing.T) {
 	setuptest.Same(t, before, "it left traces")
 }
 
-// TestPortmapWithoutAddress checks the error about a host port of a container that has no address
-// of the port's family.
+// TestPortmapWithoutAddress checks portmap's error about a host port if the container has no
+// address of the needed IP family.
 func TestPortmapWithoutAddress(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -125,8 +126,8 @@ func TestPortmapWithoutAddress(t *testing.T) {
 	}
 }
 
-// TestPortmapAfterBridge checks ports that bridge has already published when portmap publishes
-// them again.
+// TestPortmapAfterBridge checks host ports that the runtime passes to both bridge and portmap. The
+// ports must exist only once.
 func TestPortmapAfterBridge(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -142,8 +143,8 @@ func TestPortmapAfterBridge(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestNoHostPorts checks that portmap without host ports prints the result unchanged, after any
-// plugin.
+// TestNoHostPorts checks that portmap without host ports prints the result of the plugin before it
+// unchanged, even if that plugin is not ours.
 func TestNoHostPorts(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -157,8 +158,8 @@ func TestNoHostPorts(t *testing.T) {
 	}
 }
 
-// TestKeysRefused checks that the error names keys of portmap and firewall that are not
-// supported.
+// TestKeysRefused checks that ADD and STATUS of portmap and firewall return an error that names the
+// unsupported key, and that they accept the other keys.
 func TestKeysRefused(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -206,8 +207,8 @@ func TestKeysRefused(t *testing.T) {
 }
 
 // TestPortmapAtOnce attaches and detaches containers with host ports in parallel. It checks that
-// their shared rules exist as long as one of the containers is attached, and are removed with the
-// last one.
+// their shared rules exist as long as one of the containers is attached, and that the DEL of the
+// last container removes them.
 func TestPortmapAtOnce(t *testing.T) {
 	t.Parallel()
 	newNode(t)

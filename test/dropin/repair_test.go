@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRepair checks that bvctl repair restores, after a flush, everything that a list of plugins
-// has made on the host.
+// TestRepair flushes all rules. It checks that bvctl repair restores everything that the plugins
+// bridge, portmap and firewall have made on the host.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

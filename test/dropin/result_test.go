@@ -18,12 +18,12 @@ var (
 	firewall  = object{"type": "firewall"}
 )
 
-// list returns a network configuration with a list of plugins.
+// list returns a network configuration with the given plugins.
 func list(version string, plugins ...object) object {
 	return object{"cniVersion": version, "name": "net", "plugins": plugins}
 }
 
-// TestResults checks that our plugins' results are those of the reference plugins.
+// TestResults checks that our plugins return the same results as the reference plugins.
 func TestResults(t *testing.T) {
 	for i, tt := range []struct {
 		name     string
@@ -81,8 +81,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// comparable removes values from a result that differ between two runs or that a plugin chooses.
-// It also removes the MTU, because the reference plugin bridge does not return it.
+// comparable removes the values from a result that are different in each run, such as names and MAC
+// addresses. It also removes the MTU, because the reference plugin bridge does not return it.
 func comparable(result object) object {
 	interfaces, _ := result["interfaces"].([]any)
 	for _, each := range interfaces {

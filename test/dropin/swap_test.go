@@ -10,7 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// container opens the container's namespace.
+// container opens the network namespace of the container.
 func (a *attachment) container() *setup.Namespace {
 	a.t.Helper()
 	ns, err := setup.OpenNamespace(a.runtime.NetNS)
@@ -19,9 +19,9 @@ func (a *attachment) container() *setup.Namespace {
 	return ns
 }
 
-// TestSwap replaces the programs while a container is attached. It checks that CHECK and DEL of
-// this container run the reference plugins, which are kept beside ours. The container's address
-// is not leased again, and nothing is left.
+// TestSwap replaces the reference plugins by ours while a container is attached. If the reference
+// plugins are kept beside ours, CHECK and DEL of this container must run them, and nothing may be
+// left. In any case, our plugins must not lease the container's address again.
 func TestSwap(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir string
@@ -34,8 +34,8 @@ func TestSwap(t *testing.T) {
 			setuptest.Container(t, "c2")
 			setuptest.Container(t, "c3")
 			network := list("1.0.0", bridge, portmap, firewall)
-			// The reference plugins make some rules and chains once and never remove them. This
-			// attachment makes them before the test records the host's state.
+			// The reference plugins make some rules and chains only once, and never remove them.
+			// The attachment of c3 makes them here, before the test records the host's state.
 			first := attach(t, reference, "c3", network, portMapping{HostPort: 7070, ContainerPort: 80, Protocol: "tcp"})
 			first.mustAdd()
 			must(t, first.cni.DelNetworkList(t.Context(), first.list, first.runtime))
@@ -75,8 +75,8 @@ func addresses(result object) (list []string) {
 	return list
 }
 
-// TestBehindOthers checks that portmap and firewall call the kept reference plugins if they run
-// after ptp, and that they fail if no reference plugins are kept.
+// TestBehindOthers checks portmap and firewall after the plugin ptp, which is not ours. They must
+// call the kept reference plugins, and fail if no reference plugins are kept.
 func TestBehindOthers(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -101,8 +101,9 @@ func TestBehindOthers(t *testing.T) {
 	}
 }
 
-// TestHostLocal checks that our host-local keeps leases in the folder of the configuration, and
-// imports host-local's reservations from there.
+// TestHostLocal checks our plugin host-local. It must not lease an address that the reference
+// plugin host-local has reserved. Its leases must be in dataDir or, without this key, in
+// /run/ipam-simple.
 func TestHostLocal(t *testing.T) {
 	t.Parallel()
 	newNode(t)
@@ -137,14 +138,14 @@ func TestHostLocal(t *testing.T) {
 	}
 }
 
-// TestOneProcess checks that bridge calls host-local in its own process.
+// TestOneProcess checks that bridge calls host-local in its own process, not as a program.
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
 	newNode(t)
 	setuptest.Container(t, "c1")
 	wrapper := filepath.Join(t.TempDir(), "bridge")
 	setuptest.WriteProgram(t, wrapper, "#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n")
-	// "forward": "none" is set because other values may start programs for rules.
+	// Values of "forward" other than "none" may start programs that add rules.
 	_, err := call(t, wrapper, "ADD", "c1", bridge.with(object{"forward": "none"}))
 	must(t, err)
 	trace, err := os.ReadFile("/run/trace")

@@ -1,5 +1,5 @@
-// Package gocni tests the plugins with containerd's library go-cni and the configuration that is
-// shipped for containerd.
+// Package gocni tests the plugins with go-cni, which is containerd's library for CNI, and with the
+// configuration for containerd in conf/.
 package gocni
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// programs is the folder with the plugins.
+// programs is the folder with the executable files of the plugins.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -26,7 +26,7 @@ type object = map[string]any
 
 type change = harness.Change
 
-// node is a host with containerd's library go-cni.
+// node is a host on which the test calls containerd's library go-cni.
 type node struct {
 	gocni.CNI
 	t    *testing.T
@@ -34,22 +34,22 @@ type node struct {
 	dirs []string
 }
 
-// newNode makes a host. The policy of FORWARD is DROP.
+// newNode makes a host, whose policy of FORWARD is DROP.
 func newNode(t *testing.T) *node {
 	t.Helper()
 	setuptest.DropForward(t, "iptables", "ip6tables")
 	return &node{t: t, conf: t.TempDir(), dirs: []string{programs}}
 }
 
-// configure writes the shipped configuration under a network's name, with the given changes.
+// configure writes the configuration of conf/ under the name of a network, with the given changes.
 func (n *node) configure(name string, changes ...change) {
 	n.t.Helper()
 	named := func(list, _, _ object) { list["name"] = name }
 	harness.Configure(n.t, "10-containerd.conflist", filepath.Join(n.conf, name+".conflist"), append([]change{named}, changes...)...)
 }
 
-// start loads the networks as containerd does: containerd's own network for lo, and the given
-// number of configured networks.
+// start loads the networks as containerd does: the network for lo, which is a part of go-cni, and
+// the given number of networks from configuration files.
 func (n *node) start(networks int) {
 	n.t.Helper()
 	c, err := gocni.New(gocni.WithMinNetworkCount(networks+1), gocni.WithPluginConfDir(n.conf), gocni.WithPluginMaxConfNum(networks), gocni.WithPluginDir(n.dirs))
@@ -62,7 +62,8 @@ func (n *node) start(networks int) {
 	n.CNI = c
 }
 
-// container makes container number i, and returns the values that containerd passes for its pod.
+// container makes a container, and returns its ID, its network namespace and the labels that
+// containerd passes for its pod. The number i distinguishes the containers of a test.
 func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.NamespaceOpts) {
 	n.t.Helper()
 	id = fmt.Sprintf("%064x", i)
@@ -71,8 +72,8 @@ func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.Nam
 	})
 }
 
-// nothingLeft fails the test unless the host is as before, without leases and without records in
-// libcni's cache.
+// nothingLeft fails the test unless the host's state is as before. There must also be no lease, and
+// no record in libcni's cache.
 func (n *node) nothingLeft(before string, networks ...string) {
 	n.t.Helper()
 	const complaint = "Remove left traces"

@@ -11,7 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestRemove checks that containers can be detached whose namespace has changed or is gone.
+// TestRemove checks that containerd can detach a container whose network namespace is gone or
+// unknown.
 func TestRemove(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -52,9 +53,10 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveFails runs an IPAM plugin that fails with words that containerd takes for success, so
-// that containerd would not call DEL again. The reference plugin returns these words, and the
-// address stays leased. The test checks that containerd calls DEL again with bridgeveth.
+// TestRemoveFails runs an IPAM plugin whose error contains words that containerd takes for success.
+// If the main plugin passes these words on, as the reference plugin bridge does, containerd does
+// not repeat DEL, and the address stays leased. The test checks that containerd repeats DEL if
+// bridgeveth is the main plugin.
 func TestRemoveFails(t *testing.T) {
 	for _, tt := range []struct {
 		plugin, path, words string
@@ -96,8 +98,8 @@ func TestRemoveFails(t *testing.T) {
 	}
 }
 
-// failing makes an IPAM plugin whose DEL fails until the file /run/restored exists. It returns the
-// plugin's folder.
+// failing makes an IPAM plugin, and returns the plugin's folder. The plugin's DEL fails with an
+// error that contains words, until the file /run/restored exists.
 func failing(t *testing.T, words string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -10,8 +10,8 @@ import (
 )
 
 // TestTwoDefaultRoutes attaches a container to two networks, each with a default route. It checks
-// that the routes are the same as with the reference plugins. For IPv4, the route of the second
-// network is used. For IPv6, both routes are used.
+// that the container then has the same default routes as with the reference plugins, and that CHECK
+// reports a missing one of the two IPv6 routes.
 func TestTwoDefaultRoutes(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

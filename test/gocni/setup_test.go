@@ -17,16 +17,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// second changes the configuration into that of the second network.
+// second is a change that makes the configuration in conf/ that of a second network.
 func second(_, plugin, ipam object) {
 	plugin["bridge"] = "cni1"
 	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the default route leads through the first network
 	ipam["ranges"] = [][]object{{{"subnet": "10.96.0.0/16"}}}
 }
 
-// TestSetup checks containers that are attached to lo and to two networks. By default, containerd
-// attaches a container to all networks in parallel. The test also attaches ten containers in
-// parallel.
+// TestSetup checks ten containers that are attached to lo and to two networks. By default,
+// containerd attaches a container to all its networks in parallel. The test also attaches the
+// containers themselves in parallel.
 func TestSetup(t *testing.T) {
 	for _, way := range []struct {
 		name  string
@@ -73,7 +73,7 @@ func TestSetup(t *testing.T) {
 	}
 }
 
-// attached returns an error unless the result is that of a container on both networks.
+// attached returns an error unless the result shows a container on lo and on both networks.
 func attached(r *gocni.Result, err error) error {
 	if err != nil {
 		return err
@@ -87,8 +87,8 @@ func attached(r *gocni.Result, err error) error {
 	return nil
 }
 
-// TestCapabilities checks host ports and limits that are passed as containerd's types, which have
-// no JSON tags.
+// TestCapabilities checks host ports and bandwidth limits that go-cni passes to the plugins. The
+// JSON keys begin with capital letters, because go-cni's types have no JSON tags.
 func TestCapabilities(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -150,8 +150,9 @@ func TestCapabilities(t *testing.T) {
 	})
 }
 
-// TestSetupFails lets ADD fail on one of two networks. The other network is already attached, or
-// is being attached. The test checks that containerd then detaches both.
+// TestSetupFails checks an attachment to two networks, of which one has no free address. go-cni
+// attaches to both in parallel, so the other network may be attached already when this ADD fails.
+// The test checks that Remove then detaches both.
 func TestSetupFails(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -177,14 +178,14 @@ func TestSetupFails(t *testing.T) {
 	})
 }
 
-// only returns ranges whose only address is .2 of a subnet.
+// only returns address ranges that contain only one address: .2 of the subnet.
 func only(subnet string) [][]object {
 	return [][]object{{{"subnet": subnet + ".0/24", "rangeStart": subnet + ".2", "rangeEnd": subnet + ".2"}}}
 }
 
-// TestCheck checks CHECK through the library, before and after a flush of the container's rules,
-// and STATUS of the network, with and without free addresses. lo is left out, because its CNI
-// version has no CHECK.
+// TestCheck checks CHECK through go-cni, before and after a flush of the FORWARD rules. It also
+// checks STATUS, with and without a free address. go-cni's network for lo is not loaded, because
+// its CNI version has no CHECK.
 func TestCheck(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -197,8 +198,8 @@ func TestCheck(t *testing.T) {
 		if err := c.Status(); err != nil {
 			t.Errorf("status with a free address: %v", err)
 		}
-		// Without a process in the namespace, STATUS would succeed, because GC could free the
-		// address.
+		// STATUS fails only while a process is in the namespace that holds the only address.
+		// Without a process, GC could free the address, so STATUS would succeed.
 		process := exec.Command("nsenter", "--net="+ns.Path, "sleep", "infinity")
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
