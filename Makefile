@@ -9,10 +9,12 @@ DEST    := $(DESTDIR)/opt/cni/bin
 SBIN    := $(DESTDIR)/usr/local/sbin
 LINT    := .cache/bin/golangci-lint-2.15.0
 
-# Makes a network namespace. Users other than root need a user namespace around it.
+# Runs a command in new network and mount namespaces. A user other than root also needs a new user
+# namespace.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
-# Each folder is a Go module of its own, so that Kubernetes' libraries stay out of the plugins' module.
+# Each folder is a separate Go module, so that the plugins' module does not depend on the
+# libraries of Kubernetes.
 MODULES := . cmd/bridgeveth-node test
 
 build: ## build bridgeveth, ipam-simple and bvctl into bin/

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Loads the kernel module br_netfilter if it is missing, because the tests and the demo need it:
-# without the module, iptables does not see bridged packets. If the script has loaded the module,
-# it switches iptables for bridged packets off in the host's own network namespace.
+# without the module, iptables does not see bridged packets. Loading switches iptables on for the
+# bridged packets of the whole host. The script therefore switches it off again in the host's own
+# network namespace.
 set -eu
 [ -e /proc/sys/net/bridge ] && exit 0
 if [ "$(id -u)" != 0 ]; then

@@ -10,9 +10,10 @@ cache=$PWD/.cache/containerd
 hack/docker.sh trixie
 mkdir -p "$cache/trixie"
 ln -sfn ../docker/bin "$cache/debian"
-# These are links to the programs, not scripts that start the loader as in .cache/docker: the shim
-# starts itself again by /proc/self/exe, which would lead to the loader. These programs run with
-# the host's older C library. runc does not, so trixie uses Debian 12's runc.
+# In .cache/docker/trixie/bin, a script starts each program by the loader of its release. This
+# does not work for the shim, because the shim starts itself again by /proc/self/exe, which would
+# be the loader. Here the names are links to the programs, which also run with the host's older C
+# library. trixie's runc does not run with it, so this folder has Debian 12's runc.
 for program in containerd containerd-shim-runc-v2 ctr; do
 	ln -sfn "../../docker/trixie/root/usr/bin/$program" "$cache/trixie/$program"
 done
@@ -22,7 +23,7 @@ if [ ! -f "$cache/image.tar" ]; then
 	new=$cache/image.new
 	rm -rf "$new"
 	mkdir -p "$new/packages"
-	# apt must not use its sandbox user, which may not write to this folder.
+	# By default, apt downloads as the user _apt, who may not write to this folder.
 	(cd "$new/packages" && apt-get -o APT::Sandbox::User=root download -qq busybox-static umoci)
 	for package in "$new"/packages/*.deb; do dpkg -x "$package" "$new/root"; done
 	mkdir -p "$new/layer/bin" "$new/layer/www"

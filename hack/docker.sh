@@ -17,7 +17,7 @@ if [ ! -x "$to/bin/dockerd" ]; then
 	fi
 	rm -rf "$to/bin" "$to/root" "$to/new"
 	mkdir -p "$to/new"
-	# apt must not use its sandbox user, which may not write to this folder.
+	# By default, apt downloads as the user _apt, who may not write to this folder.
 	(cd "$to/new" && apt-get -o APT::Sandbox::User=root download -qq docker.io containerd runc tini)
 	for deb in "$to"/new/*.deb; do dpkg -x "$deb" "$to/root"; done
 	mkdir "$to/new/bin"

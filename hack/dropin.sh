@@ -1,7 +1,8 @@
 #!/bin/sh
-# install gives bridgeveth the names of the reference plugins, in the folder DIR where it is
-# installed. It keeps the replaced plugins in DIR/reference. bridgeveth runs them for attachments
-# that it did not make. uninstall puts them back.
+# install gives bridgeveth the additional names of the reference plugins. DIR is the folder in
+# which bridgeveth is installed. The script keeps the replaced plugins in DIR/reference, because
+# bridgeveth runs them for attachments that it did not make. uninstall moves the reference plugins
+# back.
 #
 #   hack/dropin.sh install|uninstall DIR
 set -eu

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Downloads firewalld from two Debian releases, 1.3 of bookworm and 2.3 of trixie, and unpacks it
-# into .cache/firewalld/SUITE. The package is not installed, because installing would start
-# firewalld and change the host's firewall. The script installs only packages that firewalld
-# needs. These start nothing.
+# Downloads firewalld from two Debian releases, 1.3 from bookworm and 2.3 from trixie, and unpacks
+# it into .cache/firewalld/SUITE. The package is not installed, because installing would start
+# firewalld and change the host's firewall. The script installs only packages that firewalld needs
+# and that start no daemon.
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/firewalld
@@ -18,7 +18,7 @@ for suite in bookworm trixie; do
 	mkdir -p "$new/apt/lists/partial" "$new/root"
 	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 	echo "deb $mirror $suite main" >"$new/apt/sources"
-	# apt must not use its sandbox user, which may not write to this folder.
+	# By default, apt downloads as the user _apt, who may not write to this folder.
 	set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 		-o Dir::State::Lists="$new/apt/lists" -o Dir::Cache="$new/apt"
 	apt-get "$@" update

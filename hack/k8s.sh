@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the Kubernetes programs that test/k8s runs, in the version in hack/k8s/go.mod, and puts
-# them into .cache/k8s. The first build takes ten minutes on two processors, and 4 GiB for Go's
-# build cache.
+# Builds the programs that test/k8s runs, and puts them into .cache/k8s: those of Kubernetes in
+# the version in hack/k8s/go.mod, and CoreDNS in the version in hack/coredns/go.mod. The first
+# build takes ten minutes on two processors, and 4 GiB for Go's build cache.
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/k8s

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Replaces a section of docs/performance.md by the tables of a benchmark, which it reads from
-# standard input:
+# Replaces a section of docs/performance.md by the tables of a benchmark. It reads the output of
+# the benchmark from standard input:
 #
 #   make bench | tee /dev/stderr | hack/performance.sh 'make bench'
 #   make bench-vm | tee /dev/stderr | hack/performance.sh 'make bench-vm'
 #
-# The section is between the comments "tables of NAME" and "end". Of the packets, the section has the
-# rows with one connection.
+# The argument is the name of the section. The section is between the comments "tables of NAME"
+# and "end". From the table of packets, the script takes only the rows with one connection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 doc=docs/performance.md

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Downloads podman 4.3 from bookworm, Debian's last podman with CNI. Unpacks it into
-# .cache/podman/bin, with the programs that it starts, its libraries, and a static busybox for an
-# image. Nothing is installed, so the host's configuration of containers stays as it is. Needs no
-# root.
+# Downloads podman 4.3 of bookworm, Debian's last podman with CNI, and unpacks it into
+# .cache/podman/bin. The script also unpacks the programs that podman starts, their libraries, and
+# a static busybox for an image. Nothing is installed, so the host's configuration of containers
+# does not change. The script needs no root.
 set -eu
 cd "$(dirname "$0")/.."
 to=$PWD/.cache/podman
@@ -13,7 +13,7 @@ new=$to.new
 mkdir -p "$new/apt/lists/partial" "$new/root" "$new/bin"
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 echo "deb $mirror bookworm main" >"$new/apt/sources"
-# apt must not use its sandbox user, which may not write to this folder.
+# By default, apt downloads as the user _apt, who may not write to this folder.
 set -- -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$new/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 	-o Dir::State::Lists="$new/apt/lists" -o Dir::Cache="$new/apt"
 apt-get "$@" update

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Prints how an ADD and a DEL spend their processor time. The script runs a hundred of each under
-# perf(1), in temporary namespaces, with masquerade, the FORWARD rules and a host port. It prints
-# the share of each step. It needs root, and perf (Debian: linux-perf).
+# Prints the share of each step of ADD and DEL in their processor time. The script runs each verb
+# COUNT times (default 100) under perf(1), in temporary namespaces, with masquerade, the FORWARD
+# rules and a host port. It needs root, and perf (Debian: linux-perf).
 #
 #   hack/profile.sh [COUNT]
 set -euo pipefail
@@ -32,8 +32,8 @@ call() { # verb, number of the container, command that runs the plugin
 	END
 }
 
-# steps prints each step of a verb with its functions. A sample counts for the first step that has
-# a function in the sample's stack.
+# steps prints the steps, each with its functions. A sample of perf counts for the first step that
+# has a function in the call stack of the sample.
 steps() {
 	cat <<-END
 		package initialisation|runtime.doInit

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fails if the subject of a commit is not "directory: verb ...", in lower case and within 72
-# characters. It checks only the commits after the commit below, because older subjects do not
-# follow this rule.
+# Fails if the subject of a commit does not have the form "directory: verb ...", with a verb in
+# lower case, or is longer than 72 characters. The script checks only the commits after the commit
+# in the variable since, because older subjects do not follow this rule.
 set -eu
 since=5205b419
 git cat-file -e "$since" 2>/dev/null || exit 0 # a shallow clone does not have this commit

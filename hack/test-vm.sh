@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs the tests that send packets in a virtual machine with Debian's kernels, because this
-# machine's kernel may lack features. The variable SUITES lists the Debian releases whose kernels
-# are used. The variable TESTS is a pattern that selects other tests.
+# machine's kernel may lack features. The environment variable SUITES lists the Debian releases
+# whose kernels are used. The environment variable TESTS is a pattern that selects other tests
+# instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 hack/need.sh iperf3

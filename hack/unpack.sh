@@ -1,7 +1,7 @@
 #!/bin/sh
 # Downloads packages of a Debian release and the libraries that they need, and unpacks them into a
-# folder. Nothing is installed: the host's programs stay as they are, and no daemon starts. Needs no
-# root.
+# folder. Nothing is installed: the host's programs stay as they are, and no daemon starts. The
+# script needs no root.
 #
 #   hack/unpack.sh SUITE FOLDER PACKAGE...
 set -eu
@@ -15,7 +15,7 @@ echo "deb $mirror $suite main" >"$apt/sources"
 # The status file is empty, so that apt regards no package as installed and lists all libraries.
 touch "$apt/status"
 get() {
-	# apt must not use its sandbox user, which may not write to this folder.
+	# By default, apt downloads as the user _apt, who may not write to this folder.
 	apt-get -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 		-o Dir::State::Lists="$apt/lists" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" "$@"
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Downloads the iptables and nft of other Debian releases, with their libraries, and unpacks them
-# into .cache/userland/SUITE/bin: 1.8.11 and 1.1 of trixie, and the newest of sid. Nothing is
-# installed: the host's programs stay as they are. Needs no root.
+# into .cache/userland/SUITE/bin. trixie has iptables 1.8.11 and nft 1.1. sid has the newest
+# versions. Nothing is installed: the host's programs stay as they are. The script needs no root.
 #
 #   hack/userland.sh SUITE...
 set -eu

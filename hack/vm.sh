@@ -1,14 +1,15 @@
 #!/bin/bash
-# Runs a command in a virtual machine with an unchanged Debian kernel and this machine's files. It
-# is for features that the kernel here lacks, such as VLANs on bridges. Files that the command
-# writes are gone afterwards. Needs root.
+# Runs a command in a virtual machine with an unchanged Debian kernel and the files of this
+# machine. It is for features that the kernel of this machine lacks, such as VLANs on bridges.
+# Files that the command writes exist only inside the virtual machine. The script needs root.
 #
 #   hack/vm.sh COMMAND [ARGUMENT...]
 #
-# SUITE is the Debian release of the kernel: bookworm (6.1), bookworm-backports (6.12) or another.
-# TIMEOUT is in seconds; the default is 1800. With ICOUNT=1 the machine has one emulated processor,
-# whose clock counts instructions, 1 ns each: times do not depend on other work on this machine. The
-# exit status is the command's.
+# Environment variables: SUITE is the Debian release of the kernel: bookworm (6.1),
+# bookworm-backports (6.12) or another. TIMEOUT is in seconds; the default is 1800. With ICOUNT=1,
+# the virtual machine has one emulated processor, and its clock counts 1 ns for each instruction.
+# Measured times then do not depend on other work on this machine. The exit status is that of the
+# command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -20,7 +21,7 @@ if ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	exit 1
 fi
 
-fetch() { # downloads a kernel into $dir; apt has lists of its own there
+fetch() { # downloads a kernel into $dir, with separate package lists for apt
 	local apt=(-qq -o Dir::Etc::SourceList="$dir/new/sources" -o Dir::Etc::SourceParts=/dev/null
 		-o Dir::State::Lists="$dir/new/lists" -o Dir::Cache="$dir/new/cache" -o APT::Sandbox::User=root)
 	local mirror packages
@@ -100,10 +101,11 @@ END
 chmod +x "$tmp/init/init"
 (cd "$tmp/init" && find . | busybox cpio -o -H newc 2>/dev/null) >"$tmp/initramfs"
 
-# Without hardware virtualisation, QEMU 7.2 has two faults under Linux 6.12. The first is in the
-# instruction CMPXCHG16B, so this instruction is switched off. The second is in code that another
-# processor has just rewritten, so one thread runs all processors. A clock that counts instructions
-# would count one for each byte that a fast string instruction (ERMS) copies.
+# Without hardware virtualisation, QEMU 7.2 has two faults with Linux 6.12. The first fault is in
+# the instruction CMPXCHG16B, so this instruction is switched off. The second fault is in code
+# that another processor has just rewritten, so one thread runs all processors. With ICOUNT, a
+# fast string instruction (ERMS) would count as one instruction for each byte that it copies, so
+# ERMS is switched off too.
 how="-accel tcg,thread=single -cpu max,cx16=off -smp 2"
 if [ -n "${ICOUNT:-}" ]; then
 	how="-accel tcg,thread=single -cpu max,cx16=off,erms=off -smp 1 -icount shift=0"

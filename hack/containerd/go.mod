@@ -1,5 +1,5 @@
-// This module names the containerd 2 that the tests use, and is apart so that what containerd
-// needs does not decide about the plugins' own dependencies.
+// This module fixes the version of containerd 2 that the tests use. It is a separate module, so
+// that containerd does not affect the versions of the plugins' dependencies.
 module github.com/bridgeveth/bridgeveth/hack/containerd
 
 go 1.26.6

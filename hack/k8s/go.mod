@@ -1,6 +1,7 @@
-// This module names the Kubernetes that test/k8s runs, and is apart so that what Kubernetes needs
-// does not decide about the agent's own dependencies. Kubernetes' libraries are replaced by the
-// modules of the same release, as its own go.mod does by folders.
+// This module fixes the version of Kubernetes that test/k8s runs. It is a separate module, so
+// that Kubernetes does not affect the versions of the agent's dependencies. The replace lines
+// name the modules of the same release, because Kubernetes' own go.mod replaces them by folders
+// of its repository.
 module github.com/bridgeveth/bridgeveth/hack/k8s
 
 go 1.26.8
