@@ -9,15 +9,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// benchSets returns a set with a /12 and a set with a /64, which have addresses for a million
-// containers.
+// benchSets returns an IPv4 set with a /12 and an IPv6 set with a /64. Each set has addresses for a
+// million containers.
 func benchSets(t testing.TB) []Set {
 	return []Set{{complete(t, "10.0.0.0/12")}, {complete(t, "fd00::/64")}}
 }
 
-// populate leases addresses to containers whose IDs look like those of a runtime. Each
-// transaction is for a thousand containers, because bbolt keeps the changed records of a page in
-// one sorted slice, which gets slow if it is long.
+// populate leases addresses to containers whose IDs look like those of a runtime. It begins a new
+// transaction after a thousand containers. During a transaction, bbolt keeps the changed records of
+// a page in one sorted slice, which gets slow if it is long.
 func populate(t testing.TB, dir string, containers int) {
 	t.Helper()
 	s := tryOpen(t, dir)
@@ -43,7 +43,7 @@ func populate(t testing.TB, dir string, containers int) {
 	}
 }
 
-// withOpen opens the store, calls f and closes the store, as each process of the plugin does.
+// withOpen opens the store, calls f and closes the store, as a process of the plugin does.
 func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	s, err := Open(dir, time.Second)
 	if err == nil {
@@ -54,8 +54,8 @@ func withOpen(b *testing.B, dir string, f func(*Store) error) {
 	}
 }
 
-// BenchmarkStore measures the functions that the verbs call, each with an Open, in a store with
-// up to a million containers. Each container has an IPv4 and an IPv6 lease.
+// BenchmarkStore measures the functions of Store that the CNI verbs call, together with Open and
+// Close. The store has up to a million containers, each with an IPv4 and an IPv6 lease.
 func BenchmarkStore(b *testing.B) {
 	for _, containers := range []int{0, 1_000, 65_000, 1_000_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {
@@ -95,7 +95,7 @@ func benchmarkPair(b *testing.B, dir string, r Request) {
 	}
 }
 
-// BenchmarkReleaseExcept measures a GC in which one container in a thousand is gone.
+// BenchmarkReleaseExcept measures a GC that releases one container in a thousand.
 func BenchmarkReleaseExcept(b *testing.B) {
 	for _, containers := range []int{1_000, 65_000} {
 		b.Run(fmt.Sprint(containers), func(b *testing.B) {

@@ -1,11 +1,10 @@
 // Package ipam gives out IP addresses from ranges on this host. A Store records in one file which
 // attachment has which address. Leases end when the host boots.
 //
-// The package uses neither CNI nor netlink. Its callers pass the facts about containers and
-// links.
+// The package uses neither CNI nor netlink. The caller passes the facts about containers and links.
 //
-// Start with Open and Store.Reserve in this folder. They use these packages below internal/. A
-// package imports only packages further down in the list:
+// Start with Open and Store.Reserve in this folder. They use the packages below internal/. Each of
+// these packages imports only packages further down in this list:
 //
 //	allocator    chooses an address; choose.go
 //	records      the records of a network: leases, pools of free addresses, kept addresses

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// This example reserves an address of a pool for a container. A second request of the container
-// gets the same address. Then the container's address is freed.
+// This example reserves an address for a container. A second request of the container gets the same
+// address. Then the address is released.
 func Example() {
 	dir, err := os.MkdirTemp("", "leases")
 	if err != nil {
@@ -51,8 +51,8 @@ func Example() {
 	// 0 of 253 addresses are leased, <nil>
 }
 
-// This example has an IPv4 set and an IPv6 set, so the attachment gets an address of each. It
-// requests one of the addresses, and excludes some others.
+// This example has an IPv4 set and an IPv6 set, so the attachment gets an address of each set. The
+// request asks for one particular address. The IPv4 range excludes some addresses.
 func ExampleStore_Reserve() {
 	dir, err := os.MkdirTemp("", "leases")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// These are sizes and offsets in bbolt's file format; see internal/boltfile/inspect.go.
+// Sizes and offsets in bbolt's file format. See internal/boltfile/inspect.go.
 const (
 	pageSize     = 4096
 	metaPages    = 2
@@ -20,12 +20,12 @@ const (
 	freelistFlag = 0x10
 )
 
-// FuzzStore overwrites a part of a meta page or of a list of free pages, corrects the checksum of
-// a meta page, and truncates the file. It checks that Reserve then returns a lease, or an error
-// that names the file, and does not panic.
+// FuzzStore checks that Reserve does not panic if the store's file is damaged. It must return a
+// lease, or an error that names the file. To damage the file, FuzzStore overwrites a part of a meta
+// page (and then corrects the page's checksum) or of a list of free pages, and truncates the file.
 //
-// Pages with data are not overwritten, because bbolt has no checksum for them. A wrong letter in
-// the name of a network would make it the name of another network.
+// FuzzStore does not overwrite pages with data, because bbolt has no checksum for them. A changed
+// letter in the name of a network would only make it the name of another network.
 func FuzzStore(f *testing.F) {
 	path := fill(f, f.TempDir(), 40)
 	whole, err := os.ReadFile(path)
@@ -62,7 +62,7 @@ func FuzzStore(f *testing.F) {
 	})
 }
 
-// reserveNamed calls Reserve on a store that may be damaged. It checks that an error names the
+// reserveNamed calls Reserve on a store that may be damaged. If there is an error, it must name the
 // file.
 func reserveNamed(t *testing.T, path string) {
 	s, err := Open(filepath.Dir(path), time.Second)

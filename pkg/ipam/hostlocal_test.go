@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// hostLocal makes a dataDir of host-local with the given files, one for each address.
+// hostLocal makes a dataDir of the plugin host-local. Each of the given files is the reservation of
+// one address.
 func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	t.Helper()
 	dataDir = t.TempDir()
@@ -24,8 +25,8 @@ func hostLocal(t testing.TB, files map[string]string) (dataDir string) {
 	return dataDir
 }
 
-// TestImport checks that a network that is new to the store imports the reservations of
-// host-local, whichever verb comes first.
+// TestImport checks that a network that is new to the store imports the reservations of host-local,
+// whichever CNI verb is called first.
 func TestImport(t *testing.T) {
 	files := map[string]string{
 		"10.0.0.2": "old\r\neth0", "fd00::2": "old\r\neth0", "10.0.0.3": "gone\r\neth0", "10.0.0.4": "ancient",

@@ -12,11 +12,11 @@ import (
 )
 
 type (
-	// Range is a run of addresses of one subnet.
+	// Range contains consecutive addresses of one subnet.
 	Range = ranges.Range
-	// Set is a list of ranges that are used as one pool of addresses.
+	// Set is a list of ranges of one address family that are used as one pool of addresses.
 	Set = ranges.Set
-	// Interval is all addresses from a first to a last one.
+	// Interval contains all addresses from a first to a last address.
 	Interval = ranges.Interval
 	// Attachment names one interface of one container on one network.
 	Attachment = leases.Attachment
@@ -30,8 +30,8 @@ type (
 	Request = allocator.Request
 )
 
-// The first four are errors about a request, from Reserve and Available. The others are errors
-// about a file, from any call.
+// ErrExhausted, ErrTaken, ErrNotServed and ErrShared are errors about a request, from Reserve and
+// Available. The others are errors about a file, and any function of a Store may return them.
 var (
 	// ErrExhausted means that every address of a set is leased.
 	ErrExhausted = allocator.ErrExhausted
@@ -41,23 +41,23 @@ var (
 	ErrNotServed = allocator.ErrNotServed
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = allocator.ErrShared
-	// ErrDamaged means that a file cannot be read. No address is given out from it.
+	// ErrDamaged means that a file cannot be read. No address is given out in this case.
 	ErrDamaged = boltfile.ErrDamaged
 	// ErrNewer means that a later release has written a file.
 	ErrNewer = boltfile.ErrNewer
-	// ErrSticky marks an error that is about the sticky file, and not about the store.
+	// ErrSticky marks an error about the sticky file, as opposed to an error about the store.
 	ErrSticky = stickyfile.ErrSticky
 )
 
-// NamespaceAt returns the namespace that is at path at this moment.
+// NamespaceAt returns the network namespace whose file is at path now.
 func NamespaceAt(path string) Namespace { return leases.NamespaceAt(path) }
 
-// ParseInterval reads an address, a subnet, or two addresses with a hyphen between them.
+// ParseInterval parses an address, a subnet, or two addresses with a hyphen between them.
 func ParseInterval(text string) (Interval, error) { return ranges.ParseInterval(text) }
 
 // HasHostLocal reports whether host-local has a folder for a network in its dataDir.
 func HasHostLocal(dataDir, network string) bool { return hostlocal.HasNetwork(dataDir, network) }
 
-// BootTime returns the time at which the host was booted. A file that is older belongs to no
-// running container.
+// BootTime returns the time at which the host was booted. A reservation or record from before this
+// time belongs to no running container.
 func BootTime() (time.Time, error) { return hostlocal.BootTime() }

@@ -22,10 +22,10 @@ import (
 
 var update = flag.Bool("update", false, "write the layout of a format that has none yet")
 
-// moment matches a time in a record. Times differ between runs.
+// moment matches a time in a record, because times differ between runs.
 var moment = regexp.MustCompile(`[0-9]{19}`)
 
-// describe writes a text about all buckets, keys and records below a bucket to out.
+// describe appends a text to out that lists all buckets, keys and records below a bucket.
 func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	fmt.Fprintf(out, "%s (sequence %d)\n", name, b.Sequence())
 	return b.ForEach(func(k, v []byte) error {
@@ -40,9 +40,9 @@ func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	})
 }
 
-// TestLayout checks that the records of the store and of the sticky file are those stored for the
-// same format. If they differ, raise the format, write a Convert function for the format before,
-// and run the test with -update.
+// TestLayout checks that the store and the sticky file still have the records of their format. The
+// folder testdata/layout has the records of each format. If they differ, increase the format, write
+// a Convert function for the preceding format, and run the test with -update.
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -100,8 +100,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestUpgrade checks stores of format 1. A store with the records of format 2 keeps its leases. A
-// store with the shorter records of the first releases is damaged.
+// TestUpgrade checks that a store of format 1 keeps its leases if it has the records of format 2.
+// If it has the shorter records of the first releases, the error must be ErrDamaged.
 func TestUpgrade(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

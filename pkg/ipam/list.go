@@ -5,7 +5,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// Usage says how full a range is.
+// Usage says how many addresses of a range are leased.
 type Usage struct {
 	Interval
 	Size   uint64 // number of addresses that the range gives out, at most math.MaxUint64
@@ -41,9 +41,9 @@ func (s *Store) Held(a Attachment) (held []Lease, err error) {
 	return held, err
 }
 
-// Usage returns how full the ranges of a network are, sorted by address. It lists only ranges
-// from which at least one address was given out. It does not list ranges that are given out only
-// on request.
+// Usage returns how many addresses of each range are leased, sorted by address. It lists only
+// ranges from which the network has given out an address. It does not list ranges that are given
+// out only on request.
 func (s *Store) Usage(network string) (list []Usage, err error) {
 	err = s.view(network, func(n *records.Network) error {
 		return n.EachPool(func(p *records.Pool) {

@@ -19,34 +19,34 @@ import (
 )
 
 // DefaultDir is the folder of the store, unless the configuration names another folder. /run is
-// emptied at each boot, which also ends all leases.
+// emptied at each boot, and leases end at a boot too.
 const DefaultDir = "/run/ipam-simple"
 
 const (
-	// The name of a store's file is "leases-", the ID of the boot and ".db". So each boot has a
-	// store of its own.
+	// The name of a store's file consists of "leases-", the ID of the boot and ".db". Each boot
+	// therefore has a store of its own.
 	storePrefix = "leases-"
 	storeSuffix = ".db"
 
 	storeRemedy = "delete it: the next ADD of each network takes over the addresses of the containers that are attached"
 )
 
-// Store keeps the leases of a folder's networks in one file. Leases end when the host boots
-// again, so the file's name contains the boot's ID.
+// Store holds the leases of all networks that use the same folder, in one file. Leases end when the
+// host boots, so the file's name contains the ID of the boot.
 //
-// No change waits for the disk. What a killed process has written stays in the page cache, in the
-// order of writing. bbolt writes changed pages to free places. It then makes them valid by one
-// write of one page, which the kernel does completely or not at all. Only a crash of the host can
-// lose or reorder writes, and after a crash the leases have ended.
+// No change waits for the disk. A killed process cannot damage the file, because its writes stay in
+// the kernel's page cache in the order of writing. bbolt writes changed pages to free places. It
+// then makes them valid by a write of one page, which the kernel does completely or not at all.
+// Only a crash of the host can lose or reorder writes, and a crash ends all leases.
 //
 // Only one goroutine at a time may use a Store.
 type Store struct {
-	// HostLocal is the dataDir of host-local. A network that is new to the store imports the
-	// reservations there. If HostLocal is "", nothing is imported.
+	// HostLocal is the dataDir of the plugin host-local. A network that is new to the store imports
+	// the reservations in this folder. If HostLocal is "", nothing is imported.
 	HostLocal string
 	// FindAttached returns the addresses of a network's containers, from their links or from the
-	// records of a runtime. It is called when a network is new to the store, for example because
-	// the store was deleted on a running host. It may be nil.
+	// records of a runtime. The Store calls it when a network is new to the store, for example
+	// because the store was deleted on a running host. FindAttached may be nil.
 	FindAttached func(network string) ([]Lease, error)
 
 	file      boltfile.File
@@ -54,26 +54,26 @@ type Store struct {
 	maxQueued uint64 // the value of Allocator.MaxQueued
 }
 
-// opener opens stores. Tests use openers with other boot IDs.
+// opener opens stores for the boot whose ID is in a file. Tests use files with other IDs.
 type opener struct{ bootIDFile string }
 
 // thisBoot opens the stores of the current boot.
 var thisBoot = opener{"/proc/sys/kernel/random/boot_id"}
 
-// Open opens the store in dir, and locks it for this process until Close. It makes the folder and
-// the store if they are missing. Open waits up to wait for other processes. After this time, the
-// error is flock.ErrTimeout and names one of these processes. Other errors name the file and may
-// be ErrDamaged or ErrNewer.
+// Open opens the store in the folder dir, and locks it for this process until Close. It creates the
+// folder and the store if they are missing. If other processes have locked the store, Open waits
+// for at most the duration wait. After this time, the error is flock.ErrTimeout and names one of
+// these processes. Other errors name the file and may be ErrDamaged or ErrNewer.
 func Open(dir string, wait time.Duration) (*Store, error) { return thisBoot.open(dir, wait) }
 
-// OpenExisting opens the store in dir like Open, but does not make it. If there is no store,
-// because nothing was leased since the boot, the error is fs.ErrNotExist.
+// OpenExisting opens the store in the folder dir like Open, but does not create it. If there is no
+// store, the error is fs.ErrNotExist: nothing was leased since the boot.
 func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 	return thisBoot.openExisting(dir, wait)
 }
 
-// OpenInMemory opens an empty store without a file, for a caller that only reads. The store has
-// the leases that HostLocal and FindAttached return.
+// OpenInMemory opens an empty store in memory, for a caller that only reads. The store then has the
+// leases that HostLocal and FindAttached lead to.
 func OpenInMemory() (*Store, error) {
 	fd, err := unix.MemfdCreate("leases", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -90,7 +90,7 @@ func OpenInMemory() (*Store, error) {
 	return s, nil
 }
 
-// newStore returns a store whose file is not open yet.
+// newStore returns a store. Its file is not open yet.
 func newStore(path string, lock *flock.Lock) *Store {
 	return &Store{
 		file: boltfile.File{Path: path, Layout: records.Layout, Remedy: storeRemedy},
@@ -109,8 +109,8 @@ func (o opener) openExisting(dir string, wait time.Duration) (*Store, error) {
 	return o.load(dir, wait, func(*Store) error { return fs.ErrNotExist })
 }
 
-// load locks the folder dir, which must exist, and opens the store in it. If there is no store,
-// load calls absent and tries again.
+// load locks the folder dir and opens the store in it. The folder must exist. If there is no store,
+// load calls the function absent and tries again.
 func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) (*Store, error) {
 	boot, err := files.Read(o.bootIDFile)
 	if err != nil {
@@ -134,8 +134,7 @@ func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) 
 	return s, nil
 }
 
-// create makes an empty store. Before, it removes unfinished stores and the stores of earlier
-// boots.
+// create makes an empty store. First it removes unfinished stores and the stores of earlier boots.
 func (s *Store) create() error {
 	old, err := filepath.Glob(filepath.Join(s.dir(), storePrefix+"*"))
 	if err != nil {
@@ -158,7 +157,7 @@ func (s *Store) Close() error {
 	return s.named(s.file.Close())
 }
 
-// named returns err with the path of the store's file, unless the error is about a request or
+// named adds the path of the store's file to an error. It does not change errors about a request or
 // about the sticky file.
 func (s *Store) named(err error) error {
 	if allocator.Refused(err) || errors.Is(err, ErrSticky) {

@@ -18,9 +18,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
-// workerVar is an environment variable. If it is set, the test's executable file runs as a worker
-// process that uses a store. The variable's words are the name of the worker, the folder and the
-// task.
+// workerVar is an environment variable. If it is set, the test's executable runs as a worker, a
+// process that uses a store. The words in the variable are the name of the worker, the folder of
+// the store and the task.
 const workerVar = "IPAM_TEST_WORKER"
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// die ends a worker after an error.
+// die ends a worker process if err is not nil.
 func die(err error) {
 	if err != nil {
 		fmt.Println(err)
@@ -47,14 +47,14 @@ func die(err error) {
 	}
 }
 
-// workerSets returns the sets of a worker's requests.
+// workerSets returns the address sets that the workers request.
 func workerSets() []Set {
 	var t testing.T // complete uses it only to report invalid ranges, and these are valid
 	return []Set{{complete(&t, "10.0.0.0/22")}, {complete(&t, "fd00::/64")}}
 }
 
-// workReserve reserves addresses for 20 containers, with an Open for each container, and prints
-// them.
+// workReserve reserves addresses for 20 containers and prints the addresses. It opens the store for
+// each container anew.
 func workReserve(name, dir string) {
 	for i := range 20 {
 		s, err := Open(dir, time.Minute)
@@ -79,7 +79,7 @@ func workSticky(name, dir, stickyDir string) {
 	}
 }
 
-// workForever makes random calls until it is killed.
+// workForever makes random calls of the Store until the process is killed.
 func workForever(name, dir string) {
 	for {
 		s, err := Open(dir, time.Minute)
@@ -98,8 +98,8 @@ func workForever(name, dir string) {
 	}
 }
 
-// workOnce makes one call, which reserves or frees the addresses of a container. words are the
-// file with the boot's ID, the number of the configuration, and the verb.
+// workOnce reserves or frees the addresses of one container. The parameter words contains the file
+// with the ID of the boot, the index in configurations, and the verb: "reserve" or "free".
 func workOnce(name, dir string, words []string) {
 	configuration, err := strconv.Atoi(words[1])
 	die(err)
@@ -116,9 +116,9 @@ func workOnce(name, dir string, words []string) {
 	die(s.Close())
 }
 
-// killOnce runs workOnce in a process and kills the process at a random system call. The first
-// change of the store comes after about as many system calls as begin says. The process makes
-// about as many system calls as end says.
+// killOnce runs workOnce in a process and kills the process at a random system call. The process
+// makes about as many system calls as the constant end says. It changes the store only after about
+// as many system calls as the constant begin says.
 func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))
@@ -128,7 +128,7 @@ func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	}
 }
 
-// startWorker starts a worker that writes its output to out.
+// startWorker starts a worker process that writes its output to out.
 func startWorker(t *testing.T, out io.Writer, words ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -140,8 +140,8 @@ func startWorker(t *testing.T, out io.Writer, words ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestProcesses checks that 50 processes get different addresses if they reserve at the same
-// time, in a store that they also create.
+// TestProcesses checks that 50 processes get different addresses if they reserve addresses at the
+// same time. The processes also create the store at the same time.
 func TestProcesses(t *testing.T) {
 	const processes, each = 50, 20
 	dir := t.TempDir()
@@ -176,8 +176,8 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestStickyProcesses checks processes that each have a store of their own, and that add names to
-// one sticky file at the same time. They also create this file.
+// TestStickyProcesses checks that no name is lost if several processes add names to one sticky file
+// at the same time. Each process has a store of its own. The processes also create the sticky file.
 func TestStickyProcesses(t *testing.T) {
 	const processes, each = 8, 10
 	for range 5 {
@@ -208,8 +208,8 @@ func TestStickyProcesses(t *testing.T) {
 	}
 }
 
-// TestKilled kills processes at random times, some of them while they create the store. It checks
-// that the store stays consistent.
+// TestKilled checks that the store stays consistent if processes are killed at random times. Some
+// of them are killed while they create the store.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 60 {

@@ -8,17 +8,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
-// Reserve returns a lease for each set of a request, in the order of the sets. It gives, in this
-// order of preference:
+// Reserve returns a lease for each set of a request, in the order of the sets. For each set, it
+// takes the first of these addresses that it finds:
 //
 //   - the requested address;
 //   - the address that the attachment has already;
 //   - the address that the attachment's name had before;
 //   - an address that was never used, or else the address that was freed longest ago.
 //
-// Reserve frees all other addresses of the attachment. It changes everything or nothing. While an
-// address is free, the cost does not depend on the number of leases. The error may be
-// ErrExhausted, ErrTaken, ErrNotServed or ErrShared. Then nothing has changed.
+// Reserve frees all other addresses of the attachment. While an address is free, the cost does not
+// depend on the number of leases. The error may be ErrExhausted, ErrTaken, ErrNotServed or
+// ErrShared. After an error, nothing has changed.
 //
 // internal/allocator/choose.go chooses the address.
 func (s *Store) Reserve(r Request) (given []Lease, err error) {
@@ -50,8 +50,9 @@ func (s *Store) reserve(n *records.Network, r Request) ([]Lease, error) {
 	return a.Reserve(r, now)
 }
 
-// Available returns, for each set, a range in which Reserve would find an address for another
-// attachment. Unlike Reserve, it changes nothing. The error may be ErrExhausted or ErrShared.
+// Available returns a range for each set of a request. From this range, Reserve could give an
+// address to an attachment that has none. Available changes nothing. The error may be ErrExhausted
+// or ErrShared.
 func (s *Store) Available(r Request) (from []Range, err error) {
 	err = s.try(r.Network, func(n *records.Network) error {
 		from, err = s.allocator(n).Available(r)
@@ -60,14 +61,14 @@ func (s *Store) Available(r Request) (from []Range, err error) {
 	return from, err
 }
 
-// Release frees the addresses of an attachment, or keeps them for its name. It returns no error
-// if the attachment has no addresses.
+// Release frees the addresses of an attachment, or keeps sticky addresses for its name. It returns
+// no error if the attachment has no addresses.
 func (s *Store) Release(a Attachment) error {
 	return s.updateExisting(a.Network, func(n *records.Network) error { return n.Release(a) })
 }
 
-// ReleaseExcept releases all attachments of a network that are not in valid. After an error, it
-// has released none.
+// ReleaseExcept releases all attachments of a network except the attachments in the list valid.
+// After an error, it has released nothing.
 func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	keep := map[Attachment]bool{}
 	for _, a := range valid {
@@ -87,9 +88,9 @@ func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	})
 }
 
-// Free ends a lease, which Leases has returned, together with all other leases of its attachment.
-// It keeps no address for the attachment's name. If another attachment has the address by now,
-// Free does nothing.
+// Free ends the lease l, which the method Leases has returned, and all other leases of the same
+// attachment. Unlike Release, it keeps no address for the attachment's name. If another attachment
+// has the address by now, Free does nothing.
 func (s *Store) Free(l Lease) error {
 	return s.updateExisting(l.Network, func(n *records.Network) error {
 		now, leased, err := n.Lease(l.Address.Addr())
@@ -117,10 +118,11 @@ func (s *Store) Free(l Lease) error {
 	})
 }
 
-// loadSticky adds the names in a sticky file to a network, unless it has done so before. The
-// names get the addresses that they had before the boot. These addresses are kept for keepFor
-// from now on. On a network without sticky addresses, keepFor is 0, and loadSticky does nothing.
-// A request without a name also passes keepFor, because it must not get the address of a name.
+// loadSticky adds the names in the sticky file in dir to a network, and keeps their addresses for
+// them. It does this once after each boot. keepFor is how long an address is kept.
+//
+// If keepFor is 0, the network has no sticky addresses, and loadSticky does nothing. A request
+// without a name also passes keepFor, because it must not get an address that belongs to a name.
 func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration, now time.Time) error {
 	if keepFor == 0 || n.StickyLoaded(dir) {
 		return nil
@@ -141,8 +143,8 @@ func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration
 	return n.SetStickyLoaded(dir)
 }
 
-// saveSticky writes the names whose addresses the transaction has changed to all sticky files
-// that the network has read since the boot.
+// saveSticky writes the names whose addresses the transaction has changed. It writes them to each
+// sticky file that the network has read since the boot.
 func (s *Store) saveSticky(n *records.Network) error {
 	if len(n.ChangedNames()) == 0 {
 		return nil
@@ -155,7 +157,7 @@ func (s *Store) saveSticky(n *records.Network) error {
 	return nil
 }
 
-// withSticky opens the sticky file in dir, calls f with it, and closes it.
+// withSticky opens the sticky file in dir, calls f with it, and closes the file.
 func (s *Store) withSticky(dir string, f func(*stickyfile.File) error) error {
 	file, err := stickyfile.Open(dir, s.dir())
 	if err != nil {

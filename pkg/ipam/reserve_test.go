@@ -24,7 +24,7 @@ func tryOpen(t testing.TB, dir string) *Store {
 	return thisBoot.tryOpen(t, dir)
 }
 
-// tryOpen opens the store in dir, for the boot ID of the opener, and fails the test on an error.
+// tryOpen opens the store in dir for the opener's boot, and fails the test on an error.
 func (o opener) tryOpen(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := o.open(dir, time.Second)
@@ -34,7 +34,7 @@ func (o opener) tryOpen(t testing.TB, dir string) *Store {
 	return s
 }
 
-// openTemp opens a new store. When the test ends, openTemp checks and closes the store.
+// openTemp opens a new store. When the test ends, it checks the records of the store and closes it.
 func openTemp(t testing.TB) *Store {
 	t.Helper()
 	s := tryOpen(t, t.TempDir())
@@ -47,16 +47,16 @@ func openTemp(t testing.TB) *Store {
 	return s
 }
 
-// eth0 returns the attachment of a container's eth0 to the network "net".
+// eth0 returns an attachment to the network "net": the interface eth0 of a container.
 func eth0(container string) Attachment {
 	return Attachment{Network: "net", Container: container, Interface: "eth0"}
 }
 
-// compareAddresses makes cmp compare addresses with ==.
+// compareAddresses makes cmp.Diff compare addresses by the operator ==.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// complete returns the completed range that text describes: a subnet, optionally followed by
-// start, end and gateway. A word "-" leaves its field empty.
+// complete returns the completed range that a text describes. The text is a subnet, optionally
+// followed by start, end and gateway. The word "-" leaves a field empty.
 func complete(t testing.TB, text string) Range {
 	t.Helper()
 	words := strings.Fields(text)
@@ -92,7 +92,7 @@ func reserve(s *Store, r Request) string {
 	return addresses(leases)
 }
 
-// addresses returns the addresses of leases, with their prefix lengths, as text.
+// addresses returns the addresses of leases as text, with their prefix lengths.
 func addresses(leases []Lease) string {
 	var list []string
 	for _, l := range leases {
@@ -110,7 +110,7 @@ func release(t testing.TB, s *Store, containers ...string) {
 	}
 }
 
-// expect calls Reserve and fails the test unless the result is want.
+// expect calls Reserve and fails the test unless the addresses, or the text of the error, are want.
 func expect(t testing.TB, s *Store, r Request, want string) {
 	t.Helper()
 	if got := reserve(s, r); got != want {
@@ -211,8 +211,8 @@ func TestReserveAtomic(t *testing.T) {
 	}
 }
 
-// TestReserveSetOrder checks the order in which freed addresses of a set are given out again. The
-// address that was freed longest ago comes first, whichever range it is in.
+// TestReserveSetOrder checks that the address that was freed longest ago is given out first,
+// whichever range of the set it is in.
 func TestReserveSetOrder(t *testing.T) {
 	s := openTemp(t)
 	set := Set{complete(t, "10.0.0.0/30"), complete(t, "10.0.1.0/29")} // .2 of the first range, and .2 to .6 of the second range can be given out
@@ -230,7 +230,8 @@ func TestReserveSetOrder(t *testing.T) {
 	expect(t, s, ask("c"), "10.0.1.4/29")
 }
 
-// TestReserveRequested checks requests for particular addresses.
+// TestReserveRequested checks which requests for particular addresses succeed, and the errors of
+// all others.
 func TestReserveRequested(t *testing.T) {
 	s := openTemp(t)
 	pool := complete(t, "10.0.0.0/29") // the addresses .2 to .6 can be given out
@@ -271,13 +272,13 @@ func TestReserveRequested(t *testing.T) {
 		t.Errorf("after an error the attachment holds %v, %v", held, err)
 	}
 
-	// An attachment can change its address. The old address is free.
+	// An attachment can request another address. Its old address is then free.
 	release(t, s, "e")
 	expect(t, s, ask("a", "10.0.0.5"), "10.0.0.5/29 fd00::2/64")
 	expect(t, s, ask("f"), "10.0.0.3/29 fd00::6/64")
 	expect(t, s, ask("a"), "10.0.0.5/29 fd00::2/64")
 
-	// Reserve ends a lease of the requested address that is not in use.
+	// If the lease of a requested address is not in use, Reserve ends this lease.
 	r := ask("g", "10.0.0.4")
 	r.InUse = func(l Lease) bool { return l.Container != "b" }
 	expect(t, s, r, "10.0.0.4/29 fd00::8/64")
@@ -286,8 +287,8 @@ func TestReserveRequested(t *testing.T) {
 	}
 }
 
-// TestShared checks two networks with overlapping ranges. If a network has a lease in a range,
-// the other network cannot use this range, even if the other network used the range before.
+// TestShared checks that a network cannot use a range in which another network has a lease, even if
+// it used the range before.
 func TestShared(t *testing.T) {
 	s := openTemp(t)
 	other := func(r Request) Request { r.Network = "other"; return r }
@@ -307,7 +308,8 @@ func TestShared(t *testing.T) {
 	expect(t, s, wide, "10.0.0.2/16")
 	refused(request(t, "a", "10.0.0.0/24"), "other has leased 2 addresses of 10.0.0.1-10.0.255.254")
 
-	// The pool that overlaps is the second pool of the network. The first pool has no lease.
+	// The network has two pools. Only the second pool, which has the lease, overlaps with the other
+	// network.
 	two := request(t, "d", "10.2.0.0/25")
 	two.Sets[0] = append(two.Sets[0], complete(t, "10.2.0.128/25"))
 	two.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.130")}
@@ -330,9 +332,9 @@ func TestShared(t *testing.T) {
 // errorOf returns the error of a call that returns a value and an error.
 func errorOf[T any](_ T, err error) error { return err }
 
-// TestSharedOnRequest requests an address of a range that the network had before. Another network
-// uses a part of this range by now. The test checks that the first network gets the address, but
-// not the rest of the range.
+// TestSharedOnRequest checks that a network can request a free address of a range that it used
+// before, even if another network uses a part of this range by now. The first network must not get
+// the rest of the range.
 func TestSharedOnRequest(t *testing.T) {
 	s := openTemp(t)
 	const whole = "10.0.0.0/28"
@@ -354,8 +356,8 @@ func TestSharedOnRequest(t *testing.T) {
 	}
 }
 
-// TestSharedStatic checks that Reserve without a requested address succeeds if another network
-// has leased addresses that this network gives out only on request.
+// TestSharedStatic checks that Reserve without a requested address succeeds even if another network
+// has leased static addresses of this network. A static address is given out only on request.
 func TestSharedStatic(t *testing.T) {
 	s := openTemp(t)
 	other := request(t, "a", "10.0.0.0/28 10.0.0.8")
@@ -371,8 +373,8 @@ func TestSharedStatic(t *testing.T) {
 	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
 }
 
-// TestSharedKept renames a network whose addresses are all kept for names. It checks that the
-// network with the new name gets these addresses.
+// TestSharedKept checks that a renamed network can use the addresses that its old name only keeps
+// for pods.
 func TestSharedKept(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")
@@ -394,8 +396,8 @@ func TestSharedKept(t *testing.T) {
 	}
 }
 
-// TestReserveOtherSets checks Reserve for a running container whose network has other sets than
-// before.
+// TestReserveOtherSets checks which addresses a running container keeps if its network now has
+// other sets.
 func TestReserveOtherSets(t *testing.T) {
 	s := openTemp(t)
 	expect(t, s, request(t, "a", "10.0.0.0/29"), "10.0.0.2/29")
@@ -409,8 +411,8 @@ func TestReserveOtherSets(t *testing.T) {
 	expect(t, s, request(t, "a"), "")
 }
 
-// TestReserveOtherRange changes the bounds and the gateway of a range in use. It checks that each
-// address is still given out only once.
+// TestReserveOtherRange checks that no address is given out twice if the bounds and the gateway of
+// a range in use change.
 func TestReserveOtherRange(t *testing.T) {
 	s := openTemp(t)
 	for i := range 5 {
@@ -430,8 +432,8 @@ func TestReserveOtherRange(t *testing.T) {
 	expect(t, s, request(t, "z", narrower), "network net: no address is left in 10.0.0.3-10.0.0.6 (4 of 4 leased)")
 }
 
-// TestReserveReclaims checks that Reserve on a full range ends the leases that are not in use,
-// and no other lease.
+// TestReserveReclaims checks that Reserve on a full range ends all leases that are not in use, and
+// no other lease.
 func TestReserveReclaims(t *testing.T) {
 	s := openTemp(t)
 	const v4, v6 = "10.0.0.0/29 - 10.0.0.4", "fd00::/64" // .2 to .4 can be given out in v4
@@ -491,14 +493,13 @@ func TestReleaseNothing(t *testing.T) {
 	}
 }
 
-// model holds the leases that the store must have, in simple maps without a file and without
-// pools.
+// model holds the leases that the store must have. It has simple maps instead of a file and pools.
 type model struct {
 	held   map[Attachment][]netip.Addr
 	unused map[Attachment]bool // attachments whose leases are not in use
 }
 
-// configurations are the ranges of the network that runModel uses in turn.
+// configurations are the sets of ranges between which runModel switches.
 var configurations = [][]string{
 	{"10.0.0.0/29"},
 	{"10.0.0.0/29", "fd00::/125"},
@@ -516,8 +517,8 @@ func (m *model) holder(a netip.Addr) (Attachment, bool) {
 	return Attachment{}, false
 }
 
-// refusal returns the error that Reserve must return for r: a requested address is not given out
-// or is in use, or a set has no free address. It returns nil if Reserve must succeed.
+// refusal returns the error that Reserve must return for a request, according to the model. It
+// returns nil if Reserve must succeed.
 func (m *model) refusal(r Request) error {
 	for _, a := range r.Addresses {
 		if !slices.ContainsFunc(r.Sets, func(s Set) bool { return s.Serves(a) }) {
@@ -542,8 +543,8 @@ func (m *model) refusal(r Request) error {
 	return nil
 }
 
-// reserve checks whether the leases or the error that Reserve has returned for r fit the model,
-// and adds the leases to the model.
+// reserve checks the leases or the error that Reserve has returned for a request against the model.
+// Then it adds the leases to the model.
 func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err error) {
 	if want := m.refusal(r); !errors.Is(err, want) || (err == nil) != (want == nil) {
 		t.Fatalf("%v: got %v, %v, want %v; held: %v", r, leases, err, want, m.held)
@@ -577,8 +578,7 @@ func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err e
 	}
 }
 
-// TestAgainstModel checks that the store has the same leases as the model after each of many
-// random calls.
+// TestAgainstModel checks that the store has the same leases as the model after random calls.
 func TestAgainstModel(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -587,7 +587,7 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
-// runModel makes 250 random calls of the Store and compares the store with a model after each
+// runModel makes 250 random calls of a Store, and compares the store with the model after each
 // call.
 func runModel(t *testing.T, random *rand.Rand) {
 	dir, stickyDir, configuration := t.TempDir(), t.TempDir(), 0
@@ -627,8 +627,8 @@ func runModel(t *testing.T, random *rand.Rand) {
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
 		case n < 90:
-			// This call is made in a process that is killed. The attachment must then have either
-			// the leases from before the call or those from after it.
+			// A process makes this call and is killed. Afterwards the attachment must have either
+			// its old leases or the leases of the new call.
 			verb := []string{"reserve", "free"}[random.IntN(2)]
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -662,7 +662,7 @@ func runModel(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// addressesOf returns addresses of the model as text, with the prefix lengths of the leases.
+// addressesOf returns the addresses in a list as text. The prefix lengths are those of the leases.
 func addressesOf(list []netip.Addr, leases []Lease) string {
 	var all []string
 	for i, a := range list {
@@ -700,7 +700,7 @@ func (m *model) compare(t *testing.T, s *Store) {
 	}
 }
 
-// boot returns an opener for a host whose boot has the given ID.
+// boot returns an opener for a boot with the given ID.
 func boot(t testing.TB, id string) opener {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "boot_id")

@@ -13,9 +13,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// checkSound fails the test unless the records of a store agree with each other: each lease is
-// listed for its attachment and for no other, pools do not overlap and count correctly, and
-// each free address of a pool can be given out exactly once.
+// checkSound fails the test unless the records of a store agree with each other. Each lease must be
+// listed for its attachment and for no other attachment. Pools must not overlap and must count
+// correctly. Each free address of a pool must be ready to be given out exactly once.
 func checkSound(t testing.TB, s *Store) {
 	t.Helper()
 	err := s.file.View(func(tx *boltfile.Tx) error {
@@ -40,8 +40,8 @@ func checkSound(t testing.TB, s *Store) {
 	}
 }
 
-// unsound returns the first contradiction between the records of a network, as an error.
-// addresses and queue are two buckets of the network.
+// unsound returns an error for the first contradiction between the records of a network. addresses
+// and queue are the network's buckets with these names.
 func unsound(n *records.Network, addresses, queue *bolt.Bucket) error {
 	leased := map[netip.Addr]Attachment{}
 	kept := 0
@@ -94,8 +94,8 @@ func unsound(n *records.Network, addresses, queue *bolt.Bucket) error {
 	return err
 }
 
-// checkPool compares a pool with the leases and the free queue. It checks every address of the
-// pool only if the pool is small.
+// checkPool compares a pool with the leases and the free queue. If the pool is small, it checks
+// every address of the pool.
 func checkPool(p *records.Pool, leased map[netip.Addr]Attachment, addresses, queue *bolt.Bucket) error {
 	free := map[netip.Addr]int{}
 	end := p.End.As16()

@@ -40,13 +40,13 @@ func TestSticky(t *testing.T) {
 	}
 	expect(t, s, sticky(t, stickyDir, "p", "p3", v4, v6), "10.0.0.4/29 fd00::4/64")
 
-	// The pod's container has ended without a DEL.
+	// The pod's container has ended without a DEL, so its lease still exists.
 	r := sticky(t, stickyDir, "p", "p4", v4, v6)
 	r.InUse = func(l Lease) bool { return l.Container != "p3" }
 	expect(t, s, r, "10.0.0.4/29 fd00::4/64")
 
-	// If no address is free, kept addresses are given out. The address whose keeping time ends first
-	// comes first.
+	// If no address is free, Reserve gives out a kept address: first the address whose keeping time
+	// ends first.
 	release(t, s, "q2", "p4")
 	expect(t, s, sticky(t, stickyDir, "", "y", v4, v6), "10.0.0.6/29 fd00::6/64")
 	expect(t, s, sticky(t, stickyDir, "", "z", v4, v6), "10.0.0.2/29 fd00::7/64")
@@ -61,8 +61,8 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// TestStickyExpires checks that a kept address is free after its keeping time, and that its name
-// does not get it again.
+// TestStickyExpires checks that a kept address is free after its keeping time. Its name then gets
+// another address.
 func TestStickyExpires(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	for i := range 40 {
@@ -85,8 +85,8 @@ func TestStickyExpires(t *testing.T) {
 	expect(t, s, r, "10.0.0.42/24")
 }
 
-// TestStickyReboot checks that addresses are kept for their names after a reboot of the host, and
-// that the names get them again.
+// TestStickyReboot checks that the store keeps addresses for their names after a reboot of the
+// host, and that each name gets its address again.
 func TestStickyReboot(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	const v4, v6 = "10.0.0.0/29", "fd00::/64"
@@ -127,8 +127,8 @@ func TestStickyReboot(t *testing.T) {
 	})
 }
 
-// TestStickyRebootUnnamed checks that, after a reboot of the host, a container without a name
-// does not get the address of a name, even if its request is the first one.
+// TestStickyRebootUnnamed checks the first request after a reboot of the host. If it has no name,
+// it must not get the address of a name.
 func TestStickyRebootUnnamed(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	unnamed := request(t, "first", "10.0.0.0/29")
@@ -145,8 +145,9 @@ func TestStickyRebootUnnamed(t *testing.T) {
 	}
 }
 
-// TestStickyTwoFolders checks two sticky files with different addresses for the same name. The
-// name keeps the address that it has in the store. The other address is free.
+// TestStickyTwoFolders checks the case that two sticky files have different addresses for the same
+// name. The name must keep the address that it has in the store, and the other address must be
+// free.
 func TestStickyTwoFolders(t *testing.T) {
 	old, now := t.TempDir(), t.TempDir()
 	before := openTemp(t)
@@ -161,8 +162,8 @@ func TestStickyTwoFolders(t *testing.T) {
 	expect(t, s, sticky(t, now, "pod", "q", "10.0.0.0/29"), "10.0.0.2/29")
 }
 
-// TestStickyDamaged checks that the error about a record that cannot be decoded names the sticky
-// file, and not the store.
+// TestStickyDamaged checks the error about a record in the sticky file that cannot be decoded. The
+// error must name the sticky file, not the store.
 func TestStickyDamaged(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
@@ -179,7 +180,8 @@ func TestStickyDamaged(t *testing.T) {
 	}
 }
 
-// TestStickyOwnFolder checks a sticky file in the folder of the store.
+// TestStickyOwnFolder checks that the sticky file can be in the folder of the store, which is
+// locked already.
 func TestStickyOwnFolder(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -187,7 +189,7 @@ func TestStickyOwnFolder(t *testing.T) {
 	expect(t, s, sticky(t, dir, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
 }
 
-// TestStickyWrites checks that the sticky file is written only when a name is new.
+// TestStickyWrites checks that Reserve writes the sticky file only for a new name.
 func TestStickyWrites(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	written := func() time.Time {

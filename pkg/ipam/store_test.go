@@ -35,13 +35,13 @@ func names(t testing.TB, dir string) (list []string) {
 	return list
 }
 
-// fill makes a store with the given number of leases and returns the path of its file.
+// fill makes a store with leases for this number of containers, and returns the path of its file.
 func fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
 	return thisBoot.fill(t, dir, leases)
 }
 
-// fill makes a store with the given number of leases, for the boot ID of the opener, and returns
+// fill makes a store for the opener's boot, with leases for this number of containers, and returns
 // the path of its file.
 func (o opener) fill(t testing.TB, dir string, leases int) string {
 	t.Helper()
@@ -57,8 +57,7 @@ func (o opener) fill(t testing.TB, dir string, leases int) string {
 	return s.file.Path
 }
 
-// TestReboot checks that leases end when the host boots, and that the file with these leases is
-// removed.
+// TestReboot checks that leases end when the host boots, and that the next Open removes their file.
 func TestReboot(t *testing.T) {
 	dir := t.TempDir()
 	boot(t, "one").fill(t, dir, 3)
@@ -81,8 +80,8 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestOpenUnfinished checks that a store can be opened after a process was killed while it
-// created the file.
+// TestOpenUnfinished checks that Open succeeds after a process was killed while it created the
+// store.
 func TestOpenUnfinished(t *testing.T) {
 	for _, size := range []int{0, 100, 20000} {
 		dir := t.TempDir()
@@ -125,7 +124,8 @@ func TestOpenLocked(t *testing.T) {
 	}
 }
 
-// TestOpenOtherProgram checks the error if another program holds bbolt's own lock on the file.
+// TestOpenOtherProgram checks the error of Open while another program holds bbolt's own lock on the
+// file.
 func TestOpenOtherProgram(t *testing.T) {
 	dir := t.TempDir()
 	path := fill(t, dir, 1)
@@ -146,7 +146,7 @@ type damage struct {
 	want  error
 }
 
-// overwrite returns file with random bytes from offset on.
+// overwrite returns a copy of a file with random bytes: as many as length says, from offset on.
 func overwrite(file []byte, offset, length int) []byte {
 	file = bytes.Clone(file)
 	random := rand.New(rand.NewPCG(uint64(offset), 1))
@@ -178,8 +178,8 @@ var damages = []damage{
 	}, ErrDamaged},
 }
 
-// TestOpenDamaged checks that the error about a damaged file, or about a file of a later release,
-// names the file, and that the file does not change.
+// TestOpenDamaged checks the error about a damaged file and about a file of a later release. The
+// error must name the file, and Open must not change the file.
 func TestOpenDamaged(t *testing.T) {
 	for _, tt := range damages {
 		t.Run(tt.name, func(t *testing.T) {
@@ -206,8 +206,8 @@ func TestOpenDamaged(t *testing.T) {
 	}
 }
 
-// TestDamagedPage damages each page in turn. It checks that Reserve then returns an error, or an
-// address that is free.
+// TestDamagedPage checks that Reserve never gives out a leased address if a page of the file is
+// damaged. It damages each page in turn. Reserve may return an error that names the file.
 func TestDamagedPage(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	whole, err := os.ReadFile(path)
@@ -246,8 +246,8 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// TestTruncatedWhileOpen truncates the file while bbolt has it mapped. Reading beyond the end of
-// the file then causes a memory fault (SIGBUS). The test checks that the store returns an error.
+// TestTruncatedWhileOpen checks that the store returns an error if its file is truncated while
+// bbolt has it mapped. A read beyond the end of the file then causes a memory fault (SIGBUS).
 func TestTruncatedWhileOpen(t *testing.T) {
 	path := fill(t, t.TempDir(), 60)
 	s := tryOpen(t, filepath.Dir(path))
@@ -264,9 +264,8 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	}
 }
 
-// TestCloseBroken panics while bbolt holds its own locks, as bbolt may do while it rolls a change
-// back. It checks that Close does not wait for these locks, and that the file is unlocked
-// afterwards.
+// TestCloseBroken checks that Close releases the file after a panic during a change. bbolt then
+// still holds its own locks, and Close must not wait for them.
 func TestCloseBroken(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -282,8 +281,8 @@ func TestCloseBroken(t *testing.T) {
 	}
 }
 
-// mount mounts a file system of the given size, in a mount namespace of the test's thread. The
-// thread ends with the test.
+// mount mounts a file system of this size in a new mount namespace of the test's thread. The thread
+// ends with the test.
 func mount(t *testing.T, kilobytes int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -308,8 +307,8 @@ func mount(t *testing.T, kilobytes int) string {
 	return dir
 }
 
-// TestFullDisk fills a disk with leases. It checks that the last Reserve fails and leaves no
-// lease, and that the other leases stay.
+// TestFullDisk checks that Reserve fails on a full disk and leaves no lease, and that all earlier
+// leases stay.
 func TestFullDisk(t *testing.T) {
 	dir := mount(t, 512)
 	s := tryOpen(t, dir)
@@ -334,8 +333,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestFreeOnFullDisk fills the disk, and then frees all leases, one by one or at once. It checks
-// that freeing needs no disk space, for any number of leases, sticky or not.
+// TestFreeOnFullDisk checks that leases can be freed on a full disk, one by one or all at once. It
+// checks this for several numbers of leases, sticky or not.
 func TestFreeOnFullDisk(t *testing.T) {
 	for _, leases := range []int{1, 2, 7, 60, 500, 3000} {
 		for _, sticky := range []bool{false, true} {

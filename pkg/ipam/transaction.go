@@ -9,25 +9,25 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// allocator returns the allocator for a network.
+// allocator returns an allocator for a network in a transaction.
 func (s *Store) allocator(n *records.Network) allocator.Allocator {
 	return allocator.Allocator{Network: n, MaxQueued: s.maxQueued}
 }
 
-// update calls f with a network, and writes the changes that f makes. If the network is new to
-// the store, update makes it first.
+// update calls f with a network in a transaction, and writes the changes that f makes. If the
+// network is new to the store, update makes it first.
 func (s *Store) update(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
 
-// try does the same as update, but writes nothing.
+// try calls f like update, and discards the changes that f makes.
 func (s *Store) try(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Try(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
 
-// updateExisting does the same as update, but does not call f if the network has no leases that f
-// could free. This is the case if the network is not in the store, and host-local has no
-// reservations for it.
+// updateExisting calls f like update, unless the network has no leases that f could free. This is
+// the case if the network is not in the store and host-local has no reservations for it. Then
+// updateExisting does nothing.
 func (s *Store) updateExisting(name string, f func(*records.Network) error) error {
 	if _, imports := s.pending(name); imports {
 		return s.update(name, f)
@@ -35,8 +35,9 @@ func (s *Store) updateExisting(name string, f func(*records.Network) error) erro
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
 }
 
-// view calls f with a network, to read it. It does not call f if there is no such network. The
-// network also has the leases that the next update would import, but view does not write them.
+// view calls f with a network, and f may only read. It does not call f if there is no such network.
+// If the next update would import leases into the network, f already sees these leases, but view
+// does not write them.
 func (s *Store) view(name string, f func(*records.Network) error) error {
 	if rebuilds, imports := s.pending(name); rebuilds || imports {
 		return s.try(name, f)
@@ -44,7 +45,7 @@ func (s *Store) view(name string, f func(*records.Network) error) error {
 	return s.named(s.file.View(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
 }
 
-// withExisting calls f with a network if the network is in the store.
+// withExisting calls f with a network, if the network is in the store.
 func withExisting(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
 	n, err := records.Open(tx, name)
 	if n == nil || err != nil {
@@ -53,9 +54,9 @@ func withExisting(tx *boltfile.Tx, name string, f func(*records.Network) error) 
 	return f(n)
 }
 
-// withNetwork calls f with a network. It makes the network if it is missing, and imports the
-// leases of attached containers into the new network. It also imports the reservations of
-// host-local.
+// withNetwork calls f with a network. If the network is not in the store, withNetwork makes it with
+// the leases of the attached containers. It also imports the reservations of host-local, unless the
+// network has done so before.
 func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
 	n, err := records.Open(tx, name)
 	if err == nil && n == nil {
@@ -70,7 +71,7 @@ func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Networ
 	return f(n)
 }
 
-// rebuild makes a network whose leases are those of the attached containers.
+// rebuild makes a network with the leases of the attached containers, which FindAttached returns.
 func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) {
 	n, err := records.Create(tx, name)
 	if err != nil || s.FindAttached == nil {
@@ -86,9 +87,10 @@ func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) 
 	return n, nil
 }
 
-// importHostLocal imports the reservations that host-local has made since the boot. They belong
-// to containers that keep running while an administrator replaces host-local by ipam-simple.
-// importHostLocal imports them once for each network, and does not change host-local's folder.
+// importHostLocal imports the reservations that host-local has made since the boot. The reserved
+// addresses belong to containers that keep running while an administrator replaces host-local by
+// ipam-simple. importHostLocal does this once for each network, and does not change host-local's
+// folder.
 func (s *Store) importHostLocal(n *records.Network) error {
 	if !hostlocal.HasNetwork(s.HostLocal, n.Name) || n.Imported(s.HostLocal) {
 		return nil
@@ -103,10 +105,10 @@ func (s *Store) importHostLocal(n *records.Network) error {
 	return n.SetImported(s.HostLocal)
 }
 
-// pending reports what the next update of a network would import. rebuilds is set if the network
-// is new to the store, so that update would import the leases of attached containers. imports is
-// set if update would import reservations of host-local. If the store cannot be read, pending
-// returns false for both, because the caller gets the same error later.
+// pending reports which imports the next update of a network would make. rebuilds is true if update
+// would import the leases of attached containers, because the network is new to the store. imports
+// is true if update would import reservations of host-local. If the store cannot be read, both are
+// false, because the caller gets the same error later.
 func (s *Store) pending(name string) (rebuilds, imports bool) {
 	imports = HasHostLocal(s.HostLocal, name)
 	if s.FindAttached == nil && !imports {

@@ -13,8 +13,11 @@ import (
 //
 //  1. the requested address, if there is one;
 //  2. the address that the attachment's name had before;
-//  3. any free address. If no address is free, choose first ends the kept lease whose keeping
-//     time ends first. If this is not enough, it ends the leases that are not in use.
+//  3. any free address.
+//
+// If no address is free, choose ends one kept lease (a lease without an attachment). It takes the
+// kept lease whose keeping time ends first. If there is none, choose ends the leases that are not
+// in use.
 func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (netip.Addr, error) {
 	if requested.IsValid() {
 		holder, err := a.claim(set, requested, r)
@@ -42,8 +45,8 @@ func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (neti
 	return address, err
 }
 
-// chooseSticky takes the address of a set that belonged to the request's name before. It returns
-// the zero address if there is no such address, or if another attachment has it.
+// chooseSticky takes the address of a set that the name in the request had before. It returns the
+// zero address if the name had no address, or if another attachment has this address now.
 func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	list, err := a.Network.NameAddresses(r.Sticky.Name, r.Interface)
 	if err != nil {
@@ -60,9 +63,9 @@ func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// claim takes one particular address of a set, even if the address is kept for a name, or if its
-// lease is not in use. If the address is in use, claim takes nothing and returns the lease of the
-// address.
+// claim takes a particular address of a set. It succeeds even if the address is kept for another
+// name, or has a lease that is not in use. If the address is in use, claim takes nothing and
+// returns the lease of the address.
 func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder *leases.Lease, err error) {
 	from := set.RangeOf(address)
 	if from.OnRequest {

@@ -8,10 +8,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// takeFree takes a free address of a set. It prefers the first address that was never given out.
-// If there is none, it takes the address that was freed longest ago. If the free queue of the set
-// has MaxQueued addresses or more, the order is reversed. takeFree returns the zero address if no
-// address is free.
+// takeFree takes a free address of a set. It prefers the first address that was never given out,
+// and then the address that was freed longest ago. If the free queue of the set has MaxQueued
+// addresses or more, takeFree prefers the address that was freed longest ago. It returns the zero
+// address if no address is free.
 func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
 	var pools []*records.Pool
 	queued := uint64(0)
@@ -42,10 +42,10 @@ func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// firstUnused returns the first address that was never given out, of all given pools, and its
-// pool. The pool is nil if there is no such address. firstUnused skips addresses that were given
-// out on request, or before the pool was made. It moves the pool's Unused beyond these addresses,
-// so it skips each of them only once.
+// firstUnused returns the first address in the pools that was never given out, and the pool of this
+// address. The pool is nil if there is no such address. Some addresses may already have been given
+// out on request, or before the pool was made. firstUnused skips each of them only once, because it
+// moves the pool's Unused beyond them.
 func (a Allocator) firstUnused(pools []*records.Pool) (*records.Pool, netip.Addr, error) {
 	for _, p := range pools {
 		if !p.Unused.IsValid() {
@@ -64,8 +64,8 @@ func (a Allocator) firstUnused(pools []*records.Pool) (*records.Pool, netip.Addr
 	return nil, netip.Addr{}, nil
 }
 
-// freedLongestAgo returns the address that was freed longest ago, of all given pools, and its
-// pool. The pool is nil if the free queues are empty.
+// freedLongestAgo returns the address in the pools' free queues that was freed longest ago, and the
+// pool of this address. The pool is nil if all queues are empty.
 func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, address netip.Addr, err error) {
 	var first records.Position
 	for _, p := range pools {
@@ -80,9 +80,8 @@ func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, a
 	return from, first.Address, nil
 }
 
-// pool returns the pool of a range. It makes the pool if there is none. A pool without leases
-// does not reserve its range for the network, so pool checks again that no other network uses the
-// range.
+// pool returns the pool of a range. It makes the pool if there is none. Another network may use the
+// range of a pool without leases, so pool checks such a range again.
 func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 	p, err := a.Network.PoolAt(r.End)
 	switch {
@@ -98,8 +97,8 @@ func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 
 // newPool makes the pool of a range that is new in the configuration. It drops the pools that
 // overlap the range, because they belong to an earlier configuration. The leases in these pools
-// stay, but the order in which their addresses were freed is lost. A pool may also be missing
-// because the file is damaged, so newPool checks all leases.
+// stay, but the order in which addresses were freed is lost. A damaged file may also be the reason
+// why the pool is missing, so newPool checks the leases of all attachments.
 func (a Allocator) newPool(r ranges.Range) (*records.Pool, error) {
 	if err := a.checkShared(r); err != nil {
 		return nil, err

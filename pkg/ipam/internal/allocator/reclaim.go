@@ -10,8 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// maxExpired is the largest number of kept addresses that one call of Expire frees, so that the
-// call does not take long.
+// maxExpired limits how many kept addresses one call of Expire frees. This keeps the call short.
 const maxExpired = 16
 
 // Expire frees kept addresses whose keeping time has ended.
@@ -32,8 +31,8 @@ func (a Allocator) Expire(now time.Time) error {
 	return err
 }
 
-// endKept frees the kept address of a set whose keeping time ends first. It does nothing if the
-// set has no kept address.
+// endKept frees one kept address of a set: the address whose keeping time ends first. It does
+// nothing if the set has no kept address.
 func (a Allocator) endKept(set ranges.Set, _ Request) error {
 	l, found, err := a.firstKept(set)
 	if err != nil || !found {
@@ -42,7 +41,7 @@ func (a Allocator) endKept(set ranges.Set, _ Request) error {
 	return a.Network.Forget(l)
 }
 
-// firstKept returns the kept lease of a set whose keeping time ends first.
+// firstKept returns one kept lease of a set: the lease whose keeping time ends first.
 func (a Allocator) firstKept(set ranges.Set) (first leases.Lease, found bool, err error) {
 	err = a.Network.EachKept(func(l leases.Lease) bool {
 		first, found = l, set.Dynamic(l.Address.Addr())
@@ -51,7 +50,8 @@ func (a Allocator) firstKept(set ranges.Set) (first leases.Lease, found bool, er
 	return first, found, err
 }
 
-// reclaim releases the attachments that have a lease in a set that is not in use.
+// reclaim ends the leases of a set that are not in use. It also ends all other leases of the same
+// attachments.
 func (a Allocator) reclaim(set ranges.Set, r Request) error {
 	unused, err := a.notInUse(set, r, false)
 	if err != nil {
@@ -60,8 +60,8 @@ func (a Allocator) reclaim(set ranges.Set, r Request) error {
 	return a.Network.Release(unused...)
 }
 
-// notInUse returns the attachments that have a lease in a set that is not in use. If first is
-// set, it returns at most one attachment.
+// notInUse returns the attachments whose lease in the set is not in use. If first is true, it
+// returns at most one attachment.
 func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []leases.Attachment, err error) {
 	if r.InUse == nil {
 		return nil, nil
@@ -80,8 +80,8 @@ func (a Allocator) notInUse(set ranges.Set, r Request, first bool) (unused []lea
 	return unused, nil
 }
 
-// available returns a range of a set that has a free address, or that would have one after choose
-// has ended leases. If there is no such range, the error is ErrExhausted.
+// available returns a range of a set from which choose could take an address. The range has a free
+// address, or a lease that choose could end. If there is no such range, the error is ErrExhausted.
 func (a Allocator) available(set ranges.Set, r Request) (ranges.Range, error) {
 	for _, from := range set {
 		if from.OnRequest {

@@ -40,16 +40,18 @@ type Request struct {
 	Addresses []netip.Addr // at most one of each set; in a set without a requested address, any address is given
 	Sticky    leases.Sticky
 	StickyDir string // folder of the sticky file, which outlives a reboot; required if Sticky is not zero
-	// InUse reports whether a lease may still be in use. Reserve calls it for the leases of a set
-	// without a free address, and for the lease of a requested address. Reserve ends a lease that
-	// is not in use. If InUse is nil, every lease counts as in use.
+	// InUse reports whether a lease may still be in use. If a set has no free address, Reserve
+	// calls InUse for the leases of the set. It also calls InUse for the lease of a requested
+	// address. Reserve ends a lease that is not in use. If InUse is nil, every lease counts as in
+	// use.
 	InUse func(leases.Lease) bool
 }
 
-// inUse reports whether a lease may still be in use (see the field InUse).
+// inUse calls the field InUse. If InUse is nil, it returns true.
 func (r Request) inUse(l leases.Lease) bool { return r.InUse == nil || r.InUse(l) }
 
-// bySet returns the requested address of each set. The zero address stands for any address.
+// bySet returns the requested address of each set. The zero address means that any address of the
+// set will do.
 func (r Request) bySet() ([]netip.Addr, error) {
 	requested := make([]netip.Addr, len(r.Sets))
 	for _, a := range r.Addresses {
@@ -65,7 +67,7 @@ func (r Request) bySet() ([]netip.Addr, error) {
 	return requested, nil
 }
 
-// whyNot returns the reason why no set gives out an address, as text.
+// whyNot returns a text that says why no set gives out an address.
 func (r Request) whyNot(a netip.Addr) string {
 	var all []string
 	for _, set := range r.Sets {

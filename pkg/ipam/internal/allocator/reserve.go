@@ -14,8 +14,8 @@ import (
 type Allocator struct {
 	Network *records.Network
 	// MaxQueued limits the number of freed addresses in the free queue of a set. At this number,
-	// the address that was freed longest ago is given out before addresses that were never given
-	// out.
+	// the address that was freed longest ago is given out first, before addresses that were never
+	// given out.
 	MaxQueued uint64
 }
 
@@ -64,7 +64,7 @@ func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
 	return given, a.Network.SetNameAddresses(r.Sticky.Name, r.Interface, given)
 }
 
-// lease returns a new lease of an address in the range from.
+// lease returns a new lease of an address. The parameter from is the address's range.
 func (r Request) lease(from ranges.Range, address netip.Addr, since time.Time) leases.Lease {
 	return leases.Lease{
 		Attachment: r.Attachment, Address: netip.PrefixFrom(address, from.Subnet.Bits()), Gateway: from.Gateway,
@@ -72,8 +72,8 @@ func (r Request) lease(from ranges.Range, address netip.Addr, since time.Time) l
 	}
 }
 
-// Available returns, for each set of a request, a range in which Reserve would find an address
-// for another attachment.
+// Available returns a range for each set of a request. From this range, Reserve could give an
+// address to an attachment that has none.
 func (a Allocator) Available(r Request) (from []ranges.Range, err error) {
 	for _, set := range r.Sets {
 		free, err := a.available(set, r)

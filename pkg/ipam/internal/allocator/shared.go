@@ -9,9 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// checkShared returns ErrShared if another network has leases in a range. Pools without leases,
-// and addresses that the other network keeps for names, do not count. checkShared frees such kept
-// addresses.
+// checkShared returns ErrShared if another network has leases in a range. It ignores pools without
+// leases. It frees the addresses that the other network only keeps for names.
 func (a Allocator) checkShared(r ranges.Range) error {
 	return a.Network.EachOther(func(other *records.Network) error {
 		if err := endKeptWithin(other, r); err != nil {
@@ -25,7 +24,7 @@ func (a Allocator) checkShared(r ranges.Range) error {
 	})
 }
 
-// checkSetShared calls checkShared for each range of a set, except ranges that are given out only
+// checkSetShared calls checkShared for each range of a set. It skips ranges that are given out only
 // on request.
 func (a Allocator) checkSetShared(set ranges.Set) error {
 	for _, r := range set {
@@ -39,8 +38,8 @@ func (a Allocator) checkSetShared(set ranges.Set) error {
 	return nil
 }
 
-// endKeptWithin frees the addresses that the network n keeps for names, if they are in a range or
-// in a pool that overlaps the range. At its next request, a name gets its address again if the
+// endKeptWithin frees addresses that the network n keeps for names. It frees those in the range r,
+// and those in pools that overlap r. At its next request, a name gets its address again if the
 // address is still free.
 func endKeptWithin(n *records.Network, r ranges.Range) error {
 	pools, err := n.Overlapping(r)
@@ -63,9 +62,9 @@ func endKeptWithin(n *records.Network, r ranges.Range) error {
 	return err
 }
 
-// leasedWithin returns, as text, which addresses of a range the network n has leased. This is
-// either the text about a pool that overlaps the range and has leases, or an address that was
-// given out on request. "" means none.
+// leasedWithin returns a text about the leases that the network n has in the range r. The text
+// describes a pool that overlaps r and has leases, or an address that was given out on request. The
+// text is "" if there are no leases.
 func leasedWithin(n *records.Network, r ranges.Range) (leased string, err error) {
 	pools, err := n.Overlapping(r)
 	if err != nil {

@@ -2,8 +2,8 @@
 // even where bbolt would panic. It reserves disk space in advance, so that records can be deleted
 // on a full disk.
 //
-// Of the records in the file, the package knows only the format number. It takes no locks,
-// because the caller has locked the folder.
+// The only record that the package reads itself is the format number. It takes no locks, because
+// the caller has locked the folder.
 //
 // Start with File.
 package boltfile

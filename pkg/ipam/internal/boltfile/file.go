@@ -18,25 +18,26 @@ import (
 const (
 	unfinishedSuffix = ".new" // end of the file's name until Create has finished
 
-	// otherProgramWait is how long bbolt waits for its own lock on the file. The caller has
-	// locked the folder, so only another kind of program, such as the command bbolt, can hold
-	// bbolt's lock.
+	// otherProgramWait is how long bbolt waits for its own lock on the file. The caller has locked
+	// the folder, so no process of bridgeveth can hold bbolt's lock. Another program can, such as
+	// the command bbolt.
 	otherProgramWait = 50 * time.Millisecond
 )
 
 var (
 	// ErrDamaged means that a file cannot be read. It is then unknown which addresses are leased,
-	// so no address may be given out from the file.
+	// so no address may be given out.
 	ErrDamaged = errors.New("the file is damaged")
 	// ErrNewer means that a later release has written the file.
 	ErrNewer = errors.New("a later release wrote the file; use that release")
 )
 
-// Tx is a transaction on a file.
+// Tx is a transaction on a File.
 type Tx = bolt.Tx
 
-// File is a bbolt file. The caller must have locked the file's folder: Load inspects the file
-// before bbolt locks it, and bbolt tries its own lock only every 50 ms.
+// File is a bbolt file. The caller must have locked the file's folder, for two reasons: Load
+// inspects the file before bbolt locks it, and a process that waits for bbolt's lock tries again
+// only every 50 ms.
 type File struct {
 	Path   string
 	Layout Layout
@@ -48,7 +49,7 @@ type File struct {
 	broken error    // the error after which the file may no longer be used, or nil
 }
 
-// Load opens the file, which must exist. It checks that the file is complete and has the right
+// Load opens the file. The file must exist. Load checks that the file is complete and has the right
 // format.
 func (f *File) Load() error {
 	err := f.guard(func() (err error) {
@@ -77,8 +78,8 @@ func (f *File) Load() error {
 	return nil
 }
 
-// Create makes an empty file under another name and then renames the file. After a kill there is
-// thus either no file or a complete file.
+// Create makes an empty file under another name, and then renames the file. If the process is
+// killed, there is either no file or a complete file.
 func (f *File) Create() error {
 	if err := os.Remove(f.Path + unfinishedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the unfinished file of a killed process: %w", err)
@@ -89,7 +90,8 @@ func (f *File) Create() error {
 	return os.Rename(f.Path+unfinishedSuffix, f.Path)
 }
 
-// Init writes the format into the file at path, which is empty or absent.
+// Init makes the buckets and the format number in the file at path. The file must be empty or
+// absent.
 func (f *File) Init(path string) error {
 	db, err := bolt.Open(path, 0o600, f.options(nil))
 	if err != nil {
@@ -98,13 +100,13 @@ func (f *File) Init(path string) error {
 	return errors.Join(db.Update(f.Layout.write), db.Close())
 }
 
-// options returns the options for bbolt. If check is not nil, the file must exist, and check
-// inspects the file before bbolt reads it.
+// options returns the options for bbolt. If the function check is not nil, the file must exist, and
+// bbolt calls check before it reads the file.
 func (f *File) options(check func(*os.File) error) *bolt.Options {
 	return &bolt.Options{
 		Timeout: otherProgramWait, PageSize: pageSize,
 		NoSync: !f.Sync, NoGrowSync: !f.Sync, NoStatistics: true,
-		// Each Load reads the list of free pages. bbolt reads it faster as an array than as a
+		// Each Load reads the list of free pages. bbolt reads it faster into an array than into a
 		// map. The list is short, unless very many leases were freed at once.
 		FreelistType: bolt.FreelistArrayType,
 		OpenFile: func(path string, flags int, mode os.FileMode) (opened *os.File, err error) {
@@ -130,16 +132,16 @@ func (f *File) options(check func(*os.File) error) *bolt.Options {
 // still hold its own locks and would wait for them forever.
 func (f *File) Close() error {
 	if f.broken != nil {
-		// Closing the descriptor does not release the lock, because the mapped memory keeps the file
-		// open.
+		// Closing the descriptor does not release bbolt's lock, because the mapped memory keeps the
+		// file open.
 		return errors.Join(unix.Flock(int(f.f.Fd()), unix.LOCK_UN), f.f.Close())
 	}
 	return f.db.Close()
 }
 
-// guard calls do, and returns ErrDamaged for two faults: a panic of bbolt about a page that it
-// cannot read, and the memory fault of a read beyond the end of a truncated file. After such a
-// fault, the file may no longer be used.
+// guard calls the function do, and returns ErrDamaged if one of two things happens: bbolt panics
+// because it cannot read a page, or a read beyond the end of a truncated file causes a memory
+// fault. Afterwards, the file may no longer be used.
 func (f *File) guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -154,13 +156,14 @@ func (f *File) guard(do func() error) (err error) {
 	return do()
 }
 
-// Update calls change and writes its changes to the file. If change returns an error, Update
-// writes nothing.
+// Update calls the function change in a transaction, and writes its changes to the file. If the
+// function returns an error, Update writes nothing.
 func (f *File) Update(change func(*Tx) error) error {
 	return f.guard(func() error { return f.db.Update(change) })
 }
 
-// Try calls change and then discards its changes, so the file stays as it is.
+// Try calls the function change in a transaction, and discards its changes. The file stays as it
+// is.
 func (f *File) Try(change func(*Tx) error) error {
 	return f.guard(func() error {
 		tx, err := f.db.Begin(true)
@@ -171,13 +174,13 @@ func (f *File) Try(change func(*Tx) error) error {
 	})
 }
 
-// View calls read, which must not change the file.
+// View calls the function read in a transaction that cannot change the file.
 func (f *File) View(read func(*Tx) error) error {
 	return f.guard(func() error { return f.db.View(read) })
 }
 
-// Named returns err with the file's path before it. If the file is damaged, the remedy follows.
-// Named does not change an error that already names a file.
+// Named returns err with the file's path before it. If the file is damaged, Named adds the remedy.
+// It does not change an error that already names a file.
 func (f *File) Named(err error) error {
 	var path *fs.PathError
 	var other *fileError
@@ -196,7 +199,7 @@ type fileError struct {
 	err  error
 }
 
-// Error begins with the file's path.
+// Error returns the file's path, and then the text of the error.
 func (e *fileError) Error() string { return e.path + ": " + e.err.Error() }
 
 // Unwrap returns the error without the path.

@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// These are sizes and offsets in bbolt's files, such as where a meta page has the numbers of the
-// root page and of the list of free pages (internal/common/page.go and meta.go of
-// go.etcd.io/bbolt v1.5.0). Numbers in the file are in the machine's byte order.
+// Sizes and offsets in bbolt's files. For example, a meta page contains the numbers of the root
+// page and of the list of free pages (internal/common/page.go and meta.go of go.etcd.io/bbolt
+// v1.5.0). Numbers in the file are in the machine's byte order.
 const (
 	pageSize     = 4096 // bytes; bbolt would use the page size of the machine
 	metaPages    = 2    // bbolt writes the two meta pages in turn, so that one of them is always valid
@@ -26,8 +26,8 @@ const (
 // meta holds the fields of a meta page that inspect needs.
 type meta struct{ root, freelist, pages, version uint64 }
 
-// inspect checks what bbolt does not check when it opens a file. It reads the file's first two
-// pages and the list of free pages. Without inspect, bbolt would:
+// inspect checks what bbolt does not check when it opens a file. It reads the two meta pages and
+// the list of free pages. Without inspect, bbolt would:
 //
 //   - treat an empty file as a new store;
 //   - return to the state before the last change if the newest meta page is damaged, so that the
@@ -64,8 +64,8 @@ func inspect(f *os.File) error {
 	return checkFreelist(f, newest)
 }
 
-// readMeta reads a meta page. A partly written page counts as damage, because a killed process
-// does not leave such a page: the kernel does not interrupt a write within one page.
+// readMeta reads a meta page. It reports a page with a wrong checksum as damage. A killed process
+// cannot leave such a page, because the kernel does not interrupt a write within one page.
 func readMeta(page []byte) (m meta, err error) {
 	page = page[metaOffset:]
 	sum := fnv.New64a()

@@ -8,23 +8,24 @@ import (
 
 // Layout describes the records and the format of one kind of file.
 type Layout struct {
-	// Format is the number of the format. Increase it with every change of the buckets, keys or
-	// records.
+	// Format is the number of the file format. Increase it with every change of the buckets, keys
+	// or records.
 	Format uint64
 	// Root is the name of the bucket that holds all records.
 	Root []byte
-	// Convert turns the records of the format before (Format-1) into those of Format. It is nil
-	// if no release has used the format before.
+	// Convert converts the records of the preceding format (Format-1) to those of Format. It is nil
+	// if no release has written the preceding format.
 	Convert func(*Tx) error
 }
 
-// This bucket contains the format number, under this key.
+// formatBucket is the bucket that contains the format number, and formatKey is the number's key.
 var formatBucket, formatKey = []byte("store"), []byte("format")
 
-// errOlder means that an earlier release has written the file, in a format that can be converted.
+// errOlder means that an earlier release has written the file in the preceding format, which can be
+// converted.
 var errOlder = errors.New("an earlier release wrote the file")
 
-// write makes the buckets of a new file.
+// write makes the buckets and the format number of a new file.
 func (l Layout) write(tx *Tx) error {
 	_, err := tx.CreateBucket(formatBucket)
 	if err == nil {
@@ -41,7 +42,7 @@ func (l Layout) WriteFormat(tx *Tx) error {
 	return tx.Bucket(formatBucket).Put(formatKey, strconv.AppendUint(nil, l.Format, 10))
 }
 
-// check compares the format number in the file with that of the layout.
+// check returns an error if the format number in the file is not Format.
 func (l Layout) check(tx *Tx) error {
 	b := tx.Bucket(formatBucket)
 	if b == nil || tx.Bucket(l.Root) == nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// defaultInterface is the interface of a reservation that names none. host-local wrote such
-// reservations before version 0.8.
+// defaultInterface is the interface of a reservation that does not name an interface. host-local
+// before version 0.8 wrote such reservations.
 const defaultInterface = "eth0"
 
 // HasNetwork reports whether host-local has a folder for a network in its dataDir.
@@ -28,13 +28,13 @@ func HasNetwork(dataDir, network string) bool {
 	return err == nil && info.IsDir()
 }
 
-// Leases returns the reservations of a network in host-local's dataDir. host-local has a file
-// for each address, with the container's ID in the first line and the interface in the next
-// (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins).
+// Leases returns the reservations of a network in host-local's dataDir. host-local has a file for
+// each address. The file has the container's ID in the first line and the interface in the second
+// line (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins).
 //
 // Three kinds of files are no reservations: empty files, which host-local leaves on a full disk;
-// files that contain only zero bytes, which a file system leaves after a crash; and files that
-// are older than the last boot.
+// files with zero bytes, which a file system leaves after a crash; and files that are older than
+// the last boot.
 func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	booted, err := BootTime()
 	if err != nil {
@@ -76,8 +76,8 @@ func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	return list, nil
 }
 
-// BootTime returns the time at which the host was booted. A file that is older belongs to no
-// running container.
+// BootTime returns the time at which the host was booted. A reservation from before this time
+// belongs to no running container.
 func BootTime() (time.Time, error) {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {

@@ -1,7 +1,7 @@
-// Package leases defines a lease: an address that one interface of one container has. Everything
-// in the package is plain data.
+// Package leases defines a lease: an address that one interface of one container has. Everything in
+// the package is plain data.
 //
-// The package knows neither how leases are stored nor how addresses are chosen.
+// The package contains nothing about how leases are stored or how addresses are chosen.
 //
 // Start with Lease.
 package leases

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestGone checks Gone with a folder in place of a namespace: both have a device and an inode.
+// TestGone checks the method Gone. It uses a folder in place of a namespace's file, because a
+// folder also has a device and an inode.
 func TestGone(t *testing.T) {
 	dir := t.TempDir()
 	there := NamespaceAt(dir)

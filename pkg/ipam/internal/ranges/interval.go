@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Interval is all addresses of one family from First to Last, including these two.
+// Interval contains all addresses of one family from First to Last. It includes First and Last.
 type Interval struct{ First, Last netip.Addr }
 
-// ParseInterval reads an address, a subnet, or the first and the last address with a
-// hyphen between them.
+// ParseInterval parses an address, a subnet, or two addresses with a hyphen between them: the first
+// and the last address of the interval.
 func ParseInterval(text string) (Interval, error) {
 	wrong := fmt.Errorf("%q is not an address, subnet or interval; write it as 10.1.0.9, 10.1.0.64/28 or 10.1.0.9-10.1.0.20", text)
 	if p, err := netip.ParsePrefix(text); err == nil && p == p.Masked() {
@@ -31,7 +31,7 @@ func ParseInterval(text string) (Interval, error) {
 	return Interval{first, last}, nil
 }
 
-// overlaps reports whether two intervals share an address.
+// overlaps reports whether the intervals i and o have an address in common.
 func (i Interval) overlaps(o Interval) bool {
 	return Between(i.First, o.First, i.Last) || Between(o.First, i.First, o.Last)
 }
@@ -39,8 +39,8 @@ func (i Interval) overlaps(o Interval) bool {
 // String returns "FIRST-LAST".
 func (i Interval) String() string { return i.First.String() + "-" + i.Last.String() }
 
-// Between reports whether a is an address from first to last. It returns false for an address of
-// the other family, and for an address with a zone.
+// Between reports whether a is one of the addresses from first to last. It returns false for an
+// address of another family than first, and for an address with a zone.
 func Between(first, a, last netip.Addr) bool {
 	return a.BitLen() == first.BitLen() && a.Zone() == "" && !a.Less(first) && !last.Less(a)
 }

@@ -8,8 +8,8 @@ import (
 	"net/netip"
 )
 
-// Range is the addresses of one subnet from Start to End, including these two. The address of the
-// gateway is never given out.
+// Range contains the addresses of one subnet from Start to End. It includes Start and End. The
+// address of the gateway is never given out.
 type Range struct {
 	Subnet     netip.Prefix
 	Start, End netip.Addr
@@ -17,17 +17,19 @@ type Range struct {
 	OnRequest  bool       // an address of the range is given out only if it is requested
 }
 
-// Complete returns the range with its empty fields filled in, and the errors in it:
+// Complete returns the range with its empty fields filled in, and the errors in it. The defaults
+// are:
 //
 //   - Start is the address after the network address.
 //   - End is the last address of the subnet; in IPv4 it is the address before the broadcast address.
 //   - Gateway is the address after the network address.
 //
 // A subnet of two addresses (/31 and /127, RFC 3021 and RFC 6164) has no network address and no
-// broadcast address. Both of its addresses are used, and the second one is the gateway. A subnet
-// of one address has no gateway. As host-local does, Complete accepts the network address as
-// Start and the broadcast address as End, and moves each by one address. Each error begins with
-// the name of its field.
+// broadcast address. Both of its addresses are used, and the second address is the gateway. A
+// subnet of one address has no gateway.
+//
+// Like host-local, Complete accepts the network address as Start, and the broadcast address as End.
+// It then moves Start or End by one address. Each error begins with the name of its field.
 func (r Range) Complete() (Range, []error) {
 	bad := checkSubnet(r.Subnet)
 	if r.Subnet = r.Subnet.Masked(); !r.Subnet.IsValid() || r.Subnet.Addr().Is4In6() {
@@ -46,7 +48,7 @@ func (r Range) Complete() (Range, []error) {
 	return r, append(bad, r.check()...)
 }
 
-// checkSubnet returns the errors in a subnet.
+// checkSubnet returns the errors in the subnet of a range.
 func checkSubnet(p netip.Prefix) []error {
 	switch {
 	case !p.IsValid():
@@ -98,8 +100,8 @@ func (r Range) check() (bad []error) {
 	return nil
 }
 
-// checkGateway returns an error if the gateway is wrong. The gateway may be outside of the
-// subnet, such as a router's fe80::1, because the container reaches it on its link.
+// checkGateway returns an error if the gateway cannot be used. The gateway may be outside of the
+// subnet, such as a router's address fe80::1, because the container reaches it on its link.
 func (r Range) checkGateway() error {
 	g := r.Gateway
 	first, last := usable(r.Subnet)
@@ -121,7 +123,7 @@ func (r Range) Contains(a netip.Addr) bool {
 	return a != r.Gateway && Between(r.Start, a, r.End)
 }
 
-// Overlaps reports whether two ranges share an address.
+// Overlaps reports whether the ranges r and o have an address in common.
 func (r Range) Overlaps(o Range) bool {
 	return Interval{r.Start, r.End}.overlaps(Interval{o.Start, o.End})
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// compareAddresses makes cmp compare addresses with ==.
+// compareAddresses makes cmp.Diff compare addresses by the operator ==.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// parseRange returns the range that text describes: a subnet, optionally followed by start, end
-// and gateway. A word "-" leaves its field empty.
+// parseRange returns the range that a text describes. The text is a subnet, optionally followed by
+// start, end and gateway. The word "-" leaves a field empty.
 func parseRange(t testing.TB, text string) (r Range) {
 	t.Helper()
 	words := strings.Fields(text)
@@ -27,7 +27,7 @@ func parseRange(t testing.TB, text string) (r Range) {
 	return r
 }
 
-// complete parses a range by parseRange and completes it.
+// complete parses a text like parseRange, and completes the range.
 func complete(t testing.TB, text string) Range {
 	t.Helper()
 	r, bad := parseRange(t, text).Complete()

@@ -7,11 +7,11 @@ import (
 	"slices"
 )
 
-// Set is a list of ranges of one family that are used as one pool of addresses. An attachment
-// gets one address from each set.
+// Set is a list of ranges of one address family that are used as one pool of addresses. An
+// attachment gets one address from each set.
 type Set []Range
 
-// Split returns a set with the parts of a range:
+// Split splits a range into the ranges of a set:
 //
 //   - the range without the excluded and the static addresses;
 //   - the static addresses, which are given out on request only. They may be anywhere in the
@@ -44,7 +44,7 @@ func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 	return set, nil
 }
 
-// without returns the parts of a range that are outside of the removed intervals. It leaves out
+// without returns the parts of a range that are left without the removed intervals. It leaves out
 // parts in which no address can be given out.
 func (r Range) without(removed []Interval) (parts Set) {
 	slices.SortFunc(removed, func(a, b Interval) int { return a.First.Compare(b.First) })
@@ -61,7 +61,7 @@ func (r Range) without(removed []Interval) (parts Set) {
 	return parts.with(r)
 }
 
-// with returns the set with a range added, unless the range is empty.
+// with returns the set with another range, unless this range has no addresses.
 func (s Set) with(r Range) Set {
 	if !Between(r.Start, r.End, r.End) || r.Size() == 0 {
 		return s
@@ -74,13 +74,14 @@ func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }
 
-// RangeOf returns the range of the set that gives out an address. The caller has checked by
-// Serves that there is such a range.
+// RangeOf returns the range of the set that gives out an address. There must be such a range: the
+// caller checks this by Serves.
 func (s Set) RangeOf(a netip.Addr) Range {
 	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
 }
 
-// Dynamic reports whether the set may give out an address without a request for it.
+// Dynamic reports whether the set can give out an address to an attachment that has not requested
+// it.
 func (s Set) Dynamic(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })
 }

@@ -10,7 +10,7 @@ import (
 // addressSize is the length of a stored address, in bytes.
 const addressSize = 16
 
-// addressKey returns an address in the form in which the store keeps it.
+// addressKey returns the 16 bytes by which the store represents an address.
 func addressKey(a netip.Addr) []byte {
 	key := a.As16()
 	return key[:]
@@ -25,7 +25,7 @@ func keyAddress(key []byte) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// encodeAddresses returns the addresses of leases as one record.
+// encodeAddresses returns a record with the addresses of leases.
 func encodeAddresses(leases []Lease) (record []byte) {
 	for _, l := range leases {
 		record = append(record, addressKey(l.Address.Addr())...)

@@ -37,8 +37,8 @@ func (n *Network) Held(a leases.Attachment) (held []Lease, err error) {
 	return held, err
 }
 
-// SetHeld writes which addresses an attachment holds. It does not write the leases themselves:
-// PutLease does.
+// SetHeld records which addresses an attachment holds. It does not write the leases of these
+// addresses. PutLease writes a lease.
 func (n *Network) SetHeld(a leases.Attachment, held []Lease) error {
 	if len(held) == 0 {
 		return n.attachments.Delete(attachmentKey(a))
@@ -69,8 +69,8 @@ func (n *Network) CheckAttachments() error {
 	})
 }
 
-// Release ends all leases of the given attachments. It keeps sticky addresses for their names and
-// frees all other addresses.
+// Release ends all leases of the attachments. It keeps a sticky address for its name, and frees all
+// other addresses.
 func (n *Network) Release(attachments ...leases.Attachment) error {
 	now := time.Now().Round(0)
 	for _, a := range attachments {
@@ -94,8 +94,8 @@ func (n *Network) Release(attachments ...leases.Attachment) error {
 	return nil
 }
 
-// TakeOver adds leases that another program has given out. If an address already has a lease,
-// this lease stays.
+// TakeOver adds leases of addresses that another program has given out. If an address already has a
+// lease, TakeOver does not change it.
 func (n *Network) TakeOver(found []Lease) error {
 	added := map[leases.Attachment][]Lease{}
 	for _, l := range found {

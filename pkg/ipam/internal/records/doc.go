@@ -1,6 +1,6 @@
-// Package records reads and writes the records of one network in the store: leases, the
-// attachments that hold them, pools of free addresses, and addresses kept for names. After each
-// change, the records are consistent with each other.
+// Package records reads and writes the records of one network in the store: leases, the attachments
+// that hold them, pools of free addresses, and addresses kept for names. After each change, the
+// records agree with each other.
 //
 // The package does not choose addresses and opens no file. It works within a transaction that the
 // caller has begun.

@@ -2,9 +2,9 @@ package records
 
 import "bytes"
 
-// A network records the folders from which it has read host-local's reservations or sticky
-// addresses, so that it reads each folder only once. When sticky addresses change, the store
-// writes them to all folders from which it has read some.
+// A network records from which folders it has imported reservations of host-local or sticky
+// addresses. It reads each folder only once. If sticky addresses change, the store writes the
+// sticky files in all folders with the second kind of record.
 var (
 	importedKey = []byte("imported ") // followed by the dataDir of host-local
 	stickyKey   = []byte("recalled ") // followed by the folder of the sticky file

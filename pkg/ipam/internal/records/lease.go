@@ -12,10 +12,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// Lease is a lease; see package leases.
+// Lease is a lease of an address. See package leases.
 type Lease = leases.Lease
 
-// leaseFields is the number of fields in a lease's record.
+// leaseFields is the number of fields in the record of a lease.
 const leaseFields = 11
 
 // Lease returns the lease of an address, if the address has one.
@@ -28,7 +28,7 @@ func (n *Network) Lease(a netip.Addr) (l Lease, leased bool, err error) {
 	return l, true, err
 }
 
-// PutLease writes a lease. The caller must call Occupy for the lease's address before.
+// PutLease writes a lease. Before, the caller must count the address as leased by Occupy.
 func (n *Network) PutLease(l Lease) error {
 	return n.addresses.Put(addressKey(l.Address.Addr()), encodeLease(l))
 }
@@ -56,9 +56,9 @@ func (n *Network) EachLease(first, last netip.Addr, visit func(Lease) bool) erro
 	return nil
 }
 
-// encodeLease returns the record of a lease, whose key is the lease's address. The record is
-// text: fields with a zero byte between them. strings(1) can show such a record. A million of
-// these records are listed in a second.
+// encodeLease returns the record of a lease. The record's key is the lease's address. The record is
+// text, so that strings(1) can show it: fields with a zero byte between them. A million of these
+// records can be decoded in a second.
 func encodeLease(l Lease) []byte {
 	gateway := ""
 	if l.Gateway.IsValid() {
@@ -98,7 +98,7 @@ func decodeLease(network string, address netip.Addr, record []byte) (l Lease, er
 	return l, nil
 }
 
-// fields reads the fields of a record one after another. err is the first error.
+// fields reads the fields of a record, each call the next field. err is the first error.
 type fields struct {
 	rest []string
 	err  error

@@ -13,7 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// compareAddresses makes cmp compare addresses with ==.
+// compareAddresses makes cmp.Diff compare addresses by the operator ==.
 var compareAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
 func TestLeaseEncoding(t *testing.T) {
@@ -52,8 +52,8 @@ func TestDecodeLeaseDamaged(t *testing.T) {
 	}
 }
 
-// FuzzRecord decodes a record as a lease and as a pool. It checks that a decoded record stays the
-// same when it is encoded and decoded again.
+// FuzzRecord decodes any text as a lease and as a pool. It checks that a decoded record stays the
+// same after it is encoded and decoded again.
 func FuzzRecord(f *testing.F) {
 	address := netip.MustParseAddr("10.1.0.2")
 	f.Add(encodeLease(Lease{Attachment: leases.Attachment{Network: "net", Container: "c", Interface: "eth0"}, Address: netip.PrefixFrom(address, 16), Time: time.Unix(1, 2)}))

@@ -10,18 +10,19 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
-// Layout is the layout of the store's file, for package boltfile.
+// Layout describes the buckets and the format of the store's file for package boltfile.
 var Layout = boltfile.Layout{Format: 2, Root: networksBucket, Convert: checkFormat1}
 
-// The store has these buckets. An address is stored as 16 bytes, so that the addresses of a
-// range are next to each other. RFC 4291, 2.5.5.2, defines the 16 bytes of an IPv4 address.
+// The store has the buckets in the following list. An address is stored as 16 bytes, so that the
+// addresses of a range are next to each other. RFC 4291, 2.5.5.2, defines the 16 bytes of an IPv4
+// address.
 //
 //	networks/NAME/addresses     address: its lease, or its position in the free queue
 //	networks/NAME/attachments   container and interface: addresses, in the order of their sets
 //	networks/NAME/pools         last address of a range: pool
 //	networks/NAME/queue         last address of a range, position: free address
 //
-// Networks with sticky addresses have two more:
+// Networks with sticky addresses have two more buckets:
 //
 //	networks/NAME/names   name and interface: addresses
 //	networks/NAME/kept    end of the keeping time, address: nothing
@@ -35,15 +36,16 @@ var (
 	keptBucket        = []byte("kept")
 )
 
-// Lowest and Highest are the lowest and the highest address, in the order of the store.
+// Lowest and Highest are the first and the last address, in the order in which the store sorts
+// addresses.
 var (
 	Lowest  = netip.IPv6Unspecified()
 	Highest = netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
 )
 
-// fillPercent is the share of a page that bbolt fills in the bucket addresses. Addresses are
-// first given out in ascending order, so bbolt seldom adds records to a page after it has split
-// the page.
+// fillPercent is the share of each page that bbolt fills when it splits a page of the bucket
+// addresses. Addresses are first given out in ascending order, so bbolt seldom adds records to any
+// page but the last.
 const fillPercent = 0.9
 
 // Network gives access to the records of one network, within a transaction.
@@ -96,7 +98,8 @@ func Names(tx *bolt.Tx) (names []string, err error) {
 	return names, err
 }
 
-// EachOther calls visit with every other network of the store, until visit returns an error.
+// EachOther calls visit with each network of the store except n. It stops when visit returns an
+// error.
 func (n *Network) EachOther(visit func(*Network) error) error {
 	return n.tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
 		if string(name) == n.Name {
@@ -110,12 +113,12 @@ func (n *Network) EachOther(visit func(*Network) error) error {
 	})
 }
 
-// Pages returns the offset in the file at which bbolt's pages end, in bytes.
+// Pages returns the offset in the store's file at which bbolt's pages end, in bytes.
 func (n *Network) Pages() int64 { return n.tx.Size() }
 
-// checkFormat1 accepts a store of format 1 if its records have the layout of format 2. Earlier
-// releases wrote two layouts under the number 1. The second of these layouts is now called format
-// 2.
+// checkFormat1 accepts a store of format 1 if its records are like those of format 2. Earlier
+// releases wrote two kinds of records under the format number 1. The second kind is now called
+// format 2.
 func checkFormat1(tx *bolt.Tx) error {
 	return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
 		n, err := Open(tx, string(name))

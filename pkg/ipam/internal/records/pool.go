@@ -10,12 +10,12 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// Pool says which addresses of a range are free: the addresses in the free queue, and the
-// addresses from Unused on that have no record. An address that is freed is added to the end of
-// the free queue (queue.go).
+// Pool says which addresses of a range are free: the addresses in the free queue, and the addresses
+// from Unused on that have no record. A freed address is added to the end of the free queue
+// (queue.go).
 //
-// Pools never overlap. A pool stays when its range is removed from the configuration. DEL can
-// therefore free an address without knowing any range.
+// Pools never overlap. A pool stays in the store when its range is removed from the configuration,
+// so DEL can free an address without knowing the configured ranges.
 type Pool struct {
 	Start, End, Gateway netip.Addr
 	Unused              netip.Addr // the next address that was never given out; zero if there is none
@@ -23,32 +23,32 @@ type Pool struct {
 	Queued              uint64     // number of addresses in the free queue
 }
 
-// poolFields is the number of fields in a pool's record. The record does not contain the pool's
-// last address, because this address is the key.
+// poolFields is the number of fields in the record of a pool. The record does not contain the
+// pool's last address, because this address is the record's key.
 const poolFields = 5
 
-// Range returns the range of the pool. The Range has no subnet.
+// Range returns the range of the pool. Its field Subnet is empty.
 func (p *Pool) Range() ranges.Range {
 	return ranges.Range{Start: p.Start, End: p.End, Gateway: p.Gateway}
 }
 
-// Serves reports whether the pool is the pool of the range r. It returns false for a nil pool.
+// Serves reports whether p is the pool of the range r. It returns false if p is nil.
 func (p *Pool) Serves(r ranges.Range) bool {
 	return p != nil && p.Start == r.Start && p.End == r.End && p.Gateway == r.Gateway
 }
 
-// Covers reports whether the range of the pool contains an address. It returns false for a nil
-// pool.
+// Covers reports whether the range of the pool gives out an address. It returns false if p is nil.
 func (p *Pool) Covers(a netip.Addr) bool { return p != nil && p.Range().Contains(a) }
 
-// Advance moves Unused to the next address of the range.
+// Advance moves Unused to the next address of the range, or sets it to the zero address after the
+// last one.
 func (p *Pool) Advance() {
 	if p.Unused = p.Unused.Next(); !ranges.Between(p.Start, p.Unused, p.End) {
 		p.Unused = netip.Addr{}
 	}
 }
 
-// encode returns the record of the pool, whose key is the pool's last address.
+// encode returns the record of the pool. The record's key is the pool's last address.
 func (p *Pool) encode() []byte {
 	var fields []string
 	for _, a := range []netip.Addr{p.Start, p.Gateway, p.Unused} {
@@ -81,8 +81,8 @@ func decodePool(key, record []byte) (*Pool, error) {
 	return p, nil
 }
 
-// PoolAt returns the first pool whose last address is a or comes after a, or nil. If this pool
-// starts after a, no pool contains a.
+// PoolAt returns the pool that contains the address a, if there is one. Otherwise it returns the
+// first pool after a, or nil.
 func (n *Network) PoolAt(a netip.Addr) (*Pool, error) {
 	key, record := n.pools.Cursor().Seek(addressKey(a))
 	if key == nil {
@@ -91,7 +91,7 @@ func (n *Network) PoolAt(a netip.Addr) (*Pool, error) {
 	return decodePool(key, record)
 }
 
-// EachPool calls visit with every pool, in the order of addresses.
+// EachPool calls visit with every pool, in ascending order of their addresses.
 func (n *Network) EachPool(visit func(*Pool)) error {
 	return n.pools.ForEach(func(key, record []byte) error {
 		p, err := decodePool(key, record)
@@ -102,7 +102,7 @@ func (n *Network) EachPool(visit func(*Pool)) error {
 	})
 }
 
-// Overlapping returns the pools that have at least one address in common with r.
+// Overlapping returns the pools that have at least one address in common with the range r.
 func (n *Network) Overlapping(r ranges.Range) (pools []*Pool, err error) {
 	c := n.pools.Cursor()
 	for k, record := c.Seek(addressKey(r.Start)); k != nil; k, record = c.Next() {
@@ -140,7 +140,7 @@ func (n *Network) Leased(r ranges.Range) (count uint64, err error) {
 // SavePool writes a pool.
 func (n *Network) SavePool(p *Pool) error { return n.pools.Put(addressKey(p.End), p.encode()) }
 
-// DropPool removes a pool and its free queue. Leases of its addresses stay.
+// DropPool removes a pool and its free queue. The leases of the pool's addresses stay.
 func (n *Network) DropPool(p *Pool) error {
 	for {
 		head, found, err := n.QueueHead(p)
@@ -174,9 +174,9 @@ func (n *Network) Occupy(p *Pool, a netip.Addr) error {
 	return n.SavePool(p)
 }
 
-// OccupyAny calls Occupy for an address that may have no pool, or whose pool may have no leases.
-// It drops a pool without leases: another network may use a part of this pool's range by now, and
-// a lease in the pool would reserve the whole range for this network.
+// OccupyAny counts an address as leased like Occupy, but accepts an address without a pool. It
+// drops the address's pool if the pool has no leases, because another network may use a part of the
+// pool's range by now. With a lease, the pool would reserve its whole range for this network.
 func (n *Network) OccupyAny(a netip.Addr) error {
 	p, err := n.PoolAt(a)
 	switch {

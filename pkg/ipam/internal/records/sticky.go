@@ -12,16 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// nameKey returns the key of a name and an interface in the bucket names.
+// nameKey returns the key in the bucket names for a name and one of its interfaces.
 func nameKey(name, ifname string) []byte { return []byte(name + "\x00" + ifname) }
 
-// keptKey returns the key of a kept lease in the bucket kept. In the order of the keys, the lease
-// whose keeping time ends first comes first.
+// keptKey returns the key of a kept lease in the bucket kept. The keys are sorted by the end of the
+// keeping time.
 func keptKey(l Lease) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(l.Until.UnixNano())), addressKey(l.Address.Addr())...)
 }
 
-// NameAddresses returns the addresses that a name has for the given interface.
+// NameAddresses returns the addresses that a name has for one interface.
 func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	names := n.root.Bucket(namesBucket)
 	if name == "" || names == nil {
@@ -30,8 +30,9 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	return DecodeAddresses(names.Get(nameKey(name, ifname)))
 }
 
-// SetNameAddresses records that a name has the addresses of the leases held, for one interface.
-// It frees the addresses that this name and interface had before, if they are still kept.
+// SetNameAddresses records the addresses of a name for one interface. These are the addresses of
+// the leases in the list held. SetNameAddresses frees the previous addresses of the name and
+// interface if they are kept leases.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {
 		return nil
@@ -72,13 +73,14 @@ func (n *Network) noteChange(key, record []byte) {
 	n.changedNames[string(key)] = record
 }
 
-// ChangedNames returns the names whose addresses this transaction has changed, as keys and
-// records of the sticky file. If a record is empty, the name has no addresses any more.
+// ChangedNames returns the names whose addresses this transaction has changed. The result contains
+// keys and records of the sticky file. An empty record means that the name has no addresses any
+// more.
 func (n *Network) ChangedNames() map[string][]byte { return n.changedNames }
 
-// keep turns the lease of an ended attachment into a kept lease: the address waits for the next
-// attachment of the same pod name (Lease.Sticky.Name). If this name has another address by now, keep
-// does nothing and returns false.
+// keep turns the lease of an ended attachment into a kept lease. The address then waits for the
+// next attachment with the same name (Lease.Sticky.Name). If the name has another address by now,
+// keep does nothing and returns false.
 func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	list, err := n.NameAddresses(l.Sticky.Name, l.Interface)
 	if err != nil || !slices.Contains(list, l.Address.Addr()) {
@@ -104,7 +106,7 @@ func (n *Network) Unkeep(l Lease) error {
 	return n.Free(l.Address.Addr())
 }
 
-// Forget frees a kept address, and removes the address from the addresses of its name.
+// Forget frees a kept address, and also removes the address from its name.
 func (n *Network) Forget(l Lease) error {
 	names, key := n.root.Bucket(namesBucket), nameKey(l.Sticky.Name, l.Interface)
 	forgotten := addressKey(l.Address.Addr())
@@ -127,8 +129,8 @@ func (n *Network) Forget(l Lease) error {
 	return n.Unkeep(l)
 }
 
-// EachKept calls visit with the kept leases, until visit returns false. The lease whose keeping
-// time ends first comes first.
+// EachKept calls visit with the kept leases in the order in which their keeping times end. It stops
+// when visit returns false.
 func (n *Network) EachKept(visit func(Lease) bool) error {
 	bucket := n.root.Bucket(keptBucket)
 	if bucket == nil {
@@ -154,9 +156,9 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 	return nil
 }
 
-// AddName adds a name from the sticky file; key and record are those in this file. AddName keeps
-// the name's addresses for the name, except addresses that already have a lease. It does nothing
-// if the network already has the name.
+// AddName adds a name from the sticky file. key and record are the name's key and record in that
+// file. AddName keeps the addresses in the record for the name, except addresses that already have
+// a lease. It does nothing if the network already has the name.
 func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
 	list, err := DecodeAddresses(record)
 	if err != nil {

@@ -14,24 +14,24 @@ import (
 )
 
 const (
-	// Name is the name of the file in its folder.
+	// Name is the name of the sticky file in its folder.
 	Name = "sticky.db"
 
 	remedy = "delete it: each name then gets another address once"
 
-	// lockWait is the longest time to wait for other stores that use the same folder. Each of
-	// them may be waiting for the disk.
+	// lockWait is the longest time to wait for the lock on the folder. Several stores can use the
+	// same folder, and each of them may be waiting for the disk.
 	lockWait = 5 * time.Second
 )
 
-// ErrSticky marks an error that is about the sticky file, and not about the store.
+// ErrSticky marks an error about the sticky file, as opposed to an error about the store.
 var ErrSticky = errors.New("sticky addresses")
 
-// The file has one bucket for each network: networks/NAME. The bucket holds the names and their
-// addresses.
+// The file has one bucket for each network: networks/NAME. The bucket contains the network's names
+// and their addresses.
 var networksBucket = []byte("networks")
 
-// Layout is the layout of the sticky file, for package boltfile.
+// Layout describes the bucket and the format of the sticky file for package boltfile.
 var Layout = boltfile.Layout{Format: 1, Root: networksBucket}
 
 // File is an open sticky file.
@@ -40,9 +40,9 @@ type File struct {
 	lock *flock.Lock
 }
 
-// Open locks dir and opens the sticky file in it. It makes the folder and the file if they are
-// missing. storeDir is the folder of the store, which the caller has locked. If dir and storeDir
-// are the same folder, Open takes no lock. Errors wrap ErrSticky.
+// Open locks the folder dir and opens the sticky file in it. It creates the folder and the file if
+// they are missing. storeDir is the folder of the store, which the caller has locked already. If
+// dir is the same folder, Open takes no lock. All errors wrap ErrSticky.
 func Open(dir, storeDir string) (*File, error) {
 	f := &File{File: boltfile.File{Path: filepath.Join(dir, Name), Layout: Layout, Remedy: remedy, Sync: true}}
 	err := os.MkdirAll(dir, 0o700)
@@ -65,7 +65,7 @@ func Open(dir, storeDir string) (*File, error) {
 	return f, nil
 }
 
-// lock locks dir, unless it is the folder of the store.
+// lock locks the folder dir, unless it is the folder of the store.
 func lock(dir, storeDir string) (*flock.Lock, error) {
 	store, err := os.Stat(storeDir)
 	if err != nil {
@@ -77,7 +77,7 @@ func lock(dir, storeDir string) (*flock.Lock, error) {
 	return flock.Acquire(dir, flock.Exclusive, lockWait)
 }
 
-// Close closes the file and unlocks its folder.
+// Close closes the sticky file and unlocks its folder.
 func (f *File) Close() error {
 	defer f.lock.Unlock()
 	return f.wrapped(f.File.Close())
@@ -91,8 +91,8 @@ func (f *File) wrapped(err error) error {
 	return fmt.Errorf("%w: %w", ErrSticky, f.Named(err))
 }
 
-// Names returns the names of a network with their records. It calls check with each record, and
-// returns the error of check.
+// Names returns a map with the record of each name of a network. It calls check with each record.
+// If check returns an error, Names returns this error.
 func (f *File) Names(network string, check func(record []byte) error) (map[string][]byte, error) {
 	all := map[string][]byte{}
 	err := f.View(func(tx *boltfile.Tx) error {
@@ -108,8 +108,7 @@ func (f *File) Names(network string, check func(record []byte) error) (map[strin
 	return all, f.wrapped(err)
 }
 
-// Save writes the changed names of a network. A name with an empty record is removed from the
-// file.
+// Save writes the changed names of a network. It removes a name whose record is empty.
 func (f *File) Save(network string, changed map[string][]byte) error {
 	return f.wrapped(f.Update(func(tx *boltfile.Tx) error {
 		b, err := tx.Bucket(networksBucket).CreateBucketIfNotExists([]byte(network))
