@@ -16,9 +16,9 @@ import (
 var ErrDenied = errors.New("packets of its containers are dropped")
 
 // CheckDenied returns ErrDenied if a chain of another program would drop the network's packets even
-// after AttachPort has added all its rules. If the network has both families, CheckDenied checks
-// only IPv4, because a host without IPv6 routes may drop all IPv6 packets. If the network has no
-// families yet, CheckDenied returns the error only if both IPv4 and IPv6 are denied.
+// after AttachPort has added all its rules. If the network has both IPv4 and IPv6, CheckDenied
+// checks only IPv4, because a host without IPv6 routes may drop all IPv6 packets. If the network
+// has no address families yet, CheckDenied returns the error only if both IPv4 and IPv6 are denied.
 func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 	families := net.Families()
 	if len(families) > 0 {
@@ -36,8 +36,8 @@ func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 
 // checkDenied does the work of CheckDenied for one family. It looks for a chain of an unknown owner
 // that accepts no new connection and is not in net.ForwardChains. It also looks for a rule in
-// FORWARD that denies all packets and comes before the jumps to Docker's chains. Our jump must come
-// after these jumps, so our rules would not get any packet.
+// FORWARD that denies all packets and comes before the jumps to Docker's chains. The jump to
+// BRIDGEVETH-FORWARD must come after these jumps, so our rules would not get any packet.
 func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	chains, err := Chains(n, family)
 	if err != nil {

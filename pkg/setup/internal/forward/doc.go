@@ -3,7 +3,8 @@
 //
 //   - iptables.go compares FORWARD with the rules that a bridge needs (iptables_rules.go). The files
 //     iptables_nft.go and iptables_legacy.go read FORWARD, the files with "write" in their names change it.
-//   - docker.go has Docker's chains, and the order in which FORWARD must jump to them and to our chain.
+//   - docker.go has Docker's chains, and the order in which FORWARD must jump to them and to
+//     BRIDGEVETH-FORWARD, our own chain.
 //   - nftables.go adds rules to the nf_tables chains that the network's configuration names.
 //   - firewalld.go asks firewalld to accept the bridge's packets.
 //   - transit.go adds rules to iptables for packets that pass through the host and no bridge.

@@ -19,17 +19,18 @@ const (
 // is nftables (Docker 29).
 const dockerTable = "docker-bridges"
 
-// chainsBefore contains the chains to which FORWARD must jump before it jumps to our chain. With
-// this order, packets that Docker or the administrator denies stay denied. dockerd moves its jumps
-// to the top of FORWARD at every start. CNI-FORWARD belongs to the reference plugin firewall. It
-// begins with a jump to CNI-ADMIN, which holds the administrator's rules.
+// chainsBefore contains the chains to which FORWARD must jump before it jumps to
+// BRIDGEVETH-FORWARD. With this order, packets that Docker or the administrator denies stay denied.
+// dockerd moves its jumps to the top of FORWARD at every start. CNI-FORWARD belongs to the
+// reference plugin firewall. This chain begins with a jump to CNI-ADMIN, which holds the
+// administrator's rules.
 var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, "CNI-FORWARD"}
 
 // isolationRules returns the rules that drop packets from the bridge to Docker's containers, except
-// replies and connections to published ports. They must come before forwardRules. Docker isolates
-// its own networks in the same way. The rules are necessary because up to Docker 27 only the policy
-// of FORWARD isolates Docker's containers from other bridges, and forwardRules would override this
-// policy.
+// replies and connections to published ports. These rules must come before forwardRules. Docker
+// isolates its own networks in the same way. The rules are necessary because up to Docker 27 only
+// the policy of FORWARD isolates Docker's containers from other bridges, and forwardRules would
+// override this policy.
 func isolationRules(bridge string) []rule {
 	return []rule{
 		{in: bridge, states: statesOpen, target: accept},
@@ -37,8 +38,8 @@ func isolationRules(bridge string) []rule {
 	}
 }
 
-// isolates reports whether our chain has isolationRules, in their order and before the rule that
-// accepts all packets from the bridge.
+// isolates reports whether BRIDGEVETH-FORWARD has isolationRules, in their order and before the
+// rule that accepts all packets from the bridge.
 func (t xtables) isolates(bridge string) bool {
 	last := -1
 	for _, want := range append(isolationRules(bridge), rule{in: bridge, target: accept}) {
@@ -51,9 +52,9 @@ func (t xtables) isolates(bridge string) bool {
 	return true
 }
 
-// jumps reports whether FORWARD jumps to our chain in the right place: after the jumps to
+// jumps reports whether FORWARD jumps to BRIDGEVETH-FORWARD in the right place: after the jumps to
 // chainsBefore, and before any rule that denies all packets. A rule with a match may come before
-// our jump, because its author may want it to apply to our packets.
+// our jump, because its author may want the rule to apply to our packets.
 func (t xtables) jumps() bool {
 	at, last := -1, t.lastBefore()
 	for i, r := range t.forward {
@@ -65,7 +66,8 @@ func (t xtables) jumps() bool {
 }
 
 // closed reports whether a rule that denies all packets comes before the last jump to one of
-// chainsBefore. Our chain then gets no packets, because our jump must come after that last jump.
+// chainsBefore. BRIDGEVETH-FORWARD then gets no packets, because the jump to it must come after
+// that last jump.
 func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
 
 // lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, or -1 if

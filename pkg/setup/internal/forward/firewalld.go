@@ -31,8 +31,8 @@ var (
 )
 
 // MissingFirewalld returns a difference for each link of the network (the bridge and the VLAN link)
-// that is in no zone of firewalld. It accepts every zone, because an administrator may have chosen
-// the zone.
+// that is in no zone of firewalld. Every zone is sufficient, because an administrator may have
+// chosen the zone.
 func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil {
@@ -109,8 +109,8 @@ func askFirewalld(question ...string) (answer []string, err error) {
 }
 
 // DeleteFromFirewalld removes a bridge and its VLAN links from our zone. If firewalld does not
-// answer, this is no error, because DEL must not fail then. firewalld removes the links from the
-// zone at its next reload anyway.
+// answer, this is no error, because DEL must also succeed without firewalld. firewalld removes the
+// links from the zone at its next reload anyway.
 func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil || !inForce {

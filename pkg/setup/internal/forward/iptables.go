@@ -34,7 +34,8 @@ type xtables struct {
 	docker  bool   // the table has the chain dockerDrops
 }
 
-// readXtables reads the filter tables of a family in both flavours. It starts no program.
+// readXtables reads the filter tables of a family in both flavours, nft and legacy. It starts no
+// program.
 func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	byNFT, err := readNFT(n, family)
 	if err != nil {
@@ -47,12 +48,12 @@ func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	return []xtables{byNFT, byLegacy}, nil
 }
 
-// mentions reports whether our chain has a rule for a bridge.
+// mentions reports whether BRIDGEVETH-FORWARD has a rule for a bridge.
 func (t xtables) mentions(bridge string) bool {
 	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
 }
 
-// links returns the names of the links for which our chain has rules.
+// links returns the names of the links for which BRIDGEVETH-FORWARD has rules.
 func (t xtables) links() (names []string) {
 	for _, r := range t.own {
 		if r.in != "" && !slices.Contains(names, r.in) {
@@ -62,12 +63,12 @@ func (t xtables) links() (names []string) {
 	return names
 }
 
-// MissingIPTables returns a difference for each table in force that lacks a bridge's rules. If no
-// table is in force, it returns a difference for the flavour that the host's iptables program
-// writes, because dockerd may start later and deny packets in that table. If the host has no
-// iptables program either, it returns no difference, unless must is true. The error is
-// ErrNoIPTables if a table denies packets and the program that can change the table is not
-// installed.
+// MissingIPTables returns a difference for each filter table that packets traverse
+// (xtables.inForce) and that lacks a bridge's rules. If packets traverse no such table, it returns
+// a difference for the flavour (nft or legacy) that the host's iptables program writes, because
+// dockerd may start later and deny packets in that table. If the host has no iptables program
+// either, it returns no difference, unless must is true. The error is ErrNoIPTables if a table
+// denies packets and the program that can change the table is not installed.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
 		tables, err := readXtables(n, family)
@@ -131,9 +132,9 @@ func (t xtables) program() string {
 	return name
 }
 
-// Ensure adds the rules that accept a bridge's packets in FORWARD, in every flavour of iptables in
-// force. families are AF_INET and AF_INET6. Delete is the inverse. Processes that call Ensure at
-// the same time need a lock (see Namespace.Lock).
+// Ensure adds the rules that accept a bridge's packets in FORWARD, in every filter table that
+// packets traverse. Each element of families is AF_INET or AF_INET6. Delete is the inverse.
+// Processes that call Ensure at the same time need a lock (see Namespace.Lock).
 func Ensure(n *netns.Namespace, bridge string, families ...int) error {
 	missing, err := MissingIPTables(n, bridge, families, true)
 	if err != nil {
@@ -149,8 +150,8 @@ func Accepts(n *netns.Namespace, bridge string, family int) (bool, error) {
 	return len(missing) == 0, err
 }
 
-// Delete deletes the rules for a bridge. If no other bridge has rules in our chain, it also deletes
-// our chain and the jump to our chain.
+// Delete deletes the rules for a bridge. If no other bridge has rules in BRIDGEVETH-FORWARD, it
+// also deletes this chain and the jump to it.
 func Delete(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -200,8 +201,8 @@ func (t xtables) remove(n *netns.Namespace, bridge string) error {
 	return removeLegacy(n, t, bridge)
 }
 
-// hasEmptyChain reports whether our chain exists without a rule for a bridge. A killed process may leave
-// such a chain.
+// hasEmptyChain reports whether BRIDGEVETH-FORWARD exists without a rule for a bridge. A killed
+// process may leave such a chain.
 func hasEmptyChain(n *netns.Namespace, t xtables) (bool, error) {
 	if len(t.own) > 0 { // in iptables-legacy, even an empty chain has an entry at its end
 		return !slices.ContainsFunc(t.own, func(r rule) bool { return r.in != "" || r.out != "" }), nil

@@ -56,10 +56,10 @@ var (
 	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
 )
 
-// readLegacy reads the filter table of iptables-legacy, if it is in force. Because the kernel
+// readLegacy reads the filter table of iptables-legacy, if packets traverse it. Because the kernel
 // creates a table when a program reads it, readLegacy first reads the list of tables in use. In a
 // user namespace, this list cannot be read. readLegacy then reads the table, and treats a table in
-// its initial state as not in force.
+// its initial state as not in use.
 func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 	t := xtables{flavour: "legacy", family: family}
 	layout := layout4
@@ -116,10 +116,10 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 	}
 }
 
-// parse returns the rules of FORWARD and of our chain. The last rule of FORWARD is the policy, and
-// the last rule of our chain is a return. docker reports whether the chain dockerDrops exists. A
-// user-defined chain begins with an entry whose target is named ERROR, and the data of this target
-// is the name of the chain.
+// parse returns the rules of FORWARD and of BRIDGEVETH-FORWARD (own). The last rule of FORWARD is
+// the policy, and the last rule of BRIDGEVETH-FORWARD is a return. docker reports whether the chain
+// dockerDrops exists. A user-defined chain begins with an entry whose target is named ERROR, and
+// the data of this target is the name of the chain.
 func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,

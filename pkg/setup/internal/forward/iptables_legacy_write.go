@@ -54,7 +54,7 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// moveTo deletes a rule from our chain and inserts the same rule at a position.
+// moveTo deletes a rule from BRIDGEVETH-FORWARD and inserts the same rule at a position.
 func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 		return err
@@ -62,9 +62,9 @@ func moveTo(ipt *iptables.IPTables, position int, r rule) error {
 	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
 }
 
-// placeJump inserts the jump to our chain into FORWARD, directly after the jumps to chainsBefore,
-// or at the top if there is no such jump. Our jump then comes before a REJECT at the end of the
-// chain, such as that of ufw, but after the administrator's rules.
+// placeJump inserts the jump to BRIDGEVETH-FORWARD into FORWARD, directly after the jumps to
+// chainsBefore, or at the top if there is no such jump. Our jump then comes before a REJECT at the
+// end of FORWARD, such as that of ufw, but after the administrator's rules.
 func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
@@ -110,8 +110,8 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
-		// Our chain is deleted last. If this process is killed before, the next DEL finds the chain
-		// and completes the deletion.
+		// BRIDGEVETH-FORWARD is deleted last. If this process is killed before, the next DEL finds
+		// the chain and completes the deletion.
 		if len(left) == 2 {
 			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
 				return err

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// readNFT reads FORWARD and our chain in the filter table of iptables-nft. It may omit rules at the
-// end of FORWARD (see readForward).
+// readNFT reads FORWARD and BRIDGEVETH-FORWARD in the filter table of iptables-nft. It may omit
+// rules at the end of FORWARD (see readForward).
 func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 	t = xtables{flavour: "nft", family: family}
 	if t.forward, err = readForward(n, family); err != nil {
@@ -34,8 +34,8 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 const someRules = 100
 
 // readForward reads the rules of FORWARD, which may have thousands of rules. It stops when it has
-// read someRules rules and our jump. It reads on only if a jump to one of chainsBefore may come
-// later, because our jump must come after such a jump.
+// read someRules rules and the jump to BRIDGEVETH-FORWARD. It reads on only if a jump to one of
+// chainsBefore may come later, because our jump must come after such a jump.
 func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
@@ -53,7 +53,8 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	return rules, err
 }
 
-// all makes nftRules read all rules of a chain, if it is passed as the parameter more.
+// all is a value for the parameter more of nftRules. With this value, nftRules reads all rules of a
+// chain.
 func all([]rule) bool { return true }
 
 // nftRules reads the rules of a chain until the function more returns false. more gets the rules

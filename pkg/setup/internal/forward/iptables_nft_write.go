@@ -64,7 +64,8 @@ func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err erro
 	return l, err
 }
 
-// deleteFrom appends to the transaction the deletion of the rules for which chosen returns true.
+// deleteFrom appends requests to the transaction that delete the rules for which chosen returns
+// true.
 func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	var handles []uint64
 	for i, r := range l.rules {
@@ -75,14 +76,14 @@ func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	c.DeleteRules(l.Name, handles)
 }
 
-// ours reports whether a rule of our chain is a rule for a bridge. The rule may be as bridgeveth
-// wrote it, or in the form in which nft(8) has loaded it from a saved ruleset.
+// ours reports whether a rule in BRIDGEVETH-FORWARD is our rule for this bridge. The rule may be as
+// bridgeveth wrote it, or in the form in which nft(8) has loaded it from a saved ruleset.
 func ours(r rule, bridge string) bool {
 	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
 	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
 }
 
-// change reads FORWARD and our chain of a table, lets f fill a transaction, and sends the
+// change reads FORWARD and BRIDGEVETH-FORWARD of a table, lets f fill a transaction, and sends the
 // transaction. If nf_tables has changed between reading and sending, it starts again.
 func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftChain) error) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
@@ -106,9 +107,9 @@ func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftCh
 	return nil
 }
 
-// addNFT adds the rules for a bridge to the table and deletes the old rules for that bridge. The
-// new rules come after the jump to the administrator's chain, and before rules that other programs
-// have added to our chain.
+// addNFT adds the rules for a bridge to BRIDGEVETH-FORWARD and deletes the old rules for that
+// bridge. The new rules come after the jump to BRIDGEVETH-ADMIN, and before rules that other
+// programs have added to the chain.
 func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		c.AddTable()
@@ -131,7 +132,7 @@ func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// placeJumpNFT moves the jump to our chain to the right place in FORWARD. It does in the
+// placeJumpNFT moves the jump to BRIDGEVETH-FORWARD to the right place in FORWARD. It does in the
 // transaction what placeJump does by running iptables.
 func placeJumpNFT(c *nft.Change, base nftChain) {
 	isJump := func(r rule) bool { return r == toOwn }
@@ -153,10 +154,10 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// removeOwn appends to the transaction the deletion of the rules of our chain for which chosen
-// returns true. If our chain then has no rules of ours, it also deletes the jump to our chain, our
-// chain and the administrator's chain. A chain stays if it has rules of other programs, or if other
-// programs jump to it.
+// removeOwn appends requests to the transaction that delete the rules of BRIDGEVETH-FORWARD for which
+// chosen returns true. If only the jump to BRIDGEVETH-ADMIN would be left, the transaction also deletes
+// both chains and the jump to BRIDGEVETH-FORWARD. A chain stays if it has rules of other programs, or
+// if other programs jump to it.
 func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen func(rule) bool) error {
 	if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !chosen(r) }) {
 		own.deleteFrom(c, chosen)
@@ -181,9 +182,9 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused appends the deletion of a chain to the transaction. It does so only if the chain
-// has no rules and no jumps to it beyond those that the transaction deletes. rules is the number of
-// rules and jumps that the transaction deletes.
+// deleteIfUnused appends a request to the transaction that deletes a chain. It does so only if the
+// chain has no rules and no jumps to it beyond those that the transaction deletes. The parameter
+// rules is the number of rules and jumps that the transaction deletes.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

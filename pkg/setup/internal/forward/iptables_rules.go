@@ -23,7 +23,8 @@ type rule struct {
 	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded it from a saved ruleset
 }
 
-// forwardRules returns the rules for a bridge. Their number does not depend on the number of containers.
+// forwardRules returns the rules for a bridge in BRIDGEVETH-FORWARD. Their number does not depend
+// on the number of containers.
 func forwardRules(bridge string) []rule {
 	return []rule{
 		{in: bridge, out: bridge, target: accept},         // bridged packets, which br_netfilter passes to iptables
@@ -47,22 +48,22 @@ func (r rule) args() (args []string) {
 	return append(args, "-j", r.target)
 }
 
-// toAdmin is the first rule of our chain: the jump to the administrator's chain, whose rules
-// therefore take effect before ours.
+// toAdmin is the first rule of BRIDGEVETH-FORWARD: the jump to BRIDGEVETH-ADMIN. The
+// administrator's rules in that chain therefore take effect before our rules.
 var toAdmin = rule{target: adminChain}
 
-// toOwn is the jump from FORWARD to our chain.
+// toOwn is the jump from FORWARD to BRIDGEVETH-FORWARD.
 var toOwn = rule{target: forwardChain}
 
-// accepts reports whether the table has the rules for a bridge, and FORWARD jumps to them in the
-// right place.
+// accepts reports whether BRIDGEVETH-FORWARD has the rules for a bridge, and FORWARD jumps to this
+// chain in the right place.
 func (t xtables) accepts(bridge string) bool { return t.jumps() && t.has(bridge) }
 
 // denies reports whether the rule denies all packets that reach it.
 func (r rule) denies() bool { return r == rule{target: deny} || r == rule{target: reject} }
 
-// has reports whether our chain has the rules for a bridge, after the jump to the administrator's
-// chain and before the rules of other programs.
+// has reports whether BRIDGEVETH-FORWARD has the rules for a bridge, after the jump to
+// BRIDGEVETH-ADMIN and before the rules of other programs.
 func (t xtables) has(bridge string) bool {
 	if slices.Index(t.own, toAdmin) != 0 {
 		return false
@@ -81,7 +82,7 @@ func (t xtables) has(bridge string) bool {
 	return !slices.ContainsFunc(t.own[:end], foreign)
 }
 
-// hasForeign reports whether our chain has a rule of another program.
+// hasForeign reports whether BRIDGEVETH-FORWARD has a rule of another program.
 func (t xtables) hasForeign() bool {
 	own := t.own
 	if t.flavour == "legacy" && len(own) > 0 {
@@ -90,8 +91,8 @@ func (t xtables) hasForeign() bool {
 	return slices.ContainsFunc(own, foreign)
 }
 
-// foreign reports whether a rule in our chain belongs to another program. Our own rules are the two
-// jumps and the rules for a bridge.
+// foreign reports whether a rule in BRIDGEVETH-FORWARD belongs to another program. Our own rules
+// are the jumps to BRIDGEVETH-ADMIN and BRIDGEVETH-TRANSIT, and the rules for bridges.
 func foreign(r rule) bool {
 	bridge := cmp.Or(r.in, r.out)
 	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))

@@ -102,8 +102,8 @@ func deniesAll(rule netns.Attrs) bool {
 	return denies
 }
 
-// acceptIn adds an accept rule at the top of a chain of another program. If the rule exists after a
-// rule that denies all packets, acceptIn moves it before that rule.
+// acceptIn adds an accept rule at the top of a chain of another program. If our rule already
+// exists, but after a rule that denies all packets, acceptIn moves our rule before that rule.
 func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr.Any) error {
 	dumped, err := nft.Rules(n, chainFamily(chain), chain.Table, chain.Name)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// ProgramPath returns the path of a program. It searches the folders in the parameter first, then
+// ProgramPath returns the path of a program. It searches the folders in the parameter "first", then
 // the folders in PATH, then the sbin folders, because the PATH of a daemon or user may lack the
 // sbin folders. If the program is not found, it returns the error of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {

@@ -22,7 +22,7 @@ import (
 
 const transitChain = "BRIDGEVETH-TRANSIT"
 
-// toTransit is the jump from our chain to transitChain.
+// toTransit is the jump from BRIDGEVETH-FORWARD to BRIDGEVETH-TRANSIT.
 var toTransit = rule{target: transitChain}
 
 // MissingTransit compares the transit rules in iptables-nft with the rules that the ranges need. It
@@ -81,8 +81,8 @@ func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// DeleteTransit deletes all transit rules. If our chain then has no other rules, it deletes our
-// chain too.
+// DeleteTransit deletes all transit rules. If BRIDGEVETH-FORWARD then has no other rules, it
+// deletes this chain too.
 func DeleteTransit(n *netns.Namespace) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -99,8 +99,9 @@ func ofFamily(ranges []netip.Prefix, family int) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(ranges), func(p netip.Prefix) bool { return netns.FamilyOf(p.Addr()) != family })
 }
 
-// transits reports whether our chain begins with the jump to the administrator's chain, and has
-// exactly one jump to the transit chain, before the rules of other programs.
+// transits reports whether BRIDGEVETH-FORWARD, whose rules are own, jumps correctly to the transit
+// chain. It must begin with the jump to BRIDGEVETH-ADMIN. It must have exactly one jump to the
+// transit chain, before the rules of other programs.
 func transits(own []rule) bool {
 	at := slices.Index(own, toTransit)
 	return at > 0 && own[0] == toAdmin && !slices.ContainsFunc(own[:at], foreign) && count(own, func(r rule) bool { return r == toTransit }) == 1
