@@ -36,8 +36,8 @@ type feature struct {
 	restore func(*netns.Namespace) error // adds the rules; nil means addFeature
 }
 
-// features returns the features that a network needs, without duplicates, in the order in which they can be
-// added.
+// features returns the features (groups of rules) that a network needs, without duplicates, in the order in
+// which they can be added.
 func features(net *plan.Network) (list []feature) {
 	add := func(f feature) {
 		if !slices.ContainsFunc(list, func(other feature) bool { return other.what == f.what }) {

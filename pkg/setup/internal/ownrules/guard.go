@@ -115,7 +115,7 @@ func leadingTo(comment string) ownRule {
 	}}
 }
 
-// restoreGuard adds the leading rule of a bridge. If another rule of the guard is missing, restoreGuard makes
+// restoreGuard adds the leading rule of a bridge. If another rule of the guard is missing, restoreGuard creates
 // the whole table again, with the elements of all ports and the leading rules of all bridges. This happens, for
 // instance, if an older version of bridgeveth wrote the table. One transaction replaces the old table, so no
 // packet passes without the guard.
@@ -334,7 +334,7 @@ func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortO
 	return list, err
 }
 
-// VerifyGuard compares the guard of a port with the plan.
+// VerifyGuard compares the guard of a port, which is its list of allowed source addresses, with the plan.
 func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	port := interfaceKey(p.Port())

@@ -39,9 +39,9 @@ var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 //	postrouting:  ct label 98 ip saddr SUBNET ip daddr SUBNET masquerade       # from the bridge, to the bridge
 //	              ct label 98 ip saddr 127.0.0.0/8 oifname BRIDGE masquerade   # from the host's loopback
 //
-// The rules of redirectFeature set the conntrack label 98. A connection that another program redirects, such as
-// kube-proxy, has no label and keeps its source address. Rule 2 works only if the kernel lets packets from
-// 127.0.0.1 leave through the bridge (see localnet.go).
+// The rules of redirectFeature set the conntrack label 98. A connection that another program (such as
+// kube-proxy) redirects has no label and keeps its source address. Rule 2 works only if the kernel lets packets
+// from 127.0.0.1 leave through the bridge (see localnet.go).
 func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := redirectFeature(netns.FamilyOf(subnet.Addr()))

@@ -33,7 +33,7 @@ var (
 	marking       = chain{"marking", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRaw}
 )
 
-// chainsOf returns the chains of a family whose rules each belong to a single bridge.
+// chainsOf returns the chains of a family in which each rule belongs to a single bridge.
 func chainsOf(family int) []chain {
 	if family == unix.AF_BRIDGE {
 		return []chain{beforeNAT}
