@@ -17,8 +17,8 @@ import (
 )
 
 // MissingForwarding returns the forwarding sysctls that are off and must be on: conf/all, and the
-// one of the link with the gateways. It checks both, because the link's sysctl can be off while
-// conf/all is on.
+// sysctl of the link that has the gateway addresses. It checks both, because the link's sysctl can
+// be off while conf/all is on.
 func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlForward4, unix.AF_INET6: netns.SysctlForward6} {
 		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return netns.FamilyOf(g.Addr()) == family }) {
@@ -92,7 +92,7 @@ func enableForwarding(n *netns.Namespace, key string) error {
 	return n.SetSysctl(key, "1")
 }
 
-// The values of which, a parameter of the function forwards.
+// The values for the parameter "which" of the function forwards.
 const (
 	confAll     = ^uint32(0) // NETCONFA_IFINDEX_ALL in linux/netconf.h
 	confDefault = ^uint32(1) // NETCONFA_IFINDEX_DEFAULT

@@ -112,8 +112,8 @@ func ensureVLANLink(n *netns.Namespace, net *plan.Network) error {
 	return n.Send(up)
 }
 
-// vlanMode selects whether a link receives the frames of a VLAN tagged or untagged, and whether the
-// link is a bridge: see `bridge vlan`.
+// vlanMode selects whether the frames of a VLAN are tagged on a link, and whether the link is the
+// bridge itself (see bridge(8), "bridge vlan").
 type vlanMode int
 
 const (
@@ -181,8 +181,8 @@ func TagPort(n *netns.Namespace, p *plan.Port) error {
 	return n.Send(b)
 }
 
-// AddVLANs adds the requests of TagPort to the batch. link is the link of the port. It is on bridge
-// br already, or an earlier request of the batch adds it.
+// AddVLANs adds the requests of TagPort to the batch. The parameter link is the link of the port.
+// This link is on bridge br already, or an earlier request of the batch adds it.
 func AddVLANs(b *netns.Batch, p *plan.Port, link, br rtnl.Link) {
 	v := p.Network.VLANs
 	if !v.Any() {
