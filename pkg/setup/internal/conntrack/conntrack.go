@@ -62,14 +62,14 @@ func Forget(n *netns.Namespace, addresses []netip.Prefix) error {
 }
 
 // fewFilters is the greatest number of filters that Delete sends to the kernel. The kernel reads
-// its whole table for each filter. With more filters, Delete reads the whole table once and
-// compares the connections itself.
+// its whole table for each filter. With more filters, Delete requests the whole table once and
+// compares the connections with the filters itself.
 const fewFilters = 4
 
 // Delete deletes the connections that match at least one of the filters. With up to fewFilters
 // filters, the kernel returns only connections that match a filter (Linux 5.8), but must read its
 // whole table for each filter. With more filters, the kernel returns all connections once, and
-// Delete compares them.
+// Delete compares them with the filters.
 func Delete(n *netns.Namespace, filters ...Filter) error {
 	var found []connection
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -182,9 +182,9 @@ func (f Filter) tuple() (tuple *nl.RtAttr, flags uint32) {
 	return tuple, flags
 }
 
-// matches reports whether a connection matches the filter. It is necessary because the kernel may
-// return other connections: a kernel before Linux 5.8 ignores filters, and Delete does not send
-// many filters.
+// matches reports whether a connection matches the filter. The kernel may return other connections,
+// because kernels before Linux 5.8 ignore filters, and because Delete requests all connections if
+// it has more than fewFilters filters.
 func (f Filter) matches(entry netns.Attrs) bool {
 	tuple := entry.Get(f.direction())
 	source, destination := f.addressKinds()
