@@ -26,8 +26,8 @@ func (b *Batch) Add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	return b.Ensure(what, req, 0)
 }
 
-// Ensure appends a request as Add does. If the kernel answers with the error done, such as EEXIST,
-// the request counts as successful.
+// Ensure appends a request as Add does. If the kernel answers with the error in done, such as
+// EEXIST, the request counts as successful.
 func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
 	*b = append(*b, step{what, req, done})
 	return req

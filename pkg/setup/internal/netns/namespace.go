@@ -170,7 +170,7 @@ func inOther(f func() error) (err error) {
 	return f()
 }
 
-// CreateNamed creates a namespace that ip-netns(8) lists as name.
+// CreateNamed creates a namespace with this name, as ip-netns(8) does.
 func CreateNamed(name string) error {
 	return inOther(func() error { // netns.NewNamed leaves the thread in the new namespace
 		made, err := netns.NewNamed(name)

@@ -20,9 +20,9 @@ const (
 	SysctlBridge6  = "bridge/bridge-nf-call-ip6tables"
 )
 
-// Sysctl returns the value of a key below /proc/sys/net in the namespace. The error wraps
-// os.ErrNotExist if the kernel does not have the key, for instance because IPv6 is off or
-// br_netfilter is not loaded.
+// Sysctl returns the value of a sysctl in the namespace. key is the path of the sysctl below
+// /proc/sys/net. The error wraps os.ErrNotExist if the kernel does not have the sysctl, for
+// instance because IPv6 is off or br_netfilter is not loaded.
 func (n *Namespace) Sysctl(key string) (value string, err error) {
 	err = n.Do(func() error {
 		b, err := files.Read("/proc/sys/net/" + key)
@@ -32,8 +32,8 @@ func (n *Namespace) Sysctl(key string) (value string, err error) {
 	return value, err
 }
 
-// Sysctls returns the present values of several sysctls: those that are keys of the parameter keys.
-// It ignores the values in that map.
+// Sysctls returns the present value of each sysctl whose path is a key of the map. It ignores the
+// values in the map.
 func (n *Namespace) Sysctls(keys map[string]string) (values map[string]string, err error) {
 	values = map[string]string{}
 	for key := range keys {
