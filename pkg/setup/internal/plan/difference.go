@@ -27,7 +27,7 @@ const (
 	ForwardRules Kind = iota + 1
 	// GatewayAddress is a gateway address of the bridge.
 	GatewayAddress
-	// RouteOnLink is a container's route to one address on its link.
+	// RouteOnLink is a container's route to a single address without a gateway.
 	RouteOnLink
 )
 

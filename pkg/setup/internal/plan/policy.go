@@ -16,8 +16,8 @@ const (
 	ConflictError Conflict = iota
 	// ConflictReplace deletes the conflicting address.
 	ConflictReplace
-	// ConflictAdd keeps both addresses. If we added the conflicting address earlier, DEL of the last
-	// container in its subnet deletes it.
+	// ConflictAdd keeps both addresses. If we added the conflicting address earlier, DEL of the
+	// last container in the subnet of that address deletes the address.
 	ConflictAdd
 )
 

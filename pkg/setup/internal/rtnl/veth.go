@@ -134,7 +134,8 @@ func (c EndConfig) writeSysctls(name string) error {
 	}
 	if !c.Autoconfigured { // so that routers on the link add no addresses and routes
 		err := netns.WriteSysctlIfAny(conf+"accept_ra", "0")
-		// On a network without IPv6, a read-only /proc/sys is no error.
+		// On a network without IPv6, a read-only /proc/sys is no error, because accept_ra concerns
+		// only IPv6.
 		if err != nil && (c.hasIPv6() || !errors.Is(err, unix.EROFS)) {
 			return err
 		}
