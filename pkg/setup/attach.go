@@ -35,8 +35,7 @@ type Plugged struct {
 	bridge                           int  // index of the bridge
 }
 
-// CheckAttachable returns an error if AttachPort would fail because of a link that exists or is
-// missing:
+// CheckAttachable returns an error if AttachPort would fail for one of these reasons:
 //
 //   - ErrAttached: the attachment already has a port that is up.
 //   - ErrTaken: the container already has an interface with this name, or Port.ExistingLink is in use.
@@ -82,10 +81,9 @@ func (h *Host) CheckAttachable(p *Port) error {
 // (see ReleaseNetwork). Sysctls of the host keep the values that AttachPort has set. DetachPort is
 // the inverse.
 //
-// Call CheckAttachable first. Its error explains which name is in use, while AttachPort only
-// returns the kernel's error. If another program deletes the bridge or our nftables tables during
-// the call, AttachPort starts again. After attachTries attempts it returns ErrBridgeGone or
-// ErrTablesGone.
+// Call CheckAttachable first: it names a link that is in the way, while AttachPort returns only the
+// kernel's error. If another program deletes the bridge or our nftables tables during the call,
+// AttachPort starts again. After attachTries attempts it returns ErrBridgeGone or ErrTablesGone.
 //
 // Any number of processes may call AttachPort at the same time. A lock on the host's network
 // namespace protects the objects that all containers of the host share.
@@ -134,10 +132,10 @@ func forgetConnections(n *Namespace, p *Port) error {
 	return conntrack.Forget(n, p.Addresses)
 }
 
-// explainGone wraps err with ErrBridgeGone if no link has the index bridge, which means that the
-// bridge was deleted. Index 0 means that the caller has not found the bridge. err alone does not
-// show that the bridge is gone, because the kernel returns many different errors for requests about
-// ports of a deleted bridge.
+// explainGone wraps err with ErrBridgeGone if the bridge was deleted, which means that no link has
+// its index any more. The parameter bridge is this index, or 0 if the caller has not found the
+// bridge. err alone does not show that the bridge is gone, because the kernel returns many
+// different errors for requests about ports of a deleted bridge.
 func (h *Host) explainGone(bridge int, err error) error {
 	gone := bridge == 0
 	if !gone {
@@ -174,11 +172,11 @@ func (h *Host) finishPort(p *Port, on *Plugged) error {
 	return err
 }
 
-// AddAddresses adds addresses to a port that AttachPort created without addresses. The IPAM plugin
-// dhcp needs this order, because it gets the addresses from a DHCP server through the port.
-// AddAddresses configures the addresses and routes of the container. On the host, it configures the
-// guard, gateways, masquerade and host ports. p.MAC must be Plugged.ContainerMAC. After an error,
-// the caller must call DetachPort.
+// AddAddresses adds the container's addresses to a port that AttachPort created without addresses.
+// An IPAM plugin such as dhcp gets the addresses from a DHCP server through the port, so the port
+// must exist first. AddAddresses configures the addresses and routes of the container. On the host,
+// it configures the guard, gateways, masquerade and host ports. p.MAC must be Plugged.ContainerMAC.
+// After an error, the caller must call DetachPort.
 //
 // AddAddresses configures the addresses and the guard first. If a later step fails, the DHCP client
 // needs both to release its lease.

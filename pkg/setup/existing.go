@@ -17,9 +17,9 @@ import (
 // ErrNoLink is returned if the link that Port.ExistingLink names does not exist.
 var ErrNoLink = errors.New("there is no such link on the host")
 
-// plugExisting adds a link that another plugin has created to the bridge, as a port. The link keeps
-// its name. It gets the port name of the attachment as an alternative name (ip-link(8), "altname";
-// Linux 5.5), so that every look-up by port name finds the link.
+// plugExisting makes an existing link, which another plugin has created, a port of the bridge. The
+// link keeps its name. It gets the port name of the attachment as an alternative name (ip-link(8),
+// "altname"; Linux 5.5), so that every look-up by port name finds the link.
 //
 // The link joins the bridge after all other steps that can fail, because the link may be up
 // already. CheckAttachable treats a link that is up and on a bridge as a finished port.

@@ -12,9 +12,8 @@ import (
 // The functions in this file are for the plugin firewall. This plugin adds an ingress policy for a
 // port that an earlier plugin of the same CNI configuration has attached.
 
-// policyChained is the word in the comments of the rules of the plugin firewall's ingress policy.
-// The ingress policy of bridgeveth's own configuration has another word, so that the rules of the
-// two policies can be told apart.
+// policyChained is a word in rule comments. It marks the rules of the plugin firewall's ingress
+// policy. The rules of the ingress policy in bridgeveth's own configuration have another word.
 const policyChained = "firewall"
 
 // EnsureFiltered adds the missing rules for p.Network.Forward and p.Network.Ingress. It keeps the

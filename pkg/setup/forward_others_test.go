@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestForwardManyRules checks that EnsureForward moves our jump behind a new jump to one of
-// Docker's chains, even if 300 rules of another program come before the new jump. EnsureForward
+// TestForwardManyRules checks that EnsureForward moves our jump in FORWARD behind a new jump to one
+// of Docker's chains, even if 300 rules of another program come before the new jump. EnsureForward
 // usually reads only the first 100 rules of FORWARD.
 func TestForwardManyRules(t *testing.T) {
 	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
@@ -45,9 +45,9 @@ func TestForwardManyRules(t *testing.T) {
 	}
 }
 
-// TestForwardLeavesOthers checks that our functions respect two rules of an administrator.
-// EnsureForward for a second bridge does not move a rule with a match that comes before our jump.
-// DeleteForward deletes our rules although a rule in INPUT jumps to our chain.
+// TestForwardLeavesOthers checks two rules of an administrator. EnsureForward for a second bridge
+// must not move a rule with a match that comes before our jump in FORWARD. DeleteForward must
+// delete our rules although a rule in INPUT jumps to BRIDGEVETH-FORWARD.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {

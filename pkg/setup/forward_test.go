@@ -24,8 +24,8 @@ func rules(t testing.TB, program, chain string) (list []string) {
 	return list
 }
 
-// TestForwardPlacement checks the position of the jump to our chain in FORWARD, between rules of
-// other programs, with iptables-nft and iptables-legacy.
+// TestForwardPlacement checks where EnsureForward adds the jump to BRIDGEVETH-FORWARD among the
+// rules of other programs in FORWARD, with iptables-nft and iptables-legacy.
 func TestForwardPlacement(t *testing.T) {
 	const jump = "-j BRIDGEVETH-FORWARD"
 	for _, flavour := range []string{"nft", "legacy"} {
@@ -147,10 +147,11 @@ func TestForwardRestored(t *testing.T) {
 	}
 }
 
-// TestForwardMovedUp checks that AttachPort moves our jump, or our rules, before a new rule that
-// denies all packets, with iptables-nft and iptables-legacy. VerifyPort must report such a rule.
-// Our jump must stay behind the jump to DOCKER-USER, and may stay behind a rule with a match.
-// AttachPort must not move rules of other programs.
+// TestForwardMovedUp checks that AttachPort moves our jump in FORWARD, or our rules in
+// BRIDGEVETH-FORWARD, before a new rule that denies all packets, with iptables-nft and
+// iptables-legacy. VerifyPort must report such a rule. Our jump must stay behind the jump to
+// DOCKER-USER, and may stay behind a rule with a match. AttachPort must not move rules of other
+// programs.
 func TestForwardMovedUp(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
@@ -200,7 +201,7 @@ func TestForwardMovedUp(t *testing.T) {
 	}
 }
 
-// othersRules returns the rules of other programs in FORWARD and in our chain.
+// othersRules returns the rules of other programs in FORWARD and in BRIDGEVETH-FORWARD.
 func othersRules(t testing.TB, program string) (list []string) {
 	t.Helper()
 	for _, chain := range []string{"FORWARD", "BRIDGEVETH-FORWARD"} {
@@ -214,8 +215,8 @@ func othersRules(t testing.TB, program string) (list []string) {
 }
 
 // TestForwardDenied checks a rule that denies all packets and comes before the jump to DOCKER-USER.
-// AttachPort must leave our jump behind both of them, and CheckDenied must return an error that
-// names DOCKER-USER.
+// AttachPort must add our jump behind the jump to DOCKER-USER, and CheckDenied must return an error
+// that names DOCKER-USER.
 func TestForwardDenied(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -318,8 +319,8 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 	}
 }
 
-// TestForwardTwoBridges checks that the rules of two bridges in our chain are independent, and that
-// our chain is deleted with the rules of the last bridge.
+// TestForwardTwoBridges checks that the rules of two bridges in BRIDGEVETH-FORWARD are added and
+// deleted independently, and that this chain is deleted with the rules of the last bridge.
 func TestForwardTwoBridges(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

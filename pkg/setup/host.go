@@ -77,7 +77,7 @@ type (
 )
 
 // The limits of MTU and other values, and the values of the types Guard, Forward, FastPath, Ingress
-// and Conflict. The last three are values of DifferenceError.Kind.
+// and Conflict. ForwardRules, GatewayAddress and RouteOnLink are values of DifferenceError.Kind.
 const (
 	MinMTU     = plan.MinMTU
 	MaxMTU     = plan.MaxMTU
@@ -149,8 +149,8 @@ func ParseChain(text string) (Chain, error) { return plan.ParseChain(text) }
 func ParseAttachment(alias string) (a Attachment, ok bool) { return plan.ParseAttachment(alias) }
 
 // ProgramPath returns the path of a program. It searches three groups of folders, in this order:
-// the folders in the parameter first, the folders in PATH, and the sbin folders. If the program is
-// not found, it returns the error of the last folder.
+// the folders in the parameter "first", the folders in PATH, and the sbin folders. If the program
+// is not found, it returns the error of the last folder.
 func ProgramPath(name string, first ...string) (path string, err error) {
 	return forward.ProgramPath(name, first...)
 }
@@ -222,13 +222,13 @@ func (h *Host) EnsureMasquerade(bridge string, subnets ...netip.Prefix) error {
 func (h *Host) DeleteRules(bridge string) error { return ownrules.DeleteRules(h.Namespace, bridge) }
 
 // EnsureForward adds the iptables rules that accept the packets of a bridge in FORWARD chains. Each
-// of families is AF_INET or AF_INET6. DeleteForward is the inverse.
+// element of families is AF_INET or AF_INET6. DeleteForward is the inverse.
 func (h *Host) EnsureForward(bridge string, families ...int) error {
 	return forward.Ensure(h.Namespace, bridge, families...)
 }
 
-// DeleteForward deletes the FORWARD rules of a bridge. If no other bridge has rules in our chain,
-// it also deletes our chain and the jump to it.
+// DeleteForward deletes the FORWARD rules of a bridge. If no other bridge has such rules, it also
+// deletes the chain BRIDGEVETH-FORWARD and the jump to it.
 func (h *Host) DeleteForward(bridge string) error { return forward.Delete(h.Namespace, bridge) }
 
 // AcceptsForward reports whether every FORWARD chain of a family (AF_INET, AF_INET6) has the rules

@@ -73,8 +73,8 @@ func TestNamed(t *testing.T) {
 	n.Close()
 }
 
-// TestDo checks that Do enters the right namespace when it is called within another Do. A Namespace
-// remembers which thread it has moved into its namespace. Do must notice that the thread has
+// TestDo checks that Do enters the right namespace when it is called within another Do. The
+// Namespace of CurrentHost remembers which thread is in it. Do must notice that this thread has
 // meanwhile moved to another namespace.
 func TestDo(t *testing.T) {
 	t.Parallel()

@@ -187,9 +187,9 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
-			// The address other conflicts with the gateway address. If we added it and the bridge
-			// has no port of ours, a killed process has left it. In this case, the gateway address
-			// replaces it.
+			// An address of the bridge (other) conflicts with the gateway address. If we added this
+			// address and the bridge has no port of ours, a killed process has left the address. In
+			// this case, the gateway address replaces it.
 			used, err := h.inUse(net.Bridge)
 			if err != nil {
 				return nil, err

@@ -221,9 +221,9 @@ func TestParallel(t *testing.T) {
 	setuptest.Same(t, before, "DetachPort left traces")
 }
 
-// TestCollect checks that Collect deletes two kinds of ports of one CNI network: those that the list
-// of valid attachments lacks, and the one that a killed ADD has left. Collect must keep the valid
-// port and the port of another CNI network.
+// TestCollect checks that Collect deletes two kinds of ports of one CNI network: those that are not
+// in the list of valid attachments, and the one that a killed ADD has left. Collect must keep the
+// valid port and the port of another CNI network.
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -52,7 +52,7 @@ func (h *Host) VerifyPublished(p *Port) error {
 }
 
 // CollectPublished deletes the host ports of all attachments of this CNI network that are not in
-// valid.
+// the list valid.
 func (h *Host) CollectPublished(network string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	abandoned, err := ownrules.Published(h.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })

@@ -101,8 +101,8 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// Collect deletes the ports of the attachments of this CNI network that valid does not list, on
-// every bridge. It also deletes ports without an alias on the bridge with the name bridge, because
+// Collect deletes the ports of all attachments of this CNI network that are not in the list valid,
+// on every bridge. On the bridge called bridge, it also deletes ports without an alias, because
 // killed processes have left them. If a bridge then has no port of ours, Collect releases it: it
 // deletes the rules and addresses of that bridge, and the bridge itself if we created it (see
 // ReleaseNetwork). Collect continues after errors and returns all of them.

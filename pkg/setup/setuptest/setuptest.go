@@ -130,7 +130,7 @@ func inHost(t *testing.T, namespaces uintptr, test func()) {
 	}
 }
 
-// SetSysctl sets a key below /proc/sys/net.
+// SetSysctl sets a sysctl. key is its path below /proc/sys/net.
 func SetSysctl(t testing.TB, key, value string) {
 	t.Helper()
 	if err := os.WriteFile("/proc/sys/net/"+key, []byte(value), 0); err != nil {
@@ -138,7 +138,7 @@ func SetSysctl(t testing.TB, key, value string) {
 	}
 }
 
-// Sysctl reads a key below /proc/sys/net.
+// Sysctl returns the value of a sysctl. key is its path below /proc/sys/net.
 func Sysctl(t testing.TB, key string) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/sys/net/" + key)
@@ -199,7 +199,7 @@ func WriteProgram(t testing.TB, path, text string) {
 	}
 }
 
-// FillDisk creates the file path and writes to it until the file system is full.
+// FillDisk creates a file at this path and writes to the file until the file system is full.
 func FillDisk(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Create(path)
