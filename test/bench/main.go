@@ -9,7 +9,8 @@
 //	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
 // With -packets, Bench compares instead the work that the kernel does for a packet. make bench-vm
-// runs Bench with -packets in a virtual machine.
+// runs Bench with -packets in a virtual machine. With -commands, Bench measures instead the
+// commands of bvctl and GC, on a host with many containers.
 //
 // All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target
 // is missed, and 1 if something did not run. A target does not count if the floor (see the type
@@ -36,18 +37,19 @@ func init() { runtime.LockOSThread() } // main stays on thread 0, whose namespac
 
 // options holds the options of the command line.
 type options struct {
-	build   bool     // build the plugins and stop
-	packets bool     // measure packets, and nothing else
-	rules   []int    // how many foreign rules packets are measured with, ascending
-	short   bool     // fewer rounds and containers
-	rounds  int      // timed turns per system and scenario
-	crowd   int      // containers on a crowded bridge
-	systems []string // keys of systems
-	leases  []int    // how many leases the IPAM plugins are measured with, ascending
-	built   string   // absolute directory of our plugins
-	bin     string   // where they are installed; absolute
-	peers   string   // absolute directory of the reference plugins
-	json    string   // file for the report as JSON, or ""
+	build    bool     // build the plugins and stop
+	packets  bool     // measure packets, and nothing else
+	commands bool     // measure the commands for people, and nothing else
+	rules    []int    // how many foreign rules packets are measured with, ascending
+	short    bool     // fewer rounds and containers
+	rounds   int      // timed turns per system and scenario
+	crowd    int      // containers on a crowded bridge
+	systems  []string // keys of systems
+	leases   []int    // how many leases the IPAM plugins are measured with, ascending
+	built    string   // absolute directory of our plugins
+	bin      string   // where they are installed; absolute
+	peers    string   // absolute directory of the reference plugins
+	json     string   // file for the report as JSON, or ""
 }
 
 func main() {
@@ -90,7 +92,7 @@ func run(opts options) error {
 	if rep == nil {
 		return err
 	}
-	if err == nil && !opts.short && !rep.met(choose(opts.packets, packetTargets, targets)) {
+	if err == nil && !opts.short && !opts.commands && !rep.met(choose(opts.packets, packetTargets, targets)) {
 		err = errMissed
 	}
 	if opts.json != "" {
@@ -111,14 +113,23 @@ func (opts options) measure(ctx context.Context) (*report, error) {
 		}
 		return rep, err
 	}
+	if opts.commands {
+		rep, err := newReport(opts)
+		if err == nil {
+			rep.Commands, err = measureCommands(ctx, opts)
+			rep.printCommands(os.Stdout)
+		}
+		return rep, err
+	}
 	rep, err := measure(ctx, opts)
 	if rep == nil {
 		return nil, err
 	}
-	var ipamErr error
+	var ipamErr, commandErr error
 	rep.IPAM, ipamErr = measureIPAM(ctx, opts)
+	rep.Commands, commandErr = measureCommands(ctx, opts)
 	rep.print(os.Stdout)
-	return rep, errors.Join(err, ipamErr)
+	return rep, errors.Join(err, ipamErr, commandErr)
 }
 
 // parseOptions reads the command line.
@@ -126,6 +137,7 @@ func parseOptions(args []string) (opts options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&opts.build, "build", false, "build the plugins and stop")
 	flags.BoolVar(&opts.packets, "packets", false, "measure packets instead; the plugins must be built")
+	flags.BoolVar(&opts.commands, "commands", false, "measure the commands of bvctl and GC with many containers instead")
 	flags.BoolVar(&opts.short, "short", false, "a minute at most: fewer rounds, containers on a crowded bridge, and foreign rules")
 	rounds := flags.Int("rounds", 0, "timed turns per system and scenario (default 25, or 3 with -short or -packets)")
 	flags.IntVar(&opts.crowd, "crowd", 0, "containers on a crowded bridge (default 1000, or 200 with -short)")

@@ -29,6 +29,7 @@ type report struct {
 	Sizes    []size         `json:"sizes"`
 	Paths    []pathRow      `json:"paths"`
 	IPAM     *ipamReport    `json:"ipam,omitempty"`
+	Commands []commandRow   `json:"commands,omitempty"`
 	Packets  []packetRow    `json:"packets,omitempty"`
 	Counted  bool           `json:"counted,omitempty"` // the clock counts instructions: see hack/vm.sh
 }

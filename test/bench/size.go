@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -60,9 +59,9 @@ func measureMemory(s *system, opts options, path string) (median float64, err er
 				if err != nil {
 					return err
 				}
-				kb, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
+				kb, _, err := peakUsage(out)
 				if err != nil {
-					return fmt.Errorf("memory of %s: %w", path, err)
+					return fmt.Errorf("%s: %w", path, err)
 				}
 				if verb == "ADD" {
 					all = append(all, kb)
@@ -76,6 +75,15 @@ func measureMemory(s *system, opts options, path string) (median float64, err er
 	}
 	slices.Sort(all)
 	return all[len(all)/2], nil
+}
+
+// peakUsage returns the two numbers that the program peak has written to standard error.
+func peakUsage(stderr string) (kb, cpuSeconds float64, err error) {
+	stderr = strings.TrimSpace(stderr)
+	if _, err = fmt.Sscan(stderr[strings.LastIndexByte(stderr, '\n')+1:], &kb, &cpuSeconds); err != nil {
+		return 0, 0, fmt.Errorf("read peak memory from %q: %w", stderr, err)
+	}
+	return kb, cpuSeconds, nil
 }
 
 // plugin runs a program with arguments, with the input that the first plugin of the lane gets from

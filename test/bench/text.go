@@ -19,6 +19,7 @@ func (r *report) print(w io.Writer) {
 	if r.IPAM != nil {
 		r.IPAM.print(w)
 	}
+	r.printCommands(w)
 	r.printTargets(w, targets)
 }
 
