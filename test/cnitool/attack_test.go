@@ -43,8 +43,8 @@ func udp4(from, to netip.Addr, sourcePort, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(header, port), 0, 8, 0, 0)
 }
 
-// icmp6 returns an IPv6 packet with an ICMPv6 message. The checksum of message must be zero: icmp6
-// fills it in.
+// icmp6 returns an IPv6 packet with an ICMPv6 message. The checksum in message must be zero,
+// because icmp6 computes the checksum and fills it in.
 func icmp6(from, to netip.Addr, message []byte) []byte {
 	addresses := append(from.AsSlice(), to.AsSlice()...)
 	pseudo := binary.BigEndian.AppendUint32(bytes.Clone(addresses), uint32(len(message)))

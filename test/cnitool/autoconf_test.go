@@ -48,7 +48,7 @@ func advertise(t testing.TB, router *setup.Namespace) {
 }
 
 // autoconfigured reports whether the container c has an address and a default route from the
-// router's advertisement (see advertise). It waits until another container on the bridge, the
+// router's advertisement (see advertise). It first waits until another container on the bridge, the
 // witness, has such an address and route.
 func autoconfigured(t testing.TB, router, witness, c *setup.Namespace) bool {
 	t.Helper()

@@ -16,7 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// bvctl runs bvctl and returns its output and its exit status: 0, or 1 if it has found a fault.
+// bvctl runs the program bvctl and returns its output and its exit status. The status is 1 if bvctl
+// has found a fault, and otherwise 0.
 func bvctl(t testing.TB, args ...string) (out string, status int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, args...)...)
@@ -118,7 +119,7 @@ func TestLeases(t *testing.T) {
 }
 
 // TestLeasesCheck causes one fault at a time. It checks that bvctl finds this fault and no other,
-// and that the printed command fixes the fault.
+// and that the command that bvctl prints fixes the fault.
 func TestLeasesCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -10,7 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// behind returns conf with the result of an earlier plugin in the list (prevResult).
+// behind returns conf as libcni passes it to a plugin that runs after another one. prevResult is
+// the other plugin's result.
 func behind(conf, result object) object {
 	return conf.with(object{"prevResult": object{"cniVersion": "1.1.0"}.with(result)})
 }
@@ -107,9 +108,9 @@ func TestExistingVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestExistingAfterKilled kills the ADD of a tap that is up, before each message that the ADD
-// sends, and repeats the ADD. The repeated ADD must succeed, or report that the port is already
-// complete. The test checks that DEL then restores the tap.
+// TestExistingAfterKilled kills an ADD that attaches a tap, before each message that the ADD sends,
+// and repeats the ADD. The repeated ADD must succeed, or report that the port is already complete.
+// The test checks that DEL then restores the tap.
 func TestExistingAfterKilled(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

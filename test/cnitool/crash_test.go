@@ -181,9 +181,9 @@ func TestKilledBetweenPrograms(t *testing.T) {
 // killers is a folder with scripts that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt fills the folder killers with scripts for the next call of the plugin. They count their
-// starts and run the real program of the same name. The start with number "at" kills its parent
-// process instead, which is the plugin.
+// killAt fills the folder killers with scripts for the next call of the plugin. The scripts count
+// their starts and run the real program of the same name. The start with number "at" kills its
+// parent process instead, which is the plugin.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {
@@ -203,8 +203,8 @@ exec /usr/sbin/$(basename $0) "$@"
 }
 
 // TestBridgeDeleted deletes the bridge before each message that an ADD sends. It checks that ADD
-// makes the bridge again, and that the container reaches its gateway. A deletion is not noticed if
-// it comes after ADD's last check of the bridge, which follows right after ADD has set the port up.
+// makes the bridge again, and that the container reaches its gateway. ADD checks the bridge for the
+// last time right after it has set the port up, so it does not notice a later deletion.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})

@@ -20,8 +20,8 @@ import (
 // dockerWait is the longest time that dockerd may take to start.
 const dockerWait = time.Minute
 
-// dockerd starts the dockerd in the folder bin, in the test's host, with all its files below /run.
-// dockerd ends with the test, or when stop is called.
+// dockerd starts the program dockerd from the folder bin. dockerd runs in the test's host, with all
+// its files below /run. It ends with the test, or when stop is called.
 func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
 	program := filepath.Join(bin, "dockerd")
@@ -90,8 +90,8 @@ func dockerAnswers() bool {
 	return err == nil && bytes.Contains(answer, []byte(" 200 "))
 }
 
-// TestDocker checks that containers reach each other and the outside beside dockerd, which
-// switches forwarding on and sets the policy of FORWARD to DROP.
+// TestDocker checks that containers reach each other and the outside on a host with dockerd.
+// dockerd switches forwarding on and sets the policy of FORWARD to DROP.
 func TestDocker(t *testing.T) {
 	for release, bin := range map[string]string{
 		"of the host": os.Getenv("DOCKER_BIN"),

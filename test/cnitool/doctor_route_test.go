@@ -60,7 +60,7 @@ func TestDoctorRules(t *testing.T) {
 	}
 }
 
-// secondUplink gives the host a second link to the namespace outside, uplink2, and a default route
+// secondUplink gives the host a second link, uplink2, to the namespace outside, and a default route
 // through this link. The namespace outside also gets the address 198.51.100.7.
 func (n *node) secondUplink() (outside *setup.Namespace) {
 	n.t.Helper()
@@ -145,8 +145,9 @@ func TestDoctorTwoUplinks(t *testing.T) {
 			}
 		}
 		setuptest.In(t, outside, "ip", "route", "add", "192.0.3.1/32", "via", "192.0.2.1")
-		// This ping makes outside learn the host's MAC address. Later, a strict rp_filter on the
-		// host would drop ARP requests from outside, because they come from 198.51.100.7.
+		// By this ping, the namespace outside learns the host's MAC address. Later, a strict
+		// rp_filter on the host would drop ARP requests from this namespace, because they come from
+		// 198.51.100.7.
 		if !setuptest.Ping(t, outside, "192.0.2.1") {
 			t.Fatal("no answer from the host")
 		}

@@ -251,8 +251,9 @@ func TestDoctorHealthy(t *testing.T) {
 	}
 }
 
-// TestDoctorPaths checks the doctor on paths that do not lead from a container to another container
-// of the same network.
+// TestDoctorPaths checks the doctor with unusual targets: a machine on the bridge that is no
+// container, the container itself, loopback addresses, an IPv4-mapped IPv6 address, and a path with
+// "..". It also checks wrong arguments.
 func TestDoctorPaths(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft")

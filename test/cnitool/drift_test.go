@@ -12,9 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDrift removes one part of the host's setup at a time that all containers of a network share.
-// It checks that `cnitool check` names the part and changes nothing, and that the next ADD restores
-// the part for all containers.
+// TestDrift removes, one at a time, the parts of the host's setup that all containers of a network
+// share. It checks that `cnitool check` names the part and changes nothing, and that the next ADD
+// restores the part for all containers.
 func TestDrift(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

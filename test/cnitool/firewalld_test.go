@@ -89,10 +89,10 @@ func daemon(t *testing.T, name string, args ...string) (stop func()) {
 	return stop
 }
 
-// TestFirewalld checks which packets of containers pass on a host with firewalld. Without
-// bridgeveth's settings, firewalld rejects most of them. If only the bridge is in a zone, some
-// still do not pass. With bridgeveth's zone and policy, all packets pass, also after a reload of
-// firewalld and a repair.
+// TestFirewalld checks which packets of containers pass on a host with firewalld. Without settings
+// for containers, firewalld rejects most of them. If an administrator only adds the bridge to a
+// zone, packets from outside still do not pass. With bridgeveth's zone and policy, all packets
+// pass, also after a reload of firewalld and a repair.
 func TestFirewalld(t *testing.T) {
 	for _, release := range []string{"bookworm", "trixie"} { // firewalld 1.3 and 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
@@ -137,8 +137,8 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// The command deletes the same tables as "nft flush ruleset" would if firewalld 2 owned its
-		// table. The host's nft is too old to respect the owner of a table.
+		// This command deletes the same tables as "nft flush ruleset" would if firewalld 2 owned
+		// its table. The host's nft is too old to respect the owner of a table.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -193,8 +193,8 @@ func TestFirewalldStrict(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 }
 
-// TestFirewalldMissing checks the error of ADD with "forward": "firewalld" if firewalld does not
-// run or does not answer.
+// TestFirewalldMissing checks ADD's error if ADD cannot talk to firewalld: firewalld does not run,
+// bvctl is not installed, or D-Bus is stopped.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)

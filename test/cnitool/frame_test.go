@@ -24,8 +24,8 @@ const frameSize = 70
 // frames on the bridge.
 var mark = []byte("a mark!!")
 
-// passes sends a frame from one container and reports whether it arrives at another container.
-// beginning is the beginning of the frame in hexadecimal.
+// passes sends a frame from one container and reports whether it arrives at another container. The
+// parameter beginning has the first bytes of the frame, in hexadecimal.
 func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	t.Helper()
 	receiver := packetSocket(t, to)
@@ -38,7 +38,8 @@ func passes(t testing.TB, from, to *setup.Namespace, beginning string) bool {
 	return receives(t, receiver, time.Second)
 }
 
-// marked returns a frame that begins with the given hexadecimal text and ends with mark.
+// marked returns a frame. It begins with the bytes of the parameter beginning, which are in
+// hexadecimal, and ends with the test's mark.
 func marked(t testing.TB, beginning string) []byte {
 	t.Helper()
 	head, err := hex.DecodeString(beginning)
@@ -48,8 +49,8 @@ func marked(t testing.TB, beginning string) []byte {
 	return slices.Concat(head, make([]byte, max(0, frameSize-len(mark)-len(head))), mark)
 }
 
-// receives reports whether a frame that ends with mark arrives at a packet socket within the
-// given time.
+// receives reports whether a frame with the test's mark (see mark) arrives at a packet socket
+// within the given time.
 func receives(t testing.TB, receiver int, within time.Duration) bool {
 	t.Helper()
 	b := make([]byte, 2*frameSize)

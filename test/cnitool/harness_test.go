@@ -89,8 +89,8 @@ func (n *node) configure(plugin object) {
 	}
 }
 
-// cnitool runs cnitool for the node's network. cnitool identifies a container by the path of its
-// namespace.
+// cnitool runs the program cnitool for the node's network. The program identifies a container by
+// the path of its namespace.
 func (n *node) cnitool(verb string, c *setup.Namespace) error { return n.cnitoolOn("net", verb, c) }
 
 // cnitoolOn runs cnitool for the network with the given name.
@@ -150,7 +150,7 @@ func (n *node) outside(routed bool) *setup.Namespace {
 	return out
 }
 
-// call is a direct call of a plugin.
+// call is a call of a plugin without cnitool.
 type call struct {
 	verb, container, netns, ifname string
 	conf                           object

@@ -15,7 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ipamKeys returns the configuration single with the given keys below ipam, in place of its own.
+// ipamKeys returns the configuration single with the given keys of ipam-simple instead of its
+// subnet.
 func ipamKeys(keys object) object {
 	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
 }
@@ -247,8 +248,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames checks that the plugin finds an attachment again whose container and network have
-// the longest possible names.
+// TestLongNames checks an attachment whose container and network have the longest possible names.
+// Later calls must find the attachment again.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"name": strings.Repeat("n", 200)})

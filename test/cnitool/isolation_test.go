@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// isolationSettings are the columns of the table in docs/isolation.md. The field keys has the
-// configuration keys for the column.
+// isolationSettings are the columns of the table in docs/isolation.md. Each column is for a network
+// with the given configuration keys.
 var isolationSettings = []struct {
 	name string
 	keys object
@@ -39,7 +39,8 @@ const (
 	notThere = "–" // the setting is not allowed on such a network
 )
 
-// outcome returns the table's entry for an attack that has succeeded or failed.
+// outcome returns the entry in the table of docs/isolation.md for an attack that has succeeded or
+// failed.
 func outcome(success bool) string {
 	if success {
 		return succeeds
@@ -108,8 +109,8 @@ var attacks = []struct {
 	{"BPDUs, to become the root of the bridge's spanning tree", func(a *arena) string { return outcome(a.isRoot()) }},
 }
 
-// isolationPage is the page with the table. Two HTML comments in the page mark the beginning and
-// the end of the table.
+// isolationPage is the page with the table of attacks. Two HTML comments in the page mark the
+// beginning and the end of the table.
 const isolationPage = "../../docs/isolation.md"
 
 // TestIsolation makes each attack with each setting. It checks that the results are equal to the
@@ -159,7 +160,8 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-// isolationTable returns the table as Markdown. The result of an attack is results[column][row].
+// isolationTable returns the table of docs/isolation.md as Markdown. The result of an attack is
+// results[column][row].
 func isolationTable(results [][]string) string {
 	var table strings.Builder
 	table.WriteString("| Attack |")
@@ -293,8 +295,8 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// TestLearningElsewhere checks that a bridge that ADD has not made keeps its settings for learning.
-// A container can therefore fill the bridge's forwarding table.
+// TestLearningElsewhere checks that ADD sets no limit on the learning of MAC addresses if it has
+// not made the bridge. A container can then fill the bridge's forwarding table.
 func TestLearningElsewhere(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

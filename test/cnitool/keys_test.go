@@ -14,8 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestMAC checks that ADD uses a requested MAC address, whichever of the possible ways the runtime
-// requests it by.
+// TestMAC checks that ADD uses the MAC address that a runtime requests, in each place for such a
+// request: runtimeConfig, args and CNI_ARGS.
 func TestMAC(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

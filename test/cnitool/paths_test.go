@@ -14,8 +14,9 @@ import (
 )
 
 // TestMasqueradePaths checks the source address that servers see in packets from a container. With
-// ipMasq, servers outside of the container's network must see the host's address. All other servers
-// must see the container's own address. TestHostPortPaths checks the paths through host ports.
+// ipMasq, servers outside of the host, and containers on another bridge, must see an address of the
+// host. All other servers must see the container's own address. TestHostPortPaths checks the paths
+// through host ports.
 func TestMasqueradePaths(t *testing.T) {
 	for _, masquerade := range []bool{true, false} {
 		t.Run(fmt.Sprint(masquerade), func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestPrintable checks that bvctl never prints the terminal escape sequences in a port's name, and
-// that the SVG drawing is valid.
+// TestPrintable checks that bvctl never prints the terminal escape sequences that a port's alias
+// contains, and that the SVG drawing is valid XML.
 func TestPrintable(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft")

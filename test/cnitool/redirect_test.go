@@ -131,7 +131,7 @@ func TestRedirectionsOfOthers(t *testing.T) {
 	}
 }
 
-// redirected is a path to a server, and the source address that the server must see in want.
+// redirected is a path to a server. The field want has the source address that the server must see.
 type redirected struct {
 	from, to string
 	port     int

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// userland is a pair of the programs iptables and nft in one version. The folder bin is empty for
-// the host's own programs.
+// userland is a pair of the programs iptables and nft in one version. The field bin is their
+// folder, or "" for the host's own programs.
 type userland struct{ name, bin string }
 
 // userlands are the host's own programs, and those of Debian releases that hack/userland.sh has

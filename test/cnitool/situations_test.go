@@ -22,7 +22,7 @@ type world struct {
 	served  bool
 }
 
-// newWorld makes a world and runs a shell script with rules on its host. It attaches no container
+// newWorld makes a world whose host has run a shell script with rules. It attaches no container
 // yet.
 func newWorld(t *testing.T, rules string) *world {
 	t.Helper()
@@ -85,7 +85,7 @@ func (w *world) blocked(more ...way) []string {
 	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
 }
 
-// both returns each name twice: once for IPv4, and with ", IPv6" for IPv6.
+// both returns two names for each name: the name itself, for IPv4, and the name with ", IPv6".
 func both(names ...string) (list []string) {
 	for _, n := range names {
 		list = append(list, n, n+", IPv6")

@@ -69,8 +69,8 @@ func TestCtrDetached(t *testing.T) {
 	})
 }
 
-// removeDetached removes a container that runs in the background, and its task (containerd's term
-// for its processes).
+// removeDetached removes a container that runs in the background. First it removes the container's
+// task, which is containerd's term for the running processes.
 func (n *node) removeDetached(name string) {
 	n.Helper()
 	n.ctr("tasks", "rm", "--force", name)

@@ -1,5 +1,6 @@
-// Package containerd tests pods that containerd runs at requests through its CRI socket. The
-// plugins are in /opt/cni/bin, and a configuration of conf/ is in /etc/cni/net.d.
+// Package containerd tests pods of containerd. The tests send requests to containerd's CRI socket,
+// as the kubelet does. The plugins are in /opt/cni/bin, and a configuration of conf/ is in
+// /etc/cni/net.d.
 package containerd
 
 import (

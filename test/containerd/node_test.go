@@ -58,7 +58,7 @@ type release struct {
 }
 
 // pluginFolder is the setting of containerd that docs/containerd.md gives for Debian 13. Without
-// this setting, Debian 13's containerd searches plugins in /usr/lib/cni.
+// this setting, Debian 13's containerd looks for plugins in /usr/lib/cni.
 const pluginFolder = `  [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
 `

@@ -28,7 +28,7 @@ func (n *node) podConfig(i int) *cri.PodSandboxConfig {
 	}
 }
 
-// published returns podConfig, and adds a host port for the pod's web server.
+// published returns the configuration of podConfig with a host port for the pod's web server.
 func (n *node) published(i int) *cri.PodSandboxConfig {
 	config := n.podConfig(i)
 	config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: 80, HostPort: 8080}}

@@ -82,8 +82,8 @@ func mounts(t testing.TB) (points []string) {
 }
 
 // processes returns the names of the running programs. It ignores zombies: this process is the
-// first process of a PID namespace, so it becomes the parent of processes whose own parent has
-// ended.
+// first process of a PID namespace, so it becomes the parent of orphaned processes, and does not
+// wait for them.
 func processes(t testing.TB) (names []string) {
 	t.Helper()
 	for _, path := range files(t, "/proc/[0-9]*/stat") {

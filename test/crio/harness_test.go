@@ -159,8 +159,8 @@ func (n *node) down(pods ...ocicni.PodNetwork) {
 	}
 }
 
-// removeNamespace unmounts a pod's network namespace without a call of CRI-O. The file on which the
-// namespace was mounted stays.
+// removeNamespace unmounts a pod's network namespace directly, not through CRI-O. The file on which
+// the namespace was mounted stays.
 func (n *node) removeNamespace(p ocicni.PodNetwork) {
 	n.t.Helper()
 	setuptest.Run(n.t, "umount", p.NetNS)

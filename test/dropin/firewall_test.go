@@ -77,8 +77,8 @@ func TestIngressPolicy(t *testing.T) {
 				must(t, a.check())
 			}
 			if tt.policy != "open" {
-				// The plugin firewall must not write a rule again that exists already: the rule
-				// must keep its handle.
+				// The plugin firewall must not replace a rule that exists already, so the rule must
+				// keep its handle.
 				rule := regexp.MustCompile(`"br0 firewall .*" # (handle \d+)`)
 				first := rule.FindString(setuptest.Run(t, "nft", "-a", "list", "chain", "ip", "bridgeveth", "forwarded"))
 				must(t, all[1].del())
@@ -88,8 +88,8 @@ func TestIngressPolicy(t *testing.T) {
 				}
 				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
 				// The deleted rule shows that the plugin firewall asked for the policy. With the
-				// policy isolated, the bridge port stays isolated after the deletion. CHECK of
-				// bridge runs first, and now reports this isolation, because no plugin has asked
+				// policy isolated, the bridge port stays isolated. CHECK of bridge runs first, and
+				// reports this isolation, because without the rule no plugin seems to have asked
 				// for it.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}
@@ -101,8 +101,8 @@ func TestIngressPolicy(t *testing.T) {
 	}
 }
 
-// TestIngressPolicyLayer2 checks that the policy isolated keeps containers apart to which ADD gives
-// no addresses.
+// TestIngressPolicyLayer2 checks the policy isolated for containers to which ADD gives no
+// addresses: they must not reach each other.
 func TestIngressPolicyLayer2(t *testing.T) {
 	t.Parallel()
 	newNode(t)

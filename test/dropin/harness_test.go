@@ -31,8 +31,9 @@ import (
 var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
 // These are folders with all plugins that the configurations need. The folder reference has the
-// reference plugins. The folder ours has our plugins in place of the reference plugins in names.
-// The folder kept is like ours, and its subfolder "reference" has the replaced reference plugins.
+// reference plugins. The folder ours has our plugins instead of the reference plugins that we
+// replace. The folder kept is like ours, and its subfolder "reference" has the replaced reference
+// plugins.
 var reference, ours, kept string
 
 func TestMain(m *testing.M) {
@@ -109,8 +110,7 @@ func newNode(t testing.TB) *node {
 	return n
 }
 
-// outside makes a network namespace beyond the host. From there, the host has the address
-// 192.0.2.1.
+// outside makes a network namespace beyond the host. This namespace reaches the host at 192.0.2.1.
 func (n *node) outside() *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")

@@ -98,8 +98,8 @@ func TestRemoveFails(t *testing.T) {
 	}
 }
 
-// failing makes an IPAM plugin, and returns the plugin's folder. The plugin's DEL fails with an
-// error that contains words, until the file /run/restored exists.
+// failing makes an IPAM plugin, and returns the plugin's folder. The plugin's DEL fails with the
+// given words as its message, until the file /run/restored exists.
 func failing(t *testing.T, words string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -92,8 +92,8 @@ func (c *cluster) testRestart() {
 	c.checkPods("agents replaced")
 }
 
-// testReboot reboots a node, which keeps its disk, and checks that the node and its pods work
-// again.
+// testReboot reboots a node. The node's disk keeps its files. The test checks that the node and its
+// pods work again.
 func (c *cluster) testReboot() {
 	n := c.nodes[0]
 	link := "/upper/etc/cni/net.d/10-bridgeveth.conflist"
@@ -128,8 +128,8 @@ func (c *cluster) testNodeGone() {
 	c.checkPods("node added")
 }
 
-// testRemove removes the node agent from the cluster, and its remains by `bridgeveth-node --remove`
-// on each node. It checks that no route and no file of the agent is left.
+// testRemove removes the node agent from the cluster, and runs `bridgeveth-node --remove` on each
+// node. It checks that no route and no file of the agent is left.
 func (c *cluster) testRemove() {
 	c.kubectl("delete", "-k", "../../deploy")
 	c.kubectl("-n", "kube-system", "wait", "pod", "-l", "app=bridgeveth-node", "--for", "delete", "--timeout", "5m")

@@ -25,8 +25,9 @@ spec:
       containers: [{name: sleep, image: ` + podImage + `, imagePullPolicy: Never, command: [/bin/busybox, sleep, "36000"]}]
 `
 
-// referenceConflist is a network configuration with the reference plugins. A runtime prefers its
-// file to that of the node agent, because its name comes first in alphabetical order.
+// referenceConflist is a network configuration with the reference plugins. Its file name comes
+// before that of the node agent's configuration in alphabetical order, so a runtime uses this file
+// if both exist.
 const referenceConflist = `{"cniVersion": "1.0.0", "name": "reference", "plugins": [
   {"type": "bridge", "bridge": "ref0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}], [{"subnet": "fd00:99::/64"}]]}},
@@ -34,8 +35,8 @@ const referenceConflist = `{"cniVersion": "1.0.0", "name": "reference", "plugins
 `
 
 // TestCrowd starts and deletes 100 pods on one node, and checks that nothing is left of them. It
-// measures how long the pods take to start, with our plugins and with the reference plugins in
-// turns, so that other load on the machine slows both.
+// measures how long the pods take to start. Rounds with our plugins and with the reference plugins
+// take turns, so that other load on the machine slows both kinds of rounds.
 func TestCrowd(t *testing.T) {
 	inCluster(t, shape{nodes: 1, proxy: "iptables"}, func(c *cluster) {
 		n := c.nodes[0]

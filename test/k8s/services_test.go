@@ -71,7 +71,7 @@ func (c *cluster) testServices() {
 }
 
 // checkClusterIP checks that a Service with one pod answers at its ClusterIP. If the request comes
-// from another pod, the Service's pod must see that pod's own IP address.
+// from another pod, the Service's pod must see the sender's own IP address.
 func (c *cluster) checkClusterIP(to pod, inside []place) {
 	c.Helper()
 	s, _ := c.service("cluster-" + to.Spec.NodeName)
@@ -174,7 +174,8 @@ func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) 
 	}
 }
 
-// address returns the pod's IP address of one family: the family of the IP address other.
+// address returns the pod's IPv4 address if the address other is IPv4. Otherwise it returns the
+// pod's IPv6 address.
 func (p pod) address(other string) string {
 	for _, ip := range p.Status.PodIPs {
 		if netip.MustParseAddr(ip.IP).Is4() == netip.MustParseAddr(other).Is4() {
