@@ -16,8 +16,8 @@ func benchSets(t testing.TB) []Set {
 }
 
 // populate leases addresses to containers whose IDs look like those of a runtime. It begins a new
-// transaction after a thousand containers. During a transaction, bbolt keeps the changed records of
-// a page in one sorted slice, which gets slow if it is long.
+// transaction after every thousand containers. During a transaction, bbolt keeps the changed
+// records of a page in one sorted slice, which gets slow if it is long.
 func populate(t testing.TB, dir string, containers int) {
 	t.Helper()
 	s := tryOpen(t, dir)

@@ -20,9 +20,10 @@ const (
 	freelistFlag = 0x10
 )
 
-// FuzzStore checks that Reserve does not panic if the store's file is damaged. It must return a
-// lease, or an error that names the file. To damage the file, FuzzStore overwrites a part of a meta
-// page (and then corrects the page's checksum) or of a list of free pages, and truncates the file.
+// FuzzStore checks that Reserve does not panic if the store's file is damaged. Reserve must return
+// a lease, or an error that names the file. To damage the file, FuzzStore overwrites a part of a
+// meta page (and then corrects the page's checksum) or of a list of free pages, and truncates the
+// file.
 //
 // FuzzStore does not overwrite pages with data, because bbolt has no checksum for them. A changed
 // letter in the name of a network would only make it the name of another network.

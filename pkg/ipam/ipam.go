@@ -26,18 +26,18 @@ type (
 	Lease = leases.Lease
 	// Sticky is the part of a request that asks to keep an address for a name.
 	Sticky = leases.Sticky
-	// Request asks for one address of each set.
+	// Request asks for the addresses of an attachment: one address from each set of ranges.
 	Request = allocator.Request
 )
 
 // ErrExhausted, ErrTaken, ErrNotServed and ErrShared are errors about a request, from Reserve and
 // Available. The others are errors about a file, and any function of a Store may return them.
 var (
-	// ErrExhausted means that every address of a set is leased.
+	// ErrExhausted means that every address in a set of ranges is leased.
 	ErrExhausted = allocator.ErrExhausted
 	// ErrTaken means that a requested address is leased to another attachment.
 	ErrTaken = allocator.ErrTaken
-	// ErrNotServed means that no set gives out a requested address.
+	// ErrNotServed means that no set of ranges gives out a requested address.
 	ErrNotServed = allocator.ErrNotServed
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = allocator.ErrShared

@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "write the layout of a format that has none yet")
 
-// moment matches a time in a record, because times differ between runs.
+// moment matches a time in a record. The test replaces the time, because it differs between runs.
 var moment = regexp.MustCompile(`[0-9]{19}`)
 
 // describe appends a text to out that lists all buckets, keys and records below a bucket.
@@ -40,9 +40,9 @@ func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	})
 }
 
-// TestLayout checks that the store and the sticky file still have the records of their format. The
-// folder testdata/layout has the records of each format. If they differ, increase the format, write
-// a Convert function for the preceding format, and run the test with -update.
+// TestLayout checks that the store and the sticky file still have the records of their format,
+// which are in the folder testdata/layout. If the records differ, increase the format, write a
+// Convert function for the preceding format, and run the test with -update.
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)

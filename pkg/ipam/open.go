@@ -73,7 +73,7 @@ func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 }
 
 // OpenInMemory opens an empty store in memory, for a caller that only reads. The store then has the
-// leases that HostLocal and FindAttached lead to.
+// leases that it imports by HostLocal and FindAttached.
 func OpenInMemory() (*Store, error) {
 	fd, err := unix.MemfdCreate("leases", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -110,7 +110,7 @@ func (o opener) openExisting(dir string, wait time.Duration) (*Store, error) {
 }
 
 // load locks the folder dir and opens the store in it. The folder must exist. If there is no store,
-// load calls the function absent and tries again.
+// load calls the function absent, which may create the store, and tries again.
 func (o opener) load(dir string, wait time.Duration, absent func(*Store) error) (*Store, error) {
 	boot, err := files.Read(o.bootIDFile)
 	if err != nil {

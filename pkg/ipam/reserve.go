@@ -16,8 +16,8 @@ import (
 //   - the address that the attachment's name had before;
 //   - an address that was never used, or else the address that was freed longest ago.
 //
-// Reserve frees all other addresses of the attachment. While an address is free, the cost does not
-// depend on the number of leases. The error may be ErrExhausted, ErrTaken, ErrNotServed or
+// Reserve frees all other addresses of the attachment. While an address is free, Reserve takes the
+// same time for any number of leases. The error may be ErrExhausted, ErrTaken, ErrNotServed or
 // ErrShared. After an error, nothing has changed.
 //
 // internal/allocator/choose.go chooses the address.

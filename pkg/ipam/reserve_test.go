@@ -627,8 +627,8 @@ func runModel(t *testing.T, random *rand.Rand) {
 			}
 			m.held = map[Attachment][]netip.Addr{r.Attachment: m.held[r.Attachment]}
 		case n < 90:
-			// A process makes this call and is killed. Afterwards the attachment must have either
-			// its old leases or the leases of the new call.
+			// This process is killed during its call. The attachment must then have its leases from
+			// before the call or those from after the call.
 			verb := []string{"reserve", "free"}[random.IntN(2)]
 			if err := s.Close(); err != nil {
 				t.Fatal(err)

@@ -15,7 +15,8 @@ import (
 
 // checkSound fails the test unless the records of a store agree with each other. Each lease must be
 // listed for its attachment and for no other attachment. Pools must not overlap and must count
-// correctly. Each free address of a pool must be ready to be given out exactly once.
+// correctly. Each free address must be either in the free queue of its pool or among the pool's
+// unused addresses, and only once.
 func checkSound(t testing.TB, s *Store) {
 	t.Helper()
 	err := s.file.View(func(tx *boltfile.Tx) error {

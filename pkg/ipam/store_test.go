@@ -146,7 +146,8 @@ type damage struct {
 	want  error
 }
 
-// overwrite returns a copy of a file with random bytes: as many as length says, from offset on.
+// overwrite returns a copy of a file in which the bytes from offset on are random, as many as
+// length says.
 func overwrite(file []byte, offset, length int) []byte {
 	file = bytes.Clone(file)
 	random := rand.New(rand.NewPCG(uint64(offset), 1))

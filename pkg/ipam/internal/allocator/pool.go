@@ -10,7 +10,7 @@ import (
 
 // takeFree takes a free address of a set. It prefers the first address that was never given out,
 // and then the address that was freed longest ago. If the free queue of the set has MaxQueued
-// addresses or more, takeFree prefers the address that was freed longest ago. It returns the zero
+// addresses or more, the address that was freed longest ago comes first. takeFree returns the zero
 // address if no address is free.
 func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
 	var pools []*records.Pool
@@ -80,8 +80,8 @@ func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, a
 	return from, first.Address, nil
 }
 
-// pool returns the pool of a range. It makes the pool if there is none. Another network may use the
-// range of a pool without leases, so pool checks such a range again.
+// pool returns the pool of a range. It makes the pool if there is none. If the pool has no leases,
+// another network may use its range by now. pool then returns ErrShared.
 func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 	p, err := a.Network.PoolAt(r.End)
 	switch {

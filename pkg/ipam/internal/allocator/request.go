@@ -12,11 +12,11 @@ import (
 )
 
 var (
-	// ErrExhausted means that every address of a set is leased.
+	// ErrExhausted means that every address in a set of ranges is leased.
 	ErrExhausted = errors.New("no address is left")
 	// ErrTaken means that a requested address is leased to another attachment.
 	ErrTaken = errors.New("is leased already")
-	// ErrNotServed means that no set gives out a requested address.
+	// ErrNotServed means that no set of ranges gives out a requested address.
 	ErrNotServed = errors.New("is not available")
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = errors.New("is in use by another network; give one of the two networks another subnet, or a dataDir of its own")
@@ -32,7 +32,7 @@ func Refused(err error) bool {
 	return false
 }
 
-// Request asks for one address of each set.
+// Request asks for the addresses of an attachment: one address from each set of ranges.
 type Request struct {
 	leases.Attachment
 	Namespace leases.Namespace
@@ -50,8 +50,8 @@ type Request struct {
 // inUse calls the field InUse. If InUse is nil, it returns true.
 func (r Request) inUse(l leases.Lease) bool { return r.InUse == nil || r.InUse(l) }
 
-// bySet returns the requested address of each set. The zero address means that any address of the
-// set will do.
+// bySet returns the requested address of each set. It returns the zero address for a set without a
+// requested address.
 func (r Request) bySet() ([]netip.Addr, error) {
 	requested := make([]netip.Addr, len(r.Sets))
 	for _, a := range r.Addresses {

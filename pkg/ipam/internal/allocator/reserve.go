@@ -24,8 +24,8 @@ type Allocator struct {
 const DefaultMaxQueued = 1 << 20
 
 // Reserve returns a lease for each set of a request, in the order of the sets. If the attachment
-// already has an address of a set, it keeps this address. Reserve frees all other addresses of
-// the attachment.
+// already has an address of a set and requests no other address, it keeps this address. Reserve
+// frees all other addresses of the attachment.
 func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
 	requested, err := r.bySet()
 	if err != nil {

@@ -118,7 +118,7 @@ func (r Range) checkGateway() error {
 	return nil
 }
 
-// Contains reports whether the range gives out an address.
+// Contains reports whether a is an address that the range gives out.
 func (r Range) Contains(a netip.Addr) bool {
 	return a != r.Gateway && Between(r.Start, a, r.End)
 }

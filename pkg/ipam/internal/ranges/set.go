@@ -61,7 +61,7 @@ func (r Range) without(removed []Interval) (parts Set) {
 	return parts.with(r)
 }
 
-// with returns the set with another range, unless this range has no addresses.
+// with adds a range to the set, unless the range has no addresses.
 func (s Set) with(r Range) Set {
 	if !Between(r.Start, r.End, r.End) || r.Size() == 0 {
 		return s
@@ -69,19 +69,19 @@ func (s Set) with(r Range) Set {
 	return append(s, r)
 }
 
-// Serves reports whether the set gives out an address.
+// Serves reports whether a is an address that the set gives out.
 func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }
 
-// RangeOf returns the range of the set that gives out an address. There must be such a range: the
-// caller checks this by Serves.
+// RangeOf returns the range of the set that gives out the address a. There must be such a range:
+// the caller checks this by Serves.
 func (s Set) RangeOf(a netip.Addr) Range {
 	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
 }
 
-// Dynamic reports whether the set can give out an address to an attachment that has not requested
-// it.
+// Dynamic reports whether the set gives out the address a even to an attachment that has not
+// requested it.
 func (s Set) Dynamic(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })
 }

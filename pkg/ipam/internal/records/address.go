@@ -33,7 +33,7 @@ func encodeAddresses(leases []Lease) (record []byte) {
 	return record
 }
 
-// DecodeAddresses returns the addresses in a record of the bucket attachments or names.
+// DecodeAddresses returns the addresses in a record of the bucket "attachments" or "names".
 func DecodeAddresses(record []byte) (list []netip.Addr, err error) {
 	for ; len(record) > 0; record = record[min(len(record), addressSize):] {
 		a, err := keyAddress(record[:min(len(record), addressSize)])

@@ -9,7 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// attachmentKey returns an attachment's key in the bucket attachments of its network.
+// attachmentKey returns an attachment's key in the network's bucket "attachments".
 func attachmentKey(a leases.Attachment) []byte { return []byte(a.Container + "\x00" + a.Interface) }
 
 // attachment is the inverse of attachmentKey.
@@ -21,7 +21,7 @@ func (n *Network) attachment(key []byte) (leases.Attachment, error) {
 	return leases.Attachment{Network: n.Name, Container: string(container), Interface: string(ifname)}, nil
 }
 
-// Held returns the leases of an attachment, in the order of their sets.
+// Held returns the leases of an attachment, in the order of the sets in its request.
 func (n *Network) Held(a leases.Attachment) (held []Lease, err error) {
 	list, err := DecodeAddresses(n.attachments.Get(attachmentKey(a)))
 	for _, address := range list {

@@ -2,9 +2,9 @@ package records
 
 import "bytes"
 
-// A network records from which folders it has imported reservations of host-local or sticky
-// addresses. It reads each folder only once. If sticky addresses change, the store writes the
-// sticky files in all folders with the second kind of record.
+// A network records each folder from which it has imported something, so that it reads each folder
+// only once. There are two kinds of folders: a dataDir of host-local, and a folder with a sticky
+// file. If sticky addresses change, the store writes each of these sticky files.
 var (
 	importedKey = []byte("imported ") // followed by the dataDir of host-local
 	stickyKey   = []byte("recalled ") // followed by the folder of the sticky file

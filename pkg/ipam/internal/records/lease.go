@@ -28,7 +28,7 @@ func (n *Network) Lease(a netip.Addr) (l Lease, leased bool, err error) {
 	return l, true, err
 }
 
-// PutLease writes a lease. Before, the caller must count the address as leased by Occupy.
+// PutLease writes a lease. The caller must first count the address as leased (see Occupy).
 func (n *Network) PutLease(l Lease) error {
 	return n.addresses.Put(addressKey(l.Address.Addr()), encodeLease(l))
 }
@@ -98,7 +98,7 @@ func decodeLease(network string, address netip.Addr, record []byte) (l Lease, er
 	return l, nil
 }
 
-// fields reads the fields of a record, each call the next field. err is the first error.
+// fields reads a record field by field. err is the first error.
 type fields struct {
 	rest []string
 	err  error

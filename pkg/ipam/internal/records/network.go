@@ -13,9 +13,9 @@ import (
 // Layout describes the buckets and the format of the store's file for package boltfile.
 var Layout = boltfile.Layout{Format: 2, Root: networksBucket, Convert: checkFormat1}
 
-// The store has the buckets in the following list. An address is stored as 16 bytes, so that the
-// addresses of a range are next to each other. RFC 4291, 2.5.5.2, defines the 16 bytes of an IPv4
-// address.
+// The store has the following buckets. Each line shows a bucket, its keys, and after the colon its
+// values. An address is stored as 16 bytes, so that the addresses of a range are next to each
+// other. RFC 4291, 2.5.5.2, defines the 16 bytes of an IPv4 address.
 //
 //	networks/NAME/addresses     address: its lease, or its position in the free queue
 //	networks/NAME/attachments   container and interface: addresses, in the order of their sets
@@ -44,8 +44,8 @@ var (
 )
 
 // fillPercent is the share of each page that bbolt fills when it splits a page of the bucket
-// addresses. Addresses are first given out in ascending order, so bbolt seldom adds records to any
-// page but the last.
+// "addresses". Addresses are first given out in ascending order, so bbolt seldom adds records to
+// any page but the last.
 const fillPercent = 0.9
 
 // Network gives access to the records of one network, within a transaction.

@@ -27,7 +27,7 @@ type Pool struct {
 // pool's last address, because this address is the record's key.
 const poolFields = 5
 
-// Range returns the range of the pool. Its field Subnet is empty.
+// Range returns the range of the pool, without its subnet.
 func (p *Pool) Range() ranges.Range {
 	return ranges.Range{Start: p.Start, End: p.End, Gateway: p.Gateway}
 }
@@ -37,7 +37,8 @@ func (p *Pool) Serves(r ranges.Range) bool {
 	return p != nil && p.Start == r.Start && p.End == r.End && p.Gateway == r.Gateway
 }
 
-// Covers reports whether the range of the pool gives out an address. It returns false if p is nil.
+// Covers reports whether a is an address that the range of the pool gives out. It returns false if
+// p is nil.
 func (p *Pool) Covers(a netip.Addr) bool { return p != nil && p.Range().Contains(a) }
 
 // Advance moves Unused to the next address of the range, or sets it to the zero address after the

@@ -12,11 +12,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// nameKey returns the key in the bucket names for a name and one of its interfaces.
+// nameKey returns the key of a name and an interface in the bucket "names".
 func nameKey(name, ifname string) []byte { return []byte(name + "\x00" + ifname) }
 
-// keptKey returns the key of a kept lease in the bucket kept. The keys are sorted by the end of the
-// keeping time.
+// keptKey returns the key of a kept lease in the bucket "kept". The keys are sorted by the end of
+// the keeping time.
 func keptKey(l Lease) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(l.Until.UnixNano())), addressKey(l.Address.Addr())...)
 }
