@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences returns a report of what has changed at the ends since ADD. It skips the differences
-// that reports already contain, because all containers of a network have the same differences on
-// the host. The list is empty if there is nothing to report.
+// Differences returns a list with one report: what has changed at these ends since ADD. It skips
+// changes that the given reports already contain, because all containers of a network have the
+// changes on the host in common. The list is empty if there is no other change.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

@@ -33,12 +33,12 @@ const (
 type Doctor struct {
 	Host *setup.Host
 	Ends []*End // all containers of the host
-	// PodRanges are the address ranges of the pods on all nodes of a cluster. They are empty if the
-	// ranges are unknown.
+	// PodRanges contains the address ranges of the pods on all nodes of a cluster. It is empty if
+	// the ranges are unknown.
 	PodRanges []netip.Prefix
-	// AskAgent returns what bridgeveth-node, the agent of a Kubernetes node, answers to GET /node on
-	// the host with an IP address. It is called only if an agent has added routes to this host. If it
-	// is nil, the doctor does not look for an agent.
+	// AskAgent returns the answer to GET /node of bridgeveth-node, the agent of a Kubernetes node.
+	// The parameter host is the node's IP address. The doctor calls AskAgent only if an agent has
+	// added routes to this host. If AskAgent is nil, the doctor asks no agent.
 	AskAgent func(host string) (text string, err error)
 
 	snapshot *checks.Snapshot

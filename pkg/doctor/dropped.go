@@ -25,7 +25,8 @@ func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 }
 
 // remedyOfRule returns the remedy for the rule that dropped the doctor's packet. The remedy depends
-// on the program that owns the rule. It is a command, or advice for a person if advice is true.
+// on the program that owns the rule. The remedy is a command, or advice for a person if advice is
+// true.
 func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	nft := p.enterCommand(ns) + "nft "
 	chain := report.Command("%s %s %s", v.Family, v.Table, v.Chain)

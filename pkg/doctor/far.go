@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// lostBeyond returns where a request was lost that has left the host, and advice about what to
-// check. For a pod on another node, the host itself sends requests to that node, outside of the
-// tunnel and through it.
+// lostBeyond returns where the network beyond the host has lost a request, and advice about what to
+// check. If the target is a pod on another node, lostBeyond sends requests from the host to that
+// node, outside of the tunnel and through the tunnel.
 func (p *proof) lostBeyond() (what, advice string) {
 	what = "the request left the host, and no answer came back"
 	switch {
@@ -24,7 +24,7 @@ func (p *proof) lostBeyond() (what, advice string) {
 	return fmt.Sprintf("%s; %s, the pod's node, answers this host", what, p.Far), "run bvctl doctor on the pod's node, from the pod to an address of this host"
 }
 
-// hostReaches reports whether an address answers a request of the host itself.
+// hostReaches reports whether an address answers when the host itself sends a request.
 func (p *proof) hostReaches(to netip.Addr) bool {
 	from := netip.IPv4Unspecified()
 	if to.Is6() {

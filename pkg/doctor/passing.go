@@ -20,8 +20,8 @@ var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.Ow
 
 // PassingPackets returns a report of the chains that drop packets which only pass through the host.
 // Such packets come in by an uplink, and leave by an uplink to a pod on another node (PodRanges).
-// Packets to a NodePort are an example. Each chain is a Note, because it does not affect
-// the containers of this host. The list is empty if no chain drops such packets.
+// Packets to a NodePort are an example. Each chain is a Note, because it does not affect the
+// containers of this host. The list is empty if no chain drops such packets.
 func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {

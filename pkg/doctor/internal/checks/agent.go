@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// agent is what a bridgeveth-node, the agent of a Kubernetes node, answers to GET /node.
+// agent is the answer to GET /node of bridgeveth-node, the agent of a Kubernetes node.
 type agent struct {
 	node    string   // name of the agent's own node
 	reasons []string // why the node is not ready for pods
@@ -15,7 +15,7 @@ type agent struct {
 	peers   []peer
 }
 
-// peer is a pod range of another node, and how an agent reaches the range.
+// peer is an address range of pods on another node, and how an agent reaches this range.
 type peer struct {
 	node      string
 	addresses []netip.Addr // InternalIPs of the node
@@ -25,10 +25,11 @@ type peer struct {
 	link      string
 }
 
-// AgentAsker returns what the agent on a host answers to GET /node. host is an IP address.
+// AgentAsker returns the answer to GET /node of the agent on a host. The parameter host is an IP
+// address.
 type AgentAsker func(host string) (text string, err error)
 
-// ask asks the agent on a host.
+// ask asks the agent on a host, and parses the agent's answer.
 func (ask AgentAsker) ask(host string) (*agent, error) {
 	text, err := ask(host)
 	if err != nil {
@@ -37,8 +38,8 @@ func (ask AgentAsker) ask(host string) (*agent, error) {
 	return parseAgent(text)
 }
 
-// agentOfHost asks the agent on this host once for each path, and adds a station with the agent's
-// state. It returns nil if the agent does not answer.
+// agentOfHost returns the answer of the agent on this host, or nil if the agent does not answer. It
+// asks the agent only once for each path, and then adds a station with the agent's state.
 func (p *Path) agentOfHost() *agent {
 	if p.asked {
 		return p.agent
@@ -57,7 +58,8 @@ func (p *Path) agentOfHost() *agent {
 	return p.agent
 }
 
-// restores returns what to do about an object that the agent on this host should restore.
+// restores returns the advice for an object that is missing and that the agent on this host should
+// restore.
 func (p *Path) restores() string {
 	if p.agentOfHost() == nil {
 		return "start bridgeveth-node on this host, which restores it"
@@ -65,7 +67,8 @@ func (p *Path) restores() string {
 	return "bridgeveth-node restores it within 30 seconds; if not, its log has the reason"
 }
 
-// parseAgent parses the text that the function node in cmd/bridgeveth-node/internal/agent prints.
+// parseAgent parses an agent's answer, the text that node in cmd/bridgeveth-node/internal/agent
+// prints.
 func parseAgent(text string) (*agent, error) {
 	a := &agent{}
 	for line := range strings.Lines(text) {
@@ -86,8 +89,13 @@ func parseAgent(text string) (*agent, error) {
 	return a, nil
 }
 
-// parsePeer parses a line such as "n3 172.31.0.13 10.244.3.0/24 tunnel via 10.244.3.0 dev bvx0".
-// A node may have several addresses, or "-" for none. A node without a route has "-" at the end.
+// parsePeer parses the words of a line such as:
+//
+//	n3 172.31.0.13 10.244.3.0/24 tunnel via 10.244.3.0 dev bvx0
+//
+// The words are the node, its addresses, its pod range, how the agent reaches the range, and the
+// route. A node without addresses has "-" in their place. A range without a route has "-" at the
+// end.
 func parsePeer(words []string) (p peer, ok bool) {
 	at := slices.IndexFunc(words, func(w string) bool { _, err := netip.ParsePrefix(w); return err == nil })
 	if at < 2 || at+1 >= len(words) {
@@ -106,8 +114,8 @@ func parsePeer(words []string) (p peer, ok bool) {
 	return p, true
 }
 
-// peerOf returns the peer in whose range an address is. It returns nil if a is nil or no peer has
-// the address.
+// peerOf returns the peer whose pod range contains an address. It returns nil if there is no such
+// peer, or if a is nil.
 func (a *agent) peerOf(address netip.Addr) *peer {
 	if a == nil {
 		return nil
@@ -120,7 +128,7 @@ func (a *agent) peerOf(address netip.Addr) *peer {
 	return nil
 }
 
-// about returns the warnings of the agent about a node.
+// about returns the agent's warnings about another node.
 func (a *agent) about(node string) string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(a.notes), func(n string) bool { return !strings.HasPrefix(n, "node "+node+": ") }), "; ")
 }

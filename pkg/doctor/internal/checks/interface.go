@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 )
 
-// CheckInterface checks a container's interface. If given is valid, it also checks that the
-// interface has this address, which ADD gave the container.
+// CheckInterface checks a container's interface. It also checks that the interface has the address
+// in the parameter given, which is from ADD. It skips this check if given is not valid.
 func (p *Path) CheckInterface(e *End, given netip.Prefix) {
 	station := "interface of " + e.Name
 	link, err := kernel.Link(e.Namespace, e.Interface)

@@ -12,9 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// CheckNode checks what bridgeveth-node has set up on this host for the packets to a pod on another
-// node: the route, the tunnel and its entries. It also asks the agent of that node for the way back.
-// It checks nothing if no agent has added routes to this host.
+// CheckNode checks what bridgeveth-node, the agent of a Kubernetes node, has set up for packets to
+// a pod on another node: the route, and the tunnel with its entries. It also asks the agent of the
+// other node for the way back. If no agent has added routes to this host, CheckNode checks nothing.
 func (p *Path) CheckNode() {
 	if !p.Beyond() || p.Out == "" || p.AskAgent == nil {
 		return
@@ -47,7 +47,8 @@ func (p *Path) CheckNode() {
 	p.checkFarEnd(name)
 }
 
-// addWrongRoute adds a station for a packet to a peer that follows another route than the agent's.
+// addWrongRoute adds a station for packets to another node's pods that do not follow the agent's
+// route.
 func (p *Path) addWrongRoute(route kernel.NodeRoute, to *peer) {
 	if !route.Agent && route.Range == to.pods {
 		p.Advise("route of the host", report.Command("ip %s route del %s via %s dev %s", familyOption(p.To), route.Range, route.Gateway, route.Link)+"; bridgeveth-node then adds its own route",
@@ -61,9 +62,9 @@ func (p *Path) addWrongRoute(route kernel.NodeRoute, to *peer) {
 	p.addNoAgentRoute(to, what)
 }
 
-// addNoAgentRoute adds stations for a route to a peer that the agent should have added, and that is
-// missing. what says which route the host has instead. to is nil if the agent does not answer or
-// knows no such peer.
+// addNoAgentRoute adds a station for a missing route that the agent should have added. The route
+// leads to the pods of a peer (another node). The parameter what says which route the host has
+// instead. to is nil if the agent does not answer or does not know the peer.
 func (p *Path) addNoAgentRoute(to *peer, what string) {
 	const station = "route of the host"
 	if why := p.tunnelFault(to); why != "" {
@@ -90,9 +91,9 @@ func (p *Path) addNoAgentRoute(to *peer, what string) {
 	}
 }
 
-// tunnelFault returns what is wrong with the VXLAN device if the kernel has deleted the routes through
-// it. It returns "" if nothing is wrong, or if the way to the peer does not need the device. to is nil
-// if the peer is not known.
+// tunnelFault returns what is wrong with the VXLAN device, if this is why the kernel has deleted
+// the routes through it. It returns "" if nothing is wrong, or if packets to the peer do not need
+// the device. to is nil if the peer (the other node) is not known.
 func (p *Path) tunnelFault(to *peer) string {
 	d, found := kernel.FindVXLAN(p.Host.Namespace, kernel.Tunnel)
 	switch {
@@ -108,7 +109,8 @@ func (p *Path) tunnelFault(to *peer) string {
 	return ""
 }
 
-// vxlanOverhead returns how many bytes a VXLAN device adds to a packet (RFC 7348, section 5).
+// vxlanOverhead returns how many bytes a VXLAN device adds to a packet (RFC 7348, section 5). local
+// is the source address of the device's packets.
 func vxlanOverhead(local netip.Addr) int {
 	if local.Is6() {
 		return 70
@@ -116,8 +118,9 @@ func vxlanOverhead(local netip.Addr) int {
 	return 50
 }
 
-// checkTunnel checks the VXLAN device and its entries for a gateway. It sets Far and FarTunnel, and
-// returns false if the entries do not lead to a node. to is nil if the agent does not answer.
+// checkTunnel checks the VXLAN device, and its entries for a gateway: the address of another node's
+// VXLAN device. It sets Far and FarTunnel, the addresses of that node. It returns false if the
+// entries lead to no node. to is nil if the agent does not answer.
 func (p *Path) checkTunnel(gateway netip.Addr, to *peer) bool {
 	p.Far, p.FarTunnel = netip.Addr{}, gateway
 	d, found := kernel.FindVXLAN(p.Host.Namespace, kernel.Tunnel)
@@ -142,7 +145,8 @@ func (p *Path) checkTunnel(gateway netip.Addr, to *peer) bool {
 	return true
 }
 
-// hasTunnelAddress reports whether the VXLAN device has an address of the packet's family.
+// hasTunnelAddress reports whether the VXLAN device of this host has an address of the packet's
+// family.
 func (p *Path) hasTunnelAddress() bool {
 	for a, all := range p.holders {
 		if a.Is4() == p.Is4() && !a.IsLinkLocalUnicast() && slices.ContainsFunc(all, func(h holder) bool { return h.end == nil && h.link == kernel.Tunnel }) {
@@ -152,8 +156,9 @@ func (p *Path) hasTunnelAddress() bool {
 	return false
 }
 
-// checkTunnelEntries checks the neighbour entry of a gateway, and the forwarding entry of the MAC in
-// it. It returns the address of the node to which they lead.
+// checkTunnelEntries checks two entries of the VXLAN device: the neighbour entry of a gateway, and
+// the forwarding entry for the MAC in the neighbour entry. It returns the address of the node to
+// which the forwarding entry leads.
 func (p *Path) checkTunnelEntries(d kernel.VXLAN, gateway netip.Addr, to *peer) (remote netip.Addr, ok bool) {
 	neighbours, err := kernel.Neighbours(p.Host.Namespace, d.Index, kernel.FamilyOf(gateway))
 	entries, err2 := kernel.FDB(p.Host.Namespace)
@@ -195,8 +200,9 @@ func (p *Path) checkTunnelEntries(d kernel.VXLAN, gateway netip.Addr, to *peer) 
 	return entries[i].Remote, true
 }
 
-// addNoForwardingEntry adds a station for a missing or wrong forwarding entry. If the agent has named
-// the peer's InternalIP, the station has the command that sets the entry.
+// addNoForwardingEntry adds a station for a missing or wrong forwarding entry of the VXLAN device.
+// If the agent knows the address of the other node, the station has the command that sets the
+// entry.
 func (p *Path) addNoForwardingEntry(d kernel.VXLAN, mac net.HardwareAddr, to *peer, what string) {
 	const station = "forwarding entry of the tunnel"
 	if to != nil {
@@ -210,8 +216,8 @@ func (p *Path) addNoForwardingEntry(d kernel.VXLAN, mac net.HardwareAddr, to *pe
 	p.Advise(station, p.restores(), "%s", what).Root = true
 }
 
-// checkOuterRoute checks the route of the tunnel's packets to a node, and whether they fit through
-// its link.
+// checkOuterRoute checks the host's route for the tunnel's packets to another node. It also checks
+// that the packets are not too large for the link of this route.
 func (p *Path) checkOuterRoute(d kernel.VXLAN, remote netip.Addr) {
 	const station = "route to the peer node"
 	outer, err := kernel.RouteTo(p.Host.Namespace, remote, d.Local, "")
@@ -240,8 +246,8 @@ func (p *Path) checkOuterRoute(d kernel.VXLAN, remote netip.Addr) {
 	p.Good(station, "to %s by %s, MTU %d", remote, outer.Link, link.Attrs().MTU)
 }
 
-// checkFarEnd asks the agent of the target's node for the way back. An agent that does not answer is
-// no fault, because agents listen only on 127.0.0.1 by default.
+// checkFarEnd asks the agent of the target's node whether the node has a way back. It is no fault
+// if the agent does not answer, because agents listen only on 127.0.0.1 by default.
 func (p *Path) checkFarEnd(node string) {
 	const station = "far end"
 	far, err := p.AskAgent.ask(p.Far.String())
@@ -263,7 +269,7 @@ func (p *Path) checkFarEnd(node string) {
 	}
 }
 
-// checkNodeNeighbour checks the host's neighbour entry of the next hop on the way to the target's
+// checkNodeNeighbour checks the host's neighbour entry for the next hop on the way to the target's
 // node.
 func (p *Path) checkNodeNeighbour() {
 	if !p.Far.IsValid() {

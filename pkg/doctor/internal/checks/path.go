@@ -33,8 +33,8 @@ type Path struct {
 	// and CheckHostRoute set the field.
 	Refused bool
 	// Far is the address of the node that has the target. FarTunnel is the address of that node's
-	// end of the tunnel. CheckNode sets both; an address is not valid if there is no such node or no
-	// tunnel.
+	// VXLAN device. CheckNode sets both fields. An address is not valid if there is no such node or
+	// no tunnel.
 	Far, FarTunnel netip.Addr
 
 	asked bool   // the agent on this host was asked

@@ -15,7 +15,8 @@ import (
 // current is a netlink handle for the namespace of the calling thread.
 var current netlink.Handle
 
-// dump repeats a listing until the listed objects do not change during it (NLM_F_DUMP_INTR).
+// dump repeats a listing while the kernel reports that the listed objects have changed during it
+// (NLM_F_DUMP_INTR).
 func dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()

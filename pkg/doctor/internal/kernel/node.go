@@ -11,16 +11,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// The marks of bridgeveth-node, the agent of a Kubernetes node (cmd/bridgeveth-node/internal/kernel):
-// the protocol of its routes, and the name and the link group of its VXLAN device.
+// bridgeveth-node, the agent of a Kubernetes node, marks its objects
+// (cmd/bridgeveth-node/internal/kernel): its routes by their protocol, and its VXLAN device by the
+// name and the link group.
 const (
 	agentProtocol = 97
 	Tunnel        = "bvx0"
 	tunnelGroup   = 97
 )
 
-// HasAgent reports whether bridgeveth-node has added routes to the namespace. The routes stay when
-// the agent ends.
+// HasAgent reports whether bridgeveth-node, the agent of a Kubernetes node, has added routes to the
+// namespace. The routes stay when the agent ends.
 func HasAgent(ns *setup.Namespace) bool {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		all, _ := routes(ns, family, unix.RT_TABLE_MAIN) // a family that cannot be listed has no routes
@@ -31,7 +32,7 @@ func HasAgent(ns *setup.Namespace) bool {
 	return false
 }
 
-// NodeRoute is a route in a routing table.
+// NodeRoute is a route as it is in the routing table, with the mark of bridgeveth-node.
 type NodeRoute struct {
 	Range   netip.Prefix
 	Gateway netip.Addr // not valid for a destination on the link
@@ -39,8 +40,8 @@ type NodeRoute struct {
 	Agent   bool       // the route has the mark of bridgeveth-node
 }
 
-// MatchingRoute returns the route in the tables that matches a packet. The arguments are those of
-// RouteTo.
+// MatchingRoute returns the route in the routing tables that matches a packet. The parameters are
+// those of RouteTo.
 func MatchingRoute(ns *setup.Namespace, to, from netip.Addr, iif string) (r NodeRoute, err error) {
 	found, err := lookUp(ns, to, from, netlink.RouteGetOptions{Iif: iif, FIBMatch: true})
 	if err != nil {
@@ -60,7 +61,7 @@ func MatchingRoute(ns *setup.Namespace, to, from netip.Addr, iif string) (r Node
 	return r, nil
 }
 
-// VXLAN is a VXLAN device.
+// VXLAN describes a VXLAN device.
 type VXLAN struct {
 	Index, MTU, Port int
 	Local            netip.Addr // the source address of the outer packets

@@ -21,14 +21,14 @@ type Route struct {
 	Type    string // "blackhole", "unreachable", "prohibit" or "throw"; "" if the packet may leave
 }
 
-// routeTypes names the types of routes that drop packets, as ip-route(8) does.
+// routeTypes contains the types of routes that drop packets, with their names in ip-route(8).
 var routeTypes = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
 }
 
-// RouteTo asks the kernel for the route of a packet with the destination to. The kernel follows the
-// routing rules (ip rule), and these may match the source address, from. iif is the link on which
-// the packet comes in. If iif is "", the namespace itself sends the packet. The source address is
+// RouteTo asks the kernel for the route of a packet. The parameters to and from are the packet's
+// destination and source, because the routing rules (ip rule) may match both. iif is the link on
+// which the packet comes in. If iif is "", the namespace itself sends the packet. The source is
 // then an address of the namespace, or not valid.
 //
 // Some errors identify the type of the route (see Reason). If iif is not "", EXDEV means that

@@ -74,8 +74,8 @@ func readCounters(posts Posts, is4 bool) map[Counter]int {
 	return all
 }
 
-// counterOf returns the counter with a name from the text of /proc/net/netstat. The file has a line
-// of names before each line of values.
+// counterOf returns the counter with this name. text is the content of /proc/net/netstat, which has
+// a line of names before each line of values.
 func counterOf(text, name string) int {
 	lines := strings.Split(text, "\n")
 	for i := 0; i+1 < len(lines); i += 2 {

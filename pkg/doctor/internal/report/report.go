@@ -66,7 +66,7 @@ func (r *Report) Obstacle() *Station {
 	return nil
 }
 
-// Dropped reports whether the obstacle is a station that dropped the doctor's packet.
+// Dropped reports whether the station that Obstacle returns has dropped the doctor's packet.
 func (r *Report) Dropped() bool {
 	o := r.Obstacle()
 	return o != nil && strings.HasPrefix(o.Name, DroppedBy)
