@@ -29,7 +29,6 @@ const (
 	guardedTargets = "targets"
 )
 
-// The chains for packets of guarded ports.
 var (
 	guardMAC = chain{Name: "guard_mac"}
 	guardIP  = chain{Name: "guard_address"}
@@ -93,10 +92,10 @@ var formerGuardRules = []ownRule{
 //	arriving:  iifname vmap @guarded
 //
 // The leading rule of each bridge matches the packets of all bridges, so a packet costs one lookup for each
-// bridge with guarded ports. It cannot match the packets of its bridge only, because this match, "ibrname",
-// needs a kernel option that not all kernels have. The chain runs before br_netfilter and before the bridge
-// learns MAC addresses. The kernel removes a VLAN tag before the chain, so a tag cannot hide the contents of a
-// packet.
+// bridge with guarded ports. The rule cannot match only the packets of its bridge, because the match for this
+// ("ibrname") needs a kernel option that not all kernels have. The chain runs before br_netfilter and before the
+// bridge learns MAC addresses. The kernel removes a VLAN tag before the chain, so a tag cannot hide the contents
+// of a packet.
 func guardFeature(net *plan.Network) feature {
 	leading := leadingTo(net.Comment(leadingRule))
 	return feature{
@@ -303,7 +302,7 @@ func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
 	return nil
 }
 
-// elementsOfPorts returns the elements of these ports in the given sets of the guard.
+// elementsOfPorts returns the elements that these ports have in these sets of the guard.
 func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (list []element, err error) {
 	chosen := map[string]bool{}
 	for _, o := range ports {

@@ -21,14 +21,14 @@ import (
 
 // A host port also works on 127.0.0.1 of the host. For this, packets from 127.0.0.0/8 must leave through the
 // bridge and their replies come in through it. The sysctl route_localnet allows both, but would also let
-// containers reach servers on the host's loopback (CVE-2020-8558). Therefore a filter, the guard, drops packets
-// to 127.0.0.0/8 that are not such replies. The guard is a tc filter and not a rule of nf_tables, because many
-// firewalls begin with "nft flush ruleset": this would delete the rule, but not reset the sysctl. The guard is
-// added before the sysctl is set, and deleted after the sysctl is reset.
+// containers reach servers on the host's loopback (CVE-2020-8558). Therefore a filter, the loopback guard, drops
+// packets to 127.0.0.0/8 that are not such replies. It is a tc filter and not a rule of nf_tables, because many
+// firewalls begin with "nft flush ruleset": this would delete the rule, but not reset the sysctl. The loopback
+// guard is added before the sysctl is set, and deleted after the sysctl is reset.
 //
 // With br_netfilter, conntrack changes the destination of replies to 127.0.0.1 before the bridge delivers them,
-// so the guard would drop them. A rule therefore marks these replies, and the guard accepts packets with the
-// mark (see repliesToLoopback).
+// so the loopback guard would drop them. A rule therefore marks these replies, and the loopback guard accepts
+// packets with the mark (see repliesToLoopback).
 
 // sysctlLocalnet is the sysctl that lets packets from 127.0.0.0/8 leave through a link, and packets to
 // 127.0.0.0/8 arrive on it.
@@ -45,10 +45,10 @@ const (
 	frameVLANTag  = 1<<32 - 0x1000 + 44
 )
 
-// localnetGuard is the guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without the mark. Such
-// a frame may have had a VLAN tag, because the kernel removes one tag before the filter runs. The guard also
-// drops frames with another tag after a tag of VLAN 0, because the kernel removes these tags only after the
-// filter (__netif_receive_skb_core in net/core/dev.c).
+// localnetGuard is the loopback guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without the
+// mark. Such a frame may have had a VLAN tag, because the kernel removes one tag before the filter runs. The
+// program also drops frames with another tag after a tag of VLAN 0, because the kernel removes these tags only
+// after the filter (__netif_receive_skb_core in net/core/dev.c).
 var localnetGuard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
@@ -79,8 +79,8 @@ const (
 	localnetGuardTag = 1 // handle of the filter; because of it, a second request replaces the filter instead of adding another one
 )
 
-// repliesToLoopback returns the rule that marks replies of host ports to the host's loopback, so that the guard
-// accepts them:
+// repliesToLoopback returns the rule that marks replies of host ports to the host's loopback, so that the
+// loopback guard accepts them:
 //
 //	answers:  ct label 98 ct direction reply ip daddr 127.0.0.0/8 meta mark set meta mark | 0x1000
 func repliesToLoopback() ownRule {
@@ -91,7 +91,8 @@ func repliesToLoopback() ownRule {
 	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnetMark))}
 }
 
-// MissingLocalnet returns a difference if the bridge or its VLAN link lacks the sysctl route_localnet or the guard.
+// MissingLocalnet returns a difference if a link of the network lacks the sysctl route_localnet or the loopback
+// guard.
 func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
@@ -114,8 +115,8 @@ func MissingLocalnet(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 	return missing, nil
 }
 
-// localnetFilters reports whether a link has the guard (guarded), and whether it has filters of other programs
-// (others). parent is clsactArriving or clsactLeaving: it selects the filters for arriving or for leaving
+// localnetFilters reports whether a link has the loopback guard (guarded), and whether it has filters of other
+// programs (others). parent selects the filters: clsactArriving for arriving packets, clsactLeaving for leaving
 // packets.
 func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
@@ -138,7 +139,7 @@ func localnetFilters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, o
 	return guarded, others, nil
 }
 
-// guardLocalnet adds the guard to a link, or replaces the guard. It keeps the qdisc and the filters of other
+// guardLocalnet adds the loopback guard to a link, or replaces it. It keeps the qdisc and the filters of other
 // programs.
 func guardLocalnet(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
@@ -160,8 +161,8 @@ func guardLocalnet(n *netns.Namespace, name string) error {
 	return n.Send(b)
 }
 
-// RemoveLocalnet resets the sysctl of a link and then deletes the guard. It deletes the qdisc too, unless other
-// programs have filters there. RemoveLocalnet is for a link that continues to exist.
+// RemoveLocalnet resets the sysctl of a link and then deletes the loopback guard. It deletes the qdisc too,
+// unless the qdisc has filters of other programs. RemoveLocalnet is for a link that continues to exist.
 func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	guarded, others, err := localnetFilters(n, l, clsactArriving)
 	if err != nil || !guarded {
@@ -191,8 +192,8 @@ func RemoveLocalnet(n *netns.Namespace, l rtnl.Link) error {
 	return nil
 }
 
-// filterRequest returns a request about the guard of a link. With NLM_F_DUMP, the request lists all filters of
-// the link.
+// filterRequest returns a request about the loopback guard of a link. With NLM_F_DUMP, the request lists all
+// filters of the link.
 func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	msg := &nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent}

@@ -30,9 +30,9 @@ func (p *policy) add(value string, exprs []expr.Any) {
 	p.rules = append(p.rules, policyRule{value, exprs})
 }
 
-// ComparePolicy returns a difference for each rule of a policy that its chain lacks, and for each rule of an
-// old value that must be deleted. It recognizes rules by their comments. present holds the handles of the
-// chain's rules, by comment.
+// ComparePolicy returns a difference for each rule of a policy that its chain lacks, and for each rule of an old
+// value of the setting, which must be deleted. It recognizes rules by their comments. present holds the handles
+// of the chain's rules, by comment.
 func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
 	wanted := map[string]bool{}
 	for _, rule := range p.rules {

@@ -20,7 +20,6 @@ import (
 // ruleset".
 var ErrTablesGone = errors.New("the nftables table bridgeveth was deleted meanwhile")
 
-// element is an element of a set or map of our tables.
 type element struct {
 	family  int
 	set     string
