@@ -56,9 +56,9 @@ func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 }
 
 // listPorts calls f with each port of a bridge, or with each link if bridge is 0, until f returns
-// false. It opens its own socket, because a socket with an unread rest of a listing cannot be used
-// again. The request has no IFLA_EXT_MASK, because with this attribute the kernel first searches
-// all links for the largest message (rtnl_calcit in net/core/rtnetlink.c).
+// false. It opens its own socket, because a socket cannot be used again if a listing was not read
+// to its end. The request has no IFLA_EXT_MASK, because with this attribute the kernel first
+// searches all links for the largest message (rtnl_calcit in net/core/rtnetlink.c).
 func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 	socket, err := n.NewSocket(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -53,8 +53,8 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 
 // unusedCandidates returns the objects that DeleteUnusedGateways deletes if no container uses them.
 // old has our gateway addresses on links that have several addresses of one family. outside has the
-// links with a gateway outside the containers' subnets, because the host has on-link routes to
-// these subnets.
+// links whose gateway is outside the containers' subnets: their on-link routes to these subnets may
+// be unused.
 func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress, outside []rtnl.Link, err error) {
 	type kind struct {
 		link int

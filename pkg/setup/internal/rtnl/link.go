@@ -159,7 +159,7 @@ func ParseLink(m []byte) (l Link) {
 	return l
 }
 
-// setPort sets l.Port to name, a name of the link, if name has the form of a port's name.
+// setPort stores a name of the link in l.Port, if the name has the form of a port's name.
 func (l *Link) setPort(name string) {
 	if plan.IsPort(name) {
 		l.Port = name
