@@ -67,7 +67,7 @@ func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	return n.Send(b)
 }
 
-// DeleteOnLink adds requests to the batch that delete routes through link l. It deletes only routes
+// DeleteOnLink adds to the batch requests that delete routes through link l. It deletes only routes
 // that ensureOnLink added and for whose destination selected returns true.
 func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, selected func(netip.Prefix) bool) error {
 	library, err := n.Library()

@@ -122,12 +122,12 @@ const (
 	vlanOfBridge                 // for the bridge itself, whose frames are tagged
 )
 
-// joinVLANs adds a port, or a bridge, to a range of VLANs.
+// joinVLANs adds to the batch a request that adds a port, or a bridge, to a range of VLANs.
 func joinVLANs(b *netns.Batch, l rtnl.Link, r plan.VLANRange, mode vlanMode) {
 	b.Add(fmt.Sprintf("add %s to VLANs %d to %d", l.Name, r.First, r.Last), vlanRequest(unix.RTM_SETLINK, l, r, mode))
 }
 
-// leaveVLAN removes a port, or a bridge, from a VLAN.
+// leaveVLAN adds to the batch a request that removes a port, or a bridge, from a VLAN.
 func leaveVLAN(b *netns.Batch, l rtnl.Link, id int, mode vlanMode) {
 	b.Ensure(fmt.Sprintf("remove %s from VLAN %d", l.Name, id), vlanRequest(unix.RTM_DELLINK, l, plan.VLANRange{First: id, Last: id}, mode), unix.ENOENT)
 }

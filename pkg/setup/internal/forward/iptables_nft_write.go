@@ -64,8 +64,7 @@ func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err erro
 	return l, err
 }
 
-// deleteFrom appends requests to the transaction that delete the rules for which chosen returns
-// true.
+// deleteFrom makes the transaction delete the rules for which chosen returns true.
 func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	var handles []uint64
 	for i, r := range l.rules {
@@ -154,10 +153,10 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// removeOwn appends requests to the transaction that delete the rules of BRIDGEVETH-FORWARD for which
-// chosen returns true. If only the jump to BRIDGEVETH-ADMIN would be left, the transaction also deletes
-// both chains and the jump to BRIDGEVETH-FORWARD. A chain stays if it has rules of other programs, or
-// if other programs jump to it.
+// removeOwn makes the transaction delete the rules of BRIDGEVETH-FORWARD for which chosen returns
+// true. If only the jump to BRIDGEVETH-ADMIN would be left, the transaction also deletes both
+// chains and the jump to BRIDGEVETH-FORWARD. A chain stays if it has rules of other programs, or if
+// other programs jump to it.
 func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen func(rule) bool) error {
 	if slices.ContainsFunc(own.rules, func(r rule) bool { return r != toAdmin && !chosen(r) }) {
 		own.deleteFrom(c, chosen)
@@ -182,9 +181,9 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused appends a request to the transaction that deletes a chain. It does so only if the
-// chain has no rules and no jumps to it beyond those that the transaction deletes. The parameter
-// rules is the number of rules and jumps that the transaction deletes.
+// deleteIfUnused makes the transaction delete a chain. It does so only if the chain has no rules
+// and no jumps to it beyond those that the transaction deletes. The parameter rules is the number
+// of rules and jumps that the transaction deletes.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

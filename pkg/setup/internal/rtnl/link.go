@@ -246,17 +246,17 @@ func PortInfo(settings map[int]bool) *nl.RtAttr {
 	return info
 }
 
-// SetUp adds a request to the batch that sets the link called name up.
+// SetUp adds to the batch a request that sets the link called name up.
 func SetUp(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" up", name, unix.IFF_UP, unix.IFF_UP)
 }
 
-// SetDown adds a request to the batch that sets the link called name down.
+// SetDown adds to the batch a request that sets the link called name down.
 func SetDown(b *netns.Batch, name string) {
 	setFlag(b, "set "+name+" down", name, unix.IFF_UP, 0)
 }
 
-// setFlag adds a request to the batch that sets or clears a flag (IFF_*) of the link called name.
+// setFlag adds to the batch a request that sets or clears a flag (IFF_*) of the link called name.
 // value equals flag to set the flag, and 0 to clear it.
 func setFlag(b *netns.Batch, what, name string, flag, value uint32) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
@@ -282,7 +282,7 @@ func DeleteLink(n *netns.Namespace, l Link) error {
 	return n.Send(b)
 }
 
-// Delete adds a request to the batch that deletes the link called name. If the link does not exist,
+// Delete adds to the batch a request that deletes the link called name. If the link does not exist,
 // this counts as success.
 func Delete(b *netns.Batch, name string) {
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
@@ -339,7 +339,7 @@ func RandomMAC() net.HardwareAddr {
 	return mac
 }
 
-// MarkOwn adds requests to the batch that set the alias, which marks a bridge or VLAN link as ours,
+// MarkOwn adds to the batch requests that set the alias, which marks a bridge or VLAN link as ours,
 // and that stop the kernel from generating IPv6 addresses for the link. The link must be down,
 // because the kernel generates an address when the link goes up.
 func MarkOwn(b *netns.Batch, name string) {

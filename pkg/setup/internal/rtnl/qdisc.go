@@ -166,8 +166,8 @@ func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error)
 	return to, others, nil
 }
 
-// RemoveLimits adds requests to the batch that delete our token bucket and our redirection from a link.
-// It does not delete the link or its IFB.
+// RemoveLimits adds to the batch requests that delete our token bucket and our redirection from a
+// link. It does not delete the link or its IFB.
 func RemoveLimits(n *netns.Namespace, b *netns.Batch, l Link) error {
 	bucket, err := ReadBucket(n, l)
 	if err != nil {
