@@ -34,10 +34,10 @@ const (
 // removalWait is the longest time that RemoveLink waits for the deletion of a link.
 const removalWait = 10 * time.Second
 
-// removalGroups are the multicast groups of the notifications about a deletion. Of the two, the
-// kernel sends RTM_DELNETCONF first: when a link has lost its name and index (NETDEV_UNREGISTER in
-// net/ipv4/devinet.c). For a bridge, RTM_DELLINK follows after the first of the two waits. A kernel
-// without RTM_DELNETCONF (before Linux 4.12) only makes RemoveLink slower.
+// removalGroups are the multicast groups of two notifications about a deletion. The kernel sends
+// RTM_DELNETCONF first, when a link has lost its name and index (NETDEV_UNREGISTER in
+// net/ipv4/devinet.c). It sends RTM_DELLINK later, for a bridge only after the first of its two waits.
+// A kernel without RTM_DELNETCONF (before Linux 4.12) only makes RemoveLink slower.
 const removalGroups = unix.RTMGRP_LINK | 1<<(unix.RTNLGRP_IPV4_NETCONF-1)
 
 // RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can find the link.
@@ -177,8 +177,8 @@ func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	}
 }
 
-// readNotices reads the notifications about links. gone is true if the link was deleted. It ignores
-// RTM_DELLINK of the family AF_BRIDGE, which the kernel sends when a port leaves a bridge.
+// readNotices reads the notifications about links. gone is true if the link was deleted. readNotices
+// ignores RTM_DELLINK of the family AF_BRIDGE, which the kernel sends when a port leaves a bridge.
 func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	err = r.notices.Receive(func(m netns.Message) bool {
 		switch m.Kind {
