@@ -40,7 +40,8 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// TestArchitectureFunctions checks that all functions that the section about ADD names exist.
+// TestArchitectureFunctions checks that the code has every function that the section about ADD
+// names.
 func TestArchitectureFunctions(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	if err != nil {
@@ -97,8 +98,8 @@ func eachSource(t *testing.T, mode parser.Mode, f func(folder string, file *ast.
 	}
 }
 
-// imports returns all pairs of shipped packages of which the first package imports the second, as
-// "A --> B".
+// imports returns the text "A --> B" for each shipped package A and each shipped package B that A
+// imports.
 func imports(t *testing.T) map[string]bool {
 	t.Helper()
 	arrows := map[string]bool{}

@@ -166,8 +166,8 @@ func closest(text string, messages []message) message {
 	})
 }
 
-// likeness returns how many words the message and the given words have in common, as a number from
-// 0 to 1.
+// likeness returns how similar the message and the given words are: from 0 if they have no word in
+// common, to almost 1 if all words are equal.
 func (m message) likeness(words []string) float64 {
 	own, common := strings.Fields(m.text), 0
 	for _, w := range own {
@@ -191,7 +191,7 @@ func quotations(t *testing.T, page string) (quoted []string) {
 // "\|".
 func unescape(quoted string) string { return strings.ReplaceAll(quoted, `\|`, "|") }
 
-// escape is the inverse of unescape.
+// escape writes "|" as in a table of Markdown. It is the inverse of unescape.
 func escape(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
 
 // read returns the content of a page.
@@ -301,7 +301,7 @@ func nameOf(e ast.Expr) string {
 // verbs matches a formatting verb of package fmt.
 var verbs = regexp.MustCompile(`%(\[\d+\])?[+#]?[a-zA-Z]`)
 
-// dots matches the signs "…" of several adjacent values.
+// dots matches one or several signs "…" in a row. Each sign stands for a value.
 var dots = regexp.MustCompile("…+")
 
 // literal returns the text of a string literal, or of several literals joined by +. In the text,

@@ -22,8 +22,8 @@ const carrierWait = time.Second
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
 // asCalled is the definition of a shell function bvctl. The function runs this program with the
-// folders of this process. It is needed because the remedies call bvctl without the options that
-// name the folders.
+// same --conf-dir, --data-dir and --cache-dir as this process, because the remedies call bvctl
+// without these options.
 const asCalled = `bvctl() { "$BVCTL" --conf-dir "$CONF_DIR" --data-dir "$DATA_DIR" --cache-dir "$CACHE_DIR" "$@"; }; `
 
 // fixAll runs the command of each problem once. It returns the commands that it has run. The caller

@@ -49,8 +49,9 @@ and B, it checks these paths for every container.`,
 	return cmd
 }
 
-// examine checks all paths that args name, or all paths of the host. If fix is set, it runs the
-// commands that fix the problems, and then checks all paths again.
+// examine checks the paths of the containers that args name, or of all containers if args is empty.
+// If fix is set, it runs the commands that fix the problems. If it has run a command, it checks the
+// paths again.
 func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix bool, w io.Writer) ([]*doctor.Report, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("bvctl doctor needs root, because it sends packets from containers; run it as root")
@@ -77,7 +78,8 @@ func examine(ctx context.Context, inv *inventory.Inventory, args []string, fix b
 	return reports, err
 }
 
-// examineOnce checks all paths that args name, or all paths of the host.
+// examineOnce checks the paths of the containers that args name, or of all containers if args is
+// empty.
 func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) ([]*doctor.Report, error) {
 	x, err := newExamination(inv)
 	if err != nil {
@@ -87,7 +89,7 @@ func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) (
 	return x.walk(ctx, args)
 }
 
-// marks are the symbols that the text output prints before a station, that is, before a check on
+// marks are the symbols in the text output for the results of stations. A station is one check on
 // the path of a packet.
 var marks = map[doctor.State]string{doctor.Good: "✓", doctor.Bad: "✗", doctor.Note: "·"}
 

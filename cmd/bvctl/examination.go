@@ -111,7 +111,8 @@ func (x *examination) close() {
 	x.Host.Close()
 }
 
-// walk follows packets along all paths that args name, or along all paths of the host.
+// walk follows packets along the paths of the containers that args name, or of all containers if
+// args is empty.
 func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
 	x.AskAgent = func(host string) (string, error) {
 		text, _, err := askAgent(ctx, net.JoinHostPort(host, agentPort))
@@ -163,9 +164,10 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return append(reports, passing...), err
 }
 
-// walkFrom follows packets from container a to the parameter to. If to is nil, it follows packets
-// to the gateways of a and to the next container on the bridge. If the network namespace of a or to
-// cannot be opened, walkFrom returns only the report on this.
+// walkFrom follows packets from container a to another end of a path, the parameter to. If this
+// parameter is nil, walkFrom follows packets to the gateways of a and to the next container on the
+// bridge. If the network namespace of an end cannot be opened, walkFrom returns only the report on
+// this.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
 		if unopened := x.unopened[e]; unopened != nil {
@@ -236,7 +238,7 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 	return reports, nil
 }
 
-// present returns those ends whose container still exists, and the ends that are no containers.
+// present returns the ends without those whose container was removed.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
 	now, err := x.inv.Containers(x.Host, x.networks)
 	if err != nil {

@@ -133,9 +133,9 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				// The network was removed, so it has no leases. The store keeps the network's pools
-				// of free addresses, because they record the order in which addresses are given
-				// out.
+				// Omit this range, because the network was removed and has no leases. The store
+				// keeps the network's pools of free addresses, because they record the order in
+				// which addresses are given out.
 				continue
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
@@ -221,7 +221,8 @@ func (l *listing) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// shorten returns the first 12 characters of a container's ID, as container runtimes print it.
+// shorten returns the first 12 characters of an ID of 64 characters, as container runtimes print
+// it. It returns another ID unchanged, and "-" for an empty ID.
 func shorten(id string) string {
 	if len(id) == 64 {
 		return id[:12]

@@ -14,9 +14,9 @@ var (
 	stderr = &printable{to: os.Stderr}
 )
 
-// printable replaces each character that is not printable, except tabs and line ends. Names of
-// containers, networks and links come from other programs, and may contain escape sequences,
-// which would change the terminal or make an SVG drawing invalid.
+// printable replaces each character of the output that is not printable, except tabs and line ends.
+// Names of containers, networks and links come from other programs. They may contain escape
+// sequences, which would change the terminal or make an SVG drawing invalid.
 type printable struct {
 	to   io.Writer
 	rest []byte // an incomplete character at the end of the last Write

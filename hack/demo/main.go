@@ -238,7 +238,7 @@ func title(heading string, words ...string) {
 
 func step(what, command string) { fmt.Printf(" * %s\n     $ %s\n", what, command) }
 
-// show prints what and the command, runs the command, and prints its output.
+// show prints the text what and the command, runs the command, and prints its output.
 func show(what, command string) error {
 	out, err := run(command)
 	fmt.Printf("\n   %s\n     $ %s\n", what, command)

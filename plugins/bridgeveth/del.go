@@ -14,9 +14,9 @@ import (
 // result of ADD.
 //
 // DEL deletes the link and the host ports first. If this fails, the address is still in use, so DEL
-// stops and keeps the lease. The next DEL continues. In all later steps, DEL continues after
-// errors. With the IPAM plugin dhcp, DEL releases the lease before it deletes the link, because the
-// DHCP client needs the link.
+// stops and keeps the lease, and the runtime must call DEL again. In all later steps, DEL continues
+// after errors. With the IPAM plugin dhcp, DEL releases the lease before it deletes the link,
+// because the DHCP client needs the link.
 func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {

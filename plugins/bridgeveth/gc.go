@@ -10,8 +10,7 @@ import (
 )
 
 // gc is the verb GC (CNI specification 1.1.0, "GC"). It removes every attachment of the network
-// that is not in the list of valid attachments. It continues after errors and returns all of
-// them.
+// that is not in the list of valid attachments. It continues after errors and returns all errors.
 func gc(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {

@@ -20,7 +20,7 @@ import (
 )
 
 // delegate is the IPAM plugin of a configuration. Its name is empty if the network has no IPAM
-// plugin, as a layer 2 network.
+// plugin, so that it is a layer 2 network.
 type delegate struct {
 	name, path string
 	self       bool // the IPAM plugin is in this executable file, so its verbs run in this process
@@ -115,9 +115,9 @@ func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
 func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
 func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
 
-// status returns an error if no address is free. Otherwise it returns a result like that of ADD,
-// with the correct subnets and gateways, but with any addresses. result is nil if the IPAM plugin
-// is another program.
+// status returns an error if no address is free. Otherwise it returns a result like that of ADD.
+// The subnets and gateways are correct, but the addresses may differ from those of the next ADD.
+// result is nil if the IPAM plugin is another program.
 func (d *delegate) status() (result *current.Result, err error) {
 	switch {
 	case d.name == "":

@@ -179,8 +179,8 @@ func (c *config) readSets(s *settings) (bad []error) {
 	return c.checkSets()
 }
 
-// readRanges reads a list of sets of ranges. key is the key of the list, for the mistakes that
-// readRanges returns.
+// readRanges reads a list of sets of ranges, and returns the mistakes. key is the key of the list,
+// which the mistakes name.
 func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
@@ -207,9 +207,9 @@ func (a rangeKeys) empty() bool {
 	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
 }
 
-// read returns the ranges that the keys describe, and the mistakes in these keys. path is the text
-// before each key in a mistake. There are several ranges if excluded or static addresses split the
-// range.
+// read returns the ranges that the keys describe, and the mistakes in these keys. path comes before
+// the name of each key in a mistake, such as "ipam." There are several ranges if excluded or static
+// addresses split the range.
 func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	var r ipam.Range
 	var err error
@@ -247,8 +247,8 @@ func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	return set, bad
 }
 
-// parseIntervals reads a list of addresses, subnets and intervals. key is the key of the list, for
-// the mistakes that parseIntervals returns.
+// parseIntervals reads a list of addresses, subnets and intervals, and returns the mistakes. key is
+// the key of the list, which the mistakes name.
 func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
 		s, err := ipam.ParseInterval(text)

@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// GC frees the leases of all attachments that are not in the list of valid attachments. Like Del,
-// it does not read the ranges.
+// GC frees the leases of all attachments that are not in the list of valid attachments. It does not
+// read the ranges, which may have changed since ADD.
 func (p Plugin) GC(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {

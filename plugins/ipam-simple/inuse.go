@@ -19,8 +19,8 @@ func (p Plugin) hasNoLink(a ipam.Attachment) bool { return p.HasLink != nil && !
 // does not take over such a lease.
 func (p Plugin) mayBeInUse(l ipam.Lease) bool { return !l.Namespace.Gone() || p.hasLink(l.Attachment) }
 
-// inUseAfterGC returns the function with which STATUS decides whether a lease still counts. A lease
-// does not count if its container is known to have no link, or no process in its namespace.
+// inUseAfterGC returns the function with which STATUS decides whether an address counts as leased.
+// A lease does not count if its container is known to have no link, or no process in its namespace.
 //
 // A runtime may keep the namespace of a pod that it has forgotten. GC frees the lease of such a
 // pod. But CRI-O calls GC only after STATUS has succeeded, so STATUS must not count this lease. ADD

@@ -34,8 +34,8 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a separate process. It kills the process just before its system call number
-// call. It returns false if the process ends before this system call.
+// killed runs a verb in a separate process, and kills the process before one of its system calls.
+// call is the number of this system call, from 1. killed returns false if the process ends earlier.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
@@ -126,7 +126,8 @@ func TestKilledAnywhere(t *testing.T) {
 				if holders != tt.before && holders != tt.after {
 					t.Fatalf("killed at system call %d: leases of %s, want %s or %s", call, holders, tt.before, tt.after)
 				}
-				// On a fresh host, the next ADD of the same container must get the first addresses.
+				// If the host had no store before, the next ADD of the same container must get the
+				// first addresses.
 				if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim)); tt.fresh && diff != "" {
 					t.Errorf("killed at system call %d (-want +got):\n%s", call, diff)
 				}

@@ -8,9 +8,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// readResolvConf reads a file in the format of resolv.conf(5). Of several lines "search", only the
-// last one counts, as that page says, and likewise of several lines "domain". If path is empty,
-// readResolvConf returns the zero value.
+// readResolvConf reads a file in the format of resolv.conf(5). If the file has several lines with
+// "search", only the last one counts, as in that format. The same is true for "domain". If path is
+// empty, readResolvConf returns the zero value.
 func readResolvConf(path string) (dns types.DNS, err error) {
 	if path == "" {
 		return dns, nil

@@ -20,7 +20,8 @@ import (
 // floor is the least work that any CNI plugin written in Go has to do. It has two parts: the
 // kernel's work for a container with a host port, and one start of a program that does nothing.
 // This benchmark does the first part in its own process, which already has all information about
-// the node. It does not look up, lock, check, store or print anything.
+// the node (the simulated host). The process does not look up, lock, check, store or print anything
+// for this.
 //
 // As with bridgeveth, the containers of the floor do not disturb each other. They have no generated
 // IPv6 addresses, the bridge does not snoop multicast, and each container reports its IPv6 groups
@@ -36,7 +37,7 @@ type floor struct {
 var floorGateway, floorGateway6 = net.IPv4(10, 88, 0, 1), net.ParseIP("fd88::1")
 
 // newFloor makes the bridge, the map of host ports and the FORWARD rules of the floor. The calling
-// thread must be in the node (the simulated host).
+// thread must be in the namespaces of the node (the simulated host).
 func newFloor(start string, dual bool, n *node) (*floor, error) {
 	snooping := false
 	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}, MulticastSnooping: &snooping}
@@ -87,30 +88,31 @@ func (f *floor) publishing() error {
 	return c.Flush()
 }
 
-// address returns the guest's IPv4 address. It is computed from the guest's host port, which is
-// different for each guest.
+// address returns the container's IPv4 address. It is computed from the container's host port,
+// which is different for each container.
 func (f *floor) address(g *guest) net.IP {
 	ip := floorGateway.To4()
 	return net.IPv4(ip[0], ip[1], byte(g.port>>8), byte(g.port)).To4()
 }
 
-// address6 returns the guest's IPv6 address in the network whose first address is the parameter of,
-// such as fe80::.
+// address6 returns the container's IPv6 address in a network. The parameter of is the first address
+// of the network, such as fe80::.
 func (f *floor) address6(of string, g *guest) *net.IPNet {
 	ip := net.ParseIP(of)
 	binary.BigEndian.PutUint16(ip[14:], uint16(g.port))
 	return &net.IPNet{IP: ip, Mask: net.CIDRMask(64, 128)}
 }
 
-// host returns the name of the host end of the guest's veth pair.
+// host returns the name of the host end of the container's veth pair.
 func (f *floor) host(g *guest) string { return fmt.Sprintf("floor%d", g.port) }
 
-// element returns the guest's element in the map of host ports.
+// element returns the container's element in the nftables map of host ports.
 func (f *floor) element(g *guest) []nftables.SetElement {
 	return []nftables.SetElement{{Key: binary.BigEndian.AppendUint16(nil, uint16(g.port)), Val: f.address(g)}}
 }
 
-// add attaches a guest (a container of the benchmark). The calling thread must be in the node.
+// add attaches a container. The calling thread must be in the namespaces of the node (the simulated
+// host).
 func (f *floor) add(g *guest) error {
 	if err := f.launch(); err != nil {
 		return err
@@ -147,7 +149,7 @@ func (f *floor) add(g *guest) error {
 // launch starts the program that does nothing.
 func (f *floor) launch() error { return exec.Command(f.start).Run() }
 
-// publish changes the elements of the map of host ports.
+// publish changes the elements of the nftables map of host ports.
 func (f *floor) publish(change func(*nftables.Conn) error) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -159,8 +161,8 @@ func (f *floor) publish(change func(*nftables.Conn) error) error {
 	return c.Flush()
 }
 
-// configure sets up the guest's interfaces. inside is a netlink socket in the guest's network
-// namespace ns.
+// configure sets up the container's interfaces. inside is a netlink socket in the container's
+// network namespace ns.
 func (f *floor) configure(inside *netlink.Handle, ns netns.NsHandle, g *guest) error {
 	lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}} // LOOPBACK_IFINDEX in linux/net/flow.h
 	if err := inside.LinkSetUp(lo); err != nil {
@@ -192,7 +194,7 @@ func (f *floor) configure(inside *netlink.Handle, ns netns.NsHandle, g *guest) e
 	return nil
 }
 
-// configure6 adds IPv6 addresses and a route to the guest's interface.
+// configure6 adds IPv6 addresses and a route to the container's interface.
 func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.NsHandle, g *guest) error {
 	if err := netns.Set(ns); err != nil {
 		return err
@@ -209,7 +211,8 @@ func (f *floor) configure6(inside *netlink.Handle, link netlink.Link, ns netns.N
 	return inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: floorGateway6})
 }
 
-// del detaches a guest. The calling thread must be in the node.
+// del detaches a container. The calling thread must be in the namespaces of the node (the simulated
+// host).
 func (f *floor) del(g *guest) error {
 	if err := f.launch(); err != nil {
 		return err

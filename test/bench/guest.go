@@ -13,8 +13,8 @@ import (
 
 const containerIf = "eth0"
 
-// guest is a container of the benchmark: its network namespace on a node, and the arguments that a
-// runtime passes for it.
+// guest is a container of the benchmark: its network namespace on a node (a simulated host), and
+// the arguments that a runtime passes for it.
 type guest struct {
 	id     string // container ID; each attachment gets a new one
 	netns  string // path in the node's mount namespace
@@ -24,8 +24,8 @@ type guest struct {
 	took   time.Duration // of the last operation
 }
 
-// runtimeConf returns the arguments that a runtime passes to libcni for the guest. libcni passes
-// the host port on only to plugins that declare the capability portMappings.
+// runtimeConf returns the arguments that a runtime passes to libcni for the container. libcni
+// passes the host port on only to plugins that declare the capability portMappings.
 func (g *guest) runtimeConf() *libcni.RuntimeConf {
 	ports := []map[string]any{{"hostPort": g.port, "containerPort": pathPort, "protocol": "tcp"}}
 	if g.udp {
@@ -37,7 +37,7 @@ func (g *guest) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// addresses returns the guest's IPv4 address and its gateway, from the result of ADD.
+// addresses returns the container's IPv4 address and its gateway, from the result of ADD.
 func (g *guest) addresses() (own, gateway net.IP, err error) {
 	res, err := current.NewResultFromResult(g.result)
 	if err != nil {

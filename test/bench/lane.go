@@ -21,8 +21,8 @@ const (
 	leastBatch  = 4           // fewest ADDs in a turn; CHECKs and DELs follow for the same containers
 )
 
-// lane is one measured system (a set of plugins) with its own node. The benchmark measures the
-// lanes in turns.
+// lane is one measured system (a set of plugins) with its own node (a simulated host). The
+// benchmark measures the lanes in turns.
 type lane struct {
 	*system
 	node      *node
@@ -35,8 +35,8 @@ type lane struct {
 	err       error    // the first failure; the lane takes no more turns
 }
 
-// newLane makes a node for the system. The node gets the given number of visitors: guests that each
-// turn attaches and detaches.
+// newLane makes a node (a simulated host) for the system, with the given number of visitors.
+// Visitors are containers that each turn attaches and detaches.
 func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	n, err := newNode()
 	if err != nil {
@@ -60,8 +60,8 @@ func newLane(s *system, opts options, visitors int) (l *lane, err error) {
 	return l, err
 }
 
-// add attaches a guest, check runs CHECK for it, and del detaches it. The calling thread must be in
-// the node.
+// add attaches a container, check runs CHECK for it, and del detaches it. The calling thread must
+// be in the namespaces of the node (the simulated host).
 func (l *lane) add(g *guest) error {
 	return l.do("ADD", g, func(ctx context.Context) (err error) {
 		if l.floor != nil {
@@ -87,7 +87,7 @@ func (l *lane) del(g *guest) error {
 	})
 }
 
-// do runs an operation and stores its duration in the guest.
+// do runs an operation for the container g and stores its duration in g.
 func (l *lane) do(operation string, g *guest, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
@@ -100,7 +100,7 @@ func (l *lane) do(operation string, g *guest, f func(context.Context) error) err
 	return nil
 }
 
-// name gives each guest a new container ID.
+// name gives each container a new container ID.
 func (l *lane) name(guests []*guest) {
 	for _, g := range guests {
 		l.serial++
@@ -108,8 +108,8 @@ func (l *lane) name(guests []*guest) {
 	}
 }
 
-// fill attaches residents (guests that stay attached) until there are count of them. It returns how
-// long this took.
+// fill attaches residents (containers that stay attached) until there are count of them. It returns
+// how long this took.
 func (l *lane) fill(count int) (time.Duration, error) {
 	guests, err := l.node.newGuests(count-len(l.residents), firstPort+len(l.visitors)+len(l.residents))
 	if err != nil {
@@ -120,9 +120,10 @@ func (l *lane) fill(count int) (time.Duration, error) {
 	return l.node.each(guests, attachers, l.add)
 }
 
-// turn attaches, checks and detaches a batch of visitors. The parameter parallel is the number of
-// operations at the same time. On a lane without residents (guests that stay attached), the batch
-// is one visitor. If verify is set, turn sends test packets between ADD and CHECK.
+// turn attaches, checks and detaches a batch of visitors (containers that are not attached between
+// turns). The parameter parallel is the number of operations at the same time. On a lane without
+// residents (containers that stay attached), the batch is one visitor. If verify is set, turn sends
+// test packets between ADD and CHECK.
 func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
 	if len(l.residents) == 0 {
@@ -167,8 +168,8 @@ func removeBridge() error {
 	return netlink.LinkDel(br)
 }
 
-// timed calls f for each guest and returns the measured times. The parameter parallel is the number
-// of calls at the same time.
+// timed calls f for each container and returns the measured times. The parameter parallel is the
+// number of calls at the same time.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
 	before, err := l.spent()
 	if err != nil {
@@ -229,8 +230,9 @@ func (l *lane) verify(batch []*guest) error {
 	})
 }
 
-// expect pings an address from the calling thread's network namespace. It returns an error unless
-// want says correctly whether an answer comes. If an answer must come, expect waits longer.
+// expect pings an address from the calling thread's network namespace. It returns an error if an
+// answer comes and want is false, or if no answer comes and want is true. If an answer must come,
+// expect waits longer.
 func (l *lane) expect(to net.IP, want bool) error {
 	tries, wait := 1, 300*time.Millisecond
 	if want {

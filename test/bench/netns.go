@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newGuests makes count guests. Each guest is a new network namespace, bound to a path, in which
-// only lo exists and is down.
+// newGuests makes count containers. Each container is a new network namespace, bound to a path, in
+// which only lo exists and is down.
 func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	guests := make([]*guest, count)
 	return guests, n.run(func() error {
@@ -40,7 +40,7 @@ func (n *node) bindNetns(path string) error {
 	return unix.Setns(int(n.net.Fd()), unix.CLONE_NEWNET)
 }
 
-// inGuest runs f on a thread in the guest's network namespace.
+// inGuest runs f on a thread in the container's network namespace.
 func (n *node) inGuest(g *guest, f func() error) error {
 	return n.run(func() error {
 		ns, err := os.Open(g.netns)

@@ -62,7 +62,8 @@ func newNode() (*node, error) {
 	})
 }
 
-// configure sets up the network namespace of a new node. The calling thread must be in the node.
+// configure sets up the network namespace of a new node (a simulated host). The calling thread must
+// be in this namespace.
 func (n *node) configure() error {
 	if err := loopback(true); err != nil {
 		return err
@@ -96,7 +97,8 @@ func (n *node) open() (err error) {
 	return err
 }
 
-// enter moves the calling thread into the node. The thread must be one of onThread.
+// enter moves the calling thread into the namespaces of the node (the simulated host). The thread
+// must have been started by onThread.
 func (n *node) enter() error {
 	// setns(2) refuses to change the mount namespace of a thread that shares its root and working
 	// directory with other threads.
@@ -112,7 +114,7 @@ func (n *node) enter() error {
 	return nil
 }
 
-// run runs f on a new thread in the node.
+// run runs f on a new thread in the namespaces of the node (the simulated host).
 func (n *node) run(f func() error) error {
 	return onThread(func() error {
 		if err := n.enter(); err != nil {
@@ -122,10 +124,10 @@ func (n *node) run(f func() error) error {
 	})
 }
 
-// each calls f once for every guest, on threads in the node. The parameter parallel is the number
-// of calls at the same time. each returns the time from the start of the first call to the end of
-// the last call. Programs that f starts run in the node. After an error, each starts no further
-// call on this thread.
+// each calls f once for every container, on threads in the namespaces of the node (the simulated
+// host). The parameter parallel is the number of calls at the same time. each returns the time from
+// the start of the first call to the end of the last call. Programs that f starts run in the node.
+// A thread whose call has failed makes no further call.
 func (n *node) each(guests []*guest, parallel int, f func(*guest) error) (time.Duration, error) {
 	todo := make(chan *guest, len(guests))
 	for _, g := range guests {

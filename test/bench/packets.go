@@ -154,8 +154,8 @@ func noSegmentation() error {
 	return netlink.LinkSetGSOMaxSegs(l, 1)
 }
 
-// addRules inserts rules at the beginning of FORWARD that match none of the measured packets. from
-// is the number of such rules that exist, and to is the wanted number.
+// addRules inserts rules at the beginning of FORWARD. They match none of the measured packets. from
+// is the number of these rules that exist already, and to is the wanted number.
 func (s *scene) addRules(from, to int) error {
 	var text strings.Builder
 	text.WriteString("*filter\n")
@@ -243,8 +243,8 @@ func (s *scene) verifyOffload(p path, f *flows) error {
 	return nil
 }
 
-// worst returns the least ratio of the fast path to the reference plugins, over the rows to which a
-// target applies.
+// worst returns the smallest ratio among the rows to which a target applies: the rate with the fast
+// path divided by the rate of the reference plugins.
 func (r *report) worst(p path, t traffic) float64 {
 	least := 0.0
 	for _, row := range r.Packets {

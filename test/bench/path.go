@@ -181,7 +181,8 @@ func newScene(s *system, opts options, udp bool) (*scene, error) {
 	)
 }
 
-// joinOutside connects the calling thread's network namespace to a node by a veth pair.
+// joinOutside connects the calling thread's network namespace to a node (a simulated host) by a
+// veth pair.
 func joinOutside(n *node) error {
 	pair := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: containerIf}, PeerName: "uplink", PeerNamespace: netlink.NsFd(int(n.net.Fd())),
@@ -212,7 +213,8 @@ func (s *scene) address(g *guest, port int) string {
 	return net.JoinHostPort(own.String(), strconv.Itoa(port))
 }
 
-// in runs f in the guest's network namespace, or in that of the node if g is nil.
+// in runs f in the container's network namespace, or in that of the node (the simulated host) if g
+// is nil.
 func (s *scene) in(g *guest, f func() error) error {
 	if g == nil {
 		return s.node.run(f)

@@ -72,9 +72,9 @@ func installOurs(from, dir string) error {
 	return os.Link(filepath.Join(dir, "bridgeveth"), second)
 }
 
-// install copies a program into a folder, as install(1) does. The copy is needed because the kernel
-// caches a file that the linker has just written in smaller pages, and such a file starts a tenth
-// more slowly.
+// install copies a program into a folder, as install(1) does. After the linker has written a file,
+// the page cache holds the file in smaller pieces, and the program starts a tenth more slowly. A
+// copy does not have this disadvantage.
 func install(program, dir string) error {
 	text, err := os.ReadFile(program)
 	if err != nil {

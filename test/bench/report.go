@@ -104,8 +104,8 @@ func cpuModel() string {
 	return ""
 }
 
-// fill attaches containers until the lane has the given number of them, and adds to the report how
-// long this took.
+// fill attaches containers until the lane's bridge has the given number of them. It adds to the
+// report how long this took.
 func (r *report) fill(l *lane, attached int) error {
 	took, err := l.fill(attached)
 	if err != nil {
@@ -160,8 +160,8 @@ func (t *table) row(key string) *row {
 	return nil
 }
 
-// connectivity adds the results of the pings to the report. On a lane without an error, all pings
-// had the expected result.
+// connectivity adds the results of the pings to the report. If a lane (a system on its own node)
+// has no error, all its pings had the expected result.
 func (r *report) connectivity(lanes map[member]*lane) {
 	for _, s := range systems {
 		if l := lanes[member{s.key, steady}]; l != nil && l.err == nil {

@@ -96,9 +96,9 @@ func measure(ctx context.Context, opts options) (*report, error) {
 	return rep, errors.Join(append(missing, err)...)
 }
 
-// lane returns the lane of a member, and makes the lane at its first use. It returns nil without an
-// error if the options do not select the system. It returns nil with an error if the system cannot
-// run.
+// lane returns the lane of a member: the system on its own node. It makes the lane at its first
+// use. It returns nil without an error if the options do not select the system. It returns nil with
+// an error if the system cannot run.
 func (f *field) lane(m member, rep *report) (*lane, error) {
 	if l := f.lanes[m]; l != nil {
 		return l, nil
@@ -124,7 +124,8 @@ func (f *field) lane(m member, rep *report) (*lane, error) {
 	return l, nil
 }
 
-// contest is a scenario together with its lanes and measurements.
+// contest is a scenario together with its lanes (the systems, each on its own node) and
+// measurements.
 type contest struct {
 	scenario
 	lanes   []*lane
@@ -138,10 +139,10 @@ var operations = []string{"ADD", "CHECK", "DEL"}
 // each deleted link to free it. Without the pause, this work would slow the ADD of the next lane.
 const settling = 100 * time.Millisecond
 
-// measure measures the lanes in turns. The first round is a warm-up and is not counted. Each round
-// reverses the order of the lanes, so that no lane always follows the slowest lane. In the first
-// and the last round, the lanes also send test packets. A lane that fails takes no more turns.
-// measure returns an error only if the whole run must end.
+// measure measures the lanes (systems, each on its own node) in turns. The first round is a warm-up
+// and is not counted. Each round reverses the order of the lanes, so that no lane always follows
+// the slowest lane. In the first and the last round, the lanes also send test packets. A lane that
+// fails takes no more turns. measure returns an error only if the whole run must end.
 func (r *contest) measure(ctx context.Context) error {
 	for round := range r.rounds + 1 {
 		order := slices.Clone(r.lanes)
@@ -170,7 +171,7 @@ func (r *contest) measure(ctx context.Context) error {
 	return nil
 }
 
-// record adds the measurements of one turn.
+// record adds the measurements of one turn of a lane.
 func (r *contest) record(l *lane, turn map[string]sample) {
 	if r.samples == nil {
 		r.samples = map[string]map[*lane]*sample{}

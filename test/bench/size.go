@@ -86,8 +86,8 @@ func peakUsage(stderr string) (kb, cpuSeconds float64, err error) {
 	return kb, cpuSeconds, nil
 }
 
-// plugin runs a program with arguments, with the input that the first plugin of the lane gets from
-// libcni. It returns the standard error of the program.
+// plugin runs a program as the first plugin of the lane's system. The program gets the input that
+// libcni passes to this plugin. plugin returns the standard error of the program.
 func (l *lane) plugin(verb string, g *guest, program ...string) (string, error) {
 	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID=memory", "CNI_NETNS="+g.netns, "CNI_IFNAME="+containerIf,

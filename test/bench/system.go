@@ -7,8 +7,9 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Values in the configurations of all systems. Each system has its own node, so all systems can use
-// the same values. Leases are on the node's tmpfs, so all systems use the same kind of file system.
+// Values in the configurations of all systems. Each system has its own node (a simulated host), so
+// all systems can use the same values. Leases are on the node's tmpfs, so all systems use the same
+// kind of file system.
 const (
 	networkName = "bench"
 	bridgeName  = "bench0"

@@ -1,6 +1,7 @@
 package harness
 
-// BusConfig is a D-Bus configuration that permits everything, for a bus that only a test can reach.
+// BusConfig is a D-Bus configuration that permits everything. The tests use it only for a bus that
+// no other program can reach.
 const BusConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>

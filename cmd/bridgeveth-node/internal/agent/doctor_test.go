@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// pair is two nodes on one link, each with an agent and a pod. The test's host is node n1. Packets
-// go from the pod of n1 to the pod of n2.
+// pair is two nodes on one link, each with an agent and a pod. The network namespace of the test is
+// the near node n1. Packets go from the pod of n1 to the pod of n2.
 type pair struct {
 	*testing.T
 	near, far   *Agent
@@ -58,7 +58,7 @@ func newPair(t *testing.T, routing cluster.Routing) *pair {
 	return p
 }
 
-// look lets both agents restore their nodes.
+// look makes both agents compare and correct their nodes once.
 func (p *pair) look() {
 	p.Helper()
 	p.near.Look()
@@ -67,7 +67,8 @@ func (p *pair) look() {
 	}
 }
 
-// ask asks the agent on a host, as bvctl does by HTTP.
+// ask sends a request to the agent on a host, as bvctl does by HTTP. Agents in p.silent do not
+// answer.
 func (p *pair) ask(host string) (string, error) {
 	p.asked = append(p.asked, host)
 	a := map[string]*Agent{"127.0.0.1": p.near, "172.30.0.12": p.far}[host]
@@ -78,7 +79,7 @@ func (p *pair) ask(host string) (string, error) {
 	return text, nil
 }
 
-// walk follows a packet from the pod of n1 to the pod of n2.
+// walk makes the doctor follow a packet from the pod of n1 to the pod of n2.
 func (p *pair) walk() *doctor.Report {
 	p.Helper()
 	d := &doctor.Doctor{Host: p.near.Host, Ends: []*doctor.End{p.from}, PodRanges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, AskAgent: p.ask}
@@ -89,7 +90,7 @@ func (p *pair) walk() *doctor.Report {
 	return r
 }
 
-// found returns the stations that are not good, one per line.
+// found returns the stations (the doctor's checks) that are not good, one on each line.
 func found(r *doctor.Report) (text string) {
 	for _, s := range r.Stations {
 		if s.State != doctor.Good {
@@ -99,7 +100,7 @@ func found(r *doctor.Report) (text string) {
 	return text
 }
 
-// spoilt is a fault on the way from the pod of n1 to the pod of n2.
+// spoilt is a fault on the path from the pod of n1 to the pod of n2.
 type spoilt struct {
 	name, spoil string
 	silent      string // the agents on these hosts do not answer
@@ -108,7 +109,8 @@ type spoilt struct {
 	command     bool   // the remedy is a command, and after all commands the packet arrives
 }
 
-// check spoils the way, and checks what the doctor finds. At the end, both agents restore the way.
+// check makes the fault tt, and checks what the doctor finds. At the end, both agents correct their
+// nodes.
 func (p *pair) check(tt spoilt) {
 	p.Helper()
 	p.silent = tt.silent
@@ -133,7 +135,8 @@ func (p *pair) check(tt spoilt) {
 	p.look()
 }
 
-// healthy checks that the packet arrives, and that the doctor finds nothing but want.
+// healthy checks that the packet arrives, and that the doctor finds only the text want. The agents
+// on the hosts in silent do not answer.
 func (p *pair) healthy(name, silent, want string) {
 	p.Helper()
 	p.silent = silent
@@ -152,7 +155,8 @@ const (
 	start   = "start bridgeveth-node on this host"
 )
 
-// TestDoctorDirect checks what the doctor finds on a direct way to a pod of another node.
+// TestDoctorDirect checks what the doctor finds on a direct path (without a tunnel) to a pod of
+// another node.
 func TestDoctorDirect(t *testing.T) {
 	p := newPair(t, cluster.RoutingDirect)
 	p.healthy("whole", "", "")
@@ -188,7 +192,7 @@ func TestDoctorDirect(t *testing.T) {
 	p.withoutAgent()
 }
 
-// withoutAgent checks that the doctor asks nobody on a host without an agent.
+// withoutAgent checks that the doctor sends no request to an agent if this host has no agent.
 func (p *pair) withoutAgent() {
 	p.Helper()
 	if err := p.near.Remove(); err != nil {
@@ -202,8 +206,8 @@ func (p *pair) withoutAgent() {
 	}
 }
 
-// TestDoctorTunnel checks what the doctor finds on the way to a pod of another node through the
-// tunnel.
+// TestDoctorTunnel checks what the doctor finds on a path through the tunnel to a pod of another
+// node.
 func TestDoctorTunnel(t *testing.T) {
 	p := newPair(t, cluster.RoutingVXLAN)
 	p.healthy("whole", "", "")
@@ -239,7 +243,8 @@ func TestDoctorTunnel(t *testing.T) {
 		p.look()
 	}
 
-	// The far node gives its problem and its missing way back.
+	// The far node does not know the near node. It has no route back, and its agent must report
+	// this.
 	p.far.Nodes = &objects{all: p.objectsNear.all[1:]}
 	if err := p.farNS.Do(func() error { p.far.Look(); return nil }); err != nil {
 		t.Fatal(err)

@@ -7,9 +7,10 @@ import (
 	"slices"
 )
 
-// withoutConflicts returns the nodes without the ranges that must not be routed, and a problem for
-// each removed range. If the ranges of two nodes overlap, the older node keeps its range, because
-// its pods used the range first. All agents use this rule, so they keep the same range.
+// withoutConflicts returns the nodes without the ranges that must not be routed (see refused), and
+// a problem for each removed range. If the ranges of two nodes overlap, the older node keeps its
+// range, because its pods used the range first. All agents use this rule, so they keep the same
+// range.
 func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) ([]Node, []Problem) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b Node) int {

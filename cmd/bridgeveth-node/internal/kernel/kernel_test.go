@@ -76,8 +76,8 @@ func newLab(t *testing.T, families int) lab {
 	return nodes
 }
 
-// addPod gives a node its pod ranges, and a pod with an address in each range. The pod's veth link
-// on the node has the addresses of a pods' bridge.
+// addPod gives a node its pod ranges, and a pod with an address in each range. The link cni0 stands
+// for the pods' bridge and has the gateway addresses. It is a veth link to the pod.
 func (m *machine) addPod(t *testing.T, families, n int) {
 	setuptest.In(t, m.ns, "ip", "link", "add", "cni0", "type", "veth", "peer", "name", "eth0", "netns", "pod"+m.Name[1:])
 	setuptest.In(t, m.ns, "ip", "link", "set", "cni0", "up")

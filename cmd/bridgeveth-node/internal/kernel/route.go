@@ -98,7 +98,7 @@ type table struct {
 	others map[netip.Prefix]path // unicast routes of other programs
 }
 
-// routes reads the main table.
+// routes reads the main routing table.
 func (h *Host) routes() (*table, error) {
 	t := &table{map[netip.Prefix]path{}, map[netip.Prefix]path{}, map[netip.Prefix]path{}}
 	return t, h.each(func(r netlink.Route) {
@@ -114,7 +114,7 @@ func (h *Host) routes() (*table, error) {
 	})
 }
 
-// each calls f with every route of the main table.
+// each calls f with every route of the main routing table.
 func (h *Host) each(f func(netlink.Route)) error {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		routes, err := dump(func() ([]netlink.Route, error) {

@@ -300,7 +300,7 @@ func TestWrite(t *testing.T) {
 	})
 }
 
-// get reads an object.
+// get reads the object at path from the API server.
 func (c *control) get(path string, into any) {
 	c.t.Helper()
 	text, err := c.send(http.MethodGet, path, "application/json", nil)
