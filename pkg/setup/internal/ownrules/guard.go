@@ -17,10 +17,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The names of the guard's maps and sets. In guardedPorts, the key is the name of a port, and the value is the
-// chain for packets of that port. In the others, the key is the name of a port together with an address that the
-// port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its keys
-// have another type (see guardSets), and a set declares one type, by which nft(8) prints all its keys.
+// The names of the guard's map and sets. In the map guardedPorts, the key is the name of a port, and the value
+// is the chain for packets of that port. In the sets, the key is the name of a port together with an address
+// that the port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its
+// keys have another type (see guardSets), and a set declares one type, by which nft(8) prints all its keys.
 const (
 	guardedPorts   = "guarded"
 	guardedMACs    = "macs"
@@ -51,8 +51,8 @@ const leadingRule = "guard"
 //
 // A neighbour advertisement corresponds to the ARP reply of IPv4: it contains the MAC address of its target
 // (RFC 4861, section 4.4). The rule reads the target at an offset from the network header (@nh), not from the
-// transport header. nft 1.1 would print the latter as "icmpv6 taddr", and nft 1.0.6 could not load a ruleset
-// saved like this. The offset is right only if the packet has no extension headers, so another rule drops
+// transport header. nft 1.1 would print a transport offset as "icmpv6 taddr", and nft 1.0.6 could not load a
+// ruleset saved like this. The offset is right only if the packet has no extension headers, so another rule drops
 // neighbour advertisements with extension headers. Fragments need no rule, because hosts ignore fragmented
 // neighbour advertisements (RFC 6980).
 func guardRules() []ownRule {
