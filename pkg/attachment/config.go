@@ -61,7 +61,7 @@ type Config struct {
 
 // runtimeKeys are keys that the runtime or libcni adds to the configuration. If a file configures a
 // single plugin, libcni also passes the keys of a plugin list (such as cniVersions) to the plugin.
-// bridgeveth accepts and ignores these keys.
+// bridgeveth must accept these keys too.
 type runtimeKeys struct {
 	Args                   json.RawMessage `json:"args"`
 	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`

@@ -26,8 +26,8 @@ type FirewallConfig struct {
 	ingress setup.Ingress
 }
 
-// ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments. Its
-// results are like those of Read.
+// ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments. Like
+// Read, it always returns a configuration, and an error that names every mistake.
 func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}

@@ -30,8 +30,8 @@ type PortMapConfig struct {
 	hostPorts []setup.HostPort
 }
 
-// ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments. Its
-// results are like those of Read.
+// ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments. Like Read,
+// it always returns a configuration, and an error that names every mistake.
 func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	c = &PortMapConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -75,8 +75,8 @@ func (c *PortMapConfig) Open(args *skel.CmdArgs) (*Published, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With these values, pkg/setup does not change the FORWARD rules of the network. They are not a
-	// task of the plugin portmap.
+	// With these values, pkg/setup does not change the FORWARD rules of the network, because these
+	// rules belong to other plugins of the list.
 	a.Port.Network.IPv4, a.Port.Network.IPv6, a.Port.Network.Forward = false, false, setup.ForwardNone
 	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
 		a.Close()

@@ -82,10 +82,10 @@ func existingLink(r *current.Result, p *setup.Port) string {
 	return names[0]
 }
 
-// MergeResults adds our addresses, routes and DNS settings to previous, the result of the plugin
-// before bridgeveth, and returns it. The addresses belong to the interface in the sandbox, such as
-// the interface of a virtual machine. If there is no such interface, they belong to the host's
-// link.
+// MergeResults adds the addresses, routes and DNS settings of bridgeveth's own result to previous,
+// the result of the plugin before bridgeveth, and returns previous. The addresses belong to the
+// interface in the sandbox, such as the interface of a virtual machine. If there is no such
+// interface, they belong to the host's link.
 func MergeResults(previous, own *current.Result) *current.Result {
 	of := slices.IndexFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox != "" })
 	if of < 0 {

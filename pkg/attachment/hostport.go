@@ -84,9 +84,9 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 	return h, bad
 }
 
-// AddHostPorts adds host ports to the plan of a bridge port. It adds the subnets to which they lead
-// to the plan of the network. Call AddHostPorts after AddResult, because a host port leads to the
-// container's first address of a family.
+// AddHostPorts adds host ports to the plan of a bridge port. It also adds the subnets of their
+// target addresses to the plan of the network. Call AddHostPorts after AddResult, because the
+// target of a host port is the container's first address of a family.
 func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
 	for _, h := range ports {

@@ -10,7 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Of returns the attachment of a network that the arguments of a CNI call name.
+// Of returns an attachment: the network, and the container and the interface from the arguments of
+// a CNI call.
 func Of(network string, args *skel.CmdArgs) setup.Attachment {
 	return setup.Attachment{Network: network, Container: args.ContainerID, Interface: args.IfName}
 }
@@ -44,9 +45,9 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 }
 
 // ForgetConnections deletes the conntrack entries of the container's addresses, if the network has
-// a fast path. DEL calls it after it has deleted the container's link. Otherwise packets of the old
-// connections would reach the next container that gets the address. The addresses are from
-// prevResult.
+// a fast path. The addresses are from prevResult. DEL calls ForgetConnections before it frees the
+// addresses. Otherwise packets of the old connections would reach the next container with one of
+// these addresses.
 func (c *Config) ForgetConnections(host *setup.Host) error {
 	if c.fastPath == setup.FastPathOff {
 		return nil

@@ -34,8 +34,7 @@ func (c *Container) DisplayName() string { return cmp.Or(c.Pod, c.Container) }
 
 // Containers lists the attachments of bridgeveth that have a port on the host or a record of
 // libcni. The list is sorted by bridge, network and name. It is valid even if err is not nil.
-// networks are the configured networks, from which Containers learns the lease stores and the
-// bridges.
+// Containers needs the configured networks for their lease stores and bridges.
 func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*Container, err error) {
 	ports, err := host.Ports()
 	if err != nil {

@@ -81,9 +81,9 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 	return orSingle(list, err, conf)
 }
 
-// orSingle returns list and err, the results of libcni for the configuration conf. If conf
+// orSingle corrects list and err, the results of libcni for the configuration conf. If conf
 // configures a single plugin, libcni 1.3 returns an error or a list without plugins. orSingle then
-// returns a list with this plugin.
+// returns a list with this plugin. Otherwise it returns list and err.
 func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
 	if err == nil && len(list.Plugins) > 0 {
 		return list, nil

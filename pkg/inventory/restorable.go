@@ -60,8 +60,8 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 }
 
 // unrecorded returns the networks of the given ports, which have no record. It reads the
-// configurations and the leases instead. It skips a port that is on another bridge than the
-// configured one, because the configuration has changed since the ADD of this port.
+// configurations and the leases instead of records. It skips a port that is on another bridge than
+// the configured one, because the configuration has changed since the ADD of this port.
 func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map[string]setup.FoundPort) (list []Restorable, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]attachment.Address{}

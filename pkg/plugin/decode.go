@@ -35,8 +35,8 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 }
 
 // Read decodes data, a JSON object, into v, a pointer to a struct. Like encoding/json, it ignores
-// unknown keys and the case of keys. Runtimes need this. path is the prefix of keys in errors: ""
-// or "ipam.".
+// unknown keys and the case of keys, because runtimes write such keys. path is the prefix of keys
+// in errors: "" or "ipam.".
 //
 // The error names every value of a wrong type and has the CNI error code 7. If data is no valid
 // JSON, the code is 6. A field whose value has an error stays unchanged.
@@ -50,7 +50,7 @@ func Read(data []byte, v any, path string) error {
 //
 // read passes only single values to encoding/json, never a struct. Before encoding/json decodes the
 // first struct of a type, it examines the types of all fields. This work pays off only if a process
-// decodes many structs, and a plugin decodes one.
+// decodes many structs of the type, and a plugin decodes only one.
 func read(data []byte, v any, path string) (rest map[string]json.RawMessage, known []string, err error) {
 	err = json.Unmarshal(data, &rest)
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {

@@ -23,9 +23,9 @@ var Version = "devel"
 
 // lockWait is the longest time for which one CNI call waits for locks, all waits together. undoWait
 // is additional time in which ADD undoes its steps after a failure. When the time is over, the call
-// returns an error that names the process with the lock. Runtimes wait longer for a call: CRI-O 30
-// s for GC of all networks, CRI-O and containerd a minute for DEL, and kubelet four minutes for a
-// pod.
+// returns an error that names the process with the lock. Runtimes wait longer for a call: CRI-O
+// half a minute for GC of all networks, CRI-O and containerd a minute for DEL, and kubelet four
+// minutes for a pod.
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
 // Main runs one CNI command as the plugin with this name, and returns the exit status of the
