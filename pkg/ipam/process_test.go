@@ -176,8 +176,9 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestStickyProcesses checks that no name is lost if several processes add names to one sticky file
-// at the same time. Each process has a store of its own. The processes also create the sticky file.
+// TestStickyProcesses checks that no pod's name is lost if several processes add names to one
+// sticky file at the same time. Each process has a store of its own. The processes also create the
+// sticky file.
 func TestStickyProcesses(t *testing.T) {
 	const processes, each = 8, 10
 	for range 5 {

@@ -118,8 +118,9 @@ func (s *Store) Free(l Lease) error {
 	})
 }
 
-// loadSticky adds the names in the sticky file in dir to a network, and keeps their addresses for
-// them. It does this once after each boot. keepFor is how long an address is kept.
+// loadSticky adds the names in the sticky file in dir (such as those of pods) to a network, and
+// keeps their addresses for them. It does this once after each boot. keepFor is how long an address
+// is kept.
 //
 // If keepFor is 0, the network has no sticky addresses, and loadSticky does nothing. A request
 // without a name also passes keepFor, because it must not get an address that belongs to a name.
@@ -143,8 +144,8 @@ func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration
 	return n.SetStickyLoaded(dir)
 }
 
-// saveSticky writes the names whose addresses the transaction has changed. It writes them to each
-// sticky file that the network has read since the boot.
+// saveSticky writes the names (such as those of pods) whose sticky addresses the transaction has
+// changed. It writes them to each sticky file that the network has read since the boot.
 func (s *Store) saveSticky(n *records.Network) error {
 	if len(n.ChangedNames()) == 0 {
 		return nil

@@ -308,8 +308,8 @@ func TestShared(t *testing.T) {
 	expect(t, s, wide, "10.0.0.2/16")
 	refused(request(t, "a", "10.0.0.0/24"), "other has leased 2 addresses of 10.0.0.1-10.0.255.254")
 
-	// The network has two pools. Only the second pool, which has the lease, overlaps with the other
-	// network.
+	// The network has two pools. Only the second pool, which has the lease, overlaps with the range
+	// of the other network.
 	two := request(t, "d", "10.2.0.0/25")
 	two.Sets[0] = append(two.Sets[0], complete(t, "10.2.0.128/25"))
 	two.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.130")}

@@ -61,7 +61,7 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// TestStickyExpires checks that a kept address is free after its keeping time. Its name then gets
+// TestStickyExpires checks that a kept address is free after its keeping time. Its pod then gets
 // another address.
 func TestStickyExpires(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
@@ -85,8 +85,8 @@ func TestStickyExpires(t *testing.T) {
 	expect(t, s, r, "10.0.0.42/24")
 }
 
-// TestStickyReboot checks that the store keeps addresses for their names after a reboot of the
-// host, and that each name gets its address again.
+// TestStickyReboot checks that the store keeps addresses for pods after a reboot of the host, and
+// that each pod gets its address again.
 func TestStickyReboot(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	const v4, v6 = "10.0.0.0/29", "fd00::/64"
@@ -127,8 +127,8 @@ func TestStickyReboot(t *testing.T) {
 	})
 }
 
-// TestStickyRebootUnnamed checks the first request after a reboot of the host. If it has no name,
-// it must not get the address of a name.
+// TestStickyRebootUnnamed checks the first request after a reboot of the host. If the request has
+// no pod's name, it must not get an address that belongs to such a name.
 func TestStickyRebootUnnamed(t *testing.T) {
 	dir, stickyDir := t.TempDir(), t.TempDir()
 	unnamed := request(t, "first", "10.0.0.0/29")
@@ -145,8 +145,8 @@ func TestStickyRebootUnnamed(t *testing.T) {
 	}
 }
 
-// TestStickyTwoFolders checks the case that two sticky files have different addresses for the same
-// name. The name must keep the address that it has in the store, and the other address must be
+// TestStickyTwoFolders checks the case that two sticky files have different addresses for the name
+// of a pod. The pod must keep the address that it has in the store, and the other address must be
 // free.
 func TestStickyTwoFolders(t *testing.T) {
 	old, now := t.TempDir(), t.TempDir()
@@ -189,7 +189,7 @@ func TestStickyOwnFolder(t *testing.T) {
 	expect(t, s, sticky(t, dir, "a", "1", "10.0.0.0/24"), "10.0.0.2/24")
 }
 
-// TestStickyWrites checks that Reserve writes the sticky file only for a new name.
+// TestStickyWrites checks that Reserve writes the sticky file only for the name of a new pod.
 func TestStickyWrites(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	written := func() time.Time {

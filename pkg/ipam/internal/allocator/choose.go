@@ -45,8 +45,9 @@ func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (neti
 	return address, err
 }
 
-// chooseSticky takes the address of a set that the name in the request had before. It returns the
-// zero address if the name had no address, or if another attachment has this address now.
+// chooseSticky takes the address of a set that the name in the request (such as a pod's) had
+// before. It returns the zero address if the name had no address, or if another attachment has this
+// address now.
 func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 	list, err := a.Network.NameAddresses(r.Sticky.Name, r.Interface)
 	if err != nil {
@@ -64,7 +65,7 @@ func (a Allocator) chooseSticky(set ranges.Set, r Request) (netip.Addr, error) {
 }
 
 // claim takes a particular address of a set. It succeeds even if the address is kept for another
-// name, or has a lease that is not in use. If the address is in use, claim takes nothing and
+// pod's name, or has a lease that is not in use. If the address is in use, claim takes nothing and
 // returns the lease of the address.
 func (a Allocator) claim(set ranges.Set, address netip.Addr, r Request) (holder *leases.Lease, err error) {
 	from := set.RangeOf(address)

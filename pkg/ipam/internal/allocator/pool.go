@@ -80,8 +80,8 @@ func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, a
 	return from, first.Address, nil
 }
 
-// pool returns the pool of a range. It makes the pool if there is none. If the pool has no leases,
-// another network may use its range by now. pool then returns ErrShared.
+// pool returns the pool of a range. It makes the pool if there is none. A pool without leases does
+// not reserve its range: if another network uses the range by now, pool returns ErrShared.
 func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 	p, err := a.Network.PoolAt(r.End)
 	switch {

@@ -10,7 +10,7 @@ import (
 )
 
 // checkShared returns ErrShared if another network has leases in a range. It ignores pools without
-// leases. It frees the addresses that the other network only keeps for names.
+// leases. It frees the addresses that the other network only keeps for the names of pods.
 func (a Allocator) checkShared(r ranges.Range) error {
 	return a.Network.EachOther(func(other *records.Network) error {
 		if err := endKeptWithin(other, r); err != nil {
@@ -38,9 +38,9 @@ func (a Allocator) checkSetShared(set ranges.Set) error {
 	return nil
 }
 
-// endKeptWithin frees addresses that the network n keeps for names. It frees those in the range r,
-// and those in pools that overlap r. At its next request, a name gets its address again if the
-// address is still free.
+// endKeptWithin frees addresses that the network n keeps for the names of pods. It frees those in
+// the range r, and those in pools that overlap r. At its next request, a name gets its address
+// again if the address is still free.
 func endKeptWithin(n *records.Network, r ranges.Range) error {
 	pools, err := n.Overlapping(r)
 	if err != nil {

@@ -37,7 +37,7 @@ func (l Layout) write(tx *Tx) error {
 	return err
 }
 
-// WriteFormat writes the format number.
+// WriteFormat writes the format number into the file.
 func (l Layout) WriteFormat(tx *Tx) error {
 	return tx.Bucket(formatBucket).Put(formatKey, strconv.AppendUint(nil, l.Format, 10))
 }

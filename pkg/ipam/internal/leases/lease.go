@@ -20,7 +20,8 @@ type Lease struct {
 	Until     time.Time // the address is kept for Sticky.Name until this time; zero while the attachment exists
 }
 
-// Kept reports whether the address is kept for a name and no attachment has it.
+// Kept reports whether the address is only kept for a name, such as a pod's, and no attachment has
+// it.
 func (l Lease) Kept() bool { return !l.Until.IsZero() }
 
 // Sticky is the part of a request that asks to keep an address for a name, such as the name of a

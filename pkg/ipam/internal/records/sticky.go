@@ -12,7 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
-// nameKey returns the key of a name and an interface in the bucket "names".
+// nameKey returns the key in the bucket "names" for a name (such as a pod's) and an interface.
 func nameKey(name, ifname string) []byte { return []byte(name + "\x00" + ifname) }
 
 // keptKey returns the key of a kept lease in the bucket "kept". The keys are sorted by the end of
@@ -21,7 +21,7 @@ func keptKey(l Lease) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(l.Until.UnixNano())), addressKey(l.Address.Addr())...)
 }
 
-// NameAddresses returns the addresses that a name has for one interface.
+// NameAddresses returns the sticky addresses that a name (such as a pod's) has for one interface.
 func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	names := n.root.Bucket(namesBucket)
 	if name == "" || names == nil {
@@ -30,9 +30,9 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	return DecodeAddresses(names.Get(nameKey(name, ifname)))
 }
 
-// SetNameAddresses records the addresses of a name for one interface. These are the addresses of
-// the leases in the list held. SetNameAddresses frees the previous addresses of the name and
-// interface if they are kept leases.
+// SetNameAddresses records the sticky addresses of a name (such as a pod's) for one interface.
+// These are the addresses of the leases in the list held. If previous addresses of the name and
+// interface are only kept, SetNameAddresses frees them.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {
 		return nil
@@ -65,7 +65,7 @@ func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	return names.Put(key, record)
 }
 
-// noteChange adds a name and its new addresses to ChangedNames.
+// noteChange adds a name and its new sticky addresses to the result of ChangedNames.
 func (n *Network) noteChange(key, record []byte) {
 	if n.changedNames == nil {
 		n.changedNames = map[string][]byte{}
@@ -73,9 +73,9 @@ func (n *Network) noteChange(key, record []byte) {
 	n.changedNames[string(key)] = record
 }
 
-// ChangedNames returns the names whose addresses this transaction has changed. The result contains
-// keys and records of the sticky file. An empty record means that the name has no addresses any
-// more.
+// ChangedNames returns the names whose sticky addresses this transaction has changed. The result
+// contains keys and records of the sticky file. An empty record means that the name has no
+// addresses any more.
 func (n *Network) ChangedNames() map[string][]byte { return n.changedNames }
 
 // keep turns the lease of an ended attachment into a kept lease. The address then waits for the
@@ -156,9 +156,9 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 	return nil
 }
 
-// AddName adds a name from the sticky file. key and record are the name's key and record in that
-// file. AddName keeps the addresses in the record for the name, except addresses that already have
-// a lease. It does nothing if the network already has the name.
+// AddName adds a name and its sticky addresses from the sticky file. key and record are the name's
+// key and record in that file. AddName keeps the addresses for the name, except addresses that
+// already have a lease. It does nothing if the network already has the name.
 func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
 	list, err := DecodeAddresses(record)
 	if err != nil {

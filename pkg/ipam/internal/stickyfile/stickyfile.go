@@ -27,8 +27,8 @@ const (
 // ErrSticky marks an error about the sticky file, as opposed to an error about the store.
 var ErrSticky = errors.New("sticky addresses")
 
-// The file has one bucket for each network: networks/NAME. The bucket contains the network's names
-// and their addresses.
+// The sticky file has one bucket for each network: networks/NAME. The bucket contains the names
+// (such as those of pods) on the network, and their addresses.
 var networksBucket = []byte("networks")
 
 // Layout describes the bucket and the format of the sticky file for package boltfile.
@@ -91,8 +91,8 @@ func (f *File) wrapped(err error) error {
 	return fmt.Errorf("%w: %w", ErrSticky, f.Named(err))
 }
 
-// Names returns a map with the record of each name of a network. It calls check with each record.
-// If check returns an error, Names returns this error.
+// Names returns the names on a network, each with the record of its sticky addresses. It calls
+// check with each record. If check returns an error, Names returns this error.
 func (f *File) Names(network string, check func(record []byte) error) (map[string][]byte, error) {
 	all := map[string][]byte{}
 	err := f.View(func(tx *boltfile.Tx) error {
@@ -108,7 +108,8 @@ func (f *File) Names(network string, check func(record []byte) error) (map[strin
 	return all, f.wrapped(err)
 }
 
-// Save writes the changed names of a network. It removes a name whose record is empty.
+// Save writes the names on a network whose sticky addresses have changed. It removes a name whose
+// record is empty.
 func (f *File) Save(network string, changed map[string][]byte) error {
 	return f.wrapped(f.Update(func(tx *boltfile.Tx) error {
 		b, err := tx.Bucket(networksBucket).CreateBucketIfNotExists([]byte(network))
