@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	agentPort   = "9097"          // of the agent's default --listen
+	agentPort   = "9097"          // the port in the agent's default for --listen
 	agentWait   = 5 * time.Second // the longest time to wait for the agent, which answers from memory
 	agentAnswer = 16 << 20        // the longest answer in bytes; 5,000 peers take less than 1 MiB
 )

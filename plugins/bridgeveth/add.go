@@ -123,7 +123,7 @@ func warn(network string, p *setup.Port) {
 func addInterfaces(r *current.Result, p *setup.Port, done *setup.Plugged) {
 	r.CNIVersion = current.ImplementedSpecVersion
 	bridge := &current.Interface{Name: p.Network.Bridge, Mac: done.BridgeMAC.String(), Mtu: done.BridgeMTU}
-	if p.ExistingLink != "" { // the result of the plugin before has the interfaces of the container
+	if p.ExistingLink != "" { // the result of the previous plugin has the interfaces of the container
 		r.Interfaces = append(r.Interfaces, bridge)
 	} else {
 		r.Interfaces = []*current.Interface{

@@ -27,7 +27,7 @@ type commandRow struct {
 	Problems   bool    `json:"problems,omitempty"` // bvctl has found problems, so it took longer: on a busy host, broadcasts are lost
 }
 
-// commandTurns is how often each command runs. Its row has the median time.
+// commandTurns is how often each command runs. The row of the command has the median time.
 const commandTurns = 3
 
 // commands are the measured commands of bvctl.
@@ -38,8 +38,8 @@ var commands = [][]string{{"inspect"}, {"topology"}, {"leases"}, {"leases", "che
 // problem.
 const crowdNetworks = 10
 
-// measureCommands measures the commands for people, and GC. It does so with a tenth of the
-// containers first, and then with all of them, to show how times and memory grow.
+// measureCommands measures the commands of bvctl, and GC. It measures them first with a tenth of the
+// containers, and then with all containers, to show how times and memory grow.
 func measureCommands(ctx context.Context, opts options) (rows []commandRow, err error) {
 	l, err := newLane(findSystem(keyFull), opts, 0)
 	if err != nil {
@@ -75,8 +75,8 @@ func measureCommands(ctx context.Context, opts options) (rows []commandRow, err 
 // crowdConfDir is the folder of the networks' configurations.
 const crowdConfDir = stateDir + "/net.d"
 
-// crowdLists returns the configurations of crowdNetworks networks, and writes them to crowdConfDir
-// for bvctl.
+// crowdLists returns the configurations of ten networks (crowdNetworks). It also writes them to
+// crowdConfDir, where bvctl reads them.
 func (l *lane) crowdLists() (lists []*libcni.NetworkConfigList, err error) {
 	for i := range crowdNetworks {
 		bridge := ours(full)
@@ -98,7 +98,7 @@ func (l *lane) crowdLists() (lists []*libcni.NetworkConfigList, err error) {
 	})
 }
 
-// command runs a command of bvctl in the node.
+// command measures a command of bvctl, which runs in the namespaces of the node (the simulated host).
 func (l *lane) command(ctx context.Context, opts options, command []string) (row commandRow, err error) {
 	row = commandRow{Command: "bvctl " + strings.Join(command, " "), Containers: len(l.residents)}
 	var took []time.Duration
@@ -133,7 +133,7 @@ func (l *lane) command(ctx context.Context, opts options, command []string) (row
 	return row, nil
 }
 
-// collect calls GC of each network with a list of all containers, so it removes none.
+// collect measures GC of all networks. It passes a list of all containers to GC, so GC removes none.
 func (l *lane) collect(ctx context.Context, lists []*libcni.NetworkConfigList) (row commandRow, err error) {
 	var valid []types.GCAttachment
 	for _, g := range l.residents {
@@ -166,7 +166,7 @@ func (l *lane) collect(ctx context.Context, lists []*libcni.NetworkConfigList) (
 	return row, err
 }
 
-// printCommands writes the times of the commands.
+// printCommands writes the times of the commands as a table.
 func (r *report) printCommands(w io.Writer) {
 	if len(r.Commands) == 0 {
 		return

@@ -15,7 +15,7 @@ import (
 
 const (
 	opTimeout   = time.Minute // longest duration of one ADD or DEL; a plugin that hangs is then ended
-	firstPort   = 20000       // host port of a node's first guest
+	firstPort   = 20000       // host port of a node's first container
 	attachers   = 8           // concurrent ADDs when filling the bridge
 	mostFlooded = 900         // most ports that a broadcast may reach; from 1000 on (net.core.netdev_max_backlog), the answer is lost
 	leastBatch  = 4           // fewest ADDs in a turn; CHECKs and DELs follow for the same containers
@@ -29,8 +29,8 @@ type lane struct {
 	cni       *libcni.CNIConfig
 	list      *libcni.NetworkConfigList
 	floor     *floor   // set if this program attaches the containers, not a plugin
-	residents []*guest // guests that stay attached
-	visitors  []*guest // guests that each turn attaches and detaches
+	residents []*guest // containers that stay attached
+	visitors  []*guest // containers that each turn attaches and detaches
 	serial    int      // number of the last container ID
 	err       error    // the first failure; the lane takes no more turns
 }

@@ -40,14 +40,14 @@ type options struct {
 	build    bool     // build the plugins and stop
 	packets  bool     // measure packets, and nothing else
 	commands bool     // measure the commands for people, and nothing else
-	rules    []int    // how many foreign rules packets are measured with, ascending
+	rules    []int    // numbers of other programs' rules with which packets are measured, ascending
 	short    bool     // fewer rounds and containers
 	rounds   int      // timed turns per system and scenario
 	crowd    int      // containers on a crowded bridge
 	systems  []string // keys of systems
-	leases   []int    // how many leases the IPAM plugins are measured with, ascending
+	leases   []int    // numbers of leases with which the IPAM plugins are measured, ascending
 	built    string   // absolute directory of our plugins
-	bin      string   // where they are installed; absolute
+	bin      string   // absolute directory in which our plugins are installed
 	peers    string   // absolute directory of the reference plugins
 	json     string   // file for the report as JSON, or ""
 }

@@ -29,7 +29,7 @@ var outsideHost, outsideGuest = net.IPv4(192, 0, 2, 1), net.IPv4(192, 0, 2, 2)
 type path struct {
 	name     string
 	bridged  bool                // not routed
-	from, to func(*scene) *guest // nil is the host
+	from, to func(*scene) *guest // nil means the host
 	address  func(*scene) string
 }
 

@@ -38,7 +38,7 @@ type system struct {
 	title   string
 	ours    bool
 	builtIn bool     // this program itself does ADD and DEL
-	plugins []plugin // in the order of the chain; the floor's are for CHECK only
+	plugins []plugin // in the order of the plugin list; those of the floor are for CHECK only
 	opens   bool     // bridged packets pass although the policy of FORWARD is DROP
 }
 

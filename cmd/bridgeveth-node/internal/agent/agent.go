@@ -49,11 +49,11 @@ type Nodes interface {
 }
 
 const (
-	quiet = 100 * time.Millisecond // after a change, a look begins when no other change has come for this time
-	most  = time.Second            // a look begins at the latest this long after the first change
-	idle  = 30 * time.Second       // time between two looks if nothing changes
+	quiet = 100 * time.Millisecond // after a change, a comparison begins when no other change has come for this time
+	most  = time.Second            // a comparison begins at the latest this long after the first change
+	idle  = 30 * time.Second       // time between two comparisons if nothing changes
 
-	logged = 100 // at most this many changes of one look get a line of their own in the log
+	logged = 100 // at most this many changes of one comparison get separate lines in the log
 )
 
 // Run calls Look at the start, after each wake-up, and every 30 seconds (idle) without a wake-up.

@@ -190,7 +190,7 @@ func TestStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, stop := context.WithCancel(context.Background())
-			stop() // after the first look
+			stop() // after the first comparison
 			if err := a.Run(ctx, nil); err != nil {
 				t.Fatal(err)
 			}

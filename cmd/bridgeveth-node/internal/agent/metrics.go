@@ -46,7 +46,7 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 func addMetrics(w io.Writer) {
 	counts, err := counters.Read(counters.Path)
 	if err != nil {
-		return // the next look reports this error
+		return // the next comparison reports this error
 	}
 	const seconds, errs = "bridgeveth_add_seconds", "bridgeveth_add_errors_total"
 	fmt.Fprintf(w, "# HELP %[1]s Duration of ADDs, also of those that failed\n# TYPE %[1]s histogram\n", seconds)

@@ -49,7 +49,7 @@ type status struct {
 	looks   int
 	seconds float64
 	changes int
-	since   time.Time // time of the first request, if there has been no look yet
+	since   time.Time // time of the first request, if there has been no comparison yet
 }
 
 // publish stores a result for the HTTP handlers. It returns those reasons and warnings of the

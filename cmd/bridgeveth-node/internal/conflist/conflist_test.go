@@ -195,7 +195,7 @@ func TestWrite(t *testing.T) {
 			t.Errorf("files: %v, %v", entries, err)
 		}
 	}
-	for _, f := range []File{plain, volatile, plain} { // each file replaces the previous one, of the other kind
+	for _, f := range []File{plain, volatile, plain} { // each File replaces the previous one, which is of the other kind
 		write(f, "a", true)
 		first := inode(f.Path)
 		write(f, "a", false)
