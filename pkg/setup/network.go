@@ -12,6 +12,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/localnet"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -105,7 +106,7 @@ func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 		},
 		func() ([]plan.Difference, error) { return h.missingFilters(net) },
 		func() ([]plan.Difference, error) { return ownrules.MissingRules(h.Namespace, net) },
-		func() ([]plan.Difference, error) { return ownrules.MissingLocalnet(h.Namespace, net, links) },
+		func() ([]plan.Difference, error) { return localnet.Missing(h.Namespace, net, links) },
 	} {
 		found, err := compare()
 		if err != nil {

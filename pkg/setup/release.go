@@ -9,6 +9,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/localnet"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -77,7 +78,7 @@ func (h *Host) releaseBridge(name string) error {
 	if empty && br.Own {
 		return bridges.DeleteBridge(h.Namespace, name)
 	}
-	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), ownrules.RemoveLocalnet(h.Namespace, br))
+	return errors.Join(bridges.DeleteVLANLinks(h.Namespace, br), h.deleteOwnAddresses(br), localnet.Remove(h.Namespace, br))
 }
 
 // deleteOwnAddresses deletes the gateway addresses and on-link routes that we added to link l.

@@ -1,6 +1,5 @@
 // Package ownrules maintains bridgeveth's own tables of nf_tables, one file for each topic: masquerade.go,
-// hostport.go, guard.go (spoofed addresses), policy.go (ingress policy, marks), fastpath.go, and localnet.go
-// (host ports on the host's loopback).
+// hostport.go, guard.go (spoofed addresses), policy.go (ingress policy, marks), and fastpath.go.
 //
 // The comment of a rule begins with the name of its bridge, and the comment of a set element names the
 // attachment. The package finds rules and elements by these comments, so it stores nothing elsewhere. It must

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/conntrack"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/localnet"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -41,7 +42,7 @@ var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 //
 // The rules of redirectFeature set the conntrack label 98. A connection that another program (such as
 // kube-proxy) redirects has no label and keeps its source address. Rule 2 works only if the kernel lets packets
-// from 127.0.0.1 leave through the bridge (see localnet.go).
+// from 127.0.0.1 leave through the bridge (package localnet).
 func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := redirectFeature(netns.FamilyOf(subnet.Addr()))
@@ -63,6 +64,18 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 		f.former = append(f.former, ownRule{chain: beforeNAT, comment: net.Comment(subnet.String(), name, loopbackRule)})
 	}
 	return f
+}
+
+// repliesToLoopback returns the rule that marks replies of host ports to the host's loopback, so that the
+// loopback guard (package localnet) accepts them:
+//
+//	answers:  ct label 98 ct direction reply ip daddr 127.0.0.0/8 meta mark set meta mark | 0x1000
+func repliesToLoopback() ownRule {
+	reply := []expr.Any{
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}, // IP_CT_DIR_REPLY
+	}
+	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnet.Mark))}
 }
 
 // redirectFeature returns the rules, common to all bridges, that redirect packets for host ports to containers:

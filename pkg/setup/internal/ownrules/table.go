@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/localnet"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
@@ -72,12 +73,12 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 		return err
 	}
 	mine := map[chain][]uint64{}
-	others, localnet := false, false
+	others, loopback := false, false
 	for _, chain := range chainsOf(family) {
 		for comment, handles := range present[chain.Name] {
 			if strings.HasPrefix(comment, bridge+" ") {
 				mine[chain] = append(mine[chain], handles...)
-				localnet = localnet || strings.HasSuffix(comment, " "+loopbackRule)
+				loopback = loopback || strings.HasSuffix(comment, " "+loopbackRule)
 			} else {
 				others = true
 			}
@@ -86,8 +87,8 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	if localnet { // one of these rules is the guard of the host's loopback in the form of an older version of bridgeveth
-		err := n.SetSysctlIfAny(fmt.Sprintf(sysctlLocalnet, bridge), "0")
+	if loopback { // one of these rules is the guard of the host's loopback in the form of an older version of bridgeveth
+		err := n.SetSysctlIfAny(fmt.Sprintf(localnet.Sysctl, bridge), "0")
 		if err != nil && !errors.Is(err, unix.EROFS) { // EROFS means that /proc/sys is read-only, so another program has set the sysctl
 			return err
 		}
