@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -415,6 +416,33 @@ func TestFastPathDevices(t *testing.T) {
 	if isFast(t, dial(t, c[0], "tcp", "192.0.2.2:7000"), forwarded) {
 		t.Error("the key is taken out, but packets take the fast path")
 	}
+}
+
+// TestFastPathUplinkDeleted deletes a link with a route just before ADD sends the message that names this link as
+// a device of the flowtable. The kernel refuses this message. The test checks that ADD succeeds without the link.
+func TestFastPathUplinkDeleted(t *testing.T) {
+	t.Parallel()
+	newFastNode(t, fast).containers(1)
+	setuptest.Run(t, "sh", "-ec", "ip link add other type dummy; ip addr add 198.51.100.1/24 dev other; ip link set other up")
+	deleted := false
+	added := on("ADD", 1, fast).traced(t, func(c ptrace.Call) bool {
+		if deleted || !sends(c) {
+			return true
+		}
+		message, err := c.Data(int(c.Args[2]))
+		if err != nil {
+			t.Error(err)
+		}
+		if bytes.Contains(message, []byte("fastpath\x00")) && bytes.Contains(message, []byte("other\x00")) {
+			setuptest.Run(t, "ip", "link", "delete", "other")
+			deleted = true
+		}
+		return true
+	}).ok(t)
+	if !deleted {
+		t.Error("ADD names the link in no message")
+	}
+	on("CHECK", 1, fast.with(object{"prevResult": json.RawMessage(added.stdout)})).run(t).ok(t)
 }
 
 // TestFastPathBandwidth checks that packets on the fast path pass the queues that limit a

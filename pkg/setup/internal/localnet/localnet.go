@@ -33,10 +33,9 @@ const (
 )
 
 // guard is the loopback guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without Mark. Such a
-// frame
-// may have had a VLAN tag, because the kernel removes one tag before the filter runs. The program also drops
-// frames with another tag after a tag of VLAN 0, because the kernel removes these tags only after the filter
-// (__netif_receive_skb_core in net/core/dev.c).
+// frame may have had a VLAN tag, because the kernel removes one tag before the filter runs. The program also
+// drops frames with another tag after a tag of VLAN 0, because the kernel removes these tags only after the
+// filter (__netif_receive_skb_core in net/core/dev.c).
 var guard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
@@ -169,8 +168,8 @@ func Remove(n *netns.Namespace, l rtnl.Link) error {
 	return nil
 }
 
-// filterRequest returns a request about the loopback guard of a link. With NLM_F_DUMP, the request lists all filters of
-// the link.
+// filterRequest returns a request about the loopback guard of a link. With NLM_F_DUMP, the request lists all
+// filters of the link.
 func filterRequest(verb, flags int, l rtnl.Link, parent, handle uint32) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(verb, flags)
 	msg := &nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: parent}

@@ -20,6 +20,9 @@ import (
 // share this flowtable, because a table cannot have the same device in two flowtables.
 const flowtable = "fastpath"
 
+// fastPathTries is the number of times that addFastPath sends its transaction.
+const fastPathTries = 5
+
 // fastPath is the chain whose rules add flows to the flowtable. It runs after all chains that filter forwarded
 // packets, so all of them have accepted a packet that reaches this chain.
 var fastPath = chain{"fastpath", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityConntrackHelper}
@@ -52,7 +55,7 @@ func fastPathRules(net *plan.Network) (rules []ownRule) {
 // recognizes rules by their comments. The devices of the flowtable must include the links through which the host
 // reaches other networks.
 func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present map[string][]uint64) (missing []plan.Difference, err error) {
-	prefix, version := net.Comment("fastpath")+" ", map[int]int{unix.AF_INET: 4, unix.AF_INET6: 6}[family]
+	prefix := net.Comment("fastpath") + " "
 	devices, wanted, err := fastPathDevices(n, net.FastPath, family)
 	if err != nil {
 		return nil, err
@@ -60,29 +63,57 @@ func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present 
 	if !wanted {
 		for comment := range present {
 			if strings.HasPrefix(comment, prefix) {
-				return []plan.Difference{{What: fmt.Sprintf("no fast path of %s for IPv%d", net.RoutedBy(), version), Restore: func() error { return deleteFastPath(n, family, prefix) }}}, nil
+				return []plan.Difference{{What: fmt.Sprintf("no fast path of %s for %s", net.RoutedBy(), ipVersion(family)), Restore: func() error { return deleteFastPath(n, family, prefix) }}}, nil
 			}
 		}
 		return nil, nil
 	}
-	needed, err := rtnl.Uplinks(n, family)
+	f, err := fastPathFeature(n, net, family)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(needed, net.RoutedBy()) { // the bridge is not among the links with a route before it has a gateway address
-		needed = append(needed, net.RoutedBy())
-	}
-	f := feature{what: fmt.Sprintf("fast path of %s for IPv%d", net.RoutedBy(), version), family: family, rules: fastPathRules(net), devices: needed}
-	restore := func() error { return addFeature(n, f) }
-	for _, device := range needed {
+	restore := func() error { return addFastPath(n, net, f) }
+	for _, device := range f.devices {
 		if !slices.Contains(devices, device) {
-			missing = append(missing, plan.Difference{What: fmt.Sprintf("device %s in the flowtable %s for IPv%d", device, flowtable, version), Restore: restore})
+			missing = append(missing, plan.Difference{What: fmt.Sprintf("device %s in the flowtable %s for %s", device, flowtable, ipVersion(family)), Restore: restore})
 		}
 	}
 	if found := (foundRules{fastPath.Name: present}); !found.have(f.rules) {
 		missing = append(missing, plan.Difference{What: f.what, Restore: restore})
 	}
 	return missing, nil
+}
+
+// ipVersion returns the name of a family for messages.
+func ipVersion(family int) string {
+	if family == unix.AF_INET6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// fastPathFeature returns the rules that a network needs in the table of a family, and the devices that the
+// flowtable needs: the bridge, and the links that lead to other networks.
+func fastPathFeature(n *netns.Namespace, net *plan.Network, family int) (feature, error) {
+	f := feature{what: fmt.Sprintf("fast path of %s for %s", net.RoutedBy(), ipVersion(family)), family: family, rules: fastPathRules(net)}
+	var err error
+	if f.devices, err = rtnl.Uplinks(n, family); err == nil && !slices.Contains(f.devices, net.RoutedBy()) { // the bridge has a route only after it has a gateway address
+		f.devices = append(f.devices, net.RoutedBy())
+	}
+	return f, err
+}
+
+// addFastPath adds the fast path of a network. f is its fastPathFeature. If another program deletes or renames
+// one of the devices meanwhile, the kernel refuses the whole transaction with ENOENT; addFastPath then reads the
+// devices again.
+func addFastPath(n *netns.Namespace, net *plan.Network, f feature) error {
+	err := addFeature(n, f)
+	for tries := 1; errors.Is(err, unix.ENOENT) && tries < fastPathTries; tries++ {
+		if f, err = fastPathFeature(n, net, f.family); err == nil {
+			err = addFeature(n, f)
+		}
+	}
+	return err
 }
 
 // fastPathDevices returns the devices that the flowtable has now. wanted reports whether the network asks for a
