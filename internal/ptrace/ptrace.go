@@ -116,9 +116,9 @@ func begin(pid int) error {
 	return resume(pid, 0)
 }
 
-// resume lets a stopped thread run to its next stop. It passes the signal that has stopped the
-// thread on to the thread, unless ptrace(2) itself has caused the signal: SIGTRAP at a clone, or
-// SIGSTOP at the start of the new thread.
+// resume lets a stopped thread run to its next stop. The thread receives the signal that has
+// stopped it, unless ptrace(2) itself has caused the signal. These are SIGTRAP at a clone, and
+// SIGSTOP at the start of a new thread.
 func resume(thread int, signal syscall.Signal) error {
 	switch signal {
 	case syscallStop, unix.SIGTRAP, unix.SIGSTOP:

@@ -160,9 +160,9 @@ func Routes(r *current.Result) (routes []setup.Route) {
 }
 
 // expect sets the MTU and the MAC of the port to the values in the result of ADD, so that CHECK
-// compares with them. They may differ from the configuration: ADD may have taken the MTU from the
-// uplink or from the bridge, and a plugin after bridgeveth, such as tuning, may have changed the
-// MAC of the container's interface.
+// compares with them. These values may differ from the configuration. ADD may have taken the MTU
+// from the uplink or from the bridge. A plugin after bridgeveth, such as tuning, may have changed
+// the MAC of the container's interface.
 func (c *Config) expect(p *setup.Port, r *current.Result) {
 	for _, i := range r.Interfaces {
 		switch mac, err := net.ParseMAC(i.Mac); {

@@ -111,9 +111,10 @@ func (c *Container) addLease(l ipam.Lease) {
 // port that is on no bridge should be on the bridge of the network's configuration.
 //
 // A port that is on another bridge should stay there, because the configuration may be newer than
-// the port. There are two exceptions, in which the port should be on the configured bridge: the
-// port's bridge is the configured bridge under a new name, or only the configured bridge has the
-// container's gateway address.
+// the port. In two cases it should be on the configured bridge instead:
+//
+//   - The port's bridge is the configured bridge under a new name.
+//   - Only the configured bridge has the container's gateway address.
 func (inv *Inventory) configuredBridge(c *Container, host *setup.Host, networks []Network) string {
 	i := slices.IndexFunc(networks, func(n Network) bool { return n.Name == c.Network && n.attaches() })
 	if i < 0 {

@@ -28,9 +28,9 @@ func New(warn func(error)) *Inventory {
 	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: cnicache.DefaultDir, Warn: warn}
 }
 
-// Stores calls f with each lease store that exists: the store in DataDir or, if DataDir is "", the
-// store in the default folder and those in the networks' folders. If f returns an error, Stores
-// continues with the next store.
+// Stores calls f with each lease store that exists. This is the store in DataDir. If DataDir is "",
+// these are the store in the default folder and the stores in the networks' folders. If f returns
+// an error, Stores continues with the next store.
 func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) error {
 	dirs := []string{inv.DataDir}
 	if inv.DataDir == "" {

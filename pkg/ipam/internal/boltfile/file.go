@@ -35,9 +35,9 @@ var (
 // Tx is a transaction on a File.
 type Tx = bolt.Tx
 
-// File is a bbolt file. The caller must have locked the file's folder, for two reasons: Load
-// inspects the file before bbolt locks it, and a process that waits for bbolt's lock tries again
-// only every 50 ms.
+// File is a bbolt file. The caller must have locked the file's folder, because Load inspects the
+// file before bbolt locks it. In addition, a process that waits for bbolt's lock tries again only
+// every 50 ms.
 type File struct {
 	Path   string
 	Layout Layout
@@ -139,9 +139,9 @@ func (f *File) Close() error {
 	return f.db.Close()
 }
 
-// guard calls the function do, and returns ErrDamaged if one of two things happens: bbolt panics
-// because it cannot read a page, or a read beyond the end of a truncated file causes a memory
-// fault. Afterwards, the file may no longer be used.
+// guard calls the function do. It returns ErrDamaged if bbolt panics because it cannot read a page,
+// or if a read beyond the end of a truncated file causes a memory fault. Afterwards, the file may
+// no longer be used.
 func (f *File) guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

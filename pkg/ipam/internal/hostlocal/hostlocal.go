@@ -32,9 +32,11 @@ func HasNetwork(dataDir, network string) bool {
 // each address. The file has the container's ID in the first line and the interface in the second
 // line (pkg/plugins/ipam/host-local/backend/disk of containernetworking/plugins).
 //
-// Three kinds of files are no reservations: empty files, which host-local leaves on a full disk;
-// files with zero bytes, which a file system leaves after a crash; and files that are older than
-// the last boot.
+// Three kinds of files are no reservations:
+//
+//   - empty files, which host-local leaves on a full disk;
+//   - files with zero bytes, which a file system leaves after a crash;
+//   - files that are older than the last boot.
 func Leases(dataDir, network string) (list []leases.Lease, err error) {
 	booted, err := BootTime()
 	if err != nil {
