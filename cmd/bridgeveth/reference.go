@@ -18,10 +18,10 @@ import (
 // the same folder as this program.
 const referenceDir = "reference"
 
-// orReference returns verbs that call the reference plugin for attachments that bridgeveth has not made.
-// These are containers that the reference plugin attached before it was replaced, and, for portmap and
-// firewall, interfaces of other plugins such as ptp. orReference returns own if the reference plugin is
-// not in referenceDir.
+// orReference returns verbs that call the reference plugin for attachments that bridgeveth has not
+// made. There are two kinds of such attachments: containers that the reference plugin attached
+// before it was replaced, and, for portmap and firewall, interfaces of other plugins such as ptp.
+// orReference returns own if the reference plugin is not in referenceDir.
 func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	self, err := os.Executable()
 	if err != nil {

@@ -28,7 +28,7 @@ type delegate struct {
 	args       *skel.CmdArgs
 }
 
-// newDelegate looks up the IPAM plugin in CNI_PATH.
+// newDelegate returns the IPAM plugin of a configuration. It searches CNI_PATH for the plugin's file.
 func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*delegate, error) {
 	d := &delegate{name: c.IPAM.Type, args: args}
 	if d.name == "" {

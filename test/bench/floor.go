@@ -36,8 +36,9 @@ type floor struct {
 
 var floorGateway, floorGateway6 = net.IPv4(10, 88, 0, 1), net.ParseIP("fd88::1")
 
-// newFloor makes the bridge, the map of host ports and the FORWARD rules of the floor. The calling
-// thread must be in the namespaces of the node (the simulated host).
+// newFloor makes the bridge, the nftables map of host ports and the FORWARD rules for the floor
+// (the least work of any plugin). The calling thread must be in the namespaces of the node (the
+// simulated host).
 func newFloor(start string, dual bool, n *node) (*floor, error) {
 	snooping := false
 	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}, MulticastSnooping: &snooping}

@@ -75,7 +75,8 @@ func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 // sequence 1. The checksum is the complement of 0x0800+0xbe+1.
 var echoRequest = [8]byte{8, 0, 0xf7, 0x40, 0, 0xbe, 0, 1}
 
-// awaitEcho reads packets until it has the answer to echoRequest, or until the deadline.
+// awaitEcho reads packets until the deadline. It reports whether one of them is the answer to
+// echoRequest.
 func awaitEcho(conn *net.IPConn, deadline time.Time) (bool, error) {
 	if err := conn.SetReadDeadline(deadline); err != nil {
 		return false, err

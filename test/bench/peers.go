@@ -22,8 +22,8 @@ var peerPackages = []string{
 	"github.com/bridgeveth/bridgeveth/test/bench/peak",
 }
 
-// startProgram is the name of the program that the floor starts for each ADD, CHECK and DEL. It
-// does nothing.
+// startProgram is the name of a program that does nothing. The floor (the least work of any plugin)
+// starts it for each ADD, CHECK and DEL.
 const startProgram = "start"
 
 // buildPeers builds the reference plugins and installs them into dir. It builds them without cgo,

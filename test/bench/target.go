@@ -13,8 +13,8 @@ type target struct {
 	limit float64
 	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the same ratio with the floor instead of bridgeveth, or nil. If the floor misses the
-	// limit too, this machine cannot show that the target is met.
+	// floor is the ratio with the floor (the least work of any plugin) instead of bridgeveth, or
+	// nil. If the floor misses the limit too, this machine cannot show that the target is met.
 	floor func(*report) float64
 }
 
@@ -126,12 +126,14 @@ func (t target) verdict(r *report) string {
 
 const floorMisses = "the floor misses it"
 
-// met reports whether all targets are met, except those that the floor misses too.
+// met reports whether all targets are met, except those that the floor (the least work of any
+// plugin) misses too.
 func (r *report) met(targets []target) bool {
 	return !slices.ContainsFunc(targets, func(t target) bool { return t.verdict(r) == "missed" })
 }
 
-// printTargets writes each target with its measured ratio and with the same ratio of the floor.
+// printTargets writes each target with its measured ratio, and with the ratio of the floor (the
+// least work of any plugin).
 func (r *report) printTargets(w io.Writer, targets []target) {
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

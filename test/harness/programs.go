@@ -67,8 +67,8 @@ const reference = "github.com/containernetworking/plugins/plugins/"
 // own go.mod. Those in test/go.mod may be newer.
 const product = "../.."
 
-// Build builds those of the named programs that do not exist in dir yet, and links ipam-simple to
-// bridgeveth.
+// Build builds those of the named programs that do not exist in dir yet. It creates ipam-simple as
+// a hard link to bridgeveth.
 func Build(dir string, names ...string) error {
 	missing := map[string][]string{} // by module folder
 	for _, name := range names {

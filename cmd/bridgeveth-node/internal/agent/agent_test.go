@@ -66,7 +66,8 @@ func newAgent(t testing.TB) (*Agent, *objects) {
 	}), nodes
 }
 
-// restart returns a new Agent with the same settings, as after a restart of the process.
+// restart returns a new Agent with the settings of the Agent old, as after a restart of the
+// process.
 func restart(t testing.TB, old *Agent) *Agent {
 	t.Helper()
 	host, err := kernel.Open()
@@ -337,8 +338,8 @@ func TestRunningPods(t *testing.T) {
 	}
 }
 
-// TestRun checks that a running agent reacts to changes of Node objects and to changes in the
-// kernel.
+// TestRun checks that a running agent reacts to changes of Node objects, and to changes of links,
+// routes and rules in the kernel.
 func TestRun(t *testing.T) {
 	setuptest.InHost(t, func() {
 		a, _ := newAgent(t)

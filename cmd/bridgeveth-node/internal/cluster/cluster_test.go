@@ -23,8 +23,8 @@ func addresses(texts ...string) (list []netip.Addr) {
 	return list
 }
 
-// node returns a Node. internal contains its InternalIPs, ranges its pod ranges, both separated by
-// spaces.
+// node returns a Node with this name. internal contains its InternalIPs, and ranges contains its
+// pod ranges. Both texts are lists with spaces.
 func node(name, internal, ranges string) Node {
 	return Node{Name: name, Addresses: addresses(strings.Fields(internal)...), Ranges: prefixes(strings.Fields(ranges)...)}
 }

@@ -90,8 +90,8 @@ func overlaps(nodes []Node) map[claim]claim {
 			all = append(all, claim{r, i})
 		}
 	}
-	// In this order, a range comes after every range that contains it. All ranges between the outer
-	// range and the inner range are also inside the outer range.
+	// In this order, a range comes after every range that contains it. If one range contains
+	// another, all ranges between the two in the list are also inside the first.
 	slices.SortFunc(all, func(a, b claim) int { return cmp.Or(a.prefix.Compare(b.prefix), a.node-b.node) })
 	taken := map[claim]claim{}
 	var around []claim
@@ -109,7 +109,8 @@ func overlaps(nodes []Node) map[claim]claim {
 	return taken
 }
 
-// join returns the smallest sorted list of prefixes that covers the same addresses.
+// join returns the shortest sorted list of prefixes that covers the same addresses as the given
+// prefixes.
 func join(prefixes []netip.Prefix) (joined []netip.Prefix) {
 	prefixes = slices.Clone(prefixes)
 	slices.SortFunc(prefixes, netip.Prefix.Compare)

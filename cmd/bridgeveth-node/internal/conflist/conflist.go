@@ -205,9 +205,10 @@ type File struct {
 	Volatile string
 }
 
-// Write replaces the text of the file if the text differs. changed reports whether Write replaced
-// it. The replacement is atomic: a runtime sees the old text or the new text, also after a crash.
-// The names of temporary files end in ".new", because no runtime reads files with such names.
+// Write replaces the text of the file if the present text is different. changed reports whether
+// Write replaced the text. The replacement is atomic: a runtime sees the old text or the new text,
+// also after a crash. The names of temporary files end in ".new", because no runtime reads files
+// with such names.
 func (f File) Write(text []byte) (changed bool, err error) {
 	target, _ := os.Readlink(f.Path) // "" if Path is no symbolic link
 	if old, err := os.ReadFile(f.Path); err == nil && bytes.Equal(old, text) && target == f.Volatile {

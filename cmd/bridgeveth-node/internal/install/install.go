@@ -51,7 +51,8 @@ func Plugins(source, folder string) (installed []string, err error) {
 		if current {
 			continue
 		}
-		// All names are hard links to one file. The plugin decides by its name what it does.
+		// All names are hard links to one file. Each plugin process decides by the name under which
+		// it runs what it does.
 		if name == names[0] {
 			err = copySynced(source, temporary)
 		} else {

@@ -82,8 +82,8 @@ func TestPlugins(t *testing.T) {
 	t.Run("after a kill", func(t *testing.T) {
 		folder := t.TempDir()
 		install(t, older, folder, names...)
-		// The agent was killed between the first and the second rename, after it had created the
-		// next link.
+		// The test makes the state after a kill between the first and the second rename: bridgeveth
+		// is a new file, the other names are old, and the next temporary link exists.
 		if err := os.WriteFile(filepath.Join(folder, "half"), []byte("half"), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -37,8 +37,8 @@ func Open() (*Host, error) {
 func (h *Host) Close() { h.nl.Close() }
 
 // Apply corrects every difference between the kernel and the state s, and returns a line for each
-// change. It continues after errors. If there was no error, its last step adds the mark, a route by
-// which Complete recognizes a complete node.
+// change. It continues after errors. If there was no error, its last step adds the mark (see
+// applyMark), which Complete searches for.
 func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	changes, tunnel, tunnelErr := h.applyTunnel(s.Tunnel)
 	present, err := h.routes() // read after the tunnel is restored, because a replaced device loses its routes

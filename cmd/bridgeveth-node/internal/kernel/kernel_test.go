@@ -19,7 +19,7 @@ import (
 
 func init() { runtime.LockOSThread() } // tests change the network namespace of their threads
 
-// machine is a node with one pod, in its own network namespace.
+// machine is a node with one pod. Each of the two has its own network namespace.
 type machine struct {
 	cluster.Node
 	ns, pod *setup.Namespace
@@ -355,9 +355,9 @@ func TestOthers(t *testing.T) {
 }
 
 // TestNoVXLAN checks three results of Apply on a kernel without VXLAN: the error says this, the
-// direct routes exist, and the mark is missing, so the node is not ready. This machine's kernel has
-// VXLAN. Therefore strace(1) injects the error that a kernel returns for an unknown kind of link
-// (rtnl_newlink in net/core/rtnetlink.c).
+// direct routes exist, and the mark of a complete node is missing, so the node is not ready. This
+// machine's kernel has VXLAN. Therefore strace(1) injects the error that a kernel returns for an
+// unknown kind of link (rtnl_newlink in net/core/rtnetlink.c).
 func TestNoVXLAN(t *testing.T) {
 	state := cluster.State{
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},

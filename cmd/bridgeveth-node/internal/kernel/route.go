@@ -18,9 +18,9 @@ type path struct {
 	link    int
 }
 
-// markMetric is the metric of the mark, the highest metric in use. The pods' bridge has a route to
-// the same range with metric 0 or 256. The kernel prefers the route of the bridge, because its
-// metric is lower.
+// markMetric is the metric of the agent's unreachable routes (see applyMark). It is the highest
+// metric in use. The pods' bridge has a route to the same range with metric 0 or 256. The kernel
+// prefers the route of the bridge, because its metric is lower.
 const markMetric = 65535
 
 // applyRoutes corrects the routes to the ranges of other nodes. tunnel is the index of the VXLAN
@@ -70,9 +70,10 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 	return converge(wanted, present.own, set, remove, say)
 }
 
-// applyMark corrects the mark: a route of type unreachable for each own range. Without this route,
-// packets to a pod that has ended would follow the default route and circle between the nodes. A
-// reboot deletes the mark, so the mark also shows that Apply has succeeded since the boot.
+// applyMark corrects the mark of a complete node: a route of type unreachable for each pod range of
+// the node. Without this route, packets to a pod that has ended would follow the default route and
+// circle between the nodes. A reboot deletes the routes, so they also show that Apply has succeeded
+// since the last boot.
 func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) ([]string, error) {
 	wanted := map[netip.Prefix]path{}
 	for _, r := range ranges {
@@ -84,8 +85,8 @@ func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) (
 	return converge(wanted, present, set, remove, say)
 }
 
-// Complete reports whether Apply has succeeded since the last boot, that is, whether the mark
-// exists.
+// Complete reports whether Apply has succeeded since the last boot, that is, whether the routes of
+// applyMark exist.
 func (h *Host) Complete() (bool, error) {
 	present, err := h.routes()
 	return err == nil && len(present.marks) > 0, err

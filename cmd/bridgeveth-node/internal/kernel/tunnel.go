@@ -14,17 +14,17 @@ import (
 )
 
 // The VXLAN device has the number 97 as its network identifier (VNI) and as its link group. The
-// group marks the device as the agent's: "ip link show group 97". An alias could not be the mark,
-// because an alias needs a second request. If the agent were killed between the two requests, it
-// would leave a device without a mark. The group is set by the request that creates the device.
+// group marks the device as the agent's: "ip link show group 97". The request that creates the
+// device also sets the group. An alias as the mark would need a second request, and an agent that
+// was killed between the two requests would leave a device without a mark.
 const vxlanID, group = protocol, protocol
 
 // ErrNotOwn is returned if a link has the name of the VXLAN device, but the agent did not make this
 // link.
 var ErrNotOwn = errors.New(`the agent did not make this link; delete it with "ip link del ` + cluster.TunnelLink + `", or rename it`)
 
-// applyTunnel corrects the VXLAN device and its entries. It returns the index of the device, or 0
-// if there is none.
+// applyTunnel corrects the VXLAN device, its addresses, its forwarding entries and its neighbour
+// entries. It returns the index of the device, or 0 if there is none.
 func (h *Host) applyTunnel(t *cluster.Tunnel) (changes []string, index int, err error) {
 	if t == nil {
 		return nil, 0, nil
@@ -167,7 +167,7 @@ func (h *Host) applyAddresses(l netlink.Link, t *cluster.Tunnel) ([]string, erro
 }
 
 // applyForwarding corrects the forwarding entries (fdb) of the VXLAN device. Each entry has the MAC
-// address of a peer's VXLAN device, and the InternalIP to which the outer packets go.
+// address of a peer's VXLAN device, and the InternalIP of the peer, to which the outer packets go.
 func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, error) {
 	wanted, present := map[string]netip.Addr{}, map[string]netip.Addr{}
 	for _, p := range t.Peers {
