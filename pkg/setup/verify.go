@@ -163,13 +163,14 @@ func (h *Host) VerifyContainer(p *Port) error {
 	for key := range values {
 		wrong = append(wrong, plan.Differ("sysctl net/"+key+" of the container", values[key], p.Sysctls[key]))
 	}
-	for _, r := range p.Routes {
-		has, err := rtnl.HasRoute(p.Container, l, r)
-		differs := plan.Differ("route "+r.String(), has || err != nil, true)
-		if differs != nil && !r.Gateway.IsValid() && r.Destination.IsSingleIP() {
+	absent, err := rtnl.AbsentRoutes(p.Container, l, p.Routes)
+	wrong = append(wrong, err)
+	for _, r := range absent {
+		differs := plan.Differ("route "+r.String(), false, true)
+		if !r.Gateway.IsValid() && r.Destination.IsSingleIP() {
 			differs = DifferenceError{Kind: RouteOnLink, Address: r.Destination.Addr(), Err: differs}
 		}
-		wrong = append(wrong, err, differs)
+		wrong = append(wrong, differs)
 	}
 	return errors.Join(wrong...)
 }

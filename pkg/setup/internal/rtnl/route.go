@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -141,26 +142,62 @@ func linksOf(n *netns.Namespace, routes []netlink.Route) (links []Link, err erro
 	return links, nil
 }
 
-// HasRoute reports whether a route exists. It searches all tables, because later plugins in the
-// chain may move routes to other tables, as the plugin sbr does.
-func HasRoute(n *netns.Namespace, l Link, r plan.Route) (bool, error) {
-	library, err := n.Library()
-	if err != nil {
-		return false, err
+// AbsentRoutes returns those of the routes that do not lead through link l in any table. It accepts
+// all tables, because later plugins in the chain may move routes to other tables, as the plugin sbr
+// does.
+func AbsentRoutes(n *netns.Namespace, l Link, routes []plan.Route) (absent []plan.Route, err error) {
+	present := map[int][]hop{} // by family
+	for _, r := range routes {
+		family := netns.FamilyOf(r.Destination.Addr())
+		if _, read := present[family]; !read {
+			if present[family], err = hops(n, family); err != nil {
+				return nil, fmt.Errorf("list routes: %w", err)
+			}
+		}
+		if !slices.Contains(present[family], hop{r.Destination.Masked(), r.Gateway, l.Index}) {
+			absent = append(absent, r)
+		}
 	}
-	found, err := netns.Dump(func() ([]netlink.Route, error) {
-		want := &netlink.Route{Dst: netns.IPNet(r.Destination)}
-		return library.RouteListFiltered(netns.FamilyOf(r.Destination.Addr()), want, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return false, fmt.Errorf("list routes: %w", err)
+	return absent, nil
+}
+
+// hop is one next hop of a route.
+type hop struct {
+	destination netip.Prefix
+	gateway     netip.Addr // not valid if the destination is on the link
+	link        int        // index
+}
+
+// hops returns the next hops of all routes of a family, in all tables.
+func hops(n *netns.Namespace, family int) (all []hop, err error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family)}})
+	messages, err := netns.Dump(func() ([][]byte, error) { return n.Ask(unix.NETLINK_ROUTE, req) })
+	for _, m := range messages {
+		if len(m) < unix.SizeofRtMsg {
+			continue
+		}
+		attrs := netns.Attrs(m[unix.SizeofRtMsg:])
+		to, ok := netip.AddrFromSlice(attrs.Get(unix.RTA_DST))
+		if !ok { // a default route
+			to = map[int]netip.Addr{unix.AF_INET: netip.IPv4Unspecified(), unix.AF_INET6: netip.IPv6Unspecified()}[family]
+		}
+		destination := netip.PrefixFrom(to, int(m[1])) // rtm_dst_len
+		add := func(link int, attrs netns.Attrs) {
+			gateway, _ := netip.AddrFromSlice(attrs.Get(unix.RTA_GATEWAY))
+			all = append(all, hop{destination, gateway, link})
+		}
+		add(attrs.Integer(unix.RTA_OIF), attrs)
+		// The kernel lists several IPv6 routes to one destination as one route with several next hops,
+		// each of which begins with struct rtnexthop.
+		for several := attrs.Get(unix.RTA_MULTIPATH); len(several) >= unix.SizeofRtNexthop; {
+			size := int(binary.NativeEndian.Uint16(several))
+			if size < unix.SizeofRtNexthop || size > len(several) {
+				break
+			}
+			add(int(binary.NativeEndian.Uint32(several[4:])), several[unix.SizeofRtNexthop:size])
+			several = several[min(len(several), (size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+		}
 	}
-	return slices.ContainsFunc(found, func(f netlink.Route) bool {
-		// The kernel lists several IPv6 routes to one destination as one route with several next
-		// hops.
-		hops := append(f.MultiPath, &netlink.NexthopInfo{LinkIndex: f.LinkIndex, Gw: f.Gw})
-		return slices.ContainsFunc(hops, func(h *netlink.NexthopInfo) bool {
-			return h.LinkIndex == l.Index && h.Gw.Equal(r.Gateway.AsSlice())
-		})
-	}), nil
+	return all, err
 }
