@@ -1,7 +1,6 @@
 package attachment
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -80,13 +79,14 @@ func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 		return nil, Error(err)
 	}
 	a := &Attached{Host: host, Port: c.Port(args, container), Previous: previous}
+	own := previous
 	if link := existingLink(previous, a.Port); link != "" {
 		useLink(a.Port, link)
 	} else {
-		keepOwn(previous, args.IfName)
-		c.expect(a.Port, previous)
+		own = ownResult(previous, args.IfName)
+		c.expect(a.Port, own)
 	}
-	c.AddResult(a.Port, previous)
+	c.AddResult(a.Port, own)
 	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
 		a.Close()
 		return nil, err
@@ -161,11 +161,10 @@ func (a *Attached) addPrevious() {
 			net.VLANs.Native, _ = strconv.Atoi(vlan) // 0 means no VLAN
 		}
 	}
-	own := *a.Previous // a copy, because the caller prints Previous unchanged
-	own.IPs, own.Routes = slices.Clone(own.IPs), nil
-	keepOwn(&own, a.Port.Interface)
+	own := ownResult(a.Previous, a.Port.Interface)
+	own.Routes = nil
 	if len(own.IPs) > 0 {
-		addResult(a.Port, &own, net.VLANs.Native != 0, false)
+		addResult(a.Port, own, net.VLANs.Native != 0, false)
 	} else { // a result without addresses means a layer 2 network, as in addResult
 		net.IPv4, net.IPv6 = true, a.Host.HasIPv6()
 	}

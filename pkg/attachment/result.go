@@ -174,11 +174,13 @@ func (c *Config) expect(p *setup.Port, r *current.Result) {
 	}
 }
 
-// keepOwn deletes the addresses of all other interfaces than ifname from a result. Other plugins of
-// the list may have added such addresses.
-func keepOwn(r *current.Result, ifname string) {
-	r.IPs = slices.DeleteFunc(r.IPs, func(ip *current.IPConfig) bool {
+// ownResult returns a copy of a result without the addresses of other interfaces than ifname. Other
+// plugins of the list may have added such addresses.
+func ownResult(r *current.Result, ifname string) *current.Result {
+	own := *r
+	own.IPs = slices.DeleteFunc(slices.Clone(r.IPs), func(ip *current.IPConfig) bool {
 		i := ip.Interface
 		return i != nil && (*i < 0 || *i >= len(r.Interfaces) || r.Interfaces[*i].Name != ifname)
 	})
+	return &own
 }

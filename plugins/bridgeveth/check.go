@@ -25,7 +25,7 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	leased := ipam.check()
+	leased := ipam.check(a.Previous)
 	host, container := a.Verify()
 	if err := errors.Join(leased, host, container); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of %s in container %s: %w", args.IfName, args.ContainerID, err)

@@ -111,9 +111,13 @@ func (d *delegate) refused(err error) bool {
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater
 }
 
-func (d *delegate) del() error   { return d.call("DEL", d.inside.Del) }
-func (d *delegate) check() error { return d.call("CHECK", d.inside.Check) }
-func (d *delegate) gc() error    { return d.call("GC", d.inside.GC) }
+func (d *delegate) del() error { return d.call("DEL", d.inside.Del) }
+func (d *delegate) gc() error  { return d.call("GC", d.inside.GC) }
+
+// check compares the leases with prevResult, which the caller has read.
+func (d *delegate) check(previous *current.Result) error {
+	return d.call("CHECK", func(args *skel.CmdArgs) error { return d.inside.CheckResult(args, previous) })
+}
 
 // status returns an error if no address is free. Otherwise it returns a result like that of ADD.
 // The subnets and gateways are correct, but the addresses may differ from those of the next ADD.

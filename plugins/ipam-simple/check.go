@@ -33,6 +33,19 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	return p.checkResult(c, args, result)
+}
+
+// CheckResult is Check for a caller that has already read prevResult.
+func (p Plugin) CheckResult(args *skel.CmdArgs, result *current.Result) error {
+	c, err := readConfig(args)
+	if err != nil {
+		return err
+	}
+	return p.checkResult(c, args, result)
+}
+
+func (p Plugin) checkResult(c *config, args *skel.CmdArgs, result *current.Result) error {
 	var leases []ipam.Lease
 	s, err := p.openToRead(c)
 	err = c.use(s, err, func() (err error) {
