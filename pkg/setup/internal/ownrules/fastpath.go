@@ -135,6 +135,12 @@ func fastPathDevices(n *netns.Namespace, choice plan.FastPath, family int) (devi
 	return devices, true, nil
 }
 
+// HasFlowtable reports whether our table of a family has the flowtable.
+func HasFlowtable(n *netns.Namespace, family int) (exists bool, err error) {
+	_, exists, err = nft.FlowtableDevices(n, family, flowtable)
+	return exists, err
+}
+
 // deleteFastPath deletes the rules of the fast path whose comments begin with prefix. If the chain then has no
 // rules, it also deletes the chain and the flowtable, because every packet that arrives on a device of the
 // flowtable passes a hook of the flowtable.
