@@ -315,6 +315,21 @@ func TestRestored(t *testing.T) {
 	nodes.checkPackets(t, 1450)
 }
 
+// TestUnfinished checks that Apply finishes a VXLAN device that a killed agent has only created. The
+// kernel must not generate a link-local address for the device.
+func TestUnfinished(t *testing.T) {
+	nodes := newLab(t, v4Net|v4Pod)
+	m := nodes[0]
+	setuptest.In(t, m.ns, "ip", "link", "add", cluster.TunnelLink, "group", "97", "type", "vxlan", "id", "97", "dstport", "4789", "local", "172.31.0.11", "nolearning")
+	m.apply(t, m.wanted(t, nodes.nodes(), cluster.RoutingVXLAN))
+	if link := setuptest.In(t, m.ns, "ip", "-d", "link", "show", cluster.TunnelLink); !strings.Contains(link, "addrgenmode none") {
+		t.Errorf("the kernel may generate an address:\n%s", link)
+	}
+	if addresses := setuptest.In(t, m.ns, "ip", "-o", "addr", "show", cluster.TunnelLink); strings.Contains(addresses, "fe80:") {
+		t.Errorf("generated address:\n%s", addresses)
+	}
+}
+
 // TestOthers checks that Apply keeps objects of other programs, even if they prevent it from adding
 // the agent's objects.
 func TestOthers(t *testing.T) {

@@ -75,12 +75,6 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 		if l, err = h.nl.LinkByName(cluster.TunnelLink); err != nil {
 			return changes, nil, err
 		}
-		// The VXLAN device needs no link-local IPv6 address, which would only make the kernel join
-		// multicast groups. A kernel without IPv6 refuses this request, and then has no such
-		// address anyway.
-		if err := h.nl.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
-			return changes, nil, fmt.Errorf("switch off address generation: %w", err)
-		}
 	}
 	a := l.Attrs()
 	for _, part := range []struct {
@@ -90,7 +84,7 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 	}{
 		{fmt.Sprintf("MTU %d", t.MTU), a.MTU == t.MTU, func() error { return h.nl.LinkSetMTU(l, t.MTU) }},
 		{"MAC " + t.MAC, a.HardwareAddr.String() == t.MAC, func() error { return h.nl.LinkSetHardwareAddr(l, mac) }},
-		{"up", a.Flags&net.FlagUp != 0, func() error { return h.nl.LinkSetUp(l) }},
+		{"up", a.Flags&net.FlagUp != 0, func() error { return h.setUp(l) }},
 	} {
 		if part.ok {
 			continue
@@ -101,6 +95,17 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 		changes = append(changes, "set link "+cluster.TunnelLink+" "+part.what)
 	}
 	return changes, l, nil
+}
+
+// setUp sets the VXLAN device up. It first switches off the generation of a link-local IPv6 address,
+// which the kernel adds when the device comes up. The device needs no such address, which would only
+// make the kernel join multicast groups. A kernel without IPv6 refuses the first request, and then has
+// no such address anyway.
+func (h *Host) setUp(l netlink.Link) error {
+	if err := h.nl.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("switch off address generation: %w", err)
+	}
+	return h.nl.LinkSetUp(l)
 }
 
 // ownTunnel returns the VXLAN device, or nil if there is none. It returns ErrNotOwn if the agent
