@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -37,12 +36,7 @@ type options struct {
 	remove             bool
 }
 
-// memory is the soft memory limit of the Go runtime, in bytes. Without this limit, the agent would
-// briefly need more memory while it reads the first list of a large cluster.
-const memory = 56 << 20
-
 func main() {
-	debug.SetMemoryLimit(memory)
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)

@@ -56,8 +56,16 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	}
 	w.writer = newWriter(ctx, writer, scheme, self)
 	list := cache.NewListWatchFromClient(reader, "nodes", "", fields.Everything())
+	list.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return w.list(ctx, reader, options)
+	}
 	w.informer = cache.NewSharedIndexInformer(list, &corev1.Node{}, 0, cache.Indexers{})
-	if err := w.informer.SetTransform(w.strip); err != nil {
+	if err := w.informer.SetTransform(func(object any) (any, error) {
+		if n, ok := object.(*corev1.Node); ok {
+			return w.strip(n), nil
+		}
+		return object, nil // a deleted object in its last known state, which was stripped before
+	}); err != nil {
 		return nil, err
 	}
 	_, err = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -153,13 +161,9 @@ func Of(n *corev1.Node) cluster.Node {
 	return node
 }
 
-// strip removes from a Node object all fields that neither Of nor the watch needs. In a large
-// cluster, these fields would take most of the agent's memory.
-func (w *Watch) strip(object any) (any, error) {
-	n, ok := object.(*corev1.Node)
-	if !ok {
-		return object, nil // a deleted object in its last known state, which is not stripped
-	}
+// strip returns a Node object with only those fields that Of or the watch needs. In a large cluster,
+// the other fields would take most of the agent's memory.
+func (w *Watch) strip(n *corev1.Node) *corev1.Node {
 	var conditions []corev1.NodeCondition
 	for _, c := range n.Status.Conditions {
 		if n.Name == w.self && c.Type == corev1.NodeNetworkUnavailable {
@@ -170,5 +174,5 @@ func (w *Watch) strip(object any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
 		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
 		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: conditions},
-	}, nil
+	}
 }

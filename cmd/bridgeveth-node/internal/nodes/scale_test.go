@@ -38,25 +38,36 @@ func TestScale(t *testing.T) {
 		if err := group.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		agent := c.startAgent("n1")
-		c.await("the routes", func() bool { return routes(t) == big }) // the own range also has a route
-		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", agent.Process.Pid)); err != nil || peak(string(text)) > memory {
-			t.Errorf("the agent has taken %d KiB, of %d (%v)", peak(string(text)), memory, err)
+		for i := range 3 { // the peak varies with the load of the machine
+			agent := c.startAgent("n1")
+			c.await("the routes", func() bool { return routes(t) == big+i }) // the own range also has a route
+			if err := c.try(http.MethodPost, "/api/v1/nodes", member(big+i)); err != nil {
+				t.Fatal(err)
+			}
+			c.await("a route to the new node", func() bool { return routes(t) == big+i+1 })
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", agent.Process.Pid))
+			if peak(string(text)) > memory || err != nil {
+				t.Errorf("the agent has used %d KiB, of %d (%v)", peak(string(text)), memory, err)
+			}
+			kill(agent)
+			setuptest.Run(t, "ip", "route", "flush", "proto", "97")
+			setuptest.Run(t, "ip", "link", "del", "bvx0")
 		}
-		if err := c.try(http.MethodPost, "/api/v1/nodes", member(big)); err != nil {
-			t.Fatal(err)
-		}
-		c.await("a route to the new node", func() bool { return routes(t) == big+1 })
 	})
 }
 
-// member returns the Node object with number i. It contains a list of images, because this list
-// takes most of a real Node object.
+// member returns the Node object with number i. It lists 50 images, as many as a kubelet reports,
+// because these are most of a real Node object.
 func member(i int) object {
 	n := newNode(fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
+	images := make([]object, 50)
+	for k := range images {
+		name := fmt.Sprintf("registry.example.com/team/application-%d", k)
+		images[k] = object{"names": []string{fmt.Sprintf("%s@sha256:%064x", name, i), name + ":v1.2.3"}, "sizeBytes": 123456789}
+	}
 	n["status"] = object{
 		"addresses": []object{{"type": "InternalIP", "address": fmt.Sprintf("172.%d.%d.%d", 30+i%2, i>>8, (i>>1)&127+11)}},
-		"images":    []object{{"names": []string{strings.Repeat("x", 2000)}}},
+		"images":    images,
 	}
 	return n
 }
