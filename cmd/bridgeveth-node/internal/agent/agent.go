@@ -36,7 +36,8 @@ type Agent struct {
 	Log      *slog.Logger
 
 	installed bool
-	base      *conflist.Base // the last base that could be read without an error
+	uplinks   []cluster.Uplink // at the last look
+	base      *conflist.Base   // the last base that could be read without an error
 	status
 }
 
@@ -46,6 +47,7 @@ type Nodes interface {
 	Trouble() string                     // why the API server does not answer; "" if it does
 	Report(reason, message string)       // writes an Event about the own Node object
 	ClearNetworkUnavailable(context.Context) error
+	Reconnect() // opens new connections to the API server
 }
 
 const (
@@ -244,6 +246,13 @@ func (a *Agent) wanted(nodes []cluster.Node, r *result) (state cluster.State, ok
 		r.fail(err.Error())
 		return state, false
 	}
+	for _, before := range a.uplinks {
+		if !slices.ContainsFunc(uplinks, func(u cluster.Uplink) bool { return u.Address == before.Address }) {
+			a.Nodes.Reconnect() // connections from this address would get no answers
+			break
+		}
+	}
+	a.uplinks = uplinks
 	state, problems, ok := cluster.Wanted(a.Self, nodes, uplinks, locals, a.Settings)
 	for _, p := range problems {
 		if text := "node " + p.Node + ": " + p.Text; p.Own {

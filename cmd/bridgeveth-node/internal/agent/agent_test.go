@@ -31,12 +31,14 @@ type objects struct {
 	all     []cluster.Node
 	trouble string
 	events  []string // the Events that the agent has written
+	fresh   int      // how often the agent has opened new connections
 	cleared int      // how often the agent has set NetworkUnavailable to False
 }
 
 func (o *objects) List() ([]cluster.Node, bool)  { return o.all, o.all != nil }
 func (o *objects) Trouble() string               { return o.trouble }
 func (o *objects) Report(reason, message string) { o.events = append(o.events, reason+": "+message) }
+func (o *objects) Reconnect()                    { o.fresh++ }
 func (o *objects) ClearNetworkUnavailable(context.Context) error {
 	o.all[0].NetworkUnavailable = false
 	o.cleared++
@@ -237,7 +239,15 @@ func TestUnderWay(t *testing.T) {
 	// The InternalIP and the uplink of the own node change.
 	setuptest.Run(t, "ip", "addr", "del", "172.30.0.11/16", "dev", "uplink0")
 	setuptest.Run(t, "ip", "addr", "add", "172.31.0.11/24", "dev", "lan")
-	checkReady(t, a, 503, "not ready: node n1: no link of this host has the InternalIP [172.30.0.11]")
+	if nodes.fresh != 0 {
+		t.Error("new connections to the API server without need")
+	}
+	for range 2 {
+		checkReady(t, a, 503, "not ready: node n1: no link of this host has the InternalIP [172.30.0.11]")
+	}
+	if nodes.fresh != 1 {
+		t.Errorf("%d times new connections to the API server, want 1", nodes.fresh)
+	}
 	nodes.all[0].Addresses[0] = netip.MustParseAddr("172.31.0.11")
 	checkReady(t, a, 200, "ready\n")
 	route("10.244.3.0/24", "10.244.3.0/24 via 172.31.0.13 dev lan proto 97")

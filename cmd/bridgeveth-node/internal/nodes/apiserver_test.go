@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -309,5 +311,99 @@ func (c *control) get(path string, into any) {
 	}
 	if err != nil {
 		c.t.Fatal(err)
+	}
+}
+
+// TestReconnect checks that the watch continues after Reconnect if its connection has stopped to pass
+// data, as a connection from an address that the host has lost. The client of the test must not notice
+// this by itself.
+func TestReconnect(t *testing.T) {
+	if os.Getenv("KUBE_APISERVER") == "" {
+		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")
+	}
+	setuptest.InHost(t, func() {
+		t.Setenv("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "3600")
+		c := newControl(t)
+		relay := &relay{}
+		config := rest.CopyConfig(c.config)
+		config.Host = "https://" + relay.start(t, "127.0.0.1:6443")
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		w, err := Start(ctx, config, "n1", func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := func(want int) func() bool {
+			return func() bool { all, _ := w.List(); return len(all) == want }
+		}
+		c.do(http.MethodPost, "/api/v1/nodes", newNode("n1", "10.244.1.0/24"))
+		c.await("the first node", count(1))
+		relay.freeze()
+		c.do(http.MethodPost, "/api/v1/nodes", newNode("n2", "10.244.2.0/24"))
+		w.Reconnect()
+		c.await("the second node", count(2))
+	})
+}
+
+// relay passes connections on to a server.
+type relay struct {
+	mutex sync.Mutex
+	locks []*sync.Mutex // one for each connection; while it is locked, no data pass
+}
+
+// start returns the address at which the relay listens.
+func (r *relay) start(t *testing.T, server string) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			back, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			lock := &sync.Mutex{}
+			r.mutex.Lock()
+			r.locks = append(r.locks, lock)
+			r.mutex.Unlock()
+			for _, ends := range [][2]net.Conn{{client, back}, {back, client}} {
+				go pass(ends[0], ends[1], lock)
+			}
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// pass copies data until one of the connections ends.
+func pass(from, to net.Conn, lock *sync.Mutex) {
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(buffer)
+		lock.Lock()
+		if err == nil {
+			_, err = to.Write(buffer[:n])
+		}
+		lock.Unlock()
+		if err != nil {
+			from.Close()
+			to.Close()
+			return
+		}
+	}
+}
+
+// freeze stops all present connections until the test ends. They stay open.
+func (r *relay) freeze() {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	for _, lock := range r.locks {
+		lock.Lock()
 	}
 }

@@ -6,6 +6,7 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/connrotation"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
@@ -28,6 +30,7 @@ import (
 type Watch struct {
 	self     string // name of the own Node object
 	informer cache.SharedIndexInformer
+	dialer   *connrotation.Dialer
 	trouble  atomic.Value // string: why the last request of the watch failed, "" if it did not
 	writer
 }
@@ -46,6 +49,8 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	watched, limited := rest.CopyConfig(config), rest.CopyConfig(config)
 	watched.Wrap(func(next http.RoundTripper) http.RoundTripper { return observer{w, next} })
 	limited.Timeout = writeTimeout
+	w.dialer = connrotation.NewDialer((&net.Dialer{Timeout: dialTimeout}).DialContext)
+	watched.Dial, limited.Dial = w.dialer.DialContext, w.dialer.DialContext
 	reader, err := client(watched, scheme)
 	if err != nil {
 		return nil, err
@@ -87,6 +92,14 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	go w.informer.RunWithContext(ctx)
 	return w, nil
 }
+
+// Reconnect closes all connections to the API server, and new requests open others. It is for a host
+// that has lost an address: packets of a connection from this address get no answer, and the client
+// would notice this only after 45 seconds.
+func (w *Watch) Reconnect() { w.dialer.CloseAll() }
+
+// dialTimeout is the time limit for opening a connection, as in client-go.
+const dialTimeout = 30 * time.Second
 
 // writeTimeout is the time limit of a request that writes an Event or a condition. The watch has no
 // time limit.
