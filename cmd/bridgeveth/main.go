@@ -7,6 +7,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	_ "github.com/bridgeveth/bridgeveth/internal/oneprocessor"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 	"github.com/bridgeveth/bridgeveth/plugins/firewall"
