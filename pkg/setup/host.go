@@ -265,8 +265,8 @@ func (h *Host) CheckFastPath() error { return nft.CheckFlowtables(h.Namespace) }
 
 // FastConnections returns how many connections of an address the fast path forwards now.
 func (h *Host) FastConnections(address netip.Addr) (count int, err error) {
-	// Without a flowtable, no connection can be in one. The question spares two readings of conntrack,
-	// which may have millions of entries.
+	// A host without a flowtable has no fast connections. This check is cheap. It avoids two
+	// readings of conntrack, which may have millions of entries.
 	exists, err := ownrules.HasFlowtable(h.Namespace, netns.FamilyOf(address))
 	if !exists || err != nil {
 		return 0, err

@@ -68,7 +68,8 @@ const (
 	guardTag       = 1 // handle of the filter; because of it, a second request replaces the filter instead of adding another one
 )
 
-// Missing returns the sysctl and the loopback guard if they are missing on the bridge or its VLAN link.
+// Missing returns a difference for the sysctl, and for the loopback guard, on each link of the network (the
+// bridge and its VLAN link) where it is missing.
 func Missing(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil
@@ -92,8 +93,7 @@ func Missing(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing 
 }
 
 // filters reports whether a link has the loopback guard (guarded), and whether it has filters of other programs
-// (others). parent is clsactArriving or clsactLeaving: it selects the filters for arriving or for leaving
-// packets.
+// (others). parent selects the filters: clsactArriving for arriving packets, clsactLeaving for leaving packets.
 func filters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_ROUTE, filterRequest(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, l, parent, 0))
@@ -137,8 +137,8 @@ func addGuard(n *netns.Namespace, name string) error {
 	return n.Send(b)
 }
 
-// Remove resets the sysctl of a link and then deletes the loopback guard. It deletes the qdisc too, unless other
-// programs have filters in the qdisc. Remove is for a link that continues to exist.
+// Remove resets the sysctl of a link and then deletes the loopback guard. It deletes the qdisc too, unless the
+// qdisc has filters of other programs. Remove is for a link that continues to exist.
 func Remove(n *netns.Namespace, l rtnl.Link) error {
 	guarded, others, err := filters(n, l, clsactArriving)
 	if err != nil || !guarded {

@@ -20,7 +20,7 @@ import (
 // share this flowtable, because a table cannot have the same device in two flowtables.
 const flowtable = "fastpath"
 
-// fastPathTries is the number of times that addFastPath sends its transaction.
+// fastPathTries is the greatest number of times that addFastPath sends its transaction.
 const fastPathTries = 5
 
 // fastPath is the chain whose rules add flows to the flowtable. It runs after all chains that filter forwarded
@@ -84,7 +84,7 @@ func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present 
 	return missing, nil
 }
 
-// ipVersion returns the name of a family for messages.
+// ipVersion returns the name of an address family, IPv4 or IPv6, for messages.
 func ipVersion(family int) string {
 	if family == unix.AF_INET6 {
 		return "IPv6"
@@ -92,8 +92,8 @@ func ipVersion(family int) string {
 	return "IPv4"
 }
 
-// fastPathFeature returns the rules that a network needs in the table of a family, and the devices that the
-// flowtable needs: the bridge, and the links that lead to other networks.
+// fastPathFeature returns the feature of a network's fast path. It has the rules for the table of a family, and
+// the devices that the flowtable needs: the bridge, and the links through which the host reaches other networks.
 func fastPathFeature(n *netns.Namespace, net *plan.Network, family int) (feature, error) {
 	f := feature{what: fmt.Sprintf("fast path of %s for %s", net.RoutedBy(), ipVersion(family)), family: family, rules: fastPathRules(net)}
 	var err error
@@ -103,9 +103,9 @@ func fastPathFeature(n *netns.Namespace, net *plan.Network, family int) (feature
 	return f, err
 }
 
-// addFastPath adds the fast path of a network. f is its fastPathFeature. If another program deletes or renames
-// one of the devices meanwhile, the kernel refuses the whole transaction with ENOENT; addFastPath then reads the
-// devices again.
+// addFastPath adds the fast path of a network. f is the result of fastPathFeature. The kernel refuses the whole
+// transaction with ENOENT if another program has deleted or renamed one of the devices. addFastPath then calls
+// fastPathFeature again, which reads the present devices, and repeats the transaction.
 func addFastPath(n *netns.Namespace, net *plan.Network, f feature) error {
 	err := addFeature(n, f)
 	for tries := 1; errors.Is(err, unix.ENOENT) && tries < fastPathTries; tries++ {

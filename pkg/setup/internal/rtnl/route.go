@@ -142,9 +142,9 @@ func linksOf(n *netns.Namespace, routes []netlink.Route) (links []Link, err erro
 	return links, nil
 }
 
-// AbsentRoutes returns those of the routes that do not lead through link l in any table. It accepts
-// all tables, because later plugins in the chain may move routes to other tables, as the plugin sbr
-// does.
+// AbsentRoutes returns the routes of the list that the kernel does not have through link l. It
+// searches all tables, because later plugins in the chain may move routes to other tables, as the
+// plugin sbr does.
 func AbsentRoutes(n *netns.Namespace, l Link, routes []plan.Route) (absent []plan.Route, err error) {
 	present := map[int][]hop{} // by family
 	for _, r := range routes {
@@ -161,7 +161,7 @@ func AbsentRoutes(n *netns.Namespace, l Link, routes []plan.Route) (absent []pla
 	return absent, nil
 }
 
-// hop is one next hop of a route.
+// hop is one next hop of a route, with the destination of the route.
 type hop struct {
 	destination netip.Prefix
 	gateway     netip.Addr // not valid if the destination is on the link
