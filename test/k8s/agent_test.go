@@ -62,6 +62,7 @@ func TestTunnel(t *testing.T) {
 		c.checkBig()
 		c.testSources()
 		c.testServices()
+		c.testDoctor()
 		c.testFlush()
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,7 +38,6 @@ type node struct {
 const (
 	nodeVar    = "K8S_NODE"
 	nodeDirVar = "K8S_NODE_DIR"
-	nodeIPsVar = "K8S_NODE_IPS"
 
 	proxyModeVar   = "K8S_PROXY_MODE"
 	clusterCIDRVar = "K8S_CLUSTER_CIDR"
@@ -50,7 +50,7 @@ func (n *node) start() {
 	makeCgroup(n, n.name)
 	n.first = exec.Command("/proc/self/exe")
 	pods, _ := n.cidrs()
-	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir, nodeIPsVar+"="+strings.Join(n.ips, ","),
+	n.first.Env = append(os.Environ(), nodeVar+"="+n.name, nodeDirVar+"="+n.dir,
 		proxyModeVar+"="+n.proxy, clusterCIDRVar+"="+pods, firewalldVar+"="+n.firewalld)
 	log, err := os.OpenFile(filepath.Join(n.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -58,6 +58,7 @@ func (n *node) start() {
 	}
 	defer log.Close()
 	n.first.Stdout, n.first.Stderr = log, log
+	n.writeIPs()
 	n.first.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Pdeathsig:  unix.SIGKILL,
@@ -73,14 +74,46 @@ func (n *node) start() {
 	}
 	ns("link", "set", "lo", "up")
 	for _, ip := range n.ips {
-		bits, router := "/24", n.prefix4+"1"
-		if strings.Contains(ip, ":") {
-			bits, router = "/64", n.prefix6+"1"
-		}
+		bits, router := n.way(ip)
 		ns("addr", "add", ip+bits, "dev", "eth0", "nodad")
 		ns("link", "set", "eth0", "up")
 		ns("route", "add", "default", "via", router)
 	}
+}
+
+// way returns the prefix length of an address of the node, and the router for its family.
+func (n *node) way(ip string) (bits, router string) {
+	if strings.Contains(ip, ":") {
+		return "/64", n.prefix6 + "1"
+	}
+	return "/24", n.prefix4 + "1"
+}
+
+// writeIPs writes the addresses that the kubelet reports after its next start.
+func (n *node) writeIPs() {
+	n.Helper()
+	if err := os.WriteFile(filepath.Join(n.dir, nodeIPs), []byte(strings.Join(n.ips, ",")), 0o600); err != nil {
+		n.Fatal(err)
+	}
+}
+
+// nodeIPs is a file on the node's disk with the addresses of the node, separated by commas.
+const nodeIPs = "ips"
+
+// move gives a running node other addresses on its link, as an administrator does who then restarts
+// the kubelet.
+func (n *node) move(ips ...string) {
+	n.Helper()
+	old := n.ips
+	n.ips = ips
+	for i, ip := range ips {
+		bits, router := n.way(ip)
+		n.run("ip", "addr", "del", old[i]+bits, "dev", "eth0") // first, because the kernel also deletes later addresses of the same subnet
+		n.run("ip", "addr", "add", ip+bits, "dev", "eth0", "nodad")
+		n.run("ip", "route", "replace", "default", "via", router)
+	}
+	n.writeIPs()
+	n.kill("kubelet")
 }
 
 // stop ends a node at once, as a power cut does. It also removes the cgroups of the node's pods,
@@ -139,13 +172,20 @@ func runNode() error {
 	os.Setenv("PATH", containerd+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	programs := map[string][]string{
 		"containerd": {filepath.Join(containerd, "containerd"), "--config", "/etc/containerd/config.toml"},
-		"kubelet": {filepath.Join(k8sBin, "kubelet"), "--config", "/etc/kubernetes/kubelet.yaml", "--kubeconfig", kubeconfig(name),
-			"--hostname-override", name, "--node-ip", os.Getenv(nodeIPsVar)},
+		"kubelet":    {filepath.Join(k8sBin, "kubelet"), "--config", "/etc/kubernetes/kubelet.yaml", "--kubeconfig", kubeconfig(name), "--hostname-override", name},
 		"kube-proxy": {filepath.Join(k8sBin, "kube-proxy"), "--config", "/etc/kubernetes/kube-proxy.yaml", "--hostname-override", name},
 	}
 	running := map[int]string{}
 	begin := func(name string) error {
-		pid, err := spawn(name, programs[name])
+		args := programs[name]
+		if name == "kubelet" { // its addresses may have changed since its last start
+			ips, err := os.ReadFile(filepath.Join(dir, nodeIPs))
+			if err != nil {
+				return err
+			}
+			args = append(slices.Clone(args), "--node-ip", string(ips))
+		}
+		pid, err := spawn(name, args)
 		running[pid] = name
 		return err
 	}

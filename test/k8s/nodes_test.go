@@ -28,6 +28,7 @@ func TestNodes(t *testing.T) {
 			c.Errorf("%s needs a direct route and one through the tunnel:\n%s", c.nodes[0].name, routes)
 		}
 		c.checkBig()
+		c.testNodeMoved()
 		c.testNodeForgotten(third)
 		c.testTwoVersions(third)
 
@@ -48,6 +49,36 @@ func (c *cluster) awaitRoutes(peers int) {
 			return strings.Count(n.run("ip", "route", "show", "proto", "97"), " via ") == peers &&
 				strings.Count(n.run("ip", "-6", "route", "show", "proto", "97"), " via ") == peers
 		})
+	}
+}
+
+// testNodeMoved gives the second node other InternalIPs while its pods run. The first node reaches it
+// directly, the third node by the tunnel. The test checks that both follow, and that nothing of the
+// old addresses is left.
+func (c *cluster) testNodeMoved() {
+	c.Helper()
+	n, old := c.nodes[1], c.nodes[1].ips
+	n.move(n.prefix4+"77", n.prefix6+"77")
+	await(c, "the new InternalIPs", func() bool {
+		return c.kubectl("get", "node", n.name, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`) == strings.Join(n.ips, " ")
+	})
+	routes := func(from *node) string {
+		return from.run("ip", "route", "show", "proto", "97") + from.run("ip", "-6", "route", "show", "proto", "97") + from.run("sh", "-c", "bridge fdb show dev bvx0; ip neigh show dev bvx0")
+	}
+	for i, from := range []*node{c.nodes[0], c.nodes[2]} {
+		await(c, "the new addresses on "+from.name, func() bool {
+			now := routes(from)
+			return strings.Contains(now, n.ips[0]) && (i > 0 || strings.Contains(now, n.ips[1])) && !strings.Contains(now+" ", old[0]+" ") && !strings.Contains(now+" ", old[1]+" ")
+		})
+	}
+	await(c, "the routes of "+n.name, func() bool { // the kernel has deleted them with the addresses
+		now := routes(n)
+		return strings.Contains(now, "via "+c.nodes[0].ips[0]+" ") && strings.Contains(now, "dev bvx0")
+	})
+	await(c, "the pods of the new kubelet", func() bool { _, err := c.from(c.podOn(n)).run("true"); return err == nil })
+	c.checkPods("a node with other addresses")
+	if local := n.run("ip", "-d", "link", "show", "bvx0"); !strings.Contains(local, " local "+n.ips[0]+" ") {
+		c.Errorf("the tunnel of %s still sends from the old address:\n%s", n.name, local)
 	}
 }
 
