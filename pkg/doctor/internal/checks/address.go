@@ -12,11 +12,7 @@ import (
 // checkAddress checks that a container's interface has an address that ADD gave to the container.
 func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	station := "address of " + e.Name
-	all, err := kernel.Addresses(e.Namespace)
-	if err != nil {
-		p.Note(station, "%v", err)
-		return
-	}
+	all := p.addresses[e]
 	i := slices.IndexFunc(all, func(a kernel.Address) bool { return a.Link == e.Interface && a.Addr() == given.Addr() })
 	off := "ipv6/conf/" + e.Interface + "/disable_ipv6"
 	switch {

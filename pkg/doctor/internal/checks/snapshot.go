@@ -12,8 +12,9 @@ import (
 // Snapshot holds the addresses of the host and of its containers, each with the links that have it,
 // and the bridge ports of the host. All paths share one Snapshot.
 type Snapshot struct {
-	holders map[netip.Addr][]holder
-	ports   map[string]setup.FoundPort // by name
+	holders   map[netip.Addr][]holder
+	addresses map[*End][]kernel.Address  // of each container
+	ports     map[string]setup.FoundPort // by name
 }
 
 // holder is a link that has an address.
@@ -26,7 +27,7 @@ type holder struct {
 
 // TakeSnapshot reads the ports of the host, and the addresses of the host and of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
-	s := &Snapshot{map[netip.Addr][]holder{}, map[string]setup.FoundPort{}}
+	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}}
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
@@ -47,6 +48,7 @@ func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
 
 func (s *Snapshot) add(ns *setup.Namespace, e *End) error {
 	addresses, err := kernel.Addresses(ns)
+	s.addresses[e] = addresses
 	for _, a := range addresses {
 		s.holders[a.Addr()] = append(s.holders[a.Addr()], holder{ns, e, a.Link, a.MAC})
 	}

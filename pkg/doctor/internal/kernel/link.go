@@ -12,8 +12,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// current is a netlink handle for the namespace of the calling thread.
-var current netlink.Handle
+// ask calls f with a netlink handle in a namespace. The namespace keeps the handle open, because a new
+// socket for each question would take longer than the question.
+func ask(ns *setup.Namespace, f func(*netlink.Handle) error) error {
+	h, err := ns.Library()
+	if err != nil {
+		return err
+	}
+	return f(h)
+}
 
 // dump repeats a listing while the kernel reports that the listed objects have changed during it
 // (NLM_F_DUMP_INTR).
@@ -28,14 +35,14 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 
 // Link returns a link by its name.
 func Link(ns *setup.Namespace, name string) (link netlink.Link, err error) {
-	err = ns.Do(func() (err error) { link, err = netlink.LinkByName(name); return err })
+	err = ask(ns, func(h *netlink.Handle) (err error) { link, err = h.LinkByName(name); return err })
 	return link, err
 }
 
 // LinkName returns the name of the link with this index, or "" if the link does not exist.
 func LinkName(ns *setup.Namespace, index int) (name string) {
-	_ = ns.Do(func() error { // after an error, name is ""
-		link, err := netlink.LinkByIndex(index)
+	_ = ask(ns, func(h *netlink.Handle) error { // after an error, name is ""
+		link, err := h.LinkByIndex(index)
 		if err == nil {
 			name = link.Attrs().Name
 		}
@@ -54,12 +61,12 @@ type Address struct {
 
 // Addresses lists the addresses of all links.
 func Addresses(ns *setup.Namespace) (all []Address, err error) {
-	err = ns.Do(func() error {
-		addresses, err := dump(func() ([]netlink.Addr, error) { return current.AddrList(nil, netlink.FAMILY_ALL) })
+	err = ask(ns, func(h *netlink.Handle) error {
+		addresses, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 		if err != nil {
 			return err
 		}
-		links, err := dump(current.LinkList)
+		links, err := dump(h.LinkList)
 		byIndex := map[int]*netlink.LinkAttrs{}
 		for _, l := range links {
 			byIndex[l.Attrs().Index] = l.Attrs()
@@ -93,12 +100,12 @@ func Sysctl(ns *setup.Namespace, key string) (value string) {
 
 // Qdiscs lists the kinds of a link's queueing disciplines, such as "fq_codel".
 func Qdiscs(ns *setup.Namespace, link string) (kinds []string) {
-	_ = ns.Do(func() error { // a link that no longer exists has none
-		l, err := netlink.LinkByName(link)
+	_ = ask(ns, func(h *netlink.Handle) error { // a link that no longer exists has none
+		l, err := h.LinkByName(link)
 		if err != nil {
 			return err
 		}
-		all, err := netlink.QdiscList(l)
+		all, err := h.QdiscList(l)
 		for _, q := range all {
 			kinds = append(kinds, q.Type())
 		}

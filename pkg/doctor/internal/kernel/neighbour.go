@@ -51,8 +51,8 @@ func FDB(ns *setup.Namespace) (all []FDBEntry, err error) {
 // default, so Floods also returns true if the kernel returns an error.
 func Floods(ns *setup.Namespace, port netlink.Link) bool {
 	floods := true
-	_ = ns.Do(func() error { // after an error, floods is true
-		p, err := netlink.LinkGetProtinfo(port)
+	_ = ask(ns, func(h *netlink.Handle) error { // after an error, floods is true
+		p, err := h.LinkGetProtinfo(port)
 		floods = err != nil || p.Flood
 		return err
 	})
@@ -60,8 +60,8 @@ func Floods(ns *setup.Namespace, port netlink.Link) bool {
 }
 
 func neighbours(ns *setup.Namespace, index, family int) (all []netlink.Neigh, err error) {
-	err = ns.Do(func() (err error) {
-		all, err = dump(func() ([]netlink.Neigh, error) { return current.NeighList(index, family) })
+	err = ask(ns, func(h *netlink.Handle) (err error) {
+		all, err = dump(func() ([]netlink.Neigh, error) { return h.NeighList(index, family) })
 		return err
 	})
 	return all, err

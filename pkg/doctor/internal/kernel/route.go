@@ -58,8 +58,8 @@ func lookUp(ns *setup.Namespace, to, from netip.Addr, options netlink.RouteGetOp
 	if from.IsValid() {
 		options.SrcAddr = from.AsSlice()
 	}
-	err = ns.Do(func() error {
-		all, err := netlink.RouteGetWithOptions(to.AsSlice(), &options)
+	err = ask(ns, func(h *netlink.Handle) error {
+		all, err := h.RouteGetWithOptions(to.AsSlice(), &options)
 		if err == nil && len(all) == 0 {
 			err = unix.ENETUNREACH
 		}
@@ -119,9 +119,9 @@ func Uplinks(ns *setup.Namespace, family int) (links []string, err error) {
 // routes lists the routes of a family in a table. With RT_TABLE_UNSPEC, it lists the routes of all
 // tables.
 func routes(ns *setup.Namespace, family, table int) (all []netlink.Route, err error) {
-	err = ns.Do(func() (err error) {
+	err = ask(ns, func(h *netlink.Handle) (err error) {
 		all, err = dump(func() ([]netlink.Route, error) {
-			return current.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			return h.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		})
 		return err
 	})
@@ -138,8 +138,8 @@ type Rule struct {
 // Rules lists the routing rules of a family in the kernel's order. The list is empty for a kernel
 // without routing rules.
 func Rules(ns *setup.Namespace, family int) (all []Rule) {
-	_ = ns.Do(func() error { // after an error, there are no rules
-		rules, err := dump(func() ([]netlink.Rule, error) { return current.RuleList(family) })
+	_ = ask(ns, func(h *netlink.Handle) error { // after an error, there are no rules
+		rules, err := dump(func() ([]netlink.Rule, error) { return h.RuleList(family) })
 		for _, r := range rules {
 			rule := Rule{Priority: r.Priority, Table: r.Table, Marked: r.Mark != 0}
 			if r.Src != nil {
