@@ -53,6 +53,7 @@ func newChecker(inv *inventory.Inventory) (*checker, error) {
 	if err != nil {
 		return nil, err
 	}
+	ns.RememberNetworks()
 	ports, err := ns.Ports()
 	if err != nil {
 		ns.Close()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
@@ -49,6 +50,7 @@ func newExamination(inv *inventory.Inventory) (*examination, error) {
 	if err != nil {
 		return nil, err
 	}
+	ns.RememberNetworks()
 	x := &examination{Doctor: &doctor.Doctor{Host: ns}, inv: inv, networks: inv.Networks(), unopened: map[*doctor.End]*doctor.Report{}}
 	if x.all, err = inv.Containers(ns, x.networks); err != nil {
 		x.close()
@@ -240,12 +242,17 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 
 // present returns the ends without those whose container was removed.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
-	now, err := x.inv.Containers(x.Host, x.networks)
-	if err != nil {
-		return ends
-	}
+	list := sync.OnceValues(func() ([]*inventory.Container, error) { return x.inv.Containers(x.Host, x.networks) })
 	return slices.DeleteFunc(slices.Clone(ends), func(e *doctor.End) bool {
 		at := slices.Index(x.ends, e)
-		return at >= 0 && !slices.ContainsFunc(now, func(c *inventory.Container) bool { return c.Attachment == x.all[at].Attachment })
+		if at < 0 {
+			return false
+		}
+		is := x.all[at].Attachment
+		if plugged, err := x.Host.HasPort(is); plugged || err != nil {
+			return false // no need for the list, which takes longer: it reads all records and leases
+		}
+		now, err := list()
+		return err == nil && !slices.ContainsFunc(now, func(c *inventory.Container) bool { return c.Attachment == is })
 	})
 }

@@ -75,6 +75,7 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 // restored. It continues after errors. It prints errors about single containers on standard error,
 // and returns all other errors.
 func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
+	ns.RememberNetworks()
 	all, err := inv.Restorables(ns, inv.Networks())
 	failed := false
 	for _, n := range all {

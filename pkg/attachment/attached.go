@@ -28,10 +28,10 @@ type Part interface {
 	Close()
 }
 
-// OpenPart opens what one plugin has made for an attachment. args are the arguments of CHECK for
-// this plugin. The key "type" in them selects bridgeveth, portmap or firewall. part is nil if the
-// plugin has made nothing.
-func OpenPart(args *skel.CmdArgs) (part Part, err error) {
+// OpenPart opens what one plugin has made for an attachment on host. args are the arguments of CHECK
+// for this plugin. The key "type" in them selects bridgeveth, portmap or firewall. part is nil if the
+// plugin has made nothing. The caller closes host after part.
+func OpenPart(host *setup.Host, args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
 		return nil, err
@@ -42,19 +42,19 @@ func OpenPart(args *skel.CmdArgs) (part Part, err error) {
 		if err != nil || len(c.HostPorts()) == 0 {
 			return nil, err
 		}
-		return c.Open(args)
+		return c.Open(host, args)
 	case plugin.Firewall:
 		c, err := ReadFirewall(args)
 		if err != nil {
 			return nil, err
 		}
-		return c.Open(args)
+		return c.Open(host, args)
 	}
 	c, err := Read(args)
 	if err != nil {
 		return nil, err
 	}
-	return c.Open(args)
+	return c.Open(host, args)
 }
 
 // Attached is an attachment that ADD of bridgeveth has made. It implements Part for bridgeveth.
@@ -62,11 +62,12 @@ type Attached struct {
 	Host     *setup.Host
 	Port     *setup.Port
 	Previous *current.Result // prevResult
+	shared   bool            // Host belongs to the caller of Open
 }
 
 // Open opens an attachment of bridgeveth. args are the arguments of CHECK, which contain the result
-// of ADD.
-func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
+// of ADD. If host is nil, Open opens the host of this process, and Attached.Close closes this host.
+func (c *Config) Open(host *setup.Host, args *skel.CmdArgs) (*Attached, error) {
 	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil {
 		return nil, err
@@ -74,11 +75,17 @@ func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 	if previous == nil {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs the result of ADD")
 	}
-	host, container, err := Namespaces(args)
+	shared := host != nil
+	var container *setup.Namespace
+	if shared {
+		container, err = containerOf(args, host)
+	} else {
+		host, container, err = Namespaces(args)
+	}
 	if err != nil {
 		return nil, Error(err)
 	}
-	a := &Attached{Host: host, Port: c.Port(args, container), Previous: previous}
+	a := &Attached{Host: host, Port: c.Port(args, container), Previous: previous, shared: shared}
 	own := previous
 	if link := existingLink(previous, a.Port); link != "" {
 		useLink(a.Port, link)
@@ -96,7 +103,9 @@ func (c *Config) Open(args *skel.CmdArgs) (*Attached, error) {
 
 // Close closes the network namespaces of the host and of the container.
 func (a *Attached) Close() {
-	a.Host.Close()
+	if !a.shared {
+		a.Host.Close()
+	}
 	if a.Port.Container != nil {
 		a.Port.Container.Close()
 	}
@@ -118,8 +127,8 @@ func (a *Attached) Repair() (restored []string, err error) { return a.Host.Repai
 
 // openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port of
 // the result has only the bridge, the VLAN and the addresses from prevResult. The Port's Container
-// is nil.
-func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
+// is nil. host may be nil, as for Config.Open.
+func openChained(host *setup.Host, conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {
 		return nil, err
@@ -127,15 +136,17 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 	if previous == nil {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after an interface plugin in "plugins"`, conf.Type)
 	}
-	host, err := setup.CurrentHost()
-	if err != nil {
-		return nil, Error(err)
-	}
-	defer func() {
-		if err != nil {
-			host.Close()
+	shared := host != nil
+	if !shared {
+		if host, err = setup.CurrentHost(); err != nil {
+			return nil, Error(err)
 		}
-	}()
+		defer func() {
+			if err != nil {
+				host.Close()
+			}
+		}()
+	}
 	of := Of(conf.Name, args)
 	bridge, err := host.BridgeOf(of)
 	if err != nil {
@@ -146,7 +157,7 @@ func openChained(conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err e
 			"prevResult: bridgeveth has not made %s, and this %s handles only interfaces of bridgeveth; put the reference plugin %s into the folder reference beside this program",
 			args.IfName, conf.Type, conf.Type)
 	}
-	a = &Attached{Host: host, Port: &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}, Previous: previous}
+	a = &Attached{Host: host, Port: &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}, Previous: previous, shared: shared}
 	a.addPrevious()
 	return a, nil
 }

@@ -21,15 +21,23 @@ func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespac
 	if host, err = setup.CurrentHost(); err != nil {
 		return nil, nil, err
 	}
+	if container, err = containerOf(args, host); err != nil {
+		host.Close()
+		return nil, nil, err
+	}
+	return host, container, nil
+}
+
+// containerOf opens the container's namespace, as Namespaces does.
+func containerOf(args *skel.CmdArgs, host *setup.Host) (container *setup.Namespace, err error) {
 	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host.Namespace) && !allowsOwn(args) {
 		container.Close()
 		err = fmt.Errorf("open %s: %w", args.Netns, errOwnNamespace)
 	}
 	if err != nil {
-		host.Close()
-		return nil, nil, fmt.Errorf("CNI_NETNS: %w", err)
+		return nil, fmt.Errorf("CNI_NETNS: %w", err)
 	}
-	return host, container, nil
+	return container, nil
 }
 
 // RefuseOwn returns an error if CNI_NETNS is the host's own network namespace, unless

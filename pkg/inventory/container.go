@@ -51,11 +51,11 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 		return nil, err
 	}
 	for _, r := range records {
-		calls, err := r.calls()
-		if err != nil {
-			inv.Warn(fmt.Errorf("%s: %w", r, err))
+		r = r.on(host)
+		if r.wrong != nil {
+			inv.Warn(fmt.Errorf("%s: %w", r, r.wrong))
 		}
-		if len(calls) == 0 {
+		if len(r.calls) == 0 {
 			continue
 		}
 		c := byKey[r.Attachment().Port()]
@@ -66,7 +66,7 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 		}
 		c.addRecord(r)
 		// If the configuration has mistakes, Read returns a Config together with the error.
-		if conf, _ := attachment.Read(calls[0]); conf.Bridge != "" {
+		if conf, _ := attachment.Read(r.calls[0]); conf.Bridge != "" {
 			c.Bridge, c.MasqExclude = conf.Bridge, conf.MasqExclude
 		}
 	}

@@ -17,7 +17,20 @@ import (
 
 // Record is libcni's record of an attachment. Its methods compare the parts that our plugins have
 // made with the host, and repair them.
-type Record struct{ *cnicache.Record }
+type Record struct {
+	*cnicache.Record
+	host  *setup.Host
+	calls []*skel.CmdArgs // what readCalls has returned, with its error in wrong
+	wrong error
+}
+
+// on returns the record for use with its methods that compare and repair. They use host, which the
+// caller closes later.
+func (r Record) on(host *setup.Host) Record {
+	r.host = host
+	r.calls, r.wrong = r.readCalls()
+	return r
+}
 
 // Damaged returns an error for each record of libcni that cannot be read.
 func (inv *Inventory) Damaged() ([]error, error) {
@@ -32,7 +45,7 @@ func (inv *Inventory) records() (list []Record, err error) {
 		inv.Warn(d)
 	}
 	for _, r := range all {
-		list = append(list, Record{r})
+		list = append(list, Record{Record: r})
 	}
 	return list, err
 }
@@ -70,10 +83,10 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	return addresses, routes
 }
 
-// calls returns the arguments with which libcni would call CHECK of each of our plugins. The list
+// readCalls returns the arguments with which libcni would call CHECK of each of our plugins. The list
 // is empty if other plugins have made the attachment. A plugin of the type bridge is ours if the
 // result of ADD contains our port. portmap and firewall are ours if they come after such a bridge.
-func (r Record) calls() (calls []*skel.CmdArgs, err error) {
+func (r Record) readCalls() (calls []*skel.CmdArgs, err error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
 	if list, err = orSingle(list, err, r.Config); err != nil {
 		return nil, err
@@ -127,9 +140,9 @@ func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*s
 // eachPart calls f with each Part of the attachment that one of our plugins has made. If f returns
 // an error, eachPart continues with the next Part.
 func (r Record) eachPart(f func(attachment.Part) error) error {
-	calls, err := r.calls()
-	for _, call := range calls {
-		part, failed := attachment.OpenPart(call)
+	err := r.wrong
+	for _, call := range r.calls {
+		part, failed := attachment.OpenPart(r.host, call)
 		if failed == nil && part != nil {
 			failed = f(part)
 			part.Close()

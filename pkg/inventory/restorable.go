@@ -49,7 +49,7 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 		}
 		// A record whose configuration cannot be read stays in the list, so that Missing and
 		// Repair return the error.
-		if calls, err := r.calls(); err == nil && len(calls) == 0 {
+		if r = r.on(host); r.wrong == nil && len(r.calls) == 0 {
 			continue
 		}
 		list = append(list, Restorable{r.String(), r.Network, r.Attachment(), r})

@@ -18,7 +18,16 @@ import (
 type Namespace = netns.Namespace
 
 // Host is the network namespace with the bridges and the rules.
-type Host struct{ *Namespace }
+type Host struct {
+	*Namespace
+	compared map[string][]plan.Difference // see RememberNetworks
+}
+
+// RememberNetworks makes the Host compare each network only once from now on, until it has restored
+// something. A caller that compares many containers of few networks calls RememberNetworks before each
+// round, because other programs may change the host between two rounds. Such a Host must not attach
+// ports, because AttachPort needs the present state.
+func (h *Host) RememberNetworks() { h.compared = map[string][]plan.Difference{} }
 
 // CurrentHost returns the calling thread's namespace as a Host.
 func CurrentHost() (*Host, error) {
@@ -26,7 +35,7 @@ func CurrentHost() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{ns}, nil
+	return &Host{Namespace: ns}, nil
 }
 
 // OpenNamespace opens the namespace at a path such as /run/netns/NAME or /proc/PID/ns/net. The

@@ -94,6 +94,21 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 // missing returns the objects and settings of the network that the host lacks, in the order in
 // which they must be restored. It changes nothing. ADD and repair restore them, CHECK reports them.
 func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
+	if h.compared == nil {
+		return h.compare(net)
+	}
+	key := fmt.Sprintf("%+v", *net)
+	missing, known := h.compared[key]
+	if !known {
+		if missing, err = h.compare(net); err == nil {
+			h.compared[key] = missing
+		}
+	}
+	return slices.Clone(missing), err // a clone, because callers append to the list
+}
+
+// compare does what missing does, without a memory.
+func (h *Host) compare(net *Network) (missing []plan.Difference, err error) {
 	links, err := h.linksOf(net)
 	if err != nil {
 		return nil, err

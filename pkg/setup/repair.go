@@ -49,6 +49,7 @@ func (h *Host) repair(compare func() ([]plan.Difference, error)) (restored []str
 	for _, d := range missing {
 		err = errors.Join(err, d.Restore())
 	}
+	clear(h.compared) // what RememberNetworks has remembered
 	left, again := compare()
 	err = errors.Join(err, again)
 	for _, d := range missing {

@@ -16,7 +16,7 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	a, err := c.Open(args)
+	a, err := c.Open(nil, args)
 	if err != nil {
 		return err
 	}

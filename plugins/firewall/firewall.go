@@ -21,7 +21,7 @@ func add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	f, err := c.Open(args)
+	f, err := c.Open(nil, args)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	f, err := c.Open(args)
+	f, err := c.Open(nil, args)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func add(args *skel.CmdArgs) error {
 	if len(c.HostPorts()) == 0 {
 		return plugin.PassOn(&c.PluginConf)
 	}
-	p, err := c.Open(args)
+	p, err := c.Open(nil, args)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func check(args *skel.CmdArgs) error {
 	if err != nil || len(c.HostPorts()) == 0 {
 		return err
 	}
-	p, err := c.Open(args)
+	p, err := c.Open(nil, args)
 	if err != nil {
 		return err
 	}
