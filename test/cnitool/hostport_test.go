@@ -275,8 +275,8 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, apart).run(t).ok(t)
 	on("DEL", 2, apart).run(t).ok(t)
 
-	// One container may publish a host port twice, once for each IP family, with different
-	// container ports.
+	// A container may publish a host port both on all addresses and on one address, with different
+	// container ports. The host port on one address takes precedence.
 	both := publishing(dual, object{"hostPort": 6000, "containerPort": 80}, object{"hostPort": 6000, "containerPort": 90, "hostIP": "192.0.2.1"})
 	on("CHECK", 2, both.with(object{"prevResult": json.RawMessage(on("ADD", 2, both).run(t).ok(t).stdout)})).run(t).ok(t)
 	on("DEL", 2, both).run(t).ok(t)
@@ -344,9 +344,9 @@ func TestStaleFlows(t *testing.T) {
 		count, _ := conn.Read(make([]byte, 100))
 		return count > 0
 	}
-	answers() // these packets go to the host, where the port is closed, and make a connection that is not redirected
+	answers() // these packets go to a closed port of the host, and make a conntrack entry without redirection
 	on("ADD", 1, conf).run(t).ok(t)
-	answers() // these packets go to the first container, where the port is closed
+	answers() // these packets go to a closed port of the first container
 	on("DEL", 1, conf).run(t).ok(t)
 	on("ADD", 2, conf).run(t).ok(t)
 	if first := answers(); !first && !answers() { // the first packet may be lost while the kernel sends an ARP request
