@@ -17,9 +17,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// arena is a host for attacks. It has an attacker and a neighbour, which are containers on the
-// bridge br0; a container of another network; a switch behind a port of br0; and two containers of
-// a layer 2 network. On the layer 2 network, the first container is the attacker.
+// arena is a host for attacks. On the bridge br0, it has an attacker, a neighbour, and a switch
+// behind a port. It also has a container of another network, and two containers of a layer 2
+// network: the first one attacks the second one.
 type arena struct {
 	*node
 	attacker, neighbour, other, switched, first, second *setup.Namespace
@@ -114,7 +114,7 @@ func (a *arena) takeOver() bool {
 	a.t.Helper()
 	mac := macOf(a.t, a.neighbour, "eth0")
 	taken := false
-	for tries := 0; tries < 5 && !taken; tries++ { // a frame of the neighbour in between takes the address back
+	for tries := 0; tries < 5 && !taken; tries++ { // a frame that the neighbour sends in between takes the address back
 		a.send(a.attacker, "br0", ethernet(everybody, mac, unix.ETH_P_IP, udp4(attacker4, gateway4, 9, 9)))
 		table := setuptest.Run(a.t, "bridge", "fdb", "show", "br", "br0")
 		taken = strings.Contains(table, mac.String()+" dev "+portOf+" ")
@@ -126,7 +126,7 @@ func (a *arena) takeOver() bool {
 }
 
 // unprotected sets accept_ra on the host and on the neighbour, and checks that both then use the
-// attacker as their router. So the attack works where nothing prevents it.
+// attacker as their router. This shows that the attack works if nothing prevents it.
 func (a *arena) unprotected() {
 	a.t.Helper()
 	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // 2, because the host forwards IPv6
@@ -184,7 +184,7 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	return learned
 }
 
-// filled returns the entry in the table of docs/isolation.md. Its parameter is the result of fill.
+// filled returns the text of a table cell in docs/isolation.md, for a result of fill.
 func filled(learned int) string {
 	switch {
 	case learned == 0:
@@ -217,8 +217,8 @@ func (a *arena) isRoot() (root bool) {
 	return root
 }
 
-// routed sends a router advertisement from a namespace, the router. It reports whether the victim
-// then has a default route through the router.
+// routed sends a router advertisement from a namespace. It reports whether the victim then has a
+// default route through this namespace.
 func (a *arena) routed(bridge string, router, victim *setup.Namespace, link string) bool {
 	a.t.Helper()
 	mac := macOf(a.t, router, "eth0")

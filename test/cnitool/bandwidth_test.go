@@ -342,8 +342,8 @@ func TestBandwidthExisting(t *testing.T) {
 	same("DEL without limits")
 }
 
-// TestBandwidthUnlimited checks that ADD makes no qdisc and no IFB if no limit is set, in each form
-// in which a runtime can say this.
+// TestBandwidthUnlimited checks that ADD makes no qdisc and no IFB if the runtime passes no limits,
+// limits of zero, or null.
 func TestBandwidthUnlimited(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

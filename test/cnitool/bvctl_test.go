@@ -86,7 +86,7 @@ func TestLeases(t *testing.T) {
 	}
 
 	// Without --force, bvctl frees only leases that are not in use. A lease counts as in use while
-	// the link of its container exists, even if the namespace is gone.
+	// a link has the name of the lease's bridge port, even if the container's namespace is gone.
 	gone := setup.Attachment{Network: "net", Container: "c2", Interface: "eth0"}
 	harness.Await(t, "an end of the port with its namespace", func() bool {
 		has, err := n.HasPort(gone)

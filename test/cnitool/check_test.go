@@ -187,8 +187,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// received runs a call and returns how many bytes it reads from sockets. The parameter sockets is
-// the beginning of the names that strace gives to these sockets, such as "NETLINK:".
+// received runs a call and returns how many bytes the call reads from sockets. It counts only the
+// sockets whose names in strace's output begin with the given text, such as "NETLINK:".
 func received(t *testing.T, c call, sockets string) (bytes int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-yy", "-o", "/run/trace", "-e", "trace=read,recvmsg"}

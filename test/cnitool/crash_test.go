@@ -16,9 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestKilledFirst kills the first ADD of a host at twelve of its system calls, from the first to
-// the last. It checks that DEL then removes everything. The first ADD makes the bridge and the
-// rules, and starts programs. TestKilled kills later ADDs, which find all these parts.
+// TestKilledFirst kills the first ADD of a host in twelve rounds, each time at a later system call.
+// It checks that DEL then removes everything. Only the first ADD of a host makes the bridge and the
+// rules, and starts programs. TestKilled kills a later ADD.
 func TestKilledFirst(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual, "nft", "legacy").containers(1)
@@ -96,8 +96,8 @@ func TestAddAfterKilled(t *testing.T) {
 	noLeases(t)
 }
 
-// killedAt calls the plugin, and kills it before it sends the message with number "at". killed is
-// false if the plugin sends fewer messages.
+// killedAt calls the plugin, and kills it before one of its messages: the first message if at is 1.
+// killed is false if the plugin sends fewer than at messages.
 func (c call) killedAt(t *testing.T, at int) (killed bool) {
 	t.Helper()
 	sent := 0
@@ -181,9 +181,9 @@ func TestKilledBetweenPrograms(t *testing.T) {
 // killers is a folder with scripts that kill the process that starts them.
 const killers = "/run/killers"
 
-// killAt fills the folder killers with scripts for the next call of the plugin. The scripts count
-// their starts and run the real program of the same name. The start with number "at" kills its
-// parent process instead, which is the plugin.
+// killAt writes a script for each iptables program into the folder killers. The scripts count how
+// often the next call of the plugin starts any of them. When the count reaches the parameter at,
+// the script kills the plugin. Until then, the scripts run the real programs.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {
@@ -204,7 +204,8 @@ exec /usr/sbin/$(basename $0) "$@"
 
 // TestBridgeDeleted deletes the bridge before each message that an ADD sends. It checks that ADD
 // makes the bridge again, and that the container reaches its gateway. ADD checks the bridge for the
-// last time right after it has set the port up, so it does not notice a later deletion.
+// last time right after it has set the port up. If the bridge is deleted later, the test does not
+// check the gateway.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})

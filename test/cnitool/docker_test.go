@@ -55,7 +55,7 @@ func dockerd(t *testing.T, bin string) (stop func()) {
 		case <-time.After(30 * time.Second):
 			t.Error("dockerd does not end")
 		}
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever remains of the group
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the remaining processes of the group
 	}
 	t.Cleanup(stop)
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {

@@ -60,8 +60,8 @@ func TestDoctorRules(t *testing.T) {
 	}
 }
 
-// secondUplink gives the host a second link, uplink2, to the namespace outside, and a default route
-// through this link. The namespace outside also gets the address 198.51.100.7.
+// secondUplink makes a second link, uplink2, between the host and the namespace "outside". The host
+// gets a default route through this link, and the namespace gets the address 198.51.100.7.
 func (n *node) secondUplink() (outside *setup.Namespace) {
 	n.t.Helper()
 	outside = n.outside(false)
@@ -145,9 +145,10 @@ func TestDoctorTwoUplinks(t *testing.T) {
 			}
 		}
 		setuptest.In(t, outside, "ip", "route", "add", "192.0.3.1/32", "via", "192.0.2.1")
-		// By this ping, the namespace outside learns the host's MAC address. Later, a strict
-		// rp_filter on the host would drop ARP requests from this namespace, because they come from
-		// 198.51.100.7.
+		// This ping makes a neighbour entry for the host in the namespace "outside". Without the
+		// entry, this namespace would later send an ARP request from 198.51.100.7. A strict
+		// rp_filter would drop the request, because the host's route to 198.51.100.7 is through
+		// uplink2.
 		if !setuptest.Ping(t, outside, "192.0.2.1") {
 			t.Fatal("no answer from the host")
 		}

@@ -403,8 +403,8 @@ func TestDoctorIncomplete(t *testing.T) {
 	}
 }
 
-// TestDoctorQuotes checks that --fix quotes the path of a container that contains characters with a
-// meaning for a shell.
+// TestDoctorQuotes checks that --fix quotes the path of a container. The path contains characters
+// that have a meaning for a shell.
 func TestDoctorQuotes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -15,9 +15,9 @@ var everything = limited(publishing(dual.with(object{
 	"ipspoofchk": true, "ingressPolicy": "same-bridge", "masqExclude": []string{"203.0.113.0/24"}, "sysctl": object{"net.ipv4.conf.IFNAME.rp_filter": "2"},
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
-// failing runs a call of the plugin under strace, which makes one system call of the given kind
-// fail: the call with number "at". failed returns how many system calls have failed. This may be
-// more than one, because strace counts the calls of each thread separately.
+// failing runs a call of the plugin under strace. In each thread, strace makes one system call of
+// the given kind fail: the first one if at is 1. failed is the number of system calls that have
+// failed.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,
@@ -55,7 +55,7 @@ func TestFailsAnywhere(t *testing.T) {
 					if failed == 0 {
 						a.ok(t)
 						del.run(t).ok(t)
-						break // ADD makes fewer than at of these system calls
+						break // ADD makes fewer of these system calls
 					}
 					when := fmt.Sprintf("%s number %d fails, first container: %v", tt.syscall, at, first)
 					if a.err != nil {
@@ -66,7 +66,7 @@ func TestFailsAnywhere(t *testing.T) {
 							}
 						}
 					}
-					if a.err == nil || failed > 1 { // in the second case, the undo has failed, too
+					if a.err == nil || failed > 1 { // if more than one system call has failed, the undo has failed too
 						del.run(t).ok(t)
 					}
 					if !setuptest.Same(t, before, "%s: it left traces", when) {

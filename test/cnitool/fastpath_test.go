@@ -149,8 +149,9 @@ func TestFastPath(t *testing.T) {
 	n := newFastNode(t, fast)
 	outside := n.outside(false)
 	c := n.containers(3)
-	// Connections between the bridges must not be masqueraded, because br_netfilter would undo the
-	// masquerade of a reply before the reply reaches the flowtable.
+	// Connections between the bridges must not be masqueraded, or their replies would not take the
+	// fast path: with br_netfilter, conntrack restores the destination of a reply before the
+	// flowtable sees the reply, so the flowtable does not find the connection.
 	first := fast.with(object{"masqExclude": []string{"10.89.0.0/24", "fd89::/64"}})
 	second := fast.with(object{"name": "second", "bridge": "br1", "ipMasq": false, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": "10.89.0.0/24"}}, {{"subnet": "fd89::/64"}},

@@ -39,8 +39,9 @@ func TestIngressPolicy(t *testing.T) {
 				for _, server := range append(c, outside) {
 					serve(t, server, 80)
 				}
-				// With br_netfilter, a packet that iptables has redirected still goes from bridge
-				// port to bridge port, so port isolation drops it.
+				// With br_netfilter, packets to a host port of a container on the same bridge are
+				// not routed. They go from bridge port to bridge port, so port isolation drops
+				// them.
 				routed := tt.policy != "isolated" || netfilter == "0"
 				for _, p := range []struct {
 					name string

@@ -137,8 +137,9 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// This command deletes the same tables as "nft flush ruleset" would if firewalld 2 owned
-		// its table. The host's nft is too old to respect the owner of a table.
+		// If firewalld owns its table, "nft flush ruleset" deletes only the other tables. The
+		// host's nft may be too old for table owners, so this command deletes the other tables one
+		// by one.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -214,7 +215,7 @@ func TestFirewalldMissing(t *testing.T) {
 	refused("firewalld", `firewalld cannot be asked: it does not run here with its nf_tables backend; start it, or choose another "forward"`)
 	stopBus := firewalld(t, "bookworm")
 	setuptest.Run(t, "cp", "--parents", programs+"/bridgeveth", "/run")
-	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // a path to the plugin in whose folder is no bvctl
+	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // a copy of the plugin in a folder without bvctl
 	refused("auto", "bvctl is neither in the plugin's folder nor in PATH, /usr/sbin, /sbin or /usr/local/sbin; install bvctl")
 	program = ""
 	stopBus()

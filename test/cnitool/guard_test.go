@@ -171,11 +171,10 @@ func TestGuardRemoved(t *testing.T) {
 	}
 }
 
-// olderGuard replaces the guard's nftables table by the table of an older build. The older table
-// differs in these points: the map does not record the byte order of link names; no set has the
-// targets of neighbour advertisements; the other sets have the flag NFT_SET_CONCAT; and the rules
-// have other comments. The table has a rule for each of the bridges, and guards the containers with
-// the given numbers.
+// olderGuard replaces the guard's nftables table by the table of an older build. In the older
+// table, the map does not record the byte order of link names; there is no set for the targets of
+// neighbour advertisements; the other sets have the flag NFT_SET_CONCAT; and the rules have other
+// comments. The older table guards the given containers on the given bridges.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()

@@ -181,8 +181,9 @@ func (c call) run(t testing.TB) (a answer) {
 	return a
 }
 
-// traced calls the plugin under ptrace(2). The function before is called with each system call
-// before the kernel makes it. If before returns false, the plugin is killed.
+// traced calls the plugin under ptrace(2), which stops the plugin at each system call. If the
+// function before returns true, the plugin continues with the system call. If not, traced kills the
+// plugin.
 func (c call) traced(t testing.TB, before func(ptrace.Call) bool) (a answer) {
 	t.Helper()
 	cmd := c.command(t)

@@ -293,7 +293,7 @@ func TestKilled(t *testing.T) {
 				return made < at
 			}); a.err == nil {
 				on("DEL", 1, everything).run(t).ok(t)
-				break // ADD makes fewer than this number of these system calls
+				break // ADD makes fewer of these system calls
 			}
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {

@@ -39,8 +39,8 @@ const (
 	notThere = "–" // the setting is not allowed on such a network
 )
 
-// outcome returns the entry in the table of docs/isolation.md for an attack that has succeeded or
-// failed.
+// outcome returns the text of a table cell in docs/isolation.md, for an attack that has succeeded
+// or failed.
 func outcome(success bool) string {
 	if success {
 		return succeeds

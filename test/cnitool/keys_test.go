@@ -98,7 +98,8 @@ func TestMasqExclude(t *testing.T) {
 }
 
 // TestSecondNetwork checks that containers of two networks, each with its own bridge, reach each
-// other by their own addresses. ADD advises a second network when a bridge is full.
+// other by their own addresses. If a bridge is full, ADD's error tells the user to add such a
+// second network.
 func TestSecondNetwork(t *testing.T) {
 	t.Parallel()
 	both := []string{"10.88.0.0/24", "10.89.0.0/24"}
@@ -316,7 +317,7 @@ func TestAutoMTU(t *testing.T) {
 func TestGatewayConflict(t *testing.T) {
 	for _, tt := range []struct {
 		keys  object
-		code  uint // of the error; 0 for success
+		code  uint // error code; 0 for success
 		stays bool
 	}{
 		{object{}, 101, true},
@@ -348,9 +349,9 @@ func TestGatewayConflict(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet moves a network to another subnet. ADD must fail while a container of the old
-// subnet runs. ADD must succeed if the bridge only has the gateway address that this container has
-// left behind.
+// TestChangedSubnet changes the name and the subnet of a network. ADD must fail while a container
+// of the old subnet runs. After the end of this container, ADD must succeed, and must remove the
+// old gateway address from the bridge.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(2)

@@ -53,8 +53,8 @@ func hold(t *testing.T, path string) (pid int, release func()) {
 var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
 
 // TestStoppedHolder checks an ADD while a stopped process holds a lock. ADD must wait for the lock
-// only once, so not again when it undoes its work. The error must name the process, its command and
-// the lock. ADD must leave nothing. After the process has ended, ADD must succeed.
+// once, but must not wait again when it undoes its work. The error must name the process, its
+// command and the lock. ADD must leave nothing. After the process has ended, ADD must succeed.
 func TestStoppedHolder(t *testing.T) {
 	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
 		t.Run(name, func(t *testing.T) {

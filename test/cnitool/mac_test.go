@@ -18,10 +18,10 @@ func bridgeMAC(t testing.TB) string {
 	return strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ip -o link show br0 | sed 's/.*link.ether \\([^ ]*\\).*/\\1/'"))
 }
 
-// TestBridgeMAC adds and deletes containers on an administrator's bridge that has a port with the
-// MAC address of a QEMU or Xen machine, no port, or no port any more. It checks that the bridge
-// keeps its MAC address, that ADD's result has this address, and that no packet on the bridge is
-// lost.
+// TestBridgeMAC adds and deletes containers on an administrator's bridge. The bridge has a port
+// with the MAC address of a QEMU machine or of a Xen machine, it has never had a port, or its only
+// port was deleted. The test checks that the bridge keeps its MAC address, that ADD's result has
+// this address, and that no packet on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
 		{"card of QEMU", "52:54:00:12:34:56"}, {"card of Xen", "00:16:3e:12:34:56"}, {"no port", ""}, {"only port deleted", ""},

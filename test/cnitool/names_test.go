@@ -9,9 +9,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestLongMarks uses names of networks and containers that are as long as possible, and names
-// around the length at which a comment of nf_tables is full. It checks that CHECK and DEL find
-// everything that bridgeveth marks with these names.
+// TestLongMarks uses a container ID of 64 letters and network names of 153 to 200 letters. The
+// longest of these names do not fit into a comment of nf_tables. The test checks that CHECK and DEL
+// find everything that bridgeveth marks with these names.
 func TestLongMarks(t *testing.T) {
 	t.Parallel()
 	conf := publishing(dual.with(object{"ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})

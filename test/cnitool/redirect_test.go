@@ -95,10 +95,10 @@ var redirections = map[string]string{
 		iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark`,
 }
 
-// TestRedirectionsOfOthers sends packets through redirections of other programs to a container that
-// publishes a host port with the same target. It checks that bridgeveth does not change the source
-// address of these packets. bridgeveth may masquerade only packets from the container's own network
-// to its own host port, so that the answers return through the host.
+// TestRedirectionsOfOthers sends packets to a container through redirections of other programs. The
+// container also publishes a host port for the same container port. The test checks that bridgeveth
+// does not masquerade the packets of these redirections. bridgeveth may masquerade packets to its
+// own host port only if the answers would not return through the host otherwise.
 func TestRedirectionsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
 		by    string

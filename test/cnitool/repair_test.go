@@ -249,7 +249,7 @@ func TestFlushedChains(t *testing.T) {
 }
 
 // TestRepairWithoutRecord checks that bvctl repairs networks whose containers have no record of
-// libcni. bvctl then uses the configuration of the network, as the ADD of its first container does.
+// libcni. bvctl then uses the configuration files of the networks.
 func TestRepairWithoutRecord(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"ingressPolicy": "same-bridge"})

@@ -254,8 +254,8 @@ func TestSavedIPTables(t *testing.T) {
 }
 
 // TestWithoutIPTables checks ADD on hosts without the program iptables. ADD writes rules of
-// iptables-nft by netlink, without the program. It needs no rule in a table of iptables-legacy that
-// drops nothing.
+// iptables-nft by netlink, without the program. Rules of iptables-legacy are not needed here,
+// because iptables-legacy drops no packets of containers.
 func TestWithoutIPTables(t *testing.T) {
 	for name, spoil := range map[string]string{
 		"iptables-nft denies":            "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP",

@@ -96,8 +96,8 @@ func both(names ...string) (list []string) {
 // everyWay names the paths that a dropping FORWARD chain blocks.
 var everyWay = both("sibling", "out", "in", "published")
 
-// These are rules of other programs. The test runs them with each iptables program in the shell
-// variable $I.
+// These are shell commands that make rules of other programs. The test runs commands with $I once
+// for each iptables program: the variable I has the program's name.
 const (
 	dockerBridge = `
 		ip netns add d; ip -n d link set lo up # Go asks once, where it first listens, whether there is IPv6
@@ -216,7 +216,7 @@ func TestSituations(t *testing.T) {
 		name     string
 		programs []string
 		each     string   // a command that runs once for each iptables program
-		once     string   // a command that runs once, after all of these
+		once     string   // a command that runs once, after all runs of each
 		blocked  []string // paths that are blocked with "forward": "none"
 		conf     object   // configuration of the network
 		left     []string // paths that are still blocked with this configuration

@@ -39,8 +39,8 @@ func newVLANNode(t *testing.T, containers int) (*node, []*setup.Namespace) {
 	return nil, nil
 }
 
-// vlan returns the configuration of a network in VLAN id of the bridge br0. The number i selects
-// the subnets: 10.81.0.0/24 and fd81::/64 for 81.
+// vlan returns the configuration of a network on the bridge br0. id is the ID of the network's
+// VLAN. The number i selects the subnets: 10.81.0.0/24 and fd81::/64 for 81.
 func vlan(i, id int) object {
 	return dual.with(object{"name": fmt.Sprint("vlan", id), "vlan": id, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": fmt.Sprintf("10.%d.0.0/24", i)}}, {{"subnet": fmt.Sprintf("fd%d::/64", i)}},
@@ -182,9 +182,10 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANKilled kills the first ADD and the last DEL on a bridge that ADD has not made. It kills
-// the process before each request that changes a link, as long as the bridge port does not exist.
-// It checks that the gateways answer after the next ADD, and that the next DEL restores the bridge.
+// TestVLANKilled kills the first ADD and the last DEL on a bridge that ADD has not made. Each round
+// kills the process before another request that changes a link: before ADD has made the bridge
+// port, or after DEL has deleted it. The test checks that the gateways answer after the next ADD,
+// and that the next DEL restores the bridge.
 func TestVLANKilled(t *testing.T) {
 	conf := vlan(81, 100).with(object{"name": "net", "forward": "none", "ipMasq": false})
 	exists := func(link string) bool {
