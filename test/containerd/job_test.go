@@ -101,7 +101,7 @@ func TestRepair(t *testing.T) {
 }
 
 // reachable fails the test unless the pod's web server answers two requests: one from the host to
-// the pod's address, and one from the namespace outside to the host port.
+// the pod's address, and one from a machine beyond the host to the host port.
 func (n *node) reachable(p *pod) {
 	n.Helper()
 	harness.Await(n, "the web server", func() bool { return n.get(n.host, p.address+":80") })

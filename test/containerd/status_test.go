@@ -8,8 +8,8 @@ import (
 )
 
 // TestStatus checks that containerd 2 calls STATUS and reports the result to the kubelet, which
-// starts no pods while STATUS fails. containerd 1.x does not call STATUS, so a pod is refused only
-// by its ADD.
+// starts no pods while STATUS fails. containerd 1.x does not call STATUS, so a pod fails only at
+// its ADD.
 func TestStatus(t *testing.T) {
 	each(t, func(n *node) {
 		n.ready("at first", "")
@@ -29,9 +29,9 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless the start of a pod fails for the reason why. If this release of
-// containerd calls STATUS, it must report the same reason in its own status, even before the pod's
-// start.
+// refused fails the test unless the start of a pod fails with an error that contains the text why.
+// If this release of containerd calls STATUS, containerd's own status must contain this text even
+// before the pod's start.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {
@@ -45,7 +45,7 @@ func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 }
 
 // ready fails the test unless containerd reports that the network is ready. If why is not empty,
-// containerd must instead report that the network is not ready, with the reason why.
+// containerd must instead report that the network is not ready, in a message that contains why.
 func (n *node) ready(when, why string) {
 	n.Helper()
 	s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{})

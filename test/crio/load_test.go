@@ -59,9 +59,9 @@ func (n *node) accepts(what, reason string) {
 	}
 }
 
-// TestInstalledLater installs the plugins while CRI-O runs, and checks when the network becomes
-// ready: not without plugins, not with bridgeveth alone, but as soon as its IPAM plugin is
-// installed too. CRI-O itself does not look for the IPAM plugin, but STATUS of bridgeveth does.
+// TestInstalledLater installs the plugins while CRI-O runs. The network must not be ready before
+// both bridgeveth and its IPAM plugin are installed. CRI-O itself does not look for the IPAM
+// plugin, but STATUS of bridgeveth does.
 func TestInstalledLater(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

@@ -84,8 +84,8 @@ func TestNoNamespace(t *testing.T) {
 }
 
 // TestReboot checks that pods start after a reboot, although two old pods have leased all addresses
-// of the network. The reboot deletes the namespaces and links, but not libcni's cache. The test
-// runs with the contents of /run kept and lost. CRI-O starts the pods in new sandboxes, and removes
+// of the network. The reboot deletes the namespaces and links, but not libcni's cache. In two of
+// the cases, it also deletes the files in /run. CRI-O starts the pods in new sandboxes, and removes
 // the old sandboxes later.
 func TestReboot(t *testing.T) {
 	for _, tt := range []struct {

@@ -49,10 +49,10 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestGC checks the GC that CRI-O calls when it starts. Two pods have died in the meantime; libcni
-// has a record of only one of them. Our plugins must free the leases of both pods. The reference
-// plugins do not free the lease of the pod without a record. If no pod is left, CRI-O passes null
-// as the list of valid attachments.
+// TestGC checks the GC that CRI-O calls when it starts. Two pods have died while CRI-O did not run;
+// libcni has a record of only one of them. Our plugins must free the leases of both pods. The
+// reference plugins do not free the lease of the pod without a record. If no pod is left, CRI-O
+// passes null as the list of valid attachments.
 func TestGC(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -87,10 +87,9 @@ func TestIngressPolicy(t *testing.T) {
 					t.Errorf("the rule was %q, and is %q", first, again)
 				}
 				setuptest.Run(t, "sh", "-c", "nft delete rule ip bridgeveth forwarded "+rule.FindStringSubmatch(first)[1])
-				// The deleted rule shows that the plugin firewall asked for the policy. With the
-				// policy isolated, the bridge port stays isolated. CHECK of bridge runs first, and
-				// reports this isolation, because without the rule no plugin seems to have asked
-				// for it.
+				// CHECK of firewall reports the missing rule. But with the policy isolated, CHECK
+				// of bridge fails first: it accepts an isolated bridge port only if this rule
+				// exists.
 				refused(t, all[0].check(), 103, map[bool]string{true: "policy firewall same-bridge", false: "isolation of port"}[tt.sibling])
 			}
 			for _, a := range all {

@@ -51,8 +51,8 @@ func newPodman(t testing.TB, plugins string) *podman {
 	// podman needs /dev/shm for its locks, and crun reads the cgroups.
 	setuptest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
 	setuptest.Run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
-	// If /run/netns were no shared mount, podman would mount a new folder there, which would hide
-	// the existing namespaces.
+	// /run/netns must be a shared mount. Otherwise podman would mount a new folder over it, which
+	// would hide the existing namespaces.
 	setuptest.Run(t, "sh", "-c", "mkdir /run/netns; mount --bind /run/netns /run/netns; mount --make-rshared /run/netns")
 	image := "/run/podman/image"
 	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
@@ -130,7 +130,7 @@ func TestPodman(t *testing.T) {
 			if (diff == "") != (tt.dir == ours) {
 				t.Errorf("podman left traces (-before +after):\n%s", diff)
 			}
-			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // one file is the namespace outside
+			if left, err := filepath.Glob("/run/netns/*"); err != nil || len(left) > 1 { // one file is the namespace "outside"
 				t.Errorf("namespaces are left: %v, %v", left, err)
 			}
 		})

@@ -143,8 +143,8 @@ func TestPortmapAfterBridge(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestNoHostPorts checks that portmap without host ports prints the result of the plugin before it
-// unchanged, even if that plugin is not ours.
+// TestNoHostPorts checks portmap without host ports. portmap must print the result of the preceding
+// plugin unchanged, even if that plugin is not ours.
 func TestNoHostPorts(t *testing.T) {
 	t.Parallel()
 	newNode(t)

@@ -145,7 +145,7 @@ func TestOneProcess(t *testing.T) {
 	setuptest.Container(t, "c1")
 	wrapper := filepath.Join(t.TempDir(), "bridge")
 	setuptest.WriteProgram(t, wrapper, "#!/bin/sh\nCNI_PATH="+ours+" exec strace -f -qq -o /run/trace -e trace=execve "+ours+"/bridge\n")
-	// Values of "forward" other than "none" may start programs that add rules.
+	// With other values of "forward", bridge may start programs that add rules.
 	_, err := call(t, wrapper, "ADD", "c1", bridge.with(object{"forward": "none"}))
 	must(t, err)
 	trace, err := os.ReadFile("/run/trace")

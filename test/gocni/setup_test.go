@@ -17,7 +17,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// second is a change that makes the configuration in conf/ that of a second network.
+// second changes the configuration of conf/ to the configuration of a second network.
 func second(_, plugin, ipam object) {
 	plugin["bridge"] = "cni1"
 	plugin["isGateway"], plugin["isDefaultGateway"] = true, false // the default route leads through the first network

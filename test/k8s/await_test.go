@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// until waits until a condition holds, and reports whether it does within five minutes. On a busy
-// machine a node takes more than a minute to boot, because its kubelet ends with an error at
-// first and is started again.
+// until waits up to five minutes for a condition, and reports whether the condition holds. On a
+// busy machine, a node takes more than a minute to boot: its kubelet first ends with an error and
+// is started again.
 func until(holds func() bool) bool {
 	for range 5 {
 		if harness.Until(holds) {

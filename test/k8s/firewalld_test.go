@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestFirewalld checks a cluster whose nodes run firewalld and have policy DROP of FORWARD, so that
-// each of the two drops packets that no rule accepts. A reload of firewalld removes the bridge from
-// its zone, so packets to pods are lost. The test checks that the packets pass again after the
-// agent and bvctl have continued.
+// TestFirewalld checks a cluster whose nodes run firewalld and have the policy DROP of FORWARD. The
+// test pauses the node agent and bvctl, and reloads firewalld. The reload removes the bridge from
+// its zone, so packets to pods are lost. The packets must pass again after the two programs have
+// resumed.
 func TestFirewalld(t *testing.T) {
 	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), "trixie")
 	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {

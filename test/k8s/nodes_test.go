@@ -20,7 +20,7 @@ func TestNodes(t *testing.T) {
 		c.checkPods("two nodes")
 		c.testDNS()
 
-		third := c.addNode(far) // behind a router, so by the tunnel
+		third := c.addNode(far) // the node is behind a router, so the packets go through the tunnel
 		c.awaitNodes()
 		c.awaitReady()
 		c.checkPods("a third node")
@@ -40,8 +40,8 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// awaitRoutes waits until each node has exactly one IPv4 route and one IPv6 route for each peer,
-// that is, for the pod ranges of each other node.
+// awaitRoutes waits until each node has exactly one IPv4 route and one IPv6 route for each other
+// node. The parameter peers is the number of these other nodes.
 func (c *cluster) awaitRoutes(peers int) {
 	c.Helper()
 	for _, n := range c.nodes {

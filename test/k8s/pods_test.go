@@ -120,9 +120,9 @@ func (c *cluster) outside() place {
 }
 
 // call sends an HTTP request to an IP address and port. The pod that answers returns the caller's
-// IP address, as the pod sees it, and the pod's name. The request must end after some seconds: if
-// kube-proxy has not made the rules of a Service yet, conntrack records a wrong destination, and
-// later packets of the connection go there too.
+// IP address, as the pod sees it, and the pod's name. A request without an answer ends after ten
+// seconds, so that the caller can open a new connection: if kube-proxy had not made the rules of a
+// Service yet, conntrack has recorded a wrong destination for the old connection.
 func (p place) call(ip, port string) (caller, name string, err error) {
 	args := []string{"timeout", "10", "curl", "-gsS"}
 	if p.pod != nil {

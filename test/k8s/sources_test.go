@@ -46,7 +46,7 @@ func (c *cluster) testSources() {
 func (c *cluster) checkSources(p pod, own *node) {
 	c.Helper()
 	for i := range own.ips {
-		targets := map[string]string{c.controlIPs()[i]: own.ips[i]} // the caller's address that each sees
+		targets := map[string]string{c.controlIPs()[i]: own.ips[i]} // the caller's address that each receiver sees
 		for _, n := range c.nodes {
 			targets[n.ips[i]] = own.ips[i]
 		}
