@@ -139,10 +139,10 @@ func awaitNoIPTables(t testing.TB) {
 	})
 }
 
-// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, when it starts a program. In
-// the first round this is the first program, in the second round the second, and so on. At that
-// time, only some of the rules of iptables-legacy exist. (The rules of iptables-nft are written in
-// one transaction.) The test checks that DEL then removes everything.
+// TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, when it starts a program:
+// the first program in the first round, the second program in the second round, and so on. The kill
+// leaves only some of the rules of iptables-legacy. (The rules of iptables-nft are written in one
+// transaction.) The test checks that DEL then removes everything.
 func TestKilledBetweenPrograms(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Run(verb, func(t *testing.T) {
@@ -182,8 +182,8 @@ func TestKilledBetweenPrograms(t *testing.T) {
 const killers = "/run/killers"
 
 // killAt writes a script for each iptables program into the folder killers. The scripts count how
-// often the next call of the plugin starts any of them. When the count reaches the parameter at,
-// the script kills the plugin. Until then, the scripts run the real programs.
+// often the plugin starts any of them. When the count reaches the parameter at, the script kills
+// the plugin. Until then, the scripts run the real programs.
 func killAt(t testing.TB, at int) {
 	t.Helper()
 	if err := os.RemoveAll(killers); err != nil {

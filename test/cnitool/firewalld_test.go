@@ -194,8 +194,8 @@ func TestFirewalldStrict(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 }
 
-// TestFirewalldMissing checks ADD's error if ADD cannot talk to firewalld: firewalld does not run,
-// bvctl is not installed, or D-Bus is stopped.
+// TestFirewalldMissing checks ADD's error if ADD cannot talk to firewalld, for which it runs bvctl.
+// The cases are: firewalld does not run, bvctl is not installed, or D-Bus is stopped.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)

@@ -327,9 +327,9 @@ func TestHostPortsRemoved(t *testing.T) {
 	}
 }
 
-// TestStaleFlows sends UDP packets of one connection to a host port while its container is
-// replaced. It checks that the packets reach the new container. A stale conntrack entry would send
-// them to the old one.
+// TestStaleFlows sends UDP packets of one connection to a host port, while another container takes
+// over the host port. It checks that the packets reach the new container. A stale conntrack entry
+// would send them to the old container.
 func TestStaleFlows(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

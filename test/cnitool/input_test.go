@@ -298,8 +298,8 @@ func TestKilled(t *testing.T) {
 			killed++
 			if again := on("ADD", 1, everything).run(t); again.err != nil {
 				// The repeated ADD fails if the killed ADD had finished except for printing the
-				// result. Then the gateway must answer, after some attempts: the port may still
-				// lack its carrier.
+				// result. The container must then reach its gateway. The first pings may fail,
+				// because the port may not have its carrier yet.
 				answered := false
 				for range 3 {
 					answered = answered || setuptest.Ping(t, c1, "10.88.0.1")

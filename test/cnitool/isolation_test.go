@@ -48,8 +48,8 @@ func outcome(success bool) string {
 	return fails
 }
 
-// attacks are the rows of the table in docs/isolation.md. They run in this order, in which no
-// attack prevents a later one.
+// attacks are the rows of the table in docs/isolation.md. The test makes the attacks in this order.
+// No attack prevents a later one.
 var attacks = []struct {
 	name string
 	make func(*arena) string

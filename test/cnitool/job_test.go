@@ -212,8 +212,8 @@ func TestStartsNoProgram(t *testing.T) {
 			t.Errorf("%s started %d programs:\n%s", c.verb, count, got)
 		}
 	}
-	// ADD starts programs to restore rules of iptables-legacy. The trace must show these programs;
-	// otherwise the check above could not fail.
+	// ADD starts programs to restore rules of iptables-legacy. If the trace did not show these
+	// programs, the check above would prove nothing.
 	setuptest.Run(t, "iptables-legacy", "-F", "FORWARD")
 	c := on("ADD", 3, dual)
 	c.before = trace

@@ -124,9 +124,9 @@ func TestSecondNetwork(t *testing.T) {
 }
 
 // TestInvalidPackets flushes conntrack during a connection. The kernel then no longer masquerades
-// the connection: without a rule of bridgeveth, the next packets would leave the host with the
-// container's private source address. The test checks that only packets to destinations in
-// masqExclude leave with this address.
+// the connection, so its next packets have the container's private source address. A rule of
+// bridgeveth drops such packets. The test checks that they leave the host only if their destination
+// is in masqExclude.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {

@@ -71,7 +71,7 @@ func TestStoreDeleted(t *testing.T) {
 }
 
 // TestFullDisk fills the file system of the store. It checks that DEL and GC succeed, because they
-// need no more space. Without sticky addresses, they must free every lease.
+// need no more space. They must free every lease if the network has no sticky addresses.
 func TestFullDisk(t *testing.T) {
 	for _, sticky := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sticky=%v", sticky), func(t *testing.T) {

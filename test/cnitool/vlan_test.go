@@ -248,9 +248,9 @@ func changesLink(t *testing.T, c ptrace.Call) bool {
 }
 
 // TestVLANRangeChanged changes the address ranges of a network in a VLAN while it has a container.
-// The gateway of the new IPv6 range is outside of its subnet, so the host needs a route through the
-// VLAN link. A second network uses another VLAN of the bridge. The test checks that DEL of the
-// container removes the old gateway address from the right VLAN link.
+// The gateway of the new IPv6 range is outside of the range's subnet, so the host needs a route
+// through the VLAN link. A second network uses another VLAN of the bridge. The test checks that DEL
+// of the container removes the old gateway address from the right VLAN link.
 func TestVLANRangeChanged(t *testing.T) {
 	t.Parallel()
 	n, c := newVLANNode(t, 3)

@@ -85,8 +85,8 @@ func TestReadme(t *testing.T) {
 }
 
 // oldestVersion fails the test unless the file's "cniVersion" is 0.4.0, the oldest of its versions.
-// A runtime that does not know the key "cniVersions" (new in CNI 1.1.0) uses "cniVersion".
-// containerd 1.6, for instance, fails if this version is newer than its own.
+// A runtime that does not know the key "cniVersions" (new in CNI 1.1.0) uses "cniVersion". Such a
+// runtime, for instance containerd 1.6, may fail if it does not support this version.
 func oldestVersion(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)

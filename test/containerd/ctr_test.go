@@ -87,7 +87,7 @@ func (n *node) releaseLease(name string) {
 		n.Errorf("the lease of %s is not shown as one that is gone:\n%s", container, out)
 	}
 	// The kernel deletes the links of a network namespace, and with them the bridge port, some time
-	// after the namespace. Until then, bvctl reports that the lease is in use.
+	// after the end of the namespace. Until then, bvctl reports that the lease is in use.
 	harness.Await(n, "the end of the port of "+container, func() bool { return setuptest.Run(n, "ip", "-o", "link", "show", "type", "bridge_slave") == "" })
 	bvctl("leases", "release", "--container", container)
 	if held := leases(n); len(held) > 0 {

@@ -102,9 +102,9 @@ func TestNerdctl(t *testing.T) {
 }
 
 // TestPortList checks the list of host ports in the iptables chain in which nerdctl looks for them.
-// The list must contain many ports, but no port for IPv6 only. If nft(8) saves and loads the rules,
-// the list changes, and bvctl repair must restore it. If iptables saves and restores the rules, the
-// list must stay as it is.
+// The list must contain all ports, even if there are many, except ports for IPv6 only. If nft(8)
+// saves and loads the rules, the list changes, and bvctl repair must restore it. If iptables saves
+// and restores the rules, the list must stay as it is.
 func TestPortList(t *testing.T) {
 	t.Parallel()
 	newNode(t)

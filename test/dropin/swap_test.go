@@ -20,8 +20,8 @@ func (a *attachment) container() *setup.Namespace {
 }
 
 // TestSwap replaces the reference plugins by ours while a container is attached. If the reference
-// plugins are kept beside ours, CHECK and DEL of this container must run them, and nothing may be
-// left. In any case, our plugins must not lease the container's address again.
+// plugins are kept beside ours, CHECK and DEL of this container must call the reference plugins,
+// and nothing may be left. In any case, our plugins must not lease the container's address again.
 func TestSwap(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir string

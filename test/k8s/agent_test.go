@@ -103,8 +103,8 @@ func (c *cluster) testReboot() {
 		c.Errorf("no configuration on the disk: the test proves nothing (%v)", err)
 	}
 	n.start()
-	// The CNI configuration must not exist before the routes: the runtime would report the node
-	// ready although pods of other nodes are not reachable yet.
+	// The CNI configuration must not exist before the routes. Otherwise the runtime would report
+	// the node ready although pods of other nodes are not reachable yet.
 	if out, err := n.try("cat", "/etc/cni/net.d/10-bridgeveth.conflist"); err == nil && n.run("ip", "route", "show", "proto", "97") == "" {
 		c.Errorf("a configuration of the last boot, and no routes:\n%s", out)
 	}
