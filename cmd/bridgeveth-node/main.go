@@ -100,7 +100,8 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// subnets returns a function that parses the value of a flag, a list of subnets, into list.
+// subnets returns a function that parses the value of a flag as a list of subnets, and appends the
+// subnets to list.
 func subnets(list *[]netip.Prefix) func(string) error {
 	return func(text string) error {
 		for _, part := range strings.Split(text, ",") {

@@ -40,8 +40,8 @@ var programs = map[string]program{
 }
 
 // init locks the main goroutine to its thread, because setns(2) changes the network namespace of a
-// single thread. The first lock makes the Go runtime start another thread. This takes less time in
-// init than later, because the call stack is deeper later.
+// single thread. The first lock makes the Go runtime start another thread. This takes longer with a
+// deep call stack, so init is the best place.
 func init() { runtime.LockOSThread() }
 
 func main() {

@@ -14,14 +14,14 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// referenceDir is the folder in which make install-dropin keeps the reference plugins. It is in
+// referenceDir is the folder in which "make install-dropin" keeps the reference plugins. It is in
 // the same folder as this program.
 const referenceDir = "reference"
 
 // orReference returns verbs that call the reference plugin for attachments that bridgeveth has not
-// made. There are two kinds of such attachments: containers that the reference plugin attached
-// before it was replaced, and, for portmap and firewall, interfaces of other plugins such as ptp.
-// orReference returns own if the reference plugin is not in referenceDir.
+// made: containers that the reference plugin attached before it was replaced, and, for portmap and
+// firewall, also interfaces of other plugins such as ptp. If the reference plugin is not in
+// referenceDir, orReference returns the parameter own.
 func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	self, err := os.Executable()
 	if err != nil {

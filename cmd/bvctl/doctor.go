@@ -130,8 +130,8 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 	return nil
 }
 
-// show prints a report with all its stations (the checks on the path). It prints the obstacle again
-// at the end, next to the shell prompt.
+// show prints a report with all its stations (the checks on the path). At the end, next to the
+// shell prompt, it prints again the station that blocks the path (the obstacle).
 func show(r *doctor.Report, w io.Writer) {
 	fmt.Fprintln(w, r.Path())
 	for _, s := range r.Stations {

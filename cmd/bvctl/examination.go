@@ -153,7 +153,7 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, walked...)
 	}
 	different := x.Differences(concerned, reports)
-	// If a container was removed after newExamination listed it, this also looks like a difference.
+	// A container that was removed after newExamination had listed it also looks like a difference.
 	// Compare again without such containers.
 	if len(different) > 0 {
 		different = x.Differences(x.present(concerned), reports)
@@ -166,10 +166,10 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return append(reports, passing...), err
 }
 
-// walkFrom follows packets from container a to another end of a path, the parameter to. If this
-// parameter is nil, walkFrom follows packets to the gateways of a and to the next container on the
-// bridge. If the network namespace of an end cannot be opened, walkFrom returns only the report on
-// this.
+// walkFrom follows packets from container a to the other end of a path, which is the parameter to.
+// If this parameter is nil, walkFrom follows packets to the gateways of a and to the next container
+// on the bridge. If the network namespace of a container cannot be opened, walkFrom returns only a
+// report on this problem.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
 		if unopened := x.unopened[e]; unopened != nil {
@@ -240,7 +240,7 @@ func (x *examination) walkAll(ctx context.Context, a *doctor.End, targets []*doc
 	return reports, nil
 }
 
-// present returns the ends without those whose container was removed.
+// present returns a copy of the list that omits the containers that were removed.
 func (x *examination) present(ends []*doctor.End) []*doctor.End {
 	list := sync.OnceValues(func() ([]*inventory.Container, error) { return x.inv.Containers(x.Host, x.networks) })
 	return slices.DeleteFunc(slices.Clone(ends), func(e *doctor.End) bool {

@@ -133,9 +133,9 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 		ranges, usageErr := s.Usage(name)
 		for _, u := range ranges {
 			if u.Leased == 0 && !l.configured[name] {
-				// Omit this range, because the network was removed and has no leases. The store
-				// keeps the network's pools of free addresses, because they record the order in
-				// which addresses are given out.
+				// Omit this range: the network was removed and has no leases. The range is still in
+				// the store, because the store keeps the order in which free addresses are given
+				// out.
 				continue
 			}
 			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})

@@ -22,7 +22,7 @@ type printable struct {
 	rest []byte // an incomplete character at the end of the last Write
 }
 
-// Write writes b without its unprintable characters. If b ends within a character, Write keeps
+// Write writes b and replaces its unprintable characters. If b ends within a character, Write keeps
 // the incomplete character until the next Write.
 func (p *printable) Write(b []byte) (int, error) {
 	text := append(p.rest, b...)

@@ -43,7 +43,7 @@ func sameFile(a, b string) bool {
 	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
 }
 
-// has reports whether a container or other end of a path has an address of the given family.
+// has reports whether the end of a path has an address of the given family.
 func has(e *doctor.End, is4 bool) bool {
 	_, ok := e.Address(is4)
 	return ok

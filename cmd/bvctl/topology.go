@@ -98,7 +98,7 @@ func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, 
 	return bridges, err
 }
 
-// draw writes a drawing in the given format, a value of --output.
+// draw writes a drawing. kind is the format of the drawing, as the option --output names it.
 func draw(kind string, bridges []drawnBridge, w io.Writer) error {
 	t, err := template.New(kind).Funcs(template.FuncMap{
 		"quote": func(s string) string {

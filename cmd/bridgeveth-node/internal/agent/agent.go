@@ -65,8 +65,8 @@ func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	if err := a.withdrawStale(); err != nil {
 		return err
 	}
-	// The kubelet creates this folder for a hostPath volume, with mode 0755. With this mode, any
-	// user could open and lock the lease store.
+	// If the folder of the lease store is a hostPath volume, the kubelet has created it with mode
+	// 0755. With this mode, any user could open and lock the lease store.
 	if err := os.Chmod(ipam.DefaultDir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("leases: " + err.Error())
 	}
@@ -101,8 +101,8 @@ func settle(ctx context.Context, wake <-chan struct{}) {
 
 // withdrawStale removes the conflist if the node was rebooted after the agent had written it. After
 // a reboot, the routes do not exist, but with a conflist the runtime would report the node as ready
-// for pods. If Conflist.Volatile is "", a flag allows the conflist to outlive a reboot, so
-// withdrawStale keeps it.
+// for pods. If a flag allows the conflist to outlive a reboot, Conflist.Volatile is "", and
+// withdrawStale keeps the conflist.
 func (a *Agent) withdrawStale() error {
 	complete, err := a.Kernel.Complete()
 	if err != nil || complete || a.Conflist.Volatile == "" {
@@ -292,9 +292,10 @@ func (a *Agent) write(values conflist.Values, r *result) error {
 	return err
 }
 
-// checkForeign looks for network configurations of other programs. It adds to r a reason why the
-// node is not ready for each configuration that the runtime prefers to the agent's. It adds a
-// warning if a configuration has pod ranges that other nodes have no route to.
+// checkForeign looks for network configurations of other programs. If the runtime prefers such a
+// configuration to the agent's, the node is not ready, and checkForeign adds this reason to r. If
+// such a configuration has pod ranges that other nodes have no route to, checkForeign adds a
+// warning.
 func (a *Agent) checkForeign(ranges []netip.Prefix, r *result) {
 	others, err := a.Conflist.Foreign(a.base.Bridge())
 	if err != nil {

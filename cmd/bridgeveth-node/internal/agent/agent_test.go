@@ -68,7 +68,7 @@ func newAgent(t testing.TB) (*Agent, *objects) {
 	}), nodes
 }
 
-// restart returns a new Agent with the settings of the Agent old, as after a restart of the
+// restart returns a new Agent with the settings of an existing Agent, as after a restart of the
 // process.
 func restart(t testing.TB, old *Agent) *Agent {
 	t.Helper()
@@ -386,8 +386,9 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// await fails the test unless ok returns true within half of the time idle. After the time idle,
-// the agent compares even without a wake-up, so a later success would not prove a wake-up.
+// await waits until ok returns true, and fails the test if this takes longer than idle/2. After
+// idle, the agent compares even without a wake-up, so a later success would not prove that a
+// wake-up came.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(idle / 2); !ok(); time.Sleep(20 * time.Millisecond) {

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// pair is two nodes on one link, each with an agent and a pod. The network namespace of the test is
-// the near node n1. Packets go from the pod of n1 to the pod of n2.
+// pair is two nodes on one link, each with an agent and a pod. The near node n1 is in the network
+// namespace of the test. Packets go from the pod of n1 to the pod of n2.
 type pair struct {
 	*testing.T
 	near, far   *Agent
@@ -192,7 +192,7 @@ func TestDoctorDirect(t *testing.T) {
 	p.withoutAgent()
 }
 
-// withoutAgent checks that the doctor sends no request to an agent if this host has no agent.
+// withoutAgent checks that the doctor sends no request if no agent runs on the doctor's own host.
 func (p *pair) withoutAgent() {
 	p.Helper()
 	if err := p.near.Remove(); err != nil {
@@ -243,8 +243,8 @@ func TestDoctorTunnel(t *testing.T) {
 		p.look()
 	}
 
-	// The far node does not know the near node. It has no route back, and its agent must report
-	// this.
+	// The far node does not know the near node, so it has no route back. Its agent must report the
+	// missing route.
 	p.far.Nodes = &objects{all: p.objectsNear.all[1:]}
 	if err := p.farNS.Do(func() error { p.far.Look(); return nil }); err != nil {
 		t.Fatal(err)

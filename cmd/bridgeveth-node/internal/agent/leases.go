@@ -13,7 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// lockWait is how long the agent waits while a plugin has locked the lease store.
+// lockWait is how long the agent waits for the lock on the lease store while a plugin holds this
+// lock.
 const lockWait = 5 * time.Second
 
 // leases holds what the agent reads from the lease store of the pods' network.
@@ -23,8 +24,8 @@ type leases struct {
 	subnets []attachment.Address // one address of each subnet in which running pods have addresses
 }
 
-// leases reads the lease store. After a boot, no store exists until the first pod is attached, and
-// leases then returns no error. ports contains the ports of running pods.
+// leases reads the lease store. ports contains the bridge ports of running pods. If there is no
+// store, leases returns no error: after a boot, no store exists until the first pod is attached.
 func (a *Agent) leases(ports map[string]setup.FoundPort) (l leases, err error) {
 	dir, ok := a.base.LeaseDir()
 	if !ok {

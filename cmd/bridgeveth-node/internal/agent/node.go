@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// maxExact is the largest number of addresses that is printed exactly. A larger number is printed
-// like 1.8e+19. "bvctl leases" uses the same limit.
+// maxExact is the largest number of addresses that is printed exactly. A larger number is rounded,
+// for example to 1.8e+19. "bvctl leases" uses the same limit.
 const maxExact = 1_000_000_000
 
 // node answers a request for /node with the result of the last comparison. "bvctl node" prints this
@@ -65,7 +65,8 @@ func fullness(u ipam.Usage) string {
 	return fmt.Sprintf("%d of %s", u.Leased, size)
 }
 
-// printPeers prints how packets reach each pod range of the other nodes, and by which route.
+// printPeers prints for each pod range of the other nodes how packets reach it (for example through
+// the tunnel), and the route.
 func (a *Agent) printPeers(w io.Writer) {
 	routes := map[netip.Prefix]cluster.Route{}
 	for _, r := range a.last.state.Routes {

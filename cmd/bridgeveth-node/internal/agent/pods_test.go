@@ -16,8 +16,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 )
 
-// TestMain runs this test program as the plugin, if the method cni has started it under the name of
-// the plugin.
+// TestMain runs the tests. If the method cni has started this program under the name of the plugin,
+// TestMain runs the plugin instead.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == plugin.Bridgeveth {
 		os.Exit(plugin.Main(plugin.Bridgeveth, "test", bridgeveth.Verbs()))

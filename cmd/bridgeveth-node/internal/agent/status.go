@@ -28,18 +28,19 @@ type result struct {
 func (r *result) fail(text string) { r.reasons = append(r.reasons, text) }
 func (r *result) warn(text string) { r.warnings = append(r.warnings, text) }
 
-// event is a reason or a warning of a result that becomes an Event on the Node object.
+// event is the text of a problem that also becomes an Event on the Node object. The Event has this
+// text, and the given value in its field "reason".
 type event struct{ reason, text string }
 
-// Values of the field reason of an Event.
+// Values of the field "reason" of Events.
 const (
 	rangeExhausted = "PodRangeExhausted"
 	forwardDenied  = "ForwardDenied"
 	foreignAhead   = "ForeignNetworkConfiguration"
 )
 
-// tell makes an Event of a text that the caller also passes to fail or warn. Look writes the Event
-// only if the text is new.
+// tell adds an Event to the result. The caller also passes the same text to fail or warn. Look
+// writes the Event only if the previous result did not have this text.
 func (r *result) tell(reason, text string) { r.events = append(r.events, event{reason, text}) }
 
 // status holds the results that the HTTP handlers show.
@@ -52,8 +53,8 @@ type status struct {
 	since   time.Time // time of the first request, if there has been no comparison yet
 }
 
-// publish stores a result for the HTTP handlers. It returns those reasons and warnings of the
-// result that the previous result did not have.
+// publish stores a result for the HTTP handlers. It returns the new problems: reasons and warnings
+// that the previous result did not have.
 func (s *status) publish(r result) (unseen []string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -70,8 +71,8 @@ func (s *status) publish(r result) (unseen []string) {
 	return unseen
 }
 
-// stuck is the greatest age of the last comparison with which /healthz still reports the agent as
-// working.
+// stuck is a limit for the age of the last comparison. If the last comparison is older, /healthz
+// reports the agent as stuck.
 const stuck = 3 * idle
 
 // Handler serves /healthz, /readyz, /metrics and /node.
@@ -84,8 +85,8 @@ func (a *Agent) Handler() http.Handler {
 	return mux
 }
 
-// healthz answers whether the agent still compares regularly. Problems of the node or the cluster
-// do not make it fail.
+// healthz answers whether the agent still compares regularly. Problems of the node or of the
+// cluster do not change the answer.
 func (s *status) healthz(w http.ResponseWriter, _ *http.Request) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

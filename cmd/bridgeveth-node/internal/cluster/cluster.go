@@ -1,6 +1,6 @@
 // Package cluster computes what a node needs so that its pods reach the pods of all other nodes:
-// routes, one VXLAN device with its entries, ranges without masquerade, the MTU of pods. It
-// computes this State from Node objects and from the node's own links. It changes nothing.
+// routes, one VXLAN device with its entries, destinations that are not masqueraded, and the MTU of
+// pods. It computes this State from Node objects and from the node's own links. It changes nothing.
 package cluster
 
 import (
@@ -81,9 +81,9 @@ type State struct {
 	MTU          int            // MTU of pods, in bytes
 }
 
-// Wanted returns the state that the node called self needs. ok is false if this state cannot be
-// determined yet. A Problem with Own then gives the reason. Wanted leaves out the peers that cannot
-// be reached, and returns a Problem for each of them.
+// Wanted returns the state that the node called self needs. If this state cannot be determined yet,
+// ok is false, and a Problem whose field Own is true gives the reason. Wanted leaves out the peers
+// that cannot be reached, and returns a Problem for each of them.
 func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Settings) (state State, problems []Problem, ok bool) {
 	nodes, problems = withoutConflicts(nodes, locals, self, set)
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == self })
@@ -118,9 +118,9 @@ func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Set
 	return state, problems, true
 }
 
-// ownProblems returns the problems because of which the own node is not ready for pods. found
-// contains the problems that were found before. If one of them is about the own node, ownProblems
-// returns none.
+// ownProblems returns the problems that keep the own node from being ready for pods. found contains
+// the problems that were found before. If found already has such a problem, ownProblems returns
+// none.
 func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Problem) {
 	say := func(text string) { problems = append(problems, Problem{own.Name, true, text}) }
 	if slices.ContainsFunc(found, func(p Problem) bool { return p.Own }) {
@@ -164,8 +164,8 @@ func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem s
 	return s.tunnel(own, peer, set)
 }
 
-// direct returns the routes to a peer whose gateways are InternalIPs of the peer. whole is false if
-// a range of the peer cannot be reached through such a gateway.
+// direct returns the routes to the pod ranges of a peer. The gateway of each route is an InternalIP
+// of the peer. whole is false if a pod range cannot be reached through such a gateway.
 func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
 	for _, r := range peer.Ranges {
 		gateway, link := hop(r, peer, uplinks)

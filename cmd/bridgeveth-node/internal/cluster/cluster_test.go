@@ -24,7 +24,7 @@ func addresses(texts ...string) (list []netip.Addr) {
 }
 
 // node returns a Node with this name. internal contains its InternalIPs, and ranges contains its
-// pod ranges. Both texts are lists with spaces.
+// pod ranges, each separated by spaces.
 func node(name, internal, ranges string) Node {
 	return Node{Name: name, Addresses: addresses(strings.Fields(internal)...), Ranges: prefixes(strings.Fields(ranges)...)}
 }
@@ -208,7 +208,7 @@ func TestNotYet(t *testing.T) {
 	}
 }
 
-// TestSameRange checks that the older node keeps the range if two nodes have the same range.
+// TestSameRange checks two nodes with the same range: the older node must keep the range.
 func TestSameRange(t *testing.T) {
 	older, younger := near, node("younger", "172.30.0.14", "10.244.2.0/24 fd00:2::/64")
 	older.Created, younger.Created = time.Unix(1, 0), time.Unix(2, 0)

@@ -7,10 +7,10 @@ import (
 	"slices"
 )
 
-// withoutConflicts returns the nodes without the ranges that must not be routed (see refused), and
-// a problem for each removed range. If the ranges of two nodes overlap, the older node keeps its
-// range, because its pods used the range first. All agents use this rule, so they keep the same
-// range.
+// withoutConflicts removes from the nodes the ranges that must not be routed (see refused), and
+// returns a problem for each removed range. If the ranges of two nodes overlap, only the older node
+// keeps its range, because its pods used the range first. All agents use this rule, so they keep
+// the same ranges.
 func withoutConflicts(nodes []Node, locals []Local, self string, set Settings) ([]Node, []Problem) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b Node) int {
@@ -81,8 +81,8 @@ type claim struct {
 	node   int
 }
 
-// overlaps returns the claims whose range overlaps a range of an earlier node in the list. The key
-// of the map is the claim of the later node, the value is the claim of the earlier node.
+// overlaps finds the ranges that overlap a range of another node. The key of the map is the range
+// of the node that comes later in the list, and the value is the range of the earlier node.
 func overlaps(nodes []Node) map[claim]claim {
 	var all []claim
 	for i, n := range nodes {
@@ -90,8 +90,7 @@ func overlaps(nodes []Node) map[claim]claim {
 			all = append(all, claim{r, i})
 		}
 	}
-	// In this order, a range comes after every range that contains it. If one range contains
-	// another, all ranges between the two in the list are also inside the first.
+	// In this order, a range comes directly before all ranges that are inside it.
 	slices.SortFunc(all, func(a, b claim) int { return cmp.Or(a.prefix.Compare(b.prefix), a.node-b.node) })
 	taken := map[claim]claim{}
 	var around []claim

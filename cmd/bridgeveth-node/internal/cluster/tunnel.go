@@ -47,8 +47,8 @@ func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
 	}
 	p := Peer{MAC: MAC(peer.Name), Remote: peer.Addresses[i]}
 	for _, r := range peer.Ranges {
-		// The gateway is the first address of the peer's range, because no pod and no other node
-		// has this address.
+		// The gateway is the first address of the peer's range. No pod gets this address, because
+		// it is the address of the subnet itself, and no other node has it.
 		p.Gateways = append(p.Gateways, r.Addr())
 		s.Routes = append(s.Routes, Route{Range: r, Gateway: r.Addr(), Link: TunnelLink, OnLink: true})
 	}

@@ -198,17 +198,17 @@ func (b *Base) complete(v Values) (network map[string]any, err error) {
 // File is the file from which a runtime reads the network configuration.
 type File struct {
 	Path string
-	// Volatile is the path of a file that a reboot deletes, such as a file in /run. The text is
-	// then in Volatile, and Path is a symbolic link to it. After a reboot, the link is broken, so
-	// the runtime reports the node as not ready even before the agent runs. If Volatile is "", the
-	// text is in Path itself.
+	// Volatile is the path of a file that a reboot deletes, such as a file in /run, or "". If
+	// Volatile is set, this file has the text, and Path is a symbolic link to it. After a reboot,
+	// the link is broken, so the runtime reports the node as not ready even before the agent runs.
+	// If Volatile is "", the text is in Path itself.
 	Volatile string
 }
 
-// Write replaces the text of the file if the present text is different. changed reports whether
+// Write replaces the text of the file if it differs from the new text. changed reports whether
 // Write replaced the text. The replacement is atomic: a runtime sees the old text or the new text,
-// also after a crash. The names of temporary files end in ".new", because no runtime reads files
-// with such names.
+// also after a crash. The names of temporary files end in ".new". No runtime reads files with such
+// names.
 func (f File) Write(text []byte) (changed bool, err error) {
 	target, _ := os.Readlink(f.Path) // "" if Path is no symbolic link
 	if old, err := os.ReadFile(f.Path); err == nil && bytes.Equal(old, text) && target == f.Volatile {
@@ -219,8 +219,8 @@ func (f File) Write(text []byte) (changed bool, err error) {
 		if err := replace(f.Volatile, write); err != nil {
 			return false, err
 		}
-		// Write replaces the symbolic link with every new text. A runtime watches only the folder
-		// of Path, so it would not notice a change of Volatile.
+		// A runtime watches only the folder of Path, so it does not notice a change of Volatile.
+		// Therefore Write replaces the symbolic link too.
 		write = func(temporary string) error { return os.Symlink(f.Volatile, temporary) }
 	}
 	return true, replace(f.Path, write)

@@ -206,7 +206,7 @@ func TestWrite(t *testing.T) {
 		if inode(f.Path) == first {
 			t.Error("changed in place: a runtime may read half of it, or miss the change")
 		}
-		// An agent that was killed while it wrote leaves this temporary file.
+		// A killed agent may leave this temporary file.
 		if err := os.WriteFile(filepath.Join(dir, "net.d", ".10-x.conflist.new"), []byte("half"), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -17,13 +17,13 @@ import (
 
 const module = "github.com/bridgeveth/bridgeveth"
 
-// names are the names under which the one plugin file is installed. containerd runs a plugin called
-// loopback for every pod, so each node needs one. If the folder has a loopback of another project,
-// the agent keeps that program.
+// names are the names under which the one plugin file is installed. Each node needs a plugin called
+// loopback, because containerd runs this plugin for every pod. If the folder has a loopback of
+// another project, the agent keeps that file.
 var names = []string{plugin.Bridgeveth, plugin.IPAMSimple, plugin.Loopback}
 
-// tool is the name of a program that is installed too, if it is in the folder of the plugin file. A
-// plugin runs this program to ask firewalld, and searches for it first in the plugin's own folder.
+// tool is the name of another program that is installed, if it is in the folder of the plugin file.
+// A plugin runs bvctl to ask firewalld. It searches for bvctl in its own folder first.
 const tool = "bvctl"
 
 // Plugins installs the plugin file at source into a folder, under all of its names. It returns the
@@ -51,8 +51,8 @@ func Plugins(source, folder string) (installed []string, err error) {
 		if current {
 			continue
 		}
-		// All names are hard links to one file. Each plugin process decides by the name under which
-		// it runs what it does.
+		// All names are hard links to one file. The name under which a process was started selects
+		// the plugin.
 		if name == names[0] {
 			err = copySynced(source, temporary)
 		} else {

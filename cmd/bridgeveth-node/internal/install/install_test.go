@@ -82,8 +82,9 @@ func TestPlugins(t *testing.T) {
 	t.Run("after a kill", func(t *testing.T) {
 		folder := t.TempDir()
 		install(t, older, folder, names...)
-		// The test makes the state after a kill between the first and the second rename: bridgeveth
-		// is a new file, the other names are old, and the next temporary link exists.
+		// The test makes the state after a kill between the first and the second rename: the name
+		// bridgeveth leads to a new file, the other names lead to the old file, and a temporary
+		// link is left.
 		if err := os.WriteFile(filepath.Join(folder, "half"), []byte("half"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -98,8 +99,8 @@ func TestPlugins(t *testing.T) {
 }
 
 // TestUpgradeUnderWay checks that the plugin can be started at any time while two versions are
-// installed alternately. If a file were overwritten in place, starting it would fail with "text
-// file busy". An incomplete file would not run either.
+// installed alternately. Starting the plugin would fail with "text file busy" if its file were
+// overwritten in place. It would also fail with an incomplete file.
 func TestUpgradeUnderWay(t *testing.T) {
 	versions := []string{build(t, "v1"), build(t, "v2")}
 	folder := t.TempDir()

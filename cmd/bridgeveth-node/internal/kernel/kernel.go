@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// protocol marks the agent's routes: "proto 97" in ip-route(8). No other program has the number 97
-// in linux/rtnetlink.h, and the plugin itself uses 98.
+// protocol marks the agent's routes: "proto 97" in ip-route(8). linux/rtnetlink.h gives the number
+// 97 to no program. The plugin itself uses 98.
 const protocol = 97
 
 // Host is a handle to the network namespace in which Open was called.
@@ -37,8 +37,8 @@ func Open() (*Host, error) {
 func (h *Host) Close() { h.nl.Close() }
 
 // Apply corrects every difference between the kernel and the state s, and returns a line for each
-// change. It continues after errors. If there was no error, its last step adds the mark (see
-// applyMark), which Complete searches for.
+// change. It continues after errors. If there was no error, its last step marks the node as
+// complete (see applyMark and Complete).
 func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	changes, tunnel, tunnelErr := h.applyTunnel(s.Tunnel)
 	present, err := h.routes() // read after the tunnel is restored, because a replaced device loses its routes
@@ -58,9 +58,9 @@ func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	return changes, err
 }
 
-// converge makes present equal to wanted. It calls set for each key of wanted that is missing in
-// present or has another value there. Then it calls remove for each key of present that is missing
-// in wanted. It returns a line for each change, and calls say for the text of the line.
+// converge makes the state in present equal to the state in wanted. It calls set for each key of
+// wanted whose value in present is missing or different. Then it calls remove for each key that is
+// only in present. It returns a line for each change. say returns the text of the line.
 func converge[K comparable, V comparable](wanted, present map[K]V, set func(K, V) error, remove func(K, V) error, say func(K, V) string) (changes []string, err error) {
 	var differs, surplus []K
 	for k, v := range wanted {

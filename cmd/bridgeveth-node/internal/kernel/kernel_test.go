@@ -100,8 +100,8 @@ func (m *machine) addPod(t *testing.T, families, n int) {
 	t.Cleanup(m.kernel.Close)
 }
 
-// address adds the address a to a link in the namespace ns, if wanted is true. A nil ns means the
-// network namespace of the test.
+// address adds an address to a link in the namespace ns. If wanted is false, it does nothing. A nil
+// ns means the network namespace of the test.
 func address(t *testing.T, ns *setup.Namespace, link string, wanted bool, a string) {
 	if !wanted {
 		return
@@ -315,8 +315,8 @@ func TestRestored(t *testing.T) {
 	nodes.checkPackets(t, 1450)
 }
 
-// TestUnfinished checks that Apply finishes a VXLAN device that a killed agent has only created. The
-// kernel must not generate a link-local address for the device.
+// TestUnfinished checks that Apply completes a VXLAN device if the agent was killed directly after
+// it had created the device. The kernel must not generate a link-local address for this device.
 func TestUnfinished(t *testing.T) {
 	nodes := newLab(t, v4Net|v4Pod)
 	m := nodes[0]
@@ -369,10 +369,10 @@ func TestOthers(t *testing.T) {
 	})
 }
 
-// TestNoVXLAN checks three results of Apply on a kernel without VXLAN: the error says this, the
-// direct routes exist, and the mark of a complete node is missing, so the node is not ready. This
-// machine's kernel has VXLAN. Therefore strace(1) injects the error that a kernel returns for an
-// unknown kind of link (rtnl_newlink in net/core/rtnetlink.c).
+// TestNoVXLAN checks three results of Apply on a kernel without VXLAN: the error says that VXLAN is
+// missing, the direct routes exist, and the mark of a complete node is missing, so the node is not
+// ready. The kernel that runs the test has VXLAN. Therefore strace(1) injects the error that a
+// kernel returns for an unknown kind of link (rtnl_newlink in net/core/rtnetlink.c).
 func TestNoVXLAN(t *testing.T) {
 	state := cluster.State{
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},

@@ -18,9 +18,9 @@ type path struct {
 	link    int
 }
 
-// markMetric is the metric of the agent's unreachable routes (see applyMark). It is the highest
-// metric in use. The pods' bridge has a route to the same range with metric 0 or 256. The kernel
-// prefers the route of the bridge, because its metric is lower.
+// markMetric is the metric of the agent's unreachable routes (see applyMark). The pods' bridge has
+// a route to the same range with metric 0 or 256. The kernel prefers that route, because a lower
+// metric comes first.
 const markMetric = 65535
 
 // applyRoutes corrects the routes to the ranges of other nodes. tunnel is the index of the VXLAN
@@ -71,9 +71,9 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 }
 
 // applyMark corrects the mark of a complete node: a route of type unreachable for each pod range of
-// the node. Without this route, packets to a pod that has ended would follow the default route and
-// circle between the nodes. A reboot deletes the routes, so they also show that Apply has succeeded
-// since the last boot.
+// the node. A reboot deletes these routes, so they show that Apply has succeeded since the last
+// boot. They also stop packets to a pod that has ended. Without them, such packets would follow the
+// default route and circle between the nodes.
 func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) ([]string, error) {
 	wanted := map[netip.Prefix]path{}
 	for _, r := range ranges {

@@ -97,10 +97,9 @@ func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string
 	return changes, l, nil
 }
 
-// setUp sets the VXLAN device up. It first switches off the generation of a link-local IPv6 address,
-// which the kernel adds when the device comes up. The device needs no such address, which would only
-// make the kernel join multicast groups. A kernel without IPv6 refuses the first request, and then has
-// no such address anyway.
+// setUp sets the VXLAN device up. Before that, it tells the kernel not to generate a link-local
+// IPv6 address for the device. The device does not need this address, and the address would make
+// the kernel join multicast groups. A kernel without IPv6 refuses this request, which does no harm.
 func (h *Host) setUp(l netlink.Link) error {
 	if err := h.nl.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("switch off address generation: %w", err)

@@ -12,9 +12,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// Links returns an uplink for each of the addresses that a link of the host has, in the order of
-// the parameter addresses. It also returns the subnets of all links. It omits the links whose names
-// are in skip, and VLAN links on them.
+// Links looks for the given addresses on the links of the host. It returns an uplink for each
+// address that it finds, in the order of the given addresses. It also returns the subnets of all
+// links. It omits the links whose names are in skip, and VLAN links on them.
 func (h *Host) Links(addresses []netip.Addr, skip ...string) (uplinks []cluster.Uplink, locals []cluster.Local, err error) {
 	links, err := dump(h.nl.LinkList)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls wake after each change of links, addresses and routes in the network namespace of the
-// calling thread, until ctx ends. Watch itself returns as soon as it receives changes.
+// Watch starts a goroutine that calls wake after each change of links, addresses and routes in the
+// network namespace of the calling thread. The goroutine ends with ctx.
 func Watch(ctx context.Context, wake func()) error {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)

@@ -193,8 +193,8 @@ func TestWatch(t *testing.T) {
 		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.11"}}}})
 		awaitNames("2 true n1[10.244.1.0/24][172.30.0.11] n2[10.244.2.0/24][]")
 
-		// A heartbeat of the kubelet must not call wake. The change of n2 comes after the
-		// heartbeat. When its effect is visible, the heartbeat was read too.
+		// A heartbeat of the kubelet must not call wake. The test changes n2 after the heartbeat.
+		// When the change of n2 is visible, Watch has read the heartbeat too.
 		quiet()
 		c.do(http.MethodPatch, "/api/v1/nodes/n1/status", object{"status": object{"conditions": []object{{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}}}})
 		c.do(http.MethodPatch, "/api/v1/nodes/n2/status", object{"status": object{"addresses": []object{{"type": corev1.NodeInternalIP, "address": "172.30.0.12"}}}})
@@ -314,9 +314,9 @@ func (c *control) get(path string, into any) {
 	}
 }
 
-// TestReconnect checks that the watch continues after Reconnect if its connection has stopped to pass
-// data, as a connection from an address that the host has lost. The client of the test must not notice
-// this by itself.
+// TestReconnect checks that the watch continues after Reconnect if its connection no longer passes data.
+// This happens to a connection from an address that the host has lost. A long HTTP/2 timeout keeps the
+// client from noticing this by itself.
 func TestReconnect(t *testing.T) {
 	if os.Getenv("KUBE_APISERVER") == "" {
 		t.Skip("LISTED SKIP: no kube-apiserver: set KUBE_APISERVER to its path")

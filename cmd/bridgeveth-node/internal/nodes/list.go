@@ -14,9 +14,10 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// A list of Node objects in Kubernetes' protobuf encoding is the prefix, and then a message of type
-// runtime.Unknown (k8s.io/apimachinery/pkg/runtime/generated.proto). Its field raw is a message of type
-// NodeList (k8s.io/api/core/v1/generated.proto). All fields of both messages begin with a length.
+// In Kubernetes' protobuf encoding, a list of Node objects is the prefix "k8s\x00", followed by a message
+// of type runtime.Unknown (k8s.io/apimachinery/pkg/runtime/generated.proto). The field raw of this message
+// contains a message of type NodeList (k8s.io/api/core/v1/generated.proto). All fields of both messages
+// begin with a length.
 const (
 	listPrefix   = "k8s\x00"
 	unknownRaw   = 2
@@ -27,9 +28,9 @@ const (
 	largest = 16 << 20 // no Node object is larger, because etcd refuses objects of more than 1.5 MiB
 )
 
-// list reads Node objects from the API server. It decodes one object at a time, and removes the fields
-// that the agent does not use before it reads the next one. The client library would read the whole list
-// first: in a cluster of 5,000 nodes, this takes 50 to 200 MiB of memory.
+// list reads Node objects from the API server. It decodes one object at a time. Before it reads the next
+// object, it removes the fields that the agent does not use. The client library would read the whole list
+// before it decodes an object. In a cluster of 5,000 nodes, this takes 50 to 200 MiB of memory.
 func (w *Watch) list(ctx context.Context, client *rest.RESTClient, options metav1.ListOptions) (runtime.Object, error) {
 	body, err := client.Get().Resource("nodes").VersionedParams(&options, metav1.ParameterCodec).
 		SetHeader("Accept", runtime.ContentTypeProtobuf).Stream(ctx)
@@ -68,7 +69,8 @@ func (w *Watch) decode(r *bufio.Reader) (*corev1.NodeList, error) {
 	}
 }
 
-// decodeItems decodes a NodeList. r reads the rest of the list, and ends with it.
+// decodeItems decodes a NodeList from r. r reads from rest, which is limited to the size of the NodeList.
+// If r ends although rest.N is not 0, the NodeList is incomplete.
 func (w *Watch) decodeItems(r *bufio.Reader, rest *io.LimitedReader) (*corev1.NodeList, error) {
 	list, buffer := &corev1.NodeList{}, []byte{}
 	for {
@@ -117,7 +119,8 @@ func header(r *bufio.Reader) (field uint64, size int64, err error) {
 	return tag >> 3, int64(min(n, 1<<62)), noEnd(err)
 }
 
-// noEnd returns err for a place at which the list must not end.
+// noEnd turns the error io.EOF into io.ErrUnexpectedEOF, and returns other errors unchanged. It is
+// for places at which the list must not end.
 func noEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

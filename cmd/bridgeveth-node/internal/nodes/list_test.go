@@ -18,7 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 )
 
-// encoded returns a list of Node objects as an API server sends it, and the list.
+// encoded returns the same list of Node objects twice: encoded as an API server sends it, and
+// decoded.
 func encoded(t testing.TB, count int) ([]byte, *corev1.NodeList) {
 	t.Helper()
 	list := &corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, ListMeta: metav1.ListMeta{ResourceVersion: "4711"}}

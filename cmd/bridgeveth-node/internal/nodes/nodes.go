@@ -93,9 +93,9 @@ func Start(ctx context.Context, config *rest.Config, self string, wake func()) (
 	return w, nil
 }
 
-// Reconnect closes all connections to the API server, and new requests open others. It is for a host
-// that has lost an address: packets of a connection from this address get no answer, and the client
-// would notice this only after 45 seconds.
+// Reconnect closes all connections to the API server. New requests then open new connections. The agent
+// calls Reconnect when the host has lost an address: packets of a connection from this address get no
+// answer, and the client would notice this only after 45 seconds.
 func (w *Watch) Reconnect() { w.dialer.CloseAll() }
 
 // dialTimeout is the time limit for opening a connection, as in client-go.

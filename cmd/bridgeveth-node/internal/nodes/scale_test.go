@@ -56,8 +56,8 @@ func TestScale(t *testing.T) {
 	})
 }
 
-// member returns the Node object with number i. It lists 50 images, as many as a kubelet reports,
-// because these are most of a real Node object.
+// member returns the Node object with number i. The object lists 50 images, as many as a kubelet
+// reports. Images are the largest part of a real Node object.
 func member(i int) object {
 	n := newNode(fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
 	images := make([]object, 50)
