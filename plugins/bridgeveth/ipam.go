@@ -19,8 +19,8 @@ import (
 	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
-// delegate is the IPAM plugin of a configuration. Its name is empty if the network has no IPAM
-// plugin, so that it is a layer 2 network.
+// delegate is the IPAM plugin of a configuration. A layer 2 network has no IPAM plugin: the name is
+// then empty.
 type delegate struct {
 	name, path string
 	self       bool // the IPAM plugin is in this executable file, so its verbs run in this process
@@ -43,7 +43,7 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	if d.self {
 		d.inside.HasLink = func(a ipam.Attachment) bool {
 			has, err := host.HasPort(setup.Attachment(a))
-			// After an error, the attachment may have a port, so it keeps its lease.
+			// After an error, the attachment may still have a port. Its lease must then be kept.
 			return has || err != nil
 		}
 		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return interfaceLeases(host, network) }
@@ -51,8 +51,8 @@ func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*d
 	return d, nil
 }
 
-// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if there is none. self reports
-// whether the plugin is ipam-simple, and its file is this executable file.
+// findIPAM looks up an IPAM plugin in CNI_PATH. path is empty if CNI_PATH does not contain the
+// plugin. self is true if the plugin is ipam-simple, in the same executable file as this process.
 func findIPAM(name, cniPath string) (path string, self bool) {
 	for _, dir := range filepath.SplitList(cniPath) {
 		path = filepath.Join(dir, name)
@@ -133,8 +133,8 @@ func (d *delegate) status() (result *current.Result, err error) {
 	return nil, err
 }
 
-// call runs a verb that returns no result. If the IPAM plugin is in this executable file, it calls
-// inside. Otherwise it starts the IPAM plugin.
+// call runs a verb that returns no result. If the IPAM plugin is in this executable file, call runs
+// the function inside. Otherwise it starts the IPAM plugin.
 func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {
 	switch {
 	case d.name == "":

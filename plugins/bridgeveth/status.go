@@ -15,9 +15,8 @@ import (
 
 // status is the verb STATUS (CNI specification 1.1.0, "STATUS"). It succeeds if an ADD would
 // succeed and the container's packets would be forwarded. It runs the checks of ADD with the
-// subnets and gateways that ADD would get. It does not fail because of missing rules or settings
-// that ADD itself restores, because some runtimes call no ADD until STATUS succeeds. It changes
-// nothing.
+// subnets and gateways that ADD would get. Rules and settings that ADD itself restores may be
+// missing: some runtimes call ADD only after STATUS has succeeded. status changes nothing.
 func status(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {

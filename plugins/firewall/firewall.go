@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Verbs returns the plugin's verbs for the package skel, which calls them. DEL and GC do nothing,
-// because bridgeveth deletes the rules of the plugin firewall too when the last container of the
-// network is deleted.
+// Verbs returns the plugin's verbs for the package skel, which calls them. DEL and GC do nothing.
+// When the last container of the network is deleted, bridgeveth also deletes the rules that the
+// plugin firewall has added.
 func Verbs() skel.CNIFuncs {
 	nothing := func(*skel.CmdArgs) error { return nil }
 	return skel.CNIFuncs{Add: add, Del: nothing, Check: check, GC: nothing, Status: status}

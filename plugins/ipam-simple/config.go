@@ -179,8 +179,8 @@ func (c *config) readSets(s *settings) (bad []error) {
 	return c.checkSets()
 }
 
-// readRanges reads a list of sets of ranges, and returns the mistakes. key is the key of the list,
-// which the mistakes name.
+// readRanges reads a list of sets of ranges, and returns the mistakes. Each mistake begins with
+// key, the key of the list.
 func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
@@ -207,9 +207,9 @@ func (a rangeKeys) empty() bool {
 	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
 }
 
-// read returns the ranges that the keys describe, and the mistakes in these keys. path comes before
-// the name of each key in a mistake, such as "ipam." There are several ranges if excluded or static
-// addresses split the range.
+// read returns the ranges that the keys describe, and the mistakes in these keys. In a mistake,
+// path precedes the name of the key, for example "ipam." in "ipam.subnet". read returns several
+// ranges if excluded or static addresses split the range.
 func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	var r ipam.Range
 	var err error
@@ -247,8 +247,8 @@ func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	return set, bad
 }
 
-// parseIntervals reads a list of addresses, subnets and intervals, and returns the mistakes. key is
-// the key of the list, which the mistakes name.
+// parseIntervals reads a list of addresses, subnets and intervals, and returns the mistakes. Each
+// mistake begins with key, the key of the list.
 func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
 		s, err := ipam.ParseInterval(text)
@@ -260,8 +260,8 @@ func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []err
 	return list, bad
 }
 
-// checkSets returns mistakes that only a comparison of ranges shows, such as an overlap. Each range
-// must be correct by itself.
+// checkSets compares the ranges with each other, and returns mistakes such as an overlap. The
+// caller must have checked each range by itself.
 func (c *config) checkSets() (bad []error) {
 	if len(c.sets) == 0 {
 		return []error{errors.New(`ipam.ranges: no range is configured; add "ranges" or "subnet"`)}
@@ -301,12 +301,12 @@ func conflict(a, b ipam.Range) error {
 	return nil
 }
 
-// serves reports whether one of the configured ranges gives out the address a.
+// serves reports whether one of the configured ranges gives out the given address.
 func (c *config) serves(a netip.Addr) bool {
 	return slices.ContainsFunc(c.sets, func(s ipam.Set) bool { return s.Serves(a) })
 }
 
-// attachment returns the attachment that the arguments of the verb name.
+// attachment returns the attachment for which the runtime has called the plugin.
 func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }

@@ -215,8 +215,8 @@ nameserver
 	}
 }
 
-// FuzzReadConfig checks that readConfig returns either an error with a code, or a configuration.
-// The ranges of the configuration must be complete: Complete must change nothing in them.
+// FuzzReadConfig checks that readConfig returns either an error with a code, or a configuration. A
+// call of Complete must not change the ranges of this configuration.
 func FuzzReadConfig(f *testing.F) {
 	f.Add(network(`{"type": "ipam-simple", "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "routes": [{"dst": "0.0.0.0/0"}]}`))
 	f.Add(network(`{"ranges": [[{"subnet": "10.1.0.0/31"}], [{"subnet": "fd00::/128"}]], "dataDir": "/x"}`))

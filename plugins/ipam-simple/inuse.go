@@ -20,11 +20,12 @@ func (p Plugin) hasNoLink(a ipam.Attachment) bool { return p.HasLink != nil && !
 func (p Plugin) mayBeInUse(l ipam.Lease) bool { return !l.Namespace.Gone() || p.hasLink(l.Attachment) }
 
 // inUseAfterGC returns the function with which STATUS decides whether an address counts as leased.
-// A lease does not count if its container is known to have no link, or no process in its namespace.
+// A lease does not count if ADD may take it over. It does not count either if the container
+// certainly has no link, or if no process is in the container's namespace.
 //
-// A runtime may keep the namespace of a pod that it has forgotten. GC frees the lease of such a
-// pod. But CRI-O calls GC only after STATUS has succeeded, so STATUS must not count this lease. ADD
-// does not take over the lease, because a pod without a process may start again.
+// A runtime may forget a pod and keep its namespace. GC frees the lease of such a pod. But CRI-O
+// calls GC only after STATUS has succeeded, so STATUS must not count this lease. ADD does not take
+// over the lease, because a pod without a process may start again.
 func (p Plugin) inUseAfterGC() func(ipam.Lease) bool {
 	withProcess := sync.OnceValue(namespacesWithProcess)
 	return func(l ipam.Lease) bool {

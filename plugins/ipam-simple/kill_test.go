@@ -34,8 +34,9 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a separate process, and kills the process before one of its system calls.
-// call is the number of this system call, from 1. killed returns false if the process ends earlier.
+// killed runs a verb in a separate process, and kills the process just before a system call. For
+// the first system call of the process, the parameter call is 1. killed returns false if the
+// process ends before this call.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
@@ -67,9 +68,9 @@ func (h killedHost) sound(t *testing.T) {
 			t.Fatal(files, err)
 		}
 		for _, path := range files {
-			// The test only reads, but opens the file for writing. Otherwise bbolt would not unlock
-			// the file on Close, and a process that is just being started may have a copy of the
-			// descriptor. The copy would keep the lock.
+			// The test opens the file for writing, although it only reads. After opening for
+			// reading, Close of bbolt does not unlock the file. A process that is just being
+			// started may have a copy of the descriptor, and this copy would keep the lock.
 			db, err := bolt.Open(path, 0, nil)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -89,7 +90,7 @@ func (h killedHost) sound(t *testing.T) {
 
 // TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store and
 // on a host with a store. After each kill, the store must be consistent. It must have either the
-// leases from before the verb, or the leases that the whole verb leaves.
+// leases from before the call of the verb, or the leases from after a complete call.
 func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb    string
@@ -103,8 +104,9 @@ func TestKilledAnywhere(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			outcomes := map[string]int{}
-			// The number of system calls differs between runs. The loop therefore ends only after
-			// ten runs that ended before the kill.
+			// The number of system calls differs between runs. If the process ends before the kill
+			// in one run, it may make more system calls in another run. The loop therefore
+			// continues until the process has ended before the kill in ten runs.
 			for call, whole := 1, 0; whole < 10; call++ {
 				h := newKilledHost(t)
 				victim := args(t, "victim", h.conf)

@@ -8,23 +8,24 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-// Plugin holds the verbs of ipam-simple. The zero Plugin is the separate program. A plugin that
-// calls the verbs in its own process sets HasLink and LinkAddresses.
+// Plugin holds the verbs of ipam-simple. The separate program ipam-simple uses the zero value. A
+// plugin that calls the verbs in its own process sets HasLink and LinkAddresses.
 type Plugin struct {
 	// HasLink reports whether an attachment still has its link on the host. Such an attachment
 	// keeps its lease, even if its network namespace is no longer visible. If HasLink is nil,
 	// nothing is known about links.
 	HasLink func(ipam.Attachment) bool
 	// LinkAddresses returns the addresses on the interfaces of a network's containers. It is called
-	// when a network is new to the store. If it is nil, only libcni's records have the addresses.
+	// when a network is new to the store. If it is nil, the addresses come only from libcni's
+	// records.
 	LinkAddresses func(network string) ([]ipam.Lease, error)
 
 	// lockWait is how long a verb waits for the lock on the store. 0 means defaultLockWait.
 	lockWait time.Duration
 }
 
-// defaultLockWait is long enough for many calls that hold the lock first. Each of them holds the
-// lock for less than a millisecond. A call that stores the name of another pod with sticky
+// defaultLockWait is long enough even if many other calls get the lock before. Each of them holds
+// the lock for less than a millisecond. A call that stores the name of another pod with sticky
 // addresses also holds the lock during one write to the disk.
 const defaultLockWait = 10 * time.Second
 

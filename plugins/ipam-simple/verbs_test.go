@@ -360,8 +360,8 @@ func withProcess(t *testing.T, a *skel.CmdArgs) {
 	}
 }
 
-// TestReclaimUnknownNamespace checks that a lease counts as in use if its own ADD could not read
-// the file of the namespace.
+// TestReclaimUnknownNamespace checks a lease whose ADD could not read the file of the namespace.
+// Such a lease must count as in use.
 func TestReclaimUnknownNamespace(t *testing.T) {
 	conf := small(t.TempDir(), 1)
 	a := args(t, "unknown", conf)
