@@ -80,8 +80,8 @@ func TestQuotations(t *testing.T) {
 }
 
 // TestErrorsListed checks that errors.md lists two kinds of errors: error variables, and errors
-// whose message has a remedy after "; ". Each must be in the section of its error code. With
-// -update, the test replaces messages on the page that were reworded in the code.
+// whose message has a remedy after "; ". Each must be in the section of its error code. If a
+// message was reworded in the code, -update replaces it on the page.
 func TestErrorsListed(t *testing.T) {
 	code := parse(t)
 	listed := map[string]string{} // the number of the code, by message
@@ -120,8 +120,8 @@ func TestCodesListed(t *testing.T) {
 	}
 }
 
-// rename replaces each message on errors.md that no longer exists in the code. The replacement is
-// the most similar message of the code that errors.md must list and does not list.
+// rename replaces each message on errors.md that no longer exists in the code. It chooses the
+// replacement from the messages that are missing on errors.md: the most similar message.
 func rename(t *testing.T, listed map[string]string, messages []message) {
 	t.Helper()
 	var added []message

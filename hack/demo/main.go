@@ -1,6 +1,6 @@
 // Demo shows why containers on one bridge cannot reach each other on a host with Docker, and how
-// bridgeveth fixes this. make demo runs it in temporary network and mount namespaces, so the host does
-// not change.
+// bridgeveth fixes this. "make demo" runs Demo in temporary network and mount namespaces, so the host
+// does not change.
 package main
 
 import (
@@ -238,7 +238,7 @@ func title(heading string, words ...string) {
 
 func step(what, command string) { fmt.Printf(" * %s\n     $ %s\n", what, command) }
 
-// show prints the text what and the command, runs the command, and prints its output.
+// show prints a description (what) and a command, runs the command, and prints its output.
 func show(what, command string) error {
 	out, err := run(command)
 	fmt.Printf("\n   %s\n     $ %s\n", what, command)

@@ -42,10 +42,10 @@ func (c Call) Data(size int) ([]byte, error) {
 	return data, err
 }
 
-// Kill starts a program and kills it just before one of its system calls. The number of this system
-// call is the parameter call. Numbers start at 1 and count the calls of all threads together.
-// killed is false if the program has ended before this call. files are the program's standard
-// input, output and error. Kill needs no privileges if the program has the same user.
+// Kill starts a program and kills it just before one of its system calls. It counts the system
+// calls of all threads together: for the first, the parameter call is 1. killed is false if the
+// program has ended before this system call. files are the program's standard input, output and
+// error. Kill needs no privileges if the program has the same user.
 func Kill(call int, argv, env []string, files []*os.File) (killed bool, err error) {
 	status, err := Run(argv, env, files, func(Call) bool {
 		call--
@@ -54,10 +54,10 @@ func Kill(call int, argv, env []string, files []*os.File) (killed bool, err erro
 	return status.Signaled() && status.Signal() == unix.SIGKILL, err
 }
 
-// Run runs a program and calls the function before ahead of each system call of its threads. The
-// thread waits until the function returns. If the function returns false, Run kills the program,
-// and the kernel does not make the call. Run does not trace other programs that the program starts.
-// status says how the program has ended.
+// Run runs a program. The parameter before is a function: Run calls it ahead of each system call of
+// the program's threads, and the thread waits until it returns. If it returns false, Run kills the
+// program, and the kernel does not make the system call. Run does not trace other programs that the
+// program starts. status says how the program has ended.
 func Run(argv, env []string, files []*os.File, before func(Call) bool) (status unix.WaitStatus, err error) {
 	runtime.LockOSThread() // ptrace(2): only the tracing thread may make requests
 	defer runtime.UnlockOSThread()

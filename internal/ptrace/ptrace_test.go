@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKill checks that echo has printed either its whole line or nothing when it is killed. It
-// kills echo before each of its system calls.
+// TestKill runs echo many times, and kills it before another system call each time. Each echo must
+// have printed either its whole line or nothing.
 func TestKill(t *testing.T) {
 	printed := map[string]int{}
 	for call := 1; ; call++ {
@@ -37,8 +37,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestRun checks that Run stops a program before a chosen system call. It stops echo before the
-// call that prints its line: the file must be empty then, and contain the line when echo has ended.
+// TestRun checks that Run stops echo before the system call that prints its line. The file must be
+// empty at this time. When echo has ended, the file must contain the line.
 func TestRun(t *testing.T) {
 	out, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {

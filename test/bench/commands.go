@@ -33,9 +33,9 @@ const commandTurns = 3
 // commands are the measured commands of bvctl.
 var commands = [][]string{{"inspect"}, {"topology"}, {"leases"}, {"leases", "check"}, {"repair"}, {"doctor"}}
 
-// crowdNetworks is the number of networks on which the containers are. With 1,000 containers on one
-// bridge, a broadcast overflows the kernel's queue (see mostFlooded), so that bvctl doctor finds a
-// problem.
+// crowdNetworks is the number of networks on which the containers are. With all 1,000 containers on
+// one bridge, a broadcast would overflow the kernel's queue (see mostFlooded), and bvctl doctor
+// would report a problem.
 const crowdNetworks = 10
 
 // measureCommands measures the commands of bvctl, and GC. It measures them first with a tenth of the

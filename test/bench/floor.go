@@ -20,10 +20,10 @@ import (
 // floor is the least work that any CNI plugin written in Go has to do. It has two parts: the
 // kernel's work for a container with a host port, and one start of a program that does nothing.
 // This benchmark does the first part in its own process, which already has all information about
-// the node (the simulated host). The process does not look up, lock, check, store or print anything
-// for this.
+// the node (the simulated host). The process need not look up, lock, check, store or print
+// anything.
 //
-// As with bridgeveth, the containers of the floor do not disturb each other. They have no generated
+// The containers of the floor do not disturb each other, as with bridgeveth. They have no generated
 // IPv6 addresses, the bridge does not snoop multicast, and each container reports its IPv6 groups
 // once.
 type floor struct {
@@ -96,8 +96,8 @@ func (f *floor) address(g *guest) net.IP {
 	return net.IPv4(ip[0], ip[1], byte(g.port>>8), byte(g.port)).To4()
 }
 
-// address6 returns the container's IPv6 address in a network. The parameter of is the first address
-// of the network, such as fe80::.
+// address6 returns the container's IPv6 address in a network. The network is given by its first
+// address, such as fe80::.
 func (f *floor) address6(of string, g *guest) *net.IPNet {
 	ip := net.ParseIP(of)
 	binary.BigEndian.PutUint16(ip[14:], uint16(g.port))

@@ -39,9 +39,9 @@ type flows struct {
 	last     int // the connection that wrote last
 }
 
-// openFlows opens count connections. atClient runs a function in the network namespace of the
-// clients, atServer in that of the server. The server listens on pathPort. Clients connect to the
-// address to.
+// openFlows opens the given number of connections. The clients connect to the address in the
+// parameter to. The server listens on pathPort. atClient runs a function in the network namespace
+// of the clients, and atServer in that of the server.
 func openFlows(t traffic, count int, to string, atClient, atServer func(func() error) error) (f *flows, err error) {
 	f = &flows{traffic: t, listener: -1}
 	defer func() {
@@ -142,7 +142,7 @@ func exchange(client, server int) error {
 	return err
 }
 
-// run sends packets for the duration d, on all connections in turns. It returns how many packets
+// run sends packets on all connections in turns, for the given time. It returns how many packets
 // arrive each second.
 func (f *flows) run(d time.Duration) (float64, error) {
 	message, buffer := make([]byte, f.write), make([]byte, 4*f.write)

@@ -51,8 +51,8 @@ func (g *guest) addresses() (own, gateway net.IP, err error) {
 	return nil, nil, errors.New("read result: no IPv4 address with a gateway")
 }
 
-// ping sends echo requests from the calling thread's network namespace, at most tries of them. It
-// reports whether one of them is answered within the time wait.
+// ping sends echo requests from the calling thread's network namespace. It reports whether a
+// request is answered within a given time (wait). tries is the largest number of requests.
 func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 	conn, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: to})
 	if err != nil {

@@ -87,7 +87,7 @@ func (l *lane) del(g *guest) error {
 	})
 }
 
-// do runs an operation for the container g and stores its duration in g.
+// do runs an operation for a container, and stores its duration in the container.
 func (l *lane) do(operation string, g *guest, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
@@ -108,8 +108,8 @@ func (l *lane) name(guests []*guest) {
 	}
 }
 
-// fill attaches residents (containers that stay attached) until there are count of them. It returns
-// how long this took.
+// fill attaches more residents (containers that stay attached), until the lane has the given number
+// of residents. It returns how long this took.
 func (l *lane) fill(count int) (time.Duration, error) {
 	guests, err := l.node.newGuests(count-len(l.residents), firstPort+len(l.visitors)+len(l.residents))
 	if err != nil {
@@ -121,9 +121,9 @@ func (l *lane) fill(count int) (time.Duration, error) {
 }
 
 // turn attaches, checks and detaches a batch of visitors (containers that are not attached between
-// turns). The parameter parallel is the number of operations at the same time. On a lane without
-// residents (containers that stay attached), the batch is one visitor. If verify is set, turn sends
-// test packets between ADD and CHECK.
+// turns). The parameter parallel says how many operations run at the same time. If the lane has no
+// residents (containers that stay attached), the batch has a single visitor. If verify is set, turn
+// sends test packets between ADD and CHECK.
 func (l *lane) turn(parallel int, verify bool) (samples map[string]sample, err error) {
 	batch := l.visitors[:max(parallel, leastBatch)]
 	if len(l.residents) == 0 {
@@ -168,8 +168,8 @@ func removeBridge() error {
 	return netlink.LinkDel(br)
 }
 
-// timed calls f for each container and returns the measured times. The parameter parallel is the
-// number of calls at the same time.
+// timed calls f for each container and returns the measured times. The parameter parallel says how
+// many calls run at the same time.
 func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sample, error) {
 	before, err := l.spent()
 	if err != nil {
@@ -188,9 +188,8 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 }
 
 // spent returns the CPU time and the page faults of all child processes that have ended, and of
-// their own children. If this program itself attaches the containers (the floor), the CPU time
-// includes this process. The result does not include work that kernel threads do later, such as
-// freeing a link.
+// their own children. For the floor, this process itself attaches the containers, so spent adds its
+// CPU time. The result does not include work that kernel threads do later, such as freeing a link.
 func (l *lane) spent() (sum cost, err error) {
 	whose := []int{unix.RUSAGE_CHILDREN}
 	if l.floor != nil {
@@ -209,10 +208,10 @@ func (l *lane) spent() (sum cost, err error) {
 	return sum, nil
 }
 
-// verify pings the gateway from the first container of a batch. If there is no answer, the system
-// does not work, so its times mean nothing. Then verify pings the second container, if there is
-// one. An answer must come if the system adds FORWARD rules, or if bridged packets do not pass
-// FORWARD. Otherwise no answer may come.
+// verify pings from the first container of a batch. The gateway must answer: otherwise the system
+// does not work, and its times mean nothing. If there is a second container, verify pings it too.
+// This container must answer if the system adds FORWARD rules, or if bridged packets do not pass
+// FORWARD. Otherwise it must not answer.
 func (l *lane) verify(batch []*guest) error {
 	_, gateway, err := batch[0].addresses()
 	if err != nil {

@@ -3,19 +3,18 @@
 // project's plugins with the reference plugins. It measures the systems (sets of plugins) in turns,
 // so that other work on the machine slows all of them.
 //
-// Run it from the top of the tree, as root, under unshare -rmn, or as a user who may create user
-// namespaces:
+// Run Bench from the top of the tree. Root, or a user who may create user namespaces, can run it:
 //
 //	make bench BENCH='[-short] [-systems a,b] [-json FILE]'
 //
-// With -packets, Bench compares instead the work that the kernel does for a packet. make bench-vm
-// runs Bench with -packets in a virtual machine. With -commands, Bench measures instead the
-// commands of bvctl and GC, on a host with many containers.
+// With -packets, Bench measures only the work that the kernel does for a packet. "make bench-vm"
+// runs Bench with -packets in a virtual machine. With -commands, Bench measures only the commands
+// of bvctl, and the verb GC, on a host with many containers.
 //
 // All namespaces end with the process. The exit status is 0 if all targets are met, 2 if a target
-// is missed, and 1 if something did not run. A target does not count if the floor (see the type
-// floor) misses it in the same run. With -short the times are rough, so a missed target does not
-// change the exit status.
+// is missed, and 1 if something did not run. A target does not count if the floor misses it in the
+// same run. The floor is the least work of any plugin (see the type floor). With -short the times
+// are rough, so a missed target does not change the exit status.
 package main
 
 import (
@@ -103,8 +102,8 @@ func run(opts options) error {
 	return err
 }
 
-// measure measures what the options ask for, and prints the results. If something did not run,
-// measure returns an error and the results of the rest.
+// measure measures what the options ask for, and prints the results. If a measurement fails,
+// measure returns an error together with the results of the other measurements.
 func (opts options) measure(ctx context.Context) (*report, error) {
 	if opts.packets {
 		rep, err := measurePackets(ctx, opts)

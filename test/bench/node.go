@@ -125,9 +125,9 @@ func (n *node) run(f func() error) error {
 }
 
 // each calls f once for every container, on threads in the namespaces of the node (the simulated
-// host). The parameter parallel is the number of calls at the same time. each returns the time from
-// the start of the first call to the end of the last call. Programs that f starts run in the node.
-// A thread whose call has failed makes no further call.
+// host). Programs that f starts run in the node, too. The parameter parallel says how many calls
+// run at the same time. After a call has failed, its thread makes no further call. each returns the
+// time from the start of the first call to the end of the last call.
 func (n *node) each(guests []*guest, parallel int, f func(*guest) error) (time.Duration, error) {
 	todo := make(chan *guest, len(guests))
 	for _, g := range guests {

@@ -56,8 +56,8 @@ func with(p plugin, key string, value any) plugin {
 // packetPaths are the paths that the benchmark of packets measures.
 var packetPaths = []path{toOutside, toHostPort, toOtherBridge, toContainer}
 
-// packetRow holds the rates of all systems, in packets a second, for one path, kind of packets,
-// number of connections and number of rules.
+// packetRow holds the rates of all systems, in packets a second. They were measured on one path,
+// with one kind of packets, and with a given number of connections and rules.
 type packetRow struct {
 	Rules   int                `json:"foreignRules"` // in FORWARD, ahead of all others
 	Path    string             `json:"path"`
@@ -107,9 +107,9 @@ func measurePackets(ctx context.Context, opts options) (rep *report, err error) 
 	return rep, nil
 }
 
-// newPacketScene returns a scene like newScene, with a third container on another bridge. It
-// switches segmentation offload off: otherwise, many packets of a TCP connection would pass the
-// host as one large packet.
+// newPacketScene calls newScene, and adds a third container on another bridge. It switches
+// segmentation offload off: otherwise, many packets of a TCP connection would pass the host as one
+// large packet.
 func newPacketScene(s *system, opts options) (*scene, error) {
 	sc, err := newScene(s, opts, true)
 	if err != nil {
@@ -154,8 +154,9 @@ func noSegmentation() error {
 	return netlink.LinkSetGSOMaxSegs(l, 1)
 }
 
-// addRules inserts rules at the beginning of FORWARD. They match none of the measured packets. from
-// is the number of these rules that exist already, and to is the wanted number.
+// addRules inserts rules at the beginning of FORWARD. The rules match none of the measured packets.
+// The parameter from is the number of rules that addRules has inserted before, and the parameter to
+// is the number that must exist afterwards.
 func (s *scene) addRules(from, to int) error {
 	var text strings.Builder
 	text.WriteString("*filter\n")
@@ -243,8 +244,8 @@ func (s *scene) verifyOffload(p path, f *flows) error {
 	return nil
 }
 
-// worst returns the smallest ratio among the rows to which a target applies: the rate with the fast
-// path divided by the rate of the reference plugins.
+// worst returns the smallest ratio of the rows to which a target applies. The ratio is the rate
+// with the fast path divided by the rate of the reference plugins.
 func (r *report) worst(p path, t traffic) float64 {
 	least := 0.0
 	for _, row := range r.Packets {

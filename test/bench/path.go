@@ -78,10 +78,10 @@ type pathRow struct {
 var pathSystems = []string{keyFull, keySysctl, keyChain}
 
 // measurePaths sends packets on all paths, for all systems in turns, on one processor. The sender,
-// the receiver and the kernel share this processor, so a time includes all work for a packet. On
-// two processors, the choice of the processor by the scheduler would change the times more than the
-// systems do. Each path is measured in many short tries. The best try counts, because other work on
-// the machine can only make a try worse.
+// the receiver and the kernel share this processor, so a time includes all work for a packet. With
+// two processors, the times would depend more on the scheduler than on the system. Each path is
+// measured in many short tries. The best try counts, because other work on the machine can only
+// make a try worse.
 func measurePaths(ctx context.Context, opts options) (rows []pathRow, err error) {
 	all, err := pin()
 	if err != nil {
@@ -222,8 +222,8 @@ func (s *scene) in(g *guest, f func() error) error {
 	return s.node.inGuest(g, f)
 }
 
-// measure measures the throughput and the latency of a path. It opens one TCP connection for each
-// of them, one after the other.
+// measure measures first the throughput and then the latency of a path, each with a new TCP
+// connection.
 func (s *scene) measure(p path) (gbits, latency float64, err error) {
 	var l net.Listener
 	err = s.in(p.to(s), func() (err error) { l, err = net.Listen("tcp4", ":"+strconv.Itoa(pathPort)); return err })

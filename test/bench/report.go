@@ -118,8 +118,8 @@ func (r *report) fill(l *lane, attached int) error {
 	return nil
 }
 
-// leastFilling is the smallest number of containers for which the report says how long attaching
-// them took.
+// leastFilling is the smallest number of containers for which the report has the time to attach
+// them.
 const leastFilling = 10
 
 // add adds the tables of a scenario to the report.
@@ -160,8 +160,9 @@ func (t *table) row(key string) *row {
 	return nil
 }
 
-// connectivity adds the results of the pings to the report. If a lane (a system on its own node)
-// has no error, all its pings had the expected result.
+// connectivity adds to the report whether the containers on one bridge reach each other. It adds
+// the result that the system must have: if the pings have another result, the lane (the system on
+// its own node) has an error, and connectivity omits the lane.
 func (r *report) connectivity(lanes map[member]*lane) {
 	for _, s := range systems {
 		if l := lanes[member{s.key, steady}]; l != nil && l.err == nil {

@@ -51,9 +51,8 @@ func (s *sample) figures() figures {
 	}
 }
 
-// quantile returns the smallest value for which at least the fraction q of all values is not
-// greater (nearest rank). The values must be sorted. With fewer than 100 values, q = 0.99 gives the
-// greatest value.
+// quantile returns the quantile q of sorted values (nearest rank): q = 0.5 gives the median. With
+// fewer than 100 values, q = 0.99 gives the greatest value.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	rank := int(math.Ceil(q * float64(len(sorted))))
 	return sorted[max(rank, 1)-1]

@@ -17,10 +17,10 @@ const sandboxMark = "BRIDGEVETH_BENCH_SANDBOX"
 // inSandbox reports whether this process runs in the sandbox, that is, in namespaces of its own.
 func inSandbox() bool { return os.Getenv(sandboxMark) != "" }
 
-// enterSandbox runs this program again in its own network and mount namespaces, waits for the
-// program, and returns its error. A user who is not root becomes root of a new user namespace. The
-// kernel kills the child process when this process ends, and the namespaces end with the child.
-// When ctx ends, the child gets SIGTERM.
+// enterSandbox runs this program again as a child process in network and mount namespaces of its
+// own, waits for the child, and returns its error. A user who is not root becomes root of a new
+// user namespace. The kernel kills the child when this process ends, and the namespaces end with
+// the child. When ctx ends, the child gets SIGTERM.
 func enterSandbox(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

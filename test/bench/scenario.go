@@ -136,8 +136,8 @@ type contest struct {
 var operations = []string{"ADD", "CHECK", "DEL"}
 
 // settling is the pause before each turn of a lane (a system on its own node). After a DEL has
-// ended, the kernel may need up to 20 ms for each deleted link to free it. Without the pause, this
-// work would slow the ADD of the next lane.
+// ended, the kernel needs up to 20 ms to free a deleted link. Without the pause, this work would
+// slow the ADD of the next lane.
 const settling = 100 * time.Millisecond
 
 // measure measures the lanes (systems, each on its own node) in turns. The first round is a warm-up

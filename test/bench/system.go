@@ -102,8 +102,7 @@ func ours(extra plugin) plugin { return gateway("bridgeveth", "ipam-simple", ext
 func reference(extra plugin) plugin { return gateway("bridge", "host-local", extra) }
 
 // gateway returns a configuration of bridgeveth or of the reference plugin bridge, in which the
-// bridge is the default gateway of the containers. The subnet is in the key "subnet", because
-// host-local accepts the key "ranges" only for several subnets.
+// bridge is the default gateway of the containers.
 func gateway(name, ipam string, extra plugin) plugin {
 	p := plugin{
 		"type": name, "bridge": bridgeName, "isGateway": true, "isDefaultGateway": true,

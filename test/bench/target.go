@@ -13,8 +13,9 @@ type target struct {
 	limit float64
 	least bool // the limit is a minimum, not a maximum
 	ratio func(*report) float64
-	// floor is the ratio with the floor (the least work of any plugin) instead of bridgeveth, or
-	// nil. If the floor misses the limit too, this machine cannot show that the target is met.
+	// floor computes the ratio for the floor (the least work of any plugin) instead of bridgeveth.
+	// If the floor misses the limit too, this machine cannot show that the target is met. nil means
+	// that the floor has no such ratio.
 	floor func(*report) float64
 }
 
@@ -126,8 +127,8 @@ func (t target) verdict(r *report) string {
 
 const floorMisses = "the floor misses it"
 
-// met reports whether all targets are met, except those that the floor (the least work of any
-// plugin) misses too.
+// met reports whether all targets are met. A target does not count if the floor (the least work of
+// any plugin) misses it too.
 func (r *report) met(targets []target) bool {
 	return !slices.ContainsFunc(targets, func(t target) bool { return t.verdict(r) == "missed" })
 }

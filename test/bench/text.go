@@ -37,8 +37,8 @@ func (r *report) printHeading(w io.Writer, what string, systems []system) {
 	_ = tw.Flush() // a failure could not be printed either
 }
 
-// print writes the table as text. A ratio is the result of the line's system divided by the result
-// of the system in the heading.
+// print writes the table as text. A column such as "median/plain" has the median of the row's
+// system divided by the median of the system "plain".
 func (t *table) print(w io.Writer) {
 	if len(t.Rows) == 0 {
 		return

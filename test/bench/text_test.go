@@ -59,8 +59,8 @@ func TestPrintPackets(t *testing.T) {
 	compareGolden(t, "packets.golden", got)
 }
 
-// compareGolden compares a text with a file in testdata. With the flag -update, it writes the text
-// to the file first.
+// compareGolden compares a text with a file in testdata. With the flag -update, it first replaces
+// the content of the file by the text.
 func compareGolden(t *testing.T, name string, got bytes.Buffer) {
 	t.Helper()
 	golden := filepath.Join("testdata", name)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Until waits until holds returns true, and reports whether this happens within a minute. A test
-// that passes continues as soon as holds returns true, also on a slow machine, so the limit only
-// delays tests that fail.
+// Until calls the function holds again and again. It returns true as soon as holds returns true,
+// and false after one minute. The limit delays only tests that fail, so it can be long enough for a
+// slow machine.
 func Until(holds func() bool) bool {
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(20 * time.Millisecond) {
 		if holds() {
@@ -17,8 +17,8 @@ func Until(holds func() bool) bool {
 	return false
 }
 
-// Await waits like Until. If holds does not return true in time, Await fails and ends the test.
-// what describes the awaited condition, for the message.
+// Await waits like Until, and ends the test with an error if holds does not return true in time.
+// The parameter what describes the condition in the error.
 func Await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !Until(holds) {

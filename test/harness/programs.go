@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// programsVar is the environment variable that names the folder of the programs. Main sets it for
-// tests that start their own test program again. hack/test-vm.sh sets it, because the virtual
-// machine has no compiler.
+// programsVar is the environment variable that names the folder of the programs. Main sets it,
+// because some tests start their own test program again, which must not build the programs a second
+// time. hack/test-vm.sh also sets it, because the virtual machine has no compiler.
 const programsVar = "PROGRAMS"
 
 // Main builds the programs with the given names in a new folder, sets *dir to the folder, runs the
@@ -63,8 +63,8 @@ var sources = map[string]string{
 const reference = "github.com/containernetworking/plugins/plugins/"
 
 // product is the folder of the project's main module, relative to the folder of a test package. The
-// programs of this module are built in this folder. There, Go uses the dependencies in the module's
-// own go.mod. Those in test/go.mod may be newer.
+// programs of this module are built in this folder, so that Go uses the dependencies in its go.mod.
+// The dependencies in test/go.mod may be newer.
 const product = "../.."
 
 // Build builds those of the named programs that do not exist in dir yet. It creates ipam-simple as

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// Recorder returns a new folder with the plugins. The file bridgeveth in this folder is a script.
-// The script records the input of bridgeveth, which Received reads, and then runs the real
-// bridgeveth in the folder programs.
+// Recorder returns a new folder with the plugins. The file bridgeveth in this folder is a script:
+// it records its input for Received, and then runs the real bridgeveth. The real plugins are in the
+// folder that the parameter programs names.
 func Recorder(t *testing.T, programs string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
