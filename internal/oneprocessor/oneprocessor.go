@@ -2,8 +2,8 @@
 // runs for a few milliseconds in a single goroutine then wakes fewer threads, and its memory allocator
 // uses fewer pages.
 //
-// The package must not import any package: packages without imports are initialised first, when no
-// other goroutine runs yet. Later, the change itself would take longer than it saves.
+// The package must import nothing but runtime. Go then initialises it before the other packages, when
+// no other goroutine runs yet. Later, the change itself would take longer than it saves.
 package oneprocessor
 
 import "runtime"
