@@ -234,6 +234,21 @@ func TestDirect(t *testing.T) {
 	}
 }
 
+// TestMoved checks that the routes to a node change from direct to the tunnel and back, as for a node
+// that moves to another link and returns.
+func TestMoved(t *testing.T) {
+	nodes := newLab(t, v4Net|v6Net|v4Pod|v6Pod)[:2]
+	for _, tt := range []struct {
+		routing cluster.Routing
+		mtu     int
+	}{{cluster.RoutingDirect, 1500}, {cluster.RoutingVXLAN, 1450}, {cluster.RoutingDirect, 1500}} {
+		for _, m := range nodes {
+			m.apply(t, m.wanted(t, nodes.nodes(), tt.routing))
+		}
+		nodes.checkPackets(t, tt.mtu)
+	}
+}
+
 // TestLinks checks that neither the pods' bridge nor a VLAN link on it (cni0.5) counts as an
 // uplink.
 func TestLinks(t *testing.T) {

@@ -51,8 +51,16 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 		if p.link == tunnel {
 			route.Flags = int(netlink.FLAG_ONLINK)
 		}
-		if _, changed := present.own[r]; changed {
+		was, changed := present.own[r]
+		if changed && (p.link != tunnel || r.Addr().Is4()) {
 			return h.nl.RouteReplace(route)
+		}
+		// The kernel refuses an IPv6 gateway with the flag onlink if another route leads to this gateway
+		// through another link, as the old route does (ip6_route_check_nh_onlink in net/ipv6/route.c).
+		if changed {
+			if err := absent(h.nl.RouteDel(request(r, was))); err != nil {
+				return err
+			}
 		}
 		err := h.nl.RouteAdd(route)
 		if errors.Is(err, unix.EEXIST) {
