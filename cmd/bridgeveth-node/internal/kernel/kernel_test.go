@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -436,5 +439,76 @@ func TestNoVXLAN(t *testing.T) {
 	}
 	if err := apply(); err != nil { // as if the module had been loaded meanwhile
 		t.Error(err)
+	}
+}
+
+// TestNewNode checks how many changes a new node causes: a route on the same link, and also a neighbour
+// entry and a forwarding entry through the tunnel. The agent must not wake itself by the route, but
+// must wake after each change of the route by another program.
+func TestNewNode(t *testing.T) {
+	nodes := newLab(t, v4Net|v6Net|v4Pod|v6Pod)
+	m := nodes[0]
+	events := m.events(t)
+	for routing, want := range map[cluster.Routing]string{
+		cluster.RoutingDirect: "[add route 10.244.2.0/24 via 172.31.0.12 dev eth0 add route fd10:2::/64 via fd00:1::12 dev eth0]",
+		cluster.RoutingVXLAN: "[add forwarding entry MAC dst 172.31.0.12 dev bvx0 add neighbour entry 10.244.2.0 lladdr MAC dev bvx0 add neighbour entry fd10:2:: lladdr MAC dev bvx0 " +
+			"add route 10.244.2.0/24 via 10.244.2.0 dev bvx0 add route fd10:2::/64 via fd10:2:: dev bvx0]",
+	} {
+		before := nodes.nodes()[:1]
+		if routing == cluster.RoutingVXLAN {
+			before = append(before, nodes[2].Node) // so that the tunnel exists before
+		}
+		m.apply(t, m.wanted(t, before, routing))
+		events()
+		changes := m.apply(t, m.wanted(t, append(before, nodes[1].Node), routing))
+		if got := fmt.Sprint(changes); got != strings.ReplaceAll(want, "MAC", cluster.MAC("n2")) {
+			t.Errorf("%s: %s, want %s", routing, got, want)
+		}
+		if woken := events(); woken != 0 {
+			t.Errorf("%s: %d wake-ups by own changes", routing, woken)
+		}
+		for _, spoil := range []string{"ip route replace 10.244.2.0/24 via 172.31.0.77 proto 97", "ip -6 route replace fd10:2::/64 via fd00:1::77 proto 97", "ip route del 10.244.2.0/24", "ip link set eth0 mtu 1400"} {
+			setuptest.In(t, m.ns, "sh", "-c", spoil)
+			if woken := events(); woken == 0 {
+				t.Errorf("%s: no wake-up after %s", routing, spoil)
+			}
+			setuptest.In(t, m.ns, "ip", "link", "set", "eth0", "mtu", "1500")
+			m.apply(t, m.wanted(t, append(before, nodes[1].Node), routing))
+			events()
+		}
+		m.apply(t, cluster.State{})
+	}
+}
+
+// events subscribes to the changes that Watch follows. The returned function returns how many of the
+// changes since its last call would wake the agent.
+func (m *machine) events(t *testing.T) func() int {
+	t.Helper()
+	var s *nl.NetlinkSocket
+	if err := m.ns.Do(func() (err error) { s, err = nl.Subscribe(unix.NETLINK_ROUTE, groups...); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	marks := 0
+	return func() (woken int) {
+		t.Helper()
+		marks++
+		mark := netip.AddrFrom4([4]byte{10, 99, 99, byte(marks)}) // the kernel reports this address after all earlier changes
+		setuptest.In(t, m.ns, "ip", "addr", "add", mark.String()+"/32", "dev", "lo")
+		for {
+			messages, _, err := s.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, change := range messages {
+				switch {
+				case change.Header.Type == unix.RTM_NEWADDR && bytes.Contains(change.Data, mark.AsSlice()):
+					return woken
+				case change.Header.Type == unix.RTM_NEWROUTE && nl.DeserializeRtMsg(change.Data).Table == unix.RT_TABLE_LOCAL: // the route to an earlier mark
+				case matters(change):
+					woken++
+				}
+			}
+		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -12,15 +14,14 @@ import (
 // Watch starts a goroutine that calls wake after each change of links, addresses and routes in the
 // network namespace of the calling thread. The goroutine ends with ctx.
 func Watch(ctx context.Context, wake func()) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
 		return fmt.Errorf("subscribe to changes of links and routes: %w", err)
 	}
 	context.AfterFunc(ctx, s.Close)
 	go func() {
 		for {
-			_, _, err := s.Receive()
+			changes, _, err := s.Receive()
 			if ctx.Err() != nil {
 				return
 			}
@@ -29,8 +30,20 @@ func Watch(ctx context.Context, wake func()) error {
 			if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 				return // the agent also compares regularly without a wake-up
 			}
-			wake()
+			if err != nil || slices.ContainsFunc(changes, matters) {
+				wake()
+			}
 		}
 	}()
 	return nil
+}
+
+// groups are the multicast groups of changes that Watch follows.
+var groups = []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
+
+// matters reports whether the agent must compare after a change. A new route with the agent's mark
+// comes from the agent itself. Without this exception, the agent would compare twice for each new node.
+func matters(change syscall.NetlinkMessage) bool {
+	return change.Header.Type != unix.RTM_NEWROUTE || change.Header.Flags&unix.NLM_F_REPLACE != 0 ||
+		nl.DeserializeRtMsg(change.Data).Protocol != protocol
 }
