@@ -10,8 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// addCounters adds a station to the report for each counter of dropped packets that grew while the
-// doctor sent its packets.
+// addCounters adds a station for each counter of dropped packets that grew while the doctor sent
+// its packets.
 func (p *proof) addCounters(growth map[probe.Counter][]int) {
 	for c, by := range growth {
 		place := ""

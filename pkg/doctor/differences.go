@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences returns a list with one report: what has changed at these ends since ADD. It skips
-// changes that the given reports already contain, because all containers of a network have the
-// changes on the host in common. The list is empty if there is no other change.
+// Differences reports what has changed at these ends since ADD. Containers of the same network
+// share the changes on the host, so Differences skips changes that are in the given reports
+// already. The returned list has one report, or is empty if there are no changes to report.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

@@ -36,9 +36,9 @@ type Doctor struct {
 	// PodRanges contains the address ranges of the pods on all nodes of a cluster. It is empty if
 	// the ranges are unknown.
 	PodRanges []netip.Prefix
-	// AskAgent returns the answer to GET /node of bridgeveth-node, the agent of a Kubernetes node.
-	// The parameter host is the node's IP address. The doctor calls AskAgent only if an agent has
-	// added routes to this host. If AskAgent is nil, the doctor asks no agent.
+	// AskAgent sends GET /node to bridgeveth-node, the agent of a Kubernetes node, and returns the
+	// answer. The parameter host is the node's IP address. The doctor calls AskAgent only if an
+	// agent has added routes to this host. If AskAgent is nil, the doctor asks no agent.
 	AskAgent func(host string) (text string, err error)
 
 	snapshot *checks.Snapshot

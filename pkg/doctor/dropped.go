@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// addDrop adds a station to the report for the nf_tables rule or policy in namespace ns that
-// dropped the doctor's packet.
+// addDrop adds a station for the nf_tables rule or policy that dropped the doctor's packet. ns is
+// the namespace of the rule or policy.
 func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 	place := ""
 	if ns != p.Host.Namespace {

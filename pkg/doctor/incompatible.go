@@ -6,10 +6,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 )
 
-// IncompatibleChains returns a report of the chains that iptables refuses to change. bridgeveth
-// writes its rules without iptables, so these chains do not affect it. Docker and other programs
-// that run iptables cannot write their rules into such chains. The list is empty if there is no
-// such chain.
+// IncompatibleChains reports the chains that iptables refuses to change. bridgeveth writes its
+// rules without iptables, so these chains do not affect it. Docker and other programs that run
+// iptables cannot write their rules into such chains. The returned list has one report, or is empty
+// if there are no such chains.
 func (d *Doctor) IncompatibleChains() ([]*Report, error) {
 	r := &Report{From: "iptables-nft"}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {

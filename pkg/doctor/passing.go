@@ -13,15 +13,17 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// acceptsRedirected lists the owners of chains that do not drop packets which pass through the
-// host. firewalld accepts packets that another program has redirected (ct status dnat). The chains
-// of the other owners match only packets of their own bridges.
+// acceptsRedirected lists the owners whose chains do not drop packets that pass through the host.
+// firewalld accepts packets whose destination another program has changed (ct status dnat), as
+// kube-proxy does for a NodePort. The chains of the other owners match only packets of their own
+// bridges.
 var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
-// PassingPackets returns a report of the chains that drop packets which only pass through the host.
-// Such packets come in by an uplink, and leave by an uplink to a pod on another node (PodRanges).
-// Packets to a NodePort are an example. Each chain is a Note, because it does not affect the
-// containers of this host. The list is empty if no chain drops such packets.
+// PassingPackets reports the chains that drop packets which only pass through the host. Such
+// packets come from another machine and go to a pod on another node (PodRanges), for example
+// through a NodePort. The report has a note for each chain, and no bad station, because the chains
+// do not affect the containers of this host. The returned list has one report, or is empty if no
+// chain drops such packets.
 func (d *Doctor) PassingPackets() ([]*Report, error) {
 	r := &Report{From: "packets that only pass through this node"}
 	for _, to := range d.PodRanges {
@@ -54,9 +56,9 @@ func nonEmpty(r *Report) []*Report {
 	return []*Report{r}
 }
 
-// acceptsTo matches a rule that accepts packets by their destination. acceptsKube matches the rule
-// of kube-proxy that accepts packets by their mark, which kube-proxy in mode iptables sets on
-// packets to a NodePort. Both expressions match the output of nft(8) and of iptables-save(8).
+// acceptsTo matches a rule that accepts packets by their destination. acceptsKube matches a rule of
+// kube-proxy in mode iptables: kube-proxy marks packets to a NodePort, and this rule accepts
+// packets with the mark. Both expressions match the output of nft(8) and of iptables-save(8).
 var (
 	acceptsTo   = regexp.MustCompile(`(?m)(?:daddr|-d) (\S+)\b.*(?:accept|-j ACCEPT)(?: comment "[^"]*")?\s*$`)
 	acceptsKube = regexp.MustCompile(`(?s)(?:-A KUBE-FORWARD [^\n]*mark 0x[^\n]*-j ACCEPT|chain KUBE-FORWARD \{[^}]*mark[^}]*accept)`)
@@ -97,8 +99,8 @@ func xtables(c setup.BaseChain, to netip.Prefix) string {
 }
 
 // acceptCommand returns the commands that add two rules to chain c: one rule for packets to an
-// address range, and one for replies from the range. Like setup.EnsureTransit, the rules do not
-// accept new connections from the range, because such connections may lead to containers of Docker.
+// address range, and one for replies from the range. The rules do not accept new connections from
+// the range, because such connections may lead to containers of Docker (see setup.EnsureTransit).
 func acceptCommand(c setup.BaseChain, to netip.Prefix) string {
 	if c.Owner == setup.OwnerUnknown {
 		return fmt.Sprintf("have the owner of the chain accept packets to %s, and replies from it", to)

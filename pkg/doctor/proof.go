@@ -40,9 +40,9 @@ func prove(ctx context.Context, path *checks.Path) error {
 	return nil
 }
 
-// investigate sends more packets, watches them, and adds to the report what dropped them. It opens
-// a new socket, so that the packets are a new connection. Chains of type nat see only the first
-// packet of a connection.
+// investigate sends more packets, watches them, and adds to the report what dropped them. Chains of
+// type nat see only the first packet of a connection. So investigate opens a new socket, whose
+// packets are a new connection.
 func (p *proof) investigate(ctx context.Context) error {
 	e, err := probe.NewEcho(p.A.Namespace, p.From, p.To)
 	if err != nil {

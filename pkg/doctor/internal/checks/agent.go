@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// agent is the answer to GET /node of bridgeveth-node, the agent of a Kubernetes node.
+// agent is the answer of bridgeveth-node, the agent of a Kubernetes node, to GET /node.
 type agent struct {
 	node    string   // name of the agent's own node
 	reasons []string // why the node is not ready for pods
@@ -25,8 +25,8 @@ type peer struct {
 	link      string
 }
 
-// AgentAsker returns the answer to GET /node of the agent on a host. The parameter host is an IP
-// address.
+// An AgentAsker sends GET /node to the agent on a host, and returns the answer. The parameter host
+// is an IP address.
 type AgentAsker func(host string) (text string, err error)
 
 // ask asks the agent on a host, and parses the agent's answer.
@@ -38,8 +38,9 @@ func (ask AgentAsker) ask(host string) (*agent, error) {
 	return parseAgent(text)
 }
 
-// agentOfHost returns the answer of the agent on this host, or nil if the agent does not answer. It
-// asks the agent only once for each path, and then adds a station with the agent's state.
+// agentOfHost returns the answer of the agent on this host, or nil if the agent does not answer.
+// The first call for a path asks the agent, and adds a station with the agent's state. Later calls
+// return the same answer.
 func (p *Path) agentOfHost() *agent {
 	if p.asked {
 		return p.agent
@@ -58,8 +59,8 @@ func (p *Path) agentOfHost() *agent {
 	return p.agent
 }
 
-// restores returns the advice for an object that is missing and that the agent on this host should
-// restore.
+// restores returns advice about a missing object of the agent on this host: start the agent, or
+// wait until the agent restores the object.
 func (p *Path) restores() string {
 	if p.agentOfHost() == nil {
 		return "start bridgeveth-node on this host, which restores it"
@@ -67,8 +68,8 @@ func (p *Path) restores() string {
 	return "bridgeveth-node restores it within 30 seconds; if not, its log has the reason"
 }
 
-// parseAgent parses an agent's answer, the text that node in cmd/bridgeveth-node/internal/agent
-// prints.
+// parseAgent parses the answer of an agent. The method Agent.node in
+// cmd/bridgeveth-node/internal/agent writes this answer.
 func parseAgent(text string) (*agent, error) {
 	a := &agent{}
 	for line := range strings.Lines(text) {
@@ -128,7 +129,7 @@ func (a *agent) peerOf(address netip.Addr) *peer {
 	return nil
 }
 
-// about returns the agent's warnings about another node.
+// about returns the agent's warnings that begin with the name of another node.
 func (a *agent) about(node string) string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(a.notes), func(n string) bool { return !strings.HasPrefix(n, "node "+node+": ") }), "; ")
 }

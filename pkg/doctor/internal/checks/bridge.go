@@ -43,9 +43,9 @@ func (p *Path) hasLink(name string) bool {
 	return err == nil
 }
 
-// addNoBridge adds a station to the report for a bridge that does not exist, with the command that
-// restores the bridge. It sets the field Root of the station, because the missing bridge causes all
-// other problems.
+// addNoBridge adds a station for a bridge that does not exist. The station has the command that
+// restores the bridge. addNoBridge sets the station's field Root, because the missing bridge causes
+// all other problems.
 func (p *Path) addNoBridge(station string, e *End) {
 	now := p.ports[e.Port].Bridge
 	rename := report.Command("ip link set %[1]s down; ip link set %[1]s name %[2]s; ip link set %[2]s up", now, e.Bridge) + "; bvctl repair"

@@ -8,9 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// AddDifferences adds a station for each difference between an end and the result of ADD. The map
-// said contains the differences that have been reported: AddDifferences skips them and adds the new
-// ones. It returns true if it added a station.
+// AddDifferences adds a station for each difference between an end and the result of ADD. It skips
+// differences that are in the map said, and adds each new difference to this map. It returns true
+// if it added a station.
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()

@@ -17,9 +17,9 @@ type End struct {
 	Bridge    string           // the bridge that the port should be on
 	Addresses []netip.Prefix   // from the result of ADD; for an end beyond the host, its only address
 	Routes    []setup.Route    // from the result of ADD, in the main table
-	// Verify compares the end with the result of ADD. The errors host and container contain the
-	// differences on the host and in the container, one per line. Verify is nil if there is no
-	// record of ADD. It is called at most once.
+	// Verify compares the end with the result of ADD. The two errors contain the differences on the
+	// host and in the container, one per line. Verify is nil if there is no record of ADD. It is
+	// called at most once.
 	Verify func() (host, container error)
 
 	verified        bool
@@ -41,8 +41,8 @@ func (e *End) inSubnet(a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// givenRoute returns the most specific of the routes to an address that ADD gave the container. The
-// Destination of the result is not valid if there is no such route.
+// givenRoute returns a route that ADD gave the container: the most specific route that contains an
+// address. If there is no such route, the Destination of the result is not valid.
 func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	for _, r := range e.Routes {
 		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {

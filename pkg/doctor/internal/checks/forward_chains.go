@@ -8,9 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// CheckForwardChains adds a station for each chain of another program that a forwarded packet
-// traverses, in the order of traversal. The trace of the doctor's packet shows later whether a
-// chain drops the packet.
+// CheckForwardChains adds a station for each chain that a forwarded packet traverses, in the order
+// of traversal. It skips bridgeveth's own chains. The trace of the doctor's packet shows later
+// whether a chain drops the packet.
 func (p *Path) CheckForwardChains() {
 	chains, err := p.Host.ForwardChains(kernel.FamilyOf(p.From))
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 )
 
-// CheckInterface checks a container's interface. It also checks that the interface has the address
-// in the parameter given, which is from ADD. It skips this check if given is not valid.
+// CheckInterface checks a container's interface. If given is a valid address, CheckInterface also
+// checks that the interface has this address. ADD gave this address to the container.
 func (p *Path) CheckInterface(e *End, given netip.Prefix) {
 	station := "interface of " + e.Name
 	link, err := kernel.Link(e.Namespace, e.Interface)

@@ -47,8 +47,8 @@ func (p *Path) CheckNode() {
 	p.checkFarEnd(name)
 }
 
-// addWrongRoute adds a station for packets to another node's pods that do not follow the agent's
-// route.
+// addWrongRoute adds a station for the case that packets to another node's pods follow another
+// route than the agent's.
 func (p *Path) addWrongRoute(route kernel.NodeRoute, to *peer) {
 	if !route.Agent && route.Range == to.pods {
 		p.Advise("route of the host", report.Command("ip %s route del %s via %s dev %s", familyOption(p.To), route.Range, route.Gateway, route.Link)+"; bridgeveth-node then adds its own route",
@@ -62,9 +62,9 @@ func (p *Path) addWrongRoute(route kernel.NodeRoute, to *peer) {
 	p.addNoAgentRoute(to, what)
 }
 
-// addNoAgentRoute adds a station for a missing route that the agent should have added. The route
-// leads to the pods of a peer (another node). The parameter what says which route the host has
-// instead. to is nil if the agent does not answer or does not know the peer.
+// addNoAgentRoute adds a station for a missing route of the agent to the pods of a peer (another
+// node). The parameter what describes the route that the host has instead. to is nil if the peer is
+// unknown.
 func (p *Path) addNoAgentRoute(to *peer, what string) {
 	const station = "route of the host"
 	if why := p.tunnelFault(to); why != "" {
@@ -91,9 +91,10 @@ func (p *Path) addNoAgentRoute(to *peer, what string) {
 	}
 }
 
-// tunnelFault returns what is wrong with the VXLAN device, if this is why the kernel has deleted
-// the routes through it. It returns "" if nothing is wrong, or if packets to the peer do not need
-// the device. to is nil if the peer (the other node) is not known.
+// tunnelFault returns a fault of the VXLAN device: the device does not exist, is down, or has no
+// IPv4 address. With such a fault, the kernel has deleted the routes through the device.
+// tunnelFault returns "" if there is no such fault, or if packets to the peer (the other node) do
+// not need the device. to is nil if the peer is unknown.
 func (p *Path) tunnelFault(to *peer) string {
 	d, found := kernel.FindVXLAN(p.Host.Namespace, kernel.Tunnel)
 	switch {

@@ -15,8 +15,8 @@ type Path struct {
 	*Snapshot
 	Host *setup.Host
 	A, B *End
-	// From and To are the addresses of the packet. From is not valid if A has no address, To if B
-	// has none.
+	// From and To are the addresses of the packet. From is not valid if A has no address. To is not
+	// valid if B has no address.
 	From, To  netip.Addr
 	PodRanges []netip.Prefix // of the pods on all nodes
 	AskAgent  AgentAsker

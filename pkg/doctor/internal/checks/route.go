@@ -48,9 +48,10 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	p.checkNeighbour(e, next)
 }
 
-// isRouterBeyond reports whether a gateway is a router on the bridge's LAN. Neither the host nor a
-// container has the gateway's address. The gateway is such a router if ADD gave the container a
-// route by it, and did not add its address to the bridge. If not, isRouterBeyond adds a station.
+// isRouterBeyond reports whether a gateway is a router on the bridge's LAN. The caller has found
+// that neither the host nor a container has the gateway's address. The gateway is such a router if
+// ADD gave the container a route through it, and did not add its address to the bridge. Otherwise
+// isRouterBeyond adds a bad station.
 func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bool {
 	given := e.givenRoute(to)
 	switch {

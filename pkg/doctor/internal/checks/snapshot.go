@@ -9,8 +9,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds the addresses of the host and of its containers, each with the links that have it,
-// and the bridge ports of the host. All paths share one Snapshot.
+// Snapshot holds the bridge ports of the host, and the addresses of the host and of its containers.
+// For each address, it holds the links that have the address. All paths share one Snapshot.
 type Snapshot struct {
 	holders   map[netip.Addr][]holder
 	addresses map[*End][]kernel.Address  // of each container

@@ -32,7 +32,7 @@ func HasAgent(ns *setup.Namespace) bool {
 	return false
 }
 
-// NodeRoute is a route as it is in the routing table, with the mark of bridgeveth-node.
+// NodeRoute is an entry of the routing table.
 type NodeRoute struct {
 	Range   netip.Prefix
 	Gateway netip.Addr // not valid for a destination on the link

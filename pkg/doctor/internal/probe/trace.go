@@ -102,8 +102,8 @@ func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook,
 	}
 }
 
-// match returns the expressions that match ICMP echo packets with these addresses and this ID. Any
-// destination matches if the destination to is not valid.
+// match returns the expressions that match ICMP echo packets with these addresses and this ID. If
+// the parameter to is not valid, packets to any destination match.
 func match(from, to netip.Addr, id uint16) (match []expr.Any) {
 	protocol, icmp, source, destination := uint16(unix.ETH_P_IP), byte(unix.IPPROTO_ICMP), uint32(12), uint32(16)
 	if from.Is6() {

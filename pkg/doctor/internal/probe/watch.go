@@ -64,7 +64,7 @@ func Watch(posts Posts, e *Echo, send func()) (seen Sightings, err error) {
 	return seen, err
 }
 
-// of returns the verdicts that were reported in a namespace.
+// of returns the verdicts of one namespace.
 func (s Sightings) of(ns *setup.Namespace) []Verdict {
 	i := slices.IndexFunc(s, func(at Sighting) bool { return at.Namespace.Same(ns) })
 	if i < 0 {
@@ -95,8 +95,9 @@ func (s Sightings) CameBy(ns *setup.Namespace, packet string) (links []int) {
 	return links
 }
 
-// Translated reports whether a rule in a postrouting chain of a namespace accepted or dropped a
-// packet. A masquerade rule accepts the packet.
+// Translated reports whether a rule may have translated the packet's source address in a namespace.
+// In a trace, a masquerade rule looks like a rule that accepts the packet. So Translated returns
+// true if any rule in a postrouting chain has accepted or dropped the packet.
 func (s Sightings) Translated(ns *setup.Namespace) bool {
 	return slices.ContainsFunc(s.of(ns), func(v Verdict) bool {
 		return strings.EqualFold(v.Chain, "postrouting") && v.Handle != 0 && v.Family != "bridge"
