@@ -37,7 +37,7 @@ var (
 	ErrExhausted = allocator.ErrExhausted
 	// ErrTaken means that a requested address is leased to another attachment.
 	ErrTaken = allocator.ErrTaken
-	// ErrNotServed means that no set of ranges gives out a requested address.
+	// ErrNotServed means that no set of ranges can give out a requested address.
 	ErrNotServed = allocator.ErrNotServed
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = allocator.ErrShared

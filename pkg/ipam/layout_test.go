@@ -40,9 +40,9 @@ func describe(out *strings.Builder, name string, b *bolt.Bucket) error {
 	})
 }
 
-// TestLayout checks that the store and the sticky file still have the records of their format,
-// which are in the folder testdata/layout. If the records differ, increase the format, write a
-// Convert function for the preceding format, and run the test with -update.
+// TestLayout compares the records of the store and of the sticky file with the folder
+// testdata/layout, which contains the records of each format. If the records differ, increase the
+// format, write a Convert function for the preceding format, and run the test with -update.
 func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := tryOpen(t, dir)
@@ -100,8 +100,9 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestUpgrade checks that a store of format 1 keeps its leases if it has the records of format 2.
-// If it has the shorter records of the first releases, the error must be ErrDamaged.
+// TestUpgrade checks Open for a store of format 1. If the store has the records of format 2, its
+// leases must stay. If it has the shorter records of the first releases, the error must be
+// ErrDamaged.
 func TestUpgrade(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

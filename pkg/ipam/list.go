@@ -41,9 +41,9 @@ func (s *Store) Held(a Attachment) (held []Lease, err error) {
 	return held, err
 }
 
-// Usage returns how many addresses of each range are leased, sorted by address. It lists only
-// ranges from which the network has given out an address. It does not list ranges that are given
-// out only on request.
+// Usage returns how many addresses of each range are leased, sorted by address. It does not list a
+// range before the network has given out an address of the range. It never lists a range of static
+// addresses, which are given out only if an attachment requests them.
 func (s *Store) Usage(network string) (list []Usage, err error) {
 	err = s.view(network, func(n *records.Network) error {
 		return n.EachPool(func(p *records.Pool) {

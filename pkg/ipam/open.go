@@ -34,10 +34,10 @@ const (
 // Store holds the leases of all networks that use the same folder, in one file. Leases end when the
 // host boots, so the file's name contains the ID of the boot.
 //
-// No change waits for the disk. A killed process cannot damage the file, because its writes stay in
-// the kernel's page cache in the order of writing. bbolt writes changed pages to free places. It
-// then makes them valid by a write of one page, which the kernel does completely or not at all.
-// Only a crash of the host can lose or reorder writes, and a crash ends all leases.
+// No change waits for the disk. A killed process cannot damage the file. bbolt writes changed pages
+// to free places, and then makes them valid by a write of one page. The kernel does this write
+// completely or not at all, and its page cache keeps the writes in order. Only a crash of the host
+// can lose or reorder writes, and a crash ends all leases.
 //
 // Only one goroutine at a time may use a Store.
 type Store struct {
@@ -72,7 +72,7 @@ func OpenExisting(dir string, wait time.Duration) (*Store, error) {
 	return thisBoot.openExisting(dir, wait)
 }
 
-// OpenInMemory opens an empty store in memory, for a caller that only reads. The store then has the
+// OpenInMemory opens a store in memory, for a caller that only reads. The store contains only the
 // leases that it imports by HostLocal and FindAttached.
 func OpenInMemory() (*Store, error) {
 	fd, err := unix.MemfdCreate("leases", unix.MFD_CLOEXEC)

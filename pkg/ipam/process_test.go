@@ -98,8 +98,8 @@ func workForever(name, dir string) {
 	}
 }
 
-// workOnce reserves or frees the addresses of one container. The parameter words contains the file
-// with the ID of the boot, the index in configurations, and the verb: "reserve" or "free".
+// workOnce reserves or frees the addresses of one container. It finds three things in words: the
+// file with the ID of the boot, the index in configurations, and the verb "reserve" or "free".
 func workOnce(name, dir string, words []string) {
 	configuration, err := strconv.Atoi(words[1])
 	die(err)
@@ -116,9 +116,9 @@ func workOnce(name, dir string, words []string) {
 	die(s.Close())
 }
 
-// killOnce runs workOnce in a process and kills the process at a random system call. The process
-// makes about as many system calls as the constant end says. It changes the store only after about
-// as many system calls as the constant begin says.
+// killOnce runs workOnce in a process and kills the process at a random system call. begin is about
+// the number of system calls before the process changes the store. end is about the number of all
+// its system calls.
 func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))

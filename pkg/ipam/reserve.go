@@ -88,9 +88,9 @@ func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	})
 }
 
-// Free ends the lease l, which the method Leases has returned, and all other leases of the same
-// attachment. Unlike Release, it keeps no address for the attachment's name. If another attachment
-// has the address by now, Free does nothing.
+// Free ends a lease from the result of Leases, and all other leases of the same attachment. Unlike
+// Release, Free keeps no address for the attachment's name. If another attachment has the address
+// by now, Free does nothing.
 func (s *Store) Free(l Lease) error {
 	return s.updateExisting(l.Network, func(n *records.Network) error {
 		now, leased, err := n.Lease(l.Address.Addr())
@@ -119,11 +119,11 @@ func (s *Store) Free(l Lease) error {
 }
 
 // loadSticky adds the names in the sticky file in dir (such as those of pods) to a network, and
-// keeps their addresses for them. It does this once after each boot. keepFor is how long an address
-// is kept.
+// keeps the addresses of each name for the duration keepFor. It does this once after each boot.
 //
-// If keepFor is 0, the network has no sticky addresses, and loadSticky does nothing. A request
-// without a name also passes keepFor, because it must not get an address that belongs to a name.
+// If keepFor is 0, the network has no sticky addresses, and loadSticky does nothing. On a network
+// with sticky addresses, loadSticky also runs for a request without a name. Otherwise this request
+// could get an address that belongs to a name.
 func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration, now time.Time) error {
 	if keepFor == 0 || n.StickyLoaded(dir) {
 		return nil

@@ -110,7 +110,8 @@ func release(t testing.TB, s *Store, containers ...string) {
 	}
 }
 
-// expect calls Reserve and fails the test unless the addresses, or the text of the error, are want.
+// expect calls Reserve and fails the test unless the result is want: the addresses, or the text of
+// the error.
 func expect(t testing.TB, s *Store, r Request, want string) {
 	t.Helper()
 	if got := reserve(s, r); got != want {
@@ -356,8 +357,8 @@ func TestSharedOnRequest(t *testing.T) {
 	}
 }
 
-// TestSharedStatic checks that Reserve without a requested address succeeds even if another network
-// has leased static addresses of this network. A static address is given out only on request.
+// TestSharedStatic checks that Reserve succeeds even if another network has leased a static address
+// of this network. The request asks for no particular address, so it cannot get the static address.
 func TestSharedStatic(t *testing.T) {
 	s := openTemp(t)
 	other := request(t, "a", "10.0.0.0/28 10.0.0.8")
@@ -373,8 +374,8 @@ func TestSharedStatic(t *testing.T) {
 	expect(t, s, r, "10.0.0.2/28 fd00::2/64")
 }
 
-// TestSharedKept checks that a renamed network can use the addresses that its old name only keeps
-// for pods.
+// TestSharedKept checks that a network can use the addresses that another network only keeps for
+// pods. A renamed network needs this, because its addresses are kept under its old name.
 func TestSharedKept(t *testing.T) {
 	s, stickyDir := openTemp(t), t.TempDir()
 	expect(t, s, sticky(t, stickyDir, "pod", "a", "10.0.0.0/28"), "10.0.0.2/28")

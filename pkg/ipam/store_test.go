@@ -146,8 +146,7 @@ type damage struct {
 	want  error
 }
 
-// overwrite returns a copy of a file in which the bytes from offset on are random, as many as
-// length says.
+// overwrite returns a copy of a file in which length bytes from offset on are random.
 func overwrite(file []byte, offset, length int) []byte {
 	file = bytes.Clone(file)
 	random := rand.New(rand.NewPCG(uint64(offset), 1))

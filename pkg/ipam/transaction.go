@@ -25,9 +25,8 @@ func (s *Store) try(name string, f func(*records.Network) error) error {
 	return s.named(s.file.Try(func(tx *boltfile.Tx) error { return s.withNetwork(tx, name, f) }))
 }
 
-// updateExisting calls f like update, unless the network has no leases that f could free. This is
-// the case if the network is not in the store and host-local has no reservations for it. Then
-// updateExisting does nothing.
+// updateExisting calls f like update. It does nothing if the network is not in the store and
+// host-local has no reservations for it, because there is then no lease that f could free.
 func (s *Store) updateExisting(name string, f func(*records.Network) error) error {
 	if _, imports := s.pending(name); imports {
 		return s.update(name, f)
@@ -55,8 +54,8 @@ func withExisting(tx *boltfile.Tx, name string, f func(*records.Network) error) 
 }
 
 // withNetwork calls f with a network. If the network is not in the store, withNetwork makes it with
-// the leases of the attached containers. It also imports the reservations of host-local, unless the
-// network has done so before.
+// the leases of the attached containers. In any case, withNetwork imports the reservations of
+// host-local, unless they were imported into this network before.
 func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Network) error) error {
 	n, err := records.Open(tx, name)
 	if err == nil && n == nil {

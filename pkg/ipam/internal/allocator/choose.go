@@ -12,12 +12,12 @@ import (
 // choose takes an address of a set. The order of preference is:
 //
 //  1. the requested address, if there is one;
-//  2. the address that the attachment's name had before;
+//  2. the address that the name in the request (such as a pod's) had before;
 //  3. any free address.
 //
-// If no address is free, choose ends one kept lease (a lease without an attachment). It takes the
-// kept lease whose keeping time ends first. If there is none, choose ends the leases that are not
-// in use.
+// If no address is free, choose ends one kept lease: a lease that keeps an address for a name and
+// belongs to no attachment. It takes the kept lease whose keeping time ends first. If there is no
+// kept lease, choose ends the leases that are not in use.
 func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (netip.Addr, error) {
 	if requested.IsValid() {
 		holder, err := a.claim(set, requested, r)

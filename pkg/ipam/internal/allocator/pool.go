@@ -43,9 +43,9 @@ func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
 }
 
 // firstUnused returns the first address in the pools that was never given out, and the pool of this
-// address. The pool is nil if there is no such address. Some addresses may already have been given
-// out on request, or before the pool was made. firstUnused skips each of them only once, because it
-// moves the pool's Unused beyond them.
+// address. The pool is nil if there is no such address. From a pool's Unused on, some addresses may
+// have been given out: on request, or before the pool was made. firstUnused moves Unused beyond
+// such addresses, so it skips each of them only once.
 func (a Allocator) firstUnused(pools []*records.Pool) (*records.Pool, netip.Addr, error) {
 	for _, p := range pools {
 		if !p.Unused.IsValid() {
@@ -80,8 +80,9 @@ func (a Allocator) freedLongestAgo(pools []*records.Pool) (from *records.Pool, a
 	return from, first.Address, nil
 }
 
-// pool returns the pool of a range. It makes the pool if there is none. A pool without leases does
-// not reserve its range: if another network uses the range by now, pool returns ErrShared.
+// pool returns the pool of a range, and makes a pool if the range has none. A pool without leases
+// does not reserve its range, so another network may use the range by now. The error is then
+// ErrShared.
 func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 	p, err := a.Network.PoolAt(r.End)
 	switch {

@@ -10,7 +10,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// maxExpired limits how many kept addresses one call of Expire frees. This keeps the call short.
+// maxExpired is the greatest number of kept addresses that one call of Expire frees. This keeps the
+// call short.
 const maxExpired = 16
 
 // Expire frees kept addresses whose keeping time has ended.

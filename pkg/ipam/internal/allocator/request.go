@@ -16,7 +16,7 @@ var (
 	ErrExhausted = errors.New("no address is left")
 	// ErrTaken means that a requested address is leased to another attachment.
 	ErrTaken = errors.New("is leased already")
-	// ErrNotServed means that no set of ranges gives out a requested address.
+	// ErrNotServed means that no set of ranges can give out a requested address.
 	ErrNotServed = errors.New("is not available")
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = errors.New("is in use by another network; give one of the two networks another subnet, or a dataDir of its own")
@@ -67,7 +67,7 @@ func (r Request) bySet() ([]netip.Addr, error) {
 	return requested, nil
 }
 
-// whyNot returns a text that says why no set gives out an address.
+// whyNot returns a text that says why no set can give out an address.
 func (r Request) whyNot(a netip.Addr) string {
 	var all []string
 	for _, set := range r.Sets {

@@ -24,8 +24,8 @@ func (a Allocator) checkShared(r ranges.Range) error {
 	})
 }
 
-// checkSetShared calls checkShared for each range of a set. It skips ranges that are given out only
-// on request.
+// checkSetShared calls checkShared for each range of a set. It skips the ranges of static
+// addresses, which are given out only on request.
 func (a Allocator) checkSetShared(set ranges.Set) error {
 	for _, r := range set {
 		if r.OnRequest {
@@ -38,9 +38,8 @@ func (a Allocator) checkSetShared(set ranges.Set) error {
 	return nil
 }
 
-// endKeptWithin frees addresses that the network n keeps for the names of pods. It frees those in
-// the range r, and those in pools that overlap r. At its next request, a name gets its address
-// again if the address is still free.
+// endKeptWithin frees the addresses that the network n keeps for the names of pods, if they are in
+// the range r or in a pool that overlaps r. See Network.Unkeep.
 func endKeptWithin(n *records.Network, r ranges.Range) error {
 	pools, err := n.Overlapping(r)
 	if err != nil {
@@ -62,9 +61,9 @@ func endKeptWithin(n *records.Network, r ranges.Range) error {
 	return err
 }
 
-// leasedWithin returns a text about the leases that the network n has in the range r. The text
-// describes a pool that overlaps r and has leases, or an address that was given out on request. The
-// text is "" if there are no leases.
+// leasedWithin returns a text about leases that the network n has in the range r. The text names a
+// pool that overlaps r and has leases. If there is no such pool, the text names a leased address of
+// r, which was given out on request. The text is "" if there are no leases.
 func leasedWithin(n *records.Network, r ranges.Range) (leased string, err error) {
 	pools, err := n.Overlapping(r)
 	if err != nil {

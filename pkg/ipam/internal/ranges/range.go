@@ -118,7 +118,7 @@ func (r Range) checkGateway() error {
 	return nil
 }
 
-// Contains reports whether a is an address that the range gives out.
+// Contains reports whether the range can give out the address a.
 func (r Range) Contains(a netip.Addr) bool {
 	return a != r.Gateway && Between(r.Start, a, r.End)
 }
@@ -128,7 +128,7 @@ func (r Range) Overlaps(o Range) bool {
 	return Interval{r.Start, r.End}.overlaps(Interval{o.Start, o.End})
 }
 
-// Size returns the number of addresses that the range gives out, at most math.MaxUint64.
+// Size returns the number of addresses that the range can give out, at most math.MaxUint64.
 func (r Range) Size() uint64 {
 	start, end := r.Start.As16(), r.End.As16()
 	high := binary.BigEndian.Uint64(end[:8]) - binary.BigEndian.Uint64(start[:8])

@@ -14,8 +14,8 @@ type Set []Range
 // Split splits a range into the ranges of a set:
 //
 //   - the range without the excluded and the static addresses;
-//   - the static addresses, which are given out on request only. They may be anywhere in the
-//     subnet.
+//   - the static addresses, which are given out only if they are requested. They may be anywhere in
+//     the subnet.
 //
 // Each error begins with the name of its field.
 func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
@@ -69,19 +69,19 @@ func (s Set) with(r Range) Set {
 	return append(s, r)
 }
 
-// Serves reports whether a is an address that the set gives out.
+// Serves reports whether the set can give out the address a.
 func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })
 }
 
-// RangeOf returns the range of the set that gives out the address a. There must be such a range:
+// RangeOf returns the range of the set that can give out the address a. There must be such a range:
 // the caller checks this by Serves.
 func (s Set) RangeOf(a netip.Addr) Range {
 	return s[slices.IndexFunc(s, func(r Range) bool { return r.Contains(a) })]
 }
 
-// Dynamic reports whether the set gives out the address a even to an attachment that has not
-// requested it.
+// Dynamic reports whether the set can give out the address a to an attachment that has not
+// requested this address.
 func (s Set) Dynamic(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return !r.OnRequest && r.Contains(a) })
 }

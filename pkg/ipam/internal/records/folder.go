@@ -2,9 +2,10 @@ package records
 
 import "bytes"
 
-// A network records each folder from which it has imported something, so that it reads each folder
-// only once. There are two kinds of folders: a dataDir of host-local, and a folder with a sticky
-// file. If sticky addresses change, the store writes each of these sticky files.
+// A network records each folder from which it has imported something, so that it imports each
+// folder only once. There are two kinds of folders: a dataDir of host-local, and a folder with a
+// sticky file. If sticky addresses change, the store writes the sticky files in all folders of the
+// second kind.
 var (
 	importedKey = []byte("imported ") // followed by the dataDir of host-local
 	stickyKey   = []byte("recalled ") // followed by the folder of the sticky file

@@ -56,9 +56,9 @@ func (n *Network) EachLease(first, last netip.Addr, visit func(Lease) bool) erro
 	return nil
 }
 
-// encodeLease returns the record of a lease. The record's key is the lease's address. The record is
-// text, so that strings(1) can show it: fields with a zero byte between them. A million of these
-// records can be decoded in a second.
+// encodeLease returns the record of a lease: text fields with a zero byte between them. The
+// record's key is the lease's address. strings(1) can show such records, and a million of them can
+// be decoded in a second.
 func encodeLease(l Lease) []byte {
 	gateway := ""
 	if l.Gateway.IsValid() {

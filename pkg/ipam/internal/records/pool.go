@@ -37,8 +37,8 @@ func (p *Pool) Serves(r ranges.Range) bool {
 	return p != nil && p.Start == r.Start && p.End == r.End && p.Gateway == r.Gateway
 }
 
-// Covers reports whether a is an address that the range of the pool gives out. It returns false if
-// p is nil.
+// Covers reports whether the range of the pool can give out the address a. It returns false if p is
+// nil.
 func (p *Pool) Covers(a netip.Addr) bool { return p != nil && p.Range().Contains(a) }
 
 // Advance moves Unused to the next address of the range, or sets it to the zero address after the
@@ -175,9 +175,9 @@ func (n *Network) Occupy(p *Pool, a netip.Addr) error {
 	return n.SavePool(p)
 }
 
-// OccupyAny counts an address as leased like Occupy, but accepts an address without a pool. It
-// drops the address's pool if the pool has no leases, because another network may use a part of the
-// pool's range by now. With a lease, the pool would reserve its whole range for this network.
+// OccupyAny counts an address as leased like Occupy, but accepts an address without a pool. If the
+// address's pool has no leases, OccupyAny drops the pool. With a lease, the pool would reserve its
+// whole range for this network, but another network may use a part of the range by now.
 func (n *Network) OccupyAny(a netip.Addr) error {
 	p, err := n.PoolAt(a)
 	switch {

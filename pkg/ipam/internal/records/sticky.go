@@ -30,9 +30,9 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 	return DecodeAddresses(names.Get(nameKey(name, ifname)))
 }
 
-// SetNameAddresses records the sticky addresses of a name (such as a pod's) for one interface.
-// These are the addresses of the leases in the list held. If previous addresses of the name and
-// interface are only kept, SetNameAddresses frees them.
+// SetNameAddresses records the sticky addresses of a name (such as a pod's) for one interface: the
+// addresses of the leases in the list held. If the name had other addresses before and no
+// attachment has them now, SetNameAddresses frees them.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {
 		return nil
@@ -97,8 +97,8 @@ func (n *Network) keep(l Lease, now time.Time) (kept bool, err error) {
 	return true, n.PutLease(l)
 }
 
-// Unkeep frees a kept address. At its next request, the name gets the address again if the
-// address is still free.
+// Unkeep frees a kept address. The address stays recorded for its name. If the address is still
+// free at the next request with this name, the request gets the address again.
 func (n *Network) Unkeep(l Lease) error {
 	if err := n.root.Bucket(keptBucket).Delete(keptKey(l)); err != nil {
 		return err

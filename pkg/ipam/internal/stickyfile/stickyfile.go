@@ -20,7 +20,7 @@ const (
 	remedy = "delete it: each name then gets another address once"
 
 	// lockWait is the longest time to wait for the lock on the folder. Several stores can use the
-	// same folder, and each of them may be waiting for the disk.
+	// same folder, and each of them may be waiting for the disk. This can take seconds.
 	lockWait = 5 * time.Second
 )
 
