@@ -12,14 +12,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Part is what one plugin of the network's plugin list has made for an attachment.
+// A Part describes the links, addresses and rules that one plugin of the network's list has made
+// for an attachment.
 type Part interface {
-	// Verify compares the Part with the host and with the container, and changes nothing. The
-	// errors host and container name the differences. Repair can remove only the differences on the
-	// host.
+	// Verify compares the Part with the state of the host and of the container, and changes
+	// nothing. The two errors describe the differences on the host and in the container. Repair
+	// cannot remove differences in the container.
 	Verify() (host, container error)
-	// Missing returns what Repair would restore, and changes nothing. The list network names what
-	// the network lacks. The error port names the differences of the bridge port.
+	// Missing returns what Repair would restore, and changes nothing. The result is the names of
+	// the network's missing objects, and an error that describes the differences of the bridge
+	// port.
 	Missing() (network []string, port, err error)
 	// Repair restores what the host has lost since ADD, and returns the names of the restored
 	// things. It changes nothing in the container.
@@ -28,9 +30,9 @@ type Part interface {
 	Close()
 }
 
-// OpenPart opens what one plugin has made for an attachment on host. args are the arguments of CHECK
-// for this plugin. The key "type" in them selects bridgeveth, portmap or firewall. part is nil if the
-// plugin has made nothing. The caller closes host after part.
+// OpenPart returns the Part of one plugin on host, or nil if the plugin has made nothing. args are
+// the arguments of CHECK for this plugin. The key "type" in its configuration selects bridgeveth,
+// portmap or firewall. The caller closes host after the Part.
 func OpenPart(host *setup.Host, args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -101,7 +103,7 @@ func (c *Config) Open(host *setup.Host, args *skel.CmdArgs) (*Attached, error) {
 	return a, nil
 }
 
-// Close closes the network namespaces of the host and of the container.
+// Close closes the network namespace of the container, and that of the host if Open has opened it.
 func (a *Attached) Close() {
 	if !a.shared {
 		a.Host.Close()
@@ -125,9 +127,9 @@ func (a *Attached) Missing() (network []string, port, err error) {
 // Repair implements Part.
 func (a *Attached) Repair() (restored []string, err error) { return a.Host.RepairPort(a.Port) }
 
-// openChained opens an attachment for a plugin that comes after bridgeveth in the list. The Port of
-// the result has only the bridge, the VLAN and the addresses from prevResult. The Port's Container
-// is nil. host may be nil, as for Config.Open.
+// openChained opens an attachment for a plugin that comes after bridgeveth in the list. It sets in
+// a.Port only the bridge, and the VLAN and the addresses in prevResult. a.Port.Container is nil.
+// host may be nil, as for Config.Open.
 func openChained(host *setup.Host, conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {

@@ -71,8 +71,8 @@ type runtimeKeys struct {
 	LoadOnlyInlinedPlugins json.RawMessage `json:"loadOnlyInlinedPlugins"`
 }
 
-// forwardKeys are the keys about the FORWARD chains of other programs, about incoming connections
-// and about the fast path.
+// forwardKeys are the keys about forwarded packets: rules in the FORWARD chains of other programs,
+// incoming connections, and the fast path (a flowtable of nf_tables).
 type forwardKeys struct {
 	Forward       string          `json:"forward"`
 	ForwardChains []string        `json:"forwardChains"` // each such as "inet filter forward"

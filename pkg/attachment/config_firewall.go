@@ -60,8 +60,8 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 // of an attachment.
 type Filtered struct{ *Attached }
 
-// Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK. host may be nil,
-// as for Config.Open.
+// Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK. host may be
+// nil, as for Config.Open.
 func (c *FirewallConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Filtered, error) {
 	a, err := openChained(host, &c.PluginConf, args)
 	if err != nil {

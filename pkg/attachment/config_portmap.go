@@ -69,8 +69,8 @@ func (c *PortMapConfig) HostPorts() []setup.HostPort { return c.hostPorts }
 // Published is the Part of the plugin portmap. It contains the host ports of an attachment.
 type Published struct{ *Attached }
 
-// Open opens the Part of the plugin portmap. args are the arguments of ADD or CHECK. host may be nil,
-// as for Config.Open.
+// Open opens the Part of the plugin portmap. args are the arguments of ADD or CHECK. host may be
+// nil, as for Config.Open.
 func (c *PortMapConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Published, error) {
 	a, err := openChained(host, &c.PluginConf, args)
 	if err != nil {

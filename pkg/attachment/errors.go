@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// codes maps errors of pkg/setup to CNI error codes. If an error wraps several entries, the first
-// of them selects the code.
+// codes maps errors of pkg/setup to CNI error codes. If an error wraps several of these errors, the
+// earliest entry in this list selects the code.
 var codes = []struct {
 	err  error
 	code uint

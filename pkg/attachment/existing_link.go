@@ -52,8 +52,9 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	return nil
 }
 
-// useLink makes a link of another plugin the bridge port. It switches off the default guard of an
-// isolated network, because only the other plugin knows the source addresses behind the link.
+// useLink makes a link of another plugin the bridge port, and removes the port's guards. A guard
+// would drop packets of the other plugin's guest, because bridgeveth has not chosen the source
+// addresses behind the link.
 func useLink(p *setup.Port, link string) {
 	p.ExistingLink, p.Guard, p.BPDUGuard, p.Network.Guarded = link, setup.GuardNone, false, false
 }
@@ -72,8 +73,8 @@ func hostLinks(r *current.Result, bridge string) (names []string) {
 	return names
 }
 
-// existingLink returns the name of the link of another plugin that ADD has added to the bridge. r
-// is the result of ADD. existingLink returns "" if ADD has made a veth pair.
+// existingLink returns the name of the bridge port if the port is a link of another plugin. It
+// returns "" if ADD has made a veth pair. r is the result of ADD.
 func existingLink(r *current.Result, p *setup.Port) string {
 	names := hostLinks(r, p.Network.Bridge)
 	if len(names) == 0 || slices.Contains(names, p.Port()) {

@@ -28,7 +28,7 @@ func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespac
 	return host, container, nil
 }
 
-// containerOf opens the container's namespace, as Namespaces does.
+// containerOf opens the container's namespace, with the same errors as Namespaces.
 func containerOf(args *skel.CmdArgs, host *setup.Host) (container *setup.Namespace, err error) {
 	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host.Namespace) && !allowsOwn(args) {
 		container.Close()

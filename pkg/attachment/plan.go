@@ -44,10 +44,10 @@ func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Por
 	}
 }
 
-// ForgetConnections deletes the conntrack entries of the container's addresses, if the network has
-// a fast path. The addresses are from prevResult. DEL calls ForgetConnections before it frees the
-// addresses. Otherwise packets of the old connections would reach the next container with one of
-// these addresses.
+// ForgetConnections deletes the conntrack entries of the container's addresses in prevResult. DEL
+// calls ForgetConnections before it frees the addresses. Otherwise the fast path would send packets
+// of old connections to the next container with one of these addresses. For a network without a
+// fast path, ForgetConnections does nothing.
 func (c *Config) ForgetConnections(host *setup.Host) error {
 	if c.fastPath == setup.FastPathOff {
 		return nil
@@ -108,7 +108,8 @@ func (c *Config) autoconfigured() bool {
 }
 
 // sysctlPath returns the path of a sysctl below /proc/sys, with ifname in place of IFNAME. As in
-// sysctl(8), the first "." or "/" in a key is the separator, and the other sign is part of a name.
+// sysctl(8), the separator in a key is "." or "/": the sign that comes first in the key. The other
+// sign is part of a name.
 func sysctlPath(key, ifname string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)

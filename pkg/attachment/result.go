@@ -78,8 +78,9 @@ func firstHost(n net.IPNet) net.IP {
 	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
 }
 
-// withDefault adds a default route through gateway to routes. If the main table already has a
-// default route of this family, withDefault only adds the gateway to a route without a gateway.
+// withDefault adds a default route through gateway to routes. If routes already contains a default
+// route of the same family for the main table, withDefault only sets the gateway of this route, if
+// it has none.
 func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if gateway.To4() == nil {

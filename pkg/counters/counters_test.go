@@ -70,7 +70,7 @@ func TestAdd(t *testing.T) {
 }
 
 // TestProcesses checks that no ADD is lost if several processes count at the same time. If a
-// process is killed while it counts, at most its last ADD may be missing in some of the counters.
+// process is killed, only the ADD that it was counting may be missing in some of the counters.
 func TestProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "counters")
 	if err := Create(path); err != nil {

@@ -3,7 +3,7 @@
 // has created.
 //
 // One instruction adds to a counter, so the processes need no lock. If a process is killed, the
-// counters stay valid: at most its last ADD is missing in some of them.
+// counters stay valid. Only the ADD that it was counting may be missing in some of them.
 //
 // The plugin imports this package, so it must stay small.
 package counters

@@ -85,10 +85,10 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, err
 	}
-	// AcquireFD opens the file a second time, and waits with this new descriptor. If the wait times
-	// out, take may still get the lock later, and then releases it. With the descriptor fd, this
-	// would release a lock that the caller has taken in the meantime. fd could even belong to
-	// another file by then.
+	// AcquireFD opens the file a second time, and waits with this new descriptor. After a timeout,
+	// flock(2) may still get the lock, and the function take then releases it. With the descriptor
+	// fd, take would release a lock that the caller has taken in the meantime. fd could even belong
+	// to another file by then.
 	link := fmt.Sprintf("/proc/self/fd/%d", fd)
 	l, err := open(link)
 	if err == nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxCommand limits how many bytes of the command line of a lock's holder an error shows.
+// maxCommand is the greatest length of a process's command line in an error, in bytes.
 const maxCommand = 200
 
 // holders returns the processes that hold a lock on the file of fd. It reads /proc/locks, which has

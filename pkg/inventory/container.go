@@ -107,11 +107,11 @@ func (c *Container) addLease(l ipam.Lease) {
 	}
 }
 
-// configuredBridge returns the bridge that the port of a container without a record should be on. A
-// port that is on no bridge should be on the bridge of the network's configuration.
+// configuredBridge returns the bridge for the port of a container without a record. A port that is
+// on no bridge belongs on the bridge of the network's configuration.
 //
-// A port that is on another bridge should stay there, because the configuration may be newer than
-// the port. In two cases it should be on the configured bridge instead:
+// A port that is on another bridge stays there, because the configuration may be newer than the
+// port. In two cases it belongs on the configured bridge instead:
 //
 //   - The port's bridge is the configured bridge under a new name.
 //   - Only the configured bridge has the container's gateway address.

@@ -28,9 +28,9 @@ func New(warn func(error)) *Inventory {
 	return &Inventory{ConfDir: "/etc/cni/net.d", CacheDir: cnicache.DefaultDir, Warn: warn}
 }
 
-// Stores calls f with each lease store that exists. This is the store in DataDir. If DataDir is "",
-// these are the store in the default folder and the stores in the networks' folders. If f returns
-// an error, Stores continues with the next store.
+// Stores calls f with each lease store that exists. If DataDir is set, Stores opens only the store
+// in DataDir. Otherwise it opens the store in the default folder and the stores in the networks'
+// folders. If f returns an error, Stores continues with the next store.
 func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) error {
 	dirs := []string{inv.DataDir}
 	if inv.DataDir == "" {
@@ -55,8 +55,8 @@ func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) erro
 	return errors.Join(errs...)
 }
 
-// EachLease calls f with each lease of a store whose container ID begins with the prefix container.
-// If network is not "", it skips the leases of other networks.
+// EachLease calls f with each lease of the containers whose ID begins with the prefix container. If
+// network is not "", it skips the leases of other networks.
 func EachLease(s *ipam.Store, network, container string, f func(ipam.Lease)) error {
 	names, err := s.Networks()
 	if err != nil {

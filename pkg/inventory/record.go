@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Record is libcni's record of an attachment. Its methods compare the parts that our plugins have
-// made with the host, and repair them.
+// Record is libcni's record of an attachment. Its methods compare the attachment with the record,
+// and repair the attachment on the host.
 type Record struct {
 	*cnicache.Record
 	host  *setup.Host
@@ -24,8 +24,8 @@ type Record struct {
 	wrong error
 }
 
-// on returns the record for use with its methods that compare and repair. They use host, which the
-// caller closes later.
+// on returns a copy of the record whose methods can compare and repair the attachment on host. The
+// caller closes host later.
 func (r Record) on(host *setup.Host) Record {
 	r.host = host
 	r.calls, r.wrong = r.readCalls()
@@ -83,9 +83,10 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 	return addresses, routes
 }
 
-// readCalls returns the arguments with which libcni would call CHECK of each of our plugins. The list
-// is empty if other plugins have made the attachment. A plugin of the type bridge is ours if the
-// result of ADD contains our port. portmap and firewall are ours if they come after such a bridge.
+// readCalls returns the arguments with which libcni would call CHECK of each of our plugins. The
+// list is empty if other plugins have made the attachment. A plugin of the type bridge is ours if
+// the result of ADD contains our port. portmap and firewall are ours if they come after such a
+// bridge.
 func (r Record) readCalls() (calls []*skel.CmdArgs, err error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
 	if list, err = orSingle(list, err, r.Config); err != nil {
@@ -152,9 +153,9 @@ func (r Record) eachPart(f func(attachment.Part) error) error {
 	return err
 }
 
-// Verify compares the attachment with the result of ADD, and changes nothing. The errors host and
-// container name the differences on the host and in the container. Repair can remove only the
-// differences on the host.
+// Verify compares the attachment with the result of ADD, and changes nothing. The two errors
+// describe the differences on the host and in the container. Repair cannot remove differences in
+// the container.
 func (r Record) Verify() (host, container error) {
 	err := r.eachPart(func(p attachment.Part) error {
 		onHost, inside := p.Verify()

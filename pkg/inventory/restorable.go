@@ -20,7 +20,8 @@ type Restorable struct {
 	restorer
 }
 
-// restorer has the methods of attachment.Part that a network can also have.
+// restorer contains the methods of attachment.Part that bvctl repair calls for attachments and for
+// networks.
 type restorer interface {
 	Missing() (network []string, port, err error)
 	Repair() (restored []string, err error)
@@ -88,7 +89,8 @@ func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map
 	return list, err
 }
 
-// plannedNetwork is a network on a host, with the plan of the network. Its attachments are unknown.
+// plannedNetwork is the plan of a network on a host. It restores only the network, because the
+// attachments are unknown.
 type plannedNetwork struct {
 	host *setup.Host
 	plan *setup.Network

@@ -14,12 +14,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxShown limits how many bytes of a value an error shows.
+// maxShown is the greatest length of a configuration value in an error, in bytes.
 const maxShown = 60
 
-// Decode decodes JSON like Read, and also reports unknown keys. The error unknown names each key
-// that is no field of v, and has the CNI error code 2. The reference plugins ignore unknown keys,
-// so a plugin that runs under the name of a reference plugin ignores this error.
+// Decode decodes JSON like Read, and also returns an error about unknown keys. This error names
+// each key that is no field of v, and has the CNI error code 2. The reference plugins ignore
+// unknown keys, so a plugin that runs under the name of a reference plugin ignores this error.
 func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	rest, known, wrong := read(data, v, path)
 	var keys []error
@@ -35,8 +35,8 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 }
 
 // Read decodes data, a JSON object, into v, a pointer to a struct. Like encoding/json, it ignores
-// unknown keys and the case of keys, because runtimes write such keys. path is the prefix of keys
-// in errors: "" or "ipam.".
+// unknown keys, because runtimes add keys. It also ignores the case of keys, because containerd
+// writes "HostPort" for "hostPort". path is the prefix of keys in errors: "" or "ipam.".
 //
 // The error names every value of a wrong type and has the CNI error code 7. If data is no valid
 // JSON, the code is 6. A field whose value has an error stays unchanged.
@@ -151,7 +151,7 @@ func wrongType(key string, wrong *json.UnmarshalTypeError) error {
 	return Errorf(types.ErrInvalidNetworkConfig, "%s: a JSON %s instead of %s", cmp.Or(key, "configuration"), wrong.Value, article(wrong.Type))
 }
 
-// article returns the name of a Go type in JSON, with an article: "a string".
+// article returns the JSON type for a Go type, with an article: "a string".
 func article(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:

@@ -20,8 +20,8 @@ const (
 )
 
 // Errorf returns a CNI error with a code and one line of text, formatted as by fmt.Errorf. If %w
-// wraps a CNI error, Errorf uses the code of the wrapped error, because it is more specific. The
-// exception is types.ErrInternal, which the parameter code replaces.
+// wraps a CNI error, Errorf uses the code of this error instead, because that code is more
+// specific. It does not use the code types.ErrInternal of a wrapped error.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error

@@ -12,15 +12,15 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// maxOutput limits how many bytes of a plugin's output an error shows. The error shows the end of
-// the output, which contains the cause.
+// maxOutput is the greatest length of a plugin's output in an error, in bytes. The error contains
+// the end of a longer output, because the cause is at the end.
 const maxOutput = 2000
 
 // Execute runs another plugin with the configuration conf and the environment of this process. It
 // returns the plugin's standard output (CNI specification 1.1.0, section 4, "Delegated plugin
-// execution procedure"), and copies the plugin's standard error to its own. If the plugin prints a
-// CNI error, Execute returns it as a types.Error. If the plugin fails with plain text, the error
-// contains the text, because runtimes show only errors.
+// execution procedure"), and copies the plugin's standard error to that of this process. If the
+// plugin prints a CNI error, Execute returns it as a types.Error. If the plugin fails with plain
+// text, the error contains the text, because runtimes show only errors.
 //
 // pkg/invoke of the CNI library does the same, but it imports OpenTelemetry, net/http and TLS.
 // These imports cost two megabytes and half a millisecond at every start.

@@ -8,7 +8,8 @@ import (
 
 // ValidAttachments returns the list of valid attachments in the configuration of GC. If the list is
 // null or [], no attachment is valid. If the key is absent, ValidAttachments returns an error.
-// Otherwise, if a runtime does not set the key, GC would remove every container from the network.
+// Without this error, GC of a runtime that does not set the key would remove every container from
+// the network.
 func ValidAttachments(conf []byte) ([]types.GCAttachment, error) {
 	const key = "cni.dev/valid-attachments"
 	var keys map[string]json.RawMessage

@@ -21,11 +21,11 @@ import (
 // Version is the release of this build. The linker sets it.
 var Version = "devel"
 
-// lockWait is the longest time for which one CNI call waits for locks, all waits together. undoWait
-// is additional time in which ADD undoes its steps after a failure. When the time is over, the call
-// returns an error that names the process with the lock. Runtimes wait longer for a call: CRI-O
-// half a minute for GC of all networks, CRI-O and containerd a minute for DEL, and kubelet four
-// minutes for a pod.
+// lockWait is the longest time that one CNI call waits for locks, in total. undoWait is additional
+// time for ADD to undo its steps after a failure. When this time is over, the call returns an error
+// that names the process with the lock. Runtimes wait longer for a call, so they get this error:
+// CRI-O waits half a minute for GC of all networks, CRI-O and containerd a minute for DEL, and
+// kubelet four minutes for a pod.
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
 // Main runs one CNI command as the plugin with this name, and returns the exit status of the
@@ -35,7 +35,8 @@ const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 // programs parse this line, so it has the format of the reference plugins.
 //
 // The package skel of the CNI library does most of this. Main adds cniVersion to errors, and
-// answers VERSION in the version of the request (CNI specification 1.1.0, "Error" and "VERSION").
+// answers VERSION with the cniVersion of the request (CNI specification 1.1.0, "Error" and
+// "VERSION").
 func Main(name, release string, verbs skel.CNIFuncs) int {
 	start := time.Now()
 	growStack()
@@ -88,9 +89,9 @@ func count(start time.Time, err *types.Error) {
 // (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked returns verb without a check that skel makes after it: CNI_NETNS must not be the
-// plugin's own network namespace. At that time the verb has already printed its result, so the
-// error of skel would be a second JSON object on standard output.
+// unchecked returns verb with a check of skel switched off. After the verb, skel checks that
+// CNI_NETNS is not the plugin's own network namespace. The verb has then already printed its
+// result, so the error of skel would be a second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		defer func() { args.NetnsOverride = "true" }() // set after the verb has run, because the verb reads the caller's value
@@ -115,9 +116,9 @@ func refill(data []byte) (*os.File, error) {
 // configuration is the network configuration that Main has read from standard input.
 type configuration []byte
 
-// version returns the cniVersion of the configuration, or the newest CNI version if the
-// configuration has none. It decodes the configuration a second time, but only for errors and for
-// the answer to VERSION.
+// version returns the key cniVersion of the configuration, or the newest CNI version if the key is
+// missing. It decodes the configuration a second time, but is called only for errors and for the
+// answer to VERSION.
 func (c configuration) version() string {
 	var conf struct {
 		CNIVersion string `json:"cniVersion"`
@@ -140,8 +141,8 @@ func (c configuration) fail(e *types.Error) int {
 	return 1
 }
 
-// versionInfo is version.All of the CNI library, but its answer to VERSION contains the version of
-// the request.
+// versionInfo is the answer to VERSION. It has the cniVersion of the request. The supported
+// versions are those of the CNI library (version.All).
 type versionInfo struct {
 	version.PluginInfo
 	asked configuration

@@ -6,7 +6,8 @@ const (
 	Bridgeveth = "bridgeveth"
 	IPAMSimple = "ipam-simple"
 
-	// The names of reference plugins, which the drop-in installation gives to bridgeveth's plugins.
+	// The names of reference plugins. In the drop-in installation, bridgeveth's plugins have these
+	// names.
 	Bridge    = "bridge"     // runs bridgeveth
 	HostLocal = "host-local" // runs ipam-simple
 	PortMap   = "portmap"

@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// Previous returns prevResult: the result of ADD for CHECK and DEL, or the result of the plugin
-// before in the list for ADD. It returns nil if there is no prevResult.
+// Previous returns prevResult. For CHECK and DEL, this is the result of ADD. For ADD, this is the
+// result of the preceding plugin in the list. Previous returns nil if there is no prevResult.
 func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
 		return nil, nil //nolint:nilnil // as documented
@@ -30,9 +30,9 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// parseResult parses a result. The CNI version of the result is its cniVersion, or the parameter
-// version if it has no cniVersion. The cniVersion in a record of libcni may be older than the
-// newest version of the configuration (cniVersions), because the runtime chooses it.
+// parseResult parses a result. The CNI version of the result is its key cniVersion. If the key is
+// missing, the CNI version is the parameter version, which is from the configuration. The two may
+// differ: if the configuration has several versions (cniVersions), the runtime chooses one of them.
 func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own

@@ -10,8 +10,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// TestPreviousNulls checks that Previous refuses null in each list of a result. The CNI library
-// converts results of the older versions, and does not convert results of 1.0.0 and 1.1.0.
+// TestPreviousNulls checks that Previous refuses null in each list of a result. It uses old and new
+// CNI versions, because the CNI library converts results only if their version is older than 1.0.0.
 func TestPreviousNulls(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		for _, key := range []string{"interfaces", "ips", "routes"} {
@@ -36,8 +36,8 @@ func TestPreviousVersions(t *testing.T) {
 	for own, result := range results {
 		for configured := range results {
 			result := result
-			// Results of CNI libraries before 1.0.0 have no cniVersion. If both versions are equal,
-			// the test leaves the key out.
+			// CNI libraries before 1.0.0 write results without cniVersion. If own and configured
+			// are equal, the test leaves cniVersion out.
 			if own != configured {
 				result = fmt.Sprintf(`"cniVersion":%q,%s`, own, results[own])
 			}

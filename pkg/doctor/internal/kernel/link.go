@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// ask calls f with a netlink handle in a namespace. The namespace keeps the handle open, because a new
-// socket for each question would take longer than the question.
+// ask calls f with a netlink handle in a namespace. The namespace keeps the handle open, because a
+// new socket would take longer than the question that f asks the kernel.
 func ask(ns *setup.Namespace, f func(*netlink.Handle) error) error {
 	h, err := ns.Library()
 	if err != nil {
