@@ -19,8 +19,8 @@ import (
 // without the node agent, nothing is counted.
 const Path = "/run/bridgeveth-node/counters"
 
-// Bounds are upper bounds of the duration of an ADD. The counters have one class for each bound,
-// and one class for longer ADDs.
+// Bounds are upper bounds of the duration of an ADD. ADDs are counted in classes: one class for
+// each bound, and one class for longer ADDs.
 var Bounds = [...]time.Duration{
 	2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 250 * time.Millisecond, time.Second, 5 * time.Second, 25 * time.Second,

@@ -56,8 +56,8 @@ func (p *proof) remedyOfCounter(c probe.Counter) (remedy string, advice bool, ca
 	return p.openForward("check " + program + "-save -c"), true, ""
 }
 
-// otherLink returns the link by which the answer came into the host, if the request left the host
-// by another link. Otherwise it returns "".
+// otherLink returns the link by which the answer came into the host, if this is not the link by
+// which the request left the host. Otherwise it returns "".
 func (p *proof) otherLink() (name string) {
 	for _, index := range p.seen.CameBy(p.Host.Namespace, probe.Reply) {
 		if link := kernel.LinkName(p.Host.Namespace, index); p.Out != "" && link != "" && link != p.Out {

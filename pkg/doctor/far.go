@@ -7,7 +7,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
-// lostBeyond returns where the network beyond the host has lost a request, and advice about what to
+// lostBeyond returns a text about a request that was lost beyond the host, and advice about what to
 // check. If the target is a pod on another node, lostBeyond sends requests from the host to that
 // node, outside of the tunnel and through the tunnel.
 func (p *proof) lostBeyond() (what, advice string) {

@@ -13,8 +13,8 @@ import (
 
 // AddNoNodeRoute adds a station if the target is a pod on another node and the host has no route to
 // the pod except the default route. The station has the command that adds the route. err is the
-// error of the kernel for the host's route to the pod. AddNoNodeRoute returns true if it added the
-// station.
+// kernel's error for the lookup of the host's route, or nil if the kernel found a route.
+// AddNoNodeRoute returns true if it added the station.
 func (p *Path) AddNoNodeRoute(err error) bool {
 	pods, ok := p.podRange()
 	if !ok || !p.Beyond() || !p.Routed || err != nil && !errors.Is(err, unix.ENETUNREACH) {

@@ -36,7 +36,7 @@ var (
 	keptBucket        = []byte("kept")
 )
 
-// Lowest and Highest are the first and the last address, in the order in which the store sorts
+// Lowest and Highest are the first and the last of all addresses, in the store's order of
 // addresses.
 var (
 	Lowest  = netip.IPv6Unspecified()

@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// Pool says which addresses of a range are free: the addresses in the free queue, and the addresses
-// from Unused on that have no record. A freed address is added to the end of the free queue
-// (queue.go).
+// Pool says which addresses of a range are free. An address is free if it is in the free queue
+// (queue.go), or if it is not before Unused and has no record. A freed address is added to the end
+// of the free queue.
 //
 // Pools never overlap. A pool stays in the store when its range is removed from the configuration,
 // so DEL can free an address without knowing the configured ranges.

@@ -156,9 +156,9 @@ func (n *Network) EachKept(visit func(Lease) bool) error {
 	return nil
 }
 
-// AddName adds a name and its sticky addresses from the sticky file. key and record are the name's
-// key and record in that file. AddName keeps the addresses for the name, except addresses that
-// already have a lease. It does nothing if the network already has the name.
+// AddName adds a name and its sticky addresses from the sticky file, unless the network already has
+// the name. key and record are the name's key and record in that file. AddName keeps the addresses
+// for the name, except addresses that already have a lease.
 func (n *Network) AddName(key string, record []byte, keepFor time.Duration, now time.Time) error {
 	list, err := DecodeAddresses(record)
 	if err != nil {
