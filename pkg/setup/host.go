@@ -23,10 +23,10 @@ type Host struct {
 	compared map[string][]plan.Difference // see RememberNetworks
 }
 
-// RememberNetworks makes the Host compare each network only once from now on, until it has restored
-// something. A caller that compares many containers of few networks calls RememberNetworks before each
-// round, because other programs may change the host between two rounds. Such a Host must not attach
-// ports, because AttachPort needs the present state.
+// RememberNetworks makes the Host remember the result when it compares a network with its plan. The
+// Host forgets all results when it restores something. A caller that compares many containers of few
+// networks calls RememberNetworks before each round, because other programs may change the host
+// between two rounds. Such a Host must not attach ports, because AttachPort needs the present state.
 func (h *Host) RememberNetworks() { h.compared = map[string][]plan.Difference{} }
 
 // CurrentHost returns the calling thread's namespace as a Host.

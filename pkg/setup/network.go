@@ -107,7 +107,7 @@ func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	return slices.Clone(missing), err // a clone, because callers append to the list
 }
 
-// compare does what missing does, without a memory.
+// compare returns what missing returns. It always reads the state of the host (see RememberNetworks).
 func (h *Host) compare(net *Network) (missing []plan.Difference, err error) {
 	links, err := h.linksOf(net)
 	if err != nil {
