@@ -39,7 +39,7 @@ func (p *Path) CheckNode() {
 	if to != nil {
 		name = to.node
 	}
-	p.Good("peer node", "%s, by the route %s via %s dev %s", name, route.Range, route.Gateway, route.Link)
+	p.Good("peer node", "%s, by the route %s", name, route)
 	p.Far = route.Gateway
 	if route.Link == kernel.Tunnel && !p.checkTunnel(route.Gateway, to) {
 		return
@@ -51,13 +51,13 @@ func (p *Path) CheckNode() {
 // route than the agent's.
 func (p *Path) addWrongRoute(route kernel.NodeRoute, to *peer) {
 	if !route.Agent && route.Range == to.pods {
-		p.Advise("route of the host", report.Command("ip %s route del %s via %s dev %s", familyOption(p.To), route.Range, route.Gateway, route.Link)+"; bridgeveth-node then adds its own route",
-			"packets to %s, the pods of %s, follow a route via %s dev %s that bridgeveth-node did not add", to.pods, to.node, route.Gateway, route.Link).Root = true
+		p.Advise("route of the host", report.Command("ip %s route del %s", familyOption(p.To), route.Range)+"; bridgeveth-node then adds its own route",
+			"packets to the pods of %s follow the route %s, which bridgeveth-node did not add", to.node, route).Root = true
 		return
 	}
 	what := "only the default route to it, by " + route.Link
 	if route.Range.Bits() > 0 {
-		what = fmt.Sprintf("only the route %s via %s dev %s to it", route.Range, route.Gateway, route.Link)
+		what = fmt.Sprintf("only the route %s to it", route)
 	}
 	p.addNoAgentRoute(to, what)
 }

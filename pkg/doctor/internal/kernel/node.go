@@ -40,6 +40,18 @@ type NodeRoute struct {
 	Agent   bool       // the route has the mark of bridgeveth-node
 }
 
+// String returns the route in the form of ip-route(8).
+func (r NodeRoute) String() string {
+	text := r.Range.String()
+	if r.Gateway.IsValid() {
+		text += " via " + r.Gateway.String()
+	}
+	if r.Link != "" {
+		text += " dev " + r.Link
+	}
+	return text
+}
+
 // MatchingRoute returns the route in the routing tables that matches a packet. The parameters are
 // those of RouteTo.
 func MatchingRoute(ns *setup.Namespace, to, from netip.Addr, iif string) (r NodeRoute, err error) {
