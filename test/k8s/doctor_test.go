@@ -4,7 +4,7 @@ import "strings"
 
 // testDoctor checks what "bvctl doctor" finds on the way from a pod of the first node to a pod of the
 // second node, through the tunnel: first nothing, then a missing forwarding entry while the agent is
-// stopped.
+// stopped. In between, the agent of the second node answers.
 func (c *cluster) testDoctor() {
 	c.Helper()
 	n, from, to := c.nodes[0], c.podOn(c.nodes[0]), c.podOn(c.nodes[1])
@@ -27,6 +27,14 @@ func (c *cluster) testDoctor() {
 		check(out, "✓ node agent: bridgeveth-node says that this node is ready", "✓ peer node: "+c.nodes[1].name+", by the route ",
 			"✓ tunnel: bvx0 is up", "✓ tunnel entries: ", "leads to "+c.nodes[1].ips[0], "✓ route to the peer node: ", "· far end: the agent of "+c.nodes[1].name, "✓ test packet: answered")
 	}
+
+	// The agent of the far node listens only on 127.0.0.1. Redirect its port, so that it answers from outside.
+	far := c.nodes[1]
+	far.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; nft 'add table ip far; add chain ip far in { type nat hook prerouting priority -100; }; add rule ip far in tcp dport 9097 dnat to 127.0.0.1'")
+	out, _ := doctor(to.Status.PodIPs[0].IP)
+	check(out, "✓ far end: "+far.name+" is ready; its way back to ", ": tunnel\n")
+	far.run("nft", "delete", "table", "ip", "far")
+
 	resume := n.pause("bridgeveth-node")
 	n.run("sh", "-ec", "bridge fdb show dev bvx0 | while read mac rest; do bridge fdb del $mac dev bvx0; done")
 	out, err := doctor(to.Status.PodIPs[0].IP)
