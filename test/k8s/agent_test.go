@@ -110,6 +110,7 @@ func (c *cluster) testReboot() {
 	}
 	await(c, "the routes", func() bool { out, err := n.try("ip", "route", "show", "proto", "97"); return err == nil && out != "" })
 	c.awaitReady()
+	c.awaitPod(n)
 	c.checkPods("node rebooted")
 	c.awaitNothingLeft(n, 1)
 }
@@ -126,6 +127,7 @@ func (c *cluster) testNodeGone() {
 	second.start()
 	c.awaitNodes()
 	c.awaitReady()
+	c.awaitPod(second)
 	c.checkPods("node added")
 }
 

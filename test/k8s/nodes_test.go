@@ -75,7 +75,7 @@ func (c *cluster) testNodeMoved() {
 		now := routes(n)
 		return strings.Contains(now, "via "+c.nodes[0].ips[0]+" ") && strings.Contains(now, "dev bvx0")
 	})
-	await(c, "the pods of the new kubelet", func() bool { _, err := c.from(c.podOn(n)).run("true"); return err == nil })
+	c.awaitPod(n)
 	c.checkPods("a node with other addresses")
 	if local := n.run("ip", "-d", "link", "show", "bvx0"); !strings.Contains(local, " local "+n.ips[0]+" ") {
 		c.Errorf("the tunnel of %s still sends from the old address:\n%s", n.name, local)

@@ -167,6 +167,22 @@ func (c *cluster) awaitAgents() {
 	c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "5m")
 }
 
+// awaitPod waits until the pod on a node runs after a new start of the node or of its kubelet: the
+// kubelet runs a command in the pod, and the pod answers itself at the address in its status. Until
+// then, the API server may have the status of the last boot.
+func (c *cluster) awaitPod(n *node) {
+	c.Helper()
+	await(c, "the pod on "+n.name, func() bool {
+		return slices.ContainsFunc(c.pods(), func(p pod) bool {
+			if p.Spec.NodeName != n.name || len(p.Status.PodIPs) == 0 {
+				return false
+			}
+			_, name, err := c.from(p).call(p.Status.PodIPs[0].IP, "7000")
+			return err == nil && name == p.Metadata.Name
+		})
+	})
+}
+
 // podOn returns the pod of the DaemonSet web on a node.
 func (c *cluster) podOn(n *node) pod {
 	c.Helper()
