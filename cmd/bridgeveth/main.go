@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"runtime"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	_ "github.com/bridgeveth/bridgeveth/internal/oneprocessor"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
@@ -24,7 +22,7 @@ const referenceVersion = "v1.10.0"
 
 // program describes one plugin of the table programs.
 type program struct {
-	verbs     func() skel.CNIFuncs
+	verbs     func() plugin.Verbs
 	reference bool // the name is that of a reference plugin
 	delegates bool // the plugin calls the reference plugin for attachments that bridgeveth has not made, see orReference
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -102,7 +101,7 @@ func readNetwork(data []byte) (*config, error) {
 }
 
 // readConfig reads the whole configuration. The error names every mistake.
-func readConfig(args *skel.CmdArgs) (*config, error) {
+func readConfig(args *plugin.CmdArgs) (*config, error) {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return nil, err
@@ -115,7 +114,7 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 
 // Validate returns an error that names every mistake in the part of a configuration that this
 // plugin reads. It changes nothing.
-func Validate(args *skel.CmdArgs) error {
+func Validate(args *plugin.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return err
@@ -124,7 +123,7 @@ func Validate(args *skel.CmdArgs) error {
 }
 
 // read reads the keys that readNetwork does not read. The error names every mistake.
-func (c *config) read(args *skel.CmdArgs) (err error) {
+func (c *config) read(args *plugin.CmdArgs) (err error) {
 	if len(c.IPAM) == 0 {
 		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, plugin.IPAMSimple)
 	}
@@ -307,6 +306,6 @@ func (c *config) serves(a netip.Addr) bool {
 }
 
 // attachment returns the attachment for which the runtime has called the plugin.
-func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
+func (c *config) attachment(args *plugin.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }
