@@ -66,8 +66,8 @@ func ExampleHost_AttachPort() {
 }
 
 // namespace creates a network namespace that "ip netns" lists. To open an existing namespace, call
-// setup.OpenNamespace("/proc/4711/ns/net"). With an ns.NetNS called n, from the CNI plugins'
-// library, call setup.OpenNamespace(n.Path()).
+// setup.OpenNamespace with a path such as "/proc/4711/ns/net". The library of the CNI plugins
+// returns this path from the method Path of its type ns.NetNS.
 func namespace(name string) *setup.Namespace {
 	n, err := setup.EnsureNamed(name)
 	if err != nil {

@@ -45,9 +45,9 @@ func TestForwardManyRules(t *testing.T) {
 	}
 }
 
-// TestForwardLeavesOthers checks two rules of an administrator. EnsureForward for a second bridge
-// must not move a rule with a match that comes before our jump in FORWARD. DeleteForward must
-// delete our rules although a rule in INPUT jumps to BRIDGEVETH-FORWARD.
+// TestForwardLeavesOthers adds two rules as an administrator would. The first rule has a match and
+// comes before our jump in FORWARD: EnsureForward for a second bridge must not change this order.
+// The second rule, in INPUT, jumps to BRIDGEVETH-FORWARD: DeleteForward must still delete our rules.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {

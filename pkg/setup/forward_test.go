@@ -147,11 +147,12 @@ func TestForwardRestored(t *testing.T) {
 	}
 }
 
-// TestForwardMovedUp checks that AttachPort moves our jump in FORWARD, or our rules in
-// BRIDGEVETH-FORWARD, before a new rule that denies all packets, with iptables-nft and
-// iptables-legacy. VerifyPort must report such a rule. Our jump must stay behind the jump to
-// DOCKER-USER, and may stay behind a rule with a match. AttachPort must not move rules of other
-// programs.
+// TestForwardMovedUp checks what AttachPort does after another program has added a rule that denies
+// all packets of our bridge. If the rule is in FORWARD, AttachPort must move our jump before the
+// rule. If the rule is in BRIDGEVETH-FORWARD, AttachPort must move our rules before it. Until
+// AttachPort runs, VerifyPort must report the fault. Our jump must stay behind the jump to
+// DOCKER-USER, and may stay behind a rule with a match. The order of other programs' rules must not
+// change.
 func TestForwardMovedUp(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
@@ -214,9 +215,9 @@ func othersRules(t testing.TB, program string) (list []string) {
 	return list
 }
 
-// TestForwardDenied checks a rule that denies all packets and comes before the jump to DOCKER-USER.
-// AttachPort must add our jump behind the jump to DOCKER-USER, and CheckDenied must return an error
-// that names DOCKER-USER.
+// TestForwardDenied adds a rule that denies all packets before the jump to DOCKER-USER. CheckDenied
+// must return an error that names DOCKER-USER. AttachPort must still add our jump behind the jump
+// to DOCKER-USER.
 func TestForwardDenied(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -307,7 +308,8 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 				if chain != "BRIDGEVETH-ADMIN" {
 					return
 				}
-				// DeleteForward keeps BRIDGEVETH-ADMIN while an administrator's rule jumps to it.
+				// DeleteForward must keep an empty BRIDGEVETH-ADMIN if a rule of the administrator
+				// jumps to it.
 				setuptest.Run(t, program, "-F", chain)
 				setuptest.Run(t, program, "-A", "INPUT", "-j", chain)
 				if err := host.DeleteForward("br0"); err != nil {

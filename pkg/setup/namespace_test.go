@@ -63,7 +63,7 @@ func TestNamed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // as a process does that is killed before the bind mount
+	if err := os.WriteFile("/run/netns/c1", nil, 0o600); err != nil { // a process that is killed before the bind mount leaves this file
 		t.Fatal(err)
 	}
 	n, err := setup.EnsureNamed("c1")
@@ -73,9 +73,9 @@ func TestNamed(t *testing.T) {
 	n.Close()
 }
 
-// TestDo checks that Do enters the right namespace when it is called within another Do. The
-// Namespace of CurrentHost remembers which thread is in it. Do must notice that this thread has
-// meanwhile moved to another namespace.
+// TestDo checks that Do enters the right namespace when it is called within another Do. The test
+// also calls CurrentHost in a container and then returns to the host. Do with this Namespace must
+// enter the container again, and not assume that the thread is still there.
 func TestDo(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

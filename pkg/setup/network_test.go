@@ -88,8 +88,7 @@ func TestAttachFails(t *testing.T) {
 }
 
 // TestAttachedAlready checks that a second AttachPort for the same port fails and changes nothing.
-// But if the first port is unfinished, which means that it is down, the second call must replace
-// it.
+// A port that is down is unfinished, so the second call must replace it.
 func TestAttachedAlready(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -129,9 +128,9 @@ func TestForeignBridge(t *testing.T) {
 	setuptest.Same(t, before, "the bridge has changed")
 }
 
-// TestBridgeRace checks that EnsureBridge does not mark a bridge as ours if another program creates
-// the bridge at the same time and is first. Otherwise the last DetachPort would delete that
-// program's bridge.
+// TestBridgeRace creates a bridge at the same time as EnsureBridge. If EnsureBridge is second, it
+// must not mark the bridge as ours. Otherwise the last DetachPort would delete the bridge of another
+// program.
 func TestBridgeRace(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -221,9 +220,9 @@ func TestParallel(t *testing.T) {
 	setuptest.Same(t, before, "DetachPort left traces")
 }
 
-// TestCollect checks that Collect deletes two kinds of ports of one CNI network: those that are not
-// in the list of valid attachments, and the one that a killed ADD has left. Collect must keep the
-// valid port and the port of another CNI network.
+// TestCollect checks that Collect deletes the port of an attachment that is not valid any more, and
+// the unfinished port of a killed ADD. Collect must keep the port of a valid attachment and the port
+// of another CNI network.
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
@@ -331,9 +330,9 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 }
 
-// TestForwardingByDefault checks a host where the sysctl forwarding is 1 for all links, but 0 by
-// default for new links. AttachPort must set the bridge's sysctl to 1. If the sysctl is set to 0
-// later, VerifyPort must name it, and the next AttachPort must set it to 1 again.
+// TestForwardingByDefault sets the sysctl conf/all/forwarding to 1 and conf/default/forwarding to 0.
+// AttachPort must set conf/br0/forwarding to 1. If another program sets conf/br0/forwarding to 0
+// later, VerifyPort must name this sysctl, and the next AttachPort must set it to 1 again.
 func TestForwardingByDefault(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -150,9 +150,8 @@ func TestTransitHeals(t *testing.T) {
 	}
 }
 
-// TestTransitSaved checks that EnsureTransit repairs the rules after nft(8) has loaded a saved
-// ruleset. nft(8) writes one rule in a form that iptables refuses. After EnsureTransit, iptables
-// works again.
+// TestTransitSaved saves the ruleset with nft(8) and loads it again. One of our rules then has a
+// form that iptables refuses. EnsureTransit must repair this rule, so that iptables works again.
 func TestTransitSaved(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -169,9 +168,9 @@ func TestTransitSaved(t *testing.T) {
 	}
 }
 
-// TestTransitRules checks that the rules for new ranges replace the rules for the old ranges, and
-// that docs/forward.md shows these rules. The rules must not accept a new connection from a pod
-// range, because the connection may lead to a container of Docker.
+// TestTransitRules checks that docs/forward.md shows the transit rules, and that the rules for new
+// ranges replace the rules for the old ranges. The rules for the replies of pods must not accept new
+// connections from pods. Otherwise pods could reach the containers of Docker.
 func TestTransitRules(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -254,8 +253,9 @@ func TestTransitAndBridge(t *testing.T) {
 	setuptest.Same(t, before, "something is left")
 }
 
-// TestTransitLegacy checks that EnsureTransit returns an error with the commands to run, as long as
-// iptables-legacy denies the packets. The test runs these commands.
+// TestTransitLegacy checks that EnsureTransit returns an error if iptables-legacy denies packets for
+// the pod ranges. The error contains commands. After the test has run them, EnsureTransit must
+// succeed.
 func TestTransitLegacy(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -7,9 +7,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestWatchRules checks that each of the three time limits of RuleWatch.Wait ends the call: quiet
-// or most after a change of the ruleset, idle without a change. In each case, the two other limits
-// are an hour, which is too long to end the call.
+// TestWatchRules checks that each of the three time limits of RuleWatch.Wait ends the call. The
+// limits "quiet" and "most" apply after a change of the ruleset, the limit "idle" without a change.
+// In each case, the two other limits are an hour, which is too long to end the call.
 func TestWatchRules(t *testing.T) {
 	t.Parallel()
 	w, err := setuptest.EnterHost(t).WatchRules()

@@ -108,8 +108,8 @@ func InPIDNamespace(t *testing.T, test func()) {
 	})
 }
 
-// inHost runs test as InHost does. The new process also gets new namespaces of its own, which the
-// parameter namespaces selects by flags of clone(2).
+// inHost runs test as InHost does. The parameter namespaces has the flags of clone(2) for additional
+// namespaces of the new process, such as CLONE_NEWPID.
 func inHost(t *testing.T, namespaces uintptr, test func()) {
 	t.Helper()
 	if os.Getenv(inHostVar) == t.Name() {
@@ -186,10 +186,9 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	return stop
 }
 
-// WriteProgram writes a program file that can be executed at once. It allows no fork while the file
-// is open for writing. Otherwise a child process of another test could inherit the open file and
-// keep it open until its exec, and executing the file meanwhile would fail with ETXTBSY
-// (execve(2)).
+// WriteProgram writes a program file that can be executed at once. A program that any process has
+// open for writing cannot be executed (execve(2), ETXTBSY). A child process of another test would
+// inherit the open file, so WriteProgram prevents forks until the file is closed.
 func WriteProgram(t testing.TB, path, text string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -289,9 +288,9 @@ func Hide(t testing.TB, programs ...string) {
 	}
 }
 
-// hide mounts a file that is not executable over path. All iptables commands are symbolic links to
-// the same program. hide calls move_mount(2), which covers only the link. mount(2) would cover the
-// program itself.
+// hide mounts /dev/null over path, so the program cannot be executed. path may be a symbolic link,
+// such as the iptables commands, which all lead to the same program. mount(2) would follow the link
+// and hide this program under all names. move_mount(2) hides only the link.
 func hide(path string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -320,8 +319,8 @@ func Dump(t testing.TB, dirs ...string) string {
 		fmt.Fprintf(&all, "# %s\n%s", strings.Join(command, " "), Run(t, command[0], command[1:]...))
 	}
 	for _, family := range []string{"ip", "ip6"} {
-		// iptables-legacy creates a table when it lists one, so Dump first reads the table names. In a
-		// user namespace, the names cannot be read.
+		// iptables-legacy would create the table that it lists, so Dump runs it only if the kernel
+		// already has a table. In a user namespace, Dump cannot find this out and always runs it.
 		names, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names")
 		if len(names) > 0 || errors.Is(err, os.ErrPermission) {
 			program := strings.Replace("iptables-legacy", "ip", family, 1)
@@ -338,8 +337,8 @@ func Dump(t testing.TB, dirs ...string) string {
 	return volatile.ReplaceAllString(all.String(), "")
 }
 
-// Same reports whether the state of the host equals an earlier Dump. If not, the test fails with a
-// message that begins with complaint, such as "DEL left traces".
+// Same reports whether the state of the host equals an earlier Dump. If not, the test fails. The
+// message begins with the text of complaint, a format for args, and shows the differences.
 func Same(t testing.TB, before, complaint string, args ...any) bool {
 	t.Helper()
 	diff := cmp.Diff(before, Dump(t))
