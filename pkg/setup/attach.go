@@ -31,7 +31,7 @@ var ErrBridgeGone = errors.New("the bridge was deleted meanwhile")
 type Plugged struct {
 	BridgeMAC, PortMAC, ContainerMAC net.HardwareAddr
 	BridgeMTU, MTU                   int  // MTU of the bridge and of both ends of the veth pair, in bytes
-	noQuerier                        bool // the bridge is ours and has multicast snooping off, so nothing reads reports of multicast groups
+	noQuerier                        bool // the bridge is ours and has multicast snooping off, so nothing reads the container's MLD reports
 	bridge                           int  // index of the bridge
 }
 
@@ -81,9 +81,10 @@ func (h *Host) CheckAttachable(p *Port) error {
 // (see ReleaseNetwork). Sysctls of the host keep the values that AttachPort has set. DetachPort is
 // the inverse.
 //
-// Call CheckAttachable first: it names a link that is in the way, while AttachPort returns only the
-// kernel's error. If another program deletes the bridge or our nftables tables during the call,
-// AttachPort starts again. After attachTries attempts it returns ErrBridgeGone or ErrTablesGone.
+// Call CheckAttachable first: its error says which link already has a name that AttachPort needs.
+// The error of AttachPort is only the kernel's error. If another program deletes the bridge or our
+// nftables tables during the call, AttachPort starts again. After attachTries attempts it returns
+// ErrBridgeGone or ErrTablesGone.
 //
 // Any number of processes may call AttachPort at the same time. A lock on the host's network
 // namespace protects the objects that all containers of the host share.
@@ -132,9 +133,9 @@ func forgetConnections(n *Namespace, p *Port) error {
 	return conntrack.Forget(n, p.Addresses)
 }
 
-// explainGone wraps err with ErrBridgeGone if the bridge was deleted, which means that no link has
-// its index any more. The parameter bridge is this index, or 0 if the caller has not found the
-// bridge. err alone does not show that the bridge is gone, because the kernel returns many
+// explainGone wraps err with ErrBridgeGone if the bridge was deleted. The parameter bridge is the
+// index of the bridge, or 0 if the caller has not found the bridge. explainGone looks for a link
+// with this index, because err does not show whether the bridge exists: the kernel returns many
 // different errors for requests about ports of a deleted bridge.
 func (h *Host) explainGone(bridge int, err error) error {
 	gone := bridge == 0
@@ -178,8 +179,8 @@ func (h *Host) finishPort(p *Port, on *Plugged) error {
 // it configures the guard, gateways, masquerade and host ports. p.MAC must be Plugged.ContainerMAC.
 // After an error, the caller must call DetachPort.
 //
-// AddAddresses configures the addresses and the guard first. If a later step fails, the DHCP client
-// needs both to release its lease.
+// AddAddresses configures the addresses and the guard before everything else, because the DHCP
+// client needs both. If a later step fails, the client can still release its lease.
 func (h *Host) AddAddresses(p *Port) error {
 	if p.ExistingLink == "" {
 		if err := rtnl.Configure(p.Container, p.Interface, containerEnd(p, false)); err != nil {
@@ -200,8 +201,8 @@ func (h *Host) AddAddresses(p *Port) error {
 	return ownrules.Publish(h.Namespace, p)
 }
 
-// containerEnd returns the configuration of the container's end of the veth pair. noQuerier means
-// that nothing on the bridge reads reports of multicast groups.
+// containerEnd returns the configuration of the container's end of the veth pair. noQuerier is as in
+// Plugged.
 func containerEnd(p *Port, noQuerier bool) rtnl.EndConfig {
 	return rtnl.EndConfig{Addresses: p.Addresses, Routes: p.Routes, Sysctls: p.Sysctls, DetectDuplicates: p.DetectDuplicates, NoQuerier: noQuerier, Autoconfigured: p.Autoconfigured}
 }
@@ -220,8 +221,8 @@ func (h *Host) awaitPort(p *Port) error {
 	return awaitRunning(p.Container, p.Interface)
 }
 
-// awaitRunning waits until the kernel has noticed the carrier of the link called name. Before that,
-// the kernel drops packets that leave through the link, and uses no IPv6 route through it.
+// awaitRunning waits until the kernel has processed the carrier event of a link. Before that, the
+// kernel drops packets that leave through the link, and uses no IPv6 route through the link.
 func awaitRunning(n *Namespace, name string) error {
 	if err := rtnl.AwaitCarrier(n, name, func(l rtnl.Link) bool { return l.Running }); err != nil {
 		return fmt.Errorf("wait for %s in %s: %w", name, n.Path, err)
@@ -230,8 +231,8 @@ func awaitRunning(n *Namespace, name string) error {
 }
 
 // plug creates the veth pair of a port, with both ends down, and adds the host end to the bridge.
-// If Port.ExistingLink is set, plug calls plugExisting instead. plug holds the lock of
-// lockComplete, so no other process of bridgeveth deletes the bridge or the rules meanwhile.
+// If Port.ExistingLink is set, plug calls plugExisting instead. plug holds the lock that
+// lockComplete returns, so no other process of bridgeveth deletes the bridge or the rules meanwhile.
 func (h *Host) plug(p *Port) (*Plugged, error) {
 	lock, err := h.lockComplete(p.Network)
 	var br rtnl.Link

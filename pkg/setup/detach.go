@@ -13,8 +13,9 @@ import (
 // DetachPort deletes the bridge port and the host ports of an attachment. If the bridge port is a
 // link of another plugin (Port.ExistingLink), DetachPort only removes the link from the bridge. If
 // the bridge then has no port of ours, DetachPort also releases the network (see ReleaseNetwork).
-// known may list the host ports of the attachment. If known has all of them, DetachPort is faster,
-// because it need not list the host ports of all containers.
+//
+// The parameter known is optional. If it contains all host ports of the attachment, DetachPort is
+// faster, because it need not read the host ports of all containers.
 func (h *Host) DetachPort(a Attachment, bridge string, known ...HostPort) error {
 	on, err := h.Unplug(a, known...)
 	return errors.Join(err, h.ReleaseNetwork(bridge, on))

@@ -21,8 +21,9 @@ var ErrNoLink = errors.New("there is no such link on the host")
 // link keeps its name. It gets the port name of the attachment as an alternative name (ip-link(8),
 // "altname"; Linux 5.5), so that every look-up by port name finds the link.
 //
-// The link joins the bridge after all other steps that can fail, because the link may be up
-// already. CheckAttachable treats a link that is up and on a bridge as a finished port.
+// The link may be up already, and CheckAttachable treats a link that is up and on a bridge as a
+// finished port. Therefore plugExisting adds the link to the bridge only after the steps for
+// bandwidth limits and host ports.
 func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	l, err := h.existingLink(p)
 	if err != nil {
@@ -88,8 +89,8 @@ func (h *Host) existingLink(p *Port) (l rtnl.Link, err error) {
 }
 
 // removeExisting removes an existing link from its bridge. It also deletes the bandwidth limits,
-// the IFB, the alias and the alternative name of the port. It appends its requests to b and sends
-// b.
+// the IFB, the alias and the alternative name of the port. Before these requests, it sends the
+// requests that the caller has put into b.
 func (h *Host) removeExisting(b *netns.Batch, l rtnl.Link, port string) error {
 	if err := rtnl.RemoveLimits(h.Namespace, b, l); err != nil {
 		return err

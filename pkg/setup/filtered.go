@@ -12,8 +12,8 @@ import (
 // The functions in this file are for the plugin firewall. This plugin adds an ingress policy for a
 // port that an earlier plugin of the same CNI configuration has attached.
 
-// policyChained is a word in rule comments. It marks the rules of the plugin firewall's ingress
-// policy. The rules of the ingress policy in bridgeveth's own configuration have another word.
+// policyChained is part of the comments of rules for an ingress policy of the plugin firewall. It
+// distinguishes them from the rules for the ingress policy of the plugin bridgeveth.
 const policyChained = "firewall"
 
 // EnsureFiltered adds the missing rules for p.Network.Forward and p.Network.Ingress. It keeps the

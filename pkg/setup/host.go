@@ -23,10 +23,11 @@ type Host struct {
 	compared map[string][]plan.Difference // see RememberNetworks
 }
 
-// RememberNetworks makes the Host remember the result when it compares a network with its plan. The
-// Host forgets all results when it restores something. A caller that compares many containers of few
-// networks calls RememberNetworks before each round, because other programs may change the host
-// between two rounds. Such a Host must not attach ports, because AttachPort needs the present state.
+// RememberNetworks is for a caller that verifies many containers of few networks. After this call,
+// the Host compares each network with its plan only once, and remembers the result. It forgets all
+// results when it restores something, and at the next call of RememberNetworks. Other programs may
+// change the host meanwhile, so the caller repeats the call before it verifies the containers again.
+// Such a Host must not attach ports, because AttachPort needs the present state.
 func (h *Host) RememberNetworks() { h.compared = map[string][]plan.Difference{} }
 
 // CurrentHost returns the calling thread's namespace as a Host.
@@ -164,8 +165,8 @@ func ProgramPath(name string, first ...string) (path string, err error) {
 	return forward.ProgramPath(name, first...)
 }
 
-// Addresses returns the addresses of the interface called name, without IPv6 link-local addresses. An
-// interface that does not exist has no addresses.
+// Addresses returns the addresses of an interface, without IPv6 link-local addresses. An interface
+// that does not exist has no addresses.
 func Addresses(ns *Namespace, name string) ([]netip.Prefix, error) {
 	return rtnl.AddressesOf(ns, name)
 }
@@ -184,8 +185,8 @@ func VerifyLoopback(ns *Namespace) error { return rtnl.VerifyLoopback(ns) }
 // 0 if the host has no default route.
 func (h *Host) UplinkMTU() (mtu int, err error) { return rtnl.UplinkMTU(h.Namespace) }
 
-// EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in bytes;
-// 0 means the kernel's default.
+// EnsureBridge creates a bridge if it does not exist, and sets it up. mtu is in bytes; 0 means the
+// kernel's default.
 func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
@@ -274,8 +275,8 @@ func (h *Host) CheckFastPath() error { return nft.CheckFlowtables(h.Namespace) }
 
 // FastConnections returns how many connections of an address the fast path forwards now.
 func (h *Host) FastConnections(address netip.Addr) (count int, err error) {
-	// A host without a flowtable has no fast connections. This check is cheap. It avoids two
-	// readings of conntrack, which may have millions of entries.
+	// Without a flowtable, the host has no fast path. Otherwise Offloaded reads all conntrack
+	// entries, of which there may be millions.
 	exists, err := ownrules.HasFlowtable(h.Namespace, netns.FamilyOf(address))
 	if !exists || err != nil {
 		return 0, err
@@ -302,9 +303,9 @@ func (h *Host) AttachedInterfaces(network string) ([]AttachedInterface, error) {
 	return bridges.AttachedInterfaces(h.Namespace, network)
 }
 
-// IncompatibleChains returns the chains of other programs that iptables of a family (AF_INET,
-// AF_INET6) refuses to change. iptables refuses chains that nft(8) has loaded from a saved ruleset.
-// IncompatibleChains changes nothing.
+// IncompatibleChains returns the chains of other programs that have a rule which iptables (for
+// AF_INET) or ip6tables (for AF_INET6) cannot read. The program then refuses to change the chain.
+// The usual cause is that nft(8) has loaded a saved ruleset. IncompatibleChains changes nothing.
 func (h *Host) IncompatibleChains(family int) ([]Chain, error) {
 	return forward.IncompatibleChains(h.Namespace, family)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// EnsureNamed returns the namespace with this name, as ip-netns(8) lists it, and sets its lo up. It
-// creates the namespace if it does not exist. DeleteNamed is the inverse.
+// EnsureNamed returns the network namespace with this name, and sets its lo up. If the namespace
+// does not exist, EnsureNamed creates it as "ip netns add" does. DeleteNamed is the inverse.
 func EnsureNamed(name string) (*Namespace, error) {
 	path := filepath.Join(netns.NamedDir, name)
 	n, err := netns.Open(path)

@@ -63,8 +63,8 @@ func (h *Host) CheckNetwork(net *Network) error {
 // is missing, which is the usual case, the lock is shared, so many processes can hold it at the
 // same time.
 //
-// The lock is on the file of the host's network namespace. All paths of this file lead to the same
-// inode, so all processes lock the same file. The lock needs no folder and leaves no file.
+// The locked file is the host's network namespace itself (as in /proc/PID/ns/net). All paths of this
+// file lead to the same inode, so all processes lock the same file. The lock creates no file.
 func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	lock, err := h.Lock(flock.Shared)
 	if err != nil {
@@ -107,7 +107,7 @@ func (h *Host) missing(net *Network) (missing []plan.Difference, err error) {
 	return slices.Clone(missing), err // a clone, because callers append to the list
 }
 
-// compare returns what missing returns. It always reads the state of the host (see RememberNetworks).
+// compare does the work of missing. It never returns a remembered result (see RememberNetworks).
 func (h *Host) compare(net *Network) (missing []plan.Difference, err error) {
 	links, err := h.linksOf(net)
 	if err != nil {
@@ -203,9 +203,9 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		}
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
-			// An address of the bridge (other) conflicts with the gateway address. If we added this
-			// address and the bridge has no port of ours, a killed process has left the address. In
-			// this case, the gateway address replaces it.
+			// The bridge has an address, other, that conflicts with the gateway address. If we added
+			// other, and the bridge has no port of ours, then a killed process has left other on the
+			// bridge. Only in this case, the gateway address replaces other.
 			used, err := h.inUse(net.Bridge)
 			if err != nil {
 				return nil, err

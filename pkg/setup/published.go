@@ -37,8 +37,7 @@ func (h *Host) PublishPort(p *Port) error {
 }
 
 // UnpublishPort deletes the host ports of an attachment, even if its bridge port does not exist any
-// more. known may list the host ports of the attachment. If known has all of them, UnpublishPort is
-// faster, because it need not list the host ports of all containers.
+// more. The parameter known is as in DetachPort.
 func (h *Host) UnpublishPort(a Attachment, known ...HostPort) error {
 	gone := func(o ownrules.PortOwner) bool { return o.Port == a.Port() }
 	return errors.Join(ownrules.Unpublish(h.Namespace, a, known), portlist.Remove(h.Namespace, gone))
@@ -51,8 +50,8 @@ func (h *Host) VerifyPublished(p *Port) error {
 	return errors.Join(plan.Error(missing), err, ownrules.VerifyHostPorts(h.Namespace, p), portlist.Verify(h.Namespace, p))
 }
 
-// CollectPublished deletes the host ports of all attachments of this CNI network that are not in
-// the list valid.
+// CollectPublished deletes the host ports of all attachments of this CNI network, except the valid
+// attachments.
 func (h *Host) CollectPublished(network string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	abandoned, err := ownrules.Published(h.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })

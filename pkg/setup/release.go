@@ -16,10 +16,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// ReleaseNetwork deletes the networks on these bridges: the rules, the gateway addresses, and each
-// bridge that we created. If a bridge still has a port of ours, ReleaseNetwork deletes only gateway
-// addresses that no container uses. It never deletes a bridge that we did not create, or that has
-// ports of other programs.
+// ReleaseNetwork deletes the networks on these bridges: the rules, the gateway addresses, and the
+// bridges. It keeps a bridge that we did not create, or that has ports of other programs. If a
+// bridge still has a port of ours, ReleaseNetwork keeps the network, and deletes nothing but the
+// gateway addresses that no container uses.
 func (h *Host) ReleaseNetwork(bridges ...string) error {
 	var errs []error
 	for i, bridge := range bridges {
@@ -102,11 +102,11 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// Collect deletes the ports of all attachments of this CNI network that are not in the list valid,
-// on every bridge. On the bridge called bridge, it also deletes ports without an alias, because
-// killed processes have left them. If a bridge then has no port of ours, Collect releases it: it
-// deletes the rules and addresses of that bridge, and the bridge itself if we created it (see
-// ReleaseNetwork). Collect continues after errors and returns all of them.
+// Collect deletes the ports of all attachments of this CNI network, except the valid attachments, on
+// every bridge. A killed process may have left ports of ours without an alias. Collect deletes these
+// ports only on the bridge that the parameter bridge names. If a bridge then has no port of ours,
+// Collect releases its network (see ReleaseNetwork). Collect continues after errors and returns all
+// of them.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	all, err := bridges.LinksUnderLock(h.Namespace)

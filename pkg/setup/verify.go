@@ -40,8 +40,8 @@ func (h *Host) VerifyHost(p *Port) error {
 }
 
 // planOfOlderBuild returns the plan for a port that an older version of bridgeveth has attached. In
-// this plan, the port has no BPDU guard. It has a check of source addresses (Port.Guard) only if
-// the configuration sets the key for this check, or if RepairPort has added the check.
+// this plan, the port has no BPDU guard. If Port.Guard is only the default, and the port has no
+// guard on the host, the plan has no guard either.
 func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false
