@@ -13,7 +13,7 @@ import (
 )
 
 // AttachedInterface is a container's interface that one of our veth pairs attaches to a CNI
-// network. Addresses has its present addresses, without link-local addresses.
+// network. Addresses are the present addresses of this interface, without link-local addresses.
 type AttachedInterface struct {
 	plan.Attachment
 	Addresses []netip.Prefix
@@ -23,7 +23,7 @@ type AttachedInterface struct {
 // network, including interfaces that ADD has not finished. It does not need the paths of the
 // containers' namespaces: from Linux 4.20 on, the kernel lists the addresses in the namespace of a
 // veth's peer. On older kernels, the result has no addresses. AttachedInterfaces lists all links,
-// and sends one request for each attachment.
+// and sends one more request for each interface.
 func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInterface, err error) {
 	links, err := allLinks(n)
 	if err != nil {

@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// maxBurst is the greatest burst, given as the time in which the rate allows the same amount of
-	// data. With 50 ms, the traffic of one second is at most 5 % above the rate. containerd and
-	// CRI-O ask for a burst of 512 MiB. With such a burst, most containers would never reach their
-	// limit.
+	// maxBurst is the greatest burst. It is given as a time: the burst is the amount of data that
+	// the rate allows in this time. With 50 ms, the traffic of one second is at most 5 % above the
+	// rate. containerd and CRI-O ask for a burst of 512 MiB. With such a burst, most containers
+	// would never reach their limit.
 	maxBurst = 50 * time.Millisecond
 	// queueTime is the length of the queue of packets that wait for tokens, given as the time to
-	// send them at the rate of the limit. With a shorter queue, TCP does not reach rates of 10
-	// Mbit/s and below: a segment of 64 KiB may be larger than the bucket, and then all parts of
-	// the segment must fit into the queue.
+	// send them at the rate of the limit. With a shorter queue and a limit of 10 Mbit/s or less,
+	// TCP would stay below the limit. A segment of 64 KiB may be larger than the bucket. All parts
+	// of such a segment must fit into the queue.
 	queueTime = 100 * time.Millisecond
 	// minQueue is the minimum length of the queue of waiting packets, in frames. It takes effect at
-	// low rates, where queueTime gives a shorter queue.
+	// low rates, for which queueTime gives a shorter queue.
 	minQueue = 8
 	// frameHeader is the length of an Ethernet header with a VLAN tag, in bytes.
 	frameHeader = 14 + 4

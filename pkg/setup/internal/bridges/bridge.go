@@ -76,8 +76,8 @@ func checkRenamed(n *netns.Namespace, name string) error {
 	return fmt.Errorf("bridge %s: %w to %s; rename it back: ip link set %[3]s down; ip link set %[3]s name %[1]s; ip link set %[1]s up", name, ErrRenamed, now)
 }
 
-// CheckBridge returns ErrNotBridge if a link has this name and is no bridge. If no link has the
-// name, it returns nil.
+// CheckBridge returns ErrNotBridge if the link called name is no bridge. If there is no such link,
+// it returns nil.
 func CheckBridge(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -144,8 +144,8 @@ func bridgeMAC(n *netns.Namespace, name string) net.HardwareAddr {
 }
 
 // DeleteBridge deletes the bridge called name if EnsureBridge created it. The caller must make sure
-// that the bridge has no ports. DeleteBridge returns when no process can see the bridge any more,
-// although the kernel has not finished the deletion (see rtnl.RemoveLink).
+// that the bridge has no ports. DeleteBridge returns as soon as no process can find the bridge. The
+// kernel finishes the deletion later (see rtnl.RemoveLink).
 func DeleteBridge(n *netns.Namespace, name string) error {
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) || err == nil && !br.Own {
@@ -214,7 +214,7 @@ func FindConflict(gateway netip.Prefix, present, keep []netip.Prefix) (netip.Pre
 }
 
 // HasGateway reports whether the addresses of a link contain a gateway address. For IPv6, the same
-// address with a shorter prefix length is sufficient, because its larger subnet reaches the same
+// address with a shorter prefix length is sufficient, because the larger subnet contains the same
 // containers.
 func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 	return slices.ContainsFunc(present, func(p netip.Prefix) bool {
@@ -224,8 +224,8 @@ func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 
 func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
 
-// RangeConflict returns ErrAddressConflict for the case that attached containers use the
-// conflicting address (other) as their gateway. The message names the remedy.
+// RangeConflict returns ErrAddressConflict for a conflicting address (other) that is the gateway of
+// attached containers. The message names the remedy.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
 		"to keep both addresses, or delete these containers first", bridge, gateway, ErrAddressConflict, other)

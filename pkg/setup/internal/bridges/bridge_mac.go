@@ -56,9 +56,9 @@ func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port ne
 }
 
 // KeepMACBeforeLeave assigns bridge br its present MAC address, if the port that leaves has the
-// same address. The kernel has then taken the address from this port. This happens only with
-// existing links and with ports of older versions of bridgeveth, because the MAC addresses of our
-// other ports are too high.
+// same address. Equal addresses mean that the kernel took the address of the bridge from this port.
+// The port is then a Port.ExistingLink, or a port of an older version of bridgeveth: our other
+// ports have MAC addresses that are too high.
 func KeepMACBeforeLeave(b *netns.Batch, br, port rtnl.Link) {
 	if br.Index != 0 && bytes.Equal(br.MAC, port.MAC) {
 		AssignMAC(b, br, br.MAC)

@@ -11,19 +11,21 @@ import (
 // learns at most maxLearned addresses. Packets still arrive when the limit is reached, because the
 // bridge floods frames to addresses that it has not learned.
 //
-// A bridge does not forward frames to 01:80:c2:00:00:01 to :0F, such as those of LLDP (:0E). These frames do
-// not pass the prerouting hook, so the guard of a port does not check them. The bridge learns from them
-// (br_handle_frame in net/bridge/br_input.c), unless no_linklocal_learn is set. A bridge that we create has
-// this setting. Frames to :00 are BPDUs. They pass the hook only if the bridge has no spanning tree.
+// A bridge does not forward frames whose destination is in the range from 01:80:c2:00:00:01 to
+// 01:80:c2:00:00:0f, for example LLDP frames. These frames do not pass the prerouting hook, so the guard of
+// a port does not check them. The bridge learns their source addresses (br_handle_frame in
+// net/bridge/br_input.c), unless no_linklocal_learn is set. Therefore a bridge that we create has
+// no_linklocal_learn set. Frames to 01:80:c2:00:00:00 are BPDUs. They pass the prerouting hook only if the
+// bridge has no spanning tree.
 
 // maxLearned is the number of MAC addresses that a bridge of ours can learn. This is four addresses
 // for each port, because virtual machines and macvlan links in a container have their own MAC
 // addresses.
 const maxLearned = 4096
 
-// MissingLearning returns the missing settings that limit what a bridge of ours learns. For a
-// bridge of another program it returns nothing. It accepts a limit other than maxLearned, because
-// an administrator may have set it.
+// MissingLearning returns the missing settings that limit what a bridge of ours learns. For a bridge of
+// another program it returns nothing. Any limit is sufficient, because an administrator may have set another
+// limit than maxLearned.
 func MissingLearning(n *netns.Namespace, br rtnl.Link) (missing []plan.Difference) {
 	if !br.Own {
 		return nil

@@ -14,9 +14,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingOnLink returns the missing routes of the host to the subnets of containers whose gateway
-// is outside their subnet. The kernel does not add such a route by itself, because link l has no
-// address in that subnet. Any route to the subnet through l is sufficient.
+// MissingOnLink returns the missing on-link routes of the host. The host needs an on-link route to
+// each container subnet that does not contain its gateway. The kernel adds no such route, because
+// link l has no address in that subnet. Any route to the subnet through l is sufficient.
 func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	name := net.RoutedBy()
 	for _, a := range net.OnLink {

@@ -37,8 +37,9 @@ func HasNoPort(n *netns.Namespace, bridge string) (bool, error) {
 }
 
 // EachPort calls f with each port of a bridge until f returns false. If ports join or leave meanwhile, f
-// may get a port twice. A bridge that does not exist has no ports. The kernel produces a listing in parts
-// while it is read, so a caller that needs only one port does not wait for all ports.
+// may get a port twice. A bridge that does not exist has no ports. The kernel produces a listing in
+// parts, while EachPort reads it. Therefore a caller that needs only one port does not wait for all
+// ports.
 func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	br, err := rtnl.ByName(n, bridge)
 	if rtnl.Absent(err) {
@@ -55,9 +56,9 @@ func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	}
 }
 
-// listPorts calls f with each port of a bridge, or with each link if bridge is 0, until f returns
-// false. It opens its own socket, because a socket cannot be used again if a listing was not read
-// to its end. The request has no IFLA_EXT_MASK, because with this attribute the kernel first
+// listPorts calls f with each port of a bridge until f returns false. If bridge is 0, it calls f with
+// each link of the namespace. It opens its own socket, because after an incomplete listing, a socket
+// cannot be used again. The request has no IFLA_EXT_MASK, because with this attribute the kernel first
 // searches all links for the largest message (rtnl_calcit in net/core/rtnetlink.c).
 func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 	socket, err := n.NewSocket(unix.NETLINK_ROUTE)
@@ -65,8 +66,8 @@ func listPorts(n *netns.Namespace, bridge int, f func(rtnl.Link) bool) error {
 		return err
 	}
 	defer socket.Close()
-	// A small buffer saves work if f stops early: whenever one part of the listing is read, the
-	// kernel already produces the next part, of the size of the buffer (netlink_recvmsg in
+	// A small buffer saves work if f stops early. During each read, the kernel already produces the next
+	// part of the listing, and this part is as long as the buffer (netlink_recvmsg in
 	// net/netlink/af_netlink.c).
 	socket.Buffer = socket.Buffer[:listBufferSize]
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
@@ -144,9 +145,9 @@ func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	return err == nil, err
 }
 
-// LinksUnderLock returns all links. It holds the exclusive lock meanwhile, so no ADD is between the
-// creation of a port and its alias. A port without an alias in the list was therefore left by a
-// killed process.
+// LinksUnderLock returns all links. It holds the exclusive lock, so no ADD runs between the creation of a
+// port and the setting of its alias. Therefore, if a listed port has no alias, a killed process created
+// the port.
 func LinksUnderLock(n *netns.Namespace) ([]rtnl.Link, error) {
 	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {

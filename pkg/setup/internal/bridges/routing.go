@@ -16,9 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// MissingForwarding returns the forwarding sysctls that are off and must be on: conf/all, and the
-// sysctl of the link that has the gateway addresses. It checks both, because the link's sysctl can
-// be off while conf/all is on.
+// MissingForwarding returns a difference for each forwarding sysctl that is off: conf/all, and the sysctl
+// of the link that has the gateway addresses. It checks both, because the link's sysctl can be off while
+// conf/all is on.
 func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	for family, key := range map[int]string{unix.AF_INET: netns.SysctlForward4, unix.AF_INET6: netns.SysctlForward6} {
 		if !slices.ContainsFunc(net.Gateways, func(g netip.Prefix) bool { return netns.FamilyOf(g.Addr()) == family }) {
@@ -46,8 +46,9 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 	return missing, nil
 }
 
-// MissingAcceptRA returns the sysctls accept_ra of our bridge and VLAN link that are not 0. With
-// another value, a container could become the host's router by sending a router advertisement.
+// MissingAcceptRA returns a difference for each of our links (bridge and VLAN link) whose sysctl
+// accept_ra is not 0. With another value, a container could become the host's router by sending a router
+// advertisement.
 //
 // A read-only /proc/sys is no error, because a host that forwards IPv6 ignores router
 // advertisements anyway, unless accept_ra is 2.
@@ -68,9 +69,9 @@ func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (
 }
 
 // enableForwarding switches forwarding on for all links. With IPv6 forwarding, a link ignores router
-// advertisements unless its accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"), and the
-// host could lose its default route. Therefore enableForwarding first sets accept_ra of each link from 1
-// to 2. It does not change the default for new links.
+// advertisements unless its accept_ra is 2 (Documentation/networking/ip-sysctl.rst, "accept_ra"). The
+// host could then lose its default route. Therefore enableForwarding first changes accept_ra from 1 to 2
+// on each link. It does not change the default for new links.
 func enableForwarding(n *netns.Namespace, key string) error {
 	if key == netns.SysctlForward6 && !n.ReadOnlySysctl(key) {
 		err := n.Do(func() error {

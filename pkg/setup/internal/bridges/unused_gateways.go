@@ -53,7 +53,7 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 
 // unusedCandidates returns the objects that DeleteUnusedGateways deletes if no container uses them.
 // old has our gateway addresses on links that have several addresses of one family. outside has the
-// links whose gateway is outside the containers' subnets: their on-link routes to these subnets may
+// links with a gateway outside the containers' subnets. Such a link has on-link routes, which may
 // be unused.
 func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress, outside []rtnl.Link, err error) {
 	type kind struct {

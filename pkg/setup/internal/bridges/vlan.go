@@ -36,9 +36,9 @@ func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 	return err == nil && l.Kind != "bridge", err
 }
 
-// MissingVLANs returns what the VLANs of a network need and the host lacks: VLAN filtering of
-// bridge br, and the VLAN link with the gateways. routed is the link that now has the name of the
-// VLAN link.
+// MissingVLANs returns a difference for each object that the VLANs of a network need and the host
+// lacks: VLAN filtering of bridge br, and the VLAN link with the gateways. routed is the existing
+// link that has the name of the VLAN link, or the zero Link.
 func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (missing []plan.Difference, err error) {
 	if !net.VLANs.Any() {
 		return nil, nil
@@ -182,7 +182,8 @@ func TagPort(n *netns.Namespace, p *plan.Port) error {
 }
 
 // AddVLANs adds the requests of TagPort to the batch. The parameter link is the link of the port.
-// This link is on bridge br already, or an earlier request of the batch adds it.
+// This link is already a port of bridge br, or an earlier request of the batch adds this link to
+// br.
 func AddVLANs(b *netns.Batch, p *plan.Port, link, br rtnl.Link) {
 	v := p.Network.VLANs
 	if !v.Any() {
@@ -239,8 +240,8 @@ func VerifyVLANs(n *netns.Namespace, p *plan.Port, br, port rtnl.Link) error {
 }
 
 // DeleteVLANLinks deletes our VLAN links on a bridge that continues to exist, and removes the
-// bridge from their VLANs. One batch does both, because a later call could not find out the VLANs
-// of the bridge without the links.
+// bridge from their VLANs. One batch does both: if the links were deleted first, a later call could
+// not find out the VLANs of the bridge.
 func DeleteVLANLinks(n *netns.Namespace, br rtnl.Link) error {
 	all, err := allLinks(n)
 	if err != nil {

@@ -40,9 +40,8 @@ func (n *Namespace) NewSocket(protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// The kernel answers a request for the addresses of one link with the addresses of this link
-	// only if this option is set (Linux 4.20). Without the option, the answer has the addresses of
-	// all links.
+	// With this option (Linux 4.20), a request for the addresses of one link works: the answer has
+	// only the addresses of this link. Without the option, the answer has the addresses of all links.
 	_ = unix.SetsockoptInt(s.FD, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return s, nil
 }
@@ -98,7 +97,7 @@ type Message struct {
 	Data        []byte
 }
 
-// Receive calls f with each message that the socket receives until f returns false.
+// Receive reads messages from the socket and calls f with each message. It stops when f returns false.
 func (s *Socket) Receive(f func(Message) bool) error {
 	for {
 		size, err := unix.Read(s.FD, s.Buffer)

@@ -17,9 +17,9 @@ const (
 	ifaProto = 11 // IFA_PROTO in linux/if_addr.h, Linux 5.18: the program that set an address
 
 	// OwnerMark is the protocol of addresses and routes that we add, and the group of links that we create.
-	// `ip addr` shows it as "proto 0x62", `ip route` as "proto 98", `ip link` as "group 98". Kernels
-	// before 5.18 do not store the protocol of an address. On these kernels, the last DEL leaves our
-	// gateway address on a bridge that we did not create.
+	// `ip addr` shows it as "proto 0x62", `ip route` as "proto 98", `ip link` as "group 98". Kernels before
+	// 5.18 do not store the protocol of an address, so DEL cannot recognize our gateway address. On these
+	// kernels, the last DEL leaves the address on a bridge that we did not create.
 	OwnerMark = 'b'
 )
 
@@ -129,8 +129,8 @@ func AllAddresses(n *netns.Namespace, link int) (all []LinkAddress, err error) {
 	return all, err
 }
 
-// LocalAddress returns the address in an RTM_NEWADDR message. This is IFA_ADDRESS if there is no
-// IFA_LOCAL, because the kernel omits IFA_LOCAL for an IPv6 address without a peer.
+// LocalAddress returns the address in an RTM_NEWADDR message. The kernel omits IFA_LOCAL for an IPv6
+// address without a peer. The address is then in IFA_ADDRESS.
 func LocalAddress(attrs netns.Attrs) []byte {
 	if local := attrs.Get(unix.IFA_LOCAL); local != nil {
 		return local

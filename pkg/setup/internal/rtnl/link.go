@@ -115,8 +115,8 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp returns one link. The parameter about is the data of the request that identifies the link:
-// its name or its index.
+// lookUp returns one link. The parameter "about" identifies the link in the request, by its name or
+// index.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	for _, data := range about {
@@ -339,9 +339,9 @@ func RandomMAC() net.HardwareAddr {
 	return mac
 }
 
-// MarkOwn adds to the batch requests that set the alias, which marks a bridge or VLAN link as ours,
-// and that stop the kernel from generating IPv6 addresses for the link. The link must be down,
-// because the kernel generates an address when the link goes up.
+// MarkOwn adds two requests to the batch. The first sets the alias that marks a bridge or VLAN link as
+// ours. The second stops the kernel from generating IPv6 addresses for the link. The link must be
+// down, because the kernel generates an address when the link goes up.
 func MarkOwn(b *netns.Batch, name string) {
 	b.Add("mark "+name, NewLinkRequest(name, 0)).AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(plan.Owner)))
 	DisableGeneratedIPv6(b, name)
@@ -351,9 +351,8 @@ func MarkOwn(b *netns.Batch, name string) {
 // called name. Such an address causes multicast reports and solicitations, which the bridge floods
 // to all ports. Call DisableGeneratedIPv6 before the link is set up.
 //
-// The request contains no other change, because the kernel refuses the whole request for a link
-// without IPv6. A link has no IPv6 if the kernel has no IPv6, or if the MTU of the link is below
-// 1280.
+// This change has its own request: for a link without IPv6, the kernel refuses the whole request. A
+// link has no IPv6 if the kernel has no IPv6, or if the MTU of the link is below 1280.
 func DisableGeneratedIPv6(b *netns.Batch, name string) {
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
@@ -368,9 +367,10 @@ const (
 	carrierPause = 200 * time.Microsecond
 )
 
-// AwaitCarrier looks up the link called name until ready returns true. ready checks for a state
-// that the kernel sets after it has noticed the carrier. From Linux 6.9 on, each look-up makes the
-// kernel process pending carrier changes of the link (rtnl_getlink in net/core/rtnetlink.c).
+// AwaitCarrier repeatedly looks up the link called name, and returns when the function ready accepts
+// the link. ready must check for a state that the kernel sets after it has noticed the carrier. From
+// Linux 6.9 on, each look-up makes the kernel process pending carrier changes of the link
+// (rtnl_getlink in net/core/rtnetlink.c).
 func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error {
 	for start := time.Now(); ; time.Sleep(carrierPause) {
 		l, err := ByName(n, name)

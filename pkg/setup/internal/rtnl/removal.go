@@ -21,8 +21,8 @@ import (
 // until no processor can have a pointer to the link (rcu_barrier in netdev_run_todo, net/core/dev.c).
 // For a bridge, it waits twice (br_multicast_dev_del in net/bridge/br_multicast.c).
 //
-// DEL need not wait for the acknowledgement. But a process cannot end while one of its threads
-// waits for it. Therefore a child process sends the request and waits. The child ends after its
+// DEL need not wait for the acknowledgement. But a process cannot end while one of its threads waits for
+// an acknowledgement. Therefore a child process sends the request and waits. The child ends after its
 // parent, and process 1 reaps the child.
 
 // The notification RTM_DELNETCONF, in linux/netconf.h.
@@ -37,7 +37,8 @@ const removalWait = 10 * time.Second
 // removalGroups are the multicast groups of two notifications about a deletion. The kernel sends
 // RTM_DELNETCONF first, when a link has lost its name and index (NETDEV_UNREGISTER in
 // net/ipv4/devinet.c). It sends RTM_DELLINK later, for a bridge only after the first of its two waits.
-// A kernel without RTM_DELNETCONF (before Linux 4.12) only makes RemoveLink slower.
+// Kernels before Linux 4.12 have no RTM_DELNETCONF. RemoveLink then waits for RTM_DELLINK and takes
+// longer.
 const removalGroups = unix.RTMGRP_LINK | 1<<(unix.RTNLGRP_IPV4_NETCONF-1)
 
 // RemoveLink deletes a link as DeleteLink does, but returns as soon as no process can find the link.
@@ -125,10 +126,11 @@ func (r *removal) begin(request []byte) error {
 // threads. Therefore the child only makes system calls, and needs no more stack than this function
 // has (like forkAndExecInChild in package syscall).
 //
-// The child closes standard input, output and error, because a program that reads the parent's
-// output waits until all writers have closed it. The child keeps the sockets open, because this
-// saves the parent time: the last process that closes an nf_tables socket waits some milliseconds
-// until deleted rules are freed (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+// The child closes standard input, output and error, because a program that reads the parent's output
+// waits until all writers have closed it. The child keeps the sockets open, so the child is the last
+// process that closes them. The last process that closes an nf_tables socket waits some milliseconds
+// until deleted rules are freed (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). The parent does not
+// have to wait.
 //
 //go:nosplit
 //go:norace

@@ -10,8 +10,8 @@ import (
 )
 
 // TestDeleteStale checks that functions that delete a link do not delete a new link of the same
-// name. The test looks up a link, deletes it and creates the new link. Each function then succeeds
-// for the old link, which does not exist any more.
+// name. The test looks up a link, deletes the link and creates the new link. Then the test calls
+// each function with the old link. The function must succeed and keep the new link.
 func TestDeleteStale(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

@@ -95,9 +95,9 @@ func UplinkMTU(n *netns.Namespace) (mtu int, err error) {
 	return mtu, nil
 }
 
-// Uplinks returns the names of the links that the routes of the main table use. It ignores routes
-// to a single address and to link-local addresses, because links of other plugins to containers
-// have such routes.
+// Uplinks returns the names of the links that the routes of the main table use. It ignores routes to a
+// single address and to link-local addresses: other plugins create such routes for links to their
+// containers.
 func Uplinks(n *netns.Namespace, family int) (names []string, err error) {
 	library, err := n.Library()
 	if err != nil {
@@ -164,7 +164,7 @@ func AbsentRoutes(n *netns.Namespace, l Link, routes []plan.Route) (absent []pla
 // hop is one next hop of a route, with the destination of the route.
 type hop struct {
 	destination netip.Prefix
-	gateway     netip.Addr // not valid if the destination is on the link
+	gateway     netip.Addr // the zero Addr if the destination is on the link
 	link        int        // index
 }
 
