@@ -33,15 +33,15 @@ const (
 type Filter struct {
 	Family      int        // AF_INET, AF_INET6
 	Reply       bool       // the fields describe the reply packets
-	Source      netip.Addr // of the packets; invalid matches every address
+	Source      netip.Addr // of the packets; the zero Addr matches every address
 	Destination netip.Addr
 	Protocol    uint8  // IPPROTO_*; 0 matches every protocol
 	Port        uint16 // destination port; 0 matches every port
 }
 
 // from returns two filters. Together they select the connections in which an address sends packets,
-// as the client or as the server. The filter for the server compares the reply packets, because
-// their source is the server's own address even if conntrack translates it.
+// as the client or as the server. The filter for the server compares the reply packets: their
+// source is the server's own address, even if the client sends to a translated address (DNAT).
 func from(address netip.Addr) []Filter {
 	f := Filter{Family: netns.FamilyOf(address), Source: address}
 	reply := f

@@ -20,7 +20,7 @@ type BaseChain struct {
 	Priority int32 // chains with a lower priority come first
 	Owner    Owner
 	Denies   string // what denies the packets that no rule has accepted, such as "policy drop"; "" if nothing does
-	Opens    bool   // a rule before that may accept new connections
+	Opens    bool   // an earlier rule may accept new connections
 }
 
 // Owner is the program that a chain belongs to. The owner decides how bridgeveth can make the chain

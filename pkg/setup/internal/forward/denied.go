@@ -11,8 +11,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// ErrDenied is returned if a chain drops a network's packets and bridgeveth cannot change this,
-// only the owner of the chain.
+// ErrDenied is returned if a chain drops a network's packets and only the owner of the chain can
+// change this.
 var ErrDenied = errors.New("packets of its containers are dropped")
 
 // CheckDenied returns ErrDenied if a chain of another program would drop the network's packets even
@@ -35,9 +35,9 @@ func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 }
 
 // checkDenied does the work of CheckDenied for one family. It looks for a chain of an unknown owner
-// that accepts no new connection and is not in net.ForwardChains. It also looks for a rule in
-// FORWARD that denies all packets and comes before the jumps to Docker's chains. The jump to
-// BRIDGEVETH-FORWARD must come after these jumps, so our rules would not get any packet.
+// that accepts no new connection and is not in net.ForwardChains. It also looks in FORWARD for a
+// rule that denies all packets and comes before the jumps to Docker's chains. Our rules get no
+// packets then, because the jump to BRIDGEVETH-FORWARD must come after Docker's jumps.
 func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	chains, err := Chains(n, family)
 	if err != nil {

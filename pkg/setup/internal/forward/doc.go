@@ -7,7 +7,7 @@
 //     BRIDGEVETH-FORWARD, our own chain.
 //   - nftables.go adds rules to the nf_tables chains that the network's configuration names.
 //   - firewalld.go asks firewalld to accept the bridge's packets.
-//   - transit.go adds rules to iptables for packets that pass through the host and no bridge.
+//   - transit.go adds rules to iptables for packets that the host forwards, but not through a bridge of ours.
 //
 // base_chains.go lists the chains that a forwarded packet traverses. denied.go finds a chain that
 // drops the packets and that only its owner can change.

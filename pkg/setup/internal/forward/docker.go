@@ -21,15 +21,15 @@ const dockerTable = "docker-bridges"
 
 // chainsBefore contains the chains to which FORWARD must jump before it jumps to
 // BRIDGEVETH-FORWARD. With this order, packets that Docker or the administrator denies stay denied.
-// dockerd moves its jumps to the top of FORWARD at every start. CNI-FORWARD belongs to the
-// reference plugin firewall. This chain begins with a jump to CNI-ADMIN, which holds the
+// dockerd moves its jumps to the top of FORWARD at every start. CNI-FORWARD is the chain of the
+// reference plugin firewall. CNI-FORWARD begins with a jump to CNI-ADMIN, which holds the
 // administrator's rules.
 var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, "CNI-FORWARD"}
 
 // isolationRules returns the rules that drop packets from the bridge to Docker's containers, except
 // replies and connections to published ports. These rules must come before forwardRules. Docker
-// isolates its own networks in the same way. The rules are necessary because up to Docker 27 only
-// the policy of FORWARD isolates Docker's containers from other bridges, and forwardRules would
+// isolates its own networks in the same way. In Docker 27 and older, only the policy of FORWARD
+// isolates Docker's containers from other bridges. Without isolationRules, forwardRules would
 // override this policy.
 func isolationRules(bridge string) []rule {
 	return []rule{
@@ -66,8 +66,8 @@ func (t xtables) jumps() bool {
 }
 
 // closed reports whether a rule that denies all packets comes before the last jump to one of
-// chainsBefore. BRIDGEVETH-FORWARD then gets no packets, because the jump to it must come after
-// that last jump.
+// chainsBefore. BRIDGEVETH-FORWARD gets no packets then, because the jump to BRIDGEVETH-FORWARD
+// must come after the jumps to chainsBefore.
 func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
 
 // lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, or -1 if
@@ -82,8 +82,8 @@ func (t xtables) lastBefore() (at int) {
 	return at
 }
 
-// jumpMayFollow reports whether a jump to one of chainsBefore may come after the rules of FORWARD
-// that were read. The parameter rules holds the rules that were read.
+// jumpMayFollow reports whether a jump to one of chainsBefore may be among the rules of FORWARD
+// that were not read. The parameter rules holds the rules that were read.
 func jumpMayFollow(n *netns.Namespace, family int, rules []rule) (bool, error) {
 	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
 	for _, chain := range chainsBefore {

@@ -23,8 +23,8 @@ const (
 	reject       = "REJECT"
 )
 
-// xtables is the state of the filter table of one family in one of the two implementations of
-// iptables (flavours). Each implementation has its own FORWARD chain.
+// xtables is the state of the filter table of one family in one flavour of iptables. The flavours,
+// nft and legacy, are the two implementations of iptables. Each flavour has its own FORWARD chain.
 type xtables struct {
 	flavour string // "nft" or "legacy"
 	family  int    // AF_INET or AF_INET6
@@ -63,12 +63,12 @@ func (t xtables) links() (names []string) {
 	return names
 }
 
-// MissingIPTables returns a difference for each filter table that packets traverse
-// (xtables.inForce) and that lacks a bridge's rules. If packets traverse no such table, it returns
-// a difference for the flavour (nft or legacy) that the host's iptables program writes, because
-// dockerd may start later and deny packets in that table. If the host has no iptables program
-// either, it returns no difference, unless must is true. The error is ErrNoIPTables if a table
-// denies packets and the program that can change the table is not installed.
+// MissingIPTables returns a difference for each filter table that packets traverse (xtables.inForce)
+// and that lacks a bridge's rules. If packets traverse no filter table, it returns a difference for
+// the flavour (nft or legacy) that the host's iptables program writes, because dockerd may start
+// later and deny packets in that table. If the host has no iptables program either, it returns a
+// difference only if must is true. The error is ErrNoIPTables if a table denies packets and the
+// program that can change the table is not installed.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
 		tables, err := readXtables(n, family)
@@ -174,8 +174,8 @@ func Delete(n *netns.Namespace, bridge string) error {
 	return errors.Join(errs...)
 }
 
-// byNetlink reports whether bridgeveth writes the table by netlink (iptables_nft_write.go) instead
-// of the program iptables. If the flavour of the table is unknown, the flavour of the host's
+// byNetlink reports whether bridgeveth writes the table by netlink (iptables_nft_write.go). If not,
+// it runs the program iptables. If the flavour of the table is unknown, the flavour of the host's
 // iptables decides.
 func (t xtables) byNetlink() bool {
 	if t.flavour != "" {

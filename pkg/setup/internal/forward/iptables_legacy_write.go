@@ -108,7 +108,7 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
-		// BRIDGEVETH-FORWARD is deleted last. If this process is killed before, the next DEL finds
+		// BRIDGEVETH-FORWARD is deleted last. If this process is killed earlier, the next DEL finds
 		// the chain and completes the deletion.
 		if len(left) == 2 {
 			if err := ipt.Run(append([]string{"-D", forwardChain}, toAdmin.args()...)...); err != nil {

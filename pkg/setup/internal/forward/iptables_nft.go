@@ -34,8 +34,8 @@ func readNFT(n *netns.Namespace, family int) (t xtables, err error) {
 const someRules = 100
 
 // readForward reads the rules of FORWARD, which may have thousands of rules. It stops when it has
-// read someRules rules and the jump to BRIDGEVETH-FORWARD. It reads on only if a jump to one of
-// chainsBefore may come later, because our jump must come after such a jump.
+// read both someRules rules and the jump to BRIDGEVETH-FORWARD. But if a jump to one of
+// chainsBefore may come later, it reads all rules, because our jump must come after such a jump.
 func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	jumped := false
 	rules, err := nftRules(n, family, filterTable, forwardBase, func(seen []rule) bool {
@@ -53,7 +53,7 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	return rules, err
 }
 
-// all is a value for the parameter more of nftRules. With this value, nftRules reads all rules of a
+// all is a function for the parameter "more" of nftRules. With all, nftRules reads each rule of a
 // chain.
 func all([]rule) bool { return true }
 

@@ -181,9 +181,9 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused makes the transaction delete a chain. It does so only if the chain has no rules
-// and no jumps to it beyond those that the transaction deletes. The parameter rules is the number
-// of rules and jumps that the transaction deletes.
+// deleteIfUnused makes the transaction delete a chain, unless a rule of the chain or a jump to the
+// chain would be left. The parameter rules is the number of the chain's rules and of the jumps to
+// the chain that the transaction deletes.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

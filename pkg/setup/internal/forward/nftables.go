@@ -74,8 +74,8 @@ type direction struct {
 func (w direction) comment() string { return commentPrefix + w.link + " " + nft.Direction(w.key) }
 
 // missingIn returns the directions in wanted for which the chain has no rule of ours before the
-// first rule that denies all packets. It stops reading after our last rule, because the chain may
-// have many more rules.
+// first rule that denies all packets. It stops reading when it has found all wanted rules, because
+// the chain may have many more rules.
 func missingIn(n *netns.Namespace, chain plan.Chain, wanted []direction) ([]direction, error) {
 	return netns.Dump(func() ([]direction, error) {
 		missing := slices.Clone(wanted)

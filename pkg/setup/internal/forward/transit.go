@@ -16,9 +16,9 @@ import (
 )
 
 // Transit packets pass through the host, but through no bridge of ours. An example is a packet to a
-// NodePort of Kubernetes whose pod is on another node: it comes in and leaves by the uplink. The
-// rules for transit packets are in this chain. BRIDGEVETH-FORWARD jumps to this chain after the
-// jump to the administrator's chain, so the administrator's rules take effect first.
+// NodePort of Kubernetes whose pod is on another node: the packet arrives and leaves by the uplink.
+// The rules for transit packets are in transitChain. BRIDGEVETH-FORWARD jumps to transitChain after
+// the jump to the administrator's chain, so the administrator's rules take effect first.
 
 const transitChain = "BRIDGEVETH-TRANSIT"
 
@@ -32,9 +32,9 @@ var toTransit = rule{target: transitChain}
 //	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 //
 // The rules do not accept new connections from a range, because such a connection may lead to
-// Docker's containers, which other networks must not reach. Rules for other ranges of the family
-// are a difference too. The Restore of this difference deletes them. If there is no FORWARD chain,
-// nothing denies the packets, so nothing is missing.
+// Docker's containers, which other networks must not reach. Surplus rules for other ranges of the
+// family are a difference too. Difference.Restore deletes surplus rules. If there is no FORWARD
+// chain, nothing denies the packets, so nothing is missing.
 func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		wanted := ofFamily(ranges, family)
@@ -59,10 +59,10 @@ func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.D
 	return missing, nil
 }
 
-// CheckTransit returns an error if iptables-legacy denies transit packets, because bridgeveth does
-// not change the tables of iptables-legacy for them. It assumes that FORWARD accepts these packets
-// if FORWARD has a rule of kube-proxy, or an accept rule with a match other than interfaces and
-// conntrack states.
+// CheckTransit returns an error if iptables-legacy denies transit packets. bridgeveth adds no
+// transit rules to iptables-legacy, so the administrator must add them. In two cases, CheckTransit
+// assumes that FORWARD accepts transit packets: FORWARD has a rule of kube-proxy, or an accept rule
+// that matches anything except interfaces and conntrack states.
 func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -99,18 +99,19 @@ func ofFamily(ranges []netip.Prefix, family int) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(ranges), func(p netip.Prefix) bool { return netns.FamilyOf(p.Addr()) != family })
 }
 
-// transits reports whether BRIDGEVETH-FORWARD, whose rules are own, jumps correctly to the transit
-// chain. It must begin with the jump to BRIDGEVETH-ADMIN. It must have exactly one jump to the
-// transit chain, before the rules of other programs.
+// transits reports whether BRIDGEVETH-FORWARD jumps correctly to the transit chain. The parameter
+// "own" has the rules of BRIDGEVETH-FORWARD. The first rule must be the jump to BRIDGEVETH-ADMIN.
+// There must be exactly one jump to the transit chain, before the rules of other programs.
 func transits(own []rule) bool {
 	at := slices.Index(own, toTransit)
 	return at > 0 && own[0] == toAdmin && !slices.ContainsFunc(own[:at], foreign) && count(own, func(r rule) bool { return r == toTransit }) == 1
 }
 
-// compareTransit returns the rules for the ranges that the transit chain lacks (missing), and the
-// handles of all other rules in that chain (surplus). It recognizes a rule by the comment. A rule
-// that nft(8) has loaded from a saved ruleset counts as surplus, because iptables cannot read such
-// a rule. missing then has a rule that replaces it.
+// compareTransit compares the transit chain with the rules that the ranges need. It returns the
+// rules that the chain lacks (missing), and the handles of the rules that the ranges do not need
+// (surplus). It recognizes a rule by the comment. iptables cannot read a rule that nft(8) has
+// loaded from a saved ruleset. Therefore surplus has such a rule, and missing has a new rule that
+// replaces it.
 func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (missing []nft.Rule, surplus []uint64, err error) {
 	dumped, err := nft.Rules(n, family, filterTable, transitChain)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 
 // Change is a transaction on one table. Its methods append requests to the transaction, and Send
 // sends them. The library's type nftables.Conn is not sufficient: it cannot write the user data of
-// a set, cannot send a transaction for a given generation of nf_tables, and opens its own socket.
+// a set, cannot send a transaction for a given generation of nf_tables (see Generation), and opens
+// its own socket.
 type Change struct {
 	table *nftables.Table
 	batch netns.Batch
@@ -35,8 +36,9 @@ type Set struct {
 }
 
 // Send sends the transaction. The kernel processes all requests or none. seen is the generation of
-// nf_tables that the caller has read. If nf_tables has changed since then, the kernel processes no
-// request and the error is ERESTART. With AnyGeneration, the kernel does not check the generation.
+// nf_tables that the caller has read (see Generation). If nf_tables has changed since then, the
+// kernel processes no request and the error is ERESTART. With AnyGeneration, the kernel does not
+// check the generation.
 func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	if c.err != nil {
 		return c.err
@@ -85,8 +87,8 @@ func (c *Change) FlushChain(name string) {
 
 // AddSet adds a set or a map unless it exists. If it exists with other flags, the kernel returns an
 // error (nft_set_is_same in net/netfilter/nf_tables_api.c). AddSet does not set the flag
-// NFT_SET_CONCAT, because nft(8) does not set it either: with this flag, nft(8) could not load a
-// saved ruleset while the set exists.
+// NFT_SET_CONCAT, because nft(8) does not set it. With other flags than those of nft(8), nft(8)
+// could not load a saved ruleset while the set exists.
 func (c *Change) AddSet(s Set) {
 	flags := uint32(0)
 	attributes := []*nl.RtAttr{
@@ -119,7 +121,7 @@ type Rule struct {
 	Comment string
 	Exprs   []expr.Any
 	First   bool   // the rule becomes the first rule of its chain
-	At      uint64 // handle of an existing rule: the new rule goes directly after it, or with First directly before it
+	At      uint64 // handle of an existing rule: the new rule goes directly after this rule, or directly before it if First is true
 }
 
 // AddRule adds a rule.

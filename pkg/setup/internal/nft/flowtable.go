@@ -30,8 +30,8 @@ const (
 var ErrNoFlowtables = errors.New("the kernel has no flowtables; use a kernel with CONFIG_NF_FLOW_TABLE_INET and CONFIG_NFT_FLOW_OFFLOAD, or set the key to \"auto\"")
 
 // AddFlowtable adds a flowtable with these devices. If the flowtable exists, AddFlowtable adds the
-// devices to it (Linux 5.8). Packets of a flow in the flowtable that arrive on one of the devices
-// pass no other hook of netfilter.
+// devices to it (Linux 5.8). The flowtable forwards packets that belong to its flows and arrive on one
+// of the devices. These packets skip the hooks from prerouting to postrouting.
 func (c *Change) AddFlowtable(name string, devices []string) {
 	const ingress, priority = 0, 0 // NF_NETDEV_INGRESS
 	hook := nl.NewRtAttr(flowtableHook|unix.NLA_F_NESTED, nil)

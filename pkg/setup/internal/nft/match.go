@@ -102,8 +102,8 @@ func NeighbourAdvertisement() []expr.Any {
 	}
 }
 
-// Direction returns the direction, as seen from the containers, of the packets that a rule with
-// this key matches: "outgoing" for MetaKeyIIFNAME, "incoming" for MetaKeyOIFNAME.
+// Direction returns a name for the packets that a rule with this key matches. The name is the direction
+// as seen from the containers: "outgoing" for MetaKeyIIFNAME, "incoming" for MetaKeyOIFNAME.
 func Direction(key expr.MetaKey) string {
 	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 }

@@ -32,7 +32,7 @@ func Family(family int) nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// Request returns a request to nf_tables about the object that the attributes name. The family is
+// Request returns a request to nf_tables. The attributes identify the object. The family is
 // NFPROTO_*, or 0 for all.
 func Request(message, flags int, family uint8, attributes ...*nl.RtAttr) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
@@ -48,13 +48,13 @@ func HasChain(n *netns.Namespace, family int, table, chain string) (bool, error)
 	return Exists(n, unix.NFT_MSG_GETCHAIN, family, ChainNamed(table, chain)...)
 }
 
-// ChainNamed returns the attributes that name a chain in requests about chains.
+// ChainNamed returns the attributes that identify a chain in requests about chains.
 func ChainNamed(table, chain string) []*nl.RtAttr {
 	return []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_CHAIN_TABLE, nl.ZeroTerminated(table)), nl.NewRtAttr(unix.NFTA_CHAIN_NAME, nl.ZeroTerminated(chain))}
 }
 
-// Exists reports whether nf_tables has the object that the attributes name. message is the type of
-// the request (NFT_MSG_GET*).
+// Exists reports whether nf_tables has an object. The attributes identify the object. message is the
+// type of the request (NFT_MSG_GET*).
 func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (bool, error) {
 	_, err := n.Ask(unix.NETLINK_NETFILTER, Request(message, 0, uint8(Family(family)), attributes...))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -75,8 +75,8 @@ func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, 
 	})
 }
 
-// EachRule calls f with each rule that Rules would return, in order, until f returns false. It does
-// not read the rules after that. The parameter rule is valid only until f returns. If the rules
+// EachRule calls f with the rules that Rules would return, in the same order. If f returns false,
+// EachRule reads no further rules. The parameter rule is valid only until f returns. If the rules
 // change during the listing, the error is ErrDumpInterrupted (see netns.Dump).
 func EachRule(n *netns.Namespace, family int, table, chain string, f func(rule netns.Attrs) bool) error {
 	what := []*nl.RtAttr{nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))}
@@ -135,14 +135,14 @@ func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 // Handle returns the number that identifies a rule within its table.
 func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(unix.NFTA_RULE_HANDLE)) }
 
-// AnyGeneration is a value for the parameter seen of Transact. With this value, the kernel does not
+// AnyGeneration is a special value for the parameter "seen" of Transact: the kernel then does not
 // check the generation of nf_tables.
 const AnyGeneration = 0
 
 // Transact sends a batch of requests to nf_tables as one transaction. The kernel processes all
 // requests or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). seen is the generation of
-// nf_tables that the caller has read. If nf_tables has changed since then, the kernel processes no
-// request and the error is ERESTART.
+// nf_tables that the caller has read (see Generation). If nf_tables has changed since then, the
+// kernel processes no request and the error is ERESTART.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	begin := batchFrame(unix.NFNL_MSG_BATCH_BEGIN)
 	if seen != AnyGeneration {

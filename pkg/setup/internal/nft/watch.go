@@ -29,10 +29,10 @@ func WatchRules(n *netns.Namespace) (*RuleWatch, error) {
 	return w, nil
 }
 
-// Wait waits for changes of rules. After a change, it returns when the duration quiet has passed
-// without a further change, because programs often change rules in several steps. If the changes do
-// not stop, it returns when the duration most has passed since the first change. If there is no
-// change at all, it returns after the duration idle.
+// Wait waits for changes of rules. After a change, it waits until no further change occurs for a time
+// (the parameter "quiet"), because programs often change rules in several steps. The parameter "most"
+// limits the time from the first change to the return. The parameter "idle" limits the time until the
+// first change.
 func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	changed, err := w.poll(idle)
 	end := time.Now().Add(most)
