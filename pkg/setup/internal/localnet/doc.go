@@ -7,9 +7,9 @@
 // which would delete a rule, but would not reset the sysctl. The loopback guard is added before the sysctl is
 // set, and deleted after the sysctl is reset.
 //
-// With br_netfilter, conntrack changes the destination of a reply to 127.0.0.1 before the bridge delivers the
-// reply to the host, so the loopback guard would drop the reply. Package ownrules therefore has a rule that sets
-// Mark on these replies, and the loopback guard accepts packets with this mark.
+// With br_netfilter, conntrack translates a reply before the bridge delivers the reply to the host. The reply
+// then has the destination 127.0.0.1, so the loopback guard would drop the reply. Therefore package ownrules has
+// a rule that sets Mark on these replies, and the loopback guard accepts packets with Mark.
 //
 // The package must not know rules of nf_tables. Start with Missing.
 package localnet

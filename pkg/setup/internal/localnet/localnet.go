@@ -32,10 +32,10 @@ const (
 	frameVLANTag  = 1<<32 - 0x1000 + 44
 )
 
-// guard is the loopback guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without Mark. Such a
-// frame may have had a VLAN tag, because the kernel removes one tag before the filter runs. The program also
-// drops frames with another tag after a tag of VLAN 0, because the kernel removes these tags only after the
-// filter (__netif_receive_skb_core in net/core/dev.c).
+// guard is the loopback guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without Mark, with or
+// without a VLAN tag: the kernel removes one tag before the filter runs. The program also drops each frame that
+// has a tag of VLAN 0 and then a second tag: the kernel removes the second tag only after the filter
+// (__netif_receive_skb_core in net/core/dev.c).
 var guard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
@@ -65,11 +65,11 @@ const (
 	bpfActDirect   = 1 // TCA_BPF_FLAG_ACT_DIRECT: the program returns the verdict
 	clsactArriving = netlink.HANDLE_MIN_INGRESS
 	clsactLeaving  = netlink.HANDLE_MIN_EGRESS
-	guardTag       = 1 // handle of the filter; because of it, a second request replaces the filter instead of adding another one
+	guardTag       = 1 // handle of the filter; a second request with this handle replaces the filter
 )
 
-// Missing returns a difference for the sysctl, and for the loopback guard, on each link of the network (the
-// bridge and its VLAN link) where it is missing.
+// Missing compares each link of the network (the bridge and its VLAN link) with the plan. It returns a
+// difference for each missing sysctl and for each missing loopback guard.
 func Missing(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	if !slices.ContainsFunc(net.HostPorts, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil, nil

@@ -24,7 +24,7 @@ const flowtable = "fastpath"
 const fastPathTries = 5
 
 // fastPath is the chain whose rules add flows to the flowtable. It runs after all chains that filter forwarded
-// packets, so all of them have accepted a packet that reaches this chain.
+// packets. Therefore a packet that reaches fastPath was accepted by all of these chains.
 var fastPath = chain{"fastpath", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityConntrackHelper}
 
 // fastPathRules returns the rules that add the flows of a bridge to the flowtable. In the syntax of nft(8):
@@ -32,9 +32,9 @@ var fastPath = chain{"fastpath", nftables.ChainTypeFilter, nftables.ChainHookFor
 //	iifname BRIDGE oifname != BRIDGE ct direction reply ct state established flow add @fastpath
 //	iifname != BRIDGE oifname BRIDGE ct direction reply ct state established flow add @fastpath
 //
-// The rules match only replies. A reply shows that the chains accept the packets of both directions, because
-// conntrack keeps no connection whose first packet was dropped. If a rule of another program drops the replies
-// of a connection, the flow is not added to the flowtable.
+// The rules match only replies, because a reply in this chain shows that the chains accept both directions. They
+// accepted the first packet of the connection: conntrack keeps no connection whose first packet was dropped.
+// They also accepted the reply, because fastPath runs after them.
 func fastPathRules(net *plan.Network) (rules []ownRule) {
 	name := net.RoutedBy()
 	for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
@@ -92,8 +92,9 @@ func ipVersion(family int) string {
 	return "IPv4"
 }
 
-// fastPathFeature returns the feature of a network's fast path. It has the rules for the table of a family, and
-// the devices that the flowtable needs: the bridge, and the links through which the host reaches other networks.
+// fastPathFeature returns the feature of a network's fast path. The feature has the rules for the table of a
+// family, and the devices that the flowtable needs: the bridge, and the links through which the host reaches
+// other networks.
 func fastPathFeature(n *netns.Namespace, net *plan.Network, family int) (feature, error) {
 	f := feature{what: fmt.Sprintf("fast path of %s for %s", net.RoutedBy(), ipVersion(family)), family: family, rules: fastPathRules(net)}
 	var err error
@@ -142,8 +143,8 @@ func HasFlowtable(n *netns.Namespace, family int) (exists bool, err error) {
 }
 
 // deleteFastPath deletes the rules of the fast path whose comments begin with prefix. If the chain then has no
-// rules, it also deletes the chain and the flowtable, because every packet that arrives on a device of the
-// flowtable passes a hook of the flowtable.
+// rules, it also deletes the chain and the flowtable. An unused flowtable would cost a lookup for every packet
+// that arrives on one of its devices.
 func deleteFastPath(n *netns.Namespace, family int, prefix string) error {
 	present, err := Rules(n, family)
 	if err != nil {

@@ -17,10 +17,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
-// The names of the guard's map and sets. In the map guardedPorts, the key is the name of a port, and the value
-// is the chain for packets of that port. In the sets, the key is the name of a port together with an address
-// that the port may send from. guardedTargets has the same keys as guardedIPv6. It is a separate set because its
-// keys have another type (see guardSets), and a set declares one type, by which nft(8) prints all its keys.
+// The names of the guard's map and sets. In the map guardedPorts, the key is the name of a port, and the value is
+// the chain for packets of that port. In the sets, the key is the name of a port together with an address that
+// the port may send from. guardedTargets holds the same ports and addresses as guardedIPv6. It is a separate set,
+// because the type of its keys is different (see guardSets): nft(8) prints all keys of a set by the type that the
+// set declares.
 const (
 	guardedPorts   = "guarded"
 	guardedMACs    = "macs"
@@ -37,7 +38,7 @@ var (
 // leadingRule is the last word in the comment of the rule that sends a bridge's packets to the guard.
 const leadingRule = "guard"
 
-// guardRules returns the rules that drop packets from addresses that their port may not send from. The rules
+// guardRules returns the rules that drop packets whose source address is not allowed for their port. The rules
 // are the same for all bridges:
 //
 //	guard_address:  meta protocol ip iifname . ip saddr != @addresses4 counter drop
@@ -49,12 +50,12 @@ const leadingRule = "guard"
 //	                jump guard_mac
 //	guard_mac:      iifname . ether saddr != @macs counter drop
 //
-// A neighbour advertisement corresponds to the ARP reply of IPv4: it contains the MAC address of its target
-// (RFC 4861, section 4.4). The rule reads the target at an offset from the network header (@nh), not from the
+// A neighbour advertisement corresponds to the ARP reply of IPv4: it contains the MAC address of its target (RFC
+// 4861, section 4.4). The rule reads the target at an offset from the network header (@nh), not from the
 // transport header. nft 1.1 would print a transport offset as "icmpv6 taddr", and nft 1.0.6 could not load a
-// ruleset saved like this. The offset is right only if the packet has no extension headers, so another rule drops
-// neighbour advertisements with extension headers. Fragments need no rule, because hosts ignore fragmented
-// neighbour advertisements (RFC 6980).
+// saved ruleset with these words. The offset from the network header is right only if the packet has no extension
+// headers. Therefore another rule drops neighbour advertisements with extension headers. Fragments need no rule,
+// because hosts ignore fragmented neighbour advertisements (RFC 6980).
 func guardRules() []ownRule {
 	source := func(base expr.PayloadBase, offset, length uint32) expr.Payload {
 		return expr.Payload{Base: base, Offset: offset, Len: length}
@@ -91,11 +92,11 @@ var formerGuardRules = []ownRule{
 //
 //	arriving:  iifname vmap @guarded
 //
-// The leading rule of each bridge matches the packets of all bridges, so a packet costs one lookup for each
-// bridge with guarded ports. The rule cannot match only the packets of its bridge, because the match for this
-// ("ibrname") needs a kernel option that not all kernels have. The chain runs before br_netfilter and before the
-// bridge learns MAC addresses. The kernel removes a VLAN tag before the chain, so a tag cannot hide the contents
-// of a packet.
+// Each bridge with guarded ports has a leading rule, but each leading rule matches the packets of all bridges. So
+// a packet costs one lookup for each of these bridges. We do not use the match for packets of one bridge
+// ("ibrname"), because this match needs a kernel option that not all kernels have. The chain runs before
+// br_netfilter and before the bridge learns MAC addresses. The kernel removes a VLAN tag before the chain runs,
+// so a tag cannot hide the contents of a packet.
 func guardFeature(net *plan.Network) feature {
 	leading := leadingTo(net.Comment(leadingRule))
 	return feature{
@@ -191,8 +192,8 @@ func guardSets() []nft.Set {
 	}
 }
 
-// notInSet matches packets for which the set has no element. The key of an element is the name of the packet's
-// port, followed by this part of the packet, which is an address.
+// notInSet matches packets for which the set has no element. The key of an element is the name of a port,
+// followed by an address. The parameter "part" selects this address in the packet.
 func notInSet(part expr.Payload, set string) []expr.Any {
 	part.DestRegister = 2 // register 1 holds the name of the port in 16 bytes
 	return []expr.Any{
@@ -252,8 +253,8 @@ func guardChain(g plan.Guard) string {
 	return guardMAC.Name
 }
 
-// GuardPort adds the guard of a port. From then on nf_tables drops packets from addresses that the port may not
-// send from.
+// GuardPort adds the guard of a port. From then on, nf_tables drops packets of this port whose source address is
+// not allowed.
 func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Guard == plan.GuardNone {
 		return nil
@@ -270,8 +271,8 @@ func UnguardPort(n *netns.Namespace, name string) error {
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	// All elements are deleted in one transaction. If the element in guardedPorts were deleted first, a process
-	// killed after this would leave the other elements, and the next call would not find them.
+	// One transaction deletes all elements. With two transactions, a process that is killed between them could
+	// leave elements without an element in guardedPorts. The next call would not find them.
 	gone, err := elementsOfPorts(n, []PortOwner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
 	if err == nil {
 		err = deleteElements(n, append(found, gone...))

@@ -162,9 +162,9 @@ func Publish(n *netns.Namespace, p *plan.Port) error {
 	return nft.AtOneGeneration(n, func(seen uint32) error { return claim(n, seen, list, p.Attachment) })
 }
 
-// claim adds mappings for an attachment, and deletes the mappings that they replace. It searches for conflicts
-// itself, because the kernel detects no conflict between mappings with different keys. The error is ERESTART if
-// nf_tables has changed since the generation in the parameter seen.
+// claim adds mappings for an attachment, and deletes the mappings that the new mappings replace. It searches for
+// conflicts itself, because the kernel detects no conflict between mappings with different keys. The error is
+// ERESTART if nf_tables has changed since the generation in the parameter seen.
 func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) error {
 	gone, claimed, err := assign(n, list, of)
 	if err != nil {
@@ -181,10 +181,10 @@ func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) 
 }
 
 // assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). If another
-// interface of the same container already serves a host port, the mapping to add waits for that host port (see
-// portsWaiting). The mappings to delete are the old mappings of the attachment itself, and the mappings of
-// bridge ports that do not exist any more. A host port on all addresses conflicts with the same host port on one
-// address, unless both belong to the same container.
+// interface of the same container already serves a host port, assign returns a waiting mapping for this host
+// port (see portsWaiting). The mappings to delete are the old mappings of the attachment itself, and the
+// mappings of bridge ports that do not exist any more. A host port on all addresses conflicts with the same host
+// port on one address, unless both belong to the same container.
 func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil {

@@ -61,8 +61,8 @@ func (m Mapping) overlaps(other Mapping) bool {
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
 }
 
-// shares reports whether the mappings m and other redirect packets to the same port of the same container. m has
-// no Owner yet, so the caller passes its attachment.
+// shares reports whether the mappings m and other redirect packets to the same port of the same container. The
+// attachment of m is the parameter "of", because m has no Owner yet.
 func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
 	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
 }
@@ -86,8 +86,8 @@ func listWaiting(n *netns.Namespace) (list []Mapping, err error) {
 	return list, nil
 }
 
-// successors returns, for each mapping in gone, the first mapping that waits for the same host port. It skips
-// waiting mappings whose bridge port does not exist or has a mapping in gone itself.
+// successors returns, for each mapping in gone, the first mapping that waits for the same host port. It skips a
+// waiting mapping if its bridge port does not exist, or if gone has a mapping of the same bridge port.
 func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil || len(waiting) == 0 {

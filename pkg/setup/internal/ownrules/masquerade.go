@@ -36,9 +36,10 @@ func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix
 //	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
 //
 // Conntrack does not translate a packet that it considers invalid. The packet would leave with its private
-// source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO is each
-// destination to which packets keep their source address. The rule excepts packets to TO: replies from there
-// may bypass this host, and conntrack then sees only half of each connection.
+// source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO is a
+// destination to which packets keep their source address. The rule has a match "ip daddr != TO" for each of
+// these destinations. Replies from TO may bypass this host. Conntrack then sees only one direction of the
+// connection and considers its packets invalid, so the rule must not drop packets to TO.
 func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := leavesNetwork(net, subnet)
@@ -66,8 +67,8 @@ func unmasqueraded(net *plan.Network, subnet netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(net.MasqueradeNot), func(to netip.Prefix) bool { return to.Addr().Is4() != subnet.Addr().Is4() })
 }
 
-// masqueradeNot returns the feature that lets packets from a subnet to one destination keep their source
-// address:
+// masqueradeNot returns the feature that excepts packets to one destination (TO) from the masquerade of a
+// subnet:
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr TO counter accept
 //

@@ -12,9 +12,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
-// policy is a setting of a network, such as the ingress policy, with the rules in one chain that put it into
-// effect. If the value of the setting changes, ComparePolicy replaces the rules of the old value by those of
-// the new value. For a policy without rules, it deletes the old rules.
+// policy is a setting of a network, such as the ingress policy, with the rules that put the setting into effect.
+// All rules of a policy are in one chain. If the value of the setting changes, ComparePolicy replaces the rules
+// of the old value by those of the new value. If the new value needs no rules, ComparePolicy only deletes the
+// old rules.
 type policy struct {
 	Chain chain
 	Name  string // name of the setting, which follows the name of the bridge in the comments of rules
@@ -30,9 +31,9 @@ func (p *policy) add(value string, exprs []expr.Any) {
 	p.rules = append(p.rules, policyRule{value, exprs})
 }
 
-// ComparePolicy returns a difference for each rule of a policy that its chain lacks, and for each rule of an old
-// value of the setting, which must be deleted. It recognizes rules by their comments. present holds the handles
-// of the chain's rules, by comment.
+// ComparePolicy compares a policy with the rules in its chain. It returns a difference for each missing rule,
+// and for each rule of an old value of the setting. Such an old rule must be deleted. ComparePolicy recognizes
+// rules by their comments. present holds the handles of the chain's rules, by comment.
 func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
 	wanted := map[string]bool{}
 	for _, rule := range p.rules {

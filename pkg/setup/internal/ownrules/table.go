@@ -13,8 +13,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 )
 
-// chain is a chain in our tables. Its name must not be a keyword of nft(8), because nft(8) could then not load
-// a saved ruleset.
+// chain is a chain in our tables. Its name must not be a keyword of nft(8): nft(8) could not load a saved
+// ruleset with such a name.
 type chain struct {
 	Name     string
 	kind     nftables.ChainType // "" for a chain without a hook

@@ -68,8 +68,9 @@ func RestoreAll(missing []Difference) error {
 	return nil
 }
 
-// Error returns an error that names every difference, or nil if there is none. It omits a
-// difference with Former set, because CHECK accepts an object in the form of an older version.
+// Error returns an error that names every difference, or nil if there is none. It omits each
+// difference whose field Former is true, because CHECK accepts an object in the form of an older
+// version.
 func Error(missing []Difference) error {
 	var wrong []error
 	for _, d := range missing {
@@ -81,7 +82,8 @@ func Error(missing []Difference) error {
 }
 
 // Differ compares a value that was found (is) with the planned value (want). It returns nil if they
-// are equal. Otherwise the error contains both values and what, the name of the object.
+// are equal. Otherwise the error contains both values and the name of the object (the parameter
+// "what").
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

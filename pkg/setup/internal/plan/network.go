@@ -17,7 +17,7 @@ type Network struct {
 	MTU             int            // in bytes, of a bridge that ADD creates; 0 means the kernel's default
 	IPv4, IPv6      bool           // the address families of the network's packets
 	Gateways        []netip.Prefix // the addresses of the bridge or VLAN link that containers use as their gateway; the host forwards packets of these address families
-	OnLink          []netip.Prefix // addresses of containers whose gateway is outside their subnet; the host gets a route to the subnet of each
+	OnLink          []netip.Prefix // addresses of containers in subnets without the gateway; the host gets a route to each of these subnets
 	Conflict        Conflict       // what happens to other addresses of the bridge
 	Promiscuous     bool           // the bridge receives all frames; an existing bridge stays in this mode after the last DEL
 	Forward         Forward
@@ -47,9 +47,9 @@ func (net *Network) Families() (families []int) {
 	return families
 }
 
-// Comment returns the comment for a rule of the network: the name of the bridge, then the words in
-// what. DEL finds the rule by the name of the bridge. If a VLAN link has the gateways, its name
-// comes directly after that of the bridge.
+// Comment returns the comment for a rule of the network: the name of the bridge, then the strings
+// in the parameter "what". DEL finds the rule by the name of the bridge. If a VLAN link has the
+// gateways, its name comes directly after that of the bridge.
 func (net *Network) Comment(what ...string) string {
 	return strings.Join(append(net.Links(), what...), " ")
 }
@@ -73,7 +73,7 @@ const MaxVLAN = 4094
 func (v VLANs) Any() bool { return v.Native != 0 || len(v.Trunk) > 0 }
 
 // RoutedBy returns the name of the link that has the gateways: the bridge, or a VLAN link on the
-// bridge. Whoever creates the Network must make sure that this name has at most 15 characters.
+// bridge. The creator of the Network must make sure that this name has at most 15 characters.
 func (net *Network) RoutedBy() string {
 	if net.VLANs.Native == 0 || len(net.Gateways) == 0 {
 		return net.Bridge

@@ -100,8 +100,9 @@ const (
 	// IngressSameBridge drops connections from containers on other bridges.
 	IngressSameBridge
 	// IngressIsolated drops connections from containers on other bridges, and connections between
-	// containers of the network. The containers' bridge ports are isolated. Therefore, with
-	// br_netfilter, the containers do not reach each other's published ports either.
+	// containers of the network. The containers' bridge ports are isolated, so the bridge forwards no
+	// frame between them. With br_netfilter, this applies to published ports too: the bridge itself
+	// redirects the packet to the other container's port.
 	IngressIsolated
 )
 

@@ -13,7 +13,7 @@ const MinRate = 1000
 // Limit is a bandwidth limit in one direction, by a token bucket (tc-tbf(8)).
 type Limit struct {
 	Rate  uint64 // bits per second, of whole Ethernet frames; 0 means no limit, otherwise at least MinRate
-	Burst uint64 // bits that may pass at once after a pause; more than 50 ms of the rate is reduced to this, less than one frame is raised to one frame
+	Burst uint64 // bits that may pass at once after a pause; a burst above 50 ms of Rate is reduced to 50 ms, a burst below one frame is raised to one frame
 }
 
 // Bandwidth has the bandwidth limits of a port. The directions are those of CNI's capability

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Route is a route of a container. If Gateway is invalid, the destination is reached directly on
-// the link. The kernel chooses a default for each other field that is zero or nil.
+// Route is a route of a container. If Gateway is the zero Addr, the destination is reached
+// directly on the link. For other fields that are zero or nil, the kernel chooses a default.
 type Route struct {
 	Destination netip.Prefix
 	Gateway     netip.Addr
