@@ -24,7 +24,7 @@ type commandRow struct {
 	Seconds    float64 `json:"seconds"`            // median
 	CPUSeconds float64 `json:"cpuSeconds"`         // mean
 	MemoryKB   float64 `json:"memoryKb,omitempty"` // peak; 0 if unknown
-	Problems   bool    `json:"problems,omitempty"` // bvctl has found problems, so it took longer: on a busy host, broadcasts are lost
+	Problems   bool    `json:"problems,omitempty"` // bvctl doctor has found problems, so it took longer
 }
 
 // commandTurns is how often each command runs. The row of the command has the median time.
@@ -33,9 +33,10 @@ const commandTurns = 3
 // commands are the measured commands of bvctl.
 var commands = [][]string{{"inspect"}, {"topology"}, {"leases"}, {"leases", "check"}, {"repair"}, {"doctor"}}
 
-// crowdNetworks is the number of networks on which the containers are. With all 1,000 containers on
-// one bridge, a broadcast would overflow the kernel's queue (see mostFlooded), and bvctl doctor
-// would report a problem.
+// crowdNetworks is the number of networks on which the containers are. With 1,000 containers on one
+// bridge, a broadcast overflows the kernel's queue (see mostFlooded), so that bvctl doctor finds a
+// problem. Even on ten bridges, it finds that the kernel's table of neighbour entries is full, unless
+// gc_thresh3 is higher than by default.
 const crowdNetworks = 10
 
 // measureCommands measures the commands of bvctl, and GC. It measures them first with a tenth of the
