@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"strconv"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
@@ -46,6 +47,19 @@ func (p *Path) checkHostNeighbour(e *End) {
 	if believed := wrongMAC(all, a, mac); believed != nil {
 		p.Bad("neighbour of the host", report.Command("ip neigh del %s dev %s", a, e.Bridge), "the host's neighbour entry for %s has MAC %s; the container's MAC is %s", a, believed, mac)
 	}
+}
+
+// checkNeighbourTable checks whether the kernel has refused a neighbour entry since the snapshot, because
+// its table was full. Packets to an address without an entry are then lost.
+func (p *Path) checkNeighbourTable() {
+	family := kernel.FamilyOf(p.From)
+	t, err := kernel.ReadNeighbourTable(p.Host.Namespace, family)
+	if err != nil || t.Refused == p.refused[family] {
+		return
+	}
+	key := map[bool]string{true: "ipv4", false: "ipv6"}[p.Is4()] + "/neigh/default/gc_thresh3"
+	p.Bad("neighbour table", report.SetSysctl(key, strconv.Itoa(8*t.Limit)),
+		"the kernel's table of neighbour entries was full (net/%s is %d), so the kernel dropped packets; all containers and the host share this table", key, t.Limit)
 }
 
 // wrongMAC returns the MAC in the neighbour entry for address a if it differs from mac. It returns

@@ -1,7 +1,7 @@
 package checks
 
 // CheckSilentDrops checks the causes of loss that leave no counter and no error: ARP off, wrong
-// neighbour entries, a port that the bridge does not flood, queueing disciplines, and pings that
+// neighbour entries, a full table of neighbour entries, a port that the bridge does not flood, queueing disciplines, and pings that
 // are ignored.
 func (p *Path) CheckSilentDrops() {
 	bridged := p.Local || p.Routed
@@ -18,6 +18,7 @@ func (p *Path) CheckSilentDrops() {
 		p.checkQdiscs(p.Host.Namespace, e.Port, nil)
 	}
 	p.checkNodeNeighbour()
+	p.checkNeighbourTable()
 	switch {
 	case p.Own:
 		p.checkEcho(p.A.Namespace, p.A)

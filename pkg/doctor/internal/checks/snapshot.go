@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -15,6 +17,7 @@ type Snapshot struct {
 	holders   map[netip.Addr][]holder
 	addresses map[*End][]kernel.Address  // of each container
 	ports     map[string]setup.FoundPort // by name
+	refused   map[int]uint64             // kernel.NeighbourTable.Refused, by address family
 }
 
 // holder is a link that has an address.
@@ -27,13 +30,18 @@ type holder struct {
 
 // TakeSnapshot reads the ports of the host, and the addresses of the host and of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
-	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}}
+	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[int]uint64{}}
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range ports {
 		s.ports[p.Name] = p
+	}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		if t, err := kernel.ReadNeighbourTable(host.Namespace, family); err == nil { // without IPv6, there is no table
+			s.refused[family] = t.Refused
+		}
 	}
 	if err := s.add(host.Namespace, nil); err != nil {
 		return nil, err
