@@ -13,13 +13,13 @@ doc=docs/performance.md
 tables=$(tr -d '\r' | sed -E 's/^ +//; s/ +$//; s/  +/\t/g' | awk -F'\t' '
 	/^kernel\t/ { kernel = $2; sub(/,.*/, "", kernel) }
 	$1 == "path" && /fastPath/ { columns = NF; packets = 1 }
-	$1 == "what" { columns = 5; packets = 0 }
+	$1 == "what" || $1 == "command" { columns = 5; packets = 0 }
 	$0 == "" { columns = 0 }
 	!columns || packets && $3 != "flows" && $3 != 1 { next }
 	{
 		row = "|"; rule = "|"
 		for (i = 1; i <= columns; i++) { row = row " " $i " |"; rule = rule " --- |" }
-		head = $1 == "path" || $1 == "what"
+		head = $1 == "path" || $1 == "what" || $1 == "command"
 		if (head) print ""
 		print row
 		if (head) print rule

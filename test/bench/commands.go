@@ -176,7 +176,8 @@ func (r *report) printCommands(w io.Writer) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "command\tcontainers\tseconds\tCPU seconds\tpeak memory KB\tresult\t")
 	for _, row := range r.Commands {
-		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%.0f\t%s\t\n", row.Command, row.Containers, row.Seconds, row.CPUSeconds, row.MemoryKB, choose(row.Problems, "problems found", ""))
+		fmt.Fprintf(tw, "%s\t%d\t%.2f\t%.2f\t%s\t%s\t\n", row.Command, row.Containers, row.Seconds, row.CPUSeconds,
+			choose(row.MemoryKB > 0, fmt.Sprintf("%.0f", row.MemoryKB), "-"), choose(row.Problems, "problems found", ""))
 	}
 	_ = tw.Flush() // a failure could not be printed either
 }
