@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"runtime"
 
-	_ "github.com/bridgeveth/bridgeveth/internal/oneprocessor"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 	"github.com/bridgeveth/bridgeveth/plugins/firewall"
