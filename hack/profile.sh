@@ -22,7 +22,7 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
 ip link set lo up
 iptables -P FORWARD DROP
-call() { # verb, number of the container, command that runs the plugin
+call() { # verb, number of the container, command that runs the plugin and its arguments
 	local verb=$1 i=$2
 	shift 2
 	CNI_COMMAND=$verb CNI_CONTAINERID=c$i CNI_NETNS=/run/netns/c$i CNI_IFNAME=eth0 CNI_PATH=$INSIDE "$@" "$INSIDE/bridgeveth" <<-END
@@ -91,3 +91,72 @@ for verb in ADD DEL; do
 			stack != "" { stack = stack " " $0 }
 			END { take(); for (s in samples) printf "%5.1f %%  %s\n", 100 * samples[s] / all, s }' | sort -rn
 done
+
+# together runs a verb for the containers 2 to 9, and starts the eight plugins at the same time: each
+# process waits until the script releases the lock of the file gate.
+together() {
+	local gate plugins=()
+	exec {gate}>/run/gate
+	flock $gate
+	for i in $(seq 2 9); do
+		call "$1" "$i" sh -c 'flock -s /run/gate true; exec "$@"' sh >/dev/null &
+		plugins+=($!)
+	done
+	sleep 0.2
+	flock -u $gate # closing the file would not release the lock, because the children have it open too
+	wait "${plugins[@]}"
+	exec {gate}>&-
+}
+
+# waits prints why the main threads of the plugins did not run, from the switches between threads: for
+# how long, and how many times, for each plugin.
+waits() {
+	for n in $(seq "$rounds"); do
+		perf script -i "/run/switches.$n" -F comm,pid,tid,time,event,trace,ip,sym --no-inline 2>/dev/null
+		echo
+	done | awk -v plugins=$((8 * rounds)) '
+		function reason() {
+			if (state ~ /^R/) return "a processor"
+			if (stack ~ /mutex_lock.* (rtnl|rtnetlink|inet|netdev)/) return "lock of the kernel for links and addresses"
+			if (stack ~ /mutex_lock.* (nf_tables|nfnetlink|nft)/) return "lock of the kernel for nf_tables"
+			if (stack ~ /lock_mm|mmap_lock/) return "lock of the process for its memory"
+			if (stack ~ /futex/) return "another thread of the process"
+			return "other reasons"
+		}
+		function finish() {
+			if (in_thread in since) {
+				took[why[in_thread]] += now - since[in_thread]
+				times[why[in_thread]]++
+				delete since[in_thread]
+			}
+			if (out_thread != "") { since[out_thread] = now; why[out_thread] = reason() }
+			in_thread = out_thread = stack = ""
+		}
+		function field(pattern, skipped) { return match($0, pattern) ? substr($0, RSTART + skipped, RLENGTH - skipped) : "" }
+		/sched_switch:/ {
+			finish()
+			now = field("[0-9]+[.][0-9]+", 0) + 0
+			split(field("[0-9]+/[0-9]+", 0), id, "/")
+			state = field("prev_state=[A-Z]", 11)
+			if (id[1] == id[2] && /prev_comm=bridgeveth/) out_thread = id[2]
+			in_thread = field("next_pid=[0-9]+", 9)
+			next
+		}
+		{ stack = stack " " $2 }
+		END { finish(); for (r in took) printf "%6.2f ms %5.1f times  %s\n", 1000 * took[r] / plugins, times[r] / plugins, r }' | sort -rn
+}
+
+for i in $(seq 3 9); do ip netns add "c$i"; done
+call ADD 1 >/dev/null
+rounds=$((count / 5 + 1))
+for n in $(seq "$rounds"); do
+	perf record -q -a -e sched:sched_switch --filter 'prev_comm == "bridgeveth" || next_comm == "bridgeveth"' -g -o "/run/switches.$n" &
+	recorder=$!
+	sleep 0.2
+	together ADD
+	kill -TERM $recorder
+	wait $recorder || true
+	together DEL
+done
+echo "8 at a time, ADD waits for:"
+waits
