@@ -215,24 +215,31 @@ func othersRules(t testing.TB, program string) (list []string) {
 	return list
 }
 
-// TestForwardDenied adds a rule that denies all packets before the jump to DOCKER-USER. CheckDenied
-// must return an error that names DOCKER-USER. AttachPort must still add our jump behind the jump
-// to DOCKER-USER.
+// TestForwardDenied adds a rule that denies all packets before the jump to DOCKER-USER, or to the
+// chain of the reference plugin firewall. CheckDenied must return an error that names this chain and
+// the administrator's chain. AttachPort must still add our jump behind that jump.
 func TestForwardDenied(t *testing.T) {
-	t.Parallel()
-	host := setuptest.EnterHost(t)
-	dropAll(t, "nft")
-	setuptest.Run(t, "sh", "-ec", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER")
-	if err := host.CheckDenied(&setup.Network{IPv4: true}); err != nil {
-		t.Fatal(err)
-	}
-	setuptest.Run(t, "iptables", "-I", "FORWARD", "-j", "REJECT")
-	if err := host.CheckDenied(&setup.Network{IPv4: true}); !errors.Is(err, setup.ErrDenied) || !strings.Contains(err.Error(), "DOCKER-USER") {
-		t.Errorf("got %v", err)
-	}
-	attach(t, host, port(t, 1, setup.ForwardIPTables))
-	if got, want := rules(t, "iptables", "FORWARD"), []string{"-j REJECT --reject-with icmp-port-unreachable", "-j DOCKER-USER", "-j BRIDGEVETH-FORWARD"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	for chain, remedy := range map[string]string{
+		"DOCKER-USER": "below this jump, or into DOCKER-USER",
+		"CNI-FORWARD": "below this jump, or into CNI-ADMIN",
+	} {
+		t.Run(chain, func(t *testing.T) {
+			t.Parallel()
+			host := setuptest.EnterHost(t)
+			dropAll(t, "nft")
+			setuptest.Run(t, "sh", "-ec", "iptables -N "+chain+"; iptables -A FORWARD -j "+chain)
+			if err := host.CheckDenied(&setup.Network{IPv4: true}); err != nil {
+				t.Fatal(err)
+			}
+			setuptest.Run(t, "iptables", "-I", "FORWARD", "-j", "REJECT")
+			if err := host.CheckDenied(&setup.Network{IPv4: true}); !errors.Is(err, setup.ErrDenied) || !strings.Contains(err.Error(), "the jump to "+chain) || !strings.HasSuffix(err.Error(), remedy) {
+				t.Errorf("got %v", err)
+			}
+			attach(t, host, port(t, 1, setup.ForwardIPTables))
+			if got, want := rules(t, "iptables", "FORWARD"), []string{"-j REJECT --reject-with icmp-port-unreachable", "-j " + chain, "-j BRIDGEVETH-FORWARD"}; !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
 	}
 }
 

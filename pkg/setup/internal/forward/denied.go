@@ -36,8 +36,8 @@ func CheckDenied(n *netns.Namespace, net *plan.Network) error {
 
 // checkDenied does the work of CheckDenied for one family. It looks for a chain of an unknown owner
 // that accepts no new connection and is not in net.ForwardChains. It also looks in FORWARD for a
-// rule that denies all packets and comes before the jumps to Docker's chains. Our rules get no
-// packets then, because the jump to BRIDGEVETH-FORWARD must come after Docker's jumps.
+// rule that denies all packets and comes before the jumps to chainsBefore, such as DOCKER-USER. Our
+// rules get no packets then, because the jump to BRIDGEVETH-FORWARD must come after these jumps.
 func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 	chains, err := Chains(n, family)
 	if err != nil {
@@ -53,8 +53,12 @@ func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 		return err
 	}
 	for _, t := range tables {
-		if t.closed() {
-			return fmt.Errorf("%w by a rule of %s above Docker's chains, which denies all packets: move the rule below these chains, or into DOCKER-USER", ErrDenied, t)
+		if chain := t.closedBefore(); chain != "" {
+			admin := dockerUser
+			if chain == cniForward {
+				admin = cniAdmin
+			}
+			return fmt.Errorf("%w by a rule of %s above the jump to %s, which denies all packets: move the rule below this jump, or into %s", ErrDenied, t, chain, admin)
 		}
 	}
 	return nil

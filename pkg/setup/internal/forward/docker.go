@@ -15,16 +15,20 @@ const (
 	dockerDrops    = "DOCKER-ISOLATION-STAGE-2" // dockerIsolates jumps here; drops packets that leave through a bridge of Docker
 )
 
+// The names of the chains of the reference plugin firewall in the table filter of iptables.
+const (
+	cniForward = "CNI-FORWARD" // begins with a jump to cniAdmin
+	cniAdmin   = "CNI-ADMIN"   // holds the administrator's rules
+)
+
 // dockerTable is the name of Docker's table in nf_tables, which exists if Docker's firewall backend
 // is nftables (Docker 29).
 const dockerTable = "docker-bridges"
 
 // chainsBefore contains the chains to which FORWARD must jump before it jumps to
 // BRIDGEVETH-FORWARD. With this order, packets that Docker or the administrator denies stay denied.
-// dockerd moves its jumps to the top of FORWARD at every start. CNI-FORWARD is the chain of the
-// reference plugin firewall. CNI-FORWARD begins with a jump to CNI-ADMIN, which holds the
-// administrator's rules.
-var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, "CNI-FORWARD"}
+// dockerd moves its jumps to the top of FORWARD at every start.
+var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, cniForward}
 
 // isolationRules returns the rules that drop packets from the bridge to Docker's containers, except
 // replies and connections to published ports. These rules must come before forwardRules. Docker
@@ -65,10 +69,16 @@ func (t xtables) jumps() bool {
 	return at > last && !slices.ContainsFunc(t.forward[last+1:at], rule.denies)
 }
 
-// closed reports whether a rule that denies all packets comes before the last jump to one of
-// chainsBefore. BRIDGEVETH-FORWARD gets no packets then, because the jump to BRIDGEVETH-FORWARD
-// must come after the jumps to chainsBefore.
-func (t xtables) closed() bool { return slices.ContainsFunc(t.forward[:t.lastBefore()+1], rule.denies) }
+// closedBefore returns the chain among chainsBefore that FORWARD jumps to last, if a rule that denies
+// all packets comes before this jump. BRIDGEVETH-FORWARD gets no packets then, because the jump to
+// BRIDGEVETH-FORWARD must come after the jumps to chainsBefore. Otherwise closedBefore returns "".
+func (t xtables) closedBefore() (chain string) {
+	last := t.lastBefore()
+	if !slices.ContainsFunc(t.forward[:last+1], rule.denies) {
+		return ""
+	}
+	return t.forward[last].target
+}
 
 // lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, or -1 if
 // there is none.
