@@ -205,6 +205,25 @@ func TestTransitRules(t *testing.T) {
 	}
 }
 
+// TestTransitFamily checks that EnsureTransit deletes the rules of a family without ranges, and only
+// these rules.
+func TestTransitFamily(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	dropAll(t, "nft")
+	n.ensure(t, podRanges...)
+	n.ensure(t, podRanges[0])
+	if got := setuptest.Run(t, "ip6tables", "-S"); strings.Contains(got, "BRIDGEVETH") {
+		t.Errorf("no IPv6 range is left, but got\n%s", got)
+	}
+	if !setuptest.Ping(t, n.outside, "198.51.100.9") {
+		t.Error("packets to the IPv4 range are dropped")
+	}
+	if restored := n.ensure(t, podRanges[0]); len(restored) > 0 {
+		t.Errorf("the second call has restored %q", restored)
+	}
+}
+
 // TestTransitAndBridge checks that the rules of a bridge and the transit rules can be added and
 // deleted in any order without changing each other.
 func TestTransitAndBridge(t *testing.T) {

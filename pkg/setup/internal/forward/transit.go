@@ -32,9 +32,9 @@ var toTransit = rule{target: transitChain}
 //	-s RANGE -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 //
 // The rules do not accept new connections from a range, because such a connection may lead to
-// Docker's containers, which other networks must not reach. Surplus rules for other ranges of the
-// family are a difference too. Difference.Restore deletes surplus rules. If there is no FORWARD
-// chain, nothing denies the packets, so nothing is missing.
+// Docker's containers, which other networks must not reach. Surplus rules for other ranges are
+// a difference too. Difference.Restore deletes surplus rules. If there is no FORWARD chain, nothing
+// denies the packets, so nothing is missing.
 func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.Difference, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		wanted := ofFamily(ranges, family)
@@ -42,14 +42,18 @@ func MissingTransit(n *netns.Namespace, ranges []netip.Prefix) (missing []plan.D
 		if err != nil {
 			return nil, err
 		}
-		if len(wanted) == 0 || !t.inForce {
+		if !t.inForce {
 			continue
 		}
 		lacking, surplus, err := compareTransit(n, family, wanted)
 		if err != nil {
 			return nil, err
 		}
-		if len(lacking)+len(surplus) > 0 || !transits(t.own) || !t.jumps() {
+		if len(wanted) == 0 {
+			if len(surplus) > 0 {
+				missing = append(missing, plan.Difference{What: fmt.Sprintf("no transit rules in %s", t), Restore: func() error { return removeTransit(n, t) }})
+			}
+		} else if len(lacking)+len(surplus) > 0 || !transits(t.own) || !t.jumps() {
 			missing = append(missing, plan.Difference{
 				What:    fmt.Sprintf("transit rules for %v in %s", wanted, t),
 				Restore: func() error { return addTransit(n, t, wanted) },
