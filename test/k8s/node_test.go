@@ -273,11 +273,12 @@ func mountNode(dir string) error {
 		}
 		list = append(list, mount{"overlay", path, "overlay", 0, "lowerdir=" + lower[path] + path + ",upperdir=" + upper + ",workdir=" + work})
 	}
-	cgroups := dir + "/cgroup"
-	if err := os.MkdirAll(cgroups, 0o755); err != nil {
+	cgroups, containers := dir+"/cgroup", dir+"/containers"
+	if err := errors.Join(os.MkdirAll(cgroups, 0o755), os.MkdirAll(containers, 0o755), os.MkdirAll(dir+"/upper/var/lib/containerd", 0o755)); err != nil {
 		return err
 	}
 	list = append(list,
+		mount{containers, "/var/lib/containerd", "", unix.MS_BIND, ""}, // an overlay cannot be the upper layer of the overlays of containers
 		mount{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
 		mount{"/sys/fs/cgroup", cgroups, "", unix.MS_BIND | unix.MS_REC, ""},
 		mount{"sysfs", "/sys", "sysfs", 0, ""}, // shows the node's network namespace
@@ -317,7 +318,7 @@ disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.in
   restrict_oom_score_adj = true
   disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
-  snapshotter = "native"
+  snapshotter = "overlayfs"
 `, podImage), 0o600),
 		os.WriteFile("/etc/kubernetes/kubelet.yaml", fmt.Appendf(nil, `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
