@@ -76,6 +76,16 @@ test-k8s: build node ## run the node agent in a real Kubernetes cluster (the fir
 	@K8S_BIN=$(CURDIR)/.cache/k8s CONTAINERD_ROOT=$(CURDIR)/.cache/containerd FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld hack/test.sh ./k8s
 	@KUBE_APISERVER=$(CURDIR)/.cache/k8s/kube-apiserver REQUIRE_NETNS=1 go test -C cmd/bridgeveth-node -count=1 ./internal/nodes
 
+test-k8s-conformance: build node ## run Kubernetes' own specs of its network, with bridgeveth and with the reference plugins (FOCUS=HostPort for some)
+	@hack/need.sh curl etcd ip iptables nft openssl pgrep ping tc umoci
+	@hack/br_netfilter.sh
+	@hack/containerd.sh
+	@hack/k8s.sh
+	@hack/e2e.sh
+	@rm -f .cache/e2e/*.results
+	@$(if $(FOCUS),E2E_FOCUS='$(FOCUS)') E2E_DIR=$(CURDIR)/.cache/e2e K8S_BIN=$(CURDIR)/.cache/k8s CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh ./k8s -run Conformance -timeout 4h
+	@$(if $(FOCUS),,hack/conformance.sh)
+
 test-vm: ## run the tests that send packets under Debian's kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh
 
@@ -100,7 +110,7 @@ clean: ## remove bin and .cache
 	rm -rf bin .cache
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-20s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
 
 .cache/bin/cnitool: test/go.mod
 	go build -C test -o $(CURDIR)/$@ github.com/containernetworking/cni/cnitool
@@ -109,4 +119,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-vm bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-k8s-conformance test-vm bench bench-vm lint clean help

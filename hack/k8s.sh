@@ -11,8 +11,9 @@ if [ ! -x "$cache/kube-apiserver" ] || [ "$(cat "$cache/version")" != "$version"
 	mkdir -p "$cache.new"
 	echo "building Kubernetes $version: kube-apiserver, kube-controller-manager, kube-proxy, kube-scheduler, kubectl, kubelet" >&2
 	minor=${version#v1.}
+	# shellcheck disable=SC2046 # a list of words
 	CGO_ENABLED=0 nice go build -C hack/k8s -o "$cache.new/" -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version \
-		-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" tool
+		-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" $(go list -C hack/k8s tool | grep /cmd/)
 	echo "$version" >"$cache.new/version"
 	rm -rf "$cache"
 	mv "$cache.new" "$cache"

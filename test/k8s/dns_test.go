@@ -36,7 +36,7 @@ data:
     .:53 {
       errors
       ready
-      kubernetes cluster.local
+      kubernetes cluster.local in-addr.arpa ip6.arpa
     }
 ---
 apiVersion: apps/v1
@@ -69,12 +69,17 @@ spec:
   ports: [{name: udp, port: 53, protocol: UDP}, {name: tcp, port: 53, protocol: TCP}]
 `
 
-// testDNS runs CoreDNS, and checks that a pod of each node reaches a Service by the Service's DNS
-// name.
-func (c *cluster) testDNS() {
+// startDNS runs CoreDNS.
+func (c *cluster) startDNS() {
 	c.Helper()
 	c.apply(strings.ReplaceAll(dns, "PROGRAM", filepath.Join(k8sBin, "coredns")))
 	c.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout", "5m")
+}
+
+// testDNS checks that a pod of each node reaches a Service by the Service's DNS name.
+func (c *cluster) testDNS() {
+	c.Helper()
+	c.startDNS()
 	for _, p := range c.pods() {
 		c.awaitCall(c.from(p), "web.default.svc.cluster.local", "70")
 		c.awaitCall(c.from(p), "web", "70")

@@ -239,7 +239,11 @@ func spawn(name string, args []string) (pid int, err error) {
 // importImages imports the images of the test's pods and of the node agent into containerd. It
 // tries again until containerd answers.
 func importImages(ctr string) (err error) {
-	for image, archive := range map[string]string{podImage: filepath.Join(containerdRoot, "image.tar"), agentImage: agentArchive()} {
+	images := map[string]string{podImage: filepath.Join(containerdRoot, "image.tar"), agentImage: agentArchive()}
+	if e2eDir != "" {
+		images[e2eImage] = filepath.Join(e2eDir, "image.tar")
+	}
+	for image, archive := range images {
 		for range 300 {
 			var out []byte
 			if out, err = exec.Command(ctr, "-n", "k8s.io", "images", "import", "--base-name", strings.TrimSuffix(image, ":latest"), archive).CombinedOutput(); err == nil {
@@ -248,8 +252,21 @@ func importImages(ctr string) (err error) {
 			err = fmt.Errorf("import %s: %w: %s", image, err, out)
 			time.Sleep(100 * time.Millisecond)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	if e2eDir == "" {
+		return nil
+	}
+	names, err := os.ReadFile(filepath.Join(e2eDir, "images"))
+	if err != nil {
+		return err
+	}
+	if out, err := exec.Command(ctr, append([]string{"-n", "k8s.io", "images", "tag", e2eImage}, strings.Fields(string(names))...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("tag %s: %w: %s", e2eImage, err, out)
+	}
+	return nil
 }
 
 // mountNode mounts the node's own /etc, /opt, /var/lib and /var/log. Files that the node writes
