@@ -37,8 +37,8 @@ var programs = map[string]program{
 }
 
 // init locks the main goroutine to its thread, because setns(2) changes the network namespace of a
-// single thread. The first lock makes the Go runtime start another thread. This takes longer with a
-// deep call stack, so init is the best place.
+// single thread. The first call of LockOSThread makes the Go runtime start another thread. Starting
+// this thread takes longer with a deep call stack, so init calls LockOSThread.
 func init() { runtime.LockOSThread() }
 
 func main() {

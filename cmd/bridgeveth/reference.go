@@ -18,9 +18,9 @@ import (
 const referenceDir = "reference"
 
 // orReference returns verbs that call the reference plugin for attachments that bridgeveth has not
-// made: containers that the reference plugin attached before it was replaced, and, for portmap and
-// firewall, also interfaces of other plugins such as ptp. If the reference plugin is not in
-// referenceDir, orReference returns the parameter own.
+// made. These are containers that the reference plugin attached before bridgeveth replaced it. For
+// portmap and firewall, these are also interfaces of other plugins, such as ptp. If the reference
+// plugin is not in referenceDir, orReference returns the parameter own.
 func orReference(name string, own plugin.Verbs) plugin.Verbs {
 	self, err := os.Executable()
 	if err != nil {

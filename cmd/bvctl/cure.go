@@ -16,9 +16,9 @@ import (
 const carrierWait = time.Second
 
 // systemPath is the PATH for the commands that fix a problem. It contains only folders of the
-// system. The caller's PATH or the folder of bvctl may contain a CNI plugin with the name of a
-// system program. The shell would then run, for example, the plugin bridge instead of bridge(8).
-// This plugin prints its version and returns 0. The last folder of systemPath is for NixOS.
+// system, because another folder may contain a CNI plugin with the name of a system program. The
+// shell would then run, for example, the plugin bridge instead of bridge(8). This plugin prints its
+// version and returns 0. The last folder of systemPath is for NixOS.
 const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
 // asCalled is the definition of a shell function bvctl. The function runs this program with the

@@ -153,7 +153,7 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		reports = append(reports, walked...)
 	}
 	different := x.Differences(concerned, reports)
-	// A container that was removed after newExamination had listed it also looks like a difference.
+	// Differences also reports a container that was removed after newExamination had listed it.
 	// Compare again without such containers.
 	if len(different) > 0 {
 		different = x.Differences(x.present(concerned), reports)
@@ -166,10 +166,10 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 	return append(reports, passing...), err
 }
 
-// walkFrom follows packets from container a to the other end of a path, which is the parameter to.
-// If this parameter is nil, walkFrom follows packets to the gateways of a and to the next container
-// on the bridge. If the network namespace of a container cannot be opened, walkFrom returns only a
-// report on this problem.
+// walkFrom follows packets from a container (the parameter a) to a target (the parameter to). If
+// the target is nil, walkFrom follows packets to the container's gateways and to the next container
+// on its bridge. If the network namespace of the container or of the target cannot be opened,
+// walkFrom returns only a report on this problem.
 func (x *examination) walkFrom(ctx context.Context, a, to *doctor.End) ([]*doctor.Report, error) {
 	for _, e := range []*doctor.End{a, to} {
 		if unopened := x.unopened[e]; unopened != nil {

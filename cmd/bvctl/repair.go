@@ -71,9 +71,9 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	}
 }
 
-// repair restores what is missing on the host and in containers. It returns how many parts it has
-// restored. It continues after errors. It prints errors about single containers on standard error,
-// and returns all other errors.
+// repair restores missing objects on the host and in containers. It prints each restored object,
+// and returns how many objects it has restored. It continues after errors. It prints errors about
+// single containers on standard error, and returns all other errors.
 func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, err error) {
 	ns.RememberNetworks()
 	all, err := inv.Restorables(ns, inv.Networks())

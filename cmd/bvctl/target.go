@@ -43,7 +43,8 @@ func sameFile(a, b string) bool {
 	return a == b || strings.Contains(b, "/") && err == nil && err2 == nil && os.SameFile(first, second)
 }
 
-// has reports whether the end of a path has an address of the given family.
+// has reports whether a container, or another target of packets, has an address of the given
+// family.
 func has(e *doctor.End, is4 bool) bool {
 	_, ok := e.Address(is4)
 	return ok
@@ -70,7 +71,7 @@ func (x *examination) find(name string) (found *doctor.End, err error) {
 }
 
 // target returns the container that matches the name. If no container matches, the name must be an
-// address, and target returns an end with this address.
+// address, and target returns an End with only this address.
 func (x *examination) target(name string) (*doctor.End, error) {
 	b, err := x.find(name)
 	if b != nil || err != nil {

@@ -58,9 +58,9 @@ const (
 	logged = 100 // at most this many changes of one comparison get separate lines in the log
 )
 
-// Run calls Look at the start, after each wake-up, and every 30 seconds (idle) without a wake-up.
-// It returns when ctx ends. It leaves routes, rules and conflist in place, so running pods keep
-// their network.
+// Run calls Look at the start, after each wake-up, and after 30 seconds without a wake-up. It
+// returns when ctx ends. It leaves routes, rules and conflist in place, so running pods keep their
+// network.
 func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	if err := a.withdrawStale(); err != nil {
 		return err
@@ -82,8 +82,8 @@ func (a *Agent) Run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// settle waits until no wake-up has come for 100 ms (quiet), but at most for one second (most).
-// Changes that come together thus cause only one comparison.
+// settle waits until no wake-up has come for 100 ms, but at most for one second. Several changes in
+// a short time thus cause only one comparison.
 func settle(ctx context.Context, wake <-chan struct{}) {
 	end := time.After(most)
 	for {
@@ -99,10 +99,10 @@ func settle(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// withdrawStale removes the conflist if the node was rebooted after the agent had written it. After
-// a reboot, the routes do not exist, but with a conflist the runtime would report the node as ready
-// for pods. If a flag allows the conflist to outlive a reboot, Conflist.Volatile is "", and
-// withdrawStale keeps the conflist.
+// withdrawStale removes a conflist that was written before the last boot. The routes do not exist
+// yet, but a runtime that finds a conflist reports the node as ready for pods. If the administrator
+// has set --volatile-conflist to "", the conflist must outlive a reboot, and withdrawStale keeps
+// it.
 func (a *Agent) withdrawStale() error {
 	complete, err := a.Kernel.Complete()
 	if err != nil || complete || a.Conflist.Volatile == "" {

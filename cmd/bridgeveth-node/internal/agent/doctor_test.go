@@ -135,8 +135,8 @@ func (p *pair) check(tt spoilt) {
 	p.look()
 }
 
-// healthy checks that the packet arrives, and that the doctor finds only the text want. The agents
-// on the hosts in silent do not answer.
+// healthy checks that the packet arrives. want is the text of the stations that the doctor must
+// find. The agents on the hosts in the parameter silent do not answer.
 func (p *pair) healthy(name, silent, want string) {
 	p.Helper()
 	p.silent = silent

@@ -44,8 +44,8 @@ func (a *Agent) ports() (map[string]setup.FoundPort, error) {
 }
 
 // repair restores missing rules and gateways on a node with running pods. The next ADD would
-// restore them too, but perhaps much later. Until then, packets of running pods to the pods of a
-// new node would be masqueraded.
+// restore them too, but perhaps much later. Until then, the pods of a new node would not be in the
+// exceptions of the masquerade, so packets from running pods to them would be masqueraded.
 func (a *Agent) repair(network *setup.Network, r *result) error {
 	missing, err := a.Host.Missing(network)
 	if len(missing) == 0 || err != nil {

@@ -118,9 +118,9 @@ func Wanted(self string, nodes []Node, uplinks []Uplink, locals []Local, set Set
 	return state, problems, true
 }
 
-// ownProblems returns the problems that keep the own node from being ready for pods. found contains
-// the problems that were found before. If found already has such a problem, ownProblems returns
-// none.
+// ownProblems returns the problems that keep the own node from being ready for pods. The parameter
+// found contains the problems that the caller has already found. If one of them concerns the own
+// node, ownProblems returns none.
 func ownProblems(own Node, uplinks []Uplink, found []Problem) (problems []Problem) {
 	say := func(text string) { problems = append(problems, Problem{own.Name, true, text}) }
 	if slices.ContainsFunc(found, func(p Problem) bool { return p.Own }) {

@@ -27,11 +27,11 @@ type Peer struct {
 	Gateways []netip.Addr // the gateways of the routes to the peer; each has a neighbour entry with MAC
 }
 
-// tunnel adds to s what is needed to reach a peer through the tunnel. If there is no way to the
-// peer, tunnel returns the reason.
+// tunnel adds to s what is needed to reach a peer through the VXLAN device. If the peer cannot be
+// reached, it returns the reason.
 func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
-	// A VXLAN device sends all its outer packets in one address family. tunnel takes the family of
-	// the own node's first InternalIP.
+	// A VXLAN device sends all its outer packets in one address family. The agent chooses the
+	// family of the own node's first InternalIP.
 	local := own.Addresses[0]
 	i := slices.IndexFunc(peer.Addresses, func(a netip.Addr) bool { return a.Is4() == local.Is4() })
 	if i < 0 {
@@ -47,8 +47,8 @@ func (s *State) tunnel(own, peer Node, set Settings) (problem string) {
 	}
 	p := Peer{MAC: MAC(peer.Name), Remote: peer.Addresses[i]}
 	for _, r := range peer.Ranges {
-		// The gateway is the first address of the peer's range. No pod gets this address, because
-		// it is the address of the subnet itself, and no other node has it.
+		// The gateway is the network address of the peer's range, such as 10.244.2.0. No pod has
+		// this address, and each peer has another range.
 		p.Gateways = append(p.Gateways, r.Addr())
 		s.Routes = append(s.Routes, Route{Range: r, Gateway: r.Addr(), Link: TunnelLink, OnLink: true})
 	}

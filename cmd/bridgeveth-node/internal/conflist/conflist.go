@@ -198,10 +198,10 @@ func (b *Base) complete(v Values) (network map[string]any, err error) {
 // File is the file from which a runtime reads the network configuration.
 type File struct {
 	Path string
-	// Volatile is the path of a file that a reboot deletes, such as a file in /run, or "". If
-	// Volatile is set, this file has the text, and Path is a symbolic link to it. After a reboot,
-	// the link is broken, so the runtime reports the node as not ready even before the agent runs.
-	// If Volatile is "", the text is in Path itself.
+	// Volatile is the path of a file that a reboot deletes, such as a file in /run, or "". If it is
+	// set, this file contains the network configuration, and Path is a symbolic link to this file.
+	// After a reboot, the link is broken, so the runtime reports the node as not ready even before
+	// the agent runs. If Volatile is "", Path is an ordinary file with the network configuration.
 	Volatile string
 }
 

@@ -1,6 +1,6 @@
 // Package kernel compares the state of the kernel with the state that a node needs (cluster.State),
-// and corrects every difference. It changes and removes only objects with the agent's mark: routes
-// of protocol 97, and the VXLAN device in link group 97 with its addresses and entries.
+// and corrects every difference. It changes and removes only the agent's own objects: routes of
+// protocol 97, and the VXLAN device in link group 97 with its addresses and entries.
 package kernel
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
 )
 
-// protocol marks the agent's routes: "proto 97" in ip-route(8). linux/rtnetlink.h gives the number
-// 97 to no program. The plugin itself uses 98.
+// protocol is the protocol number of the agent's routes: "proto 97" in ip-route(8).
+// linux/rtnetlink.h gives the number 97 to no program. The plugin itself uses 98.
 const protocol = 97
 
 // Host is a handle to the network namespace in which Open was called.
@@ -37,8 +37,8 @@ func Open() (*Host, error) {
 func (h *Host) Close() { h.nl.Close() }
 
 // Apply corrects every difference between the kernel and the state s, and returns a line for each
-// change. It continues after errors. If there was no error, its last step marks the node as
-// complete (see applyMark and Complete).
+// change. It continues after errors. If there was no error, its last step adds the routes that
+// Complete looks for (see applyMark).
 func (h *Host) Apply(s cluster.State) (changes []string, err error) {
 	changes, tunnel, tunnelErr := h.applyTunnel(s.Tunnel)
 	present, err := h.routes() // read after the tunnel is restored, because a replaced device loses its routes

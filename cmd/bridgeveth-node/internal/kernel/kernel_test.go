@@ -388,9 +388,9 @@ func TestOthers(t *testing.T) {
 }
 
 // TestNoVXLAN checks three results of Apply on a kernel without VXLAN: the error says that VXLAN is
-// missing, the direct routes exist, and the mark of a complete node is missing, so the node is not
-// ready. The kernel that runs the test has VXLAN. Therefore strace(1) injects the error that a
-// kernel returns for an unknown kind of link (rtnl_newlink in net/core/rtnetlink.c).
+// missing, the direct routes exist, and Complete returns false, so the node is not ready. The
+// kernel that runs the test has VXLAN. Therefore strace(1) injects the error that a kernel returns
+// for an unknown kind of link (rtnl_newlink in net/core/rtnetlink.c).
 func TestNoVXLAN(t *testing.T) {
 	state := cluster.State{
 		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
@@ -442,9 +442,10 @@ func TestNoVXLAN(t *testing.T) {
 	}
 }
 
-// TestNewNode checks how many changes a new node causes: a route on the same link, and also a neighbour
-// entry and a forwarding entry through the tunnel. The agent must not wake itself by the route, but
-// must wake after each change of the route by another program.
+// TestNewNode checks which changes Apply makes for a new node. For a node on the same link, Apply
+// adds only routes. For a node behind the tunnel, it also adds neighbour entries and a forwarding
+// entry. A route that the agent adds must not wake the agent. A change of this route by another
+// program must wake it.
 func TestNewNode(t *testing.T) {
 	nodes := newLab(t, v4Net|v6Net|v4Pod|v6Pod)
 	m := nodes[0]

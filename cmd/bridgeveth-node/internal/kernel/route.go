@@ -55,8 +55,10 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 		if changed && (p.link != tunnel || r.Addr().Is4()) {
 			return h.nl.RouteReplace(route)
 		}
-		// The kernel refuses an IPv6 gateway with the flag onlink if another route leads to this gateway
-		// through another link, as the old route does (ip6_route_check_nh_onlink in net/ipv6/route.c).
+		// The old route leads to the new gateway, because this gateway is an address in the range.
+		// The kernel refuses an IPv6 gateway with the flag onlink if a route through another link
+		// leads to the gateway (ip6_route_check_nh_onlink in net/ipv6/route.c). Therefore delete
+		// the old route first.
 		if changed {
 			if err := absent(h.nl.RouteDel(request(r, was))); err != nil {
 				return err
@@ -78,10 +80,11 @@ func (h *Host) applyRoutes(routes []cluster.Route, tunnel int, present *table) (
 	return converge(wanted, present.own, set, remove, say)
 }
 
-// applyMark corrects the mark of a complete node: a route of type unreachable for each pod range of
-// the node. A reboot deletes these routes, so they show that Apply has succeeded since the last
-// boot. They also stop packets to a pod that has ended. Without them, such packets would follow the
-// default route and circle between the nodes.
+// applyMark corrects the routes of type unreachable: one for each pod range of the node. Apply
+// calls applyMark only after all its other steps have succeeded, and a reboot deletes the routes.
+// So if these routes exist, Apply has succeeded since the last boot (see Complete). The routes also
+// stop packets to a pod that has ended. Without them, such packets would follow the default route
+// and circle between the nodes.
 func (h *Host) applyMark(ranges []netip.Prefix, present map[netip.Prefix]path) ([]string, error) {
 	wanted := map[netip.Prefix]path{}
 	for _, r := range ranges {

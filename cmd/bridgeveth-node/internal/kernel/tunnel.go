@@ -14,9 +14,9 @@ import (
 )
 
 // The VXLAN device has the number 97 as its network identifier (VNI) and as its link group. The
-// group marks the device as the agent's: "ip link show group 97". The request that creates the
-// device also sets the group. An alias as the mark would need a second request, and an agent that
-// was killed between the two requests would leave a device without a mark.
+// group shows that the agent has made the device: "ip link show group 97". The agent does not use
+// an alias for this, because setting an alias needs a second request. An agent that was killed
+// between the two requests would leave a device without an alias.
 const vxlanID, group = protocol, protocol
 
 // ErrNotOwn is returned if a link has the name of the VXLAN device, but the agent did not make this

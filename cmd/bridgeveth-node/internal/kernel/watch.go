@@ -41,8 +41,9 @@ func Watch(ctx context.Context, wake func()) error {
 // groups are the multicast groups of changes that Watch follows.
 var groups = []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
 
-// matters reports whether the agent must compare after a change. A new route with the agent's mark
-// comes from the agent itself. Without this exception, the agent would compare twice for each new node.
+// matters reports whether the agent must compare after a change. A new route of protocol 97 needs
+// no comparison, because the agent itself has added it. Without this rule, the agent would compare
+// twice for each new node.
 func matters(change syscall.NetlinkMessage) bool {
 	return change.Header.Type != unix.RTM_NEWROUTE || change.Header.Flags&unix.NLM_F_REPLACE != 0 ||
 		nl.DeserializeRtMsg(change.Data).Protocol != protocol

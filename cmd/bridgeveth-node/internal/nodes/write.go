@@ -16,7 +16,8 @@ import (
 // component is the name of the agent in Events and conditions.
 const component = "bridgeveth-node"
 
-// writer writes Events about the own Node object, and one of its conditions.
+// writer writes Events about the own Node object, and the condition NetworkUnavailable of this
+// object.
 type writer struct {
 	client   *rest.RESTClient
 	recorder record.EventRecorder
