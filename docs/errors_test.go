@@ -120,8 +120,8 @@ func TestCodesListed(t *testing.T) {
 	}
 }
 
-// rename replaces each message on errors.md that no longer exists in the code. It chooses the
-// replacement from the messages that are missing on errors.md: the most similar message.
+// rename replaces each message on errors.md that no longer exists in the code. The replacement is
+// the most similar of the messages that are missing on errors.md.
 func rename(t *testing.T, listed map[string]string, messages []message) {
 	t.Helper()
 	var added []message

@@ -238,7 +238,7 @@ func title(heading string, words ...string) {
 
 func step(what, command string) { fmt.Printf(" * %s\n     $ %s\n", what, command) }
 
-// show prints a description (what) and a command, runs the command, and prints its output.
+// show prints a description and a command, runs the command, and prints its output.
 func show(what, command string) error {
 	out, err := run(command)
 	fmt.Printf("\n   %s\n     $ %s\n", what, command)

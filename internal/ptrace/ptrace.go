@@ -29,8 +29,8 @@ func (c Call) File() string {
 	return name
 }
 
-// Data returns the first size bytes of the buffer to which the second argument of the call points,
-// for example of write(2).
+// Data returns the beginning of the buffer to which the second argument of the call points, such as
+// the buffer of write(2). size is the number of bytes.
 func (c Call) Data(size int) ([]byte, error) {
 	mem, err := os.Open(filepath.Join("/proc", strconv.Itoa(c.thread), "mem"))
 	if err != nil {
@@ -42,10 +42,10 @@ func (c Call) Data(size int) ([]byte, error) {
 	return data, err
 }
 
-// Kill starts a program and kills it just before one of its system calls. It counts the system
-// calls of all threads together: for the first, the parameter call is 1. killed is false if the
-// program has ended before this system call. files are the program's standard input, output and
-// error. Kill needs no privileges if the program has the same user.
+// Kill starts a program and kills it just before one of its system calls. The parameter call is the
+// number of this system call, counted from 1 over all threads of the program. killed is false if
+// the program makes fewer system calls. files are the program's standard input, output and error.
+// Kill needs no privileges if the program has the same user.
 func Kill(call int, argv, env []string, files []*os.File) (killed bool, err error) {
 	status, err := Run(argv, env, files, func(Call) bool {
 		call--
@@ -117,8 +117,8 @@ func begin(pid int) error {
 }
 
 // resume lets a stopped thread run to its next stop. The thread receives the signal that has
-// stopped it, unless ptrace(2) itself has caused the signal. These are SIGTRAP at a clone, and
-// SIGSTOP at the start of a new thread.
+// stopped it, unless ptrace(2) has caused this signal. ptrace(2) causes syscallStop, SIGTRAP at a
+// clone, and SIGSTOP at the start of a new thread.
 func resume(thread int, signal syscall.Signal) error {
 	switch signal {
 	case syscallStop, unix.SIGTRAP, unix.SIGSTOP:

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKill runs echo many times, and kills it before another system call each time. Each echo must
-// have printed either its whole line or nothing.
+// TestKill kills echo before its first system call, in the next run before the second, and so on.
+// Each echo must have printed either its whole line or nothing.
 func TestKill(t *testing.T) {
 	printed := map[string]int{}
 	for call := 1; ; call++ {

@@ -42,7 +42,7 @@ func newDelegate(c *attachment.Config, args *plugin.CmdArgs, host *setup.Host) (
 	if d.self {
 		d.inside.HasLink = func(a ipam.Attachment) bool {
 			has, err := host.HasPort(setup.Attachment(a))
-			// After an error, the attachment may still have a port. Its lease must then be kept.
+			// If HasPort returns an error, the port may still exist. The lease must then be kept.
 			return has || err != nil
 		}
 		d.inside.LinkAddresses = func(network string) ([]ipam.Lease, error) { return interfaceLeases(host, network) }
@@ -132,8 +132,9 @@ func (d *delegate) status() (result *current.Result, err error) {
 	return nil, err
 }
 
-// call runs a verb that returns no result. If the IPAM plugin is in this executable file, call runs
-// the function inside. Otherwise it starts the IPAM plugin.
+// call runs a verb that returns no result. The parameter inside is the function of this verb. call
+// uses this function if the IPAM plugin is in this executable file. Otherwise it starts the file of
+// the IPAM plugin.
 func (d *delegate) call(verb string, inside func(*plugin.CmdArgs) error) error {
 	switch {
 	case d.name == "":

@@ -178,8 +178,8 @@ func (c *config) readSets(s *settings) (bad []error) {
 	return c.checkSets()
 }
 
-// readRanges reads a list of sets of ranges, and returns the mistakes. Each mistake begins with
-// key, the key of the list.
+// readRanges reads a list of sets of ranges, and returns the mistakes. The parameter key is the
+// name of the list in the configuration. Each mistake begins with this name.
 func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
@@ -246,8 +246,8 @@ func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
 	return set, bad
 }
 
-// parseIntervals reads a list of addresses, subnets and intervals, and returns the mistakes. Each
-// mistake begins with key, the key of the list.
+// parseIntervals reads a list of addresses, subnets and intervals, and returns the mistakes. The
+// parameter key is the name of the list in the configuration. Each mistake begins with this name.
 func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []error) {
 	for i, text := range texts {
 		s, err := ipam.ParseInterval(text)

@@ -34,9 +34,9 @@ func newKilledHost(t *testing.T) killedHost {
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
 }
 
-// killed runs a verb in a separate process, and kills the process just before a system call. For
-// the first system call of the process, the parameter call is 1. killed returns false if the
-// process ends before this call.
+// killed runs a verb in a separate process, and kills the process just before a system call. The
+// parameter call is the number of this system call, counted from 1. killed returns false if the
+// process makes fewer system calls.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")

@@ -23,9 +23,9 @@ type Plugin struct {
 	lockWait time.Duration
 }
 
-// defaultLockWait is long enough even if many other calls get the lock before. Each of them holds
-// the lock for less than a millisecond. A call that stores the name of another pod with sticky
-// addresses also holds the lock during one write to the disk.
+// defaultLockWait is long enough even if many other calls get the lock first. Each of them holds
+// the lock for less than a millisecond. Only a call that changes the sticky file holds the lock
+// longer, during one write to the disk.
 const defaultLockWait = 10 * time.Second
 
 // Verbs returns the verbs of the program ipam-simple for plugin.Main, which calls them.

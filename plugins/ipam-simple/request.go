@@ -19,8 +19,8 @@ type capabilities struct {
 }
 
 // readRequest reads the addresses that the runtime requests. It looks in three places: the
-// capability "ips", the key "args", and CNI_ARGS. The first place that has an address counts, as
-// CONVENTIONS.md of containernetworking/cni says.
+// capability "ips", the key "args", and CNI_ARGS. When it has found addresses in a place, it
+// ignores the places after it, as CONVENTIONS.md of containernetworking/cni says.
 func (c *config) readRequest(envArgs string) error {
 	var args struct {
 		CNI struct {
