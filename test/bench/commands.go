@@ -33,10 +33,10 @@ const commandTurns = 3
 // commands are the measured commands of bvctl.
 var commands = [][]string{{"inspect"}, {"topology"}, {"leases"}, {"leases", "check"}, {"repair"}, {"doctor"}}
 
-// crowdNetworks is the number of networks on which the containers are. With 1,000 containers on one
-// bridge, a broadcast overflows the kernel's queue (see mostFlooded), so that bvctl doctor finds a
-// problem. Even on ten bridges, it finds that the kernel's table of neighbour entries is full, unless
-// gc_thresh3 is higher than by default.
+// crowdNetworks is the number of networks for the containers. With 1,000 containers on one bridge,
+// a broadcast would overflow a queue of the kernel (see mostFlooded), and bvctl doctor would report
+// this problem. Even with ten networks, bvctl doctor reports a full table of neighbour entries,
+// unless the sysctl gc_thresh3 is greater than its default.
 const crowdNetworks = 10
 
 // measureCommands measures the commands of bvctl, and GC. It measures them first with a tenth of the

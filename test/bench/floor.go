@@ -23,9 +23,9 @@ import (
 // the node (the simulated host). The process need not look up, lock, check, store or print
 // anything.
 //
-// The containers of the floor do not disturb each other, as with bridgeveth. They have no generated
-// IPv6 addresses, the bridge does not snoop multicast, and each container reports its IPv6 groups
-// once.
+// The floor uses the same settings as bridgeveth to avoid work for the containers that are already
+// attached: containers have no generated IPv6 addresses, the bridge does not snoop multicast, and
+// each container reports its IPv6 groups once.
 type floor struct {
 	start  string // the program that does nothing
 	dual   bool   // with IPv6

@@ -24,8 +24,8 @@ type guest struct {
 	took   time.Duration // of the last operation
 }
 
-// runtimeConf returns the arguments that a runtime passes to libcni for the container. libcni
-// passes the host port on only to plugins that declare the capability portMappings.
+// runtimeConf returns the arguments that a runtime passes to libcni for the container. Only plugins
+// that declare the capability portMappings get the host port.
 func (g *guest) runtimeConf() *libcni.RuntimeConf {
 	ports := []map[string]any{{"hostPort": g.port, "containerPort": pathPort, "protocol": "tcp"}}
 	if g.udp {
@@ -51,8 +51,9 @@ func (g *guest) addresses() (own, gateway net.IP, err error) {
 	return nil, nil, errors.New("read result: no IPv4 address with a gateway")
 }
 
-// ping sends echo requests from the calling thread's network namespace. It reports whether a
-// request is answered within a given time (wait). tries is the largest number of requests.
+// ping sends echo requests from the calling thread's network namespace. The parameter tries is the
+// largest number of requests, and wait is the time to wait for each answer. ping reports whether an
+// answer has come.
 func ping(to net.IP, tries int, wait time.Duration) (bool, error) {
 	conn, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: to})
 	if err != nil {

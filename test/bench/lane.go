@@ -188,8 +188,9 @@ func (l *lane) timed(guests []*guest, parallel int, f func(*guest) error) (sampl
 }
 
 // spent returns the CPU time and the page faults of all child processes that have ended, and of
-// their own children. For the floor, this process itself attaches the containers, so spent adds its
-// CPU time. The result does not include work that kernel threads do later, such as freeing a link.
+// their own children. For the floor, this process itself attaches the containers, so spent also
+// adds the CPU time of this process. The result does not include work that kernel threads do later,
+// such as freeing a link.
 func (l *lane) spent() (sum cost, err error) {
 	whose := []int{unix.RUSAGE_CHILDREN}
 	if l.floor != nil {

@@ -209,7 +209,7 @@ func parseSystems(list string) ([]string, error) {
 	return keys, nil
 }
 
-// choose returns a if the condition holds, and otherwise b.
+// choose returns the parameter a if holds is true, and otherwise the parameter b.
 func choose[T any](holds bool, a, b T) T {
 	if holds {
 		return a

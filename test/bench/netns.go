@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newGuests makes count containers. Each container is a new network namespace, bound to a path, in
-// which only lo exists and is down.
+// newGuests makes the given number of containers. Each container is a new network namespace, and a
+// path to which this namespace is bound. The namespace has only the interface lo, which is down.
 func (n *node) newGuests(count, firstPort int) ([]*guest, error) {
 	guests := make([]*guest, count)
 	return guests, n.run(func() error {

@@ -244,8 +244,8 @@ func (s *scene) verifyOffload(p path, f *flows) error {
 	return nil
 }
 
-// worst returns the smallest ratio of the rows to which a target applies. The ratio is the rate
-// with the fast path divided by the rate of the reference plugins.
+// worst returns the smallest ratio for a path and a kind of packets, with the usual number of
+// rules. A ratio is the rate with the fast path divided by the rate of the reference plugins.
 func (r *report) worst(p path, t traffic) float64 {
 	least := 0.0
 	for _, row := range r.Packets {

@@ -22,7 +22,7 @@ const (
 	pathPort  = 80                    // port of the servers, in containers and outside
 )
 
-// Addresses of the two ends of the link between the host and the machine outside.
+// Addresses of the link between the host and a simulated machine outside of the host.
 var outsideHost, outsideGuest = net.IPv4(192, 0, 2, 1), net.IPv4(192, 0, 2, 2)
 
 // path is a path that packets take, for example from a container to a host port.
@@ -56,8 +56,8 @@ func third(s *scene) *guest   { return s.third }
 func outside(s *scene) *guest { return s.outside }
 func host(*scene) *guest      { return nil }
 
-// scene is a lane (a system with its node) with two attached containers, and a machine outside of
-// the node.
+// scene is a lane (a system with its node) with two attached containers, and a simulated machine
+// outside of the node.
 type scene struct {
 	*lane
 	first, second, outside *guest
@@ -156,9 +156,9 @@ func schedule(processors *unix.CPUSet) error {
 	return nil
 }
 
-// newScene attaches two containers to a node, and connects a machine outside to the node. It sets
-// the policy of FORWARD to ACCEPT, because the host ports of the reference plugins would otherwise
-// be unreachable. With udp, the host ports are open for UDP too.
+// newScene attaches two containers to a node. It also simulates a machine outside of the node, with
+// a link to the node. It sets the policy of FORWARD to ACCEPT, because the host ports of the
+// reference plugins would otherwise be unreachable. With udp, the host ports are open for UDP too.
 func newScene(s *system, opts options, udp bool) (*scene, error) {
 	l, err := newLane(s, opts, 3)
 	if err != nil {

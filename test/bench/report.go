@@ -118,8 +118,8 @@ func (r *report) fill(l *lane, attached int) error {
 	return nil
 }
 
-// leastFilling is the smallest number of containers for which the report has the time to attach
-// them.
+// leastFilling is a number of containers. If fewer containers are attached, the report omits the
+// time that this takes.
 const leastFilling = 10
 
 // add adds the tables of a scenario to the report.
@@ -161,8 +161,8 @@ func (t *table) row(key string) *row {
 }
 
 // connectivity adds to the report whether the containers on one bridge reach each other. It adds
-// the result that the system must have: if the pings have another result, the lane (the system on
-// its own node) has an error, and connectivity omits the lane.
+// the expected result of each lane (a system on its own node). If the pings had another result, the
+// lane has an error, and connectivity omits this lane.
 func (r *report) connectivity(lanes map[member]*lane) {
 	for _, s := range systems {
 		if l := lanes[member{s.key, steady}]; l != nil && l.err == nil {

@@ -101,8 +101,8 @@ func ours(extra plugin) plugin { return gateway("bridgeveth", "ipam-simple", ext
 // reference returns a configuration of the reference plugin bridge. extra contains additional keys.
 func reference(extra plugin) plugin { return gateway("bridge", "host-local", extra) }
 
-// gateway returns a configuration of bridgeveth or of the reference plugin bridge, in which the
-// bridge is the default gateway of the containers.
+// gateway returns a configuration of bridgeveth or of the reference plugin bridge. The host is the
+// default gateway of the containers. extra contains additional keys.
 func gateway(name, ipam string, extra plugin) plugin {
 	p := plugin{
 		"type": name, "bridge": bridgeName, "isGateway": true, "isDefaultGateway": true,
