@@ -38,7 +38,7 @@ steps() {
 	cat <<-END
 		package initialisation|runtime.doInit
 		lease|ipam-simple.Plugin.Add|ipam-simple.Plugin.add|ipam-simple.Plugin.Del
-		configuration|plugin.Decode|attachment.Read|plugin.checkConfiguration
+		configuration|plugin.Decode|attachment.Read|skel.(*dispatcher).getCmdArgs
 		namespaces, sockets|attachment.Namespaces|attachment.RefuseOwn|netns.(*Namespace).Close
 		check of names|setup.(*Host).CheckAttachable
 		check of the network|setup.(*Host).lockComplete|setup.(*Host).ReleaseNetwork

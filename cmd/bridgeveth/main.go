@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/plugins/bridgeveth"
 	"github.com/bridgeveth/bridgeveth/plugins/firewall"
@@ -21,7 +23,7 @@ const referenceVersion = "v1.10.0"
 
 // program describes one plugin of the table programs.
 type program struct {
-	verbs     func() plugin.Verbs
+	verbs     func() skel.CNIFuncs
 	reference bool // the name is that of a reference plugin
 	delegates bool // the plugin calls the reference plugin for attachments that bridgeveth has not made, see orReference
 }

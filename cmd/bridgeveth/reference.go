@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
@@ -21,7 +22,7 @@ const referenceDir = "reference"
 // made. These are containers that the reference plugin attached before bridgeveth replaced it. For
 // portmap and firewall, these are also interfaces of other plugins, such as ptp. If the reference
 // plugin is not in referenceDir, orReference returns the parameter own.
-func orReference(name string, own plugin.Verbs) plugin.Verbs {
+func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
 	self, err := os.Executable()
 	if err != nil {
 		return own
@@ -30,8 +31,8 @@ func orReference(name string, own plugin.Verbs) plugin.Verbs {
 	if _, err := os.Stat(path); err != nil {
 		return own
 	}
-	theirs := func(verb string, ours func(*plugin.CmdArgs) error) func(*plugin.CmdArgs) error {
-		return func(args *plugin.CmdArgs) error {
+	theirs := func(verb string, ours func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
+		return func(args *skel.CmdArgs) error {
 			foreign, err := isForeign(args)
 			if err != nil {
 				return err
@@ -66,7 +67,7 @@ func orReference(name string, own plugin.Verbs) plugin.Verbs {
 
 // isForeign reports whether another plugin has made the attachment. This is so if bridgeveth's port
 // is neither on the host nor in the result of ADD (prevResult).
-func isForeign(args *plugin.CmdArgs) (bool, error) {
+func isForeign(args *skel.CmdArgs) (bool, error) {
 	var conf struct {
 		Name       string `json:"name"`
 		PrevResult struct {

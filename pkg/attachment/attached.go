@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -32,7 +33,7 @@ type Part interface {
 // OpenPart returns the Part of one plugin on host, or nil if the plugin has made nothing. args are
 // the arguments of CHECK for this plugin. The key "type" in its configuration selects bridgeveth,
 // portmap or firewall. The caller closes host after the Part.
-func OpenPart(host *setup.Host, args *plugin.CmdArgs) (part Part, err error) {
+func OpenPart(host *setup.Host, args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ type Attached struct {
 
 // Open opens an attachment of bridgeveth. args are the arguments of CHECK, which contain the result
 // of ADD. If host is nil, Open opens the host of this process, and Attached.Close closes this host.
-func (c *Config) Open(host *setup.Host, args *plugin.CmdArgs) (*Attached, error) {
+func (c *Config) Open(host *setup.Host, args *skel.CmdArgs) (*Attached, error) {
 	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func (a *Attached) Repair() (restored []string, err error) { return a.Host.Repai
 // openChained opens an attachment for a plugin that comes after bridgeveth in the list. It sets in
 // a.Port only the bridge, and the VLAN and the addresses in prevResult. a.Port.Container is nil.
 // host may be nil, as for Config.Open.
-func openChained(host *setup.Host, conf *types.PluginConf, args *plugin.CmdArgs) (a *Attached, err error) {
+func openChained(host *setup.Host, conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {
 		return nil, err

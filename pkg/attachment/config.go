@@ -12,7 +12,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -103,7 +105,7 @@ type vlanTrunk struct {
 // Read reads the configuration and the runtime's arguments. The error names every mistake, except
 // mistakes below the key "ipam". c is never nil, because DEL and GC must work even if the
 // configuration has mistakes. c.Name is empty if the configuration is not valid JSON.
-func Read(args *plugin.CmdArgs) (c *Config, wrong error) {
+func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 	c = &Config{}
 	unknown, wrong := plugin.Decode(args.StdinData, c, "")
 	if c.Name == "" {
@@ -164,9 +166,9 @@ func (c *Config) validate() error {
 // matches every name that begins with the text before "+" (iptables(8), "--in-interface").
 func (c *Config) validateBridge() error {
 	why := ""
-	switch err := plugin.CheckInterfaceName(c.Bridge); {
+	switch err := utils.ValidateInterfaceName(c.Bridge); {
 	case err != nil:
-		why = err.Error()
+		why = strings.TrimSpace(err.Msg + " " + err.Details)
 	case strings.Contains(c.Bridge, "%"):
 		why = "the kernel replaces % by a number"
 	case strings.HasSuffix(c.Bridge, "+"):

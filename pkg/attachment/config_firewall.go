@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
@@ -27,7 +28,7 @@ type FirewallConfig struct {
 
 // ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments. Like
 // Read, it always returns a configuration, and an error that names every mistake.
-func ReadFirewall(args *plugin.CmdArgs) (c *FirewallConfig, wrong error) {
+func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
 	if c.Name == "" {
@@ -61,7 +62,7 @@ type Filtered struct{ *Attached }
 
 // Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK. host may be
 // nil, as for Config.Open.
-func (c *FirewallConfig) Open(host *setup.Host, args *plugin.CmdArgs) (*Filtered, error) {
+func (c *FirewallConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Filtered, error) {
 	a, err := openChained(host, &c.PluginConf, args)
 	if err != nil {
 		return nil, err

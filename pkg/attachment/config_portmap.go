@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
@@ -31,7 +32,7 @@ type PortMapConfig struct {
 
 // ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments. Like Read,
 // it always returns a configuration, and an error that names every mistake.
-func ReadPortMap(args *plugin.CmdArgs) (c *PortMapConfig, wrong error) {
+func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	c = &PortMapConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
 	if c.Name == "" {
@@ -70,7 +71,7 @@ type Published struct{ *Attached }
 
 // Open opens the Part of the plugin portmap. args are the arguments of ADD or CHECK. host may be
 // nil, as for Config.Open.
-func (c *PortMapConfig) Open(host *setup.Host, args *plugin.CmdArgs) (*Published, error) {
+func (c *PortMapConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Published, error) {
 	a, err := openChained(host, &c.PluginConf, args)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -20,7 +21,7 @@ import (
 
 // UseExistingLink sets p.ExistingLink to the host's link in previous, the result of the plugin
 // before bridgeveth. The error names every key that has no effect on such a link.
-func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *plugin.CmdArgs) error {
+func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *skel.CmdArgs) error {
 	var bad []error
 	switch names := hostLinks(previous, c.Bridge); len(names) {
 	case 0:

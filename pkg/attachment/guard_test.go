@@ -3,7 +3,8 @@ package attachment
 import (
 	"testing"
 
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -22,7 +23,7 @@ func TestGuardOfIPAM(t *testing.T) {
 		{"host-local, same bridge", `"ingressPolicy": "same-bridge", "ipam": {"type": "host-local"}`, setup.GuardNone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := Read(&plugin.CmdArgs{StdinData: []byte(`{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", ` + tt.keys + `}`)})
+			c, err := Read(&skel.CmdArgs{StdinData: []byte(`{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", ` + tt.keys + `}`)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -16,7 +17,7 @@ var errOwnNamespace = errors.New("this is the host's own network namespace; set 
 // container's, which is CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace
 // or setup.ErrNotNamespace. If both are the same, Namespaces returns an error, unless
 // CNI_NETNS_OVERRIDE allows this.
-func Namespaces(args *plugin.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
+func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
 	if host, err = setup.CurrentHost(); err != nil {
 		return nil, nil, err
 	}
@@ -28,7 +29,7 @@ func Namespaces(args *plugin.CmdArgs) (host *setup.Host, container *setup.Namesp
 }
 
 // containerOf opens the container's namespace, with the same errors as Namespaces.
-func containerOf(args *plugin.CmdArgs, host *setup.Host) (container *setup.Namespace, err error) {
+func containerOf(args *skel.CmdArgs, host *setup.Host) (container *setup.Namespace, err error) {
 	if container, err = setup.OpenNamespace(args.Netns); err == nil && container.Same(host.Namespace) && !allowsOwn(args) {
 		container.Close()
 		err = fmt.Errorf("open %s: %w", args.Netns, errOwnNamespace)
@@ -41,7 +42,7 @@ func containerOf(args *plugin.CmdArgs, host *setup.Host) (container *setup.Names
 
 // RefuseOwn returns an error if CNI_NETNS is the host's own network namespace, unless
 // CNI_NETNS_OVERRIDE allows this. It is for DEL, so it accepts a namespace that no longer exists.
-func RefuseOwn(args *plugin.CmdArgs, host *setup.Host) error {
+func RefuseOwn(args *skel.CmdArgs, host *setup.Host) error {
 	container, err := setup.OpenNamespace(args.Netns)
 	if err != nil {
 		return nil //nolint:nilerr // the namespace does not exist any more, so nothing needs protection
@@ -54,7 +55,7 @@ func RefuseOwn(args *plugin.CmdArgs, host *setup.Host) error {
 }
 
 // allowsOwn reports whether CNI_NETNS_OVERRIDE allows CNI_NETNS to be the host's own network
-// namespace. It accepts the same values as the package skel of the CNI library.
-func allowsOwn(args *plugin.CmdArgs) bool {
+// namespace. It accepts the same values as the CNI library (containernetworking/cni, pkg/skel).
+func allowsOwn(args *skel.CmdArgs) bool {
 	return args.NetnsOverride == "1" || strings.EqualFold(args.NetnsOverride, "true")
 }

@@ -3,6 +3,7 @@ package attachment
 import (
 	"net/netip"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
@@ -18,7 +19,7 @@ type Address struct {
 // NetworkOf returns the plan of a network. conf is its configuration, and addresses are the
 // addresses of its containers. NetworkOf needs no result of ADD.
 func NetworkOf(conf []byte, addresses []Address) (*setup.Network, error) {
-	c, err := Read(&plugin.CmdArgs{StdinData: conf})
+	c, err := Read(&skel.CmdArgs{StdinData: conf})
 	if err != nil {
 		return nil, err
 	}

@@ -4,13 +4,15 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // Of returns an attachment: the network, and the container and the interface from the arguments of
 // a CNI call.
-func Of(network string, args *plugin.CmdArgs) setup.Attachment {
+func Of(network string, args *skel.CmdArgs) setup.Attachment {
 	return setup.Attachment{Network: network, Container: args.ContainerID, Interface: args.IfName}
 }
 
@@ -25,7 +27,7 @@ func (c *Config) ResolveMTU(host *setup.Host) (err error) {
 
 // Port returns the plan of the attachment without its addresses and host ports. AddResult and
 // AddHostPorts add them.
-func (c *Config) Port(args *plugin.CmdArgs, container *setup.Namespace) *setup.Port {
+func (c *Config) Port(args *skel.CmdArgs, container *setup.Namespace) *setup.Port {
 	sysctls := map[string]string{}
 	for key, value := range c.Sysctl {
 		sysctls[strings.TrimPrefix(sysctlPath(key, args.IfName), "net/")] = strings.Join(strings.Fields(value), " ")

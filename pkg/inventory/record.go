@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/cnicache"
@@ -19,7 +20,7 @@ import (
 type Record struct {
 	*cnicache.Record
 	host  *setup.Host
-	calls []*plugin.CmdArgs // what readCalls has returned, with its error in wrong
+	calls []*skel.CmdArgs // what readCalls has returned, with its error in wrong
 	wrong error
 }
 
@@ -86,7 +87,7 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 // list is empty if other plugins have made the attachment. A plugin of the type bridge is ours if
 // the result of ADD contains our port. portmap and firewall are ours if they come after such a
 // bridge.
-func (r Record) readCalls() (calls []*plugin.CmdArgs, err error) {
+func (r Record) readCalls() (calls []*skel.CmdArgs, err error) {
 	list, err := libcni.ConfListFromBytes(r.Config)
 	if list, err = orSingle(list, err, r.Config); err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func (r Record) readCalls() (calls []*plugin.CmdArgs, err error) {
 }
 
 // call returns the arguments with which libcni would call CHECK of plugin p in the list.
-func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*plugin.CmdArgs, error) {
+func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*skel.CmdArgs, error) {
 	asked := map[string]any{}
 	for name, supported := range p.Network.Capabilities {
 		if data, ok := r.Capabilities[name]; ok && supported {
@@ -132,7 +133,7 @@ func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*p
 	for _, a := range r.Args {
 		args = append(args, a[0]+"="+a[1])
 	}
-	return &plugin.CmdArgs{
+	return &skel.CmdArgs{
 		ContainerID: r.Container, Netns: r.Namespace, IfName: r.Interface, Args: strings.Join(args, ";"), StdinData: conf.Bytes,
 	}, nil
 }

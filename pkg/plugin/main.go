@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
@@ -34,9 +34,10 @@ const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 // standard output. Without CNI_COMMAND, it prints the name and the release on standard error. Other
 // programs parse this line, so it has the format of the reference plugins.
 //
-// Main prints errors and the answer to VERSION with the cniVersion of the request (CNI specification
-// 1.1.0, "Error" and "VERSION").
-func Main(name, release string, verbs Verbs) int {
+// The package skel of the CNI library does most of this. Main adds cniVersion to errors, and
+// answers VERSION with the cniVersion of the request (CNI specification 1.1.0, "Error" and
+// "VERSION").
+func Main(name, release string, verbs skel.CNIFuncs) int {
 	start := time.Now()
 	growStack()
 	flock.Limit(lockWait, undoWait)
@@ -45,47 +46,33 @@ func Main(name, release string, verbs Verbs) int {
 	// error, and ADD undoes its steps.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 
-	command := os.Getenv("CNI_COMMAND")
-	if command == "" {
-		fmt.Fprintf(os.Stderr, "CNI %s plugin %s\nCNI protocol versions supported: %s\n", name, release, strings.Join(version.All.SupportedVersions(), ", "))
-		return 0
-	}
-	stdin, err := io.ReadAll(os.Stdin)
-	switch {
-	case err != nil:
-		err = Errorf(types.ErrIOFailure, "read configuration from standard input: %w", err)
-	case command == "VERSION":
-		if err = configuration(stdin).printVersions(); err != nil {
-			err = Errorf(types.ErrIOFailure, "print the answer to VERSION: %w", err)
+	var stdin configuration
+	if os.Getenv("CNI_COMMAND") != "" {
+		var err error
+		if stdin, err = io.ReadAll(os.Stdin); err != nil {
+			return stdin.fail(Errorf(types.ErrIOFailure, "read configuration from standard input: %w", err))
 		}
-	default:
-		err = dispatch(command, verbs, stdin)
+		if os.Stdin, err = refill(stdin); err != nil {
+			return stdin.fail(Errorf(types.ErrIOFailure, "copy the configuration: %w", err))
+		}
 	}
-	failed := coded(err)
-	if command == "ADD" && IsBridgeveth(name) {
-		count(start, failed)
+	verbs.Add, verbs.Del = unchecked(verbs.Add), unchecked(verbs.Del)
+	info := versionInfo{version.All, stdin}
+	err := skel.PluginMainFuncsWithError(verbs, info, "CNI "+name+" plugin "+release)
+	if os.Getenv("CNI_COMMAND") == "ADD" && IsBridgeveth(name) {
+		count(start, err)
 	}
-	if failed == nil {
-		return 0
+	if err != nil {
+		if err.Code == types.ErrInvalidEnvironmentVariables { // skel's error does not contain the values of the variables
+			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
+				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
+		}
+		if os.Getenv("CNI_COMMAND") == "DEL" {
+			err.Msg, err.Details = toBeRetried.Replace(err.Msg), toBeRetried.Replace(err.Details)
+		}
+		return stdin.fail(err)
 	}
-	if failed.Code == types.ErrInvalidEnvironmentVariables { // the message does not contain the values of the variables
-		failed.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", command,
-			os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), failed.Details)
-	}
-	if command == "DEL" {
-		failed.Msg, failed.Details = toBeRetried.Replace(failed.Msg), toBeRetried.Replace(failed.Details)
-	}
-	return configuration(stdin).fail(failed)
-}
-
-// coded returns err as a CNI error, with the code for internal errors if it has no code. It returns
-// nil for nil.
-func coded(err error) *types.Error {
-	var e *types.Error
-	if err != nil && !errors.As(err, &e) {
-		e = types.NewError(types.ErrInternal, err.Error(), "")
-	}
-	return e
+	return 0
 }
 
 // count adds an ADD to the host's counters, if the node agent has created the file of the counters.
@@ -101,6 +88,30 @@ func count(start time.Time, err *types.Error) {
 // containerd would treat the DEL as successful and would not call it again
 // (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
+
+// unchecked returns verb with a check of skel switched off. After the verb, skel checks that
+// CNI_NETNS is not the plugin's own network namespace. The verb has then already printed its
+// result, so the error of skel would be a second JSON object on standard output.
+func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) error {
+		defer func() { args.NetnsOverride = "true" }() // set after the verb has run, because the verb reads the caller's value
+		return verb(args)
+	}
+}
+
+// refill returns an open file that contains data. Main replaces os.Stdin by this file, because skel
+// reads the configuration from os.Stdin.
+func refill(data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("network configuration", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "network configuration")
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
 
 // configuration is the network configuration that Main has read from standard input.
 type configuration []byte
@@ -130,13 +141,19 @@ func (c configuration) fail(e *types.Error) int {
 	return 1
 }
 
-// printVersions prints the answer to VERSION, with the cniVersion of the request. The supported
+// versionInfo is the answer to VERSION. It has the cniVersion of the request. The supported
 // versions are those of the CNI library (version.All).
-func (c configuration) printVersions() error {
-	return json.NewEncoder(os.Stdout).Encode(struct {
+type versionInfo struct {
+	version.PluginInfo
+	asked configuration
+}
+
+// Encode writes the answer to VERSION.
+func (v versionInfo) Encode(w io.Writer) error {
+	return json.NewEncoder(w).Encode(struct {
 		CNIVersion        string   `json:"cniVersion"`
 		SupportedVersions []string `json:"supportedVersions"`
-	}{c.version(), version.All.SupportedVersions()})
+	}{v.asked.version(), v.SupportedVersions()})
 }
 
 // growStack grows the stack once, because this function has a large frame. Otherwise the Go runtime

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 )
@@ -118,8 +119,8 @@ func TestEdits(t *testing.T) {
 // TestMain runs the test's executable as a plugin if the variable PLUGIN_TEST is set.
 func TestMain(m *testing.M) {
 	if os.Getenv("PLUGIN_TEST") != "" {
-		fails := func(*CmdArgs) error { return Errorf(101, "it is taken") }
-		os.Exit(Main("example", Version, Verbs{Add: fails, Del: fails}))
+		fails := func(*skel.CmdArgs) error { return Errorf(101, "it is taken") }
+		os.Exit(Main("example", Version, skel.CNIFuncs{Add: fails, Del: fails}))
 	}
 	os.Exit(m.Run())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
@@ -14,7 +15,7 @@ import (
 
 // add is the verb ADD (CNI specification 1.1.0, "ADD"). It makes all possible checks before it
 // changes anything. If a step fails, add undoes the earlier steps.
-func add(args *plugin.CmdArgs) error {
+func add(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err
@@ -39,7 +40,7 @@ func add(args *plugin.CmdArgs) error {
 // plan returns the port to attach, without its addresses. previous is the result of the plugin that
 // comes before bridgeveth in the plugin list, or nil. plan returns an error if the port cannot be
 // attached.
-func plan(c *attachment.Config, args *plugin.CmdArgs, host *setup.Host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
+func plan(c *attachment.Config, args *skel.CmdArgs, host *setup.Host, container *setup.Namespace) (port *setup.Port, previous *current.Result, err error) {
 	if err := c.ResolveMTU(host); err != nil {
 		return nil, nil, err
 	}

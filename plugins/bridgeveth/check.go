@@ -3,13 +3,15 @@ package bridgeveth
 import (
 	"errors"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // check is the verb CHECK (CNI specification 1.1.0, "CHECK"). It checks that everything that ADD
 // has made still exists and agrees with prevResult. It changes nothing. The error has the code
 // CodeDrift and names every difference.
-func check(args *plugin.CmdArgs) error {
+func check(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err

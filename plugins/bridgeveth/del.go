@@ -3,8 +3,9 @@ package bridgeveth
 import (
 	"errors"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -16,7 +17,7 @@ import (
 // stops and keeps the lease, and the runtime must call DEL again. In all later steps, DEL continues
 // after errors. With the IPAM plugin dhcp, DEL releases the lease before it deletes the link,
 // because the DHCP client needs the link.
-func del(args *plugin.CmdArgs) error {
+func del(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
 		return wrong

@@ -3,14 +3,15 @@ package bridgeveth
 import (
 	"errors"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // gc is the verb GC (CNI specification 1.1.0, "GC"). It removes every attachment of the network
 // that is not in the list of valid attachments. It continues after errors and returns all errors.
-func gc(args *plugin.CmdArgs) error {
+func gc(args *skel.CmdArgs) error {
 	c, wrong := readConfig(args)
 	if wrong != nil && c.Name == "" {
 		return wrong

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
@@ -24,11 +25,11 @@ type delegate struct {
 	name, path string
 	self       bool // the IPAM plugin is in this executable file, so its verbs run in this process
 	inside     ipamsimple.Plugin
-	args       *plugin.CmdArgs
+	args       *skel.CmdArgs
 }
 
 // newDelegate returns the IPAM plugin of a configuration. It searches CNI_PATH for the plugin's file.
-func newDelegate(c *attachment.Config, args *plugin.CmdArgs, host *setup.Host) (*delegate, error) {
+func newDelegate(c *attachment.Config, args *skel.CmdArgs, host *setup.Host) (*delegate, error) {
 	d := &delegate{name: c.IPAM.Type, args: args}
 	if d.name == "" {
 		return d, nil
@@ -115,7 +116,7 @@ func (d *delegate) gc() error  { return d.call("GC", d.inside.GC) }
 
 // check compares the leases with prevResult, which the caller has read.
 func (d *delegate) check(previous *current.Result) error {
-	return d.call("CHECK", func(args *plugin.CmdArgs) error { return d.inside.CheckResult(args, previous) })
+	return d.call("CHECK", func(args *skel.CmdArgs) error { return d.inside.CheckResult(args, previous) })
 }
 
 // status returns an error if no address is free. Otherwise it returns a result like that of ADD.
@@ -135,7 +136,7 @@ func (d *delegate) status() (result *current.Result, err error) {
 // call runs a verb that returns no result. The parameter inside is the function of this verb. call
 // uses this function if the IPAM plugin is in this executable file. Otherwise it starts the file of
 // the IPAM plugin.
-func (d *delegate) call(verb string, inside func(*plugin.CmdArgs) error) error {
+func (d *delegate) call(verb string, inside func(*skel.CmdArgs) error) error {
 	switch {
 	case d.name == "":
 		return nil

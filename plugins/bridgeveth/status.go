@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
@@ -16,7 +17,7 @@ import (
 // succeed and the container's packets would be forwarded. It runs the checks of ADD with the
 // subnets and gateways that ADD would get. Rules and settings that ADD itself restores may be
 // missing: some runtimes call ADD only after STATUS has succeeded. status changes nothing.
-func status(args *plugin.CmdArgs) error {
+func status(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err

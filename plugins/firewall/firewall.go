@@ -1,20 +1,22 @@
 package firewall
 
 import (
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// Verbs returns the plugin's verbs for plugin.Main, which calls them. DEL and GC do nothing.
+// Verbs returns the plugin's verbs for the package skel, which calls them. DEL and GC do nothing.
 // When the last container of the network is deleted, bridgeveth also deletes the rules that the
 // plugin firewall has added.
-func Verbs() plugin.Verbs {
-	nothing := func(*plugin.CmdArgs) error { return nil }
-	return plugin.Verbs{Add: add, Del: nothing, Check: check, GC: nothing, Status: status}
+func Verbs() skel.CNIFuncs {
+	nothing := func(*skel.CmdArgs) error { return nil }
+	return skel.CNIFuncs{Add: add, Del: nothing, Check: check, GC: nothing, Status: status}
 }
 
 // add is the verb ADD. It adds the missing rules and prints prevResult unchanged.
-func add(args *plugin.CmdArgs) error {
+func add(args *skel.CmdArgs) error {
 	c, err := attachment.ReadFirewall(args)
 	if err != nil {
 		return err
@@ -31,7 +33,7 @@ func add(args *plugin.CmdArgs) error {
 }
 
 // check is the verb CHECK. It compares the rules with the configuration and changes nothing.
-func check(args *plugin.CmdArgs) error {
+func check(args *skel.CmdArgs) error {
 	c, err := attachment.ReadFirewall(args)
 	if err != nil {
 		return err
@@ -48,7 +50,7 @@ func check(args *plugin.CmdArgs) error {
 }
 
 // status is the verb STATUS. It returns an error if ADD would refuse the configuration.
-func status(args *plugin.CmdArgs) error {
+func status(args *skel.CmdArgs) error {
 	_, err := attachment.ReadFirewall(args)
 	return err
 }

@@ -3,6 +3,7 @@ package ipamsimple
 import (
 	"errors"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -12,7 +13,7 @@ import (
 
 // printAdd calls add and prints its result in the CNI version of the configuration. If the result
 // cannot be printed, printAdd frees the addresses again.
-func (p Plugin) printAdd(args *plugin.CmdArgs) error {
+func (p Plugin) printAdd(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err
@@ -30,7 +31,7 @@ func (p Plugin) printAdd(args *plugin.CmdArgs) error {
 // Add reserves one address from each set of ranges. If the attachment already has addresses, Add
 // returns these. The result has no interfaces, as CNI specification 1.1.0, "Delegated Plugins
 // (IPAM)", requires.
-func (p Plugin) Add(args *plugin.CmdArgs) (*current.Result, error) {
+func (p Plugin) Add(args *skel.CmdArgs) (*current.Result, error) {
 	c, err := readConfig(args)
 	if err != nil {
 		return nil, err
@@ -38,7 +39,7 @@ func (p Plugin) Add(args *plugin.CmdArgs) (*current.Result, error) {
 	return p.add(c, args)
 }
 
-func (p Plugin) add(c *config, args *plugin.CmdArgs) (*current.Result, error) {
+func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
 	s, err := p.open(c)
 	err = c.use(s, err, func() error {
@@ -57,7 +58,7 @@ func (p Plugin) add(c *config, args *plugin.CmdArgs) (*current.Result, error) {
 }
 
 // request returns the request that reserves the attachment's addresses in the store.
-func (p Plugin) request(c *config, args *plugin.CmdArgs) ipam.Request {
+func (p Plugin) request(c *config, args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
 		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.requested,
 		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, StickyDir: c.stickyDir, InUse: p.mayBeInUse,

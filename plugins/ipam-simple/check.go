@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -16,7 +17,7 @@ import (
 
 // Check compares the attachment's leases with the addresses in prevResult. It ignores addresses
 // outside of the configured ranges, because other plugins may have added them.
-func (p Plugin) Check(args *plugin.CmdArgs) error {
+func (p Plugin) Check(args *skel.CmdArgs) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err
@@ -36,7 +37,7 @@ func (p Plugin) Check(args *plugin.CmdArgs) error {
 }
 
 // CheckResult is Check for a caller that has already read prevResult.
-func (p Plugin) CheckResult(args *plugin.CmdArgs, result *current.Result) error {
+func (p Plugin) CheckResult(args *skel.CmdArgs, result *current.Result) error {
 	c, err := readConfig(args)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func (p Plugin) CheckResult(args *plugin.CmdArgs, result *current.Result) error 
 	return p.checkResult(c, args, result)
 }
 
-func (p Plugin) checkResult(c *config, args *plugin.CmdArgs, result *current.Result) error {
+func (p Plugin) checkResult(c *config, args *skel.CmdArgs, result *current.Result) error {
 	var leases []ipam.Lease
 	s, err := p.openToRead(c)
 	err = c.use(s, err, func() (err error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -101,7 +102,7 @@ func readNetwork(data []byte) (*config, error) {
 }
 
 // readConfig reads the whole configuration. The error names every mistake.
-func readConfig(args *plugin.CmdArgs) (*config, error) {
+func readConfig(args *skel.CmdArgs) (*config, error) {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func readConfig(args *plugin.CmdArgs) (*config, error) {
 
 // Validate returns an error that names every mistake in the part of a configuration that this
 // plugin reads. It changes nothing.
-func Validate(args *plugin.CmdArgs) error {
+func Validate(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return err
@@ -123,7 +124,7 @@ func Validate(args *plugin.CmdArgs) error {
 }
 
 // read reads the keys that readNetwork does not read. The error names every mistake.
-func (c *config) read(args *plugin.CmdArgs) (err error) {
+func (c *config) read(args *skel.CmdArgs) (err error) {
 	if len(c.IPAM) == 0 {
 		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, plugin.IPAMSimple)
 	}
@@ -306,6 +307,6 @@ func (c *config) serves(a netip.Addr) bool {
 }
 
 // attachment returns the attachment for which the runtime has called the plugin.
-func (c *config) attachment(args *plugin.CmdArgs) ipam.Attachment {
+func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 
@@ -52,7 +53,7 @@ func TestReadConfig(t *testing.T) {
 			"10.1.0.1-10.1.0.9/24 via 10.1.0.1, 10.1.0.20-10.1.0.254/24 via 10.1.0.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig(&plugin.CmdArgs{StdinData: []byte(network(tt.ipam))})
+			c, err := readConfig(&skel.CmdArgs{StdinData: []byte(network(tt.ipam))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +128,7 @@ func TestReadConfigErrors(t *testing.T) {
 			prefix + "cniVersion: a result of version 0.2.0 holds one address of each family; use 0.3.0 or newer for more sets"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig(&plugin.CmdArgs{StdinData: []byte(tt.conf)})
+			c, err := readConfig(&skel.CmdArgs{StdinData: []byte(tt.conf)})
 			var e *types.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("got %v, %v", c, err)
@@ -156,7 +157,7 @@ func TestReadRequest(t *testing.T) {
 		{"IPv4-mapped address", "", "IP=::ffff:10.1.0.7", "[10.1.0.7]", "CNI_ARGS: IP", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig(&plugin.CmdArgs{StdinData: fmt.Appendf(nil, conf, tt.keys), Args: tt.args})
+			c, err := readConfig(&skel.CmdArgs{StdinData: fmt.Appendf(nil, conf, tt.keys), Args: tt.args})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,7 +175,7 @@ func FuzzCNIArgs(f *testing.F) {
 		f.Add(args)
 	}
 	f.Fuzz(func(t *testing.T, args string) {
-		c, err := readConfig(&plugin.CmdArgs{StdinData: []byte(network(`{"subnet": "10.1.0.0/24", "sticky": "1h"}`)), Args: args})
+		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(network(`{"subnet": "10.1.0.0/24", "sticky": "1h"}`)), Args: args})
 		var e *types.Error
 		switch {
 		case err == nil:
@@ -223,7 +224,7 @@ func FuzzReadConfig(f *testing.F) {
 		if strings.Contains(strings.ToLower(conf), "resolvconf") {
 			return // readConfig would read the named file
 		}
-		c, err := readConfig(&plugin.CmdArgs{StdinData: []byte(conf)})
+		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(conf)})
 		var e *types.Error
 		if err != nil {
 			if !errors.As(err, &e) || e.Code == 0 || e.Code == types.ErrInternal || c != nil {

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/containernetworking/cni/pkg/skel"
 )
 
 // Del frees the addresses of the attachment. It does not read the ranges, which may have changed
 // since ADD.
-func (p Plugin) Del(args *plugin.CmdArgs) error {
+func (p Plugin) Del(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return err

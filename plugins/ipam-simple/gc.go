@@ -4,13 +4,15 @@ import (
 	"errors"
 	"io/fs"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // GC frees the leases of all attachments that are not in the list of valid attachments. It does not
 // read the ranges, which may have changed since ADD.
-func (p Plugin) GC(args *plugin.CmdArgs) error {
+func (p Plugin) GC(args *skel.CmdArgs) error {
 	c, err := readNetwork(args.StdinData)
 	if err != nil {
 		return err

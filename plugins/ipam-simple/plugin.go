@@ -3,8 +3,9 @@ package ipamsimple
 import (
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // Plugin holds the verbs of ipam-simple. The separate program ipam-simple uses the zero value. A
@@ -28,8 +29,8 @@ type Plugin struct {
 // longer, during one write to the disk.
 const defaultLockWait = 10 * time.Second
 
-// Verbs returns the verbs of the program ipam-simple for plugin.Main, which calls them.
-func Verbs() plugin.Verbs {
+// Verbs returns the verbs of the program ipam-simple for the package skel, which calls them.
+func Verbs() skel.CNIFuncs {
 	var p Plugin
-	return plugin.Verbs{Add: p.printAdd, Del: p.Del, Check: p.Check, GC: p.GC, Status: p.Status}
+	return skel.CNIFuncs{Add: p.printAdd, Del: p.Del, Check: p.Check, GC: p.GC, Status: p.Status}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
@@ -16,7 +17,7 @@ import (
 // Status returns an error if the store cannot be used, or if a set of ranges has no free address
 // and would have none after GC. With readyWhenFull, a full set of ranges is no error. Status
 // changes nothing.
-func (p Plugin) Status(args *plugin.CmdArgs) error {
+func (p Plugin) Status(args *skel.CmdArgs) error {
 	_, err := p.ExpectedResult(args)
 	return err
 }
@@ -24,7 +25,7 @@ func (p Plugin) Status(args *plugin.CmdArgs) error {
 // ExpectedResult does the same checks as Status, and returns the result that ADD would have. Only
 // the addresses may differ from those that ADD would reserve. The subnets and the gateways are the
 // same.
-func (p Plugin) ExpectedResult(args *plugin.CmdArgs) (*current.Result, error) {
+func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 	c, err := readConfig(args)
 	if err != nil {
 		return nil, err

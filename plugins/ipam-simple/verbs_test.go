@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
@@ -91,13 +92,13 @@ func TestResult(t *testing.T) {
 
 // args returns the arguments of a call for the interface eth0 of a container. Here a plain file
 // stands for the container's namespace, because the file also has a device and an inode.
-func args(t *testing.T, container, conf string) *plugin.CmdArgs {
+func args(t *testing.T, container, conf string) *skel.CmdArgs {
 	t.Helper()
 	netns := filepath.Join(t.TempDir(), "ns")
 	if err := os.WriteFile(netns, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &plugin.CmdArgs{ContainerID: container, IfName: "eth0", Netns: netns, StdinData: []byte(conf)}
+	return &skel.CmdArgs{ContainerID: container, IfName: "eth0", Netns: netns, StdinData: []byte(conf)}
 }
 
 // small returns a configuration whose range has size addresses, at most 5. The leases are in dir.
@@ -106,7 +107,7 @@ func small(dir string, size int) string {
 }
 
 // add calls ADD and returns the addresses in the result.
-func add(t *testing.T, a *plugin.CmdArgs) (list []string) {
+func add(t *testing.T, a *skel.CmdArgs) (list []string) {
 	t.Helper()
 	r, err := alone.Add(a)
 	if err != nil {
@@ -261,7 +262,7 @@ func TestGC(t *testing.T) {
 	dir := t.TempDir()
 	conf := small(dir, 3)
 	collect := func(valid string) error {
-		return alone.GC(&plugin.CmdArgs{StdinData: []byte(fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "ipam": {"dataDir": %q}%s}`, dir, valid))})
+		return alone.GC(&skel.CmdArgs{StdinData: []byte(fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "ipam": {"dataDir": %q}%s}`, dir, valid))})
 	}
 	for _, tt := range []struct {
 		name, valid string
@@ -352,7 +353,7 @@ func TestReclaim(t *testing.T) {
 }
 
 // withProcess gives a container a namespace that has a process: the namespace of the test.
-func withProcess(t *testing.T, a *plugin.CmdArgs) {
+func withProcess(t *testing.T, a *skel.CmdArgs) {
 	t.Helper()
 	if err := errors.Join(os.Remove(a.Netns), os.Symlink("/proc/self/ns/net", a.Netns)); err != nil {
 		t.Fatal(err)
@@ -440,7 +441,7 @@ func TestSticky(t *testing.T) {
 	a := args(t, "a", conf)
 	a.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod"
 	first := add(t, a)
-	if err := alone.Del(&plugin.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(conf)}); err != nil {
+	if err := alone.Del(&skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(conf)}); err != nil {
 		t.Fatal(err)
 	}
 	if other := add(t, args(t, "other", conf)); cmp.Equal(other, first) {
@@ -549,8 +550,8 @@ func TestUnusableStore(t *testing.T) {
 	}
 	keys["cni.dev/valid-attachments"] = []any{}
 	a.StdinData, _ = json.Marshal(keys) // cannot fail for values that were unmarshalled before
-	verbs := map[string]func(*plugin.CmdArgs) error{
-		"ADD": func(a *plugin.CmdArgs) error { _, err := p.Add(a); return err },
+	verbs := map[string]func(*skel.CmdArgs) error{
+		"ADD": func(a *skel.CmdArgs) error { _, err := p.Add(a); return err },
 		"DEL": p.Del, "CHECK": p.Check, "GC": p.GC, "STATUS": p.Status,
 	}
 	lock, err := flock.Acquire(dir, flock.Exclusive, 0)

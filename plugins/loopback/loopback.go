@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -12,16 +13,16 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Verbs returns the plugin's verbs for plugin.Main, which calls them. GC does nothing, and
+// Verbs returns the plugin's verbs for the package skel, which calls them. GC does nothing, and
 // STATUS always succeeds.
-func Verbs() plugin.Verbs {
-	nothing := func(*plugin.CmdArgs) error { return nil }
-	return plugin.Verbs{Add: add, Del: del, Check: check, GC: nothing, Status: nothing}
+func Verbs() skel.CNIFuncs {
+	nothing := func(*skel.CmdArgs) error { return nil }
+	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: nothing, Status: nothing}
 }
 
 // add is the verb ADD. It ignores CNI_IFNAME, because the loopback interface of a namespace is always
 // lo.
-func add(args *plugin.CmdArgs) error {
+func add(args *skel.CmdArgs) error {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
 		return err
@@ -60,7 +61,7 @@ func add(args *plugin.CmdArgs) error {
 }
 
 // del is the verb DEL. A namespace that does not exist any more is no error.
-func del(args *plugin.CmdArgs) error {
+func del(args *skel.CmdArgs) error {
 	err := inside(args, func(host *setup.Host, container *setup.Namespace) error {
 		if container.Same(host.Namespace) {
 			return nil // CNI_NETNS_OVERRIDE allows the host's namespace, but the host needs its own lo
@@ -74,7 +75,7 @@ func del(args *plugin.CmdArgs) error {
 }
 
 // check is the verb CHECK. It checks that lo is up, and changes nothing.
-func check(args *plugin.CmdArgs) error {
+func check(args *skel.CmdArgs) error {
 	if err := inside(args, func(_ *setup.Host, container *setup.Namespace) error { return setup.VerifyLoopback(container) }); err != nil {
 		return plugin.Errorf(plugin.CodeDrift, "CHECK of lo in container %s: %w", args.ContainerID, err)
 	}
@@ -82,7 +83,7 @@ func check(args *plugin.CmdArgs) error {
 }
 
 // inside opens the namespaces of the host and of the container, and calls f with them.
-func inside(args *plugin.CmdArgs, f func(host *setup.Host, container *setup.Namespace) error) error {
+func inside(args *skel.CmdArgs, f func(host *setup.Host, container *setup.Namespace) error) error {
 	host, container, err := attachment.Namespaces(args)
 	if err != nil {
 		return err

@@ -3,18 +3,20 @@ package portmap
 import (
 	"errors"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Verbs returns the plugin's verbs for plugin.Main, which calls them.
-func Verbs() plugin.Verbs {
-	return plugin.Verbs{Add: add, Del: del, Check: check, GC: gc, Status: status}
+// Verbs returns the plugin's verbs for the package skel, which calls them.
+func Verbs() skel.CNIFuncs {
+	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
 }
 
 // add is the verb ADD. It publishes the host ports and prints prevResult unchanged.
-func add(args *plugin.CmdArgs) error {
+func add(args *skel.CmdArgs) error {
 	c, err := attachment.ReadPortMap(args)
 	if err != nil {
 		return err
@@ -38,7 +40,7 @@ func add(args *plugin.CmdArgs) error {
 
 // del is the verb DEL. It needs neither the container's namespace nor prevResult. If the
 // configuration has mistakes, del still works, as long as the network's name can be read.
-func del(args *plugin.CmdArgs) error {
+func del(args *skel.CmdArgs) error {
 	c, wrong := attachment.ReadPortMap(args)
 	if wrong != nil && c.Name == "" {
 		return wrong
@@ -52,7 +54,7 @@ func del(args *plugin.CmdArgs) error {
 }
 
 // check is the verb CHECK. It compares the host ports with the configuration and changes nothing.
-func check(args *plugin.CmdArgs) error {
+func check(args *skel.CmdArgs) error {
 	c, err := attachment.ReadPortMap(args)
 	if err != nil || len(c.HostPorts()) == 0 {
 		return err
@@ -70,7 +72,7 @@ func check(args *plugin.CmdArgs) error {
 
 // gc is the verb GC. It deletes the host ports of the network's attachments that are not in the
 // list of valid attachments.
-func gc(args *plugin.CmdArgs) error {
+func gc(args *skel.CmdArgs) error {
 	c, wrong := attachment.ReadPortMap(args)
 	if wrong != nil && c.Name == "" {
 		return wrong
@@ -88,7 +90,7 @@ func gc(args *plugin.CmdArgs) error {
 }
 
 // status is the verb STATUS. It returns an error if ADD would refuse the configuration.
-func status(args *plugin.CmdArgs) error {
+func status(args *skel.CmdArgs) error {
 	_, err := attachment.ReadPortMap(args)
 	return err
 }

@@ -1,22 +1,28 @@
 package forward
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/iptables"
+	"github.com/coreos/go-iptables/iptables"
+	"golang.org/x/sys/unix"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 )
+
+// xtablesWait is how long an iptables process waits for the xtables lock, in seconds.
+const xtablesWait = 10
 
 // addLegacy adds the rules for a bridge to the table of iptables-legacy. It runs iptables, because
 // this table cannot be written by netlink.
 func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
-	return withProgram(n, t, func(ipt iptables.Program) error {
+	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, chain := range []string{forwardChain, adminChain} {
-			exists, err := ipt.HasChain(chain)
+			exists, err := ipt.ChainExists(filterTable, chain)
 			if err == nil && !exists {
-				err = ipt.Run("-N", chain)
+				err = ipt.NewChain(filterTable, chain)
 			}
 			if err != nil {
 				return err
@@ -30,11 +36,7 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 		ahead := forwardRules(bridge)
 		if !t.hasForeign() {
 			for _, r := range ahead {
-				exists, err := ipt.HasRule(forwardChain, r.args()...)
-				if err == nil && !exists {
-					err = ipt.Run(append([]string{"-A", forwardChain}, r.args()...)...)
-				}
-				if err != nil {
+				if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
 					return err
 				}
 			}
@@ -53,18 +55,18 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 }
 
 // moveTo deletes a rule from BRIDGEVETH-FORWARD and inserts the same rule at a position.
-func moveTo(ipt iptables.Program, position int, r rule) error {
-	if err := ipt.DeleteIfExists(forwardChain, r.args()...); err != nil {
+func moveTo(ipt *iptables.IPTables, position int, r rule) error {
+	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 		return err
 	}
-	return ipt.Insert(forwardChain, position, r.args()...)
+	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
 }
 
 // placeJump inserts the jump to BRIDGEVETH-FORWARD into FORWARD, directly after the jumps to
 // chainsBefore, or at the top if there is no such jump. Our jump then comes before a REJECT at the
 // end of FORWARD, such as that of ufw, but after the administrator's rules.
-func (t xtables) placeJump(ipt iptables.Program) error {
-	list, err := ipt.List(forwardBase) // the policy, then the rules
+func (t xtables) placeJump(ipt *iptables.IPTables) error {
+	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
 	if err != nil {
 		return err
 	}
@@ -86,39 +88,39 @@ func (t xtables) placeJump(ipt iptables.Program) error {
 		return nil // rules of other programs that come before the jump stay there
 	}
 	for range found {
-		if err := ipt.Run(append([]string{"-D", forwardBase}, jump...)...); err != nil {
+		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
 			return err
 		}
 	}
-	return ipt.Insert(forwardBase, position, jump...)
+	return ipt.Insert(filterTable, forwardBase, position, jump...)
 }
 
 // removeLegacy is the inverse of addLegacy.
 func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
-	return withProgram(n, t, func(ipt iptables.Program) error {
+	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
 			if !slices.Contains(t.own, r) {
 				continue // iptables fails if the target chain of the rule does not exist
 			}
-			if err := ipt.DeleteIfExists(forwardChain, r.args()...); err != nil {
+			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
 				return err
 			}
 		}
-		left, err := ipt.List(forwardChain) // the first line is the chain, the others are its rules
+		left, err := ipt.List(filterTable, forwardChain) // the first line is the chain, the others are its rules
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
 		// BRIDGEVETH-FORWARD is deleted last. If this process is killed earlier, the next DEL finds
 		// the chain and completes the deletion.
 		if len(left) == 2 {
-			if err := ipt.Run(append([]string{"-D", forwardChain}, toAdmin.args()...)...); err != nil {
+			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
 				return err
 			}
 		}
 		if err := deleteAdminChain(ipt); err != nil {
 			return err
 		}
-		if err := ipt.DeleteIfExists(forwardBase, "-j", forwardChain); err != nil {
+		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
 			return err
 		}
 		return deleteUnused(ipt, forwardChain)
@@ -127,12 +129,12 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 
 // deleteAdminChain deletes the administrator's chain, unless the chain has rules or a rule of
 // another program jumps to it.
-func deleteAdminChain(ipt iptables.Program) error {
-	exists, err := ipt.HasChain(adminChain)
+func deleteAdminChain(ipt *iptables.IPTables) error {
+	exists, err := ipt.ChainExists(filterTable, adminChain)
 	if err != nil || !exists {
 		return err
 	}
-	rules, err := ipt.List(adminChain)
+	rules, err := ipt.List(filterTable, adminChain)
 	if err != nil || len(rules) > 1 {
 		return err
 	}
@@ -140,8 +142,8 @@ func deleteAdminChain(ipt iptables.Program) error {
 }
 
 // deleteUnused deletes a chain, unless a rule jumps to it.
-func deleteUnused(ipt iptables.Program, chain string) error {
-	err := ipt.Run("-X", chain)
+func deleteUnused(ipt *iptables.IPTables, chain string) error {
+	err := ipt.DeleteChain(filterTable, chain)
 	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
 		return nil // these are the messages of iptables-nft and iptables-legacy for a chain that is in use
 	}
@@ -149,15 +151,36 @@ func deleteUnused(ipt iptables.Program, chain string) error {
 }
 
 // withProgram calls f with the iptables program that writes table t.
-func withProgram(n *netns.Namespace, t xtables, f func(iptables.Program) error) error {
+func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error) error {
 	path, err := findProgram(t)
 	if err != nil {
 		return err
 	}
+	family := iptables.ProtocolIPv4
+	if t.family == unix.AF_INET6 {
+		family = iptables.ProtocolIPv6
+	}
 	return n.Do(func() error {
-		if err := f(iptables.Program{Path: path, Table: filterTable}); err != nil {
-			return fmt.Errorf("run %s: %w", path, err)
+		ipt, err := iptables.New(iptables.Path(path), iptables.IPFamily(family), iptables.Timeout(xtablesWait))
+		if err == nil {
+			err = f(ipt)
+		}
+		if err != nil {
+			return fmt.Errorf("run %s: %w", path, singleLine(err))
 		}
 		return nil
 	})
+}
+
+// singleLine joins the lines of an error of iptables, without blank lines and without the advice to
+// run "iptables -h".
+func singleLine(err error) error {
+	var printed *iptables.Error
+	if !errors.As(err, &printed) {
+		return err
+	}
+	lines := slices.DeleteFunc(strings.Split(printed.Error(), "\n"), func(line string) bool {
+		return strings.TrimSpace(line) == "" || strings.HasPrefix(line, "Try `")
+	})
+	return errors.New(strings.Join(lines, ", "))
 }
