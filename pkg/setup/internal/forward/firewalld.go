@@ -10,9 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
-
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
@@ -34,7 +31,7 @@ var (
 // that is in no zone of firewalld. Every zone is sufficient, because an administrator may have
 // chosen the zone.
 func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
-	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
+	inForce, err := nft.HasTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +64,6 @@ func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Dif
 		}
 	}
 	return missing, nil
-}
-
-// hasNFTTable reports whether an nf_tables table exists.
-func hasNFTTable(n *netns.Namespace, family int, table string) (bool, error) {
-	return nft.Exists(n, unix.NFT_MSG_GETTABLE, family, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(table)))
 }
 
 // checkStrict returns ErrStrictForwardPorts if the network has host ports and firewalld drops packets to
@@ -112,7 +104,7 @@ func askFirewalld(question ...string) (answer []string, err error) {
 // answer, this is no error, because DEL must also succeed without firewalld. firewalld removes the
 // links from the zone at its next reload anyway.
 func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
-	inForce, err := hasNFTTable(n, nft.FamilyINet, firewalldTable)
+	inForce, err := nft.HasTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil || !inForce {
 		return err
 	}

@@ -43,6 +43,11 @@ func Request(message, flags int, family uint8, attributes ...*nl.RtAttr) *nl.Net
 	return req
 }
 
+// HasTable reports whether a table exists.
+func HasTable(n *netns.Namespace, family int, table string) (bool, error) {
+	return Exists(n, unix.NFT_MSG_GETTABLE, family, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(table)))
+}
+
 // HasChain reports whether a chain exists.
 func HasChain(n *netns.Namespace, family int, table, chain string) (bool, error) {
 	return Exists(n, unix.NFT_MSG_GETCHAIN, family, ChainNamed(table, chain)...)
