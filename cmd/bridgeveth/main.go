@@ -21,7 +21,7 @@ import (
 // and v1.7.1 for some options.
 const referenceVersion = "v1.10.0"
 
-// program describes one plugin of the table programs.
+// program describes one plugin. The table programs below lists all plugins.
 type program struct {
 	verbs     func() skel.CNIFuncs
 	reference bool // the name is that of a reference plugin

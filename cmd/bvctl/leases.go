@@ -114,7 +114,7 @@ func (f filter) each(s *ipam.Store, visit func(ipam.Lease)) error {
 	})
 }
 
-// matches reports whether a lease of address a matches the address of the filter.
+// matches reports whether the address of a lease matches the filter.
 func (f filter) matches(a netip.Addr) bool {
 	wanted, err := netip.ParseAddr(f.address)
 	return f.address == "" || err == nil && wanted.Unmap() == a

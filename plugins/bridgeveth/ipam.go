@@ -103,9 +103,9 @@ func (d *delegate) add() (*current.Result, error) {
 	return result, nil
 }
 
-// refused reports whether add has reserved nothing, because another process held the lock on the
-// store for too long. The caller then does not release addresses, because this would wait for the
-// same lock again.
+// refused reports whether add has failed because another process held the lock on the store for too
+// long. In this case, add has reserved nothing. The caller then does not release addresses, because
+// this would wait for the same lock again.
 func (d *delegate) refused(err error) bool {
 	var coded *types.Error
 	return d.self && errors.As(err, &coded) && coded.Code == types.ErrTryAgainLater

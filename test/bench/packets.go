@@ -46,7 +46,7 @@ var packetSystems = []system{
 	{key: keyFast, title: `the same with "fastPath": true`, ours: true, plugins: []plugin{ours(with(routed, "fastPath", true))}},
 }
 
-// with returns a copy of the configuration p in which the key has another value.
+// with returns a copy of a configuration with a new value for one key.
 func with(p plugin, key string, value any) plugin {
 	p = maps.Clone(p)
 	p[key] = value

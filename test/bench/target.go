@@ -105,8 +105,8 @@ func (r *report) ipamStart() float64 {
 	return r.IPAM.row("ipam-simple", 0).AddMS / r.IPAM.EmptyMS
 }
 
-// holds reports whether a ratio meets the target. A ratio of 0 was not measured, and does not meet
-// the target.
+// holds reports whether a ratio meets the target. The ratio 0 does not meet it, because 0 means
+// that the ratio was not measured.
 func (t target) holds(ratio float64) bool {
 	if t.least {
 		return ratio >= t.limit

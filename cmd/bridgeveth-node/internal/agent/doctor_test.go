@@ -109,7 +109,7 @@ type spoilt struct {
 	command     bool   // the remedy is a command, and after all commands the packet arrives
 }
 
-// check makes the fault tt, and checks what the doctor finds. At the end, both agents correct their
+// check makes a fault, and checks what the doctor finds. At the end, both agents correct their
 // nodes.
 func (p *pair) check(tt spoilt) {
 	p.Helper()

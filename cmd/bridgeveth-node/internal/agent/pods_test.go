@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// cni calls the plugin for a pod with the conflist that the agent has written, as a runtime does.
-// It returns the output of the plugin.
+// cni calls the plugin for a pod, as a runtime does. It passes the conflist that the agent has
+// written, and returns the output of the plugin.
 func (a *Agent) cni(t *testing.T, verb, pod string) ([]byte, error) {
 	t.Helper()
 	self, err := os.Executable()

@@ -165,7 +165,7 @@ func (s *State) reach(own, peer Node, uplinks []Uplink, set Settings) (problem s
 }
 
 // direct returns the routes to the pod ranges of a peer. The gateway of each route is an InternalIP
-// of the peer. whole is false if a pod range cannot be reached through such a gateway.
+// of the peer. The result whole is false if a pod range cannot be reached through such a gateway.
 func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
 	for _, r := range peer.Ranges {
 		gateway, link := hop(r, peer, uplinks)
@@ -178,8 +178,8 @@ func direct(peer Node, uplinks []Uplink) (routes []Route, whole bool) {
 }
 
 // hop returns an InternalIP of a peer that is on one of the uplinks, and the name of this uplink.
-// It prefers an InternalIP of the same family as range r. An IPv4 range may have an IPv6 gateway
-// (Linux 5.2), but an IPv6 range cannot have an IPv4 gateway.
+// It prefers an InternalIP of the same family as the range r. An IPv4 range may have an IPv6
+// gateway (since Linux 5.2), but an IPv6 range cannot have an IPv4 gateway.
 func hop(r netip.Prefix, peer Node, uplinks []Uplink) (gateway netip.Addr, link string) {
 	for _, same := range []bool{true, false} {
 		for _, a := range peer.Addresses {

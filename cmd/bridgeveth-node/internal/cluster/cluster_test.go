@@ -167,8 +167,8 @@ func TestWanted(t *testing.T) {
 	}
 }
 
-// checkProblem fails the test unless exactly one problem exists and begins with want. If want is
-// "", there must be no problem.
+// checkProblem fails the test unless there is exactly one problem, and its node and text begin with
+// the text want. If want is "", there must be no problem.
 func checkProblem(t *testing.T, problems []Problem, want string, own bool) {
 	t.Helper()
 	switch {

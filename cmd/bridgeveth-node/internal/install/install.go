@@ -17,13 +17,13 @@ import (
 
 const module = "github.com/bridgeveth/bridgeveth"
 
-// names are the names under which the one plugin file is installed. Each node needs a plugin called
-// loopback, because containerd runs this plugin for every pod. If the folder has a loopback of
-// another project, the agent keeps that file.
+// names are the names of the plugins. All plugins are the same file. Each node needs a plugin
+// called loopback, because containerd runs this plugin for every pod. If the folder has a loopback
+// of another project, the agent keeps that file.
 var names = []string{plugin.Bridgeveth, plugin.IPAMSimple, plugin.Loopback}
 
-// tool is the name of another program that is installed, if it is in the folder of the plugin file.
-// A plugin runs bvctl to ask firewalld. It searches for bvctl in its own folder first.
+// tool is the name of another program. The agent installs it if it is in the folder of the plugin
+// file. A plugin runs bvctl to ask firewalld, and searches for bvctl in its own folder first.
 const tool = "bvctl"
 
 // Plugins installs the plugin file at source into a folder, under all of its names. It returns the

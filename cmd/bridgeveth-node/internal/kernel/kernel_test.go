@@ -481,8 +481,8 @@ func TestNewNode(t *testing.T) {
 	}
 }
 
-// events subscribes to the changes that Watch follows. The returned function returns how many of the
-// changes since its last call would wake the agent.
+// events subscribes to the changes that Watch follows. The returned function counts the changes
+// since its last call, but only those that would wake the agent.
 func (m *machine) events(t *testing.T) func() int {
 	t.Helper()
 	var s *nl.NetlinkSocket

@@ -45,8 +45,9 @@ func (h *Host) applyTunnel(t *cluster.Tunnel) (changes []string, index int, err 
 	return changes, index, err
 }
 
-// device corrects the VXLAN device itself. It replaces a device with another local address, port or
-// identifier, because the kernel cannot change these parameters.
+// device creates or corrects the VXLAN device itself. If a parameter is wrong that the kernel
+// cannot change, such as the local address or the port, device deletes the VXLAN device and creates
+// it again.
 func (h *Host) device(t *cluster.Tunnel, mac net.HardwareAddr) (changes []string, l netlink.Link, err error) {
 	l, err = h.ownTunnel()
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// big is the number of nodes in a large cluster. memory is how much memory the agent may use in
-// such a cluster, in KiB.
+// big is the number of nodes in a large cluster. In such a cluster, the agent may use 80 MiB of
+// memory. The constant memory is this limit in KiB.
 const big, memory = 5000, 80 << 10
 
 // TestScale checks the peak memory and the routes of the agent in a cluster of 5,000 Node objects.
