@@ -17,9 +17,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// arena is a host for attacks. On the bridge br0, it has an attacker, a neighbour, and a switch
-// behind a port. It also has a container of another network, and two containers of a layer 2
-// network: the first one attacks the second one.
+// arena is a host on which the tests make attacks. The attacker, the neighbour, and a switch behind
+// a bridge port are on the bridge br0. The container in the field other is on another network. The
+// containers in the fields first and second are on a layer 2 network: the first one attacks the
+// second one.
 type arena struct {
 	*node
 	attacker, neighbour, other, switched, first, second *setup.Namespace
@@ -125,8 +126,8 @@ func (a *arena) takeOver() bool {
 	return taken
 }
 
-// unprotected sets accept_ra on the host and on the neighbour, and checks that both then use the
-// attacker as their router. This shows that the attack works if nothing prevents it.
+// unprotected checks that router advertisements have an effect if nothing drops them. It sets
+// accept_ra on the host and on the neighbour. Both must then use the attacker as their router.
 func (a *arena) unprotected() {
 	a.t.Helper()
 	setuptest.SetSysctl(a.t, "ipv6/conf/br0/accept_ra", "2") // 2, because the host forwards IPv6
@@ -162,8 +163,8 @@ func (a *arena) reaches(bridge string, from, to *setup.Namespace, link string, f
 	return arrived.has(func(got []byte) bool { return bytes.HasPrefix(got, frame) })
 }
 
-// sources is the number of MAC addresses in the frames that fill sends. It is larger than the limit
-// that ADD sets for the addresses that a bridge learns.
+// sources is the number of MAC addresses from which the method fill sends frames. The number is
+// larger than the limit that ADD sets for the addresses that a bridge learns.
 const sources = 6000
 
 // fill sends frames from 6,000 MAC addresses (see sources). It returns how many of these addresses
@@ -184,7 +185,8 @@ func (a *arena) fill(to net.HardwareAddr, kind byte) int {
 	return learned
 }
 
-// filled returns the text of a table cell in docs/isolation.md, for a result of fill.
+// filled returns the text of a table cell in docs/isolation.md. The parameter learned is a result
+// of the method fill.
 func filled(learned int) string {
 	switch {
 	case learned == 0:

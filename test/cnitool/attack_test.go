@@ -118,7 +118,7 @@ func readFrames(t testing.TB, in *setup.Namespace, link string) frameReader {
 	return frameReader{t, packetSocketOn(t, in, link)}
 }
 
-// has reports whether a frame has arrived that the function match accepts.
+// has reports whether a frame has arrived for which the function match returns true.
 func (r frameReader) has(match func(frame []byte) bool) bool {
 	r.t.Helper()
 	b := make([]byte, 2048)

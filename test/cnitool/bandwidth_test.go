@@ -22,8 +22,8 @@ func limited(conf, bandwidth object) object {
 	return conf.with(object{"runtimeConfig": asked.with(object{"bandwidth": bandwidth})})
 }
 
-// limits holds a rate and a burst for each direction. ADD shortens a burst of more than 50 ms.
-// These bursts last 40 ms, so ADD uses them unchanged.
+// limits has a rate and a burst for each direction. The bursts last 40 ms. ADD shortens only bursts
+// of more than 50 ms.
 var limits = object{"ingressRate": 20e6, "ingressBurst": 800e3, "egressRate": 10e6, "egressBurst": 400e3}
 
 // ifbOf1 is the name of the IFB that limits the packets from container number 1.

@@ -108,9 +108,9 @@ func TestExistingVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestExistingAfterKilled kills an ADD that attaches a tap, before each message that the ADD sends,
-// and repeats the ADD. The repeated ADD must succeed, or report that the port is already complete.
-// The test checks that DEL then restores the tap.
+// TestExistingAfterKilled kills the ADD that attaches a tap: before its first message in the first
+// round, before its second message in the second round, and so on. The repeated ADD must succeed,
+// or report that the port is already complete. The test checks that DEL then restores the tap.
 func TestExistingAfterKilled(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)

@@ -62,8 +62,8 @@ func TestLostWithoutDEL(t *testing.T) {
 }
 
 // TestFailedADDRestoresSysctls checks that a failed ADD restores the container's sysctls, including
-// those that belong to no interface. ADD fails because the bridge runs STP: the port would not
-// forward frames at once.
+// those that belong to no interface. ADD fails because the bridge runs STP. With STP, a new port
+// forwards frames only after a delay.
 func TestFailedADDRestoresSysctls(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"sysctl": object{"net.ipv4.ip_default_ttl": "33"}})

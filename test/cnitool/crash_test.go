@@ -55,9 +55,9 @@ func TestKilledFirst(t *testing.T) {
 	}
 }
 
-// TestKilledBetweenMessages kills the first ADD of a host before each message that it sends. It
-// checks that DEL also removes parts that ADD has made, but not yet marked as its own, for example
-// a link without an alias.
+// TestKilledBetweenMessages kills the first ADD of a host: before its first message in the first
+// round, before its second message in the second round, and so on. It checks that DEL also removes
+// parts that ADD has made, but not yet marked as its own, for example a link without an alias.
 func TestKilledBetweenMessages(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -76,8 +76,8 @@ func TestKilledBetweenMessages(t *testing.T) {
 	}
 }
 
-// TestAddAfterKilled kills the first ADD of a host before each message that it sends, and repeats
-// the ADD. It checks that CHECK then finds everything that ADD makes.
+// TestAddAfterKilled kills the first ADD of a host in the same rounds as TestKilledBetweenMessages,
+// and repeats the ADD. It checks that CHECK then finds everything that ADD makes.
 func TestAddAfterKilled(t *testing.T) {
 	t.Parallel()
 	conf := dual.with(object{"forward": "none"})
@@ -96,8 +96,8 @@ func TestAddAfterKilled(t *testing.T) {
 	noLeases(t)
 }
 
-// killedAt calls the plugin, and kills it before one of its messages: the first message if at is 1.
-// killed is false if the plugin sends fewer than at messages.
+// killedAt calls the plugin, and kills it before one of its messages. The parameter at is the
+// number of this message, from 1 on. killed is false if the plugin sends fewer messages.
 func (c call) killedAt(t *testing.T, at int) (killed bool) {
 	t.Helper()
 	sent := 0
@@ -182,7 +182,7 @@ func TestKilledBetweenPrograms(t *testing.T) {
 const killers = "/run/killers"
 
 // killAt writes a script for each iptables program into the folder killers. The scripts count how
-// often the plugin starts any of them. When the count reaches the parameter at, the script kills
+// often the plugin starts a script. When the count is equal to the parameter at, the script kills
 // the plugin. Until then, the scripts run the real programs.
 func killAt(t testing.TB, at int) {
 	t.Helper()
@@ -202,10 +202,11 @@ exec /usr/sbin/$(basename $0) "$@"
 	}
 }
 
-// TestBridgeDeleted deletes the bridge before each message that an ADD sends. It checks that ADD
-// makes the bridge again, and that the container reaches its gateway. ADD checks the bridge for the
-// last time right after it has set the port up. If the bridge is deleted later, the test does not
-// check the gateway.
+// TestBridgeDeleted deletes the bridge during an ADD: before the first message of the ADD in the
+// first round, before the second message in the second round, and so on. It checks that ADD makes
+// the bridge again, and that the container reaches its gateway. ADD checks the bridge for the last
+// time right after it has set the port up. ADD does not notice a later deletion, so the test then
+// does not check the gateway.
 func TestBridgeDeleted(t *testing.T) {
 	t.Parallel()
 	conf := single.with(object{"forward": "none"})
@@ -256,8 +257,9 @@ func TestBridgeDeleted(t *testing.T) {
 	}
 }
 
-// TestTablesDeleted deletes bridgeveth's tables before each message that an ADD sends, as "nft
-// flush ruleset" does. It checks that ADD nevertheless succeeds, and that DEL leaves nothing.
+// TestTablesDeleted deletes bridgeveth's tables during an ADD, as "nft flush ruleset" does. The
+// rounds are those of TestBridgeDeleted. The test checks that ADD nevertheless succeeds, and that
+// DEL leaves nothing.
 func TestTablesDeleted(t *testing.T) {
 	t.Parallel()
 	conf := publishing(single.with(object{"forward": "none", "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})

@@ -7,8 +7,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestManyForeignRules checks that ADD does not read thousands of other programs' rules that come
-// after bridgeveth's rules.
+// TestManyForeignRules adds thousands of rules after bridgeveth's rules, as another program may do.
+// It checks that ADD does not read these rules.
 func TestManyForeignRules(t *testing.T) {
 	const restore = `{ echo "*filter"; for i in $(seq %d); do echo "-A FORWARD -s 192.0.2.9 -p tcp --dport $i -j ACCEPT"; done; echo COMMIT; } | iptables-restore -n`
 	const load = `{ for i in $(seq %d); do echo "add rule inet filter forward ip saddr 192.0.2.9 tcp dport $i accept"; done; } | nft -f -`

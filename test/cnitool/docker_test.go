@@ -20,8 +20,8 @@ import (
 // dockerWait is the longest time that dockerd may take to start.
 const dockerWait = time.Minute
 
-// dockerd starts the program dockerd from the folder bin. dockerd runs in the test's host, with all
-// its files below /run. It ends with the test, or when stop is called.
+// dockerd starts the program dockerd from the folder bin in the test's host. All files of the
+// program are below /run. The program ends with the test, or when stop is called.
 func dockerd(t *testing.T, bin string) (stop func()) {
 	t.Helper()
 	program := filepath.Join(bin, "dockerd")

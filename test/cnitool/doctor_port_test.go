@@ -10,10 +10,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorPortOffBridge takes a container's bridge port off the bridge, or deletes the bridge.
-// The container then sends packets, so that its neighbour entries become wrong too. The test checks
-// that the doctor names the port or the bridge, and that --fix restores it, with and without
-// libcni's record.
+// TestDoctorPortOffBridge causes a fault of a container's bridge port or of the bridge, for example
+// a port that is on no bridge. The container then sends packets, so that its neighbour entries
+// become wrong too. The test checks that the doctor names the port or the bridge, and that --fix
+// restores it. Each case runs with the container's record of libcni and without it.
 func TestDoctorPortOffBridge(t *testing.T) {
 	for _, tt := range []struct {
 		name, spoil string
@@ -73,8 +73,8 @@ func TestDoctorPortOffBridge(t *testing.T) {
 	}
 }
 
-// answers reports whether Ping succeeds in one of several attempts. A single attempt may fail,
-// because ping stops at the first error: an ARP request from before the repair may still time out.
+// answers reports whether Ping succeeds in one of several attempts. A single attempt may fail: ping
+// stops at the first error, and an ARP request from before the repair may still time out.
 func answers(t *testing.T, c *setup.Namespace, to string) bool {
 	for range 2 {
 		if setuptest.Ping(t, c, to) {
@@ -99,8 +99,8 @@ func TestDoctorPortUnknownBridge(t *testing.T) {
 	}
 }
 
-// TestDoctorPortKeepsBridge checks that attached containers stay on their bridge if the bridge in
-// the network's configuration changes.
+// TestDoctorPortKeepsBridge changes the key bridge in the configuration of a network with attached
+// containers. It checks that --fix leaves the containers on their bridge.
 func TestDoctorPortKeepsBridge(t *testing.T) {
 	for _, record := range []string{"with a record", "without a record"} {
 		t.Run(record, func(t *testing.T) {

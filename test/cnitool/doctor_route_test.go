@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestDoctorRules checks that the doctor looks up the return path by routing rules (ip rule), as
-// the kernel does, and that the command that the doctor advises fixes the path. The routing rules
-// select packets by the source address. The test runs with and without a strict rp_filter.
+// TestDoctorRules checks the doctor on hosts with routing rules (ip rule) that select packets by
+// the source address. The doctor must find the return path by these rules, as the kernel does. If
+// the doctor advises a command, this command must fix the path. Some cases have a strict rp_filter.
 func TestDoctorRules(t *testing.T) {
 	const strict = "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; "
 	for _, tt := range []struct {

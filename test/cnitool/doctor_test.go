@@ -503,8 +503,9 @@ func TestDoctorManyBlocked(t *testing.T) {
 	}
 }
 
-// TestDoctorOnce checks that the doctor prints an obstacle that blocks all containers only once,
-// with the list of the blocked paths. With -v, the doctor must print the steps of each path.
+// TestDoctorOnce makes one obstacle that blocks the packets of all containers. The doctor must
+// print this obstacle only once, with the list of the blocked paths. With -v, the doctor must print
+// the steps of each path.
 func TestDoctorOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"a policy": "iptables -F FORWARD", "a rule that counts": "iptables -I BRIDGEVETH-ADMIN -p icmp -j DROP"} {
@@ -530,7 +531,7 @@ func TestDoctorOnce(t *testing.T) {
 	}
 }
 
-// TestDoctorFixUndone checks --fix while another program undoes each change at once. The doctor
+// TestDoctorFixUndone checks --fix while another program immediately undoes each change. The doctor
 // must report that its commands had no effect.
 func TestDoctorFixUndone(t *testing.T) {
 	t.Parallel()

@@ -125,9 +125,9 @@ func TestMissingIP6Tables(t *testing.T) {
 	same("DEL")
 }
 
-// TestNotInCache removes an attachment from libcni's cache while its container runs. It checks
-// that `cnitool gc`, which then sends no list of attachments, keeps the attachment, and that GC
-// with a list removes it.
+// TestNotInCache removes the attachment of a running container from libcni's cache. `cnitool gc`
+// calls GC without a list of valid attachments. GC must then keep this attachment. GC with an empty
+// list must remove it.
 func TestNotInCache(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

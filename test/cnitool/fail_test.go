@@ -16,8 +16,8 @@ var everything = limited(publishing(dual.with(object{
 }), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}), limits)
 
 // failing runs a call of the plugin under strace. In each thread, strace makes one system call of
-// the given kind fail: the first one if at is 1. failed is the number of system calls that have
-// failed.
+// the given kind fail. The parameter at is the number of this system call, from 1 on. failed is the
+// number of system calls that have failed.
 func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, failed int) {
 	t.Helper()
 	c.before = []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=" + syscall,

@@ -21,7 +21,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// fast is the configuration dual with the fast path switched on.
+// fast is the configuration of a dual-stack network with masquerade and the fast path.
 var fast = dual.with(object{"fastPath": true})
 
 // newFastNode calls newNode for a network with the fast path. If the kernel has no flowtables,
@@ -73,8 +73,9 @@ func echo(t testing.TB, ns *setup.Namespace) {
 		func(message []byte, _ net.Addr) []byte { return message })
 }
 
-// exchange sends messages of size bytes, and waits for an answer after each message. It returns the
-// number of answers, and stops at the first missing answer.
+// exchange sends messages, and waits for an answer after each message. The parameter size is the
+// length of a message in bytes. exchange returns the number of answers, and stops at the first
+// missing answer.
 func exchange(conn net.Conn, messages, size int) (answers int) {
 	b := make([]byte, size)
 	for range messages {
@@ -90,8 +91,8 @@ func exchange(conn net.Conn, messages, size int) (answers int) {
 	return answers
 }
 
-// countForwarded adds a chain that counts forwarded packets before all other FORWARD chains.
-// forwarded returns the number of packets since its previous call.
+// countForwarded adds a FORWARD chain that the kernel runs before all others. The chain counts the
+// forwarded packets. forwarded returns the number of packets since its previous call.
 func countForwarded(t testing.TB) (forwarded func() int) {
 	t.Helper()
 	setuptest.Run(t, "nft", "add table inet counting; add chain inet counting forward { type filter hook forward priority -500; }; add counter inet counting seen; add rule inet counting forward counter name seen")
@@ -149,9 +150,9 @@ func TestFastPath(t *testing.T) {
 	n := newFastNode(t, fast)
 	outside := n.outside(false)
 	c := n.containers(3)
-	// Connections between the bridges must not be masqueraded, or their replies would not take the
-	// fast path: with br_netfilter, conntrack restores the destination of a reply before the
-	// flowtable sees the reply, so the flowtable does not find the connection.
+	// Connections between the bridges must not be masqueraded. Otherwise, with br_netfilter, their
+	// replies would not take the fast path: conntrack restores the destination of a reply before
+	// the flowtable sees the reply. The flowtable then does not find the connection.
 	first := fast.with(object{"masqExclude": []string{"10.89.0.0/24", "fd89::/64"}})
 	second := fast.with(object{"name": "second", "bridge": "br1", "ipMasq": false, "ipam": object{"type": "ipam-simple", "ranges": [][]object{
 		{{"subnet": "10.89.0.0/24"}}, {{"subnet": "fd89::/64"}},
@@ -419,8 +420,9 @@ func TestFastPathDevices(t *testing.T) {
 	}
 }
 
-// TestFastPathUplinkDeleted deletes a link with a route just before ADD sends the message that names this link as
-// a device of the flowtable. The kernel refuses this message. The test checks that ADD succeeds without the link.
+// TestFastPathUplinkDeleted deletes a link with a route just before ADD sends the message that
+// names this link as a device of the flowtable. The kernel refuses this message. The test checks
+// that ADD succeeds without the link.
 func TestFastPathUplinkDeleted(t *testing.T) {
 	t.Parallel()
 	newFastNode(t, fast).containers(1)

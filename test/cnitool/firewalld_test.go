@@ -137,9 +137,9 @@ func testFirewalld(t *testing.T, release string) {
 		more := w.containers(3)[2]
 		w.must("add", more)
 		blocked("after the next ADD", nil)
-		// If firewalld owns its table, "nft flush ruleset" deletes only the other tables. The
-		// host's nft may be too old for table owners, so this command deletes the other tables one
-		// by one.
+		// This command deletes all tables except firewalld's, as "nft flush ruleset" does if
+		// firewalld owns its table. The test cannot use "nft flush ruleset" itself, because the
+		// host's nft may be too old for table owners.
 		setuptest.Run(t, "sh", "-c", "nft list tables | grep -v 'inet firewalld' | while read table; do nft delete $table; done")
 		blocked("after a flush", both("published"))
 		if out, status := bvctl(t, "repair"); status != 0 {
@@ -194,8 +194,8 @@ func TestFirewalldStrict(t *testing.T) {
 	on("DEL", 1, dual).run(t).ok(t)
 }
 
-// TestFirewalldMissing checks ADD's error if ADD cannot talk to firewalld, for which it runs bvctl.
-// The cases are: firewalld does not run, bvctl is not installed, or D-Bus is stopped.
+// TestFirewalldMissing checks ADD's error if ADD cannot talk to firewalld. ADD runs bvctl for this
+// purpose. The cases are: firewalld does not run, bvctl is not installed, or D-Bus is stopped.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)

@@ -171,10 +171,11 @@ func TestGuardRemoved(t *testing.T) {
 	}
 }
 
-// olderGuard replaces the guard's nftables table by the table of an older build. In the older
-// table, the map does not record the byte order of link names; there is no set for the targets of
-// neighbour advertisements; the other sets have the flag NFT_SET_CONCAT; and the rules have other
-// comments. The older table guards the given containers on the given bridges.
+// olderGuard replaces the guard's nftables table by the table of an older build. The older table
+// guards the given containers on the given bridges. It differs from the current table: the map of
+// guarded ports does not record the byte order of link names; there is no set for the targets of
+// neighbour advertisements; the sets have the flag NFT_SET_CONCAT; and the rules have other
+// comments.
 func olderGuard(t testing.TB, bridges []string, containers ...int) {
 	t.Helper()
 	c, err := nftables.New()
@@ -249,9 +250,9 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 }
 
 // TestGuardUpgrade gives running containers the guard of an older build. It checks that CHECK
-// accepts the older guard, and that the next ADD and `bvctl repair` replace it in one transaction.
-// During the replacement, no frame may arrive that the guard has to drop. At the end, nft(8) saves
-// the ruleset and loads it again.
+// accepts the older guard, and that the next ADD or `bvctl repair` replaces it in one transaction.
+// During the replacement, the first container sends frames that both guards drop. None of these
+// frames may arrive. At the end, nft(8) saves the ruleset and loads it again.
 func TestGuardUpgrade(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})

@@ -1,5 +1,5 @@
-// Package cnitool tests the plugins by cnitool and by direct calls: the verbs, the paths of
-// packets, and what remains on the host.
+// Package cnitool tests what the plugins do for each verb, which packets pass, and what remains on
+// the host. The tests call the plugins by cnitool or directly.
 package cnitool
 
 import (
@@ -51,7 +51,7 @@ var dual = object{
 	}},
 }
 
-// single is the configuration dual for IPv4 alone.
+// single is the configuration of an IPv4 network with masquerade.
 var single = dual.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24"}})
 
 // node is a host that the test makes, with the configuration of one network.
@@ -127,8 +127,8 @@ func (n *node) containers(count int) (all []*setup.Namespace) {
 	return all
 }
 
-// outside makes a namespace beyond the host, with the addresses 192.0.2.2 and 2001:db8::2. If
-// routed is set, this namespace also gets routes to the containers.
+// outside makes a namespace beyond the host, with the addresses 192.0.2.2 and 2001:db8::2. If the
+// parameter routed is true, this namespace also gets routes to the containers.
 func (n *node) outside(routed bool) *setup.Namespace {
 	n.t.Helper()
 	out := setuptest.Container(n.t, "outside")
@@ -181,9 +181,9 @@ func (c call) run(t testing.TB) (a answer) {
 	return a
 }
 
-// traced calls the plugin under ptrace(2), which stops the plugin at each system call. If the
-// function before returns true, the plugin continues with the system call. If not, traced kills the
-// plugin.
+// traced calls the plugin under ptrace(2). Before each system call of the plugin, it calls the
+// function in the parameter before. If this function returns true, the plugin continues. Otherwise,
+// traced kills the plugin.
 func (c call) traced(t testing.TB, before func(ptrace.Call) bool) (a answer) {
 	t.Helper()
 	cmd := c.command(t)
@@ -238,7 +238,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	return cmd
 }
 
-// on returns the call of a verb for the interface eth0 of container number i.
+// on returns a call of the plugin with a verb, for the interface eth0 of container number i.
 func on(verb string, i int, conf object) call {
 	name := fmt.Sprintf("c%d", i)
 	return call{verb: verb, container: name, netns: "/run/netns/" + name, ifname: "eth0", conf: conf}

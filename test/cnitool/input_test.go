@@ -15,8 +15,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// ipamKeys returns the configuration single with the given keys of ipam-simple instead of its
-// subnet.
+// ipamKeys returns the configuration of a network with masquerade. The parameter keys has the keys
+// of ipam-simple, such as the subnet.
 func ipamKeys(keys object) object {
 	return single.with(object{"ipam": object{"type": "ipam-simple"}.with(keys)})
 }
@@ -184,7 +184,7 @@ func TestOwnNamespace(t *testing.T) {
 }
 
 // TestPoolExhausted checks ADD's error if all addresses of a range are leased. When the namespace
-// of a container is gone, the next ADD must take over its address, even without a DEL.
+// of a container is gone, the next ADD must take over the container's address, even without a DEL.
 func TestPoolExhausted(t *testing.T) {
 	t.Parallel()
 	conf := ipamKeys(object{"subnet": "10.88.0.0/30"}) // one address besides the gateway
@@ -271,8 +271,9 @@ func TestLongNames(t *testing.T) {
 	del.run(t).ok(t)
 }
 
-// TestKilled kills an ADD before every third system call of each kind. It checks that a repeated
-// ADD succeeds in spite of the remains of the killed one, and that DEL removes everything.
+// TestKilled kills an ADD before a system call of one kind: before the first call in the first
+// round, before the fourth call in the second round, and so on. It checks that a repeated ADD
+// succeeds in spite of the remains of the killed ADD, and that DEL removes everything.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	c1 := newNode(t, everything, "nft").containers(2)[0]

@@ -146,8 +146,8 @@ func TestCnitoolGC(t *testing.T) {
 	noLeases(t)
 }
 
-// TestDelegates checks other IPAM plugins. It also checks ipam-simple in a separate executable
-// file: bridgeveth then runs it as a program.
+// TestDelegates checks ADD, CHECK, STATUS and DEL with several IPAM plugins. ipam-simple runs in
+// bridgeveth's process if both are the same executable file, and otherwise as a program.
 func TestDelegates(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
@@ -191,8 +191,8 @@ func TestDelegates(t *testing.T) {
 	}
 }
 
-// TestStartsNoProgram checks by strace that a call of the plugin starts no program if no rule or
-// setting of the network is missing.
+// TestStartsNoProgram checks by strace that a call of the plugin starts no program if the host
+// already has all rules and settings of the network.
 func TestStartsNoProgram(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, dual, "nft", "legacy")

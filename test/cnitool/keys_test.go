@@ -66,8 +66,8 @@ func TestMAC(t *testing.T) {
 	}
 }
 
-// TestMasqExclude checks the source address that a server beyond the host sees, with and without
-// its address in masqExclude.
+// TestMasqExclude checks the source address that a server beyond the host sees. In some of the
+// cases, masqExclude contains the server's address.
 func TestMasqExclude(t *testing.T) {
 	for _, tt := range []struct {
 		exclude []string
@@ -124,9 +124,8 @@ func TestSecondNetwork(t *testing.T) {
 }
 
 // TestInvalidPackets flushes conntrack during a connection. The kernel then no longer masquerades
-// the connection, so its next packets have the container's private source address. A rule of
-// bridgeveth drops such packets. The test checks that they leave the host only if their destination
-// is in masqExclude.
+// the connection, so its next packets have the container's private source address. The test checks
+// that a rule of bridgeveth drops these packets, unless their destination is in masqExclude.
 func TestInvalidPackets(t *testing.T) {
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
@@ -312,8 +311,8 @@ func TestAutoMTU(t *testing.T) {
 	}
 }
 
-// TestGatewayConflict gives the bridge another address before ADD. It checks whether ADD fails, and
-// which addresses the bridge has after DEL, for each value of gatewayConflict.
+// TestGatewayConflict gives the bridge another address, and calls ADD with each value of
+// gatewayConflict. It checks whether ADD fails, and which addresses the bridge has after DEL.
 func TestGatewayConflict(t *testing.T) {
 	for _, tt := range []struct {
 		keys  object

@@ -131,8 +131,8 @@ func checksum(header []byte) uint16 {
 }
 
 // TestLocalnetAlone publishes ports on 127.0.0.7. It checks that the host gets an answer at this
-// address, and that a machine on the LAN and containers on both bridges get none. It runs with and
-// without br_netfilter, and with route_localnet on all links.
+// address, and that a machine on the LAN and containers on both bridges get none. The cases differ
+// in br_netfilter, and in route_localnet of all links.
 func TestLocalnetAlone(t *testing.T) {
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
 		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {
@@ -193,8 +193,8 @@ func TestLocalnetBeside(t *testing.T) {
 }
 
 // olderHostPorts is a shell script that replaces the host port rules of br0 by those of older
-// builds. The older rules masquerade each redirected packet that stays in the subnet. The guard of
-// the host's loopback is one of the older rules, not a tc filter.
+// builds. The older rules masquerade each redirected packet that stays in the subnet. Older builds
+// guard the host's loopback by an nftables rule, not by a tc filter.
 const olderHostPorts = `
 tc qdisc del dev br0 clsact
 nft -f - <<'END'

@@ -18,10 +18,10 @@ func bridgeMAC(t testing.TB) string {
 	return strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ip -o link show br0 | sed 's/.*link.ether \\([^ ]*\\).*/\\1/'"))
 }
 
-// TestBridgeMAC adds and deletes containers on an administrator's bridge. The bridge has a port
-// with the MAC address of a QEMU machine or of a Xen machine, it has never had a port, or its only
-// port was deleted. The test checks that the bridge keeps its MAC address, that ADD's result has
-// this address, and that no packet on the bridge is lost.
+// TestBridgeMAC adds and deletes containers on an administrator's bridge. The cases are: the bridge
+// has a port with the MAC address of a QEMU machine or of a Xen machine, it has never had a port,
+// or its only port was deleted. The test checks that the bridge keeps its MAC address, that ADD's
+// result has this address, and that no packet on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
 	for _, tt := range []struct{ name, card string }{
 		{"card of QEMU", "52:54:00:12:34:56"}, {"card of Xen", "00:16:3e:12:34:56"}, {"no port", ""}, {"only port deleted", ""},
@@ -139,8 +139,9 @@ func TestBridgeMACOfExistingLink(t *testing.T) {
 	}
 }
 
-// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address before each message that
-// the ADD sends. It checks that the bridge keeps its MAC address.
+// TestBridgeMACAfterKilled kills the ADD of a link with a low MAC address: before its first message
+// in the first round, before its second message in the second round, and so on. It checks that the
+// bridge keeps its MAC address.
 func TestBridgeMACAfterKilled(t *testing.T) {
 	t.Parallel()
 	const want = "52:54:00:12:34:56"
@@ -159,9 +160,9 @@ func TestBridgeMACAfterKilled(t *testing.T) {
 	}
 }
 
-// TestBridgeMACMadeAnew deletes a bridge with containers and makes it again, as an administrator
-// may do. It checks that bvctl repair attaches the containers to the new bridge, which keeps its
-// MAC address.
+// TestBridgeMACMadeAnew deletes a bridge with containers and makes a new bridge of the same name,
+// as an administrator may do. It checks that bvctl repair attaches the containers to the new
+// bridge, and that the new bridge keeps the MAC address that the kernel gave it.
 func TestBridgeMACMadeAnew(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

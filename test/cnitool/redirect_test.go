@@ -7,10 +7,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// redirections are shell commands that redirect packets as other programs do: kube-proxy, with the
-// mark by which it selects packets for its masquerade; Docker; and an administrator. The Service
-// 10.96.0.1, its NodePorts 30080 (externalTrafficPolicy Cluster) and 30081 (Local), and port 9000
-// of the host lead to the container 10.88.0.2. The Service 10.96.0.2 leads to 192.0.2.2.
+// redirections are shell commands that redirect packets as kube-proxy, Docker or an administrator
+// does. kube-proxy also marks the packets that it masquerades. The Service 10.96.0.1, its NodePorts
+// 30080 (externalTrafficPolicy Cluster) and 30081 (Local), and port 9000 of the host lead to the
+// container 10.88.0.2. The Service 10.96.0.2 leads to 192.0.2.2.
 var redirections = map[string]string{
 	"kube-proxy, iptables": `iptables-restore --noflush <<-END
 		*nat
@@ -97,8 +97,8 @@ var redirections = map[string]string{
 
 // TestRedirectionsOfOthers sends packets to a container through redirections of other programs. The
 // container also publishes a host port for the same container port. The test checks that bridgeveth
-// does not masquerade the packets of these redirections. bridgeveth may masquerade packets to its
-// own host port only if the answers would not return through the host otherwise.
+// does not masquerade the packets of these redirections. Of the packets to its own host port,
+// bridgeveth may masquerade only those whose answers would otherwise bypass the host.
 func TestRedirectionsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
 		by    string

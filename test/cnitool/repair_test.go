@@ -16,9 +16,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// TestRepair removes parts of the host's setup while containers run, for example rules or the
-// bridge. It checks that CHECK then fails, that bvctl repair restores the parts, and that a second
-// repair has nothing to do.
+// TestRepair removes parts of the host's setup, such as rules or the bridge, while containers run.
+// It checks that CHECK then fails, that bvctl repair restores the parts, and that a second repair
+// has nothing to do.
 func TestRepair(t *testing.T) {
 	conf := dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
@@ -398,7 +398,7 @@ func TestRepairHostPortTaken(t *testing.T) {
 	}
 }
 
-// TestRepairWatch checks that `bvctl repair --watch` restores deleted rules at once.
+// TestRepairWatch checks that `bvctl repair --watch` restores deleted rules immediately.
 func TestRepairWatch(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, single, "nft")

@@ -96,8 +96,8 @@ func both(names ...string) (list []string) {
 // everyWay names the paths that a dropping FORWARD chain blocks.
 var everyWay = both("sibling", "out", "in", "published")
 
-// These are shell commands that make rules of other programs. The test runs commands with $I once
-// for each iptables program: the variable I has the program's name.
+// These are shell commands that make rules of other programs. If a command contains $I, the test
+// runs it once for each iptables program: the variable I has the program's name.
 const (
 	dockerBridge = `
 		ip netns add d; ip -n d link set lo up # Go asks once, where it first listens, whether there is IPv6
@@ -302,8 +302,8 @@ func TestSituations(t *testing.T) {
 	}
 }
 
-// TestStatusDenied checks that STATUS fails and names a chain only if this chain certainly drops
-// all packets of containers.
+// TestStatusDenied checks when STATUS fails because of a FORWARD chain. STATUS may fail only if the
+// chain certainly drops all packets of containers. The error must name the chain.
 func TestStatusDenied(t *testing.T) {
 	for _, tt := range []struct {
 		name, rules string

@@ -11,8 +11,8 @@ import (
 
 // TestDoctorThrough checks the doctor on transit packets, which enter and leave the node by its
 // uplink. The packets go to 192.0.2.9, and a rule redirects them to a pod on another node, as
-// kube-proxy does for a NodePort. The doctor must name the chain that drops these packets, and the
-// command that it advises must fix the fault.
+// kube-proxy does for a NodePort. The doctor must name the chain that drops these packets. The
+// command that the doctor prints must fix the fault.
 func TestDoctorThrough(t *testing.T) {
 	const proxy = "nft add table ip kube; nft add chain ip kube there '{ type nat hook prerouting priority dstnat; }'; nft add rule ip kube there ip daddr 192.0.2.9 dnat to 10.244.2.2; " +
 		"nft add chain ip kube back '{ type nat hook postrouting priority srcnat; }'; nft add rule ip kube back ip daddr 10.244.2.2 masquerade"

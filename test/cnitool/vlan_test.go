@@ -182,10 +182,12 @@ func TestVLANOnOthersBridge(t *testing.T) {
 	}
 }
 
-// TestVLANKilled kills the first ADD and the last DEL on a bridge that ADD has not made. Each round
-// kills the process before another request that changes a link: before ADD has made the bridge
-// port, or after DEL has deleted it. The test checks that the gateways answer after the next ADD,
-// and that the next DEL restores the bridge.
+// TestVLANKilled kills the first ADD and the last DEL on a bridge that ADD has not made. It kills
+// the process before a request that changes a link: the first request in the first round, the
+// second request in the second round, and so on. For ADD, only the requests count that it sends
+// before it has made the bridge port. For DEL, only those count that it sends after it has deleted
+// the port. The test checks that the gateways answer after the next ADD, and that the next DEL
+// restores the bridge.
 func TestVLANKilled(t *testing.T) {
 	conf := vlan(81, 100).with(object{"name": "net", "forward": "none", "ipMasq": false})
 	exists := func(link string) bool {
