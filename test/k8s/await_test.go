@@ -6,9 +6,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// until waits up to five minutes for a condition, and reports whether the condition holds. On a
-// busy machine, a node takes more than a minute to boot: its kubelet first ends with an error and
-// is started again.
+// until calls the function holds again and again for up to five minutes, and reports whether it has
+// returned true. On a busy machine, a node takes more than a minute to boot: its kubelet first ends
+// with an error and is started again.
 func until(holds func() bool) bool {
 	for range 5 {
 		if harness.Until(holds) {
@@ -18,8 +18,8 @@ func until(holds func() bool) bool {
 	return false
 }
 
-// await waits like until. If the condition does not hold in time, await ends the test with an error.
-// The parameter what names the condition in this error.
+// await calls the function holds in the same way. If holds does not return true in time, await ends
+// the test with an error. The parameter what describes the condition in this error.
 func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !until(holds) {

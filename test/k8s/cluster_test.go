@@ -233,7 +233,7 @@ func (c *cluster) try(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// kubectl runs kubectl like try, and fails the test if kubectl fails.
+// kubectl runs kubectl and returns its output. It fails the test if kubectl fails.
 func (c *cluster) kubectl(args ...string) string {
 	c.Helper()
 	out, err := c.try(args...)

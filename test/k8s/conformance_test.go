@@ -14,25 +14,27 @@ import (
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// e2eDir has what hack/e2e.sh has built. make test-k8s-conformance sets it, make test-k8s does not.
+// e2eDir is the folder with the programs that hack/e2e.sh has built. Only make test-k8s-conformance
+// sets the variable E2E_DIR.
 var e2eDir = os.Getenv("E2E_DIR")
 
-// ours names the network whose specs must pass.
+// ours is the network of the node agent. All specs must pass on this network.
 const ours = "bridgeveth"
 
 // e2eImage is the image of the pods that the specs run.
 const e2eImage = "localhost/e2e:latest"
 
-// conformance selects the specs of the network that every Kubernetes cluster must pass.
+// conformance matches the names of the network specs that every Kubernetes cluster must pass.
 const conformance = `\[sig-network\].*\[Conformance\]`
 
-// referenceNode configures the reference plugins on a node of several.
+// referenceNode is the network configuration of a node with the reference plugins. The test
+// replaces RANGES by the node's pod ranges.
 const referenceNode = `{"cniVersion": "1.0.0", "name": "reference", "plugins": [
   {"type": "bridge", "bridge": "ref0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": {"type": "host-local", "ranges": [RANGES]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 `
 
-// TestConformance runs Kubernetes' own specs of the network in a cluster with the agent.
+// TestConformance runs Kubernetes' own network specs in a cluster with the node agent.
 func TestConformance(t *testing.T) {
 	inConformance(t, ours, func(c *cluster) {
 		c.kubectl("apply", "-k", "../../deploy")
@@ -40,8 +42,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestConformanceReference runs the same specs in a cluster with the reference plugins, and with
-// routes between the nodes that the test adds.
+// TestConformanceReference runs the same specs in a cluster with the reference plugins. The test
+// itself adds the routes between the nodes.
 func TestConformanceReference(t *testing.T) {
 	inConformance(t, "reference", func(c *cluster) {
 		bin := filepath.Join(dir, "reference")
@@ -66,8 +68,8 @@ func TestConformanceReference(t *testing.T) {
 	})
 }
 
-// inConformance runs the specs in a cluster with the network that install installs. It writes the
-// result of each spec to E2E_DIR/NETWORK.results.
+// inConformance makes a cluster, calls the function install to set up the network, and runs the
+// specs. It writes the result of each spec to the file NETWORK.results in e2eDir.
 func inConformance(t *testing.T, network string, install func(c *cluster)) {
 	if e2eDir == "" {
 		t.Skip("LISTED SKIP: make test-k8s-conformance runs this test")
@@ -92,13 +94,13 @@ func (c *cluster) ranges(n *node) []string {
 	return strings.Fields(c.kubectl("get", "node", n.name, "-o", `jsonpath={.spec.podCIDRs[*]}`))
 }
 
-// via returns the address of the node in the family of a range.
+// via returns the node's address of the same IP family as a range.
 func (n *node) via(r string) string {
 	return n.ips[slices.IndexFunc(n.ips, func(ip string) bool { return strings.Contains(ip, ":") == strings.Contains(r, ":") })]
 }
 
-// runSpecs runs the specs. The test fails if one of them does not pass with bridgeveth. If E2E_FOCUS selects
-// some specs, it runs only these specs and writes no results.
+// runSpecs runs the specs. If the network is ours, the test fails if a spec does not pass. If
+// E2E_FOCUS selects some specs, runSpecs runs only these specs and writes no results.
 func (c *cluster) runSpecs(network string) {
 	c.Helper()
 	focus, some := os.LookupEnv("E2E_FOCUS")
@@ -150,7 +152,7 @@ func (c *cluster) runSpecs(network string) {
 	}
 }
 
-// isConformance reports whether the name of a spec is one that conformance selects.
+// isConformance reports whether the name of a spec matches the pattern conformance.
 func isConformance(name string) bool {
 	return regexp.MustCompile(conformance).MatchString(name)
 }

@@ -2,9 +2,11 @@ package k8s
 
 import "strings"
 
-// testDoctor checks what "bvctl doctor" finds on the way from a pod of the first node to a pod of the
-// second node, through the tunnel: first nothing, then a missing forwarding entry while the agent is
-// stopped. In between, the agent of the second node answers.
+// testDoctor runs "bvctl doctor" for the way from a pod of the first node to a pod of the second
+// node, through the tunnel. At first, the doctor must find no fault. Then the agent of the second
+// node answers the first node, and the doctor must print this answer. At the end, the agent of the
+// first node is stopped and the forwarding entries are deleted. The doctor must report a missing
+// entry.
 func (c *cluster) testDoctor() {
 	c.Helper()
 	n, from, to := c.nodes[0], c.podOn(c.nodes[0]), c.podOn(c.nodes[1])
@@ -28,7 +30,8 @@ func (c *cluster) testDoctor() {
 			"✓ tunnel: bvx0 is up", "✓ tunnel entries: ", "leads to "+c.nodes[1].ips[0], "✓ route to the peer node: ", "· far end: the agent of "+c.nodes[1].name, "✓ test packet: answered")
 	}
 
-	// The agent of the far node listens only on 127.0.0.1. Redirect its port, so that it answers from outside.
+	// The agent of the second node listens only on 127.0.0.1. This rule redirects requests of other
+	// nodes to it.
 	far := c.nodes[1]
 	far.run("sh", "-ec", "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; nft 'add table ip far; add chain ip far in { type nat hook prerouting priority -100; }; add rule ip far in tcp dport 9097 dnat to 127.0.0.1'")
 	out, _ := doctor(to.Status.PodIPs[0].IP)

@@ -100,8 +100,8 @@ func (n *node) writeIPs() {
 // nodeIPs is a file on the node's disk with the addresses of the node, separated by commas.
 const nodeIPs = "ips"
 
-// move gives a running node other addresses on its link, as an administrator does who then restarts
-// the kubelet.
+// move replaces the addresses of a running node, and restarts its kubelet, as an administrator
+// does.
 func (n *node) move(ips ...string) {
 	n.Helper()
 	old := n.ips
@@ -116,8 +116,8 @@ func (n *node) move(ips ...string) {
 	n.kill("kubelet")
 }
 
-// stop ends a node at once, as a power cut does. It also removes the cgroups of the node's pods,
-// because a kubelet that finds many old cgroups ends with an error.
+// stop ends a node immediately, as a power cut does. It also removes the cgroups of the node's
+// pods, because a kubelet that finds many old cgroups ends with an error.
 func (n *node) stop() {
 	n.Helper()
 	if err := n.first.Process.Kill(); err != nil {
@@ -143,7 +143,7 @@ func (n *node) try(args ...string) (string, error) {
 	return string(out), err
 }
 
-// run runs a command on the node like try, and fails the test if the command fails.
+// run runs a command on the node and returns its output. It fails the test if the command fails.
 func (n *node) run(args ...string) string {
 	n.Helper()
 	out, err := n.try(args...)

@@ -52,9 +52,10 @@ func (c *cluster) awaitRoutes(peers int) {
 	}
 }
 
-// testNodeMoved gives the second node other InternalIPs while its pods run. The first node reaches it
-// directly, the third node by the tunnel. The test checks that both follow, and that nothing of the
-// old addresses is left.
+// testNodeMoved gives the second node other InternalIPs while its pods run. The first node reaches
+// the second node directly, the third node reaches it by the tunnel. The test checks that both
+// nodes change their routes and tunnel entries to the new addresses, and keep none with the old
+// addresses.
 func (c *cluster) testNodeMoved() {
 	c.Helper()
 	n, old := c.nodes[1], c.nodes[1].ips

@@ -121,8 +121,9 @@ func (c *cluster) outside() place {
 
 // call sends an HTTP request to an IP address and port. The pod that answers returns the caller's
 // IP address, as the pod sees it, and the pod's name. A request without an answer ends after ten
-// seconds, so that the caller can open a new connection: if kube-proxy had not made the rules of a
-// Service yet, conntrack has recorded a wrong destination for the old connection.
+// seconds, so that the caller can open a new connection. The old connection cannot work if it began
+// before kube-proxy had made the rules of a Service, because conntrack has then recorded a wrong
+// destination.
 func (p place) call(ip, port string) (caller, name string, err error) {
 	args := []string{"timeout", "10", "curl", "-gsS"}
 	if p.pod != nil {
@@ -167,9 +168,10 @@ func (c *cluster) awaitAgents() {
 	c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/bridgeveth-node", "--timeout", "5m")
 }
 
-// awaitPod waits until the pod on a node runs after a new start of the node or of its kubelet: the
-// kubelet runs a command in the pod, and the pod answers itself at the address in its status. Until
-// then, the API server may have the status of the last boot.
+// awaitPod waits until the pod on a node works after a new start of the node or of its kubelet. The
+// pod works if the kubelet can run a command in it, and the command gets the pod's own answer from
+// the address in the pod's status. The status alone is no proof, because the API server may still
+// have the status from before the new start.
 func (c *cluster) awaitPod(n *node) {
 	c.Helper()
 	await(c, "the pod on "+n.name, func() bool {

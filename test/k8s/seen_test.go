@@ -7,8 +7,8 @@ import (
 
 // TestSeen checks what the node agent reports about its node: the metrics of ADDs that containerd
 // has called, the text that `bvctl node` prints, and an Event about a foreign network
-// configuration. It also checks that the agent sets the condition NetworkUnavailable to False,
-// which a cloud controller has set to True.
+// configuration. The test also sets the condition NetworkUnavailable to True, as a cloud controller
+// does, and checks that the agent sets it to False.
 func TestSeen(t *testing.T) {
 	inCluster(t, shape{nodes: 1, proxy: "iptables"}, func(c *cluster) {
 		n := c.nodes[0]

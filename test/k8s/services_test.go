@@ -174,8 +174,7 @@ func (c *cluster) checkAnswer(from place, ip, port string, to pod, want string) 
 	}
 }
 
-// address returns the pod's IPv4 address if the address other is IPv4. Otherwise it returns the
-// pod's IPv6 address.
+// address returns the pod's address of the IP family that the address in the parameter other has.
 func (p pod) address(other string) string {
 	for _, ip := range p.Status.PodIPs {
 		if netip.MustParseAddr(ip.IP).Is4() == netip.MustParseAddr(other).Is4() {
