@@ -34,9 +34,9 @@ func (n *node) look() state {
 	}
 }
 
-// same waits until the host's state is equal to an earlier state. It waits because a shim process
-// of containerd takes some time to end. If the state stays different, same fails the test with the
-// given complaint.
+// same waits until the host's state is equal to the state in the parameter before, because a shim
+// process of containerd takes some time to end. If the states stay different, the test fails with
+// the given complaint.
 func (n *node) same(before state, complaint string) {
 	n.Helper()
 	var diff string
@@ -81,9 +81,9 @@ func mounts(t testing.TB) (points []string) {
 	return points
 }
 
-// processes returns the names of the running programs. It ignores zombies: this process is the
-// first process of a PID namespace, so it becomes the parent of orphaned processes, and does not
-// wait for them.
+// processes returns the names of the running programs, without zombies. The test's process is the
+// first process of a PID namespace, so it becomes the parent of orphaned processes. It does not
+// wait for them, so they stay zombies after their end.
 func processes(t testing.TB) (names []string) {
 	t.Helper()
 	for _, path := range files(t, "/proc/[0-9]*/stat") {

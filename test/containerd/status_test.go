@@ -29,9 +29,9 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// refused fails the test unless the start of a pod fails with an error that contains the text why.
-// If this release of containerd calls STATUS, containerd's own status must contain this text even
-// before the pod's start.
+// refused fails the test unless the start of a pod fails with an error that contains the text in
+// the parameter why. If this release of containerd calls STATUS, containerd's own status must
+// contain this text even before the pod's start.
 func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	n.Helper()
 	if n.silent {
@@ -44,8 +44,9 @@ func (n *node) refused(when, why string, config *cri.PodSandboxConfig) {
 	}
 }
 
-// ready fails the test unless containerd reports that the network is ready. If why is not empty,
-// containerd must instead report that the network is not ready, in a message that contains why.
+// ready fails the test unless containerd reports that the network is ready. If the parameter why is
+// not empty, containerd must instead report that the network is not ready, in a message that
+// contains the text in why.
 func (n *node) ready(when, why string) {
 	n.Helper()
 	s, err := n.runtime.Status(n.Context(), &cri.StatusRequest{})

@@ -44,8 +44,8 @@ func version(v string) change {
 	}
 }
 
-// only returns a change of the network configuration. The network then has only the given number of
-// addresses, all of them IPv4, from 10.87.0.2 on.
+// only returns a change of the network configuration. This change leaves the network the given
+// number of IPv4 addresses, from 10.87.0.2 on, and no IPv6 address.
 func only(count int) change {
 	return func(_, _, ipam object) {
 		ipam["ranges"] = [][]object{{{"subnet": "10.87.0.0/24", "rangeStart": "10.87.0.2", "rangeEnd": fmt.Sprint("10.87.0.", count+1)}}}
@@ -216,8 +216,8 @@ func (n *node) held() (all []string) {
 	return all
 }
 
-// nothingLeft fails the test unless the host's state is as before. There must also be no lease, and
-// no record in libcni's cache.
+// nothingLeft fails the test unless the host's state is equal to the state in the parameter before.
+// There must also be no lease, and no record in libcni's cache.
 func (n *node) nothingLeft(before, complaint string) {
 	n.t.Helper()
 	setuptest.Same(n.t, before, complaint)

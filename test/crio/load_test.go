@@ -43,8 +43,8 @@ func TestValidation(t *testing.T) {
 	})
 }
 
-// accepts fails the test unless ocicni uses the configured network. If reason is not empty, ocicni
-// must instead have no network, and must log this reason.
+// accepts checks whether ocicni uses the configured network. If the parameter reason is empty,
+// ocicni must use it. Otherwise, ocicni must have no network, and must log this reason.
 func (n *node) accepts(what, reason string) {
 	n.t.Helper()
 	err := n.Status()
@@ -89,7 +89,7 @@ func TestInstalledLater(t *testing.T) {
 	})
 }
 
-// becomes waits until ocicni's Status succeeds. If reason is not empty, it instead waits until
+// becomes waits until ocicni's Status succeeds or, if the parameter reason is not empty, until
 // Status fails for this reason.
 func (n *node) becomes(reason string) {
 	n.t.Helper()

@@ -154,8 +154,8 @@ func TestRebootSameSandbox(t *testing.T) {
 }
 
 // reboot removes everything from the host that a reboot removes, and starts the library ocicni
-// again. If keepRun is set, the files in /run stay, including those on which namespaces were
-// mounted.
+// again. If the parameter keepRun is true, the files in /run stay, including those on which
+// namespaces were mounted.
 func (n *node) reboot(pods []ocicni.PodNetwork, keepRun bool) {
 	n.t.Helper()
 	for _, p := range pods {

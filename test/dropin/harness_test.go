@@ -32,8 +32,8 @@ var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
 // These are folders with all plugins that the configurations need. The folder reference has the
 // reference plugins. The folder ours has our plugins instead of the reference plugins that we
-// replace. The folder kept is like ours, and its subfolder "reference" has the replaced reference
-// plugins.
+// replace. The folder kept has the same plugins as the folder ours. Its subfolder "reference" also
+// has the replaced reference plugins.
 var reference, ours, kept string
 
 func TestMain(m *testing.M) {

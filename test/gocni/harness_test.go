@@ -48,8 +48,8 @@ func (n *node) configure(name string, changes ...change) {
 	harness.Configure(n.t, "10-containerd.conflist", filepath.Join(n.conf, name+".conflist"), append([]change{named}, changes...)...)
 }
 
-// start loads the networks as containerd does: the network for lo, which is a part of go-cni, and
-// the given number of networks from configuration files.
+// start loads the networks as containerd does. These are the network for lo, which is a part of
+// go-cni, and the given number of networks from configuration files.
 func (n *node) start(networks int) {
 	n.t.Helper()
 	c, err := gocni.New(gocni.WithMinNetworkCount(networks+1), gocni.WithPluginConfDir(n.conf), gocni.WithPluginMaxConfNum(networks), gocni.WithPluginDir(n.dirs))
@@ -72,8 +72,8 @@ func (n *node) container(i int) (id string, c *setup.Namespace, labels gocni.Nam
 	})
 }
 
-// nothingLeft fails the test unless the host's state is as before. There must also be no lease, and
-// no record in libcni's cache.
+// nothingLeft fails the test unless the host's state is equal to the state in the parameter before.
+// There must also be no lease, and no record in libcni's cache.
 func (n *node) nothingLeft(before string, networks ...string) {
 	n.t.Helper()
 	const complaint = "Remove left traces"

@@ -53,10 +53,10 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveFails runs an IPAM plugin whose error contains words that containerd takes for success.
-// If the main plugin passes these words on, as the reference plugin bridge does, containerd does
-// not repeat DEL, and the address stays leased. The test checks that containerd repeats DEL if
-// bridgeveth is the main plugin.
+// TestRemoveFails runs an IPAM plugin whose DEL fails with an error that contains words that
+// containerd takes for success. The reference plugin bridge returns these words, so containerd does
+// not repeat DEL, and the address stays leased. bridgeveth must return an error without these
+// words, so that containerd repeats DEL.
 func TestRemoveFails(t *testing.T) {
 	for _, tt := range []struct {
 		plugin, path, words string

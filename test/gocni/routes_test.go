@@ -10,8 +10,8 @@ import (
 )
 
 // TestTwoDefaultRoutes attaches a container to two networks, each with a default route. It checks
-// that the container then has the same default routes as with the reference plugins, and that CHECK
-// reports a missing one of the two IPv6 routes.
+// that the container then has the same default routes as with the reference plugins. CHECK must
+// report the fault if one of the two IPv6 default routes is deleted.
 func TestTwoDefaultRoutes(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)

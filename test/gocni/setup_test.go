@@ -150,9 +150,9 @@ func TestCapabilities(t *testing.T) {
 	})
 }
 
-// TestSetupFails checks an attachment to two networks, of which one has no free address. go-cni
-// attaches to both in parallel, so the other network may be attached already when this ADD fails.
-// The test checks that Remove then detaches both.
+// TestSetupFails attaches a container to two networks. The second network has no free address, so
+// its ADD fails. go-cni calls both ADDs in parallel, so the first network may be attached already.
+// The test checks that Remove then detaches the container from both networks.
 func TestSetupFails(t *testing.T) {
 	setuptest.InHost(t, func() {
 		n := newNode(t)
@@ -178,7 +178,8 @@ func TestSetupFails(t *testing.T) {
 	})
 }
 
-// only returns address ranges that contain only one address: .2 of the subnet.
+// only returns address ranges with a single address, which ends in .2. The parameter subnet has the
+// first three numbers of this address, such as "10.86.0".
 func only(subnet string) [][]object {
 	return [][]object{{{"subnet": subnet + ".0/24", "rangeStart": subnet + ".2", "rangeEnd": subnet + ".2"}}}
 }
