@@ -30,8 +30,9 @@ type (
 	Request = allocator.Request
 )
 
-// ErrExhausted, ErrTaken, ErrNotServed and ErrShared are errors about a request, from Reserve and
-// Available. The others are errors about a file, and any function of a Store may return them.
+// ErrExhausted, ErrTaken, ErrNotServed and ErrShared are errors about a request. Only Reserve and
+// Available return them. ErrDamaged, ErrNewer and ErrSticky are errors about a file. Any function
+// of a Store may return them.
 var (
 	// ErrExhausted means that every address in a set of ranges is leased.
 	ErrExhausted = allocator.ErrExhausted

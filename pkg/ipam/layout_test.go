@@ -100,9 +100,9 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestUpgrade checks Open for a store of format 1. If the store has the records of format 2, its
-// leases must stay. If it has the shorter records of the first releases, the error must be
-// ErrDamaged.
+// TestUpgrade checks Open for a store that has the format number 1. If a later release with this
+// number wrote the records, the leases must stay. If one of the first releases wrote the records,
+// which were shorter, the error must be ErrDamaged.
 func TestUpgrade(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

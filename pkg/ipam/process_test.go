@@ -98,8 +98,9 @@ func workForever(name, dir string) {
 	}
 }
 
-// workOnce reserves or frees the addresses of one container. It finds three things in words: the
-// file with the ID of the boot, the index in configurations, and the verb "reserve" or "free".
+// workOnce reserves or frees the addresses of one container. The parameter words has three
+// elements: the file with the ID of the boot, the index in the list configurations, and the verb
+// "reserve" or "free".
 func workOnce(name, dir string, words []string) {
 	configuration, err := strconv.Atoi(words[1])
 	die(err)
@@ -116,9 +117,9 @@ func workOnce(name, dir string, words []string) {
 	die(s.Close())
 }
 
-// killOnce runs workOnce in a process and kills the process at a random system call. begin is about
-// the number of system calls before the process changes the store. end is about the number of all
-// its system calls.
+// killOnce runs workOnce in a process, and kills the process at a random system call between the
+// constants begin and end. The process makes about begin system calls before it changes the store,
+// and about end system calls in total.
 func killOnce(t *testing.T, random *rand.Rand, words ...string) {
 	t.Helper()
 	env := append(os.Environ(), workerVar+"="+strings.Join(words, " "))

@@ -16,9 +16,9 @@ import (
 //   - the address that the attachment's name had before;
 //   - an address that was never used, or else the address that was freed longest ago.
 //
-// Reserve frees all other addresses of the attachment. While an address is free, Reserve takes the
-// same time for any number of leases. The error may be ErrExhausted, ErrTaken, ErrNotServed or
-// ErrShared. After an error, nothing has changed.
+// Reserve frees all other addresses of the attachment. As long as at least one address is free, the
+// duration of Reserve does not depend on the number of leases. The error may be ErrExhausted,
+// ErrTaken, ErrNotServed or ErrShared. After an error, nothing has changed.
 //
 // internal/allocator/choose.go chooses the address.
 func (s *Store) Reserve(r Request) (given []Lease, err error) {
@@ -67,8 +67,8 @@ func (s *Store) Release(a Attachment) error {
 	return s.updateExisting(a.Network, func(n *records.Network) error { return n.Release(a) })
 }
 
-// ReleaseExcept releases all attachments of a network except the attachments in the list valid.
-// After an error, it has released nothing.
+// ReleaseExcept releases all attachments of a network except the valid attachments. After an error,
+// it has released nothing.
 func (s *Store) ReleaseExcept(network string, valid []Attachment) error {
 	keep := map[Attachment]bool{}
 	for _, a := range valid {
@@ -119,11 +119,12 @@ func (s *Store) Free(l Lease) error {
 }
 
 // loadSticky adds the names in the sticky file in dir (such as those of pods) to a network, and
-// keeps the addresses of each name for the duration keepFor. It does this once after each boot.
+// keeps the addresses of each name for the duration keepFor. After a boot, loadSticky reads the
+// file only once for each network.
 //
 // If keepFor is 0, the network has no sticky addresses, and loadSticky does nothing. On a network
-// with sticky addresses, loadSticky also runs for a request without a name. Otherwise this request
-// could get an address that belongs to a name.
+// with sticky addresses, loadSticky reads the file even for a request without a name. Otherwise
+// this request could get an address that belongs to a name.
 func (s *Store) loadSticky(n *records.Network, dir string, keepFor time.Duration, now time.Time) error {
 	if keepFor == 0 || n.StickyLoaded(dir) {
 		return nil

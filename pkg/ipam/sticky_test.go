@@ -45,8 +45,8 @@ func TestSticky(t *testing.T) {
 	r.InUse = func(l Lease) bool { return l.Container != "p3" }
 	expect(t, s, r, "10.0.0.4/29 fd00::4/64")
 
-	// If no address is free, Reserve gives out a kept address: first the address whose keeping time
-	// ends first.
+	// If no address is free, Reserve gives out the kept addresses in the order in which their
+	// keeping times end.
 	release(t, s, "q2", "p4")
 	expect(t, s, sticky(t, stickyDir, "", "y", v4, v6), "10.0.0.6/29 fd00::6/64")
 	expect(t, s, sticky(t, stickyDir, "", "z", v4, v6), "10.0.0.2/29 fd00::7/64")

@@ -146,7 +146,8 @@ type damage struct {
 	want  error
 }
 
-// overwrite returns a copy of a file in which length bytes from offset on are random.
+// overwrite returns a copy of a file with random bytes in one part. The parameters offset and
+// length are the position and the size of this part, in bytes.
 func overwrite(file []byte, offset, length int) []byte {
 	file = bytes.Clone(file)
 	random := rand.New(rand.NewPCG(uint64(offset), 1))

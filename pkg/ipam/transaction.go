@@ -34,9 +34,9 @@ func (s *Store) updateExisting(name string, f func(*records.Network) error) erro
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return withExisting(tx, name, f) }))
 }
 
-// view calls f with a network, and f may only read. It does not call f if there is no such network.
-// If the next update would import leases into the network, f already sees these leases, but view
-// does not write them.
+// view calls f with a network, and f may only read. The network contains the leases that the next
+// update would import, but view does not write them to the file. If the network is not in the store
+// and there is nothing to import, view does not call f.
 func (s *Store) view(name string, f func(*records.Network) error) error {
 	if rebuilds, imports := s.pending(name); rebuilds || imports {
 		return s.try(name, f)
@@ -88,8 +88,8 @@ func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) 
 
 // importHostLocal imports the reservations that host-local has made since the boot. The reserved
 // addresses belong to containers that keep running while an administrator replaces host-local by
-// ipam-simple. importHostLocal does this once for each network, and does not change host-local's
-// folder.
+// ipam-simple. importHostLocal imports the reservations of each network only once, and does not
+// change host-local's folder.
 func (s *Store) importHostLocal(n *records.Network) error {
 	if !hostlocal.HasNetwork(s.HostLocal, n.Name) || n.Imported(s.HostLocal) {
 		return nil
@@ -104,10 +104,11 @@ func (s *Store) importHostLocal(n *records.Network) error {
 	return n.SetImported(s.HostLocal)
 }
 
-// pending reports which imports the next update of a network would make. rebuilds is true if update
-// would import the leases of attached containers, because the network is new to the store. imports
-// is true if update would import reservations of host-local. If the store cannot be read, both are
-// false, because the caller gets the same error later.
+// pending reports which imports the next update of a network would make. The result rebuilds is
+// true if the network is new to the store, and update would import the leases of attached
+// containers. The result imports is true if update would import reservations of host-local. If the
+// store cannot be read, both results are false. The caller then reads the store itself and gets the
+// error.
 func (s *Store) pending(name string) (rebuilds, imports bool) {
 	imports = HasHostLocal(s.HostLocal, name)
 	if s.FindAttached == nil && !imports {

@@ -16,8 +16,8 @@ import (
 //  3. any free address.
 //
 // If no address is free, choose ends one kept lease: a lease that keeps an address for a name and
-// belongs to no attachment. It takes the kept lease whose keeping time ends first. If there is no
-// kept lease, choose ends the leases that are not in use.
+// belongs to no attachment. If there are several kept leases, choose ends the lease whose keeping
+// time ends first. If there is no kept lease, choose ends the leases that are not in use.
 func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (netip.Addr, error) {
 	if requested.IsValid() {
 		holder, err := a.claim(set, requested, r)

@@ -43,9 +43,10 @@ func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
 }
 
 // firstUnused returns the first address in the pools that was never given out, and the pool of this
-// address. The pool is nil if there is no such address. From a pool's Unused on, some addresses may
-// have been given out: on request, or before the pool was made. firstUnused moves Unused beyond
-// such addresses, so it skips each of them only once.
+// address. The pool is nil if there is no such address. The search in a pool begins at the field
+// Unused. Some addresses after Unused may have been given out: on request, or before the pool was
+// made. firstUnused moves Unused beyond such addresses, so that later calls do not check them
+// again.
 func (a Allocator) firstUnused(pools []*records.Pool) (*records.Pool, netip.Addr, error) {
 	for _, p := range pools {
 		if !p.Unused.IsValid() {
@@ -98,8 +99,8 @@ func (a Allocator) pool(r ranges.Range) (*records.Pool, error) {
 
 // newPool makes the pool of a range that is new in the configuration. It drops the pools that
 // overlap the range, because they belong to an earlier configuration. The leases in these pools
-// stay, but the order in which addresses were freed is lost. A damaged file may also be the reason
-// why the pool is missing, so newPool checks the leases of all attachments.
+// stay, but the order in which addresses were freed is lost. A pool may also be missing because the
+// file is damaged. Therefore newPool checks the leases of all attachments.
 func (a Allocator) newPool(r ranges.Range) (*records.Pool, error) {
 	if err := a.checkShared(r); err != nil {
 		return nil, err

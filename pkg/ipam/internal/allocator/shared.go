@@ -10,7 +10,8 @@ import (
 )
 
 // checkShared returns ErrShared if another network has leases in a range. It ignores pools without
-// leases. It frees the addresses that the other network only keeps for the names of pods.
+// leases. Kept addresses do not count, because no attachment has them. checkShared frees the kept
+// addresses of other networks in the range.
 func (a Allocator) checkShared(r ranges.Range) error {
 	return a.Network.EachOther(func(other *records.Network) error {
 		if err := endKeptWithin(other, r); err != nil {

@@ -35,9 +35,9 @@ var (
 // Tx is a transaction on a File.
 type Tx = bolt.Tx
 
-// File is a bbolt file. The caller must have locked the file's folder, because bbolt's own lock is
-// not sufficient. Load inspects the file before bbolt locks it. bbolt's lock is also slow: a
-// waiting process tries again only every 50 ms.
+// File is a bbolt file. The caller must have locked the file's folder. bbolt's own lock is not
+// sufficient for two reasons. Load inspects the file before bbolt locks it. A process that waits
+// for bbolt's lock tries again only every 50 ms.
 type File struct {
 	Path   string
 	Layout Layout

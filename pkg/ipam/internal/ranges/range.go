@@ -101,7 +101,8 @@ func (r Range) check() (bad []error) {
 }
 
 // checkGateway returns an error if the gateway cannot be used. The gateway may be outside of the
-// subnet, such as a router's address fe80::1, because the container reaches it on its link.
+// subnet, such as a router's address fe80::1. The container then reaches the gateway directly on
+// the link.
 func (r Range) checkGateway() error {
 	g := r.Gateway
 	first, last := usable(r.Subnet)

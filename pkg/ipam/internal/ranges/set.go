@@ -11,11 +11,11 @@ import (
 // attachment gets one address from each set.
 type Set []Range
 
-// Split splits a range into the ranges of a set:
+// Split returns a set with the addresses of a range. The set has two kinds of ranges:
 //
-//   - the range without the excluded and the static addresses;
-//   - the static addresses, which are given out only if they are requested. They may be anywhere in
-//     the subnet.
+//   - ranges of addresses that are neither excluded nor static;
+//   - ranges of static addresses, which are given out only if they are requested. They may be
+//     anywhere in the subnet.
 //
 // Each error begins with the name of its field.
 func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {

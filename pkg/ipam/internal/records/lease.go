@@ -98,7 +98,7 @@ func decodeLease(network string, address netip.Addr, record []byte) (l Lease, er
 	return l, nil
 }
 
-// fields reads a record field by field. err is the first error.
+// fields reads a record field by field, and keeps the first error.
 type fields struct {
 	rest []string
 	err  error

@@ -116,9 +116,10 @@ func (n *Network) EachOther(visit func(*Network) error) error {
 // Pages returns the offset in the store's file at which bbolt's pages end, in bytes.
 func (n *Network) Pages() int64 { return n.tx.Size() }
 
-// checkFormat1 accepts a store of format 1 if its records are like those of format 2. A store of
-// format 1 has one of two kinds of records. The first releases wrote shorter records than format 2,
-// and later releases wrote the records of format 2.
+// checkFormat1 checks the records of a store that has the format number 1. Two kinds of releases
+// wrote this number. The first releases wrote shorter records, which this release cannot read. For
+// such records, checkFormat1 returns an error. Later releases wrote the same records as in format
+// 2.
 func checkFormat1(tx *bolt.Tx) error {
 	return tx.Bucket(networksBucket).ForEachBucket(func(name []byte) error {
 		n, err := Open(tx, string(name))

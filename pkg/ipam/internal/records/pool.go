@@ -10,9 +10,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
 )
 
-// Pool says which addresses of a range are free. An address is free if it is in the free queue
-// (queue.go), or if it is not before Unused and has no record. A freed address is added to the end
-// of the free queue.
+// Pool says which addresses of a range are free. A freed address is added to the end of the free
+// queue (queue.go). An address that was never given out is not in the queue. It is Unused or a
+// later address, and has no record.
 //
 // Pools never overlap. A pool stays in the store when its range is removed from the configuration,
 // so DEL can free an address without knowing the configured ranges.
@@ -27,7 +27,8 @@ type Pool struct {
 // pool's last address, because this address is the record's key.
 const poolFields = 5
 
-// Range returns the range of the pool, without its subnet.
+// Range returns the range of the pool. The field Subnet is not set, because the pool does not store
+// the subnet.
 func (p *Pool) Range() ranges.Range {
 	return ranges.Range{Start: p.Start, End: p.End, Gateway: p.Gateway}
 }
@@ -176,8 +177,9 @@ func (n *Network) Occupy(p *Pool, a netip.Addr) error {
 }
 
 // OccupyAny counts an address as leased like Occupy, but accepts an address without a pool. If the
-// address's pool has no leases, OccupyAny drops the pool. With a lease, the pool would reserve its
-// whole range for this network, but another network may use a part of the range by now.
+// address's pool has no leases yet, another network may use a part of the pool's range. A lease
+// would make the pool reserve its whole range for this network, so OccupyAny drops the pool
+// instead.
 func (n *Network) OccupyAny(a netip.Addr) error {
 	p, err := n.PoolAt(a)
 	switch {

@@ -31,7 +31,7 @@ func (n *Network) NameAddresses(name, ifname string) ([]netip.Addr, error) {
 }
 
 // SetNameAddresses records the sticky addresses of a name (such as a pod's) for one interface: the
-// addresses of the leases in the list held. If the name had other addresses before and no
+// addresses of the leases in the parameter held. If the name had other addresses before and no
 // attachment has them now, SetNameAddresses frees them.
 func (n *Network) SetNameAddresses(name, ifname string, held []Lease) error {
 	if name == "" {

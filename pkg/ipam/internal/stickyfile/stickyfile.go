@@ -42,7 +42,7 @@ type File struct {
 
 // Open locks the folder dir and opens the sticky file in it. It creates the folder and the file if
 // they are missing. storeDir is the folder of the store, which the caller has locked already. If
-// dir is the same folder, Open takes no lock. All errors wrap ErrSticky.
+// dir and storeDir are the same folder, Open takes no lock. All errors wrap ErrSticky.
 func Open(dir, storeDir string) (*File, error) {
 	f := &File{File: boltfile.File{Path: filepath.Join(dir, Name), Layout: Layout, Remedy: remedy, Sync: true}}
 	err := os.MkdirAll(dir, 0o700)
