@@ -35,9 +35,9 @@ func (p *proof) addCounters(growth map[probe.Counter][]int) {
 	}
 }
 
-// remedyOfCounter returns the remedy for the case that the doctor's packets were dropped where
-// counter c counts. The remedy is a command, or advice for a person if advice is true. cause is ""
-// if the cause is unknown.
+// remedyOfCounter returns the remedy if the counter c has counted the doctor's packets as dropped.
+// If the result advice is false, the remedy is a shell command. Otherwise the remedy is a text for
+// a person. The result cause is "" if the cause is unknown.
 func (p *proof) remedyOfCounter(c probe.Counter) (remedy string, advice bool, cause string) {
 	if other := p.otherLink(); c.Rule == "" && c.Namespace == p.Host.Namespace && other != "" {
 		return "send both by one link, or set rp_filter to 2: " + report.SetSysctl("ipv4/conf/"+other+"/rp_filter", "2"), true,

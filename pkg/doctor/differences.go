@@ -6,9 +6,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/checks"
 )
 
-// Differences reports what has changed at these ends since ADD. Containers of the same network
-// share the changes on the host, so Differences skips changes that are in the given reports
-// already. The returned list has one report, or is empty if there are no changes to report.
+// Differences reports what has changed at the ends since ADD. Several ends may have the same
+// change, such as a missing rule of their bridge. Differences reports each change only once, and
+// skips changes that an earlier report contains. The returned list has one report, or is empty if
+// there are no changes to report.
 func (d *Doctor) Differences(ends []*End, reports []*Report) []*Report {
 	said := map[string]bool{}
 	for _, r := range reports {

@@ -25,8 +25,8 @@ func (p *proof) addDrop(v probe.Verdict, ns *setup.Namespace) {
 }
 
 // remedyOfRule returns the remedy for the rule that dropped the doctor's packet. The remedy depends
-// on the program that owns the rule. The remedy is a command, or advice for a person if advice is
-// true.
+// on the program that owns the rule. If the result advice is false, the remedy is a shell command.
+// Otherwise the remedy is a text for a person.
 func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy string, advice bool) {
 	nft := p.enterCommand(ns) + "nft "
 	chain := report.Command("%s %s %s", v.Family, v.Table, v.Chain)
@@ -58,7 +58,8 @@ func (p *proof) remedyOfRule(v probe.Verdict, ns *setup.Namespace) (remedy strin
 
 // openForward returns the remedy for a rule in FORWARD that drops packets. If bridgeveth's rules
 // are in FORWARD, the dropping rule stands before them. Only the owner of that rule can then help,
-// so the remedy is the advice in ofOwner. Otherwise the remedy is to add bridgeveth's rules.
+// so openForward returns the parameter ofOwner: advice for this case. Otherwise the remedy is to
+// add bridgeveth's rules.
 func (p *proof) openForward(ofOwner string) string {
 	if accepts, err := p.Host.AcceptsForward(p.A.Bridge, kernel.FamilyOf(p.From)); err == nil && accepts {
 		return "the rule stands before the rules of bridgeveth; " + ofOwner
@@ -78,10 +79,11 @@ func (p *proof) enterCommand(ns *setup.Namespace) string {
 }
 
 // ruleText returns the rule or policy of a verdict in the form of nft(8), without its counters, so
-// that each report has the same text. If nft is not installed, it returns the handle of the rule.
+// that the text is the same in each report. If nft is not installed, the text is the handle of the
+// rule.
 //
-// ruleText does not pass names with special characters to nft, because nft(8) parses its arguments
-// as one text. A container could give its chain a name that contains an nft command.
+// A container could give its chain a name that contains an nft command, and nft(8) would run this
+// command. So ruleText does not pass names with special characters to nft.
 func ruleText(v probe.Verdict, ns *setup.Namespace) string {
 	if v.Handle == 0 {
 		return "policy drop"

@@ -7,7 +7,7 @@ import (
 )
 
 // addLost adds a station for the place where the doctor's packet was lost. It is called if no rule
-// dropped the packet. failure is the error of sending the packet.
+// dropped the packet. The parameter failure is the error of sending the packet.
 func (p *proof) addLost(failure error) {
 	what, advice := p.lastSeen(failure)
 	host := p.Host.Namespace

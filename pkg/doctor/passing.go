@@ -13,10 +13,10 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// acceptsRedirected lists the owners whose chains do not drop packets that pass through the host.
-// firewalld accepts packets whose destination another program has changed (ct status dnat), as
-// kube-proxy does for a NodePort. The chains of the other owners match only packets of their own
-// bridges.
+// acceptsRedirected lists the owners whose chains do not drop packets that pass through the host,
+// such as packets to a NodePort whose pod is on another node. kube-proxy changes the destination of
+// these packets, and firewalld accepts packets with a changed destination (ct status dnat). The
+// chains of bridgeveth and Docker match only packets of their own bridges.
 var acceptsRedirected = []setup.Owner{setup.OwnerUs, setup.OwnerDocker, setup.OwnerFirewalld}
 
 // PassingPackets reports the chains that drop packets which only pass through the host. Such

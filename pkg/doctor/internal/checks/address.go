@@ -32,8 +32,9 @@ func (p *Path) checkAddress(e *End, given netip.Prefix) {
 	}
 }
 
-// checkDuplicates checks whether another link also has address a of container e. The station stays
-// bad even if the doctor's packet is answered, because the other link may have answered.
+// checkDuplicates adds a bad station if the host, or another container on the same bridge, also has
+// the address a of container e. The station stays bad even if the doctor's packet is answered,
+// because the other link may have sent the answer.
 func (p *Path) checkDuplicates(e *End, a netip.Addr) {
 	station := "address of " + e.Name
 	for _, h := range p.holders[a] {

@@ -129,7 +129,8 @@ func (a *agent) peerOf(address netip.Addr) *peer {
 	return nil
 }
 
-// about returns the agent's warnings that begin with the name of another node.
+// about returns the agent's warnings about another node. The parameter node is the name of that
+// node.
 func (a *agent) about(node string) string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(a.notes), func(n string) bool { return !strings.HasPrefix(n, "node "+node+": ") }), "; ")
 }

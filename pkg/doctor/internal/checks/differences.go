@@ -8,9 +8,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// AddDifferences adds a station for each difference between an end and the result of ADD. It skips
-// differences that are in the map said, and adds each new difference to this map. It returns true
-// if it added a station.
+// AddDifferences adds a station for each difference between an end and the result of ADD. The
+// parameter said contains the differences that have a station already. AddDifferences skips them,
+// and adds each new difference. It returns true if it added a station.
 func (p *Path) AddDifferences(e *End, said map[string]bool) (any bool) {
 	station := "changed since ADD (" + e.Name + ")"
 	host, container := e.differences()
@@ -41,14 +41,15 @@ func (e *End) LacksForwardRules() bool {
 	return errors.Is(host, setup.DifferenceError{Kind: setup.ForwardRules})
 }
 
-// lacksGateway reports whether the bridge lacks the gateway address that ADD gave it.
+// lacksGateway reports whether ADD added the gateway address a to the bridge, and the bridge lacks
+// it now.
 func (e *End) lacksGateway(a netip.Addr) bool {
 	host, _ := e.differences()
 	return errors.Is(host, setup.DifferenceError{Kind: setup.GatewayAddress, Address: a})
 }
 
-// lacksRouteTo reports whether the container lacks the route to address a that ADD made. This route
-// has no gateway, because the address is on the container's link.
+// lacksRouteTo reports whether ADD made a route to the address a, and the container lacks it now.
+// The route has no gateway, because the address is on the container's link.
 func (e *End) lacksRouteTo(a netip.Addr) bool {
 	_, container := e.differences()
 	return errors.Is(container, setup.DifferenceError{Kind: setup.RouteOnLink, Address: a})

@@ -41,8 +41,9 @@ func (e *End) inSubnet(a netip.Addr) bool {
 	return slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// givenRoute returns a route that ADD gave the container: the most specific route that contains an
-// address. If there is no such route, the Destination of the result is not valid.
+// givenRoute returns the container's route to an address as ADD made it. If several routes contain
+// the address, givenRoute returns the most specific route. If there is no route, the field
+// Destination of the result is not valid.
 func (e *End) givenRoute(to netip.Addr) (narrowest setup.Route) {
 	for _, r := range e.Routes {
 		if r.Destination.Contains(to) && r.Destination.Bits() > narrowest.Destination.Bits() {

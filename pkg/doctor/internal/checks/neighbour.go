@@ -49,8 +49,9 @@ func (p *Path) checkHostNeighbour(e *End) {
 	}
 }
 
-// checkNeighbourTable checks whether the kernel has refused a neighbour entry since the snapshot, because
-// its table was full. Packets to an address without an entry are then lost.
+// checkNeighbourTable checks whether the table of neighbour entries has been full since
+// TakeSnapshot. The kernel refuses to add an entry to a full table, and drops packets to an address
+// without an entry.
 func (p *Path) checkNeighbourTable() {
 	family := kernel.FamilyOf(p.From)
 	t, err := kernel.ReadNeighbourTable(p.Host.Namespace, family)

@@ -62,9 +62,9 @@ func (p *Path) addWrongRoute(route kernel.NodeRoute, to *peer) {
 	p.addNoAgentRoute(to, what)
 }
 
-// addNoAgentRoute adds a station for a missing route of the agent to the pods of a peer (another
-// node). The parameter what describes the route that the host has instead. to is nil if the peer is
-// unknown.
+// addNoAgentRoute adds a station if the host lacks the agent's route to the pods on another node.
+// The parameter what describes the route that the host has instead. The parameter to is the other
+// node, or nil if the node is unknown.
 func (p *Path) addNoAgentRoute(to *peer, what string) {
 	const station = "route of the host"
 	if why := p.tunnelFault(to); why != "" {
@@ -92,9 +92,9 @@ func (p *Path) addNoAgentRoute(to *peer, what string) {
 }
 
 // tunnelFault returns a fault of the VXLAN device: the device does not exist, is down, or has no
-// IPv4 address. With such a fault, the kernel has deleted the routes through the device.
-// tunnelFault returns "" if there is no such fault, or if packets to the peer (the other node) do
-// not need the device. to is nil if the peer is unknown.
+// IPv4 address. Each of these faults makes the kernel delete the routes through the device.
+// tunnelFault returns "" if there is no such fault, or if packets to the other node do not need the
+// device. The parameter to is the other node, or nil if the node is unknown.
 func (p *Path) tunnelFault(to *peer) string {
 	d, found := kernel.FindVXLAN(p.Host.Namespace, kernel.Tunnel)
 	switch {
@@ -110,8 +110,8 @@ func (p *Path) tunnelFault(to *peer) string {
 	return ""
 }
 
-// vxlanOverhead returns how many bytes a VXLAN device adds to a packet (RFC 7348, section 5). local
-// is the source address of the device's packets.
+// vxlanOverhead returns how many bytes a VXLAN device adds to a packet (RFC 7348, section 5). The
+// parameter local is the source address of the device's packets.
 func vxlanOverhead(local netip.Addr) int {
 	if local.Is6() {
 		return 70
@@ -119,9 +119,10 @@ func vxlanOverhead(local netip.Addr) int {
 	return 50
 }
 
-// checkTunnel checks the VXLAN device, and its entries for a gateway: the address of another node's
-// VXLAN device. It sets Far and FarTunnel, the addresses of that node. It returns false if the
-// entries lead to no node. to is nil if the agent does not answer.
+// checkTunnel checks the VXLAN device of this host, and the entries of the device for another node.
+// The parameter gateway is the address of that node's VXLAN device. checkTunnel sets the fields Far
+// and FarTunnel. It returns false if the device is not the agent's, or if the entries lead to no
+// node. The parameter to is nil if the agent does not answer.
 func (p *Path) checkTunnel(gateway netip.Addr, to *peer) bool {
 	p.Far, p.FarTunnel = netip.Addr{}, gateway
 	d, found := kernel.FindVXLAN(p.Host.Namespace, kernel.Tunnel)

@@ -8,8 +8,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Path is the path of a packet from container A to B. B is another container, the host, or an address
-// beyond the host.
+// Path is the path of a packet from container A to B. B is another container, the host, or an
+// address beyond the host.
 type Path struct {
 	*report.Report
 	*Snapshot
@@ -26,8 +26,8 @@ type Path struct {
 	Routed bool   // the host routes between A and B
 	Out    string // the link by which the host routes to B; "" until CheckHostRoute has found it
 
-	// Filtered reports whether bridged packets traverse the FORWARD chains, because of
-	// br_netfilter. CheckBridge sets the field.
+	// Filtered reports whether br_netfilter makes bridged packets traverse the FORWARD chains.
+	// CheckBridge sets the field.
 	Filtered bool
 	// Refused reports whether a strict rp_filter on the bridge drops the packet. CheckReturnPath
 	// and CheckHostRoute set the field.

@@ -7,7 +7,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// common are the kinds of queueing disciplines that a kernel gives to links by default.
+// common lists the kinds of queueing disciplines that a kernel gives to links by default.
 var common = []string{"noqueue", "pfifo_fast", "fq_codel", "fq", "mq"}
 
 // checkQdiscs adds a note for each queueing discipline of a link that may drop packets. e is the

@@ -9,9 +9,9 @@ import (
 )
 
 // CheckReturnPath checks that the host sends answers to container A through A's bridge. The
-// parameter from is the source address of the answers. in is the link on which the answers come in,
-// or "" if the host itself sends them. CheckReturnPath returns the link by which the answers leave,
-// or "" if the kernel refuses to route them.
+// parameter from is the source address of the answers. The parameter in is the link on which the
+// answers come in, or "" if the host itself sends them. CheckReturnPath returns the link by which
+// the answers leave, or "" if the kernel refuses to route them.
 func (p *Path) CheckReturnPath(from netip.Addr, in string) string {
 	back, err := kernel.RouteTo(p.Host.Namespace, p.From, from, in)
 	if err != nil {

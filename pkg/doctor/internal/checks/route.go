@@ -49,9 +49,9 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 }
 
 // isRouterBeyond reports whether a gateway is a router on the bridge's LAN. The caller has found
-// that neither the host nor a container has the gateway's address. The gateway is such a router if
-// ADD gave the container a route through it, and did not add its address to the bridge. Otherwise
-// isRouterBeyond adds a bad station.
+// that neither the host nor a container has the gateway's address. isRouterBeyond returns true if
+// ADD made a route through this gateway, and did not add the gateway's address to the bridge.
+// Otherwise it adds a bad station and returns false.
 func (p *Path) isRouterBeyond(station string, e *End, to, gateway netip.Addr) bool {
 	given := e.givenRoute(to)
 	switch {

@@ -1,8 +1,8 @@
 package checks
 
 // CheckSilentDrops checks the causes of loss that leave no counter and no error: ARP off, wrong
-// neighbour entries, a full table of neighbour entries, a port that the bridge does not flood, queueing disciplines, and pings that
-// are ignored.
+// neighbour entries, a full table of neighbour entries, a port that the bridge does not flood,
+// queueing disciplines, and pings that are ignored.
 func (p *Path) CheckSilentDrops() {
 	bridged := p.Local || p.Routed
 	if bridged {

@@ -12,8 +12,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// ask calls f with a netlink handle in a namespace. The namespace keeps the handle open, because a
-// new socket would take longer than the question that f asks the kernel.
+// ask calls f with a netlink handle in a namespace. The namespace keeps the handle open for later
+// calls, because it takes longer to open a socket than to send a request to the kernel.
 func ask(ns *setup.Namespace, f func(*netlink.Handle) error) error {
 	h, err := ns.Library()
 	if err != nil {
@@ -22,8 +22,8 @@ func ask(ns *setup.Namespace, f func(*netlink.Handle) error) error {
 	return f(h)
 }
 
-// dump repeats a listing while the kernel reports that the listed objects have changed during it
-// (NLM_F_DUMP_INTR).
+// dump calls the function list. If the kernel reports that the objects have changed during the call
+// (NLM_F_DUMP_INTR), dump repeats the call.
 func dump[T any](list func() ([]T, error)) ([]T, error) {
 	for {
 		all, err := list()

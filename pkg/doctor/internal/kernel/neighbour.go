@@ -30,7 +30,8 @@ func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err er
 }
 
 // FDBEntry is an entry of a forwarding database: a MAC, and where frames for this MAC go. In the
-// database of a bridge, this is a port. In the database of a VXLAN device, it is another host.
+// database of a bridge, frames go to a port. In the database of a VXLAN device, they go to another
+// host.
 type FDBEntry struct {
 	Port, Bridge int // indexes of links; Port is the VXLAN device in its own database
 	MAC          net.HardwareAddr

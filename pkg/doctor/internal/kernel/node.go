@@ -11,9 +11,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// bridgeveth-node, the agent of a Kubernetes node, marks its objects
-// (cmd/bridgeveth-node/internal/kernel): its routes by their protocol, and its VXLAN device by the
-// name and the link group.
+// These values identify the objects of bridgeveth-node, the agent of a Kubernetes node: the
+// protocol of its routes, and the name and the link group of its VXLAN device
+// (cmd/bridgeveth-node/internal/kernel).
 const (
 	agentProtocol = 97
 	Tunnel        = "bvx0"
@@ -81,7 +81,8 @@ type VXLAN struct {
 	Agent            bool // the device has the mark of bridgeveth-node
 }
 
-// FindVXLAN returns a VXLAN device by its name. found is false if there is no such device.
+// FindVXLAN returns a VXLAN device by its name. The result found is false if there is no such
+// device.
 func FindVXLAN(ns *setup.Namespace, name string) (d VXLAN, found bool) {
 	l, err := Link(ns, name)
 	v, ok := l.(*netlink.Vxlan)

@@ -27,9 +27,9 @@ var routeTypes = map[int]string{
 }
 
 // RouteTo asks the kernel for the route of a packet. The parameters to and from are the packet's
-// destination and source, because the routing rules (ip rule) may match both. iif is the link on
-// which the packet comes in. If iif is "", the namespace itself sends the packet. The source is
-// then an address of the namespace, or not valid.
+// destination and source. The kernel needs both, because a routing rule (ip rule) may match both.
+// iif is the link on which the packet comes in. If iif is "", the namespace itself sends the
+// packet. The source is then an address of the namespace, or the zero address.
 //
 // Some errors identify the type of the route (see Reason). If iif is not "", EXDEV means that
 // rp_filter drops the packet. Newer kernels, such as 6.18, return EINVAL instead of EXDEV. They

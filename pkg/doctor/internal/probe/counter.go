@@ -74,8 +74,8 @@ func readCounters(posts Posts, is4 bool) map[Counter]int {
 	return all
 }
 
-// counterOf returns the counter with this name. text is the content of /proc/net/netstat, which has
-// a line of names before each line of values.
+// counterOf returns the counter with this name. The parameter text is the content of
+// /proc/net/netstat, which has a line of names before each line of values.
 func counterOf(text, name string) int {
 	lines := strings.Split(text, "\n")
 	for i := 0; i+1 < len(lines); i += 2 {
@@ -93,8 +93,8 @@ var (
 	legacyRule   = regexp.MustCompile(`(?m)^\[(\d+):\d+\] (-A .* -j (?:DROP|REJECT).*)$`)
 )
 
-// legacyDrops returns the packet counts of the rules and policies that drop packets. saved is the
-// output of iptables-legacy-save -c.
+// legacyDrops returns the packet counts of the rules and policies that drop packets. The parameter
+// saved is the output of iptables-legacy-save -c.
 func legacyDrops(saved string) map[string]int {
 	all := map[string]int{}
 	for _, m := range legacyPolicy.FindAllStringSubmatch(saved, -1) {

@@ -60,8 +60,9 @@ func startTrace(ns *setup.Namespace, e *Echo, links ...string) (*trace, error) {
 	return t, nil
 }
 
-// mark makes the chains whose rules mark the packets for the trace (meta nftrace). It makes them at
-// every hook where a packet can enter the namespace: from a bridge, from a link, and from a socket.
+// mark adds chains to nf_tables. The rules in these chains select the doctor's packets for the
+// trace (meta nftrace). There is a chain at every hook where a packet can enter the namespace: from
+// a bridge, from a link, and from a socket.
 func (t *trace) mark(e *Echo, links []string) (err error) {
 	family := nftables.TableFamilyIPv4
 	if e.from.Is6() {
@@ -83,7 +84,8 @@ func (t *trace) mark(e *Echo, links []string) (err error) {
 	return nil
 }
 
-// early is a priority before that of the table raw (-300).
+// early is the priority of the trace chains. Chains with this priority come before the chains of
+// the table raw (priority -300).
 var early = nftables.ChainPriorityRef(-400)
 
 // markAt adds the chains for one hook: one chain for requests and one for replies.

@@ -13,8 +13,9 @@ import (
 // traceTable is the name of each table that the doctor adds for a trace.
 const traceTable = "bridgeveth-doctor"
 
-// tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h (Linux 5.12): the kernel deletes the
-// table when the socket that created it is closed, even if the process is killed.
+// tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h (Linux 5.12). The kernel deletes a
+// table with this flag when the socket that created the table is closed, even if the process is
+// killed.
 const tableOwner = 0x2
 
 // addTables creates a table for each family of nf_tables. It returns the tables and the connection

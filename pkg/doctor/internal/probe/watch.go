@@ -41,8 +41,8 @@ type Sighting struct {
 // Sightings has one Sighting for each namespace.
 type Sightings []Sighting
 
-// Watch calls the function send, which must send packets of e. Watch returns what nf_tables
-// reported about these packets and their answers in each namespace of posts.
+// Watch calls the function send, which must send packets through the socket e. Watch returns what
+// nf_tables reported about these packets and their answers in each namespace of posts.
 func Watch(posts Posts, e *Echo, send func()) (seen Sightings, err error) {
 	var traces []*trace
 	for _, at := range posts {

@@ -31,8 +31,8 @@ type Station struct {
 	Root   bool `json:"-"` // this station causes the problems at other stations
 }
 
-// Report is the path of one packet. If To is "", the report is about the end From alone, and no
-// packet was sent.
+// Report is the path of one packet. If no packet was sent, To is "", and From says what the report
+// is about.
 type Report struct {
 	From     string    `json:"from"`
 	To       string    `json:"to,omitempty"`
@@ -91,17 +91,19 @@ func (r *Report) Good(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Good, What: fmt.Sprintf(format, args...)})
 }
 
-// Note adds a station that drops no packets, but that the reader should know about.
+// Note adds a station that drops no packets, but that a person should know about.
 func (r *Report) Note(name, format string, args ...any) {
 	r.add(Station{Name: name, State: Note, What: fmt.Sprintf(format, args...)})
 }
 
-// Bad adds a station that keeps packets from arriving, with a command that fixes the problem.
+// Bad adds a station that keeps packets from arriving. The parameter command is a shell command
+// that fixes the problem.
 func (r *Report) Bad(name, command, format string, args ...any) *Station {
 	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: command})
 }
 
-// Advise adds a station that keeps packets from arriving, with advice for a person.
+// Advise adds a station that keeps packets from arriving. The parameter advice is a text for a
+// person.
 func (r *Report) Advise(name, advice, format string, args ...any) *Station {
 	return r.add(Station{Name: name, State: Bad, What: fmt.Sprintf(format, args...), Remedy: advice, Advice: true})
 }
