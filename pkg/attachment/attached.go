@@ -19,9 +19,9 @@ type Part interface {
 	// nothing. The two errors describe the differences on the host and in the container. Repair
 	// cannot remove differences in the container.
 	Verify() (host, container error)
-	// Missing returns what Repair would restore, and changes nothing. The result is the names of
-	// the network's missing objects, and an error that describes the differences of the bridge
-	// port.
+	// Missing returns what Repair would restore, and changes nothing. The list has the names of the
+	// network's objects and settings that are missing on the host. The error port describes the
+	// differences of the bridge port.
 	Missing() (network []string, port, err error)
 	// Repair restores what the host has lost since ADD, and returns the names of the restored
 	// things. It changes nothing in the container.
@@ -30,9 +30,10 @@ type Part interface {
 	Close()
 }
 
-// OpenPart returns the Part of one plugin on host, or nil if the plugin has made nothing. args are
-// the arguments of CHECK for this plugin. The key "type" in its configuration selects bridgeveth,
-// portmap or firewall. The caller closes host after the Part.
+// OpenPart returns the Part of one plugin, or nil if the plugin has made nothing. args are the
+// arguments of CHECK for this plugin. The key "type" in the configuration names the plugin:
+// bridgeveth, portmap or firewall. The Part uses the parameter host, so the caller must close the
+// Part before the host.
 func OpenPart(host *setup.Host, args *skel.CmdArgs) (part Part, err error) {
 	var conf types.PluginConf
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
@@ -68,7 +69,8 @@ type Attached struct {
 }
 
 // Open opens an attachment of bridgeveth. args are the arguments of CHECK, which contain the result
-// of ADD. If host is nil, Open opens the host of this process, and Attached.Close closes this host.
+// of ADD. If the parameter host is nil, Open uses the network namespace of this process as the
+// host, and Attached.Close closes it.
 func (c *Config) Open(host *setup.Host, args *skel.CmdArgs) (*Attached, error) {
 	previous, err := plugin.Previous(&c.PluginConf)
 	if err != nil {
@@ -127,9 +129,9 @@ func (a *Attached) Missing() (network []string, port, err error) {
 // Repair implements Part.
 func (a *Attached) Repair() (restored []string, err error) { return a.Host.RepairPort(a.Port) }
 
-// openChained opens an attachment for a plugin that comes after bridgeveth in the list. It sets in
-// a.Port only the bridge, and the VLAN and the addresses in prevResult. a.Port.Container is nil.
-// host may be nil, as for Config.Open.
+// openChained opens an attachment for a plugin that comes after bridgeveth in the list. It sets
+// only a part of a.Port: the attachment, the bridge, the VLAN and the addresses. The VLAN and the
+// addresses are from prevResult. The parameter host may be nil, as for Config.Open.
 func openChained(host *setup.Host, conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
 	previous, err := plugin.Previous(conf)
 	if err != nil {

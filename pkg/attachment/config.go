@@ -59,9 +59,9 @@ type Config struct {
 	mac         net.HardwareAddr // of the container's interface; nil means a MAC that is computed from the container's address
 }
 
-// runtimeKeys are keys that the runtime or libcni adds to the configuration. If a file configures a
-// single plugin, libcni also passes the keys of a plugin list (such as cniVersions) to the plugin.
-// bridgeveth must accept these keys too.
+// runtimeKeys are keys that do not belong to bridgeveth. The runtime or libcni adds some of them.
+// The others, such as cniVersions, are keys of a plugin list. If a file configures a single plugin,
+// libcni passes them to this plugin.
 type runtimeKeys struct {
 	Args                   json.RawMessage `json:"args"`
 	RuntimeConfig          json.RawMessage `json:"runtimeConfig"`
@@ -235,7 +235,7 @@ func (c *Config) readConflict() (err error) {
 }
 
 // validateSysctls checks the names in the key sysctl. It accepts only sysctls below /proc/sys/net,
-// because all others do not belong to a network namespace.
+// because a network namespace has no other sysctls of its own.
 func (c *Config) validateSysctls() error {
 	var bad []error
 	for key := range c.Sysctl {

@@ -35,8 +35,7 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 		return c, bad[0]
 	}
 	var err error
-	// For any other value of backend, the reference plugin uses its default, and ReadFirewall does
-	// so too.
+	// Like the reference plugin, ReadFirewall ignores any other value of the key backend.
 	if backends := []string{"iptables", "firewalld"}; slices.Contains(backends, c.Backend) {
 		c.forward, err = setup.ParseForward(c.Backend)
 		bad = append(bad, err)
@@ -60,8 +59,8 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 // of an attachment.
 type Filtered struct{ *Attached }
 
-// Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK. host may be
-// nil, as for Config.Open.
+// Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK. The parameter
+// host may be nil, as for Config.Open.
 func (c *FirewallConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Filtered, error) {
 	a, err := openChained(host, &c.PluginConf, args)
 	if err != nil {

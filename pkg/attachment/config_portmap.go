@@ -69,15 +69,15 @@ func (c *PortMapConfig) HostPorts() []setup.HostPort { return c.hostPorts }
 // Published is the Part of the plugin portmap. It contains the host ports of an attachment.
 type Published struct{ *Attached }
 
-// Open opens the Part of the plugin portmap. args are the arguments of ADD or CHECK. host may be
-// nil, as for Config.Open.
+// Open opens the Part of the plugin portmap. args are the arguments of ADD or CHECK. The parameter
+// host may be nil, as for Config.Open.
 func (c *PortMapConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Published, error) {
 	a, err := openChained(host, &c.PluginConf, args)
 	if err != nil {
 		return nil, err
 	}
-	// With these values, pkg/setup does not change the FORWARD rules of the network, because these
-	// rules belong to other plugins of the list.
+	// The FORWARD rules of the network belong to other plugins of the list. With these values,
+	// pkg/setup does not change them.
 	a.Port.Network.IPv4, a.Port.Network.IPv6, a.Port.Network.Forward = false, false, setup.ForwardNone
 	if err := AddHostPorts(a.Port, c.hostPorts); err != nil {
 		a.Close()

@@ -40,9 +40,9 @@ var codes = []struct {
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 
-// Error returns err with a CNI error code. The code is from the list codes, or plugin.CodeKernel if
-// the list has no entry for err. An error that already has a code keeps it. Error returns nil for
-// nil.
+// Error returns err with a CNI error code. The variable codes lists the codes. If it has no entry
+// for err, the code is plugin.CodeKernel. An error that already has a code keeps this code. If err
+// is nil, Error returns nil.
 func Error(err error) error {
 	if err == nil {
 		return nil

@@ -19,8 +19,9 @@ import (
 // veth pair, but adds the host's end of that interface to the bridge (containernetworking/cni,
 // CONVENTIONS.md, "Chained Plugins").
 
-// UseExistingLink sets p.ExistingLink to the host's link in previous, the result of the plugin
-// before bridgeveth. The error names every key that has no effect on such a link.
+// UseExistingLink sets p.ExistingLink to the host's link in the result of the plugin before
+// bridgeveth. The parameter previous is this result. The error names every key that has no effect
+// on such a link.
 func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *skel.CmdArgs) error {
 	var bad []error
 	switch names := hostLinks(previous, c.Bridge); len(names) {
@@ -52,9 +53,9 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 	return nil
 }
 
-// useLink makes a link of another plugin the bridge port, and removes the port's guards. A guard
-// would drop packets of the other plugin's guest, because bridgeveth has not chosen the source
-// addresses behind the link.
+// useLink makes a link of another plugin the bridge port, and removes the port's guards. The link
+// may lead to a virtual machine, and bridgeveth has not chosen the addresses of this machine. A
+// guard would drop the machine's packets.
 func useLink(p *setup.Port, link string) {
 	p.ExistingLink, p.Guard, p.BPDUGuard, p.Network.Guarded = link, setup.GuardNone, false, false
 }
@@ -83,10 +84,10 @@ func existingLink(r *current.Result, p *setup.Port) string {
 	return names[0]
 }
 
-// MergeResults adds the addresses, routes and DNS settings of bridgeveth's own result to previous,
-// the result of the plugin before bridgeveth, and returns previous. The addresses belong to the
-// interface in the sandbox, such as the interface of a virtual machine. If there is no such
-// interface, they belong to the host's link.
+// MergeResults returns the result of the plugin before bridgeveth (the parameter previous), with
+// the addresses, routes and DNS settings of bridgeveth's own result. It assigns the added addresses
+// to the interface in the sandbox, such as the interface of a virtual machine. If there is no such
+// interface, it assigns them to the host's link.
 func MergeResults(previous, own *current.Result) *current.Result {
 	of := slices.IndexFunc(previous.Interfaces, func(i *current.Interface) bool { return i.Sandbox != "" })
 	if of < 0 {

@@ -86,7 +86,7 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 
 // AddHostPorts adds host ports to the plan of a bridge port. It also adds the subnets of their
 // target addresses to the plan of the network. The target of a host port is the container's first
-// address of a family. AddResult adds these addresses, so call AddHostPorts after AddResult.
+// address of a family. Call AddResult before AddHostPorts, because AddResult adds the addresses.
 func AddHostPorts(p *setup.Port, ports []setup.HostPort) error {
 	p.HostPorts = ports
 	for _, h := range ports {

@@ -13,10 +13,10 @@ import (
 // errOwnNamespace means that CNI_NETNS is the host's own network namespace.
 var errOwnNamespace = errors.New("this is the host's own network namespace; set CNI_NETNS to the container's, or set CNI_NETNS_OVERRIDE=1 to attach the host itself")
 
-// Namespaces opens two network namespaces: the host's, which is that of this process, and the
-// container's, which is CNI_NETNS. Errors about the container's namespace wrap setup.ErrNoNamespace
-// or setup.ErrNotNamespace. If both are the same, Namespaces returns an error, unless
-// CNI_NETNS_OVERRIDE allows this.
+// Namespaces opens two network namespaces. The host's namespace is the namespace of this process.
+// The container's namespace is CNI_NETNS. Errors about the container's namespace wrap
+// setup.ErrNoNamespace or setup.ErrNotNamespace. If the two namespaces are the same, Namespaces
+// returns an error, unless CNI_NETNS_OVERRIDE allows this.
 func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
 	if host, err = setup.CurrentHost(); err != nil {
 		return nil, nil, err

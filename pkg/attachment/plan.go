@@ -108,8 +108,8 @@ func (c *Config) autoconfigured() bool {
 }
 
 // sysctlPath returns the path of a sysctl below /proc/sys, with ifname in place of IFNAME. As in
-// sysctl(8), the separator in a key is "." or "/": the sign that comes first in the key. The other
-// sign is part of a name.
+// sysctl(8), either "." or "/" separates the parts of a key. The first of these characters in the
+// key is the separator, and the other character is part of a name.
 func sysctlPath(key, ifname string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)

@@ -78,9 +78,9 @@ func firstHost(n net.IPNet) net.IP {
 	return plugin.Prefix(n).Masked().Addr().Next().AsSlice()
 }
 
-// withDefault adds a default route through gateway to routes. If routes already contains a default
-// route of the same family for the main table, withDefault only sets the gateway of this route, if
-// it has none.
+// withDefault adds a default route with the given gateway to a list of routes, and returns the
+// list. If the list already has a default route of the same family in the main table, withDefault
+// adds no route. If that route has no gateway, withDefault sets its gateway.
 func withDefault(routes []*types.Route, gateway net.IP) []*types.Route {
 	all := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if gateway.To4() == nil {
@@ -135,7 +135,7 @@ func addResult(p *setup.Port, r *current.Result, isGateway, masquerade bool) {
 		}
 		p.AddRoute(route)
 	}
-	// ADD may not know all addresses of the container, so the container may send packets of both
+	// The container may have addresses that are not in the result, so the network needs both
 	// families.
 	if len(r.IPs) == 0 || p.Autoconfigured {
 		p.Network.IPv4, p.Network.IPv6 = true, p.Container.HasIPv6()
@@ -175,8 +175,8 @@ func (c *Config) expect(p *setup.Port, r *current.Result) {
 	}
 }
 
-// ownResult returns a copy of a result without the addresses of other interfaces than ifname. Other
-// plugins of the list may have added such addresses.
+// ownResult returns a copy of a result without the addresses of other interfaces. Other plugins of
+// the list may have added such addresses. The parameter ifname is the container's interface.
 func ownResult(r *current.Result, ifname string) *current.Result {
 	own := *r
 	own.IPs = slices.DeleteFunc(slices.Clone(r.IPs), func(ip *current.IPConfig) bool {

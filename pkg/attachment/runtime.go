@@ -43,8 +43,9 @@ func (c *Config) readRuntime(envArgs string) error {
 	return errors.Join(append(bad, wrong, err)...)
 }
 
-// readMAC parses the MAC that the runtime requests. The runtime may set a MAC in three places.
-// readMAC uses the first of them that has a MAC (containernetworking/cni, CONVENTIONS.md).
+// readMAC parses the MAC that the runtime requests. The runtime may set a MAC in three places. If
+// several places have a MAC, readMAC uses the place that is earlier in the list below
+// (containernetworking/cni, CONVENTIONS.md).
 func (c *Config) readMAC(capability, envArgs string) (err error) {
 	var args struct {
 		CNI struct {

@@ -34,7 +34,7 @@ type Record struct {
 }
 
 // Read returns the records in the folder dir: the records of one network, or all records if network
-// is "". It returns in damaged an error for each file that cannot be read.
+// is "". The result damaged has an error for each file that cannot be read.
 func Read(dir, network string) (records []*Record, damaged []error, err error) {
 	dir = filepath.Join(dir, "results")
 	files, err := os.ReadDir(dir)

@@ -69,8 +69,8 @@ func Create(path string) error {
 	return err
 }
 
-// Add counts one ADD in the file, if the file exists. took is the duration of the ADD. code is the
-// CNI code of the ADD's error, or 0 for no error.
+// Add counts one ADD in the file, if the file exists. The parameter took is the duration of the
+// ADD. The parameter code is the CNI code of the ADD's error, or 0 for no error.
 func Add(path string, took time.Duration, code uint) error {
 	return use(path, func(p *page) {
 		class := 0

@@ -112,8 +112,8 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// TestOther checks that Add does not change a file that is no file of counters, and that Create
-// replaces such a file.
+// TestOther checks a file that does not contain counters. Add must not change this file, and Create
+// must replace it.
 func TestOther(t *testing.T) {
 	for name, content := range map[string]string{"empty": "", "short": "x", "another layout": string(make([]byte, size))} {
 		t.Run(name, func(t *testing.T) {

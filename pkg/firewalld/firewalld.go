@@ -91,9 +91,8 @@ func (c *Client) Release(link string) error {
 }
 
 // Strict reports whether firewalld drops packets to host ports that other programs have published
-// (StrictForwardPorts in firewalld.conf(5)). firewalld before 2.3 does not have this property.
-// Strict reads all properties at once, because the error for a single missing property looks like
-// other errors.
+// (StrictForwardPorts in firewalld.conf(5)). firewalld before 2.3 does not have this property. The
+// error for a missing property looks like other errors, so Strict reads all properties at once.
 func (c *Client) Strict() (bool, error) {
 	var properties map[string]dbus.Variant
 	err := c.conn.Object(bus, config).CallWithContext(c.ctx, "org.freedesktop.DBus.Properties.GetAll", 0, bus+".config").Store(&properties)

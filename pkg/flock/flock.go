@@ -30,9 +30,9 @@ var ErrTimeout = errors.New("lock is held by another process")
 // Limit was not called.
 var deadline, undoTime atomic.Int64
 
-// Limit sets the deadline of the process: from now on, all waits for locks end when the duration
-// wait has passed. Undoing extends the deadline by the duration undo. After the deadline, Acquire
-// fails unless the lock is free.
+// Limit sets the deadline of the process to the present time plus the duration wait. After the
+// deadline, Acquire does not wait, and fails unless the lock is free. The function Undoing extends
+// the deadline by the duration undo.
 func Limit(wait, undo time.Duration) {
 	deadline.Store(time.Now().Add(wait).UnixNano())
 	undoTime.Store(int64(undo))
@@ -46,7 +46,7 @@ func Undoing() {
 	}
 }
 
-// limited returns the duration wait, or the time until the deadline if this is shorter.
+// limited returns the duration wait, but at most the time until the deadline.
 func limited(wait time.Duration) time.Duration {
 	if end := deadline.Load(); end != 0 {
 		wait = min(wait, time.Until(time.Unix(0, end)))
@@ -60,9 +60,9 @@ type Lock struct {
 	file *os.File // the file that Acquire has opened; nil for a Lock of AcquireFD
 }
 
-// Acquire locks a file or folder. It must exist, and the process must be able to read it. Acquire
-// waits at most for the duration wait until other processes release their locks. If the lock does
-// not become free in time, the error wraps ErrTimeout.
+// Acquire locks a file or folder, which must exist and be readable. If other processes have locked
+// it, Acquire waits until they release their locks, but no longer than the duration wait. After
+// this time, the error wraps ErrTimeout.
 func Acquire(path string, mode Mode, wait time.Duration) (*Lock, error) {
 	l, err := open(path)
 	if err != nil {
@@ -85,10 +85,10 @@ func AcquireFD(fd int, mode Mode, wait time.Duration) (*Lock, error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, err
 	}
-	// AcquireFD opens the file a second time, and waits with this new descriptor. After a timeout,
-	// flock(2) may still get the lock, and the function take then releases it. With the descriptor
-	// fd, take would release a lock that the caller has taken in the meantime. fd could even belong
-	// to another file by then.
+	// AcquireFD opens the file a second time, and waits with the new descriptor. After a timeout,
+	// flock(2) may still get the lock later, and the function take then releases the lock. On the
+	// caller's descriptor, this release would also end a lock that the caller has taken after the
+	// timeout.
 	link := fmt.Sprintf("/proc/self/fd/%d", fd)
 	l, err := open(link)
 	if err == nil {
@@ -120,8 +120,8 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 		l.Unlock()
 		return nil, err
 	}
-	// A blocked call of flock(2) gets the lock as soon as it is free. Polling would delay each
-	// waiting process. flock(2) has no timeout, so another thread makes the call.
+	// flock(2) has no timeout, so another thread calls it. The call gets the lock as soon as the
+	// lock is free. Polling would delay each waiting process.
 	done, start := make(chan error, 1), time.Now()
 	go func() { done <- flock(l.fd, int(mode)) }()
 	select {

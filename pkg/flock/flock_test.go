@@ -69,9 +69,9 @@ func TestAcquireWaits(t *testing.T) {
 	second.Unlock()
 }
 
-// TestAcquireFDTooLate checks that a call of AcquireFD that has timed out does not release a later
-// lock. After the timeout, the test takes the lock with the same descriptor. The lock must then
-// stay, even when flock(2) of the first call returns.
+// TestAcquireFDTooLate lets a call of AcquireFD time out, and then takes the lock with the same
+// descriptor. This lock must stay. After the timeout, flock(2) of the first call still waits, and
+// may return later.
 func TestAcquireFDTooLate(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Open(dir)

@@ -44,8 +44,8 @@ func holders(fd int) string {
 }
 
 // mayHold reports whether a process has the file open. It also returns true if it cannot list the
-// process's open files: the process may have ended, while a child that inherited the lock still
-// runs.
+// process's open files. The process may have ended in this case, but a child may have inherited the
+// lock.
 func mayHold(pid string, file *unix.Stat_t) bool {
 	dir := "/proc/" + pid + "/fd/"
 	open, err := os.ReadDir(dir)

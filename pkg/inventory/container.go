@@ -33,8 +33,8 @@ type Container struct {
 func (c *Container) DisplayName() string { return cmp.Or(c.Pod, c.Container) }
 
 // Containers lists the attachments of bridgeveth that have a port on the host or a record of
-// libcni. The list is sorted by bridge, network and name. It is valid even if err is not nil.
-// Containers needs the configured networks for their lease stores and bridges.
+// libcni. The list is sorted by bridge, network and name. It is valid even if err is not nil. The
+// parameter networks contains the configured networks, which name the lease stores and the bridges.
 func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*Container, err error) {
 	ports, err := host.Ports()
 	if err != nil {
@@ -107,11 +107,11 @@ func (c *Container) addLease(l ipam.Lease) {
 	}
 }
 
-// configuredBridge returns the bridge for the port of a container without a record. A port that is
-// on no bridge belongs on the bridge of the network's configuration.
+// configuredBridge returns the bridge for the port of a container without a record. If the port is
+// on no bridge, this is the bridge in the network's configuration.
 //
-// A port that is on another bridge stays there, because the configuration may be newer than the
-// port. In two cases it belongs on the configured bridge instead:
+// If the port is on another bridge, configuredBridge returns this other bridge, because the
+// configuration may be newer than the port. In two cases, it returns the configured bridge instead:
 //
 //   - The port's bridge is the configured bridge under a new name.
 //   - Only the configured bridge has the container's gateway address.

@@ -55,8 +55,8 @@ func (inv *Inventory) Stores(networks []Network, f func(*ipam.Store) error) erro
 	return errors.Join(errs...)
 }
 
-// EachLease calls f with each lease of the containers whose ID begins with the prefix container. If
-// network is not "", it skips the leases of other networks.
+// EachLease calls f with each lease of the containers whose ID begins with the parameter container.
+// If the parameter network is not "", it skips the leases of other networks.
 func EachLease(s *ipam.Store, network, container string, f func(ipam.Lease)) error {
 	names, err := s.Networks()
 	if err != nil {

@@ -57,7 +57,7 @@ func (inv *Inventory) Networks() (list []Network) {
 }
 
 // attaches reports whether the interface plugin of the network has one of the names of bridgeveth.
-// One of these names is bridge, which may also stand for the reference plugin.
+// A plugin with the name "bridge" may also be the reference plugin.
 func (n *Network) attaches() bool { return plugin.IsBridgeveth(n.Type) }
 
 // usesIPAM reports whether the network's IPAM plugin has one of the names of ipam-simple.
@@ -81,9 +81,10 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 	return orSingle(list, err, conf)
 }
 
-// orSingle corrects list and err, the results of libcni for the configuration conf. If conf
-// configures a single plugin, libcni 1.3 returns an error or a list without plugins. orSingle then
-// returns a list with this plugin. Otherwise it returns list and err.
+// orSingle corrects libcni's results for a configuration: the parameters list and err. If the
+// configuration has a single plugin instead of a list, libcni 1.3 returns an error or a list
+// without plugins. orSingle then returns a list with this plugin. Otherwise it returns libcni's
+// results.
 func orSingle(list *libcni.NetworkConfigList, err error, conf []byte) (*libcni.NetworkConfigList, error) {
 	if err == nil && len(list.Plugins) > 0 {
 		return list, nil

@@ -24,8 +24,8 @@ type Record struct {
 	wrong error
 }
 
-// on returns a copy of the record whose methods can compare and repair the attachment on host. The
-// caller closes host later.
+// on returns a copy of the record. With the copy, Verify, Missing and Repair work on the given
+// host. After the last of these calls, the caller closes the host.
 func (r Record) on(host *setup.Host) Record {
 	r.host = host
 	r.calls, r.wrong = r.readCalls()

@@ -28,8 +28,8 @@ type restorer interface {
 }
 
 // Restorables returns the attachments that have a record and a port on the host. For ports without
-// a record, it returns their networks. networks are the configured networks. The list is valid even
-// if err is not nil.
+// a record, it returns their networks. The parameter networks contains the configured networks. The
+// list is valid even if err is not nil.
 func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []Restorable, err error) {
 	found, err := host.Ports()
 	if err != nil {
@@ -60,9 +60,10 @@ func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []
 	return append(list, unrecorded...), err
 }
 
-// unrecorded returns the networks of the given ports, which have no record. It reads the
-// configurations and the leases instead of records. It skips a port that is on another bridge than
-// the configured one, because the configuration has changed since the ADD of this port.
+// unrecorded returns the networks of ports that have no record. The parameter ports contains these
+// ports. Instead of records, unrecorded reads the configurations and the leases. If a port is on
+// another bridge than the configuration says, the configuration has changed since the port's ADD,
+// and unrecorded skips the port.
 func (inv *Inventory) unrecorded(host *setup.Host, networks []Network, ports map[string]setup.FoundPort) (list []Restorable, err error) {
 	type place struct{ network, bridge string }
 	addresses := map[place][]attachment.Address{}

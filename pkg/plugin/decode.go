@@ -36,7 +36,8 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 
 // Read decodes data, a JSON object, into v, a pointer to a struct. Like encoding/json, it ignores
 // unknown keys, because runtimes add keys. It also ignores the case of keys, because containerd
-// writes "HostPort" for "hostPort". path is the prefix of keys in errors: "" or "ipam.".
+// writes "HostPort" for "hostPort". The parameter path is the prefix of keys in errors: "" or
+// "ipam.".
 //
 // The error names every value of a wrong type and has the CNI error code 7. If data is no valid
 // JSON, the code is 6. A field whose value has an error stays unchanged.

@@ -20,8 +20,9 @@ const (
 )
 
 // Errorf returns a CNI error with a code and one line of text, formatted as by fmt.Errorf. If %w
-// wraps a CNI error, Errorf uses the code of this error instead, because that code is more
-// specific. It does not use the code types.ErrInternal of a wrapped error.
+// wraps a CNI error, the result has the code of the wrapped error, because that code is more
+// specific than the parameter code. If the wrapped error has the code types.ErrInternal, the result
+// has the parameter code.
 func Errorf(code uint, format string, args ...any) *types.Error {
 	err := fmt.Errorf(format, args...)
 	var inner *types.Error

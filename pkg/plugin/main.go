@@ -29,10 +29,10 @@ var Version = "devel"
 const lockWait, undoWait = 20 * time.Second, 5 * time.Second
 
 // Main runs one CNI command as the plugin with this name, and returns the exit status of the
-// process. release is a version such as v1.2.3. Main reads CNI_* from the environment and the
-// network configuration from standard input. It prints a result or an error as one JSON object on
-// standard output. Without CNI_COMMAND, it prints the name and the release on standard error. Other
-// programs parse this line, so it has the format of the reference plugins.
+// process. The parameter release is a version such as v1.2.3. Main reads CNI_* from the environment
+// and the network configuration from standard input. It prints a result or an error as one JSON
+// object on standard output. Without CNI_COMMAND, it prints the name and the release on standard
+// error. Other programs parse this line, so it has the format of the reference plugins.
 //
 // The package skel of the CNI library does most of this. Main adds cniVersion to errors, and
 // answers VERSION with the cniVersion of the request (CNI specification 1.1.0, "Error" and

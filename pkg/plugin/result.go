@@ -30,9 +30,10 @@ func Previous(conf *types.PluginConf) (*current.Result, error) {
 	return result, nil
 }
 
-// parseResult parses a result. The CNI version of the result is its key cniVersion. If the key is
-// missing, the CNI version is the parameter version, which is from the configuration. The two may
-// differ: if the configuration has several versions (cniVersions), the runtime chooses one of them.
+// parseResult parses a result. The key cniVersion of the result says in which CNI version the
+// result is written. If the key is missing, parseResult uses the parameter version, which is the
+// cniVersion of the configuration. The two versions may differ: if a configuration has several
+// versions (cniVersions), the runtime chooses one of them.
 func parseResult(result map[string]any, version string) (*current.Result, error) {
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own

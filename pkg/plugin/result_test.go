@@ -36,8 +36,8 @@ func TestPreviousVersions(t *testing.T) {
 	for own, result := range results {
 		for configured := range results {
 			result := result
-			// CNI libraries before 1.0.0 write results without cniVersion. If own and configured
-			// are equal, the test leaves cniVersion out.
+			// CNI libraries before 1.0.0 write results without cniVersion. The test leaves
+			// cniVersion out if the result and the configuration have the same version.
 			if own != configured {
 				result = fmt.Sprintf(`"cniVersion":%q,%s`, own, results[own])
 			}
