@@ -81,10 +81,11 @@ func (h *Host) CheckAttachable(p *Port) error {
 // (see ReleaseNetwork). Sysctls of the host keep the values that AttachPort has set. DetachPort is
 // the inverse.
 //
-// Call CheckAttachable first: its error says which link already has a name that AttachPort needs.
-// The error of AttachPort is only the kernel's error. If another program deletes the bridge or our
-// nftables tables during the call, AttachPort starts again. After attachTries attempts it returns
-// ErrBridgeGone or ErrTablesGone.
+// Call CheckAttachable first. If a link already has a name that AttachPort needs, the error of
+// CheckAttachable names this link. AttachPort would return only the kernel's error.
+//
+// If another program deletes the bridge or our nftables tables during the call, AttachPort starts
+// again. After attachTries attempts it returns ErrBridgeGone or ErrTablesGone.
 //
 // Any number of processes may call AttachPort at the same time. A lock on the host's network
 // namespace protects the objects that all containers of the host share.

@@ -17,9 +17,9 @@ import (
 // ErrNoLink is returned if the link that Port.ExistingLink names does not exist.
 var ErrNoLink = errors.New("there is no such link on the host")
 
-// plugExisting makes an existing link, which another plugin has created, a port of the bridge. The
-// link keeps its name. It gets the port name of the attachment as an alternative name (ip-link(8),
-// "altname"; Linux 5.5), so that every look-up by port name finds the link.
+// plugExisting adds an existing link, which another plugin has created, to the bridge. The link keeps
+// its name. It gets the port name of the attachment as an alternative name (ip-link(8), "altname";
+// Linux 5.5), so that every look-up by port name finds the link.
 //
 // The link may be up already, and CheckAttachable treats a link that is up and on a bridge as a
 // finished port. Therefore plugExisting adds the link to the bridge only after the steps for

@@ -45,9 +45,10 @@ func TestForwardManyRules(t *testing.T) {
 	}
 }
 
-// TestForwardLeavesOthers adds two rules as an administrator would. The first rule has a match and
-// comes before our jump in FORWARD: EnsureForward for a second bridge must not change this order.
-// The second rule, in INPUT, jumps to BRIDGEVETH-FORWARD: DeleteForward must still delete our rules.
+// TestForwardLeavesOthers adds two rules of an administrator. The first rule has a match and comes
+// before our jump in FORWARD. EnsureForward for a second bridge must not move our jump before this
+// rule. The second rule is in INPUT and jumps to BRIDGEVETH-FORWARD. While this rule exists,
+// DeleteForward must delete our rules, but not this chain.
 func TestForwardLeavesOthers(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {

@@ -112,8 +112,8 @@ func TestForwardPlacement(t *testing.T) {
 	}
 }
 
-// TestForwardRestored checks that AttachPort restores the rules after another program has deleted
-// them. Before that, a ping between two containers must fail.
+// TestForwardRestored changes the rules, as another program may do, so that a ping between two
+// containers fails. The next AttachPort must restore our rules, so that the ping passes.
 func TestForwardRestored(t *testing.T) {
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
@@ -147,12 +147,13 @@ func TestForwardRestored(t *testing.T) {
 	}
 }
 
-// TestForwardMovedUp checks what AttachPort does after another program has added a rule that denies
-// all packets of our bridge. If the rule is in FORWARD, AttachPort must move our jump before the
-// rule. If the rule is in BRIDGEVETH-FORWARD, AttachPort must move our rules before it. Until
-// AttachPort runs, VerifyPort must report the fault. Our jump must stay behind the jump to
-// DOCKER-USER, and may stay behind a rule with a match. The order of other programs' rules must not
-// change.
+// TestForwardMovedUp adds a rule that denies all packets of our bridge, as another program may do.
+// VerifyPort must report the fault. If the denying rule is in FORWARD, the next AttachPort must move
+// our jump before the denying rule. If the denying rule is in BRIDGEVETH-FORWARD, AttachPort must
+// move our rules before the denying rule.
+//
+// Our jump must stay behind the jump to DOCKER-USER. The order of other programs' rules must not
+// change. A rule with a match may come before our jump.
 func TestForwardMovedUp(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
@@ -277,8 +278,8 @@ func TestForwardChainMovedUp(t *testing.T) {
 }
 
 // TestForwardHonoursAdministrator checks that an administrator's DROP rule in DOCKER-USER or
-// BRIDGEVETH-ADMIN drops packets at once, and also after all ports were detached and attached
-// again.
+// BRIDGEVETH-ADMIN drops packets at once. The rule must still drop them after all ports were
+// detached and attached again.
 func TestForwardHonoursAdministrator(t *testing.T) {
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, chain := range []string{"DOCKER-USER", "BRIDGEVETH-ADMIN"} {

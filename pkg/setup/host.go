@@ -86,8 +86,9 @@ type (
 	DifferenceError = plan.DifferenceError
 )
 
-// The limits of MTU and other values, and the values of the types Guard, Forward, FastPath, Ingress
-// and Conflict. ForwardRules, GatewayAddress and RouteOnLink are values of DifferenceError.Kind.
+// The constants of package plan: first the limits of numbers, then the values of the types Guard,
+// Forward, FastPath, Ingress and Conflict. ForwardRules, GatewayAddress and RouteOnLink are values of
+// DifferenceError.Kind.
 const (
 	MinMTU     = plan.MinMTU
 	MaxMTU     = plan.MaxMTU
@@ -273,10 +274,10 @@ func (h *Host) ForwardChains(family int) ([]BaseChain, error) {
 // nothing, but the kernel may load modules.
 func (h *Host) CheckFastPath() error { return nft.CheckFlowtables(h.Namespace) }
 
-// FastConnections returns how many connections of an address the fast path forwards now.
+// FastConnections returns the number of connections from or to an address that take the fast path now.
 func (h *Host) FastConnections(address netip.Addr) (count int, err error) {
-	// Without a flowtable, the host has no fast path. Otherwise Offloaded reads all conntrack
-	// entries, of which there may be millions.
+	// Offloaded reads all conntrack entries, of which there may be millions. A host without a
+	// flowtable has no fast path, so FastConnections need not call Offloaded.
 	exists, err := ownrules.HasFlowtable(h.Namespace, netns.FamilyOf(address))
 	if !exists || err != nil {
 		return 0, err

@@ -74,8 +74,9 @@ func TestNamed(t *testing.T) {
 }
 
 // TestDo checks that Do enters the right namespace when it is called within another Do. The test
-// also calls CurrentHost in a container and then returns to the host. Do with this Namespace must
-// enter the container again, and not assume that the thread is still there.
+// also calls CurrentHost in a container, which returns a Namespace of the container, and then
+// returns to the host. Do with that Namespace must enter the container again. It must not assume
+// that the thread is still in the container.
 func TestDo(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

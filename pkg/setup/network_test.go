@@ -27,7 +27,7 @@ func attach(t testing.TB, host *setup.Host, p *setup.Port) *setup.Port {
 	return p
 }
 
-// withOwnHost calls f with a second Host for the namespace of host. Each goroutine of a test needs its
+// withOwnHost calls f with a second Host for the same namespace. Each goroutine of a test needs its
 // own Host, because only one goroutine at a time may use a Namespace.
 func withOwnHost(host *setup.Host, f func(own *setup.Host) error) error {
 	return host.Do(func() error {

@@ -102,11 +102,11 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 	return h.Send(b)
 }
 
-// Collect deletes the ports of all attachments of this CNI network, except the valid attachments, on
-// every bridge. A killed process may have left ports of ours without an alias. Collect deletes these
-// ports only on the bridge that the parameter bridge names. If a bridge then has no port of ours,
-// Collect releases its network (see ReleaseNetwork). Collect continues after errors and returns all
-// of them.
+// Collect deletes the ports of a CNI network on every bridge. It keeps the ports of valid
+// attachments. A killed process may have left a port of ours without an alias, which does not show
+// its CNI network. Collect deletes such a port only if it is on the bridge that the parameter
+// "bridge" names. If a bridge then has no port of ours, Collect releases its network (see
+// ReleaseNetwork). Collect continues after errors and returns all of them.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	gone := ownrules.Unlisted(network, valid)
 	all, err := bridges.LinksUnderLock(h.Namespace)
@@ -150,8 +150,8 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
 }
 
-// ifbsOf returns the IFBs (links for bandwidth limits, see plan.IFBOf) of the ports for which gone
-// returns true.
+// ifbsOf returns the IFBs (links for bandwidth limits, see plan.IFBOf) of the ports whose owners
+// the function gone selects.
 func ifbsOf(links []rtnl.Link, gone func(ownrules.PortOwner) bool) (ifbs []rtnl.Link) {
 	for _, l := range links {
 		digits, found := strings.CutPrefix(l.Name, plan.IFBPrefix)

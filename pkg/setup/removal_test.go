@@ -61,7 +61,7 @@ func TestUnplug(t *testing.T) {
 }
 
 // TestCollectMany checks that Collect can delete 300 links at once. The receive buffer of a socket
-// has no room for the kernel's answers to so many requests.
+// has no room for 300 answers of the kernel, so Collect must not ask for an answer to each request.
 func TestCollectMany(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)

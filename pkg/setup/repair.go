@@ -105,7 +105,7 @@ func (h *Host) restoreSettings(p *Port) error {
 	return h.awaitForwarding(p.LinkName())
 }
 
-// restoreGuard restores the guard of a port. If the plan p has no guard, restoreGuard deletes the
+// restoreGuard restores the guard of a port. If p.Guard is GuardNone, restoreGuard deletes the
 // guard.
 func (h *Host) restoreGuard(p *Port) error {
 	if p.Guard == GuardNone {

@@ -16,7 +16,8 @@ type inverse struct {
 	do   func() error
 }
 
-// Push adds the function that undoes a step that has just succeeded. what names the step in errors.
+// Push adds the function that undoes a step that has just succeeded. The parameter "what" is the
+// name of the step in errors.
 func (u *Undo) Push(what string, do func() error) {
 	*u = append(*u, inverse{what, do})
 }

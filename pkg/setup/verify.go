@@ -18,9 +18,9 @@ func (h *Host) VerifyPort(p *Port) error {
 	return errors.Join(h.VerifyHost(p), h.VerifyContainer(p))
 }
 
-// VerifyHost compares the network, and the host's part of a port, with the plan. RepairPort can
-// restore everything that VerifyHost compares. If an older version of bridgeveth has attached the
-// port, VerifyHost does not require the rules that only newer versions add.
+// VerifyHost compares the network and the host's part of a port with the plan. RepairPort can restore
+// everything that VerifyHost compares. If an older version of bridgeveth has attached the port,
+// VerifyHost does not require the rules that only newer versions add.
 func (h *Host) VerifyHost(p *Port) error {
 	port, err := rtnl.ByName(h.Namespace, p.LinkName())
 	former := err == nil && bytes.Equal(port.MAC, p.FormerMAC())
@@ -40,8 +40,8 @@ func (h *Host) VerifyHost(p *Port) error {
 }
 
 // planOfOlderBuild returns the plan for a port that an older version of bridgeveth has attached. In
-// this plan, the port has no BPDU guard. If Port.Guard is only the default, and the port has no
-// guard on the host, the plan has no guard either.
+// this plan, the port has no BPDU guard. If Port.GuardDefault is true, and the host has no guard for
+// the port, the plan has no guard either.
 func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false
@@ -59,7 +59,7 @@ func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	return &former, nil
 }
 
-// VerifyHostEnd compares the host's part of a port with the plan, without the network.
+// VerifyHostEnd compares the host's part of a port with the plan. It does not check the network.
 func (h *Host) VerifyHostEnd(p *Port) error {
 	var wrong []error
 	for _, part := range h.portParts() {
@@ -88,7 +88,7 @@ func (h *Host) portParts() []portPart {
 	}
 }
 
-// verifySettings compares the link of a port, and its settings as a bridge port, with the plan.
+// verifySettings compares the link of a port and its bridge port settings with the plan.
 func (h *Host) verifySettings(p *Port) error {
 	br, err := rtnl.ByName(h.Namespace, p.Network.Bridge)
 	if err != nil && !rtnl.Absent(err) {

@@ -186,9 +186,9 @@ func Inhabit(t testing.TB, c *setup.Namespace) (stop func()) {
 	return stop
 }
 
-// WriteProgram writes a program file that can be executed at once. A program that any process has
-// open for writing cannot be executed (execve(2), ETXTBSY). A child process of another test would
-// inherit the open file, so WriteProgram prevents forks until the file is closed.
+// WriteProgram writes a program file that can be executed at once. The kernel does not execute a
+// file while a process has the file open for writing (execve(2), ETXTBSY). A child process of
+// another test would inherit the open file, so WriteProgram prevents forks until the file is closed.
 func WriteProgram(t testing.TB, path, text string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -288,9 +288,9 @@ func Hide(t testing.TB, programs ...string) {
 	}
 }
 
-// hide mounts /dev/null over path, so the program cannot be executed. path may be a symbolic link,
-// such as the iptables commands, which all lead to the same program. mount(2) would follow the link
-// and hide this program under all names. move_mount(2) hides only the link.
+// hide mounts /dev/null over path, so the program cannot be executed. path may be a symbolic link.
+// For example, all iptables commands are links to one program. mount(2) would follow the link and
+// hide the program of all commands. move_mount(2) hides only the link.
 func hide(path string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -338,7 +338,7 @@ func Dump(t testing.TB, dirs ...string) string {
 }
 
 // Same reports whether the state of the host equals an earlier Dump. If not, the test fails. The
-// message begins with the text of complaint, a format for args, and shows the differences.
+// message consists of complaint, formatted with args, and of the differences.
 func Same(t testing.TB, before, complaint string, args ...any) bool {
 	t.Helper()
 	diff := cmp.Diff(before, Dump(t))
