@@ -195,7 +195,8 @@ func (f Filter) matches(entry netns.Attrs) bool {
 		(f.Port == 0 || bytes.Equal(proto.Get(nl.CTA_PROTO_DST_PORT), binary.BigEndian.AppendUint16(nil, f.Port)))
 }
 
-// Offloaded returns how many connections of an address a flowtable forwards now.
+// Offloaded returns the number of connections from or to an address that are offloaded, which means
+// that a flowtable forwards their packets.
 func Offloaded(n *netns.Namespace, address netip.Addr) (count int, err error) {
 	for _, f := range from(address) {
 		found, err := list(n, f)

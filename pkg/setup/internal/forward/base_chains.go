@@ -134,9 +134,9 @@ const (
 // effect reports whether a rule of another program may accept a new connection (opens), and whether
 // it denies every packet that reaches it (denies).
 func effect(expressions netns.Attrs) (opens, denies bool) {
-	// all is true as long as no expression restricts the packets that the rule matches. state is
-	// true if the last expression loaded ct state. established is true if the rule matches only
-	// packets of established connections.
+	// The variable all is true as long as no expression restricts the packets that the rule
+	// matches. The variable state is true if the last expression loaded ct state. The variable
+	// established is true if the rule matches only packets of established connections.
 	all, state, established := true, false, false
 	expressions.Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)

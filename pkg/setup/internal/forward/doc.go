@@ -13,7 +13,7 @@
 // drops the packets and that only its owner can change.
 //
 // In a chain of another program, the package adds only a jump, or rules that name the bridge. It
-// must not use bridgeveth's own tables. Package ownrules does this.
+// must not use bridgeveth's own tables. Package ownrules reads and writes these tables.
 //
 // Start with MissingIPTables in iptables.go.
 package forward

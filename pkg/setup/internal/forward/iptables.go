@@ -63,12 +63,12 @@ func (t xtables) links() (names []string) {
 	return names
 }
 
-// MissingIPTables returns a difference for each filter table that packets traverse (xtables.inForce)
-// and that lacks a bridge's rules. If packets traverse no filter table, it returns a difference for
-// the flavour (nft or legacy) that the host's iptables program writes, because dockerd may start
-// later and deny packets in that table. If the host has no iptables program either, it returns a
-// difference only if must is true. The error is ErrNoIPTables if a table denies packets and the
-// program that can change the table is not installed.
+// MissingIPTables looks for the rules of a bridge in each filter table that packets traverse
+// (xtables.inForce). It returns a difference for each table without these rules. If packets traverse
+// no filter table, it returns a difference for the flavour (nft or legacy) that the host's iptables
+// program writes, because dockerd may start later and deny packets in that table. On a host without
+// an iptables program, it returns this difference only if the parameter must is true. The error is
+// ErrNoIPTables if a table denies packets and no installed program can change the table.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
 		tables, err := readXtables(n, family)
@@ -101,9 +101,9 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 	return missing, nil
 }
 
-// denial names what denies packets in FORWARD: the policy or the last rule. It returns "" if
-// neither denies packets. It works only for iptables-legacy, where the last entry of a chain is the
-// policy.
+// denial returns a text that says what denies packets in FORWARD: the policy, or the last rule. If
+// neither denies packets, the text is "". denial works only for iptables-legacy, because only there
+// the policy is the last element of t.forward.
 func (t xtables) denial() string {
 	last := len(t.forward) - 1
 	switch {

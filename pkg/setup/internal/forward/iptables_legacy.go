@@ -116,10 +116,10 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 	}
 }
 
-// parse returns the rules of FORWARD and of BRIDGEVETH-FORWARD (own). The last rule of FORWARD is
-// the policy, and the last rule of BRIDGEVETH-FORWARD is a return. docker reports whether the chain
-// dockerDrops exists. A user-defined chain begins with an entry whose target is named ERROR, and
-// the data of this target is the name of the chain.
+// parse returns the rules of FORWARD and of BRIDGEVETH-FORWARD (own). The last rule of FORWARD is the
+// policy, and the last rule of BRIDGEVETH-FORWARD is a return. The result docker is true if the chain
+// dockerDrops exists. A user-defined chain begins with an entry whose target is named ERROR, and the data
+// of this target is the name of the chain.
 func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
@@ -187,9 +187,8 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	return r
 }
 
-// iface returns the name of the interface at this offset. wild reports whether the name is a
-// prefix, such as "eth+". A mask that includes the zero byte after the name means that the whole
-// name must match.
+// iface returns the name of the interface at this offset. The result wild is true if the name is a prefix,
+// such as "eth+". A mask that includes the zero byte after the name means that the whole name must match.
 func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 	name = netns.Text(entry[at:], unix.IFNAMSIZ)
 	mask := entry[at+l.out-l.in+unix.IFNAMSIZ:]

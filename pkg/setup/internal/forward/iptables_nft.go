@@ -53,12 +53,12 @@ func readForward(n *netns.Namespace, family int) ([]rule, error) {
 	return rules, err
 }
 
-// all is a function for the parameter "more" of nftRules. With all, nftRules reads each rule of a
-// chain.
+// all is a value for the parameter "more" of nftRules: nftRules then reads the whole chain.
 func all([]rule) bool { return true }
 
-// nftRules reads the rules of a chain until the function more returns false. more gets the rules
-// that nftRules has read so far. A chain that does not exist has no rules.
+// nftRules reads the rules of a chain. After each rule, it calls the function more with all rules
+// that it has read so far, and stops if the function returns false. A chain that does not exist has
+// no rules.
 func nftRules(n *netns.Namespace, family int, table, chain string, more func(seen []rule) bool) ([]rule, error) {
 	return netns.Dump(func() (rules []rule, err error) {
 		err = nft.EachRule(n, family, table, chain, func(r netns.Attrs) bool {

@@ -64,7 +64,7 @@ func listChain(n *netns.Namespace, t xtables, name string) (l nftChain, err erro
 	return l, err
 }
 
-// deleteFrom makes the transaction delete the rules for which chosen returns true.
+// deleteFrom makes the transaction delete the rules that the function chosen selects.
 func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	var handles []uint64
 	for i, r := range l.rules {
@@ -153,8 +153,8 @@ func removeNFT(n *netns.Namespace, t xtables, bridge string) error {
 	})
 }
 
-// removeOwn makes the transaction delete the rules of BRIDGEVETH-FORWARD for which chosen returns
-// true. If only the jump to BRIDGEVETH-ADMIN would be left, the transaction also deletes both
+// removeOwn makes the transaction delete the rules of BRIDGEVETH-FORWARD that the function chosen
+// selects. If only the jump to BRIDGEVETH-ADMIN would be left, the transaction also deletes both
 // chains and the jump to BRIDGEVETH-FORWARD. A chain stays if it has rules of other programs, or if
 // other programs jump to it.
 func removeOwn(n *netns.Namespace, c *nft.Change, base, own nftChain, chosen func(rule) bool) error {
@@ -181,9 +181,9 @@ func count(rules []rule, chosen func(rule) bool) (count int) {
 	return count
 }
 
-// deleteIfUnused makes the transaction delete a chain, unless a rule of the chain or a jump to the
-// chain would be left. The parameter rules is the number of the chain's rules and of the jumps to
-// the chain that the transaction deletes.
+// deleteIfUnused makes the transaction delete a chain, if the transaction already deletes all rules
+// of the chain and all jumps to the chain. The parameter rules is the number of rules and jumps
+// that the transaction deletes.
 func deleteIfUnused(n *netns.Namespace, c *nft.Change, chain *nftables.Chain, rules int) error {
 	req := nft.Request(unix.NFT_MSG_GETCHAIN, 0, uint8(chain.Table.Family), nft.ChainNamed(chain.Table.Name, chain.Name)...)
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, req)

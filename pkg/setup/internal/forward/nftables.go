@@ -73,9 +73,9 @@ type direction struct {
 
 func (w direction) comment() string { return commentPrefix + w.link + " " + nft.Direction(w.key) }
 
-// missingIn returns the directions in wanted for which the chain has no rule of ours before the
-// first rule that denies all packets. It stops reading when it has found all wanted rules, because
-// the chain may have many more rules.
+// missingIn looks in a chain for our rules for the directions in the parameter wanted. It returns
+// each direction that has no rule before the first rule that denies all packets. It stops reading
+// when it has found all wanted rules, because the chain may have many more rules.
 func missingIn(n *netns.Namespace, chain plan.Chain, wanted []direction) ([]direction, error) {
 	return netns.Dump(func() ([]direction, error) {
 		missing := slices.Clone(wanted)

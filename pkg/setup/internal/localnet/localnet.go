@@ -32,10 +32,10 @@ const (
 	frameVLANTag  = 1<<32 - 0x1000 + 44
 )
 
-// guard is the loopback guard as a program of classic BPF. It drops frames to 127.0.0.0/8 without Mark, with or
-// without a VLAN tag: the kernel removes one tag before the filter runs. The program also drops each frame that
-// has a tag of VLAN 0 and then a second tag: the kernel removes the second tag only after the filter
-// (__netif_receive_skb_core in net/core/dev.c).
+// guard is the loopback guard as a program of classic BPF. It drops frames to 127.0.0.0/8, unless they have
+// Mark. This includes frames with a VLAN tag, because the kernel removes one tag before the filter runs. The
+// program also drops each frame that has a tag of VLAN 0 and then a second tag: the kernel removes the second
+// tag only after the filter (__netif_receive_skb_core in net/core/dev.c).
 var guard = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: frameProtocol},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},

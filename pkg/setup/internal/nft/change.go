@@ -35,10 +35,10 @@ type Set struct {
 	UserData []byte               // tells nft(8) how to print and parse the keys
 }
 
-// Send sends the transaction. The kernel processes all requests or none. seen is the generation of
-// nf_tables that the caller has read (see Generation). If nf_tables has changed since then, the
-// kernel processes no request and the error is ERESTART. With AnyGeneration, the kernel does not
-// check the generation.
+// Send sends the transaction. The kernel processes all requests or none. The parameter seen is the
+// generation of nf_tables (see Generation) at which the caller has read the rules. If nf_tables has
+// changed since then, the kernel processes no request and the error is ERESTART. With
+// AnyGeneration, the kernel does not check the generation.
 func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	if c.err != nil {
 		return c.err
@@ -46,7 +46,8 @@ func (c *Change) Send(n *netns.Namespace, seen uint32) error {
 	return Transact(n, c.batch, seen)
 }
 
-// add appends a request about an object of the table. what names the object in errors.
+// add appends a request about an object of the table. The parameter "what" is the name of the
+// object in errors.
 func (c *Change) add(what string, message, flags int, attributes ...*nl.RtAttr) {
 	const name = unix.NFTA_TABLE_NAME // NFTA_CHAIN_TABLE, NFTA_SET_TABLE and NFTA_RULE_TABLE have the same number
 	named := append([]*nl.RtAttr{nl.NewRtAttr(name, nl.ZeroTerminated(c.table.Name))}, attributes...)
@@ -86,9 +87,9 @@ func (c *Change) FlushChain(name string) {
 }
 
 // AddSet adds a set or a map unless it exists. If it exists with other flags, the kernel returns an
-// error (nft_set_is_same in net/netfilter/nf_tables_api.c). AddSet does not set the flag
-// NFT_SET_CONCAT, because nft(8) does not set it. With other flags than those of nft(8), nft(8)
-// could not load a saved ruleset while the set exists.
+// error (nft_set_is_same in net/netfilter/nf_tables_api.c). AddSet sets the same flags as nft(8),
+// and therefore not NFT_SET_CONCAT. Otherwise nft(8) could not load a saved ruleset while the set
+// exists.
 func (c *Change) AddSet(s Set) {
 	flags := uint32(0)
 	attributes := []*nl.RtAttr{
@@ -154,9 +155,10 @@ func (c *Change) AddRule(r Rule) {
 	c.add("add rule to chain "+r.Chain, unix.NFT_MSG_NEWRULE, flags, rule...)
 }
 
-// matchedProtocol returns the transport protocol (IPPROTO_*) that the iptables match "tcp" or "udp"
-// in exprs matches, or 0 without such a match. The request for the rule must contain this protocol.
-// Otherwise the kernel refuses further iptables matches of the rule, such as multiport.
+// matchedProtocol looks in exprs for the iptables match "tcp" or "udp", and returns its protocol
+// number (IPPROTO_*). Without such a match, it returns 0. The request for the rule must contain
+// this number. Otherwise the kernel refuses further iptables matches of the rule, such as
+// multiport.
 func matchedProtocol(exprs []expr.Any) uint32 {
 	for _, e := range exprs {
 		match, is := e.(*expr.Match)

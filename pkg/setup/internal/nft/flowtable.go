@@ -49,8 +49,8 @@ func (c *Change) DeleteFlowtable(name string) {
 	c.add("delete flowtable "+name, unix.NFT_MSG_DELFLOWTABLE, 0, nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name)))
 }
 
-// FlowtableDevices returns the devices of a flowtable in our table of a family. exists is false if
-// there is no such flowtable.
+// FlowtableDevices returns the devices of a flowtable in our table of a family. The result exists is
+// false if there is no such flowtable.
 func FlowtableDevices(n *netns.Namespace, family int, name string) (devices []string, exists bool, err error) {
 	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETFLOWTABLE, 0, uint8(Family(family)),
 		nl.NewRtAttr(flowtableTable, nl.ZeroTerminated(OwnTable)), nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name))))

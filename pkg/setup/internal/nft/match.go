@@ -65,9 +65,9 @@ func UnderMask(offset4, offset6 uint32, subnet netip.Prefix, op expr.CmpOp) []ex
 	}
 }
 
-// loadAddress returns the expression that loads the source or destination address of a packet, and
-// the first address of the subnet. The offset is offset4 or offset6, depending on the family of the
-// subnet.
+// loadAddress returns an expression and an address. The expression loads the source or destination
+// address of a packet. The address is the first address of the subnet. The offset is offset4 or offset6,
+// depending on the family of the subnet.
 func loadAddress(offset4, offset6 uint32, subnet netip.Prefix) (load *expr.Payload, address []byte) {
 	offset, address := offset4, subnet.Masked().Addr().AsSlice()
 	if subnet.Addr().Is6() {
@@ -156,8 +156,8 @@ func AnsweredReply() []expr.Any {
 // know of no other program that uses this bit.
 const ownLabel = 98
 
-// LabelBit returns a value for conntrack's labels in which only the bit ownLabel is set: 128 bits,
-// in words of the host's byte order (struct nf_conn_labels in the kernel).
+// LabelBit returns a value for conntrack's labels in which only the bit ownLabel is set. The value has
+// 128 bits, in words of the host's byte order (struct nf_conn_labels in the kernel).
 func LabelBit() []byte {
 	const word, labels = 32, 128
 	bit := make([]byte, labels/8)

@@ -125,8 +125,8 @@ func Comment(rule netns.Attrs) string {
 	return string(comment)
 }
 
-// Match returns the data of the iptables match with this name: struct xt_NAME_info. found is false if
-// the rule has no such match.
+// Match returns the data of the iptables match with this name: struct xt_NAME_info. The result found
+// is false if the rule has no such match.
 func Match(rule netns.Attrs, name string) (info []byte, found bool) {
 	rule.Get(unix.NFTA_RULE_EXPRESSIONS).Each(func(_ uint16, b []byte) {
 		e := netns.Attrs(b)
@@ -145,9 +145,9 @@ func Handle(rule netns.Attrs) uint64 { return binary.BigEndian.Uint64(rule.Get(u
 const AnyGeneration = 0
 
 // Transact sends a batch of requests to nf_tables as one transaction. The kernel processes all
-// requests or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). seen is the generation of
-// nf_tables that the caller has read (see Generation). If nf_tables has changed since then, the
-// kernel processes no request and the error is ERESTART.
+// requests or none (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). The parameter seen is the
+// generation of nf_tables (see Generation) at which the caller has read the rules. If nf_tables has
+// changed since then, the kernel processes no request and the error is ERESTART.
 func Transact(n *netns.Namespace, b netns.Batch, seen uint32) error {
 	begin := batchFrame(unix.NFNL_MSG_BATCH_BEGIN)
 	if seen != AnyGeneration {

@@ -47,7 +47,8 @@ func (w *RuleWatch) Wait(quiet, most, idle time.Duration) error {
 	return nil
 }
 
-// poll waits for an event and reports whether it has arrived. within is the longest time to wait.
+// poll waits for an event and reports whether it has arrived. The parameter within is the longest time
+// to wait.
 func (w *RuleWatch) poll(within time.Duration) (bool, error) {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(max(0, within).Milliseconds()))

@@ -3,7 +3,7 @@
 //
 // The comment of a rule begins with the name of its bridge, and the comment of a set element names the
 // attachment. The package finds rules and elements by these comments, so it stores nothing elsewhere. It must
-// not use chains of other programs; package forward does this.
+// not use chains of other programs. Package forward changes these chains.
 //
 // Start with MissingRules in feature.go, which compares the tables with the plan. Then read the file of a
 // topic.

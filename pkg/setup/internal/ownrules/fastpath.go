@@ -51,9 +51,9 @@ func fastPathRules(net *plan.Network) (rules []ownRule) {
 	return rules
 }
 
-// missingFastPath compares the flowtable of a family, and the rules of its chain, with the plan of a network. It
-// recognizes rules by their comments. The devices of the flowtable must include the links through which the host
-// reaches other networks.
+// missingFastPath compares the flowtable of a family and the rules of the chain fastPath with the plan of a
+// network. It recognizes rules by their comments. The devices of the flowtable must include the links through
+// which the host reaches other networks.
 func missingFastPath(n *netns.Namespace, net *plan.Network, family int, present map[string][]uint64) (missing []plan.Difference, err error) {
 	prefix := net.Comment("fastpath") + " "
 	devices, wanted, err := fastPathDevices(n, net.FastPath, family)
@@ -117,8 +117,8 @@ func addFastPath(n *netns.Namespace, net *plan.Network, f feature) error {
 	return err
 }
 
-// fastPathDevices returns the devices that the flowtable has now. wanted reports whether the network asks for a
-// fast path and this host can have it.
+// fastPathDevices returns the present devices of the flowtable. The result wanted is false for FastPathOff, and
+// for FastPathAuto on a kernel without flowtables.
 func fastPathDevices(n *netns.Namespace, choice plan.FastPath, family int) (devices []string, wanted bool, err error) {
 	if choice == plan.FastPathOff {
 		return nil, false, nil

@@ -192,8 +192,8 @@ func guardSets() []nft.Set {
 	}
 }
 
-// notInSet matches packets for which the set has no element. The key of an element is the name of a port,
-// followed by an address. The parameter "part" selects this address in the packet.
+// notInSet matches packets whose key is not in the set. The key is the name of a port, followed by an address.
+// The parameter "part" selects this address in the packet.
 func notInSet(part expr.Payload, set string) []expr.Any {
 	part.DestRegister = 2 // register 1 holds the name of the port in 16 bytes
 	return []expr.Any{
@@ -272,7 +272,8 @@ func UnguardPort(n *netns.Namespace, name string) error {
 		return err
 	}
 	// One transaction deletes all elements. With two transactions, a process that is killed between them could
-	// leave elements without an element in guardedPorts. The next call would not find them.
+	// delete only the element in guardedPorts. The next call would look up this element, and would not find the
+	// other elements.
 	gone, err := elementsOfPorts(n, []PortOwner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
 	if err == nil {
 		err = deleteElements(n, append(found, gone...))
@@ -323,7 +324,7 @@ func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (lis
 	return list, nil
 }
 
-// GuardedPorts returns the owners of guarded ports for which chosen returns true.
+// GuardedPorts returns those owners of guarded ports that the function chosen selects.
 func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortOwner, err error) {
 	found, err := listElements(n, unix.AF_BRIDGE, guardedPorts)
 	for _, e := range found {

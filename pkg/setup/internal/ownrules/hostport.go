@@ -89,11 +89,12 @@ func repliesToLoopback() ownRule {
 // destinations), but only after prerouting, so the rule must not redirect them. IPv6 needs no such match,
 // because the kernel accepts no packet from another host to ::1 (ip6_rcv_core in net/ipv6/ip6_input.c).
 //
-// The label marks connections that these rules redirect. Our rule sets the label after the lookup in the map. A
-// lookup without a result ends the rule, so other connections get no label. If "nft -f" has loaded the rule from
-// a saved ruleset, the rule sets the label before the lookup. Connections that other programs redirect then have
-// the label too, and those within the network are masqueraded. A bit of the packet mark cannot replace the
-// label, because other programs save, restore and compare the whole mark.
+// The label marks connections that these rules redirect. nft(8) prints the label first, but our rule sets the
+// label after the lookup in the map. A lookup without a result ends the rule, so other connections get no label.
+// If "nft -f" has loaded the rule from a saved ruleset, the rule sets the label before the lookup. Connections
+// that other programs redirect then have the label too, and are masqueraded if they stay within the network. A
+// bit of the packet mark cannot replace the label, because other programs save, restore and compare the whole
+// mark.
 func redirectFeature(family int) feature {
 	const register = 8 // NFT_REG32_00: the first four bytes of NFT_REG_1
 	offset, words := uint32(nft.Destination4), uint32(1)
@@ -248,8 +249,8 @@ func conflicting(n *netns.Namespace, m Mapping) (list []Mapping, err error) {
 	return list, nil
 }
 
-// Unpublish deletes the host ports of an attachment. known may list the host ports of the attachment. If known
-// has all of them, the cost does not depend on the number of host ports on the host.
+// Unpublish deletes the host ports of an attachment. The parameter known is optional. If it contains all host
+// ports of the attachment, Unpublish is faster, because it need not read the host ports of all containers.
 func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) error {
 	ours := func(m Mapping) bool { return m.Owner.Port == a.Port() }
 	list, err := findKnown(n, known, ours)
@@ -262,9 +263,10 @@ func Unpublish(n *netns.Namespace, a plan.Attachment, known []plan.HostPort) err
 	return DeleteMappings(n, list)
 }
 
-// findKnown looks up the host ports in known. It returns the mappings that serve a host port and those that wait
-// for it (see portsWaiting). ours selects the mappings of the attachment. If a host port in known has no
-// mapping, findKnown returns nothing, because the attachment may have host ports that are not in known.
+// findKnown looks up the host ports in the parameter known. It returns the mappings that serve a host port, and
+// the mappings that wait for a host port (see portsWaiting). The function ours selects the mappings of the
+// attachment. If a host port in known has no mapping, findKnown returns nothing, because the attachment may have
+// host ports that are not in known.
 func findKnown(n *netns.Namespace, known []plan.HostPort, ours func(Mapping) bool) (list []Mapping, err error) {
 	if len(known) == 0 {
 		return nil, nil

@@ -71,7 +71,7 @@ func listMappings(n *netns.Namespace, family int, set string) ([]Mapping, error)
 	return readMappings(all), err
 }
 
-// Published returns, from all maps of host ports, the mappings for which chosen returns true.
+// Published returns, from all maps of host ports, the mappings that the function chosen selects.
 func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
@@ -129,7 +129,8 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	return list, err
 }
 
-// VerifyHostPorts returns an error for each host port of p that is not in our maps as planned.
+// VerifyHostPorts returns an error for each host port of p that does not lead to the container (see
+// verifyHostPort).
 func VerifyHostPorts(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	for _, want := range mappings(p.HostPorts, p.Addresses) {

@@ -24,7 +24,8 @@ import (
 // When the serving interface is detached, a waiting interface replaces it in the same transaction.
 const portsWaiting = "ports_waiting"
 
-// waiting returns the mapping with which an attachment waits for the host port of m (see portsWaiting).
+// The function waiting returns the mapping with which an attachment waits for the host port of m (see
+// portsWaiting).
 func (m Mapping) waiting(of plan.Attachment) Mapping {
 	address := m.key[:len(m.key)-portKey]
 	if len(address) == 0 {
@@ -34,8 +35,8 @@ func (m Mapping) waiting(of plan.Attachment) Mapping {
 	return m
 }
 
-// serving is the inverse of waiting: it returns the mapping that redirects packets to the waiting interface. A
-// mapping that does not wait is returned unchanged.
+// serving is the inverse of the function waiting: it returns the mapping that redirects packets to the interface
+// that waited. A mapping that does not wait is returned unchanged.
 func (m Mapping) serving() Mapping {
 	if m.set != portsWaiting {
 		return m
@@ -61,8 +62,8 @@ func (m Mapping) overlaps(other Mapping) bool {
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
 }
 
-// shares reports whether the mappings m and other redirect packets to the same port of the same container. The
-// attachment of m is the parameter "of", because m has no Owner yet.
+// shares reports whether two mappings redirect packets to the same port of the same container. The parameter
+// "of" is the attachment of the mapping m, because m has no Owner yet.
 func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
 	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
 }
@@ -86,8 +87,9 @@ func listWaiting(n *netns.Namespace) (list []Mapping, err error) {
 	return list, nil
 }
 
-// successors returns, for each mapping in gone, the first mapping that waits for the same host port. It skips a
-// waiting mapping if its bridge port does not exist, or if gone has a mapping of the same bridge port.
+// successors returns a replacement for each mapping in the parameter gone: the first mapping that waits for the
+// same host port. It skips a waiting mapping if the bridge port of this mapping does not exist, or if gone
+// contains a mapping of this bridge port.
 func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) {
 	waiting, err := listWaiting(n)
 	if err != nil || len(waiting) == 0 {

@@ -14,8 +14,8 @@ import (
 )
 
 // EnsureMasquerade adds the rules that masquerade packets from the subnets of a bridge: nf_tables replaces
-// their source address by that of the interface through which the packets leave the host. Packets that stay
-// on the bridge and multicast packets keep their source address. Packets that conntrack cannot translate are
+// their source address by that of the interface through which the packets leave the host. Multicast packets,
+// and packets that stay on the bridge, keep their source address. Packets that conntrack cannot translate are
 // dropped. DeleteRules is the inverse. Processes that call EnsureMasquerade at the same time need a lock (see
 // Host.AttachPort).
 func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix) error {
@@ -36,10 +36,10 @@ func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix
 //	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
 //
 // Conntrack does not translate a packet that it considers invalid. The packet would leave with its private
-// source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO is a
-// destination to which packets keep their source address. The rule has a match "ip daddr != TO" for each of
-// these destinations. Replies from TO may bypass this host. Conntrack then sees only one direction of the
-// connection and considers its packets invalid, so the rule must not drop packets to TO.
+// source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO stands for a
+// destination: packets to TO keep their source address (see masqueradeNot). The rule has a match "ip daddr !=
+// TO" for each such destination. Replies from TO may bypass this host. Conntrack then sees only one direction
+// of the connection and considers its packets invalid, so the rule must not drop packets to TO.
 func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	is6 := subnet.Addr().Is6()
 	leaves := leavesNetwork(net, subnet)
@@ -67,8 +67,8 @@ func unmasqueraded(net *plan.Network, subnet netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(net.MasqueradeNot), func(to netip.Prefix) bool { return to.Addr().Is4() != subnet.Addr().Is4() })
 }
 
-// masqueradeNot returns the feature that excepts packets to one destination (TO) from the masquerade of a
-// subnet:
+// masqueradeNot returns the feature that keeps the source address of packets from a subnet to one destination
+// (TO):
 //
 //	ip saddr SUBNET oifname != BRIDGE ip daddr TO counter accept
 //

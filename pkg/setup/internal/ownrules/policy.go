@@ -33,7 +33,7 @@ func (p *policy) add(value string, exprs []expr.Any) {
 
 // ComparePolicy compares a policy with the rules in its chain. It returns a difference for each missing rule,
 // and for each rule of an old value of the setting. Such an old rule must be deleted. ComparePolicy recognizes
-// rules by their comments. present holds the handles of the chain's rules, by comment.
+// rules by their comments. The parameter present holds the handles of the chain's rules, by comment.
 func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, present map[string][]uint64) (missing []plan.Difference) {
 	wanted := map[string]bool{}
 	for _, rule := range p.rules {

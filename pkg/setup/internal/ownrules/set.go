@@ -85,9 +85,9 @@ func deleteElements(n *netns.Namespace, list []element) error {
 	return changeElements(n, nft.AnyGeneration, list, nil)
 }
 
-// changeElements deletes the elements in gone and adds the elements in added, in one transaction. The error is
-// ERESTART if nf_tables has changed since the generation in the parameter seen. The error is ErrTablesGone if a
-// set for the new elements does not exist.
+// changeElements deletes the elements in the parameter gone and adds the elements in the parameter added, in
+// one transaction. The error is ERESTART if nf_tables has changed since the generation in the parameter seen.
+// The error is ErrTablesGone if a set for the new elements does not exist.
 func changeElements(n *netns.Namespace, seen uint32, gone, added []element) error {
 	err := nft.Transact(n, elementBatch(gone, added), seen)
 	if errors.Is(err, unix.ENOENT) && len(added) > 0 {
@@ -155,8 +155,8 @@ func ParseOwner(comment string) (o PortOwner) {
 	return PortOwner{port, plan.Attachment{Network: parts[1], Container: parts[2], Interface: parts[3]}}
 }
 
-// Unlisted returns a function that reports whether an owner belongs to this CNI network, but is not in valid,
-// the list of valid attachments.
+// Unlisted returns a function that reports whether an owner belongs to this CNI network, but is none of the
+// valid attachments.
 func Unlisted(network string, valid []plan.Attachment) func(PortOwner) bool {
 	keep := map[string]bool{}
 	for _, a := range valid {

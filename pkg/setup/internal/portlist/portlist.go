@@ -70,8 +70,8 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 	return nil
 }
 
-// rulesOf returns the handles of the rules in the list that have this owner as their comment.
-// complete is true if there is such a rule and iptables can read the ports of all such rules.
+// rulesOf returns the handles of the rules in the list that have this owner as their comment. The
+// result complete is true if there is such a rule and iptables can read the ports of all such rules.
 // iptables cannot read the ports after nft(8) has loaded a saved ruleset, because nft(8) saves the
 // match multiport in its own syntax.
 func rulesOf(n *netns.Namespace, owner string) (handles []uint64, complete bool, err error) {
@@ -99,7 +99,7 @@ func portsToList(p *plan.Port) map[uint8][]uint16 {
 	return ports
 }
 
-// Remove deletes from the list the rules of all owners for which gone returns true.
+// Remove deletes from the list the rules of all owners that the function gone selects.
 func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	chosen := func(r netns.Attrs) bool { return gone(ownrules.ParseOwner(nft.Comment(r))) }
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
@@ -126,7 +126,7 @@ func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
 	return nil
 }
 
-// unlist deletes the rules of listChain for which chosen returns true, and returns how many rules
+// unlist deletes the rules of listChain that the function chosen selects, and returns how many rules
 // are left.
 func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err error) {
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
