@@ -21,12 +21,12 @@ const (
 	// would never reach their limit.
 	maxBurst = 50 * time.Millisecond
 	// queueTime is the length of the queue of packets that wait for tokens, given as the time to
-	// send them at the rate of the limit. With a shorter queue and a limit of 10 Mbit/s or less,
-	// TCP would stay below the limit. A segment of 64 KiB may be larger than the bucket. All parts
-	// of such a segment must fit into the queue.
+	// send them at the rate of the limit. A segment of 64 KiB may be larger than the bucket. All
+	// parts of such a segment must fit into the queue. In a shorter queue, they would not fit if
+	// the limit is 10 Mbit/s or less, and TCP would stay below the limit.
 	queueTime = 100 * time.Millisecond
 	// minQueue is the minimum length of the queue of waiting packets, in frames. It takes effect at
-	// low rates, for which queueTime gives a shorter queue.
+	// low rates, because queueTime then gives a shorter queue.
 	minQueue = 8
 	// frameHeader is the length of an Ethernet header with a VLAN tag, in bytes.
 	frameHeader = 14 + 4
@@ -42,9 +42,9 @@ func bucket(l plan.Limit, mtu int) rtnl.Bucket {
 }
 
 // LimitPort sets the bandwidth limits of a port. The limit for packets to the container is a qdisc
-// of the port. The limit for packets from the container is a qdisc of the port's IFB, to which a
-// filter redirects these packets. If the port is a Port.ExistingLink with a root qdisc of another
-// program, LimitPort returns EEXIST and does not change that qdisc.
+// of the port. A filter redirects packets from the container to the port's IFB. The limit for these
+// packets is a qdisc of the IFB. If the port is an existing link (Port.ExistingLink) with a root
+// qdisc of another program, LimitPort returns EEXIST and does not change that qdisc.
 func LimitPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Bandwidth == (plan.Bandwidth{}) {
 		return nil

@@ -36,8 +36,8 @@ const MaxPorts = 1023
 // EnsureBridge creates the bridge called name if it does not exist, and sets it up. mtu is in
 // bytes; 0 means the kernel's default. A new bridge has a MAC address that does not depend on its
 // ports, no multicast snooping, and a limit for the MAC addresses that it learns. It also has our
-// mark (rtnl.MarkOwn), which tells the last DEL to delete it. An existing bridge keeps its
-// settings.
+// mark (rtnl.MarkOwn), because the last DEL deletes only a bridge with this mark. An existing
+// bridge keeps its settings.
 //
 // The error is ErrNotBridge if the link called name is no bridge, and ErrRenamed if another program
 // has renamed the bridge.
@@ -157,9 +157,9 @@ func DeleteBridge(n *netns.Namespace, name string) error {
 	return rtnl.RemoveLink(n, br)
 }
 
-// EnsureGateway adds a gateway address to a bridge or VLAN link. policy selects what happens to
-// addresses that conflict with the new address. keep lists the gateway addresses of the network,
-// which never conflict.
+// EnsureGateway adds a gateway address to a bridge or VLAN link. The parameter policy selects what
+// happens to addresses that conflict with the new address. The parameter keep lists the gateway
+// addresses of the network, which never conflict.
 func EnsureGateway(n *netns.Namespace, bridge string, gateway netip.Prefix, keep []netip.Prefix, policy plan.Conflict) error {
 	br, err := rtnl.ByName(n, bridge)
 	if err != nil {
@@ -224,14 +224,15 @@ func HasGateway(present []netip.Prefix, gateway netip.Prefix) bool {
 
 func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Addr().Is6() }
 
-// RangeConflict returns ErrAddressConflict for a conflicting address (other) that is the gateway of
-// attached containers. The message names the remedy.
+// RangeConflict returns ErrAddressConflict for a bridge that already has another gateway address
+// (the parameter other), which attached containers use. The message names the remedy.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
 		"to keep both addresses, or delete these containers first", bridge, gateway, ErrAddressConflict, other)
 }
 
-// AddressConflict returns ErrAddressConflict. The message names both addresses and the remedy.
+// AddressConflict returns ErrAddressConflict for a bridge whose address (the parameter other)
+// conflicts with the new gateway address. The message names both addresses and the remedy.
 func AddressConflict(bridge string, gateway, other netip.Prefix) error {
 	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that address, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
 }

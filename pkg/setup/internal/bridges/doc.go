@@ -1,6 +1,6 @@
-// Package bridges creates the bridge of a network and compares the bridge with the plan: gateway
-// addresses, VLANs, ports, bandwidth limits, the limit for learned MAC addresses, and the sysctls
-// for routing. It also lists our ports and the containers' interfaces.
+// Package bridges creates the bridge of a network. It compares gateway addresses, VLANs, ports,
+// bandwidth limits, the limit for learned MAC addresses, and the sysctls for routing with the plan.
+// It also lists our ports and the containers' interfaces.
 //
 // The package uses rtnetlink and sysctls. It must not use iptables or nf_tables.
 //

@@ -14,9 +14,9 @@ import (
 // A bridge does not forward frames whose destination is in the range from 01:80:c2:00:00:01 to
 // 01:80:c2:00:00:0f, for example LLDP frames. These frames do not pass the prerouting hook, so the guard of
 // a port does not check them. The bridge learns their source addresses (br_handle_frame in
-// net/bridge/br_input.c), unless no_linklocal_learn is set. Therefore a bridge that we create has
-// no_linklocal_learn set. Frames to 01:80:c2:00:00:00 are BPDUs. They pass the prerouting hook only if the
-// bridge has no spanning tree.
+// net/bridge/br_input.c), unless no_linklocal_learn is set. If the bridge uses spanning tree, the same
+// applies to BPDUs (frames to 01:80:c2:00:00:00). Therefore a bridge that we create has no_linklocal_learn
+// set.
 
 // maxLearned is the number of MAC addresses that a bridge of ours can learn. This is four addresses
 // for each port, because virtual machines and macvlan links in a container have their own MAC

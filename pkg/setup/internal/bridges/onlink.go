@@ -15,8 +15,8 @@ import (
 )
 
 // MissingOnLink returns the missing on-link routes of the host. The host needs an on-link route to
-// each container subnet that does not contain its gateway. The kernel adds no such route, because
-// link l has no address in that subnet. Any route to the subnet through l is sufficient.
+// each container subnet whose gateway is outside of the subnet. The kernel adds no such route,
+// because link l has no address in that subnet. Any route to the subnet through l is sufficient.
 func MissingOnLink(n *netns.Namespace, net *plan.Network, l rtnl.Link) (missing []plan.Difference, err error) {
 	name := net.RoutedBy()
 	for _, a := range net.OnLink {
@@ -67,8 +67,8 @@ func ensureOnLink(n *netns.Namespace, name string, subnet netip.Prefix) error {
 	return n.Send(b)
 }
 
-// DeleteOnLink adds to the batch requests that delete routes through link l. It deletes only routes
-// that ensureOnLink added and for whose destination selected returns true.
+// DeleteOnLink adds to the batch requests that delete routes through link l. It deletes a route
+// only if ensureOnLink added it and the function selected returns true for the destination.
 func DeleteOnLink(n *netns.Namespace, b *netns.Batch, l rtnl.Link, selected func(netip.Prefix) bool) error {
 	library, err := n.Library()
 	if err != nil {

@@ -145,9 +145,8 @@ func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	return err == nil, err
 }
 
-// LinksUnderLock returns all links. It holds the exclusive lock, so no ADD runs between the creation of a
-// port and the setting of its alias. Therefore, if a listed port has no alias, a killed process created
-// the port.
+// LinksUnderLock returns all links. It holds the exclusive lock, because ADD creates a port and sets its
+// alias under the same lock. Therefore, if a listed port has no alias, a killed process created the port.
 func LinksUnderLock(n *netns.Namespace) ([]rtnl.Link, error) {
 	lock, err := n.Lock(flock.Exclusive)
 	if err != nil {

@@ -50,8 +50,8 @@ func MissingForwarding(n *netns.Namespace, net *plan.Network, l rtnl.Link) (miss
 // accept_ra is not 0. With another value, a container could become the host's router by sending a router
 // advertisement.
 //
-// A read-only /proc/sys is no error, because a host that forwards IPv6 ignores router
-// advertisements anyway, unless accept_ra is 2.
+// A read-only /proc/sys is no error: a host that forwards IPv6 accepts router advertisements only if
+// accept_ra is 2, and this is not the default.
 func MissingAcceptRA(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing []plan.Difference) {
 	for i, name := range net.Links() {
 		if l := links[i]; l.Index != 0 && (!l.AcceptsRA || !l.Own) || !n.HasIPv6() {

@@ -52,9 +52,9 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 }
 
 // unusedCandidates returns the objects that DeleteUnusedGateways deletes if no container uses them.
-// old has our gateway addresses on links that have several addresses of one family. outside has the
-// links with a gateway outside the containers' subnets. Such a link has on-link routes, which may
-// be unused.
+// The result old has our gateway addresses on links that have several addresses of one family. The
+// result outside has the links with a gateway outside the containers' subnets. Such a link has
+// on-link routes, which may be unused.
 func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress, outside []rtnl.Link, err error) {
 	type kind struct {
 		link int
@@ -93,9 +93,9 @@ func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress
 	return old, outside, err
 }
 
-// containerAddresses returns the addresses of the containers on a bridge. known is false if the
-// addresses of a container cannot be listed, because the container is being attached or its port is
-// a Port.ExistingLink.
+// containerAddresses returns the addresses of the containers on a bridge. The result known is false
+// if the addresses of a container cannot be listed, because the container is being attached or its
+// port is a Port.ExistingLink.
 func containerAddresses(n *netns.Namespace, bridge string) (all []netip.Addr, known bool, err error) {
 	var ports []rtnl.Link
 	if err := EachPort(n, bridge, func(p rtnl.Link) bool { ports = append(ports, p); return true }); err != nil {

@@ -22,9 +22,9 @@ var ErrNoVLANs = errors.New("it has no VLAN filtering")
 // untagged returns the VLAN of untagged frames, or 0 if the plan has none.
 func untagged(v plan.VLANs) int { return cmp.Or(v.Native, v.Untagged) }
 
-// IsBridgeOrVLAN reports whether name is the name of a bridge or of a VLAN link on this bridge,
-// even if the link was deleted already. Another bridge with a name such as "br0.5" is not a VLAN
-// link.
+// IsBridgeOrVLAN reports whether name belongs to the bridge or to a VLAN link on the bridge, such
+// as "br0.5" on br0. It also returns true if the VLAN link was deleted already. It returns false if
+// "br0.5" is itself a bridge.
 func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 	if name == bridge || !strings.HasPrefix(name, bridge+".") {
 		return name == bridge, nil
@@ -37,8 +37,9 @@ func IsBridgeOrVLAN(n *netns.Namespace, name, bridge string) (bool, error) {
 }
 
 // MissingVLANs returns a difference for each object that the VLANs of a network need and the host
-// lacks: VLAN filtering of bridge br, and the VLAN link with the gateways. routed is the existing
-// link that has the name of the VLAN link, or the zero Link.
+// lacks: VLAN filtering of bridge br, and the VLAN link with the gateways. The parameter routed is
+// the existing link that has the name of the VLAN link. If there is no such link, routed is the
+// zero Link.
 func MissingVLANs(n *netns.Namespace, net *plan.Network, br, routed rtnl.Link) (missing []plan.Difference, err error) {
 	if !net.VLANs.Any() {
 		return nil, nil
@@ -161,8 +162,8 @@ func vlanRequest(verb int, l rtnl.Link, r plan.VLANRange, mode vlanMode) *nl.Net
 	return req
 }
 
-// TagPort adds a port to the VLANs of its network. It also removes the port from the default VLAN
-// of its bridge, to which the kernel adds each new port.
+// TagPort adds a port to the VLANs of its network. The kernel adds each new port to the default
+// VLAN of the bridge. TagPort removes the port from this VLAN.
 func TagPort(n *netns.Namespace, p *plan.Port) error {
 	v := p.Network.VLANs
 	if !v.Any() {

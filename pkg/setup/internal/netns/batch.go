@@ -21,13 +21,13 @@ type step struct {
 	done syscall.Errno // if the kernel answers with this error, the request counts as successful
 }
 
-// Add appends a request and returns it. what names the request in errors.
+// Add appends a request and returns it. The parameter "what" is the name of the request in errors.
 func (b *Batch) Add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
 	return b.Ensure(what, req, 0)
 }
 
-// Ensure appends a request as Add does. If the kernel answers with the error in done, such as
-// EEXIST, the request counts as successful.
+// Ensure appends a request as Add does. If the kernel answers with the error in the parameter done,
+// such as EEXIST, the request counts as successful.
 func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
 	*b = append(*b, step{what, req, done})
 	return req

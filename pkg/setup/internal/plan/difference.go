@@ -27,7 +27,7 @@ const (
 	ForwardRules Kind = iota + 1
 	// GatewayAddress is a gateway address of the bridge.
 	GatewayAddress
-	// RouteOnLink is a container's route to a single address without a gateway.
+	// RouteOnLink is a route of a container that leads to a single address and has no gateway.
 	RouteOnLink
 )
 
@@ -81,9 +81,9 @@ func Error(missing []Difference) error {
 	return errors.Join(wrong...)
 }
 
-// Differ compares a value that was found (is) with the planned value (want). It returns nil if they
-// are equal. Otherwise the error contains both values and the name of the object (the parameter
-// "what").
+// Differ compares the present value (the parameter "is") with the planned value (the parameter
+// "want"). It returns nil if they are equal. Otherwise the error contains both values and the name
+// of the object (the parameter "what").
 func Differ[T comparable](what string, is, want T) error {
 	if is == want {
 		return nil

@@ -82,8 +82,8 @@ func (net *Network) RoutedBy() string {
 }
 
 // Links returns the name of the bridge. If a VLAN link has the gateways, the name of the VLAN link
-// follows. Rules must match both links, because br_netfilter shows iptables the bridged packets of
-// the VLAN as packets of the bridge.
+// follows. Rules must match both links: routed packets of the VLAN pass through the VLAN link, but
+// iptables sees bridged packets of the VLAN (br_netfilter) on the bridge.
 func (net *Network) Links() []string {
 	return slices.Compact([]string{net.Bridge, net.RoutedBy()})
 }

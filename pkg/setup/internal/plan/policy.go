@@ -101,8 +101,9 @@ const (
 	IngressSameBridge
 	// IngressIsolated drops connections from containers on other bridges, and connections between
 	// containers of the network. The containers' bridge ports are isolated, so the bridge forwards no
-	// frame between them. With br_netfilter, this applies to published ports too: the bridge itself
-	// redirects the packet to the other container's port.
+	// frame between them. With br_netfilter, these containers cannot reach each other's published
+	// host ports either: the bridge translates the destination address, and then does not forward the
+	// frame between isolated ports.
 	IngressIsolated
 )
 

@@ -23,9 +23,9 @@ const (
 	OwnerMark = 'b'
 )
 
-// AddAddress adds a permanent address to a link. An existing address does not change. An IPv6
-// address is usable at once, unless detect is true. With detect, the kernel first runs duplicate
-// address detection, which takes one or two seconds (RFC 4862, section 5.4).
+// AddAddress adds a permanent address to a link. An existing address does not change. If the parameter
+// detect is true, the kernel runs duplicate address detection for an IPv6 address, which takes one or two
+// seconds (RFC 4862, section 5.4). Otherwise the address is usable at once.
 func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	req := addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{OwnerMark}))
@@ -81,7 +81,7 @@ func ListAddresses(n *netns.Namespace, l Link) ([]netip.Prefix, error) {
 func LinkLocal6(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }
 
 // WithLinkLocal returns the addresses of a link as ListAddresses does, and also the link-local IPv6
-// addresses, because a gateway may be link-local. own has the addresses that AddAddress added.
+// addresses, because a gateway may be link-local. The result own has the addresses that AddAddress added.
 func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err error) {
 	found, err := AllAddresses(n, l.Index)
 	if err != nil {

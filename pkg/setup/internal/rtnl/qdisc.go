@@ -139,9 +139,9 @@ func EveryProtocol() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 }
 
-// RedirectTarget returns the index of the link to which AddRedirect has redirected the packets of
-// link l. The index is 0 if the target link was deleted, and -1 if there is no redirection. others
-// is true if l has filters of other programs.
+// RedirectTarget returns the index of the link that receives the packets of link l after
+// AddRedirect. The index is 0 if the target link was deleted, and -1 if there is no redirection.
+// others is true if l has filters of other programs.
 func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	const none = -1
 	h, err := n.Library()

@@ -121,10 +121,10 @@ func (r *removal) begin(request []byte) error {
 	return r.child.Close() // only the child has the write end open now, so a read returns EOF when the child ends
 }
 
-// forkToSend starts a child process that sends the request, writes the kernel's answer to file, and
-// ends. All signals must be blocked. The child has the memory of the Go runtime, but none of its
-// threads. Therefore the child only makes system calls, and needs no more stack than this function
-// has (like forkAndExecInChild in package syscall).
+// forkToSend starts a child process that sends the request, writes the kernel's answer to the file
+// descriptor "file", and ends. All signals must be blocked. The child has the memory of the Go runtime,
+// but none of its threads. Therefore the child only makes system calls, and needs no more stack than this
+// function has (like forkAndExecInChild in package syscall).
 //
 // The child closes standard input, output and error, because a program that reads the parent's output
 // waits until all writers have closed it. The child keeps the sockets open, so the child is the last
@@ -155,8 +155,8 @@ func forkToSend(socket, file int, request []byte) syscall.Errno {
 	}
 }
 
-// wait waits until the link is deleted or the kernel refuses the request. If the child ends without
-// passing on an answer of the kernel, gone is false and err is nil.
+// wait waits until the link is deleted or the kernel refuses the request. If the child ends before it
+// writes the kernel's answer to the pipe, gone is false and err is nil.
 func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	deadline := time.Now().Add(removalWait)
 	ready := []unix.PollFd{{Fd: int32(r.notices.FD), Events: unix.POLLIN}, {Fd: int32(r.answer.Fd()), Events: unix.POLLIN}}

@@ -142,8 +142,8 @@ func linksOf(n *netns.Namespace, routes []netlink.Route) (links []Link, err erro
 	return links, nil
 }
 
-// AbsentRoutes returns the routes of the list that the kernel does not have through link l. It
-// searches all tables, because later plugins in the chain may move routes to other tables, as the
+// AbsentRoutes returns the routes of the list for which the kernel has no equal route through link l.
+// It searches all tables, because later plugins in the chain may move routes to other tables, as the
 // plugin sbr does.
 func AbsentRoutes(n *netns.Namespace, l Link, routes []plan.Route) (absent []plan.Route, err error) {
 	present := map[int][]hop{} // by family
