@@ -146,8 +146,8 @@ func (h *Host) linksOf(net *Network) (links []rtnl.Link, err error) {
 }
 
 // missingBridge returns the missing settings, VLANs, gateway addresses and on-link routes of the
-// bridge. links is the result of linksOf: the first link is the bridge, and the last link has the
-// gateway addresses.
+// bridge. The parameter links is the result of linksOf: the first link is the bridge, and the last
+// link has the gateway addresses.
 func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Difference, err error) {
 	br, routed := links[0], links[len(links)-1]
 	ensure := func() error { return bridges.EnsureBridge(h.Namespace, net.Bridge, net.MTU) }

@@ -154,8 +154,8 @@ func (f Filter) addressKinds() (source, destination uint16) {
 	return nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST
 }
 
-// tuple returns the addresses, protocol and port of the filter as a conntrack tuple. flags tell the
-// kernel which of these fields to compare.
+// tuple returns the addresses, protocol and port of the filter as a conntrack tuple. The result
+// flags tells the kernel which of these fields to compare.
 func (f Filter) tuple() (tuple *nl.RtAttr, flags uint32) {
 	tuple = nl.NewRtAttr(int(f.direction())|unix.NLA_F_NESTED, nil)
 	source, destination := f.addressKinds()

@@ -93,7 +93,8 @@ func Missing(n *netns.Namespace, net *plan.Network, links []rtnl.Link) (missing 
 }
 
 // filters reports whether a link has the loopback guard (guarded), and whether it has filters of other programs
-// (others). parent selects the filters: clsactArriving for arriving packets, clsactLeaving for leaving packets.
+// (others). The parameter parent selects the filters: clsactArriving for arriving packets, clsactLeaving for
+// leaving packets.
 func filters(n *netns.Namespace, l rtnl.Link, parent uint32) (guarded, others bool, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_ROUTE, filterRequest(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, l, parent, 0))

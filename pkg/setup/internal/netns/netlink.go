@@ -146,8 +146,8 @@ func (n *Namespace) Ask(protocol int, req *nl.NetlinkRequest) (answers [][]byte,
 }
 
 // Each sends one request and calls f with the data of each answer until f returns false. The kernel
-// produces a listing in parts while Each reads it, so stopping early also saves the kernel's work.
-// data is valid only until f returns.
+// produces a listing in parts while Each reads it, so stopping early also saves the kernel's work. The
+// parameter data of f is valid only until f returns.
 func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byte) bool) error {
 	s, err := n.socket(protocol)
 	if err != nil {
@@ -214,8 +214,8 @@ func (a Attrs) Get(kind uint16) (value Attrs) {
 	return value
 }
 
-// In returns the value of a nested attribute. kinds is the path to this attribute: first the
-// attributes that contain it, from the outermost to the innermost, then the attribute itself.
+// In returns the value of a nested attribute. The parameter kinds is the path to this attribute: first
+// the attributes that contain it, from the outermost to the innermost, then the attribute itself.
 func (a Attrs) In(kinds ...uint16) Attrs {
 	for _, kind := range kinds {
 		a = a.Get(kind)

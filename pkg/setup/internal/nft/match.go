@@ -108,8 +108,8 @@ func Direction(key expr.MetaKey) string {
 	return map[expr.MetaKey]string{expr.MetaKeyIIFNAME: "outgoing", expr.MetaKeyOIFNAME: "incoming"}[key]
 }
 
-// InterfaceIs compares a property of the interface on which a packet arrives or leaves. key selects
-// the property: the name or the kind of the interface.
+// InterfaceIs compares a property of the interface on which a packet arrives or leaves. The parameter key
+// selects the property: the name or the kind of the interface.
 func InterfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},

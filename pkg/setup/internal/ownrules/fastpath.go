@@ -104,9 +104,9 @@ func fastPathFeature(n *netns.Namespace, net *plan.Network, family int) (feature
 	return f, err
 }
 
-// addFastPath adds the fast path of a network. f is the result of fastPathFeature. The kernel refuses the whole
-// transaction with ENOENT if another program has deleted or renamed one of the devices. addFastPath then calls
-// fastPathFeature again, which reads the present devices, and repeats the transaction.
+// addFastPath adds the fast path of a network. The parameter f is the result of fastPathFeature. The kernel
+// refuses the whole transaction with ENOENT if another program has deleted or renamed one of the devices.
+// addFastPath then calls fastPathFeature again, which reads the present devices, and repeats the transaction.
 func addFastPath(n *netns.Namespace, net *plan.Network, f feature) error {
 	err := addFeature(n, f)
 	for tries := 1; errors.Is(err, unix.ENOENT) && tries < fastPathTries; tries++ {

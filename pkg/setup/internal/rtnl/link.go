@@ -368,9 +368,9 @@ const (
 )
 
 // AwaitCarrier repeatedly looks up the link called name, and returns when the function ready accepts
-// the link. ready must check for a state that the kernel sets after it has noticed the carrier. From
-// Linux 6.9 on, each look-up makes the kernel process pending carrier changes of the link
-// (rtnl_getlink in net/core/rtnetlink.c).
+// the link. The function ready must check for a state that the kernel sets after it has noticed the
+// carrier. From Linux 6.9 on, each look-up makes the kernel process pending carrier changes of the
+// link (rtnl_getlink in net/core/rtnetlink.c).
 func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error {
 	for start := time.Now(); ; time.Sleep(carrierPause) {
 		l, err := ByName(n, name)

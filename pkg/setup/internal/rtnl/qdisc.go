@@ -141,7 +141,7 @@ func EveryProtocol() uint16 {
 
 // RedirectTarget returns the index of the link that receives the packets of link l after
 // AddRedirect. The index is 0 if the target link was deleted, and -1 if there is no redirection.
-// others is true if l has filters of other programs.
+// The result others is true if l has filters of other programs.
 func RedirectTarget(n *netns.Namespace, l Link) (to int, others bool, err error) {
 	const none = -1
 	h, err := n.Library()

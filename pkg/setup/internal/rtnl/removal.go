@@ -179,8 +179,9 @@ func (r *removal) wait(n *netns.Namespace) (gone bool, err error) {
 	}
 }
 
-// readNotices reads the notifications about links. gone is true if the link was deleted. readNotices
-// ignores RTM_DELLINK of the family AF_BRIDGE, which the kernel sends when a port leaves a bridge.
+// readNotices reads the notifications about links. The result gone is true if the link was deleted.
+// readNotices ignores RTM_DELLINK of the family AF_BRIDGE, which the kernel sends when a port leaves a
+// bridge.
 func (r *removal) readNotices(n *netns.Namespace) (gone bool, err error) {
 	err = r.notices.Receive(func(m netns.Message) bool {
 		switch m.Kind {
