@@ -19,7 +19,7 @@ func (p *proof) checkFullSize(e *probe.Echo) {
 	mtu := link.Attrs().MTU
 	fits := func(size int) (answered, told bool) {
 		answered, err := e.Ask(size)
-		return answered, errors.Is(err, unix.EMSGSIZE) // with EMSGSIZE, a router has reported its MTU, which is no fault
+		return answered, errors.Is(err, unix.EMSGSIZE) // EMSGSIZE is no fault: a router has reported its MTU
 	}
 	for range 2 {
 		if answered, told := fits(mtu); answered || told {

@@ -20,7 +20,7 @@ import (
 type Record struct {
 	*cnicache.Record
 	host  *setup.Host
-	calls []*skel.CmdArgs // what readCalls has returned, with its error in wrong
+	calls []*skel.CmdArgs // the results of readCalls are calls and wrong
 	wrong error
 }
 

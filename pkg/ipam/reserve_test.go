@@ -572,7 +572,7 @@ func (m *model) reserve(t *testing.T, s *Store, r Request, leases []Lease, err e
 		}
 	}
 	m.held[r.Attachment] = given
-	for who := range m.unused { // Reserve may have ended their leases
+	for who := range m.unused { // Reserve may have ended the leases of these attachments
 		if held, err := s.Held(who); err == nil && held == nil {
 			delete(m.held, who)
 		}
@@ -644,7 +644,7 @@ func runModel(t *testing.T, random *rand.Rand) {
 			case verb == "free" && held == nil:
 				delete(m.held, r.Attachment)
 			default:
-				r.InUse = nil // the killed process had no InUse
+				r.InUse = nil // the killed process had called Reserve without InUse
 				m.reserve(t, s, r, held, nil)
 			}
 		case n < 93:

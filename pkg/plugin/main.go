@@ -162,7 +162,7 @@ func (v versionInfo) Encode(w io.Writer) error {
 //go:noinline
 func growStack() {
 	if len(os.Args) > 0 {
-		return // this always returns, but the compiler does not know it and grows the stack for room
+		return // the function always returns here; the stack has already grown for the variable room
 	}
 	var room [24 << 10]byte
 	_, _ = os.Stdin.Read(room[:])

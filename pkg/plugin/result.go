@@ -17,7 +17,7 @@ import (
 // result of the preceding plugin in the list. Previous returns nil if there is no prevResult.
 func Previous(conf *types.PluginConf) (*current.Result, error) {
 	if conf.RawPrevResult == nil {
-		return nil, nil //nolint:nilnil // as documented
+		return nil, nil //nolint:nilnil // nil means that there is no prevResult
 	}
 	err := refuseNulls(conf.RawPrevResult)
 	var result *current.Result
@@ -38,7 +38,7 @@ func parseResult(result map[string]any, version string) (*current.Result, error)
 	if own, _ := result["cniVersion"].(string); own != "" {
 		version = own
 	}
-	result["cniVersion"] = version // the library expects the version there
+	result["cniVersion"] = version // the library expects the version in this key
 	b, err := json.Marshal(result)
 	if err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 			if !p.isRouterBeyond(station, e, to, next) {
 				return
 			}
-			p.Routed = p.Routed && e != p.A // for packets of A, the router routes instead of the host
+			p.Routed = p.Routed && e != p.A // if A sends to a router, the host does not route the packet
 		}
 		p.Good(station, "to %s via %s", to, next)
 	case p.Routed:
@@ -75,7 +75,7 @@ func (p *Path) addNoRoute(station string, e *End, to netip.Addr, err error) {
 	case !errors.Is(err, unix.ENETUNREACH):
 		p.Advise(station, "check "+e.Command("ip %s route show table all", familyOption(to))+" and "+e.Command("ip %s rule", familyOption(to)), "no route to %s: %s", to, kernel.Reason(err))
 	case given.Destination.IsValid():
-		if e.lacksRouteTo(given.Gateway) { // the kernel refuses the route through the gateway without this route
+		if e.lacksRouteTo(given.Gateway) { // without a route to the gateway, the kernel has no route through the gateway
 			toGateway := setup.Route{Destination: netip.PrefixFrom(given.Gateway, given.Gateway.BitLen())}
 			p.Bad(station, e.routeCommand("add", toGateway), "no route to the gateway %s", given.Gateway)
 		}

@@ -28,7 +28,7 @@ func TestReadNeighbourTable(t *testing.T) {
 	}
 	text, err := os.ReadFile("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
 	if err != nil {
-		return // another network namespace than the first one
+		return // only the first network namespace has this sysctl
 	}
 	if want, _ := strconv.Atoi(strings.TrimSpace(string(text))); table.Limit != want {
 		t.Errorf("got %+v, want the limit %d", table, want)

@@ -37,7 +37,7 @@ type NodeRoute struct {
 	Range   netip.Prefix
 	Gateway netip.Addr // not valid for a destination on the link
 	Link    string     // "" if the route has several next hops
-	Agent   bool       // the route has the mark of bridgeveth-node
+	Agent   bool       // the route has the protocol of bridgeveth-node
 }
 
 // String returns the route in the form of ip-route(8).
@@ -78,7 +78,7 @@ type VXLAN struct {
 	Index, MTU, Port int
 	Local            netip.Addr // the source address of the outer packets
 	Up               bool
-	Agent            bool // the device has the mark of bridgeveth-node
+	Agent            bool // the device has the link group of bridgeveth-node
 }
 
 // FindVXLAN returns a VXLAN device by its name. The result found is false if there is no such

@@ -92,7 +92,7 @@ var early = nftables.ChainPriorityRef(-400)
 func (t *trace) markAt(e *Echo, table *nftables.Table, hook *nftables.ChainHook, name, link string) {
 	for packet, match := range map[string][]expr.Any{
 		Request: match(e.from, e.to, e.id),
-		Reply:   match(e.to, netip.Addr{}, e.id), // the request may have been masqueraded, so the reply may have another destination than from
+		Reply:   match(e.to, netip.Addr{}, e.id), // the request may have been masqueraded, so the reply may go to any address
 	} {
 		chain := t.rules.AddChain(&nftables.Chain{
 			Name: packet + " " + name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: early, Device: link,

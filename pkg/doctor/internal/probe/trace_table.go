@@ -75,7 +75,7 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 	if _, err := c.SendMessages(batch); err != nil {
 		return err
 	}
-	for range tables { // instead of the first answer, an error may come
+	for range tables { // the first answer may be an error
 		if _, err := c.Receive(); err != nil {
 			return err
 		}
