@@ -89,9 +89,9 @@ func count(start time.Time, err *types.Error) {
 // (github.com/containerd/go-cni, Remove).
 var toBeRetried = strings.NewReplacer("not found", "missing", "no such file or directory", "it is missing")
 
-// unchecked returns verb with a check of skel switched off. After the verb, skel checks that
-// CNI_NETNS is not the plugin's own network namespace. The verb has then already printed its
-// result, so the error of skel would be a second JSON object on standard output.
+// unchecked switches off a check that skel makes after the verb: CNI_NETNS must not be the plugin's
+// own network namespace. The verb has already printed its result, so the error of skel would be a
+// second JSON object on standard output.
 func unchecked(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		defer func() { args.NetnsOverride = "true" }() // set after the verb has run, because the verb reads the caller's value
