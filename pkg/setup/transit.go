@@ -11,10 +11,10 @@ import (
 
 // EnsureTransit makes the FORWARD chains of iptables-nft accept packets that the host forwards to
 // these ranges, and the replies to such packets. Kubernetes needs this for a NodePort whose pod is
-// on another node: such a packet comes in and leaves by the uplink, so no rule for a bridge matches
-// it. The rules for these ranges replace the rules of the last call. EnsureTransit returns the
-// names of the parts that it restored. It never changes the tables of iptables-legacy, but returns
-// an error if they deny such packets. DeleteTransit is the inverse.
+// on another node: such a packet comes in by the uplink, and leaves by the uplink or by a tunnel,
+// so no rule for a bridge matches it. The rules for these ranges replace the rules of the last
+// call. EnsureTransit returns the names of the parts that it restored. It never changes the tables
+// of iptables-legacy, but returns an error if they deny such packets. DeleteTransit is the inverse.
 func (h *Host) EnsureTransit(ranges []netip.Prefix) (restored []string, err error) {
 	compare := func() ([]plan.Difference, error) { return forward.MissingTransit(h.Namespace, ranges) }
 	missing, err := compare()

@@ -16,9 +16,10 @@ import (
 )
 
 // Transit packets pass through the host, but through no bridge of ours. An example is a packet to a
-// NodePort of Kubernetes whose pod is on another node: the packet arrives and leaves by the uplink.
-// The rules for transit packets are in transitChain. BRIDGEVETH-FORWARD jumps to transitChain after
-// the jump to the administrator's chain, so the administrator's rules take effect first.
+// NodePort of Kubernetes whose pod is on another node: the packet arrives by the uplink, and leaves by
+// the uplink or by a tunnel. The rules for transit packets are in transitChain. BRIDGEVETH-FORWARD
+// jumps to transitChain after the jump to the administrator's chain, so the administrator's rules
+// take effect first.
 
 const transitChain = "BRIDGEVETH-TRANSIT"
 
