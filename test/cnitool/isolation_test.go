@@ -58,7 +58,7 @@ var attacks = []struct {
 	{"ARP replies for a neighbour, sent to the host", func(a *arena) string { return outcome(a.poison(a.Namespace, neighbour4)) }},
 	{"Neighbour advertisements for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.poison(a.neighbour, gateway6)) }},
 	{"Neighbour advertisements for a neighbour, sent to the host", func(a *arena) string { return outcome(a.poison(a.Namespace, neighbour6)) }},
-	{"A neighbour's source MAC address: the bridge sends the neighbour's frames to the attacker", func(a *arena) string { return outcome(a.takeOver()) }},
+	{"A neighbour's source MAC address: the bridge sends frames for the neighbour to the attacker", func(a *arena) string { return outcome(a.takeOver()) }},
 	{"A neighbour's source IPv4 address, in packets to the host", func(a *arena) string { return outcome(a.spoof(udp4(neighbour4, gateway4, 9, 9))) }},
 	{"A neighbour's source IPv6 address, in packets to the host", func(a *arena) string {
 		return outcome(a.spoof(icmp6(neighbour6, gateway6, []byte{128, 0, 0, 0, 0, 0, 0, 0})))
