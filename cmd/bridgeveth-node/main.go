@@ -95,7 +95,7 @@ func parse(args []string) (*options, error) {
 		set.ServiceCIDRs = []netip.Prefix{netip.PrefixFrom(host, host.BitLen())} // the kubelet sets KUBERNETES_SERVICE_HOST in each pod
 	}
 	if set.VXLANPort < 1 || set.VXLANPort > 65535 {
-		return nil, fmt.Errorf("--vxlan-port: %d is outside 1..65535", set.VXLANPort)
+		return nil, fmt.Errorf("--vxlan-port: %d is not between 1 and 65535", set.VXLANPort)
 	}
 	return o, nil
 }

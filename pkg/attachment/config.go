@@ -257,7 +257,7 @@ func (c *Config) readMTU() error {
 	case json.Unmarshal(c.MTU, &c.mtu) != nil:
 		return fmt.Errorf(`mtu: %s is neither a number of bytes nor "auto"`, c.MTU)
 	case c.mtu != 0 && (c.mtu < setup.MinMTU || c.mtu > setup.MaxMTU):
-		return fmt.Errorf(`mtu: %d is outside %d..%d bytes; leave it out for the MTU of the bridge, or write "auto" for the MTU of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
+		return fmt.Errorf(`mtu: %d is not between %d and %d bytes; leave it out for the MTU of the bridge, or write "auto" for the MTU of the uplink`, c.mtu, setup.MinMTU, setup.MaxMTU)
 	}
 	return nil
 }

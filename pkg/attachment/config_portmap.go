@@ -42,7 +42,7 @@ func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 		bad = append(bad, fmt.Errorf("backend: %q is none of iptables, nftables; leave it out, the rules are always in nftables", c.Backend))
 	}
 	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > 31) {
-		bad = append(bad, fmt.Errorf("markMasqBit: %d is outside 0..31; leave it out, it has no effect", *c.MarkMasqBit))
+		bad = append(bad, fmt.Errorf("markMasqBit: %d is not between 0 and 31; leave it out, it has no effect", *c.MarkMasqBit))
 	}
 	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
 		bad = append(bad, errors.New("markMasqBit: it is not allowed with externalSetMarkChain; leave out both keys, because neither has an effect"))

@@ -44,7 +44,7 @@ func (c *Config) UseExistingLink(p *setup.Port, previous *current.Result, args *
 		{"disableContainerInterface", c.DisableContainerInterface}, {"mac", c.mac != nil},
 	} {
 		if key.set {
-			bad = append(bad, fmt.Errorf("%s: the plugin that made %s configures the interface behind it; leave the key out", key.name, p.ExistingLink))
+			bad = append(bad, fmt.Errorf("%s: the plugin that made %s also configures the container's interface; leave the key out", key.name, p.ExistingLink))
 		}
 	}
 	if err := errors.Join(bad...); err != nil {

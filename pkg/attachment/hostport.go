@@ -70,7 +70,7 @@ func (m PortMapping) read(path string) (h setup.HostPort, bad []error) {
 		value int
 	}{{"hostPort", m.HostPort}, {"containerPort", m.ContainerPort}} {
 		if port.value < 1 || port.value > 65535 {
-			bad = append(bad, fmt.Errorf("%s%s: %d is no port; set one of 1..65535", path, port.key, port.value))
+			bad = append(bad, fmt.Errorf("%s%s: %d is no port; set a number from 1 to 65535", path, port.key, port.value))
 		}
 	}
 	h = setup.HostPort{Protocol: protocol, Port: uint16(m.HostPort), Container: uint16(m.ContainerPort)}

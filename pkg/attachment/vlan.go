@@ -12,7 +12,7 @@ import (
 func (c *Config) readVLANs() error {
 	var bad []error
 	if c.VLAN < 0 || c.VLAN > setup.MaxVLAN {
-		bad = append(bad, fmt.Errorf("vlan: %d is outside 1..%d; leave it out for no VLAN", c.VLAN, setup.MaxVLAN))
+		bad = append(bad, fmt.Errorf("vlan: %d is not between 1 and %d; leave it out for no VLAN", c.VLAN, setup.MaxVLAN))
 	}
 	c.vlans = setup.VLANs{Native: c.VLAN, KeepDefault: c.PreserveDefaultVLAN}
 	if c.Type == plugin.Bridge && c.VLAN == 0 && len(c.VLANTrunk) > 0 {
@@ -52,7 +52,7 @@ func (t vlanTrunk) ranges() (list []setup.VLANRange, err error) {
 	}
 	for _, r := range list {
 		if r.First < 1 || r.First > r.Last || r.Last > setup.MaxVLAN {
-			return nil, fmt.Errorf("%d to %d is no range within 1..%d", r.First, r.Last, setup.MaxVLAN)
+			return nil, fmt.Errorf("%d to %d is no range between 1 and %d", r.First, r.Last, setup.MaxVLAN)
 		}
 	}
 	return list, nil

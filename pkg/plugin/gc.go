@@ -19,7 +19,7 @@ func ValidAttachments(conf []byte) ([]types.GCAttachment, error) {
 	list, given := keys[key]
 	if !given {
 		return nil, Errorf(types.ErrInvalidNetworkConfig,
-			"%s: the key is missing, and GC removes every attachment that it does not list; set [] to remove all", key)
+			"%s: the key is missing, but GC needs the list of valid attachments; set the list, or [] to remove all attachments", key)
 	}
 	var valid []types.GCAttachment
 	if err := json.Unmarshal(list, &valid); err != nil {

@@ -37,7 +37,7 @@ func TestBadInput(t *testing.T) {
 		{name: "misspelt key of ipam", conf: ipamKeys(object{"subnte": "10.1.0.0/16"}), code: 2, want: []string{"ipam.subnte", "10.1.0.0/16", `"subnet"`}},
 		{name: "wrong type", conf: single.with(object{"mtu": "large"}), code: 7, want: []string{`mtu: "large"`, "a number"}},
 		{name: "name too long", conf: single.with(object{"name": strings.Repeat("n", 201)}), code: 7, want: []string{"name: nnn", "201", "200"}},
-		{name: "mtu too small", conf: single.with(object{"mtu": 67}), code: 7, want: []string{"mtu: 67", "68..65535"}},
+		{name: "mtu too small", conf: single.with(object{"mtu": 67}), code: 7, want: []string{"mtu: 67", "between 68 and 65535"}},
 		{name: "mtu too large", conf: single.with(object{"mtu": 65536}), code: 7, want: []string{"mtu: 65536"}},
 		{name: "mtu too small for IPv6", conf: dual.with(object{"mtu": 1279}), code: 7, want: []string{"mtu: 1279", "1280"}},
 		{name: "forwardChains", conf: single.with(object{"forwardChains": []string{"filter forward"}}), code: 7, want: []string{"forwardChains[0]", `"filter forward"`, "inet filter forward"}},

@@ -173,7 +173,7 @@ func TestKeysRefused(t *testing.T) {
 		{"portmap", object{"backend": "iptables", "snat": false, "markMasqBit": 14, "conditionsV4": []string{}}, ""},
 		{"portmap", object{"backend": "nftables", "snat": true, "externalSetMarkChain": "KUBE-MARK-MASQ"}, ""},
 		{"portmap", object{"backend": "ebtables"}, `backend: "ebtables" is none of iptables, nftables`},
-		{"portmap", object{"markMasqBit": 32}, "markMasqBit: 32 is outside 0..31"},
+		{"portmap", object{"markMasqBit": 32}, "markMasqBit: 32 is not between 0 and 31"},
 		{"portmap", object{"markMasqBit": 3, "externalSetMarkChain": "X"}, "markMasqBit: it is not allowed with externalSetMarkChain"},
 		{"portmap", object{"masqAll": true}, "masqAll: it is not supported"},
 		{"portmap", object{"conditionsV4": []string{"!", "-d", "192.0.2.0/24"}}, `conditionsV4: "! -d 192.0.2.0/24": it is not supported`},

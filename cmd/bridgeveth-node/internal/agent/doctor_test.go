@@ -150,8 +150,8 @@ func (p *pair) healthy(name, silent, want string) {
 const (
 	nearAgent, farAgent = "127.0.0.1", "172.30.0.12"
 
-	noAgent = "node agent: bridgeveth-node does not answer on this host, so nothing restores what it has set up: connection refused\n"
-	noFar   = "far end: the agent of n2 at 172.30.0.12 does not say what it sees, so run bvctl node there: connection refused\n"
+	noAgent = "node agent: bridgeveth-node does not answer on this host (connection refused), so nothing restores what it has set up\n"
+	noFar   = "far end: the agent of n2 at 172.30.0.12 cannot be asked from here (connection refused), so run bvctl node there\n"
 	start   = "start bridgeveth-node on this host"
 )
 

@@ -50,7 +50,7 @@ func (p *Path) agentOfHost() *agent {
 	p.agent, err = p.AskAgent.ask("127.0.0.1")
 	switch {
 	case err != nil:
-		p.Note("node agent", "bridgeveth-node does not answer on this host, so nothing restores what it has set up: %v", err)
+		p.Note("node agent", "bridgeveth-node does not answer on this host (%v), so nothing restores what it has set up", err)
 	case len(p.agent.reasons) > 0:
 		p.Note("node agent", "bridgeveth-node says that this node is not ready: %s", strings.Join(p.agent.reasons, "; "))
 	default:

@@ -254,7 +254,7 @@ func (p *Path) checkFarEnd(node string) {
 	const station = "far end"
 	far, err := p.AskAgent.ask(p.Far.String())
 	if err != nil {
-		p.Note(station, "the agent of %s at %s does not say what it sees, so run bvctl node there: %v", node, p.Far, err)
+		p.Note(station, "the agent of %s at %s cannot be asked from here (%v), so run bvctl node there", node, p.Far, err)
 		return
 	}
 	if len(far.reasons) > 0 {

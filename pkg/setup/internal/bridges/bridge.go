@@ -227,12 +227,12 @@ func sameAddress6(a, b netip.Prefix) bool { return a.Addr() == b.Addr() && a.Add
 // RangeConflict returns ErrAddressConflict for a bridge that already has another gateway address
 // (the parameter other), which attached containers use. The message names the remedy.
 func RangeConflict(bridge string, gateway, other netip.Prefix) error {
-	return fmt.Errorf("give bridge %s address %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
-		"to keep both addresses, or delete these containers first", bridge, gateway, ErrAddressConflict, other)
+	return fmt.Errorf("add address %s to bridge %s: %w, %s, which is the gateway of attached containers; set \"gatewayConflict\" to \"add\" "+
+		"to keep both addresses, or delete these containers first", gateway, bridge, ErrAddressConflict, other)
 }
 
 // AddressConflict returns ErrAddressConflict for a bridge whose address (the parameter other)
 // conflicts with the new gateway address. The message names both addresses and the remedy.
 func AddressConflict(bridge string, gateway, other netip.Prefix) error {
-	return fmt.Errorf("give bridge %s address %s: %w, %s; delete that address, or set \"gatewayConflict\" to \"replace\" or \"add\"", bridge, gateway, ErrAddressConflict, other)
+	return fmt.Errorf("add address %s to bridge %s: %w, %s; delete that address, or set \"gatewayConflict\" to \"replace\" or \"add\"", gateway, bridge, ErrAddressConflict, other)
 }

@@ -70,7 +70,7 @@ func mayFilterVLANs(l rtnl.Link) error {
 	if l.Index == 0 || l.FiltersVLANs || l.Own {
 		return nil
 	}
-	return fmt.Errorf("use VLANs on bridge %s: %w, and bridgeveth did not create it; switch VLAN filtering on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
+	return fmt.Errorf("add VLANs to bridge %s: %w, and bridgeveth did not create it; switch VLAN filtering on: ip link set %s type bridge vlan_filtering 1", l.Name, ErrNoVLANs, l.Name)
 }
 
 // filterVLANs switches on VLAN filtering of a bridge that we created.
