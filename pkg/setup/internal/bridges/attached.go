@@ -1,6 +1,7 @@
 package bridges
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -44,7 +45,7 @@ func AttachedInterfaces(n *netns.Namespace, network string) (all []AttachedInter
 }
 
 // peerAddresses returns the addresses of the other end of veth l. If the veth pair was deleted
-// meanwhile, it returns no addresses.
+// meanwhile, or if the kernel is deleting the namespace of the other end, it returns no addresses.
 func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err error) {
 	messages, err := netns.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -54,6 +55,9 @@ func peerAddresses(n *netns.Namespace, l rtnl.Link) (all []netip.Prefix, err err
 		req.AddData(nl.NewRtAttr(rtnl.TargetNetNSID, l.PeerNamespace))
 		return n.Ask(unix.NETLINK_ROUTE, req)
 	})
+	if errors.Is(err, unix.EINVAL) { // the ID of a namespace ends some milliseconds before the links in the namespace
+		return nil, nil
+	}
 	if err != nil {
 		if _, gone := rtnl.ByIndex(n, l.Index); rtnl.Absent(gone) {
 			return nil, nil
