@@ -297,6 +297,35 @@ func TestTablesDeleted(t *testing.T) {
 	}
 }
 
+// TestRulesetFlushed runs "nft flush ruleset" during an ADD, on a host whose FORWARD chain denies
+// packets. The rounds are those of TestBridgeDeleted. The test checks that ADD nevertheless
+// succeeds, and that DEL leaves nothing.
+func TestRulesetFlushed(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "nft").containers(1)
+	before := setuptest.Dump(t)
+	for at, sent := 1, 1; sent >= at; at++ {
+		sent = 0
+		a := on("ADD", 1, single).traced(t, func(c ptrace.Call) bool {
+			if !sends(c) {
+				return true
+			}
+			if sent++; sent == at {
+				setuptest.Run(t, "nft", "flush", "ruleset")
+			}
+			return true
+		})
+		if a.err != nil {
+			t.Errorf("ruleset flushed before message %d: %v: %s", at, a.err, a.stdout)
+		}
+		on("DEL", 1, single).run(t).ok(t)
+		setuptest.DropForward(t, "iptables-nft", "ip6tables-nft")
+		if !setuptest.Same(t, before, "ruleset flushed before message %d, DEL left traces", at) {
+			t.FailNow()
+		}
+	}
+}
+
 // portUp reports whether the port of container number 1 exists and is up.
 func portUp(t *testing.T) bool {
 	t.Helper()

@@ -86,12 +86,9 @@ func ours(r rule, bridge string) bool {
 // transaction. If nf_tables has changed between reading and sending, it starts again.
 func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftChain) error) error {
 	err := nft.AtOneGeneration(n, func(seen uint32) error {
-		base, err := listChain(n, t, forwardBase)
-		if err != nil {
-			return err
-		}
-		own, err := listChain(n, t, forwardChain)
-		if err != nil {
+		base, baseErr := listChain(n, t, forwardBase)
+		own, ownErr := listChain(n, t, forwardChain)
+		if err := errors.Join(baseErr, ownErr); err != nil {
 			return err
 		}
 		c := nft.NewChange(t.table())
@@ -112,7 +109,9 @@ func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftCh
 func addNFT(n *netns.Namespace, t xtables, bridge string) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		c.AddTable()
-		if !t.inForce || t.flavour == "" {
+		if exists, err := nft.HasChain(n, t.family, filterTable, forwardBase); err != nil { // not t.inForce, because a flush may come after the reading of t
+			return err
+		} else if !exists {
 			base.Type, base.Hooknum, base.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
 			c.AddChain(base.Chain)
 		}
