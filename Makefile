@@ -12,6 +12,10 @@ DEST    := $(DESTDIR)/opt/cni/bin
 SBIN    := $(DESTDIR)/usr/local/sbin
 LINT    := .cache/bin/golangci-lint-2.15.0
 
+# The defaults of "make chaos". Each run has another seed.
+SEED       := $(shell date +%s)
+OPERATIONS := 10000
+
 # Runs a command in new network and mount namespaces. A user other than root also needs a new user
 # namespace.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
@@ -58,6 +62,14 @@ test: build ## run all tests
 	@hack/containerd.sh || echo 'containerd is missing: its tests are skipped' >&2
 	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh
+
+chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000)
+	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS)'
+	@hack/need.sh ip iptables nft ping tc
+	@hack/br_netfilter.sh
+	@rm -f .cache/chaos.md
+	@PROGRAMS=$(CURDIR)/bin CHAOS_SEED=$(SEED) CHAOS_OPERATIONS=$(OPERATIONS) CHAOS_REPORT=$(CURDIR)/.cache/chaos.md hack/test.sh ./chaos
+	@cat .cache/chaos.md
 
 test-runtimes: build ## run pods by containerd, the libraries of CRI-O and containerd, and podman
 	@hack/need.sh ip iptables iptables-legacy nft
@@ -119,4 +131,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-runtimes test-k8s test-k8s-conformance test-vm bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test chaos test-runtimes test-k8s test-k8s-conformance test-vm bench bench-vm lint clean help

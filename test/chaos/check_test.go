@@ -1,0 +1,116 @@
+package chaos
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// check compares the host with the living containers while no worker runs. Two comparisons come
+// before the repair, because a repair could hide a problem: no address and no host port belongs to
+// two containers, and each address of a container is leased to this container. After one repair,
+// CHECK succeeds for each container and the container reaches its gateways.
+func (r *run) check() {
+	r.checkAddresses()
+	r.checkPorts()
+	out, err := bvctl("repair")
+	r.log(entry{at: time.Now(), action: "bvctl repair", result: out})
+	if err != nil {
+		r.problem(fmt.Sprintf("bvctl repair: %v: %s", err, out))
+	}
+	for _, c := range r.living() {
+		r.count("checked", "containers")
+		_ = r.checker.checkNow(c, nil) // checkNow has recorded the error
+		for _, gateway := range c.gateways {
+			if !setuptest.Ping(r.t, c.ns, gateway.String()) {
+				r.problem(fmt.Sprintf("%s does not reach its gateway %s after a repair", c.name, gateway), c.name)
+			}
+		}
+	}
+}
+
+// checkAddresses checks the addresses of all living containers.
+func (r *run) checkAddresses() {
+	leased := map[netip.Addr]ipam.Lease{}
+	for _, n := range r.networks {
+		leases, err := harness.Leases(n.name)
+		if err != nil {
+			r.problem(fmt.Sprintf("leases of network %s: %v", n.name, err))
+		}
+		for _, l := range leases {
+			leased[l.Address.Addr()] = l
+		}
+	}
+	holders := map[netip.Addr]string{}
+	for _, c := range r.living() {
+		found, err := setup.Addresses(c.ns, ifname)
+		slices.SortFunc(found, netip.Prefix.Compare)
+		if err != nil || !slices.Equal(found, c.addresses) {
+			r.problem(fmt.Sprintf("%s has the addresses %v, ADD returned %v (%v)", c.name, found, c.addresses, err), c.name)
+		}
+		for _, p := range found {
+			a := p.Addr()
+			if other, ok := holders[a]; ok {
+				r.problem(fmt.Sprintf("%s and %s have the address %s", other, c.name, a), other, c.name, a.String())
+			}
+			holders[a] = c.name
+			if l := leased[a]; l.Container != c.name || l.Network != c.network.name {
+				r.problem(fmt.Sprintf("%s has the address %s, which is leased to %q", c.name, a, l.Container), c.name, l.Container, a.String())
+			}
+		}
+	}
+}
+
+// checkPorts checks that no two living containers have the same host port, with one exception. "nft
+// flush ruleset" deletes all host ports. Until the repair, another container can get the host port.
+// Then the repair gives the host port to one of the two, so checkPorts detaches the first container,
+// and counts it. It also detaches a container that a killed DEL has perhaps left attached.
+func (r *run) checkPorts() {
+	publishers := map[int][]*container{}
+	for _, w := range r.workers {
+		for _, c := range w.containers {
+			if c.port != 0 && !c.added.IsZero() {
+				publishers[c.port] = append(publishers[c.port], c)
+			}
+		}
+	}
+	for port, all := range publishers {
+		last := slices.MaxFunc(all, func(a, b *container) int { return a.added.Compare(b.added) })
+		for _, c := range all {
+			switch {
+			case c == last:
+				continue
+			case c.living && !r.flushedBetween(c.added, last.added):
+				r.problem(fmt.Sprintf("%s and %s have the host port %d", c.name, last.name, port), c.name, last.name)
+			case c.living:
+				r.count("lost", "host ports")
+			}
+			c.worker.detach(c)
+		}
+	}
+}
+
+// flushedBetween reports whether a worker has flushed the ruleset between two times.
+func (r *run) flushedBetween(from, to time.Time) bool {
+	return slices.ContainsFunc(r.entries, func(e entry) bool {
+		return e.action == rulesetFlushed && e.at.Before(to) && e.ended.After(from)
+	})
+}
+
+// living returns the living containers of all workers.
+func (r *run) living() (all []*container) {
+	for _, w := range r.workers {
+		for _, c := range w.containers {
+			if c.living {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}

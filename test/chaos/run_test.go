@@ -1,0 +1,178 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
+)
+
+// run is a run of operations and faults on one host.
+type run struct {
+	t          *testing.T
+	seed       uint64
+	operations int
+	networks   []*network
+	workers    []*worker
+	checker    *worker  // calls plugins while the workers pause
+	before     []string // state of the host before the run
+	began      time.Time
+
+	mu       sync.Mutex
+	entries  []entry
+	problems []problem
+	counts   map[string]map[string]int
+}
+
+// newRun prepares the host and the workers. The number of workers is at most 64, and smaller on a
+// small machine or with few operations.
+func newRun(t *testing.T, seed, operations uint64) *run {
+	setuptest.Run(t, "sh", "-c", dropForward)
+	networks, err := newNetworks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{t: t, seed: seed, operations: int(operations), networks: networks, counts: map[string]map[string]int{}}
+	for i := range max(1, min(64, 16*runtime.NumCPU(), r.operations/25)) {
+		r.workers = append(r.workers, r.newWorker(i+1, rand.New(rand.NewPCG(seed, uint64(i)))))
+	}
+	r.checker = r.newWorker(0, rand.New(rand.NewPCG(seed, 0)))
+	r.checker.disturbed.calm = true
+	r.prepare()
+	r.before = r.dump()
+	r.began = time.Now()
+	return r
+}
+
+// newWorker returns a worker, which calls the plugins by a libcni of its own.
+func (r *run) newWorker(number int, random *rand.Rand) *worker {
+	w := &worker{run: r, number: number, random: random, disturbed: &disturbed{}}
+	w.cni = libcni.NewCNIConfigWithCacheDir([]string{programs}, "/var/lib/cni", w.disturbed)
+	return w
+}
+
+// prepare attaches one container to each network and detaches it, because the first ADD of a host
+// creates files that remain, such as the store and the locks.
+func (r *run) prepare() {
+	for _, n := range r.networks {
+		c := &container{name: "first", network: n, ns: setuptest.Container(r.t, "first-"+n.name), port: firstPort}
+		if _, err := r.checker.cni.AddNetworkList(context.Background(), n.list, c.runtimeConf()); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := r.checker.cni.DelNetworkList(context.Background(), n.list, c.runtimeConf()); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// rounds makes the operations, and checks the host after each round. It returns false as soon as a
+// round shows a problem.
+func (r *run) rounds() bool {
+	for left := r.operations; left > 0; left -= perRound * len(r.workers) {
+		var all sync.WaitGroup
+		for _, w := range r.workers {
+			all.Go(w.round)
+		}
+		all.Wait()
+		r.calm(true)
+		r.check()
+		r.calm(false)
+		if !r.passed() {
+			return false
+		}
+	}
+	return true
+}
+
+// calm makes all workers disturb no plugin process, or disturb some again.
+func (r *run) calm(calm bool) {
+	for _, w := range r.workers {
+		w.disturbed.calm = calm
+	}
+}
+
+// end detaches all containers, calls GC without valid attachments, and compares the host with its
+// state before the run. It returns false if something is left.
+func (r *run) end() bool {
+	r.calm(true)
+	for _, w := range r.workers {
+		for _, c := range slices.Clone(w.containers) {
+			w.detach(c)
+		}
+	}
+	for _, n := range r.networks {
+		r.checker.collect(n)
+	}
+	for _, n := range r.networks {
+		left, err := harness.Leases(n.name)
+		if err != nil || len(left) > 0 {
+			var names []string
+			for _, l := range left {
+				names = append(names, l.Container)
+			}
+			r.problem(fmt.Sprintf("leases of network %s are left: %v, %v", n.name, left, err), names...)
+		}
+	}
+	// The child process of a DEL may run for some milliseconds after the DEL.
+	if !harness.Until(func() bool { return len(processes(r.t)) == 0 }) {
+		r.problem(fmt.Sprintf("processes are left: %v", processes(r.t)))
+	}
+	if diff := cmp.Diff(r.before, r.dump()); diff != "" {
+		r.problem("the host is not as before the run (-before +after):\n" + diff)
+	}
+	return r.passed()
+}
+
+// dump returns the state of the host as sorted lines. Without the sort, a flush would change the
+// order of the tables.
+func (r *run) dump() []string {
+	text := setuptest.Dump(r.t, "/run", "/var/lib") + "# tc qdisc\n" + setuptest.Run(r.t, "tc", "qdisc")
+	return slices.Sorted(strings.Lines(text))
+}
+
+// processes returns the names of the processes in the host's network namespace, except those of the
+// test.
+func processes(t *testing.T) (names []string) {
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A thread of the parent process is in this namespace, too (see setuptest.InHost).
+	own := []string{fmt.Sprintf("/proc/%d", os.Getpid()), fmt.Sprintf("/proc/%d", os.Getppid())}
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
+		ns, err := os.Readlink(p + "/ns/net") // fails if the process has ended
+		if err == nil && ns == ours && !slices.Contains(own, p) {
+			name, _ := os.ReadFile(p + "/comm")
+			names = append(names, p+" "+strings.TrimSpace(string(name)))
+		}
+	}
+	return names
+}
+
+// bvctl runs bvctl and returns its output. Exit status 1 means that bvctl found problems.
+func bvctl(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(programs, "bvctl"), args...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == 1 {
+		err = nil
+	}
+	return string(out), err
+}
