@@ -39,8 +39,8 @@ var programs = map[string]program{
 }
 
 // init locks the main goroutine to its thread, because setns(2) changes the network namespace of a
-// single thread. The first call of LockOSThread makes the Go runtime start another thread. Starting
-// this thread takes longer with a deep call stack, so init calls LockOSThread.
+// single thread. The call is in init and not in main to save time: the first call of LockOSThread
+// makes the Go runtime start another thread, and this start takes longer with a deep call stack.
 func init() { runtime.LockOSThread() }
 
 func main() {

@@ -45,7 +45,7 @@ func (c Call) Data(size int) ([]byte, error) {
 // Kill starts a program and kills it just before one of its system calls. The parameter call is the
 // number of this system call, counted from 1 over all threads of the program. killed is false if
 // the program makes fewer system calls. files are the program's standard input, output and error.
-// Kill needs no privileges if the program has the same user.
+// Kill needs no privileges if the program runs as the caller's user.
 func Kill(call int, argv, env []string, files []*os.File) (killed bool, err error) {
 	status, err := Run(argv, env, files, func(Call) bool {
 		call--

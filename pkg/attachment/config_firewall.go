@@ -27,7 +27,7 @@ type FirewallConfig struct {
 }
 
 // ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments. Like
-// Read, it always returns a configuration, and an error that names every mistake.
+// Read, it returns a configuration even if there are mistakes. The error names all of them.
 func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
@@ -55,11 +55,11 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	return c, nil
 }
 
-// Filtered is the Part of the plugin firewall. It contains the FORWARD rules and the ingress policy
-// of an attachment.
+// Filtered is an attachment of which the plugin firewall manages the FORWARD rules and the ingress
+// policy. Filtered implements the interface Part.
 type Filtered struct{ *Attached }
 
-// Open opens the Part of the plugin firewall. args are the arguments of ADD or CHECK. The parameter
+// Open opens the attachment for the plugin firewall. args are the arguments of ADD or CHECK. The parameter
 // host may be nil, as for Config.Open.
 func (c *FirewallConfig) Open(host *setup.Host, args *skel.CmdArgs) (*Filtered, error) {
 	a, err := openChained(host, &c.PluginConf, args)

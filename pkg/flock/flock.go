@@ -46,7 +46,7 @@ func Undoing() {
 	}
 }
 
-// limited returns the duration wait, but at most the time until the deadline.
+// limited returns the shorter of two durations: wait, and the time until the deadline.
 func limited(wait time.Duration) time.Duration {
 	if end := deadline.Load(); end != 0 {
 		wait = min(wait, time.Until(time.Unix(0, end)))

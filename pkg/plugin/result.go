@@ -81,7 +81,7 @@ func Addr(ip net.IP) netip.Addr {
 	return a.Unmap()
 }
 
-// PassOn prints prevResult unchanged. A plugin that adds nothing to prevResult calls it.
+// PassOn prints prevResult unchanged. It is for plugins that add nothing to prevResult.
 func PassOn(conf *types.PluginConf) error {
 	previous, err := Previous(conf)
 	if err == nil && previous == nil {

@@ -77,9 +77,9 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 }
 
 // TestBandwidth measures the rates of both directions by iperf3. Without limits, the rates must be
-// far above the limits of this test. With limits, they must be within 5 % of the limits. The test
-// uses the bursts that containerd and CRI-O pass. Source filters and host ports are also
-// configured.
+// far above the limits of this test. With limits, they must be within 5 % of the limits. The burst
+// sizes are those that containerd and CRI-O give to the plugin. Source filters and host ports are
+// also configured.
 func TestBandwidth(t *testing.T) {
 	for _, tt := range []struct {
 		name, asked string

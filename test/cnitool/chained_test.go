@@ -108,8 +108,8 @@ func TestExistingVeth(t *testing.T) {
 	setuptest.Same(t, before, "DEL left traces")
 }
 
-// TestExistingAfterKilled kills the ADD that attaches a tap: before its first message in the first
-// round, before its second message in the second round, and so on. The repeated ADD must succeed,
+// TestExistingAfterKilled kills the ADD that attaches a tap: in the first round just before ADD sends
+// its first netlink message, in the second round just before its second message, and so on. The repeated ADD must succeed,
 // or report that the port is already complete. The test checks that DEL then restores the tap.
 func TestExistingAfterKilled(t *testing.T) {
 	t.Parallel()

@@ -131,8 +131,8 @@ func checksum(header []byte) uint16 {
 }
 
 // TestLocalnetAlone publishes ports on 127.0.0.7. It checks that the host gets an answer at this
-// address, and that a machine on the LAN and containers on both bridges get none. The cases differ
-// in br_netfilter, and in route_localnet of all links.
+// address, and that a machine on the LAN and containers on both bridges get none. The cases
+// have br_netfilter on or off, and the sysctl route_localnet of all links on or off.
 func TestLocalnetAlone(t *testing.T) {
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
 		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {

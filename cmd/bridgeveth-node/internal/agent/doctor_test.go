@@ -58,7 +58,8 @@ func newPair(t *testing.T, routing cluster.Routing) *pair {
 	return p
 }
 
-// look makes both agents compare and correct their nodes once.
+// look makes each of the two agents compare its node with the Node objects once, and correct the
+// differences.
 func (p *pair) look() {
 	p.Helper()
 	p.near.Look()

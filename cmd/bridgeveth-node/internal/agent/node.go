@@ -65,8 +65,8 @@ func fullness(u ipam.Usage) string {
 	return fmt.Sprintf("%d of %s", u.Leased, size)
 }
 
-// printPeers prints for each pod range of the other nodes how packets reach it (for example through
-// the tunnel), and the route.
+// printPeers prints a line for each pod range of the other nodes: the way of the packets (for example
+// the tunnel), and the kernel's route.
 func (a *Agent) printPeers(w io.Writer) {
 	routes := map[netip.Prefix]cluster.Route{}
 	for _, r := range a.last.state.Routes {

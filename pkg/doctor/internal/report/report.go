@@ -72,7 +72,7 @@ func (r *Report) Dropped() bool {
 	return o != nil && strings.HasPrefix(o.Name, DroppedBy)
 }
 
-// Healthy reports whether no station is bad.
+// Healthy reports whether the report has no bad station.
 func (r *Report) Healthy() bool { return r.Obstacle() == nil }
 
 // add adds a station to the report and returns a pointer to it. The pointer is valid until the next

@@ -56,9 +56,9 @@ func KeepMACBeforeJoin(n *netns.Namespace, b *netns.Batch, br rtnl.Link, port ne
 }
 
 // KeepMACBeforeLeave assigns bridge br its present MAC address, if the port that leaves has the
-// same address. Equal addresses mean that the kernel took the address of the bridge from this port.
-// The port is then a Port.ExistingLink, or a port of an older version of bridgeveth: our other
-// ports have MAC addresses that are too high.
+// same address. Equal addresses mean that the kernel took the address of the bridge from this port,
+// because it takes the lowest MAC address of all ports. Our ports have high MAC addresses. Therefore
+// this port is a Port.ExistingLink, or a port of an older version of bridgeveth.
 func KeepMACBeforeLeave(b *netns.Batch, br, port rtnl.Link) {
 	if br.Index != 0 && bytes.Equal(br.MAC, port.MAC) {
 		AssignMAC(b, br, br.MAC)

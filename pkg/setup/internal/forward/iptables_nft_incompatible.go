@@ -40,8 +40,8 @@ func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 	})
 }
 
-// iptablesReads reports whether iptables-nft can read a rule. A log expression is readable only if
-// it has a group, because iptables then reads the expression as the target NFLOG.
+// iptablesReads reports whether iptables-nft can read a rule. iptables-nft
+// reads a log expression with a group as the target NFLOG, and cannot read one without a group.
 func iptablesReads(expressions netns.Attrs) bool {
 	reads := true
 	expressions.Each(func(_ uint16, expression []byte) {

@@ -265,7 +265,7 @@ func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	return nil
 }
 
-// UnguardPort is the inverse of GuardPort. If the port has no guard, it only looks up one element.
+// UnguardPort is the inverse of GuardPort. If the port has no guard, UnguardPort only looks up one element.
 func UnguardPort(n *netns.Namespace, name string) error {
 	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, interfaceKey(name))
 	if len(found) == 0 || err != nil {

@@ -181,10 +181,10 @@ func claim(n *netns.Namespace, seen uint32, list []Mapping, of plan.Attachment) 
 	return deleteFlows(n, append(gone, claimed...))
 }
 
-// assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). If another
-// interface of the same container already serves a host port, assign returns a waiting mapping for this host
-// port (see portsWaiting). The mappings to delete are the old mappings of the attachment itself, and the
-// mappings of bridge ports that do not exist any more. A host port on all addresses conflicts with the same host
+// assign searches for conflicts and returns the mappings to add (claimed) and to delete (gone). The mappings to
+// delete are the old mappings of the attachment itself, and the mappings of bridge ports that do not exist any
+// more. If another interface of the same container already serves a host port, assign returns a waiting mapping
+// for this host port (see portsWaiting). A host port on all addresses conflicts with the same host
 // port on one address, unless both belong to the same container.
 func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claimed []Mapping, err error) {
 	waiting, err := listWaiting(n)
