@@ -84,6 +84,9 @@ func LinkLocal6(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkL
 // addresses, because a gateway may be link-local. The result own has the addresses that AddAddress added.
 func WithLinkLocal(n *netns.Namespace, l Link) (all, own []netip.Prefix, err error) {
 	found, err := AllAddresses(n, l.Index)
+	if Absent(err) { // the link was deleted meanwhile
+		return nil, nil, nil
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses of %s: %w", l.Name, err)
 	}
