@@ -43,10 +43,16 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	}
 	acks = func() int { return said("sending ACK") }
 	leased = func() bool {
-		written := said("received SIGUSR1")
-		setuptest.Run(t, "sh", "-ec", "kill -USR1 $(cat /run/udhcpd.pid)")
-		harness.Await(t, "the list of leases", func() bool { return said("received SIGUSR1") > written })
-		for line := range strings.Lines(setuptest.Run(t, "busybox", "dumpleases", "-f", "/run/udhcpd.leases")) {
+		// The server writes the list after it has logged the signal. Until then, dumpleases finds no list.
+		setuptest.Run(t, "sh", "-ec", "rm -f /run/udhcpd.leases; kill -USR1 $(cat /run/udhcpd.pid)")
+		harness.Await(t, "the list of leases", func() bool {
+			return setuptest.Run(t, "sh", "-c", "busybox dumpleases -f /run/udhcpd.leases >/run/leases 2>/dev/null && echo complete || true") != ""
+		})
+		list, err := os.ReadFile("/run/leases")
+		if err != nil {
+			t.Error(err)
+		}
+		for line := range strings.Lines(string(list)) {
 			if strings.Contains(line, "10.88.0.5") && !strings.Contains(line, "expired") {
 				return true
 			}
