@@ -5,11 +5,10 @@
 #   make bench | tee /dev/stderr | hack/performance.sh 'make bench'
 #   make bench-vm | tee /dev/stderr | hack/performance.sh 'make bench-vm'
 #
-# The argument is the name of the section. The section is between the comments "tables of NAME"
-# and "end". From the table of packets, the script takes only the rows with one connection.
+# The argument is the name of the section. From the table of packets, the script takes only the rows
+# with one connection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-doc=docs/performance.md
 tables=$(tr -d '\r' | sed -E 's/^ +//; s/ +$//; s/  +/\t/g' | awk -F'\t' '
 	/^kernel\t/ { kernel = $2; sub(/,.*/, "", kernel) }
 	$1 == "path" && /fastPath/ { columns = NF; packets = 1 }
@@ -26,9 +25,4 @@ tables=$(tr -d '\r' | sed -E 's/^ +//; s/ +$//; s/  +/\t/g' | awk -F'\t' '
 	}
 	END { print "\nLinux " kernel }')
 [[ $tables == *what* ]] || { echo "no table of targets on standard input" >&2; exit 1; }
-NAME=$1 TABLES=$tables awk '
-	$0 == "<!-- end -->" { inside = 0 }
-	!inside { print }
-	$0 == "<!-- tables of " ENVIRON["NAME"] " -->" { inside = found = 1; print ENVIRON["TABLES"] "\n" }
-	END { exit !found }' $doc >$doc.new || { rm $doc.new; echo "$doc has no section for the tables of $1" >&2; exit 1; }
-mv $doc.new $doc
+hack/section.sh docs/performance.md "tables of $1" <<<"${tables#$'\n'}"
