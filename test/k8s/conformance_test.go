@@ -25,7 +25,7 @@ const ours = "bridgeveth"
 const e2eImage = "localhost/e2e:latest"
 
 // conformance matches the names of the network specs that every Kubernetes cluster must pass.
-const conformance = `\[sig-network\].*\[Conformance\]`
+var conformance = regexp.MustCompile(`\[sig-network\].*\[Conformance\]`)
 
 // referenceNode is the network configuration of a node with the reference plugins. The test
 // replaces RANGES by the node's pod ranges.
@@ -105,7 +105,7 @@ func (c *cluster) runSpecs(network string) {
 	c.Helper()
 	focus, some := os.LookupEnv("E2E_FOCUS")
 	if !some {
-		focus = conformance
+		focus = conformance.String()
 	}
 	file := filepath.Join(e2eDir, network+".json")
 	log, err := os.Create(filepath.Join(e2eDir, network+".log"))
@@ -138,11 +138,11 @@ func (c *cluster) runSpecs(network string) {
 	}
 	for _, spec := range suites[0].SpecReports {
 		name := strings.Join(append(spec.ContainerHierarchyTexts, spec.LeafNodeText), " ")
-		deselected := spec.State == "skipped" && (some || !isConformance(name))
+		deselected := spec.State == "skipped" && (some || !conformance.MatchString(name))
 		if spec.State != "passed" && !deselected {
 			report("%s: %s: %s; see %s", name, spec.State, spec.Failure.Message, log.Name())
 		}
-		if isConformance(name) {
+		if conformance.MatchString(name) {
 			results = append(results, name+"\t"+spec.State+"\n")
 		}
 	}
@@ -150,9 +150,4 @@ func (c *cluster) runSpecs(network string) {
 		slices.Sort(results)
 		c.write(filepath.Join(e2eDir, network+".results"), strings.Join(results, ""))
 	}
-}
-
-// isConformance reports whether the name of a spec matches the pattern conformance.
-func isConformance(name string) bool {
-	return regexp.MustCompile(conformance).MatchString(name)
 }
