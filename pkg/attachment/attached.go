@@ -72,29 +72,21 @@ type Attached struct {
 // of ADD. If the parameter host is nil, Open uses the network namespace of this process as the
 // host, and Attached.Close closes it.
 func (c *Config) Open(host *setup.Host, args *skel.CmdArgs) (*Attached, error) {
-	previous, err := plugin.Previous(&c.PluginConf)
+	a, err := openPrevious(host, &c.PluginConf, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs the result of ADD"))
 	if err != nil {
 		return nil, err
 	}
-	if previous == nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "prevResult: it is missing; CHECK needs the result of ADD")
-	}
-	shared := host != nil
-	var container *setup.Namespace
-	if shared {
-		container, err = containerOf(args, host)
-	} else {
-		host, container, err = Namespaces(args)
-	}
+	container, err := containerOf(args, a.Host)
 	if err != nil {
+		a.Close()
 		return nil, Error(err)
 	}
-	a := &Attached{Host: host, Port: c.Port(args, container), Previous: previous, shared: shared}
-	own := previous
-	if link := existingLink(previous, a.Port); link != "" {
+	a.Port = c.Port(args, container)
+	own := a.Previous
+	if link := existingLink(own, a.Port); link != "" {
 		useLink(a.Port, link)
 	} else {
-		own = ownResult(previous, args.IfName)
+		own = ownResult(own, args.IfName)
 		c.expect(a.Port, own)
 	}
 	c.AddResult(a.Port, own)
@@ -105,12 +97,32 @@ func (c *Config) Open(host *setup.Host, args *skel.CmdArgs) (*Attached, error) {
 	return a, nil
 }
 
+// openPrevious returns an Attached with prevResult, with the host, and without a port. If the
+// parameter host is nil, it opens the network namespace of this process. It returns the
+// parameter missing if there is no prevResult.
+func openPrevious(host *setup.Host, conf *types.PluginConf, missing error) (*Attached, error) {
+	previous, err := plugin.Previous(conf)
+	if err == nil && previous == nil {
+		err = missing
+	}
+	if err != nil {
+		return nil, err
+	}
+	shared := host != nil
+	if !shared {
+		if host, err = setup.CurrentHost(); err != nil {
+			return nil, Error(err)
+		}
+	}
+	return &Attached{Host: host, Previous: previous, shared: shared}, nil
+}
+
 // Close closes the network namespace of the container, and that of the host if Open has opened it.
 func (a *Attached) Close() {
 	if !a.shared {
 		a.Host.Close()
 	}
-	if a.Port.Container != nil {
+	if a.Port != nil && a.Port.Container != nil {
 		a.Port.Container.Close()
 	}
 }
@@ -132,36 +144,24 @@ func (a *Attached) Repair() (restored []string, err error) { return a.Host.Repai
 // openChained opens an attachment for a plugin that comes after bridgeveth in the list. It sets
 // only a part of a.Port: the attachment, the bridge, the VLAN and the addresses. The VLAN and the
 // addresses are from prevResult. The parameter host may be nil, as for Config.Open.
-func openChained(host *setup.Host, conf *types.PluginConf, args *skel.CmdArgs) (a *Attached, err error) {
-	previous, err := plugin.Previous(conf)
+func openChained(host *setup.Host, conf *types.PluginConf, args *skel.CmdArgs) (*Attached, error) {
+	a, err := openPrevious(host, conf, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after an interface plugin in "plugins"`, conf.Type))
 	if err != nil {
 		return nil, err
 	}
-	if previous == nil {
-		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, `prevResult: it is missing; put %s after an interface plugin in "plugins"`, conf.Type)
-	}
-	shared := host != nil
-	if !shared {
-		if host, err = setup.CurrentHost(); err != nil {
-			return nil, Error(err)
-		}
-		defer func() {
-			if err != nil {
-				host.Close()
-			}
-		}()
-	}
 	of := Of(conf.Name, args)
-	bridge, err := host.BridgeOf(of)
+	bridge, err := a.Host.BridgeOf(of)
 	if err != nil {
+		a.Close()
 		return nil, Error(err)
 	}
 	if bridge == "" {
+		a.Close()
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig,
 			"prevResult: bridgeveth has not made %s, and this %s handles only interfaces of bridgeveth; put the reference plugin %s into the folder reference beside this program",
 			args.IfName, conf.Type, conf.Type)
 	}
-	a = &Attached{Host: host, Port: &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}, Previous: previous, shared: shared}
+	a.Port = &setup.Port{Attachment: of, Network: &setup.Network{Bridge: bridge}}
 	a.addPrevious()
 	return a, nil
 }
