@@ -12,9 +12,7 @@ import (
 // Attributes of the table of neighbour entries, and offsets in their structures: linux/neighbour.h.
 const (
 	tableThreshold = 4      // NDTA_THRESH3
-	tableConfig    = 5      // NDTA_CONFIG
 	tableStats     = 7      // NDTA_STATS
-	configEntries  = 4      // offset of ndtc_entries in struct ndt_config
 	statsFull      = 10 * 8 // offset of ndts_table_fulls in struct ndt_stats
 	tableHeader    = 4      // size of struct ndtmsg
 )
@@ -22,8 +20,8 @@ const (
 // NeighbourTable is the state of the kernel's table of neighbour entries of one family. All network
 // namespaces share this table.
 type NeighbourTable struct {
-	Entries, Limit int    // Limit is the sysctl gc_thresh3
-	Refused        uint64 // how many entries the kernel has refused because the table was full
+	Limit   int    // the sysctl gc_thresh3
+	Refused uint64 // how many entries the kernel has refused because the table was full
 }
 
 // ReadNeighbourTable returns the state of the table of a family (AF_INET, AF_INET6).
@@ -34,14 +32,11 @@ func ReadNeighbourTable(ns *setup.Namespace, family int) (t NeighbourTable, err 
 		tables, err := dump(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, 0) })
 		for _, m := range tables {
 			attrs, failed := nl.ParseRouteAttrAsMap(m[min(len(m), tableHeader):])
-			limit, config, stats := attrs[tableThreshold].Value, attrs[tableConfig].Value, attrs[tableStats].Value
-			if failed != nil || len(limit) < 4 || len(config) < configEntries+4 || len(stats) < statsFull+8 {
+			limit, stats := attrs[tableThreshold].Value, attrs[tableStats].Value
+			if failed != nil || len(limit) < 4 || len(stats) < statsFull+8 {
 				continue // a message about the parameters of one link
 			}
-			t = NeighbourTable{
-				Entries: int(binary.NativeEndian.Uint32(config[configEntries:])), Limit: int(binary.NativeEndian.Uint32(limit)),
-				Refused: binary.NativeEndian.Uint64(stats[statsFull:]),
-			}
+			t = NeighbourTable{Limit: int(binary.NativeEndian.Uint32(limit)), Refused: binary.NativeEndian.Uint64(stats[statsFull:])}
 		}
 		return err
 	})
