@@ -182,7 +182,7 @@ func hops(n *netns.Namespace, family int) (all []hop, err error) {
 		if !ok { // a default route
 			to = map[int]netip.Addr{unix.AF_INET: netip.IPv4Unspecified(), unix.AF_INET6: netip.IPv6Unspecified()}[family]
 		}
-		destination := netip.PrefixFrom(to, int(m[1])) // rtm_dst_len
+		destination := netip.PrefixFrom(to, int(nl.DeserializeRtMsg(m).Dst_len))
 		add := func(link int, attrs netns.Attrs) {
 			gateway, _ := netip.AddrFromSlice(attrs.Get(unix.RTA_GATEWAY))
 			all = append(all, hop{destination, gateway, link})
