@@ -107,7 +107,7 @@ func TestKilledAnywhere(t *testing.T) {
 			// The number of system calls differs between runs. If the process ends before the kill
 			// in one run, it may make more system calls in another run. The loop therefore
 			// continues until the process has ended before the kill in ten runs.
-			for call, whole := 1, 0; whole < 10; call++ {
+			for call, whole, again := 1, 0, 0; whole < 10; call++ {
 				h := newKilledHost(t)
 				victim := args(t, "victim", h.conf)
 				victim.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=victim"
@@ -136,6 +136,10 @@ func TestKilledAnywhere(t *testing.T) {
 				next := add(t, args(t, "next", h.conf))
 				if got := h.holders(t); strings.Count(got, "next") != 2 || strings.Contains(strings.Join(next, " "), "10.1.0.3/") {
 					t.Errorf("killed at system call %d: the next container got %v, leases of %s", call, next, got)
+				}
+				// Only a few system calls follow the commit. If no kill has come there, try them again.
+				if whole == 10 && outcomes[tt.after] == 0 && again < 10 {
+					call, whole, again = call-50, 0, again+1
 				}
 			}
 			if outcomes[tt.before] < 50 || outcomes[tt.after] < 1 {
