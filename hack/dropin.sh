@@ -9,9 +9,15 @@ set -eu
 verb=$1
 cd "$2"
 
-ours() { env -i "./$1" 2>&1 </dev/null | grep -q '^CNI .*+bridgeveth\.'; }
+# Reports whether a file is bridgeveth. If the file cannot be run, the script ends: it must not
+# replace a kept reference plugin by bridgeveth.
+ours() {
+	line=$(env -i "./$1" 2>&1 </dev/null) || [ $? -lt 126 ] || { echo "$PWD/$1: cannot run the file to find out which plugin it is; delete or replace the file" >&2; exit 1; }
+	echo "$line" | grep -q '^CNI .*+bridgeveth\.'
+}
 
 for name in bridge host-local portmap firewall loopback; do
+	rm -f ".$name.new" "reference/.$name.new" # left by a killed run
 	case $verb in
 	install)
 		if [ -e "$name" ] && ! ours "$name"; then
@@ -20,8 +26,10 @@ for name in bridge host-local portmap firewall loopback; do
 			mv -f "reference/.$name.new" "reference/$name"
 			echo "$2/$name: was $(env -i "./$name" 2>&1 </dev/null | head -1), which is now reference/$name"
 		fi
-		ln -f bridgeveth ".$name.new"
-		mv -f ".$name.new" "$name"
+		if ! [ "$name" -ef bridgeveth ]; then # mv refuses to move a file to another name of the same file
+			ln -f bridgeveth ".$name.new"
+			mv -f ".$name.new" "$name"
+		fi
 		;;
 	uninstall)
 		if [ -e "reference/$name" ]; then
