@@ -39,8 +39,21 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
 	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of the leases (default: the folders in the configurations, and "+ipam.DefaultDir+")")
 	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder of libcni's records of attachments")
-	root.AddCommand(newDoctor(inv), newFirewalld(), newInspect(inv), newLeases(inv), newNode(), newRepair(inv), newTopology(inv))
+	root.AddCommand(newFirewalld(), newNode())
+	for _, cmd := range []*cobra.Command{newDoctor(inv), newInspect(inv), newLeases(inv), newRepair(inv), newTopology(inv)} {
+		cmd.PersistentPreRunE = requireRoot // also for subcommands
+		root.AddCommand(cmd)
+	}
 	return root
+}
+
+// requireRoot returns an error if bvctl does not run as root. Without root, a command would often
+// see no leases, records or rules, and would report that nothing is wrong.
+func requireRoot(cmd *cobra.Command, _ []string) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%s needs root, because only root can read leases, rules and network namespaces; run it as root", cmd.CommandPath())
+	}
+	return nil
 }
 
 // printError prints an error after which the command continues.

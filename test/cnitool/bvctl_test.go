@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -327,6 +328,23 @@ func TestBvctlDamagedStore(t *testing.T) {
 		}
 		if !strings.Contains(said, "/run/ipam-simple/") || !strings.Contains(said, "/run/damaged/") {
 			t.Errorf("%s: the error does not name both stores: %s", tt.args, said)
+		}
+	}
+}
+
+// TestBvctlNeedsRoot checks the error of each command of bvctl that runs as another user than root.
+func TestBvctlNeedsRoot(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"doctor", "inspect", "leases", "leases check", "leases release --address 10.88.0.2", "repair", "topology"} {
+		cmd := exec.Command(filepath.Join(programs, "bvctl"), strings.Fields(command)...)
+		// In a user namespace, the test's own user gets the ID of another user than root. The
+		// command can then still execute its file.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Geteuid(), Size: 1}}}
+		out, _ := cmd.CombinedOutput()
+		name, _, _ := strings.Cut(command, " --")
+		want := "bvctl: bvctl " + name + " needs root"
+		if status := cmd.ProcessState.ExitCode(); status != 2 || !strings.HasPrefix(string(out), want) {
+			t.Errorf("bvctl %s: status %d, want 2: %s", command, status, out)
 		}
 	}
 }
