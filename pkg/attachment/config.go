@@ -161,19 +161,19 @@ func (c *Config) validate() error {
 	return errors.Join(bad...)
 }
 
-// validateBridge checks the name of the bridge. It also refuses names with "%" and names that end
-// with "+". The kernel replaces "%d" by a number (__dev_alloc_name in net/core/dev.c). iptables
+// validateBridge checks the name of the bridge. It also refuses names that end with "+". iptables
 // matches every name that begins with the text before "+" (iptables(8), "--in-interface").
 func (c *Config) validateBridge() error {
 	why := ""
 	switch err := utils.ValidateInterfaceName(c.Bridge); {
 	case err != nil:
 		why = strings.TrimSpace(err.Msg + " " + err.Details)
-	case strings.Contains(c.Bridge, "%"):
-		why = "the kernel replaces % by a number"
 	case strings.HasSuffix(c.Bridge, "+"):
 		why = "iptables matches every name that begins with the part before +"
 	default:
+		why = reservedName(c.Bridge)
+	}
+	if why == "" {
 		return nil
 	}
 	return fmt.Errorf("bridge: %q is no valid link name: %s; use up to 15 letters and digits", c.Bridge, why)

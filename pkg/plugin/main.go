@@ -64,7 +64,7 @@ func Main(name, release string, verbs skel.CNIFuncs) int {
 	}
 	if err != nil {
 		if err.Code == types.ErrInvalidEnvironmentVariables { // skel's error does not contain the values of the variables
-			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
+			err.Details = fmt.Sprintf("CNI_COMMAND=%q CNI_CONTAINERID=%.200q CNI_NETNS=%q CNI_IFNAME=%q CNI_PATH=%q; %s", os.Getenv("CNI_COMMAND"),
 				os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_NETNS"), os.Getenv("CNI_IFNAME"), os.Getenv("CNI_PATH"), err.Details)
 		}
 		if os.Getenv("CNI_COMMAND") == "DEL" {

@@ -20,6 +20,9 @@ func add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if err := attachment.CheckNames(args); err != nil {
+		return err
+	}
 	host, container, err := attachment.Namespaces(args)
 	if err != nil {
 		return attachment.Error(err)

@@ -47,7 +47,9 @@ func TestBadInput(t *testing.T) {
 		{name: "forward", conf: single.with(object{"forward": "maybe"}), code: 7, want: []string{"forward", `"maybe"`, "auto, iptables, firewalld, sysctl, none"}},
 		{name: "bridge name too long", conf: single.with(object{"bridge": "a-name-of-sixteen"}), code: 7, want: []string{"bridge", "a-name-of-sixteen", "15"}},
 		{name: "bridge name with a slash", conf: single.with(object{"bridge": "a/b"}), code: 7, want: []string{"bridge", "a/b"}},
-		{name: "bridge name with a format for a number", conf: single.with(object{"bridge": "br%d"}), code: 7, want: []string{`bridge: "br%d"`, "by a number", "letters and digits"}},
+		{name: "bridge name with a format for a number", conf: single.with(object{"bridge": "br%d"}), code: 7, want: []string{`bridge: "br%d"`, "%d by a number", "letters and digits"}},
+		{name: "bridge name that sysctls use", conf: single.with(object{"bridge": "all"}), code: 7, want: []string{`bridge: "all"`, "below /proc/sys/net"}},
+		{name: "bridge is lo", conf: single.with(object{"bridge": "lo"}), code: 101, want: []string{`lo is of type "none"`, "not a bridge"}},
 		{name: "bridge name that is a pattern", conf: single.with(object{"bridge": "br+"}), code: 7, want: []string{`bridge: "br+"`, "iptables", "letters and digits"}},
 		{name: "STATUS, bridge name that is a pattern", conf: single.with(object{"bridge": "br+"}), call: func(c *call) { c.verb = "STATUS" }, code: 7, want: []string{`bridge: "br+"`}},
 		{name: "every mistake at once", conf: single.with(object{"mtu": -1, "forward": "no", "bridge": "a b"}), code: 7, want: []string{"mtu: -1", `forward: "no"`, `bridge: "a b"`}},
@@ -91,6 +93,12 @@ func TestBadInput(t *testing.T) {
 			setuptest.Run(t, "ip", "-n", "c1", "link", "add", "eth0", "type", "bridge")
 		}, code: 101, want: []string{"eth0", "/run/netns/c1"}},
 		{name: "interface name too long", conf: single, call: func(c *call) { c.ifname = "a-name-of-sixteen" }, code: 4, want: []string{`CNI_IFNAME="a-name-of-sixteen"`}},
+		{name: "interface name with a format for a number", conf: single, call: func(c *call) { c.ifname = "eth%d" }, code: 4, want: []string{`CNI_IFNAME: "eth%d"`, "%d by a number", "such as eth0"}},
+		{name: "interface name with a percent sign", conf: single, call: func(c *call) { c.ifname = "eth%" }, code: 4, want: []string{`CNI_IFNAME: "eth%"`, "refuses every other name with %"}},
+		{name: "interface name all", conf: single, call: func(c *call) { c.ifname = "all" }, code: 4, want: []string{`CNI_IFNAME: "all"`, "below /proc/sys/net"}},
+		{name: "interface name default", conf: single, call: func(c *call) { c.ifname = "default" }, code: 4, want: []string{`CNI_IFNAME: "default"`}},
+		{name: "interface name lo", conf: single, call: func(c *call) { c.ifname = "lo" }, code: 101, want: []string{"lo in network namespace /run/netns/c1", "the name is taken"}},
+		{name: "container ID too long", conf: single, call: func(c *call) { c.container = strings.Repeat("x", 4097) }, code: 4, want: []string{"CNI_CONTAINERID: xxx", "4097", "4096"}},
 		{name: "STATUS, bridge is a veth", conf: single, call: func(c *call) { c.verb = "STATUS" }, spoil: func(t testing.TB) {
 			setuptest.Run(t, "ip", "link", "add", "br0", "type", "veth", "peer", "name", "br1")
 		}, code: 50, want: []string{"br0", "veth", "not a bridge"}},
@@ -248,27 +256,44 @@ func TestDelWithoutNamespace(t *testing.T) {
 	}
 }
 
-// TestLongNames checks an attachment whose container and network have the longest possible names.
-// Later calls must find the attachment again.
-func TestLongNames(t *testing.T) {
+// TestLongestNames checks an attachment with the longest possible names of its network, bridge,
+// container, interface and network namespace. CHECK, GC and DEL must find the attachment again.
+func TestLongestNames(t *testing.T) {
 	t.Parallel()
-	conf := single.with(object{"name": strings.Repeat("n", 200)})
-	n := newNode(t, conf, "nft")
-	n.containers(1)
+	conf := everything.with(object{"name": strings.Repeat("n", 200), "bridge": "abcdefghijklmno"})
+	newNode(t, conf, "nft").containers(1)
 	before := setuptest.Dump(t)
-	add, del := on("ADD", 1, conf), on("DEL", 1, conf)
-	add.container = strings.Repeat("c", 300)
-	del.container = add.container
-	add.run(t).ok(t)
-	keep := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{{"containerID": add.container, "ifname": "eth0"}}})}
-	keep.run(t).ok(t)
-	if setuptest.Dump(t) == before {
-		t.Error("GC removed the attachment")
+	netns := "/run" + strings.Repeat("/"+strings.Repeat("d", 255), 15) + "/" + strings.Repeat("d", 4095-len("/run/")-15*256)
+	if err := os.MkdirAll(filepath.Dir(netns), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	gone := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{}})}
-	gone.run(t).ok(t)
+	if err := os.WriteFile(netns, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/run/netns/c1", netns, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	attached := call{container: strings.Repeat("c", 4096), netns: netns, ifname: "ifname-of-15-by", conf: conf}
+	verb := func(verb string) call {
+		c := attached
+		c.verb = verb
+		return c
+	}
+	added := verb("ADD").run(t).ok(t)
+	check := verb("CHECK")
+	check.conf = checking(conf, added)
+	check.run(t).ok(t)
+	gc := call{verb: "GC", conf: conf.with(object{"cni.dev/valid-attachments": []object{{"containerID": attached.container, "ifname": attached.ifname}}})}
+	gc.run(t).ok(t)
+	check.run(t).ok(t)
+	verb("DEL").run(t).ok(t)
+	setuptest.Same(t, before, "DEL left traces")
+	noLeases(t)
+	verb("ADD").run(t).ok(t)
+	gc.conf = conf.with(object{"cni.dev/valid-attachments": []object{}})
+	gc.run(t).ok(t)
 	setuptest.Same(t, before, "GC left traces")
-	del.run(t).ok(t)
+	noLeases(t)
 }
 
 // TestKilled kills an ADD before a system call of one kind: before the first call in the first

@@ -2,6 +2,7 @@ package bridges
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -94,7 +95,8 @@ func RequireBridge(l rtnl.Link) error {
 	if l.Kind == "bridge" {
 		return nil
 	}
-	return fmt.Errorf("%s is of type %q: %w", l.Name, l.Kind, ErrNotBridge)
+	kind := cmp.Or(l.Kind, "none") // physical links and lo have no type
+	return fmt.Errorf("%s is of type %q: %w", l.Name, kind, ErrNotBridge)
 }
 
 // createBridge creates a bridge and leaves it down. If another program has created a link of that
