@@ -64,7 +64,7 @@ func checkFree(ranges []netip.Prefix, l leases, r *result) {
 		if u.Leased < u.Size || !slices.ContainsFunc(ranges, func(own netip.Prefix) bool { return own.Contains(u.First) }) {
 			continue
 		}
-		text := fmt.Sprintf("range %v: all addresses are leased (%d), so new pods do not start; look for leases of pods that are gone with \"bvctl leases\", or give the nodes larger ranges", u.Interval, u.Size)
+		text := fmt.Sprintf("range %v: all addresses are leased (%d), so a new pod starts only if its ADD can end a lease; look for leases of pods that are gone with \"bvctl leases\", or give the nodes larger ranges", u.Interval, u.Size)
 		r.warn(text)
 		r.tell(rangeExhausted, text)
 	}

@@ -151,7 +151,7 @@ func TestEvents(t *testing.T) {
 	checkReady(t, a, 200, "ready\n")
 	nodes.events = nil
 	a.addPod(t, "pod")
-	const text = "range 10.244.1.1-10.244.1.2: all addresses are leased (1), so new pods do not start"
+	const text = "range 10.244.1.1-10.244.1.2: all addresses are leased (1), so a new pod starts only if its ADD can end a lease"
 	checkReady(t, a, 200, "ready\nwarning: "+text)
 	checkReady(t, a, 200, "ready\nwarning: "+text)
 	if len(nodes.events) != 1 || !strings.HasPrefix(nodes.events[0], "PodRangeExhausted: "+text) {
