@@ -180,6 +180,7 @@ func TestKeysRefused(t *testing.T) {
 		{"portmap", object{"conditionsV6": []string{"-i", "eth0"}}, `conditionsV6: "-i eth0": it is not supported`},
 		{"portmap", object{"runtimeConfig": object{"portMappings": []portMapping{{HostPort: 70000, ContainerPort: 80}}}}, "runtimeConfig.portMappings[0].hostPort: 70000 is no port"},
 		{"firewall", object{"backend": "", "iptablesAdminChainName": "CNI-ADMIN", "firewalldZone": "trusted", "ingressPolicy": "open"}, ""},
+		{"firewall", object{"backend": "ebtables"}, ""},                              // the reference plugin also accepts every value
 		{"firewall", object{"backend": "iptables", "firewalldZone": "internal"}, ""}, // the backend iptables does not use firewalldZone
 		{"firewall", object{"iptablesAdminChainName": "MINE"}, `iptablesAdminChainName: "MINE": the administrator's chain is BRIDGEVETH-ADMIN`},
 		{"firewall", object{"backend": "firewalld", "firewalldZone": "internal"}, `firewalldZone: "internal": bridgeveth adds the bridge to the zone bridgeveth`},
