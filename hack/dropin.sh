@@ -8,6 +8,10 @@
 set -eu
 verb=$1
 cd "$2"
+if [ -n "$(find . reference -maxdepth 0 -perm -2 2>/dev/null)" ]; then
+	echo "$2: all users can write there or in $2/reference, and root runs these files; run: chmod o-w '$2' '$2'/reference" >&2
+	exit 1
+fi
 
 # Reports whether a file is bridgeveth. If the file cannot be run, the script ends: it must not
 # replace a kept reference plugin by bridgeveth.

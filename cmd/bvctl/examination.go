@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -28,18 +28,16 @@ type examination struct {
 }
 
 const (
-	doctorLock = "/run/bridgeveth-doctor.lock"
-	doctorWait = 2 * time.Minute // the longest time to wait for another doctor, which may be checking the whole host
+	doctorLock = "/run/bridgeveth-doctor" // a folder, because MakeFolder protects it from other users
+	doctorWait = 2 * time.Minute          // the longest time to wait for another doctor, which may be checking the whole host
 )
 
 // acquireDoctor waits until no other "bvctl doctor" runs. Two of them at the same time could not
 // distinguish each other's packets.
 func acquireDoctor() (*flock.Lock, error) {
-	f, err := os.OpenFile(doctorLock, os.O_CREATE|os.O_RDONLY, 0o600)
-	if err != nil {
+	if err := files.MakeFolder(doctorLock); err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	defer f.Close()
 	return flock.Acquire(doctorLock, flock.Exclusive, doctorWait)
 }
 

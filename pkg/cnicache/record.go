@@ -13,6 +13,8 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 // DefaultDir is the folder in which libcni stores its records by default (CacheDir in
@@ -34,14 +36,17 @@ type Record struct {
 }
 
 // Read returns the records in the folder dir: the records of one network, or all records if network
-// is "". The result damaged has an error for each file that cannot be read.
+// is "". The result damaged has an error for each file that cannot be read. If another user can change
+// the folder, the error is files.ErrShared.
 func Read(dir, network string) (records []*Record, damaged []error, err error) {
 	dir = filepath.Join(dir, "results")
-	files, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err := files.CheckFolder(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
+	} else if err != nil {
+		return nil, nil, err
 	}
-	for _, f := range files {
+	entries, err := os.ReadDir(dir)
+	for _, f := range entries {
 		if network != "" && !strings.HasPrefix(f.Name(), network+"-") { // files are named NETWORK-CONTAINER-INTERFACE
 			continue
 		}

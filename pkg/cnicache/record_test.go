@@ -1,9 +1,12 @@
 package cnicache
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 )
 
 // TestRead checks that Read returns the records of one network, and skips damaged records. Records
@@ -54,5 +57,23 @@ func TestRead(t *testing.T) {
 		if result, err := r.ParseResult(); err != nil || len(result.IPs) != 1 {
 			t.Errorf("%s: got %v, %v", r, result, err)
 		}
+	}
+}
+
+// TestReadShared checks that no records are read through a symbolic link in a folder where all users
+// can write, because such records may be forged.
+func TestReadShared(t *testing.T) {
+	shared := filepath.Join(t.TempDir(), "shared")
+	forged := filepath.Join(t.TempDir(), "results")
+	for _, err := range []error{
+		os.Mkdir(forged, 0o755), os.WriteFile(filepath.Join(forged, "net-c-eth0"), []byte(`{"containerId": "c", "ifName": "eth0", "networkName": "net"}`), 0o600),
+		os.Mkdir(shared, 0o700), os.Chmod(shared, 0o777), os.Symlink(forged, filepath.Join(shared, "results")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if records, _, err := Read(shared, "net"); !errors.Is(err, files.ErrShared) {
+		t.Errorf("got %v, %v, want ErrShared", records, err)
 	}
 }

@@ -57,7 +57,7 @@ func Create(path string) error {
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errOther) {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := files.MakeFolder(filepath.Dir(path)); err != nil {
 		return err
 	}
 	content := make([]byte, size)

@@ -63,7 +63,8 @@ var thisBoot = opener{"/proc/sys/kernel/random/boot_id"}
 // Open opens the store in the folder dir, and locks it for this process until Close. It creates the
 // folder and the store if they are missing. If other processes have locked the store, Open waits
 // for at most the duration wait. After this time, the error is flock.ErrTimeout and names one of
-// these processes. Other errors name the file and may be ErrDamaged or ErrNewer.
+// these processes. If another user can change the folder, the error is files.ErrShared. Other errors
+// name the file and may be ErrDamaged or ErrNewer.
 func Open(dir string, wait time.Duration) (*Store, error) { return thisBoot.open(dir, wait) }
 
 // OpenExisting opens the store in the folder dir like Open, but does not create it. If there is no
@@ -99,13 +100,16 @@ func newStore(path string, lock *flock.Lock) *Store {
 }
 
 func (o opener) open(dir string, wait time.Duration) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create folder of the store: %w", err)
+	if err := files.MakeFolder(dir); err != nil {
+		return nil, fmt.Errorf("folder of the store: %w", err)
 	}
 	return o.load(dir, wait, (*Store).create)
 }
 
 func (o opener) openExisting(dir string, wait time.Duration) (*Store, error) {
+	if err := files.CheckFolder(dir); err != nil {
+		return nil, fmt.Errorf("folder of the store: %w", err)
+	}
 	return o.load(dir, wait, func(*Store) error { return fs.ErrNotExist })
 }
 

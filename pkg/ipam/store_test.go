@@ -17,6 +17,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -111,6 +112,44 @@ func TestOpenFolder(t *testing.T) {
 	info, err = os.Stat(s.file.Path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v, want mode 0600", info.Mode(), err)
+	}
+}
+
+// TestOpenShared checks that the store, the sticky file and the reservations of host-local are not
+// opened through a symbolic link in a folder where all users can write, and that nothing is created
+// at the target of the link.
+func TestOpenShared(t *testing.T) {
+	dir, target := filepath.Join(t.TempDir(), "shared"), t.TempDir()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "leases")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func(string, time.Duration) (*Store, error){"Open": Open, "OpenExisting": OpenExisting} {
+		if s, err := open(link, 0); !errors.Is(err, files.ErrShared) {
+			t.Errorf("%s: got %v, %v, want ErrShared", name, s, err)
+		}
+	}
+	s := openTemp(t)
+	sticky := request(t, "pod", "10.0.0.0/24")
+	sticky.StickyDir, sticky.Sticky = link, Sticky{Name: "ns/pod", For: time.Hour}
+	if _, err := s.Reserve(sticky); !errors.Is(err, files.ErrShared) || !errors.Is(err, ErrSticky) {
+		t.Errorf("sticky file: got %v, want ErrShared", err)
+	}
+	s.HostLocal = filepath.Join(dir, "networks")
+	if err := os.Symlink(hostLocal(t, map[string]string{"10.0.0.2": "c"}), s.HostLocal); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Reserve(request(t, "new", "10.0.0.0/24")); !errors.Is(err, files.ErrShared) {
+		t.Errorf("host-local: got %v, want ErrShared", err)
+	}
+	if got := names(t, target); len(got) != 0 {
+		t.Errorf("files at the target of the link: %v", got)
 	}
 }
 
@@ -297,7 +336,7 @@ func mount(t *testing.T, kilobytes int) string {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatalf("make mounts private: %v", err)
 	}
-	if err := unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kilobytes)); err != nil {
+	if err := unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("mode=700,size=%dk", kilobytes)); err != nil {
 		t.Fatalf("mount: %v", err)
 	}
 	t.Cleanup(func() {

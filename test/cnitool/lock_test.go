@@ -118,7 +118,7 @@ func TestHolderOfSameInode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := unix.Mount("tmpfs", "/run/other", "tmpfs", 0, ""); err != nil {
+	if err := unix.Mount("tmpfs", "/run/other", "tmpfs", 0, "mode=700"); err != nil {
 		t.Fatal(err)
 	}
 	for made := uint64(0); made != inode(store); made = inode(other) { // inode numbers of a tmpfs ascend

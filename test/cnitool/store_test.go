@@ -85,7 +85,7 @@ func TestFullDisk(t *testing.T) {
 			if err := os.Mkdir("/run/ipam-simple", 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := unix.Mount("none", "/run/ipam-simple", "tmpfs", 0, "size=1m"); err != nil {
+			if err := unix.Mount("none", "/run/ipam-simple", "tmpfs", 0, "mode=700,size=1m"); err != nil {
 				t.Fatal(err)
 			}
 			before := setuptest.Dump(t)

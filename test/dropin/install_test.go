@@ -69,3 +69,23 @@ func TestInstall(t *testing.T) {
 		t.Errorf("bridge did not exist before, and exists now: %v", is())
 	}
 }
+
+// TestInstallShared checks that hack/dropin.sh runs and copies no program in a folder where all users
+// can write.
+func TestInstallShared(t *testing.T) {
+	for _, shared := range []string{".", "reference"} {
+		dir := t.TempDir()
+		ran := filepath.Join(dir, "ran")
+		setuptest.WriteProgram(t, filepath.Join(dir, "bridge"), "#!/bin/sh\ntouch "+ran+"\n")
+		setuptest.WriteProgram(t, filepath.Join(dir, "bridgeveth"), "#!/bin/sh\n")
+		must(t, os.Mkdir(filepath.Join(dir, "reference"), 0o755))
+		must(t, os.Chmod(filepath.Join(dir, shared), 0o777))
+		out, err := exec.Command("../../hack/dropin.sh", "install", dir).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "all users can write there") {
+			t.Errorf("%s: %v: %s", shared, err, out)
+		}
+		if _, err := os.Stat(ran); err == nil {
+			t.Errorf("%s: the program bridge was run", shared)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 )
 
@@ -43,6 +44,9 @@ func Leases(dataDir, network string) (list []leases.Lease, err error) {
 		return nil, err
 	}
 	dir := filepath.Join(dataDir, network)
+	if err := files.CheckFolder(dir); err != nil {
+		return nil, err
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err

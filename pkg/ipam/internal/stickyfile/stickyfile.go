@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
@@ -45,7 +46,7 @@ type File struct {
 // dir and storeDir are the same folder, Open takes no lock. All errors wrap ErrSticky.
 func Open(dir, storeDir string) (*File, error) {
 	f := &File{File: boltfile.File{Path: filepath.Join(dir, Name), Layout: Layout, Remedy: remedy, Sync: true}}
-	err := os.MkdirAll(dir, 0o700)
+	err := files.MakeFolder(dir)
 	if err == nil {
 		f.lock, err = lock(dir, storeDir)
 	}
