@@ -16,6 +16,9 @@ LINT    := .cache/bin/golangci-lint-2.15.0
 SEED       := $(shell date +%s)
 OPERATIONS := 10000
 
+# The default of "make test-kill": every system call.
+KILL_EVERY := 1
+
 # Runs a command in new network and mount namespaces. A user other than root also needs a new user
 # namespace.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
@@ -62,6 +65,12 @@ test: build ## run all tests
 	@hack/containerd.sh || echo 'containerd is missing: its tests are skipped' >&2
 	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh
+
+test-kill: build ## kill commands before each of their system calls, for an hour (KILL_EVERY=10 for each tenth)
+	@hack/need.sh ip iptables iptables-legacy nft ping
+	@hack/br_netfilter.sh
+	KILL_EVERY=$(KILL_EVERY) PROGRAMS=$(CURDIR)/bin hack/test.sh ./cnitool ./dropin -run 'TestKilled(First|GC|Repair|TakeOver)$$|TestInstallKilled' -timeout 4h
+	KILL_EVERY=$(KILL_EVERY) go test -count=1 -run TestKilledUpgrade ./plugins/ipam-simple
 
 chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000)
 	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS)'
@@ -131,4 +140,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test chaos test-runtimes test-k8s test-k8s-conformance test-vm bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-kill chaos test-runtimes test-k8s test-k8s-conformance test-vm bench bench-vm lint clean help

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// everyVar is the environment variable with which KillEach kills before every system call.
+// everyVar is the environment variable for thorough runs: with the value n, KillEach kills before
+// each n-th system call.
 const everyVar = "KILL_EVERY"
 
 // Traced calls a program. If before is not nil, it passes before to Run.
@@ -26,14 +28,18 @@ type Killing struct {
 // KillEach kills a call in each round at a later system call, and checks what the next call makes of
 // the remains. In every second round, it also kills this next call, and then repeats it. The
 // parameter rounds is the number of rounds. They are spread evenly over the system calls that can
-// change something outside of the process. If the environment variable KILL_EVERY is set, there is
-// a round for each system call instead.
+// change something outside of the process. If the environment variable KILL_EVERY is 1, there is a
+// round for each system call instead, and if it is n, for each n-th.
 //
 // Before the first round, KillEach checks the state after calls that are not killed.
 func KillEach(t testing.TB, rounds int, k Killing) {
 	t.Helper()
-	counts := changes
-	if os.Getenv(everyVar) != "" {
+	counts, every := changes, 0
+	if value := os.Getenv(everyVar); value != "" {
+		var err error
+		if every, err = strconv.Atoi(value); err != nil || every < 1 {
+			t.Fatalf("%s: %q is no number above 0", everyVar, value)
+		}
 		counts = func(Call) bool { return true }
 	}
 	// killed makes a call that is killed at the system call with the number in the parameter at.
@@ -55,8 +61,8 @@ func KillEach(t testing.TB, rounds int, k Killing) {
 	killed(k.Run, 1+calls/2)
 	again := killed(k.Cure, -1)
 	k.Check("killed half-way")
-	if os.Getenv(everyVar) != "" {
-		rounds = calls
+	if every > 0 {
+		rounds = max(1, calls/every)
 	}
 	reached := 0
 	for i := range rounds {

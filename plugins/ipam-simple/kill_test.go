@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 )
@@ -39,6 +40,13 @@ func newKilledHost(t *testing.T) killedHost {
 // process makes fewer system calls.
 func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
 	t.Helper()
+	return h.run(t, verb, container, func(ptrace.Call) bool { call--; return call > 0 }).Signaled()
+}
+
+// run runs a verb in a separate process, and returns how the process has ended. If before is not
+// nil, it passes before to ptrace.Run.
+func (h killedHost) run(t *testing.T, verb, container string, before func(ptrace.Call) bool) unix.WaitStatus {
+	t.Helper()
 	stdin, err := os.CreateTemp(h.dir, "conf")
 	if err == nil {
 		_, err = stdin.WriteString(h.conf)
@@ -52,11 +60,14 @@ func (h killedHost) killed(t *testing.T, call int, verb, container string) bool 
 	defer stdin.Close()
 	env := append(os.Environ(), pluginVar+"=1", "CNI_COMMAND="+verb, "CNI_CONTAINERID="+container, "CNI_IFNAME=eth0",
 		"CNI_NETNS=/run/netns/none", "CNI_PATH=/opt/cni/bin", "CNI_ARGS=K8S_POD_NAMESPACE=ns;K8S_POD_NAME="+container)
-	killed, err := ptrace.Kill(call, []string{"/proc/self/exe"}, env, []*os.File{stdin, nil, nil})
+	if before == nil {
+		before = func(ptrace.Call) bool { return true }
+	}
+	status, err := ptrace.Run([]string{"/proc/self/exe"}, env, []*os.File{stdin, nil, nil}, before)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return killed
+	return status
 }
 
 // sound fails the test if bbolt finds damage in the store or in the sticky file.
@@ -154,4 +165,54 @@ func TestKilledAnywhere(t *testing.T) {
 func (h killedHost) holders(t *testing.T) string {
 	t.Helper()
 	return strings.Join(attached(t, filepath.Join(h.dir, "leases")), ",")
+}
+
+// TestKilledUpgrade kills ADD and DEL while they convert a store of the preceding format, and checks
+// that no lease is lost or given out twice.
+func TestKilledUpgrade(t *testing.T) {
+	for verb, want := range map[string]string{"ADD": "other,other,running,victim,victim", "DEL": "other,other,running"} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			var h killedHost
+			call := func(before func(ptrace.Call) bool) {
+				if status := h.run(t, verb, "victim", before); status != 0 && before == nil {
+					t.Errorf("%s ended with status %#x", verb, status)
+				}
+			}
+			ptrace.KillEach(t, 8, ptrace.Killing{
+				Prepare: func() {
+					h = newKilledHost(t)
+					add(t, args(t, "other", h.conf))
+					if verb == "DEL" {
+						add(t, args(t, "victim", h.conf))
+					}
+					h.older(t)
+				},
+				Run: call, Cure: call,
+				Check: func(when string) {
+					h.sound(t)
+					if got := h.holders(t); got != want {
+						t.Errorf("%s: leases of %s, want %s", when, got, want)
+					}
+				},
+			})
+		})
+	}
+}
+
+// older gives the store the format number 1, which earlier releases wrote for the same records.
+func (h killedHost) older(t *testing.T) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(h.dir, "leases/*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	db, err := bolt.Open(files[0], 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("store")).Put([]byte("format"), []byte("1")) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }

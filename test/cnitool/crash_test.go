@@ -13,47 +13,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
-	"github.com/bridgeveth/bridgeveth/test/harness"
 )
-
-// TestKilledFirst kills the first ADD of a host in twelve rounds, each time at a later system call.
-// It checks that DEL then removes everything. Only the first ADD of a host makes the bridge and the
-// rules, and starts programs. TestKilled kills a later ADD.
-func TestKilledFirst(t *testing.T) {
-	t.Parallel()
-	newNode(t, dual, "nft", "legacy").containers(1)
-	before := setuptest.Dump(t)
-	calls := 0
-	on("ADD", 1, dual).traced(t, func(ptrace.Call) bool { calls++; return true }).ok(t)
-	on("DEL", 1, dual).run(t).ok(t)
-
-	const tries = 12
-	for try := range tries {
-		at := 1 + calls*try/tries
-		left := at
-		a := on("ADD", 1, dual).traced(t, func(ptrace.Call) bool { left--; return left > 0 })
-		awaitNoIPTables(t)
-		if try%2 == 1 {
-			if again := on("ADD", 1, dual).run(t); again.err != nil {
-				// Code 101 means that the attachment exists: the killed ADD had finished, except
-				// for printing the result.
-				if f := again.failed(t); f.Code != 101 {
-					t.Errorf("killed at system call %d: a repeated ADD fails: %+v", at, f)
-				}
-			}
-		}
-		on("DEL", 1, dual).run(t).ok(t)
-		if !setuptest.Same(t, before, "killed at system call %d, DEL left traces", at) {
-			t.FailNow()
-		}
-		if held := leases(t); len(held) > 0 {
-			t.Fatalf("killed at system call %d: leases are left: %v", at, held)
-		}
-		if a.err == nil && try == 0 {
-			t.Errorf("ADD was not killed")
-		}
-	}
-}
 
 // TestKilledBetweenMessages kills the first ADD of a host: before its first message in the first
 // round, before its second message in the second round, and so on. It checks that DEL also removes
@@ -117,26 +77,6 @@ func sends(c ptrace.Call) bool {
 		return !strings.HasPrefix(c.File(), "anon_inode:")
 	}
 	return false
-}
-
-// awaitNoIPTables waits until no iptables process runs in the test's host. A killed ADD may have
-// left such a process behind.
-func awaitNoIPTables(t testing.TB) {
-	t.Helper()
-	ours, err := os.Readlink("/proc/thread-self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	harness.Await(t, "an end of iptables", func() bool {
-		running := false
-		all, _ := os.ReadDir("/proc")
-		for _, p := range all {
-			name, err := os.ReadFile("/proc/" + p.Name() + "/comm")
-			ns, _ := os.Readlink("/proc/" + p.Name() + "/ns/net")
-			running = running || err == nil && ns == ours && strings.Contains(string(name), "tables")
-		}
-		return !running
-	})
 }
 
 // TestKilledBetweenPrograms kills the first ADD of a host, or its DEL, when it starts a program:

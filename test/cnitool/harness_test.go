@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,6 +156,7 @@ type call struct {
 	verb, container, netns, ifname string
 	conf                           object
 	program                        string   // "" means bridgeveth
+	arguments                      []string // of the program; plugins have none
 	path                           string   // CNI_PATH; "" means programs
 	args                           string   // CNI_ARGS
 	before                         []string // a command with arguments that runs the plugin, such as strace
@@ -226,7 +228,7 @@ func (c call) command(t testing.TB) *exec.Cmd {
 	if program == "" {
 		program = "bridgeveth"
 	}
-	argv := append(append([]string{}, c.before...), filepath.Join(programs, program))
+	argv := slices.Concat(c.before, []string{filepath.Join(programs, program)}, c.arguments)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "CNI_PATH="+cmp.Or(c.path, programs), "CNI_COMMAND="+c.verb,
 		"CNI_CONTAINERID="+c.container, "CNI_NETNS="+c.netns, "CNI_IFNAME="+c.ifname, "CNI_ARGS="+c.args)
