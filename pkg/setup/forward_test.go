@@ -96,8 +96,8 @@ func TestForwardPlacement(t *testing.T) {
 					if diff := cmp.Diff(tt.want, rules(t, program, "FORWARD")); diff != "" {
 						t.Fatalf("FORWARD (-want +got):\n%s", diff)
 					}
-					if got := rules(t, program, "BRIDGEVETH-FORWARD"); len(got) != 5 || got[0] != "-j BRIDGEVETH-ADMIN" {
-						t.Fatalf("our chain holds %q, want the administrator's and 4 rules", got)
+					if got := rules(t, program, "BRIDGEVETH-FORWARD"); len(got) != 3 || got[0] != "-j BRIDGEVETH-ADMIN" {
+						t.Fatalf("our chain holds %q, want the administrator's and 2 rules", got)
 					}
 				}
 				if err := host.DeleteForward("br0"); err != nil {
@@ -119,7 +119,7 @@ func TestForwardRestored(t *testing.T) {
 		{"flushed FORWARD", "iptables -F FORWARD"},
 		{"flushed chain", "iptables -F BRIDGEVETH-FORWARD"},
 		{"administrator's jump gone", "iptables -D BRIDGEVETH-FORWARD -j BRIDGEVETH-ADMIN; iptables -P FORWARD DROP; iptables -F FORWARD"},
-		{"half a chain", "iptables -D BRIDGEVETH-FORWARD 2; iptables -D BRIDGEVETH-FORWARD -i br0 -j ACCEPT; iptables -D BRIDGEVETH-FORWARD -o br0 -j ACCEPT"},
+		{"half a chain", "iptables -D BRIDGEVETH-FORWARD -i br0 -j ACCEPT; iptables -D BRIDGEVETH-FORWARD -o br0 -j ACCEPT"},
 		{"flushed ruleset", "nft flush ruleset; iptables -P FORWARD DROP"},
 		{"another DROP in legacy", "iptables-legacy -P FORWARD DROP"},
 	} {
@@ -329,6 +329,39 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 	}
 }
 
+// TestForwardOfOlderVersion makes the rules that older versions of bridgeveth added for a bridge. The
+// rules must count as complete, and DeleteForward must delete all of them.
+func TestForwardOfOlderVersion(t *testing.T) {
+	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			host := setuptest.EnterHost(t)
+			setuptest.DropForward(t, program)
+			before := setuptest.Run(t, program, "-S")
+			setuptest.Run(t, "sh", "-ec", strings.ReplaceAll(`
+				$I -N BRIDGEVETH-ADMIN; $I -N BRIDGEVETH-FORWARD; $I -A FORWARD -j BRIDGEVETH-FORWARD
+				$I -A BRIDGEVETH-FORWARD -j BRIDGEVETH-ADMIN
+				$I -A BRIDGEVETH-FORWARD -i br0 -o br0 -j ACCEPT
+				$I -A BRIDGEVETH-FORWARD -o br0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT
+				$I -A BRIDGEVETH-FORWARD -i br0 -j ACCEPT
+				$I -A BRIDGEVETH-FORWARD -o br0 -j ACCEPT`, "$I", program))
+			older := setuptest.Run(t, program, "-S")
+			if err := host.EnsureForward("br0", unix.AF_INET); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(older, setuptest.Run(t, program, "-S")); diff != "" {
+				t.Errorf("EnsureForward changed complete rules (-want +got):\n%s", diff)
+			}
+			if err := host.DeleteForward("br0"); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, setuptest.Run(t, program, "-S")); diff != "" {
+				t.Errorf("after DeleteForward (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestForwardTwoBridges checks that the rules of two bridges in BRIDGEVETH-FORWARD are added and
 // deleted independently, and that this chain is deleted with the rules of the last bridge.
 func TestForwardTwoBridges(t *testing.T) {
@@ -341,8 +374,8 @@ func TestForwardTwoBridges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := rules(t, "iptables", "BRIDGEVETH-FORWARD"); len(got) != 9 {
-		t.Fatalf("got %q, want the administrator's and 8 rules", got)
+	if got := rules(t, "iptables", "BRIDGEVETH-FORWARD"); len(got) != 5 {
+		t.Fatalf("got %q, want the administrator's and 4 rules", got)
 	}
 	if err := host.DeleteForward("br0"); err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ func TestMissingExtension(t *testing.T) {
 	t.Setenv("XTABLES_LIBDIR", dir)
 	h := setuptest.EnterHost(t)
 	setuptest.DropForward(t, "iptables-legacy")
+	setuptest.Run(t, "iptables-legacy", "-N", "DOCKER-ISOLATION-STAGE-2") // the rules for this chain match conntrack
 	err = h.EnsureForward("br0", unix.AF_INET)
 	if err == nil {
 		t.Fatal("no error")

@@ -98,7 +98,7 @@ func (t xtables) placeJump(ipt *iptables.IPTables) error {
 // removeLegacy is the inverse of addLegacy.
 func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
-		for _, r := range append(forwardRules(bridge), isolationRules(bridge)...) {
+		for _, r := range ownRules(bridge) {
 			if !slices.Contains(t.own, r) {
 				continue // iptables fails if the target chain of the rule does not exist
 			}

@@ -75,11 +75,10 @@ func (l nftChain) deleteFrom(c *nft.Change, chosen func(rule) bool) {
 	c.DeleteRules(l.Name, handles)
 }
 
-// ours reports whether a rule in BRIDGEVETH-FORWARD is our rule for this bridge. The rule may be as
-// bridgeveth wrote it, or in the form in which nft(8) has loaded it from a saved ruleset.
+// ours reports whether a rule in BRIDGEVETH-FORWARD is our rule for this bridge, as bridgeveth wrote
+// it, or as nft(8) has loaded it from a saved ruleset.
 func ours(r rule, bridge string) bool {
-	own := slices.Concat(forwardRules(bridge), isolationRules(bridge))
-	return slices.Contains(own, r) || r.native && (r.in == bridge || r.out == bridge)
+	return slices.Contains(ownRules(bridge), r) || r.native && (r.in == bridge || r.out == bridge)
 }
 
 // change reads FORWARD and BRIDGEVETH-FORWARD of a table, lets f fill a transaction, and sends the

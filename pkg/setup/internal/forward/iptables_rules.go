@@ -23,15 +23,18 @@ type rule struct {
 	native  bool   // the rule matches conntrack by an expression of nft(8), because nft(8) has loaded it from a saved ruleset
 }
 
-// forwardRules returns the rules for a bridge in BRIDGEVETH-FORWARD. Their number does not depend
-// on the number of containers.
+// forwardRules returns the rules for a bridge in BRIDGEVETH-FORWARD.
 func forwardRules(bridge string) []rule {
 	return []rule{
-		{in: bridge, out: bridge, target: accept},         // bridged packets, which br_netfilter passes to iptables
-		{out: bridge, states: statesOpen, target: accept}, // replies, and connections to published ports
-		{in: bridge, target: accept},                      // packets from containers to other networks
-		{out: bridge, target: accept},                     // new connections to containers, which Kubernetes requires
+		{in: bridge, target: accept},  // packets from containers, also bridged ones, which br_netfilter passes to iptables
+		{out: bridge, target: accept}, // packets to containers, also new connections, which Kubernetes requires
 	}
+}
+
+// ownRules returns all rules for a bridge, including those that only older versions of bridgeveth added.
+func ownRules(bridge string) []rule {
+	former := []rule{{in: bridge, out: bridge, target: accept}, {out: bridge, states: statesOpen, target: accept}}
+	return slices.Concat(forwardRules(bridge), isolationRules(bridge), former)
 }
 
 // args returns the rule as arguments of iptables(8).
@@ -91,9 +94,8 @@ func (t xtables) hasForeign() bool {
 	return slices.ContainsFunc(own, foreign)
 }
 
-// foreign reports whether a rule in BRIDGEVETH-FORWARD belongs to another program. Our own rules
-// are the jumps to BRIDGEVETH-ADMIN and BRIDGEVETH-TRANSIT, and the rules for bridges.
+// foreign reports whether a rule in BRIDGEVETH-FORWARD belongs to another program.
 func foreign(r rule) bool {
 	bridge := cmp.Or(r.in, r.out)
-	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(forwardRules(bridge), r) && !slices.Contains(isolationRules(bridge), r))
+	return r != toAdmin && r != toTransit && (bridge == "" || !slices.Contains(ownRules(bridge), r))
 }

@@ -29,8 +29,8 @@ var fastPath = chain{"fastpath", nftables.ChainTypeFilter, nftables.ChainHookFor
 
 // fastPathRules returns the rules that add the flows of a bridge to the flowtable. In the syntax of nft(8):
 //
-//	iifname BRIDGE oifname != BRIDGE ct direction reply ct state established flow add @fastpath
-//	iifname != BRIDGE oifname BRIDGE ct direction reply ct state established flow add @fastpath
+//	ct direction reply ct state established iifname BRIDGE oifname != BRIDGE flow add @fastpath
+//	ct direction reply ct state established iifname != BRIDGE oifname BRIDGE flow add @fastpath
 //
 // The rules match only replies, because a reply in this chain shows that the chains accept both directions. They
 // accepted the first packet of the connection: conntrack keeps no connection whose first packet was dropped.
@@ -44,8 +44,8 @@ func fastPathRules(net *plan.Network) (rules []ownRule) {
 		}
 		rules = append(rules, ownRule{
 			chain: fastPath, comment: net.Comment("fastpath", nft.Direction(key)),
-			exprs: slices.Concat(nft.InterfaceIs(expr.MetaKeyIIFNAME, in, name), nft.InterfaceIs(expr.MetaKeyOIFNAME, out, name),
-				nft.AnsweredReply(), []expr.Any{&expr.FlowOffload{Name: flowtable}}),
+			exprs: slices.Concat(nft.AnsweredReply(), nft.InterfaceIs(expr.MetaKeyIIFNAME, in, name),
+				nft.InterfaceIs(expr.MetaKeyOIFNAME, out, name), []expr.Any{&expr.FlowOffload{Name: flowtable}}),
 		})
 	}
 	return rules

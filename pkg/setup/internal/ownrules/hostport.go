@@ -69,13 +69,13 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 // repliesToLoopback returns the rule that marks replies of host ports to the host's loopback, so that the
 // loopback guard (package localnet) accepts them:
 //
-//	answers:  ct label 98 ct direction reply ip daddr 127.0.0.0/8 meta mark set meta mark | 0x1000
+//	answers:  ip daddr 127.0.0.0/8 ct label 98 ct direction reply meta mark set meta mark | 0x1000
 func repliesToLoopback() ownRule {
 	reply := []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}, // IP_CT_DIR_REPLY
 	}
-	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Labelled(), reply, nft.Destination(loopback4), nft.OrMark(localnet.Mark))}
+	return ownRule{chain: answers, comment: "answers to loopback", exprs: slices.Concat(nft.Destination(loopback4), nft.Labelled(), reply, nft.OrMark(localnet.Mark))}
 }
 
 // redirectFeature returns the rules, common to all bridges, that redirect packets for host ports to containers:

@@ -33,7 +33,7 @@ func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix
 // The rule for IPv6 excludes the multicast addresses of IPv6. A second rule, in the chain of forwarded packets,
 // drops packets that cannot be translated:
 //
-//	ip saddr SUBNET oifname != BRIDGE ip daddr != TO ct state invalid counter drop
+//	ct state invalid ip saddr SUBNET oifname != BRIDGE ip daddr != TO counter drop
 //
 // Conntrack does not translate a packet that it considers invalid. The packet would leave with its private
 // source address, and the receiver would answer with a reset (containernetworking/plugins#816). TO stands for a
@@ -54,7 +54,7 @@ func masquerade(net *plan.Network, subnet netip.Prefix) feature {
 	return feature{
 		what: fmt.Sprintf("masquerade of %s behind %s", subnet, net.Bridge), family: netns.FamilyOf(subnet.Addr()),
 		rules: []ownRule{
-			{chain: ForwardFilter, comment: comment, exprs: slices.Concat(untranslated, nft.Invalid(), nft.Drop())},
+			{chain: ForwardFilter, comment: comment, exprs: slices.Concat(nft.Invalid(), untranslated, nft.Drop())},
 			{
 				chain: postrouting, comment: net.Comment(subnet.String(), "masquerade"),
 				exprs: slices.Concat(leaves, nft.NotMulticast(is6), []expr.Any{&expr.Counter{}, &expr.Masq{}}),

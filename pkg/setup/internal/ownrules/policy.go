@@ -56,7 +56,7 @@ func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, 
 
 // IngressPolicy returns the rule that drops new connections from other bridges into a bridge:
 //
-//	iifkind "bridge" iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
+//	ct state & (established|related) == 0 iifkind "bridge" iifname != BRIDGE oifname BRIDGE ct status & dnat == 0 counter drop
 //
 // For IngressIsolated, the rule has no match on iifname. With that match, isolated ports of the bridge could
 // send to each other through the gateway.
@@ -69,19 +69,19 @@ func IngressPolicy(net *plan.Network) policy {
 	if net.Ingress == plan.IngressSameBridge {
 		from = slices.Concat(from, nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()))
 	}
-	p.add(net.Ingress.String(), slices.Concat(from, nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Unanswered(), nft.Untranslated(), nft.Drop()))
+	p.add(net.Ingress.String(), slices.Concat(nft.Unanswered(), from, nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Untranslated(), nft.Drop()))
 	return p
 }
 
 // inboundPolicy returns the rule that drops new connections into a bridge, except those from the host, from the
 // bridge itself, and to published ports:
 //
-//	iifname != BRIDGE oifname BRIDGE ct state & (established|related) == 0 ct status & dnat == 0 counter drop
+//	ct state & (established|related) == 0 iifname != BRIDGE oifname BRIDGE ct status & dnat == 0 counter drop
 func inboundPolicy(net *plan.Network) policy {
 	p := policy{Chain: ForwardFilter, Name: "inbound"}
 	if net.EstablishedOnly {
-		p.add("established", slices.Concat(nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()),
-			nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Unanswered(), nft.Untranslated(), nft.Drop()))
+		p.add("established", slices.Concat(nft.Unanswered(), nft.InterfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, net.RoutedBy()),
+			nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), nft.Untranslated(), nft.Drop()))
 	}
 	return p
 }
