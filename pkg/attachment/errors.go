@@ -21,6 +21,7 @@ var codes = []struct {
 	{setup.ErrNotNamespace, types.ErrInvalidNetNS},
 	{errOwnNamespace, types.ErrInvalidNetNS},
 	{setup.ErrNotBridge, plugin.CodeTaken},
+	{setup.ErrAlternativeName, plugin.CodeTaken},
 	{setup.ErrRenamed, plugin.CodeTaken},
 	{setup.ErrTaken, plugin.CodeTaken},
 	{setup.ErrAttached, plugin.CodeTaken},

@@ -130,6 +130,7 @@ var (
 	ErrNotNamespace       = netns.ErrNotNamespace
 	ErrTaken              = rtnl.ErrTaken
 	ErrNotBridge          = bridges.ErrNotBridge
+	ErrAlternativeName    = bridges.ErrAlternativeName
 	ErrRenamed            = bridges.ErrRenamed
 	ErrAddressConflict    = bridges.ErrAddressConflict
 	ErrBridgeFull         = bridges.ErrBridgeFull

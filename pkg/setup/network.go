@@ -154,8 +154,8 @@ func (h *Host) missingBridge(net *Network, links []rtnl.Link) (missing []plan.Di
 	switch {
 	case br.Index == 0:
 		missing = append(missing, plan.Difference{What: "bridge " + net.Bridge, Restore: ensure})
-	case bridges.RequireBridge(br) != nil:
-		return nil, bridges.RequireBridge(br)
+	case bridges.RequireBridge(net.Bridge, br) != nil:
+		return nil, bridges.RequireBridge(net.Bridge, br)
 	case !br.Up:
 		missing = append(missing, plan.Difference{What: "state up of bridge " + net.Bridge, Restore: ensure})
 	}

@@ -22,6 +22,8 @@ import (
 var (
 	// ErrNotBridge is returned if the link that has the name of the bridge is no bridge.
 	ErrNotBridge = errors.New("the link is not a bridge")
+	// ErrAlternativeName is returned if the name of the bridge is only an alternative name of a link.
+	ErrAlternativeName = errors.New("is only an alternative name")
 	// ErrRenamed is returned if another program has renamed the bridge.
 	ErrRenamed = errors.New("it was renamed")
 	// ErrAddressConflict is returned if the bridge has an address that conflicts with a gateway.
@@ -40,8 +42,8 @@ const MaxPorts = 1023
 // mark (rtnl.MarkOwn), because the last DEL deletes only a bridge with this mark. An existing
 // bridge keeps its settings.
 //
-// The error is ErrNotBridge if the link called name is no bridge, and ErrRenamed if another program
-// has renamed the bridge.
+// The error is ErrRenamed if another program has renamed the bridge. For other errors see
+// RequireBridge.
 func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 	br, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -53,7 +55,7 @@ func EnsureBridge(n *netns.Namespace, name string, mtu int) error {
 		}
 	}
 	if err == nil {
-		err = RequireBridge(br)
+		err = RequireBridge(name, br)
 	}
 	if err != nil || br.Up {
 		return err
@@ -77,8 +79,8 @@ func checkRenamed(n *netns.Namespace, name string) error {
 	return fmt.Errorf("bridge %s: %w to %s; rename it back: ip link set %[3]s down; ip link set %[3]s name %[1]s; ip link set %[1]s up", name, ErrRenamed, now)
 }
 
-// CheckBridge returns ErrNotBridge if the link called name is no bridge. If there is no such link,
-// it returns nil.
+// CheckBridge checks the link called name as RequireBridge does. If there is no such link, it
+// returns nil.
 func CheckBridge(n *netns.Namespace, name string) error {
 	l, err := rtnl.ByName(n, name)
 	if rtnl.Absent(err) {
@@ -87,16 +89,21 @@ func CheckBridge(n *netns.Namespace, name string) error {
 	if err != nil {
 		return err
 	}
-	return RequireBridge(l)
+	return RequireBridge(name, l)
 }
 
-// RequireBridge returns ErrNotBridge if the link is no bridge.
-func RequireBridge(l rtnl.Link) error {
-	if l.Kind == "bridge" {
-		return nil
+// RequireBridge returns ErrNotBridge if the link that the kernel has found by this name is no
+// bridge. It returns ErrAlternativeName if the name is only an alternative name of the link, because
+// rules match only the name itself.
+func RequireBridge(name string, l rtnl.Link) error {
+	if l.Kind != "bridge" {
+		kind := cmp.Or(l.Kind, "none") // physical links and lo have no type
+		return fmt.Errorf("%s is of type %q: %w", l.Name, kind, ErrNotBridge)
 	}
-	kind := cmp.Or(l.Kind, "none") // physical links and lo have no type
-	return fmt.Errorf("%s is of type %q: %w", l.Name, kind, ErrNotBridge)
+	if l.Name != name {
+		return fmt.Errorf("bridge %s: %[1]s %w of %s; set \"bridge\" to %[3]q, or remove the alternative name: ip link property del dev %[3]s altname %[1]s", name, ErrAlternativeName, l.Name)
+	}
+	return nil
 }
 
 // createBridge creates a bridge and leaves it down. If another program has created a link of that
