@@ -110,6 +110,10 @@ test-k8s-conformance: build node ## run Kubernetes' own specs of its network, wi
 test-vm: ## run the tests that send packets under Debian's kernels, in QEMU (SUITES=bookworm for one)
 	hack/test-vm.sh
 
+test-distro: ## run the tests that start other programs with those of newer Debian releases (SUITES=trixie for one)
+	@hack/br_netfilter.sh
+	@hack/test-distro.sh
+
 bench: build ## measure ADD and DEL, and those of the reference plugins (BENCH=-short for a minute)
 	@hack/need.sh ip iptables nft unshare
 	@hack/br_netfilter.sh
@@ -140,4 +144,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-kill chaos test-runtimes test-k8s test-k8s-conformance test-vm bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-kill chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help

@@ -1,18 +1,24 @@
 #!/bin/sh
-# Downloads firewalld from two Debian releases, 1.3 from bookworm and 2.3 from trixie, and unpacks
-# it into .cache/firewalld/SUITE. The package is not installed, because installing would start
+# Downloads firewalld from Debian releases and unpacks it into .cache/firewalld/SUITE. bookworm has
+# firewalld 1.3, trixie has 2.3. The package is not installed, because installing would start
 # firewalld and change the host's firewall. The script installs only packages that firewalld needs
 # and that start no daemon.
+#
+#   hack/firewalld.sh [SUITE...]      the default is bookworm trixie
 set -eu
 cd "$(dirname "$0")/.."
 cache=$PWD/.cache/firewalld
-[ -x "$cache/bookworm/usr/sbin/firewalld" ] && [ -x "$cache/trixie/usr/sbin/firewalld" ] && exit 0
+suites=
+for suite in ${*:-bookworm trixie}; do
+	[ -x "$cache/$suite/usr/sbin/firewalld" ] || suites="$suites $suite"
+done
+[ -n "$suites" ] || exit 0
 
 if [ "$(id -u)" = 0 ]; then
 	DEBIAN_FRONTEND=noninteractive apt-get update -qq
 	apt-get install -y -qq --no-install-recommends dbus-daemon gir1.2-glib-2.0 python3-dbus python3-gi python3-nftables >&2
 fi
-for suite in bookworm trixie; do
+for suite in $suites; do
 	new=$cache/$suite.new
 	rm -rf "$new" "${cache:?}/$suite"
 	mkdir -p "$new/apt/lists/partial" "$new/root"
