@@ -73,3 +73,20 @@ func chainOf(listed, chain string) string {
 	inside, _, _ := strings.Cut(rest, "\n\t}\n")
 	return "\tchain " + chain + " {\n" + inside + "\n\t}\n"
 }
+
+// TestListedTables compares bridgeveth's tables, as nft prints them, with a file in testdata for each
+// version of nft. The rules are the same for all versions, so a difference between two files is a
+// change of nft's output. If nft has no file, make it with -update, and look at the differences.
+func TestListedTables(t *testing.T) {
+	eachUserland(t, func(t *testing.T, u userland) {
+		conf := publishing(dual.with(object{
+			"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000",
+			"ipspoofchk": true, "masqExclude": []string{"192.0.2.128/25", "2001:db8::8000/113"},
+		}), object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8081, "containerPort": 81, "protocol": "udp", "hostIP": "127.0.0.1"})
+		newNode(t, conf).containers(1)
+		on("ADD", 1, conf).run(t).ok(t)
+		version := regexp.MustCompile(`v([0-9.]+)`).FindStringSubmatch(u.run(t, "nft --version"))[1]
+		golden(t, "testdata/nft-"+version+".golden", u.run(t, "for f in ip ip6 bridge; do nft -s list table $f bridgeveth; done"))
+		on("DEL", 1, conf).run(t).ok(t)
+	})
+}
