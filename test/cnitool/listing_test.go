@@ -76,7 +76,8 @@ func chainOf(listed, chain string) string {
 
 // TestListedTables compares bridgeveth's tables, as nft prints them, with a file in testdata for each
 // version of nft. The rules are the same for all versions, so a difference between two files is a
-// change of nft's output. If nft has no file, make it with -update, and look at the differences.
+// change of nft's output. If the rules change, or nft has no file yet, run hack/userland.sh trixie sid,
+// and this test with -update. Then look at the differences.
 func TestListedTables(t *testing.T) {
 	eachUserland(t, func(t *testing.T, u userland) {
 		conf := publishing(dual.with(object{
