@@ -51,6 +51,12 @@ func TestRepair(t *testing.T) {
 	if ask(t, outside, "192.0.2.1:8080") == "" {
 		t.Error("no answer after the repair")
 	}
+	setuptest.Run(t, "sh", "-ec", "iptables-nft -t nat -F CNI-HOSTPORT-DNAT; iptables-nft -t nat -X CNI-HOSTPORT-DNAT")
+	refused(t, a.check(), 103, "host ports in chain CNI-HOSTPORT-DNAT")
+	if said := bvctl("repair"); !strings.Contains(said, "restored host ports of port") {
+		t.Errorf("output of the repair of a deleted chain:\n%s", said)
+	}
+	must(t, a.check())
 	if again := bvctl("repair"); again != "nothing was missing\n" {
 		t.Errorf("output of the second repair:\n%s", again)
 	}

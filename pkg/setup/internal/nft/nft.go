@@ -68,6 +68,21 @@ func Exists(n *netns.Namespace, message, family int, attributes ...*nl.RtAttr) (
 	return err == nil, nil
 }
 
+// HasMatch reports whether the kernel supports a match of iptables in rules of nf_tables. The kernel
+// loads the module of the match if necessary.
+func HasMatch(n *netns.Namespace, name string, revision uint32) bool {
+	const match = 0 // the type: a match, not a target
+	req := Request(0, 0, unix.NFPROTO_IPV4,
+		nl.NewRtAttr(unix.NFTA_COMPAT_NAME, nl.ZeroTerminated(name)), nl.NewRtAttr(unix.NFTA_COMPAT_REV, number(revision)), nl.NewRtAttr(unix.NFTA_COMPAT_TYPE, number(match)))
+	req.Type = unix.NFNL_SUBSYS_NFT_COMPAT << 8 // NFNL_MSG_COMPAT_GET is 0
+	found := false
+	err := n.Each(unix.NETLINK_NETFILTER, req, func([]byte) bool { // no end follows the only answer
+		found = true
+		return false
+	})
+	return err == nil && found
+}
+
 // Rules returns the attributes (NFTA_RULE_*) of each rule of a chain. If chain is "", it returns the
 // rules of all chains of the table.
 func Rules(n *netns.Namespace, family int, table, chain string) ([]netns.Attrs, error) {

@@ -30,6 +30,8 @@ import (
 const (
 	listChain    = "CNI-HOSTPORT-DNAT"
 	maxRulePorts = 15 // in one rule: XT_MULTI_PORTS in linux/netfilter/xt_multiport.h
+
+	multiportRevision = 1 // struct xt_multiport_v1
 )
 
 // listTable is the table of listChain.
@@ -147,19 +149,17 @@ func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err er
 	return len(rules) - len(gone), nil
 }
 
-// Verify returns an error if the chain with the list exists and lacks host ports of p. It returns
-// nil if the chain does not exist, because a kernel without support for iptables-nft cannot have
-// the chain.
+// Verify returns an error if the list lacks host ports of p. It returns nil if the kernel does not
+// support iptables-nft, because Add then adds nothing.
 func Verify(n *netns.Namespace, p *plan.Port) error {
-	exists, err := nft.HasChain(n, unix.AF_INET, listTable.Name, listChain)
-	if err != nil || !exists || len(portsToList(p)) == 0 {
-		return err
+	if len(portsToList(p)) == 0 {
+		return nil
 	}
 	_, complete, err := rulesOf(n, ownrules.PortComment(p.Attachment))
-	if err != nil {
-		return err
+	if err == nil && !complete && !nft.HasMatch(n, "multiport", multiportRevision) {
+		return nil
 	}
-	return plan.Differ("host ports in chain "+listChain, complete, true)
+	return errors.Join(err, plan.Differ("host ports in chain "+listChain, complete, true))
 }
 
 // multiport matches packets to these ports, with the iptables matches that iptables-nft writes and
@@ -180,7 +180,7 @@ func multiport(protocol uint8, ports []uint16) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
 		of, // the kernel accepts multiport only after a match on the protocol
-		&expr.Match{Name: "multiport", Rev: 1, Info: &info},
+		&expr.Match{Name: "multiport", Rev: multiportRevision, Info: &info},
 		&expr.Counter{},
 	}
 }
