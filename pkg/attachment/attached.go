@@ -110,7 +110,7 @@ func openPrevious(host *setup.Host, conf *types.PluginConf, missing error) (*Att
 	}
 	shared := host != nil
 	if !shared {
-		if host, err = setup.CurrentHost(); err != nil {
+		if host, err = currentHost(); err != nil {
 			return nil, Error(err)
 		}
 	}

@@ -18,7 +18,7 @@ var errOwnNamespace = errors.New("this is the host's own network namespace; set 
 // setup.ErrNoNamespace or setup.ErrNotNamespace. If the two namespaces are the same, Namespaces
 // returns an error, unless CNI_NETNS_OVERRIDE allows this.
 func Namespaces(args *skel.CmdArgs) (host *setup.Host, container *setup.Namespace, err error) {
-	if host, err = setup.CurrentHost(); err != nil {
+	if host, err = currentHost(); err != nil {
 		return nil, nil, err
 	}
 	if container, err = containerOf(args, host); err != nil {

@@ -3,7 +3,8 @@
 // deletes it at DEL (libcni/api.go, cachedInfo).
 //
 // Start with Read in record.go, which returns the records of all plugins, not only those of
-// bridgeveth. ipam-simple restores lost leases from the records. bvctl uses the records to compare
-// and repair attachments (pkg/inventory). The package does not import libcni, because libcni is
-// slow to start.
+// bridgeveth. ipam-simple restores lost leases from the records. ADD restores the host ports of other
+// containers (pkg/attachment, known.go). bvctl uses the records to compare and repair attachments
+// (pkg/inventory). call.go returns the arguments of a CHECK of the recorded attachment. The package
+// does not import libcni, because libcni is slow to start.
 package cnicache

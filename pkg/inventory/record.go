@@ -1,12 +1,9 @@
 package inventory
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
-	"strings"
 
-	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
@@ -20,7 +17,7 @@ import (
 type Record struct {
 	*cnicache.Record
 	host  *setup.Host
-	calls []*skel.CmdArgs // the results of readCalls are calls and wrong
+	calls []*skel.CmdArgs // the results of Calls are calls and wrong
 	wrong error
 }
 
@@ -28,7 +25,7 @@ type Record struct {
 // host. After the last of these calls, the caller closes the host.
 func (r Record) on(host *setup.Host) Record {
 	r.host = host
-	r.calls, r.wrong = r.readCalls()
+	r.calls, r.wrong = r.Calls(r.Attachment().Port())
 	return r
 }
 
@@ -81,61 +78,6 @@ func (r Record) addresses() (addresses []netip.Prefix, routes []setup.Route) {
 		}
 	}
 	return addresses, routes
-}
-
-// readCalls returns the arguments with which libcni would call CHECK of each of our plugins. The
-// list is empty if other plugins have made the attachment. A plugin of the type bridge is ours if
-// the result of ADD contains our port. portmap and firewall are ours if they come after such a
-// bridge.
-func (r Record) readCalls() (calls []*skel.CmdArgs, err error) {
-	list, err := libcni.ConfListFromBytes(r.Config)
-	if list, err = orSingle(list, err, r.Config); err != nil {
-		return nil, err
-	}
-	dropIn := false
-	for _, p := range list.Plugins {
-		switch p.Network.Type {
-		case plugin.Bridgeveth:
-		case plugin.Bridge:
-			if !bytes.Contains(r.Result, []byte(r.Attachment().Port())) {
-				continue
-			}
-			dropIn = true
-		case plugin.PortMap, plugin.Firewall:
-			if !dropIn {
-				continue
-			}
-		default:
-			continue
-		}
-		call, err := r.call(list, p)
-		if err != nil {
-			return nil, err
-		}
-		calls = append(calls, call)
-	}
-	return calls, nil
-}
-
-// call returns the arguments with which libcni would call CHECK of plugin p in the list.
-func (r Record) call(list *libcni.NetworkConfigList, p *libcni.PluginConfig) (*skel.CmdArgs, error) {
-	asked := map[string]any{}
-	for name, supported := range p.Network.Capabilities {
-		if data, ok := r.Capabilities[name]; ok && supported {
-			asked[name] = data
-		}
-	}
-	conf, err := libcni.InjectConf(p, map[string]any{"name": list.Name, "cniVersion": list.CNIVersion, "prevResult": r.Result, "runtimeConfig": asked})
-	if err != nil {
-		return nil, err
-	}
-	args := make([]string, 0, len(r.Args))
-	for _, a := range r.Args {
-		args = append(args, a[0]+"="+a[1])
-	}
-	return &skel.CmdArgs{
-		ContainerID: r.Container, Netns: r.Namespace, IfName: r.Interface, Args: strings.Join(args, ";"), StdinData: conf.Bytes,
-	}, nil
 }
 
 // eachPart calls f with each Part of the attachment that one of our plugins has made. If f returns

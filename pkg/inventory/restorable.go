@@ -29,8 +29,10 @@ type restorer interface {
 
 // Restorables returns the attachments that have a record and a port on the host. For ports without
 // a record, it returns their networks. The parameter networks contains the configured networks. The
-// list is valid even if err is not nil.
+// list is valid even if err is not nil. A repair by the host then keeps the host ports of all records
+// (see setup.Host.Known).
 func (inv *Inventory) Restorables(host *setup.Host, networks []Network) (list []Restorable, err error) {
+	host.Known = attachment.KnownFrom(inv.CacheDir)
 	found, err := host.Ports()
 	if err != nil {
 		return nil, err

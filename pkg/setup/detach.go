@@ -26,9 +26,10 @@ func (h *Host) DetachPort(a Attachment, bridge string, known ...HostPort) error 
 // process that outlives the call, so a long-running caller must reap this child (see
 // rtnl/removal.go).
 func (h *Host) Unplug(a Attachment, known ...HostPort) (bridge string, err error) {
-	published := ownrules.Unpublish(h.Namespace, a, known)
 	bridge, err = h.removePort(a.Port())
-	return bridge, errors.Join(published, err, ownrules.UnguardPort(h.Namespace, a.Port()))
+	// The host ports come after the port: another process may restore the host ports as long as the
+	// port exists (see Host.Known).
+	return bridge, errors.Join(err, ownrules.Unpublish(h.Namespace, a, known), ownrules.UnguardPort(h.Namespace, a.Port()))
 }
 
 // removePort deletes a bridge port and its IFB, the link that limits the traffic from the

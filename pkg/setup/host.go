@@ -20,6 +20,14 @@ type Namespace = netns.Namespace
 // Host is the network namespace with the bridges and the rules.
 type Host struct {
 	*Namespace
+
+	// Known returns the attachments that have host ports, as far as the caller knows them: the fields
+	// Attachment, Addresses and HostPorts. The function is called if the map of host ports does not
+	// exist, for instance after "nft flush ruleset". The new map then has the host ports of all known
+	// attachments whose bridge port exists, so no other container can get these host ports. Known may
+	// be nil.
+	Known func() ([]*Port, error)
+
 	compared map[string][]plan.Difference // see RememberNetworks
 }
 

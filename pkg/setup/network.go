@@ -120,7 +120,7 @@ func (h *Host) compare(net *Network) (missing []plan.Difference, err error) {
 			return bridges.MissingForwarding(h.Namespace, net, links[len(links)-1])
 		},
 		func() ([]plan.Difference, error) { return h.missingFilters(net) },
-		func() ([]plan.Difference, error) { return ownrules.MissingRules(h.Namespace, net) },
+		func() ([]plan.Difference, error) { return ownrules.MissingRules(h.Namespace, net, h.Known) },
 		func() ([]plan.Difference, error) { return localnet.Missing(h.Namespace, net, links) },
 	} {
 		found, err := compare()

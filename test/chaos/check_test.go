@@ -67,10 +67,11 @@ func (r *run) checkAddresses() {
 	}
 }
 
-// checkPorts checks that no two living containers have the same host port, with one exception. "nft
-// flush ruleset" deletes all host ports. Until the repair, another container can get the host port.
-// Then the repair gives the host port to one of the two, so checkPorts detaches the first container,
-// and counts it. It also detaches a container that a killed DEL has perhaps left attached.
+// checkPorts checks that no two living containers have the same host port. There is one exception.
+// ADD restores host ports from libcni's records after a flush, and libcni writes the record of a
+// container at the end of its ADD. If "nft flush ruleset" hits an ADD with a host port, another
+// container can therefore get this host port. checkPorts then detaches the first container, and counts
+// it. It also detaches a container that a killed DEL has perhaps left attached.
 func (r *run) checkPorts() {
 	publishers := map[int][]*container{}
 	for _, w := range r.workers {
@@ -86,10 +87,10 @@ func (r *run) checkPorts() {
 			switch {
 			case c == last:
 				continue
-			case c.living && !r.flushedBetween(c.added, last.added):
+			case c.living && !r.flushedBetween(c.adding, c.added):
 				r.problem(fmt.Sprintf("%s and %s have the host port %d", c.name, last.name, port), c.name, last.name)
 			case c.living:
-				r.count("lost", "host ports")
+				r.count("flushed", "ADDs")
 			}
 			c.worker.detach(c)
 		}

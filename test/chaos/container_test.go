@@ -26,7 +26,8 @@ type container struct {
 	port    int  // host port, or 0
 	living  bool // ADD has succeeded, and since then neither DEL nor a fault has ended the attachment
 
-	// The time of the last successful ADD, and its result:
+	// The start and the end of the successful ADD, and its result:
+	adding     time.Time
 	added      time.Time
 	bridgePort string // host end of the veth pair
 	addresses  []netip.Prefix

@@ -136,7 +136,7 @@ func (r *run) report(file string) {
 		fmt.Fprintf(&text, "| %s | %d |\n", call, r.counts["calls"][call])
 	}
 	fmt.Fprintf(&text, "\nchecks of a living container after a repair: %d\n", r.counts["checked"]["containers"])
-	fmt.Fprintf(&text, "host ports that another container got after a flush and before the repair: %d\n", r.counts["lost"]["host ports"])
+	fmt.Fprintf(&text, "host ports that another container got because a flush hit the ADD: %d\n", r.counts["flushed"]["ADDs"])
 	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
 		r.t.Error(err)
 	}

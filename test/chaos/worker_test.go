@@ -145,6 +145,7 @@ func (w *worker) add() {
 	c.network.adding.RLock()
 	defer c.network.adding.RUnlock()
 	c.network.know(c.name)
+	c.adding = time.Now()
 	_ = w.call("ADD", c.network, c.name, refusals, func(ctx context.Context) (string, error) { // call has recorded the error
 		result, err := w.cni.AddNetworkList(ctx, c.network.list, c.runtimeConf())
 		if err == nil {

@@ -286,6 +286,41 @@ func TestHostPortTaken(t *testing.T) {
 	on("ADD", 2, publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 90, "hostIP": "192.0.2.1"})).run(t).ok(t)
 }
 
+// TestHostPortAfterFlush deletes the map of host ports while a container has a host port. It checks
+// that the ADD of another container restores the host port of the first container, and does not give
+// it to the other container.
+func TestHostPortAfterFlush(t *testing.T) {
+	for _, tt := range []struct{ name, spoil string }{
+		{"ruleset flushed", "nft flush ruleset"},
+		{"our tables deleted", "nft delete table ip bridgeveth; nft delete table ip6 bridgeveth"},
+		{"maps deleted", "for f in ip ip6; do for c in prerouting locally hostports; do nft flush chain $f bridgeveth $c; done; nft delete map $f bridgeveth ports; done"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, dual.with(object{"capabilities": object{"portMappings": true}}), "nft")
+			outside := n.outside(false)
+			c := n.containers(3)
+			n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+			n.must("add", c[0])
+			serve(t, c[0], 80)
+			setuptest.Run(t, "sh", "-ec", tt.spoil)
+			if got := ask(t, outside, "tcp", "192.0.2.1", 8080); got != "" {
+				t.Fatal("the host port still works: the test proves nothing")
+			}
+			if err := n.cnitool("add", c[1]); err == nil || !strings.Contains(err.Error(), "host port tcp *:8080 is taken by container") {
+				t.Errorf("another container got the host port: %v", err)
+			}
+			for _, to := range []string{"192.0.2.1", "2001:db8::1"} {
+				if got := ask(t, outside, "tcp", to, 8080); got == "" {
+					t.Errorf("no answer on host port 8080 of %s after another ADD", to)
+				}
+			}
+			n.must("del", c[0])
+			n.must("add", c[2])
+		})
+	}
+}
+
 // TestHostPortsRemoved checks that each form of DEL and GC removes a container's host ports.
 func TestHostPortsRemoved(t *testing.T) {
 	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})

@@ -102,6 +102,29 @@ func TestPortmapTaken(t *testing.T) {
 	setuptest.Same(t, before, "it left traces")
 }
 
+// TestPortmapAfterFlush flushes all rules while a container has a host port. It checks that another
+// container does not get the host port, and that the host port works again after the other ADD.
+func TestPortmapAfterFlush(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	outside := n.outside()
+	must(t, os.Symlink("/run/cni-cache", "/var/lib/cni")) // the plugin reads libcni's default folder
+	c1 := setuptest.Container(t, "c1")
+	setuptest.Container(t, "c2")
+	serve(t, c1, 80)
+	network := list("1.1.0", bridge, portmap)
+	first, second := attach(t, ours, "c1", network, web), attach(t, ours, "c2", network, web)
+	first.mustAdd()
+	setuptest.Run(t, "nft", "flush", "ruleset")
+	_, err := second.add()
+	refused(t, err, 101, "host port tcp *:8080 is taken by container c1, interface eth0, of network net")
+	if ask(t, outside, "192.0.2.1:8080") == "" {
+		t.Error("the host port does not work after another ADD")
+	}
+	must(t, second.del())
+	must(t, first.del())
+}
+
 // TestPortmapWithoutAddress checks portmap's error about a host port if the container has no
 // address of the needed IP family.
 func TestPortmapWithoutAddress(t *testing.T) {

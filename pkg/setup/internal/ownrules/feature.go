@@ -33,7 +33,8 @@ type feature struct {
 	devices []string  // the devices of the flowtable, which addFeature adds if it does not exist
 	former  []ownRule // rules of older versions of bridgeveth, known by chain and comment; addFeature deletes them
 
-	restore func(*netns.Namespace) error // adds the rules; nil means addFeature
+	elements func(*netns.Namespace) ([]element, error) // elements of new sets; addFeature ignores those whose set exists already; nil means none
+	restore  func(*netns.Namespace) error              // adds the rules; nil means addFeature
 }
 
 // features returns the features (groups of rules) that a network needs, without duplicates, in the order in
@@ -60,8 +61,8 @@ func features(net *plan.Network) (list []feature) {
 }
 
 // MissingRules compares our tables with the plan of a network, and returns a difference for each missing
-// feature, policy or fast path. It reads the table of each family once.
-func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Difference, err error) {
+// feature, policy or fast path. It reads the table of each family once. The parameter known is as in knownMappings.
+func MissingRules(n *netns.Namespace, net *plan.Network, known func() ([]*plan.Port, error)) (missing []plan.Difference, err error) {
 	features := features(net)
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		mine := slices.DeleteFunc(slices.Clone(features), func(f feature) bool { return f.family != family })
@@ -76,7 +77,9 @@ func MissingRules(n *netns.Namespace, net *plan.Network) (missing []plan.Differe
 			if !present.have(f.rules) {
 				former := len(f.former) > 0 && present.have(f.former)
 				restore := f.restore
-				if restore == nil {
+				if restore == nil && known != nil && slices.Contains(f.shared, toHostPorts) {
+					restore = func(n *netns.Namespace) error { return addHostPorts(n, f, known) }
+				} else if restore == nil {
 					restore = func(n *netns.Namespace) error { return addFeature(n, f) }
 				}
 				missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return restore(n) }, Former: former})
@@ -138,14 +141,8 @@ func addFeature(n *netns.Namespace, f feature) error {
 		c.AddChain(chain.in(t))
 		c.FlushChain(chain.Name)
 	}
-	for _, s := range f.sets {
-		exists, err := hasSet(n, f.family, s.Name)
-		if err != nil {
-			return err
-		}
-		if !exists {
-			c.AddSet(s)
-		}
+	if err := addSets(n, c, f); err != nil {
+		return err
 	}
 	for _, r := range slices.Concat(f.rules, f.former) {
 		if !slices.Contains(f.shared, r.chain) {
@@ -157,6 +154,30 @@ func addFeature(n *netns.Namespace, f feature) error {
 	if err := c.Send(n, nft.AnyGeneration); err != nil {
 		return fmt.Errorf("add %s: %w", f.what, err)
 	}
+	return nil
+}
+
+// addSets adds the sets of a feature that do not exist, with their elements.
+func addSets(n *netns.Namespace, c *nft.Change, f feature) error {
+	created := map[string]bool{}
+	for _, s := range f.sets {
+		exists, err := hasSet(n, f.family, s.Name)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			c.AddSet(s)
+			created[s.Name] = true
+		}
+	}
+	if f.elements == nil || len(created) == 0 {
+		return nil
+	}
+	list, err := f.elements(n)
+	if err != nil {
+		return err
+	}
+	c.Append(elementBatch(nil, slices.DeleteFunc(list, func(e element) bool { return !created[e.set] })))
 	return nil
 }
 

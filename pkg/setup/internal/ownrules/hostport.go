@@ -197,29 +197,27 @@ func assign(n *netns.Namespace, list []Mapping, of plan.Attachment) (gone, claim
 		if err != nil {
 			return nil, nil, err
 		}
-		place := m
+		var present []Mapping
 		for _, r := range append(conflicting, waiting...) {
 			if !m.overlaps(r) || slices.ContainsFunc(gone, func(g Mapping) bool { return g.same(r.element) }) {
 				continue // r does not conflict with m, or gone already has r
 			}
-			present, known := alive[r.Owner.Port]
+			exists, known := alive[r.Owner.Port]
 			if !known && r.Owner.Port != of.Port() {
-				if present, err = portExists(n, r.Owner); err != nil {
+				if exists, err = portExists(n, r.Owner); err != nil {
 					return nil, nil, err
 				}
-				alive[r.Owner.Port] = present
+				alive[r.Owner.Port] = exists
 			}
-			switch {
-			case !present:
+			if exists {
+				present = append(present, r)
+			} else {
 				gone = append(gone, r)
-			case r.Owner.Container != of.Container:
-				return nil, nil, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
-			case !r.same(m.element):
-			case !m.shares(of, r):
-				return nil, nil, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
-			default:
-				place = m.waiting(of)
 			}
+		}
+		place, err := m.beside(present, of)
+		if err != nil {
+			return nil, nil, err
 		}
 		claimed = append(claimed, place)
 	}

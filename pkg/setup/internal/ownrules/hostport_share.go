@@ -68,6 +68,27 @@ func (m Mapping) shares(of plan.Attachment, other Mapping) bool {
 	return other.Owner.Container == of.Container && other.port.Container == m.port.Container
 }
 
+// beside returns the mapping that an attachment (the parameter "of") may add for the host port of m, although
+// other mappings exist. If another interface of the container serves the host port, the result waits. The error
+// is a PortTakenError if the host port belongs to another container, or leads to another port of the same
+// container.
+func (m Mapping) beside(others []Mapping, of plan.Attachment) (place Mapping, err error) {
+	place = m
+	for _, r := range others {
+		switch {
+		case !m.overlaps(r):
+		case r.Owner.Container != of.Container:
+			return m, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
+		case !r.same(m.element):
+		case !m.shares(of, r):
+			return m, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
+		default:
+			place = m.waiting(of)
+		}
+	}
+	return place, nil
+}
+
 func portExists(n *netns.Namespace, o PortOwner) (bool, error) {
 	_, err := rtnl.ByName(n, o.Port)
 	if rtnl.Absent(err) {

@@ -19,7 +19,7 @@ import (
 // dropped. DeleteRules is the inverse. Processes that call EnsureMasquerade at the same time need a lock (see
 // Host.AttachPort).
 func EnsureMasquerade(n *netns.Namespace, bridge string, subnets ...netip.Prefix) error {
-	missing, err := MissingRules(n, &plan.Network{Bridge: bridge, Masquerade: subnets})
+	missing, err := MissingRules(n, &plan.Network{Bridge: bridge, Masquerade: subnets}, nil)
 	if err != nil {
 		return err
 	}
