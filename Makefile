@@ -57,7 +57,7 @@ demo: build .cache/bin/cnitool ## show the problem and the cure on a simulated h
 	@$(UNSHARE) .cache/bin/demo bin .cache/bin/cnitool
 
 test: build ## run all tests
-	@hack/need.sh busybox ip iperf3 iptables iptables-legacy nft ping strace unshare
+	@hack/need.sh busybox ip iperf3 iptables iptables-legacy nft ping setpriv strace unshare
 	@hack/br_netfilter.sh
 	@hack/docker.sh trixie sid || echo 'dockerd of one release is missing: its test is skipped' >&2
 	@hack/firewalld.sh || echo 'firewalld is missing: its tests are skipped' >&2

@@ -11,7 +11,7 @@ package() { # prints the package of a program
 	iptables | ip6tables | iptables-nft | iptables-legacy) echo iptables ;;
 	nft) echo nftables ;;
 	ping) echo iputils-ping ;;
-	unshare) echo util-linux ;;
+	setpriv | unshare) echo util-linux ;;
 	qemu-system-x86_64) echo qemu-system-x86 ;;
 	modprobe) echo kmod ;;
 	perf) echo linux-perf ;;
