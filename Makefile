@@ -63,8 +63,15 @@ test: build ## run all tests
 	@hack/firewalld.sh || echo 'firewalld is missing: its tests are skipped' >&2
 	@hack/podman.sh || echo 'podman is missing: its test is skipped' >&2
 	@hack/containerd.sh || echo 'containerd is missing: its tests are skipped' >&2
-	@DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman \
+	@hack/older.sh 80f5913 ec8f741 || echo 'earlier builds are missing: the tests of upgrades are skipped' >&2
+	@OLDER_BUILDS=$(CURDIR)/.cache/older DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		CONTAINERD_ROOT=$(CURDIR)/.cache/containerd hack/test.sh
+
+test-upgrade: build ## attach containers by earlier builds, and handle them by this build
+	@hack/need.sh ip iptables iptables-legacy nft ping
+	@hack/br_netfilter.sh
+	@hack/older.sh 500e2fc 24743b3 761c38b 3cf396d c8cb902 80f5913 59fae85 cd08033 ec8f741
+	@PROGRAMS=$(CURDIR)/bin OLDER_BUILDS=$(CURDIR)/.cache/older hack/test.sh ./cnitool -run '^(TestUpgrade|TestMixedBuilds)$$'
 
 test-kill: build ## kill commands before each of their system calls, for an hour (KILL_EVERY=10 for each tenth)
 	@hack/need.sh ip iptables iptables-legacy nft ping
@@ -144,4 +151,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-kill chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-upgrade test-kill chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help

@@ -30,8 +30,8 @@ type feature struct {
 	shared  []chain   // chains whose rules all belong to this feature and are the same for all bridges
 	sets    []nft.Set // sets that the rules refer to; addFeature adds them if they do not exist
 	rules   []ownRule
-	devices []string  // the devices of the flowtable, which addFeature adds if it does not exist
-	former  []ownRule // rules of older versions of bridgeveth, known by chain and comment; addFeature deletes them
+	devices []string    // the devices of the flowtable, which addFeature adds if it does not exist
+	former  [][]ownRule // forms of the group in older versions of bridgeveth; their rules are known by chain and comment, and addFeature deletes them
 
 	elements func(*netns.Namespace) ([]element, error) // elements of new sets; addFeature ignores those whose set exists already; nil means none
 	restore  func(*netns.Namespace) error              // adds the rules; nil means addFeature
@@ -75,7 +75,7 @@ func MissingRules(n *netns.Namespace, net *plan.Network, known func() ([]*plan.P
 		}
 		for _, f := range mine {
 			if !present.have(f.rules) {
-				former := len(f.former) > 0 && present.have(f.former)
+				former := slices.ContainsFunc(f.former, present.have)
 				restore := f.restore
 				if restore == nil && known != nil && slices.Contains(f.shared, toHostPorts) {
 					restore = func(n *netns.Namespace) error { return addHostPorts(n, f, known) }
@@ -144,7 +144,7 @@ func addFeature(n *netns.Namespace, f feature) error {
 	if err := addSets(n, c, f); err != nil {
 		return err
 	}
-	for _, r := range slices.Concat(f.rules, f.former) {
+	for _, r := range slices.Concat(append(f.former, f.rules)...) {
 		if !slices.Contains(f.shared, r.chain) {
 			c.DeleteRules(r.chain.Name, present[r.chain.Name][r.comment])
 			delete(present[r.chain.Name], r.comment) // a rule with this chain and comment may be in f.rules and in f.former

@@ -102,7 +102,7 @@ func guardFeature(net *plan.Network) feature {
 	return feature{
 		family: unix.AF_BRIDGE, what: "guard against spoofed addresses on " + net.Bridge,
 		rules:   append(guardRules(), leading),
-		former:  append(slices.Clone(formerGuardRules), leading),
+		former:  [][]ownRule{append(slices.Clone(formerGuardRules), leading)},
 		restore: func(n *netns.Namespace) error { return restoreGuard(n, leading) },
 	}
 }

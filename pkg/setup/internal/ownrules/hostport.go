@@ -27,6 +27,13 @@ const (
 	portsOfOne = "ports_of_address"
 )
 
+// The forms of the rules in older versions of bridgeveth. All of these versions guarded the host's loopback by
+// a rule in nf_tables.
+const (
+	unlabelled = iota // the rules masqueraded each redirected connection, not only those with the label
+	labelled
+)
+
 // loopbackRule is the last word in the comment of rules about the host's loopback addresses.
 const loopbackRule = "loopback"
 
@@ -47,7 +54,11 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 	masq := []expr.Any{&expr.Counter{}, &expr.Masq{}}
 	f := redirectFeature(netns.FamilyOf(subnet.Addr()))
 	f.what = fmt.Sprintf("host ports of %s behind %s", subnet, net.Bridge)
-	f.former = append(f.former, ownRule{chain: postrouting, comment: net.Comment(subnet.String(), "hostports")})
+	older := func(form int, chain chain, words ...string) {
+		f.former[form] = append(f.former[form], ownRule{chain: chain, comment: net.Comment(append([]string{subnet.String()}, words...)...)})
+	}
+	older(unlabelled, postrouting, "hostports")
+	older(labelled, postrouting, "own hostports")
 	f.rules = append(f.rules, ownRule{
 		chain: postrouting, comment: net.Comment(subnet.String(), "own hostports"),
 		exprs: slices.Concat(nft.Labelled(), nft.Source(subnet), nft.Destination(subnet), masq),
@@ -59,9 +70,11 @@ func hostPortFeature(net *plan.Network, subnet netip.Prefix) feature {
 		chain: postrouting, comment: net.Comment(subnet.String(), "own", loopbackRule),
 		exprs: slices.Concat(nft.Labelled(), nft.Source(loopback4), nft.InterfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, net.RoutedBy()), masq),
 	})
-	f.former = append(f.former, ownRule{chain: postrouting, comment: net.Comment(subnet.String(), loopbackRule)})
+	older(unlabelled, postrouting, loopbackRule)
+	older(labelled, postrouting, "own", loopbackRule)
 	for _, name := range net.Links() {
-		f.former = append(f.former, ownRule{chain: beforeNAT, comment: net.Comment(subnet.String(), name, loopbackRule)})
+		older(unlabelled, beforeNAT, name, loopbackRule)
+		older(labelled, beforeNAT, name, loopbackRule)
 	}
 	return f
 }
@@ -127,9 +140,15 @@ func redirectFeature(family int) feature {
 			{chain: prerouting, comment: "host ports of others than loopback", exprs: arriving},
 			{chain: output, comment: "host ports", exprs: jump},
 		},
-		former: []ownRule{
-			{chain: toHostPorts, comment: "one address"}, {chain: toHostPorts, comment: "any address"},
-			{chain: prerouting, comment: "host ports"}, {chain: output, comment: "host ports"},
+		former: [][]ownRule{
+			unlabelled: {
+				{chain: toHostPorts, comment: "one address"}, {chain: toHostPorts, comment: "any address"},
+				{chain: prerouting, comment: "host ports"}, {chain: output, comment: "host ports"},
+			},
+			labelled: {
+				{chain: toHostPorts, comment: "labelled, one address"}, {chain: toHostPorts, comment: "labelled, any address"},
+				{chain: prerouting, comment: "host ports"}, {chain: output, comment: "host ports"},
+			},
 		},
 	}
 	if family == unix.AF_INET {
