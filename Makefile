@@ -12,9 +12,11 @@ DEST    := $(DESTDIR)/opt/cni/bin
 SBIN    := $(DESTDIR)/usr/local/sbin
 LINT    := .cache/bin/golangci-lint-2.15.0
 
-# The defaults of "make chaos". Each run has another seed.
+# The defaults of "make chaos". Each run has another seed. With MINUTES, a run makes further
+# operations until it has taken this time.
 SEED       := $(shell date +%s)
 OPERATIONS := 10000
+MINUTES    := 0
 
 # The default of "make test-kill": every system call.
 KILL_EVERY := 1
@@ -79,12 +81,12 @@ test-kill: build ## kill commands before each of their system calls, for an hour
 	KILL_EVERY=$(KILL_EVERY) PROGRAMS=$(CURDIR)/bin hack/test.sh ./cnitool ./dropin -run 'TestKilled(First|GC|Repair|TakeOver)$$|TestInstallKilled' -timeout 4h
 	KILL_EVERY=$(KILL_EVERY) go test -count=1 -run TestKilledUpgrade ./plugins/ipam-simple
 
-chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000)
-	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS)'
+chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000 MINUTES=60)
+	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS) MINUTES=$(MINUTES)'
 	@hack/need.sh ip iptables nft ping tc
 	@hack/br_netfilter.sh
 	@rm -f .cache/chaos.md
-	@PROGRAMS=$(CURDIR)/bin CHAOS_SEED=$(SEED) CHAOS_OPERATIONS=$(OPERATIONS) CHAOS_REPORT=$(CURDIR)/.cache/chaos.md hack/test.sh ./chaos
+	@PROGRAMS=$(CURDIR)/bin CHAOS_SEED=$(SEED) CHAOS_OPERATIONS=$(OPERATIONS) CHAOS_MINUTES=$(MINUTES) CHAOS_REPORT=$(CURDIR)/.cache/chaos.md hack/test.sh -timeout 24h ./chaos
 	@cat .cache/chaos.md
 
 test-runtimes: build ## run pods by containerd, the libraries of CRI-O and containerd, and podman

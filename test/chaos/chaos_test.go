@@ -30,17 +30,19 @@ var programs string
 func TestMain(m *testing.M) { harness.Main(m, &programs, "bridgeveth", "bvctl") }
 
 // TestChaos makes a run. The environment variables CHAOS_SEED and CHAOS_OPERATIONS set the seed and
-// the number of operations. If the run finds nothing wrong, TestChaos writes its result as Markdown
+// the number of operations. With CHAOS_MINUTES, the run makes further operations until it has taken
+// this number of minutes. If the run finds nothing wrong, TestChaos writes its result as Markdown
 // to the file that CHAOS_REPORT names.
 func TestChaos(t *testing.T) {
 	seed, err := number("CHAOS_SEED", 1)
 	operations, opErr := number("CHAOS_OPERATIONS", 400)
-	if err := errors.Join(err, opErr); err != nil {
+	minutes, minErr := number("CHAOS_MINUTES", 0)
+	if err := errors.Join(err, opErr, minErr); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("seed %d, %d operations", seed, operations)
+	t.Logf("seed %d, %d operations, at least %d minutes", seed, operations, minutes)
 	setuptest.InHost(t, func() {
-		r := newRun(t, seed, operations)
+		r := newRun(t, seed, operations, minutes)
 		if r.rounds() && r.end() {
 			r.report(os.Getenv("CHAOS_REPORT"))
 		}

@@ -25,7 +25,8 @@ import (
 type run struct {
 	t          *testing.T
 	seed       uint64
-	operations int
+	operations int           // the number of operations, at least those made so far
+	leastTime  time.Duration // the run makes further operations until then
 	networks   []*network
 	workers    []*worker
 	checker    *worker  // calls plugins while the workers pause
@@ -40,13 +41,16 @@ type run struct {
 
 // newRun prepares the host and the workers. The number of workers is at most 64, and smaller on a
 // small machine or with few operations.
-func newRun(t *testing.T, seed, operations uint64) *run {
+func newRun(t *testing.T, seed, operations, minutes uint64) *run {
 	setuptest.Run(t, "sh", "-c", dropForward)
 	networks, err := newNetworks()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, seed: seed, operations: int(operations), networks: networks, counts: map[string]map[string]int{}}
+	r := &run{
+		t: t, seed: seed, operations: int(operations), leastTime: time.Duration(minutes) * time.Minute,
+		networks: networks, counts: map[string]map[string]int{},
+	}
 	for i := range max(1, min(64, 16*runtime.NumCPU(), r.operations/25)) {
 		r.workers = append(r.workers, r.newWorker(i+1, rand.New(rand.NewPCG(seed, uint64(i)))))
 	}
@@ -82,7 +86,8 @@ func (r *run) prepare() {
 // rounds makes the operations, and checks the host after each round. It returns false as soon as a
 // round shows a problem.
 func (r *run) rounds() bool {
-	for left := r.operations; left > 0; left -= perRound * len(r.workers) {
+	for done := 0; done < r.operations || time.Since(r.began) < r.leastTime; r.operations = max(r.operations, done) {
+		done += perRound * len(r.workers)
 		var all sync.WaitGroup
 		for _, w := range r.workers {
 			all.Go(w.round)
