@@ -24,6 +24,7 @@ var codes = []struct {
 	{setup.ErrAlternativeName, plugin.CodeTaken},
 	{setup.ErrRenamed, plugin.CodeTaken},
 	{setup.ErrTaken, plugin.CodeTaken},
+	{setup.ErrNewer, plugin.CodeTaken},
 	{setup.ErrAttached, plugin.CodeTaken},
 	{setup.ErrAddressConflict, plugin.CodeTaken},
 	{unix.EEXIST, plugin.CodeTaken},

@@ -26,7 +26,9 @@ func (h *Host) DetachPort(a Attachment, bridge string, known ...HostPort) error 
 // process that outlives the call, so a long-running caller must reap this child (see
 // rtnl/removal.go).
 func (h *Host) Unplug(a Attachment, known ...HostPort) (bridge string, err error) {
-	bridge, err = h.removePort(a.Port())
+	if bridge, err = h.removePort(a.Port()); errors.Is(err, ErrNewer) {
+		return "", err
+	}
 	// The host ports come after the port: another process may restore the host ports as long as the
 	// port exists (see Host.Known).
 	return bridge, errors.Join(err, ownrules.Unpublish(h.Namespace, a, known), ownrules.UnguardPort(h.Namespace, a.Port()))

@@ -137,6 +137,7 @@ var (
 	ErrNoNamespace        = netns.ErrNoNamespace
 	ErrNotNamespace       = netns.ErrNotNamespace
 	ErrTaken              = rtnl.ErrTaken
+	ErrNewer              = plan.ErrNewer
 	ErrNotBridge          = bridges.ErrNotBridge
 	ErrAlternativeName    = bridges.ErrAlternativeName
 	ErrRenamed            = bridges.ErrRenamed

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -115,6 +116,9 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	}
 	byIndex := map[int]rtnl.Link{}
 	for _, l := range all {
+		if err := plan.CheckFormat(l.Alias); err != nil {
+			return fmt.Errorf("link %s: %w", l.Name, err)
+		}
 		byIndex[l.Index] = l
 	}
 	released := []string{bridge}

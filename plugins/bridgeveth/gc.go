@@ -26,6 +26,9 @@ func gc(args *skel.CmdArgs) error {
 	}
 	defer host.Close()
 	err = host.Collect(c.Name, c.Bridge, valid)
+	if errors.Is(err, setup.ErrNewer) {
+		return attachment.Error(err) // the containers of a later release keep their addresses
+	}
 	ipam, failed := newDelegate(c, args, host)
 	if failed == nil {
 		failed = ipam.gc()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
@@ -210,4 +212,61 @@ func TestMixedBuilds(t *testing.T) {
 		setuptest.Same(t, before, "DEL left traces")
 		noLeases(t)
 	})
+}
+
+// TestLaterBuild marks a link or a table as later builds mark a new format. It checks that today's
+// build then refuses to touch it, and that a call for another container still works if it can.
+func TestLaterBuild(t *testing.T) {
+	conf := everything.with(object{"runtimeConfig": object{}})
+	port, bridge, table := "link "+portOf, "link br0", "nftables table bridgeveth"
+	for _, tt := range []struct {
+		name, mark string
+		refused    map[string]string // what the error names, by the verb and the container's number
+		works      []string
+	}{
+		{
+			"bridge port", "ip link set " + portOf + " alias bridgeveth.2/net/c1/eth0",
+			map[string]string{"ADD 1": port, "CHECK 1": port, "DEL 1": port, "GC 0": port}, []string{"ADD 3", "DEL 3", "DEL 2"},
+		},
+		{
+			"bridge", "ip link set br0 alias bridgeveth.2",
+			map[string]string{"ADD 3": bridge, "CHECK 1": bridge, "DEL 1": "link number", "GC 0": bridge}, nil,
+		},
+		{
+			"table", `nft 'add chain ip bridgeveth format; add rule ip bridgeveth format counter comment "2"'`,
+			map[string]string{"ADD 3": table, "CHECK 1": table}, []string{"DEL 2"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			newNode(t, conf, "nft").containers(3)
+			first := on("ADD", 1, conf).run(t).ok(t)
+			on("ADD", 2, conf).run(t).ok(t)
+			setuptest.Run(t, "sh", "-ec", tt.mark)
+			before, held := setuptest.Dump(t), leases(t)
+			do := func(what string) answer {
+				verb, number, _ := strings.Cut(what, " ")
+				switch verb {
+				case "CHECK":
+					return on(verb, 1, checking(conf, first)).run(t)
+				case "GC":
+					return call{verb: verb, conf: conf.with(object{"cni.dev/valid-attachments": []object{}})}.run(t)
+				}
+				return on(verb, int(number[0]-'0'), conf).run(t)
+			}
+			for what, want := range tt.refused {
+				code := map[bool]uint{true: 103, false: 101}[strings.HasPrefix(what, "CHECK")]
+				if f := do(what).failed(t); f.Code != code || !strings.Contains(f.Msg, want) || !strings.Contains(f.Msg, "a later release of bridgeveth made it; use that release") {
+					t.Errorf("%s: got %+v, want code %d and the name of the %s", what, f, code, want)
+				}
+				setuptest.Same(t, before, "%s changes something", what)
+				if diff := cmp.Diff(held, leases(t)); diff != "" {
+					t.Errorf("%s: leases (-before +after):\n%s", what, diff)
+				}
+			}
+			for _, what := range tt.works {
+				do(what).ok(t)
+			}
+		})
+	}
 }

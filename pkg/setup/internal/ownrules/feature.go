@@ -107,12 +107,20 @@ func (found foundRules) have(rules []ownRule) bool {
 	return !slices.ContainsFunc(rules, func(r ownRule) bool { return len(found[r.chain.Name][r.comment]) == 0 })
 }
 
-// Rules returns the rules with a comment in our table of a family.
+// formatChain is a chain that only later versions of bridgeveth add to a table: if they change the table in a
+// way that this version must not touch, they add this chain with a rule whose comment is the number of the format.
+const formatChain = "format"
+
+// Rules returns the rules with a comment in our table of a family. If a later version has written the table, the
+// error is plan.ErrNewer.
 func Rules(n *netns.Namespace, family int) (foundRules, error) {
 	dumped, err := nft.Rules(n, family, nft.OwnTable, "")
 	found := foundRules{}
 	for _, rule := range dumped {
 		chain, comment := rule.Text(unix.NFTA_RULE_CHAIN), nft.Comment(rule)
+		if chain == formatChain {
+			return nil, fmt.Errorf("nftables table %s: %w", nft.OwnTable, plan.ErrNewer)
+		}
 		if comment == "" {
 			continue
 		}

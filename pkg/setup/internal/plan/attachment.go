@@ -3,8 +3,10 @@ package plan
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -54,6 +56,21 @@ func ParseAttachment(alias string) (a Attachment, ok bool) {
 		return Attachment{}, false
 	}
 	return Attachment{f[1], f[2], f[3]}, true
+}
+
+// ErrNewer is returned if a later version of bridgeveth has made a link or a table. This
+// version then changes nothing, because it does not know the later format.
+var ErrNewer = errors.New("a later release of bridgeveth made it; use that release")
+
+// CheckFormat returns ErrNewer if a later version of bridgeveth has written this alias. The aliases of
+// this version have no number. Aliases of format 2 begin with "bridgeveth.2", and so on.
+func CheckFormat(alias string) error {
+	rest, found := strings.CutPrefix(alias, Owner+".")
+	number, _, _ := strings.Cut(rest, "/")
+	if format, err := strconv.Atoi(number); found && err == nil && format > 1 {
+		return ErrNewer
+	}
+	return nil
 }
 
 // Port returns the name of the host end of the attachment's veth pair. The name depends on the

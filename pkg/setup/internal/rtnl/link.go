@@ -115,7 +115,7 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp returns one link. The parameter "about" identifies the link in the request, by its name or
+// lookUp returns one link. If a later version has made the link, the error is plan.ErrNewer. The parameter "about" identifies the link in the request, by its name or
 // index.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
@@ -130,7 +130,8 @@ func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err err
 	if err != nil {
 		return l, err
 	}
-	return ParseLink(messages[0]), nil
+	l = ParseLink(messages[0])
+	return l, plan.CheckFormat(l.Alias)
 }
 
 // Absent reports whether err means that a link does not exist. ERANGE is the kernel's error for a name
@@ -387,7 +388,7 @@ func AwaitCarrier(n *netns.Namespace, name string, ready func(Link) bool) error 
 // because a killed process may have left a port without an alias.
 func (l Link) Ours() bool {
 	_, ok := plan.ParseAttachment(l.Alias)
-	return ok || l.Alias == "" && plan.IsPort(l.Name)
+	return ok || plan.CheckFormat(l.Alias) != nil || l.Alias == "" && plan.IsPort(l.Name)
 }
 
 // Attributes of VLAN links and of bridges with VLAN filtering.
