@@ -21,8 +21,12 @@ import (
 // libcni/api.go).
 const DefaultDir = "/var/lib/cni"
 
+// kind is the format of the records (CNICacheV1 in libcni/api.go).
+const kind = "cniCacheV1"
+
 // Record is what libcni stores about an attachment: the arguments of ADD, and its result.
 type Record struct {
+	Kind         string          `json:"kind"`
 	Container    string          `json:"containerId"`
 	Config       []byte          `json:"config"` // configuration of the plugin list, or of a single plugin
 	Interface    string          `json:"ifName"`
@@ -74,6 +78,9 @@ func read(path string) (*Record, error) {
 	r := &Record{Written: info.ModTime()}
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, err
+	}
+	if r.Kind != "" && r.Kind != kind {
+		return nil, fmt.Errorf("its kind is %q, and this release of bridgeveth reads only %q; install a newer release", r.Kind, kind)
 	}
 	if r.Container == "" || r.Interface == "" || r.Network == "" {
 		return nil, errors.New("it names no attachment: containerId, ifName or networkName is missing")

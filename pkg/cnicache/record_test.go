@@ -29,13 +29,14 @@ func TestRead(t *testing.T) {
 		"net-a-c3-eth0": `{"containerId":"c3","ifName":"eth0","networkName":"net-a","result":{"ip4":{"ip":"10.1.0.4/16"}}}`,
 		"net-c4-eth0":   `{"containerId":`,
 		"net-c5-eth0":   `null`,
+		"net-c6-eth0":   `{"kind":"cniCacheV2","containerId":"c6","ifName":"eth0","networkName":"net"}`,
 	} {
 		if err := os.WriteFile(filepath.Join(results, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	records, damaged, err := Read(dir, "net")
-	if err != nil || len(records) != 2 || len(damaged) != 2 {
+	if err != nil || len(records) != 2 || len(damaged) != 3 {
 		t.Fatalf("got %v, %v, %v", records, damaged, err)
 	}
 	for i, want := range []struct{ namespace, text, address string }{
