@@ -51,8 +51,11 @@ var (
 	newest  = []string{"limit of learned addresses of bridge br0: missing", "BPDU guard of port"}
 )
 
-// eachOlder runs a test for each earlier build in the folder OLDER_BUILDS.
-func eachOlder(t *testing.T, test func(t *testing.T, o older, dir string)) {
+func anyBuild(older) bool { return true }
+
+// eachOlder runs a test for each earlier build in the folder OLDER_BUILDS that the function usable
+// accepts.
+func eachOlder(t *testing.T, usable func(older) bool, test func(t *testing.T, o older, dir string)) {
 	t.Helper()
 	folder := os.Getenv("OLDER_BUILDS")
 	if found, err := os.ReadDir(folder); len(found) == 0 || err != nil {
@@ -60,7 +63,7 @@ func eachOlder(t *testing.T, test func(t *testing.T, o older, dir string)) {
 	}
 	for _, o := range olderBuilds {
 		dir := filepath.Join(folder, o.commit)
-		if _, err := os.Stat(filepath.Join(dir, "bridgeveth")); err != nil {
+		if _, err := os.Stat(filepath.Join(dir, "bridgeveth")); err != nil || !usable(o) {
 			continue // make test builds only some of them
 		}
 		t.Run(o.commit, func(t *testing.T) {
@@ -77,7 +80,7 @@ func (o older) conf() object {
 
 // by makes the node call the plugins in a folder, with a host port for a container.
 func (n *node) by(dir, port string) *node {
-	n.env = []string{"CNI_PATH=" + dir}
+	n.env = []string{"CNI_PATH=" + dir + ":" + programs}
 	if port != "" {
 		n.env = append(n.env, `CAP_ARGS={"portMappings": [{"hostPort": `+port+`, "containerPort": 80, "protocol": "tcp"}]}`)
 	}
@@ -87,7 +90,7 @@ func (n *node) by(dir, port string) *node {
 // TestUpgrade attaches containers by an earlier build. Today's build then checks, repairs, deletes
 // and collects these containers, and attaches another one beside them.
 func TestUpgrade(t *testing.T) {
-	eachOlder(t, func(t *testing.T, o older, dir string) {
+	eachOlder(t, anyBuild, func(t *testing.T, o older, dir string) {
 		conf := o.conf()
 		n := newNode(t, conf, "nft", "legacy")
 		outside, c := n.outside(false), n.containers(4)
@@ -154,64 +157,116 @@ func TestUpgrade(t *testing.T) {
 
 // TestMixedBuilds calls an earlier build and today's build at random. Calls of the earlier build may
 // fail, for example because today's build has converted the store, but must not make a call of
-// today's build fail afterwards.
+// today's build fail afterwards. With host-local, both builds can always read the leases.
 func TestMixedBuilds(t *testing.T) {
-	eachOlder(t, func(t *testing.T, o older, dir string) {
-		if !o.leases {
-			return // today's build cannot read its leases
-		}
-		n := newNode(t, o.conf(), "nft")
-		c := n.containers(4)
+	t.Run("ipam-simple", func(t *testing.T) {
+		mixBuilds(t, dual["ipam"], func(o older) bool { return o.leases })
+	})
+	t.Run("host-local", func(t *testing.T) {
+		mixBuilds(t, dual["ipam"].(object).with(object{"type": "host-local"}), anyBuild)
+	})
+}
+
+// mixBuilds makes the calls of TestMixedBuilds for each earlier build that the function usable
+// accepts. The parameter ipam is the key "ipam" of the network.
+func mixBuilds(t *testing.T, ipam any, usable func(older) bool) {
+	t.Helper()
+	eachOlder(t, usable, func(t *testing.T, o older, dir string) {
+		n := newNode(t, o.conf().with(object{"ipam": ipam}), "nft")
+		m := mixed{node: n, ipam: ipam, containers: n.containers(4), attached: map[int]bool{}}
 		before := setuptest.Dump(t)
 		random := rand.New(rand.NewPCG(1, 2))
-		attached := map[int]bool{}
-		port := func(i int) string { return map[bool]string{true: fmt.Sprint(8080 + i)}[i < 2] }
 		for step := range 30 {
-			i, ours := random.IntN(len(c)), random.IntN(2) == 0
-			verb := map[bool]string{true: "del", false: "add"}[attached[i]]
+			i, ours := random.IntN(len(m.containers)), random.IntN(2) == 0
+			verb := map[bool]string{true: "del", false: "add"}[m.attached[i]]
 			plugins := map[bool]string{true: programs, false: dir}[ours]
-			err := n.by(plugins, port(i)).cnitool(verb, c[i])
+			if random.IntN(6) == 0 {
+				verb = "gc"
+			}
 			when := fmt.Sprintf("step %d, %s of container %d by %s", step, verb, i+1, plugins)
+			err := m.call(plugins, verb, i)
 			switch {
-			case err == nil:
-				attached[i] = verb == "add"
-			case ours:
+			case err != nil && ours:
 				t.Fatalf("%s: %v", when, err)
-			default:
-				n.by(programs, port(i)).must("del", c[i])
-				attached[i] = false
+			case err == nil && verb != "gc":
+				m.attached[i] = verb == "add"
+			case verb != "gc":
+				n.by(programs, m.hostPort(i)).must("del", m.containers[i])
+				m.attached[i] = false
 			}
-			if random.IntN(8) > 0 {
-				continue
-			}
-			if out, status := bvctl(t, "repair"); status != 0 {
-				t.Errorf("%s: repair: status %d: %s", when, status, out)
-			}
-			for i := range c {
-				if !attached[i] {
-					continue
-				}
-				n.by(programs, port(i)).must("check", c[i])
-				if !setuptest.Ping(t, c[i], "10.88.0.1") {
-					t.Errorf("%s: container %d does not reach its gateway", when, i+1)
-				}
-			}
-			var all []string
-			for _, l := range leases(t) {
-				_, address, _ := strings.Cut(l, " ")
-				all = append(all, address)
-			}
-			slices.Sort(all)
-			if len(slices.Compact(slices.Clone(all))) != len(all) {
-				t.Errorf("%s: an address is leased twice: %v", when, all)
+			if random.IntN(6) == 0 {
+				m.check(when)
 			}
 		}
-		for i := range c {
-			n.by(programs, port(i)).must("del", c[i])
+		m.check("at the end")
+		for i := range m.containers {
+			n.by(programs, m.hostPort(i)).must("del", m.containers[i])
 		}
 		setuptest.Same(t, before, "DEL left traces")
 		noLeases(t)
 	})
+}
+
+// mixed is a host on which two builds are called.
+type mixed struct {
+	*node
+	containers []*setup.Namespace
+	attached   map[int]bool
+	ipam       any // the key "ipam" of the network
+}
+
+// hostPort returns the host port of a container, or "" for none.
+func (m mixed) hostPort(i int) string { return map[bool]string{true: fmt.Sprint(8080 + i)}[i < 2] }
+
+// call calls the plugins in a folder: GC with all attached containers as valid, or another verb for
+// one container.
+func (m mixed) call(dir, verb string, i int) error {
+	m.t.Helper()
+	if verb != "gc" {
+		return m.by(dir, m.hostPort(i)).cnitool(verb, m.containers[i])
+	}
+	valid := []object{}
+	for i, there := range m.attached {
+		if there {
+			valid = append(valid, object{"containerID": containerID(m.containers[i].Path), "ifname": "eth0"})
+		}
+	}
+	program, err := filepath.Rel(programs, filepath.Join(dir, "bridgeveth"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	gc := call{verb: "GC", program: program, path: dir + ":" + programs, conf: dual.with(object{"ipam": m.ipam, "cni.dev/valid-attachments": valid})}
+	if a := gc.run(m.t); a.err != nil {
+		return fmt.Errorf("%w: %s", a.err, a.stdout)
+	}
+	return nil
+}
+
+// check repairs the host. Then each attached container must pass CHECK and reach its gateway, and no
+// address may be leased twice.
+func (m mixed) check(when string) {
+	m.t.Helper()
+	if out, status := bvctl(m.t, "repair"); status != 0 {
+		m.t.Errorf("%s: repair: status %d: %s", when, status, out)
+	}
+	for i, there := range m.attached {
+		if !there {
+			continue
+		}
+		m.by(programs, m.hostPort(i)).must("check", m.containers[i])
+		if !setuptest.Ping(m.t, m.containers[i], "10.88.0.1") {
+			m.t.Errorf("%s: container %d does not reach its gateway", when, i+1)
+		}
+	}
+	var all []string
+	for _, l := range leases(m.t) {
+		_, address, _ := strings.Cut(l, " ")
+		all = append(all, address)
+	}
+	slices.Sort(all)
+	if len(slices.Compact(slices.Clone(all))) != len(all) {
+		m.t.Errorf("%s: an address is leased twice: %v", when, all)
+	}
 }
 
 // TestLaterBuild marks a link or a table as later builds mark a new format. It checks that today's
