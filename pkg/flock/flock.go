@@ -56,8 +56,9 @@ func limited(wait time.Duration) time.Duration {
 
 // Lock is a lock on a file. It is held until Unlock.
 type Lock struct {
-	fd   int
-	file *os.File // the file that Acquire has opened; nil for a Lock of AcquireFD
+	fd        int
+	file      *os.File // the file that Acquire has opened; nil for a Lock of AcquireFD
+	inherited bool     // see Inherit
 }
 
 // Acquire locks a file or folder, which must exist and be readable. If other processes have locked
@@ -107,7 +108,7 @@ func open(path string) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	return &Lock{int(f.Fd()), f}, nil
+	return &Lock{fd: int(f.Fd()), file: f}, nil
 }
 
 // take locks the file of l, and returns l. After an error, it closes the file.
@@ -143,6 +144,18 @@ func take(l *Lock, mode Mode, wait time.Duration) (*Lock, error) {
 	}
 }
 
+// Inherit lets the programs that this process starts keep the lock if this process is killed: the
+// lock then ends when the last of these programs has ended. Unlock releases the lock in any case.
+func (l *Lock) Inherit() {
+	l.inherited = true
+	l.setFlags(0)
+}
+
+// setFlags sets the flags of the file descriptor (FD_CLOEXEC or none).
+func (l *Lock) setFlags(flags int) {
+	_, _ = unix.FcntlInt(uintptr(l.fd), unix.F_SETFD, flags) // fails only if the file is closed
+}
+
 // Unlock releases the lock. It does nothing if l is nil.
 func (l *Lock) Unlock() {
 	if l == nil {
@@ -151,6 +164,8 @@ func (l *Lock) Unlock() {
 	_ = flock(l.fd, unix.LOCK_UN) // flock(2) fails only if the file is closed, and then the lock is released already
 	if l.file != nil {
 		_ = l.file.Close() // no data can be lost: nothing was written to the file
+	} else if l.inherited {
+		l.setFlags(unix.FD_CLOEXEC)
 	}
 }
 

@@ -3,6 +3,7 @@ package cnitool
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,18 +34,25 @@ func (c call) killable(t testing.TB) ptrace.Traced {
 // left such processes behind.
 func awaitNoPrograms(t testing.TB) {
 	t.Helper()
+	harness.Await(t, "an end of all programs", func() bool { return len(others(t)) == 0 })
+}
+
+// others returns the IDs of the other processes that run in the test's host.
+func others(t testing.TB) (pids []string) {
+	t.Helper()
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	harness.Await(t, "an end of all programs", func() bool {
-		all, _ := os.ReadDir("/proc")
-		return !slices.ContainsFunc(all, func(p os.DirEntry) bool {
-			pid, err := strconv.Atoi(p.Name())
-			ns, _ := os.Readlink("/proc/" + p.Name() + "/ns/net")
-			return err == nil && ns == ours && pid != os.Getpid()
-		})
-	})
+	all, _ := os.ReadDir("/proc")
+	for _, p := range all {
+		pid, err := strconv.Atoi(p.Name())
+		ns, _ := os.Readlink("/proc/" + p.Name() + "/ns/net")
+		if err == nil && ns == ours && pid != os.Getpid() {
+			pids = append(pids, p.Name())
+		}
+	}
+	return pids
 }
 
 // TestKilledFirst kills the first ADD of a host, which makes all folders, tables and bridges, and
@@ -188,5 +196,65 @@ func TestKilledTakeOver(t *testing.T) {
 				t.Errorf("%s: files of the store: %v, %v", when, found, err)
 			}
 		},
+	})
+}
+
+// TestKilledProgram kills an ADD while the iptables that adds its chain waits, as it does if another
+// program holds the xtables lock. The test checks that a DEL waits for this iptables, and so leaves
+// nothing.
+func TestKilledProgram(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "legacy").containers(1)
+	before := setuptest.Dump(t)
+	if err := os.Mkdir(killers, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	setuptest.WriteProgram(t, killers+"/iptables-legacy", `#!/bin/sh
+case "$*" in *"-N "*)
+	>/run/waits
+	while [ ! -e /run/free ]; do sleep 0.02; done
+esac
+exec /usr/sbin/iptables-legacy "$@"
+`)
+	start := func(verb string) (*os.Process, chan error) {
+		cmd, ended := on(verb, 1, single).command(t), make(chan error, 1)
+		cmd.Env = append(cmd.Env, "PATH="+killers+":"+os.Getenv("PATH"))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- cmd.Wait() }()
+		return cmd.Process, ended
+	}
+	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	add, killed := start("ADD")
+	harness.Await(t, "an iptables that waits", func() bool { return exists("/run/waits") })
+	if err := add.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-killed; err == nil {
+		t.Error("ADD has ended before the kill")
+	}
+	_, ended := start("DEL")
+	harness.Await(t, "a DEL that waits or has ended", func() bool { return len(ended) > 0 || waitsForLock(t, "bridgeveth") })
+	setuptest.Run(t, "touch", "/run/free")
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	awaitNoPrograms(t)
+	setuptest.Same(t, before, "DEL left traces")
+}
+
+// waitsForLock reports whether a program with this beginning of its name waits in flock(2), in the
+// test's host.
+func waitsForLock(t testing.TB, name string) bool {
+	t.Helper()
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(others(t), func(pid string) bool {
+		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
+		waits := regexp.MustCompile(`-> FLOCK +ADVISORY +WRITE ` + pid + ` `)
+		return strings.HasPrefix(string(comm), name) && waits.Match(locks)
 	})
 }

@@ -20,5 +20,8 @@ func (n *Namespace) Lock(mode flock.Mode) (*flock.Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the host's network namespace: %w", err)
 	}
+	if mode == flock.Exclusive { // if this process is killed, a DEL must wait for the iptables that it has started
+		l.Inherit()
+	}
 	return l, nil
 }
