@@ -165,13 +165,12 @@ func TestStoppedHolder(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("for process %d (sleep 1000), which is stopped; continue it with: kill -CONT %[1]d", cmd.Process.Pid)
-	var got string
-	for range 100 { // the process may receive the signal some time later
-		_, err := Acquire(dir, Exclusive, 0)
-		if got = fmt.Sprint(err); strings.HasPrefix(got, "lock "+dir+": waited ") && strings.Contains(got, want) {
-			return
-		}
+	if _, err := syscall.Wait4(cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil { // returns when the process has stopped
+		t.Fatal(err)
 	}
-	t.Errorf("got %q, want %q", got, want)
+	want := fmt.Sprintf("for process %d (sleep 1000), which is stopped; continue it with: kill -CONT %[1]d", cmd.Process.Pid)
+	_, err := Acquire(dir, Exclusive, 0)
+	if got := fmt.Sprint(err); !strings.HasPrefix(got, "lock "+dir+": waited ") || !strings.Contains(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
