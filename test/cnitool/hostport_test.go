@@ -366,8 +366,20 @@ func TestHostPortsRemoved(t *testing.T) {
 // over the host port. It checks that the packets reach the new container. A stale conntrack entry
 // would send them to the old container.
 func TestStaleFlows(t *testing.T) {
-	t.Parallel()
+	for name, zone := range map[string]string{
+		"no zone": "", "a zone": "ct zone set 7", "a zone of one direction": "ct original zone set 7",
+	} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); testStaleFlows(t, zone) })
+	}
+}
+
+// testStaleFlows is TestStaleFlows on a host that puts packets from outside into a conntrack zone, if
+// the rule zone is not empty.
+func testStaleFlows(t *testing.T, zone string) {
 	n := newNode(t, single, "nft")
+	if zone != "" {
+		setuptest.Run(t, "nft", `table ip zones { chain prerouting { type filter hook prerouting priority raw; iifname { "uplink", "br0" } `+zone+`; }; chain output { type filter hook output priority raw; `+zone+`; }; }`)
+	}
 	outside := n.outside(false)
 	c := n.containers(2)
 	serve(t, c[1], 80)

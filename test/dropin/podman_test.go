@@ -14,37 +14,44 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// podmanConf is podman's configuration. All files of podman are below /run. podman uses no cgroups,
-// because the test has no cgroup of its own.
+// podmanConf is podman's configuration, without the folder of the network configurations. All files
+// of podman are below /run. podman uses no cgroups, because the test has no cgroup of its own.
 const podmanConf = `[containers]
 cgroups = "disabled"
 seccomp_profile = "unconfined"
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
-[network]
-network_backend = "cni"
-cni_plugin_dirs = [%[1]q]
-network_config_dir = "/run/podman/net.d"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-conmon_path = ["%[2]s/bin/conmon"]
 runtime = "crun"
-[engine.runtimes]
-crun = ["%[2]s/bin/crun"]
-`
+%s
+[network]
+network_config_dir = "/run/podman/net.d"
+%s`
 
-// podman runs podman commands in the test's host, with the plugins of one folder.
+// podman runs podman commands in the test's host.
 type podman struct {
-	t    testing.TB
-	root string
+	t       testing.TB
+	program string
 }
 
+// newPodman returns podman 4.3, which runs the plugins of one folder.
 func newPodman(t testing.TB, plugins string) *podman {
 	t.Helper()
-	p := &podman{t, os.Getenv("PODMAN_ROOT")}
-	if _, err := os.Stat(p.root + "/bin/podman"); p.root == "" || err != nil {
+	root := os.Getenv("PODMAN_ROOT")
+	if _, err := os.Stat(root + "/bin/podman"); root == "" || err != nil {
 		t.Skip("LISTED SKIP: no podman in PODMAN_ROOT; run make test where Debian's packages can be had")
 	}
+	return startPodman(t, root+"/bin/podman", root+"/root/bin/busybox", fmt.Sprintf(podmanConf,
+		fmt.Sprintf("conmon_path = [\"%[1]s/bin/conmon\"]\n[engine.runtimes]\ncrun = [\"%[1]s/bin/crun\"]", root),
+		fmt.Sprintf("network_backend = \"cni\"\ncni_plugin_dirs = [%q]\n", plugins)))
+}
+
+// startPodman prepares the test's host for a podman with this configuration, and imports an image
+// that contains only busybox.
+func startPodman(t testing.TB, program, busybox, conf string) *podman {
+	t.Helper()
+	p := &podman{t, program}
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: podman as root needs root outside of a user namespace")
 	}
@@ -58,9 +65,9 @@ func newPodman(t testing.TB, plugins string) *podman {
 	must(t, os.MkdirAll("/run/podman/home/.config/containers", 0o755))
 	must(t, os.MkdirAll(image+"/bin", 0o755))
 	must(t, os.WriteFile("/run/podman/home/.config/containers/policy.json", []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`), 0o600))
-	setuptest.Run(t, "cp", p.root+"/root/bin/busybox", image+"/bin/")
+	setuptest.Run(t, "cp", busybox, image+"/bin/busybox")
 	setuptest.Run(t, "tar", "-C", image, "-cf", image+".tar", ".")
-	must(t, os.WriteFile("/run/podman/containers.conf", fmt.Appendf(nil, podmanConf, plugins, p.root), 0o600))
+	must(t, os.WriteFile("/run/podman/containers.conf", []byte(conf), 0o600))
 	p.run("import", image+".tar", "image")
 	t.Cleanup(func() { p.run("rm", "-f", "-t", "0", "-a") })
 	return p
@@ -70,7 +77,7 @@ func newPodman(t testing.TB, plugins string) *podman {
 func (p *podman) run(args ...string) string {
 	p.t.Helper()
 	command := []string{"CONTAINERS_CONF=/run/podman/containers.conf", "HOME=/run/podman/home", "TMPDIR=/run/podman",
-		p.root + "/bin/podman", "--root", "/run/podman/storage", "--runroot", "/run/podman/state", "--storage-driver", "vfs"}
+		p.program, "--root", "/run/podman/storage", "--runroot", "/run/podman/state", "--storage-driver", "vfs"}
 	return strings.TrimSpace(setuptest.Run(p.t, "env", append(command, args...)...))
 }
 
