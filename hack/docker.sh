@@ -2,7 +2,8 @@
 # Downloads Debian's packages of dockerd and of the programs that it starts, and unpacks them into
 # .cache/docker/bin. Packages of other releases, such as trixie and sid, go to
 # .cache/docker/SUITE/bin. The packages are not installed, because installing would start a daemon
-# that changes the host's firewall.
+# that changes the host's firewall. With the word moby instead of a release, the script builds the
+# dockerd of hack/docker/go.mod into .cache/docker/moby/bin.
 #
 #   hack/docker.sh [SUITE...]
 set -eu
@@ -32,6 +33,16 @@ for suite; do
 	new=$to/$suite.new
 	rm -rf "$to/$suite" "$new"
 	mkdir -p "$new/bin"
+	if [ "$suite" = moby ]; then
+		echo "building dockerd" >&2
+		CGO_ENABLED=0 nice -n 19 go build -C hack/docker -trimpath -ldflags '-s -w' -o "$new/bin/" tool
+		# The other programs are those of the host's release.
+		for program in "$to"/bin/*; do
+			[ -e "$new/bin/${program##*/}" ] || ln -s "../../bin/${program##*/}" "$new/bin"
+		done
+		mv "$new" "$to/$suite"
+		continue
+	fi
 	hack/unpack.sh "$suite" "$new/root" docker.io containerd runc
 	# These programs need a newer C library than the host's, so the loader of their own release
 	# starts them.

@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 hack/containerd.sh
+hack/docker.sh moby
 packages="./cnitool ./containerd ./dropin ./gocni github.com/bridgeveth/bridgeveth/pkg/setup/..."
 for suite in ${SUITES:-trixie sid}; do
 	hack/firewalld.sh "$suite"

@@ -20,20 +20,28 @@ import (
 // dockerWait is the longest time that dockerd may take to start.
 const dockerWait = time.Minute
 
-// dockerd starts the program dockerd from the folder bin in the test's host. All files of the
-// program are below /run. The program ends with the test, or when stop is called.
-func dockerd(t *testing.T, bin string) (stop func()) {
+// dockerCommand returns a command that starts the program dockerd from the folder bin. All files of
+// the program are below /run.
+func dockerCommand(t *testing.T, bin string, args ...string) *exec.Cmd {
 	t.Helper()
 	program := filepath.Join(bin, "dockerd")
 	if _, err := os.Stat(program); err != nil {
-		t.Skip("LISTED SKIP: no dockerd of this release; run make test where Debian's packages can be had")
+		t.Skip("LISTED SKIP: no dockerd of this release; run make test where Debian's packages can be had, or make test-distro")
 	}
 	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
 		t.Skip("LISTED SKIP: dockerd needs root outside of a user namespace")
 	}
-	cmd := exec.Command(program, "--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec",
-		"--pidfile", "/run/docker.pid", "-H", "unix:///run/docker.sock", "--storage-driver", "vfs")
+	cmd := exec.Command(program, append([]string{"--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec",
+		"--pidfile", "/run/docker.pid", "-H", "unix:///run/docker.sock", "--storage-driver", "vfs"}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	return cmd
+}
+
+// dockerd starts the program dockerd from the folder bin in the test's host. The program ends with
+// the test, or when stop is called.
+func dockerd(t *testing.T, bin string, args ...string) (stop func()) {
+	t.Helper()
+	cmd := dockerCommand(t, bin, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // dockerd and its containerd
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -97,6 +105,7 @@ func TestDocker(t *testing.T) {
 		"of the host": os.Getenv("DOCKER_BIN"),
 		"trixie":      "../../.cache/docker/trixie/bin", // Docker 26
 		"sid":         "../../.cache/docker/sid/bin",    // Docker 28 or later
+		"moby":        "../../.cache/docker/moby/bin",   // Docker 29
 	} {
 		t.Run(release, func(t *testing.T) {
 			bin, err := filepath.Abs(bin)
@@ -174,6 +183,43 @@ func testDocker(t *testing.T, bin string) {
 	n.must("del", c...)
 	if diff := cmp.Diff(before, sortedLines(setuptest.Dump(t))); diff != "" {
 		t.Errorf("DEL left traces (-before +after):\n%s", diff)
+	}
+}
+
+// TestDockerNFTables runs bridgeveth beside a dockerd with the backend nftables. Such a dockerd does
+// not start before forwarding is on, which the first ADD switches on. The policy DROP of iptables is
+// left, as after a change of the backend.
+func TestDockerNFTables(t *testing.T) {
+	n := newNode(t, single, "nft")
+	c := n.containers(2)
+	bin, err := filepath.Abs("../../.cache/docker/moby/bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const backend = "--firewall-backend=nftables"
+	out, err := dockerCommand(t, bin, backend).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "IPv4 forwarding is disabled") {
+		t.Errorf("before ADD, dockerd ends with %v:\n%s", err, out)
+	}
+	n.must("add", c[0])
+	stop := dockerd(t, bin, backend)
+	table := func() string { return setuptest.Run(t, "nft", "-s", "list", "table", "ip", "docker-bridges") }
+	before := table()
+	n.must("add", c[1])
+	passes := func(when string) {
+		t.Helper()
+		if !setuptest.Ping(t, c[0], "10.88.0.3") {
+			t.Errorf("%s: the ping is dropped", when)
+		}
+		n.must("check", c...)
+	}
+	passes("after ADD")
+	stop()
+	dockerd(t, bin, backend)
+	passes("after a restart of dockerd")
+	n.must("del", c...)
+	if diff := cmp.Diff(before, table()); diff != "" {
+		t.Errorf("Docker's table (-before +after):\n%s", diff)
 	}
 }
 
