@@ -53,14 +53,20 @@ var (
 
 func anyBuild(older) bool { return true }
 
-// eachOlder runs a test for each earlier build in the folder OLDER_BUILDS that the function usable
-// accepts.
-func eachOlder(t *testing.T, usable func(older) bool, test func(t *testing.T, o older, dir string)) {
+// olderFolder returns the folder with the earlier builds. If there is none, it skips the test.
+func olderFolder(t *testing.T) string {
 	t.Helper()
 	folder := os.Getenv("OLDER_BUILDS")
 	if found, err := os.ReadDir(folder); len(found) == 0 || err != nil {
 		t.Skip("LISTED SKIP: no earlier builds: run make test in a clone with the whole history")
 	}
+	return folder
+}
+
+// eachOlder runs a test for each earlier build that the function usable accepts.
+func eachOlder(t *testing.T, usable func(older) bool, test func(t *testing.T, o older, dir string)) {
+	t.Helper()
+	folder := olderFolder(t)
 	for _, o := range olderBuilds {
 		dir := filepath.Join(folder, o.commit)
 		if _, err := os.Stat(filepath.Join(dir, "bridgeveth")); err != nil || !usable(o) {
@@ -159,6 +165,7 @@ func TestUpgrade(t *testing.T) {
 // fail, for example because today's build has converted the store, but must not make a call of
 // today's build fail afterwards. With host-local, both builds can always read the leases.
 func TestMixedBuilds(t *testing.T) {
+	olderFolder(t) // skips the whole test, so no part of it counts as passed
 	t.Run("ipam-simple", func(t *testing.T) {
 		mixBuilds(t, dual["ipam"], func(o older) bool { return o.leases })
 	})
