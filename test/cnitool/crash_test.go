@@ -237,6 +237,38 @@ func TestTablesDeleted(t *testing.T) {
 	}
 }
 
+// TestTablesDeletedShared deletes bridgeveth's table during an ADD, as TestTablesDeleted does, while a
+// container on another bridge has host ports. ADD then finds the maps of host ports, and another
+// program deletes the maps before ADD adds its rules.
+func TestTablesDeletedShared(t *testing.T) {
+	t.Parallel()
+	conf := publishing(single.with(object{"forward": "none"}), object{"hostPort": 8080, "containerPort": 80})
+	other := publishing(conf.with(object{"name": "other", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}}), object{"hostPort": 9090, "containerPort": 80})
+	newNode(t, conf, "nft").containers(2)
+	before := setuptest.Dump(t)
+	for at, sent := 1, 1; sent >= at; at++ {
+		on("ADD", 2, other).run(t).ok(t)
+		sent = 0
+		a := on("ADD", 1, conf).traced(t, func(c ptrace.Call) bool {
+			if !sends(c) {
+				return true
+			}
+			if sent++; sent == at {
+				setuptest.Run(t, "nft", "delete", "table", "ip", "bridgeveth")
+			}
+			return true
+		})
+		if a.err != nil {
+			t.Errorf("table deleted before message %d: %v: %s", at, a.err, a.stdout)
+		}
+		on("DEL", 1, conf).run(t).ok(t)
+		on("DEL", 2, other).run(t).ok(t)
+		if !setuptest.Same(t, before, "table deleted before message %d, DEL left traces", at) {
+			t.FailNow()
+		}
+	}
+}
+
 // TestRulesetFlushed runs "nft flush ruleset" during an ADD, on a host whose FORWARD chain denies
 // packets. The rounds are those of TestBridgeDeleted. The test checks that ADD nevertheless
 // succeeds, and that DEL leaves nothing.

@@ -133,8 +133,17 @@ func Rules(n *netns.Namespace, family int) (foundRules, error) {
 }
 
 // addFeature deletes the rules of a feature and adds them again, in one transaction. It also creates the table
-// and the sets if they do not exist.
+// and the sets if they do not exist. If another program changes nf_tables meanwhile, addFeature starts again.
 func addFeature(n *netns.Namespace, f feature) error {
+	err := nft.AtOneGeneration(n, func(seen uint32) error { return addFeatureAt(n, f, seen) })
+	if err != nil {
+		return fmt.Errorf("add %s: %w", f.what, err)
+	}
+	return nil
+}
+
+// addFeatureAt does the work of addFeature for one generation of nf_tables.
+func addFeatureAt(n *netns.Namespace, f feature, seen uint32) error {
 	present, err := Rules(n, f.family)
 	if err != nil {
 		return err
@@ -159,10 +168,7 @@ func addFeature(n *netns.Namespace, f feature) error {
 		}
 	}
 	addRules(c, t, f.rules...)
-	if err := c.Send(n, nft.AnyGeneration); err != nil {
-		return fmt.Errorf("add %s: %w", f.what, err)
-	}
-	return nil
+	return c.Send(n, seen)
 }
 
 // addSets adds the sets of a feature that do not exist, with their elements.
