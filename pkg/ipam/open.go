@@ -48,6 +48,10 @@ type Store struct {
 	// records of a runtime. The Store calls it when a network is new to the store, for example
 	// because the store was deleted on a running host. FindAttached may be nil.
 	FindAttached func(network string) ([]Lease, error)
+	// FindNetworks returns the names of the networks that may have leases in this store. Together with
+	// a new network, the Store makes the networks in this list, because their containers may have
+	// addresses from the ranges of the new network. FindNetworks may be nil.
+	FindNetworks func() ([]string, error)
 
 	file      boltfile.File
 	lock      *flock.Lock

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/allocator"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
@@ -70,20 +71,46 @@ func (s *Store) withNetwork(tx *boltfile.Tx, name string, f func(*records.Networ
 	return f(n)
 }
 
-// rebuild makes a network with the leases of the attached containers, which FindAttached returns.
+// rebuild makes a network with the leases of the attached containers, which FindAttached returns. It
+// also makes each network of FindNetworks that has such leases and is not in the store.
 func (s *Store) rebuild(tx *boltfile.Tx, name string) (*records.Network, error) {
-	n, err := records.Create(tx, name)
-	if err != nil || s.FindAttached == nil {
-		return n, err
+	names := []string{name}
+	if s.FindNetworks != nil {
+		others, err := s.FindNetworks()
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, slices.DeleteFunc(others, func(other string) bool { return other == name })...)
 	}
-	found, err := s.FindAttached(name)
-	if err == nil {
-		err = n.TakeOver(found)
+	for _, n := range names {
+		if err := s.rebuildOne(tx, n, n == name); err != nil {
+			return nil, err
+		}
+	}
+	return records.Open(tx, name)
+}
+
+// rebuildOne makes a network as rebuild does, unless the network is in the store. If the parameter
+// always is false, it makes only a network that has leases.
+func (s *Store) rebuildOne(tx *boltfile.Tx, name string, always bool) error {
+	if n, err := records.Open(tx, name); n != nil || err != nil {
+		return err
+	}
+	var found []Lease
+	var err error
+	if s.FindAttached != nil {
+		found, err = s.FindAttached(name)
+	}
+	if err == nil && (always || len(found) > 0) {
+		var n *records.Network
+		if n, err = records.Create(tx, name); err == nil {
+			err = n.TakeOver(found)
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("take over the addresses of attached containers: %w", err)
+		return fmt.Errorf("take over the addresses of attached containers: %w", err)
 	}
-	return n, nil
+	return nil
 }
 
 // importHostLocal imports the reservations that host-local has made since the boot. The reserved

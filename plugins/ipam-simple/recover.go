@@ -1,6 +1,10 @@
 package ipamsimple
 
 import (
+	"cmp"
+	"encoding/json"
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/cnicache"
@@ -11,13 +15,25 @@ import (
 // attachedLeases returns the addresses that a network's containers already have. The store needs
 // them if it does not know the network yet. They come from libcni's records and from the
 // containers' interfaces.
+//
+// If two leases have the same address, the store takes the first. The records of containers without
+// a link are therefore last: a DEL that was killed after it had freed the address leaves such a
+// record.
 func (p Plugin) attachedLeases(network string) ([]ipam.Lease, error) {
 	recorded, err := p.recordedLeases(network)
 	if err != nil || p.LinkAddresses == nil {
 		return recorded, err
 	}
 	atLinks, err := p.LinkAddresses(network)
-	return append(recorded, atLinks...), err
+	var linked, others []ipam.Lease
+	for _, l := range recorded {
+		if p.hasLink(l.Attachment) {
+			linked = append(linked, l)
+		} else {
+			others = append(others, l)
+		}
+	}
+	return slices.Concat(linked, atLinks, others), err
 }
 
 // recordedLeases returns the addresses of a network in libcni's records. It ignores records from
@@ -40,6 +56,38 @@ func (p Plugin) recordedLeases(network string) (leases []ipam.Lease, err error) 
 		}
 	}
 	return leases, err
+}
+
+// recordedNetworks returns the names of the networks in libcni's records whose leases are in the
+// store in the folder dataDir.
+func recordedNetworks(dataDir string) (names []string, err error) {
+	records, _, err := cnicache.Read(cnicache.DefaultDir, "")
+	for _, r := range records {
+		if !slices.Contains(names, r.Network) && usesStore(r.Config, dataDir) {
+			names = append(names, r.Network)
+		}
+	}
+	return names, err
+}
+
+// usesStore reports whether a recorded configuration has ipam-simple with this dataDir.
+func usesStore(conf []byte, dataDir string) bool {
+	type configured struct {
+		IPAM struct {
+			Type    string `json:"type"`
+			DataDir string `json:"dataDir"`
+		} `json:"ipam"`
+	}
+	var list struct {
+		configured              // of a single plugin instead of a list
+		Plugins    []configured `json:"plugins"`
+	}
+	if json.Unmarshal(conf, &list) != nil {
+		return false
+	}
+	return slices.ContainsFunc(append(list.Plugins, list.configured), func(c configured) bool {
+		return plugin.IsIPAMSimple(c.IPAM.Type) && cmp.Or(c.IPAM.DataDir, ipam.DefaultDir) == dataDir
+	})
 }
 
 // isNamespace reports whether a namespace is mounted at path. After an unmount, only a plain file

@@ -45,6 +45,7 @@ func (p Plugin) openToRead(c *config) (*ipam.Store, error) {
 func (p Plugin) withSources(c *config, s *ipam.Store, err error) (*ipam.Store, error) {
 	if err == nil {
 		s.HostLocal, s.FindAttached = c.ImportFrom, p.attachedLeases
+		s.FindNetworks = func() ([]string, error) { return recordedNetworks(c.DataDir) }
 	}
 	return s, err
 }

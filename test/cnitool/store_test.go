@@ -70,6 +70,47 @@ func TestStoreDeleted(t *testing.T) {
 	}
 }
 
+// TestStoreDeletedKilledDEL deletes the store while a container has the address of an earlier
+// container. The record and the namespace of the earlier container still exist, as after a DEL that
+// was killed when it had freed the address. The address must stay leased to the living container.
+func TestStoreDeletedKilledDEL(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24", "rangeStart": "10.88.0.2", "rangeEnd": "10.88.0.2"}}), "nft")
+	c := n.containers(2)
+	n.must("add", c[0])
+	setuptest.Run(t, "cp", "-r", "/var/lib/cni/results", "/run/results")
+	n.must("del", c[0])
+	n.must("add", c[1])
+	setuptest.Run(t, "sh", "-ec", "cp -n /run/results/* /var/lib/cni/results; rm -r /run/ipam-simple")
+	n.must("check", c[1])
+}
+
+// TestStoreDeletedShared deletes the store while a container runs on one of two networks with the
+// same range. ADD on the other network must not lease the address of this container.
+func TestStoreDeletedShared(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "nft")
+	setuptest.Run(t, "sh", "-ec", `sed 's/"name":"net"/"name":"twin"/' /run/net.d/10-net.conflist >/run/net.d/20-twin.conflist; grep -q twin /run/net.d/20-twin.conflist`)
+	c := n.containers(2)
+	n.must("add", c[0])
+	refused := func(when string) {
+		if err := n.cnitoolOn("twin", "add", c[1]); err == nil || !strings.Contains(err.Error(), "is in use by another network") {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	refused("before the deletion")
+	if err := os.RemoveAll("/run/ipam-simple"); err != nil {
+		t.Fatal(err)
+	}
+	refused("after the deletion")
+	n.must("check", c[0])
+	n.must("del", c[0])
+	noLeases(t)
+	if err := n.cnitoolOn("twin", "add", c[1]); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFullDisk fills the file system of the store. It checks that DEL and GC succeed, because they
 // need no more space. They must free every lease if the network has no sticky addresses.
 func TestFullDisk(t *testing.T) {
