@@ -17,6 +17,7 @@ import (
 // two containers, and each address of a container is leased to this container. After one repair,
 // CHECK succeeds for each container and the container reaches its gateways.
 func (r *run) check() {
+	r.restoreLeases()
 	r.checkAddresses()
 	r.checkPorts()
 	out, err := bvctl("repair")
@@ -32,6 +33,15 @@ func (r *run) check() {
 				r.problem(fmt.Sprintf("%s does not reach its gateway %s after a repair", c.name, gateway), c.name)
 			}
 		}
+	}
+}
+
+// restoreLeases attaches and detaches one container in each network, because the first ADD after
+// the deletion of the leases' file finds the leases of the living containers again.
+func (r *run) restoreLeases() {
+	for _, n := range r.networks {
+		r.checker.addTo(n)
+		r.checker.del()
 	}
 }
 
@@ -87,7 +97,7 @@ func (r *run) checkPorts() {
 			switch {
 			case c == last:
 				continue
-			case c.living && !r.flushedBetween(c.adding, c.added):
+			case c.living && !r.flushedDuring(c):
 				r.problem(fmt.Sprintf("%s and %s have the host port %d", c.name, last.name, port), c.name, last.name)
 			case c.living:
 				r.count("flushed", "ADDs")
@@ -97,10 +107,10 @@ func (r *run) checkPorts() {
 	}
 }
 
-// flushedBetween reports whether a worker has flushed the ruleset between two times.
-func (r *run) flushedBetween(from, to time.Time) bool {
+// flushedDuring reports whether a worker has flushed the ruleset during the ADD of a container.
+func (r *run) flushedDuring(c *container) bool {
 	return slices.ContainsFunc(r.entries, func(e entry) bool {
-		return e.action == rulesetFlushed && e.at.Before(to) && e.ended.After(from)
+		return e.action == rulesetFlushed && e.at.Before(c.added) && e.ended.After(c.adding)
 	})
 }
 

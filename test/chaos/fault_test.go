@@ -21,9 +21,10 @@ type disturbance string
 
 // The disturbances. Their texts are in the table of faults.
 const (
-	none disturbance = ""
-	kill disturbance = "SIGKILL of a plugin process"
-	stop disturbance = "SIGSTOP of a plugin process, then SIGCONT"
+	none   disturbance = ""
+	kill   disturbance = "SIGKILL of a plugin process"
+	stop   disturbance = "SIGSTOP of a plugin process, then SIGCONT"
+	starve disturbance = "too little memory for a plugin process (RLIMIT_AS)"
 )
 
 // disturbed starts plugin processes for libcni. It kills or stops some of them at a random time.
@@ -34,6 +35,7 @@ type disturbed struct {
 	plan  disturbance   // for the next process
 	after time.Duration // time from the start of the process to the signal
 	pause time.Duration // time from SIGSTOP to SIGCONT
+	limit int           // RLIMIT_AS, in KiB
 	done  disturbance   // what has happened since the last call of choose
 }
 
@@ -43,15 +45,18 @@ func (d *disturbed) choose(random *rand.Rand) {
 	if d.calm {
 		return
 	}
-	switch random.IntN(10) {
-	case 0:
+	switch random.IntN(20) {
+	case 0, 1:
 		d.plan = kill
-	case 1:
+	case 2, 3:
 		d.plan = stop
+	case 4:
+		d.plan = starve
 	}
 	// An undisturbed ADD takes 10 to 50 ms while many workers run.
 	d.after = time.Duration(random.IntN(30_000)) * time.Microsecond
 	d.pause = time.Duration(random.IntN(100)) * time.Millisecond
+	d.limit = 640_000 + random.IntN(200_000) // the Go runtime cannot start with the smaller values
 }
 
 // did returns the disturbance of the last process. It is none if the process ended earlier.
@@ -68,6 +73,9 @@ func (d *disturbed) ExecPlugin(ctx context.Context, path string, stdin []byte, e
 	d.plan = none
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)
+	if plan == starve {
+		cmd = exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d && exec "$0"`, d.limit), path)
+	}
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = environ, bytes.NewReader(stdin), &stdout, &stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL} // no stopped plugin outlives the run
 	if err := cmd.Start(); err != nil {
@@ -87,6 +95,13 @@ func (d *disturbed) ExecPlugin(ctx context.Context, path string, stdin []byte, e
 func (d *disturbed) disturb(cmd *exec.Cmd, plan disturbance, ended chan error) error {
 	if plan == none {
 		return <-ended
+	}
+	if plan == starve {
+		err := <-ended
+		if err != nil {
+			d.done = starve
+		}
+		return err
 	}
 	select {
 	case err := <-ended:
@@ -130,6 +145,8 @@ const (
 	bridgeDeleted    = "bridge deleted"
 	iptablesFlushed  = "`iptables -F` and `iptables -X`"
 	rulesetFlushed   = "`nft flush ruleset`"
+	storeDeleted     = "file of the leases deleted"
+	diskFilled       = "full disk in the folder of the leases"
 )
 
 // deleteNamespace deletes the network namespace of a container. DEL follows at some later time.
@@ -180,6 +197,25 @@ func (w *worker) flushIPTables() {
 // flushRuleset deletes all tables of nf_tables, and sets the policy of the FORWARD chains to DROP
 // again, as Docker does.
 func (w *worker) flushRuleset() { w.spoil(rulesetFlushed, "", "nft flush ruleset", dropForward) }
+
+// leases is the folder of ipam-simple's store.
+const leases = "/run/ipam-simple"
+
+// deleteStore deletes the file of the leases while no ADD runs. The next ADD could not find the
+// address of a running ADD, because the container does not have the address yet.
+func (w *worker) deleteStore() {
+	for _, n := range w.networks {
+		n.adding.Lock()
+		defer n.adding.Unlock()
+	}
+	w.spoil(storeDeleted, "", "rm -f "+leases+"/leases-*.db")
+}
+
+// fillDisk fills the file system of the leases for some milliseconds.
+func (w *worker) fillDisk() {
+	file := fmt.Sprintf("%s/fill-%d", leases, w.number)
+	w.spoil(diskFilled, "", fmt.Sprintf("cat /dev/zero >%s 2>/dev/null; sleep 0.%03d; rm %s", file, w.random.IntN(100), file))
+}
 
 // dropForward sets the policy of the FORWARD chains to DROP.
 const dropForward = "iptables -w -P FORWARD DROP; ip6tables -w -P FORWARD DROP"

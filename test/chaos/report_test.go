@@ -104,6 +104,7 @@ func separates(c rune) bool { return strings.ContainsRune(" ,:;/[]()\"'\n", c) }
 var expectations = []struct{ fault, result string }{
 	{string(kill), "DEL or GC removed the rest of the attachment"},
 	{string(stop), "the call ended as without the stop"},
+	{string(starve), "DEL or GC removed the rest of the attachment"},
 	{namespaceDeleted, "DEL removed the rest of the attachment"},
 	{containerLost, "GC removed the rest of the attachment"},
 	{hostEndDeleted, "DEL removed the rest of the attachment"},
@@ -111,6 +112,8 @@ var expectations = []struct{ fault, result string }{
 	{bridgeDeleted, "one `bvctl repair` restored the bridge and its ports"},
 	{iptablesFlushed, "one `bvctl repair` restored the rules"},
 	{rulesetFlushed, "one `bvctl repair` restored the rules, host ports and guards"},
+	{storeDeleted, "the next ADD of each network restored the leases"},
+	{diskFilled, "ADD failed or succeeded; DEL succeeded and left nothing"},
 }
 
 // report writes the result of a run without problems as Markdown to a file. It writes nothing if

@@ -40,7 +40,7 @@ var operations = []struct {
 	weight int
 	run    func(*worker)
 }{
-	{36, (*worker).add},
+	{34, (*worker).add},
 	{22, (*worker).del},
 	{14, (*worker).check},
 	{6, (*worker).gc},
@@ -52,6 +52,8 @@ var operations = []struct {
 	{1, (*worker).deleteBridge},
 	{2, (*worker).flushIPTables},
 	{2, (*worker).flushRuleset},
+	{1, (*worker).deleteStore},
+	{1, (*worker).fillDisk},
 }
 
 // round makes the operations of one round.
@@ -107,6 +109,8 @@ func (w *worker) call(verb string, n *network, c string, allowed *regexp.Regexp,
 		w.count("calls", verb+": success")
 	case disturbance == kill:
 		w.count("calls", verb+": killed")
+	case disturbance == starve:
+		w.count("calls", verb+": out of memory")
 	case allowed != nil && allowed.MatchString(result):
 		w.count("calls", verb+": refused")
 	default:
@@ -119,9 +123,9 @@ func (w *worker) call(verb string, n *network, c string, allowed *regexp.Regexp,
 }
 
 // refusals match the errors that ADD and STATUS may return during a run: another container has the
-// host port, the network that shares the addresses has containers, or a fault repeatedly deleted
-// the bridge.
-var refusals = regexp.MustCompile(`host port .* is taken by|is in use by another network|the bridge was deleted meanwhile`)
+// host port, the network that shares the addresses has containers, a fault repeatedly deleted the
+// bridge, or the disk is full.
+var refusals = regexp.MustCompile(`host port .* is taken by|is in use by another network|the bridge was deleted meanwhile|no space left on device`)
 
 // add attaches a new container. If the call fails, the runtime calls DEL at some later time.
 func (w *worker) add() {
@@ -129,10 +133,13 @@ func (w *worker) add() {
 		w.del()
 		return
 	}
+	w.addTo(w.networks[w.random.IntN(len(w.networks))])
+}
+
+// addTo attaches a new container to a network.
+func (w *worker) addTo(n *network) {
 	w.serial++
-	c := &container{
-		name: fmt.Sprintf("w%d-%d", w.number, w.serial), worker: w, network: w.networks[w.random.IntN(len(w.networks))],
-	}
+	c := &container{name: fmt.Sprintf("w%d-%d", w.number, w.serial), worker: w, network: n}
 	if c.network.limits {
 		c.port = firstPort + w.random.IntN(ports)
 	}
