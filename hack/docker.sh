@@ -45,11 +45,11 @@ for suite; do
 	fi
 	hack/unpack.sh "$suite" "$new/root" docker.io containerd runc
 	# These programs need a newer C library than the host's, so the loader of their own release
-	# starts them.
-	root=$to/$suite/root
+	# starts them. The scripts find the files by their own place, so the folder can be moved.
 	for program in "$new"/root/usr/bin/* "$new"/root/usr/sbin/docker*; do
-		printf '#!/bin/sh\nexec %s/usr/lib64/ld-linux-x86-64.so.2 --library-path %s/usr/lib/x86_64-linux-gnu %s "$@"\n' \
-			"$root" "$root" "$root${program#"$new/root"}" >"$new/bin/${program##*/}"
+		# shellcheck disable=SC2016 # the script that is written expands these variables
+		printf '#!/bin/sh\nroot=$(dirname "$(readlink -f "$0")")/../root\nexec "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" "$root%s" "$@"\n' \
+			"${program#"$new/root"}" >"$new/bin/${program##*/}"
 	done
 	chmod +x "$new"/bin/*
 	mv "$new" "$to/$suite"
