@@ -21,6 +21,9 @@ MINUTES    := 0
 # The default of "make test-kill": every system call.
 KILL_EVERY := 1
 
+# How long "make fuzz" runs each target.
+FUZZTIME := 30s
+
 # Runs a command in new network and mount namespaces. A user other than root also needs a new user
 # namespace.
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
@@ -80,6 +83,9 @@ test-kill: build ## kill commands before each of their system calls, for an hour
 	@hack/br_netfilter.sh
 	KILL_EVERY=$(KILL_EVERY) PROGRAMS=$(CURDIR)/bin hack/test.sh ./cnitool ./dropin -run 'TestKilled(First|GC|Repair|TakeOver)$$|TestInstallKilled' -timeout 4h
 	KILL_EVERY=$(KILL_EVERY) go test -count=1 -run TestKilledUpgrade ./plugins/ipam-simple
+
+fuzz: ## give generated input to everything that reads what comes from outside (FUZZTIME=30s for each target)
+	@REQUIRE_NETNS=1 hack/fuzz.sh '$(FUZZTIME)'
 
 chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000 MINUTES=60)
 	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS) MINUTES=$(MINUTES)'
@@ -153,4 +159,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-upgrade test-kill chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help

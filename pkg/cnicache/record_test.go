@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/bridgeveth/bridgeveth/pkg/files"
@@ -77,4 +78,40 @@ func TestReadShared(t *testing.T) {
 	if records, _, err := Read(shared, "net"); !errors.Is(err, files.ErrShared) {
 		t.Errorf("got %v, %v, want ErrShared", records, err)
 	}
+}
+
+// FuzzRecord reads any text as a record of libcni. It checks that Read returns either the record, or
+// an error that names the file.
+func FuzzRecord(f *testing.F) {
+	for _, text := range []string{
+		`{"containerId": "c", "ifName": "eth0", "networkName": "net", "netns": "/x", "cniArgs": [["K8S_POD_NAME", "p"], ["K8S_POD_NAMESPACE", "n\n"]], "result": {"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.1.0.2/16"}]}}`,
+		`{"containerId": "c", "ifName": "eth0", "networkName": "net", "config": "e30=", "capabilityArgs": {"mac": 7}, "result": {"interfaces": [{"name": "eth0", "sandbox": "/x"}, null]}}`,
+		`{"containerId": "c", "ifName": "eth0", "networkName": "net", "result": {"cniVersion": "0.2.0", "ip4": null}}`, `null`, `{`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "results", "net-c-eth0")
+		if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o700), os.WriteFile(file, text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		records, damaged, err := Read(dir, "")
+		if err != nil || len(records)+len(damaged) != 1 {
+			t.Fatalf("%d records, %d errors: %v", len(records), len(damaged), err)
+		}
+		for _, err := range damaged {
+			if !strings.HasPrefix(err.Error(), file) {
+				t.Error(err)
+			}
+		}
+		for _, r := range records {
+			if strings.ContainsAny(r.Pod(), "\n\t") {
+				t.Errorf("pod %q", r.Pod())
+			}
+			if result, err := r.ParseResult(); (result == nil) == (err == nil) {
+				t.Errorf("%v, %v", result, err)
+			}
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,6 +214,28 @@ nameserver
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
+}
+
+// FuzzResolvConf reads any text as resolv.conf. It checks that no value contains white space.
+func FuzzResolvConf(f *testing.F) {
+	for _, text := range []string{"nameserver 192.0.2.1\nsearch a b\noptions ndots:2", "nameserver\t", "domain x y", "#", "\x00search"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "resolv.conf")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		dns, err := readResolvConf(path)
+		for _, word := range slices.Concat(dns.Nameservers, dns.Search, dns.Options, []string{dns.Domain}) {
+			if strings.ContainsAny(word, " \n\t") {
+				t.Errorf("%q", word)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // FuzzReadConfig checks that readConfig returns either an error with a code, or a configuration. A

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +32,7 @@ const (
 	extensionName  = 2   // offset of name in struct xt_entry_match and xt_entry_target
 	extensionData  = 32  // offset of the data after either of these structures
 	nameSize       = 29  // XT_EXTENSION_MAXNAMELEN
+	shortestTarget = 36  // a standard target: its data begins with a verdict of 4 bytes
 	conntrackState = 150 // offset of state_mask in struct xt_conntrack_mtinfo3
 
 	verdictDrop   = -1 // -NF_DROP - 1
@@ -78,7 +78,7 @@ func readLegacy(n *netns.Namespace, family int) (xtables, error) {
 		}
 		info, table, err := layout.fetch()
 		if err == nil {
-			t.forward, t.own, t.docker = layout.parse(info, table)
+			t.forward, t.own, t.docker, err = layout.parse(info, table)
 		}
 		untouched := len(t.forward) == 1 && t.forward[0].target == accept || errors.Is(err, unix.ENOPROTOOPT)
 		if unknown && untouched {
@@ -99,14 +99,14 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 	for {
 		info = make([]byte, infoSize)
 		copy(info, filterTable)
-		if err := getsockopt(fd, l.level, soGetInfo, info); err != nil {
+		if err := netns.Getsockopt(fd, l.level, soGetInfo, info); err != nil {
 			return nil, nil, fmt.Errorf("read table filter of iptables-legacy: %w", err)
 		}
 		total := binary.NativeEndian.Uint32(info[infoTotal:])
 		table = make([]byte, entriesHeader+total)
 		copy(table, filterTable)
 		binary.NativeEndian.PutUint32(table[entriesTotal:], total)
-		err := getsockopt(fd, l.level, soGetEntries, table)
+		err := netns.Getsockopt(fd, l.level, soGetEntries, table)
 		if err == nil {
 			return info, table[entriesHeader:], nil
 		}
@@ -120,19 +120,22 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 // policy, and the last rule of BRIDGEVETH-FORWARD is a return. The result docker is true if the chain
 // dockerDrops exists. A user-defined chain begins with an entry whose target is named ERROR, and the data
 // of this target is the name of the chain.
-func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool) {
+func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool, err error) {
 	chainAt := map[int]string{
 		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
 		int(binary.NativeEndian.Uint32(info[infoOutput:])):  "OUTPUT",
 	}
-	l.each(table, func(_, next int, _, target []byte) {
+	err = l.each(table, func(_, next int, _, target []byte) {
 		if netns.Text(target[extensionName:], nameSize) == "ERROR" {
 			chainAt[next] = netns.Text(target[extensionData:], nameSize)
 			docker = docker || chainAt[next] == dockerDrops
 		}
 	})
+	if err != nil {
+		return nil, nil, false, err
+	}
 	chain := ""
-	l.each(table, func(at, _ int, entry, target []byte) {
+	err = l.each(table, func(at, _ int, entry, target []byte) {
 		if name, begins := chainAt[at]; begins {
 			chain = name
 		} else if netns.Text(target[extensionName:], nameSize) == "ERROR" {
@@ -145,19 +148,25 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool
 			own = append(own, l.rule(entry, target, chainAt))
 		}
 	})
-	return forward, own, docker
+	return forward, own, docker, err
 }
 
 // each calls f for each entry of the table. The parameters at and next are the offsets of this
 // entry and of the next entry. The parameter entry has the bytes before the target, and the
 // parameter target has the rest.
-func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byte)) {
+func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byte)) error {
 	for at := 0; at < len(table); {
-		toTarget := int(binary.NativeEndian.Uint16(table[at+l.target:]))
-		next := at + int(binary.NativeEndian.Uint16(table[at+l.target+2:]))
-		f(at, next, table[at:at+toTarget], table[at+toTarget:next])
-		at = next
+		toTarget, size := 0, 0
+		if len(table)-at >= l.matches {
+			toTarget, size = int(binary.NativeEndian.Uint16(table[at+l.target:])), int(binary.NativeEndian.Uint16(table[at+l.target+2:]))
+		}
+		if toTarget < l.matches || size < toTarget+shortestTarget || size > len(table)-at {
+			return fmt.Errorf("read rules of iptables-legacy: the entry at offset %d has a wrong length", at)
+		}
+		f(at, at+size, table[at:at+toTarget], table[at+toTarget:at+size])
+		at += size
 	}
+	return nil
 }
 
 // rule parses one entry. chainAt maps the offset of a chain's first rule to the name of the chain.
@@ -166,9 +175,10 @@ func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule)
 	r.in, wildIn = l.iface(entry, l.in)
 	r.out, wildOut = l.iface(entry, l.out)
 	r.other = wildIn || wildOut || !zero(entry[:l.addresses]) || !zero(entry[l.conditions[0]:l.conditions[1]])
-	for m := entry[l.matches:]; len(m) > 0; m = m[binary.NativeEndian.Uint16(m):] {
+	for m, size := entry[l.matches:], 0; len(m) >= extensionData; m = m[size:] {
+		size = min(max(extensionData, int(binary.NativeEndian.Uint16(m))), len(m))
 		switch name := netns.Text(m[extensionName:], nameSize); {
-		case name == "conntrack" && int(binary.NativeEndian.Uint16(m)) >= extensionData+conntrackState+2:
+		case name == "conntrack" && size >= extensionData+conntrackState+2:
 			r.states = binary.NativeEndian.Uint16(m[extensionData+conntrackState:])
 		case name != "comment":
 			r.other = true
@@ -196,14 +206,3 @@ func (l entryLayout) iface(entry []byte, at int) (name string, wild bool) {
 }
 
 func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
-
-// getsockopt calls getsockopt(2). The kernel reads the buffer and then writes to it.
-func getsockopt(fd, level, option int, buffer []byte) error {
-	size := uint32(len(buffer))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
-		uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}

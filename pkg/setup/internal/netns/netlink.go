@@ -235,7 +235,7 @@ func (a Attrs) Word(kind uint16) []byte {
 // Text returns the string at the beginning of b. The string ends before the first zero byte, or
 // after size bytes.
 func Text(b []byte, size int) string {
-	s, _, _ := bytes.Cut(b[:size], []byte{0})
+	s, _, _ := bytes.Cut(b[:min(size, len(b))], []byte{0})
 	return string(s)
 }
 

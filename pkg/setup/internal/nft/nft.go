@@ -132,7 +132,7 @@ func List(n *netns.Namespace, message int, family uint8, attributes ...*nl.RtAtt
 // Comment returns the comment of a rule. nft(8) and bridgeveth store the comment as user data of
 // the rule. iptables-restore stores it as an iptables match.
 func Comment(rule netns.Attrs) string {
-	if comment, found := userdata.GetString(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment); found {
+	if comment, found := UserText(rule.Get(unix.NFTA_RULE_USERDATA), userdata.TypeComment); found {
 		return comment
 	}
 	info, _ := Match(rule, "comment")

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -50,4 +51,17 @@ func data(kind userdata.Type, parts ...[]byte) []byte {
 // word returns one attribute of user data with 32 bits, in the host's byte order.
 func word(kind userdata.Type, value uint32) []byte {
 	return data(kind, binary.NativeEndian.AppendUint32(nil, value))
+}
+
+// UserText returns the text of this kind in user data. The kernel accepts any bytes as user data. The
+// library's userdata.GetString panics if the last length in them is too large.
+func UserText(data []byte, kind userdata.Type) (text string, found bool) {
+	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
+		value := data[2 : 2+int(data[1])]
+		if userdata.Type(data[0]) == kind {
+			return string(bytes.TrimSuffix(value, []byte{0})), true
+		}
+		data = data[2+len(value):]
+	}
+	return "", false
 }

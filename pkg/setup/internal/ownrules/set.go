@@ -64,7 +64,7 @@ func readElements(family int, set string, messages [][]byte, err error) (list []
 	for _, m := range messages {
 		netns.Attrs(m[nl.SizeofNfgenmsg:]).Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS).Each(func(_ uint16, b []byte) {
 			e := netns.Attrs(b)
-			comment, _ := userdata.GetString(e.Get(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+			comment, _ := nft.UserText(e.Get(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 			list = append(list, element{
 				family: family, set: set, comment: comment,
 				key:   e.In(unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE),
