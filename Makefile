@@ -87,6 +87,15 @@ test-kill: build ## kill commands before each of their system calls, for an hour
 fuzz: ## give generated input to everything that reads what comes from outside (FUZZTIME=30s for each target)
 	@REQUIRE_NETNS=1 hack/fuzz.sh '$(FUZZTIME)'
 
+race: ## run the tests of the packages with Go's race detector
+	@hack/need.sh gcc ip iptables iptables-legacy nft ping
+	@hack/br_netfilter.sh
+	CGO_ENABLED=1 REQUIRE_NETNS=1 go test -race -parallel 6 ./pkg/... ./plugins/... ./cmd/...
+	CGO_ENABLED=1 REQUIRE_NETNS=1 go test -C cmd/bridgeveth-node -race -parallel 6 ./...
+
+vulncheck: ## compare the modules of the programs with Go's database of vulnerabilities
+	hack/vulncheck.sh . cmd/bridgeveth-node
+
 chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000 MINUTES=60)
 	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS) MINUTES=$(MINUTES)'
 	@hack/need.sh ip iptables nft ping tc
@@ -159,4 +168,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
