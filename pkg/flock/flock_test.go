@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -173,4 +174,35 @@ func TestStoppedHolder(t *testing.T) {
 	if got := fmt.Sprint(err); !strings.HasPrefix(got, "lock "+dir+": waited ") || !strings.Contains(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// TestTimeoutEnds checks that a timeout leaves nothing behind: as soon as the holder releases its
+// lock, the goroutine that still waits for the lock ends, and the lock is free.
+func TestTimeoutEnds(t *testing.T) {
+	dir := t.TempDir()
+	held, err := Acquire(dir, Exclusive, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Acquire(dir, Exclusive, time.Millisecond); !errors.Is(err, ErrTimeout) {
+		t.Fatalf("got %v, %v, want ErrTimeout", l, err)
+	}
+	if !waits() {
+		t.Error("no goroutine waits for the lock, so the test proves nothing")
+	}
+	held.Unlock()
+	for waits() {
+		time.Sleep(time.Millisecond)
+	}
+	l, err := Acquire(dir, Exclusive, 0)
+	if err != nil {
+		t.Error(err)
+	}
+	l.Unlock()
+}
+
+// waits reports whether a goroutine of the function take waits for a lock.
+func waits() bool {
+	stacks := make([]byte, 1<<20)
+	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "flock.take.func")
 }
