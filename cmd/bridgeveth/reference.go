@@ -14,8 +14,8 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// referenceDir is the folder in which "make install-dropin" keeps the reference plugins. It is in
-// the same folder as this program.
+// referenceDir is the folder in which "make install-dropin" and the package bridgeveth-dropin keep
+// the reference plugins. It is in the folder from which the runtime started this program.
 const referenceDir = "reference"
 
 // orReference returns verbs that call the reference plugin for attachments that bridgeveth has not
@@ -23,9 +23,14 @@ const referenceDir = "reference"
 // portmap and firewall, these are also interfaces of other plugins, such as ptp. If the reference
 // plugin is not in referenceDir, orReference returns the parameter own.
 func orReference(name string, own skel.CNIFuncs) skel.CNIFuncs {
-	self, err := os.Executable()
-	if err != nil {
-		return own
+	// The name that the runtime started may be a link in another folder than this program. A name
+	// without a folder is not searched in the working directory, which may belong to another user.
+	self := os.Args[0]
+	if !filepath.IsAbs(self) {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			return own
+		}
 	}
 	path := filepath.Join(filepath.Dir(self), referenceDir, name)
 	if _, err := os.Stat(path); err != nil {

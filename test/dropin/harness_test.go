@@ -32,9 +32,10 @@ var names = []string{"bridge", "host-local", "portmap", "firewall", "loopback"}
 
 // These are folders with all plugins that the configurations need. The folder reference has the
 // reference plugins. The folder ours has our plugins instead of the reference plugins that we
-// replace. The folder kept has the same plugins as the folder ours. Its subfolder "reference" also
-// has the replaced reference plugins.
-var reference, ours, kept string
+// replace. The folders kept and linked have the same plugins as the folder ours. Their subfolders
+// "reference" also have the replaced reference plugins. Our plugins in the folder linked are links
+// to a program in another folder, as in the Debian package.
+var reference, ours, kept, linked string
 
 func TestMain(m *testing.M) {
 	status := 1
@@ -52,9 +53,8 @@ func TestMain(m *testing.M) {
 }
 
 func build(dir string) error {
-	reference, ours, kept = filepath.Join(dir, "reference"), filepath.Join(dir, "ours"), filepath.Join(dir, "kept")
-	inside := filepath.Join(kept, "reference")
-	for _, d := range []string{reference, ours, inside} {
+	reference, ours, kept, linked = filepath.Join(dir, "reference"), filepath.Join(dir, "ours"), filepath.Join(dir, "kept"), filepath.Join(dir, "linked")
+	for _, d := range []string{reference, ours, filepath.Join(kept, "reference"), filepath.Join(linked, "reference")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
@@ -67,10 +67,13 @@ func build(dir string) error {
 	for _, name := range names {
 		errs = append(errs, os.Link(filepath.Join(reference, "bridgeveth"), filepath.Join(ours, name)),
 			os.Link(filepath.Join(reference, "bridgeveth"), filepath.Join(kept, name)),
-			os.Link(filepath.Join(reference, name), filepath.Join(inside, name)))
+			os.Link(filepath.Join(reference, name), filepath.Join(kept, "reference", name)),
+			os.Symlink(filepath.Join(reference, "bridgeveth"), filepath.Join(linked, name)),
+			os.Link(filepath.Join(reference, name), filepath.Join(linked, "reference", name)))
 	}
 	for _, name := range others {
-		errs = append(errs, os.Link(filepath.Join(reference, name), filepath.Join(ours, name)), os.Link(filepath.Join(reference, name), filepath.Join(kept, name)))
+		errs = append(errs, os.Link(filepath.Join(reference, name), filepath.Join(ours, name)), os.Link(filepath.Join(reference, name), filepath.Join(kept, name)),
+			os.Link(filepath.Join(reference, name), filepath.Join(linked, name)))
 	}
 	return errors.Join(errs...)
 }

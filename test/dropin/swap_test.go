@@ -26,7 +26,7 @@ func TestSwap(t *testing.T) {
 	for _, tt := range []struct {
 		name, dir string
 		cleans    bool
-	}{{"reference kept", kept, true}, {"reference gone", ours, false}} {
+	}{{"reference kept", kept, true}, {"program in another folder", linked, true}, {"reference gone", ours, false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			newNode(t)
