@@ -10,6 +10,7 @@ LDFLAGS := -s -w -X github.com/bridgeveth/bridgeveth/pkg/plugin.Version=$(VERSIO
 COLLECTOR := $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT >/dev/null 2>&1 && echo nogreenteagc)
 DEST    := $(DESTDIR)/opt/cni/bin
 SBIN    := $(DESTDIR)/usr/local/sbin
+BIN     := bin
 LINT    := .cache/bin/golangci-lint-2.15.0
 
 # The defaults of "make chaos". Each run has another seed. With MINUTES, a run makes further
@@ -33,13 +34,30 @@ UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 MODULES := . cmd/bridgeveth-node test
 
 build: ## build bridgeveth, ipam-simple and bvctl into bin/
-	GOEXPERIMENT=$(COLLECTOR) go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bridgeveth.new ./cmd/bridgeveth
-	mv bin/bridgeveth.new bin/bridgeveth
-	ln -f bin/bridgeveth bin/ipam-simple
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/bvctl ./cmd/bvctl
+	GOEXPERIMENT=$(COLLECTOR) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/bridgeveth.new ./cmd/bridgeveth
+	mv $(BIN)/bridgeveth.new $(BIN)/bridgeveth
+	ln -f $(BIN)/bridgeveth $(BIN)/ipam-simple
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/bvctl ./cmd/bvctl
 
 node: ## build bridgeveth-node, the agent of a Kubernetes node, into bin/
-	go build -C cmd/bridgeveth-node -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/bridgeveth-node
+	go build -C cmd/bridgeveth-node -trimpath -ldflags '-s -w' -o $(abspath $(BIN))/bridgeveth-node
+
+packages: ## build deb and rpm packages for amd64 and arm64 into .cache/packages, twice, and compare them
+	@hack/need.sh gzip make
+	go build -C hack/packages -o $(CURDIR)/.cache/bin/ tool
+	hack/packages.sh '$(VERSION)' $(CURDIR)/.cache/packages
+	hack/packages.sh '$(VERSION)' $(CURDIR)/.cache/packages.again
+	diff .cache/packages/SHA256SUMS .cache/packages.again/SHA256SUMS
+	rm -r .cache/packages.again
+
+test-packages: ## test the result of "make packages" on a clean Debian 12 and 13
+	@hack/need.sh debootstrap nft rpm rpmlint unshare
+	@hack/containerd.sh
+	hack/roots.sh bookworm trixie
+	hack/test-packages.sh .cache/packages bookworm trixie
+	rpmlint --strict -c dist/packages/rpmlint.toml .cache/packages/*.rpm
+
+.PHONY: packages test-packages
 
 install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(DESTDIR)/usr/local/sbin
 	install -d '$(DEST)' '$(SBIN)'

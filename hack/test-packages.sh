@@ -1,0 +1,148 @@
+#!/bin/bash
+# Tests the packages as a user installs them, on a clean Debian system of each suite: installs
+# them, runs containers by containerd, upgrades, and removes them. Everything runs in namespaces of
+# its own, on a temporary file system above .cache/roots/SUITE. The script needs root.
+#
+#   hack/test-packages.sh PACKAGES SUITE...
+set -eu
+cd "$(dirname "$0")/.."
+if [ "${1:-}" != --inside ]; then
+	packages=$(realpath "$1")
+	for suite in "${@:2}"; do
+		# When the first process of the PID namespace ends, the kernel kills the others.
+		unshare --mount --net --pid --ipc --uts --fork --kill-child "$0" --inside "$packages" "$suite"
+	done
+	exit
+fi
+
+packages=$2 suite=$3
+cgroup=bridgeveth-packages-$suite-$RANDOM
+work=/run/bridgeveth-packages
+mount -t tmpfs tmpfs /run
+mkdir -p $work/{upper,work,root}
+root=$work/root
+mount -t overlay overlay -o "lowerdir=$PWD/.cache/roots/$suite,upperdir=$work/upper,workdir=$work/work" $root
+mount -t proc proc $root/proc
+mount -t sysfs sysfs $root/sys
+mount --rbind /sys/fs/cgroup $root/sys/fs/cgroup
+mount --rbind /dev $root/dev
+mount -t tmpfs tmpfs $root/run
+mkdir -p $root/var/lib/containerd $root/packages
+mount -t tmpfs tmpfs $root/var/lib/containerd
+mount --bind "$packages" $root/packages
+cp .cache/containerd/image.tar $root/image.tar
+ip link set lo up
+
+# Removes the cgroups, which outlive the namespaces.
+end() {
+	status=$?
+	kill "$containerd" 2>/dev/null || true
+	for task in $(in_root ctr tasks ls -q 2>/dev/null); do in_root ctr tasks kill -s SIGKILL "$task" >/dev/null 2>&1 || true; done
+	sleep 1
+	find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
+	[ $status = 0 ] || echo "$suite: FAILED" >&2
+}
+containerd=
+trap end EXIT
+
+in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 chroot $root "$@"; }
+fail() { echo "$suite: $*" >&2; exit 1; }
+step() { echo "$suite: $*"; }
+
+# Prints what the packages may change: files, links, rules. dpkg removes the empty folder /opt, and
+# the table of iptables, without rules, stays after the last rule.
+state() {
+	in_root find /etc /opt /usr /var/lib/dpkg/diversions -mindepth 1 -printf '%p %y %l\n' 2>/dev/null | sort
+	in_root dpkg -l | awk '/^i/ { print $2 }'
+	ip -o link | sed 's/^[0-9]*: //'
+	nft list ruleset | grep -P '^\t\t' | grep -v 'type .* hook' || true
+}
+
+# Prints the name of the plugin that answers under a path, and its version.
+who() { in_root env -i "$1" 2>&1 </dev/null | head -1; }
+
+# Installs packages without the network: the packages depend on each other only.
+install_packages() { in_root apt-get -qq install -y --no-install-recommends --allow-downgrades "$@" >$work/apt.log 2>&1 || { cat $work/apt.log; fail "apt-get install $*"; }; }
+
+# Starts a container that sleeps.
+run() { # NAME
+	in_root ctr run --rm --cni --cgroup "/$cgroup/$1" docker.io/library/test:latest "$1" sleep 600 >$work/"$1".log 2>&1 &
+	for _ in $(seq 600); do
+		in_root ctr tasks ls 2>/dev/null | grep -q "^$1 .*RUNNING" && return
+		sleep 0.1
+	done
+	cat $work/"$1".log
+	fail "the container $1 does not run"
+}
+address() { in_root bvctl leases | awk -v name="default-$1" '$3 == name { sub(/\/.*/, "", $2); print $2; exit }'; }
+ping_container() { # FROM TO
+	in_root ctr tasks exec --exec-id "ping-$RANDOM" "$1" ping -c 1 -W 5 "$(address "$2")" >/dev/null || fail "$1 does not reach $2: $3"
+}
+
+before=$(state)
+version=$(dpkg-deb -f "$packages"/bridgeveth_*_amd64.deb Version)
+
+step "install the previous package"
+mkdir $root/previous
+for package in bridgeveth_"${version}"_amd64 bridgeveth-dropin_"${version}"_all; do
+	dpkg-deb -R "$packages/$package.deb" $work/unpacked
+	sed -i "s/$version/0.0~0/" $work/unpacked/DEBIAN/control
+	dpkg-deb -b $work/unpacked $root/previous >/dev/null
+	rm -r $work/unpacked
+done
+install_packages /previous/bridgeveth_0.0~0_amd64.deb
+
+step "run two containers by containerd"
+mkdir -p $root/etc/cni/net.d
+cp $root/usr/share/doc/bridgeveth/examples/10-containerd.conflist $root/etc/cni/net.d/
+in_root containerd >$work/containerd.log 2>&1 &
+containerd=$!
+for _ in $(seq 600); do in_root ctr version >/dev/null 2>&1 && break; sleep 0.1; done
+in_root ctr images import --index-name docker.io/library/test:latest /image.tar >/dev/null
+run one
+run two
+ping_container one two "before the upgrade"
+in_root bvctl doctor || fail "bvctl doctor"
+
+step "upgrade to $version"
+install_packages "/packages/bridgeveth_${version}_amd64.deb"
+in_root dpkg -V bridgeveth
+ping_container one two "after the upgrade"
+in_root bvctl repair | grep -q '^nothing was missing$' || fail "the upgrade has broken rules"
+run three
+ping_container three one "a container that the new version attached"
+
+step "install and remove bridgeveth-dropin"
+theirs=$(who /usr/lib/cni/bridge)
+in_root cp /usr/lib/cni/portmap /opt/cni/bin/portmap # a plugin that no package installed
+install_packages /previous/bridgeveth_0.0~0_amd64.deb /previous/bridgeveth-dropin_0.0~0_all.deb
+install_packages "/packages/bridgeveth_${version}_amd64.deb" "/packages/bridgeveth-dropin_${version}_all.deb"
+for dir in /usr/lib/cni /opt/cni/bin; do
+	for name in bridge host-local portmap firewall loopback; do
+		who $dir/$name | grep -q "^CNI $name plugin .*+bridgeveth\." || fail "$dir/$name is $(who $dir/$name)"
+	done
+done
+[ "$(who /usr/lib/cni/reference/bridge)" = "$theirs" ] || fail "the reference plugin bridge is not kept"
+[ -x $root/opt/cni/bin/reference/portmap ] || fail "the plugin portmap of /opt/cni/bin is not kept"
+in_root apt-get -qq purge -y bridgeveth-dropin >/dev/null 2>&1
+[ "$(who /usr/lib/cni/bridge)" = "$theirs" ] || fail "after the removal, bridge is $(who /usr/lib/cni/bridge)"
+who /opt/cni/bin/portmap | grep -v -q bridgeveth || fail "after the removal, portmap is $(who /opt/cni/bin/portmap)"
+in_root rm /opt/cni/bin/portmap
+in_root dpkg -V containernetworking-plugins || fail "files of containernetworking-plugins have changed"
+
+step "remove everything"
+for name in one two three; do in_root ctr tasks kill -s SIGKILL $name >/dev/null; done
+for _ in $(seq 600); do [ -z "$(in_root ctr containers ls -q)" ] && break; sleep 0.1; done
+in_root apt-get -qq purge -y bridgeveth >/dev/null 2>&1
+rm -r $root/etc/cni/net.d/10-containerd.conflist
+rmdir --ignore-fail-on-non-empty $root/etc/cni/net.d $root/etc/cni 2>/dev/null || true
+diff <(echo "$before") <(state) || fail "the removal leaves these differences"
+
+step "check by lintian and systemd-analyze"
+in_root sh -c "lintian --allow-root --fail-on error,warning /packages/*_amd64.deb /packages/*_all.deb" || fail lintian
+install_packages /packages/bridgeveth_"${version}"_amd64.deb /packages/bridgeveth-node_"${version}"_amd64.deb
+in_root sh -c 'systemd-analyze verify --man=no /usr/lib/systemd/system/bridgeveth-*.service' || fail "systemd-analyze verify"
+for page in bridgeveth.8 ipam-simple.8 bvctl.8 bvctl-doctor.8 bridgeveth-conf.5 bridgeveth-node.8; do
+	in_root man --warnings -l "/usr/share/man/man${page##*.}/$page.gz" 2>&1 >/dev/null | sed "s/^/$page: /"
+done
+step passed
