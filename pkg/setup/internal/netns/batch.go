@@ -18,17 +18,22 @@ type Batch []step
 type step struct {
 	what string
 	req  *nl.NetlinkRequest
-	done syscall.Errno // if the kernel answers with this error, the request counts as successful
+	done []syscall.Errno // if the kernel answers with one of these errors, the request counts as successful
+}
+
+// accepts reports whether the request counts as successful in spite of an error.
+func (s step) accepts(err error) bool {
+	return slices.ContainsFunc(s.done, func(done syscall.Errno) bool { return errors.Is(err, done) })
 }
 
 // Add appends a request and returns it. The parameter "what" is the name of the request in errors.
 func (b *Batch) Add(what string, req *nl.NetlinkRequest) *nl.NetlinkRequest {
-	return b.Ensure(what, req, 0)
+	return b.Ensure(what, req)
 }
 
-// Ensure appends a request as Add does. If the kernel answers with the error in the parameter done,
-// such as EEXIST, the request counts as successful.
-func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done syscall.Errno) *nl.NetlinkRequest {
+// Ensure appends a request as Add does. If the kernel answers with one of the errors in the
+// parameter done, such as EEXIST, the request counts as successful.
+func (b *Batch) Ensure(what string, req *nl.NetlinkRequest, done ...syscall.Errno) *nl.NetlinkRequest {
 	*b = append(*b, step{what, req, done})
 	return req
 }
@@ -74,7 +79,7 @@ func (n *Namespace) Exchange(protocol int, b Batch, begin, end *nl.NetlinkReques
 		switch {
 		case m.Kind != unix.NLMSG_ERROR:
 		case i >= 0:
-			if err := m.Failure(); err != nil && !errors.Is(err, b[i].done) && first == nil {
+			if err := m.Failure(); err != nil && !b[i].accepts(err) && first == nil {
 				first = fmt.Errorf("%s: %w", b[i].what, err)
 			}
 			return i != last

@@ -37,9 +37,10 @@ func AddAddress(b *netns.Batch, l Link, p netip.Prefix, detect bool) {
 	b.Ensure(fmt.Sprintf("add address %s to %s", p, l.Name), req, unix.EEXIST)
 }
 
-// DeleteAddress is the inverse of AddAddress.
+// DeleteAddress is the inverse of AddAddress. If another program has deleted the link, the address is
+// deleted too.
 func DeleteAddress(b *netns.Batch, l Link, p netip.Prefix) {
-	b.Ensure(fmt.Sprintf("delete address %s from %s", p, l.Name), addressRequest(unix.RTM_DELADDR, 0, l, p), unix.EADDRNOTAVAIL)
+	b.Ensure(fmt.Sprintf("delete address %s from %s", p, l.Name), addressRequest(unix.RTM_DELADDR, 0, l, p), unix.EADDRNOTAVAIL, unix.ENODEV)
 }
 
 func addressRequest(verb, flags int, l Link, p netip.Prefix) *nl.NetlinkRequest {

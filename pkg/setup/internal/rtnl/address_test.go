@@ -1,15 +1,17 @@
 package rtnl_test
 
 import (
+	"net/netip"
 	"testing"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
-// TestListAddressesOfDeletedLink checks that a link has no addresses if another program has deleted
-// it after the look-up.
-func TestListAddressesOfDeletedLink(t *testing.T) {
+// TestAddressesOfDeletedLink checks that a link has no addresses if another program has deleted it
+// after the look-up, and that the deletion of an address then succeeds.
+func TestAddressesOfDeletedLink(t *testing.T) {
 	t.Parallel()
 	host := setuptest.EnterHost(t)
 	setuptest.Run(t, "ip", "link", "add", "br0", "type", "bridge")
@@ -24,5 +26,10 @@ func TestListAddressesOfDeletedLink(t *testing.T) {
 	setuptest.Run(t, "ip", "link", "delete", "br0")
 	if found, err := rtnl.ListAddresses(host.Namespace, l); err != nil || len(found) != 0 {
 		t.Errorf("after the deletion: got %v, %v", found, err)
+	}
+	var b netns.Batch
+	rtnl.DeleteAddress(&b, l, netip.MustParsePrefix("10.88.0.1/24"))
+	if err := host.Send(b); err != nil {
+		t.Error(err)
 	}
 }
