@@ -39,6 +39,7 @@ var codes = []struct {
 	{setup.ErrDenied, types.ErrLimitedConnectivity},
 	{setup.ErrBridgeGone, types.ErrTryAgainLater},
 	{setup.ErrTablesGone, types.ErrTryAgainLater},
+	{setup.ErrChanging, types.ErrTryAgainLater},
 	{flock.ErrTimeout, types.ErrTryAgainLater},
 }
 

@@ -151,6 +151,7 @@ var (
 	ErrDenied             = forward.ErrDenied
 	ErrTablesGone         = ownrules.ErrTablesGone
 	ErrNoFlowtables       = nft.ErrNoFlowtables
+	ErrChanging           = netns.ErrChanging
 )
 
 // ParseForward returns the Forward with this name: auto, iptables, firewalld, sysctl or none.

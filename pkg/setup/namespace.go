@@ -8,6 +8,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
 
+// Dump calls list, which lists objects of the kernel by the library github.com/vishvananda/netlink. If
+// the objects change during the listing, Dump calls list again. The error is ErrChanging if this happens
+// too often.
+func Dump[T any](list func() ([]T, error)) ([]T, error) { return netns.Dump(list) }
+
 // EnsureNamed returns the network namespace with this name, and sets its lo up. If the namespace
 // does not exist, EnsureNamed creates it as "ip netns add" does. DeleteNamed is the inverse.
 func EnsureNamed(name string) (*Namespace, error) {

@@ -3,6 +3,8 @@ package cnitool
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +39,7 @@ func TestFailsAnywhere(t *testing.T) {
 		syscall, errno string
 		step           int
 	}{
-		{"openat", "EMFILE", 3}, {"setns", "EPERM", 1}, {"write", "EIO", 1}, {"read", "EIO", 7},
+		{"openat", "EMFILE", 3}, {"setns", "EPERM", 1}, {"write", "EIO", 1}, {"read", "ENOBUFS", 7},
 		{"pwrite64", "ENOSPC", 1}, {"flock", "ENOLCK", 1}, {"socket", "EMFILE", 1},
 	} {
 		t.Run(tt.syscall, func(t *testing.T) {
@@ -95,6 +97,34 @@ func TestInterrupted(t *testing.T) {
 	a.ok(t)
 }
 
+// TestInterruptedReads interrupts every second read(2) by a signal. It checks that each verb and bvctl
+// repair succeed.
+func TestInterruptedReads(t *testing.T) {
+	t.Parallel()
+	newNode(t, everything, "nft").containers(2)
+	before := setuptest.Dump(t)
+	strace := []string{"strace", "-f", "-qq", "-o", "/run/trace", "-e", "trace=read", "-e", "inject=read:error=EINTR:when=1+2"}
+	interrupted := func(c call) answer {
+		c.before = strace
+		return c.run(t).ok(t)
+	}
+	added := interrupted(on("ADD", 1, everything))
+	interrupted(on("CHECK", 1, checking(everything, added)))
+	repair := append(slices.Clone(strace), filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "repair")
+	if out := setuptest.Run(t, repair[0], repair[1:]...); out != "nothing was missing\n" {
+		t.Errorf("bvctl repair: %s", out)
+	}
+	trace, err := os.ReadFile("/run/trace")
+	if err != nil || strings.Count(string(trace), "(INJECTED)") < 10 {
+		t.Errorf("%v: the trace of bvctl repair shows too few interrupted reads:\n%s", err, trace)
+	}
+	interrupted(on("DEL", 1, everything))
+	setuptest.Same(t, before, "DEL left traces")
+	on("ADD", 2, everything).run(t).ok(t)
+	interrupted(call{verb: "GC", conf: everything.with(object{"cni.dev/valid-attachments": []object{}})})
+	setuptest.Same(t, before, "GC left traces")
+}
+
 // TestDelFailsAnywhere makes one system call of DEL fail at a time. It checks that DEL's error
 // contains none of the phrases that containerd takes for success, and that the next DEL removes
 // everything.
@@ -103,7 +133,7 @@ func TestDelFailsAnywhere(t *testing.T) {
 		syscall, errno string
 		step           int
 	}{
-		{"read", "EIO", 5}, {"openat", "ENOENT", 4}, {"openat", "EMFILE", 5}, {"pwrite64", "ENOSPC", 1}, {"flock", "ENOLCK", 1}, {"socket", "EMFILE", 1},
+		{"read", "ENOBUFS", 5}, {"openat", "ENOENT", 4}, {"openat", "EMFILE", 5}, {"pwrite64", "ENOSPC", 1}, {"flock", "ENOLCK", 1}, {"socket", "EMFILE", 1},
 	} {
 		t.Run(tt.syscall+" "+tt.errno, func(t *testing.T) {
 			t.Parallel()

@@ -109,17 +109,6 @@ func absent(err error) error {
 	return err
 }
 
-// dump repeats a listing until the kernel reports that the objects did not change during the
-// listing (no NLM_F_DUMP_INTR).
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
-}
-
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

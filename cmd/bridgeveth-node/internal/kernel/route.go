@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // path is the gateway and link of a route.
@@ -129,7 +130,7 @@ func (h *Host) routes() (*table, error) {
 // each calls f with every route of the main routing table.
 func (h *Host) each(f func(netlink.Route)) error {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		routes, err := dump(func() ([]netlink.Route, error) {
+		routes, err := setup.Dump(func() ([]netlink.Route, error) {
 			return h.nl.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // The VXLAN device has the number 97 as its network identifier (VNI) and as its link group. The
@@ -149,7 +150,7 @@ func (h *Host) applyAddresses(l netlink.Link, t *cluster.Tunnel) ([]string, erro
 	for _, p := range t.Addresses {
 		wanted[p] = nothing{}
 	}
-	all, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(l, unix.AF_UNSPEC) })
+	all, err := setup.Dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(l, unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -178,7 +179,7 @@ func (h *Host) applyForwarding(l netlink.Link, t *cluster.Tunnel) ([]string, err
 	for _, p := range t.Peers {
 		wanted[p.MAC] = p.Remote
 	}
-	all, err := dump(func() ([]netlink.Neigh, error) { return h.nl.NeighList(l.Attrs().Index, unix.AF_BRIDGE) })
+	all, err := setup.Dump(func() ([]netlink.Neigh, error) { return h.nl.NeighList(l.Attrs().Index, unix.AF_BRIDGE) })
 	if err != nil {
 		return nil, fmt.Errorf("list forwarding entries: %w", err)
 	}
@@ -210,7 +211,7 @@ func (h *Host) applyNeighbours(l netlink.Link, t *cluster.Tunnel) ([]string, err
 		}
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		all, err := dump(func() ([]netlink.Neigh, error) { return h.nl.NeighList(l.Attrs().Index, family) })
+		all, err := setup.Dump(func() ([]netlink.Neigh, error) { return h.nl.NeighList(l.Attrs().Index, family) })
 		if err != nil {
 			return nil, fmt.Errorf("list neighbour entries: %w", err)
 		}

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-node/internal/cluster"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // Links looks for the given addresses on the links of the host. It returns an uplink for each
 // address that it finds, in the order of the given addresses. It also returns the subnets of all
 // links. It omits the links whose names are in skip, and VLAN links on them.
 func (h *Host) Links(addresses []netip.Addr, skip ...string) (uplinks []cluster.Uplink, locals []cluster.Local, err error) {
-	links, err := dump(h.nl.LinkList)
+	links, err := setup.Dump(h.nl.LinkList)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list links: %w", err)
 	}
@@ -24,7 +25,7 @@ func (h *Host) Links(addresses []netip.Addr, skip ...string) (uplinks []cluster.
 	for _, l := range links {
 		byIndex[l.Attrs().Index] = l.Attrs()
 	}
-	all, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, unix.AF_UNSPEC) })
+	all, err := setup.Dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses: %w", err)
 	}

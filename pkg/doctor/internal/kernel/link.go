@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -20,17 +19,6 @@ func ask(ns *setup.Namespace, f func(*netlink.Handle) error) error {
 		return err
 	}
 	return f(h)
-}
-
-// dump calls the function list. If the kernel reports that the objects have changed during the call
-// (NLM_F_DUMP_INTR), dump repeats the call.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
 }
 
 // Link returns a link by its name.
@@ -62,11 +50,11 @@ type Address struct {
 // Addresses lists the addresses of all links.
 func Addresses(ns *setup.Namespace) (all []Address, err error) {
 	err = ask(ns, func(h *netlink.Handle) error {
-		addresses, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+		addresses, err := setup.Dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 		if err != nil {
 			return err
 		}
-		links, err := dump(h.LinkList)
+		links, err := setup.Dump(h.LinkList)
 		byIndex := map[int]*netlink.LinkAttrs{}
 		for _, l := range links {
 			byIndex[l.Attrs().Index] = l.Attrs()
@@ -105,7 +93,7 @@ func Qdiscs(ns *setup.Namespace, link string) (kinds []string) {
 		if err != nil {
 			return err
 		}
-		all, err := h.QdiscList(l)
+		all, err := setup.Dump(func() ([]netlink.Qdisc, error) { return h.QdiscList(l) })
 		for _, q := range all {
 			kinds = append(kinds, q.Type())
 		}

@@ -62,7 +62,7 @@ func Floods(ns *setup.Namespace, port netlink.Link) bool {
 
 func neighbours(ns *setup.Namespace, index, family int) (all []netlink.Neigh, err error) {
 	err = ask(ns, func(h *netlink.Handle) (err error) {
-		all, err = dump(func() ([]netlink.Neigh, error) { return h.NeighList(index, family) })
+		all, err = setup.Dump(func() ([]netlink.Neigh, error) { return h.NeighList(index, family) })
 		return err
 	})
 	return all, err

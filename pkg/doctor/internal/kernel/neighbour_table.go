@@ -29,7 +29,7 @@ func ReadNeighbourTable(ns *setup.Namespace, family int) (t NeighbourTable, err 
 	err = ns.Do(func() error {
 		req := nl.NewNetlinkRequest(unix.RTM_GETNEIGHTBL, unix.NLM_F_DUMP)
 		req.AddData(&nl.RtGenMsg{RtGenmsg: unix.RtGenmsg{Family: uint8(family)}})
-		tables, err := dump(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, 0) })
+		tables, err := setup.Dump(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, 0) })
 		for _, m := range tables {
 			attrs, failed := nl.ParseRouteAttrAsMap(m[min(len(m), tableHeader):])
 			limit, stats := attrs[tableThreshold].Value, attrs[tableStats].Value

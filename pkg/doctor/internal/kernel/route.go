@@ -120,7 +120,7 @@ func Uplinks(ns *setup.Namespace, family int) (links []string, err error) {
 // tables.
 func routes(ns *setup.Namespace, family, table int) (all []netlink.Route, err error) {
 	err = ask(ns, func(h *netlink.Handle) (err error) {
-		all, err = dump(func() ([]netlink.Route, error) {
+		all, err = setup.Dump(func() ([]netlink.Route, error) {
 			return h.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		})
 		return err
@@ -139,7 +139,7 @@ type Rule struct {
 // without routing rules.
 func Rules(ns *setup.Namespace, family int) (all []Rule) {
 	_ = ask(ns, func(h *netlink.Handle) error { // after an error, there are no rules
-		rules, err := dump(func() ([]netlink.Rule, error) { return h.RuleList(family) })
+		rules, err := setup.Dump(func() ([]netlink.Rule, error) { return h.RuleList(family) })
 		for _, r := range rules {
 			rule := Rule{Priority: r.Priority, Table: r.Table, Marked: r.Mark != 0}
 			if r.Src != nil {

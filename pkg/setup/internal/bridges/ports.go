@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -48,12 +47,7 @@ func EachPort(n *netns.Namespace, bridge string, f func(rtnl.Link) bool) error {
 	if err != nil {
 		return err
 	}
-	for {
-		err := listPorts(n, br.Index, f)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return err
-		}
-	}
+	return netns.Repeat(func() error { return listPorts(n, br.Index, f) })
 }
 
 // listPorts calls f with each port of a bridge until f returns false. If bridge is 0, it calls f with

@@ -211,8 +211,8 @@ func VerifyVLANs(n *netns.Namespace, p *plan.Port, br, port rtnl.Link) error {
 	if err != nil {
 		return err
 	}
-	all, err := h.BridgeVlanList()
-	if err != nil {
+	var all map[int32][]*nl.BridgeVlanInfo
+	if err = netns.Repeat(func() (err error) { all, err = h.BridgeVlanList(); return err }); err != nil {
 		return fmt.Errorf("list VLANs of ports: %w", err)
 	}
 	present := map[int]*nl.BridgeVlanInfo{}

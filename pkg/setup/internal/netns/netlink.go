@@ -178,14 +178,31 @@ func (n *Namespace) Each(protocol int, req *nl.NetlinkRequest, f func(data []byt
 }
 
 // Dump calls list. If the listed objects change during the listing (NLM_F_DUMP_INTR), Dump calls
-// list again.
-func Dump[T any](list func() ([]T, error)) ([]T, error) {
-	for {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
+// list again. See Repeat.
+func Dump[T any](list func() ([]T, error)) (all []T, err error) {
+	err = Repeat(func() (err error) { all, err = list(); return err })
+	return all, err
+}
+
+// ErrChanging is returned if other programs change links, addresses or rules all the time, so that
+// no listing is complete.
+var ErrChanging = errors.New("the kernel's list changed during each attempt to read it; find the program that makes the changes: ip monitor, nft monitor")
+
+// attempts is the number of times that Repeat calls a function. A listing of a thousand links takes
+// 30 ms. Even if 95 of 100 listings are interrupted, one of them succeeds.
+const attempts = 300
+
+// Repeat calls f again if the kernel's objects have changed while f has read them
+// (netlink.ErrDumpInterrupted), or before f has sent a transaction for what it has read (ERESTART, from
+// nf_tables). The error is ErrChanging if this happens too often.
+func Repeat(f func() error) error {
+	for range attempts {
+		err := f()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.ERESTART) {
+			return err
 		}
 	}
+	return ErrChanging
 }
 
 // Attrs are the netlink attributes of a message, still encoded.

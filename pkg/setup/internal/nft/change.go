@@ -2,7 +2,6 @@ package nft
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -187,13 +186,11 @@ func number(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, val
 // sends a transaction for this generation. If nf_tables changes between reading and sending, f
 // returns ERESTART, and AtOneGeneration calls f again with the new generation.
 func AtOneGeneration(n *netns.Namespace, f func(seen uint32) error) error {
-	for {
+	return netns.Repeat(func() error {
 		seen, err := Generation(n)
 		if err == nil {
 			err = f(seen)
 		}
-		if !errors.Is(err, unix.ERESTART) {
-			return err
-		}
-	}
+		return err
+	})
 }

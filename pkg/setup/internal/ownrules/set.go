@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -43,11 +44,31 @@ func findElement(n *netns.Namespace, family int, set string, key []byte) ([]elem
 	return readElements(family, set, messages, err)
 }
 
+// onePart is a size in bytes. A list of elements that is not longer has only one part, because the kernel begins
+// another part only when 3,700 bytes are full (NLMSG_GOODSIZE in linux/netlink.h).
+const onePart = 2 << 10
+
 // listElements returns the elements of a set. A set that does not exist has no elements.
 func listElements(n *netns.Namespace, family int, set string) ([]element, error) {
-	messages, err := netns.Dump(func() ([][]byte, error) {
+	ask := func() ([][]byte, error) {
 		return n.Ask(unix.NETLINK_NETFILTER, elementRequest(family, set, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP))
-	})
+	}
+	messages, err := ask()
+	// The kernel lists a large set in several parts. If another process deletes elements in between, the kernel
+	// leaves out other elements (nf_tables_dump_set in net/netfilter/nf_tables_api.c), and does not set
+	// NLM_F_DUMP_INTR. The generation of nf_tables tells whether this may have happened.
+	if len(messages) > 1 || len(messages) == 1 && len(messages[0]) > onePart {
+		err = nft.AtOneGeneration(n, func(seen uint32) (err error) {
+			if messages, err = ask(); err != nil {
+				return err
+			}
+			now, err := nft.Generation(n)
+			if err == nil && now != seen {
+				err = netlink.ErrDumpInterrupted
+			}
+			return err
+		})
+	}
 	return readElements(family, set, messages, err)
 }
 
