@@ -115,8 +115,8 @@ func ByIndex(n *netns.Namespace, index int) (Link, error) {
 	return l, nil
 }
 
-// lookUp returns one link. If a later version has made the link, the error is plan.ErrNewer. The parameter "about" identifies the link in the request, by its name or
-// index.
+// lookUp returns one link. The parameter "about" identifies it in the request, by its name or index. If
+// a later version of bridgeveth has made the link, the error is plan.ErrNewer.
 func lookUp(n *netns.Namespace, about ...nl.NetlinkRequestData) (l Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	for _, data := range about {
