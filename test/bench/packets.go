@@ -209,18 +209,25 @@ func (r *packetRow) measure(ctx context.Context, scenes []*scene, p path, t traf
 	return nil
 }
 
+// listings is how often verifyOffload lists the connections. The kernel lists them in parts, and finds the
+// beginning of the next part by its number. If an old connection ends in between, one list lacks another
+// connection (ct_get_idx in net/netfilter/nf_conntrack_standalone.c).
+const listings = 5
+
 // verifyOffload checks that either all connections are in a flowtable, or none, as the system and
 // the path require. Otherwise the measured rates would mean nothing.
 func (s *scene) verifyOffload(p path, f *flows) error {
-	var text []byte
-	err := s.node.run(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/nf_conntrack"); return err })
-	if err != nil {
-		return err
-	}
 	offloaded := map[string]bool{} // by the part of a line that names the connection as the client sees it
-	for line := range strings.Lines(string(text)) {
-		if _, tuple, found := strings.Cut(line, "src="); found && strings.Contains(line, "[OFFLOAD]") {
-			offloaded[strings.Join(strings.Fields(tuple)[:4], " ")] = true
+	for range listings {
+		var text []byte
+		err := s.node.run(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/nf_conntrack"); return err })
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			if _, tuple, found := strings.Cut(line, "src="); found && strings.Contains(line, "[OFFLOAD]") {
+				offloaded[strings.Join(strings.Fields(tuple)[:4], " ")] = true
+			}
 		}
 	}
 	got, want := 0, choose(s.key == keyFast && !p.bridged, len(f.clients), 0)
