@@ -3,6 +3,7 @@ package cnicache
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -35,6 +36,8 @@ func (r *Record) Calls(port string) (calls []*skel.CmdArgs, err error) {
 			return nil, fmt.Errorf("configuration in libcni's record: %w", err)
 		}
 		switch conf.Type {
+		case "":
+			return nil, errors.New("configuration in libcni's record: a plugin has no type")
 		case plugin.Bridgeveth:
 		case plugin.Bridge:
 			if !bytes.Contains(r.Result, []byte(port)) {
