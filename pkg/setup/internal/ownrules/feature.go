@@ -38,8 +38,8 @@ type feature struct {
 }
 
 // features returns the features (groups of rules) that a network needs, without duplicates, in the order in
-// which they can be added.
-func features(net *plan.Network) (list []feature) {
+// which they can be added. The parameter known is as in addHostPorts; nil means that no attachments are known.
+func features(net *plan.Network, known func() ([]*plan.Port, error)) (list []feature) {
 	add := func(f feature) {
 		if !slices.ContainsFunc(list, func(other feature) bool { return other.what == f.what }) {
 			list = append(list, f)
@@ -52,7 +52,11 @@ func features(net *plan.Network) (list []feature) {
 		}
 	}
 	for _, subnet := range net.HostPorts {
-		add(hostPortFeature(net, subnet))
+		f := hostPortFeature(net, subnet)
+		if known != nil {
+			f.restore = func(n *netns.Namespace) error { return addHostPorts(n, f, known) }
+		}
+		add(f)
 	}
 	if net.Guarded {
 		add(guardFeature(net))
@@ -61,9 +65,9 @@ func features(net *plan.Network) (list []feature) {
 }
 
 // MissingRules compares our tables with the plan of a network, and returns a difference for each missing
-// feature, policy or fast path. It reads the table of each family once. The parameter known is as in knownMappings.
+// feature, policy or fast path. It reads the table of each family once. The parameter known is as in features.
 func MissingRules(n *netns.Namespace, net *plan.Network, known func() ([]*plan.Port, error)) (missing []plan.Difference, err error) {
-	features := features(net)
+	features := features(net, known)
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		mine := slices.DeleteFunc(slices.Clone(features), func(f feature) bool { return f.family != family })
 		if len(mine) == 0 && !net.Has(family) {
@@ -77,9 +81,7 @@ func MissingRules(n *netns.Namespace, net *plan.Network, known func() ([]*plan.P
 			if !present.have(f.rules) {
 				former := slices.ContainsFunc(f.former, present.have)
 				restore := f.restore
-				if restore == nil && known != nil && slices.Contains(f.shared, toHostPorts) {
-					restore = func(n *netns.Namespace) error { return addHostPorts(n, f, known) }
-				} else if restore == nil {
+				if restore == nil {
 					restore = func(n *netns.Namespace) error { return addFeature(n, f) }
 				}
 				missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return restore(n) }, Former: former})

@@ -11,10 +11,8 @@ import (
 
 // addHostPorts adds a feature of hostPortFeature. If the maps of host ports do not exist, the same transaction
 // fills the new maps with the host ports of the known attachments. Otherwise, ADD could give the host port of a
-// running container to another container until the next repair.
-//
-// The function known returns the attachments that had host ports, with the fields Attachment, Addresses and
-// HostPorts.
+// running container to another container until the next repair. The function known returns the attachments
+// that had host ports, with the fields Attachment, Addresses and HostPorts.
 func addHostPorts(n *netns.Namespace, f feature, known func() ([]*plan.Port, error)) error {
 	filled := false
 	f.elements = func(n *netns.Namespace) ([]element, error) {
