@@ -17,17 +17,12 @@ import (
 // of ADD contains our port, whose name is the parameter port. portmap and firewall are ours if they
 // come after such a bridge.
 func (r *Record) Calls(port string) (calls []*skel.CmdArgs, err error) {
-	var list struct {
-		Plugins []json.RawMessage `json:"plugins"`
-	}
-	if err := json.Unmarshal(r.Config, &list); err != nil {
-		return nil, fmt.Errorf("configuration in libcni's record: %w", err)
-	}
-	if len(list.Plugins) == 0 {
-		list.Plugins = []json.RawMessage{r.Config} // a single plugin instead of a list
+	plugins, err := r.Plugins()
+	if err != nil {
+		return nil, err
 	}
 	dropIn := false
-	for _, text := range list.Plugins {
+	for _, text := range plugins {
 		var conf struct {
 			Type         string          `json:"type"`
 			Capabilities map[string]bool `json:"capabilities"`
@@ -58,6 +53,21 @@ func (r *Record) Calls(port string) (calls []*skel.CmdArgs, err error) {
 		calls = append(calls, call)
 	}
 	return calls, nil
+}
+
+// Plugins returns the configuration of each plugin in the recorded configuration, which is a list of
+// plugins or a single plugin.
+func (r *Record) Plugins() ([]json.RawMessage, error) {
+	var list struct {
+		Plugins []json.RawMessage `json:"plugins"`
+	}
+	if err := json.Unmarshal(r.Config, &list); err != nil {
+		return nil, fmt.Errorf("configuration in libcni's record: %w", err)
+	}
+	if len(list.Plugins) == 0 {
+		list.Plugins = []json.RawMessage{r.Config}
+	}
+	return list.Plugins, nil
 }
 
 // call returns the arguments with which libcni would call CHECK of a plugin. The parameter conf is

@@ -63,30 +63,24 @@ func (p Plugin) recordedLeases(network string) (leases []ipam.Lease, err error) 
 func recordedNetworks(dataDir string) (names []string, err error) {
 	records, _, err := cnicache.Read(cnicache.DefaultDir, "")
 	for _, r := range records {
-		if !slices.Contains(names, r.Network) && usesStore(r.Config, dataDir) {
+		if !slices.Contains(names, r.Network) && usesStore(r, dataDir) {
 			names = append(names, r.Network)
 		}
 	}
 	return names, err
 }
 
-// usesStore reports whether a recorded configuration has ipam-simple with this dataDir.
-func usesStore(conf []byte, dataDir string) bool {
-	type configured struct {
-		IPAM struct {
-			Type    string `json:"type"`
-			DataDir string `json:"dataDir"`
-		} `json:"ipam"`
-	}
-	var list struct {
-		configured              // of a single plugin instead of a list
-		Plugins    []configured `json:"plugins"`
-	}
-	if json.Unmarshal(conf, &list) != nil {
-		return false
-	}
-	return slices.ContainsFunc(append(list.Plugins, list.configured), func(c configured) bool {
-		return plugin.IsIPAMSimple(c.IPAM.Type) && cmp.Or(c.IPAM.DataDir, ipam.DefaultDir) == dataDir
+// usesStore reports whether the configuration in a record has ipam-simple with this dataDir.
+func usesStore(r *cnicache.Record, dataDir string) bool {
+	plugins, err := r.Plugins()
+	return err == nil && slices.ContainsFunc(plugins, func(text json.RawMessage) bool {
+		var conf struct {
+			IPAM struct {
+				Type    string `json:"type"`
+				DataDir string `json:"dataDir"`
+			} `json:"ipam"`
+		}
+		return json.Unmarshal(text, &conf) == nil && plugin.IsIPAMSimple(conf.IPAM.Type) && cmp.Or(conf.IPAM.DataDir, ipam.DefaultDir) == dataDir
 	})
 }
 
