@@ -3,8 +3,6 @@ package cnitool
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -146,21 +144,11 @@ func TestBusyHost(t *testing.T) {
 	}
 }
 
-// tracedBvctl runs bvctl under ptrace.Run, and returns its output.
+// tracedBvctl runs bvctl as call.traced does, and returns its output.
 func tracedBvctl(t *testing.T, before func(ptrace.Call) bool, args ...string) string {
 	t.Helper()
-	out, err := os.Create("/run/out")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	argv := append([]string{filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d"}, args...)
-	status, err := ptrace.Run(argv, os.Environ(), []*os.File{nil, out, out}, before)
-	said, _ := os.ReadFile(out.Name())
-	if err != nil || status.ExitStatus() != 0 {
-		t.Fatalf("bvctl %v: %v, status %d: %s", args, err, status.ExitStatus(), said)
-	}
-	return string(said)
+	a := bvctlCall(args...).traced(t, before).ok(t)
+	return string(a.stdout) + string(a.stderr)
 }
 
 // TestBusySet deletes host ports of one container while bvctl reads the host ports of all

@@ -255,6 +255,11 @@ func (a answer) ok(t testing.TB) answer {
 	return a
 }
 
+// bvctlCall returns a call of bvctl on the test's host.
+func bvctlCall(args ...string) call {
+	return call{program: "bvctl", arguments: append(args, "--conf-dir", "/run/net.d")}
+}
+
 // failure is a CNI error.
 type failure struct {
 	CNIVersion string `json:"cniVersion"`

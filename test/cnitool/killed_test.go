@@ -139,9 +139,6 @@ func TestKilledRepair(t *testing.T) {
 			n.must("add", c[1])
 			n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}], "bandwidth": {"ingressRate": 20000000, "ingressBurst": 800000}}`}
 			n.must("add", c[0])
-			bvctl := func(args ...string) ptrace.Traced {
-				return call{program: "bvctl", arguments: append(args, "--conf-dir", "/run/net.d")}.killable(t)
-			}
 			var want string
 			ptrace.KillEach(t, tt.rounds, ptrace.Killing{
 				Prepare: func() {
@@ -152,7 +149,7 @@ ip addr flush dev br0
 for p in $(ls /sys/class/net | grep ^veth); do ip link set $p nomaster; tc qdisc del dev $p root || true; done
 echo 0 >/proc/sys/net/ipv4/ip_forward`)
 				},
-				Run: bvctl(tt.args...), Cure: bvctl("repair"),
+				Run: bvctlCall(tt.args...).killable(t), Cure: bvctlCall("repair").killable(t),
 				Check: func(when string) {
 					n.must("check", c[0])
 					if want == "" {

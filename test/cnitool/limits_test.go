@@ -17,11 +17,11 @@ func TestResourceLimits(t *testing.T) {
 			newNode(t, everything, "nft").containers(1)
 			before := setuptest.Dump(t)
 			add, del := on("ADD", 1, everything), on("DEL", 1, everything)
-			limited := func(c call) answer {
+			constrained := func(c call) answer {
 				c.before = []string{"prlimit", limit}
 				return c.run(t)
 			}
-			a := limited(add)
+			a := constrained(add)
 			if a.err == nil {
 				t.Fatal("ADD succeeded: the limit proves nothing")
 			}
@@ -35,7 +35,7 @@ func TestResourceLimits(t *testing.T) {
 				t.Errorf("leases are left: %v", held)
 			}
 			add.run(t).ok(t)
-			limited(del) // fails with most limits
+			constrained(del) // fails with most limits
 			del.run(t).ok(t)
 			setuptest.Same(t, before, "DEL left traces")
 		})

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-
 	"slices"
 	"strings"
 	"testing"
