@@ -43,7 +43,7 @@ steps() {
 		check of names|setup.(*Host).CheckAttachable
 		check of the network|setup.(*Host).lockComplete|setup.(*Host).ReleaseNetwork
 		veth pair|setup.(*Host).plug|setup.(*Host).removePort
-		host port|ownrules.Publish|ownrules.Unpublish|ownrules.UnguardPort
+		host port|hostports.Publish|hostports.Unpublish|ownrules.UnguardPort
 		container side|rtnl.Configure
 		port up|setup.(*Host).finishPort
 		result|plugin.PrintResult

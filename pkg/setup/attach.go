@@ -11,6 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/conntrack"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
@@ -108,7 +109,7 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 	if p.ExistingLink != "" { // plugExisting has done the steps that follow
 		return done, nil
 	}
-	for _, step := range []func(*Namespace, *Port) error{forgetConnections, bridges.TagPort, ownrules.GuardPort, bridges.LimitPort, ownrules.Publish} {
+	for _, step := range []func(*Namespace, *Port) error{forgetConnections, bridges.TagPort, ownrules.GuardPort, bridges.LimitPort, hostports.Publish} {
 		if err = step(h.Namespace, p); err != nil {
 			break
 		}
@@ -199,7 +200,7 @@ func (h *Host) AddAddresses(p *Port) error {
 		return err
 	}
 	lock.Unlock() // a network with a port is not deleted
-	return ownrules.Publish(h.Namespace, p)
+	return hostports.Publish(h.Namespace, p)
 }
 
 // containerEnd returns the configuration of the container's end of the veth pair. noQuerier is as in

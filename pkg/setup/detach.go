@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -31,7 +32,7 @@ func (h *Host) Unplug(a Attachment, known ...HostPort) (bridge string, err error
 	}
 	// The host ports come after the port: another process may restore the host ports as long as the
 	// port exists (see Host.Known).
-	return bridge, errors.Join(err, ownrules.Unpublish(h.Namespace, a, known), ownrules.UnguardPort(h.Namespace, a.Port()))
+	return bridge, errors.Join(err, hostports.Unpublish(h.Namespace, a, known), ownrules.UnguardPort(h.Namespace, a.Port()))
 }
 
 // removePort deletes a bridge port and its IFB, the link that limits the traffic from the

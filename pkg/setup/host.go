@@ -5,7 +5,9 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/conntrack"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
@@ -149,7 +151,7 @@ var (
 	ErrStrictForwardPorts = forward.ErrStrictForwardPorts
 	ErrNoChain            = forward.ErrNoChain
 	ErrDenied             = forward.ErrDenied
-	ErrTablesGone         = ownrules.ErrTablesGone
+	ErrTablesGone         = elements.ErrTablesGone
 	ErrNoFlowtables       = nft.ErrNoFlowtables
 	ErrChanging           = netns.ErrChanging
 )
@@ -232,7 +234,7 @@ func (h *Host) BridgeOf(a Attachment) (string, error) {
 
 // HostPorts returns the host ports of all containers, each as text such as "tcp *:8080". The key of
 // the map is the name of the container's bridge port.
-func (h *Host) HostPorts() (map[string][]string, error) { return ownrules.HostPorts(h.Namespace) }
+func (h *Host) HostPorts() (map[string][]string, error) { return hostports.Describe(h.Namespace) }
 
 // EnsureMasquerade adds the masquerade rules for packets from the subnets of a bridge. DeleteRules is
 // the inverse.

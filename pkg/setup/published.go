@@ -3,7 +3,8 @@ package setup
 import (
 	"errors"
 
-	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/portlist"
 )
@@ -23,8 +24,8 @@ func (h *Host) PublishPort(p *Port) error {
 	if err != nil {
 		return err
 	}
-	if ownrules.VerifyHostPorts(h.Namespace, p) != nil {
-		err = ownrules.Publish(h.Namespace, p)
+	if hostports.Verify(h.Namespace, p) != nil {
+		err = hostports.Publish(h.Namespace, p)
 	}
 	lock.Unlock()
 	if err != nil {
@@ -39,21 +40,21 @@ func (h *Host) PublishPort(p *Port) error {
 // UnpublishPort deletes the host ports of an attachment, even if its bridge port does not exist any
 // more. The parameter known is as in DetachPort.
 func (h *Host) UnpublishPort(a Attachment, known ...HostPort) error {
-	gone := func(o ownrules.PortOwner) bool { return o.Port == a.Port() }
-	return errors.Join(ownrules.Unpublish(h.Namespace, a, known), portlist.Remove(h.Namespace, gone))
+	gone := func(o elements.Owner) bool { return o.Port == a.Port() }
+	return errors.Join(hostports.Unpublish(h.Namespace, a, known), portlist.Remove(h.Namespace, gone))
 }
 
 // VerifyPublished checks that the network, the host ports of p and their entries in the list of
 // host ports exist as planned. It changes nothing. The error names each difference.
 func (h *Host) VerifyPublished(p *Port) error {
 	missing, err := h.missing(p.Network)
-	return errors.Join(plan.Error(missing), err, ownrules.VerifyHostPorts(h.Namespace, p), portlist.Verify(h.Namespace, p))
+	return errors.Join(plan.Error(missing), err, hostports.Verify(h.Namespace, p), portlist.Verify(h.Namespace, p))
 }
 
 // CollectPublished deletes the host ports of all attachments of this CNI network, except the valid
 // attachments.
 func (h *Host) CollectPublished(network string, valid []Attachment) error {
-	gone := ownrules.Unlisted(network, valid)
-	abandoned, err := ownrules.Published(h.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })
-	return errors.Join(err, ownrules.DeleteMappings(h.Namespace, abandoned), portlist.Remove(h.Namespace, gone))
+	gone := elements.Unlisted(network, valid)
+	abandoned, err := hostports.Published(h.Namespace, func(m hostports.Mapping) bool { return gone(m.Owner) })
+	return errors.Join(err, hostports.Delete(h.Namespace, abandoned), portlist.Remove(h.Namespace, gone))
 }

@@ -9,7 +9,9 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/forward"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/localnet"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
@@ -109,7 +111,7 @@ func (h *Host) deleteOwnAddresses(l rtnl.Link) error {
 // "bridge" names. If a bridge then has no port of ours, Collect releases its network (see
 // ReleaseNetwork). Collect continues after errors and returns all of them.
 func (h *Host) Collect(network, bridge string, valid []Attachment) error {
-	gone := ownrules.Unlisted(network, valid)
+	gone := elements.Unlisted(network, valid)
 	all, err := bridges.LinksUnderLock(h.Namespace)
 	if err != nil {
 		return err
@@ -131,7 +133,7 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 		if !known && on.Name == bridge {
 			a.Network = network // the port has no alias, so only its bridge shows to which network the port belongs
 		}
-		if !l.Ours() || l.Port == "" || !gone(ownrules.PortOwner{Port: l.Port, Attachment: a}) {
+		if !l.Ours() || l.Port == "" || !gone(elements.Owner{Port: l.Port, Attachment: a}) {
 			continue
 		}
 		released = append(released, on.Name)
@@ -147,8 +149,8 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 		_, err := h.removePort(name)
 		errs = append(errs, err)
 	}
-	abandoned, err := ownrules.Published(h.Namespace, func(m ownrules.Mapping) bool { return gone(m.Owner) })
-	errs = append(errs, err, ownrules.DeleteMappings(h.Namespace, abandoned))
+	abandoned, err := hostports.Published(h.Namespace, func(m hostports.Mapping) bool { return gone(m.Owner) })
+	errs = append(errs, err, hostports.Delete(h.Namespace, abandoned))
 	guarded, err := ownrules.GuardedPorts(h.Namespace, gone)
 	errs = append(errs, err, ownrules.UnguardPorts(h.Namespace, guarded))
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
@@ -156,10 +158,10 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 
 // ifbsOf returns the IFBs (links for bandwidth limits, see plan.IFBOf) of the ports whose owners
 // the function gone selects.
-func ifbsOf(links []rtnl.Link, gone func(ownrules.PortOwner) bool) (ifbs []rtnl.Link) {
+func ifbsOf(links []rtnl.Link, gone func(elements.Owner) bool) (ifbs []rtnl.Link) {
 	for _, l := range links {
 		digits, found := strings.CutPrefix(l.Name, plan.IFBPrefix)
-		if a, ours := plan.ParseAttachment(l.Alias); ours && found && gone(ownrules.PortOwner{Port: plan.PortPrefix + digits, Attachment: a}) {
+		if a, ours := plan.ParseAttachment(l.Alias); ours && found && gone(elements.Owner{Port: plan.PortPrefix + digits, Attachment: a}) {
 			ifbs = append(ifbs, l)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
@@ -46,7 +48,7 @@ func (h *Host) planOfOlderBuild(p *Port) (*Port, error) {
 	former := *p
 	former.BPDUGuard = false
 	if p.GuardDefault {
-		found, err := ownrules.GuardedPorts(h.Namespace, func(o ownrules.PortOwner) bool { return o.Port == p.Port() })
+		found, err := ownrules.GuardedPorts(h.Namespace, func(o elements.Owner) bool { return o.Port == p.Port() })
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +84,7 @@ func (h *Host) portParts() []portPart {
 	}
 	return []portPart{
 		{"settings", h.verifySettings, h.restoreSettings},
-		{"host ports", in(ownrules.VerifyHostPorts), in(ownrules.Publish)},
+		{"host ports", in(hostports.Verify), in(hostports.Publish)},
 		{"guard", in(ownrules.VerifyGuard), h.restoreGuard},
 		{"bandwidth", in(bridges.VerifyBandwidth), in(bridges.LimitPort)},
 	}

@@ -5,9 +5,9 @@ import (
 	"slices"
 
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -33,8 +33,8 @@ type feature struct {
 	devices []string    // the devices of the flowtable, which addFeature adds if it does not exist
 	former  [][]ownRule // forms of the group in older versions of bridgeveth; their rules are known by chain and comment, and addFeature deletes them
 
-	elements func(*netns.Namespace) ([]element, error) // elements of new sets; addFeature ignores those whose set exists already; nil means none
-	restore  func(*netns.Namespace) error              // adds the rules; nil means addFeature
+	elements func(*netns.Namespace) ([]elements.Element, error) // elements of new sets; addFeature ignores those whose set exists already; nil means none
+	restore  func(*netns.Namespace) error                       // adds the rules; nil means addFeature
 }
 
 // features returns the features (groups of rules) that a network needs, without duplicates, in the order in
@@ -177,7 +177,7 @@ func addFeatureAt(n *netns.Namespace, f feature, seen uint32) error {
 func addSets(n *netns.Namespace, c *nft.Change, f feature) error {
 	created := map[string]bool{}
 	for _, s := range f.sets {
-		exists, err := hasSet(n, f.family, s.Name)
+		exists, err := elements.HasSet(n, f.family, s.Name)
 		if err != nil {
 			return err
 		}
@@ -193,11 +193,6 @@ func addSets(n *netns.Namespace, c *nft.Change, f feature) error {
 	if err != nil {
 		return err
 	}
-	c.Append(elementBatch(nil, slices.DeleteFunc(list, func(e element) bool { return !created[e.set] })))
+	c.Append(elements.Batch(nil, slices.DeleteFunc(list, func(e elements.Element) bool { return !created[e.Set] })))
 	return nil
-}
-
-func hasSet(n *netns.Namespace, family int, name string) (bool, error) {
-	return nft.Exists(n, unix.NFT_MSG_GETSET, family,
-		nl.NewRtAttr(unix.NFTA_SET_TABLE, nl.ZeroTerminated(nft.OwnTable)), nl.NewRtAttr(unix.NFTA_SET_NAME, nl.ZeroTerminated(name)))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -129,7 +130,7 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 		c := nft.NewChange(t)
 		wanted := []ownRule{leading}
 		if !present.have(guardRules()) {
-			elements, err := guardElements(n)
+			guards, err := guardElements(n)
 			if err != nil {
 				return err
 			}
@@ -145,7 +146,7 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 				}
 			}
 			addRules(c, t, append(guardRules(), wanted...)...)
-			c.Append(elementBatch(nil, elements))
+			c.Append(elements.Batch(nil, guards))
 		} else {
 			addRules(c, t, leading)
 		}
@@ -159,16 +160,16 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 
 // guardElements returns the elements of all guarded ports. It copies the elements of guardedTargets from
 // guardedIPv6, because older versions of bridgeveth write only guardedIPv6.
-func guardElements(n *netns.Namespace) (list []element, err error) {
+func guardElements(n *netns.Namespace) (list []elements.Element, err error) {
 	for _, set := range []string{guardedPorts, guardedMACs, guardedIPv4, guardedIPv6} {
-		found, err := listElements(n, unix.AF_BRIDGE, set)
+		found, err := elements.List(n, unix.AF_BRIDGE, set)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, found...)
 		if set == guardedIPv6 {
 			for _, e := range found {
-				e.set = guardedTargets
+				e.Set = guardedTargets
 				list = append(list, e)
 			}
 		}
@@ -206,14 +207,14 @@ func notInSet(part expr.Payload, set string) []expr.Any {
 // allowedElements returns the set elements for one guarded port: the port itself first, then each MAC and IP
 // address that it may send from. The unspecified IP addresses are allowed too, because hosts send from them to
 // detect duplicate addresses.
-func allowedElements(p *plan.Port) (list []element) {
-	port := interfaceKey(p.Port())
-	list = append(list, element{
-		family: unix.AF_BRIDGE, set: guardedPorts, key: port, chain: guardChain(p.Guard), comment: PortComment(p.Attachment),
+func allowedElements(p *plan.Port) (list []elements.Element) {
+	port := elements.InterfaceKey(p.Port())
+	list = append(list, elements.Element{
+		Family: unix.AF_BRIDGE, Set: guardedPorts, Key: port, Chain: guardChain(p.Guard), Comment: elements.Comment(p.Attachment),
 	})
 	allow := func(set string, address []byte) {
-		e := element{family: unix.AF_BRIDGE, set: set, key: slices.Concat(port, address)}
-		if !slices.ContainsFunc(list, e.same) {
+		e := elements.Element{Family: unix.AF_BRIDGE, Set: set, Key: slices.Concat(port, address)}
+		if !slices.ContainsFunc(list, e.Same) {
 			list = append(list, e)
 		}
 	}
@@ -239,12 +240,6 @@ func allowedElements(p *plan.Port) (list []element) {
 	return list
 }
 
-// interfaceKey returns the name of an interface in the form that nf_tables compares: IFNAMSIZ bytes, padded
-// with zeros.
-func interfaceKey(name string) []byte {
-	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
-}
-
 // guardChain returns the chain that checks the packets of a port with this guard.
 func guardChain(g plan.Guard) string {
 	if g == plan.GuardIP {
@@ -259,7 +254,7 @@ func GuardPort(n *netns.Namespace, p *plan.Port) error {
 	if p.Guard == plan.GuardNone {
 		return nil
 	}
-	if err := addElements(n, allowedElements(p)); err != nil {
+	if err := elements.Add(n, allowedElements(p)); err != nil {
 		return fmt.Errorf("guard port %s: %w", p.Port(), err)
 	}
 	return nil
@@ -267,16 +262,16 @@ func GuardPort(n *netns.Namespace, p *plan.Port) error {
 
 // UnguardPort is the inverse of GuardPort. If the port has no guard, UnguardPort only looks up one element.
 func UnguardPort(n *netns.Namespace, name string) error {
-	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, interfaceKey(name))
+	found, err := elements.Find(n, unix.AF_BRIDGE, guardedPorts, elements.InterfaceKey(name))
 	if len(found) == 0 || err != nil {
 		return err
 	}
 	// One transaction deletes all elements. With two transactions, a process that is killed between them could
 	// delete only the element in guardedPorts. The next call would look up this element, and would not find the
 	// other elements.
-	gone, err := elementsOfPorts(n, []PortOwner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
+	gone, err := elementsOfPorts(n, []elements.Owner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
 	if err == nil {
-		err = deleteElements(n, append(found, gone...))
+		err = elements.Delete(n, append(found, gone...))
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete the guard of port %s: %w", name, err)
@@ -287,7 +282,7 @@ func UnguardPort(n *netns.Namespace, name string) error {
 // UnguardPorts deletes the guards of many ports in one transaction, and reads each set only once for this. The
 // transaction fails if another process has deleted one of the elements. UnguardPorts therefore starts again if
 // nf_tables has changed between reading and sending.
-func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
+func UnguardPorts(n *netns.Namespace, ports []elements.Owner) error {
 	if len(ports) == 0 {
 		return nil
 	}
@@ -296,7 +291,7 @@ func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
 		if err != nil {
 			return err
 		}
-		return changeElements(n, seen, gone, nil)
+		return elements.Change(n, seen, gone, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("delete the guards of %d ports: %w", len(ports), err)
@@ -305,18 +300,18 @@ func UnguardPorts(n *netns.Namespace, ports []PortOwner) error {
 }
 
 // elementsOfPorts returns the elements that these ports have in these sets of the guard.
-func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (list []element, err error) {
+func elementsOfPorts(n *netns.Namespace, ports []elements.Owner, sets ...string) (list []elements.Element, err error) {
 	chosen := map[string]bool{}
 	for _, o := range ports {
-		chosen[string(interfaceKey(o.Port))] = true
+		chosen[string(elements.InterfaceKey(o.Port))] = true
 	}
 	for _, set := range sets {
-		all, err := listElements(n, unix.AF_BRIDGE, set)
+		all, err := elements.List(n, unix.AF_BRIDGE, set)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range all {
-			if chosen[string(e.key[:min(len(e.key), unix.IFNAMSIZ)])] {
+			if chosen[string(e.Key[:min(len(e.Key), unix.IFNAMSIZ)])] {
 				list = append(list, e)
 			}
 		}
@@ -325,10 +320,10 @@ func elementsOfPorts(n *netns.Namespace, ports []PortOwner, sets ...string) (lis
 }
 
 // GuardedPorts returns those owners of guarded ports that the function chosen selects.
-func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortOwner, err error) {
-	found, err := listElements(n, unix.AF_BRIDGE, guardedPorts)
+func GuardedPorts(n *netns.Namespace, chosen func(elements.Owner) bool) (list []elements.Owner, err error) {
+	found, err := elements.List(n, unix.AF_BRIDGE, guardedPorts)
 	for _, e := range found {
-		if o := ParseOwner(e.comment); chosen(o) {
+		if o := elements.ParseOwner(e.Comment); chosen(o) {
 			list = append(list, o)
 		}
 	}
@@ -338,31 +333,31 @@ func GuardedPorts(n *netns.Namespace, chosen func(PortOwner) bool) (list []PortO
 // VerifyGuard compares the guard of a port, which is its list of allowed source addresses, with the plan.
 func VerifyGuard(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
-	port := interfaceKey(p.Port())
-	found, err := findElement(n, unix.AF_BRIDGE, guardedPorts, port)
+	port := elements.InterfaceKey(p.Port())
+	found, err := elements.Find(n, unix.AF_BRIDGE, guardedPorts, port)
 	if err != nil {
 		return err
 	}
 	if p.Guard == plan.GuardNone || len(found) == 0 {
 		return plan.Differ("port "+p.Port()+" guarded", len(found) > 0, p.Guard != plan.GuardNone)
 	}
-	targets, err := hasSet(n, unix.AF_BRIDGE, guardedTargets)
+	targets, err := elements.HasSet(n, unix.AF_BRIDGE, guardedTargets)
 	if err != nil {
 		return err
 	}
 	for _, e := range allowedElements(p) {
-		if e.set == guardedTargets && !targets {
+		if e.Set == guardedTargets && !targets {
 			continue // the set does not exist because an older version of bridgeveth wrote the table; MissingRules returns a difference for it
 		}
-		found, err := findElement(n, unix.AF_BRIDGE, e.set, e.key)
-		wrong = append(wrong, err, plan.Differ(fmt.Sprintf("%s of port %s in set %s", guardedAddress(e), p.Port(), e.set), len(found) > 0 || err != nil, true))
+		found, err := elements.Find(n, unix.AF_BRIDGE, e.Set, e.Key)
+		wrong = append(wrong, err, plan.Differ(fmt.Sprintf("%s of port %s in set %s", guardedAddress(e), p.Port(), e.Set), len(found) > 0 || err != nil, true))
 	}
 	return errors.Join(wrong...)
 }
 
-func guardedAddress(e element) string {
-	rest := e.key[unix.IFNAMSIZ:]
-	switch e.set {
+func guardedAddress(e elements.Element) string {
+	rest := e.Key[unix.IFNAMSIZ:]
+	switch e.Set {
 	case guardedPorts:
 		return "name"
 	case guardedMACs:

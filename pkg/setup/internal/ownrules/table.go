@@ -58,8 +58,8 @@ func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 }
 
 // DeleteRules deletes all rules of a bridge from our tables. If no other bridge has rules in a table, it
-// deletes the table with all its sets. Otherwise the sets stay. Unpublish and UnguardPort delete the
-// elements of a single port.
+// deletes the table with all its sets. Otherwise the sets stay. hostports.Unpublish and UnguardPort
+// delete the elements of a single port.
 func DeleteRules(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {

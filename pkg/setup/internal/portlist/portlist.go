@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
-	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
 
@@ -40,7 +40,7 @@ var listTable = &nftables.Table{Name: "nat", Family: nftables.TableFamilyIPv4}
 // Add adds the host ports of a bridge port to the list, unless the list already has them. It lists
 // only host ports of TCP and UDP for IPv4.
 func Add(n *netns.Namespace, p *plan.Port) error {
-	want, owner := portsToList(p), ownrules.PortComment(p.Attachment)
+	want, owner := portsToList(p), elements.Comment(p.Attachment)
 	if len(want) == 0 {
 		return nil
 	}
@@ -102,8 +102,8 @@ func portsToList(p *plan.Port) map[uint8][]uint16 {
 }
 
 // Remove deletes from the list the rules of all owners that the function gone selects.
-func Remove(n *netns.Namespace, gone func(ownrules.PortOwner) bool) error {
-	chosen := func(r netns.Attrs) bool { return gone(ownrules.ParseOwner(nft.Comment(r))) }
+func Remove(n *netns.Namespace, gone func(elements.Owner) bool) error {
+	chosen := func(r netns.Attrs) bool { return gone(elements.ParseOwner(nft.Comment(r))) }
 	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
 	if err != nil || !slices.ContainsFunc(rules, chosen) {
 		return err
@@ -155,7 +155,7 @@ func Verify(n *netns.Namespace, p *plan.Port) error {
 	if len(portsToList(p)) == 0 {
 		return nil
 	}
-	_, complete, err := rulesOf(n, ownrules.PortComment(p.Attachment))
+	_, complete, err := rulesOf(n, elements.Comment(p.Attachment))
 	if err == nil && !complete && !nft.HasMatch(n, "multiport", multiportRevision) {
 		return nil
 	}

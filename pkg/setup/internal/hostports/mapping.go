@@ -1,4 +1,4 @@
-package ownrules
+package hostports
 
 import (
 	"encoding/binary"
@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 )
@@ -19,9 +20,9 @@ const portKey = 8
 
 // Mapping is a host port together with the element that represents it in one of the maps.
 type Mapping struct {
-	element
+	elements.Element
 	port  plan.HostPort
-	Owner PortOwner // set only if the mapping was read from nf_tables
+	Owner elements.Owner // set only if the mapping was read from nf_tables
 }
 
 // mappings returns the mappings for the host ports of a container with these addresses. A host port on all
@@ -38,14 +39,14 @@ func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) 
 			if p.Address.IsValid() && netns.FamilyOf(p.Address) != family {
 				continue
 			}
-			e := Mapping{element: element{family: family, set: portsOfAny}, port: p}
+			e := Mapping{Element: elements.Element{Family: family, Set: AnyAddress}, port: p}
 			if p.Named() {
-				e.set, e.key = portsOfOne, p.Address.AsSlice()
+				e.Set, e.Key = OneAddress, p.Address.AsSlice()
 			}
-			e.key = append(e.key, p.Protocol, 0, 0, 0)
-			e.key = append(binary.BigEndian.AppendUint16(e.key, p.Port), 0, 0)
+			e.Key = append(e.Key, p.Protocol, 0, 0, 0)
+			e.Key = append(binary.BigEndian.AppendUint16(e.Key, p.Port), 0, 0)
 			if to := first[family]; to.IsValid() {
-				e.value = append(binary.BigEndian.AppendUint16(to.AsSlice(), p.Container), 0, 0)
+				e.Value = append(binary.BigEndian.AppendUint16(to.AsSlice(), p.Container), 0, 0)
 				list = append(list, e)
 			}
 		}
@@ -53,28 +54,28 @@ func mappings(ports []plan.HostPort, addresses []netip.Prefix) (list []Mapping) 
 	return list
 }
 
-func elementsOf(list []Mapping) (elements []element) {
+func elementsOf(list []Mapping) (all []elements.Element) {
 	for _, m := range list {
-		elements = append(elements, m.element)
+		all = append(all, m.Element)
 	}
-	return elements
+	return all
 }
 
 // find looks up the mapping with the key of m in nf_tables. It returns one mapping or none.
 func find(n *netns.Namespace, m Mapping) ([]Mapping, error) {
-	found, err := findElement(n, m.family, m.set, m.key)
+	found, err := elements.Find(n, m.Family, m.Set, m.Key)
 	return readMappings(found), err
 }
 
 func listMappings(n *netns.Namespace, family int, set string) ([]Mapping, error) {
-	all, err := listElements(n, family, set)
+	all, err := elements.List(n, family, set)
 	return readMappings(all), err
 }
 
 // Published returns, from all maps of host ports, the mappings that the function chosen selects.
 func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		for _, set := range []string{portsOfAny, portsOfOne, portsWaiting} {
+		for _, set := range []string{AnyAddress, OneAddress, portsWaiting} {
 			found, err := listMappings(n, family, set)
 			if err != nil {
 				return nil, err
@@ -85,37 +86,37 @@ func Published(n *netns.Namespace, chosen func(Mapping) bool) (list []Mapping, e
 	return list, nil
 }
 
-func readMappings(elements []element) (list []Mapping) {
-	for _, e := range elements {
-		key := e.key
-		if e.set == portsWaiting {
+func readMappings(found []elements.Element) (list []Mapping) {
+	for _, e := range found {
+		key := e.Key
+		if e.Set == portsWaiting {
 			key = key[min(len(key), unix.IFNAMSIZ):]
 		}
-		address, rest := len(key)-portKey, len(e.value)-4
+		address, rest := len(key)-portKey, len(e.Value)-4
 		if address < 0 || rest < 0 {
 			continue // another program has added this element
 		}
-		m := Mapping{element: e, Owner: ParseOwner(e.comment)}
+		m := Mapping{Element: e, Owner: elements.ParseOwner(e.Comment)}
 		m.port.Address, _ = netip.AddrFromSlice(key[:address])
 		m.port.Protocol = key[address]
 		m.port.Port = binary.BigEndian.Uint16(key[address+4:])
-		m.port.Container = binary.BigEndian.Uint16(e.value[rest:])
+		m.port.Container = binary.BigEndian.Uint16(e.Value[rest:])
 		list = append(list, m)
 	}
 	return list
 }
 
-// HostPorts returns the host ports of all containers as text, without duplicates. The keys of the result are
+// Describe returns the host ports of all containers as text, without duplicates. The keys of the result are
 // names of bridge ports (Attachment.Port). The text of a host port that waits names the interface that serves
 // this host port.
-func HostPorts(n *netns.Namespace) (map[string][]string, error) {
+func Describe(n *netns.Namespace) (map[string][]string, error) {
 	all, err := Published(n, func(Mapping) bool { return true })
 	list := map[string][]string{}
 	for _, m := range all {
 		text := m.port.String()
-		if m.set == portsWaiting {
+		if m.Set == portsWaiting {
 			text += " (waits)"
-			if i := slices.IndexFunc(all, func(s Mapping) bool { return s.same(m.serving().element) }); i >= 0 {
+			if i := slices.IndexFunc(all, func(s Mapping) bool { return s.Same(m.serving().Element) }); i >= 0 {
 				text = fmt.Sprintf("%s (served by %s of network %s)", m.port, all[i].Owner.Interface, all[i].Owner.Network)
 			}
 		}
@@ -129,12 +130,12 @@ func HostPorts(n *netns.Namespace) (map[string][]string, error) {
 	return list, err
 }
 
-// VerifyHostPorts returns an error for each host port of p that does not lead to the container (see
-// verifyHostPort).
-func VerifyHostPorts(n *netns.Namespace, p *plan.Port) error {
+// Verify returns an error for each host port of p that does not lead to the container (see
+// verify).
+func Verify(n *netns.Namespace, p *plan.Port) error {
 	var wrong []error
 	for _, want := range mappings(p.HostPorts, p.Addresses) {
-		wrong = append(wrong, verifyHostPort(n, p, want))
+		wrong = append(wrong, verify(n, p, want))
 	}
 	return errors.Join(wrong...)
 }

@@ -1,4 +1,4 @@
-package ownrules
+package hostports
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/elements"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -27,23 +28,23 @@ const portsWaiting = "ports_waiting"
 // The function waiting returns the mapping with which an attachment waits for the host port of m (see
 // portsWaiting).
 func (m Mapping) waiting(of plan.Attachment) Mapping {
-	address := m.key[:len(m.key)-portKey]
+	address := m.Key[:len(m.Key)-portKey]
 	if len(address) == 0 {
-		address = unspecified(m.family).AsSlice()
+		address = unspecified(m.Family).AsSlice()
 	}
-	m.set, m.key = portsWaiting, slices.Concat(interfaceKey(of.Port()), address, m.key[len(m.key)-portKey:])
+	m.Set, m.Key = portsWaiting, slices.Concat(elements.InterfaceKey(of.Port()), address, m.Key[len(m.Key)-portKey:])
 	return m
 }
 
 // serving is the inverse of the function waiting: it returns the mapping that redirects packets to the interface
 // that waited. A mapping that does not wait is returned unchanged.
 func (m Mapping) serving() Mapping {
-	if m.set != portsWaiting {
+	if m.Set != portsWaiting {
 		return m
 	}
-	m.set, m.key = portsOfOne, m.key[unix.IFNAMSIZ:]
-	if address := len(m.key) - portKey; !m.port.Named() {
-		m.set, m.key = portsOfAny, m.key[address:]
+	m.Set, m.Key = OneAddress, m.Key[unix.IFNAMSIZ:]
+	if address := len(m.Key) - portKey; !m.port.Named() {
+		m.Set, m.Key = AnyAddress, m.Key[address:]
 	}
 	return m
 }
@@ -58,7 +59,7 @@ func unspecified(family int) netip.Addr {
 // overlaps reports whether two mappings match packets for the same host address, protocol and host port. A
 // mapping without an address matches every address.
 func (m Mapping) overlaps(other Mapping) bool {
-	return m.family == other.family && m.port.Protocol == other.port.Protocol && m.port.Port == other.port.Port &&
+	return m.Family == other.Family && m.port.Protocol == other.port.Protocol && m.port.Port == other.port.Port &&
 		(!m.port.Named() || !other.port.Named() || m.port.Address == other.port.Address)
 }
 
@@ -79,7 +80,7 @@ func (m Mapping) beside(others []Mapping, of plan.Attachment) (place Mapping, er
 		case !m.overlaps(r):
 		case r.Owner.Container != of.Container:
 			return m, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
-		case !r.same(m.element):
+		case !r.Same(m.Element):
 		case !m.shares(of, r):
 			return m, &plan.PortTakenError{HostPort: r.port, Holder: r.Owner.Attachment}
 		default:
@@ -89,7 +90,7 @@ func (m Mapping) beside(others []Mapping, of plan.Attachment) (place Mapping, er
 	return place, nil
 }
 
-func portExists(n *netns.Namespace, o PortOwner) (bool, error) {
+func portExists(n *netns.Namespace, o elements.Owner) (bool, error) {
 	_, err := rtnl.ByName(n, o.Port)
 	if rtnl.Absent(err) {
 		return false, nil
@@ -122,7 +123,7 @@ func successors(n *netns.Namespace, gone []Mapping) (list []Mapping, err error) 
 	}
 	for _, g := range gone {
 		for _, w := range waiting {
-			if leaving[w.Owner.Port] || !w.serving().same(g.element) {
+			if leaving[w.Owner.Port] || !w.serving().Same(g.Element) {
 				continue
 			}
 			present, err := portExists(n, w.Owner)
@@ -146,19 +147,19 @@ func deleteOrReplace(n *netns.Namespace, gone []Mapping) error {
 		if err != nil {
 			return err
 		}
-		var serving []element
+		var serving []elements.Element
 		for _, s := range successors {
-			e := s.serving().element
-			e.comment = s.comment
+			e := s.serving().Element
+			e.Comment = s.Comment
 			serving = append(serving, e)
 		}
-		return changeElements(n, seen, elementsOf(slices.Concat(gone, successors)), serving)
+		return elements.Change(n, seen, elementsOf(slices.Concat(gone, successors)), serving)
 	})
 }
 
-// verifyHostPort returns an error unless packets to a host port reach the container. Two cases are correct: the
+// verify returns an error unless packets to a host port reach the container. Two cases are correct: the
 // bridge port p serves the host port, or it waits while another interface of the container serves the host port.
-func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
+func verify(n *netns.Namespace, p *plan.Port, want Mapping) error {
 	what := fmt.Sprintf("host port %s to the container", want.port)
 	present, err := find(n, want)
 	if err != nil {
@@ -175,12 +176,12 @@ func verifyHostPort(n *netns.Namespace, p *plan.Port, want Mapping) error {
 		}
 	}
 	if !waits {
-		return plan.Differ(what, holder.Owner.Port == p.Port() && bytes.Equal(holder.value, want.value), true)
+		return plan.Differ(what, holder.Owner.Port == p.Port() && bytes.Equal(holder.Value, want.Value), true)
 	}
 	found, err := find(n, want.waiting(p.Attachment))
 	if err != nil {
 		return err
 	}
 	what += fmt.Sprintf(", behind interface %s of network %s that serves it", holder.Owner.Interface, holder.Owner.Network)
-	return plan.Differ(what, len(found) == 1 && bytes.Equal(found[0].value, want.value), true)
+	return plan.Differ(what, len(found) == 1 && bytes.Equal(found[0].Value, want.Value), true)
 }
