@@ -52,6 +52,9 @@ var codeNumbers = map[string]uint{
 	"CodeDelegate":                   plugin.CodeDelegate,
 }
 
+// unprinted is the error that makes bvctl exit with status 1. Nobody sees its text.
+const unprinted = "ErrUnhealthy"
+
 // message is an error message or another text in the source code.
 type message struct {
 	text     string // with "…" for each value
@@ -243,6 +246,9 @@ func (s *source) read(set *token.FileSet, file *ast.File) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.ValueSpec:
+			if n.Names[0].Name == unprinted {
+				return false
+			}
 			for i, v := range n.Values {
 				if call, ok := v.(*ast.CallExpr); ok && strings.HasPrefix(n.Names[i].Name, "Err") && nameOf(call.Fun) == "New" {
 					text, _ := literal(call.Args[0])

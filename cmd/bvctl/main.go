@@ -1,25 +1,48 @@
+// Bvctl shows, checks and repairs what bridgeveth and ipam-simple have made on this host. Run it as
+// root in the host's network namespace.
+//
+// Each command is a package below internal, which main.go lists. pkg/inventory finds the
+// attachments, and pkg/doctor follows packets. These packages make no kernel calls and import no
+// plugin.
 package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/doctor"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/firewalld"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/inspect"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/leases"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/node"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/repair"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/topology"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// errUnhealthy makes bvctl exit with status 1 without another message. The command has already
-// printed the problems.
-var errUnhealthy = errors.New("problems found")
+// commands are the subcommands of bvctl.
+var commands = []struct {
+	make  func(*inventory.Inventory) *cobra.Command
+	asAny bool // the command also works as another user than root
+}{
+	{doctor.New, false},
+	{firewalld.New, true},
+	{inspect.New, false},
+	{leases.New, false},
+	{node.New, true},
+	{repair.New, false},
+	{topology.New, false},
+}
 
 func main() {
 	if err := newRoot().Execute(); err != nil {
-		if !errors.Is(err, errUnhealthy) {
-			fmt.Fprintln(stderr, "bvctl:", err)
+		if !errors.Is(err, cli.ErrUnhealthy) {
+			cli.PrintError(err)
 			os.Exit(2)
 		}
 		os.Exit(1)
@@ -33,28 +56,18 @@ func newRoot() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		Long: "Show, check and repair bridgeveth's containers.\n\nExit status: 0 no problems found, 1 problems found, 2 bvctl itself failed.",
 	}
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	inv := inventory.New(printError)
+	root.SetOut(cli.Stdout)
+	root.SetErr(cli.Stderr)
+	inv := inventory.New(cli.PrintError)
 	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
 	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of the leases (default: the folders in the configurations, and "+ipam.DefaultDir+")")
 	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder of libcni's records of attachments")
-	root.AddCommand(newFirewalld(), newNode())
-	for _, cmd := range []*cobra.Command{newDoctor(inv), newInspect(inv), newLeases(inv), newRepair(inv), newTopology(inv)} {
-		cmd.PersistentPreRunE = requireRoot // also for subcommands
+	for _, c := range commands {
+		cmd := c.make(inv)
+		if !c.asAny {
+			cmd.PersistentPreRunE = cli.RequireRoot // also for subcommands
+		}
 		root.AddCommand(cmd)
 	}
 	return root
 }
-
-// requireRoot returns an error if bvctl does not run as root. Without root, a command would often
-// see no leases, records or rules, and would report that nothing is wrong.
-func requireRoot(cmd *cobra.Command, _ []string) error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%s needs root, because only root can read leases, rules and network namespaces; run it as root", cmd.CommandPath())
-	}
-	return nil
-}
-
-// printError prints an error after which the command continues.
-func printError(err error) { fmt.Fprintln(stderr, "bvctl:", err) }

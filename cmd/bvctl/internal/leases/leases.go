@@ -1,8 +1,8 @@
-package main
+// Package leases has the commands "bvctl leases", "leases check" and "leases release".
+package leases
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -63,15 +64,15 @@ type listing struct {
 	configured map[string]bool // the networks that have a configuration, by name
 }
 
-// newLeases returns "bvctl leases".
-func newLeases(inv *inventory.Inventory) *cobra.Command {
+// New returns "bvctl leases".
+func New(inv *inventory.Inventory) *cobra.Command {
 	var f filter
 	var output string
 	cmd := &cobra.Command{
 		Use: "leases", Short: "List addresses and how full each range is", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "table" && output != "json" {
-				return fmt.Errorf("--output: %q is none of table, json", output)
+			if err := cli.CheckOutput(output, "table", "json"); err != nil {
+				return err
 			}
 			if err := f.check(); err != nil {
 				return err
@@ -189,9 +190,7 @@ func (l *listing) json(w io.Writer) error {
 	if l.Ranges == nil {
 		l.Ranges = []usage{}
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(l)
+	return cli.PrintJSON(w, l)
 }
 
 // table prints the listing as text.
@@ -203,7 +202,7 @@ func (l *listing) table(w io.Writer) error {
 		if l.Until != nil {
 			state += " until " + l.Until.Format(time.DateTime)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Network, l.Address, shorten(l.Container), l.Interface, orDash(l.Pod), l.Since.Format(time.DateTime), state)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Network, l.Address, cli.Shorten(l.Container), l.Interface, cli.OrDash(l.Pod), l.Since.Format(time.DateTime), state)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -221,23 +220,6 @@ func (l *listing) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// shorten returns the first 12 characters of an ID of 64 characters, as container runtimes print
-// it. It returns another ID unchanged, and "-" for an empty ID.
-func shorten(id string) string {
-	if len(id) == 64 {
-		return id[:12]
-	}
-	return orDash(id)
-}
-
-// orDash returns the text, or "-" instead of an empty text, for a column of a table.
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
 // bar returns a bar that shows how full a range is. The bar is empty only if the range has no
 // leases, and full only if no address is free.
 func bar(leased, size uint64) string {
@@ -249,64 +231,4 @@ func bar(leased, size uint64) string {
 		full = min(max(full, 1), barWidth-1)
 	}
 	return "[" + strings.Repeat("#", full) + strings.Repeat(".", barWidth-full) + "]"
-}
-
-// newRelease returns "bvctl leases release".
-func newRelease(inv *inventory.Inventory, f *filter) *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
-		Use: "release", Short: "Free the leases that match --container, --address or --network", Args: cobra.NoArgs,
-		Long: "Free leases. Without --force, release keeps leases of containers that may be running. With --force, another\ncontainer may get an address that is still in use.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if *f == (filter{}) {
-				return errors.New("no lease is chosen; set --container, --address or --network")
-			}
-			if err := f.check(); err != nil {
-				return err
-			}
-			return release(inv, cmd.OutOrStdout(), *f, force)
-		},
-	}
-	cmd.Flags().BoolVar(&force, "force", false, "also free leases of containers that may be running")
-	return cmd
-}
-
-// release frees the leases that match the filter, and prints the result for each lease.
-func release(inv *inventory.Inventory, w io.Writer, f filter, force bool) error {
-	ns, err := setup.CurrentHost()
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	refused := false
-	err = inv.Stores(inv.Networks(), func(s *ipam.Store) error {
-		var chosen []ipam.Lease
-		if err := f.each(s, func(l ipam.Lease) { chosen = append(chosen, l) }); err != nil {
-			return err
-		}
-		for _, l := range chosen {
-			state := stateOf(l)
-			attached, err := ns.HasPort(inventory.LeasedTo(l))
-			if err != nil {
-				return err
-			}
-			if state == stateGone && attached {
-				state = "its link exists"
-			}
-			if !force && state != stateGone && state != stateKept {
-				refused = true
-				fmt.Fprintf(w, "%s of container %s on %s: may be in use (%s), not freed; use --force to free it\n", l.Address, l.Container, l.Network, state)
-				continue
-			}
-			if err := s.Free(l); err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "%s of container %s on %s: freed\n", l.Address, l.Container, l.Network)
-		}
-		return nil
-	})
-	if err == nil && refused {
-		err = errUnhealthy
-	}
-	return err
 }

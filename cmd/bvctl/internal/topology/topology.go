@@ -1,4 +1,5 @@
-package main
+// Package topology has the command "bvctl topology".
+package topology
 
 import (
 	"embed"
@@ -6,13 +7,14 @@ import (
 	"fmt"
 	"html"
 	"io"
-	"slices"
 	"strings"
 	"text/template"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/inspect"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -24,16 +26,16 @@ var drawings embed.FS
 
 var pictures = []string{"tree", "dot", "mermaid", "svg"}
 
-// newTopology returns "bvctl topology".
-func newTopology(inv *inventory.Inventory) *cobra.Command {
+// New returns "bvctl topology".
+func New(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "topology", Short: "Draw bridges and containers", Args: cobra.NoArgs,
 		Long: `Draw bridges and the containers on them: as a tree for the terminal, for Graphviz
 (dot -Tpng), for Mermaid, or as SVG.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains(pictures, output) {
-				return fmt.Errorf("--output: %q is none of %s", output, strings.Join(pictures, ", "))
+			if err := cli.CheckOutput(output, pictures...); err != nil {
+				return err
 			}
 			ns, err := setup.CurrentHost()
 			if err != nil {
@@ -66,13 +68,13 @@ type drawnPort struct {
 // topology lists the bridges that have ports of containers. The list is valid even if err is not
 // nil.
 func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, err error) {
-	list, err := attachments(inv, ns)
+	list, err := inspect.Attachments(inv, ns)
 	for _, a := range list { // the list is sorted by bridge
 		if len(bridges) == 0 || bridges[len(bridges)-1].Name != a.Bridge {
 			b := drawnBridge{Name: a.Bridge}
 			addresses, err := setup.Addresses(ns.Namespace, a.Bridge)
 			if err != nil {
-				printError(err) // the bridge was deleted, but its ports still exist
+				cli.PrintError(err) // the bridge was deleted, but its ports still exist
 			}
 			for _, p := range addresses {
 				if !p.Addr().IsLinkLocalUnicast() {
@@ -84,9 +86,9 @@ func topology(inv *inventory.Inventory, ns *setup.Host) (bridges []drawnBridge, 
 		b := &bridges[len(bridges)-1]
 		name := a.Pod
 		if name == "" {
-			name = shorten(a.Container)
+			name = cli.Shorten(a.Container)
 		}
-		p := drawnPort{Name: a.Port, Well: a.State == portForwards, State: a.State, Lines: []string{fmt.Sprintf("%s %s", orDash(name), a.Interface)}}
+		p := drawnPort{Name: a.Port, Well: a.State == inspect.Forwarding, State: a.State, Lines: []string{fmt.Sprintf("%s %s", cli.OrDash(name), a.Interface)}}
 		for _, address := range a.Addresses {
 			p.Lines = append(p.Lines, address.String())
 		}

@@ -1,4 +1,5 @@
-package main
+// Package repair has the command "bvctl repair".
+package repair
 
 import (
 	"errors"
@@ -8,12 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// newRepair returns "bvctl repair".
-func newRepair(inv *inventory.Inventory) *cobra.Command {
+// New returns "bvctl repair".
+func New(inv *inventory.Inventory) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use: "repair", Short: "Restore the rules and settings that containers need on the host", Args: cobra.NoArgs,
@@ -62,8 +64,8 @@ func watchRules(inv *inventory.Inventory, ns *setup.Host, w io.Writer) error {
 	}
 	defer rules.Close()
 	for {
-		if _, err := repair(inv, ns, w); err != nil && !errors.Is(err, errUnhealthy) {
-			printError(err) // the next repair may succeed
+		if _, err := repair(inv, ns, w); err != nil && !errors.Is(err, cli.ErrUnhealthy) {
+			cli.PrintError(err) // the next repair may succeed
 		}
 		if err := rules.Wait(watchQuiet, watchMost, watchIdle); err != nil {
 			return err
@@ -86,11 +88,11 @@ func repair(inv *inventory.Inventory, ns *setup.Host, w io.Writer) (count int, e
 		}
 		if err != nil {
 			failed = true
-			printError(fmt.Errorf("%s: %w", n.Name, err))
+			cli.PrintError(fmt.Errorf("%s: %w", n.Name, err))
 		}
 	}
 	if err == nil && failed {
-		err = errUnhealthy
+		err = cli.ErrUnhealthy
 	}
 	return count, err
 }

@@ -1,4 +1,5 @@
-package main
+// Package node has the command "bvctl node".
+package node
 
 import (
 	"context"
@@ -9,16 +10,21 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
+// AgentPort is the port in the agent's default for --listen.
+const AgentPort = "9097"
+
 const (
-	agentPort   = "9097"          // the port in the agent's default for --listen
 	agentWait   = 5 * time.Second // the longest time to wait for the agent, which answers from memory
 	agentAnswer = 16 << 20        // the longest answer in bytes; 5,000 peers take less than 1 MiB
 )
 
-// newNode returns "bvctl node".
-func newNode() *cobra.Command {
+// New returns "bvctl node".
+func New(*inventory.Inventory) *cobra.Command {
 	var agent string
 	cmd := &cobra.Command{
 		Use: "node", Short: "Show what the agent of a Kubernetes node sees", Args: cobra.NoArgs,
@@ -26,23 +32,23 @@ func newNode() *cobra.Command {
 the node is ready for pods, how full its pod ranges are, and how packets get to the pods of each
 other node.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, ready, err := askAgent(cmd.Context(), agent)
+			text, ready, err := AskAgent(cmd.Context(), agent)
 			if err != nil {
 				return fmt.Errorf("--agent: %w; start bridgeveth-node on this node, or set the address of its --listen", err)
 			}
 			fmt.Fprint(cmd.OutOrStdout(), text)
 			if !ready {
-				return errUnhealthy
+				return cli.ErrUnhealthy
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&agent, "agent", net.JoinHostPort("127.0.0.1", agentPort), "address and port of the agent, as in its --listen")
+	cmd.Flags().StringVar(&agent, "agent", net.JoinHostPort("127.0.0.1", AgentPort), "address and port of the agent, as in its --listen")
 	return cmd
 }
 
-// askAgent returns what the agent at an address says about its node, and whether the node is ready.
-func askAgent(ctx context.Context, address string) (text string, ready bool, err error) {
+// AskAgent returns what the agent at an address says about its node, and whether the node is ready.
+func AskAgent(ctx context.Context, address string) (text string, ready bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, agentWait)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/node", nil)

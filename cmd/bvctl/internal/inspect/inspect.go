@@ -1,7 +1,7 @@
-package main
+// Package inspect has the command "bvctl inspect".
+package inspect
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,12 +12,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// attachment is one attachment in the output of "bvctl inspect".
-type attachment struct {
+// Attachment is one attachment in the output of "bvctl inspect".
+type Attachment struct {
 	Bridge    string         `json:"bridge"`
 	Network   string         `json:"network"`
 	Container string         `json:"container"`
@@ -25,7 +26,7 @@ type attachment struct {
 	Interface string         `json:"interface"`
 	Namespace string         `json:"namespace,omitempty"`
 	Port      string         `json:"port"`
-	State     string         `json:"state"` // one of the constants port… below
+	State     string         `json:"state"` // Forwarding, or one of the constants port… below
 	Addresses []netip.Prefix `json:"addresses"`
 	HostPorts []string       `json:"hostPorts,omitempty"` // such as "tcp 192.0.2.1:8080"
 	Bandwidth *bandwidth     `json:"bandwidth,omitempty"`
@@ -38,8 +39,10 @@ type bandwidth struct {
 	Egress  uint64 `json:"egressRate"`
 }
 
+// Forwarding is the state of a bridge port that forwards packets.
+const Forwarding = "forwarding"
+
 const (
-	portForwards   = "forwarding"
 	portDown       = "down"
 	portBlocked    = "not forwarding"
 	portUnplugged  = "off its bridge"
@@ -47,25 +50,23 @@ const (
 	portUnfinished = "unfinished" // the ADD that made the port was killed
 )
 
-// newInspect returns "bvctl inspect".
-func newInspect(inv *inventory.Inventory) *cobra.Command {
+// New returns "bvctl inspect".
+func New(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "inspect", Short: "List every container with its port, addresses, host ports and limits", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "table" && output != "json" {
-				return fmt.Errorf("--output: %q is none of table, json", output)
+			if err := cli.CheckOutput(output, "table", "json"); err != nil {
+				return err
 			}
 			ns, err := setup.CurrentHost()
 			if err != nil {
 				return err
 			}
 			defer ns.Close()
-			list, err := attachments(inv, ns)
+			list, err := Attachments(inv, ns)
 			if output == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return errors.Join(err, e.Encode(list))
+				return errors.Join(err, cli.PrintJSON(cmd.OutOrStdout(), list))
 			}
 			return errors.Join(err, printAttachments(list, cmd.OutOrStdout()))
 		},
@@ -74,13 +75,13 @@ func newInspect(inv *inventory.Inventory) *cobra.Command {
 	return cmd
 }
 
-// attachments lists all attachments, sorted by bridge. The list is valid even if err is not nil.
-func attachments(inv *inventory.Inventory, ns *setup.Host) ([]attachment, error) {
+// Attachments lists all attachments, sorted by bridge. The list is valid even if err is not nil.
+func Attachments(inv *inventory.Inventory, ns *setup.Host) ([]Attachment, error) {
 	all, err := inv.Containers(ns, inv.Networks())
 	published, unknown := ns.HostPorts()
-	list := []attachment{}
+	list := []Attachment{}
 	for _, c := range all {
-		a := attachment{
+		a := Attachment{
 			Bridge: c.Bridge, Network: c.Network, Container: c.Container, Pod: c.Pod, Interface: c.Interface, Namespace: c.Namespace,
 			Port: c.Port.Name, State: state(c), Addresses: append([]netip.Prefix{}, c.Addresses...), HostPorts: published[c.Port.Key],
 		}
@@ -109,7 +110,7 @@ func state(c *inventory.Container) string {
 	case !p.Forwarding:
 		return portBlocked
 	}
-	return portForwards
+	return Forwarding
 }
 
 // String returns the limits as text, such as "in 10M out 2.5M".
@@ -135,7 +136,7 @@ func (b *bandwidth) String() string {
 }
 
 // printAttachments prints a table of attachments.
-func printAttachments(list []attachment, w io.Writer) error {
+func printAttachments(list []Attachment, w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "BRIDGE\tNETWORK\tCONTAINER\tPOD\tINTERFACE\tPORT\tSTATE\tADDRESSES\tHOST PORTS\tLIMITS\tSINCE")
 	for _, a := range list {
@@ -147,8 +148,8 @@ func printAttachments(list []attachment, w io.Writer) error {
 		if a.Since != nil {
 			since = a.Since.Format(time.DateTime)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Bridge, a.Network, shorten(a.Container), orDash(a.Pod), a.Interface, a.Port, a.State,
-			orDash(strings.Join(addresses, " ")), orDash(strings.Join(a.HostPorts, ", ")), a.Bandwidth, orDash(since))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Bridge, a.Network, cli.Shorten(a.Container), cli.OrDash(a.Pod), a.Interface, a.Port, a.State,
+			cli.OrDash(strings.Join(addresses, " ")), cli.OrDash(strings.Join(a.HostPorts, ", ")), a.Bandwidth, cli.OrDash(since))
 	}
 	return t.Flush()
 }

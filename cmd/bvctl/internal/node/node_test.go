@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 )
 
 // TestNode checks "bvctl node" in three cases: the agent answers, another program answers, and
@@ -21,7 +23,7 @@ func TestNode(t *testing.T) {
 		failure string // part of the error's text
 	}{
 		{"ready", http.StatusOK, text, ""},
-		{"not ready", http.StatusServiceUnavailable, text, errUnhealthy.Error()},
+		{"not ready", http.StatusServiceUnavailable, text, cli.ErrUnhealthy.Error()},
 		{"another program", http.StatusNotFound, "", "answers 404 Not Found; start bridgeveth-node on this node, or set the address of its --listen"},
 		{"no agent", 0, "", "connection refused; start bridgeveth-node on this node, or set the address of its --listen"},
 	} {
@@ -37,10 +39,11 @@ func TestNode(t *testing.T) {
 			if tt.code == 0 {
 				server.Close()
 			}
-			root, out := newRoot(), &bytes.Buffer{}
-			root.SetOut(out)
-			root.SetArgs([]string{"node", "--agent", strings.TrimPrefix(server.URL, "http://")})
-			err := root.Execute()
+			cmd, out := New(nil), &bytes.Buffer{}
+			cmd.SilenceUsage, cmd.SilenceErrors = true, true
+			cmd.SetOut(out)
+			cmd.SetArgs([]string{"--agent", strings.TrimPrefix(server.URL, "http://")})
+			err := cmd.Execute()
 			failure := ""
 			if err != nil {
 				failure = err.Error()
@@ -48,7 +51,7 @@ func TestNode(t *testing.T) {
 			if out.String() != tt.out || !strings.HasSuffix(failure, tt.failure) || tt.failure == "" && err != nil {
 				t.Errorf("got %q, %v", out, err)
 			}
-			if unhealthy := tt.code == http.StatusServiceUnavailable; errors.Is(err, errUnhealthy) != unhealthy {
+			if unhealthy := tt.code == http.StatusServiceUnavailable; errors.Is(err, cli.ErrUnhealthy) != unhealthy {
 				t.Errorf("exit status: %v", err)
 			}
 		})

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/node"
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
 	"github.com/bridgeveth/bridgeveth/pkg/files"
 	"github.com/bridgeveth/bridgeveth/pkg/flock"
@@ -115,7 +116,7 @@ func (x *examination) close() {
 // args is empty.
 func (x *examination) walk(ctx context.Context, args []string) (reports []*doctor.Report, err error) {
 	x.AskAgent = func(host string) (string, error) {
-		text, _, err := askAgent(ctx, net.JoinHostPort(host, agentPort))
+		text, _, err := node.AskAgent(ctx, net.JoinHostPort(host, node.AgentPort))
 		return text, err
 	}
 	from, reports := x.ends, x.more

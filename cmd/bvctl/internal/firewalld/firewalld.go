@@ -1,4 +1,5 @@
-package main
+// Package firewalld has the hidden command "bvctl firewalld".
+package firewalld
 
 import (
 	"fmt"
@@ -7,12 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bridgeveth/bridgeveth/pkg/firewalld"
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
-// newFirewalld returns "bvctl firewalld". The plugins run this command to ask firewalld, because
+// New returns "bvctl firewalld". The plugins run this command to ask firewalld, because
 // they do not link a D-Bus library (see askFirewalld in pkg/setup/internal/forward). The command
 // prints one word on each line.
-func newFirewalld() *cobra.Command {
+func New(*inventory.Inventory) *cobra.Command {
 	group := &cobra.Command{Use: "firewalld", Short: "Talk to firewalld, for the plugins", Hidden: true}
 	for _, q := range []struct {
 		use, short string

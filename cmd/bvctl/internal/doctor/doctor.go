@@ -1,8 +1,8 @@
-package main
+// Package doctor has the command "bvctl doctor". pkg/doctor follows the packets.
+package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,12 +13,13 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
-// newDoctor returns "bvctl doctor".
-func newDoctor(inv *inventory.Inventory) *cobra.Command {
+// New returns "bvctl doctor".
+func New(inv *inventory.Inventory) *cobra.Command {
 	var output string
 	var fix, verbose bool
 	cmd := &cobra.Command{
@@ -31,8 +32,8 @@ network namespace, or its address. B is another container, or any address. Witho
 checks the paths from A to its gateways and to the next container on the bridge. Without A
 and B, it checks these paths for every container.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output: %q is none of text, json", output)
+			if err := cli.CheckOutput(output, "text", "json"); err != nil {
+				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 			context.AfterFunc(ctx, stop) // a second signal kills the process
@@ -90,7 +91,7 @@ func examineOnce(ctx context.Context, inv *inventory.Inventory, args []string) (
 // the path of a packet.
 var marks = map[doctor.State]string{doctor.Good: "✓", doctor.Bad: "✗", doctor.Note: "·"}
 
-// print prints the reports. It returns errUnhealthy if a report has a problem.
+// print prints the reports. It returns cli.ErrUnhealthy if a report has a problem.
 func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) error {
 	healthy := !slices.ContainsFunc(reports, func(r *doctor.Report) bool { return !r.Healthy() })
 	if output == "json" {
@@ -102,9 +103,7 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 		for _, r := range reports {
 			list = append(list, report{r, r.Obstacle()})
 		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		if err := e.Encode(list); err != nil {
+		if err := cli.PrintJSON(w, list); err != nil {
 			return err
 		}
 	} else {
@@ -122,7 +121,7 @@ func print(reports []*doctor.Report, output string, verbose bool, w io.Writer) e
 		}
 	}
 	if !healthy {
-		return errUnhealthy
+		return cli.ErrUnhealthy
 	}
 	return nil
 }

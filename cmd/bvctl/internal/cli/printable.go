@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// stdout and stderr are the outputs of all commands.
+// Stdout and Stderr are the outputs of all commands.
 var (
-	stdout = &printable{to: os.Stdout}
-	stderr = &printable{to: os.Stderr}
+	Stdout = &printable{to: os.Stdout}
+	Stderr = &printable{to: os.Stderr}
 )
 
 // printable replaces each character of the output that is not printable, except tabs and line ends.

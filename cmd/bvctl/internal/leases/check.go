@@ -1,4 +1,4 @@
-package main
+package leases
 
 import (
 	"cmp"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -182,14 +183,14 @@ func releaseCommand(l ipam.Lease) string {
 	return fmt.Sprintf("bvctl leases release --network %s --address %s", l.Network, l.Address.Addr())
 }
 
-// report prints the findings. It returns errUnhealthy if there are any.
+// report prints the findings. It returns cli.ErrUnhealthy if there are any.
 func (c *checker) report(w io.Writer) error {
 	slices.SortFunc(c.findings, func(a, b finding) int { return cmp.Compare(a.what, b.what) })
 	for _, f := range c.findings {
 		fmt.Fprintf(w, "%s\n  fix: %s\n", f.what, f.remedy)
 	}
 	if len(c.findings) > 0 {
-		return errUnhealthy
+		return cli.ErrUnhealthy
 	}
 	fmt.Fprintf(w, "%d leases: no problems found\n", len(c.leases))
 	return nil
