@@ -84,17 +84,13 @@ func ours(r rule, bridge string) bool {
 // change reads FORWARD and BRIDGEVETH-FORWARD of a table, lets f fill a transaction, and sends the
 // transaction. If nf_tables has changed between reading and sending, it starts again.
 func change(n *netns.Namespace, t xtables, f func(c *nft.Change, base, own nftChain) error) error {
-	err := nft.AtOneGeneration(n, func(seen uint32) error {
+	err := nft.Modify(n, t.table(), func(c *nft.Change) error {
 		base, baseErr := listChain(n, t, forwardBase)
 		own, ownErr := listChain(n, t, forwardChain)
 		if err := errors.Join(baseErr, ownErr); err != nil {
 			return err
 		}
-		c := nft.NewChange(t.table())
-		if err := f(c, base, own); err != nil {
-			return err
-		}
-		return c.Send(n, seen)
+		return f(c, base, own)
 	})
 	if err != nil {
 		return fmt.Errorf("change %s: %w", t, err)

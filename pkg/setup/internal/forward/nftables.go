@@ -105,20 +105,23 @@ func deniesAll(rule netns.Attrs) bool {
 // acceptIn adds an accept rule at the top of a chain of another program. If our rule already
 // exists, but after a rule that denies all packets, acceptIn moves our rule before that rule.
 func acceptIn(n *netns.Namespace, chain plan.Chain, comment string, match []expr.Any) error {
-	dumped, err := nft.Rules(n, chainFamily(chain), chain.Table, chain.Name)
-	if err != nil {
-		return err
-	}
-	c := nft.NewChange(&nftables.Table{Name: chain.Table, Family: nft.Family(chainFamily(chain))})
-	rule := nft.Rule{Chain: chain.Name, Comment: comment, Exprs: slices.Concat(match, nft.Verdict(expr.VerdictAccept)), First: true}
-	for _, old := range slices.DeleteFunc(slices.Clone(dumped), func(rule netns.Attrs) bool { return !hasComment(comment)(rule) }) {
-		c.DeleteRules(chain.Name, []uint64{nft.Handle(old)})
-		if at := slices.IndexFunc(dumped, deniesAll); at >= 0 {
-			rule.At = nft.Handle(dumped[at])
+	table := &nftables.Table{Name: chain.Table, Family: nft.Family(chainFamily(chain))}
+	err := nft.Modify(n, table, func(c *nft.Change) error {
+		dumped, err := nft.Rules(n, chainFamily(chain), chain.Table, chain.Name)
+		if err != nil {
+			return err
 		}
-	}
-	c.AddRule(rule)
-	if err := c.Send(n, nft.AnyGeneration); err != nil {
+		rule := nft.Rule{Chain: chain.Name, Comment: comment, Exprs: slices.Concat(match, nft.Verdict(expr.VerdictAccept)), First: true}
+		for _, old := range slices.DeleteFunc(slices.Clone(dumped), func(rule netns.Attrs) bool { return !hasComment(comment)(rule) }) {
+			c.DeleteRules(chain.Name, []uint64{nft.Handle(old)})
+			if at := slices.IndexFunc(dumped, deniesAll); at >= 0 {
+				rule.At = nft.Handle(dumped[at])
+			}
+		}
+		c.AddRule(rule)
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("add a rule to chain %s: %w", chain, err)
 	}
 	return nil
@@ -136,26 +139,28 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 		if byIPTables(t) && t.Table != filterTable || owner(t) == OwnerUs {
 			continue
 		}
-		rules, err := nft.Rules(n, chainFamily(t), t.Table, "")
-		if err != nil {
-			return err
-		}
-		c := nft.NewChange(&nftables.Table{Name: t.Table, Family: nft.Family(chainFamily(t))})
-		for _, rule := range rules {
-			link, ours := strings.CutPrefix(nft.Comment(rule), commentPrefix)
-			link, _, _ = strings.Cut(link, " ")
-			if ours {
-				if ours, err = bridges.IsBridgeOrVLAN(n, link, bridge); err != nil {
-					return err
-				}
-			}
-			if ours {
-				c.DeleteRules(rule.Text(unix.NFTA_RULE_CHAIN), []uint64{nft.Handle(rule)})
-			}
-		}
-		if err := c.Send(n, nft.AnyGeneration); err != nil {
+		table := &nftables.Table{Name: t.Table, Family: nft.Family(chainFamily(t))}
+		if err := nft.Modify(n, table, func(c *nft.Change) error { return removeFrom(n, c, t, bridge) }); err != nil {
 			return fmt.Errorf("delete rules of bridge %s from foreign chains: %w", bridge, err)
 		}
 	}
 	return nil
+}
+
+// removeFrom makes the transaction delete our rules for a bridge from all chains of a table.
+func removeFrom(n *netns.Namespace, c *nft.Change, t plan.Chain, bridge string) error {
+	rules, err := nft.Rules(n, chainFamily(t), t.Table, "")
+	for _, rule := range rules {
+		link, ours := strings.CutPrefix(nft.Comment(rule), commentPrefix)
+		link, _, _ = strings.Cut(link, " ")
+		if ours {
+			if ours, err = bridges.IsBridgeOrVLAN(n, link, bridge); err != nil {
+				return err
+			}
+		}
+		if ours {
+			c.DeleteRules(rule.Text(unix.NFTA_RULE_CHAIN), []uint64{nft.Handle(rule)})
+		}
+	}
+	return err
 }

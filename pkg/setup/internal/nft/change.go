@@ -182,6 +182,20 @@ func (c *Change) DeleteRules(chain string, handles []uint64) {
 // number encodes a 32-bit attribute of nf_tables, which is in network byte order.
 func number(value uint32) []byte { return binary.BigEndian.AppendUint32(nil, value) }
 
+// Modify calls fill, which reads rules from nf_tables and fills a transaction on a table, and sends
+// the transaction. If nf_tables changes between reading and sending, Modify calls fill again with a
+// new transaction. Without this, the transaction would fail when another program has deleted one of
+// the rules, for instance by "nft flush ruleset".
+func Modify(n *netns.Namespace, t *nftables.Table, fill func(*Change) error) error {
+	return AtOneGeneration(n, func(seen uint32) error {
+		c := NewChange(t)
+		if err := fill(c); err != nil {
+			return err
+		}
+		return c.Send(n, seen)
+	})
+}
+
 // AtOneGeneration calls f with the present generation of nf_tables. f reads from nf_tables and
 // sends a transaction for this generation. If nf_tables changes between reading and sending, f
 // returns ERESTART, and AtOneGeneration calls f again with the new generation.

@@ -146,13 +146,12 @@ func HasFlowtable(n *netns.Namespace, family int) (exists bool, err error) {
 // rules, it also deletes the chain and the flowtable. An unused flowtable would cost a lookup for every packet
 // that arrives on one of its devices.
 func deleteFastPath(n *netns.Namespace, family int, prefix string) error {
-	present, err := Rules(n, family)
-	if err != nil {
+	err := nft.Modify(n, table(family), func(c *nft.Change) error {
+		present, err := Rules(n, family)
+		removeFastPath(c, present[fastPath.Name], prefix)
 		return err
-	}
-	c := nft.NewChange(table(family))
-	removeFastPath(c, present[fastPath.Name], prefix)
-	if err := c.Send(n, nft.AnyGeneration); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("delete the fast path of %s: %w", prefix, err)
 	}
 	return nil

@@ -137,21 +137,20 @@ func Rules(n *netns.Namespace, family int) (foundRules, error) {
 // addFeature deletes the rules of a feature and adds them again, in one transaction. It also creates the table
 // and the sets if they do not exist. If another program changes nf_tables meanwhile, addFeature starts again.
 func addFeature(n *netns.Namespace, f feature) error {
-	err := nft.AtOneGeneration(n, func(seen uint32) error { return addFeatureAt(n, f, seen) })
+	err := nft.Modify(n, table(f.family), func(c *nft.Change) error { return replaceFeature(n, c, f) })
 	if err != nil {
 		return fmt.Errorf("add %s: %w", f.what, err)
 	}
 	return nil
 }
 
-// addFeatureAt does the work of addFeature for one generation of nf_tables.
-func addFeatureAt(n *netns.Namespace, f feature, seen uint32) error {
+// replaceFeature makes the transaction of addFeature.
+func replaceFeature(n *netns.Namespace, c *nft.Change, f feature) error {
 	present, err := Rules(n, f.family)
 	if err != nil {
 		return err
 	}
 	t := table(f.family)
-	c := nft.NewChange(t)
 	c.AddTable()
 	if len(f.devices) > 0 {
 		c.AddFlowtable(flowtable, f.devices)
@@ -170,7 +169,7 @@ func addFeatureAt(n *netns.Namespace, f feature, seen uint32) error {
 		}
 	}
 	addRules(c, t, f.rules...)
-	return c.Send(n, seen)
+	return nil
 }
 
 // addSets adds the sets of a feature that do not exist, with their elements.

@@ -121,13 +121,12 @@ func leadingTo(comment string) ownRule {
 // instance, if an older version of bridgeveth wrote the table. One transaction replaces the old table, so no
 // packet passes without the guard.
 func restoreGuard(n *netns.Namespace, leading ownRule) error {
-	err := nft.AtOneGeneration(n, func(seen uint32) error {
+	t := table(unix.AF_BRIDGE)
+	err := nft.Modify(n, t, func(c *nft.Change) error {
 		present, err := Rules(n, unix.AF_BRIDGE)
 		if err != nil {
 			return err
 		}
-		t := table(unix.AF_BRIDGE)
-		c := nft.NewChange(t)
 		wanted := []ownRule{leading}
 		if !present.have(guardRules()) {
 			guards, err := guardElements(n)
@@ -150,7 +149,7 @@ func restoreGuard(n *netns.Namespace, leading ownRule) error {
 		} else {
 			addRules(c, t, leading)
 		}
-		return c.Send(n, seen)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("add the guard against spoofed addresses: %w", err)

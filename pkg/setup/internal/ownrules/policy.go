@@ -43,11 +43,11 @@ func ComparePolicy(n *netns.Namespace, net *plan.Network, family int, p policy, 
 			missing = append(missing, plan.Difference{What: f.what, Restore: func() error { return addFeature(n, f) }})
 		}
 	}
-	for comment, handles := range present {
+	for comment := range present {
 		if strings.HasPrefix(comment, net.Comment(p.Name)+" ") && !wanted[comment] {
 			missing = append(missing, plan.Difference{
 				What:    fmt.Sprintf("policy %s as configured (found the rule %q)", p.Name, comment),
-				Restore: func() error { return deleteOwn(n, family, p.Chain, handles) },
+				Restore: func() error { return deleteOwn(n, family, p.Chain, comment) },
 			})
 		}
 	}

@@ -63,12 +63,15 @@ func addRules(c *nft.Change, t *nftables.Table, rules ...ownRule) {
 func DeleteRules(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-		errs = append(errs, deleteRulesOf(n, family, bridge))
+		err := nft.Modify(n, table(family), func(c *nft.Change) error { return removeRules(n, c, family, bridge) })
+		if err != nil {
+			errs = append(errs, fmt.Errorf("delete the rules of %s: %w", bridge, err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
+func removeRules(n *netns.Namespace, c *nft.Change, family int, bridge string) error {
 	present, err := Rules(n, family)
 	if err != nil {
 		return err
@@ -94,28 +97,28 @@ func deleteRulesOf(n *netns.Namespace, family int, bridge string) error {
 			return err
 		}
 	}
-	c := nft.NewChange(table(family))
-	if others {
-		for chain, handles := range mine {
-			if chain == fastPath {
-				removeFastPath(c, present[chain.Name], bridge+" ")
-				continue
-			}
-			c.DeleteRules(chain.Name, handles)
-		}
-	} else {
+	if !others {
 		c.DeleteTable()
+		return nil
 	}
-	if err := c.Send(n, nft.AnyGeneration); err != nil {
-		return fmt.Errorf("delete the rules of %s: %w", bridge, err)
+	for chain, handles := range mine {
+		if chain == fastPath {
+			removeFastPath(c, present[chain.Name], bridge+" ")
+			continue
+		}
+		c.DeleteRules(chain.Name, handles)
 	}
 	return nil
 }
 
-func deleteOwn(n *netns.Namespace, family int, from chain, handles []uint64) error {
-	c := nft.NewChange(table(family))
-	c.DeleteRules(from.Name, handles)
-	if err := c.Send(n, nft.AnyGeneration); err != nil {
+// deleteOwn deletes the rules with a comment from one of our chains.
+func deleteOwn(n *netns.Namespace, family int, from chain, comment string) error {
+	err := nft.Modify(n, table(family), func(c *nft.Change) error {
+		present, err := Rules(n, family)
+		c.DeleteRules(from.Name, present[from.Name][comment])
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("delete rules of chain %s: %w", from.Name, err)
 	}
 	return nil

@@ -49,20 +49,21 @@ func Add(n *netns.Namespace, p *plan.Port) error {
 		return err
 	}
 	defer lock.Unlock()
-	handles, complete, err := rulesOf(n, owner)
-	if err != nil || complete {
-		return err
-	}
-	c := nft.NewChange(listTable)
-	c.AddTable()
-	c.AddChain(&nftables.Chain{Name: listChain})
-	c.DeleteRules(listChain, handles)
-	for protocol, ports := range want {
-		for some := range slices.Chunk(ports, maxRulePorts) {
-			c.AddRule(nft.Rule{Chain: listChain, Comment: owner, Exprs: multiport(protocol, some)})
+	err = nft.Modify(n, listTable, func(c *nft.Change) error {
+		handles, complete, err := rulesOf(n, owner)
+		if err != nil || complete {
+			return err
 		}
-	}
-	err = c.Send(n, nft.AnyGeneration)
+		c.AddTable()
+		c.AddChain(&nftables.Chain{Name: listChain})
+		c.DeleteRules(listChain, handles)
+		for protocol, ports := range want {
+			for some := range slices.Chunk(ports, maxRulePorts) {
+				c.AddRule(nft.Rule{Chain: listChain, Comment: owner, Exprs: multiport(protocol, some)})
+			}
+		}
+		return nil
+	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // the kernel does not support iptables-nft, so no program can read the list
 	}
@@ -114,9 +115,6 @@ func Remove(n *netns.Namespace, gone func(elements.Owner) bool) error {
 	}
 	defer lock.Unlock()
 	left, err := unlist(n, chosen)
-	if errors.Is(err, unix.ENOENT) { // nerdctl also deletes rules of this chain after DEL
-		left, err = unlist(n, chosen)
-	}
 	if err != nil || left > 0 {
 		return err
 	}
@@ -129,24 +127,24 @@ func Remove(n *netns.Namespace, gone func(elements.Owner) bool) error {
 }
 
 // unlist deletes the rules of listChain that the function chosen selects, and returns how many rules
-// are left.
+// are left. Other programs may delete the same rules meanwhile: nerdctl does so after DEL.
 func unlist(n *netns.Namespace, chosen func(netns.Attrs) bool) (left int, err error) {
-	rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
-	if err != nil {
-		return 0, err
-	}
-	var gone []uint64
-	for _, r := range rules {
-		if chosen(r) {
-			gone = append(gone, nft.Handle(r))
+	err = nft.Modify(n, listTable, func(c *nft.Change) error {
+		rules, err := nft.Rules(n, unix.AF_INET, listTable.Name, listChain)
+		var gone []uint64
+		for _, r := range rules {
+			if chosen(r) {
+				gone = append(gone, nft.Handle(r))
+			}
 		}
-	}
-	c := nft.NewChange(listTable)
-	c.DeleteRules(listChain, gone)
-	if err := c.Send(n, nft.AnyGeneration); err != nil {
+		c.DeleteRules(listChain, gone)
+		left = len(rules) - len(gone)
+		return err
+	})
+	if err != nil {
 		return 0, fmt.Errorf("delete host ports from chain %s: %w", listChain, err)
 	}
-	return len(rules) - len(gone), nil
+	return left, nil
 }
 
 // Verify returns an error if the list lacks host ports of p. It returns nil if the kernel does not
