@@ -7,8 +7,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
-	ipamsimple "github.com/bridgeveth/bridgeveth/plugins/ipam-simple"
 )
 
 // Verbs returns the plugin's verbs for the package skel, which calls them.
@@ -24,7 +24,7 @@ func readConfig(args *skel.CmdArgs) (c *attachment.Config, wrong error) {
 		return c, wrong // the IPAM plugin's own verb reports mistakes below "ipam", if there is no other mistake
 	}
 	if _, self := findIPAM(c.IPAM.Type, args.Path); self {
-		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, ipamsimple.Validate(args)))
+		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, ipamconfig.Validate(args)))
 	}
 	return c, wrong
 }

@@ -8,13 +8,14 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // printAdd calls add and prints its result in the CNI version of the configuration. If the result
 // cannot be printed, printAdd frees the addresses again.
 func (p Plugin) printAdd(args *skel.CmdArgs) error {
-	c, err := readConfig(args)
+	c, err := ipamconfig.Read(args)
 	if err != nil {
 		return err
 	}
@@ -32,17 +33,17 @@ func (p Plugin) printAdd(args *skel.CmdArgs) error {
 // returns these. The result has no interfaces, as CNI specification 1.1.0, "Delegated Plugins
 // (IPAM)", requires.
 func (p Plugin) Add(args *skel.CmdArgs) (*current.Result, error) {
-	c, err := readConfig(args)
+	c, err := ipamconfig.Read(args)
 	if err != nil {
 		return nil, err
 	}
 	return p.add(c, args)
 }
 
-func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
-	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
+func (p Plugin) add(c *ipamconfig.Config, args *skel.CmdArgs) (*current.Result, error) {
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes, DNS: c.DNS}
 	s, err := p.open(c)
-	err = c.use(s, err, func() error {
+	err = use(c, s, err, func() error {
 		leases, err := s.Reserve(p.request(c, args))
 		for _, l := range leases {
 			result.IPs = append(result.IPs, &current.IPConfig{
@@ -58,9 +59,9 @@ func (p Plugin) add(c *config, args *skel.CmdArgs) (*current.Result, error) {
 }
 
 // request returns the request that reserves the attachment's addresses in the store.
-func (p Plugin) request(c *config, args *skel.CmdArgs) ipam.Request {
+func (p Plugin) request(c *ipamconfig.Config, args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
-		Attachment: c.attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.sets, Addresses: c.requested,
-		Sticky: ipam.Sticky{Name: c.pod, For: c.stickyFor}, StickyDir: c.stickyDir, InUse: p.mayBeInUse,
+		Attachment: c.Attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.Sets, Addresses: c.Requested,
+		Sticky: ipam.Sticky{Name: c.Pod, For: c.StickyFor}, StickyDir: c.StickyDir, InUse: p.mayBeInUse,
 	}
 }

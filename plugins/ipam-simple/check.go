@@ -12,13 +12,14 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // Check compares the attachment's leases with the addresses in prevResult. It ignores addresses
 // outside of the configured ranges, because other plugins may have added them.
 func (p Plugin) Check(args *skel.CmdArgs) error {
-	c, err := readConfig(args)
+	c, err := ipamconfig.Read(args)
 	if err != nil {
 		return err
 	}
@@ -38,29 +39,29 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 
 // CheckResult is Check for a caller that has already read prevResult.
 func (p Plugin) CheckResult(args *skel.CmdArgs, result *current.Result) error {
-	c, err := readConfig(args)
+	c, err := ipamconfig.Read(args)
 	if err != nil {
 		return err
 	}
 	return p.checkResult(c, args, result)
 }
 
-func (p Plugin) checkResult(c *config, args *skel.CmdArgs, result *current.Result) error {
+func (p Plugin) checkResult(c *ipamconfig.Config, args *skel.CmdArgs, result *current.Result) error {
 	var leases []ipam.Lease
 	s, err := p.openToRead(c)
-	err = c.use(s, err, func() (err error) {
-		leases, err = s.Held(c.attachment(args))
+	err = use(c, s, err, func() (err error) {
+		leases, err = s.Held(c.Attachment(args))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return c.compare(leases, result)
+	return compare(c, leases, result)
 }
 
 // compare returns an error if the addresses of the leases and of the result differ. The error names
 // each difference.
-func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
+func compare(c *ipamconfig.Config, leases []ipam.Lease, result *current.Result) error {
 	leased := map[netip.Addr]bool{}
 	for _, l := range leases {
 		leased[l.Address.Addr()] = true
@@ -71,7 +72,7 @@ func (c *config) compare(leases []ipam.Lease, result *current.Result) error {
 	}
 	for _, ip := range result.IPs {
 		a, _ := netip.AddrFromSlice(ip.Address.IP)
-		if a = a.Unmap(); !leased[a] && c.serves(a) {
+		if a = a.Unmap(); !leased[a] && c.Serves(a) {
 			wrong = append(wrong, fmt.Errorf("address %s: it is in prevResult, but not leased to the interface", a))
 		}
 		delete(leased, a)

@@ -7,13 +7,14 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
 // GC frees the leases of all attachments that are not in the list of valid attachments. It does not
 // read the ranges, which may have changed since ADD.
 func (p Plugin) GC(args *skel.CmdArgs) error {
-	c, err := readNetwork(args.StdinData)
+	c, err := ipamconfig.ReadNetwork(args.StdinData)
 	if err != nil {
 		return err
 	}
@@ -29,5 +30,5 @@ func (p Plugin) GC(args *skel.CmdArgs) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no store, so no leases
 	}
-	return c.use(s, err, func() error { return s.ReleaseExcept(c.Name, valid) })
+	return use(c, s, err, func() error { return s.ReleaseExcept(c.Name, valid) })
 }

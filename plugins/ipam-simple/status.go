@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
@@ -26,7 +27,7 @@ func (p Plugin) Status(args *skel.CmdArgs) error {
 // the addresses may differ from those that ADD would reserve. The subnets and the gateways are the
 // same.
 func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
-	c, err := readConfig(args)
+	c, err := ipamconfig.Read(args)
 	if err != nil {
 		return nil, err
 	}
@@ -35,11 +36,11 @@ func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 	}
 	var ranges []ipam.Range
 	s, err := p.openToRead(c)
-	err = c.use(s, err, func() (err error) {
-		ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.sets, InUse: p.inUseAfterGC()})
-		if c.readyWhenFull && errors.Is(err, ipam.ErrExhausted) {
+	err = use(c, s, err, func() (err error) {
+		ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.Sets, InUse: p.inUseAfterGC()})
+		if c.ReadyWhenFull && errors.Is(err, ipam.ErrExhausted) {
 			ranges, err = nil, nil
-			for _, set := range c.sets {
+			for _, set := range c.Sets {
 				ranges = append(ranges, set[0])
 			}
 		}
@@ -48,7 +49,7 @@ func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.routes, DNS: c.dns}
+	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes, DNS: c.DNS}
 	for _, r := range ranges {
 		result.IPs = append(result.IPs, &current.IPConfig{
 			Address: plugin.IPNet(netip.PrefixFrom(r.Start, r.Subnet.Bits())), Gateway: r.Gateway.AsSlice(),

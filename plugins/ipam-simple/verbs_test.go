@@ -28,6 +28,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
+// network returns a configuration with a value for the key "ipam".
+func network(ipam string) string {
+	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "bridgeveth", "bridge": "br0", "ipam": %s}`, ipam)
+}
+
 // pluginVar is an environment variable. If it is set, the test's executable file runs as the
 // plugin, so that a test can start a verb in a separate process.
 const pluginVar = "IPAM_SIMPLE_TEST_PLUGIN"

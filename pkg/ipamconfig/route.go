@@ -1,4 +1,4 @@
-package ipamsimple
+package ipamconfig
 
 import (
 	"encoding/json"
@@ -11,9 +11,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
 
-// route has the keys of one route (CNI specification 1.1.0, "ADD Success"). Their values go into
+// Route has the keys of one route (CNI specification 1.1.0, "ADD Success"). Their values go into
 // the result unchanged. Table and Scope are pointers, because 0 differs from an absent key.
-type route struct {
+type Route struct {
 	Dst      string `json:"dst"`
 	GW       string `json:"gw"`
 	MTU      int    `json:"mtu"`
@@ -24,9 +24,9 @@ type route struct {
 }
 
 // readRoutes reads the routes and returns the mistakes.
-func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
+func (c *Config) readRoutes(list []json.RawMessage) (bad []error) {
 	for i, data := range list {
-		var r route
+		var r Route
 		path := fmt.Sprintf("ipam.routes[%d].", i)
 		if err := errors.Join(plugin.Decode(data, &r, path)); err != nil {
 			bad = append(bad, err)
@@ -40,7 +40,7 @@ func (c *config) readRoutes(list []json.RawMessage) (bad []error) {
 		if err != nil && r.GW != "" {
 			bad = append(bad, fmt.Errorf("%sgw: %q is not an IP address; write one, or delete the key to use the gateway of the range", path, r.GW))
 		}
-		c.routes = append(c.routes, &types.Route{
+		c.Routes = append(c.Routes, &types.Route{
 			Dst: plugin.IPNet(dst), GW: gw.AsSlice(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 		})
 	}

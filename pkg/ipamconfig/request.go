@@ -1,4 +1,4 @@
-package ipamsimple
+package ipamconfig
 
 import (
 	"encoding/json"
@@ -21,7 +21,7 @@ type capabilities struct {
 // readRequest reads the addresses that the runtime requests. It looks in three places: the
 // capability "ips", the key "args", and CNI_ARGS. When it has found addresses in a place, it
 // ignores the places after it, as CONVENTIONS.md of containernetworking/cni says.
-func (c *config) readRequest(envArgs string) error {
+func (c *Config) readRequest(envArgs string) error {
 	var args struct {
 		CNI struct {
 			IPs []string `json:"ips"`
@@ -40,15 +40,15 @@ func (c *config) readRequest(envArgs string) error {
 		{"runtimeConfig.ips", c.capabilities.IPs}, {"args.cni.ips", args.CNI.IPs}, {"CNI_ARGS: IP", strings.Split(env["IP"], ",")},
 	} {
 		var err error
-		if c.requested, err = parseAddresses(source.ips); err != nil {
+		if c.Requested, err = parseAddresses(source.ips); err != nil {
 			return plugin.Errorf(types.ErrInvalidNetworkConfig, "%s: %w", source.key, err)
 		}
-		if c.requestedBy = source.key; len(c.requested) > 0 {
+		if c.RequestedBy = source.key; len(c.Requested) > 0 {
 			break
 		}
 	}
-	if pod := env["K8S_POD_NAME"]; pod != "" && c.stickyFor > 0 {
-		c.pod = env["K8S_POD_NAMESPACE"] + "/" + pod
+	if pod := env["K8S_POD_NAME"]; pod != "" && c.StickyFor > 0 {
+		c.Pod = env["K8S_POD_NAMESPACE"] + "/" + pod
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package ipamsimple
+package ipamconfig
 
 import (
 	"errors"
@@ -54,11 +54,11 @@ func TestReadConfig(t *testing.T) {
 			"10.1.0.1-10.1.0.9/24 via 10.1.0.1, 10.1.0.20-10.1.0.254/24 via 10.1.0.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig(&skel.CmdArgs{StdinData: []byte(network(tt.ipam))})
+			c, err := Read(&skel.CmdArgs{StdinData: []byte(network(tt.ipam))})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, describe(c.sets)); diff != "" {
+			if diff := cmp.Diff(tt.want, describe(c.Sets)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if c.DataDir != ipam.DefaultDir {
@@ -71,7 +71,7 @@ func TestReadConfig(t *testing.T) {
 // TestReadConfigOuterKeys checks that keys of bridgeveth are not confused with keys of the same
 // name below "ipam".
 func TestReadConfigOuterKeys(t *testing.T) {
-	c, err := readNetwork([]byte(`{"name": "net", "type": "host-local", "dataDir": "/elsewhere", "importFrom": "/elsewhere", "ipam": {"type": "ipam-simple"}}`))
+	c, err := ReadNetwork([]byte(`{"name": "net", "type": "host-local", "dataDir": "/elsewhere", "importFrom": "/elsewhere", "ipam": {"type": "ipam-simple"}}`))
 	if err != nil || c.Type != plugin.IPAMSimple || c.DataDir != ipam.DefaultDir || c.ImportFrom != defaultImport {
 		t.Errorf("got %+v, %v", c, err)
 	}
@@ -129,7 +129,7 @@ func TestReadConfigErrors(t *testing.T) {
 			prefix + "cniVersion: a result of version 0.2.0 holds one address of each family; use 0.3.0 or newer for more sets"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig(&skel.CmdArgs{StdinData: []byte(tt.conf)})
+			c, err := Read(&skel.CmdArgs{StdinData: []byte(tt.conf)})
 			var e *types.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("got %v, %v", c, err)
@@ -158,30 +158,30 @@ func TestReadRequest(t *testing.T) {
 		{"IPv4-mapped address", "", "IP=::ffff:10.1.0.7", "[10.1.0.7]", "CNI_ARGS: IP", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := readConfig(&skel.CmdArgs{StdinData: fmt.Appendf(nil, conf, tt.keys), Args: tt.args})
+			c, err := Read(&skel.CmdArgs{StdinData: fmt.Appendf(nil, conf, tt.keys), Args: tt.args})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := fmt.Sprint(c.requested); got != tt.want || c.requestedBy != tt.by || c.pod != tt.pod {
-				t.Errorf("got %s by %s for pod %q, want %s by %s for pod %q", got, c.requestedBy, c.pod, tt.want, tt.by, tt.pod)
+			if got := fmt.Sprint(c.Requested); got != tt.want || c.RequestedBy != tt.by || c.Pod != tt.pod {
+				t.Errorf("got %s by %s for pod %q, want %s by %s for pod %q", got, c.RequestedBy, c.Pod, tt.want, tt.by, tt.pod)
 			}
 		})
 	}
 }
 
-// FuzzCNIArgs checks that readConfig returns an error about CNI_ARGS only if the value of IP is
+// FuzzCNIArgs checks that Read returns an error about CNI_ARGS only if the value of IP is
 // wrong.
 func FuzzCNIArgs(f *testing.F) {
 	for _, args := range []string{"", "IP=10.1.0.7", "IgnoreUnknown=1;K8S_POD_NAME=p;IP=fd00::7/64,10.1.0.7;MAC=", "IP=ten", "IP=1;IP=", "a=b=c;;=;IP"} {
 		f.Add(args)
 	}
 	f.Fuzz(func(t *testing.T, args string) {
-		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(network(`{"subnet": "10.1.0.0/24", "sticky": "1h"}`)), Args: args})
+		c, err := Read(&skel.CmdArgs{StdinData: []byte(network(`{"subnet": "10.1.0.0/24", "sticky": "1h"}`)), Args: args})
 		var e *types.Error
 		switch {
 		case err == nil:
-			if strings.Contains(c.pod, ";") || len(c.requested) > 0 && !strings.Contains(args, "IP=") {
-				t.Errorf("requested %v for pod %q", c.requested, c.pod)
+			if strings.Contains(c.Pod, ";") || len(c.Requested) > 0 && !strings.Contains(args, "IP=") {
+				t.Errorf("requested %v for pod %q", c.Requested, c.Pod)
 			}
 		case !errors.As(err, &e) || e.Code != types.ErrInvalidNetworkConfig || !strings.Contains(args, "IP="):
 			t.Error(err)
@@ -238,16 +238,16 @@ func FuzzResolvConf(f *testing.F) {
 	})
 }
 
-// FuzzReadConfig checks that readConfig returns either an error with a code, or a configuration. A
+// FuzzReadConfig checks that Read returns either an error with a code, or a configuration. A
 // call of Complete must not change the ranges of this configuration.
 func FuzzReadConfig(f *testing.F) {
 	f.Add(network(`{"type": "ipam-simple", "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9", "routes": [{"dst": "0.0.0.0/0"}]}`))
 	f.Add(network(`{"ranges": [[{"subnet": "10.1.0.0/31"}], [{"subnet": "fd00::/128"}]], "dataDir": "/x"}`))
 	f.Fuzz(func(t *testing.T, conf string) {
 		if strings.Contains(strings.ToLower(conf), "resolvconf") {
-			return // readConfig would read the named file
+			return // Read would read the named file
 		}
-		c, err := readConfig(&skel.CmdArgs{StdinData: []byte(conf)})
+		c, err := Read(&skel.CmdArgs{StdinData: []byte(conf)})
 		var e *types.Error
 		if err != nil {
 			if !errors.As(err, &e) || e.Code == 0 || e.Code == types.ErrInternal || c != nil {
@@ -255,10 +255,10 @@ func FuzzReadConfig(f *testing.F) {
 			}
 			return
 		}
-		for i, set := range c.sets {
+		for i, set := range c.Sets {
 			for j, r := range set {
 				again, bad := r.Complete()
-				if bad != nil || again != r || r.Size() == 0 || len(c.sets) == 0 {
+				if bad != nil || again != r || r.Size() == 0 || len(c.Sets) == 0 {
 					t.Fatalf("accepted %d, %d: %v, %v", i, j, r, bad)
 				}
 			}

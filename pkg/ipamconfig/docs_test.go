@@ -1,4 +1,4 @@
-package ipamsimple
+package ipamconfig
 
 import (
 	"os"
@@ -27,7 +27,7 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 	var read []string
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Keys]()) {
 		if !f.Anonymous {
 			read = append(read, f.Tag.Get("json"))
 		}

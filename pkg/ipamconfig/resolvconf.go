@@ -1,4 +1,4 @@
-package ipamsimple
+package ipamconfig
 
 import (
 	"fmt"

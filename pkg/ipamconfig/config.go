@@ -1,4 +1,8 @@
-package ipamsimple
+// Package ipamconfig reads the configuration of ipam-simple: the keys below "ipam", and the
+// addresses that the runtime requests. It changes nothing on the host.
+//
+// config.go declares the configuration keys.
+package ipamconfig
 
 import (
 	"cmp"
@@ -25,51 +29,52 @@ const (
 	rangesVersion = "0.3.0" // the first version in which a result may have several addresses of a family
 )
 
-// config is the part of a network configuration that this plugin reads. Other keys are for the
-// calling plugin.
-type config struct {
+// Config is the part of a network configuration that ipam-simple reads. Other keys are for the
+// plugin that calls ipam-simple. Read sets the fields without a JSON key.
+type Config struct {
 	Version string          `json:"cniVersion"`
 	Name    string          `json:"name"`
 	IPAM    json.RawMessage `json:"ipam"`
 	Args    json.RawMessage `json:"args"`
 	Runtime json.RawMessage `json:"runtimeConfig"`
 
-	location      `json:"-"` // where leases are stored
-	sets          []ipam.Set
-	routes        []*types.Route
-	dns           types.DNS
-	readyWhenFull bool
-	stickyFor     time.Duration // how long a sticky address is kept; 0 means that addresses are not sticky
-	stickyDir     string
+	Location      `json:"-"` // where leases are stored
+	Sets          []ipam.Set
+	Routes        []*types.Route
+	DNS           types.DNS
+	ReadyWhenFull bool
+	StickyFor     time.Duration // how long a sticky address is kept; 0 means that addresses are not sticky
+	StickyDir     string
+
+	Requested   []netip.Addr
+	RequestedBy string // the key that requests the addresses
+	Pod         string // "NAMESPACE/NAME" if addresses are sticky
 
 	capabilities capabilities
-	requested    []netip.Addr
-	requestedBy  string // the key that requests the addresses
-	pod          string // "NAMESPACE/NAME" if addresses are sticky
 }
 
-// location has the keys below "ipam" that say where leases are stored.
-type location struct {
+// Location has the keys below "ipam" that say where leases are stored.
+type Location struct {
 	Type       string `json:"type"`
 	DataDir    string `json:"dataDir"`
 	ImportFrom string `json:"importFrom"`
 }
 
-// settings has the keys below "ipam". A key that host-local also has means the same as in
+// Keys has the keys below "ipam". A key that host-local also has means the same as in
 // host-local. An empty string means the same as an absent key, because runtimes send empty strings.
-type settings struct {
-	rangeKeys
+type Keys struct {
+	Range
 	Ranges        [][]json.RawMessage `json:"ranges"`
 	Routes        []json.RawMessage   `json:"routes"`
 	ResolvConf    string              `json:"resolvConf"`
 	ReadyWhenFull bool                `json:"readyWhenFull"`
 	Sticky        string              `json:"sticky"`
 	StickyDir     string              `json:"stickyDir"`
-	location
+	Location
 }
 
-// rangeKeys has the keys that describe one range.
-type rangeKeys struct {
+// Range has the keys that describe one range.
+type Range struct {
 	Subnet     string   `json:"subnet"`
 	RangeStart string   `json:"rangeStart"`
 	RangeEnd   string   `json:"rangeEnd"`
@@ -78,10 +83,10 @@ type rangeKeys struct {
 	Static     []string `json:"static"`
 }
 
-// readNetwork reads only the network's name and the folder of its leases. DEL and GC need no other
+// ReadNetwork reads only the network's name and the folder of its leases. DEL and GC need no other
 // keys, so they succeed even if the ranges have become invalid since ADD.
-func readNetwork(data []byte) (*config, error) {
-	c := &config{Version: firstVersion}
+func ReadNetwork(data []byte) (*Config, error) {
+	c := &Config{Version: firstVersion}
 	if err := plugin.Read(data, c, ""); err != nil {
 		return nil, err
 	}
@@ -89,7 +94,7 @@ func readNetwork(data []byte) (*config, error) {
 		return nil, plugin.Errorf(types.ErrInvalidNetworkConfig, "name: it is missing; give the network a name")
 	}
 	if len(c.IPAM) > 0 {
-		if err := plugin.Read(c.IPAM, &c.location, "ipam."); err != nil {
+		if err := plugin.Read(c.IPAM, &c.Location, "ipam."); err != nil {
 			return nil, err
 		}
 	}
@@ -101,9 +106,9 @@ func readNetwork(data []byte) (*config, error) {
 	return c, nil
 }
 
-// readConfig reads the whole configuration. The error names every mistake.
-func readConfig(args *skel.CmdArgs) (*config, error) {
-	c, err := readNetwork(args.StdinData)
+// Read reads the whole configuration. The error names every mistake.
+func Read(args *skel.CmdArgs) (*Config, error) {
+	c, err := ReadNetwork(args.StdinData)
 	if err != nil {
 		return nil, err
 	}
@@ -113,22 +118,22 @@ func readConfig(args *skel.CmdArgs) (*config, error) {
 	return c, nil
 }
 
-// Validate returns an error that names every mistake in the part of a configuration that this
-// plugin reads. It changes nothing.
+// Validate returns an error that names every mistake in the part of a configuration that
+// ipam-simple reads. It changes nothing.
 func Validate(args *skel.CmdArgs) error {
-	c, err := readNetwork(args.StdinData)
+	c, err := ReadNetwork(args.StdinData)
 	if err != nil {
 		return err
 	}
 	return c.read(args)
 }
 
-// read reads the keys that readNetwork does not read. The error names every mistake.
-func (c *config) read(args *skel.CmdArgs) (err error) {
+// read reads the keys that ReadNetwork does not read. The error names every mistake.
+func (c *Config) read(args *skel.CmdArgs) (err error) {
 	if len(c.IPAM) == 0 {
 		return fmt.Errorf(`ipam: it is missing; give {"type": %q, "subnet": "10.1.0.0/16"}`, plugin.IPAMSimple)
 	}
-	var ipam settings
+	var ipam Keys
 	bad := []error{c.decode(c.IPAM, &ipam, "ipam.")}
 	if len(c.Runtime) > 0 {
 		bad = append(bad, plugin.Read(c.Runtime, &c.capabilities, "runtimeConfig."))
@@ -136,14 +141,14 @@ func (c *config) read(args *skel.CmdArgs) (err error) {
 	bad = append(bad, c.readSets(&ipam)...)
 	bad = append(bad, c.readRoutes(ipam.Routes)...)
 	bad = append(bad, c.readSticky(&ipam))
-	c.readyWhenFull = ipam.ReadyWhenFull
-	c.dns, err = readResolvConf(ipam.ResolvConf)
+	c.ReadyWhenFull = ipam.ReadyWhenFull
+	c.DNS, err = readResolvConf(ipam.ResolvConf)
 	return errors.Join(append(bad, err, c.readRequest(args.Args))...)
 }
 
 // decode calls plugin.Decode. If the IPAM plugin is called host-local in the configuration, decode
 // accepts unknown keys, as host-local does.
-func (c *config) decode(data []byte, v any, path string) error {
+func (c *Config) decode(data []byte, v any, path string) error {
 	unknown, wrong := plugin.Decode(data, v, path)
 	if c.Type == plugin.HostLocal {
 		return wrong
@@ -152,12 +157,12 @@ func (c *config) decode(data []byte, v any, path string) error {
 }
 
 // readSticky reads the keys about sticky addresses, which are kept for a pod after it has ended.
-func (c *config) readSticky(s *settings) (err error) {
-	c.stickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
+func (c *Config) readSticky(s *Keys) (err error) {
+	c.StickyDir = cmp.Or(s.StickyDir, defaultStickyDir)
 	if s.Sticky == "" {
 		return nil
 	}
-	if c.stickyFor, err = time.ParseDuration(s.Sticky); err != nil || c.stickyFor <= 0 {
+	if c.StickyFor, err = time.ParseDuration(s.Sticky); err != nil || c.StickyFor <= 0 {
 		return fmt.Errorf("ipam.sticky: %q is not a positive duration; write it as 30m or 24h", s.Sticky)
 	}
 	return nil
@@ -165,12 +170,12 @@ func (c *config) readSticky(s *settings) (err error) {
 
 // readSets reads all sets of ranges and returns the mistakes. The order of the sets is: first the
 // ranges that the runtime passes, then the range directly below "ipam", then the list "ranges".
-func (c *config) readSets(s *settings) (bad []error) {
+func (c *Config) readSets(s *Keys) (bad []error) {
 	bad = c.readRanges("runtimeConfig.ipRanges", c.capabilities.IPRanges)
-	if first := s.rangeKeys; !first.empty() {
+	if first := s.Range; !first.empty() {
 		set, mistakes := first.read("ipam.")
 		bad = append(bad, mistakes...)
-		c.sets = append(c.sets, set)
+		c.Sets = append(c.Sets, set)
 	}
 	bad = append(bad, c.readRanges("ipam.ranges", s.Ranges)...)
 	if len(bad) > 0 {
@@ -181,11 +186,11 @@ func (c *config) readSets(s *settings) (bad []error) {
 
 // readRanges reads a list of sets of ranges, and returns the mistakes. The parameter key is the
 // name of the list in the configuration. Each mistake begins with this name.
-func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
+func (c *Config) readRanges(key string, sets [][]json.RawMessage) (bad []error) {
 	for i, list := range sets {
 		var set ipam.Set
 		for j, data := range list {
-			var a rangeKeys
+			var a Range
 			path := fmt.Sprintf("%s[%d][%d].", key, i, j)
 			if err := c.decode(data, &a, path); err != nil {
 				bad = append(bad, err)
@@ -197,20 +202,20 @@ func (c *config) readRanges(key string, sets [][]json.RawMessage) (bad []error) 
 		if len(list) == 0 {
 			bad = append(bad, fmt.Errorf("%s[%d]: the set is empty; add a range, or delete the set", key, i))
 		}
-		c.sets = append(c.sets, set)
+		c.Sets = append(c.Sets, set)
 	}
 	return bad
 }
 
 // empty reports whether no key is set.
-func (a rangeKeys) empty() bool {
+func (a Range) empty() bool {
 	return a.Subnet+a.RangeStart+a.RangeEnd+a.Gateway == "" && len(a.Exclude)+len(a.Static) == 0
 }
 
 // read returns the ranges that the keys describe, and the mistakes in these keys. In a mistake,
 // path precedes the name of the key, for example "ipam." in "ipam.subnet". read returns several
 // ranges if excluded or static addresses split the range.
-func (a rangeKeys) read(path string) (set ipam.Set, bad []error) {
+func (a Range) read(path string) (set ipam.Set, bad []error) {
 	var r ipam.Range
 	var err error
 	if a.Subnet != "" {
@@ -262,13 +267,13 @@ func parseIntervals(key string, texts []string) (list []ipam.Interval, bad []err
 
 // checkSets compares the ranges with each other, and returns mistakes such as an overlap. The
 // caller must have checked each range by itself.
-func (c *config) checkSets() (bad []error) {
-	if len(c.sets) == 0 {
+func (c *Config) checkSets() (bad []error) {
+	if len(c.Sets) == 0 {
 		return []error{errors.New(`ipam.ranges: no range is configured; add "ranges" or "subnet"`)}
 	}
 	var all []ipam.Range
 	families := map[int]int{} // number of sets of each family, by the number of bits of an address
-	for _, set := range c.sets {
+	for _, set := range c.Sets {
 		family := set[0].Start.BitLen()
 		families[family]++
 		for _, r := range set {
@@ -301,12 +306,12 @@ func conflict(a, b ipam.Range) error {
 	return nil
 }
 
-// serves reports whether one of the configured ranges gives out the given address.
-func (c *config) serves(a netip.Addr) bool {
-	return slices.ContainsFunc(c.sets, func(s ipam.Set) bool { return s.Serves(a) })
+// Serves reports whether one of the configured ranges gives out the given address.
+func (c *Config) Serves(a netip.Addr) bool {
+	return slices.ContainsFunc(c.Sets, func(s ipam.Set) bool { return s.Serves(a) })
 }
 
-// attachment returns the attachment for which the runtime has called the plugin.
-func (c *config) attachment(args *skel.CmdArgs) ipam.Attachment {
+// Attachment returns the attachment for which the runtime has called the plugin.
+func (c *Config) Attachment(args *skel.CmdArgs) ipam.Attachment {
 	return ipam.Attachment{Network: c.Name, Container: args.ContainerID, Interface: args.IfName}
 }
