@@ -11,6 +11,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // BaseChain is a base chain on the forward hook. Every forwarded packet of the chain's family
@@ -41,7 +42,7 @@ const (
 // chain.
 func owner(c plan.Chain) Owner {
 	switch {
-	case byIPTables(c) && c.Table == filterTable && c.Name == forwardBase:
+	case byIPTables(c) && c.Table == xtables.Filter && c.Name == xtables.Forward:
 		return OwnerIPTables
 	case c.Table == nft.OwnTable:
 		return OwnerUs
@@ -118,7 +119,7 @@ func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 		return nil, err
 	}
 	if legacy.inForce {
-		c := BaseChain{Chain: plan.Chain{Family: map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], Table: filterTable, Name: forwardBase}, Owner: OwnerLegacy, Opens: true, Denies: legacy.denial()}
+		c := BaseChain{Chain: plan.Chain{Family: map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], Table: xtables.Filter, Name: xtables.Forward}, Owner: OwnerLegacy, Opens: true, Denies: legacy.denial()}
 		list = append(list, c)
 	}
 	slices.SortStableFunc(list, func(a, b BaseChain) int { return cmp.Compare(a.Priority, b.Priority) })

@@ -48,7 +48,7 @@ func checkDenied(n *netns.Namespace, net *plan.Network, family int) error {
 			return fmt.Errorf(`%w by chain %s of nf_tables (%s): accept them there, or set "forwardChains": ["%s"]`, ErrDenied, c.Chain, c.Denies, c.Chain)
 		}
 	}
-	tables, err := readXtables(n, family)
+	tables, err := readFilters(n, family)
 	if err != nil {
 		return err
 	}

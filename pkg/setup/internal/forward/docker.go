@@ -5,6 +5,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // The names of Docker's chains in the table filter of iptables.
@@ -35,18 +36,18 @@ var chainsBefore = []string{dockerUser, dockerForward, dockerIsolates, cniForwar
 // isolates its own networks in the same way. In Docker 27 and older, only the policy of FORWARD
 // isolates Docker's containers from other bridges. Without isolationRules, forwardRules would
 // override this policy.
-func isolationRules(bridge string) []rule {
-	return []rule{
-		{in: bridge, states: statesOpen, target: accept},
-		{in: bridge, target: dockerDrops},
+func isolationRules(bridge string) []xtables.Rule {
+	return []xtables.Rule{
+		{In: bridge, States: xtables.StatesOpen, Target: xtables.Accept},
+		{In: bridge, Target: dockerDrops},
 	}
 }
 
 // isolates reports whether BRIDGEVETH-FORWARD has isolationRules, in their order and before the
 // rule that accepts all packets from the bridge.
-func (t xtables) isolates(bridge string) bool {
+func (t filter) isolates(bridge string) bool {
 	last := -1
-	for _, want := range append(isolationRules(bridge), rule{in: bridge, target: accept}) {
+	for _, want := range append(isolationRules(bridge), xtables.Rule{In: bridge, Target: xtables.Accept}) {
 		at := slices.Index(t.own, want)
 		if at <= last {
 			return false
@@ -59,33 +60,33 @@ func (t xtables) isolates(bridge string) bool {
 // jumps reports whether FORWARD jumps to BRIDGEVETH-FORWARD in the right place: after the jumps to
 // chainsBefore, and before any rule that denies all packets. A rule with a match may come before
 // our jump, because its author may want the rule to apply to our packets.
-func (t xtables) jumps() bool {
+func (t filter) jumps() bool {
 	at, last := -1, t.lastBefore()
 	for i, r := range t.forward {
 		if r == toOwn {
 			at = i
 		}
 	}
-	return at > last && !slices.ContainsFunc(t.forward[last+1:at], rule.denies)
+	return at > last && !slices.ContainsFunc(t.forward[last+1:at], xtables.Rule.Denies)
 }
 
 // closedBefore returns the chain among chainsBefore that FORWARD jumps to last, if a rule that denies
 // all packets comes before this jump. BRIDGEVETH-FORWARD gets no packets then, because the jump to
 // BRIDGEVETH-FORWARD must come after the jumps to chainsBefore. Otherwise closedBefore returns "".
-func (t xtables) closedBefore() (chain string) {
+func (t filter) closedBefore() (chain string) {
 	last := t.lastBefore()
-	if !slices.ContainsFunc(t.forward[:last+1], rule.denies) {
+	if !slices.ContainsFunc(t.forward[:last+1], xtables.Rule.Denies) {
 		return ""
 	}
-	return t.forward[last].target
+	return t.forward[last].Target
 }
 
 // lastBefore returns the position in FORWARD of the last jump to one of chainsBefore, or -1 if
 // there is none.
-func (t xtables) lastBefore() (at int) {
+func (t filter) lastBefore() (at int) {
 	at = -1
 	for i, r := range t.forward {
-		if slices.Contains(chainsBefore, r.target) {
+		if slices.Contains(chainsBefore, r.Target) {
 			at = i
 		}
 	}
@@ -94,13 +95,13 @@ func (t xtables) lastBefore() (at int) {
 
 // jumpMayFollow reports whether a jump to one of chainsBefore may be among the rules of FORWARD
 // that were not read. The parameter rules holds the rules that were read.
-func jumpMayFollow(n *netns.Namespace, family int, rules []rule) (bool, error) {
-	leadsTo := func(chain string) bool { return slices.Contains(rules, rule{target: chain}) }
+func jumpMayFollow(n *netns.Namespace, family int, rules []xtables.Rule) (bool, error) {
+	leadsTo := func(chain string) bool { return slices.Contains(rules, xtables.Rule{Target: chain}) }
 	for _, chain := range chainsBefore {
 		if leadsTo(chain) || chain == dockerIsolates && leadsTo(dockerForward) {
 			continue
 		}
-		if exists, err := nft.HasChain(n, family, filterTable, chain); err != nil || exists {
+		if exists, err := nft.HasChain(n, family, xtables.Filter, chain); err != nil || exists {
 			return exists, err
 		}
 	}

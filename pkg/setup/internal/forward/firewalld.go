@@ -14,6 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // firewalldTable is the name of firewalld's table in nf_tables. Only firewalld may change this
@@ -44,12 +45,12 @@ func MissingFirewalld(n *netns.Namespace, net *plan.Network) (missing []plan.Dif
 	if err := checkStrict(net); err != nil {
 		return nil, err
 	}
-	zones, err := nftRules(n, nft.FamilyINet, firewalldTable, "filter_FORWARD_ZONES", all)
+	zones, err := xtables.Rules(n, nft.FamilyINet, firewalldTable, "filter_FORWARD_ZONES", xtables.All)
 	if err != nil {
 		return nil, err
 	}
 	for _, link := range net.Links() {
-		if slices.ContainsFunc(zones, func(r rule) bool { return r.in == link && r.target != "" }) {
+		if slices.ContainsFunc(zones, func(r xtables.Rule) bool { return r.In == link && r.Target != "" }) {
 			continue // firewalld 1.0 and newer has a rule with this comparison for each link in a zone
 		}
 		zone, err := askFirewalld("zone", link)

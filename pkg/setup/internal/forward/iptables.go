@@ -11,32 +11,28 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 const (
-	filterTable  = "filter"
-	forwardBase  = "FORWARD"
 	forwardChain = "BRIDGEVETH-FORWARD" // at most 28 letters: XT_EXTENSION_MAXNAMELEN in linux/netfilter/x_tables.h
 	adminChain   = "BRIDGEVETH-ADMIN"
-	accept       = "ACCEPT"
-	deny         = "DROP"
-	reject       = "REJECT"
 )
 
-// xtables is the state of the filter table of one family in one flavour of iptables. The flavours,
+// filter is the state of the filter table of one family in one flavour of iptables. The flavours,
 // nft and legacy, are the two implementations of iptables. Each flavour has its own FORWARD chain.
-type xtables struct {
-	flavour string // "nft" or "legacy"
-	family  int    // AF_INET or AF_INET6
-	forward []rule // rules of FORWARD
-	own     []rule // rules of our chain
-	inForce bool   // packets traverse the FORWARD chain of this table
-	docker  bool   // the table has the chain dockerDrops
+type filter struct {
+	flavour string         // "nft" or "legacy"
+	family  int            // AF_INET or AF_INET6
+	forward []xtables.Rule // rules of FORWARD
+	own     []xtables.Rule // rules of our chain
+	inForce bool           // packets traverse the FORWARD chain of this table
+	docker  bool           // the table has the chain dockerDrops
 }
 
-// readXtables reads the filter tables of a family in both flavours, nft and legacy. It starts no
+// readFilters reads the filter tables of a family in both flavours, nft and legacy. It starts no
 // program.
-func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
+func readFilters(n *netns.Namespace, family int) ([]filter, error) {
 	byNFT, err := readNFT(n, family)
 	if err != nil {
 		return nil, err
@@ -45,38 +41,38 @@ func readXtables(n *netns.Namespace, family int) ([]xtables, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []xtables{byNFT, byLegacy}, nil
+	return []filter{byNFT, byLegacy}, nil
 }
 
 // mentions reports whether BRIDGEVETH-FORWARD has a rule for a bridge.
-func (t xtables) mentions(bridge string) bool {
-	return slices.ContainsFunc(t.own, func(r rule) bool { return r.in == bridge || r.out == bridge })
+func (t filter) mentions(bridge string) bool {
+	return slices.ContainsFunc(t.own, func(r xtables.Rule) bool { return r.In == bridge || r.Out == bridge })
 }
 
 // links returns the names of the links for which BRIDGEVETH-FORWARD has rules.
-func (t xtables) links() (names []string) {
+func (t filter) links() (names []string) {
 	for _, r := range t.own {
-		if r.in != "" && !slices.Contains(names, r.in) {
-			names = append(names, r.in)
+		if r.In != "" && !slices.Contains(names, r.In) {
+			names = append(names, r.In)
 		}
 	}
 	return names
 }
 
 // MissingIPTables looks for the rules of a bridge in each filter table that packets traverse
-// (xtables.inForce). It returns a difference for each table without these rules. If packets traverse
+// (filter.inForce). It returns a difference for each table without these rules. If packets traverse
 // no filter table, it returns a difference for the flavour (nft or legacy) that the host's iptables
 // program writes, because dockerd may start later and deny packets in that table. On a host without
 // an iptables program, it returns this difference only if the parameter must is true. The error is
 // ErrNoIPTables if a table denies packets and no installed program can change the table.
 func MissingIPTables(n *netns.Namespace, bridge string, families []int, must bool) (missing []plan.Difference, err error) {
 	for _, family := range families {
-		tables, err := readXtables(n, family)
+		tables, err := readFilters(n, family)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(tables, func(t xtables) bool { return t.inForce }) {
-			tables = []xtables{{family: family, inForce: true}}
+		if !slices.ContainsFunc(tables, func(t filter) bool { return t.inForce }) {
+			tables = []filter{{family: family, inForce: true}}
 			if _, err := findProgram(tables[0]); err != nil && !must {
 				continue
 			}
@@ -104,24 +100,31 @@ func MissingIPTables(n *netns.Namespace, bridge string, families []int, must boo
 // denial returns a text that says what denies packets in FORWARD: the policy, or the last rule. If
 // neither denies packets, the text is "". denial works only for iptables-legacy, because only there
 // the policy is the last element of t.forward.
-func (t xtables) denial() string {
+func (t filter) denial() string {
 	last := len(t.forward) - 1
 	switch {
-	case last >= 0 && t.forward[last].target != accept:
+	case last >= 0 && t.forward[last].Target != xtables.Accept:
 		return "policy DROP"
-	case last > 0 && t.forward[last-1].denies():
+	case last > 0 && t.forward[last-1].Denies():
 		return "last rule drop or reject"
 	}
 	return ""
 }
 
+// readLegacy reads the filter table of iptables-legacy, if packets traverse it.
+func readLegacy(n *netns.Namespace, family int) (filter, error) {
+	l, err := xtables.ReadLegacy(n, family, forwardChain, dockerDrops)
+	_, docker := l.Chains[dockerDrops]
+	return filter{flavour: "legacy", family: family, forward: l.Chains[xtables.Forward], own: l.Chains[forwardChain], inForce: l.InUse, docker: docker}, err
+}
+
 // String returns the program, the table and the chain, such as "iptables-nft filter FORWARD".
-func (t xtables) String() string {
-	return fmt.Sprintf("%s %s %s", t.program(), filterTable, forwardBase)
+func (t filter) String() string {
+	return fmt.Sprintf("%s %s %s", t.program(), xtables.Filter, xtables.Forward)
 }
 
 // program returns the name of the program for the table's family and flavour, such as ip6tables-nft.
-func (t xtables) program() string {
+func (t filter) program() string {
 	name := "iptables"
 	if t.family == unix.AF_INET6 {
 		name = "ip6tables"
@@ -155,7 +158,7 @@ func Accepts(n *netns.Namespace, bridge string, family int) (bool, error) {
 func Delete(n *netns.Namespace, bridge string) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		tables, err := readXtables(n, family)
+		tables, err := readFilters(n, family)
 		errs = append(errs, err)
 		for _, t := range tables {
 			leftover, err := hasEmptyChain(n, t)
@@ -177,7 +180,7 @@ func Delete(n *netns.Namespace, bridge string) error {
 // byNetlink reports whether bridgeveth writes the table by netlink (iptables_nft_write.go). If not,
 // it runs the program iptables. If the flavour of the table is unknown, the flavour of the host's
 // iptables decides.
-func (t xtables) byNetlink() bool {
+func (t filter) byNetlink() bool {
 	if t.flavour != "" {
 		return t.flavour == "nft"
 	}
@@ -186,7 +189,7 @@ func (t xtables) byNetlink() bool {
 }
 
 // add adds the rules for a bridge to the table.
-func (t xtables) add(n *netns.Namespace, bridge string) error {
+func (t filter) add(n *netns.Namespace, bridge string) error {
 	if t.byNetlink() {
 		return addNFT(n, t, bridge)
 	}
@@ -194,7 +197,7 @@ func (t xtables) add(n *netns.Namespace, bridge string) error {
 }
 
 // remove is the inverse of add.
-func (t xtables) remove(n *netns.Namespace, bridge string) error {
+func (t filter) remove(n *netns.Namespace, bridge string) error {
 	if t.byNetlink() {
 		return removeNFT(n, t, bridge)
 	}
@@ -203,12 +206,12 @@ func (t xtables) remove(n *netns.Namespace, bridge string) error {
 
 // hasEmptyChain reports whether BRIDGEVETH-FORWARD exists without a rule for a bridge. A killed
 // process may leave such a chain.
-func hasEmptyChain(n *netns.Namespace, t xtables) (bool, error) {
+func hasEmptyChain(n *netns.Namespace, t filter) (bool, error) {
 	if len(t.own) > 0 { // in iptables-legacy, even an empty chain has an entry at its end
-		return !slices.ContainsFunc(t.own, func(r rule) bool { return r.in != "" || r.out != "" }), nil
+		return !slices.ContainsFunc(t.own, func(r xtables.Rule) bool { return r.In != "" || r.Out != "" }), nil
 	}
 	if !t.inForce || t.flavour == "legacy" {
 		return false, nil
 	}
-	return nft.HasChain(n, t.family, filterTable, forwardChain)
+	return nft.HasChain(n, t.family, xtables.Filter, forwardChain)
 }

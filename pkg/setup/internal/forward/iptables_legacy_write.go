@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // xtablesWait is how long an iptables process waits for the xtables lock, in seconds.
@@ -17,12 +18,12 @@ const xtablesWait = 10
 
 // addLegacy adds the rules for a bridge to the table of iptables-legacy. It runs iptables, because
 // this table cannot be written by netlink.
-func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
+func addLegacy(n *netns.Namespace, t filter, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, chain := range []string{forwardChain, adminChain} {
-			exists, err := ipt.ChainExists(filterTable, chain)
+			exists, err := ipt.ChainExists(xtables.Filter, chain)
 			if err == nil && !exists {
-				err = ipt.NewChain(filterTable, chain)
+				err = ipt.NewChain(xtables.Filter, chain)
 			}
 			if err != nil {
 				return err
@@ -36,7 +37,7 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 		ahead := forwardRules(bridge)
 		if !t.hasForeign() {
 			for _, r := range ahead {
-				if err := ipt.AppendUnique(filterTable, forwardChain, r.args()...); err != nil {
+				if err := ipt.AppendUnique(xtables.Filter, forwardChain, r.Args()...); err != nil {
 					return err
 				}
 			}
@@ -55,18 +56,18 @@ func addLegacy(n *netns.Namespace, t xtables, bridge string) error {
 }
 
 // moveTo deletes a rule from BRIDGEVETH-FORWARD and inserts the same rule at a position.
-func moveTo(ipt *iptables.IPTables, position int, r rule) error {
-	if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+func moveTo(ipt *iptables.IPTables, position int, r xtables.Rule) error {
+	if err := ipt.DeleteIfExists(xtables.Filter, forwardChain, r.Args()...); err != nil {
 		return err
 	}
-	return ipt.Insert(filterTable, forwardChain, position, r.args()...)
+	return ipt.Insert(xtables.Filter, forwardChain, position, r.Args()...)
 }
 
 // placeJump inserts the jump to BRIDGEVETH-FORWARD into FORWARD, directly after the jumps to
 // chainsBefore, or at the top if there is no such jump. Our jump then comes before a REJECT at the
 // end of FORWARD, such as that of ufw, but after the administrator's rules.
-func (t xtables) placeJump(ipt *iptables.IPTables) error {
-	list, err := ipt.List(filterTable, forwardBase) // the policy, then the rules
+func (t filter) placeJump(ipt *iptables.IPTables) error {
+	list, err := ipt.List(xtables.Filter, xtables.Forward) // the policy, then the rules
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (t xtables) placeJump(ipt *iptables.IPTables) error {
 	for _, line := range list {
 		head, target, _ := strings.Cut(line, " -j ")
 		switch {
-		case head == "-A "+forwardBase && target == forwardChain:
+		case head == "-A "+xtables.Forward && target == forwardChain:
 			found++
 		case strings.HasPrefix(head, "-A "):
 			others++
@@ -88,39 +89,39 @@ func (t xtables) placeJump(ipt *iptables.IPTables) error {
 		return nil // rules of other programs that come before the jump stay there
 	}
 	for range found {
-		if err := ipt.Delete(filterTable, forwardBase, jump...); err != nil {
+		if err := ipt.Delete(xtables.Filter, xtables.Forward, jump...); err != nil {
 			return err
 		}
 	}
-	return ipt.Insert(filterTable, forwardBase, position, jump...)
+	return ipt.Insert(xtables.Filter, xtables.Forward, position, jump...)
 }
 
 // removeLegacy is the inverse of addLegacy.
-func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
+func removeLegacy(n *netns.Namespace, t filter, bridge string) error {
 	return withProgram(n, t, func(ipt *iptables.IPTables) error {
 		for _, r := range ownRules(bridge) {
 			if !slices.Contains(t.own, r) {
 				continue // iptables fails if the target chain of the rule does not exist
 			}
-			if err := ipt.DeleteIfExists(filterTable, forwardChain, r.args()...); err != nil {
+			if err := ipt.DeleteIfExists(xtables.Filter, forwardChain, r.Args()...); err != nil {
 				return err
 			}
 		}
-		left, err := ipt.List(filterTable, forwardChain) // the first line is the chain, the others are its rules
+		left, err := ipt.List(xtables.Filter, forwardChain) // the first line is the chain, the others are its rules
 		if err != nil || len(left) > 2 || len(left) == 2 && !strings.HasSuffix(left[1], " -j "+adminChain) {
 			return err
 		}
 		// BRIDGEVETH-FORWARD is deleted last. If this process is killed earlier, the next DEL finds
 		// the chain and completes the deletion.
 		if len(left) == 2 {
-			if err := ipt.Delete(filterTable, forwardChain, toAdmin.args()...); err != nil {
+			if err := ipt.Delete(xtables.Filter, forwardChain, toAdmin.Args()...); err != nil {
 				return err
 			}
 		}
 		if err := deleteAdminChain(ipt); err != nil {
 			return err
 		}
-		if err := ipt.DeleteIfExists(filterTable, forwardBase, "-j", forwardChain); err != nil {
+		if err := ipt.DeleteIfExists(xtables.Filter, xtables.Forward, "-j", forwardChain); err != nil {
 			return err
 		}
 		return deleteUnused(ipt, forwardChain)
@@ -130,11 +131,11 @@ func removeLegacy(n *netns.Namespace, t xtables, bridge string) error {
 // deleteAdminChain deletes the administrator's chain, unless the chain has rules or a rule of
 // another program jumps to it.
 func deleteAdminChain(ipt *iptables.IPTables) error {
-	exists, err := ipt.ChainExists(filterTable, adminChain)
+	exists, err := ipt.ChainExists(xtables.Filter, adminChain)
 	if err != nil || !exists {
 		return err
 	}
-	rules, err := ipt.List(filterTable, adminChain)
+	rules, err := ipt.List(xtables.Filter, adminChain)
 	if err != nil || len(rules) > 1 {
 		return err
 	}
@@ -143,7 +144,7 @@ func deleteAdminChain(ipt *iptables.IPTables) error {
 
 // deleteUnused deletes a chain, unless a rule jumps to it.
 func deleteUnused(ipt *iptables.IPTables, chain string) error {
-	err := ipt.DeleteChain(filterTable, chain)
+	err := ipt.DeleteChain(xtables.Filter, chain)
 	if err != nil && (strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "Too many links")) {
 		return nil // these are the messages of iptables-nft and iptables-legacy for a chain that is in use
 	}
@@ -151,7 +152,7 @@ func deleteUnused(ipt *iptables.IPTables, chain string) error {
 }
 
 // withProgram calls f with the iptables program that writes table t.
-func withProgram(n *netns.Namespace, t xtables, f func(*iptables.IPTables) error) error {
+func withProgram(n *netns.Namespace, t filter, f func(*iptables.IPTables) error) error {
 	path, err := findProgram(t)
 	if err != nil {
 		return err

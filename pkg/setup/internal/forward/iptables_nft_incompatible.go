@@ -8,13 +8,11 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // iptablesTables are the tables of iptables-nft in each family.
-var iptablesTables = []string{filterTable, "nat", "mangle", "raw", "security"}
-
-// readable are the expressions that iptables-nft can read: supported_exprs in its iptables/nft.c.
-var readable = []string{"match", "target", "payload", "meta", "cmp", "bitwise", "counter", "immediate", "lookup", "range", "limit"}
+var iptablesTables = []string{xtables.Filter, "nat", "mangle", "raw", "security"}
 
 // IncompatibleChains returns the chains of other programs in a family (AF_INET, AF_INET6) that have
 // a rule which iptables-nft cannot read. iptables refuses to list or change such a chain
@@ -27,7 +25,7 @@ func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 		for _, table := range iptablesTables {
 			err := nft.EachRule(n, family, table, "", func(rule netns.Attrs) bool {
 				c := plan.Chain{Family: name, Table: table, Name: rule.Text(unix.NFTA_RULE_CHAIN)}
-				if c.Name != forwardChain && c.Name != transitChain && !slices.Contains(chains, c) && !iptablesReads(rule.Get(unix.NFTA_RULE_EXPRESSIONS)) {
+				if c.Name != forwardChain && c.Name != transitChain && !slices.Contains(chains, c) && !xtables.Readable(rule.Get(unix.NFTA_RULE_EXPRESSIONS)) {
 					chains = append(chains, c)
 				}
 				return true
@@ -38,16 +36,4 @@ func IncompatibleChains(n *netns.Namespace, family int) ([]plan.Chain, error) {
 		}
 		return chains, nil
 	})
-}
-
-// iptablesReads reports whether iptables-nft can read a rule. iptables-nft
-// reads a log expression with a group as the target NFLOG, and cannot read one without a group.
-func iptablesReads(expressions netns.Attrs) bool {
-	reads := true
-	expressions.Each(func(_ uint16, expression []byte) {
-		name := netns.Attrs(expression).Text(unix.NFTA_EXPR_NAME)
-		group := netns.Attrs(expression).In(unix.NFTA_EXPR_DATA, unix.NFTA_LOG_GROUP)
-		reads = reads && (slices.Contains(readable, name) || name == "log" && group != nil)
-	})
-	return reads
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // chainFamily returns the kernel's number for the family of a chain.
@@ -136,7 +137,7 @@ func DeleteFromChains(n *netns.Namespace, bridge string) error {
 		return err
 	}
 	for _, t := range tables {
-		if byIPTables(t) && t.Table != filterTable || owner(t) == OwnerUs {
+		if byIPTables(t) && t.Table != xtables.Filter || owner(t) == OwnerUs {
 			continue
 		}
 		table := &nftables.Table{Name: t.Table, Family: nft.Family(chainFamily(t))}

@@ -30,8 +30,8 @@ var ErrNoIPTables = errors.New("no such program in PATH, /usr/sbin, /sbin or /us
 // the name with the flavour, such as iptables-legacy. Some distributions have only the plain name,
 // such as iptables. findProgram accepts the plain name if that program writes the flavour of the
 // table.
-func findProgram(t xtables) (string, error) {
-	plain := xtables{family: t.family}.program()
+func findProgram(t filter) (string, error) {
+	plain := filter{family: t.family}.program()
 	for _, name := range slices.Compact([]string{t.program(), plain}) {
 		if path, err := ProgramPath(name); err == nil && (t.flavour == "" || !writesNFT(path)) {
 			return path, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
 // Transit packets pass through the host, but through no bridge of ours. An example is a packet to a
@@ -24,7 +25,7 @@ import (
 const transitChain = "BRIDGEVETH-TRANSIT"
 
 // toTransit is the jump from BRIDGEVETH-FORWARD to BRIDGEVETH-TRANSIT.
-var toTransit = rule{target: transitChain}
+var toTransit = xtables.Rule{Target: transitChain}
 
 // MissingTransit compares the transit rules in iptables-nft with the rules that the ranges need. It
 // returns one difference for each address family whose rules differ. The rules for each range are:
@@ -77,7 +78,7 @@ func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 			errs = append(errs, err)
 			continue
 		}
-		if !slices.ContainsFunc(t.forward, func(r rule) bool { return r.other && r.target == accept || r.target == "KUBE-FORWARD" }) {
+		if !slices.ContainsFunc(t.forward, func(r xtables.Rule) bool { return r.Other && r.Target == xtables.Accept || r.Target == "KUBE-FORWARD" }) {
 			add := fmt.Sprintf("%s -I FORWARD", t.program())
 			errs = append(errs, fmt.Errorf("%s denies packets (%s) that pass through to %v, such as those to a NodePort whose pod is on another node: run \"%s -d %v -j ACCEPT && %s -s %v -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\"",
 				t, t.denial(), wanted[0], add, wanted[0], add, wanted[0]))
@@ -91,9 +92,9 @@ func CheckTransit(n *netns.Namespace, ranges []netip.Prefix) error {
 func DeleteTransit(n *netns.Namespace) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		exists, err := nft.HasChain(n, family, filterTable, transitChain)
+		exists, err := nft.HasChain(n, family, xtables.Filter, transitChain)
 		if exists {
-			err = removeTransit(n, xtables{flavour: "nft", family: family})
+			err = removeTransit(n, filter{flavour: "nft", family: family})
 		}
 		errs = append(errs, err)
 	}
@@ -107,9 +108,9 @@ func ofFamily(ranges []netip.Prefix, family int) []netip.Prefix {
 // transits reports whether BRIDGEVETH-FORWARD jumps correctly to the transit chain. The parameter
 // "own" has the rules of BRIDGEVETH-FORWARD. The first rule must be the jump to BRIDGEVETH-ADMIN.
 // There must be exactly one jump to the transit chain, before the rules of other programs.
-func transits(own []rule) bool {
+func transits(own []xtables.Rule) bool {
 	at := slices.Index(own, toTransit)
-	return at > 0 && own[0] == toAdmin && !slices.ContainsFunc(own[:at], foreign) && count(own, func(r rule) bool { return r == toTransit }) == 1
+	return at > 0 && own[0] == toAdmin && !slices.ContainsFunc(own[:at], foreign) && count(own, func(r xtables.Rule) bool { return r == toTransit }) == 1
 }
 
 // compareTransit compares the transit chain with the rules that the ranges need. It returns the
@@ -118,14 +119,14 @@ func transits(own []rule) bool {
 // loaded from a saved ruleset. Therefore surplus has such a rule, and missing has a new rule that
 // replaces it.
 func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (missing []nft.Rule, surplus []uint64, err error) {
-	dumped, err := nft.Rules(n, family, filterTable, transitChain)
+	dumped, err := nft.Rules(n, family, xtables.Filter, transitChain)
 	if err != nil {
 		return nil, nil, err
 	}
 	missing = transitRules(ranges)
 	for _, found := range dumped {
 		at := slices.IndexFunc(missing, func(r nft.Rule) bool { return r.Comment == nft.Comment(found) })
-		if at >= 0 && iptablesReads(found.Get(unix.NFTA_RULE_EXPRESSIONS)) {
+		if at >= 0 && xtables.Readable(found.Get(unix.NFTA_RULE_EXPRESSIONS)) {
 			missing = slices.Delete(missing, at, at+1)
 		} else {
 			surplus = append(surplus, nft.Handle(found))
@@ -135,12 +136,12 @@ func compareTransit(n *netns.Namespace, family int, ranges []netip.Prefix) (miss
 }
 
 func transitRules(ranges []netip.Prefix) (list []nft.Rule) {
-	add := func(comment string, match []expr.Any, r rule) {
-		list = append(list, nft.Rule{Chain: transitChain, Comment: comment, Exprs: slices.Concat(match, r.expressions())})
+	add := func(comment string, match []expr.Any, r xtables.Rule) {
+		list = append(list, nft.Rule{Chain: transitChain, Comment: comment, Exprs: slices.Concat(match, r.Expressions())})
 	}
 	for _, p := range ranges {
-		add(fmt.Sprintf("to %v", p), within(nft.Destination4, nft.Destination6, p), rule{target: accept})
-		add(fmt.Sprintf("replies from %v", p), within(nft.Source4, nft.Source6, p), rule{states: stateRelated | stateEstablished, target: accept})
+		add(fmt.Sprintf("to %v", p), within(nft.Destination4, nft.Destination6, p), xtables.Rule{Target: xtables.Accept})
+		add(fmt.Sprintf("replies from %v", p), within(nft.Source4, nft.Source6, p), xtables.Rule{States: xtables.StateRelated | xtables.StateEstablished, Target: xtables.Accept})
 	}
 	return list
 }
@@ -157,7 +158,7 @@ func within(offset4, offset6 uint32, subnet netip.Prefix) []expr.Any {
 
 // addTransit adds the missing transit rules and deletes the surplus rules of the transit chain. It
 // also adds the chains and jumps that lead to the transit chain.
-func addTransit(n *netns.Namespace, t xtables, ranges []netip.Prefix) error {
+func addTransit(n *netns.Namespace, t filter, ranges []netip.Prefix) error {
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		missing, surplus, err := compareTransit(n, t.family, ranges)
 		if err != nil {
@@ -171,9 +172,9 @@ func addTransit(n *netns.Namespace, t xtables, ranges []netip.Prefix) error {
 			c.AddRule(r)
 		}
 		if !transits(own.rules) {
-			own.deleteFrom(c, func(r rule) bool { return r == toAdmin || r == toTransit })
-			for _, r := range []rule{toTransit, toAdmin} {
-				c.AddRule(nft.Rule{Chain: own.Name, Exprs: r.expressions(), First: true})
+			own.deleteFrom(c, func(r xtables.Rule) bool { return r == toAdmin || r == toTransit })
+			for _, r := range []xtables.Rule{toTransit, toAdmin} {
+				c.AddRule(nft.Rule{Chain: own.Name, Exprs: r.Expressions(), First: true})
 			}
 		}
 		placeJumpNFT(c, base)
@@ -182,8 +183,8 @@ func addTransit(n *netns.Namespace, t xtables, ranges []netip.Prefix) error {
 }
 
 // removeTransit is the inverse of addTransit.
-func removeTransit(n *netns.Namespace, t xtables) error {
-	isJump := func(r rule) bool { return r == toTransit }
+func removeTransit(n *netns.Namespace, t filter) error {
+	isJump := func(r xtables.Rule) bool { return r == toTransit }
 	return change(n, t, func(c *nft.Change, base, own nftChain) error {
 		_, rules, err := compareTransit(n, t.family, nil)
 		if err != nil {

@@ -1,4 +1,4 @@
-package forward
+package xtables
 
 import (
 	"encoding/binary"
@@ -26,17 +26,17 @@ func FuzzLegacy(f *testing.F) {
 		}
 		info := make([]byte, infoSize)
 		f.Add(is4, info, []byte{})
-		f.Add(is4, info, slices.Concat(entry("", 255, 255, 255, 255), entry("ERROR", []byte(forwardChain)...), entry("RETURN")))
+		f.Add(is4, info, slices.Concat(entry("", 255, 255, 255, 255), entry("ERROR", []byte("CHAIN")...), entry("RETURN")))
 		f.Add(is4, info, entry("")[:l.matches])
 		f.Add(is4, info, make([]byte, l.matches+extensionData))
 	}
 	f.Fuzz(func(t *testing.T, is4 bool, info, table []byte) {
 		if len(info) != infoSize {
-			return // readLegacy passes no other size
+			return // ReadLegacy passes no other size
 		}
-		rules, own, _, err := map[bool]entryLayout{true: layout4, false: layout6}[is4].parse(info, table)
-		if err != nil && len(rules)+len(own) > 0 {
-			t.Errorf("%d rules of a table with a wrong length: %v", len(rules)+len(own), err)
+		chains, err := map[bool]entryLayout{true: layout4, false: layout6}[is4].parse(info, table, []string{"CHAIN"})
+		if err != nil && len(chains) > 0 {
+			t.Errorf("%d chains of a table with a wrong length: %v", len(chains), err)
 		}
 	})
 }
@@ -59,7 +59,7 @@ func FuzzNFT(f *testing.F) {
 		expression("immediate"), expression("target"), expression("log"),
 	))
 	f.Fuzz(func(_ *testing.T, expressions []byte) {
-		parseNFT(netns.Attrs(expressions))
-		iptablesReads(netns.Attrs(expressions))
+		Parse(netns.Attrs(expressions))
+		Readable(netns.Attrs(expressions))
 	})
 }

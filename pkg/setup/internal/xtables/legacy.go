@@ -1,4 +1,4 @@
-package forward
+package xtables
 
 import (
 	"bytes"
@@ -56,37 +56,45 @@ var (
 	layout6 = entryLayout{unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", 64, 64, 80, [2]int{128, 133}, 140, 168}
 )
 
-// readLegacy reads the filter table of iptables-legacy, if packets traverse it. Because the kernel
-// creates a table when a program reads it, readLegacy first reads the list of tables in use. In a
-// user namespace, this list cannot be read. readLegacy then reads the table, and treats a table in
-// its initial state as not in use.
-func readLegacy(n *netns.Namespace, family int) (xtables, error) {
-	t := xtables{flavour: "legacy", family: family}
+// Legacy has chains of the filter table of iptables-legacy.
+type Legacy struct {
+	InUse bool // packets traverse the table
+	// Chains has the rules of the chains that exist, by the name of the chain. The last rule of FORWARD is the
+	// policy, and the last rule of every other chain is a return.
+	Chains map[string][]Rule
+}
+
+// ReadLegacy reads FORWARD and the other given chains of the filter table of iptables-legacy, if packets traverse the
+// table. Because the kernel creates a table when a program reads it, ReadLegacy first reads the list of tables in
+// use. In a user namespace, this list cannot be read. ReadLegacy then reads the table, and treats a table in its
+// initial state as not in use.
+func ReadLegacy(n *netns.Namespace, family int, others ...string) (l Legacy, err error) {
 	layout := layout4
 	if family == unix.AF_INET6 {
 		layout = layout6
 	}
-	err := n.Do(func() error {
+	err = n.Do(func() error {
 		// The path contains thread-self, because /proc/net shows the namespace of the main thread.
 		names, err := files.Read("/proc/thread-self/net/" + layout.names)
 		unknown := errors.Is(err, os.ErrPermission)
 		if err != nil && !unknown && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("list tables of iptables-legacy: %w", err)
 		}
-		if t.inForce = unknown || slices.Contains(strings.Fields(string(names)), filterTable); !t.inForce {
+		if l.InUse = unknown || slices.Contains(strings.Fields(string(names)), Filter); !l.InUse {
 			return nil
 		}
 		info, table, err := layout.fetch()
 		if err == nil {
-			t.forward, t.own, t.docker, err = layout.parse(info, table)
+			l.Chains, err = layout.parse(info, table, others)
 		}
-		untouched := len(t.forward) == 1 && t.forward[0].target == accept || errors.Is(err, unix.ENOPROTOOPT)
+		forward := l.Chains[Forward]
+		untouched := len(forward) == 1 && forward[0].Target == Accept || errors.Is(err, unix.ENOPROTOOPT)
 		if unknown && untouched {
-			t.inForce, err = false, nil
+			l.InUse, err = false, nil
 		}
 		return err
 	})
-	return t, err
+	return l, err
 }
 
 // fetch returns struct ipt_getinfo and the entries of the filter table.
@@ -98,13 +106,13 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 	defer unix.Close(fd)
 	for {
 		info = make([]byte, infoSize)
-		copy(info, filterTable)
+		copy(info, Filter)
 		if err := netns.Getsockopt(fd, l.level, soGetInfo, info); err != nil {
 			return nil, nil, fmt.Errorf("read table filter of iptables-legacy: %w", err)
 		}
 		total := binary.NativeEndian.Uint32(info[infoTotal:])
 		table = make([]byte, entriesHeader+total)
-		copy(table, filterTable)
+		copy(table, Filter)
 		binary.NativeEndian.PutUint32(table[entriesTotal:], total)
 		err := netns.Getsockopt(fd, l.level, soGetEntries, table)
 		if err == nil {
@@ -116,23 +124,21 @@ func (l entryLayout) fetch() (info, table []byte, err error) {
 	}
 }
 
-// parse returns the rules of FORWARD and of BRIDGEVETH-FORWARD (own). The last rule of FORWARD is the
-// policy, and the last rule of BRIDGEVETH-FORWARD is a return. The result docker is true if the chain
-// dockerDrops exists. A user-defined chain begins with an entry whose target is named ERROR, and the data
-// of this target is the name of the chain.
-func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool, err error) {
+// parse returns the rules of FORWARD and of the chains in the parameter others, as in Legacy.Chains. A user-defined
+// chain begins with an entry whose target is named ERROR, and the data of this target is the name of the chain.
+func (l entryLayout) parse(info, table []byte, others []string) (chains map[string][]Rule, err error) {
+	chains = map[string][]Rule{}
 	chainAt := map[int]string{
-		int(binary.NativeEndian.Uint32(info[infoForward:])): forwardBase,
+		int(binary.NativeEndian.Uint32(info[infoForward:])): Forward,
 		int(binary.NativeEndian.Uint32(info[infoOutput:])):  "OUTPUT",
 	}
 	err = l.each(table, func(_, next int, _, target []byte) {
 		if netns.Text(target[extensionName:], nameSize) == "ERROR" {
 			chainAt[next] = netns.Text(target[extensionData:], nameSize)
-			docker = docker || chainAt[next] == dockerDrops
 		}
 	})
 	if err != nil {
-		return nil, nil, false, err
+		return nil, err
 	}
 	chain := ""
 	err = l.each(table, func(at, _ int, entry, target []byte) {
@@ -141,14 +147,11 @@ func (l entryLayout) parse(info, table []byte) (forward, own []rule, docker bool
 		} else if netns.Text(target[extensionName:], nameSize) == "ERROR" {
 			chain = ""
 		}
-		switch chain {
-		case forwardBase:
-			forward = append(forward, l.rule(entry, target, chainAt))
-		case forwardChain:
-			own = append(own, l.rule(entry, target, chainAt))
+		if chain == Forward || slices.Contains(others, chain) {
+			chains[chain] = append(chains[chain], l.rule(entry, target, chainAt))
 		}
 	})
-	return forward, own, docker, err
+	return chains, err
 }
 
 // each calls f for each entry of the table. The parameters at and next are the offsets of this
@@ -170,28 +173,28 @@ func (l entryLayout) each(table []byte, f func(at, next int, entry, target []byt
 }
 
 // rule parses one entry. chainAt maps the offset of a chain's first rule to the name of the chain.
-func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r rule) {
+func (l entryLayout) rule(entry, target []byte, chainAt map[int]string) (r Rule) {
 	var wildIn, wildOut bool
-	r.in, wildIn = l.iface(entry, l.in)
-	r.out, wildOut = l.iface(entry, l.out)
-	r.other = wildIn || wildOut || !zero(entry[:l.addresses]) || !zero(entry[l.conditions[0]:l.conditions[1]])
+	r.In, wildIn = l.iface(entry, l.in)
+	r.Out, wildOut = l.iface(entry, l.out)
+	r.Other = wildIn || wildOut || !zero(entry[:l.addresses]) || !zero(entry[l.conditions[0]:l.conditions[1]])
 	for m, size := entry[l.matches:], 0; len(m) >= extensionData; m = m[size:] {
 		size = min(max(extensionData, int(binary.NativeEndian.Uint16(m))), len(m))
 		switch name := netns.Text(m[extensionName:], nameSize); {
 		case name == "conntrack" && size >= extensionData+conntrackState+2:
-			r.states = binary.NativeEndian.Uint16(m[extensionData+conntrackState:])
+			r.States = binary.NativeEndian.Uint16(m[extensionData+conntrackState:])
 		case name != "comment":
-			r.other = true
+			r.Other = true
 		}
 	}
-	if r.target = netns.Text(target[extensionName:], nameSize); r.target == "" { // an empty name is the standard target, whose data is a verdict
+	if r.Target = netns.Text(target[extensionName:], nameSize); r.Target == "" { // an empty name is the standard target, whose data is a verdict
 		switch verdict := int(int32(binary.NativeEndian.Uint32(target[extensionData:]))); {
 		case verdict == verdictDrop:
-			r.target = deny
+			r.Target = Drop
 		case verdict == verdictAccept:
-			r.target = accept
+			r.Target = Accept
 		case verdict >= 0:
-			r.target = chainAt[verdict]
+			r.Target = chainAt[verdict]
 		}
 	}
 	return r
