@@ -115,6 +115,8 @@ command_page() { # PAGE-OF-DOCS COMMAND...
 	printf '\n# SEE ALSO\n\nbridgeveth(8)\n'
 } | page bvctl 8
 command_page doctor.md doctor
+command_page config.md config
+command_page - config check
 command_page inspect.md inspect
 command_page inspect.md topology
 command_page leases.md leases

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/config"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/doctor"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/firewalld"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/inspect"
@@ -30,6 +31,7 @@ var commands = []struct {
 	make  func(*inventory.Inventory) *cobra.Command
 	asAny bool // the command also works as another user than root
 }{
+	{config.New, true},
 	{doctor.New, false},
 	{firewalld.New, true},
 	{inspect.New, false},

@@ -106,6 +106,19 @@ type vlanTrunk struct {
 // mistakes below the key "ipam". c is never nil, because DEL and GC must work even if the
 // configuration has mistakes. c.Name is empty if the configuration is not valid JSON.
 func Read(args *skel.CmdArgs) (c *Config, wrong error) {
+	c, wrong = read(args)
+	return c, ofNetwork(c.Name, wrong)
+}
+
+// ofNetwork adds the network's name to the mistakes in its configuration.
+func ofNetwork(name string, wrong error) error {
+	if wrong == nil || name == "" {
+		return wrong
+	}
+	return plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", name, wrong)
+}
+
+func read(args *skel.CmdArgs) (c *Config, wrong error) {
 	c = &Config{}
 	unknown, wrong := plugin.Decode(args.StdinData, c, "")
 	if c.Name == "" {
@@ -118,10 +131,7 @@ func Read(args *skel.CmdArgs) (c *Config, wrong error) {
 		c.Bridge = setup.DefaultBridge
 	}
 	c.IsGateway = c.IsGateway || c.IsDefaultGateway
-	if wrong = errors.Join(unknown, wrong, c.validate(), c.readRuntime(args.Args)); wrong != nil {
-		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, wrong)
-	}
-	return c, nil
+	return c, errors.Join(unknown, wrong, c.validate(), c.readRuntime(args.Args))
 }
 
 // validate parses and checks the values of the configuration's keys.

@@ -29,6 +29,11 @@ type FirewallConfig struct {
 // ReadFirewall reads the configuration of the plugin firewall and the runtime's arguments. Like
 // Read, it returns a configuration even if there are mistakes. The error names all of them.
 func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
+	c, wrong = readFirewall(args)
+	return c, ofNetwork(c.Name, wrong)
+}
+
+func readFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	c = &FirewallConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
 	if c.Name == "" {
@@ -49,10 +54,7 @@ func ReadFirewall(args *skel.CmdArgs) (c *FirewallConfig, wrong error) {
 	if c.ingress, err = setup.ParseIngress(cmp.Or(c.IngressPolicy, "open")); err != nil {
 		bad = append(bad, fmt.Errorf("ingressPolicy: %w", err))
 	}
-	if err := errors.Join(bad...); err != nil {
-		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
-	}
-	return c, nil
+	return c, errors.Join(bad...)
 }
 
 // Filtered is an attachment of which the plugin firewall manages the FORWARD rules and the ingress

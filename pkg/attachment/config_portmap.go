@@ -33,6 +33,11 @@ type PortMapConfig struct {
 // ReadPortMap reads the configuration of the plugin portmap and the runtime's arguments. Like Read,
 // it always returns a configuration, and an error that names every mistake.
 func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
+	c, wrong = readPortMap(args)
+	return c, ofNetwork(c.Name, wrong)
+}
+
+func readPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	c = &PortMapConfig{}
 	bad := []error{plugin.Read(args.StdinData, c, "")}
 	if c.Name == "" {
@@ -57,10 +62,7 @@ func ReadPortMap(args *skel.CmdArgs) (c *PortMapConfig, wrong error) {
 	}
 	var err error
 	c.hostPorts, err = readHostPorts(c.RuntimeConfig.PortMappings)
-	if err := errors.Join(append(bad, err)...); err != nil {
-		return c, plugin.Errorf(types.ErrInvalidNetworkConfig, "network %s: %w", c.Name, err)
-	}
-	return c, nil
+	return c, errors.Join(append(bad, err)...)
 }
 
 // HostPorts returns the host ports that the runtime asks for.

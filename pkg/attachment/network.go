@@ -4,9 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -27,10 +25,7 @@ func NetworkOf(conf []byte, addresses []Address) (*setup.Network, error) {
 	if len(addresses) == 0 {
 		return port.Network, nil
 	}
-	result := &current.Result{}
-	for _, a := range addresses {
-		result.IPs = append(result.IPs, &current.IPConfig{Address: plugin.IPNet(a.Prefix), Gateway: a.Gateway.AsSlice()})
-	}
+	result := resultOf(addresses)
 	if err := c.CompleteResult(result); err != nil {
 		return nil, err
 	}

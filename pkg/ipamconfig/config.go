@@ -118,14 +118,15 @@ func Read(args *skel.CmdArgs) (*Config, error) {
 	return c, nil
 }
 
-// Validate returns an error that names every mistake in the part of a configuration that
-// ipam-simple reads. It changes nothing.
-func Validate(args *skel.CmdArgs) error {
+// Validate returns the sets of ranges of a configuration, and an error that names every mistake in
+// the part that ipam-simple reads. The text of the error has one line for each mistake.
+func Validate(args *skel.CmdArgs) ([]ipam.Set, error) {
 	c, err := ReadNetwork(args.StdinData)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return c.read(args)
+	err = c.read(args)
+	return c.Sets, err
 }
 
 // read reads the keys that ReadNetwork does not read. The error names every mistake.

@@ -25,13 +25,10 @@ func Decode(data []byte, v any, path string) (unknown, wrong error) {
 	var keys []error
 	for _, key := range slices.Sorted(maps.Keys(rest)) {
 		if !strings.HasPrefix(key, "cni.dev/") {
-			keys = append(keys, fmt.Errorf("%s%s: unknown key, with value %s%s", path, key, show(rest[key]), suggest(key, known)))
+			keys = append(keys, Errorf(types.ErrUnsupportedField, "%s%s: unknown key, with value %s%s", path, key, show(rest[key]), Suggest(key, known)))
 		}
 	}
-	if len(keys) > 0 {
-		unknown = Errorf(types.ErrUnsupportedField, "%w", errors.Join(keys...))
-	}
-	return unknown, wrong
+	return errors.Join(keys...), wrong
 }
 
 // Read decodes data, a JSON object, into v, a pointer to a struct. Like encoding/json, it ignores
@@ -177,9 +174,9 @@ func show(value json.RawMessage) string {
 	return line.String()
 }
 
-// suggest returns a hint that names the known key most similar to the unknown key. It returns "" if
+// Suggest returns a hint that names the known key most similar to the unknown key. It returns "" if
 // no known key is within two edits of the unknown key.
-func suggest(key string, known []string) string {
+func Suggest(key string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
 		if d := edits(strings.ToLower(key), strings.ToLower(k)); d < distance {

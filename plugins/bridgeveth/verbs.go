@@ -24,7 +24,8 @@ func readConfig(args *skel.CmdArgs) (c *attachment.Config, wrong error) {
 		return c, wrong // the IPAM plugin's own verb reports mistakes below "ipam", if there is no other mistake
 	}
 	if _, self := findIPAM(c.IPAM.Type, args.Path); self {
-		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, ipamconfig.Validate(args)))
+		_, below := ipamconfig.Validate(args)
+		wrong = plugin.Errorf(types.ErrInvalidNetworkConfig, "%w", errors.Join(wrong, below))
 	}
 	return c, wrong
 }

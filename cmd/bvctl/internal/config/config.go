@@ -1,0 +1,16 @@
+// Package config has the commands "bvctl config check" and "bvctl config new". keys.go has the table
+// of all configuration keys.
+package config
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/bridgeveth/bridgeveth/pkg/inventory"
+)
+
+// New returns "bvctl config".
+func New(*inventory.Inventory) *cobra.Command {
+	group := &cobra.Command{Use: "config", Short: "Check network configurations"}
+	group.AddCommand(newCheck())
+	return group
+}
