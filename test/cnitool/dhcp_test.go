@@ -36,7 +36,7 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 	if err := os.WriteFile("/run/udhcpd.conf", []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	daemon(t, "nsenter", "--net="+router.Path, "sh", "-c", "exec busybox udhcpd -f /run/udhcpd.conf >/run/udhcpd.log 2>&1")
+	harness.Daemon(t, "nsenter", "--net="+router.Path, "sh", "-c", "exec busybox udhcpd -f /run/udhcpd.conf >/run/udhcpd.log 2>&1")
 	said := func(what string) int {
 		log, _ := os.ReadFile("/run/udhcpd.log") // the server makes the file when it starts
 		return strings.Count(string(log), what)
@@ -90,7 +90,7 @@ func TestDHCP(t *testing.T) {
 			}
 			router, witness := lan(t)
 			acks, leased := dhcpServer(t, router)
-			stop := daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
+			stop := harness.Daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
 			harness.Await(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
 			c := n.containers(1)[0]
 			before := setuptest.Dump(t)
@@ -140,7 +140,7 @@ func TestDHCPKilled(t *testing.T) {
 	conf := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
 	n := newNode(t, conf, "nft")
 	lan(t)
-	daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
+	harness.Daemon(t, programs+"/dhcp", "daemon", "-socketpath", "/run/cni/dhcp.sock")
 	harness.Await(t, "the dhcp daemon", func() bool { _, err := os.Stat("/run/cni/dhcp.sock"); return err == nil })
 	c := n.containers(1)[0]
 	before := setuptest.Dump(t)

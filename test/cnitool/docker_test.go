@@ -1,101 +1,45 @@
 package cnitool
 
 import (
-	"bytes"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// dockerWait is the longest time that dockerd may take to start.
-const dockerWait = time.Minute
-
-// dockerCommand returns a command that starts the program dockerd from the folder bin. All files of
-// the program are below /run.
+// dockerCommand returns a command that starts the program dockerd from the folder bin. It skips the
+// test if dockerd cannot run.
 func dockerCommand(t *testing.T, bin string, args ...string) *exec.Cmd {
 	t.Helper()
-	program := filepath.Join(bin, "dockerd")
-	if _, err := os.Stat(program); err != nil {
-		t.Skip("LISTED SKIP: no dockerd of this release; run make test where Debian's packages can be had, or make test-distro")
+	if why := harness.MissingDocker(bin); why != "" {
+		t.Skip("LISTED SKIP: " + why)
 	}
-	if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(uids))) != 3 || strings.Fields(string(uids))[2] == "1" {
-		t.Skip("LISTED SKIP: dockerd needs root outside of a user namespace")
-	}
-	cmd := exec.Command(program, append([]string{"--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec",
-		"--pidfile", "/run/docker.pid", "-H", "unix:///run/docker.sock", "--storage-driver", "vfs"}, args...)...)
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	return cmd
+	return harness.DockerCommand(bin, args...)
 }
 
 // dockerd starts the program dockerd from the folder bin in the test's host. The program ends with
 // the test, or when stop is called.
 func dockerd(t *testing.T, bin string, args ...string) (stop func()) {
 	t.Helper()
-	cmd := dockerCommand(t, bin, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // dockerd and its containerd
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
+	end, err := harness.StartDocker(dockerCommand(t, bin, args...))
+	if err != nil {
 		t.Fatal(err)
 	}
-	var failure error
-	ended := make(chan struct{})
-	go func() { failure = cmd.Wait(); close(ended) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
+	stop = sync.OnceFunc(func() {
+		if err := end(); err != nil {
+			t.Error(err)
 		}
-		stopped = true
-		_ = cmd.Process.Signal(syscall.SIGTERM) // dockerd may have ended already
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			t.Error("dockerd does not end")
-		}
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the remaining processes of the group
-	}
+	})
 	t.Cleanup(stop)
-	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		if dockerAnswers() {
-			return stop
-		}
-		select {
-		case <-ended:
-			stopped = true
-			t.Fatalf("dockerd: %v\n%s", failure, said.String())
-		default:
-		}
-		if time.Since(start) > dockerWait {
-			t.Fatalf("dockerd is not ready:\n%s", said.String())
-		}
-	}
-}
-
-// dockerAnswers reports whether dockerd serves requests. dockerd makes its rules before it serves
-// requests.
-func dockerAnswers() bool {
-	conn, err := net.Dial("unix", "/run/docker.sock")
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	answer := make([]byte, 64)
-	_, err = conn.Write([]byte("GET /_ping HTTP/1.0\r\n\r\n"))
-	if err == nil {
-		_, err = conn.Read(answer)
-	}
-	return err == nil && bytes.Contains(answer, []byte(" 200 "))
+	return stop
 }
 
 // TestDocker checks that containers reach each other and the outside on a host with dockerd.

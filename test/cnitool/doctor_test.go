@@ -21,6 +21,7 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
 // diagnosis is the JSON output of bvctl doctor.
@@ -538,7 +539,7 @@ func TestDoctorFixUndone(t *testing.T) {
 	n := newNode(t, single, "nft")
 	n.outside(false)
 	n.must("add", n.containers(1)...)
-	undo := daemon(t, "sh", "-c", "while :; do echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding; done")
+	undo := harness.Daemon(t, "sh", "-c", "while :; do echo 0 >/proc/sys/net/ipv4/conf/br0/forwarding; done")
 	fix := exec.Command(filepath.Join(programs, "bvctl"), "--conf-dir", "/run/net.d", "doctor", "--fix", "/run/netns/c1", "192.0.2.2")
 	out, err := fix.CombinedOutput()
 	undo()

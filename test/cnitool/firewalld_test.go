@@ -1,92 +1,28 @@
 package cnitool
 
 import (
-	"bytes"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
-// firewalld starts the firewalld of a Debian release in the test's host, with a D-Bus daemon of its
-// own. stopBus ends this daemon. Both programs end with the test.
+// firewalld starts the firewalld of a Debian release in the test's host. It skips the test if the
+// program is missing. stopBus ends the D-Bus daemon of firewalld.
 func firewalld(t *testing.T, release string) (stopBus func()) {
 	t.Helper()
-	root := filepath.Join(os.Getenv("FIREWALLD_ROOT"), release)
-	if _, err := os.Stat(filepath.Join(root, "usr/sbin/firewalld")); err != nil {
-		t.Skip("LISTED SKIP: no firewalld in FIREWALLD_ROOT; run make test where Debian's packages can be had")
+	if why := harness.MissingFirewalld(release); why != "" {
+		t.Skip("LISTED SKIP: " + why)
 	}
-	for _, dir := range []string{"/run/etc", "/run/work"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// firewalld reads files in /usr and writes files in /etc, so both folders get an overlay.
-	for dir, writable := range map[string]string{"/usr": "", "/etc": ",upperdir=/run/etc,workdir=/run/work"} {
-		err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+filepath.Join(root, dir)+":"+dir+writable)
-		if err != nil {
-			t.Fatalf("mount firewalld's %s over that of the host: %v", dir, err)
-		}
-	}
-	stopBus = startBus(t)
-	daemon(t, "/usr/sbin/firewalld", "--nofork", "--nopid")
-	harness.Await(t, "firewalld", func() bool { return exec.Command("firewall-cmd", "--state").Run() == nil })
+	_, stopBus = harness.Firewalld(t, release)
 	return stopBus
-}
-
-// startBus starts a D-Bus daemon in the test's host. The daemon ends with the test, or when stop is
-// called.
-func startBus(t *testing.T) (stop func()) {
-	t.Helper()
-	err := os.Mkdir("/run/dbus", 0o755)
-	if err == nil {
-		err = os.WriteFile("/run/dbus/test.conf", []byte(harness.BusConfig), 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop = daemon(t, "dbus-daemon", "--config-file=/run/dbus/test.conf", "--nofork", "--nopidfile")
-	harness.Await(t, "a socket of D-Bus", func() bool { _, err := os.Stat("/run/dbus/system_bus_socket"); return err == nil })
-	return stop
-}
-
-// daemon starts a program. The program ends with the test, or when stop is called.
-func daemon(t *testing.T, name string, args ...string) (stop func()) {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		_ = cmd.Process.Signal(syscall.SIGTERM) // the program may have ended already
-		killer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait() // ended by the signal
-		killer.Stop()
-		if t.Failed() {
-			t.Logf("%s said: %s", name, said.String())
-		}
-	}
-	t.Cleanup(stop)
-	return stop
 }
 
 // TestFirewalld checks which packets of containers pass on a host with firewalld. Without settings
@@ -146,7 +82,7 @@ func testFirewalld(t *testing.T, release string) {
 			t.Errorf("repair after a flush: status %d: %s", status, out)
 		}
 		blocked("after a flush and a repair", nil)
-		stopWatch := daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
+		stopWatch := harness.Daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
 		cmd("--complete-reload")
 		harness.Await(t, "all to pass again after a complete reload", func() bool { return len(w.blocked()) == 0 })
 		stopWatch()
@@ -230,7 +166,7 @@ func TestFirewalldStopped(t *testing.T) {
 	if _, err := exec.LookPath("dbus-daemon"); err != nil {
 		t.Skip("LISTED SKIP: no dbus-daemon; run make test where Debian's packages can be had")
 	}
-	startBus(t)
+	harness.StartBus(t)
 	out, err := exec.Command(filepath.Join(programs, "bvctl"), "firewalld", "strict").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "StrictForwardPorts") {
 		t.Errorf("%v: %s", err, out)

@@ -50,7 +50,7 @@ func TestNetworkd(t *testing.T) {
 	n.must("add", c[0], c[1])
 
 	write("20-ether.network", everyEthernet)
-	stop := daemon(t, program)
+	stop := harness.Daemon(t, program)
 	configured("first")
 	harness.Await(t, "networkd to remove both ports", func() bool { return ports() == 0 })
 	if n.cnitool("check", c[0]) == nil {
@@ -63,7 +63,7 @@ func TestNetworkd(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("10-bridgeveth.network", string(shipped))
-	daemon(t, program)
+	harness.Daemon(t, program)
 	configured("second")
 	if out, status := bvctl(t, "repair"); status != 0 {
 		t.Fatal(out)

@@ -405,7 +405,7 @@ func TestRepairWatch(t *testing.T) {
 	c := n.containers(2)
 	n.must("add", c...)
 	passes := func() bool { return setuptest.Ping(t, c[0], "10.88.0.3") }
-	daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
+	harness.Daemon(t, filepath.Join(programs, "bvctl"), "repair", "--watch", "--conf-dir", "/run/net.d")
 	for _, spoil := range []string{"iptables -F FORWARD", "nft flush ruleset; iptables -P FORWARD DROP", "iptables -F FORWARD"} {
 		setuptest.Run(t, "sh", "-c", spoil)
 		if passes() {
