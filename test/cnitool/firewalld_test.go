@@ -131,7 +131,8 @@ func TestFirewalldStrict(t *testing.T) {
 }
 
 // TestFirewalldMissing checks ADD's error if ADD cannot talk to firewalld. ADD runs bvctl for this
-// purpose. The cases are: firewalld does not run, bvctl is not installed, or D-Bus is stopped.
+// purpose. The cases are: firewalld does not run, bvctl is not installed, or D-Bus is stopped. It also
+// checks that DEL succeeds if firewalld answers with an error.
 func TestFirewalldMissing(t *testing.T) {
 	t.Parallel()
 	newNode(t, dual).containers(1)
@@ -154,6 +155,11 @@ func TestFirewalldMissing(t *testing.T) {
 	program = strings.Repeat("../", 20) + "run" + programs + "/bridgeveth" // a copy of the plugin in a folder without bvctl
 	refused("auto", "bvctl is neither in the plugin's folder nor in PATH, /usr/sbin, /sbin or /usr/local/sbin; install bvctl")
 	program = ""
+	on("ADD", 1, dual).run(t).ok(t)
+	// firewalld then cannot delete its rules for the bridge.
+	setuptest.Run(t, "nft", "flush ruleset; add table inet firewalld")
+	on("DEL", 1, dual).run(t).ok(t)
+	noLeases(t)
 	stopBus()
 	refused("auto", "connect to the system bus (D-Bus)")
 }

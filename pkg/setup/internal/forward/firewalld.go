@@ -101,9 +101,9 @@ func askFirewalld(question ...string) (answer []string, err error) {
 	return strings.Fields(string(out)), nil
 }
 
-// DeleteFromFirewalld removes a bridge and its VLAN links from our zone. If firewalld does not
-// answer, this is no error, because DEL must also succeed without firewalld. firewalld removes the
-// links from the zone at its next reload anyway.
+// DeleteFromFirewalld removes a bridge and its VLAN links from our zone. An error of firewalld
+// is no error of DeleteFromFirewalld, because DEL must also succeed without firewalld. firewalld
+// removes the links from the zone at its next reload anyway.
 func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	inForce, err := nft.HasTable(n, nft.FamilyINet, firewalldTable)
 	if err != nil || !inForce {
@@ -117,7 +117,7 @@ func DeleteFromFirewalld(n *netns.Namespace, bridge string) error {
 	for _, link := range links {
 		ours, err := bridges.IsBridgeOrVLAN(n, link, bridge)
 		if ours {
-			_, err = askFirewalld("release", link)
+			_, _ = askFirewalld("release", link) // after a flush, firewalld fails to delete its rules
 		}
 		errs = append(errs, err)
 	}
