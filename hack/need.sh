@@ -13,6 +13,7 @@ package() { # prints the package of a program
 	ping) echo iputils-ping ;;
 	setpriv | unshare) echo util-linux ;;
 	qemu-system-x86_64) echo qemu-system-x86 ;;
+	qemu-system-aarch64) echo qemu-system-arm ;;
 	modprobe) echo kmod ;;
 	perf) echo linux-perf ;;
 	busybox) echo busybox-static ;;

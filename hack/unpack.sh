@@ -1,11 +1,12 @@
 #!/bin/sh
 # Downloads packages of a Debian release and the libraries that they need, and unpacks them into a
 # folder. Nothing is installed: the host's programs stay as they are, and no daemon starts. The
-# script needs no root.
+# script needs no root. The environment variable ARCH is Debian's name of the architecture; the
+# default is the architecture of this machine.
 #
 #   hack/unpack.sh SUITE FOLDER PACKAGE...
 set -eu
-suite=$1 to=$2
+suite=$1 to=$2 arch=${ARCH:-$(dpkg --print-architecture)}
 shift 2
 apt=$(mktemp -d)
 trap 'rm -rf "$apt"' EXIT
@@ -16,7 +17,7 @@ echo "deb $mirror $suite main" >"$apt/sources"
 touch "$apt/status"
 get() {
 	# By default, apt downloads as the user _apt, who may not write to this folder.
-	apt-get -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$apt/sources" -o Dir::Etc::SourceParts=/dev/null \
+	apt-get -qq -o APT::Architecture="$arch" -o APT::Architectures="$arch" -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$apt/sources" -o Dir::Etc::SourceParts=/dev/null \
 		-o Dir::State::Lists="$apt/lists" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" "$@"
 }
 get update
