@@ -18,7 +18,7 @@ func TestLinks(t *testing.T) {
 	if err != nil || len(pages) < 20 {
 		t.Fatalf("found %v: %v", pages, err)
 	}
-	for _, page := range append(pages, "../README.md", "../CHANGELOG.md", "../conf/README.md") {
+	for _, page := range append(pages, "../README.md", "../CHANGELOG.md", "../CONTRIBUTING.md", "../SECURITY.md", "../conf/README.md") {
 		for _, to := range link.FindAllStringSubmatch(read(t, page), -1) {
 			path := page
 			if to[1] != "" {
