@@ -168,11 +168,12 @@ bench-vm: build ## measure what packets cost, under Debian's kernel 6.12 in QEMU
 	.cache/bin/bench -build
 	SUITE=bookworm-backports ICOUNT=1 hack/vm.sh sh -ec 'hack/br_netfilter.sh; .cache/bin/bench -packets $(BENCH)'
 
-lint: $(LINT) ## check formatting, vet, lint, package sizes and commit subjects
+lint: $(LINT) ## check formatting, vet, lint, package sizes, commit subjects and workflows
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	for module in $(MODULES); do (cd $$module && go vet ./... && $(CURDIR)/$(LINT) run ./...) || exit 1; done
 	hack/sizes.sh
 	hack/subjects.sh
+	go tool -C hack/actionlint actionlint $(CURDIR)/.github/workflows/*.yml
 
 clean: ## remove bin and .cache
 	rm -rf bin .cache
