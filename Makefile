@@ -60,6 +60,9 @@ test-packages: ## test the result of "make packages" on a clean Debian 12 and 13
 test-arm64: ## run the arm64 programs of "make packages" under Debian's arm64 kernel, in QEMU
 	hack/test-arm64.sh
 
+release: ## build the files of a release into .cache/release (VERSION=v0.1.0); pushes nothing
+	@hack/release.sh '$(VERSION)'
+
 install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(DESTDIR)/usr/local/sbin
 	install -d '$(DEST)' '$(SBIN)'
 	install -m 755 bin/bvctl '$(SBIN)/bvctl'
@@ -188,4 +191,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node packages test-packages test-arm64 install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node packages test-packages test-arm64 release install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
