@@ -2,6 +2,7 @@ package cnitool
 
 import (
 	"encoding/binary"
+	"os"
 	"strings"
 	"testing"
 
@@ -79,4 +80,35 @@ func sendsRules(c ptrace.Call) bool {
 	// RTM_NEWLINK has the same number as NFNL_MSG_BATCH_BEGIN, but is longer.
 	const longest = unix.NLMSG_HDRLEN + nl.SizeofNfgenmsg + unix.SizeofRtAttr + 4
 	return binary.NativeEndian.Uint16(header[4:]) == unix.NFNL_MSG_BATCH_BEGIN && binary.NativeEndian.Uint32(header) <= longest
+}
+
+// TestSetFlushedBeforeDelete deletes some elements of a container's guard during its DEL: before the
+// first transaction in the first round, before the second in the second round, and so on. A container
+// on another bridge also has a guard, so DEL keeps the table. The test checks that this DEL alone
+// deletes the other elements.
+func TestSetFlushedBeforeDelete(t *testing.T) {
+	t.Parallel()
+	guarded := single.with(object{"ipspoofchk": true, "forward": "none"})
+	other := guarded.with(object{"name": "other", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
+	newNode(t, guarded).containers(2)
+	on("ADD", 2, other).run(t).ok(t)
+	before := setuptest.Dump(t)
+	for at, sent := 1, 1; sent >= at; at++ {
+		on("ADD", 1, guarded).run(t).ok(t)
+		sent = 0
+		on("DEL", 1, guarded).traced(t, func(c ptrace.Call) bool {
+			if sendsRules(c) {
+				if sent++; sent == at {
+					setuptest.Run(t, "sh", "-c", `e=$(nft list set bridge bridgeveth macs | grep -o '"`+portOf+`" . [0-9a-f:]*') && nft delete element bridge bridgeveth macs "{ $e }" && echo >>/run/deleted; true`)
+				}
+			}
+			return true
+		}).ok(t)
+		if !setuptest.Same(t, before, "elements deleted before transaction %d, DEL left traces", at) {
+			t.FailNow()
+		}
+	}
+	if _, err := os.Stat("/run/deleted"); err != nil {
+		t.Errorf("no element was deleted: %v", err)
+	}
 }

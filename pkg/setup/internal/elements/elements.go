@@ -101,11 +101,6 @@ func Add(n *netns.Namespace, list []Element) error {
 	return Change(n, nft.AnyGeneration, nil, list)
 }
 
-// Delete deletes all elements or none, in one transaction.
-func Delete(n *netns.Namespace, list []Element) error {
-	return Change(n, nft.AnyGeneration, list, nil)
-}
-
 // Change deletes the elements in the parameter gone and adds the elements in the parameter added, in
 // one transaction. The error is ERESTART if nf_tables has changed since the generation in the parameter seen.
 // The error is ErrTablesGone if a set for the new elements does not exist.

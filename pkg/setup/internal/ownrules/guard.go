@@ -265,21 +265,14 @@ func UnguardPort(n *netns.Namespace, name string) error {
 	if len(found) == 0 || err != nil {
 		return err
 	}
-	// One transaction deletes all elements. With two transactions, a process that is killed between them could
-	// delete only the element in guardedPorts. The next call would look up this element, and would not find the
-	// other elements.
-	gone, err := elementsOfPorts(n, []elements.Owner{{Port: name}}, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
-	if err == nil {
-		err = elements.Delete(n, append(found, gone...))
-	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete the guard of port %s: %w", name, err)
-	}
-	return nil
+	return UnguardPorts(n, []elements.Owner{{Port: name}})
 }
 
-// UnguardPorts deletes the guards of many ports in one transaction, and reads each set only once for this. The
-// transaction fails if another process has deleted one of the elements. UnguardPorts therefore starts again if
+// UnguardPorts deletes the guards of many ports, and reads each set only once for this. One transaction deletes all
+// elements. With two transactions, a process that is killed between them could delete only the element in
+// guardedPorts. UnguardPort would then not find the other elements.
+//
+// The transaction fails if another process has deleted one of the elements. UnguardPorts therefore starts again if
 // nf_tables has changed between reading and sending.
 func UnguardPorts(n *netns.Namespace, ports []elements.Owner) error {
 	if len(ports) == 0 {
