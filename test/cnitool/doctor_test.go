@@ -286,6 +286,27 @@ func TestDoctorPaths(t *testing.T) {
 	}
 }
 
+// TestDoctorMapsFlushed deletes the elements of bridgeveth's nftables maps, but no rule and no table.
+// The next ADD does not notice this. The doctor must report the host port and the guard of each
+// container as missing.
+func TestDoctorMapsFlushed(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single.with(object{"ipspoofchk": true, "capabilities": object{"portMappings": true}}), "nft")
+	n.env = []string{`CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`}
+	c := n.containers(1)[0]
+	n.must("add", c)
+	setuptest.Run(t, "sh", "-ec", "nft flush map ip bridgeveth ports; nft flush map bridge bridgeveth guarded")
+	d, status := doctor(t)
+	said := fmt.Sprintf("%+v", d)
+	for _, want := range []string{"host port tcp *:8080 to the container: is false", "port " + portNameOf(c) + " guarded: is false"} {
+		if status != 1 || !strings.Contains(said, want) {
+			t.Errorf("status %d, %q is not in %q", status, want, said)
+		}
+	}
+	doctor(t, "--fix")
+	n.must("check", c)
+}
+
 // TestDoctorKeepsGateway checks the doctor on a bridge with an uplink to a LAN. A router on the LAN
 // is the containers' gateway. No command that the doctor prints may give the router's address to
 // the bridge.
