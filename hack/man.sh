@@ -122,6 +122,7 @@ command_page inspect.md topology
 command_page leases.md leases
 command_page - leases check
 command_page - leases release
+command_page metrics.md metrics
 command_page - node
 command_page repair.md repair
 {

@@ -25,7 +25,7 @@ lay_out() {
 	local bin=$ROOT/bin usr=$ROOT/bridgeveth
 	install -D "$bin/bvctl" "$usr/sbin/bvctl"
 	install -D "$bin/bridgeveth-node" "$ROOT/bridgeveth-node/sbin/bridgeveth-node"
-	for unit in dist/bridgeveth-*.service; do
+	for unit in dist/bridgeveth-*.{service,timer}; do
 		# The comment in each unit says how to install it from a clone.
 		sed -e 's|/usr/local/sbin|/usr/sbin|; s|cp dist/.* && ||' "$unit" | install -D -m 644 /dev/stdin "$usr/lib/systemd/system/${unit##*/}"
 	done
@@ -37,7 +37,7 @@ lay_out() {
 	mkdir -p "$ROOT/bridgeveth-node/share/man/man8"
 	mv "$usr/share/man/man8/bridgeveth-node.8.gz" "$ROOT/bridgeveth-node/share/man/man8/"
 	cp -r "$ROOT/completion/." "$usr/share/"
-	install -D -m 644 -t "$usr/share/doc/bridgeveth/examples" conf/*.conflist
+	install -D -m 644 -t "$usr/share/doc/bridgeveth/examples" conf/*.conflist dist/grafana/bridgeveth.json
 	install -D -m 644 -t "$ROOT/bridgeveth-node/share/doc/bridgeveth-node/examples" deploy/base/rbac.yaml
 	for package in bridgeveth bridgeveth-node bridgeveth-dropin; do
 		install -D -m 644 dist/packages/copyright "$ROOT/$package/share/doc/$package/copyright"

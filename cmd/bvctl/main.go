@@ -18,6 +18,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/firewalld"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/inspect"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/leases"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/metrics"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/node"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/repair"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/topology"
@@ -36,6 +37,7 @@ var commands = []struct {
 	{firewalld.New, true},
 	{inspect.New, false},
 	{leases.New, false},
+	{metrics.New, false},
 	{node.New, true},
 	{repair.New, false},
 	{topology.New, false},

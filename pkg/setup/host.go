@@ -215,6 +215,9 @@ type FoundPort = bridges.FoundPort
 // Ports returns all our bridge ports on the host.
 func (h *Host) Ports() ([]FoundPort, error) { return bridges.Ports(h.Namespace) }
 
+// PortCounts returns the number of ports of each bridge, including the ports of other programs.
+func (h *Host) PortCounts() (map[string]int, error) { return bridges.PortCounts(h.Namespace) }
+
 // HasPort reports whether the host has a bridge port for an attachment.
 func (h *Host) HasPort(a Attachment) (bool, error) { return bridges.HasPort(h.Namespace, a) }
 
@@ -235,6 +238,12 @@ func (h *Host) BridgeOf(a Attachment) (string, error) {
 // HostPorts returns the host ports of all containers, each as text such as "tcp *:8080". The key of
 // the map is the name of the container's bridge port.
 func (h *Host) HostPorts() (map[string][]string, error) { return hostports.Describe(h.Namespace) }
+
+// Drop is a rule of ours that drops packets, with the rule's counter.
+type Drop = ownrules.Drop
+
+// Drops returns the rules in our tables that drop packets.
+func (h *Host) Drops() ([]Drop, error) { return ownrules.Drops(h.Namespace) }
 
 // EnsureMasquerade adds the masquerade rules for packets from the subnets of a bridge. DeleteRules is
 // the inverse.

@@ -335,7 +335,7 @@ func TestBvctlDamagedStore(t *testing.T) {
 // TestBvctlNeedsRoot checks the error of each command of bvctl that runs as another user than root.
 func TestBvctlNeedsRoot(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"doctor", "inspect", "leases", "leases check", "leases release --address 10.88.0.2", "repair", "topology"} {
+	for _, command := range []string{"doctor", "inspect", "leases", "leases check", "leases release --address 10.88.0.2", "metrics", "repair", "topology"} {
 		cmd := exec.Command(filepath.Join(programs, "bvctl"), strings.Fields(command)...)
 		// In a user namespace, the test's own user gets the ID of another user than root. The
 		// command can then still execute its file.

@@ -18,7 +18,7 @@ func TestUnits(t *testing.T) {
 	}
 	setuptest.Run(t, "mount", "-t", "tmpfs", "none", "/usr/local/sbin")
 	setuptest.Run(t, "cp", programs+"/bvctl", "/usr/local/sbin/bvctl")
-	if out := setuptest.Run(t, "sh", "-c", "systemd-analyze verify ../../dist/*.service 2>&1"); strings.TrimSpace(out) != "" {
+	if out := setuptest.Run(t, "sh", "-c", "systemd-analyze verify ../../dist/*.service ../../dist/*.timer 2>&1"); strings.TrimSpace(out) != "" {
 		t.Errorf("systemd-analyze: %s", out)
 	}
 }

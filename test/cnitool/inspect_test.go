@@ -119,7 +119,7 @@ func TestUnreadableConfiguration(t *testing.T) {
 	n := newNode(t, single, "nft")
 	n.must("add", n.containers(1)...)
 	setuptest.Run(t, "sh", "-c", "echo { >/run/net.d/20-broken.conflist")
-	for _, args := range [][]string{{"inspect"}, {"doctor"}, {"leases"}, {"leases", "check"}, {"repair"}, {"topology"}} {
+	for _, args := range [][]string{{"inspect"}, {"doctor"}, {"leases"}, {"leases", "check"}, {"metrics"}, {"repair"}, {"topology"}} {
 		cmd := exec.Command(filepath.Join(programs, "bvctl"), append([]string{"--conf-dir", "/run/net.d"}, args...)...)
 		var trouble strings.Builder
 		cmd.Stderr = &trouble

@@ -50,6 +50,9 @@ const (
 	portUnfinished = "unfinished" // the ADD that made the port was killed
 )
 
+// States contains all states of attachments.
+var States = []string{Forwarding, portDown, portBlocked, portUnplugged, portMissing, portUnfinished}
+
 // New returns "bvctl inspect".
 func New(inv *inventory.Inventory) *cobra.Command {
 	var output string

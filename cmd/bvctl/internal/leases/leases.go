@@ -28,8 +28,8 @@ const (
 // filter selects leases. An empty field matches every lease.
 type filter struct{ network, container, address string }
 
-// lease is one lease in the output of "bvctl leases".
-type lease struct {
+// Lease is one lease in the output of "bvctl leases".
+type Lease struct {
 	Network   string     `json:"network"`
 	Address   string     `json:"address"`
 	Container string     `json:"container,omitempty"`
@@ -48,18 +48,21 @@ const (
 	stateInherited = "inherited" // imported from host-local, which does not record the namespace
 )
 
-// usage is one range in the output of "bvctl leases".
-type usage struct {
+// States contains all states of leases.
+var States = []string{stateAttached, stateGone, stateKept, stateInherited}
+
+// Usage is one range in the output of "bvctl leases".
+type Usage struct {
 	Network string `json:"network"`
 	Range   string `json:"range"`
 	Leased  uint64 `json:"leased"`
 	Size    uint64 `json:"size"`
 }
 
-// listing is the output of "bvctl leases".
-type listing struct {
-	Leases []lease `json:"leases"`
-	Ranges []usage `json:"ranges"`
+// Listing is the output of "bvctl leases".
+type Listing struct {
+	Leases []Lease `json:"leases"`
+	Ranges []Usage `json:"ranges"`
 
 	configured map[string]bool // the networks that have a configuration, by name
 }
@@ -77,12 +80,7 @@ func New(inv *inventory.Inventory) *cobra.Command {
 			if err := f.check(); err != nil {
 				return err
 			}
-			l := listing{configured: map[string]bool{}}
-			networks := inv.Networks()
-			for _, n := range networks {
-				l.configured[n.Name] = true
-			}
-			err := inv.Stores(networks, func(s *ipam.Store) error { return l.read(s, f) })
+			l, err := list(inv, inv.Networks(), f)
 			err = errors.Join(err, l.namePods(inv))
 			if output == "json" {
 				return errors.Join(err, l.json(cmd.OutOrStdout()))
@@ -96,6 +94,21 @@ func New(inv *inventory.Inventory) *cobra.Command {
 	cmd.PersistentFlags().StringVar(&f.address, "address", "", "only the lease of this address")
 	cmd.AddCommand(newCheck(inv), newRelease(inv, &f))
 	return cmd
+}
+
+// List returns all leases and ranges, without the names of pods. The parameter networks contains the
+// configured networks. The listing is valid even if err is not nil.
+func List(inv *inventory.Inventory, networks []inventory.Network) (*Listing, error) {
+	return list(inv, networks, filter{})
+}
+
+// list returns the leases and the ranges that match the filter, like List.
+func list(inv *inventory.Inventory, networks []inventory.Network, f filter) (*Listing, error) {
+	l := &Listing{configured: map[string]bool{}}
+	for _, n := range networks {
+		l.configured[n.Name] = true
+	}
+	return l, inv.Stores(networks, func(s *ipam.Store) error { return l.read(s, f) })
 }
 
 // check returns an error if the address of the filter is not an IP address.
@@ -122,7 +135,7 @@ func (f filter) matches(a netip.Addr) bool {
 }
 
 // read adds the leases and the ranges of a store to the listing.
-func (l *listing) read(s *ipam.Store, f filter) error {
+func (l *Listing) read(s *ipam.Store, f filter) error {
 	if err := f.each(s, func(found ipam.Lease) { l.Leases = append(l.Leases, describe(found)) }); err != nil {
 		return err
 	}
@@ -139,7 +152,7 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 				// out.
 				continue
 			}
-			l.Ranges = append(l.Ranges, usage{name, u.String(), u.Leased, u.Size})
+			l.Ranges = append(l.Ranges, Usage{name, u.String(), u.Leased, u.Size})
 		}
 		err = errors.Join(err, usageErr)
 	}
@@ -148,7 +161,7 @@ func (l *listing) read(s *ipam.Store, f filter) error {
 
 // namePods adds the names of pods to the leases. The names come from libcni's records, because a
 // lease contains the pod's name only if its address is sticky (kept for the pod).
-func (l *listing) namePods(inv *inventory.Inventory) error {
+func (l *Listing) namePods(inv *inventory.Inventory) error {
 	pods, err := inv.Pods()
 	for i := range l.Leases {
 		of := &l.Leases[i]
@@ -158,8 +171,8 @@ func (l *listing) namePods(inv *inventory.Inventory) error {
 }
 
 // describe returns a lease for the output.
-func describe(l ipam.Lease) lease {
-	out := lease{
+func describe(l ipam.Lease) Lease {
+	out := Lease{
 		Network: l.Network, Address: l.Address.String(), Container: l.Container, Interface: l.Interface,
 		Pod: l.Sticky.Name, Namespace: l.Namespace.Path, Since: l.Time, State: stateOf(l),
 	}
@@ -183,18 +196,18 @@ func stateOf(l ipam.Lease) string {
 }
 
 // json prints the listing as JSON.
-func (l *listing) json(w io.Writer) error {
+func (l *Listing) json(w io.Writer) error {
 	if l.Leases == nil {
-		l.Leases = []lease{}
+		l.Leases = []Lease{}
 	}
 	if l.Ranges == nil {
-		l.Ranges = []usage{}
+		l.Ranges = []Usage{}
 	}
 	return cli.PrintJSON(w, l)
 }
 
 // table prints the listing as text.
-func (l *listing) table(w io.Writer) error {
+func (l *Listing) table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NETWORK\tADDRESS\tCONTAINER\tINTERFACE\tPOD\tSINCE\tSTATE")
 	for _, l := range l.Leases {

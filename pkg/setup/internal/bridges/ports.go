@@ -130,6 +130,22 @@ func Ports(n *netns.Namespace) (ports []FoundPort, err error) {
 	return ports, err
 }
 
+// PortCounts returns the number of ports of each bridge that has ports, including the ports of other
+// programs. The key of the map is the name of the bridge. Bonds and VRFs are in the map too.
+func PortCounts(n *netns.Namespace) (map[string]int, error) {
+	all, err := allLinks(n)
+	names, counts := map[int]string{}, map[string]int{}
+	for _, l := range all {
+		names[l.Index] = l.Name
+	}
+	for _, l := range all {
+		if l.Master != 0 {
+			counts[names[l.Master]]++
+		}
+	}
+	return counts, err
+}
+
 // HasPort reports whether an attachment has a port. The port may be unfinished.
 func HasPort(n *netns.Namespace, a plan.Attachment) (bool, error) {
 	_, err := rtnl.ByName(n, a.Port())
