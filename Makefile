@@ -30,8 +30,8 @@ FUZZTIME := 30s
 UNSHARE := unshare -mn$(if $(filter-out 0,$(shell id -u)),r)
 
 # Each folder is a separate Go module, so that the plugins' module does not depend on the
-# libraries of Kubernetes.
-MODULES := . cmd/bridgeveth-node test
+# libraries of Kubernetes and etcd.
+MODULES := . cmd/bridgeveth-node cmd/bridgeveth-pool test
 
 build: ## build bridgeveth, ipam-simple and bvctl into bin/
 	GOEXPERIMENT=$(COLLECTOR) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/bridgeveth.new ./cmd/bridgeveth
@@ -84,7 +84,7 @@ demo: build .cache/bin/cnitool ## show the problem and the cure on a simulated h
 	@$(UNSHARE) .cache/bin/demo bin .cache/bin/cnitool
 
 test: build ## run all tests
-	@hack/need.sh busybox ip iperf3 iptables iptables-legacy nft ping setpriv strace unshare
+	@hack/need.sh busybox etcd ip iperf3 iptables iptables-legacy nft ping setpriv strace unshare
 	@hack/br_netfilter.sh
 	@hack/docker.sh trixie sid || echo 'dockerd of one release is missing: its test is skipped' >&2
 	@hack/firewalld.sh || echo 'firewalld is missing: its tests are skipped' >&2
@@ -114,9 +114,10 @@ race: ## run the tests of the packages with Go's race detector
 	@hack/br_netfilter.sh
 	CGO_ENABLED=1 REQUIRE_NETNS=1 go test -race -parallel 6 ./pkg/... ./plugins/... ./cmd/...
 	CGO_ENABLED=1 REQUIRE_NETNS=1 go test -C cmd/bridgeveth-node -race -parallel 6 ./...
+	CGO_ENABLED=1 go test -C cmd/bridgeveth-pool -race ./...
 
 vulncheck: ## compare the modules of the programs with Go's database of vulnerabilities
-	hack/vulncheck.sh . cmd/bridgeveth-node
+	hack/vulncheck.sh . cmd/bridgeveth-node cmd/bridgeveth-pool
 
 chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATIONS=10000 MINUTES=60)
 	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS) MINUTES=$(MINUTES)'
@@ -133,6 +134,11 @@ test-runtimes: build ## run pods by containerd, the libraries of CRI-O and conta
 	@hack/containerd.sh 2
 	@CONTAINERD_ROOT=$(CURDIR)/.cache/containerd CONTAINERD2_BIN=$(CURDIR)/.cache/containerd/2 PODMAN_ROOT=$(CURDIR)/.cache/podman \
 		hack/test.sh ./containerd ./crio ./gocni ./dropin
+
+test-pool: ## test the claims of address blocks with Debian's etcd and with etcd 3.6 (the first time builds etcd: two minutes)
+	@hack/need.sh etcd
+	@hack/etcd.sh
+	ETCD_BIN=$(CURDIR)/.cache/etcd/etcd go test -C cmd/bridgeveth-pool -count=1 ./...
 
 test-k8s: build node ## run the node agent in a real Kubernetes cluster (the first time builds Kubernetes: ten minutes)
 	@hack/need.sh curl etcd ip iptables nft openssl pgrep ping tc umoci
@@ -191,4 +197,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node packages test-packages test-arm64 release install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node packages test-packages test-arm64 release install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-pool test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help

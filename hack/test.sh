@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs every test of all modules: the product, its node agent, and test/. With arguments, it runs
+# Runs every test of all modules: the product, its node agent, its pool program, and test/. With arguments, it runs
 # only the tests of these packages of test/. Root runs the tests as root. Anybody else runs them
 # as root of a user namespace. The script prints a line for each package and the reason of each
 # skip. If a test fails, it prints the whole log. In CI a skip is a failure too, unless its reason
@@ -41,7 +41,7 @@ leftover_processes() {
 run_name=$$.$RANDOM
 before=$(state | sort)
 
-[ $# != 0 ] || { run_tests . ./... && run_tests cmd/bridgeveth-node ./...; }
+[ $# != 0 ] || { run_tests . ./... && run_tests cmd/bridgeveth-node ./... && run_tests cmd/bridgeveth-pool ./...; }
 run_tests test "${@:-./...}"
 
 for _ in {1..30}; do # some processes end only a moment after the test

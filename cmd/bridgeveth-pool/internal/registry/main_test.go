@@ -1,0 +1,126 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
+)
+
+// inNamespace is set in the test process that runs in its own network namespace.
+const inNamespace = "POOL_TEST_IN_NAMESPACE"
+
+// TestMain runs the tests in a network namespace of their own, so that etcd is not reachable from
+// outside and cannot meet another etcd.
+func TestMain(m *testing.M) {
+	if os.Getenv(inNamespace) == "" {
+		c := exec.Command("/proc/self/exe", os.Args[1:]...)
+		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+		c.Env = append(os.Environ(), inNamespace+"=1")
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		err := c.Run()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			fmt.Fprintln(os.Stderr, "run the tests in a network namespace (root is required):", err)
+			os.Exit(1)
+		}
+		os.Exit(c.ProcessState.ExitCode())
+	}
+	if err := setLoopbackUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "set the interface lo up:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func setLoopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}
+
+// programs returns the etcd programs to test: the one of the distribution, and the one that
+// hack/etcd.sh has built, if ETCD_BIN names it.
+func programs() []string {
+	list := []string{"etcd"}
+	if built := os.Getenv("ETCD_BIN"); built != "" {
+		list = append(list, built)
+	}
+	return list
+}
+
+// eachEtcd runs a test with a client of each etcd program.
+func eachEtcd(t *testing.T, test func(t *testing.T, c *clientv3.Client)) {
+	t.Helper()
+	for i, program := range programs() {
+		text, err := exec.Command(program, "--version").Output()
+		if err != nil {
+			t.Fatalf("%s: %v; install the package etcd-server", program, err)
+		}
+		first, _, _ := strings.Cut(string(text), "\n")
+		client, stop := startEtcd(t, program, 2379+10*i)
+		t.Run(first, func(t *testing.T) { test(t, client) })
+		stop()
+	}
+}
+
+// startEtcd starts an etcd with one member. The function stop ends it.
+func startEtcd(t *testing.T, program string, port int) (c *clientv3.Client, stop func()) {
+	t.Helper()
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, peer := fmt.Sprintf("http://127.0.0.1:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port+1)
+	etcd := exec.Command(program, "--name=a", "--data-dir", filepath.Join(dir, "data"), "--listen-client-urls", url, "--advertise-client-urls", url,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "a="+peer)
+	etcd.Stdout, etcd.Stderr = log, log
+	etcd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := etcd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := func() {
+		_ = etcd.Process.Kill()
+		_ = etcd.Wait() // killed
+		log.Close()
+	}
+	c, err = clientv3.New(clientv3.Config{Endpoints: []string{url}, DialTimeout: time.Minute})
+	if err == nil {
+		_, err = c.Get(deadline(t), "ready")
+	}
+	if err != nil {
+		end()
+		text, _ := os.ReadFile(log.Name())
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return c, func() {
+		c.Close()
+		end()
+	}
+}
+
+// deadline returns a context that ends in a minute or with the test.
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
