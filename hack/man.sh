@@ -117,6 +117,7 @@ command_page() { # PAGE-OF-DOCS COMMAND...
 command_page doctor.md doctor
 command_page config.md config
 command_page - config check
+command_page - config new
 command_page inspect.md inspect
 command_page inspect.md topology
 command_page leases.md leases

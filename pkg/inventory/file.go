@@ -43,8 +43,28 @@ func ReadFile(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Text: text}
 	list, err := readList(path)
+	return newFile(text, list, err)
+}
+
+// ValidateList returns the mistakes in a plugin list that bvctl has made.
+func ValidateList(list any) error {
+	text, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	read, err := libcni.ConfListFromBytes(text)
+	f, err := newFile(text, read, err)
+	for i := range f.Plugins {
+		_, wrong := f.Plugins[i].Validate()
+		err = errors.Join(err, wrong)
+	}
+	return err
+}
+
+// newFile returns a File with libcni's results for it: list and err. The File is never nil.
+func newFile(text []byte, list *libcni.NetworkConfigList, err error) (*File, error) {
+	f := &File{Text: text}
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
 		return f, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:syntax.Offset], []byte("\n")), err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -50,6 +51,39 @@ func TestConfigurations(t *testing.T) {
 			before := setuptest.Dump(t)
 			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
 			setuptest.Same(t, before, "DEL left traces")
+		})
+	}
+}
+
+// TestNew attaches containers with configurations of "bvctl config new". For the runtimes that need
+// the names of the reference plugins, the plugins have these names.
+func TestNew(t *testing.T) {
+	plugins := t.TempDir()
+	if err := harness.Build(plugins, "bridgeveth", "bvctl"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bridge", "host-local"} {
+		if err := os.Link(filepath.Join(plugins, "bridgeveth"), filepath.Join(plugins, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const v4, v6 = "--subnet=10.86.0.0/16", "--subnet=fd86::/64"
+	for _, options := range [][]string{
+		{}, {"--for=cri-o"}, {"--for=kubernetes", v4, v6, "--masq-exclude=10.0.0.0/8"}, {"--for=nerdctl", "--bridge=br7"},
+		{"--for=podman", v4, v6, "--name=n", "--masquerade=false"},
+	} {
+		t.Run(strings.Join(options, " "), func(t *testing.T) {
+			setuptest.EnterHost(t)
+			setuptest.DropForward(t, "iptables")
+			text, err := exec.Command(filepath.Join(plugins, "bvctl"), append([]string{"config", "new"}, options...)...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := libcni.ConfListFromBytes(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
 		})
 	}
 }
@@ -106,7 +140,7 @@ func oldestVersion(t *testing.T, file string) {
 }
 
 // runVerbs attaches two containers and detaches them again. If the containers have addresses, it
-// checks by ping that they reach each other.
+// checks by ping that they reach each other and the gateways.
 func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigList) {
 	t.Helper()
 	ctx := context.Background()
@@ -137,6 +171,9 @@ func runVerbs(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigLis
 				if !setuptest.Ping(t, from, ip.Address.IP.String()) {
 					t.Errorf("%s cannot ping %s", from.Path, ip.Address.IP)
 				}
+			}
+			if ip.Gateway != nil && !setuptest.Ping(t, a, ip.Gateway.String()) {
+				t.Errorf("%s cannot ping the gateway %s", a.Path, ip.Gateway)
 			}
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 // New returns "bvctl config".
 func New(*inventory.Inventory) *cobra.Command {
-	group := &cobra.Command{Use: "config", Short: "Check network configurations"}
-	group.AddCommand(newCheck())
+	group := &cobra.Command{Use: "config", Short: "Check or write a network configuration"}
+	group.AddCommand(newCheck(), newNew())
 	return group
 }

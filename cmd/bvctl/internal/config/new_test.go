@@ -1,0 +1,58 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestNew checks that "config check" accepts each new configuration without a warning, and finds
+// the options in it.
+func TestNew(t *testing.T) {
+	for _, r := range runtimes {
+		for _, tt := range []struct {
+			options []string
+			want    []string // lines of "config check", without spaces
+		}{
+			{[]string{"--subnet", "10.200.1.0/24"}, []string{"ipMasqtrue", "oneaddressfrom10.200.1.1-10.200.1.254,gateway10.200.1.1"}},
+			{[]string{"--subnet", "10.200.1.0/24", "--subnet", "fd99::/64", "--masquerade=false", "--firewalld", "--name", "mine", "--bridge", "br7"},
+				[]string{"ipMasqfalse(default)", `forward"firewalld"`, `bridge"br7"`, "networkmine,CNIversion1.1.0", "oneaddressfromfd99::1-fd99::ffff:ffff:ffff:ffff,gatewayfd99::1"}},
+			{[]string{"--subnet", "10.200.1.0/24", "--masq-exclude", "10.0.0.0/8", "--masq-exclude", "fd00::/8"}, []string{`masqExclude["10.0.0.0/8","fd00::/8"]`}},
+		} {
+			t.Run(r.option+" "+strings.Join(tt.options, " "), func(t *testing.T) {
+				conf, err := run(t, append([]string{"new", "--for", r.option}, tt.options...)...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := run(t, "check", write(t, conf))
+				if err != nil || strings.Contains(out, "warning") {
+					t.Errorf("%v: %s", err, out)
+				}
+				for _, want := range tt.want {
+					if !strings.Contains(strings.ReplaceAll(out, " ", ""), want) {
+						t.Errorf("the output has no line with %s:\n%s", want, out)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestNewMistakes checks that a wrong option gives an error and no configuration.
+func TestNewMistakes(t *testing.T) {
+	for _, tt := range []struct{ options, want string }{
+		{"--for docker", `--for: "docker" is none of containerd, cri-o, kubernetes, nerdctl, podman`},
+		{"--for kubernetes", "--subnet: it is missing, because each node needs a range of its own; give the podCIDR of this node"},
+		{"--subnet 10.200.1.7/24", "ipam.ranges[0][0].subnet: 10.200.1.7/24 has host bits set; write 10.200.1.0/24"},
+		{"--subnet ten", `ipam.ranges[0][0].subnet: "ten" is not a subnet; write it as 10.1.0.0/16 or fd00:1::/64`},
+		{"--subnet 10.200.0.0/16 --subnet 10.200.1.0/24", "ipam.ranges: 10.200.0.1-10.200.255.254 and 10.200.1.1-10.200.1.254 overlap; change their bounds, since an address can be in one range only"},
+		{"--subnet 127.5.0.0/16", "--subnet: 127.5.0.0/16 overlaps with 127.0.0.1/8 of the link lo; choose another subnet"},
+		{"--subnet 10.200.1.0/24 --name a/b", `name: "a/b": invalid characters found in network name; use letters, digits, hyphens and dots`},
+		{"--subnet 10.200.1.0/24 --bridge a/b", `bridge: "a/b" is no valid link name: interface name contains / or : or whitespace characters; use up to 15 letters and digits`},
+		{"--subnet 10.200.1.0/24 --masquerade=false --masq-exclude 10.0.0.0/8", `masqExclude: it has no effect without ipMasq; set "ipMasq", or leave the key out`},
+	} {
+		out, err := run(t, append([]string{"new"}, strings.Fields(tt.options)...)...)
+		if err == nil || err.Error() != tt.want || out != "" {
+			t.Errorf("%s: got %q, %v\nwant %s", tt.options, out, err, tt.want)
+		}
+	}
+}
