@@ -111,6 +111,8 @@ func (w *worker) call(verb string, n *network, c string, allowed *regexp.Regexp,
 		w.count("calls", verb+": killed")
 	case disturbance == starve:
 		w.count("calls", verb+": out of memory")
+	case !w.disturbed.calm && busy.MatchString(result):
+		w.count("calls", verb+": waited too long")
 	case allowed != nil && allowed.MatchString(result):
 		w.count("calls", verb+": refused")
 	default:
@@ -126,6 +128,11 @@ func (w *worker) call(verb string, n *network, c string, allowed *regexp.Regexp,
 // host port, the network that shares the addresses has containers, a fault repeatedly deleted the
 // bridge, or the disk is full.
 var refusals = regexp.MustCompile(`host port .* is taken by|is in use by another network|the bridge was deleted meanwhile|no space left on device`)
+
+// busy matches the error of a call that has waited too long for a lock. This happens if the workers
+// have more processes than the machine can run in time. The calls of the checks have no such excuse,
+// so a lock that nobody releases is a problem.
+var busy = regexp.MustCompile(`lock is held by another process`)
 
 // add attaches a new container. If the call fails, the runtime calls DEL at some later time.
 func (w *worker) add() {
