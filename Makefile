@@ -123,8 +123,11 @@ chaos: build ## make random calls and faults on a simulated host (SEED=1 OPERATI
 	@echo 'make chaos SEED=$(SEED) OPERATIONS=$(OPERATIONS) MINUTES=$(MINUTES)'
 	@hack/need.sh ip iptables nft ping tc
 	@hack/br_netfilter.sh
+	@hack/firewalld.sh bookworm || echo 'firewalld is missing: the run does without it' >&2
+	@hack/docker.sh || echo 'dockerd is missing: the run does without it' >&2
 	@rm -f .cache/chaos.md
-	@PROGRAMS=$(CURDIR)/bin CHAOS_SEED=$(SEED) CHAOS_OPERATIONS=$(OPERATIONS) CHAOS_MINUTES=$(MINUTES) CHAOS_REPORT=$(CURDIR)/.cache/chaos.md hack/test.sh -timeout 24h ./chaos
+	@PROGRAMS=$(CURDIR)/bin DOCKER_BIN=$(CURDIR)/.cache/docker/bin FIREWALLD_ROOT=$(CURDIR)/.cache/firewalld \
+		CHAOS_SEED=$(SEED) CHAOS_OPERATIONS=$(OPERATIONS) CHAOS_MINUTES=$(MINUTES) CHAOS_REPORT=$(CURDIR)/.cache/chaos.md hack/test.sh -timeout 24h ./chaos
 	@cat .cache/chaos.md
 
 test-runtimes: build ## run pods by containerd, the libraries of CRI-O and containerd, and podman

@@ -114,6 +114,8 @@ var expectations = []struct{ fault, result string }{
 	{rulesetFlushed, "one `bvctl repair` restored the rules, host ports and guards"},
 	{storeDeleted, "the next ADD of each network restored the leases"},
 	{diskFilled, "ADD failed or succeeded; DEL succeeded and left nothing"},
+	{firewalldReloaded, "one `bvctl repair` restored the zones of the bridges"},
+	{dockerRestarted, "one `bvctl repair` restored the rules"},
 }
 
 // report writes the result of a run without problems as Markdown to a file. It writes nothing if
@@ -132,6 +134,9 @@ func (r *run) report(file string) {
 		version("uname", "-r"), version("iptables", "--version"), version("nft", "--version"), version(programs+"/bvctl", "--version"))
 	fmt.Fprint(&text, "\n| fault | cases | result |\n| --- | --- | --- |\n")
 	for _, e := range expectations {
+		if why := r.firewalls.missing[e.fault]; why != "" {
+			e.result = "not run: " + why
+		}
 		fmt.Fprintf(&text, "| %s | %d | %s |\n", e.fault, r.counts["faults"][e.fault], e.result)
 	}
 	fmt.Fprint(&text, "\n| call | number |\n| --- | --- |\n")

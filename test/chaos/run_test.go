@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +29,8 @@ type run struct {
 	leastTime  time.Duration // the run makes further operations until then
 	networks   []*network
 	workers    []*worker
-	checker    *worker  // calls plugins while the workers pause
+	checker    *worker // calls plugins while the workers pause
+	firewalls  *firewalls
 	before     []string // state of the host before the run
 	began      time.Time
 
@@ -38,10 +40,12 @@ type run struct {
 	counts   map[string]map[string]int
 }
 
-// newRun prepares the host and the workers. The number of workers is 64, and smaller with few
-// operations. The leases are in a file system of their own, so that a worker can fill it.
+// mostWorkers is the number of workers of a run. A short run has fewer workers.
+const mostWorkers = 64
+
+// newRun prepares the host and the workers. The leases are in a file system of their own, so that a worker can fill it.
 func newRun(t *testing.T, seed, operations, minutes uint64) *run {
-	setuptest.Run(t, "sh", "-ec", dropForward+"; mkdir "+leases+"; mount -t tmpfs -o size=4m,mode=700 tmpfs "+leases)
+	setuptest.Run(t, "sh", "-ec", "mkdir "+leases+"; mount -t tmpfs -o size=4m,mode=700 tmpfs "+leases)
 	networks, err := newNetworks()
 	if err != nil {
 		t.Fatal(err)
@@ -50,13 +54,17 @@ func newRun(t *testing.T, seed, operations, minutes uint64) *run {
 		t: t, seed: seed, operations: int(operations), leastTime: time.Duration(minutes) * time.Minute,
 		networks: networks, counts: map[string]map[string]int{},
 	}
-	for i := range max(1, min(64, r.operations/25)) {
+	number := max(1, min(mostWorkers, r.operations/25))
+	for i := range number {
 		r.workers = append(r.workers, r.newWorker(i+1, rand.New(rand.NewPCG(seed, uint64(i)))))
 	}
 	r.checker = r.newWorker(0, rand.New(rand.NewPCG(seed, 0)))
 	r.checker.disturbed.calm = true
+	r.firewalls = newFirewalls(number < mostWorkers)
+	r.firewalls.settle(t)
 	r.prepare()
 	r.before = r.dump()
+	r.firewalls.start(t)
 	r.began = time.Now()
 	return r
 }
@@ -131,10 +139,12 @@ func (r *run) end() bool {
 			r.problem(fmt.Sprintf("leases of network %s are left: %v, %v", n.name, left, err), names...)
 		}
 	}
+	r.firewalls.end(r.t)
 	// The child process of a DEL may run for some milliseconds after the DEL.
 	if !harness.Until(func() bool { return len(processes(r.t)) == 0 }) {
 		r.problem(fmt.Sprintf("processes are left: %v", processes(r.t)))
 	}
+	r.firewalls.settle(r.t)
 	if diff := cmp.Diff(r.before, r.dump()); diff != "" {
 		r.problem("the host is not as before the run (-before +after):\n" + diff)
 	}
@@ -142,9 +152,10 @@ func (r *run) end() bool {
 }
 
 // dump returns the state of the host as sorted lines. Without the sort, a flush would change the
-// order of the tables.
+// order of the tables. The state does not include the files of firewalld and dockerd.
 func (r *run) dump() []string {
 	text := setuptest.Dump(r.t, "/run", "/var/lib") + "# tc qdisc\n" + setuptest.Run(r.t, "tc", "qdisc")
+	text = regexp.MustCompile(`(?m)^/run/(dbus|docker|etc|firewalld|work).*\n`).ReplaceAllString(text, "")
 	return slices.Sorted(strings.Lines(text))
 }
 

@@ -34,26 +34,28 @@ type worker struct {
 	serial     int // number of the last container
 }
 
-// operations are the operations of a worker. weight is the share of an operation in percent. run
+// operations are the operations of a worker. weight is the share of an operation in per mille. run
 // does nothing if the worker has no container for the operation.
 var operations = []struct {
 	weight int
 	run    func(*worker)
 }{
-	{34, (*worker).add},
-	{22, (*worker).del},
-	{14, (*worker).check},
-	{6, (*worker).gc},
-	{6, (*worker).status},
-	{4, (*worker).deleteNamespace},
-	{2, (*worker).lose},
-	{3, (*worker).deleteHostEnd},
-	{2, (*worker).deleteIFB},
-	{1, (*worker).deleteBridge},
-	{2, (*worker).flushIPTables},
-	{2, (*worker).flushRuleset},
-	{1, (*worker).deleteStore},
-	{1, (*worker).fillDisk},
+	{340, (*worker).add},
+	{220, (*worker).del},
+	{136, (*worker).check},
+	{60, (*worker).gc},
+	{60, (*worker).status},
+	{40, (*worker).deleteNamespace},
+	{20, (*worker).lose},
+	{30, (*worker).deleteHostEnd},
+	{20, (*worker).deleteIFB},
+	{10, (*worker).deleteBridge},
+	{20, (*worker).flushIPTables},
+	{20, (*worker).flushRuleset},
+	{10, (*worker).deleteStore},
+	{10, (*worker).fillDisk},
+	{2, (*worker).reloadFirewalld},
+	{2, (*worker).restartDocker},
 }
 
 // round makes the operations of one round.
@@ -63,7 +65,7 @@ func (w *worker) round() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for range perRound {
-		choice := w.random.IntN(100)
+		choice := w.random.IntN(1000)
 		for _, o := range operations {
 			if choice -= o.weight; choice < 0 {
 				o.run(w)
@@ -126,8 +128,9 @@ func (w *worker) call(verb string, n *network, c string, allowed *regexp.Regexp,
 
 // refusals match the errors that ADD and STATUS may return during a run: another container has the
 // host port, the network that shares the addresses has containers, a fault repeatedly deleted the
-// bridge, or the disk is full.
-var refusals = regexp.MustCompile(`host port .* is taken by|is in use by another network|the bridge was deleted meanwhile|no space left on device`)
+// bridge, the disk is full, or firewalld reloads. During a reload, firewalld may not answer, and it
+// drops all packets.
+var refusals = regexp.MustCompile(`host port .* is taken by|is in use by another network|the bridge was deleted meanwhile|no space left on device|firewalld cannot be asked|firewalld_policy_drop`)
 
 // busy matches the error of a call that has waited too long for a lock. This happens if the workers
 // have more processes than the machine can run in time. The calls of the checks have no such excuse,
