@@ -18,6 +18,12 @@ import (
 // printed the problems.
 var ErrUnhealthy = errors.New("problems found")
 
+// SystemPath is the PATH for the commands that fix a problem, and for those of a report. It contains
+// only folders of the system, because another folder may contain a CNI plugin with the name of a
+// system program. The shell would then run, for example, the plugin bridge instead of bridge(8).
+// This plugin prints its version and returns 0. The last folder of SystemPath is for NixOS.
+const SystemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
+
 // RequireRoot returns an error if bvctl does not run as root. Without root, a command would often
 // see no leases, records or rules, and would report that nothing is wrong.
 func RequireRoot(cmd *cobra.Command, _ []string) error {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"time"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/doctor"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
@@ -14,12 +15,6 @@ import (
 // carrierWait is the longest time that the kernel takes to report a change of a link's carrier
 // (net/core/link_watch.c).
 const carrierWait = time.Second
-
-// systemPath is the PATH for the commands that fix a problem. It contains only folders of the
-// system, because another folder may contain a CNI plugin with the name of a system program. The
-// shell would then run, for example, the plugin bridge instead of bridge(8). This plugin prints its
-// version and returns 0. The last folder of systemPath is for NixOS.
-const systemPath = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
 // asCalled is the definition of a shell function bvctl. The function runs this program with the
 // same --conf-dir, --data-dir and --cache-dir as this process, because the remedies call bvctl
@@ -41,7 +36,7 @@ func fixAll(inv *inventory.Inventory, reports []*doctor.Report, w io.Writer) (tr
 		tried[s.Remedy] = true
 		fmt.Fprintln(w, "+", s.Remedy)
 		cmd := exec.Command("/bin/sh", "-c", asCalled+s.Remedy)
-		cmd.Env = append(os.Environ(), "PATH="+systemPath, "BVCTL="+self, "CONF_DIR="+inv.ConfDir, "DATA_DIR="+inv.DataDir, "CACHE_DIR="+inv.CacheDir)
+		cmd.Env = append(os.Environ(), "PATH="+cli.SystemPath, "BVCTL="+self, "CONF_DIR="+inv.ConfDir, "DATA_DIR="+inv.DataDir, "CACHE_DIR="+inv.CacheDir)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(w, "%v: %s", err, out)
 		}

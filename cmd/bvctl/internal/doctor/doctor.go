@@ -20,8 +20,8 @@ import (
 
 // New returns "bvctl doctor".
 func New(inv *inventory.Inventory) *cobra.Command {
-	var output string
-	var fix, verbose bool
+	var output, report string
+	var fix, verbose, mask bool
 	cmd := &cobra.Command{
 		Use: "doctor [A [B]]", Short: "Find what drops a packet from A to B", Args: cobra.MaximumNArgs(2),
 		Long: `Find what drops a packet from A to B. doctor checks each station on the path. Then it sends a
@@ -37,7 +37,15 @@ and B, it checks these paths for every container.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 			context.AfterFunc(ctx, stop) // a second signal kills the process
+			if mask && report == "" {
+				return errors.New("--mask: it changes only the archive of --report; set --report too")
+			}
 			reports, err := examine(ctx, inv, args, fix, cmd.ErrOrStderr())
+			if report != "" {
+				if failed := writeReport(ctx, inv, reports, err, report, mask, cmd.ErrOrStderr()); failed != nil {
+					return fmt.Errorf("--report: %w", failed)
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -47,6 +55,8 @@ and B, it checks these paths for every container.`,
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	cmd.Flags().BoolVar(&fix, "fix", false, "run the commands that fix the problems found, then check again")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show every station of every path; this is the default with A and B")
+	cmd.Flags().StringVar(&report, "report", "", "also write an archive (tar.gz) for a bug report to this file")
+	cmd.Flags().BoolVar(&mask, "mask", false, "replace names and addresses in the archive of --report")
 	return cmd
 }
 

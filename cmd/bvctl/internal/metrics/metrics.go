@@ -3,14 +3,11 @@
 package metrics
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 )
 
@@ -32,7 +29,8 @@ collector reads each file in its folder whose name ends with ".prom".`,
 			if output == "" {
 				return t.print(cmd.OutOrStdout())
 			}
-			if err := t.write(output); err != nil {
+			// node_exporter reads the file, and does not run as root.
+			if err := cli.WriteFile(output, 0o644, t.print); err != nil {
 				return fmt.Errorf("--output: %w", err)
 			}
 			return nil
@@ -40,28 +38,4 @@ collector reads each file in its folder whose name ends with ".prom".`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write instead of standard output")
 	return cmd
-}
-
-// write writes the metrics to a file. It first writes another file and then renames it, so the
-// collector never reads a part of the metrics. All users may read the file, because node_exporter
-// does not run as root.
-func (t table) write(path string) error {
-	temporary := path + ".new" // the collector reads only *.prom
-	// A call that was killed may have left the file. Without O_EXCL, root would follow a symbolic
-	// link that another user has put there.
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|unix.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(t.print(f), f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(temporary))
-	}
-	return err
 }
