@@ -103,6 +103,10 @@ run one
 run two
 ping_container one two "before the upgrade"
 in_root bvctl doctor || fail "bvctl doctor"
+for file in bash-completion/completions/bvctl zsh/vendor-completions/_bvctl fish/vendor_completions.d/bvctl.fish; do
+	grep -q __complete $root/usr/share/$file || fail "/usr/share/$file does not ask bvctl"
+done
+in_root bvctl __complete doctor default-o 2>/dev/null | grep -q '^default-one$' || fail "the completion does not offer the container default-one"
 
 step "upgrade to $version"
 install_packages "/packages/bridgeveth_${version}_amd64.deb"

@@ -66,6 +66,9 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&inv.ConfDir, "conf-dir", inv.ConfDir, "folder of the network configurations")
 	root.PersistentFlags().StringVar(&inv.DataDir, "data-dir", "", "folder of the leases (default: the folders in the configurations, and "+ipam.DefaultDir+")")
 	root.PersistentFlags().StringVar(&inv.CacheDir, "cache-dir", inv.CacheDir, "folder of libcni's records of attachments")
+	for _, folder := range []string{"conf-dir", "data-dir", "cache-dir"} {
+		cli.CompleteOption(root, folder, cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs))
+	}
 	for _, c := range commands {
 		cmd := c.make(inv)
 		if !c.asAny {

@@ -73,6 +73,8 @@ are not checked.`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cli.CompleteOutput(cmd, "text", "json")
+	cmd.ValidArgsFunction = cobra.FixedCompletions([]string{"conf", "conflist", "json"}, cobra.ShellCompDirectiveFilterFileExt)
 	return cmd
 }
 

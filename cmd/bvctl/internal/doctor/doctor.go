@@ -57,6 +57,14 @@ and B, it checks these paths for every container.`,
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show every station of every path; this is the default with A and B")
 	cmd.Flags().StringVar(&report, "report", "", "also write an archive (tar.gz) for a bug report to this file")
 	cmd.Flags().BoolVar(&mask, "mask", false, "replace names and addresses in the archive of --report")
+	cli.CompleteOutput(cmd, "text", "json")
+	cli.CompleteOption(cmd, "report", cobra.FixedCompletions([]string{"tar.gz"}, cobra.ShellCompDirectiveFilterFileExt))
+	cmd.ValidArgsFunction = cli.Complete(func(args []string) []string {
+		if len(args) > 1 {
+			return nil
+		}
+		return cli.ContainerNames(inv)
+	})
 	return cmd
 }
 

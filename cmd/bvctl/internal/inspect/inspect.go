@@ -75,6 +75,7 @@ func New(inv *inventory.Inventory) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cli.CompleteOutput(cmd, "table", "json")
 	return cmd
 }
 

@@ -92,6 +92,20 @@ func New(inv *inventory.Inventory) *cobra.Command {
 	cmd.PersistentFlags().StringVar(&f.network, "network", "", "only leases of this network")
 	cmd.PersistentFlags().StringVar(&f.container, "container", "", "only leases of this container; the beginning of its ID is enough")
 	cmd.PersistentFlags().StringVar(&f.address, "address", "", "only the lease of this address")
+	cli.CompleteOutput(cmd, "table", "json")
+	for option, of := range map[string]func(Lease) string{
+		"network":   func(l Lease) string { return l.Network },
+		"container": func(l Lease) string { return cli.Shorten(l.Container) },
+		"address":   func(l Lease) string { address, _, _ := strings.Cut(l.Address, "/"); return address },
+	} {
+		cli.CompleteOption(cmd, option, cli.Complete(func([]string) (names []string) {
+			all, _ := List(inv, inv.Networks()) // the listing is valid in spite of an error
+			for _, l := range all.Leases {
+				names = append(names, of(l))
+			}
+			return names
+		}))
+	}
 	cmd.AddCommand(newCheck(inv), newRelease(inv, &f))
 	return cmd
 }

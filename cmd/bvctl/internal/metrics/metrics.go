@@ -37,5 +37,6 @@ collector reads each file in its folder whose name ends with ".prom".`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write instead of standard output")
+	cli.CompleteOption(cmd, "output", cobra.FixedCompletions([]string{"prom"}, cobra.ShellCompDirectiveFilterFileExt))
 	return cmd
 }

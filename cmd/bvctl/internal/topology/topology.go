@@ -47,6 +47,7 @@ func New(inv *inventory.Inventory) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "tree", strings.Join(pictures, ", "))
+	cli.CompleteOutput(cmd, pictures...)
 	return cmd
 }
 
