@@ -8,6 +8,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/hostlocal"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/leases"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/stickyfile"
 )
 
@@ -26,12 +27,14 @@ type (
 	Lease = leases.Lease
 	// Sticky is the part of a request that asks to keep an address for a name.
 	Sticky = leases.Sticky
+	// Block is a part of a shared pool that this host may give out.
+	Block = records.Block
 	// Request asks for the addresses of an attachment: one address from each set of ranges.
 	Request = allocator.Request
 )
 
-// ErrExhausted, ErrTaken, ErrNotServed and ErrShared are errors about a request. Only Reserve and
-// Available return them. ErrDamaged, ErrNewer and ErrSticky are errors about a file. Any function
+// ErrExhausted, ErrTaken, ErrNotServed, ErrShared, ErrNoBlock and ErrUnheard are errors about a
+// request. Only Reserve and Available return them. ErrDamaged, ErrNewer and ErrSticky are errors about a file. Any function
 // of a Store may return them.
 var (
 	// ErrExhausted means that every address in a set of ranges is leased.
@@ -42,6 +45,11 @@ var (
 	ErrNotServed = allocator.ErrNotServed
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = allocator.ErrShared
+	// ErrNoBlock means that this host owns no block of a shared pool with addresses of a set.
+	ErrNoBlock = allocator.ErrNoBlock
+	// ErrUnheard means that this host may not use its blocks of a shared pool, because etcd was not
+	// heard since the boot or for OfflineTime.
+	ErrUnheard = allocator.ErrUnheard
 	// ErrDamaged means that a file cannot be read. No address is given out in this case.
 	ErrDamaged = boltfile.ErrDamaged
 	// ErrNewer means that a later release has written a file.

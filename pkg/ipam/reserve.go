@@ -18,7 +18,7 @@ import (
 //
 // Reserve frees all other addresses of the attachment. As long as at least one address is free, the
 // duration of Reserve does not depend on the number of leases. The error may be ErrExhausted,
-// ErrTaken, ErrNotServed or ErrShared. After an error, nothing has changed.
+// ErrTaken, ErrNotServed, ErrShared, ErrNoBlock or ErrUnheard. After an error, nothing has changed.
 //
 // internal/allocator/choose.go chooses the address.
 func (s *Store) Reserve(r Request) (given []Lease, err error) {
@@ -47,15 +47,22 @@ func (s *Store) reserve(n *records.Network, r Request) ([]Lease, error) {
 	if err := s.loadSticky(n, r.StickyDir, r.Sticky.For, now); err != nil {
 		return nil, err
 	}
+	r, err := withinBlocks(n, r)
+	if err != nil {
+		return nil, err
+	}
 	return a.Reserve(r, now)
 }
 
 // Available returns a range for each set of a request. From this range, Reserve could give an
-// address to an attachment that has none. Available changes nothing. The error may be ErrExhausted
-// or ErrShared.
+// address to an attachment that has none. Available changes nothing. The error may be ErrExhausted,
+// ErrShared, ErrNoBlock or ErrUnheard.
 func (s *Store) Available(r Request) (from []Range, err error) {
 	err = s.try(r.Network, func(n *records.Network) error {
-		from, err = s.allocator(n).Available(r)
+		r, err := withinBlocks(n, r)
+		if err == nil {
+			from, err = s.allocator(n).Available(r)
+		}
 		return err
 	})
 	return from, err

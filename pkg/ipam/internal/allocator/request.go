@@ -18,13 +18,18 @@ var (
 	ErrTaken = errors.New("is leased already")
 	// ErrNotServed means that no set of ranges can give out a requested address.
 	ErrNotServed = errors.New("is not available")
+	// ErrNoBlock means that this host owns no block of a shared pool with addresses of a set.
+	ErrNoBlock = errors.New("this host has no block")
+	// ErrUnheard means that this host may not use its blocks of a shared pool, because etcd was not
+	// heard.
+	ErrUnheard = errors.New("etcd was not heard")
 	// ErrShared means that another network of the store has leases in a range.
 	ErrShared = errors.New("is in use by another network; give one of the two networks another subnet, or a dataDir of its own")
 )
 
 // Refused reports whether an error is about the request. All other errors are about the store.
 func Refused(err error) bool {
-	for _, refusal := range []error{ErrExhausted, ErrTaken, ErrNotServed, ErrShared} {
+	for _, refusal := range []error{ErrExhausted, ErrTaken, ErrNotServed, ErrShared, ErrNoBlock, ErrUnheard} {
 		if errors.Is(err, refusal) {
 			return true
 		}
@@ -40,6 +45,9 @@ type Request struct {
 	Addresses []netip.Addr // at most one of each set; in a set without a requested address, any address is given
 	Sticky    leases.Sticky
 	StickyDir string // folder of the sticky file, which outlives a reboot; required if Sticky is not zero
+	// Pool says that hosts share the addresses of the sets. Only addresses of this host's blocks
+	// are given out then (see Store.SetBlocks).
+	Pool bool
 	// InUse reports whether a lease may still be in use. If a set has no free address, Reserve
 	// calls InUse for the leases of the set. It also calls InUse for the lease of a requested
 	// address. Reserve ends a lease that is not in use. If InUse is nil, every lease counts as in

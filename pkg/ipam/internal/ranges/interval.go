@@ -14,7 +14,7 @@ type Interval struct{ First, Last netip.Addr }
 func ParseInterval(text string) (Interval, error) {
 	wrong := fmt.Errorf("%q is not an address, subnet or interval; write it as 10.1.0.9, 10.1.0.64/28 or 10.1.0.9-10.1.0.20", text)
 	if p, err := netip.ParsePrefix(text); err == nil && p == p.Masked() {
-		return Interval{p.Addr(), lastOf(p)}, nil
+		return Interval{p.Addr(), Last(p)}, nil
 	}
 	from, to, isPair := strings.Cut(text, "-")
 	if !isPair {
@@ -45,8 +45,8 @@ func Between(first, a, last netip.Addr) bool {
 	return a.BitLen() == first.BitLen() && a.Zone() == "" && !a.Less(first) && !last.Less(a)
 }
 
-// lastOf returns the last address of a subnet.
-func lastOf(p netip.Prefix) netip.Addr {
+// Last returns the last address of a subnet.
+func Last(p netip.Prefix) netip.Addr {
 	all := p.Addr().As16()
 	for i := p.Bits() + 128 - p.Addr().BitLen(); i < 128; i++ {
 		all[i/8] |= 1 << (7 - i%8)

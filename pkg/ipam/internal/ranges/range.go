@@ -63,7 +63,7 @@ func checkSubnet(p netip.Prefix) []error {
 
 // usable returns the first and the last address of a subnet that an interface can use.
 func usable(subnet netip.Prefix) (first, last netip.Addr) {
-	first, last = subnet.Addr(), lastOf(subnet)
+	first, last = subnet.Addr(), Last(subnet)
 	if first.BitLen()-subnet.Bits() < 2 {
 		return first, last
 	}

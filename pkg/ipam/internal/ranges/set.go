@@ -69,6 +69,21 @@ func (s Set) with(r Range) Set {
 	return append(s, r)
 }
 
+// Within returns the part of a range that is in a subnet. The result has at most one range.
+func (r Range) Within(subnet netip.Prefix) Set {
+	first, last := subnet.Addr(), Last(subnet)
+	if !(Interval{first, last}).overlaps(Interval{r.Start, r.End}) {
+		return nil
+	}
+	if r.Start.Less(first) {
+		r.Start = first
+	}
+	if last.Less(r.End) {
+		r.End = last
+	}
+	return Set{}.with(r)
+}
+
 // Serves reports whether the set can give out the address a.
 func (s Set) Serves(a netip.Addr) bool {
 	return slices.ContainsFunc(s, func(r Range) bool { return r.Contains(a) })

@@ -1,0 +1,192 @@
+package ipam
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
+)
+
+// sinceBoot returns the present time of CLOCK_BOOTTIME.
+func sinceBoot(t *testing.T) time.Duration {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(now.Nano())
+}
+
+// setBlocks makes the store record blocks, as if etcd had just been heard.
+func setBlocks(t *testing.T, s *Store, subnets ...string) (list []Block) {
+	t.Helper()
+	for i, text := range subnets {
+		list = append(list, Block{Subnet: netip.MustParsePrefix(text), Revision: int64(i + 1)})
+	}
+	if err := s.SetBlocks("net", sinceBoot(t), list); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// pooled returns a request to a shared pool.
+func pooled(t *testing.T, container string, ranges ...string) Request {
+	t.Helper()
+	r := request(t, container, ranges...)
+	r.Pool = true
+	return r
+}
+
+// TestBlocks checks that only addresses of the host's blocks are given out, without the network
+// address, the gateway and the broadcast address.
+func TestBlocks(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	list := setBlocks(t, s, "10.0.0.252/30", "10.0.0.0/30", "fd00::40/126")
+	for _, c := range []struct{ container, want string }{
+		{"a", "10.0.0.2/24 fd00::40/64"}, {"b", "10.0.0.3/24 fd00::41/64"}, {"c", "10.0.0.252/24 fd00::42/64"}, {"d", "10.0.0.253/24 fd00::43/64"},
+	} {
+		expect(t, s, pooled(t, c.container, "10.0.0.0/24", "fd00::/64"), c.want)
+	}
+	expect(t, s, pooled(t, "e", "10.0.0.0/24"), "10.0.0.254/24")
+	_, err := s.Reserve(pooled(t, "f", "10.0.0.0/24"))
+	want := "network net: no address is left in 10.0.0.1-10.0.0.3 (2 of 2 leased), 10.0.0.252-10.0.0.254 (3 of 3 leased)"
+	if !errors.Is(err, ErrExhausted) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if _, err := s.Available(pooled(t, "f", "10.0.0.0/24")); !errors.Is(err, ErrExhausted) {
+		t.Errorf("Available: %v, want %v", err, ErrExhausted)
+	}
+	release(t, s, "c")
+	expect(t, s, pooled(t, "f", "10.0.0.0/24"), "10.0.0.252/24")
+	outside := pooled(t, "g", "10.0.0.0/24")
+	outside.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.9")}
+	if _, err := s.Reserve(outside); !errors.Is(err, ErrNotServed) {
+		t.Errorf("requested address outside of the blocks: %v, want %v", err, ErrNotServed)
+	}
+	_, got, known, err := s.Blocks("net")
+	wanted := []Block{list[1], list[0], list[2]}
+	if diff := cmp.Diff(wanted, got, compareAddresses); diff != "" || !known || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestBlocksLost checks that blocks that SetBlocks does not list are no longer given out, and that
+// their leases stay.
+func TestBlocksLost(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	setBlocks(t, s, "10.0.0.0/28", "10.0.0.16/28")
+	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.2/24")
+	setBlocks(t, s, "10.0.0.16/28")
+	expect(t, s, pooled(t, "b", "10.0.0.0/24"), "10.0.0.16/24")
+	if held, err := s.Held(eth0("a")); err != nil || addresses(held) != "10.0.0.2/24" {
+		t.Errorf("a has %s, %v", addresses(held), err)
+	}
+	setBlocks(t, s)
+	_, err := s.Reserve(pooled(t, "c", "10.0.0.0/24"))
+	if want := "network net: this host has no block in 10.0.0.1-10.0.0.254"; !errors.Is(err, ErrNoBlock) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	release(t, s, "a", "b")
+}
+
+// TestUnheard checks that blocks are given out only after etcd was heard in this boot, and for
+// OfflineTime.
+func TestUnheard(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	check := func(want string) {
+		t.Helper()
+		for _, err := range []error{errorOf(s.Reserve(pooled(t, "a", "10.0.0.0/24"))), errorOf(s.Available(pooled(t, "a", "10.0.0.0/24")))} {
+			if !errors.Is(err, ErrUnheard) || err.Error() != want {
+				t.Errorf("%v, want %s", err, want)
+			}
+		}
+	}
+	check("network net: etcd was not heard since the boot")
+	list := setBlocks(t, s, "10.0.0.0/28")
+	if err := s.SetBlocks("net", sinceBoot(t)-OfflineTime-90*time.Second, list); err != nil {
+		t.Fatal(err)
+	}
+	check("network net: etcd was not heard for 24h1m0s, and a host may use its blocks for 24h0m0s")
+	if err := s.SetBlocks("net", sinceBoot(t)-OfflineTime+time.Hour, list); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.2/24")
+}
+
+// TestBlocksAfterBoot checks that a new boot begins without blocks.
+func TestBlocksAfterBoot(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := boot(t, "one").tryOpen(t, dir)
+	setBlocks(t, s, "10.0.0.0/28")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = boot(t, "two").tryOpen(t, dir)
+	defer s.Close()
+	if _, list, known, err := s.Blocks("net"); len(list) > 0 || known || err != nil {
+		t.Errorf("%v, %v, %v after a boot", list, known, err)
+	}
+}
+
+// TestDropBlock checks that only a block without leases is dropped.
+func TestDropBlock(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	list := setBlocks(t, s, "10.0.0.0/28", "10.0.0.16/28")
+	drop := func(b Block, want bool) {
+		t.Helper()
+		if dropped, err := s.DropBlock("net", b); dropped != want || err != nil {
+			t.Errorf("%s: dropped %v, %v, want %v", b.Subnet, dropped, err, want)
+		}
+	}
+	drop(list[0], true) // before the network has leases
+	drop(list[0], false)
+	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.16/24")
+	drop(list[1], false)
+	release(t, s, "a")
+	drop(Block{Subnet: list[1].Subnet, Revision: 99}, false) // claimed again meanwhile
+	drop(list[1], true)
+	if _, err := s.Reserve(pooled(t, "b", "10.0.0.0/24")); !errors.Is(err, ErrNoBlock) {
+		t.Errorf("%v, want %v", err, ErrNoBlock)
+	}
+}
+
+// TestBlocksOfNewNetwork checks that a network with blocks is new to the store until its first
+// lease: the addresses of its attached containers are taken over then.
+func TestBlocksOfNewNetwork(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	setBlocks(t, s, "10.0.0.0/28")
+	s.FindAttached = func(string) ([]Lease, error) {
+		return []Lease{{Attachment: eth0("old"), Address: netip.MustParsePrefix("10.0.0.2/24"), Time: time.Now().Round(0)}}, nil
+	}
+	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.3/24")
+}
+
+// TestBlocksDamaged checks that no address is given out if a record of a block cannot be read.
+func TestBlocksDamaged(t *testing.T) {
+	t.Parallel()
+	for key, value := range map[string]string{"10.0.0.0/28": "x", "soup": "1", "heard": ""} {
+		s := openTemp(t)
+		setBlocks(t, s, "10.0.0.0/28")
+		err := s.file.Update(func(tx *boltfile.Tx) error {
+			return tx.Bucket([]byte("blocks")).Bucket([]byte("net")).Put([]byte(key), []byte(value))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Reserve(pooled(t, "a", "10.0.0.0/24")); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), `of network "net" cannot be decoded`) {
+			t.Errorf("%s = %q: %v, want %v", key, value, err, ErrDamaged)
+		}
+	}
+}
