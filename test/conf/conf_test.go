@@ -79,6 +79,9 @@ func TestNew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if err := validate(t, schema(t), string(text)); err != nil {
+				t.Error(err)
+			}
 			list, err := libcni.ConfListFromBytes(text)
 			if err != nil {
 				t.Fatal(err)
