@@ -28,8 +28,9 @@ type Killing struct {
 // KillEach kills a call in each round at a later system call, and checks what the next call makes of
 // the remains. In every second round, it also kills this next call, and then repeats it. The
 // parameter rounds is the number of rounds. They are spread evenly over the system calls that can
-// change something outside of the process. If the environment variable KILL_EVERY is 1, there is a
-// round for each system call instead, and if it is n, for each n-th.
+// change something outside of the process. 0 means a round for each of these. If the environment
+// variable KILL_EVERY is 1, there is a round for each system call instead, and if it is n, for each
+// n-th.
 //
 // Before the first round, KillEach checks the state after calls that are not killed.
 func KillEach(t testing.TB, rounds int, k Killing) {
@@ -61,8 +62,11 @@ func KillEach(t testing.TB, rounds int, k Killing) {
 	killed(k.Run, 1+calls/2)
 	again := killed(k.Cure, -1)
 	k.Check("killed half-way")
-	if every > 0 {
+	switch {
+	case every > 0:
 		rounds = max(1, calls/every)
+	case rounds == 0:
+		rounds = calls
 	}
 	reached := 0
 	for i := range rounds {

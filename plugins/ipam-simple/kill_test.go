@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -33,14 +34,6 @@ func newKilledHost(t *testing.T) killedHost {
 	}
 	return killedHost{dir, network(fmt.Sprintf(`{"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]],
 		"dataDir": "%[1]s/leases", "importFrom": "%[1]s/host-local", "sticky": "1h", "stickyDir": "%[1]s/sticky"}`, dir))}
-}
-
-// killed runs a verb in a separate process, and kills the process just before a system call. The
-// parameter call is the number of this system call, counted from 1. killed returns false if the
-// process makes fewer system calls.
-func (h killedHost) killed(t *testing.T, call int, verb, container string) bool {
-	t.Helper()
-	return h.run(t, verb, container, func(ptrace.Call) bool { call--; return call > 0 }).Signaled()
 }
 
 // run runs a verb in a separate process, and returns how the process has ended. If before is not
@@ -99,9 +92,10 @@ func (h killedHost) sound(t *testing.T) {
 	}
 }
 
-// TestKilledAnywhere kills ADD and DEL at each of their system calls, on a host without a store and
-// on a host with a store. After each kill, the store must be consistent. It must have either the
-// leases from before the call of the verb, or the leases from after a complete call.
+// TestKilledAnywhere kills ADD and DEL at each of their system calls that can change a file, on a host
+// without a store and on a host with a store. After each kill, the store must be consistent. It must have
+// either the leases from before the call of the verb, or the leases from after a complete call. A second
+// call must complete the first.
 func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb    string
@@ -114,46 +108,51 @@ func TestKilledAnywhere(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			outcomes := map[string]int{}
-			// The number of system calls differs between runs. If the process ends before the kill
-			// in one run, it may make more system calls in another run. The loop therefore
-			// continues until the process has ended before the kill in ten runs.
-			for call, whole, again := 1, 0, 0; whole < 10; call++ {
-				h := newKilledHost(t)
-				victim := args(t, "victim", h.conf)
-				victim.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=victim"
-				if !tt.fresh {
-					add(t, args(t, "other", h.conf))
-				}
-				if tt.verb == "DEL" {
-					add(t, victim)
-				}
-				killed := h.killed(t, call, tt.verb, "victim")
-				h.sound(t)
-				holders := h.holders(t)
-				if killed {
-					outcomes[holders]++
-				} else {
-					whole++
-				}
-				if holders != tt.before && holders != tt.after {
-					t.Fatalf("killed at system call %d: leases of %s, want %s or %s", call, holders, tt.before, tt.after)
-				}
-				// If the host had no store before, the next ADD of the same container must get the
-				// first addresses.
-				if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim)); tt.fresh && diff != "" {
-					t.Errorf("killed at system call %d (-want +got):\n%s", call, diff)
-				}
-				next := add(t, args(t, "next", h.conf))
-				if got := h.holders(t); strings.Count(got, "next") != 2 || strings.Contains(strings.Join(next, " "), "10.1.0.3/") {
-					t.Errorf("killed at system call %d: the next container got %v, leases of %s", call, next, got)
-				}
-				// Only a few system calls follow the commit. If no kill has come there, try them again.
-				if whole == 10 && outcomes[tt.after] == 0 && again < 10 {
-					call, whole, again = call-50, 0, again+1
-				}
+			var h killedHost
+			victim := func() *skel.CmdArgs {
+				call := args(t, "victim", h.conf)
+				call.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=victim"
+				return call
 			}
-			if outcomes[tt.before] < 50 || outcomes[tt.after] < 1 {
+			outcomes := map[string]int{}
+			call := func(before func(ptrace.Call) bool) { h.run(t, tt.verb, "victim", before) }
+			ptrace.KillEach(t, 0, ptrace.Killing{
+				Prepare: func() {
+					h = newKilledHost(t)
+					if !tt.fresh {
+						add(t, args(t, "other", h.conf))
+					}
+					if tt.verb == "DEL" {
+						add(t, victim())
+					}
+				},
+				Run: call,
+				Cure: func(before func(ptrace.Call) bool) {
+					h.sound(t)
+					left := h.holders(t)
+					outcomes[left]++
+					if left != tt.before && left != tt.after {
+						t.Errorf("leases of %s after a kill, want %s or %s", left, tt.before, tt.after)
+					}
+					call(before)
+				},
+				Check: func(when string) {
+					h.sound(t)
+					if got := h.holders(t); got != tt.after {
+						t.Errorf("%s: leases of %s, want %s", when, got, tt.after)
+					}
+					if tt.fresh { // the host had no store before, so the container must get the first addresses
+						if diff := cmp.Diff([]string{"10.1.0.2/24", "fd00::2/64"}, add(t, victim())); diff != "" {
+							t.Errorf("%s (-want +got):\n%s", when, diff)
+						}
+					}
+					next := add(t, args(t, "next", h.conf))
+					if got := h.holders(t); strings.Count(got, "next") != 2 || strings.Contains(strings.Join(next, " "), "10.1.0.3/") {
+						t.Errorf("%s: the next container got %v, leases of %s", when, next, got)
+					}
+				},
+			})
+			if outcomes[tt.before] < 5 || outcomes[tt.after] < 3 {
 				t.Errorf("leases after each kill: %v", outcomes)
 			}
 		})
