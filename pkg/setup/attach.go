@@ -100,7 +100,7 @@ func (h *Host) AttachPort(p *Port) (done *Plugged, err error) {
 }
 
 func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
-	if done, err = h.plug(p); errors.Is(err, flock.ErrTimeout) {
+	if done, err = h.plug(p); errors.As(err, new(notLocked)) {
 		return nil, err // plug has changed nothing, and ReleaseNetwork would wait for the same lock
 	} else if err != nil {
 		flock.Undoing()

@@ -68,7 +68,7 @@ func (h *Host) CheckNetwork(net *Network) error {
 func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	lock, err := h.Lock(flock.Shared)
 	if err != nil {
-		return nil, err
+		return nil, notLocked{err}
 	}
 	missing, err := h.missing(net)
 	if err == nil && len(missing) == 0 {
@@ -79,7 +79,7 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 		return nil, err
 	}
 	if lock, err = h.Lock(flock.Exclusive); err != nil {
-		return nil, err
+		return nil, notLocked{err}
 	}
 	if missing, err = h.missing(net); err == nil { // another process may have restored the network meanwhile
 		err = plan.RestoreAll(missing)
@@ -90,6 +90,11 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 	}
 	return lock, nil
 }
+
+// notLocked is the error of lockComplete if it did not get the lock. It has changed nothing then.
+type notLocked struct{ error }
+
+func (e notLocked) Unwrap() error { return e.error }
 
 // missing returns the objects and settings of the network that the host lacks, in the order in
 // which they must be restored. It changes nothing. ADD and repair restore them, CHECK reports them.

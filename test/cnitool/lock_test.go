@@ -99,6 +99,34 @@ func TestStoppedHolder(t *testing.T) {
 	}
 }
 
+// TestStoppedXtablesHolder checks ADD and DEL on a host with iptables-legacy while a stopped process holds the
+// lock of iptables-legacy. The error must name the process, its command and the lock. A failed ADD must leave
+// nothing. After the process has ended, ADD and DEL must succeed.
+func TestStoppedXtablesHolder(t *testing.T) {
+	t.Parallel()
+	newNode(t, single, "legacy").containers(1)
+	before := setuptest.Dump(t)
+	refused := func(c call, pid int) {
+		f := c.run(t).failed(t)
+		for _, want := range []string{fmt.Sprintf("process %d (sleep 1000), which is stopped", pid), "lock /run/xtables.lock: "} {
+			if f.Code != types.ErrTryAgainLater || !strings.Contains(f.Msg, want) {
+				t.Errorf("%s: got code %d, %q, want code 11 and %q", c.verb, f.Code, f.Msg, want)
+			}
+		}
+	}
+	pid, release := hold(t, "/run/xtables.lock")
+	refused(on("ADD", 1, single), pid)
+	release()
+	setuptest.Same(t, before, "a failed ADD left traces")
+	noLeases(t)
+	on("ADD", 1, single).run(t).ok(t)
+	pid, release = hold(t, "/run/xtables.lock")
+	refused(on("DEL", 1, single), pid)
+	release()
+	on("DEL", 1, single).run(t).ok(t)
+	setuptest.Same(t, before, "DEL left traces")
+}
+
 // TestHolderOfSameInode locks the store, and also a folder on another file system that has the same
 // inode number. /proc/locks does not distinguish the two files. The test checks that ADD's error
 // names only the process that holds the store's lock.

@@ -3,18 +3,35 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/xtables"
 )
 
-// xtablesWait is how long an iptables process waits for the xtables lock, in seconds.
+// xtablesLock is the file that iptables-legacy locks while it changes a table.
+const xtablesLock = "/run/xtables.lock"
+
+// xtablesWait is how long awaitXtables, and then each iptables process, waits for the lock, in seconds.
 const xtablesWait = 10
+
+// awaitXtables waits until no process holds the lock of iptables-legacy. iptables also waits for the lock, but its
+// error does not name the process that holds the lock.
+func awaitXtables() error {
+	lock, err := flock.Acquire(xtablesLock, flock.Exclusive, xtablesWait*time.Second)
+	if errors.Is(err, os.ErrNotExist) { // no iptables-legacy has run since the boot
+		return nil
+	}
+	lock.Unlock()
+	return err
+}
 
 // addLegacy adds the rules for a bridge to the table of iptables-legacy. It runs iptables, because
 // this table cannot be written by netlink.
@@ -160,6 +177,9 @@ func withProgram(n *netns.Namespace, t filter, f func(*iptables.IPTables) error)
 	family := iptables.ProtocolIPv4
 	if t.family == unix.AF_INET6 {
 		family = iptables.ProtocolIPv6
+	}
+	if err := awaitXtables(); err != nil {
+		return fmt.Errorf("run %s: %w", path, err)
 	}
 	return n.Do(func() error {
 		ipt, err := iptables.New(iptables.Path(path), iptables.IPFamily(family), iptables.Timeout(xtablesWait))
