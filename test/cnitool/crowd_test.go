@@ -33,11 +33,28 @@ func TestManyForeignRules(t *testing.T) {
 			const rules = "NETLINK:[NETFILTER:"
 			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 200))
 			few := received(t, on("ADD", 2, tt.conf), rules)
-			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 3000))
+			setuptest.Run(t, "sh", "-ec", fmt.Sprintf(tt.add, 4800))
 			if many := received(t, on("ADD", 3, tt.conf), rules); few == 0 || many > few+20<<10 {
-				t.Errorf("an ADD reads %d bytes with 3,200 rules, and %d with 200", many, few)
+				t.Errorf("an ADD reads %d bytes with 5,000 rules, and %d with 200", many, few)
 			}
 			on("CHECK", 1, checking(tt.conf, first)).run(t).ok(t)
 		})
 	}
+}
+
+// TestManyLegacyRules checks ADD, CHECK and DEL on a host with 5,000 rules of another program in FORWARD of
+// iptables-legacy. The last of these rules rejects all packets.
+func TestManyLegacyRules(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, single, "legacy")
+	c := n.containers(2)
+	setuptest.Run(t, "sh", "-ec", `{ echo "*filter"; for i in $(seq 4999); do echo "-A FORWARD -s 192.0.2.9 -p tcp --dport $i -j ACCEPT"; done; echo "-A FORWARD -j REJECT"; echo COMMIT; } | iptables-legacy-restore -n`)
+	before := setuptest.Dump(t)
+	n.must("add", c...)
+	n.must("check", c...)
+	if !setuptest.Ping(t, c[0], "10.88.0.3") {
+		t.Error("no answer from the other container")
+	}
+	n.must("del", c...)
+	setuptest.Same(t, before, "DEL left traces")
 }
