@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
@@ -43,8 +47,7 @@ func ReadFile(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := readList(path)
-	return newFile(text, list, err)
+	return newFile(text, filepath.Dir(path))
 }
 
 // ValidateList returns the mistakes in a plugin list that bvctl has made.
@@ -53,8 +56,7 @@ func ValidateList(list any) error {
 	if err != nil {
 		return err
 	}
-	read, err := libcni.ConfListFromBytes(text)
-	f, err := newFile(text, read, err)
+	f, err := newFile(text, "")
 	for i := range f.Plugins {
 		_, wrong := f.Plugins[i].Validate()
 		err = errors.Join(err, wrong)
@@ -62,9 +64,10 @@ func ValidateList(list any) error {
 	return err
 }
 
-// newFile returns a File with libcni's results for it: list and err. The File is never nil.
-func newFile(text []byte, list *libcni.NetworkConfigList, err error) (*File, error) {
+// newFile returns a File with the given text in the folder dir. The File is never nil.
+func newFile(text []byte, dir string) (*File, error) {
 	f := &File{Text: text}
+	list, err := parseList(text, dir)
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
 		return f, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:syntax.Offset], []byte("\n")), err)
@@ -75,6 +78,9 @@ func newFile(text []byte, list *libcni.NetworkConfigList, err error) (*File, err
 	f.Name, f.Version = list.Name, list.CNIVersion
 	if wrong := utils.ValidateNetworkName(f.Name); wrong != nil {
 		return f, fmt.Errorf("name: %q: %s; use letters, digits, hyphens and dots", f.Name, wrong.Msg)
+	}
+	if known := version.All.SupportedVersions(); f.Version != "" && !slices.Contains(known, f.Version) {
+		return f, fmt.Errorf("cniVersion: %q is not supported; use one of %s", f.Version, strings.Join(known, ", "))
 	}
 	for i, p := range list.Plugins {
 		whole, err := libcni.InjectConf(p, map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})

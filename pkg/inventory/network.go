@@ -2,8 +2,10 @@ package inventory
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
 
@@ -76,9 +78,27 @@ func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {
 
 // readList reads a configuration file with a plugin list or with a single plugin.
 func readList(file string) (*libcni.NetworkConfigList, error) {
-	list, err := libcni.ConfListFromFile(file)
-	conf, _ := os.ReadFile(file) // if this read fails, err below gives the reason
-	return orSingle(list, err, conf)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return parseList(text, filepath.Dir(file))
+}
+
+// parseList reads a configuration with a plugin list or with a single plugin. Like libcni, it adds
+// the plugins in the folder of the network below dir, unless the list has only inlined plugins.
+func parseList(text []byte, dir string) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.NetworkConfFromBytes(text)
+	if err == nil && !list.LoadOnlyInlinedPlugins {
+		var more []*libcni.PluginConfig
+		more, err = libcni.NetworkPluginConfsFromFiles(dir, list.Name)
+		list.Plugins = append(list.Plugins, more...)
+	}
+	list, err = orSingle(list, err, text)
+	if err == nil && len(list.Plugins) == 0 {
+		return nil, errors.New("plugins: no plugin is configured; add a list of plugins")
+	}
+	return list, err
 }
 
 // orSingle corrects libcni's results for a configuration: the parameters list and err. If the

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -49,9 +50,11 @@ func TestCheckMistakes(t *testing.T) {
 		{"no name", `{"plugins": [{"type": "bridgeveth"}]}`, []string{"error parsing configuration list: no name"}},
 		{"a name that libcni refuses", `{"cniVersion": "1.0.0", "name": "a b", "plugins": [{"type": "bridgeveth"}]}`,
 			[]string{`name: "a b": invalid characters found in network name; use letters, digits, hyphens and dots`}},
+		{"a version that the plugins do not know", `{"cniVersion": "9.9.9", "name": "net", "plugins": [{"type": "bridgeveth"}]}`,
+			[]string{`cniVersion: "9.9.9" is not supported; use one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`}},
 		{"no type", list(`{"bridge": "br0"}`), []string{"failed to parse plugin config 0: error parsing configuration: missing 'type'"}},
 		{"no list", `{"cniVersion": "1.0.0", "name": "net", "plugns": []}`,
-			[]string{"no plugin configs found", `warning: plugns: libcni ignores this key; did you mean "plugins"?`}},
+			[]string{"plugins: no plugin is configured; add a list of plugins", `warning: plugns: libcni ignores this key; did you mean "plugins"?`}},
 		{"several", list(`{"type": "bridgeveth", "vlan": 5000, "brigde": "br0", "isGatway": true, "mtu": 9, "ipam": {"type": "ipam-simple", "subnet": "10.1.0.7/16", "rangeStrat": ""}},
 			{"type": "portmap", "masqAll": true}`), []string{
 			`plugins[0] (bridgeveth): brigde: unknown key, with value "br0"; did you mean "bridge"?`,
@@ -78,6 +81,18 @@ func TestCheckMistakes(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	_, err = write.WriteString(list(`{"type": "bridgeveth", "vlan": 7}`))
+	if err := errors.Join(err, write.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "check", fmt.Sprintf("/proc/self/fd/%d", read.Fd())); err != nil {
+		t.Errorf("a pipe: %v: %s", err, out)
 	}
 	if _, err := run(t, "check", "/none"); err == nil || errors.Is(err, cli.ErrUnhealthy) {
 		t.Errorf("a file that cannot be read: %v", err)
@@ -180,4 +195,25 @@ func TestCheckAccepts(t *testing.T) {
 			t.Errorf("%v: %s", err, out)
 		}
 	}
+}
+
+// FuzzCheck checks any text as a configuration.
+func FuzzCheck(f *testing.F) {
+	for _, text := range []string{"", "[]", `{"name": "n", "type": "bridgeveth", "ipam": {"type": "ipam-simple", "ranges": [[{"subnet": "10.1.0.0/31"}]]}}`,
+		`{"name": "n", "plugins": [{"type": "bridge", "vlanTrunk": [7], "dns": 7, "capabilities": {"x": true}, "ipam": {"type": "host-local", "ranges": 7}}]}`} {
+		f.Add([]byte(text))
+	}
+	path := filepath.Join(f.TempDir(), "c.conflist")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if strings.Contains(strings.ToLower(string(text)), "resolvconf") {
+			return // check would read the named file
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := check(path)
+		if err != nil || len(r.Errors) > 0 && len(r.Plugins) > 0 {
+			t.Errorf("%v: %+v", err, r)
+		}
+	})
 }
