@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/big"
 	"net/netip"
+	"slices"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
@@ -51,6 +52,13 @@ func (p Pool) From(seed string) iter.Seq[netip.Prefix] {
 			at.Mod(at.Add(at, big.NewInt(1)), all)
 		}
 	}
+}
+
+// Contains reports whether a subnet is a block of the pool that contains an address for containers.
+func (p Pool) Contains(b netip.Prefix) bool {
+	return b.Bits() == p.Bits && slices.ContainsFunc(p.Set, func(r ipam.Range) bool {
+		return !r.OnRequest && usable(r, b)
+	})
 }
 
 // index returns the number of the block that contains an address. Block 0 begins at the address 0.

@@ -51,6 +51,14 @@ func TestFrom(t *testing.T) {
 			var got []string
 			for b := range tt.pool.From("seed") {
 				got = append(got, b.String())
+				if !tt.pool.Contains(b) {
+					t.Errorf("Contains(%s) is false", b)
+				}
+			}
+			for _, b := range []string{"10.9.0.0/30", "10.1.0.0/25", "10.1.0.1/32", "fd01::/126"} {
+				if tt.pool.Contains(netip.MustParsePrefix(b)) {
+					t.Errorf("Contains(%s) is true", b)
+				}
 			}
 			slices.Sort(got)
 			want := slices.Sorted(slices.Values(tt.want))

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/blocks"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/etcdtest"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
@@ -35,7 +36,7 @@ func pool(t *testing.T, subnet string, bits int) blocks.Pool {
 // hear calls Hear, and returns the blocks as a text.
 func hear(t *testing.T, m *Member) string {
 	t.Helper()
-	heard, err := m.Hear(deadline(t))
+	heard, err := m.Hear(etcdtest.Deadline(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,15 +50,17 @@ func hear(t *testing.T, m *Member) string {
 // claim claims a block of a subnet.
 func claim(t *testing.T, m *Member, subnet string, bits int) Block {
 	t.Helper()
-	b, err := m.Claim(deadline(t), pool(t, subnet, bits).From(m.Host))
+	b, err := m.Claim(etcdtest.Deadline(t), pool(t, subnet, bits).From(m.Host))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
+func TestMain(m *testing.M) { etcdtest.Main(m) }
+
 func TestMember(t *testing.T) {
-	eachEtcd(t, func(t *testing.T, c *clientv3.Client) {
+	etcdtest.Each(t, func(t *testing.T, c *clientv3.Client) {
 		for name, test := range map[string]func(*testing.T, *clientv3.Client){
 			"claim all": testClaimAll, "own blocks": testOwnBlocks, "lost answer": testLostAnswer, "late request": testLateRequest,
 			"clone": testClone, "fenced": testFenced, "size": testSize, "values": testValues, "etcd away": testAway,
@@ -81,7 +84,7 @@ func testClaimAll(t *testing.T, c *clientv3.Client) {
 		hear(t, m)
 		group.Go(func() {
 			for range each {
-				b, err := m.Claim(deadline(t), p.From(m.Host))
+				b, err := m.Claim(etcdtest.Deadline(t), p.From(m.Host))
 				if err != nil {
 					t.Error(err)
 				}
@@ -101,13 +104,13 @@ func testClaimAll(t *testing.T, c *clientv3.Client) {
 	}
 	m := member(t, c, "late", "boot")
 	hear(t, m)
-	if _, err := m.Claim(deadline(t), p.From("late")); !errors.Is(err, ErrFull) || len(owner) != hosts*each {
+	if _, err := m.Claim(etcdtest.Deadline(t), p.From("late")); !errors.Is(err, ErrFull) || len(owner) != hosts*each {
 		t.Errorf("%d blocks have owners: %v, want %v", len(owner), err, ErrFull)
 	}
 	b := claimed[0][0]
 	first := member(t, c, "host0", "boot")
 	hear(t, first)
-	if err := first.Return(deadline(t), b); err != nil {
+	if err := first.Return(etcdtest.Deadline(t), b); err != nil {
 		t.Fatal(err)
 	}
 	if got := claim(t, m, "10.1.0.0/24", 30); got.Prefix != b.Prefix || got.Revision <= b.Revision {
@@ -135,10 +138,10 @@ func testOwnBlocks(t *testing.T, c *clientv3.Client) {
 			t.Errorf("in %s, the host has %q, want %q", boot, got, want)
 		}
 	}
-	if _, err := m.Claim(deadline(t), pool(t, "10.1.0.0/24", 26).From("host")); !errors.Is(err, ErrUnheard) {
+	if _, err := m.Claim(etcdtest.Deadline(t), pool(t, "10.1.0.0/24", 26).From("host")); !errors.Is(err, ErrUnheard) {
 		t.Errorf("a process from before the restart claims: %v, want %v", err, ErrUnheard)
 	}
-	if err := m.Return(deadline(t), b); !errors.Is(err, ErrUnheard) {
+	if err := m.Return(etcdtest.Deadline(t), b); !errors.Is(err, ErrUnheard) {
 		t.Errorf("a process from before the restart returns a block: %v, want %v", err, ErrUnheard)
 	}
 }
@@ -189,17 +192,17 @@ func testLostAnswer(t *testing.T, c *clientv3.Client) {
 		_, err := txn.Commit()
 		return nil, errors.Join(err, errLost)
 	}
-	if _, err := m.Claim(deadline(t), p.From("host")); !errors.Is(err, errLost) {
+	if _, err := m.Claim(etcdtest.Deadline(t), p.From("host")); !errors.Is(err, errLost) {
 		t.Fatal(err)
 	}
-	if _, err := m.Claim(deadline(t), p.From("host")); !errors.Is(err, ErrUnheard) {
+	if _, err := m.Claim(etcdtest.Deadline(t), p.From("host")); !errors.Is(err, ErrUnheard) {
 		t.Errorf("a claim after a lost answer: %v, want %v", err, ErrUnheard)
 	}
-	if _, err := m.Hear(deadline(t)); !errors.Is(err, errLost) {
+	if _, err := m.Hear(etcdtest.Deadline(t)); !errors.Is(err, errLost) {
 		t.Fatal(err)
 	}
 	kv.commit = nil
-	heard, err := m.Hear(deadline(t))
+	heard, err := m.Hear(etcdtest.Deadline(t))
 	if err != nil || len(heard.Blocks) != 1 {
 		t.Fatalf("heard %v, %v, want the claimed block", heard.Blocks, err)
 	}
@@ -207,7 +210,7 @@ func testLostAnswer(t *testing.T, c *clientv3.Client) {
 		_, err := txn.Commit()
 		return nil, errors.Join(err, errLost)
 	}
-	if err := m.Return(deadline(t), heard.Blocks[0]); !errors.Is(err, errLost) {
+	if err := m.Return(etcdtest.Deadline(t), heard.Blocks[0]); !errors.Is(err, errLost) {
 		t.Fatal(err)
 	}
 	kv.commit = nil
@@ -225,9 +228,9 @@ func testLateRequest(t *testing.T, c *clientv3.Client) {
 	free := slices.Values([]netip.Prefix{netip.MustParsePrefix("10.1.1.0/26")})
 	var late clientv3.Txn
 	for _, step := range []func() error{
-		func() error { return m.Return(deadline(t), b) },
-		func() error { _, err := m.Claim(deadline(t), free); return err },
-		func() error { _, err := m.Hear(deadline(t)); return err },
+		func() error { return m.Return(etcdtest.Deadline(t), b) },
+		func() error { _, err := m.Claim(etcdtest.Deadline(t), free); return err },
+		func() error { _, err := m.Hear(etcdtest.Deadline(t)); return err },
 	} {
 		kv.commit = func(txn clientv3.Txn) (*clientv3.TxnResponse, error) {
 			late = txn
@@ -252,23 +255,23 @@ func testLateRequest(t *testing.T, c *clientv3.Client) {
 func testClone(t *testing.T, c *clientv3.Client) {
 	original, clone := member(t, c, "host", "boot1"), member(t, c, "host", "boot2")
 	hear(t, original)
-	lease, err := c.Grant(deadline(t), 60)
+	lease, err := c.Grant(etcdtest.Deadline(t), 60)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := original.StayAlive(deadline(t), lease.ID); err != nil {
+	if err := original.StayAlive(etcdtest.Deadline(t), lease.ID); err != nil {
 		t.Fatal(err)
 	}
-	_, err = clone.Hear(deadline(t))
+	_, err = clone.Hear(etcdtest.Deadline(t))
 	if !errors.Is(err, ErrClone) || !strings.Contains(err.Error(), `boot boot1 of host "name-of-host", and this is boot boot2`) {
 		t.Errorf("clone: %v, want %v", err, ErrClone)
 	}
 	hear(t, original)
-	if _, err := c.Revoke(deadline(t), lease.ID); err != nil {
+	if _, err := c.Revoke(etcdtest.Deadline(t), lease.ID); err != nil {
 		t.Fatal(err)
 	}
 	hear(t, clone)
-	if _, err := original.Hear(deadline(t)); !errors.Is(err, ErrClone) {
+	if _, err := original.Hear(etcdtest.Deadline(t)); !errors.Is(err, ErrClone) {
 		t.Errorf("original: %v, want %v", err, ErrClone)
 	}
 }
@@ -277,14 +280,14 @@ func testClone(t *testing.T, c *clientv3.Client) {
 func testFenced(t *testing.T, c *clientv3.Client) {
 	m := member(t, c, "host", "boot")
 	hear(t, m)
-	_, err := c.Txn(deadline(t)).Then(clientv3.OpDelete(m.key("hosts")), clientv3.OpPut(m.key("fenced"), `{"version":1}`)).Commit()
+	_, err := c.Txn(etcdtest.Deadline(t)).Then(clientv3.OpDelete(m.key("hosts")), clientv3.OpPut(m.key("fenced"), `{"version":1}`)).Commit()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Claim(deadline(t), pool(t, "10.1.0.0/24", 26).From("host")); !errors.Is(err, ErrUnheard) {
+	if _, err := m.Claim(etcdtest.Deadline(t), pool(t, "10.1.0.0/24", 26).From("host")); !errors.Is(err, ErrUnheard) {
 		t.Errorf("claim: %v, want %v", err, ErrUnheard)
 	}
-	if _, err := m.Hear(deadline(t)); !errors.Is(err, ErrFenced) {
+	if _, err := m.Hear(etcdtest.Deadline(t)); !errors.Is(err, ErrFenced) {
 		t.Errorf("hear: %v, want %v", err, ErrFenced)
 	}
 }
@@ -295,7 +298,7 @@ func testSize(t *testing.T, c *clientv3.Client) {
 	hear(t, m)
 	hear(t, other)
 	claim(t, m, "10.1.0.0/24", 26)
-	_, err := other.Claim(deadline(t), pool(t, "10.1.0.0/24", 27).From("other"))
+	_, err := other.Claim(etcdtest.Deadline(t), pool(t, "10.1.0.0/24", 27).From("other"))
 	want := `size/ipv4 is {"version":1,"block":26}, and this host's value is {"version":1,"block":27}; configure the same size on all hosts`
 	if !errors.Is(err, ErrSize) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
@@ -307,7 +310,7 @@ func testValues(t *testing.T, c *clientv3.Client) {
 	m := member(t, c, "host", "boot")
 	hear(t, m)
 	b := claim(t, m, "10.1.0.0/26", 26)
-	answer, err := c.Get(deadline(t), m.Prefix, clientv3.WithPrefix())
+	answer, err := c.Get(etcdtest.Deadline(t), m.Prefix, clientv3.WithPrefix())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,17 +330,17 @@ func testValues(t *testing.T, c *clientv3.Client) {
 		`{"version":2}`: "a later release wrote the value", "soup": `"soup" is not a value of the pool`, "{}": "is not a value of the pool",
 	} {
 		for _, key := range []string{m.key("hosts"), m.key("owned") + "/" + b.Prefix.String()} {
-			before, err := c.Get(deadline(t), key)
+			before, err := c.Get(etcdtest.Deadline(t), key)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.Put(deadline(t), key, value); err != nil {
+			if _, err := c.Put(etcdtest.Deadline(t), key, value); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := m.Hear(deadline(t)); err == nil || !strings.Contains(err.Error(), key+": ") || !strings.Contains(err.Error(), want) {
+			if _, err := m.Hear(etcdtest.Deadline(t)); err == nil || !strings.Contains(err.Error(), key+": ") || !strings.Contains(err.Error(), want) {
 				t.Errorf("value %s of %s: %v, want %s", value, key, err, want)
 			}
-			if _, err := c.Put(deadline(t), key, string(before.Kvs[0].Value)); err != nil {
+			if _, err := c.Put(etcdtest.Deadline(t), key, string(before.Kvs[0].Value)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -351,7 +354,7 @@ func testAway(t *testing.T, _ *clientv3.Client) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(deadline(t), 100e6)
+	ctx, cancel := context.WithTimeout(etcdtest.Deadline(t), 100e6)
 	defer cancel()
 	if _, err := member(t, c, "host", "boot").Hear(ctx); err == nil || !strings.Contains(err.Error(), "read record of this host: ") {
 		t.Errorf("without etcd: %v", err)

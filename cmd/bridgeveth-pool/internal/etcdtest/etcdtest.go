@@ -1,4 +1,5 @@
-package registry
+// Package etcdtest starts etcd for tests.
+package etcdtest
 
 import (
 	"context"
@@ -19,9 +20,9 @@ import (
 // inNamespace is set in the test process that runs in its own network namespace.
 const inNamespace = "POOL_TEST_IN_NAMESPACE"
 
-// TestMain runs the tests in a network namespace of their own, so that etcd is not reachable from
+// Main runs the tests of a package in a network namespace of their own, so that etcd is not reachable from
 // outside and cannot meet another etcd.
-func TestMain(m *testing.M) {
+func Main(m *testing.M) {
 	if os.Getenv(inNamespace) == "" {
 		c := exec.Command("/proc/self/exe", os.Args[1:]...)
 		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -66,8 +67,8 @@ func programs() []string {
 	return list
 }
 
-// eachEtcd runs a test with a client of each etcd program.
-func eachEtcd(t *testing.T, test func(t *testing.T, c *clientv3.Client)) {
+// Each runs a test with a client of each etcd program.
+func Each(t *testing.T, test func(t *testing.T, c *clientv3.Client)) {
 	t.Helper()
 	for i, program := range programs() {
 		text, err := exec.Command(program, "--version").Output()
@@ -104,7 +105,7 @@ func startEtcd(t *testing.T, program string, port int) (c *clientv3.Client, stop
 	}
 	c, err = clientv3.New(clientv3.Config{Endpoints: []string{url}, DialTimeout: time.Minute})
 	if err == nil {
-		_, err = c.Get(deadline(t), "ready")
+		_, err = c.Get(Deadline(t), "ready")
 	}
 	if err != nil {
 		end()
@@ -117,8 +118,8 @@ func startEtcd(t *testing.T, program string, port int) (c *clientv3.Client, stop
 	}
 }
 
-// deadline returns a context that ends in a minute or with the test.
-func deadline(t *testing.T) context.Context {
+// Deadline returns a context that ends in a minute or with the test.
+func Deadline(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)

@@ -1,0 +1,135 @@
+// Package stock keeps blocks in the store of this host, so that ADD finds addresses without etcd.
+//
+// Start with Fill.
+package stock
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/blocks"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
+	"github.com/bridgeveth/bridgeveth/pkg/files"
+	"github.com/bridgeveth/bridgeveth/pkg/flock"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+)
+
+// lockWait is how long a process waits for a lock: that of the store, or that of another process
+// that fills the stock.
+const lockWait = 10 * time.Second
+
+// Stock is the blocks of one network of this host.
+type Stock struct {
+	Member registry.Member
+	Pools  []blocks.Pool // of each set of ranges
+	Spare  int           // number of blocks of each set that Fill keeps without a lease
+	Dir    string        // folder of the store
+}
+
+// Fill hears from etcd, records the result in the store, and claims blocks until Spare blocks of
+// each set have no lease. A block is in the store only after etcd has answered. If the process is
+// killed in between, the next Fill finds the block. One process of the host at a time fills the
+// stock of a network: the others wait. The error may be one of package registry.
+func (s *Stock) Fill(ctx context.Context) error {
+	folder := filepath.Join(s.Dir, "pool", s.Member.Network)
+	if err := files.MakeFolder(folder); err != nil {
+		return err
+	}
+	lock, err := flock.Acquire(folder, flock.Exclusive, lockWait)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	err = s.withStore(func(store *ipam.Store) (err error) {
+		_, _, s.Member.HeardInBoot, err = store.Blocks(s.Member.Network)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	heard, err := s.Member.Hear(ctx)
+	if s.Member.HeardInBoot && (errors.Is(err, registry.ErrClone) || errors.Is(err, registry.ErrFenced)) {
+		return errors.Join(err, s.record(heard.Sent, nil)) // ADD must not use the blocks any more
+	}
+	if err != nil {
+		return err
+	}
+	var list []ipam.Block
+	for _, b := range heard.Blocks {
+		list = append(list, ipam.Block{Subnet: b.Prefix, Revision: b.Revision})
+	}
+	if err := s.record(heard.Sent, list); err != nil {
+		return err
+	}
+	for _, pool := range s.Pools {
+		if list, err = s.claim(ctx, pool, heard.Sent, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim claims blocks of a pool until Spare blocks have no lease. It returns all blocks of the host.
+func (s *Stock) claim(ctx context.Context, pool blocks.Pool, heard time.Duration, list []ipam.Block) ([]ipam.Block, error) {
+	empty, err := s.empty(pool, list)
+	for ; err == nil && empty < s.Spare; empty++ {
+		var b registry.Block
+		if b, err = s.Member.Claim(ctx, s.candidates(pool, list)); err == nil {
+			list = append(list, ipam.Block{Subnet: b.Prefix, Revision: b.Revision})
+			err = s.record(heard, list)
+		}
+	}
+	return list, err
+}
+
+// candidates returns the blocks of a pool that are not in the list, in the order in which this host
+// tries them.
+func (s *Stock) candidates(pool blocks.Pool, list []ipam.Block) iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		for b := range pool.From(s.Member.Host + " " + s.Member.Network) {
+			own := slices.ContainsFunc(list, func(o ipam.Block) bool { return o.Subnet == b })
+			if !own && !yield(b) {
+				return
+			}
+		}
+	}
+}
+
+// empty returns the number of blocks in the list that belong to a pool and have no lease.
+func (s *Stock) empty(pool blocks.Pool, list []ipam.Block) (count int, err error) {
+	var leases []ipam.Lease
+	err = s.withStore(func(store *ipam.Store) (err error) {
+		leases, err = store.Leases(s.Member.Network)
+		return err
+	})
+	leased := map[netip.Prefix]bool{}
+	for _, l := range leases {
+		b, _ := l.Address.Addr().Prefix(pool.Bits) // an address of the other family has no block of the pool
+		leased[b] = true
+	}
+	for _, b := range list {
+		if pool.Contains(b.Subnet) && !leased[b.Subnet] {
+			count++
+		}
+	}
+	return count, err
+}
+
+// record writes the blocks of the host into the store.
+func (s *Stock) record(heard time.Duration, list []ipam.Block) error {
+	return s.withStore(func(store *ipam.Store) error { return store.SetBlocks(s.Member.Network, heard, list) })
+}
+
+// withStore calls use with the store. The store is not locked while the process waits for etcd.
+func (s *Stock) withStore(use func(*ipam.Store) error) error {
+	store, err := ipam.Open(s.Dir, lockWait)
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(store), store.Close())
+}
