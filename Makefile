@@ -51,9 +51,8 @@ packages: ## build deb and rpm packages for amd64 and arm64 into .cache/packages
 	rm -r .cache/packages.again
 
 test-packages: ## test the result of "make packages" on a clean Debian 12 and 13
-	@hack/need.sh debootstrap nft rpm rpmlint unshare
+	@hack/need.sh nft rpm rpmlint unshare
 	@hack/containerd.sh
-	hack/roots.sh bookworm trixie
 	hack/test-packages.sh .cache/packages bookworm trixie
 	rpmlint --strict -c dist/packages/rpmlint.toml .cache/packages/*.rpm
 

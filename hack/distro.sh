@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs a command with the programs of another Debian release, in this checkout. debootstrap makes
-# the folder .cache/distro/SUITE with these programs, if the folder is missing. The kernel and the Go
-# compiler are those of this machine. Files that the command writes outside of the checkout exist
-# only until the command ends. Processes that the command starts end with it. The script needs root.
+# Runs a command with the programs of another Debian release, in this checkout. hack/root.sh makes
+# the folder .cache/distro/SUITE with these programs. The kernel and the Go compiler are those of
+# this machine. Files that the command writes outside of the checkout exist only until the command
+# ends. Processes that the command starts end with it. The script needs root.
 #
 #   hack/distro.sh SUITE COMMAND [ARGUMENT...]
 set -euo pipefail
@@ -13,20 +13,8 @@ root=$PWD/.cache/distro/$suite
 
 # firewalld is not in the list: its tests mount it over /usr, from the folder of hack/firewalld.sh.
 # The list has the packages that it needs.
-packages=busybox-static,conmon,containerd,crun,dbus-daemon,docker.io,gir1.2-glib-2.0,iperf3,iproute2,iptables,iputils-ping,kmod
-packages=$packages,netavark,nftables,podman,procps,python3-dbus,python3-gi,python3-nftables,runc,strace,systemd,tini
-if [ ! -e "$root" ]; then
-	hack/need.sh debootstrap unshare
-	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
-	echo "missing, making a folder with the programs of $suite" >&2
-	rm -rf "$root.new"
-	mkdir -p "${root%/*}"
-	debootstrap --foreign --variant=minbase --include="$packages" "$suite" "$root.new" "$mirror" >"$root.log" 2>&1 || { tail "$root.log" >&2; exit 1; }
-	# A package may start a daemon when it is configured. In these namespaces, the daemon cannot
-	# change the firewall of this machine, and it ends with debootstrap.
-	unshare -mnp --fork chroot "$root.new" /debootstrap/debootstrap --second-stage >>"$root.log" 2>&1 || { tail "$root.log" >&2; exit 1; }
-	mv "$root.new" "$root"
-fi
+hack/root.sh "$root" "$suite" busybox-static conmon containerd crun dbus-daemon docker.io gir1.2-glib-2.0 iperf3 iproute2 iptables iputils-ping kmod \
+	netavark nftables podman procps python3-dbus python3-gi python3-nftables runc strace systemd tini
 
 # shellcheck disable=SC2016 # the inner shell expands these variables
 exec unshare -mp --fork bash -euc '

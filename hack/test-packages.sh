@@ -9,6 +9,9 @@ cd "$(dirname "$0")/.."
 if [ "${1:-}" != --inside ]; then
 	packages=$(realpath "$1")
 	for suite in "${@:2}"; do
+		# lintian needs a virtual package, which debootstrap does not find: perl-openssl-defaults has it.
+		hack/root.sh "$PWD/.cache/roots/$suite" "$suite" containerd containernetworking-plugins iproute2 iptables iputils-ping lintian man-db nftables \
+			perl-openssl-defaults systemd
 		# When the first process of the PID namespace ends, the kernel kills the others.
 		unshare --mount --net --pid --ipc --uts --fork --kill-child "$0" --inside "$packages" "$suite"
 	done
@@ -38,8 +41,12 @@ end() {
 	status=$?
 	kill "$containerd" 2>/dev/null || true
 	for task in $(in_root ctr tasks ls -q 2>/dev/null); do in_root ctr tasks kill -s SIGKILL "$task" >/dev/null 2>&1 || true; done
-	sleep 1
-	find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
+	# A cgroup can be removed as soon as its processes have ended.
+	for _ in $(seq 300); do
+		find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
+		[ -n "$(find /sys/fs/cgroup -type d -name "$cgroup*" -print -quit)" ] || break
+		sleep 0.1
+	done
 	[ $status = 0 ] || echo "$suite: FAILED" >&2
 }
 containerd=
