@@ -56,6 +56,13 @@ in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninterac
 fail() { echo "$suite: $*" >&2; exit 1; }
 step() { echo "$suite: $*"; }
 
+# Runs a command of a new user, who has only the packages, and notes the command. With by=user, the
+# functions below do so too.
+user() {
+	echo "$*" >>$work/commands
+	in_root "$@"
+}
+
 # Prints what the packages may change: files, links, rules. dpkg removes the empty folder /opt, and
 # the table of iptables, without rules, stays after the last rule.
 state() {
@@ -69,11 +76,11 @@ state() {
 who() { in_root env -i "$1" 2>&1 </dev/null | head -1; }
 
 # Installs packages without the network: the packages depend on each other only.
-install_packages() { in_root apt-get -qq install -y --no-install-recommends --allow-downgrades "$@" >$work/apt.log 2>&1 || { cat $work/apt.log; fail "apt-get install $*"; }; }
+install_packages() { ${by:-in_root} apt-get -qq install -y --no-install-recommends --allow-downgrades "$@" >$work/apt.log 2>&1 || { cat $work/apt.log; fail "apt-get install $*"; }; }
 
 # Starts a container that sleeps.
 run() { # NAME
-	in_root ctr run --rm --cni --cgroup "/$cgroup/$1" docker.io/library/test:latest "$1" sleep 600 >$work/"$1".log 2>&1 &
+	${by:-in_root} ctr run --rm --cni --cgroup "/$cgroup/$1" docker.io/library/test:latest "$1" sleep 600 >$work/"$1".log 2>&1 &
 	for _ in $(seq 600); do
 		in_root ctr tasks ls 2>/dev/null | grep -q "^$1 .*RUNNING" && return
 		sleep 0.1
@@ -86,10 +93,12 @@ ping_container() { # FROM TO
 	in_root ctr tasks exec --exec-id "ping-$RANDOM" "$1" ping -c 1 -W 5 "$(address "$2")" >/dev/null || fail "$1 does not reach $2: $3"
 }
 
+same_state() { diff <(echo "$before") <(state) || fail "the removal leaves these differences"; }
+
 before=$(state)
 version=$(dpkg-deb -f "$packages"/bridgeveth_*_amd64.deb Version)
 
-step "install the previous package"
+step "make a previous version of the packages"
 mkdir $root/previous
 for package in bridgeveth_"${version}"_amd64 bridgeveth-dropin_"${version}"_all; do
 	dpkg-deb -R "$packages/$package.deb" $work/unpacked
@@ -97,34 +106,47 @@ for package in bridgeveth_"${version}"_amd64 bridgeveth-dropin_"${version}"_all;
 	dpkg-deb -b $work/unpacked $root/previous >/dev/null
 	rm -r $work/unpacked
 done
-install_packages /previous/bridgeveth_0.0~0_amd64.deb
-
-step "run two containers by containerd"
-mkdir -p $root/etc/cni/net.d
-cp $root/usr/share/doc/bridgeveth/examples/10-containerd.conflist $root/etc/cni/net.d/
 in_root containerd >$work/containerd.log 2>&1 &
 containerd=$!
 for _ in $(seq 600); do in_root ctr version >/dev/null 2>&1 && break; sleep 0.1; done
 in_root ctr images import --index-name docker.io/library/test:latest /image.tar >/dev/null
-run one
-run two
-ping_container one two "before the upgrade"
-in_root bvctl doctor || fail "bvctl doctor"
+
+step "install the previous version, and run a container by containerd"
+started=$SECONDS
+by=user install_packages /previous/bridgeveth_0.0~0_amd64.deb
+user mkdir -p /etc/cni/net.d
+user sh -c "bvctl config new --for containerd --subnet 10.86.0.0/16 >/etc/cni/net.d/10-containerd.conflist"
+by=user run one
+user bvctl doctor || fail "bvctl doctor"
 for file in bash-completion/completions/bvctl zsh/vendor-completions/_bvctl fish/vendor_completions.d/bvctl.fish; do
 	grep -q __complete $root/usr/share/$file || fail "/usr/share/$file does not ask bvctl"
 done
 in_root bvctl __complete doctor default-o 2>/dev/null | grep -q '^default-one$' || fail "the completion does not offer the container default-one"
 
 step "upgrade to $version"
-install_packages "/packages/bridgeveth_${version}_amd64.deb"
+run two
+ping_container one two "before the upgrade"
+by=user install_packages "/packages/bridgeveth_${version}_amd64.deb"
 in_root dpkg -V bridgeveth
 ping_container one two "after the upgrade"
 in_root bvctl repair | grep -q '^nothing was missing$' || fail "the upgrade has broken rules"
 run three
 ping_container three one "a container that the new version attached"
 
+step "remove everything"
+for name in two three; do in_root ctr tasks kill -s SIGKILL $name >/dev/null; done
+user ctr tasks kill -s SIGKILL one >/dev/null
+for _ in $(seq 600); do [ -z "$(in_root ctr containers ls -q)" ] && break; sleep 0.1; done
+user apt-get -qq purge -y bridgeveth >/dev/null 2>&1
+user rm /etc/cni/net.d/10-containerd.conflist
+rmdir --ignore-fail-on-non-empty $root/etc/cni/net.d $root/etc/cni
+step "a new user needs $(wc -l <$work/commands) commands; with the checks between them, they took $((SECONDS - started)) seconds:"
+sed 's/^/    /' $work/commands
+same_state
+
 step "install and remove bridgeveth-dropin"
 theirs=$(who /usr/lib/cni/bridge)
+install_packages /previous/bridgeveth_0.0~0_amd64.deb
 in_root cp /usr/lib/cni/portmap /opt/cni/bin/portmap # a plugin that no package installed
 install_packages /previous/bridgeveth_0.0~0_amd64.deb /previous/bridgeveth-dropin_0.0~0_all.deb
 install_packages "/packages/bridgeveth_${version}_amd64.deb" "/packages/bridgeveth-dropin_${version}_all.deb"
@@ -140,14 +162,8 @@ in_root apt-get -qq purge -y bridgeveth-dropin >/dev/null 2>&1
 who /opt/cni/bin/portmap | grep -v -q bridgeveth || fail "after the removal, portmap is $(who /opt/cni/bin/portmap)"
 in_root rm /opt/cni/bin/portmap
 in_root dpkg -V containernetworking-plugins || fail "files of containernetworking-plugins have changed"
-
-step "remove everything"
-for name in one two three; do in_root ctr tasks kill -s SIGKILL $name >/dev/null; done
-for _ in $(seq 600); do [ -z "$(in_root ctr containers ls -q)" ] && break; sleep 0.1; done
 in_root apt-get -qq purge -y bridgeveth >/dev/null 2>&1
-rm -r $root/etc/cni/net.d/10-containerd.conflist
-rmdir --ignore-fail-on-non-empty $root/etc/cni/net.d $root/etc/cni 2>/dev/null || true
-diff <(echo "$before") <(state) || fail "the removal leaves these differences"
+same_state
 
 step "check by lintian and systemd-analyze"
 in_root sh -c "lintian --allow-root --fail-on error,warning /packages/*_amd64.deb /packages/*_all.deb" || fail lintian
