@@ -19,6 +19,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/attack"
 )
 
 // fast is the configuration of a dual-stack network with masquerade and the fast path.
@@ -236,18 +237,18 @@ func TestFastPathClosed(t *testing.T) {
 	if !isFast(t, flow, forwarded) {
 		t.Error("not on the fast path: the test proves nothing")
 	}
-	arrived := readFrames(t, n.Namespace, "uplink")
-	defer arrived.close()
+	arrived := attack.ReadFrames(t, n.Namespace, "uplink")
+	defer arrived.Close()
 	source := flow.LocalAddr().(*net.UDPAddr).AddrPort()
-	spoofed := udp4(source.Addr(), netip.MustParseAddr("192.0.2.2"), source.Port(), fastPort)
+	spoofed := attack.UDP4(source.Addr(), netip.MustParseAddr("192.0.2.2"), source.Port(), fastPort)
 	sender := packetSocket(t, c[1])
 	defer unix.Close(sender)
-	frame := ethernet(macOf(t, n.Namespace, "br0"), macOf(t, c[1], "eth0"), unix.ETH_P_IP, spoofed)
+	frame := attack.Ethernet(attack.MACOf(t, n.Namespace, "br0"), attack.MACOf(t, c[1], "eth0"), unix.ETH_P_IP, spoofed)
 	if _, err := unix.Write(sender, frame); err != nil {
 		t.Fatal(err)
 	}
 	exchange(flow, 1, 100) // the bridge delivers frames in order, so the spoofed frame has been handled by now
-	if arrived.has(func(got []byte) bool { return len(got) == len(frame) && bytes.Equal(got[36:38], spoofed[22:24]) }) {
+	if arrived.Has(func(got []byte) bool { return len(got) == len(frame) && bytes.Equal(got[36:38], spoofed[22:24]) }) {
 		t.Error("a packet with the source address of another container has left by that container's flow")
 	}
 
@@ -289,7 +290,7 @@ func TestFastPathSlow(t *testing.T) {
 		if got := exchange(conn, 3, 1400); got != 3 {
 			t.Errorf("%s: %d of 3 answers to packets larger than the MTU", network, got)
 		}
-		arrived := readFrames(t, outside, "eth0")
+		arrived := attack.ReadFrames(t, outside, "eth0")
 		hops := func(count int) {
 			t.Helper()
 			raw, err := conn.SyscallConn()
@@ -310,12 +311,12 @@ func TestFastPathSlow(t *testing.T) {
 			t.Errorf("%s: an answer to a packet whose TTL ends at the host", network)
 		}
 		hops(64)
-		if arrived.has(func(frame []byte) bool {
+		if arrived.Has(func(frame []byte) bool {
 			return len(frame) == map[string]int{"udp4": 14 + 20 + 8 + 77, "udp6": 14 + 40 + 8 + 77}[network]
 		}) {
 			t.Errorf("%s: the packet has left the host", network)
 		}
-		arrived.close()
+		arrived.Close()
 	}
 
 	conn := dial(t, c, "udp", "192.0.2.2:7000")
@@ -362,14 +363,14 @@ func TestFastPathNextHolder(t *testing.T) {
 			on("GC", 1, conf.with(object{"cni.dev/valid-attachments": []object{}})).run(t).ok(t)
 		}
 		on("ADD", 2, one).run(t).ok(t)
-		arrived := readFrames(t, c[1], "eth0")
+		arrived := attack.ReadFrames(t, c[1], "eth0")
 		for range 3 {
 			exchange(in, 1, 77)
 		}
-		if arrived.has(func(frame []byte) bool { return len(frame) == 14+20+8+77 }) {
+		if arrived.Has(func(frame []byte) bool { return len(frame) == 14+20+8+77 }) {
 			t.Errorf("a packet to the container that ended %s has reached the next one", ended)
 		}
-		arrived.close()
+		arrived.Close()
 		on("DEL", 2, one).run(t).ok(t)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"net"
 	"slices"
 	"testing"
 	"time"
@@ -12,10 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
+	"github.com/bridgeveth/bridgeveth/test/attack"
 )
-
-// allProtocols is ETH_P_ALL in network byte order.
-const allProtocols = unix.ETH_P_ALL << 8
 
 // frameSize is the size of a frame with an Ethernet header, an IPv6 header and the mark, in bytes.
 const frameSize = 70
@@ -104,24 +101,5 @@ func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func(
 // packetSocket opens a packet socket on a container's eth0.
 func packetSocket(t testing.TB, c *setup.Namespace) (fd int) {
 	t.Helper()
-	return packetSocketOn(t, c, "eth0")
-}
-
-// packetSocketOn opens a socket for the frames of a link.
-func packetSocketOn(t testing.TB, in *setup.Namespace, name string) (fd int) {
-	t.Helper()
-	err := in.Do(func() error {
-		link, err := net.InterfaceByName(name)
-		if err != nil {
-			return err
-		}
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, allProtocols); err != nil {
-			return err
-		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: allProtocols})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd
+	return attack.PacketSocket(t, c, "eth0")
 }

@@ -3,7 +3,6 @@ package cnitool
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/attack"
 	"github.com/bridgeveth/bridgeveth/test/harness"
 )
 
@@ -31,84 +31,6 @@ var isolationSettings = []struct {
 	{"`isolated`, `macspoofchk` off", object{"ingressPolicy": "isolated", "macspoofchk": false}},
 }
 
-// These are the results of an attack, as the table in docs/isolation.md shows them.
-const (
-	succeeds = "yes"
-	fails    = "no"
-	capped   = "4096"
-	notThere = "–" // the setting is not allowed on such a network
-)
-
-// outcome returns the text of a table cell in docs/isolation.md, for an attack that has succeeded
-// or failed.
-func outcome(success bool) string {
-	if success {
-		return succeeds
-	}
-	return fails
-}
-
-// attacks are the rows of the table in docs/isolation.md. The test makes the attacks in this order.
-// No attack prevents a later one.
-var attacks = []struct {
-	name string
-	make func(*arena) string
-}{
-	{"ARP replies for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.poison(a.neighbour, gateway4)) }},
-	{"ARP replies for a neighbour, sent to the host", func(a *arena) string { return outcome(a.poison(a.Namespace, neighbour4)) }},
-	{"Neighbour advertisements for the gateway, sent to a neighbour", func(a *arena) string { return outcome(a.poison(a.neighbour, gateway6)) }},
-	{"Neighbour advertisements for a neighbour, sent to the host", func(a *arena) string { return outcome(a.poison(a.Namespace, neighbour6)) }},
-	{"A neighbour's source MAC address: the bridge sends frames for the neighbour to the attacker", func(a *arena) string { return outcome(a.takeOver()) }},
-	{"A neighbour's source IPv4 address, in packets to the host", func(a *arena) string { return outcome(a.spoof(udp4(neighbour4, gateway4, 9, 9))) }},
-	{"A neighbour's source IPv6 address, in packets to the host", func(a *arena) string {
-		return outcome(a.spoof(icmp6(neighbour6, gateway6, []byte{128, 0, 0, 0, 0, 0, 0, 0})))
-	}},
-	{"Router advertisements, sent to a neighbour", func(a *arena) string {
-		return outcome(a.routed("br0", a.attacker, a.neighbour, "eth0"))
-	}},
-	{"Router advertisements, sent to the host", func(a *arena) string {
-		return outcome(a.routed("br0", a.attacker, a.Namespace, "br0"))
-	}},
-	{"Router advertisements, sent to a neighbour on a layer 2 network", func(a *arena) string {
-		if !a.layer2 {
-			return notThere
-		}
-		return outcome(a.routed("br2", a.first, a.second, "eth0"))
-	}},
-	{"Replies of a DHCP server, sent to a neighbour on a layer 2 network", func(a *arena) string {
-		if !a.layer2 {
-			return notThere
-		}
-		offer := udp4(netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("255.255.255.255"), 67, 68)
-		return outcome(a.reaches("br2", a.first, a.second, "eth0", ethernet(everybody, macOf(a.t, a.first, "eth0"), unix.ETH_P_IP, offer)))
-	}},
-	{"Connections to a neighbour", func(a *arena) string {
-		serve(a.t, a.neighbour, 80)
-		return outcome(ask(a.t, a.attacker, "tcp", "10.88.0.3", 80) != "")
-	}},
-	{"Connections to a neighbour through the gateway", func(a *arena) string {
-		setuptest.In(a.t, a.attacker, "ip", "route", "add", "10.88.0.3/32", "via", "10.88.0.1")
-		defer setuptest.In(a.t, a.attacker, "ip", "route", "del", "10.88.0.3/32")
-		return outcome(ask(a.t, a.attacker, "tcp", "10.88.0.3", 80) != "")
-	}},
-	{"Connections from a container of another network", func(a *arena) string {
-		return outcome(ask(a.t, a.other, "tcp", "10.88.0.3", 80) != "")
-	}},
-	{"Connections to 127.0.0.1 of the host", func(a *arena) string {
-		serve(a.t, a.Namespace, 9999)
-		intoLoopback(a.t, a.attacker, "10.88.0.1")
-		return outcome(ask(a.t, a.attacker, "tcp", "127.0.0.7", 9999) != "")
-	}},
-	{"Frames from thousands of MAC addresses: the bridge learns them all", func(a *arena) string { return filled(a.fill(macOf(a.t, a.Namespace, "br0"), 0)) }},
-	{"Frames to the address of LLDP from thousands of MAC addresses: the bridge learns them all", func(a *arena) string { return filled(a.fill(lldpGroup, 1)) }},
-	{"BPDUs, sent to a switch behind the bridge", func(a *arena) string {
-		own := macOf(a.t, a.attacker, "eth0")
-		message := bpdu(own)
-		return outcome(a.reaches("br0", a.attacker, a.switched, "eth0", ethernet(bridgeGroup, own, uint16(len(message)), message)))
-	}},
-	{"BPDUs, to become the root of the bridge's spanning tree", func(a *arena) string { return outcome(a.isRoot()) }},
-}
-
 // isolationPage is the page with the table of attacks. Two HTML comments in the page mark the
 // beginning and the end of the table.
 const isolationPage = "../../docs/isolation.md"
@@ -122,13 +44,20 @@ func TestIsolation(t *testing.T) {
 		for i, setting := range isolationSettings {
 			t.Run(setting.name, func(t *testing.T) {
 				t.Parallel()
-				a := newArena(t, setting.keys)
+				n := newNode(t, nil, "nft")
+				a := attack.NewArena(t, n.Namespace, setting.keys, func(container string, conf map[string]any, hostPorts ...int) {
+					add := call{verb: "ADD", container: container, netns: "/run/netns/" + container, ifname: "eth0", conf: conf}
+					for _, port := range hostPorts {
+						add.conf = publishing(add.conf, object{"hostPort": port, "containerPort": 80})
+					}
+					add.run(t).ok(t)
+				})
 				if setting.keys == nil {
-					a.unprotected()
+					a.Unprotected()
 				}
 				limited[i] = bridgeSetting(t, "br0", maxLearned) != nil
-				for _, attack := range attacks {
-					results[i] = append(results[i], attack.make(a))
+				for _, row := range attack.Attacks {
+					results[i] = append(results[i], row.Make(a))
 				}
 			})
 		}
@@ -148,7 +77,7 @@ func TestIsolation(t *testing.T) {
 	}
 	got := isolationTable(results)
 	if !limited[0] { // Linux before 6.7
-		want = strings.ReplaceAll(want, capped, succeeds)
+		want = strings.ReplaceAll(want, attack.Capped, attack.Succeeds)
 	} else if *update {
 		if err := os.WriteFile(isolationPage, []byte(before+begin+got+end+after), 0o644); err != nil {
 			t.Fatal(err)
@@ -169,8 +98,8 @@ func isolationTable(results [][]string) string {
 		fmt.Fprintf(&table, " %s |", setting.name)
 	}
 	table.WriteString("\n| --- |" + strings.Repeat(" --- |", len(isolationSettings)) + "\n")
-	for row, attack := range attacks {
-		fmt.Fprintf(&table, "| %s |", attack.name)
+	for row, made := range attack.Attacks {
+		fmt.Fprintf(&table, "| %s |", made.Name)
 		for column := range isolationSettings {
 			fmt.Fprintf(&table, " %s |", results[column][row])
 		}
@@ -304,9 +233,9 @@ func TestLearningElsewhere(t *testing.T) {
 	c := n.containers(1)
 	n.must("add", c...)
 	n.must("check", c...)
-	a := &arena{node: n, attacker: c[0]}
-	if got := [2]int{a.fill(macOf(t, n.Namespace, "br0"), 0), a.fill(lldpGroup, 1)}; got != [2]int{sources, sources} {
-		t.Errorf("of %d addresses the bridge has learned %d, and %d from link-local frames; want all", sources, got[0], got[1])
+	a := &attack.Arena{T: t, Host: n.Namespace, Attacker: c[0]}
+	if got := [2]int{a.Fill(attack.MACOf(t, n.Namespace, "br0"), 0), a.Fill(attack.LLDPGroup, 1)}; got != [2]int{attack.Sources, attack.Sources} {
+		t.Errorf("of %d addresses the bridge has learned %d, and %d from link-local frames; want all", attack.Sources, got[0], got[1])
 	}
 	n.must("check", c...)
 	n.must("del", c...)
@@ -320,7 +249,7 @@ func TestBPDUGuard(t *testing.T) {
 	n := newNode(t, single.with(object{"macspoofchk": true}), "nft")
 	c := n.containers(1)
 	n.must("add", c...)
-	if root := (&arena{node: n, attacker: c[0]}).isRoot(); root {
+	if root := (&attack.Arena{T: t, Host: n.Namespace, Attacker: c[0]}).IsRoot(); root {
 		t.Fatal("the container is the root of the spanning tree")
 	}
 	setuptest.Run(t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "0") // with STP, the port would take seconds to forward

@@ -17,15 +17,8 @@ import (
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/attack"
 )
-
-// intoLoopback configures a container's namespace, or that of a machine on the LAN, so that it
-// sends packets for 127.0.0.7 to the host.
-func intoLoopback(t testing.TB, c *setup.Namespace, host string) {
-	t.Helper()
-	setuptest.In(t, c, "ip", "route", "add", "127.0.0.7/32", "via", host)
-	setuptest.In(t, c, "sh", "-c", "ip addr del 127.0.0.1/8 dev lo; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet")
-}
 
 // TestLocalnetGuard sends packets from a container and from the LAN to a server on the host's
 // loopback. Host ports switch route_localnet on, so the kernel alone would accept these packets.
@@ -42,8 +35,8 @@ func TestLocalnetGuard(t *testing.T) {
 	serve(t, n.Namespace, 9999)
 	conf := publishing(single, object{"hostPort": 8080, "containerPort": 80})
 	on("ADD", 1, conf).run(t).ok(t)
-	intoLoopback(t, c[0], "10.88.0.1")
-	intoLoopback(t, outside, "192.0.2.1")
+	attack.IntoLoopback(t, c[0], "10.88.0.1")
+	attack.IntoLoopback(t, outside, "192.0.2.1")
 	closed := func(when string) {
 		t.Helper()
 		for name, from := range map[string]*setup.Namespace{"a container": c[0], "the LAN": outside} {
@@ -105,7 +98,7 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 		frame = append(frame, 0x81, 0, 0, 0)
 	}
 	header := []byte{0x45, 0, 0, 32, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 10, 88, 0, 2, 127, 0, 0, 7}
-	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	binary.BigEndian.PutUint16(header[10:], attack.Checksum(header))
 	frame = append(append(frame, 0x08, 0), header...)
 	frame = binary.BigEndian.AppendUint16(append(frame, 0x30, 0x39), uint16(server.LocalAddr().(*net.UDPAddr).Port))
 	frame = append(frame, 0, 12, 0, 0, 'h', 'e', 'r', 'e')
@@ -117,17 +110,6 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 	_ = server.SetReadDeadline(time.Now().Add(time.Second)) // fails only on a closed socket
 	_, _, err = server.ReadFrom(make([]byte, 100))
 	return err == nil
-}
-
-// checksum returns the Internet checksum of an even number of bytes (RFC 1071). The checksum field
-// in these bytes must be zero.
-func checksum(header []byte) uint16 {
-	sum := uint32(0)
-	for i := 0; i < len(header); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(header[i:]))
-	}
-	sum = sum&0xffff + sum>>16
-	return ^uint16(sum + sum>>16)
 }
 
 // TestLocalnetAlone publishes ports on 127.0.0.7. It checks that the host gets an answer at this
@@ -148,9 +130,9 @@ func TestLocalnetAlone(t *testing.T) {
 			on("ADD", 2, single).run(t).ok(t)
 			on("ADD", 3, other).run(t).ok(t)
 			serve(t, c[0], 80)
-			intoLoopback(t, c[1], "10.88.0.1")
-			intoLoopback(t, c[2], "10.89.0.1")
-			intoLoopback(t, outside, "192.0.2.1")
+			attack.IntoLoopback(t, c[1], "10.88.0.1")
+			attack.IntoLoopback(t, c[2], "10.89.0.1")
+			attack.IntoLoopback(t, outside, "192.0.2.1")
 			for _, port := range []int{8084, 8085} {
 				if got := ask(t, n.Namespace, "tcp", "127.0.0.7", port); got != "10.88.0.1" {
 					t.Errorf("the host at port %d: got %q, want an answer to 10.88.0.1", port, got)

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/attack"
 )
 
 // metrics runs bvctl metrics and parses its output by Prometheus' library. The key of the result is
@@ -92,7 +93,7 @@ func TestMetrics(t *testing.T) {
 	})
 	const pings = 3
 	setuptest.In(t, c[0], "ip", "address", "add", "10.88.0.77/24", "dev", "eth0")
-	setuptest.In(t, c[0], "ip", "neighbour", "add", "10.88.0.1", "lladdr", macOf(t, n.Namespace, "br0").String(), "dev", "eth0")
+	setuptest.In(t, c[0], "ip", "neighbour", "add", "10.88.0.1", "lladdr", attack.MACOf(t, n.Namespace, "br0").String(), "dev", "eth0")
 	setuptest.In(t, c[0], "sh", "-c", fmt.Sprintf("ping -q -c %d -i 0.2 -W 0.2 -I 10.88.0.77 10.88.0.1 || true", pings))
 	compare("the guard has dropped packets", map[string]float64{
 		"bridgeveth_dropped_packets_total{family=bridge bridge= rule=IPv4 source}": pings,

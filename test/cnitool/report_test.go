@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
+	"github.com/bridgeveth/bridgeveth/test/attack"
 )
 
 // report runs bvctl doctor --report, and returns the files of the archive and what bvctl printed on
@@ -98,7 +99,7 @@ func TestReport(t *testing.T) {
 	real := []string{
 		"shopnet", "vault-net", "brshop0", id, "payments", "checkout-7f", "cni-5d1f", "wan77", "wan77peer", "bazaar", "till",
 		"10.88.0.0/24", "10.88.0.1", "10.88.0.2", "fd88:12:34::2", "fd88:12:34::/64", "0xfd880012003400000000000000000002", "198.51.100.77", "203.0.113.9",
-		macOf(t, c, "eth0").String(), macOf(t, n.Namespace, "brshop0").String(), strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ls /sys/class/net/brshop0/brif | head -1")),
+		attack.MACOf(t, c, "eth0").String(), attack.MACOf(t, n.Namespace, "brshop0").String(), strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ls /sys/class/net/brshop0/brif | head -1")),
 	}
 	plain, said := report(t)
 	masked, _ := report(t, "--mask")

@@ -1,4 +1,4 @@
-package cnitool
+package attack
 
 import (
 	"bytes"
@@ -18,12 +18,12 @@ import (
 var (
 	everybody   = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	bridgeGroup = net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0}    // IEEE 802.1D, table 7-10: spanning tree
-	lldpGroup   = net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0x0e} // the same table: LLDP
+	LLDPGroup   = net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0x0e} // the same table: LLDP
 	allNodes    = net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}       // ff02::1
 )
 
-// ethernet returns an Ethernet frame.
-func ethernet(to, from net.HardwareAddr, kind uint16, payload []byte) []byte {
+// Ethernet returns an Ethernet frame.
+func Ethernet(to, from net.HardwareAddr, kind uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(append(bytes.Clone(to), from...), kind), payload...)
 }
 
@@ -34,11 +34,11 @@ func arpPacket(operation byte, mac net.HardwareAddr, ip netip.Addr, toMAC net.Ha
 	return append(p, to.AsSlice()...)
 }
 
-// udp4 returns an IPv4 packet with an empty UDP datagram.
-func udp4(from, to netip.Addr, sourcePort, port uint16) []byte {
+// UDP4 returns an IPv4 packet with an empty UDP datagram.
+func UDP4(from, to netip.Addr, sourcePort, port uint16) []byte {
 	header := []byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
 	header = append(append(header, from.AsSlice()...), to.AsSlice()...)
-	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	binary.BigEndian.PutUint16(header[10:], Checksum(header))
 	header = binary.BigEndian.AppendUint16(header, sourcePort)
 	return append(binary.BigEndian.AppendUint16(header, port), 0, 8, 0, 0)
 }
@@ -50,10 +50,21 @@ func icmp6(from, to netip.Addr, message []byte) []byte {
 	pseudo := binary.BigEndian.AppendUint32(bytes.Clone(addresses), uint32(len(message)))
 	pseudo = append(append(pseudo, 0, 0, 0, unix.IPPROTO_ICMPV6), message...) // RFC 8200, section 8.1
 	message = bytes.Clone(message)
-	binary.BigEndian.PutUint16(message[2:], checksum(pseudo))
+	binary.BigEndian.PutUint16(message[2:], Checksum(pseudo))
 	header := binary.BigEndian.AppendUint16([]byte{0x60, 0, 0, 0}, uint16(len(message)))
 	header = append(append(header, unix.IPPROTO_ICMPV6, 255), addresses...)
 	return append(header, message...)
+}
+
+// Checksum returns the Internet checksum of an even number of bytes (RFC 1071). The checksum field
+// in these bytes must be zero.
+func Checksum(header []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(header); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	sum = sum&0xffff + sum>>16
+	return ^uint16(sum + sum>>16)
 }
 
 // neighbourAdvertisement returns an ICMPv6 message that overrides neighbour entries for ip with
@@ -83,8 +94,8 @@ func linkLocalOf(mac net.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
 }
 
-// macOf returns the MAC address of a link.
-func macOf(t testing.TB, in *setup.Namespace, link string) (mac net.HardwareAddr) {
+// MACOf returns the MAC address of a link.
+func MACOf(t testing.TB, in *setup.Namespace, link string) (mac net.HardwareAddr) {
 	t.Helper()
 	err := in.Do(func() error {
 		l, err := net.InterfaceByName(link)
@@ -107,19 +118,20 @@ func neighbourMAC(t testing.TB, in *setup.Namespace, link, address string) strin
 	return mac
 }
 
-// frameReader receives the frames of a link. The caller must call close.
-type frameReader struct {
+// FrameReader receives the frames of a link. The caller must call Close.
+type FrameReader struct {
 	t  testing.TB
 	fd int
 }
 
-func readFrames(t testing.TB, in *setup.Namespace, link string) frameReader {
+// ReadFrames returns a reader of the frames that arrive at a link.
+func ReadFrames(t testing.TB, in *setup.Namespace, link string) FrameReader {
 	t.Helper()
-	return frameReader{t, packetSocketOn(t, in, link)}
+	return FrameReader{t, PacketSocket(t, in, link)}
 }
 
-// has reports whether a frame has arrived for which the function match returns true.
-func (r frameReader) has(match func(frame []byte) bool) bool {
+// Has reports whether a frame has arrived for which the function match returns true.
+func (r FrameReader) Has(match func(frame []byte) bool) bool {
 	r.t.Helper()
 	b := make([]byte, 2048)
 	for {
@@ -136,4 +148,27 @@ func (r frameReader) has(match func(frame []byte) bool) bool {
 	}
 }
 
-func (r frameReader) close() { _ = unix.Close(r.fd) } // nothing was written
+// Close ends the reader.
+func (r FrameReader) Close() { _ = unix.Close(r.fd) } // nothing was written
+
+// allProtocols is ETH_P_ALL in network byte order.
+const allProtocols = unix.ETH_P_ALL << 8
+
+// PacketSocket opens a socket for the frames of a link.
+func PacketSocket(t testing.TB, in *setup.Namespace, name string) (fd int) {
+	t.Helper()
+	err := in.Do(func() error {
+		link, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, allProtocols); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: allProtocols})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
