@@ -37,6 +37,10 @@ func (r *run) check() {
 			}
 		}
 	}
+	if r.hostile != nil && r.checks%attackEvery == 0 {
+		r.attack()
+	}
+	r.checks++
 }
 
 // restoreLeases attaches and detaches one container in each network, because the first ADD after

@@ -61,7 +61,7 @@ const mostPrinted = 5
 // passed returns true if the run has no problem yet. Otherwise it fails the test, and prints the
 // seed and, for the first problems, the operations that concern their containers and addresses.
 func (r *run) passed() bool {
-	if len(r.problems) == 0 {
+	if len(r.problems) == 0 && !r.t.Failed() {
 		return true
 	}
 	slices.SortStableFunc(r.entries, func(a, b entry) int { return a.at.Compare(b.at) })
@@ -116,6 +116,7 @@ var expectations = []struct{ fault, result string }{
 	{diskFilled, "ADD failed or succeeded; DEL succeeded and left nothing"},
 	{firewalldReloaded, "one `bvctl repair` restored the zones of the bridges"},
 	{dockerRestarted, "one `bvctl repair` restored the rules"},
+	{attacked, "each attack failed"},
 }
 
 // report writes the result of a run without problems as Markdown to a file. It writes nothing if
@@ -134,6 +135,9 @@ func (r *run) report(file string) {
 		version("uname", "-r"), version("iptables", "--version"), version("nft", "--version"), version(programs+"/bvctl", "--version"))
 	fmt.Fprint(&text, "\n| fault | cases | result |\n| --- | --- | --- |\n")
 	for _, e := range expectations {
+		if e.fault == attacked && r.hostile == nil {
+			e.result = "not run: the run is short"
+		}
 		if why := r.firewalls.missing[e.fault]; why != "" {
 			e.result = "not run: " + why
 		}

@@ -31,6 +31,8 @@ type run struct {
 	workers    []*worker
 	checker    *worker // calls plugins while the workers pause
 	firewalls  *firewalls
+	hostile    *hostile // nil in a short run
+	checks     int      // number of checks so far
 	before     []string // state of the host before the run
 	began      time.Time
 
@@ -65,6 +67,9 @@ func newRun(t *testing.T, seed, operations, minutes uint64) *run {
 	r.prepare()
 	r.before = r.dump()
 	r.firewalls.start(t)
+	if number == mostWorkers {
+		r.hostile = r.newHostile()
+	}
 	r.began = time.Now()
 	return r
 }
@@ -138,6 +143,9 @@ func (r *run) end() bool {
 			}
 			r.problem(fmt.Sprintf("leases of network %s are left: %v, %v", n.name, left, err), names...)
 		}
+	}
+	if r.hostile != nil {
+		r.hostile.end(r)
 	}
 	r.firewalls.end(r.t)
 	// The child process of a DEL may run for some milliseconds after the DEL.
