@@ -17,7 +17,7 @@ import (
 // two containers, and each address of a container is leased to this container. After one repair,
 // CHECK succeeds for each container and the container reaches its gateways.
 func (r *run) check() {
-	if err := r.firewalls.again(); err != nil {
+	if err := r.firewalls.again(r.t); err != nil {
 		r.problem(err.Error())
 	}
 	r.restoreLeases()

@@ -23,10 +23,12 @@ type firewalls struct {
 	missing map[string]string // why a fault cannot be made, by the name of the fault
 	bin     string            // folder with dockerd
 
-	mu      sync.Mutex      // only one worker at a time reloads firewalld or restarts dockerd
-	failed  map[string]bool // faults that have failed; the bool is always true
-	docker  func() error    // ends dockerd; nil if dockerd does not run
-	endRest func()          // ends firewalld and its D-Bus daemon
+	mu     sync.Mutex      // only one worker at a time reloads firewalld or restarts dockerd
+	failed map[string]bool // faults that have failed; the bool is always true
+
+	docker        func() error // ends dockerd; nil if dockerd does not run
+	stopFirewalld func()
+	stopBus       func() // ends the D-Bus daemon of firewalld
 }
 
 // firewalldRelease is the Debian release of firewalld. From firewalld 2.1 on, firewalld owns its
@@ -36,7 +38,7 @@ const firewalldRelease = "bookworm"
 // newFirewalls finds out which programs can run. A short run starts none of them, because their
 // start would take longer than the run.
 func newFirewalls(short bool) *firewalls {
-	f := &firewalls{bin: os.Getenv("DOCKER_BIN"), missing: map[string]string{}, failed: map[string]bool{}, endRest: func() {}}
+	f := &firewalls{bin: os.Getenv("DOCKER_BIN"), missing: map[string]string{}, failed: map[string]bool{}, stopFirewalld: func() {}, stopBus: func() {}}
 	if harness.MissingFirewalld(firewalldRelease) != "" {
 		f.missing[firewalldReloaded] = "firewalld is missing"
 	}
@@ -65,8 +67,7 @@ func (f *firewalls) settle(t *testing.T) {
 // start starts the programs, and end ends them.
 func (f *firewalls) start(t *testing.T) {
 	if f.missing[firewalldReloaded] == "" {
-		stopFirewalld, stopBus := harness.Firewalld(t, firewalldRelease)
-		f.endRest = func() { stopFirewalld(); stopBus() }
+		f.stopFirewalld, f.stopBus = harness.Firewalld(t, firewalldRelease)
 	}
 	if f.missing[dockerRestarted] == "" {
 		if err := f.restartDocker(); err != nil {
@@ -83,7 +84,8 @@ func (f *firewalls) end(t *testing.T) {
 		}
 		f.docker = nil
 	}
-	f.endRest()
+	f.stopFirewalld()
+	f.stopBus()
 }
 
 // restartDocker ends dockerd, if it runs, and starts it.
@@ -107,13 +109,22 @@ func (f *firewalls) reloadFirewalld() error {
 	return nil
 }
 
-// again repeats the last reload and the last restart that have failed. A flush makes them fail if it
-// hits them. firewalld then drops all packets until the next reload, and dockerd does not run.
-func (f *firewalls) again() error {
-	for fault := range f.failed {
-		if err := f.write(fault); err != nil {
-			return err
-		}
+// again restarts both programs if a reload or a restart has failed. A flush makes them fail if it
+// hits them. firewalld then drops all packets, and it may refuse even the next reload. dockerd does
+// not run then.
+func (f *firewalls) again(t *testing.T) error {
+	if len(f.failed) == 0 {
+		return nil
+	}
+	clear(f.failed)
+	if f.missing[firewalldReloaded] == "" {
+		f.stopFirewalld()
+		// After a flush, firewalld ends without the deletion of its tables.
+		setuptest.Run(t, "sh", "-c", "nft list tables | grep ' inet firewalld' | while read line; do nft delete $line; done")
+		f.stopFirewalld = harness.StartFirewalld(t)
+	}
+	if f.missing[dockerRestarted] == "" {
+		return f.restartDocker()
 	}
 	return nil
 }

@@ -42,9 +42,15 @@ func Firewalld(t testing.TB, release string) (stopFirewalld, stopBus func()) {
 		}
 	}
 	stopBus = StartBus(t)
-	stopFirewalld = Daemon(t, "/usr/sbin/firewalld", "--nofork", "--nopid")
+	return StartFirewalld(t), stopBus
+}
+
+// StartFirewalld starts firewalld again after stopFirewalld (see Firewalld).
+func StartFirewalld(t testing.TB) (stop func()) {
+	t.Helper()
+	stop = Daemon(t, "/usr/sbin/firewalld", "--nofork", "--nopid")
 	Await(t, "firewalld", func() bool { return exec.Command("firewall-cmd", "--state").Run() == nil })
-	return stopFirewalld, stopBus
+	return stop
 }
 
 // StartBus starts a D-Bus daemon in the test's host. The daemon ends with the test, or when stop is
