@@ -13,8 +13,8 @@ root=$PWD/.cache/distro/$suite
 
 # firewalld is not in the list: its tests mount it over /usr, from the folder of hack/firewalld.sh.
 # The list has the packages that it needs.
-hack/root.sh "$root" "$suite" busybox-static conmon containerd crun dbus-daemon docker.io gir1.2-glib-2.0 iperf3 iproute2 iptables iputils-ping kmod \
-	netavark nftables podman procps python3-dbus python3-gi python3-nftables runc strace systemd tini
+hack/root.sh "$root" "$suite" busybox-static conmon containerd crun dbus docker.io gir1.2-glib-2.0 iperf3 iproute2 iptables iputils-ping kmod \
+	netavark network-manager nftables podman procps python3-dbus python3-gi python3-nftables runc strace systemd tini
 
 # shellcheck disable=SC2016 # the inner shell expands these variables
 exec unshare -mp --fork bash -euc '

@@ -37,7 +37,7 @@ lay_out() {
 	mkdir -p "$ROOT/bridgeveth-node/share/man/man8"
 	mv "$usr/share/man/man8/bridgeveth-node.8.gz" "$ROOT/bridgeveth-node/share/man/man8/"
 	cp -r "$ROOT/completion/." "$usr/share/"
-	install -D -m 644 -t "$usr/share/doc/bridgeveth/examples" conf/*.conflist dist/grafana/bridgeveth.json
+	install -D -m 644 -t "$usr/share/doc/bridgeveth/examples" conf/*.conflist dist/grafana/bridgeveth.json dist/systemd-networkd/* dist/NetworkManager/*
 	install -D -m 644 -t "$usr/share/bridgeveth" conf/bridgeveth.schema.json
 	install -D -m 644 -t "$ROOT/bridgeveth-node/share/doc/bridgeveth-node/examples" deploy/base/rbac.yaml
 	for package in bridgeveth bridgeveth-node bridgeveth-dropin; do
