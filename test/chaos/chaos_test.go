@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) { harness.Main(m, &programs, "bridgeveth", "bvctl") 
 // TestChaos makes a run. The environment variables CHAOS_SEED and CHAOS_OPERATIONS set the seed and
 // the number of operations. With CHAOS_MINUTES, the run makes further operations until it has taken
 // this number of minutes. If the run finds nothing wrong, TestChaos writes its result as Markdown
-// to the file that CHAOS_REPORT names.
+// to the file that CHAOS_REPORT names. Otherwise TestChaos repeats the run with fewer and fewer steps.
 func TestChaos(t *testing.T) {
 	seed, err := number("CHAOS_SEED", 1)
 	operations, opErr := number("CHAOS_OPERATIONS", 400)
@@ -41,12 +42,21 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("seed %d, %d operations, at least %d minutes", seed, operations, minutes)
+	inHost, failed := false, ""
+	if os.Getenv(failureVar) == "" {
+		failed = filepath.Join(t.TempDir(), "failure")
+		t.Setenv(failureVar, failed)
+	}
 	setuptest.InHost(t, func() {
+		inHost = true
 		r := newRun(t, seed, operations, minutes)
 		if r.rounds() && r.end() {
 			r.report(os.Getenv("CHAOS_REPORT"))
 		}
 	})
+	if t.Failed() && !inHost && failed != "" {
+		explain(t, seed, failed)
+	}
 }
 
 // number returns the value of an environment variable, or the parameter usual if the variable is

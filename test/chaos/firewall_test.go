@@ -36,14 +36,19 @@ type firewalls struct {
 const firewalldRelease = "bookworm"
 
 // newFirewalls finds out which programs can run. A short run starts none of them, because their
-// start would take longer than the run.
-func newFirewalls(short bool) *firewalls {
+// start would take longer than the run. A repeated run starts only those that its steps need.
+func (r *run) newFirewalls(short bool) *firewalls {
 	f := &firewalls{bin: os.Getenv("DOCKER_BIN"), missing: map[string]string{}, failed: map[string]bool{}, stopFirewalld: func() {}, stopBus: func() {}}
 	if harness.MissingFirewalld(firewalldRelease) != "" {
 		f.missing[firewalldReloaded] = "firewalld is missing"
 	}
 	if harness.MissingDocker(f.bin) != "" {
 		f.missing[dockerRestarted] = "dockerd is missing"
+	}
+	for _, fault := range []string{firewalldReloaded, dockerRestarted} {
+		if r.kept != nil && !r.needs(fault) {
+			f.missing[fault] = "no step needs it"
+		}
 	}
 	if short {
 		f.missing[firewalldReloaded], f.missing[dockerRestarted] = "the run is short", "the run is short"

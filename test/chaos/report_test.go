@@ -64,6 +64,9 @@ func (r *run) passed() bool {
 	if len(r.problems) == 0 && !r.t.Failed() {
 		return true
 	}
+	if err := r.writeFailure(os.Getenv(failureVar)); err != nil {
+		r.t.Error(err)
+	}
 	slices.SortStableFunc(r.entries, func(a, b entry) int { return a.at.Compare(b.at) })
 	r.t.Errorf("%d problems; to run again: make chaos SEED=%d OPERATIONS=%d", len(r.problems), r.seed, r.operations)
 	for _, p := range r.problems[:min(len(r.problems), mostPrinted)] {

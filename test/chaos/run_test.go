@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,9 +30,10 @@ type run struct {
 	workers    []*worker
 	checker    *worker // calls plugins while the workers pause
 	firewalls  *firewalls
-	hostile    *hostile // nil in a short run
-	checks     int      // number of checks so far
-	before     []string // state of the host before the run
+	hostile    *hostile      // nil in a short run
+	checks     int           // number of checks so far
+	kept       map[step]bool // the steps of a repeated run; nil for all steps
+	before     []string      // state of the host before the run
 	began      time.Time
 
 	mu       sync.Mutex
@@ -58,16 +58,19 @@ func newRun(t *testing.T, seed, operations, minutes uint64) *run {
 	}
 	number := max(1, min(mostWorkers, r.operations/25))
 	for i := range number {
-		r.workers = append(r.workers, r.newWorker(i+1, rand.New(rand.NewPCG(seed, uint64(i)))))
+		r.workers = append(r.workers, r.newWorker(i+1))
 	}
-	r.checker = r.newWorker(0, rand.New(rand.NewPCG(seed, 0)))
+	r.checker = r.newWorker(0)
 	r.checker.disturbed.calm = true
-	r.firewalls = newFirewalls(number < mostWorkers)
+	if err := r.keep(os.Getenv(stepsVar)); err != nil {
+		t.Fatal(err)
+	}
+	r.firewalls = r.newFirewalls(number < mostWorkers)
 	r.firewalls.settle(t)
 	r.prepare()
 	r.before = r.dump()
 	r.firewalls.start(t)
-	if number == mostWorkers {
+	if number == mostWorkers && r.kept == nil {
 		r.hostile = r.newHostile()
 	}
 	r.began = time.Now()
@@ -75,8 +78,9 @@ func newRun(t *testing.T, seed, operations, minutes uint64) *run {
 }
 
 // newWorker returns a worker, which calls the plugins by a libcni of its own.
-func (r *run) newWorker(number int, random *rand.Rand) *worker {
-	w := &worker{run: r, number: number, random: random, disturbed: &disturbed{}}
+func (r *run) newWorker(number int) *worker {
+	w := &worker{run: r, number: number, disturbed: &disturbed{}}
+	_, w.random = step{Worker: number}.choose(r.seed)
 	w.cni = libcni.NewCNIConfigWithCacheDir([]string{programs}, "/var/lib/cni", w.disturbed)
 	return w
 }
@@ -100,6 +104,9 @@ func (r *run) prepare() {
 func (r *run) rounds() bool {
 	for done := 0; done < r.operations || time.Since(r.began) < r.leastTime; r.operations = max(r.operations, done) {
 		done += perRound * len(r.workers)
+		if r.skip() {
+			continue
+		}
 		var all sync.WaitGroup
 		for _, w := range r.workers {
 			all.Go(w.round)

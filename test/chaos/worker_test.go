@@ -27,35 +27,39 @@ const (
 type worker struct {
 	*run
 	number     int
-	random     *rand.Rand
+	steps      int        // number of steps so far
+	random     *rand.Rand // of the present step
 	cni        *libcni.CNIConfig
 	disturbed  *disturbed
 	containers []*container
 	serial     int // number of the last container
 }
 
+type operation struct {
+	weight int
+	name   string
+	run    func(*worker)
+}
+
 // operations are the operations of a worker. weight is the share of an operation in per mille. run
 // does nothing if the worker has no container for the operation.
-var operations = []struct {
-	weight int
-	run    func(*worker)
-}{
-	{340, (*worker).add},
-	{220, (*worker).del},
-	{136, (*worker).check},
-	{60, (*worker).gc},
-	{60, (*worker).status},
-	{40, (*worker).deleteNamespace},
-	{20, (*worker).lose},
-	{30, (*worker).deleteHostEnd},
-	{20, (*worker).deleteIFB},
-	{10, (*worker).deleteBridge},
-	{20, (*worker).flushIPTables},
-	{20, (*worker).flushRuleset},
-	{10, (*worker).deleteStore},
-	{10, (*worker).fillDisk},
-	{2, (*worker).reloadFirewalld},
-	{2, (*worker).restartDocker},
+var operations = []operation{
+	{340, "ADD", (*worker).add},
+	{220, "DEL", (*worker).del},
+	{136, "CHECK", (*worker).check},
+	{60, "GC", (*worker).gc},
+	{60, "STATUS", (*worker).status},
+	{40, namespaceDeleted, (*worker).deleteNamespace},
+	{20, containerLost, (*worker).lose},
+	{30, hostEndDeleted, (*worker).deleteHostEnd},
+	{20, ifbDeleted, (*worker).deleteIFB},
+	{10, bridgeDeleted, (*worker).deleteBridge},
+	{20, iptablesFlushed, (*worker).flushIPTables},
+	{20, rulesetFlushed, (*worker).flushRuleset},
+	{10, storeDeleted, (*worker).deleteStore},
+	{10, diskFilled, (*worker).fillDisk},
+	{2, firewalldReloaded, (*worker).reloadFirewalld},
+	{2, dockerRestarted, (*worker).restartDocker},
 }
 
 // round makes the operations of one round.
@@ -65,12 +69,12 @@ func (w *worker) round() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for range perRound {
-		choice := w.random.IntN(1000)
-		for _, o := range operations {
-			if choice -= o.weight; choice < 0 {
-				o.run(w)
-				break
-			}
+		w.steps++
+		s := step{w.number, w.steps}
+		if w.kept == nil || w.kept[s] {
+			var o operation
+			o, w.random = s.choose(w.seed)
+			o.run(w)
 		}
 	}
 }

@@ -40,7 +40,7 @@ const dockerWait = time.Minute
 // StartDocker runs a command that starts dockerd, and waits until dockerd serves requests. stop ends
 // dockerd and its containerd. If dockerd does not start, the error contains its output.
 func StartDocker(cmd *exec.Cmd) (stop func() error, err error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // dockerd and its containerd
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // the group is dockerd and its containerd
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
