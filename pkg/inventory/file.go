@@ -64,7 +64,8 @@ func ValidateList(list any) error {
 	return err
 }
 
-// newFile returns a File with the given text in the folder dir. The File is never nil.
+// newFile returns a File with the given text in the folder dir. An empty dir means that no file has
+// the text yet. The File is never nil.
 func newFile(text []byte, dir string) (*File, error) {
 	f := &File{Text: text}
 	list, err := parseList(text, dir)

@@ -86,10 +86,11 @@ func readList(file string) (*libcni.NetworkConfigList, error) {
 }
 
 // parseList reads a configuration with a plugin list or with a single plugin. Like libcni, it adds
-// the plugins in the folder of the network below dir, unless the list has only inlined plugins.
+// the plugins in the folder of the network below dir, unless dir is empty or the list has only inlined
+// plugins.
 func parseList(text []byte, dir string) (*libcni.NetworkConfigList, error) {
 	list, err := libcni.NetworkConfFromBytes(text)
-	if err == nil && !list.LoadOnlyInlinedPlugins {
+	if err == nil && dir != "" && !list.LoadOnlyInlinedPlugins {
 		var more []*libcni.PluginConfig
 		more, err = libcni.NetworkPluginConfsFromFiles(dir, list.Name)
 		list.Plugins = append(list.Plugins, more...)

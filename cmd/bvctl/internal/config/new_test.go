@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -54,5 +55,20 @@ func TestNewMistakes(t *testing.T) {
 		if err == nil || err.Error() != tt.want || out != "" {
 			t.Errorf("%s: got %q, %v\nwant %s", tt.options, out, err, tt.want)
 		}
+	}
+}
+
+// TestNewElsewhere checks that a folder with the name of the network in the working directory has no
+// effect. An example is /etc/containers, whose files are no plugins.
+func TestNewElsewhere(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("containers", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("containers/storage.conf", []byte("[storage]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(t, "new", "--for", "podman", "--subnet", "10.200.1.0/24"); err != nil {
+		t.Error(err)
 	}
 }
