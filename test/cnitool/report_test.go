@@ -81,6 +81,13 @@ func TestReport(t *testing.T) {
 	setuptest.Run(t, "sh", "-c", "echo {broken >/run/net.d/40-broken.conf; echo secret-of-the-host >/run/net.d/kubeconfig")
 	setuptest.Run(t, "ip", "link", "add", "wan77", "up", "type", "veth", "peer", "name", "wan77peer")
 	setuptest.Run(t, "ip", "address", "add", "198.51.100.77/24", "dev", "wan77")
+	setuptest.Run(t, "ip", "link", "set", "wan77", "alias", "to rack seventeen")
+	for _, command := range []string{
+		"nft add table ip gone", "nft add chain ip gone rules", `nft add rule ip gone rules iifname "gone1" oifname != "gone2" accept`,
+		"iptables -A FORWARD -i gone3 ! -o gone4 -j ACCEPT",
+	} {
+		setuptest.Run(t, "sh", "-c", command)
+	}
 	c := setuptest.Container(t, "cni-5d1f")
 	n.env = []string{"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=payments;K8S_POD_NAME=checkout-7f"}
 	if err := n.cnitoolOn("shopnet", "add", c); err != nil {
@@ -97,7 +104,7 @@ func TestReport(t *testing.T) {
 	}
 	id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(records[0]), "shopnet-"), "-eth0")
 	real := []string{
-		"shopnet", "vault-net", "brshop0", id, "payments", "checkout-7f", "cni-5d1f", "wan77", "wan77peer", "bazaar", "till",
+		"shopnet", "vault-net", "brshop0", id, "payments", "checkout-7f", "cni-5d1f", "wan77", "wan77peer", "bazaar", "till", "gone1", "gone2", "gone3", "gone4", "rack seventeen",
 		"10.88.0.0/24", "10.88.0.1", "10.88.0.2", "fd88:12:34::2", "fd88:12:34::/64", "0xfd880012003400000000000000000002", "198.51.100.77", "203.0.113.9",
 		attack.MACOf(t, c, "eth0").String(), attack.MACOf(t, n.Namespace, "brshop0").String(), strings.TrimSpace(setuptest.Run(t, "sh", "-c", "ls /sys/class/net/brshop0/brif | head -1")),
 	}

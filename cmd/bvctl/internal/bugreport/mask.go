@@ -105,6 +105,10 @@ var found = []struct {
 	{"link", regexp.MustCompile(`(?m)^\d+: ([^:@\s]+)`)},
 	{"link", regexp.MustCompile(`(?m)^\d+: [^:@\s]+@([^:\s]+)`)},
 	{"link", regexp.MustCompile(`(?m)\baltname (\S+)`)},
+	// Rules may have names of links that do not exist at present.
+	{"link", regexp.MustCompile(`\b(?:[io]ifname|device) (?:!= )?"([^"*]+)"`)},
+	{"link", regexp.MustCompile(`(?m)^\[.* -i ([\w.-]+)(?: |$)`)},
+	{"link", regexp.MustCompile(`(?m)^\[.* -o ([\w.-]+)(?: |$)`)},
 	{"netns", regexp.MustCompile(`\blink-netns (\S+)`)},
 	{"netns", regexp.MustCompile(`/netns/([\w.-]+)`)},
 	{"network", regexp.MustCompile(`(?m)^  "name": "([^"]+)"`)},
@@ -140,11 +144,13 @@ var (
 	macPattern  = regexp.MustCompile(`\b(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\b`)
 	v6Pattern   = regexp.MustCompile(`(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{0,4})(?:/\d+)?`)
 	v4Pattern   = regexp.MustCompile(`\b(?:\d{1,3}\.){3}\d{1,3}(?:/\d+)?\b`)
+	aliasLine   = regexp.MustCompile(`(?m)^( +alias ).*`)    // the description of a link, in any words
 	hexPattern  = regexp.MustCompile(`\b0x[0-9a-f]{9,32}\b`) // nft prints addresses of unknown type as one number
 )
 
 // mask replaces the names and addresses in a text.
 func (m *masker) mask(text string) string {
+	text = aliasLine.ReplaceAllString(text, "${1}MASKED")
 	text = wordPattern.ReplaceAllStringFunc(text, m.maskWord)
 	text = macPattern.ReplaceAllStringFunc(text, m.maskMAC)
 	text = hexPattern.ReplaceAllString(text, "0xMASKED")
