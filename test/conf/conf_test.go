@@ -70,11 +70,15 @@ func TestNew(t *testing.T) {
 	const v4, v6 = "--subnet=10.86.0.0/16", "--subnet=fd86::/64"
 	for _, options := range [][]string{
 		{}, {"--for=cri-o"}, {"--for=kubernetes", v4, v6, "--masq-exclude=10.0.0.0/8"}, {"--for=nerdctl", "--bridge=br7"},
-		{"--for=podman", v4, v6, "--name=n", "--masquerade=false"},
+		{"--for=podman", v4, v6, "--name=n", "--masquerade=false"}, {"--for=podman", v6, "--firewalld"},
 	} {
 		t.Run(strings.Join(options, " "), func(t *testing.T) {
 			setuptest.EnterHost(t)
-			setuptest.DropForward(t, "iptables")
+			if slices.Contains(options, "--firewalld") {
+				startFirewalld(t)
+			} else {
+				setuptest.DropForward(t, "iptables")
+			}
 			text, err := exec.Command(filepath.Join(plugins, "bvctl"), append([]string{"config", "new"}, options...)...).Output()
 			if err != nil {
 				t.Fatal(err)
@@ -89,6 +93,16 @@ func TestNew(t *testing.T) {
 			runVerbs(t, libcni.NewCNIConfigWithCacheDir([]string{plugins}, "/run/cache", nil), list)
 		})
 	}
+}
+
+// startFirewalld starts firewalld, or skips the test if the program is missing.
+func startFirewalld(t *testing.T) {
+	t.Helper()
+	const release = "trixie"
+	if why := harness.MissingFirewalld(release); why != "" {
+		t.Skip("LISTED SKIP: " + why)
+	}
+	harness.Firewalld(t, release)
 }
 
 // TestReadme checks that the table in conf/README.md lists every configuration file, with the
