@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,6 +87,9 @@ func check(path string) (*report, error) {
 		return nil, err
 	}
 	r.warnList(file.Text)
+	if json.Valid(file.Text) {
+		r.warnRepeated(json.NewDecoder(bytes.NewReader(file.Text)), "")
+	}
 	if err != nil {
 		r.Errors = append(r.Errors, err.Error())
 		return r, nil

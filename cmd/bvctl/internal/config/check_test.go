@@ -104,7 +104,7 @@ func TestCheckMistakes(t *testing.T) {
 func TestCheckWarnings(t *testing.T) {
 	path := write(t, `{"cniVersion": "1.0.0", "name": "net", "Plugins": [], "plugins": [
 		{"type": "bridge", "isGatway": true, "capabilities": {"portMapping": true, "aliases": true}, "ipam": {"type": "host-local", "gatway": "10.1.0.1", "ranges": [[{"subnet": "10.1.0.0/16", "gw": "10.1.0.1"}]]}, "dns": {"nameserver": []}, "vlan": 7, "vlanTrunk": [{"id": 8, "name": "a"}]},
-		{"type": "portmap", "SNAT": true}, {"type": "bridgeveth", "ipam": {"type": "static"}}, {"type": "tuning"}]}`)
+		{"type": "portmap", "SNAT": true}, {"type": "bridgeveth", "ipam": {"type": "static"}, "bridge": "br0", "bridge": "br1"}, {"type": "tuning"}], "name": "net"}`)
 	out, err := run(t, "check", path)
 	if err != nil {
 		t.Error(err)
@@ -115,6 +115,8 @@ func TestCheckWarnings(t *testing.T) {
 	}
 	want := []string{
 		`Plugins: libcni ignores this key; did you mean "plugins"?`,
+		"plugins[2].bridge: the object has this key more than once; only the last value has an effect",
+		"name: the object has this key more than once; only the last value has an effect",
 		`plugins[0] (bridge): isGatway: the plugin ignores this key; did you mean "isGateway"?`,
 		`plugins[0] (bridge): dns.nameserver: the plugin ignores this key; did you mean "nameservers"?`,
 		"plugins[0] (bridge): vlanTrunk[0].name: the plugin ignores this key",

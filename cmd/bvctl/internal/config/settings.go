@@ -85,6 +85,29 @@ func (r *report) warnList(text []byte) {
 	}
 }
 
+// warnRepeated adds a warning for each key that an object has more than once. path is the place of
+// the next value of d, which must be valid JSON.
+func (r *report) warnRepeated(d *json.Decoder, path string) {
+	start, _ := d.Token()
+	if start != json.Delim('{') && start != json.Delim('[') {
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; d.More(); i++ {
+		below := fmt.Sprintf("%s[%d]", path, i)
+		if start == json.Delim('{') {
+			key, _ := d.Token()
+			below = strings.TrimPrefix(fmt.Sprintf("%s.%v", path, key), ".")
+			if seen[below] {
+				r.warn("", "%s: the object has this key more than once; only the last value has an effect", below)
+			}
+			seen[below] = true
+		}
+		r.warnRepeated(d, below)
+	}
+	_, _ = d.Token() // the end of the object or list
+}
+
 // warnUnknown adds a warning for each key that the plugin ignores, in an object or in a list of
 // objects. path precedes the keys in a warning.
 func (r *report) warnUnknown(where string, text json.RawMessage, path string, known []string) {
