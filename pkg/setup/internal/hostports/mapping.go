@@ -22,7 +22,7 @@ const portKey = 8
 type Mapping struct {
 	elements.Element
 	port  plan.HostPort
-	Owner elements.Owner // set only if the mapping was read from nf_tables
+	Owner elements.Owner // not set by mappings
 }
 
 // mappings returns the mappings for the host ports of a container with these addresses. A host port on all
