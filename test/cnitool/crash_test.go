@@ -270,11 +270,15 @@ func TestTablesDeletedShared(t *testing.T) {
 }
 
 // TestRulesetFlushed runs "nft flush ruleset" during an ADD, on a host whose FORWARD chain denies
-// packets. The rounds are those of TestBridgeDeleted. The test checks that ADD nevertheless
-// succeeds, and that DEL leaves nothing.
+// packets, and with the chains of Docker to which rules of bridgeveth jump. The rounds are those of
+// TestBridgeDeleted. The test checks that ADD nevertheless succeeds, and that DEL leaves nothing.
 func TestRulesetFlushed(t *testing.T) {
 	t.Parallel()
 	newNode(t, single, "nft").containers(1)
+	addDocker := func() {
+		setuptest.Run(t, "sh", "-ec", "iptables-nft -N DOCKER-ISOLATION-STAGE-1; iptables-nft -N DOCKER-ISOLATION-STAGE-2; iptables-nft -A FORWARD -j DOCKER-ISOLATION-STAGE-1")
+	}
+	addDocker()
 	before := setuptest.Dump(t)
 	for at, sent := 1, 1; sent >= at; at++ {
 		sent = 0
@@ -292,6 +296,9 @@ func TestRulesetFlushed(t *testing.T) {
 		}
 		on("DEL", 1, single).run(t).ok(t)
 		setuptest.DropForward(t, "iptables-nft", "ip6tables-nft")
+		if sent >= at { // the flush has deleted the chains
+			addDocker()
+		}
 		if !setuptest.Same(t, before, "ruleset flushed before message %d, DEL left traces", at) {
 			t.FailNow()
 		}

@@ -19,10 +19,19 @@ func readNFT(n *netns.Namespace, family int) (t filter, err error) {
 	if err == nil && t.inForce {
 		t.own, err = xtables.Rules(n, family, xtables.Filter, forwardChain, xtables.All)
 	}
-	if err == nil && t.lastBefore() >= 0 {
-		t.docker, err = nft.HasChain(n, family, xtables.Filter, dockerDrops)
+	if err == nil {
+		t.docker, err = t.hasDocker(n)
 	}
 	return t, err
+}
+
+// hasDocker reports whether the table has the chain dockerDrops. It asks the kernel only if FORWARD
+// jumps to one of chainsBefore, as it does whenever Docker runs.
+func (t filter) hasDocker(n *netns.Namespace) (bool, error) {
+	if t.lastBefore() < 0 {
+		return false, nil
+	}
+	return nft.HasChain(n, t.family, xtables.Filter, dockerDrops)
 }
 
 // someRules is the number of rules of FORWARD that readForward always reads. The kernel sends about

@@ -92,7 +92,11 @@ func addNFT(n *netns.Namespace, t filter, bridge string) error {
 		c.AddChain(&nftables.Chain{Name: adminChain, Table: t.table()})
 		own.deleteFrom(c, func(r xtables.Rule) bool { return r == toAdmin || ours(r, bridge) })
 		wanted := []xtables.Rule{toAdmin}
-		if t.docker {
+		docker, err := filter{family: t.family, forward: base.rules}.hasDocker(n) // not t.docker, for the same reason
+		if err != nil {
+			return err
+		}
+		if docker {
 			wanted = append(wanted, isolationRules(bridge)...)
 		}
 		for _, r := range slices.Backward(append(wanted, forwardRules(bridge)...)) {
