@@ -1,7 +1,7 @@
 // Package ipamconfig reads the configuration of ipam-simple: the keys below "ipam", and the
 // addresses that the runtime requests. It changes nothing on the host.
 //
-// config.go declares the configuration keys.
+// config.go declares the configuration keys, pool.go those of a pool that hosts share.
 package ipamconfig
 
 import (
@@ -45,6 +45,7 @@ type Config struct {
 	ReadyWhenFull bool
 	StickyFor     time.Duration // how long a sticky address is kept; 0 means that addresses are not sticky
 	StickyDir     string
+	Pool          *Pool // nil if no other host gives out the addresses
 
 	Requested   []netip.Addr
 	RequestedBy string // the key that requests the addresses
@@ -70,6 +71,7 @@ type Keys struct {
 	ReadyWhenFull bool                `json:"readyWhenFull"`
 	Sticky        string              `json:"sticky"`
 	StickyDir     string              `json:"stickyDir"`
+	Pool          json.RawMessage     `json:"pool"`
 	Location
 }
 
@@ -140,6 +142,7 @@ func (c *Config) read(args *skel.CmdArgs) (err error) {
 		bad = append(bad, plugin.Read(c.Runtime, &c.capabilities, "runtimeConfig."))
 	}
 	bad = append(bad, c.readSets(&ipam)...)
+	bad = append(bad, c.readPool(&ipam)...)
 	bad = append(bad, c.readRoutes(ipam.Routes)...)
 	bad = append(bad, c.readSticky(&ipam))
 	c.ReadyWhenFull = ipam.ReadyWhenFull

@@ -125,6 +125,25 @@ func TestReadConfigErrors(t *testing.T) {
 			prefix + "runtimeConfig.ips: a JSON string instead of a list"},
 		{"no address", `{"name": "net", "ipam": {"subnet": "10.1.0.0/24"}, "args": {"cni": {"ips": ["10.1.0.9/99"]}}}`, 7,
 			prefix + `args.cni.ips: "10.1.0.9/99" is not an IP address; write it as 10.1.0.9 or fd00:1::9/64`},
+		{"pool without etcd", network(`{"subnet": "10.1.0.0/24", "pool": {}}`), 7, prefix + `ipam.pool.etcd: it is missing; give {"endpoints": ["https://10.0.0.1:2379"]}`},
+		{"pool with a password but no TLS", network(`{"subnet": "10.1.0.0/24", "pool": {"etcd": {"endpoints": ["http://a:1", "https://a:2"], "username": "u", "passwordFile": "/p"}}}`), 7,
+			prefix + `ipam.pool.etcd.endpoints[0]: "http://a:1" does not use TLS, and caFile, certFile or username is set; write https://, or delete these keys; ` +
+				`ipam.pool.etcd.endpoints[1]: "http://a:1" and "https://a:2" differ in http and https; use https for all members, or for none`},
+		{"misspelt in a pool", network(`{"subnet": "10.1.0.0/24", "pool": {"blocks": 26, "etcd": {"endpoints": ["http://a:1"], "certfiles": "/x"}}}`), 2,
+			prefix + `ipam.pool.blocks: unknown key, with value 26; did you mean "block"?; ipam.pool.etcd.certfiles: unknown key, with value "/x"; did you mean "certFile"?`},
+		{"pool, all at once", network(`{"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "fd00::/64"}]], "dataDir": "/x", "pool": {"block": 23, "block6": 129, "spare": 0,
+			"etcd": {"endpoints": ["http://user:secret@a:1", "10.0.0.1:2379", "https://a:0", "https://[fd00::1:1"], "caFile": "ca.pem", "certFile": "/c", "username": "u"}}}`), 7,
+			prefix + "ipam.pool.etcd.endpoints[0]: the URL contains a user or a password; use the keys username and passwordFile; " +
+				`ipam.pool.etcd.endpoints[1]: "10.0.0.1:2379" is not a URL of etcd; write it as https://10.0.0.1:2379; ` +
+				`ipam.pool.etcd.endpoints[2]: "https://a:0" is not a URL of etcd; write it as https://10.0.0.1:2379; ` +
+				`ipam.pool.etcd.endpoints[3]: "https://[fd00::1:1" is not a URL of etcd; write it as https://10.0.0.1:2379; ` +
+				`ipam.pool.etcd.caFile: "ca.pem" is a relative path; give an absolute path; ` +
+				"ipam.pool.etcd.certFile: keyFile is missing; give both keys, or neither; " +
+				"ipam.pool.etcd.username: passwordFile is missing; give both keys, or neither; " +
+				"ipam.pool.spare: 0 is not between 1 and 64; give the number of blocks to keep in stock; " +
+				`ipam.dataDir: "/x" cannot be used with ipam.pool, because two stores of a host would give out the same addresses; delete the key; ` +
+				"ipam.pool.block: /23 is no part of subnet 10.1.0.0/24; give a number from 24 to 32; " +
+				"ipam.pool.block6: /129 is no part of subnet fd00::/64; give a number from 64 to 128"},
 		{"old result", `{"cniVersion": "0.2.0", "name": "net", "ipam": {"ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "10.2.0.0/16"}]]}}`, 7,
 			prefix + "cniVersion: a result of version 0.2.0 holds one address of each family; use 0.3.0 or newer for more sets"},
 	} {

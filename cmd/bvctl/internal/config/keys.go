@@ -38,6 +38,8 @@ const (
 	trunkList     kind = "list of VLANs"
 	rangeSets     kind = "list of lists of ranges"
 	routeList     kind = "list of routes"
+	poolObject    kind = "pool"
+	etcdObject    kind = "etcd"
 )
 
 // ofRuntimes are the keys that runtimes and libcni add to the configuration of each plugin, and the
@@ -128,8 +130,28 @@ var ipamKeys = append([]key{
 	{Name: "sticky", Type: text, Default: "off", Meaning: "how long an address is kept for a pod that has ended"},
 	{Name: "stickyDir", Type: text, Default: "/var/lib/ipam-simple", Meaning: "folder of the sticky addresses"},
 	{Name: "readyWhenFull", Type: boolean, Default: "false", Meaning: "STATUS succeeds even if no address is left"},
+	{Name: "pool", Type: poolObject, Default: "none", Meaning: "hosts share the addresses of the ranges; etcd stores who owns which block"},
 	{Name: "importFrom", Type: text, Default: "/var/lib/cni/networks", Meaning: "dataDir of host-local, whose reservations are taken over"},
 }, rangeKeys...)
+
+// poolKeys are the keys below "ipam.pool".
+var poolKeys = []key{
+	{Name: "etcd", Type: etcdObject, Default: "required", Meaning: "how to reach etcd"},
+	{Name: "block", Type: number, max: 32, Default: "26", Meaning: "prefix length of an IPv4 block; the same on all hosts"},
+	{Name: "block6", Type: number, max: 128, Default: "122", Meaning: "prefix length of an IPv6 block; the same on all hosts"},
+	{Name: "spare", Type: number, min: 1, max: 64, Default: "1", Meaning: "number of blocks without a lease that a host keeps in stock"},
+}
+
+// etcdKeys are the keys below "ipam.pool.etcd".
+var etcdKeys = []key{
+	{Name: "endpoints", Type: texts, Default: "required", Meaning: "URLs of the members of etcd"},
+	{Name: "prefix", Type: text, Default: "/bridgeveth", Meaning: "beginning of all keys in etcd"},
+	{Name: "caFile", Type: text, Default: "the certificates of the system", Meaning: "file with the certificates that sign those of etcd"},
+	{Name: "certFile", Type: text, Default: "none", Meaning: "file with the certificate of this host"},
+	{Name: "keyFile", Type: text, Default: "none", Meaning: "file with the private key of certFile"},
+	{Name: "username", Type: text, Default: "none", Meaning: "user of etcd"},
+	{Name: "passwordFile", Type: text, Default: "none", Meaning: "file with the password of username"},
+}
 
 // routeKeys are the keys of one route below "ipam.routes".
 var routeKeys = []key{

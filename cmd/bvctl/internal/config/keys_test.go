@@ -26,6 +26,8 @@ func TestKeys(t *testing.T) {
 		{"firewall", firewallKeys, reflect.TypeFor[attachment.FirewallConfig]()},
 		{"ipam-simple", ipamKeys, reflect.TypeFor[ipamconfig.Keys]()},
 		{"range", rangeKeys, reflect.TypeFor[ipamconfig.Range]()},
+		{"pool", poolKeys, reflect.TypeFor[ipamconfig.Pool]()},
+		{"etcd", etcdKeys, reflect.TypeFor[ipamconfig.Etcd]()},
 		{"route", routeKeys, reflect.TypeFor[ipamconfig.Route]()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -80,9 +82,10 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for section, table := range map[string][]key{"bridgeveth": networkKeys, "ipam-simple": ipamKeys} {
-		_, rows, _ := strings.Cut(string(page), "\n## "+section+"\n")
-		rows, _, _ = strings.Cut(rows, "\n## ")
+	for section, table := range map[string][]key{"## bridgeveth": networkKeys, "## ipam-simple": ipamKeys, "### Shared pool": poolKeys, "### etcd of a pool": etcdKeys} {
+		_, rows, _ := strings.Cut(string(page), "\n"+section+"\n")
+		level, _, _ := strings.Cut(section, " ")
+		rows, _, _ = strings.Cut(rows, "\n"+level+" ")
 		documented := map[string]string{}
 		for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|([^|]*)\\|").FindAllStringSubmatch(rows, -1) {
 			link := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)

@@ -75,6 +75,8 @@ func schema() node {
 			plugin.IPAMSimple: closed(ipamKeys, []string{"ranges"}, []string{"subnet"}),
 			"range":           closed(rangeKeys, []string{"subnet"}),
 			"route":           closed(routeKeys, []string{"dst"}),
+			"pool":            closed(poolKeys, []string{"etcd"}),
+			"etcd":            closed(etcdKeys, []string{"endpoints"}),
 			"vlanTrunk":       closed(trunkKeys, []string{"id"}, []string{"minID", "maxID"}),
 			"dns":             closed(dnsKeys, nil),
 		},
@@ -130,6 +132,8 @@ func (k key) schema() node {
 		trunkList:     {"type": "array", "items": ref("vlanTrunk")},
 		rangeSets:     {"type": "array", "items": node{"type": "array", "minItems": 1, "items": ref("range")}},
 		routeList:     {"type": "array", "items": ref("route")},
+		poolObject:    ref("pool"),
+		etcdObject:    ref("etcd"),
 	}[k.Type]
 	if k.Values != nil {
 		s["enum"] = k.Values
