@@ -42,6 +42,9 @@ build: ## build bridgeveth, ipam-simple and bvctl into bin/
 node: ## build bridgeveth-node, the agent of a Kubernetes node, into bin/
 	go build -C cmd/bridgeveth-node -trimpath -ldflags '-s -w' -o $(abspath $(BIN))/bridgeveth-node
 
+pool: ## build bridgeveth-pool, which claims addresses of a pool that hosts share, into bin/
+	go build -C cmd/bridgeveth-pool -trimpath -ldflags '-s -w' -o $(abspath $(BIN))/bridgeveth-pool
+
 packages: ## build deb and rpm packages for amd64 and arm64 into .cache/packages, twice, and compare them
 	@hack/need.sh gzip make
 	go build -C hack/packages -o $(CURDIR)/.cache/bin/ tool
@@ -69,6 +72,10 @@ install: build ## install the plugins into $(DESTDIR)/opt/cni/bin, bvctl into $(
 	ln -f '$(DEST)/.bridgeveth.new' '$(DEST)/.ipam-simple.new'
 	mv -f '$(DEST)/.bridgeveth.new' '$(DEST)/bridgeveth'
 	mv -f '$(DEST)/.ipam-simple.new' '$(DEST)/ipam-simple'
+
+install-pool: install pool ## install also bridgeveth-pool into $(DESTDIR)/usr/local/sbin, and its unit
+	install -m 755 bin/bridgeveth-pool '$(SBIN)/bridgeveth-pool'
+	install -D -m 644 dist/bridgeveth-pool.service '$(DESTDIR)/etc/systemd/system/bridgeveth-pool.service'
 
 install-dropin: install ## install bridgeveth also under the names of the reference plugins, which are kept
 	hack/dropin.sh install '$(DEST)'
@@ -199,4 +206,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node packages test-packages test-arm64 release install install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-pool test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node pool packages test-packages test-arm64 release install install-pool install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-pool test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Writes the manual pages into a folder. The pages come from docs/ and from the help of bvctl and
-# bridgeveth-node. The folder of the programs must have go-md2man, which converts Markdown.
+# Writes the manual pages into a folder. The pages come from docs/ and from the help of bvctl,
+# bridgeveth-pool and bridgeveth-node. The folder of the programs must have go-md2man, which converts Markdown.
 #
 #   hack/man.sh PROGRAMS VERSION FOLDER
 set -eu
@@ -126,6 +126,13 @@ command_page - leases release
 command_page metrics.md metrics
 command_page - node
 command_page repair.md repair
+{
+	printf '# NAME\n\nbridgeveth-pool - claim blocks of the pools of addresses that hosts share\n\n# OPTIONS\n\n'
+	"$programs/bridgeveth-pool" --help 2>&1 | sed 's/^/    /'
+	printf '\n# DESCRIPTION\n\n'
+	body docs/pool.md
+	printf '\n# SEE ALSO\n\nbridgeveth-conf(5), ipam-simple(8)\n'
+} | page bridgeveth-pool 8
 {
 	printf '# NAME\n\nbridgeveth-node - agent of a Kubernetes node\n\n# SYNOPSIS\n\n    bridgeveth-node [flags]\n\n# OPTIONS\n\n'
 	"$programs/bridgeveth-node" --help 2>&1 | sed '1d; s/ (default "'"$(hostname)"'")//; s/^/    /'

@@ -24,6 +24,7 @@ export PACKAGE_VERSION=${PACKAGE_VERSION//-/+}
 lay_out() {
 	local bin=$ROOT/bin usr=$ROOT/bridgeveth
 	install -D "$bin/bvctl" "$usr/sbin/bvctl"
+	install -D "$bin/bridgeveth-pool" "$usr/sbin/bridgeveth-pool"
 	install -D "$bin/bridgeveth-node" "$ROOT/bridgeveth-node/sbin/bridgeveth-node"
 	for unit in dist/bridgeveth-*.{service,timer}; do
 		# The comment in each unit says how to install it from a clone.
@@ -61,7 +62,7 @@ rm -rf "$out" "$out.root"
 mkdir -p "$out"
 for ARCH in amd64 arm64; do
 	export ARCH ROOT=$out.root/$ARCH
-	GOARCH=$ARCH make -s build node VERSION="$version" BIN="$ROOT/bin"
+	GOARCH=$ARCH make -s build node pool VERSION="$version" BIN="$ROOT/bin"
 	if [ $ARCH = amd64 ]; then
 		# The manual pages and completions are the same for both architectures.
 		programs=$ROOT/bin
@@ -80,7 +81,7 @@ for ARCH in amd64 arm64; do
 			(cd "$ROOT" && "$tools/nfpm" package --config "$package.yaml" --packager $format --target "$out/" >/dev/null)
 		done
 	done
-	for program in bridgeveth bvctl bridgeveth-node; do
+	for program in bridgeveth bvctl bridgeveth-node bridgeveth-pool; do
 		"$tools/cyclonedx-gomod" bin -json -noserial -notimestamp -version "$PACKAGE_VERSION" -output "$out/${program}_${PACKAGE_VERSION}_$ARCH.cdx.json" "$ROOT/bin/$program" 2>/dev/null
 	done
 done

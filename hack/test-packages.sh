@@ -169,7 +169,7 @@ step "check by lintian and systemd-analyze"
 in_root sh -c "lintian --allow-root --fail-on error,warning /packages/*_amd64.deb /packages/*_all.deb" || fail lintian
 install_packages /packages/bridgeveth_"${version}"_amd64.deb /packages/bridgeveth-node_"${version}"_amd64.deb
 in_root sh -c 'systemd-analyze verify --man=no /usr/lib/systemd/system/bridgeveth-*' || fail "systemd-analyze verify"
-for page in bridgeveth.8 ipam-simple.8 bvctl.8 bvctl-doctor.8 bvctl-metrics.8 bridgeveth-conf.5 bridgeveth-node.8; do
+for page in bridgeveth.8 ipam-simple.8 bvctl.8 bvctl-doctor.8 bvctl-metrics.8 bridgeveth-conf.5 bridgeveth-pool.8 bridgeveth-node.8; do
 	in_root man --warnings -l "/usr/share/man/man${page##*.}/$page.gz" 2>&1 >/dev/null | sed "s/^/$page: /"
 done
 step passed

@@ -76,16 +76,22 @@ func Each(t *testing.T, test func(t *testing.T, c *clientv3.Client)) {
 			t.Fatalf("%s: %v; install the package etcd-server", program, err)
 		}
 		first, _, _ := strings.Cut(string(text), "\n")
-		client, stop := startEtcd(t, program, 2379+10*i)
+		client, stop := start(t, program, t.TempDir(), 2379+10*i)
 		t.Run(first, func(t *testing.T) { test(t, client) })
 		stop()
 	}
 }
 
-// startEtcd starts an etcd with one member. The function stop ends it.
-func startEtcd(t *testing.T, program string, port int) (c *clientv3.Client, stop func()) {
+// Start starts the etcd of the distribution with its data in the folder dir, and returns a client. The
+// function stop ends etcd. A later Start with the same folder continues with the data.
+func Start(t *testing.T, dir string) (c *clientv3.Client, stop func()) {
 	t.Helper()
-	dir := t.TempDir()
+	return start(t, "etcd", dir, 2379)
+}
+
+// start starts an etcd with one member. The function stop ends it.
+func start(t *testing.T, program, dir string, port int) (c *clientv3.Client, stop func()) {
+	t.Helper()
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)

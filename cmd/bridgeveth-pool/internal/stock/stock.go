@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/blocks"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
 	"github.com/bridgeveth/bridgeveth/pkg/files"
@@ -29,6 +31,11 @@ type Stock struct {
 	Pools  []blocks.Pool // of each set of ranges
 	Spare  int           // number of blocks of each set that Fill keeps without a lease
 	Dir    string        // folder of the store
+	// Lease is the etcd lease of a running service, or 0. While it lasts, etcd refuses other
+	// machines with the identity of this host.
+	Lease clientv3.LeaseID
+
+	alive clientv3.LeaseID // the Lease for which StayAlive has succeeded
 }
 
 // Fill hears from etcd, records the result in the store, and claims blocks until Spare blocks of
@@ -66,12 +73,36 @@ func (s *Stock) Fill(ctx context.Context) error {
 	if err := s.record(heard.Sent, list); err != nil {
 		return err
 	}
+	if s.Lease != s.alive {
+		if err := s.Member.StayAlive(ctx, s.Lease); err != nil {
+			return err
+		}
+		s.alive = s.Lease
+	}
 	for _, pool := range s.Pools {
 		if list, err = s.claim(ctx, pool, heard.Sent, list); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Low reports whether fewer than Spare blocks of a set have no lease, so that Fill would claim one. It
+// does not call etcd. It returns the blocks in the store and the time of CLOCK_BOOTTIME at which
+// etcd was last heard.
+func (s *Stock) Low() (low bool, list []ipam.Block, heard time.Duration, err error) {
+	err = s.withStore(func(store *ipam.Store) (err error) {
+		heard, list, _, err = store.Blocks(s.Member.Network)
+		return err
+	})
+	for _, pool := range s.Pools {
+		var empty int
+		if err == nil {
+			empty, err = s.empty(pool, list)
+		}
+		low = low || empty < s.Spare
+	}
+	return low, list, heard, err
 }
 
 // claim claims blocks of a pool until Spare blocks have no lease. It returns all blocks of the host.

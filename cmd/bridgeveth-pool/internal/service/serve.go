@@ -1,0 +1,182 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/host"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/networks"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
+)
+
+const (
+	look       = time.Second      // between two looks at the stock, which do not call etcd
+	reread     = 5 * time.Second  // between two looks at the configuration files
+	hear       = time.Minute      // between two calls of etcd while the stock suffices
+	retry      = 10 * time.Second // after an error
+	leaseTime  = 60               // seconds after which etcd forgets a service that was killed
+	revokeTime = 2 * time.Second
+)
+
+// Serve keeps the stock of each network in the folder of configurations filled until ctx ends. It
+// writes changes and errors to out, the same error only once in a row.
+func Serve(ctx context.Context, dir string, h host.Host, out io.Writer) {
+	lines := log.New(out, "bridgeveth-pool: ", log.Lmsgprefix)
+	running := map[string]*service{}
+	var all sync.WaitGroup
+	last := ""
+	for ctx.Err() == nil {
+		list, err := networks.Folder(dir)
+		if text := fmt.Sprint(err); text != last {
+			if err != nil {
+				lines.Print(err)
+			}
+			last = text
+		}
+		wanted := map[string]bool{}
+		for _, c := range list {
+			wanted[c.Name] = true
+			if r := running[c.Name]; r != nil && bytes.Equal(r.conf.IPAM, c.IPAM) {
+				continue
+			} else if r != nil {
+				r.stop()
+			}
+			r := &service{conf: c, host: h, log: lines}
+			r.start(ctx, &all)
+			running[c.Name] = r
+		}
+		for name, r := range running {
+			if !wanted[name] && err == nil { // after an error, the network may be in the file with the mistake
+				r.stop()
+				delete(running, name)
+			}
+		}
+		sleep(ctx, reread)
+	}
+	all.Wait()
+}
+
+// service keeps the stock of one network filled.
+type service struct {
+	conf *ipamconfig.Config
+	host host.Host
+	log  *log.Logger
+
+	stop func() // ends the service and waits for its end
+	last string // the last line in the log
+}
+
+// start starts the service.
+func (r *service) start(ctx context.Context, all *sync.WaitGroup) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	r.stop = func() {
+		cancel()
+		<-done
+	}
+	all.Add(1)
+	go func() {
+		defer all.Done()
+		defer close(done)
+		for ctx.Err() == nil {
+			s, err := Open(r.conf, r.host)
+			if err == nil {
+				r.run(ctx, s)
+				s.Close()
+				continue
+			}
+			r.say(err.Error())
+			sleep(ctx, retry)
+		}
+	}()
+}
+
+// run fills the stock until ctx ends.
+func (r *service) run(ctx context.Context, s *Session) {
+	var alive <-chan *clientv3.LeaseKeepAliveResponse
+	for ctx.Err() == nil {
+		err := s.live(ctx, &alive)
+		if err == nil {
+			err = s.Fill(ctx)
+		}
+		wait := hear
+		_, list, _, _ := s.stock.Low() // an error appears in the next Fill
+		switch {
+		case errors.Is(err, registry.ErrFull):
+			r.say(err.Error() + "; this host has no block in stock: widen the range of the network")
+		case err != nil && ctx.Err() == nil:
+			r.say(err.Error())
+			wait = retry
+		default:
+			r.say(fmt.Sprintf("network %s: etcd answers, this host owns %d blocks", r.conf.Name, len(list)))
+		}
+		r.rest(ctx, s, wait+rand.N(wait/4), err != nil)
+	}
+	if s.stock.Lease != 0 {
+		end, cancel := context.WithTimeout(context.Background(), revokeTime)
+		defer cancel()
+		_, _ = s.client.Revoke(end, s.stock.Lease) // else the lease ends by itself
+	}
+}
+
+// rest waits until the time is over or, if the last Fill has succeeded, until the stock is low.
+func (r *service) rest(ctx context.Context, s *Session, wait time.Duration, failed bool) {
+	for end := time.Now().Add(wait); time.Now().Before(end) && ctx.Err() == nil; {
+		sleep(ctx, look)
+		if low, _, _, err := s.stock.Low(); !failed && (low || err != nil) {
+			return
+		}
+	}
+}
+
+// live makes an etcd lease if there is none, and keeps it alive in the background.
+func (s *Session) live(ctx context.Context, alive *<-chan *clientv3.LeaseKeepAliveResponse) error {
+	for *alive != nil {
+		select {
+		case _, open := <-*alive:
+			if !open { // etcd was not reachable for leaseTime
+				*alive = nil
+			}
+			continue
+		default:
+			return nil
+		}
+	}
+	grant, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	lease, err := s.client.Grant(grant, leaseTime)
+	if err == nil {
+		*alive, err = s.client.KeepAlive(ctx, lease.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("network %s: %w", s.stock.Member.Network, s.silence(err))
+	}
+	s.stock.Lease = lease.ID
+	return nil
+}
+
+// say writes a line to the log unless it is the line before.
+func (r *service) say(line string) {
+	if line != r.last {
+		r.log.Print(line)
+	}
+	r.last = line
+}
+
+// sleep waits until the time is over or ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,137 @@
+// Command bridgeveth-pool claims blocks of the pools of addresses that hosts share, and records them
+// in the store of ipam-simple: docs/pool.md. Only this program calls etcd.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/host"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/networks"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/service"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+)
+
+const usage = `Usage:
+  bridgeveth-pool claim [--config FILE | --conf-dir FOLDER]
+        claim blocks once, until the stock of this host is full
+  bridgeveth-pool serve [--conf-dir FOLDER]
+        keep the stock of this host full
+
+Flags:
+`
+
+// options are the command and the values of the flags.
+type options struct{ command, config, dir string }
+
+func main() {
+	o, err := parse(os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(0)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bridgeveth-pool: %v\n", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err = run(ctx, o)
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "bridgeveth-pool: %v\n", err)
+	if errors.Is(err, registry.ErrFull) {
+		os.Exit(plugin.PoolExhausted)
+	}
+	os.Exit(1)
+}
+
+// parse reads the command and the flags. It writes help to out.
+func parse(args []string, out io.Writer) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("bridgeveth-pool", flag.ContinueOnError)
+	f.SetOutput(out)
+	f.Usage = func() {
+		fmt.Fprint(out, usage)
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.config, "config", "", "file with one network configuration; \"-\" is standard input")
+	f.StringVar(&o.dir, "conf-dir", "/etc/cni/net.d", "folder of the network configurations")
+	if len(args) > 0 && (args[0] == "claim" || args[0] == "serve") {
+		o.command, args = args[0], args[1:]
+	}
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return nil, fmt.Errorf("%q: unknown argument; use claim or serve as the first argument, flags begin with --", f.Arg(0))
+	case o.command == "":
+		return nil, errors.New("the command is missing; use claim or serve")
+	case o.command == "serve" && o.config != "":
+		return nil, errors.New("--config: serve reads all networks of a folder; use --conf-dir")
+	}
+	return o, nil
+}
+
+// run runs the command until it has ended or ctx ends.
+func run(ctx context.Context, o *options) error {
+	self, err := host.Read("/")
+	if err != nil {
+		return err
+	}
+	if o.command == "serve" {
+		service.Serve(ctx, o.dir, self, os.Stderr)
+		return nil
+	}
+	list, err := read(o)
+	bad := []error{err}
+	for _, c := range list {
+		bad = append(bad, claim(ctx, c, self))
+	}
+	return errors.Join(bad...)
+}
+
+// read returns the networks to claim blocks for. It is an error if there are none.
+func read(o *options) (list []*ipamconfig.Config, err error) {
+	from := o.config
+	if from == "" {
+		from = o.dir
+		list, err = networks.Folder(o.dir)
+	} else {
+		var text []byte
+		if text, err = readFile(o.config); err == nil {
+			list, err = networks.Parse(text)
+		}
+	}
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%s: no network has the key ipam.pool; add the key, as docs/pool.md says", from)
+	}
+	return list, err
+}
+
+// readFile returns the content of a file, or standard input.
+func readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(path)
+}
+
+// claim fills the stock of a network once.
+func claim(ctx context.Context, c *ipamconfig.Config, self host.Host) error {
+	s, err := service.Open(c, self)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return s.Fill(ctx)
+}

@@ -1,0 +1,78 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+const (
+	// poolProgram claims blocks of a pool of addresses that hosts share.
+	poolProgram = "bridgeveth-pool"
+	// poolDeadline is longer than the time that the program gives etcd, so that the program can say
+	// what was wrong.
+	poolDeadline = 30 * time.Second
+	// PoolExhausted is the exit status of bridgeveth-pool if each block of the pool has an owner.
+	PoolExhausted = 3
+)
+
+// poolFolders are the folders of bridgeveth-pool, after the folder of the plugin's own file.
+var poolFolders = []string{"/usr/local/sbin", "/usr/sbin"}
+
+// ClaimBlocks runs "bridgeveth-pool claim" with a network configuration, and waits until the program
+// has ended. The error has the code CodeProgram if the program is missing, CodeExhausted if each
+// block has an owner, and types.ErrTryAgainLater otherwise.
+func ClaimBlocks(conf []byte) error {
+	path, err := findPool()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), poolDeadline)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "claim", "--config", "-")
+	cmd.Stdin = bytes.NewReader(conf)
+	cmd.WaitDelay = time.Second
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err = cmd.Run()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return Errorf(types.ErrTryAgainLater, "%s did not end within %s; look for the process that keeps it waiting, then try again", path, poolDeadline)
+	case cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == PoolExhausted:
+		return Errorf(CodeExhausted, "%w", said(err, stderr.Bytes()))
+	}
+	return Errorf(types.ErrTryAgainLater, "%w", said(err, stderr.Bytes()))
+}
+
+// said returns what a program has printed as an error. If it has printed nothing, said returns err.
+func said(err error, stderr []byte) error {
+	if text := bytes.TrimSpace(stderr); len(text) > 0 {
+		return errors.New(string(text[max(0, len(text)-maxOutput):]))
+	}
+	return fmt.Errorf("%s claim: %w", poolProgram, err)
+}
+
+// findPool returns the path of bridgeveth-pool: beside the file of this plugin, or in poolFolders.
+func findPool() (string, error) {
+	own, err := os.Executable()
+	if err != nil {
+		return "", Errorf(types.ErrIOFailure, "find the file of this plugin: %w", err)
+	}
+	beside := filepath.Dir(own)
+	for _, dir := range append([]string{beside}, poolFolders...) {
+		path := filepath.Join(dir, poolProgram)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", Errorf(CodeProgram, "bridgeveth-pool is in none of the folders %s, %s and %s; install it there, and start its service", beside, poolFolders[0], poolFolders[1])
+}
