@@ -42,18 +42,20 @@ func (p Plugin) Add(args *skel.CmdArgs) (*current.Result, error) {
 
 func (p Plugin) add(c *ipamconfig.Config, args *skel.CmdArgs) (*current.Result, error) {
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes, DNS: c.DNS}
-	s, err := p.open(c)
-	err = use(c, s, err, func() error {
-		leases, err := s.Reserve(p.request(c, args))
-		for _, l := range leases {
-			result.IPs = append(result.IPs, &current.IPConfig{
-				Address: plugin.IPNet(l.Address), Gateway: l.Gateway.AsSlice(),
-			})
-		}
-		return err
+	err := p.withStock(c, args, func() error {
+		s, err := p.open(c)
+		return useUncoded(s, err, func() error {
+			leases, err := s.Reserve(p.request(c, args))
+			for _, l := range leases {
+				result.IPs = append(result.IPs, &current.IPConfig{
+					Address: plugin.IPNet(l.Address), Gateway: l.Gateway.AsSlice(),
+				})
+			}
+			return err
+		})
 	})
 	if err != nil {
-		return nil, err
+		return nil, coded(c, err)
 	}
 	return result, nil
 }
@@ -62,6 +64,6 @@ func (p Plugin) add(c *ipamconfig.Config, args *skel.CmdArgs) (*current.Result, 
 func (p Plugin) request(c *ipamconfig.Config, args *skel.CmdArgs) ipam.Request {
 	return ipam.Request{
 		Attachment: c.Attachment(args), Namespace: ipam.NamespaceAt(args.Netns), Sets: c.Sets, Addresses: c.Requested,
-		Sticky: ipam.Sticky{Name: c.Pod, For: c.StickyFor}, StickyDir: c.StickyDir, InUse: p.mayBeInUse,
+		Sticky: ipam.Sticky{Name: c.Pod, For: c.StickyFor}, StickyDir: c.StickyDir, InUse: p.mayBeInUse, Pool: c.Pool != nil,
 	}
 }

@@ -17,7 +17,8 @@ import (
 
 // Status returns an error if the store cannot be used, or if a set of ranges has no free address
 // and would have none after GC. With readyWhenFull, a full set of ranges is no error. Status
-// changes nothing.
+// changes no lease. If hosts share the addresses and this host has none left, Status lets
+// bridgeveth-pool claim a block: a runtime may call ADD only after STATUS has succeeded.
 func (p Plugin) Status(args *skel.CmdArgs) error {
 	_, err := p.ExpectedResult(args)
 	return err
@@ -35,19 +36,21 @@ func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 		return nil, err
 	}
 	var ranges []ipam.Range
-	s, err := p.openToRead(c)
-	err = use(c, s, err, func() (err error) {
-		ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.Sets, InUse: p.inUseAfterGC()})
-		if c.ReadyWhenFull && errors.Is(err, ipam.ErrExhausted) {
-			ranges, err = nil, nil
-			for _, set := range c.Sets {
-				ranges = append(ranges, set[0])
+	err = p.withStock(c, args, func() error {
+		s, err := p.openToRead(c)
+		return useUncoded(s, err, func() (err error) {
+			ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.Sets, InUse: p.inUseAfterGC(), Pool: c.Pool != nil})
+			if c.ReadyWhenFull && errors.Is(err, ipam.ErrExhausted) {
+				ranges, err = nil, nil
+				for _, set := range c.Sets {
+					ranges = append(ranges, set[0])
+				}
 			}
-		}
-		return err
+			return err
+		})
 	})
 	if err != nil {
-		return nil, err
+		return nil, coded(c, err)
 	}
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes, DNS: c.DNS}
 	for _, r := range ranges {

@@ -54,9 +54,20 @@ func (p Plugin) withSources(c *ipamconfig.Config, s *ipam.Store, err error) (*ip
 // use calls f with an opened store and then closes the store. err is the error of opening the
 // store. use returns the error of opening, of f or of closing, with a CNI error code.
 func use(c *ipamconfig.Config, s *ipam.Store, err error, f func() error) error {
-	if err == nil {
-		err = errors.Join(f(), s.Close())
+	return coded(c, useUncoded(s, err, f))
+}
+
+// useUncoded is use without a CNI error code.
+func useUncoded(s *ipam.Store, err error, f func() error) error {
+	if err != nil {
+		return err
 	}
+	return errors.Join(f(), s.Close())
+}
+
+// coded returns an error of the store with a CNI error code.
+func coded(c *ipamconfig.Config, err error) error {
+	var dry *dryError
 	key := "ipam.dataDir"
 	if errors.Is(err, ipam.ErrSticky) {
 		key = "ipam.stickyDir"
@@ -64,6 +75,10 @@ func use(c *ipamconfig.Config, s *ipam.Store, err error, f func() error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &dry):
+		return plugin.Errorf(types.ErrTryAgainLater, "ipam.pool: %w", err)
+	case errors.Is(err, ipam.ErrNoBlock), errors.Is(err, ipam.ErrUnheard):
+		return plugin.Errorf(types.ErrTryAgainLater, "ipam.pool: %w", err)
 	case errors.Is(err, ipam.ErrExhausted):
 		return plugin.Errorf(plugin.CodeExhausted, "%w; delete containers of the network, or widen its range", err)
 	case errors.Is(err, ipam.ErrTaken):

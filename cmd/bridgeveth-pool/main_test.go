@@ -1,0 +1,185 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/etcdtest"
+)
+
+// programVar is an environment variable. If it is set, the test's executable file is bridgeveth-pool.
+const programVar = "POOL_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programVar) != "" {
+		main()
+		return
+	}
+	etcdtest.Main(m)
+}
+
+// machine is a host of the pool, with its own /run, machine ID and configuration files.
+type machine struct {
+	t                  *testing.T
+	run, id, conf, bin string
+}
+
+// programs returns a folder with ipam-simple and bridgeveth-pool.
+func programs(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-C", "../..", "-o", filepath.Join(bin, "ipam-simple"), "./cmd/bridgeveth").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	self, err := os.Executable()
+	if err == nil {
+		err = os.Symlink(self, filepath.Join(bin, "bridgeveth-pool"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// newMachine returns a host. Each block of its pool has 8 addresses.
+func newMachine(t *testing.T, bin, id string) *machine {
+	t.Helper()
+	m := &machine{t, t.TempDir(), filepath.Join(t.TempDir(), "machine-id"), t.TempDir(), bin}
+	conf := `{"cniVersion": "1.1.0", "name": "net", "type": "ipam-simple", "ipam": {"type": "ipam-simple", "subnet": "10.1.0.0/26",
+		"pool": {"etcd": {"endpoints": ["http://127.0.0.1:2379"]}, "block": 29}}}`
+	for path, text := range map[string]string{m.id: strings.Repeat(id, 32), filepath.Join(m.conf, "net.conf"): conf} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// command returns a command that runs a program on the host.
+func (m *machine) command(program string, args ...string) *exec.Cmd {
+	const enter = `mount --bind "$1" /run; mount --bind "$2" /etc/machine-id; shift 2; exec "$@"`
+	c := exec.Command("unshare", append([]string{"-m", "sh", "-ec", enter, "sh", m.run, m.id, filepath.Join(m.bin, program)}, args...)...)
+	c.Env = append(os.Environ(), programVar+"=1")
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return c
+}
+
+// call runs a verb of ipam-simple. For ADD, it returns the address. The error contains the message.
+func (m *machine) call(verb, container string) (address string, err error) {
+	m.t.Helper()
+	conf, err := os.Open(filepath.Join(m.conf, "net.conf"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer conf.Close()
+	c := m.command("ipam-simple")
+	c.Env = append(c.Env, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+container, "CNI_NETNS=/proc/self/ns/net", "CNI_IFNAME=eth0", "CNI_PATH="+m.bin)
+	c.Stdin = conf
+	out, err := c.Output()
+	var answer struct {
+		IPs []struct{ Address string }
+		Msg string
+	}
+	if len(out) > 0 && json.Unmarshal(out, &answer) != nil {
+		m.t.Fatalf("%s: %s", verb, out)
+	}
+	if err != nil {
+		return "", errors.New(answer.Msg)
+	}
+	for _, ip := range answer.IPs {
+		address = ip.Address
+	}
+	return address, nil
+}
+
+// TestTwoHosts attaches containers on two hosts with one pool: without a service, with the service,
+// without etcd until no address is left, and with etcd again. No address may be given out twice.
+func TestTwoHosts(t *testing.T) {
+	bin, data := programs(t), t.TempDir()
+	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
+	owner := map[string]string{}
+	add := func(m *machine, container string) error {
+		address, err := m.call("ADD", container)
+		if err == nil && owner[address] != "" {
+			t.Errorf("%s and %s have %s", owner[address], container, address)
+		}
+		owner[address] = container
+		return err
+	}
+	mustAdd := func(m *machine, container string) {
+		t.Helper()
+		if err := add(m, container); err != nil {
+			t.Fatalf("ADD %s: %v", container, err)
+		}
+	}
+
+	// Before etcd runs, no host has a block.
+	if err := add(a, "a-early"); err == nil || !strings.Contains(err.Error(), "etcd unreachable since the boot: ") || !strings.Contains(err.Error(), "http://127.0.0.1:2379: dial tcp 127.0.0.1:2379: connect: connection refused") {
+		t.Errorf("without etcd: %v", err)
+	}
+	c, stop := etcdtest.Start(t, data)
+	for i := range 10 { // more than one block of each host
+		mustAdd(a, fmt.Sprint("a", i))
+		mustAdd(b, fmt.Sprint("b", i))
+	}
+	if _, err := b.call("STATUS", ""); err != nil {
+		t.Errorf("STATUS: %v", err)
+	}
+
+	// The service adds a block to the stock, as soon as the last one is in use.
+	serve := a.command("bridgeveth-pool", "serve", "--conf-dir", a.conf)
+	serve.Stderr = os.Stderr
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for ctx := etcdtest.Deadline(t); ; {
+		alive, err := c.Get(ctx, "/bridgeveth/v1/alive/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks, err := c.Get(ctx, "/bridgeveth/v1/blocks/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if alive.Count == 1 && blocks.Count == 5 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+
+	// Without etcd, ADD goes on until the blocks are used up.
+	stop()
+	var err error
+	more := 0
+	for ; err == nil && more < 20; more++ {
+		err = add(a, fmt.Sprint("a-more", more))
+	}
+	if want := "all addresses in the blocks of this host are leased, and the claim of another block failed: "; err == nil || more < 8 ||
+		!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "etcd unreachable since 2") || strings.Contains(err.Error(), "no address is left") {
+		t.Errorf("after %d calls without etcd: %v", more, err)
+	}
+	if _, err := a.call("DEL", "a0"); err != nil {
+		t.Errorf("DEL without etcd: %v", err)
+	}
+	delete(owner, "")
+
+	_, stop = etcdtest.Start(t, data)
+	defer stop()
+	mustAdd(b, "b-late")
+	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := serve.Wait(); err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
