@@ -176,6 +176,11 @@ func TestStartedPrograms(t *testing.T) {
 		{"true", "legacy", dual},
 		{"nft add table inet firewalld", "nft", dual}, // the plugin asks firewalld by bvctl if this table exists
 		{"true", "nft", single.with(object{"ipam": object{"type": "host-local", "subnet": "10.88.0.0/24"}})},
+		// This pool has no address in a block of the host, so the plugin starts bridgeveth-pool.
+		{
+			"mount -t tmpfs none /usr/local/sbin; ln -s /bin/true /usr/local/sbin/bridgeveth-pool", "nft",
+			single.with(object{"ipam": object{"type": "ipam-simple", "subnet": "10.88.0.0/24", "pool": object{"etcd": object{"endpoints": []string{"http://127.0.0.1:2379"}}}}}),
+		},
 	} {
 		newNode(t, tt.conf, tt.flavour).containers(1)
 		setuptest.Run(t, "sh", "-c", tt.rules)
