@@ -1,15 +1,16 @@
 package cnitool
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/internal/ptrace"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
@@ -242,16 +243,22 @@ exec /usr/sbin/iptables-legacy "$@"
 }
 
 // waitsForLock reports whether a program with this beginning of its name waits in flock(2), in the
-// test's host.
+// test's host. In a process namespace, /proc/locks hides those who wait for the lock of a killed
+// process (locks_show in fs/locks.c), so waitsForLock reads the system calls of the threads.
 func waitsForLock(t testing.TB, name string) bool {
 	t.Helper()
-	locks, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		t.Fatal(err)
-	}
 	return slices.ContainsFunc(others(t), func(pid string) bool {
 		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
-		waits := regexp.MustCompile(`-> FLOCK +ADVISORY +WRITE ` + pid + ` `)
-		return strings.HasPrefix(string(comm), name) && waits.Match(locks)
+		if !strings.HasPrefix(string(comm), name) {
+			return false
+		}
+		calls, err := filepath.Glob("/proc/" + pid + "/task/*/syscall")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(calls, func(file string) bool {
+			call, _ := os.ReadFile(file) // fails if the thread has ended
+			return strings.HasPrefix(string(call), fmt.Sprint(unix.SYS_FLOCK, " "))
+		})
 	})
 }
