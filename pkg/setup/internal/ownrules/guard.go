@@ -278,12 +278,10 @@ func UnguardPorts(n *netns.Namespace, ports []elements.Owner) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	err := nft.AtOneGeneration(n, func(seen uint32) error {
-		gone, err := elementsOfPorts(n, ports, guardedPorts, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets)
-		if err != nil {
-			return err
-		}
-		return elements.Change(n, seen, gone, nil)
+	err := nft.Modify(n, table(unix.AF_BRIDGE), func(c *nft.Change) error {
+		gone, err := elementsOfPorts(n, ports)
+		c.Append(elements.Batch(gone, nil))
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("delete the guards of %d ports: %w", len(ports), err)
@@ -291,13 +289,13 @@ func UnguardPorts(n *netns.Namespace, ports []elements.Owner) error {
 	return nil
 }
 
-// elementsOfPorts returns the elements that these ports have in these sets of the guard.
-func elementsOfPorts(n *netns.Namespace, ports []elements.Owner, sets ...string) (list []elements.Element, err error) {
+// elementsOfPorts returns the elements that these ports have in the map and the sets of the guard.
+func elementsOfPorts(n *netns.Namespace, ports []elements.Owner) (list []elements.Element, err error) {
 	chosen := map[string]bool{}
 	for _, o := range ports {
 		chosen[string(elements.InterfaceKey(o.Port))] = true
 	}
-	for _, set := range sets {
+	for _, set := range []string{guardedPorts, guardedMACs, guardedIPv4, guardedIPv6, guardedTargets} {
 		all, err := elements.List(n, unix.AF_BRIDGE, set)
 		if err != nil {
 			return nil, err
