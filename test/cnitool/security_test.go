@@ -141,7 +141,9 @@ func TestSystemCalls(t *testing.T) {
 				}
 				process, rest, _ := strings.Cut(line, " ")
 				name, _, isCall := strings.Cut(strings.TrimSpace(rest), "(")
-				if isCall && !other[process] && !strings.ContainsAny(name, " <") {
+				// strace writes "???" for a thread that ended before strace could read the number of its
+				// system call (stub_sysent in src/syscall.c). An unknown number is syscall_0x…
+				if isCall && !other[process] && name != "???" && !strings.ContainsAny(name, " <") {
 					calls[tt.program][name] = true
 				}
 			}
