@@ -35,12 +35,8 @@ type Killing struct {
 // Before the first round, KillEach checks the state after calls that are not killed.
 func KillEach(t testing.TB, rounds int, k Killing) {
 	t.Helper()
-	counts, every := changes, 0
-	if value := os.Getenv(everyVar); value != "" {
-		var err error
-		if every, err = strconv.Atoi(value); err != nil || every < 1 {
-			t.Fatalf("%s: %q is no number above 0", everyVar, value)
-		}
+	counts, every := changes, thorough(t)
+	if every > 0 {
 		counts = func(Call) bool { return true }
 	}
 	// killed makes a call that is killed at the system call with the number in the parameter at.
@@ -93,6 +89,20 @@ func KillEach(t testing.TB, rounds int, k Killing) {
 		t.Errorf("only %d of %d rounds killed the call", reached, rounds)
 	}
 	t.Logf("killed %d times at %d system calls", reached, calls)
+}
+
+// thorough returns the number in the environment variable KILL_EVERY, or 0 if the variable is not set.
+func thorough(t testing.TB) (every int) {
+	t.Helper()
+	value := os.Getenv(everyVar)
+	if value == "" {
+		return 0
+	}
+	every, err := strconv.Atoi(value)
+	if err != nil || every < 1 {
+		t.Fatalf("%s: %q is no number above 0", everyVar, value)
+	}
+	return every
 }
 
 // changing are system calls that can change something outside of the process. The last ones start
