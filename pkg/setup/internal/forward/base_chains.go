@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
@@ -102,7 +103,7 @@ func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if m.Get(unix.NFTA_CHAIN_POLICY) != nil && m.Number(unix.NFTA_CHAIN_POLICY) == nfDrop {
+		if m.Get(unix.NFTA_CHAIN_POLICY) != nil && m.Number(unix.NFTA_CHAIN_POLICY) == uint32(expr.VerdictDrop) {
 			c.Denies = "policy drop"
 		}
 		for i, rule := range rules {
@@ -126,11 +127,8 @@ func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 	return list, nil
 }
 
-// Numbers in linux/netfilter.h and linux/netfilter/nf_conntrack_common.h.
-const (
-	nfDrop = 0
-	ctNew  = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
-)
+// ctNew is NF_CT_STATE_BIT(IP_CT_NEW) in linux/netfilter/nf_conntrack_common.h.
+const ctNew = 1 << 3
 
 // effect reports whether a rule of another program may accept a new connection (opens), and whether
 // it denies every packet that reaches it (denies).
@@ -151,7 +149,7 @@ func effect(expressions netns.Attrs) (opens, denies bool) {
 			verdict := data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
 			switch {
 			case verdict.Get(unix.NFTA_VERDICT_CODE) == nil:
-			case verdict.Number(unix.NFTA_VERDICT_CODE) == nfDrop:
+			case verdict.Number(unix.NFTA_VERDICT_CODE) == uint32(expr.VerdictDrop):
 				denies = all
 			default:
 				opens = !established

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
@@ -43,7 +44,6 @@ func Drops(n *netns.Namespace) (list []Drop, err error) {
 // dropped returns the counter of a rule. The result drops is false if the rule does not drop
 // packets.
 func dropped(rule netns.Attrs) (packets, bytes uint64, drops bool) {
-	const nfDrop = 0 // NF_DROP in linux/netfilter.h
 	rule.Get(unix.NFTA_RULE_EXPRESSIONS).Each(func(_ uint16, expression []byte) {
 		data := netns.Attrs(expression).Get(unix.NFTA_EXPR_DATA)
 		switch netns.Attrs(expression).Text(unix.NFTA_EXPR_NAME) {
@@ -51,7 +51,7 @@ func dropped(rule netns.Attrs) (packets, bytes uint64, drops bool) {
 			packets, bytes = count(data.Get(unix.NFTA_COUNTER_PACKETS)), count(data.Get(unix.NFTA_COUNTER_BYTES))
 		case "immediate":
 			verdict := data.In(unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT)
-			drops = verdict.Get(unix.NFTA_VERDICT_CODE) != nil && verdict.Number(unix.NFTA_VERDICT_CODE) == nfDrop
+			drops = verdict.Get(unix.NFTA_VERDICT_CODE) != nil && verdict.Number(unix.NFTA_VERDICT_CODE) == uint32(expr.VerdictDrop)
 		}
 	})
 	return packets, bytes, drops

@@ -58,12 +58,6 @@ func Parse(expressions netns.Attrs) (r Rule) {
 	return r
 }
 
-// Verdicts of nf_tables: NF_DROP and NF_ACCEPT in linux/netfilter.h.
-const (
-	nfDrop   = 0
-	nfAccept = 1
-)
-
 // verdictOf translates a verdict of nf_tables to a target of iptables: the name of a chain, Accept
 // or Drop. It returns "" for other verdicts.
 func verdictOf(verdict netns.Attrs) string {
@@ -71,9 +65,9 @@ func verdictOf(verdict netns.Attrs) string {
 		return chain
 	}
 	switch verdict.Number(unix.NFTA_VERDICT_CODE) {
-	case nfDrop:
+	case uint32(expr.VerdictDrop):
 		return Drop
-	case nfAccept:
+	case uint32(expr.VerdictAccept):
 		return Accept
 	}
 	return ""
