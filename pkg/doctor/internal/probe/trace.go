@@ -185,9 +185,9 @@ func parseTrace(data []byte) (v Verdict, ok bool) {
 			code = int32(binary.BigEndian.Uint32(a.Value))
 		}
 	}
-	v.Dropped = code == nfDrop
+	v.Dropped = expr.VerdictKind(code) == expr.VerdictDrop
 	if v.Table == traceTable {
 		return v, kind == unix.NFT_TRACETYPE_RULE && v.Handle != 0 // a message without a handle is about the end of the chain
 	}
-	return v, kind == unix.NFT_TRACETYPE_RULE && (v.Dropped || code == nfAccept) || kind == unix.NFT_TRACETYPE_POLICY
+	return v, kind == unix.NFT_TRACETYPE_RULE && (v.Dropped || expr.VerdictKind(code) == expr.VerdictAccept) || kind == unix.NFT_TRACETYPE_POLICY
 }

@@ -16,9 +16,6 @@ type Verdict struct {
 	in int // index of the link by which the packet came in; 0 if it came by no link
 }
 
-// The numbers of two verdicts, from linux/netfilter.h.
-const nfDrop, nfAccept = 0, 1
-
 // families holds the names of the nf_tables families, as nft(8) prints them.
 var families = map[uint8]string{
 	unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
