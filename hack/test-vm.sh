@@ -13,7 +13,7 @@ export PROGRAMS=$vm/programs REQUIRE_NETNS=1
 go test -C test -count=1 -run '^$' ./cnitool # builds the programs
 go test -C test -c -o "$vm/cnitool.test" ./cnitool
 tests=${TESTS:-TestVLAN|TestMainJob|TestHostPort|TestStaleFlows|TestLocalnet|TestIngressPolicy|TestIsolation|TestLearning|TestBPDUGuard|TestGuardByDefault|TestSpoofing|TestMasqExclude|TestInvalidPackets|TestPortIsolation|TestSCTP|TestGatewayConflict|TestEnableDAD|TestMasqueradePaths|TestRedirectionsOfOthers|TestAddressesAtOnce|TestOwnRules|TestExisting|TestFastPath}
-program="$vm/cnitool.test -test.v -test.timeout 25m"
+program="$vm/cnitool.test -test.v -test.timeout 60m"
 commands="$program -test.parallel 4 -test.run '$tests'"
 # TestBandwidth measures rates, so no other test may use the emulated processors at the same time.
 [ -n "${TESTS:-}" ] || commands="$commands; $program -test.parallel 1 -test.run 'TestBandwidth\$'"
