@@ -105,7 +105,7 @@ func (m *machine) call(verb, container string) (address string, err error) {
 // TestTwoHosts attaches containers on two hosts with one pool: without a service, with the service,
 // without etcd until no address is left, and with etcd again. No address may be given out twice.
 func TestTwoHosts(t *testing.T) {
-	bin, data := programs(t), t.TempDir()
+	bin := programs(t)
 	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
 	owner := map[string]string{}
 	add := func(m *machine, container string) error {
@@ -127,7 +127,8 @@ func TestTwoHosts(t *testing.T) {
 	if err := add(a, "a-early"); err == nil || !strings.Contains(err.Error(), "etcd unreachable since the boot: ") || !strings.Contains(err.Error(), "http://127.0.0.1:2379: dial tcp 127.0.0.1:2379: connect: connection refused") {
 		t.Errorf("without etcd: %v", err)
 	}
-	c, stop := etcdtest.Start(t, data)
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	c := etcd.Client()
 	for i := range 10 { // more than one block of each host
 		mustAdd(a, fmt.Sprint("a", i))
 		mustAdd(b, fmt.Sprint("b", i))
@@ -158,7 +159,7 @@ func TestTwoHosts(t *testing.T) {
 	}
 
 	// Without etcd, ADD goes on until the blocks are used up.
-	stop()
+	etcd.Kill(0)
 	var err error
 	more := 0
 	for ; err == nil && more < 20; more++ {
@@ -173,8 +174,8 @@ func TestTwoHosts(t *testing.T) {
 	}
 	delete(owner, "")
 
-	_, stop = etcdtest.Start(t, data)
-	defer stop()
+	etcd.Start(0)
+	etcd.Client()
 	mustAdd(b, "b-late")
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

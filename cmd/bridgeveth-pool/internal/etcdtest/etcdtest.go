@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,62 +69,26 @@ func programs() []string {
 // Each runs a test with a client of each etcd program.
 func Each(t *testing.T, test func(t *testing.T, c *clientv3.Client)) {
 	t.Helper()
+	EachProgram(t, func(t *testing.T, program string, port int) {
+		test(t, StartCluster(t, Options{Program: program, Port: port}).Client())
+	})
+}
+
+// EachProgram runs a test with the file of each etcd program, and with a port that is the first of a hundred free ones.
+func EachProgram(t *testing.T, test func(t *testing.T, program string, port int)) {
+	t.Helper()
 	for i, program := range programs() {
 		text, err := exec.Command(program, "--version").Output()
 		if err != nil {
 			t.Fatalf("%s: %v; install the package etcd-server", program, err)
 		}
 		first, _, _ := strings.Cut(string(text), "\n")
-		client, stop := start(t, program, t.TempDir(), 2379+10*i)
-		t.Run(first, func(t *testing.T) { test(t, client) })
-		stop()
-	}
-}
-
-// Start starts the etcd of the distribution with its data in the folder dir, and returns a client. The
-// function stop ends etcd. A later Start with the same folder continues with the data.
-func Start(t *testing.T, dir string) (c *clientv3.Client, stop func()) {
-	t.Helper()
-	return start(t, "etcd", dir, 2379)
-}
-
-// start starts an etcd with one member. The function stop ends it.
-func start(t *testing.T, program, dir string, port int) (c *clientv3.Client, stop func()) {
-	t.Helper()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	url, peer := fmt.Sprintf("http://127.0.0.1:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port+1)
-	etcd := exec.Command(program, "--name=a", "--data-dir", filepath.Join(dir, "data"), "--listen-client-urls", url, "--advertise-client-urls", url,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "a="+peer)
-	etcd.Stdout, etcd.Stderr = log, log
-	etcd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := etcd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	end := func() {
-		_ = etcd.Process.Kill()
-		_ = etcd.Wait() // killed
-		log.Close()
-	}
-	c, err = clientv3.New(clientv3.Config{Endpoints: []string{url}, DialTimeout: time.Minute})
-	if err == nil {
-		_, err = c.Get(Deadline(t), "ready")
-	}
-	if err != nil {
-		end()
-		text, _ := os.ReadFile(log.Name())
-		t.Fatalf("%v\n%s", err, text)
-	}
-	return c, func() {
-		c.Close()
-		end()
+		t.Run(first, func(t *testing.T) { test(t, program, 2379+100*i) })
 	}
 }
 
 // Deadline returns a context that ends in a minute or with the test.
-func Deadline(t *testing.T) context.Context {
+func Deadline(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
