@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -114,6 +115,37 @@ func BenchmarkReleaseExcept(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkBlocks measures a Reserve followed by a Release in a shared pool of which the host owns
+// blocks of 64 addresses. All blocks but two are full.
+func BenchmarkBlocks(b *testing.B) {
+	for _, blocks := range []int{2, 4, 16} {
+		b.Run(fmt.Sprint(blocks), func(b *testing.B) {
+			dir := b.TempDir()
+			s := tryOpen(b, dir)
+			var list []Block
+			for i := range blocks {
+				first := netip.AddrFrom4([4]byte{10, 1, byte(i / 4), byte(64 * (i % 4))})
+				list = append(list, Block{Subnet: netip.PrefixFrom(first, 26), Revision: int64(i + 1)})
+			}
+			if err := s.SetBlocks("net", sinceBoot(b), list); err != nil {
+				b.Fatal(err)
+			}
+			r := Request{Sets: []Set{{complete(b, "10.1.0.0/16")}}, Pool: true}
+			for i := range 64*(blocks-2) + 8 {
+				r.Attachment = eth0(fmt.Sprint(i))
+				if _, err := s.Reserve(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			r.Attachment = eth0("new")
+			benchmarkPair(b, dir, r)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -17,9 +18,18 @@ import (
 // hosts of a pool must use the same time: docs/pool.md.
 const OfflineTime = 24 * time.Hour
 
+// SinceBoot returns the time of the clock CLOCK_BOOTTIME, which also counts the time while the host
+// is suspended.
+func SinceBoot() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
+	}
+	return time.Duration(now.Nano()), nil
+}
+
 // SetBlocks records the blocks of a shared pool that this host owns, and the time at which the
-// request was sent that etcd has last answered: the time since the boot by the clock
-// CLOCK_BOOTTIME. Blocks that are not in the list are no longer given out. Their leases stay.
+// request was sent that etcd has last answered: a result of SinceBoot. Blocks that are not in the list are no longer given out. Their leases stay.
 func (s *Store) SetBlocks(network string, heard time.Duration, list []Block) error {
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return records.PutBlocks(tx, network, heard, list) }))
 }
@@ -34,32 +44,62 @@ func (s *Store) Blocks(network string) (heard time.Duration, list []Block, known
 	return heard, list, known, err
 }
 
+// EmptyBlocks returns those of the recorded blocks of which no address is leased or kept for a name.
+func (s *Store) EmptyBlocks(network string) (empty []Block, err error) {
+	err = s.named(s.file.View(func(tx *boltfile.Tx) error {
+		_, list, _, err := records.Blocks(tx, network)
+		if err != nil {
+			return err
+		}
+		n, err := records.Open(tx, network)
+		for _, b := range list {
+			used := false
+			if err == nil && n != nil {
+				used, err = inUse(n, b)
+			}
+			if !used {
+				empty = append(empty, b)
+			}
+		}
+		return err
+	}))
+	return empty, err
+}
+
+// inUse reports whether an address of a block is leased or kept for a name.
+func inUse(n *records.Network, b Block) (used bool, err error) {
+	err = n.EachLease(b.Subnet.Addr(), ranges.Last(b.Subnet), func(Lease) bool {
+		used = true
+		return false
+	})
+	return used, err
+}
+
 // DropBlock removes a block from the blocks of a network if no address of the block is leased or
-// kept for a name. It reports whether the block was removed.
+// kept for a name. It reports whether the block was removed. It removes no block of a network that is
+// new to the store: the addresses of containers that are attached already are taken over only by the
+// first Reserve.
 func (s *Store) DropBlock(network string, b Block) (dropped bool, err error) {
 	err = s.named(s.file.Update(func(tx *boltfile.Tx) error {
-		_, list, _, err := records.Blocks(tx, network)
-		if err != nil || !slices.Contains(list, b) {
-			return err
-		}
-		inUse := false
-		err = withExisting(tx, network, func(n *records.Network) error {
-			return n.EachLease(b.Subnet.Addr(), ranges.Last(b.Subnet), func(Lease) bool {
-				inUse = true
-				return false
-			})
+		return withExisting(tx, network, func(n *records.Network) error {
+			_, list, _, err := n.Blocks()
+			if err != nil || !slices.Contains(list, b) {
+				return err
+			}
+			used, err := inUse(n, b)
+			if err != nil || used {
+				return err
+			}
+			dropped = true
+			return records.DeleteBlock(tx, network, b)
 		})
-		if err != nil || inUse {
-			return err
-		}
-		dropped = true
-		return records.DeleteBlock(tx, network, b)
 	}))
 	return dropped && err == nil, err
 }
 
-// withinBlocks returns a request whose sets contain only addresses of the host's blocks. It changes
-// nothing if the request is not for a shared pool. The error may be ErrNoBlock or ErrUnheard.
+// withinBlocks returns a request whose sets contain only addresses of the host's blocks, with the
+// ranges of the fullest block first. It changes nothing if the request is not for a shared pool. The
+// error may be ErrNoBlock or ErrUnheard.
 func withinBlocks(n *records.Network, r Request) (Request, error) {
 	if !r.Pool {
 		return r, nil
@@ -71,20 +111,18 @@ func withinBlocks(n *records.Network, r Request) (Request, error) {
 	if !known {
 		return r, fmt.Errorf("network %s: %w since the boot", n.Name, allocator.ErrUnheard)
 	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return r, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
+	now, err := SinceBoot()
+	if err != nil {
+		return r, err
 	}
-	if age := time.Duration(now.Nano()) - heard; age > OfflineTime {
+	if age := now - heard; age > OfflineTime {
 		return r, fmt.Errorf("network %s: %w for %s, and a host may use its blocks for %s", n.Name, allocator.ErrUnheard, age.Truncate(time.Minute), OfflineTime)
 	}
 	var sets []Set
 	for _, set := range r.Sets {
-		var within Set
-		for _, from := range set {
-			for _, b := range list {
-				within = append(within, from.Within(b.Subnet)...)
-			}
+		within, err := fullestFirst(n, set, list)
+		if err != nil {
+			return r, err
 		}
 		if len(within) == 0 {
 			return r, fmt.Errorf("network %s: %w in %s", n.Name, allocator.ErrNoBlock, set[0])
@@ -93,4 +131,33 @@ func withinBlocks(n *records.Network, r Request) (Request, error) {
 	}
 	r.Sets = sets
 	return r, nil
+}
+
+// fullestFirst returns the parts of a set that are in blocks. The parts of the block with the most
+// leases come first.
+func fullestFirst(n *records.Network, set Set, list []Block) (within Set, err error) {
+	type part struct {
+		within Set
+		leased uint64
+	}
+	var parts []part
+	for _, b := range list {
+		var p part
+		for _, from := range set {
+			p.within = append(p.within, from.Within(b.Subnet)...)
+		}
+		for _, r := range p.within {
+			leased, err := n.Leased(r)
+			if err != nil {
+				return nil, err
+			}
+			p.leased += leased
+		}
+		parts = append(parts, p)
+	}
+	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(b.leased, a.leased) })
+	for _, p := range parts {
+		within = append(within, p.within...)
+	}
+	return within, nil
 }

@@ -2,25 +2,25 @@ package ipam
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
 // sinceBoot returns the present time of CLOCK_BOOTTIME.
-func sinceBoot(t *testing.T) time.Duration {
+func sinceBoot(t testing.TB) time.Duration {
 	t.Helper()
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+	now, err := SinceBoot()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return time.Duration(now.Nano())
+	return now
 }
 
 // setBlocks makes the store record blocks, as if etcd had just been heard.
@@ -56,7 +56,7 @@ func TestBlocks(t *testing.T) {
 	}
 	expect(t, s, pooled(t, "e", "10.0.0.0/24"), "10.0.0.254/24")
 	_, err := s.Reserve(pooled(t, "f", "10.0.0.0/24"))
-	want := "network net: no address is left in 10.0.0.1-10.0.0.3 (2 of 2 leased), 10.0.0.252-10.0.0.254 (3 of 3 leased)"
+	want := "network net: no address is left in 10.0.0.252-10.0.0.254 (3 of 3 leased), 10.0.0.1-10.0.0.3 (2 of 2 leased)"
 	if !errors.Is(err, ErrExhausted) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
@@ -138,19 +138,38 @@ func TestBlocksAfterBoot(t *testing.T) {
 	}
 }
 
-// TestDropBlock checks that only a block without leases is dropped.
+// TestDropBlock checks that only a block without leases is dropped, and none before the network has
+// taken over the addresses of its attached containers.
 func TestDropBlock(t *testing.T) {
 	t.Parallel()
 	s := openTemp(t)
-	list := setBlocks(t, s, "10.0.0.0/28", "10.0.0.16/28")
+	list := setBlocks(t, s, "10.0.0.0/28", "10.0.0.16/28", "10.0.0.32/28")
+	s.FindAttached = func(string) ([]Lease, error) {
+		return []Lease{{Attachment: eth0("old"), Address: netip.MustParsePrefix("10.0.0.33/24"), Time: time.Now().Round(0)}}, nil
+	}
 	drop := func(b Block, want bool) {
 		t.Helper()
 		if dropped, err := s.DropBlock("net", b); dropped != want || err != nil {
 			t.Errorf("%s: dropped %v, %v, want %v", b.Subnet, dropped, err, want)
 		}
 	}
-	drop(list[0], true) // before the network has leases
+	empty := func(want ...Block) {
+		t.Helper()
+		got, err := s.EmptyBlocks("net")
+		if diff := cmp.Diff(want, got, compareAddresses); diff != "" || err != nil {
+			t.Errorf("empty blocks: %v (-want +got):\n%s", err, diff)
+		}
+	}
+	empty(list...)
+	drop(list[0], false) // the network is new
+	drop(list[2], false) // it has a container
+	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.32/24")
+	empty(list[:2]...)
+	drop(list[0], true)
 	drop(list[0], false)
+	drop(list[2], false)
+	release(t, s, "a", "old")
+	drop(list[2], true)
 	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.16/24")
 	drop(list[1], false)
 	release(t, s, "a")
@@ -189,4 +208,44 @@ func TestBlocksDamaged(t *testing.T) {
 			t.Errorf("%s = %q: %v, want %v", key, value, err, ErrDamaged)
 		}
 	}
+}
+
+// TestFullestBlock checks that an address comes from the block with the most leases that has a free
+// address, so that the other blocks become empty.
+func TestFullestBlock(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	setBlocks(t, s, "10.0.0.0/30", "10.0.0.4/30", "10.0.0.8/30")
+	for i, want := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8"} {
+		expect(t, s, pooled(t, fmt.Sprint(i), "10.0.0.0/24"), want+"/24")
+	}
+	release(t, s, "2", "0", "3")
+	// The first block has one lease, the second two, and the third one and addresses that were never used.
+	expect(t, s, pooled(t, "a", "10.0.0.0/24"), "10.0.0.4/24")
+	expect(t, s, pooled(t, "b", "10.0.0.0/24"), "10.0.0.5/24")
+	release(t, s, "1")
+	expect(t, s, pooled(t, "c", "10.0.0.0/24"), "10.0.0.9/24")
+
+	// A block with two ranges is as full as both.
+	s = openTemp(t)
+	setBlocks(t, s, "10.0.0.8/29", "10.0.0.16/29")
+	split := func(container string, requested ...string) Request {
+		r := pooled(t, container)
+		r.Sets = []Set{{complete(t, "10.0.0.0/24")}}
+		out, err := ParseInterval("10.0.0.20")
+		set, bad := r.Sets[0][0].Split([]Interval{out}, nil)
+		if bad != nil || err != nil {
+			t.Fatal(bad, err)
+		}
+		r.Sets = []Set{set}
+		for _, a := range requested {
+			r.Addresses = append(r.Addresses, netip.MustParseAddr(a))
+		}
+		return r
+	}
+	expect(t, s, split("a", "10.0.0.8"), "10.0.0.8/24")
+	for _, a := range []string{"16", "17", "18", "19"} {
+		expect(t, s, split(a, "10.0.0."+a), "10.0.0."+a+"/24")
+	}
+	expect(t, s, split("b"), "10.0.0.21/24")
 }

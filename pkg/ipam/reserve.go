@@ -14,7 +14,8 @@ import (
 //   - the requested address;
 //   - the address that the attachment has already;
 //   - the address that the attachment's name had before;
-//   - an address that was never used, or else the address that was freed longest ago.
+//   - an address that was never used, or else the address that was freed longest ago. In a shared
+//     pool, this address comes from the block with the most leases that has a free address.
 //
 // Reserve frees all other addresses of the attachment. As long as at least one address is free, the
 // duration of Reserve does not depend on the number of leases. The error may be ErrExhausted,

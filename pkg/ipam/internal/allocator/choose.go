@@ -31,14 +31,14 @@ func (a Allocator) choose(set ranges.Set, requested netip.Addr, r Request) (neti
 		return address, err
 	}
 	for _, makeRoom := range []func(ranges.Set, Request) error{a.endKept, a.reclaim, a.endKept} {
-		if address, err := a.takeFree(set); err != nil || address.IsValid() {
+		if address, err := a.takeFree(set, r); err != nil || address.IsValid() {
 			return address, err
 		}
 		if err := makeRoom(set, r); err != nil {
 			return netip.Addr{}, err
 		}
 	}
-	address, err := a.takeFree(set)
+	address, err := a.takeFree(set, r)
 	if err == nil && !address.IsValid() {
 		err = a.exhausted(set)
 	}

@@ -8,11 +8,26 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/records"
 )
 
-// takeFree takes a free address of a set. It prefers the first address that was never given out,
-// and then the address that was freed longest ago. If the free queue of the set has MaxQueued
-// addresses or more, the address that was freed longest ago comes first. takeFree returns the zero
-// address if no address is free.
-func (a Allocator) takeFree(set ranges.Set) (netip.Addr, error) {
+// takeFree takes a free address of a set, or returns the zero address if no address is free. In a
+// shared pool, it takes the address from the first range that has one: the set begins with the
+// fullest block, and the emptier blocks can be given back one day.
+func (a Allocator) takeFree(set ranges.Set, r Request) (address netip.Addr, err error) {
+	if !r.Pool {
+		return a.takeFreeOf(set)
+	}
+	for one := range slices.Chunk(set, 1) {
+		if address, err = a.takeFreeOf(one); err != nil || address.IsValid() {
+			break
+		}
+	}
+	return address, err
+}
+
+// takeFreeOf takes a free address of ranges. It prefers the first address that was never given out,
+// and then the address that was freed longest ago. If the free queues of the ranges have MaxQueued
+// addresses or more, the address that was freed longest ago comes first. takeFreeOf returns the
+// zero address if no address is free.
+func (a Allocator) takeFreeOf(set ranges.Set) (netip.Addr, error) {
 	var pools []*records.Pool
 	queued := uint64(0)
 	for _, r := range set {

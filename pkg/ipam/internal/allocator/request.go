@@ -46,7 +46,7 @@ type Request struct {
 	Sticky    leases.Sticky
 	StickyDir string // folder of the sticky file, which outlives a reboot; required if Sticky is not zero
 	// Pool says that hosts share the addresses of the sets. Only addresses of this host's blocks
-	// are given out then (see Store.SetBlocks).
+	// are given out then (see Store.SetBlocks), from the fullest block first.
 	Pool bool
 	// InUse reports whether a lease may still be in use. If a set has no free address, Reserve
 	// calls InUse for the leases of the set. It also calls InUse for the lease of a requested
