@@ -107,10 +107,11 @@ test-upgrade: build ## attach containers by earlier builds, and handle them by t
 	@PROGRAMS=$(CURDIR)/bin OLDER_BUILDS=$(CURDIR)/.cache/older hack/test.sh ./cnitool -run '^(TestUpgrade|TestMixedBuilds)$$'
 
 test-kill: build ## kill commands before each of their system calls, for an hour (KILL_EVERY=10 for each tenth)
-	@hack/need.sh ip iptables iptables-legacy nft ping
+	@hack/need.sh etcd ip iptables iptables-legacy nft ping
 	@hack/br_netfilter.sh
 	KILL_EVERY=$(KILL_EVERY) PROGRAMS=$(CURDIR)/bin hack/test.sh ./cnitool ./dropin -run 'TestKilled(First|GC|Repair|TakeOver)$$|TestInstallKilled' -timeout 4h
 	KILL_EVERY=$(KILL_EVERY) go test -count=1 -run TestKilled ./plugins/ipam-simple
+	KILL_EVERY=$(KILL_EVERY) go test -C cmd/bridgeveth-pool -count=1 -run TestReturnKilled ./internal/stock
 
 fuzz: ## give generated input to everything that reads what comes from outside (FUZZTIME=30s for each target)
 	@REQUIRE_NETNS=1 hack/fuzz.sh '$(FUZZTIME)'

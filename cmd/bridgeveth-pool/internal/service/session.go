@@ -9,7 +9,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/host"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/stock"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 )
 
@@ -73,9 +73,9 @@ func (s *Session) silence(err error) error {
 // since returns the time at which etcd was last heard.
 func (s *Session) since() string {
 	_, _, heard, err := s.stock.Low()
-	var now unix.Timespec
-	if err != nil || heard == 0 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+	now, failed := ipam.SinceBoot()
+	if err != nil || heard == 0 || failed != nil {
 		return "the boot"
 	}
-	return time.Now().Add(heard - time.Duration(now.Nano())).Format(time.DateTime)
+	return time.Now().Add(heard - now).Format(time.DateTime)
 }

@@ -35,13 +35,15 @@ type Stock struct {
 	// machines with the identity of this host.
 	Lease clientv3.LeaseID
 
-	alive clientv3.LeaseID // the Lease for which StayAlive has succeeded
+	alive      clientv3.LeaseID             // the Lease for which StayAlive has succeeded
+	emptySince map[ipam.Block]time.Duration // for each block without a lease: the time at which look has first seen it so
 }
 
-// Fill hears from etcd, records the result in the store, and claims blocks until Spare blocks of
-// each set have no lease. A block is in the store only after etcd has answered. If the process is
-// killed in between, the next Fill finds the block. One process of the host at a time fills the
-// stock of a network: the others wait. The error may be one of package registry.
+// Fill hears from etcd, records the result in the store, returns blocks that were without a lease for
+// long (giveback.go), and claims blocks until Spare blocks of each set have no lease. A block is in
+// the store only after etcd has answered. If the process is killed in between, the next Fill finds
+// the block. One process of the host at a time fills the stock of a network: the others wait. The
+// error may be one of package registry.
 func (s *Stock) Fill(ctx context.Context) error {
 	folder := filepath.Join(s.Dir, "pool", s.Member.Network)
 	if err := files.MakeFolder(folder); err != nil {
@@ -79,36 +81,37 @@ func (s *Stock) Fill(ctx context.Context) error {
 		}
 		s.alive = s.Lease
 	}
+	list, err = s.giveBack(ctx, list)
 	for _, pool := range s.Pools {
-		if list, err = s.claim(ctx, pool, heard.Sent, list); err != nil {
-			return err
+		if err == nil {
+			list, err = s.claim(ctx, pool, heard.Sent, list)
 		}
 	}
-	return nil
+	return err
 }
 
 // Low reports whether fewer than Spare blocks of a set have no lease, so that Fill would claim one. It
-// does not call etcd. It returns the blocks in the store and the time of CLOCK_BOOTTIME at which
-// etcd was last heard.
+// does not call etcd. It returns the blocks in the store and the time at which etcd was last heard:
+// a result of ipam.SinceBoot.
 func (s *Stock) Low() (low bool, list []ipam.Block, heard time.Duration, err error) {
 	err = s.withStore(func(store *ipam.Store) (err error) {
 		heard, list, _, err = store.Blocks(s.Member.Network)
 		return err
 	})
-	for _, pool := range s.Pools {
-		var empty int
-		if err == nil {
-			empty, err = s.empty(pool, list)
-		}
-		low = low || empty < s.Spare
+	if err != nil {
+		return false, nil, 0, err
 	}
-	return low, list, heard, err
+	empty, err := s.look()
+	for _, pool := range s.Pools {
+		low = low || count(pool, empty) < s.Spare
+	}
+	return low && err == nil, list, heard, err
 }
 
 // claim claims blocks of a pool until Spare blocks have no lease. It returns all blocks of the host.
 func (s *Stock) claim(ctx context.Context, pool blocks.Pool, heard time.Duration, list []ipam.Block) ([]ipam.Block, error) {
-	empty, err := s.empty(pool, list)
-	for ; err == nil && empty < s.Spare; empty++ {
+	empty, err := s.look()
+	for have := count(pool, empty); err == nil && have < s.Spare; have++ {
 		var b registry.Block
 		if b, err = s.Member.Claim(ctx, s.candidates(pool, list)); err == nil {
 			list = append(list, ipam.Block{Subnet: b.Prefix, Revision: b.Revision})
@@ -131,24 +134,14 @@ func (s *Stock) candidates(pool blocks.Pool, list []ipam.Block) iter.Seq[netip.P
 	}
 }
 
-// empty returns the number of blocks in the list that belong to a pool and have no lease.
-func (s *Stock) empty(pool blocks.Pool, list []ipam.Block) (count int, err error) {
-	var leases []ipam.Lease
-	err = s.withStore(func(store *ipam.Store) (err error) {
-		leases, err = store.Leases(s.Member.Network)
-		return err
-	})
-	leased := map[netip.Prefix]bool{}
-	for _, l := range leases {
-		b, _ := l.Address.Addr().Prefix(pool.Bits) // an address of the other family has no block of the pool
-		leased[b] = true
-	}
+// count returns the number of blocks in the list that belong to a pool.
+func count(pool blocks.Pool, list []ipam.Block) (n int) {
 	for _, b := range list {
-		if pool.Contains(b.Subnet) && !leased[b.Subnet] {
-			count++
+		if pool.Contains(b.Subnet) {
+			n++
 		}
 	}
-	return count, err
+	return n
 }
 
 // record writes the blocks of the host into the store.

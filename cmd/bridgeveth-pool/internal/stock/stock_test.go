@@ -19,18 +19,26 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
-func TestMain(m *testing.M) { etcdtest.Main(m) }
+// pool returns the blocks of a subnet.
+func pool(subnet string, bits int) []blocks.Pool {
+	r, bad := ipam.Range{Subnet: netip.MustParsePrefix(subnet)}.Complete()
+	if bad != nil {
+		panic(bad)
+	}
+	return []blocks.Pool{{Set: ipam.Set{r}, Bits: bits}}
+}
 
 // stock returns the stock of a host, with the subnet 10.1.0.0/26 in blocks of four addresses.
 func stock(t *testing.T, kv clientv3.KV, host string) *Stock {
 	t.Helper()
-	r, bad := ipam.Range{Subnet: netip.MustParsePrefix("10.1.0.0/26")}.Complete()
-	if bad != nil {
-		t.Fatal(bad)
-	}
+	return stockIn(filepath.Join(t.TempDir(), "store"), kv, "/"+t.Name(), host)
+}
+
+// stockIn returns the same as stock, with the store in a folder.
+func stockIn(dir string, kv clientv3.KV, prefix, host string) *Stock {
 	return &Stock{
-		Member: registry.Member{KV: kv, Prefix: "/" + t.Name(), Host: host, Network: "net", Name: host, Boot: "boot"},
-		Pools:  []blocks.Pool{{Set: ipam.Set{r}, Bits: 30}}, Spare: 1, Dir: filepath.Join(t.TempDir(), "store"),
+		Member: registry.Member{KV: kv, Prefix: prefix, Host: host, Network: "net", Name: host, Boot: "boot"},
+		Pools:  pool("10.1.0.0/26", 30), Spare: 1, Dir: dir,
 	}
 }
 
