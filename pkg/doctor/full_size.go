@@ -5,14 +5,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/probe"
 )
 
 // checkFullSize checks that packets as large as the MTU of the container's link arrive. A link on
 // the path may drop such packets without an error (an MTU black hole).
 func (p *proof) checkFullSize(e *probe.Echo) {
-	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
+	link, err := p.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {
 		return // CheckInterface has reported this
 	}
@@ -37,7 +36,7 @@ func (p *proof) checkFullSize(e *probe.Echo) {
 		}
 	}
 	for _, name := range []string{p.A.Port, p.A.Bridge} { // these links accept packets that are a few bytes larger than their MTU
-		if l, err := kernel.Link(p.Host.Namespace, name); err == nil {
+		if l, err := p.Link(p.Host.Namespace, name); err == nil {
 			low = min(low, l.Attrs().MTU)
 		}
 	}

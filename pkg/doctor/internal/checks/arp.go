@@ -12,7 +12,7 @@ import (
 // link has an XDP program. e is the container that has the link, or nil for a link of the host.
 func (p *Path) checkARP(ns *setup.Namespace, link string, e *End) {
 	station := "ARP of " + nameOf(e)
-	l, err := kernel.Link(ns, link)
+	l, err := p.Link(ns, link)
 	if err != nil {
 		return // CheckInterface or CheckBridge has reported this
 	}

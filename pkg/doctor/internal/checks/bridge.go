@@ -13,7 +13,7 @@ func (p *Path) CheckBridge(e *End) {
 		return // CheckPort has reported this
 	}
 	station := "bridge " + e.Bridge
-	link, err := kernel.Link(p.Host.Namespace, e.Bridge)
+	link, err := p.Link(p.Host.Namespace, e.Bridge)
 	off := "ipv6/conf/" + e.Bridge + "/disable_ipv6"
 	switch {
 	case err != nil:
@@ -39,7 +39,7 @@ func (p *Path) CheckBridge(e *End) {
 
 // hasLink reports whether the host has a link.
 func (p *Path) hasLink(name string) bool {
-	_, err := kernel.Link(p.Host.Namespace, name)
+	_, err := p.Link(p.Host.Namespace, name)
 	return err == nil
 }
 

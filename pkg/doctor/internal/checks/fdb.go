@@ -12,16 +12,16 @@ import (
 // must name the container's port. If there is no entry, the bridge must flood frames to the port.
 func (p *Path) checkFDB(e *End) {
 	station := "forwarding database of " + e.Bridge
-	inside, err := kernel.Link(e.Namespace, e.Interface)
+	inside, err := p.Link(e.Namespace, e.Interface)
 	if err != nil {
 		return // CheckInterface has reported this
 	}
 	mac := inside.Attrs().HardwareAddr
-	bridge, err := kernel.Link(p.Host.Namespace, e.Bridge)
+	bridge, err := p.Link(p.Host.Namespace, e.Bridge)
 	if err != nil {
 		return // CheckBridge has reported this
 	}
-	port, err := kernel.Link(p.Host.Namespace, e.Port)
+	port, err := p.Link(p.Host.Namespace, e.Port)
 	if err != nil {
 		return // CheckPort has reported this
 	}

@@ -5,15 +5,13 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 )
 
 // CheckInterface checks a container's interface. If given is a valid address, CheckInterface also
 // checks that the interface has this address. ADD gave this address to the container.
 func (p *Path) CheckInterface(e *End, given netip.Prefix) {
 	station := "interface of " + e.Name
-	link, err := kernel.Link(e.Namespace, e.Interface)
+	link, err := p.Link(e.Namespace, e.Interface)
 	switch {
 	case err != nil:
 		p.Advise(station, "delete the container and create it again", "%s does not exist: %v", e.Interface, err)

@@ -14,7 +14,7 @@ import (
 // hop's real MAC.
 func (p *Path) checkNeighbour(e *End, next netip.Addr) {
 	station := "neighbour of " + e.Name
-	link, err := kernel.Link(e.Namespace, e.Interface)
+	link, err := p.Link(e.Namespace, e.Interface)
 	var all []kernel.Neighbour
 	if err == nil {
 		all, err = kernel.Neighbours(e.Namespace, link.Attrs().Index, kernel.FamilyOf(next))
@@ -78,7 +78,7 @@ func wrongMAC(all []kernel.Neighbour, a netip.Addr, mac net.HardwareAddr) net.Ha
 // requests for the MAC of this address, and nobody has answered. The result is not valid if there
 // is no such entry.
 func (p *Path) Unresolved() (a netip.Addr) {
-	link, err := kernel.Link(p.A.Namespace, p.A.Interface)
+	link, err := p.Link(p.A.Namespace, p.A.Interface)
 	if err != nil {
 		return a
 	}

@@ -233,7 +233,7 @@ func (p *Path) checkOuterRoute(d kernel.VXLAN, remote netip.Addr) {
 		p.Advise(station, fmt.Sprintf("check ip %[1]s rule; ip %[1]s route show table all match %[2]s", familyOption(remote), remote), "no route from %s to %s: %s", d.Local, remote, why).Root = true
 		return
 	}
-	link, err := kernel.Link(p.Host.Namespace, outer.Link)
+	link, err := p.Link(p.Host.Namespace, outer.Link)
 	if err != nil {
 		return // the link was deleted meanwhile
 	}
@@ -242,7 +242,7 @@ func (p *Path) checkOuterRoute(d kernel.VXLAN, remote netip.Addr) {
 		p.Bad("MTU of the tunnel", report.Command("ip link set %s mtu %d", kernel.Tunnel, most), "%s has MTU %d, and %s can send at most %d bytes of a packet in the tunnel", kernel.Tunnel, d.MTU, outer.Link, most)
 		return
 	}
-	if inside, err := kernel.Link(p.A.Namespace, p.A.Interface); err == nil && inside.Attrs().MTU > d.MTU {
+	if inside, err := p.Link(p.A.Namespace, p.A.Interface); err == nil && inside.Attrs().MTU > d.MTU {
 		p.Note("MTU of the tunnel", "%s has MTU %d, and %s has MTU %d; senders that ignore ICMP lose large packets: %s", kernel.Tunnel, d.MTU, p.A.Name, inside.Attrs().MTU, p.restores())
 	}
 	p.Good(station, "to %s by %s, MTU %d", remote, outer.Link, link.Attrs().MTU)
@@ -285,7 +285,7 @@ func (p *Path) checkNodeNeighbour() {
 	if route.Gateway.IsValid() {
 		next = route.Gateway
 	}
-	link, err := kernel.Link(p.Host.Namespace, route.Link)
+	link, err := p.Link(p.Host.Namespace, route.Link)
 	if err != nil {
 		return
 	}

@@ -14,7 +14,7 @@ import (
 // neighbour entry of the next hop.
 func (p *Path) CheckRoute(e *End, from, to netip.Addr) {
 	station := "route of " + e.Name
-	if _, err := kernel.Link(e.Namespace, e.Interface); err != nil {
+	if _, err := p.Link(e.Namespace, e.Interface); err != nil {
 		return // CheckInterface has reported this
 	}
 	r, err := kernel.RouteTo(e.Namespace, to, from, "")
