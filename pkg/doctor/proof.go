@@ -27,6 +27,7 @@ func prove(ctx context.Context, path *checks.Path) error {
 		return nil
 	}
 	defer e.Close()
+	defer p.forgetNeighbours()
 	if p.Answered, _ = e.Ask(probe.Smallest); !p.Answered { // an error is ignored here, because investigate gets the same error
 		if err := p.investigate(ctx); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package cnitool
 
 import (
+	"cmp"
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -169,6 +171,9 @@ func TestDoctor(t *testing.T) {
 				if d, status := doctor(t, from, to); status != 0 || len(d) != 1 || !d[0].Answered {
 					t.Fatalf("at first: status %d, %+v", status, d)
 				}
+				// Without this ping, there would be no neighbour entries, and the doctor's packets would
+				// begin with a broadcast.
+				setuptest.Run(t, "sh", "-c", ip("1")+"ping -q -c 1 "+cmp.Or(map[string]string{"": "10.88.0.3", "/run/netns/c3": "10.88.0.4"}[tt.to], tt.to))
 			}
 			if tt.spoil != "" {
 				setuptest.Run(t, "sh", "-c", tt.spoil)
@@ -232,7 +237,7 @@ func TestDoctorHealthy(t *testing.T) {
 			}
 			n.outside(false)
 			n.must("add", n.containers(3)...)
-			before := setuptest.Dump(t)
+			before, known := setuptest.Dump(t), neighbours(t)
 			for _, args := range [][]string{{}, {"10.88.0.2"}, {"/run/netns/c1", "fd88::3"}, {"/run/netns/c1", "192.0.2.2"}, {"/run/netns/c1", "2001:db8::2"}, {"/run/netns/c1", "10.88.0.1"}} {
 				d, status := doctor(t, args...)
 				if status != 0 || len(d) == 0 {
@@ -245,11 +250,25 @@ func TestDoctorHealthy(t *testing.T) {
 				}
 			}
 			setuptest.Same(t, before, "the doctor changed something")
+			if after := neighbours(t); !slices.Equal(known, after) {
+				t.Errorf("the doctor added neighbour entries: %q, want %q", after, known)
+			}
 			if out, status := bvctl(t, "doctor"); status != 0 || !strings.HasSuffix(out, "no problems found\n") || strings.Count(out, "\n") != 4*3+1 {
 				t.Errorf("status %d: %s", status, out)
 			}
 		})
 	}
+}
+
+// neighbours returns the addresses for which c1, c2, c3, or the host on br0, has a neighbour entry.
+func neighbours(t testing.TB) (all []string) {
+	t.Helper()
+	list := "ip neigh show dev br0; for c in c1 c2 c3; do ip -n $c neigh show dev eth0; done"
+	for line := range strings.Lines(setuptest.Run(t, "sh", "-ec", list)) {
+		address, _, _ := strings.Cut(line, " ")
+		all = append(all, address)
+	}
+	return all
 }
 
 // TestDoctorPaths checks the doctor with unusual targets: a machine on the bridge that is no

@@ -11,13 +11,15 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds the bridge ports of the host, and the addresses of the host and of its containers.
-// For each address, it holds the links that have the address. All paths share one Snapshot.
+// Snapshot holds the bridge ports of the host, and the addresses and neighbour entries of the host
+// and of its containers. For each address, it holds the links that have the address. All paths
+// share one Snapshot.
 type Snapshot struct {
-	holders   map[netip.Addr][]holder
-	addresses map[*End][]kernel.Address  // of each container
-	ports     map[string]setup.FoundPort // by name
-	refused   map[int]uint64             // kernel.NeighbourTable.Refused, by address family
+	holders    map[netip.Addr][]holder
+	addresses  map[*End][]kernel.Address  // of each container
+	ports      map[string]setup.FoundPort // by name
+	neighbours map[neighbour]bool
+	refused    map[int]uint64 // kernel.NeighbourTable.Refused, by address family
 }
 
 // holder is a link that has an address.
@@ -28,9 +30,17 @@ type holder struct {
 	mac  net.HardwareAddr
 }
 
-// TakeSnapshot reads the ports of the host, and the addresses of the host and of the containers.
+// neighbour is a neighbour entry.
+type neighbour struct {
+	ns      *setup.Namespace
+	link    int // index
+	address netip.Addr
+}
+
+// TakeSnapshot reads the ports of the host, and the addresses and neighbour entries of the host and
+// of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
-	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[int]uint64{}}
+	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[neighbour]bool{}, map[int]uint64{}}
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
@@ -60,12 +70,25 @@ func (s *Snapshot) add(ns *setup.Namespace, e *End) error {
 	for _, a := range addresses {
 		s.holders[a.Addr()] = append(s.holders[a.Addr()], holder{ns, e, a.Link, a.MAC})
 	}
+	if err != nil {
+		return err
+	}
+	neighbours, err := kernel.Neighbours(ns, 0, unix.AF_UNSPEC)
+	for _, n := range neighbours {
+		s.neighbours[neighbour{ns, n.Link, n.Address}] = true
+	}
 	return err
 }
 
 // Has reports whether a link in a namespace has an address.
 func (s *Snapshot) Has(ns *setup.Namespace, a netip.Addr) bool {
 	return slices.ContainsFunc(s.holders[a], func(h holder) bool { return h.ns.Same(ns) })
+}
+
+// HadNeighbour reports whether a namespace had a neighbour entry for an address on the link with this
+// index at the time of the snapshot.
+func (s *Snapshot) HadNeighbour(ns *setup.Namespace, link int, a netip.Addr) bool {
+	return s.neighbours[neighbour{ns, link, a}]
 }
 
 // macOf returns the MAC of the link that has an address. If ADD gave the address to a container,

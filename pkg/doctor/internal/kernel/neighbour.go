@@ -12,6 +12,7 @@ import (
 
 // Neighbour is a neighbour entry of the kernel: an address and its MAC.
 type Neighbour struct {
+	Link    int // index
 	Address netip.Addr
 	MAC     net.HardwareAddr
 	Failed  bool // nobody has answered the kernel's requests so far
@@ -24,9 +25,16 @@ func Neighbours(ns *setup.Namespace, index, family int) (all []Neighbour, err er
 	entries, err := neighbours(ns, index, family)
 	for _, n := range entries {
 		a, _ := netip.AddrFromSlice(n.IP)
-		all = append(all, Neighbour{a.Unmap(), n.HardwareAddr, n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0, n.State&netlink.NUD_PERMANENT != 0})
+		all = append(all, Neighbour{n.LinkIndex, a.Unmap(), n.HardwareAddr, n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0, n.State&netlink.NUD_PERMANENT != 0})
 	}
 	return all, err
+}
+
+// DeleteNeighbour deletes the neighbour entry for an address on the link with this index.
+func DeleteNeighbour(ns *setup.Namespace, index int, a netip.Addr) error {
+	return ask(ns, func(h *netlink.Handle) error {
+		return h.NeighDel(&netlink.Neigh{LinkIndex: index, IP: a.AsSlice()})
+	})
 }
 
 // FDBEntry is an entry of a forwarding database: a MAC, and where frames for this MAC go. In the
