@@ -146,7 +146,7 @@ test-runtimes: build ## run pods by containerd, the libraries of CRI-O and conta
 		hack/test.sh ./containerd ./crio ./gocni ./dropin
 
 test-pool: ## test the claims of address blocks with Debian's etcd and with etcd 3.6 (the first time builds etcd: two minutes)
-	@hack/need.sh etcd
+	@hack/need.sh etcd ip
 	@hack/etcd.sh
 	ETCD_BIN=$(CURDIR)/.cache/etcd/etcd go test -C cmd/bridgeveth-pool -count=1 ./...
 

@@ -128,10 +128,7 @@ func readFile(path string) ([]byte, error) {
 
 // claim fills the stock of a network once.
 func claim(ctx context.Context, c *ipamconfig.Config, self host.Host) error {
-	s, err := service.Open(c, self)
-	if err != nil {
-		return err
-	}
+	s := service.Open(c, self)
 	defer s.Close()
 	return s.Fill(ctx)
 }

@@ -2,6 +2,7 @@ package etcdtest
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ type Options struct {
 	Members int    // 0 means 1
 	Port    int    // for clients of the first member; 0 means 2379. Member i uses Port+2*i and the next port
 	TLS     bool   // members and clients need certificates of Authority
+	Apart   bool   // each member has its own network namespace, so that Cut and Unplug can be called
 }
 
 // Cluster is a running etcd. Only one goroutine at a time may use the methods.
@@ -31,6 +33,8 @@ type Cluster struct {
 	t       testing.TB
 	o       Options
 	members []*exec.Cmd // nil if the member does not run
+	ports   []string    // bridge ports of the members that are apart
+	links   int         // number of bridge ports that were made
 	root    string      // password of the user root; "" until AddUser
 }
 
@@ -46,11 +50,14 @@ func StartCluster(t testing.TB, o Options) *Cluster {
 	if o.Port == 0 {
 		o.Port = 2379
 	}
-	c := &Cluster{t: t, o: o, members: make([]*exec.Cmd, max(1, o.Members))}
+	c := &Cluster{t: t, o: o, members: make([]*exec.Cmd, max(1, o.Members)), ports: make([]string, max(1, o.Members))}
 	if o.TLS {
 		c.Authority = NewAuthority(t, o.Dir, "ca")
 		c.Authority.Issue("member", time.Hour)
 		c.Authority.Issue("admin", time.Hour)
+	}
+	if o.Apart {
+		c.build()
 	}
 	for i := range c.members {
 		c.Endpoints = append(c.Endpoints, c.url(i))
@@ -73,11 +80,21 @@ func (c *Cluster) url(i int) string {
 	if c.o.TLS {
 		scheme = "https"
 	}
-	return fmt.Sprintf("%s://127.0.0.1:%d", scheme, c.o.Port+2*i)
+	return fmt.Sprintf("%s://%s:%d", scheme, c.address(i), c.o.Port+2*i)
+}
+
+// address returns the IP address of a member.
+func (c *Cluster) address(i int) string {
+	if c.o.Apart {
+		return c.apart(i)
+	}
+	return "127.0.0.1"
 }
 
 // peer returns the address of a member for the other members.
-func (c *Cluster) peer(i int) string { return fmt.Sprintf("http://127.0.0.1:%d", c.o.Port+2*i+1) }
+func (c *Cluster) peer(i int) string {
+	return fmt.Sprintf("http://%s:%d", c.address(i), c.o.Port+2*i+1)
+}
 
 // Start starts a member that does not run. The member continues with its data. Start does not wait until
 // the member answers.
@@ -103,13 +120,26 @@ func (c *Cluster) Start(i int) {
 	if a := c.Authority; a != nil {
 		args = append(args, "--client-cert-auth", "--trusted-ca-file", a.File("ca.crt"), "--cert-file", a.File("member.crt"), "--key-file", a.File("member.key"))
 	}
-	m := exec.Command(c.o.Program, args...)
+	m := exec.Command("sh", append([]string{"-ec", `read -r _; exec "$@"`, "sh", c.o.Program}, args...)...)
 	m.Stdout, m.Stderr = log, log
 	m.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := m.Start(); err != nil {
-		c.t.Fatalf("%v; install the package etcd-server", err)
+	if c.o.Apart {
+		m.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	}
+	ready, err := m.StdinPipe()
+	if err == nil {
+		err = m.Start()
+	}
+	if err != nil {
+		c.t.Fatal(err)
 	}
 	c.members[i] = m
+	if c.o.Apart {
+		c.plug(i)
+	}
+	if _, err := io.WriteString(ready, "\n"); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // log returns the file with the output of a member.
@@ -157,6 +187,25 @@ func (c *Cluster) Client() *clientv3.Client {
 	}
 }
 
+// Wait waits until all members belong to the cluster and know its leader.
+func (c *Cluster) Wait() {
+	c.t.Helper()
+	client, ctx := c.Client(), Deadline(c.t)
+	defer client.Close()
+	for _, endpoint := range c.Endpoints {
+		for {
+			s, err := client.Status(ctx, endpoint)
+			if err == nil && s.Leader != 0 {
+				break
+			}
+			if ctx.Err() != nil {
+				c.t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+}
+
 // Leader returns the number of the member that leads the cluster, or -1.
 func (c *Cluster) Leader() int {
 	c.t.Helper()
@@ -173,41 +222,46 @@ func (c *Cluster) Leader() int {
 	return -1
 }
 
-// AddUser adds a user with a role of the same name, which has no rights. The first call adds the user root too.
-// From then on, etcd refuses clients without a user.
-func (c *Cluster) AddUser(name, password string) {
+// AddUser adds a user with a role. The first call adds the user root too. From then on, etcd refuses
+// clients without a user.
+func (c *Cluster) AddUser(name, password, role string) {
 	c.t.Helper()
-	client, ctx := c.Client(), Deadline(c.t)
-	defer client.Close()
-	add := func(name, password string) {
-		_, err := client.UserAdd(ctx, name, password)
-		if err == nil {
-			_, err = client.RoleAdd(ctx, name)
-		}
-		if err == nil {
-			_, err = client.UserGrantRole(ctx, name, name)
-		}
-		if err != nil {
-			c.t.Fatal(err)
-		}
-	}
 	if c.root == "" {
-		add("root", "password-of-root")
-		if _, err := client.AuthEnable(ctx); err != nil {
+		c.AddRole("root")
+		c.addUser("root", "password-of-root", "root")
+		if _, err := c.Client().AuthEnable(Deadline(c.t)); err != nil {
 			c.t.Fatal(err)
 		}
 		c.root = "password-of-root"
-		client = c.Client()
 	}
-	add(name, password)
+	c.addUser(name, password, role)
+}
+
+func (c *Cluster) addUser(name, password, role string) {
+	c.t.Helper()
+	client := c.Client()
+	_, err := client.UserAdd(Deadline(c.t), name, password)
+	if err == nil {
+		_, err = client.UserGrantRole(Deadline(c.t), name, role)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// AddRole adds a role without rights.
+func (c *Cluster) AddRole(name string) {
+	c.t.Helper()
+	if _, err := c.Client().RoleAdd(Deadline(c.t), name); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // Allow lets a role read and write the keys that begin with a prefix.
 func (c *Cluster) Allow(role, prefix string) {
 	c.t.Helper()
-	client := c.Client()
-	defer client.Close()
-	if _, err := client.RoleGrantPermission(Deadline(c.t), role, prefix, clientv3.GetPrefixRangeEnd(prefix), clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
+	_, err := c.Client().RoleGrantPermission(Deadline(c.t), role, prefix, clientv3.GetPrefixRangeEnd(prefix), clientv3.PermissionType(clientv3.PermReadWrite))
+	if err != nil {
 		c.t.Fatal(err)
 	}
 }

@@ -15,8 +15,9 @@ func TestMain(m *testing.M) { Main(m) }
 func TestCluster(t *testing.T) {
 	EachProgram(t, func(t *testing.T, program string, port int) {
 		c := StartCluster(t, Options{Program: program, Port: port, Members: 3, TLS: true})
-		c.AddUser("host", "secret")
-		c.Allow("host", "/bridgeveth/")
+		c.AddRole("hosts")
+		c.Allow("hosts", "/bridgeveth/")
+		c.AddUser("host", "secret", "hosts")
 		client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints, Username: "host", Password: "secret", TLS: c.Authority.client("admin"), Logger: zap.NewNop()})
 		if err != nil {
 			t.Fatal(err)

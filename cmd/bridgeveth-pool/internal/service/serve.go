@@ -88,16 +88,9 @@ func (r *service) start(ctx context.Context, all *sync.WaitGroup) {
 	go func() {
 		defer all.Done()
 		defer close(done)
-		for ctx.Err() == nil {
-			s, err := Open(r.conf, r.host)
-			if err == nil {
-				r.run(ctx, s)
-				s.Close()
-				continue
-			}
-			r.say(err.Error())
-			sleep(ctx, retry)
-		}
+		s := Open(r.conf, r.host)
+		defer s.Close()
+		r.run(ctx, s)
 	}()
 }
 
@@ -122,7 +115,7 @@ func (r *service) run(ctx context.Context, s *Session) {
 		}
 		r.rest(ctx, s, wait+rand.N(wait/4), err != nil)
 	}
-	if s.stock.Lease != 0 {
+	if s.stock.Lease != 0 && s.client != nil {
 		end, cancel := context.WithTimeout(context.Background(), revokeTime)
 		defer cancel()
 		_, _ = s.client.Revoke(end, s.stock.Lease) // else the lease ends by itself
@@ -144,7 +137,7 @@ func (s *Session) live(ctx context.Context, alive *<-chan *clientv3.LeaseKeepAli
 	for *alive != nil {
 		select {
 		case _, open := <-*alive:
-			if !open { // etcd was not reachable for leaseTime
+			if !open { // etcd was not reachable for leaseTime, or there is a new connection
 				*alive = nil
 			}
 			continue
@@ -152,17 +145,17 @@ func (s *Session) live(ctx context.Context, alive *<-chan *clientv3.LeaseKeepAli
 			return nil
 		}
 	}
-	grant, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	lease, err := s.client.Grant(grant, leaseTime)
-	if err == nil {
-		*alive, err = s.client.KeepAlive(ctx, lease.ID)
-	}
-	if err != nil {
-		return fmt.Errorf("network %s: %w", s.stock.Member.Network, s.silence(err))
-	}
-	s.stock.Lease = lease.ID
-	return nil
+	return s.try(ctx, func(grant context.Context) error {
+		lease, err := s.client.Grant(grant, leaseTime)
+		if err == nil {
+			*alive, err = s.client.KeepAlive(ctx, lease.ID)
+		}
+		if err != nil {
+			return fmt.Errorf("make an etcd lease: %w", err)
+		}
+		s.stock.Lease = lease.ID
+		return nil
+	})
 }
 
 // say writes a line to the log unless it is the line before.

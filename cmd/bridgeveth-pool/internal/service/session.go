@@ -1,10 +1,14 @@
+// Package service fills the stock of a network: once, or as a service.
+//
+// Start with Session. connect.go makes the client of etcd, probe.go finds out why etcd does not answer, serve.go is
+// the loop of the service.
 package service
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -20,54 +24,101 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 )
 
-// answerTime is how long one Fill waits for etcd.
-const answerTime = 5 * time.Second
+const (
+	answerTime = 3 * time.Second        // how long one attempt waits for etcd
+	tryTime    = 10 * time.Second       // how long all attempts take
+	pause      = 200 * time.Millisecond // between two attempts
+)
+
+// errSilent means that etcd did not answer.
+var errSilent = errors.New("no answer")
 
 // Session is the connection of one network to etcd.
 type Session struct {
-	client   *clientv3.Client
-	stock    stock.Stock
-	server   ipamconfig.Etcd
-	settings *tls.Config // nil if etcd does not use TLS
+	server ipamconfig.Etcd
+	stock  stock.Stock
+	client *clientv3.Client // nil if there is no connection
+
+	members []string // the endpoints for the next connection
+	next    int      // the number of the endpoint to use after a failed attempt
 }
 
-// Open returns a session. The error names the key of the configuration that is wrong.
-func Open(c *ipamconfig.Config, h host.Host) (*Session, error) {
-	client, settings, err := connect(c.Pool.Server)
-	if err != nil {
-		return nil, fmt.Errorf("network %s: %w", c.Name, err)
-	}
-	s := &Session{client: client, server: c.Pool.Server, settings: settings, stock: stock.Stock{
-		Member: registry.Member{KV: client.KV, Prefix: c.Pool.Server.Prefix, Host: h.ID, Network: c.Name, Name: h.Name, Boot: h.Boot},
+// Open returns a session. It does not call etcd.
+func Open(c *ipamconfig.Config, h host.Host) *Session {
+	members := c.Pool.Server.Endpoints
+	s := &Session{server: c.Pool.Server, members: members, next: rand.N(len(members)), stock: stock.Stock{
+		Member: registry.Member{Prefix: c.Pool.Server.Prefix, Host: h.ID, Network: c.Name, Name: h.Name, Boot: h.Boot},
 		Spare:  c.Pool.Spare, Dir: c.DataDir,
 	}}
 	for _, set := range c.Sets {
 		s.stock.Pools = append(s.stock.Pools, blocks.Pool{Set: set, Bits: c.Pool.BlockBits(set)})
 	}
-	return s, nil
+	return s
 }
 
-// Close ends the connection.
-func (s *Session) Close() { _ = s.client.Close() } // the error is that of ended requests
+// Close ends the connection. The next request makes a new one.
+func (s *Session) Close() {
+	if s.client != nil {
+		_ = s.client.Close() // the error is that of ended requests
+	}
+	s.client = nil
+}
 
-// Fill hears from etcd and claims the missing blocks. The error says since when etcd does not
-// answer. It may be an error of package registry.
-func (s *Session) Fill(ctx context.Context) error {
+// Fill hears from etcd and claims the missing blocks. The error names the key of the configuration
+// that is wrong, or says since when etcd does not answer. It may be an error of package registry.
+func (s *Session) Fill(ctx context.Context) error { return s.try(ctx, s.stock.Fill) }
+
+// try calls step until etcd answers or tryTime is over. A member of etcd that is cut off from the other
+// members refuses requests, and a member that hangs does not answer. The client of etcd sends each
+// request to another member. After a failed attempt, try therefore uses only one member, another
+// one in each attempt.
+func (s *Session) try(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), tryTime)
+	defer cancel()
+	for {
+		err := s.attempt(ctx, step)
+		if !errors.Is(err, errSilent) {
+			return s.named(err)
+		}
+		s.members = s.server.Endpoints[s.next : s.next+1]
+		s.next = (s.next + 1) % len(s.server.Endpoints)
+		if sleep(ctx, pause); ctx.Err() != nil {
+			return s.named(fmt.Errorf("etcd unreachable since %s: %w: %w", s.since(), err, probe(s.server)))
+		}
+	}
+}
+
+// attempt calls step once. The error may be errSilent.
+func (s *Session) attempt(ctx context.Context, step func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	if err := s.stock.Fill(ctx); err != nil {
-		return fmt.Errorf("network %s: %w", s.stock.Member.Network, s.silence(err))
+	if s.client == nil {
+		if s.client, err = connect(s.server, s.members); err == nil {
+			s.stock.Member.KV = s.client.KV
+		}
 	}
-	return nil
-}
-
-// silence says since when etcd does not answer, if this is the error.
-func (s *Session) silence(err error) error {
+	if err == nil {
+		err = step(ctx)
+	}
 	var of rpctypes.EtcdError
-	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.Unavailable || errors.As(err, &of) && of.Code() == codes.Unavailable {
-		return fmt.Errorf("etcd unreachable since %s: %w: %w", s.since(), err, probe(s.server.Endpoints, s.settings))
+	refused := errors.As(err, &of)
+	switch {
+	case err != nil && ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.Unavailable, refused && of.Code() == codes.Unavailable:
+		s.Close()
+		return fmt.Errorf("%w: %w", errSilent, err)
+	case refused:
+		s.Close() // the next connection reads the files again
+		return explain(s.server, err)
 	}
 	return err
+}
+
+// named returns an error that names the network.
+func (s *Session) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("network %s: %w", s.stock.Member.Network, err)
 }
 
 // since returns the time at which etcd was last heard.
