@@ -55,14 +55,23 @@ func programs(t *testing.T) string {
 func newMachine(t *testing.T, bin, id string) *machine {
 	t.Helper()
 	m := &machine{t, t.TempDir(), filepath.Join(t.TempDir(), "machine-id"), t.TempDir(), bin}
-	conf := `{"cniVersion": "1.1.0", "name": "net", "type": "ipam-simple", "ipam": {"type": "ipam-simple", "subnet": "10.1.0.0/26",
-		"pool": {"etcd": {"endpoints": ["http://127.0.0.1:2379"]}, "block": 29}}}`
-	for path, text := range map[string]string{m.id: strings.Repeat(id, 32), filepath.Join(m.conf, "net.conf"): conf} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write(t, m.id, strings.Repeat(id, 32))
+	m.configure(`"endpoints": ["http://127.0.0.1:2379"]`)
 	return m
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// configure writes the configuration of the network, with the given keys below ipam.pool.etcd.
+func (m *machine) configure(etcd string) {
+	m.t.Helper()
+	write(m.t, filepath.Join(m.conf, "net.conf"), `{"cniVersion": "1.1.0", "name": "net", "type": "ipam-simple", "ipam": {"type": "ipam-simple", "subnet": "10.1.0.0/26",
+		"pool": {"etcd": {`+etcd+`}, "block": 29}}}`)
 }
 
 // command returns a command that runs a program on the host.
@@ -105,6 +114,7 @@ func (m *machine) call(verb, container string) (address string, err error) {
 // TestTwoHosts attaches containers on two hosts with one pool: without a service, with the service,
 // without etcd until no address is left, and with etcd again. No address may be given out twice.
 func TestTwoHosts(t *testing.T) {
+	t.Parallel()
 	bin := programs(t)
 	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
 	owner := map[string]string{}
