@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,6 +24,8 @@ import (
 const usage = `Usage:
   bridgeveth-pool claim [--config FILE | --conf-dir FOLDER]
         claim blocks once, until the stock of this host is full
+  bridgeveth-pool claim --config FILE --address ADDRESS [--address ADDRESS ...]
+        claim the blocks of these addresses first
   bridgeveth-pool serve [--conf-dir FOLDER]
         keep the stock of this host full
 
@@ -30,7 +33,10 @@ Flags:
 `
 
 // options are the command and the values of the flags.
-type options struct{ command, config, dir string }
+type options struct {
+	command, config, dir string
+	addresses            []netip.Addr
+}
 
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
@@ -48,7 +54,10 @@ func main() {
 		return
 	}
 	fmt.Fprintf(os.Stderr, "bridgeveth-pool: %v\n", err)
-	if errors.Is(err, registry.ErrFull) {
+	switch {
+	case errors.Is(err, registry.ErrTaken):
+		os.Exit(plugin.PoolTaken)
+	case errors.Is(err, registry.ErrFull):
 		os.Exit(plugin.PoolExhausted)
 	}
 	os.Exit(1)
@@ -65,6 +74,11 @@ func parse(args []string, out io.Writer) (*options, error) {
 	}
 	f.StringVar(&o.config, "config", "", "file with one network configuration; \"-\" is standard input")
 	f.StringVar(&o.dir, "conf-dir", "/etc/cni/net.d", "folder of the network configurations")
+	f.Func("address", "`address` whose block is claimed first; may be repeated", func(text string) error {
+		a, err := netip.ParseAddr(text)
+		o.addresses = append(o.addresses, a)
+		return err
+	})
 	if len(args) > 0 && (args[0] == "claim" || args[0] == "serve") {
 		o.command, args = args[0], args[1:]
 	}
@@ -78,6 +92,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 		return nil, errors.New("the command is missing; use claim or serve")
 	case o.command == "serve" && o.config != "":
 		return nil, errors.New("--config: serve reads all networks of a folder; use --conf-dir")
+	case len(o.addresses) > 0 && o.config == "":
+		return nil, errors.New("--address: the address must be of one network; use --config too")
 	}
 	return o, nil
 }
@@ -95,7 +111,7 @@ func run(ctx context.Context, o *options) error {
 	list, err := read(o)
 	bad := []error{err}
 	for _, c := range list {
-		bad = append(bad, claim(ctx, c, self))
+		bad = append(bad, claim(ctx, c, self, o.addresses))
 	}
 	return errors.Join(bad...)
 }
@@ -126,9 +142,9 @@ func readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// claim fills the stock of a network once.
-func claim(ctx context.Context, c *ipamconfig.Config, self host.Host) error {
+// claim fills the stock of a network once, and claims the blocks of addresses.
+func claim(ctx context.Context, c *ipamconfig.Config, self host.Host, addresses []netip.Addr) error {
 	s := service.Open(c, self)
 	defer s.Close()
-	return s.Fill(ctx)
+	return s.Fill(ctx, addresses...)
 }

@@ -3,6 +3,7 @@ package ipam
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -99,7 +100,7 @@ func (s *Store) DropBlock(network string, b Block) (dropped bool, err error) {
 
 // withinBlocks returns a request whose sets contain only addresses of the host's blocks, with the
 // ranges of the fullest block first. It changes nothing if the request is not for a shared pool. The
-// error may be ErrNoBlock or ErrUnheard.
+// error may be ErrNoBlock, ErrUnheard or ErrNotServed.
 func withinBlocks(n *records.Network, r Request) (Request, error) {
 	if !r.Pool {
 		return r, nil
@@ -118,19 +119,64 @@ func withinBlocks(n *records.Network, r Request) (Request, error) {
 	if age := now - heard; age > OfflineTime {
 		return r, fmt.Errorf("network %s: %w for %s, and a host may use its blocks for %s", n.Name, allocator.ErrUnheard, age.Truncate(time.Minute), OfflineTime)
 	}
+	return narrowed(n, r, list)
+}
+
+// narrowed does the work of withinBlocks with the blocks that the host owns.
+func narrowed(n *records.Network, r Request, list []Block) (Request, error) {
+	requested, err := r.BySet()
+	if err != nil {
+		return r, err
+	}
 	var sets []Set
-	for _, set := range r.Sets {
+	var outside []netip.Addr
+	var missing error
+	for i, set := range r.Sets {
 		within, err := fullestFirst(n, set, list)
 		if err != nil {
 			return r, err
 		}
-		if len(within) == 0 {
-			return r, fmt.Errorf("network %s: %w in %s", n.Name, allocator.ErrNoBlock, set[0])
+		wanted := requested[i]
+		if !wanted.IsValid() {
+			if wanted, err = stickyAddress(n, r, set, within); err != nil {
+				return r, err
+			}
+		}
+		dynamic := slices.ContainsFunc(within, func(from Range) bool { return !from.OnRequest })
+		switch {
+		case wanted.IsValid() && !within.Serves(wanted):
+			outside = append(outside, wanted)
+		case !dynamic && !requested[i].IsValid():
+			missing = fmt.Errorf("network %s: %w in %s", n.Name, allocator.ErrNoBlock, set[0])
 		}
 		sets = append(sets, within)
 	}
+	if len(outside) > 0 {
+		return r, &OutsideError{Network: n.Name, Addresses: outside}
+	}
 	r.Sets = sets
-	return r, nil
+	return r, missing
+}
+
+// stickyAddress returns the address of a set that the name in the request (such as a pod's) had
+// before. It returns the zero address if another address will do: the name had none, or the
+// attachment has an address already, or the request accepts any address. within is the part of the set
+// in the host's blocks.
+func stickyAddress(n *records.Network, r Request, set, within Set) (wanted netip.Addr, err error) {
+	if r.AcceptOther || r.Sticky.Name == "" {
+		return wanted, nil
+	}
+	held, err := n.Held(r.Attachment)
+	if err != nil || slices.ContainsFunc(held, func(l Lease) bool { return within.Serves(l.Address.Addr()) }) {
+		return wanted, err
+	}
+	list, err := n.NameAddresses(r.Sticky.Name, r.Interface)
+	for _, a := range list {
+		if within.Serves(a) || !wanted.IsValid() && set.Serves(a) {
+			wanted = a
+		}
+	}
+	return wanted, err
 }
 
 // fullestFirst returns the parts of a set that are in blocks. The parts of the block with the most

@@ -65,11 +65,6 @@ func TestBlocks(t *testing.T) {
 	}
 	release(t, s, "c")
 	expect(t, s, pooled(t, "f", "10.0.0.0/24"), "10.0.0.252/24")
-	outside := pooled(t, "g", "10.0.0.0/24")
-	outside.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.9")}
-	if _, err := s.Reserve(outside); !errors.Is(err, ErrNotServed) {
-		t.Errorf("requested address outside of the blocks: %v, want %v", err, ErrNotServed)
-	}
 	_, got, known, err := s.Blocks("net")
 	wanted := []Block{list[1], list[0], list[2]}
 	if diff := cmp.Diff(wanted, got, compareAddresses); diff != "" || !known || err != nil {
@@ -248,4 +243,96 @@ func TestFullestBlock(t *testing.T) {
 		expect(t, s, split(a, "10.0.0."+a), "10.0.0."+a+"/24")
 	}
 	expect(t, s, split("b"), "10.0.0.21/24")
+}
+
+// wantOutside checks that a request fails because its addresses are in blocks that the host does not
+// own.
+func wantOutside(t *testing.T, s *Store, r Request, want ...string) {
+	t.Helper()
+	_, err := s.Reserve(r)
+	var outside *OutsideError
+	if !errors.As(err, &outside) || !errors.Is(err, ErrNoBlock) {
+		t.Fatalf("%v, want an error about %s", err, want)
+	}
+	var got []string
+	for _, a := range outside.Addresses {
+		got = append(got, a.String())
+	}
+	text := "network net: this host has no block with " + strings.Join(want, ", ")
+	if diff := cmp.Diff(want, got); diff != "" || err.Error() != text {
+		t.Errorf("%v, want %s (-want +got):\n%s", err, text, diff)
+	}
+}
+
+// TestRequestedOutside checks the errors about requested addresses that are in no block of the host,
+// and that the addresses are given out as soon as the host has the blocks.
+func TestRequestedOutside(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	setBlocks(t, s, "10.0.0.16/28")
+	r := pooled(t, "a", "10.0.0.0/24", "fd00::/64")
+	r.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.40")}
+	wantOutside(t, s, r, "10.0.0.40")
+	r.Addresses = append(r.Addresses, netip.MustParseAddr("fd00::7"))
+	wantOutside(t, s, r, "10.0.0.40", "fd00::7")
+	setBlocks(t, s, "10.0.0.32/28", "fd00::/122")
+	expect(t, s, r, "10.0.0.40/24 fd00::7/64")
+	expect(t, s, pooled(t, "b", "10.0.0.0/24"), "10.0.0.32/24")
+	r.Addresses[0] = netip.MustParseAddr("10.0.1.40")
+	_, err := s.Reserve(r)
+	if want := "10.0.1.40 is not available: it is outside the ranges 10.0.0.1-10.0.0.254, fd00::1-fd00::ffff:ffff:ffff:ffff"; !errors.Is(err, ErrNotServed) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestStaticOutside checks that a static address of a block is given out if it is requested, and that
+// a block with static addresses alone is no block for other containers.
+func TestStaticOutside(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	static, err := ParseInterval("10.0.0.64/28")
+	set, bad := complete(t, "10.0.0.0/24").Split(nil, []Interval{static})
+	if err != nil || bad != nil {
+		t.Fatal(err, bad)
+	}
+	r := pooled(t, "a")
+	r.Sets, r.Addresses = []Set{set}, []netip.Addr{netip.MustParseAddr("10.0.0.70")}
+	setBlocks(t, s)
+	wantOutside(t, s, r, "10.0.0.70")
+	setBlocks(t, s, "10.0.0.64/28")
+	expect(t, s, r, "10.0.0.70/24")
+	r.Container, r.Addresses = "b", nil
+	for _, err := range []error{errorOf(s.Reserve(r)), errorOf(s.Available(r))} {
+		if want := "network net: this host has no block in 10.0.0.1-10.0.0.63"; !errors.Is(err, ErrNoBlock) || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestStickyOutside checks that a pod whose address is in no block of the host asks for the block
+// first, and then accepts another address.
+func TestStickyOutside(t *testing.T) {
+	t.Parallel()
+	s, dir := openTemp(t), t.TempDir()
+	pod := func(container string) Request {
+		r := sticky(t, dir, "p", container, "10.0.0.0/24")
+		r.Pool = true
+		return r
+	}
+	setBlocks(t, s, "10.0.0.16/28")
+	expect(t, s, pod("p1"), "10.0.0.16/24")
+	expect(t, s, pod("p1"), "10.0.0.16/24")
+	release(t, s, "p1")
+	setBlocks(t, s, "10.0.0.32/28") // the host has lost the block
+	wantOutside(t, s, pod("p2"), "10.0.0.16")
+	setBlocks(t, s, "10.0.0.16/28", "10.0.0.32/28")
+	expect(t, s, pod("p2"), "10.0.0.16/24")
+	release(t, s, "p2")
+	setBlocks(t, s, "10.0.0.32/28")
+	r := pod("p3")
+	r.AcceptOther = true
+	expect(t, s, r, "10.0.0.32/24")
+	expect(t, s, pod("p3"), "10.0.0.32/24")
+	release(t, s, "p3")
+	expect(t, s, pod("p4"), "10.0.0.32/24")
 }

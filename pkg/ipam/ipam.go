@@ -29,6 +29,9 @@ type (
 	Sticky = leases.Sticky
 	// Block is a part of a shared pool that this host may give out.
 	Block = records.Block
+	// OutsideError is the ErrNoBlock about addresses that a request wants. They are in blocks of a
+	// shared pool that this host does not own.
+	OutsideError = allocator.OutsideError
 	// Request asks for the addresses of an attachment: one address from each set of ranges.
 	Request = allocator.Request
 )

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,22 +22,29 @@ const (
 	poolDeadline = 30 * time.Second
 	// PoolExhausted is the exit status of bridgeveth-pool if each block of the pool has an owner.
 	PoolExhausted = 3
+	// PoolTaken is the exit status of bridgeveth-pool if another host owns the block of an address.
+	PoolTaken = 4
 )
 
 // poolFolders are the folders of bridgeveth-pool, after the folder of the plugin's own file.
 var poolFolders = []string{"/usr/local/sbin", "/usr/sbin"}
 
 // ClaimBlocks runs "bridgeveth-pool claim" with a network configuration, and waits until the program
-// has ended. The error has the code CodeProgram if the program is missing, CodeExhausted if each
-// block has an owner, and types.ErrTryAgainLater otherwise.
-func ClaimBlocks(conf []byte) error {
+// has ended. The program first claims the blocks of the given addresses. The error has the code
+// CodeProgram if the program is missing, CodeTaken if another host owns the block of an address,
+// CodeExhausted if each block has an owner, and types.ErrTryAgainLater otherwise.
+func ClaimBlocks(conf []byte, addresses ...netip.Addr) error {
 	path, err := findPool()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), poolDeadline)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "claim", "--config", "-")
+	args := []string{"claim", "--config", "-"}
+	for _, a := range addresses {
+		args = append(args, "--address", a.String())
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = bytes.NewReader(conf)
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
@@ -47,10 +55,15 @@ func ClaimBlocks(conf []byte) error {
 		return nil
 	case ctx.Err() != nil:
 		return Errorf(types.ErrTryAgainLater, "%s did not end within %s; look for the process that keeps it waiting, then try again", path, poolDeadline)
-	case cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == PoolExhausted:
-		return Errorf(CodeExhausted, "%w", said(err, stderr.Bytes()))
 	}
-	return Errorf(types.ErrTryAgainLater, "%w", said(err, stderr.Bytes()))
+	code := types.ErrTryAgainLater
+	switch cmd.ProcessState.ExitCode() { // -1 without a process
+	case PoolExhausted:
+		code = CodeExhausted
+	case PoolTaken:
+		code = CodeTaken
+	}
+	return Errorf(code, "%w", said(err, stderr.Bytes()))
 }
 
 // said returns what a program has printed as an error. If it has printed nothing, said returns err.

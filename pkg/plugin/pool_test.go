@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,9 +23,10 @@ func TestClaimBlocks(t *testing.T) {
 		want         string
 	}{
 		{"missing", "", CodeProgram, "bridgeveth-pool is in none of the folders "},
-		{"claims", `grep -q '^{}$' && test "$*" = "claim --config -"`, 0, ""},
+		{"claims", `grep -q '^{}$' && test "$*" = "claim --config - --address 10.1.0.9 --address fd00::9"`, 0, ""},
 		{"fails", "echo etcd unreachable since noon >&2; exit 1", types.ErrTryAgainLater, "etcd unreachable since noon"},
 		{"full", "echo every block has an owner >&2; exit 3", CodeExhausted, "every block has an owner"},
+		{"taken", "echo the block belongs to host b >&2; exit 4", CodeTaken, "the block belongs to host b"},
 		{"killed", "kill -9 $$", types.ErrTryAgainLater, "bridgeveth-pool claim: signal: killed"},
 	} {
 		if tt.script != "" {
@@ -32,7 +34,7 @@ func TestClaimBlocks(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := ClaimBlocks([]byte("{}\n"))
+		err := ClaimBlocks([]byte("{}\n"), netip.MustParseAddr("10.1.0.9"), netip.MustParseAddr("fd00::9"))
 		var e *types.Error
 		if tt.code == 0 && err == nil {
 			continue

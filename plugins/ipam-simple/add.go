@@ -42,10 +42,12 @@ func (p Plugin) Add(args *skel.CmdArgs) (*current.Result, error) {
 
 func (p Plugin) add(c *ipamconfig.Config, args *skel.CmdArgs) (*current.Result, error) {
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes, DNS: c.DNS}
-	err := p.withStock(c, args, func() error {
+	err := p.withStock(c, args, func(last bool) error {
 		s, err := p.open(c)
 		return useUncoded(s, err, func() error {
-			leases, err := s.Reserve(p.request(c, args))
+			r := p.request(c, args)
+			r.AcceptOther = last
+			leases, err := s.Reserve(r)
 			for _, l := range leases {
 				result.IPs = append(result.IPs, &current.IPConfig{
 					Address: plugin.IPNet(l.Address), Gateway: l.Gateway.AsSlice(),

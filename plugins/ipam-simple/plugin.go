@@ -1,6 +1,7 @@
 package ipamsimple
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -22,9 +23,9 @@ type Plugin struct {
 
 	// lockWait is how long a verb waits for the lock on the store. 0 means defaultLockWait.
 	lockWait time.Duration
-	// claim claims a block of a shared pool, with the configuration of the network. If it is nil,
+	// claim claims blocks of a shared pool, with the configuration of the network. If it is nil,
 	// plugin.ClaimBlocks does this.
-	claim func(conf []byte) error
+	claim func(conf []byte, addresses ...netip.Addr) error
 }
 
 // defaultLockWait is long enough even if many other calls get the lock first. Each of them holds

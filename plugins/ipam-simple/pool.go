@@ -12,22 +12,28 @@ import (
 )
 
 // withStock calls attempt, which asks the store for addresses. If hosts share the addresses and the
-// blocks of this host do not suffice, withStock starts bridgeveth-pool once, which claims a block,
-// and calls attempt again. The store must not be locked by the caller, because bridgeveth-pool opens
-// it too.
-func (p Plugin) withStock(c *ipamconfig.Config, args *skel.CmdArgs, attempt func() error) error {
-	err := attempt()
+// blocks of this host do not suffice, withStock starts bridgeveth-pool once, which claims blocks,
+// and calls attempt again, for the last time. The store must not be locked by the caller, because
+// bridgeveth-pool opens it too.
+func (p Plugin) withStock(c *ipamconfig.Config, args *skel.CmdArgs, attempt func(last bool) error) error {
+	err := attempt(false)
 	if c.Pool == nil || !isDry(err) {
 		return err
+	}
+	addresses := c.Requested
+	var outside *ipam.OutsideError
+	if errors.As(err, &outside) {
+		addresses = outside.Addresses
 	}
 	claim := p.claim
 	if claim == nil {
 		claim = plugin.ClaimBlocks
 	}
-	if failed := claim(args.StdinData); failed != nil {
+	failed := claim(args.StdinData, addresses...)
+	if err = attempt(true); failed != nil && isDry(err) {
 		return &dryError{err, failed}
 	}
-	return attempt()
+	return err
 }
 
 // isDry reports whether another block of the pool, or an answer of etcd, can cure an error.

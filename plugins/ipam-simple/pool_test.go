@@ -42,7 +42,7 @@ func TestPool(t *testing.T) {
 	dir := t.TempDir()
 	claims := 0
 	var failure error
-	p := Plugin{claim: func([]byte) error {
+	p := Plugin{claim: func([]byte, ...netip.Addr) error {
 		if claims++; failure == nil {
 			own(t, dir, "10.1.0.8/30", 0)
 		}
@@ -78,6 +78,94 @@ func TestPool(t *testing.T) {
 	wantError(t, err, types.ErrTryAgainLater, "etcd was not heard for 25h0m0s, and a host may use its blocks for 24h0m0s, and the claim of a block failed: no answer")
 	if claims != 3 {
 		t.Errorf("%d claims, want one for each of three calls", claims)
+	}
+}
+
+// TestPoolRequested checks that ADD claims the blocks of requested addresses once, also before etcd was
+// heard, and that it says which address it cannot have.
+func TestPoolRequested(t *testing.T) {
+	dir := t.TempDir()
+	var claimed []string
+	failure := error(nil)
+	p := Plugin{claim: func(_ []byte, addresses ...netip.Addr) error {
+		for _, a := range addresses {
+			claimed = append(claimed, a.String())
+		}
+		if failure == nil {
+			own(t, dir, "10.1.0.8/30", 0)
+		}
+		return failure
+	}}
+	attach := func(container, address string) (string, error) {
+		a := args(t, container, pooled)
+		a.Args = "IP=" + address
+		c, err := ipamconfig.Read(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.DataDir = dir
+		result, err := p.add(c, a)
+		if err != nil {
+			return "", err
+		}
+		return result.IPs[0].Address.String(), nil
+	}
+	if got, err := attach("a", "10.1.0.9"); got != "10.1.0.9/24" || err != nil || strings.Join(claimed, " ") != "10.1.0.9" {
+		t.Errorf("got %s, %v, after claims for %s", got, err, claimed)
+	}
+	own(t, dir, "10.1.0.16/30", 0)
+	if got, err := attach("b", "10.1.0.10"); got != "10.1.0.10/24" || err != nil || strings.Join(claimed, " ") != "10.1.0.9 10.1.0.10" {
+		t.Errorf("got %s, %v, after claims for %s", got, err, claimed)
+	}
+	if got, err := attach("c", "10.1.0.11"); got != "10.1.0.11/24" || err != nil || len(claimed) != 2 {
+		t.Errorf("got %s, %v, after claims for %s", got, err, claimed)
+	}
+	failure = plugin.Errorf(plugin.CodeTaken, "address 10.1.0.30: block 10.1.0.28/30 belongs to host \"b\" (ID 7, network net)")
+	_, err := attach("d", "10.1.0.30")
+	wantError(t, err, plugin.CodeTaken, "ipam.pool: network net: this host has no block with 10.1.0.30, and the claim of a block failed: "+
+		"address 10.1.0.30: block 10.1.0.28/30 belongs to host \"b\" (ID 7, network net)")
+	_, err = attach("d", "10.2.0.30")
+	wantError(t, err, types.ErrInvalidNetworkConfig, "CNI_ARGS: IP: 10.2.0.30 is not available: it is outside the ranges 10.1.0.1-10.1.0.254; request another address")
+	if len(claimed) != 3 {
+		t.Errorf("claims for %s", claimed)
+	}
+}
+
+// TestPoolSticky checks that a pod whose address is in a block of another host gets another address.
+func TestPoolSticky(t *testing.T) {
+	dir, stickyDir := t.TempDir(), t.TempDir()
+	claims := 0
+	p := Plugin{claim: func(_ []byte, addresses ...netip.Addr) error {
+		if claims++; len(addresses) != 1 || addresses[0].String() != "10.1.0.8" {
+			t.Errorf("claim for %s", addresses)
+		}
+		return plugin.Errorf(plugin.CodeTaken, "the block belongs to another host")
+	}}
+	for i, tt := range []struct{ block, want string }{
+		{"10.1.0.8/30", "10.1.0.8/24"}, {"10.1.0.16/30", "10.1.0.16/24"}, {"10.1.0.16/30", "10.1.0.16/24"},
+	} {
+		own(t, dir, tt.block, 0)
+		a := args(t, string(rune('a'+i)), pooled)
+		a.Args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
+		c, err := ipamconfig.Read(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.DataDir, c.StickyDir, c.StickyFor, c.Pod = dir, stickyDir, time.Hour, "default/web"
+		result, err := p.add(c, a)
+		if err != nil || result.IPs[0].Address.String() != tt.want {
+			t.Errorf("ADD %d: %v, %v, want %s", i, result, err, tt.want)
+		}
+		s, err := ipam.Open(dir, time.Minute)
+		if err == nil {
+			err = errors.Join(s.Release(c.Attachment(a)), s.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if claims != 1 {
+		t.Errorf("%d claims, want one", claims)
 	}
 }
 

@@ -36,7 +36,7 @@ func (p Plugin) ExpectedResult(args *skel.CmdArgs) (*current.Result, error) {
 		return nil, err
 	}
 	var ranges []ipam.Range
-	err = p.withStock(c, args, func() error {
+	err = p.withStock(c, args, func(_ bool) error {
 		s, err := p.openToRead(c)
 		return useUncoded(s, err, func() (err error) {
 			ranges, err = s.Available(ipam.Request{Attachment: ipam.Attachment{Network: c.Name}, Sets: c.Sets, InUse: p.inUseAfterGC(), Pool: c.Pool != nil})

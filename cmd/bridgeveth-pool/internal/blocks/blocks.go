@@ -61,6 +61,15 @@ func (p Pool) Contains(b netip.Prefix) bool {
 	})
 }
 
+// Of returns the block that contains an address. It reports whether a container can have the address,
+// by a request or not.
+func (p Pool) Of(a netip.Addr) (b netip.Prefix, ok bool) {
+	if p.Set.Serves(a) {
+		b, _ = a.Prefix(p.Bits) // the address is of the set's family
+	}
+	return b, b.IsValid()
+}
+
 // index returns the number of the block that contains an address. Block 0 begins at the address 0.
 func (p Pool) index(a netip.Addr) *big.Int {
 	n := new(big.Int).SetBytes(a.AsSlice())

@@ -98,3 +98,29 @@ func lastOf(b netip.Prefix) string {
 	a[15] |= 63
 	return netip.AddrFrom16(a).String()
 }
+
+// TestOf checks that an address has a block if a container can have the address.
+func TestOf(t *testing.T) {
+	t.Parallel()
+	static, err := ipam.ParseInterval("10.1.0.32/29")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, bad := set(t, "10.1.0.0/26", "10.1.0.9")[0].Split(nil, []ipam.Interval{static})
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	p := Pool{s, 29}
+	for a, want := range map[string]string{
+		"10.1.0.2": "10.1.0.0/29", "10.1.0.39": "10.1.0.32/29", // static addresses too
+		"10.1.0.1": "", "10.1.0.9": "", "10.1.0.63": "", "10.2.0.2": "", "fd00::2": "",
+	} {
+		b, ok := p.Of(netip.MustParseAddr(a))
+		if ok != (want != "") || ok && b.String() != want {
+			t.Errorf("%s: %v, %v, want %q", a, b, ok, want)
+		}
+	}
+	if p.Contains(netip.MustParsePrefix("10.1.0.32/29")) {
+		t.Error("a block of static addresses belongs to the stock")
+	}
+}

@@ -22,8 +22,8 @@ const (
 var (
 	// ErrFull means that all blocks of the pool have owners.
 	ErrFull = errors.New("every block of the pool has an owner")
-	// errTaken means that a block has an owner.
-	errTaken = errors.New("the block has an owner")
+	// ErrTaken means that a block has an owner.
+	ErrTaken = errors.New("belongs to host")
 )
 
 // Claim makes the member the owner of one more block, and returns the block. It tries the blocks in
@@ -43,7 +43,7 @@ func (m *Member) Claim(ctx context.Context, candidates iter.Seq[netip.Prefix]) (
 			continue
 		}
 		claimed, err := m.claim(ctx, b)
-		if err == nil || !errors.Is(err, errTaken) {
+		if err == nil || !errors.Is(err, ErrTaken) {
 			return claimed, err
 		}
 		tried++
@@ -52,6 +52,32 @@ func (m *Member) Claim(ctx context.Context, candidates iter.Seq[netip.Prefix]) (
 		}
 	}
 	return Block{}, ErrFull
+}
+
+// ClaimBlock makes the member the owner of a particular block. If the block has an owner, the error is
+// ErrTaken, and names the owner. The other errors are those of Claim.
+func (m *Member) ClaimBlock(ctx context.Context, b netip.Prefix) (Block, error) {
+	claimed, err := m.claim(ctx, b)
+	if !errors.Is(err, ErrTaken) {
+		return claimed, err
+	}
+	var owner blockValue
+	answer, err := m.KV.Get(ctx, m.blockKey(b))
+	if err == nil {
+		_, err = decode(answer.Kvs, &owner)
+	}
+	other := Member{Prefix: m.Prefix, Host: owner.Host, Network: owner.Network}
+	var record recordValue
+	if err == nil {
+		answer, err = m.KV.Get(ctx, other.key("hosts"))
+	}
+	if err == nil {
+		_, err = decode(answer.Kvs, &record)
+	}
+	if err != nil {
+		return Block{}, fmt.Errorf("look for the owner of block %s: %w", b, err)
+	}
+	return Block{}, fmt.Errorf("block %s %w %q (ID %s, network %s)", b, ErrTaken, record.Name, owner.Host, owner.Network)
 }
 
 // taken returns the keys of all blocks that have an owner.
@@ -67,7 +93,7 @@ func (m *Member) taken(ctx context.Context) (map[string]bool, error) {
 	return taken, nil
 }
 
-// claim makes the member the owner of a block. The error may be errTaken.
+// claim makes the member the owner of a block. The error may be ErrTaken, without the owner.
 func (m *Member) claim(ctx context.Context, b netip.Prefix) (Block, error) {
 	revision := m.revision
 	if m.revision = 0; revision == 0 {
@@ -89,7 +115,7 @@ func (m *Member) claim(ctx context.Context, b netip.Prefix) (Block, error) {
 			m.revision = revision
 			return Block{b, answer.Header.Revision}, nil
 		}
-		if err = m.whyRefused(b, revision, answer); errors.Is(err, errTaken) {
+		if err = m.whyRefused(b, revision, answer); errors.Is(err, ErrTaken) {
 			m.revision = revision
 		}
 		if err != nil {
@@ -123,7 +149,7 @@ func (m *Member) whyRefused(b netip.Prefix, revision int64, answer *clientv3.Txn
 		return fmt.Errorf("claim block %s: %w: etcd key %s is %s, and this host's value is %s; configure the same size on all hosts",
 			b, ErrSize, m.sizeKey(b), size[0].Value, sizeOf(b))
 	case len(block) > 0:
-		return errTaken
+		return ErrTaken
 	}
 	return nil
 }

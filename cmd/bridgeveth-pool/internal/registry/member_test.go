@@ -63,7 +63,7 @@ func TestMember(t *testing.T) {
 	etcdtest.Each(t, func(t *testing.T, c *clientv3.Client) {
 		for name, test := range map[string]func(*testing.T, *clientv3.Client){
 			"claim all": testClaimAll, "own blocks": testOwnBlocks, "lost answer": testLostAnswer, "late request": testLateRequest,
-			"clone": testClone, "fenced": testFenced, "size": testSize, "values": testValues, "etcd away": testAway,
+			"clone": testClone, "fenced": testFenced, "size": testSize, "values": testValues, "one block": testClaimBlock, "etcd away": testAway,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -115,6 +115,25 @@ func testClaimAll(t *testing.T, c *clientv3.Client) {
 	}
 	if got := claim(t, m, "10.1.0.0/24", 30); got.Prefix != b.Prefix || got.Revision <= b.Revision {
 		t.Errorf("claimed %v, want the returned block %v", got, b)
+	}
+}
+
+// testClaimBlock claims particular blocks. The error about a block of another host names that host.
+func testClaimBlock(t *testing.T, c *clientv3.Client) {
+	m, other := member(t, c, "host", "boot"), member(t, c, "other", "boot")
+	hear(t, m)
+	hear(t, other)
+	b := netip.MustParsePrefix("10.1.0.64/26")
+	if got, err := m.ClaimBlock(etcdtest.Deadline(t), b); got.Prefix != b || err != nil {
+		t.Fatalf("claimed %v, %v", got, err)
+	}
+	_, err := other.ClaimBlock(etcdtest.Deadline(t), b)
+	if want := `block 10.1.0.64/26 belongs to host "name-of-host" (ID host, network net)`; !errors.Is(err, ErrTaken) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	claim(t, other, "10.1.0.0/24", 26) // the refusal is no reason to hear again
+	if got := hear(t, m); got != b.String() {
+		t.Errorf("the host has %s, want %s", got, b)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -64,9 +65,12 @@ func (s *Session) Close() {
 	s.client = nil
 }
 
-// Fill hears from etcd and claims the missing blocks. The error names the key of the configuration
-// that is wrong, or says since when etcd does not answer. It may be an error of package registry.
-func (s *Session) Fill(ctx context.Context) error { return s.try(ctx, s.stock.Fill) }
+// Fill hears from etcd and claims the missing blocks, and the blocks of the given addresses. The error
+// names the key of the configuration that is wrong, or says since when etcd does not answer. It may be
+// an error of package registry.
+func (s *Session) Fill(ctx context.Context, addresses ...netip.Addr) error {
+	return s.try(ctx, func(ctx context.Context) error { return s.stock.Fill(ctx, addresses...) })
+}
 
 // try calls step until etcd answers or tryTime is over. A member of etcd that is cut off from the other
 // members refuses requests, and a member that hangs does not answer. The client of etcd sends each

@@ -6,6 +6,7 @@ package stock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/netip"
 	"path/filepath"
@@ -44,7 +45,10 @@ type Stock struct {
 // the store only after etcd has answered. If the process is killed in between, the next Fill finds
 // the block. One process of the host at a time fills the stock of a network: the others wait. The
 // error may be one of package registry.
-func (s *Stock) Fill(ctx context.Context) error {
+//
+// Fill first claims the blocks of the given addresses. A block that another host owns does not keep
+// Fill from the other claims. The error is then registry.ErrTaken.
+func (s *Stock) Fill(ctx context.Context, addresses ...netip.Addr) error {
 	folder := filepath.Join(s.Dir, "pool", s.Member.Network)
 	if err := files.MakeFolder(folder); err != nil {
 		return err
@@ -81,13 +85,48 @@ func (s *Stock) Fill(ctx context.Context) error {
 		}
 		s.alive = s.Lease
 	}
-	list, err = s.giveBack(ctx, list)
+	list, taken, err := s.claimFor(ctx, heard.Sent, list, addresses)
+	if err == nil {
+		list, err = s.giveBack(ctx, list)
+	}
 	for _, pool := range s.Pools {
 		if err == nil {
 			list, err = s.claim(ctx, pool, heard.Sent, list)
 		}
 	}
-	return err
+	return errors.Join(taken, err)
+}
+
+// claimFor claims the blocks of addresses, if the list does not contain these blocks. It returns all
+// blocks of the host. The error taken is registry.ErrTaken, or says that no container can have the
+// address.
+func (s *Stock) claimFor(ctx context.Context, heard time.Duration, list []ipam.Block, addresses []netip.Addr) (all []ipam.Block, taken, err error) {
+	for _, a := range addresses {
+		var subnet netip.Prefix
+		for _, pool := range s.Pools {
+			if b, ok := pool.Of(a); ok {
+				subnet = b
+			}
+		}
+		if !subnet.IsValid() {
+			taken = errors.Join(taken, fmt.Errorf("address %s: no container of the network can have this address; request an address of the ranges", a))
+			continue
+		}
+		if slices.ContainsFunc(list, func(o ipam.Block) bool { return o.Subnet == subnet }) {
+			continue
+		}
+		b, err := s.Member.ClaimBlock(ctx, subnet)
+		if err == nil {
+			list = append(list, ipam.Block{Subnet: b.Prefix, Revision: b.Revision})
+			err = s.record(heard, list)
+		} else if err = fmt.Errorf("address %s: %w", a, err); errors.Is(err, registry.ErrTaken) {
+			taken, err = errors.Join(taken, err), nil
+		}
+		if err != nil {
+			return list, taken, err
+		}
+	}
+	return list, taken, nil
 }
 
 // Low reports whether fewer than Spare blocks of a set have no lease, so that Fill would claim one. It

@@ -83,7 +83,7 @@ func fill(t *testing.T, s *Stock) {
 
 func TestFill(t *testing.T) {
 	etcdtest.Each(t, func(t *testing.T, c *clientv3.Client) {
-		for name, test := range map[string]func(*testing.T, *clientv3.Client){"hosts": testHosts, "killed": testKilled, "store lost": testStoreLost, "clone": testClone, "reboot": testReboot} {
+		for name, test := range map[string]func(*testing.T, *clientv3.Client){"hosts": testHosts, "killed": testKilled, "store lost": testStoreLost, "clone": testClone, "reboot": testReboot, "addresses": testAddresses} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				test(t, c)
@@ -202,6 +202,40 @@ func testClone(t *testing.T, c *clientv3.Client) {
 	}
 	if err := s.Fill(etcdtest.Deadline(t)); !errors.Is(err, registry.ErrClone) {
 		t.Errorf("second time: %v, want %v", err, registry.ErrClone)
+	}
+}
+
+// testAddresses checks that Fill claims the blocks of addresses, also of static ones, and that a block of
+// another host does not keep Fill from filling the stock.
+func testAddresses(t *testing.T, c *clientv3.Client) {
+	s, other := stock(t, c, "a"), stock(t, c, "b")
+	static, err := ipam.ParseInterval("10.1.0.48/30")
+	set, bad := s.Pools[0].Set[0].Split(nil, []ipam.Interval{static})
+	if err != nil || bad != nil {
+		t.Fatal(err, bad)
+	}
+	s.Pools[0].Set, other.Pools[0].Set = set, set
+	at := func(list ...string) (all []netip.Addr) {
+		for _, text := range list {
+			all = append(all, netip.MustParseAddr(text))
+		}
+		return all
+	}
+	if err := s.Fill(etcdtest.Deadline(t), at("10.1.0.5", "10.1.0.6", "10.1.0.49")...); err != nil {
+		t.Fatal(err)
+	}
+	if got := subnets(t, s); got != "10.1.0.4/30 10.1.0.48/30" { // the first block is also the stock
+		t.Errorf("the host has %s", got)
+	}
+	err = other.Fill(etcdtest.Deadline(t), at("10.1.0.5", "10.1.0.50", "10.2.0.1")...)
+	want := `address 10.1.0.5: block 10.1.0.4/30 belongs to host "a" (ID a, network net)
+address 10.1.0.50: block 10.1.0.48/30 belongs to host "a" (ID a, network net)
+address 10.2.0.1: no container of the network can have this address; request an address of the ranges`
+	if !errors.Is(err, registry.ErrTaken) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if got := strings.Fields(subnets(t, other)); len(got) != 1 {
+		t.Errorf("the other host has %s, want one block in stock", got)
 	}
 }
 

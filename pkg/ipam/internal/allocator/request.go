@@ -27,6 +27,24 @@ var (
 	ErrShared = errors.New("is in use by another network; give one of the two networks another subnet, or a dataDir of its own")
 )
 
+// OutsideError is ErrNoBlock about addresses that a request wants: they are in blocks of a shared pool
+// that this host does not own.
+type OutsideError struct {
+	Network   string
+	Addresses []netip.Addr
+}
+
+func (e *OutsideError) Error() string {
+	var list []string
+	for _, a := range e.Addresses {
+		list = append(list, a.String())
+	}
+	return fmt.Sprintf("network %s: %v with %s", e.Network, ErrNoBlock, strings.Join(list, ", "))
+}
+
+// Unwrap returns ErrNoBlock.
+func (e *OutsideError) Unwrap() error { return ErrNoBlock }
+
 // Refused reports whether an error is about the request. All other errors are about the store.
 func Refused(err error) bool {
 	for _, refusal := range []error{ErrExhausted, ErrTaken, ErrNotServed, ErrShared, ErrNoBlock, ErrUnheard} {
@@ -48,6 +66,9 @@ type Request struct {
 	// Pool says that hosts share the addresses of the sets. Only addresses of this host's blocks
 	// are given out then (see Store.SetBlocks), from the fullest block first.
 	Pool bool
+	// AcceptOther allows another address if the name in Sticky had an address of a block that this
+	// host does not own. Otherwise the error is an OutsideError.
+	AcceptOther bool
 	// InUse reports whether a lease may still be in use. If a set has no free address, Reserve
 	// calls InUse for the leases of the set. It also calls InUse for the lease of a requested
 	// address. Reserve ends a lease that is not in use. If InUse is nil, every lease counts as in
@@ -58,9 +79,9 @@ type Request struct {
 // inUse calls the field InUse. If InUse is nil, it returns true.
 func (r Request) inUse(l leases.Lease) bool { return r.InUse == nil || r.InUse(l) }
 
-// bySet returns the requested address of each set. It returns the zero address for a set without a
-// requested address.
-func (r Request) bySet() ([]netip.Addr, error) {
+// BySet returns the requested address of each set. It returns the zero address for a set without a
+// requested address. The error is ErrNotServed.
+func (r Request) BySet() ([]netip.Addr, error) {
 	requested := make([]netip.Addr, len(r.Sets))
 	for _, a := range r.Addresses {
 		i := slices.IndexFunc(r.Sets, func(s ranges.Set) bool { return s.Serves(a) })

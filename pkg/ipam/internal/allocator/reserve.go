@@ -27,7 +27,7 @@ const DefaultMaxQueued = 1 << 20
 // already has an address of a set and requests no other address, it keeps this address. Reserve
 // frees all other addresses of the attachment.
 func (a Allocator) Reserve(r Request, now time.Time) ([]leases.Lease, error) {
-	requested, err := r.bySet()
+	requested, err := r.BySet()
 	if err != nil {
 		return nil, err
 	}
