@@ -3,6 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
@@ -102,7 +103,45 @@ func (h *Host) restoreSettings(p *Port) error {
 	if err := errors.Join(h.Send(b), bridges.TagPort(h.Namespace, p)); err != nil || p.Down || p.ExistingLink != "" {
 		return err
 	}
-	return h.awaitForwarding(p.LinkName())
+	if err := h.awaitForwarding(p.LinkName()); err != nil {
+		return err
+	}
+	return h.Do(func() error { introduceGateways(p); return nil })
+}
+
+// discard is the UDP port of a service that ignores what it receives (RFC 863).
+const discard = 9
+
+// introduceGateways sends an empty datagram from each gateway to the container. If another program has
+// created the bridge again, the bridge has a new MAC address, but the container's neighbour entries have
+// the old one for up to a minute. The kernel sends a request for the container's MAC address before it
+// sends the datagram. From this request, the container learns the new MAC address of the gateway
+// (RFC 826; RFC 4861, section 7.2.3). Errors are ignored, because the entries expire anyway.
+func introduceGateways(p *Port) {
+	for _, gateway := range p.Network.Gateways {
+		for _, a := range p.Addresses {
+			if a.Addr().Is4() == gateway.Addr().Is4() {
+				_ = sendEmpty(gateway.Addr(), a.Addr())
+			}
+		}
+	}
+}
+
+// sendEmpty sends an empty datagram to the port discard, in the namespace of the calling thread.
+func sendEmpty(from, to netip.Addr) error {
+	family, source, destination := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: from.As16()}), unix.Sockaddr(&unix.SockaddrInet6{Addr: to.As16(), Port: discard})
+	if to.Is4() {
+		family, source, destination = unix.AF_INET, &unix.SockaddrInet4{Addr: from.As4()}, &unix.SockaddrInet4{Addr: to.As4(), Port: discard}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, source); err != nil {
+		return err
+	}
+	return unix.Sendto(fd, nil, 0, destination)
 }
 
 // restoreGuard restores the guard of a port. If p.Guard is GuardNone, restoreGuard deletes the

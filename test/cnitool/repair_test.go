@@ -437,3 +437,42 @@ func TestRepairPrivileges(t *testing.T) {
 		t.Errorf("the second time: %s", out)
 	}
 }
+
+// TestBridgeCreatedAgain deletes a bridge that another program has created, and creates the bridge again,
+// as "ifdown br0; ifup br0" does. The bridge then has another MAC address. bvctl repair must correct the
+// containers' neighbour entries, so that containers reach their gateways at once.
+func TestBridgeCreatedAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, dual, "nft")
+	const create = "ip link add br0 type bridge && ip link set br0 up && ip addr add 10.88.0.1/24 dev br0 && ip addr add fd88::1/64 dev br0 nodad"
+	setuptest.Run(t, "sh", "-c", create)
+	c := n.containers(2)
+	n.must("add", c...)
+	gateways := []string{"10.88.0.1", "fd88::1"}
+	for _, c := range c {
+		for _, family := range []string{"ipv4", "ipv6"} { // the container's neighbour entries do not expire during the test
+			setuptest.In(t, c, "sh", "-c", "echo 36000000 >/proc/sys/net/"+family+"/neigh/eth0/base_reachable_time_ms")
+		}
+		for _, g := range gateways {
+			if !setuptest.Ping(t, c, g) {
+				t.Fatalf("at first, gateway %s does not answer", g)
+			}
+		}
+	}
+	setuptest.Run(t, "sh", "-c", "ip link del br0 && "+create)
+	if n.cnitool("check", c[0]) == nil {
+		t.Error("CHECK does not notice that the port is on no bridge")
+	}
+	if out, status := bvctl(t, "repair"); status != 0 {
+		t.Fatal(out)
+	}
+	for _, c := range c {
+		n.must("check", c)
+		for _, g := range gateways {
+			if !setuptest.Ping(t, c, g) {
+				t.Errorf("gateway %s does not answer after the repair: %s", g, setuptest.In(t, c, "ip", "neigh"))
+			}
+		}
+	}
+	n.must("del", c...)
+}
