@@ -125,13 +125,14 @@ command_page - leases check
 command_page - leases release
 command_page metrics.md metrics
 command_page - node
+command_page - pool
 command_page repair.md repair
 {
 	printf '# NAME\n\nbridgeveth-pool - claim blocks of the pools of addresses that hosts share\n\n# OPTIONS\n\n'
 	"$programs/bridgeveth-pool" --help 2>&1 | sed 's/^/    /'
 	printf '\n# DESCRIPTION\n\n'
 	body docs/pool.md
-	printf '\n# SEE ALSO\n\nbridgeveth-conf(5), ipam-simple(8)\n'
+	printf '\n# SEE ALSO\n\nbridgeveth-conf(5), bvctl-pool(8), ipam-simple(8)\n'
 } | page bridgeveth-pool 8
 {
 	printf '# NAME\n\nbridgeveth-node - agent of a Kubernetes node\n\n# SYNOPSIS\n\n    bridgeveth-node [flags]\n\n# OPTIONS\n\n'

@@ -1,5 +1,6 @@
 // Command bridgeveth-pool claims blocks of the pools of addresses that hosts share, and records them
-// in the store of ipam-simple: docs/pool.md. Only this program calls etcd.
+// in the store of ipam-simple: docs/pool.md. It also has the commands that "bvctl pool" runs. Only
+// this program calls etcd.
 package main
 
 import (
@@ -11,8 +12,11 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/admin"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/host"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/networks"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
@@ -28,15 +32,23 @@ const usage = `Usage:
         claim the blocks of these addresses first
   bridgeveth-pool serve [--conf-dir FOLDER]
         keep the stock of this host full
+  bridgeveth-pool list [--output table|json] [--config FILE | --conf-dir FOLDER]
+        show the hosts and their blocks, as bvctl pool
+
+Exit status: 0 if the command succeeded, 2 if it failed, 3 if claim found no block without an owner, 4 if another host
+owns the block of an address.
 
 Flags:
 `
 
 // options are the command and the values of the flags.
 type options struct {
-	command, config, dir string
-	addresses            []netip.Addr
+	command, config, dir, output string
+	addresses                    []netip.Addr
 }
+
+// commands are the values of options.command.
+var commands = []string{"claim", "serve", "list"}
 
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
@@ -60,7 +72,7 @@ func main() {
 	case errors.Is(err, registry.ErrFull):
 		os.Exit(plugin.PoolExhausted)
 	}
-	os.Exit(1)
+	os.Exit(2)
 }
 
 // parse reads the command and the flags. It writes help to out.
@@ -79,7 +91,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 		o.addresses = append(o.addresses, a)
 		return err
 	})
-	if len(args) > 0 && (args[0] == "claim" || args[0] == "serve") {
+	f.StringVar(&o.output, "output", "table", "output of list: table or json")
+	if len(args) > 0 && slices.Contains(commands, args[0]) {
 		o.command, args = args[0], args[1:]
 	}
 	if err := f.Parse(args); err != nil {
@@ -87,9 +100,11 @@ func parse(args []string, out io.Writer) (*options, error) {
 	}
 	switch {
 	case f.NArg() > 0:
-		return nil, fmt.Errorf("%q: unknown argument; use claim or serve as the first argument, flags begin with --", f.Arg(0))
+		return nil, fmt.Errorf("%q: unknown argument; the first argument is one of %s, flags begin with --", f.Arg(0), strings.Join(commands, ", "))
 	case o.command == "":
-		return nil, errors.New("the command is missing; use claim or serve")
+		return nil, fmt.Errorf("the command is missing; use one of %s", strings.Join(commands, ", "))
+	case o.output != "table" && o.output != "json":
+		return nil, fmt.Errorf("--output: %q is none of table, json", o.output)
 	case o.command == "serve" && o.config != "":
 		return nil, errors.New("--config: serve reads all networks of a folder; use --conf-dir")
 	case len(o.addresses) > 0 && o.config == "":
@@ -108,15 +123,33 @@ func run(ctx context.Context, o *options) error {
 		service.Serve(ctx, o.dir, self, os.Stderr)
 		return nil
 	}
-	list, err := read(o)
+	all, err := read(o)
+	if len(all) == 0 {
+		return err
+	}
+	if o.command == "list" {
+		return errors.Join(err, list(ctx, o, all, self))
+	}
 	bad := []error{err}
-	for _, c := range list {
+	for _, c := range all {
 		bad = append(bad, claim(ctx, c, self, o.addresses))
 	}
 	return errors.Join(bad...)
 }
 
-// read returns the networks to claim blocks for. It is an error if there are none.
+// list prints the hosts and their blocks.
+func list(ctx context.Context, o *options, all []*ipamconfig.Config, self host.Host) error {
+	l, err := admin.List(ctx, all, self)
+	if err != nil && len(l.Hosts) == 0 {
+		return err
+	}
+	if o.output == "json" {
+		return errors.Join(l.JSON(os.Stdout), err)
+	}
+	return errors.Join(l.Table(os.Stdout), err)
+}
+
+// read returns the networks with a pool. It is an error if there are none.
 func read(o *options) (list []*ipamconfig.Config, err error) {
 	from := o.config
 	if from == "" {

@@ -20,6 +20,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/leases"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/metrics"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/node"
+	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/pool"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/repair"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/topology"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
@@ -39,6 +40,7 @@ var commands = []struct {
 	{leases.New, false},
 	{metrics.New, false},
 	{node.New, true},
+	{pool.New, false},
 	{repair.New, false},
 	{topology.New, false},
 }

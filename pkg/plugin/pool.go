@@ -26,7 +26,7 @@ const (
 	PoolTaken = 4
 )
 
-// poolFolders are the folders of bridgeveth-pool, after the folder of the plugin's own file.
+// poolFolders are the folders of bridgeveth-pool, after the folder of this program's own file.
 var poolFolders = []string{"/usr/local/sbin", "/usr/sbin"}
 
 // ClaimBlocks runs "bridgeveth-pool claim" with a network configuration, and waits until the program
@@ -34,19 +34,17 @@ var poolFolders = []string{"/usr/local/sbin", "/usr/sbin"}
 // CodeProgram if the program is missing, CodeTaken if another host owns the block of an address,
 // CodeExhausted if each block has an owner, and types.ErrTryAgainLater otherwise.
 func ClaimBlocks(conf []byte, addresses ...netip.Addr) error {
-	path, err := findPool()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), poolDeadline)
 	defer cancel()
 	args := []string{"claim", "--config", "-"}
 	for _, a := range addresses {
 		args = append(args, "--address", a.String())
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd, err := PoolCommand(ctx, args...)
+	if err != nil {
+		return err
+	}
 	cmd.Stdin = bytes.NewReader(conf)
-	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err = cmd.Run()
@@ -54,7 +52,7 @@ func ClaimBlocks(conf []byte, addresses ...netip.Addr) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return Errorf(types.ErrTryAgainLater, "%s did not end within %s; look for the process that keeps it waiting, then try again", path, poolDeadline)
+		return Errorf(types.ErrTryAgainLater, "%s did not end within %s; look for the process that keeps it waiting, then try again", cmd.Path, poolDeadline)
 	}
 	code := types.ErrTryAgainLater
 	switch cmd.ProcessState.ExitCode() { // -1 without a process
@@ -66,6 +64,18 @@ func ClaimBlocks(conf []byte, addresses ...netip.Addr) error {
 	return Errorf(code, "%w", said(err, stderr.Bytes()))
 }
 
+// PoolCommand returns a call of bridgeveth-pool with arguments. The error has the code CodeProgram if the
+// program is missing.
+func PoolCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	path, err := findPool()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second
+	return cmd, nil
+}
+
 // said returns what a program has printed as an error. If it has printed nothing, said returns err.
 func said(err error, stderr []byte) error {
 	if text := bytes.TrimSpace(stderr); len(text) > 0 {
@@ -74,11 +84,11 @@ func said(err error, stderr []byte) error {
 	return fmt.Errorf("%s claim: %w", poolProgram, err)
 }
 
-// findPool returns the path of bridgeveth-pool: beside the file of this plugin, or in poolFolders.
+// findPool returns the path of bridgeveth-pool: beside the file of this program, or in poolFolders.
 func findPool() (string, error) {
 	own, err := os.Executable()
 	if err != nil {
-		return "", Errorf(types.ErrIOFailure, "find the file of this plugin: %w", err)
+		return "", Errorf(types.ErrIOFailure, "find the file of this program: %w", err)
 	}
 	beside := filepath.Dir(own)
 	for _, dir := range append([]string{beside}, poolFolders...) {

@@ -56,6 +56,7 @@ func TestCompletion(t *testing.T) {
 		{"doctor shop/web 10.88", []string{"10.88.0.2", "10.88.0.3"}, "shop/web"},
 		{"leases release --network ", []string{"net"}, "10.88.0.2"},
 		{"leases release --container cnitool-", []string{id}, "net"},
+		{"pool -o ", []string{"json", "table"}, "net"},
 		{"leases --address 10", []string{"10.88.0.2", "10.88.0.3"}, "shop/web"},
 	} {
 		for shell, script := range shells {

@@ -106,7 +106,7 @@ func (m *Member) claim(ctx context.Context, b netip.Prefix) (Block, error) {
 			clientv3.Compare(clientv3.Value(m.sizeKey(b)), "=", sizeOf(b)),
 		).Then(
 			clientv3.OpPut(m.blockKey(b), encode(blockValue{format, m.Host, m.Network})),
-			clientv3.OpPut(m.ownedPrefix()+b.String(), encode(plainValue{format})),
+			clientv3.OpPut(m.ownedPrefix()+b.String(), encode(ownedValue{format, now()})),
 		).Else(clientv3.OpGet(m.key("hosts")), clientv3.OpGet(m.blockKey(b)), clientv3.OpGet(m.sizeKey(b))).Commit()
 		if err != nil {
 			return Block{}, fmt.Errorf("claim block %s: %w", b, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
@@ -27,6 +28,7 @@ type recordValue struct {
 	Name    string `json:"name"` // host name, for people
 	Boot    string `json:"boot"` // ID of the host's boot
 	Token   string `json:"token"`
+	Time    string `json:"time,omitempty"` // of this write, for people
 }
 
 // aliveValue is the value of the key alive/HOST/NETWORK, which has an etcd lease.
@@ -41,6 +43,16 @@ type blockValue struct {
 	Host    string `json:"host"`
 	Network string `json:"network"`
 }
+
+// ownedValue is the value of the key owned/HOST/NETWORK/BLOCK.
+type ownedValue struct {
+	Version int    `json:"version"`
+	Time    string `json:"time,omitempty"` // of the claim, for people
+}
+
+// now returns the time for people in a value. The steps of the protocol do not depend on a clock that
+// somebody can set.
+func now() string { return time.Now().UTC().Format(time.RFC3339) }
 
 // plainValue is the value of a key whose name contains all data.
 type plainValue struct {
@@ -82,17 +94,30 @@ func decode(keys []*mvccpb.KeyValue, value any) (found bool, err error) {
 	if len(keys) == 0 {
 		return false, nil
 	}
-	kv := keys[0]
+	return true, decodeValue(keys[0], value)
+}
+
+// decodeValue reads a key into value. The error names the key.
+func decodeValue(kv *mvccpb.KeyValue, value any) error {
 	var plain plainValue
-	err = json.Unmarshal(kv.Value, &plain)
+	err := json.Unmarshal(kv.Value, &plain)
 	if err == nil && plain.Version > format {
-		return true, fmt.Errorf("etcd key %s: %w (its version is %d, ours %d)", kv.Key, ErrNewer, plain.Version, format)
+		return fmt.Errorf("etcd key %s: %w (its version is %d, ours %d)", kv.Key, ErrNewer, plain.Version, format)
 	}
 	if err == nil {
 		err = json.Unmarshal(kv.Value, value)
 	}
 	if err != nil || plain.Version < 1 {
-		return true, fmt.Errorf("etcd key %s: %q is not a value of the pool; if another program wrote the value, delete the key", kv.Key, kv.Value)
+		return fmt.Errorf("etcd key %s: %q is not a value of the pool; if another program wrote the value, delete the key", kv.Key, kv.Value)
 	}
-	return true, nil
+	return nil
+}
+
+// parseBlock returns the block at the end of a key.
+func parseBlock(kv *mvccpb.KeyValue, text string) (netip.Prefix, error) {
+	b, err := netip.ParsePrefix(text)
+	if err != nil || b != b.Masked() {
+		return netip.Prefix{}, fmt.Errorf("etcd key %s: %q is not a block; delete the key", kv.Key, text)
+	}
+	return b, nil
 }

@@ -73,7 +73,7 @@ func (m *Member) Hear(ctx context.Context) (Heard, error) {
 		if err != nil {
 			return Heard{}, err
 		}
-		value := encode(recordValue{format, m.Name, m.Boot, rand.Text()})
+		value := encode(recordValue{format, m.Name, m.Boot, rand.Text(), now()})
 		sent, err := bootTime()
 		if err != nil {
 			return Heard{}, err
@@ -141,13 +141,12 @@ func (m *Member) readRecord(ctx context.Context) ([]clientv3.Cmp, error) {
 // blocks returns the blocks in the list of the member's blocks.
 func (m *Member) blocks(keys []*mvccpb.KeyValue) (list []Block, err error) {
 	for _, kv := range keys {
-		if _, err := decode([]*mvccpb.KeyValue{kv}, &plainValue{}); err != nil {
+		if err := decodeValue(kv, &ownedValue{}); err != nil {
 			return nil, err
 		}
-		text := strings.TrimPrefix(string(kv.Key), m.ownedPrefix())
-		b, err := netip.ParsePrefix(text)
+		b, err := parseBlock(kv, strings.TrimPrefix(string(kv.Key), m.ownedPrefix()))
 		if err != nil {
-			return nil, fmt.Errorf("etcd key %s: %q is not a block; delete the key", kv.Key, text)
+			return nil, err
 		}
 		list = append(list, Block{b, kv.CreateRevision})
 	}
