@@ -111,7 +111,7 @@ test-kill: build ## kill commands before each of their system calls, for an hour
 	@hack/br_netfilter.sh
 	KILL_EVERY=$(KILL_EVERY) PROGRAMS=$(CURDIR)/bin hack/test.sh ./cnitool ./dropin -run 'TestKilled(First|GC|Repair|TakeOver)$$|TestInstallKilled' -timeout 4h
 	KILL_EVERY=$(KILL_EVERY) go test -count=1 -run TestKilled ./plugins/ipam-simple
-	KILL_EVERY=$(KILL_EVERY) go test -C cmd/bridgeveth-pool -count=1 -run TestReturnKilled ./internal/stock
+	KILL_EVERY=$(KILL_EVERY) go test -C cmd/bridgeveth-pool -count=1 -run TestFillKilled ./internal/stock
 
 fuzz: ## give generated input to everything that reads what comes from outside (FUZZTIME=30s for each target)
 	@REQUIRE_NETNS=1 hack/fuzz.sh '$(FUZZTIME)'

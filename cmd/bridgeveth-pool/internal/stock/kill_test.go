@@ -3,6 +3,7 @@ package stock
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +32,8 @@ func TestMain(m *testing.M) {
 	etcdtest.Main(m)
 }
 
-// fillAlone fills the stock of host a, as if the present empty blocks had been empty for returnAfter.
+// fillAlone fills the stock of host a, as if the present empty blocks had been empty for returnAfter. It also
+// claims the block of an address.
 func fillAlone(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -46,12 +48,12 @@ func fillAlone(dir string) error {
 	for b := range s.emptySince {
 		s.emptySince[b] -= returnAfter
 	}
-	return s.Fill(ctx)
+	return s.Fill(ctx, netip.MustParseAddr("10.1.0.5"))
 }
 
-// TestReturnKilled kills a process that returns blocks, at different system calls. The next Fill must
-// find out which blocks the host has.
-func TestReturnKilled(t *testing.T) {
+// TestFillKilled kills a process that claims a block and returns others, at different system calls. The
+// next Fill must find out which blocks the host has.
+func TestFillKilled(t *testing.T) {
 	c := etcdtest.StartCluster(t, etcdtest.Options{}).Client()
 	dir := filepath.Join(t.TempDir(), "store")
 	s := stockIn(dir, c, "/killed", "a")
