@@ -134,7 +134,7 @@ func TestTwoHosts(t *testing.T) {
 	}
 
 	// Before etcd runs, no host has a block.
-	if err := add(a, "a-early"); err == nil || !strings.Contains(err.Error(), "etcd unreachable since the boot: ") || !strings.Contains(err.Error(), "http://127.0.0.1:2379: dial tcp 127.0.0.1:2379: connect: connection refused") {
+	if err := add(a, "a-early"); err == nil || !strings.Contains(err.Error(), "etcd unreachable since the boot (this host has addresses for 0 more containers): ") || !strings.Contains(err.Error(), "http://127.0.0.1:2379: dial tcp 127.0.0.1:2379: connect: connection refused") {
 		t.Errorf("without etcd: %v", err)
 	}
 	etcd := etcdtest.StartCluster(t, etcdtest.Options{})

@@ -3,6 +3,7 @@ package ipam
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -65,6 +66,41 @@ func (s *Store) EmptyBlocks(network string) (empty []Block, err error) {
 		return err
 	}))
 	return empty, err
+}
+
+// Room returns for how many more containers the recorded blocks have addresses. Each container needs
+// an address of each set. Room does not check whether the host may use the blocks: see OfflineTime.
+func (s *Store) Room(network string, sets []Set) (containers uint64, err error) {
+	err = s.try(network, func(n *records.Network) error {
+		_, list, _, err := n.Blocks()
+		containers = math.MaxUint64
+		for _, set := range sets {
+			left := uint64(0)
+			if err == nil {
+				left, err = unleased(n, set, list)
+			}
+			containers = min(containers, left)
+		}
+		return err
+	})
+	return containers, err
+}
+
+// unleased returns how many addresses of a set and of blocks have no lease, at most math.MaxUint64.
+// Static addresses do not count.
+func unleased(n *records.Network, set Set, list []Block) (left uint64, err error) {
+	within, err := fullestFirst(n, set, list)
+	for _, r := range within {
+		if r.OnRequest {
+			continue
+		}
+		leased, err := n.Leased(r)
+		if err != nil {
+			return 0, err
+		}
+		left += min(r.Size()-leased, math.MaxUint64-left)
+	}
+	return left, err
 }
 
 // inUse reports whether an address of a block is leased or kept for a name.

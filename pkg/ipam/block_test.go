@@ -336,3 +336,33 @@ func TestStickyOutside(t *testing.T) {
 	release(t, s, "p3")
 	expect(t, s, pod("p4"), "10.0.0.32/24")
 }
+
+// TestRoom counts the addresses that are left in the host's blocks.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	s := openTemp(t)
+	r := pooled(t, "a", "10.0.0.0/24", "fd00::/48")
+	static, err := ParseInterval("10.0.0.12-10.0.0.15")
+	set, bad := r.Sets[0][0].Split(nil, []Interval{static})
+	if err != nil || bad != nil {
+		t.Fatal(err, bad)
+	}
+	r.Sets[0] = set
+	room := func(want uint64, sets ...Set) {
+		t.Helper()
+		if got, err := s.Room("net", sets); got != want || err != nil {
+			t.Errorf("%d, %v, want %d", got, err, want)
+		}
+	}
+	room(0, r.Sets...)
+	setBlocks(t, s, "10.0.0.0/29", "10.0.0.8/29", "fd00::/64", "fd00:0:0:1::/64")
+	room(6+4, r.Sets...) // without the network address, the gateway and four static addresses
+	room(1<<64-1, r.Sets[1])
+	expect(t, s, r, "10.0.0.2/24 fd00::2/48")
+	room(9, r.Sets...)
+	release(t, s, "a")
+	room(10, r.Sets...)
+	setBlocks(t, s, "10.0.0.0/29")
+	room(0, r.Sets...)
+	room(6, r.Sets[0])
+}

@@ -30,10 +30,13 @@ func (p Plugin) withStock(c *ipamconfig.Config, args *skel.CmdArgs, attempt func
 		claim = plugin.ClaimBlocks
 	}
 	failed := claim(args.StdinData, addresses...)
-	if err = attempt(true); failed != nil && isDry(err) {
-		return &dryError{err, failed}
+	if err = attempt(true); !isDry(err) {
+		return err
 	}
-	return err
+	if failed == nil {
+		failed = errors.New("other containers have taken its addresses meanwhile; try again")
+	}
+	return &dryError{err, failed}
 }
 
 // isDry reports whether another block of the pool, or an answer of etcd, can cure an error.

@@ -76,8 +76,12 @@ func TestPool(t *testing.T) {
 	own(t, dir, "10.1.0.16/30", -25*time.Hour)
 	_, err = attach("e")
 	wantError(t, err, types.ErrTryAgainLater, "etcd was not heard for 25h0m0s, and a host may use its blocks for 24h0m0s, and the claim of a block failed: no answer")
-	if claims != 3 {
-		t.Errorf("%d claims, want one for each of three calls", claims)
+	own(t, dir, "10.1.0.8/30", 0)
+	p.claim = func([]byte, ...netip.Addr) error { claims++; return nil } // others take the claimed addresses at once
+	_, err = attach("e")
+	wantError(t, err, types.ErrTryAgainLater, "ipam.pool: all addresses in the blocks of this host are leased, and the claim of another block failed: other containers have taken its addresses meanwhile; try again")
+	if claims != 4 {
+		t.Errorf("%d claims, want one for each of four calls", claims)
 	}
 }
 

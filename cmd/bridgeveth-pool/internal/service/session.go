@@ -87,7 +87,7 @@ func (s *Session) try(ctx context.Context, step func(context.Context) error) err
 		s.members = s.server.Endpoints[s.next : s.next+1]
 		s.next = (s.next + 1) % len(s.server.Endpoints)
 		if sleep(ctx, pause); ctx.Err() != nil {
-			return s.named(fmt.Errorf("etcd unreachable since %s: %w: %w", s.since(), err, probe(s.server)))
+			return s.named(fmt.Errorf("etcd unreachable since %s (%s): %w: %w", s.since(), s.room(), err, probe(s.server)))
 		}
 	}
 }
@@ -133,4 +133,13 @@ func (s *Session) since() string {
 		return "the boot"
 	}
 	return time.Now().Add(heard - now).Format(time.DateTime)
+}
+
+// room says how long the host can do without etcd.
+func (s *Session) room() string {
+	containers, err := s.stock.Room()
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("this host has addresses for %d more containers", containers)
 }

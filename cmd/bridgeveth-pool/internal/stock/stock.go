@@ -147,6 +147,19 @@ func (s *Stock) Low() (low bool, list []ipam.Block, heard time.Duration, err err
 	return low && err == nil, list, heard, err
 }
 
+// Room returns for how many more containers the host's blocks have addresses.
+func (s *Stock) Room() (containers uint64, err error) {
+	var sets []ipam.Set
+	for _, pool := range s.Pools {
+		sets = append(sets, pool.Set)
+	}
+	err = s.withStore(func(store *ipam.Store) (err error) {
+		containers, err = store.Room(s.Member.Network, sets)
+		return err
+	})
+	return containers, err
+}
+
 // claim claims blocks of a pool until Spare blocks have no lease. It returns all blocks of the host.
 func (s *Stock) claim(ctx context.Context, pool blocks.Pool, heard time.Duration, list []ipam.Block) ([]ipam.Block, error) {
 	empty, err := s.look()
