@@ -126,6 +126,7 @@ command_page - leases release
 command_page metrics.md metrics
 command_page - node
 command_page - pool
+command_page - pool check
 command_page repair.md repair
 {
 	printf '# NAME\n\nbridgeveth-pool - claim blocks of the pools of addresses that hosts share\n\n# OPTIONS\n\n'

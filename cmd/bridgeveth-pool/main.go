@@ -34,8 +34,10 @@ const usage = `Usage:
         keep the stock of this host full
   bridgeveth-pool list [--output table|json] [--config FILE | --conf-dir FOLDER]
         show the hosts and their blocks, as bvctl pool
+  bridgeveth-pool check [--config FILE | --conf-dir FOLDER]
+        compare etcd and the store of this host; bvctl pool check also looks at the links
 
-Exit status: 0 if the command succeeded, 2 if it failed, 3 if claim found no block without an owner, 4 if another host
+Exit status: 0 if the command succeeded, 1 if check found a contradiction, 2 if the command failed, 3 if claim found no block without an owner, 4 if another host
 owns the block of an address.
 
 Flags:
@@ -48,7 +50,7 @@ type options struct {
 }
 
 // commands are the values of options.command.
-var commands = []string{"claim", "serve", "list"}
+var commands = []string{"claim", "serve", "list", "check"}
 
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
@@ -64,6 +66,9 @@ func main() {
 	err = run(ctx, o)
 	if err == nil {
 		return
+	}
+	if errors.Is(err, admin.ErrFound) {
+		os.Exit(1) // check has printed what it has found
 	}
 	fmt.Fprintf(os.Stderr, "bridgeveth-pool: %v\n", err)
 	switch {
@@ -127,8 +132,14 @@ func run(ctx context.Context, o *options) error {
 	if len(all) == 0 {
 		return err
 	}
-	if o.command == "list" {
+	switch o.command {
+	case "list":
 		return errors.Join(err, list(ctx, o, all, self))
+	case "check":
+		if err != nil {
+			return err
+		}
+		return admin.Check(ctx, all, self, os.Stdout)
 	}
 	bad := []error{err}
 	for _, c := range all {

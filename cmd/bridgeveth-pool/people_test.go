@@ -30,6 +30,36 @@ func (m *machine) bvctl(args ...string) (stdout, stderr string, status int) {
 	return out.String(), errs.String(), c.ProcessState.ExitCode()
 }
 
+// TestBvctlPoolCheck checks the exit status of "bvctl pool check", and that it also looks at links.
+func TestBvctlPoolCheck(t *testing.T) {
+	a := newMachine(t, withBvctl(t, programs(t)), "a")
+	if out, errs, status := a.bvctl("check"); status != 2 || out != "" || !strings.Contains(errs, "etcd unreachable since the boot: ") {
+		t.Errorf("without etcd: %q, %q, %d", out, errs, status)
+	}
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	address, err := a.call("ADD", "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sound = "1 hosts, 1 blocks: no contradictions found\n"
+	out, errs, status := a.bvctl("check")
+	if want := address + " is leased to container c1, interface eth0, but the interface has the addresses []"; status != 1 || errs != "" || !strings.HasPrefix(out, sound) || !strings.Contains(out, want) {
+		t.Errorf("a lease without a link: %q, %q, %d", out, errs, status)
+	}
+	if _, err := a.call("DEL", "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := a.bvctl("check"); status != 0 || errs != "" || out != sound+"0 leases: no problems found\n" {
+		t.Errorf("no contradiction: %q, %q, %d", out, errs, status)
+	}
+	if _, err := etcd.Client().Delete(etcdtest.Deadline(t), "/bridgeveth/v1/size/ipv4"); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := a.bvctl("check"); status != 1 || errs != "" || !strings.Contains(out, "etcd key /bridgeveth/v1/size/ipv4 is missing") {
+		t.Errorf("a key is missing: %q, %q, %d", out, errs, status)
+	}
+}
+
 // TestBvctlPool lists the hosts of a pool by bvctl, which runs bridgeveth-pool.
 func TestBvctlPool(t *testing.T) {
 	bin := withBvctl(t, programs(t))

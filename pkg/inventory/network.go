@@ -21,8 +21,9 @@ type Network struct {
 	Bridge      string   `json:"bridge"`
 	MasqExclude []string `json:"masqExclude"` // subnets, such as those of containers on other nodes
 	IPAM        struct {
-		Type    string `json:"type"`
-		DataDir string `json:"dataDir"`
+		Type    string          `json:"type"`
+		DataDir string          `json:"dataDir"`
+		Pool    json.RawMessage `json:"pool"`
 	} `json:"ipam"`
 
 	conf []byte // the whole configuration of the plugin
@@ -64,6 +65,9 @@ func (n *Network) attaches() bool { return plugin.IsBridgeveth(n.Type) }
 
 // usesIPAM reports whether the network's IPAM plugin has one of the names of ipam-simple.
 func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }
+
+// SharesPool reports whether the network shares its addresses with other hosts.
+func (n *Network) SharesPool() bool { return n.usesIPAM() && n.IPAM.Pool != nil }
 
 // plan returns what the network needs on the host. addresses are the addresses of its containers.
 func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {

@@ -40,6 +40,11 @@ type Claimed struct {
 	Since time.Time // by the host's clock; zero if it is not known
 }
 
+// Owns reports whether a block is in the list of the host.
+func (s *State) Owns(b netip.Prefix) bool {
+	return slices.ContainsFunc(s.Blocks, func(c Claimed) bool { return c.Block == b })
+}
+
 // Survey is what etcd stores about a pool at one moment.
 type Survey struct {
 	States map[Owner]*State

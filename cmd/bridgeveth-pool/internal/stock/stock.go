@@ -49,11 +49,7 @@ type Stock struct {
 // Fill first claims the blocks of the given addresses. A block that another host owns does not keep
 // Fill from the other claims. The error is then registry.ErrTaken.
 func (s *Stock) Fill(ctx context.Context, addresses ...netip.Addr) error {
-	folder := filepath.Join(s.Dir, "pool", s.Member.Network)
-	if err := files.MakeFolder(folder); err != nil {
-		return err
-	}
-	lock, err := flock.Acquire(folder, flock.Exclusive, lockWait)
+	lock, err := Lock(s.Dir, s.Member.Network)
 	if err != nil {
 		return err
 	}
@@ -127,6 +123,16 @@ func (s *Stock) claimFor(ctx context.Context, heard time.Duration, list []ipam.B
 		}
 	}
 	return list, taken, nil
+}
+
+// Lock waits until no other process changes the blocks of a network of this host, in etcd or in the
+// store below dir. Other processes wait until Unlock.
+func Lock(dir, network string) (*flock.Lock, error) {
+	folder := filepath.Join(dir, "pool", network)
+	if err := files.MakeFolder(folder); err != nil {
+		return nil, err
+	}
+	return flock.Acquire(folder, flock.Exclusive, lockWait)
 }
 
 // Low reports whether fewer than Spare blocks of a set have no lease, so that Fill would claim one. It

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -76,8 +77,25 @@ func (c *checker) add(remedy, format string, args ...any) {
 // on the host.
 func (c *checker) check() error {
 	networks := c.inv.Networks()
+	restorables, err := c.inv.Restorables(c.ns, networks)
+	if err != nil {
+		return err
+	}
+	if err := c.checkLinks(networks, restorables, func(string) bool { return true }); err != nil {
+		return err
+	}
+	c.checkRestorables(restorables)
+	return nil
+}
+
+// checkLinks compares the leases of the wanted networks with network namespaces and links.
+func (c *checker) checkLinks(networks []inventory.Network, restorables []inventory.Restorable, wanted func(network string) bool) error {
 	err := c.inv.Stores(networks, func(s *ipam.Store) error {
-		return inventory.EachLease(s, "", "", func(l ipam.Lease) { c.leases = append(c.leases, l) })
+		return inventory.EachLease(s, "", "", func(l ipam.Lease) {
+			if wanted(l.Network) {
+				c.leases = append(c.leases, l)
+			}
+		})
 	})
 	if err != nil {
 		return err
@@ -89,13 +107,32 @@ func (c *checker) check() error {
 			}
 		}
 	}
-	restorables, err := c.inv.Restorables(c.ns, networks)
+	maps.DeleteFunc(c.ports, func(a setup.Attachment, _ setup.FoundPort) bool { return !wanted(a.Network) })
+	c.checkPorts(restorables)
+	return nil
+}
+
+// CheckLinks compares the leases of the wanted networks with network namespaces and links, and prints
+// the findings like "bvctl leases check". If there are any, the error is cli.ErrUnhealthy.
+func CheckLinks(inv *inventory.Inventory, w io.Writer, wanted func(*inventory.Network) bool) error {
+	c, err := newChecker(inv)
 	if err != nil {
 		return err
 	}
-	c.checkPorts(restorables)
-	c.checkRestorables(restorables)
-	return nil
+	defer c.ns.Close()
+	networks := inv.Networks()
+	names := map[string]bool{}
+	for i := range networks {
+		names[networks[i].Name] = names[networks[i].Name] || wanted(&networks[i])
+	}
+	restorables, err := inv.Restorables(c.ns, networks)
+	if err == nil {
+		err = c.checkLinks(networks, restorables, func(name string) bool { return names[name] })
+	}
+	if err != nil {
+		return err
+	}
+	return c.report(w)
 }
 
 // checkLease adds a finding if the network namespace or the link of a lease does not exist, or if
