@@ -106,7 +106,7 @@ func (r *run) compare(owner map[netip.Prefix]string) {
 
 // claimAll lets the hosts claim all blocks of the pool that have no owner, at the same time.
 func (r *run) claimAll() {
-	r.each(func(h *host) {
+	r.each(few, func(h *host) {
 		if h.lost {
 			return
 		}
@@ -125,7 +125,7 @@ func (r *run) claimAll() {
 // exhaust hands out all addresses of the blocks that have an owner. Each address must be there exactly
 // once.
 func (r *run) exhaust(owner map[netip.Prefix]string) {
-	r.each(func(h *host) {
+	r.each(few, func(h *host) {
 		if h.lost {
 			return
 		}

@@ -67,7 +67,7 @@ func (h *host) crash() {
 	for _, c := range h.living {
 		h.r.ledger.remove(c.address)
 	}
-	h.living = nil
+	h.living, h.waiting = nil, nil
 	var err error
 	if h.rng.IntN(2) == 0 {
 		err = os.RemoveAll(h.dir)
@@ -85,7 +85,7 @@ func (h *host) crash() {
 // boot starts the host. No address may be leased before the host has heard from etcd.
 func (h *host) boot() {
 	if h.boots > 0 {
-		if address, _, err := reserve(h.dir, h.r.set, "early"); !errors.Is(err, ipam.ErrUnheard) {
+		if address, _, err := h.reserve("early"); !errors.Is(err, ipam.ErrUnheard) {
 			h.r.problem("host %s has leased %s after a boot, before it has heard from etcd: %v", h.id, address, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/blocks"
@@ -48,8 +49,10 @@ type host struct {
 	boots   int
 	next    int // number of the next container
 	living  []container
+	waiting []container         // ADD has failed for these, and the runtime tries again
 	leased  map[ipam.Block]bool // blocks of which a container has had an address
 	lost    bool                // the host does not come back
+	settled bool                // settle has succeeded
 
 	stop  func()      // ends the service
 	used  atomic.Bool // ADD has leased an address since the service has last looked
@@ -78,6 +81,13 @@ func fill(ctx context.Context, s *stock.Stock) (err error) {
 	return s.Fill(ctx)
 }
 
+// fill calls the function fill when it is the turn of the host.
+func (h *host) fill(ctx context.Context, s *stock.Stock) error {
+	h.r.fills <- true
+	defer func() { <-h.r.fills }()
+	return fill(ctx, s)
+}
+
 // startService starts the service bridgeveth-pool of the host.
 func (h *host) startService() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -102,7 +112,9 @@ func (h *host) serve(ctx context.Context) {
 	for ctx.Err() == nil {
 		low := false
 		if !failed && h.used.Swap(false) {
+			h.r.stores <- true
 			low, _, _, _ = s.Low() // the error appears in Fill
+			<-h.r.stores
 		}
 		if h.link.cut.Load() {
 			alive.end() // a service that is cut off cannot prolong its etcd lease
@@ -110,7 +122,7 @@ func (h *host) serve(ctx context.Context) {
 		if low || !time.Now().Before(next) {
 			err := alive.begin(ctx, h, s)
 			if err == nil {
-				err = fill(ctx, s)
+				err = h.fill(ctx, s)
 			}
 			wait := hear
 			if failed = err != nil; failed {
@@ -124,7 +136,7 @@ func (h *host) serve(ctx context.Context) {
 				alive.end()
 				s, wait = h.stock(), look // systemd starts the service again
 			}
-			next = time.Now().Add(time.Duration(wait) * unit)
+			next = time.Now().Add(time.Duration(wait) * unit * 9 / 8)
 		}
 		sleep(ctx, look*unit)
 	}
@@ -146,6 +158,8 @@ func (r *run) failure(ctx context.Context, err error) {
 		reason = "no block is free"
 	case errors.Is(err, registry.ErrUnheard):
 		reason = "the record has changed"
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		reason = "the etcd lease of the service had ended"
 	case unavailable(err):
 		reason = "etcd does not answer"
 	default:
@@ -204,25 +218,31 @@ func (k *keeper) end() {
 	*k = keeper{}
 }
 
-// add is ADD of ipam-simple: it leases an address. If the host has none, it claims a block as
-// "bridgeveth-pool claim" does.
+// add is ADD of ipam-simple for a new container.
 func (h *host) add() {
 	h.next++
-	c := container{id: fmt.Sprintf("%s-%d", h.id, h.next)}
-	lease, block, err := reserve(h.dir, h.r.set, c.id)
-	switch {
-	case errors.Is(err, ipam.ErrUnheard):
-		h.r.count(waitedUnheard)
-	case dry(err):
-		h.r.count(waitedDry)
-	}
+	h.attempt(container{id: fmt.Sprintf("%s-%d", h.id, h.next)}, true)
+}
+
+// attempt leases an address. If the host has none, it claims a block as "bridgeveth-pool claim" does. If
+// this fails, the runtime tries again in the next step.
+func (h *host) attempt(c container, first bool) {
+	lease, block, err := h.reserve(c.id)
 	if dry(err) {
-		if err = fill(context.Background(), h.stock()); err != nil {
+		if first && errors.Is(err, ipam.ErrUnheard) {
+			h.r.count(waitedUnheard)
+		} else if first {
+			h.r.count(waitedDry)
+		}
+		if err = h.fill(context.Background(), h.stock()); err != nil {
 			h.r.failure(context.Background(), err)
-			h.r.count(refused)
+			h.waiting = append(h.waiting, c)
+			if first {
+				h.r.count(refused)
+			}
 			return
 		}
-		lease, block, err = reserve(h.dir, h.r.set, c.id)
+		lease, block, err = h.reserve(c.id)
 	}
 	h.used.Store(true)
 	if err != nil {
@@ -248,6 +268,13 @@ func (h *host) take(c container, block ipam.Block) {
 // dry reports whether ADD starts bridgeveth-pool after an error.
 func dry(err error) bool {
 	return errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrNoBlock) || errors.Is(err, ipam.ErrUnheard)
+}
+
+// reserve calls the function reserve when it is the turn of the host.
+func (h *host) reserve(id string) (address netip.Addr, block ipam.Block, err error) {
+	h.r.stores <- true
+	defer func() { <-h.r.stores }()
+	return reserve(h.dir, h.r.set, id)
 }
 
 // reserve leases an address in a store. It returns the block of the address too.
@@ -287,10 +314,12 @@ func (h *host) del() {
 	h.living[i] = h.living[len(h.living)-1]
 	h.living = h.living[:len(h.living)-1]
 	h.r.ledger.remove(c.address) // before DEL, because another container may get the address as soon as it is free
+	h.r.stores <- true
 	store, err := ipam.OpenExisting(h.dir, storeWait)
 	if err == nil {
 		err = errors.Join(store.Release(attachment(c.id)), store.Close())
 	}
+	<-h.r.stores
 	if err != nil {
 		h.r.problem("DEL of %s: %v", c.id, err)
 	}
@@ -322,6 +351,12 @@ func (h *host) step() {
 	switch fault := h.plan[h.steps]; {
 	case fault != "":
 		h.strike(fault)
+	case len(h.waiting) > 0:
+		again := h.waiting
+		h.waiting = nil
+		for _, c := range again {
+			h.attempt(c, false)
+		}
 	case number < 4:
 		h.strike(crashed)
 	case number < 14:

@@ -25,7 +25,10 @@ const (
 	members   = 3  // of etcd
 	blockBits = 26 // the default of the key ipam.pool.block
 	clients   = 16 // of etcd; the hosts share them
-	rushed    = 10 // addresses that each host hands out at once
+	few       = 64 // hosts that claim at the same time at the end
+	// All hosts share two processors and one process, whose threads the limits keep few.
+	mostStores, mostFills = 8, 128
+	rushed                = 10 // addresses that each host hands out at once
 )
 
 // run is one run of the simulation.
@@ -39,6 +42,9 @@ type run struct {
 	ledger  ledger
 	claims  claims
 	late    sync.WaitGroup // requests to etcd that arrive late
+
+	stores chan bool // has room for the calls of stores that run at the same time
+	fills  chan bool // the same for the processes of bridgeveth-pool that fill a stock
 
 	left, added, freed, requests atomic.Int64
 
@@ -55,6 +61,7 @@ func newRun(t *testing.T, o options) *run {
 	r := &run{
 		options: o, t: t, began: time.Now(), counts: map[string]int{},
 		ledger: ledger{holder: map[netip.Addr]string{}},
+		stores: make(chan bool, mostStores), fills: make(chan bool, mostFills),
 		claims: claims{owner: map[string]string{}, given: map[ipam.Block]string{}, writes: map[string]int{}},
 	}
 	r.claims.problem = r.problem
@@ -136,23 +143,27 @@ func (r *run) pause() time.Duration {
 	return time.Duration(r.seconds) * time.Second * time.Duration(9*r.options.hosts) / time.Duration(4*r.addresses)
 }
 
-// start starts all hosts at the same time, and waits until each has a block.
+// start starts all hosts within 20 units of time, and waits until each has a block.
 func (r *run) start() {
 	began := time.Now()
-	for _, h := range r.hosts {
+	r.each(len(r.hosts), func(h *host) {
+		sleep(context.Background(), time.Duration(h.rng.Int64N(int64(20*r.unit()))))
 		h.boot()
-	}
-	for _, h := range r.hosts {
 		<-h.ready
-	}
+	})
 	r.measured.claimed = time.Since(began)
 }
 
-// each calls do for all hosts, each in a goroutine of its own.
-func (r *run) each(do func(*host)) {
+// each calls do for all hosts, for some of them at a time.
+func (r *run) each(atOnce int, do func(*host)) {
 	var all sync.WaitGroup
+	turn := make(chan bool, atOnce)
 	for _, h := range r.hosts {
-		all.Go(func() { do(h) })
+		turn <- true
+		all.Go(func() {
+			do(h)
+			<-turn
+		})
 	}
 	all.Wait()
 }
@@ -160,7 +171,7 @@ func (r *run) each(do func(*host)) {
 // rush hands out addresses on all hosts as fast as the machine can.
 func (r *run) rush() {
 	began, before := time.Now(), r.added.Load()
-	r.each(func(h *host) {
+	r.each(len(r.hosts), func(h *host) {
 		for range min(rushed, r.addresses/len(r.hosts)) {
 			h.add()
 		}
@@ -218,25 +229,35 @@ func (r *run) settle() {
 		h.link.killIn.Store(0)
 	}
 	r.late.Wait()
-	end := time.Now().Add(5 * time.Minute)
-	r.each(func(h *host) {
-		if h.lost {
-			if err := r.release(h); err != nil {
-				r.problem("release host %s: %v", h.id, err)
+	for end := time.Now().Add(5 * time.Minute); ; sleep(context.Background(), r.unit()) {
+		var open atomic.Int64
+		r.each(few, func(h *host) {
+			if err := h.settle(); err != nil {
+				open.Add(1)
+				if time.Now().After(end) {
+					r.problem("host %s at the end: %v", h.id, err)
+				}
 			}
+		})
+		if open.Load() == 0 || time.Now().After(end) {
 			return
 		}
+	}
+}
+
+// settle lets the host hear from etcd, or releases its blocks if the host is lost. It does nothing if it
+// has succeeded before.
+func (h *host) settle() error {
+	if h.settled {
+		return nil
+	}
+	var err error
+	if h.lost {
+		err = h.r.release(h)
+	} else {
 		h.stop()
-		for {
-			err := fill(context.Background(), h.stock())
-			if err == nil {
-				return
-			}
-			if time.Now().After(end) {
-				r.problem("host %s does not hear from etcd at the end: %v", h.id, err)
-				return
-			}
-			sleep(context.Background(), r.unit())
-		}
-	})
+		err = fill(context.Background(), h.stock())
+	}
+	h.settled = err == nil
+	return err
 }
