@@ -366,3 +366,30 @@ func TestRoom(t *testing.T) {
 	room(0, r.Sets...)
 	room(6, r.Sets[0])
 }
+
+// TestDropBlockKept checks that an address that is kept for a name keeps its block only until the keeping
+// time has ended, also if no Reserve frees the address.
+func TestDropBlockKept(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		keep time.Duration
+		want bool
+	}{{time.Hour, false}, {1, true}} {
+		s := openTemp(t)
+		list := setBlocks(t, s, "10.0.0.0/28")
+		r := sticky(t, t.TempDir(), "p", "p1", "10.0.0.0/24")
+		r.Pool, r.Sticky.For = true, tt.keep
+		expect(t, s, r, "10.0.0.2/24")
+		if dropped, err := s.DropBlock("net", list[0]); dropped || err != nil {
+			t.Errorf("leased: dropped %v, %v", dropped, err)
+		}
+		release(t, s, "p1")
+		empty, err := s.EmptyBlocks("net")
+		if len(empty) == 1 != tt.want || err != nil {
+			t.Errorf("kept for %s: empty blocks %v, %v", tt.keep, empty, err)
+		}
+		if dropped, err := s.DropBlock("net", list[0]); dropped != tt.want || err != nil {
+			t.Errorf("kept for %s: dropped %v, %v, want %v", tt.keep, dropped, err, tt.want)
+		}
+	}
+}
