@@ -20,13 +20,13 @@ import (
 const inNamespace = "POOL_TEST_IN_NAMESPACE"
 
 // Main runs the tests of a package in a network namespace of their own, so that etcd is not reachable from
-// outside and cannot meet another etcd.
+// outside and cannot meet another etcd. Their mounts end with the tests.
 func Main(m *testing.M) {
 	if os.Getenv(inNamespace) == "" {
 		c := exec.Command("/proc/self/exe", os.Args[1:]...)
 		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 		c.Env = append(os.Environ(), inNamespace+"=1")
-		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 		err := c.Run()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
@@ -37,6 +37,10 @@ func Main(m *testing.M) {
 	}
 	if err := setLoopbackUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "set the interface lo up:", err)
+		os.Exit(1)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		fmt.Fprintln(os.Stderr, "make mounts private:", err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

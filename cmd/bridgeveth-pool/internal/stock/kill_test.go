@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,8 @@ func fillAlone(dir string) error {
 }
 
 // TestFillKilled kills a process that claims a block and returns others, at different system calls. The
-// next Fill must find out which blocks the host has.
+// store must have no block that the host does not own. The next Fill must find out which blocks the host
+// has.
 func TestFillKilled(t *testing.T) {
 	c := etcdtest.StartCluster(t, etcdtest.Options{}).Client()
 	dir := filepath.Join(t.TempDir(), "store")
@@ -60,6 +62,12 @@ func TestFillKilled(t *testing.T) {
 	env := append(os.Environ(), fillVar+"="+dir)
 	fillOnce := func(before func(ptrace.Call) bool) {
 		t.Helper()
+		own := owned(t, c, s)
+		for _, b := range strings.Fields(subnets(t, s)) {
+			if !slices.Contains(strings.Fields(own), b) {
+				t.Errorf("the store has %s, and the host owns %q", b, own)
+			}
+		}
 		if before != nil {
 			if _, err := ptrace.Run([]string{"/proc/self/exe"}, env, []*os.File{os.Stdin, os.Stdout, nil}, before); err != nil {
 				t.Fatal(err)
