@@ -76,6 +76,7 @@ func TestFaults(t *testing.T) {
 		"the grace time is not longer than the offline time":           {fault: graceTooShort},
 		"assumption: an administrator releases a host that still runs": {fault: hostNotDown},
 		"assumption: containers run on after the grace time":           {fault: containersGoOn},
+		"assumption: etcd is restored from a backup":                   {fault: etcdRestored},
 		"assumption: a clone starts while the original is not heard":   {fault: originalNotConnected, clone: true},
 	} {
 		t.Run(name, func(t *testing.T) {

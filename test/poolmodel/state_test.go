@@ -103,6 +103,7 @@ const (
 	hostNotDown
 	containersGoOn
 	originalNotConnected
+	etcdRestored
 )
 
 // host returns the host whose identity a machine has.

@@ -14,6 +14,11 @@ func (m model) next(s state, visit func(step string, next state)) {
 	for h := range s.record {
 		m.remove(s, h, visit)
 	}
+	if m.fault == etcdRestored {
+		n := s
+		n.owner = 0
+		visit("etcd is restored from a backup that does not have the claim", n)
+	}
 	m.tick(s, visit)
 }
 

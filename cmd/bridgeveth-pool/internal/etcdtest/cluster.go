@@ -142,6 +142,33 @@ func (c *Cluster) Start(i int) {
 	}
 }
 
+// Backup copies the data of all members. The function restore replaces the data by the copy. Both
+// restart the members.
+func (c *Cluster) Backup() (restore func()) {
+	c.t.Helper()
+	folder := c.t.TempDir()
+	data := func(root string, i int) string { return filepath.Join(root, fmt.Sprint("member", i), "data") }
+	replace := func(to, from string) {
+		c.t.Helper()
+		for i := range c.members {
+			c.Kill(i)
+		}
+		for i := range c.members {
+			err := os.RemoveAll(data(to, i))
+			if err == nil {
+				err = os.CopyFS(data(to, i), os.DirFS(data(from, i)))
+			}
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			c.Start(i)
+		}
+		c.Client()
+	}
+	replace(folder, c.o.Dir)
+	return func() { replace(c.o.Dir, folder) }
+}
+
 // log returns the file with the output of a member.
 func (c *Cluster) log(i int) string {
 	return filepath.Join(c.o.Dir, fmt.Sprint("member", i), "log")

@@ -45,6 +45,9 @@ type Member struct {
 	// HeardInBoot says that Hear has succeeded before in this boot. If the record then contains
 	// another boot, another machine has written the record.
 	HeardInBoot bool
+	// Seen is the greatest revision that etcd has answered in this boot, as far as the caller and Hear know.
+	// Only an etcd that was restored from a backup answers a smaller one.
+	Seen int64
 
 	revision int64 // of the record that the last Hear has written; 0 if Hear must be called
 }
@@ -61,6 +64,9 @@ type Heard struct {
 	// time while the host is suspended.
 	Sent   time.Duration
 	Blocks []Block // all blocks of the member
+	// Restored says that etcd was restored from a backup. Hosts may have claimed or returned blocks
+	// since the backup.
+	Restored bool
 }
 
 // Hear writes a new record of the member, and returns the member's blocks. All earlier requests of
@@ -90,8 +96,9 @@ func (m *Member) Hear(ctx context.Context) (Heard, error) {
 			if err != nil {
 				return Heard{}, err
 			}
-			m.revision, m.HeardInBoot = answer.Header.Revision, true
-			return Heard{sent, blocks}, nil
+			restored := answer.Header.Revision <= m.Seen
+			m.revision, m.HeardInBoot, m.Seen = answer.Header.Revision, true, answer.Header.Revision
+			return Heard{sent, blocks, restored}, nil
 		}
 	}
 	return Heard{}, fmt.Errorf("etcd key %s: another process changed the key during each of %d attempts; end that process", m.key("hosts"), hearAttempts)
@@ -126,6 +133,9 @@ func (m *Member) readRecord(ctx context.Context) ([]clientv3.Cmp, error) {
 		return nil, err
 	}
 	living, err := decode(found[1], &alive)
+	// After a restore, keys of an earlier boot of this host can appear again.
+	recorded = recorded && found[0][0].ModRevision > m.Seen
+	living = living && found[1][0].ModRevision > m.Seen
 	switch {
 	case err != nil:
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/host"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/networks"
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/registry"
+	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/stock"
 	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 )
 
@@ -107,13 +108,15 @@ func (r *service) run(ctx context.Context, s *Session) {
 		switch {
 		case errors.Is(err, registry.ErrFull):
 			r.say(err.Error() + "; this host has no block in stock: widen the range of the network")
+		case errors.Is(err, stock.ErrLost):
+			r.say(err.Error())
 		case err != nil && ctx.Err() == nil:
 			r.say(err.Error())
 			wait = retry
 		default:
 			r.say(fmt.Sprintf("network %s: etcd answers, this host owns %d blocks", r.conf.Name, len(list)))
 		}
-		r.rest(ctx, s, wait+rand.N(wait/4), err != nil)
+		r.rest(ctx, s, wait+rand.N(wait/4), err != nil && !errors.Is(err, stock.ErrLost))
 	}
 	if s.stock.Lease != 0 && s.client != nil {
 		end, cancel := context.WithTimeout(context.Background(), revokeTime)

@@ -93,6 +93,7 @@ func TestFillKilled(t *testing.T) {
 		},
 		Run: fillOnce, Cure: fillOnce,
 		Check: func(when string) {
+			fillOnce(nil) // a block that only etcd knew before Cure is without a lease since then
 			own, have := owned(t, c, s), strings.Join(sorted(subnets(t, s)), " ")
 			if own != have || len(strings.Fields(own)) != 2 {
 				t.Errorf("%s: etcd has %q, the store %q, want the block with the lease and one more", when, own, have)

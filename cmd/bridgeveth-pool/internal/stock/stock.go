@@ -36,6 +36,7 @@ type Stock struct {
 	// machines with the identity of this host.
 	Lease clientv3.LeaseID
 
+	restored   bool                         // Hear has said so, and Fill has not recorded the blocks since then
 	alive      clientv3.LeaseID             // the Lease for which StayAlive has succeeded
 	emptySince map[ipam.Block]time.Duration // for each block without a lease: the time at which look has first seen it so
 }
@@ -47,17 +48,14 @@ type Stock struct {
 // error may be one of package registry.
 //
 // Fill first claims the blocks of the given addresses. A block that another host owns does not keep
-// Fill from the other claims. The error is then registry.ErrTaken.
+// Fill from the other claims. The error is then registry.ErrTaken, or ErrLost (restored.go).
 func (s *Stock) Fill(ctx context.Context, addresses ...netip.Addr) error {
 	lock, err := Lock(s.Dir, s.Member.Network)
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	err = s.withStore(func(store *ipam.Store) (err error) {
-		_, _, s.Member.HeardInBoot, err = store.Blocks(s.Member.Network)
-		return err
-	})
+	before, known, err := s.stored()
 	if err != nil {
 		return err
 	}
@@ -68,6 +66,11 @@ func (s *Stock) Fill(ctx context.Context, addresses ...netip.Addr) error {
 	if err != nil {
 		return err
 	}
+	if s.restored = s.restored || heard.Restored; s.restored && known {
+		if heard.Blocks, err = s.returnAgain(ctx, heard.Blocks, before); err != nil {
+			return err
+		}
+	}
 	var list []ipam.Block
 	for _, b := range heard.Blocks {
 		list = append(list, ipam.Block{Subnet: b.Prefix, Revision: b.Revision})
@@ -75,11 +78,16 @@ func (s *Stock) Fill(ctx context.Context, addresses ...netip.Addr) error {
 	if err := s.record(heard.Sent, list); err != nil {
 		return err
 	}
+	s.restored = false
 	if s.Lease != s.alive {
 		if err := s.Member.StayAlive(ctx, s.Lease); err != nil {
 			return err
 		}
 		s.alive = s.Lease
+	}
+	list, lost, err := s.claimLeased(ctx, heard.Sent, list)
+	if err != nil {
+		return err
 	}
 	list, taken, err := s.claimFor(ctx, heard.Sent, list, addresses)
 	if err == nil {
@@ -90,7 +98,7 @@ func (s *Stock) Fill(ctx context.Context, addresses ...netip.Addr) error {
 			list, err = s.claim(ctx, pool, heard.Sent, list)
 		}
 	}
-	return errors.Join(taken, err)
+	return errors.Join(lost, taken, err)
 }
 
 // claimFor claims the blocks of addresses, if the list does not contain these blocks. It returns all
