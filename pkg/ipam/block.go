@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -10,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/internal/shortsort"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/allocator"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/ranges"
@@ -239,7 +239,7 @@ func fullestFirst(n *records.Network, set Set, list []Block) (within Set, err er
 		}
 		parts = append(parts, p)
 	}
-	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(b.leased, a.leased) })
+	shortsort.Stable(parts, func(a, b part) bool { return a.leased > b.leased })
 	for _, p := range parts {
 		within = append(within, p.within...)
 	}

@@ -114,13 +114,14 @@ func (e *Etcd) check() (bad []error) {
 			bad = append(bad, fmt.Errorf("ipam.pool.etcd.%s: %q is a relative path; give an absolute path", file.key, file.path))
 		}
 	}
-	for _, both := range []struct{ given, key, missing string }{
-		{e.CertFile, "certFile", e.KeyFile}, {e.KeyFile, "keyFile", e.CertFile},
-		{e.Username, "username", e.PasswordFile}, {e.PasswordFile, "passwordFile", e.Username},
+	for _, both := range []struct{ value, key, other, otherKey string }{
+		{e.CertFile, "certFile", e.KeyFile, "keyFile"}, {e.Username, "username", e.PasswordFile, "passwordFile"},
 	} {
-		if both.given != "" && both.missing == "" {
-			other := map[string]string{"certFile": "keyFile", "keyFile": "certFile", "username": "passwordFile", "passwordFile": "username"}[both.key]
-			bad = append(bad, fmt.Errorf("ipam.pool.etcd.%s: %s is missing; give both keys, or neither", both.key, other))
+		if both.value == "" {
+			both.key, both.otherKey = both.otherKey, both.key
+		}
+		if (both.value == "") != (both.other == "") {
+			bad = append(bad, fmt.Errorf("ipam.pool.etcd.%s: %s is missing; give both keys, or neither", both.key, both.otherKey))
 		}
 	}
 	return bad
@@ -140,8 +141,10 @@ func (e *Etcd) checkEndpoint(endpoint string) error {
 		wrong = err != nil || port == 0
 	}
 	if !wrong && strings.ContainsAny(address[:colon], "[]:") {
-		_, err := netip.ParseAddrPort(address)
-		wrong = err != nil
+		host, opened := strings.CutPrefix(address[:colon], "[")
+		host, closed := strings.CutSuffix(host, "]")
+		a, err := netip.ParseAddr(host)
+		wrong = !opened || !closed || err != nil || !a.Is6()
 	}
 	if wrong {
 		return fmt.Errorf("%q is not a URL of etcd; write it as https://10.0.0.1:2379", endpoint)

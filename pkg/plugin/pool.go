@@ -17,14 +17,15 @@ import (
 const (
 	// poolProgram claims blocks of a pool of addresses that hosts share.
 	poolProgram = "bridgeveth-pool"
-	// poolDeadline is longer than the time that the program gives etcd, so that the program can say
-	// what was wrong.
-	poolDeadline = 30 * time.Second
 	// PoolExhausted is the exit status of bridgeveth-pool if each block of the pool has an owner.
 	PoolExhausted = 3
 	// PoolTaken is the exit status of bridgeveth-pool if another host owns the block of an address.
 	PoolTaken = 4
 )
+
+// poolDeadline is longer than the time that the program gives etcd, so that the program can say what
+// was wrong.
+var poolDeadline = 30 * time.Second
 
 // poolFolders are the folders of bridgeveth-pool, after the folder of this program's own file.
 var poolFolders = []string{"/usr/local/sbin", "/usr/sbin"}
@@ -34,24 +35,28 @@ var poolFolders = []string{"/usr/local/sbin", "/usr/sbin"}
 // CodeProgram if the program is missing, CodeTaken if another host owns the block of an address,
 // CodeExhausted if each block has an owner, and types.ErrTryAgainLater otherwise.
 func ClaimBlocks(conf []byte, addresses ...netip.Addr) error {
-	ctx, cancel := context.WithTimeout(context.Background(), poolDeadline)
-	defer cancel()
 	args := []string{"claim", "--config", "-"}
 	for _, a := range addresses {
 		args = append(args, "--address", a.String())
 	}
-	cmd, err := PoolCommand(ctx, args...)
+	cmd, err := PoolCommand(context.Background(), args...)
 	if err != nil {
 		return err
 	}
 	cmd.Stdin = bytes.NewReader(conf)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	err = cmd.Run()
+	late := false
+	if err = cmd.Start(); err == nil {
+		// A context with a deadline would make the file of the plugin 20 KB larger.
+		timer := time.AfterFunc(poolDeadline, func() { _ = cmd.Process.Kill() }) // the error says that the process has ended
+		err = cmd.Wait()
+		late = !timer.Stop()
+	}
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
+	case late:
 		return Errorf(types.ErrTryAgainLater, "%s did not end within %s; look for the process that keeps it waiting, then try again", cmd.Path, poolDeadline)
 	}
 	code := types.ErrTryAgainLater

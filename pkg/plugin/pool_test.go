@@ -7,14 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
 
 // TestClaimBlocks checks the errors about a program that is missing or that fails.
 func TestClaimBlocks(t *testing.T) {
-	before := poolFolders
-	defer func() { poolFolders = before }()
+	before, longest := poolFolders, poolDeadline
+	defer func() { poolFolders, poolDeadline = before, longest }()
 	dir := t.TempDir()
 	poolFolders = []string{filepath.Join(dir, "none"), dir}
 	for _, tt := range []struct {
@@ -28,7 +29,12 @@ func TestClaimBlocks(t *testing.T) {
 		{"full", "echo every block has an owner >&2; exit 3", CodeExhausted, "every block has an owner"},
 		{"taken", "echo the block belongs to host b >&2; exit 4", CodeTaken, "the block belongs to host b"},
 		{"killed", "kill -9 $$", types.ErrTryAgainLater, "bridgeveth-pool claim: signal: killed"},
+		{"hangs", "exec sleep 3600", types.ErrTryAgainLater, dir + "/bridgeveth-pool did not end within 10ms; look for the process that keeps it waiting"},
 	} {
+		poolDeadline = longest
+		if tt.name == "hangs" {
+			poolDeadline = 10 * time.Millisecond
+		}
 		if tt.script != "" {
 			if err := os.WriteFile(filepath.Join(dir, poolProgram), []byte("#!/bin/sh\n"+tt.script+"\n"), 0o700); err != nil { //nolint:gosec // a program
 				t.Fatal(err)

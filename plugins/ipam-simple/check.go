@@ -3,9 +3,7 @@ package ipamsimple
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -77,8 +75,10 @@ func compare(c *ipamconfig.Config, leases []ipam.Lease, result *current.Result) 
 		}
 		delete(leased, a)
 	}
-	for _, a := range slices.SortedFunc(maps.Keys(leased), netip.Addr.Compare) {
-		wrong = append(wrong, fmt.Errorf("address %s: it is leased to the interface, but not in prevResult", a))
+	for _, l := range leases {
+		if a := l.Address.Addr(); leased[a] {
+			wrong = append(wrong, fmt.Errorf("address %s: it is leased to the interface, but not in prevResult", a))
+		}
 	}
 	if len(wrong) > 0 {
 		return plugin.Errorf(plugin.CodeDrift, "%w", errors.Join(wrong...))

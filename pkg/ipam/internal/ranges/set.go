@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/bridgeveth/bridgeveth/internal/shortsort"
 )
 
 // Set is a list of ranges of one address family that are used as one pool of addresses. An
@@ -47,7 +49,7 @@ func (r Range) Split(exclude, static []Interval) (set Set, bad []error) {
 // without returns the parts of a range that are left without the removed intervals. It leaves out
 // parts in which no address can be given out.
 func (r Range) without(removed []Interval) (parts Set) {
-	slices.SortFunc(removed, func(a, b Interval) int { return a.First.Compare(b.First) })
+	shortsort.Stable(removed, func(a, b Interval) bool { return a.First.Less(b.First) })
 	for _, s := range removed {
 		if !s.overlaps(Interval{r.Start, r.End}) {
 			continue

@@ -3,10 +3,10 @@ package records
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
+	"github.com/bridgeveth/bridgeveth/internal/shortsort"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam/internal/boltfile"
 )
 
@@ -74,7 +74,7 @@ func Blocks(tx *boltfile.Tx, network string) (heard time.Duration, list []Block,
 		list = append(list, Block{subnet, number})
 		return nil
 	})
-	slices.SortFunc(list, func(a, b Block) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
+	shortsort.Stable(list, func(a, b Block) bool { return a.Subnet.Addr().Less(b.Subnet.Addr()) })
 	return heard, list, known, err
 }
 

@@ -1,14 +1,13 @@
 package forward
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/bridgeveth/bridgeveth/internal/shortsort"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/nft"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
@@ -123,7 +122,7 @@ func Chains(n *netns.Namespace, family int) (list []BaseChain, err error) {
 		c := BaseChain{Chain: plan.Chain{Family: map[int]string{unix.AF_INET: "ip", unix.AF_INET6: "ip6"}[family], Table: xtables.Filter, Name: xtables.Forward}, Owner: OwnerLegacy, Opens: true, Denies: legacy.denial()}
 		list = append(list, c)
 	}
-	slices.SortStableFunc(list, func(a, b BaseChain) int { return cmp.Compare(a.Priority, b.Priority) })
+	shortsort.Stable(list, func(a, b BaseChain) bool { return a.Priority < b.Priority })
 	return list, nil
 }
 
