@@ -106,9 +106,8 @@ func unleased(n *records.Network, set Set, list []Block) (left uint64, err error
 // inUse reports whether an address of a block is leased or kept for a name. The next Reserve frees an
 // address whose keeping time has ended, but there may be no Reserve for long.
 func inUse(n *records.Network, b Block) (used bool, err error) {
-	now := time.Now()
 	err = n.EachLease(b.Subnet.Addr(), ranges.Last(b.Subnet), func(l Lease) bool {
-		used = !l.Kept() || l.Until.After(now)
+		used = !keptTooLong(l)
 		return !used
 	})
 	return used, err

@@ -126,6 +126,10 @@ func (s *Store) Free(l Lease) error {
 	})
 }
 
+// keptTooLong reports whether an address is kept for a name whose keeping time has ended, by the time of
+// day. No container has the address then, whatever the clock says.
+func keptTooLong(l Lease) bool { return l.Kept() && !l.Until.After(time.Now()) }
+
 // loadSticky adds the names in the sticky file in dir (such as those of pods) to a network, and
 // keeps the addresses of each name for the duration keepFor. After a boot, loadSticky reads the
 // file only once for each network.

@@ -32,6 +32,9 @@ func TestNoWallClock(t *testing.T) {
 			if !is {
 				return true
 			}
+			if filepath.Base(path) == "keys.go" { // it writes the time of a claim for people
+				return true
+			}
 			if x, is := s.X.(*ast.Ident); is && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until"}, s.Sel.Name) {
 				t.Errorf("%s: time.%s reads the time of day", files.Position(s.Pos()), s.Sel.Name)
 			}
