@@ -18,7 +18,7 @@ commands="$program -test.parallel 4 -test.run '$tests'"
 # TestBandwidth measures rates, so no other test may use the emulated processors at the same time.
 [ -n "${TESTS:-}" ] || commands="$commands; $program -test.parallel 1 -test.run 'TestBandwidth\$'"
 status=0
-for suite in ${SUITES:-bookworm bookworm-backports}; do
+for suite in ${SUITES:-bookworm bookworm-backports trixie-backports}; do
 	SUITE=$suite hack/vm.sh sh -ec "uname -r; hack/br_netfilter.sh; modprobe tun
 		cd test/cnitool; $commands" >"$vm/$suite.log" 2>&1 || status=$?
 	head -1 "$vm/$suite.log"

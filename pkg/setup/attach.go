@@ -109,7 +109,7 @@ func (h *Host) attachOnce(p *Port) (done *Plugged, err error) {
 	if p.ExistingLink != "" { // plugExisting has done the steps that follow
 		return done, nil
 	}
-	for _, step := range []func(*Namespace, *Port) error{forgetConnections, bridges.TagPort, ownrules.GuardPort, bridges.LimitPort, hostports.Publish} {
+	for _, step := range []func(*Namespace, *Port) error{forgetConnections, bridges.TagPort, ownrules.GuardPort, ownrules.JoinFastPath, bridges.LimitPort, hostports.Publish} {
 		if err = step(h.Namespace, p); err != nil {
 			break
 		}

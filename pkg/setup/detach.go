@@ -48,6 +48,9 @@ func (h *Host) removePort(name string) (bridge string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if err := ownrules.LeaveFastPath(h.Namespace, func(device string) bool { return device == name || device == l.Name }); err != nil {
+		return "", err
+	}
 	var b netns.Batch
 	bridges.KeepMACBeforeLeave(&b, br, l)
 	if l.Index == 0 || l.Name == name {
@@ -61,10 +64,10 @@ func (h *Host) removePort(name string) (bridge string, err error) {
 }
 
 // removeRemains deletes the guard and the IFB (see plan.IFBOf) of a port that does not exist any
-// more. It does not delete host ports, because it would have to read the whole nftables map to find
-// them.
+// more, and takes the port out of the flowtables. It does not delete host ports, because it would
+// have to read the whole nftables map to find them.
 func (h *Host) removeRemains(port string) error {
 	var b netns.Batch
 	rtnl.Delete(&b, plan.IFBOf(port))
-	return errors.Join(h.Send(b), ownrules.UnguardPort(h.Namespace, port))
+	return errors.Join(h.Send(b), ownrules.UnguardPort(h.Namespace, port), ownrules.LeaveFastPath(h.Namespace, func(device string) bool { return device == port }))
 }

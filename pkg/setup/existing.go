@@ -10,6 +10,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/bridges"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/hostports"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/netns"
+	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/ownrules"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/plan"
 	"github.com/bridgeveth/bridgeveth/pkg/setup/internal/rtnl"
 )
@@ -32,6 +33,7 @@ func (h *Host) plugExisting(p *Port, br rtnl.Link) (*Plugged, error) {
 	for _, step := range []func() error{
 		func() error { return h.markExisting(p, l) },
 		func() error { return forgetConnections(h.Namespace, p) },
+		func() error { return ownrules.JoinFastPath(h.Namespace, p) },
 		func() error { return bridges.LimitPort(h.Namespace, p) },
 		func() error { return hostports.Publish(h.Namespace, p) },
 		func() error { return h.joinExisting(p, l, br) },

@@ -152,8 +152,14 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 	abandoned, err := hostports.Published(h.Namespace, func(m hostports.Mapping) bool { return gone(m.Owner) })
 	errs = append(errs, err, hostports.Delete(h.Namespace, abandoned))
 	guarded, err := ownrules.GuardedPorts(h.Namespace, gone)
-	errs = append(errs, err, ownrules.UnguardPorts(h.Namespace, guarded))
+	errs = append(errs, err, ownrules.UnguardPorts(h.Namespace, guarded), ownrules.LeaveFastPath(h.Namespace, h.isDeletedPort))
 	return errors.Join(append(errs, h.ReleaseNetwork(released...))...)
+}
+
+// isDeletedPort reports whether a name has the form of a port's name, and no link has the name.
+func (h *Host) isDeletedPort(name string) bool {
+	_, err := rtnl.ByName(h.Namespace, name)
+	return plan.IsPort(name) && rtnl.Absent(err)
 }
 
 // ifbsOf returns the IFBs (links for bandwidth limits, see plan.IFBOf) of the ports whose owners

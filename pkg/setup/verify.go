@@ -86,6 +86,7 @@ func (h *Host) portParts() []portPart {
 		{"settings", h.verifySettings, h.restoreSettings},
 		{"host ports", in(hostports.Verify), in(hostports.Publish)},
 		{"guard", in(ownrules.VerifyGuard), h.restoreGuard},
+		{"fast path", in(ownrules.VerifyFastPath), in(ownrules.JoinFastPath)},
 		{"bandwidth", in(bridges.VerifyBandwidth), in(bridges.LimitPort)},
 	}
 }

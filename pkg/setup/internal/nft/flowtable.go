@@ -33,6 +33,16 @@ var ErrNoFlowtables = errors.New("the kernel has no flowtables; use a kernel wit
 // devices to it (Linux 5.8). The flowtable forwards packets that belong to its flows and arrive on one
 // of the devices. These packets skip the hooks from prerouting to postrouting.
 func (c *Change) AddFlowtable(name string, devices []string) {
+	c.add("add flowtable "+name, unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name)), ingressOf(devices))
+}
+
+// DeleteFlowtableDevices deletes devices from a flowtable (Linux 5.8). The flowtable must have all of them.
+func (c *Change) DeleteFlowtableDevices(name string, devices []string) {
+	c.add("delete devices of flowtable "+name, unix.NFT_MSG_DELFLOWTABLE, 0, nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name)), ingressOf(devices))
+}
+
+// ingressOf returns the hook of a flowtable on these devices.
+func ingressOf(devices []string) *nl.RtAttr {
 	const ingress, priority = 0, 0 // NF_NETDEV_INGRESS
 	hook := nl.NewRtAttr(flowtableHook|unix.NLA_F_NESTED, nil)
 	hook.AddRtAttr(flowtableHookNumber, number(ingress))
@@ -41,7 +51,7 @@ func (c *Change) AddFlowtable(name string, devices []string) {
 	for _, device := range devices {
 		list.AddRtAttr(deviceName, nl.ZeroTerminated(device))
 	}
-	c.add("add flowtable "+name, unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name)), hook)
+	return hook
 }
 
 // DeleteFlowtable deletes a flowtable. No rule may refer to the flowtable any more.
@@ -52,22 +62,28 @@ func (c *Change) DeleteFlowtable(name string) {
 // FlowtableDevices returns the devices of a flowtable in our table of a family. The result exists is
 // false if there is no such flowtable.
 func FlowtableDevices(n *netns.Namespace, family int, name string) (devices []string, exists bool, err error) {
-	answers, err := n.Ask(unix.NETLINK_NETFILTER, Request(unix.NFT_MSG_GETFLOWTABLE, 0, uint8(Family(family)),
-		nl.NewRtAttr(flowtableTable, nl.ZeroTerminated(OwnTable)), nl.NewRtAttr(flowtableName, nl.ZeroTerminated(name))))
-	if errors.Is(err, unix.ENOENT) {
-		return nil, false, nil
-	}
+	// The request is a dump, because the answer to a request for one flowtable has room for about 150 devices only.
+	req := Request(unix.NFT_MSG_GETFLOWTABLE, unix.NLM_F_DUMP, uint8(Family(family)), nl.NewRtAttr(flowtableTable, nl.ZeroTerminated(OwnTable)))
+	err = netns.Repeat(func() error {
+		devices, exists = nil, false
+		return n.Each(unix.NETLINK_NETFILTER, req, func(answer []byte) bool {
+			attrs := netns.Attrs(answer[nl.SizeofNfgenmsg:])
+			if attrs.Text(flowtableName) != name {
+				return true
+			}
+			exists = true
+			attrs.In(flowtableHook, flowtableHookDevices).Each(func(kind uint16, value []byte) {
+				if kind == deviceName {
+					devices = append(devices, netns.Text(value, len(value)))
+				}
+			})
+			return true
+		})
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("read flowtable %s: %w", name, err)
 	}
-	for _, answer := range answers {
-		netns.Attrs(answer[nl.SizeofNfgenmsg:]).In(flowtableHook, flowtableHookDevices).Each(func(kind uint16, value []byte) {
-			if kind == deviceName {
-				devices = append(devices, netns.Text(value, len(value)))
-			}
-		})
-	}
-	return devices, true, nil
+	return devices, exists, nil
 }
 
 // CheckFlowtables returns ErrNoFlowtables if the kernel lacks flowtables or the expression that

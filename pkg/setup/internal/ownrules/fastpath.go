@@ -108,10 +108,19 @@ func fastPathFeature(n *netns.Namespace, net *plan.Network, family int) (feature
 // refuses the whole transaction with ENOENT if another program has deleted or renamed one of the devices.
 // addFastPath then calls fastPathFeature again, which reads the present devices, and repeats the transaction.
 func addFastPath(n *netns.Namespace, net *plan.Network, f feature) error {
-	err := addFeature(n, f)
+	add := func() (err error) {
+		if needsLowest() {
+			f.devices, err = withLowest(n, f.devices, net.Bridge)
+		}
+		if err == nil {
+			err = addFeature(n, f)
+		}
+		return err
+	}
+	err := add()
 	for tries := 1; errors.Is(err, unix.ENOENT) && tries < fastPathTries; tries++ {
 		if f, err = fastPathFeature(n, net, f.family); err == nil {
-			err = addFeature(n, f)
+			err = add()
 		}
 	}
 	return err
