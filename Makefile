@@ -19,6 +19,11 @@ SEED       := $(shell date +%s)
 OPERATIONS := 10000
 MINUTES    := 0
 
+# The size of the run of "make pool-sim", and how long the hosts take if the machine is fast enough.
+HOSTS     := 5000
+ADDRESSES := 300000
+SECONDS   := 200
+
 # The default of "make test-kill": every system call.
 KILL_EVERY := 1
 
@@ -150,6 +155,14 @@ test-pool: ## test the claims of address blocks with Debian's etcd and with etcd
 	@hack/etcd.sh
 	ETCD_BIN=$(CURDIR)/.cache/etcd/etcd go test -C cmd/bridgeveth-pool -count=1 ./...
 
+pool-sim: ## simulate the hosts of a pool, with a real etcd of three members and random faults (SEED=1 HOSTS=500 ADDRESSES=30000 SECONDS=40)
+	@echo 'make pool-sim SEED=$(SEED) HOSTS=$(HOSTS) ADDRESSES=$(ADDRESSES) SECONDS=$(SECONDS)'
+	@hack/etcd.sh
+	@rm -f .cache/pool-sim.md
+	@ETCD_BIN=$(CURDIR)/.cache/etcd/etcd POOL_SIM_SEED=$(SEED) POOL_SIM_HOSTS=$(HOSTS) POOL_SIM_ADDRESSES=$(ADDRESSES) POOL_SIM_SECONDS=$(SECONDS) \
+		POOL_SIM_REPORT=$(CURDIR)/.cache/pool-sim.md go test -C cmd/bridgeveth-pool -count=1 -timeout 2h -run TestSimulation ./internal/poolsim
+	@cat .cache/pool-sim.md
+
 test-k8s: build node ## run the node agent in a real Kubernetes cluster (the first time builds Kubernetes: ten minutes)
 	@hack/need.sh curl etcd ip iptables nft openssl pgrep ping tc umoci
 	@hack/br_netfilter.sh
@@ -207,4 +220,4 @@ $(LINT):
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: build node pool packages test-packages test-arm64 release install install-pool install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-pool test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help
+.PHONY: build node pool packages test-packages test-arm64 release install install-pool install-dropin uninstall-dropin demo test test-upgrade test-kill fuzz race vulncheck chaos test-runtimes test-pool pool-sim test-k8s test-k8s-conformance test-vm test-distro bench bench-vm lint clean help

@@ -99,7 +99,7 @@ func (r *run) figures(out *strings.Builder) {
 	row(out, "addresses freed", fmt.Sprint(r.freed.Load()), "", true)
 	row(out, "blocks with an owner, of all", fmt.Sprintf("%d of %d", m.owned, m.blocks), "", true)
 	row(out, "claims for 1,000 addresses", thousand(m.claims), "", true)
-	row(out, "requests to etcd for 1,000 addresses, with one *hear* a minute for each host", thousand(m.requests), "", true)
+	row(out, fmt.Sprintf("requests to etcd for 1,000 addresses, with a *hear* every %.0f seconds for each host", (hear*r.unit()*9/8).Seconds()), thousand(m.requests), "", true)
 	row(out, "entries in etcd's log for 1,000 addresses", thousand(m.log), "", true)
 	row(out, "size of etcd's database, MB", fmt.Sprintf("%.1f", m.size/1e6), "", true)
 }
