@@ -127,6 +127,8 @@ command_page metrics.md metrics
 command_page - node
 command_page - pool
 command_page - pool check
+command_page - pool forget
+command_page - pool release
 command_page repair.md repair
 {
 	printf '# NAME\n\nbridgeveth-pool - claim blocks of the pools of addresses that hosts share\n\n# OPTIONS\n\n'

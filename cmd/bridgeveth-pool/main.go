@@ -36,6 +36,10 @@ const usage = `Usage:
         show the hosts and their blocks, as bvctl pool
   bridgeveth-pool check [--config FILE | --conf-dir FOLDER]
         compare etcd and the store of this host; bvctl pool check also looks at the links
+  bridgeveth-pool release --host HOST [--config FILE | --conf-dir FOLDER]
+        take the blocks from a host that is down; HOST is its name or ID
+  bridgeveth-pool forget --host HOST [--config FILE | --conf-dir FOLDER]
+        delete the record of a host that may be up; its blocks have no owner after 25 hours
 
 Exit status: 0 if the command succeeded, 1 if check found a contradiction, 2 if the command failed, 3 if claim found no block without an owner, 4 if another host
 owns the block of an address.
@@ -45,12 +49,12 @@ Flags:
 
 // options are the command and the values of the flags.
 type options struct {
-	command, config, dir, output string
-	addresses                    []netip.Addr
+	command, config, dir, output, host string
+	addresses                          []netip.Addr
 }
 
 // commands are the values of options.command.
-var commands = []string{"claim", "serve", "list", "check"}
+var commands = []string{"claim", "serve", "list", "check", "release", "forget"}
 
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
@@ -97,6 +101,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 		return err
 	})
 	f.StringVar(&o.output, "output", "table", "output of list: table or json")
+	f.StringVar(&o.host, "host", "", "name or ID of the `host` of release or forget")
 	if len(args) > 0 && slices.Contains(commands, args[0]) {
 		o.command, args = args[0], args[1:]
 	}
@@ -112,6 +117,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 		return nil, fmt.Errorf("--output: %q is none of table, json", o.output)
 	case o.command == "serve" && o.config != "":
 		return nil, errors.New("--config: serve reads all networks of a folder; use --conf-dir")
+	case (o.command == "release" || o.command == "forget") != (o.host != ""):
+		return nil, errors.New("--host: release and forget need the name or ID of a host, and no other command has this flag")
 	case len(o.addresses) > 0 && o.config == "":
 		return nil, errors.New("--address: the address must be of one network; use --config too")
 	}
@@ -140,6 +147,10 @@ func run(ctx context.Context, o *options) error {
 			return err
 		}
 		return admin.Check(ctx, all, self, os.Stdout)
+	case "release":
+		return errors.Join(err, admin.Release(ctx, all, self, o.host, os.Stdout))
+	case "forget":
+		return errors.Join(err, admin.Forget(ctx, all, self, o.host, os.Stdout))
 	}
 	bad := []error{err}
 	for _, c := range all {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/etcdtest"
 )
@@ -57,6 +60,49 @@ func TestBvctlPoolCheck(t *testing.T) {
 	}
 	if out, errs, status := a.bvctl("check"); status != 1 || errs != "" || !strings.Contains(out, "etcd key /bridgeveth/v1/size/ipv4 is missing") {
 		t.Errorf("a key is missing: %q, %q, %d", out, errs, status)
+	}
+}
+
+// TestBvctlPoolRelease takes the blocks from a host, which is named by its host name and by its ID.
+func TestBvctlPoolRelease(t *testing.T) {
+	bin := withBvctl(t, programs(t))
+	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
+	if _, errs, status := a.bvctl("release"); status != 2 || !strings.Contains(errs, "no host is chosen") {
+		t.Errorf("without a host: %q, %d", errs, status)
+	}
+	c := etcdtest.StartCluster(t, etcdtest.Options{}).Client()
+	for _, m := range []*machine{a, b} {
+		if _, err := m.call("ADD", "c1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name, err := os.Hostname() // both machines have the same name
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, errs, status := a.bvctl("forget", "--host", name)
+	before, id, found := strings.Cut(strings.TrimSpace(errs), "give the ID of one: ")
+	if ids := strings.Split(id, ", "); status != 2 || !found || len(ids) != 2 || !strings.Contains(before, "2 hosts have the name") {
+		t.Fatalf("an ambiguous name: %q, %d", errs, status)
+	}
+	if _, errs, status := a.bvctl("release", "--host", "none"); status != 2 || !strings.Contains(errs, `no host of the pool has the name or ID "none"`) {
+		t.Errorf("an unknown host: %q, %d", errs, status)
+	}
+	released, refused := "", 0
+	for _, id := range strings.Split(id, ", ") {
+		out, errs, status := a.bvctl("release", "--host", id)
+		if status == 0 {
+			released += out
+		} else if status == 2 && strings.Contains(errs, "is this host, and it is up") {
+			refused++
+		}
+	}
+	if want := "network net: 1 blocks released\n"; refused != 1 || !strings.HasSuffix(released, want) || strings.Count(released, "\n") != 1 {
+		t.Errorf("released %q, %d refused", released, refused)
+	}
+	blocks, err := c.Get(etcdtest.Deadline(t), "/bridgeveth/v1/blocks/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil || blocks.Count != 1 {
+		t.Errorf("%v, %v", blocks, err)
 	}
 }
 

@@ -74,6 +74,8 @@ func TestFaults(t *testing.T) {
 		"the time is measured from the answer, not from the request":   {fault: heardWhenAnswered},
 		"the clock does not count the time while the host sleeps":      {fault: clockStopsWhenSuspended},
 		"the grace time is not longer than the offline time":           {fault: graceTooShort},
+		"the grace time begins before the record is deleted":           {fault: graceBeforeFence},
+		"a release does not compare the revision of the host's record": {fault: releaseWithoutRevision},
 		"assumption: an administrator releases a host that still runs": {fault: hostNotDown},
 		"assumption: containers run on after the grace time":           {fault: containersGoOn},
 		"assumption: etcd is restored from a backup":                   {fault: etcdRestored},

@@ -65,9 +65,10 @@ type machine struct {
 
 // record is the key of a host in etcd.
 type record struct {
-	exists bool
-	holder uint8 // the machine that has written the record last
-	fence  uint8 // somebody has deleted the record; see noWait
+	exists  bool
+	holder  uint8 // the machine that has written the record last
+	release bool  // an administrator has changed the record last, to release the host
+	fence   uint8 // somebody has deleted the record; see noWait
 }
 
 // state is the state of the whole model.
@@ -99,6 +100,8 @@ const (
 	heardWhenAnswered
 	clockStopsWhenSuspended
 	graceTooShort
+	graceBeforeFence
+	releaseWithoutRevision
 	// Assumptions.
 	hostNotDown
 	containersGoOn
@@ -185,6 +188,7 @@ func (s state) pack() (n uint64) {
 	for _, r := range s.record {
 		flag(r.exists)
 		add(1, r.holder)
+		flag(r.release)
 		add(2, r.fence)
 	}
 	add(2, s.owner)

@@ -141,6 +141,7 @@ func (m model) handle(s *state, i int, r request) request {
 // changed notes that the record of a host has changed. All requests that compare its revision fail
 // from now on.
 func (m model) changed(s *state, h int) {
+	s.record[h].release = s.record[h].release && m.fault == releaseWithoutRevision
 	for i := range s.machine {
 		if m.host(i) == h {
 			c := &s.machine[i]
@@ -203,12 +204,21 @@ func (m model) remove(s state, h int, visit func(string, state)) {
 		grace--
 	}
 	switch {
-	case rec.exists && (down || m.fault == hostNotDown):
-		release("an administrator releases a host that is down")
-		n = s
-		fallthrough
 	case rec.exists:
+		if rec.release {
+			release("the release takes the block from the host")
+			n = s
+		}
+		if down || m.fault == hostNotDown {
+			m.changed(&n, h)
+			rec.release = true
+			visit("an administrator begins to release a host that is down", n)
+			n = s
+		}
 		*rec = record{fence: noWait + 1}
+		if m.fault == graceBeforeFence {
+			rec.fence++
+		}
 		m.changed(&n, h)
 		visit("the host's record is deleted", n)
 	case rec.fence > grace && (!leased || m.fault == containersGoOn):

@@ -152,7 +152,10 @@ func (c *checker) checkSizes() {
 func (c *checker) checkState(s *registry.State) {
 	who := c.describe(s.Owner)
 	if len(s.Blocks) > 0 && !s.Recorded && !s.Fenced {
-		c.add("start bridgeveth-pool on that host", "%s owns %d blocks and has no record in etcd: the blocks are lost", who, len(s.Blocks))
+		c.add("start bridgeveth-pool on that host; if the host is down, bvctl pool release --host "+s.Host, "%s owns %d blocks and has no record in etcd: the blocks are lost", who, len(s.Blocks))
+	}
+	if s.Fenced && !s.Waits {
+		c.add("bvctl pool forget --host "+s.Host, "%s is forgotten, and its grace time has not begun: its blocks are lost", who)
 	}
 	for _, b := range s.Blocks {
 		owner, owned := c.survey.Owners[b.Block]

@@ -106,7 +106,7 @@ var contradictions = []struct {
 		"network net: etcd has a record of this host of boot boot, and this is boot other: another machine has the identity of this host\n"}},
 	{"deleted record", func(p *pair, _, _ netip.Prefix) {
 		p.do(clientv3.OpDelete(p.key("hosts/%s/net", p.a.Member.Host)), clientv3.OpPut(p.key("fenced/%s/net", p.a.Member.Host), `{"version":1}`))
-	}, []string{"network net: the record of this host was deleted: it gives out no address\n"}},
+	}, []string{"network net: the record of this host was deleted: it gives out no address\n", "host AAA, network net is forgotten, and its grace time has not begun: its blocks are lost\n  fix: bvctl pool forget --host AAA\n"}},
 	{"not heard", func(p *pair, a, _ netip.Prefix) {
 		p.setBlocks(25*time.Hour, p.blocks())
 	}, []string{"network net: this host has last heard from etcd 25h0m0s ago, and gives out no address after 24h0m0s\n"}},
@@ -127,7 +127,7 @@ func TestCheck(t *testing.T) {
 					t.Errorf("%v", err)
 				}
 				for _, want := range tt.want {
-					want = strings.NewReplacer("block A", "block "+a.String(), "block B", "block "+b.String(), "/B\n", "/"+b.String()+"\n", "/B;", "/"+b.String()+";", "BBB", p.b.Member.Host, "P/v", p.a.Member.Prefix+"/v").Replace(want)
+					want = strings.NewReplacer("block A", "block "+a.String(), "block B", "block "+b.String(), "/B\n", "/"+b.String()+"\n", "/B;", "/"+b.String()+";", "AAA", p.a.Member.Host, "BBB", p.b.Member.Host, "P/v", p.a.Member.Prefix+"/v").Replace(want)
 					if !strings.Contains(out, want) {
 						t.Errorf("got\n%s\nwant\n%s", out, want)
 					}

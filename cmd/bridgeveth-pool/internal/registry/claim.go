@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,10 @@ func (m *Member) Claim(ctx context.Context, candidates iter.Seq[netip.Prefix]) (
 			return Block{}, err
 		}
 	}
-	return Block{}, ErrFull
+	if freed, err := m.endGraces(ctx); err != nil || !freed {
+		return Block{}, cmp.Or(err, ErrFull)
+	}
+	return m.Claim(ctx, candidates)
 }
 
 // ClaimBlock makes the member the owner of a particular block. If the block has an owner, the error is
@@ -66,7 +70,13 @@ func (m *Member) ClaimBlock(ctx context.Context, b netip.Prefix) (Block, error) 
 	if err == nil {
 		_, err = decode(answer.Kvs, &owner)
 	}
-	other := Member{Prefix: m.Prefix, Host: owner.Host, Network: owner.Network}
+	other := removerOf(m.KV, m.Prefix, Owner{owner.Host, owner.Network})
+	if err == nil {
+		var over bool
+		if over, _, err = other.endGrace(ctx); over {
+			return m.claim(ctx, b)
+		}
+	}
 	var record recordValue
 	if err == nil {
 		answer, err = m.KV.Get(ctx, other.key("hosts"))

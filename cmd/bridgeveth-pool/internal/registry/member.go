@@ -76,6 +76,14 @@ func (m *Member) Hear(ctx context.Context) (Heard, error) {
 	m.revision = 0
 	for range hearAttempts {
 		before, err := m.readRecord(ctx)
+		if errors.Is(err, ErrFenced) {
+			if over, _, failed := (&remover{*m}).endGrace(ctx); over || failed != nil {
+				if failed != nil {
+					return Heard{}, errors.Join(err, failed)
+				}
+				continue
+			}
+		}
 		if err != nil {
 			return Heard{}, err
 		}

@@ -22,6 +22,12 @@ const page = 1000
 // Owner names a network of a host.
 type Owner struct{ Host, Network string }
 
+// ownerIn returns the owner in the part HOST/NETWORK of a key.
+func ownerIn(name string) Owner {
+	host, network, _ := strings.Cut(name, "/")
+	return Owner{host, network}
+}
+
 // State is what etcd stores about a network of a host.
 type State struct {
 	Owner
@@ -31,6 +37,7 @@ type State struct {
 	Recorded bool      // the host has a record
 	Alive    bool      // the host's service runs
 	Fenced   bool      // somebody has deleted the record
+	Waits    bool      // the grace time of a fenced host has begun
 	Blocks   []Claimed // sorted by address
 }
 
@@ -78,7 +85,7 @@ func (s *Survey) Sorted() []*State {
 func (s *Survey) add(name string, kv *mvccpb.KeyValue) error {
 	version, name, _ := strings.Cut(name, "/")
 	kind, name, _ := strings.Cut(name, "/")
-	host, network, _ := strings.Cut(name, "/")
+	of := ownerIn(name)
 	if version != fmt.Sprintf("v%d", format) {
 		return fmt.Errorf("etcd key %s: %w", kv.Key, ErrNewer)
 	}
@@ -94,12 +101,17 @@ func (s *Survey) add(name string, kv *mvccpb.KeyValue) error {
 		if err := decodeValue(kv, &v); err != nil {
 			return err
 		}
-		of := s.state(Owner{host, network})
-		of.Recorded, of.Name, of.Boot, of.Heard = true, v.Name, v.Boot, parseTime(v.Time)
+		s := s.state(of)
+		s.Recorded, s.Name, s.Boot, s.Heard = true, v.Name, v.Boot, parseTime(v.Time)
 	case "alive":
-		s.state(Owner{host, network}).Alive = true
+		s.state(of).Alive = true
 	case "fenced":
-		s.state(Owner{host, network}).Fenced = true
+		var v fencedValue
+		if err := decodeValue(kv, &v); err != nil {
+			return err
+		}
+		s := s.state(of)
+		s.Fenced, s.Waits, s.Name = true, v.Grace, v.Name
 	case "blocks":
 		var v blockValue
 		if err := decodeValue(kv, &v); err != nil {
@@ -115,14 +127,14 @@ func (s *Survey) add(name string, kv *mvccpb.KeyValue) error {
 		if err := decodeValue(kv, &v); err != nil {
 			return err
 		}
-		network, block, _ := strings.Cut(network, "/")
+		network, block, _ := strings.Cut(of.Network, "/")
 		b, err := parseBlock(kv, block)
 		if err != nil {
 			return err
 		}
-		of := s.state(Owner{host, network})
-		of.Blocks = append(of.Blocks, Claimed{b, parseTime(v.Time)})
-		slices.SortFunc(of.Blocks, func(a, b Claimed) int { return a.Block.Addr().Compare(b.Block.Addr()) })
+		s := s.state(Owner{of.Host, network})
+		s.Blocks = append(s.Blocks, Claimed{b, parseTime(v.Time)})
+		slices.SortFunc(s.Blocks, func(a, b Claimed) int { return a.Block.Addr().Compare(b.Block.Addr()) })
 	}
 	return nil
 }

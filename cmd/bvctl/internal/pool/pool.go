@@ -1,12 +1,15 @@
-// Package pool has the commands "bvctl pool" and "bvctl pool check". They run bridgeveth-pool, which can
-// call etcd.
+// Package pool has the commands "bvctl pool", "pool check", "pool release" and "pool forget". They run
+// bridgeveth-pool, which can call etcd.
 package pool
 
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +18,9 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 )
+
+// completionTime is how long the shell waits for the names of hosts.
+const completionTime = 2 * time.Second
 
 // New returns "bvctl pool".
 func New(inv *inventory.Inventory) *cobra.Command {
@@ -35,8 +41,50 @@ for this host.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	cli.CompleteOutput(cmd, "table", "json")
-	cmd.AddCommand(newCheck(inv))
+	cmd.AddCommand(newCheck(inv),
+		newRemove(inv, "release", "Take the blocks from a host that is down", `Take the blocks from a host that is down. Other hosts can claim them at once. If the host is up and its
+service does not run, two hosts can then lease the same address. The command refuses a host whose
+service runs.`),
+		newRemove(inv, "forget", "Take the blocks from a host that may be up, after 25 hours", `Delete the record of a host. The host gives out no address any more when it hears this, and at the
+latest 24 hours after it has last heard from etcd. After 25 hours, other hosts can claim its blocks. All
+containers of the host must have ended by then. The command refuses a host whose service runs.`))
 	return cmd
+}
+
+// newRemove returns "bvctl pool release" or "bvctl pool forget".
+func newRemove(inv *inventory.Inventory, command, short, long string) *cobra.Command {
+	var host string
+	cmd := &cobra.Command{
+		Use: command, Short: short, Long: long, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if host == "" {
+				return errors.New("no host is chosen; set --host to a name or ID in the output of bvctl pool")
+			}
+			return run(cmd, inv, command, "--host", host)
+		},
+	}
+	cmd.Flags().StringVar(&host, "host", "", "name or ID of the host, as in the output of bvctl pool")
+	cli.CompleteOption(cmd, "host", cli.Complete(func([]string) []string { return hostNames(inv) }))
+	return cmd
+}
+
+// hostNames returns the names of the pool's hosts, for the completion of words.
+func hostNames(inv *inventory.Inventory) (names []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
+	defer cancel()
+	c, err := plugin.PoolCommand(ctx, "list", "--output", "json", "--conf-dir", inv.ConfDir)
+	if err != nil {
+		return nil
+	}
+	out, _ := c.Output() // the output is valid in spite of an error
+	var l struct{ Hosts []struct{ Name string } }
+	if json.Unmarshal(out, &l) != nil {
+		return nil
+	}
+	for _, h := range l.Hosts {
+		names = append(names, h.Name)
+	}
+	return names
 }
 
 // newCheck returns "bvctl pool check".
