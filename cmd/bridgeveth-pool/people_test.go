@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bridgeveth-pool/internal/etcdtest"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 )
 
 // withBvctl adds bvctl to a folder of programs.
@@ -103,6 +106,54 @@ func TestBvctlPoolRelease(t *testing.T) {
 	blocks, err := c.Get(etcdtest.Deadline(t), "/bridgeveth/v1/blocks/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil || blocks.Count != 1 {
 		t.Errorf("%v, %v", blocks, err)
+	}
+}
+
+// TestBvctlMetrics checks the metrics of a pool: before etcd was heard, after an ADD, and after etcd has ended.
+func TestBvctlMetrics(t *testing.T) {
+	a := newMachine(t, withBvctl(t, programs(t)), "a")
+	metrics := func() map[string]string {
+		t.Helper()
+		out, err := a.command("bvctl", "--conf-dir", a.conf, "metrics").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]string{}
+		for _, line := range strings.Split(string(out), "\n") {
+			if name, value, _ := strings.Cut(line, `{network="net"} `); strings.HasPrefix(name, "bridgeveth_pool_") {
+				values[strings.TrimPrefix(name, "bridgeveth_pool_")] = value
+			}
+		}
+		return values
+	}
+	silence := func(values map[string]string) int {
+		t.Helper()
+		seconds, err := strconv.Atoi(values["etcd_silence_seconds"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seconds
+	}
+	now, err := ipam.SinceBoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := metrics(); got["blocks"] != "0" || got["free_addresses"] != "0" || silence(got) < int(now.Seconds()) {
+		t.Errorf("before etcd was heard: %v", got)
+	}
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	if _, err := a.call("ADD", "c1"); err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := etcd.Client().Get(etcdtest.Deadline(t), "/bridgeveth/v1/blocks/", clientv3.WithPrefix())
+	if err != nil || len(blocks.Kvs) != 1 {
+		t.Fatalf("%v, %v", blocks, err)
+	}
+	etcd.Kill(0)
+	block := strings.TrimPrefix(string(blocks.Kvs[0].Key), "/bridgeveth/v1/blocks/")
+	free := map[string]string{"10.1.0.0/29": "5", "10.1.0.56/29": "6"}[block] // without the gateway, and without the network's first or last address
+	if got := metrics(); got["blocks"] != "1" || got["free_addresses"] != cmp.Or(free, "7") || silence(got) >= int(now.Seconds()) {
+		t.Errorf("after an ADD in %s: %v", block, got)
 	}
 }
 

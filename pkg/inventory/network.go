@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/bridgeveth/bridgeveth/pkg/attachment"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/ipamconfig"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -68,6 +71,11 @@ func (n *Network) usesIPAM() bool { return plugin.IsIPAMSimple(n.IPAM.Type) }
 
 // SharesPool reports whether the network shares its addresses with other hosts.
 func (n *Network) SharesPool() bool { return n.usesIPAM() && n.IPAM.Pool != nil }
+
+// Sets returns the sets of ranges of a network with the IPAM plugin ipam-simple.
+func (n *Network) Sets() ([]ipam.Set, error) {
+	return ipamconfig.Validate(&skel.CmdArgs{StdinData: n.conf})
+}
 
 // plan returns what the network needs on the host. addresses are the addresses of its containers.
 func (n *Network) plan(addresses []attachment.Address) (*setup.Network, error) {

@@ -1,13 +1,16 @@
 package metrics
 
 import (
+	"errors"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/inspect"
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/leases"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
+	"github.com/bridgeveth/bridgeveth/pkg/ipam"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
@@ -39,6 +42,7 @@ func collect(inv *inventory.Inventory) (table, error) {
 	c.networks = own.Networks()
 	c.attachments()
 	c.leases()
+	c.pools()
 	c.missing()
 	c.drops()
 	return c.table, nil
@@ -107,6 +111,49 @@ func (c *collector) leases() {
 			c.add("bridgeveth_leases", 0, r.Network, state)
 		}
 	}
+}
+
+// pools adds the blocks of shared pools. It does not call etcd.
+func (c *collector) pools() {
+	now, err := ipam.SinceBoot()
+	c.fail(err)
+	known := map[string]bool{}
+	add := func(network string, blocks int, free uint64, heard time.Duration) {
+		known[network] = true
+		c.add("bridgeveth_pool_blocks", uint64(blocks), network)
+		c.add("bridgeveth_pool_free_addresses", free, network)
+		c.add("bridgeveth_pool_etcd_silence_seconds", uint64((now-heard)/time.Second), network)
+	}
+	each := func(visit func(*inventory.Network) error) error {
+		var bad []error
+		for i := range c.networks {
+			if n := &c.networks[i]; n.SharesPool() && !known[n.Name] {
+				bad = append(bad, visit(n))
+			}
+		}
+		return errors.Join(bad...)
+	}
+	c.fail(c.inv.Stores(c.networks, func(s *ipam.Store) error {
+		return each(func(n *inventory.Network) error {
+			heard, blocks, here, err := s.Blocks(n.Name)
+			if err != nil || !here {
+				return err
+			}
+			sets, err := n.Sets()
+			if err != nil {
+				return err
+			}
+			free, err := s.Room(n.Name, sets)
+			if err == nil {
+				add(n.Name, len(blocks), free, heard)
+			}
+			return err
+		})
+	}))
+	c.fail(each(func(n *inventory.Network) error { // etcd was not heard since the boot
+		add(n.Name, 0, 0, 0)
+		return nil
+	}))
 }
 
 // missing adds what bvctl repair would restore.

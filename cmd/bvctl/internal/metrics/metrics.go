@@ -17,7 +17,7 @@ func New(inv *inventory.Inventory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "metrics", Short: "Print metrics of this host for Prometheus", Args: cobra.NoArgs,
 		Long: `Print metrics of this host in Prometheus' text format: attachments, bridge ports, host ports,
-leases, ranges, missing rules, and packets that rules of bridgeveth have dropped.
+leases, ranges, shared pools, missing rules, and packets that rules of bridgeveth have dropped.
 
 With --output, bvctl writes them to a file for the textfile collector of node_exporter. The
 collector reads each file in its folder whose name ends with ".prom".`,
