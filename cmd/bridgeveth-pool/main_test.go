@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,10 +184,23 @@ func TestTwoHosts(t *testing.T) {
 		t.Errorf("DEL without etcd: %v", err)
 	}
 	delete(owner, "")
+	maps.DeleteFunc(owner, func(_, container string) bool { return container == "a0" })
 
 	etcd.Start(0)
 	etcd.Client()
 	mustAdd(b, "b-late")
+
+	// The hosts claim all blocks, and so also try those of each other.
+	for i, full := 0, 0; full < 2; i++ {
+		full++
+		if add([]*machine{a, b}[i%2], fmt.Sprint("last", i)) == nil {
+			full = 0
+		}
+		delete(owner, "")
+	}
+	if len(owner) != 61 {
+		t.Errorf("%d of 61 addresses were given out", len(owner))
+	}
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
