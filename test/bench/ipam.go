@@ -34,7 +34,11 @@ type allocator struct {
 	dir        string // folder of the leases
 	most       int    // largest number of leases
 	fill       func(dir string, from, to int) error
+	pool       bool // hosts share the addresses
 }
+
+// withPool is the name of ipam-simple with a pool that hosts share.
+const withPool = "ipam-simple, pool"
 
 // ipamRow holds the times of one IPAM plugin with a given number of leases in its store, in
 // milliseconds.
@@ -62,10 +66,16 @@ func measureIPAM(ctx context.Context, opts options) (*ipamReport, error) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // the same kind of file system for all plugins
 		return nil, fmt.Errorf("mount tmpfs: %w", err)
 	}
-	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // the mount ends with the sandbox
+	defer unix.Unmount(dir, unix.MNT_DETACH)                            //nolint:errcheck // the mount ends with the sandbox
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil { // a pool needs the default folder of the leases
+		return nil, fmt.Errorf("mount tmpfs: %w", err)
+	}
+	defer unix.Unmount("/run", unix.MNT_DETACH) //nolint:errcheck // the mount ends with the sandbox
+	ours := filepath.Join(opts.bin, "ipam-simple")
 	plugins := []allocator{
-		{"ipam-simple", filepath.Join(opts.bin, "ipam-simple"), dir + "/ipam-simple", maxLeases, fillOurs},
-		{"host-local", filepath.Join(opts.peers, "host-local"), dir + "/host-local", hostLocalMax, fillHostLocal},
+		{"ipam-simple", ours, dir + "/ipam-simple", maxLeases, fillOurs, false},
+		{withPool, ours, ipam.DefaultDir, 0, fillPool, true},
+		{"host-local", filepath.Join(opts.peers, "host-local"), dir + "/host-local", hostLocalMax, fillHostLocal, false},
 	}
 	rep := &ipamReport{}
 	filled := 0
@@ -131,10 +141,13 @@ func (a allocator) turn(adds, dels *sample) error {
 
 // command returns the command that runs the IPAM plugin with this verb.
 func (a allocator) command(verb string) *exec.Cmd {
-	conf, _ := json.Marshal(map[string]any{ // strings cannot fail to encode
-		"cniVersion": "1.0.0", "name": networkName, "type": "bench",
-		"ipam": map[string]string{"type": a.name, "subnet": ipamSubnet, "dataDir": a.dir},
-	})
+	keys := map[string]any{"type": filepath.Base(a.path), "subnet": ipamSubnet}
+	if a.pool {
+		keys["pool"] = map[string]any{"etcd": map[string]any{"endpoints": []string{"http://127.0.0.1:2379"}}}
+	} else {
+		keys["dataDir"] = a.dir
+	}
+	conf, _ := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": networkName, "type": "bench", "ipam": keys}) // strings cannot fail to encode
 	cmd := exec.Command(a.path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+containerID(0), "CNI_IFNAME=eth0",
 		"CNI_NETNS=/proc/self/ns/net", "CNI_NETNS_OVERRIDE=1", "CNI_PATH="+filepath.Dir(a.path))
@@ -171,6 +184,21 @@ func fillOurs(dir string, from, to int) error {
 	for i := from + 1; err == nil && i <= to; i++ {
 		r.Attachment = ipam.Attachment{Network: networkName, Container: containerID(i), Interface: "eth0"}
 		_, err = s.Reserve(r)
+	}
+	return errors.Join(err, s.Close())
+}
+
+// fillPool records two blocks of the host, as bridgeveth-pool does.
+func fillPool(dir string, _, _ int) error {
+	s, err := ipam.Open(dir, time.Minute)
+	if err != nil {
+		return err
+	}
+	now, err := ipam.SinceBoot()
+	if err == nil {
+		err = s.SetBlocks(networkName, now, []ipam.Block{
+			{Subnet: netip.MustParsePrefix("10.1.0.0/26"), Revision: 1}, {Subnet: netip.MustParsePrefix("10.2.0.0/26"), Revision: 2},
+		})
 	}
 	return errors.Join(err, s.Close())
 }

@@ -29,6 +29,7 @@ var targets = []target{
 	{"dual-stack ADD to a crowded bridge / to one with 1 container, over the floor's ratio", 1.05, false, quotient(crowding(keyDual), crowding(keyFloorDual)), nil},
 	{"CHECK / a start of a program that does nothing, by libcni", 1.5, false, compare(oneByOne, "CHECK", medianOf, keyFull, keyFloor), nil},
 	{"ipam-simple as a process / a Go program that does nothing", 1.45, false, (*report).ipamStart, nil},
+	{"ipam-simple, ADD with a shared pool / without", 1.03, false, (*report).poolCost, nil},
 	{"minor page faults of ADD / of the program that the floor starts", 1.0, false, compare(oneByOne, "ADD", faultsOf, keyFull, keyFloor), nil},
 	{"DEL, CPU time / bridge + host-local", 0.40, false, compare(oneByOne, "DEL", cpuOf, keyFull, keyPlain), compare(oneByOne, "DEL", cpuOf, keyFloor, keyPlain)},
 	{"first ADD of a network, FORWARD fix and masquerade / bridge + host-local", 0.8, false, compare(alone, "ADD", medianOf, keyMasq, keyPlain), nil},
@@ -103,6 +104,15 @@ func (r *report) ipamStart() float64 {
 		return 0
 	}
 	return r.IPAM.row("ipam-simple", 0).AddMS / r.IPAM.EmptyMS
+}
+
+// poolCost returns the time of an ADD of ipam-simple with a pool that hosts share, divided by the time
+// without.
+func (r *report) poolCost() float64 {
+	if r.IPAM == nil || r.IPAM.row(withPool, 0) == nil || r.IPAM.row("ipam-simple", 0) == nil {
+		return 0
+	}
+	return r.IPAM.row(withPool, 0).AddMS / r.IPAM.row("ipam-simple", 0).AddMS
 }
 
 // holds reports whether a ratio meets the target. The ratio 0 does not meet it, because 0 means
