@@ -39,7 +39,7 @@ func (m *machine) bvctl(args ...string) (stdout, stderr string, status int) {
 // TestBvctlPoolCheck checks the exit status of "bvctl pool check", and that it also looks at links.
 func TestBvctlPoolCheck(t *testing.T) {
 	a := newMachine(t, withBvctl(t, programs(t)), "a")
-	if out, errs, status := a.bvctl("check"); status != 2 || out != "" || !strings.Contains(errs, "etcd unreachable since the boot: ") {
+	if out, errs, status := a.bvctl("check"); status != 2 || out != "" || !strings.Contains(errs, "etcd unreachable since the boot") {
 		t.Errorf("without etcd: %q, %q, %d", out, errs, status)
 	}
 	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
@@ -161,7 +161,7 @@ func TestBvctlMetrics(t *testing.T) {
 func TestBvctlPool(t *testing.T) {
 	bin := withBvctl(t, programs(t))
 	a := newMachine(t, bin, "a")
-	if out, errs, status := a.bvctl(); status != 2 || out != "" || !strings.Contains(errs, "bvctl: bridgeveth-pool: network net: etcd unreachable since the boot: ") {
+	if out, errs, status := a.bvctl(); status != 2 || out != "" || !strings.Contains(errs, "bvctl: bridgeveth-pool: network net: etcd unreachable since the boot") {
 		t.Errorf("without etcd: %q, %q, %d", out, errs, status)
 	}
 	etcdtest.StartCluster(t, etcdtest.Options{})

@@ -258,12 +258,12 @@ func (c *checker) checkLease(n *ipamconfig.Config, own registry.Owner, l ipam.Le
 			continue
 		}
 		what := "belongs to " + c.describe(owner) + ": that host can give out the same address"
-		if !owned {
-			what = "has no owner: another host can claim it, and give out the same address"
-		}
 		cure := fmt.Sprintf("delete the container and create it again; if it does not run any more, bvctl leases release --network %s --address %s", n.Name, a)
 		if l.Kept() {
 			cure = fmt.Sprintf("bvctl leases release --network %s --address %s", n.Name, a)
+		}
+		if !owned {
+			what, cure = "has no owner: another host can claim it, and give out the same address", "bridgeveth-pool claim, which claims the block"
 		}
 		c.add(cure, "network %s: %s is leased to container %s, interface %s, but block %s %s", n.Name, a, l.Container, l.Interface, b, what)
 	}

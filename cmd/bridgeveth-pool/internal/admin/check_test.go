@@ -78,7 +78,7 @@ var contradictions = []struct {
 		p.lease("c1")
 		p.setBlocks(0, nil)
 		p.do(clientv3.OpDelete(p.key("blocks/%s", a)), clientv3.OpDelete(p.key("owned/%s/net/%s", p.a.Member.Host, a)))
-	}, []string{"but block A has no owner: another host can claim it, and give out the same address\n"}},
+	}, []string{"but block A has no owner: another host can claim it, and give out the same address\n  fix: bridgeveth-pool claim, which claims the block\n"}},
 	{"block that the store lacks", func(p *pair, _, _ netip.Prefix) {
 		p.setBlocks(0, nil)
 	}, []string{"network net: block A belongs to this host in etcd, but is not in its store: no container gets an address of the block\n  fix: none needed if the service runs: it adds the block within a minute; otherwise bridgeveth-pool claim\n"}},
