@@ -20,7 +20,7 @@ func TestPrint(t *testing.T) {
 		Kernel: "6.1.0", CPUs: 2, CPU: "Example", Go: "go1.26.0", Iptables: "iptables v1.8.9 (nf_tables)",
 		Peers: "github.com/containernetworking/plugins v1.10.0, go1.26.0", Rounds: 1, Seconds: 60,
 		Filling: []filling{{System: keyFull, Containers: 1000, Seconds: 2}},
-		IPAM:    &ipamReport{EmptyMS: 1, Rows: []ipamRow{{"ipam-simple", 0, 1.5, 1.5, 1}}},
+		IPAM:    &ipamReport{EmptyMS: 1, Rows: []ipamRow{{"ipam-simple", 0, 1.5, 1.5, 1}, {withPool, 0, 1.53, 1.5, 1}}},
 		Sizes:   []size{{sizeOurs, 6000, 9000}, {sizePeer, 5000, 10000}},
 	}
 	all := map[member]*lane{}
