@@ -98,7 +98,9 @@ func (c *checker) add(cure, format string, args ...any) {
 }
 
 // key returns a key of the pool in etcd.
-func (c *checker) key(name string) string { return c.networks[0].Pool.Server.Prefix + "/v1/" + name }
+func (c *checker) key(name string) string {
+	return registry.Key(c.networks[0].Pool.Server.Prefix, name)
+}
 
 // describe names a network of a host.
 func (c *checker) describe(of registry.Owner) string {
@@ -109,22 +111,14 @@ func (c *checker) describe(of registry.Owner) string {
 	return fmt.Sprintf("host %s, network %s", name, of.Network)
 }
 
-// family returns the name of an address family in the keys of etcd.
-func family(a netip.Addr) string {
-	if a.Is4() {
-		return "ipv4"
-	}
-	return "ipv6"
-}
-
 // checkSizes compares the size of all blocks with the size of the pool, and with the configuration.
 func (c *checker) checkSizes() {
 	missing := map[string]int{}
 	for b, of := range c.survey.Owners {
-		size, known := c.survey.Sizes[family(b.Addr())]
+		size, known := c.survey.Sizes[registry.Family(b.Addr())]
 		switch {
 		case !known:
-			missing[family(b.Addr())] = b.Bits()
+			missing[registry.Family(b.Addr())] = b.Bits()
 		case b.Bits() != size:
 			c.add(fmt.Sprintf("make sure that %s has no container with an address of the block, then etcdctl del %s and etcdctl del %s",
 				c.describe(of), c.key("blocks/"+b.String()), c.key("owned/"+of.Host+"/"+of.Network+"/"+b.String())),
@@ -138,9 +132,9 @@ func (c *checker) checkSizes() {
 	for _, n := range c.networks {
 		for _, set := range n.Sets {
 			of := set[0].Start
-			size, known := c.survey.Sizes[family(of)]
+			size, known := c.survey.Sizes[registry.Family(of)]
 			if bits := n.Pool.BlockBits(set); known && bits != size {
-				key := map[string]string{"ipv4": "block", "ipv6": "block6"}[family(of)]
+				key := map[string]string{"ipv4": "block", "ipv6": "block6"}[registry.Family(of)]
 				c.add(fmt.Sprintf("set ipam.pool.%s to %d, as on the other hosts", key, size),
 					"network %s: ipam.pool.%s is %d, and the blocks of the pool are /%d: this host can claim no block", n.Name, key, bits, size)
 			}

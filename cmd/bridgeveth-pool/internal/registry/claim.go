@@ -92,7 +92,7 @@ func (m *Member) ClaimBlock(ctx context.Context, b netip.Prefix) (Block, error) 
 
 // taken returns the keys of all blocks that have an owner.
 func (m *Member) taken(ctx context.Context) (map[string]bool, error) {
-	list, err := m.KV.Get(ctx, fmt.Sprintf("%s/v%d/blocks/", m.Prefix, format), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	list, err := m.KV.Get(ctx, Key(m.Prefix, "blocks/"), clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
 		return nil, fmt.Errorf("list the blocks of the pool: %w", err)
 	}

@@ -61,22 +61,28 @@ type plainValue struct {
 
 // key returns a key of kind "hosts", "alive" or "fenced" for this member.
 func (m *Member) key(kind string) string {
-	return fmt.Sprintf("%s/v%d/%s/%s/%s", m.Prefix, format, kind, m.Host, m.Network)
+	return Key(m.Prefix, kind+"/"+m.Host+"/"+m.Network)
 }
 
 // ownedPrefix returns the beginning of the keys that list the member's blocks.
 func (m *Member) ownedPrefix() string { return m.key("owned") + "/" }
 
 func (m *Member) blockKey(b netip.Prefix) string {
-	return fmt.Sprintf("%s/v%d/blocks/%s", m.Prefix, format, b)
+	return Key(m.Prefix, "blocks/"+b.String())
 }
 
-func (m *Member) sizeKey(b netip.Prefix) string {
-	family := "ipv6"
-	if b.Addr().Is4() {
-		family = "ipv4"
+func (m *Member) sizeKey(b netip.Prefix) string { return Key(m.Prefix, "size/"+Family(b.Addr())) }
+
+// Key returns a key of the pool with this prefix. The name is as in the table of docs/pool.md, without
+// the number of the format.
+func Key(prefix, name string) string { return fmt.Sprintf("%s/v%d/%s", prefix, format, name) }
+
+// Family returns the name of an address family in the keys: "ipv4" or "ipv6".
+func Family(a netip.Addr) string {
+	if a.Is4() {
+		return "ipv4"
 	}
-	return fmt.Sprintf("%s/v%d/size/%s", m.Prefix, format, family)
+	return "ipv6"
 }
 
 // encode returns the JSON text of a value.

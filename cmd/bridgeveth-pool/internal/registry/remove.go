@@ -234,7 +234,7 @@ func (r *remover) endGrace(ctx context.Context) (over bool, count int, err error
 // endGraces takes the blocks from all forgotten hosts whose grace time is over, and reports whether there
 // was one.
 func (m *Member) endGraces(ctx context.Context) (any bool, err error) {
-	prefix := fmt.Sprintf("%s/v%d/fenced/", m.Prefix, format)
+	prefix := Key(m.Prefix, "fenced/")
 	for kv, err := range each(ctx, m.KV, prefix) {
 		if err != nil {
 			return any, fmt.Errorf("list the forgotten hosts: %w", err)
