@@ -31,7 +31,8 @@ func SinceBoot() (time.Duration, error) {
 }
 
 // SetBlocks records the blocks of a shared pool that this host owns, and the time at which the
-// request was sent that etcd has last answered: a result of SinceBoot. Blocks that are not in the list are no longer given out. Their leases stay.
+// request was sent that etcd has last answered: a result of SinceBoot. Blocks that are not in the list
+// are no longer given out. Their leases stay.
 func (s *Store) SetBlocks(network string, heard time.Duration, list []Block) error {
 	return s.named(s.file.Update(func(tx *boltfile.Tx) error { return records.PutBlocks(tx, network, heard, list) }))
 }

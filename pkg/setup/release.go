@@ -158,8 +158,11 @@ func (h *Host) Collect(network, bridge string, valid []Attachment) error {
 
 // isDeletedPort reports whether a name has the form of a port's name, and no link has the name.
 func (h *Host) isDeletedPort(name string) bool {
+	if !plan.IsPort(name) {
+		return false
+	}
 	_, err := rtnl.ByName(h.Namespace, name)
-	return plan.IsPort(name) && rtnl.Absent(err)
+	return rtnl.Absent(err)
 }
 
 // ifbsOf returns the IFBs (links for bandwidth limits, see plan.IFBOf) of the ports whose owners
