@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,12 +53,19 @@ func programs(t *testing.T) string {
 	return bin
 }
 
-// newMachine returns a host. Each block of its pool has 8 addresses.
-func newMachine(t *testing.T, bin, id string) *machine {
+// lastPort is a port of the last test. The tests share a network namespace, and most of their time they wait for an
+// etcd that does not answer. Each test has ports of its own, so they wait at the same time.
+var lastPort atomic.Int32
+
+// freePort returns a port for clients of etcd. Nobody uses the nine ports after it.
+func freePort() int { return 3000 + 10*int(lastPort.Add(1)) }
+
+// newMachine returns a host. Each block of its pool has 8 addresses. Its etcd has the given port.
+func newMachine(t *testing.T, bin, id string, port int) *machine {
 	t.Helper()
 	m := &machine{t, t.TempDir(), filepath.Join(t.TempDir(), "machine-id"), t.TempDir(), bin}
 	write(t, m.id, strings.Repeat(id, 32))
-	m.configure(`"endpoints": ["http://127.0.0.1:2379"]`)
+	m.configure(fmt.Sprintf(`"endpoints": ["http://127.0.0.1:%d"]`, port))
 	return m
 }
 
@@ -116,8 +124,8 @@ func (m *machine) call(verb, container string) (address string, err error) {
 // without etcd until no address is left, and with etcd again. No address may be given out twice.
 func TestTwoHosts(t *testing.T) {
 	t.Parallel()
-	bin := programs(t)
-	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
+	bin, port := programs(t), freePort()
+	a, b := newMachine(t, bin, "a", port), newMachine(t, bin, "b", port)
 	owner := map[string]string{}
 	add := func(m *machine, container string) error {
 		address, err := m.call("ADD", container)
@@ -135,10 +143,10 @@ func TestTwoHosts(t *testing.T) {
 	}
 
 	// Before etcd runs, no host has a block.
-	if err := add(a, "a-early"); err == nil || !strings.Contains(err.Error(), "etcd unreachable since the boot (this host has addresses for 0 more containers): ") || !strings.Contains(err.Error(), "http://127.0.0.1:2379: dial tcp 127.0.0.1:2379: connect: connection refused") {
+	if err := add(a, "a-early"); err == nil || !strings.Contains(err.Error(), "etcd unreachable since the boot (this host has addresses for 0 more containers): ") || !strings.Contains(err.Error(), fmt.Sprintf("http://127.0.0.1:%d: dial tcp 127.0.0.1:%[1]d: connect: connection refused", port)) {
 		t.Errorf("without etcd: %v", err)
 	}
-	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{Port: port})
 	c := etcd.Client()
 	for i := range 10 { // more than one block of each host
 		mustAdd(a, fmt.Sprint("a", i))

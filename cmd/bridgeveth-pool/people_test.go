@@ -38,11 +38,13 @@ func (m *machine) bvctl(args ...string) (stdout, stderr string, status int) {
 
 // TestBvctlPoolCheck checks the exit status of "bvctl pool check", and that it also looks at links.
 func TestBvctlPoolCheck(t *testing.T) {
-	a := newMachine(t, withBvctl(t, programs(t)), "a")
+	t.Parallel()
+	port := freePort()
+	a := newMachine(t, withBvctl(t, programs(t)), "a", port)
 	if out, errs, status := a.bvctl("check"); status != 2 || out != "" || !strings.Contains(errs, "etcd unreachable since the boot") {
 		t.Errorf("without etcd: %q, %q, %d", out, errs, status)
 	}
-	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{Port: port})
 	address, err := a.call("ADD", "c1")
 	if err != nil {
 		t.Fatal(err)
@@ -68,12 +70,13 @@ func TestBvctlPoolCheck(t *testing.T) {
 
 // TestBvctlPoolRelease takes the blocks from a host, which is named by its host name and by its ID.
 func TestBvctlPoolRelease(t *testing.T) {
-	bin := withBvctl(t, programs(t))
-	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
+	t.Parallel()
+	bin, port := withBvctl(t, programs(t)), freePort()
+	a, b := newMachine(t, bin, "a", port), newMachine(t, bin, "b", port)
 	if _, errs, status := a.bvctl("release"); status != 2 || !strings.Contains(errs, "no host is chosen") {
 		t.Errorf("without a host: %q, %d", errs, status)
 	}
-	c := etcdtest.StartCluster(t, etcdtest.Options{}).Client()
+	c := etcdtest.StartCluster(t, etcdtest.Options{Port: port}).Client()
 	for _, m := range []*machine{a, b} {
 		if _, err := m.call("ADD", "c1"); err != nil {
 			t.Fatal(err)
@@ -111,7 +114,9 @@ func TestBvctlPoolRelease(t *testing.T) {
 
 // TestBvctlMetrics checks the metrics of a pool: before etcd was heard, after an ADD, and after etcd has ended.
 func TestBvctlMetrics(t *testing.T) {
-	a := newMachine(t, withBvctl(t, programs(t)), "a")
+	t.Parallel()
+	port := freePort()
+	a := newMachine(t, withBvctl(t, programs(t)), "a", port)
 	metrics := func() map[string]string {
 		t.Helper()
 		out, err := a.command("bvctl", "--conf-dir", a.conf, "metrics").Output()
@@ -141,7 +146,7 @@ func TestBvctlMetrics(t *testing.T) {
 	if got := metrics(); got["blocks"] != "0" || got["free_addresses"] != "0" || silence(got) < int(now.Seconds()) {
 		t.Errorf("before etcd was heard: %v", got)
 	}
-	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{Port: port})
 	if _, err := a.call("ADD", "c1"); err != nil {
 		t.Fatal(err)
 	}
@@ -159,12 +164,13 @@ func TestBvctlMetrics(t *testing.T) {
 
 // TestBvctlPool lists the hosts of a pool by bvctl, which runs bridgeveth-pool.
 func TestBvctlPool(t *testing.T) {
-	bin := withBvctl(t, programs(t))
-	a := newMachine(t, bin, "a")
+	t.Parallel()
+	port := freePort()
+	a := newMachine(t, withBvctl(t, programs(t)), "a", port)
 	if out, errs, status := a.bvctl(); status != 2 || out != "" || !strings.Contains(errs, "bvctl: bridgeveth-pool: network net: etcd unreachable since the boot") {
 		t.Errorf("without etcd: %q, %q, %d", out, errs, status)
 	}
-	etcdtest.StartCluster(t, etcdtest.Options{})
+	etcdtest.StartCluster(t, etcdtest.Options{Port: port})
 	if _, err := a.call("ADD", "c1"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,11 +15,12 @@ import (
 // TestRequested requests addresses of blocks that nobody owns, that this host owns, and that another
 // host owns, and then without etcd.
 func TestRequested(t *testing.T) {
-	bin := programs(t)
-	a, b := newMachine(t, bin, "a"), newMachine(t, bin, "b")
+	t.Parallel()
+	bin, port := programs(t), freePort()
+	a, b := newMachine(t, bin, "a", port), newMachine(t, bin, "b", port)
 	for _, m := range []*machine{a, b} {
 		conf := `{"cniVersion": "1.1.0", "name": "net", "type": "ipam-simple", "runtimeConfig": {"ips": IPS}, "ipam": {"type": "ipam-simple",
-			"subnet": "10.1.0.0/26", "static": ["10.1.0.48-10.1.0.50"], "pool": {"etcd": {"endpoints": ["http://127.0.0.1:2379"]}, "block": 29}}}`
+			"subnet": "10.1.0.0/26", "static": ["10.1.0.48-10.1.0.50"], "pool": {"etcd": {"endpoints": ["http://127.0.0.1:PORT"]}, "block": 29}}}`
 		if err := os.WriteFile(filepath.Join(m.conf, "template"), []byte(conf), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -28,7 +29,7 @@ func TestRequested(t *testing.T) {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(m.conf, "template"))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(m.conf, "net.conf"), []byte(strings.ReplaceAll(string(text), "IPS", ips)), 0o600)
+			err = os.WriteFile(filepath.Join(m.conf, "net.conf"), []byte(strings.NewReplacer("IPS", ips, "PORT", fmt.Sprint(port)).Replace(string(text))), 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -50,7 +51,7 @@ func TestRequested(t *testing.T) {
 			}
 		}
 	}
-	etcd := etcdtest.StartCluster(t, etcdtest.Options{})
+	etcd := etcdtest.StartCluster(t, etcdtest.Options{Port: port})
 	name, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)

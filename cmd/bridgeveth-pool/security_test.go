@@ -106,7 +106,7 @@ func TestSecurity(t *testing.T) {
 				"ipam.pool.etcd.prefix: the user of certificate " + own.File("stranger.crt") + " may not read and write the keys below /bridgeveth/: ", "etcdserver: permission denied; grant these rights to a role of the user",
 			}},
 		} {
-			add, claim := newMachine(t, bin, "a"), newMachine(t, bin, "b")
+			add, claim := newMachine(t, bin, "a", port+30), newMachine(t, bin, "b", port+30)
 			add.configure(tt.etcd)
 			claim.configure(tt.etcd)
 			all.Go(func() {
@@ -129,7 +129,7 @@ func TestSecurity(t *testing.T) {
 		for name, etcd := range map[string]string{
 			"b": configured(ca, crt, key, "host", pass), "c": configured(ca, crt, key, "", ""),
 		} {
-			m := newMachine(t, bin, name)
+			m := newMachine(t, bin, name, port+30)
 			m.configure(etcd)
 			m.works(func() bool { return keys("/bridgeveth/v1/alive/") == 1 })
 		}

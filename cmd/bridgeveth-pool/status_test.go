@@ -16,15 +16,17 @@ import (
 // reached at all. STATUS succeeds while addresses are left. Then the errors say since when etcd is
 // silent, and how many addresses are left.
 func TestStatusWithoutEtcd(t *testing.T) {
-	bin := programs(t)
-	etcdtest.StartCluster(t, etcdtest.Options{})
-	silent, err := net.Listen("tcp", "127.0.0.1:2480")
+	t.Parallel()
+	bin, port := programs(t), freePort()
+	etcdtest.StartCluster(t, etcdtest.Options{Port: port})
+	refuses, accepts, drops := port+2, port+3, port+4
+	silent, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", accepts))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { silent.Close() })
-	drop := `table inet t { chain input { type filter hook input priority 0; tcp dport 2481 drop; }; }`
-	if out, err := exec.Command("nft", drop).CombinedOutput(); err != nil {
+	drop := `table inet t { chain input { type filter hook input priority 0; tcp dport %d drop; }; }`
+	if out, err := exec.Command("nft", fmt.Sprintf(drop, drops)).CombinedOutput(); err != nil {
 		t.Fatalf("nft: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
@@ -36,9 +38,9 @@ func TestStatusWithoutEtcd(t *testing.T) {
 		port   int
 		reason string
 	}{
-		"a": {2479, "connection refused"}, "b": {2480, "accepts connections, but it does not answer"}, "c": {2481, "i/o timeout"},
+		"a": {refuses, "connection refused"}, "b": {accepts, "accepts connections, but it does not answer"}, "c": {drops, "i/o timeout"},
 	} {
-		m := newMachine(t, bin, id)
+		m := newMachine(t, bin, id, port)
 		if _, err := m.call("ADD", "first"); err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +50,7 @@ func TestStatusWithoutEtcd(t *testing.T) {
 			path := filepath.Join(m.conf, "net.conf")
 			text, err := os.ReadFile(path)
 			if err == nil {
-				err = os.WriteFile(path, []byte(strings.Replace(string(text), ":2379", fmt.Sprint(":", tt.port), 1)), 0o600)
+				err = os.WriteFile(path, []byte(strings.Replace(string(text), fmt.Sprint(":", port), fmt.Sprint(":", tt.port), 1)), 0o600)
 			}
 			if err != nil {
 				t.Fatal(err)
