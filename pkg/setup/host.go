@@ -205,6 +205,11 @@ func (h *Host) EnsureBridge(name string, mtu int) error {
 	return bridges.EnsureBridge(h.Namespace, name, mtu)
 }
 
+// CheckBridge returns an error if AttachPort would refuse the bridge called name: ErrNotBridge if a link of
+// another kind has the name, and ErrAlternativeName if the name is only an alternative name of a bridge. If
+// there is no such link, it returns nil.
+func (h *Host) CheckBridge(name string) error { return bridges.CheckBridge(h.Namespace, name) }
+
 // RenamedTo looks for a bridge that we created with this name and that another program has renamed.
 // It returns the present name of the bridge, or "" if there is no such bridge.
 func (h *Host) RenamedTo(name string) (string, error) { return bridges.RenamedTo(h.Namespace, name) }

@@ -13,6 +13,7 @@ import (
 	"github.com/bridgeveth/bridgeveth/cmd/bvctl/internal/cli"
 	"github.com/bridgeveth/bridgeveth/pkg/inventory"
 	"github.com/bridgeveth/bridgeveth/pkg/plugin"
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // pluginList is a configuration file. The fields of pluginList, network and ranges are in the order
@@ -134,6 +135,9 @@ func (c choices) list(options []string) (*pluginList, error) {
 	for _, name := range r.capabilities {
 		n.Capabilities[name] = true
 	}
+	if err := checkBridge(r.bridge); err != nil {
+		return nil, err
+	}
 	for _, s := range r.subnets {
 		if err := checkFree(s, r.bridge); err != nil {
 			return nil, err
@@ -142,6 +146,20 @@ func (c choices) list(options []string) (*pluginList, error) {
 	}
 	list := &pluginList{CNIVersion: "0.4.0", CNIVersions: []string{"0.4.0", "1.0.0", "1.1.0"}, Name: r.name, Plugins: []network{n}}
 	return list, inventory.ValidateList(list)
+}
+
+// checkBridge returns the error of ADD if a link of this host has the name of the bridge and is no bridge.
+func checkBridge(name string) error {
+	host, err := setup.CurrentHost()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	err = host.CheckBridge(name)
+	if errors.Is(err, setup.ErrNotBridge) {
+		return fmt.Errorf("--bridge: %w; choose a name that no link of this host has, or the name of a bridge", err)
+	}
+	return err
 }
 
 // checkFree returns an error if a link of this host, other than the bridge, has an address in the

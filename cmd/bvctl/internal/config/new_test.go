@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup/setuptest"
 )
 
 // TestNew checks that "config check" accepts each new configuration without a warning, and finds
@@ -54,6 +56,30 @@ func TestNewMistakes(t *testing.T) {
 		out, err := run(t, append([]string{"new"}, strings.Fields(tt.options)...)...)
 		if err == nil || err.Error() != tt.want || out != "" {
 			t.Errorf("%s: got %q, %v\nwant %s", tt.options, out, err, tt.want)
+		}
+	}
+}
+
+// TestNewBridge checks that the bridge may be new or exist, and that a link of another kind is refused.
+func TestNewBridge(t *testing.T) {
+	setuptest.EnterHost(t)
+	setuptest.Run(t, "sh", "-ec", `ip link add br0 type bridge; ip link add eth0 type veth peer name other
+		ip link property add dev br0 altname lan; ip link property add dev other altname cni0`)
+	for _, tt := range []struct{ options, want string }{
+		{"--bridge new", ""},
+		{"--bridge br0", ""},
+		{"--bridge eth0", `--bridge: eth0 is of type "veth": the link is not a bridge; choose a name that no link of this host has, or the name of a bridge`},
+		{"--bridge lo", `--bridge: lo is of type "none": the link is not a bridge; choose a name that no link of this host has, or the name of a bridge`},
+		{"--bridge lan", `bridge lan: lan is only an alternative name of br0; set "bridge" to "br0", or remove the alternative name: ip link property del dev br0 altname lan`},
+		{"", `--bridge: other is of type "veth": the link is not a bridge; choose a name that no link of this host has, or the name of a bridge`}, // cni0
+	} {
+		out, err := run(t, append([]string{"new"}, strings.Fields(tt.options)...)...)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want || (out == "") != (err != nil) {
+			t.Errorf("%s: got %q, %q\nwant %q", tt.options, out, got, tt.want)
 		}
 	}
 }
