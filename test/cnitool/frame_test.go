@@ -72,8 +72,12 @@ func flood(t testing.TB, from, to *setup.Namespace, beginning string) (end func(
 	frame := marked(t, beginning)
 	receiver, sender := packetSocket(t, to), packetSocket(t, from)
 	stop, done := make(chan struct{}), make(chan int)
+	// On a busy machine, the goroutine may send its first frame only after the test has called end.
+	if _, err := unix.Write(sender, frame); err != nil {
+		t.Fatalf("send a frame: %v", err)
+	}
 	go func() {
-		sent := 0
+		sent := 1
 		for {
 			select {
 			case <-stop:
