@@ -14,6 +14,7 @@ import (
 // of Docker's chains, even if 300 rules of another program come before the new jump. EnsureForward
 // usually reads only the first 100 rules of FORWARD.
 func TestForwardManyRules(t *testing.T) {
+	t.Parallel()
 	for _, chain := range []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"} {
 		t.Run(chain, func(t *testing.T) {
 			t.Parallel()
@@ -50,6 +51,7 @@ func TestForwardManyRules(t *testing.T) {
 // rule. The second rule is in INPUT and jumps to BRIDGEVETH-FORWARD. While this rule exists,
 // DeleteForward must delete our rules, but not this chain.
 func TestForwardLeavesOthers(t *testing.T) {
+	t.Parallel()
 	for _, flavour := range []string{"nft", "legacy"} {
 		t.Run(flavour, func(t *testing.T) {
 			t.Parallel()

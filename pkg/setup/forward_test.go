@@ -27,6 +27,7 @@ func rules(t testing.TB, program, chain string) (list []string) {
 // TestForwardPlacement checks where EnsureForward adds the jump to BRIDGEVETH-FORWARD among the
 // rules of other programs in FORWARD, with iptables-nft and iptables-legacy.
 func TestForwardPlacement(t *testing.T) {
+	t.Parallel()
 	const jump = "-j BRIDGEVETH-FORWARD"
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct {
@@ -115,6 +116,7 @@ func TestForwardPlacement(t *testing.T) {
 // TestForwardRestored changes the rules, as another program may do, so that a ping between two
 // containers fails. The next AttachPort must restore our rules, so that the ping passes.
 func TestForwardRestored(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "iptables -F FORWARD"},
 		{"flushed chain", "iptables -F BRIDGEVETH-FORWARD"},
@@ -155,6 +157,7 @@ func TestForwardRestored(t *testing.T) {
 // Our jump must stay behind the jump to DOCKER-USER. The order of other programs' rules must not
 // change. A rule with a match may come before our jump.
 func TestForwardMovedUp(t *testing.T) {
+	t.Parallel()
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, tt := range []struct{ name, do string }{
 			{"REJECT at the top", "$I -I FORWARD -j REJECT"},
@@ -220,6 +223,7 @@ func othersRules(t testing.TB, program string) (list []string) {
 // chain of the reference plugin firewall. CheckDenied must return an error that names this chain and
 // the administrator's chain. AttachPort must still add our jump behind that jump.
 func TestForwardDenied(t *testing.T) {
+	t.Parallel()
 	for chain, remedy := range map[string]string{
 		"DOCKER-USER": "below this jump, or into DOCKER-USER",
 		"CNI-FORWARD": "below this jump, or into CNI-ADMIN",
@@ -281,6 +285,7 @@ func TestForwardChainMovedUp(t *testing.T) {
 // BRIDGEVETH-ADMIN drops packets at once. The rule must still drop them after all ports were
 // detached and attached again.
 func TestForwardHonoursAdministrator(t *testing.T) {
+	t.Parallel()
 	for _, flavour := range []string{"nft", "legacy"} {
 		for _, chain := range []string{"DOCKER-USER", "BRIDGEVETH-ADMIN"} {
 			t.Run(flavour+"/"+chain, func(t *testing.T) {
@@ -332,6 +337,7 @@ func TestForwardHonoursAdministrator(t *testing.T) {
 // TestForwardOfOlderVersion makes the rules that older versions of bridgeveth added for a bridge. The
 // rules must count as complete, and DeleteForward must delete all of them.
 func TestForwardOfOlderVersion(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
 		t.Run(program, func(t *testing.T) {
 			t.Parallel()

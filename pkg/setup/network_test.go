@@ -43,6 +43,7 @@ func withOwnHost(host *setup.Host, f func(own *setup.Host) error) error {
 // TestAttachFails checks that AttachPort restores the former state of the host if it fails. The
 // cases fail at different steps.
 func TestAttachFails(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		spoil func(testing.TB, *setup.Host, *setup.Port)
@@ -249,6 +250,7 @@ func TestCollect(t *testing.T) {
 // TestVerify checks that the error of VerifyPort names the object that was changed or deleted after
 // AttachPort.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, command, want string }{
 		{"port down", "ip link set PORT down", "port PORT up: is false"},
 		{"port off the bridge", "ip link set PORT nomaster", "port PORT on bridge br0: is false"},

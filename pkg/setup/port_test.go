@@ -41,6 +41,7 @@ func dropAll(t testing.TB, flavour string) {
 // TestForward checks, for each value of Forward, which pings pass on a host whose FORWARD policy is
 // DROP. With ForwardNone, two containers must not reach each other.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	for _, flavours := range [][]string{{"nft"}, {"legacy"}, {"nft", "legacy"}} {
 		for _, tt := range []struct {
 			name                  string

@@ -78,6 +78,7 @@ func inBoth(t *testing.T, commands string) {
 // and that EnsureTransit makes the chains accept them. A DROP rule in the administrator's chain
 // must still take effect. DeleteTransit must restore the former state.
 func TestTransit(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, forward, admin string }{
 		{"policy DROP", "$I -P FORWARD DROP", "BRIDGEVETH-ADMIN"},
 		{"trailing REJECT", "$I -A FORWARD -j REJECT", "BRIDGEVETH-ADMIN"},
@@ -118,6 +119,7 @@ func TestTransit(t *testing.T) {
 // TestTransitHeals checks that EnsureTransit restores the rules after another program has deleted
 // them or added a rule that denies all packets.
 func TestTransitHeals(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, wipe string }{
 		{"flushed FORWARD", "$I -F FORWARD"},
 		{"flushed table", "$I -F"},

@@ -97,6 +97,7 @@ func (h killedHost) sound(t *testing.T) {
 // either the leases from before the call of the verb, or the leases from after a complete call. A second
 // call must complete the first.
 func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, verb    string
 		fresh         bool
@@ -169,6 +170,7 @@ func (h killedHost) holders(t *testing.T) string {
 // TestKilledUpgrade kills ADD and DEL while they convert a store of the preceding format, and checks
 // that no lease is lost or given out twice.
 func TestKilledUpgrade(t *testing.T) {
+	t.Parallel()
 	for verb, want := range map[string]string{"ADD": "other,other,running,victim,victim", "DEL": "other,other,running"} {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()

@@ -108,6 +108,7 @@ func askDHCPv6(t testing.TB, server, client *setup.Namespace) string {
 // server of a LAN. Containers of layer 2 networks use both. Containers with addresses from ADD
 // use neither, even if FORWARD accepts the packets.
 func TestAutoconfiguration(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		conf object

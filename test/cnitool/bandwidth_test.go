@@ -81,6 +81,7 @@ func rate(t *testing.T, from, to *setup.Namespace, v6 bool) float64 {
 // sizes are those that containerd and CRI-O give to the plugin. Source filters and host ports are
 // also configured.
 func TestBandwidth(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, asked string
 		v6          bool

@@ -122,6 +122,7 @@ func TestLeases(t *testing.T) {
 // TestLeasesCheck causes one fault at a time. It checks that bvctl finds this fault and no other,
 // and that the command that bvctl prints fixes the fault.
 func TestLeasesCheck(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		spoil  func(n *node, c []*setup.Namespace)

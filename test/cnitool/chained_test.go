@@ -140,6 +140,7 @@ func TestExistingAfterKilled(t *testing.T) {
 // TestExistingMistakes checks ADD's errors if prevResult names no link that ADD can attach to the
 // bridge.
 func TestExistingMistakes(t *testing.T) {
+	t.Parallel()
 	inside := object{"interfaces": []object{{"name": "tap0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}}}
 	for _, tt := range []struct {
 		name  string

@@ -11,6 +11,7 @@ import (
 // TestConfigurationChanged checks that DEL and GC remove an attachment even if the configuration
 // has changed since its ADD.
 func TestConfigurationChanged(t *testing.T) {
+	t.Parallel()
 	mapped := func(port int) object { return object{"hostPort": port, "containerPort": 80} }
 	renamed := dual.with(object{"bridge": "br1"})
 	for _, tt := range []struct {

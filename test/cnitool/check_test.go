@@ -17,6 +17,7 @@ var portOf = setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"
 // TestCheckFinds removes or changes one part of a complete attachment at a time. It checks that
 // CHECK names the part and changes nothing.
 func TestCheckFinds(t *testing.T) {
+	t.Parallel()
 	conf := everything.with(object{"portIsolation": true, "mtu": 1400, "gatewayConflict": "add"})
 	conf["ipam"] = conf["ipam"].(object).with(object{"routes": []object{{"dst": "198.51.100.0/24", "table": 100}}})
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -79,6 +80,7 @@ echo 1 >/proc/sys/net/ipv6/conf/br0/accept_ra` + olderHostPorts
 // TestCheckOlderBuild checks that CHECK succeeds for a container that an older build has attached.
 // If a part that the older build had made is missing, CHECK must report it.
 func TestCheckOlderBuild(t *testing.T) {
+	t.Parallel()
 	conf := publishing(single.with(object{"ipMasq": false, "ipspoofchk": true}), object{"hostPort": 8080, "containerPort": 80})
 	for _, tt := range []struct{ name, spoil, want string }{
 		{"as it was", "true", ""},
@@ -148,6 +150,7 @@ func TestCheckIgnores(t *testing.T) {
 // container's interface. CHECK must accept this change, because it gets the result of the whole
 // list. DEL must remove everything.
 func TestChain(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		behind object

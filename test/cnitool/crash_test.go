@@ -84,6 +84,7 @@ func sends(c ptrace.Call) bool {
 // leaves only some of the rules of iptables-legacy. (The rules of iptables-nft are written in one
 // transaction.) The test checks that DEL then removes everything.
 func TestKilledBetweenPrograms(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()

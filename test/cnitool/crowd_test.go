@@ -10,6 +10,7 @@ import (
 // TestManyForeignRules adds thousands of rules after bridgeveth's rules, as another program may do.
 // It checks that ADD does not read these rules.
 func TestManyForeignRules(t *testing.T) {
+	t.Parallel()
 	const restore = `{ echo "*filter"; for i in $(seq %d); do echo "-A FORWARD -s 192.0.2.9 -p tcp --dport $i -j ACCEPT"; done; echo COMMIT; } | iptables-restore -n`
 	const load = `{ for i in $(seq %d); do echo "add rule inet filter forward ip saddr 192.0.2.9 tcp dport $i accept"; done; } | nft -f -`
 	for _, tt := range []struct {

@@ -58,6 +58,7 @@ func TestDelegatesAgree(t *testing.T) {
 // TestBadDelegate checks each way in which an IPAM plugin can fail: the error has a fixed code
 // and names the IPAM plugin, and ADD leaves nothing.
 func TestBadDelegate(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, script string
 		version      string

@@ -66,6 +66,7 @@ func dhcpServer(t *testing.T, router *setup.Namespace) (acks func() int, leased 
 // server on the LAN, through the container's interface. It renews the lease, and releases it at
 // DEL.
 func TestDHCP(t *testing.T) {
+	t.Parallel()
 	dhcp := object{"type": "bridgeveth", "bridge": "br0", "ipam": object{"type": "dhcp"}}
 	for _, tt := range []struct {
 		name       string

@@ -45,6 +45,7 @@ func dockerd(t *testing.T, bin string, args ...string) (stop func()) {
 // TestDocker checks that containers reach each other and the outside on a host with dockerd.
 // dockerd switches forwarding on and sets the policy of FORWARD to DROP.
 func TestDocker(t *testing.T) {
+	t.Parallel()
 	for release, bin := range map[string]string{
 		"of the host": os.Getenv("DOCKER_BIN"),
 		"trixie":      "../../.cache/docker/trixie/bin", // Docker 26
@@ -52,6 +53,7 @@ func TestDocker(t *testing.T) {
 		"moby":        "../../.cache/docker/moby/bin",   // Docker 29
 	} {
 		t.Run(release, func(t *testing.T) {
+			t.Parallel()
 			bin, err := filepath.Abs(bin)
 			if err != nil {
 				t.Fatal(err)

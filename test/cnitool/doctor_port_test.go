@@ -15,6 +15,7 @@ import (
 // become wrong too. The test checks that the doctor names the port or the bridge, and that --fix
 // restores it. Each case runs with the container's record of libcni and without it.
 func TestDoctorPortOffBridge(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, spoil string
 		want        string // part of the obstacle's text; PORT stands for the container's port
@@ -102,6 +103,7 @@ func TestDoctorPortUnknownBridge(t *testing.T) {
 // TestDoctorPortKeepsBridge changes the key bridge in the configuration of a network with attached
 // containers. It checks that --fix leaves the containers on their bridge.
 func TestDoctorPortKeepsBridge(t *testing.T) {
+	t.Parallel()
 	for _, record := range []string{"with a record", "without a record"} {
 		t.Run(record, func(t *testing.T) {
 			t.Parallel()

@@ -14,6 +14,7 @@ import (
 // the source address. The doctor must find the return path by these rules, as the kernel does. If
 // the doctor advises a command, this command must fix the path. Some cases have a strict rp_filter.
 func TestDoctorRules(t *testing.T) {
+	t.Parallel()
 	const strict = "echo 1 >/proc/sys/net/ipv4/conf/br0/rp_filter; "
 	for _, tt := range []struct {
 		name, spoil, to string
@@ -76,6 +77,7 @@ func (n *node) secondUplink() (outside *setup.Namespace) {
 // TestDoctorTwoUplinks checks the doctor on a host with two uplinks. The host sends replies through
 // one uplink, even if the request came in by the other.
 func TestDoctorTwoUplinks(t *testing.T) {
+	t.Parallel()
 	const note = "requests to its host ports that come in by uplink are answered by uplink2"
 	said := func(d diagnosis) bool {
 		for _, s := range d[0].Stations {
@@ -175,6 +177,7 @@ func TestDoctorTwoUplinks(t *testing.T) {
 // uplink2, but the host has no route to the node's pod range. The doctor must print the command
 // that adds the route.
 func TestDoctorNodeRoute(t *testing.T) {
+	t.Parallel()
 	cluster := dual.with(object{"masqExclude": []string{"10.244.0.0/16", "fd44::/56"}})
 	for _, tt := range []struct{ name, routes, to, want, advice string }{
 		{"the default route takes the packet", "ip route add default via 192.0.2.2", "10.244.2.2",

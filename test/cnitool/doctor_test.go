@@ -83,6 +83,7 @@ func portNameOf(c *setup.Namespace) string {
 // the fault blocks. It checks that the doctor names this fault. If the doctor prints a command
 // that fixes the fault, --fix runs the command, and packets pass afterwards.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	ip := func(i string) string { return "nsenter --net=/run/netns/c" + i + " " }
 	port := func(n string) string {
 		return "$(ip -o link show master br0 | sed -n '" + n + "s/^[0-9]*: \\([^@:]*\\).*/\\1/p')"
@@ -228,6 +229,7 @@ func TestDoctorFixBesidePlugins(t *testing.T) {
 // TestDoctorHealthy checks that the doctor finds no fault on a working node with every feature,
 // for IPv4 and IPv6, with and without br_netfilter.
 func TestDoctorHealthy(t *testing.T) {
+	t.Parallel()
 	for _, netfilter := range []string{"0", "1"} {
 		t.Run("br_netfilter="+netfilter, func(t *testing.T) {
 			t.Parallel()
@@ -330,6 +332,7 @@ func TestDoctorMapsFlushed(t *testing.T) {
 // is the containers' gateway. No command that the doctor prints may give the router's address to
 // the bridge.
 func TestDoctorKeepsGateway(t *testing.T) {
+	t.Parallel()
 	for _, bridge := range []string{"with an address of its own", "without an address"} {
 		for _, tt := range []struct{ name, spoil, to, want string }{
 			{"no such host outside", "", "192.0.2.77", "test packet: the request left the host, and no answer came back"},
@@ -376,6 +379,7 @@ func TestDoctorKeepsGateway(t *testing.T) {
 // TestDoctorTwoInterfaces checks the doctor on paths within one container: from one interface to
 // the other, and from an interface to itself.
 func TestDoctorTwoInterfaces(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, spoil, to, want string }{
 		{"nothing", "true", "10.89.0.2", ""},
 		{"a rule of its own", "nft add table ip mine; nft add chain ip mine in '{ type filter hook input priority 0; policy drop; }'", "10.89.0.2", "dropped by chain in of table ip mine in the container's own namespace: policy drop"},
@@ -593,6 +597,7 @@ func TestDoctorFixUndone(t *testing.T) {
 // the doctor's tables are removed: by the kernel when the process ends or, on kernels without table
 // owners, by the next run of the doctor.
 func TestDoctorKilled(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ import (
 // share. It checks that `cnitool check` names the part and changes nothing, and that the next ADD
 // restores the part for all containers.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		spoil []string

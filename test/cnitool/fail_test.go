@@ -35,6 +35,7 @@ func failing(t *testing.T, c call, syscall, errno string, at int) (a answer, fai
 // TestFailsAnywhere makes one system call of ADD fail at a time. It checks that ADD either succeeds
 // nevertheless, or fails with a CNI error and leaves the host as it was before.
 func TestFailsAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		syscall, errno string
 		step           int
@@ -129,6 +130,7 @@ func TestInterruptedReads(t *testing.T) {
 // contains none of the phrases that containerd takes for success, and that the next DEL removes
 // everything.
 func TestDelFailsAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		syscall, errno string
 		step           int

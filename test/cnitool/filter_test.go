@@ -11,6 +11,7 @@ import (
 // TestIngressPolicy checks which packets reach containers under each policy (open, same-bridge
 // and isolated), with and without br_netfilter.
 func TestIngressPolicy(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		policy           string
 		sibling, another bool

@@ -30,6 +30,7 @@ func firewalld(t *testing.T, release string) (stopBus func()) {
 // zone, packets from outside still do not pass. With bridgeveth's zone and policy, all packets
 // pass, also after a reload of firewalld and a repair.
 func TestFirewalld(t *testing.T) {
+	t.Parallel()
 	for _, release := range []string{"bookworm", "trixie"} { // firewalld 1.3 and 2.3
 		t.Run(release, func(t *testing.T) { t.Parallel(); testFirewalld(t, release) })
 	}

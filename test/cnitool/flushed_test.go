@@ -18,6 +18,7 @@ import (
 // the call in the first round, before the second transaction in the second round, and so on. The
 // test checks that the call succeeds, and that DEL leaves nothing.
 func TestRulesetFlushedBeforeDelete(t *testing.T) {
+	t.Parallel()
 	filtered := everything.with(object{"forwardChains": []string{"inet mine forward"}, "fastPath": "auto"})
 	other := filtered.with(object{"name": "other", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
 	other = publishing(other, object{"hostPort": 9090, "containerPort": 80})

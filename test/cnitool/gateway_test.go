@@ -22,6 +22,7 @@ func oneByOne(gateway string, subnets ...string) object {
 // TestGatewayOutsideSubnet checks containers whose gateway is outside of their subnet. A container
 // then needs a route to the gateway, and the host needs a route to the container.
 func TestGatewayOutsideSubnet(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name             string
 		conf             object

@@ -67,6 +67,7 @@ var guardedFrames = []struct {
 // TestSpoofing checks that the guard (macspoofchk, ipspoofchk) drops frames with addresses of other
 // containers. Without the guard, the second container must receive every frame.
 func TestSpoofing(t *testing.T) {
+	t.Parallel()
 	for _, key := range []string{"", "macspoofchk", "ipspoofchk"} {
 		t.Run(key, func(t *testing.T) {
 			t.Parallel()
@@ -134,6 +135,7 @@ func TestGuardCollected(t *testing.T) {
 // TestGuardRemoved checks that each form of DEL and GC removes the source filter (guard) of a port,
 // and that another port keeps its guard.
 func TestGuardRemoved(t *testing.T) {
+	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true})
 	port := setup.Attachment{Network: "net", Container: "c1", Interface: "eth0"}.Port()
 	valid := conf.with(object{"cni.dev/valid-attachments": []object{{"containerID": "c2", "ifname": "eth0"}}})
@@ -254,6 +256,7 @@ func olderGuard(t testing.TB, bridges []string, containers ...int) {
 // During the replacement, the first container sends frames that both guards drop. None of these
 // frames may arrive. At the end, nft(8) saves the ruleset and loads it again.
 func TestGuardUpgrade(t *testing.T) {
+	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true, "forward": "none"})
 	another := conf.with(object{"name": "another", "bridge": "br1", "ipam": object{"type": "ipam-simple", "subnet": "10.89.0.0/24"}})
 	for _, by := range []string{"ADD", "repair"} {

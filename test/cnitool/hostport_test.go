@@ -41,6 +41,7 @@ func dial(t testing.TB, from *setup.Namespace, network, address string) (conn ne
 // TestHostPortPaths checks that a container's host ports are reachable from everywhere, although
 // the policy of FORWARD is DROP. It also checks the source address that the container sees.
 func TestHostPortPaths(t *testing.T) {
+	t.Parallel()
 	for _, keys := range []object{{"ipMasq": true}, {"ipMasq": false}, {"ipMasq": true, "masqExclude": []string{"10.0.0.0/8", "fd00::/8"}}} {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
 			t.Parallel()
@@ -208,6 +209,7 @@ func TestHostPortTaken(t *testing.T) {
 // that the ADD of another container restores the host port of the first container, and does not give
 // it to the other container.
 func TestHostPortAfterFlush(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, spoil string }{
 		{"ruleset flushed", "nft flush ruleset"},
 		{"our tables deleted", "nft delete table ip bridgeveth; nft delete table ip6 bridgeveth"},
@@ -241,6 +243,7 @@ func TestHostPortAfterFlush(t *testing.T) {
 
 // TestHostPortsRemoved checks that each form of DEL and GC removes a container's host ports.
 func TestHostPortsRemoved(t *testing.T) {
+	t.Parallel()
 	conf := publishing(dual, object{"hostPort": 8080, "containerPort": 80}, object{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "192.0.2.1"})
 	for _, tt := range []struct {
 		name string
@@ -284,6 +287,7 @@ func TestHostPortsRemoved(t *testing.T) {
 // over the host port. It checks that the packets reach the new container. A stale conntrack entry
 // would send them to the old container.
 func TestStaleFlows(t *testing.T) {
+	t.Parallel()
 	for name, zone := range map[string]string{
 		"no zone": "", "a zone": "ct zone set 7", "a zone of one direction": "ct original zone set 7",
 	} {

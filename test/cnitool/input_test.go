@@ -24,6 +24,7 @@ func ipamKeys(keys object) object {
 // TestBadInput makes one mistake in the input at a time. It checks that the error has a fixed code
 // and names the key, the value and the remedy, and that the host is unchanged.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	own := func(c *call) { c.netns = "/proc/self/ns/net" }
 	for _, tt := range []struct {
 		name  string
@@ -235,6 +236,7 @@ func TestPoolExhausted(t *testing.T) {
 // TestDelWithoutNamespace checks DEL with each kind of missing namespace, and with the namespace
 // of another container.
 func TestDelWithoutNamespace(t *testing.T) {
+	t.Parallel()
 	for _, netns := range []string{"", "/run/netns/none", "/run/file", "/run/netns/c2"} {
 		t.Run(fmt.Sprintf("%q", netns), func(t *testing.T) {
 			t.Parallel()
@@ -352,6 +354,7 @@ func TestKilled(t *testing.T) {
 // TestVersions checks that ADD's result in each CNI version is equal to the file for this version
 // in testdata/.
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

@@ -38,6 +38,7 @@ const isolationPage = "../../docs/isolation.md"
 // TestIsolation makes each attack with each setting. It checks that the results are equal to the
 // table in docs/isolation.md. With the flag -update, the test writes the table.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	results := make([][]string, len(isolationSettings))
 	limited := make([]bool, len(isolationSettings))
 	t.Run("settings", func(t *testing.T) {
@@ -278,6 +279,7 @@ func TestBPDUGuard(t *testing.T) {
 // TestGuardByDefault checks which source filter (guard) the containers of isolated networks get by
 // default.
 func TestGuardByDefault(t *testing.T) {
+	t.Parallel()
 	isolated := object{"ingressPolicy": "isolated"}
 	layer2 := object{"type": "bridgeveth", "bridge": "br0"}
 	for _, tt := range []struct {

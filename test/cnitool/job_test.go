@@ -18,6 +18,7 @@ import (
 // TestMainJob attaches three containers while the policy of FORWARD is DROP. It checks by ping
 // which paths work, and detaches the containers.
 func TestMainJob(t *testing.T) {
+	t.Parallel()
 	for _, flavours := range []string{"nft", "legacy", "nft legacy"} {
 		for _, tt := range []struct {
 			forward          string
@@ -149,6 +150,7 @@ func TestCnitoolGC(t *testing.T) {
 // TestDelegates checks ADD, CHECK, STATUS and DEL with several IPAM plugins. ipam-simple runs in
 // bridgeveth's process if both are the same executable file, and otherwise as a program.
 func TestDelegates(t *testing.T) {
+	t.Parallel()
 	copied := filepath.Join(t.TempDir(), "ipam-simple")
 	b, err := os.ReadFile(filepath.Join(programs, "ipam-simple"))
 	if err != nil {

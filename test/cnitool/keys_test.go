@@ -69,6 +69,7 @@ func TestMAC(t *testing.T) {
 // TestMasqExclude checks the source address that a server beyond the host sees. In some of the
 // cases, masqExclude contains the server's address.
 func TestMasqExclude(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		exclude []string
 		want    [2]string
@@ -127,6 +128,7 @@ func TestSecondNetwork(t *testing.T) {
 // the connection, so its next packets have the container's private source address. The test checks
 // that a rule of bridgeveth drops these packets, unless their destination is in masqExclude.
 func TestInvalidPackets(t *testing.T) {
+	t.Parallel()
 	for _, exclude := range [][]string{nil, {"198.51.100.0/24"}, {"198.51.100.0/24", "192.0.2.0/25"}} {
 		t.Run(fmt.Sprint(exclude), func(t *testing.T) {
 			t.Parallel()
@@ -172,6 +174,7 @@ func testInvalidPackets(t *testing.T, conf object, excluded bool) {
 
 // TestPortIsolation checks that portIsolation keeps containers of one bridge apart.
 func TestPortIsolation(t *testing.T) {
+	t.Parallel()
 	for _, isolated := range []bool{false, true} {
 		t.Run(fmt.Sprint(isolated), func(t *testing.T) {
 			t.Parallel()
@@ -314,6 +317,7 @@ func TestAutoMTU(t *testing.T) {
 // TestGatewayConflict gives the bridge another address, and calls ADD with each value of
 // gatewayConflict. It checks whether ADD fails, and which addresses the bridge has after DEL.
 func TestGatewayConflict(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		keys  object
 		code  uint // error code; 0 for success
@@ -399,6 +403,7 @@ func TestPromiscMode(t *testing.T) {
 // TestEnableDAD checks that duplicate address detection finds a second container with the same IPv6
 // address. Without the key enabledad, CHECK does not notice the duplicate.
 func TestEnableDAD(t *testing.T) {
+	t.Parallel()
 	for _, enabled := range []bool{false, true} {
 		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
 			t.Parallel()

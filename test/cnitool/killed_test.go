@@ -92,6 +92,7 @@ func TestKilledFirst(t *testing.T) {
 // TestKilledGC kills a GC that deletes two of three containers. It checks that the next GC, or a DEL
 // of each container, deletes the rest of them, and nothing of the third container.
 func TestKilledGC(t *testing.T) {
+	t.Parallel()
 	conf := everything.with(object{"runtimeConfig": object{}})
 	for _, cure := range []string{"GC", "DEL"} {
 		t.Run(cure, func(t *testing.T) {
@@ -129,6 +130,7 @@ func TestKilledGC(t *testing.T) {
 // TestKilledRepair kills `bvctl repair` and `bvctl doctor --fix` on a host whose rules, gateways and
 // ports somebody has changed. It checks that the next repair restores everything, each rule once.
 func TestKilledRepair(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rounds int
 		args   []string

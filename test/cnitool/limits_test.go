@@ -15,6 +15,7 @@ import (
 // memory (setrlimit(2)). It checks that ADD fails and leaves nothing, and that the next DEL without the
 // limit removes what DEL has left.
 func TestResourceLimits(t *testing.T) {
+	t.Parallel()
 	for _, limit := range []string{"--nofile=3", "--nofile=6", "--nofile=8", "--nofile=10", "--fsize=0", "--fsize=4096", "--fsize=40000", "--as=400000000"} {
 		t.Run(limit, func(t *testing.T) {
 			t.Parallel()
@@ -82,6 +83,7 @@ func TestFullRun(t *testing.T) {
 // the kernel's answer. CHECK and repair must change nothing on a complete host. GC must succeed, or the next
 // GC must remove what it has left.
 func TestReadsFail(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"CHECK", "GC", "repair"} {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()

@@ -116,6 +116,7 @@ func reaches(t testing.TB, from, host *setup.Namespace, tags int) (arrives bool)
 // address, and that a machine on the LAN and containers on both bridges get none. The cases
 // have br_netfilter on or off, and the sysctl route_localnet of all links on or off.
 func TestLocalnetAlone(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ everywhere, netfilter string }{{"0", "1"}, {"1", "1"}, {"0", "0"}} {
 		t.Run(fmt.Sprintf("conf.all=%s, bridge-nf-call-iptables=%s", tt.everywhere, tt.netfilter), func(t *testing.T) {
 			t.Parallel()
@@ -150,6 +151,7 @@ func TestLocalnetAlone(t *testing.T) {
 // TestLocalnetBeside checks a bridge on which somebody else has tc filters. ADD adds the guard of
 // the host's loopback there, and DEL must remove only this guard.
 func TestLocalnetBeside(t *testing.T) {
+	t.Parallel()
 	for _, qdisc := range []string{"clsact", "ingress"} {
 		t.Run(qdisc, func(t *testing.T) {
 			t.Parallel()
@@ -206,6 +208,7 @@ END`
 // TestHostPortUpgrade checks that the next ADD with a host port, or `bvctl repair`, replaces the
 // host port rules of an older build.
 func TestHostPortUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"ADD", "repair"} {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()

@@ -56,6 +56,7 @@ var blocking = regexp.MustCompile(`flock\(\d+, LOCK_(SH|EX)( <unfinished|\))`)
 // once, but must not wait again when it undoes its work. The error must name the process, its
 // command and the lock. ADD must leave nothing. After the process has ended, ADD must succeed.
 func TestStoppedHolder(t *testing.T) {
+	t.Parallel()
 	for name, path := range map[string]string{"store": "/run/ipam-simple", "namespace": "/proc/thread-self/ns/net"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

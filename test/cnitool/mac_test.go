@@ -23,6 +23,7 @@ func bridgeMAC(t testing.TB) string {
 // or its only port was deleted. The test checks that the bridge keeps its MAC address, that ADD's
 // result has this address, and that no packet on the bridge is lost.
 func TestBridgeMAC(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, card string }{
 		{"card of QEMU", "52:54:00:12:34:56"}, {"card of Xen", "00:16:3e:12:34:56"}, {"no port", ""}, {"only port deleted", ""},
 	} {
@@ -95,6 +96,7 @@ func takeOver(t testing.TB, i int) string {
 // TestBridgeMACWithoutPort checks a bridge that has the MAC address of one of its ports. The test
 // detaches the container of this port, and checks that the bridge keeps the address.
 func TestBridgeMACWithoutPort(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		verb string
 		conf object

@@ -17,6 +17,7 @@ import (
 // settings have the kernel's defaults. In each case, a container must receive packets that another
 // container sends to a multicast group.
 func TestMulticast(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, before, snooping, interval string }{
 		{"made by ADD", "true", "0", "3600000"},
 		{"made by ADD, snooping switched on", "true", "1", "1000"},

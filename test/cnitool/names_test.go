@@ -35,6 +35,7 @@ func TestLongMarks(t *testing.T) {
 // TestDottedBridge checks a bridge named br0.5. A VLAN link of the bridge br0 could have the same
 // name. The rules of br0.5 must remain when br0 is removed.
 func TestDottedBridge(t *testing.T) {
+	t.Parallel()
 	for _, table := range []string{"inet mine", "ip filter"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()

@@ -18,6 +18,7 @@ import (
 // host. All other servers must see the container's own address. TestHostPortPaths checks the paths
 // through host ports.
 func TestMasqueradePaths(t *testing.T) {
+	t.Parallel()
 	for _, masquerade := range []bool{true, false} {
 		t.Run(fmt.Sprint(masquerade), func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +142,7 @@ func TestWithoutIPv6(t *testing.T) {
 // TestReferenceKeys checks configuration keys of the reference plugin bridge. Each case sets one
 // key and checks the output of ip or nft.
 func TestReferenceKeys(t *testing.T) {
+	t.Parallel()
 	const host, container = "ip -o -d addr; ip -o -d link; ip route; nft list ruleset", "ip -o addr; ip -o -d link; ip route; ip -6 route"
 	routes := func(list ...object) object {
 		return dual.with(object{"ipam": dual["ipam"].(object).with(object{"routes": list})})

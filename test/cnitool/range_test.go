@@ -24,6 +24,7 @@ func ranges(subnets ...string) object {
 // second gateway address. The old gateway address must stay until the last container that uses it
 // is gone.
 func TestRangeChanged(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		old, new object

@@ -11,6 +11,7 @@ import (
 // succeed if the sysctls that the network needs already have the right values. Otherwise, the error
 // must name the sysctl.
 func TestReadOnlySysctls(t *testing.T) {
+	t.Parallel()
 	const forwarding = "echo 1 >/proc/sys/net/ipv4/ip_forward; "
 	const forwarding6 = forwarding + "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
 	const noRouters = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra; "

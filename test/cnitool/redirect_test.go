@@ -100,6 +100,7 @@ var redirections = map[string]string{
 // does not masquerade the packets of these redirections. Of the packets to its own host port,
 // bridgeveth may masquerade only those whose answers would otherwise bypass the host.
 func TestRedirectionsOfOthers(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		by    string
 		paths []redirected

@@ -20,6 +20,7 @@ import (
 // It checks that CHECK then fails, that bvctl repair restores the parts, and that a second repair
 // has nothing to do.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	conf := dual.with(object{"ipspoofchk": true, "ingressPolicy": "same-bridge", "capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
 		name, spoil string
@@ -108,6 +109,7 @@ func TestRepair(t *testing.T) {
 // TestNextADDRestores flushes rules as other programs do. It checks that the next ADD restores the
 // rules for all containers of the network, and that bvctl repair also restores the host ports.
 func TestNextADDRestores(t *testing.T) {
+	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct {
 		name, wipe string
@@ -169,6 +171,7 @@ func TestNextADDRestores(t *testing.T) {
 // TestFlushedChains flushes one of bridgeveth's chains at a time. It checks that CHECK names the
 // chain, and that the next ADD, or bvctl repair, restores each rule exactly once.
 func TestFlushedChains(t *testing.T) {
+	t.Parallel()
 	const another = "0a580a580003" + "0a580a580009" + "0800" + "45000038000000004001" + "00000a5800020a580003" // a frame with a MAC address of another container
 	conf := dual.with(object{
 		"ipspoofchk": true, "ingressPolicy": "same-bridge", "inbound": "established", "forwardMark": "0x100000",
@@ -312,6 +315,7 @@ func TestRepairWithoutRecord(t *testing.T) {
 // TestCheckAndRepairAgree checks that `bvctl leases check` reports the missing parts that `bvctl
 // repair` then restores, even if the network's configuration was changed or deleted.
 func TestCheckAndRepairAgree(t *testing.T) {
+	t.Parallel()
 	conf := dual.with(object{"capabilities": object{"portMappings": true}})
 	for _, tt := range []struct{ name, do, want string }{
 		{"a host port", "nft flush map ip bridgeveth ports", "host port tcp *:8080 to the container: is false"},

@@ -14,6 +14,7 @@ import (
 // flush. It checks that packets then pass or are dropped as before, and that CHECK, bvctl repair,
 // ADD and DEL succeed. TestSavedRuleset covers the rules in the tables of iptables.
 func TestSavedFeatures(t *testing.T) {
+	t.Parallel()
 	policies := object{"inbound": "established", "ingressPolicy": "same-bridge", "forwardMark": "0x100000"}
 	published := object{"capabilities": object{"portMappings": true}}
 	for name, feature := range map[string]object{

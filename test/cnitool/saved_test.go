@@ -255,6 +255,7 @@ func TestSavedIPTables(t *testing.T) {
 // iptables-nft by netlink, without the program. Rules of iptables-legacy are not needed here,
 // because iptables-legacy drops no packets of containers.
 func TestWithoutIPTables(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]string{
 		"iptables-nft denies":            "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP",
 		"iptables-nft denies nothing":    "iptables-nft -A FORWARD -s 192.0.2.9 -j DROP",
@@ -288,6 +289,7 @@ func TestWithoutIPTables(t *testing.T) {
 // iptables-legacy is not installed, because only this program can add rules there. The program
 // iptables-nft does not help.
 func TestNeedsIPTables(t *testing.T) {
+	t.Parallel()
 	for name, hidden := range map[string][]string{
 		"no iptables": {"iptables", "iptables-nft", "iptables-legacy"}, "iptables-nft alone": {"iptables-legacy"},
 	} {

@@ -209,6 +209,7 @@ const (
 // With "forward": "none", the paths in the field blocked must not work. With the default, all paths
 // must work, except those that an administrator or Docker blocks.
 func TestSituations(t *testing.T) {
+	t.Parallel()
 	nft, legacy := []string{"iptables-nft", "ip6tables-nft"}, []string{"iptables-legacy", "ip6tables-legacy"}
 	towards := both("sibling", "in", "published") // the paths that rules of the administrator or of Docker block
 	docker := both("to Docker's")
@@ -305,6 +306,7 @@ func TestSituations(t *testing.T) {
 // TestStatusDenied checks when STATUS fails because of a FORWARD chain. STATUS may fail only if the
 // chain certainly drops all packets of containers. The error must name the chain.
 func TestStatusDenied(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, rules string
 		keys        object

@@ -25,6 +25,7 @@ var allPrograms = []string{"iptables", "iptables-nft", "iptables-legacy", "ip6ta
 // container's packets leave the host. If STATUS failed without such a reason, a runtime that waits
 // for STATUS would never call ADD.
 func TestStatusLikeADD(t *testing.T) {
+	t.Parallel()
 	only6 := ipamKeys(object{"subnet": "fd88::/64"})
 	foreign := single.with(object{"ipam": object{"type": "host-local", "dataDir": "/run/host-local", "subnet": "fd88::/64"}})
 	chain := object{"forwardChains": []string{"inet filter forward"}}

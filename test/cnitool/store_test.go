@@ -15,6 +15,7 @@ import (
 // addresses again, because it finds the addresses on the containers' links, in libcni's records, or
 // in both. CHECK must succeed, and DEL must free the addresses.
 func TestStoreDeleted(t *testing.T) {
+	t.Parallel()
 	deleteLinks := func(t *testing.T) {
 		t.Helper()
 		for _, c := range []string{"c1", "c2"} {
@@ -114,6 +115,7 @@ func TestStoreDeletedShared(t *testing.T) {
 // TestFullDisk fills the file system of the store. It checks that DEL and GC succeed, because they
 // need no more space. They must free every lease if the network has no sticky addresses.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	for _, sticky := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sticky=%v", sticky), func(t *testing.T) {
 			t.Parallel()

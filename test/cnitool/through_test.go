@@ -14,6 +14,7 @@ import (
 // kube-proxy does for a NodePort. The doctor must name the chain that drops these packets. The
 // command that the doctor prints must fix the fault.
 func TestDoctorThrough(t *testing.T) {
+	t.Parallel()
 	const proxy = "nft add table ip kube; nft add chain ip kube there '{ type nat hook prerouting priority dstnat; }'; nft add rule ip kube there ip daddr 192.0.2.9 dnat to 10.244.2.2; " +
 		"nft add chain ip kube back '{ type nat hook postrouting priority srcnat; }'; nft add rule ip kube back ip daddr 10.244.2.2 masquerade"
 	for _, tt := range []struct{ name, spoil, want string }{
@@ -59,6 +60,7 @@ func TestDoctorThrough(t *testing.T) {
 // TestDoctorThroughAccepted checks that the doctor finds no fault if rules of kube-proxy or flannel
 // accept transit packets, which enter and leave the node by its uplink.
 func TestDoctorThroughAccepted(t *testing.T) {
+	t.Parallel()
 	for name, rules := range map[string]string{
 		"kube-proxy": "iptables -N KUBE-FORWARD; iptables -A FORWARD -j KUBE-FORWARD; iptables -A KUBE-FORWARD -m comment --comment 'kubernetes forwarding rules' -m mark --mark 0x4000/0x4000 -j ACCEPT",
 		"flannel":    "iptables -N FLANNEL-FWD; iptables -A FORWARD -j FLANNEL-FWD; iptables -A FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT; iptables -A FLANNEL-FWD -d 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT",

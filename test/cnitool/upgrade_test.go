@@ -279,6 +279,7 @@ func (m mixed) check(when string) {
 // TestLaterBuild marks a link or a table as later builds mark a new format. It checks that today's
 // build then refuses to touch it, and that a call for another container still works if it can.
 func TestLaterBuild(t *testing.T) {
+	t.Parallel()
 	conf := everything.with(object{"runtimeConfig": object{}})
 	port, bridge, table := "link "+portOf, "link br0", "nftables table bridgeveth"
 	for _, tt := range []struct {

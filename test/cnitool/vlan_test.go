@@ -116,6 +116,7 @@ func checking(conf object, a answer) object {
 // TestVLANTrunk checks which tagged and untagged frames get from a container to another one, with
 // the key vlanTrunk.
 func TestVLANTrunk(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		keys   object
@@ -189,6 +190,7 @@ func TestVLANOnOthersBridge(t *testing.T) {
 // the port. The test checks that the gateways answer after the next ADD, and that the next DEL
 // restores the bridge.
 func TestVLANKilled(t *testing.T) {
+	t.Parallel()
 	conf := vlan(81, 100).with(object{"name": "net", "forward": "none", "ipMasq": false})
 	exists := func(link string) bool {
 		_, err := os.Stat("/sys/class/net/" + link)
@@ -318,6 +320,7 @@ func TestVLANOnEmptiedBridge(t *testing.T) {
 // TestVLANsOfReference checks that the reference plugin bridge, and bridgeveth under this name, put
 // a port into the same VLANs. It uses bridges with different default VLANs.
 func TestVLANsOfReference(t *testing.T) {
+	t.Parallel()
 	bridge := func(pvid int) string {
 		return fmt.Sprintf("ip link add br0 up type bridge vlan_filtering 1 vlan_default_pvid %d", pvid)
 	}

@@ -46,6 +46,7 @@ func TestFirewall(t *testing.T) {
 // TestIngressPolicy checks, for each ingress policy, whether a container gets packets from a
 // container on the same bridge, and from a container on another bridge.
 func TestIngressPolicy(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		policy            string
 		sibling, stranger bool
@@ -170,6 +171,7 @@ func TestAdminChain(t *testing.T) {
 // TestLoopback checks that our plugin loopback has the same results and effects as the reference
 // plugin.
 func TestLoopback(t *testing.T) {
+	t.Parallel()
 	for _, given := range []object{nil, {"cniVersion": "1.1.0", "interfaces": []object{{"name": "eth0", "sandbox": "/run/netns/c1"}}}} {
 		results := map[string]object{}
 		conf := object{}

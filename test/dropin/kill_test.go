@@ -17,6 +17,7 @@ import (
 // TestInstallKilled kills hack/dropin.sh between its steps. It checks that the same call then
 // succeeds, and that uninstall restores each reference plugin and leaves no other file.
 func TestInstallKilled(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"install", "uninstall"} {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()

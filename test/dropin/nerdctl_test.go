@@ -50,6 +50,7 @@ func usedPorts(t testing.TB) (ports []string) {
 // ADD, and DEL without a namespace. It checks that host ports are reachable from outside although
 // the policy of FORWARD is DROP. With the reference plugins they are not.
 func TestNerdctl(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, dir, answer string }{{"reference", reference, ""}, {"ours", ours, "192.0.2.2"}} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

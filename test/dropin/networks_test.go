@@ -41,6 +41,7 @@ func onTwo(t testing.TB, dir string) (one, two *attachment) {
 // long as one of the networks is attached, whichever is detached first. At the end, nothing may be
 // left.
 func TestTwoNetworks(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, dir string }{{"reference", reference}, {"ours", ours}} {
 		for _, order := range []string{"the first goes first", "the last goes first"} {
 			t.Run(tt.name+", "+order, func(t *testing.T) {

@@ -93,6 +93,7 @@ func (p *podman) up(name string, options ...string) string {
 // checks that containers reach each other, and that the host reaches them. Host ports are reachable
 // from outside with our plugins, but not with the reference plugins.
 func TestPodman(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, dir, outside string
 	}{{"reference", reference, ""}, {"ours", ours, "hello\n"}} {

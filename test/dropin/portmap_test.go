@@ -26,6 +26,7 @@ func elements(t testing.TB, container string) int {
 // TestPortmap checks host ports of the plugin portmap, which runs after bridge. It covers CHECK,
 // and DEL and GC in each form in which runtimes call them.
 func TestPortmap(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		del  func(*attachment) error

@@ -25,6 +25,7 @@ func list(version string, plugins ...object) object {
 
 // TestResults checks that our plugins return the same results as the reference plugins.
 func TestResults(t *testing.T) {
+	t.Parallel()
 	for i, tt := range []struct {
 		name     string
 		plugins  []object

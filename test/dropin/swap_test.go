@@ -23,6 +23,7 @@ func (a *attachment) container() *setup.Namespace {
 // plugins are kept beside ours, CHECK and DEL of this container must call the reference plugins,
 // and nothing may be left. In any case, our plugins must not lease the container's address again.
 func TestSwap(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, dir string
 		cleans    bool

@@ -159,6 +159,7 @@ const (
 // TestDoctorDirect checks what the doctor finds on a direct path (without a tunnel) to a pod of
 // another node.
 func TestDoctorDirect(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, cluster.RoutingDirect)
 	p.healthy("whole", "", "")
 	p.healthy("far agent silent", farAgent, noFar)
@@ -210,6 +211,7 @@ func (p *pair) withoutAgent() {
 // TestDoctorTunnel checks what the doctor finds on a path through the tunnel to a pod of another
 // node.
 func TestDoctorTunnel(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, cluster.RoutingVXLAN)
 	p.healthy("whole", "", "")
 	p.healthy("both agents silent", nearAgent+farAgent, noAgent+strings.Replace(noFar, "n2", "the pod's node", 1))

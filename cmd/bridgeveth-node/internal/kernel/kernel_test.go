@@ -187,6 +187,7 @@ func (m *machine) dump(t *testing.T) (text string) {
 }
 
 func TestPackets(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		families int
@@ -203,6 +204,7 @@ func TestPackets(t *testing.T) {
 		{"IPv6 pods over IPv4, auto", v4Net | v6Pod, cluster.RoutingAuto, 1450, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newLab(t, tt.families)
 			before := nodes[0].dump(t)
 			for _, m := range nodes {
